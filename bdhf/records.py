@@ -1,0 +1,205 @@
+"""The files of an ablation: what `experiments` writes, and `stats` and `report` read.
+
+    results/<ablation>/
+      spec.yaml  plan.parquet
+      runs/<run id>/  spec.yaml  status.json  env.json  curve.parquet  [traceback.txt]
+      runs.parquet  curves.parquet  comparisons.parquet  report.html  figures/*.svg
+
+`load` is the one reader. Nothing here imports torch, and nothing here computes a statistic.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from ruamel.yaml import YAML
+
+
+class Status(StrEnum):
+    """How a run ended; every status but `done` comes with a reason."""
+
+    DONE = "done"
+    DIVERGED = "diverged"
+    OOM = "oom"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    SKIPPED = "skipped"
+
+
+#: Statuses that leave no outcome behind: missing data. A diverged run is an outcome (a miss).
+MISSING = (Status.OOM, Status.ERROR, Status.TIMEOUT, Status.SKIPPED)
+
+#: Axes on which the cost of a run is counted: name -> (column of a curve, unit in words).
+AXES: Mapping[str, tuple[str, str]] = {
+    "updates": ("update", "updates"),
+    "epochs": ("epoch", "epochs"),
+    "products": ("products", "curvature products"),
+    "gradient_equivalents": ("gradient_equivalents", "gradient equivalents"),
+    "seconds": ("seconds", "seconds of training"),
+}
+
+#: One row of curve.parquet per evaluation; a problem's own metrics stand behind these.
+CURVE_COLUMNS = (
+    "update", "epoch", "samples", "products", "gradient_equivalents", "seconds",
+    "train_loss", "val_loss", "test_loss",
+    "grad_norm", "step_norm", "damping", "step_size", "cg_iterations", "reduction_ratio",
+)  # fmt: skip
+
+
+class Strict(BaseModel):
+    """A record that takes no unknown key and cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Target(Strict):
+    """A metric at or below a value for `sustain` evaluations in a row, the first of which counts."""
+
+    metric: str
+    below: float
+    sustain: int = Field(default=1, ge=1)
+
+    @property
+    def label(self) -> str:
+        """The target in words: `val_loss ≤ 0.02`."""
+        return f"{self.metric} ≤ {self.below:g}"
+
+
+Estimand = Literal[
+    "updates_to_target",
+    "epochs_to_target",
+    "products_to_target",
+    "gradient_equivalents_to_target",
+    "seconds_to_target",
+]
+
+
+class Comparison(Strict):
+    """One question of the ablation: is `candidate` better than `baseline`?"""
+
+    name: str
+    candidate: str
+    baseline: str
+    estimand: Estimand = "updates_to_target"
+
+    @property
+    def axis(self) -> str:
+        """The axis of the estimand, a key of `AXES`."""
+        return self.estimand.removesuffix("_to_target")
+
+
+class Budget(Strict):
+    """Where a run that has not reached its target is censored: one axis, one limit."""
+
+    updates: int | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
+    products: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_axis(self) -> Budget:
+        if sum(value is not None for value in self.model_dump().values()) != 1:
+            raise ValueError("name exactly one of updates, epochs, products, seconds")
+        return self
+
+    @property
+    def axis(self) -> str:
+        """The axis that the budget names, a key of `AXES`."""
+        return next(name for name, value in self.model_dump().items() if value is not None)
+
+    @property
+    def limit(self) -> float:
+        """The limit on that axis."""
+        return float(getattr(self, self.axis))
+
+
+@dataclass(frozen=True)
+class Records:
+    """Everything that an ablation left behind, as tidy tables.
+
+    `plan`: one row per cell: `arm, seed, run_id`. `runs`: the same rows with `status, reason`,
+    the totals of each axis and where it ran; a cell that has not run yet has status None.
+    `curves`: one row per cell and evaluation: `arm, seed, run_id` and the columns of a curve.
+    """
+
+    name: str
+    spec_text: str
+    arms: tuple[str, ...]
+    targets: tuple[Target, ...]
+    comparisons: tuple[Comparison, ...]
+    budget: Budget
+    alpha: float
+    evaluate_every: int
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    environments: pd.DataFrame  # one row per run: run_id and the fields of its env.json
+
+
+def load(folder: str | Path) -> Records:
+    """Read the collected tables of one ablation's results folder.
+
+    Raises FileNotFoundError when the folder holds no collected ablation.
+    """
+    folder = Path(folder)
+    missing = [n for n in ("spec.yaml", "runs.parquet", "curves.parquet") if not (folder / n).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: no {', '.join(missing)}; a results folder is made by "
+            f"`bdhf run SPEC --out {folder}`"
+        )
+    text = (folder / "spec.yaml").read_text(encoding="utf-8")
+    spec = YAML(typ="safe", pure=True).load(text)
+    runs = pd.read_parquet(folder / "runs.parquet")
+    return Records(
+        name=spec["name"],
+        spec_text=text,
+        arms=tuple(spec["arms"]),
+        targets=tuple(Target(**target) for target in spec.get("targets", [])),
+        comparisons=tuple(Comparison(**entry) for entry in spec.get("compare", [])),
+        budget=Budget(**spec["budget"]),
+        alpha=float(spec.get("alpha", 0.05)),
+        evaluate_every=int(spec.get("evaluate", {}).get("every_updates", 1)),
+        runs=runs,
+        curves=pd.read_parquet(folder / "curves.parquet"),
+        environments=_environments(folder, runs["run_id"].drop_duplicates()),
+    )
+
+
+def _environments(folder: Path, run_ids: pd.Series[str]) -> pd.DataFrame:
+    """Where each finished run ran; a run without a readable env.json has no row."""
+    rows: list[dict[str, Any]] = []
+    for run_id in run_ids:
+        path = folder / "runs" / run_id / "env.json"
+        if path.exists():
+            rows.append({"run_id": run_id, **json.loads(path.read_text(encoding="utf-8"))})
+    return pd.DataFrame(rows)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that exists whole or not at all, whatever kills the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as parquet, atomically and without its index."""
+    write_atomically(path, table.to_parquet(index=False))

@@ -1,0 +1,1 @@
+"""Comparisons -> figures and one offline HTML file. Never imports torch."""

@@ -1,0 +1,1 @@
+"""One figure a file: tidy table in, matplotlib Figure out."""

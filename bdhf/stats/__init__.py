@@ -1,0 +1,1 @@
+"""Records -> comparisons. Never imports torch."""
