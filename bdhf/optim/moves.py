@@ -1,0 +1,32 @@
+"""Moving parameters away from where an update began, and back when anything fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def moving(parameters: Sequence[nn.Parameter]) -> Iterator[Callable[[Tensor], None]]:
+    """Give `move(step)`: θ = θ₀ + step, (P,) in the order of the parameters, θ₀ from the entry.
+
+    When the body raises, the parameters are θ₀ again, bit for bit.
+    """
+    origin = [parameter.detach().clone() for parameter in parameters]
+    sizes = [parameter.numel() for parameter in parameters]
+
+    @torch.no_grad()
+    def move(step: Tensor) -> None:
+        for parameter, start, part in zip(parameters, origin, step.split(sizes), strict=True):
+            parameter.copy_(start).add_(part.view_as(parameter))
+
+    try:
+        yield move
+    except BaseException:
+        with torch.no_grad():
+            for parameter, start in zip(parameters, origin, strict=True):
+                parameter.copy_(start)
+        raise

@@ -1,0 +1,253 @@
+"""Lockstep conjugate gradients: every row is textbook CG on its own system."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from bdhf.optim import CG, Stop
+from bdhf.optim.layout import Blocks, layout_of
+from bdhf.optim.solvers import System
+
+SIZES = (6, 6, 4, 9)  # two block matrices of one shape, and two others
+
+
+def positive(n: int, seed: int, condition: float = 20.0) -> torch.Tensor:
+    """A random positive definite matrix with eigenvalues from 1 to `condition`."""
+    generator = torch.Generator().manual_seed(seed)
+    q, _ = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))
+    return q @ torch.linspace(1, condition, n, dtype=torch.float64).diag() @ q.T
+
+
+def blocks_of(sizes) -> Blocks:
+    """Blocks of the given sizes; equal neighbours share one block matrix of several rows."""
+    layout = layout_of(nn.Linear(sum(sizes), 1, bias=False))
+    matrices, start = [], 0
+    for size in sizes:
+        row = torch.arange(start, start + size)[None]
+        if matrices and matrices[-1].shape[1] == size:
+            matrices[-1] = torch.cat([matrices[-1], row])
+        else:
+            matrices.append(row)
+        start += size
+    return Blocks.of(layout, matrices)
+
+
+def system(matrices, rhs, damping=0.0) -> System:
+    """A system with the given dense matrices, which counts the products of each row."""
+    blocks = blocks_of([len(m) for m in matrices])
+
+    def product(v, active):
+        result = torch.zeros_like(v)
+        for b in range(len(matrices)) if active is None else active:
+            row = blocks.rows[b]
+            result[row.start : row.stop] = matrices[b] @ v[row.start : row.stop]
+        return result
+
+    lam = torch.full((len(matrices),), damping, dtype=rhs[0].dtype)
+    return System(blocks, product, torch.cat(rhs), lam)
+
+
+def textbook(matrix, rhs, iterations, start=None):
+    """Plain CG on one dense system, written out once more: the iterate and φ after each step,
+    up to the first direction of negative curvature."""
+    x = torch.zeros_like(rhs) if start is None else start.clone()
+    r = rhs - matrix @ x
+    p, trace = r.clone(), []
+    for _ in range(iterations):
+        ap = matrix @ p
+        if p @ ap <= 0:
+            break
+        alpha = (r @ r) / (p @ ap)
+        x = x + alpha * p
+        r_new = r - alpha * ap
+        p = r_new + (r_new @ r_new) / (r @ r) * p
+        r = r_new
+        trace.append((x, 0.5 * x @ matrix @ x - rhs @ x))
+    return trace
+
+
+@pytest.fixture
+def problem():
+    """Matrices and right-hand sides of four rows."""
+    matrices = [positive(n, seed) for seed, n in enumerate(SIZES)]
+    generator = torch.Generator().manual_seed(9)
+    rhs = [torch.randn(n, generator=generator, dtype=torch.float64) for n in SIZES]
+    return matrices, rhs
+
+
+def answers(solution, solved):
+    """The rows of a solution."""
+    return [solution.x[row.start : row.stop] for row in solved.blocks.rows]
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3])
+@pytest.mark.parametrize("warm", [False, True])
+def test_every_row_is_textbook_cg(problem, iterations, warm):
+    """After i iterations each row holds the i-th textbook iterate, and φ of that iterate."""
+    matrices, rhs = problem
+    solved = system(matrices, rhs, damping=0.5)
+    start = torch.linspace(-1, 1, sum(SIZES), dtype=torch.float64) if warm else None
+
+    solution = CG(max_iters=iterations, tol=0).solve(solved, start)
+
+    starts = [None] * 4 if start is None else start.split(SIZES)
+    for b, x in enumerate(answers(solution, solved)):
+        damped = matrices[b] + 0.5 * torch.eye(SIZES[b], dtype=torch.float64)
+        expected, model = textbook(damped, rhs[b], iterations, starts[b])[-1]
+        assert_close(x, expected)
+        assert_close(solution.model[b], model)
+    assert solution.iterations == (iterations,) * 4
+    assert solution.products == (iterations + warm,) * 4
+    assert solution.stop == (Stop.MAX_ITERS,) * 4
+
+
+def test_lockstep_rows_equal_separate_solves(problem):
+    """Rows that end at different times, one without a right-hand side and one with negative
+    curvature, end as they would alone: same iterate, count and reason."""
+    matrices, rhs = problem
+    matrices[1] = matrices[1] - 5 * torch.eye(6, dtype=torch.float64)  # indefinite
+    rhs[2] = torch.zeros_like(rhs[2])
+    cg = CG(max_iters=200, tol=5e-4, residual_tol=1e-9)
+    solved = system(matrices, rhs)
+
+    together = cg.solve(solved)
+
+    alone = [cg.solve(system([m], [b])) for m, b in zip(matrices, rhs, strict=True)]
+    for x, one in zip(answers(together, solved), alone, strict=True):
+        assert_close(x, one.x, rtol=1e-9, atol=1e-12)
+    assert together.iterations == tuple(one.iterations[0] for one in alone)
+    assert together.products == tuple(one.products[0] for one in alone)
+    assert together.stop == tuple(one.stop[0] for one in alone)
+    assert Stop.NEGATIVE_CURVATURE in together.stop
+    assert len(set(together.iterations)) > 2
+
+
+def test_converged_rows_solve_their_damped_systems(problem):
+    """With a residual tolerance every row ends at (A + λI)⁻¹ b, and says converged."""
+    matrices, rhs = problem
+    solved = system(matrices, rhs, damping=0.1)
+
+    solution = CG(max_iters=500, tol=0, residual_tol=1e-12).solve(solved)
+
+    for b, x in enumerate(answers(solution, solved)):
+        damped = matrices[b] + 0.1 * torch.eye(SIZES[b], dtype=torch.float64)
+        assert_close(x, torch.linalg.solve(damped, rhs[b]), rtol=1e-8, atol=1e-8)
+    assert set(solution.stop) == {Stop.CONVERGED}
+
+
+def test_a_row_without_a_right_hand_side_costs_nothing():
+    """b = 0 has the solution 0, without a product."""
+    rhs = [torch.zeros(3, dtype=torch.float64), torch.ones(4, dtype=torch.float64)]
+
+    solution = CG().solve(system([positive(3, 0), positive(4, 1)], rhs))
+
+    assert solution.products[0] == 0
+    assert solution.stop[0] is Stop.CONVERGED
+    assert torch.equal(solution.x[:3], rhs[0])
+
+
+def test_a_warm_start_at_the_damped_solution_is_recognised(problem):
+    """The first residual includes the damping: started at the solution, CG takes no step."""
+    matrices, rhs = problem
+    eye = [0.3 * torch.eye(n, dtype=torch.float64) for n in SIZES]
+    exact = [torch.linalg.solve(m + e, b) for m, e, b in zip(matrices, eye, rhs, strict=True)]
+
+    solution = CG(residual_tol=1e-9).solve(system(matrices, rhs, damping=0.3), torch.cat(exact))
+
+    assert solution.iterations == (0,) * 4
+    assert solution.products == (1,) * 4
+    assert solution.stop == (Stop.CONVERGED,) * 4
+
+
+def test_progress_stop_is_martens_rule():
+    """CG ends at the first i > k with (φ_i - φ_{i-k}) / φ_i < k · tol, k = max(10, ⌈0.1 i⌉)."""
+    matrix = positive(60, 3, condition=1e4)
+    rhs = torch.randn(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    tol = 2e-3
+
+    solution = CG(max_iters=200, tol=tol).solve(system([matrix], [rhs]))
+
+    models = [0.0] + [float(model) for _, model in textbook(matrix, rhs, 200)]
+    span = [max(10, math.ceil(0.1 * i)) for i in range(201)]
+    first = next(
+        i
+        for i in range(1, 201)
+        if i > span[i] and (models[i] - models[i - span[i]]) / models[i] < span[i] * tol
+    )
+    assert solution.iterations == (first,)
+    assert 11 < first < 200
+    assert solution.stop == (Stop.PROGRESS,)
+
+
+def test_negative_curvature_at_the_first_iteration_takes_a_bounded_gradient_step():
+    """Without a warm start x = b / (|pᵀAp| / pᵀp + λ), and φ is the model there."""
+    matrix = -2.0 * torch.eye(3, dtype=torch.float64)
+    rhs = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+
+    solution = CG().solve(system([matrix], [rhs], damping=0.5))
+
+    damped = matrix + 0.5 * torch.eye(3, dtype=torch.float64)
+    assert_close(solution.x, rhs / (1.5 + 0.5))
+    assert_close(solution.model[0], 0.5 * solution.x @ damped @ solution.x - rhs @ solution.x)
+    assert solution.stop == (Stop.NEGATIVE_CURVATURE,)
+
+
+def test_negative_curvature_later_keeps_the_last_iterate():
+    """The row stops at the iterate before the direction of negative curvature."""
+    matrix = torch.tensor([4.0, 1.0, -0.5], dtype=torch.float64).diag()
+    rhs = torch.tensor([1.0, 1.0, 0.2], dtype=torch.float64)
+    steps = textbook(matrix, rhs, 3)
+
+    solution = CG(residual_tol=1e-12).solve(system([matrix], [rhs]))
+
+    assert 1 <= len(steps) < 3  # the negative direction comes after the first, before the end
+    assert solution.iterations == (len(steps),)
+    assert solution.products == (len(steps) + 1,)
+    assert_close(solution.x, steps[-1][0])
+    assert_close(solution.model[0], steps[-1][1])
+    assert solution.stop == (Stop.NEGATIVE_CURVATURE,)
+
+
+@pytest.mark.parametrize("where", ["rhs", "matrix"])
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_nan_stays_in_its_row(problem, where, warm):
+    """A row that meets a NaN rests without a step; the others end as if it were not there."""
+    matrices, rhs = problem
+    start = torch.ones(sum(SIZES), dtype=torch.float64) if warm else None
+    cg = CG(max_iters=8, tol=0)
+    clean = cg.solve(system(matrices, rhs), start)
+    poisoned = rhs if where == "rhs" else matrices
+    poisoned[1] = torch.full_like(poisoned[1], math.nan)
+    solved = system(matrices, rhs)
+
+    solution = cg.solve(solved, start)
+
+    assert solution.stop[1] is Stop.NONFINITE
+    for b, (x, expected) in enumerate(
+        zip(answers(solution, solved), answers(clean, solved), strict=True)
+    ):
+        assert torch.equal(x, torch.zeros_like(x) if b == 1 else expected)
+
+
+def test_the_true_residual_bounds_the_drift_of_single_precision():
+    """In float32 on an ill-conditioned system, the answer's true residual is what CG reported."""
+    matrix = positive(40, 5, condition=3e3).float()
+    rhs = torch.randn(40, generator=torch.Generator().manual_seed(2))
+
+    solution = CG(max_iters=400, tol=0, residual_tol=1e-4).solve(system([matrix], [rhs]))
+
+    assert solution.stop == (Stop.CONVERGED,)
+    assert (rhs - matrix @ solution.x).norm() <= 2e-4 * rhs.norm()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"max_iters": 0}, {"tol": -1.0}, {"residual_tol": math.nan}, {"warm_start": math.inf}],
+)
+def test_settings_out_of_range_are_errors(setting):
+    """A setting that CG cannot use is refused where it is given, by name."""
+    with pytest.raises(ValueError, match=f"CG {next(iter(setting))} must be"):
+        CG(**setting)

@@ -1,0 +1,180 @@
+"""Block curvature products against the dense matrix."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import bdhf
+from bdhf.optim.layout import layout_of
+from tests.cases import CASES, build
+from tests.optim.partitions import PARTITIONS
+from tests.oracles import cut, dense_ggn, dense_gradient, size
+
+cases = pytest.mark.parametrize("case", CASES)
+partitions = pytest.mark.parametrize("partition", PARTITIONS)
+
+
+def block_curvature(case, partition):
+    """The block curvature of a case under a partition of the table."""
+    made = PARTITIONS[partition](layout_of(case.model))
+    return bdhf.block_curvature(case.model, case.loss_fn, case.batch, partition=made)
+
+
+@cases
+@partitions
+def test_dense_matrix_is_the_dense_ggn_cut_to_the_blocks(case, partition):
+    """`to_dense` is Σ JᵀHJ with everything outside the blocks set to zero, to 1e-10."""
+    case = build(case)
+    G = block_curvature(case, partition)
+
+    assert_close(G.to_dense(), cut(dense_ggn(case), G.blocks), rtol=0, atol=1e-10)
+
+
+@cases
+@partitions
+def test_product_is_the_dense_product(case, partition):
+    """`G @ v` and `G @ V` multiply by the dense matrix, in the order of model.parameters()."""
+    case = build(case)
+    G = block_curvature(case, partition)
+    columns = torch.randn(size(case), 3, dtype=torch.float64)
+
+    assert_close(G @ columns, G.to_dense() @ columns)
+    assert_close(G @ columns[:, 0], (G @ columns)[:, 0])
+    assert_close(G.matvec(columns[:, 1]), (G @ columns)[:, 1])
+
+
+@cases
+def test_float32_product_is_the_float64_product_within_its_tolerance(case):
+    """The same matrix comes out in single precision."""
+    exact, single = build(case), build(case, dtype=torch.float32)
+    v = torch.randn(size(exact), dtype=torch.float64)
+
+    product = block_curvature(single, "per_layer") @ v.float()
+
+    assert_close(product.double(), block_curvature(exact, "per_layer") @ v, rtol=1e-4, atol=1e-5)
+
+
+@cases
+@partitions
+def test_blocks_hold_every_trainable_position_once(case, partition):
+    """The blocks are a partition of 0 .. P-1."""
+    case = build(case)
+
+    positions = torch.cat(block_curvature(case, partition).blocks)
+
+    assert torch.equal(positions.sort().values, torch.arange(size(case)))
+
+
+@cases
+def test_linearisation_gives_loss_and_gradient(case):
+    """The graph of the product gives loss and gradient of its batch at no further cost."""
+    case = build(case)
+    optimizer = bdhf.BlockHessianFree(case.model, case.loss_fn, partition=bdhf.Full())
+
+    loss, gradient, _ = optimizer._linearise(case.batch, None)
+
+    assert_close(loss, case.loss_fn(case.model(case.batch[0]), case.batch[1]).detach())
+    assert_close(gradient, dense_gradient(case))
+
+
+def test_no_product_runs_the_model_forward():
+    """The forward pass runs once per linearisation, however many products follow."""
+    case = build("mlp")
+    calls = []
+    case.model.register_forward_hook(lambda *_: calls.append(1))
+
+    G = bdhf.block_curvature(case.model, case.loss_fn, case.batch, partition=bdhf.PerLayer())
+    for _ in range(5):
+        G @ torch.ones(G.shape[0], dtype=torch.float64)
+
+    assert len(calls) == 1
+
+
+def test_undamped_least_squares_matrix_has_its_closed_form():
+    """For a linear model under mean squared error, G is (2 / NC) I ⊗ XᵀX."""
+    model = nn.Linear(3, 2, bias=False).double()
+    x, y = torch.randn(5, 3).double(), torch.randn(5, 2).double()
+
+    G = bdhf.block_curvature(model, nn.functional.mse_loss, (x, y))
+
+    expected = torch.block_diag(x.T @ x, x.T @ x) * 2 / (5 * 2)
+    assert_close(G.to_dense(), expected)
+
+
+def test_softmax_regression_matrix_has_its_closed_form():
+    """For softmax regression, G is the mean of (diag p - ppᵀ) ⊗ xxᵀ."""
+    model = nn.Linear(3, 4, bias=False).double()
+    x, y = torch.randn(6, 3).double(), torch.randint(0, 4, (6,))
+    p = model(x).softmax(1).detach()
+
+    G = bdhf.block_curvature(model, nn.functional.cross_entropy, (x, y))
+
+    terms = [torch.kron(q.diag() - q.outer(q), a.outer(a)) for q, a in zip(p, x, strict=True)]
+    assert_close(G.to_dense(), torch.stack(terms).mean(0))
+
+
+def test_a_tied_tensor_belongs_to_its_first_name():
+    """A tensor with two names has one place in the vector, in the layer that is named first."""
+    case = build("tied")
+
+    layout = layout_of(case.model)
+
+    assert [s.name for s in layout.slots][:2] == ["encoder.weight", "encoder.bias"]
+    assert layout.aliases == ("mirror.weight", "mirror.bias")
+
+
+def test_graph_is_freed_with_the_matrix():
+    """Nothing keeps the retained graph alive once the matrix is gone."""
+    case = build("mlp")
+    G = bdhf.block_curvature(case.model, case.loss_fn, case.batch)
+    outputs = weakref.ref(G._product._outputs)
+
+    del G
+    gc.collect()
+
+    assert outputs() is None
+
+
+@pytest.mark.parametrize("shape", [(3,), (70, 2, 1), ()])
+def test_a_vector_of_the_wrong_shape_is_an_error_that_names_the_right_one(shape):
+    """A product with anything but (P,) or (P, k) says what is allowed."""
+    case = build("mlp")
+    G = bdhf.block_curvature(case.model, case.loss_fn, case.batch)
+
+    with pytest.raises(ValueError, match=r"multiplies \(\d+,\) or \(\d+, k\)"):
+        G @ torch.zeros(shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "magic"}, "known: auto, propagate"),
+        ({"batch": [1, 2]}, r"a batch is a tuple \(inputs, targets\)"),
+        ({"loss_fn": nn.MSELoss(reduction="none")}, "must return a scalar"),
+        ({"model": nn.LSTM(4, 3).double()}, "need one Tensor of outputs"),
+    ],
+)
+def test_what_cannot_be_linearised_is_an_error_that_says_what_to_do(change, message):
+    """Unknown methods, wrong batches, losses and outputs are refused in words."""
+    case = build("mlp")
+    arguments = {"model": case.model, "loss_fn": case.loss_fn, "batch": case.batch} | change
+
+    with pytest.raises((ValueError, TypeError), match=message):
+        bdhf.block_curvature(**arguments)
+
+
+def test_a_model_that_detaches_its_outputs_is_an_error():
+    """Outputs that no trainable parameter reaches are refused, not multiplied as zero."""
+
+    class Detached(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).detach()
+
+    with pytest.raises(ValueError, match="depend on no trainable parameter"):
+        bdhf.block_curvature(
+            Detached(2, 1), nn.functional.mse_loss, (torch.ones(1, 2), torch.ones(1, 1))
+        )
