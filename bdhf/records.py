@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,8 +24,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ruamel.yaml import YAML
 
 
+class InputError(Exception):
+    """What was given cannot be used: one line per fault, each with what to do next."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
 class Status(StrEnum):
-    """How a run ended; every status but `done` comes with a reason."""
+    """How a run ended, always with a reason."""
 
     DONE = "done"
     DIVERGED = "diverged"
@@ -34,9 +42,14 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     SKIPPED = "skipped"
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether it leaves no outcome behind: missing data. A diverged run is a miss instead."""
+        return self in (Status.OOM, Status.ERROR, Status.TIMEOUT, Status.SKIPPED)
 
-#: Statuses that leave no outcome behind: missing data. A diverged run is an outcome (a miss).
-MISSING = (Status.OOM, Status.ERROR, Status.TIMEOUT, Status.SKIPPED)
+
+#: The statuses of missing data.
+MISSING = tuple(status for status in Status if status.is_missing)
 
 #: Axes on which the cost of a run is counted: name -> (column of a curve, unit in words).
 AXES: Mapping[str, tuple[str, str]] = {
@@ -62,7 +75,7 @@ class Strict(BaseModel):
 
 
 class Target(Strict):
-    """A metric at or below a value for `sustain` evaluations in a row, the first of which counts."""
+    """A metric at or below a value for `sustain` evaluations in a row; the first one counts."""
 
     metric: str
     below: float
@@ -103,12 +116,13 @@ class Budget(Strict):
     updates: int | None = Field(default=None, gt=0)
     epochs: float | None = Field(default=None, gt=0)
     products: float | None = Field(default=None, gt=0)
+    gradient_equivalents: float | None = Field(default=None, gt=0)
     seconds: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _one_axis(self) -> Budget:
         if sum(value is not None for value in self.model_dump().values()) != 1:
-            raise ValueError("name exactly one of updates, epochs, products, seconds")
+            raise ValueError(f"name exactly one of {', '.join(type(self).model_fields)}")
         return self
 
     @property
@@ -147,14 +161,18 @@ class Records:
 def load(folder: str | Path) -> Records:
     """Read the collected tables of one ablation's results folder.
 
-    Raises FileNotFoundError when the folder holds no collected ablation.
+    Raises InputError when the folder holds no collected ablation.
     """
     folder = Path(folder)
-    missing = [n for n in ("spec.yaml", "runs.parquet", "curves.parquet") if not (folder / n).exists()]
+    missing = [
+        n for n in ("spec.yaml", "runs.parquet", "curves.parquet") if not (folder / n).exists()
+    ]
     if missing:
-        raise FileNotFoundError(
-            f"{folder}: no {', '.join(missing)}; a results folder is made by "
-            f"`bdhf run SPEC --out {folder}`"
+        raise InputError(
+            [
+                f"{folder}: no {', '.join(missing)}: not the results of an ablation; "
+                f"`bdhf run SPEC --out {folder}` makes them"
+            ]
         )
     text = (folder / "spec.yaml").read_text(encoding="utf-8")
     spec = YAML(typ="safe", pure=True).load(text)

@@ -1,0 +1,174 @@
+"""The command line: parse, call one function, print.
+
+Exit codes: 0 done, 1 a run failed, 2 a bad spec or command line.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from bdhf.experiments.ablation import Ablation
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Benchmarks and ablations of block-diagonal Hessian-free optimization.",
+)
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Spec = Annotated[Path, typer.Argument(help="An ablation: a YAML file.", metavar="SPEC")]
+Results = Annotated[
+    Path, typer.Argument(help="The results folder of an ablation.", metavar="RESULTS")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Results folder; default results/<name>.")]
+
+
+def main() -> None:
+    """Entry point of the `bdhf` command."""
+    app()
+
+
+@app.command()
+def run(
+    spec: Spec,
+    folder: Out = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Runs at a time; default cores ÷ threads."),
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Run again what ended as error, oom or timeout.")
+    ] = False,
+) -> None:
+    """Run what is missing of an ablation, compare the arms and write the report."""
+    from bdhf.experiments.observe import watching
+
+    ablation = _open(spec, folder)
+    todo = ablation.store.unfinished(ablation.cells, retry)
+    _say_plan(ablation, len(todo))
+    with watching(ablation.labels(), len(todo), out) as observer:
+        statuses = ablation.run(todo, workers=workers, observer=observer)
+    _say_report(ablation.store.folder)
+    failed = Counter(str(status) for status in statuses.values() if status.is_missing)
+    if failed:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
+        err.print(
+            f"{counts}: see the table of runs in the report; "
+            f"`bdhf run {spec} --out {ablation.store.folder} --retry` tries them again",
+            markup=False,
+        )
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(spec: Spec, folder: Out = None) -> None:
+    """Show what `run` would do, without running or writing anything."""
+    ablation = _open(spec, folder)
+    todo = {run.run_id for run in ablation.store.unfinished(ablation.cells)}
+    table = Table("arm", "seeds", "runs", "still to do", title=ablation.spec.name)
+    for arm in ablation.spec.arms:
+        cells = [cell for cell in ablation.cells if cell.arm == arm]
+        seeds = f"{cells[0].seed} to {cells[-1].seed}"
+        left = sum(cell.run.run_id in todo for cell in cells)
+        table.add_row(arm, seeds, str(len(cells)), str(left))
+    out.print(table)
+    for entry in ablation.spec.compare:
+        for target in ablation.spec.targets:
+            out.print(
+                f"compare {entry.name}: {entry.candidate} against {entry.baseline}, "
+                f"{entry.axis} to {target.label}",
+                markup=False,
+            )
+    _say_plan(ablation, len(todo))
+
+
+@app.command()
+def status(results: Results) -> None:
+    """Show how many runs of a results folder have ended, how, and which failed."""
+    from bdhf.experiments.store import Store
+
+    with _told():
+        planned = Store(results).planned()
+    table = Table("arm", "planned", "ended", "statuses")
+    for arm, rows in planned.groupby("arm", sort=False):
+        counts = Counter(rows["status"].dropna())
+        words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        table.add_row(str(arm), str(len(rows)), str(counts.total()), words or "none yet")
+    out.print(table)
+    for row in planned.itertuples():
+        if isinstance(row.status, str) and row.status != "done":
+            line = f"{row.arm} seed {row.seed} ({row.run_id}): {row.status}: {row.reason}"
+            out.print(line, markup=False)
+
+
+@app.command()
+def report(results: Results) -> None:
+    """Compare the arms of a results folder again and rewrite its report."""
+    with _told():
+        _say_report(results)
+
+
+@app.command("list")
+def list_parts() -> None:
+    """List every problem, curvature, partition, solver and optimizer that a spec may name."""
+    from bdhf.experiments.build import catalogue
+
+    for kind, parts in catalogue().items():
+        out.print(f"[bold]{kind}[/bold]")
+        width = max(map(len, parts))
+        for name, line in parts.items():
+            out.print(f"  {name:<{width}}  {line}", markup=False)
+
+
+def _open(spec: Path, folder: Path | None) -> Ablation:
+    from bdhf.experiments.ablation import Ablation
+
+    with _told():
+        return Ablation.open(spec, folder)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what is wrong with the input into lines on stderr and exit code 2."""
+    from bdhf.records import InputError
+
+    try:
+        yield
+    except InputError as error:
+        for line in error.lines:
+            err.print(line, markup=False)
+        raise typer.Exit(2) from None
+
+
+def _say_plan(ablation: Ablation, todo: int) -> None:
+    runs = len(ablation.labels())
+    out.print(
+        f"{ablation.spec.name}: {runs} runs, {runs - todo} done, {todo} to do "
+        f"-> {ablation.store.folder}",
+        markup=False,
+    )
+
+
+def _say_report(results: Path) -> None:
+    """Write the report; print the verdicts and where it is."""
+    from bdhf.report import build
+
+    sentences, path = build(results)
+    for sentence in sentences:
+        out.print(sentence, markup=False)
+    out.print(f"report: {path}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""YAML -> plan -> runs -> records. No statistics here."""

@@ -1,0 +1,155 @@
+"""THE tables: what a spec may name, and how a run's parts are built from it.
+
+A new part is one file where it belongs and one line here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from bdhf.experiments.errors import Fault, Keys, unknown
+from bdhf.experiments.parts import Faults, Resolved, Table, make, resolve, resolve_torch
+from bdhf.optim import (
+    CG,
+    GGN,
+    BlockHessianFree,
+    Constant,
+    Full,
+    FullStep,
+    Groups,
+    PerLayer,
+)
+from bdhf.optim.layout import Blocks, layout_of
+from bdhf.problems import Autoencoder, Problem
+
+PROBLEMS: Table = {"autoencoder": Autoencoder}
+CURVATURES: Table = {"ggn": GGN}
+PARTITIONS: Table = {"full": Full, "per_layer": PerLayer, "groups": Groups}
+SOLVERS: Table = {"cg": CG}
+DAMPINGS: Table = {"constant": Constant}
+ACCEPTANCES: Table = {"full_step": FullStep}
+
+#: The parts of `block_hf`: key of an arm -> (table, default).
+PARTS: Mapping[str, tuple[Table, Any]] = {
+    "curvature": (CURVATURES, "ggn"),
+    "partition": (PARTITIONS, "per_layer"),
+    "solver": (SOLVERS, "cg"),
+    "damping": (DAMPINGS, "constant"),
+    "acceptance": (ACCEPTANCES, "full_step"),
+}
+
+
+def resolve_problem(given: Any) -> Resolved:
+    """A problem with all its arguments. Raises Faults."""
+    return resolve("problem", PROBLEMS, given, ("problem",))
+
+
+def problem_of(resolved: Resolved) -> Problem:
+    """The problem of a resolved spec."""
+    problem: Problem = make(PROBLEMS, resolved)
+    return problem
+
+
+def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
+    """An optimizer with all its parts, fit for the problem. Raises Faults."""
+    path: Keys = ("arms", name)
+    kind = given.get("type") if isinstance(given, dict) else given
+    given = given if isinstance(given, dict) else {"type": kind}
+    if kind == "block_hf":
+        return _resolve_block_hf(given, problem, path)
+    if isinstance(kind, str) and kind.startswith("torch."):
+        cls = torch_optimizers().get(kind)
+        if cls is not None:
+            parameters = [nn.Parameter(torch.zeros(2, 2))]
+            return resolve_torch(cls, given, path, lambda **k: cls(parameters, **k))
+    known = ["block_hf", *torch_optimizers()]
+    at = (*path, "type") if "type" in given and isinstance(given["type"], str) else path
+    raise Faults(Fault(at, unknown("optimizer", kind, known)))
+
+
+def optimizer_of(resolved: Resolved, model: nn.Module, problem: Problem) -> torch.optim.Optimizer:
+    """The optimizer of a resolved arm, on a model."""
+    if resolved["type"] != "block_hf":
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in resolved.items()}
+        cls = torch_optimizers()[str(given.pop("type"))]
+        return cls(model.parameters(), **given)
+    parts = {key: make(table, resolved[key]) for key, (table, _) in PARTS.items()}
+    return BlockHessianFree(model, problem.loss, **parts, lr=resolved["lr"])
+
+
+def torch_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
+    """Every optimizer of torch.optim, as `torch.Name`."""
+    return {
+        f"torch.{name}": cls
+        for name, cls in sorted(vars(torch.optim).items())
+        if isinstance(cls, type)
+        and issubclass(cls, torch.optim.Optimizer)
+        and cls is not torch.optim.Optimizer
+    }
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """Every part that a spec may name, by kind: name -> what it is, in one line."""
+    tables = {"problem": PROBLEMS, **{kind: table for kind, (table, _) in PARTS.items()}}
+    optimizers: Table = {"block_hf": BlockHessianFree, **torch_optimizers()}
+    return {
+        kind: {name: _first_line(part) for name, part in table.items()}
+        for kind, table in {**tables, "optimizer (type of an arm)": optimizers}.items()
+    }
+
+
+def _first_line(part: Callable[..., Any]) -> str:
+    lines = (inspect.getdoc(part) or "").strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def uses_curvature(resolved: Resolved) -> bool:
+    """Whether an arm reads the curvature batch and takes products."""
+    return bool(resolved["type"] == "block_hf")
+
+
+def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Resolved:
+    known = [*PARTS, "lr"]
+    faults = [
+        Fault((*path, key), unknown("key of block_hf", key, known), at_key=True)
+        for key in given
+        if key != "type" and key not in known
+    ]
+    resolved: Resolved = {"type": "block_hf"}
+    for key, (table, default) in PARTS.items():
+        try:
+            wanted = _shorthand(key, given.get(key, default), problem)
+            resolved[key] = resolve(key, table, wanted, (*path, key))
+        except Faults as found:
+            faults += found.faults
+    lr = given.get("lr", 0.5)
+    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or lr <= 0:
+        faults.append(Fault((*path, "lr"), f"lr must be a number above 0; got {lr!r}"))
+    if faults:
+        raise Faults(*faults)
+    _check_partition(resolved["partition"], problem, (*path, "partition"))
+    return {**resolved, "lr": lr}
+
+
+def _shorthand(key: str, given: Any, problem: Problem) -> Any:
+    """A number is constant damping; `partition: groups` alone is the problem's own blocks."""
+    if key == "damping" and isinstance(given, (int, float)) and not isinstance(given, bool):
+        return {"type": "constant", "value": given}
+    if key == "partition" and given in ("groups", {"type": "groups"}):
+        return {"type": "groups", "blocks": [list(block) for block in problem.blocks]}
+    return given
+
+
+def _check_partition(resolved: Resolved, problem: Problem, path: Keys) -> None:
+    """Try the partition on the problem's model, without its weights."""
+    with torch.device("meta"):
+        layout = layout_of(problem.build())
+    try:
+        Blocks.of(layout, make(PARTITIONS, resolved)(layout))
+    except ValueError as error:
+        raise Faults(Fault(path, str(error))) from None

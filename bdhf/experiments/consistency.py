@@ -1,0 +1,76 @@
+"""What only the spec as a whole can tell: names that must exist, sizes that must fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bdhf.experiments.build import problem_of, uses_curvature
+from bdhf.experiments.errors import Fault, unknown
+from bdhf.experiments.schema import Spec
+
+
+def consistency(spec: Spec) -> list[Fault]:
+    """Every contradiction in a resolved spec."""
+    return [*_batches(spec), *_targets(spec), *_comparisons(spec), *_budget(spec)]
+
+
+def _batches(spec: Spec) -> Iterable[Fault]:
+    samples = problem_of(spec.problem).samples
+    gradient, curvature = spec.batch.gradient, spec.batch.curvature
+    if gradient > samples:
+        yield Fault(
+            ("batch", "gradient"), f"{gradient} exceeds the {samples} samples of the training data"
+        )
+    if curvature is None:
+        return
+    if curvature >= 1 and curvature != int(curvature):
+        yield Fault(
+            ("batch", "curvature"),
+            f"{curvature} is neither a share of the gradient batch (below 1) nor a whole number",
+        )
+    elif spec.batch.curvature_samples is not None and not (
+        1 <= spec.batch.curvature_samples <= gradient
+    ):
+        yield Fault(
+            ("batch", "curvature"),
+            f"{curvature} is not between 1 sample and the {gradient} of the gradient batch",
+        )
+
+
+def _targets(spec: Spec) -> Iterable[Fault]:
+    if spec.stop == "at_target" and not spec.targets:
+        yield Fault(("stop",), "at_target needs `targets`; or use at_budget")
+    names = ("loss", *problem_of(spec.problem).metrics)
+    known = [f"{part}_{name}" for part in ("val", "train") for name in names]
+    for index, target in enumerate(spec.targets):
+        if target.metric not in known:
+            message = unknown("metric", target.metric, known)
+            yield Fault(("targets", index, "metric"), message)
+
+
+def _comparisons(spec: Spec) -> Iterable[Fault]:
+    if spec.compare and not spec.targets:
+        yield Fault(("compare",), "a comparison of costs to target needs `targets`")
+    seen: set[str] = set()
+    for index, entry in enumerate(spec.compare):
+        for side in ("candidate", "baseline"):
+            if getattr(entry, side) not in spec.arms:
+                message = unknown("arm", getattr(entry, side), spec.arms)
+                yield Fault(("compare", index, side), message)
+        if entry.candidate == entry.baseline:
+            yield Fault(("compare", index), f"compares {entry.candidate!r} with itself")
+        if entry.name in seen:
+            yield Fault(("compare", index, "name"), f"{entry.name!r} is the name of two entries")
+        seen.add(entry.name)
+
+
+def _budget(spec: Spec) -> Iterable[Fault]:
+    if spec.budget.axis != "products":
+        return
+    for name, arm in spec.arms.items():
+        if not uses_curvature(arm):
+            yield Fault(
+                ("budget", "products"),
+                f"arm {name!r} takes no curvature products and would never end; "
+                "use gradient_equivalents, updates, epochs or seconds",
+            )

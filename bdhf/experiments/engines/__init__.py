@@ -1,0 +1,1 @@
+"""Where runs execute. One file each."""

@@ -1,0 +1,36 @@
+"""What is wrong with a spec, in lines a person can act on: where, what, what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from bdhf.records import InputError
+
+Keys = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, and the place in the spec: keys and list positions."""
+
+    path: Keys
+    message: str
+    at_key: bool = False  # the key itself is wrong, not the value behind it
+
+
+class SpecError(InputError):
+    """A spec that cannot be run; nothing has been written."""
+
+
+def unknown(what: str, given: object, known: Iterable[str]) -> str:
+    """Say that a name is unknown, what is known, and what was probably meant.
+
+    >>> unknown("partition", "per_nueron", ["full", "per_layer", "per_neuron"])
+    "unknown partition 'per_nueron'; known: full, per_layer, per_neuron. Did you mean 'per_neuron'?"
+    """
+    names = list(known)
+    message = f"unknown {what} {given!r}; known: {', '.join(names) or 'none'}"
+    near = get_close_matches(str(given), names, n=1)
+    return f"{message}. Did you mean {near[0]!r}?" if near else message

@@ -1,0 +1,80 @@
+"""Where a run was made: machine, versions, commit. One flat record, strings and numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+import bdhf
+
+
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """What a reader needs in order to compare, or to repeat, a run."""
+    return {
+        **_machine(),
+        **_repository(),
+        "device": device,
+        "threads": threads,
+        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else "",
+        "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def resolve_device(wanted: str) -> str:
+    """Give `cuda` for "auto" when there is one, else `cpu`; any other name as it is."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+@cache
+def _machine() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count() or 0,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "bdhf": bdhf.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cuda": torch.version.cuda or "",
+    }
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            models = [line.partition(":")[2].strip() for line in file if "model name" in line]
+    except OSError:
+        models = []
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+@cache
+def _repository() -> dict[str, Any]:
+    """The commit of the working directory, and a hash of what is changed in it."""
+    commit = _git("rev-parse", "HEAD").strip()
+    difference = _git("diff", "HEAD") if commit else ""
+    changed = hashlib.sha256(difference.encode()).hexdigest()[:12] if difference else ""
+    return {"commit": commit, "dirty": changed}
+
+
+def _git(*arguments: str) -> str:
+    """What git says; empty outside a repository or without git."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

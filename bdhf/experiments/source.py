@@ -1,0 +1,132 @@
+"""A YAML 1.2 file as plain data, with the line and column of every key.
+
+`1e-3` is a number, `no` a string, `010` ten, `2.0` is 2, and a repeated key an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from bdhf.experiments.errors import Fault, Keys, SpecError
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text of a spec, its plain data, and where everything stands."""
+
+    file: str
+    text: str
+    data: Any
+    tree: Any  # the round-trip tree of ruamel.yaml, which knows positions
+
+    def error(self, faults: Iterable[Fault]) -> SpecError:
+        """Turn faults into an error whose lines name file, line and column, in file order."""
+        located = sorted(
+            ((self._locate(fault), fault) for fault in faults), key=lambda pair: pair[0]
+        )
+        return SpecError(
+            f"{self.file}:{line}:{column}: {_dotted(fault.path)}{fault.message}"
+            for (line, column), fault in located
+        )
+
+    def _locate(self, fault: Fault) -> tuple[int, int]:
+        """Line and column, from 1, of the deepest part of the path that stands in the file."""
+        node, place = self.tree, (1, 1)
+        for depth, key in enumerate(fault.path, start=1):
+            last = depth == len(fault.path)
+            found = _position(node, key, at_key=not last or fault.at_key)
+            if found is None:
+                break
+            place, node = found, node[key]
+        return place
+
+
+def read(file: Path) -> Source:
+    """Read and parse a file. Raises SpecError for a missing or malformed one."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SpecError([f"{file}: cannot read the spec: {reason}"]) from None
+    return parse(text, str(file))
+
+
+def parse(text: str, file: str = "<spec>") -> Source:
+    """Parse a spec. Raises SpecError for YAML that is malformed or repeats a key."""
+    try:
+        tree = YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        raise SpecError([f"{place}: {_first_line(error)}"]) from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise SpecError([f"{file}: not YAML: {str(error).splitlines()[0]}"]) from None
+    source = Source(file, text, _plain(tree), tree)
+    faults = list(_not_finite(source.data, ()))
+    if faults:
+        raise source.error(faults)
+    return source
+
+
+def _first_line(error: MarkedYAMLError) -> str:
+    problem = (error.problem or error.context or "malformed YAML").splitlines()[0]
+    if "duplicate key" in problem:
+        return problem.split(" with value")[0] + ": every key may appear once"
+    return f"not YAML: {problem}"
+
+
+def _plain(node: Any) -> Any:
+    """Builtin types only, with merges resolved."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [_plain(value) for value in node]
+    if isinstance(node, float) and node.is_integer():
+        return int(node)
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return None if node is None else str(getattr(node, "value", node))  # dates and tagged scalars
+
+
+def _not_finite(value: Any, path: Keys) -> Iterable[Fault]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_finite(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _not_finite(inner, (*path, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Fault(path, f"{value} is not a finite number")
+
+
+def _position(node: Any, key: str | int, at_key: bool) -> tuple[int, int] | None:
+    """Line and column, from 1, of an entry of a mapping (merged ones too) or of a list."""
+    if isinstance(node, CommentedMap):
+        own = node.lc.data or {}
+        if key in own:
+            line, column = own[key][:2] if at_key else own[key][2:]
+            return line + 1, column + 1
+        merged = (_merged(entry) for entry in getattr(node, "merge", ()))
+        return next(filter(None, (_position(m, key, at_key) for m in merged)), None)
+    if isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node):
+        line, column = node.lc.item(key)
+        return line + 1, column + 1
+    return None
+
+
+def _merged(entry: Any) -> Any:
+    """The map that a merge brings in; ruamel.yaml before 0.18.7 gave (position, map)."""
+    return entry[1] if isinstance(entry, tuple) else entry
+
+
+def _dotted(path: Keys) -> str:
+    return ".".join(str(key) for key in path) + ": " if path else ""

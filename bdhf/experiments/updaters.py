@@ -1,0 +1,124 @@
+"""One update of any optimizer, and what it cost: one interface for torch.optim and block HF."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bdhf.optim import BlockHessianFree, StepInfo
+from bdhf.problems import Problem
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the loop must know of every update."""
+
+    loss: float  # on the gradient batch, before the update
+    norm: float  # of the gradient, where the optimizer takes it anyway; else 0
+    products: float  # full curvature products
+    gradient_equivalents: float
+
+
+class Updater(Protocol):
+    """Makes updates. Only `step` is timed."""
+
+    def step(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> Update:
+        """Update once; `watch` may raise to end the run."""
+
+    def prepare(self) -> None:
+        """Get ready to be measured on the next update."""
+
+    def measure(self) -> Mapping[str, float]:
+        """Measure the last update, in columns of the curve."""
+
+
+def updater_of(optimizer: torch.optim.Optimizer, model: nn.Module, problem: Problem) -> Updater:
+    """Wrap an optimizer."""
+    if isinstance(optimizer, BlockHessianFree):
+        return BlockUpdater(optimizer)
+    return TorchUpdater(optimizer, model, problem)
+
+
+class BlockUpdater:
+    """Updates of block-diagonal Hessian-free."""
+
+    def __init__(self, optimizer: BlockHessianFree) -> None:
+        self._optimizer = optimizer
+        self._info: StepInfo | None = None
+
+    def step(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> Update:
+        """Take one step of the optimizer."""
+        info = self._info = self._optimizer.step(batch, curvature, watch=watch)
+        return Update(info.loss, info.grad_norm, info.products, info.gradient_equivalents)
+
+    def prepare(self) -> None:
+        """Every step is measured by the optimizer itself."""
+
+    def measure(self) -> Mapping[str, float]:
+        """Means over blocks or groups where there are several."""
+        info = self._info
+        if info is None:
+            return {}
+        return {
+            "grad_norm": info.grad_norm,
+            "step_norm": info.step_norm,
+            "damping": fmean(info.damping),
+            "step_size": fmean(info.step_size),
+            "cg_iterations": fmean(info.cg_iterations),
+            "reduction_ratio": info.reduction_ratio,
+        }
+
+
+class TorchUpdater:
+    """Updates of any optimizer of torch.optim, by a closure: L-BFGS calls it more than once."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, model: nn.Module, problem: Problem
+    ) -> None:
+        self._optimizer, self._model, self._problem = optimizer, model, problem
+        self._before: list[Tensor] = []
+
+    def step(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> Update:
+        """Take one step; the loss is that of the first call of the closure."""
+        losses: list[Tensor] = []
+
+        def closure() -> Tensor:
+            watch()
+            self._optimizer.zero_grad()
+            loss = self._problem.loss(self._model(batch[0]), batch[1])
+            loss.backward()
+            losses.append(loss.detach())
+            return loss
+
+        step: Any = self._optimizer.step  # typed for closures that return a float
+        step(closure)
+        return Update(losses[0].item(), 0.0, 0.0, float(len(losses)))
+
+    def prepare(self) -> None:
+        """Keep the parameters, to see how far the next update goes."""
+        self._before = [p.detach().clone() for p in self._model.parameters()]
+
+    def measure(self) -> Mapping[str, float]:
+        """Norms of the last gradient and of the last step; the rate as it stands."""
+        parameters = list(self._model.parameters())
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        before, self._before = self._before, []
+        steps = [p.detach() - old for p, old in zip(parameters, before, strict=bool(before))]
+        rates = [float(group.get("lr", math.nan)) for group in self._optimizer.param_groups]
+        return {
+            "grad_norm": _norm(gradients),
+            "step_norm": _norm(steps),
+            "step_size": fmean(rates),
+        }
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return float(nn.utils.get_total_norm(tensors)) if tensors else math.nan

@@ -1,0 +1,1 @@
+"""Modules that torch lacks; known to `optim` and `problems`, imports torch only."""

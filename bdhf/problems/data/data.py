@@ -1,0 +1,64 @@
+"""Training, validation and test data, and how a data set is cut into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Part = tuple[Tensor, Tensor]  # inputs (N, ...), targets (N, ...)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Three disjoint parts: training reads `train`, targets and tuning `validation`."""
+
+    train: Part
+    validation: Part
+    test: Part
+
+    def map(self, change: Callable[[Part], Part]) -> Data:
+        """The same data with `change` applied to each part."""
+        return Data(change(self.train), change(self.validation), change(self.test))
+
+
+class Dataset(Protocol):
+    """A data set that can be asked for its shape before it is loaded."""
+
+    @property
+    def features(self) -> int:
+        """Entries of one sample."""
+
+    @property
+    def samples(self) -> int:
+        """Samples of the training part."""
+
+    def load(self, seed: int) -> Data:
+        """Load and split; the split is shuffled by `seed`."""
+
+
+def stratified_split(x: Tensor, y: Tensor, sizes: tuple[int, int, int], seed: int) -> Data:
+    """Cut into parts of the given sizes with equal shares of every class, shuffled by `seed`.
+
+    `y` is (N,) of class labels. The sizes must add up to N, and every class must split evenly;
+    else ValueError.
+    """
+    if sum(sizes) != len(y):
+        raise ValueError(f"parts of {sizes} samples do not add up to the {len(y)} of the data")
+    generator = torch.Generator().manual_seed(seed)
+    chosen: list[list[Tensor]] = [[], [], []]
+    for label in y.unique():
+        members = (y == label).nonzero().reshape(-1)
+        members = members[torch.randperm(len(members), generator=generator)]
+        counts = [size * len(members) / len(y) for size in sizes]
+        if not all(count.is_integer() for count in counts):
+            raise ValueError(f"class {int(label)} does not split evenly into {sizes}")
+        for part, own in zip(chosen, members.split([int(c) for c in counts]), strict=True):
+            part.append(own)
+    index = [torch.cat(part) for part in chosen]
+    index = [part[torch.randperm(len(part), generator=generator)] for part in index]
+    train, validation, test = ((x[part], y[part]) for part in index)
+    return Data(train, validation, test)

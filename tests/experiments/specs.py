@@ -1,0 +1,47 @@
+"""Specs for the tests: one that is valid and small, and ways to change it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bdhf.experiments.plan import Cell, expand
+from bdhf.experiments.source import parse
+from bdhf.experiments.spec import check
+
+SMALL = """\
+schema: 1
+name: small
+problem: {type: autoencoder, encoder: [784, 12, 4]}
+batch: {gradient: 200, curvature: 50}
+arms:
+  adam: {type: torch.Adam, lr: 3.0e-3}
+  full_hf: &hf {type: block_hf, partition: full, lr: 0.5, damping: 1.0e-2,
+                solver: {type: cg, max_iters: 5}}
+  block_hf: {<<: *hf, partition: {type: groups, blocks: [["encoder.*"], ["decoder.*"]]}}
+seeds: {count: 2}
+budget: {updates: 6}
+stop: at_budget
+evaluate: {every_updates: 2}
+targets: [{metric: val_loss, below: 0.08}]
+compare:
+  - {name: block vs full, candidate: block_hf, baseline: full_hf}
+"""
+
+
+def changed(*changes: tuple[str, str], text: str = SMALL) -> str:
+    """The small spec with pieces of text replaced; every piece must be there."""
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+def cells(*changes: tuple[str, str]) -> tuple[Cell, ...]:
+    """The plan of the small spec, changed."""
+    return expand(check(parse(changed(*changes))))
+
+
+def cell(arm: str, *changes: tuple[str, str], **update: Any) -> Cell:
+    """One cell of the small spec, its first seed."""
+    found = next(c for c in cells(*changes) if c.arm == arm)
+    return Cell(found.arm, found.seed, found.run.model_copy(update=update))

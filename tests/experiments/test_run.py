@@ -1,0 +1,258 @@
+"""The training loop: what is counted, when it ends, and that every failure is data."""
+
+import math
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from bdhf.experiments import run as run_module
+from bdhf.experiments import updaters
+from bdhf.experiments.build import problem_of
+from bdhf.experiments.run import execute
+from bdhf.experiments.streams import batches, generator
+from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
+from tests.experiments.specs import cell
+
+
+def outcome(arm, *changes, safety_seconds=60.0, observe=lambda row: None, **update):
+    """Execute one cell of the small spec, changed."""
+    run = cell(arm, *changes, **update).run
+    return execute(run, device="cpu", safety_seconds=safety_seconds, observe=observe)
+
+
+def test_a_curve_has_a_row_at_the_start_and_at_every_interval():
+    """Updates, samples and epochs are counted; evaluation happens every two updates."""
+    result = outcome("block_hf")
+    curve = result.curve
+
+    assert result.status is Status.DONE
+    assert result.reason == "budget of 6 updates spent"
+    assert tuple(curve.columns[: len(CURVE_COLUMNS)]) == CURVE_COLUMNS
+    assert curve["update"].tolist() == [0, 2, 4, 6]
+    assert curve["samples"].tolist() == [0, 400, 800, 1200]
+    assert curve["epoch"].tolist() == pytest.approx([0, 400 / 3500, 800 / 3500, 1200 / 3500])
+    assert curve["seconds"].is_monotonic_increasing
+    assert curve["seconds"].iloc[0] == 0
+    assert curve["val_loss"].iloc[-1] < curve["val_loss"].iloc[0]
+    assert curve.loc[1:, ["grad_norm", "step_norm", "cg_iterations"]].notna().all(axis=None)
+
+
+def test_products_and_gradient_equivalents_are_totals():
+    """Five CG iterations an update, one more product for each warm start after the first."""
+    curve = outcome("full_hf").curve
+
+    assert curve["products"].tolist() == [0, 11, 23, 35]
+    assert curve["gradient_equivalents"].is_monotonic_increasing
+
+
+def test_metrics_are_those_of_the_problem():
+    """Mean and summed squared error on every part of the data, 784 pixels apart."""
+    curve = outcome("adam").curve
+
+    for part in ("train", "val", "test"):
+        mean = curve[f"{part}_mean_squared_error"]
+        assert mean.tolist() == pytest.approx(curve[f"{part}_loss"].tolist(), rel=1e-5)
+        assert curve[f"{part}_squared_error"].tolist() == pytest.approx((784 * mean).tolist())
+
+
+def test_adam_is_the_plain_training_loop():
+    """The loop adds nothing to torch: the same loss as Adam written out by hand."""
+    run = cell("adam").run
+    problem = problem_of(run.problem)
+    model = problem.build()
+    problem.initialise(model, generator(run.seed, "initialisation"))
+    x, _ = problem.load().train
+    adam = torch.optim.Adam(model.parameters(), lr=3e-3)
+    order = batches(len(x), 200, generator(run.seed, "order"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for _ in range(6):
+        adam.zero_grad()
+        batch = x[next(order)]
+        torch.nn.functional.mse_loss(model(batch), batch).backward()
+        adam.step()
+    with torch.no_grad():
+        expected = torch.nn.functional.mse_loss(model(x), x).item()
+    torch.set_num_threads(threads)
+
+    curve = execute(run, device="cpu", safety_seconds=60).curve
+
+    assert curve["train_loss"].iloc[-1] == pytest.approx(expected, rel=1e-6)
+    assert curve["products"].eq(0).all()
+    assert curve["gradient_equivalents"].tolist() == curve["update"].tolist()
+
+
+def test_lbfgs_runs_through_the_same_loop():
+    """An optimizer that calls its closure several times is counted by its gradients."""
+    curve = outcome("adam", ("{type: torch.Adam, lr: 3.0e-3}", "{type: torch.LBFGS, max_iter: 3}"))
+
+    assert curve.curve["gradient_equivalents"].iloc[-1] > 6
+    assert curve.curve["val_loss"].iloc[-1] < curve.curve["val_loss"].iloc[0]
+
+
+@pytest.mark.parametrize("arm", ["adam", "full_hf", "block_hf"])
+def test_the_same_run_gives_the_same_bits(arm):
+    """Two executions differ in their seconds only, whatever the caller drew in between."""
+    first = outcome(arm).curve
+    torch.rand(7)
+    second = outcome(arm).curve
+
+    pd.testing.assert_frame_equal(
+        first.drop(columns="seconds"), second.drop(columns="seconds"), check_exact=True
+    )
+
+
+def test_the_callers_random_state_is_untouched():
+    """A run draws from its own streams and leaves torch's generator and threads as they were."""
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+
+    outcome("adam")
+
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+def test_arms_begin_at_the_same_point_and_see_the_same_batches():
+    """Pairing: byte-identical initial losses, and the same samples seen."""
+    curves = [outcome(arm).curve for arm in ("adam", "full_hf", "block_hf")]
+
+    assert len({curve["train_loss"].iloc[0] for curve in curves}) == 1
+    assert len({tuple(curve["samples"]) for curve in curves}) == 1
+
+
+def test_a_run_stops_at_its_sustained_target():
+    """It ends at the evaluation that completes the stretch, and says why."""
+    target = Target(metric="val_loss", below=0.08, sustain=2)
+    full = outcome("block_hf", budget=Budget(updates=40)).curve
+    first = full.index[full["val_loss"] <= 0.08][0]
+
+    result = outcome("block_hf", budget=Budget(updates=40), stop_at=(target,))
+
+    assert result.reason == "every target reached"
+    assert len(result.curve) == first + 2
+    assert (result.curve["val_loss"].iloc[-2:] <= 0.08).all()
+    assert 0 < first < len(full) - 2
+
+
+@pytest.mark.parametrize(
+    ("budget", "column", "limit"),
+    [
+        (Budget(epochs=0.2), "epoch", 0.2),
+        (Budget(products=20), "products", 20),
+        (Budget(gradient_equivalents=30), "gradient_equivalents", 30),
+    ],
+)
+def test_a_run_ends_at_the_first_update_that_spends_its_budget(budget, column, limit):
+    """The last row is at or past the limit, and evaluated whatever the interval."""
+    curve = outcome("full_hf", budget=budget, evaluate_every=1).curve
+
+    assert curve[column].iloc[-1] >= limit
+    assert curve[column].iloc[-2] < limit
+    coarse = outcome("full_hf", budget=budget, evaluate_every=1000).curve
+    assert coarse["update"].tolist() == [0, curve["update"].iloc[-1]]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged():
+    """With the update and the value; the curve up to there is kept."""
+    result = outcome("adam", ("lr: 3.0e-3", "lr: 1.0e+30"), budget=Budget(updates=50))
+
+    assert result.status is Status.DIVERGED
+    assert "at update" in result.reason
+    assert "inf" in result.reason or "nan" in result.reason
+    assert len(result.curve) >= 1
+
+
+def test_hessian_free_that_diverges_says_so():
+    """A block HF run with an absurd rate ends as diverged, not at its budget with NaN."""
+    result = outcome("block_hf", ("lr: 0.5", "lr: 1.0e+20"), budget=Budget(updates=50))
+
+    assert result.status is Status.DIVERGED
+
+
+def test_a_run_that_exceeds_the_safety_limit_times_out_inside_an_update():
+    """The clock is looked at before every product, so no single update can exceed it by much."""
+    start = time.monotonic()
+
+    result = outcome(
+        "full_hf",
+        ("max_iters: 5", "max_iters: 1000000, tol: 0"),
+        safety_seconds=1.0,
+        gradient_batch=3500,
+    )
+
+    assert result.status is Status.TIMEOUT
+    assert "still running after 1 s" in result.reason
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RuntimeError("planted"), Status.ERROR),
+        (MemoryError("planted"), Status.OOM),
+        (torch.OutOfMemoryError("planted"), Status.OOM),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            Status.OOM,
+        ),
+    ],
+)
+def test_an_exception_is_an_outcome_with_reason_and_traceback(monkeypatch, error, status):
+    """What happened before it is kept."""
+    steps = []
+
+    def failing(self, batch, curvature, watch):
+        steps.append(1)
+        if len(steps) == 3:
+            raise error
+        return updaters.Update(1.0, 1.0, 0.0, 1.0)
+
+    monkeypatch.setattr(updaters.BlockUpdater, "step", failing)
+
+    result = outcome("block_hf")
+
+    assert result.status is status
+    assert "planted" in result.reason or "allocate" in result.reason
+    assert type(error).__name__ in result.trace
+    assert result.curve["update"].tolist() == [0, 2]
+
+
+def test_seconds_are_training_only(monkeypatch):
+    """Evaluation is outside the clock: a slow one leaves the seconds as they are."""
+    scores = run_module._scores
+
+    def slow(*arguments):
+        time.sleep(0.05)
+        return scores(*arguments)
+
+    monkeypatch.setattr(run_module, "_scores", slow)
+
+    def instant(self, batch, curvature, watch):
+        return updaters.Update(1.0, 1.0, 0.0, 1.0)
+
+    monkeypatch.setattr(updaters.BlockUpdater, "step", instant)
+
+    curve = outcome("block_hf").curve
+
+    assert len(curve) == 4  # 12 scores of 0.05 s
+    assert curve["seconds"].iloc[-1] < 0.3
+
+
+def test_observers_see_every_row():
+    """What is observed is what is recorded."""
+    seen = []
+
+    curve = outcome("adam", observe=seen.append).curve
+
+    assert [row["val_loss"] for row in seen] == curve["val_loss"].tolist()
+
+
+def test_double_precision_is_double_throughout():
+    """dtype: float64 trains in float64: the curve differs from single precision in late digits."""
+    single, double = (outcome("full_hf", dtype=d).curve["val_loss"] for d in ("float32", "float64"))
+
+    assert not single.equals(double)
+    assert double.tolist() == pytest.approx(single.tolist(), rel=1e-3)
+    assert not math.isnan(double.iloc[-1])

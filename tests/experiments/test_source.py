@@ -1,0 +1,106 @@
+"""YAML: what a value is, and where it stands."""
+
+import pytest
+
+from bdhf.experiments.errors import Fault, SpecError
+from bdhf.experiments.source import parse, read
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1.0e-3", 0.001),
+        ("no", "no"),
+        ("on", "on"),
+        ("010", 10),
+        ("0o10", 8),
+        ("true", True),
+        ("null", None),
+        (".5", 0.5),
+        ("1_000", 1000),
+        ("2.0", 2),
+        ("1e3", 1000),
+        ("2024-01-01", "2024-01-01"),
+        ("12:30", "12:30"),
+    ],
+)
+def test_values_are_those_of_yaml_1_2(text, value):
+    """Numbers are numbers, words are words, and nothing is octal or a date by accident."""
+    found = parse(f"key: {text}").data["key"]
+
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_merges_are_resolved_and_own_keys_win():
+    """`<<` brings in the keys of an anchor; a key of its own overrides."""
+    data = parse("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}").data
+
+    assert data["b"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize(
+    ("path", "at_key", "place"),
+    [
+        (("b", "y"), False, "3:16"),
+        (("b", "y"), True, "3:13"),
+        (("b", "x"), True, "2:8"),  # merged: where it was written
+        (("c", 1, "k"), True, "6:5"),
+        (("c", 1), False, "6:5"),
+        (("c", 1, "gone"), False, "6:5"),  # the deepest part that stands in the file
+        (("gone",), False, "1:1"),
+        ((), False, "1:1"),
+    ],
+)
+def test_a_fault_is_told_with_line_and_column(path, at_key, place):
+    """Positions are those of the value, or of the key where the key is wrong."""
+    source = parse("\na: &a {x: 1}\nb: {<<: *a, y: 3}\nc:\n  - j: 1\n  - k: 2\n", "f.yaml")
+
+    (line,) = source.error([Fault(path, "message", at_key)]).lines
+
+    assert line.startswith(f"f.yaml:{place}: ")
+    assert line.endswith("message")
+
+
+def test_faults_are_told_in_the_order_of_the_file():
+    """Several faults are sorted by position, not by how they were found."""
+    source = parse("a: 1\nb: 2\n", "f")
+
+    lines = source.error([Fault(("b",), "second"), Fault(("a",), "first")]).lines
+
+    assert lines == ("f:1:4: a: first", "f:2:4: b: second")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 1\na: 2\n", 'f:2:1: found duplicate key "a": every key may appear once'),
+        ("a: [1,\n", "f:2:1: not YAML"),
+        ("a: *gone\n", "f:1:4: not YAML: found undefined alias 'gone'"),
+        ("\ta: 1", "f:1:1: not YAML"),
+        ("a: .nan\nb: [-.inf]", "f:1:4: a: nan is not a finite number"),
+        ("a: 1\n---\nb: 2\n", "f:2:1: not YAML"),
+    ],
+)
+def test_malformed_yaml_is_one_line_with_its_place(text, line):
+    """Whatever the parser says becomes one line that starts with file, line and column."""
+    with pytest.raises(SpecError) as found:
+        parse(text, "f")
+
+    assert found.value.lines[0].startswith(line)
+    assert all("\n" not in told for told in found.value.lines)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path, content):
+    """A missing file and one that is not text are told, not raised as a traceback."""
+    file = tmp_path / "spec.yaml"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(SpecError) as found:
+        read(file)
+
+    assert len(found.value.lines) == 1
+    assert found.value.lines[0].startswith(f"{file}: cannot read the spec: ")

@@ -1,0 +1,177 @@
+"""Results on disk: whole or not at all."""
+
+import json
+import os
+import socket
+
+import pandas as pd
+import pytest
+
+import bdhf
+from bdhf.experiments.run import Outcome
+from bdhf.experiments.store import Store
+from bdhf.records import CURVE_COLUMNS, InputError, Status, write_atomically
+from tests.experiments.specs import SMALL, cells
+
+CURVE = pd.DataFrame(
+    [{name: float(row) for name in (*CURVE_COLUMNS, "val_squared_error")} for row in range(3)]
+)
+
+
+@pytest.fixture
+def plan():
+    """The cells of the small spec."""
+    return cells()
+
+
+@pytest.fixture
+def store(tmp_path, plan):
+    """A results folder that has begun."""
+    store = Store(tmp_path / "results")
+    store.begin(SMALL, plan)
+    return store
+
+
+def write(store, cell, status=Status.DONE, curve=CURVE, trace=""):
+    """Write one run."""
+    store.write(cell.run, Outcome(status, "a reason", curve, trace), {"cpu": "x"}, {"finished": "t"})
+
+
+def test_a_finished_run_is_not_done_again(store, plan):
+    """What has a whole folder is finished; the rest is still to do, in the order of the plan."""
+    write(store, plan[1])
+
+    left = [run.run_id for run in store.unfinished(plan)]
+
+    assert left == [cell.run.run_id for cell in plan if cell is not plan[1]]
+
+
+def test_two_cells_with_one_run_are_one_thing_to_do(store, plan):
+    """A run that serves two cells is listed once."""
+    assert len(store.unfinished((*plan, plan[0]))) == len(plan)
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_only_missing_outcomes_are_tried_again(store, plan, status):
+    """--retry runs again what left no outcome; done and diverged stay."""
+    write(store, plan[0], status)
+
+    assert plan[0].run not in store.unfinished(plan)
+    assert (plan[0].run in store.unfinished(plan, retry=True)) == status.is_missing
+
+
+def test_a_retry_replaces_the_old_outcome(store, plan):
+    """Only the newest outcome of a run is kept."""
+    write(store, plan[0], Status.ERROR, trace="boom")
+    write(store, plan[0], Status.DONE)
+
+    assert store.status(plan[0].run.run_id)["status"] == "done"
+    assert not (store.runs / plan[0].run.run_id / "traceback.txt").exists()
+
+
+def test_a_torn_run_counts_as_not_run(store, plan):
+    """A folder without a readable status is ignored, and the run is done again."""
+    folder = store.runs / plan[0].run.run_id
+    folder.mkdir()
+    (folder / "status.json").write_text("{")
+
+    assert plan[0].run in store.unfinished(plan)
+    write(store, plan[0])
+    assert plan[0].run not in store.unfinished(plan)
+
+
+def test_a_run_that_cannot_be_written_leaves_nothing(store, plan):
+    """When writing fails half-way, neither the run nor a temporary folder is there."""
+    with pytest.raises(AttributeError):
+        store.write(plan[0].run, Outcome(Status.DONE, "", None), {}, {})
+
+    assert list(store.runs.iterdir()) == []
+
+
+def test_leftovers_of_dead_processes_are_swept(store, plan):
+    """Half-written folders go when their process is gone, and stay while it lives."""
+    host = socket.gethostname()
+    dead = store.runs / f".tmp-{host}-{2**22 + 1}-abc"
+    alive = store.runs / f".tmp-{host}-{os.getpid()}-abc"
+    elsewhere = store.runs / ".tmp-another-host-1-abc"
+    for folder in (dead, alive, elsewhere):
+        folder.mkdir()
+
+    store.begin(SMALL, plan)
+
+    assert not dead.exists()
+    assert alive.exists()
+    assert elsewhere.exists()
+
+
+def test_collected_tables_hold_every_cell_of_the_plan(store, plan):
+    """Finished, failed and missing cells are rows; curves are those of the finished ones."""
+    write(store, plan[0])
+    write(store, plan[1], Status.ERROR, CURVE.iloc[:0], trace="boom")
+    store.collect(plan)
+
+    records = bdhf.load(store.folder)
+
+    assert len(records.runs) == len(plan)
+    assert records.runs["status"].tolist()[:2] == ["done", "error"]
+    assert records.runs["status"].isna().sum() == len(plan) - 2
+    assert records.runs.loc[0, "val_squared_error"] == 2.0
+    assert records.curves["run_id"].unique().tolist() == [plan[0].run.run_id]
+    assert list(records.curves.columns[:4]) == ["arm", "seed", "run_id", "update"]
+    assert records.arms == ("adam", "full_hf", "block_hf")
+    assert records.spec_text == SMALL
+    assert records.environments["cpu"].tolist() == ["x", "x"]
+
+
+def test_an_ablation_without_any_run_collects_too(store, plan):
+    """Tables of nothing have the columns of something."""
+    store.collect(plan)
+
+    records = bdhf.load(store.folder)
+
+    assert list(records.curves.columns) == ["arm", "seed", "run_id", *CURVE_COLUMNS]
+    assert len(records.curves) == 0
+
+
+def test_planned_reads_the_disk_as_it_is(store, plan):
+    """Status needs no collected tables: it looks at the runs themselves."""
+    write(store, plan[2], Status.DIVERGED)
+
+    planned = store.planned()
+
+    assert planned["status"].dropna().tolist() == ["diverged"]
+    assert len(planned) == len(plan)
+
+
+def test_folders_without_results_are_refused_in_words(tmp_path):
+    """Neither reader raises a traceback at a folder that is no ablation."""
+    with pytest.raises(InputError, match="not the results of an ablation"):
+        bdhf.load(tmp_path)
+    with pytest.raises(InputError, match=r"no plan\.parquet"):
+        Store(tmp_path).planned()
+
+
+def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    """The file is the old one or the new one, and no temporary file stays."""
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def broken(*_):
+        raise OSError("planted")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="planted"):
+        write_atomically(path, b"new")
+
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_status_files_are_plain_json(store, plan):
+    """A run's folder can be read without bdhf."""
+    write(store, plan[0])
+    folder = store.runs / plan[0].run.run_id
+
+    assert json.loads((folder / "status.json").read_text())["reason"] == "a reason"
+    assert json.loads((folder / "env.json").read_text()) == {"cpu": "x"}
+    assert (folder / "spec.yaml").read_text().startswith("algorithm: 1\n")
