@@ -28,10 +28,10 @@ class Result:
     baseline: str
     axis: str  # a key of records.AXES
     target: str  # in words: "val_loss ≤ 0.02"
-    horizon: float  # the restriction of the means (tau), in units of the axis
+    horizon: float  # the restriction of the means (tau), in units of the axis; NaN before any run
     planned: int  # pairs in the plan
     pairs: int  # pairs with an outcome on both sides
-    candidate_hits: int  # of `pairs`: runs that reached the target
+    candidate_hits: int  # of `pairs`: runs that reached the target within the horizon
     baseline_hits: int
     candidate_mean: float  # restricted mean cost (RMST), in units of the axis
     baseline_mean: float
@@ -39,7 +39,7 @@ class Result:
     ties: int
     losses: int
     ratio: float  # geometric mean of the paired cost ratios
-    ratio_low: float  # interval that inverts the same test as `p`, at level `alpha` (not widened by Holm)
+    ratio_low: float  # interval that inverts the same test as `p`, at `alpha` (not widened by Holm)
     ratio_high: float
     difference: float  # candidate_mean - baseline_mean
     difference_low: float  # interval that inverts the sign-flip test of the differences
@@ -52,5 +52,5 @@ class Result:
     flags: tuple[str, ...]  # what a reader must know beside the number, in words
 
     def to_row(self) -> dict[str, Any]:
-        """The row of comparisons.parquet."""
+        """Flatten to the row of comparisons.parquet."""
         return {**asdict(self), "verdict": str(self.verdict), "flags": "; ".join(self.flags)}

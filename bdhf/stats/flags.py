@@ -1,0 +1,150 @@
+"""What a reader must know beside a comparison's number, in short sentences that name numbers.
+
+Each function looks for one caveat and returns a tuple of sentences, empty where it does not apply.
+Counts per arm are over the complete pairs, which are the ones that the number is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+from bdhf.records import AXES, Budget, Comparison, Status
+from bdhf.stats.paired import pairs_needed, smallest_p
+from bdhf.stats.pairs import Pairs
+from bdhf.stats.result import Verdict
+from bdhf.stats.targets import OUTCOMES
+from bdhf.stats.words import count, number
+
+
+def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
+    """Count the pairs that are missing, and say why."""
+    missing = len(pairs) - len(pairs.complete)
+    if not missing:
+        return ()
+    reasons = [
+        f"{n} {reason} in {arm}"
+        for arm, runs in zip(_arms(entry), pairs.sides, strict=True)
+        for reason, n in _reasons(runs, AXES[entry.axis][1]).items()
+    ]
+    verb = "is" if missing == 1 else "are"
+    return (f"{missing} of {count(len(pairs), 'pair')} {verb} missing: {', '.join(reasons)}",)
+
+
+def overturned(
+    entry: Comparison, observed: Verdict, bounds: Mapping[str, Verdict]
+) -> tuple[str, ...]:
+    """Say what the verdict would be with the missing pairs as `best` and as `worst`."""
+    return (
+        f"The verdict hangs on the missing pairs: {observed} without them, {bounds['best']} with "
+        f"them at their best for {entry.candidate}, {bounds['worst']} at their worst",
+    )
+
+
+def too_few_pairs(untied: int, alpha: float, tests: int) -> tuple[str, ...]:
+    """Say that no outcome of so many untied pairs could pass the first step of Holm.
+
+    >>> too_few_pairs(5, alpha=0.05, tests=1)[0]
+    '5 untied pairs give no p below 0.0625; p ≤ 0.05 takes 6'
+    """
+    level = alpha / tests
+    if smallest_p(untied) <= level:
+        return ()
+    asked = f", the first step of Holm over {tests} tests," if tests > 1 else ""
+    return (
+        f"{count(untied, 'untied pair')} {'gives' if untied == 1 else 'give'} no p below "
+        f"{smallest_p(untied):.3g}; p ≤ {level:.3g}{asked} takes {pairs_needed(level)}",
+    )
+
+
+def costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
+    """Say of every arm how many costs are not those of a plain hit, and what they count as."""
+    unit, tau = AXES[entry.axis][1], number(pairs.horizon.value)
+    return (
+        *_horizon(pairs, entry, budget),
+        *_per_arm(
+            pairs, entry, _missed, f"did not reach the target within {tau} {unit}: {{each}} {tau}"
+        ),
+        *_per_arm(pairs, entry, _diverged, "diverged, which is a miss whatever came before"),
+        *_ended_early(pairs, entry),
+        *_per_arm(
+            pairs, entry, _free, f"cost 0 {unit}: in the ratio {{each}} {number(pairs.floor)}"
+        ),
+    )
+
+
+def evaluation_interval(updates: int) -> tuple[str, ...]:
+    """Say how late a hit can be recorded.
+
+    >>> evaluation_interval(5)[0]
+    'A target may be reached up to 4 updates before it is recorded: evaluations are every 5 updates'
+    """
+    if updates <= 1:
+        return ()
+    return (
+        f"A target may be reached up to {count(updates - 1, 'update')} before it is recorded: "
+        f"evaluations are every {updates} updates",
+    )
+
+
+def _horizon(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
+    """Say where costs are restricted when the budget does not."""
+    cause = f"The budget limits {AXES[budget.axis][1]}, not {AXES[entry.axis][1]}"
+    tau = number(pairs.horizon.value)
+    if pairs.horizon.source == "first miss":
+        return (f"{cause}: costs count up to {tau}, where the first run that missed ended",)
+    failed = any(_diverged(runs).any() for runs in pairs.sides)
+    if pairs.horizon.source == "largest cost" and failed:
+        return (f"{cause}: a diverged run counts as {tau}, the largest cost seen",)
+    return ()
+
+
+def _ended_early(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
+    """Count the misses that count as the budget though they were not watched up to it."""
+    limit = pairs.horizon.value
+    if pairs.horizon.source != "budget":
+        return ()
+
+    def early(runs: pd.DataFrame) -> pd.Series[bool]:
+        return _missed(runs) & ~_diverged(runs) & (runs["time"] < limit * (1 - 1e-9))
+
+    unit = AXES[entry.axis][1]
+    said = f"ended without a hit before the budget of {number(limit)} {unit}"
+    return _per_arm(pairs, entry, early, said)
+
+
+def _arms(entry: Comparison) -> tuple[str, str]:
+    return entry.candidate, entry.baseline
+
+
+def _missed(runs: pd.DataFrame) -> pd.Series[bool]:
+    return ~runs["hit"].astype(bool)
+
+
+def _diverged(runs: pd.DataFrame) -> pd.Series[bool]:
+    return runs["status"] == Status.DIVERGED.value
+
+
+def _free(runs: pd.DataFrame) -> pd.Series[bool]:
+    return runs["cost"] <= 0
+
+
+def _per_arm(
+    pairs: Pairs, entry: Comparison, which: Callable[[pd.DataFrame], pd.Series[bool]], said: str
+) -> tuple[str, ...]:
+    """Write `k of n runs of ARM SAID` for each arm with k > 0."""
+    flags = []
+    for arm, runs in zip(_arms(entry), pairs.complete.sides, strict=True):
+        k = int(which(runs).sum())
+        if k:
+            words = said.format(each="it counts as" if k == 1 else "each counts as")
+            flags.append(f"{k} of {count(len(runs), 'run')} of {arm} {words}")
+    return tuple(flags)
+
+
+def _reasons(runs: pd.DataFrame, unit: str) -> dict[str, int]:
+    """Count the missing runs of one side by status, in words."""
+    status = runs.loc[runs["cost"].isna(), "status"]
+    words = status.where(~status.isin(OUTCOMES), f"without recorded {unit}").fillna("not run yet")
+    return {str(reason): int(n) for reason, n in words.value_counts().items()}

@@ -1,0 +1,108 @@
+"""A comparison as one sentence, in words that a reviewer can check against the numbers.
+
+Rounding never changes what a number says: a p or a limit on one side of its mark (alpha, a ratio of
+1) is printed with as many digits as it takes to stay on that side.
+"""
+
+from __future__ import annotations
+
+import math
+
+from bdhf.records import AXES
+from bdhf.stats.result import Result, Verdict
+
+
+def sentence(result: Result) -> str:
+    """Say what was compared, by how much it differs, how sure that is, and the verdict.
+
+    For example: block_hf needed 0.71× the updates of full_hf to reach val_loss ≤ 0.02 (95 %
+    interval 0.62 to 0.83; p = 0.008, after Holm over 3 tests 0.023; 8 of 8 pairs) → better
+    """
+    return f"{_finding(result)} → {_verdict(result)}"
+
+
+def number(value: float) -> str:
+    """Write a cost with four significant digits, and whole numbers whole.
+
+    >>> number(300.0), number(41.23456), number(12345.6)
+    ('300', '41.23', '12346')
+    """
+    whole = value.is_integer() or abs(value) >= 1000
+    return f"{value:.0f}" if whole else f"{value:.4g}"
+
+
+def count(k: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> count(1, "pair"), count(3, "pair")
+    ('1 pair', '3 pairs')
+    """
+    return f"{k} {noun}" if k == 1 else f"{k} {noun}s"
+
+
+def _finding(result: Result) -> str:
+    unit = AXES[result.axis][1]
+    arms = f"{result.candidate} and {result.baseline}"
+    pairs = f"{result.pairs} of {count(result.planned, 'pair')}"
+    if result.pairs == 0:
+        return (
+            f"{arms} cannot be compared on {result.target}: {pairs} "
+            f"{'has' if result.planned == 1 else 'have'} an outcome on both sides"
+        )
+    if result.candidate_hits == result.baseline_hits == 0:
+        within = f"{number(result.horizon)} {unit}"
+        return f"{arms} never reached {result.target} within {within} ({pairs})"
+    if result.ties == result.pairs:
+        return f"{arms} needed equally many {unit} to reach {result.target} ({pairs}, all tied)"
+    return (
+        f"{result.candidate} needed {_ratio(result.ratio)}× the {unit} of {result.baseline} "
+        f"to reach {result.target} ({_evidence(result)}; {pairs}{_misses(result)})"
+    )
+
+
+def _verdict(result: Result) -> str:
+    if result.verdict is Verdict.UNDECIDED and result.p_holm <= result.alpha:
+        return f"{result.verdict}: the missing pairs could overturn it"
+    return str(result.verdict)
+
+
+def _evidence(result: Result) -> str:
+    level = f"{100 * (1 - result.alpha):g} % interval"
+    if math.isinf(result.ratio_high):
+        interval = f"no {level}, too few pairs"
+    else:
+        interval = f"{level} {_ratio(result.ratio_low)} to {_ratio(result.ratio_high)}"
+    p = f"p {_p(result.p, result.alpha)}"
+    if result.tests > 1:
+        corrected = _p(result.p_holm, result.alpha).removeprefix("= ")
+        p += f", after Holm over {result.tests} tests {corrected}"
+    return f"{interval}; {p}"
+
+
+def _misses(result: Result) -> str:
+    if result.candidate_hits == result.baseline_hits == result.pairs:
+        return ""
+    return f"; a miss counts as {number(result.horizon)}"
+
+
+def _p(p: float, alpha: float) -> str:
+    if p < min(0.001, alpha):
+        return "< 0.001"
+    return "= 1" if p == 1 else f"= {_beside(p, alpha, digits=3)}"
+
+
+def _ratio(ratio: float) -> str:
+    digits = 2 if ratio >= 0.1 else 1 - math.floor(math.log10(ratio))
+    return _beside(ratio, 1.0, digits)
+
+
+def _beside(value: float, mark: float, digits: int) -> str:
+    """Round, with more digits where fewer would move the value to or across the mark."""
+    for more in range(digits, 12):
+        if _side(round(value, more), mark) == _side(value, mark):
+            return f"{value:.{more}f}"
+    return f"{value:.{digits}f}"  # equal to the mark but for a rounding error
+
+
+def _side(value: float, mark: float) -> int:
+    return (value > mark) - (value < mark)

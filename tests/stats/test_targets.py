@@ -1,0 +1,116 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from bdhf.records import MISSING, Target
+from bdhf.stats.targets import first_hit, observe
+
+
+def one_run(losses, *, status="done", total=None, every=2):
+    """The tables of a single run with these validation losses, `every` updates apart."""
+    updates = [every * i for i in range(len(losses))]
+    runs = pd.DataFrame(
+        {"arm": ["hf"], "seed": [0], "run_id": ["a"], "status": [status], "update": [total]}
+    )
+    curves = pd.DataFrame({"arm": "hf", "seed": 0, "update": updates, "val_loss": losses})
+    return runs, curves
+
+
+def outcome(losses, *, sustain=1, **run):
+    """(reached, time) of a single run for the target val_loss ≤ 0.2."""
+    target = Target(metric="val_loss", below=0.2, sustain=sustain)
+    row = observe(*one_run(losses, **run), target).iloc[0]
+    return bool(row["reached"]), row["time"]
+
+
+def test_hit_is_the_first_evaluation_at_or_below():
+    """Equality hits, and later evaluations above the target do not undo the hit."""
+    assert outcome([1.0, 0.3, 0.2, 0.1, 0.9], total=8) == (True, 4.0)
+
+
+def test_sustained_hit_is_dated_at_the_start_of_its_stretch():
+    """With sustain = 2 a lone dip does not count, and the time is that of the stretch's start."""
+    assert outcome([1.0, 0.1, 0.9, 0.2, 0.1], sustain=2, total=8) == (True, 6.0)
+
+
+def test_stretch_cut_short_by_the_end_is_a_miss():
+    """A run that ends one evaluation before the target is sustained has not reached it."""
+    assert outcome([1.0, 0.9, 0.1], sustain=2, total=4) == (False, 4.0)
+
+
+def test_nan_never_hits_and_breaks_a_stretch():
+    """NaN is not at or below anything, alone or between two values that are."""
+    assert outcome([np.nan, np.nan], total=2) == (False, 2.0)
+    assert outcome([1.0, 0.1, np.nan, 0.1], sustain=2, total=6) == (False, 6.0)
+
+
+@pytest.mark.parametrize("sustain", [1, 2, 3])
+def test_first_hit_equals_a_literal_search(sustain):
+    """The sliding window finds what a loop over all positions finds."""
+    below = np.random.default_rng(sustain).random((200, 7)) < 0.5
+
+    for row in below:
+        literal = [i for i in range(8 - sustain) if row[i : i + sustain].all()]
+        assert first_hit(row, sustain) == (literal[0] if literal else None)
+
+
+def test_target_that_holds_before_training_costs_nothing():
+    """A hit at update 0 is a hit at cost 0."""
+    assert outcome([0.1, 0.1], total=2) == (True, 0.0)
+
+
+def test_order_of_rows_does_not_matter():
+    """Curves are read by update, not by position in the table."""
+    runs, curves = one_run([1.0, 0.1, 0.9, 0.1], total=6)
+    target = Target(metric="val_loss", below=0.2)
+
+    assert observe(runs, curves[::-1], target)["time"].item() == 2.0
+
+
+def test_follow_up_falls_back_on_the_last_evaluation():
+    """A miss without a recorded total was watched up to its last evaluation."""
+    assert outcome([1.0, 0.9, 0.8], total=np.nan) == (False, 4.0)
+
+
+def test_run_without_evaluations_is_a_miss():
+    """A run that ended before its first evaluation was watched up to its end and hit nothing."""
+    runs, curves = one_run([1.0, 0.1], total=2)
+    other = runs.assign(seed=1, update=7)
+    observed = observe(pd.concat([runs, other]), curves, Target(metric="val_loss", below=0.2))
+
+    assert observed["reached"].tolist() == [True, False]
+    assert observed["time"].tolist() == [2.0, 7.0]
+
+
+def test_diverged_run_is_a_miss_whatever_it_reached():
+    """A run that passes the target and then diverges has not reached it."""
+    assert outcome([1.0, 0.1, np.nan], status="diverged", total=4) == (False, 4.0)
+
+
+@pytest.mark.parametrize("status", [*map(str, MISSING), None])
+def test_failed_and_unfinished_runs_have_no_outcome(status):
+    """Missing data are neither a hit nor a miss: the time is NaN, whatever the curve says."""
+    reached, time = outcome([1.0, 0.1], status=status, total=2)
+
+    assert not reached
+    assert np.isnan(time)
+
+
+def test_ablation_that_has_not_begun_has_no_outcome():
+    """Without a single curve, not even an empty metric column, every run is missing."""
+    runs, _ = one_run([], status=None)
+    observed = observe(runs, pd.DataFrame(), Target(metric="val_loss", below=0.2))
+
+    assert observed["time"].isna().all()
+
+
+def test_unknown_metric_names_the_known_ones():
+    """The error says what the curves have and what was probably meant."""
+    with pytest.raises(ValueError, match=r"'val_los'; known: val_loss. Did you mean 'val_loss'\?"):
+        observe(*one_run([1.0]), Target(metric="val_los", below=0.2))
+
+
+def test_unknown_axis_names_the_known_ones():
+    """The error says which axes a cost can be counted on."""
+    with pytest.raises(ValueError, match="unknown 'hours'; known: updates, epochs"):
+        observe(*one_run([1.0]), Target(metric="val_loss", below=0.2), axis="hours")

@@ -1,0 +1,100 @@
+import dataclasses
+
+import pytest
+
+from bdhf.records import Comparison
+from bdhf.stats.compare import compare
+from bdhf.stats.words import sentence
+from tests.stats.synthetic import synthetic
+
+FAST = [50, 62, 55, 71, 64, 58, 49, 66]
+SLOW = [80, 85, 79, 95, 90, 88, 77, 91]
+
+
+def said(block, full, **options):
+    """The sentence on block against full."""
+    return sentence(compare(synthetic({"block": block, "full": full}, **options))[0])
+
+
+def test_verdict_names_arms_unit_target_interval_and_p():
+    """A reader who sees only the sentence can check it."""
+    assert said(FAST, SLOW) == (
+        "block needed 0.69× the updates of full to reach val_loss ≤ 0.02 "
+        "(95 % interval 0.65 to 0.73; p = 0.008; 8 of 8 pairs) → better"
+    )
+
+
+def test_correction_and_misses_are_named():
+    """With several tests the corrected p stands beside, and misses say what they count as."""
+    entries = [Comparison(name=str(i), candidate="block", baseline="full") for i in range(3)]
+    text = said([*FAST[:7], None], SLOW, comparisons=entries)
+
+    assert "after Holm over 3 tests" in text
+    assert text.endswith("8 of 8 pairs; a miss counts as 300) → undecided")
+
+
+def test_small_p_keeps_its_side_of_a_small_alpha():
+    """A p above alpha is not hidden behind "< 0.001"."""
+    result = compare(synthetic({"block": FAST, "full": SLOW}))[0]
+
+    assert "p = 0.001;" in sentence(dataclasses.replace(result, p=0.0007, alpha=0.0005))
+
+
+def test_infinite_interval_is_said_in_words():
+    """Too few pairs for the level give no interval, not one from 0 to inf."""
+    text = said(FAST[:4], SLOW[:4])
+
+    assert "(no 95 % interval, too few pairs; p = 0.125; 4 of 4 pairs) → undecided" in text
+    assert "inf" not in text
+
+
+def test_arms_that_never_reach_the_target():
+    """If nothing was reached there is no ratio to quote."""
+    assert said([None] * 6, ["diverged"] * 6) == (
+        "block and full never reached val_loss ≤ 0.02 within 300 updates (6 of 6 pairs) → undecided"
+    )
+
+
+def test_all_ties():
+    """Equal costs on every seed are said as such."""
+    assert said(FAST, FAST) == (
+        "block and full needed equally many updates to reach val_loss ≤ 0.02 "
+        "(8 of 8 pairs, all tied) → undecided"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "pairs"), [(1, "0 of 1 pair has an outcome"), (3, "0 of 3 pairs have an outcome")]
+)
+def test_no_pairs(seeds, pairs):
+    """Nothing to compare is a sentence too."""
+    assert said(["planned"] * seeds, [40] * seeds) == (
+        f"block and full cannot be compared on val_loss ≤ 0.02: {pairs} on both sides → undecided"
+    )
+
+
+def test_verdict_that_missing_pairs_overturn_says_why():
+    """A small p beside `undecided` is explained."""
+    assert said([*FAST, "timeout"], [*SLOW, 80]).endswith(
+        "8 of 9 pairs) → undecided: the missing pairs could overturn it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ({"ratio_high": 0.9983}, "to 0.998;"),
+        ({"ratio_low": 1.0000004, "ratio_high": 2.0}, "1.0000004 to 2.00"),
+        ({"ratio": 0.00412}, "needed 0.0041×"),
+        ({"p": 0.04999}, "p = 0.04999;"),
+        ({"p": 0.05003}, "p = 0.05003;"),
+        ({"p": 0.05}, "p = 0.050;"),
+        ({"p": 0.00003}, "p < 0.001;"),
+        ({"p": 1.0}, "p = 1;"),
+    ],
+)
+def test_rounding_does_not_cross_the_mark(numbers, text):
+    """A p above alpha is not printed as alpha, nor a limit below 1 as 1."""
+    result = compare(synthetic({"block": FAST, "full": SLOW}))[0]
+
+    assert text in sentence(dataclasses.replace(result, **numbers))
