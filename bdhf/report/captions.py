@@ -1,0 +1,123 @@
+"""The words beside a figure: how to read it, and what is seen in it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bdhf.records import AXES, MISSING, Records, Status
+from bdhf.report.bands import AT_BUDGET, AT_TARGET, DIVERGED
+from bdhf.report.wording import count, counted, listed, metric_name, number
+
+
+def curves(records: Records, table: pd.DataFrame, axis: str) -> tuple[str, ...]:
+    """How to read training curves, with what this table (`bands.bands`) needs and no more."""
+    ends, own = set(table["end"]), axis == records.budget.axis
+    parts = ["Line: median over seeds; band: the middle half of them."]
+    if axis != "updates":
+        parts.append("Between its evaluations a run’s loss is taken as linear.")
+    if AT_TARGET in ends:
+        parts.append(STOPPED)
+    if AT_BUDGET in ends and not own:
+        line = "A line without a marker" if AT_TARGET in ends else "A line"
+        parts.append(
+            f"{line} ends where the first run of its arm had used up the budget of "
+            f"{_budget(records)}."
+        )
+    if AT_BUDGET in ends and own and AT_TARGET in ends:
+        parts.append("A line without a marker ran to the end of the budget.")
+    if DIVERGED in ends:
+        parts.append("A line ends in a cross where more than half of its runs have diverged.")
+    if np.isinf(table["high"].to_numpy(float)).any():
+        parts.append(OPEN)
+    return (*parts, *_left_out(records))
+
+
+STOPPED = (
+    "Runs stop at their target, and from then on rank below those still training. A line ends, "
+    "with a marker, where half of its runs have stopped: up to there its median is that of a run "
+    "still training, whatever the others would have done below the target. Once a quarter have "
+    "stopped, the lower edge of the band is read from their last losses, and is an upper bound."
+)
+OPEN = (
+    "Where a quarter of an arm’s runs have diverged, its band has no upper edge, and only its "
+    "lower half is drawn."
+)
+
+
+def curves_alt(table: pd.DataFrame, unit: str) -> str:
+    """What is seen in training curves: where every median begins and ends."""
+    parts = []
+    for metric, panel in table.groupby("metric", sort=False):
+        lines = [_line_alt(str(arm), line, unit) for arm, line in panel.groupby("arm", sort=False)]
+        parts.append(f"Median {metric_name(str(metric))} against {unit}: {'; '.join(lines)}.")
+    return " ".join(parts)
+
+
+def survival(records: Records, axis: str) -> tuple[str, ...]:
+    """How to read survival curves against an axis."""
+    parts = [
+        "Each step down is a run that reached the target (Kaplan–Meier estimate); a line crosses ½ "
+        "at the arm’s median cost.",
+        f"What is left at the end (the budget of {_budget(records)}) has missed the target."
+        if axis == records.budget.axis
+        else "A line ends where the first run of its arm that missed had used up the budget of "
+        f"{_budget(records)}: beyond, not every run was watched.",
+    ]
+    return (*parts, *_left_out(records))
+
+
+def survival_alt(table: pd.DataFrame, target: str, unit: str) -> str:
+    """What is seen in survival curves: the median and the rest of every arm."""
+    lines = [_steps_alt(str(arm), line, unit) for arm, line in table.groupby("arm", sort=False)]
+    return f"Fraction of runs that have not reached {target}, against {unit}: {'; '.join(lines)}."
+
+
+def _line_alt(arm: str, line: pd.DataFrame, unit: str) -> str:
+    first, last = line.iloc[0], line.iloc[-1]
+    text = (
+        f"{arm} goes from {number(first['median'])} to {number(last['median'])} "
+        f"at {number(last['x'], tidy=True)} {unit}"
+    )
+    endings = {
+        AT_TARGET: ", where half of its runs have reached the target",
+        DIVERGED: ", where more than half of its runs have diverged",
+    }
+    return text + endings.get(last["end"], "")
+
+
+def _steps_alt(arm: str, line: pd.DataFrame, unit: str) -> str:
+    half = line.loc[line["surviving"] <= 0.5, "time"]
+    left = float(line["surviving"].iloc[-1])
+    if half.empty:
+        return f"{arm} stays above one half, and ends at {left:.0%}"
+    median = f"{arm} crosses one half at {number(half.iloc[0], tidy=True)} {unit}"
+    return f"{median} and ends at {left:.0%}"
+
+
+def _left_out(records: Records) -> list[str]:
+    """Sentences on diverged runs and on runs that have no outcome; none when there are none."""
+    status = records.runs["status"]
+    diverged = int((status == Status.DIVERGED).sum())
+    missing = int((status.isna() | status.isin([str(s) for s in MISSING])).sum())
+    parts = []
+    if diverged:
+        verb, others = ("counts", "others") if diverged == 1 else ("count", "others")
+        parts.append(f"{counted(diverged, 'diverged run')} {verb} as worse than all {others}.")
+    if missing:
+        drawn = len(status) - missing
+        parts.append(f"Drawn from {drawn} of {counted(len(status), 'run')}: {_short(records)}.")
+    return parts
+
+
+def _short(records: Records) -> str:
+    """Which arms lack runs: "adam 7 of 8"."""
+    known = records.runs["status"].isin([str(Status.DONE), str(Status.DIVERGED)])
+    rows = known.groupby(records.runs["arm"]).agg(["sum", "size"])
+    rows = rows.reindex([a for a in records.arms if a in rows.index])
+    short = [f"{arm} {k} of {n}" for arm, k, n in rows.itertuples() if k < n]
+    return listed(short)
+
+
+def _budget(records: Records) -> str:
+    return f"{count(records.budget.limit)} {AXES[records.budget.axis][1]}"

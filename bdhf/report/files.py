@@ -1,0 +1,66 @@
+"""A results folder -> its comparisons, figures and page: the command `bdhf report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from bdhf.records import Records, Target, load, write_table
+from bdhf.report.html import render, write
+from bdhf.report.wording import target_name
+from bdhf.stats.compare import compare, to_table
+from bdhf.stats.restriction import horizon
+from bdhf.stats.survival import kaplan_meier
+from bdhf.stats.targets import observe
+from bdhf.stats.words import sentence
+
+_COLUMNS = ("target", "axis", "arm", "time", "surviving")
+
+
+class Built(NamedTuple):
+    """What a report says, one sentence per comparison, and where its page is."""
+
+    sentences: tuple[str, ...]
+    path: Path
+
+
+def build(folder: str | Path) -> Built:
+    """Write comparisons.parquet, figures/*.svg and report.html into a results folder.
+
+    Raises InputError when the folder holds no collected ablation, and ValueError for a
+    target whose metric the curves do not have.
+    """
+    folder = Path(folder)
+    records = load(folder)
+    results = compare(records)
+    write_table(folder / "comparisons.parquet", to_table(results))
+    sentences = tuple(sentence(result) for result in results)
+    report = render(records, results, sentences, survival(records))
+    return Built(sentences, write(folder, report))
+
+
+def survival(records: Records) -> pd.DataFrame:
+    """Kaplan-Meier curves of every target, on the budget's axis and on those of the comparisons.
+
+    Every arm is followed up to its own horizon: the budget, or on another axis its first miss.
+    Columns: `target` (in words), `axis`, `arm`, `time` (in units of the axis), `surviving`.
+    """
+    axes = dict.fromkeys([records.budget.axis, *(entry.axis for entry in records.comparisons)])
+    parts = [
+        _of_arm(records, target, axis, arm)
+        for target in records.targets
+        for axis in axes
+        for arm in records.arms
+    ]
+    parts = [part for part in parts if len(part)]
+    empty = pd.DataFrame(columns=list(_COLUMNS))
+    return pd.concat(parts, ignore_index=True)[list(_COLUMNS)] if parts else empty
+
+
+def _of_arm(records: Records, target: Target, axis: str, arm: str) -> pd.DataFrame:
+    runs = records.runs[records.runs["arm"] == arm]
+    observed = observe(runs, records.curves, target, axis)
+    end = horizon(observed, axis, records.budget).value
+    return kaplan_meier(observed, end=end).assign(target=target_name(target), axis=axis)

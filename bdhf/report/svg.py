@@ -1,0 +1,61 @@
+"""A figure as SVG bytes: dark ink on white for the disk, the reader's own ink inside the page.
+
+The same figure gives the same bytes: matplotlib's random ids are salted with the figure's name,
+and no date, creator or version is written.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from bdhf.report.style import INK
+
+WHITE, DARK = "#ffffff", "#1b1f24"
+_PAPER = "#010204"  # stands for the background while drawing
+_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+
+
+@dataclass(frozen=True)
+class Svg:
+    """A drawn figure, for the disk and for the page."""
+
+    on_disk: bytes
+    inline: str
+
+
+def draw(figure: Figure, name: str, alt: str) -> Svg:
+    """Draw once and ink twice: dark on white for the disk, in the page's own colour inline.
+
+    Inline the element is transparent and named by `alt`; its ids carry the figure's name, since all
+    figures of a page share one document.
+    """
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", facecolor=_PAPER, metadata=_NO_METADATA)
+    lines = buffer.getvalue().decode().splitlines()
+    text = "\n".join(line.rstrip() for line in lines) + "\n"
+    disk = text.replace(_PAPER, WHITE).replace(INK, DARK)
+    return Svg(disk.encode(), _inline(text, _word(name), alt))
+
+
+def _inline(text: str, prefix: str, alt: str) -> str:
+    text = text.replace(_PAPER, "none").replace(INK, "currentColor")
+    text = re.sub(r"<(style|metadata)\b.*?</\1>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    start = text.index("<svg")
+    box = text[text.index("viewBox", start) :].split('"')[1]
+    head = (
+        f'<svg viewBox="{box}" role="img" aria-label="{escape(alt)}" '
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    )
+    return head + text[text.index(">", start) + 1 :].strip()
+
+
+def _word(name: str) -> str:
+    return re.sub(r"\W", "-", name)

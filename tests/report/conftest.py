@@ -1,0 +1,28 @@
+"""One study with every kind of outcome, and its report, drawn once for all tests."""
+
+import pytest
+
+from bdhf.records import Records
+from bdhf.report.files import survival
+from bdhf.report.html import Report, render
+from bdhf.stats.compare import compare
+from bdhf.stats.words import sentence
+from tests.report.made_up import ENTRIES, made_up
+
+
+def report(records: Records) -> Report:
+    """The whole report, figures and all."""
+    results = compare(records)
+    return render(records, results, [sentence(r) for r in results], survival(records))
+
+
+@pytest.fixture(scope="session")
+def quickstart() -> Records:
+    """Runs that hit, that miss, that diverge, and one that has not run yet."""
+    return made_up(updates=120, every=4, comparisons=ENTRIES[:2])
+
+
+@pytest.fixture(scope="session")
+def drawn(quickstart) -> Report:
+    """The report of that study."""
+    return report(quickstart)

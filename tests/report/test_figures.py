@@ -1,0 +1,136 @@
+"""Figures: an arm looks the same everywhere, and an SVG adapts its ink and stays the same."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from bdhf.report import svg
+from bdhf.report.drawing import Drawing, Evidence
+from bdhf.report.figures.table import FIGURES, draw
+from bdhf.report.files import survival
+from bdhf.report.style import INK, looks
+from tests.report.made_up import Arm, made_up
+
+
+@pytest.fixture(scope="module")
+def evidence(quickstart) -> Evidence:
+    """What the figures of the study are drawn from."""
+    return Evidence(quickstart, survival(quickstart))
+
+
+@pytest.fixture(scope="module")
+def drawings(evidence) -> list[Drawing]:
+    """Its figures, not yet written as SVG."""
+    return [drawing for group in draw(evidence).values() for drawing in group]
+
+
+def colours(figure: Figure) -> dict[str, str]:
+    """The colour of every name in the legend."""
+    legend = figure.legends[0]
+    handles = zip(legend.get_texts(), legend.legend_handles, strict=True)
+    return {text.get_text(): to_hex(handle.get_color()) for text, handle in handles}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_arms_keep_their_colour_in_every_figure(name, evidence):
+    """The legend of every figure gives an arm the colour of its place in the spec."""
+    expected = {arm: look.colour for arm, look in looks(evidence.records.arms).items()}
+
+    found = [colours(drawing.figure) for drawing in FIGURES[name](evidence)]
+
+    assert found
+    assert all(legend == expected for legend in found)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_colours_do_not_move_when_an_arm_has_no_run(name):
+    """An arm without an outcome is left out of the legend; the others keep their colours."""
+    status = dict.fromkeys(range(3), (None, ""))
+    arms = {"first": Arm(tau=20.0, status=status), "second": Arm(tau=20.0)}
+    records = made_up(arms, seeds=3, updates=80, comparisons=())
+
+    (drawing,) = FIGURES[name](Evidence(records, survival(records)))
+
+    assert colours(drawing.figure) == {"second": looks(["first", "second"])["second"].colour}
+
+
+def test_eight_arms_differ_in_colour_and_without_it():
+    """Up to eight arms differ in colour, and also in line style or marker alone."""
+    eight = looks([f"arm {i}" for i in range(8)]).values()
+
+    assert len({look.colour for look in eight}) == 8
+    assert len({(look.dashes, look.marker) for look in eight}) == 8
+
+
+def test_survival_steps_are_the_table(evidence):
+    """The line of an arm goes through the rows of its survival curve and no others."""
+    table = evidence.survival
+    mine = table[(table["arm"] == "full_hf") & (table["axis"] == "updates")]
+    colour = evidence.looks["full_hf"].colour
+
+    (axes,) = FIGURES["survival"](evidence)[0].figure.axes
+
+    line = next(line for line in axes.lines if line.get_color() == colour)
+    assert line.get_drawstyle() == "steps-post"
+    assert line.get_xdata().tolist() == mine["time"].tolist()
+    assert line.get_ydata().tolist() == mine["surviving"].tolist()
+
+
+def test_targets_lie_inside_the_panel_and_are_named(drawings, evidence):
+    """The target's line is within the limits of the validation panel, with its value beside."""
+    below = evidence.records.targets[0].below
+    for drawing in drawings[:2]:
+        axes = drawing.figure.axes[0]
+        low, high = axes.get_ylim()
+
+        assert low < below < high
+        assert f"target\n{below}" in [text.get_text() for text in axes.texts]
+
+
+def test_every_figure_says_what_is_seen(drawings, evidence):
+    """The alternative text of a figure names every arm and a number of it."""
+    for drawing in drawings:
+        for arm in evidence.records.arms:
+            assert re.search(rf"{arm} [^;.]*\d", drawing.alt), (drawing.name, arm)
+
+
+def test_ink_is_dark_on_disk_and_the_pages_own_inline(drawn):
+    """The disk has dark ink on white paper; inline there is neither, but the page's own colour."""
+    inline = re.findall(r"<svg.*?</svg>", drawn.html, re.DOTALL)
+
+    assert len(inline) == len(drawn.figures) == 3
+    for page, disk in zip(inline, drawn.figures.values(), strict=True):
+        assert "currentColor" in page
+        assert {svg.WHITE.encode(), svg.DARK.encode()} <= set(re.findall(rb"#[0-9a-f]{6}", disk))
+        assert not {svg.WHITE, svg.DARK, INK} & set(re.findall(r"#[0-9a-f]{6}", page))
+        assert INK.encode() not in disk
+
+
+def test_ids_are_unique_in_the_page(drawn):
+    """Inline figures share one document: no id occurs twice, and every reference resolves."""
+    ids = re.findall(r'\bid="([^"]+)"', drawn.html)
+    references = re.findall(r'(?:href="|url\()#([^")]+)', drawn.html)
+
+    assert len(ids) == len(set(ids))
+    assert references
+    assert set(references) <= set(ids)
+
+
+def test_odd_names_are_drawn_literally():
+    """Names that matplotlib would typeset or let run off, and markup, are drawn as they are."""
+    names = [r"$\oops$", "a-->b", "a\\b", '<b>&"', "x" * 80]
+    records = made_up(dict.fromkeys(names, Arm(tau=10.0)), seeds=2, updates=60, comparisons=())
+
+    (drawing,) = FIGURES["survival"](Evidence(records, survival(records)))
+
+    drawn = svg.draw(drawing.figure, drawing.name, drawing.alt)
+    root = ElementTree.fromstring(drawn.inline)
+
+    ElementTree.fromstring(drawn.on_disk)
+    assert all(name in root.attrib["aria-label"] for name in names)
+    shown = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert len(shown) == len(names)
+    assert max(map(len, shown)) <= 32

@@ -1,0 +1,248 @@
+"""The page: offline, the same twice, verdicts first, nothing dropped, whatever the records."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bdhf.records import InputError, Records, Target
+from bdhf.report import build
+from bdhf.report.drawing import Evidence
+from bdhf.report.figures.table import FIGURES
+from bdhf.report.files import survival
+from bdhf.report.html import page
+from bdhf.stats.compare import compare
+from bdhf.stats.words import sentence
+from tests.report.conftest import report
+from tests.report.made_up import ENTRIES, QUICKSTART, TARGET, Arm, made_up, save
+
+EVIL = '<script>alert("1")</script> & <b>bold</b>'
+
+
+class Page(HTMLParser):
+    """Elements, visible text, and the text of every row of every section's tables."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.rows: list[tuple[str, str]] = []
+        self.section = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the element, and where a section or a row begins."""
+        self.elements.append((tag, dict(attrs)))
+        if tag == "section":
+            self.section = dict(attrs).get("id") or ""
+        if tag == "tr":
+            self.rows.append((self.section, ""))
+
+    def handle_data(self, data: str) -> None:
+        """Add to the text of the page and of its latest row."""
+        self.text += data
+        if self.rows:
+            section, text = self.rows[-1]
+            self.rows[-1] = (section, f"{text} {data}")
+
+    def table(self, section: str) -> list[str]:
+        """The text of the rows of a section's table, without its head."""
+        return [re.sub(r"\s+", " ", text) for name, text in self.rows if name == section][1:]
+
+
+def words(records: Records) -> Page:
+    """The page without comparisons and figures, which are most of the work."""
+    return Page(page(records, (), ()))
+
+
+@pytest.fixture(scope="module")
+def html(drawn) -> str:
+    """The page of the study."""
+    return drawn.html
+
+
+def cases() -> Iterator[tuple[str, Records]]:
+    """Records that a report must survive."""
+    small = {"full_hf": Arm(tau=12.0), "block_hf": Arm(tau=9.0)}
+    idle = Arm(tau=12.0, status=dict.fromkeys(range(3), (None, "")))
+    few = {"seeds": 3, "updates": 60, "comparisons": ENTRIES[:1]}
+    yield "no target", made_up(small, **few | {"targets": (), "comparisons": ()})
+    yield "an arm without a run", made_up(small | {"full_hf": idle}, **few)
+    yield (
+        "no run at all",
+        made_up(dict.fromkeys(small, idle), **few | {"comparisons": ENTRIES[::2]}),
+    )
+    eight = {EVIL: Arm(tau=9.0), **{f"arm {i}": Arm(tau=9.0 + i) for i in range(7)}}
+    yield "eight arms and one seed", made_up(eight, seeds=1, updates=60, comparisons=())
+    broken = made_up(small, **few)
+    curves = broken.curves.assign(val_loss=np.nan, test_loss=np.inf, seconds=np.nan)
+    yield "no finite number", dataclasses.replace(broken, curves=curves)
+    bare = broken.curves[["arm", "seed", "run_id", "update", "val_loss"]]
+    yield "hardly a column", dataclasses.replace(broken, curves=bare, environments=pd.DataFrame())
+
+
+CASES = dict(cases())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_run_is_listed_whatever_the_records(name):
+    """The page lists each planned cell once, by arm, seed and run id."""
+    records = CASES[name]
+
+    rows = Page(report(records).html).table("runs")
+
+    assert len(rows) == len(records.runs)
+    for run_id, seed in zip(records.runs["run_id"], records.runs["seed"], strict=True):
+        assert [f" {seed} " in row for row in rows if run_id in row] == [True]
+
+
+def test_the_same_records_give_the_same_bytes(quickstart, drawn):
+    """Rendering again gives the same page and the same figures."""
+    assert report(quickstart) == drawn
+
+
+def test_the_page_is_offline(html):
+    """Nothing is loaded: addresses are references to read, or point into the page itself."""
+    loading = {"src", "srcset", "data", "poster", "action", "xlink:href", "href"}
+    for tag, attributes in Page(html).elements:
+        for name in loading & attributes.keys():
+            value = attributes[name] or ""
+            assert value.startswith("#") or (tag, name) == ("a", "href"), (tag, name, value)
+        assert tag not in {"script", "link", "iframe", "object", "embed", "img"}
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_verdicts_come_first(quickstart, html):
+    """Every sentence and its badge stand before the first figure."""
+    figure = html.index("<svg")
+    for result in compare(quickstart):
+        assert html.index(sentence(result).replace("<", "&lt;")) < figure
+        assert html.index(f'<span class="badge {result.verdict}">{result.verdict}</span>') < figure
+
+
+def test_sections_stand_in_their_order(html):
+    """A reader finds verdicts, curves, survival, losses, runs, spec, provenance, methods."""
+    headings = re.findall(r"<h2>(.*?)</h2>", html)
+
+    assert headings == [
+        "Verdicts", "Training curves", "Survival", "Final losses", "Every run", "Spec",
+        "Provenance", "Methods",
+    ]  # fmt: skip
+
+
+def test_names_are_text_and_never_markup():
+    """A name with HTML in it is shown as it is written, in every place where it occurs."""
+    arms = {EVIL: Arm(tau=9.0), "full_hf": Arm(tau=12.0)}
+    entry = ENTRIES[0].model_copy(update={"name": f"{EVIL}?", "candidate": EVIL})
+    records = made_up(arms, seeds=3, updates=60, comparisons=[entry], name=f"{EVIL}!")
+    (result,) = compare(records)
+
+    seen = Page(page(records, [result], [sentence(result)]))
+
+    assert not {"script", "b"} & {tag for tag, _ in seen.elements}
+    for text in (f"{EVIL}!", f"{EVIL}?", sentence(result)):
+        assert text in seen.text
+    assert all(EVIL in row for row in seen.table("runs")[:3])
+
+
+@pytest.mark.parametrize(("last", "whole"), [(None, False), ("error", False), ("done", True)])
+def test_a_study_that_is_not_whole_says_so(last, whole):
+    """`k of n runs finished` is said at the top if and only if a run has no outcome."""
+    arms = {"full_hf": Arm(tau=9.0, status={} if whole else {2: (last, "")})}
+
+    text = words(made_up(arms, seeds=3, updates=60, comparisons=())).text
+
+    assert ("2 of 3 runs finished" in text.split("Verdicts")[0]) == (not whole)
+    assert ("runs finished" in text) == (not whole)
+
+
+def test_statuses_are_counted_and_told_apart(html):
+    """A diverged run is finished; a cell that has not run is counted and listed as such."""
+    text = Page(html).text
+    rows = Page(html).table("runs")
+
+    assert "23 of 24 runs finished (1 not run yet)" in text
+    assert [row for row in rows if " diverged " in row and " missed " in row and " NaN " in row]
+    assert [row for row in rows if " not run yet " in row]
+
+
+def test_a_traceback_shows_its_last_line_and_keeps_the_rest():
+    """The summary of a long reason is what went wrong; the whole text is folded beneath it."""
+    trace = "Traceback (most recent call last):\n  File <a.py>, line 3\nValueError: no such block"
+    arms = {"full_hf": Arm(tau=9.0, status={0: ("error", trace)})}
+
+    html = page(made_up(arms, seeds=2, updates=60, comparisons=()), (), ())
+
+    assert "<summary>ValueError: no such block</summary>" in html
+    assert "File &lt;a.py&gt;, line 3" in html
+
+
+def test_final_losses_are_medians_with_test_beside_validation():
+    """Losses of the last evaluations; a diverged run counts with its loss before any update."""
+    arms = {"full_hf": Arm(tau=9.0, status={0: ("diverged", "nan")})}
+    records = made_up(arms, seeds=3, updates=60, comparisons=())
+    last = records.curves.groupby("seed").tail(1)["val_loss"].to_list()
+    median = np.median([records.curves["val_loss"].iloc[0], *last[1:]])
+
+    (row,) = words(records).table("losses")
+
+    assert f"3 of 3 1 diverged {median:#.3g} " in row
+
+
+def test_wall_clock_from_two_machines_is_flagged(quickstart, html):
+    """Two hosts, two commits or a dirty tree are each said in words; a clean study has no such."""
+    environments = quickstart.environments.copy()
+    environments.loc[3:, "host"] = "bench-2"
+    environments.loc[5:, "commit"] = "abcdef0"
+    environments.loc[7:, "dirty"] = "0123abcd"
+
+    text = words(dataclasses.replace(quickstart, environments=environments)).text
+
+    for warning in ("different machines (host: ", "different commits: ", "uncommitted changes"):
+        assert warning in text
+        assert warning not in Page(html).text
+
+
+def test_two_targets_have_a_figure_each():
+    """A survival figure per target, named after it."""
+    loose = Target(metric="val_loss", below=0.05)
+    records = made_up({"full_hf": Arm(tau=9.0)}, seeds=3, updates=60, targets=(TARGET, loose),
+                      comparisons=())  # fmt: skip
+
+    drawings = FIGURES["survival"](Evidence(records, survival(records)))
+
+    assert [d.name for d in drawings] == ["survival_val_loss_0.02", "survival_val_loss_0.05"]
+
+
+def test_build_writes_everything_that_a_results_folder_lacks(tmp_path):
+    """From the collected tables come comparisons.parquet, the figures and the page."""
+    records = made_up(QUICKSTART, updates=60)
+    folder = save(records, tmp_path / "study")
+    run = folder / "runs" / records.runs["run_id"].iloc[0]
+    run.mkdir(parents=True)
+    (run / "env.json").write_text(json.dumps({"host": "bench-9", "torch": {"cuda": None}}))
+
+    sentences, path = build(folder)
+
+    text = Page(path.read_text(encoding="utf-8")).text
+    assert path == folder / "report.html"
+    assert len(sentences) == 1
+    assert sentences[0] in text
+    assert "a comment that stays" in text
+    assert "bench-9" in text
+    assert "torch.cuda" in text
+    assert pd.read_parquet(folder / "comparisons.parquet")["name"].tolist() == ["block vs full"]
+    assert sorted(f.name for f in (folder / "figures").iterdir()) == [
+        "curves_seconds.svg", "curves_updates.svg", "survival.svg",
+    ]  # fmt: skip
+
+
+def test_a_folder_without_records_is_refused(tmp_path):
+    """The error names what is missing and how it is made."""
+    with pytest.raises(InputError, match=r"no spec.yaml.*bdhf run"):
+        build(tmp_path)
