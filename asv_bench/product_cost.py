@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ def autoencoder() -> nn.Sequential:
     """Encoder and mirrored decoder, tanh, with a linear code."""
     widths = [*SIZES, *reversed(SIZES[:-1])]
     layers: list[nn.Module] = []
-    for index, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (n_in, n_out) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(n_in, n_out))
         if index not in (len(SIZES) - 2, len(widths) - 2):
             layers.append(nn.Tanh())

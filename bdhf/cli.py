@@ -22,7 +22,6 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Benchmarks and ablations of block-diagonal Hessian-free optimization.",
 )
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -32,6 +31,24 @@ Results = Annotated[
     Path, typer.Argument(help="The results folder of an ablation.", metavar="RESULTS")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Results folder; default results/<name>.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from bdhf import __version__
+
+        out.print(f"bdhf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Benchmarks and ablations of block-diagonal Hessian-free optimization."""
 
 
 def main() -> None:
@@ -57,8 +74,12 @@ def run(
     ablation = _open(spec, folder)
     todo = ablation.store.unfinished(ablation.cells, retry)
     _say_plan(ablation, len(todo))
-    with watching(ablation.labels(), len(todo), out) as observer:
-        statuses = ablation.run(todo, workers=workers, observer=observer)
+    try:
+        with watching(ablation.labels(), len(todo), out) as observer:
+            statuses = ablation.run(todo, workers=workers, observer=observer)
+    except KeyboardInterrupt:
+        err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
+        raise typer.Exit(130) from None
     _say_report(ablation.store.folder)
     failed = Counter(str(status) for status in statuses.values() if status.is_missing)
     if failed:
@@ -152,6 +173,18 @@ def _told() -> Iterator[None]:
 
 
 def _say_plan(ablation: Ablation, todo: int) -> None:
+    """Say what there is to do, and whether its comparisons can be decided at all."""
+    from bdhf.stats.paired import pairs_needed
+
+    spec = ablation.spec
+    tests = len(spec.compare) * len(spec.targets)
+    needed = pairs_needed(spec.alpha / tests) if tests else 0
+    if spec.seeds.count < needed:
+        err.print(
+            f"warning: {tests} tests at alpha {spec.alpha:g} need at least {needed} seeds to be "
+            f"decided; the spec has {spec.seeds.count}",
+            markup=False,
+        )
     runs = len(ablation.labels())
     out.print(
         f"{ablation.spec.name}: {runs} runs, {runs - todo} done, {todo} to do "

@@ -194,7 +194,9 @@ def test_a_run_that_exceeds_the_safety_limit_times_out_inside_an_update():
         (MemoryError("planted"), Status.OOM),
         (torch.OutOfMemoryError("planted"), Status.OOM),
         (
-            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+            ),
             Status.OOM,
         ),
     ],

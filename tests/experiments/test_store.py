@@ -34,7 +34,9 @@ def store(tmp_path, plan):
 
 def write(store, cell, status=Status.DONE, curve=CURVE, trace=""):
     """Write one run."""
-    store.write(cell.run, Outcome(status, "a reason", curve, trace), {"cpu": "x"}, {"finished": "t"})
+    store.write(
+        cell.run, Outcome(status, "a reason", curve, trace), {"cpu": "x"}, {"finished": "t"}
+    )
 
 
 def test_a_finished_run_is_not_done_again(store, plan):

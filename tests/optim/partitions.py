@@ -1,4 +1,4 @@
-"""The table of partitions for the contract tests: name -> partition for a layout."""
+"""The partitions of the contract tests: every one of the table, and some of a user's own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import bdhf
+from bdhf.experiments import build
 from bdhf.optim import Partition
 from bdhf.optim.layout import Layout
 
@@ -19,31 +20,27 @@ def halves(layout: Layout) -> Partition:
     return bdhf.Groups([block for block in (names[:middle], names[middle:]) if block])
 
 
-def cutting(layout: Layout) -> Partition:
-    """A user's own partition that cuts through tensors: every third entry, out of order."""
-
-    def thirds(layout: Layout) -> list[Tensor]:
-        order = torch.randperm(layout.size, generator=torch.Generator().manual_seed(0))
-        return [part[None] for part in order.chunk(3)]
-
-    return thirds
+def thirds(layout: Layout) -> list[Tensor]:
+    """Cut through tensors: every entry shuffled into three blocks."""
+    order = torch.randperm(layout.size, generator=torch.Generator().manual_seed(0))
+    return [part[None] for part in order.chunk(3)]
 
 
-def rows_of_pairs(layout: Layout) -> Partition:
-    """A user's own partition with many rows in one block matrix, and a rest."""
+def pairs(layout: Layout) -> list[Tensor]:
+    """Many rows in one block matrix, and a rest."""
+    even = layout.size // 2 * 2
+    matrices = [torch.arange(even).view(-1, 2)]
+    return matrices if even == layout.size else [*matrices, torch.tensor([[even]])]
 
-    def pairs(layout: Layout) -> list[Tensor]:
-        even = layout.size // 2 * 2
-        matrices = [torch.arange(even).view(-1, 2)]
-        return matrices if even == layout.size else [*matrices, torch.tensor([[even]])]
 
-    return pairs
-
+#: Partitions whose arguments depend on the model.
+NEEDS_ARGUMENTS: dict[str, Callable[[Layout], Partition]] = {"groups": halves}
 
 PARTITIONS: dict[str, Callable[[Layout], Partition]] = {
-    "full": lambda layout: bdhf.Full(),
-    "per_layer": lambda layout: bdhf.PerLayer(),
-    "groups": halves,
-    "cutting": cutting,
-    "rows_of_pairs": rows_of_pairs,
+    **{
+        name: NEEDS_ARGUMENTS.get(name, lambda layout, part=part: part())
+        for name, part in build.PARTITIONS.items()
+    },
+    "thirds": lambda layout: thirds,
+    "pairs": lambda layout: pairs,
 }

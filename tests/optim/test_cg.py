@@ -51,8 +51,7 @@ def system(matrices, rhs, damping=0.0) -> System:
 
 
 def textbook(matrix, rhs, iterations, start=None):
-    """Plain CG on one dense system, written out once more: the iterate and φ after each step,
-    up to the first direction of negative curvature."""
+    """Plain CG on one dense system: the iterate and φ after each step, up to pᵀAp ≤ 0."""
     x = torch.zeros_like(rhs) if start is None else start.clone()
     r = rhs - matrix @ x
     p, trace = r.clone(), []
@@ -105,8 +104,10 @@ def test_every_row_is_textbook_cg(problem, iterations, warm):
 
 
 def test_lockstep_rows_equal_separate_solves(problem):
-    """Rows that end at different times, one without a right-hand side and one with negative
-    curvature, end as they would alone: same iterate, count and reason."""
+    """Rows that end at different times end as they would alone: iterate, count and reason.
+
+    One row has no right-hand side, one meets negative curvature.
+    """
     matrices, rhs = problem
     matrices[1] = matrices[1] - 5 * torch.eye(6, dtype=torch.float64)  # indefinite
     rhs[2] = torch.zeros_like(rhs[2])
@@ -139,7 +140,7 @@ def test_converged_rows_solve_their_damped_systems(problem):
 
 
 def test_a_row_without_a_right_hand_side_costs_nothing():
-    """b = 0 has the solution 0, without a product."""
+    """A right-hand side of 0 has the solution 0, without a product."""
     rhs = [torch.zeros(3, dtype=torch.float64), torch.ones(4, dtype=torch.float64)]
 
     solution = CG().solve(system([positive(3, 0), positive(4, 1)], rhs))

@@ -132,7 +132,7 @@ def test_step_info_says_what_happened():
     assert info.stop == (Stop.CONVERGED,)
 
 
-@pytest.mark.parametrize("partition", ["per_layer", "cutting"])
+@pytest.mark.parametrize("partition", ["per_layer", "thirds"])
 def test_predicted_change_is_of_the_block_model_with_the_rates_of_the_groups(partition):
     """ρ divides by Σ_b gᵀs + ½ sᵀG_bb s at the step that was applied."""
     case = build("classifier")

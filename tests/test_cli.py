@@ -1,0 +1,227 @@
+"""The command line, from a YAML file to a report: as a user meets it, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+import bdhf
+from tests.experiments.specs import SMALL, changed
+
+pytestmark = pytest.mark.slow
+
+
+def command(*arguments, cwd) -> subprocess.CompletedProcess[str]:
+    """Run `bdhf` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "bdhf.cli", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The small ablation, run once by two workers: its folder and what was printed."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "spec.yaml").write_text(SMALL)
+    done = command("run", "spec.yaml", "--out", "first", "--workers", "2", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def tables(folder):
+    """The collected tables, without what may differ between two executions."""
+    records = bdhf.load(folder)
+    return records.runs.drop(columns="seconds"), records.curves.drop(columns="seconds")
+
+
+def assert_same_tables(one, other):
+    """Every run once, every number the same bits."""
+    for left, right in zip(tables(one), tables(other), strict=True):
+        pd.testing.assert_frame_equal(left, right, check_exact=True)
+
+
+def test_a_run_ends_by_printing_the_verdict_and_the_report(finished):
+    """The last lines are the comparison in words and the path of the page."""
+    folder, done = finished
+    lines = done.stdout.strip().splitlines()
+
+    assert lines[0] == "small: 6 runs, 0 done, 6 to do -> first"
+    assert sum(line.startswith("[") for line in lines) == 6
+    assert "block_hf" in lines[-2]
+    assert "full_hf" in lines[-2]
+    assert lines[-1] == "report: first/report.html"
+    page = (folder / "first" / "report.html").read_text()
+    assert lines[-2].split(" (")[0] in page
+
+
+def test_a_results_folder_has_the_documented_files(finished):
+    """The files of architecture.md are there, and nothing temporary."""
+    root = finished[0] / "first"
+
+    assert {p.name for p in root.iterdir()} == {
+        "spec.yaml", "plan.parquet", "runs", "runs.parquet", "curves.parquet",
+        "comparisons.parquet", "report.html", "figures",
+    }  # fmt: skip
+    for run in (root / "runs").iterdir():
+        assert {p.name for p in run.iterdir()} == {
+            "spec.yaml", "status.json", "env.json", "curve.parquet",
+        }  # fmt: skip
+
+
+def test_twice_into_two_folders_gives_the_same_bits(finished):
+    """Curves are identical but for the seconds, with another number of workers too."""
+    folder, _ = finished
+
+    done = command("run", "spec.yaml", "--out", "second", "--workers", "1", cwd=folder)
+
+    assert done.returncode == 0, done.stderr
+    assert_same_tables(folder / "first", folder / "second")
+
+
+def test_running_again_runs_nothing(finished):
+    """A finished ablation is only reported."""
+    folder, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in (folder / "first" / "runs").rglob("*")}
+
+    done = command("run", "spec.yaml", "--out", "first", cwd=folder)
+
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == "small: 6 runs, 6 done, 0 to do -> first"
+    assert {p: p.stat().st_mtime_ns for p in (folder / "first" / "runs").rglob("*")} == before
+
+
+def test_killed_half_way_and_started_again_it_ends_with_the_same_table(finished):
+    """SIGKILL after the second run; the restart does the rest, each run once."""
+    folder, _ = finished
+    started = subprocess.Popen(
+        [sys.executable, "-m", "bdhf.cli", "run", "spec.yaml", "--out", "killed"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    runs = folder / "killed" / "runs"
+    deadline = time.monotonic() + 120
+    while len(list(runs.glob("[0-9a-f]*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait()
+    time.sleep(1.0)  # its workers notice, and end
+    kept = {p.name: p.stat().st_mtime_ns for p in runs.glob("[0-9a-f]*")}
+    assert 2 <= len(kept) < 6
+    assert not (folder / "killed" / "runs.parquet").exists()
+
+    done = command("run", "spec.yaml", "--out", "killed", cwd=folder)
+
+    assert done.returncode == 0, done.stderr
+    assert f"{len(kept)} done, {6 - len(kept)} to do" in done.stdout
+    assert {name: (runs / name).stat().st_mtime_ns for name in kept} == kept
+    assert not list(runs.glob(".tmp-*"))
+    assert_same_tables(folder / "first", folder / "killed")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (changed(("partition: full", "partition: ful")), "spec.yaml:7:44: arms.full_hf.partition"),
+        (changed(("lr: 3.0e-3", "lr: .nan")), "spec.yaml:6:32: arms.adam.lr: nan is not a finite"),
+        (changed(('["encoder.*"], ', "")), "spec.yaml:9:34: arms.block_hf.partition: parameter"),
+        (None, "spec.yaml: cannot read the spec: No such file"),
+    ],
+    ids=["typo", "NaN", "left out", "missing"],
+)
+def test_a_bad_spec_is_one_line_and_exit_code_2_and_writes_nothing(tmp_path, text, line):
+    """Nothing is run or written before the whole spec is found good."""
+    if text is not None:
+        (tmp_path / "spec.yaml").write_text(text)
+    before = sorted(tmp_path.iterdir())
+
+    done = command("run", "spec.yaml", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(line)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_failed_run_is_kept_and_tells_by_exit_code_1(tmp_path):
+    """A run that raises stays in the table with its reason; the others are done."""
+    text = changed(("torch.Adam, lr: 3.0e-3", "torch.SparseAdam"), ("count: 2", "count: 1"))
+    (tmp_path / "spec.yaml").write_text(text)
+
+    done = command("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "1 error: " in done.stderr
+    assert "--retry" in done.stderr
+    runs = bdhf.load(tmp_path / "out").runs.set_index("arm")
+    assert runs["status"].to_dict() == {"adam": "error", "full_hf": "done", "block_hf": "done"}
+    assert "SparseAdam does not support dense gradients" in runs.loc["adam", "reason"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "SparseAdam does not support dense gradients" in page
+    assert list((tmp_path / "out" / "runs").glob("*/traceback.txt"))
+
+
+def test_plan_and_status_show_and_write_nothing(finished, tmp_path):
+    """`plan` tells what is to do, `status` what was done."""
+    folder, _ = finished
+    (tmp_path / "spec.yaml").write_text(SMALL)
+
+    fresh = command("plan", "spec.yaml", cwd=tmp_path)
+    done = command("status", folder / "first", cwd=tmp_path)
+    nothing = command("status", "nowhere", cwd=tmp_path)
+
+    assert fresh.returncode == 0
+    assert "small: 6 runs, 0 done, 6 to do -> results/small" in fresh.stdout
+    assert (
+        "compare block vs full: block_hf against full_hf, updates to val_loss ≤ 0.08"
+        in fresh.stdout
+    )
+    assert done.returncode == 0
+    assert done.stdout.count("2 done") == 3
+    assert nothing.returncode == 2
+    assert "no plan.parquet" in nothing.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["spec.yaml"]
+
+
+def test_report_is_made_again_from_the_records_alone(finished):
+    """The same records give the same bytes, without torch."""
+    folder, _ = finished
+    page = folder / "first" / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+
+    done = command("report", "first", cwd=folder)
+
+    assert done.returncode == 0, done.stderr
+    assert page.read_bytes() == before
+
+
+def test_list_shows_every_part_with_one_line_each(tmp_path):
+    """Every name of the tables stands in the list."""
+    done = command("list", cwd=tmp_path)
+
+    assert done.returncode == 0
+    for name in ("autoencoder", "ggn", "full", "per_layer", "groups", "cg", "torch.Adam"):
+        assert any(line.split()[:1] == [name] and len(line.split()) > 3
+                   for line in done.stdout.splitlines()), name  # fmt: skip
+
+
+@pytest.mark.parametrize("code", ["import bdhf.cli", "import bdhf.report, bdhf.stats.compare"])
+def test_help_statistics_and_report_start_without_torch(code, tmp_path):
+    """Torch is imported when something is trained, not before."""
+    check = f"{code}; import sys; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, check=False)
+
+    assert done.returncode == 0
