@@ -1,6 +1,6 @@
 """The command line: parse, call one function, print.
 
-Exit codes: 0 done, 1 a run failed, 2 a bad spec or command line.
+Exit codes: 0 done, 1 a run failed, 2 a bad spec or command line, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def run(
     todo = ablation.store.unfinished(ablation.cells, retry)
     _say_plan(ablation, len(todo))
     try:
-        with watching(ablation.labels(), len(todo), out) as observer:
+        with _told(), watching(ablation.labels(), len(todo), out) as observer:
             statuses = ablation.run(todo, workers=workers, observer=observer)
     except KeyboardInterrupt:
         err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
@@ -117,17 +117,17 @@ def plan(spec: Spec, folder: Out = None) -> None:
 @app.command()
 def status(results: Results) -> None:
     """Show how many runs of a results folder have ended, how, and which failed."""
-    from bdhf.experiments.store import Store
+    from bdhf.records import planned
 
     with _told():
-        planned = Store(results).planned()
+        cells = planned(results)
     table = Table("arm", "planned", "ended", "statuses")
-    for arm, rows in planned.groupby("arm", sort=False):
+    for arm, rows in cells.groupby("arm", sort=False):
         counts = Counter(rows["status"].dropna())
         words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
         table.add_row(str(arm), str(len(rows)), str(counts.total()), words or "none yet")
     out.print(table)
-    for row in planned.itertuples():
+    for row in cells.itertuples():
         if isinstance(row.status, str) and row.status != "done":
             line = f"{row.arm} seed {row.seed} ({row.run_id}): {row.status}: {row.reason}"
             out.print(line, markup=False)
@@ -136,7 +136,10 @@ def status(results: Results) -> None:
 @app.command()
 def report(results: Results) -> None:
     """Compare the arms of a results folder again and rewrite its report."""
+    from bdhf.records import collect
+
     with _told():
+        collect(results)
         _say_report(results)
 
 
@@ -181,8 +184,8 @@ def _say_plan(ablation: Ablation, todo: int) -> None:
     needed = pairs_needed(spec.alpha / tests) if tests else 0
     if spec.seeds.count < needed:
         err.print(
-            f"warning: {tests} tests at alpha {spec.alpha:g} need at least {needed} seeds to be "
-            f"decided; the spec has {spec.seeds.count}",
+            f"warning: to be decided at alpha {spec.alpha:g}, tests need at least {needed} seeds "
+            f"(there are {tests}, and Holm counts them all); the spec has {spec.seeds.count}",
             markup=False,
         )
     runs = len(ablation.labels())

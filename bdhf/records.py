@@ -5,7 +5,8 @@
       runs/<run id>/  spec.yaml  status.json  env.json  curve.parquet  [traceback.txt]
       runs.parquet  curves.parquet  comparisons.parquet  report.html  figures/*.svg
 
-`load` is the one reader. Nothing here imports torch, and nothing here computes a statistic.
+Run folders are the truth; `collect` makes the tables of them, `load` is the one reader. Nothing
+here imports torch, and nothing here computes a statistic.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ CURVE_COLUMNS = (
     "grad_norm", "step_norm", "damping", "step_size", "cg_iterations", "reduction_ratio",
 )  # fmt: skip
 
+#: Columns of a curve that tell of one update, not of the run up to there.
+DIAGNOSTICS = CURVE_COLUMNS[CURVE_COLUMNS.index("grad_norm") :]
+
 
 class Strict(BaseModel):
     """A record that takes no unknown key and cannot be changed."""
@@ -84,7 +88,8 @@ class Target(Strict):
     @property
     def label(self) -> str:
         """The target in words: `val_loss ≤ 0.02`."""
-        return f"{self.metric} ≤ {self.below:g}"
+        held = f" for {self.sustain} evaluations" if self.sustain > 1 else ""
+        return f"{self.metric} ≤ {self.below:g}{held}"
 
 
 Estimand = Literal[
@@ -99,7 +104,7 @@ Estimand = Literal[
 class Comparison(Strict):
     """One question of the ablation: is `candidate` better than `baseline`?"""
 
-    name: str
+    name: str = Field(min_length=1)
     candidate: str
     baseline: str
     estimand: Estimand = "updates_to_target"
@@ -140,9 +145,9 @@ class Budget(Strict):
 class Records:
     """Everything that an ablation left behind, as tidy tables.
 
-    `plan`: one row per cell: `arm, seed, run_id`. `runs`: the same rows with `status, reason`,
-    the totals of each axis and where it ran; a cell that has not run yet has status None.
-    `curves`: one row per cell and evaluation: `arm, seed, run_id` and the columns of a curve.
+    `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
+    a cell that has not run yet has status None. `curves`: one row per cell and evaluation: `arm,
+    seed, run_id` and the columns of a curve. `environments`: one row per run that has ended.
     """
 
     name: str
@@ -155,7 +160,59 @@ class Records:
     evaluate_every: int
     runs: pd.DataFrame
     curves: pd.DataFrame
-    environments: pd.DataFrame  # one row per run: run_id and the fields of its env.json
+    environments: pd.DataFrame  # run_id and the fields of its env.json
+
+
+def planned(folder: str | Path) -> pd.DataFrame:
+    """Give `arm, seed, run_id, status, reason` of every planned cell, as the disk has it now.
+
+    Raises InputError when the folder has no plan.
+    """
+    path = Path(folder) / "plan.parquet"
+    if not path.exists():
+        raise InputError([f"{folder}: no plan.parquet: `bdhf run SPEC --out {folder}` makes it"])
+    plan = pd.read_parquet(path)
+    found = [run_status(folder, run_id) or {} for run_id in plan["run_id"]]
+    plan["status"] = [status.get("status") for status in found]
+    plan["reason"] = [status.get("reason", "not run yet") for status in found]
+    return plan
+
+
+def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
+    """Give the content of a run's status.json, or None where there is no whole run."""
+    run = Path(folder) / "runs" / run_id
+    try:
+        status: dict[str, Any] = json.loads((run / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return status if (run / "curve.parquet").exists() else None
+
+
+def collect(folder: str | Path) -> None:
+    """Write runs.parquet and curves.parquet from the plan and whatever has finished of it.
+
+    Raises InputError when the folder has no plan.
+    """
+    folder, runs, curves = Path(folder), [], []
+    for cell in planned(folder).to_dict("records"):
+        if not isinstance(cell["status"], str):  # pandas tells a missing text in several ways
+            runs.append(cell)
+            continue
+        curve = pd.read_parquet(folder / "runs" / cell["run_id"] / "curve.parquet")
+        last = curve.drop(columns=list(DIAGNOSTICS)).tail(1)
+        runs.append(cell | {name: value.iloc[0] for name, value in last.items() if len(value)})
+        curves.append(curve.assign(arm=cell["arm"], seed=cell["seed"], run_id=cell["run_id"]))
+    totals = [name for name in CURVE_COLUMNS if name not in DIAGNOSTICS]
+    write_table(folder / "runs.parquet", _order(pd.DataFrame(runs), ["status", "reason", *totals]))
+    filled = [curve for curve in curves if len(curve)]
+    table = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+    write_table(folder / "curves.parquet", _order(table, list(CURVE_COLUMNS)))
+
+
+def _order(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """These columns first, made where they are missing."""
+    first = ["arm", "seed", "run_id", *columns]
+    return table.reindex(columns=[*first, *(name for name in table if name not in first)])
 
 
 def load(folder: str | Path) -> Records:

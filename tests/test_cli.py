@@ -119,7 +119,10 @@ def test_killed_half_way_and_started_again_it_ends_with_the_same_table(finished)
     time.sleep(1.0)  # its workers notice, and end
     kept = {p.name: p.stat().st_mtime_ns for p in runs.glob("[0-9a-f]*")}
     assert 2 <= len(kept) < 6
-    assert not (folder / "killed" / "runs.parquet").exists()
+    between = command("report", "killed", cwd=folder)
+    assert between.returncode == 0
+    page = (folder / "killed" / "report.html").read_text()
+    assert f"{len(kept)} of 6 runs finished ({6 - len(kept)} not run yet)" in page
 
     done = command("run", "spec.yaml", "--out", "killed", cwd=folder)
 

@@ -12,7 +12,7 @@ from bdhf.experiments.provenance import resolve_device
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.spec import load
 from bdhf.experiments.store import Store
-from bdhf.records import Status
+from bdhf.records import Status, collect
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Ablation:
                 observer=observer,
             )
         finally:
-            self.store.collect(self.cells)
+            collect(self.store.folder)
         return self.statuses()
 
     def statuses(self) -> dict[str, Status]:

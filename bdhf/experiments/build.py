@@ -13,7 +13,15 @@ import torch
 from torch import nn
 
 from bdhf.experiments.errors import Fault, Keys, unknown
-from bdhf.experiments.parts import Faults, Resolved, Table, make, resolve, resolve_torch
+from bdhf.experiments.parts import (
+    REFUSALS,
+    Faults,
+    Resolved,
+    Table,
+    make,
+    resolve,
+    resolve_torch,
+)
 from bdhf.optim import (
     CG,
     GGN,
@@ -65,7 +73,8 @@ def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
     if isinstance(kind, str) and kind.startswith("torch."):
         cls = torch_optimizers().get(kind)
         if cls is not None:
-            parameters = [nn.Parameter(torch.zeros(2, 2))]
+            with torch.device("meta"):
+                parameters = list(problem.build().parameters())
             return resolve_torch(cls, given, path, lambda **k: cls(parameters, **k))
     known = ["block_hf", *torch_optimizers()]
     at = (*path, "type") if "type" in given and isinstance(given["type"], str) else path
@@ -147,9 +156,9 @@ def _shorthand(key: str, given: Any, problem: Problem) -> Any:
 
 def _check_partition(resolved: Resolved, problem: Problem, path: Keys) -> None:
     """Try the partition on the problem's model, without its weights."""
-    with torch.device("meta"):
-        layout = layout_of(problem.build())
     try:
+        with torch.device("meta"):
+            layout = layout_of(problem.build())
         Blocks.of(layout, make(PARTITIONS, resolved)(layout))
-    except ValueError as error:
+    except REFUSALS as error:
         raise Faults(Fault(path, str(error))) from None

@@ -23,7 +23,12 @@ def _batches(spec: Spec) -> Iterable[Fault]:
         )
     if curvature is None:
         return
-    if curvature >= 1 and curvature != int(curvature):
+    if curvature == 1:
+        yield Fault(
+            ("batch", "curvature"),
+            "1 could mean one sample or the whole batch; leave `curvature` out for the whole",
+        )
+    elif curvature >= 1 and curvature != int(curvature):
         yield Fault(
             ("batch", "curvature"),
             f"{curvature} is neither a share of the gradient batch (below 1) nor a whole number",
@@ -46,6 +51,8 @@ def _targets(spec: Spec) -> Iterable[Fault]:
         if target.metric not in known:
             message = unknown("metric", target.metric, known)
             yield Fault(("targets", index, "metric"), message)
+        if target in spec.targets[:index]:
+            yield Fault(("targets", index), f"{target.label} is there already")
 
 
 def _comparisons(spec: Spec) -> Iterable[Fault]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
@@ -17,6 +18,10 @@ from bdhf.experiments.errors import Fault, Keys, unknown
 
 Table = Mapping[str, Callable[..., Any]]
 Resolved = dict[str, Any]
+
+
+#: What a part may raise at arguments that it cannot use.
+REFUSALS = (ValueError, TypeError, OverflowError, RuntimeError, MemoryError)
 
 
 class Faults(Exception):  # noqa: N818 - it carries what is wrong, it does not name one error
@@ -82,8 +87,8 @@ def _check(part: Callable[..., Any], arguments: dict[str, Any], path: Keys) -> N
         raise Faults(*faults)
     try:
         part(**arguments)
-    except ValueError as error:
-        named = next((key for key in arguments if str(error).find(key) >= 0), None)
+    except REFUSALS as error:
+        named = next((key for key in arguments if key in str(error)), None)
         raise Faults(Fault(path if named is None else (*path, named), str(error))) from None
 
 
@@ -104,7 +109,9 @@ def resolve_torch(
     faults += [
         Fault((*path, key), f"{key} must be a number; got {value!r}")
         for key, value in arguments.items()
-        if key in known and type(known[key].default) in (int, float) and isinstance(value, str)
+        if key in known
+        and type(known[key].default) in (int, float)
+        and isinstance(value, (str, bool))
     ]
     if faults:
         raise Faults(*faults)
@@ -112,11 +119,16 @@ def resolve_torch(
         trial(**arguments)
     except Exception as error:  # whatever torch says about its own arguments
         text = str(error).splitlines()[0]
-        named = next((key for key, value in arguments.items() if str(value) in text), None)
+        named = next((key for key, value in arguments.items() if _mentions(text, value)), None)
         text = f"torch.{cls.__name__} refuses: {text}"
         raise Faults(Fault(path if named is None else (*path, named), text)) from None
     own = {key: value for key, value in arguments.items() if value != known[key].default}
     return {"type": given["type"], **_plain(own)}
+
+
+def _mentions(text: str, value: object) -> bool:
+    """Whether a text has the value as a word of its own."""
+    return re.search(rf"(?<![\w.+-]){re.escape(str(value))}(?![\w.])", text) is not None
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

@@ -62,7 +62,7 @@ def _cpu() -> str:
 
 @cache
 def _repository() -> dict[str, Any]:
-    """The commit of the working directory, and a hash of what is changed in it."""
+    """The commit of the working directory, and a hash of the changes to its tracked files."""
     commit = _git("rev-parse", "HEAD").strip()
     difference = _git("diff", "HEAD") if commit else ""
     changed = hashlib.sha256(difference.encode()).hexdigest()[:12] if difference else ""

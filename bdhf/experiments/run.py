@@ -82,7 +82,6 @@ class _Run:
     def __init__(self, spec: RunSpec, device: torch.device, safety_seconds: float) -> None:
         torch.manual_seed(derive(spec.seed, "global"))  # for what draws without a generator
         self.spec, self.device = spec, device
-        self.deadline = time.monotonic() + safety_seconds
         self.safety_seconds = safety_seconds
         self.problem: Problem = problem_of(spec.problem)
         dtype = getattr(torch, spec.dtype)
@@ -99,6 +98,7 @@ class _Run:
     def train(self, record: Callable[[Row], None]) -> str:
         """Update until the targets are reached or the budget is spent; say which."""
         spec = self.spec
+        self.deadline = time.monotonic() + self.safety_seconds  # loading data is not counted
         order = batches(len(self.data.train[0]), spec.gradient_batch, generator(spec.seed, "order"))
         chosen = spec.curvature_batch or spec.gradient_batch
         subset = subsets(spec.gradient_batch, chosen, generator(spec.seed, "curvature subset"))

@@ -70,7 +70,7 @@ def parse(text: str, file: str = "<spec>") -> Source:
     except (YAMLError, ValueError, RecursionError) as error:
         raise SpecError([f"{file}: not YAML: {str(error).splitlines()[0]}"]) from None
     source = Source(file, text, _plain(tree), tree)
-    faults = list(_not_finite(source.data, ()))
+    faults = [*_bad_keys(tree, ()), *_bad_numbers(source.data, ())]
     if faults:
         raise source.error(faults)
     return source
@@ -89,7 +89,7 @@ def _plain(node: Any) -> Any:
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, Sequence) and not isinstance(node, str):
         return [_plain(value) for value in node]
-    if isinstance(node, float) and node.is_integer():
+    if isinstance(node, float) and node.is_integer() and abs(node) < 2**63:
         return int(node)
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
@@ -97,15 +97,30 @@ def _plain(node: Any) -> Any:
     return None if node is None else str(getattr(node, "value", node))  # dates and tagged scalars
 
 
-def _not_finite(value: Any, path: Keys) -> Iterable[Fault]:
+def _bad_keys(node: Any, path: Keys) -> Iterable[Fault]:
+    """Keys that are not text: 1 and "1" would be the same name, and ~ none at all."""
+    if isinstance(node, Mapping):
+        for key, inner in node.items():
+            if not isinstance(key, str):
+                yield Fault((*path, key), 'a key is text: put it into quotes ("1")', at_key=True)
+            yield from _bad_keys(inner, (*path, key))
+    elif isinstance(node, Sequence) and not isinstance(node, str):
+        for index, inner in enumerate(node):
+            yield from _bad_keys(inner, (*path, index))
+
+
+def _bad_numbers(value: Any, path: Keys) -> Iterable[Fault]:
+    """Numbers that no computation can take."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _not_finite(inner, (*path, key))
+            yield from _bad_numbers(inner, (*path, key))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _not_finite(inner, (*path, index))
+            yield from _bad_numbers(inner, (*path, index))
     elif isinstance(value, float) and not math.isfinite(value):
         yield Fault(path, f"{value} is not a finite number")
+    elif isinstance(value, int) and value.bit_length() > 63:
+        yield Fault(path, "the number is too large: whole numbers go up to 2^63")
 
 
 def _position(node: Any, key: str | int, at_key: bool) -> tuple[int, int] | None:

@@ -20,8 +20,7 @@ class Slot:
     """One trainable tensor: where it lives in the model, and in the flat vector."""
 
     name: str  # as model.named_parameters() reports it: the first name of a tied tensor
-    owner: str  # path of the module that owns the tensor; "" is the model itself
-    module: nn.Module
+    owners: tuple[tuple[str, nn.Module], ...]  # path and module, from the model to the owner
     shape: torch.Size
     start: int  # flat position of its first entry
 
@@ -71,9 +70,8 @@ def layout_of(model: nn.Module) -> Layout:
         if not parameter.requires_grad:
             frozen.append(name)
             continue
-        owner = name.rpartition(".")[0]
         start = slots[-1].stop if slots else 0
-        slots.append(Slot(name, owner, model.get_submodule(owner), parameter.shape, start))
+        slots.append(Slot(name, _owners(model, name), parameter.shape, start))
     if not slots:
         raise ValueError(
             f"{type(model).__name__} has no trainable parameter: "
@@ -84,9 +82,10 @@ def layout_of(model: nn.Module) -> Layout:
     return Layout(tuple(slots), tuple(frozen), tuple(n for n in names if n not in listed))
 
 
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The tensors behind `layout_of(model).slots`, in the same order."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _owners(model: nn.Module, name: str) -> tuple[tuple[str, nn.Module], ...]:
+    parts = name.split(".")
+    paths = [".".join(parts[:depth]) for depth in range(len(parts))]
+    return tuple((path, model.get_submodule(path)) for path in paths)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from bdhf.optim.curvature import GGN, Curvature, LossFn
+from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.flops import Flops
 from bdhf.optim.layout import Blocks, layout_of
+from bdhf.optim.objective import Batch, LossFn, Objective
 from bdhf.optim.partitions import Full, Partition
 from bdhf.optim.products import BlockProduct, linearise
 
@@ -86,7 +85,7 @@ class BlockCurvature:
 def block_curvature(
     model: nn.Module,
     loss_fn: LossFn,
-    batch: tuple[Any, Any],
+    batch: Batch,
     *,
     curvature: Curvature = GGN(),  # noqa: B008 - parts are frozen, so sharing one is safe
     partition: Partition = Full(),  # noqa: B008
@@ -94,7 +93,8 @@ def block_curvature(
 ) -> BlockCurvature:
     """Linearise the curvature of one batch (inputs, targets) at the current parameters.
 
-    Raises ValueError for a partition that does not fit the model or an unknown method.
+    Raises ValueError for a partition that does not fit the model, an unknown method, and a model
+    whose forward is not a function of each sample alone (batch normalisation, dropout).
 
     >>> model = nn.Linear(2, 1, bias=False)
     >>> x, y = torch.eye(2), torch.zeros(2, 1)
@@ -105,9 +105,10 @@ def block_curvature(
     """
     layout = layout_of(model)
     blocks = Blocks.of(layout, partition(layout))
-    with torch.enable_grad():
+    objective = Objective.of(model, loss_fn)
+    objective.check(batch)
+    with torch.enable_grad(), torch.autocast(objective.device.type, enabled=False):
         product = linearise(
-            model, loss_fn, batch,
-            curvature=curvature, blocks=blocks, flops=Flops(), method=method,
-        )  # fmt: skip
+            objective, batch, curvature=curvature, blocks=blocks, flops=Flops(), method=method
+        )
     return BlockCurvature(product, blocks)

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from bdhf.optim.acceptance import Acceptance, FullStep
-from bdhf.optim.curvature import GGN, Curvature, LossFn
+from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.damping import Constant, Damping
 from bdhf.optim.flops import Flops, signature
 from bdhf.optim.groups import param_groups
-from bdhf.optim.layout import Blocks, layout_of, trainable
+from bdhf.optim.layout import Blocks, layout_of
 from bdhf.optim.moves import moving
+from bdhf.optim.objective import Batch, LossFn, Objective
 from bdhf.optim.partitions import Partition, PerLayer
 from bdhf.optim.products import BlockProduct, linearise
 from bdhf.optim.solvers import CG, Solution, Solver, Stop, System
 
-Batch = tuple[Any, Any]
 Product = Callable[[Tensor, Sequence[int] | None], Tensor]
 
 
@@ -77,12 +77,12 @@ class BlockHessianFree(torch.optim.Optimizer):
     ) -> None:
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr must be finite and above 0; got {lr}")
-        self.model, self.loss_fn = model, loss_fn
+        self.objective = Objective.of(model, loss_fn)
         self.curvature, self.solver = curvature, solver
         self.damping, self.acceptance = damping, acceptance
         layout = layout_of(model)
         self.blocks = Blocks.of(layout, partition(layout))
-        self._parameters = trainable(model)
+        self._parameters = self.objective.parameters
         self._flops = Flops()
         self._complete = False
         groups, self._group_of_block = param_groups(self.blocks, self._parameters)
@@ -111,14 +111,26 @@ class BlockHessianFree(torch.optim.Optimizer):
         The gradient is taken on `batch`, the curvature on `curvature_batch` (None: the same).
         `watch` is called before every product; when it, or anything else, raises, parameters and
         state stay as they were. A loss or gradient that is not finite moves nothing, and says so
-        in `StepInfo.loss` and `StepInfo.stop`.
+        in `StepInfo.loss`, `grad_norm` and `stop`. Raises ValueError for a model whose forward is
+        not a function of each sample alone (batch normalisation, dropout in training mode).
         """
+        curvature_batch = batch if curvature_batch is None else curvature_batch
+        self.objective.check(batch, curvature_batch)
+        with torch.autocast(self.objective.device.type, enabled=False):
+            return self._step(batch, curvature_batch, watch)
+
+    def _step(
+        self, batch: Batch, curvature_batch: Batch, watch: Callable[[], None] | None
+    ) -> StepInfo:
         spent = self._flops.spent
         loss, gradient, product = self._linearise(batch, curvature_batch)
+        norm = float(gradient.norm())
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        rhs = -gradient if finite else torch.full_like(gradient, math.nan)  # no block may move
         damping, lr = self._per_block("damping"), self._per_block("lr")
-        system = System(self.blocks, _watched(product, watch), -gradient, damping)
+        system = System(self.blocks, _watched(product, watch), rhs, damping)
         solution = self.solver.solve(system, self._start())
-        curvature_loss = product.loss
+        curvature_loss = float(product.loss)
         del product, system  # the graph goes before the parameters move
         step = self.blocks.add_scaled_(torch.zeros_like(solution.x), lr, solution.x)
         with moving(self._parameters) as move:
@@ -128,58 +140,58 @@ class BlockHessianFree(torch.optim.Optimizer):
                 return self._loss(batch)
 
             factor = self.acceptance.factor(loss_at, slope=float(gradient @ step))
-            change = loss_at(factor, curvature_batch or batch) - float(curvature_loss)
-        predicted = self._predicted_change(solution, gradient, damping, factor * lr)
-        info = StepInfo(
-            loss=float(loss),
-            grad_norm=float(gradient.norm()),
-            step_norm=abs(factor) * float(step.norm()),
-            cg_iterations=solution.iterations,
-            stop=solution.stop,
-            products=self._full_products(solution),
-            gradient_equivalents=self._in_gradients(self._flops.spent - spent),
-            damping=tuple(float(group["damping"]) for group in self.param_groups),
-            step_size=tuple(factor * float(group["lr"]) for group in self.param_groups),
-            reduction_ratio=change / predicted if predicted else math.nan,
-        )
-        self._remember(solution.x, info.reduction_ratio)
+            change = loss_at(factor, curvature_batch) - curvature_loss
+            predicted = self._predicted_change(solution, gradient, damping, factor * lr)
+            info = StepInfo(
+                loss=loss,
+                grad_norm=norm,
+                step_norm=abs(factor) * float(step.norm()),
+                cg_iterations=solution.iterations,
+                stop=solution.stop,
+                products=self._full_products(solution),
+                gradient_equivalents=self._in_gradients(self._flops.spent - spent),
+                damping=tuple(float(group["damping"]) for group in self.param_groups),
+                step_size=tuple(factor * float(group["lr"]) for group in self.param_groups),
+                reduction_ratio=change / predicted if predicted else math.nan,
+            )
+            self._remember(solution.x, info)
         return info
 
     @torch.enable_grad()
     def _linearise(
-        self, batch: Batch, curvature_batch: Batch | None
-    ) -> tuple[Tensor, Tensor, BlockProduct]:
+        self, batch: Batch, curvature_batch: Batch
+    ) -> tuple[float, Tensor, BlockProduct]:
         """Loss and gradient (P,) of the batch, and the product of the curvature batch."""
         product = linearise(
-            self.model, self.loss_fn, batch if curvature_batch is None else curvature_batch,
+            self.objective, curvature_batch,
             curvature=self.curvature, blocks=self.blocks, flops=self._flops,
         )  # fmt: skip
-        if curvature_batch is None:
+        if curvature_batch is batch:
             self._gradient_cost = self._flops.cost(("linearise", signature(batch)))
-            return product.loss, product.gradient, product
+            return float(product.loss), product.gradient, product
         key = ("gradient", signature(batch))
         loss, gradient = self._flops.run(key, lambda: self._gradient(batch))
         self._gradient_cost = self._flops.cost(key)
         return loss, gradient, product
 
-    def _gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _gradient(self, batch: Batch) -> tuple[float, Tensor]:
         """Loss and gradient, (P,) in block order, by one backward pass."""
-        loss = self.loss_fn(self.model(batch[0]), batch[1])
+        loss = self.objective.loss(batch)
         gradients = torch.autograd.grad(
             loss, self._parameters, allow_unused=True, materialize_grads=True
         )
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        return loss.detach(), self.blocks.gather(flat)
+        return float(loss.detach()), self.blocks.gather(flat)
 
     def _loss(self, batch: Batch) -> float:
         key = ("forward", signature(batch))
-        return float(self._flops.run(key, lambda: self.loss_fn(self.model(batch[0]), batch[1])))
+        return float(self._flops.run(key, lambda: self.objective.loss(batch)))
 
     def _per_block(self, key: str) -> Tensor:
         """A setting of the param_groups as one entry per block, (rows,)."""
         values = [float(self.param_groups[group][key]) for group in self._group_of_block]
-        return torch.tensor(values, dtype=self._parameters[0].dtype,
-                            device=self._parameters[0].device)  # fmt: skip
+        like = self._parameters[0]
+        return torch.tensor(values, dtype=like.dtype, device=like.device)
 
     def _predicted_change(
         self, solution: Solution, gradient: Tensor, damping: Tensor, scale: Tensor
@@ -206,14 +218,15 @@ class BlockHessianFree(torch.optim.Optimizer):
         flat = torch.cat([direction.reshape(-1) for direction in found])
         return self.solver.warm_start * self.blocks.gather(flat)
 
-    def _remember(self, direction: Tensor, reduction_ratio: float) -> None:
-        """Keep what the next update starts from."""
+    def _remember(self, direction: Tensor, info: StepInfo) -> None:
+        """Keep what the next update starts from; nothing is kept if a damping rule raises."""
+        dampings = [self.damping.update(value, info.reduction_ratio) for value in info.damping]
         flat = self.blocks.scatter(direction)
         parts = flat.split([parameter.numel() for parameter in self._parameters])
         for parameter, part in zip(self._parameters, parts, strict=True):
             self.state[parameter]["direction"] = part.view_as(parameter)
-        for group in self.param_groups:
-            group["damping"] = self.damping.update(float(group["damping"]), reduction_ratio)
+        for group, damping in zip(self.param_groups, dampings, strict=True):
+            group["damping"] = damping
 
 
 def _watched(product: BlockProduct, watch: Callable[[], None] | None) -> Product:

@@ -61,7 +61,8 @@ def survival(records: Records, axis: str) -> tuple[str, ...]:
         "at the arm’s median cost.",
         f"What is left at the end (the budget of {_budget(records)}) has missed the target."
         if axis == records.budget.axis
-        else "A line ends where the first run of its arm that missed had used up the budget of "
+        else "A line that stops above 0 ends where the first run of its arm to miss had spent "
+        "the budget of "
         f"{_budget(records)}: beyond, not every run was watched.",
     ]
     return (*parts, *_left_out(records))
@@ -102,8 +103,8 @@ def _left_out(records: Records) -> list[str]:
     missing = int((status.isna() | status.isin([str(s) for s in MISSING])).sum())
     parts = []
     if diverged:
-        verb, others = ("counts", "others") if diverged == 1 else ("count", "others")
-        parts.append(f"{counted(diverged, 'diverged run')} {verb} as worse than all {others}.")
+        verb = "counts" if diverged == 1 else "count"
+        parts.append(f"{counted(diverged, 'diverged run')} {verb} as worse than all others.")
     if missing:
         drawn = len(status) - missing
         parts.append(f"Drawn from {drawn} of {counted(len(status), 'run')}: {_short(records)}.")

@@ -9,7 +9,6 @@ import pandas as pd
 
 from bdhf.records import Records, Target, load, write_table
 from bdhf.report.html import render, write
-from bdhf.report.wording import target_name
 from bdhf.stats.compare import compare, to_table
 from bdhf.stats.restriction import horizon
 from bdhf.stats.survival import kaplan_meier
@@ -63,4 +62,4 @@ def _of_arm(records: Records, target: Target, axis: str, arm: str) -> pd.DataFra
     runs = records.runs[records.runs["arm"] == arm]
     observed = observe(runs, records.curves, target, axis)
     end = horizon(observed, axis, records.budget).value
-    return kaplan_meier(observed, end=end).assign(target=target_name(target), axis=axis)
+    return kaplan_meier(observed, end=end).assign(target=target.label, axis=axis)

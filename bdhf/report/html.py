@@ -146,7 +146,7 @@ def _facts(records: Records) -> tuple[str, ...]:
     """The ablation in short: its size, its budget and its targets."""
     budget, unit = records.budget, AXES[records.budget.axis][1]
     seeds = records.runs["seed"].nunique()
-    targets = [wording.target_name(target) for target in records.targets]
+    targets = [target.label for target in records.targets]
     return (
         wording.counted(len(records.arms), "arm"),
         wording.counted(seeds, "seed"),

@@ -54,7 +54,7 @@ def warnings(environments: pd.DataFrame) -> tuple[str, ...]:
         if COMMIT.search(field.name) and len(kinds) > 1:
             found.append(f"The runs come from different commits: {', '.join(kinds)}.")
         if COMMIT.search(field.name) and unset:
-            found.append(f"{counted(unset, 'run')} recorded no commit of the code.")
+            found.append(f"{counted(unset, 'run')} recorded no commit.")
         changed = len(environments) - unset
         if DIRTY.search(field.name) and changed:
             found.append(

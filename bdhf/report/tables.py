@@ -10,7 +10,7 @@ import pandas as pd
 
 from bdhf.records import AXES, Records, Status
 from bdhf.report.bands import quartiles
-from bdhf.report.wording import NONE, count, metric_name, number, target_name
+from bdhf.report.wording import NONE, count, metric_name, number
 from bdhf.stats.targets import OUTCOMES, observe
 
 #: A planned cell that has left no run behind yet.
@@ -172,7 +172,7 @@ def _to_target(records: Records, cells: pd.DataFrame) -> dict[str, pd.Series[str
         seen = observe(records.runs, records.curves, target, records.budget.axis).loc[cells.index]
         outcome = seen["status"].isin(OUTCOMES)
         words = seen["time"].map(count).where(seen["reached"], "missed").where(outcome, NONE)
-        found[f"{AXES[records.budget.axis][1]} to {target_name(target)}"] = words
+        found[f"{AXES[records.budget.axis][1]} to {target.label}"] = words
     return found
 
 

@@ -6,8 +6,6 @@ import math
 
 import pandas as pd
 
-from bdhf.records import Target
-
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 #: Stands where there is no number.
@@ -95,15 +93,6 @@ def listed(parts: list[str]) -> str:
     'a, b and c'
     """
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def target_name(target: Target) -> str:
-    """A target in words, with how long it must hold.
-
-    >>> target_name(Target(metric="val_loss", below=0.02, sustain=3))
-    'val_loss ≤ 0.02 for 3 evaluations in a row'
-    """
-    return target.label + (f" for {target.sustain} evaluations in a row" * (target.sustain > 1))
 
 
 def metric_name(metric: str) -> str:

@@ -53,7 +53,8 @@ def _finding(result: Result) -> str:
         within = f"{number(result.horizon)} {unit}"
         return f"{arms} never reached {result.target} within {within} ({pairs})"
     if result.ties == result.pairs:
-        return f"{arms} needed equally many {unit} to reach {result.target} ({pairs}, all tied)"
+        tied = f"{pairs}, all tied{_misses(result)}"
+        return f"{arms} needed equally many {unit} to reach {result.target} ({tied})"
     return (
         f"{result.candidate} needed {_ratio(result.ratio)}× the {unit} of {result.baseline} "
         f"to reach {result.target} ({_evidence(result)}; {pairs}{_misses(result)})"

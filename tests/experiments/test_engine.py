@@ -4,12 +4,14 @@ import os
 import signal
 from multiprocessing import active_children
 
+import pandas as pd
 import pytest
 
 import bdhf
 from bdhf.experiments.engines.local import run_all
+from bdhf.experiments.run import Outcome
 from bdhf.experiments.store import Store
-from bdhf.records import Status
+from bdhf.records import CURVE_COLUMNS, Status, collect
 from tests.experiments.specs import SMALL, cells
 
 pytestmark = pytest.mark.slow
@@ -59,6 +61,21 @@ def test_every_run_is_started_evaluated_and_finished_once(tmp_path):
     assert not list(store.runs.glob(".tmp-*"))
 
 
+def test_what_another_process_has_finished_is_not_done_again(tmp_path):
+    """The disk is looked at again before each run: a finished one is not given to a worker."""
+    plan, store, watcher = cells(("count: 2", "count: 1")), Store(tmp_path), Silent()
+    store.begin(SMALL, plan)
+    todo = store.unfinished(plan)
+    curve = pd.DataFrame(columns=list(CURVE_COLUMNS))
+    store.write(todo[1], Outcome(Status.DONE, "elsewhere", curve), {}, {})
+
+    statuses = run_all(todo, store, workers=1, device="cpu", safety_seconds=60, observer=watcher)
+
+    assert todo[1].run_id not in statuses
+    assert set(statuses.values()) == {Status.DONE}
+    assert store.status(todo[1].run_id)["reason"] == "elsewhere"
+
+
 def test_a_worker_that_is_killed_costs_its_run_only(tmp_path):
     """A run whose process dies is an error with the signal; every other run is done."""
     plan, store = cells(("updates: 6", "updates: 60")), Store(tmp_path)
@@ -81,5 +98,5 @@ def test_a_worker_that_is_killed_costs_its_run_only(tmp_path):
     assert statuses.pop(killer.victim) is Status.ERROR
     assert set(statuses.values()) == {Status.DONE}
     assert "died by signal 9" in store.status(killer.victim)["reason"]
-    store.collect(plan)
+    collect(tmp_path)
     assert bdhf.load(tmp_path).runs["status"].value_counts().to_dict() == {"done": 5, "error": 1}

@@ -11,6 +11,7 @@ from bdhf.experiments import run as run_module
 from bdhf.experiments import updaters
 from bdhf.experiments.build import problem_of
 from bdhf.experiments.run import execute
+from bdhf.experiments.stopping import Reached
 from bdhf.experiments.streams import batches, generator
 from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
 from tests.experiments.specs import cell
@@ -114,12 +115,94 @@ def test_the_callers_random_state_is_untouched():
     assert torch.get_num_threads() == threads
 
 
-def test_arms_begin_at_the_same_point_and_see_the_same_batches():
-    """Pairing: byte-identical initial losses, and the same samples seen."""
-    curves = [outcome(arm).curve for arm in ("adam", "full_hf", "block_hf")]
+def test_arms_begin_at_the_same_point_and_see_the_same_batches(monkeypatch):
+    """Pairing: byte-identical initialisation, gradient and curvature batches in every arm."""
+    seen = {}
 
-    assert len({curve["train_loss"].iloc[0] for curve in curves}) == 1
-    assert len({tuple(curve["samples"]) for curve in curves}) == 1
+    def spy(cls):
+        step = cls.step
+
+        def recorded(self, batch, curvature, watch):
+            seen.setdefault(arm, []).append((batch[0], None if curvature is None else curvature[0]))
+            return step(self, batch, curvature, watch)
+
+        monkeypatch.setattr(cls, "step", recorded)
+
+    spy(updaters.BlockUpdater)
+    spy(updaters.TorchUpdater)
+    starts = set()
+    for arm in ("adam", "full_hf", "block_hf"):
+        starts.add(outcome(arm).curve["train_loss"].iloc[0])
+
+    assert len(starts) == 1
+    for (adam, none), (full, full_curvature), (block, block_curvature) in zip(
+        *seen.values(), strict=True
+    ):
+        assert none is None
+        assert torch.equal(adam, full)
+        assert torch.equal(full, block)
+        assert torch.equal(full_curvature, block_curvature)
+        assert len(full_curvature) == 50
+        assert all((full == sample).all(dim=1).any() for sample in full_curvature)
+
+
+def test_evaluation_is_in_eval_mode_and_training_in_train_mode(monkeypatch):
+    """Modules that behave differently in training do so in training only."""
+    modes = []
+    scores, step = run_module._scores, updaters.TorchUpdater.step
+
+    def scored(model, *arguments):
+        modes.append(("evaluation", model.training))
+        return scores(model, *arguments)
+
+    def stepped(self, *arguments):
+        modes.append(("training", self._model.training))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(run_module, "_scores", scored)
+    monkeypatch.setattr(updaters.TorchUpdater, "step", stepped)
+
+    outcome("adam")
+
+    assert set(modes) == {("evaluation", False), ("training", True)}
+
+
+def test_adams_norms_are_those_of_its_last_update():
+    """The norm of the gradient and of the step, measured where the run is evaluated."""
+    run = cell("adam", evaluate_every=1, budget=Budget(updates=1)).run
+    problem = problem_of(run.problem)
+    model = problem.build()
+    problem.initialise(model, generator(run.seed, "initialisation"))
+    x = problem.load().train[0][next(batches(3500, 200, generator(run.seed, "order")))]
+    problem.loss(model(x), x).backward()
+    gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
+    step = 3e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
+
+    curve = execute(run, device="cpu", safety_seconds=60).curve
+
+    assert math.isnan(curve["grad_norm"].iloc[0])
+    assert curve["grad_norm"].iloc[1] == pytest.approx(gradient.norm().item(), rel=1e-4)
+    assert curve["step_norm"].iloc[1] == pytest.approx(step.norm().item(), rel=1e-3)
+    assert curve["step_size"].iloc[1] == 3e-3
+
+
+@pytest.mark.parametrize("sustain", [1, 2, 3])
+def test_a_target_is_reached_after_as_many_evaluations_as_it_asks(sustain):
+    """A stretch that is broken, by a rise or a NaN, begins again."""
+    reached = Reached([Target(metric="m", below=1.0, sustain=sustain)])
+
+    ends = [reached.after({"m": m}) for m in (2.0, 1.0, math.nan, 0.5, 1.5, 0.9, 0.8, 0.7)]
+
+    assert ends.index(True) == {1: 1, 2: 6, 3: 7}[sustain]
+
+
+def test_every_target_must_be_reached_and_none_is_no_reason_to_stop():
+    """A target once reached stays reached; without targets nothing ends."""
+    easy, hard = Target(metric="m", below=2.0), Target(metric="m", below=1.0)
+    reached = Reached([easy, hard])
+
+    assert [reached.after({"m": m}) for m in (2.0, 3.0, 1.0)] == [False, False, True]
+    assert not Reached([]).after({"m": 0.0})
 
 
 def test_a_run_stops_at_its_sustained_target():
@@ -171,20 +254,24 @@ def test_hessian_free_that_diverges_says_so():
     assert result.status is Status.DIVERGED
 
 
-def test_a_run_that_exceeds_the_safety_limit_times_out_inside_an_update():
-    """The clock is looked at before every product, so no single update can exceed it by much."""
-    start = time.monotonic()
+def test_a_run_that_exceeds_the_safety_limit_times_out_inside_an_update(monkeypatch):
+    """The clock is looked at before every product: the run ends within the third update."""
 
-    result = outcome(
-        "full_hf",
-        ("max_iters: 5", "max_iters: 1000000, tol: 0"),
-        safety_seconds=1.0,
-        gradient_batch=3500,
-    )
+    class Clock:
+        now = 0.0
 
+        def __call__(self):
+            self.now += 1.0
+            return self.now
+
+    monkeypatch.setattr(run_module.time, "monotonic", Clock())
+
+    result = outcome("full_hf", safety_seconds=14.0)
+
+    # 5 products in the first update, 6 in the second with its warm start, the rest in the third
     assert result.status is Status.TIMEOUT
-    assert "still running after 1 s" in result.reason
-    assert time.monotonic() - start < 30
+    assert result.reason == "still running after 14 s, in update 3"
+    assert result.curve["update"].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,14 @@ FAULTS = {
     "metric": ("val_loss", "val_los", "14:20: targets.0.metric: unknown metric", "'val_loss'?"),
     "test metric": ("val_loss", "test_loss", "14:20: targets.0.metric: unknown metric", "val_"),
     "arm": ("baseline: full_hf", "baseline: fullhf", "16:58: compare.0.baseline: unknown arm", ""),
+    "whole or one": ("curvature: 50", "curvature: 1.0", "4:35: batch.curvature: 1 could mean", ""),
+    "bool for a number": ("lr: 3.0e-3", "lr: true", "6:32: arms.adam.lr: lr must be a number", ""),
+    "which value": ("lr: 3.0e-3", "weight_decay: 1, lr: -1", "6:49: arms.adam.lr: torch.Ad", "-1"),
+    "wrong model": ("torch.Adam, lr: 3.0e-3", "torch.Muon", "6:9: arms.adam: torch.Muon ref", "2D"),
+    "huge": ("[784, 12, 4]", "[784, 99999999999999, 4]", "7:44: arms.full_hf.partition: ", ""),
+    "too large": ("lr: 3.0e-3", "lr: 1" + "0" * 400, "6:32: arms.adam.lr: the number is too", ""),
+    "key": ("  adam:", "  1: {type: block_hf}\n  adam:", "6:3: arms.1: a key is text", '"1"'),
+    "twice the target": ("08}]", "08}, {metric: val_loss, below: 0.08}]", "14:44: targets.1", ""),
     "itself": ("baseline: full_hf", "baseline: block_hf", "16:5: compare.0: compares", "itself"),
 }  # fmt: skip
 

@@ -10,8 +10,15 @@ import pytest
 import bdhf
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.store import Store
-from bdhf.records import CURVE_COLUMNS, InputError, Status, write_atomically
-from tests.experiments.specs import SMALL, cells
+from bdhf.records import (
+    CURVE_COLUMNS,
+    InputError,
+    Status,
+    collect,
+    planned,
+    write_atomically,
+)
+from tests.experiments.specs import SMALL, cells, changed
 
 CURVE = pd.DataFrame(
     [{name: float(row) for name in (*CURVE_COLUMNS, "val_squared_error")} for row in range(3)]
@@ -82,6 +89,51 @@ def test_a_torn_run_counts_as_not_run(store, plan):
     assert plan[0].run not in store.unfinished(plan)
 
 
+@pytest.mark.parametrize("first", [Status.DONE, Status.DIVERGED])
+def test_an_outcome_is_never_replaced_by_a_failure(store, plan, first):
+    """A worker that dies after it wrote its run does not turn it into an error."""
+    write(store, plan[0], first)
+    write(store, plan[0], Status.ERROR, CURVE.iloc[:0], trace="boom")
+
+    assert store.status(plan[0].run.run_id)["status"] == first
+    assert not list(store.runs.glob(".tmp-*"))
+
+
+def test_a_status_without_its_curve_is_torn(store, plan):
+    """A folder that lost its curve counts as not run, for the plan and for the tables."""
+    write(store, plan[0])
+    (store.runs / plan[0].run.run_id / "curve.parquet").unlink()
+
+    collect(store.folder)
+
+    assert plan[0].run in store.unfinished(plan)
+    assert bdhf.load(store.folder).runs["status"].isna().all()
+
+
+def test_tables_are_never_older_than_the_spec(store, plan):
+    """When the spec changes, the tables follow at once, before any new run has ended."""
+    for cell in plan:
+        write(store, cell)
+    collect(store.folder)
+    longer = cells(("updates: 6", "updates: 600"), ("count: 2", "count: 3"))
+
+    store.begin(changed(("updates: 6", "updates: 600"), ("count: 2", "count: 3")), longer)
+
+    records = bdhf.load(store.folder)
+    assert records.budget.limit == 600
+    assert len(records.runs) == len(longer)
+    assert records.runs["status"].isna().all()
+    assert len(records.curves) == 0
+
+
+def test_a_results_folder_that_cannot_be_made_is_refused_in_words(tmp_path, plan):
+    """A file in the place of the folder is told, not raised."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(InputError, match="cannot write results"):
+        Store(tmp_path / "file").begin(SMALL, plan)
+
+
 def test_a_run_that_cannot_be_written_leaves_nothing(store, plan):
     """When writing fails half-way, neither the run nor a temporary folder is there."""
     with pytest.raises(AttributeError):
@@ -110,7 +162,7 @@ def test_collected_tables_hold_every_cell_of_the_plan(store, plan):
     """Finished, failed and missing cells are rows; curves are those of the finished ones."""
     write(store, plan[0])
     write(store, plan[1], Status.ERROR, CURVE.iloc[:0], trace="boom")
-    store.collect(plan)
+    collect(store.folder)
 
     records = bdhf.load(store.folder)
 
@@ -127,7 +179,7 @@ def test_collected_tables_hold_every_cell_of_the_plan(store, plan):
 
 def test_an_ablation_without_any_run_collects_too(store, plan):
     """Tables of nothing have the columns of something."""
-    store.collect(plan)
+    collect(store.folder)
 
     records = bdhf.load(store.folder)
 
@@ -139,10 +191,10 @@ def test_planned_reads_the_disk_as_it_is(store, plan):
     """Status needs no collected tables: it looks at the runs themselves."""
     write(store, plan[2], Status.DIVERGED)
 
-    planned = store.planned()
+    cells = planned(store.folder)
 
-    assert planned["status"].dropna().tolist() == ["diverged"]
-    assert len(planned) == len(plan)
+    assert cells["status"].dropna().tolist() == ["diverged"]
+    assert len(cells) == len(plan)
 
 
 def test_folders_without_results_are_refused_in_words(tmp_path):
@@ -150,7 +202,7 @@ def test_folders_without_results_are_refused_in_words(tmp_path):
     with pytest.raises(InputError, match="not the results of an ablation"):
         bdhf.load(tmp_path)
     with pytest.raises(InputError, match=r"no plan\.parquet"):
-        Store(tmp_path).planned()
+        planned(tmp_path)
 
 
 def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

@@ -212,6 +212,76 @@ def test_negative_curvature_later_keeps_the_last_iterate():
     assert solution.stop == (Stop.NEGATIVE_CURVATURE,)
 
 
+def test_negative_curvature_at_a_warm_start_keeps_the_start():
+    """There is an iterate to keep: no gradient step is taken."""
+    matrix = -2.0 * torch.eye(3, dtype=torch.float64)
+    start = torch.tensor([0.1, 0.0, -0.1], dtype=torch.float64)
+
+    solution = CG().solve(system([matrix], [torch.ones(3, dtype=torch.float64)]), start)
+
+    assert torch.equal(solution.x, start)
+    assert solution.stop == (Stop.NEGATIVE_CURVATURE,)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-42])
+def test_curvature_too_small_for_a_finite_step_takes_none(scale):
+    """Without damping along a flat direction x stays where it is, and finite."""
+    matrix = scale * torch.eye(3)
+
+    solution = CG().solve(system([matrix], [torch.ones(3)]))
+
+    assert torch.equal(solution.x, torch.zeros(3))
+    assert solution.stop[0] in (Stop.NEGATIVE_CURVATURE, Stop.NONFINITE)
+
+
+def test_no_progress_is_claimed_above_phi_zero():
+    """From a far start φ > 0: Martens' rule has no say until φ is below 0."""
+    matrix = positive(60, 3, condition=1e4)
+    rhs = torch.ones(60, dtype=torch.float64)
+    start = 1e3 * torch.ones(60, dtype=torch.float64)
+    models = [float(model) for _, model in textbook(matrix, rhs, 20, start)]
+    assert models[-1] > 0
+
+    solution = CG(max_iters=20, tol=5e-4).solve(system([matrix], [rhs]), start)
+
+    assert solution.stop == (Stop.MAX_ITERS,)
+
+
+def test_the_span_of_the_progress_rule_grows_with_the_iterations():
+    """Beyond 100 iterations k = ⌈0.1 i⌉: the stop is where the rule with that k says."""
+    matrix = torch.logspace(0, 5, 300, dtype=torch.float64).diag()
+    rhs = torch.ones(300, dtype=torch.float64)
+    models = [0.0] + [float(model) for _, model in textbook(matrix, rhs, 290)]
+    tol = 5e-4
+
+    def first(span):
+        return next(
+            i
+            for i in range(12, 290)
+            if i > span(i) and (models[i] - models[i - span(i)]) / models[i] < span(i) * tol
+        )
+
+    grown, fixed = first(lambda i: max(10, math.ceil(0.1 * i))), first(lambda i: 10)
+    assert grown > fixed + 5 > 105
+
+    solution = CG(max_iters=290, tol=tol).solve(system([matrix], [rhs]))
+
+    assert abs(solution.iterations[0] - grown) <= 1  # the true residual enters at 50, 100, ...
+    assert solution.stop == (Stop.PROGRESS,)
+
+
+def test_the_true_residual_is_taken_every_50_iterations_and_counted():
+    """120 iterations cost 122 products; the residual after one is that of the iterate."""
+    matrix = positive(300, 4, condition=1e6)
+    rhs = torch.ones(300, dtype=torch.float64)
+
+    long = CG(max_iters=120, tol=0).solve(system([matrix], [rhs]))
+    short = CG(max_iters=50, tol=0).solve(system([matrix], [rhs]))
+
+    assert long.products == (122,)
+    assert short.products == (50,)  # nothing follows that could use it
+
+
 @pytest.mark.parametrize("where", ["rhs", "matrix"])
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_nan_stays_in_its_row(problem, where, warm):

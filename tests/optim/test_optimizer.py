@@ -1,7 +1,9 @@
 """The optimizer: exact steps, whole state, nothing moved by a failure."""
 
 import copy
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -139,6 +141,7 @@ def test_predicted_change_is_of_the_block_model_with_the_rates_of_the_groups(par
     optimizer = optimizer_of(case, partition, solver=bdhf.CG(max_iters=3, tol=0), lr=0.5)
     for index, group in enumerate(optimizer.param_groups):
         group["lr"] = 0.3 + 0.2 * index
+        group["damping"] = 0.01 + 0.5 * index
     G = bdhf.block_curvature(
         case.model, case.loss_fn, case.batch, partition=PARTITIONS[partition](None)
     ).to_dense()
@@ -150,6 +153,84 @@ def test_predicted_change_is_of_the_block_model_with_the_rates_of_the_groups(par
     after = case.loss_fn(case.model(case.batch[0]), case.batch[1]).item()
     predicted = (gradient @ step + 0.5 * step @ G @ step).item()
     assert info.reduction_ratio == pytest.approx((after - info.loss) / predicted)
+
+
+def test_reduction_ratio_is_of_the_curvature_batch():
+    """Actual change on the curvature batch ÷ gᵀs + ½ sᵀGs with its G and the gradient of all."""
+    case, curvature = build("mlp"), build("mlp")
+    optimizer = optimizer_of(case, "full", solver=EXACT, lr=0.7)
+    subset = tuple(part[:3] for part in case.batch)
+    small = type(case)(curvature.model, curvature.loss_fn, subset)
+    matrix, gradient = dense_ggn(small), dense_gradient(case)
+    before, loss = flat_parameters(case).clone(), case.loss_fn(case.model(subset[0]), subset[1])
+
+    info = optimizer.step(case.batch, curvature_batch=subset)
+
+    step = flat_parameters(case) - before
+    change = case.loss_fn(case.model(subset[0]), subset[1]) - loss
+    predicted = gradient @ step + 0.5 * step @ matrix @ step
+    assert info.reduction_ratio == pytest.approx((change / predicted).item())
+
+
+def test_the_next_solve_starts_at_a_share_of_the_last_solution():
+    """With one CG iteration the second direction is one textbook step from ζ · d."""
+    case = build("mlp")
+    solver = bdhf.CG(max_iters=1, tol=0, warm_start=0.5)
+    optimizer = optimizer_of(case, "full", solver=solver, damping=bdhf.Constant(0.1), lr=1.0)
+    first = flat_parameters(case).clone()
+    optimizer.step(case.batch)
+    second = flat_parameters(case).clone()
+    start = 0.5 * (second - first)
+    damped = dense_ggn(case) + 0.1 * torch.eye(len(start), dtype=torch.float64)
+    residual = -dense_gradient(case) - damped @ start
+    alpha = (residual @ residual) / (residual @ damped @ residual)
+
+    optimizer.step(case.batch)
+
+    assert_close(flat_parameters(case) - second, start + alpha * residual)
+
+
+def test_damping_and_acceptance_are_asked_and_obeyed():
+    """λ follows its rule from the reduction ratio; the step is scaled by the factor accepted."""
+    case = build("mlp")
+    seen = {}
+
+    class Rule:
+        initial = 0.05
+
+        def update(self, damping, reduction_ratio):
+            seen["ratio"] = reduction_ratio
+            return damping * 3
+
+    class Half:
+        def factor(self, loss_at, slope):
+            seen["graph"] = [r for r in (optimizer_graph() or []) if r() is not None]
+            seen["losses"] = (loss_at(0.0), loss_at(1.0))
+            seen["slope"] = slope
+            return 0.5
+
+    def optimizer_graph():
+        return graphs
+
+    graphs = []
+    case.model.register_forward_hook(lambda m, i, out: graphs.append(weakref.ref(out)))
+    optimizer = optimizer_of(case, "full", solver=EXACT, damping=Rule(), acceptance=Half(), lr=1.0)
+    before, gradient = flat_parameters(case).clone(), dense_gradient(case)
+    graphs.clear()
+    expected = dense_block_step(case, optimizer.blocks.positions(), 0.05)
+    graphs.clear()
+
+    info = optimizer.step(case.batch)
+
+    assert_close(flat_parameters(case) - before, 0.5 * expected, rtol=0, atol=1e-8)
+    assert seen["graph"] == []  # the graph has gone before the parameters move
+    assert seen["losses"][0] == pytest.approx(info.loss)
+    assert seen["losses"][1] < info.loss
+    assert seen["slope"] == pytest.approx((gradient @ expected).item())
+    assert seen["ratio"] == info.reduction_ratio
+    assert info.damping == (0.05,)
+    assert optimizer.param_groups[0]["damping"] == pytest.approx(0.15)
+    assert info.step_size == (0.5,)
 
 
 def test_products_are_counted_by_the_size_of_their_blocks():
@@ -180,6 +261,10 @@ def test_gradient_equivalents_count_the_work_in_gradients():
     gradient = forward + backward
     assert cold.gradient_equivalents == pytest.approx((gradient + 3 * product + forward) / gradient)
     assert warm.gradient_equivalents == pytest.approx((gradient + 4 * product + forward) / gradient)
+    # on a quarter of the batch, all but the gradient costs a quarter, and the gradient comes apart
+    quarter = optimizer.step(batch, curvature_batch=(batch[0][:8], batch[1][:8]))
+    rest = gradient + 4 * product + forward
+    assert quarter.gradient_equivalents == pytest.approx((gradient + rest / 4) / gradient)
 
 
 def test_state_dict_continues_bit_exactly(tmp_path):
@@ -248,7 +333,7 @@ def test_groups_have_their_own_rate_and_damping():
     assert info.damping == (0.05, 0.7, 0.05)
 
 
-@pytest.mark.parametrize("where", ["product", "loss"])
+@pytest.mark.parametrize("where", ["product", "loss", "damping"])
 def test_an_exception_in_the_middle_leaves_everything_as_it_was(where):
     """Parameters and state are bit for bit what they were before the step that failed."""
     model, batch = regression()
@@ -260,7 +345,13 @@ def test_an_exception_in_the_middle_leaves_everything_as_it_was(where):
             raise RuntimeError("planted")
         return F.mse_loss(outputs, targets)
 
-    optimizer = bdhf.BlockHessianFree(model, loss_fn)
+    class Rule(bdhf.Constant):
+        def update(self, damping, reduction_ratio):
+            if calls.get("rule"):
+                raise RuntimeError("planted")
+            return damping
+
+    optimizer = bdhf.BlockHessianFree(model, loss_fn, damping=Rule(1e-3))
     optimizer.step(batch)
     parameters = [p.detach().clone() for p in model.parameters()]
     state = copy.deepcopy(optimizer.state_dict())
@@ -269,6 +360,7 @@ def test_an_exception_in_the_middle_leaves_everything_as_it_was(where):
         raise RuntimeError("planted")
 
     calls["fail"] = calls["loss"] + 2 if where == "loss" else None  # the loss after the move
+    calls["rule"] = where == "damping"
     with pytest.raises(RuntimeError, match="planted"):
         optimizer.step(batch, watch=watch if where == "product" else None)
 
@@ -293,6 +385,108 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_says_so(value):
     assert set(info.stop) == {Stop.NONFINITE}
     for p, q in zip(model.parameters(), before, strict=True):
         assert torch.equal(p, q)
+
+
+def test_a_gradient_that_is_not_finite_in_one_block_moves_no_block():
+    """One poisoned layer does not let the others go on alone."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+
+    def loss_fn(outputs, targets):
+        poisoned = model[1].bias.sum() * math.inf * 0.0
+        return F.mse_loss(outputs, targets) + torch.nan_to_num(poisoned) + 0 * model[1].bias.sum()
+
+    def hook(gradient):
+        return torch.full_like(gradient, math.nan)
+
+    model[1].bias.register_hook(hook)
+    optimizer = bdhf.BlockHessianFree(model, loss_fn)
+    before = [p.detach().clone() for p in model.parameters()]
+
+    info = optimizer.step(
+        (torch.ones(3, 2), torch.ones(3, 2)), (torch.ones(1, 2), torch.ones(1, 2))
+    )
+
+    assert math.isfinite(info.loss)
+    assert math.isnan(info.grad_norm)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_parameters_frozen_later_are_refused():
+    """A changed requires_grad would shift the vector under the blocks: it is an error."""
+    model, batch = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+    model[0].requires_grad_(False)
+
+    with pytest.raises(ValueError, match="frozen since the blocks were made"):
+        optimizer.step(batch)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.BatchNorm1d(8), r"'1' \(BatchNorm1d\) couples the samples"),
+        (nn.Dropout(0.5), r"'1' \(Dropout\) drops other units"),
+        (nn.MultiheadAttention(8, 2, dropout=0.1), r"'1' \(MultiheadAttention\) drops"),
+    ],
+)
+def test_modules_that_are_no_function_of_each_sample_are_refused_in_training(module, message):
+    """Their products would be silently wrong; in eval mode they are welcome."""
+    model = nn.Sequential(nn.Linear(6, 8), module, nn.Linear(8, 2))
+    _, batch = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+
+    with pytest.raises(ValueError, match=message):
+        optimizer.step(batch)
+    module.eval()
+    if not isinstance(module, nn.MultiheadAttention):
+        assert optimizer.step(batch).loss > 0
+
+
+def test_dropout_with_rate_0_is_a_function():
+    """A module that drops nothing is no reason to refuse."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.0), nn.Linear(8, 2))
+
+    assert bdhf.BlockHessianFree(model, F.mse_loss).step(regression()[1]).loss > 0
+
+
+def test_autocast_does_not_reach_into_an_update():
+    """Under autocast the update is that of full precision, bit for bit."""
+    model, batch = regression()
+    twin = copy.deepcopy(model)
+    plain = bdhf.BlockHessianFree(model, F.mse_loss).step(batch)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = bdhf.BlockHessianFree(twin, F.mse_loss).step(batch)
+
+    assert plain == inside
+
+
+def test_memory_does_not_grow_over_updates():
+    """After forty updates there are as many tensors as after ten, also when a step raised."""
+    model, batch = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+
+    def tensors_after(updates):
+        for _ in range(updates):
+            optimizer.step(batch)
+        with pytest.raises(RuntimeError, match="planted"):
+            optimizer.step(batch, watch=planted)
+        gc.collect()
+        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
+
+    def planted():
+        raise RuntimeError("planted")
+
+    assert tensors_after(10) == tensors_after(30)
+
+
+@pytest.mark.parametrize("batches", [([1, 2],), ((1, 2), [1, 2])])
+def test_a_batch_that_is_no_pair_is_refused(batches):
+    """Both batches are checked, before anything is computed."""
+    optimizer = bdhf.BlockHessianFree(nn.Linear(2, 1), F.mse_loss)
+
+    with pytest.raises(TypeError, match=r"a batch is a tuple \(inputs, targets\); got list"):
+        optimizer.step(*batches)
 
 
 @pytest.mark.parametrize("lr", [math.nan, math.inf, 0.0, -0.1])

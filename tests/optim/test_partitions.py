@@ -6,7 +6,7 @@ from torch import nn
 
 import bdhf
 from bdhf.optim.groups import param_groups
-from bdhf.optim.layout import Blocks, layout_of, trainable
+from bdhf.optim.layout import Blocks, layout_of
 from tests.cases import build
 
 MODEL = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
@@ -25,6 +25,20 @@ def test_full_is_one_row():
 def test_per_layer_keeps_weight_and_bias_together():
     """Per-layer is one matrix of one row a layer."""
     assert shapes(bdhf.PerLayer()) == [(1, 42), (1, 24)]
+
+
+def test_per_layer_knows_stacked_and_composed_layers():
+    """A stacked LSTM is one block a layer, attention is one block with its output projection."""
+    lstm = nn.LSTM(3, 4, num_layers=2, bidirectional=True)
+    attention = nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(4, 1))
+
+    def sizes(model):
+        return [rows.numel() for rows in bdhf.PerLayer()(layout_of(model))]
+
+    first = 2 * (4 * 4 * (3 + 4) + 2 * 4 * 4)
+    second = 2 * (4 * 4 * (8 + 4) + 2 * 4 * 4)
+    assert sizes(lstm) == [first, second]
+    assert sizes(attention) == [4 * 4 * 4 + 4 * 4, 5]
 
 
 def test_groups_follow_the_order_of_the_user():
@@ -107,7 +121,9 @@ def test_row_arithmetic_is_arithmetic_within_each_row():
 def test_blocks_of_whole_tensors_are_param_groups_of_their_own():
     """Per-layer blocks have one group each, named by their parameters."""
     layout = layout_of(MODEL)
-    groups, owner = param_groups(Blocks.of(layout, bdhf.PerLayer()(layout)), trainable(MODEL))
+    groups, owner = param_groups(
+        Blocks.of(layout, bdhf.PerLayer()(layout)), list(MODEL.parameters())
+    )
 
     assert [g["names"] for g in groups] == [("0.weight", "0.bias"), ("2.weight", "2.bias")]
     assert owner == [0, 1]
@@ -120,8 +136,8 @@ def test_blocks_that_cut_through_the_same_tensors_share_a_group():
     bridged = Blocks.of(layout, [torch.tensor([[0, 65]]), torch.arange(1, 65)[None]])
 
     # five rows cut the first weight, the sixth is its bias whole, four cut the second layer
-    assert param_groups(rows, trainable(MODEL))[1] == [0] * 5 + [1] + [2] * 4
-    assert param_groups(bridged, trainable(MODEL))[1] == [0, 0]
+    assert param_groups(rows, list(MODEL.parameters()))[1] == [0] * 5 + [1] + [2] * 4
+    assert param_groups(bridged, list(MODEL.parameters()))[1] == [0, 0]
 
 
 def test_a_model_without_trainable_parameters_is_an_error():

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import connection, get_context, parent_process
@@ -31,7 +31,8 @@ from bdhf.records import CURVE_COLUMNS, Status
 
 def default_workers(threads: int) -> int:
     """As many runs at a time as the cores of this process can carry."""
-    return max(1, len(os.sched_getaffinity(0)) // threads)
+    usable = getattr(os, "sched_getaffinity", None)  # Linux only
+    return max(1, (len(usable(0)) if usable else os.cpu_count() or 1) // threads)
 
 
 def run_all(
@@ -43,16 +44,21 @@ def run_all(
     safety_seconds: float,
     observer: Observer,
 ) -> dict[str, Status]:
-    """Execute every run, at most `workers` at a time; give the status of each by run id."""
+    """Execute every run, at most `workers` at a time; give the status of each by run id.
+
+    A run that another process has finished meanwhile is not done again.
+    """
     waiting = list(reversed(todo))
     statuses: dict[str, Status] = {}
     crew = [_Worker.hire(store.folder) for _ in range(min(workers, len(todo)))]
     try:
         while waiting or any(worker.run for worker in crew):
-            for worker in crew:
-                if worker.run is None and waiting:
-                    worker.assign(waiting.pop(), device, safety_seconds)
-                    observer.started(_current(worker))
+            for place, worker in enumerate(crew):
+                run = _next(waiting, store) if worker.run is None else None
+                if run is not None:
+                    crew[place] = worker if worker.is_alive else _Worker.hire(store.folder)
+                    crew[place].assign(run, device, safety_seconds)
+                    observer.started(run)
             busy = {worker.pipe: worker for worker in crew if worker.run}
             for pipe in connection.wait(list(busy)):
                 worker = busy[pipe]  # type: ignore[index]
@@ -87,9 +93,14 @@ class _Worker:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, folder), daemon=True)
-        process.start()
+        with _ctrl_c_ignored():  # the child inherits it, from its first moment
+            process.start()
         theirs.close()  # so that the death of the worker closes the pipe
         return cls(process, ours)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
 
     def assign(self, run: RunSpec, device: str, safety_seconds: float) -> None:
         self.run = run
@@ -102,6 +113,29 @@ class _Worker:
         self.pipe.close()
 
 
+def _next(waiting: list[RunSpec], store: Store) -> RunSpec | None:
+    """The next run that still has no outcome."""
+    while waiting:
+        run = waiting.pop()
+        status = store.status(run.run_id)
+        if status is None or Status(status["status"]).is_missing:
+            return run
+    return None
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Ctrl-C is for this process, which ends its workers; they need not print tracebacks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set signals, and only it receives them
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _current(worker: _Worker) -> RunSpec:
     if worker.run is None:
         raise RuntimeError("a worker without a run has spoken")
@@ -109,19 +143,24 @@ def _current(worker: _Worker) -> RunSpec:
 
 
 def _bury(worker: _Worker, run: RunSpec, store: Store, device: str) -> tuple[str, str]:
-    """Record the run of a worker that died as an error."""
+    """Record the run of a worker that died as an error, unless it had been written before."""
     worker.process.join()
-    code = worker.process.exitcode or 0
-    how = f"by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"with exit code {code}"
-    reason = f"the worker process died {how}; signal 9 is often the out-of-memory killer"
+    reason = f"the worker process died {_how(worker.process.exitcode or 0)}"
     outcome = Outcome(Status.ERROR, reason, pd.DataFrame(columns=list(CURVE_COLUMNS)))
     store.write(run, outcome, environment(device, run.threads), {"finished": _now()})
-    return str(Status.ERROR), reason
+    status = store.status(run.run_id) or {"status": Status.ERROR, "reason": reason}
+    return str(status["status"]), str(status["reason"])
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"with exit code {code}; its traceback went to stderr"
+    words = f"by signal {-code} ({signal.strsignal(-code)})"
+    return words + ("; often the out-of-memory killer" if code == -signal.SIGKILL else "")
 
 
 def _work(pipe: Connection, folder: Path) -> None:
     """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
     threading.Thread(target=_die_with_parent, daemon=True).start()
     store = Store(folder)
     while True:

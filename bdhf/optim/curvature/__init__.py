@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from bdhf.optim.curvature.ggn import GGN
-from bdhf.optim.curvature.output import LossFn, OutputLoss
+from bdhf.optim.curvature.output import OutputLoss
+from bdhf.optim.objective import LossFn
 
 
 class Curvature(Protocol):
@@ -18,4 +19,4 @@ class Curvature(Protocol):
         """The loss at the outputs, with the H that stands between Jᵀ and J."""
 
 
-__all__ = ["GGN", "Curvature", "LossFn", "OutputLoss"]
+__all__ = ["GGN", "Curvature", "OutputLoss"]

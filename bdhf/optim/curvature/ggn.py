@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from bdhf.optim.curvature.output import LossFn, OutputLoss, expand
+from bdhf.optim.curvature.output import OutputLoss, expand
+from bdhf.optim.objective import LossFn
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LossFn = Callable[[Any, Any], Tensor]
+from bdhf.optim.objective import LossFn
 
 
 @dataclass(frozen=True)

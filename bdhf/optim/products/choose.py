@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from bdhf.optim.curvature import Curvature, LossFn
+from bdhf.optim.curvature import Curvature
 from bdhf.optim.flops import Flops
 from bdhf.optim.layout import Blocks
+from bdhf.optim.objective import Batch, Objective
 from bdhf.optim.products.propagate import Propagate
 
 
@@ -24,15 +25,14 @@ class BlockProduct(Protocol):
         """G_bb v_b for every active block b (None: all), zero elsewhere; block order."""
 
 
-Linearise = Callable[[nn.Module, LossFn, tuple[Any, Any], Curvature, Blocks, Flops], BlockProduct]
+Linearise = Callable[[Objective, Batch, Curvature, Blocks, Flops], BlockProduct]
 
 METHODS: Mapping[str, Linearise] = {"propagate": Propagate}
 
 
 def linearise(
-    model: nn.Module,
-    loss_fn: LossFn,
-    batch: tuple[Any, Any],
+    objective: Objective,
+    batch: Batch,
     *,
     curvature: Curvature,
     blocks: Blocks,
@@ -42,11 +42,9 @@ def linearise(
     """Linearise the curvature at the current parameters on one batch (inputs, targets).
 
     `method` is a key of `METHODS`, or "auto", which is `propagate`: exact for every model.
-    Raises ValueError for an unknown method, TypeError for a batch that is not a pair.
+    Raises ValueError for an unknown method.
     """
-    if not isinstance(batch, tuple) or len(batch) != 2:
-        raise TypeError(f"a batch is a tuple (inputs, targets); got {type(batch).__name__}")
     name = "propagate" if method == "auto" else method
     if name not in METHODS:
         raise ValueError(f"unknown product method {method!r}; known: auto, {', '.join(METHODS)}")
-    return METHODS[name](model, loss_fn, batch, curvature, blocks, flops)
+    return METHODS[name](objective, batch, curvature, blocks, flops)

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bdhf.optim.curvature import Curvature, LossFn
+from bdhf.optim.curvature import Curvature
 from bdhf.optim.flops import Flops, signature
-from bdhf.optim.layout import Block, Blocks, trainable
+from bdhf.optim.layout import Block, Blocks
+from bdhf.optim.objective import Batch, Objective
 
 
 class Propagate:
@@ -33,9 +33,8 @@ class Propagate:
 
     def __init__(
         self,
-        model: nn.Module,
-        loss_fn: LossFn,
-        batch: tuple[Any, Any],
+        objective: Objective,
+        batch: Batch,
         curvature: Curvature,
         blocks: Blocks,
         flops: Flops,
@@ -43,18 +42,13 @@ class Propagate:
         self.blocks = blocks
         self._flops = flops
         self._shapes = signature(batch)
-        self._parameters = trainable(model)
-        flops.run(
-            ("linearise", self._shapes),
-            lambda: self._linearise(model, loss_fn, batch, curvature),
-        )
+        self._parameters = objective.parameters
+        flops.run(("linearise", self._shapes), lambda: self._linearise(objective, batch, curvature))
 
-    def _linearise(
-        self, model: nn.Module, loss_fn: LossFn, batch: tuple[Any, Any], curvature: Curvature
-    ) -> None:
+    def _linearise(self, objective: Objective, batch: Batch, curvature: Curvature) -> None:
         inputs, targets = batch
-        self._outputs = _outputs(model, inputs)
-        expansion = curvature.expand_loss(loss_fn, self._outputs, targets)
+        self._outputs = objective.outputs(inputs)
+        expansion = curvature.expand_loss(objective.loss_fn, self._outputs, targets)
         self.loss, self._hessian = expansion.loss, expansion.hessian
         self._u = expansion.gradient.requires_grad_()
         self._q = torch.autograd.grad(
@@ -107,18 +101,3 @@ class Propagate:
         """The block's vector, out of tensors of the shapes of its parameters."""
         whole = torch.cat([tensor.reshape(-1) for tensor in tensors])
         return whole if block.within is None else whole[block.within]
-
-
-def _outputs(model: nn.Module, inputs: Any) -> Tensor:
-    outputs = model(inputs)
-    if not isinstance(outputs, Tensor):
-        raise TypeError(
-            f"{type(model).__name__} returned {type(outputs).__name__}; curvature products need "
-            "one Tensor of outputs: wrap the model so that it returns what the loss reads"
-        )
-    if not outputs.requires_grad:
-        raise ValueError(
-            f"the outputs of {type(model).__name__} depend on no trainable parameter; check for "
-            "a detach() or a no_grad() in its forward"
-        )
-    return outputs

@@ -57,7 +57,7 @@ class CG:
             if not rows.active.any():
                 break
             rows.descend(first=iteration == 1 and start is None)
-            if iteration % REFRESH_EVERY == 0:
+            if iteration % REFRESH_EVERY == 0 and iteration < self.max_iters:
                 rows.refresh()
             models.append(rows.model)
             rows.measure()
@@ -113,22 +113,22 @@ class _Rows:
         """Go down along p, to the minimum of φ."""
         ap = self._apply(self.p)
         curvature = self.dot(self.p, ap)
-        finite = curvature.isfinite()
-        negative = self.active & finite & (curvature <= 0)
+        length = self.rr / curvature
+        negative = self.active & curvature.isfinite() & (curvature <= 0)
         if first and negative.any():
             self._leave_saddle(curvature, negative)
-        self.rest(~finite, Stop.NONFINITE, ap)
         self.rest(negative, Stop.NEGATIVE_CURVATURE, ap)
-        alpha = torch.where(self.active, self.rr / curvature, 0.0)
+        self.rest(~(curvature.isfinite() & length.isfinite()), Stop.NONFINITE, ap)
+        alpha = torch.where(self.active, length, 0.0)
         self.system.blocks.add_scaled_(self.x, alpha, self.p)
         self.system.blocks.add_scaled_(self.r, -alpha, ap)
         self.model = self.model - 0.5 * alpha * torch.where(self.active, self.rr, 0.0)
         self.iterations += self.active
 
     def _leave_saddle(self, curvature: Tensor, negative: Tensor) -> None:
-        """Without any iterate to keep, x = p / (|pᵀAp| / pᵀp + λ): a bounded gradient step."""
+        """Without any iterate to keep, x = p / (|pᵀAp| / pᵀp + λ); nowhere if both are 0."""
         length = 1.0 / (curvature.abs() / self.rr + self.system.damping)
-        length = torch.where(negative, length, 0.0)
+        length = torch.where(negative & length.isfinite(), length, 0.0)
         self.system.blocks.add_scaled_(self.x, length, self.p)
         change = 0.5 * length**2 * curvature - length * self.rr
         self.model = torch.where(negative, change, self.model)
