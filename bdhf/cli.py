@@ -178,14 +178,15 @@ def _told() -> Iterator[None]:
 def _say_plan(ablation: Ablation, todo: int) -> None:
     """Say what there is to do, and whether its comparisons can be decided at all."""
     from bdhf.stats.paired import pairs_needed
+    from bdhf.stats.words import count
 
     spec = ablation.spec
     tests = len(spec.compare) * len(spec.targets)
     needed = pairs_needed(spec.alpha / tests) if tests else 0
     if spec.seeds.count < needed:
         err.print(
-            f"warning: to be decided at alpha {spec.alpha:g}, tests need at least {needed} seeds "
-            f"(there are {tests}, and Holm counts them all); the spec has {spec.seeds.count}",
+            f"warning: {count(tests, 'test')} at alpha {spec.alpha:g} cannot be decided with fewer "
+            f"than {needed} seeds; the spec has {spec.seeds.count}",
             markup=False,
         )
     runs = len(ablation.labels())

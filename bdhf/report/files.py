@@ -43,19 +43,27 @@ def build(folder: str | Path) -> Built:
 def survival(records: Records) -> pd.DataFrame:
     """Kaplan-Meier curves of every target, on the budget's axis and on those of the comparisons.
 
-    Every arm is followed up to its own horizon: the budget, or on another axis its first miss.
-    Columns: `target` (in words), `axis`, `arm`, `time` (in units of the axis), `surviving`.
+    The budget's axis has every arm, another axis the arms that are compared on it. Every arm is
+    followed up to its own horizon: the budget, or on another axis its first miss. Columns:
+    `target` (in words), `axis`, `arm`, `time` (in units of the axis), `surviving`.
     """
-    axes = dict.fromkeys([records.budget.axis, *(entry.axis for entry in records.comparisons)])
     parts = [
         _of_arm(records, target, axis, arm)
         for target in records.targets
-        for axis in axes
-        for arm in records.arms
+        for axis, arms in _axes(records).items()
+        for arm in arms
     ]
     parts = [part for part in parts if len(part)]
     empty = pd.DataFrame(columns=list(_COLUMNS))
     return pd.concat(parts, ignore_index=True)[list(_COLUMNS)] if parts else empty
+
+
+def _axes(records: Records) -> dict[str, list[str]]:
+    """The axes to draw, each with its arms in the order of the spec."""
+    compared = {records.budget.axis: set(records.arms)}
+    for entry in records.comparisons:
+        compared.setdefault(entry.axis, set()).update((entry.candidate, entry.baseline))
+    return {axis: [a for a in records.arms if a in arms] for axis, arms in compared.items()}
 
 
 def _of_arm(records: Records, target: Target, axis: str, arm: str) -> pd.DataFrame:

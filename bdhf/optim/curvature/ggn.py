@@ -13,10 +13,11 @@ from bdhf.optim.objective import LossFn
 
 @dataclass(frozen=True)
 class GGN:
-    """G = Σ_n J_nᵀ H_n J_n with J_n = ∂z_n/∂θ and H_n = ∇²_z of the loss (Schraudolph 2002, §3).
+    """The generalised Gauss-Newton matrix Σ_n J_nᵀ H_n J_n (Schraudolph 2002, section 3).
 
-    Positive semi-definite for every loss that is convex in the outputs. The reduction of the loss
-    carries over: with a mean loss, G is the mean.
+    J_n = ∂z_n/∂θ are the Jacobians of the outputs and H_n = ∇²_z the Hessians of the loss. The
+    matrix is positive semi-definite for every loss that is convex in the outputs; the reduction of
+    the loss carries over: with a mean loss, G is the mean.
     """
 
     def expand_loss(self, loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
