@@ -46,6 +46,13 @@ class StepInfo:
     reduction_ratio: float  # actual ÷ predicted change of the curvature batch's loss
 
 
+#: What an optimizer has beside the attributes of its base class.
+_OWN = (
+    "objective", "curvature", "solver", "damping", "acceptance", "blocks",
+    "_parameters", "_flops", "_group_of_block", "_complete",
+)  # fmt: skip
+
+
 class BlockHessianFree(torch.optim.Optimizer):
     """Block-diagonal Hessian-free optimization (Zhang et al. 2017), out of exchangeable parts.
 
@@ -88,6 +95,14 @@ class BlockHessianFree(torch.optim.Optimizer):
         groups, self._group_of_block = param_groups(self.blocks, self._parameters)
         super().__init__(groups, {"lr": lr, "damping": damping.initial})
         self._complete = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep the parts too when copied or pickled; torch keeps state and groups only.
+
+        The copy trains a copy of the model: copy them together, `deepcopy((model, optimizer))`.
+        """
+        own = {name: value for name, value in vars(self).items() if name in _OWN}
+        return {**super().__getstate__(), **own}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refuse: the groups are the partition's blocks."""

@@ -3,6 +3,7 @@
 import copy
 import gc
 import math
+import pickle
 import weakref
 
 import pytest
@@ -285,6 +286,22 @@ def test_state_dict_continues_bit_exactly(tmp_path):
         assert one == other
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_copy_goes_on_like_the_original(copied):
+    """A model copied together with its optimizer trains on, bit for bit, and apart from it."""
+    model, batch = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+    optimizer.step(batch)
+
+    twin, other = copied((model, optimizer))
+    infos = [(optimizer.step(batch), other.step(batch)) for _ in range(2)]
+
+    assert all(one == two for one, two in infos)
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(p, q)
+        assert p is not q
 
 
 def test_warm_start_is_part_of_the_iteration():
