@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from pyarrow import parquet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ruamel.yaml import YAML
 
@@ -171,7 +172,7 @@ def planned(folder: str | Path) -> pd.DataFrame:
     path = Path(folder) / "plan.parquet"
     if not path.exists():
         raise InputError([f"{folder}: no plan.parquet: `bdhf run SPEC --out {folder}` makes it"])
-    plan = pd.read_parquet(path)
+    plan = _read(path)
     found = [run_status(folder, run_id) or {} for run_id in plan["run_id"]]
     plan["status"] = [status.get("status") for status in found]
     plan["reason"] = [status.get("reason", "not run yet") for status in found]
@@ -183,9 +184,11 @@ def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
     run = Path(folder) / "runs" / run_id
     try:
         status: dict[str, Any] = json.loads((run / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        Status(status["status"])
+        parquet.read_metadata(run / "curve.parquet")
+    except (OSError, ValueError, TypeError, KeyError):  # torn, or none of ours
         return None
-    return status if (run / "curve.parquet").exists() else None
+    return status
 
 
 def collect(folder: str | Path) -> None:
@@ -212,7 +215,8 @@ def collect(folder: str | Path) -> None:
 def _order(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """These columns first, made where they are missing."""
     first = ["arm", "seed", "run_id", *columns]
-    return table.reindex(columns=[*first, *(name for name in table if name not in first)])
+    ordered = table.reindex(columns=[*first, *(name for name in table if name not in first)])
+    return ordered.astype({"update": "Int64", "samples": "Int64"})  # also where a run has none
 
 
 def load(folder: str | Path) -> Records:
@@ -233,7 +237,7 @@ def load(folder: str | Path) -> Records:
         )
     text = (folder / "spec.yaml").read_text(encoding="utf-8")
     spec = YAML(typ="safe", pure=True).load(text)
-    runs = pd.read_parquet(folder / "runs.parquet")
+    runs = _read(folder / "runs.parquet")
     return Records(
         name=spec["name"],
         spec_text=text,
@@ -244,7 +248,7 @@ def load(folder: str | Path) -> Records:
         alpha=float(spec.get("alpha", 0.05)),
         evaluate_every=int(spec.get("evaluate", {}).get("every_updates", 1)),
         runs=runs,
-        curves=pd.read_parquet(folder / "curves.parquet"),
+        curves=_read(folder / "curves.parquet"),
         environments=_environments(folder, runs["run_id"].drop_duplicates()),
     )
 
@@ -253,10 +257,23 @@ def _environments(folder: Path, run_ids: pd.Series[str]) -> pd.DataFrame:
     """Where each finished run ran; a run without a readable env.json has no row."""
     rows: list[dict[str, Any]] = []
     for run_id in run_ids:
-        path = folder / "runs" / run_id / "env.json"
-        if path.exists():
-            rows.append({"run_id": run_id, **json.loads(path.read_text(encoding="utf-8"))})
+        try:
+            text = (folder / "runs" / run_id / "env.json").read_text(encoding="utf-8")
+            rows.append({"run_id": run_id, **json.loads(text)})
+        except (OSError, ValueError, TypeError):
+            continue
     return pd.DataFrame(rows)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Read a table. Raises InputError for a torn one."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(
+            [f"{path}: not a whole table ({first}); `bdhf run` writes it anew"]
+        ) from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

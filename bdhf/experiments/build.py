@@ -73,9 +73,7 @@ def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
     if isinstance(kind, str) and kind.startswith("torch."):
         cls = torch_optimizers().get(kind)
         if cls is not None:
-            with torch.device("meta"):
-                parameters = list(problem.build().parameters())
-            return resolve_torch(cls, given, path, lambda **k: cls(parameters, **k))
+            return resolve_torch(cls, given, path, lambda **k: cls(_parameters(problem), **k))
     known = ["block_hf", *torch_optimizers()]
     at = (*path, "type") if "type" in given and isinstance(given["type"], str) else path
     raise Faults(Fault(at, unknown("optimizer", kind, known)))
@@ -89,6 +87,12 @@ def optimizer_of(resolved: Resolved, model: nn.Module, problem: Problem) -> torc
         return cls(model.parameters(), **given)
     parts = {key: make(table, resolved[key]) for key, (table, _) in PARTS.items()}
     return BlockHessianFree(model, problem.loss, **parts, lr=resolved["lr"])
+
+
+def _parameters(problem: Problem) -> list[nn.Parameter]:
+    """The parameters of the problem's model, without their values."""
+    with torch.device("meta"):
+        return list(problem.build().parameters())
 
 
 def torch_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:

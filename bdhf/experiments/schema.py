@@ -21,9 +21,10 @@ class BatchSizes(Strict):
     @property
     def curvature_samples(self) -> int | None:
         """Samples of the curvature batch; None: the gradient batch itself."""
-        if self.curvature is None or self.curvature == self.gradient:
+        if self.curvature is None:
             return None
-        return round(self.curvature * (self.gradient if self.curvature < 1 else 1))
+        samples = round(self.curvature * (self.gradient if self.curvature < 1 else 1))
+        return None if samples == self.gradient else samples
 
 
 class Seeds(Strict):

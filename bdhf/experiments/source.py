@@ -70,7 +70,7 @@ def parse(text: str, file: str = "<spec>") -> Source:
     except (YAMLError, ValueError, RecursionError) as error:
         raise SpecError([f"{file}: not YAML: {str(error).splitlines()[0]}"]) from None
     source = Source(file, text, _plain(tree), tree)
-    faults = [*_bad_keys(tree, ()), *_bad_numbers(source.data, ())]
+    faults = [*_not_plain(tree, ()), *_bad_numbers(source.data, ())]
     if faults:
         raise source.error(faults)
     return source
@@ -94,19 +94,29 @@ def _plain(node: Any) -> Any:
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
-    return None if node is None else str(getattr(node, "value", node))  # dates and tagged scalars
+    return None
 
 
-def _bad_keys(node: Any, path: Keys) -> Iterable[Fault]:
-    """Keys that are not text: 1 and "1" would be the same name, and ~ none at all."""
-    if isinstance(node, Mapping):
+def _not_plain(node: Any, path: Keys) -> Iterable[Fault]:
+    """What another reader of the file could take for something else.
+
+    Keys that are not text (1 and "1" would be one name), dates, tags, and text that is no Unicode.
+    """
+    if getattr(getattr(node, "tag", None), "value", None):
+        yield Fault(path, "tags (!...) have no meaning here: leave it out")
+    elif isinstance(node, Mapping):
         for key, inner in node.items():
             if not isinstance(key, str):
                 yield Fault((*path, key), 'a key is text: put it into quotes ("1")', at_key=True)
-            yield from _bad_keys(inner, (*path, key))
-    elif isinstance(node, Sequence) and not isinstance(node, str):
+            yield from _not_plain(inner, (*path, key))
+    elif isinstance(node, str):
+        if not node.isascii() and node != node.encode("utf-8", "ignore").decode():
+            yield Fault(path, "the text holds half of a surrogate pair")
+    elif isinstance(node, Sequence):
         for index, inner in enumerate(node):
-            yield from _bad_keys(inner, (*path, index))
+            yield from _not_plain(inner, (*path, index))
+    elif node is not None and not isinstance(node, (bool, int, float)):
+        yield Fault(path, f'{node} is read as a {type(node).__name__}: put it into quotes ("...")')
 
 
 def _bad_numbers(value: Any, path: Keys) -> Iterable[Fault]:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,22 +88,23 @@ class Store:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _install(self, temporary: Path, run_id: str) -> None:
+        """Rename into place; another process may be doing the same at this moment."""
         final = self.runs / run_id
         while True:
             status = self.status(run_id)
             if status is not None and not Status(status["status"]).is_missing:
                 return
-            if final.exists():
-                old = self._temporary()
-                final.rename(old)  # onto an empty folder, which a rename replaces
-                shutil.rmtree(old)
+            old = self._temporary()
             try:
+                with suppress(FileNotFoundError):
+                    final.rename(old)  # onto an empty folder, which a rename replaces
                 temporary.rename(final)
-            except OSError as error:
+                return
+            except OSError as error:  # another outcome came between: look at that one
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-            else:
-                return
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
 
     def _temporary(self) -> Path:
         prefix = f".tmp-{socket.gethostname()}-{os.getpid()}-"

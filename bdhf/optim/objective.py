@@ -62,7 +62,10 @@ class Objective:
         """
         for batch in batches:
             if not isinstance(batch, tuple) or len(batch) != 2:
-                raise TypeError(f"a batch is a tuple (inputs, targets); got {type(batch).__name__}")
+                raise TypeError(
+                    f"a batch is a tuple (inputs, targets); got {type(batch).__name__}: a pair "
+                    "from a DataLoader is tuple(pair)"
+                )
         if not all(parameter.requires_grad for parameter in self.parameters):
             raise ValueError(
                 "a parameter has been frozen since the blocks were made; build a new optimizer "
@@ -80,6 +83,8 @@ def _not_a_function(module: nn.Module) -> str:
     """Why a module in training mode is not one fixed function of each sample; empty if it is."""
     if isinstance(module, _BatchNorm):
         return "couples the samples of a batch and moves its statistics at every forward pass"
+    if isinstance(module, nn.RReLU):
+        return "draws another slope at every forward pass"
     rates: Sequence[Any] = (
         getattr(module, "p", 0) if isinstance(module, _DropoutNd) else 0,
         getattr(module, "dropout", 0)

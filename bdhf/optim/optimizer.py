@@ -140,12 +140,12 @@ class BlockHessianFree(torch.optim.Optimizer):
         spent = self._flops.spent
         loss, gradient, product = self._linearise(batch, curvature_batch)
         norm = float(gradient.norm())
-        finite = math.isfinite(loss) and math.isfinite(norm)
+        curvature_loss = float(product.loss)
+        finite = all(map(math.isfinite, (loss, norm, curvature_loss)))
         rhs = -gradient if finite else torch.full_like(gradient, math.nan)  # no block may move
         damping, lr = self._per_block("damping"), self._per_block("lr")
         system = System(self.blocks, _watched(product, watch), rhs, damping)
         solution = self.solver.solve(system, self._start())
-        curvature_loss = float(product.loss)
         del product, system  # the graph goes before the parameters move
         step = self.blocks.add_scaled_(torch.zeros_like(solution.x), lr, solution.x)
         with moving(self._parameters) as move:
@@ -231,6 +231,8 @@ class BlockHessianFree(torch.optim.Optimizer):
         if not self.solver.warm_start or any(direction is None for direction in found):
             return None
         flat = torch.cat([direction.reshape(-1) for direction in found])
+        if not flat.any():  # the last update moved nothing: there is no start to save work
+            return None
         return self.solver.warm_start * self.blocks.gather(flat)
 
     def _remember(self, direction: Tensor, info: StepInfo) -> None:

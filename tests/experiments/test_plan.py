@@ -113,6 +113,7 @@ def test_a_fraction_is_a_share_of_the_gradient_batch():
     """0.25 of 200 is 50, and a curvature batch as large as the gradient batch is that batch."""
     assert cells(("curvature: 50", "curvature: 0.25"))[1].run.curvature_batch == 50
     assert cells(("curvature: 50", "curvature: 200"))[1].run.curvature_batch is None
+    assert cells(("curvature: 50", "curvature: 0.9999"))[1].run.curvature_batch is None
     assert cells((", curvature: 50", ""))[1].run.curvature_batch is None
 
 

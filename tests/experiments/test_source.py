@@ -21,7 +21,7 @@ from bdhf.experiments.source import parse, read
         ("1_000", 1000),
         ("2.0", 2),
         ("1e3", 1000),
-        ("2024-01-01", "2024-01-01"),
+        ('"2024-01-01"', "2024-01-01"),
         ("12:30", "12:30"),
     ],
 )
@@ -81,6 +81,11 @@ def test_faults_are_told_in_the_order_of_the_file():
         ("\ta: 1", "f:1:1: not YAML"),
         ("a: .nan\nb: [-.inf]", "f:1:4: a: nan is not a finite number"),
         ("a: 1\n---\nb: 2\n", "f:2:1: not YAML"),
+        ("a: 2024-01-01", "f:1:4: a: 2024-01-01 is read as a"),
+        ("a: !foo b", "f:1:4: a: tags (!...) have no meaning here"),
+        ("a: !foo {b: 1}", "f:1:4: a: tags (!...) have no meaning here"),
+        ('a: "\\ud800"', "f:1:4: a: the text holds half of a surrogate pair"),
+        ("1: a", "f:1:1: 1: a key is text"),
     ],
 )
 def test_malformed_yaml_is_one_line_with_its_place(text, line):

@@ -50,6 +50,7 @@ FAULTS = {
     "which value": ("lr: 3.0e-3", "weight_decay: 1, lr: -1", "6:49: arms.adam.lr: torch.Ad", "-1"),
     "wrong model": ("torch.Adam, lr: 3.0e-3", "torch.Muon", "6:9: arms.adam: torch.Muon ref", "2D"),
     "huge": ("[784, 12, 4]", "[784, 99999999999999, 4]", "7:44: arms.full_hf.partition: ", ""),
+    "overflow": ("[784, 12, 4]", "[784, 4611686018427387904, 4]", "6:9: arms.adam: torch.Adam", ""),
     "too large": ("lr: 3.0e-3", "lr: 1" + "0" * 400, "6:32: arms.adam.lr: the number is too", ""),
     "key": ("  adam:", "  1: {type: block_hf}\n  adam:", "6:3: arms.1: a key is text", '"1"'),
     "twice the target": ("08}]", "08}, {metric: val_loss, below: 0.08}]", "14:44: targets.1", ""),

@@ -110,6 +110,57 @@ def test_a_status_without_its_curve_is_torn(store, plan):
     assert bdhf.load(store.folder).runs["status"].isna().all()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("curve.parquet", b""), ("curve.parquet", b"PAR1"), ("status.json", b"[]"),
+     ("status.json", b'{"status": "odd"}')],
+)  # fmt: skip
+def test_a_run_with_a_torn_file_is_run_again(store, plan, name, content):
+    """Whatever is torn, the rest of the ablation is read and the run is done again."""
+    write(store, plan[0])
+    (store.runs / plan[0].run.run_id / name).write_bytes(content)
+
+    collect(store.folder)
+
+    assert plan[0].run in store.unfinished(plan)
+    assert bdhf.load(store.folder).runs["status"].isna().all()
+    write(store, plan[0])
+    assert store.status(plan[0].run.run_id)["status"] == "done"
+
+
+def test_a_torn_environment_is_left_out(store, plan):
+    """A run without a readable env.json has no row, and no one raises."""
+    write(store, plan[0])
+    write(store, plan[1])
+    (store.runs / plan[0].run.run_id / "env.json").write_text("{")
+    collect(store.folder)
+
+    assert bdhf.load(store.folder).environments["run_id"].tolist() == [plan[1].run.run_id]
+
+
+def test_a_torn_table_is_told_in_words(store, plan):
+    """A table that is not whole names itself and what writes it anew."""
+    (store.folder / "plan.parquet").write_bytes(b"PAR1")
+
+    with pytest.raises(InputError, match=r"plan\.parquet: not a whole table"):
+        planned(store.folder)
+
+
+def test_columns_keep_their_types_when_a_run_has_no_curve(store, plan):
+    """Counts are whole numbers in every table, missing or not."""
+    write(store, plan[0])
+    collect(store.folder)
+    some = bdhf.load(store.folder).runs.dtypes.astype(str).to_dict()
+    for cell in plan[1:]:
+        write(store, cell)
+    collect(store.folder)
+
+    whole = bdhf.load(store.folder).runs.dtypes.astype(str).to_dict()
+
+    assert (some["update"], some["samples"]) == ("Int64", "Int64")
+    assert whole == some
+
+
 def test_tables_are_never_older_than_the_spec(store, plan):
     """When the spec changes, the tables follow at once, before any new run has ended."""
     for cell in plan:

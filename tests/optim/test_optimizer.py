@@ -428,6 +428,28 @@ def test_a_gradient_that_is_not_finite_in_one_block_moves_no_block():
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
+def test_training_recovers_after_an_update_that_moved_nothing():
+    """The update after a poisoned batch is that of a fresh optimizer: it starts cold."""
+    model, (x, y) = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+    optimizer.step((x, y))
+    optimizer.step((x, math.nan * y))
+    twin = copy.deepcopy(model)
+
+    assert optimizer.step((x, y)) == bdhf.BlockHessianFree(twin, F.mse_loss).step((x, y))
+
+
+def test_an_empty_curvature_batch_moves_nothing():
+    """Without curvature there is no quadratic model to step by."""
+    model, (x, y) = regression()
+    before = [p.detach().clone() for p in model.parameters()]
+
+    info = bdhf.BlockHessianFree(model, F.mse_loss).step((x, y), (x[:0], y[:0]))
+
+    assert set(info.stop) == {Stop.NONFINITE}
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
 def test_parameters_frozen_later_are_refused():
     """A changed requires_grad would shift the vector under the blocks: it is an error."""
     model, batch = regression()
@@ -442,6 +464,7 @@ def test_parameters_frozen_later_are_refused():
     ("module", "message"),
     [
         (nn.BatchNorm1d(8), r"'1' \(BatchNorm1d\) couples the samples"),
+        (nn.RReLU(), r"'1' \(RReLU\) draws another slope"),
         (nn.Dropout(0.5), r"'1' \(Dropout\) drops other units"),
         (nn.MultiheadAttention(8, 2, dropout=0.1), r"'1' \(MultiheadAttention\) drops"),
     ],
