@@ -21,6 +21,7 @@ from bdhf.experiments.parts import (
     make,
     resolve,
     resolve_torch,
+    torch_arguments,
 )
 from bdhf.optim import (
     CG,
@@ -82,9 +83,8 @@ def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
 def optimizer_of(resolved: Resolved, model: nn.Module, problem: Problem) -> torch.optim.Optimizer:
     """The optimizer of a resolved arm, on a model."""
     if resolved["type"] != "block_hf":
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in resolved.items()}
-        cls = torch_optimizers()[str(given.pop("type"))]
-        return cls(model.parameters(), **given)
+        cls = torch_optimizers()[resolved["type"]]
+        return cls(model.parameters(), **torch_arguments(resolved))
     parts = {key: make(table, resolved[key]) for key, (table, _) in PARTS.items()}
     return BlockHessianFree(model, problem.loss, **parts, lr=resolved["lr"])
 

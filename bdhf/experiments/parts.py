@@ -92,6 +92,11 @@ def _check(part: Callable[..., Any], arguments: dict[str, Any], path: Keys) -> N
         raise Faults(Fault(path if named is None else (*path, named), str(error))) from None
 
 
+def torch_arguments(given: Resolved) -> dict[str, Any]:
+    """The arguments of a torch optimizer, which takes tuples where YAML has lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "type"}
+
+
 def resolve_torch(
     cls: Callable[..., Any], given: dict[str, Any], path: Keys, trial: Callable[..., Any]
 ) -> Resolved:
@@ -100,7 +105,7 @@ def resolve_torch(
     `trial(**arguments)` builds one, so that torch itself refuses what it cannot use.
     """
     known = dict(list(inspect.signature(cls).parameters.items())[1:])
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "type"}
+    arguments = torch_arguments(given)
     faults = [
         Fault((*path, key), unknown(f"key of torch.{cls.__name__}", key, known), at_key=True)
         for key in arguments

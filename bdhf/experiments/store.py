@@ -43,6 +43,11 @@ class Store:
         """Give the content of a run's status.json, or None where there is no whole run."""
         return run_status(self.folder, run_id)
 
+    def has_outcome(self, run_id: str) -> bool:
+        """Whether a run is done or diverged, so that nothing may replace it."""
+        status = self.status(run_id)
+        return status is not None and not Status(status["status"]).is_missing
+
     def unfinished(self, cells: Collection[Cell], retry: bool = False) -> list[RunSpec]:
         """Give the runs that are still to do, each once, in the order of the plan.
 
@@ -50,9 +55,10 @@ class Store:
         """
         todo: dict[str, RunSpec] = {}
         for cell in cells:
-            status = self.status(cell.run.run_id)
-            if status is None or (retry and Status(status["status"]).is_missing):
-                todo[cell.run.run_id] = cell.run
+            run_id = cell.run.run_id
+            ended = self.has_outcome(run_id) if retry else self.status(run_id) is not None
+            if not ended:
+                todo[run_id] = cell.run
         return list(todo.values())
 
     def begin(self, spec_text: str, cells: tuple[Cell, ...]) -> None:
@@ -91,8 +97,7 @@ class Store:
         """Rename into place; another process may be doing the same at this moment."""
         final = self.runs / run_id
         while True:
-            status = self.status(run_id)
-            if status is not None and not Status(status["status"]).is_missing:
+            if self.has_outcome(run_id):
                 return
             old = self._temporary()
             try:

@@ -88,6 +88,12 @@ def _owners(model: nn.Module, name: str) -> tuple[tuple[str, nn.Module], ...]:
     return tuple((path, model.get_submodule(path)) for path in paths)
 
 
+def split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Views of a flat vector with the shapes of the tensors, one behind the other."""
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
 @dataclass(frozen=True)
 class Block:
     """One block: where it stands in block order, and which tensors it touches."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from bdhf.optim.layout import split_like
+
 
 @contextmanager
 def moving(parameters: Sequence[nn.Parameter]) -> Iterator[Callable[[Tensor], None]]:
@@ -16,12 +18,12 @@ def moving(parameters: Sequence[nn.Parameter]) -> Iterator[Callable[[Tensor], No
     When the body raises, the parameters are θ₀ again, bit for bit.
     """
     origin = [parameter.detach().clone() for parameter in parameters]
-    sizes = [parameter.numel() for parameter in parameters]
 
     @torch.no_grad()
     def move(step: Tensor) -> None:
-        for parameter, start, part in zip(parameters, origin, step.split(sizes), strict=True):
-            parameter.copy_(start).add_(part.view_as(parameter))
+        parts = split_like(step, parameters)
+        for parameter, start, part in zip(parameters, origin, parts, strict=True):
+            parameter.copy_(start).add_(part)
 
     try:
         yield move

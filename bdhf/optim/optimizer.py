@@ -20,7 +20,7 @@ from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.damping import Constant, Damping
 from bdhf.optim.flops import Flops, signature
 from bdhf.optim.groups import param_groups
-from bdhf.optim.layout import Blocks, layout_of
+from bdhf.optim.layout import Blocks, layout_of, split_like
 from bdhf.optim.moves import moving
 from bdhf.optim.objective import Batch, LossFn, Objective
 from bdhf.optim.partitions import Partition, PerLayer
@@ -49,7 +49,7 @@ class StepInfo:
 #: What an optimizer has beside the attributes of its base class.
 _OWN = (
     "objective", "curvature", "solver", "damping", "acceptance", "blocks",
-    "_parameters", "_flops", "_group_of_block", "_complete",
+    "_flops", "_group_of_block", "_complete",
 )  # fmt: skip
 
 
@@ -89,10 +89,9 @@ class BlockHessianFree(torch.optim.Optimizer):
         self.damping, self.acceptance = damping, acceptance
         layout = layout_of(model)
         self.blocks = Blocks.of(layout, partition(layout))
-        self._parameters = self.objective.parameters
         self._flops = Flops()
         self._complete = False
-        groups, self._group_of_block = param_groups(self.blocks, self._parameters)
+        groups, self._group_of_block = param_groups(self.blocks, self.objective.parameters)
         super().__init__(groups, {"lr": lr, "damping": damping.initial})
         self._complete = True
 
@@ -148,7 +147,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         solution = self.solver.solve(system, self._start())
         del product, system  # the graph goes before the parameters move
         step = self.blocks.add_scaled_(torch.zeros_like(solution.x), lr, solution.x)
-        with moving(self._parameters) as move:
+        with moving(self.objective.parameters) as move:
 
             def loss_at(factor: float, batch: Batch = batch) -> float:
                 move(self.blocks.scatter(factor * step))
@@ -193,7 +192,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         """Loss and gradient, (P,) in block order, by one backward pass."""
         loss = self.objective.loss(batch)
         gradients = torch.autograd.grad(
-            loss, self._parameters, allow_unused=True, materialize_grads=True
+            loss, self.objective.parameters, allow_unused=True, materialize_grads=True
         )
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         return float(loss.detach()), self.blocks.gather(flat)
@@ -205,7 +204,7 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _per_block(self, key: str) -> Tensor:
         """A setting of the param_groups as one entry per block, (rows,)."""
         values = [float(self.param_groups[group][key]) for group in self._group_of_block]
-        like = self._parameters[0]
+        like = self.objective.parameters[0]
         return torch.tensor(values, dtype=like.dtype, device=like.device)
 
     def _predicted_change(
@@ -227,7 +226,7 @@ class BlockHessianFree(torch.optim.Optimizer):
 
     def _start(self) -> Tensor | None:
         """The warm start, (P,) in block order; None at the first update or when it is off."""
-        found = [self.state[p].get("direction") for p in self._parameters]
+        found = [self.state[p].get("direction") for p in self.objective.parameters]
         if not self.solver.warm_start or any(direction is None for direction in found):
             return None
         flat = torch.cat([direction.reshape(-1) for direction in found])
@@ -238,10 +237,10 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _remember(self, direction: Tensor, info: StepInfo) -> None:
         """Keep what the next update starts from; nothing is kept if a damping rule raises."""
         dampings = [self.damping.update(value, info.reduction_ratio) for value in info.damping]
-        flat = self.blocks.scatter(direction)
-        parts = flat.split([parameter.numel() for parameter in self._parameters])
-        for parameter, part in zip(self._parameters, parts, strict=True):
-            self.state[parameter]["direction"] = part.view_as(parameter)
+        parameters = self.objective.parameters
+        parts = split_like(self.blocks.scatter(direction), parameters)
+        for parameter, part in zip(parameters, parts, strict=True):
+            self.state[parameter]["direction"] = part
         for group, damping in zip(self.param_groups, dampings, strict=True):
             group["damping"] = damping
 

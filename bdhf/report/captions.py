@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bdhf.records import AXES, MISSING, Records, Status
+from bdhf.records import AXES, Records, Status
 from bdhf.report.bands import AT_BUDGET, AT_TARGET, DIVERGED
 from bdhf.report.wording import count, counted, listed, metric_name, number
+from bdhf.stats.targets import OUTCOMES
 
 
 def curves(records: Records, table: pd.DataFrame, axis: str) -> tuple[str, ...]:
@@ -100,7 +101,7 @@ def _left_out(records: Records) -> list[str]:
     """Sentences on diverged runs and on runs that have no outcome; none when there are none."""
     status = records.runs["status"]
     diverged = int((status == Status.DIVERGED).sum())
-    missing = int((status.isna() | status.isin([str(s) for s in MISSING])).sum())
+    missing = int((~status.isin(OUTCOMES)).sum())
     parts = []
     if diverged:
         verb = "counts" if diverged == 1 else "count"
@@ -113,7 +114,7 @@ def _left_out(records: Records) -> list[str]:
 
 def _short(records: Records) -> str:
     """Which arms lack runs: "adam 7 of 8"."""
-    known = records.runs["status"].isin([str(Status.DONE), str(Status.DIVERGED)])
+    known = records.runs["status"].isin(OUTCOMES)
     rows = known.groupby(records.runs["arm"]).agg(["sum", "size"])
     rows = rows.reindex([a for a in records.arms if a in rows.index])
     short = [f"{arm} {k} of {n}" for arm, k, n in rows.itertuples() if k < n]

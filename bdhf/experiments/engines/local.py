@@ -117,8 +117,7 @@ def _next(waiting: list[RunSpec], store: Store) -> RunSpec | None:
     """The next run that still has no outcome."""
     while waiting:
         run = waiting.pop()
-        status = store.status(run.run_id)
-        if status is None or Status(status["status"]).is_missing:
+        if not store.has_outcome(run.run_id):
             return run
     return None
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.flops import Flops, signature
-from bdhf.optim.layout import Block, Blocks
+from bdhf.optim.layout import Block, Blocks, split_like
 from bdhf.optim.objective import Batch, Objective
 
 
@@ -89,13 +89,12 @@ class Propagate:
 
     def _spread(self, block: Block, v: Tensor) -> list[Tensor]:
         """A block's vector as tensors of the shapes of its parameters."""
-        shapes = [self.blocks.layout.slots[i].shape for i in block.slots]
+        parameters = [self._parameters[i] for i in block.slots]
         if block.within is not None:
-            whole = v.new_zeros(sum(shape.numel() for shape in shapes))
+            whole = v.new_zeros(sum(parameter.numel() for parameter in parameters))
             whole[block.within] = v
             v = whole
-        parts = v.split([shape.numel() for shape in shapes])
-        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return split_like(v, parameters)
 
     def _pick(self, block: Block, tensors: Sequence[Tensor]) -> Tensor:
         """The block's vector, out of tensors of the shapes of its parameters."""
