@@ -1,1 +1,6 @@
-"""Modules that torch lacks; known to `optim` and `problems`, imports torch only."""
+"""Modules and initialisations that torch lacks; known to `optim` and `problems`."""
+
+from bdhf.nn.initialise import Glorot, Initialisation, Sparse
+from bdhf.nn.peephole_lstm import PeepholeLSTM
+
+__all__ = ["Glorot", "Initialisation", "PeepholeLSTM", "Sparse"]

@@ -1,6 +1,10 @@
 """What is trained. One file a problem; `experiments.build` lists them by name."""
 
 from bdhf.problems.autoencoder import Autoencoder
-from bdhf.problems.problem import Problem
+from bdhf.problems.mlp import MLP
+from bdhf.problems.problem import Loss, Problem
+from bdhf.problems.resnet import ResNet
+from bdhf.problems.sequence_lstm import SequenceLSTM
+from bdhf.problems.transformer import Transformer
 
-__all__ = ["Autoencoder", "Problem"]
+__all__ = ["MLP", "Autoencoder", "Loss", "Problem", "ResNet", "SequenceLSTM", "Transformer"]

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bdhf.problems.data import DATASETS, Data
-from bdhf.problems.initialise import glorot_
-
-ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
-    "linear": nn.Identity,
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-}
+from bdhf.nn import Glorot, Initialisation
+from bdhf.problems.data import DATASETS, Data, Part, check_data, synthetic
+from bdhf.problems.dense import check_activations, stack
+from bdhf.problems.problem import Loss
 
 
 @dataclass(frozen=True)
@@ -41,15 +35,12 @@ class Autoencoder:
     activation: str = "tanh"
     code: str = "linear"
     output: str = "linear"
+    init: Initialisation = Glorot()  # noqa: RUF009 - parts are frozen, so sharing one is safe
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoder", tuple(self.encoder))
-        if self.data not in DATASETS:
-            raise ValueError(f"unknown data {self.data!r}; known: {', '.join(DATASETS)}")
-        for field in ("activation", "code", "output"):
-            if getattr(self, field) not in ACTIVATIONS:
-                known = ", ".join(ACTIVATIONS)
-                raise ValueError(f"unknown {field} {getattr(self, field)!r}; known: {known}")
+        check_data(self.data)
+        check_activations(activation=self.activation, code=self.code, output=self.output)
         size = DATASETS[self.data].features
         if len(self.encoder) < 2 or min(self.encoder) < 1 or self.encoder[0] != size:
             raise ValueError(
@@ -72,36 +63,34 @@ class Autoencoder:
         """Samples of the training data."""
         return DATASETS[self.data].samples
 
+    @property
+    def loss(self) -> Loss:
+        """Mean squared error over samples and pixels."""
+        return F.mse_loss
+
     def load(self) -> Data:
         """Load images in [0, 1]; the target of an image is the image."""
         return DATASETS[self.data].load(self.data_seed).map(lambda part: (part[0], part[0]))
+
+    def example(self, samples: int) -> Part:
+        """Make up images (N, 784); the target of an image is the image."""
+        pixels, _ = synthetic(DATASETS[self.data], samples)
+        return pixels, pixels
 
     def build(self) -> nn.Module:
         """Build `encoder` and `decoder`, each a Sequential of linear layers and activations."""
         widths = tuple(self.encoder)
         halves = {
-            "encoder": _stack(widths, self.activation, last=self.code),
-            "decoder": _stack(widths[::-1], self.activation, last=self.output),
+            "encoder": stack(widths, self.activation, last=self.code),
+            "decoder": stack(widths[::-1], self.activation, last=self.output),
         }
         return nn.Sequential(OrderedDict(halves))
 
     def initialise(self, model: nn.Module, generator: torch.Generator) -> None:
-        """Draw weights as Glorot & Bengio (2010)."""
-        glorot_(model, generator)
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean squared error over samples and pixels."""
-        return F.mse_loss(outputs, targets)
+        """Draw the parameters as `init` does."""
+        self.init(model, generator)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Mean squared error over pixels, and squared error summed over pixels, per image."""
         squared = (outputs - targets).square()
         return {"mean_squared_error": squared.mean(), "squared_error": squared.sum(1).mean()}
-
-
-def _stack(widths: Sequence[int], activation: str, last: str) -> nn.Sequential:
-    """Linear layers with an activation after each; the last one has its own."""
-    layers: list[nn.Module] = []
-    for n_in, n_out in pairwise(widths):
-        layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1], ACTIVATIONS[last]())

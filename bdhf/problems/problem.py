@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bdhf.problems.data import Data
+from bdhf.nn import Initialisation
+from bdhf.problems.data import Data, Part
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> (), a mean over samples
 
 
 class Problem(Protocol):
     """A model and a data set. Frozen, and cheap until `load` is called."""
+
+    @property
+    def init(self) -> Initialisation:
+        """How the parameters are drawn."""
 
     @property
     def blocks(self) -> Sequence[Sequence[str]]:
@@ -26,17 +33,21 @@ class Problem(Protocol):
     def samples(self) -> int:
         """Samples of the training data."""
 
+    @property
+    def loss(self) -> Loss:
+        """The training loss: torch's own function, so that its likelihood can be recognised."""
+
     def load(self) -> Data:
         """Training, validation and test data, float32."""
+
+    def example(self, samples: int) -> Part:
+        """Inputs and targets of the shapes and dtypes of `load`, made up: what costs are of."""
 
     def build(self) -> nn.Module:
         """A model with any parameters; works under torch.device("meta")."""
 
     def initialise(self, model: nn.Module, generator: torch.Generator) -> None:
         """Draw the parameters, from this generator only."""
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The training loss, (): a mean over samples."""
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Metrics (), each a mean over samples, beside the loss."""

@@ -2,9 +2,16 @@
 
 from collections.abc import Mapping
 
-from bdhf.problems.data.data import Data, Dataset, Part, stratified_split
+from bdhf.problems.data.data import Data, Dataset, Part, stratified_split, synthetic
 from bdhf.problems.data.mnist5k import Mnist5k
 
 DATASETS: Mapping[str, Dataset] = {"mnist5k": Mnist5k()}
 
-__all__ = ["DATASETS", "Data", "Dataset", "Part", "stratified_split"]
+
+def check_data(name: str) -> None:
+    """Raise ValueError for a name that is not in the table."""
+    if name not in DATASETS:
+        raise ValueError(f"unknown data {name!r}; known: {', '.join(DATASETS)}")
+
+
+__all__ = ["DATASETS", "Data", "Dataset", "Part", "check_data", "stratified_split", "synthetic"]

@@ -33,11 +33,32 @@ class Dataset(Protocol):
         """Entries of one sample."""
 
     @property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, rows and columns that the entries of a sample are, in this order."""
+
+    @property
+    def classes(self) -> int:
+        """Number of labels: 0, 1, ..., classes - 1."""
+
+    @property
     def samples(self) -> int:
         """Samples of the training part."""
 
     def load(self, seed: int) -> Data:
         """Load and split; the split is shuffled by `seed`."""
+
+
+def synthetic(dataset: Dataset, samples: int) -> Part:
+    """Make up pixels (N, features) and labels (N,) like those of a data set, without loading it.
+
+    >>> from bdhf.problems.data import DATASETS
+    >>> pixels, labels = synthetic(DATASETS["mnist5k"], 12)
+    >>> tuple(pixels.shape), labels.tolist()
+    ((12, 784), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1])
+    """
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(samples, dataset.features, generator=generator)
+    return pixels, torch.arange(samples) % dataset.classes
 
 
 def stratified_split(x: Tensor, y: Tensor, sizes: tuple[int, int, int], seed: int) -> Data:

@@ -19,6 +19,8 @@ class Mnist5k:
     """Images (N, 784) in [0, 1], labels (N,); 3,500 / 500 / 1,000, stratified by class."""
 
     features: int = 784
+    image: tuple[int, int, int] = (1, 28, 28)
+    classes: int = 10
     samples: int = SIZES[0]
 
     def load(self, seed: int) -> Data:

@@ -1,0 +1,123 @@
+"""Initialisations: how the parameters of a model are drawn from a generator that the caller owns.
+
+What is a weight, a bias or a table of vectors is decided here once, for every initialisation:
+they differ in how they draw one weight matrix (units, inputs, ...).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from bdhf.nn.peephole_lstm import PeepholeLSTM
+
+Draw = Callable[[Tensor, torch.Generator], object]  # fills one matrix (units, inputs, ...)
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+EMBEDDING_STD = 0.02  # of vectors that are looked up: embeddings and positions
+
+
+class Initialisation(Protocol):
+    """A way to draw the parameters of a model, all of them, from one generator."""
+
+    def __call__(self, model: nn.Module, generator: torch.Generator) -> None:
+        """In place: set every parameter; the result depends on the generator alone."""
+
+
+@dataclass(frozen=True)
+class Glorot:
+    """Weights uniform in ±√(6 / (n_in + n_out)), biases and peepholes zero.
+
+    Each gate of a recurrent layer, each of the three projections of attention and each group of a
+    convolution is a matrix of its own. Scales of normalisation layers are one; what is neither a
+    weight nor a bias of a layer of torch (embeddings, positions) is normal with deviation 0.02.
+    Glorot & Bengio (2010), eq. 16.
+
+    >>> layer = nn.Linear(3, 3)
+    >>> Glorot()(layer, torch.Generator().manual_seed(0))
+    >>> bool((layer.weight.abs() <= 1).all()), layer.bias.tolist()
+    (True, [0.0, 0.0, 0.0])
+    """
+
+    def __call__(self, model: nn.Module, generator: torch.Generator) -> None:
+        """In place: draw every parameter of the model."""
+        _fill(model, generator, _glorot)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Every unit gets `connections` incoming weights from N(0, scale²); the others are zero.
+
+    A unit with fewer inputs gets all of them. The unit of a convolution is an output channel; a
+    gate of a recurrent layer gets as many from its inputs as from the last state. All else is as
+    in `Glorot`. Raises ValueError for connections below 1 and for a scale that is not positive.
+    Martens (2010), §5.
+
+    >>> layer = nn.Linear(20, 3)
+    >>> Sparse(connections=4)(layer, torch.Generator().manual_seed(0))
+    >>> layer.weight.count_nonzero(1).tolist(), layer.bias.tolist()
+    ([4, 4, 4], [0.0, 0.0, 0.0])
+    """
+
+    connections: int = 15
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.connections < 1:
+            raise ValueError(f"Sparse connections must be at least 1; got {self.connections}")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"Sparse scale must be finite and above 0; got {self.scale}")
+
+    def __call__(self, model: nn.Module, generator: torch.Generator) -> None:
+        """In place: draw every parameter of the model."""
+        _fill(model, generator, self._draw)
+
+    def _draw(self, matrix: Tensor, generator: torch.Generator) -> None:
+        """Fill one matrix (units, inputs, ...)."""
+        rows = torch.zeros_like(matrix.flatten(1))  # (units, inputs)
+        order = torch.rand(rows.shape, generator=generator, device=rows.device)
+        chosen = order.topk(min(self.connections, rows.shape[1])).indices
+        weights = torch.empty_like(chosen, dtype=rows.dtype).normal_(generator=generator)
+        matrix.copy_(rows.scatter(1, chosen, self.scale * weights).view(matrix.shape))
+
+
+def _glorot(matrix: Tensor, generator: torch.Generator) -> None:
+    nn.init.xavier_uniform_(matrix, generator=generator)
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, generator: torch.Generator, draw: Draw) -> None:
+    """Set every parameter, in the order of the modules, its matrices by `draw`."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if "bias" in name or "peephole" in name:
+                nn.init.zeros_(parameter)
+            elif isinstance(module, NORMS):
+                nn.init.ones_(parameter)
+            elif matrices := _matrices(module, parameter):
+                for matrix in matrices:
+                    draw(matrix, generator)
+            else:
+                nn.init.normal_(parameter, std=EMBEDDING_STD, generator=generator)
+
+
+def _matrices(module: nn.Module, parameter: Tensor) -> Sequence[Tensor]:
+    """The weight matrices (units, inputs, ...) that a parameter consists of; views; maybe none."""
+    if isinstance(module, nn.Linear):
+        return (parameter,)
+    if isinstance(module, _ConvTransposeNd):
+        return [group.transpose(0, 1) for group in parameter.chunk(module.groups)]
+    if isinstance(module, _ConvNd):
+        return parameter.chunk(module.groups)
+    if isinstance(module, (nn.RNNBase, PeepholeLSTM)):  # by gates; a projection has fewer rows
+        return torch.split(parameter, module.hidden_size)
+    if isinstance(module, nn.MultiheadAttention):  # query, key and value may share a tensor
+        return torch.split(parameter, module.embed_dim)
+    return ()

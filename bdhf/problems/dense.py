@@ -1,0 +1,34 @@
+"""Stacks of linear layers with an activation after each, and the activations by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+from torch import nn
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "linear": nn.Identity,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+
+
+def check_activations(**given: str) -> None:
+    """Raise ValueError for a field whose activation is not in the table."""
+    for field, name in given.items():
+        if name not in ACTIVATIONS:
+            raise ValueError(f"unknown {field} {name!r}; known: {', '.join(ACTIVATIONS)}")
+
+
+def stack(widths: Sequence[int], activation: str, last: str) -> nn.Sequential:
+    """Linear layers with an activation after each; the last one has its own.
+
+    >>> [type(module).__name__ for module in stack((4, 3, 2), "tanh", last="linear")]
+    ['Linear', 'Tanh', 'Linear', 'Identity']
+    """
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths):
+        layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1], ACTIVATIONS[last]())
