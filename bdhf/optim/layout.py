@@ -8,8 +8,9 @@ that every block is contiguous and every matrix a view.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +111,14 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Blending:
+    """α · (the matrix) + (1 - α) · (the matrix cut to the blocks `inner`)."""
+
+    inner: Blocks
+    alpha: float
+
+
+@dataclass(frozen=True)
 class Blocks:
     """A partition of a layout, and the vector arithmetic of vectors in block order.
 
@@ -121,6 +130,7 @@ class Blocks:
     shapes: tuple[tuple[int, int], ...]  # (rows, n) of every block matrix
     rows: tuple[Block, ...]
     order: Tensor | None  # (P,) flat position of each entry in block order; None: the identity
+    blend: Blending | None = None  # other blocks, towards which the matrix is blended
 
     @classmethod
     def of(cls, layout: Layout, matrices: Sequence[Tensor]) -> Blocks:
@@ -129,16 +139,17 @@ class Blocks:
         order = torch.cat([matrix.reshape(-1) for matrix in matrices])
         _check_coverage(layout, order)
         rows: list[Block] = []
+        whole = cache(lambda slots: torch.cat([layout.slots[i].positions() for i in slots]))
         for positions in (row for matrix in matrices for row in matrix):
             start = rows[-1].stop if rows else 0
-            rows.append(_block(layout, positions, start))
+            rows.append(_block(layout, positions, start, whole))
         identity = torch.equal(order, torch.arange(layout.size))
         shapes = tuple((matrix.shape[0], matrix.shape[1]) for matrix in matrices)
         return cls(layout, shapes, tuple(rows), None if identity else order)
 
     def gather(self, flat: Tensor) -> Tensor:
-        """From the order of `model.parameters()` to block order, (P,) -> (P,)."""
-        return flat if self.order is None else flat[self.order.to(flat.device)]
+        """From the order of `model.parameters()` to block order, (..., P) -> (..., P)."""
+        return flat if self.order is None else flat[..., self.order.to(flat.device)]
 
     def scatter(self, vector: Tensor) -> Tensor:
         """From block order to the order of `model.parameters()`, (P,) -> (P,)."""
@@ -191,12 +202,14 @@ class Blocks:
         return zip(self.matrices(y), factors, self.matrices(x), strict=True)
 
 
-def _block(layout: Layout, positions: Tensor, start: int) -> Block:
+def _block(
+    layout: Layout, positions: Tensor, start: int, whole: Callable[[tuple[int, ...]], Tensor]
+) -> Block:
+    """`whole` gives the flat positions of all entries of some slots."""
     slots = tuple(int(i) for i in layout.slot_at(positions).unique())
-    whole = torch.cat([layout.slots[i].positions() for i in slots])
-    if torch.equal(positions, whole):
+    if torch.equal(positions, whole(slots)):
         return Block(start, start + len(positions), slots, None)
-    within = torch.searchsorted(whole, positions)
+    within = torch.searchsorted(whole(slots), positions)
     return Block(start, start + len(positions), slots, within)
 
 

@@ -34,7 +34,11 @@ def pairs(layout: Layout) -> list[Tensor]:
 
 
 #: Partitions whose arguments depend on the model.
-NEEDS_ARGUMENTS: dict[str, Callable[[Layout], Partition]] = {"groups": halves}
+NEEDS_ARGUMENTS: dict[str, Callable[[Layout], Partition]] = {
+    "groups": halves,
+    "random": lambda layout: bdhf.Random(like=bdhf.PerLayer(), seed=1),
+    "blend": lambda layout: bdhf.Blend(bdhf.PerLayer(), alpha=0.3),
+}
 
 PARTITIONS: dict[str, Callable[[Layout], Partition]] = {
     **{

@@ -4,21 +4,12 @@ A partition is any callable `layout -> list[LongTensor (rows, n)]`; `Blocks.of` 
 returns.
 """
 
-from typing import Protocol
-
-from torch import Tensor
-
-from bdhf.optim.layout import Layout
+from bdhf.optim.partitions.blend import Blend
 from bdhf.optim.partitions.full import Full
 from bdhf.optim.partitions.groups import Groups
+from bdhf.optim.partitions.partition import Partition
 from bdhf.optim.partitions.per_layer import PerLayer
+from bdhf.optim.partitions.per_neuron import PerNeuron
+from bdhf.optim.partitions.random import Random
 
-
-class Partition(Protocol):
-    """Cuts a layout into blocks."""
-
-    def __call__(self, layout: Layout) -> list[Tensor]:
-        """Return block matrices (rows, n) of flat positions; one block a row."""
-
-
-__all__ = ["Full", "Groups", "Partition", "PerLayer"]
+__all__ = ["Blend", "Full", "Groups", "Partition", "PerLayer", "PerNeuron", "Random"]

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bdhf.optim.layout import Layout, Slot
+from bdhf.optim.layers import layers_of
+from bdhf.optim.layout import Layout
 
 
 @dataclass(frozen=True)
 class PerLayer:
     """One block per module that owns trainable tensors: a layer's weight with its bias.
 
-    A stacked `nn.LSTM`, `nn.GRU` or `nn.RNN` is one block a layer, both directions together;
-    `nn.MultiheadAttention` is one block. A tied tensor belongs to the first name that torch
-    reports for it.
+    A stacked `nn.LSTM`, `nn.GRU`, `nn.RNN` or `PeepholeLSTM` is one block a layer, both directions
+    together; `nn.MultiheadAttention` is one block. The tensors of a parametrization (`weight_norm`)
+    are in the block of the module that it parametrizes. A tied tensor belongs to the first name
+    that torch reports for it.
 
     >>> from torch import nn
     >>> from bdhf.optim.layout import layout_of
@@ -28,19 +29,7 @@ class PerLayer:
 
     def __call__(self, layout: Layout) -> list[Tensor]:
         """Return one block matrix (1, n) of flat positions a layer, in the order of the model."""
-        layers: dict[str, list[Tensor]] = {}
-        for slot in layout.slots:
-            layers.setdefault(_layer(slot), []).append(slot.positions())
-        return [torch.cat(parts)[None] for parts in layers.values()]
-
-
-def _layer(slot: Slot) -> str:
-    """Name the layer that a tensor belongs to."""
-    for path, module in slot.owners:
-        if isinstance(module, nn.MultiheadAttention):
-            return path
-    path, module = slot.owners[-1]
-    stacked = re.search(r"_l(\d+)(_reverse)?$", slot.name)
-    if isinstance(module, nn.RNNBase) and stacked:
-        return f"{path}.l{stacked[1]}"
-    return path
+        return [
+            torch.cat([member.slot.positions() for member in members])[None]
+            for members in layers_of(layout).values()
+        ]

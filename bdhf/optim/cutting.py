@@ -1,0 +1,17 @@
+"""A partition applied to a model's layout: the blocks of its products and solves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bdhf.optim.layout import Blending, Blocks, Layout
+from bdhf.optim.partitions import Blend, Partition
+
+
+def cut(layout: Layout, partition: Partition) -> Blocks:
+    """Apply a partition. Raises ValueError unless it covers every trainable entry once."""
+    blocks = Blocks.of(layout, partition(layout))
+    if not isinstance(partition, Blend):
+        return blocks
+    inner = Blocks.of(layout, partition.partition(layout))
+    return replace(blocks, blend=Blending(inner, partition.alpha))
