@@ -8,16 +8,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bdhf import recipes
     from bdhf.optim import (
         CG,
         GGN,
+        L2,
+        Backtracking,
+        Blend,
         BlockCurvature,
         BlockHessianFree,
+        Cholesky,
         Constant,
+        EmpiricalFisher,
+        Fisher,
         Full,
         FullStep,
         Groups,
+        Hessian,
+        LevenbergMarquardt,
+        Martens,
         PerLayer,
+        PerNeuron,
+        Random,
+        SampleSpace,
         StepInfo,
         block_curvature,
     )
@@ -28,26 +41,41 @@ __version__ = "0.1.0"
 __all__ = [
     "CG",
     "GGN",
+    "L2",
+    "Backtracking",
+    "Blend",
     "BlockCurvature",
     "BlockHessianFree",
+    "Cholesky",
     "Constant",
+    "EmpiricalFisher",
+    "Fisher",
     "Full",
     "FullStep",
     "Groups",
+    "Hessian",
+    "LevenbergMarquardt",
+    "Martens",
     "PerLayer",
+    "PerNeuron",
+    "Random",
+    "SampleSpace",
     "StepInfo",
     "block_curvature",
     "load",
+    "recipes",
 ]
 
-_HOME = {name: "bdhf.records" if name == "load" else "bdhf.optim" for name in __all__}
+#: Names that do not live in `bdhf.optim`: where they do, and "" for a module of that name.
+_ELSEWHERE = {"load": "bdhf.records", "recipes": ""}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         known = ", ".join(__all__)
         raise AttributeError(f"module 'bdhf' has no attribute {name!r}; known: {known}")
-    return getattr(import_module(_HOME[name]), name)
+    home = _ELSEWHERE.get(name, "bdhf.optim")
+    return getattr(import_module(home), name) if home else import_module(f"bdhf.{name}")
 
 
 def __dir__() -> list[str]:

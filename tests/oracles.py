@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.cases import Case
 
@@ -39,6 +40,34 @@ def dense_ggn(case: Case) -> Tensor:
         lambda flat: case.loss_fn(flat.view(z.shape), case.batch[1]), z.detach().reshape(-1)
     )
     return jacobian.T @ hessian @ jacobian
+
+
+def dense_hessian(case: Case) -> Tensor:
+    """∇²L, (P, P), row by row from the graph of the gradient."""
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernel has no second derivative
+        loss = case.loss_fn(case.model(case.batch[0]), case.batch[1])
+    gradient = torch.autograd.grad(
+        loss, parameters(case), create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    entries = torch.cat([part.reshape(-1) for part in gradient])
+    zero = sum(parameter.sum() * 0 for parameter in parameters(case))  # so that each has a graph
+    return torch.stack([derivative(entry + zero, case) for entry in entries])
+
+
+def dense_scores(case: Case, targets: list[Tensor], terms: int) -> Tensor:
+    """(1/MK) Σ_{n,k} J_nᵀ s sᵀ J_n with s = Σ_{m∈n} ∇_z ℓ_m at the targets given; (P, P).
+
+    Sample by sample, each on its own: `terms` is M, or 0 for a loss that is a sum.
+    """
+    total = torch.zeros(size(case), size(case), dtype=torch.float64)
+    for target in targets:
+        for n in range(len(target)):
+            z = case.model(case.batch[0])
+            one = z.detach().clone()
+            one[n] = z[n]
+            score = derivative(case.loss_fn(one, target), case) * (terms or 1)
+            total += score.outer(score)
+    return total / ((terms or 1) * len(targets))
 
 
 def dense_gradient(case: Case) -> Tensor:

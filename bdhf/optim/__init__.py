@@ -1,33 +1,67 @@
 """The method: curvature × partition × solver × damping × acceptance. Usable on its own."""
 
-from bdhf.optim.acceptance import Acceptance, FullStep
-from bdhf.optim.curvature import GGN, Curvature
-from bdhf.optim.damping import Constant, Damping
+from bdhf.optim.acceptance import Acceptance, Backtracking, FullStep
+from bdhf.optim.check import Check, CurvatureError
+from bdhf.optim.cost import CostWarning
+from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian
+from bdhf.optim.damping import Constant, Damping, LevenbergMarquardt
+from bdhf.optim.estimate import estimate
+from bdhf.optim.info import StepInfo
+from bdhf.optim.losses import Likelihood
 from bdhf.optim.matrix import BlockCurvature, block_curvature
-from bdhf.optim.optimizer import BlockHessianFree, StepInfo
-from bdhf.optim.partitions import Full, Groups, Partition, PerLayer
-from bdhf.optim.solvers import CG, Solver, Stop
+from bdhf.optim.optimizer import BlockHessianFree
+from bdhf.optim.partitions import Blend, Full, Groups, Partition, PerLayer, PerNeuron, Random
+from bdhf.optim.regularization import L2
+from bdhf.optim.solvers import (
+    CG,
+    Cholesky,
+    Martens,
+    NoPreconditioner,
+    Preconditioner,
+    SampleSpace,
+    Solver,
+    Stop,
+)
 
 #: Part of every run's id: raised when the same settings give other iterates than before.
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 
 __all__ = [
     "ALGORITHM_VERSION",
     "CG",
     "GGN",
+    "L2",
     "Acceptance",
+    "Backtracking",
+    "Blend",
     "BlockCurvature",
     "BlockHessianFree",
+    "Check",
+    "Cholesky",
     "Constant",
+    "CostWarning",
     "Curvature",
+    "CurvatureError",
     "Damping",
+    "EmpiricalFisher",
+    "Fisher",
     "Full",
     "FullStep",
     "Groups",
+    "Hessian",
+    "LevenbergMarquardt",
+    "Likelihood",
+    "Martens",
+    "NoPreconditioner",
     "Partition",
     "PerLayer",
+    "PerNeuron",
+    "Preconditioner",
+    "Random",
+    "SampleSpace",
     "Solver",
     "StepInfo",
     "Stop",
     "block_curvature",
+    "estimate",
 ]

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from bdhf.optim.losses import weights
+from bdhf.optim.losses.weights import LossFn
+
 Batch = tuple[Any, Any]  # (inputs, targets)
-LossFn = Callable[[Any, Any], Tensor]
+Batches = tuple[Batch, ...]  # the micro-batches of one batch
+
+
+def micro_batches(given: Any) -> Batches:
+    """Take a tuple as one batch, a list as the micro-batches of one batch.
+
+    Raises TypeError for anything else, and ValueError for an empty list.
+    """
+    batches = tuple(given) if isinstance(given, list) else (given,)
+    for batch in batches:
+        if not isinstance(batch, tuple) or len(batch) != 2:
+            what = f"a list with {type(batch).__name__}" if isinstance(given, list) else type(batch)
+            name = what if isinstance(what, str) else what.__name__
+            raise TypeError(
+                f"a batch is a tuple (inputs, targets), or a list of such micro-batches; got "
+                f"{name}: a pair from a DataLoader is tuple(pair)"
+            )
+    if not batches:
+        raise ValueError("a list of micro-batches needs at least one (inputs, targets)")
+    return batches
 
 
 @dataclass(frozen=True)
@@ -34,8 +58,16 @@ class Objective:
         return self.parameters[0].device
 
     def outputs(self, inputs: Any) -> Tensor:
-        """Run the model forward. Raises TypeError or ValueError for outputs without curvature."""
-        outputs = self.model(inputs)
+        """Run the model forward, so that it can be differentiated twice.
+
+        Fused attention and cuDNN's recurrent layers have no double backward, so their plain
+        kernels run. Raises TypeError or ValueError for outputs without curvature.
+        """
+        with ExitStack() as plain:
+            plain.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
+                plain.enter_context(torch.backends.cudnn.flags(enabled=False))
+            outputs = self.model(inputs)
         name = type(self.model).__name__
         if not isinstance(outputs, Tensor):
             raise TypeError(
@@ -49,23 +81,33 @@ class Objective:
             )
         return outputs
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batches: Batches) -> Tensor:
         """The loss of one batch, ()."""
-        inputs, targets = batch
-        return self.loss_fn(self.model(inputs), targets)
+        pairs = [(self.model(inputs), targets) for inputs, targets in batches]
+        losses = [self.loss_fn(outputs, targets) for outputs, targets in pairs]
+        return _weighted(weights(self.loss_fn, pairs), losses)
 
-    def check(self, *batches: Batch) -> None:
+    def loss_and_gradient(self, batches: Batches) -> tuple[Tensor, Tensor]:
+        """Loss () and gradient (P,) of one batch, one micro-batch in memory at a time."""
+        pairs, losses, gradients = [], [], []
+        for inputs, targets in batches:
+            outputs = self.model(inputs)
+            loss = self.loss_fn(outputs, targets)
+            gradient = torch.autograd.grad(
+                loss, self.parameters, allow_unused=True, materialize_grads=True
+            )
+            pairs.append((outputs.detach(), targets))
+            losses.append(loss.detach())
+            gradients.append(torch.cat([part.reshape(-1) for part in gradient]))
+        shares = weights(self.loss_fn, pairs)
+        return _weighted(shares, losses), _weighted(shares, gradients)
+
+    def check(self) -> None:
         """Refuse what would give wrong products silently, before anything is computed.
 
-        Raises TypeError for a batch that is no pair, and ValueError for a parameter that has been
-        frozen since, and for a module whose forward is not a function of each sample alone.
+        Raises ValueError for a parameter that has been frozen since, and for a module whose
+        forward is not a function of each sample alone.
         """
-        for batch in batches:
-            if not isinstance(batch, tuple) or len(batch) != 2:
-                raise TypeError(
-                    f"a batch is a tuple (inputs, targets); got {type(batch).__name__}: a pair "
-                    "from a DataLoader is tuple(pair)"
-                )
         if not all(parameter.requires_grad for parameter in self.parameters):
             raise ValueError(
                 "a parameter has been frozen since the blocks were made; build a new optimizer "
@@ -92,3 +134,11 @@ def _not_a_function(module: nn.Module) -> str:
         else 0,
     )
     return "drops other units at every forward pass" if any(rates) else ""
+
+
+def _weighted(shares: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
+    """Σ share · tensor; a micro-batch without terms, whose mean is no number, does not count."""
+    if len(tensors) == 1:
+        return tensors[0]
+    pairs = zip(shares, tensors, strict=True)
+    return torch.stack([share * tensor for share, tensor in pairs if share != 0]).sum(0)

@@ -9,47 +9,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bdhf.optim.acceptance import Acceptance, FullStep
+from bdhf.optim.arithmetic import full_precision
+from bdhf.optim.check import check_curvature
+from bdhf.optim.cost import warn_if_expensive
 from bdhf.optim.curvature import GGN, Curvature
+from bdhf.optim.cutting import cut
 from bdhf.optim.damping import Constant, Damping
+from bdhf.optim.energy import off_block_energy
 from bdhf.optim.flops import Flops, signature
 from bdhf.optim.groups import param_groups
-from bdhf.optim.layout import Blocks, layout_of, split_like
+from bdhf.optim.info import StepInfo
+from bdhf.optim.layout import layout_of, split_like
+from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.moves import moving
-from bdhf.optim.objective import Batch, LossFn, Objective
+from bdhf.optim.objective import Batch, Batches, Objective, micro_batches
 from bdhf.optim.partitions import Partition, PerLayer
 from bdhf.optim.products import BlockProduct, linearise
-from bdhf.optim.solvers import CG, Solution, Solver, Stop, System
+from bdhf.optim.regularization import L2
+from bdhf.optim.solvers import CG, Solution, Solver, System
+from bdhf.optim.trial import Trial
+from bdhf.optim.watched import Watched
 
-Product = Callable[[Tensor, Sequence[int] | None], Tensor]
-
-
-@dataclass(frozen=True)
-class StepInfo:
-    """What one update did. Tuples are per block, or per param_group where it says so."""
-
-    loss: float  # on the gradient batch, before the update
-    grad_norm: float  # ‖g‖₂ on the gradient batch
-    step_norm: float  # ‖Δθ‖₂ as applied
-    cg_iterations: tuple[int, ...]
-    stop: tuple[Stop, ...]
-    products: float  # Σ_b n_b · P_b / P: n_b products with block b of P_b parameters
-    gradient_equivalents: float  # FLOPs of the update ÷ FLOPs of one gradient
-    damping: tuple[float, ...]  # the λ that was used, per param_group
-    step_size: tuple[float, ...]  # t · lr, per param_group
-    reduction_ratio: float  # actual ÷ predicted change of the curvature batch's loss
+Given = Batch | list[Batch]  # one batch, or its micro-batches
 
 
 #: What an optimizer has beside the attributes of its base class.
 _OWN = (
-    "objective", "curvature", "solver", "damping", "acceptance", "blocks",
-    "_flops", "_group_of_block", "_complete",
+    "objective", "curvature", "solver", "damping", "acceptance", "regularization", "seed",
+    "blocks", "_flops", "_group_of_block", "_complete", "_unchecked",
 )  # fmt: skip
 
 
@@ -58,8 +51,10 @@ class BlockHessianFree(torch.optim.Optimizer):
 
     `model` maps the inputs of a batch to one tensor of outputs; `loss_fn(outputs, targets)`
     returns a scalar loss. The partition decides the blocks: `Full()` is ordinary Hessian-free.
-    Blocks of whole tensors are param_groups with an `lr` and a `damping` of their own. Raises
-    ValueError for a partition that does not fit the model and for an lr that is not positive.
+    Blocks of whole tensors are param_groups with an `lr` and a `damping` of their own. `seed`
+    begins the stream of what the curvature draws. `check` has the products examined once, before
+    the first update (`BlockCurvature.check`). Raises ValueError for a partition that does not fit
+    the model, a solver that fits neither blocks nor curvature, and an lr that is not positive.
 
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
@@ -80,17 +75,20 @@ class BlockHessianFree(torch.optim.Optimizer):
         solver: Solver = CG(),  # noqa: B008
         damping: Damping = Constant(),  # noqa: B008
         acceptance: Acceptance = FullStep(),  # noqa: B008
+        regularization: L2 = L2(),  # noqa: B008
         lr: float = 0.5,
+        seed: int = 0,
+        check: bool = True,
     ) -> None:
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr must be finite and above 0; got {lr}")
         self.objective = Objective.of(model, loss_fn)
-        self.curvature, self.solver = curvature, solver
-        self.damping, self.acceptance = damping, acceptance
-        layout = layout_of(model)
-        self.blocks = Blocks.of(layout, partition(layout))
+        self.curvature, self.solver, self.damping = curvature, solver, damping
+        self.acceptance, self.regularization, self.seed = acceptance, regularization, seed
+        self.blocks = cut(layout_of(model), partition)
+        solver.check(self.blocks, curvature)
         self._flops = Flops()
-        self._complete = False
+        self._complete, self._unchecked = False, check
         groups, self._group_of_block = param_groups(self.blocks, self.objective.parameters)
         super().__init__(groups, {"lr": lr, "damping": damping.initial})
         self._complete = True
@@ -112,94 +110,140 @@ class BlockHessianFree(torch.optim.Optimizer):
             )
         super().add_param_group(param_group)
 
+    def check(self, batch: Given) -> None:
+        """Examine the products on a batch once, as the first update does if nobody did.
+
+        Raises CurvatureError for products that cannot be right, naming the module in question.
+        Warns when one product of all blocks costs more than fifty gradients.
+        """
+        batches = micro_batches(batch)
+        self.objective.check()
+        with full_precision(self.objective.device):
+            flops = Flops()  # a meter of its own: an update is not charged for the check
+            product = self._product(batches, flops)
+            check_curvature(self.objective, product, self.curvature)
+            warn_if_expensive(product, flops, batches)
+        self._unchecked = False
+
+    def off_block_energy(self, batch: Given, probes: int = 8) -> float:
+        """‖G - G_block‖_F / ‖G‖_F on a batch, at the parameters as they are.
+
+        By random signs from `seed` (`BlockCurvature.off_block_energy`); changes nothing.
+        """
+        self.objective.check()
+        with full_precision(self.objective.device):
+            return off_block_energy(self._product(micro_batches(batch), Flops()), probes, self.seed)
+
     @torch.no_grad()
     def step(  # type: ignore[override]  # a second-order step needs batches, not a closure
         self,
-        batch: Batch,
-        curvature_batch: Batch | None = None,
+        batch: Given,
+        curvature_batch: Given | None = None,
         *,
         watch: Callable[[], None] | None = None,
     ) -> StepInfo:
         """Update the parameters once.
 
-        The gradient is taken on `batch`, the curvature on `curvature_batch` (None: the same).
-        `watch` is called before every product; when it, or anything else, raises, parameters and
-        state stay as they were. A loss or gradient that is not finite moves nothing, and says so
-        in `StepInfo.loss`, `grad_norm` and `stop`. Raises ValueError for a model whose forward is
-        not a function of each sample alone (batch normalisation, dropout in training mode).
+        The gradient is taken on `batch`, the curvature on `curvature_batch` (None: the same). A
+        tuple (inputs, targets) is one batch; a list of them is the micro-batches of one batch,
+        weighted by their loss terms. `watch` is called before every product; when it, or anything
+        else, raises, parameters and state stay as they were. A loss or gradient that is not
+        finite moves nothing, and says so in `StepInfo.loss`, `grad_norm` and `stop`. Raises
+        ValueError for a model whose forward is not a function of each sample alone (batch
+        normalisation, dropout in training mode), and CurvatureError before the first update for
+        products that cannot be right.
         """
-        curvature_batch = batch if curvature_batch is None else curvature_batch
-        self.objective.check(batch, curvature_batch)
-        with torch.autocast(self.objective.device.type, enabled=False):
-            return self._step(batch, curvature_batch, watch)
+        batches = micro_batches(batch)
+        same = curvature_batch is None or curvature_batch is batch
+        curvature_batches = batches if same else micro_batches(curvature_batch)
+        self.objective.check()
+        if self._unchecked:
+            self.check(batch if curvature_batch is None else curvature_batch)
+        with full_precision(self.objective.device):
+            return self._step(batches, curvature_batches, watch)
 
     def _step(
-        self, batch: Batch, curvature_batch: Batch, watch: Callable[[], None] | None
+        self, batches: Batches, curvature_batches: Batches, watch: Callable[[], None] | None
     ) -> StepInfo:
         spent = self._flops.spent
-        loss, gradient, product = self._linearise(batch, curvature_batch)
+        loss, gradient, product = self._linearise(batches, curvature_batches)
         norm = float(gradient.norm())
-        curvature_loss = float(product.loss)
+        curvature_loss = float(product.loss) + self._penalty()
         finite = all(map(math.isfinite, (loss, norm, curvature_loss)))
         rhs = -gradient if finite else torch.full_like(gradient, math.nan)  # no block may move
         damping, lr = self._per_block("damping"), self._per_block("lr")
-        system = System(self.blocks, _watched(product, watch), rhs, damping)
-        solution = self.solver.solve(system, self._start())
-        del product, system  # the graph goes before the parameters move
-        step = self.blocks.add_scaled_(torch.zeros_like(solution.x), lr, solution.x)
+        solution = self.solver.solve(
+            System(
+                self.blocks, Watched(product, watch), rhs, damping + self.regularization.weight,
+                keep_iterates=self.acceptance.needs_iterates,
+            ),
+            self._start(),
+        )  # fmt: skip
+        del product  # the graph goes before the parameters move
         with moving(self.objective.parameters) as move:
-
-            def loss_at(factor: float, batch: Batch = batch) -> float:
-                move(self.blocks.scatter(factor * step))
-                return self._loss(batch)
-
-            factor = self.acceptance.factor(loss_at, slope=float(gradient @ step))
-            change = loss_at(factor, curvature_batch) - curvature_loss
-            predicted = self._predicted_change(solution, gradient, damping, factor * lr)
+            trial = Trial(
+                self.blocks, solution.iterates, gradient, lr, damping, loss, batches,
+                move, self._loss,
+            )  # fmt: skip
+            index, factor = self.acceptance.choose(trial)
+            ratios = self._group_ratios(trial, index, factor, curvature_batches, curvature_loss)
+            step = trial.step(index, factor * lr)
+            change = trial.loss_at(step, curvature_batches) - curvature_loss
+            ratio = _quotient(change, float(trial.predicted(index, factor * lr).sum()))
             info = StepInfo(
                 loss=loss,
                 grad_norm=norm,
-                step_norm=abs(factor) * float(step.norm()),
+                step_norm=float(step.norm()),
                 cg_iterations=solution.iterations,
                 stop=solution.stop,
                 products=self._full_products(solution),
                 gradient_equivalents=self._in_gradients(self._flops.spent - spent),
                 damping=tuple(float(group["damping"]) for group in self.param_groups),
                 step_size=tuple(factor * float(group["lr"]) for group in self.param_groups),
-                reduction_ratio=change / predicted if predicted else math.nan,
+                reduction_ratio=ratio,
             )
-            self._remember(solution.x, info)
+            self._remember(solution.x, ratios or [ratio] * len(self.param_groups))
         return info
 
     @torch.enable_grad()
+    def _product(self, batches: Batches, flops: Flops) -> BlockProduct:
+        """The curvature of a batch; what it draws depends on the seed and the update."""
+        return linearise(
+            self.objective, batches,
+            curvature=self.curvature, blocks=self.blocks, flops=flops,
+            seed=(self.seed + self._updates() * 0x9E3779B97F4A7C15) % 2**63,
+        )  # fmt: skip
+
+    @torch.enable_grad()
     def _linearise(
-        self, batch: Batch, curvature_batch: Batch
+        self, batches: Batches, curvature_batches: Batches
     ) -> tuple[float, Tensor, BlockProduct]:
         """Loss and gradient (P,) of the batch, and the product of the curvature batch."""
-        product = linearise(
-            self.objective, curvature_batch,
-            curvature=self.curvature, blocks=self.blocks, flops=self._flops,
-        )  # fmt: skip
-        if curvature_batch is batch:
-            self._gradient_cost = self._flops.cost(("linearise", signature(batch)))
-            return float(product.loss), product.gradient, product
-        key = ("gradient", signature(batch))
-        loss, gradient = self._flops.run(key, lambda: self._gradient(batch))
-        self._gradient_cost = self._flops.cost(key)
-        return loss, gradient, product
+        product = self._product(curvature_batches, self._flops)
+        if curvature_batches is batches:
+            cost = sum(self._flops.cost(("linearise", signature(batch))) for batch in batches)
+            loss, gradient = product.loss, product.gradient
+        else:
+            key = ("gradient", signature(list(batches)))
+            loss, flat = self._flops.run(key, lambda: self.objective.loss_and_gradient(batches))
+            cost, gradient = self._flops.cost(key), self.blocks.gather(flat)
+        self._gradient_cost = cost
+        if self.regularization.weight:
+            gradient = gradient + self.regularization.weight * self.blocks.gather(self._flat())
+        return float(loss) + self._penalty(), gradient, product
 
-    def _gradient(self, batch: Batch) -> tuple[float, Tensor]:
-        """Loss and gradient, (P,) in block order, by one backward pass."""
-        loss = self.objective.loss(batch)
-        gradients = torch.autograd.grad(
-            loss, self.objective.parameters, allow_unused=True, materialize_grads=True
-        )
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        return float(loss.detach()), self.blocks.gather(flat)
+    def _flat(self) -> Tensor:
+        """θ, (P,) in the order of the parameters."""
+        return torch.cat([p.detach().reshape(-1) for p in self.objective.parameters])
 
-    def _loss(self, batch: Batch) -> float:
-        key = ("forward", signature(batch))
-        return float(self._flops.run(key, lambda: self.objective.loss(batch)))
+    def _penalty(self) -> float:
+        weight = self.regularization.weight
+        return 0.5 * weight * float(self._flat().square().sum()) if weight else 0.0
+
+    def _loss(self, batches: Batches) -> float:
+        key = ("forward", signature(list(batches)))
+        loss = self._flops.run(key, lambda: self.objective.loss(batches))
+        return float(loss) + self._penalty()
 
     def _per_block(self, key: str) -> Tensor:
         """A setting of the param_groups as one entry per block, (rows,)."""
@@ -207,14 +251,19 @@ class BlockHessianFree(torch.optim.Optimizer):
         like = self.objective.parameters[0]
         return torch.tensor(values, dtype=like.dtype, device=like.device)
 
-    def _predicted_change(
-        self, solution: Solution, gradient: Tensor, damping: Tensor, scale: Tensor
-    ) -> float:
-        """Σ_b of gᵀs + ½ sᵀG_bb s at s = scale_b · d_b: the block model, without damping."""
-        slope = self.blocks.dot(gradient, solution.x)
-        norm = self.blocks.dot(solution.x, solution.x)
-        curvature = 2 * (solution.model - slope) - damping * norm  # dᵀG d, from φ
-        return float((scale * slope + 0.5 * scale**2 * curvature).sum())
+    def _group_ratios(
+        self, trial: Trial, index: int, factor: float, batches: Batches, start_loss: float
+    ) -> list[float]:
+        """Reduction ratio of every param_group's own step, where the damping asks for it."""
+        if not self.damping.per_block or len(self.param_groups) == 1:
+            return []
+        owner = torch.tensor(self._group_of_block, device=trial.lr.device)
+        ratios = []
+        for group in range(len(self.param_groups)):
+            scale = factor * torch.where(owner == group, trial.lr, 0.0)
+            change = trial.loss_at(trial.step(index, scale), batches) - start_loss
+            ratios.append(_quotient(change, float(trial.predicted(index, scale).sum())))
+        return ratios
 
     def _full_products(self, solution: Solution) -> float:
         spent = zip(solution.products, self.blocks.rows, strict=True)
@@ -223,6 +272,10 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _in_gradients(self, flops: int) -> float:
         """FLOPs in units of one gradient; NaN when torch counts none in a gradient."""
         return flops / self._gradient_cost if self._gradient_cost else math.nan
+
+    def _updates(self) -> int:
+        """Updates so far."""
+        return int(self.state[self.objective.parameters[0]].get("step", 0))
 
     def _start(self) -> Tensor | None:
         """The warm start, (P,) in block order; None at the first update or when it is off."""
@@ -234,23 +287,17 @@ class BlockHessianFree(torch.optim.Optimizer):
             return None
         return self.solver.warm_start * self.blocks.gather(flat)
 
-    def _remember(self, direction: Tensor, info: StepInfo) -> None:
+    def _remember(self, direction: Tensor, ratios: Sequence[float]) -> None:
         """Keep what the next update starts from; nothing is kept if a damping rule raises."""
-        dampings = [self.damping.update(value, info.reduction_ratio) for value in info.damping]
-        parameters = self.objective.parameters
+        pairs = zip(self.param_groups, ratios, strict=True)
+        dampings = [self.damping.update(float(g["damping"]), ratio) for g, ratio in pairs]
+        parameters, updates = self.objective.parameters, self._updates() + 1
         parts = split_like(self.blocks.scatter(direction), parameters)
         for parameter, part in zip(parameters, parts, strict=True):
-            self.state[parameter]["direction"] = part
+            self.state[parameter] |= {"direction": part, "step": updates}
         for group, damping in zip(self.param_groups, dampings, strict=True):
             group["damping"] = damping
 
 
-def _watched(product: BlockProduct, watch: Callable[[], None] | None) -> Product:
-    """The product, with `watch` called before each one."""
-
-    def watched(v: Tensor, active: Sequence[int] | None = None) -> Tensor:
-        if watch is not None:
-            watch()
-        return product(v, active)
-
-    return watched
+def _quotient(change: float, predicted: float) -> float:
+    return change / predicted if predicted else math.nan

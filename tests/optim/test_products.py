@@ -75,7 +75,8 @@ def test_linearisation_gives_loss_and_gradient(case):
     case = build(case)
     optimizer = bdhf.BlockHessianFree(case.model, case.loss_fn, partition=bdhf.Full())
 
-    loss, gradient, _ = optimizer._linearise(case.batch, case.batch)
+    batches = (case.batch,)
+    loss, gradient, _ = optimizer._linearise(batches, batches)
 
     assert loss == case.loss_fn(case.model(case.batch[0]), case.batch[1]).item()
     assert_close(gradient, dense_gradient(case))
@@ -131,7 +132,7 @@ def test_graph_is_freed_with_the_matrix():
     """Nothing keeps the retained graph alive once the matrix is gone."""
     case = build("mlp")
     G = bdhf.block_curvature(case.model, case.loss_fn, case.batch)
-    outputs = weakref.ref(G._product._outputs)
+    outputs = weakref.ref(G._product.parts[0][1].outputs)
 
     del G
     gc.collect()
@@ -153,7 +154,7 @@ def test_a_vector_of_the_wrong_shape_is_an_error_that_names_the_right_one(shape)
     ("change", "message"),
     [
         ({"method": "magic"}, "known: auto, propagate"),
-        ({"batch": [1, 2]}, r"a batch is a tuple \(inputs, targets\)"),
+        ({"batch": [1, 2]}, r"a batch is a tuple \(inputs, targets\), or a list"),
         ({"loss_fn": nn.MSELoss(reduction="none")}, "must return a scalar"),
         ({"model": nn.LSTM(4, 3).double()}, "need one Tensor of outputs"),
     ],

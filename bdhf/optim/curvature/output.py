@@ -1,46 +1,51 @@
-"""The Hessian of the loss with respect to the model's outputs: w -> ∇²_z L · w."""
+"""The loss as a function of the model's outputs z, expanded to second order at one point."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bdhf.optim.objective import LossFn
+from bdhf.optim.losses import recognise
+from bdhf.optim.losses.hessians import Differentiated, OutputHessian, Scaled
+from bdhf.optim.losses.weights import LossFn
 
 
 @dataclass(frozen=True)
 class OutputLoss:
-    """The loss as a function of the outputs z, expanded to second order at one point."""
+    """Loss and gradient at the outputs, and the H that a curvature puts between Jᵀ and J."""
 
     loss: Tensor  # ()
     gradient: Tensor  # ∇_z L, shape of z
-    hessian: Callable[[Tensor], Tensor]  # w -> ∇²_z L · w, both of the shape of z
+    hessian: OutputHessian
 
 
 def expand(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
-    """Expand the loss at the outputs by automatic differentiation; any convex loss.
+    """Expand the loss at the outputs: H in closed form where the loss is known, else by autograd.
 
     Raises ValueError when the loss is not a scalar.
     """
+    likelihood = recognise(loss_fn)
+    known = likelihood.hessian(outputs.detach(), targets) if likelihood is not None else None
     z = outputs.detach().requires_grad_()
+    loss, gradient = value_and_gradient(loss_fn, z, targets, create_graph=known is None)
+    if likelihood is None or known is None:
+        return OutputLoss(loss, gradient.detach(), Differentiated(gradient, z))
+    scale = 1.0 / likelihood.terms(z.detach(), targets) if likelihood.is_mean else None
+    return OutputLoss(loss, gradient, known if scale is None else Scaled(known, scale))
+
+
+def value_and_gradient(
+    loss_fn: LossFn, z: Tensor, targets: Any, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """L, detached, and ∇_z L. Raises ValueError when the loss is not a scalar."""
     loss = loss_fn(z, targets)
     if loss.dim() != 0:
         raise ValueError(
             f"the loss has shape {tuple(loss.shape)}; loss_fn(outputs, targets) must return a "
             "scalar: use reduction='mean' or 'sum'"
         )
-    (gradient,) = torch.autograd.grad(loss, z, create_graph=True)
-
-    def hessian(w: Tensor) -> Tensor:
-        if not gradient.requires_grad:  # a loss that is linear in z
-            return torch.zeros_like(w)
-        (product,) = torch.autograd.grad(
-            gradient, z, w, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return product
-
-    return OutputLoss(loss.detach(), gradient.detach(), hessian)
+    (gradient,) = torch.autograd.grad(loss, z, create_graph=create_graph)
+    return loss.detach(), gradient

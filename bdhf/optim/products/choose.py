@@ -3,48 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
-from torch import Tensor
+import torch
 
-from bdhf.optim.curvature import Curvature
+from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.flops import Flops
 from bdhf.optim.layout import Blocks
+from bdhf.optim.losses import is_mean, weights
 from bdhf.optim.objective import Batch, Objective
+from bdhf.optim.products.double_backward import DoubleBackward
+from bdhf.optim.products.linearisation import Linearisation
+from bdhf.optim.products.product import BlockProduct
 from bdhf.optim.products.propagate import Propagate
 
-
-class BlockProduct(Protocol):
-    """A curvature linearised at one θ on one batch: loss, gradient, and products with blocks."""
-
-    method: str
-    loss: Tensor  # ()
-    gradient: Tensor  # (P,) in block order
-
-    def __call__(self, v: Tensor, active: Sequence[int] | None = None) -> Tensor:
-        """G_bb v_b for every active block b (None: all), zero elsewhere; block order."""
+Linearise = Callable[[Objective, Batch, Curvature, torch.Generator, Flops], Linearisation]
 
 
-Linearise = Callable[[Objective, Batch, Curvature, Blocks, Flops], BlockProduct]
+def _propagate(
+    objective: Objective,
+    batch: Batch,
+    curvature: Curvature,
+    generator: torch.Generator,
+    flops: Flops,
+) -> Linearisation:
+    """By reverse sweeps through a kept graph: of the outputs, or of the gradient."""
+    if isinstance(curvature, Hessian):
+        return DoubleBackward(objective, batch, flops)
+    return Propagate(objective, batch, curvature, generator, flops)
 
-METHODS: Mapping[str, Linearise] = {"propagate": Propagate}
+
+METHODS: Mapping[str, Linearise] = {"propagate": _propagate}
 
 
 def linearise(
     objective: Objective,
-    batch: Batch,
+    batches: Sequence[Batch],
     *,
     curvature: Curvature,
     blocks: Blocks,
     flops: Flops,
+    seed: int = 0,
     method: str = "auto",
 ) -> BlockProduct:
-    """Linearise the curvature at the current parameters on one batch (inputs, targets).
+    """Linearise the curvature at the current parameters on the micro-batches of one batch.
 
-    `method` is a key of `METHODS`, or "auto", which is `propagate`: exact for every model.
-    Raises ValueError for an unknown method.
+    `method` is a key of `METHODS`, or "auto", which is `propagate`: exact for every model. `seed`
+    begins the stream of what the curvature draws. Raises ValueError for an unknown method.
     """
     name = "propagate" if method == "auto" else method
     if name not in METHODS:
         raise ValueError(f"unknown product method {method!r}; known: auto, {', '.join(METHODS)}")
-    return METHODS[name](objective, batch, curvature, blocks, flops)
+    generator = torch.Generator(objective.device).manual_seed(seed)
+    parts = [METHODS[name](objective, batch, curvature, generator, flops) for batch in batches]
+    pairs = [(part.outputs, batch[1]) for part, batch in zip(parts, batches, strict=True)]
+    shares = weights(objective.loss_fn, pairs)
+    samples = sum(outputs.shape[0] if outputs.dim() else 1 for outputs, _ in pairs)
+    scale = samples if is_mean(objective.loss_fn) else 1
+    counted = [pair for pair in zip(shares, parts, strict=True) if pair[0] != 0]
+    return BlockProduct(name, tuple(counted), blocks, scale)

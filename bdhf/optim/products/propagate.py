@@ -11,69 +11,56 @@ Building q with u = ∇_z L makes it the gradient, at no further cost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from bdhf.optim.curvature import Curvature
+from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.flops import Flops, signature
-from bdhf.optim.layout import Block, Blocks, split_like
+from bdhf.optim.layout import Block, Blocks
 from bdhf.optim.objective import Batch, Objective
+from bdhf.optim.products.linearisation import block_by_block, pick, spread
+from bdhf.optim.products.per_sample import squared_gradients
 
 
 class Propagate:
-    """The block-diagonal curvature product of one batch at one θ; keeps the graph while it lives.
-
-    `loss` is a scalar, `gradient` is (P,) in block order, both of the batch that was linearised.
-    """
-
-    method = "propagate"
+    """One batch at one θ under a curvature Jᵀ H J; keeps the graph while it lives."""
 
     def __init__(
         self,
         objective: Objective,
         batch: Batch,
-        curvature: Curvature,
-        blocks: Blocks,
+        curvature: OutputCurvature,
+        generator: torch.Generator,
         flops: Flops,
     ) -> None:
-        self.blocks = blocks
-        self._flops = flops
-        self._shapes = signature(batch)
+        self._objective, self.batch = objective, batch
         self._parameters = objective.parameters
-        flops.run(("linearise", self._shapes), lambda: self._linearise(objective, batch, curvature))
+        self._flops, self._shapes = flops, signature(batch)
+        flops.run(("linearise", self._shapes), lambda: self._linearise(curvature, generator))
 
-    def _linearise(self, objective: Objective, batch: Batch, curvature: Curvature) -> None:
-        inputs, targets = batch
-        self._outputs = objective.outputs(inputs)
-        expansion = curvature.expand_loss(objective.loss_fn, self._outputs, targets)
-        self.loss, self._hessian = expansion.loss, expansion.hessian
+    def _linearise(self, curvature: OutputCurvature, generator: torch.Generator) -> None:
+        inputs, targets = self.batch
+        self.outputs = self._objective.outputs(inputs)
+        expansion = curvature.expand_loss(self._objective.loss_fn, self.outputs, targets, generator)
+        self.loss, self.hessian = expansion.loss, expansion.hessian
         self._u = expansion.gradient.requires_grad_()
         self._q = torch.autograd.grad(
-            self._outputs, self._parameters, self._u,
+            self.outputs, self._parameters, self._u,
             create_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
-        self.gradient = torch.cat(
-            [self._pick(b, [self._q[i].detach() for i in b.slots]) for b in self.blocks.rows]
-        )
+        self.gradient = torch.cat([q.detach().reshape(-1) for q in self._q])
 
-    def __call__(self, v: Tensor, active: Sequence[int] | None = None) -> Tensor:
+    def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
-        rows = range(len(self.blocks.rows)) if active is None else active
-        result = torch.empty_like(v) if active is None else torch.zeros_like(v)
-        for index in rows:
-            block = self.blocks.rows[index]
-            result[block.start : block.stop] = self._flops.run(
-                ("product", self._shapes, index),
-                partial(self._product, block, v[block.start : block.stop]),
-            )
-        return result
+        key = ("product", self._shapes)
+        return block_by_block(blocks, v, active, self._product, self._flops, key)
 
     def _product(self, block: Block, v: Tensor) -> Tensor:
         """G_bb v for one block, (P_b,) -> (P_b,)."""
-        tangents = zip(block.slots, self._spread(block, v), strict=True)
+        tangents = zip(block.slots, spread(block, v, self._parameters), strict=True)
         reached = [(self._q[i], t) for i, t in tangents if self._q[i].requires_grad]
         if not reached:  # the outputs do not depend on this block
             return torch.zeros_like(v)
@@ -82,21 +69,50 @@ class Propagate:
             retain_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
         columns = torch.autograd.grad(
-            self._outputs, [self._parameters[i] for i in block.slots], self._hessian(jv),
+            self.outputs, [self._parameters[i] for i in block.slots], self.hessian(jv),
             retain_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
-        return self._pick(block, columns)
+        return pick(block, columns)
 
-    def _spread(self, block: Block, v: Tensor) -> list[Tensor]:
-        """A block's vector as tensors of the shapes of its parameters."""
-        parameters = [self._parameters[i] for i in block.slots]
-        if block.within is not None:
-            whole = v.new_zeros(sum(parameter.numel() for parameter in parameters))
-            whole[block.within] = v
-            v = whole
-        return split_like(v, parameters)
+    @property
+    def factor_rows(self) -> int:
+        """R, one row a column of B."""
+        return torch.Size(self.hessian.root_shape).numel()
 
-    def _pick(self, block: Block, tensors: Sequence[Tensor]) -> Tensor:
-        """The block's vector, out of tensors of the shapes of its parameters."""
-        whole = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        return whole if block.within is None else whole[block.within]
+    def factor(self, chunk: int) -> Tensor:
+        """A = BᵀJ with H = BBᵀ, (R, P) in the order of the parameters."""
+        return torch.cat(
+            [
+                self._flops.run(
+                    ("factor", self._shapes, len(u)), partial(self._rows, self.hessian.root(u))
+                )
+                for u in _units(self.hessian.root_shape, chunk, self._u)
+            ]
+        )
+
+    def _rows(self, cotangents: Tensor) -> Tensor:
+        """Jᵀw for k vectors w at once, (k, *shape of z) -> (k, P)."""
+        columns = torch.autograd.grad(
+            self.outputs, self._parameters, cotangents, is_grads_batched=True,
+            retain_graph=True, allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+        shapes = zip(columns, self._parameters, strict=True)
+        return torch.cat(
+            [column.expand(len(cotangents), *p.shape).flatten(1) for column, p in shapes], dim=1
+        )
+
+    def squared_gradients(self) -> Tensor:
+        """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""
+        return self._flops.run(
+            ("squared gradients", self._shapes),
+            lambda: squared_gradients(self._objective, self.batch[0], self._u.detach()),
+        )
+
+
+def _units(shape: tuple[int, ...], chunk: int, like: Tensor) -> Iterator[Tensor]:
+    """Unit vectors of a shape, (k, *shape) with k ≤ chunk, until each was there once."""
+    size = torch.Size(shape).numel()
+    for start in range(0, size, chunk):
+        units = like.new_zeros(min(chunk, size - start), size)
+        units[:, start:].fill_diagonal_(1.0)
+        yield units.view(-1, *shape)

@@ -1,6 +1,22 @@
 """Solvers of the damped block systems. One file each; what they share is in `system`."""
 
 from bdhf.optim.solvers.cg import CG
-from bdhf.optim.solvers.system import Solution, Solver, Stop, System
+from bdhf.optim.solvers.cholesky import Cholesky
+from bdhf.optim.solvers.preconditioners import Martens, NoPreconditioner, Preconditioner
+from bdhf.optim.solvers.sample_space import SampleSpace
+from bdhf.optim.solvers.system import Iterate, Matrix, Solution, Solver, Stop, System
 
-__all__ = ["CG", "Solution", "Solver", "Stop", "System"]
+__all__ = [
+    "CG",
+    "Cholesky",
+    "Iterate",
+    "Martens",
+    "Matrix",
+    "NoPreconditioner",
+    "Preconditioner",
+    "SampleSpace",
+    "Solution",
+    "Solver",
+    "Stop",
+    "System",
+]

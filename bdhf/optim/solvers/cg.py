@@ -1,7 +1,7 @@
 """Conjugate gradients on all blocks in lockstep: A x = rhs in every row, with A = G + λI.
 
-    α = rᵀr / pᵀAp,   x += α p,   r -= α A p,   β = rᵀr / (rᵀr)_old,   p = r + β p
-    φ = ½ xᵀA x - rhsᵀx  falls by  ½ α rᵀr : no second product tells how far a row has come
+    y = M⁻¹r,   α = rᵀy / pᵀAp,   x += α p,   r -= α A p,   β = rᵀy / (rᵀy)_old,   p = y + β p
+    φ = ½ xᵀA x - rhsᵀx  falls by  ½ α rᵀy : no second product tells how far a row has come
 
 Every scalar is a vector with one entry per row (block). A row that is done rests: its r and p are
 zero, no product is spent on it, and nothing that happens in it reaches another row.
@@ -15,7 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.solvers.system import Solution, Stop, System
+from bdhf.optim.cost import Sweeps
+from bdhf.optim.curvature import Curvature
+from bdhf.optim.layout import Blocks
+from bdhf.optim.solvers.preconditioners import NoPreconditioner, Preconditioner
+from bdhf.optim.solvers.system import Iterate, Solution, Stop, System, escape_length
 
 #: Iterations after which the recurrence of r gives way to the true residual (rounding drift).
 REFRESH_EVERY = 50
@@ -39,6 +43,7 @@ class CG:
     tol: float = 5e-4
     residual_tol: float = 0.0
     warm_start: float = 0.95
+    preconditioner: Preconditioner = NoPreconditioner()  # noqa: RUF009 - frozen, so shared safely
 
     def __post_init__(self) -> None:
         if self.max_iters < 1:
@@ -48,15 +53,24 @@ class CG:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"CG {name} must be finite and at least 0; got {value}")
 
+    def check(self, blocks: Blocks, curvature: Curvature) -> None:
+        """Take any blocks and any symmetric matrix."""
+
+    def cost(self, sweeps: Sweeps, samples: float) -> float:
+        """All iterations, the first residual, those that are taken anew, and the preconditioner."""
+        products = self.max_iters + 1 + self.max_iters // REFRESH_EVERY
+        apart = 0.0 if isinstance(self.preconditioner, NoPreconditioner) else 2.0
+        return products * sweeps.product + apart
+
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
         """Solve every block from `start`, (P,) in block order, or from zero."""
-        rows = _Rows(system, start)
+        rows = _Rows(system, start, self.preconditioner(system))
         self._stop_small(rows)
-        models = [rows.model]
+        models, iterates = [rows.model], []
         for iteration in range(1, self.max_iters + 1):
             if not rows.active.any():
                 break
-            rows.descend(first=iteration == 1 and start is None)
+            rows.descend(first=iteration == 1)
             if iteration % REFRESH_EVERY == 0 and iteration < self.max_iters:
                 rows.refresh()
             models.append(rows.model)
@@ -64,13 +78,15 @@ class CG:
             self._stop_small(rows)
             self._stop_progress(rows, models, iteration)
             rows.turn()
+            if system.keep_iterates and iteration in _saved(self.max_iters):
+                iterates.append(rows.iterate())
         rows.rest(rows.active, Stop.MAX_ITERS)
-        return rows.solution()
+        return rows.solution(iterates)
 
     def _stop_small(self, rows: _Rows) -> None:
         """Rest the rows whose residual is small enough, or no longer a number."""
         floor = max(self.residual_tol, torch.finfo(rows.r.dtype).eps)
-        rows.rest(~rows.rr.isfinite(), Stop.NONFINITE)
+        rows.rest(~(rows.rr.isfinite() & rows.ry.isfinite()), Stop.NONFINITE)
         rows.rest(rows.rr <= floor**2 * rows.bb, Stop.CONVERGED)
 
     def _stop_progress(self, rows: _Rows, models: list[Tensor], iteration: int) -> None:
@@ -83,11 +99,17 @@ class CG:
         rows.rest((now < 0) & (progress < span * self.tol), Stop.PROGRESS)
 
 
+def _saved(max_iters: int) -> set[int]:
+    """Iterations at which Martens (2010, §4.6) keeps an iterate: ⌈5 · 1.3^j⌉."""
+    last = math.ceil(math.log(max(max_iters, 5) / 5, 1.3))
+    return {math.ceil(5 * 1.3**j) for j in range(last + 1)}
+
+
 class _Rows:
     """The state of all rows: vectors (P,) in block order, scalars (rows,)."""
 
-    def __init__(self, system: System, start: Tensor | None) -> None:
-        self.system, self.dot = system, system.blocks.dot
+    def __init__(self, system: System, start: Tensor | None, diagonal: Tensor | None) -> None:
+        self.system, self.dot, self.m = system, system.blocks.dot, diagonal
         rhs = system.rhs
         self.bb = self.dot(rhs, rhs)
         self.active = torch.ones_like(self.bb, dtype=torch.bool)
@@ -96,24 +118,31 @@ class _Rows:
         self.products = torch.zeros_like(self.code)
         self.x = torch.zeros_like(rhs) if start is None else start.clone()
         self.r = rhs.clone() if start is None else rhs - self._apply(self.x)
-        self.rr = self.last_rr = self.dot(self.r, self.r)
+        self._measure()
+        self.last_ry = self.ry
         system.blocks.zero_(~self.rr.isfinite(), self.x)  # no step that starts from a NaN
         self.model = -0.5 * self.dot(self.x, rhs + self.r)  # φ
-        self.p = self.r.clone()
+        self.p = self.y.clone()
 
     def _apply(self, v: Tensor) -> Tensor:
         """A v on the active rows, zero elsewhere; counted."""
         active = None if self.active.all() else self.active.nonzero().reshape(-1).tolist()
-        product = self.system.product(v, active)
+        product = self.system.matrix(v, active)
         self.products += self.active
         damping = torch.where(self.active, self.system.damping, 0.0)
         return self.system.blocks.add_scaled_(product, damping, v)
+
+    def _measure(self) -> None:
+        """Take y = M⁻¹r and the norms of the residuals."""
+        self.rr = self.dot(self.r, self.r)
+        self.y = self.r if self.m is None else self.r / self.m
+        self.ry = self.rr if self.m is None else self.dot(self.r, self.y)
 
     def descend(self, first: bool) -> None:
         """Go down along p, to the minimum of φ."""
         ap = self._apply(self.p)
         curvature = self.dot(self.p, ap)
-        length = self.rr / curvature
+        length = self.ry / curvature
         negative = self.active & curvature.isfinite() & (curvature <= 0)
         if first and negative.any():
             self._leave_saddle(curvature, negative)
@@ -122,17 +151,26 @@ class _Rows:
         alpha = torch.where(self.active, length, 0.0)
         self.system.blocks.add_scaled_(self.x, alpha, self.p)
         self.system.blocks.add_scaled_(self.r, -alpha, ap)
-        self.model = self.model - 0.5 * alpha * torch.where(self.active, self.rr, 0.0)
+        self.model = self.model - 0.5 * alpha * torch.where(self.active, self.ry, 0.0)
         self.iterations += self.active
 
     def _leave_saddle(self, curvature: Tensor, negative: Tensor) -> None:
-        """Without any iterate to keep, x = p / (|pᵀAp| / pᵀp + λ); nowhere if both are 0."""
-        length = 1.0 / (curvature.abs() / self.rr + self.system.damping)
-        length = torch.where(negative & length.isfinite(), length, 0.0)
+        """Negative curvature in the first direction.
+
+        A row that began at zero has no iterate to keep: x = p / (|pᵀAp| / pᵀp + λ), nowhere if
+        both are 0. One that began warm keeps its start, unless that lies above zero: then it
+        moves nothing, and begins cold the next time.
+        """
+        cold = negative & (self.dot(self.x, self.x) == 0)
+        length = escape_length(curvature, self.dot(self.p, self.p), self.system.damping)
+        length = torch.where(cold, length, 0.0)
         self.system.blocks.add_scaled_(self.x, length, self.p)
-        change = 0.5 * length**2 * curvature - length * self.rr
-        self.model = torch.where(negative, change, self.model)
+        change = 0.5 * length**2 * curvature - length * self.ry
+        self.model = torch.where(cold, change, self.model)
         self.iterations += negative
+        above = negative & ~cold & ~(self.model < 0)
+        self.system.blocks.zero_(above, self.x)
+        self.model = torch.where(above, 0.0, self.model)
 
     def refresh(self) -> None:
         """Replace the residual of the recurrence by the true one, at the cost of a product."""
@@ -140,13 +178,14 @@ class _Rows:
         self.system.blocks.zero_(~self.active, self.r)
 
     def measure(self) -> None:
-        """Take the norm of the residuals."""
-        self.last_rr, self.rr = self.rr, self.dot(self.r, self.r)
+        """Take the norms of the residuals, and remember the last."""
+        self.last_ry = self.ry
+        self._measure()
 
     def turn(self) -> None:
         """Make the next direction conjugate to the last."""
-        beta = torch.where(self.active, self.rr / self.last_rr, 0.0)
-        self.system.blocks.scale_add_(self.p, beta, self.r)
+        beta = torch.where(self.active, self.ry / self.last_ry, 0.0)
+        self.system.blocks.scale_add_(self.p, beta, self.y)
 
     def rest(self, mask: Tensor, stop: Stop, *vectors: Tensor) -> None:
         """Freeze the active rows in `mask`: nothing touches their x again."""
@@ -154,9 +193,13 @@ class _Rows:
         if mask.any():
             self.active = self.active & ~mask
             self.code = torch.where(mask, _CODE[stop], self.code)
-            self.system.blocks.zero_(mask, self.r, self.p, *vectors)
+            self.system.blocks.zero_(mask, self.r, self.y, self.p, *vectors)
 
-    def solution(self) -> Solution:
+    def iterate(self) -> Iterate:
+        """Keep where all rows are now."""
+        return Iterate(self.x.clone(), self.model)
+
+    def solution(self, iterates: list[Iterate]) -> Solution:
         """Name what happened in every row."""
         return Solution(
             x=self.x,
@@ -164,4 +207,5 @@ class _Rows:
             iterations=tuple(self.iterations.tolist()),
             products=tuple(self.products.tolist()),
             stop=tuple(_STOPS[code] for code in self.code.tolist()),
+            iterates=(*iterates, Iterate(self.x, self.model)),
         )

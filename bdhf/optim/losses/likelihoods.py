@@ -1,0 +1,216 @@
+"""The losses of torch that are likelihoods: how many terms, what curvature, how to draw targets.
+
+    L = (1/M) Σ_m ℓ_m for reduction="mean", with M its number of terms; M = 1 for "sum"
+
+`recognise` knows torch's own functions, modules, and `functools.partial` of the functions. A loss
+of a user's own joins by having these methods itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bdhf.optim.losses.hessians import Diagonal, OutputHessian, Softmax
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """A loss that is a sum or a weighted mean of negative log-likelihoods, one a term."""
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the sum of terms is divided by `terms`."""
+
+    def terms(self, outputs: Tensor, targets: Any) -> Tensor:
+        """M, the weight of the batch in a mean, ()."""
+
+    def hessian(self, outputs: Tensor, targets: Any) -> OutputHessian | None:
+        """∇²_z Σ_m ℓ_m; None where only differentiation tells."""
+
+    def draw(self, outputs: Tensor, targets: Any, generator: torch.Generator) -> Any:
+        """Targets ŷ from exp(-ℓ_m); ignored terms stay ignored. ValueError: no likelihood."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """`F.cross_entropy`: -Σ_c t_c log softmax(z)_c, for class indices or class probabilities."""
+
+    weight: Tensor | None = None
+    ignore_index: int = -100
+    reduction: str = "mean"
+    label_smoothing: float = 0.0
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the reduction is the mean."""
+        return self.reduction == "mean"
+
+    def terms(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Labels that count, by the weight of their class; samples for class probabilities."""
+        if targets.is_floating_point():
+            return outputs.new_tensor(outputs.numel() / outputs.shape[self._classes(outputs)])
+        return self._of_label(outputs, targets).sum()
+
+    def hessian(self, outputs: Tensor, targets: Tensor) -> OutputHessian:
+        """Σ_c t_c times the covariance of the class, whatever the target."""
+        dim = self._classes(outputs)
+        smooth = self.label_smoothing / outputs.shape[dim]
+        weight = self._weights(outputs)
+        if targets.is_floating_point():
+            shape = [-1 if d == dim % outputs.dim() else 1 for d in range(outputs.dim())]
+            soft = (1 - self.label_smoothing) * targets + smooth
+            total = (soft * weight.view(shape)).sum(dim, keepdim=True)
+        else:
+            counted = (targets != self.ignore_index).to(outputs.dtype)
+            label = self._of_label(outputs, targets)
+            total = (1 - self.label_smoothing) * label + smooth * weight.sum() * counted
+            total = total.unsqueeze(dim)
+        return Softmax(outputs.softmax(dim), total, dim - outputs.dim() if dim >= 0 else dim)
+
+    def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """Labels from softmax(z)."""
+        if self.weight is not None or self.label_smoothing or targets.is_floating_point():
+            raise ValueError(
+                "cross-entropy with class weights, label smoothing or class probabilities as "
+                "targets is no likelihood to draw labels from: use GGN, or plain labels"
+            )
+        p = outputs.softmax(self._classes(outputs)).movedim(self._classes(outputs), -1)
+        drawn = torch.multinomial(p.reshape(-1, p.shape[-1]), 1, generator=generator)
+        return torch.where(targets == self.ignore_index, targets, drawn.view(targets.shape))
+
+    def _classes(self, outputs: Tensor) -> int:
+        return 0 if outputs.dim() == 1 else 1
+
+    def _weights(self, outputs: Tensor) -> Tensor:
+        """Of every class, (C,)."""
+        classes = outputs.shape[self._classes(outputs)]
+        return outputs.new_ones(classes) if self.weight is None else self.weight.to(outputs)
+
+    def _of_label(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Weight of every label, 0 where it is ignored, shape of the targets."""
+        counted = targets != self.ignore_index
+        weights: Tensor = self._weights(outputs)[targets.where(counted, 0)] * counted
+        return weights
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """`F.mse_loss`: (z - y)² for every element, so y ~ N(z, ½)."""
+
+    reduction: str = "mean"
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the reduction is the mean."""
+        return self.reduction == "mean"
+
+    def terms(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Elements of the batch."""
+        shape = torch.broadcast_shapes(outputs.shape, targets.shape)
+        return outputs.new_tensor(torch.Size(shape).numel())
+
+    def hessian(self, outputs: Tensor, targets: Tensor) -> OutputHessian | None:
+        """2 for every element; by differentiation where the shapes are broadcast."""
+        return None if outputs.shape != targets.shape else Diagonal(torch.full_like(outputs, 2.0))
+
+    def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """Normal targets around the outputs, with variance ½."""
+        _same_shape(outputs, targets)
+        noise = torch.empty_like(outputs).normal_(generator=generator)
+        return outputs + math.sqrt(0.5) * noise
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """`F.binary_cross_entropy_with_logits`: a coin with P(1) = σ(z) for every element."""
+
+    weight: Tensor | None = None
+    reduction: str = "mean"
+    pos_weight: Tensor | None = None
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the reduction is the mean."""
+        return self.reduction == "mean"
+
+    def terms(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Elements of the batch."""
+        return outputs.new_tensor(outputs.numel())
+
+    def hessian(self, outputs: Tensor, targets: Tensor) -> OutputHessian:
+        """σ(1 - σ), by the weights of the element."""
+        p = outputs.sigmoid()
+        h = p * (1 - p)
+        if self.pos_weight is not None:
+            h = h * (1 + (self.pos_weight.to(outputs) - 1) * targets)
+        return Diagonal(h if self.weight is None else h * self.weight.to(outputs))
+
+    def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """Zeros and ones, with P(1) = σ(z)."""
+        if self.weight is not None or self.pos_weight is not None:
+            raise ValueError(
+                "binary cross-entropy with weights is no likelihood to draw targets from: use GGN"
+            )
+        return torch.bernoulli(outputs.sigmoid(), generator=generator)
+
+
+def _same_shape(outputs: Tensor, targets: Tensor) -> None:
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} differ in shape; "
+            "targets can be drawn only for outputs of their own shape"
+        )
+
+
+Build = Callable[..., Likelihood]
+
+#: torch's function, torch's module -> the likelihood; both take the same arguments by name.
+KNOWN: Mapping[Callable[..., Any], Build] = {
+    F.cross_entropy: CrossEntropy,
+    F.mse_loss: SquaredError,
+    F.binary_cross_entropy_with_logits: BinaryCrossEntropy,
+}
+MODULES: Mapping[type[nn.Module], Build] = {
+    nn.CrossEntropyLoss: CrossEntropy,
+    nn.MSELoss: SquaredError,
+    nn.BCEWithLogitsLoss: BinaryCrossEntropy,
+}
+
+
+def recognise(loss_fn: Callable[..., Any]) -> Likelihood | None:
+    """Say which likelihood a loss is; None for one that is not known, or reduces to no scalar.
+
+    >>> recognise(functools.partial(F.cross_entropy, ignore_index=0))
+    CrossEntropy(weight=None, ignore_index=0, reduction='mean', label_smoothing=0.0)
+    >>> recognise(nn.MSELoss(reduction="sum"))
+    SquaredError(reduction='sum')
+    >>> recognise(lambda outputs, targets: outputs.sum())
+    """
+    if isinstance(loss_fn, Likelihood):
+        return loss_fn
+    if type(loss_fn) in MODULES:
+        build = MODULES[type(loss_fn)]  # type: ignore[index]  # it is a module: see the line above
+        return _reducing(build(**{name: getattr(loss_fn, name) for name in _arguments(build)}))
+    given = loss_fn.keywords if isinstance(loss_fn, functools.partial) else {}
+    bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
+    found = KNOWN.get(bare)
+    positional = isinstance(loss_fn, functools.partial) and loss_fn.args
+    if found is None or positional or not set(given) <= set(_arguments(found)):
+        return None
+    return _reducing(found(**given))
+
+
+def _arguments(build: Build) -> list[str]:
+    return list(build.__dataclass_fields__)  # type: ignore[attr-defined]  # all are dataclasses
+
+
+def _reducing(likelihood: Any) -> Likelihood | None:
+    return likelihood if likelihood.reduction in ("mean", "sum") else None

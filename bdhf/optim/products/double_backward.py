@@ -1,0 +1,79 @@
+"""Products with the Hessian of the loss: ∇²L_bb v_b = ∂⟨g_b(θ), v_b⟩/∂θ_b (Pearlmutter 1994).
+
+The graph of the gradient g is kept; a product is one reverse sweep through it, and no product runs
+the model forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.curvature.output import value_and_gradient
+from bdhf.optim.flops import Flops, signature
+from bdhf.optim.layout import Block, Blocks
+from bdhf.optim.objective import Batch, Objective
+from bdhf.optim.products.linearisation import block_by_block, pick, spread
+from bdhf.optim.products.per_sample import squared_gradients
+
+
+class DoubleBackward:
+    """One batch at one θ under the Hessian; keeps the graph of the gradient while it lives."""
+
+    hessian = None  # the matrix acts on the parameters
+
+    def __init__(self, objective: Objective, batch: Batch, flops: Flops) -> None:
+        self._objective, self.batch = objective, batch
+        self._parameters = objective.parameters
+        self._flops, self._shapes = flops, signature(batch)
+        flops.run(("linearise", self._shapes), self._linearise)
+
+    def _linearise(self) -> None:
+        inputs, targets = self.batch
+        self.outputs = self._objective.outputs(inputs)
+        self.loss, self._u = value_and_gradient(
+            self._objective.loss_fn, self.outputs, targets, create_graph=True
+        )
+        self._g = torch.autograd.grad(
+            self.outputs, self._parameters, self._u,
+            create_graph=True, allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+        self.gradient = torch.cat([g.detach().reshape(-1) for g in self._g])
+
+    def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
+        """∇²L_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
+        key = ("product", self._shapes)
+        return block_by_block(blocks, v, active, self._product, self._flops, key)
+
+    def _product(self, block: Block, v: Tensor) -> Tensor:
+        """∇²L_bb v for one block, (P_b,) -> (P_b,)."""
+        tangents = zip(block.slots, spread(block, v, self._parameters), strict=True)
+        reached = [(self._g[i], t) for i, t in tangents if self._g[i].requires_grad]
+        if not reached:  # the gradient is constant in this block
+            return torch.zeros_like(v)
+        columns = torch.autograd.grad(
+            [g for g, _ in reached], [self._parameters[i] for i in block.slots],
+            [tangent for _, tangent in reached],
+            retain_graph=True, allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+        return pick(block, columns)
+
+    @property
+    def factor_rows(self) -> int:
+        """Refuse: an indefinite matrix is no AᵀA."""
+        raise ValueError(
+            "the Hessian is indefinite and has no factor A with AᵀA; use CG or Cholesky, or GGN"
+        )
+
+    def factor(self, chunk: int) -> Tensor:
+        """Refuse, like `factor_rows`."""
+        return self.gradient.new_zeros(self.factor_rows)
+
+    def squared_gradients(self) -> Tensor:
+        """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""
+        return self._flops.run(
+            ("squared gradients", self._shapes),
+            lambda: squared_gradients(self._objective, self.batch[0], self._u.detach()),
+        )

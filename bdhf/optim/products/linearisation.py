@@ -1,0 +1,92 @@
+"""What a method of computing products gives: one batch at one θ, multiplied by, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.flops import Flops
+from bdhf.optim.layout import Block, Blocks, split_like
+from bdhf.optim.losses import OutputHessian
+from bdhf.optim.objective import Batch
+
+
+class Linearisation(Protocol):
+    """A curvature linearised at one θ on one batch."""
+
+    @property
+    def batch(self) -> Batch:
+        """The (inputs, targets) that were linearised."""
+
+    @property
+    def outputs(self) -> Tensor:
+        """The outputs of the model, (N, ...)."""
+
+    @property
+    def hessian(self) -> OutputHessian | None:
+        """The H of Jᵀ H J; None for a matrix that has none."""
+
+    @property
+    def loss(self) -> Tensor:
+        """The loss of the batch, ()."""
+
+    @property
+    def gradient(self) -> Tensor:
+        """Its gradient, (P,) in the order of the parameters."""
+
+    def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
+        """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
+
+    @property
+    def factor_rows(self) -> int:
+        """R, the rows that `factor` has. Raises ValueError where G has none."""
+
+    def factor(self, chunk: int) -> Tensor:
+        """A with G = AᵀA, (R, P) in the order of the parameters, made `chunk` rows at a time.
+
+        Raises ValueError where G has none.
+        """
+
+    def squared_gradients(self) -> Tensor:
+        """Σ_n (∂L_n/∂θ)² over the samples n, with L = Σ_n L_n; (P,) in the order of parameters."""
+
+
+def spread(block: Block, v: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """A block's vector (P_b,) as tensors of the shapes of the slots that it touches."""
+    touched = [tensors[i] for i in block.slots]
+    if block.within is not None:
+        whole = v.new_zeros(sum(tensor.numel() for tensor in touched))
+        whole[block.within.to(v.device)] = v
+        v = whole
+    return split_like(v, touched)
+
+
+def pick(block: Block, touched: Sequence[Tensor]) -> Tensor:
+    """The block's vector (P_b,), out of tensors of the shapes of the slots that it touches."""
+    whole = torch.cat([tensor.reshape(-1) for tensor in touched])
+    return whole if block.within is None else whole[block.within.to(whole.device)]
+
+
+def block_by_block(
+    blocks: Blocks,
+    v: Tensor,
+    active: Sequence[int],
+    multiply: Callable[[Block, Tensor], Tensor],
+    flops: Flops,
+    key: tuple[Hashable, ...],
+) -> Tensor:
+    """`multiply` on every active block, zero elsewhere; (P,) -> (P,), in block order.
+
+    Blocks that touch the same tensors cost the same, so each such set is counted once.
+    """
+    result = torch.empty_like(v) if len(active) == len(blocks.rows) else torch.zeros_like(v)
+    for index in active:
+        block = blocks.rows[index]
+        result[block.start : block.stop] = flops.run(
+            (*key, block.slots), partial(multiply, block, v[block.start : block.stop])
+        )
+    return result

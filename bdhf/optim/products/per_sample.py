@@ -1,0 +1,85 @@
+"""Squared gradients of the samples, one by one: what Martens' preconditioner is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vjp, vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+from bdhf.optim.objective import Objective
+
+#: Entries of the gradients that are held at a time.
+MAX_ENTRIES = 2**24
+
+
+def squared_gradients(objective: Objective, inputs: Any, cotangents: Tensor) -> Tensor:
+    """Σ_n (J_nᵀ u_n)² over the samples n, (P,), for cotangents u of the shape of the outputs.
+
+    Dimension 0 of every tensor of the inputs and of the outputs counts the samples; else
+    ValueError. Samples go through the model in one vectorised pass where its operators allow it,
+    one after the other where they do not.
+    """
+    samples = cotangents.shape[0] if cotangents.dim() else 0
+    lengths = {leaf.shape[0] if leaf.dim() else 0 for leaf in _tensors(inputs)}
+    if lengths != {samples} or not samples:
+        raise ValueError(
+            f"squared gradients of the samples need inputs and outputs that count the samples in "
+            f"dimension 0; inputs have {sorted(lengths)}, outputs {tuple(cotangents.shape)}: use "
+            "no preconditioner"
+        )
+    named = {
+        name: parameter.detach()
+        for name, parameter in objective.model.named_parameters()
+        if any(parameter is own for own in objective.parameters)
+    }
+
+    def one(sample: Any, u: Tensor) -> tuple[Tensor, ...]:
+        single = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, sample)
+
+        def outputs(parameters: Mapping[str, Tensor]) -> Tensor:
+            result: Tensor = functional_call(objective.model, dict(parameters), (single,))
+            return result
+
+        pull_back = vjp(outputs, named)[1]
+        return tuple(pull_back(u[None])[0].values())
+
+    size = sum(parameter.numel() for parameter in objective.parameters)
+    chunk = max(1, MAX_ENTRIES // size)
+    try:
+        return _summed(vmap(one), inputs, cotangents, chunk)
+    except (RuntimeError, NotImplementedError):  # an operator that vmap does not know
+        return _summed(_looped(one), inputs, cotangents, chunk)
+
+
+def _summed(many: Callable[..., Any], inputs: Any, cotangents: Tensor, chunk: int) -> Tensor:
+    """Add up the squares, `chunk` samples at a time."""
+    total = None
+    for start in range(0, len(cotangents), chunk):
+        part = slice(start, start + chunk)
+        cut = tree_map(lambda x, p=part: x[p] if isinstance(x, Tensor) else x, inputs)
+        squares = [g.square().sum(0).reshape(-1) for g in many(cut, cotangents[part])]
+        flat = torch.cat(squares)
+        total = flat if total is None else total + flat
+    assert total is not None  # there is at least one sample
+    return total
+
+
+def _looped(one: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """What vmap does, sample by sample."""
+
+    def many(inputs: Any, cotangents: Tensor) -> tuple[Tensor, ...]:
+        rows = [
+            one(tree_map(lambda x, n=n: x[n] if isinstance(x, Tensor) else x, inputs), u)
+            for n, u in enumerate(cotangents)
+        ]
+        return tuple(torch.stack(column) for column in zip(*rows, strict=True))
+
+    return many
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]

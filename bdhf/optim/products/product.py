@@ -1,0 +1,91 @@
+"""The matrix of an update: micro-batches added up, cut to blocks, blended with the full matrix.
+
+G = Σ_i w_i G_i over the micro-batches i,    w_i = M_i / M, their shares of the loss terms
+blended: α G + (1 - α) · (G cut to the blocks of a partition)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.layout import Blocks
+from bdhf.optim.products.linearisation import Linearisation
+
+#: Rows of the factor that are propagated at a time.
+FACTOR_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class BlockProduct:
+    """The block-diagonal curvature of one batch at one θ: loss, gradient and products."""
+
+    method: str
+    parts: tuple[tuple[float, Linearisation], ...]  # weight and micro-batch
+    blocks: Blocks
+    samples: int  # N where the loss is a mean over samples, 1 where it is a sum
+
+    @property
+    def loss(self) -> Tensor:
+        """The loss of the whole batch, ()."""
+        return _sum([weight * part.loss for weight, part in self.parts])
+
+    @property
+    def gradient(self) -> Tensor:
+        """Its gradient, (P,) in block order."""
+        return self.blocks.gather(_sum([weight * part.gradient for weight, part in self.parts]))
+
+    def __call__(self, v: Tensor, active: Sequence[int] | None = None) -> Tensor:
+        """G_bb v_b for every active block b (None: all), zero elsewhere; block order."""
+        blend = self.blocks.blend
+        if blend is None:
+            return self.cut_to(self.blocks, v, active)
+        if active is not None and not len(active):
+            return torch.zeros_like(v)
+        inner = blend.inner
+        apart = inner.scatter(self.cut_to(inner, inner.gather(self.blocks.scatter(v))))
+        whole = self.cut_to(self.blocks, v) if blend.alpha else torch.zeros_like(v)
+        return blend.alpha * whole + (1 - blend.alpha) * self.blocks.gather(apart)
+
+    def cut_to(self, blocks: Blocks, v: Tensor, active: Sequence[int] | None = None) -> Tensor:
+        """The product of the same matrix under other blocks, in their order."""
+        rows = range(len(blocks.rows)) if active is None else active
+        return _sum([weight * part.product(blocks, v, rows) for weight, part in self.parts])
+
+    @property
+    def factor_rows(self) -> int:
+        """R, the rows that `factor` has. Raises ValueError for a curvature that is no Jᵀ H J."""
+        rows = sum(part.factor_rows for _, part in self.parts)
+        return rows if self.blocks.blend is None else rows * (1 + len(self.blocks.blend.inner.rows))
+
+    def factor(self, chunk: int = FACTOR_CHUNK) -> Tensor:
+        """A with G_bb = A_bᵀA_b for every block b, (R, P) in block order.
+
+        Raises ValueError for a curvature that is no Jᵀ H J.
+        """
+        rows = torch.cat([weight**0.5 * part.factor(chunk) for weight, part in self.parts])
+        blend = self.blocks.blend
+        if blend is None:
+            return self.blocks.gather(rows)
+        cut = [torch.zeros_like(rows) for _ in blend.inner.rows]
+        for piece, positions in zip(cut, blend.inner.positions(), strict=True):
+            piece[:, positions] = (1 - blend.alpha) ** 0.5 * rows[:, positions]
+        return self.blocks.gather(torch.cat([blend.alpha**0.5 * rows, *cut]))
+
+    def squared_gradients(self) -> Tensor:
+        """The mean (for a summed loss: the sum) of squared gradients of the samples, (P,).
+
+        In block order; with the reduction of the loss, so that it compares to the damping.
+        """
+        squares = _sum([weight**2 * part.squared_gradients() for weight, part in self.parts])
+        return self.blocks.gather(squares * self.samples)
+
+
+def _sum(tensors: Sequence[Tensor]) -> Tensor:
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total

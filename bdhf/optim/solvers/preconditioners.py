@@ -1,0 +1,50 @@
+"""Preconditioners of CG: a positive diagonal M, so that CG runs on M⁻¹A."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.solvers.system import System
+
+
+class Preconditioner(Protocol):
+    """Gives the diagonal of M for one system."""
+
+    def __call__(self, system: System) -> Tensor | None:
+        """diag(M) > 0, (P,) in block order; None: M = I."""
+
+
+@dataclass(frozen=True)
+class NoPreconditioner:
+    """M = I: plain conjugate gradients."""
+
+    def __call__(self, system: System) -> Tensor | None:
+        """Leave the system as it is."""
+        return None
+
+
+@dataclass(frozen=True)
+class Martens:
+    """M = (D + λ)^ξ, D the mean of squared per-sample gradients (Martens 2010, section 4.7).
+
+    A mean, as the loss is one: a sum would drown λ. Costs one pass over the samples of the
+    curvature batch per update. Raises ValueError for an exponent outside (0, 1].
+    """
+
+    exponent: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not 0 < self.exponent <= 1:
+            raise ValueError(f"exponent of Martens must be in (0, 1]; got {self.exponent}")
+
+    def __call__(self, system: System) -> Tensor | None:
+        """diag(M), (P,); 1 where D and λ are both 0."""
+        diagonal = system.matrix.squared_gradients()
+        damped = system.blocks.add_scaled_(
+            diagonal.clone(), system.damping, torch.ones_like(diagonal)
+        )
+        return torch.where(damped > 0, damped, 1.0) ** self.exponent

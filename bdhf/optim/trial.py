@@ -1,0 +1,65 @@
+"""Steps that may be taken from θ: what each would cost, and what the quadratic model predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.layout import Blocks
+from bdhf.optim.objective import Batches
+from bdhf.optim.solvers import Iterate
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The steps t · lr · d_i of one update; `loss_of` reads the loss where `move` has gone.
+
+    Vectors are (P,) in block order, coefficients (rows,).
+    """
+
+    blocks: Blocks
+    iterates: Sequence[Iterate]
+    gradient: Tensor
+    lr: Tensor
+    damping: Tensor  # that the solver used, the penalty of the loss not counted
+    start_loss: float  # on the gradient batch
+    batches: Batches  # the gradient batch
+    move: Callable[[Tensor], None]
+    loss_of: Callable[[Batches], float]
+
+    @property
+    def last(self) -> int:
+        """Index of the solver's answer."""
+        return len(self.iterates) - 1
+
+    def loss(self, index: int, factor: float) -> float:
+        """The loss of the gradient batch at θ + factor · lr · d_index."""
+        return self.loss_at(self.step(index, factor * self.lr), self.batches)
+
+    def slope(self, index: int) -> float:
+        """gᵀ(lr · d_index)."""
+        return float(self.gradient @ self.step(index, self.lr))
+
+    def step(self, index: int, scale: Tensor) -> Tensor:
+        """scale_b · d_b of an iterate, (P,)."""
+        x = self.iterates[index].x
+        return self.blocks.add_scaled_(torch.zeros_like(x), scale, x)
+
+    def loss_at(self, step: Tensor, batches: Batches) -> float:
+        """Go to θ + step, and take the loss there."""
+        self.move(self.blocks.scatter(step))
+        return self.loss_of(batches)
+
+    def predicted(self, index: int, scale: Tensor) -> Tensor:
+        """Change that each block's model predicts at s = scale_b · d_b: gᵀs + ½ sᵀGs; (rows,).
+
+        Without damping: dᵀGd comes from φ, so it costs no product.
+        """
+        iterate = self.iterates[index]
+        slope = self.blocks.dot(self.gradient, iterate.x)
+        norm = self.blocks.dot(iterate.x, iterate.x)
+        curvature = 2 * (iterate.model - slope) - self.damping * norm
+        return scale * slope + 0.5 * scale**2 * curvature

@@ -1,0 +1,177 @@
+"""Every curvature × partition × case against the dense matrix of its definition.
+
+A new line in a table of `experiments.build` or in `tests/cases.py` is tested here at once.
+"""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import bdhf
+from bdhf.optim.layout import layout_of
+from tests.cases import CASES, build
+from tests.optim.curvatures import CURVATURES, SEED, fits
+from tests.optim.partitions import PARTITIONS
+from tests.oracles import cut, dense_ggn, size
+
+cases = pytest.mark.parametrize("case", CASES)
+curvatures = pytest.mark.parametrize("curvature", CURVATURES)
+partitions = pytest.mark.parametrize("partition", PARTITIONS)
+GPUS = [pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else []
+devices = pytest.mark.parametrize("device", ["cpu", *GPUS])
+
+
+def block_curvature(case, curvature, partition, batch=None):
+    """The block curvature of a case under a curvature and a partition of the tables."""
+    return bdhf.block_curvature(
+        case.model,
+        case.loss_fn,
+        case.batch if batch is None else batch,
+        curvature=CURVATURES[curvature][0],
+        partition=PARTITIONS[partition](layout_of(case.model)),
+        seed=SEED,
+    )
+
+
+def expected(case, curvature, matrix):
+    """The dense matrix of the definition, cut to the blocks, and blended where that is asked."""
+    dense = CURVATURES[curvature][1](case)
+    blend = matrix._blocks.blend
+    if blend is None:
+        return cut(dense, matrix.blocks)
+    return blend.alpha * dense + (1 - blend.alpha) * cut(dense, blend.inner.positions())
+
+
+@devices
+@cases
+@curvatures
+@partitions
+def test_matrix_is_its_definition_cut_to_the_blocks(case, curvature, partition, device):
+    """`to_dense` is the matrix as defined, zero outside the blocks, to 1e-10."""
+    case, oracle = build(case, device=device), build(case)
+    if not fits(curvature, case):
+        with pytest.raises(ValueError, match=r"terms of the loss|no likelihood"):
+            block_curvature(case, curvature, partition)
+        return
+    G = block_curvature(case, curvature, partition)
+
+    assert_close(G.to_dense().cpu(), expected(oracle, curvature, G), rtol=0, atol=1e-10)
+
+
+@devices
+@cases
+@curvatures
+def test_float32_product_is_the_float64_product_within_its_tolerance(case, curvature, device):
+    """The same matrix comes out in single precision, where other kernels run."""
+    exact, single = build(case), build(case, dtype=torch.float32, device=device)
+    if not fits(curvature, exact):
+        return
+    if curvature == "fisher":  # draws differ between precisions: compare with the GGN of one draw
+        curvature = "ggn"
+    v = torch.randn(size(exact), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    product = block_curvature(single, curvature, "per_layer") @ v.float().to(device)
+
+    reference = block_curvature(exact, curvature, "per_layer") @ v
+    assert_close(product.double().cpu(), reference, rtol=1e-3, atol=1e-5)
+
+
+@cases
+@curvatures
+@partitions
+def test_product_is_linear_and_symmetric(case, curvature, partition):
+    """G(2u + v) = 2Gu + Gv, and uᵀGv = vᵀGu."""
+    case = build(case)
+    if not fits(curvature, case):
+        return
+    G = block_curvature(case, curvature, partition)
+    u, v = torch.randn(2, size(case), dtype=torch.float64)
+    gu, gv = G @ u, G @ v
+
+    assert_close(G @ (2 * u + v), 2 * gu + gv)
+    assert_close(u @ gv, v @ gu)
+
+
+@cases
+@pytest.mark.parametrize("partition", ["full", "blend"])
+@pytest.mark.parametrize("curvature", [name for name in CURVATURES if name != "hessian"])
+def test_matrix_is_positive_semi_definite_where_promised(case, curvature, partition):
+    """No eigenvalue of a Jᵀ H J lies below zero, nor of its blends with a block-diagonal."""
+    case = build(case)
+    if not fits(curvature, case):
+        return
+    values = torch.linalg.eigvalsh(block_curvature(case, curvature, partition).to_dense())
+
+    assert values.min() >= -1e-10 * values.max()
+
+
+@cases
+@curvatures
+def test_factor_is_a_root_of_the_matrix(case, curvature):
+    """AᵀA is the matrix, for every curvature that has a factor; the Hessian refuses."""
+    case = build(case)
+    if not fits(curvature, case):
+        return
+    G = block_curvature(case, curvature, "full")
+    if curvature == "hessian":
+        with pytest.raises(ValueError, match="indefinite"):
+            G._product.factor(3)
+        return
+
+    rows = G._product.factor(3)
+
+    assert len(rows) == G._product.factor_rows
+    assert_close(rows.T @ rows, G.to_dense(), rtol=0, atol=1e-10)
+
+
+@cases
+@curvatures
+@pytest.mark.parametrize("sizes", [[1, 3], [2, 2], [3, 1]])
+def test_micro_batches_make_the_matrix_of_the_whole_batch(case, curvature, sizes):
+    """Unequal micro-batches, weighted by loss terms, add up to loss, gradient and matrix."""
+    case = build(case)
+    x, y = (part[:4] for part in case.batch)
+    pieces = list(zip(x.split(sizes), y.split(sizes), strict=True))
+    if not fits(curvature, case) or curvature == "fisher":  # its draws depend on the order
+        return
+    if not case.known:
+        with pytest.raises(ValueError, match="micro-batches must know the terms of the loss"):
+            block_curvature(case, curvature, "per_layer", pieces)
+        return
+
+    whole = block_curvature(case, curvature, "per_layer", (x, y))
+    parts = block_curvature(case, curvature, "per_layer", pieces)
+
+    assert_close(parts._product.loss, whole._product.loss)
+    assert_close(parts._product.gradient, whole._product.gradient)
+    assert_close(parts.to_dense(), whole.to_dense(), rtol=0, atol=1e-10)
+
+
+@cases
+@curvatures
+def test_check_finds_nothing_wrong_with_the_cases(case, curvature):
+    """The self-check passes on every module that is supported, in both precisions."""
+    for dtype in (torch.float64, torch.float32):
+        one = build(case, dtype=dtype)
+        if not fits(curvature, one):
+            return
+        found = block_curvature(one, curvature, "per_layer").check()
+
+        assert found.passed, found.problem
+        assert found.repeatability == 0
+        assert found.asymmetry < 1e-3
+        assert found.finite_difference < (1e-5 if dtype == torch.float64 else 1e-2)
+
+
+@pytest.mark.parametrize("case", ["mlp", "classifier", "sum_bce"])
+@pytest.mark.parametrize("partition", ["full", "per_layer", "per_neuron"])
+def test_off_block_energy_is_the_ratio_of_frobenius_norms(case, partition):
+    """Hutchinson's estimate comes to ‖G - G_block‖_F / ‖G‖_F; 0 for the full matrix."""
+    case = build(case)
+    G = block_curvature(case, "ggn", partition)
+    dense = dense_ggn(case)
+    exact = (dense - cut(dense, G.blocks)).norm() / dense.norm()
+
+    estimate = G.off_block_energy(probes=400)
+
+    assert estimate == pytest.approx(float(exact), rel=0.25, abs=1e-12)
