@@ -6,13 +6,14 @@ Exit codes: 0 done, 1 a run failed, 2 a bad spec or command line, 130 interrupte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -98,13 +99,14 @@ def plan(spec: Spec, folder: Out = None) -> None:
     ablation = _open(spec, folder)
     todo = {run.run_id for run in ablation.store.unfinished(ablation.cells)}
     table = Table("arm", "seeds", "runs", "still to do", title=ablation.spec.name)
-    for arm in ablation.spec.arms:
-        cells = [cell for cell in ablation.cells if cell.arm == arm]
+    for arm in ablation.plan.arms:
+        cells = [cell for cell in ablation.cells if cell.arm == arm.label]
         seeds = f"{cells[0].seed} to {cells[-1].seed}"
         left = sum(cell.run.run_id in todo for cell in cells)
-        table.add_row(arm, seeds, str(len(cells)), str(left))
+        table.add_row(escape(arm.label), seeds, str(len(cells)), str(left))
     out.print(table)
-    for entry in ablation.spec.compare:
+    _say_skipped(ablation.skipped().values())
+    for entry in ablation.plan.comparisons:
         for target in ablation.spec.targets:
             out.print(
                 f"compare {entry.name}: {entry.candidate} against {entry.baseline}, "
@@ -125,10 +127,12 @@ def status(results: Results) -> None:
     for arm, rows in cells.groupby("arm", sort=False):
         counts = Counter(rows["status"].dropna())
         words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-        table.add_row(str(arm), str(len(rows)), str(counts.total()), words or "none yet")
+        ended = str(counts.total() - counts["skipped"])
+        table.add_row(escape(str(arm)), str(len(rows)), ended, words or "none yet")
     out.print(table)
+    _say_skipped(cells.loc[cells["status"] == "skipped", "reason"])
     for row in cells.itertuples():
-        if isinstance(row.status, str) and row.status != "done":
+        if isinstance(row.status, str) and row.status not in ("done", "skipped"):
             line = f"{row.arm} seed {row.seed} ({row.run_id}): {row.status}: {row.reason}"
             out.print(line, markup=False)
 
@@ -144,10 +148,18 @@ def report(results: Results) -> None:
 
 
 @app.command("list")
-def list_parts() -> None:
+def list_parts(
+    compatibility: Annotated[
+        bool,
+        typer.Option("--compatibility", help="Show which parts of block_hf go together instead."),
+    ] = False,
+) -> None:
     """List every problem, curvature, partition, solver and optimizer that a spec may name."""
     from bdhf.experiments.build import catalogue
 
+    if compatibility:
+        _say_compatibility()
+        return
     for kind, parts in catalogue().items():
         out.print(f"[bold]{kind}[/bold]")
         width = max(map(len, parts))
@@ -181,7 +193,7 @@ def _say_plan(ablation: Ablation, todo: int) -> None:
     from bdhf.stats.words import count
 
     spec = ablation.spec
-    tests = len(spec.compare) * len(spec.targets)
+    tests = len(ablation.plan.comparisons) * len(spec.targets)
     needed = pairs_needed(spec.alpha / tests) if tests else 0
     if spec.seeds.count < needed:
         err.print(
@@ -189,12 +201,33 @@ def _say_plan(ablation: Ablation, todo: int) -> None:
             f"than {needed} seeds; the spec has {spec.seeds.count}",
             markup=False,
         )
-    runs = len(ablation.labels())
+    runs, skipped = len(ablation.labels()), len(ablation.skipped())
+    left_out = f", {skipped} skipped" if skipped else ""
     out.print(
-        f"{ablation.spec.name}: {runs} runs, {runs - todo} done, {todo} to do "
+        f"{ablation.spec.name}: {runs} runs, {runs - todo - skipped} done, {todo} to do{left_out} "
         f"-> {ablation.store.folder}",
         markup=False,
     )
+
+
+def _say_skipped(reasons: Iterable[str]) -> None:
+    """Say how many runs the plan leaves out, by reason."""
+    for reason, runs in Counter(reasons).items():
+        out.print(f"{runs} skipped: {reason}", markup=False)
+
+
+def _say_compatibility() -> None:
+    """Print curvature × partition × solver: yes, or the number of the reason below."""
+    from bdhf.experiments.compatibility import triples
+
+    reasons: dict[str, int] = {}
+    table = Table("curvature", "partition", "solver", "possible")
+    for *names, reason in triples():
+        place = reasons.setdefault(reason, len(reasons) + 1) if reason else "yes"
+        table.add_row(*names, str(place))
+    out.print(table)
+    for reason, number in reasons.items():
+        out.print(f"{number}: {reason}", markup=False)
 
 
 def _say_report(results: Path) -> None:

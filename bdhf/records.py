@@ -1,7 +1,7 @@
 """The files of an ablation: what `experiments` writes, and `stats` and `report` read.
 
     results/<ablation>/
-      spec.yaml  plan.parquet
+      spec.yaml  plan.json  plan.parquet
       runs/<run id>/  spec.yaml  status.json  env.json  curve.parquet  [traceback.txt]
       runs.parquet  curves.parquet  comparisons.parquet  report.html  figures/*.svg
 
@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +67,7 @@ CURVE_COLUMNS = (
     "update", "epoch", "samples", "products", "gradient_equivalents", "seconds",
     "train_loss", "val_loss", "test_loss",
     "grad_norm", "step_norm", "damping", "step_size", "cg_iterations", "reduction_ratio",
+    "negative_curvature", "off_block_energy",
 )  # fmt: skip
 
 #: Columns of a curve that tell of one update, not of the run up to there.
@@ -142,13 +143,38 @@ class Budget(Strict):
         return float(getattr(self, self.axis))
 
 
+class PlannedArm(Strict):
+    """An arm as the tables have it: one of the spec, in one combination of what its grid varies."""
+
+    label: str
+    name: str  # in the spec
+    values: dict[str, str] = Field(default_factory=dict)  # axis of the grid -> value, in words
+    budget: Budget
+    evaluate_every: int
+
+
+class PlanIndex(Strict):
+    """The content of plan.json: the arms of the tables, and the comparisons between them."""
+
+    arms: tuple[PlannedArm, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+PLAN_INDEX = "plan.json"
+
+
 @dataclass(frozen=True)
 class Records:
     """Everything that an ablation left behind, as tidy tables.
 
+    `arms` and `comparisons` name arms by their labels, one for every combination of a grid that
+    makes other runs. `budget` is the largest one, and `evaluate_every` the largest interval;
+    `budgets` and `intervals` are those of single arms, where they differ.
+
     `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
-    a cell that has not run yet has status None. `curves`: one row per cell and evaluation: `arm,
-    seed, run_id` and the columns of a curve. `environments`: one row per run that has ended.
+    a cell that has not run yet has status None, and one that the plan leaves out is `skipped`.
+    `curves`: one row per cell and evaluation: `arm, seed, run_id` and the columns of a curve.
+    `environments`: one row per run that has ended.
     """
 
     name: str
@@ -162,21 +188,41 @@ class Records:
     runs: pd.DataFrame
     curves: pd.DataFrame
     environments: pd.DataFrame  # run_id and the fields of its env.json
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
+    intervals: Mapping[str, int] = field(default_factory=dict)
+
+    def budget_of(self, *arms: str) -> Budget:
+        """The smallest budget of these arms, up to which all of them were run."""
+        budgets = [self.budgets.get(arm, self.budget) for arm in arms]
+        return min(budgets, key=lambda budget: budget.limit)
+
+    def evaluate_every_of(self, *arms: str) -> int:
+        """The largest interval of evaluation of these arms, in updates."""
+        return max(self.intervals.get(arm, self.evaluate_every) for arm in arms)
 
 
 def planned(folder: str | Path) -> pd.DataFrame:
     """Give `arm, seed, run_id, status, reason` of every planned cell, as the disk has it now.
 
-    Raises InputError when the folder has no plan.
+    A cell that the plan leaves out, and that has not been run before, is `skipped`. Raises
+    InputError when the folder has no plan.
     """
     path = Path(folder) / "plan.parquet"
     if not path.exists():
         raise InputError([f"{folder}: no plan.parquet: `bdhf run SPEC --out {folder}` makes it"])
     plan = _read(path)
-    found = [run_status(folder, run_id) or {} for run_id in plan["run_id"]]
+    skips = plan.pop("skip") if "skip" in plan else [""] * len(plan)  # older plans skip nothing
+    found = [
+        run_status(folder, run_id) or _not_run(skip)
+        for run_id, skip in zip(plan["run_id"], skips, strict=True)
+    ]
     plan["status"] = [status.get("status") for status in found]
     plan["reason"] = [status.get("reason", "not run yet") for status in found]
     return plan
+
+
+def _not_run(skip: str) -> dict[str, Any]:
+    return {"status": str(Status.SKIPPED), "reason": skip} if skip else {}
 
 
 def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
@@ -198,11 +244,11 @@ def collect(folder: str | Path) -> None:
     """
     folder, runs, curves = Path(folder), [], []
     for cell in planned(folder).to_dict("records"):
-        if not isinstance(cell["status"], str):  # pandas tells a missing text in several ways
+        if run_status(folder, cell["run_id"]) is None:  # not run yet, or never
             runs.append(cell)
             continue
         curve = pd.read_parquet(folder / "runs" / cell["run_id"] / "curve.parquet")
-        last = curve.drop(columns=list(DIAGNOSTICS)).tail(1)
+        last = curve.drop(columns=list(DIAGNOSTICS), errors="ignore").tail(1)
         runs.append(cell | {name: value.iloc[0] for name, value in last.items() if len(value)})
         curves.append(curve.assign(arm=cell["arm"], seed=cell["seed"], run_id=cell["run_id"]))
     totals = [name for name in CURVE_COLUMNS if name not in DIAGNOSTICS]
@@ -237,19 +283,43 @@ def load(folder: str | Path) -> Records:
         )
     text = (folder / "spec.yaml").read_text(encoding="utf-8")
     spec = YAML(typ="safe", pure=True).load(text)
-    runs = _read(folder / "runs.parquet")
+    runs, index = _read(folder / "runs.parquet"), _index(folder, spec)
     return Records(
         name=spec["name"],
         spec_text=text,
-        arms=tuple(spec["arms"]),
+        arms=tuple(arm.label for arm in index.arms),
         targets=tuple(Target(**target) for target in spec.get("targets", [])),
-        comparisons=tuple(Comparison(**entry) for entry in spec.get("compare", [])),
-        budget=Budget(**spec["budget"]),
+        comparisons=index.comparisons,
+        budget=max((arm.budget for arm in index.arms), key=lambda budget: budget.limit),
         alpha=float(spec.get("alpha", 0.05)),
-        evaluate_every=int(spec.get("evaluate", {}).get("every_updates", 1)),
+        evaluate_every=max(arm.evaluate_every for arm in index.arms),
         runs=runs,
         curves=_read(folder / "curves.parquet"),
         environments=_environments(folder, runs["run_id"].drop_duplicates()),
+        budgets={arm.label: arm.budget for arm in index.arms},
+        intervals={arm.label: arm.evaluate_every for arm in index.arms},
+    )
+
+
+def _index(folder: Path, spec: Mapping[str, Any]) -> PlanIndex:
+    """The arms and comparisons of plan.json, or of the spec where an older version left none."""
+    path = folder / PLAN_INDEX
+    if path.exists():
+        try:
+            return PlanIndex.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            first = str(error).splitlines()[0]
+            raise InputError(
+                [f"{path}: cannot be read ({first}); `bdhf run` writes it anew"]
+            ) from None
+    every = int(spec.get("evaluate", {}).get("every_updates", 1))
+    budget = Budget(**spec["budget"])
+    return PlanIndex(
+        arms=tuple(
+            PlannedArm(label=name, name=name, budget=budget, evaluate_every=every)
+            for name in spec["arms"]
+        ),
+        comparisons=tuple(Comparison(**entry) for entry in spec.get("compare", [])),
     )
 
 

@@ -70,7 +70,7 @@ def test_a_results_folder_has_the_documented_files(finished):
     root = finished[0] / "first"
 
     assert {p.name for p in root.iterdir()} == {
-        "spec.yaml", "plan.parquet", "runs", "runs.parquet", "curves.parquet",
+        "spec.yaml", "plan.json", "plan.parquet", "runs", "runs.parquet", "curves.parquet",
         "comparisons.parquet", "report.html", "figures",
     }  # fmt: skip
     for run in (root / "runs").iterdir():
@@ -198,6 +198,36 @@ def test_plan_and_status_show_and_write_nothing(finished, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["spec.yaml"]
 
 
+GRID = changed(
+    ("count: 2", "count: 1"),
+    (
+        "seeds:",
+        "grid:\n  arms.full_hf.curvature: [ggn, hessian]\n"
+        "  arms.full_hf.solver: [{type: cg, max_iters: 5}, sample_space]\nseeds:",
+    ),
+    ("gradient: 200, curvature: 50", "gradient: 20, curvature: 2"),
+)
+
+
+def test_a_grid_runs_what_it_can_and_tells_what_it_skips(tmp_path):
+    """Skipped cells are told by reason in plan, run and status, and are no failure."""
+    (tmp_path / "spec.yaml").write_text(GRID)
+    reason = "1 skipped: sample_space needs a positive semi-definite matrix"
+
+    plan = command("plan", "spec.yaml", cwd=tmp_path)
+    done = command("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+    status = command("status", "out", cwd=tmp_path)
+
+    assert plan.stdout.count(reason) == 1
+    assert "block_hf against full_hf curvature=hessian solver=cg" in plan.stdout
+    assert "small: 6 runs, 0 done, 5 to do, 1 skipped -> results/small" in plan.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "small: 6 runs, 0 done, 5 to do, 1 skipped -> out" in done.stdout
+    assert status.stdout.count(reason) == 1
+    runs = bdhf.load(tmp_path / "out").runs
+    assert sorted(runs["status"]) == ["done"] * 5 + ["skipped"]
+
+
 def test_report_is_made_again_from_the_records_alone(finished):
     """The same records give the same bytes, without torch."""
     folder, _ = finished
@@ -219,6 +249,18 @@ def test_list_shows_every_part_with_one_line_each(tmp_path):
     for name in ("autoencoder", "ggn", "full", "per_layer", "groups", "cg", "torch.Adam"):
         assert any(line.split()[:1] == [name] and len(line.split()) > 3
                    for line in done.stdout.splitlines()), name  # fmt: skip
+
+
+def test_the_table_of_compatibility_numbers_its_reasons(tmp_path):
+    """Every triple has yes or the number of a reason that stands below."""
+    done = command("list", "--compatibility", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("│")[1:5] for line in done.stdout.splitlines() if line.count("│") == 5]
+    found = {tuple(word.strip() for word in row[:3]): row[3].strip() for row in rows}
+    assert found["hessian", "full", "cg"] == "yes"
+    number = found["hessian", "full", "sample_space"]
+    assert f"{number}: sample_space needs a positive semi-definite matrix" in done.stdout
 
 
 @pytest.mark.parametrize("code", ["import bdhf.cli", "import bdhf.report, bdhf.stats.compare"])

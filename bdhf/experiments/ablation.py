@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bdhf.experiments.engines.local import default_workers, run_all
 from bdhf.experiments.observe import Observer
-from bdhf.experiments.plan import Cell, RunSpec, expand
+from bdhf.experiments.plan import Cell, Plan, RunSpec, expand
 from bdhf.experiments.provenance import resolve_device
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.spec import load
@@ -19,16 +19,24 @@ from bdhf.records import Status, collect
 class Ablation:
     """A checked spec with its plan and its results folder. Opening one writes nothing."""
 
-    spec: Spec
+    spec: Spec  # of a grid the first combination: name, seeds and targets are those of all
     text: str
-    cells: tuple[Cell, ...]
+    plan: Plan
+    threads: int  # of the run that uses the most
     store: Store
 
     @classmethod
     def open(cls, file: Path, out: Path | None = None) -> Ablation:
         """Read a spec; results go to `out`, by default results/<name>. Raises SpecError."""
-        spec, source = load(file)
-        return cls(spec, source.text, expand(spec), Store(out or Path("results") / spec.name))
+        variants, source = load(file)
+        spec, threads = variants[0].spec, max(variant.spec.threads for variant in variants)
+        store = Store(out or Path("results") / spec.name)
+        return cls(spec, source.text, expand(variants), threads, store)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of the plan."""
+        return self.plan.cells
 
     def labels(self) -> dict[str, str]:
         """Run id -> the cells that it stands for, in words."""
@@ -41,12 +49,12 @@ class Ablation:
         self, todo: list[RunSpec], *, workers: int | None, observer: Observer
     ) -> dict[str, Status]:
         """Execute the runs in `todo`, then collect; give the status of each run of the plan."""
-        self.store.begin(self.text, self.cells)
+        self.store.begin(self.text, self.plan)
         try:
             run_all(
                 todo,
                 self.store,
-                workers=workers or default_workers(self.spec.threads),
+                workers=workers or default_workers(self.threads),
                 device=resolve_device(self.spec.device),
                 safety_seconds=self.spec.safety.seconds,
                 observer=observer,
@@ -54,6 +62,14 @@ class Ablation:
         finally:
             collect(self.store.folder)
         return self.statuses()
+
+    def skipped(self) -> dict[str, str]:
+        """Run id -> why it is skipped, of the runs that the plan leaves out and that are not there.
+
+        A run that has ended is shown, whatever the plan says of it now.
+        """
+        reasons = {cell.run.run_id: cell.skip for cell in self.cells if cell.skip}
+        return {run_id: why for run_id, why in reasons.items() if not self.store.status(run_id)}
 
     def statuses(self) -> dict[str, Status]:
         """Status by run id, of the runs that have ended."""

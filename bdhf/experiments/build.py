@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.parts import (
     REFUSALS,
     Faults,
+    Nested,
     Resolved,
     Table,
     make,
@@ -23,25 +25,62 @@ from bdhf.experiments.parts import (
     resolve_torch,
     torch_arguments,
 )
+from bdhf.nn.initialise import Glorot, Initialisation, Sparse
 from bdhf.optim import (
     CG,
     GGN,
+    L2,
+    Backtracking,
+    Blend,
     BlockHessianFree,
+    Cholesky,
     Constant,
+    EmpiricalFisher,
+    Fisher,
     Full,
     FullStep,
     Groups,
+    Hessian,
+    LevenbergMarquardt,
+    Martens,
+    NoPreconditioner,
     PerLayer,
+    PerNeuron,
+    Preconditioner,
+    Random,
+    SampleSpace,
 )
 from bdhf.optim.layout import Blocks, layout_of
-from bdhf.problems import Autoencoder, Problem
+from bdhf.optim.partitions import Partition
+from bdhf.problems import MLP, Autoencoder, Problem, ResNet, SequenceLSTM, Transformer
 
-PROBLEMS: Table = {"autoencoder": Autoencoder}
-CURVATURES: Table = {"ggn": GGN}
-PARTITIONS: Table = {"full": Full, "per_layer": PerLayer, "groups": Groups}
-SOLVERS: Table = {"cg": CG}
-DAMPINGS: Table = {"constant": Constant}
-ACCEPTANCES: Table = {"full_step": FullStep}
+PROBLEMS: Table = {
+    "autoencoder": Autoencoder,
+    "mlp": MLP,
+    "sequence_lstm": SequenceLSTM,
+    "resnet": ResNet,
+    "transformer": Transformer,
+}
+CURVATURES: Table = {
+    "ggn": GGN,
+    "fisher": Fisher,
+    "empirical_fisher": EmpiricalFisher,
+    "hessian": Hessian,
+}
+PARTITIONS: Table = {
+    "full": Full,
+    "per_layer": PerLayer,
+    "per_neuron": PerNeuron,
+    "groups": Groups,
+    "random": Random,
+    "blend": Blend,
+}
+SOLVERS: Table = {"cg": CG, "sample_space": SampleSpace, "cholesky": Cholesky}
+PRECONDITIONERS: Table = {"none": NoPreconditioner, "martens": Martens}
+DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
+ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}
+REGULARIZATIONS: Table = {"l2": L2}
+INITIALISATIONS: Table = {"glorot": Glorot, "sparse": Sparse}
 
 #: The parts of `block_hf`: key of an arm -> (table, default).
 PARTS: Mapping[str, tuple[Table, Any]] = {
@@ -50,17 +89,28 @@ PARTS: Mapping[str, tuple[Table, Any]] = {
     "solver": (SOLVERS, "cg"),
     "damping": (DAMPINGS, "constant"),
     "acceptance": (ACCEPTANCES, "full_step"),
+    "regularization": (REGULARIZATIONS, "l2"),
+}
+
+#: Parts that may be given as a number: the type that it stands for, and its argument.
+_NUMBERS = {"damping": ("constant", "value"), "regularization": ("l2", "weight")}
+
+#: Fields of parts that are parts themselves: what they are annotated with -> (kind, table).
+NESTED: Nested = {
+    Partition: ("partition", PARTITIONS),
+    Preconditioner: ("preconditioner", PRECONDITIONERS),
+    Initialisation: ("init", INITIALISATIONS),
 }
 
 
 def resolve_problem(given: Any) -> Resolved:
     """A problem with all its arguments. Raises Faults."""
-    return resolve("problem", PROBLEMS, given, ("problem",))
+    return resolve("problem", PROBLEMS, given, ("problem",), NESTED)
 
 
 def problem_of(resolved: Resolved) -> Problem:
     """The problem of a resolved spec."""
-    problem: Problem = make(PROBLEMS, resolved)
+    problem: Problem = make(PROBLEMS, resolved, NESTED)
     return problem
 
 
@@ -80,13 +130,15 @@ def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
     raise Faults(Fault(at, unknown("optimizer", kind, known)))
 
 
-def optimizer_of(resolved: Resolved, model: nn.Module, problem: Problem) -> torch.optim.Optimizer:
-    """The optimizer of a resolved arm, on a model."""
+def optimizer_of(
+    resolved: Resolved, model: nn.Module, problem: Problem, seed: int = 0
+) -> torch.optim.Optimizer:
+    """The optimizer of a resolved arm, on a model; `seed` is for what its curvature draws."""
     if resolved["type"] != "block_hf":
         cls = torch_optimizers()[resolved["type"]]
         return cls(model.parameters(), **torch_arguments(resolved))
-    parts = {key: make(table, resolved[key]) for key, (table, _) in PARTS.items()}
-    return BlockHessianFree(model, problem.loss, **parts, lr=resolved["lr"])
+    parts = {key: make(table, resolved[key], NESTED) for key, (table, _) in PARTS.items()}
+    return BlockHessianFree(model, problem.loss, **parts, lr=resolved["lr"], seed=seed)
 
 
 def _parameters(problem: Problem) -> list[nn.Parameter]:
@@ -109,6 +161,7 @@ def torch_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
 def catalogue() -> dict[str, dict[str, str]]:
     """Every part that a spec may name, by kind: name -> what it is, in one line."""
     tables = {"problem": PROBLEMS, **{kind: table for kind, (table, _) in PARTS.items()}}
+    tables |= dict(NESTED.values())
     optimizers: Table = {"block_hf": BlockHessianFree, **torch_optimizers()}
     return {
         kind: {name: _first_line(part) for name, part in table.items()}
@@ -135,9 +188,9 @@ def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Re
     ]
     resolved: Resolved = {"type": "block_hf"}
     for key, (table, default) in PARTS.items():
+        wanted, where = given.get(key, default), (*path, key)
         try:
-            wanted = _shorthand(key, given.get(key, default), problem)
-            resolved[key] = resolve(key, table, wanted, (*path, key))
+            resolved[key] = resolve(key, table, wanted, where, NESTED, partial(_spelt, problem))
         except Faults as found:
             faults += found.faults
     lr = given.get("lr", 0.5)
@@ -149,20 +202,24 @@ def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Re
     return {**resolved, "lr": lr}
 
 
-def _shorthand(key: str, given: Any, problem: Problem) -> Any:
-    """A number is constant damping; `partition: groups` alone is the problem's own blocks."""
-    if key == "damping" and isinstance(given, (int, float)) and not isinstance(given, bool):
-        return {"type": "constant", "value": given}
-    if key == "partition" and given in ("groups", {"type": "groups"}):
+def _spelt(problem: Problem, kind: str, given: Any) -> Any:
+    """A number is constant damping, or the weight of L2; `groups` alone are the problem's own."""
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and kind in _NUMBERS:
+        name, argument = _NUMBERS[kind]
+        return {"type": name, argument: given}
+    if kind == "partition" and given in ("groups", {"type": "groups"}):
         return {"type": "groups", "blocks": [list(block) for block in problem.blocks]}
     return given
 
 
 def _check_partition(resolved: Resolved, problem: Problem, path: Keys) -> None:
-    """Try the partition on the problem's model, without its weights."""
+    """Try the partition on the problem's model, without its weights; first those inside it."""
+    for key, value in resolved.items():
+        if isinstance(value, dict) and value.get("type") in PARTITIONS:
+            _check_partition(value, problem, (*path, key))
     try:
         with torch.device("meta"):
             layout = layout_of(problem.build())
-        Blocks.of(layout, make(PARTITIONS, resolved)(layout))
+        Blocks.of(layout, make(PARTITIONS, resolved, NESTED)(layout))
     except REFUSALS as error:
         raise Faults(Fault(path, str(error))) from None

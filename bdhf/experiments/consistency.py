@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bdhf.experiments.build import problem_of, uses_curvature
+from bdhf.experiments.compatibility import why_not
 from bdhf.experiments.errors import Fault, unknown
+from bdhf.experiments.grid import Variant
 from bdhf.experiments.schema import Spec
 
 
 def consistency(spec: Spec) -> list[Fault]:
     """Every contradiction in a resolved spec."""
     return [*_batches(spec), *_targets(spec), *_comparisons(spec), *_budget(spec)]
+
+
+def consistency_of_all(variants: Sequence[Variant]) -> list[Fault]:
+    """Every contradiction between the combinations of a grid, or in a spec without one."""
+    return [*_budgets(variants)] if variants[0].picks else [*_compatible(variants[0].spec)]
+
+
+def _budgets(variants: Sequence[Variant]) -> Iterable[Fault]:
+    axes = list(dict.fromkeys(variant.spec.budget.axis for variant in variants))
+    if len(axes) > 1:
+        pick = next(pick for pick in variants[0].picks if pick.target[0] == "budget")
+        message = f"all budgets must be on one axis; got {' and '.join(axes)}"
+        yield Fault(pick.source[:-1], message, at_key=True)
+
+
+def _compatible(spec: Spec) -> Iterable[Fault]:
+    for name, arm in spec.arms.items():
+        reason = why_not(arm, spec.problem)
+        if reason:
+            yield Fault(("arms", name, "solver"), reason)
 
 
 def _batches(spec: Spec) -> Iterable[Fault]:

@@ -1,6 +1,7 @@
 """A part of a run out of a table: given by name, or as a mapping with `type` and its arguments.
 
 `resolve` writes every default out, so that two ways to say the same are the same; `make` builds.
+A field of a part may be a part itself: `Nested` says of which annotations, and out of which table.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import dataclasses
 import inspect
 import json
 import re
+import types
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,7 +20,10 @@ from bdhf.experiments.errors import Fault, Keys, unknown
 
 Table = Mapping[str, Callable[..., Any]]
 Resolved = dict[str, Any]
+Nested = Mapping[Any, tuple[str, Table]]  # annotation of a field -> (kind of part, its table)
+Spell = Callable[[str, Any], Any]  # (kind, what is given) -> the same without shorthand
 
+FLAT: Nested = types.MappingProxyType({})  # no field of a part is a part
 
 #: What a part may raise at arguments that it cannot use.
 REFUSALS = (ValueError, TypeError, OverflowError, RuntimeError, MemoryError)
@@ -32,8 +37,16 @@ class Faults(Exception):  # noqa: N818 - it carries what is wrong, it does not n
         self.faults = faults
 
 
-def resolve(kind: str, table: Table, given: Any, path: Keys) -> Resolved:
+def as_given(kind: str, given: Any) -> Any:
+    """No shorthand."""
+    return given
+
+
+def resolve(
+    kind: str, table: Table, given: Any, path: Keys, nested: Nested = FLAT, spell: Spell = as_given
+) -> Resolved:
     """Give the part's `type` and all its arguments, defaults included. Raises Faults."""
+    given = spell(kind, given)
     if isinstance(given, str):
         given = {"type": given}
     if not isinstance(given, dict) or not isinstance(given.get("type"), str):
@@ -47,7 +60,48 @@ def resolve(kind: str, table: Table, given: Any, path: Keys) -> Resolved:
         raise Faults(Fault(_type_path(given, path), unknown(kind, name, table)))
     part = table[name]
     arguments = {key: value for key, value in given.items() if key != "type"}
-    fields = {field.name: field for field in dataclasses.fields(part)}  # type: ignore[arg-type]
+    _check_keys(name, part, arguments, path)
+    arguments = _resolve_fields(part, arguments, path, nested, spell)
+    built = _try(part, arguments, path, nested)
+    inner = _inner(part, nested)
+    defaults = {  # as the part has set them, which may depend on its other arguments
+        field.name: _written(getattr(built, field.name), inner.get(field.name), nested)
+        for field in _fields(part)
+        if field.name not in arguments
+    }
+    return {"type": name, **_plain(defaults | arguments)}
+
+
+def make(table: Table, resolved: Resolved, nested: Nested = FLAT) -> Any:
+    """Build a part that `resolve` has checked, with the parts in it."""
+    arguments = {key: value for key, value in resolved.items() if key != "type"}
+    part = table[resolved["type"]]
+    return part(**_built(part, arguments, nested))
+
+
+class _Inner(NamedTuple):
+    """A field that is a part itself."""
+
+    kind: str
+    table: Table
+    optional: bool  # may be null
+
+
+def _inner(part: Callable[..., Any], nested: Nested) -> dict[str, _Inner]:
+    """The fields of a part that are parts: those with one of these annotations, or it or None."""
+    found = {}
+    for name, hint in get_type_hints(part).items() if nested else ():
+        choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        kinds = [choice for choice in choices if choice is not types.NoneType]
+        source = next((s for annotation, s in nested.items() if [annotation] == kinds), None)
+        if source is not None:
+            found[name] = _Inner(*source, optional=len(choices) > 1)
+    return found
+
+
+def _check_keys(name: str, part: Callable[..., Any], arguments: Resolved, path: Keys) -> None:
+    """Refuse keys that are not those of the part, and miss those that it needs."""
+    fields = {field.name: field for field in _fields(part)}
     faults = [
         Fault((*path, key), unknown(f"key of {name}", key, fields), at_key=True)
         for key in arguments
@@ -60,36 +114,70 @@ def resolve(kind: str, table: Table, given: Any, path: Keys) -> Resolved:
     ]
     if faults:
         raise Faults(*faults)
-    _check(part, arguments, path)
-    defaults = {f.name: f.default for f in fields.values() if not _required(f)}
-    return {"type": name, **_plain(defaults | arguments)}
 
 
-def make(table: Table, resolved: Resolved) -> Any:
-    """Build a part that `resolve` has checked."""
-    arguments = {key: value for key, value in resolved.items() if key != "type"}
-    return table[resolved["type"]](**arguments)
-
-
-def _check(part: Callable[..., Any], arguments: dict[str, Any], path: Keys) -> None:
-    """Types by the annotations of the part, values by the part itself."""
-    hints = get_type_hints(part)
+def _resolve_fields(
+    part: Callable[..., Any], arguments: Resolved, path: Keys, nested: Nested, spell: Spell
+) -> Resolved:
+    """Check the types of plain arguments by the part's annotations, and resolve those in parts."""
+    hints, inner = get_type_hints(part), _inner(part, nested)
+    resolved: Resolved = {}
     faults: list[Fault] = []
     for key, value in arguments.items():
         try:
-            TypeAdapter(hints[key]).validate_json(json.dumps(value), strict=True)
+            field = inner.get(key)
+            if field is not None and not (field.optional and value is None):
+                where = (*path, key)
+                value = resolve(field.kind, field.table, value, where, nested, spell)
+            elif field is None:
+                TypeAdapter(hints[key]).validate_json(json.dumps(value), strict=True)
+            resolved[key] = value
         except ValidationError as error:
             faults += [
                 Fault((*path, key, *detail["loc"]), f"{detail['msg']}; got {detail['input']!r}")
                 for detail in error.errors()
             ]
+        except Faults as found:
+            faults += found.faults
     if faults:
         raise Faults(*faults)
+    return resolved
+
+
+def _try(part: Callable[..., Any], arguments: Resolved, path: Keys, nested: Nested) -> Any:
+    """Build the part, so that it refuses the values that it cannot use."""
     try:
-        part(**arguments)
+        return part(**_built(part, arguments, nested))
     except REFUSALS as error:
         named = next((key for key in arguments if key in str(error)), None)
         raise Faults(Fault(path if named is None else (*path, named), str(error))) from None
+
+
+def _built(part: Callable[..., Any], arguments: Resolved, nested: Nested) -> Resolved:
+    """The arguments with the parts in them built."""
+    inner = _inner(part, nested)
+    return {
+        key: make(inner[key].table, value, nested) if key in inner and value else value
+        for key, value in arguments.items()
+    }
+
+
+def _written(value: Any, field: _Inner | None, nested: Nested) -> Any:
+    """A default as a spec would give it: a part as its mapping, named by its class."""
+    if field is None or value is None:
+        return value
+    names = [name for name, part in field.table.items() if part is type(value)]
+    if not names:
+        raise LookupError(f"the default {value!r} is in no table of kind {field.kind!r}")
+    inner = _inner(type(value), nested)
+    return {"type": names[0]} | {
+        field.name: _written(getattr(value, field.name), inner.get(field.name), nested)
+        for field in dataclasses.fields(value)
+    }
+
+
+def _fields(part: Callable[..., Any]) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(part)  # type: ignore[arg-type]
 
 
 def torch_arguments(given: Resolved) -> dict[str, Any]:

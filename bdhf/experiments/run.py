@@ -89,7 +89,9 @@ class _Run:
         self.model = self.problem.build()
         self.problem.initialise(self.model, generator(spec.seed, "initialisation"))
         self.model.to(device=device, dtype=dtype)
-        optimizer = optimizer_of(spec.optimizer, self.model, self.problem)
+        optimizer = optimizer_of(
+            spec.optimizer, self.model, self.problem, derive(spec.seed, "optimizer")
+        )
         self.updater: Updater = updater_of(optimizer, self.model, self.problem)
         self.reached = Reached(spec.stop_at)
         self.update = self.samples = 0
@@ -118,6 +120,8 @@ class _Run:
         """Make one update; its time, and nothing else, is counted."""
         batch = _take(self.data.train, index)
         curvature = _take(batch, subset) if self.spec.curvature_batch else None
+        if not self.update:
+            self.updater.check(batch, curvature)
         if (self.update + 1) % self.spec.evaluate_every == 0:
             self.updater.prepare()
         self._synchronise()
@@ -143,7 +147,7 @@ class _Run:
             "seconds": self.seconds,
         }
         if self.update:
-            row |= self.updater.measure()
+            row |= self.updater.measure(self.spec.off_block_energy)
         self.model.eval()
         for part, pairs in (
             ("train", self.data.train),

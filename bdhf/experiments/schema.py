@@ -38,22 +38,28 @@ class Evaluate(Strict):
     """How often a run is evaluated; never part of its training time."""
 
     every_updates: int = Field(default=1, gt=0)
+    off_block_energy: int | None = Field(default=None, gt=0)  # probes: ‖G - G_block‖ ÷ ‖G‖
 
 
 class Safety(Strict):
-    """Wall-clock after which a run is given up as `timeout`."""
+    """Wall-clock after which a run is given up as `timeout`; cost above which none is begun."""
 
     seconds: float = Field(default=3600.0, gt=0)
+    gradient_equivalents: float | None = Field(default=None, gt=0)  # estimated, of a whole run
 
 
 class Spec(Strict):
-    """One ablation: arms on a problem, each with the same seeds and the same budget."""
+    """One ablation: arms on a problem, each with the same seeds and the same budget.
+
+    Of a grid this is one combination, put in its place: its own `grid` is empty.
+    """
 
     schema_version: Literal[1] = Field(alias="schema")
     name: Name
     problem: Resolved
     batch: BatchSizes
     arms: dict[Name, Resolved] = Field(min_length=1)
+    grid: dict[str, list[Any]] = Field(default_factory=dict)
     seeds: Seeds
     budget: Budget
     stop: Literal["at_target", "at_budget"] = "at_budget"

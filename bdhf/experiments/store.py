@@ -16,10 +16,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from bdhf.experiments.plan import Cell, RunSpec, to_table
+from bdhf.experiments.plan import Cell, Plan, RunSpec, to_table
 from bdhf.experiments.run import Outcome
 from bdhf.records import (
+    PLAN_INDEX,
     InputError,
+    PlanIndex,
     Status,
     collect,
     run_status,
@@ -51,17 +53,18 @@ class Store:
     def unfinished(self, cells: Collection[Cell], retry: bool = False) -> list[RunSpec]:
         """Give the runs that are still to do, each once, in the order of the plan.
 
-        `retry` counts what ended as oom, error, timeout or skipped as still to do.
+        A cell that the plan skips is never one of them. `retry` counts what ended as oom, error,
+        timeout or skipped as still to do.
         """
         todo: dict[str, RunSpec] = {}
         for cell in cells:
             run_id = cell.run.run_id
             ended = self.has_outcome(run_id) if retry else self.status(run_id) is not None
-            if not ended:
+            if not ended and not cell.skip:
                 todo[run_id] = cell.run
         return list(todo.values())
 
-    def begin(self, spec_text: str, cells: tuple[Cell, ...]) -> None:
+    def begin(self, spec_text: str, plan: Plan) -> None:
         """Write what the ablation is, and sweep away what a killed process left half-written.
 
         Raises InputError when the folder cannot be made.
@@ -74,7 +77,9 @@ class Store:
             if _is_dead(leftover.name):
                 shutil.rmtree(leftover, ignore_errors=True)
         write_atomically(self.folder / "spec.yaml", spec_text.encode("utf-8"))
-        write_table(self.folder / "plan.parquet", to_table(cells))
+        index = PlanIndex(arms=plan.arms, comparisons=plan.comparisons)
+        write_atomically(self.folder / PLAN_INDEX, index.model_dump_json(indent=1).encode("utf-8"))
+        write_table(self.folder / "plan.parquet", to_table(plan.cells))
         collect(self.folder)  # so that no table is older than the spec it stands beside
 
     def write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bdhf.optim import BlockHessianFree, StepInfo
+from bdhf.optim import BlockHessianFree, CostWarning, StepInfo, Stop
 from bdhf.problems import Problem
 
 Batch = tuple[Tensor, Tensor]
@@ -33,11 +34,17 @@ class Updater(Protocol):
     def step(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> Update:
         """Update once; `watch` may raise to end the run."""
 
+    def check(self, batch: Batch, curvature: Batch | None) -> None:
+        """Look, before the first update, whether updates can be right."""
+
     def prepare(self) -> None:
         """Get ready to be measured on the next update."""
 
-    def measure(self) -> Mapping[str, float]:
-        """Measure the last update, in columns of the curve."""
+    def measure(self, energy_probes: int | None) -> Mapping[str, float]:
+        """Measure the last update, in columns of the curve.
+
+        `energy_probes` asks how much of the curvature lies outside the blocks, by so many probes.
+        """
 
 
 def updater_of(optimizer: torch.optim.Optimizer, model: nn.Module, problem: Problem) -> Updater:
@@ -53,27 +60,38 @@ class BlockUpdater:
     def __init__(self, optimizer: BlockHessianFree) -> None:
         self._optimizer = optimizer
         self._info: StepInfo | None = None
+        self._batch: Batch | None = None
+
+    def check(self, batch: Batch, curvature: Batch | None) -> None:
+        """Examine the products once. What they cost is the plan's to say."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CostWarning)
+            self._optimizer.check(curvature or batch)
 
     def step(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> Update:
         """Take one step of the optimizer."""
         info = self._info = self._optimizer.step(batch, curvature, watch=watch)
+        self._batch = curvature or batch
         return Update(info.loss, info.grad_norm, info.products, info.gradient_equivalents)
 
     def prepare(self) -> None:
         """Every step is measured by the optimizer itself."""
 
-    def measure(self) -> Mapping[str, float]:
+    def measure(self, energy_probes: int | None) -> Mapping[str, float]:
         """Means over blocks or groups where there are several."""
-        info = self._info
-        if info is None:
+        info, batch = self._info, self._batch
+        if info is None or batch is None:
             return {}
+        energy = self._optimizer.off_block_energy(batch, energy_probes) if energy_probes else None
         return {
+            **({} if energy is None else {"off_block_energy": energy}),
             "grad_norm": info.grad_norm,
             "step_norm": info.step_norm,
             "damping": fmean(info.damping),
             "step_size": fmean(info.step_size),
             "cg_iterations": fmean(info.cg_iterations),
             "reduction_ratio": info.reduction_ratio,
+            "negative_curvature": fmean(stop == Stop.NEGATIVE_CURVATURE for stop in info.stop),
         }
 
 
@@ -102,11 +120,14 @@ class TorchUpdater:
         step(closure)
         return Update(losses[0].item(), 0.0, 0.0, float(len(losses)))
 
+    def check(self, batch: Batch, curvature: Batch | None) -> None:
+        """Nothing can be wrong with a gradient that its author would not know."""
+
     def prepare(self) -> None:
         """Keep the parameters, to see how far the next update goes."""
         self._before = [p.detach().clone() for p in self._model.parameters()]
 
-    def measure(self) -> Mapping[str, float]:
+    def measure(self, energy_probes: int | None) -> Mapping[str, float]:
         """Norms of the last gradient and of the last step; the rate as it stands."""
         parameters = list(self._model.parameters())
         gradients = [p.grad for p in parameters if p.grad is not None]

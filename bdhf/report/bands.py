@@ -133,7 +133,8 @@ def _run(
     value = curve.table[metric].to_numpy(float, na_value=np.nan)
     x = np.maximum.accumulate(curve.table[column].to_numpy(float))
     spent = float(curve.table[AXES[records.budget.axis][0]].iloc[-1])
-    end = AT_TARGET if curve.cell in through and spent < records.budget.limit else AT_BUDGET
+    limit = records.budget_of(curve.cell[0]).limit
+    end = AT_TARGET if curve.cell in through and spent < limit else AT_BUDGET
     if curve.status == Status.DIVERGED:
         value, end = np.where(np.isfinite(value), value, np.inf), DIVERGED
     measured = ~np.isnan(value)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from bdhf.records import AXES, Records, Status
 from bdhf.report.bands import AT_BUDGET, AT_TARGET, DIVERGED
-from bdhf.report.wording import count, counted, listed, metric_name, number
+from bdhf.report.wording import budgets, counted, listed, metric_name, number
 from bdhf.stats.targets import OUTCOMES
 
 
@@ -122,4 +122,4 @@ def _short(records: Records) -> str:
 
 
 def _budget(records: Records) -> str:
-    return f"{count(records.budget.limit)} {AXES[records.budget.axis][1]}"
+    return f"{budgets(records)} {AXES[records.budget.axis][1]}"

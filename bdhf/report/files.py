@@ -69,5 +69,5 @@ def _axes(records: Records) -> dict[str, list[str]]:
 def _of_arm(records: Records, target: Target, axis: str, arm: str) -> pd.DataFrame:
     runs = records.runs[records.runs["arm"] == arm]
     observed = observe(runs, records.curves, target, axis)
-    end = horizon(observed, axis, records.budget).value
+    end = horizon(observed, axis, records.budget_of(arm)).value
     return kaplan_meier(observed, end=end).assign(target=target.label, axis=axis)

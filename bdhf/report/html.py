@@ -144,13 +144,13 @@ def _environment() -> Environment:
 
 def _facts(records: Records) -> tuple[str, ...]:
     """The ablation in short: its size, its budget and its targets."""
-    budget, unit = records.budget, AXES[records.budget.axis][1]
+    unit = AXES[records.budget.axis][1]
     seeds = records.runs["seed"].nunique()
     targets = [target.label for target in records.targets]
     return (
         wording.counted(len(records.arms), "arm"),
         wording.counted(seeds, "seed"),
-        f"budget {wording.count(budget.limit)} {unit}",
+        f"budget {wording.budgets(records)} {unit}",
         f"target {wording.listed(targets)}" if targets else "no target",
     )
 

@@ -97,6 +97,8 @@ def looks(arms: Sequence[str]) -> Mapping[str, Look]:
 def canvas(panels: int, arms: Mapping[str, Look]) -> tuple[Figure, list[Axes]]:
     """Stacked panels that share their horizontal axis; the arms are named above, over no curve."""
     names = [plain(arm) for arm in arms]
+    if len(set(names)) < len(names):  # shortened to the same: labels of a grid are long
+        names = [plain(arm, limit=_LINE - _HANDLE) for arm in arms]
     columns = max(1, min(4, _LINE // (max(map(len, names), default=0) + _HANDLE)))
     rows = ceil(len(names) / columns)
     height = 0.55 + 0.25 * rows + PANEL_HEIGHT * panels

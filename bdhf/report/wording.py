@@ -6,6 +6,8 @@ import math
 
 import pandas as pd
 
+from bdhf.records import Records
+
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 #: Stands where there is no number.
@@ -93,6 +95,12 @@ def listed(parts: list[str]) -> str:
     'a, b and c'
     """
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def budgets(records: Records) -> str:
+    """The limit of every budget of the ablation, the smallest first."""
+    limits = {records.budget_of(arm).limit for arm in records.arms} or {records.budget.limit}
+    return listed([count(limit) for limit in sorted(limits)])
 
 
 def metric_name(metric: str) -> str:

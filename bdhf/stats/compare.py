@@ -76,7 +76,7 @@ def _test(records: Records, entry: Comparison, target: Target) -> _Test:
 
 def _judge(test: _Test, p_holm: float, p: Sequence[float], place: int, records: Records) -> Result:
     """Turn one test into a result, given the p-values of all tests and its place among them."""
-    alpha = records.alpha
+    alpha, sides = records.alpha, (test.entry.candidate, test.entry.baseline)
     observed = _verdict(test.ratio, p_holm, alpha)
     bounds = _bounds(test, p, place, alpha) if observed is not Verdict.UNDECIDED else {}
     overturned = any(verdict is not observed for verdict in bounds.values())
@@ -91,8 +91,8 @@ def _judge(test: _Test, p_holm: float, p: Sequence[float], place: int, records: 
             *flags.missing_pairs(test.pairs, test.entry),
             *(flags.overturned(test.entry, observed, bounds) if overturned else ()),
             *(_too_few(test, alpha, len(p)) if observed is Verdict.UNDECIDED else ()),
-            *flags.costs(test.pairs, test.entry, records.budget),
-            *flags.evaluation_interval(records.evaluate_every),
+            *flags.costs(test.pairs, test.entry, records.budget_of(*sides)),
+            *flags.evaluation_interval(records.evaluate_every_of(*sides)),
         ),
     )
 

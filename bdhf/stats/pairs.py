@@ -84,7 +84,7 @@ def pair(records: Records, candidate: str, baseline: str, target: Target, axis: 
     """
     runs = records.runs[records.runs["arm"].isin([candidate, baseline])]
     observed = observe(runs, records.curves, target, axis)
-    limit = horizon(observed, axis, records.budget)
+    limit = horizon(observed, axis, records.budget_of(candidate, baseline))
     restricted = restrict(observed, limit)
     left, right = _by_seed(restricted, candidate), _by_seed(restricted, baseline)
     seeds = left.index.intersection(right.index).sort_values()

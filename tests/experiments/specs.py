@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bdhf.experiments.plan import Cell, expand
+from bdhf.experiments.plan import Cell, Plan, expand
 from bdhf.experiments.source import parse
-from bdhf.experiments.spec import check
+from bdhf.experiments.spec import variants
 
 SMALL = """\
 schema: 1
@@ -36,9 +36,14 @@ def changed(*changes: tuple[str, str], text: str = SMALL) -> str:
     return text
 
 
-def cells(*changes: tuple[str, str]) -> tuple[Cell, ...]:
+def planned(*changes: tuple[str, str], text: str = SMALL) -> Plan:
     """The plan of the small spec, changed."""
-    return expand(check(parse(changed(*changes))))
+    return expand(variants(parse(changed(*changes, text=text))))
+
+
+def cells(*changes: tuple[str, str]) -> tuple[Cell, ...]:
+    """The cells of that plan."""
+    return planned(*changes).cells
 
 
 def cell(arm: str, *changes: tuple[str, str], **update: Any) -> Cell:

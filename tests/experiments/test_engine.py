@@ -12,7 +12,7 @@ from bdhf.experiments.engines.local import run_all
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.store import Store
 from bdhf.records import CURVE_COLUMNS, Status, collect
-from tests.experiments.specs import SMALL, cells
+from tests.experiments.specs import SMALL, cells, planned
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def engine(store, plan, workers=2, observer=None):
 def test_every_run_is_started_evaluated_and_finished_once(tmp_path):
     """Two workers do every run of the plan, and the observer is told of each row."""
     plan, store, watcher = cells(), Store(tmp_path), Silent()
-    store.begin(SMALL, plan)
+    store.begin(SMALL, planned())
 
     statuses = engine(store, plan, observer=watcher)
 
@@ -64,7 +64,7 @@ def test_every_run_is_started_evaluated_and_finished_once(tmp_path):
 def test_what_another_process_has_finished_is_not_done_again(tmp_path):
     """The disk is looked at again before each run: a finished one is not given to a worker."""
     plan, store, watcher = cells(("count: 2", "count: 1")), Store(tmp_path), Silent()
-    store.begin(SMALL, plan)
+    store.begin(SMALL, planned(("count: 2", "count: 1")))
     todo = store.unfinished(plan)
     curve = pd.DataFrame(columns=list(CURVE_COLUMNS))
     store.write(todo[1], Outcome(Status.DONE, "elsewhere", curve), {}, {})
@@ -79,7 +79,7 @@ def test_what_another_process_has_finished_is_not_done_again(tmp_path):
 def test_a_worker_that_is_killed_costs_its_run_only(tmp_path):
     """A run whose process dies is an error with the signal; every other run is done."""
     plan, store = cells(("updates: 6", "updates: 60")), Store(tmp_path)
-    store.begin(SMALL, plan)
+    store.begin(SMALL, planned(("updates: 6", "updates: 60")))
 
     class Killer(Silent):
         victim = None

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from bdhf.experiments.build import catalogue, optimizer_of, problem_of
+from bdhf.experiments.build import (
+    catalogue,
+    optimizer_of,
+    problem_of,
+    resolve_arm,
+    resolve_problem,
+)
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import check
@@ -114,6 +120,7 @@ def test_defaults_are_written_out():
         "tol": 5e-4,
         "residual_tol": 0.0,
         "warm_start": 0.95,
+        "preconditioner": {"type": "none"},
     }
 
 
@@ -122,6 +129,34 @@ def test_groups_alone_are_the_blocks_of_the_problem():
     arm = check(parse(changed(("partition: full", "partition: groups")))).arms["full_hf"]
 
     assert arm["partition"] == {"type": "groups", "blocks": [["encoder.*"], ["decoder.*"]]}
+
+
+INSIDE = {
+    "random": ("partition: full", "partition: {type: random, like: per_layer, seed: 3}"),
+    "blend": (
+        "partition: full",
+        "partition: {type: blend, partition: {type: groups, blocks: [['*']]}, alpha: 0.5}",
+    ),
+    "blend of the problem's blocks": (
+        "partition: full",
+        "partition: {type: blend, partition: groups, alpha: 0.5}",
+    ),
+    "preconditioner": ("max_iters: 5", "max_iters: 5, preconditioner: martens"),
+    "initialisation": ("autoencoder,", "autoencoder, init: {type: sparse, connections: 15},"),
+}
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+def test_parts_inside_parts_are_resolved_and_built(inside):
+    """A part in a part is written out whole, is built, and resolves to itself."""
+    spec = check(parse(changed(INSIDE[inside])))
+    problem, arm = problem_of(spec.problem), spec.arms["full_hf"]
+
+    optimizer = optimizer_of(arm, problem.build(), problem)
+
+    assert isinstance(optimizer, BlockHessianFree)
+    assert resolve_problem(spec.problem) == spec.problem
+    assert resolve_arm("full_hf", arm, problem) == arm
 
 
 def test_arms_are_built_as_they_are_written():
@@ -155,4 +190,4 @@ def test_every_part_of_the_catalogue_says_what_it_is():
     lines = [line for parts in catalogue().values() for line in parts.values()]
 
     assert all(lines)
-    assert {"problem", "curvature", "partition", "solver"} <= set(catalogue())
+    assert {"problem", "curvature", "partition", "solver", "init"} <= set(catalogue())

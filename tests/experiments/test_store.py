@@ -10,6 +10,7 @@ import pytest
 import bdhf
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.store import Store
+from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import (
     CURVE_COLUMNS,
     InputError,
@@ -19,6 +20,7 @@ from bdhf.records import (
     write_atomically,
 )
 from tests.experiments.specs import SMALL, cells, changed
+from tests.experiments.specs import planned as planned_as
 
 CURVE = pd.DataFrame(
     [{name: float(row) for name in (*CURVE_COLUMNS, "val_squared_error")} for row in range(3)]
@@ -35,7 +37,7 @@ def plan():
 def store(tmp_path, plan):
     """A results folder that has begun."""
     store = Store(tmp_path / "results")
-    store.begin(SMALL, plan)
+    store.begin(SMALL, planned_as())
     return store
 
 
@@ -166,13 +168,14 @@ def test_tables_are_never_older_than_the_spec(store, plan):
     for cell in plan:
         write(store, cell)
     collect(store.folder)
-    longer = cells(("updates: 6", "updates: 600"), ("count: 2", "count: 3"))
+    changes = ("updates: 6", "updates: 600"), ("count: 2", "count: 3")
+    longer = planned_as(*changes)
 
-    store.begin(changed(("updates: 6", "updates: 600"), ("count: 2", "count: 3")), longer)
+    store.begin(changed(*changes), longer)
 
     records = bdhf.load(store.folder)
     assert records.budget.limit == 600
-    assert len(records.runs) == len(longer)
+    assert len(records.runs) == len(longer.cells)
     assert records.runs["status"].isna().all()
     assert len(records.curves) == 0
 
@@ -182,7 +185,7 @@ def test_a_results_folder_that_cannot_be_made_is_refused_in_words(tmp_path, plan
     (tmp_path / "file").touch()
 
     with pytest.raises(InputError, match="cannot write results"):
-        Store(tmp_path / "file").begin(SMALL, plan)
+        Store(tmp_path / "file").begin(SMALL, planned_as())
 
 
 def test_a_run_that_cannot_be_written_leaves_nothing(store, plan):
@@ -202,7 +205,7 @@ def test_leftovers_of_dead_processes_are_swept(store, plan):
     for folder in (dead, alive, elsewhere):
         folder.mkdir()
 
-    store.begin(SMALL, plan)
+    store.begin(SMALL, planned_as())
 
     assert not dead.exists()
     assert alive.exists()
@@ -279,4 +282,4 @@ def test_status_files_are_plain_json(store, plan):
 
     assert json.loads((folder / "status.json").read_text())["reason"] == "a reason"
     assert json.loads((folder / "env.json").read_text()) == {"cpu": "x"}
-    assert (folder / "spec.yaml").read_text().startswith("algorithm: 1\n")
+    assert (folder / "spec.yaml").read_text().startswith(f"algorithm: {ALGORITHM_VERSION}\n")

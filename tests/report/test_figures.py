@@ -11,7 +11,7 @@ from bdhf.report import svg
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.figures.table import FIGURES, draw
 from bdhf.report.files import survival
-from bdhf.report.style import INK, looks
+from bdhf.report.style import INK, canvas, looks
 from tests.report.made_up import Arm, made_up
 
 
@@ -117,6 +117,15 @@ def test_ids_are_unique_in_the_page(drawn):
     assert len(ids) == len(set(ids))
     assert references
     assert set(references) <= set(ids)
+
+
+def test_long_labels_that_differ_in_the_middle_are_told_apart():
+    """The labels of a grid are shortened only as far as no two become one."""
+    names = [f"block_hf partition={p} problem=autoencoder" for p in ("full", "random")]
+
+    figure, _ = canvas(1, looks(names))
+
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
 
 
 def test_odd_names_are_drawn_literally():

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdhf.records import InputError, Records, Target
+from bdhf.records import Budget, InputError, Records, Target
 from bdhf.report import build
 from bdhf.report.drawing import Evidence
 from bdhf.report.figures.table import FIGURES
@@ -246,3 +246,13 @@ def test_a_folder_without_records_is_refused(tmp_path):
     """The error names what is missing and how it is made."""
     with pytest.raises(InputError, match=r"no spec.yaml.*bdhf run"):
         build(tmp_path)
+
+
+def test_budgets_that_differ_between_arms_are_all_told():
+    """The facts name every limit; each pair is restricted at the one of its arms."""
+    records = made_up(seeds=2, updates=60, comparisons=ENTRIES[:1])
+    budgets = {"block_hf": Budget(updates=40), "full_hf": Budget(updates=40)}
+    records = dataclasses.replace(records, budgets=budgets)
+
+    assert "budget 40 and 60 updates" in words(records).text
+    assert compare(records)[0].horizon == 40

@@ -1,0 +1,204 @@
+"""Parts out of tables, and parts inside parts: names, defaults, and where a fault is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pytest
+
+from bdhf.experiments import build
+from bdhf.experiments.errors import SpecError
+from bdhf.experiments.parts import Faults, make, resolve
+from bdhf.experiments.source import parse
+from bdhf.experiments.spec import check
+from tests.experiments.specs import changed
+
+
+class Shape(Protocol):
+    """What the stand-ins nest."""
+
+    def area(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Square:
+    """A part that refuses a side."""
+
+    side: float = 1.0
+
+    def __post_init__(self):
+        if self.side <= 0:
+            raise ValueError(f"side must be above 0; got {self.side}")
+
+    def area(self) -> float:
+        return self.side**2
+
+
+@dataclass(frozen=True)
+class Times:
+    """A part that needs another."""
+
+    shape: Shape
+    factor: float = 2.0
+
+    def area(self) -> float:
+        return self.factor * self.shape.area()
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A part with defaults of every kind; one depends on another argument."""
+
+    shape: Shape = Times(Square(3.0))
+    frame: Shape | None = None
+    colours: list[str] = field(default_factory=lambda: ["red"])
+    size: int | None = None
+
+    def __post_init__(self):
+        if self.size is None and self.frame is None:
+            object.__setattr__(self, "size", 7)
+
+
+SHAPES = {"square": Square, "times": Times}
+CANVASES = {"canvas": Canvas}
+NESTED = {Shape: ("shape", SHAPES)}
+
+
+def resolved(given, spell=lambda kind, given: given):
+    """The stand-in as a spec would resolve it, below the key `it`."""
+    return resolve("canvas", CANVASES, given, ("it",), NESTED, spell)
+
+
+SQUARE = {"type": "square", "side": 1.0}
+DEFAULT = {
+    "type": "canvas",
+    "shape": {"type": "times", "shape": {"type": "square", "side": 3.0}, "factor": 2.0},
+    "frame": None,
+    "colours": ["red"],
+    "size": 7,
+}
+
+
+def test_defaults_are_written_out_to_the_last_part():
+    """A default that is a part is its mapping; null stays null; a factory's value is the value."""
+    assert resolved("canvas") == DEFAULT
+
+
+@pytest.mark.parametrize("frame", ["square", {"type": "square"}, {"type": "square", "side": 1.0}])
+def test_a_nested_part_is_given_like_any_other(frame):
+    """By name, as a mapping, or with its defaults written out: one resolution."""
+    found = resolved({"type": "canvas", "frame": frame})
+
+    assert found == DEFAULT | {"frame": SQUARE, "size": None}  # the default that goes with a frame
+
+
+def test_null_is_no_part_where_none_is_allowed():
+    """An optional part may be null; another one may not."""
+    assert resolved({"type": "canvas", "frame": None}) == DEFAULT
+
+    with pytest.raises(Faults) as found:
+        resolved({"type": "canvas", "shape": None})
+    assert found.value.faults[0].path == ("it", "shape")
+
+
+def test_what_is_resolved_is_what_is_made():
+    """Parts are built with the parts in them, to any depth, and resolve to themselves."""
+    given = {
+        "type": "canvas",
+        "shape": {"type": "times", "shape": {"type": "times", "shape": "square"}},
+    }
+
+    found = resolved(given)
+    canvas = make(CANVASES, found, NESTED)
+
+    assert canvas == Canvas(shape=Times(Times(Square())))
+    assert canvas.shape.area() == 4.0
+    assert resolved(found) == found
+    assert make(CANVASES, resolved("canvas"), NESTED) == Canvas()
+
+
+@pytest.mark.parametrize(
+    ("shape", "path", "message"),
+    [
+        ("squar", ("it", "shape"), "unknown shape 'squar'; known: square, times. Did you mean"),
+        ({"type": "squar", "side": 1}, ("it", "shape", "type"), "unknown shape"),
+        ({"type": "square", "sid": 1}, ("it", "shape", "sid"), "unknown key of square 'sid'"),
+        ({"type": "square", "side": "a"}, ("it", "shape", "side"), "got 'a'"),
+        ({"type": "square", "side": -1}, ("it", "shape", "side"), "side must be above 0"),
+        ({"type": "times"}, ("it", "shape"), "times needs 'shape'"),
+        ({"type": "times", "shape": {"type": "square", "side": 0}},
+         ("it", "shape", "shape", "side"), "side must be above 0"),
+        (3, ("it", "shape"), "give shape by name or as a mapping with `type`"),
+    ],
+)  # fmt: skip
+def test_a_fault_inside_a_nested_part_is_told_there(shape, path, message):
+    """Paths of faults go down into the nested mapping."""
+    with pytest.raises(Faults) as found:
+        resolved({"type": "canvas", "shape": shape})
+
+    (fault,) = found.value.faults
+    assert fault.path == path
+    assert message in fault.message
+
+
+def test_faults_of_several_nested_parts_are_told_together():
+    """One reading finds what is wrong in every argument."""
+    with pytest.raises(Faults) as found:
+        resolved({"type": "canvas", "shape": "a", "frame": "b", "size": "c"})
+
+    assert {fault.path[1] for fault in found.value.faults} == {"shape", "frame", "size"}
+
+
+def test_shorthand_holds_inside_parts_too():
+    """What a kind may be abbreviated to is asked at every depth."""
+
+    def spell(kind, given):
+        return {"type": "square", "side": given} if kind == "shape" and given == 5 else given
+
+    found = resolved({"type": "canvas", "shape": {"type": "times", "shape": 5}}, spell)
+
+    assert found["shape"]["shape"] == {"type": "square", "side": 5}
+
+
+def test_a_default_that_no_table_has_is_a_fault_of_the_program():
+    """A part whose default cannot be named in YAML is found at once."""
+    with pytest.raises(LookupError, match="in no table of kind 'shape'"):
+        resolve("canvas", CANVASES, "canvas", (), {Shape: ("shape", {"square": Square})})
+
+
+@dataclass(frozen=True)
+class Around:
+    """A partition inside a partition."""
+
+    like: build.Partition
+
+    def __call__(self, layout):
+        return self.like(layout)
+
+
+@pytest.fixture
+def around(monkeypatch):
+    """A partition of the table that holds another one."""
+    monkeypatch.setitem(build.PARTITIONS, "around", Around)
+
+
+def test_groups_alone_are_the_blocks_of_the_problem_inside_partitions_too(around):
+    """`{type: around, like: groups}` takes the problem's own blocks."""
+    spec = check(parse(changed(("partition: full", "partition: {type: around, like: groups}"))))
+
+    assert spec.arms["full_hf"]["partition"] == {
+        "type": "around",
+        "like": {"type": "groups", "blocks": [["encoder.*"], ["decoder.*"]]},
+    }
+
+
+def test_a_nested_partition_that_does_not_fit_the_model_is_told_where_it_stands(around):
+    """The line and column are those of the inner partition."""
+    wrong = "partition: {type: around, like: {type: groups, blocks: [['encoder.*']]}}"
+
+    with pytest.raises(SpecError) as found:
+        check(parse(changed(("partition: full", wrong)), "f"))
+
+    (line,) = found.value.lines
+    assert line.startswith("f:7:65: arms.full_hf.partition.like: parameter 'decoder.0.weight'")
