@@ -94,16 +94,24 @@ def run(
 
 
 @app.command()
-def plan(spec: Spec, folder: Out = None) -> None:
+def plan(
+    spec: Spec,
+    folder: Out = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Estimate what one update of every arm costs at most.")
+    ] = False,
+) -> None:
     """Show what `run` would do, without running or writing anything."""
     ablation = _open(spec, folder)
     todo = {run.run_id for run in ablation.store.unfinished(ablation.cells)}
-    table = Table("arm", "seeds", "runs", "still to do", title=ablation.spec.name)
+    columns = ["arm", "seeds", "runs", "still to do", *["gradients an update"] * cost]
+    table = Table(*columns, title=ablation.spec.name)
     for arm in ablation.plan.arms:
         cells = [cell for cell in ablation.cells if cell.arm == arm.label]
         seeds = f"{cells[0].seed} to {cells[-1].seed}"
         left = sum(cell.run.run_id in todo for cell in cells)
-        table.add_row(escape(arm.label), seeds, str(len(cells)), str(left))
+        row = [escape(arm.label), seeds, str(len(cells)), str(left)]
+        table.add_row(*row, *[f"{ablation.cost(cells[0]):,.1f}"] * cost)
     out.print(table)
     _say_skipped(ablation.skipped().values())
     for entry in ablation.plan.comparisons:
@@ -217,17 +225,22 @@ def _say_skipped(reasons: Iterable[str]) -> None:
 
 
 def _say_compatibility() -> None:
-    """Print curvature × partition × solver: yes, or the number of the reason below."""
-    from bdhf.experiments.compatibility import triples
+    """Print curvature × partition, a column a solver: yes, or the number of the reason below."""
+    from bdhf.experiments.compatibility import CONDITIONS, triples
 
     reasons: dict[str, int] = {}
-    table = Table("curvature", "partition", "solver", "possible")
-    for *names, reason in triples():
-        place = reasons.setdefault(reason, len(reasons) + 1) if reason else "yes"
-        table.add_row(*names, str(place))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for curvature, partition, solver, reason in triples():
+        place = str(reasons.setdefault(reason, len(reasons) + 1)) if reason else "yes"
+        rows.setdefault((curvature, partition), {})[solver] = place
+    table = Table("curvature", "partition", *next(iter(rows.values())))
+    for names, places in rows.items():
+        table.add_row(*names, *places.values())
     out.print(table)
     for reason, number in reasons.items():
         out.print(f"{number}: {reason}", markup=False)
+    for solver, condition in CONDITIONS.items():
+        out.print(f"{solver}: {condition}", markup=False)
 
 
 def _say_report(results: Path) -> None:

@@ -176,6 +176,17 @@ def test_a_failed_run_is_kept_and_tells_by_exit_code_1(tmp_path):
     assert list((tmp_path / "out" / "runs").glob("*/traceback.txt"))
 
 
+def test_plan_says_what_an_update_will_cost(tmp_path):
+    """Adam takes one gradient, block HF the products of its solver."""
+    (tmp_path / "spec.yaml").write_text(SMALL)
+
+    rows = command("plan", "spec.yaml", "--cost", cwd=tmp_path).stdout.splitlines()
+
+    costs = {row.split()[1]: float(row.split()[-2]) for row in rows if " 0 to 1 " in row}
+    assert costs["adam"] == 1
+    assert 1 < costs["full_hf"] < costs["block_hf"] < 10
+
+
 def test_plan_and_status_show_and_write_nothing(finished, tmp_path):
     """`plan` tells what is to do, `status` what was done."""
     folder, _ = finished
@@ -256,10 +267,12 @@ def test_the_table_of_compatibility_numbers_its_reasons(tmp_path):
     done = command("list", "--compatibility", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
-    rows = [line.split("│")[1:5] for line in done.stdout.splitlines() if line.count("│") == 5]
-    found = {tuple(word.strip() for word in row[:3]): row[3].strip() for row in rows}
-    assert found["hessian", "full", "cg"] == "yes"
-    number = found["hessian", "full", "sample_space"]
+    rows = [line.split("│")[1:6] for line in done.stdout.splitlines() if line.count("│") == 6]
+    found = {tuple(word.strip() for word in row[:2]): [w.strip() for w in row[2:]] for row in rows}
+    assert len(found) == 4 * 6
+    assert found["ggn", "blend"] == ["yes", "yes", "yes"]
+    cg, number, cholesky = found["hessian", "full"]  # in the order of the table of solvers
+    assert cg == cholesky == "yes"
     assert f"{number}: sample_space needs a positive semi-definite matrix" in done.stdout
 
 

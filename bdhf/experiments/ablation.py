@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from bdhf.experiments.cost import estimate
 from bdhf.experiments.engines.local import default_workers, run_all
 from bdhf.experiments.observe import Observer
 from bdhf.experiments.plan import Cell, Plan, RunSpec, expand
@@ -44,6 +46,13 @@ class Ablation:
         for cell in self.cells:
             labels.setdefault(cell.run.run_id, []).append(f"{cell.arm} seed {cell.seed}")
         return {run_id: " = ".join(names) for run_id, names in labels.items()}
+
+    def cost(self, cell: Cell) -> float:
+        """Gradient equivalents of one update at most; NaN for a cell that is skipped."""
+        run = cell.run
+        if cell.skip:
+            return math.nan
+        return estimate(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
 
     def run(
         self, todo: list[RunSpec], *, workers: int | None, observer: Observer

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -68,6 +69,14 @@ COMPATIBILITY: tuple[Rule, ...] = (
 )
 
 
+#: What a solver asks beside: of the sizes, which only a problem and a batch can tell.
+CONDITIONS: Mapping[str, str] = {
+    "sample_space": "with damping above 0, and up to `max_rows` rows (samples × outputs of the "
+    "curvature batch; samples × draws for a Fisher matrix)",
+    "cholesky": "for blocks of up to `max_block` parameters",
+}
+
+
 def why_not(arm: Resolved, problem: Resolved) -> str:
     """Say why an arm cannot be run on a problem; "" if it can."""
     if arm["type"] != "block_hf":
@@ -98,6 +107,21 @@ def too_costly(spec: Spec, arm: Resolved) -> str:
         return ""
     total, most = (f"{n:,.0f}" if n >= 100 else f"{n:g}" for n in (one * updates, limit))
     return f"estimated at {total} gradient equivalents, above the limit of {most}"
+
+
+def too_many_rows(spec: Spec, arm: Resolved) -> str:
+    """Say that sample_space would solve for more rows than it takes; "" if it would not."""
+    if arm["type"] != "block_hf" or arm["solver"]["type"] != "sample_space":
+        return ""
+    one = cost.rows_of_sample_space(json.dumps(spec.problem), json.dumps(arm))
+    samples = spec.batch.curvature_samples or spec.batch.gradient
+    most = arm["solver"]["max_rows"]
+    if one * samples <= most:
+        return ""
+    return (
+        f"sample_space would solve for {one * samples:,.0f} rows (samples × outputs of the "
+        f"curvature batch), above max_rows of {most:,}"
+    )
 
 
 def _updates(spec: Spec) -> int | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
 
 from bdhf.experiments.build import optimizer_of, problem_of
 from bdhf.experiments.parts import Resolved
-from bdhf.optim import BlockHessianFree, CostWarning
+from bdhf.optim import BlockHessianFree, CostWarning, factor_rows
 from bdhf.optim import estimate as of_update
+from bdhf.problems.data import Part
 
 EXAMPLE = 4  # samples on which costs are counted; every cost is linear in them
 
@@ -25,20 +28,40 @@ def estimate(
     """
     if arm["type"] != "block_hf":
         return 1.0
-    return _estimate(json.dumps(problem), json.dumps(arm), gradient_batch, curvature_batch)
+    return _estimate(json.dumps(problem), json.dumps(_alike(arm)), gradient_batch, curvature_batch)
+
+
+def _alike(arm: Resolved) -> Resolved:
+    """An arm of the same cost, the same for all arms that differ in nothing that costs."""
+    free = {"lr": 1.0, "damping": {"type": "constant", "value": 1.0}}
+    in_rows = arm["solver"]["type"] == "sample_space"  # whose cost depends on the rank of H
+    is_hessian = arm["curvature"]["type"] == "hessian"
+    same = {} if in_rows or is_hessian else {"curvature": {"type": "ggn"}}
+    return {**arm, **free, **same}
 
 
 @cache
 def _estimate(problem: str, arm: str, gradient_batch: int, curvature_batch: int | None) -> float:
     """`estimate` of parts as JSON, so that a grid counts each once."""
+    with _counting(problem, arm) as (optimizer, example):
+        return of_update(
+            optimizer, example, gradient_batch=gradient_batch, curvature_batch=curvature_batch
+        )
+
+
+@cache
+def rows_of_sample_space(problem: str, arm: str) -> float:
+    """Rows a sample of the curvature batch that an arm with `sample_space` solves for."""
+    with _counting(problem, arm) as (optimizer, example):
+        return factor_rows(optimizer, example)
+
+
+@contextmanager
+def _counting(problem: str, arm: str) -> Iterator[tuple[BlockHessianFree, Part]]:
+    """An optimizer on the problem, and a few samples; the caller's random state stays."""
     built = problem_of(json.loads(problem))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", CostWarning)
         optimizer = optimizer_of(json.loads(arm), built.build(), built)
         assert isinstance(optimizer, BlockHessianFree)  # the type of the arm says so
-        return of_update(
-            optimizer,
-            built.example(EXAMPLE),
-            gradient_batch=gradient_batch,
-            curvature_batch=curvature_batch,
-        )
+        yield optimizer, built.example(EXAMPLE)

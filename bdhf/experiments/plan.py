@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from bdhf.experiments.build import uses_curvature
-from bdhf.experiments.compatibility import too_costly, why_not
+from bdhf.experiments.compatibility import too_costly, too_many_rows, why_not
 from bdhf.experiments.grid import Combination, Variant, in_words
 from bdhf.experiments.parts import Resolved
 from bdhf.experiments.schema import Spec
@@ -169,7 +169,7 @@ def _planned(arm: _Arm) -> PlannedArm:
 
 def _skip(spec: Spec, name: str) -> str:
     arm = spec.arms[name]
-    return why_not(arm, spec.problem) or too_costly(spec, arm)
+    return why_not(arm, spec.problem) or too_many_rows(spec, arm) or too_costly(spec, arm)
 
 
 def _run(spec: Spec, name: str, seed: int) -> RunSpec:

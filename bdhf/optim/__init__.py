@@ -5,7 +5,7 @@ from bdhf.optim.check import Check, CurvatureError
 from bdhf.optim.cost import CostWarning
 from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian
 from bdhf.optim.damping import Constant, Damping, LevenbergMarquardt
-from bdhf.optim.estimate import estimate
+from bdhf.optim.estimate import estimate, factor_rows
 from bdhf.optim.info import StepInfo
 from bdhf.optim.losses import Likelihood
 from bdhf.optim.matrix import BlockCurvature, block_curvature
@@ -64,4 +64,5 @@ __all__ = [
     "Stop",
     "block_curvature",
     "estimate",
+    "factor_rows",
 ]

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,6 +31,9 @@ TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-2}
 #: Relative step of the finite difference, which is taken in float64 whatever the model, so small
 #: that a sample rarely crosses the kink of a ReLU.
 STEP = 1e-8
+
+#: Relative difference of the slopes to both sides above which a point is a kink: no derivative.
+KINK = 1e-3
 
 
 class CurvatureError(RuntimeError):
@@ -151,7 +155,10 @@ class _Probe:
         return asymmetry, abs(expected - actual) / (float(gv.norm()) + abs(actual))
 
     def _difference(self, v: Tensor) -> float:
-        """vᵀGv by a central difference, in float64 on a copy; NaN where no copy can be made."""
+        """vᵀGv by a central difference, in float64 on a copy.
+
+        NaN where no copy can be made, and at a kink.
+        """
         try:
             model = copy.deepcopy(self.objective.model).double()
         except (RuntimeError, TypeError):
@@ -166,11 +173,14 @@ class _Probe:
         try:
             for weight, part in self.product.parts:
                 inputs, targets = (_double(piece) for piece in part.batch)
-                ends = []
-                for sign in (1.0, -1.0):
+                points = []
+                for sign in (-1.0, 0.0, 1.0):
                     _set(twin.parameters, theta + sign * step * v.double())
-                    ends.append(_value(twin, inputs, targets, self.curvature))
-                slope = (ends[0] - ends[1]) / (2 * step)
+                    points.append(_value(twin, inputs, targets, self.curvature))
+                before, behind = (b - a for a, b in pairwise(points))
+                if (before - behind).norm() > KINK * (before.norm() + behind.norm()):
+                    return math.nan  # a ReLU at exactly 0, say: the derivative is a convention
+                slope = (before + behind) / (2 * step)
                 total += weight * _quadratic(slope, v, part.hessian)
         except RuntimeError:  # something in the model or the loss is not for float64
             return math.nan

@@ -5,11 +5,22 @@ from __future__ import annotations
 import torch
 
 from bdhf.optim.arithmetic import full_precision
-from bdhf.optim.cost import sweeps
+from bdhf.optim.cost import Sweeps, sweeps
 from bdhf.optim.flops import Flops
 from bdhf.optim.objective import Batch, micro_batches
 from bdhf.optim.optimizer import BlockHessianFree
 from bdhf.optim.products import linearise
+
+
+def factor_rows(optimizer: BlockHessianFree, batch: Batch) -> float:
+    """Rows of the factor a sample: what `SampleSpace` has to solve for. NaN where there is none.
+
+    >>> from torch import nn
+    >>> optimizer = BlockHessianFree(nn.Linear(4, 2), nn.functional.mse_loss)
+    >>> factor_rows(optimizer, (torch.zeros(8, 4), torch.zeros(8, 2)))
+    2.0
+    """
+    return _sweeps(optimizer, batch).factor_rows
 
 
 def estimate(
@@ -31,16 +42,19 @@ def estimate(
     >>> estimate(optimizer, batch, gradient_batch=1000, curvature_batch=100) < 10
     True
     """
-    objective, flops = optimizer.objective, Flops()
-    batches = micro_batches(batch)
-    objective.check()
-    with torch.enable_grad(), full_precision(objective.device):
-        product = linearise(
-            objective, batches, curvature=optimizer.curvature, blocks=optimizer.blocks, flops=flops
-        )
-        samples = len(product.parts[0][1].outputs)
-        counted = sweeps(product, flops, samples)
+    counted = _sweeps(optimizer, batch)
     solve = optimizer.solver.cost(counted, curvature_batch or gradient_batch)
     if curvature_batch is None:
         return 1 + solve + 1 / 3  # a forward pass is a third of a gradient
     return 1 + curvature_batch / gradient_batch * (1 + solve + 1 / 3)
+
+
+def _sweeps(optimizer: BlockHessianFree, batch: Batch) -> Sweeps:
+    objective, flops = optimizer.objective, Flops()
+    objective.check()
+    with torch.enable_grad(), full_precision(objective.device):
+        product = linearise(
+            objective, micro_batches(batch),
+            curvature=optimizer.curvature, blocks=optimizer.blocks, flops=flops,
+        )  # fmt: skip
+        return sweeps(product, flops, len(product.parts[0][1].outputs))

@@ -97,7 +97,7 @@ def test_without_a_grid_parts_that_do_not_go_together_are_a_fault(change, reason
 
 GRID = (
     "seeds:",
-    "grid:\n  arms.full_hf.curvature: [ggn, hessian]\n"
+    "grid:\n  arms.full_hf.curvature: [fisher, hessian]\n"
     "  arms.full_hf.solver: [{type: cg, max_iters: 5}, sample_space]\nseeds:",
 )
 SKIPPED = "full_hf curvature=hessian solver=sample_space"
@@ -206,3 +206,13 @@ def test_no_limit_asks_for_no_estimate(asked):
 def test_an_optimizer_of_torch_is_estimated_at_one_gradient():
     """An update of Adam is one gradient of its gradient batch."""
     assert cost.estimate({}, {"type": "torch.Adam"}, 200, None) == 1.0
+
+
+@pytest.mark.parametrize(("curvature", "skips"), [("ggn", True), ("fisher", False)])
+def test_a_solve_of_too_many_rows_is_skipped_before_it_is_tried(curvature, skips):
+    """50 images of 784 outputs are 39,200 rows; one draw an image is 50."""
+    change = ("solver: {type: cg, max_iters: 5}", f"solver: sample_space, curvature: {curvature}")
+    reasons = {cell.skip for cell in specs.cells(change) if cell.arm != "adam"}
+
+    expected = "sample_space would solve for 39,200 rows"
+    assert reasons == {""} if not skips else all(r.startswith(expected) for r in reasons)

@@ -6,6 +6,7 @@ import time
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from bdhf.experiments import run as run_module
 from bdhf.experiments import updaters
@@ -13,6 +14,7 @@ from bdhf.experiments.build import problem_of
 from bdhf.experiments.run import execute
 from bdhf.experiments.stopping import Reached
 from bdhf.experiments.streams import batches, generator
+from bdhf.problems import Autoencoder
 from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
 from tests.experiments.specs import cell
 
@@ -345,3 +347,78 @@ def test_double_precision_is_double_throughout():
     assert not single.equals(double)
     assert double.tolist() == pytest.approx(single.tolist(), rel=1e-3)
     assert not math.isnan(double.iloc[-1])
+
+
+def test_off_block_energy_is_recorded_on_request_and_changes_nothing():
+    """Asked for, the curve has it, 0 for full HF; the rest of the curve stays the same bits."""
+    ask = ("every_updates: 2", "every_updates: 2, off_block_energy: 4")
+    plain, asked = outcome("block_hf").curve, outcome("block_hf", ask).curve
+    whole = outcome("full_hf", ask).curve
+    others = [c for c in plain if c not in ("seconds", "off_block_energy")]
+
+    assert plain["off_block_energy"].isna().all()
+    assert asked["off_block_energy"][1:].between(0.01, 1).all()
+    assert (whole["off_block_energy"][1:] == 0).all()
+    pd.testing.assert_frame_equal(plain[others], asked[others], check_exact=True)
+    assert cell("block_hf").run.run_id != cell("block_hf", ask).run.run_id
+    assert cell("adam").run.run_id == cell("adam", ask).run.run_id
+
+
+def test_draws_of_the_fisher_matrix_come_from_the_seed_of_the_run():
+    """The same seed gives the same curve, whatever the state of torch's global generator."""
+    fisher = ("partition: full,", "partition: full, curvature: fisher,")
+    first = outcome("full_hf", fisher).curve
+    torch.rand(3)
+    second = outcome("full_hf", fisher).curve
+    rest = first.columns.drop("seconds")
+
+    pd.testing.assert_frame_equal(first[rest], second[rest], check_exact=True)
+    assert not first["train_loss"].equals(outcome("full_hf").curve["train_loss"])
+
+
+def test_negative_curvature_is_a_column_of_the_curve():
+    """A run with the Hessian says in what share of the blocks CG met negative curvature."""
+    hessian = ("partition: full,", "partition: full, curvature: hessian,")
+    small = ("damping: 1.0e-2", "damping: 1.0e-6")
+    curve = outcome("full_hf", hessian, small).curve
+
+    assert curve["negative_curvature"][0] != curve["negative_curvature"][0]
+    assert curve["negative_curvature"][1:].isin([0.0, 1.0]).all()
+    assert (outcome("full_hf").curve["negative_curvature"][1:] == 0).all()
+
+
+class Doubled(torch.autograd.Function):
+    """The identity, with a derivative of 2."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+class Wrong(nn.Module):
+    """A module whose derivative is wrong."""
+
+    def forward(self, x):
+        return Doubled.apply(x)
+
+
+def test_products_that_cannot_be_right_end_the_run_as_an_error(monkeypatch):
+    """The check comes before the first update, and its reason names a module."""
+    build = Autoencoder.build
+
+    def broken(problem):
+        model = build(problem)
+        model.encoder.append(Wrong())
+        return model
+
+    monkeypatch.setattr(Autoencoder, "build", broken)
+    result = outcome("full_hf")
+
+    assert result.status is Status.ERROR
+    assert "CurvatureError" in result.reason
+    assert "suspect: module 'encoder." in result.reason
+    assert result.curve["update"].tolist() == [0]
