@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -54,20 +56,22 @@ def dense_hessian(case: Case) -> Tensor:
     return torch.stack([derivative(entry + zero, case) for entry in entries])
 
 
-def dense_scores(case: Case, targets: list[Tensor], terms: int) -> Tensor:
-    """(1/MK) Σ_{n,k} J_nᵀ s sᵀ J_n with s = Σ_{m∈n} ∇_z ℓ_m at the targets given; (P, P).
+def dense_scores(
+    case: Case, losses: list[Callable[[Tensor], Tensor]], terms: float, is_mean: bool
+) -> Tensor:
+    """(1/MK) Σ_{n,k} J_nᵀ s sᵀ J_n with s = ∇_z Σ_{m∈n} ℓ_m; (P, P); M = 1 for a sum.
 
-    Sample by sample, each on its own: `terms` is M, or 0 for a loss that is a sum.
+    Sample by sample, each on its own: `losses` gives Σ_m ℓ_m of the outputs, one for each k.
     """
     total = torch.zeros(size(case), size(case), dtype=torch.float64)
-    for target in targets:
-        for n in range(len(target)):
+    for loss in losses:
+        for n in range(len(case.batch[0])):
             z = case.model(case.batch[0])
             one = z.detach().clone()
             one[n] = z[n]
-            score = derivative(case.loss_fn(one, target), case) * (terms or 1)
+            score = derivative(loss(one), case)
             total += score.outer(score)
-    return total / ((terms or 1) * len(targets))
+    return total / ((terms if is_mean else 1) * len(losses))
 
 
 def dense_gradient(case: Case) -> Tensor:
@@ -81,13 +85,3 @@ def cut(matrix: Tensor, blocks: list[Tensor]) -> Tensor:
     for block in blocks:
         result[block[:, None], block] = matrix[block[:, None], block]
     return result
-
-
-def dense_block_step(case: Case, blocks: list[Tensor], damping: float) -> Tensor:
-    """Solve -(G_bb + λI)⁻¹ g_b for every block, (P,)."""
-    matrix, gradient = dense_ggn(case), dense_gradient(case)
-    step = torch.zeros_like(gradient)
-    for block in blocks:
-        damped = matrix[block[:, None], block] + damping * torch.eye(len(block), dtype=matrix.dtype)
-        step[block] = torch.linalg.solve(damped, -gradient[block])
-    return step

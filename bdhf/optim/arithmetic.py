@@ -4,18 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Switch autocast and TF32 off for the body, and back to what they were behind it."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    """Switch autocast and TF32 off for the body, and back to what they were behind it.
+
+    Torch has two names for the settings and refuses to read the older ones once the newer were
+    set, so the ones that the caller has used are used.
+    """
+    backends: Any = torch.backends  # whose modules are made at run time
+    kinds = (
+        backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul,
+    )  # fmt: skip
+    before = [kind.fp32_precision for kind in kinds]
+    older = _older_settings()
+    if older is None:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+    else:
+        torch.set_float32_matmul_precision("highest")
+        backends.cudnn.allow_tf32 = False
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        if older is not None:
+            torch.set_float32_matmul_precision(older[0])
+            backends.cudnn.allow_tf32 = older[1]
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
+
+
+def _older_settings() -> tuple[str, bool] | None:
+    """Matrix products and cuDNN by their older names; None where the newer were set."""
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None

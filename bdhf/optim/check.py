@@ -35,6 +35,9 @@ STEP = 1e-8
 #: Relative difference of the slopes to both sides above which a point is a kink: no derivative.
 KINK = 1e-3
 
+#: Where the product is 0, a finite difference counts from this share of the gradient on.
+FLOOR = 1e-3
+
 
 class CurvatureError(RuntimeError):
     """Products that cannot be right."""
@@ -61,8 +64,7 @@ def examine(objective: Objective, product: BlockProduct, curvature: Curvature) -
     tolerance = TOLERANCES.get(product.gradient.dtype, 0.2)
     found = Check(math.nan, math.nan, math.nan, tolerance)
     inputs = product.parts[0][1].batch[0]
-    devices = [objective.device] if objective.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with objective.random_state_kept():
         change, module = not_repeatable(objective.model, inputs)
         found = replace(found, repeatability=change)
         if change > tolerance:
@@ -71,18 +73,23 @@ def examine(objective: Objective, product: BlockProduct, curvature: Curvature) -
                 problem=f"{module} gives other outputs at every forward pass (relative change "
                 f"{change:.2g}): put it into eval mode, or draw its noise once per update",
             )
+        cut = ""
         try:
-            return _examine_products(objective, product, curvature, found)
+            found = _examine_products(objective, product, curvature, found)
         except (RuntimeError, NotImplementedError) as error:
-            culprit = not_differentiable_twice(objective.model, inputs)
+            culprit, cut = not_differentiable_twice(objective.model, inputs), str(error)
             if culprit is None:
                 raise
-            return replace(
-                found,
-                problem=f"{culprit} cannot be differentiated twice ({str(error).splitlines()[0]}):"
-                " replace it by a module made of differentiable operators, or freeze what is "
-                "below it",
-            )
+        else:
+            culprit = None if found.passed else not_differentiable_twice(objective.model, inputs)
+    if culprit is None:
+        return found
+    reason = f" ({cut.splitlines()[0]})" if cut else ": products are cut off there"
+    return replace(
+        found,
+        problem=f"{culprit} cannot be differentiated twice{reason}; replace it by a module made of "
+        "differentiable operators, or freeze what is below it",
+    )
 
 
 def check_curvature(objective: Objective, product: BlockProduct, curvature: Curvature) -> None:
@@ -148,11 +155,10 @@ class _Probe:
         if not (gu.isfinite().all() and gv.isfinite().all()):
             return math.nan, math.nan  # not the business of this check: the update will say so
         norm = float(gv.norm() + gu.norm())
-        if not norm:
-            return 0.0, math.nan
-        asymmetry = float((u @ gv - v @ gu).abs()) / norm
+        asymmetry = float((u @ gv - v @ gu).abs()) / norm if norm else 0.0
         expected, actual = self._difference(v), float(v @ gv)
-        return asymmetry, abs(expected - actual) / (float(gv.norm()) + abs(actual))
+        scale = float(gv.norm()) + abs(actual) or FLOOR * float(like.norm())
+        return asymmetry, abs(expected - actual) / scale if scale else math.nan
 
     def _difference(self, v: Tensor) -> float:
         """vᵀGv by a central difference, in float64 on a copy.

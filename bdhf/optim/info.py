@@ -20,4 +20,4 @@ class StepInfo:
     gradient_equivalents: float  # FLOPs of the update ÷ FLOPs of one gradient
     damping: tuple[float, ...]  # the λ that was used, per param_group
     step_size: tuple[float, ...]  # t · lr, per param_group
-    reduction_ratio: float  # actual ÷ predicted change of the curvature batch's loss
+    reduction_ratio: float  # actual ÷ predicted change of the curvature batch's loss; NaN: no fall

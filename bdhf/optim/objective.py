@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,16 @@ def micro_batches(given: Any) -> Batches:
     return batches
 
 
+@contextmanager
+def plain_kernels(model: nn.Module) -> Iterator[None]:
+    """Keep to kernels that have a second derivative: no fused attention, no recurrent cuDNN."""
+    with ExitStack() as plain:
+        plain.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            plain.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
+
+
 @dataclass(frozen=True)
 class Objective:
     """A model, its loss, and the parameters that are trained: those trainable at the outset."""
@@ -57,16 +67,18 @@ class Objective:
         """Where the parameters are."""
         return self.parameters[0].device
 
+    def random_state_kept(self) -> AbstractContextManager[None]:
+        """Whatever the body draws, torch's global generators are afterwards as before."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        return torch.random.fork_rng(devices=devices)
+
     def outputs(self, inputs: Any) -> Tensor:
         """Run the model forward, so that it can be differentiated twice.
 
         Fused attention and cuDNN's recurrent layers have no double backward, so their plain
         kernels run. Raises TypeError or ValueError for outputs without curvature.
         """
-        with ExitStack() as plain:
-            plain.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
-                plain.enter_context(torch.backends.cudnn.flags(enabled=False))
+        with plain_kernels(self.model):
             outputs = self.model(inputs)
         name = type(self.model).__name__
         if not isinstance(outputs, Tensor):

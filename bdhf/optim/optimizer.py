@@ -32,7 +32,7 @@ from bdhf.optim.objective import Batch, Batches, Objective, micro_batches
 from bdhf.optim.partitions import Partition, PerLayer
 from bdhf.optim.products import BlockProduct, linearise
 from bdhf.optim.regularization import L2
-from bdhf.optim.solvers import CG, Solution, Solver, System
+from bdhf.optim.solvers import CG, Solution, Solver, Stop, System
 from bdhf.optim.trial import Trial
 from bdhf.optim.watched import Watched
 
@@ -118,11 +118,11 @@ class BlockHessianFree(torch.optim.Optimizer):
         """
         batches = micro_batches(batch)
         self.objective.check()
-        with full_precision(self.objective.device):
+        with full_precision(self.objective.device), self.objective.random_state_kept():
             flops = Flops()  # a meter of its own: an update is not charged for the check
             product = self._product(batches, flops)
-            check_curvature(self.objective, product, self.curvature)
             warn_if_expensive(product, flops, batches)
+            check_curvature(self.objective, product, self.curvature)
         self._unchecked = False
 
     def off_block_energy(self, batch: Given, probes: int = 8) -> float:
@@ -202,7 +202,7 @@ class BlockHessianFree(torch.optim.Optimizer):
                 step_size=tuple(factor * float(group["lr"]) for group in self.param_groups),
                 reduction_ratio=ratio,
             )
-            self._remember(solution.x, ratios or [ratio] * len(self.param_groups))
+            self._remember(solution, ratios or [ratio] * len(self.param_groups))
         return info
 
     @torch.enable_grad()
@@ -287,8 +287,19 @@ class BlockHessianFree(torch.optim.Optimizer):
             return None
         return self.solver.warm_start * self.blocks.gather(flat)
 
-    def _remember(self, direction: Tensor, ratios: Sequence[float]) -> None:
-        """Keep what the next update starts from; nothing is kept if a damping rule raises."""
+    def _remember(self, solution: Solution, ratios: Sequence[float]) -> None:
+        """Keep what the next update starts from; nothing is kept if a damping rule raises.
+
+        A block that met negative curvature before any step begins cold: a warm start alone would
+        shrink from update to update, and never leave the saddle.
+        """
+        stuck = [
+            stop == Stop.NEGATIVE_CURVATURE and not iterations
+            for stop, iterations in zip(solution.stop, solution.iterations, strict=True)
+        ]
+        direction = solution.x.clone()
+        if any(stuck) and self.solver.warm_start:
+            self.blocks.zero_(torch.tensor(stuck, device=direction.device), direction)
         pairs = zip(self.param_groups, ratios, strict=True)
         dampings = [self.damping.update(float(g["damping"]), ratio) for g, ratio in pairs]
         parameters, updates = self.objective.parameters, self._updates() + 1
@@ -300,4 +311,5 @@ class BlockHessianFree(torch.optim.Optimizer):
 
 
 def _quotient(change: float, predicted: float) -> float:
-    return change / predicted if predicted else math.nan
+    """Actual ÷ predicted change; NaN unless the model predicts that the loss falls."""
+    return change / predicted if predicted < 0 else math.nan

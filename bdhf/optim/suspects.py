@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-Call = tuple[str, nn.Module, tuple[Any, ...], Any]  # path, module, arguments, outputs
+from bdhf.optim.objective import plain_kernels
+
+Call = tuple[str, nn.Module, Any, Any]  # path, module, (arguments, keywords), outputs
 
 
 def not_repeatable(model: nn.Module, inputs: Any) -> tuple[float, str]:
     """Relative change of the outputs between two forward passes, and the first module with one."""
     with torch.no_grad():
+        if not _change(model(inputs), model(inputs)):
+            return 0.0, ""
         first, second = list(_calls(model, inputs)), list(_calls(model, inputs))
     changes = [
         (_change(a[3], b[3]), _name(a[0], a[1])) for a, b in zip(first, second, strict=False)
@@ -28,18 +32,20 @@ def not_differentiable_twice(model: nn.Module, inputs: Any) -> str | None:
     """The innermost module whose outputs have no second derivative; None: all have one."""
     with torch.no_grad():
         calls = list(_calls(model, inputs))
-    for path, module, arguments, _ in calls:  # a module ends after its children
+    for path, module, given, _ in calls:  # a module ends after its children
         try:
-            _differentiate_twice(module, arguments)
+            _differentiate_twice(module, given)
         except (RuntimeError, NotImplementedError):
             return _name(path, module)
     return None
 
 
-def _differentiate_twice(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-    fresh = tree_map(_leaf, arguments)
-    with torch.enable_grad():
-        outputs = [z for z in tree_leaves(module(*fresh)) if _differentiable(z)]
+def _differentiate_twice(module: nn.Module, given: Any) -> None:
+    """Run a module on leaves of its own, as `Objective.outputs` does. Raises RuntimeError."""
+    fresh = tree_map(_leaf, given)
+    with torch.enable_grad(), plain_kernels(module):
+        arguments, keywords = tree_map(_copied, fresh)  # a leaf may not be changed in place
+        outputs = [z for z in tree_leaves(module(*arguments, **keywords)) if _differentiable(z)]
     if not outputs:
         return
     sources = [x for x in [*tree_leaves(fresh), *module.parameters()] if _differentiable(x)]
@@ -47,9 +53,23 @@ def _differentiate_twice(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         u = torch.zeros_like(outputs[0], requires_grad=True)
         q = torch.autograd.grad(outputs[0], sources, u, create_graph=True, allow_unused=True)
         reached = [part for part in q if part is not None and part.requires_grad]
+        _refuse_cut_graphs(reached)
         torch.autograd.grad(
             reached, [u, *sources], [torch.ones_like(part) for part in reached], allow_unused=True
         )
+
+
+def _refuse_cut_graphs(tensors: list[Tensor]) -> None:
+    """Raise RuntimeError where a graph ends in what torch puts behind `once_differentiable`."""
+    todo = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        if node.name() == "torch::autograd::Error":
+            raise RuntimeError("it is marked once_differentiable")
+        behind = {following for following, _ in node.next_functions if following is not None}
+        todo += behind - seen
+        seen |= behind
 
 
 def _calls(model: nn.Module, inputs: Any) -> Iterator[Call]:
@@ -59,20 +79,14 @@ def _calls(model: nn.Module, inputs: Any) -> Iterator[Call]:
         for path, module in model.named_modules():
 
             def record(
-                module: nn.Module, arguments: tuple[Any, ...], outputs: Any, path: str = path
+                module: nn.Module, arguments: Any, keywords: Any, outputs: Any, path: str = path
             ) -> None:
-                calls.append((path, module, arguments, tree_map(_copy, outputs)))
+                calls.append((path, module, (arguments, keywords), tree_map(_copy, outputs)))
 
-            hooks.enter_context(contextlib.closing(_Handle(module.register_forward_hook(record))))
+            handle = module.register_forward_hook(record, with_kwargs=True)
+            hooks.callback(handle.remove)
         model(inputs)
     yield from calls
-
-
-class _Handle:
-    """A hook that `contextlib.closing` removes."""
-
-    def __init__(self, handle: torch.utils.hooks.RemovableHandle) -> None:
-        self.close = handle.remove
 
 
 def _change(a: Any, b: Any) -> float:
@@ -93,6 +107,10 @@ def _leaf(x: Any) -> Any:
     if isinstance(x, Tensor) and x.is_floating_point():
         return x.detach().clone().requires_grad_()
     return x
+
+
+def _copied(x: Any) -> Any:
+    return x.clone() if _differentiable(x) else x
 
 
 def _copy(x: Any) -> Any:

@@ -12,7 +12,7 @@ from bdhf.optim.products import BlockProduct
 
 @dataclass(frozen=True)
 class Watched:
-    """The product, with `watch` called before each one and before each chunk of the factor."""
+    """The product, with `watch` called before each one, and before the factor is made."""
 
     product: BlockProduct
     watch: Callable[[], None] | None

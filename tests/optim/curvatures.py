@@ -18,35 +18,61 @@ from tests.oracles import dense_ggn, dense_hessian, dense_scores
 SEED = 3  # of what a curvature draws
 
 
-def terms(case: Case) -> int:
-    """M by counting: labels that count, or elements; 0 for a sum."""
-    y = case.batch[1]
-    if getattr(case.loss_fn, "reduction", "mean") == "sum":
-        return 0
-    if y.is_floating_point():
-        return y.numel()
+def is_mean(case: Case) -> bool:
+    """Whether the loss of a case is a mean."""
+    return getattr(case.loss_fn, "reduction", "mean") == "mean"
+
+
+def counted(case: Case) -> Tensor:
+    """Which labels count."""
     loss = case.loss_fn
     ignored = loss.keywords["ignore_index"] if isinstance(loss, partial) else -100
-    weight = getattr(loss, "weight", None)
-    counted = y[y != ignored]
-    return len(counted) if weight is None else float(weight[counted].sum())
+    return case.batch[1] != ignored
 
 
-def _dense_fisher(case: Case, samples: int) -> Tensor:
+def terms(case: Case) -> float:
+    """M by counting: labels that count, by the weight of their class, or elements."""
+    y = case.batch[1]
+    if y.is_floating_point():
+        return y.numel()
+    weight = getattr(case.loss_fn, "weight", None)
+    mask = counted(case)
+    return int(mask.sum()) if weight is None else float(weight[y[mask]].sum())
+
+
+def observed(case: Case) -> Callable[[Tensor], Tensor]:
+    """Σ_m ℓ_m at the targets of the case."""
+    scale = terms(case) if is_mean(case) else 1
+    return lambda z: scale * case.loss_fn(z, case.batch[1])
+
+
+def dense_fisher(case: Case, samples: int, generator: torch.Generator) -> Tensor:
     """The same draws as the curvature's, put together by the definition."""
-    generator = torch.Generator().manual_seed(SEED)
     likelihood, z = recognise(case.loss_fn), case.model(case.batch[0]).detach()
-    drawn = [likelihood.draw(z, case.batch[1], generator) for _ in range(samples)]
-    return dense_scores(case, drawn, terms(case))
+    draws = [likelihood.draw(z, case.batch[1], generator) for _ in range(samples)]
+    losses = [partial(_at_drawn, case, drawn) for drawn in draws]
+    return dense_scores(case, losses, terms(case), is_mean(case))
+
+
+def _at_drawn(case: Case, drawn: Tensor, z: Tensor) -> Tensor:
+    """Σ_m ℓ_m at drawn targets; a label that counts does so whatever was drawn for it."""
+    if drawn.is_floating_point():
+        scale = terms(case) if is_mean(case) else 1
+        return scale * case.loss_fn(z, drawn)
+    mask = counted(case)
+    return -z.log_softmax(1).movedim(1, -1)[mask, drawn[mask]].sum()
 
 
 #: name -> (curvature, its dense matrix on a case).
 CURVATURES: dict[str, tuple[Curvature, Callable[[Case], Tensor]]] = {
     "ggn": (bdhf.GGN(), dense_ggn),
-    "fisher": (bdhf.Fisher(samples=2), lambda case: _dense_fisher(case, 2)),
+    "fisher": (
+        bdhf.Fisher(samples=2),
+        lambda case: dense_fisher(case, 2, torch.Generator().manual_seed(SEED)),
+    ),
     "empirical_fisher": (
         bdhf.EmpiricalFisher(),
-        lambda case: dense_scores(case, [case.batch[1]], terms(case)),
+        lambda case: dense_scores(case, [observed(case)], terms(case), is_mean(case)),
     ),
     "hessian": (bdhf.Hessian(), dense_hessian),
 }

@@ -1,6 +1,7 @@
 """Lockstep conjugate gradients: every row is textbook CG on its own system."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from bdhf.optim.layout import Blocks, layout_of
 from bdhf.optim.solvers import System
 
 SIZES = (6, 6, 4, 9)  # two block matrices of one shape, and two others
+
+#: ⌈5 · 1.3^j⌉ up to 20, by hand.
+SAVED = (5, 7, 9, 11, 15, 19)
 
 
 def positive(n: int, seed: int, condition: float = 20.0) -> torch.Tensor:
@@ -35,8 +39,18 @@ def blocks_of(sizes) -> Blocks:
     return Blocks.of(layout, matrices)
 
 
-def system(matrices, rhs, damping=0.0) -> System:
-    """A system with the given dense matrices, which counts the products of each row."""
+@dataclass(frozen=True)
+class Diagonal:
+    """A preconditioner with the diagonal that it was given, (P,) in block order."""
+
+    m: torch.Tensor
+
+    def __call__(self, system):
+        return self.m
+
+
+def system(matrices, rhs, damping=0.0, keep_iterates=False) -> System:
+    """A system with the given dense matrices, one a row."""
     blocks = blocks_of([len(m) for m in matrices])
 
     def product(v, active):
@@ -47,23 +61,28 @@ def system(matrices, rhs, damping=0.0) -> System:
         return result
 
     lam = torch.full((len(matrices),), damping, dtype=rhs[0].dtype)
-    return System(blocks, product, torch.cat(rhs), lam)
+    return System(blocks, product, torch.cat(rhs), lam, keep_iterates)
 
 
-def textbook(matrix, rhs, iterations, start=None):
-    """Plain CG on one dense system: the iterate and φ after each step, up to pᵀAp ≤ 0."""
+def textbook(matrix, rhs, iterations, start=None, diagonal=1.0):
+    """CG on one dense system, preconditioned by a diagonal (Nocedal & Wright, algorithm 5.3).
+
+    The iterate and φ after each step, up to pᵀAp ≤ 0.
+    """
     x = torch.zeros_like(rhs) if start is None else start.clone()
     r = rhs - matrix @ x
-    p, trace = r.clone(), []
+    y = r / diagonal
+    p, trace = y.clone(), []
     for _ in range(iterations):
         ap = matrix @ p
         if p @ ap <= 0:
             break
-        alpha = (r @ r) / (p @ ap)
+        alpha = (r @ y) / (p @ ap)
         x = x + alpha * p
         r_new = r - alpha * ap
-        p = r_new + (r_new @ r_new) / (r @ r) * p
-        r = r_new
+        y_new = r_new / diagonal
+        p = y_new + (r_new @ y_new) / (r @ y) * p
+        r, y = r_new, y_new
         trace.append((x, 0.5 * x @ matrix @ x - rhs @ x))
     return trace
 
@@ -103,27 +122,86 @@ def test_every_row_is_textbook_cg(problem, iterations, warm):
     assert solution.stop == (Stop.MAX_ITERS,) * 4
 
 
-def test_lockstep_rows_equal_separate_solves(problem):
-    """Rows that end at different times end as they would alone: iterate, count and reason.
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_lockstep_rows_equal_separate_solves(problem, preconditioned):
+    """Rows that end at different times end as they would alone: iterates, count and reason.
 
     One row has no right-hand side, one meets negative curvature.
     """
     matrices, rhs = problem
     matrices[1] = matrices[1] - 5 * torch.eye(6, dtype=torch.float64)  # indefinite
     rhs[2] = torch.zeros_like(rhs[2])
-    cg = CG(max_iters=200, tol=5e-4, residual_tol=1e-9)
-    solved = system(matrices, rhs)
+    m = torch.linspace(1, 3, sum(SIZES), dtype=torch.float64) if preconditioned else None
+    parts = [None] * 4 if m is None else m.split(SIZES)
+    setting = {"max_iters": 200, "tol": 5e-4, "residual_tol": 1e-9}
+    solved = system(matrices, rhs, keep_iterates=True)
 
-    together = cg.solve(solved)
+    together = CG(**setting, preconditioner=Diagonal(m)).solve(solved)
 
-    alone = [cg.solve(system([m], [b])) for m, b in zip(matrices, rhs, strict=True)]
+    alone = [
+        CG(**setting, preconditioner=Diagonal(part)).solve(system([a], [b], keep_iterates=True))
+        for a, b, part in zip(matrices, rhs, parts, strict=True)
+    ]
     for x, one in zip(answers(together, solved), alone, strict=True):
         assert_close(x, one.x, rtol=1e-9, atol=1e-12)
+    assert_close(together.model, torch.cat([one.model for one in alone]))
     assert together.iterations == tuple(one.iterations[0] for one in alone)
     assert together.products == tuple(one.products[0] for one in alone)
     assert together.stop == tuple(one.stop[0] for one in alone)
     assert Stop.NEGATIVE_CURVATURE in together.stop
     assert len(set(together.iterations)) > 2
+    for place, saved in enumerate(SAVED):
+        if saved >= max(together.iterations):
+            break
+        for b, (row, one) in enumerate(zip(solved.blocks.rows, alone, strict=True)):
+            own = one.iterates[place if saved < one.iterations[0] else -1]
+            assert_close(together.iterates[place].x[row.start : row.stop], own.x)
+            assert_close(together.iterates[place].model[b], own.model[0])
+    assert place > 0
+
+
+@pytest.mark.parametrize("diagonal", [1.0, torch.linspace(1, 5, 60, dtype=torch.float64)])
+def test_iterates_are_kept_at_growing_distances(diagonal):
+    """At 5, 7, 9, 11, 15, ... iterations, each with its φ, and the answer last."""
+    matrix = positive(60, 3, condition=100)
+    rhs = torch.randn(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    m = diagonal * torch.ones(60, dtype=torch.float64)
+
+    solution = CG(max_iters=20, tol=0, preconditioner=Diagonal(m)).solve(
+        system([matrix], [rhs], keep_iterates=True)
+    )
+
+    trace = textbook(matrix, rhs, 20, diagonal=m)
+    assert len(solution.iterates) == len(SAVED) + 1
+    for iterate, i in zip(solution.iterates, (*SAVED, 20), strict=True):
+        assert_close(iterate.x, trace[i - 1][0])
+        assert_close(iterate.model[0], trace[i - 1][1])
+    assert torch.equal(solution.iterates[-1].x, solution.x)
+    assert torch.equal(solution.iterates[-1].model, solution.model)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("max_iters", [1, 4, 5, 6, 7, 9, 12])
+def test_the_answer_is_listed_once(kept, max_iters):
+    """An answer at an iteration that is kept anyway does not come twice; unasked, it is alone."""
+    matrix = positive(60, 3, condition=1e4)
+    rhs = torch.ones(60, dtype=torch.float64)
+
+    solution = CG(max_iters=max_iters, tol=0).solve(system([matrix], [rhs], keep_iterates=kept))
+
+    assert len(solution.iterates) == 1 + kept * sum(saved < max_iters for saved in SAVED)
+
+
+def test_the_answer_of_rows_that_ended_early_is_listed_once():
+    """Rows that converge at an iteration that is kept: no two iterates are the same point."""
+    matrix = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64).diag()
+
+    solution = CG(max_iters=50, tol=0, residual_tol=1e-9).solve(
+        system([matrix], [torch.ones(5, dtype=torch.float64)], keep_iterates=True)
+    )
+
+    assert solution.iterations == (5,)
+    assert len(solution.iterates) == 1
 
 
 def test_converged_rows_solve_their_damped_systems(problem):
@@ -212,15 +290,52 @@ def test_negative_curvature_later_keeps_the_last_iterate():
     assert solution.stop == (Stop.NEGATIVE_CURVATURE,)
 
 
-def test_negative_curvature_at_a_warm_start_keeps_the_start():
-    """There is an iterate to keep: no gradient step is taken."""
+def test_negative_curvature_at_a_warm_start_keeps_a_start_below_zero():
+    """Where φ of the start is below 0 there is an iterate to keep: no gradient step is taken."""
     matrix = -2.0 * torch.eye(3, dtype=torch.float64)
+    rhs = torch.ones(3, dtype=torch.float64)
     start = torch.tensor([0.1, 0.0, -0.1], dtype=torch.float64)
+    model = 0.5 * start @ matrix @ start - rhs @ start
+    assert model < 0
 
-    solution = CG().solve(system([matrix], [torch.ones(3, dtype=torch.float64)]), start)
+    solution = CG().solve(system([matrix], [rhs]), start)
 
     assert torch.equal(solution.x, start)
+    assert_close(solution.model[0], model)
+    assert solution.iterations == (0,)
+    assert solution.products == (2,)
     assert solution.stop == (Stop.NEGATIVE_CURVATURE,)
+
+
+@pytest.mark.parametrize("first", [-0.1, -1.0])
+def test_negative_curvature_at_a_warm_start_drops_a_start_above_zero(first):
+    """Where φ of the start is not below 0 the row moves nothing: x = 0, φ = 0."""
+    matrix = -2.0 * torch.eye(3, dtype=torch.float64)
+    rhs = torch.ones(3, dtype=torch.float64)
+    start = torch.tensor([first, 0.0, 0.0], dtype=torch.float64)
+    assert 0.5 * start @ matrix @ start - rhs @ start >= 0
+
+    solution = CG().solve(system([matrix], [rhs]), start)
+
+    assert torch.equal(solution.x, torch.zeros(3, dtype=torch.float64))
+    assert solution.model.tolist() == [0.0]
+    assert solution.stop == (Stop.NEGATIVE_CURVATURE,)
+
+
+def test_a_cold_row_of_a_warm_solve_leaves_the_saddle():
+    """A row whose own start is 0 takes the bounded gradient step that it takes in a cold solve."""
+    matrices = [-2.0 * torch.eye(3, dtype=torch.float64), positive(4, 0)]
+    rhs = [torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.ones(4, dtype=torch.float64)]
+    start = torch.tensor([0.0] * 3 + [0.1] * 4, dtype=torch.float64)
+
+    solution = CG().solve(system(matrices, rhs, damping=0.5), start)
+
+    cold = CG().solve(system(matrices[:1], rhs[:1], damping=0.5))
+    assert_close(solution.x[:3], rhs[0] / (1.5 + 0.5))
+    assert_close(solution.x[:3], cold.x)
+    assert_close(solution.model[0], cold.model[0])
+    assert solution.stop[0] is Stop.NEGATIVE_CURVATURE
+    assert solution.stop[1] is not Stop.NEGATIVE_CURVATURE
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-42])

@@ -14,6 +14,7 @@ from torch import Tensor
 from bdhf.optim.curvature.output import OutputLoss, value_and_gradient
 from bdhf.optim.losses import Likelihood, likelihood_of
 from bdhf.optim.losses.hessians import Outer
+from bdhf.optim.losses.likelihoods import CrossEntropy
 from bdhf.optim.losses.weights import LossFn
 
 
@@ -44,7 +45,7 @@ class Fisher:
         scores = []
         for _ in range(self.samples):
             drawn = likelihood.draw(z.detach(), targets, generator)
-            scores.append(value_and_gradient(loss_fn, z, drawn)[1])
+            scores.append(likelihood.score(z.detach(), targets, drawn))
         return OutputLoss(loss, gradient, _outer(torch.stack(scores), likelihood, z, targets))
 
 
@@ -64,12 +65,18 @@ class EmpiricalFisher:
         likelihood = likelihood_of(loss_fn, "EmpiricalFisher")
         z = outputs.detach().requires_grad_()
         loss, gradient = value_and_gradient(loss_fn, z, targets)
-        return OutputLoss(loss, gradient, _outer(gradient[None], likelihood, z, targets))
+        terms = likelihood.terms(z.detach(), targets) if likelihood.is_mean else 1.0
+        return OutputLoss(loss, gradient, _outer(terms * gradient[None], likelihood, z, targets))
 
 
 def _outer(scores: Tensor, likelihood: Likelihood, z: Tensor, targets: Any) -> Outer:
-    """(1/MK) Σ s sᵀ from gradients of the loss, which are s/M: (M/K) Σ of their outer products."""
+    """(1/MK) Σ s sᵀ, from scores (K, *shape of z). Raises ValueError for unbatched outputs."""
+    if isinstance(likelihood, CrossEntropy) and z.dim() == 1:
+        raise ValueError(
+            f"outputs of shape {tuple(z.shape)} are the classes of one sample; a Fisher matrix "
+            "counts samples in dimension 0: keep the batch dimension, (1, classes)"
+        )
     scale = 1.0 / len(scores)
     if likelihood.is_mean:
-        return Outer((scale * likelihood.terms(z.detach(), targets)).sqrt() * scores)
+        return Outer((scale / likelihood.terms(z.detach(), targets)).sqrt() * scores)
     return Outer(scale**0.5 * scores)

@@ -38,6 +38,9 @@ class Likelihood(Protocol):
     def draw(self, outputs: Tensor, targets: Any, generator: torch.Generator) -> Any:
         """Targets ŷ from exp(-ℓ_m); ignored terms stay ignored. ValueError: no likelihood."""
 
+    def score(self, outputs: Tensor, targets: Any, drawn: Any) -> Tensor:
+        """∇_z Σ_m ℓ_m at the targets `drawn`; which terms count is as in the observed ones."""
+
 
 @dataclass(frozen=True)
 class CrossEntropy:
@@ -83,8 +86,15 @@ class CrossEntropy:
                 "targets is no likelihood to draw labels from: use GGN, or plain labels"
             )
         p = outputs.softmax(self._classes(outputs)).movedim(self._classes(outputs), -1)
-        drawn = torch.multinomial(p.reshape(-1, p.shape[-1]), 1, generator=generator)
+        p = p.reshape(-1, p.shape[-1]).nan_to_num(1.0)  # a NaN is for the update to report
+        drawn = torch.multinomial(p, 1, generator=generator)
         return torch.where(targets == self.ignore_index, targets, drawn.view(targets.shape))
+
+    def score(self, outputs: Tensor, targets: Tensor, drawn: Tensor) -> Tensor:
+        """Softmax minus the label; a drawn label may be `ignore_index` and counts all the same."""
+        dim, counted = self._classes(outputs), targets != self.ignore_index
+        label = F.one_hot(drawn.where(counted, 0), outputs.shape[dim]).movedim(-1, dim)
+        return (outputs.softmax(dim) - label) * counted.unsqueeze(dim)
 
     def _classes(self, outputs: Tensor) -> int:
         return 0 if outputs.dim() == 1 else 1
@@ -127,6 +137,10 @@ class SquaredError:
         noise = torch.empty_like(outputs).normal_(generator=generator)
         return outputs + math.sqrt(0.5) * noise
 
+    def score(self, outputs: Tensor, targets: Tensor, drawn: Tensor) -> Tensor:
+        """2 (z - ŷ)."""
+        return 2 * (outputs - drawn)
+
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy:
@@ -159,7 +173,11 @@ class BinaryCrossEntropy:
             raise ValueError(
                 "binary cross-entropy with weights is no likelihood to draw targets from: use GGN"
             )
-        return torch.bernoulli(outputs.sigmoid(), generator=generator)
+        return torch.bernoulli(outputs.sigmoid().nan_to_num(0.5), generator=generator)
+
+    def score(self, outputs: Tensor, targets: Tensor, drawn: Tensor) -> Tensor:
+        """σ(z) - ŷ."""
+        return outputs.sigmoid() - drawn
 
 
 def _same_shape(outputs: Tensor, targets: Tensor) -> None:
@@ -201,7 +219,7 @@ def recognise(loss_fn: Callable[..., Any]) -> Likelihood | None:
         return _reducing(build(**{name: getattr(loss_fn, name) for name in _arguments(build)}))
     given = loss_fn.keywords if isinstance(loss_fn, functools.partial) else {}
     bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
-    found = KNOWN.get(bare)
+    found = next((build for known, build in KNOWN.items() if known is bare), None)
     positional = isinstance(loss_fn, functools.partial) and loss_fn.args
     if found is None or positional or not set(given) <= set(_arguments(found)):
         return None

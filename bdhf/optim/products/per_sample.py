@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bdhf.optim.objective import Objective
+from bdhf.optim.objective import Objective, plain_kernels
 
 #: Entries of the gradients that are held at a time.
 MAX_ENTRIES = 2**24
@@ -31,21 +31,22 @@ def squared_gradients(objective: Objective, inputs: Any, cotangents: Tensor) -> 
             f"dimension 0; inputs have {sorted(lengths)}, outputs {tuple(cotangents.shape)}: use "
             "no preconditioner"
         )
-    named = {
-        name: parameter.detach()
-        for name, parameter in objective.model.named_parameters()
-        if any(parameter is own for own in objective.parameters)
-    }
+    names = _names(objective)
+    named = [parameter.detach() for parameter in objective.parameters]
 
     def one(sample: Any, u: Tensor) -> tuple[Tensor, ...]:
         single = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, sample)
 
-        def outputs(parameters: Mapping[str, Tensor]) -> Tensor:
-            result: Tensor = functional_call(objective.model, dict(parameters), (single,))
+        def outputs(*parameters: Tensor) -> Tensor:
+            given = {name: parameters[index] for name, index in names.items()}
+            with plain_kernels(objective.model):
+                result: Tensor = functional_call(
+                    objective.model, given, (single,), tie_weights=False
+                )
             return result
 
-        pull_back = vjp(outputs, named)[1]
-        return tuple(pull_back(u[None])[0].values())
+        pull_back = vjp(outputs, *named)[1]
+        return tuple(pull_back(u[None]))
 
     size = sum(parameter.numel() for parameter in objective.parameters)
     chunk = max(1, MAX_ENTRIES // size)
@@ -53,6 +54,20 @@ def squared_gradients(objective: Objective, inputs: Any, cotangents: Tensor) -> 
         return _summed(vmap(one), inputs, cotangents, chunk)
     except (RuntimeError, NotImplementedError):  # an operator that vmap does not know
         return _summed(_looped(one), inputs, cotangents, chunk)
+
+
+def _names(objective: Objective) -> dict[str, int]:
+    """Every place in the model that holds a trained parameter, once: name -> its index.
+
+    A module that is reached by two names is one place; a tensor that two modules hold is two.
+    """
+    index = {id(parameter): i for i, parameter in enumerate(objective.parameters)}
+    return {
+        f"{path}.{name}" if path else name: index[id(parameter)]
+        for path, module in objective.model.named_modules()
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        if id(parameter) in index
+    }
 
 
 def _summed(many: Callable[..., Any], inputs: Any, cotangents: Tensor, chunk: int) -> Tensor:

@@ -78,7 +78,8 @@ class CG:
             self._stop_small(rows)
             self._stop_progress(rows, models, iteration)
             rows.turn()
-            if system.keep_iterates and iteration in _saved(self.max_iters):
+            goes_on = iteration < self.max_iters and bool(rows.active.any())
+            if system.keep_iterates and goes_on and iteration in _saved(self.max_iters):
                 iterates.append(rows.iterate())
         rows.rest(rows.active, Stop.MAX_ITERS)
         return rows.solution(iterates)
@@ -121,7 +122,8 @@ class _Rows:
         self._measure()
         self.last_ry = self.ry
         system.blocks.zero_(~self.rr.isfinite(), self.x)  # no step that starts from a NaN
-        self.model = -0.5 * self.dot(self.x, rhs + self.r)  # φ
+        model = -0.5 * self.dot(self.x, rhs + self.r)  # φ
+        self.model = torch.where(self.rr.isfinite(), model, 0.0)
         self.p = self.y.clone()
 
     def _apply(self, v: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ class _Rows:
         self.system.blocks.add_scaled_(self.x, length, self.p)
         change = 0.5 * length**2 * curvature - length * self.ry
         self.model = torch.where(cold, change, self.model)
-        self.iterations += negative
+        self.iterations += cold
         above = negative & ~cold & ~(self.model < 0)
         self.system.blocks.zero_(above, self.x)
         self.model = torch.where(above, 0.0, self.model)

@@ -74,18 +74,21 @@ def _solve(matrix: Tensor, rhs: Tensor, damping: Tensor) -> tuple[Tensor, Tensor
     definite = info == 0
     answer = torch.cholesky_solve(rhs[:, :, None], lower)[:, :, 0]
     curvature = torch.einsum("bi,bij,bj->b", rhs, matrix, rhs)
-    length = escape_length(curvature, (rhs * rhs).sum(1), damping)
+    norm = (rhs * rhs).sum(1)
+    escape = escape_length(curvature, norm, damping)
+    length = torch.where(curvature > 0, norm / curvature, escape)
     return torch.where(definite[:, None], answer, length[:, None] * rhs), definite
 
 
 def _solution(system: System, x: Tensor, model: Tensor, definite: Tensor) -> Solution:
     finite = model.isfinite()
     system.blocks.zero_(~finite, x)
+    model = torch.where(finite, model, 0.0)
     reasons = {(True, True): Stop.CONVERGED, (False, True): Stop.NEGATIVE_CURVATURE}
     flags = zip(definite.tolist(), finite.tolist(), strict=True)
     return Solution(
         x=x,
-        model=torch.where(finite, model, 0.0),
+        model=model,
         iterations=(0,) * len(system.blocks.rows),
         products=tuple(float(block.size) for block in system.blocks.rows),
         stop=tuple(reasons.get(flag, Stop.NONFINITE) for flag in flags),

@@ -1,0 +1,344 @@
+"""The self-check: what it finds, whom it names, and what it leaves as it was."""
+
+import copy
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+import bdhf
+from bdhf.optim import CurvatureError
+from tests.cases import Attention, ScaledDotProduct
+
+PRECISIONS = [torch.float32, torch.float64]
+CURVATURES = [bdhf.GGN(), bdhf.Fisher(), bdhf.EmpiricalFisher(), bdhf.Hessian()]
+
+precisions = pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+curvatures = pytest.mark.parametrize("curvature", CURVATURES, ids=lambda c: type(c).__name__)
+
+
+class WrongSquare(Function):
+    """x², with a derivative that is a tenth too large."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2.2 * ctx.saved_tensors[0] * grad
+
+
+class OnceSquare(Function):
+    """x², which may be differentiated once."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+class Wrong(nn.Linear):
+    """A layer whose derivative is wrong."""
+
+    def forward(self, x):
+        return WrongSquare.apply(super().forward(x))
+
+
+class Once(nn.Linear):
+    """A layer that has no second derivative."""
+
+    def forward(self, x):
+        return OnceSquare.apply(super().forward(x))
+
+
+class Distances(nn.Module):
+    """Distances from four centres: torch has no second derivative of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.centres = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        return torch.cdist(x, self.centres)
+
+
+class Noisy(nn.Module):
+    """Dropout that nobody can see from outside."""
+
+    def forward(self, x):
+        return F.dropout(x, 0.5, training=True)
+
+
+def seeded(build, dtype=torch.float64, samples=6):
+    """A model and a batch of three inputs and two outputs, from one seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build().to(dtype)
+        return model, (torch.randn(samples, 3, dtype=dtype), torch.randn(samples, 2, dtype=dtype))
+
+
+def with_middle(middle, dtype=torch.float64):
+    """A net with a layer in the middle, of four inputs and four outputs."""
+    return seeded(
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), middle(), nn.Tanh(), nn.Linear(4, 2)),
+        dtype,
+    )
+
+
+def found(model, batch, curvature=bdhf.GGN()):  # noqa: B008 - parts are frozen
+    """What the check of a matrix finds."""
+    return bdhf.block_curvature(
+        model, F.mse_loss, batch, curvature=curvature, partition=bdhf.PerLayer()
+    ).check()
+
+
+@precisions
+@curvatures
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.GELU, nn.ReLU, nn.SiLU])
+def test_good_models_pass(activation, curvature, dtype):
+    """Nothing is found where derivatives are right."""
+    check = found(*with_middle(lambda: nn.Sequential(nn.Linear(4, 4), activation()), dtype))
+
+    assert check.passed
+    assert check.problem == ""
+    assert check.repeatability == 0
+    assert check.asymmetry < 0.1 * check.tolerance
+    assert check.finite_difference < 0.1 * check.tolerance
+
+
+@precisions
+def test_the_hessian_of_weight_norm_is_found_to_be_wrong(dtype):
+    """Pitfall 12: torch 2.13 gives it an asymmetric second derivative; the module is named."""
+    model, batch = with_middle(lambda: weight_norm(nn.Linear(4, 4)), dtype)
+
+    check = found(model, batch, bdhf.Hessian())
+
+    assert not check.passed
+    assert check.asymmetry > check.tolerance
+    assert "asymmetric" in check.problem
+    assert re.search(r"suspect: module '2\.parametrizations\.weight'", check.problem)
+    assert "GGN" in check.problem  # a way out
+
+
+@precisions
+def test_the_ggn_of_weight_norm_is_right(dtype):
+    """It needs the first derivative alone."""
+    check = found(*with_middle(lambda: weight_norm(nn.Linear(4, 4)), dtype))
+
+    assert check.passed
+    assert check.asymmetry < 1e-6
+    assert check.finite_difference < 1e-6
+
+
+@precisions
+@pytest.mark.parametrize("curvature", CURVATURES[:3], ids=lambda c: type(c).__name__)
+def test_a_wrong_derivative_is_found_by_the_finite_difference(curvature, dtype):
+    """The matrix is symmetric all the same, so symmetry alone would not tell."""
+    model, batch = with_middle(lambda: Wrong(4, 4), dtype)
+
+    check = found(model, batch, curvature)
+
+    assert not check.passed
+    assert check.asymmetry < check.tolerance < check.finite_difference
+
+
+@precisions
+def test_a_wrong_derivative_is_pinned_to_its_module(dtype):
+    """A layer behind it is right, and one that is wrong in itself is the suspect."""
+    model, batch = seeded(
+        lambda: nn.Sequential(Wrong(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)),
+        dtype,
+    )
+
+    check = found(model, batch)
+
+    assert "suspect: module '0' (Wrong)" in check.problem
+    assert f"finite difference by {check.finite_difference:.2g}" in check.problem
+
+
+@curvatures
+def test_a_module_with_hidden_randomness_is_named(curvature):
+    """Its outputs change from one forward pass to the next; the caller's generator does not."""
+    model, batch = with_middle(Noisy)
+    G = bdhf.block_curvature(model, F.mse_loss, batch, curvature=curvature)
+    before = torch.get_rng_state()
+
+    check = G.check()
+
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not check.passed
+    assert check.repeatability > 0.1
+    assert check.problem.startswith("module '2' (Noisy) gives other outputs at every forward pass")
+
+
+@curvatures
+@pytest.mark.parametrize("module", [Distances, lambda: Once(4, 4)], ids=["Distances", "Once"])
+def test_a_module_without_a_second_derivative_is_named(curvature, module):
+    """The innermost module that cannot be differentiated twice is the one to replace."""
+    model, batch = with_middle(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh(), module()))
+
+    problem = found(model, batch, curvature).problem
+
+    assert re.match(r"module '2\.2' \((Distances|Once)\) cannot be differentiated twice", problem)
+
+
+def test_a_matrix_that_is_lost_behind_a_module_is_not_a_matrix_of_zeros():
+    """A last module without a second derivative cuts all products off, silently: it is found."""
+    model, batch = seeded(lambda: nn.Sequential(nn.Linear(3, 2), Activation(OnceSquare)))
+
+    check = found(model, batch)
+
+    assert not check.passed
+    assert "module '1' (Activation)" in check.problem
+
+
+class Activation(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function.apply(x)
+
+
+def test_a_module_in_place_is_not_blamed_for_another():
+    """A ReLU in place can be differentiated twice, though not when it is given a leaf."""
+    model, batch = with_middle(
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), Distances())
+    )
+
+    assert found(model, batch).problem.startswith("module '2.2' (Distances)")
+
+
+@pytest.mark.parametrize("attention", [ScaledDotProduct, Attention])
+def test_attention_is_not_blamed_for_another(attention):
+    """Products run its plain kernel, which can be differentiated twice; so has the check to."""
+    model, _ = seeded(
+        lambda: nn.Sequential(attention(), nn.Linear(2, 4), Distances()), torch.float32
+    )
+    x = torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(0))
+
+    assert found(model, (x, x[:, 0])).problem.startswith("module '2' (Distances)")
+
+
+def test_a_module_that_needs_keywords_is_not_in_the_way():
+    """What a module is called with is what it is examined with."""
+
+    class Scale(nn.Module):
+        def forward(self, x, *, by):
+            return by * x
+
+    class Scaled(Distances):
+        def __init__(self):
+            super().__init__()
+            self.scale = Scale()
+
+        def forward(self, x):
+            return super().forward(self.scale(x, by=2.0))
+
+    assert found(*with_middle(Scaled)).problem.startswith("module '2' (Scaled)")
+
+
+@pytest.mark.parametrize(
+    ("middle", "curvature", "message"),
+    [
+        (lambda: weight_norm(nn.Linear(4, 4)), bdhf.Hessian(), "suspect: module '2"),
+        (lambda: Wrong(4, 4), bdhf.GGN(), "suspect: module"),
+        (Noisy, bdhf.GGN(), r"module '2' \(Noisy\)"),
+        (Distances, bdhf.GGN(), r"module '2' \(Distances\)"),
+    ],
+)
+def test_the_optimizer_refuses_before_the_first_step(middle, curvature, message):
+    """Nothing moves, no state is kept, and a second step is refused as the first was."""
+    model, batch = with_middle(middle)
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss, curvature=curvature)
+    before = copy.deepcopy(model.state_dict())
+
+    for _ in range(2):
+        with pytest.raises(CurvatureError, match=message) as caught:
+            optimizer.step(batch)
+
+    assert "Sequential cannot be right" in str(caught.value)
+    assert "check=False" in str(caught.value)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(optimizer.state_dict()["state"].values())
+
+
+@pytest.mark.parametrize("middle", [lambda: weight_norm(nn.Linear(4, 4)), lambda: Wrong(4, 4)])
+def test_without_its_check_the_optimizer_goes_on(middle):
+    """`check=False` is at the user's own risk."""
+    model, batch = with_middle(middle)
+    before = copy.deepcopy(model.state_dict())
+
+    info = bdhf.BlockHessianFree(
+        model, F.mse_loss, curvature=bdhf.Hessian(), damping=bdhf.Constant(1.0), check=False
+    ).step(batch)
+
+    assert info.step_norm > 0
+    assert any(not torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_optimizer_checks_once():
+    """A step after the first runs the model as often as one without a check."""
+    model, batch = with_middle(lambda: nn.Linear(4, 4))
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+
+    counts = []
+    for _ in range(3):
+        calls.clear()
+        optimizer.step(batch)
+        counts.append(len(calls))
+
+    assert counts[0] > counts[1] == counts[2] == 2
+
+
+def test_the_check_before_the_first_step_leaves_the_callers_generator():
+    """What the model draws in it is drawn from a copy of the caller's generator."""
+    model, batch = with_middle(Noisy)
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+    before = torch.get_rng_state()
+
+    with pytest.raises(CurvatureError, match="Noisy"):
+        optimizer.check(batch)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@curvatures
+@pytest.mark.parametrize(
+    ("loss_fn", "targets"),
+    [
+        (F.mse_loss, torch.zeros(6, 2)),
+        (F.binary_cross_entropy_with_logits, torch.zeros(6, 2)),
+        (F.cross_entropy, torch.zeros(6, dtype=torch.long)),
+    ],
+    ids=["mse", "bce", "cross_entropy"],
+)
+def test_inputs_that_are_no_numbers_are_not_the_business_of_the_check(curvature, loss_fn, targets):
+    """A NaN is said by the update, which moves nothing; nobody raises."""
+    model, (x, _) = with_middle(lambda: nn.Linear(4, 4), torch.float32)
+    x = torch.full_like(x, torch.nan)
+    before = copy.deepcopy(model.state_dict())
+
+    check = bdhf.block_curvature(model, loss_fn, (x, targets), curvature=curvature).check()
+    info = bdhf.BlockHessianFree(model, loss_fn, curvature=curvature).step((x, targets))
+
+    assert check.passed
+    assert set(info.stop) == {bdhf.optim.Stop.NONFINITE}
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -1,0 +1,174 @@
+"""What products cost, counted by hand on a multilayer perceptron, and the warning before it."""
+
+import math
+import warnings
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import bdhf
+from bdhf.optim import CostWarning, estimate
+from bdhf.optim.cost import sweeps
+from bdhf.optim.cutting import cut
+from bdhf.optim.flops import Flops
+from bdhf.optim.layout import layout_of
+from bdhf.optim.objective import Objective
+from bdhf.optim.products import linearise
+
+WIDTHS = (8, 16, 12, 4)
+FIRST, SECOND, THIRD = 8 * 16, 16 * 12, 12 * 4  # multiplications of each layer and sample
+SAMPLES = 10
+
+
+def mlp():
+    """Three layers without biases, and a batch."""
+    sizes = pairwise(WIDTHS)
+    layers = [layer for m, n in sizes for layer in (nn.Linear(m, n, bias=False), nn.Tanh())]
+    return nn.Sequential(*layers[:-1]), (torch.randn(SAMPLES, 8), torch.randn(SAMPLES, 4))
+
+
+def counted(partition, curvature=None, loss_fn=F.mse_loss):
+    """The sweeps of a freshly linearised batch."""
+    model, batch = mlp()
+    flops = Flops()
+    product = linearise(
+        Objective.of(model, loss_fn),
+        (batch,),
+        curvature=curvature or bdhf.GGN(),
+        blocks=cut(layout_of(model), partition),
+        flops=flops,
+    )
+    return sweeps(product, flops, SAMPLES)
+
+
+#: A gradient is a sweep forward, and one back that does not go to the inputs.
+GRADIENT = (FIRST + SECOND + THIRD) + (FIRST + 2 * SECOND + 2 * THIRD)
+#: A product with the full matrix is J v and Jᵀ w, each as long as the sweep back.
+FULL = 2 * (FIRST + 2 * SECOND + 2 * THIRD)
+#: A product with a layer goes from it to the outputs and back.
+LAYERS = (2 * (FIRST + SECOND + THIRD), 2 * (SECOND + THIRD), 2 * THIRD)
+
+
+def test_the_full_matrix_costs_two_sweeps():
+    """One block: the product with it is the product with the whole."""
+    found = counted(bdhf.Full())
+
+    assert found.blocks == pytest.approx((FULL / GRADIENT,))
+    assert found.whole == found.blocks[0] == found.product
+    assert found.sizes == (FIRST + SECOND + THIRD,)
+    assert found.gradient == 2 * GRADIENT  # FLOPs: a multiplication and an addition
+    assert found.blended == 0
+
+
+def test_a_layer_costs_the_way_to_the_outputs_and_back():
+    """Late layers are cheap, and all of them together cost more than the full matrix."""
+    found = counted(bdhf.PerLayer())
+
+    assert found.blocks == pytest.approx(tuple(layer / GRADIENT for layer in LAYERS))
+    assert found.product == pytest.approx(sum(LAYERS) / GRADIENT)
+    assert found.whole == pytest.approx(FULL / GRADIENT)
+    assert found.sizes == (FIRST, SECOND, THIRD)
+
+
+def test_a_neuron_costs_as_much_as_its_layer():
+    """Every block that cuts through a tensor is a sweep of that tensor's layer."""
+    found = counted(bdhf.PerNeuron())
+
+    expected = [LAYERS[i] for i, n in enumerate(WIDTHS[1:]) for _ in range(n)]
+    assert found.blocks == pytest.approx(tuple(cost / GRADIENT for cost in expected))
+    assert found.sizes == (8,) * 16 + (16,) * 12 + (12,) * 4
+
+
+def test_a_blend_costs_the_full_matrix_and_the_blocks_within_it():
+    """Both products are taken each time."""
+    found = counted(bdhf.Blend(bdhf.PerLayer(), 0.5))
+
+    assert found.blocks == pytest.approx((FULL / GRADIENT,))
+    assert found.blended == pytest.approx(sum(LAYERS) / GRADIENT)
+    assert found.product == pytest.approx((FULL + sum(LAYERS)) / GRADIENT)
+
+
+@pytest.mark.parametrize(
+    ("partition", "rows"), [(bdhf.PerLayer(), 4), (bdhf.Blend(bdhf.PerLayer(), 0.5), 16)]
+)
+def test_the_factor_has_a_row_an_output(partition, rows):
+    """Four outputs a sample; a blend has as many again for every block within it."""
+    assert counted(partition).factor_rows == rows
+
+
+def test_the_factor_of_draws_has_a_row_a_draw():
+    """Fisher(samples=2) has two rows a sample; the Hessian has no factor."""
+    assert counted(bdhf.PerLayer(), bdhf.Fisher(samples=2)).factor_rows == 2
+    assert math.isnan(counted(bdhf.PerLayer(), bdhf.Hessian()).factor_rows)
+
+
+@pytest.mark.parametrize(
+    ("partition", "iterations"), [(bdhf.Full(), 3), (bdhf.Full(), 60), (bdhf.PerLayer(), 12)]
+)
+def test_an_estimate_is_what_a_warm_update_spends(partition, iterations):
+    """Gradient, products, the first residual and a forward pass, as the update itself counts."""
+    model, batch = mlp()
+    solver = bdhf.CG(max_iters=iterations, tol=0, residual_tol=0)
+    optimizer = bdhf.BlockHessianFree(
+        model.double(), F.mse_loss, partition=partition, solver=solver
+    )
+    batch = tuple(part.double() for part in batch)
+    optimizer.step(batch)
+
+    spent = optimizer.step(batch)
+    expected = estimate(optimizer, batch, gradient_batch=SAMPLES)
+
+    assert set(spent.cg_iterations) == {iterations}
+    assert expected == pytest.approx(spent.gradient_equivalents, rel=0.02)
+
+
+def wide():
+    """A layer of 200 neurons."""
+    return nn.Sequential(nn.Linear(8, 200), nn.Tanh(), nn.Linear(200, 4))
+
+
+def test_neurons_of_a_wide_layer_are_warned_of():
+    """The check says how many gradients its 204 sweeps cost, by hand 173, and what is cheaper."""
+    batch = (torch.randn(5, 8), torch.randn(5, 4))
+    optimizer = bdhf.BlockHessianFree(wide(), F.mse_loss, partition=bdhf.PerNeuron())
+
+    with pytest.warns(CostWarning, match=r"204 blocks costs about 173 gradients.*coarser"):
+        optimizer.check(batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step(batch)  # once is enough
+
+
+def test_an_update_warns_by_itself():
+    """The first step checks what nobody has checked."""
+    batch = (torch.randn(5, 8), torch.randn(5, 4))
+    optimizer = bdhf.BlockHessianFree(wide(), F.mse_loss, partition=bdhf.PerNeuron())
+
+    with pytest.warns(CostWarning, match="204 blocks"):
+        optimizer.step(batch)
+
+
+@pytest.mark.parametrize("partition", [bdhf.PerLayer(), bdhf.Full(), bdhf.Random(blocks=20)])
+def test_few_blocks_are_not_warned_of(partition):
+    """Layers of any width, and twenty blocks of any kind, cost less."""
+    batch = (torch.randn(5, 8), torch.randn(5, 4))
+    optimizer = bdhf.BlockHessianFree(wide(), F.mse_loss, partition=partition)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.check(batch)
+
+
+def test_the_check_is_not_charged_to_an_update():
+    """The first update costs what it costs without a check."""
+    costs = []
+    for check in (True, False):
+        torch.manual_seed(0)
+        model, batch = mlp()
+        optimizer = bdhf.BlockHessianFree(model, F.mse_loss, check=check)
+        costs.append(optimizer.step(batch).gradient_equivalents)
+
+    assert costs[0] == costs[1]
