@@ -22,6 +22,7 @@ Draw = Callable[[Tensor, torch.Generator], object]  # fills one matrix (units, i
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 EMBEDDING_STD = 0.02  # of vectors that are looked up: embeddings and positions
+FORGET_BIAS = 1.0  # of an LSTM, so that it remembers at first (Jozefowicz et al. 2015, §5)
 
 
 class Initialisation(Protocol):
@@ -35,6 +36,7 @@ class Initialisation(Protocol):
 class Glorot:
     """Weights uniform in ±√(6 / (n_in + n_out)), biases and peepholes zero.
 
+    But for the forget gates of an LSTM, whose bias is one, so that it remembers at first.
     Each gate of a recurrent layer, each of the three projections of attention and each group of a
     convolution is a matrix of its own. Scales of normalisation layers are one; what is neither a
     weight nor a bias of a layer of torch (embeddings, positions) is normal with deviation 0.02.
@@ -99,6 +101,8 @@ def _fill(model: nn.Module, generator: torch.Generator, draw: Draw) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             if "bias" in name or "peephole" in name:
                 nn.init.zeros_(parameter)
+                if "bias_ih" in name and isinstance(module, (nn.LSTM, PeepholeLSTM)):
+                    parameter[module.hidden_size : 2 * module.hidden_size] = FORGET_BIAS
             elif isinstance(module, NORMS):
                 nn.init.ones_(parameter)
             elif matrices := _matrices(module, parameter):

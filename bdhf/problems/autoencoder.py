@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bdhf.nn import Glorot, Initialisation
-from bdhf.problems.data import DATASETS, Data, Part, check_data, synthetic
+from bdhf.problems.data import DATASETS, Data, Part, check_data, check_side, pooled, synthetic
 from bdhf.problems.dense import check_activations, stack
 from bdhf.problems.problem import Loss
 
@@ -20,9 +20,10 @@ from bdhf.problems.problem import Loss
 class Autoencoder:
     """A deep autoencoder with mirrored decoder: hidden layers, a linear code, mean squared error.
 
-    `encoder` lists the widths from the input to the code; the decoder mirrors them. `data_seed`
-    shuffles the split, apart from the seeds of the runs. Raises ValueError for widths that do not
-    start at the size of a sample, and for unknown names.
+    `encoder` lists the widths from the input to the code; the decoder mirrors them. `downsample`
+    averages squares of so many rows and columns first. `data_seed` shuffles the split, apart from
+    the seeds of the runs. Raises ValueError for widths that do not start at the size of a sample,
+    for a `downsample` that does not divide the image, and for unknown names.
 
     >>> model = Autoencoder(encoder=(784, 32, 8)).build()
     >>> [name for name, _ in model.named_parameters()][::2]
@@ -35,13 +36,15 @@ class Autoencoder:
     activation: str = "tanh"
     code: str = "linear"
     output: str = "linear"
+    downsample: int = 1
     init: Initialisation = Glorot()  # noqa: RUF009 - parts are frozen, so sharing one is safe
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoder", tuple(self.encoder))
         check_data(self.data)
         check_activations(activation=self.activation, code=self.code, output=self.output)
-        size = DATASETS[self.data].features
+        check_side(DATASETS[self.data], self.downsample)
+        size = DATASETS[self.data].features // self.downsample**2
         if len(self.encoder) < 2 or min(self.encoder) < 1 or self.encoder[0] != size:
             raise ValueError(
                 f"encoder {list(self.encoder)} must list widths from the {size} pixels of "
@@ -70,12 +73,11 @@ class Autoencoder:
 
     def load(self) -> Data:
         """Load images in [0, 1]; the target of an image is the image."""
-        return DATASETS[self.data].load(self.data_seed).map(lambda part: (part[0], part[0]))
+        return DATASETS[self.data].load(self.data_seed).map(self._mirror)
 
     def example(self, samples: int) -> Part:
-        """Make up images (N, 784); the target of an image is the image."""
-        pixels, _ = synthetic(DATASETS[self.data], samples)
-        return pixels, pixels
+        """Make up images (N, 784), downsampled; the target of an image is the image."""
+        return self._mirror(synthetic(DATASETS[self.data], samples))
 
     def build(self) -> nn.Module:
         """Build `encoder` and `decoder`, each a Sequential of linear layers and activations."""
@@ -94,3 +96,8 @@ class Autoencoder:
         """Mean squared error over pixels, and squared error summed over pixels, per image."""
         squared = (outputs - targets).square()
         return {"mean_squared_error": squared.mean(), "squared_error": squared.sum(1).mean()}
+
+    def _mirror(self, part: Part) -> Part:
+        """The image, made smaller, as input and target."""
+        pixels = pooled(part[0], DATASETS[self.data], self.downsample).flatten(1)
+        return pixels, pixels

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from bdhf.nn import Glorot, Initialisation
 from bdhf.problems import classification
-from bdhf.problems.data import DATASETS, Data, Part, check_data, synthetic
+from bdhf.problems.data import DATASETS, Data, Part, check_data, check_side, pooled, synthetic
 from bdhf.problems.problem import Loss
 
 
@@ -24,9 +24,10 @@ class ResNet:
 
     `channels` lists the widths of the blocks; from the second on they halve rows and columns. With
     L blocks a block computes relu(shortcut(x) + F(x) / √L), so that the scale of the activations
-    does not grow with depth (Hayou et al. 2021, "Stable ResNet"). Cross-entropy. `data_seed`
+    does not grow with depth (Hayou et al. 2021, "Stable ResNet"). Cross-entropy. `downsample`
+    averages squares of so many rows and columns first, for smaller experiments. `data_seed`
     shuffles the split, apart from the seeds of the runs. Raises ValueError for no block, for a
-    width below 1 and for unknown data.
+    width below 1, for unknown data, and for a `downsample` that does not divide the image.
 
     >>> ResNet().blocks
     [['stem.*', 'blocks.0.*'], ['blocks.1.*'], ['blocks.2.*', 'classifier.*']]
@@ -35,12 +36,14 @@ class ResNet:
     data: str = "mnist5k"
     data_seed: int = 0
     channels: Sequence[int] = (8, 16, 32)
+    downsample: int = 1
     init: Initialisation = Glorot()  # noqa: RUF009 - parts are frozen, so sharing one is safe
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
         check_data(self.data)
         classification.check_widths(channels=self.channels)
+        check_side(DATASETS[self.data], self.downsample)
 
     @property
     def blocks(self) -> Sequence[Sequence[str]]:
@@ -64,11 +67,11 @@ class ResNet:
         return F.cross_entropy
 
     def load(self) -> Data:
-        """Load images (N, 1, 28, 28) in [0, 1] with their labels (N,)."""
+        """Load images (N, 1, 28, 28), downsampled, in [0, 1] with their labels (N,)."""
         return DATASETS[self.data].load(self.data_seed).map(self._shape)
 
     def example(self, samples: int) -> Part:
-        """Make up images (N, 1, 28, 28) and labels (N,)."""
+        """Make up images (N, 1, 28, 28), downsampled, and labels (N,)."""
         return self._shape(synthetic(DATASETS[self.data], samples))
 
     def build(self) -> nn.Module:
@@ -101,7 +104,7 @@ class ResNet:
     def _shape(self, part: Part) -> Part:
         """Images as channels, rows and columns."""
         images, labels = part
-        return images.unflatten(1, DATASETS[self.data].image), labels
+        return pooled(images, DATASETS[self.data], self.downsample), labels
 
 
 class _Residual(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from bdhf.nn import Glorot, Initialisation, PeepholeLSTM
 from bdhf.problems import classification
-from bdhf.problems.data import DATASETS, Data, Part, check_data, synthetic
+from bdhf.problems.data import DATASETS, Data, Part, check_data, pooled, synthetic
 from bdhf.problems.problem import Loss
 
 POOL = 4  # 28×28 pixels become 7×7
@@ -92,8 +92,8 @@ class SequenceLSTM:
     def _read(self, part: Part) -> Part:
         """Average the pixels and read them row by row, (N, 784) -> (N, 49, 1)."""
         images, labels = part
-        pooled = F.avg_pool2d(images.unflatten(1, DATASETS[self.data].image), POOL)
-        return pooled.flatten(2).transpose(1, 2).contiguous(), labels
+        small = pooled(images, DATASETS[self.data], POOL)
+        return small.flatten(2).transpose(1, 2).contiguous(), labels
 
 
 class _LastState(nn.Module):

@@ -62,12 +62,15 @@ def test_every_parameter_comes_from_the_generator(build, init):
 @pytest.mark.parametrize("init", INITIALISATIONS.values(), ids=INITIALISATIONS)
 @pytest.mark.parametrize("build", MODULES.values(), ids=MODULES)
 def test_biases_are_zero_scales_one_and_weights_differ_by_seed(build, init):
-    """What is no weight is a constant; every weight is drawn."""
+    """What is no weight is a constant, 1 for forget gates; every weight is drawn."""
     model, other = initialised(build(), init), initialised(build(), init, seed=1)
 
     for name, parameter in model.named_parameters():
         owner = model.get_submodule(name.rpartition(".")[0])
-        if "bias" in name or "peephole" in name:
+        if "bias_ih" in name and "LSTM" in type(owner).__name__:
+            assert parameter.view(4, -1).sum(1).tolist() == [0, owner.hidden_size, 0, 0]
+            assert set(parameter.tolist()) == {0.0, 1.0}
+        elif "bias" in name or "peephole" in name:
             assert not parameter.any()
         elif "Norm" in type(owner).__name__:
             assert torch.equal(parameter, torch.ones_like(parameter))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from bdhf.problems.data.data import Data, Dataset, Part, stratified_split, synthetic
 from bdhf.problems.data.mnist5k import Mnist5k
+from bdhf.problems.data.pooling import check_side, pooled
 
 DATASETS: Mapping[str, Dataset] = {"mnist5k": Mnist5k()}
 
@@ -14,4 +15,14 @@ def check_data(name: str) -> None:
         raise ValueError(f"unknown data {name!r}; known: {', '.join(DATASETS)}")
 
 
-__all__ = ["DATASETS", "Data", "Dataset", "Part", "check_data", "stratified_split", "synthetic"]
+__all__ = [
+    "DATASETS",
+    "Data",
+    "Dataset",
+    "Part",
+    "check_data",
+    "check_side",
+    "pooled",
+    "stratified_split",
+    "synthetic",
+]
