@@ -43,7 +43,7 @@ def failures(folder: Path) -> list[str]:
         spec = yaml.load((folder / "runs" / row.run_id / "spec.yaml").read_text(encoding="utf-8"))
         limit = baseline(repr(spec["problem"]))
         if row.status != "done" or not row.val_loss < limit:
-            found.append(f"{row.arm}: {row.status}, val_loss {row.val_loss:.4g} against {limit:.4g}")
+            found.append(f"{row.arm}: {row.status}, val_loss {row.val_loss:.4g}, not < {limit:.4g}")
     return found
 
 

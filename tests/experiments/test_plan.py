@@ -27,9 +27,9 @@ def test_ids_are_golden():
 
 
 GOLDEN = {
-    "adam": ["8b724275ed90f313", "c38e5278cf33bffa"],
-    "full_hf": ["c1f6a4092ec989b8", "cf6ff107aba38d8c"],
-    "block_hf": ["6ad3a4d8d6c6266c", "6c8212059c8ae12b"],
+    "adam": ["e02b9aac3a467f57", "9c1e52e43c6a597f"],
+    "full_hf": ["b694f5d13f787d5a", "fcf63846d51f37e5"],
+    "block_hf": ["1e6775472ae6962c", "6de5db73862b3d63"],
 }
 
 SAME = {

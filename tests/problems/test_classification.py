@@ -68,7 +68,7 @@ def test_the_classifier_reads_the_last_state_of_the_top_layer():
     inputs, _ = problem.example(3)
 
     _, (h, _) = model.lstm(inputs)
-    assert torch.equal(model(inputs), model.classifier(h[-1]))
+    assert_close(model(inputs), model.classifier(h[-1]))
 
 
 def test_a_resnet_halves_the_image_from_the_second_block_on():

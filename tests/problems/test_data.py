@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from bdhf.problems import Autoencoder, ResNet
 from bdhf.problems.data import DATASETS, stratified_split
+from bdhf.problems.data.mnist5k import Mnist5k
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -53,3 +55,22 @@ def test_a_split_that_does_not_fit_is_refused(sizes, message):
     y = torch.arange(3).repeat_interleave(20)
     with pytest.raises(ValueError, match=message):
         stratified_split(y[:, None], y, sizes, seed=0)
+
+
+def test_downsampling_averages_squares():
+    """Each pixel of a smaller image is the mean of its square, in problems of either kind."""
+    images = Mnist5k().load(0).train[0]
+    squares = images.view(-1, 7, 4, 7, 4).mean((2, 4))
+
+    auto, _ = Autoencoder(encoder=(49, 4), downsample=4).load().train
+    residual, _ = ResNet(downsample=4).load().train
+
+    torch.testing.assert_close(auto, squares.flatten(1))
+    torch.testing.assert_close(residual, squares[:, None])
+
+
+@pytest.mark.parametrize("side", [0, 3, 56])
+def test_a_side_that_does_not_divide_the_image_is_an_error(side):
+    """28 rows cannot be averaged by threes."""
+    with pytest.raises(ValueError, match=f"downsample of {side} does not divide images of 28 × 28"):
+        ResNet(downsample=side)
