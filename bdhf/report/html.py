@@ -30,6 +30,10 @@ class Report:
     figures: Mapping[str, bytes]
 
 
+#: Arms beyond which a figure with a line for each can no longer be read.
+MOST_ARMS = 24
+
+
 def render(
     records: Records, results: Sequence[Result], sentences: Sequence[str], survival: pd.DataFrame
 ) -> Report:
@@ -40,7 +44,8 @@ def render(
 
     Raises ValueError when sentences and results differ in number.
     """
-    sections = _sections(draw(Evidence(records, survival)))
+    drawn = len(records.arms) <= MOST_ARMS
+    sections = _sections(draw(Evidence(records, survival))) if drawn else ()
     figures = [figure for section in sections for figure in section.figures]
     return Report(
         html=page(records, results, sentences, sections),
@@ -63,6 +68,7 @@ def page(
         progress=_progress(records),
         statuses=tables.statuses(records),
         sections=sections,
+        too_many=len(records.arms) if len(records.arms) > MOST_ARMS else 0,
         losses=tables.losses(records),
         runs=tables.runs(records),
         fields=provenance.fields(records.environments),

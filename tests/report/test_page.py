@@ -256,3 +256,14 @@ def test_budgets_that_differ_between_arms_are_all_told():
 
     assert "budget 40 and 60 updates" in words(records).text
     assert compare(records)[0].horizon == 40
+
+
+@pytest.mark.parametrize(("count", "is_drawn"), [(24, True), (25, False)])
+def test_more_arms_than_a_figure_can_show_are_left_to_the_tables(count, is_drawn):
+    """From 25 arms on the page has no curves, says so, and still has every run."""
+    arms = {f"arm{index}": Arm(tau=9.0) for index in range(count)}
+    made = report(made_up(arms, seeds=1, updates=10, comparisons=()))
+
+    assert bool(made.figures) is is_drawn
+    assert (f"{count} arms are too many for one figure" in Page(made.html).text) is not is_drawn
+    assert len(Page(made.html).table("runs")) == count
