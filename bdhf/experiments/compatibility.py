@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -113,7 +112,7 @@ def too_many_rows(spec: Spec, arm: Resolved) -> str:
     """Say that sample_space would solve for more rows than it takes; "" if it would not."""
     if arm["type"] != "block_hf" or arm["solver"]["type"] != "sample_space":
         return ""
-    one = cost.rows_of_sample_space(json.dumps(spec.problem), json.dumps(arm))
+    one = cost.factor_rows(spec.problem, arm)
     samples = spec.batch.curvature_samples or spec.batch.gradient
     most = arm["solver"]["max_rows"]
     if one * samples <= most:

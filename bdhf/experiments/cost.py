@@ -12,8 +12,9 @@ import torch
 
 from bdhf.experiments.build import optimizer_of, problem_of
 from bdhf.experiments.parts import Resolved
-from bdhf.optim import BlockHessianFree, CostWarning, factor_rows
+from bdhf.optim import BlockHessianFree, CostWarning
 from bdhf.optim import estimate as of_update
+from bdhf.optim import factor_rows as rows_of_factor
 from bdhf.problems.data import Part
 
 EXAMPLE = 4  # samples on which costs are counted; every cost is linear in them
@@ -49,11 +50,16 @@ def _estimate(problem: str, arm: str, gradient_batch: int, curvature_batch: int 
         )
 
 
-@cache
-def rows_of_sample_space(problem: str, arm: str) -> float:
+def factor_rows(problem: Resolved, arm: Resolved) -> float:
     """Rows a sample of the curvature batch that an arm with `sample_space` solves for."""
+    return _factor_rows(json.dumps(problem), json.dumps(arm))
+
+
+@cache
+def _factor_rows(problem: str, arm: str) -> float:
+    """`factor_rows` of parts as JSON, so that a grid counts each once."""
     with _counting(problem, arm) as (optimizer, example):
-        return factor_rows(optimizer, example)
+        return rows_of_factor(optimizer, example)
 
 
 @contextmanager

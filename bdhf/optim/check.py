@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from bdhf.optim.curvature import Curvature, Hessian
+from bdhf.optim.cutting import cut
 from bdhf.optim.layout import Blocks, split_like
 from bdhf.optim.objective import Objective
 from bdhf.optim.partitions import Full
@@ -73,18 +74,18 @@ def examine(objective: Objective, product: BlockProduct, curvature: Curvature) -
                 problem=f"{module} gives other outputs at every forward pass (relative change "
                 f"{change:.2g}): put it into eval mode, or draw its noise once per update",
             )
-        cut = ""
+        message = ""
         try:
             found = _examine_products(objective, product, curvature, found)
         except (RuntimeError, NotImplementedError) as error:
-            culprit, cut = not_differentiable_twice(objective.model, inputs), str(error)
+            culprit, message = not_differentiable_twice(objective.model, inputs), str(error)
             if culprit is None:
                 raise
         else:
             culprit = None if found.passed else not_differentiable_twice(objective.model, inputs)
     if culprit is None:
         return found
-    reason = f" ({cut.splitlines()[0]})" if cut else ": products are cut off there"
+    reason = f" ({message.splitlines()[0]})" if message else ": products are cut off there"
     return replace(
         found,
         problem=f"{culprit} cannot be differentiated twice{reason}; replace it by a module made of "
@@ -106,8 +107,7 @@ def _examine_products(
     objective: Objective, product: BlockProduct, curvature: Curvature, found: Check
 ) -> Check:
     layout = product.blocks.layout
-    full = Blocks.of(layout, Full()(layout))
-    probe = _Probe(objective, product, curvature, full)
+    probe = _Probe(objective, product, curvature, cut(layout, Full()))
     draws = torch.Generator().manual_seed(0)
     u, v = (torch.randn(layout.size, generator=draws) for _ in range(2))
     asymmetry, difference = probe(u, v)
@@ -173,7 +173,7 @@ class _Probe:
         if isinstance(loss_fn, nn.Module):
             loss_fn = copy.deepcopy(loss_fn).double()
         twin = Objective.of(model, loss_fn)
-        theta = torch.cat([p.detach().reshape(-1) for p in twin.parameters])
+        theta = twin.theta()
         step = STEP * max(float(theta.norm()), 1.0) / float(v.norm())
         total = 0.0
         try:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
+from bdhf.optim.cutting import cut
 from bdhf.optim.flops import Flops
 from bdhf.optim.layout import Blocks
-from bdhf.optim.objective import Batches
 from bdhf.optim.partitions import Full
 from bdhf.optim.products import BlockProduct
 
@@ -45,11 +45,8 @@ class Sweeps:
 def sweeps(product: BlockProduct, flops: Flops, samples: int) -> Sweeps:
     """Count what products cost; `flops` is the meter of a linearisation that has just been made."""
     gradient = flops.spent
-    layout = product.blocks.layout
-    blend = product.blocks.blend
-    own = _costs(product, product.blocks, flops)
-    inner = sum(_costs(product, blend.inner, flops)) if blend is not None else 0
-    whole = _costs(product, Blocks.of(layout, Full()(layout)), flops)[0]
+    own, inner = _own_and_blended(product, flops)
+    whole = _costs(product, cut(product.blocks.layout, Full()), flops)[0]
     try:
         rows = product.factor_rows / samples
     except ValueError:  # an indefinite matrix
@@ -64,6 +61,13 @@ def sweeps(product: BlockProduct, flops: Flops, samples: int) -> Sweeps:
     )
 
 
+def _own_and_blended(product: BlockProduct, flops: Flops) -> tuple[list[int], int]:
+    """FLOPs of a product with each block, and what a blend adds to a product of all."""
+    blend = product.blocks.blend
+    inner = sum(_costs(product, blend.inner, flops)) if blend is not None else 0
+    return _costs(product, product.blocks, flops), inner
+
+
 def _costs(product: BlockProduct, blocks: Blocks, flops: Flops) -> list[int]:
     """FLOPs of a product with each block."""
     v = torch.zeros_like(product.gradient)
@@ -76,18 +80,23 @@ def _costs(product: BlockProduct, blocks: Blocks, flops: Flops) -> list[int]:
     return [known[block.slots] for block in blocks.rows]
 
 
-def warn_if_expensive(product: BlockProduct, flops: Flops, batches: Batches) -> None:
-    """Warn when one product of all blocks costs more than `EXPENSIVE` gradients."""
+def warn_if_expensive(product: BlockProduct, flops: Flops) -> None:
+    """Warn when one product of all blocks costs more than `EXPENSIVE` gradients.
+
+    `flops` is the meter of the linearisation, which has just been made.
+    """
     blend = product.blocks.blend
     blocks = len(product.blocks.rows) + (len(blend.inner.rows) if blend is not None else 0)
     if blocks < EXPENSIVE / 2:
         return
-    cost = sweeps(product, flops, len(batches)).product
+    gradient = flops.spent
+    own, inner = _own_and_blended(product, flops)
+    cost = (sum(own) + inner) / gradient if gradient else math.nan
     if cost > EXPENSIVE:
         warnings.warn(
             f"one product of all {blocks:,} blocks costs about {cost:,.0f} gradients, since every "
             "block is a sweep of its own: a coarser partition (PerLayer, Groups) is cheaper, and "
-            "`bdhf plan` estimates an ablation before it is run",
+            "`bdhf plan --cost` estimates an ablation before it is run",
             CostWarning,
             stacklevel=4,
         )

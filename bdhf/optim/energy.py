@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from bdhf.optim.layout import Blocks
+from bdhf.optim.cutting import cut
 from bdhf.optim.partitions import Full
 from bdhf.optim.products import BlockProduct
 
@@ -19,7 +19,7 @@ def off_block_energy(product: BlockProduct, probes: int, seed: int) -> float:
     if probes < 1:
         raise ValueError(f"off_block_energy needs at least one probe; got {probes}")
     layout = product.blocks.layout
-    full = Blocks.of(layout, Full()(layout))
+    full = cut(layout, Full())
     generator = torch.Generator().manual_seed(seed)
     off = total = 0.0
     for _ in range(probes):

@@ -95,6 +95,11 @@ def split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
+def flatten(tensors: Iterable[Tensor]) -> Tensor:
+    """One vector of all entries, one tensor behind the other: what `split_like` takes apart."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
 @dataclass(frozen=True)
 class Block:
     """One block: where it stands in block order, and which tensors it touches."""
@@ -136,7 +141,7 @@ class Blocks:
     def of(cls, layout: Layout, matrices: Sequence[Tensor]) -> Blocks:
         """Turn the block matrices (rows, n) that a partition returned into `Blocks`."""
         _check_shapes(matrices)
-        order = torch.cat([matrix.reshape(-1) for matrix in matrices])
+        order = flatten(matrices)
         _check_coverage(layout, order)
         rows: list[Block] = []
         whole = cache(lambda slots: torch.cat([layout.slots[i].positions() for i in slots]))

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from bdhf.optim.layout import flatten
 from bdhf.optim.losses import weights
 from bdhf.optim.losses.weights import LossFn
 
@@ -67,6 +68,10 @@ class Objective:
         """Where the parameters are."""
         return self.parameters[0].device
 
+    def theta(self) -> Tensor:
+        """θ as it is, (P,) in the order of the parameters."""
+        return flatten(parameter.detach() for parameter in self.parameters)
+
     def random_state_kept(self) -> AbstractContextManager[None]:
         """Whatever the body draws, torch's global generators are afterwards as before."""
         devices = [self.device] if self.device.type == "cuda" else []
@@ -110,7 +115,7 @@ class Objective:
             )
             pairs.append((outputs.detach(), targets))
             losses.append(loss.detach())
-            gradients.append(torch.cat([part.reshape(-1) for part in gradient]))
+            gradients.append(flatten(gradient))
         shares = weights(self.loss_fn, pairs)
         return _weighted(shares, losses), _weighted(shares, gradients)
 

@@ -25,7 +25,7 @@ from bdhf.optim.energy import off_block_energy
 from bdhf.optim.flops import Flops, signature
 from bdhf.optim.groups import param_groups
 from bdhf.optim.info import StepInfo
-from bdhf.optim.layout import layout_of, split_like
+from bdhf.optim.layout import flatten, layout_of, split_like
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.moves import moving
 from bdhf.optim.objective import Batch, Batches, Objective, micro_batches
@@ -121,7 +121,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         with full_precision(self.objective.device), self.objective.random_state_kept():
             flops = Flops()  # a meter of its own: an update is not charged for the check
             product = self._product(batches, flops)
-            warn_if_expensive(product, flops, batches)
+            warn_if_expensive(product, flops)
             check_curvature(self.objective, product, self.curvature)
         self._unchecked = False
 
@@ -229,16 +229,14 @@ class BlockHessianFree(torch.optim.Optimizer):
             cost, gradient = self._flops.cost(key), self.blocks.gather(flat)
         self._gradient_cost = cost
         if self.regularization.weight:
-            gradient = gradient + self.regularization.weight * self.blocks.gather(self._flat())
+            gradient = gradient + self.regularization.weight * self.blocks.gather(
+                self.objective.theta()
+            )
         return float(loss) + self._penalty(), gradient, product
-
-    def _flat(self) -> Tensor:
-        """θ, (P,) in the order of the parameters."""
-        return torch.cat([p.detach().reshape(-1) for p in self.objective.parameters])
 
     def _penalty(self) -> float:
         weight = self.regularization.weight
-        return 0.5 * weight * float(self._flat().square().sum()) if weight else 0.0
+        return 0.5 * weight * float(self.objective.theta().square().sum()) if weight else 0.0
 
     def _loss(self, batches: Batches) -> float:
         key = ("forward", signature(list(batches)))
@@ -282,7 +280,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         found = [self.state[p].get("direction") for p in self.objective.parameters]
         if not self.solver.warm_start or any(direction is None for direction in found):
             return None
-        flat = torch.cat([direction.reshape(-1) for direction in found])
+        flat = flatten(found)
         if not flat.any():  # the last update moved nothing: there is no start to save work
             return None
         return self.solver.warm_start * self.blocks.gather(flat)

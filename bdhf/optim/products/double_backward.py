@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bdhf.optim.curvature.output import value_and_gradient
 from bdhf.optim.flops import Flops, signature
-from bdhf.optim.layout import Block, Blocks
+from bdhf.optim.layout import Block, Blocks, flatten
 from bdhf.optim.objective import Batch, Objective
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
@@ -40,7 +40,7 @@ class DoubleBackward:
             self.outputs, self._parameters, self._u,
             create_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
-        self.gradient = torch.cat([g.detach().reshape(-1) for g in self._g])
+        self.gradient = flatten(g.detach() for g in self._g)
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """∇²L_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.flops import Flops
-from bdhf.optim.layout import Block, Blocks, split_like
+from bdhf.optim.layout import Block, Blocks, flatten, split_like
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.objective import Batch
 
@@ -67,7 +67,7 @@ def spread(block: Block, v: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def pick(block: Block, touched: Sequence[Tensor]) -> Tensor:
     """The block's vector (P_b,), out of tensors of the shapes of the slots that it touches."""
-    whole = torch.cat([tensor.reshape(-1) for tensor in touched])
+    whole = flatten(touched)
     return whole if block.within is None else whole[block.within.to(whole.device)]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bdhf.optim.layout import flatten
 from bdhf.optim.objective import Objective, plain_kernels
 
 #: Entries of the gradients that are held at a time.
@@ -76,8 +77,7 @@ def _summed(many: Callable[..., Any], inputs: Any, cotangents: Tensor, chunk: in
     for start in range(0, len(cotangents), chunk):
         part = slice(start, start + chunk)
         cut = tree_map(lambda x, p=part: x[p] if isinstance(x, Tensor) else x, inputs)
-        squares = [g.square().sum(0).reshape(-1) for g in many(cut, cotangents[part])]
-        flat = torch.cat(squares)
+        flat = flatten(g.square().sum(0) for g in many(cut, cotangents[part]))
         total = flat if total is None else total + flat
     assert total is not None  # there is at least one sample
     return total

@@ -15,9 +15,6 @@ from torch import Tensor
 from bdhf.optim.layout import Blocks
 from bdhf.optim.products.linearisation import Linearisation
 
-#: Rows of the factor that are propagated at a time.
-FACTOR_CHUNK = 64
-
 
 @dataclass(frozen=True)
 class BlockProduct:
@@ -61,7 +58,7 @@ class BlockProduct:
         rows = sum(part.factor_rows for _, part in self.parts)
         return rows if self.blocks.blend is None else rows * (1 + len(self.blocks.blend.inner.rows))
 
-    def factor(self, chunk: int = FACTOR_CHUNK) -> Tensor:
+    def factor(self, chunk: int) -> Tensor:
         """A with G_bb = A_bᵀA_b for every block b, (R, P) in block order.
 
         Raises ValueError for a curvature that is no Jᵀ H J.

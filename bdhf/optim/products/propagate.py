@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.flops import Flops, signature
-from bdhf.optim.layout import Block, Blocks
+from bdhf.optim.layout import Block, Blocks, flatten
 from bdhf.optim.objective import Batch, Objective
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
@@ -51,7 +51,7 @@ class Propagate:
             self.outputs, self._parameters, self._u,
             create_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
-        self.gradient = torch.cat([q.detach().reshape(-1) for q in self._q])
+        self.gradient = flatten(q.detach() for q in self._q)
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
