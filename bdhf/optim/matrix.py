@@ -16,7 +16,7 @@ from bdhf.optim.layout import layout_of
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.objective import Batch, Objective, micro_batches
 from bdhf.optim.partitions import Full, Partition
-from bdhf.optim.products import BlockProduct, linearise
+from bdhf.optim.products import BlockProduct, Settings, linearise
 from bdhf.optim.solvers.dense import dense_blocks
 
 
@@ -114,6 +114,9 @@ def block_curvature(
     curvature: Curvature = GGN(),  # noqa: B008 - parts are frozen, so sharing one is safe
     partition: Partition = Full(),  # noqa: B008
     method: str = "auto",
+    max_bytes: int = 2**30,
+    product_dtype: torch.dtype | None = None,
+    compile: bool = False,  # noqa: A002 - torch's word for it
     seed: int = 0,
 ) -> BlockCurvature:
     """Linearise the curvature of one batch (inputs, targets) at the current parameters.
@@ -130,12 +133,13 @@ def block_curvature(
     tensor([[1., 0.],
             [0., 1.]])
     """
+    settings = Settings(method, max_bytes, product_dtype, compile)
     blocks = cut(layout_of(model), partition)
     objective, batches = Objective.of(model, loss_fn), micro_batches(batch)
     objective.check()
     with torch.enable_grad(), full_precision(objective.device):
         product = linearise(
             objective, batches,
-            curvature=curvature, blocks=blocks, flops=Flops(), seed=seed, method=method,
+            curvature=curvature, blocks=blocks, flops=Flops(), seed=seed, settings=settings,
         )  # fmt: skip
     return BlockCurvature(objective, curvature, product)

@@ -2,5 +2,6 @@
 
 from bdhf.optim.products.choose import METHODS, linearise
 from bdhf.optim.products.product import BlockProduct
+from bdhf.optim.products.request import Settings, Workspace
 
-__all__ = ["METHODS", "BlockProduct", "linearise"]
+__all__ = ["METHODS", "BlockProduct", "Settings", "Workspace", "linearise"]

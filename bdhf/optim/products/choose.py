@@ -15,21 +15,16 @@ from bdhf.optim.products.double_backward import DoubleBackward
 from bdhf.optim.products.linearisation import Linearisation
 from bdhf.optim.products.product import BlockProduct
 from bdhf.optim.products.propagate import Propagate
+from bdhf.optim.products.request import EXPECTED_PRODUCTS, Request, Settings, Workspace
 
-Linearise = Callable[[Objective, Batch, Curvature, torch.Generator, Flops], Linearisation]
+Linearise = Callable[[Request], Linearisation]
 
 
-def _propagate(
-    objective: Objective,
-    batch: Batch,
-    curvature: Curvature,
-    generator: torch.Generator,
-    flops: Flops,
-) -> Linearisation:
+def _propagate(request: Request) -> Linearisation:
     """By reverse sweeps through a kept graph: of the outputs, or of the gradient."""
-    if isinstance(curvature, Hessian):
-        return DoubleBackward(objective, batch, flops)
-    return Propagate(objective, batch, curvature, generator, flops)
+    if isinstance(request.curvature, Hessian):
+        return DoubleBackward(request)
+    return Propagate(request, request.curvature)
 
 
 METHODS: Mapping[str, Linearise] = {"propagate": _propagate}
@@ -43,18 +38,32 @@ def linearise(
     blocks: Blocks,
     flops: Flops,
     seed: int = 0,
-    method: str = "auto",
+    settings: Settings = Settings(),  # noqa: B008 - frozen, so shared safely
+    workspace: Workspace | None = None,
+    products: int = EXPECTED_PRODUCTS,
 ) -> BlockProduct:
     """Linearise the curvature at the current parameters on the micro-batches of one batch.
 
-    `method` is a key of `METHODS`, or "auto", which is `propagate`: exact for every model. `seed`
-    begins the stream of what the curvature draws. Raises ValueError for an unknown method.
+    `seed` begins the stream of what the curvature draws; `workspace` keeps what outlives the
+    linearisation; `products` is how many products are expected of it. Raises ValueError for an
+    unknown method.
     """
-    name = "propagate" if method == "auto" else method
+    name = "propagate" if settings.method == "auto" else settings.method
     if name not in METHODS:
-        raise ValueError(f"unknown product method {method!r}; known: auto, {', '.join(METHODS)}")
+        raise ValueError(
+            f"unknown product method {settings.method!r}; known: auto, {', '.join(METHODS)}"
+        )
     generator = torch.Generator(objective.device).manual_seed(seed)
-    parts = [METHODS[name](objective, batch, curvature, generator, flops) for batch in batches]
+    workspace = Workspace() if workspace is None else workspace
+    parts = [
+        METHODS[name](
+            Request(
+                objective, batch, curvature, blocks, generator, flops,
+                settings, workspace, products,
+            )
+        )
+        for batch in batches
+    ]  # fmt: skip
     pairs = [(part.outputs, batch[1]) for part, batch in zip(parts, batches, strict=True)]
     shares = weights(objective.loss_fn, pairs)
     samples = sum(outputs.shape[0] if outputs.dim() else 1 for outputs, _ in pairs)

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.curvature.output import value_and_gradient
-from bdhf.optim.flops import Flops, signature
 from bdhf.optim.layout import Block, Blocks, flatten
-from bdhf.optim.objective import Batch, Objective
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
+from bdhf.optim.products.request import Request
 
 
 class DoubleBackward:
@@ -24,11 +23,11 @@ class DoubleBackward:
 
     hessian = None  # the matrix acts on the parameters
 
-    def __init__(self, objective: Objective, batch: Batch, flops: Flops) -> None:
-        self._objective, self.batch = objective, batch
-        self._parameters = objective.parameters
-        self._flops, self._shapes = flops, signature(batch)
-        flops.run(("linearise", self._shapes), self._linearise)
+    def __init__(self, request: Request) -> None:
+        self._objective, self.batch = request.objective, request.batch
+        self._parameters = request.objective.parameters
+        self._flops, self._shapes = request.flops, request.shapes
+        self._flops.run(("linearise", self._shapes), self._linearise)
 
     def _linearise(self) -> None:
         inputs, targets = self.batch

@@ -18,28 +18,22 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.curvature import OutputCurvature
-from bdhf.optim.flops import Flops, signature
 from bdhf.optim.layout import Block, Blocks, flatten
-from bdhf.optim.objective import Batch, Objective
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
+from bdhf.optim.products.request import Request
 
 
 class Propagate:
     """One batch at one θ under a curvature Jᵀ H J; keeps the graph while it lives."""
 
-    def __init__(
-        self,
-        objective: Objective,
-        batch: Batch,
-        curvature: OutputCurvature,
-        generator: torch.Generator,
-        flops: Flops,
-    ) -> None:
-        self._objective, self.batch = objective, batch
-        self._parameters = objective.parameters
-        self._flops, self._shapes = flops, signature(batch)
-        flops.run(("linearise", self._shapes), lambda: self._linearise(curvature, generator))
+    def __init__(self, request: Request, curvature: OutputCurvature) -> None:
+        self._objective, self.batch = request.objective, request.batch
+        self._parameters = request.objective.parameters
+        self._flops, self._shapes = request.flops, request.shapes
+        self._flops.run(
+            ("linearise", self._shapes), lambda: self._linearise(curvature, request.generator)
+        )
 
     def _linearise(self, curvature: OutputCurvature, generator: torch.Generator) -> None:
         inputs, targets = self.batch

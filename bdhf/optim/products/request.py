@@ -1,0 +1,68 @@
+"""What a method of computing products is asked for: which matrix, what batch, how, how often."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bdhf.optim.curvature import Curvature
+from bdhf.optim.flops import Flops, signature
+from bdhf.optim.layout import Blocks
+from bdhf.optim.objective import Batch, Objective
+
+#: Products that a linearisation is expected to serve, where nobody says.
+EXPECTED_PRODUCTS = 30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How products are computed. Which matrix they are with is not decided here.
+
+    `method` is "auto" or a key of `METHODS`; `max_bytes` bounds what `layer_io` caches; `dtype` is
+    the precision of matrix products (None: that of the model); `compile` sends traced programs
+    through torch.compile. Raises ValueError for settings out of range.
+    """
+
+    method: str = "auto"
+    max_bytes: int = 2**30
+    dtype: torch.dtype | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1; got {self.max_bytes}")
+        if self.dtype not in (None, torch.bfloat16):
+            raise ValueError(
+                f"product_dtype must be torch.bfloat16, or None for the precision of the model; "
+                f"got {self.dtype}"
+            )
+
+
+@dataclass
+class Workspace:
+    """What outlives an update: decisions and traced programs, by what they depend on."""
+
+    kept: dict[Hashable, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One micro-batch to linearise, and all that decides how."""
+
+    objective: Objective
+    batch: Batch
+    curvature: Curvature
+    blocks: Blocks
+    generator: torch.Generator
+    flops: Flops
+    settings: Settings
+    workspace: Workspace
+    products: int = EXPECTED_PRODUCTS  # that are expected with this linearisation
+
+    @property
+    def shapes(self) -> Hashable:
+        """What costs and programs depend on, beside the model."""
+        return signature(self.batch)
