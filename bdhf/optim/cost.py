@@ -1,6 +1,7 @@
 """What an update will cost, in gradients, before it is paid: counted in FLOPs on a small batch.
 
-Blocks that touch the same tensors cost the same, so one sweep for each such set tells all.
+Blocks that touch the same tensors cost the same, so one sweep for each such set tells all; where
+one sweep takes all blocks, it is counted once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from bdhf.optim.cutting import cut
-from bdhf.optim.flops import Flops
+from bdhf.optim.flops import Flops, signature
 from bdhf.optim.layout import Blocks
 from bdhf.optim.partitions import Full
 from bdhf.optim.products import BlockProduct
@@ -33,6 +34,7 @@ class Sweeps:
     sizes: tuple[int, ...]  # parameters of each block
     whole: float  # a product with the full matrix
     blended: float  # what a blend adds to each product
+    setup: float  # what is made once for all products, beside the gradient
     factor_rows: float  # rows of the factor a sample; NaN where there is none
     gradient: float  # FLOPs of the gradient a sample
 
@@ -44,7 +46,7 @@ class Sweeps:
 
 def sweeps(product: BlockProduct, flops: Flops, samples: int) -> Sweeps:
     """Count what products cost; `flops` is the meter of a linearisation that has just been made."""
-    gradient = flops.spent
+    gradient, setup = _linearised(product, flops)
     own, inner = _own_and_blended(product, flops)
     whole = _costs(product, cut(product.blocks.layout, Full()), flops)[0]
     try:
@@ -56,22 +58,35 @@ def sweeps(product: BlockProduct, flops: Flops, samples: int) -> Sweeps:
         sizes=tuple(block.size for block in product.blocks.rows),
         whole=whole / gradient if gradient else math.nan,
         blended=inner / gradient if gradient else math.nan,
+        setup=setup / gradient if gradient else math.nan,
         factor_rows=rows,
         gradient=gradient / samples,
     )
 
 
-def _own_and_blended(product: BlockProduct, flops: Flops) -> tuple[list[int], int]:
+def _linearised(product: BlockProduct, flops: Flops) -> tuple[int, int]:
+    """FLOPs of the gradient, and of what has been made for the products."""
+    batches = (part.batch for _, part in product.parts)
+    gradient = sum(flops.cost(("linearise", signature(batch))) for batch in batches)
+    return gradient, flops.spent - gradient
+
+
+def _own_and_blended(product: BlockProduct, flops: Flops) -> tuple[list[float], float]:
     """FLOPs of a product with each block, and what a blend adds to a product of all."""
     blend = product.blocks.blend
     inner = sum(_costs(product, blend.inner, flops)) if blend is not None else 0
     return _costs(product, product.blocks, flops), inner
 
 
-def _costs(product: BlockProduct, blocks: Blocks, flops: Flops) -> list[int]:
-    """FLOPs of a product with each block."""
+def _costs(product: BlockProduct, blocks: Blocks, flops: Flops) -> list[float]:
+    """FLOPs of a product with each block; its share by size where one sweep takes all."""
     v = torch.zeros_like(product.gradient)
-    known: dict[tuple[int, ...], int] = {}
+    if product.together(blocks):
+        before = flops.spent
+        product.cut_to(blocks, v)
+        share = (flops.spent - before) / blocks.layout.size
+        return [share * block.size for block in blocks.rows]
+    known: dict[tuple[int, ...], float] = {}
     for index, block in enumerate(blocks.rows):
         if block.slots not in known:
             before = flops.spent
@@ -89,14 +104,15 @@ def warn_if_expensive(product: BlockProduct, flops: Flops) -> None:
     blocks = len(product.blocks.rows) + (len(blend.inner.rows) if blend is not None else 0)
     if blocks < EXPENSIVE / 2:
         return
-    gradient = flops.spent
+    gradient, _ = _linearised(product, flops)
     own, inner = _own_and_blended(product, flops)
     cost = (sum(own) + inner) / gradient if gradient else math.nan
     if cost > EXPENSIVE:
         warnings.warn(
             f"one product of all {blocks:,} blocks costs about {cost:,.0f} gradients, since every "
-            "block is a sweep of its own: a coarser partition (PerLayer, Groups) is cheaper, and "
-            "`bdhf plan --cost` estimates an ablation before it is run",
+            f"block is a sweep of its own ({product.why}): a coarser partition (PerLayer, Groups) "
+            "or a curvature of fewer columns (Fisher) is cheaper, and `bdhf plan --cost` estimates "
+            "an ablation before it is run",
             CostWarning,
             stacklevel=4,
         )

@@ -43,7 +43,7 @@ def estimate(
     True
     """
     counted = _sweeps(optimizer, batch)
-    solve = optimizer.solver.cost(counted, curvature_batch or gradient_batch)
+    solve = counted.setup + optimizer.solver.cost(counted, curvature_batch or gradient_batch)
     if curvature_batch is None:
         return 1 + solve + 1 / 3  # a forward pass is a third of a gradient
     return 1 + curvature_batch / gradient_batch * (1 + solve + 1 / 3)
@@ -56,5 +56,6 @@ def _sweeps(optimizer: BlockHessianFree, batch: Batch) -> Sweeps:
         product = linearise(
             objective, micro_batches(batch),
             curvature=optimizer.curvature, blocks=optimizer.blocks, flops=flops,
+            settings=optimizer.settings, products=optimizer.solver.products(optimizer.blocks),
         )  # fmt: skip
         return sweeps(product, flops, len(product.parts[0][1].outputs))

@@ -61,10 +61,16 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += int(formula(*args, **(kwargs or {}), out_val=result))
+        self.total += operator_flops(func, args, kwargs or {}, result)
         return result
+
+
+def operator_flops(func: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """What one operator costs; 0 for those without matrix products."""
+    name = func._overloadpacket.__name__
+    packet = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
+    formula = flop_registry.get(packet or func._overloadpacket)  # torch lists none in place
+    return int(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
 
 
 def signature(batch: Any) -> Hashable:

@@ -16,7 +16,7 @@ from bdhf.optim.layout import layout_of
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.objective import Batch, Objective, micro_batches
 from bdhf.optim.partitions import Full, Partition
-from bdhf.optim.products import BlockProduct, Settings, linearise
+from bdhf.optim.products import MAX_BYTES, BlockProduct, Settings, linearise
 from bdhf.optim.solvers.dense import dense_blocks
 
 
@@ -45,6 +45,10 @@ class BlockCurvature:
     def method(self) -> str:
         """How products are computed: a key of the table of methods."""
         return self._product.method
+
+    def explain(self) -> str:
+        """Why products are computed as they are: what each method would cost, or cannot do."""
+        return self._product.why
 
     def describe(self) -> Description:
         """Name, parameters and share of every block; printed as a table."""
@@ -114,7 +118,7 @@ def block_curvature(
     curvature: Curvature = GGN(),  # noqa: B008 - parts are frozen, so sharing one is safe
     partition: Partition = Full(),  # noqa: B008
     method: str = "auto",
-    max_bytes: int = 2**30,
+    max_bytes: int = MAX_BYTES,
     product_dtype: torch.dtype | None = None,
     compile: bool = False,  # noqa: A002 - torch's word for it
     seed: int = 0,
@@ -122,7 +126,15 @@ def block_curvature(
     """Linearise the curvature of one batch (inputs, targets) at the current parameters.
 
     A list is the micro-batches of one batch, weighted by their loss terms. `seed` begins the
-    stream of what the curvature draws (`Fisher`). Raises ValueError for a partition that does not
+    stream of what the curvature draws (`Fisher`).
+
+    `method` is how products are computed: "propagate" sends v through the model and back, a sweep a
+    block, for every model and curvature; "layer_io" caches inputs and output factors of every layer
+    and takes all blocks at once, where the layers are known and H has few columns a sample; "auto"
+    takes the cheaper one by FLOPs and memory. `G.method` says which it is, `G.explain()` why.
+    `max_bytes` bounds the cache of layer_io; `product_dtype=torch.bfloat16` has matrix products
+    in that precision, loss, gradient and vectors in the model's; `compile` sends the forward mode
+    of propagate through torch.compile. Raises ValueError for a partition that does not
     fit the model, an unknown method, and a model whose forward is not a function of each sample
     alone (batch normalisation, dropout).
 

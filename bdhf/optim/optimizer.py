@@ -30,7 +30,7 @@ from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.moves import moving
 from bdhf.optim.objective import Batch, Batches, Objective, micro_batches
 from bdhf.optim.partitions import Partition, PerLayer
-from bdhf.optim.products import BlockProduct, linearise
+from bdhf.optim.products import MAX_BYTES, BlockProduct, Settings, Workspace, linearise
 from bdhf.optim.regularization import L2
 from bdhf.optim.solvers import CG, Solution, Solver, Stop, System
 from bdhf.optim.trial import Trial
@@ -42,7 +42,7 @@ Given = Batch | list[Batch]  # one batch, or its micro-batches
 #: What an optimizer has beside the attributes of its base class.
 _OWN = (
     "objective", "curvature", "solver", "damping", "acceptance", "regularization", "seed",
-    "blocks", "_flops", "_group_of_block", "_complete", "_unchecked",
+    "settings", "blocks", "_flops", "_group_of_block", "_complete", "_unchecked",
 )  # fmt: skip
 
 
@@ -53,8 +53,10 @@ class BlockHessianFree(torch.optim.Optimizer):
     returns a scalar loss. The partition decides the blocks: `Full()` is ordinary Hessian-free.
     Blocks of whole tensors are param_groups with an `lr` and a `damping` of their own. `seed`
     begins the stream of what the curvature draws. `check` has the products examined once, before
-    the first update (`BlockCurvature.check`). Raises ValueError for a partition that does not fit
-    the model, a solver that fits neither blocks nor curvature, and an lr that is not positive.
+    the first update (`BlockCurvature.check`). How products are computed is chosen from what they
+    cost (`method="auto"`, see `block_curvature`), or by `method`, `max_bytes`, `product_dtype` and
+    `compile`. Raises ValueError for a partition that does not fit the model, a solver that fits
+    neither blocks nor curvature, an lr that is not positive, and an unknown method.
 
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
@@ -79,15 +81,20 @@ class BlockHessianFree(torch.optim.Optimizer):
         lr: float = 0.5,
         seed: int = 0,
         check: bool = True,
+        method: str = "auto",
+        max_bytes: int = MAX_BYTES,
+        product_dtype: torch.dtype | None = None,
+        compile: bool = False,  # noqa: A002 - torch's word for it
     ) -> None:
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr must be finite and above 0; got {lr}")
         self.objective = Objective.of(model, loss_fn)
         self.curvature, self.solver, self.damping = curvature, solver, damping
         self.acceptance, self.regularization, self.seed = acceptance, regularization, seed
+        self.settings = Settings(method, max_bytes, product_dtype, compile)
         self.blocks = cut(layout_of(model), partition)
         solver.check(self.blocks, curvature)
-        self._flops = Flops()
+        self._flops, self._workspace = Flops(), Workspace()
         self._complete, self._unchecked = False, check
         groups, self._group_of_block = param_groups(self.blocks, self.objective.parameters)
         super().__init__(groups, {"lr": lr, "damping": damping.initial})
@@ -99,7 +106,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         The copy trains a copy of the model: copy them together, `deepcopy((model, optimizer))`.
         """
         own = {name: value for name, value in vars(self).items() if name in _OWN}
-        return {**super().__getstate__(), **own}
+        return {**super().__getstate__(), **own, "_workspace": Workspace()}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refuse: the groups are the partition's blocks."""
@@ -212,6 +219,8 @@ class BlockHessianFree(torch.optim.Optimizer):
             self.objective, batches,
             curvature=self.curvature, blocks=self.blocks, flops=flops,
             seed=(self.seed + self._updates() * 0x9E3779B97F4A7C15) % 2**63,
+            settings=self.settings, workspace=self._workspace,
+            products=self.solver.products(self.blocks),
         )  # fmt: skip
 
     @torch.enable_grad()

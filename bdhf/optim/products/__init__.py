@@ -2,6 +2,6 @@
 
 from bdhf.optim.products.choose import METHODS, linearise
 from bdhf.optim.products.product import BlockProduct
-from bdhf.optim.products.request import Settings, Workspace
+from bdhf.optim.products.request import MAX_BYTES, Settings, Workspace
 
-__all__ = ["METHODS", "BlockProduct", "Settings", "Workspace", "linearise"]
+__all__ = ["MAX_BYTES", "METHODS", "BlockProduct", "Settings", "Workspace", "linearise"]

@@ -69,4 +69,4 @@ def linearise(
     samples = sum(outputs.shape[0] if outputs.dim() else 1 for outputs, _ in pairs)
     scale = samples if is_mean(objective.loss_fn) else 1
     counted = [pair for pair in zip(shares, parts, strict=True) if pair[0] != 0]
-    return BlockProduct(name, tuple(counted), blocks, scale)
+    return BlockProduct(name, parts[0].why, tuple(counted), blocks, scale)

@@ -22,16 +22,30 @@ class DoubleBackward:
     """One batch at one θ under the Hessian; keeps the graph of the gradient while it lives."""
 
     hessian = None  # the matrix acts on the parameters
+    outputs: Tensor
+    loss: Tensor
+    gradient: Tensor
+    _u: Tensor
+    why = "the Hessian is no Jᵀ H J: reverse sweeps through the graph of the gradient"
 
     def __init__(self, request: Request) -> None:
         self._objective, self.batch = request.objective, request.batch
         self._parameters = request.objective.parameters
         self._flops, self._shapes = request.flops, request.shapes
         self._flops.run(("linearise", self._shapes), self._linearise)
+        if request.settings.dtype is not None:
+            self._lower(request.settings.dtype)
+
+    def _lower(self, dtype: torch.dtype) -> None:
+        """Build the graph once more in the precision of the products; loss and gradient stay."""
+        outputs, loss, u, gradient = self.outputs, self.loss, self._u, self.gradient
+        with torch.autocast(self._objective.device.type, dtype=dtype):
+            self._flops.run(("lower", self._shapes), self._linearise)
+        self.outputs, self.loss, self._u, self.gradient = outputs, loss, u, gradient
 
     def _linearise(self) -> None:
         inputs, targets = self.batch
-        self.outputs = self._objective.outputs(inputs)
+        self.outputs = self._objective.outputs(inputs).to(self._parameters[0].dtype)
         self.loss, self._u = value_and_gradient(
             self._objective.loss_fn, self.outputs, targets, create_graph=True
         )
@@ -58,6 +72,10 @@ class DoubleBackward:
             retain_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
         return pick(block, columns)
+
+    def together(self, blocks: Blocks) -> bool:
+        """Only a single block."""
+        return len(blocks.rows) == 1
 
     @property
     def factor_rows(self) -> int:

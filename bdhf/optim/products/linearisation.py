@@ -23,6 +23,10 @@ class Linearisation(Protocol):
         """The (inputs, targets) that were linearised."""
 
     @property
+    def why(self) -> str:
+        """How its products are computed, and for what reason."""
+
+    @property
     def outputs(self) -> Tensor:
         """The outputs of the model, (N, ...)."""
 
@@ -40,6 +44,9 @@ class Linearisation(Protocol):
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
+
+    def together(self, blocks: Blocks) -> bool:
+        """Whether one sweep takes all of these blocks; else each is a sweep of its own."""
 
     @property
     def factor_rows(self) -> int:

@@ -20,7 +20,8 @@ from bdhf.optim.products.linearisation import Linearisation
 class BlockProduct:
     """The block-diagonal curvature of one batch at one θ: loss, gradient and products."""
 
-    method: str
+    method: str  # how products are computed
+    why: str  # and the reason
     parts: tuple[tuple[float, Linearisation], ...]  # weight and micro-batch
     blocks: Blocks
     samples: int  # N where the loss is a mean over samples, 1 where it is a sum
@@ -51,6 +52,10 @@ class BlockProduct:
         """The product of the same matrix under other blocks, in their order."""
         rows = range(len(blocks.rows)) if active is None else active
         return _sum([weight * part.product(blocks, v, rows) for weight, part in self.parts])
+
+    def together(self, blocks: Blocks) -> bool:
+        """Whether one sweep takes all of these blocks."""
+        return all(part.together(blocks) for _, part in self.parts)
 
     @property
     def factor_rows(self) -> int:

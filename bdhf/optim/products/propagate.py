@@ -1,12 +1,11 @@
-"""Products with Jᵀ H J by propagation through a graph that is built once.
+"""Products with Jᵀ H J by propagation, through a forward pass that is made once.
 
-The graph of z = f_θ(x) is kept, and so is that of q(u) = Jᵀu, which is linear in u. For a block b
+The graph of z = f_θ(x) is kept, and a tape of its operators. For a block b
 
-    J_b v_b = ∂⟨q_b(u), v_b⟩/∂u,    then H,    then J_bᵀ w = ∂⟨z, w⟩/∂θ_b
+    J_b v_b  along the tape in forward mode,    then H,    then J_bᵀ w = ∂⟨z, w⟩/∂θ_b  on the graph
 
-(Pearlmutter 1994 and Schraudolph 2002, by two reverse sweeps). No product runs the model forward,
-and a sweep that is given the tensors of one block walks only from that block to the output.
-Building q with u = ∇_z L makes it the gradient, at no further cost.
+(Pearlmutter 1994; Schraudolph 2002). No product runs the model forward, and both sweeps walk only
+between the tensors of the block and the outputs, or a narrow waist on the way to them.
 """
 
 from __future__ import annotations
@@ -19,9 +18,13 @@ from torch import Tensor
 
 from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.layout import Block, Blocks, flatten
+from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
+from bdhf.optim.products.pushing import Push, choose_push
 from bdhf.optim.products.request import Request
+from bdhf.optim.products.tape import Tape
+from bdhf.optim.products.waist import narrowed
 
 
 class Propagate:
@@ -31,21 +34,44 @@ class Propagate:
         self._objective, self.batch = request.objective, request.batch
         self._parameters = request.objective.parameters
         self._flops, self._shapes = request.flops, request.shapes
+        tape = Tape(self._parameters)
         self._flops.run(
-            ("linearise", self._shapes), lambda: self._linearise(curvature, request.generator)
+            ("linearise", self._shapes), lambda: self._linearise(curvature, request.generator, tape)
         )
+        if request.settings.dtype is not None:
+            tape = self._lower(request)
+        self._push, problem = choose_push(request, tape, self.outputs)
+        self._neck = None
+        if not problem:
+            self._neck = narrowed(request, tape, self.outputs, self.hessian, self._push)
+        tape.slim()
+        self.why = self._explained(problem)
 
-    def _linearise(self, curvature: OutputCurvature, generator: torch.Generator) -> None:
+    def _linearise(
+        self, curvature: OutputCurvature, generator: torch.Generator, tape: Tape
+    ) -> None:
         inputs, targets = self.batch
-        self.outputs = self._objective.outputs(inputs)
+        self.outputs = tape.record(lambda: self._objective.outputs(inputs))
         expansion = curvature.expand_loss(self._objective.loss_fn, self.outputs, targets, generator)
-        self.loss, self.hessian = expansion.loss, expansion.hessian
-        self._u = expansion.gradient.requires_grad_()
-        self._q = torch.autograd.grad(
-            self.outputs, self._parameters, self._u,
-            create_graph=True, allow_unused=True, materialize_grads=True,
-        )  # fmt: skip
-        self.gradient = flatten(q.detach() for q in self._q)
+        self.loss, self.hessian, self._u = expansion.loss, expansion.hessian, expansion.gradient
+        self.gradient = flatten(self._pull(self.outputs, range(len(self._parameters)), self._u))
+
+    def _lower(self, request: Request) -> Tape:
+        """Go forward once more in the precision of the products; loss, gradient and H stay."""
+        tape, dtype = Tape(self._parameters), self.outputs.dtype
+        with torch.autocast(request.objective.device.type, dtype=request.settings.dtype):
+            self.outputs = self._flops.run(
+                ("lower", self._shapes),
+                lambda: tape.record(lambda: self._objective.outputs(self.batch[0]).to(dtype)),
+            )
+        return tape
+
+    def _explained(self, problem: str) -> str:
+        how = f"J v by two reverse sweeps ({problem})" if problem else "J v in forward mode"
+        if self._neck is None:
+            return how
+        waist = self._neck.waist
+        return f"{how}, {len(waist.blocks)} sets of tensors up to a waist of {waist.width}"
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
@@ -54,19 +80,30 @@ class Propagate:
 
     def _product(self, block: Block, v: Tensor) -> Tensor:
         """G_bb v for one block, (P_b,) -> (P_b,)."""
-        tangents = zip(block.slots, spread(block, v, self._parameters), strict=True)
-        reached = [(self._q[i], t) for i, t in tangents if self._q[i].requires_grad]
-        if not reached:  # the outputs do not depend on this block
+        end, push, hessian = self._way(block)
+        tangents = dict(zip(block.slots, spread(block, v, self._parameters), strict=True))
+        jv = push(tangents)
+        if jv is None:  # the outputs do not depend on this block
             return torch.zeros_like(v)
-        (jv,) = torch.autograd.grad(
-            [q for q, _ in reached], self._u, [tangent for _, tangent in reached],
+        return pick(block, self._pull(end, block.slots, hessian(jv)))
+
+    def _way(self, block: Block) -> tuple[Tensor, Push, OutputHessian]:
+        """Where a block's sweep ends, how to get there, and the matrix that stands there."""
+        neck = self._neck
+        if neck is not None and block.slots in neck.waist.blocks:
+            return neck.c, neck.push, neck.hessian
+        return self.outputs, self._push, self.hessian
+
+    def _pull(self, end: Tensor, slots: Sequence[int], w: Tensor) -> tuple[Tensor, ...]:
+        """∂⟨end, w⟩/∂θ_i for the parameters i of `slots`."""
+        return torch.autograd.grad(
+            end, [self._parameters[i] for i in slots], w,
             retain_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
-        columns = torch.autograd.grad(
-            self.outputs, [self._parameters[i] for i in block.slots], self.hessian(jv),
-            retain_graph=True, allow_unused=True, materialize_grads=True,
-        )  # fmt: skip
-        return pick(block, columns)
+
+    def together(self, blocks: Blocks) -> bool:
+        """Only a single block."""
+        return len(blocks.rows) == 1
 
     @property
     def factor_rows(self) -> int:

@@ -16,6 +16,9 @@ from bdhf.optim.objective import Batch, Objective
 #: Products that a linearisation is expected to serve, where nobody says.
 EXPECTED_PRODUCTS = 30
 
+#: Bytes that a cache may take, where nobody says.
+MAX_BYTES = 2**30
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,7 +30,7 @@ class Settings:
     """
 
     method: str = "auto"
-    max_bytes: int = 2**30
+    max_bytes: int = MAX_BYTES
     dtype: torch.dtype | None = None
     compile: bool = False
 

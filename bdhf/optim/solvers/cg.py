@@ -56,11 +56,14 @@ class CG:
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
         """Take any blocks and any symmetric matrix."""
 
+    def products(self, blocks: object) -> int:
+        """All iterations, the first residual, and those that are taken anew."""
+        return self.max_iters + 1 + self.max_iters // REFRESH_EVERY
+
     def cost(self, sweeps: Sweeps, samples: float) -> float:
-        """All iterations, the first residual, those that are taken anew, and the preconditioner."""
-        products = self.max_iters + 1 + self.max_iters // REFRESH_EVERY
+        """All products, and the preconditioner."""
         apart = 0.0 if isinstance(self.preconditioner, NoPreconditioner) else 2.0
-        return products * sweeps.product + apart
+        return self.products(None) * sweeps.product + apart
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
         """Solve every block from `start`, (P,) in block order, or from zero."""

@@ -45,6 +45,10 @@ class Cholesky:
                 "(per_neuron), or a larger max_block"
             )
 
+    def products(self, blocks: Blocks) -> int:
+        """One product a column."""
+        return max(n for _, n in blocks.shapes)
+
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """A product a column of every block, and the decompositions."""
         columns = sum(n * cost for n, cost in zip(sweeps.sizes, sweeps.blocks, strict=True))

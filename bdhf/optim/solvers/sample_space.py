@@ -50,6 +50,10 @@ class SampleSpace:
                 " use CG or Cholesky, or GGN"
             )
 
+    def products(self, blocks: Blocks) -> int:
+        """None: the factor takes their place."""
+        return 0
+
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """The rows of the factor, the Gram matrices, and their decompositions."""
         rows = sweeps.factor_rows * samples

@@ -89,6 +89,9 @@ class Solver(Protocol):
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
         """Raise ValueError for blocks or a curvature that it cannot solve, with a way out."""
 
+    def products(self, blocks: Blocks) -> int:
+        """How many products with all blocks one solve takes at most."""
+
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """What one solve takes at most, in gradients on a curvature batch of `samples`."""
 

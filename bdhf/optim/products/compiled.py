@@ -1,0 +1,93 @@
+"""J v along a tape through torch.compile: the operators of a route as one compiled program.
+
+The program takes tangents and the values that its rules read, so one program serves every update of
+a shape. Torch keeps what it compiled on disk, so the next process finds it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from bdhf.optim.products.request import Workspace
+from bdhf.optim.products.tangents import Call
+from bdhf.optim.products.tape import Entry, Route, Tape, route
+
+Program = Callable[[list[Tensor], list[Tensor]], Tensor]
+
+
+class Compiled:
+    """J v by compiled routes, which `workspace` keeps from update to update."""
+
+    def __init__(self, tape: Tape, target: int, workspace: Workspace, key: Hashable) -> None:
+        self._tape, self._target = tape, target
+        self._kept, self._key = workspace.kept, key
+        self._values: dict[tuple[int, ...], list[Tensor]] = {}
+
+    def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
+        """Run the program of the given parameters; the first time, make it.
+
+        Under a mode that watches operators, as a count of FLOPs does, they run one by one.
+        """
+        if _get_current_dispatch_mode() is not None:
+            return route(self._tape, tuple(tangents), self._target)(dict(tangents))
+        sources, given = tuple(tangents), [tangent.contiguous() for tangent in tangents.values()]
+        if sources not in self._values:
+            path = route(self._tape, sources, self._target)
+            entries = tuple(replace(entry, call=entry.call.slim()) for entry in path.entries)
+            self._values[sources], program = _lifted(replace(path, entries=entries), sources)
+            key = ("compiled", self._key, sources)
+            if entries and key not in self._kept:
+                values = self._values[sources]
+                traced = make_fx(program)(given, values)
+                self._kept[key] = torch.compile(traced, dynamic=False)
+        compiled = self._kept.get(("compiled", self._key, sources))
+        if compiled is None:  # no operator leads from there to the target
+            return None
+        result: Tensor = compiled(given, self._values[sources])
+        return result
+
+
+def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Program]:
+    """The values that a route reads, each once, and the route as a function of them."""
+    values: list[Tensor] = []
+    places: dict[int, int] = {}
+    recipes: list[tuple[Entry, list[Any], TreeSpec]] = []
+    for entry in path.entries:
+        call = entry.call
+        leaves, spec = tree_flatten((call.args, dict(call.kwargs), call.result))
+        recipe = []
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                if id(leaf) not in places:
+                    places[id(leaf)] = len(values)
+                    values.append(leaf.detach())
+                leaf = _Place(places[id(leaf)])
+            recipe.append(leaf)
+        recipes.append((entry, recipe, spec))
+
+    def program(tangents: list[Tensor], given: list[Tensor]) -> Tensor:
+        entries = []
+        for entry, recipe, spec in recipes:
+            leaves = [given[leaf.index] if isinstance(leaf, _Place) else leaf for leaf in recipe]
+            args, kwargs, result = tree_unflatten(leaves, spec)
+            entries.append(replace(entry, call=Call(entry.call.func, args, kwargs, result)))
+        found = replace(path, entries=tuple(entries))(dict(zip(sources, tangents, strict=True)))
+        assert found is not None  # every entry leads to the target
+        return found
+
+    return values, program
+
+
+class _Place:
+    """Stands for the value of an index."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index

@@ -1,0 +1,271 @@
+"""The derivative of one operator along tangents of what it read: a table of rules.
+
+An operator without a rule of its own goes through torch's forward mode, which runs it once more;
+the rules are for the operators of common layers, whose derivative needs no second run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as fwAD
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+aten = torch.ops.aten
+
+Tangents = Sequence[Tensor | None]
+
+
+@dataclass(frozen=True)
+class Hollow:
+    """Stands for a tensor of which only the shape and the dtype are wanted."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operator of torch with what it was given and what it gave."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    result: Any
+
+    def slim(self) -> Call:
+        """The same without the values that its rule does not read."""
+        args, result = self.args, self.result
+        if self.func in READS_NO_ARGUMENT:
+            args = _hollow(args)
+        if self.func not in READS_RESULT:
+            result = _hollow(result)
+        return Call(self.func, args, self.kwargs, result)
+
+
+def _hollow(tree: Any) -> Any:
+    return tree_map(
+        lambda leaf: Hollow(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf, tree
+    )
+
+
+Rule = Callable[..., Any]  # (call, *tangents of its tensor arguments) -> tangent(s) of the result
+
+
+def tangent_of(call: Call, tangents: Tangents) -> list[Tensor | None]:
+    """The tangents of what a call gave; None is zero. At least one tangent is not None.
+
+    Raises NotImplementedError for an operator that has no derivative in forward mode.
+    """
+    rule = RULES.get(call.func, _by_dual_numbers)
+    made = rule(call, *tangents)
+    return list(made) if isinstance(made, (tuple, list)) else [made]
+
+
+def in_place_rule(func: Any) -> bool:
+    """Whether an operator that overwrites its first argument may be replayed."""
+    return func in IN_PLACE
+
+
+@cache
+def _load_forward_mode() -> None:
+    """Let torch load the rules that it scripts, without its warning about its own script."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+
+
+def _by_dual_numbers(call: Call, *tangents: Tensor | None) -> list[Tensor | None]:
+    """By torch's own rule, at the cost of running the operator again."""
+    _load_forward_mode()
+    leaves, spec = tree_flatten((call.args, dict(call.kwargs)))
+    given = iter(tangents)
+    with fwAD.dual_level():
+        duals = []
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                tangent, leaf = next(given), leaf.detach()
+                leaf = leaf if tangent is None else fwAD.make_dual(leaf, tangent)
+            duals.append(leaf)
+        args, kwargs = tree_unflatten(duals, spec)
+        result = call.func(*args, **kwargs)
+        made = result if isinstance(result, (tuple, list)) else [result]
+        return [
+            fwAD.unpack_dual(part).tangent if isinstance(part, Tensor) else None for part in made
+        ]
+
+
+def _linear(call: Call, dx: Tensor) -> Any:
+    """An operator that is linear in its first and only tensor."""
+    return call.func(dx, *call.args[1:], **call.kwargs)
+
+
+def _joined(call: Call, *tangents: Tensor | None) -> Tensor:
+    """`cat` and `stack`: zeros where a part has no tangent."""
+    like = next(tangent for tangent in tangents if tangent is not None)
+    parts = [
+        like.new_zeros(part.shape) if tangent is None else tangent
+        for part, tangent in zip(call.args[0], tangents, strict=True)
+    ]
+    joined: Tensor = call.func(parts, *call.args[1:], **call.kwargs)
+    return joined
+
+
+def _sum_rule(sign: int) -> Rule:
+    """`add` and `sub` of two tensors, or of a tensor and a number."""
+
+    def rule(call: Call, *tangents: Tensor | None) -> Tensor:
+        scales = iter(tangents)
+        da, db = (next(scales) if isinstance(x, (Tensor, Hollow)) else None for x in call.args[:2])
+        alpha = sign * call.kwargs.get("alpha", 1)
+        if da is not None and db is not None:
+            return torch.add(da, db, alpha=alpha)
+        if da is not None:
+            return _shaped(da, call.result)
+        assert db is not None  # a call is replayed only where a tangent arrives
+        return _shaped(db if alpha == 1 else alpha * db, call.result)
+
+    return rule
+
+
+def _shaped(tangent: Tensor, result: Tensor) -> Tensor:
+    """A tangent that was broadcast, or promoted."""
+    return tangent.to(result.dtype).expand(result.shape)
+
+
+def _product_rule(call: Call, *tangents: Tensor | None) -> Tensor:
+    """`mul` of two tensors, or of a tensor and a number."""
+    a, b = call.args
+    given = iter(tangents)
+    da, db = (next(given) if isinstance(x, Tensor) else None for x in (a, b))
+    if da is not None and db is not None:
+        return torch.addcmul(da * b, a, db)
+    return _shaped(da * b if da is not None else a * db, call.result)
+
+
+def _quotient_rule(call: Call, *tangents: Tensor | None) -> Any:
+    """`div` by a number or a constant."""
+    if len(tangents) == 2 and tangents[1] is not None:
+        return _by_dual_numbers(call, *tangents)
+    return _shaped(tangents[0] / call.args[1], call.result)
+
+
+def _matrix_rule(multiply: Rule, accumulate: Rule) -> Rule:
+    """`mm` and `bmm`."""
+
+    def rule(call: Call, da: Tensor | None, db: Tensor | None) -> Any:
+        a, b = call.args
+        if db is None:
+            return multiply(da, b)
+        made = multiply(a, db)
+        return made if da is None else accumulate(made, da, b)
+
+    return rule
+
+
+def _affine_rule(call: Call, dc: Tensor | None, da: Tensor | None, db: Tensor | None) -> Any:
+    """`addmm`: c + a b."""
+    if call.kwargs:  # scaled
+        return _by_dual_numbers(call, dc, da, db)
+    _, a, b = call.args
+    made = None
+    if db is not None:
+        made = torch.mm(a, db) if dc is None else torch.addmm(dc, a, db)
+    if da is None:
+        return _shaped(dc, call.result) if made is None and dc is not None else made
+    if made is not None:
+        return made.addmm_(da, b)
+    return torch.mm(da, b) if dc is None else torch.addmm(dc, da, b)
+
+
+def _convolution_rule(call: Call, dx: Tensor | None, dw: Tensor | None, *rest: Any) -> Any:
+    """`convolution`: bilinear in input and weight, and a bias."""
+    x, w, _, *how = call.args
+    dbias = rest[0] if rest else None
+    made = None
+    if dw is not None:
+        made = aten.convolution(x, dw, dbias, *how)
+    elif dbias is not None and dx is None:
+        return _shaped(dbias.view(-1, *[1] * (x.dim() - 2)), call.result)
+    if dx is None:
+        return made
+    moved = aten.convolution(dx, w, dbias if made is None else None, *how)
+    return moved if made is None else made.add_(moved)
+
+
+def _embedding_rule(call: Call, dw: Tensor, *indices: Tensor | None) -> Any:
+    """`embedding`: rows of the weight."""
+    return aten.embedding(dw, call.args[1])
+
+
+def _softmax_rule(call: Call, dx: Tensor) -> Any:
+    """`softmax`, whose Jacobian is symmetric."""
+    return aten._softmax_backward_data(dx, call.result, call.args[1], dx.dtype)
+
+
+#: Operators through which no tangent goes: they read a shape at most.
+STOPS = {
+    aten.detach.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
+    aten.new_empty.default, aten.zeros_like.default, aten.ones_like.default,
+    aten.full_like.default, aten.empty_like.default,
+}  # fmt: skip
+
+_STRUCTURAL = (
+    aten.alias.default, aten.view.default, aten._unsafe_view.default, aten.t.default,
+    aten.transpose.int, aten.permute.default, aten.expand.default, aten.squeeze.default,
+    aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.select.int,
+    aten.slice.Tensor, aten.split.Tensor, aten.unsafe_split.Tensor,
+    aten.split_with_sizes.default, aten.unbind.int,
+    aten.clone.default, aten._to_copy.default, aten.sum.default, aten.sum.dim_IntList,
+    aten.mean.default, aten.mean.dim, aten.neg.default, aten.mul.Scalar, aten.div.Scalar,
+    aten.constant_pad_nd.default, aten._adaptive_avg_pool2d.default, aten.avg_pool2d.default,
+)  # fmt: skip
+
+#: Operator -> its rule.
+RULES: Mapping[Any, Rule] = {
+    **dict.fromkeys(_STRUCTURAL, _linear),
+    aten.cat.default: _joined,
+    aten.stack.default: _joined,
+    aten.add.Tensor: _sum_rule(1),
+    aten.sub.Tensor: _sum_rule(-1),
+    aten.mul.Tensor: _product_rule,
+    aten.div.Tensor: _quotient_rule,
+    aten.mm.default: _matrix_rule(torch.mm, Tensor.addmm_),
+    aten.bmm.default: _matrix_rule(torch.bmm, Tensor.baddbmm_),
+    aten.addmm.default: _affine_rule,
+    aten.convolution.default: _convolution_rule,
+    aten.embedding.default: _embedding_rule,
+    aten._softmax.default: _softmax_rule,
+    aten._safe_softmax.default: _softmax_rule,
+    aten.tanh.default: lambda call, dx: aten.tanh_backward(dx, call.result),
+    aten.sigmoid.default: lambda call, dx: aten.sigmoid_backward(dx, call.result),
+    aten.relu.default: lambda call, dx: aten.threshold_backward(dx, call.result, 0),
+}
+
+#: Operators that overwrite what they read, and whose rule needs the new value only.
+IN_PLACE: Mapping[Any, Rule] = {
+    aten.relu_.default: RULES[aten.relu.default],
+    aten.tanh_.default: RULES[aten.tanh.default],
+    aten.sigmoid_.default: RULES[aten.sigmoid.default],
+    aten.add_.Tensor: RULES[aten.add.Tensor],
+}
+RULES = {**RULES, **IN_PLACE}
+
+#: Operators whose rule reads the values that they gave; every other rule reads their shape at most.
+READS_RESULT = {
+    op for op, rule in RULES.items()
+    if rule in (RULES[aten.tanh.default], RULES[aten.sigmoid.default], RULES[aten.relu.default])
+} | {aten._softmax.default, aten._safe_softmax.default}  # fmt: skip
+
+#: Operators whose rule does not read the values that they were given.
+READS_NO_ARGUMENT = READS_RESULT | {
+    *_STRUCTURAL, aten.cat.default, aten.stack.default, aten.add.Tensor, aten.sub.Tensor,
+    aten.add_.Tensor,
+}  # fmt: skip

@@ -1,0 +1,177 @@
+"""A forward pass written down operator by operator, so that tangents can be sent along it.
+
+Forward mode without a second forward pass: the tape holds what every operator read and gave, and a
+product replays the derivative of those that its block reaches (`tangents.py` has the rules).
+Writing it down costs a few microseconds an operator and update; there is nothing to trace first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from bdhf.optim.flops import operator_flops
+from bdhf.optim.products.tangents import STOPS, Call, in_place_rule, tangent_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One operator: which values it read, and which it made."""
+
+    call: Call
+    reads: tuple[int | None, ...]  # of every tensor argument, the value's number; None: constant
+    makes: tuple[int, ...]
+    flops: int
+
+
+class Tape:
+    """The operators between the parameters and the outputs, in the order in which they ran.
+
+    Values are numbered; the parameters are the first. A tensor is known by where it lies in memory,
+    since a view has another identity below autograd than above it.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.entries: list[Entry] = []
+        self.problem = ""  # why this pass cannot be replayed; empty: it can
+        self._now: dict[Hashable, int] = {}  # place in memory -> number of the value there
+        self._places: dict[int, set[Hashable]] = {}  # storage -> places in it that have a number
+        self.output: int | None = None
+        self._values = 0
+        for parameter in parameters:
+            self._number(parameter)
+
+    def record(self, run: Callable[[], Tensor]) -> Tensor:
+        """Do `run`, a forward pass, and write it down."""
+        with _Recorder(self):
+            outputs = run()
+        self.output = self._now.get(_place(outputs))
+        if self.output is None and not self.problem:
+            self.problem = "its outputs come from no operator that was seen"
+        return outputs
+
+    def made(self, value: int) -> Tensor:
+        """The tensor that is a value, as long as the tape has not been made slim."""
+        entry = next(entry for entry in self.entries if value in entry.makes)
+        return _tensors(entry.call.result)[entry.makes.index(value)]
+
+    def slim(self) -> None:
+        """Let go of the values that no rule reads.
+
+        Not before the pass has ended: memory that is used again would look like the same value.
+        """
+        self.entries = [replace(entry, call=entry.call.slim()) for entry in self.entries]
+        self._now, self._places = {}, {}
+
+    def add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Write an operator down, if it depends on the parameters."""
+        tensors = _tensors((args, kwargs))
+        reads = tuple(self._now.get(_place(tensor)) for tensor in tensors)
+        written = _written(func, args, kwargs)
+        if all(read is None for read in reads) or self._stops(func):
+            self._forget(written)
+            return
+        call = Call(func, args, kwargs, result)
+        if any(self._now.get(_place(tensor)) is not None for tensor in written):
+            self._check_in_place(call, written)
+        makes = tuple(self._number(tensor) for tensor in _tensors(result))
+        flops = operator_flops(func, args, kwargs, result)
+        self.entries.append(Entry(call, reads, makes, flops))
+
+    def _stops(self, func: Any) -> bool:
+        return func in STOPS or not torch.is_grad_enabled()
+
+    def _forget(self, written: Iterable[Tensor]) -> None:
+        """A value that is overwritten by a constant."""
+        for tensor in written:
+            for place in self._places.get(_storage(tensor), ()):
+                self._now.pop(place, None)
+
+    def _check_in_place(self, call: Call, written: Sequence[Tensor]) -> None:
+        """An overwritten value may have no second view, and its rule must not need the old one."""
+        shared = any(len(self._places[_storage(tensor)]) > 1 for tensor in written)
+        if shared or not in_place_rule(call.func):
+            self.problem = self.problem or f"{call.func} overwrites a value"
+
+    def _number(self, tensor: Tensor) -> int:
+        place = _place(tensor)
+        self._now[place] = self._values
+        self._places.setdefault(_storage(tensor), set()).add(place)
+        self._values += 1
+        return self._values - 1
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        self._tape = tape
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self._tape.add(func, args, kwargs, result)
+        return result
+
+
+@dataclass(frozen=True)
+class Route:
+    """The part of a tape that leads from some values to another, and nothing else of it."""
+
+    entries: tuple[Entry, ...]
+    target: int
+
+    def __call__(self, tangents: dict[int, Tensor]) -> Tensor | None:
+        """The tangent of the target; None where it is zero. `tangents` are those of the values."""
+        tangents = dict(tangents)
+        for entry in self.entries:
+            given = [None if read is None else tangents.get(read) for read in entry.reads]
+            made = tangent_of(entry.call, given)
+            for value, tangent in zip(entry.makes, made, strict=True):
+                if tangent is not None:
+                    tangents[value] = tangent
+        return tangents.get(self.target)
+
+
+def route(tape: Tape, sources: Iterable[int], target: int) -> Route:
+    """Find the operators through which tangents of the sources reach the target."""
+    reached, ahead = set(sources), []
+    for entry in tape.entries:
+        if any(read in reached for read in entry.reads):
+            reached.update(entry.makes)
+            ahead.append(entry)
+    needed, behind = {target}, []
+    for entry in reversed(ahead):
+        if any(value in needed for value in entry.makes):
+            needed.update(read for read in entry.reads if read is not None)
+            behind.append(entry)
+    return Route(tuple(reversed(behind)), target)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _place(tensor: Tensor) -> Hashable:
+    return _storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors that an operator changes in place."""
+    if not func._schema.is_mutable:
+        return []
+    found = []
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[index] if index < len(args) else kwargs.get(argument.name)
+            found += _tensors(value)
+    return found

@@ -1,0 +1,184 @@
+"""The narrow waist: a block's outputs that pass through few numbers a sample, as a code does.
+
+Where all that a block does reaches z through c_n, of w numbers a sample,
+
+    J_bᵀ H J_b = Σ_n (∂c_n/∂θ_b)ᵀ K_n (∂c_n/∂θ_b),    K_n = (∂z_n/∂c_n)ᵀ H_n (∂z_n/∂c_n)   (w × w)
+
+so K_n, made once by w sweeps, spares every product the walk behind the waist, there and back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.layout import flatten
+from bdhf.optim.losses import OutputHessian
+from bdhf.optim.products.pushing import OnTape, Push, tolerance_of
+from bdhf.optim.products.request import Request
+from bdhf.optim.products.tape import Route, Tape, route
+
+Slots = tuple[int, ...]
+
+#: Columns that H is applied to at a time.
+COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Waist:
+    """A value on a tape, and the blocks that reach the outputs only through it."""
+
+    value: int
+    width: int  # w
+    blocks: frozenset[Slots]  # the tensors that each of them touches
+
+
+@dataclass(frozen=True)
+class SampleMatrices:
+    """H = diag(K_1 … K_N), a dense matrix a sample; what stands at a waist."""
+
+    k: Tensor  # (N, w, w)
+
+    @property
+    def root_shape(self) -> tuple[int, ...]:
+        """One column a number at the waist."""
+        return tuple(self.k.shape[:2])
+
+    def __call__(self, w: Tensor) -> Tensor:
+        """K w, (N, ...) -> (N, ...)."""
+        moved = torch.bmm(self.k, w.to(self.k.dtype).reshape(len(self.k), -1, 1))
+        return moved.to(w.dtype).view_as(w)
+
+    def root(self, u: Tensor) -> Tensor:
+        """Refuse: factors are made of the outputs."""
+        raise ValueError("the matrix at a waist is not asked for a root")
+
+
+@dataclass(frozen=True)
+class Neck:
+    """A waist at one θ: the value c there, the way to it, and the matrix K that stands at it."""
+
+    waist: Waist
+    c: Tensor
+    push: OnTape  # to c
+    hessian: SampleMatrices
+
+
+def narrowed(
+    request: Request, tape: Tape, z: Tensor, hessian: OutputHessian, push: Push
+) -> Neck | None:
+    """The waist that spares most, with its matrix; None where no waist spares anything.
+
+    Where it is decided once per shape and partition, its product is compared with that of `push`.
+    """
+    kept = request.workspace.kept
+    key = ("waist", request.shapes, frozenset(_counted(request).items()))
+    if key in kept and kept[key] is None:
+        return None
+    waist = kept[key] if key in kept else _find(request, tape, z)
+    neck = None if waist is None else _neck(request, waist, tape, z, hessian)
+    if key not in kept:
+        kept[key] = waist if neck is not None and _agrees(neck, z, hessian, push, request) else None
+    return neck if kept[key] is not None else None
+
+
+def _counted(request: Request) -> Counter[Slots]:
+    return Counter(block.slots for block in request.blocks.rows)
+
+
+def _find(request: Request, tape: Tape, z: Tensor) -> Waist | None:
+    """By FLOPs, over the products that are expected."""
+    assert tape.output is not None  # a tape without one is not used
+    samples = z.shape[0] if z.dim() else 0
+    sweeps: Counter[int] = Counter()
+    blocks: dict[int, set[Slots]] = {}
+    behind: dict[int, int] = {}
+    for slots, count in _counted(request).items():
+        for value, flops in _cuts(route(tape, slots, tape.output), slots).items():
+            sweeps[value] += count * request.products
+            blocks.setdefault(value, set()).add(slots)
+            behind[value] = flops
+    best, most = None, 0
+    for value, count in sweeps.items():
+        c = tape.made(value)
+        width = c[0].numel() if c.dim() and c.shape[0] == samples else 0
+        column = z.numel() * z.element_size()
+        if not width or c.grad_fn is None or 2 * width * column > request.settings.max_bytes:
+            continue
+        saved = count * 2 * (behind[value] - samples * width**2)  # there and back, but for K
+        cost = width * behind[value] + 2 * z.numel() * width**2
+        if saved - 2 * cost > most:  # twice, since CG may stop early
+            most = saved - 2 * cost
+            best = Waist(value, width, frozenset(blocks[value]))
+    return best
+
+
+def _cuts(path: Route, sources: Slots) -> dict[int, int]:
+    """Values through which all of a path goes, each with the FLOPs behind it."""
+    reached = {*sources, *(value for entry in path.entries for value in entry.makes)}
+    last = {
+        read: at for at, entry in enumerate(path.entries) for read in entry.reads if read in reached
+    }
+    live = {source for source in sources if source in last}
+    behind = sum(entry.flops for entry in path.entries)
+    cuts: dict[int, int] = {}
+    for at, entry in enumerate(path.entries):
+        behind -= entry.flops
+        live = {value for value in live if last[value] > at}
+        live.update(value for value in entry.makes if last.get(value, -1) > at)
+        if len(live) == 1 and behind:
+            (value,) = live
+            if value not in sources:
+                cuts.setdefault(value, behind)
+    return cuts
+
+
+def _neck(request: Request, waist: Waist, tape: Tape, z: Tensor, hessian: OutputHessian) -> Neck:
+    assert tape.output is not None
+    c = tape.made(waist.value)
+    behind = route(tape, (waist.value,), tape.output)
+    key = ("waist", request.shapes, waist.value)
+    k = request.flops.run(key, lambda: _matrices(c, z, waist, behind, hessian))
+    return Neck(waist, c, OnTape(tape, waist.value), SampleMatrices(k))
+
+
+@torch.no_grad()
+def _matrices(c: Tensor, z: Tensor, waist: Waist, behind: Route, hessian: OutputHessian) -> Tensor:
+    """K, (N, w, w), from w sweeps."""
+    samples, width = len(c), waist.width
+    jacobian = z.new_empty(width, samples, z[0].numel())
+    for column in range(width):
+        unit = torch.zeros_like(c).reshape(samples, width)
+        unit[:, column] = 1
+        tangent = behind({waist.value: unit.view(c.shape)})
+        assert tangent is not None  # the waist is on the way to the outputs
+        jacobian[column] = tangent.reshape(samples, -1)
+    rows = jacobian.transpose(0, 1)  # (N, w, C)
+    parts = []
+    for few in jacobian.split(COLUMNS):
+        moved = torch.stack([hessian(column.view(z.shape)).reshape(samples, -1) for column in few])
+        parts.append(torch.bmm(rows, moved.permute(1, 2, 0)))
+    return torch.cat(parts, dim=2)
+
+
+@torch.no_grad()
+def _agrees(neck: Neck, z: Tensor, hessian: OutputHessian, push: Push, request: Request) -> bool:
+    """Whether the product at the waist is the one at the outputs: samples may not be coupled."""
+    parameters, draws = request.objective.parameters, torch.Generator().manual_seed(0)
+    slots = min(neck.waist.blocks)
+    tangents = {
+        i: torch.randn(parameters[i].shape, generator=draws).to(parameters[i]) for i in slots
+    }
+    results = []
+    for end, way, matrix in ((z, push, hessian), (neck.c, neck.push, neck.hessian)):
+        tangent = way(tangents)
+        assert tangent is not None  # a waist lies between its blocks and the outputs
+        columns = torch.autograd.grad(
+            end, [parameters[i] for i in slots], matrix(tangent), retain_graph=True
+        )
+        results.append(flatten(columns))
+    exact, found = results
+    return bool((found - exact).norm() <= 10 * tolerance_of(z, request) * exact.norm())
