@@ -52,6 +52,7 @@ from bdhf.optim import (
 )
 from bdhf.optim.layout import Blocks, layout_of
 from bdhf.optim.partitions import Partition
+from bdhf.optim.products import MAX_BYTES, METHODS
 from bdhf.problems import MLP, Autoencoder, Problem, ResNet, SequenceLSTM, Transformer
 
 PROBLEMS: Table = {
@@ -91,6 +92,14 @@ PARTS: Mapping[str, tuple[Table, Any]] = {
     "acceptance": (ACCEPTANCES, "full_step"),
     "regularization": (REGULARIZATIONS, "l2"),
 }
+
+#: How products of `block_hf` are computed: key of an arm -> default.
+PRODUCTS: Mapping[str, Any] = {
+    "method": "auto", "max_bytes": MAX_BYTES, "product_dtype": None, "compile": False,
+}  # fmt: skip
+
+#: What a spec calls the precisions of products.
+_DTYPES = {None: None, "bfloat16": torch.bfloat16}
 
 #: Parts that may be given as a number: the type that it stands for, and its argument.
 _NUMBERS = {"damping": ("constant", "value"), "regularization": ("l2", "weight")}
@@ -138,7 +147,15 @@ def optimizer_of(
         cls = torch_optimizers()[resolved["type"]]
         return cls(model.parameters(), **torch_arguments(resolved))
     parts = {key: make(table, resolved[key], NESTED) for key, (table, _) in PARTS.items()}
-    return BlockHessianFree(model, problem.loss, **parts, lr=resolved["lr"], seed=seed)
+    return BlockHessianFree(
+        model, problem.loss, **parts, **_products(resolved), lr=resolved["lr"], seed=seed
+    )
+
+
+def _products(resolved: Resolved) -> dict[str, Any]:
+    """The settings of products, as the optimizer takes them."""
+    settings = {key: resolved[key] for key in PRODUCTS}
+    return {**settings, "product_dtype": _DTYPES[settings["product_dtype"]]}
 
 
 def _parameters(problem: Problem) -> list[nn.Parameter]:
@@ -180,7 +197,7 @@ def uses_curvature(resolved: Resolved) -> bool:
 
 
 def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Resolved:
-    known = [*PARTS, "lr"]
+    known = [*PARTS, "lr", *PRODUCTS]
     faults = [
         Fault((*path, key), unknown("key of block_hf", key, known), at_key=True)
         for key in given
@@ -196,10 +213,28 @@ def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Re
     lr = given.get("lr", 0.5)
     if isinstance(lr, bool) or not isinstance(lr, (int, float)) or lr <= 0:
         faults.append(Fault((*path, "lr"), f"lr must be a number above 0; got {lr!r}"))
+    products = {key: given.get(key, default) for key, default in PRODUCTS.items()}
+    faults += [Fault((*path, key), text) for key, text in _wrong_products(products).items()]
     if faults:
         raise Faults(*faults)
     _check_partition(resolved["partition"], problem, (*path, "partition"))
-    return {**resolved, "lr": lr}
+    return {**resolved, "lr": lr, **products}
+
+
+def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the settings of products: key -> message."""
+    method, limit = products["method"], products["max_bytes"]
+    dtype, compiled = products["product_dtype"], products["compile"]
+    wrong = {}
+    if not isinstance(method, str) or method not in ("auto", *METHODS):
+        wrong["method"] = unknown("method", method, ["auto", *METHODS])
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        wrong["max_bytes"] = f"max_bytes must be a whole number above 0; got {limit!r}"
+    if not isinstance(dtype, (str, type(None))) or dtype not in _DTYPES:
+        wrong["product_dtype"] = unknown("product_dtype", dtype, ["bfloat16"])
+    if not isinstance(compiled, bool):
+        wrong["compile"] = f"compile must be true or false; got {compiled!r}"
+    return wrong
 
 
 def _spelt(problem: Problem, kind: str, given: Any) -> Any:

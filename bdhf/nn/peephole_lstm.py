@@ -77,12 +77,12 @@ class PeepholeLSTM(nn.Module):
         """One layer over all steps, (N, T, n) -> (N, T, H)."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "peephole")
         w_ih, w_hh, b_ih, b_hh, peephole = (getattr(self, f"{name}_l{layer}") for name in names)
-        projected = F.linear(inputs, w_ih, b_ih + b_hh)  # (N, T, 4H), every step at once
+        projected = F.linear(inputs, w_ih, b_ih)  # (N, T, 4H), every step at once
         peepholes = peephole.chunk(3)
         h = c = inputs.new_zeros(len(inputs), self.hidden_size)
         outputs: list[Tensor] = []
         for step in projected.unbind(1):
-            h, c = _cell(step + F.linear(h, w_hh), c, peepholes)
+            h, c = _cell(step + F.linear(h, w_hh, b_hh), c, peepholes)
             outputs.append(h)
         return torch.stack(outputs, 1), (h, c)
 

@@ -19,7 +19,7 @@ def off_block_energy(product: BlockProduct, probes: int, seed: int) -> float:
     if probes < 1:
         raise ValueError(f"off_block_energy needs at least one probe; got {probes}")
     layout = product.blocks.layout
-    full = cut(layout, Full())
+    full = cut(layout, Full())  # the identity: nothing in it has a device
     generator = torch.Generator().manual_seed(seed)
     off = total = 0.0
     for _ in range(probes):

@@ -9,11 +9,13 @@ that every block is contiguous and every matrix a view.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from torch import Tensor, nn
+
+from bdhf.optim.rows import dots, zero_rows_
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class Block:
         """P_b, the number of parameters of the block."""
         return self.stop - self.start
 
+    def to(self, device: torch.device) -> Block:
+        """The same block, its positions on a device."""
+        within = None if self.within is None else self.within.to(device)
+        return replace(self, within=within)
+
 
 @dataclass(frozen=True)
 class Blending:
@@ -128,7 +135,8 @@ class Blocks:
     """A partition of a layout, and the vector arithmetic of vectors in block order.
 
     Build it with `Blocks.of(layout, matrices)`, which checks that every trainable entry is covered
-    exactly once.
+    exactly once. Vectors live on the device of the model; `to` brings the positions there once,
+    else every use does. No method waits for the device.
     """
 
     layout: Layout
@@ -152,21 +160,29 @@ class Blocks:
         shapes = tuple((matrix.shape[0], matrix.shape[1]) for matrix in matrices)
         return cls(layout, shapes, tuple(rows), None if identity else order)
 
+    def to(self, device: torch.device) -> Blocks:
+        """The same blocks, their positions on a device, those that a blend goes towards too."""
+        order = None if self.order is None else self.order.to(device)
+        blend = self.blend and replace(self.blend, inner=self.blend.inner.to(device))
+        return replace(
+            self, order=order, rows=tuple(block.to(device) for block in self.rows), blend=blend
+        )
+
     def gather(self, flat: Tensor) -> Tensor:
         """From the order of `model.parameters()` to block order, (..., P) -> (..., P)."""
-        return flat if self.order is None else flat[..., self.order.to(flat.device)]
+        return flat if self.order is None else flat[..., self.order]
 
     def scatter(self, vector: Tensor) -> Tensor:
         """From block order to the order of `model.parameters()`, (P,) -> (P,)."""
         if self.order is None:
             return vector
         flat = torch.empty_like(vector)
-        flat[self.order.to(vector.device)] = vector
+        flat[self.order] = vector
         return flat
 
     def positions(self) -> list[Tensor]:
-        """Flat positions of every block, one 1-D LongTensor a block."""
-        order = torch.arange(self.layout.size) if self.order is None else self.order
+        """Flat positions of every block, one 1-D LongTensor on the CPU a block."""
+        order = torch.arange(self.layout.size) if self.order is None else self.order.cpu()
         return [order[block.start : block.stop] for block in self.rows]
 
     def matrices(self, vector: Tensor) -> list[Tensor]:
@@ -174,10 +190,10 @@ class Blocks:
         parts = vector.split([rows * n for rows, n in self.shapes])
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
-    def dot(self, x: Tensor, y: Tensor) -> Tensor:
-        """Inner product within every block, (P,), (P,) -> (rows,)."""
+    def dot(self, x: Tensor, y: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Inner product within every block, (P,), (P,) -> (rows,); in `dtype`, None: that of x."""
         pairs = zip(self.matrices(x), self.matrices(y), strict=True)
-        return torch.cat([(a * b).sum(1) for a, b in pairs])  # pairwise sums
+        return torch.cat([dots(a, b, dtype or x.dtype) for a, b in pairs])
 
     def add_scaled_(self, y: Tensor, scale: Tensor, x: Tensor) -> Tensor:
         """In place: y += scale[b] · x within every block b; scale is (rows,)."""
@@ -195,7 +211,7 @@ class Blocks:
         """In place: set the blocks that `mask` (rows,) marks to zero in every vector."""
         for vector in vectors:
             for matrix, part in zip(self.matrices(vector), self._split(mask), strict=True):
-                matrix.masked_fill_(part[:, None], 0.0)
+                zero_rows_(matrix, part)
 
     def _split(self, per_row: Tensor) -> list[Tensor]:
         return list(per_row.split([rows for rows, _ in self.shapes]))
@@ -203,7 +219,7 @@ class Blocks:
     def _with_rows(
         self, y: Tensor, scale: Tensor, x: Tensor
     ) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        factors = [part[:, None] for part in self._split(scale)]
+        factors = [part.unsqueeze(1) for part in self._split(scale.to(y.dtype))]
         return zip(self.matrices(y), factors, self.matrices(x), strict=True)
 
 

@@ -146,8 +146,8 @@ def block_curvature(
             [0., 1.]])
     """
     settings = Settings(method, max_bytes, product_dtype, compile)
-    blocks = cut(layout_of(model), partition)
     objective, batches = Objective.of(model, loss_fn), micro_batches(batch)
+    blocks = cut(layout_of(model), partition).to(objective.device)
     objective.check()
     with torch.enable_grad(), full_precision(objective.device):
         product = linearise(

@@ -30,7 +30,14 @@ from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.moves import moving
 from bdhf.optim.objective import Batch, Batches, Objective, micro_batches
 from bdhf.optim.partitions import Partition, PerLayer
-from bdhf.optim.products import MAX_BYTES, BlockProduct, Settings, Workspace, linearise
+from bdhf.optim.products import (
+    MAX_BYTES,
+    BlockProduct,
+    Settings,
+    Workspace,
+    check_method,
+    linearise,
+)
 from bdhf.optim.regularization import L2
 from bdhf.optim.solvers import CG, Solution, Solver, Stop, System
 from bdhf.optim.trial import Trial
@@ -92,7 +99,8 @@ class BlockHessianFree(torch.optim.Optimizer):
         self.curvature, self.solver, self.damping = curvature, solver, damping
         self.acceptance, self.regularization, self.seed = acceptance, regularization, seed
         self.settings = Settings(method, max_bytes, product_dtype, compile)
-        self.blocks = cut(layout_of(model), partition)
+        check_method(self.settings)
+        self.blocks = cut(layout_of(model), partition).to(self.objective.device)
         solver.check(self.blocks, curvature)
         self._flops, self._workspace = Flops(), Workspace()
         self._complete, self._unchecked = False, check
@@ -177,7 +185,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         norm = float(gradient.norm())
         curvature_loss = float(product.loss) + self._penalty()
         finite = all(map(math.isfinite, (loss, norm, curvature_loss)))
-        rhs = -gradient if finite else torch.full_like(gradient, math.nan)  # no block may move
+        rhs = gradient.neg_() if finite else gradient.fill_(math.nan)  # no block may move
         damping, lr = self._per_block("damping"), self._per_block("lr")
         solution = self.solver.solve(
             System(
@@ -187,6 +195,7 @@ class BlockHessianFree(torch.optim.Optimizer):
             self._start(),
         )  # fmt: skip
         del product  # the graph goes before the parameters move
+        gradient = rhs.neg_()  # in place, there and back: it is as long as the parameters
         with moving(self.objective.parameters) as move:
             trial = Trial(
                 self.blocks, solution.iterates, gradient, lr, damping, loss, batches,

@@ -12,22 +12,41 @@ from bdhf.optim.layout import Blocks
 from bdhf.optim.losses import is_mean, weights
 from bdhf.optim.objective import Batch, Objective
 from bdhf.optim.products.double_backward import DoubleBackward
+from bdhf.optim.products.forecast import forecast
+from bdhf.optim.products.layer_io import LayerIO, Uncovered, survey
 from bdhf.optim.products.linearisation import Linearisation
 from bdhf.optim.products.product import BlockProduct
 from bdhf.optim.products.propagate import Propagate
 from bdhf.optim.products.request import EXPECTED_PRODUCTS, Request, Settings, Workspace
 
-Linearise = Callable[[Request], Linearisation]
+Choice = tuple[str, str]  # method, and why
 
 
 def _propagate(request: Request) -> Linearisation:
-    """By reverse sweeps through a kept graph: of the outputs, or of the gradient."""
+    """By sweeps through the model: of the outputs, or of the gradient."""
     if isinstance(request.curvature, Hessian):
         return DoubleBackward(request)
     return Propagate(request, request.curvature)
 
 
-METHODS: Mapping[str, Linearise] = {"propagate": _propagate}
+def _layer_io(request: Request) -> Linearisation:
+    """By cached inputs and output factors. Raises Uncovered where they do not tell all."""
+    if isinstance(request.curvature, Hessian):
+        raise Uncovered("the Hessian is no Jᵀ H J")
+    return LayerIO(request, request.curvature)
+
+
+METHODS: Mapping[str, Callable[[Request], Linearisation]] = {
+    "propagate": _propagate,
+    "layer_io": _layer_io,
+}
+
+
+def check_method(settings: Settings) -> None:
+    """Raise ValueError for a method that is not known."""
+    known = ["auto", *METHODS]
+    if settings.method not in known:
+        raise ValueError(f"unknown method {settings.method!r}; known: {', '.join(known)}")
 
 
 def linearise(
@@ -48,15 +67,11 @@ def linearise(
     linearisation; `products` is how many products are expected of it. Raises ValueError for an
     unknown method.
     """
-    name = "propagate" if settings.method == "auto" else settings.method
-    if name not in METHODS:
-        raise ValueError(
-            f"unknown product method {settings.method!r}; known: auto, {', '.join(METHODS)}"
-        )
+    check_method(settings)
     generator = torch.Generator(objective.device).manual_seed(seed)
     workspace = Workspace() if workspace is None else workspace
-    parts = [
-        METHODS[name](
+    made = [
+        _linearised(
             Request(
                 objective, batch, curvature, blocks, generator, flops,
                 settings, workspace, products,
@@ -64,9 +79,39 @@ def linearise(
         )
         for batch in batches
     ]  # fmt: skip
+    parts = [part for _, part in made]
     pairs = [(part.outputs, batch[1]) for part, batch in zip(parts, batches, strict=True)]
     shares = weights(objective.loss_fn, pairs)
     samples = sum(outputs.shape[0] if outputs.dim() else 1 for outputs, _ in pairs)
     scale = samples if is_mean(objective.loss_fn) else 1
     counted = [pair for pair in zip(shares, parts, strict=True) if pair[0] != 0]
-    return BlockProduct(name, parts[0].why, tuple(counted), blocks, scale)
+    (method, why), part = made[0]
+    return BlockProduct(
+        method, "; ".join(filter(None, [why, part.why])), tuple(counted), blocks, scale
+    )
+
+
+def _linearised(request: Request) -> tuple[Choice, Linearisation]:
+    """Linearise one micro-batch by the method that was chosen for its shape."""
+    kept, key = request.workspace.kept, ("method", request.shapes)
+    if key not in kept:
+        kept[key] = _choose(request)
+    choice: Choice = kept[key]
+    try:
+        return choice, METHODS[choice[0]](request)
+    except Uncovered as refusal:
+        kept[key] = choice = ("propagate", f"layer_io does not apply: {refusal.reason}")
+        return choice, _propagate(request)
+
+
+def _choose(request: Request) -> Choice:
+    """What was asked for; for "auto" what is cheaper."""
+    if request.settings.method != "auto":
+        return request.settings.method, "asked for"
+    if isinstance(request.curvature, Hessian):
+        return "propagate", ""
+    try:
+        found = forecast(request, survey(request, request.curvature))
+    except Uncovered as refusal:
+        return "propagate", f"layer_io does not apply: {refusal.reason}"
+    return found.method, str(found)

@@ -60,18 +60,19 @@ class DoubleBackward:
         key = ("product", self._shapes)
         return block_by_block(blocks, v, active, self._product, self._flops, key)
 
-    def _product(self, block: Block, v: Tensor) -> Tensor:
-        """∇²L_bb v for one block, (P_b,) -> (P_b,)."""
+    def _product(self, block: Block, v: Tensor, out: Tensor) -> None:
+        """∇²L_bb v for one block, (P_b,) into (P_b,)."""
         tangents = zip(block.slots, spread(block, v, self._parameters), strict=True)
         reached = [(self._g[i], t) for i, t in tangents if self._g[i].requires_grad]
         if not reached:  # the gradient is constant in this block
-            return torch.zeros_like(v)
+            out.zero_()
+            return
         columns = torch.autograd.grad(
             [g for g, _ in reached], [self._parameters[i] for i in block.slots],
             [tangent for _, tangent in reached],
             retain_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
-        return pick(block, columns)
+        out.copy_(pick(block, flatten(columns)))
 
     def together(self, blocks: Blocks) -> bool:
         """Only a single block."""

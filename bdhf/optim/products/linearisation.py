@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.flops import Flops
-from bdhf.optim.layout import Block, Blocks, flatten, split_like
+from bdhf.optim.layout import Block, Blocks, split_like
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.objective import Batch
 
@@ -67,33 +67,30 @@ def spread(block: Block, v: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     touched = [tensors[i] for i in block.slots]
     if block.within is not None:
         whole = v.new_zeros(sum(tensor.numel() for tensor in touched))
-        whole[block.within.to(v.device)] = v
+        whole[block.within] = v
         v = whole
     return split_like(v, touched)
 
 
-def pick(block: Block, touched: Sequence[Tensor]) -> Tensor:
-    """The block's vector (P_b,), out of tensors of the shapes of the slots that it touches."""
-    whole = flatten(touched)
-    return whole if block.within is None else whole[block.within.to(whole.device)]
+def pick(block: Block, whole: Tensor) -> Tensor:
+    """The block's vector (P_b,), out of all entries of the slots that it touches."""
+    return whole if block.within is None else whole[block.within]
 
 
 def block_by_block(
     blocks: Blocks,
     v: Tensor,
     active: Sequence[int],
-    multiply: Callable[[Block, Tensor], Tensor],
+    multiply: Callable[[Block, Tensor, Tensor], None],
     flops: Flops,
     key: tuple[Hashable, ...],
 ) -> Tensor:
-    """`multiply` on every active block, zero elsewhere; (P,) -> (P,), in block order.
+    """`multiply(block, v_b, out)` on every active block, zero elsewhere; (P,) -> (P,), block order.
 
     Blocks that touch the same tensors cost the same, so each such set is counted once.
     """
     result = torch.empty_like(v) if len(active) == len(blocks.rows) else torch.zeros_like(v)
-    for index in active:
-        block = blocks.rows[index]
-        result[block.start : block.stop] = flops.run(
-            (*key, block.slots), partial(multiply, block, v[block.start : block.stop])
-        )
+    for block in (blocks.rows[index] for index in active):
+        place = slice(block.start, block.stop)
+        flops.run((*key, block.slots), partial(multiply, block, v[place], result[place]))
     return result

@@ -34,6 +34,8 @@ class BlockProduct:
     @property
     def gradient(self) -> Tensor:
         """Its gradient, (P,) in block order."""
+        if len(self.parts) == 1 and self.parts[0][0] == 1.0:
+            return self.blocks.gather(self.parts[0][1].gradient)
         return self.blocks.gather(_sum([weight * part.gradient for weight, part in self.parts]))
 
     def __call__(self, v: Tensor, active: Sequence[int] | None = None) -> Tensor:
@@ -51,7 +53,13 @@ class BlockProduct:
     def cut_to(self, blocks: Blocks, v: Tensor, active: Sequence[int] | None = None) -> Tensor:
         """The product of the same matrix under other blocks, in their order."""
         rows = range(len(blocks.rows)) if active is None else active
-        return _sum([weight * part.product(blocks, v, rows) for weight, part in self.parts])
+        total: Tensor | None = None
+        for weight, part in self.parts:
+            made = part.product(blocks, v, rows)
+            made = made if weight == 1.0 else made.mul_(weight)  # in place: as long as θ
+            total = made if total is None else total.add_(made)
+        assert total is not None  # there is at least one micro-batch
+        return total
 
     def together(self, blocks: Blocks) -> bool:
         """Whether one sweep takes all of these blocks."""

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.curvature import OutputCurvature
-from bdhf.optim.layout import Block, Blocks, flatten
+from bdhf.optim.layout import Block, Blocks
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
+from bdhf.optim.products.pulling import pulled
 from bdhf.optim.products.pushing import Push, choose_push
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Tape
@@ -54,7 +55,7 @@ class Propagate:
         self.outputs = tape.record(lambda: self._objective.outputs(inputs))
         expansion = curvature.expand_loss(self._objective.loss_fn, self.outputs, targets, generator)
         self.loss, self.hessian, self._u = expansion.loss, expansion.hessian, expansion.gradient
-        self.gradient = flatten(self._pull(self.outputs, range(len(self._parameters)), self._u))
+        self.gradient = pulled(self.outputs, self._parameters, self._u)
 
     def _lower(self, request: Request) -> Tape:
         """Go forward once more in the precision of the products; loss, gradient and H stay."""
@@ -78,14 +79,19 @@ class Propagate:
         key = ("product", self._shapes)
         return block_by_block(blocks, v, active, self._product, self._flops, key)
 
-    def _product(self, block: Block, v: Tensor) -> Tensor:
-        """G_bb v for one block, (P_b,) -> (P_b,)."""
+    def _product(self, block: Block, v: Tensor, out: Tensor) -> None:
+        """G_bb v for one block, (P_b,) into (P_b,)."""
         end, push, hessian = self._way(block)
         tangents = dict(zip(block.slots, spread(block, v, self._parameters), strict=True))
         jv = push(tangents)
         if jv is None:  # the outputs do not depend on this block
-            return torch.zeros_like(v)
-        return pick(block, self._pull(end, block.slots, hessian(jv)))
+            out.zero_()
+            return
+        touched = [self._parameters[i] for i in block.slots]
+        if block.within is None:
+            pulled(end, touched, hessian(jv), out)
+        else:
+            out.copy_(pick(block, pulled(end, touched, hessian(jv))))
 
     def _way(self, block: Block) -> tuple[Tensor, Push, OutputHessian]:
         """Where a block's sweep ends, how to get there, and the matrix that stands there."""
@@ -93,13 +99,6 @@ class Propagate:
         if neck is not None and block.slots in neck.waist.blocks:
             return neck.c, neck.push, neck.hessian
         return self.outputs, self._push, self.hessian
-
-    def _pull(self, end: Tensor, slots: Sequence[int], w: Tensor) -> tuple[Tensor, ...]:
-        """∂⟨end, w⟩/∂θ_i for the parameters i of `slots`."""
-        return torch.autograd.grad(
-            end, [self._parameters[i] for i in slots], w,
-            retain_graph=True, allow_unused=True, materialize_grads=True,
-        )  # fmt: skip
 
     def together(self, blocks: Blocks) -> bool:
         """Only a single block."""

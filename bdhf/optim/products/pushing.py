@@ -1,7 +1,8 @@
 """J v: along the tape of a forward pass, or by a second reverse sweep where that cannot be.
 
-Which of the two is decided once per shape, by comparing them on a random vector: a tape does not
-see what a custom backward pretends, nor a value that was changed behind its back.
+Which of the two is decided once per shape and structure of the pass, by comparing them on a random
+vector: a tape does not see what a custom backward pretends, nor a value that was changed behind its
+back.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.products.compiled import Compiled
+from bdhf.optim.products.replay import Replay
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.tape import Route, Tape, route
+from bdhf.optim.products.tape import Tape, route
 
 #: What rounding may explain, by precision.
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
@@ -33,14 +35,14 @@ class OnTape:
 
     def __init__(self, tape: Tape, target: int) -> None:
         self._tape, self._target = tape, target
-        self._routes: dict[tuple[int, ...], Route] = {}
+        self._replays: dict[tuple[int, ...], Replay] = {}
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
         """Replay the operators that the given parameters reach."""
         sources = tuple(tangents)
-        if sources not in self._routes:
-            self._routes[sources] = route(self._tape, sources, self._target)
-        return self._routes[sources](dict(tangents))
+        if sources not in self._replays:
+            self._replays[sources] = Replay(route(self._tape, sources, self._target))
+        return self._replays[sources](dict(tangents))
 
 
 class ByDoubleBackward:
@@ -74,7 +76,7 @@ def tolerance_of(z: Tensor, request: Request) -> float:
 def choose_push(request: Request, tape: Tape, z: Tensor) -> tuple[Push, str]:
     """Give the way to J v, and why it is not the tape; empty where it is."""
     parameters, kept = request.objective.parameters, request.workspace.kept
-    key = ("push", request.shapes)
+    key = ("push", request.shapes, tape.structure)
     exact = None
     if key not in kept:
         exact = ByDoubleBackward(z, parameters)

@@ -92,7 +92,8 @@ def _by_dual_numbers(call: Call, *tangents: Tensor | None) -> list[Tensor | None
         for leaf in leaves:
             if isinstance(leaf, Tensor):
                 tangent, leaf = next(given), leaf.detach()
-                leaf = leaf if tangent is None else fwAD.make_dual(leaf, tangent)
+                if tangent is not None:  # torch makes no dual of a tensor that was expanded
+                    leaf = fwAD.make_dual(leaf.clone() if 0 in leaf.stride() else leaf, tangent)
             duals.append(leaf)
         args, kwargs = tree_unflatten(duals, spec)
         result = call.func(*args, **kwargs)
@@ -218,7 +219,7 @@ STOPS = {
 }  # fmt: skip
 
 _STRUCTURAL = (
-    aten.alias.default, aten.view.default, aten._unsafe_view.default, aten.t.default,
+    aten.view.default, aten._unsafe_view.default, aten.t.default,
     aten.transpose.int, aten.permute.default, aten.expand.default, aten.squeeze.default,
     aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.select.int,
     aten.slice.Tensor, aten.split.Tensor, aten.unsafe_split.Tensor,

@@ -7,14 +7,16 @@ Writing it down costs a few microseconds an operator and update; there is nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import gc
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.flops import operator_flops
 from bdhf.optim.products.tangents import STOPS, Call, in_place_rule, tangent_of
@@ -27,7 +29,12 @@ class Entry:
     call: Call
     reads: tuple[int | None, ...]  # of every tensor argument, the value's number; None: constant
     makes: tuple[int, ...]
-    flops: int
+
+    @property
+    def flops(self) -> int:
+        """What the operator cost; to be asked before the tape is made slim."""
+        call = self.call
+        return operator_flops(call.func, call.args, call.kwargs, call.result)
 
 
 class Tape:
@@ -49,12 +56,17 @@ class Tape:
 
     def record(self, run: Callable[[], Tensor]) -> Tensor:
         """Do `run`, a forward pass, and write it down."""
-        with _Recorder(self):
+        with _collector_paused(), _Recorder(self):
             outputs = run()
         self.output = self._now.get(_place(outputs))
         if self.output is None and not self.problem:
             self.problem = "its outputs come from no operator that was seen"
         return outputs
+
+    @property
+    def structure(self) -> int:
+        """Which operators ran, and which values they read: equal where decisions hold again."""
+        return hash((self.output, *((entry.call.func, entry.reads) for entry in self.entries)))
 
     def made(self, value: int) -> Tensor:
         """The tensor that is a value, as long as the tape has not been made slim."""
@@ -71,9 +83,11 @@ class Tape:
 
     def add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Write an operator down, if it depends on the parameters."""
-        tensors = _tensors((args, kwargs))
+        tensors = [*_tensors(args), *_tensors(kwargs)]
         reads = tuple(self._now.get(_place(tensor)) for tensor in tensors)
         written = _written(func, args, kwargs)
+        if not written and self._seen(result):  # another view of the same, as of a weight
+            return
         if all(read is None for read in reads) or self._stops(func):
             self._forget(written)
             return
@@ -81,8 +95,10 @@ class Tape:
         if any(self._now.get(_place(tensor)) is not None for tensor in written):
             self._check_in_place(call, written)
         makes = tuple(self._number(tensor) for tensor in _tensors(result))
-        flops = operator_flops(func, args, kwargs, result)
-        self.entries.append(Entry(call, reads, makes, flops))
+        self.entries.append(Entry(call, reads, makes))
+
+    def _seen(self, result: Any) -> bool:
+        return isinstance(result, Tensor) and _place(result) in self._now
 
     def _stops(self, func: Any) -> bool:
         return func in STOPS or not torch.is_grad_enabled()
@@ -105,6 +121,18 @@ class Tape:
         self._places.setdefault(_storage(tensor), set()).add(place)
         self._values += 1
         return self._values - 1
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Thousands of entries would set the garbage collector to walk over all of torch, in vain."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
 
 
 class _Recorder(TorchDispatchMode):
@@ -154,7 +182,20 @@ def route(tape: Tape, sources: Iterable[int], target: int) -> Route:
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    """The tensors of a tuple, list or mapping, in order; by hand, since this runs very often."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, (tuple, list)):
+        return []
+    found: list[Tensor] = []
+    for leaf in tree:
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif isinstance(leaf, (tuple, list, dict)):
+            found += _tensors(leaf)
+    return found
 
 
 def _storage(tensor: Tensor) -> int:
@@ -165,13 +206,20 @@ def _place(tensor: Tensor) -> Hashable:
     return _storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
+@cache
+def _writes(func: Any) -> tuple[tuple[int, str], ...]:
+    """The arguments that an operator changes in place: position and name."""
+    return tuple(
+        (index, argument.name)
+        for index, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
+
+
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that an operator changes in place."""
-    if not func._schema.is_mutable:
-        return []
-    found = []
-    for index, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[index] if index < len(args) else kwargs.get(argument.name)
-            found += _tensors(value)
-    return found
+    return [
+        tensor
+        for index, name in _writes(func)
+        for tensor in _tensors(args[index] if index < len(args) else kwargs.get(name))
+    ]

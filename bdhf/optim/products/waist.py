@@ -72,10 +72,10 @@ def narrowed(
 ) -> Neck | None:
     """The waist that spares most, with its matrix; None where no waist spares anything.
 
-    Where it is decided once per shape and partition, its product is compared with that of `push`.
+    Where it is decided, once per shape, structure of the pass and partition, its product is compared with that of `push`.
     """
     kept = request.workspace.kept
-    key = ("waist", request.shapes, frozenset(_counted(request).items()))
+    key = ("waist", request.shapes, tape.structure, frozenset(_counted(request).items()))
     if key in kept and kept[key] is None:
         return None
     waist = kept[key] if key in kept else _find(request, tape, z)

@@ -1,10 +1,8 @@
 """Conjugate gradients on all blocks in lockstep: A x = rhs in every row, with A = G + λI.
 
-    y = M⁻¹r,   α = rᵀy / pᵀAp,   x += α p,   r -= α A p,   β = rᵀy / (rᵀy)_old,   p = y + β p
-    φ = ½ xᵀA x - rhsᵀx  falls by  ½ α rᵀy : no second product tells how far a row has come
+    y = M⁻¹r,   β = rᵀy / (rᵀy)_old,   p = y + β p,   α = rᵀy / pᵀAp,   x += α p,   r -= α A p
 
-Every scalar is a vector with one entry per row (block). A row that is done rests: its r and p are
-zero, no product is spent on it, and nothing that happens in it reaches another row.
+Here is when a row stops; `lockstep` holds the rows and takes the steps.
 """
 
 from __future__ import annotations
@@ -18,14 +16,15 @@ from torch import Tensor
 from bdhf.optim.cost import Sweeps
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.layout import Blocks
+from bdhf.optim.solvers.lockstep import Rows
 from bdhf.optim.solvers.preconditioners import NoPreconditioner, Preconditioner
-from bdhf.optim.solvers.system import Iterate, Solution, Stop, System, escape_length
+from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
 
 #: Iterations after which the recurrence of r gives way to the true residual (rounding drift).
 REFRESH_EVERY = 50
 
-_STOPS = tuple(Stop)
-_CODE = {stop: code for code, stop in enumerate(_STOPS)}
+#: Iterations between two looks at which rows are done, where a look waits for the device.
+CHECK_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,15 @@ class CG:
     unit), at Martens' relative `progress` ((φ_i - φ_{i-k}) / φ_i < k · tol with
     k = max(10, ⌈0.1 i⌉), i > k, φ_i < 0; tol = 0 turns it off), or at `max_iters`. The next solve
     starts at `warm_start` times the last solution (ζ of Zhang et al. 2017), with a first residual
-    that includes the damping. Raises ValueError for a setting out of range.
+    that includes the damping.
+
+    Every `check_every` iterations (None: 1 on the CPU, 10 elsewhere) the solve waits for the device
+    to tell which blocks are done. The answer, its counts and its reasons are the same for every
+    choice: a block that is done stays as it is, and the products that it is given until the next
+    look are wasted, and counted in the FLOPs of the update only. `float64_dots` accumulates inner
+    products in float64, and computes α, β and φ in it; vectors and products stay as they are.
+
+    Raises ValueError for a setting out of range.
     """
 
     max_iters: int = 30
@@ -44,10 +51,14 @@ class CG:
     residual_tol: float = 0.0
     warm_start: float = 0.95
     preconditioner: Preconditioner = NoPreconditioner()  # noqa: RUF009 - frozen, so shared safely
+    check_every: int | None = None
+    float64_dots: bool = False
 
     def __post_init__(self) -> None:
         if self.max_iters < 1:
             raise ValueError(f"CG max_iters must be at least 1; got {self.max_iters}")
+        if self.check_every is not None and self.check_every < 1:
+            raise ValueError(f"CG check_every must be at least 1, or None; got {self.check_every}")
         for name in ("tol", "residual_tol", "warm_start"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -67,12 +78,18 @@ class CG:
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
         """Solve every block from `start`, (P,) in block order, or from zero."""
-        rows = _Rows(system, start, self.preconditioner(system))
+        on_cpu = system.rhs.device.type == "cpu"
+        every = self.check_every or (1 if on_cpu else CHECK_EVERY)
+        dtype = torch.float64 if self.float64_dots else system.rhs.dtype
+        rows = Rows(system, start, self.preconditioner(system), dtype, on_cpu and every == 1)
         self._stop_small(rows)
-        models, iterates = [rows.model], []
+        models = [rows.model]
+        saved = _saved(self.max_iters) if system.keep_iterates else set()
+        kept: list[tuple[int, Iterate]] = []
         for iteration in range(1, self.max_iters + 1):
-            if not rows.active.any():
+            if (iteration - 1) % every == 0 and not rows.look():
                 break
+            rows.turn()
             rows.descend(first=iteration == 1)
             if iteration % REFRESH_EVERY == 0 and iteration < self.max_iters:
                 rows.refresh()
@@ -80,20 +97,17 @@ class CG:
             rows.measure()
             self._stop_small(rows)
             self._stop_progress(rows, models, iteration)
-            rows.turn()
-            goes_on = iteration < self.max_iters and bool(rows.active.any())
-            if system.keep_iterates and goes_on and iteration in _saved(self.max_iters):
-                iterates.append(rows.iterate())
-        rows.rest(rows.active, Stop.MAX_ITERS)
-        return rows.solution(iterates)
+            if iteration in saved:
+                kept.append((iteration, rows.iterate()))
+        return rows.solution(kept)
 
-    def _stop_small(self, rows: _Rows) -> None:
+    def _stop_small(self, rows: Rows) -> None:
         """Rest the rows whose residual is small enough, or no longer a number."""
         floor = max(self.residual_tol, torch.finfo(rows.r.dtype).eps)
         rows.rest(~(rows.rr.isfinite() & rows.ry.isfinite()), Stop.NONFINITE)
         rows.rest(rows.rr <= floor**2 * rows.bb, Stop.CONVERGED)
 
-    def _stop_progress(self, rows: _Rows, models: list[Tensor], iteration: int) -> None:
+    def _stop_progress(self, rows: Rows, models: list[Tensor], iteration: int) -> None:
         """Rest the rows whose φ has come to a stand (Martens 2010, §4.4)."""
         span = max(10, math.ceil(0.1 * iteration))
         if iteration <= span or self.tol == 0:
@@ -104,113 +118,6 @@ class CG:
 
 
 def _saved(max_iters: int) -> set[int]:
-    """Iterations at which Martens (2010, §4.6) keeps an iterate: ⌈5 · 1.3^j⌉."""
+    """Iterations before the last at which Martens (2010, §4.6) keeps an iterate: ⌈5 · 1.3^j⌉."""
     last = math.ceil(math.log(max(max_iters, 5) / 5, 1.3))
-    return {math.ceil(5 * 1.3**j) for j in range(last + 1)}
-
-
-class _Rows:
-    """The state of all rows: vectors (P,) in block order, scalars (rows,)."""
-
-    def __init__(self, system: System, start: Tensor | None, diagonal: Tensor | None) -> None:
-        self.system, self.dot, self.m = system, system.blocks.dot, diagonal
-        rhs = system.rhs
-        self.bb = self.dot(rhs, rhs)
-        self.active = torch.ones_like(self.bb, dtype=torch.bool)
-        self.code = torch.full_like(self.bb, _CODE[Stop.MAX_ITERS], dtype=torch.long)
-        self.iterations = torch.zeros_like(self.code)
-        self.products = torch.zeros_like(self.code)
-        self.x = torch.zeros_like(rhs) if start is None else start.clone()
-        self.r = rhs.clone() if start is None else rhs - self._apply(self.x)
-        self._measure()
-        self.last_ry = self.ry
-        system.blocks.zero_(~self.rr.isfinite(), self.x)  # no step that starts from a NaN
-        model = -0.5 * self.dot(self.x, rhs + self.r)  # φ
-        self.model = torch.where(self.rr.isfinite(), model, 0.0)
-        self.p = self.y.clone()
-
-    def _apply(self, v: Tensor) -> Tensor:
-        """A v on the active rows, zero elsewhere; counted."""
-        active = None if self.active.all() else self.active.nonzero().reshape(-1).tolist()
-        product = self.system.matrix(v, active)
-        self.products += self.active
-        damping = torch.where(self.active, self.system.damping, 0.0)
-        return self.system.blocks.add_scaled_(product, damping, v)
-
-    def _measure(self) -> None:
-        """Take y = M⁻¹r and the norms of the residuals."""
-        self.rr = self.dot(self.r, self.r)
-        self.y = self.r if self.m is None else self.r / self.m
-        self.ry = self.rr if self.m is None else self.dot(self.r, self.y)
-
-    def descend(self, first: bool) -> None:
-        """Go down along p, to the minimum of φ."""
-        ap = self._apply(self.p)
-        curvature = self.dot(self.p, ap)
-        length = self.ry / curvature
-        negative = self.active & curvature.isfinite() & (curvature <= 0)
-        if first and negative.any():
-            self._leave_saddle(curvature, negative)
-        self.rest(negative, Stop.NEGATIVE_CURVATURE, ap)
-        self.rest(~(curvature.isfinite() & length.isfinite()), Stop.NONFINITE, ap)
-        alpha = torch.where(self.active, length, 0.0)
-        self.system.blocks.add_scaled_(self.x, alpha, self.p)
-        self.system.blocks.add_scaled_(self.r, -alpha, ap)
-        self.model = self.model - 0.5 * alpha * torch.where(self.active, self.ry, 0.0)
-        self.iterations += self.active
-
-    def _leave_saddle(self, curvature: Tensor, negative: Tensor) -> None:
-        """Negative curvature in the first direction.
-
-        A row that began at zero has no iterate to keep: x = p / (|pᵀAp| / pᵀp + λ), nowhere if
-        both are 0. One that began warm keeps its start, unless that lies above zero: then it
-        moves nothing, and begins cold the next time.
-        """
-        cold = negative & (self.dot(self.x, self.x) == 0)
-        length = escape_length(curvature, self.dot(self.p, self.p), self.system.damping)
-        length = torch.where(cold, length, 0.0)
-        self.system.blocks.add_scaled_(self.x, length, self.p)
-        change = 0.5 * length**2 * curvature - length * self.ry
-        self.model = torch.where(cold, change, self.model)
-        self.iterations += cold
-        above = negative & ~cold & ~(self.model < 0)
-        self.system.blocks.zero_(above, self.x)
-        self.model = torch.where(above, 0.0, self.model)
-
-    def refresh(self) -> None:
-        """Replace the residual of the recurrence by the true one, at the cost of a product."""
-        self.r = self.system.rhs - self._apply(self.x)
-        self.system.blocks.zero_(~self.active, self.r)
-
-    def measure(self) -> None:
-        """Take the norms of the residuals, and remember the last."""
-        self.last_ry = self.ry
-        self._measure()
-
-    def turn(self) -> None:
-        """Make the next direction conjugate to the last."""
-        beta = torch.where(self.active, self.ry / self.last_ry, 0.0)
-        self.system.blocks.scale_add_(self.p, beta, self.y)
-
-    def rest(self, mask: Tensor, stop: Stop, *vectors: Tensor) -> None:
-        """Freeze the active rows in `mask`: nothing touches their x again."""
-        mask = mask & self.active
-        if mask.any():
-            self.active = self.active & ~mask
-            self.code = torch.where(mask, _CODE[stop], self.code)
-            self.system.blocks.zero_(mask, self.r, self.y, self.p, *vectors)
-
-    def iterate(self) -> Iterate:
-        """Keep where all rows are now."""
-        return Iterate(self.x.clone(), self.model)
-
-    def solution(self, iterates: list[Iterate]) -> Solution:
-        """Name what happened in every row."""
-        return Solution(
-            x=self.x,
-            model=self.model,
-            iterations=tuple(self.iterations.tolist()),
-            products=tuple(self.products.tolist()),
-            stop=tuple(_STOPS[code] for code in self.code.tolist()),
-            iterates=(*iterates, Iterate(self.x, self.model)),
-        )
+    return {math.ceil(5 * 1.3**j) for j in range(last + 1)} & set(range(max_iters))

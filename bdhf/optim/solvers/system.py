@@ -96,7 +96,7 @@ class Solver(Protocol):
         """What one solve takes at most, in gradients on a curvature batch of `samples`."""
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
-        """Solve from `start` (P,), or from zero."""
+        """Solve from `start` (P,), which is used up, or from zero."""
 
 
 def escape_length(curvature: Tensor, norm: Tensor, damping: Tensor) -> Tensor:

@@ -1,0 +1,74 @@
+"""Whether the sites that were found are all uses of the parameters: by two numbers that must agree.
+
+A use that no rule knows would make products silently wrong. So the gradient that the sites make up
+is compared with autograd's, parameter by parameter, and the product with the full matrix with two
+reverse sweeps, which also finds samples that are not in dimension 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.layout import Slot
+from bdhf.optim.losses import OutputHessian
+from bdhf.optim.products.sites import Uncovered
+
+#: Relative differences that are rounding, by the precision of the products.
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
+COARSE = 5e-2  # of any other precision
+
+#: What is wrong with a parameter whose gradient differs, and whose product does.
+UNKNOWN = "is used by a function that layer_io does not know"
+COUPLED = (
+    "takes part in a product that the samples do not make up one by one: is dimension 0 that of "
+    "the samples everywhere?"
+)
+
+
+def compare(
+    found: Mapping[int, Tensor], exact: Sequence[Tensor], slots: Sequence[Slot],
+    dtype: torch.dtype, why: str,
+) -> None:  # fmt: skip
+    """Raise Uncovered, naming the parameter that differs most, unless all agree within rounding."""
+    tolerance = TOLERANCES.get(dtype, COARSE)
+    floor = 1e-3 * max(float(part.norm()) for part in exact)
+    if not floor:
+        return  # nothing to compare
+    ratios = torch.tensor(
+        [
+            float((part - found[i] if i in found else part).norm()) / (float(part.norm()) + floor)
+            for i, part in enumerate(exact)
+        ]
+    ).nan_to_num(torch.inf)
+    worst = int(ratios.argmax())
+    if ratios[worst] > tolerance:
+        path, module = slots[worst].owners[-1]
+        where = f"{path or 'the model itself'}: {type(module).__name__}"
+        raise Uncovered(f"{slots[worst].name!r} ({where}) {why}")
+
+
+def probe(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """A fixed random tensor of the shape of every parameter."""
+    generator = torch.Generator(parameters[0].device).manual_seed(0)
+    return [
+        torch.empty_like(p, requires_grad=False).normal_(generator=generator) for p in parameters
+    ]
+
+
+def exact_product(
+    outputs: Tensor, parameters: Sequence[Tensor], hessian: OutputHessian, v: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Jᵀ H J v by two reverse sweeps, v and the result of the shapes of the parameters."""
+    u = torch.zeros_like(outputs, requires_grad=True)
+    q = torch.autograd.grad(
+        outputs, parameters, u, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    pairs = [(part, tangent) for part, tangent in zip(q, v, strict=True) if part.requires_grad]
+    (jv,) = torch.autograd.grad([part for part, _ in pairs], u, [tangent for _, tangent in pairs])
+    return torch.autograd.grad(
+        outputs, parameters, hessian(jv),
+        retain_graph=True, allow_unused=True, materialize_grads=True,
+    )  # fmt: skip

@@ -1,0 +1,92 @@
+"""What the two methods will cost, in gradients, before either is paid for.
+
+With f_i the FLOPs of one forward pass through site i and F their sum, a gradient takes 3F - f_1,
+
+    propagate:  for every block 2 f of its own sites, and 2 f of all sites behind its first
+    layer_io:   2F for all blocks and the traffic of S; once C (F - f_1) for C columns
+
+a product. Where blocks cut through rows, layer_io takes a sweep a block as well. Both are counted
+for the products that are expected, with the time that an operator takes to start.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from bdhf.optim.layout import Blocks
+from bdhf.optim.products.layer_io import Survey
+from bdhf.optim.products.request import Request
+
+#: FLOPs in the time that a byte takes from memory: 10 GB/s beside 60 GFLOP/s on two cores of a CPU,
+#: and less than a GPU has, so that a cache is never underrated.
+FLOPS_A_BYTE = 6
+
+#: FLOPs in the time that an operator takes to start, some ten microseconds; and operators that
+#: either method runs for a site, in one sweep.
+FLOPS_A_START = 500_000
+PROPAGATE_STARTS, LAYER_IO_STARTS = 5, 8
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Gradients that each method takes: once, and for each product."""
+
+    products: int  # that are expected
+    propagate: float  # a product
+    setup: float  # of layer_io
+    layer_io: float  # a product
+    cache: int  # bytes
+
+    @property
+    def method(self) -> str:
+        """The cheaper one."""
+        cached = self.setup + self.products * self.layer_io
+        return "layer_io" if cached < self.products * self.propagate else "propagate"
+
+    def __str__(self) -> str:
+        """In words, for `explain`."""
+        return (
+            f"{self.method} is expected to be cheaper: layer_io takes {self.setup:.2g} + "
+            f"{self.products} × {self.layer_io:.2g} gradients and {self.cache / 2**20:.3g} MiB, "
+            f"propagate {self.products} × {self.propagate:.2g}"
+        )
+
+
+def forecast(request: Request, survey: Survey) -> Forecast:
+    """Count both methods on the sites that a survey found."""
+    forward = sum(flops for _, flops in survey.sites)
+    back = forward - (survey.sites[0][1] if survey.sites else 0)  # not to the inputs
+    gradient = max(1, 2 * forward + back)
+    partitions = [request.blocks]
+    if request.blocks.blend is not None:
+        partitions.append(request.blocks.blend.inner)
+    swept = sum(len(blocks.rows) for blocks in partitions) if survey.mixed else len(partitions)
+    traffic = 2 * FLOPS_A_BYTE * survey.kept_bytes
+    starts = LAYER_IO_STARTS * FLOPS_A_START * len(survey.sites)
+    product = swept * (2 * forward + traffic + starts + survey.swept * back)
+    return Forecast(
+        products=request.products,
+        propagate=sum(_sweeps(blocks, survey) for blocks in partitions) / gradient,
+        setup=survey.columns * back / gradient,
+        layer_io=product / gradient,
+        cache=survey.kept_bytes,
+    )
+
+
+def _sweeps(blocks: Blocks, survey: Survey) -> int:
+    """FLOPs of a product with every block, by propagation."""
+    total = 0
+    for slots, count in Counter(block.slots for block in blocks.rows).items():
+        own = [bool(set(slots) & set(touched)) for touched, _ in survey.sites]
+        if not any(own):
+            continue
+        first = own.index(True)
+        behind = sum(flops for _, flops in survey.sites[first:])
+        later = (
+            sum(flops for (_, flops), mine in zip(survey.sites, own, strict=True) if mine)
+            - survey.sites[first][1]
+        )  # a site behind the first carries its own tangent beside
+        starts = PROPAGATE_STARTS * FLOPS_A_START * (len(survey.sites) - first)
+        total += count * (2 * (behind + later) + starts)
+    return total

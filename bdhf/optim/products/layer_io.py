@@ -1,0 +1,248 @@
+"""Products with Jᵀ H J for all blocks at once, out of cached inputs and output factors.
+
+With H = B Bᵀ and the sites y = W·a + b of `sites.py`, S[c] = (∂z/∂y)ᵀ B_c, for tangents v of all
+parameters:
+
+    ∂y = W(v)·a + b(v);    t = S ∘ ∂y added up over each block;    ȳ = Σ_c t S;    G v = ȳ aᵀ
+
+No product walks through the model, and the number of blocks costs nothing: only the reduction
+knows them. A partition whose blocks cut through rows takes one such sweep a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.curvature import OutputCurvature, OutputLoss
+from bdhf.optim.layout import Block, Blocks, flatten, split_like
+from bdhf.optim.losses.weights import LossFn
+from bdhf.optim.products.coverage import COUPLED, UNKNOWN, compare, exact_product, probe
+from bdhf.optim.products.linearisation import block_by_block, pick, spread
+from bdhf.optim.products.output_factor import OutputFactor, columns_of, gathered, sweep
+from bdhf.optim.products.per_sample import squared_gradients
+from bdhf.optim.products.propagate import Propagate
+from bdhf.optim.products.reduction import Component, Term, whole
+from bdhf.optim.products.request import Request
+from bdhf.optim.products.sites import Site, Uncovered
+from bdhf.optim.products.strides import Strided
+from bdhf.optim.products.survey import Survey, needs_of, recorded, survey, way_of
+
+__all__ = ["LayerIO", "Survey", "Uncovered", "survey"]
+
+
+class LayerIO:
+    """One batch at one θ under a curvature Jᵀ H J; keeps inputs and output factors.
+
+    Raises Uncovered, with the reason, where the uses of the parameters that were found do not
+    make up the gradient or the product, where the loss has no root sample by sample, and where
+    not one column fits below `max_bytes`.
+    """
+
+    _sites: Sequence[Site]
+    _factor: OutputFactor
+
+    def __init__(self, request: Request, curvature: OutputCurvature) -> None:
+        self._request, self.batch = request, request.batch
+        self._flops, self._shapes = request.flops, request.shapes
+        drawn = request.generator.get_state()
+        try:
+            self._set_up(curvature)
+        except Uncovered:
+            request.generator.set_state(drawn)  # for the method that comes instead
+            raise
+
+    def _set_up(self, curvature: OutputCurvature) -> None:
+        z = self._flops.run(("linearise", self._shapes), partial(self._linearise, curvature))
+        self.outputs = z.detach()
+        self._flops.run(("output factor", self._shapes), partial(self._factorise, z))
+        self._check(z)
+        if self._factor.release():
+            self._sites = [replace(site, edges=()) for site in self._sites]
+
+    def _linearise(self, curvature: OutputCurvature) -> Tensor:
+        objective = self._request.objective
+        z, self._sites = recorded(self._request)
+        self._expansion = curvature.expand_loss(
+            objective.loss_fn, z, self.batch[1], self._request.generator
+        )
+        self.loss, self.hessian = self._expansion.loss, self._expansion.hessian
+        columns = torch.autograd.grad(
+            z, objective.parameters, self._expansion.gradient,
+            retain_graph=True, allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+        self.gradient = flatten(columns)
+        return z
+
+    def _factorise(self, z: Tensor) -> None:
+        needs = needs_of(self._request, self._sites, z, columns_of(self.hessian, z))
+        self._factor = OutputFactor(
+            z, self.hessian, self._sites,
+            needs.open, needs.closed, needs.schedule, self._request.settings.dtype or z.dtype,
+        )  # fmt: skip
+        self.why = (
+            f"all blocks at once, {len(self._sites)} sites and {needs.schedule.columns} columns"
+        )
+
+    def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
+        """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
+        v = v.contiguous()
+        way = way_of(self._request, blocks, self._sites)
+        key = ("product", self._shapes, "layer_io")
+        if way.plan.mixed:
+            return block_by_block(blocks, v, active, self._single, self._flops, key)
+        every = len(active) == len(blocks.rows)
+        numbers = None if every else way.plan.owners(active)
+        chosen = way.plan.components
+        if numbers is not None:
+            chosen = tuple(chosen[i] for i in numbers)
+        result = self._flops.run(
+            (*key, blocks.shapes, None if numbers is None else tuple(numbers)),
+            lambda: self._multiplied(chosen, way.strides, v),
+        )
+        if not every:
+            idle = torch.ones(len(blocks.rows), dtype=torch.bool, device=v.device)
+            idle[list(active)] = False
+            blocks.zero_(idle, result)
+        return result
+
+    def _multiplied(
+        self, components: Sequence[Component], strides: Sequence[Strided], v: Tensor
+    ) -> Tensor:
+        """Whole components of a partition, zero elsewhere; (P,) -> (P,), in block order."""
+        sites = {term.site for component in components for term in component.terms}
+        slots = {slot for i in sites for slot in self._sites[i].slots}
+        columns = self._multiply(components, {slot: strides[slot].of(v) for slot in slots})
+        every = len(columns) == len(strides)
+        result = torch.empty_like(v) if every else torch.zeros_like(v)
+        for slot, column in columns.items():
+            strides[slot].write(result, column)
+        return result
+
+    def _single(self, block: Block, v: Tensor, out: Tensor) -> None:
+        """G_bb v for one block, (P_b,) into (P_b,)."""
+        parameters = self._request.objective.parameters
+        tangents = dict(zip(block.slots, spread(block, v, parameters), strict=True))
+        columns = self._multiply([whole(self._sites, block.slots)], tangents)
+        parts = [columns.get(i, torch.zeros_like(tangents[i])) for i in block.slots]
+        out.copy_(pick(block, flatten(parts)))
+
+    def _multiply(
+        self, components: Sequence[Component], tangents: Mapping[int, Tensor]
+    ) -> dict[int, Tensor]:
+        """Push, reduce and spread, pull: the product of every slot that is reached."""
+        pushed = [[self._push(term, tangents) for term in c.terms] for c in components]
+        totals = [self._begun(c, ys) for c, ys in zip(components, pushed, strict=True)]
+        triples = zip(components, pushed, totals, strict=True)
+        rest = [triple for triple in triples if not self._is_closed(triple[0])]
+        needed = sorted({term.site for component, _, _ in rest for term in component.terms})
+
+        def add(s: Mapping[int, Tensor]) -> None:
+            for component, ys, to in rest:
+                component.add(s, ys, to)
+
+        self._factor.visit(needed, add)
+        result: dict[int, Tensor] = {}
+        for component, to in zip(components, totals, strict=True):
+            for term, total in zip(component.terms, to, strict=True):
+                self._pull(term.site, term.uses, total, result)
+        return result
+
+    def _begun(self, component: Component, pushed: Sequence[Tensor]) -> list[Tensor]:
+        """The ȳ of every term before any S: h ∘ ∂y where that is all."""
+        h = self._factor.h.get(component.terms[0].site) if self._is_closed(component) else None
+        return [torch.zeros_like(y) if h is None else h * y for y in pushed]
+
+    def _is_closed(self, component: Component) -> bool:
+        """Whether h was made for it: not for blocks that the request did not name."""
+        return component.closed and component.terms[0].site in self._factor.closed_sites
+
+    def _push(self, term: Term, tangents: Mapping[int, Tensor]) -> Tensor:
+        """∂y of some uses of a site, (N, before, features, after)."""
+        uses = [self._sites[term.site].uses[i] for i in term.uses]
+        parts: list[Tensor] = [use.push(tangents[use.place.slot]) for use in uses]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _pull(
+        self, site: int, uses: Sequence[int], total: Tensor, result: dict[int, Tensor]
+    ) -> None:
+        """Add what a cotangent of y gives to every slot."""
+        for i in uses:
+            use = self._sites[site].uses[i]
+            column, slot = use.pull(total), use.place.slot
+            result[slot] = result[slot] + column if slot in result else column
+
+    def _check(self, z: Tensor) -> None:
+        """Compare with autograd, once for every parameter that shows in the gradient."""
+        request, kept = self._request, self._request.workspace.kept
+        parameters, slots = request.objective.parameters, request.blocks.layout.slots
+        key = ("layer_io checked", self._shapes)
+        gradient = split_like(self.gradient, parameters)
+        unseen = kept.get(key, frozenset(range(len(slots))))
+        seen = {i for i in unseen if bool(gradient[i].any())}
+        if key in kept and not seen:
+            return
+        if not bool(self.gradient.isfinite().all()):  # nothing to learn from
+            return
+        dtype = request.settings.dtype or self.gradient.dtype
+        compare(self._rebuilt(z), gradient, slots, dtype, UNKNOWN)
+        v, everything = probe(parameters), whole(self._sites, range(len(slots)))
+        found = self._multiply([everything], dict(enumerate(v)))
+        compare(found, exact_product(z, parameters, self.hessian, v), slots, dtype, COUPLED)
+        kept[key] = unseen - seen
+
+    def _rebuilt(self, z: Tensor) -> dict[int, Tensor]:
+        """The gradient that the sites make up."""
+        every = range(len(self._sites))
+        edges = [edge for site in self._sites for edge in site.edges]
+        found = gathered(sweep(z, edges, self._expansion.gradient[None]), every, self._sites)
+        result: dict[int, Tensor] = {}
+        for i, s in found.items():
+            self._pull(i, range(len(self._sites[i].uses)), s[0], result)
+        return result
+
+    @cached_property
+    def _propagate(self) -> Propagate:
+        """The same matrix by propagation, for what is not a product."""
+        plain = replace(self._request, settings=replace(self._request.settings, dtype=None))
+        return Propagate(plain, _Given(self._expansion))
+
+    def together(self, blocks: Blocks) -> bool:
+        """Unless a row of a parameter lies in several blocks."""
+        return not way_of(self._request, blocks, self._sites).plan.mixed
+
+    @property
+    def factor_rows(self) -> int:
+        """R, one row a column of B."""
+        return torch.Size(self.hessian.root_shape).numel()
+
+    def factor(self, chunk: int) -> Tensor:
+        """A = BᵀJ with H = BBᵀ, (R, P) in the order of the parameters."""
+        return self._propagate.factor(chunk)
+
+    def squared_gradients(self) -> Tensor:
+        """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""
+        return self._flops.run(
+            ("squared gradients", self._shapes),
+            lambda: squared_gradients(
+                self._request.objective, self.batch[0], self._expansion.gradient
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The curvature as it was expanded before: nothing is drawn again."""
+
+    expansion: OutputLoss
+
+    def expand_loss(
+        self, loss_fn: LossFn, outputs: Tensor, targets: Any, generator: torch.Generator
+    ) -> OutputLoss:
+        """What was given."""
+        return self.expansion

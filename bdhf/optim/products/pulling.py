@@ -1,0 +1,49 @@
+"""Jᵀw as one vector: a reverse sweep that writes every gradient where it belongs.
+
+A list of gradients and the vector of them all would be twice the parameters at once; what lies
+beside a vector of CG counts in the peak of an update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.layout import split_like
+
+
+def pulled(
+    end: Tensor, parameters: Sequence[Tensor], w: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """∂⟨end, w⟩/∂θ of some parameters, one behind the other; zero where `end` does not depend.
+
+    It is written into `out`, where that is given.
+    """
+    size = sum(parameter.numel() for parameter in parameters)
+    flat = parameters[0].detach().new_empty(size) if out is None else out
+    places = split_like(flat, parameters)
+    hooks = [
+        parameter.register_hook(_writing(place))
+        for parameter, place in zip(parameters, places, strict=True)
+    ]
+    try:
+        found = torch.autograd.grad(end, parameters, w, retain_graph=True, allow_unused=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for place, gradient in zip(places, found, strict=True):
+        if gradient is None:
+            place.zero_()
+    return flat
+
+
+def _writing(place: Tensor) -> Callable[[Tensor], Tensor]:
+    """A hook that takes a gradient as soon as it is whole, and lets its memory go."""
+
+    def write(gradient: Tensor) -> Tensor:
+        place.copy_(gradient)
+        return gradient.new_zeros(()).expand_as(gradient)
+
+    return write

@@ -1,0 +1,230 @@
+"""Where a forward pass uses its parameters: the sites y = W·a + b, with their data cached.
+
+A site lets J v be computed without a walk through the model. With ∂y = W(v)·a + b(v),
+
+    J v = Σ over sites of (∂z/∂y) ∂y        Jᵀ w = Σ over sites of Wᵀ((∂z/∂y)ᵀ w)
+
+Sites are found by intercepting the functions of `KINDS` during one forward pass; a parameter, or a
+view of one, is known by where it lies in memory. Calls that use the same parameters in the same
+way, such as the steps of a recurrent layer, are one site with more positions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from bdhf.optim.flops import Flops
+from bdhf.optim.products.kinds import KINDS, Affine
+from bdhf.optim.products.uses import Place, Use
+
+Shape = tuple[int, int, int, int]  # of y: (N, before, features, after)
+
+
+class Uncovered(Exception):  # noqa: N818 - it is an answer, with a reason, and no error
+    """`layer_io` cannot work here, and why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Site:
+    """All calls that use one weight, or bias, or both, in the same way."""
+
+    edges: tuple[GradientEdge, ...]  # where the graph of the outputs has the y of every call
+    before: tuple[int, ...]  # positions of every call
+    shape: Shape  # of y
+    uses: tuple[Use, ...]
+    flops: int  # of all calls
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Indices of its parameters."""
+        return tuple(use.place.slot for use in self.uses)
+
+    @property
+    def structure(self) -> Hashable:
+        """What the reduction depends on."""
+        return self.shape, tuple(use.place for use in self.uses)
+
+    def gather(self, cotangents: Sequence[Tensor | None]) -> Tensor | None:
+        """Those of every call, (k, *shape of y), as one (k, N, before, features, after).
+
+        None is a zero; None for all calls gives None.
+        """
+        some = next((c for c in cotangents if c is not None), None)
+        if some is None:
+            return None
+        n, _, features, after = self.shape
+        shapes = [(len(some), n, before, features, after) for before in self.before]
+        parts = [
+            some.new_zeros(shape) if c is None else c.reshape(shape)
+            for c, shape in zip(cotangents, shapes, strict=True)
+        ]
+        return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One intercepted call."""
+
+    affine: Affine
+    weight: Place | None
+    bias: Place | None
+    edge: GradientEdge
+    shape: torch.Size  # of y
+    flops: int
+
+    @property
+    def slot(self) -> int:
+        """Index of a parameter that it uses."""
+        place = self.weight or self.bias
+        assert place is not None
+        return place.slot
+
+
+class Record(TorchFunctionMode):
+    """Writes down the calls that use a parameter, while it is entered."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self._stored: dict[int, list[tuple[int, Tensor]]] = {}
+        for slot, parameter in enumerate(parameters):
+            storage = parameter.untyped_storage().data_ptr()
+            self._stored.setdefault(storage, []).append((slot, parameter))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in KINDS or not torch.is_grad_enabled() or not self._uses(args, kwargs):
+            return func(*args, **kwargs)
+        meter = Flops()
+        out = meter.run(func, lambda: func(*args, **kwargs))
+        affine = self._affine(func, args, kwargs)
+        if affine is not None:
+            weight, bias = self._place(affine.weight), self._place(affine.bias)
+            if weight or bias:
+                edge = get_gradient_edge(out)  # now: out may be overwritten later
+                self.calls.append(Call(affine, weight, bias, edge, out.shape, meter.spent))
+        return out
+
+    def _uses(self, args: Any, kwargs: Any) -> bool:
+        """Whether an argument is a parameter."""
+        return any(self._place(x) is not None for x in (*args, *kwargs.values()))
+
+    def _affine(self, func: Any, args: Any, kwargs: Any) -> Affine | None:
+        """What the rule of a function says, with everything but the parameters detached."""
+
+        def bare(x: Any) -> Any:
+            return x.detach() if isinstance(x, Tensor) and self._place(x) is None else x
+
+        args, kwargs = tree_map(bare, (args, kwargs))
+        rule = KINDS[func]
+        try:
+            inspect.signature(rule).bind(*args, **kwargs)
+        except TypeError:  # an option that the rule does not know
+            return None
+        with torch.no_grad():
+            return rule(*args, **kwargs)
+
+    def _place(self, tensor: Any) -> Place | None:
+        """Which parameter a tensor is, or is a view of."""
+        if not isinstance(tensor, Tensor) or not tensor.requires_grad or not tensor.numel():
+            return None
+        for slot, p in self._stored.get(tensor.untyped_storage().data_ptr(), ()):
+            whole = tuple(p.shape)
+            begin = int(tensor.storage_offset() - p.storage_offset())
+            if begin == 0 and tensor.shape == p.shape and tensor.stride() == p.stride():
+                return Place(slot, whole, None)
+            pairs = [(n, s) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n > 1]
+            end = begin + sum((n - 1) * s for n, s in pairs)
+            inside = begin >= 0 and end < p.numel() and all(s for _, s in pairs)
+            if inside and p.is_contiguous() and tensor.dtype == p.dtype:
+                return Place(slot, whole, (tuple(tensor.shape), tensor.stride(), begin))
+        return None
+
+
+def record(
+    run: Callable[[], Tensor],
+    parameters: Sequence[Tensor],
+    names: Sequence[str],
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, list[Site]]:
+    """Run a forward pass and find its sites, in the order in which they are first used.
+
+    Dimension 0 of the outputs counts the samples. `names` are those of the parameters; `dtype` is
+    the precision of the data that are cached and of the products with them, None as they are.
+    Raises Uncovered for outputs without samples, and for a call whose dimension 0 cannot count
+    them.
+    """
+    with Record(parameters) as found:
+        outputs = run()
+    if outputs.dim() == 0:
+        raise Uncovered("the outputs have no dimension that counts the samples")
+    alike: dict[Hashable, list[tuple[Call, Shape]]] = {}
+    for index, call in enumerate(found.calls):
+        way = (call.affine.apply, call.affine.first) if call.affine.positionwise else index
+        shape = _shape(call, len(outputs))
+        if shape is None:
+            raise Uncovered(
+                f"{names[call.slot]!r} makes a tensor of shape {tuple(call.shape)}, whose "
+                f"dimension 0 does not count the {len(outputs)} samples"
+            )
+        key = (way, call.weight, call.bias, shape[0], shape[2:])
+        alike.setdefault(key, []).append((call, shape))
+    return outputs, [_site(pairs, dtype) for pairs in alike.values()]
+
+
+def _shape(call: Call, samples: int) -> Shape | None:
+    """Of y: (N, before, features, after); None where its dimension 0 does not count samples."""
+    first = len(call.shape) + call.affine.first
+    if first < 1 or not samples or call.shape[0] % samples:
+        return None
+    last = first + call.affine.dims
+    features, after = math.prod(call.shape[first:last]), math.prod(call.shape[last:])
+    return samples, math.prod(call.shape[:first]) // samples, features, after
+
+
+def _site(pairs: Sequence[tuple[Call, Shape]], dtype: torch.dtype | None) -> Site:
+    """One site of calls that are alike."""
+    calls, shapes = [call for call, _ in pairs], [shape for _, shape in pairs]
+    before = tuple(shape[1] for shape in shapes)
+    shape = (shapes[0][0], sum(before), *shapes[0][2:])
+    uses = []
+    if calls[0].weight is not None:
+        uses.append(_weight(calls, shape, dtype))
+    if calls[0].bias is not None:
+        uses.append(_bias(calls[0].bias, calls[0].affine.bias.dtype, shape))
+    edges = tuple(call.edge for call in calls)
+    return Site(edges, before, shape, tuple(uses), sum(call.flops for call in calls))
+
+
+def _weight(calls: Sequence[Call], shape: Shape, dtype: torch.dtype | None) -> Use:
+    affine, place = calls[0].affine, calls[0].weight
+    assert place is not None
+    data = affine.data
+    if len(calls) > 1:
+        parts = [call.affine.data for call in calls]
+        data = torch.cat([d.reshape(shape[0], -1, d.shape[-1]) for d in parts], dim=1)
+    precision = affine.weight.dtype if dtype is None else dtype
+    if data.is_floating_point():
+        data = data.to(precision)
+    return Use(place, lambda v: affine.apply(data, v).reshape(shape), affine.rows, precision)
+
+
+def _bias(place: Place, dtype: torch.dtype, shape: Shape) -> Use:
+    def apply(v: Tensor) -> Tensor:
+        return v.reshape(1, 1, -1, 1).expand(shape)
+
+    return Use(place, apply, lambda b: b.reshape(-1, 1), dtype)

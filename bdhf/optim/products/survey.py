@@ -1,0 +1,121 @@
+"""What `layer_io` would cost, by one forward pass: columns, bytes, and the way of a partition.
+
+S takes N · Σ d numbers a column, with d the entries of y of a sample at every site; h takes as many
+for all columns together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.curvature import OutputCurvature
+from bdhf.optim.layout import Blocks
+from bdhf.optim.products.output_factor import Schedule, columns_of, schedule
+from bdhf.optim.products.reduction import Plan, plan
+from bdhf.optim.products.request import Request
+from bdhf.optim.products.sites import Site, Uncovered, record
+from bdhf.optim.products.strides import Strided, strided
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What `layer_io` would cost, before any column is swept."""
+
+    columns: int  # C, of the root of one sample's Hessian
+    sites: tuple[tuple[tuple[int, ...], int], ...]  # slots; flops of a push; as first used
+    column_bytes: int  # of S of all sites, for one column
+    kept_bytes: int  # of what is cached under the blocks of the request
+    swept: int  # columns that do not fit, and are swept again at every product
+    mixed: bool  # whether a product takes one sweep a block
+
+
+def survey(request: Request, curvature: OutputCurvature) -> Survey:
+    """Find out by one forward pass what `LayerIO` would cost; raises Uncovered where it cannot."""
+    state = request.generator.get_state()
+    generator = torch.Generator(request.objective.device).set_state(state)  # the same draws
+    outputs, sites = recorded(request)
+    loss_fn, targets = request.objective.loss_fn, request.batch[1]
+    hessian = curvature.expand_loss(loss_fn, outputs, targets, generator).hessian
+    needs = needs_of(request, sites, outputs, columns_of(hessian, outputs))
+    kept = needs.schedule.kept
+    return Survey(
+        columns=needs.schedule.columns,
+        sites=tuple((site.slots, site.flops) for site in sites),
+        column_bytes=needs.swept,
+        kept_bytes=needs.fixed + kept * needs.kept,
+        swept=needs.schedule.columns - kept if needs.kept else 0,
+        mixed=any(way.plan.mixed for way in ways(request, sites)),
+    )
+
+
+@dataclass(frozen=True)
+class Way:
+    """How products under some blocks go: it depends on the blocks and the sites' structure."""
+
+    blocks: Blocks  # held, so that no other object gets their id
+    structure: tuple[Hashable, ...]
+    plan: Plan
+    strides: tuple[Strided, ...]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is kept, in bytes a column, and when."""
+
+    open: tuple[int, ...]  # sites whose columns are needed one by one
+    closed: tuple[int, ...]  # sites of which h is enough
+    swept: int  # a column of all sites
+    kept: int  # a column of the open sites
+    fixed: int  # h of the closed ones
+    schedule: Schedule
+
+
+def recorded(request: Request) -> tuple[Tensor, list[Site]]:
+    """The outputs of the batch and the sites of its forward pass. Raises Uncovered for none."""
+    objective = request.objective
+    outputs, sites = record(
+        lambda: objective.outputs(request.batch[0]), objective.parameters,
+        [slot.name for slot in request.blocks.layout.slots], request.settings.dtype,
+    )  # fmt: skip
+    if not sites:
+        raise Uncovered("no function that layer_io knows uses a parameter of the model")
+    return outputs, sites
+
+
+def way_of(request: Request, blocks: Blocks, sites: Sequence[Site]) -> Way:
+    """Made once for blocks and sites, and kept in the workspace."""
+    kept, key = request.workspace.kept, ("layer_io way", request.shapes, id(blocks))
+    structure = tuple(site.structure for site in sites)
+    known = kept.get(key)
+    if known is None or known.structure != structure:
+        device = request.objective.device
+        found = plan(blocks, sites, device)
+        known = kept[key] = Way(blocks, structure, found, strided(blocks, device))
+    return known
+
+
+def ways(request: Request, sites: Sequence[Site]) -> list[Way]:
+    """Those of the blocks that products are expected under."""
+    blend = request.blocks.blend
+    every = [request.blocks] if blend is None else [request.blocks, blend.inner]
+    return [way_of(request, blocks, sites) for blocks in every]
+
+
+def needs_of(request: Request, sites: Sequence[Site], outputs: Tensor, columns: int) -> Needs:
+    """Raises Uncovered where no column fits."""
+    every = frozenset(range(len(sites)))
+    plans = [way.plan for way in ways(request, sites)]
+    needed = frozenset().union(*(every if p.mixed else p.open_sites for p in plans))
+    closed = frozenset().union(*(p.closed_sites for p in plans))
+    sizes = [torch.Size(site.shape).numel() for site in sites]
+    size = outputs.element_size()
+    cached = size if request.settings.dtype is None else request.settings.dtype.itemsize
+    swept, kept = size * sum(sizes), cached * sum(sizes[i] for i in needed)
+    fixed = size * sum(sizes[i] for i in closed)
+    largest = swept + size * outputs.numel()  # a column of B is held as well
+    timetable = schedule(columns, largest, kept, fixed, request.settings.max_bytes)
+    return Needs(tuple(sorted(needed)), tuple(sorted(closed)), swept, kept, fixed, timetable)

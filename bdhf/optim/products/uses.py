@@ -1,0 +1,78 @@
+"""A parameter where it is used: which part of it, and the linear map from it to y."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+
+@dataclass(frozen=True)
+class Place:
+    """A parameter, or a strided view of one that is contiguous."""
+
+    slot: int  # index of the parameter
+    whole: tuple[int, ...]  # its shape
+    strides: tuple[tuple[int, ...], tuple[int, ...], int] | None  # shape, strides, offset
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The same view of a tensor of the parameter's shape."""
+        if self.strides is None:
+            return tensor
+        shape, strides, offset = self.strides
+        tensor = tensor.contiguous()
+        return tensor.as_strided(shape, strides, tensor.storage_offset() + offset)
+
+    def whole_of(self, part: Tensor) -> Tensor:
+        """A tensor of the parameter's shape that has `part` in the view, zero elsewhere."""
+        if self.strides is None:
+            return part
+        whole = part.new_zeros(self.whole)
+        whole.as_strided(*self.strides).copy_(part)
+        return whole
+
+
+class Use:
+    """One parameter of a site, as a linear map between its tangents and those of y.
+
+    Tensors of y have the shape (N, before, features, after).
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        apply: Callable[[Tensor], Tensor],
+        rows: Callable[[Tensor], Tensor],
+        dtype: torch.dtype,
+    ) -> None:
+        self.place, self.rows = place, rows
+        self._apply, self._dtype = apply, dtype
+        self._graph: tuple[GradientEdge, Tensor] | None = None
+
+    def push(self, tangent: Tensor) -> Tensor:
+        """Of a tangent of the parameter; broadcasts to the shape of y."""
+        v = self.place.of(tangent).to(self._dtype)
+        if self._graph is None:
+            return self._first(v).to(tangent.dtype)
+        with torch.no_grad():
+            return self._apply(v).to(tangent.dtype)
+
+    def pull(self, cotangent: Tensor) -> Tensor:
+        """The adjoint of `push`: of a cotangent of y, of the shape of the parameter."""
+        if self._graph is None:
+            self._first(self.place.of(cotangent.new_zeros(self.place.whole)).to(self._dtype))
+        assert self._graph is not None
+        edge, leaf = self._graph
+        (part,) = torch.autograd.grad(edge, leaf, cotangent.to(self._dtype), retain_graph=True)
+        return self.place.whole_of(part.to(cotangent.dtype))
+
+    def _first(self, v: Tensor) -> Tensor:
+        """Push with a graph, which holds no number of v: the map is linear."""
+        with torch.enable_grad():
+            leaf = v.detach().requires_grad_()
+            out = self._apply(leaf)
+            self._graph = get_gradient_edge(out), leaf
+        return out.detach()

@@ -1,0 +1,437 @@
+"""`layer_io` against `propagate`: the same matrix, loss and gradient, or a refusal."""
+
+import gc
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional as F
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import bdhf
+from bdhf.optim.cutting import cut
+from bdhf.optim.flops import Flops
+from bdhf.optim.layout import layout_of
+from bdhf.optim.objective import Objective
+from bdhf.optim.products import Settings, Workspace
+from bdhf.optim.products.coverage import UNKNOWN
+from bdhf.optim.products.layer_io import LayerIO, Uncovered, survey
+from bdhf.optim.products.output_factor import OutputFactor, schedule
+from bdhf.optim.products.propagate import Propagate
+from bdhf.optim.products.request import Request
+from bdhf.optim.products.survey import needs_of, recorded
+from tests.cases import CASES, Case, build
+from tests.optim.curvatures import CURVATURES, SEED, fits
+from tests.optim.partitions import PARTITIONS
+
+#: The cases that are refused, and why; every other one is taken.
+REFUSED = {
+    "lstm": f"(recurrent: LSTM) {UNKNOWN}",
+    "gru": f"(recurrent: GRU) {UNKNOWN}",
+    "attention": UNKNOWN,
+    "own_loss": "the loss is not one whose Hessian's root is known sample by sample",
+}
+
+POSITIVE = [name for name in CURVATURES if name != "hessian"]
+GGN = CURVATURES["ggn"][0]
+
+
+def request(case, partition="full", curvature=GGN, **settings):
+    """What a product method is asked for a case; `partition` is a name or a partition."""
+    layout = layout_of(case.model)
+    made = PARTITIONS[partition](layout) if isinstance(partition, str) else partition
+    return Request(
+        Objective.of(case.model, case.loss_fn),
+        case.batch,
+        curvature,
+        cut(layout, made),
+        torch.Generator().manual_seed(SEED),
+        Flops(),
+        Settings(**settings),
+        Workspace(),
+    )
+
+
+def assert_same(layer_io, propagate, blocks, active=None, **tolerances):
+    """Both give one product, with a random vector."""
+    active = range(len(blocks.rows)) if active is None else active
+    v = torch.randn(blocks.layout.size, dtype=propagate.gradient.dtype)
+    found, expected = (part.product(blocks, v, active) for part in (layer_io, propagate))
+    tolerances = tolerances or {"rtol": 1e-9, "atol": 1e-9 * float(expected.norm())}
+    assert_close(found, expected, **tolerances)
+
+
+def both(case, *arguments, **settings):
+    """`layer_io` and `propagate` of the same request, and its blocks."""
+    asked = request(case, *arguments, **settings)
+    plain = request(case, *arguments)
+    return (
+        LayerIO(asked, asked.curvature), Propagate(plain, plain.curvature), asked.blocks
+    )  # fmt: skip
+
+
+def squared(model, *shape, samples=5):
+    """A case of squared error on random inputs of a shape, in float64."""
+    model, x = model.double(), torch.randn(samples, *shape).double()
+    return Case(model, F.mse_loss, (x, torch.randn_like(model(x))))
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name not in REFUSED])
+@pytest.mark.parametrize("curvature", POSITIVE)
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_product_loss_and_gradient_are_those_of_propagate(case, curvature, partition):
+    """Every case that is taken has the same matrix, for all blocks and for some of them."""
+    case = build(case)
+    if not fits(curvature, case):
+        return
+    layer_io, propagate, blocks = both(case, partition, CURVATURES[curvature][0])
+
+    for matrix in [blocks] if blocks.blend is None else [blocks, blocks.blend.inner]:
+        assert_same(layer_io, propagate, matrix)
+        assert_same(layer_io, propagate, matrix, range(0, len(matrix.rows), 2))
+    assert_close(layer_io.loss, propagate.loss)
+    assert_close(layer_io.gradient, propagate.gradient)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("curvature", POSITIVE)
+def test_what_cannot_be_taken_is_refused_with_its_reason(case, curvature):
+    """Fused recurrent layers, the inside of nn.MultiheadAttention, and losses without a root."""
+    made = build(case)
+    if not fits(curvature, made):
+        return
+    asked = request(made, "per_layer", CURVATURES[curvature][0])
+
+    with pytest.raises(Uncovered) as refusal:
+        LayerIO(asked, asked.curvature)
+
+    assert REFUSED[case] in refusal.value.reason
+    fresh = torch.Generator().manual_seed(SEED)
+    assert torch.equal(asked.generator.get_state(), fresh.get_state())  # for another method
+
+
+@pytest.mark.parametrize("case", ["classifier", "conv", "embedding"])
+def test_closed_form_is_the_general_reduction(case):
+    """Where a block has one entry of y a sample, h = Σ_c S² gives what t and S give."""
+    asked = request(build(case), "full")
+    layer_io = LayerIO(asked, asked.curvature)
+    blocks = cut(asked.blocks.layout, bdhf.PerNeuron())
+    closed = LayerIO(replace(asked, blocks=blocks), asked.curvature)
+    v = torch.randn(blocks.layout.size, dtype=torch.float64)
+    every = range(len(blocks.rows))
+
+    assert closed._factor.h
+    assert not layer_io._factor.h
+    general = torch.cat([
+        layer_io._single(block, v[block.start : block.stop]) for block in blocks.rows
+    ])  # fmt: skip
+    assert_close(closed.product(blocks, v, every), general)
+
+
+@pytest.mark.parametrize("asked", PARTITIONS)
+@pytest.mark.parametrize("other", ["full", "per_layer", "per_neuron", "random"])
+def test_products_under_other_blocks_are_with_the_same_matrix(asked, other):
+    """What was cached for the blocks of a request serves any others, by more sweeps if need be."""
+    layer_io, propagate, _ = both(build("conv"), asked)
+
+    assert_same(layer_io, propagate, request(build("conv"), other).blocks)
+
+
+class SequenceFirst(nn.Module):
+    """Reads (N, T, 3) and works on (T, N, 3)."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.inner(x.transpose(0, 1))).mean(0))
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        (5, "'inner.weight' makes a tensor of shape (3, 5, 4), whose dimension 0 does not count"),
+        (3, "is dimension 0 that of the samples everywhere?"),
+    ],
+)
+def test_samples_in_another_dimension_are_refused(samples, reason):
+    """A wrong order of the samples is never a wrong product, even where the sizes agree."""
+    asked = request(squared(SequenceFirst(), 3, 3, samples=samples))
+
+    with pytest.raises(Uncovered) as refusal:
+        LayerIO(asked, GGN)
+
+    assert reason in refusal.value.reason
+
+
+def test_samples_that_come_first_in_a_longer_dimension_are_taken():
+    """Tokens flattened into the samples, sample after sample, are positions of a sample."""
+    model = nn.Sequential(
+        nn.Flatten(0, 1), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Unflatten(0, (-1, 6))
+    )
+    for partition in PARTITIONS:
+        assert_same(*both(squared(model, 6, 3), partition))
+
+
+def test_unbatched_outputs_are_refused():
+    """The class scores of one sample have no dimension of samples."""
+    case = Case(nn.Linear(3, 4), F.cross_entropy, (torch.randn(3), torch.tensor(1)))
+    asked = request(case)
+
+    with pytest.raises(Uncovered, match=r"without a batch dimension|does not count"):
+        LayerIO(asked, GGN)
+
+
+class Odd(nn.Module):
+    """Parameters in unusual places: views, products, shifts, a scalar, a padded embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(5, 4, padding_idx=0)
+        self.positions = nn.Parameter(torch.randn(1, 3, 4))
+        self.mixed = nn.Parameter(torch.randn(4, 8))
+        self.gate = nn.Parameter(torch.randn(()))
+        self.scale = nn.Parameter(torch.randn(3, 1))
+        self.norm = nn.RMSNorm(4)
+
+    def forward(self, x):
+        left, right = self.mixed.chunk(2, dim=1)
+        h = self.norm(self.table(x) + self.positions)
+        h = torch.tanh(h @ left * self.gate) * self.scale
+        return torch.relu_(F.linear(h, right[:2]) + self.positions[0, :, :2]).flatten(1)
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_parameters_and_views_of_them_are_found_wherever_they_are_used(partition):
+    """Chunks, slices and transposes of a parameter, broadcast scales and shifts, padding."""
+    x = torch.tensor([[0, 1, 2], [3, 4, 0], [1, 1, 2], [2, 0, 3]])
+    case = Case(Odd().double(), F.mse_loss, (x, torch.randn(4, 6).double()))
+
+    assert_same(*both(case, partition))
+
+
+def test_a_partition_may_separate_a_weight_from_its_bias():
+    """They are parts of one site, in different blocks."""
+    assert_same(*both(build("conv"), bdhf.Groups([["*.weight"], ["*.bias"]])))
+
+
+def test_calls_that_are_alike_are_one_site():
+    """The steps of a recurrent layer are positions: ih, hh and three peepholes a layer."""
+    asked = request(build("peephole"))
+    assert len(survey(asked, GGN).sites) == 2 * 5 + 1
+
+
+class Shown(nn.Module):
+    """A model whose first layer does not show in the gradient until the last is not zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x):
+        return self.head(self.hidden(x, x, x, need_weights=False)[0].mean(1))
+
+
+def test_a_use_that_shows_later_is_checked_later():
+    """What was found is trusted only for parameters that had a gradient when it was checked."""
+    case = squared(Shown(), 3, 4)
+    asked = request(case)
+    LayerIO(asked, GGN)
+    nn.init.ones_(case.model.head.weight)
+
+    with pytest.raises(Uncovered, match="hidden"):
+        LayerIO(asked, GGN)
+
+
+def test_check_runs_once_for_a_model_and_shapes(monkeypatch):
+    """The second linearisation with one workspace compares nothing."""
+    asked = request(build("mlp"))
+    LayerIO(asked, GGN)
+    monkeypatch.setattr("bdhf.optim.products.layer_io.exact_product", None)
+
+    LayerIO(asked, GGN)
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes that were alive at once, of storages that were made under it."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.most = {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        old = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if _is_tensor(t)}
+        for storage in [t.untyped_storage() for t in tree_leaves(result) if _is_tensor(t)]:
+            if storage._cdata not in old:
+                self.live[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.live = {key: pair for key, pair in self.live.items() if not pair[0].expired()}
+        self.most = max(self.most, sum(size for _, size in self.live.values()))
+        return result
+
+
+def _is_tensor(x):
+    return isinstance(x, torch.Tensor)
+
+
+def wide():
+    """A case with six columns, each larger than the outputs that it starts from."""
+    layers = [nn.Linear(20, 50), nn.Tanh(), nn.Linear(50, 40), nn.Tanh(), nn.Linear(40, 6)]
+    return squared(nn.Sequential(*layers), 20, samples=30)
+
+
+@pytest.mark.parametrize("partition", ["full", "per_neuron", "random"])
+@pytest.mark.parametrize("columns", [4, 5, 7, 10, 100])
+def test_cache_stays_below_max_bytes_and_the_matrix_stays_the_same(partition, columns):
+    """What does not fit is swept again; set-up and cache never hold more than max_bytes."""
+    case = wide()
+    room = columns * survey(request(case, partition), GGN).column_bytes
+    asked, plain = (request(case, partition, max_bytes=size) for size in (room, 2**30))
+    z, sites = recorded(asked)
+    needs = needs_of(asked, sites, z, 6)
+
+    with Peak() as peak:
+        OutputFactor(
+            z, GGN.expand_loss(F.mse_loss, z, case.batch[1], asked.generator).hessian, sites,
+            needs.open, needs.closed, needs.schedule, z.dtype,
+        )  # fmt: skip
+
+    assert peak.most < room
+    assert survey(asked, GGN).kept_bytes < room
+    assert (survey(asked, GGN).swept > 0) == (columns < 10 and partition != "per_neuron")
+    assert_same(LayerIO(asked, GGN), LayerIO(plain, GGN), asked.blocks)
+
+
+def test_cache_that_holds_no_column_is_refused():
+    """The reason says how many bytes one column takes."""
+    case = wide()
+    column = survey(request(case), GGN).column_bytes + 8 * 30 * 6  # and of the outputs
+
+    with pytest.raises(Uncovered, match=f"one column of the output factor takes {2 * column:,} b"):
+        LayerIO(request(case, max_bytes=2 * column - 1), GGN)
+    LayerIO(request(case, max_bytes=2 * column), GGN)
+
+
+@pytest.mark.parametrize("fixed", [0, 50])
+@pytest.mark.parametrize("kept", [0, 40, 100])
+@pytest.mark.parametrize("columns", [1, 7, 784])
+@pytest.mark.parametrize("max_bytes", [250, 500, 1234, 5000, 10**6])
+def test_schedule_keeps_what_fits(fixed, kept, columns, max_bytes):
+    """Kept columns, a sweep and the rest fit; all columns are kept where they do."""
+    plan = schedule(columns, 100, kept, fixed, max_bytes)
+
+    assert fixed + plan.kept * kept + 2 * 100 * plan.chunk <= max_bytes
+    assert plan.spans[0][0] == 0
+    assert plan.spans[-1][1] == columns
+    assert plan.kept <= columns
+    if fixed + columns * kept + 200 <= max_bytes:
+        assert plan.kept == columns
+
+
+def test_graph_is_let_go_when_every_column_is_kept():
+    """What remains is the inputs and the output factor, and products still work."""
+    layer_io, propagate, blocks = both(build("mlp"), "per_layer")
+    assert layer_io._factor._graph is None
+    assert not any(site.edges for site in layer_io._sites)
+    assert_same(layer_io, propagate, blocks)
+
+
+def test_linearisation_is_freed_without_the_garbage_collector():
+    """No reference leads in a circle, so that a cache of many bytes goes with its update."""
+    asked = request(build("conv"), "per_neuron")
+    layer_io = LayerIO(asked, GGN)
+    v = torch.randn(asked.blocks.layout.size, dtype=torch.float64)
+    layer_io.product(asked.blocks, v, range(len(asked.blocks.rows)))
+    gone = weakref.ref(layer_io._sites[0])
+    gc.disable()
+    try:
+        del layer_io
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("case", ["classifier", "conv", "norms", "embedding", "peephole"])
+@pytest.mark.parametrize("partition", ["full", "per_layer", "per_neuron", "random"])
+def test_bfloat16_products_are_the_exact_ones_to_its_precision(case, partition):
+    """Products of matrices in bfloat16, sums over a block in the precision of the model."""
+    case = build(case, dtype=torch.float32)
+    layer_io, propagate, blocks = both(case, partition, dtype=torch.bfloat16)
+    v = torch.randn(blocks.layout.size)
+    every = range(len(blocks.rows))
+    exact = propagate.product(blocks, v, every)
+
+    rounded = layer_io.product(blocks, v, every)
+
+    assert rounded.dtype == torch.float32
+    assert 0 < float((rounded - exact).norm()) < 2e-2 * float(exact.norm())
+    assert_close(layer_io.gradient, propagate.gradient)
+
+
+@pytest.mark.parametrize("curvature", ["ggn", "fisher"])
+def test_factor_and_squared_gradients_are_those_of_propagate(curvature):
+    """Nothing is drawn again for them."""
+    layer_io, propagate, _ = both(build("classifier"), "per_layer", CURVATURES[curvature][0])
+
+    assert layer_io.factor_rows == propagate.factor_rows
+    assert_close(layer_io.factor(4), propagate.factor(4))
+    assert_close(layer_io.squared_gradients(), propagate.squared_gradients())
+
+
+def test_set_up_is_charged_as_a_gradient_and_the_factor_apart():
+    """("linearise", shapes) costs a gradient; the sweeps of the columns are "output factor"."""
+    layer_io, propagate, _ = both(build("classifier"), "per_layer")
+    ours, theirs = layer_io._flops, propagate._flops
+    key = ("linearise", layer_io._shapes)
+
+    assert ours.cost(key) == theirs.cost(key)
+    assert ours.cost(("output factor", layer_io._shapes)) == 2 * 3 * 9 * 3 * 5  # back to ReLU's y
+
+
+def test_survey_counts_without_sweeping():
+    """Columns, the cost of a push of every site, and bytes, for a network by hand."""
+    found = survey(request(build("mlp"), "per_neuron"), GGN)  # 4-5-4-3 on 7 samples
+
+    assert found.columns == 3
+    assert found.sites == (
+        ((0, 1), 2 * 7 * 4 * 5), ((2, 3), 2 * 7 * 5 * 4), ((4, 5), 2 * 7 * 4 * 3)
+    )  # fmt: skip
+    assert found.column_bytes == 8 * 7 * (5 + 4 + 3)
+    assert found.kept_bytes == found.column_bytes  # h, whatever the columns
+    assert not found.mixed
+    assert survey(request(build("mlp"), "random"), GGN).mixed
+    assert survey(request(build("mlp"), "full"), GGN).kept_bytes == 3 * found.column_bytes
+
+
+def test_survey_draws_nothing():
+    """A Fisher matrix is of the same draws with and without it."""
+    asked = request(build("classifier"), "full", CURVATURES["fisher"][0])
+    before = asked.generator.get_state()
+
+    survey(asked, asked.curvature)
+
+    assert torch.equal(asked.generator.get_state(), before)
+
+
+class Square(nn.Module):
+    """One parameter, in a function that no rule knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3))
+
+    def forward(self, x):
+        return x @ self.w.square()[:, None]
+
+
+def test_model_without_a_known_function_is_refused():
+    """There is no site at all."""
+    with pytest.raises(Uncovered, match="no function that layer_io knows"):
+        LayerIO(request(squared(Square(), 3)), GGN)
