@@ -27,9 +27,9 @@ def test_ids_are_golden():
 
 
 GOLDEN = {
-    "adam": ["e02b9aac3a467f57", "9c1e52e43c6a597f"],
-    "full_hf": ["b694f5d13f787d5a", "fcf63846d51f37e5"],
-    "block_hf": ["1e6775472ae6962c", "6de5db73862b3d63"],
+    "adam": ["7d0e760f2cf64913", "353fb66704852b14"],
+    "full_hf": ["8292c4de32556417", "a6ebd07c4043a9c8"],
+    "block_hf": ["36d9c587875e4295", "9125ea657dae6ee7"],
 }
 
 SAME = {

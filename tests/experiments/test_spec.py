@@ -120,6 +120,8 @@ def test_defaults_are_written_out():
         "tol": 5e-4,
         "residual_tol": 0.0,
         "warm_start": 0.95,
+        "check_every": None,
+        "float64_dots": False,
         "preconditioner": {"type": "none"},
     }
 

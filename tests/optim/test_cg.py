@@ -1,14 +1,14 @@
 """Lockstep conjugate gradients: every row is textbook CG on its own system."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from bdhf.optim import CG, Stop
+from bdhf.optim import CG, Stop, rows
 from bdhf.optim.layout import Blocks, layout_of
 from bdhf.optim.solvers import System
 
@@ -108,10 +108,10 @@ def test_every_row_is_textbook_cg(problem, iterations, warm):
     matrices, rhs = problem
     solved = system(matrices, rhs, damping=0.5)
     start = torch.linspace(-1, 1, sum(SIZES), dtype=torch.float64) if warm else None
+    starts = [None] * 4 if start is None else start.clone().split(SIZES)
 
     solution = CG(max_iters=iterations, tol=0).solve(solved, start)
 
-    starts = [None] * 4 if start is None else start.split(SIZES)
     for b, x in enumerate(answers(solution, solved)):
         damped = matrices[b] + 0.5 * torch.eye(SIZES[b], dtype=torch.float64)
         expected, model = textbook(damped, rhs[b], iterations, starts[b])[-1]
@@ -298,7 +298,7 @@ def test_negative_curvature_at_a_warm_start_keeps_a_start_below_zero():
     model = 0.5 * start @ matrix @ start - rhs @ start
     assert model < 0
 
-    solution = CG().solve(system([matrix], [rhs]), start)
+    solution = CG().solve(system([matrix], [rhs]), start.clone())
 
     assert torch.equal(solution.x, start)
     assert_close(solution.model[0], model)
@@ -402,14 +402,18 @@ def test_the_true_residual_is_taken_every_50_iterations_and_counted():
 def test_a_nan_stays_in_its_row(problem, where, warm):
     """A row that meets a NaN rests without a step; the others end as if it were not there."""
     matrices, rhs = problem
-    start = torch.ones(sum(SIZES), dtype=torch.float64) if warm else None
     cg = CG(max_iters=8, tol=0)
-    clean = cg.solve(system(matrices, rhs), start)
+
+    def solve(solved):
+        start = torch.ones(sum(SIZES), dtype=torch.float64) if warm else None
+        return cg.solve(solved, start)
+
+    clean = solve(system(matrices, rhs))
     poisoned = rhs if where == "rhs" else matrices
     poisoned[1] = torch.full_like(poisoned[1], math.nan)
     solved = system(matrices, rhs)
 
-    solution = cg.solve(solved, start)
+    solution = solve(solved)
 
     assert solution.stop[1] is Stop.NONFINITE
     for b, (x, expected) in enumerate(
@@ -429,9 +433,61 @@ def test_the_true_residual_bounds_the_drift_of_single_precision():
     assert (rhs - matrix @ solution.x).norm() <= 2e-4 * rhs.norm()
 
 
+def test_float64_dots_keep_what_float32_cancels():
+    """Where pᵀAp is a small difference of large terms, the step is that of a float64 solve."""
+    entries = torch.tensor([3e8, 1.0, -3e8, 1.0]).repeat(50)
+
+    def step(dtype, **setting):
+        solved = system([torch.eye(200)], [torch.ones(200, dtype=dtype)])
+        solved = replace(solved, matrix=lambda v, active: entries.to(dtype) * v)
+        return CG(max_iters=1, **setting).solve(solved)
+
+    exact, single = step(torch.float64), step(torch.float32)
+    double = step(torch.float32, float64_dots=True)
+
+    assert double.x.dtype == torch.float32
+    assert double.model.dtype == torch.float64
+    assert_close(double.x.double(), exact.x, rtol=1e-6, atol=0)
+    assert_close(double.model, exact.model, rtol=1e-6, atol=0)
+    assert (single.x.double() - exact.x).norm() > 1e-3 * exact.x.norm()
+
+
+@pytest.mark.parametrize("shape", [(1, 1000), (3, 100), (50, 7), (2, 16), (1, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inner_products_do_not_depend_on_the_slabs(monkeypatch, shape, dtype):
+    """Rows that are longer than a slab, and slabs of many rows, sum up to ⟨a, b⟩ of each row."""
+    a, b = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    exact = (a.double() * b.double()).sum(1)
+    monkeypatch.setattr(rows, "SLAB_CPU", 16)
+
+    found = rows.dots(a, b, dtype)
+
+    assert found.dtype == dtype
+    precision = 1e-14 if dtype == torch.float64 else 1e-6
+    size = (a.double() * b.double()).abs().sum(1)
+    assert ((found.double() - exact).abs() <= precision * size).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_rows_are_set_to_zero_whatever_is_in_them(dtype):
+    """NaN and infinity give way, and the other rows stay as they are."""
+    matrix = torch.tensor([[math.nan, 1], [math.nan, math.inf], [2, 3]], dtype=dtype)
+    expected = torch.tensor([[math.nan, 1], [0, 0], [2, 3]], dtype=dtype)
+
+    rows.zero_rows_(matrix, torch.tensor([False, True, False]))
+
+    assert_close(matrix, expected, equal_nan=True, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "setting",
-    [{"max_iters": 0}, {"tol": -1.0}, {"residual_tol": math.nan}, {"warm_start": math.inf}],
+    [
+        {"max_iters": 0},
+        {"check_every": 0},
+        {"tol": -1.0},
+        {"residual_tol": math.nan},
+        {"warm_start": math.inf},
+    ],
 )
 def test_settings_out_of_range_are_errors(setting):
     """A setting that CG cannot use is refused where it is given, by name."""

@@ -16,7 +16,7 @@ from bdhf.optim.cutting import cut
 from bdhf.optim.flops import Flops
 from bdhf.optim.layout import layout_of
 from bdhf.optim.objective import Objective
-from bdhf.optim.products import linearise
+from bdhf.optim.products import Settings, linearise
 
 WIDTHS = (8, 16, 12, 4)
 FIRST, SECOND, THIRD = 8 * 16, 16 * 12, 12 * 4  # multiplications of each layer and sample
@@ -30,7 +30,7 @@ def mlp():
     return nn.Sequential(*layers[:-1]), (torch.randn(SAMPLES, 8), torch.randn(SAMPLES, 4))
 
 
-def counted(partition, curvature=None, loss_fn=F.mse_loss):
+def counted(partition, curvature=None, loss_fn=F.mse_loss, method="propagate", **settings):
     """The sweeps of a freshly linearised batch."""
     model, batch = mlp()
     flops = Flops()
@@ -40,6 +40,7 @@ def counted(partition, curvature=None, loss_fn=F.mse_loss):
         curvature=curvature or bdhf.GGN(),
         blocks=cut(layout_of(model), partition),
         flops=flops,
+        settings=Settings(method=method, **settings),
     )
     return sweeps(product, flops, SAMPLES)
 
@@ -48,6 +49,8 @@ def counted(partition, curvature=None, loss_fn=F.mse_loss):
 GRADIENT = (FIRST + SECOND + THIRD) + (FIRST + 2 * SECOND + 2 * THIRD)
 #: A product with the full matrix is J v and Jᵀ w, each as long as the sweep back.
 FULL = 2 * (FIRST + 2 * SECOND + 2 * THIRD)
+#: Cached inputs and output factors are multiplied by, and multiplied, layer by layer.
+CACHED = 2 * (FIRST + SECOND + THIRD)
 #: A product with a layer goes from it to the outputs and back.
 LAYERS = (2 * (FIRST + SECOND + THIRD), 2 * (SECOND + THIRD), 2 * THIRD)
 
@@ -75,11 +78,31 @@ def test_a_layer_costs_the_way_to_the_outputs_and_back():
 
 def test_a_neuron_costs_as_much_as_its_layer():
     """Every block that cuts through a tensor is a sweep of that tensor's layer."""
-    found = counted(bdhf.PerNeuron())
+    found = counted(bdhf.PerNeuron(), max_bytes=1)  # no memory for a waist
 
     expected = [LAYERS[i] for i, n in enumerate(WIDTHS[1:]) for _ in range(n)]
     assert found.blocks == pytest.approx(tuple(cost / GRADIENT for cost in expected))
     assert found.sizes == (8,) * 16 + (16,) * 12 + (12,) * 4
+
+
+def test_a_neuron_in_front_of_a_waist_costs_the_way_to_it_and_back():
+    """Sixteen neurons of the first layer meet a matrix of 16² a sample, and no further layer."""
+    found = counted(bdhf.PerNeuron())
+
+    assert found.blocks[:16] == pytest.approx([(2 * FIRST + 16**2) / GRADIENT] * 16)
+    assert found.blocks[16:28] == pytest.approx([LAYERS[1] / GRADIENT] * 12)
+
+
+@pytest.mark.parametrize("partition", [bdhf.PerNeuron(), bdhf.PerLayer(), bdhf.Full()])
+def test_cached_layers_cost_one_sweep_for_all_blocks(partition):
+    """By layer_io a product with all blocks is one sweep, and every block has its share of it."""
+    found = counted(partition, method="layer_io")
+
+    assert found.product == pytest.approx(CACHED / GRADIENT)
+    sizes = sum(found.sizes)
+    assert found.blocks == pytest.approx([found.product * size / sizes for size in found.sizes])
+    columns = 4 * (SECOND + THIRD)  # swept once: four outputs, not to the inputs
+    assert found.setup >= columns / GRADIENT
 
 
 def test_a_blend_costs_the_full_matrix_and_the_blocks_within_it():
@@ -130,10 +153,17 @@ def wide():
     return nn.Sequential(nn.Linear(8, 200), nn.Tanh(), nn.Linear(200, 4))
 
 
+def sweeping():
+    """An optimizer that sends every neuron of it through the model and back."""
+    return bdhf.BlockHessianFree(
+        wide(), F.mse_loss, partition=bdhf.PerNeuron(), method="propagate"
+    )  # fmt: skip
+
+
 def test_neurons_of_a_wide_layer_are_warned_of():
     """The check says how many gradients its 204 sweeps cost, by hand 173, and what is cheaper."""
     batch = (torch.randn(5, 8), torch.randn(5, 4))
-    optimizer = bdhf.BlockHessianFree(wide(), F.mse_loss, partition=bdhf.PerNeuron())
+    optimizer = sweeping()
 
     with pytest.warns(CostWarning, match=r"204 blocks costs about 173 gradients.*coarser"):
         optimizer.check(batch)
@@ -145,17 +175,28 @@ def test_neurons_of_a_wide_layer_are_warned_of():
 def test_an_update_warns_by_itself():
     """The first step checks what nobody has checked."""
     batch = (torch.randn(5, 8), torch.randn(5, 4))
-    optimizer = bdhf.BlockHessianFree(wide(), F.mse_loss, partition=bdhf.PerNeuron())
+    optimizer = sweeping()
 
     with pytest.warns(CostWarning, match="204 blocks"):
         optimizer.step(batch)
 
 
+@pytest.mark.parametrize("method", ["propagate", "auto"])
 @pytest.mark.parametrize("partition", [bdhf.PerLayer(), bdhf.Full(), bdhf.Random(blocks=20)])
-def test_few_blocks_are_not_warned_of(partition):
+def test_few_blocks_are_not_warned_of(partition, method):
     """Layers of any width, and twenty blocks of any kind, cost less."""
     batch = (torch.randn(5, 8), torch.randn(5, 4))
-    optimizer = bdhf.BlockHessianFree(wide(), F.mse_loss, partition=partition)
+    optimizer = bdhf.BlockHessianFree(wide(), F.mse_loss, partition=partition, method=method)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.check(batch)
+
+
+def test_neurons_that_one_sweep_takes_are_not_warned_of():
+    """The cheaper method is taken before anybody is warned."""
+    batch = (torch.randn(5, 8), torch.randn(5, 4))
+    optimizer = bdhf.BlockHessianFree(wide(), F.mse_loss, partition=bdhf.PerNeuron())
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")

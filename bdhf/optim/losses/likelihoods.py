@@ -129,7 +129,9 @@ class SquaredError:
 
     def hessian(self, outputs: Tensor, targets: Tensor) -> OutputHessian | None:
         """2 for every element; by differentiation where the shapes are broadcast."""
-        return None if outputs.shape != targets.shape else Diagonal(outputs.new_tensor(2.0).expand_as(outputs))
+        if outputs.shape != targets.shape:
+            return None
+        return Diagonal(outputs.new_tensor(2.0).expand_as(outputs))
 
     def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Normal targets around the outputs, with variance ½."""

@@ -1,13 +1,14 @@
 """J v along a tape through torch.compile: the operators of a route as one compiled program.
 
-The program takes tangents and the values that its rules read, so one program serves every update of
-a shape. Torch keeps what it compiled on disk, so the next process finds it there.
+The program takes tangents and the values that its rules read, so one program serves every update in
+which the same operators run, on the same shapes. Torch keeps what it compiled on disk, so the next
+process finds it there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class Compiled:
     def __init__(self, tape: Tape, target: int, workspace: Workspace, key: Hashable) -> None:
         self._tape, self._target = tape, target
         self._kept, self._key = workspace.kept, key
-        self._values: dict[tuple[int, ...], list[Tensor]] = {}
+        self._made: dict[tuple[int, ...], tuple[Program, list[Tensor]] | None] = {}
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
         """Run the program of the given parameters; the first time, make it.
@@ -39,24 +40,34 @@ class Compiled:
         if _get_current_dispatch_mode() is not None:
             return route(self._tape, tuple(tangents), self._target)(dict(tangents))
         sources, given = tuple(tangents), [tangent.contiguous() for tangent in tangents.values()]
-        if sources not in self._values:
-            path = route(self._tape, sources, self._target)
-            entries = tuple(replace(entry, call=entry.call.slim()) for entry in path.entries)
-            self._values[sources], program = _lifted(replace(path, entries=entries), sources)
-            key = ("compiled", self._key, sources)
-            if entries and key not in self._kept:
-                values = self._values[sources]
-                traced = make_fx(program)(given, values)
-                self._kept[key] = torch.compile(traced, dynamic=False)
-        compiled = self._kept.get(("compiled", self._key, sources))
-        if compiled is None:  # no operator leads from there to the target
+        if sources not in self._made:
+            self._made[sources] = self._make(sources, given)
+        made = self._made[sources]
+        if made is None:  # no operator leads from there to the target
             return None
-        result: Tensor = compiled(given, self._values[sources])
-        return result
+        compiled, values = made
+        return compiled(given, values)
+
+    def _make(
+        self, sources: tuple[int, ...], given: list[Tensor]
+    ) -> tuple[Program, list[Tensor]] | None:
+        """A program, new or kept, and the values that it takes in this update."""
+        path = route(self._tape, sources, self._target)
+        if not path.entries:
+            return None
+        entries = tuple(replace(entry, call=entry.call.slim()) for entry in path.entries)
+        values, program, structure = _lifted(replace(path, entries=entries), sources)
+        key = ("compiled", self._key, sources, structure)
+        if key not in self._kept:
+            self._kept[key] = torch.compile(make_fx(program)(given, values), dynamic=False)
+        return self._kept[key], values
 
 
-def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Program]:
-    """The values that a route reads, each once, and the route as a function of them."""
+def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Program, Hashable]:
+    """The values that a route reads, each once, the route as a function of them, and the rest.
+
+    The rest is all else that the function depends on: equal for routes that are the same function.
+    """
     values: list[Tensor] = []
     places: dict[int, int] = {}
     recipes: list[tuple[Entry, list[Any], TreeSpec]] = []
@@ -83,11 +94,15 @@ def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Progra
         assert found is not None  # every entry leads to the target
         return found
 
-    return values, program
+    structure = tuple(
+        (entry.call.func, entry.reads, entry.makes, tuple(recipe), spec)
+        for entry, recipe, spec in recipes
+    )
+    return values, program, structure
 
 
+@dataclass(frozen=True)
 class _Place:
     """Stands for the value of an index."""
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    index: int

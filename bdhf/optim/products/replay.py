@@ -12,7 +12,7 @@ product with all of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -36,13 +36,20 @@ class Replay:
 
     def __init__(self, path: Route) -> None:
         self.target = path.target
-        self._steps = _Scheduler(path).steps
+        steps = _Scheduler(path).steps
+        last = {read: at for at, (_, reads) in enumerate(steps) for read in reads}
+        self._steps = [
+            (step, [read for read in reads if last[read] == at and read != self.target])
+            for at, (step, reads) in enumerate(steps)
+        ]
 
     def __call__(self, tangents: Values) -> Tensor | None:
         """J v for tangents v of the sources; None where it is zero."""
         values = dict(tangents)
-        for step in self._steps:
+        for step, done in self._steps:
             step(values)
+            for value in done:  # so that its memory is free again
+                values.pop(value, None)
         return values.get(self.target)
 
 
@@ -59,7 +66,7 @@ class _Scheduler:
     """Walks along a route once, and makes its steps."""
 
     path: Route
-    steps: list[Step] = field(default_factory=list)
+    steps: list[tuple[Step, list[int]]] = field(default_factory=list)  # with what each reads
 
     def __post_init__(self) -> None:
         self._made = {value for entry in self.path.entries for value in entry.makes}
@@ -72,8 +79,11 @@ class _Scheduler:
                 self._waiting[entry.makes[0]] = _Sum(entry)
             else:
                 self._emit_reads(entry)
-                self.steps.append(self._batches.get(id(entry)) or _by_rule(entry))
+                self._add(self._batches.get(id(entry)) or _by_rule(entry), entry.reads)
         self._emit(self.path.target)
+
+    def _add(self, step: Step, reads: Iterable[int | None]) -> None:
+        self.steps.append((step, [read for read in dict.fromkeys(reads) if read is not None]))
 
     def _emit_reads(self, entry: Entry) -> None:
         for read in entry.reads:
@@ -91,9 +101,9 @@ class _Scheduler:
             if read is not None:
                 self._emit(read)
         if terms is None:
-            self.steps.append(_by_rule(waiting.entry))
+            self._add(_by_rule(waiting.entry), waiting.entry.reads)
         else:
-            self.steps.append(_by_terms(value, terms, waiting.entry.call.result.shape))
+            self._add(_by_terms(value, terms, waiting.entry.call.result.shape), terms)
 
     def _joined(self, waiting: _Sum) -> Terms | None:
         """The terms of a sum with those of its parts put in; None if no part can be."""
@@ -258,7 +268,10 @@ class _Batch:
                 self._inputs @ weight if bias is None else torch.addmm(bias, self._inputs, weight)
             )
             self._parts = made.split(self._sizes)
-        return self._parts[index]
+        part = self._parts[index]
+        if index == len(self._sizes) - 1:
+            self._parts = ()
+        return part
 
 
 def _one_of_many(batch: _Batch, index: int, entry: Entry) -> Step:

@@ -11,7 +11,7 @@ import gc
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ class Tape:
             self.problem = "its outputs come from no operator that was seen"
         return outputs
 
-    @property
+    @cached_property
     def structure(self) -> int:
         """Which operators ran, and which values they read: equal where decisions hold again."""
         return hash((self.output, *((entry.call.func, entry.reads) for entry in self.entries)))

@@ -52,27 +52,25 @@ class Use:
         self._apply, self._dtype = apply, dtype
         self._graph: tuple[GradientEdge, Tensor] | None = None
 
+    @torch.no_grad()
     def push(self, tangent: Tensor) -> Tensor:
         """Of a tangent of the parameter; broadcasts to the shape of y."""
-        v = self.place.of(tangent).to(self._dtype)
-        if self._graph is None:
-            return self._first(v).to(tangent.dtype)
-        with torch.no_grad():
-            return self._apply(v).to(tangent.dtype)
+        return self._apply(self.place.of(tangent).to(self._dtype)).to(tangent.dtype)
 
     def pull(self, cotangent: Tensor) -> Tensor:
         """The adjoint of `push`: of a cotangent of y, of the shape of the parameter."""
         if self._graph is None:
-            self._first(self.place.of(cotangent.new_zeros(self.place.whole)).to(self._dtype))
-        assert self._graph is not None
+            self._graph = self._trace(cotangent)
         edge, leaf = self._graph
         (part,) = torch.autograd.grad(edge, leaf, cotangent.to(self._dtype), retain_graph=True)
         return self.place.whole_of(part.to(cotangent.dtype))
 
-    def _first(self, v: Tensor) -> Tensor:
-        """Push with a graph, which holds no number of v: the map is linear."""
-        with torch.enable_grad():
-            leaf = v.detach().requires_grad_()
-            out = self._apply(leaf)
-            self._graph = get_gradient_edge(out), leaf
-        return out.detach()
+    @torch.enable_grad()
+    def _trace(self, like: Tensor) -> tuple[GradientEdge, Tensor]:
+        """The graph of `push` at 0, which is that of any tangent, since the map is linear.
+
+        Of a number without memory: the graph may keep it, and a vector of CG would change.
+        """
+        shape = self.place.whole if self.place.strides is None else self.place.strides[0]
+        leaf = like.new_zeros((), dtype=self._dtype).expand(shape).requires_grad_()
+        return get_gradient_edge(self._apply(leaf)), leaf

@@ -72,7 +72,8 @@ def narrowed(
 ) -> Neck | None:
     """The waist that spares most, with its matrix; None where no waist spares anything.
 
-    Where it is decided, once per shape, structure of the pass and partition, its product is compared with that of `push`.
+    Where it is decided, once per shape, structure of the pass and partition, its product is
+    compared with that of `push`.
     """
     kept = request.workspace.kept
     key = ("waist", request.shapes, tape.structure, frozenset(_counted(request).items()))

@@ -77,7 +77,7 @@ class CG:
         return self.products(None) * sweeps.product + apart
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
-        """Solve every block from `start`, (P,) in block order, or from zero."""
+        """Solve every block from `start`, (P,) in block order, which is used up, or from zero."""
         on_cpu = system.rhs.device.type == "cpu"
         every = self.check_every or (1 if on_cpu else CHECK_EVERY)
         dtype = torch.float64 if self.float64_dots else system.rhs.dtype

@@ -1,0 +1,467 @@
+"""J v along the tape of a forward pass: the same numbers as two reverse sweeps, or not at all."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+from torch.func import jvp
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+from torch.testing import assert_close
+
+import bdhf
+from bdhf.optim.cutting import cut
+from bdhf.optim.flops import Flops
+from bdhf.optim.layout import layout_of
+from bdhf.optim.objective import Objective
+from bdhf.optim.products import Settings, Workspace, linearise
+from bdhf.optim.products.pushing import ByDoubleBackward, OnTape, choose_push
+from bdhf.optim.products.request import Request
+from bdhf.optim.products.tangents import IN_PLACE, RULES, _by_dual_numbers, tangent_of
+from bdhf.optim.products.tape import Tape, _written, route
+from tests.cases import CASES, Case, build
+from tests.oracles import dense_ggn
+
+aten = torch.ops.aten
+
+#: What no rule serves, by case and dtype; every other case is on the tape in both.
+OFF_TAPE = {
+    ("lstm", torch.float64): "aten.sigmoid_.default overwrites a value",
+    ("lstm", torch.float32): "no forward mode: Trying to use forward AD with mkldnn_rnn_layer",
+    ("gru", torch.float64): "aten.add_.Tensor overwrites a value",
+    ("gru", torch.float32): "aten.add_.Tensor overwrites a value",
+}
+
+dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
+cases = pytest.mark.parametrize("case", CASES)
+
+
+def asked(case, partition=None, curvature=None, products=30, **settings):
+    """A request for products of a case."""
+    blocks = cut(layout_of(case.model), partition or bdhf.Full())
+    return Request(
+        Objective.of(case.model, case.loss_fn), case.batch, curvature or bdhf.GGN(), blocks,
+        torch.Generator().manual_seed(0), Flops(), Settings(**settings), Workspace(), products,
+    )  # fmt: skip
+
+
+def recorded(case):
+    """The outputs of a case, and the tape of its forward pass."""
+    objective = Objective.of(case.model, case.loss_fn)
+    tape = Tape(objective.parameters)
+    return tape.record(lambda: objective.outputs(case.batch[0])), tape
+
+
+def chosen(case):
+    """The way to J v that is chosen, and why it is not the tape."""
+    z, tape = recorded(case)
+    return choose_push(asked(case), tape, z)
+
+
+def draws(case, slots=None):
+    """Random tangents of the parameters, or of some of them."""
+    parameters = [p for p in case.model.parameters() if p.requires_grad]
+    every = range(len(parameters)) if slots is None else slots
+    return {i: torch.randn_like(parameters[i]) for i in every}
+
+
+def curvature(case, **settings):
+    """The GGN of a case by propagation."""
+    return bdhf.block_curvature(
+        case.model, case.loss_fn, case.batch, method="propagate", **settings
+    )  # fmt: skip
+
+
+def assert_exact(case, why=""):
+    """The matrix is the dense one, and `explain` says how it came about."""
+    G = curvature(case)
+
+    assert why in G.explain()
+    assert_close(G.to_dense(), dense_ggn(case), rtol=0, atol=1e-10)
+
+
+def squared(model, x):
+    """A case of squared error against zero, in float64."""
+    model, x = model.double(), x.double()
+    return Case(model, F.mse_loss, (x, torch.zeros_like(model(x))))
+
+
+class Applied(nn.Module):
+    """A function of the outputs of a linear layer, between it and another one."""
+
+    def __init__(self, function, inputs=3, hidden=4, outputs=None):
+        super().__init__()
+        self.first, self.function = nn.Linear(inputs, hidden), function
+        self.last = nn.Linear(outputs or hidden, 2)
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x)))
+
+
+def patterns(entry):
+    """Every choice of which of the values that an entry reads have a tangent, but none at all."""
+    options = [(False,) if read is None else (False, True) for read in entry.reads]
+    return [pattern for pattern in product(*options) if any(pattern)]
+
+
+def tensors_of(call):
+    """The tensor arguments of a call, in order."""
+    leaves = torch.utils._pytree.tree_leaves((call.args, dict(call.kwargs)))
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def assert_rules_are_derivatives(tape):
+    """Every recorded operator with a rule gives torch's own tangent, slim too."""
+    found = set()
+    for entry in tape.entries:
+        call = entry.call
+        if call.func not in RULES or _written(call.func, call.args, call.kwargs):
+            continue
+        for pattern in patterns(entry):
+            tangents = [
+                torch.randn_like(tensor) if has else None
+                for tensor, has in zip(tensors_of(call), pattern, strict=True)
+            ]
+            expected = _by_dual_numbers(call, *tangents)
+            for same in (call, call.slim()):
+                assert_close(tangent_of(same, tangents), expected)
+        found.add(call.func)
+    return found
+
+
+@cases
+@torch.no_grad()
+def test_rules_of_the_cases_are_torchs_derivatives(case):
+    """Every operator of a case gives the tangent of dual numbers, for every pattern of reads."""
+    with torch.enable_grad():
+        _, tape = recorded(build(case))
+
+    assert_rules_are_derivatives(tape)
+
+
+#: Functions of (5, 4) that run the operators that the cases do not.
+FUNCTIONS = {
+    "expand": lambda h: h[:, None].expand(-1, 3, -1).reshape(5, -1)[:, :4],
+    "expanded_without_a_rule": lambda h: F.gelu(h[:1].expand(5, 4)) + F.gelu(h),
+    "squeeze": lambda h: (h[:, None].tanh().squeeze()[None] * h).squeeze((0,)).squeeze(0),
+    "slices": lambda h: torch.cat([h[1:4], h[:2]]) + h.split([1, 4])[1].sum(),
+    "sums": lambda h: h + h.sum() - h.sum(0) * h.mean() - 2 * -h.mean(0, keepdim=True),
+    "one_part_constant": lambda h: torch.cat([h[:, :2], torch.ones(5, 2, dtype=h.dtype)], 1),
+    "quotients": lambda h: h / 3 + h / torch.tensor([1.0, 2, 3, 4]) + aten.div.Scalar(h, 4),
+    "quotient_of_values": lambda h: h / (2 + h * h),
+    "softmax": lambda h: torch.softmax(h, 1) * h.softmax(0),
+    "pad": lambda h: F.pad(h, (1, 1))[:, 1:5],
+    "pools": lambda h: (
+        F.adaptive_avg_pool2d(h.view(1, 1, 5, 4), (5, 2)).view(5, 2).repeat(1, 2) * h
+        + F.avg_pool2d(h.view(5, 1, 2, 2), 2).view(5, 1)
+    ),
+    "casts": lambda h: h.to(torch.float32).double() * h,
+    "scaled_sums": lambda h: torch.add(h, h.tanh(), alpha=2) - torch.sub(h, h.sigmoid(), alpha=3),
+    "numbers": lambda h: (1 + h) * 2 - (3 - h) * h.relu() + (h - 1),
+    "broadcast": lambda h: h[:, :1] * h + h[0] - h[:, :1].tanh() * 0.5 + torch.ones(1).to(h) * h,
+    "square": lambda h: h * h + h.mul(h.t().t()),
+    "products": lambda h: h @ (h.t() @ h) + torch.bmm(h[None], h.t()[None] @ h[None])[0],
+    "scaled_addmm": lambda h: torch.addmm(h, h @ h.t(), h, beta=2, alpha=0.5),
+    "a_value_many_times": lambda h: (a := h.tanh()) + (b := a * a) + b * a + b.sigmoid() * a,
+    "bias_alone": lambda h: torch.addmm(h[0], torch.ones(5, 4).to(h), torch.ones(4, 4).to(h)),
+    "convolution_of_values": lambda h: F.conv1d(h.view(1, 5, 4), h.view(4, 5, 1), h[:, 0][:4])[0]
+    .t()
+    .sum(1, keepdim=True)
+    .sum()
+    + h,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_other_rules_are_torchs_derivatives_too(function):
+    """Operators that no case has: their tangents, and J v of a model that has them."""
+    torch.manual_seed(0)
+    case = squared(Applied(FUNCTIONS[function]), torch.randn(5, 3))
+    z, tape = recorded(case)
+    with torch.no_grad():
+        assert assert_rules_are_derivatives(tape)
+        v = draws(case)
+        expected = ByDoubleBackward(z, list(case.model.parameters()))(v)
+
+        assert_close(OnTape(tape, tape.output)(v), expected)
+
+
+def test_every_rule_is_reached_by_some_test():
+    """No rule is without a model that runs its operator."""
+    torch.manual_seed(0)
+    models = [build(name, dtype=dtype) for name in CASES for dtype in (torch.float64,)]
+    models += [squared(Applied(f), torch.randn(5, 3)) for f in FUNCTIONS.values()]
+    reached = {entry.call.func for case in models for entry in recorded(case)[1].entries}
+
+    assert set(RULES) - set(IN_PLACE) <= reached
+
+
+@pytest.mark.parametrize("operator", IN_PLACE, ids=str)
+def test_rules_in_place_are_derivatives_at_the_value_before(operator):
+    """An overwritten value still has the derivative that it had before it was overwritten."""
+    plain = getattr(aten, operator._overloadpacket.__name__[:-1])
+    count = len(plain.default._schema.arguments) if "Tensor" not in str(operator) else 2
+    values = [torch.randn(4, 3, dtype=torch.float64) for _ in range(count)]
+    tangents = [torch.randn_like(value) for value in values]
+    _, expected = jvp(plain, tuple(values), tuple(tangents))
+    tape = Tape(values[:1])
+    tape.record(lambda: operator(*values))
+
+    (entry,) = tape.entries
+    for call in (entry.call, entry.call.slim()):
+        assert_close(tangent_of(call, tangents), [expected])
+    assert not tape.problem
+
+
+@cases
+@dtypes
+def test_tangents_along_the_tape_are_those_of_two_reverse_sweeps(case, dtype):
+    """J v for all parameters, and for each alone, wherever the tape is used; it is not for two."""
+    name, case = case, build(case, dtype=dtype)
+    z, tape = recorded(case)
+    push, problem = choose_push(asked(case), tape, z)
+
+    assert problem.startswith(OFF_TAPE.get((name, dtype), ""))
+    assert isinstance(push, OnTape) == ((name, dtype) not in OFF_TAPE)
+    exact = ByDoubleBackward(z, [p for p in case.model.parameters() if p.requires_grad])
+    with torch.no_grad():
+        for slots in (None, *([i] for i in draws(case))):
+            v = draws(case, slots)
+            found, expected = (
+                torch.zeros_like(z) if jv is None else jv for jv in (push(v), exact(v))
+            )
+            tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+            assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@cases
+def test_a_replay_is_its_route_operator_by_operator(case):
+    """Fused steps give what the rules give one by one, whichever parameters have a tangent."""
+    name, case = case, build(case)
+    _, tape = recorded(case)
+    if (name, torch.float64) in OFF_TAPE:
+        return
+    push, count = OnTape(tape, tape.output), len(draws(case))
+    with torch.no_grad():
+        for slots in [range(count), *([i, (i + 2) % count] for i in range(count - 2))]:
+            v = draws(case, sorted(set(slots)))
+            found, expected = push(v), route(tape, tuple(v), tape.output)(v)
+            assert (found is None) == (expected is None)
+            if found is not None:
+                assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+class StraightThrough(torch.autograd.Function):
+    """Rounds, and pretends that it did not."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Reversal(torch.autograd.Function):
+    """The identity, by a view, with a derivative of -1."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+
+def assert_two_sweeps(case, why):
+    """Not replayed, for this reason; and the products are those that autograd makes."""
+    push, problem = chosen(case)
+
+    assert isinstance(push, ByDoubleBackward)
+    assert why in problem
+    assert_exact(case, f"two reverse sweeps ({problem})")
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (StraightThrough, "the tape does not reach the outputs"),
+        (Reversal, "forward mode differs from reverse mode by"),
+    ],
+)
+def test_a_backward_that_is_no_derivative_is_not_replayed(function, why):
+    """What a custom backward pretends is in the products, as it is in the gradient."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+    model.forward = lambda x: function.apply(3 * nn.Sequential.forward(model, x))
+    both = Applied(lambda h: function.apply(h) + h)
+
+    assert_two_sweeps(squared(both, torch.randn(5, 3)), "forward mode differs")
+    if function is StraightThrough:
+        why = "its outputs come from no operator that was seen"
+    assert_two_sweeps(squared(model, torch.randn(5, 3)), why)
+
+
+def overwritten_view(h):
+    """Overwrites a value of which another view is used afterwards."""
+    part = h[:, :2]
+    h = h.relu_()
+    return h * 2 + torch.cat([part, part], 1)
+
+
+def overwritten_part(h):
+    """Overwrites a part of a value."""
+    h = h * 1
+    h[:, 0] = 0
+    return h
+
+
+def overwritten_argument(h):
+    """Overwrites a value from which torch's own derivative of `exp` does not start."""
+    grown = h.exp()
+    h += 1
+    return grown * h
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (overwritten_view, "aten.relu_.default overwrites a value"),
+        (overwritten_part, "overwrites a value"),
+        (overwritten_argument, "forward mode differs from reverse mode"),
+        (lambda h: (h * 1).mul_(h), "aten.mul_.Tensor overwrites a value"),
+    ],
+    ids=["view", "part", "argument", "operator"],
+)
+def test_an_overwritten_value_that_matters_is_not_replayed(function, why):
+    """Where memory holds another value than the rule of an operator needs, autograd is asked."""
+    torch.manual_seed(0)
+
+    assert_two_sweeps(squared(Applied(function), torch.randn(5, 3)), why)
+
+
+def test_an_overwritten_value_that_does_not_matter_is_replayed():
+    """The ordinary in-place activation, and a residual sum in place."""
+    torch.manual_seed(0)
+
+    def function(h):
+        g = h.tanh_() * 2
+        g += h
+        return g.relu_()
+
+    assert_exact(squared(Applied(function), torch.randn(5, 3)), "forward mode")
+
+
+def gated(h):
+    """Multiplies by a gate that is made without a graph."""
+    with torch.no_grad():
+        gate = torch.sigmoid(2 * h)
+    return gate * h
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (gated, "J v in forward mode"),
+        (lambda h: h.detach().tanh() + h, "forward mode differs from reverse mode"),
+        (lambda h: h.tanh().detach().clone() * h, "forward mode differs from reverse mode"),
+    ],
+    ids=["no_grad", "detach_first", "detach_last"],
+)
+def test_tangents_stop_where_gradients_stop(function, why):
+    """A `no_grad` is a constant on the tape; a `detach` looks like its source, and is found out."""
+    torch.manual_seed(0)
+
+    assert_exact(squared(Applied(function), torch.randn(5, 3)), why)
+
+
+def test_an_operator_without_forward_mode_is_named():
+    """Weight norm's fused kernel has a reverse mode only, so products take two reverse sweeps."""
+    torch.manual_seed(0)
+    case = squared(nn.Sequential(weight_norm(nn.Linear(3, 4)), nn.Tanh()), torch.randn(5, 3))
+
+    assert_two_sweeps(case, "no forward mode: Trying to use forward AD with _weight_norm_interface")
+
+
+def test_slim_frees_what_no_rule_reads():
+    """Pre-activations are gone, the products are not."""
+    torch.manual_seed(0)
+    case = squared(Applied(torch.tanh), torch.randn(5, 3))
+    z, tape = recorded(case)
+    hidden = [
+        StorageWeakRef(entry.call.result.untyped_storage())
+        for entry in tape.entries if entry.call.func is aten.addmm.default
+    ]  # fmt: skip
+    v = draws(case)
+    with torch.no_grad():
+        before = route(tape, tuple(v), tape.output)(v)
+        assert not any(weak.expired() for weak in hidden)
+        tape.slim()
+
+        assert [weak.expired() for weak in hidden] == [True, False]  # the last one is z
+        assert torch.equal(route(tape, tuple(v), tape.output)(v), before)
+    assert z.requires_grad
+
+
+@pytest.mark.parametrize("name", ["conv", "peephole", "norms", "lstm"])
+def test_products_neither_run_the_model_nor_draw(name):
+    """One forward pass a linearisation, none a product; the caller's generator does not move."""
+    case = build(name)
+    passes, state = [], torch.get_rng_state()
+    case.model.register_forward_hook(lambda *_: passes.append(1))
+    G = curvature(case)
+    v = torch.ones(G.shape[0], dtype=torch.float64)
+    for _ in range(3):
+        G @ v
+
+    assert len(passes) == 1
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def linearised(case, workspace, partition=None):
+    """The GGN of a case, with what a workspace remembers."""
+    return linearise(
+        Objective.of(case.model, case.loss_fn), [case.batch], curvature=bdhf.GGN(),
+        blocks=cut(layout_of(case.model), partition or bdhf.Full()), flops=Flops(),
+        settings=Settings(method="propagate"), workspace=workspace,
+    )  # fmt: skip
+
+
+def test_what_is_not_finite_decides_nothing():
+    """With NaN in the parameters products are NaN; what comes after them is on the tape again."""
+    case, workspace = build("mlp"), Workspace()
+    v = torch.ones(layout_of(case.model).size, dtype=torch.float64)
+    sound = case.model[0].weight.detach().clone()
+    with torch.no_grad():
+        case.model[0].weight.fill_(torch.nan)
+    broken = linearised(case, workspace)
+    decisions = [key for key in workspace.kept if key[0] != "method"]
+
+    assert "not finite" in broken.why
+    assert broken(v).isnan().any()
+    assert not decisions
+    with torch.no_grad():
+        case.model[0].weight.copy_(sound)
+    mended = linearised(case, workspace)
+    assert "forward mode" in mended.why
+    assert mended(v).isfinite().all()
+
+
+def test_a_pass_that_goes_another_way_is_decided_anew():
+    """A model that branches on its inputs is examined on every branch, though shapes are equal."""
+    torch.manual_seed(0)
+    model = Applied(lambda h: Reversal.apply(h) + 2 * h if h[0, 0] > 0 else h.tanh())
+    x, workspace = torch.randn(5, 3).double(), Workspace()
+    case = squared(model, x)
+    for sign in (-1, 1):
+        with torch.no_grad():
+            model.first.bias[0] = 100.0 * sign
+        product_ = linearised(case, workspace)
+        v = torch.randn(layout_of(model).size, dtype=torch.float64)
+
+        assert_close(product_(v), dense_ggn(case) @ v, rtol=1e-10, atol=1e-10)
+    assert "forward mode differs" in product_.why

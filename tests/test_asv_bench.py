@@ -1,0 +1,212 @@
+"""The benchmark harness measures what it says: memory, ratios, the same matrix everywhere."""
+
+import json
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import bdhf
+from asv_bench import peers, profile
+from asv_bench.contender import NotApplicable, ours
+from asv_bench.memory import peak_bytes
+from asv_bench.rivals import RIVALS, conjugate_gradients
+from asv_bench.timing import Spread, interleaved
+from asv_bench.works import WORKS
+
+#: torch.func.jvp, which curvlinops uses, compiles its rules by torch.jit.script.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.")
+
+MIB = 2**20
+
+works = pytest.mark.parametrize("name", WORKS)
+
+
+def made(mebibytes):
+    """A tensor of so many MiB."""
+    return torch.zeros(mebibytes, MIB // 4)
+
+
+def test_peak_is_of_what_lives_at_once():
+    """What is let go counts no more, and the largest sum counts."""
+
+    def work():
+        first, second = made(2), made(3)
+        del first
+        return second, made(1)
+
+    assert peak_bytes(work) == 5 * MIB
+
+
+def test_what_was_there_before_does_not_count():
+    """Views and changes in place of a tensor from before are no new memory."""
+    before = made(4)
+
+    assert peak_bytes(lambda: before.t().add_(1)[0]) == 0
+    assert peak_bytes(lambda: before.t() + 1) == 4 * MIB
+
+
+def test_saved_tensors_count():
+    """What autograd alone holds, for a reverse sweep, counts until the graph goes."""
+    x = made(1).requires_grad_()
+
+    def chain():
+        y = x
+        for _ in range(5):
+            y = y.sin().cos()  # both save their input; the first input is x itself
+        return y
+
+    assert peak_bytes(chain) == 10 * MIB
+    with torch.no_grad():
+        assert peak_bytes(chain) == 3 * MIB  # the last one, and what an operator reads and makes
+
+
+def test_ratio_of_the_unit_to_itself_is_one():
+    """Interleaved rounds find that a piece which is the unit four times costs about four."""
+    x = torch.rand(200, 200)
+
+    def unit():
+        return [x @ x for _ in range(20)]
+
+    found = interleaved({"four": lambda: [unit() for _ in range(4)]}, unit, most=9, budget=5.0)
+
+    assert 2 < found["four"].median < 8
+    assert found["four"].rounds == 9
+
+
+def test_a_piece_gets_rounds_by_its_length():
+    """A piece that is longer than its budget gets one round."""
+    x = torch.rand(100, 100)
+
+    found = interleaved({"piece": lambda: x @ x}, lambda: x + x, most=9, budget=0.0)
+
+    assert found["piece"].rounds == 1
+
+
+def test_quartiles():
+    """A spread is the quartiles; one round is all three."""
+    assert Spread.of([3.0, 1.0, 2.0, 5.0, 4.0]) == Spread(2.0, 3.0, 4.0, 5)
+    assert str(Spread.of([1.234])) == "1.23"
+    assert str(Spread(1.0, 1.5, 2.0, 5)) == "1.5 (1, 2)"
+
+
+@works
+def test_quick_works_are_small(name):
+    """Under `quick` a work has few parameters and samples; its gradient is of all of them."""
+    work = WORKS[name](True)
+
+    assert sum(parameter.numel() for parameter in work.parameters) < 10_000
+    assert len(work.batch[0]) < 10
+    assert [g.shape for g in work.gradient()] == [p.shape for p in work.parameters]
+
+
+def test_the_real_works_are_those_of_the_tables():
+    """The numbers of parameters of the five works."""
+    sizes = {name: sum(p.numel() for p in WORKS[name](False).parameters) for name in WORKS}
+
+    assert sizes["autoencoder"] == 2_837_314
+    assert sizes["classifier"] == 1_436_860
+    assert [name for name, size in sizes.items() if size < 1_000_000] == [
+        "resnet", "lstm", "transformer",
+    ]  # fmt: skip
+
+
+@works
+@pytest.mark.parametrize("rival", RIVALS)
+def test_all_multiply_by_the_same_matrix(name, rival):
+    """The product of a rival is that of bdhf, under every partition that it can do."""
+    work = WORKS[name](True)
+    partitions, torn = list(work.partitions), []
+    v = torch.randn(sum(p.numel() for p in work.parameters))
+    for partition in partitions:
+        try:
+            found = RIVALS[rival](work, partition).set_up()(v)
+        except NotApplicable:
+            torn.append(partition)
+            continue
+        G = bdhf.block_curvature(
+            work.model, work.loss, work.batch, partition=work.partitions[partition]
+        )
+        assert_close(found, G @ v, rtol=1e-3, atol=1e-5)
+        assert_close(ours(work, partition, {}).set_up()(v), G @ v, rtol=1e-3, atol=1e-5)
+
+    only_tensors = rival == "BackPACK GGNMP"
+    sequential = name in ("autoencoder", "classifier")
+    whole = [p for p in partitions if p != "neurons"]
+    expected = (["tensors"] if sequential else []) if only_tensors else whole
+    assert [p for p in partitions if p not in torn] == expected
+
+
+def test_the_cg_of_the_rivals_solves():
+    """It is textbook CG: as many iterations as unknowns solve the damped system."""
+    draws = torch.Generator().manual_seed(0)
+    root = torch.randn(6, 6, generator=draws, dtype=torch.float64)
+    matrix, rhs = root @ root.t(), torch.randn(6, generator=draws, dtype=torch.float64)
+
+    x = conjugate_gradients(lambda v: matrix @ v, rhs, 8)
+
+    assert_close(matrix @ x + 1e-3 * x, rhs, rtol=0, atol=1e-6)
+
+
+def test_a_row_says_why_it_is_empty():
+    """A table has a line for every row, and one that does not apply gives the reason."""
+    rows = [
+        peers.Row("w", "bdhf", "full", "propagate", 1, times={"update": Spread.of([30.0])}),
+        peers.Row("w", "other", "full", reason="no graph"),
+    ]
+
+    lines = peers.table(rows, markdown=True).splitlines()
+
+    assert len(lines) == 4
+    assert len({len(line) for line in lines}) == 1
+    assert [cell.strip() for cell in lines[2].split("|")][1:5] == ["bdhf", "full", "1", "propagate"]
+    assert "not applicable: no graph" in lines[3]
+
+
+def test_an_option_is_a_row_for_every_partition():
+    """Rows are bdhf, its options and the rivals; GGNMP, where its blocks are."""
+    rows = [row for row, _ in peers.contenders(WORKS["autoencoder"](True), ["layer_io"])]
+
+    found = {(row.library, row.partition) for row in rows}
+    assert len(found) == len(rows) == 15
+    assert {p for library, p in found if library == "bdhf layer_io"} == {
+        "full", "halves", "layers", "tensors",
+    }  # fmt: skip
+    assert {p for library, p in found if library == "BackPACK GGNMP"} == {"tensors"}
+
+
+def test_peers_run(tmp_path, capsys):
+    """The command prints a table of a work and writes it down."""
+    path, threads = tmp_path / "rows.json", str(torch.get_num_threads())
+
+    peers.main(
+        ["--works", "resnet", "--quick", "--budget", "0", "--threads", threads, "--json", str(path)]
+    )
+
+    rows = json.loads(path.read_text())
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 + len(rows) == 13  # above: machine, work, heading, lines between
+    assert [row["library"] for row in rows if row["reason"]] == ["BackPACK GGNMP"]
+    for row in rows[:-1]:
+        assert row["memory"] > 1
+        assert set(row["times"]) >= {"set_up", "product", "update"}
+
+
+def test_shares_of_an_update_add_up(capsys):
+    """The parts of an update are a whole, and products are among them."""
+    found = profile.shares(WORKS["autoencoder"](True), "halves", updates=1)
+
+    parts = {part: spread.median for part, spread in found.items() if part != "update"}
+    assert sum(parts.values()) == pytest.approx(1)
+    assert all(share > 0 for share in parts.values())
+
+
+def test_a_watched_call_is_charged_its_own_time():
+    """A call within a watched call is taken off the outer one."""
+    watch = profile.Stopwatch()
+    inner = watch.watched("inner", lambda: sum(range(100_000)))
+    outer = watch.watched("outer", lambda: [inner() for _ in range(3)])
+
+    outer()
+
+    assert watch.spent["outer"] < watch.spent["inner"]
