@@ -71,7 +71,8 @@ class BlockCurvature:
                 f"got {tuple(v.shape)}"
             )
         if v.dim() == 1:
-            return self._blocks.scatter(self._product(self._blocks.gather(v.contiguous())))
+            with full_precision(self._objective.device):
+                return self._blocks.scatter(self._product(self._blocks.gather(v.contiguous())))
         if not v.shape[1]:
             return torch.empty_like(v)
         return torch.stack([self @ column for column in v.unbind(1)], dim=1)
@@ -85,7 +86,8 @@ class BlockCurvature:
         """
         gradient = self._product.gradient
         dense = gradient.new_zeros(self.shape)
-        matrices = dense_blocks(self._blocks, self._product, gradient)
+        with full_precision(self._objective.device):
+            matrices = dense_blocks(self._blocks, self._product, gradient)
         rows = (row for matrix in matrices for row in matrix)
         for positions, row in zip(self.blocks, rows, strict=True):
             dense[positions[:, None], positions] = row
@@ -107,7 +109,8 @@ class BlockCurvature:
         it to be small for blocks of neurons. NaN where G is zero. Raises ValueError for fewer than
         one probe.
         """
-        return off_block_energy(self._product, probes, seed)
+        with full_precision(self._objective.device):
+            return off_block_energy(self._product, probes, seed)
 
 
 def block_curvature(

@@ -31,7 +31,9 @@ def test_every_row_is_textbook_preconditioned_cg(iterations, warm):
     start = torch.linspace(-1, 1, sum(SIZES), dtype=torch.float64) if warm else None
     solved = system(matrices, rhs, damping=0.5)
 
-    solution = CG(max_iters=iterations, tol=0, preconditioner=Diagonal(m)).solve(solved, None if start is None else start.clone())
+    solution = CG(max_iters=iterations, tol=0, preconditioner=Diagonal(m)).solve(
+        solved, None if start is None else start.clone()
+    )
 
     starts = [None] * 4 if start is None else start.split(SIZES)
     for b, x in enumerate(answers(solution, solved)):
