@@ -34,11 +34,10 @@ def estimate(
 
 def _alike(arm: Resolved) -> Resolved:
     """An arm of the same cost, the same for all arms that differ in nothing that costs."""
-    free = {"lr": 1.0, "damping": {"type": "constant", "value": 1.0}}
-    in_rows = arm["solver"]["type"] == "sample_space"  # whose cost depends on the rank of H
-    is_hessian = arm["curvature"]["type"] == "hessian"
-    same = {} if in_rows or is_hessian else {"curvature": {"type": "ggn"}}
-    return {**arm, **free, **same}
+    free: Resolved = {"lr": 1.0, "damping": {"type": "constant", "value": 1.0}}
+    if arm["curvature"]["type"] == "empirical_fisher":  # of rank 1, as one draw is
+        free["curvature"] = {"type": "fisher", "samples": 1}
+    return {**arm, **free}
 
 
 @cache

@@ -2,7 +2,8 @@
 
 Forward mode without a second forward pass: the tape holds what every operator read and gave, and a
 product replays the derivative of those that its block reaches (`tangents.py` has the rules).
-Writing it down costs a few microseconds an operator and update; there is nothing to trace first.
+Writing it down costs some tens of microseconds an operator and update; there is nothing to trace
+first.
 """
 
 from __future__ import annotations

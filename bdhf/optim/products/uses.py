@@ -69,8 +69,9 @@ class Use:
     def _trace(self, like: Tensor) -> tuple[GradientEdge, Tensor]:
         """The graph of `push` at 0, which is that of any tangent, since the map is linear.
 
-        Of a number without memory: the graph may keep it, and a vector of CG would change.
+        Of a tensor of its own: the graph may keep it, and a vector of CG would change. A dense one,
+        since the layout of what comes back follows it.
         """
         shape = self.place.whole if self.place.strides is None else self.place.strides[0]
-        leaf = like.new_zeros((), dtype=self._dtype).expand(shape).requires_grad_()
+        leaf = like.new_zeros(shape, dtype=self._dtype).requires_grad_()
         return get_gradient_edge(self._apply(leaf)), leaf

@@ -1,0 +1,92 @@
+"""What is measured of a library: linearise, multiply, update. And the same of bdhf.
+
+A product is v -> (G_bb v_b for every block b), (P,) -> (P,) in the order of the parameters. An
+update is the gradient, 30 iterations of CG on every block, and a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+import bdhf
+from asv_bench.works import Work
+from bdhf.optim.cutting import cut
+from bdhf.optim.flops import Flops
+from bdhf.optim.layout import layout_of
+from bdhf.optim.objective import Objective
+from bdhf.optim.products import Settings, Workspace, linearise
+
+Product = Callable[[Tensor], Tensor]
+
+#: Iterations of CG in an update, without an early stop.
+ITERATIONS = 30
+
+#: So small that the work stays the same from one update to the next.
+LR = 1e-8
+
+DAMPING = 1e-3
+
+
+class NotApplicable(Exception):  # noqa: N818 - a reason for the table, not a failure
+    """What a library cannot do, and why."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One library on one work under one partition."""
+
+    method: str  # in its own words
+    blocks: int
+    first: Callable[[], Product]  # linearise, and decide what is decided once
+    set_up: Callable[[], Product]  # linearise once more
+    update: Callable[[], object]  # moves the parameters of a model of its own
+    probe: Callable[[], object]  # an update that holds as much memory, and may be shorter
+
+
+def ours(work: Work, partition: str, options: Mapping[str, Any]) -> Contender:
+    """bdhf; `options` are arguments that `block_curvature` and the optimizer share."""
+    own, moved = work.partitions[partition], work.copy()
+
+    def linearised() -> bdhf.BlockCurvature:
+        return bdhf.block_curvature(work.model, work.loss, work.batch, partition=own, **options)
+
+    optimizer = bdhf.BlockHessianFree(
+        moved.model, moved.loss, partition=own, lr=LR, check=False,
+        solver=bdhf.CG(max_iters=ITERATIONS, tol=0.0, warm_start=0.0),
+        damping=bdhf.Constant(DAMPING), **options,
+    )  # fmt: skip
+    G = linearised()
+
+    def update() -> object:
+        return optimizer.step(moved.batch)
+
+    return Contender(
+        method=G.method,
+        blocks=len(G.blocks),
+        first=lambda: linearised().matvec,
+        set_up=_again(work, partition, options),
+        update=update,
+        probe=update,
+    )
+
+
+def _again(work: Work, partition: str, options: Mapping[str, Any]) -> Callable[[], Product]:
+    """Linearise as the second update of an optimizer does: decisions and programs are kept."""
+    given = {"dtype" if name == "product_dtype" else name: x for name, x in options.items()}
+    curvature = given.pop("curvature", bdhf.GGN())
+    objective = Objective.of(work.model, work.loss)
+    blocks = cut(layout_of(work.model), work.partitions[partition])
+    settings, workspace, flops = Settings(**given), Workspace(), Flops()
+
+    def set_up() -> Product:
+        product = linearise(
+            objective, (work.batch,), curvature=curvature, blocks=blocks, flops=flops,
+            settings=settings, workspace=workspace, products=ITERATIONS + 1,
+        )  # fmt: skip
+        return lambda v: blocks.scatter(product(blocks.gather(v)))
+
+    return set_up

@@ -1,0 +1,175 @@
+"""bdhf beside other libraries: what products and updates cost, in gradients on the same batch.
+
+    python -m asv_bench.peers
+    python -m asv_bench.peers --works lstm --options propagate bfloat16 --json peers.json
+
+Every number is a ratio to one gradient, the median of interleaved rounds in one process with the
+quartiles in brackets; memory is peak bytes to peak bytes. Set-up gives the loss, the gradient and
+what products need; the first one of bdhf also decides how to compute and checks it. The product is
+of all blocks of the partition. An update has 30 iterations of CG on every block; bdhf evaluates
+the loss once more than the others, for its reduction ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asv_bench.contender import Contender, NotApplicable, Product, ours
+from asv_bench.memory import peak_bytes
+from asv_bench.rivals import RIVALS, ggnmp
+from asv_bench.timing import Piece, Spread, interleaved
+from asv_bench.works import WORKS, Work
+
+#: Name of a row -> what it changes in bdhf: a new line here is a new row for every partition.
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "propagate": {"method": "propagate"},
+    "layer_io": {"method": "layer_io"},
+    "bfloat16": {"product_dtype": torch.bfloat16},
+    "compile": {"compile": True},
+}
+
+#: Columns: what is timed -> its heading.
+TIMED: Mapping[str, str] = {
+    "first": "first set-up",
+    "set_up": "set-up",
+    "product": "product",
+    "update": "update",
+}
+
+
+@dataclass
+class Row:
+    """One line of the table: a library, a partition, and what was found; or why nothing was."""
+
+    work: str
+    library: str
+    partition: str
+    method: str = ""
+    blocks: int = 0
+    reason: str = ""  # why it is not applicable
+    times: dict[str, Spread] = field(default_factory=dict)
+    memory: float | None = None  # peak of an update ÷ peak of a gradient
+
+    def cells(self) -> list[str]:
+        """The line as text; a library that does not apply says so once."""
+        head = [self.library, self.partition]
+        if self.reason:
+            return [*head, "", f"not applicable: {self.reason}", *[""] * len(TIMED), ""]
+        times = [str(self.times[name]) if name in self.times else "" for name in TIMED]
+        memory = "" if self.memory is None else f"{self.memory:.3g}"
+        return [*head, str(self.blocks), self.method, *times, memory]
+
+
+HEAD = ["library", "partition", "blocks", "method", *TIMED.values(), "memory"]
+
+
+def contenders(work: Work, options: Sequence[str]) -> Iterator[tuple[Row, Callable[[], Contender]]]:
+    """A row for bdhf, for its options and for every rival, under every partition.
+
+    Single tensors are the blocks of GGNMP and of nobody else's interest.
+    """
+    for partition in work.partitions:
+        own: dict[str, Mapping[str, Any]] = {"bdhf": {}}
+        own |= {f"bdhf {name}": OPTIONS[name] for name in options}
+        for library, given in own.items():
+            yield Row(work.name, library, partition), partial(ours, work, partition, given)
+        for library, rival in RIVALS.items():
+            if (rival is ggnmp) == (partition == "tensors"):
+                yield Row(work.name, library, partition), partial(rival, work, partition)
+    if "tensors" not in work.partitions:
+        yield Row(work.name, "BackPACK GGNMP", "tensors"), partial(ggnmp, work, "tensors")
+
+
+def measure(work: Work, options: Sequence[str], rounds: int, budget: float) -> list[Row]:
+    """All rows of one work; `budget` is seconds for the rounds of one piece."""
+    rows: list[Row] = []
+    pieces: dict[tuple[int, str], Piece] = {}
+    found: dict[int, Contender] = {}
+    for row, make in contenders(work, options):
+        rows.append(row)
+        try:
+            contender = make()
+        except (NotApplicable, NotImplementedError, RuntimeError, ValueError) as refusal:
+            row.reason = str(refusal).splitlines()[0]
+            continue
+        row.method, row.blocks = contender.method, contender.blocks
+        found[len(rows) - 1] = contender
+        pieces |= {(len(rows) - 1, name): piece for name, piece in _pieces(work, contender)}
+    spreads = interleaved(pieces, work.gradient, most=rounds, budget=budget)
+    for (index, name), spread in spreads.items():
+        rows[index].times[name] = spread
+    unit = peak_bytes(work.gradient, work.device)
+    for index, contender in found.items():
+        rows[index].memory = peak_bytes(contender.probe, work.device) / unit
+    return rows
+
+
+def _pieces(work: Work, contender: Contender) -> Iterator[tuple[str, Piece]]:
+    """What is timed of a contender; the vector of its product is the same in every round."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = sum(parameter.numel() for parameter in work.parameters)
+    v = torch.randn(parameters, generator=generator).to(work.device)
+    product: Product = contender.set_up()
+    if contender.first is not contender.set_up:
+        yield "first", contender.first
+    yield "set_up", contender.set_up
+    yield "product", lambda: product(v)
+    yield "update", contender.update
+
+
+def table(rows: Sequence[Row], markdown: bool) -> str:
+    """The rows under their headings, the columns aligned; with bars as Markdown wants them."""
+    lines = [HEAD, *(row.cells() for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    bar = " | " if markdown else "  "
+    text = [
+        bar.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    ]
+    text.insert(1, bar.join("-" * width for width in widths))
+    return "\n".join(f"| {line} |" if markdown else line.rstrip() for line in text)
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
+    parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=[])
+    parser.add_argument("--rounds", type=int, default=9, help="at most, for one piece")
+    parser.add_argument("--budget", type=float, default=2.0, help="seconds for the rounds of one")
+    parser.add_argument("--quick", action="store_true", help="tiny models: is all in order?")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--markdown", action="store_true")
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure, and print a table for every work."""
+    arguments = _arguments(given)
+    torch.set_num_threads(arguments.threads)
+    rows: list[Row] = []
+    write = sys.stdout.write
+    write(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads\n")
+    for name in arguments.works:
+        work = WORKS[name](arguments.quick).to(arguments.device)
+        found = measure(work, arguments.options, arguments.rounds, arguments.budget)
+        write(f"\n{name}\n\n{table(found, arguments.markdown)}\n")
+        sys.stdout.flush()
+        rows += found
+    if arguments.json:
+        text = json.dumps([asdict(row) for row in rows], indent=1)
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

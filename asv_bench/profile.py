@@ -1,0 +1,128 @@
+"""Where the time of an update goes: products, the solver's vectors, set-up, acceptance.
+
+    python -m asv_bench.profile
+
+A stopwatch is put around what an update calls, from outside. A call is charged its own time, not
+that of watched calls within it, so the shares add up to the whole. (Run it with -m only: a
+directory on Python's path must not hold a module of the name of the standard library's `profile`.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+import bdhf
+from asv_bench.contender import DAMPING, ITERATIONS, LR
+from asv_bench.timing import Spread, seconds
+from asv_bench.works import WORKS, Work
+from bdhf.optim.products import BlockProduct
+from bdhf.optim.trial import Trial
+
+#: Part of an update -> the methods in which it happens.
+PARTS: Mapping[str, Sequence[tuple[type, str]]] = {
+    "products": [(BlockProduct, "__call__")],
+    "solver's vectors": [(bdhf.CG, "solve")],
+    "set-up": [(bdhf.BlockHessianFree, "_linearise")],
+    "acceptance": [(Trial, "loss_at"), (Trial, "predicted")],
+    "other": [(bdhf.BlockHessianFree, "step")],
+}
+
+#: Work -> the partitions whose updates are taken apart.
+UPDATES: Mapping[str, Sequence[str]] = {
+    "autoencoder": ("full", "halves", "layers"),
+    "classifier": ("neurons",),
+    "resnet": ("full", "blocks"),
+    "lstm": ("full", "blocks"),
+}
+
+
+class Stopwatch:
+    """Seconds of watched calls by part, those within others taken off."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._within = [0.0]  # for every open call, the seconds of calls within it
+
+    def watched(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, charged to a part."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._within.append(0.0)
+            start = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                taken = time.perf_counter() - start
+                own = taken - self._within.pop()
+                self._within[-1] += taken
+                self.spent[part] = self.spent.get(part, 0.0) + own
+
+        return timed
+
+
+@contextmanager
+def watching() -> Iterator[Stopwatch]:
+    """Watch the parts of all updates in the body."""
+    watch = Stopwatch()
+    with ExitStack() as patches:
+        for part, methods in PARTS.items():
+            for owner, name in methods:
+                call = watch.watched(part, getattr(owner, name))
+                patches.enter_context(patch.object(owner, name, call))
+        yield watch
+
+
+def shares(work: Work, partition: str, updates: int) -> Mapping[str, Spread]:
+    """Share of every part in an update, and under "update" its length in gradients."""
+    moved = work.copy()
+    optimizer = bdhf.BlockHessianFree(
+        moved.model, moved.loss, partition=work.partitions[partition], lr=LR, check=False,
+        solver=bdhf.CG(max_iters=ITERATIONS, tol=0.0, warm_start=0.0),
+        damping=bdhf.Constant(DAMPING),
+    )  # fmt: skip
+    optimizer.step(work.batch)  # decides what is decided once
+    work.gradient()
+    found: dict[str, list[float]] = {}
+    for _ in range(updates):
+        unit = statistics.median(seconds(work.gradient) for _ in range(5))
+        with watching() as watch:
+            optimizer.step(work.batch)
+        whole = sum(watch.spent.values())
+        parts = {part: watch.spent.get(part, 0.0) / whole for part in PARTS}
+        for part, value in {"update": whole / unit, **parts}.items():
+            found.setdefault(part, []).append(value)
+    return {part: Spread.of(values) for part, values in found.items()}
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Print one line for every update that is taken apart."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--works", nargs="+", choices=list(UPDATES), default=list(UPDATES))
+    parser.add_argument("--updates", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="tiny models: is all in order?")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args(given)
+    torch.set_num_threads(arguments.threads)
+    heading = ["update", "gradients", *PARTS]
+    lines = [heading, ["---"] * len(heading)]
+    for name in arguments.works:
+        work = WORKS[name](arguments.quick)
+        for partition in UPDATES[name]:
+            found = dict(shares(work, partition, arguments.updates))
+            update = found.pop("update")
+            parts = [f"{100 * found[part].median:.1f} %" for part in PARTS]
+            lines.append([f"{name}, {partition}", f"{update.median:.3g}", *parts])
+    sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()
