@@ -110,6 +110,8 @@ def _choose(request: Request) -> Choice:
         return request.settings.method, "asked for"
     if isinstance(request.curvature, Hessian):
         return "propagate", ""
+    if not request.products:
+        return "propagate", "the solver takes the factor of the matrix, and no product"
     try:
         found = forecast(request, survey(request, request.curvature))
     except Uncovered as refusal:

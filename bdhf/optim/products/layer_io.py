@@ -207,6 +207,7 @@ class LayerIO:
         return result
 
     @cached_property
+    @torch.enable_grad()
     def _propagate(self) -> Propagate:
         """The same matrix by propagation, for what is not a product."""
         plain = replace(self._request, settings=replace(self._request.settings, dtype=None))

@@ -52,26 +52,30 @@ class Use:
         self._apply, self._dtype = apply, dtype
         self._graph: tuple[GradientEdge, Tensor] | None = None
 
-    @torch.no_grad()
     def push(self, tangent: Tensor) -> Tensor:
         """Of a tangent of the parameter; broadcasts to the shape of y."""
-        return self._apply(self.place.of(tangent).to(self._dtype)).to(tangent.dtype)
+        v = self.place.of(tangent).to(self._dtype)
+        if self._graph is None:
+            return self._first(v).to(tangent.dtype)
+        with torch.no_grad():
+            return self._apply(v).to(tangent.dtype)
 
     def pull(self, cotangent: Tensor) -> Tensor:
         """The adjoint of `push`: of a cotangent of y, of the shape of the parameter."""
         if self._graph is None:
-            self._graph = self._trace(cotangent)
+            self._first(self.place.of(cotangent.new_zeros(self.place.whole)).to(self._dtype))
+        assert self._graph is not None
         edge, leaf = self._graph
         (part,) = torch.autograd.grad(edge, leaf, cotangent.to(self._dtype), retain_graph=True)
         return self.place.whole_of(part.to(cotangent.dtype))
 
-    @torch.enable_grad()
-    def _trace(self, like: Tensor) -> tuple[GradientEdge, Tensor]:
-        """The graph of `push` at 0, which is that of any tangent, since the map is linear.
+    def _first(self, v: Tensor) -> Tensor:
+        """Push with a graph, which serves any v: the map is linear.
 
-        Of a tensor of its own: the graph may keep it, and a vector of CG would change. A dense one,
-        since the layout of what comes back follows it.
+        Of a copy: the graph may keep it, and a vector of CG changes.
         """
-        shape = self.place.whole if self.place.strides is None else self.place.strides[0]
-        leaf = like.new_zeros(shape, dtype=self._dtype).requires_grad_()
-        return get_gradient_edge(self._apply(leaf)), leaf
+        with torch.enable_grad():
+            leaf = v.detach().clone().requires_grad_()
+            out = self._apply(leaf)
+            self._graph = get_gradient_edge(out), leaf
+        return out.detach()
