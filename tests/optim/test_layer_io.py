@@ -20,11 +20,12 @@ from bdhf.optim.layout import layout_of
 from bdhf.optim.objective import Objective
 from bdhf.optim.products import Settings, Workspace
 from bdhf.optim.products.coverage import UNKNOWN
-from bdhf.optim.products.layer_io import LayerIO, Uncovered, survey
+from bdhf.optim.products.layer_io import LayerIO
 from bdhf.optim.products.output_factor import OutputFactor, schedule
 from bdhf.optim.products.propagate import Propagate
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.survey import needs_of, recorded
+from bdhf.optim.products.sites import Uncovered
+from bdhf.optim.products.survey import needs_of, recorded, survey
 from tests.cases import CASES, Case, build
 from tests.optim.curvatures import CURVATURES, SEED, fits
 from tests.optim.partitions import PARTITIONS

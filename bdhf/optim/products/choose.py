@@ -13,11 +13,13 @@ from bdhf.optim.losses import is_mean, weights
 from bdhf.optim.objective import Batch, Objective
 from bdhf.optim.products.double_backward import DoubleBackward
 from bdhf.optim.products.forecast import forecast
-from bdhf.optim.products.layer_io import LayerIO, Uncovered, survey
+from bdhf.optim.products.layer_io import LayerIO
 from bdhf.optim.products.linearisation import Linearisation
 from bdhf.optim.products.product import BlockProduct
 from bdhf.optim.products.propagate import Propagate
 from bdhf.optim.products.request import EXPECTED_PRODUCTS, Request, Settings, Workspace
+from bdhf.optim.products.sites import Uncovered
+from bdhf.optim.products.survey import survey
 
 Choice = tuple[str, str]  # method, and why
 

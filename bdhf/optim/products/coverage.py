@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Slot
+from bdhf.optim.layout import Slot, split_like
 from bdhf.optim.losses import OutputHessian
+from bdhf.optim.products.pulling import pulled
+from bdhf.optim.products.pushing import ByDoubleBackward
 from bdhf.optim.products.sites import Uncovered
 
 #: Relative differences that are rounding, by the precision of the products.
@@ -50,25 +52,10 @@ def compare(
         raise Uncovered(f"{slots[worst].name!r} ({where}) {why}")
 
 
-def probe(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """A fixed random tensor of the shape of every parameter."""
-    generator = torch.Generator(parameters[0].device).manual_seed(0)
-    return [
-        torch.empty_like(p, requires_grad=False).normal_(generator=generator) for p in parameters
-    ]
-
-
 def exact_product(
     outputs: Tensor, parameters: Sequence[Tensor], hessian: OutputHessian, v: Sequence[Tensor]
-) -> tuple[Tensor, ...]:
+) -> list[Tensor]:
     """Jᵀ H J v by two reverse sweeps, v and the result of the shapes of the parameters."""
-    u = torch.zeros_like(outputs, requires_grad=True)
-    q = torch.autograd.grad(
-        outputs, parameters, u, create_graph=True, allow_unused=True, materialize_grads=True
-    )
-    pairs = [(part, tangent) for part, tangent in zip(q, v, strict=True) if part.requires_grad]
-    (jv,) = torch.autograd.grad([part for part, _ in pairs], u, [tangent for _, tangent in pairs])
-    return torch.autograd.grad(
-        outputs, parameters, hessian(jv),
-        retain_graph=True, allow_unused=True, materialize_grads=True,
-    )  # fmt: skip
+    jv = ByDoubleBackward(outputs, parameters)(dict(enumerate(v)))
+    assert jv is not None  # outputs that depend on no parameter have been refused
+    return split_like(pulled(outputs, parameters, hessian(jv)), parameters)

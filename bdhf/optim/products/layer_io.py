@@ -22,18 +22,18 @@ from torch import Tensor
 from bdhf.optim.curvature import OutputCurvature, OutputLoss
 from bdhf.optim.layout import Block, Blocks, flatten, split_like
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.products.coverage import COUPLED, UNKNOWN, compare, exact_product, probe
+from bdhf.optim.products.coverage import COUPLED, UNKNOWN, compare, exact_product
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.output_factor import OutputFactor, columns_of, gathered, sweep
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.propagate import Propagate
+from bdhf.optim.products.pulling import pulled
+from bdhf.optim.products.pushing import probe
 from bdhf.optim.products.reduction import Component, Term, whole
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.sites import Site, Uncovered
 from bdhf.optim.products.strides import Strided
-from bdhf.optim.products.survey import Survey, needs_of, recorded, survey, way_of
-
-__all__ = ["LayerIO", "Survey", "Uncovered", "survey"]
+from bdhf.optim.products.survey import needs_of, recorded, way_of
 
 
 class LayerIO:
@@ -72,11 +72,7 @@ class LayerIO:
             objective.loss_fn, z, self.batch[1], self._request.generator
         )
         self.loss, self.hessian = self._expansion.loss, self._expansion.hessian
-        columns = torch.autograd.grad(
-            z, objective.parameters, self._expansion.gradient,
-            retain_graph=True, allow_unused=True, materialize_grads=True,
-        )  # fmt: skip
-        self.gradient = flatten(columns)
+        self.gradient = pulled(z, objective.parameters, self._expansion.gradient)
         return z
 
     def _factorise(self, z: Tensor) -> None:

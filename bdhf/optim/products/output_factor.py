@@ -24,7 +24,7 @@ def columns_of(hessian: OutputHessian, outputs: Tensor) -> int:
 
     Raises Uncovered for a Hessian whose root is not known sample by sample.
     """
-    inner = hessian.inner if isinstance(hessian, Scaled) else hessian
+    inner = _unscaled(hessian)
     if not isinstance(inner, (Diagonal, Softmax, Outer)):
         raise Uncovered(
             "the loss is not one whose Hessian's root is known sample by sample; those of torch's "
@@ -37,9 +37,13 @@ def columns_of(hessian: OutputHessian, outputs: Tensor) -> int:
     return outputs.numel() // len(outputs)
 
 
+def _unscaled(hessian: OutputHessian) -> OutputHessian:
+    return hessian.inner if isinstance(hessian, Scaled) else hessian
+
+
 def _columns(hessian: OutputHessian, outputs: Tensor, start: int, stop: int) -> Tensor:
     """B_c of every sample, side by side, for start ≤ c < stop: (k, *shape of z)."""
-    inner = hessian.inner if isinstance(hessian, Scaled) else hessian
+    inner = _unscaled(hessian)
     index = torch.arange(start, stop, device=outputs.device)
     if isinstance(inner, Outer):
         u = outputs.new_zeros(len(index), *inner.root_shape)

@@ -68,6 +68,15 @@ class ByDoubleBackward:
         return jv
 
 
+def probe(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """A fixed random tensor of the shape of every parameter, for ways that must agree.
+
+    Drawn on the CPU, so that every device is asked the same.
+    """
+    draws = torch.Generator().manual_seed(0)
+    return [torch.randn(p.shape, generator=draws).to(p) for p in parameters]
+
+
 def tolerance_of(z: Tensor, request: Request) -> float:
     """Relative difference of two ways to the same vector that rounding may explain."""
     return TOLERANCES.get(request.settings.dtype or z.dtype, LOOSE)
@@ -97,10 +106,7 @@ def _problem(tape: Tape, exact: Push, parameters: Sequence[Tensor], tolerance: f
     """Why the tape must not be used; empty if it may, None if that cannot be told."""
     if tape.problem or tape.output is None:
         return tape.problem
-    draws = torch.Generator().manual_seed(0)
-    tangents = {
-        i: torch.randn(p.shape, generator=draws).to(p) for i, p in enumerate(parameters)
-    }  # drawn on the CPU, so that every device is asked the same
+    tangents = dict(enumerate(probe(parameters)))
     try:
         found = OnTape(tape, tape.output)(tangents)
     except (NotImplementedError, RuntimeError) as refusal:

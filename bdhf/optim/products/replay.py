@@ -12,7 +12,7 @@ product with all of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -69,7 +69,6 @@ class _Scheduler:
     steps: list[tuple[Step, list[int]]] = field(default_factory=list)  # with what each reads
 
     def __post_init__(self) -> None:
-        self._made = {value for entry in self.path.entries for value in entry.makes}
         self._uses = Counter(read for entry in self.path.entries for read in entry.reads)
         self._uses[self.path.target] += 2  # what is asked for is made for itself
         self._waiting: dict[int, _Sum] = {}
@@ -113,13 +112,8 @@ class _Scheduler:
         parts = {read: self._part(read) for read in reads}
         if all(part is None for part in parts.values()):
             return None
-        terms: Terms = {}
-        for read, scale in _partials(waiting.entry):
-            for value, inner in (parts[read] or {read: 1.0}).items():
-                made = _times(scale, inner)
-                terms[value] = made if value not in terms else terms[value] + made
-        waiting.terms = terms
-        return terms
+        waiting.terms = _summed(waiting.entry, parts)
+        return waiting.terms
 
     def _part(self, value: int) -> Terms | None:
         """The terms of a part that costs nothing more when it is put in where it is used."""
@@ -127,14 +121,22 @@ class _Scheduler:
         if waiting is None:
             return None
         terms = self._joined(waiting)
-        if terms is None:
-            terms = {}
-            for read, scale in _partials(waiting.entry):
-                terms[read] = scale if read not in terms else terms[read] + scale
-        if self._uses[value] > 1 and len(terms) > 1:
+        reads = {read for read in waiting.entry.reads if read is not None}
+        if self._uses[value] > 1 and len(reads if terms is None else terms) > 1:
             return None
-        waiting.terms = terms
+        if terms is None:
+            terms = waiting.terms = _summed(waiting.entry, {})
         return terms
+
+
+def _summed(entry: Entry, parts: Mapping[int, Terms | None]) -> Terms:
+    """The terms of an elementwise operator, with those of its parts put in."""
+    terms: Terms = {}
+    for read, scale in _partials(entry):
+        for value, inner in (parts.get(read) or {read: 1.0}).items():
+            made = _times(scale, inner)
+            terms[value] = made if value not in terms else terms[value] + made
+    return terms
 
 
 def _by_rule(entry: Entry) -> Step:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import flatten
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.pushing import OnTape, Push, tolerance_of
+from bdhf.optim.products.pulling import pulled
+from bdhf.optim.products.pushing import OnTape, Push, probe, tolerance_of
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Route, Tape, route
 
@@ -168,18 +168,13 @@ def _matrices(c: Tensor, z: Tensor, waist: Waist, behind: Route, hessian: Output
 @torch.no_grad()
 def _agrees(neck: Neck, z: Tensor, hessian: OutputHessian, push: Push, request: Request) -> bool:
     """Whether the product at the waist is the one at the outputs: samples may not be coupled."""
-    parameters, draws = request.objective.parameters, torch.Generator().manual_seed(0)
     slots = min(neck.waist.blocks)
-    tangents = {
-        i: torch.randn(parameters[i].shape, generator=draws).to(parameters[i]) for i in slots
-    }
+    touched = [request.objective.parameters[i] for i in slots]
+    tangents = dict(zip(slots, probe(touched), strict=True))
     results = []
     for end, way, matrix in ((z, push, hessian), (neck.c, neck.push, neck.hessian)):
         tangent = way(tangents)
         assert tangent is not None  # a waist lies between its blocks and the outputs
-        columns = torch.autograd.grad(
-            end, [parameters[i] for i in slots], matrix(tangent), retain_graph=True
-        )
-        results.append(flatten(columns))
+        results.append(pulled(end, touched, matrix(tangent)))
     exact, found = results
     return bool((found - exact).norm() <= 10 * tolerance_of(z, request) * exact.norm())

@@ -67,14 +67,18 @@ class CG:
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
         """Take any blocks and any symmetric matrix."""
 
-    def products(self, blocks: object) -> int:
+    def products(self, blocks: Blocks) -> int:
         """All iterations, the first residual, and those that are taken anew."""
+        return self._most_products
+
+    @property
+    def _most_products(self) -> int:
         return self.max_iters + 1 + self.max_iters // REFRESH_EVERY
 
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """All products, and the preconditioner."""
         apart = 0.0 if isinstance(self.preconditioner, NoPreconditioner) else 2.0
-        return self.products(None) * sweeps.product + apart
+        return self._most_products * sweeps.product + apart
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
         """Solve every block from `start`, (P,) in block order, which is used up, or from zero."""
