@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from bdhf.optim.rows import dots, zero_rows_
+from bdhf.optim.rows import add_scaled_dots_, dots, zero_rows_
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,16 @@ class Blocks:
         for target, factor, source in self._with_rows(y, scale, x):
             target.addcmul_(factor, source)
         return y
+
+    def add_scaled_dot_(
+        self, y: Tensor, scale: Tensor, x: Tensor, z: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """In place y += scale[b] · x within every block b, and then ⟨y, z⟩ there, (rows,).
+
+        One pass over memory; `z` may be `x` or `y`.
+        """
+        parts = zip(self._with_rows(y, scale, x), self.matrices(z), strict=True)
+        return torch.cat([add_scaled_dots_(*target, other, dtype) for target, other in parts])
 
     def scale_add_(self, y: Tensor, scale: Tensor, x: Tensor) -> Tensor:
         """In place: y = x + scale[b] · y within every block b; scale is (rows,)."""

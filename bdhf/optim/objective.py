@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from bdhf.optim.image_layout import ImageLayout
 from bdhf.optim.layout import flatten
 from bdhf.optim.losses import weights
 from bdhf.optim.losses.weights import LossFn
@@ -57,11 +58,13 @@ class Objective:
     model: nn.Module
     loss_fn: LossFn
     parameters: tuple[nn.Parameter, ...]
+    run: ImageLayout  # the forward pass
 
     @classmethod
     def of(cls, model: nn.Module, loss_fn: LossFn) -> Objective:
         """Take every parameter that requires a gradient now, in the order of the model."""
-        return cls(model, loss_fn, tuple(p for p in model.parameters() if p.requires_grad))
+        parameters = tuple(p for p in model.parameters() if p.requires_grad)
+        return cls(model, loss_fn, parameters, ImageLayout(model))
 
     @property
     def device(self) -> torch.device:
@@ -77,14 +80,15 @@ class Objective:
         devices = [self.device] if self.device.type == "cuda" else []
         return torch.random.fork_rng(devices=devices)
 
-    def outputs(self, inputs: Any) -> Tensor:
+    def outputs(self, inputs: Any, *, channels_last: bool = True) -> Tensor:
         """Run the model forward, so that it can be differentiated twice.
 
-        Fused attention and cuDNN's recurrent layers have no double backward, so their plain
-        kernels run. Raises TypeError or ValueError for outputs without curvature.
+        `channels_last` allows images in that order, where it is faster. Fused attention and cuDNN's
+        recurrent layers have no double backward, so their plain kernels run. Raises TypeError or
+        ValueError for outputs without curvature.
         """
         with plain_kernels(self.model):
-            outputs = self.model(inputs)
+            outputs = (self.run if channels_last else self.model)(inputs)
         name = type(self.model).__name__
         if not isinstance(outputs, Tensor):
             raise TypeError(
@@ -100,7 +104,7 @@ class Objective:
 
     def loss(self, batches: Batches) -> Tensor:
         """The loss of one batch, ()."""
-        pairs = [(self.model(inputs), targets) for inputs, targets in batches]
+        pairs = [(self.run(inputs), targets) for inputs, targets in batches]
         losses = [self.loss_fn(outputs, targets) for outputs, targets in pairs]
         return _weighted(weights(self.loss_fn, pairs), losses)
 
@@ -108,7 +112,7 @@ class Objective:
         """Loss () and gradient (P,) of one batch, one micro-batch in memory at a time."""
         pairs, losses, gradients = [], [], []
         for inputs, targets in batches:
-            outputs = self.model(inputs)
+            outputs = self.run(inputs)
             loss = self.loss_fn(outputs, targets)
             gradient = torch.autograd.grad(
                 loss, self.parameters, allow_unused=True, materialize_grads=True

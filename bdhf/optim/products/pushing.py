@@ -13,7 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bdhf.optim.layout import split_like
 from bdhf.optim.products.compiled import Compiled
+from bdhf.optim.products.pulling import pulled
 from bdhf.optim.products.replay import Replay
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Tape, route
@@ -31,18 +33,34 @@ class Push(Protocol):
 
 
 class OnTape:
-    """J v along a tape, to the outputs or to a value on the way."""
+    """J v along a tape, to the outputs or to a value on the way; and Jᵀw, where that is shorter."""
 
-    def __init__(self, tape: Tape, target: int) -> None:
-        self._tape, self._target = tape, target
+    def __init__(self, tape: Tape, target: int, back: bool = True) -> None:
+        """`back` allows it to go back along the tape as well."""
+        self._tape, self._target, self._back = tape, target, back
         self._replays: dict[tuple[int, ...], Replay] = {}
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
         """Replay the operators that the given parameters reach."""
-        sources = tuple(tangents)
-        if sources not in self._replays:
-            self._replays[sources] = Replay(route(self._tape, sources, self._target))
-        return self._replays[sources](dict(tangents))
+        return self._replay(tangents).push(tangents)
+
+    def pull(self, w: Tensor, rooms: Mapping[int, Tensor]) -> bool:
+        """Write Jᵀw for some parameters into a room for each; w has the shape of the target.
+
+        False: the graph is no longer than the replay, so it is to be taken, and nothing is written.
+        """
+        replay = self._replay(rooms)
+        if not self._back or not replay.condensed:
+            return False
+        replay.pull(w, rooms)
+        return True
+
+    def _replay(self, sources: Mapping[int, Tensor]) -> Replay:
+        """What is replayed for some parameters, or tensors of their shapes."""
+        key = tuple(sources)
+        if key not in self._replays:
+            self._replays[key] = Replay(route(self._tape, key, self._target), sources)
+        return self._replays[key]
 
 
 class ByDoubleBackward:
@@ -95,10 +113,30 @@ def choose_push(request: Request, tape: Tape, z: Tensor) -> tuple[Push, str]:
         kept[key] = found
     if kept[key]:
         return exact or ByDoubleBackward(z, parameters), kept[key]
+    del exact  # its graph is as large as that of the outputs
     assert tape.output is not None  # a tape without one has a problem
     if request.settings.compile:
         return Compiled(tape, tape.output, request.workspace, request.shapes), ""
-    return OnTape(tape, tape.output), ""
+    return OnTape(tape, tape.output, back=_goes_back(request, tape, z)), ""
+
+
+def _goes_back(request: Request, tape: Tape, z: Tensor) -> bool:
+    """Whether Jᵀw along the tape is what the graph gives; compared once, like J v."""
+    assert tape.output is not None
+    kept, parameters = request.workspace.kept, request.objective.parameters
+    key = ("pull", request.shapes, tape.structure)
+    if key not in kept:
+        (w,) = probe([z])
+        exact = pulled(z, parameters, w)
+        found = torch.zeros_like(exact)
+        rooms = dict(enumerate(split_like(found, parameters)))
+        if not OnTape(tape, tape.output).pull(w, rooms):
+            kept[key] = False
+        else:
+            error = (found - exact).norm()
+            kept[key] = bool(error <= tolerance_of(z, request) * exact.norm())
+    agrees: bool = kept[key]
+    return agrees
 
 
 @torch.no_grad()

@@ -12,45 +12,110 @@ product with all of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.tangents import Call, tangent_of
+from bdhf.optim.products.cotangents import Instruction, Known, Part, Rooms, Scale, Way
+from bdhf.optim.products.steps import Batch, BatchStep, RuleStep, Step, SumStep, Terms
+from bdhf.optim.products.tangents import Call, Hollow
 from bdhf.optim.products.tape import Entry, Route
+from bdhf.optim.products.transposes import COVERING, PARTIAL
 
 aten = torch.ops.aten
 
-Scale = Tensor | float
-Terms = dict[int, Scale]  # number of a value -> what its tangent is multiplied by
-Values = dict[int, Tensor]  # tangents, by the number of the value
-
-Step = Callable[[Values], None]
-
 
 class Replay:
-    """The tangent of a route's target, by steps that were made once."""
+    """J v and Jᵀw between some parameters and a route's target, by steps that were made once."""
 
-    def __init__(self, path: Route) -> None:
+    @torch.no_grad()
+    def __init__(self, path: Route, sources: Mapping[int, Tensor]) -> None:
+        """`sources` are the parameters, or what has their shapes, by number."""
         self.target = path.target
-        steps = _Scheduler(path).steps
-        last = {read: at for at, (_, reads) in enumerate(steps) for read in reads}
-        self._steps = [
-            (step, [read for read in reads if last[read] == at and read != self.target])
-            for at, (step, reads) in enumerate(steps)
+        self._sources = dict(sources)
+        self.steps = _Scheduler(path).steps
+        last = {read: at for at, step in enumerate(self.steps) for read in step.reads}
+        self._done = [
+            [
+                read
+                for read in dict.fromkeys(step.reads)
+                if read is not None and last[read] == at and read != self.target
+            ]
+            for at, step in enumerate(self.steps)
         ]
+        self._entries = path.entries
+        self._way: list[Instruction] | None = None
 
-    def __call__(self, tangents: Values) -> Tensor | None:
+    @property
+    def condensed(self) -> bool:
+        """Whether it takes half as many steps as there were operators, or fewer."""
+        return 2 * len(self.steps) <= len(self._entries)
+
+    @torch.no_grad()
+    def push(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
         """J v for tangents v of the sources; None where it is zero."""
         values = dict(tangents)
-        for step, done in self._steps:
-            step(values)
+        for step, done in zip(self.steps, self._done, strict=True):
+            step.push(values)
             for value in done:  # so that its memory is free again
                 values.pop(value, None)
         return values.get(self.target)
+
+    @torch.no_grad()
+    def pull(self, w: Tensor, rooms: Mapping[int, Tensor]) -> None:
+        """Jᵀw, written into a room for each source."""
+        if self._way is None:
+            self._way = self._back(w)
+        held: Rooms = {"w": w, **rooms}
+        for instruction in self._way:
+            instruction(held)
+
+    def _back(self, w: Tensor) -> list[Instruction]:
+        """The sweep back, step by step."""
+        known = self._known()
+        way = Way(known, set(self._sources))
+        if self.target in known.reached:
+            put = way.put(self.target)  # w itself, or its copy within what the target is part of
+            way.instructions.append(lambda rooms: put(rooms, rooms["w"], False))
+        for step in reversed(self.steps):
+            step.back(way, w)
+            way.let_go(step.makes)
+        way.finish()
+        return way.instructions
+
+    def _known(self) -> Known:
+        shapes = {source: tensor.shape for source, tensor in self._sources.items()}
+        dtypes = {source: tensor.dtype for source, tensor in self._sources.items()}
+        reached = {*self._sources, *(value for entry in self._entries for value in entry.makes)}
+        rooted, parts = set(self._sources), dict[int, Part]()
+        for entry in self._entries:
+            call, base = entry.call, entry.reads[0]
+            results = call.result if isinstance(call.result, (tuple, list)) else [call.result]
+            made = [x for x in results if isinstance(x, (Tensor, Hollow))]
+            for value, result in zip(entry.makes, made, strict=True):
+                shapes[value], dtypes[value] = result.shape, result.dtype
+            covers = call.func in COVERING and base in rooted
+            if base is not None and (covers or call.func in PARTIAL):
+                parts |= dict.fromkeys(entry.makes, Part(base, entry.makes, covers, call))
+            if covers:
+                rooted.update(entry.makes)
+        counts = Counter(read for step in self.steps for read in step.reads if read is not None)
+        once = {value for value, count in counts.items() if count == 1} - {self.target}
+        once |= set() if counts[self.target] else {self.target}
+        for step in self.steps:
+            if isinstance(step, SumStep):
+                (value,) = step.makes
+                for source, scale in step.pairs:
+                    if source not in reached:
+                        continue
+                    same = not isinstance(scale, Tensor) and scale == 1.0
+                    alike = shapes[source] == shapes[value] and dtypes[source] == dtypes[value]
+                    if same and alike and source in once and source in parts:
+                        parts[value] = Part(source, (value,), covers=True)
+                        break
+        return Known(shapes, dtypes, parts, once, reached)
 
 
 @dataclass
@@ -66,7 +131,7 @@ class _Scheduler:
     """Walks along a route once, and makes its steps."""
 
     path: Route
-    steps: list[tuple[Step, list[int]]] = field(default_factory=list)  # with what each reads
+    steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._uses = Counter(read for entry in self.path.entries for read in entry.reads)
@@ -78,11 +143,8 @@ class _Scheduler:
                 self._waiting[entry.makes[0]] = _Sum(entry)
             else:
                 self._emit_reads(entry)
-                self._add(self._batches.get(id(entry)) or _by_rule(entry), entry.reads)
+                self.steps.append(self._batches.get(id(entry)) or RuleStep(entry))
         self._emit(self.path.target)
-
-    def _add(self, step: Step, reads: Iterable[int | None]) -> None:
-        self.steps.append((step, [read for read in dict.fromkeys(reads) if read is not None]))
 
     def _emit_reads(self, entry: Entry) -> None:
         for read in entry.reads:
@@ -99,10 +161,12 @@ class _Scheduler:
         for read in terms if terms is not None else waiting.entry.reads:
             if read is not None:
                 self._emit(read)
+        if terms is None and waiting.entry.call.func in LINEAR:
+            terms = _summed(waiting.entry, {})
         if terms is None:
-            self._add(_by_rule(waiting.entry), waiting.entry.reads)
+            self.steps.append(RuleStep(waiting.entry))
         else:
-            self._add(_by_terms(value, terms, waiting.entry.call.result.shape), terms)
+            self.steps.append(SumStep(value, terms, waiting.entry.call.result.shape))
 
     def _joined(self, waiting: _Sum) -> Terms | None:
         """The terms of a sum with those of its parts put in; None if no part can be."""
@@ -137,45 +201,6 @@ def _summed(entry: Entry, parts: Mapping[int, Terms | None]) -> Terms:
             made = _times(scale, inner)
             terms[value] = made if value not in terms else terms[value] + made
     return terms
-
-
-def _by_rule(entry: Entry) -> Step:
-    """A step that runs an operator's own rule."""
-    call, reads, makes = entry.call, entry.reads, entry.makes
-
-    def step(values: Values) -> None:
-        given = [None if read is None else values.get(read) for read in reads]
-        if all(tangent is None for tangent in given):
-            return
-        for value, tangent in zip(makes, tangent_of(call, given), strict=True):
-            if tangent is not None:
-                values[value] = tangent
-
-    return step
-
-
-def _by_terms(value: int, terms: Terms, shape: torch.Size) -> Step:
-    """A step that adds up scaled tangents."""
-    pairs = sorted(terms.items(), key=lambda pair: not isinstance(pair[1], Tensor))
-
-    def step(values: Values) -> None:
-        total: Tensor | None = None
-        for source, scale in pairs:
-            tangent = values.get(source)
-            if tangent is None:
-                continue
-            if total is None:
-                total = scale * tangent
-                if total.shape != shape:
-                    total = total.expand(shape).clone()
-            elif isinstance(scale, Tensor):
-                total.addcmul_(scale, tangent)
-            else:
-                total.add_(tangent, alpha=scale)
-        if total is not None:
-            values[value] = total
-
-    return step
 
 
 def _times(a: Scale, b: Scale) -> Scale:
@@ -228,6 +253,10 @@ ELEMENTWISE: dict[object, Callable[[Call, int], list[Scale]]] = {
 }
 
 
+#: Those of them whose scales cost nothing to make.
+LINEAR = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
+
+
 def _batches(entries: Sequence[Entry]) -> dict[int, Step]:
     """Steps for products of one weight with several inputs, by the identity of their entries."""
     families: dict[tuple[object, ...], list[Entry]] = {}
@@ -237,57 +266,9 @@ def _batches(entries: Sequence[Entry]) -> dict[int, Step]:
             if weight is not None:
                 families.setdefault((bias, weight), []).append(entry)
     return {
-        id(entry): _one_of_many(batch, index, entry)
+        id(entry): BatchStep(batch, index, entry)
         for members in families.values()
         if len(members) > 1
-        for batch in [_Batch(members)]
+        for batch in [Batch(members)]
         for index, entry in enumerate(members)
     }
-
-
-class _Batch:
-    """x_t ∂W + ∂b for all inputs x_t of one weight at once."""
-
-    def __init__(self, members: Sequence[Entry]) -> None:
-        self._members = members
-        self.bias, _, self.weight = members[0].reads
-        self._sizes = [len(entry.call.args[1]) for entry in members]
-        self._parts: Sequence[Tensor] = ()
-
-    @cached_property
-    def _inputs(self) -> Tensor:
-        return torch.cat([entry.call.args[1] for entry in self._members])
-
-    def part(self, index: int, values: Values) -> Tensor | None:
-        """That of one input; the first one that is asked for makes all."""
-        weight, bias = values.get(self.weight or 0), None
-        if self.bias is not None:
-            bias = values.get(self.bias)
-        if weight is None:
-            return bias
-        if index == 0:
-            made = (
-                self._inputs @ weight if bias is None else torch.addmm(bias, self._inputs, weight)
-            )
-            self._parts = made.split(self._sizes)
-        part = self._parts[index]
-        if index == len(self._sizes) - 1:
-            self._parts = ()
-        return part
-
-
-def _one_of_many(batch: _Batch, index: int, entry: Entry) -> Step:
-    _, moved, _ = entry.reads
-    target, weight = entry.makes[0], entry.call.args[2]
-
-    def step(values: Values) -> None:
-        made = batch.part(index, values)
-        tangent = None if moved is None else values.get(moved)
-        if tangent is not None and made is not None:
-            made = torch.addmm(made, tangent, weight)
-        elif tangent is not None:
-            made = tangent @ weight
-        if made is not None:
-            values[target] = made
-
-    return step

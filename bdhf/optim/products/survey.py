@@ -78,7 +78,7 @@ def recorded(request: Request) -> tuple[Tensor, list[Site]]:
     """The outputs of the batch and the sites of its forward pass. Raises Uncovered for none."""
     objective = request.objective
     outputs, sites = record(
-        lambda: objective.outputs(request.batch[0]), objective.parameters,
+        lambda: objective.outputs(request.batch[0], channels_last=False), objective.parameters,
         [slot.name for slot in request.blocks.layout.slots], request.settings.dtype,
     )  # fmt: skip
     if not sites:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 aten = torch.ops.aten
 
@@ -49,11 +49,23 @@ class Call:
             result = _hollow(result)
         return Call(self.func, args, self.kwargs, result)
 
+    def detached(self) -> Call:
+        """The same with values that lead to no graph."""
+        args, result = (_mapped(torch.Tensor.detach, x) for x in (self.args, self.result))
+        return Call(self.func, args, self.kwargs, result)
+
 
 def _hollow(tree: Any) -> Any:
-    return tree_map(
-        lambda leaf: Hollow(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf, tree
-    )
+    return _mapped(lambda tensor: Hollow(tensor.shape, tensor.dtype), tree)
+
+
+def _mapped(change: Callable[[Tensor], Any], tree: Any) -> Any:
+    """The same tree with other tensors; by hand, since this runs for every operator."""
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([_mapped(change, leaf) for leaf in tree])
+    return tree
 
 
 Rule = Callable[..., Any]  # (call, *tangents of its tensor arguments) -> tangent(s) of the result

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
@@ -69,6 +69,13 @@ class Tape:
         """Which operators ran, and which values they read: equal where decisions hold again."""
         return hash((self.output, *((entry.call.func, entry.reads) for entry in self.entries)))
 
+    @property
+    def bytes(self) -> int:
+        """What its values take, as long as the tape has not been made slim."""
+        tensors = (tensor for entry in self.entries for tensor in _tensors(entry.call.result))
+        storages = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
+        return sum(storages.values())
+
     def made(self, value: int) -> Tensor:
         """The tensor that is a value, as long as the tape has not been made slim."""
         entry = next(entry for entry in self.entries if value in entry.makes)
@@ -79,7 +86,7 @@ class Tape:
 
         Not before the pass has ended: memory that is used again would look like the same value.
         """
-        self.entries = [replace(entry, call=entry.call.slim()) for entry in self.entries]
+        self.entries = [Entry(e.call.slim(), e.reads, e.makes) for e in self.entries]
         self._now, self._places = {}, {}
 
     def add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
@@ -97,6 +104,17 @@ class Tape:
             self._check_in_place(call, written)
         makes = tuple(self._number(tensor) for tensor in _tensors(result))
         self.entries.append(Entry(call, reads, makes))
+
+    def restride(self, func: Any, before: Hashable, tensor: Tensor) -> None:
+        """Take note of new strides of a value, given in place; pooling does so in channels-last."""
+        number = self._now.pop(before, None)
+        if number is None:
+            return
+        same = _entries(before) == _entries(_place(tensor))
+        if not same:
+            self.problem = self.problem or f"{func} changes the shape of a value in place"
+        self._now[_place(tensor)] = number
+        self._places[_storage(tensor)].add(_place(tensor))
 
     def _seen(self, result: Any) -> bool:
         return isinstance(result, Tensor) and _place(result) in self._now
@@ -143,8 +161,12 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        before = _place(args[0]) if _restrides(func) else None
         result = func(*args, **kwargs)
-        self._tape.add(func, args, kwargs, result)
+        if before is None:
+            self._tape.add(func, args, kwargs, result)
+        else:
+            self._tape.restride(func, before, args[0])
         return result
 
 
@@ -205,6 +227,19 @@ def _storage(tensor: Tensor) -> int:
 
 def _place(tensor: Tensor) -> Hashable:
     return _storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _entries(place: Hashable) -> Hashable:
+    """Where the entries lie: without the strides of axes of length 1, which say nothing."""
+    storage, offset, shape, stride, dtype = place  # type: ignore[misc]
+    steps = tuple(step for length, step in zip(shape, stride, strict=True) if length > 1)
+    return storage, offset, tuple(shape), steps, dtype
+
+
+@cache
+def _restrides(func: Any) -> bool:
+    """Whether an operator changes nothing but the shape or the strides of its first argument."""
+    return torch.Tag.inplace_view in func.tags
 
 
 @cache

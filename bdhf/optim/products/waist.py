@@ -4,7 +4,8 @@ Where all that a block does reaches z through c_n, of w numbers a sample,
 
     J_bᵀ H J_b = Σ_n (∂c_n/∂θ_b)ᵀ K_n (∂c_n/∂θ_b),    K_n = (∂z_n/∂c_n)ᵀ H_n (∂z_n/∂c_n)   (w × w)
 
-so K_n, made once by w sweeps, spares every product the walk behind the waist, there and back.
+so K_n, made once, spares every product the walk behind the waist, there and back. It takes w sweeps
+where all columns of the Jacobian can be held, and more where only some can.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from bdhf.optim.products.tape import Route, Tape, route
 Slots = tuple[int, ...]
 
 #: Columns that H is applied to at a time.
-COLUMNS = 8
+COLUMNS = 2
+
+#: What a Jacobian at a waist may take, in bytes of the parameters or of the activations: as much as
+#: the vectors of CG do, which come later.
+ROOM = 2.75
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Waist:
 
     value: int
     width: int  # w
+    held: int  # columns of the Jacobian that are held at once
     blocks: frozenset[Slots]  # the tensors that each of them touches
 
 
@@ -103,17 +109,20 @@ def _find(request: Request, tape: Tape, z: Tensor) -> Waist | None:
             blocks.setdefault(value, set()).add(slots)
             behind[value] = flops
     best, most = None, 0
+    own = sum(p.numel() * p.element_size() for p in request.objective.parameters)
+    room = min(request.settings.max_bytes, int(ROOM * max(own, tape.bytes)))
     for value, count in sweeps.items():
         c = tape.made(value)
         width = c[0].numel() if c.dim() and c.shape[0] == samples else 0
-        column = z.numel() * z.element_size()
-        if not width or c.grad_fn is None or 2 * width * column > request.settings.max_bytes:
+        held = min(width, room // (z.numel() * z.element_size()) - 2 * COLUMNS)
+        if held < 1 or c.grad_fn is None:
             continue
+        sweeps_once = sum(width - start for start in range(0, width, held))
         saved = count * 2 * (behind[value] - samples * width**2)  # there and back, but for K
-        cost = width * behind[value] + 2 * z.numel() * width**2
+        cost = sweeps_once * behind[value] + 2 * z.numel() * width**2
         if saved - 2 * cost > most:  # twice, since CG may stop early
             most = saved - 2 * cost
-            best = Waist(value, width, frozenset(blocks[value]))
+            best = Waist(value, width, held, frozenset(blocks[value]))
     return best
 
 
@@ -140,6 +149,7 @@ def _cuts(path: Route, sources: Slots) -> dict[int, int]:
 def _neck(request: Request, waist: Waist, tape: Tape, z: Tensor, hessian: OutputHessian) -> Neck:
     assert tape.output is not None
     c = tape.made(waist.value)
+    tape.slim()  # it is at its largest when the Jacobian is
     behind = route(tape, (waist.value,), tape.output)
     key = ("waist", request.shapes, waist.value)
     k = request.flops.run(key, lambda: _matrices(c, z, waist, behind, hessian))
@@ -148,21 +158,32 @@ def _neck(request: Request, waist: Waist, tape: Tape, z: Tensor, hessian: Output
 
 @torch.no_grad()
 def _matrices(c: Tensor, z: Tensor, waist: Waist, behind: Route, hessian: OutputHessian) -> Tensor:
-    """K, (N, w, w), from w sweeps."""
+    """K, (N, w, w): the columns that are held, with themselves and with all later ones."""
     samples, width = len(c), waist.width
-    jacobian = z.new_empty(width, samples, z[0].numel())
-    for column in range(width):
+
+    def column(index: int) -> Tensor:
+        """(∂z/∂c) e_index of every sample, (N, C)."""
         unit = torch.zeros_like(c).reshape(samples, width)
-        unit[:, column] = 1
+        unit[:, index] = 1
         tangent = behind({waist.value: unit.view(c.shape)})
         assert tangent is not None  # the waist is on the way to the outputs
-        jacobian[column] = tangent.reshape(samples, -1)
-    rows = jacobian.transpose(0, 1)  # (N, w, C)
-    parts = []
-    for few in jacobian.split(COLUMNS):
-        moved = torch.stack([hessian(column.view(z.shape)).reshape(samples, -1) for column in few])
-        parts.append(torch.bmm(rows, moved.permute(1, 2, 0)))
-    return torch.cat(parts, dim=2)
+        return tangent.reshape(samples, -1)
+
+    k = z.new_empty(samples, width, width)
+    for start in range(0, width, waist.held):
+        stop = min(width, start + waist.held)
+        jacobian = z.new_empty(samples, stop - start, z[0].numel())
+        for index in range(start, stop):
+            jacobian[:, index - start] = column(index)
+        for first in range(start, width, COLUMNS):
+            few = range(first, min(width, first + COLUMNS))
+            moved = z.new_empty(samples, z[0].numel(), len(few))
+            for place, index in enumerate(few):
+                given = jacobian[:, index - start] if index < stop else column(index)
+                moved[:, :, place] = hessian(given.reshape(z.shape)).reshape(samples, -1)
+            k[:, start:stop, few.start : few.stop] = torch.bmm(jacobian, moved)
+        k[:, stop:, start:stop] = k[:, start:stop, stop:].transpose(1, 2)
+    return k
 
 
 @torch.no_grad()

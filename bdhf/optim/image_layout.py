@@ -1,0 +1,40 @@
+"""Images channels-last in memory: what the CPU's convolutions read and write without a copy.
+
+A convolution of images (N, C, rows, columns) keeps the order in memory that its input has. Channels
+first, oneDNN sorts input, weight and output anew at every call; the numbers are the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class ImageLayout:
+    """Runs one model, on images channels-last where its forward pass can take them."""
+
+    model: nn.Module
+    refused: bool = field(default=False, init=False)  # it views memory as if channels came first
+
+    def __call__(self, inputs: Any) -> Any:
+        """What the model makes of the inputs; a tensor is contiguous, as without this."""
+        if not self.applies(inputs):
+            return self.model(inputs)
+        try:  # to(), since a single channel is contiguous in both orders already
+            outputs = self.model(inputs.to(memory_format=torch.channels_last))
+        except RuntimeError:
+            outputs = self.model(inputs)  # raises again where it was not the layout
+            self.refused = True
+            return outputs
+        return outputs.contiguous() if isinstance(outputs, Tensor) else outputs
+
+    def applies(self, inputs: Any) -> bool:
+        """Whether the inputs are images that the model's convolutions read on the CPU."""
+        images = isinstance(inputs, Tensor) and inputs.dim() == 4 and inputs.device.type == "cpu"
+        if not images or self.refused:
+            return False
+        return any(isinstance(module, nn.Conv2d) for module in self.model.modules())

@@ -1,0 +1,194 @@
+"""The steps of a replay: linear maps of tangents, each with its transpose.
+
+forward  ∂y = Σ_k A_k ∂x_k,    back  w_k += A_kᵀ w    for the values x_k that it reads
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.products.cotangents import Scale, Way
+from bdhf.optim.products.tangents import tangent_of
+from bdhf.optim.products.tape import Entry
+from bdhf.optim.products.transposes import TRANSPOSES, by_reverse_mode
+
+Values = dict[int, Tensor]  # tangents, by the number of the value
+Terms = dict[int, Scale]  # number of a value -> what its tangent is multiplied by
+
+
+class Step(Protocol):
+    """One linear map from the values that it reads to those that it makes."""
+
+    @property
+    def reads(self) -> Sequence[int | None]:
+        """Values, by number; one for each occurrence."""
+
+    @property
+    def makes(self) -> Sequence[int]:
+        """Values, by number."""
+
+    def push(self, values: Values) -> None:
+        """Add the tangents of what it makes; none where they are zero."""
+
+    def back(self, way: Way, like: Tensor) -> None:
+        """Tell how the cotangents of what it makes are added to those of what it reads.
+
+        `like` has the device of all tensors.
+        """
+
+
+class RuleStep:
+    """An operator by its own rules."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._call, self.reads, self.makes = entry.call, entry.reads, entry.makes
+
+    def push(self, values: Values) -> None:
+        """By the rule of `tangents`."""
+        given = [None if read is None else values.get(read) for read in self.reads]
+        if all(tangent is None for tangent in given):
+            return
+        for value, tangent in zip(self.makes, tangent_of(self._call, given), strict=True):
+            if tangent is not None:
+                values[value] = tangent
+
+    def back(self, way: Way, like: Tensor) -> None:
+        """By the rule of `transposes`, else by reverse mode."""
+        held = [way.take(value) for value in self.makes]
+        if all(value in way.known.parts for value in self.makes) or not any(held):
+            return  # they lie where they belong, or there are none
+        transpose = TRANSPOSES.get(self._call.func)
+        if transpose is None or self._call.kwargs.keys() - {"dtype"}:
+            by_reverse_mode(self._call, self.reads, self.makes, way, like)
+        else:
+            transpose(self._call, self.reads, self.makes[0], way)
+
+
+class SumStep:
+    """Σ_k s_k ∘ ∂x_k, a chain of elementwise operators."""
+
+    def __init__(self, value: int, terms: Terms, shape: torch.Size) -> None:
+        self.makes, self.reads = (value,), tuple(terms)
+        self._shape = shape
+        self.pairs = sorted(terms.items(), key=lambda pair: _is_number(pair[1]), reverse=True)
+
+    def push(self, values: Values) -> None:
+        """Term by term; a tangent that is not scaled is no kernel of its own."""
+        total: Tensor | None = None
+        own = False  # whether total may be written to
+        for source, scale in self.pairs:
+            tangent = values.get(source)
+            if tangent is None:
+                continue
+            if total is None:
+                own = not _is_number(scale) or scale != 1.0
+                total = scale * tangent if own else tangent
+                if total.shape != self._shape:
+                    total, own = total.expand(self._shape), False
+            elif isinstance(scale, Tensor):
+                total = (total.addcmul_ if own else total.addcmul)(scale, tangent)
+                own = True
+            else:
+                total = (total.add_ if own else total.add)(tangent, alpha=scale)
+                own = True
+        if total is not None:
+            values[self.makes[0]] = total
+
+    def back(self, way: Way, like: Tensor) -> None:
+        """The same scales."""
+        (value,) = self.makes
+        if way.take(value):
+            for source, scale in self.pairs:
+                way.add_scaled(source, scale, value)
+
+
+def _is_number(scale: Scale) -> bool:
+    return not isinstance(scale, Tensor)
+
+
+class Batch:
+    """c + a_t b for all inputs a_t of one weight b at once: the steps of a recurrent layer."""
+
+    def __init__(self, members: Sequence[Entry]) -> None:
+        self._members = members
+        self._bias, _, self._weight = members[0].reads
+        self._sizes = [len(entry.call.args[1]) for entry in members]
+        self._parts: Sequence[Tensor] = ()
+
+    @cached_property
+    def _inputs(self) -> Tensor:
+        return torch.cat([entry.call.args[1] for entry in self._members])
+
+    def part(self, index: int, values: Values) -> tuple[Tensor | None, bool]:
+        """∂c + a_t ∂b of one input, and whether it may be written to; the first one makes all."""
+        weight = None if self._weight is None else values.get(self._weight)
+        bias = None if self._bias is None else values.get(self._bias)
+        if weight is None:
+            return bias, False
+        if index == 0:
+            made = (
+                self._inputs @ weight if bias is None else torch.addmm(bias, self._inputs, weight)
+            )
+            self._parts = made.split(self._sizes)
+        part = self._parts[index]
+        if index == len(self._sizes) - 1:
+            self._parts = ()
+        return part, True
+
+    def back(self, way: Way) -> None:
+        """To the weight and to c, from all members that have a cotangent, at once."""
+        held = [member for member in self._members if way.take(member.makes[0])]
+        if not held:
+            return
+        inputs = (
+            torch.cat([member.call.args[1] for member in held])
+            if (len(held) < len(self._members))
+            else self._inputs
+        )
+        key, made = ("batch", id(self)), [member.makes[0] for member in held]
+        way.instructions.append(
+            lambda rooms: rooms.__setitem__(key, torch.cat([rooms[value] for value in made]))
+        )
+        way.add_product(self._weight, lambda rooms: inputs.t(), lambda rooms: rooms[key])
+        way.add_rows(self._bias, lambda rooms: rooms[key])
+        way.instructions.append(lambda rooms: rooms.pop(key))
+        for member in held:
+            way.let_go(member.makes)
+
+
+class BatchStep:
+    """One of a batch of `addmm`, with what comes through its own input beside."""
+
+    def __init__(self, batch: Batch, index: int, entry: Entry) -> None:
+        self._batch, self._index = batch, index
+        self.reads, self.makes = entry.reads, entry.makes
+        self._weight = entry.call.args[2]
+
+    def push(self, values: Values) -> None:
+        """∂c + a ∂b + ∂a b."""
+        made, own = self._batch.part(self._index, values)
+        moved = self.reads[1]
+        tangent = None if moved is None else values.get(moved)
+        if tangent is not None and made is not None:
+            if own:
+                made = made.addmm_(tangent, self._weight)
+            else:
+                made = torch.addmm(made, tangent, self._weight)
+        elif tangent is not None:
+            made = tangent @ self._weight
+        if made is not None:
+            values[self.makes[0]] = made
+
+    def back(self, way: Way, like: Tensor) -> None:
+        """W bᵀ to the input; the first, which is the last on the way back, adds the rest."""
+        (value,), moved = self.makes, self.reads[1]
+        if way.take(value):
+            way.add_product(moved, lambda rooms: rooms[value], lambda rooms: self._weight.t())
+        way.keep(value)
+        if self._index == 0:
+            self._batch.back(way)

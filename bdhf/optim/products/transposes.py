@@ -1,0 +1,146 @@
+"""The transpose of the derivative of one operator: a table of rules beside that of `tangents`.
+
+A rule tells, once, how w is added to what the operator read. An operator without one goes through
+reverse mode of its rule forward, which is linear in its tangents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.products.cotangents import Known, Rooms, Way
+from bdhf.optim.products.tangents import RULES, Call, tangent_of
+
+aten = torch.ops.aten
+
+#: (call, what it read, what it made, the way back); for operators that make one tensor.
+Transpose = Callable[[Call, Sequence[int | None], int, Way], None]
+
+
+def _affine(call: Call, reads: Sequence[int | None], made: int, way: Way) -> None:
+    """`addmm`: c + a b."""
+    _, a, b = call.args
+    c, *factors = reads
+    way.add_rows(c, lambda rooms: rooms[made])
+    _products(a, b, factors, made, way)
+
+
+def _matrix(call: Call, reads: Sequence[int | None], made: int, way: Way) -> None:
+    """`mm`: a b."""
+    _products(*call.args, reads, made, way)
+
+
+def _products(a: Any, b: Any, reads: Sequence[int | None], made: int, way: Way) -> None:
+    way.add_product(reads[0], lambda rooms: rooms[made], lambda rooms: b.t())
+    way.add_product(reads[1], lambda rooms: a.t(), lambda rooms: rooms[made])
+
+
+def _through(map_back: Callable[[Call, Tensor], Tensor], own: bool) -> Transpose:
+    """An operator of one tensor; `own`: what `map_back` gives shares no memory with w."""
+
+    def transpose(call: Call, reads: Sequence[int | None], made: int, way: Way) -> None:
+        (value,) = reads
+        assert value is not None  # the only way that leads here
+        put, dtype = way.put(value), way.known.dtypes[value]
+        way.instructions.append(
+            lambda rooms: put(rooms, map_back(call, rooms[made]).to(dtype), own)
+        )
+
+    return transpose
+
+
+def _permuted_back(call: Call, w: Tensor) -> Tensor:
+    order = [axis % w.dim() for axis in call.args[1]]
+    return w.permute([order.index(axis) for axis in range(w.dim())])
+
+
+_RESHAPED = _through(lambda call, w: w.reshape(call.args[0].shape), own=False)
+_AGAIN = _through(lambda call, w: call.func(w, *call.args[1:]), own=False)
+
+#: Views of all entries -> their inverse.
+COVERING: Mapping[Any, Transpose] = {
+    **dict.fromkeys(
+        (
+            aten.view.default, aten._unsafe_view.default, aten.squeeze.default, aten.squeeze.dim,
+            aten.squeeze.dims, aten.unsqueeze.default,
+        ),
+        _RESHAPED,
+    ),
+    aten.t.default: _AGAIN,
+    aten.transpose.int: _AGAIN,
+    aten.permute.default: _through(_permuted_back, own=False),
+}  # fmt: skip
+
+#: Views of some entries, each of them once.
+PARTIAL = {
+    aten.select.int, aten.slice.Tensor, aten.split.Tensor, aten.split_with_sizes.default,
+    aten.unbind.int,
+}  # fmt: skip
+
+#: Operators whose Jacobian is symmetric: their rule forward serves.
+_SYMMETRIC = (
+    aten.tanh.default, aten.tanh_.default, aten.sigmoid.default, aten.sigmoid_.default,
+    aten.relu.default, aten.relu_.default, aten._softmax.default, aten._safe_softmax.default,
+    aten.neg.default, aten.mul.Scalar, aten.div.Scalar,
+)  # fmt: skip
+
+#: Operator that makes one tensor -> its transpose.
+TRANSPOSES: Mapping[Any, Transpose] = {
+    **COVERING,
+    **dict.fromkeys(_SYMMETRIC, _through(lambda call, w: RULES[call.func](call, w), own=True)),
+    **dict.fromkeys(
+        (aten.clone.default, aten._to_copy.default), _through(lambda call, w: w, own=False)
+    ),
+    aten.addmm.default: _affine,
+    aten.mm.default: _matrix,
+}
+
+
+def by_reverse_mode(
+    call: Call, reads: Sequence[int | None], makes: Sequence[int], way: Way, like: Tensor
+) -> None:
+    """The transpose of any operator, by reverse mode of its rule forward."""
+    given = [_zeros(read, way.known, like) for read in reads]
+    wanted = [(read, x) for read, x in zip(reads, given, strict=True) if x is not None]
+    with torch.enable_grad():
+        tangents = tangent_of(call.detached(), given)
+    ends = [
+        (value, made)
+        for value, made in zip(makes, tangents, strict=True)
+        if made is not None and made.requires_grad and way.take(value)
+    ]
+    if not ends:
+        return
+
+    def back(cotangents: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        return torch.autograd.grad(
+            [made for _, made in ends], [x for _, x in wanted], cotangents,
+            retain_graph=True, allow_unused=True,
+        )  # fmt: skip
+
+    found = back([torch.zeros_like(made) for _, made in ends])
+    reached = [found_one is not None for found_one in found]
+    puts = [
+        way.put(read) if there and read is not None else None
+        for (read, _), there in zip(wanted, reached, strict=True)
+    ]
+
+    def run(rooms: Rooms) -> None:
+        made = back([rooms[value].to(end.dtype) for value, end in ends])
+        for put, cotangent in zip(puts, made, strict=True):
+            if put is not None and cotangent is not None:
+                put(rooms, cotangent, False)
+
+    way.instructions.append(run)
+
+
+def _zeros(read: int | None, known: Known, like: Tensor) -> Tensor | None:
+    """A tangent that is zero and takes no memory; None where none comes."""
+    if read is None or read not in known.reached:
+        return None
+    zero = like.new_zeros((), dtype=known.dtypes[read])
+    return zero.expand(known.shapes[read]).detach().requires_grad_()
