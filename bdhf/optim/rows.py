@@ -8,6 +8,7 @@ Nothing here waits for the device.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -20,19 +21,18 @@ SLAB_CPU, SLAB = 2**19, 2**24
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def slabs(*matrices: Tensor) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
-    """The same few entries of some matrices of one shape (rows, n), with the rows that they are of.
+def slabs(*matrices: Tensor) -> Iterator[list[tuple[Tensor, ...]]]:
+    """The same few rows of some matrices with as many, and of these the same few entries.
 
-    A slab is of whole rows, or of one.
+    A matrix is (rows, n), or (rows, 1) for a coefficient a row; where rows are taken apart, they
+    come one by one.
     """
-    first = matrices[0]
-    slab = SLAB_CPU if first.device.type == "cpu" else SLAB
-    rows, n = first.shape
-    step = max(1, slab // n)
-    for start in range(0, rows, step):
-        among = slice(start, min(rows, start + step))
-        for parts in zip(*(matrix[among].split(slab, 1) for matrix in matrices), strict=True):
-            yield among, parts
+    n = matrices[0].shape[1]
+    slab = SLAB_CPU if matrices[0].device.type == "cpu" else SLAB
+    for among in zip(*(matrix.split(max(1, slab // n)) for matrix in matrices), strict=True):
+        parts = [part.split(slab, 1) for part in among]
+        pieces = max(map(len, parts))
+        yield list(zip(*(part * (pieces // len(part)) for part in parts), strict=True))
 
 
 def dots(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
@@ -41,10 +41,9 @@ def dots(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     Pairwise sums, one slab after the other. A BLAS dot takes two thirds of the time, but sums up
     in a few accumulators: 1e-4 off in float32 after three million entries.
     """
-    total = a.new_zeros(len(a), dtype=dtype)
-    for rows, (u, v) in slabs(a, b):
-        total[rows] += (u.to(dtype) * v).sum(1)
-    return total
+    return torch.cat(
+        [reduce(torch.add, [_dot(u, v, dtype) for u, v in slab]) for slab in slabs(a, b)]
+    )
 
 
 def add_scaled_dots_(y: Tensor, scale: Tensor, x: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
@@ -52,11 +51,16 @@ def add_scaled_dots_(y: Tensor, scale: Tensor, x: Tensor, z: Tensor, dtype: torc
 
     `scale` is (rows, 1); `z` may be `x` or `y`.
     """
-    total = y.new_zeros(len(y), dtype=dtype)
-    for rows, (u, v, w) in slabs(y, x, z):
-        u.addcmul_(scale[rows], v)
-        total[rows] += (u.to(dtype) * w).sum(1)
-    return total
+    return torch.cat(
+        [
+            reduce(torch.add, [_dot(u.addcmul_(s, v), w, dtype) for u, s, v, w in slab])
+            for slab in slabs(y, scale, x, z)
+        ]
+    )
+
+
+def _dot(u: Tensor, v: Tensor, dtype: torch.dtype) -> Tensor:
+    return (u.to(dtype) * v).sum(1)
 
 
 def zero_rows_(matrix: Tensor, mask: Tensor) -> None:

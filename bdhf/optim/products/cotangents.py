@@ -18,6 +18,7 @@ from bdhf.optim.products.tangents import Call
 Scale = Tensor | float
 Rooms = dict[Hashable, Tensor]  # cotangents: of a value by its number
 Instruction = Callable[[Rooms], object]
+Put = Callable[[Rooms, Tensor, bool], object]
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,8 @@ class Way:
         """Sum what was broadcast, and set to zero what nothing was added to."""
         for value in list(self._wide):
             self._narrow(value)
-        for value in self.blank:
-            self.instructions.append(lambda rooms, value=value: rooms[value].zero_())
-        self.blank = set()
+        empty, self.blank = sorted(self.blank), set()
+        self.instructions.append(lambda rooms: [rooms[value].zero_() for value in empty])
 
     def keep(self, value: int) -> None:
         """Let a cotangent live until `let_go` is called on it again."""
@@ -92,7 +92,7 @@ class Way:
         elif gone:
             self.instructions.append(lambda rooms: [rooms.pop(value) for value in gone])
 
-    def put(self, value: int) -> Callable[[Rooms, Tensor, bool], None]:
+    def put(self, value: int) -> Put:
         """How to add a tensor, of the shape of the value; the flag says that no one else reads it.
 
         What comes next to the value comes after it.

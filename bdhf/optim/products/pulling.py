@@ -39,10 +39,12 @@ def pulled(
     return flat
 
 
-def _writing(place: Tensor) -> Callable[[Tensor], Tensor]:
+def _writing(place: Tensor) -> Callable[[Tensor | None], Tensor | None]:
     """A hook that takes a gradient as soon as it is whole, and lets its memory go."""
 
-    def write(gradient: Tensor) -> Tensor:
+    def write(gradient: Tensor | None) -> Tensor | None:
+        if gradient is None:  # a reverse sweep came by, with nothing
+            return None
         place.copy_(gradient)
         return gradient.new_zeros(()).expand_as(gradient)
 

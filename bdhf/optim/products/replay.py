@@ -68,7 +68,7 @@ class Replay:
         """Jᵀw, written into a room for each source."""
         if self._way is None:
             self._way = self._back(w)
-        held: Rooms = {"w": w, **rooms}
+        held: Rooms = {"w": w, **dict(rooms.items())}
         for instruction in self._way:
             instruction(held)
 

@@ -86,7 +86,7 @@ class SumStep:
             if tangent is None:
                 continue
             if total is None:
-                own = not _is_number(scale) or scale != 1.0
+                own = isinstance(scale, Tensor) or scale != 1.0
                 total = scale * tangent if own else tangent
                 if total.shape != self._shape:
                     total, own = total.expand(self._shape), False

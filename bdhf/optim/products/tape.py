@@ -22,6 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bdhf.optim.flops import operator_flops
 from bdhf.optim.products.tangents import STOPS, Call, in_place_rule, tangent_of
 
+#: Where a tensor lies: storage, offset, shape, strides and dtype.
+Place = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -48,8 +51,8 @@ class Tape:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.entries: list[Entry] = []
         self.problem = ""  # why this pass cannot be replayed; empty: it can
-        self._now: dict[Hashable, int] = {}  # place in memory -> number of the value there
-        self._places: dict[int, set[Hashable]] = {}  # storage -> places in it that have a number
+        self._now: dict[Place, int] = {}  # place in memory -> number of the value there
+        self._places: dict[int, set[Place]] = {}  # storage -> places in it that have a number
         self.output: int | None = None
         self._values = 0
         for parameter in parameters:
@@ -105,7 +108,7 @@ class Tape:
         makes = tuple(self._number(tensor) for tensor in _tensors(result))
         self.entries.append(Entry(call, reads, makes))
 
-    def restride(self, func: Any, before: Hashable, tensor: Tensor) -> None:
+    def restride(self, func: Any, before: Place, tensor: Tensor) -> None:
         """Take note of new strides of a value, given in place; pooling does so in channels-last."""
         number = self._now.pop(before, None)
         if number is None:
@@ -225,15 +228,15 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _place(tensor: Tensor) -> Hashable:
+def _place(tensor: Tensor) -> Place:
     return _storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
-def _entries(place: Hashable) -> Hashable:
+def _entries(place: Place) -> Hashable:
     """Where the entries lie: without the strides of axes of length 1, which say nothing."""
-    storage, offset, shape, stride, dtype = place  # type: ignore[misc]
+    storage, offset, shape, stride, dtype = place
     steps = tuple(step for length, step in zip(shape, stride, strict=True) if length > 1)
-    return storage, offset, tuple(shape), steps, dtype
+    return storage, offset, shape, steps, dtype
 
 
 @cache

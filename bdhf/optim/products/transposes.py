@@ -31,7 +31,8 @@ def _affine(call: Call, reads: Sequence[int | None], made: int, way: Way) -> Non
 
 def _matrix(call: Call, reads: Sequence[int | None], made: int, way: Way) -> None:
     """`mm`: a b."""
-    _products(*call.args, reads, made, way)
+    a, b = call.args
+    _products(a, b, reads, made, way)
 
 
 def _products(a: Any, b: Any, reads: Sequence[int | None], made: int, way: Way) -> None:
