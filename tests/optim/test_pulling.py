@@ -60,12 +60,13 @@ def test_every_value_on_the_way_can_be_where_a_sweep_begins(case):
         statistics = entry.call.func not in PARTIAL  # of a norm: no derivative in reverse mode
         for value in entry.makes[:1] if statistics else entry.makes:
             made = tape.made(value)
-            if made.grad_fn is None or not made.is_floating_point():
+            overwritten = made._version > 0  # then it is another value by now
+            if overwritten or made.grad_fn is None or not made.is_floating_point():
                 continue
             w = torch.randn_like(made)
             exact = pulled(made, parameters, w)
             found = back(tape, value, parameters, slots, w)
-            assert_close(found, exact, rtol=1e-9, atol=1e-12, msg=str(entry.call.func))
+            assert_close(found, exact, rtol=1e-9, atol=1e-11, msg=str(entry.call.func))
 
 
 def test_an_operator_without_a_transpose_goes_through_reverse_mode_of_its_rule():

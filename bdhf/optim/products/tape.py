@@ -57,6 +57,7 @@ class Tape:
         self._values = 0
         for parameter in parameters:
             self._number(parameter)
+        self._given = frozenset(self._places)  # storages of the parameters
 
     def record(self, run: Callable[[], Tensor]) -> Tensor:
         """Do `run`, a forward pass, and write it down."""
@@ -74,10 +75,10 @@ class Tape:
 
     @property
     def bytes(self) -> int:
-        """What its values take, as long as the tape has not been made slim."""
+        """What its values take beside the parameters; before the tape is made slim."""
         tensors = (tensor for entry in self.entries for tensor in _tensors(entry.call.result))
         storages = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
-        return sum(storages.values())
+        return sum(size for storage, size in storages.items() if storage not in self._given)
 
     def made(self, value: int) -> Tensor:
         """The tensor that is a value, as long as the tape has not been made slim."""
