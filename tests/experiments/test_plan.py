@@ -27,9 +27,9 @@ def test_ids_are_golden():
 
 
 GOLDEN = {
-    "adam": ["7d0e760f2cf64913", "353fb66704852b14"],
-    "full_hf": ["8292c4de32556417", "a6ebd07c4043a9c8"],
-    "block_hf": ["36d9c587875e4295", "9125ea657dae6ee7"],
+    "adam": ["787f007fc8c538f5", "8acde0ba71cebf59"],
+    "full_hf": ["ce165547cfec8ca0", "c47de09f4f82fc00"],
+    "block_hf": ["b073e42fe9d1c3b3", "5ab2bab3a49f3e3f"],
 }
 
 SAME = {
