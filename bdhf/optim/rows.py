@@ -7,7 +7,7 @@ Nothing here waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import reduce
 
 import torch
@@ -21,29 +21,13 @@ SLAB_CPU, SLAB = 2**19, 2**24
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def slabs(*matrices: Tensor) -> Iterator[list[tuple[Tensor, ...]]]:
-    """The same few rows of some matrices with as many, and of these the same few entries.
-
-    A matrix is (rows, n), or (rows, 1) for a coefficient a row; where rows are taken apart, they
-    come one by one.
-    """
-    n = matrices[0].shape[1]
-    slab = SLAB_CPU if matrices[0].device.type == "cpu" else SLAB
-    for among in zip(*(matrix.split(max(1, slab // n)) for matrix in matrices), strict=True):
-        parts = [part.split(slab, 1) for part in among]
-        pieces = max(map(len, parts))
-        yield list(zip(*(part * (pieces // len(part)) for part in parts), strict=True))
-
-
 def dots(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     """⟨a_i, b_i⟩ for the rows i of two matrices, accumulated in `dtype`; (rows, n) -> (rows,).
 
     Pairwise sums, one slab after the other. A BLAS dot takes two thirds of the time, but sums up
     in a few accumulators: 1e-4 off in float32 after three million entries.
     """
-    return torch.cat(
-        [reduce(torch.add, [_dot(u, v, dtype) for u, v in slab]) for slab in slabs(a, b)]
-    )
+    return _by_slabs(lambda u, v: (u.to(dtype) * v).sum(1), a, b)
 
 
 def add_scaled_dots_(y: Tensor, scale: Tensor, x: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
@@ -51,16 +35,23 @@ def add_scaled_dots_(y: Tensor, scale: Tensor, x: Tensor, z: Tensor, dtype: torc
 
     `scale` is (rows, 1); `z` may be `x` or `y`.
     """
-    return torch.cat(
-        [
-            reduce(torch.add, [_dot(u.addcmul_(s, v), w, dtype) for u, s, v, w in slab])
-            for slab in slabs(y, scale, x, z)
-        ]
-    )
+    return _by_slabs(lambda u, s, v, w: (u.addcmul_(s, v).to(dtype) * w).sum(1), y, scale, x, z)
 
 
-def _dot(u: Tensor, v: Tensor, dtype: torch.dtype) -> Tensor:
-    return (u.to(dtype) * v).sum(1)
+def _by_slabs(work: Callable[..., Tensor], *matrices: Tensor) -> Tensor:
+    """`work` on few entries of all matrices at a time, added up within every row; -> (rows,).
+
+    A matrix is (rows, n), or (rows, 1) for a coefficient a row.
+    """
+    n = matrices[0].shape[1]
+    slab = SLAB_CPU if matrices[0].device.type == "cpu" else SLAB
+    sums = []
+    for rows in zip(*(matrix.split(max(1, slab // n)) for matrix in matrices), strict=True):
+        parts = [matrix.split(slab, 1) for matrix in rows]
+        pieces = max(map(len, parts))  # 1, unless it is a single row
+        every = zip(*(part * (pieces // len(part)) for part in parts), strict=True)
+        sums.append(reduce(torch.add, [work(*few) for few in every]))
+    return torch.cat(sums)
 
 
 def zero_rows_(matrix: Tensor, mask: Tensor) -> None:

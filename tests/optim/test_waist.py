@@ -14,8 +14,8 @@ from bdhf.optim.layout import layout_of
 from bdhf.optim.products import Workspace
 from bdhf.optim.products.propagate import Propagate
 from bdhf.optim.products.waist import COLUMNS
-from tests.cases import Case
-from tests.optim.test_tape import Reversal, asked
+from tests.cases import Case, build
+from tests.optim.test_tape import Reversal, asked, recorded
 from tests.oracles import cut, dense_ggn
 
 SAMPLES, INPUTS, HIDDEN, CODE = 6, 12, 20, 2
@@ -216,3 +216,16 @@ def test_a_waist_is_looked_for_once():
     assert workspace.kept == kept
     assert_close(found, plain)
     assert first._neck.waist.width == CODE
+
+
+def test_a_sweep_to_a_waist_goes_back_along_the_tape_only_if_one_to_the_outputs_may():
+    """It is compared with the graph over all of the tape, so what was found there holds here."""
+    case = build("peephole")
+    for agrees in (True, False):
+        request = asked(case, bdhf.PerLayer())
+        _, tape = recorded(case)
+        request.workspace.kept["pull", request.shapes, tape.structure] = agrees
+
+        neck = Propagate(request, request.curvature)._neck
+
+        assert neck.push.back is agrees

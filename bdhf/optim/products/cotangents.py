@@ -16,9 +16,12 @@ from torch import Tensor
 from bdhf.optim.products.tangents import Call
 
 Scale = Tensor | float
-Rooms = dict[Hashable, Tensor]  # cotangents: of a value by its number
+Rooms = dict[Hashable, Tensor]  # cotangents: of a value by its number, and that of the target by W
 Instruction = Callable[[Rooms], object]
 Put = Callable[[Rooms, Tensor, bool], object]
+
+#: Where a sweep finds the cotangent that it begins with.
+W = "w"
 
 
 @dataclass(frozen=True)
@@ -44,21 +47,28 @@ class Known:
 
     shapes: Mapping[int, torch.Size]
     dtypes: Mapping[int, torch.dtype]
-    parts: Mapping[int, Part]
-    read_once: Set[int]
+    parts: dict[int, Part]
+    once: Set[int]  # values to whose cotangent one tensor is added, and no more
     reached: Set[int]  # values that depend on the sources; no other gets a cotangent
+
+    def alike(self, value: int, source: int, scale: Scale) -> bool:
+        """Whether scale ∘ (a cotangent of `value`) is one of `source`, number by number."""
+        plain = not isinstance(scale, Tensor) and scale == 1.0
+        shape = self.shapes[value] == self.shapes[source]
+        return plain and shape and self.dtypes[value] == self.dtypes[source]
 
 
 @dataclass
-class Way:
+class WayBack:
     """The instructions of one sweep back, given out reader by reader; `blank` rooms hold nothing.
 
-    Between two of its methods a value is new (no room yet), blank (its room must be filled at
-    once), or held (what comes is added).
+    `like` has the device of all tensors. Between two of its methods a value is new (no room yet),
+    blank (its room must be filled at once), or held (what comes is added).
     """
 
     known: Known
     blank: set[int]
+    like: Tensor
     instructions: list[Instruction] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -99,7 +109,7 @@ class Way:
         """
         if self._is_new(value):
             self._held.add(value)
-            shared = value in self.known.read_once
+            shared = value in self.known.once
 
             def keep(rooms: Rooms, cotangent: Tensor, own: bool) -> None:
                 rooms[value] = cotangent if own or shared else cotangent.clone()
@@ -150,14 +160,10 @@ class Way:
             lambda rooms: put(rooms, source(rooms).sum_to_size(shape).to(dtype), False)
         )
 
-    def same(self, value: int, source: int) -> bool:
-        """Whether a value's cotangent is that of `source`, in the same room."""
-        part = self.known.parts.get(source)
-        return part is not None and part.call is None and part.base == value
-
     def _add_number(self, value: int, scale: float, source: int) -> None:
-        if scale == 1.0 and self.same(value, source):
-            return
+        part = self.known.parts.get(source)
+        if part is not None and part.call is None and part.base == value:
+            return  # they share a room
         put = self.put(value)
         if scale == 1.0:
             self.instructions.append(lambda rooms: put(rooms, rooms[source], False))
@@ -167,8 +173,7 @@ class Way:
     def _add_wide(self, value: int, scale: Scale, source: int) -> None:
         key = ("wide", value)
         if value in self._wide:
-            scaled = scale if isinstance(scale, Tensor) else torch.tensor(scale)
-            self.instructions.append(lambda rooms: rooms[key].addcmul_(scaled, rooms[source]))
+            self.instructions.append(lambda rooms: _add_scaled_(rooms[key], scale, rooms[source]))
         else:
             self._wide.add(value)
             self.instructions.append(lambda rooms: _set(rooms, key, scale * rooms[source]))
@@ -196,7 +201,7 @@ class Way:
         if part is None:
             shape, dtype = self.known.shapes[value], self.known.dtypes[value]
             self.instructions.append(
-                lambda rooms: _set(rooms, value, _like(rooms).new_empty(shape, dtype=dtype))
+                lambda rooms: _set(rooms, value, rooms[W].new_empty(shape, dtype=dtype))
             )
             return True
         blank = self._fill(part.base)
@@ -214,5 +219,7 @@ def _set(rooms: Rooms, key: Hashable, tensor: Tensor) -> None:
     rooms[key] = tensor
 
 
-def _like(rooms: Rooms) -> Tensor:
-    return next(iter(rooms.values()))
+def _add_scaled_(room: Tensor, scale: Scale, cotangent: Tensor) -> Tensor:
+    if isinstance(scale, Tensor):
+        return room.addcmul_(scale, cotangent)
+    return room.add_(cotangent, alpha=scale)

@@ -3,7 +3,7 @@
 With f_i the FLOPs of one forward pass through site i and F their sum, a gradient takes 3F - f_1,
 
     propagate:  for every block 2 f of its own sites, and 2 f of all sites behind its first
-    layer_io:   2F for all blocks and the traffic of S; once C (F - f_1) for C columns
+    layer_io:   2F for all blocks and the traffic of S; once C (F - f_1) for C columns, and S is new
 
 a product. Where blocks cut through rows, layer_io takes a sweep a block as well. Both are counted
 for the products that are expected, with the time that an operator takes to start.

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.curvature import OutputCurvature
-from bdhf.optim.layout import Block, Blocks, split_like
+from bdhf.optim.layout import Block, Blocks
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.pushing import OnTape, Push, choose_push
+from bdhf.optim.products.pushing import Push, choose_push, transposed
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Tape
 from bdhf.optim.products.waist import narrowed
@@ -87,13 +87,11 @@ class Propagate:
         if jv is None:  # the outputs do not depend on this block
             out.zero_()
             return
-        touched = [self._parameters[i] for i in block.slots]
-        whole = out if block.within is None else out.new_empty(sum(p.numel() for p in touched))
-        w, rooms = hessian(jv), dict(zip(block.slots, split_like(whole, touched), strict=True))
-        if not (isinstance(push, OnTape) and push.pull(w, rooms)):
-            pulled(end, touched, w, whole)
-        if block.within is not None:
-            out.copy_(pick(block, whole))
+        touched = {i: self._parameters[i] for i in block.slots}
+        if block.within is None:
+            transposed(push, end, touched, hessian(jv), out)
+        else:
+            out.copy_(pick(block, transposed(push, end, touched, hessian(jv))))
 
     def _way(self, block: Block) -> tuple[Tensor, Push, OutputHessian]:
         """Where a block's sweep ends, how to get there, and the matrix that stands there."""

@@ -37,7 +37,7 @@ class OnTape:
 
     def __init__(self, tape: Tape, target: int, back: bool = True) -> None:
         """`back` allows it to go back along the tape as well."""
-        self._tape, self._target, self._back = tape, target, back
+        self._tape, self._target, self.back = tape, target, back
         self._replays: dict[tuple[int, ...], Replay] = {}
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
@@ -50,7 +50,7 @@ class OnTape:
         False: the graph is no longer than the replay, so it is to be taken, and nothing is written.
         """
         replay = self._replay(rooms)
-        if not self._back or not replay.condensed:
+        if not self.back or not replay.condensed:
             return False
         replay.pull(w, rooms)
         return True
@@ -84,6 +84,23 @@ class ByDoubleBackward:
             retain_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
         return jv
+
+
+def transposed(
+    push: Push, end: Tensor, parameters: Mapping[int, Tensor], w: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """Jᵀw of some parameters, by number, one behind the other; `push` is J v from them to `end`.
+
+    Along the tape where that is shorter, else on the graph of `end`. It is written into `out`,
+    where that is given.
+    """
+    touched = list(parameters.values())
+    if not isinstance(push, OnTape):
+        return pulled(end, touched, w, out)
+    if out is None:
+        out = w.new_empty(sum(tensor.numel() for tensor in touched), dtype=touched[0].dtype)
+    rooms = dict(zip(parameters, split_like(out, touched), strict=True))
+    return out if push.pull(w, rooms) else pulled(end, touched, w, out)
 
 
 def probe(parameters: Sequence[Tensor]) -> list[Tensor]:

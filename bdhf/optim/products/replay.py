@@ -12,15 +12,15 @@ product with all of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.cotangents import Instruction, Known, Part, Rooms, Scale, Way
+from bdhf.optim.products.cotangents import Instruction, Known, Part, Rooms, Scale, W, WayBack
 from bdhf.optim.products.steps import Batch, BatchStep, RuleStep, Step, SumStep, Terms
-from bdhf.optim.products.tangents import Call, Hollow
+from bdhf.optim.products.tangents import Call, Hollow, results
 from bdhf.optim.products.tape import Entry, Route
 from bdhf.optim.products.transposes import COVERING, PARTIAL
 
@@ -68,54 +68,68 @@ class Replay:
         """Jᵀw, written into a room for each source."""
         if self._way is None:
             self._way = self._back(w)
-        held: Rooms = {"w": w, **dict(rooms.items())}
+        held: Rooms = {W: w, **dict(rooms.items())}
         for instruction in self._way:
             instruction(held)
 
     def _back(self, w: Tensor) -> list[Instruction]:
         """The sweep back, step by step."""
         known = self._known()
-        way = Way(known, set(self._sources))
+        way = WayBack(known, set(self._sources), w)
         if self.target in known.reached:
             put = way.put(self.target)  # w itself, or its copy within what the target is part of
-            way.instructions.append(lambda rooms: put(rooms, rooms["w"], False))
+            way.instructions.append(lambda rooms: put(rooms, rooms[W], False))
         for step in reversed(self.steps):
-            step.back(way, w)
+            step.back(way)
             way.let_go(step.makes)
         way.finish()
         return way.instructions
 
     def _known(self) -> Known:
-        shapes = {source: tensor.shape for source, tensor in self._sources.items()}
-        dtypes = {source: tensor.dtype for source, tensor in self._sources.items()}
-        reached = {*self._sources, *(value for entry in self._entries for value in entry.makes)}
-        rooted, parts = set(self._sources), dict[int, Part]()
-        for entry in self._entries:
-            call, base = entry.call, entry.reads[0]
-            results = call.result if isinstance(call.result, (tuple, list)) else [call.result]
-            made = [x for x in results if isinstance(x, (Tensor, Hollow))]
-            for value, result in zip(entry.makes, made, strict=True):
-                shapes[value], dtypes[value] = result.shape, result.dtype
-            covers = call.func in COVERING and base in rooted
-            if base is not None and (covers or call.func in PARTIAL):
-                parts |= dict.fromkeys(entry.makes, Part(base, entry.makes, covers, call))
-            if covers:
-                rooted.update(entry.makes)
+        made: dict[int, Tensor | Hollow] = {
+            value: result
+            for entry in self._entries
+            for value, result in zip(entry.makes, results(entry.call), strict=True)
+        }
+        every = {**self._sources, **made}
         counts = Counter(read for step in self.steps for read in step.reads if read is not None)
-        once = {value for value, count in counts.items() if count == 1} - {self.target}
-        once |= set() if counts[self.target] else {self.target}
-        for step in self.steps:
-            if isinstance(step, SumStep):
-                (value,) = step.makes
-                for source, scale in step.pairs:
-                    if source not in reached:
-                        continue
-                    same = not isinstance(scale, Tensor) and scale == 1.0
-                    alike = shapes[source] == shapes[value] and dtypes[source] == dtypes[value]
-                    if same and alike and source in once and source in parts:
-                        parts[value] = Part(source, (value,), covers=True)
-                        break
-        return Known(shapes, dtypes, parts, once, reached)
+        counts[self.target] += 1  # w
+        known = Known(
+            shapes={value: tensor.shape for value, tensor in every.items()},
+            dtypes={value: tensor.dtype for value, tensor in every.items()},
+            parts=_views(self._entries, self._sources),
+            once={value for value, count in counts.items() if count == 1},
+            reached=frozenset(every),
+        )
+        return replace(known, parts=known.parts | _shared(self.steps, known))
+
+
+def _views(entries: Sequence[Entry], sources: Iterable[int]) -> dict[int, Part]:
+    """Values whose cotangent lies within that of another: slices, and views of parameters."""
+    parts: dict[int, Part] = {}
+    rooted = set(sources)
+    for entry in entries:
+        call, base = entry.call, entry.reads[0]
+        covers = call.func in COVERING and base in rooted
+        if covers:
+            rooted.update(entry.makes)
+        if base is not None and (covers or call.func in PARTIAL):
+            parts |= dict.fromkeys(entry.makes, Part(base, entry.makes, covers, call))
+    return parts
+
+
+def _shared(steps: Iterable[Step], known: Known) -> dict[int, Part]:
+    """Sums with a term that is a part, not scaled and read by nobody else: one room for both."""
+    parts: dict[int, Part] = {}
+    for step in steps:
+        if not isinstance(step, SumStep):
+            continue
+        (value,) = step.makes
+        for source, scale in step.pairs:
+            if source in known.parts and source in known.once and known.alike(value, source, scale):
+                parts[value] = Part(source, (value,), covers=True)
+                break
+    return parts
 
 
 @dataclass

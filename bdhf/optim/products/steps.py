@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.cotangents import Scale, Way
+from bdhf.optim.products.cotangents import Rooms, Scale, WayBack
 from bdhf.optim.products.tangents import tangent_of
 from bdhf.optim.products.tape import Entry
 from bdhf.optim.products.transposes import TRANSPOSES, by_reverse_mode
@@ -35,11 +35,8 @@ class Step(Protocol):
     def push(self, values: Values) -> None:
         """Add the tangents of what it makes; none where they are zero."""
 
-    def back(self, way: Way, like: Tensor) -> None:
-        """Tell how the cotangents of what it makes are added to those of what it reads.
-
-        `like` has the device of all tensors.
-        """
+    def back(self, way: WayBack) -> None:
+        """Tell how the cotangents of what it makes are added to those of what it reads."""
 
 
 class RuleStep:
@@ -57,14 +54,14 @@ class RuleStep:
             if tangent is not None:
                 values[value] = tangent
 
-    def back(self, way: Way, like: Tensor) -> None:
+    def back(self, way: WayBack) -> None:
         """By the rule of `transposes`, else by reverse mode."""
         held = [way.take(value) for value in self.makes]
         if all(value in way.known.parts for value in self.makes) or not any(held):
             return  # they lie where they belong, or there are none
         transpose = TRANSPOSES.get(self._call.func)
         if transpose is None or self._call.kwargs.keys() - {"dtype"}:
-            by_reverse_mode(self._call, self.reads, self.makes, way, like)
+            by_reverse_mode(self._call, self.reads, self.makes, way)
         else:
             transpose(self._call, self.reads, self.makes[0], way)
 
@@ -99,7 +96,7 @@ class SumStep:
         if total is not None:
             values[self.makes[0]] = total
 
-    def back(self, way: Way, like: Tensor) -> None:
+    def back(self, way: WayBack) -> None:
         """The same scales."""
         (value,) = self.makes
         if way.take(value):
@@ -140,25 +137,24 @@ class Batch:
             self._parts = ()
         return part, True
 
-    def back(self, way: Way) -> None:
+    def back(self, way: WayBack) -> None:
         """To the weight and to c, from all members that have a cotangent, at once."""
         held = [member for member in self._members if way.take(member.makes[0])]
         if not held:
             return
-        inputs = (
-            torch.cat([member.call.args[1] for member in held])
-            if (len(held) < len(self._members))
-            else self._inputs
-        )
         key, made = ("batch", id(self)), [member.makes[0] for member in held]
-        way.instructions.append(
-            lambda rooms: rooms.__setitem__(key, torch.cat([rooms[value] for value in made]))
-        )
+        inputs = self._inputs
+        if len(held) < len(self._members):
+            inputs = torch.cat([member.call.args[1] for member in held])
+
+        def join(rooms: Rooms) -> None:
+            rooms[key] = torch.cat([rooms[value] for value in made])
+
+        way.instructions.append(join)
         way.add_product(self._weight, lambda rooms: inputs.t(), lambda rooms: rooms[key])
         way.add_rows(self._bias, lambda rooms: rooms[key])
         way.instructions.append(lambda rooms: rooms.pop(key))
-        for member in held:
-            way.let_go(member.makes)
+        way.let_go(made)
 
 
 class BatchStep:
@@ -184,7 +180,7 @@ class BatchStep:
         if made is not None:
             values[self.makes[0]] = made
 
-    def back(self, way: Way, like: Tensor) -> None:
+    def back(self, way: WayBack) -> None:
         """W bᵀ to the input; the first, which is the last on the way back, adds the rest."""
         (value,), moved = self.makes, self.reads[1]
         if way.take(value):

@@ -55,6 +55,12 @@ class Call:
         return Call(self.func, args, self.kwargs, result)
 
 
+def results(call: Call) -> list[Tensor | Hollow]:
+    """The tensors that a call gave, or what stands for them."""
+    given = call.result if isinstance(call.result, (tuple, list)) else [call.result]
+    return [x for x in given if isinstance(x, (Tensor, Hollow))]
+
+
 def _hollow(tree: Any) -> Any:
     return _mapped(lambda tensor: Hollow(tensor.shape, tensor.dtype), tree)
 

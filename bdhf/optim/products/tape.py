@@ -90,6 +90,8 @@ class Tape:
 
         Not before the pass has ended: memory that is used again would look like the same value.
         """
+        if not self._now:  # it is slim
+            return
         self.entries = [Entry(e.call.slim(), e.reads, e.makes) for e in self.entries]
         self._now, self._places = {}, {}
 
@@ -111,14 +113,13 @@ class Tape:
 
     def restride(self, func: Any, before: Place, tensor: Tensor) -> None:
         """Take note of new strides of a value, given in place; pooling does so in channels-last."""
-        number = self._now.pop(before, None)
+        number, place = self._now.pop(before, None), _place(tensor)
         if number is None:
             return
-        same = _entries(before) == _entries(_place(tensor))
-        if not same:
+        if _entries(before) != _entries(place):
             self.problem = self.problem or f"{func} changes the shape of a value in place"
-        self._now[_place(tensor)] = number
-        self._places[_storage(tensor)].add(_place(tensor))
+        self._now[place] = number
+        self._places[place[0]].add(place)
 
     def _seen(self, result: Any) -> bool:
         return isinstance(result, Tensor) and _place(result) in self._now

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.cotangents import Known, Rooms, Way
+from bdhf.optim.products.cotangents import Known, Rooms, WayBack
 from bdhf.optim.products.tangents import RULES, Call, tangent_of
 
 aten = torch.ops.aten
 
 #: (call, what it read, what it made, the way back); for operators that make one tensor.
-Transpose = Callable[[Call, Sequence[int | None], int, Way], None]
+Transpose = Callable[[Call, Sequence[int | None], int, WayBack], None]
 
 
-def _affine(call: Call, reads: Sequence[int | None], made: int, way: Way) -> None:
+def _affine(call: Call, reads: Sequence[int | None], made: int, way: WayBack) -> None:
     """`addmm`: c + a b."""
     _, a, b = call.args
     c, *factors = reads
@@ -29,13 +29,13 @@ def _affine(call: Call, reads: Sequence[int | None], made: int, way: Way) -> Non
     _products(a, b, factors, made, way)
 
 
-def _matrix(call: Call, reads: Sequence[int | None], made: int, way: Way) -> None:
+def _matrix(call: Call, reads: Sequence[int | None], made: int, way: WayBack) -> None:
     """`mm`: a b."""
     a, b = call.args
     _products(a, b, reads, made, way)
 
 
-def _products(a: Any, b: Any, reads: Sequence[int | None], made: int, way: Way) -> None:
+def _products(a: Any, b: Any, reads: Sequence[int | None], made: int, way: WayBack) -> None:
     way.add_product(reads[0], lambda rooms: rooms[made], lambda rooms: b.t())
     way.add_product(reads[1], lambda rooms: a.t(), lambda rooms: rooms[made])
 
@@ -43,7 +43,7 @@ def _products(a: Any, b: Any, reads: Sequence[int | None], made: int, way: Way) 
 def _through(map_back: Callable[[Call, Tensor], Tensor], own: bool) -> Transpose:
     """An operator of one tensor; `own`: what `map_back` gives shares no memory with w."""
 
-    def transpose(call: Call, reads: Sequence[int | None], made: int, way: Way) -> None:
+    def transpose(call: Call, reads: Sequence[int | None], made: int, way: WayBack) -> None:
         (value,) = reads
         assert value is not None  # the only way that leads here
         put, dtype = way.put(value), way.known.dtypes[value]
@@ -102,10 +102,10 @@ TRANSPOSES: Mapping[Any, Transpose] = {
 
 
 def by_reverse_mode(
-    call: Call, reads: Sequence[int | None], makes: Sequence[int], way: Way, like: Tensor
+    call: Call, reads: Sequence[int | None], makes: Sequence[int], way: WayBack
 ) -> None:
     """The transpose of any operator, by reverse mode of its rule forward."""
-    given = [_zeros(read, way.known, like) for read in reads]
+    given = [_zeros(read, way.known, way.like) for read in reads]
     wanted = [(read, x) for read, x in zip(reads, given, strict=True) if x is not None]
     with torch.enable_grad():
         tangents = tangent_of(call.detached(), given)
@@ -124,10 +124,9 @@ def by_reverse_mode(
         )  # fmt: skip
 
     found = back([torch.zeros_like(made) for _, made in ends])
-    reached = [found_one is not None for found_one in found]
     puts = [
-        way.put(read) if there and read is not None else None
-        for (read, _), there in zip(wanted, reached, strict=True)
+        None if read is None or cotangent is None else way.put(read)
+        for (read, _), cotangent in zip(wanted, found, strict=True)
     ]
 
     def run(rooms: Rooms) -> None:

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.pushing import OnTape, Push, probe, tolerance_of
+from bdhf.optim.products.pushing import OnTape, Push, probe, tolerance_of, transposed
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Route, Tape, route
 
@@ -86,7 +85,7 @@ def narrowed(
     if key in kept and kept[key] is None:
         return None
     waist = kept[key] if key in kept else _find(request, tape, z)
-    neck = None if waist is None else _neck(request, waist, tape, z, hessian)
+    neck = None if waist is None else _neck(request, waist, tape, z, hessian, push)
     if key not in kept:
         kept[key] = waist if neck is not None and _agrees(neck, z, hessian, push, request) else None
     return neck if kept[key] is not None else None
@@ -146,14 +145,17 @@ def _cuts(path: Route, sources: Slots) -> dict[int, int]:
     return cuts
 
 
-def _neck(request: Request, waist: Waist, tape: Tape, z: Tensor, hessian: OutputHessian) -> Neck:
+def _neck(
+    request: Request, waist: Waist, tape: Tape, z: Tensor, hessian: OutputHessian, push: Push
+) -> Neck:
     assert tape.output is not None
     c = tape.made(waist.value)
     tape.slim()  # it is at its largest when the Jacobian is
     behind = route(tape, (waist.value,), tape.output)
     key = ("waist", request.shapes, waist.value)
     k = request.flops.run(key, lambda: _matrices(c, z, waist, behind, hessian))
-    return Neck(waist, c, OnTape(tape, waist.value), SampleMatrices(k))
+    back = isinstance(push, OnTape) and push.back  # what was found of all the tape
+    return Neck(waist, c, OnTape(tape, waist.value, back), SampleMatrices(k))
 
 
 @torch.no_grad()
@@ -190,12 +192,12 @@ def _matrices(c: Tensor, z: Tensor, waist: Waist, behind: Route, hessian: Output
 def _agrees(neck: Neck, z: Tensor, hessian: OutputHessian, push: Push, request: Request) -> bool:
     """Whether the product at the waist is the one at the outputs: samples may not be coupled."""
     slots = min(neck.waist.blocks)
-    touched = [request.objective.parameters[i] for i in slots]
-    tangents = dict(zip(slots, probe(touched), strict=True))
+    touched = {i: request.objective.parameters[i] for i in slots}
+    tangents = dict(zip(slots, probe(list(touched.values())), strict=True))
     results = []
     for end, way, matrix in ((z, push, hessian), (neck.c, neck.push, neck.hessian)):
         tangent = way(tangents)
         assert tangent is not None  # a waist lies between its blocks and the outputs
-        results.append(pulled(end, touched, matrix(tangent)))
+        results.append(transposed(way, end, touched, matrix(tangent)))
     exact, found = results
     return bool((found - exact).norm() <= 10 * tolerance_of(z, request) * exact.norm())

@@ -38,7 +38,7 @@ class Rows:
         self.system, self.m, self.eager = system, diagonal, eager
         self.dot = partial(system.blocks.dot, dtype=dtype)
         self.add_dot_ = partial(system.blocks.add_scaled_dot_, dtype=dtype)
-        self.bb = self._next_rr = self.dot(system.rhs, system.rhs)
+        self.bb = self.rr = self.dot(system.rhs, system.rhs)
         self.active = torch.ones_like(self.bb, dtype=torch.bool)
         self.listed: list[int] | None = None  # the active rows at the last look; None: all
         self.code = torch.full_like(self.bb, _CODE[Stop.MAX_ITERS], dtype=torch.long)
@@ -50,7 +50,7 @@ class Rows:
         if start is not None:
             self.refresh()
         self.y = self.r if diagonal is None else torch.empty_like(self.r)
-        self._measure(self._next_rr)
+        self._precondition()
         self.last_ry = self.ry
         if start is not None:
             self._begin_warm()
@@ -68,15 +68,15 @@ class Rows:
         self.listed = None if all(flags) else [row for row, on in enumerate(flags) if on]
         return any(flags)
 
-    def _apply(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """A v and vᵀA v, counted on the active rows; on those at rest they may be anything."""
+    def _apply(self, v: Tensor) -> Tensor:
+        """G v, counted on the active rows; on those at rest it may be anything."""
         product = self.system.matrix(v, self.listed)
         self.products += self.active
-        return product, self.add_dot_(product, self.system.damping, v, v)
+        return product
 
-    def _measure(self, rr: Tensor) -> None:
-        """Take y = M⁻¹r and the norms of the residuals, the plain one of which is given."""
-        self.rr = self.ry = rr
+    def _precondition(self) -> None:
+        """Take y = M⁻¹r and rᵀy; rᵀr comes with r."""
+        self.ry = self.rr
         if self.m is not None:
             torch.div(self.r, self.m, out=self.y)
             self.ry = self.dot(self.r, self.y)
@@ -89,7 +89,8 @@ class Rows:
 
     def descend(self, first: bool) -> None:
         """Go down along p, to the minimum of φ."""
-        ap, curvature = self._apply(self.p)
+        ap = self._apply(self.p)
+        curvature = self.add_dot_(ap, self.system.damping, self.p, self.p)
         length = self.ry / curvature
         finite = curvature.isfinite()
         negative = self.active & finite & (curvature <= 0)
@@ -102,7 +103,7 @@ class Rows:
         self._still(~finite)
         alpha = length.masked_fill(~moved, 0.0)
         self.system.blocks.add_scaled_(self.x, alpha, self.p)
-        self._next_rr = self.add_dot_(self.r, -alpha, ap, self.r)
+        self.rr = self.add_dot_(self.r, -alpha, ap, self.r)
         change = alpha * (0.5 * alpha * curvature - self.ry)
         self.model = torch.where(moved, self.model + change, self.model)
         self.iterations += moved
@@ -122,14 +123,14 @@ class Rows:
 
     def refresh(self) -> None:
         """Take the true residual in place of that of the recurrence, at the cost of a product."""
-        ax, _ = self._apply(self.x)
+        ax = self.system.blocks.add_scaled_(self._apply(self.x), self.system.damping, self.x)
         torch.sub(self.system.rhs, ax, out=self.r)
-        self._next_rr = self.dot(self.r, self.r)
+        self.rr = self.dot(self.r, self.r)
 
     def measure(self) -> None:
-        """Take the norms of the residuals, and remember the last."""
+        """Take the norms of the residual, and remember the last."""
         self.last_ry = self.ry
-        self._measure(self._next_rr)
+        self._precondition()
 
     def rest(self, mask: Tensor, stop: Stop) -> None:
         """Freeze the active rows in `mask`: nothing touches their x again."""
