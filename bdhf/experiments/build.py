@@ -50,7 +50,8 @@ from bdhf.optim import (
     Random,
     SampleSpace,
 )
-from bdhf.optim.layout import Blocks, layout_of
+from bdhf.optim.blocks import Blocks
+from bdhf.optim.layout import layout_of
 from bdhf.optim.partitions import Partition
 from bdhf.optim.products import MAX_BYTES, METHODS
 from bdhf.problems import MLP, Autoencoder, Problem, ResNet, SequenceLSTM, Transformer

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.cutting import cut
-from bdhf.optim.layout import Blocks, split_like
+from bdhf.optim.layout import split_like
 from bdhf.optim.objective import Objective
 from bdhf.optim.partitions import Full
 from bdhf.optim.products import BlockProduct

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.cutting import cut
 from bdhf.optim.flops import Flops, signature
-from bdhf.optim.layout import Blocks
 from bdhf.optim.partitions import Full
 from bdhf.optim.products import BlockProduct
 

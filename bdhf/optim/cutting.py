@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bdhf.optim.layout import Blending, Blocks, Layout
+from bdhf.optim.blocks import Blending, Blocks
+from bdhf.optim.layout import Layout
 from bdhf.optim.partitions import Blend, Partition
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.layers import layers_of
-from bdhf.optim.layout import Blocks, Layout
+from bdhf.optim.layout import Layout
 
 #: Indices of the tensors that a block touches.
 Touched = tuple[int, ...]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from bdhf.optim.layout import Blocks
+from bdhf.optim.blocks import Blocks
 
 
 def param_groups(

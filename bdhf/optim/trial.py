@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Blocks
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.objective import Batches
 from bdhf.optim.solvers import Iterate
 

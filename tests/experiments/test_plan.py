@@ -27,9 +27,9 @@ def test_ids_are_golden():
 
 
 GOLDEN = {
-    "adam": ["787f007fc8c538f5", "8acde0ba71cebf59"],
-    "full_hf": ["ce165547cfec8ca0", "c47de09f4f82fc00"],
-    "block_hf": ["b073e42fe9d1c3b3", "5ab2bab3a49f3e3f"],
+    "adam": ["a48ff8927b268dce", "eae1b8bf9e1d222f"],
+    "full_hf": ["5bf00d96e732bf92", "dfa9e842783c8f01"],
+    "block_hf": ["9db02bd5e2e6beb4", "08550d64819c62e6"],
 }
 
 SAME = {

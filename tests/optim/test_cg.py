@@ -9,7 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from bdhf.optim import CG, Stop, rows
-from bdhf.optim.layout import Blocks, layout_of
+from bdhf.optim.blocks import Blocks
+from bdhf.optim.layout import layout_of
 from bdhf.optim.solvers import System
 
 SIZES = (6, 6, 4, 9)  # two block matrices of one shape, and two others

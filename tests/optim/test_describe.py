@@ -6,8 +6,9 @@ from torch import nn
 
 import bdhf
 from bdhf.nn import PeepholeLSTM
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.describe import BlockInfo, Description, describe
-from bdhf.optim.layout import Blocks, layout_of
+from bdhf.optim.layout import layout_of
 from bdhf.optim.partitions import PerNeuron, Random
 
 MODEL = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))

@@ -305,7 +305,7 @@ class Dense:
 def dense_system(values, rhs, damping=0.0):
     """Two blocks of 3 with a diagonal of 6 values."""
     layout = layout_of(nn.Linear(6, 1, bias=False))
-    blocks = bdhf.optim.layout.Blocks.of(layout, [torch.arange(6).view(2, 3)])
+    blocks = bdhf.optim.blocks.Blocks.of(layout, [torch.arange(6).view(2, 3)])
     values, rhs = (torch.tensor(v, dtype=torch.float64) for v in (values, rhs))
     lam = torch.full((2,), damping, dtype=torch.float64)
     return System(blocks, Dense(values.diag()), rhs, lam)

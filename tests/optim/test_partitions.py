@@ -8,8 +8,9 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 import bdhf
 from bdhf.nn import PeepholeLSTM
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.groups import param_groups
-from bdhf.optim.layout import Blocks, layout_of
+from bdhf.optim.layout import layout_of
 from bdhf.optim.partitions import Blend, PerNeuron, Random
 from tests.cases import build
 
@@ -111,14 +112,38 @@ def test_a_partition_that_does_not_cover_each_entry_once_is_refused(matrices, me
         Blocks.of(layout_of(MODEL), matrices)
 
 
-def test_order_round_trip():
-    """`scatter` undoes `gather`, for a partition in any order."""
-    order = torch.randperm(66, generator=torch.Generator().manual_seed(0))
-    blocks = Blocks.of(layout_of(MODEL), [order[:60].view(6, 10), order[60:].view(1, 6)])
-    flat = torch.randn(66)
+def _every_entry(size):
+    """One row of everything, in any order."""
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    return [order[: size // 2][None], order[size // 2 :][None]]
 
-    assert torch.equal(blocks.scatter(blocks.gather(flat)), flat)
-    assert torch.equal(blocks.gather(flat), flat[order])
+
+#: Layers whose neurons are a view of the tensors, and layers whose neurons are none.
+STRIDED = {
+    "linear": (MODEL, PerNeuron(), True),
+    "convolution": (nn.Conv2d(3, 4, 3), PerNeuron(), True),
+    "scale": (nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)), PerNeuron(), True),
+    "embedding": (nn.Embedding(5, 3), PerNeuron(), True),
+    "gates": (nn.LSTM(2, 3), PerNeuron(), False),
+    "any": (MODEL, lambda layout: _every_entry(layout.size), False),
+}
+
+
+@pytest.mark.parametrize("name", STRIDED)
+def test_block_order_is_the_order_of_the_partition(name):
+    """`gather` takes the positions that the partition lists, `scatter` undoes it; many at once."""
+    model, partition, strided = STRIDED[name]
+    layout = layout_of(model)
+    matrices = partition(layout)
+    order = torch.cat([matrix.reshape(-1) for matrix in matrices])
+    blocks = Blocks.of(layout, matrices)
+    flat = torch.randn(layout.size, 2, 3).permute(1, 2, 0)  # the last stride is not 1
+
+    assert all(place.positions is None for place in blocks.places) is strided
+    for vector in (flat, flat[0, 0], flat[0, 0].contiguous()):
+        assert torch.equal(blocks.gather(vector), vector[..., order])
+        assert torch.equal(blocks.scatter(blocks.gather(vector)), vector)
+    assert torch.equal(torch.cat(blocks.positions()), order)
 
 
 def test_row_arithmetic_is_arithmetic_within_each_row():

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim import CG, Stop, rows
-from bdhf.optim.layout import Blending, Blocks, flatten, layout_of
+from bdhf.optim.blocks import Blending, Blocks
+from bdhf.optim.layout import flatten, layout_of
 from bdhf.optim.products.linearisation import pick, spread
 from bdhf.optim.solvers import System
 from tests.optim.test_cg import SIZES, Diagonal, positive, system
@@ -219,7 +220,8 @@ def test_blocks_bring_their_positions_to_a_device_once():
                 touched = [parts[i] for i in row.slots]
                 pick(row, flatten(touched))
                 spread(row, flat[: row.size], parts)
-    positions = [moved.order, moved.blend.inner.order, *(row.within for row in moved.rows)]
+    positions = [moved.place, moved.blend.inner.place, *(row.within for row in moved.rows)]
+    positions += [place.positions for place in moved.places]
     assert {tensor.device for tensor in positions} == {flat.device}
     assert copies.count == 0
 

@@ -8,7 +8,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Blocks, Layout
+from bdhf.optim.blocks import Blocks
+from bdhf.optim.layout import Layout
 from bdhf.optim.partitions.partition import Partition
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.flops import Flops
-from bdhf.optim.layout import Blocks
 from bdhf.optim.losses import is_mean, weights
 from bdhf.optim.objective import Batch, Objective
 from bdhf.optim.products.double_backward import DoubleBackward

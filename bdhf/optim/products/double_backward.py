@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature.output import value_and_gradient
-from bdhf.optim.layout import Block, Blocks, flatten
+from bdhf.optim.layout import flatten
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.request import Request

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from bdhf.optim.layout import Blocks
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.survey import Survey
 

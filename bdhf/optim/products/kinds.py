@@ -2,8 +2,9 @@
 
 A rule takes what its function takes, with everything but the parameters detached, and says which
 argument is the weight, what acts on a tangent of it (`apply`, linear), which of its entries one
-output feature reads (`rows`), and where the features are among the dimensions of y. `KINDS` is the
-table.
+output feature reads (`rows`), and where the features are among the dimensions of y. The adjoint of
+`apply` is left to autograd, but for matrices, where that costs more than the product of small ones.
+`KINDS` is the table.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Apply = Callable[[Any, Tensor], Tensor]
+Adjoint = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Affine:
     first: int  # first dimension of y that counts features, from the end: -1 is the last
     dims: int = 1  # how many dimensions count features
     positionwise: bool = False
+    adjoint: Adjoint | None = None  # data (n, in), cotangents (n, out) -> shape of the weight
 
 
 Rule = Callable[..., Affine | None]
@@ -56,18 +59,32 @@ def _entries(w: Tensor) -> Tensor:
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Any = None) -> Affine:  # noqa: A002 - torch's name
-    return Affine(weight, bias, input, F.linear, _rows, -1, positionwise=True)
+    def adjoint(data: Tensor, cotangents: Tensor) -> Tensor:
+        return cotangents.t() @ data
+
+    return Affine(weight, bias, input, F.linear, _rows, -1, positionwise=True, adjoint=adjoint)
+
+
+def _times(input: Tensor, other: Tensor, bias: Any = None) -> Affine:  # noqa: A002
+    """The matrix (in, out) behind the data."""
+
+    def adjoint(data: Tensor, cotangents: Tensor) -> Tensor:
+        return data.t() @ cotangents
+
+    return Affine(
+        other, bias, input, torch.matmul, _columns, -1, positionwise=True, adjoint=adjoint
+    )
 
 
 def _matmul(input: Tensor, other: Tensor) -> Affine | None:  # noqa: A002
     if other.dim() != 2 or input.dim() < 2:
         return None
-    return Affine(other, None, input, torch.matmul, _columns, -1, positionwise=True)
+    return _times(input, other)
 
 
 def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor) -> Affine | None:  # noqa: A002
     bias = input if input.dim() == 1 else None
-    return Affine(mat2, bias, mat1, torch.matmul, _columns, -1, positionwise=True)
+    return _times(mat1, mat2, bias)
 
 
 def _conv(function: Callable[..., Tensor]) -> Rule:

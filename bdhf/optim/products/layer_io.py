@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature import OutputCurvature, OutputLoss
-from bdhf.optim.layout import Block, Blocks, flatten, split_like
+from bdhf.optim.layout import flatten, split_like
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.products.coverage import COUPLED, UNKNOWN, compare, exact_product
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
@@ -32,8 +33,8 @@ from bdhf.optim.products.pushing import probe
 from bdhf.optim.products.reduction import Component, Term, whole
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.sites import Site, Uncovered
-from bdhf.optim.products.strides import Strided
-from bdhf.optim.products.survey import needs_of, recorded, way_of
+from bdhf.optim.products.survey import needs_of, plan_of, recorded
+from bdhf.optim.strides import Strided
 
 
 class LayerIO:
@@ -87,19 +88,18 @@ class LayerIO:
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
-        v = v.contiguous()
-        way = way_of(self._request, blocks, self._sites)
+        plan = plan_of(self._request, blocks, self._sites)
         key = ("product", self._shapes, "layer_io")
-        if way.plan.mixed:
+        if plan.mixed:
             return block_by_block(blocks, v, active, self._single, self._flops, key)
         every = len(active) == len(blocks.rows)
-        numbers = None if every else way.plan.owners(active)
-        chosen = way.plan.components
+        numbers = None if every else plan.owners(active)
+        chosen = plan.components
         if numbers is not None:
             chosen = tuple(chosen[i] for i in numbers)
         result = self._flops.run(
             (*key, blocks.shapes, None if numbers is None else tuple(numbers)),
-            lambda: self._multiplied(chosen, way.strides, v),
+            lambda: self._multiplied(chosen, blocks.places, v),
         )
         if not every:
             idle = torch.ones(len(blocks.rows), dtype=torch.bool, device=v.device)
@@ -108,16 +108,16 @@ class LayerIO:
         return result
 
     def _multiplied(
-        self, components: Sequence[Component], strides: Sequence[Strided], v: Tensor
+        self, components: Sequence[Component], places: Sequence[Strided], v: Tensor
     ) -> Tensor:
         """Whole components of a partition, zero elsewhere; (P,) -> (P,), in block order."""
         sites = {term.site for component in components for term in component.terms}
         slots = {slot for i in sites for slot in self._sites[i].slots}
-        columns = self._multiply(components, {slot: strides[slot].of(v) for slot in slots})
-        every = len(columns) == len(strides)
+        columns = self._multiply(components, {slot: places[slot].of(v) for slot in slots})
+        every = len(columns) == len(places)
         result = torch.empty_like(v) if every else torch.zeros_like(v)
         for slot, column in columns.items():
-            strides[slot].write(result, column)
+            places[slot].write(result, column)
         return result
 
     def _single(self, block: Block, v: Tensor, out: Tensor) -> None:
@@ -162,7 +162,7 @@ class LayerIO:
         """∂y of some uses of a site, (N, before, features, after)."""
         uses = [self._sites[term.site].uses[i] for i in term.uses]
         parts: list[Tensor] = [use.push(tangents[use.place.slot]) for use in uses]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])  # a weight's is its own
 
     def _pull(
         self, site: int, uses: Sequence[int], total: Tensor, result: dict[int, Tensor]
@@ -211,7 +211,7 @@ class LayerIO:
 
     def together(self, blocks: Blocks) -> bool:
         """Unless a row of a parameter lies in several blocks."""
-        return not way_of(self._request, blocks, self._sites).plan.mixed
+        return not plan_of(self._request, blocks, self._sites).mixed
 
     @property
     def factor_rows(self) -> int:

@@ -9,8 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.flops import Flops
-from bdhf.optim.layout import Block, Blocks, split_like
+from bdhf.optim.layout import split_like
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.objective import Batch
 

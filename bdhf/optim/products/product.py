@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Blocks
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.products.linearisation import Linearisation
 
 

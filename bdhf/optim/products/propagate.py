@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature import OutputCurvature
-from bdhf.optim.layout import Block, Blocks
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients

@@ -18,7 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Blocks, Layout
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.products.sites import Site
 from bdhf.optim.products.uses import Use
 
@@ -116,12 +116,13 @@ class Plan:
 
 def plan(blocks: Blocks, sites: Sequence[Site], device: torch.device) -> Plan:
     """Group the sites by the blocks that their features belong to."""
-    label_of = torch.empty(blocks.layout.size, dtype=torch.long)
+    flat = torch.empty(blocks.layout.size, dtype=torch.long)
     for index, positions in enumerate(blocks.positions()):
-        label_of[positions] = index
+        flat[positions] = index
+    label_of = blocks.layout.split(flat)
     terms: list[Labelled] = []
     for index, site in enumerate(sites):
-        labels = [_labels(use, label_of, blocks.layout) for use in site.uses]
+        labels = [_labels(use, label_of) for use in site.uses]
         if any(found is None for found in labels):
             return Plan(blocks, (), mixed=True)
         terms += _terms(index, [found for found in labels if found is not None])
@@ -135,10 +136,9 @@ def whole(sites: Sequence[Site], slots: Collection[int]) -> Component:
     return Component(tuple(terms), (0,), closed=False)
 
 
-def _labels(use: Use, label_of: Tensor, layout: Layout) -> Tensor | None:
+def _labels(use: Use, label_of: Sequence[Tensor]) -> Tensor | None:
     """The block of every feature, (features,); None where a feature has several."""
-    slot = layout.slots[use.place.slot]
-    rows = use.rows(use.place.of(label_of[slot.start : slot.stop].view(slot.shape)))
+    rows = use.rows(use.place.of(label_of[use.place.slot]))
     return rows[:, 0].contiguous() if bool((rows == rows[:, :1]).all()) else None
 
 

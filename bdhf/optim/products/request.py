@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.flops import Flops, signature
-from bdhf.optim.layout import Blocks
 from bdhf.optim.objective import Batch, Objective
 
 #: Products that a linearisation is expected to serve, where nobody says.

@@ -205,7 +205,7 @@ def _site(pairs: Sequence[tuple[Call, Shape]], dtype: torch.dtype | None) -> Sit
     if calls[0].weight is not None:
         uses.append(_weight(calls, shape, dtype))
     if calls[0].bias is not None:
-        uses.append(_bias(calls[0].bias, calls[0].affine.bias.dtype, shape))
+        uses.append(_bias(calls[0].bias, calls[0].affine.bias, shape))
     edges = tuple(call.edge for call in calls)
     return Site(edges, before, shape, tuple(uses), sum(call.flops for call in calls))
 
@@ -220,11 +220,24 @@ def _weight(calls: Sequence[Call], shape: Shape, dtype: torch.dtype | None) -> U
     precision = affine.weight.dtype if dtype is None else dtype
     if data.is_floating_point():
         data = data.to(precision)
-    return Use(place, lambda v: affine.apply(data, v).reshape(shape), affine.rows, precision)
+
+    def apply(v: Tensor) -> Tensor:
+        return affine.apply(data, v).reshape(shape)
+
+    def adjoint(w: Tensor) -> Tensor:
+        assert affine.adjoint is not None
+        return affine.adjoint(data.reshape(-1, data.shape[-1]), w.reshape(-1, shape[2]))
+
+    return Use(place, apply, affine.rows, precision, adjoint if affine.adjoint else None)
 
 
-def _bias(place: Place, dtype: torch.dtype, shape: Shape) -> Use:
+def _bias(place: Place, bias: Tensor, shape: Shape) -> Use:
+    entries = bias.shape
+
     def apply(v: Tensor) -> Tensor:
         return v.reshape(1, 1, -1, 1).expand(shape)
 
-    return Use(place, apply, lambda b: b.reshape(-1, 1), dtype)
+    def adjoint(w: Tensor) -> Tensor:
+        return w.sum((0, 1, 3)).reshape(entries)
+
+    return Use(place, apply, lambda b: b.reshape(-1, 1), bias.dtype, adjoint)

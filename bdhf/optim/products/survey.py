@@ -1,4 +1,4 @@
-"""What `layer_io` would cost, by one forward pass: columns, bytes, and the way of a partition.
+"""What `layer_io` would cost, by one forward pass: columns, bytes, and the plan of a partition.
 
 S takes N · Σ d numbers a column, with d the entries of y of a sample at every site; h takes as many
 for all columns together.
@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import OutputCurvature
-from bdhf.optim.layout import Blocks
 from bdhf.optim.products.output_factor import Schedule, columns_of, schedule
 from bdhf.optim.products.reduction import Plan, plan
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.sites import Site, Uncovered, record
-from bdhf.optim.products.strides import Strided, strided
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,8 @@ def survey(request: Request, curvature: OutputCurvature) -> Survey:
         column_bytes=needs.swept,
         kept_bytes=needs.fixed + kept * needs.kept,
         swept=needs.schedule.columns - kept if needs.kept else 0,
-        mixed=any(way.plan.mixed for way in ways(request, sites)),
+        mixed=any(plan.mixed for plan in plans(request, sites)),
     )
-
-
-@dataclass(frozen=True)
-class Way:
-    """How products under some blocks go: it depends on the blocks and the sites' structure."""
-
-    blocks: Blocks  # held, so that no other object gets their id
-    structure: tuple[Hashable, ...]
-    plan: Plan
-    strides: tuple[Strided, ...]
 
 
 @dataclass(frozen=True)
@@ -86,31 +75,30 @@ def recorded(request: Request) -> tuple[Tensor, list[Site]]:
     return outputs, sites
 
 
-def way_of(request: Request, blocks: Blocks, sites: Sequence[Site]) -> Way:
-    """Made once for blocks and sites, and kept in the workspace."""
-    kept, key = request.workspace.kept, ("layer_io way", request.shapes, id(blocks))
+def plan_of(request: Request, blocks: Blocks, sites: Sequence[Site]) -> Plan:
+    """How products under some blocks go; made once for the sites' structure, in the workspace."""
+    # The plan holds the blocks, so that no others get their id.
+    kept, key = request.workspace.kept, ("layer_io plan", request.shapes, id(blocks))
     structure = tuple(site.structure for site in sites)
-    known = kept.get(key)
-    if known is None or known.structure != structure:
-        device = request.objective.device
-        found = plan(blocks, sites, device)
-        known = kept[key] = Way(blocks, structure, found, strided(blocks, device))
-    return known
+    known: tuple[tuple[Hashable, ...], Plan] | None = kept.get(key)
+    if known is None or known[0] != structure:
+        known = kept[key] = structure, plan(blocks, sites, request.objective.device)
+    return known[1]
 
 
-def ways(request: Request, sites: Sequence[Site]) -> list[Way]:
+def plans(request: Request, sites: Sequence[Site]) -> list[Plan]:
     """Those of the blocks that products are expected under."""
     blend = request.blocks.blend
     every = [request.blocks] if blend is None else [request.blocks, blend.inner]
-    return [way_of(request, blocks, sites) for blocks in every]
+    return [plan_of(request, blocks, sites) for blocks in every]
 
 
 def needs_of(request: Request, sites: Sequence[Site], outputs: Tensor, columns: int) -> Needs:
     """Raises Uncovered where no column fits."""
     every = frozenset(range(len(sites)))
-    plans = [way.plan for way in ways(request, sites)]
-    needed = frozenset().union(*(every if p.mixed else p.open_sites for p in plans))
-    closed = frozenset().union(*(p.closed_sites for p in plans))
+    made = plans(request, sites)
+    needed = frozenset().union(*(every if p.mixed else p.open_sites for p in made))
+    closed = frozenset().union(*(p.closed_sites for p in made))
     sizes = [torch.Size(site.shape).numel() for site in sites]
     size = outputs.element_size()
     cached = size if request.settings.dtype is None else request.settings.dtype.itemsize

@@ -47,27 +47,35 @@ class Use:
         apply: Callable[[Tensor], Tensor],
         rows: Callable[[Tensor], Tensor],
         dtype: torch.dtype,
+        adjoint: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        """`adjoint` is that of `apply`; without one, autograd is asked."""
         self.place, self.rows = place, rows
-        self._apply, self._dtype = apply, dtype
+        self._apply, self._dtype, self._adjoint = apply, dtype, adjoint
         self._graph: tuple[GradientEdge, Tensor] | None = None
 
     def push(self, tangent: Tensor) -> Tensor:
         """Of a tangent of the parameter; broadcasts to the shape of y."""
         v = self.place.of(tangent).to(self._dtype)
-        if self._graph is None:
+        if self._graph is None and self._adjoint is None:
             return self._first(v).to(tangent.dtype)
         with torch.no_grad():
             return self._apply(v).to(tangent.dtype)
 
     def pull(self, cotangent: Tensor) -> Tensor:
         """The adjoint of `push`: of a cotangent of y, of the shape of the parameter."""
+        w = cotangent.to(self._dtype)
+        part = self._by_graph(w) if self._adjoint is None else self._adjoint(w)
+        return self.place.whole_of(part.to(cotangent.dtype))
+
+    def _by_graph(self, w: Tensor) -> Tensor:
+        """The adjoint as autograd has it."""
         if self._graph is None:
-            self._first(self.place.of(cotangent.new_zeros(self.place.whole)).to(self._dtype))
+            self._first(self.place.of(w.new_zeros(self.place.whole)))
         assert self._graph is not None
         edge, leaf = self._graph
-        (part,) = torch.autograd.grad(edge, leaf, cotangent.to(self._dtype), retain_graph=True)
-        return self.place.whole_of(part.to(cotangent.dtype))
+        (part,) = torch.autograd.grad(edge, leaf, w, retain_graph=True)
+        return part
 
     def _first(self, v: Tensor) -> Tensor:
         """Push with a graph, which serves any v: the map is linear.

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.cost import Sweeps
 from bdhf.optim.curvature import Curvature
-from bdhf.optim.layout import Blocks
 from bdhf.optim.solvers.lockstep import Rows
 from bdhf.optim.solvers.preconditioners import NoPreconditioner, Preconditioner
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Blocks
+from bdhf.optim.blocks import Blocks
 
 
 def dense_blocks(

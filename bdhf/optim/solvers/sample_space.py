@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.cost import Sweeps
 from bdhf.optim.curvature import Curvature, Hessian
-from bdhf.optim.layout import Blocks
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
 
 

@@ -1,23 +1,21 @@
 """Where each parameter lies in a vector in block order: as a strided view, wherever it can.
 
 A block of a neuron is a row of a weight and an entry of a bias, so that the weight is the vector
-seen with another stride: nothing needs to be copied into another order.
+seen with another stride: nothing needs to be put into another order entry by entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Blocks
-
 
 @dataclass(frozen=True)
 class Strided:
-    """One parameter within a vector in block order."""
+    """One parameter within a vector in block order, or within each of several, (..., P)."""
 
     shape: torch.Size
     strides: tuple[int, ...]
@@ -25,38 +23,42 @@ class Strided:
     positions: Tensor | None  # of its entries, where no strides give them
 
     def of(self, vector: Tensor) -> Tensor:
-        """The entries, in the shape of the parameter; (P,) -> shape."""
+        """The entries, in the shape of the parameter; (..., P) -> (..., *shape)."""
         if self.positions is not None:
-            return vector[self.positions]
-        return vector.as_strided(self.shape, self.strides, vector.storage_offset() + self.offset)
+            return vector[..., self.positions]
+        *ahead, step = vector.stride()
+        strides = (*ahead, *(step * stride for stride in self.strides))
+        start = vector.storage_offset() + step * self.offset
+        return vector.as_strided((*vector.shape[:-1], *self.shape), strides, start)
+
+    def at(self, positions: Tensor) -> Strided:
+        """The same place, with the positions on another device where they are needed."""
+        return self if self.positions is None else replace(self, positions=positions)
 
     def write(self, vector: Tensor, values: Tensor) -> None:
-        """Set the entries in place."""
+        """Set the entries in place; (..., P), (..., *shape)."""
         if self.positions is None:
             self.of(vector).copy_(values)
         else:
-            vector[self.positions] = values
+            vector[..., self.positions] = values
 
 
-def strided(blocks: Blocks, device: torch.device) -> tuple[Strided, ...]:
-    """Find every parameter of a layout within vectors in block order."""
-    size = blocks.layout.size
-    position = torch.arange(size)
-    if blocks.order is not None:
-        position[blocks.order.cpu()] = torch.arange(size)
-    slots = blocks.layout.slots
-    parts = (position[slot.start : slot.stop].view(slot.shape) for slot in slots)
-    return tuple(_strided(part, device) for part in parts)
+def strided(positions: Sequence[Tensor]) -> tuple[Strided, ...]:
+    """Find parameters in vectors, by the position of every entry, in the shapes of the parameters.
+
+    Where no strides give the positions, the tensors themselves are held.
+    """
+    return tuple(_strided(position) for position in positions)
 
 
-def _strided(position: Tensor, device: torch.device) -> Strided:
+def _strided(position: Tensor) -> Strided:
     offset = int(position.reshape(-1)[0])
     strides = tuple(_stride(position, d) for d in range(position.dim()))
     regular = torch.full_like(position, offset)
     for index, stride in zip(_indices(position.shape), strides, strict=True):
         regular += stride * index
     irregular = not torch.equal(regular, position) or any(stride < 0 for stride in strides)
-    return Strided(position.shape, strides, offset, position.to(device) if irregular else None)
+    return Strided(position.shape, strides, offset, position if irregular else None)
 
 
 def _stride(position: Tensor, dim: int) -> int:
