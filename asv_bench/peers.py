@@ -5,9 +5,10 @@
 
 Every number is a ratio to one gradient, the median of interleaved rounds in one process with the
 quartiles in brackets; memory is peak bytes to peak bytes. Set-up gives the loss, the gradient and
-what products need; the first one of bdhf also decides how to compute and checks it. The product is
-of all blocks of the partition. An update has 30 iterations of CG on every block; bdhf evaluates
-the loss once more than the others, for its reduction ratio.
+what products need; the first one of bdhf also decides how to compute, checks it, and compiles what
+torch does not find on disk. The product is of all blocks of the partition. An update, not the
+first of a run, has 30 iterations of CG on every block; bdhf evaluates the loss once more than the
+others, for its reduction ratio.
 """
 
 from __future__ import annotations
