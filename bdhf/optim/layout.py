@@ -54,11 +54,7 @@ class Layout:
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Views of flat vectors in the shapes of the slots, (..., P) -> (..., *shape)."""
-        parts = flat.split([slot.shape.numel() for slot in self.slots], dim=-1)
-        return [
-            part.unflatten(-1, slot.shape) if slot.shape else part.squeeze(-1)
-            for part, slot in zip(parts, self.slots, strict=True)
-        ]
+        return _split(flat, [slot.shape for slot in self.slots])
 
     def slot_at(self, positions: Tensor) -> Tensor:
         """Index of the slot that holds each flat position, same shape as `positions`."""
@@ -96,8 +92,13 @@ def _owners(model: nn.Module, name: str) -> tuple[tuple[str, nn.Module], ...]:
 
 def split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Views of a flat vector with the shapes of the tensors, one behind the other."""
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+    return _split(flat, [tensor.shape for tensor in tensors])
+
+
+def _split(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    parts = flat.split([shape.numel() for shape in shapes], dim=-1)
+    ahead = flat.shape[:-1]
+    return [part.view((*ahead, *shape)) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def flatten(tensors: Iterable[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from bdhf.optim.groups import param_groups
 from bdhf.optim.layout import layout_of
 from bdhf.optim.partitions import Blend, PerNeuron, Random
 from tests.cases import build
+from tests.optim.partitions import thirds
 
 MODEL = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
 
@@ -112,12 +113,6 @@ def test_a_partition_that_does_not_cover_each_entry_once_is_refused(matrices, me
         Blocks.of(layout_of(MODEL), matrices)
 
 
-def _every_entry(size):
-    """One row of everything, in any order."""
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
-    return [order[: size // 2][None], order[size // 2 :][None]]
-
-
 #: Layers whose neurons are a view of the tensors, and layers whose neurons are none.
 STRIDED = {
     "linear": (MODEL, PerNeuron(), True),
@@ -125,7 +120,7 @@ STRIDED = {
     "scale": (nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)), PerNeuron(), True),
     "embedding": (nn.Embedding(5, 3), PerNeuron(), True),
     "gates": (nn.LSTM(2, 3), PerNeuron(), False),
-    "any": (MODEL, lambda layout: _every_entry(layout.size), False),
+    "any": (MODEL, thirds, False),
 }
 
 
