@@ -9,8 +9,9 @@ from pathlib import Path
 from bdhf.experiments.cost import estimate
 from bdhf.experiments.engines.local import default_workers, run_all
 from bdhf.experiments.observe import Observer
-from bdhf.experiments.plan import Cell, Plan, RunSpec, expand
+from bdhf.experiments.plan import Cell, Plan, expand
 from bdhf.experiments.provenance import resolve_device
+from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.spec import load
 from bdhf.experiments.store import Store

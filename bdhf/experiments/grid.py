@@ -2,27 +2,27 @@
 
     grid: {batch.curvature: [125, 250], arms.hf.partition: [full, per_layer]}
 
-A combination is put into the raw data, which is then checked like a spec of its own; what is wrong
-with a value of the grid is told where it stands in the grid.
+A list of grids is their union: every combination of each. A combination is put into the raw data,
+which is then checked like a spec of its own; what is wrong with a value of the grid is told where
+it stands in the grid.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.parts import Faults
+from bdhf.experiments.paths import keys_of, put
 from bdhf.experiments.schema import Spec
 
 #: First keys of the paths that a grid may vary; the other keys are those of the whole ablation.
 VARIED = ("problem", "batch", "arms", "budget", "evaluate", "dtype", "threads")
 
-_SECTIONS = ("batch", "budget", "evaluate")  # a path may add a key to one that is left out
 _LONGEST = 40  # characters of a value in words
 
 
@@ -41,39 +41,48 @@ Combination = tuple[Pick, ...]
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """That an arm is not run in a combination: why, and the axes whose values say so."""
+
+    why: str
+    axes: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Variant:
     """One combination of the grid, and the spec with it: checked and complete."""
 
     picks: Combination
     spec: Spec
+    excluded: Mapping[str, LeftOut] = field(default_factory=dict)  # by arm
 
 
 def combinations(data: Mapping[str, Any]) -> tuple[Combination, ...]:
-    """Every combination of a spec's grid; without a grid one, of nothing. Raises Faults."""
+    """Every combination of a spec's grids; without a grid one, of nothing. Raises Faults."""
     if "grid" not in data:
         return ((),)
-    grid = data["grid"]
-    if not isinstance(grid, dict) or not grid:
-        raise Faults(
-            Fault(("grid",), f"a grid is a mapping of dotted paths to lists of values; got {grid}")
-        )
-    axes: list[list[Pick]] = []
-    faults: list[Fault] = []
-    for path, values in grid.items():
-        try:
-            axes.append(_axis(path, values, data))
-        except Faults as found:
-            faults += found.faults
+    grids, faults = _grids(data["grid"]), list[Fault]()
+    words = _words_of(grids)
+    found: dict[tuple[tuple[str, str], ...], Combination] = {}
+    for place, grid in grids.items():
+        axes: list[list[Pick]] = []
+        for path, values in grid.items():
+            try:
+                axes.append(_axis(path, values, data, (*place, path), words))
+            except Faults as wrong:
+                faults += wrong.faults
+        for picks in product(*axes) if not faults else ():
+            found.setdefault(tuple((pick.axis, pick.words) for pick in picks), picks)
     if faults:
         raise Faults(*faults)
-    return tuple(product(*axes))
+    return tuple(found.values())
 
 
 def applied(data: Mapping[str, Any], combination: Combination) -> dict[str, Any]:
     """The data of a spec with every pick in its place, and without its grid. Raises Faults."""
-    spec = deepcopy({key: value for key, value in data.items() if key != "grid"})
+    spec: dict[str, Any] = {k: v for k, v in data.items() if k not in ("grid", "exclude")}
     for pick in sorted(combination, key=lambda pick: len(pick.target)):  # a whole, then its parts
-        _put(spec, pick)
+        spec = put(spec, pick.target, pick.value, pick.source[:-1])
     return spec
 
 
@@ -107,63 +116,74 @@ def _ending(pick: Pick, picks: Sequence[Pick]) -> str:
     return pick.axis
 
 
-def _axis(path: str, values: Any, data: Mapping[str, Any]) -> list[Pick]:
+def _grids(given: Any) -> dict[Keys, dict[str, Any]]:
+    """Every grid by its place in the file. Raises Faults."""
+    grids = {("grid", i): grid for i, grid in enumerate(given)} if isinstance(given, list) else {}
+    grids = grids or {("grid",): given}
+    faults = [
+        Fault(place, f"a grid is a mapping of dotted paths to lists of values; got {grid}")
+        for place, grid in grids.items()
+        if not isinstance(grid, dict) or not grid
+    ]
+    if faults:
+        raise Faults(*faults)
+    return grids
+
+
+def _words_of(grids: Mapping[Keys, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Axis -> value, exactly -> its words: the same in every grid."""
+    values: dict[str, dict[str, Any]] = {}
+    for grid in grids.values():
+        for path, listed in grid.items():
+            for value in listed if isinstance(listed, list) else ():
+                values.setdefault(path, {}).setdefault(exactly(value), value)
+    return {
+        path: dict(zip(of_one, _words(list(of_one.values())), strict=True))
+        for path, of_one in values.items()
+    }
+
+
+def exactly(value: Any) -> str:
+    """A value as a text that no other value has."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _axis(
+    path: str,
+    values: Any,
+    data: Mapping[str, Any],
+    place: Keys,
+    words: Mapping[str, Mapping[str, str]],
+) -> list[Pick]:
     """The picks of one axis. Raises Faults."""
-    place = ("grid", path)
-    target = _target(path, data)
+    target = _target(path, data, place)
     if not isinstance(values, list) or not values:
         message = f"give a list of values, at least one; got {_compact(values)}"
         raise Faults(Fault(place, message, at_key=True))
-    exact = [json.dumps(value, sort_keys=True) for value in values]
+    exact = [exactly(value) for value in values]
     again = [index for index, text in enumerate(exact) if text in exact[:index]]
     if again:
         raise Faults(
             *(Fault((*place, i), f"{_compact(values[i])} is there already") for i in again)
         )
     return [
-        Pick(path, target, value, words, (*place, index))
-        for index, (value, words) in enumerate(zip(values, _words(values), strict=True))
+        Pick(path, target, value, words[path][text], (*place, index))
+        for index, (value, text) in enumerate(zip(values, exact, strict=True))
     ]
 
 
-def _target(path: str, data: Mapping[str, Any]) -> Keys:
-    """The keys of a dotted path; the name of an arm may have dots itself. Raises Faults."""
-    keys = tuple(path.split("."))
-    if keys[0] not in VARIED:
-        known = {field.alias or name for name, field in Spec.model_fields.items()}
-        message = (
-            f"{keys[0]!r} is one for the whole ablation; a grid may vary {', '.join(VARIED)}"
-            if keys[0] in known
-            else unknown("path", keys[0], VARIED)
-        )
-        raise Faults(Fault(("grid", path), message, at_key=True))
-    if keys[0] != "arms":
-        return keys
-    arms = data["arms"] if isinstance(data.get("arms"), dict) else {}
-    inner = path.removeprefix("arms").removeprefix(".")
-    fitting = [name for name in arms if f"{inner}.".startswith(f"{name}.")]
-    if not fitting:
-        message = unknown("arm", inner.split(".")[0], arms)
-        raise Faults(Fault(("grid", path), message, at_key=True))
-    name = max(fitting, key=len)
-    return ("arms", name, *inner[len(name) + 1 :].split(".")) if inner != name else ("arms", name)
-
-
-def _put(spec: dict[str, Any], pick: Pick) -> None:
-    """Set the value of a pick. Raises Faults where there is no mapping to set it in."""
-    node = spec
-    for depth, key in enumerate(map(str, pick.target[:-1]), start=1):
-        if isinstance(node.get(key), str) and pick.target[0] in ("problem", "arms"):
-            node[key] = {"type": node[key]}  # a part that is given by its name
-        elif depth == 1 and key in _SECTIONS:
-            node.setdefault(key, {})
-        inner = node.get(key)
-        if not isinstance(inner, dict):
-            there = ".".join(map(str, pick.target[:depth]))
-            message = f"{there} is no mapping in the spec: give it there, with its `type`"
-            raise Faults(Fault(pick.source[:-1], message, at_key=True))
-        node = inner
-    node[str(pick.target[-1])] = deepcopy(pick.value)
+def _target(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
+    """The keys of the path of an axis. Raises Faults."""
+    first = path.split(".")[0]
+    if first in VARIED:
+        return keys_of(path, data, place)
+    known = {field.alias or name for name, field in Spec.model_fields.items()}
+    message = (
+        f"{first!r} is one for the whole ablation; a grid may vary {', '.join(VARIED)}"
+        if first in known
+        else unknown("path", first, VARIED)
+    )
+    raise Faults(Fault(place, message, at_key=True))
 
 
 def _words(values: Sequence[Any]) -> list[str]:

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bdhf.experiments.plan import RunSpec
+from bdhf.experiments.runspec import RunSpec
 from bdhf.records import AXES
 
 

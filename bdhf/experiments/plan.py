@@ -6,44 +6,18 @@ Combinations that do not change the runs of an arm leave it one arm.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import pandas as pd
 
 from bdhf.experiments.build import uses_curvature
 from bdhf.experiments.compatibility import too_costly, too_many_rows, why_not
-from bdhf.experiments.grid import Combination, Variant, in_words
-from bdhf.experiments.parts import Resolved
+from bdhf.experiments.grid import Variant, in_words
+from bdhf.experiments.matching import Arm, comparisons
+from bdhf.experiments.runspec import RunSpec, ids_of
 from bdhf.experiments.schema import Spec
-from bdhf.optim import ALGORITHM_VERSION
-from bdhf.records import Budget, Comparison, PlannedArm, Strict, Target
-
-
-class RunSpec(Strict):
-    """Everything that changes the result of one run, and nothing else."""
-
-    algorithm: int = ALGORITHM_VERSION
-    problem: Resolved
-    optimizer: Resolved
-    gradient_batch: int
-    curvature_batch: int | None  # None: the gradient batch itself, or an arm without curvature
-    seed: int
-    dtype: Literal["float32", "float64"]
-    threads: int
-    budget: Budget
-    stop_at: tuple[Target, ...]  # ends the run once all are hit; empty: at the budget
-    evaluate_every: int  # updates
-    off_block_energy: int | None = None  # probes at each evaluation; None: not asked
-
-    @property  # not cached: a copy of a model takes cached values with it
-    def run_id(self) -> str:
-        """A hash of the content: 1 and 1.0, and any order of keys, are the same."""
-        canonical = json.dumps(_canonical(self.model_dump(mode="json")), sort_keys=True)
-        return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+from bdhf.records import Comparison, PlannedArm
 
 
 @dataclass(frozen=True)
@@ -54,6 +28,20 @@ class Cell:
     seed: int
     run: RunSpec
     skip: str = ""  # why it cannot or shall not be run; "": run it
+    run_id: str = ""  # that of `run`
+
+    def __post_init__(self) -> None:
+        """Fill in the id where a plan has not done so."""
+        object.__setattr__(self, "run_id", self.run_id or self.run.run_id)
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """An arm of the spec in a combination in which the spec leaves it out."""
+
+    arm: str
+    combination: str  # in words
+    why: str  # the entry of `exclude`
 
 
 @dataclass(frozen=True)
@@ -63,56 +51,56 @@ class Plan:
     arms: tuple[PlannedArm, ...]
     cells: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]
-
-
-@dataclass(frozen=True)
-class _Arm:
-    """An arm of the spec, in the combinations in which its runs are the same."""
-
-    label: str
-    name: str  # in the spec
-    picks: Combination  # on the axes on which its runs differ
-    spec: Spec  # the first of these combinations
-    run_id: str  # with the first seed
-    skip: str
+    excluded: tuple[Excluded, ...] = ()
 
 
 def expand(variants: Sequence[Variant]) -> Plan:
     """Every arm with every seed; seed by seed, so that pairs are complete as early as can be."""
     spec = variants[0].spec
-    places = {name: _arms(name, variants) for name in spec.arms}  # a list by combination
-    arms = {arm.label: arm for places_of_one in places.values() for arm in places_of_one}
-    order = {arm.label: arm for together in zip(*places.values(), strict=True) for arm in together}
+    places = {name: _arms(name, variants) for name in spec.arms}
+    arms = {arm.label: arm for of_one in places.values() for arm in of_one if arm}
+    order = {arm.label: arm for together in zip(*places.values(), strict=True)
+             for arm in together if arm}  # fmt: skip
+    seeds = range(spec.seeds.base, spec.seeds.base + spec.seeds.count)
+    ids = {label: ids_of(arm.run, seeds) for label, arm in order.items()}
     return Plan(
         arms=tuple(_planned(arm) for arm in arms.values()),
         cells=tuple(
-            Cell(arm.label, seed, _run(arm.spec, arm.name, seed), arm.skip)
-            for seed in range(spec.seeds.base, spec.seeds.base + spec.seeds.count)
-            for arm in order.values()
+            Cell(label, seed, arm.run.model_copy(update={"seed": seed}), arm.skip, ids[label][i])
+            for i, seed in enumerate(seeds)
+            for label, arm in order.items()
         ),
-        comparisons=_comparisons(spec.compare, places, variants),
+        comparisons=comparisons(spec.compare, places, variants),
+        excluded=tuple(
+            Excluded(name, in_words(variant.picks), left.why)
+            for variant in variants
+            for name, left in variant.excluded.items()
+        ),
     )
 
 
 def to_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """The rows of plan.parquet: `arm, seed, run_id, skip`."""
-    rows = [(cell.arm, cell.seed, cell.run.run_id, cell.skip) for cell in cells]
+    rows = [(cell.arm, cell.seed, cell.run_id, cell.skip) for cell in cells]
     return pd.DataFrame(rows, columns=["arm", "seed", "run_id", "skip"])
 
 
-def _arms(name: str, variants: Sequence[Variant]) -> list[_Arm]:
+def _arms(name: str, variants: Sequence[Variant]) -> list[Arm | None]:
     """The arm that an arm of the spec is in each combination: one, where its runs are one."""
-    ids = [_run(v.spec, name, v.spec.seeds.base).run_id for v in variants]
-    axes = _axes(ids, variants)
-    arms: dict[str, _Arm] = {}
-    for run_id, variant in zip(ids, variants, strict=True):
+    kept = [variant for variant in variants if name not in variant.excluded]
+    runs = [_run(v.spec, name, v.spec.seeds.base) for v in kept]
+    ids = [run.run_id for run in runs]
+    axes = _axes(ids, kept)
+    arms: dict[str, Arm] = {}
+    for run_id, run, variant in zip(ids, runs, kept, strict=True):
         if run_id not in arms:
             picks = [pick for pick in variant.picks if pick.axis in axes]
             picks.sort(key=lambda pick: pick.target[0] != "arms")  # its own before the shared
             label = " ".join(filter(None, [name, in_words(picks)]))
             skip = _skip(variant.spec, name)
-            arms[run_id] = _Arm(label, name, tuple(picks), variant.spec, run_id, skip)
-    return [arms[run_id] for run_id in ids]
+            arms[run_id] = Arm(label, name, tuple(picks), variant.spec, run, run_id, skip)
+    found = iter(ids)
+    return [None if name in variant.excluded else arms[next(found)] for variant in variants]
 
 
 def _axes(ids: Sequence[str], variants: Sequence[Variant]) -> list[str]:
@@ -133,31 +121,7 @@ def _key(variant: Variant, axes: Sequence[str]) -> tuple[str, ...]:
     return tuple(words.get(axis, "") for axis in axes)
 
 
-def _comparisons(
-    entries: Sequence[Comparison],
-    places: Mapping[str, Sequence[_Arm]],
-    variants: Sequence[Variant],
-) -> tuple[Comparison, ...]:
-    """Every entry once per pair of arms that a combination brings together."""
-    found: dict[tuple[str, str, str], Comparison] = {}
-    for entry in entries:
-        sides = places[entry.candidate], places[entry.baseline]
-        axes = {pick.axis for side in sides for arm in side for pick in arm.picks}
-        for variant, candidate, baseline in zip(variants, *sides, strict=True):
-            if variant.picks and candidate.run_id == baseline.run_id:
-                continue  # nobody compares a run with itself
-            words = in_words([pick for pick in variant.picks if pick.axis in axes])
-            update = {
-                "name": " ".join(filter(None, [entry.name, words])),
-                "candidate": candidate.label,
-                "baseline": baseline.label,
-            }
-            key = (entry.name, candidate.label, baseline.label)
-            found.setdefault(key, entry.model_copy(update=update))
-    return tuple(found.values())
-
-
-def _planned(arm: _Arm) -> PlannedArm:
+def _planned(arm: Arm) -> PlannedArm:
     return PlannedArm(
         label=arm.label,
         name=arm.name,
@@ -187,14 +151,3 @@ def _run(spec: Spec, name: str, seed: int) -> RunSpec:
         evaluate_every=spec.evaluate.every_updates,
         off_block_energy=spec.evaluate.off_block_energy if uses_curvature(arm) else None,
     )
-
-
-def _canonical(value: Any) -> Any:
-    """Whole floats as integers, and nothing that is null: a key added later changes no id."""
-    if isinstance(value, dict):
-        return {key: _canonical(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, list):
-        return [_canonical(inner) for inner in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value

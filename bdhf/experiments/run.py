@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bdhf.experiments.build import optimizer_of, problem_of
-from bdhf.experiments.plan import RunSpec
+from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.stopping import Reached
 from bdhf.experiments.streams import batches, derive, generator, subsets
 from bdhf.experiments.updaters import Updater, updater_of

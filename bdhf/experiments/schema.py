@@ -48,22 +48,34 @@ class Safety(Strict):
     gradient_equivalents: float | None = Field(default=None, gt=0)  # estimated, of a whole run
 
 
+class Retry(Strict):
+    """How many times more a run is tried that ended as one of these."""
+
+    error: int = Field(default=0, ge=0)
+    oom: int = Field(default=0, ge=0)
+    timeout: int = Field(default=0, ge=0)
+
+
 class Spec(Strict):
     """One ablation: arms on a problem, each with the same seeds and the same budget.
 
-    Of a grid this is one combination, put in its place: its own `grid` is empty.
+    Of a grid this is one combination, put in its place: its own `grid` and `exclude` are empty, and
+    what it included is part of it.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
+    include: str | list[str] = Field(default_factory=list)
     name: Name
     problem: Resolved
     batch: BatchSizes
     arms: dict[Name, Resolved] = Field(min_length=1)
-    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    grid: dict[str, list[Any]] | list[dict[str, list[Any]]] = Field(default_factory=dict)
+    exclude: list[dict[str, Any]] = Field(default_factory=list)
     seeds: Seeds
     budget: Budget
     stop: Literal["at_target", "at_budget"] = "at_budget"
     safety: Safety = Safety()
+    retry: Retry = Retry()
     evaluate: Evaluate = Evaluate()
     targets: tuple[Target, ...] = ()
     compare: tuple[Comparison, ...] = ()

@@ -1,4 +1,4 @@
-"""A YAML 1.2 file as plain data, with the line and column of every key.
+"""YAML 1.2 as plain data, with the line and column of every key.
 
 `1e-3` is a number, `no` a string, `010` ten, `2.0` is 2, and a repeated key an error.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from io import StringIO
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -19,27 +19,26 @@ from bdhf.experiments.errors import Fault, Keys, SpecError
 
 
 @dataclass(frozen=True)
-class Source:
-    """The text of a spec, its plain data, and where everything stands."""
+class Layer:
+    """One text that a spec is made of: a file, or a value of the command line."""
 
-    file: str
+    label: str  # the file, or `--set arms.hf.lr=0.3`
     text: str
     data: Any
-    tree: Any  # the round-trip tree of ruamel.yaml, which knows positions
+    tree: Any  # the round-trip tree of ruamel.yaml, which knows positions; else builtin types
 
-    def error(self, faults: Iterable[Fault]) -> SpecError:
-        """Turn faults into an error whose lines name file, line and column, in file order."""
-        located = sorted(
-            ((self._locate(fault), fault) for fault in faults), key=lambda pair: pair[0]
-        )
-        return SpecError(
-            f"{self.file}:{line}:{column}: {_dotted(fault.path)}{fault.message}"
-            for (line, column), fault in located
-        )
+    def depth(self, path: Keys) -> int:
+        """How many keys of a path stand in this layer."""
+        node = self.tree
+        for depth, key in enumerate(path):
+            if not _holds(node, key):
+                return depth
+            node = node[key]
+        return len(path)
 
-    def _locate(self, fault: Fault) -> tuple[int, int]:
-        """Line and column, from 1, of the deepest part of the path that stands in the file."""
-        node, place = self.tree, (1, 1)
+    def place(self, fault: Fault) -> tuple[int, int]:
+        """Line and column, from 1, of the deepest part of the path that stands here; or (0, 0)."""
+        node, place = self.tree, (0, 0) if type(self.tree) is dict else (1, 1)
         for depth, key in enumerate(fault.path, start=1):
             last = depth == len(fault.path)
             found = _position(node, key, at_key=not last or fault.at_key)
@@ -49,18 +48,59 @@ class Source:
         return place
 
 
-def read(file: Path) -> Source:
-    """Read and parse a file. Raises SpecError for a missing or malformed one."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpecError([f"{file}: cannot read the spec: {reason}"]) from None
-    return parse(text, str(file))
+@dataclass(frozen=True)
+class Source:
+    """The plain data of a spec, and the layers that it was made of: where everything stands."""
+
+    data: Any
+    layers: tuple[Layer, ...]  # what it includes, its own file, what is set on top: the last counts
+    faults: tuple[Fault, ...] = ()  # what no reader of the file can take
+
+    @property
+    def file(self) -> str:
+        """The spec's own file."""
+        return self.layers[self._own].label
+
+    @property
+    def text(self) -> str:
+        """The spec as one text: that of its file, or what its layers make together."""
+        if len(self.layers) == 1:
+            return self.layers[0].text
+        buffer, yaml = StringIO(), YAML()
+        buffer.writelines(f"# {layer.label}\n" for layer in self.layers)
+        yaml.default_flow_style = False
+        yaml.dump(self.data, buffer)
+        return buffer.getvalue()
+
+    def error(self, faults: Iterable[Fault]) -> SpecError:
+        """Turn faults into an error whose lines name file, line and column, in file order.
+
+        Where a value is no value at all, what else is wrong with it is not told.
+        """
+        faults = [*self.faults, *(fault for fault in faults if not self._is_told(fault))]
+        located = sorted(map(self._line, dict.fromkeys(faults)), key=lambda line: line[:-1])
+        return SpecError(line for *_, line in located)
+
+    @property
+    def _own(self) -> int:
+        return max(i for i, layer in enumerate(self.layers) if type(layer.tree) is not dict)
+
+    def _line(self, fault: Fault) -> tuple[int, int, int, str]:
+        """Which layer a fault is in, where, and the line that tells it."""
+        depths = [layer.depth(fault.path) for layer in self.layers]
+        deepest = max(depths)
+        last = len(depths) - 1 - depths[::-1].index(deepest)
+        index = last if deepest else self._own
+        line, column = self.layers[index].place(fault)
+        place = f"{self.layers[index].label}:" + (f"{line}:{column}:" if line else "")
+        return index, line, column, f"{place} {_dotted(fault.path)}{fault.message}"
+
+    def _is_told(self, fault: Fault) -> bool:
+        return any(fault.path[: len(told.path)] == told.path for told in self.faults)
 
 
 def parse(text: str, file: str = "<spec>") -> Source:
-    """Parse a spec. Raises SpecError for YAML that is malformed or repeats a key."""
+    """Parse one text. Raises SpecError for YAML that is malformed or repeats a key."""
     try:
         tree = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
@@ -69,11 +109,17 @@ def parse(text: str, file: str = "<spec>") -> Source:
         raise SpecError([f"{place}: {_first_line(error)}"]) from None
     except (YAMLError, ValueError, RecursionError) as error:
         raise SpecError([f"{file}: not YAML: {str(error).splitlines()[0]}"]) from None
-    source = Source(file, text, _plain(tree), tree)
-    faults = [*_not_plain(tree, ()), *_bad_numbers(source.data, ())]
-    if faults:
-        raise source.error(faults)
-    return source
+    data = _plain(tree)
+    faults = (*_not_plain(tree, ()), *_bad_numbers(data, ()))
+    return Source(data, (Layer(file, text, data, tree),), faults)
+
+
+def _holds(node: Any, key: str | int) -> bool:
+    """Whether a mapping has a key, or a list a place."""
+    if isinstance(node, Mapping):
+        return key in node
+    is_list = isinstance(node, Sequence) and not isinstance(node, str)
+    return is_list and isinstance(key, int) and key < len(node)
 
 
 def _first_line(error: MarkedYAMLError) -> str:

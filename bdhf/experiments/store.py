@@ -16,8 +16,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from bdhf.experiments.plan import Cell, Plan, RunSpec, to_table
+from bdhf.experiments.plan import Cell, Plan, to_table
 from bdhf.experiments.run import Outcome
+from bdhf.experiments.runspec import RunSpec
 from bdhf.records import (
     PLAN_INDEX,
     InputError,

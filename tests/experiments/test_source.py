@@ -2,8 +2,9 @@
 
 import pytest
 
+from bdhf.experiments.compose import read
 from bdhf.experiments.errors import Fault, SpecError
-from bdhf.experiments.source import parse, read
+from bdhf.experiments.source import parse
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_faults_are_told_in_the_order_of_the_file():
 def test_malformed_yaml_is_one_line_with_its_place(text, line):
     """Whatever the parser says becomes one line that starts with file, line and column."""
     with pytest.raises(SpecError) as found:
-        parse(text, "f")
+        raise parse(text, "f").error(())
 
     assert found.value.lines[0].startswith(line)
     assert all("\n" not in told for told in found.value.lines)

@@ -22,9 +22,9 @@ from typing import Any
 import pandas as pd
 
 from bdhf.experiments.observe import Observer
-from bdhf.experiments.plan import RunSpec
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
+from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.store import Store
 from bdhf.records import CURVE_COLUMNS, Status
 

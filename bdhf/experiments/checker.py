@@ -1,0 +1,148 @@
+"""Checks the data of specs, many of which differ in little: the combinations of a grid.
+
+A spec is its frame (all keys but the problem and the arms), its problem, and its arms. Each is
+checked once, and what they say of each other once per problem and frame.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
+
+from pydantic import ValidationError
+
+from bdhf.experiments.build import problem_of, resolve_arm, resolve_problem
+from bdhf.experiments.consistency import consistency
+from bdhf.experiments.errors import Fault, Keys, unknown
+from bdhf.experiments.parts import Faults, Resolved
+from bdhf.experiments.schema import Spec
+from bdhf.problems import Problem
+from bdhf.records import Strict
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A spec whose problem and arms are as they are given; without one, what is wrong with it."""
+
+    spec: Spec | None
+    faults: tuple[Fault, ...]
+
+
+class Checker:
+    """Checks specs, and remembers what it has seen."""
+
+    def __init__(self) -> None:
+        self._frames: dict[str, _Frame] = {}
+        self._problems: dict[str, tuple[Resolved, Problem] | Faults] = {}
+        self._arms: dict[str, Resolved | Faults] = {}
+        self._consistent: dict[str, list[Fault]] = {}
+
+    def check(self, data: Mapping[str, Any]) -> Spec:
+        """Check and resolve the data of one spec, without a grid. Raises Faults."""
+        key, frame = self._frame(data)
+        faults, problem, arms = list(frame.faults), None, dict[str, Resolved]()
+        told = {fault.path[:2] for fault in faults}
+        if ("problem",) not in told and "problem" in data:
+            try:
+                problem = self._problem(_named(data["problem"]))
+            except Faults as found:
+                faults += found.faults
+        given = data.get("arms") if problem else None
+        for name, arm in given.items() if isinstance(given, dict) and problem else ():
+            try:
+                arms[name] = self._arm(name, _named(arm), problem)
+            except Faults as found:
+                faults += [] if ("arms", name) in told else found.faults
+        if faults or frame.spec is None or problem is None:
+            raise Faults(*faults)
+        spec = frame.spec.model_copy(update={"problem": problem[0], "arms": arms})
+        kinds = {name: arm["type"] for name, arm in arms.items()}
+        key = json.dumps([key, problem[0], kinds])
+        if key not in self._consistent:
+            self._consistent[key] = consistency(spec)
+        if self._consistent[key]:
+            raise Faults(*self._consistent[key])
+        return spec
+
+    def _frame(self, data: Mapping[str, Any]) -> tuple[str, _Frame]:
+        """Check every key, but the problem and the arms only for what kind of value they are."""
+        arms = data.get("arms")
+        kinds = {k: type(v).__name__ for k, v in arms.items()} if isinstance(arms, dict) else arms
+        key = json.dumps([data | {"arms": kinds, "problem": type(data.get("problem")).__name__}])
+        if key not in self._frames:
+            try:
+                spec = Spec.model_validate_json(json.dumps(data), strict=True)
+                self._frames[key] = _Frame(spec, ())
+            except ValidationError as error:
+                faults = tuple(_fault(detail) for detail in error.errors())
+                self._frames[key] = _Frame(None, faults)
+        return key, self._frames[key]
+
+    def _problem(self, given: Any) -> tuple[Resolved, Problem]:
+        key = json.dumps(given)
+        if key not in self._problems:
+            try:
+                resolved = resolve_problem(given)
+                self._problems[key] = resolved, problem_of(resolved)
+            except Faults as found:
+                self._problems[key] = found
+        return _or_raise(self._problems[key])
+
+    def _arm(self, name: str, given: Any, problem: tuple[Resolved, Problem]) -> Resolved:
+        key = json.dumps([name, given, problem[0]])
+        if key not in self._arms:
+            try:
+                self._arms[key] = resolve_arm(name, given, problem[1])
+            except Faults as found:
+                self._arms[key] = found
+        return _or_raise(self._arms[key])
+
+
+def _or_raise(found: T | Faults) -> T:
+    if isinstance(found, Faults):
+        raise found
+    return found
+
+
+def _named(given: Any) -> Any:
+    """A part that is given by its name, as a mapping."""
+    return {"type": given} if isinstance(given, str) else given
+
+
+def _fault(detail: Any) -> Fault:
+    """A complaint of pydantic in our words."""
+    path = tuple(key for key in detail["loc"] if key not in ("int", "float"))
+    if detail["type"] == "extra_forbidden":
+        return Fault(path, unknown("key", path[-1], _known_at(path[:-1])), at_key=True)
+    if detail["type"] == "missing":
+        return Fault(path[:-1], f"missing key {path[-1]!r}")
+    if detail["type"] == "value_error":
+        return Fault(path, str(detail["ctx"]["error"]))
+    if detail["type"] == "string_pattern_mismatch":
+        message = f"{detail['input']!r} is no name: letters, digits, dots, dashes and underscores"
+        keys = tuple(key for key in path if key != "[key]")
+        return Fault(keys, message, at_key=keys != path)
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    return Fault(path, f"{message}; got {detail['input']!r}")
+
+
+def _known_at(path: Keys) -> list[str]:
+    """The keys that the spec allows at a place."""
+    model: Any = Spec
+    for key in path:
+        if isinstance(key, str):
+            model = _alias(model)[key].annotation
+        model = next((m for m in (model, *get_args(model)) if _is_model(m)), model)
+    return list(_alias(model))
+
+
+def _alias(model: Any) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _is_model(candidate: Any) -> bool:
+    return isinstance(candidate, type) and issubclass(candidate, Strict)

@@ -1,0 +1,91 @@
+"""Which arms are compared: every entry of `compare` in every combination of the grid.
+
+An arm that is left out on some axes stands there as what is left of it on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bdhf.experiments.grid import Combination, Variant, in_words
+from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import Spec
+from bdhf.records import Comparison
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm of the spec, in the combinations in which its runs are the same."""
+
+    label: str
+    name: str  # in the spec
+    picks: Combination  # on the axes on which its runs differ
+    spec: Spec  # the first of these combinations
+    run: RunSpec  # with the first seed
+    run_id: str
+    skip: str
+
+
+#: An arm in every combination; None where the spec leaves it out.
+Places = Sequence[Arm | None]
+
+
+def comparisons(
+    entries: Sequence[Comparison], places: Mapping[str, Places], variants: Sequence[Variant]
+) -> tuple[Comparison, ...]:
+    """Every entry once per pair of arms that a combination brings together."""
+    found: dict[tuple[str, str, str], Comparison] = {}
+    filled = {name: _filled(name, places[name], variants) for name in _compared(entries)}
+    for entry in entries:
+        sides = filled[entry.candidate], filled[entry.baseline]
+        axes = {pick.axis for side in sides for arm in side if arm for pick in arm.picks}
+        for variant, candidate, baseline in zip(variants, *sides, strict=True):
+            if candidate is None or baseline is None:
+                continue
+            if variant.picks and candidate.run_id == baseline.run_id:
+                continue  # nobody compares a run with itself
+            words = in_words([pick for pick in variant.picks if pick.axis in axes])
+            update = {
+                "name": " ".join(filter(None, [entry.name, words])),
+                "candidate": candidate.label,
+                "baseline": baseline.label,
+            }
+            key = (entry.name, candidate.label, baseline.label)
+            if key not in found:
+                found[key] = entry.model_copy(update=update)
+    return tuple(found.values())
+
+
+def _compared(entries: Sequence[Comparison]) -> set[str]:
+    return {name for entry in entries for name in (entry.candidate, entry.baseline)}
+
+
+def _filled(name: str, places: Places, variants: Sequence[Variant]) -> Places:
+    """An arm in every combination: where it is left out on some axes, that of their other values.
+
+    None where no arm is left there, or more than one.
+    """
+    axes = {left.axes for variant in variants if (left := variant.excluded.get(name))}
+    others = {left: _by_other_axes(left, places, variants) for left in axes}
+    filled = []
+    for place, variant in zip(places, variants, strict=True):
+        left = variant.excluded.get(name)
+        there = others[left.axes].get(_beside(variant, left.axes), {}) if left else {}
+        filled.append(next(iter(there.values())) if len(there) == 1 else place)
+    return filled
+
+
+def _by_other_axes(
+    axes: frozenset[str], places: Places, variants: Sequence[Variant]
+) -> dict[tuple[tuple[str, str], ...], dict[str, Arm]]:
+    """The values on all axes but these -> the arms there, by the ids of their runs."""
+    found: dict[tuple[tuple[str, str], ...], dict[str, Arm]] = {}
+    for arm, variant in zip(places, variants, strict=True):
+        if arm:
+            found.setdefault(_beside(variant, axes), {})[arm.run_id] = arm
+    return found
+
+
+def _beside(variant: Variant, axes: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((pick.axis, pick.words) for pick in variant.picks if pick.axis not in axes)
