@@ -14,27 +14,33 @@ import torch
 from torch import nn
 
 from bdhf.experiments.errors import Fault, Keys, unknown
+from bdhf.experiments.optimizers import (
+    optimizer_class,
+    resolve_optimizer,
+    torch_arguments,
+    torch_optimizers,
+)
 from bdhf.experiments.parts import (
-    REFUSALS,
     Faults,
     Nested,
     Resolved,
     Table,
     make,
+    refusals,
     resolve,
-    resolve_torch,
-    torch_arguments,
 )
 from bdhf.nn.initialise import Glorot, Initialisation, Sparse
 from bdhf.optim import (
     CG,
     GGN,
     L2,
+    Acceptance,
     Backtracking,
     Blend,
     BlockHessianFree,
     Cholesky,
     Constant,
+    Damping,
     EmpiricalFisher,
     Fisher,
     Full,
@@ -49,8 +55,10 @@ from bdhf.optim import (
     Preconditioner,
     Random,
     SampleSpace,
+    Solver,
 )
 from bdhf.optim.blocks import Blocks
+from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.layout import layout_of
 from bdhf.optim.partitions import Partition
 from bdhf.optim.products import MAX_BYTES, METHODS
@@ -113,9 +121,20 @@ NESTED: Nested = {
 }
 
 
+#: What a part of `block_hf` must be able to do: what a user's own is held against.
+ROLES: Mapping[str, type] = {
+    "curvature": OutputCurvature,
+    "partition": Partition,
+    "solver": Solver,
+    "damping": Damping,
+    "acceptance": Acceptance,
+    "regularization": L2,
+}
+
+
 def resolve_problem(given: Any) -> Resolved:
     """A problem with all its arguments. Raises Faults."""
-    return resolve("problem", PROBLEMS, given, ("problem",), NESTED)
+    return resolve("problem", PROBLEMS, given, ("problem",), NESTED, role=Problem)
 
 
 def problem_of(resolved: Resolved) -> Problem:
@@ -131,10 +150,9 @@ def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
     given = given if isinstance(given, dict) else {"type": kind}
     if kind == "block_hf":
         return _resolve_block_hf(given, problem, path)
-    if isinstance(kind, str) and kind.startswith("torch."):
-        cls = torch_optimizers().get(kind)
-        if cls is not None:
-            return resolve_torch(cls, given, path, lambda **k: cls(_parameters(problem), **k))
+    cls = optimizer_class(kind, path)
+    if cls is not None:
+        return resolve_optimizer(cls, given, path, lambda **k: cls(_parameters(problem), **k))
     known = ["block_hf", *torch_optimizers()]
     at = (*path, "type") if "type" in given and isinstance(given["type"], str) else path
     raise Faults(Fault(at, unknown("optimizer", kind, known)))
@@ -145,7 +163,9 @@ def optimizer_of(
 ) -> torch.optim.Optimizer:
     """The optimizer of a resolved arm, on a model; `seed` is for what its curvature draws."""
     if resolved["type"] != "block_hf":
-        cls = torch_optimizers()[resolved["type"]]
+        cls = optimizer_class(resolved["type"], ())
+        if cls is None:
+            raise LookupError(f"there is no optimizer {resolved['type']!r}")
         return cls(model.parameters(), **torch_arguments(resolved))
     parts = {key: make(table, resolved[key], NESTED) for key, (table, _) in PARTS.items()}
     return BlockHessianFree(
@@ -163,17 +183,6 @@ def _parameters(problem: Problem) -> list[nn.Parameter]:
     """The parameters of the problem's model, without their values."""
     with torch.device("meta"):
         return list(problem.build().parameters())
-
-
-def torch_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
-    """Every optimizer of torch.optim, as `torch.Name`."""
-    return {
-        f"torch.{name}": cls
-        for name, cls in sorted(vars(torch.optim).items())
-        if isinstance(cls, type)
-        and issubclass(cls, torch.optim.Optimizer)
-        and cls is not torch.optim.Optimizer
-    }
 
 
 def catalogue() -> dict[str, dict[str, str]]:
@@ -208,7 +217,8 @@ def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Re
     for key, (table, default) in PARTS.items():
         wanted, where = given.get(key, default), (*path, key)
         try:
-            resolved[key] = resolve(key, table, wanted, where, NESTED, partial(_spelt, problem))
+            spell = partial(_spelt, problem)
+            resolved[key] = resolve(key, table, wanted, where, NESTED, spell, ROLES[key])
         except Faults as found:
             faults += found.faults
     lr = given.get("lr", 0.5)
@@ -257,5 +267,5 @@ def _check_partition(resolved: Resolved, problem: Problem, path: Keys) -> None:
         with torch.device("meta"):
             layout = layout_of(problem.build())
         Blocks.of(layout, make(PARTITIONS, resolved, NESTED)(layout))
-    except REFUSALS as error:
+    except refusals(resolved["type"]) as error:
         raise Faults(Fault(path, str(error))) from None

@@ -51,12 +51,14 @@ class Checker:
                 problem = self._problem(_named(data["problem"]))
             except Faults as found:
                 faults += found.faults
-        given = data.get("arms") if problem else None
-        for name, arm in given.items() if isinstance(given, dict) and problem else ():
+        given = data.get("arms")
+        for name, arm in given.items() if isinstance(given, dict) else ():
+            if problem is None or ("arms", name) in told:
+                continue  # an arm is fit for a problem
             try:
                 arms[name] = self._arm(name, _named(arm), problem)
             except Faults as found:
-                faults += [] if ("arms", name) in told else found.faults
+                faults += found.faults
         if faults or frame.spec is None or problem is None:
             raise Faults(*faults)
         spec = frame.spec.model_copy(update={"problem": problem[0], "arms": arms})
@@ -72,7 +74,7 @@ class Checker:
         """Check every key, but the problem and the arms only for what kind of value they are."""
         arms = data.get("arms")
         kinds = {k: type(v).__name__ for k, v in arms.items()} if isinstance(arms, dict) else arms
-        key = json.dumps([data | {"arms": kinds, "problem": type(data.get("problem")).__name__}])
+        key = json.dumps({**data, "arms": kinds, "problem": type(data.get("problem")).__name__})
         if key not in self._frames:
             try:
                 spec = Spec.model_validate_json(json.dumps(data), strict=True)

@@ -118,8 +118,9 @@ def _ending(pick: Pick, picks: Sequence[Pick]) -> str:
 
 def _grids(given: Any) -> dict[Keys, dict[str, Any]]:
     """Every grid by its place in the file. Raises Faults."""
-    grids = {("grid", i): grid for i, grid in enumerate(given)} if isinstance(given, list) else {}
-    grids = grids or {("grid",): given}
+    grids: dict[Keys, dict[str, Any]] = {("grid",): given}
+    if isinstance(given, list) and given:
+        grids = {("grid", index): grid for index, grid in enumerate(given)}
     faults = [
         Fault(place, f"a grid is a mapping of dotted paths to lists of values; got {grid}")
         for place, grid in grids.items()

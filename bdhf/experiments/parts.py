@@ -7,9 +7,7 @@ A field of a part may be a part itself: `Nested` says of which annotations, and 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
-import re
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -17,6 +15,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from bdhf.experiments.errors import Fault, Keys, unknown
+from bdhf.experiments.own import is_own, lacks, own_part
 
 Table = Mapping[str, Callable[..., Any]]
 Resolved = dict[str, Any]
@@ -43,9 +42,18 @@ def as_given(kind: str, given: Any) -> Any:
 
 
 def resolve(
-    kind: str, table: Table, given: Any, path: Keys, nested: Nested = FLAT, spell: Spell = as_given
+    kind: str,
+    table: Table,
+    given: Any,
+    path: Keys,
+    nested: Nested = FLAT,
+    spell: Spell = as_given,
+    role: Any = None,
 ) -> Resolved:
-    """Give the part's `type` and all its arguments, defaults included. Raises Faults."""
+    """Give the part's `type` and all its arguments, defaults included. Raises Faults.
+
+    `role` is the Protocol of the kind, against which a user's own part is held.
+    """
     given = spell(kind, given)
     if isinstance(given, str):
         given = {"type": given}
@@ -56,27 +64,46 @@ def resolve(
             )
         )
     name = given["type"]
-    if name not in table:
-        raise Faults(Fault(_type_path(given, path), unknown(kind, name, table)))
-    part = table[name]
+    part = _part(kind, table, name, _type_path(given, path))
     arguments = {key: value for key, value in given.items() if key != "type"}
     _check_keys(name, part, arguments, path)
     arguments = _resolve_fields(part, arguments, path, nested, spell)
-    built = _try(part, arguments, path, nested)
-    inner = _inner(part, nested)
+    built = _try(name, part, arguments, path, nested)
+    missing = lacks(built, role) if role and is_own(name) else ()
+    if missing:
+        raise Faults(Fault(path, f"{name} is no {kind}: it lacks {', '.join(missing)}"))
+    inner, own = _inner(part, nested), is_own(name)
     defaults = {  # as the part has set them, which may depend on its other arguments
-        field.name: _written(getattr(built, field.name), inner.get(field.name), nested)
+        field.name: _written(getattr(built, field.name), inner.get(field.name), nested, own)
         for field in _fields(part)
         if field.name not in arguments
     }
-    return {"type": name, **_plain(defaults | arguments)}
+    return {"type": name, **plain(defaults | arguments)}
 
 
 def make(table: Table, resolved: Resolved, nested: Nested = FLAT) -> Any:
     """Build a part that `resolve` has checked, with the parts in it."""
     arguments = {key: value for key, value in resolved.items() if key != "type"}
-    part = table[resolved["type"]]
+    name = resolved["type"]
+    part = own_part(name) if is_own(name) else table[name]
     return part(**_built(part, arguments, nested))
+
+
+def refusals(name: str) -> tuple[type[Exception], ...]:
+    """What a part of this name may raise at what it cannot use; a user's own, anything."""
+    return (Exception,) if is_own(name) else REFUSALS
+
+
+def _part(kind: str, table: Table, name: str, path: Keys) -> Callable[..., Any]:
+    """What builds a part. Raises Faults."""
+    if not is_own(name):
+        if name not in table:
+            raise Faults(Fault(path, unknown(kind, name, table)))
+        return table[name]
+    try:
+        return own_part(name)
+    except ValueError as error:
+        raise Faults(Fault(path, str(error))) from None
 
 
 class _Inner(NamedTuple):
@@ -85,6 +112,7 @@ class _Inner(NamedTuple):
     kind: str
     table: Table
     optional: bool  # may be null
+    role: Any  # its annotation
 
 
 def _inner(part: Callable[..., Any], nested: Nested) -> dict[str, _Inner]:
@@ -93,9 +121,8 @@ def _inner(part: Callable[..., Any], nested: Nested) -> dict[str, _Inner]:
     for name, hint in get_type_hints(part).items() if nested else ():
         choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         kinds = [choice for choice in choices if choice is not types.NoneType]
-        source = next((s for annotation, s in nested.items() if [annotation] == kinds), None)
-        if source is not None:
-            found[name] = _Inner(*source, optional=len(choices) > 1)
+        if len(kinds) == 1 and kinds[0] in nested:
+            found[name] = _Inner(*nested[kinds[0]], optional=len(choices) > 1, role=kinds[0])
     return found
 
 
@@ -128,7 +155,7 @@ def _resolve_fields(
             field = inner.get(key)
             if field is not None and not (field.optional and value is None):
                 where = (*path, key)
-                value = resolve(field.kind, field.table, value, where, nested, spell)
+                value = resolve(field.kind, field.table, value, where, nested, spell, field.role)
             elif field is None:
                 TypeAdapter(hints[key]).validate_json(json.dumps(value), strict=True)
             resolved[key] = value
@@ -144,11 +171,13 @@ def _resolve_fields(
     return resolved
 
 
-def _try(part: Callable[..., Any], arguments: Resolved, path: Keys, nested: Nested) -> Any:
+def _try(
+    name: str, part: Callable[..., Any], arguments: Resolved, path: Keys, nested: Nested
+) -> Any:
     """Build the part, so that it refuses the values that it cannot use."""
     try:
         return part(**_built(part, arguments, nested))
-    except REFUSALS as error:
+    except refusals(name) as error:
         named = next((key for key in arguments if key in str(error)), None)
         raise Faults(Fault(path if named is None else (*path, named), str(error))) from None
 
@@ -162,66 +191,28 @@ def _built(part: Callable[..., Any], arguments: Resolved, nested: Nested) -> Res
     }
 
 
-def _written(value: Any, field: _Inner | None, nested: Nested) -> Any:
-    """A default as a spec would give it: a part as its mapping, named by its class."""
+def _written(value: Any, field: _Inner | None, nested: Nested, own: bool) -> Any:
+    """A default as a spec would give it: a part as its mapping, named by its class.
+
+    `own`: of a user's part, whose default may be another one.
+    """
     if field is None or value is None:
         return value
-    names = [name for name, part in field.table.items() if part is type(value)]
+    cls = type(value)
+    names = [name for name, part in field.table.items() if part is cls]
+    names += [f"{cls.__module__}:{cls.__qualname__}"] * own
     if not names:
         raise LookupError(f"the default {value!r} is in no table of kind {field.kind!r}")
-    inner = _inner(type(value), nested)
+    inner = _inner(cls, nested)
     return {"type": names[0]} | {
-        field.name: _written(getattr(value, field.name), inner.get(field.name), nested)
+        field.name: _written(getattr(value, field.name), inner.get(field.name), nested, own)
         for field in dataclasses.fields(value)
     }
 
 
 def _fields(part: Callable[..., Any]) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(part)  # type: ignore[arg-type]
-
-
-def torch_arguments(given: Resolved) -> dict[str, Any]:
-    """The arguments of a torch optimizer, which takes tuples where YAML has lists."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "type"}
-
-
-def resolve_torch(
-    cls: Callable[..., Any], given: dict[str, Any], path: Keys, trial: Callable[..., Any]
-) -> Resolved:
-    """The arguments of a torch optimizer that differ from its defaults. Raises Faults.
-
-    `trial(**arguments)` builds one, so that torch itself refuses what it cannot use.
-    """
-    known = dict(list(inspect.signature(cls).parameters.items())[1:])
-    arguments = torch_arguments(given)
-    faults = [
-        Fault((*path, key), unknown(f"key of torch.{cls.__name__}", key, known), at_key=True)
-        for key in arguments
-        if key not in known
-    ]
-    faults += [
-        Fault((*path, key), f"{key} must be a number; got {value!r}")
-        for key, value in arguments.items()
-        if key in known
-        and type(known[key].default) in (int, float)
-        and isinstance(value, (str, bool))
-    ]
-    if faults:
-        raise Faults(*faults)
-    try:
-        trial(**arguments)
-    except Exception as error:  # whatever torch says about its own arguments
-        text = str(error).splitlines()[0]
-        named = next((key for key, value in arguments.items() if _mentions(text, value)), None)
-        text = f"torch.{cls.__name__} refuses: {text}"
-        raise Faults(Fault(path if named is None else (*path, named), text)) from None
-    own = {key: value for key, value in arguments.items() if value != known[key].default}
-    return {"type": given["type"], **_plain(own)}
-
-
-def _mentions(text: str, value: object) -> bool:
-    """Whether a text has the value as a word of its own."""
-    return re.search(rf"(?<![\w.+-]){re.escape(str(value))}(?![\w.])", text) is not None
+    is_plain = not dataclasses.is_dataclass(part)  # a function that is the part
+    return () if is_plain else dataclasses.fields(part)  # type: ignore[arg-type]
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:
@@ -232,8 +223,8 @@ def _type_path(given: dict[str, Any], path: Keys) -> Keys:
     return (*path, "type") if len(given) > 1 else path
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Lists for sequences, so that a resolved part is plain YAML and JSON."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

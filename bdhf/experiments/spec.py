@@ -11,6 +11,7 @@ from bdhf.experiments.consistency import consistency_of_all
 from bdhf.experiments.errors import Fault
 from bdhf.experiments.exclude import Exclusion, exclusions, idle, left_out
 from bdhf.experiments.grid import Combination, LeftOut, Variant, applied, combinations, traced
+from bdhf.experiments.own import look_beside
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.source import Source
@@ -22,6 +23,7 @@ def load(file: Path, settings: Sequence[str] = ()) -> tuple[tuple[Variant, ...],
     Raises SpecError with a line for every fault.
     """
     source = read(file, settings)
+    look_beside(file)
     return variants(source), source
 
 

@@ -1,0 +1,80 @@
+"""Optimizers beside `block_hf`: all of torch.optim by `torch.Name`, and a user's own."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bdhf.experiments.errors import Fault, Keys, unknown
+from bdhf.experiments.own import is_own, own_class
+from bdhf.experiments.parts import Faults, Resolved, plain
+
+
+def optimizer_class(kind: Any, path: Keys) -> Callable[..., torch.optim.Optimizer] | None:
+    """An optimizer of torch, or of the user's; None for any other name. Raises Faults."""
+    if not isinstance(kind, str) or not is_own(kind):
+        return torch_optimizers().get(kind) if isinstance(kind, str) else None
+    try:
+        return own_class(kind, torch.optim.Optimizer)
+    except ValueError as error:
+        raise Faults(Fault((*path, "type"), str(error))) from None
+
+
+def torch_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
+    """Every optimizer of torch.optim, as `torch.Name`."""
+    return {
+        f"torch.{name}": cls
+        for name, cls in sorted(vars(torch.optim).items())
+        if isinstance(cls, type)
+        and issubclass(cls, torch.optim.Optimizer)
+        and cls is not torch.optim.Optimizer
+    }
+
+
+def torch_arguments(given: Resolved) -> dict[str, Any]:
+    """The arguments of a torch optimizer, which takes tuples where YAML has lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "type"}
+
+
+def resolve_optimizer(
+    cls: Callable[..., Any], given: dict[str, Any], path: Keys, trial: Callable[..., Any]
+) -> Resolved:
+    """The arguments of an optimizer of torch's kind that differ from its defaults. Raises Faults.
+
+    `trial(**arguments)` builds one, so that it refuses itself what it cannot use.
+    """
+    name = given["type"]
+    known = dict(list(inspect.signature(cls).parameters.items())[1:])
+    arguments = torch_arguments(given)
+    faults = [
+        Fault((*path, key), unknown(f"key of {name}", key, known), at_key=True)
+        for key in arguments
+        if key not in known
+    ]
+    faults += [
+        Fault((*path, key), f"{key} must be a number; got {value!r}")
+        for key, value in arguments.items()
+        if key in known
+        and type(known[key].default) in (int, float)
+        and isinstance(value, (str, bool))
+    ]
+    if faults:
+        raise Faults(*faults)
+    try:
+        trial(**arguments)
+    except Exception as error:  # whatever torch says about its own arguments
+        text = str(error).splitlines()[0]
+        named = next((key for key, value in arguments.items() if _mentions(text, value)), None)
+        text = f"{name} refuses: {text}"
+        raise Faults(Fault(path if named is None else (*path, named), text)) from None
+    own = {key: value for key, value in arguments.items() if value != known[key].default}
+    return {"type": name, **plain(own)}
+
+
+def _mentions(text: str, value: object) -> bool:
+    """Whether a text has the value as a word of its own."""
+    return re.search(rf"(?<![\w.+-]){re.escape(str(value))}(?![\w.])", text) is not None

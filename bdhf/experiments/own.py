@@ -1,0 +1,93 @@
+"""A user's own parts: `package.module:name` in place of a name out of a table.
+
+The name is that of a frozen dataclass, whose fields are the keys of the part in a spec, or of a
+function that serves as the part itself; an arm may be an optimizer of the user's. It is found in
+the working directory, beside the spec, or wherever Python finds packages. Whoever runs a spec runs
+the code that it names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from bdhf.experiments.errors import unknown
+
+#: `package.module:name`.
+OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def is_own(name: str) -> bool:
+    """Whether a type is the name of a user's own part.
+
+    >>> is_own("lab.parts:Thirds"), is_own("per_layer")
+    (True, False)
+    """
+    return ":" in name
+
+
+def look_beside(file: Path) -> None:
+    """Have modules found in the working directory and beside a spec, after all other places."""
+    sys.path += [
+        folder
+        for folder in dict.fromkeys((str(Path.cwd()), str(file.parent.resolve())))
+        if folder not in sys.path
+    ]
+
+
+def own_part(name: str) -> Callable[..., Any]:
+    """A class or function as what builds the part. Raises ValueError for what is no part."""
+    found = _imported(name)
+    if inspect.isfunction(found):
+        return lambda: found
+    if not (inspect.isclass(found) and dataclasses.is_dataclass(found)):
+        what = type(found).__name__ if not inspect.isclass(found) else "class without fields"
+        raise ValueError(f"{name} is a {what}: give a (frozen) dataclass, or a function")
+    try:
+        get_type_hints(found)
+    except Exception as error:  # whatever stands in the annotations
+        raise ValueError(f"{name}: its annotations cannot be read: {error}") from None
+    return found
+
+
+def own_class(name: str, base: type) -> type[Any]:
+    """A class derived from `base`. Raises ValueError for anything else."""
+    found = _imported(name)
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise ValueError(f"{name} is no subclass of {base.__module__}.{base.__qualname__}")
+    return found
+
+
+def lacks(part: Any, role: type) -> Sequence[str]:
+    """The members of a role, given as a Protocol or a class, that a part does not have.
+
+    >>> from collections.abc import Sized
+    >>> lacks(3, Sized), lacks([3], Sized)
+    (['__len__'], [])
+    """
+    own = {"__call__", "__len__"}
+    members = [name for name in vars(role) if not name.startswith("_") or name in own]
+    members += [name for name in vars(role).get("__annotations__", ()) if name not in members]
+    return [name for name in members if not hasattr(part, name)]
+
+
+def _imported(name: str) -> Any:
+    """What the name stands for. Raises ValueError."""
+    if not OWN.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a part: write package.module:name")
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = import_module(module_name)
+    except Exception as error:  # the code of others may raise anything
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"cannot import {module_name}: {said}") from None
+    if not hasattr(module, attribute):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise ValueError(unknown(f"name in {module_name}", attribute, public))
+    return getattr(module, attribute)

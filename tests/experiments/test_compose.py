@@ -1,0 +1,176 @@
+"""Specs out of several texts: what is included, and what the command line sets."""
+
+import pytest
+
+from bdhf.experiments.compose import merged, read
+from bdhf.experiments.errors import SpecError
+from bdhf.experiments.plan import expand
+from bdhf.experiments.source import parse
+from bdhf.experiments.spec import load, variants
+from tests.experiments.specs import SMALL, planned
+
+
+@pytest.fixture
+def base(tmp_path):
+    """The small spec as a file that others include."""
+    (tmp_path / "base.yaml").write_text(SMALL)
+    return tmp_path
+
+
+def over(folder, text, *settings):
+    """A spec with this text beside the base, loaded."""
+    (folder / "over.yaml").write_text(text)
+    return load(folder / "over.yaml", settings)
+
+
+def faults(folder, text, *settings):
+    """The lines that tell what is wrong, without the folder."""
+    with pytest.raises(SpecError) as found:
+        over(folder, text, *settings)
+    return [line.replace(f"{folder}/", "") for line in found.value.lines]
+
+
+MERGED = {
+    "keys": ({"a": 1, "b": {"c": 2}}, {"b": {"d": 3}}, {"a": 1, "b": {"c": 2, "d": 3}}),
+    "lists": ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
+    "another type": (
+        {"problem": {"type": "mlp", "hidden": [3]}},
+        {"problem": {"type": "resnet"}},
+        {"problem": {"type": "resnet"}},
+    ),
+    "the same type": (
+        {"arms": {"x": {"type": "block_hf", "lr": 1}}},
+        {"arms": {"x": {"lr": 2}}},
+        {"arms": {"x": {"type": "block_hf", "lr": 2}}},
+    ),
+    "a part by its name": (
+        {"arms": {"x": {"solver": "cg"}}},
+        {"arms": {"x": {"solver": {"max_iters": 3}}}},
+        {"arms": {"x": {"solver": {"type": "cg", "max_iters": 3}}}},
+    ),
+    "the budget": ({"budget": {"updates": 3}}, {"budget": {"epochs": 1.5}},
+                   {"budget": {"epochs": 1.5}}),
+    "an arm taken out": ({"arms": {"x": 1, "y": 2}}, {"arms": {"x": None}}, {"arms": {"y": 2}}),
+    "a key taken out": ({"grid": 1, "a": 2}, {"grid": None}, {"a": 2}),
+    "null elsewhere": (
+        {"safety": {"seconds": 3}},
+        {"safety": {"seconds": None}},
+        {"safety": {"seconds": None}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MERGED)
+def test_mappings_merge_by_key_and_all_else_is_taken_whole(case):
+    """The upper text wins, and parts of another type do not mix."""
+    base, upper, expected = MERGED[case]
+
+    assert merged(base, upper, ()) == expected
+
+
+def test_an_included_spec_is_the_spec_written_out(base):
+    """Ids and comparisons are those of one file with everything in it."""
+    found, source = over(base, "include: base.yaml\nbudget: {updates: 9}\narms: {adam: null}\n")
+
+    plan = expand(found)
+
+    written = planned(
+        ("updates: 6", "updates: 9"), ("  adam: {type: torch.Adam, lr: 3.0e-3}\n", "")
+    )
+    assert [c.run_id for c in plan.cells] == [c.run_id for c in written.cells]
+    assert plan.comparisons == written.comparisons
+    assert [c.run_id for c in expand(variants(parse(source.text))).cells] == [
+        c.run_id for c in plan.cells
+    ]
+
+
+def test_a_later_file_of_a_list_wins(base):
+    """Files are laid on each other in their order, then the spec itself."""
+    (base / "seeds.yaml").write_text("seeds: {count: 3}\nname: seeds\n")
+
+    found, _ = over(base, "include: [base.yaml, seeds.yaml]\nname: top\n")
+
+    assert (found[0].spec.seeds.count, found[0].spec.name) == (3, "top")
+
+
+def test_includes_are_relative_to_the_file_that_says_them(base):
+    """A file in a folder includes its neighbour; that may include another."""
+    (base / "inner").mkdir()
+    (base / "inner" / "middle.yaml").write_text("include: ../base.yaml\nname: middle\n")
+
+    found, source = over(base, "include: inner/middle.yaml\n")
+
+    assert found[0].spec.name == "middle"
+    assert source.file == str(base / "over.yaml")
+
+
+def test_settings_win_over_every_file(base):
+    """A value on the command line is put where its path leads, a list's place included."""
+    found, source = over(
+        base, "include: base.yaml\n", "arms.block_hf.lr=0.3", "targets.0.below=5e-2",
+        "arms.full_hf.solver=cg", "arms.adam=null", "safety.seconds=7",
+    )  # fmt: skip
+    spec = found[0].spec
+
+    assert spec.arms["block_hf"]["lr"] == 0.3
+    assert spec.targets[0].below == 0.05
+    assert spec.arms["full_hf"]["solver"]["max_iters"] == 30
+    assert list(spec.arms) == ["full_hf", "block_hf"]
+    assert spec.safety.seconds == 7
+    assert "# --set arms.block_hf.lr=0.3" in source.text
+
+
+def test_a_fault_is_told_where_its_value_stands(base):
+    """In the file, the included file, or on the command line: all at once."""
+    text = "include: base.yaml\narms: {adam: {lr: -1}}\nseedz: 3\n"
+
+    found = faults(base, text, "arms.full_hf.partition=ful")
+    assert found[0].startswith("over.yaml:2:19: arms.adam.lr: torch.Adam refuses")
+    assert found[1].startswith("over.yaml:3:1: seedz: unknown key 'seedz'")
+    assert found[2].startswith("--set arms.full_hf.partition=ful: arms.full_hf.partition: unknown")
+    (base / "base.yaml").write_text(SMALL.replace("count: 2", "count: two"))
+    assert faults(base, "include: base.yaml\n")[0].startswith("base.yaml:10:16: seeds.count: input")
+
+
+SETTINGS = {
+    "no value": ("arms.adam.lr", "--set arms.adam.lr: give a dotted path and a value"),
+    "no path": ("=3", "--set =3: give a dotted path"),
+    "an arm": ("arms.adm.lr=3", "--set arms.adm.lr=3: unknown arm 'adm'; known: adam, full_hf"),
+    "into nothing": ("arms.adam.x.y=3", "--set arms.adam.x.y=3: arms.adam.x is no mapping"),
+    "beyond a list": ("targets.1.below=3", "--set targets.1.below=3: targets is a list of 1"),
+    "no YAML": ("name=[", "--set name=[:1:"),
+    "NaN": ("arms.adam.lr=.nan", "--set arms.adam.lr=.nan: arms.adam.lr: nan is not a finite"),
+    "unknown key": ("sead=3", "--set sead=3: sead: unknown key 'sead'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_that_leads_nowhere_says_so(base, setting):
+    """The line names the setting, not a place in a file."""
+    given, line = SETTINGS[setting]
+
+    assert faults(base, "include: base.yaml\n", given)[0].startswith(line)
+
+
+INCLUDES = {
+    "missing": ("include: gone.yaml", "over.yaml:1:10: include: gone.yaml: cannot read the"),
+    "itself": ("include: over.yaml", "over.yaml:1:10: include: over.yaml includes itself"),
+    "a number": ("include: 3", "over.yaml:1:10: include: give a file or a list of files; got 3"),
+    "no mapping": ("include: [list.yaml]", "over.yaml:1:11: include.0: list.yaml is no mapping"),
+    "malformed": ("include: bad.yaml", "bad.yaml:2:1: not YAML"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("include", INCLUDES)
+def test_an_include_that_cannot_be_read_says_where(base, include):
+    """The place is that of the include, or that in the file that is malformed."""
+    (base / "list.yaml").write_text("- 1\n")
+    (base / "bad.yaml").write_text("a: [1,\n")
+    text, line = INCLUDES[include]
+
+    assert faults(base, text)[0].startswith(line)
+
+
+def test_one_file_alone_is_kept_as_it_is_written(base):
+    """Comments and order of a spec without includes reach the results folder."""
+    assert read(base / "base.yaml").text == SMALL

@@ -1,0 +1,157 @@
+"""What a spec leaves out of its grid, unions of grids, and who is then compared with whom."""
+
+import pytest
+
+from bdhf.experiments.errors import SpecError
+from bdhf.experiments.source import parse
+from bdhf.experiments.spec import variants
+from tests.experiments.specs import changed, planned
+
+GRID = "grid:\n  batch.gradient: [100, 200]\n  arms.full_hf.lr: [0.25, 1.0]\n"
+
+
+def plan(*lines):
+    """The plan of the small spec with these lines before the seeds."""
+    return planned(("count: 2", "count: 1"), ("seeds:", "\n".join([*lines, "seeds:"])))
+
+
+def labels(found):
+    """The arms of a plan."""
+    return [arm.label for arm in found.arms]
+
+
+def pairs(found):
+    """Who is compared with whom."""
+    return [(entry.candidate, entry.baseline) for entry in found.comparisons]
+
+
+def faults(*lines):
+    """The lines that tell what is wrong with the small spec with these lines."""
+    with pytest.raises(SpecError) as found:
+        variants(parse(changed(("seeds:", "\n".join([*lines, "seeds:"]))), "f"))
+    return found.value.lines
+
+
+def test_a_list_of_grids_is_their_union():
+    """Each grid has its own product; a combination that two of them make is one."""
+    one = "{batch.gradient: [100, 200], arms.full_hf.lr: [0.25]}"
+    found = plan(f"grid:\n  - {one}\n  - {{batch.gradient: [50]}}\n  - {one}")
+
+    assert labels(found) == [
+        "adam gradient=100", "adam gradient=200", "adam gradient=50",
+        "full_hf gradient=100", "full_hf gradient=200", "full_hf gradient=50",
+        "block_hf gradient=100", "block_hf gradient=200", "block_hf gradient=50",
+    ]  # fmt: skip
+    rates = {c.run.gradient_batch: c.run.optimizer["lr"] for c in found.cells if "full" in c.arm}
+    assert rates == {100: 0.25, 200: 0.25, 50: 0.5}
+
+
+def test_a_value_has_the_same_words_in_every_grid():
+    """Two solvers of one type are told apart across the grids of a union."""
+    found = plan(
+        "grid:",
+        "  - {arms.full_hf.solver: [{type: cg, max_iters: 3}]}",
+        "  - {arms.full_hf.solver: [{type: cg, max_iters: 4}]}",
+    )
+
+    assert [label for label in labels(found) if "full" in label] == [
+        "full_hf solver=cg(max_iters=3)",
+        "full_hf solver=cg(max_iters=4)",
+    ]
+
+
+def test_what_is_excluded_is_not_planned_and_says_why():
+    """The cells that have all that an entry names are left out, and listed with the entry."""
+    found = plan(GRID + "exclude: [{arm: full_hf, batch.gradient: 100, arms.full_hf.lr: [1.0]}]")
+
+    assert "full_hf lr=1 gradient=100" not in labels(found)
+    assert "full_hf lr=0.25 gradient=100" in labels(found)
+    assert [(e.arm, e.combination, e.why) for e in found.excluded] == [
+        ("full_hf", "gradient=100 lr=1", "full_hf, batch.gradient 100, arms.full_hf.lr 1")
+    ]
+
+
+def test_an_entry_without_arms_leaves_out_every_arm():
+    """A combination of which nothing is left has no cell."""
+    found = plan(GRID + "exclude: [{batch.gradient: [100]}]")
+
+    assert {cell.run.gradient_batch for cell in found.cells} == {200}
+
+
+def test_a_value_may_be_named_by_its_words():
+    """A part is excluded by its name, however its arguments stand in the grid."""
+    found = plan(
+        "grid: {arms.full_hf.solver: [cg, {type: cholesky, max_block: 100000}]}",
+        "exclude: [{arms.full_hf.solver: cholesky, arm: full_hf}]",
+    )
+
+    assert [label for label in labels(found) if "full" in label] == ["full_hf"]
+
+
+def test_an_arm_that_is_left_out_on_an_axis_is_compared_with_every_cell_of_it():
+    """It was run once on that axis, and stands beside each of the other arm's cells."""
+    found = plan(
+        "grid: {batch.gradient: [50, 100, 200]}",
+        "exclude: [{arm: full_hf, batch.gradient: [50, 100]}]",
+    )
+
+    assert [label for label in labels(found) if "full" in label] == ["full_hf"]
+    assert pairs(found) == [
+        ("block_hf gradient=50", "full_hf"),
+        ("block_hf gradient=100", "full_hf"),
+        ("block_hf gradient=200", "full_hf"),
+    ]
+
+
+def test_on_other_axes_a_left_out_arm_is_compared_with_its_own_cell():
+    """What is excluded on one axis is not lent across another one."""
+    found = plan(
+        "grid: {batch.gradient: [100, 200], batch.curvature: [25, 50]}",
+        "exclude: [{arm: full_hf, batch.curvature: 25}]",
+    )
+
+    assert pairs(found) == [
+        (f"block_hf gradient={gradient} curvature={curvature}", f"full_hf gradient={gradient}")
+        for gradient in (100, 200)
+        for curvature in (25, 50)
+    ]
+
+
+def test_where_two_cells_are_left_none_is_chosen():
+    """A baseline that would have to be picked is not compared there."""
+    found = plan(
+        "grid: {batch.gradient: [50, 100, 200]}",
+        "exclude: [{arm: full_hf, batch.gradient: 50}]",
+    )
+
+    assert pairs(found) == [
+        ("block_hf gradient=100", "full_hf gradient=100"),
+        ("block_hf gradient=200", "full_hf gradient=200"),
+    ]
+
+
+FAULTS = {
+    "no list": ("exclude: {arm: adam}", "f:13:10: exclude: give a list of mappings"),
+    "no mapping": ("exclude: [adam]", "f:13:11: exclude.0: give `arm`, dotted paths"),
+    "arm": ("exclude: [{arm: adm}]", "f:13:17: exclude.0.arm: unknown arm 'adm'; known: adam"),
+    "path": ("exclude: [{arms.adm.lr: 1}]", "f:13:12: exclude.0.arms.adm.lr: unknown arm 'adm'"),
+    "value": (
+        "exclude: [{arm: adam, batch.gradient: 300}]",
+        "f:13:11: exclude.0: leaves nothing out: no cell has adam, batch.gradient 300",
+    ),
+    "all": ("exclude: [{arm: adam}]", "f:13:1: exclude: leaves nothing of arm 'adam'"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_entry_that_cannot_be_meant_is_told(fault):
+    """A name that is not there, a value that no cell has, an arm of which nothing is left."""
+    text, line = FAULTS[fault]
+
+    assert faults(GRID + text)[0].startswith(line)
+
+
+@pytest.mark.parametrize("grid", ["[]", "[{}]", "[3]", "3", "{}"])
+def test_what_is_no_grid_is_told(grid):
+    """Whatever stands in place of a mapping of paths to lists."""
+    assert "a grid is a mapping of dotted paths" in faults(f"grid: {grid}")[0]

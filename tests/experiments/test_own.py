@@ -1,0 +1,172 @@
+"""A user's own parts, named in a spec as `package.module:name`."""
+
+import pytest
+import torch
+
+from bdhf.experiments.build import optimizer_of, problem_of
+from bdhf.experiments.errors import SpecError
+from bdhf.experiments.plan import expand
+from bdhf.experiments.run import execute
+from bdhf.experiments.spec import load
+from bdhf.records import Status
+from tests.experiments.specs import changed
+
+MODULE = """
+from dataclasses import dataclass
+import torch
+from bdhf.problems import MLP
+from bdhf.optim import Constant
+
+
+def halves(layout):
+    places = torch.arange(layout.size)
+    return [places[: layout.size // 2][None], places[layout.size // 2 :][None]]
+
+
+@dataclass(frozen=True)
+class Chunks:
+    size: int = 1000
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise KeyError("size must be above 0")
+
+    def __call__(self, layout):
+        return [chunk[None] for chunk in torch.arange(layout.size).split(self.size)]
+
+
+@dataclass(frozen=True)
+class Decaying(Constant):
+    factor: float = 0.9
+
+    def update(self, damping, reduction_ratio):
+        return damping * self.factor
+
+
+class SignDescent(torch.optim.Optimizer):
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure):
+        with torch.enable_grad():
+            loss = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p -= group["lr"] * p.grad.sign()
+        return loss
+
+
+@dataclass(frozen=True)
+class Nothing:
+    pass
+
+
+@dataclass(frozen=True)
+class Torn:
+    size: "Unheard" = 1
+
+
+class Plain:
+    pass
+
+
+number = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the user's module; specs stand beside it."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "lab_parts.py").write_text(MODULE)
+    (folder / "lab_broken.py").write_text("raise RuntimeError('of its own')")
+    return folder
+
+
+def opened(folder, *changes):
+    """The small spec, changed, as it is loaded from that folder."""
+    (folder / "spec.yaml").write_text(changed(*changes))
+    return load(folder / "spec.yaml")[0]
+
+
+OWN = {
+    "function": ("partition: full", "partition: lab_parts:halves"),
+    "dataclass": ("partition: full", "partition: {type: lab_parts:Chunks, size: 5000}"),
+    "damping": ("damping: 1.0e-2", "damping: {type: lab_parts:Decaying, value: 0.1}"),
+    "optimizer": ("{type: torch.Adam, lr: 3.0e-3}", "{type: lab_parts:SignDescent, lr: 1.0e-3}"),
+    "in a part": ("partition: full",
+                  "partition: {type: blend, partition: lab_parts:halves, alpha: 0.5}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_an_own_part_is_resolved_built_and_trained(folder, own):
+    """It is a part like those of the tables: in the id, in the run's file, in the loop."""
+    spec = opened(folder, OWN[own])[0].spec
+    arm = "adam" if own == "optimizer" else "full_hf"
+
+    cell = next(c for c in expand(opened(folder, OWN[own])).cells if c.arm == arm)
+    outcome = execute(cell.run, device="cpu", safety_seconds=60)
+
+    assert outcome.status is Status.DONE, outcome.reason
+    assert "lab_parts:" in str(spec.arms[arm])
+    assert outcome.curve["val_loss"].iloc[-1] < outcome.curve["val_loss"].iloc[0]
+
+
+def test_defaults_of_an_own_part_are_written_out(folder):
+    """The id knows them, so a default that is raised in the code makes other runs."""
+    spec = opened(folder, ("partition: full", "partition: lab_parts:Chunks"))[0].spec
+    arm = spec.arms["full_hf"]
+    problem = problem_of(spec.problem)
+
+    optimizer = optimizer_of(arm, problem.build(), problem)
+
+    assert arm["partition"] == {"type": "lab_parts:Chunks", "size": 1000}
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    sizes = [block.size for block in optimizer.blocks.rows]
+    assert set(sizes[:-1]) == {1000}
+
+
+WRONG = {
+    "no module": ("lab_gone:Chunks", "cannot import lab_gone: ModuleNotFoundError"),
+    "broken": ("lab_broken:Chunks", "cannot import lab_broken: RuntimeError: of its own"),
+    "no name": ("lab_parts:Chunk", "unknown name in lab_parts 'Chunk'; known: "),
+    "nearest": ("lab_parts:Chunk", "Did you mean 'Chunks'?"),
+    "number": ("lab_parts:number", "lab_parts:number is a int: give a (frozen) dataclass"),
+    "class": ("lab_parts:Plain", "lab_parts:Plain is a class without fields: give a"),
+    "spelling": ("lab_parts:", "'lab_parts:' is no name of a part: write package.module:name"),
+    "role": ("lab_parts:Nothing", "lab_parts:Nothing is no partition: it lacks __call__"),
+    "annotation": ("lab_parts:Torn", "its annotations cannot be read: name 'Unheard'"),
+    "key": ("{type: lab_parts:Chunks, sise: 3}", "unknown key of lab_parts:Chunks 'sise'"),
+    "type": ("{type: lab_parts:Chunks, size: a}", "Input should be a valid integer"),
+    "value": ("{type: lab_parts:Chunks, size: 0}", "size must be above 0"),
+    "builtin": ("os:system", "os:system is a builtin_function_or_method: give a"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_part_is_told_where_it_is_named(folder, wrong):
+    """One line with the place, whatever the module raises."""
+    given, message = WRONG[wrong]
+    quoted = f'"{given}"' if given.endswith(":") else given
+
+    with pytest.raises(SpecError) as found:
+        opened(
+            folder,
+            (
+                "partition: full",
+                f'partition: "{given}"' if given[-1] == ":" else f"partition: {given}",
+            ),
+        )
+
+    assert len(found.value.lines) == 1
+    assert "arms.full_hf.partition" in found.value.lines[0]
+    assert message in found.value.lines[0]
+
+
+@pytest.mark.parametrize("given", ["lab_parts:Chunks", "lab_parts:gone"])
+def test_an_own_optimizer_is_one_of_torchs_kind(folder, given):
+    """Anything else is told at the arm."""
+    with pytest.raises(SpecError, match=r"arms\.adam"):
+        opened(folder, ("{type: torch.Adam, lr: 3.0e-3}", f"{{type: {given}}}"))
