@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bdhf.experiments.observe import Observer
-from bdhf.experiments.plan import RunSpec
+from bdhf.experiments.runspec import RunSpec
 
 
 @dataclass(frozen=True)

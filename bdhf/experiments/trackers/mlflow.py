@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bdhf.experiments.plan import RunSpec
+from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.trackers.tracker import measured, settings
 from bdhf.records import Status
 

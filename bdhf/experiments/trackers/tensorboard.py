@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdhf.experiments.plan import RunSpec
+from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.trackers.tracker import measured, settings
 from bdhf.records import DIAGNOSTICS, Status
 

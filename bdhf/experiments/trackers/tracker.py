@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from bdhf.experiments.observe import Observer
-from bdhf.experiments.plan import RunSpec
+from bdhf.experiments.runspec import RunSpec
 
 
 class Tracker(Observer, Protocol):
