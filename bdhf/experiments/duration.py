@@ -76,7 +76,7 @@ def whole_run(run: RunSpec, marks: Sequence[Mark]) -> float:
     evaluation = max(clock - update, 0.0)
     column, _ = AXES[run.budget.axis]
     gain = _gain(steady, column)
-    updates = math.ceil(run.budget.limit / gain) if gain > 0 else math.inf
+    updates = math.ceil(run.budget.limit / gain - 1e-9) if gain > 0 else math.inf
     setup = max(steady[0].clock - update - 2 * evaluation, 0.0)
     return setup + updates * update + (updates / run.evaluate_every + 1) * evaluation
 

@@ -74,9 +74,7 @@ class Store:
             self.runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError([f"{self.folder}: cannot write results: {error.strerror}"]) from None
-        for leftover in self.runs.glob(".tmp-*"):
-            if _is_dead(leftover.name):
-                shutil.rmtree(leftover, ignore_errors=True)
+        self.sweep()
         write_atomically(self.folder / "spec.yaml", spec_text.encode("utf-8"))
         index = PlanIndex(arms=plan.arms, comparisons=plan.comparisons)
         write_atomically(self.folder / PLAN_INDEX, index.model_dump_json(indent=1).encode("utf-8"))

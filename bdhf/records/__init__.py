@@ -1,0 +1,56 @@
+"""The files of an ablation: what `experiments` writes, and `stats` and `report` read.
+
+    results/<ablation>/
+      spec.yaml  plan.json  plan.parquet
+      runs/<run id>/  spec.yaml  status.json  env.json  curve.parquet  [traceback.txt]
+      runs.parquet  curves.parquet  comparisons.parquet  report.html  figures/*.svg
+
+Run folders are the truth; `collect` makes the tables of them, `load` is the one reader. Nothing
+here imports torch, and nothing here computes a statistic.
+"""
+
+from bdhf.records.collect import collect, planned, run_status
+from bdhf.records.files import write_atomically, write_table
+from bdhf.records.load import Records, load
+from bdhf.records.schema import (
+    AXES,
+    CURVE_COLUMNS,
+    DIAGNOSTICS,
+    MISSING,
+    PLAN_INDEX,
+    RECORDS_VERSION,
+    Budget,
+    Comparison,
+    Estimand,
+    InputError,
+    PlanIndex,
+    PlannedArm,
+    Status,
+    Strict,
+    Target,
+)
+
+__all__ = [
+    "AXES",
+    "CURVE_COLUMNS",
+    "DIAGNOSTICS",
+    "MISSING",
+    "PLAN_INDEX",
+    "RECORDS_VERSION",
+    "Budget",
+    "Comparison",
+    "Estimand",
+    "InputError",
+    "PlanIndex",
+    "PlannedArm",
+    "Records",
+    "Status",
+    "Strict",
+    "Target",
+    "collect",
+    "load",
+    "planned",
+    "run_status",
+    "write_atomically",
+    "write_table",
+]
