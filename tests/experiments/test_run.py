@@ -13,7 +13,7 @@ from bdhf.experiments import updaters
 from bdhf.experiments.build import problem_of
 from bdhf.experiments.run import execute
 from bdhf.experiments.stopping import Reached
-from bdhf.experiments.streams import batches, generator
+from bdhf.experiments.streams import Batches, generator
 from bdhf.problems import Autoencoder
 from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
 from tests.experiments.specs import cell
@@ -68,7 +68,7 @@ def test_adam_is_the_plain_training_loop():
     problem.initialise(model, generator(run.seed, "initialisation"))
     x, _ = problem.load().train
     adam = torch.optim.Adam(model.parameters(), lr=3e-3)
-    order = batches(len(x), 200, generator(run.seed, "order"))
+    order = Batches(len(x), 200, generator(run.seed, "order"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for _ in range(6):
@@ -175,7 +175,7 @@ def test_adams_norms_are_those_of_its_last_update():
     problem = problem_of(run.problem)
     model = problem.build()
     problem.initialise(model, generator(run.seed, "initialisation"))
-    x = problem.load().train[0][next(batches(3500, 200, generator(run.seed, "order")))]
+    x = problem.load().train[0][next(Batches(3500, 200, generator(run.seed, "order")))]
     problem.loss(model(x), x).backward()
     gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
     step = 3e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
