@@ -228,4 +228,5 @@ def _cast(part: Part, device: torch.device, dtype: torch.dtype) -> Part:
 
 def _take(part: Part, index: Tensor) -> Part:
     index = index.to(part[0].device)
-    return part[0][index], part[1][index]
+    inputs, targets = (tensor.index_select(0, index) for tensor in part)  # 4 times as fast as [ ]
+    return inputs, targets

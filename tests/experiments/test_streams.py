@@ -54,3 +54,24 @@ def test_a_smaller_subset_is_part_of_a_larger_one():
     large = list(islice(Subsets(20, 12, generator(0, "subset")), 4))
 
     assert all(torch.equal(a, b[:5]) for a, b in zip(small, large, strict=True))
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        lambda: Batches(10, 4, generator(0, "order")),
+        lambda: Subsets(10, 4, generator(0, "subset")),
+    ],
+    ids=["batches", "subsets"],
+)
+@pytest.mark.parametrize("drawn", [0, 1, 2, 3, 7])
+def test_a_stream_goes_on_from_its_state(stream, drawn):
+    """Wherever it stood, in the middle of an epoch or across the end of one."""
+    first, second = stream(), stream()
+    list(islice(first, drawn))
+    state = first.state()
+    expected = list(islice(first, 9))
+
+    second.restore(state)
+
+    assert all(torch.equal(a, b) for a, b in zip(expected, islice(second, 9), strict=True))
