@@ -41,11 +41,19 @@ class Evaluate(Strict):
     off_block_energy: int | None = Field(default=None, gt=0)  # probes: ‖G - G_block‖ ÷ ‖G‖
 
 
+#: A run is saved no sooner than this after it began, and after it was saved last.
+CHECKPOINT_SECONDS = 60.0
+
+
 class Safety(Strict):
-    """Wall-clock after which a run is given up as `timeout`; cost above which none is begun."""
+    """Wall-clock after which a run is given up as `timeout`; cost above which none is begun.
+
+    A long run is saved on the way, and goes on from there if it is killed.
+    """
 
     seconds: float = Field(default=3600.0, gt=0)
     gradient_equivalents: float | None = Field(default=None, gt=0)  # estimated, of a whole run
+    checkpoint_every: int | None = Field(default=10, gt=0)  # evaluations; null: never
 
 
 class Retry(Strict):
