@@ -17,6 +17,7 @@ from bdhf.cli.results import say_report
 
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
+    from bdhf.experiments.claims import Claim
     from bdhf.experiments.outline import ArmOutline, Outline
 
 ROWS = 60  # arms of a plan that are shown one by one
@@ -83,7 +84,8 @@ def run(
             _warn_of_power(ablation)
             _say_left(ablation.outline(cells, {}), len(todo))
             with watching(labels, len(todo), out) as watcher:
-                ablation.run(todo, workers=workers, observer=together(watcher, trackers))
+                observer = together(watcher, trackers)
+                ablation.run(todo, workers=workers, observer=observer, waiting=_say_waiting)
     except KeyboardInterrupt:
         err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
         raise typer.Exit(130) from None
@@ -136,6 +138,11 @@ def plan(
     _say_time(outline, ablation.workers(workers))
     _warn_of_power(ablation)
     _say_left(outline, outline.left)
+
+
+def _say_waiting(holders: Sequence[Claim]) -> None:
+    owners = {f"process {claim.owner.pid} on {claim.owner.host}" for claim in holders}
+    say(f"waiting for {len(holders)} of the runs: {', '.join(sorted(owners))} at work on them")
 
 
 def _warn(line: str) -> None:

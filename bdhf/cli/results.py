@@ -131,8 +131,9 @@ def _headline(now: Standing) -> str:
 def _say_details(now: Standing) -> None:
     """Who runs what, what is skipped, and what went wrong."""
     for claim in now.running:
-        say(f"running {now.labels[claim.run_id]} ({claim.run_id}): process {claim.pid} on "
-            f"{claim.host}, {clock(claim.age)}")  # fmt: skip
+        since = clock(max(time.time() - claim.made, 0.0))
+        owner = f"process {claim.owner.pid} on {claim.owner.host}"
+        say(f"running {now.labels[claim.run_id]} ({claim.run_id}): {owner}, for {since}")
     say_counts(Counter(now.skipped), "skipped")
     for line in now.troubles:
         say(line)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bdhf.experiments.claims import Claim
 from bdhf.experiments.cost import estimate
 from bdhf.experiments.duration import Duration, of_finished, probe
-from bdhf.experiments.engines.local import default_workers, run_all
+from bdhf.experiments.engines.local import Conditions, default_workers, run_all
 from bdhf.experiments.observe import Observer
 from bdhf.experiments.outline import Outline, outline
 from bdhf.experiments.plan import Cell, Plan, expand
@@ -21,7 +22,7 @@ from bdhf.experiments.selection import Selection, Shard
 from bdhf.experiments.spec import load
 from bdhf.experiments.standing import seconds_of
 from bdhf.experiments.store import Store
-from bdhf.records import Status, collect
+from bdhf.records import Status
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Ablation:
         `retry` names statuses that are tried again beside those that the spec's policy names.
         Raises InputError for what is no status.
         """
-        return self.store.unfinished(cells, again(self.spec.retry, retry))
+        return self.store.unfinished(cells, again(self.spec.retry, retry).wants)
 
     def labels(self) -> dict[str, str]:
         """Run id -> the cells that it stands for, in words."""
@@ -93,7 +94,7 @@ class Ablation:
 
     def outline(self, cells: Sequence[Cell], durations: Mapping[str, Duration | str]) -> Outline:
         """What `run` would do with these cells."""
-        todo = [run.run_id for run in self.store.unfinished(cells)]
+        todo = [run.run_id for run in self.unfinished(cells)]
         folder = str(self.store.folder)
         return outline(self.spec.name, folder, self.plan, cells, todo, durations, self.spec.targets)
 
@@ -101,25 +102,32 @@ class Ablation:
         """Runs at a time."""
         return wanted or default_workers(self.threads, resolve_devices(self.spec.device))
 
-    def run(self, todo: Sequence[RunSpec], *, workers: int | None, observer: Observer) -> None:
-        """Execute the runs in `todo`, then collect.
+    def run(
+        self,
+        todo: Sequence[RunSpec],
+        *,
+        workers: int | None,
+        observer: Observer,
+        waiting: Callable[[Sequence[Claim]], None] = lambda holders: None,
+    ) -> None:
+        """Execute the runs in `todo`, then collect; `waiting` is told who holds what is left.
 
         Raises KeyboardInterrupt when a person or the machine ends it, and InputError where results
         cannot be written: what has finished is collected before.
         """
         self.store.begin(self.text, self.plan)
+        conditions = Conditions(
+            workers=self.workers(workers),
+            devices=resolve_devices(self.spec.device),
+            safety_seconds=self.spec.safety.seconds,
+            checkpoint_every=self.spec.safety.checkpoint_every,
+            again=again(self.spec.retry),
+            waiting=waiting,
+        )
         try:
-            run_all(
-                todo,
-                self.store,
-                workers=self.workers(workers),
-                devices=resolve_devices(self.spec.device),
-                safety_seconds=self.spec.safety.seconds,
-                observer=observer,
-            )
+            run_all(todo, self.store, conditions, observer)
         finally:
-            self.store.sweep()
-            collect(self.store.folder)
+            self.store.end()
 
     def statuses(self, cells: Sequence[Cell]) -> dict[str, Status]:
         """Status by run id, of those of these runs that have ended."""

@@ -3,9 +3,10 @@
     results/<ablation>/claims/<run id>.<generation>
 
 A claim is a file that is made whole and only by one: the highest generation holds the run. A stale
-claim is taken over by making the next generation, never by removing one, so that of two who try one
-wins (docs/decisions/0014). A claim is stale when its process on this machine is gone, or when no
-heartbeat has touched it for `STALE_SECONDS`: by the clock of the file system, which all share.
+claim is taken over by making the next generation, never by removing one, so that of two who try
+one wins (docs/decisions/0014). A claim is stale when its process on this machine is gone; one of
+another machine, when no heartbeat has touched it for `STALE_SECONDS` by the clock of the file
+system.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bdhf.records.files import STALE_SECONDS, clock_of, temporary_folder
-from bdhf.records.owner import Owner
+from bdhf.records import STALE_SECONDS, Owner, clock_of, temporary_folder
 
 HEARTBEAT_SECONDS = 30.0
 
@@ -32,17 +33,12 @@ class Claim:
     run_id: str
     generation: int
     owner: Owner
-    age: float = 0.0  # seconds since it was made
-    silence: float = 0.0  # seconds since the last heartbeat
+    made: float  # seconds since 1970, by the owner's clock: to be shown, not to be relied on
 
     @property
     def name(self) -> str:
         """Its file."""
         return f"{self.run_id}.{self.generation}"
-
-    def is_stale(self, stale_seconds: float = STALE_SECONDS) -> bool:
-        """Whether its owner has ended, or has been silent for too long."""
-        return self.owner.is_gone or self.silence > stale_seconds
 
 
 @dataclass
@@ -68,24 +64,20 @@ class Claims:
         """
         self.home.mkdir(parents=True, exist_ok=True)
         highest = _highest(_read(self.home, run_id))
-        if highest is not None and not highest.is_stale(self.stale_seconds):
-            return highest if self._held.get(run_id) == highest else None
-        claim = Claim(run_id, highest.generation + 1 if highest else 0, Owner.here())
+        if highest is not None and not _is_stale(self.home, highest, self.stale_seconds):
+            return None
+        generation = 0 if highest is None else highest.generation + 1
+        claim = Claim(run_id, generation, Owner.here(), time.time())
         if not _make(self.home, claim):
             return None
         self._held[run_id] = claim
         self._beat_from_now_on()
         return claim
 
-    def is_mine(self, claim: Claim) -> bool:
-        """Whether no one has taken the run over from this process."""
-        highest = _highest(_read(self.home, claim.run_id))
-        return highest is not None and highest.generation == claim.generation
-
     def release(self, claim: Claim) -> None:
         """Let a run go: all generations up to this one, the lowest first."""
         self._held.pop(claim.run_id, None)
-        for old in sorted(_read(self.home, claim.run_id), key=lambda c: c.generation):
+        for old in sorted(_read(self.home, claim.run_id), key=lambda other: other.generation):
             if old.generation <= claim.generation:
                 with suppress(OSError):
                     (self.home / old.name).unlink()
@@ -110,21 +102,38 @@ class Claims:
                     os.utime(self.home / claim.name)
 
 
+def holds(folder: Path, claim: Claim) -> bool:
+    """Whether no one has taken the run over from the owner of a claim."""
+    highest = _highest(_read(folder / "claims", claim.run_id))
+    return highest is not None and highest.generation == claim.generation
+
+
 def living(folder: str | Path, stale_seconds: float = STALE_SECONDS) -> tuple[Claim, ...]:
     """The claims whose owners are at work, each run once."""
-    highest: dict[str, Claim] = {}
-    for claim in _read(Path(folder) / "claims"):
+    home, highest = Path(folder) / "claims", dict[str, Claim]()
+    for claim in _read(home):
         if claim.generation >= highest.get(claim.run_id, claim).generation:
             highest[claim.run_id] = claim
-    return tuple(claim for claim in highest.values() if not claim.is_stale(stale_seconds))
+    return tuple(c for c in highest.values() if not _is_stale(home, c, stale_seconds))
+
+
+def _is_stale(home: Path, claim: Claim, stale_seconds: float) -> bool:
+    """Whether the owner has ended, as far as one can tell from here."""
+    if claim.owner.is_here:
+        return claim.owner.is_gone
+    try:
+        silence = clock_of(home) - (home / claim.name).stat().st_mtime
+    except OSError:  # released meanwhile, or nothing can be written here: nothing is taken over
+        return False
+    return silence > stale_seconds
 
 
 def _make(home: Path, claim: Claim) -> bool:
     """Make the file of a claim, whole; False where another process was quicker."""
-    content = {**asdict(claim.owner), "made": clock_of(home)}
     folder = temporary_folder(home)
     try:
         whole = folder / claim.name
+        content = {**asdict(claim.owner), "made": claim.made}
         whole.write_text(json.dumps(content), encoding="utf-8")
         try:
             os.link(whole, home / claim.name)
@@ -136,20 +145,16 @@ def _make(home: Path, claim: Claim) -> bool:
 
 
 def _read(home: Path, run_id: str = "*") -> Iterator[Claim]:
-    """The claims in a folder; what is none, or is gone meanwhile, is left out."""
-    now = None
+    """The claims in a folder; what is none, or goes meanwhile, is left out."""
     for path in home.glob(f"{run_id}.[0-9]*"):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            stat = path.stat()
-            owner = Owner(str(content["host"]), int(content["pid"]), float(content["started"]))
+            made = float(content.pop("made"))
             name, _, generation = path.name.rpartition(".")
-            made = float(content["made"])
-            now = clock_of(home) if now is None else now
-            yield Claim(name, int(generation), owner, now - made, now - stat.st_mtime)
-        except (OSError, ValueError, KeyError, TypeError):
+            yield Claim(name, int(generation), Owner(**content), made)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
 
 
-def _highest(claims: Iterator[Claim]) -> Claim | None:
+def _highest(claims: Iterable[Claim]) -> Claim | None:
     return max(claims, key=lambda claim: claim.generation, default=None)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from bdhf.experiments.claims import Living, living
+from bdhf.experiments.claims import Claim, living
 from bdhf.records import Status, planned, run_status
 
 
@@ -31,7 +31,7 @@ class Standing:
     """All arms, and what a person asks of an ablation that is under way."""
 
     arms: tuple[ArmStanding, ...]
-    running: tuple[Living, ...]
+    running: tuple[Claim, ...]
     labels: dict[str, str]  # run id -> "arm seed 3", or several
     done: int  # runs, as below
     failed: int  # error, oom, timeout, diverged
@@ -77,7 +77,7 @@ def seconds_of(folder: str | Path, run_ids: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _arm(label: str, rows: pd.DataFrame, running: Sequence[Living]) -> ArmStanding:
+def _arm(label: str, rows: pd.DataFrame, running: Sequence[Claim]) -> ArmStanding:
     under_way = {claim.run_id for claim in running}
     here = sum(run_id in under_way for run_id in rows["run_id"])
     return ArmStanding(label, len(rows), here, Counter(map(str, rows["status"].dropna())))

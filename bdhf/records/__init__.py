@@ -9,9 +9,18 @@ Run folders are the truth; `collect` makes the tables of them, `load` is the one
 here imports torch, and nothing here computes a statistic.
 """
 
-from bdhf.records.collect import collect, planned, run_status
-from bdhf.records.files import write_atomically, write_table
+from bdhf.records.collect import collect, ended, planned, run_status
+from bdhf.records.files import (
+    STALE_SECONDS,
+    check_version,
+    clock_of,
+    sweep,
+    temporary_folder,
+    write_atomically,
+    write_table,
+)
 from bdhf.records.load import Records, load
+from bdhf.records.owner import Owner
 from bdhf.records.schema import (
     AXES,
     CURVE_COLUMNS,
@@ -37,20 +46,27 @@ __all__ = [
     "MISSING",
     "PLAN_INDEX",
     "RECORDS_VERSION",
+    "STALE_SECONDS",
     "Budget",
     "Comparison",
     "Estimand",
     "InputError",
+    "Owner",
     "PlanIndex",
     "PlannedArm",
     "Records",
     "Status",
     "Strict",
     "Target",
+    "check_version",
+    "clock_of",
     "collect",
+    "ended",
     "load",
     "planned",
     "run_status",
+    "sweep",
+    "temporary_folder",
     "write_atomically",
     "write_table",
 ]

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from pyarrow import parquet
 
-from bdhf.records.files import read_table, write_table
+from bdhf.records.files import check_version, read_table, write_table
 from bdhf.records.schema import (
     CURVE_COLUMNS,
     DIAGNOSTICS,
@@ -54,6 +54,13 @@ def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
     return _find(Path(folder) / "runs" / run_id, curves=False).status
 
 
+def ended(folder: str | Path, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Of these runs, the status.json of those that are there, whole; looks at no other folder."""
+    there = _stamps(Path(folder) / "runs")
+    found = {run_id: run_status(folder, run_id) for run_id in run_ids if run_id in there}
+    return {run_id: status for run_id, status in found.items() if status is not None}
+
+
 def collect(folder: str | Path) -> None:
     """Write runs.parquet and curves.parquet from the plan and whatever has finished of it.
 
@@ -69,6 +76,7 @@ def collect(folder: str | Path) -> None:
 
 
 def _planned(folder: Path, *, curves: bool) -> tuple[pd.DataFrame, dict[str, _Found]]:
+    check_version(folder)
     path = folder / "plan.parquet"
     if not path.exists():
         raise InputError([f"{folder}: no plan.parquet: `bdhf run SPEC --out {folder}` makes it"])

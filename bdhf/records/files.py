@@ -6,6 +6,7 @@ left behind can be swept when its owner is gone.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from bdhf.records.owner import Owner
-from bdhf.records.schema import InputError
+from bdhf.records.schema import PLAN_INDEX, RECORDS_VERSION, InputError
 
 #: Silence after which the owner of something on another machine is taken for dead.
 STALE_SECONDS = 600.0
@@ -54,6 +55,22 @@ def read_table(path: Path) -> pd.DataFrame:
         raise InputError(
             [f"{path}: not a whole table ({first}); `bdhf run` writes it anew"]
         ) from None
+
+
+def check_version(folder: Path) -> None:
+    """Look whether this version can read a results folder. Raises InputError."""
+    path = folder / PLAN_INDEX
+    try:
+        version = json.loads(path.read_text(encoding="utf-8")).get("records", 0)
+    except (OSError, ValueError, AttributeError):
+        return  # there is none, or it is torn: whoever reads it says so
+    if isinstance(version, int) and version > RECORDS_VERSION:
+        raise InputError(
+            [
+                f"{path}: written by a newer bdhf (records {version}; this one reads up to "
+                f"{RECORDS_VERSION}): upgrade bdhf"
+            ]
+        )
 
 
 def temporary_folder(parent: Path) -> Path:

@@ -11,10 +11,9 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from bdhf.records.files import read_table
+from bdhf.records.files import check_version, read_table
 from bdhf.records.schema import (
     PLAN_INDEX,
-    RECORDS_VERSION,
     Budget,
     Comparison,
     InputError,
@@ -101,17 +100,11 @@ def load(folder: str | Path) -> Records:
 def _index(folder: Path, spec: Mapping[str, Any]) -> PlanIndex:
     """The arms and comparisons of plan.json, or of the spec where an older version left none."""
     path = folder / PLAN_INDEX
+    check_version(folder)
     if path.exists():
         try:
-            text = path.read_text(encoding="utf-8")
-            version = json.loads(text).get("records", 0)
-            if version > RECORDS_VERSION:
-                raise InputError(
-                    [f"{path}: written by a newer bdhf (records {version}; this one reads up to "
-                     f"{RECORDS_VERSION}): upgrade bdhf"]
-                )  # fmt: skip
-            return PlanIndex.model_validate_json(text)
-        except (ValueError, AttributeError, TypeError) as error:
+            return PlanIndex.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             first = str(error).splitlines()[0]
             raise InputError(
                 [f"{path}: cannot be read ({first}); `bdhf run` writes it anew"]

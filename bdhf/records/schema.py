@@ -8,7 +8,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-
 #: The version of these files; a number that a reader does not know is refused. 0: before it was
 #: written down.
 RECORDS_VERSION = 1
