@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from bdhf.experiments.cost import estimate
+from bdhf.experiments.cost import estimate, together
 from bdhf.experiments.engines.local import default_workers, run_all
 from bdhf.experiments.observe import Observer
 from bdhf.experiments.plan import Cell, Plan, RunSpec, expand
@@ -33,7 +34,9 @@ class Ablation:
         variants, source = load(file)
         spec, threads = variants[0].spec, max(variant.spec.threads for variant in variants)
         store = Store(out or Path("results") / spec.name)
-        return cls(spec, source.text, expand(variants), threads, store)
+        with together():
+            plan = expand(variants)
+        return cls(spec, source.text, plan, threads, store)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -49,10 +52,17 @@ class Ablation:
 
     def cost(self, cell: Cell) -> float:
         """Gradient equivalents of one update at most; NaN for a cell that is skipped."""
-        run = cell.run
-        if cell.skip:
-            return math.nan
-        return estimate(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
+        return math.nan if cell.skip else self._costs[cell.arm]
+
+    @cached_property
+    def _costs(self) -> dict[str, float]:
+        """What an update of every arm costs, by its label: one asks for all."""
+        runs = {cell.arm: cell.run for cell in self.cells if not cell.skip}
+        with together():
+            return {
+                label: estimate(r.problem, r.optimizer, r.gradient_batch, r.curvature_batch)
+                for label, r in runs.items()
+            }
 
     def run(
         self, todo: list[RunSpec], *, workers: int | None, observer: Observer
