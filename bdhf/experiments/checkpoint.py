@@ -57,12 +57,12 @@ class Saver:
 
     def load(self) -> State | None:
         """Give the state that was saved, on the CPU; None where there is none to go on from."""
-        if self._checkpoint is None or not self._checkpoint.path.exists():
+        if self._checkpoint is None:
             return None
         try:
             found = _read(self._checkpoint.path)
             state: State = found.pop("state")
-        except Exception:  # a torn file fails in any way, and in none that matters to the run
+        except Exception:  # none is there, or a torn one, which may fail in any way
             return None
         return state if found == self._header else None
 
