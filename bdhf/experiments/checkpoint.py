@@ -79,8 +79,8 @@ class Saver:
         except OSError as error:
             if not self._warned:
                 warnings.warn(
-                    f"{self._checkpoint.path}: no checkpoint was written ({error.strerror}); the "
-                    "run goes on, and begins anew if it is killed",
+                    f"{self._checkpoint.path}: no checkpoint was written ({error.strerror or error}); "
+                    "the run goes on, and begins anew if it is killed",
                     RuntimeWarning,
                     stacklevel=2,
                 )
