@@ -78,9 +78,10 @@ class Saver:
             _write(self._checkpoint.path, {**self._header, "state": state()})
         except OSError as error:
             if not self._warned:
+                why = error.strerror or error
                 warnings.warn(
-                    f"{self._checkpoint.path}: no checkpoint was written ({error.strerror or error}); "
-                    "the run goes on, and begins anew if it is killed",
+                    f"{self._checkpoint.path}: no checkpoint was written ({why}); the run goes on, "
+                    "and begins anew if it is killed",
                     RuntimeWarning,
                     stacklevel=2,
                 )
