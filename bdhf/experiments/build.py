@@ -108,10 +108,10 @@ PRODUCTS: Mapping[str, Any] = {
 }  # fmt: skip
 
 #: What a spec calls the precisions of products.
-_DTYPES = {None: None, "bfloat16": torch.bfloat16}
+DTYPES = {None: None, "bfloat16": torch.bfloat16}
 
 #: Parts that may be given as a number: the type that it stands for, and its argument.
-_NUMBERS = {"damping": ("constant", "value"), "regularization": ("l2", "weight")}
+NUMBERS = {"damping": ("constant", "value"), "regularization": ("l2", "weight")}
 
 #: Fields of parts that are parts themselves: what they are annotated with -> (kind, table).
 NESTED: Nested = {
@@ -176,7 +176,7 @@ def optimizer_of(
 def _products(resolved: Resolved) -> dict[str, Any]:
     """The settings of products, as the optimizer takes them."""
     settings = {key: resolved[key] for key in PRODUCTS}
-    return {**settings, "product_dtype": _DTYPES[settings["product_dtype"]]}
+    return {**settings, "product_dtype": DTYPES[settings["product_dtype"]]}
 
 
 def _parameters(problem: Problem) -> list[nn.Parameter]:
@@ -241,7 +241,7 @@ def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
         wrong["method"] = unknown("method", method, ["auto", *METHODS])
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         wrong["max_bytes"] = f"max_bytes must be a whole number above 0; got {limit!r}"
-    if not isinstance(dtype, (str, type(None))) or dtype not in _DTYPES:
+    if not isinstance(dtype, (str, type(None))) or dtype not in DTYPES:
         wrong["product_dtype"] = unknown("product_dtype", dtype, ["bfloat16"])
     if not isinstance(compiled, bool):
         wrong["compile"] = f"compile must be true or false; got {compiled!r}"
@@ -250,8 +250,8 @@ def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
 
 def _spelt(problem: Problem, kind: str, given: Any) -> Any:
     """A number is constant damping, or the weight of L2; `groups` alone are the problem's own."""
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and kind in _NUMBERS:
-        name, argument = _NUMBERS[kind]
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and kind in NUMBERS:
+        name, argument = NUMBERS[kind]
         return {"type": name, argument: given}
     if kind == "partition" and given in ("groups", {"type": "groups"}):
         return {"type": "groups", "blocks": [list(block) for block in problem.blocks]}
