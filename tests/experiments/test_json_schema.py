@@ -88,8 +88,8 @@ def test_the_specs_of_the_repository_are_valid_and_point_to_it(spec):
 
 STRUCTURAL = (
     "unknown key", "missing key", "missing inner key", "wrong type", "text for a number", "schema",
-    "name", "problem", "problem key", "optimizer", "torch key", "torch text", "torch truth", "part", "part key",
-    "part type", "hf key", "hf lr", "stop", "bool for a number",
+    "name", "problem", "problem key", "optimizer", "torch key", "torch text", "torch truth", "part",
+    "part key", "part type", "hf key", "hf lr", "stop", "bool for a number",
 )  # fmt: skip
 
 
