@@ -27,8 +27,11 @@ from asv_bench.works import WORKS, Work
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.trial import Trial
 
+#: A call that is watched: a method of a class, or a function of a module, by name.
+Part = tuple[object, str]
+
 #: Part of an update -> the methods in which it happens.
-PARTS: Mapping[str, Sequence[tuple[type, str]]] = {
+PARTS: Mapping[str, Sequence[Part]] = {
     "products": [(BlockProduct, "__call__")],
     "solver's vectors": [(bdhf.CG, "solve")],
     "set-up": [(bdhf.BlockHessianFree, "_linearise")],
@@ -70,12 +73,12 @@ class Stopwatch:
 
 
 @contextmanager
-def watching() -> Iterator[Stopwatch]:
-    """Watch the parts of all updates in the body."""
+def watching(parts: Mapping[str, Sequence[Part]] = PARTS) -> Iterator[Stopwatch]:
+    """Watch these parts in all of the body."""
     watch = Stopwatch()
     with ExitStack() as patches:
-        for part, methods in PARTS.items():
-            for owner, name in methods:
+        for part, calls in parts.items():
+            for owner, name in calls:
                 call = watch.watched(part, getattr(owner, name))
                 patches.enter_context(patch.object(owner, name, call))
         yield watch

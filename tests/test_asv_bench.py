@@ -8,12 +8,13 @@ import torch
 from torch.testing import assert_close
 
 import bdhf
-from asv_bench import peers, profile
+from asv_bench import overhead, peers, profile
 from asv_bench.contender import NotApplicable, ours
 from asv_bench.memory import peak_bytes
 from asv_bench.rivals import RIVALS, conjugate_gradients
 from asv_bench.timing import Spread, interleaved
 from asv_bench.works import WORKS
+from tests.experiments.specs import planned
 
 #: torch.func.jvp, which curvlinops uses, compiles its rules by torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.")
@@ -214,3 +215,42 @@ def test_a_watched_call_is_charged_its_own_time():
     outer()
 
     assert watch.spent["outer"] < watch.spent["inner"]
+
+
+TINY = """\
+schema: 1
+name: tiny
+problem: {type: autoencoder, encoder: [16, 4], downsample: 7}
+batch: {gradient: 100, curvature: 20}
+arms:
+  adam: torch.Adam
+  hf: {type: block_hf, solver: {type: cg, max_iters: 3}}
+seeds: {count: 1}
+budget: {updates: 4}
+evaluate: {every_updates: 2}
+"""
+
+
+@pytest.mark.parametrize("arm", ["adam", "hf"])
+def test_the_parts_of_a_run_add_up(arm):
+    """Whatever a run takes is charged once, to one of four parts, of which each is there."""
+    run = next(cell.run for cell in planned(text=TINY).cells if cell.arm == arm)
+
+    found = overhead.spending(run)
+
+    assert found.updates == 4
+    assert list(found.parts) == ["updates", "evaluations", "once", "rest"]
+    assert 0.9 * found.wall_clock < sum(found.parts.values()) <= found.wall_clock
+    assert all(seconds > 0 for seconds in found.parts.values())
+
+
+def test_overhead_runs(tmp_path, capsys):
+    """The command prints a line for every arm, and the bar."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+
+    overhead.main([str(path)])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[2:4]] == ["adam", "hf"]
+    assert lines[-1] == "The rest is to be at most 2 %."

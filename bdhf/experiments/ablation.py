@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bdhf.experiments.claims import Claim
 from bdhf.experiments.cost import estimate
-from bdhf.experiments.engines.local import default_workers, run_all
+from bdhf.experiments.duration import Duration, of_finished, probe
+from bdhf.experiments.engines.local import Conditions, default_workers, run_all
 from bdhf.experiments.observe import Observer
+from bdhf.experiments.outline import Outline, outline
 from bdhf.experiments.plan import Cell, Plan, expand
-from bdhf.experiments.provenance import resolve_device
+from bdhf.experiments.provenance import resolve_devices
+from bdhf.experiments.retry import again
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.schema import Spec
+from bdhf.experiments.selection import Selection, Shard
 from bdhf.experiments.spec import load
+from bdhf.experiments.standing import seconds_of
 from bdhf.experiments.store import Store
-from bdhf.records import Status, collect
+from bdhf.records import Status
 
 
 @dataclass(frozen=True)
@@ -29,9 +36,12 @@ class Ablation:
     store: Store
 
     @classmethod
-    def open(cls, file: Path, out: Path | None = None) -> Ablation:
-        """Read a spec; results go to `out`, by default results/<name>. Raises SpecError."""
-        variants, source = load(file)
+    def open(cls, file: Path, out: Path | None = None, settings: Sequence[str] = ()) -> Ablation:
+        """Read a spec, with `path=value` settings on top of it. Raises SpecError.
+
+        Results go to `out`, by default results/<name>.
+        """
+        variants, source = load(file, settings)
         spec, threads = variants[0].spec, max(variant.spec.threads for variant in variants)
         store = Store(out or Path("results") / spec.name)
         return cls(spec, source.text, expand(variants), threads, store)
@@ -41,47 +51,93 @@ class Ablation:
         """The cells of the plan."""
         return self.plan.cells
 
+    def selected(self, only: Sequence[str] = (), shard: str | None = None) -> tuple[Cell, ...]:
+        """The cells of these arms or runs, and of this share `i/n`. Raises InputError."""
+        share = Shard.parse(shard) if shard else None
+        return Selection(tuple(only), share).cells(self.plan)
+
+    def unfinished(self, cells: Sequence[Cell], retry: str | None = None) -> list[RunSpec]:
+        """The runs that are still to do, each once, in the order of the plan.
+
+        `retry` names statuses that are tried again beside those that the spec's policy names.
+        Raises InputError for what is no status.
+        """
+        return self.store.unfinished(cells, again(self.spec.retry, retry).wants)
+
     def labels(self) -> dict[str, str]:
         """Run id -> the cells that it stands for, in words."""
         labels: dict[str, list[str]] = {}
         for cell in self.cells:
-            labels.setdefault(cell.run.run_id, []).append(f"{cell.arm} seed {cell.seed}")
+            labels.setdefault(cell.run_id, []).append(f"{cell.arm} seed {cell.seed}")
         return {run_id: " = ".join(names) for run_id, names in labels.items()}
 
-    def cost(self, cell: Cell) -> float:
-        """Gradient equivalents of one update at most; NaN for a cell that is skipped."""
-        run = cell.run
-        if cell.skip:
-            return math.nan
-        return estimate(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
+    def costs(self, cells: Sequence[Cell]) -> dict[str, float]:
+        """Label -> gradient equivalents of one update at most; NaN where the arm is skipped."""
+        return {
+            cell.arm: math.nan if cell.skip else _cost(cell.run)
+            for cell in _first_of_arms(cells)
+        }  # fmt: skip
+
+    def durations(self, cells: Sequence[Cell], *, probing: bool) -> dict[str, Duration | str]:
+        """Label -> how long one run takes, or why that is not known.
+
+        From the runs that have ended; where an arm has none, and `probing`, from a few updates.
+        """
+        seconds = seconds_of(self.store.folder, [cell.run_id for cell in cells])
+        found: dict[str, Duration | str] = {**of_finished(cells, seconds)}
+        for cell in _first_of_arms(cells) if probing else ():
+            if cell.arm not in found and not cell.skip:
+                limit = self.spec.safety.seconds
+                device = resolve_devices(self.spec.device)[0]
+                found[cell.arm] = probe(cell.run, device=device, safety_seconds=limit)
+        return found
+
+    def outline(self, cells: Sequence[Cell], durations: Mapping[str, Duration | str]) -> Outline:
+        """What `run` would do with these cells."""
+        todo = [run.run_id for run in self.unfinished(cells)]
+        folder = str(self.store.folder)
+        return outline(self.spec.name, folder, self.plan, cells, todo, durations, self.spec.targets)
+
+    def workers(self, wanted: int | None) -> int:
+        """Runs at a time."""
+        return wanted or default_workers(self.threads, resolve_devices(self.spec.device))
 
     def run(
-        self, todo: list[RunSpec], *, workers: int | None, observer: Observer
-    ) -> dict[str, Status]:
-        """Execute the runs in `todo`, then collect; give the status of each run of the plan."""
-        self.store.begin(self.text, self.plan)
-        try:
-            run_all(
-                todo,
-                self.store,
-                workers=workers or default_workers(self.threads),
-                device=resolve_device(self.spec.device),
-                safety_seconds=self.spec.safety.seconds,
-                observer=observer,
-            )
-        finally:
-            collect(self.store.folder)
-        return self.statuses()
+        self,
+        todo: Sequence[RunSpec],
+        *,
+        workers: int | None,
+        observer: Observer,
+        waiting: Callable[[Sequence[Claim]], None] = lambda holders: None,
+    ) -> None:
+        """Execute the runs in `todo`, then collect; `waiting` is told who holds what is left.
 
-    def skipped(self) -> dict[str, str]:
-        """Run id -> why it is skipped, of the runs that the plan leaves out and that are not there.
-
-        A run that has ended is shown, whatever the plan says of it now.
+        Raises KeyboardInterrupt when a person or the machine ends it, and InputError where results
+        cannot be written: what has finished is collected before.
         """
-        reasons = {cell.run.run_id: cell.skip for cell in self.cells if cell.skip}
-        return {run_id: why for run_id, why in reasons.items() if not self.store.status(run_id)}
+        self.store.begin(self.text, self.plan)
+        conditions = Conditions(
+            workers=self.workers(workers),
+            devices=resolve_devices(self.spec.device),
+            safety_seconds=self.spec.safety.seconds,
+            checkpoint_every=self.spec.safety.checkpoint_every,
+            again=again(self.spec.retry),
+            waiting=waiting,
+        )
+        try:
+            run_all(todo, self.store, conditions, observer)
+        finally:
+            self.store.end()
 
-    def statuses(self) -> dict[str, Status]:
-        """Status by run id, of the runs that have ended."""
-        found = {cell.run.run_id: self.store.status(cell.run.run_id) for cell in self.cells}
+    def statuses(self, cells: Sequence[Cell]) -> dict[str, Status]:
+        """Status by run id, of those of these runs that have ended."""
+        found = {cell.run_id: self.store.status(cell.run_id) for cell in cells}
         return {run_id: Status(s["status"]) for run_id, s in found.items() if s is not None}
+
+
+def _first_of_arms(cells: Sequence[Cell]) -> list[Cell]:
+    return list({cell.arm: cell for cell in reversed(cells)}.values())
+
+
+def _cost(run: RunSpec) -> float:
+    return estimate(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)

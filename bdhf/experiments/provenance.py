@@ -23,17 +23,18 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         **_repository(),
         "device": device,
         "threads": threads,
-        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else "",
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
 
-def resolve_device(wanted: str) -> str:
-    """Give `cuda` for "auto" when there is one, else `cpu`; any other name as it is."""
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
+def resolve_devices(wanted: str) -> tuple[str, ...]:
+    """Every GPU for "cuda", and for "auto" where there is one; else the CPU."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cpu" or (wanted == "auto" and not count):
+        return ("cpu",)
+    return tuple(f"cuda:{index}" for index in range(count)) or ("cuda",)
 
 
 @cache

@@ -50,8 +50,15 @@ class Evaluate(Strict):
     )
 
 
+#: A run is saved no sooner than this after it began, and after it was saved last.
+CHECKPOINT_SECONDS = 60.0
+
+
 class Safety(Strict):
-    """Wall-clock after which a run is given up as `timeout`; cost above which none is begun."""
+    """Wall-clock after which a run is given up as `timeout`; cost above which none is begun.
+
+    A long run is saved on the way, and goes on from there if it is killed.
+    """
 
     seconds: float = Field(
         default=3600.0,
@@ -63,6 +70,12 @@ class Safety(Strict):
         gt=0,
         description="Estimated cost of a whole run, in gradients of the gradient batch, above "
         "which it is skipped; left out: no limit.",
+    )
+    checkpoint_every: int | None = Field(
+        default=10,
+        gt=0,
+        description="Evaluations from one save of a run to the next, and no sooner than after "
+        f"{CHECKPOINT_SECONDS:g} seconds; null: never.",
     )
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
-import socket
-import tempfile
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +18,31 @@ from bdhf.experiments.run import Outcome
 from bdhf.experiments.runspec import RunSpec
 from bdhf.records import (
     PLAN_INDEX,
+    RECORDS_VERSION,
     InputError,
     PlanIndex,
     Status,
+    check_version,
     collect,
+    ended,
     run_status,
+    sweep,
+    temporary_folder,
     write_atomically,
     write_table,
 )
+
+#: Why nothing can be written: no room, no rights, a broken disk.
+UNWRITABLE = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
+)  # fmt: skip
+
+#: Says whether a run that has ended with this status.json is to be tried again.
+TryAgain = Callable[[Mapping[str, Any]], bool]
+
+
+class StorageError(InputError):
+    """Results cannot be written; those that are there are whole."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,11 @@ class Store:
         """The folder with one folder per finished run."""
         return self.folder / "runs"
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder with what runs that are under way have saved."""
+        return self.folder / "checkpoints"
+
     def status(self, run_id: str) -> dict[str, Any] | None:
         """Give the content of a run's status.json, or None where there is no whole run."""
         return run_status(self.folder, run_id)
@@ -51,53 +70,86 @@ class Store:
         status = self.status(run_id)
         return status is not None and not Status(status["status"]).is_missing
 
-    def unfinished(self, cells: Collection[Cell], retry: bool = False) -> list[RunSpec]:
+    def unfinished(
+        self, cells: Collection[Cell], again: TryAgain = lambda status: False
+    ) -> list[RunSpec]:
         """Give the runs that are still to do, each once, in the order of the plan.
 
-        A cell that the plan skips is never one of them. `retry` counts what ended as oom, error,
-        timeout or skipped as still to do.
+        A cell that the plan skips is never one of them. `again` says which of those that left no
+        outcome are still to do.
         """
-        todo: dict[str, RunSpec] = {}
-        for cell in cells:
-            run_id = cell.run.run_id
-            ended = self.has_outcome(run_id) if retry else self.status(run_id) is not None
-            if not ended and not cell.skip:
-                todo[run_id] = cell.run
+        todo = {cell.run_id: cell.run for cell in cells if not cell.skip}
+        for run_id, status in ended(self.folder, todo).items():
+            if not (Status(status["status"]).is_missing and again(status)):
+                del todo[run_id]
         return list(todo.values())
 
     def begin(self, spec_text: str, plan: Plan) -> None:
         """Write what the ablation is, and sweep away what a killed process left half-written.
 
-        Raises InputError when the folder cannot be made.
+        Raises StorageError when nothing can be written there, and InputError for a folder of a
+        newer version.
         """
-        try:
+        with self.writing():
             self.runs.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError([f"{self.folder}: cannot write results: {error.strerror}"]) from None
-        for leftover in self.runs.glob(".tmp-*"):
-            if _is_dead(leftover.name):
-                shutil.rmtree(leftover, ignore_errors=True)
-        write_atomically(self.folder / "spec.yaml", spec_text.encode("utf-8"))
-        index = PlanIndex(arms=plan.arms, comparisons=plan.comparisons)
-        write_atomically(self.folder / PLAN_INDEX, index.model_dump_json(indent=1).encode("utf-8"))
-        write_table(self.folder / "plan.parquet", to_table(plan.cells))
-        collect(self.folder)  # so that no table is older than the spec it stands beside
+            check_version(self.folder)
+            self.sweep()
+            write_atomically(self.folder / "spec.yaml", spec_text.encode("utf-8"))
+            index = PlanIndex(records=RECORDS_VERSION, arms=plan.arms, comparisons=plan.comparisons)
+            content = index.model_dump_json(indent=1).encode("utf-8")
+            write_atomically(self.folder / PLAN_INDEX, content)
+            write_table(self.folder / "plan.parquet", to_table(plan.cells))
+            collect(self.folder)  # so that no table is older than the spec it stands beside
+
+    def end(self) -> None:
+        """Sweep once more, and make the tables of what there is. Raises StorageError."""
+        with self.writing():
+            self.sweep()
+            collect(self.folder)
+
+    def sweep(self) -> None:
+        """Remove what processes that are gone have left half-written."""
+        folders = (self.folder, self.runs, self.checkpoints)
+        sweep((*folders, self.folder / "claims", self.folder / "figures"))
+        with suppress(OSError):
+            self.checkpoints.rmdir()  # where it is empty
 
     def write(
         self, run: RunSpec, outcome: Outcome, env: dict[str, Any], times: dict[str, Any]
     ) -> None:
         """Write a run's folder under a temporary name, then rename it.
 
-        An outcome that is there already stays, unless it is missing data or torn.
+        An outcome that is there already stays, unless it is missing data or torn. Raises
+        StorageError when it cannot be written, and leaves nothing of it then.
         """
-        self.runs.mkdir(parents=True, exist_ok=True)
-        temporary = self._temporary()
+        with self.writing():
+            self.runs.mkdir(parents=True, exist_ok=True)
+            before = self.status(run.run_id) or {"attempts": 0}
+            attempts = int(before.get("attempts", 1)) + 1
+            temporary = temporary_folder(self.runs)
+            try:
+                _write_run(temporary, run, outcome, env, {**times, "attempts": attempts})
+                temporary.chmod(0o755)
+                self._install(temporary, run.run_id)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn a disk that is full or read-only into one line. Raises StorageError."""
         try:
-            _write_run(temporary, run, outcome, env, times)
-            temporary.chmod(0o755)
-            self._install(temporary, run.run_id)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            yield
+        except OSError as error:
+            if error.errno not in UNWRITABLE and not isinstance(
+                error, (FileExistsError, NotADirectoryError)
+            ):
+                raise
+            raise StorageError(
+                [
+                    f"{self.folder}: cannot write results: {error.strerror or error}; what has "
+                    "finished is kept: make room or give the rights, then the same command goes on"
+                ]
+            ) from error
 
     def _install(self, temporary: Path, run_id: str) -> None:
         """Rename into place; another process may be doing the same at this moment."""
@@ -105,7 +157,7 @@ class Store:
         while True:
             if self.has_outcome(run_id):
                 return
-            old = self._temporary()
+            old = temporary_folder(self.runs)
             try:
                 with suppress(FileNotFoundError):
                     final.rename(old)  # onto an empty folder, which a rename replaces
@@ -117,10 +169,6 @@ class Store:
             finally:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _temporary(self) -> Path:
-        prefix = f".tmp-{socket.gethostname()}-{os.getpid()}-"
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=self.runs))
-
 
 def _write_run(
     folder: Path, run: RunSpec, outcome: Outcome, env: dict[str, Any], times: dict[str, Any]
@@ -130,26 +178,18 @@ def _write_run(
         yaml.default_flow_style = False
         yaml.dump(run.model_dump(mode="json"), file)
     _write_json(folder / "env.json", env)
-    outcome.curve.to_parquet(folder / "curve.parquet", index=False)
+    (folder / "curve.parquet").write_bytes(outcome.curve.to_parquet(index=False))
     if outcome.trace:
         (folder / "traceback.txt").write_text(outcome.trace, encoding="utf-8")
-    status = {"status": str(outcome.status), "reason": outcome.reason, **times}
+    status = {
+        "records": RECORDS_VERSION,
+        "status": str(outcome.status),
+        "reason": outcome.reason,
+        "resumed": outcome.resumed,
+        **times,
+    }
     _write_json(folder / "status.json", status)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _is_dead(name: str) -> bool:
-    """Whether a temporary folder belongs to a process of this machine that is gone."""
-    host, _, rest = name.removeprefix(".tmp-").rpartition("-")[0].rpartition("-")
-    if host != socket.gethostname() or not rest.isdigit():
-        return False
-    try:
-        os.kill(int(rest), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

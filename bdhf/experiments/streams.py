@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -25,39 +25,86 @@ def derive(seed: int, purpose: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def batches(samples: int, size: int, order: torch.Generator) -> Iterator[Tensor]:
+class Batches:
     """Index batches of `size` for ever: epoch after epoch, each sample once an epoch.
 
     Every batch is full and holds no sample twice: one that crosses the end of an epoch is filled
     with samples that it does not hold yet, first in the next epoch. Raises ValueError for a size
     above `samples`.
 
-    >>> order = torch.Generator().manual_seed(0)
-    >>> stream = batches(5, 2, order)
+    >>> stream = Batches(5, 2, torch.Generator().manual_seed(0))
     >>> epochs = torch.cat([next(stream) for _ in range(5)]).view(2, 5)
     >>> epochs.sort(dim=1).values.tolist()
     [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
     """
-    if size > samples:
-        raise ValueError(f"a batch of {size} cannot be drawn from {samples} samples")
-    queue = torch.randperm(samples, generator=order)
-    while True:
-        if len(queue) < size:
-            fresh = torch.randperm(samples, generator=order)
-            held = torch.isin(fresh, queue)
-            lead = (~held).nonzero().reshape(-1)[: size - len(queue)]
-            rest = torch.ones(samples, dtype=torch.bool)
-            rest[lead] = False
-            queue = torch.cat([queue, fresh[lead], fresh[rest]])
-        batch, queue = queue[:size], queue[size:]
-        yield batch
+
+    def __init__(self, samples: int, size: int, order: torch.Generator) -> None:
+        if size > samples:
+            raise ValueError(f"a batch of {size} cannot be drawn from {samples} samples")
+        self._samples, self._size, self._order = samples, size, order
+        self._queue = torch.randperm(samples, generator=order)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self
+
+    def __next__(self) -> Tensor:
+        if len(self._queue) < self._size:
+            self._queue = self._refilled()
+        batch, self._queue = self._queue[: self._size], self._queue[self._size :]
+        return batch
+
+    def _refilled(self) -> Tensor:
+        """The queue, then the next epoch, its first samples those that the queue does not hold."""
+        fresh = torch.randperm(self._samples, generator=self._order)
+        held = torch.isin(fresh, self._queue)
+        lead = (~held).nonzero().reshape(-1)[: self._size - len(self._queue)]
+        rest = torch.ones(self._samples, dtype=torch.bool)
+        rest[lead] = False
+        return torch.cat([self._queue, fresh[lead], fresh[rest]])
+
+    def state(self) -> dict[str, Tensor]:
+        """Where the stream is: what `restore` needs to go on with the same batches."""
+        return {"order": self._order.get_state(), "queue": self._queue.clone()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state of a stream with the same samples and size."""
+        self._order.set_state(state["order"])
+        self._queue = state["queue"]
 
 
-def subsets(size: int, chosen: int, draws: torch.Generator) -> Iterator[Tensor]:
+class Subsets:
     """Positions of a random subset of each batch for ever, (chosen,).
 
     A smaller subset is the beginning of a larger one from the same stream, so that arms with
     different curvature batches stay paired.
     """
-    while True:
-        yield torch.randperm(size, generator=draws)[:chosen]
+
+    def __init__(self, size: int, chosen: int, draws: torch.Generator) -> None:
+        self._size, self._chosen, self._draws = size, chosen, draws
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self
+
+    def __next__(self) -> Tensor:
+        return torch.randperm(self._size, generator=self._draws)[: self._chosen]
+
+    def state(self) -> dict[str, Tensor]:
+        """Where the stream is: what `restore` needs to go on with the same subsets."""
+        return {"draws": self._draws.get_state()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state of a stream with the same sizes."""
+        self._draws.set_state(state["draws"])
+
+
+def global_state(device: torch.device) -> list[Tensor]:
+    """Where torch's global generators are: that of the CPU, and that of a CUDA device in use."""
+    on_cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_cuda]
+
+
+def set_global(state: Sequence[Tensor], device: torch.device) -> None:
+    """Put torch's global generators where they were."""
+    torch.set_rng_state(state[0])
+    for on_cuda in state[1:]:
+        torch.cuda.set_rng_state(on_cuda, device)

@@ -34,8 +34,8 @@ class Updater(Protocol):
     def step(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> Update:
         """Update once; `watch` may raise to end the run."""
 
-    def check(self, batch: Batch, curvature: Batch | None) -> None:
-        """Look, before the first update, whether updates can be right."""
+    def check(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> None:
+        """Look, before the first update, whether updates can be right; `watch` as in `step`."""
 
     def prepare(self) -> None:
         """Get ready to be measured on the next update."""
@@ -62,11 +62,11 @@ class BlockUpdater:
         self._info: StepInfo | None = None
         self._batch: Batch | None = None
 
-    def check(self, batch: Batch, curvature: Batch | None) -> None:
+    def check(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> None:
         """Examine the products once. What they cost is the plan's to say."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CostWarning)
-            self._optimizer.check(curvature or batch)
+            self._optimizer.check(curvature or batch, watch=watch)
 
     def step(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> Update:
         """Take one step of the optimizer."""
@@ -120,7 +120,7 @@ class TorchUpdater:
         step(closure)
         return Update(losses[0].item(), 0.0, 0.0, float(len(losses)))
 
-    def check(self, batch: Batch, curvature: Batch | None) -> None:
+    def check(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> None:
         """Nothing can be wrong with a gradient that its author would not know."""
 
     def prepare(self) -> None:

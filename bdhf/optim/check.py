@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -61,8 +61,16 @@ class Check:
         return not self.problem
 
 
-def examine(objective: Objective, product: BlockProduct, curvature: Curvature) -> Check:
-    """Examine the products of one linearisation at the parameters as they are."""
+def examine(
+    objective: Objective,
+    product: BlockProduct,
+    curvature: Curvature,
+    watch: Callable[[], None] | None = None,
+) -> Check:
+    """Examine the products of one linearisation at the parameters as they are.
+
+    `watch` is called before every product; it may raise.
+    """
     tolerance = TOLERANCES.get(product.gradient.dtype, 0.2)
     found = Check(math.nan, math.nan, math.nan, tolerance)
     inputs = product.parts[0][1].batch[0]
@@ -77,7 +85,8 @@ def examine(objective: Objective, product: BlockProduct, curvature: Curvature) -
             )
         message = ""
         try:
-            found = _examine_products(objective, product, curvature, found)
+            probe = _Probe(objective, product, curvature, cut(product.blocks.layout, Full()), watch)
+            found = _examine_products(probe, found)
         except (RuntimeError, NotImplementedError) as error:
             culprit, message = not_differentiable_twice(objective.model, inputs), str(error)
             if culprit is None:
@@ -94,9 +103,14 @@ def examine(objective: Objective, product: BlockProduct, curvature: Curvature) -
     )
 
 
-def check_curvature(objective: Objective, product: BlockProduct, curvature: Curvature) -> None:
+def check_curvature(
+    objective: Objective,
+    product: BlockProduct,
+    curvature: Curvature,
+    watch: Callable[[], None] | None = None,
+) -> None:
     """Raise CurvatureError if `examine` finds something."""
-    found = examine(objective, product, curvature)
+    found = examine(objective, product, curvature, watch)
     if not found.passed:
         raise CurvatureError(
             f"curvature products of {type(objective.model).__name__} cannot be right: "
@@ -104,13 +118,9 @@ def check_curvature(objective: Objective, product: BlockProduct, curvature: Curv
         )
 
 
-def _examine_products(
-    objective: Objective, product: BlockProduct, curvature: Curvature, found: Check
-) -> Check:
-    layout = product.blocks.layout
-    probe = _Probe(objective, product, curvature, cut(layout, Full()))
+def _examine_products(probe: _Probe, found: Check) -> Check:
     draws = torch.Generator().manual_seed(0)
-    u, v = (torch.randn(layout.size, generator=draws) for _ in range(2))
+    u, v = (torch.randn(probe.full.layout.size, generator=draws) for _ in range(2))
     asymmetry, difference = probe(u, v)
     found = replace(found, asymmetry=asymmetry, finite_difference=difference)
     if not max(asymmetry, 0.0 if math.isnan(difference) else difference) > found.tolerance:
@@ -148,11 +158,12 @@ class _Probe:
     product: BlockProduct
     curvature: Curvature
     full: Blocks
+    watch: Callable[[], None] | None
 
     def __call__(self, u: Tensor, v: Tensor) -> tuple[float, float]:
         like = self.product.gradient
         u, v = u.to(like), v.to(like)
-        gu, gv = (self.product.cut_to(self.full, w) for w in (u, v))
+        gu, gv = self._product(u), self._product(v)
         if not (gu.isfinite().all() and gv.isfinite().all()):
             return math.nan, math.nan  # not the business of this check: the update will say so
         norm = float(gv.norm() + gu.norm())
@@ -160,6 +171,11 @@ class _Probe:
         expected, actual = self._difference(v), float(v @ gv)
         scale = float(gv.norm()) + abs(actual) or FLOOR * float(like.norm())
         return asymmetry, abs(expected - actual) / scale if scale else math.nan
+
+    def _product(self, v: Tensor) -> Tensor:
+        if self.watch is not None:
+            self.watch()
+        return self.product.cut_to(self.full, v)
 
     def _difference(self, v: Tensor) -> float:
         """vᵀGv by a central difference, in float64 on a copy.

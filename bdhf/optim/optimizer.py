@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,11 +126,12 @@ class BlockHessianFree(torch.optim.Optimizer):
             )
         super().add_param_group(param_group)
 
-    def check(self, batch: Given) -> None:
+    def check(self, batch: Given, *, watch: Callable[[], None] | None = None) -> None:
         """Examine the products on a batch once, as the first update does if nobody did.
 
-        Raises CurvatureError for products that cannot be right, naming the module in question.
-        Warns when one product of all blocks costs more than fifty gradients.
+        `watch` is called before every product, and may raise. Raises CurvatureError for products
+        that cannot be right, naming the module in question. Warns when one product of all blocks
+        costs more than fifty gradients.
         """
         batches = micro_batches(batch)
         self.objective.check()
@@ -137,7 +139,7 @@ class BlockHessianFree(torch.optim.Optimizer):
             flops = Flops()  # a meter of its own: an update is not charged for the check
             product = self._product(batches, flops)
             warn_if_expensive(product, flops)
-            check_curvature(self.objective, product, self.curvature)
+            check_curvature(self.objective, product, self.curvature, watch)
         self._unchecked = False
 
     def off_block_energy(self, batch: Given, probes: int = 8) -> float:
@@ -161,19 +163,19 @@ class BlockHessianFree(torch.optim.Optimizer):
 
         The gradient is taken on `batch`, the curvature on `curvature_batch` (None: the same). A
         tuple (inputs, targets) is one batch; a list of them is the micro-batches of one batch,
-        weighted by their loss terms. `watch` is called before every product; when it, or anything
-        else, raises, parameters and state stay as they were. A loss or gradient that is not
-        finite moves nothing, and says so in `StepInfo.loss`, `grad_norm` and `stop`. Raises
-        ValueError for a model whose forward is not a function of each sample alone (batch
-        normalisation, dropout in training mode), and CurvatureError before the first update for
-        products that cannot be right.
+        weighted by their loss terms. `watch` is called before every product and every loss of a
+        step that is tried; when it, or anything else, raises, parameters and state stay as they
+        were. A loss or gradient that is not finite moves nothing, and says so in `StepInfo.loss`,
+        `grad_norm` and `stop`. Raises ValueError for a model whose forward is not a function of
+        each sample alone (batch normalisation, dropout in training mode), and CurvatureError
+        before the first update for products that cannot be right.
         """
         batches = micro_batches(batch)
         same = curvature_batch is None or curvature_batch is batch
         curvature_batches = batches if same else micro_batches(curvature_batch)
         self.objective.check()
         if self._unchecked:
-            self.check(batch if curvature_batch is None else curvature_batch)
+            self.check(batch if curvature_batch is None else curvature_batch, watch=watch)
         with full_precision(self.objective.device):
             return self._step(batches, curvature_batches, watch)
 
@@ -199,7 +201,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         with moving(self.objective.parameters) as move:
             trial = Trial(
                 self.blocks, solution.iterates, gradient, lr, damping, loss, batches,
-                move, self._loss,
+                move, partial(self._loss, watch=watch),
             )  # fmt: skip
             index, factor = self.acceptance.choose(trial)
             ratios = self._group_ratios(trial, index, factor, curvature_batches, curvature_loss)
@@ -256,7 +258,9 @@ class BlockHessianFree(torch.optim.Optimizer):
         weight = self.regularization.weight
         return 0.5 * weight * float(self.objective.theta().square().sum()) if weight else 0.0
 
-    def _loss(self, batches: Batches) -> float:
+    def _loss(self, batches: Batches, watch: Callable[[], None] | None) -> float:
+        if watch is not None:
+            watch()
         key = ("forward", signature(list(batches)))
         loss = self._flops.run(key, lambda: self.objective.loss(batches))
         return float(loss) + self._penalty()

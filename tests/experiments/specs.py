@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from bdhf.experiments.plan import Cell, Plan, expand
+from bdhf.experiments.run import Outcome, Row, execute
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import variants
 
@@ -50,3 +52,15 @@ def cell(arm: str, *changes: tuple[str, str], **update: Any) -> Cell:
     """One cell of the small spec, its first seed."""
     found = next(c for c in cells(*changes) if c.arm == arm)
     return Cell(found.arm, found.seed, found.run.model_copy(update=update))
+
+
+def outcome(
+    arm: str,
+    *changes: tuple[str, str],
+    safety_seconds: float = 60.0,
+    observe: Callable[[Row], None] = lambda row: None,
+    **update: Any,
+) -> Outcome:
+    """Execute one cell of the small spec, changed."""
+    run = cell(arm, *changes, **update).run
+    return execute(run, device="cpu", safety_seconds=safety_seconds, observe=observe)

@@ -152,13 +152,7 @@ def test_what_is_no_part_is_told_where_it_is_named(folder, wrong):
     quoted = f'"{given}"' if given.endswith(":") else given
 
     with pytest.raises(SpecError) as found:
-        opened(
-            folder,
-            (
-                "partition: full",
-                f'partition: "{given}"' if given[-1] == ":" else f"partition: {given}",
-            ),
-        )
+        opened(folder, ("partition: full", f"partition: {quoted}"))
 
     assert len(found.value.lines) == 1
     assert "arms.full_hf.partition" in found.value.lines[0]

@@ -8,21 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from bdhf.experiments import run as run_module
-from bdhf.experiments import updaters
+from bdhf.experiments import training, updaters
 from bdhf.experiments.build import problem_of
 from bdhf.experiments.run import execute
 from bdhf.experiments.stopping import Reached
-from bdhf.experiments.streams import batches, generator
+from bdhf.experiments.streams import Batches, generator
 from bdhf.problems import Autoencoder
 from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
-from tests.experiments.specs import cell
-
-
-def outcome(arm, *changes, safety_seconds=60.0, observe=lambda row: None, **update):
-    """Execute one cell of the small spec, changed."""
-    run = cell(arm, *changes, **update).run
-    return execute(run, device="cpu", safety_seconds=safety_seconds, observe=observe)
+from tests.experiments.specs import cell, outcome
 
 
 def test_a_curve_has_a_row_at_the_start_and_at_every_interval():
@@ -68,7 +61,7 @@ def test_adam_is_the_plain_training_loop():
     problem.initialise(model, generator(run.seed, "initialisation"))
     x, _ = problem.load().train
     adam = torch.optim.Adam(model.parameters(), lr=3e-3)
-    order = batches(len(x), 200, generator(run.seed, "order"))
+    order = Batches(len(x), 200, generator(run.seed, "order"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for _ in range(6):
@@ -117,41 +110,10 @@ def test_the_callers_random_state_is_untouched():
     assert torch.get_num_threads() == threads
 
 
-def test_arms_begin_at_the_same_point_and_see_the_same_batches(monkeypatch):
-    """Pairing: byte-identical initialisation, gradient and curvature batches in every arm."""
-    seen = {}
-
-    def spy(cls):
-        step = cls.step
-
-        def recorded(self, batch, curvature, watch):
-            seen.setdefault(arm, []).append((batch[0], None if curvature is None else curvature[0]))
-            return step(self, batch, curvature, watch)
-
-        monkeypatch.setattr(cls, "step", recorded)
-
-    spy(updaters.BlockUpdater)
-    spy(updaters.TorchUpdater)
-    starts = set()
-    for arm in ("adam", "full_hf", "block_hf"):
-        starts.add(outcome(arm).curve["train_loss"].iloc[0])
-
-    assert len(starts) == 1
-    for (adam, none), (full, full_curvature), (block, block_curvature) in zip(
-        *seen.values(), strict=True
-    ):
-        assert none is None
-        assert torch.equal(adam, full)
-        assert torch.equal(full, block)
-        assert torch.equal(full_curvature, block_curvature)
-        assert len(full_curvature) == 50
-        assert all((full == sample).all(dim=1).any() for sample in full_curvature)
-
-
 def test_evaluation_is_in_eval_mode_and_training_in_train_mode(monkeypatch):
     """Modules that behave differently in training do so in training only."""
     modes = []
-    scores, step = run_module._scores, updaters.TorchUpdater.step
+    scores, step = training.scores, updaters.TorchUpdater.step
 
     def scored(model, *arguments):
         modes.append(("evaluation", model.training))
@@ -161,7 +123,7 @@ def test_evaluation_is_in_eval_mode_and_training_in_train_mode(monkeypatch):
         modes.append(("training", self._model.training))
         return step(self, *arguments)
 
-    monkeypatch.setattr(run_module, "_scores", scored)
+    monkeypatch.setattr(training, "scores", scored)
     monkeypatch.setattr(updaters.TorchUpdater, "step", stepped)
 
     outcome("adam")
@@ -175,7 +137,7 @@ def test_adams_norms_are_those_of_its_last_update():
     problem = problem_of(run.problem)
     model = problem.build()
     problem.initialise(model, generator(run.seed, "initialisation"))
-    x = problem.load().train[0][next(batches(3500, 200, generator(run.seed, "order")))]
+    x = problem.load().train[0][next(Batches(3500, 200, generator(run.seed, "order")))]
     problem.loss(model(x), x).backward()
     gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
     step = 3e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
@@ -239,86 +201,15 @@ def test_a_run_ends_at_the_first_update_that_spends_its_budget(budget, column, l
     assert coarse["update"].tolist() == [0, curve["update"].iloc[-1]]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_as_diverged():
-    """With the update and the value; the curve up to there is kept."""
-    result = outcome("adam", ("lr: 3.0e-3", "lr: 1.0e+30"), budget=Budget(updates=50))
-
-    assert result.status is Status.DIVERGED
-    assert "at update" in result.reason
-    assert "inf" in result.reason or "nan" in result.reason
-    assert len(result.curve) >= 1
-
-
-def test_hessian_free_that_diverges_says_so():
-    """A block HF run with an absurd rate ends as diverged, not at its budget with NaN."""
-    result = outcome("block_hf", ("lr: 0.5", "lr: 1.0e+20"), budget=Budget(updates=50))
-
-    assert result.status is Status.DIVERGED
-
-
-def test_a_run_that_exceeds_the_safety_limit_times_out_inside_an_update(monkeypatch):
-    """The clock is looked at before every product: the run ends within the third update."""
-
-    class Clock:
-        now = 0.0
-
-        def __call__(self):
-            self.now += 1.0
-            return self.now
-
-    monkeypatch.setattr(run_module.time, "monotonic", Clock())
-
-    result = outcome("full_hf", safety_seconds=14.0)
-
-    # 5 products in the first update, 6 in the second with its warm start, the rest in the third
-    assert result.status is Status.TIMEOUT
-    assert result.reason == "still running after 14 s, in update 3"
-    assert result.curve["update"].tolist() == [0, 2]
-
-
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (RuntimeError("planted"), Status.ERROR),
-        (MemoryError("planted"), Status.OOM),
-        (torch.OutOfMemoryError("planted"), Status.OOM),
-        (
-            RuntimeError(
-                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
-            ),
-            Status.OOM,
-        ),
-    ],
-)
-def test_an_exception_is_an_outcome_with_reason_and_traceback(monkeypatch, error, status):
-    """What happened before it is kept."""
-    steps = []
-
-    def failing(self, batch, curvature, watch):
-        steps.append(1)
-        if len(steps) == 3:
-            raise error
-        return updaters.Update(1.0, 1.0, 0.0, 1.0)
-
-    monkeypatch.setattr(updaters.BlockUpdater, "step", failing)
-
-    result = outcome("block_hf")
-
-    assert result.status is status
-    assert "planted" in result.reason or "allocate" in result.reason
-    assert type(error).__name__ in result.trace
-    assert result.curve["update"].tolist() == [0, 2]
-
-
 def test_seconds_are_training_only(monkeypatch):
     """Evaluation is outside the clock: a slow one leaves the seconds as they are."""
-    scores = run_module._scores
+    scores = training.scores
 
     def slow(*arguments):
         time.sleep(0.05)
         return scores(*arguments)
 
-    monkeypatch.setattr(run_module, "_scores", slow)
+    monkeypatch.setattr(training, "scores", slow)
 
     def instant(self, batch, curvature, watch):
         return updaters.Update(1.0, 1.0, 0.0, 1.0)

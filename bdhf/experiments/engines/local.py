@@ -1,198 +1,154 @@
-"""Runs in worker processes of this machine.
-
-Workers are spawned, do one run at a time, and write it themselves. A worker that dies costs its
-run only; workers end when this process does, however it ends.
-"""
+"""Runs in worker processes of this machine, beside those of other processes and machines."""
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from multiprocessing import connection, get_context, parent_process
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from pathlib import Path
-from typing import Any
+from multiprocessing import connection
 
 import pandas as pd
 
+from bdhf.experiments.claims import Claim, Claims
+from bdhf.experiments.engines.interrupt import interruptible
+from bdhf.experiments.engines.queue import Queue
+from bdhf.experiments.engines.worker import Job, Worker, now
 from bdhf.experiments.observe import Observer
 from bdhf.experiments.provenance import environment
-from bdhf.experiments.run import Outcome, execute
+from bdhf.experiments.retry import Again
+from bdhf.experiments.run import Outcome
 from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.store import Store
+from bdhf.experiments.schema import Retry
+from bdhf.experiments.store import StorageError, Store
 from bdhf.records import CURVE_COLUMNS, Status
 
+#: Seconds between two looks at runs that other processes hold.
+POLL_SECONDS = 1.0
 
-def default_workers(threads: int) -> int:
-    """As many runs at a time as the cores of this process can carry."""
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which runs are made; none of them changes a result."""
+
+    workers: int
+    devices: tuple[str, ...] = ("cpu",)
+    safety_seconds: float = 3600.0
+    checkpoint_every: int | None = None  # evaluations
+    again: Again = Again(Retry())  # noqa: RUF009 - both are frozen
+    waiting: Callable[[Sequence[Claim]], None] = lambda holders: None  # told once for each wait
+
+
+def default_workers(threads: int, devices: Sequence[str] = ("cpu",)) -> int:
+    """As many runs at a time as there are GPUs, or as the cores of this process can carry."""
+    if any(device.startswith("cuda") for device in devices):
+        return len(devices)
     usable = getattr(os, "sched_getaffinity", None)  # Linux only
     return max(1, (len(usable(0)) if usable else os.cpu_count() or 1) // threads)
 
 
 def run_all(
-    todo: Sequence[RunSpec],
-    store: Store,
-    *,
-    workers: int,
-    device: str,
-    safety_seconds: float,
-    observer: Observer,
+    todo: Sequence[RunSpec], store: Store, conditions: Conditions, observer: Observer
 ) -> dict[str, Status]:
-    """Execute every run, at most `workers` at a time; give the status of each by run id.
+    """Execute every run, some at a time; give the status of each that this process did, by id.
 
-    A run that another process has finished meanwhile is not done again.
+    It ends when all have an outcome, whoever made it. Raises KeyboardInterrupt at a signal, and
+    StorageError where nothing can be written; runs that are under way are given up then.
     """
-    waiting = list(reversed(todo))
-    statuses: dict[str, Status] = {}
-    crew = [_Worker.hire(store.folder) for _ in range(min(workers, len(todo)))]
-    try:
-        while waiting or any(worker.run for worker in crew):
-            for place, worker in enumerate(crew):
-                run = _next(waiting, store) if worker.run is None else None
-                if run is not None:
-                    crew[place] = worker if worker.is_alive else _Worker.hire(store.folder)
-                    crew[place].assign(run, device, safety_seconds)
-                    observer.started(run)
-            busy = {worker.pipe: worker for worker in crew if worker.run}
-            for pipe in connection.wait(list(busy)):
-                worker = busy[pipe]  # type: ignore[index]
-                run = _current(worker)
-                try:
-                    kind, content = worker.pipe.recv()
-                except (EOFError, OSError):
-                    crew[crew.index(worker)] = _Worker.hire(store.folder)
-                    kind, content = "ended", _bury(worker, run, store, device)
-                if kind == "row":
-                    observer.evaluated(run, content)
-                else:
-                    worker.run = None
-                    statuses[run.run_id] = Status(content[0])
-                    observer.finished(run, *content)
-    finally:
-        for worker in crew:
-            worker.dismiss()
-    return statuses
-
-
-@dataclass
-class _Worker:
-    """A worker process as this process sees it."""
-
-    process: SpawnProcess
-    pipe: Connection
-    run: RunSpec | None = None
-
-    @classmethod
-    def hire(cls, folder: Path) -> _Worker:
-        context = get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, folder), daemon=True)
-        with _ctrl_c_ignored():  # the child inherits it, from its first moment
-            process.start()
-        theirs.close()  # so that the death of the worker closes the pipe
-        return cls(process, ours)
-
-    @property
-    def is_alive(self) -> bool:
-        return self.process.is_alive()
-
-    def assign(self, run: RunSpec, device: str, safety_seconds: float) -> None:
-        self.run = run
-        with suppress(OSError):  # it died before: the next read of the pipe says so
-            self.pipe.send((run.model_dump(mode="json"), device, safety_seconds))
-
-    def dismiss(self) -> None:
-        self.process.terminate()
-        self.process.join()
-        self.pipe.close()
-
-
-def _next(waiting: list[RunSpec], store: Store) -> RunSpec | None:
-    """The next run that still has no outcome."""
-    while waiting:
-        run = waiting.pop()
-        if not store.has_outcome(run.run_id):
-            return run
-    return None
-
-
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """Ctrl-C is for this process, which ends its workers; they need not print tracebacks."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set signals, and only it receives them
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _current(worker: _Worker) -> RunSpec:
-    if worker.run is None:
-        raise RuntimeError("a worker without a run has spoken")
-    return worker.run
-
-
-def _bury(worker: _Worker, run: RunSpec, store: Store, device: str) -> tuple[str, str]:
-    """Record the run of a worker that died as an error, unless it had been written before."""
-    worker.process.join()
-    reason = f"the worker process died {_how(worker.process.exitcode or 0)}"
-    outcome = Outcome(Status.ERROR, reason, pd.DataFrame(columns=list(CURVE_COLUMNS)))
-    store.write(run, outcome, environment(device, run.threads), {"finished": _now()})
-    status = store.status(run.run_id) or {"status": Status.ERROR, "reason": reason}
-    return str(status["status"]), str(status["reason"])
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"with exit code {code}; its traceback went to stderr"
-    words = f"by signal {-code} ({signal.strsignal(-code)})"
-    return words + ("; often the out-of-memory killer" if code == -signal.SIGKILL else "")
-
-
-def _work(pipe: Connection, folder: Path) -> None:
-    """The life of a worker process."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    store = Store(folder)
-    while True:
+    claims = Claims(store.folder)
+    with interruptible():
+        engine = _Engine(store, claims, conditions, observer)
         try:
-            content, device, safety_seconds = pipe.recv()
-        except EOFError:
+            with store.writing():
+                return engine.run(Queue(todo, store, claims, conditions.again), len(todo))
+        finally:
+            engine.close()
+            claims.close()
+
+
+class _Engine:
+    """A crew of workers, and what each does."""
+
+    def __init__(
+        self, store: Store, claims: Claims, conditions: Conditions, observer: Observer
+    ) -> None:
+        self._store, self._claims = store, claims
+        self._conditions, self._observer = conditions, observer
+        self._crew: list[Worker] = []
+        self._statuses: dict[str, Status] = {}
+        self._has_waited = False
+
+    def run(self, queue: Queue, total: int) -> dict[str, Status]:
+        """Work until the queue is empty."""
+        for place in range(min(self._conditions.workers, total)):
+            self._crew.append(self._hire(place))
+        while True:
+            self._employ(queue)
+            busy = {worker.pipe: worker for worker in self._crew if worker.job}
+            if not busy and not len(queue):
+                return self._statuses
+            if not busy:
+                self._wait(queue)
+            idle = len(busy) < len(self._crew) and len(queue)
+            for pipe in connection.wait(list(busy), POLL_SECONDS if idle else None) if busy else ():
+                self._hear(busy[pipe], queue)  # type: ignore[index]
+
+    def _wait(self, queue: Queue) -> None:
+        """Nothing is left but what other processes do, or leave when they die."""
+        holders = queue.holders()
+        if holders and not self._has_waited:
+            self._conditions.waiting(holders)
+            self._has_waited = True
+        time.sleep(POLL_SECONDS)
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._crew:
+            worker.dismiss()
+
+    def _hire(self, place: int) -> Worker:
+        devices = self._conditions.devices
+        return Worker.hire(self._store.folder, devices[place % len(devices)])
+
+    def _employ(self, queue: Queue) -> None:
+        """Give every worker that is free a run."""
+        for place, worker in enumerate(self._crew):
+            taken = queue.take() if worker.job is None else None
+            if taken is None:
+                continue
+            if not worker.process.is_alive():
+                worker = self._crew[place] = self._hire(place)
+            run, claim = taken
+            seconds, every = self._conditions.safety_seconds, self._conditions.checkpoint_every
+            worker.assign(Job(run, claim, worker.device, seconds, every))
+            self._has_waited = False
+            self._observer.started(run)
+
+    def _hear(self, worker: Worker, queue: Queue) -> None:
+        """Take in what a worker says, or that it has died."""
+        job = worker.job
+        if job is None:
+            raise RuntimeError("a worker without a run has spoken")
+        try:
+            kind, content = worker.pipe.recv()
+        except (EOFError, OSError):
+            place = self._crew.index(worker)
+            self._crew[place] = self._hire(place)
+            kind, content = "ended", self._bury(worker, job)
+        if kind == "row":
+            self._observer.evaluated(job.run, content)
             return
-        run = RunSpec.model_validate(content)
-        started = _now()
-        outcome = execute(
-            run,
-            device=device,
-            safety_seconds=safety_seconds,
-            observe=lambda row: _tell(pipe, "row", row),
-        )
-        times = {"started": started, "finished": _now()}
-        store.write(run, outcome, environment(device, run.threads), times)
-        _tell(pipe, "ended", (str(outcome.status), outcome.reason))
+        if kind == "unwritable":
+            raise StorageError(content)
+        worker.job = None
+        queue.ended(job.run, job.claim)
+        self._statuses[job.run.run_id] = Status(content[0])
+        self._observer.finished(job.run, *content)
 
-
-def _tell(pipe: Connection, kind: str, content: Any) -> None:
-    try:
-        pipe.send((kind, content))
-    except OSError:
-        os._exit(1)  # nobody is there: an unfinished run must not be recorded as a failed one
-
-
-def _die_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    def _bury(self, worker: Worker, job: Job) -> tuple[str, str]:
+        """Record the run of a worker that died as an error, unless it had been written before."""
+        run, reason = job.run, worker.cause_of_death()
+        outcome = Outcome(Status.ERROR, reason, pd.DataFrame(columns=list(CURVE_COLUMNS)))
+        self._store.write(run, outcome, environment(job.device, run.threads), {"finished": now()})
+        status = self._store.status(run.run_id) or {"status": Status.ERROR, "reason": reason}
+        return str(status["status"]), str(status["reason"])

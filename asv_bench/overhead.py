@@ -1,0 +1,82 @@
+"""What the training loop costs beside the training: its share of a run's wall-clock.
+
+    python -m asv_bench.overhead
+
+    rest = wall-clock - updates - evaluations - what is done once
+
+One run of every arm of a spec, one seed, in this process. Taking batches, counting and recording
+are the rest; done once are loading the data, building the model and checking the products.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asv_bench.profile import Part, watching
+from bdhf.experiments import run
+from bdhf.experiments.runspec import RunSpec, expand
+from bdhf.experiments.spec import load
+from bdhf.experiments.training import Training
+from bdhf.experiments.updaters import BlockUpdater, TorchUpdater
+
+QUICKSTART = Path(__file__).parents[1] / "ablations" / "quickstart.yaml"
+
+#: Share of a run's wall-clock above which the loop is in the way.
+BAR = 0.02
+
+#: Part of a run -> the calls in which it happens.
+PARTS: Mapping[str, Sequence[Part]] = {
+    "updates": [(BlockUpdater, "step"), (TorchUpdater, "step")],
+    "evaluations": [(Training, "_look")],
+    "once": [(Training, "__init__"), (BlockUpdater, "check"), (TorchUpdater, "check")],
+    "rest": [(run, "execute")],
+}
+
+
+@dataclass(frozen=True)
+class Spending:
+    """Where the wall-clock of a run went, in seconds."""
+
+    updates: int  # that were made
+    wall_clock: float
+    parts: Mapping[str, float]  # by the keys of PARTS
+
+    @property
+    def share(self) -> float:
+        """That of the rest."""
+        return self.parts["rest"] / self.wall_clock
+
+
+def spending(spec: RunSpec) -> Spending:
+    """Make a run on the CPU, and see where its time goes."""
+    with watching(PARTS) as watch:
+        start = time.perf_counter()
+        outcome = run.execute(spec, device="cpu", safety_seconds=600.0)
+        wall_clock = time.perf_counter() - start
+    parts = {part: watch.spent.get(part, 0.0) for part in PARTS}
+    return Spending(int(outcome.curve["update"].iloc[-1]), wall_clock, parts)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Print one line an arm, and the bar."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("spec", nargs="?", type=Path, default=QUICKSTART)
+    arguments = parser.parse_args(given)
+    plan = expand(load(arguments.spec)[0])
+    heading = ["arm", "updates made", "wall-clock", *PARTS, "share of the rest"]
+    lines = [heading, ["---"] * len(heading)]
+    for arm in plan.arms:
+        found = spending(next(cell.run for cell in plan.cells if cell.arm == arm.label))
+        seconds = [f"{value:.3f} s" for value in (found.wall_clock, *found.parts.values())]
+        lines.append([arm.label, str(found.updates), *seconds, f"{100 * found.share:.2f} %"])
+    sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    sys.stdout.write(f"\nThe rest is to be at most {100 * BAR:g} %.\n")
+
+
+if __name__ == "__main__":
+    main()

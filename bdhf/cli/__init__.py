@@ -1,0 +1,14 @@
+"""The command line: parse, call one function, print.
+
+Exit codes: 0 done, 1 a run failed, 2 a bad spec, command line or folder, 130 interrupted.
+"""
+
+from bdhf.cli import ablation, parts, results
+from bdhf.cli.app import app
+
+__all__ = ["ablation", "app", "main", "parts", "results"]
+
+
+def main() -> None:
+    """Entry point of the `bdhf` command."""
+    app()

@@ -1,0 +1,87 @@
+"""What the commands share: the app, its two consoles, and how bad input is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Results = Annotated[
+    Path, typer.Argument(help="The results folder of an ablation.", metavar="RESULTS")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from bdhf import __version__
+
+        out.print(f"bdhf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Benchmarks and ablations of block-diagonal Hessian-free optimization."""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn what is wrong with the input into lines on stderr and exit code 2."""
+    from bdhf.records import InputError
+
+    try:
+        yield
+    except InputError as error:
+        for line in error.lines:
+            err.print(line, markup=False)
+        raise typer.Exit(2) from None
+
+
+def say(line: str) -> None:
+    """Print a line as it is."""
+    out.print(line, markup=False)
+
+
+def say_counts(counts: Mapping[str, int], what: str) -> None:
+    """One line a reason, with how often it holds."""
+    for reason, number in counts.items():
+        say(f"{number} {what}: {reason}")
+
+
+def in_words(counts: Counter[str]) -> str:
+    """`3 done, 1 error`."""
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+
+
+def clock(seconds: float) -> str:
+    """A stretch of time as a person says it.
+
+    >>> clock(8.2), clock(75), clock(7300)
+    ('8 s', '1 min 15 s', '2 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -1,0 +1,58 @@
+"""Commands about what a spec may say: `list`, `schema`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from bdhf.cli.app import app, out, say
+
+
+@app.command("list")
+def list_parts(
+    compatibility: Annotated[
+        bool,
+        typer.Option("--compatibility", help="Show which parts of block_hf go together instead."),
+    ] = False,
+) -> None:
+    """List every problem, curvature, partition, solver and optimizer that a spec may name."""
+    from bdhf.experiments.build import catalogue
+
+    if compatibility:
+        _say_compatibility()
+        return
+    for kind, parts in catalogue().items():
+        out.print(f"[bold]{kind}[/bold]")
+        width = max(map(len, parts))
+        for name, line in parts.items():
+            say(f"  {name:<{width}}  {line}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec, with which editors complete and check."""
+    from bdhf.experiments.json_schema import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def _say_compatibility() -> None:
+    """Print curvature × partition, a column a solver: yes, or the number of the reason below."""
+    from bdhf.experiments.compatibility import CONDITIONS, triples
+
+    reasons: dict[str, int] = {}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for curvature, partition, solver, reason in triples():
+        place = str(reasons.setdefault(reason, len(reasons) + 1)) if reason else "yes"
+        rows.setdefault((curvature, partition), {})[solver] = place
+    table = Table("curvature", "partition", *next(iter(rows.values())))
+    for names, places in rows.items():
+        table.add_row(*names, *places.values())
+    out.print(table)
+    for reason, number in reasons.items():
+        say(f"{number}: {reason}")
+    for solver, condition in CONDITIONS.items():
+        say(f"{solver}: {condition}")

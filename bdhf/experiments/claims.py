@@ -1,0 +1,160 @@
+"""Claims on runs: processes, also on several machines, share an ablation and do no run twice.
+
+    results/<ablation>/claims/<run id>.<generation>
+
+A claim is a file that is made whole and only by one: the highest generation holds the run. A stale
+claim is taken over by making the next generation, never by removing one, so that of two who try
+one wins (docs/decisions/0014). A claim is stale when its process on this machine is gone; one of
+another machine, when no heartbeat has touched it for `STALE_SECONDS` by the clock of the file
+system.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bdhf.records import STALE_SECONDS, Owner, clock_of, temporary_folder
+
+HEARTBEAT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run that an owner holds, or held."""
+
+    run_id: str
+    generation: int
+    owner: Owner
+    made: float  # seconds since 1970, by the owner's clock: to be shown, not to be relied on
+
+    @property
+    def name(self) -> str:
+        """Its file."""
+        return f"{self.run_id}.{self.generation}"
+
+
+@dataclass
+class Claims:
+    """The claims on the runs of one ablation, as this process makes and holds them."""
+
+    folder: Path  # of the results
+    stale_seconds: float = STALE_SECONDS
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    _held: dict[str, Claim] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _pulse: threading.Thread | None = None
+
+    @property
+    def home(self) -> Path:
+        """The folder of the claims."""
+        return self.folder / "claims"
+
+    def take(self, run_id: str) -> Claim | None:
+        """Hold a run; None while another process does. Raises OSError where nothing can be written.
+
+        Whoever holds it must look whether it has been done before.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        highest = _highest(_read(self.home, run_id))
+        if highest is not None and not _is_stale(self.home, highest, self.stale_seconds):
+            return None
+        generation = 0 if highest is None else highest.generation + 1
+        claim = Claim(run_id, generation, Owner.here(), time.time())
+        if not _make(self.home, claim):
+            return None
+        self._held[run_id] = claim
+        self._beat_from_now_on()
+        return claim
+
+    def release(self, claim: Claim) -> None:
+        """Let a run go: all generations up to this one, the lowest first."""
+        self._held.pop(claim.run_id, None)
+        for old in sorted(_read(self.home, claim.run_id), key=lambda other: other.generation):
+            if old.generation <= claim.generation:
+                with suppress(OSError):
+                    (self.home / old.name).unlink()
+
+    def close(self) -> None:
+        """Let all runs go and end the heartbeat."""
+        self._stop.set()
+        for claim in list(self._held.values()):
+            self.release(claim)
+        with suppress(OSError):
+            self.home.rmdir()  # where it is empty
+
+    def _beat_from_now_on(self) -> None:
+        if self._pulse is None:
+            self._pulse = threading.Thread(target=self._beat, daemon=True)
+            self._pulse.start()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self.heartbeat_seconds):
+            for claim in list(self._held.values()):
+                with suppress(OSError):  # a full disk lets a claim go stale, no more
+                    os.utime(self.home / claim.name)
+
+
+def holds(folder: Path, claim: Claim) -> bool:
+    """Whether no one has taken the run over from the owner of a claim."""
+    highest = _highest(_read(folder / "claims", claim.run_id))
+    return highest is not None and highest.generation == claim.generation
+
+
+def living(folder: str | Path, stale_seconds: float = STALE_SECONDS) -> tuple[Claim, ...]:
+    """The claims whose owners are at work, each run once."""
+    home, highest = Path(folder) / "claims", dict[str, Claim]()
+    for claim in _read(home):
+        if claim.generation >= highest.get(claim.run_id, claim).generation:
+            highest[claim.run_id] = claim
+    return tuple(c for c in highest.values() if not _is_stale(home, c, stale_seconds))
+
+
+def _is_stale(home: Path, claim: Claim, stale_seconds: float) -> bool:
+    """Whether the owner has ended, as far as one can tell from here."""
+    if claim.owner.is_here:
+        return claim.owner.is_gone
+    try:
+        silence = clock_of(home) - (home / claim.name).stat().st_mtime
+    except OSError:  # released meanwhile, or nothing can be written here: nothing is taken over
+        return False
+    return silence > stale_seconds
+
+
+def _make(home: Path, claim: Claim) -> bool:
+    """Make the file of a claim, whole; False where another process was quicker."""
+    folder = temporary_folder(home)
+    try:
+        whole = folder / claim.name
+        content = {**asdict(claim.owner), "made": claim.made}
+        whole.write_text(json.dumps(content), encoding="utf-8")
+        try:
+            os.link(whole, home / claim.name)
+        except FileExistsError:
+            return whole.stat().st_nlink > 1  # NFS may tell of one's own link
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def _read(home: Path, run_id: str = "*") -> Iterator[Claim]:
+    """The claims in a folder; what is none, or goes meanwhile, is left out."""
+    for path in home.glob(f"{run_id}.[0-9]*"):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            made = float(content.pop("made"))
+            name, _, generation = path.name.rpartition(".")
+            yield Claim(name, int(generation), Owner(**content), made)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+
+
+def _highest(claims: Iterable[Claim]) -> Claim | None:
+    return max(claims, key=lambda claim: claim.generation, default=None)

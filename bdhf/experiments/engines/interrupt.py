@@ -1,0 +1,55 @@
+"""Ctrl-C, and being told to end: once is cleanly, twice is at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a person; a scheduler, or a machine that goes down
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first signal; at a second one the process ends as it stands.
+
+    What it leaves half-written has a name that says so, and is swept by the next one. Handlers are
+    those of before afterwards. In other threads than the main one, which alone may set handlers,
+    nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def at_once(number: int, frame: FrameType | None) -> None:
+        os._exit(128 + number)
+
+    def cleanly(number: int, frame: FrameType | None) -> None:
+        for other in _SIGNALS:
+            signal.signal(other, at_once)
+        raise KeyboardInterrupt
+
+    for number in _SIGNALS:
+        signal.signal(number, cleanly)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Ctrl-C is ignored, also by processes that are started meanwhile: it is for their parent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,176 @@
+"""A worker process: it does one run after the other, and writes each itself.
+
+It ends when its parent does, however that ends. One that dies costs its run only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bdhf.experiments.checkpoint import Checkpoint
+from bdhf.experiments.claims import Claim, holds, living
+from bdhf.experiments.engines.interrupt import ignored
+from bdhf.experiments.provenance import environment
+from bdhf.experiments.run import Outcome, execute
+from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import CHECKPOINT_SECONDS
+from bdhf.experiments.store import StorageError, Store
+
+#: Seconds between two looks at who else is at work on this machine.
+_LOOK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run as a worker is given it."""
+
+    run: RunSpec
+    claim: Claim
+    device: str
+    safety_seconds: float
+    checkpoint_every: int | None  # evaluations
+
+
+@dataclass
+class Worker:
+    """A worker process as its parent sees it."""
+
+    process: SpawnProcess
+    pipe: Connection
+    device: str
+    job: Job | None = None
+
+    @classmethod
+    def hire(cls, folder: Path, device: str) -> Worker:
+        """Start a process that waits for jobs."""
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, folder), daemon=True)
+        with ignored():  # the child inherits it, from its first moment
+            process.start()
+        theirs.close()  # so that the death of the worker closes the pipe
+        return cls(process, ours, device)
+
+    def assign(self, job: Job) -> None:
+        """Give it a run."""
+        self.job = job
+        with suppress(OSError):  # it died before: the next read of the pipe says so
+            self.pipe.send(job)
+
+    def dismiss(self) -> None:
+        """End it, whatever it does."""
+        self.process.terminate()
+        self.process.join()
+        self.pipe.close()
+
+    def cause_of_death(self) -> str:
+        """How its process ended."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code >= 0:
+            return f"the worker process died with exit code {code}; its traceback went to stderr"
+        words = f"the worker process died by signal {-code} ({signal.strsignal(-code)})"
+        return words + ("; often the out-of-memory killer" if code == -signal.SIGKILL else "")
+
+
+class _Company:
+    """The most runs of this ablation that were seen under way on this machine at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._last, self.most = folder, 0.0, 1
+        self.look()
+
+    def look(self) -> None:
+        """Count again."""
+        here = sum(claim.owner.is_here for claim in living(self._folder))
+        self.most, self._last = max(self.most, here), time.monotonic()
+
+    def look_at_times(self) -> None:
+        """Count again, if it is some time since."""
+        if time.monotonic() - self._last > _LOOK_SECONDS:
+            self.look()
+
+
+def _work(pipe: Connection, folder: Path) -> None:
+    """The life of a worker process."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    store = Store(folder)
+    while True:
+        try:
+            job: Job = pipe.recv()
+        except EOFError:
+            return
+        try:
+            outcome = _do(job, store, pipe)
+        except StorageError as error:
+            _tell(pipe, "unwritable", error.lines)
+        else:
+            _tell(pipe, "ended", (str(outcome.status), outcome.reason))
+
+
+def _do(job: Job, store: Store, pipe: Connection) -> Outcome:
+    """Make a run and write it. Raises StorageError."""
+    company, begun, started = _Company(store.folder), time.monotonic(), now()
+    checkpoint = _checkpoint(job, store)
+    if job.device.startswith("cuda"):
+        torch.cuda.set_device(job.device)
+
+    def observe(row: dict[str, float]) -> None:
+        company.look_at_times()
+        _tell(pipe, "row", row)
+
+    outcome = execute(
+        job.run,
+        device=job.device,
+        safety_seconds=job.safety_seconds,
+        observe=observe,
+        checkpoint=checkpoint,
+    )
+    company.look()
+    env = environment(job.device, job.run.threads) | {"concurrent": company.most}
+    wall = time.monotonic() - begun
+    times = {"started": started, "finished": now(), "wall_seconds": round(wall, 3)}
+    if holds(store.folder, job.claim):  # else another process has taken it over, and does it
+        store.write(job.run, outcome, env, times)
+        if checkpoint is not None:
+            checkpoint.discard()
+    return outcome
+
+
+def _checkpoint(job: Job, store: Store) -> Checkpoint | None:
+    if job.checkpoint_every is None:
+        return None
+    path = store.checkpoints / f"{job.run.run_id}.pt"
+    return Checkpoint(path, job.checkpoint_every, CHECKPOINT_SECONDS)
+
+
+def _tell(pipe: Connection, kind: str, content: Any) -> None:
+    try:
+        pipe.send((kind, content))
+    except OSError:
+        os._exit(1)  # nobody is there: an unfinished run must not be recorded as a failed one
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def now() -> str:
+    """The time, as status.json has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

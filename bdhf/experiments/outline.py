@@ -1,0 +1,127 @@
+"""What an ablation would do, as plain data: for `bdhf plan`, on a screen and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bdhf.experiments.duration import Duration
+from bdhf.experiments.plan import Cell, Excluded, Plan
+from bdhf.records import Comparison, Target
+
+
+@dataclass(frozen=True)
+class ArmOutline:
+    """One arm of the tables: its cells, and what is known of them."""
+
+    label: str
+    name: str  # in the spec
+    values: Mapping[str, str]  # axis of the grid -> value, in words
+    seeds: tuple[int, ...]
+    left: int  # runs still to do
+    skip: str  # why none of them is run; "": they are
+    seconds: float | None  # wall-clock of one run; None: not known
+    source: str  # of the seconds; why they are not known
+
+
+@dataclass(frozen=True)
+class Outline:
+    """An ablation before it is run."""
+
+    name: str
+    folder: str
+    arms: tuple[ArmOutline, ...]
+    cells: tuple[Cell, ...]
+    ended: frozenset[str]  # ids of runs that are not to be done any more
+    excluded: tuple[Excluded, ...]
+    comparisons: tuple[Comparison, ...]
+    targets: tuple[Target, ...]
+
+    @property
+    def runs(self) -> int:
+        """Different runs, skipped ones included."""
+        return len({cell.run_id for cell in self.cells})
+
+    @property
+    def left(self) -> int:
+        """Runs that are still to do."""
+        return len({c.run_id for c in self.cells if not c.skip} - self.ended)
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Reason -> the runs that are left out for it."""
+        reasons = {c.run_id: c.skip for c in self.cells if c.skip and c.run_id not in self.ended}
+        return Counter(reasons.values())
+
+    def seconds_left(self, workers: int) -> float | None:
+        """Wall-clock until all is done by so many workers; None where an arm is not known."""
+        left = [arm for arm in self.arms if arm.left]
+        if any(arm.seconds is None for arm in left):
+            return None
+        return sum(arm.left * (arm.seconds or 0.0) for arm in left) / workers
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON has it."""
+        return {
+            "name": self.name,
+            "folder": self.folder,
+            "runs": self.runs,
+            "left": self.left,
+            "arms": [asdict(arm) for arm in self.arms],
+            "cells": [
+                {
+                    "arm": cell.arm,
+                    "seed": cell.seed,
+                    "run_id": cell.run_id,
+                    "ended": cell.run_id in self.ended,
+                    "skip": cell.skip,
+                }
+                for cell in self.cells
+            ],
+            "excluded": [asdict(entry) for entry in self.excluded],
+            "comparisons": [
+                entry.model_dump() | {"target": target.label}
+                for entry in self.comparisons
+                for target in self.targets
+            ],
+        }
+
+
+def outline(
+    name: str,
+    folder: str,
+    plan: Plan,
+    cells: Sequence[Cell],
+    todo: Sequence[str],
+    durations: Mapping[str, Duration | str],
+    targets: tuple[Target, ...],
+) -> Outline:
+    """Put together what is known of these cells of a plan."""
+    of_arm: dict[str, list[Cell]] = {}
+    for cell in cells:
+        of_arm.setdefault(cell.arm, []).append(cell)
+    waiting = set(todo)
+    arms = []
+    for arm in plan.arms:
+        own = of_arm.get(arm.label)
+        if own is None:
+            continue
+        known = durations.get(arm.label, "no run has finished")
+        arms.append(
+            ArmOutline(
+                label=arm.label,
+                name=arm.name,
+                values=dict(arm.values),
+                seeds=tuple(cell.seed for cell in own),
+                left=sum(cell.run_id in waiting for cell in own),
+                skip=own[0].skip,
+                seconds=known.seconds if isinstance(known, Duration) else None,
+                source=known.source if isinstance(known, Duration) else known,
+            )
+        )
+    ended = frozenset(cell.run_id for cell in cells if not cell.skip) - waiting
+    return Outline(
+        name, folder, tuple(arms), tuple(cells), ended, plan.excluded, plan.comparisons, targets
+    )

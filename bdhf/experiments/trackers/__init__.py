@@ -1,0 +1,1 @@
+"""Trackers: observers that copy what happens into TensorBoard, MLflow and the like."""

@@ -1,0 +1,232 @@
+"""The only training loop: batches, updates, evaluations, the clock, and when it ends."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bdhf.experiments.build import optimizer_of, problem_of
+from bdhf.experiments.checkpoint import Saver, State
+from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.stopping import Reached
+from bdhf.experiments.streams import Batches, Subsets, derive, generator, global_state, set_global
+from bdhf.experiments.updaters import Batch, Update, updater_of
+from bdhf.problems import Problem
+from bdhf.problems.data import Part
+from bdhf.records import AXES, CURVE_COLUMNS
+
+Row = dict[str, float]
+EVALUATION_BATCH = 4096  # samples at a time, so that an evaluation cannot exhaust the memory
+
+#: What a run counts, by the names of its attributes and of columns of its curve.
+COUNTS = ("update", "samples", "products", "gradient_equivalents", "seconds")
+
+
+class OutOfTime(Exception):  # noqa: N818 - an outcome, not an error
+    """The safety limit on the wall-clock has passed."""
+
+
+class Diverged(Exception):  # noqa: N818
+    """A loss, a gradient or a parameter is no longer a finite number."""
+
+
+@dataclass
+class Log:
+    """What is known of a run so far, whatever becomes of it."""
+
+    observe: Callable[[Row], None]
+    rows: list[Row] = field(default_factory=list)
+    resumed: int = 0
+
+    def record(self, row: Row) -> None:
+        """Keep a row, and show it."""
+        self.rows.append(row)
+        self.observe(row)
+
+
+class Training:
+    """A run in the making: model, data, streams and clock."""
+
+    def __init__(self, spec: RunSpec, device: torch.device, safety_seconds: float) -> None:
+        torch.manual_seed(derive(spec.seed, "global"))  # for what draws without a generator
+        self.spec, self.device = spec, device
+        self.safety_seconds = safety_seconds
+        self.problem: Problem = problem_of(spec.problem)
+        dtype = getattr(torch, spec.dtype)
+        self.data = self.problem.load().map(lambda part: _cast(part, device, dtype))
+        self.model = self.problem.build()
+        self.problem.initialise(self.model, generator(spec.seed, "initialisation"))
+        self.model.to(device=device, dtype=dtype)
+        self.optimizer = optimizer_of(
+            spec.optimizer, self.model, self.problem, derive(spec.seed, "optimizer")
+        )
+        self.updater = updater_of(self.optimizer, self.model, self.problem)
+        size, chosen = spec.gradient_batch, spec.curvature_batch or spec.gradient_batch
+        self.order = Batches(len(self.data.train[0]), size, generator(spec.seed, "order"))
+        self.subset = Subsets(size, chosen, generator(spec.seed, "curvature subset"))
+        self.reached = Reached(spec.stop_at)
+        self.update = self.samples = 0
+        self.products = self.gradient_equivalents = self.seconds = 0.0
+
+    def train(self, log: Log, saver: Saver) -> str:
+        """Update until the targets are reached or the budget is spent; say which."""
+        self.begun = time.monotonic()  # loading data is not counted
+        ended = "" if self._resumed(log, saver) else self._look(log)
+        while not ended:
+            self._step()
+            if self._spent() or self.update % self.spec.evaluate_every == 0:
+                ended = self._look(log)
+                if not ended:
+                    saver.offer(lambda: self._state(log))
+        return ended
+
+    def _look(self, log: Log) -> str:
+        """Evaluate; say why the run ends here, or nothing."""
+        row = self._evaluate()
+        log.record(row)
+        self._check_finite({name: row[name] for name in ("train_loss", "val_loss")})
+        parameters = [parameter.detach() for parameter in self.model.parameters()]
+        largest = nn.utils.get_total_norm(parameters, math.inf)  # tanh hides an infinite weight
+        self._check_finite({"the largest parameter": float(largest)})
+        if self.reached.after(row):
+            return "every target reached"
+        budget = self.spec.budget
+        return f"budget of {budget.limit:g} {budget.axis} spent" if self._spent() else ""
+
+    def _step(self) -> None:
+        """Make one update; its time, and nothing else, is counted."""
+        batch, curvature = self._draw()
+        if not self.update:
+            self.doing = "in the check before update 1"
+            self.updater.check(batch, curvature, self._watch)
+        if (self.update + 1) % self.spec.evaluate_every == 0:
+            self.updater.prepare()
+        self.doing = f"in update {self.update + 1}"
+        self._synchronise()
+        start = time.perf_counter()
+        update = self.updater.step(batch, curvature, self._watch)
+        self._synchronise()
+        self.seconds += time.perf_counter() - start
+        self._count(update)
+
+    def _draw(self) -> tuple[Batch, Batch | None]:
+        """The next gradient batch, and the part of it that the curvature is taken on."""
+        batch, subset = _take(self.data.train, next(self.order)), next(self.subset)
+        return batch, _take(batch, subset) if self.spec.curvature_batch else None
+
+    def _count(self, update: Update) -> None:
+        self.update += 1
+        self.samples += self.spec.gradient_batch
+        self.products += update.products
+        self.gradient_equivalents += update.gradient_equivalents
+        self._check_finite({"loss of the batch": update.loss, "norm of the gradient": update.norm})
+
+    def _evaluate(self) -> Row:
+        """One row of the curve."""
+        self.doing = f"in the evaluation at update {self.update}"
+        row: Row = dict.fromkeys(CURVE_COLUMNS, math.nan)
+        row |= {name: getattr(self, name) for name in COUNTS}
+        row["epoch"] = self.samples / len(self.data.train[0])
+        if self.update:
+            row |= self.updater.measure(self.spec.off_block_energy)
+        parts = {"train": self.data.train, "val": self.data.validation, "test": self.data.test}
+        self.model.eval()
+        for part, pairs in parts.items():
+            found = scores(self.model, self.problem, pairs, self._watch)
+            row |= {f"{part}_{name}": value for name, value in found.items()}
+        self.model.train()
+        return row
+
+    def _check_finite(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{name} is {value} at update {self.update}")
+
+    def _spent(self) -> bool:
+        if self.spec.budget.axis == "epochs":
+            return self.samples >= self.spec.budget.limit * len(self.data.train[0])
+        column = AXES[self.spec.budget.axis][0]
+        return bool(getattr(self, column) >= self.spec.budget.limit)
+
+    def _watch(self) -> None:
+        if time.monotonic() - self.begun > self.safety_seconds:
+            raise OutOfTime(f"still running after {self.safety_seconds:g} s, {self.doing}")
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _state(self, log: Log) -> State:
+        """What the run goes on from, beside what its spec tells."""
+        return {
+            **{name: getattr(self, name) for name in COUNTS},
+            "wall_clock": time.monotonic() - self.begun,
+            "rows": log.rows,
+            "resumed": log.resumed,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order.state(),
+            "subset": self.subset.state(),
+            "global": global_state(self.device),
+        }
+
+    def _resumed(self, log: Log, saver: Saver) -> bool:
+        """Go on from the checkpoint, if there is one.
+
+        The first update is made once more and forgotten: what a run decides once it decides again
+        on the same batch, and no time of it falls on the clock of a later update.
+        """
+        state = saver.load()
+        if state is None:
+            return False
+        self.begun -= state["wall_clock"]
+        log.rows += state["rows"]
+        log.resumed = state["resumed"] + 1
+        self._step()
+        self._restore(state)
+        return True
+
+    def _restore(self, state: State) -> None:
+        for name in COUNTS:
+            setattr(self, name, state[name])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.order.restore(state["order"])
+        self.subset.restore(state["subset"])
+        set_global(state["global"], self.device)
+        for row in state["rows"]:
+            self.reached.after(row)
+
+
+@torch.no_grad()
+def scores(model: nn.Module, problem: Problem, part: Part, watch: Callable[[], None]) -> Row:
+    """Loss and metrics on one part of the data, each a mean over its samples.
+
+    `watch` is called before every piece of it, and may raise.
+    """
+    sums: Row = {}
+    for start in range(0, len(part[0]), EVALUATION_BATCH):
+        watch()
+        inputs, targets = (tensor[start : start + EVALUATION_BATCH] for tensor in part)
+        outputs = model(inputs)
+        found = {"loss": problem.loss(outputs, targets), **problem.measure(outputs, targets)}
+        for name, value in found.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(inputs)
+    return {name: value / len(part[0]) for name, value in sums.items()}
+
+
+def _cast(part: Part, device: torch.device, dtype: torch.dtype) -> Part:
+    """Move to the device; floating-point tensors to the dtype of the run."""
+    inputs, targets = (t.to(device, dtype if t.is_floating_point() else None) for t in part)
+    return inputs, targets
+
+
+def _take(part: Part, index: Tensor) -> Part:
+    index = index.to(part[0].device)
+    inputs, targets = (tensor.index_select(0, index) for tensor in part)  # 4 times as fast as [ ]
+    return inputs, targets

@@ -1,0 +1,157 @@
+"""What the files of an ablation say: statuses, axes, columns, targets, comparisons, plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+#: The version of these files; a number that a reader does not know is refused. 0: before it was
+#: written down.
+RECORDS_VERSION = 1
+
+
+class InputError(Exception):
+    """What was given cannot be used: one line per fault, each with what to do next."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
+class Status(StrEnum):
+    """How a run ended, always with a reason."""
+
+    DONE = "done"
+    DIVERGED = "diverged"
+    OOM = "oom"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    SKIPPED = "skipped"
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it leaves no outcome behind: missing data. A diverged run is a miss instead."""
+        return self in (Status.OOM, Status.ERROR, Status.TIMEOUT, Status.SKIPPED)
+
+
+#: The statuses of missing data.
+MISSING = tuple(status for status in Status if status.is_missing)
+
+#: Axes on which the cost of a run is counted: name -> (column of a curve, unit in words).
+AXES: Mapping[str, tuple[str, str]] = {
+    "updates": ("update", "updates"),
+    "epochs": ("epoch", "epochs"),
+    "products": ("products", "curvature products"),
+    "gradient_equivalents": ("gradient_equivalents", "gradient equivalents"),
+    "seconds": ("seconds", "seconds of training"),
+}
+
+#: One row of curve.parquet per evaluation; a problem's own metrics stand behind these.
+CURVE_COLUMNS = (
+    "update", "epoch", "samples", "products", "gradient_equivalents", "seconds",
+    "train_loss", "val_loss", "test_loss",
+    "grad_norm", "step_norm", "damping", "step_size", "cg_iterations", "reduction_ratio",
+    "negative_curvature", "off_block_energy",
+)  # fmt: skip
+
+#: Columns of a curve that tell of one update, not of the run up to there.
+DIAGNOSTICS = CURVE_COLUMNS[CURVE_COLUMNS.index("grad_norm") :]
+
+
+class Strict(BaseModel):
+    """A record that takes no unknown key and cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Target(Strict):
+    """A metric at or below a value for `sustain` evaluations in a row; the first one counts."""
+
+    metric: str = Field(description="A metric of the problem on a part: `val_loss`, `train_loss`.")
+    below: float = Field(description="The value to reach: at or below counts.")
+    sustain: int = Field(default=1, ge=1, description="Evaluations in a row that it must hold.")
+
+    @property
+    def label(self) -> str:
+        """The target in words: `val_loss ≤ 0.02`."""
+        held = f" for {self.sustain} evaluations" if self.sustain > 1 else ""
+        return f"{self.metric} ≤ {self.below:g}{held}"
+
+
+Estimand = Literal[
+    "updates_to_target",
+    "epochs_to_target",
+    "products_to_target",
+    "gradient_equivalents_to_target",
+    "seconds_to_target",
+]
+
+
+class Comparison(Strict):
+    """One question of the ablation: is `candidate` better than `baseline`?"""
+
+    name: str = Field(min_length=1, description="What the report calls it; no two alike.")
+    candidate: str = Field(description="The arm that may be better.")
+    baseline: str = Field(description="The arm that it is held against.")
+    estimand: Estimand = Field(
+        default="updates_to_target", description="The cost that is compared; less is better."
+    )
+
+    @property
+    def axis(self) -> str:
+        """The axis of the estimand, a key of `AXES`."""
+        return self.estimand.removesuffix("_to_target")
+
+
+class Budget(Strict):
+    """Where a run that has not reached its target is censored: one axis, one limit."""
+
+    updates: int | None = Field(default=None, gt=0, description="Updates of the parameters.")
+    epochs: float | None = Field(default=None, gt=0, description="Passes over the training data.")
+    products: float | None = Field(default=None, gt=0, description="Full curvature products.")
+    gradient_equivalents: float | None = Field(
+        default=None, gt=0, description="FLOPs ÷ those of one gradient on the gradient batch."
+    )
+    seconds: float | None = Field(
+        default=None, gt=0, description="Seconds of training, evaluation excluded."
+    )
+
+    @model_validator(mode="after")
+    def _one_axis(self) -> Budget:
+        if sum(value is not None for value in self.model_dump().values()) != 1:
+            raise ValueError(f"name exactly one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @property
+    def axis(self) -> str:
+        """The axis that the budget names, a key of `AXES`."""
+        return next(name for name, value in self.model_dump().items() if value is not None)
+
+    @property
+    def limit(self) -> float:
+        """The limit on that axis."""
+        return float(getattr(self, self.axis))
+
+
+class PlannedArm(Strict):
+    """An arm as the tables have it: one of the spec, in one combination of what its grid varies."""
+
+    label: str
+    name: str  # in the spec
+    values: dict[str, str] = Field(default_factory=dict)  # axis of the grid -> value, in words
+    budget: Budget
+    evaluate_every: int
+
+
+class PlanIndex(Strict):
+    """The content of plan.json: the arms of the tables, and the comparisons between them."""
+
+    records: int = 0  # version of these files
+    arms: tuple[PlannedArm, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+PLAN_INDEX = "plan.json"
