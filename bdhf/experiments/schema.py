@@ -101,7 +101,7 @@ class Spec(Strict):
         default_factory=list,
         description="A spec, or several, that this one goes on top of; relative to this file.",
     )
-    name: Name = Field(description="Name of the ablation: results go to results/<name>.")
+    name: Name = Field(description="Name of the ablation; its results go to `results/NAME`.")
     problem: Resolved = Field(description="What is trained, on which data.")
     batch: BatchSizes
     arms: dict[Name, Resolved] = Field(
