@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bdhf.experiments.claims import Claim
-from bdhf.experiments.cost import estimate
+from bdhf.experiments.cost import estimate, together
 from bdhf.experiments.duration import Duration, of_finished, probe
 from bdhf.experiments.engines.local import Conditions, default_workers, run_all
 from bdhf.experiments.observe import Observer
@@ -44,7 +44,9 @@ class Ablation:
         variants, source = load(file, settings)
         spec, threads = variants[0].spec, max(variant.spec.threads for variant in variants)
         store = Store(out or Path("results") / spec.name)
-        return cls(spec, source.text, expand(variants), threads, store)
+        with together():
+            plan = expand(variants)
+        return cls(spec, source.text, plan, threads, store)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -73,10 +75,11 @@ class Ablation:
 
     def costs(self, cells: Sequence[Cell]) -> dict[str, float]:
         """Label -> gradient equivalents of one update at most; NaN where the arm is skipped."""
-        return {
-            cell.arm: math.nan if cell.skip else _cost(cell.run)
-            for cell in _first_of_arms(cells)
-        }  # fmt: skip
+        with together():
+            return {
+                cell.arm: math.nan if cell.skip else _cost(cell.run)
+                for cell in _first_of_arms(cells)
+            }
 
     def durations(self, cells: Sequence[Cell], *, probing: bool) -> dict[str, Duration | str]:
         """Label -> how long one run takes, or why that is not known.

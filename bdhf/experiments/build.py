@@ -6,8 +6,10 @@ A new part is one file where it belongs and one line here.
 from __future__ import annotations
 
 import inspect
+import json
+import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ from bdhf.experiments.parts import (
     refusals,
     resolve,
 )
+from bdhf.experiments.weightless import block_sizes, weightless
 from bdhf.nn.initialise import Glorot, Initialisation, Sparse
 from bdhf.optim import (
     CG,
@@ -57,11 +60,9 @@ from bdhf.optim import (
     SampleSpace,
     Solver,
 )
-from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import OutputCurvature
-from bdhf.optim.layout import layout_of
 from bdhf.optim.partitions import Partition
-from bdhf.optim.products import MAX_BYTES, METHODS
+from bdhf.optim.products import MAX_BYTES, METHODS, Settings
 from bdhf.problems import MLP, Autoencoder, Problem, ResNet, SequenceLSTM, Transformer
 
 PROBLEMS: Table = {
@@ -139,7 +140,13 @@ def resolve_problem(given: Any) -> Resolved:
 
 def problem_of(resolved: Resolved) -> Problem:
     """The problem of a resolved spec."""
-    problem: Problem = make(PROBLEMS, resolved, NESTED)
+    return _problem_of(json.dumps(resolved))
+
+
+@lru_cache(maxsize=64)
+def _problem_of(resolved: str) -> Problem:
+    """`problem_of` of JSON: a grid asks for the same ones again and again."""
+    problem: Problem = make(PROBLEMS, json.loads(resolved), NESTED)
     return problem
 
 
@@ -152,7 +159,9 @@ def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
         return _resolve_block_hf(given, problem, path)
     cls = optimizer_class(kind, path)
     if cls is not None:
-        return resolve_optimizer(cls, given, path, lambda **k: cls(_parameters(problem), **k))
+        return resolve_optimizer(
+            cls, given, path, lambda **k: cls(weightless(problem).parameters(), **k)
+        )
     known = ["block_hf", *torch_optimizers()]
     at = (*path, "type") if "type" in given and isinstance(given["type"], str) else path
     raise Faults(Fault(at, unknown("optimizer", kind, known)))
@@ -167,22 +176,24 @@ def optimizer_of(
         if cls is None:
             raise LookupError(f"there is no optimizer {resolved['type']!r}")
         return cls(model.parameters(), **torch_arguments(resolved))
-    parts = {key: make(table, resolved[key], NESTED) for key, (table, _) in PARTS.items()}
+    parts = {key: part_of(key, resolved) for key in PARTS}
+    settings = settings_of(resolved)
     return BlockHessianFree(
-        model, problem.loss, **parts, **_products(resolved), lr=resolved["lr"], seed=seed
-    )
+        model, problem.loss, **parts, lr=resolved["lr"], seed=seed,
+        method=settings.method, max_bytes=settings.max_bytes,
+        product_dtype=settings.dtype, compile=settings.compile,
+    )  # fmt: skip
 
 
-def _products(resolved: Resolved) -> dict[str, Any]:
-    """The settings of products, as the optimizer takes them."""
-    settings = {key: resolved[key] for key in PRODUCTS}
-    return {**settings, "product_dtype": DTYPES[settings["product_dtype"]]}
+def part_of(key: str, resolved: Resolved) -> Any:
+    """A part of a resolved arm of `block_hf`; `key` is one of `PARTS`."""
+    return make(PARTS[key][0], resolved[key], NESTED)
 
 
-def _parameters(problem: Problem) -> list[nn.Parameter]:
-    """The parameters of the problem's model, without their values."""
-    with torch.device("meta"):
-        return list(problem.build().parameters())
+def settings_of(resolved: Resolved) -> Settings:
+    """How products of a resolved arm of `block_hf` are computed."""
+    method, max_bytes, dtype, compiled = (resolved[key] for key in PRODUCTS)
+    return Settings(method, max_bytes, DTYPES[dtype], compiled)
 
 
 def catalogue() -> dict[str, dict[str, str]]:
@@ -222,7 +233,8 @@ def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Re
         except Faults as found:
             faults += found.faults
     lr = given.get("lr", 0.5)
-    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or lr <= 0:
+    number = isinstance(lr, (int, float)) and not isinstance(lr, bool)
+    if not number or not (lr > 0 and math.isfinite(lr)):
         faults.append(Fault((*path, "lr"), f"lr must be a number above 0; got {lr!r}"))
     products = {key: given.get(key, default) for key, default in PRODUCTS.items()}
     faults += [Fault((*path, key), text) for key, text in _wrong_products(products).items()]
@@ -263,9 +275,7 @@ def _check_partition(resolved: Resolved, problem: Problem, path: Keys) -> None:
     for key, value in resolved.items():
         if isinstance(value, dict) and value.get("type") in PARTITIONS:
             _check_partition(value, problem, (*path, key))
-    try:
-        with torch.device("meta"):
-            layout = layout_of(problem.build())
-        Blocks.of(layout, make(PARTITIONS, resolved, NESTED)(layout))
-    except refusals(resolved["type"]) as error:
-        raise Faults(Fault(path, str(error))) from None
+    partition = make(PARTITIONS, resolved, NESTED)
+    found = block_sizes(partition, problem, refusals(resolved["type"]))
+    if isinstance(found, str):
+        raise Faults(Fault(path, found))

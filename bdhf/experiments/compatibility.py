@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-import torch
-
 from bdhf.experiments import cost
-from bdhf.experiments.build import PARTS, optimizer_of, problem_of
+from bdhf.experiments.build import PARTS, part_of, problem_of
 from bdhf.experiments.parts import REFUSALS, Resolved
 from bdhf.experiments.schema import Spec
+from bdhf.experiments.weightless import block_sizes
 
 #: Says why an arm of `block_hf` cannot be run on a problem; "" if it can.
 Rule = Callable[[Resolved, Resolved], str]
@@ -43,14 +42,14 @@ def undamped(arm: Resolved, problem: Resolved) -> str:
 
 
 def refused(arm: Resolved, problem: Resolved) -> str:
-    """Its parts are built, on a model without weights, and refuse each other."""
+    """The partition refuses the model, or the solver the blocks or the curvature."""
     if not problem:
         return ""
-    built = problem_of(problem)
-    with torch.device("meta"):
-        model = built.build()
+    blocks = block_sizes(part_of("partition", arm), problem_of(problem))
+    if isinstance(blocks, str):
+        return blocks
     try:
-        optimizer_of(arm, model, built)
+        part_of("solver", arm).check(blocks, part_of("curvature", arm))
     except REFUSALS as error:
         return str(error)
     return ""

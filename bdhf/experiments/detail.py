@@ -69,7 +69,8 @@ def _last_row(path: Path) -> dict[str, str]:
     except Exception as error:  # whatever tore it
         return {path.name: f"cannot be read: {str(error).splitlines()[0]}"}
     last = curve.tail(1).to_dict("records")
-    rows = {key: f"{value:g}" for key, value in (last[0] if last else {}).items() if value == value}
+    row = last[0] if last else {}
+    rows = {str(key): f"{value:g}" for key, value in row.items() if value == value}
     return {"evaluations": str(len(curve)), **rows}
 
 

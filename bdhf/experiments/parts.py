@@ -10,6 +10,7 @@ import dataclasses
 import json
 import types
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -118,12 +119,21 @@ class _Inner(NamedTuple):
 def _inner(part: Callable[..., Any], nested: Nested) -> dict[str, _Inner]:
     """The fields of a part that are parts: those with one of these annotations, or it or None."""
     found = {}
-    for name, hint in get_type_hints(part).items() if nested else ():
+    for name, hint in _hints(part).items() if nested else ():
         choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         kinds = [choice for choice in choices if choice is not types.NoneType]
         if len(kinds) == 1 and kinds[0] in nested:
             found[name] = _Inner(*nested[kinds[0]], optional=len(choices) > 1, role=kinds[0])
     return found
+
+
+_hints = lru_cache(maxsize=256)(get_type_hints)  # a grid asks for the same ones again and again
+
+
+@lru_cache(maxsize=1024)
+def _adapter(part: Callable[..., Any], field: str) -> TypeAdapter[Any]:
+    """What checks a plain field of a part."""
+    return TypeAdapter(_hints(part)[field])
 
 
 def _check_keys(name: str, part: Callable[..., Any], arguments: Resolved, path: Keys) -> None:
@@ -147,7 +157,7 @@ def _resolve_fields(
     part: Callable[..., Any], arguments: Resolved, path: Keys, nested: Nested, spell: Spell
 ) -> Resolved:
     """Check the types of plain arguments by the part's annotations, and resolve those in parts."""
-    hints, inner = get_type_hints(part), _inner(part, nested)
+    inner = _inner(part, nested)
     resolved: Resolved = {}
     faults: list[Fault] = []
     for key, value in arguments.items():
@@ -157,7 +167,7 @@ def _resolve_fields(
                 where = (*path, key)
                 value = resolve(field.kind, field.table, value, where, nested, spell, field.role)
             elif field is None:
-                TypeAdapter(hints[key]).validate_json(json.dumps(value), strict=True)
+                _adapter(part, key).validate_json(json.dumps(value), strict=True)
             resolved[key] = value
         except ValidationError as error:
             faults += [

@@ -52,11 +52,11 @@ def standing(folder: str | Path) -> Standing:
     runs = cells.drop_duplicates("run_id").set_index("run_id")["status"]
     labels = (cells["arm"] + " seed " + cells["seed"].astype(str)).groupby(cells["run_id"])
     ended = runs.dropna()
-    left = [run_id for run_id, status in runs.items() if not isinstance(status, str)]
+    left = [str(run_id) for run_id, status in runs.items() if not isinstance(status, str)]
     return Standing(
         arms=tuple(_arm(str(arm), rows, running) for arm, rows in cells.groupby("arm", sort=False)),
         running=running,
-        labels=labels.agg(" = ".join).to_dict(),
+        labels={str(run_id): " = ".join(names) for run_id, names in labels},
         done=int((ended == Status.DONE).sum()),
         failed=int((~ended.isin([Status.DONE, Status.SKIPPED])).sum()),
         left=len(left),

@@ -32,9 +32,10 @@ from bdhf.records import (
     write_table,
 )
 
-#: Why nothing can be written: no room, no rights, a broken disk.
+#: Why nothing can be written: no room, no rights, a broken disk, a file in the place of a folder.
 UNWRITABLE = frozenset(
-    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO,
+     errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 )  # fmt: skip
 
 #: Says whether a run that has ended with this status.json is to be tried again.
@@ -140,9 +141,7 @@ class Store:
         try:
             yield
         except OSError as error:
-            if error.errno not in UNWRITABLE and not isinstance(
-                error, (FileExistsError, NotADirectoryError)
-            ):
+            if error.errno not in UNWRITABLE:
                 raise
             raise StorageError(
                 [

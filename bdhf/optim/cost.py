@@ -48,7 +48,8 @@ def sweeps(product: BlockProduct, flops: Flops, samples: int) -> Sweeps:
     """Count what products cost; `flops` is the meter of a linearisation that has just been made."""
     gradient, setup = _linearised(product, flops)
     own, inner = _own_and_blended(product, flops)
-    whole = _costs(product, cut(product.blocks.layout, Full()), flops)[0]
+    full = flops.once("full", lambda: cut(product.blocks.layout, Full()))
+    whole = _costs(product, full, flops)[0]
     try:
         rows = product.factor_rows / samples
     except ValueError:  # an indefinite matrix

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
 import torch
 
 from bdhf.optim.arithmetic import full_precision
+from bdhf.optim.blocks import Blocks
 from bdhf.optim.cost import Sweeps, sweeps
-from bdhf.optim.flops import Flops
-from bdhf.optim.objective import Batch, micro_batches
+from bdhf.optim.curvature import Curvature
+from bdhf.optim.flops import Done, Tally
+from bdhf.optim.objective import Batch, Objective, micro_batches
 from bdhf.optim.optimizer import BlockHessianFree
-from bdhf.optim.products import linearise
+from bdhf.optim.products import Settings, linearise
+from bdhf.optim.solvers import Solver
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What estimates on one model, loss and batch have in common: it is computed once.
+
+    Such are the forward pass with its tape, the checks of it, and the sweeps from every set of
+    tensors; they are kept while it lives. Curvature, partition and solver may differ.
+    """
+
+    done: dict[Hashable, dict[Hashable, Done]] = field(default_factory=dict)
+
+    def tally(self, settings: Settings) -> Tally:
+        """A meter that knows what has been done for products of the same kind."""
+        return Tally(self.done.setdefault((settings.dtype, settings.compile), {}))
 
 
 def factor_rows(optimizer: BlockHessianFree, batch: Batch) -> float:
@@ -20,7 +41,7 @@ def factor_rows(optimizer: BlockHessianFree, batch: Batch) -> float:
     >>> factor_rows(optimizer, (torch.zeros(8, 4), torch.zeros(8, 2)))
     2.0
     """
-    return _sweeps(optimizer, batch).factor_rows
+    return _of(optimizer, batch).factor_rows
 
 
 def estimate(
@@ -42,20 +63,43 @@ def estimate(
     >>> estimate(optimizer, batch, gradient_batch=1000, curvature_batch=100) < 10
     True
     """
-    counted = _sweeps(optimizer, batch)
-    solve = counted.setup + optimizer.solver.cost(counted, curvature_batch or gradient_batch)
+    return scaled(_of(optimizer, batch), optimizer.solver, gradient_batch, curvature_batch)
+
+
+def scaled(
+    found: Sweeps, solver: Solver, gradient_batch: int, curvature_batch: int | None
+) -> float:
+    """`estimate` from what products cost."""
+    solve = found.setup + solver.cost(found, curvature_batch or gradient_batch)
     if curvature_batch is None:
         return 1 + solve + 1 / 3  # a forward pass is a third of a gradient
     return 1 + curvature_batch / gradient_batch * (1 + solve + 1 / 3)
 
 
-def _sweeps(optimizer: BlockHessianFree, batch: Batch) -> Sweeps:
-    objective, flops = optimizer.objective, Flops()
+def _of(optimizer: BlockHessianFree, batch: Batch) -> Sweeps:
+    return counted(
+        optimizer.objective, batch, Shared(),
+        curvature=optimizer.curvature, blocks=optimizer.blocks, solver=optimizer.solver,
+        settings=optimizer.settings,
+    )  # fmt: skip
+
+
+def counted(
+    objective: Objective,
+    batch: Batch,
+    shared: Shared,
+    *,
+    curvature: Curvature,
+    blocks: Blocks,
+    solver: Solver,
+    settings: Settings,
+) -> Sweeps:
+    """What the products of an update cost; `shared` is that of the same model, loss and batch."""
     objective.check()
+    flops = shared.tally(settings)
     with torch.enable_grad(), full_precision(objective.device):
         product = linearise(
-            objective, micro_batches(batch),
-            curvature=optimizer.curvature, blocks=optimizer.blocks, flops=flops,
-            settings=optimizer.settings, products=optimizer.solver.products(optimizer.blocks),
+            objective, micro_batches(batch), curvature=curvature, blocks=blocks, flops=flops,
+            settings=settings, products=solver.products(blocks),
         )  # fmt: skip
         return sweeps(product, flops, len(product.parts[0][1].outputs))

@@ -17,6 +17,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> (), a mean ov
 class Problem(Protocol):
     """A model and a data set. Frozen, and cheap until `load` is called."""
 
+    def __hash__(self) -> int:
+        """Equal problems have one model, which is checked once."""
+
     @property
     def init(self) -> Initialisation:
         """How the parameters are drawn."""

@@ -25,7 +25,7 @@ class Owner:
 
     @classmethod
     def here(cls) -> Owner:
-        """This process."""
+        """Name the process that asks."""
         return _owner(os.getpid())
 
     @property

@@ -1,5 +1,8 @@
 """Cells that cannot or shall not be run: refused in a spec, skipped in a grid, never lost."""
 
+import gc
+import weakref
+
 import pytest
 
 import bdhf
@@ -57,6 +60,50 @@ def test_parts_that_refuse_each_other_on_the_model_of_the_problem_are_a_reason()
     assert "84,060 parameters, above max_block of 2,000" in why_not(
         parts, build.resolve_problem("mlp")
     )
+
+
+def test_arms_that_differ_in_numbers_only_build_no_further_model(monkeypatch):
+    """A grid of learning rates and dampings checks its partition once, torch's optimizers too."""
+    built, build_model = [], build.MLP.build
+    monkeypatch.setattr(build.MLP, "build", lambda self: built.append(1) or build_model(self))
+    problem = build.resolve_problem({"type": "mlp", "hidden": [13]})
+
+    for number in (0.1, 0.2, 0.3):
+        for given in ({"type": "block_hf", "damping": number}, {"type": "torch.SGD"}):
+            parts = build.resolve_arm("a", {**given, "lr": number}, build.problem_of(problem))
+            assert why_not(parts, problem) == ""
+
+    assert len(built) == 1
+
+
+def test_a_partition_that_does_not_fit_is_a_reason():
+    """Also for an arm that nobody has resolved."""
+    parts = build.resolve_arm("a", "block_hf", build.problem_of(build.resolve_problem("mlp")))
+
+    parts["partition"] = {"type": "groups", "blocks": [["nothing.*"]]}
+
+    assert "pattern 'nothing.*' matches no" in why_not(parts, build.resolve_problem("mlp"))
+
+
+def test_estimates_together_are_those_apart_and_keep_no_model():
+    """What they have in common lives as long as they ask for it; the numbers stay."""
+    problem = build.resolve_problem({"type": "mlp", "hidden": [11]})
+    arms = [
+        build.resolve_arm("a", {"type": "block_hf", **parts}, build.problem_of(problem))
+        for parts in ({}, {"curvature": "hessian"}, {"partition": "full"}, {"solver": "cholesky"})
+    ]
+    apart = [cost.estimate(problem, arm, 100, 50) for arm in arms]
+    cost._counted.cache_clear()
+
+    with cost.together():
+        found = [cost.estimate(problem, arm, 100, 50) for arm in arms]
+        (bench,) = cost._BENCHES.get().values()
+        model = weakref.ref(bench.model)
+        del bench
+    gc.collect()
+
+    assert found == apart
+    assert model() is None
 
 
 def test_optimizers_of_torch_go_with_everything():

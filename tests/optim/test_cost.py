@@ -1,8 +1,8 @@
 """What products cost, counted by hand on a multilayer perceptron, and the warning before it."""
 
+import itertools
 import math
 import warnings
-from itertools import pairwise
 
 import pytest
 import torch
@@ -13,6 +13,8 @@ import bdhf
 from bdhf.optim import CostWarning, estimate
 from bdhf.optim.cost import sweeps
 from bdhf.optim.cutting import cut
+from bdhf.optim.estimate import Shared
+from bdhf.optim.estimate import counted as estimated
 from bdhf.optim.flops import Flops
 from bdhf.optim.layout import layout_of
 from bdhf.optim.objective import Objective
@@ -25,7 +27,7 @@ SAMPLES = 10
 
 def mlp():
     """Three layers without biases, and a batch."""
-    sizes = pairwise(WIDTHS)
+    sizes = itertools.pairwise(WIDTHS)
     layers = [layer for m, n in sizes for layer in (nn.Linear(m, n, bias=False), nn.Tanh())]
     return nn.Sequential(*layers[:-1]), (torch.randn(SAMPLES, 8), torch.randn(SAMPLES, 4))
 
@@ -128,17 +130,43 @@ def test_the_factor_of_draws_has_a_row_a_draw():
     assert math.isnan(counted(bdhf.PerLayer(), bdhf.Hessian()).factor_rows)
 
 
-@pytest.mark.parametrize(
-    ("partition", "iterations"), [(bdhf.Full(), 3), (bdhf.Full(), 60), (bdhf.PerLayer(), 12)]
-)
-def test_an_estimate_is_what_a_warm_update_spends(partition, iterations):
-    """Gradient, products, the first residual and a forward pass, as the update itself counts."""
-    model, batch = mlp()
+def solving(case, curvature, partition, iterations):
+    """An optimizer whose solver takes exactly so many iterations, and a batch."""
+    model, batch = case()
     solver = bdhf.CG(max_iters=iterations, tol=0, residual_tol=0)
+    damping = bdhf.Constant(10.0 if curvature == bdhf.Hessian() else 1e-3)  # else it is indefinite
     optimizer = bdhf.BlockHessianFree(
-        model.double(), F.mse_loss, partition=partition, solver=solver
-    )
-    batch = tuple(part.double() for part in batch)
+        model.double(), F.mse_loss, curvature=curvature, partition=partition, solver=solver,
+        damping=damping,
+    )  # fmt: skip
+    return optimizer, tuple(part.double() for part in batch)
+
+
+def images():
+    """Two convolutions and a classifier, and a batch."""
+    layers = [nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(8, 4)]
+    return nn.Sequential(*layers), (torch.randn(SAMPLES, 1, 6, 6), torch.randn(SAMPLES, 4))
+
+
+#: Case, curvature, partition, iterations.
+UPDATES = [
+    (mlp, bdhf.GGN(), bdhf.Full(), 3),
+    (mlp, bdhf.GGN(), bdhf.Full(), 60),
+    (mlp, bdhf.GGN(), bdhf.PerLayer(), 12),
+    (mlp, bdhf.GGN(), bdhf.PerNeuron(), 5),
+    (mlp, bdhf.Fisher(samples=2), bdhf.PerLayer(), 5),
+    (mlp, bdhf.Hessian(), bdhf.PerLayer(), 5),
+    (mlp, bdhf.GGN(), bdhf.Blend(bdhf.PerLayer(), 0.5), 5),
+    (images, bdhf.GGN(), bdhf.PerLayer(), 5),
+    (images, bdhf.EmpiricalFisher(), bdhf.Random(blocks=2), 5),
+]
+
+
+@pytest.mark.parametrize(("case", "curvature", "partition", "iterations"), UPDATES)
+def test_an_estimate_is_what_a_warm_update_spends(case, curvature, partition, iterations):
+    """Gradient, products, the first residual and a forward pass, as the update itself counts."""
+    torch.manual_seed(0)
+    optimizer, batch = solving(case, curvature, partition, iterations)
     optimizer.step(batch)
 
     spent = optimizer.step(batch)
@@ -146,6 +174,48 @@ def test_an_estimate_is_what_a_warm_update_spends(partition, iterations):
 
     assert set(spent.cg_iterations) == {iterations}
     assert expected == pytest.approx(spent.gradient_equivalents, rel=0.02)
+
+
+@pytest.mark.parametrize("method", ["auto", "propagate", "layer_io"])
+def test_estimates_that_share_their_work_count_what_each_counts_alone(method):
+    """Whatever came before: every number of every curvature, partition and method is the same."""
+    model, batch = mlp()
+    shared, objective = Shared(), Objective.of(model, F.mse_loss)
+    settings, solver = Settings(method=method), bdhf.CG()
+    curvatures = (bdhf.GGN(), bdhf.Fisher(samples=2), bdhf.EmpiricalFisher(), bdhf.Hessian())
+    partitions = (
+        bdhf.PerNeuron(), bdhf.Full(), bdhf.PerLayer(), bdhf.Random(blocks=3),
+        bdhf.Blend(bdhf.PerLayer(), 0.5),
+    )  # fmt: skip
+
+    for curvature, partition in itertools.product(curvatures, partitions):
+        blocks, flops = cut(layout_of(model), partition), Flops()
+        product = linearise(
+            objective, (batch,), curvature=curvature, blocks=blocks, flops=flops,
+            settings=settings, products=solver.products(blocks),
+        )  # fmt: skip
+        found = estimated(
+            objective, batch, shared,
+            curvature=curvature, blocks=blocks, solver=solver, settings=settings,
+        )  # fmt: skip
+        assert str(found) == str(sweeps(product, flops, SAMPLES))  # NaN is NaN
+
+
+def test_a_shared_forward_pass_is_made_once():
+    """Two curvatures Jᵀ H J have one tape under all partitions, the Hessian one graph."""
+    model, batch = mlp()
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    shared, objective = Shared(), Objective.of(model, F.mse_loss)
+
+    for curvature in (bdhf.GGN(), bdhf.Fisher(), bdhf.Hessian()):
+        for partition in (bdhf.Full(), bdhf.PerLayer(), bdhf.PerNeuron()):
+            estimated(
+                objective, batch, shared, curvature=curvature, solver=bdhf.CG(),
+                blocks=cut(layout_of(model), partition), settings=Settings(method="propagate"),
+            )  # fmt: skip
+
+    assert len(calls) == 2
 
 
 def wide():

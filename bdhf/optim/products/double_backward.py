@@ -18,43 +18,42 @@ from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.request import Request
 
+#: Outputs, loss, its gradient at the outputs, and at the parameters: with its graph, and flat.
+_Graph = tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...], Tensor]
+
 
 class DoubleBackward:
     """One batch at one θ under the Hessian; keeps the graph of the gradient while it lives."""
 
     hessian = None  # the matrix acts on the parameters
-    outputs: Tensor
-    loss: Tensor
-    gradient: Tensor
-    _u: Tensor
     why = "the Hessian is no Jᵀ H J: reverse sweeps through the graph of the gradient"
 
     def __init__(self, request: Request) -> None:
         self._objective, self.batch = request.objective, request.batch
         self._parameters = request.objective.parameters
         self._flops, self._shapes = request.flops, request.shapes
-        self._flops.run(("linearise", self._shapes), self._linearise)
+        self.outputs, self.loss, self._u, self._g, self.gradient = self._linearised("linearise")
         if request.settings.dtype is not None:
             self._lower(request.settings.dtype)
 
     def _lower(self, dtype: torch.dtype) -> None:
         """Build the graph once more in the precision of the products; loss and gradient stay."""
-        outputs, loss, u, gradient = self.outputs, self.loss, self._u, self.gradient
         with torch.autocast(self._objective.device.type, dtype=dtype):
-            self._flops.run(("lower", self._shapes), self._linearise)
-        self.outputs, self.loss, self._u, self.gradient = outputs, loss, u, gradient
+            *_, self._g, _ = self._linearised("lower")
 
-    def _linearise(self) -> None:
+    def _linearised(self, kind: str) -> _Graph:
+        key = kind, self._shapes
+        return self._flops.run(key, lambda: self._flops.part(key, self._linearise))
+
+    def _linearise(self) -> _Graph:
         inputs, targets = self.batch
-        self.outputs = self._objective.outputs(inputs).to(self._parameters[0].dtype)
-        self.loss, self._u = value_and_gradient(
-            self._objective.loss_fn, self.outputs, targets, create_graph=True
-        )
-        self._g = torch.autograd.grad(
-            self.outputs, self._parameters, self._u,
+        outputs = self._objective.outputs(inputs).to(self._parameters[0].dtype)
+        loss, u = value_and_gradient(self._objective.loss_fn, outputs, targets, create_graph=True)
+        g = torch.autograd.grad(
+            outputs, self._parameters, u,
             create_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
-        self.gradient = flatten(g.detach() for g in self._g)
+        return outputs, loss, u, g, flatten(part.detach() for part in g)
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """∇²L_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
@@ -68,12 +67,16 @@ class DoubleBackward:
         if not reached:  # the gradient is constant in this block
             out.zero_()
             return
-        columns = torch.autograd.grad(
-            [g for g, _ in reached], [self._parameters[i] for i in block.slots],
-            [tangent for _, tangent in reached],
-            retain_graph=True, allow_unused=True, materialize_grads=True,
-        )  # fmt: skip
-        out.copy_(pick(block, flatten(columns)))
+
+        def back() -> None:
+            columns = torch.autograd.grad(
+                [g for g, _ in reached], [self._parameters[i] for i in block.slots],
+                [tangent for _, tangent in reached],
+                retain_graph=True, allow_unused=True, materialize_grads=True,
+            )  # fmt: skip
+            out.copy_(pick(block, flatten(columns)))
+
+        self._flops.part(("∇²L v", self._shapes, block.slots), back)
 
     def together(self, blocks: Blocks) -> bool:
         """Only a single block."""

@@ -62,7 +62,7 @@ class LayerIO:
         z = self._flops.run(("linearise", self._shapes), partial(self._linearise, curvature))
         self.outputs = z.detach()
         self._flops.run(("output factor", self._shapes), partial(self._factorise, z))
-        self._check(z)
+        self._flops.once(("layer_io checked", self._shapes), lambda: self._check(z))
         if self._factor.release():
             self._sites = [replace(site, edges=()) for site in self._sites]
 
@@ -73,7 +73,10 @@ class LayerIO:
             objective.loss_fn, z, self.batch[1], self._request.generator
         )
         self.loss, self.hessian = self._expansion.loss, self._expansion.hessian
-        self.gradient = pulled(z, objective.parameters, self._expansion.gradient)
+        self.gradient = self._flops.part(
+            ("gradient", self._shapes, "layer_io"),
+            lambda: pulled(z, objective.parameters, self._expansion.gradient),
+        )
         return z
 
     def _factorise(self, z: Tensor) -> None:

@@ -10,7 +10,7 @@ between the tensors of the block and the outputs, or a narrow waist on the way t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -35,35 +35,48 @@ class Propagate:
         self._objective, self.batch = request.objective, request.batch
         self._parameters = request.objective.parameters
         self._flops, self._shapes = request.flops, request.shapes
-        tape = Tape(self._parameters)
-        self._flops.run(
-            ("linearise", self._shapes), lambda: self._linearise(curvature, request.generator, tape)
+        tape = self._flops.run(
+            ("linearise", self._shapes), lambda: self._linearise(curvature, request.generator)
         )
         if request.settings.dtype is not None:
             tape = self._lower(request)
-        self._push, problem = choose_push(request, tape, self.outputs)
+        self._push, problem = self._flops.once(
+            ("push", self._shapes), lambda: choose_push(request, tape, self.outputs)
+        )
         self._neck = None
         if not problem:
             self._neck = narrowed(request, tape, self.outputs, self.hessian, self._push)
-        tape.slim()
+        self._flops.release(tape.slim)
         self.why = self._explained(problem)
 
-    def _linearise(
-        self, curvature: OutputCurvature, generator: torch.Generator, tape: Tape
-    ) -> None:
+    def _linearise(self, curvature: OutputCurvature, generator: torch.Generator) -> Tape:
         inputs, targets = self.batch
-        self.outputs = tape.record(lambda: self._objective.outputs(inputs))
+        self.outputs, tape = self._taped("forward", lambda: self._objective.outputs(inputs))
         expansion = curvature.expand_loss(self._objective.loss_fn, self.outputs, targets, generator)
         self.loss, self.hessian, self._u = expansion.loss, expansion.hessian, expansion.gradient
-        self.gradient = pulled(self.outputs, self._parameters, self._u)
+        self.gradient = self._flops.part(
+            ("gradient", self._shapes), lambda: pulled(self.outputs, self._parameters, self._u)
+        )
+        return tape
+
+    def _taped(self, kind: str, run: Callable[[], Tensor]) -> tuple[Tensor, Tape]:
+        """The outputs of a forward pass, with its tape."""
+
+        def record() -> tuple[Tensor, Tape]:
+            tape = Tape(self._parameters)
+            return tape.record(run), tape
+
+        return self._flops.part((kind, self._shapes), record)
 
     def _lower(self, request: Request) -> Tape:
         """Go forward once more in the precision of the products; loss, gradient and H stay."""
-        tape, dtype = Tape(self._parameters), self.outputs.dtype
+        dtype = self.outputs.dtype
         with torch.autocast(request.objective.device.type, dtype=request.settings.dtype):
-            self.outputs = self._flops.run(
+            self.outputs, tape = self._flops.run(
                 ("lower", self._shapes),
-                lambda: tape.record(lambda: self._objective.outputs(self.batch[0]).to(dtype)),
+                lambda: self._taped(
+                    "lower", lambda: self._objective.outputs(self.batch[0]).to(dtype)
+                ),
             )
         return tape
 
@@ -81,24 +94,29 @@ class Propagate:
 
     def _product(self, block: Block, v: Tensor, out: Tensor) -> None:
         """G_bb v for one block, (P_b,) into (P_b,)."""
-        end, push, hessian = self._way(block)
+        end, push, hessian, waist = self._way(block)
+        way = self._shapes, block.slots, waist
         tangents = dict(zip(block.slots, spread(block, v, self._parameters), strict=True))
-        jv = push(tangents)
+        jv = self._flops.part(("J v", *way), lambda: push(tangents))
         if jv is None:  # the outputs do not depend on this block
             out.zero_()
             return
-        touched = {i: self._parameters[i] for i in block.slots}
-        if block.within is None:
-            transposed(push, end, touched, hessian(jv), out)
-        else:
-            out.copy_(pick(block, transposed(push, end, touched, hessian(jv))))
+        touched, w = {i: self._parameters[i] for i in block.slots}, hessian(jv)
 
-    def _way(self, block: Block) -> tuple[Tensor, Push, OutputHessian]:
-        """Where a block's sweep ends, how to get there, and the matrix that stands there."""
+        def back() -> None:
+            if block.within is None:
+                transposed(push, end, touched, w, out)
+            else:
+                out.copy_(pick(block, transposed(push, end, touched, w)))
+
+        self._flops.part(("Jᵀw", *way), back)
+
+    def _way(self, block: Block) -> tuple[Tensor, Push, OutputHessian, int | None]:
+        """Where a block's sweep ends, how to get there, the matrix that stands there; its waist."""
         neck = self._neck
         if neck is not None and block.slots in neck.waist.blocks:
-            return neck.c, neck.push, neck.hessian
-        return self.outputs, self._push, self.hessian
+            return neck.c, neck.push, neck.hessian, neck.waist.value
+        return self.outputs, self._push, self.hessian, None
 
     def together(self, blocks: Blocks) -> bool:
         """Only a single block."""

@@ -66,9 +66,12 @@ class Needs:
 def recorded(request: Request) -> tuple[Tensor, list[Site]]:
     """The outputs of the batch and the sites of its forward pass. Raises Uncovered for none."""
     objective = request.objective
-    outputs, sites = record(
-        lambda: objective.outputs(request.batch[0], channels_last=False), objective.parameters,
-        [slot.name for slot in request.blocks.layout.slots], request.settings.dtype,
+    outputs, sites = request.flops.part(
+        ("sites", request.shapes),
+        lambda: record(
+            lambda: objective.outputs(request.batch[0], channels_last=False), objective.parameters,
+            [slot.name for slot in request.blocks.layout.slots], request.settings.dtype,
+        ),
     )  # fmt: skip
     if not sites:
         raise Uncovered("no function that layer_io knows uses a parameter of the model")

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from bdhf.optim.dispatch import DispatchMode
 from bdhf.optim.flops import operator_flops
 from bdhf.optim.products.tangents import STOPS, Call, in_place_rule, tangent_of
 
@@ -34,7 +34,7 @@ class Entry:
     reads: tuple[int | None, ...]  # of every tensor argument, the value's number; None: constant
     makes: tuple[int, ...]
 
-    @property
+    @cached_property
     def flops(self) -> int:
         """What the operator cost; to be asked before the tape is made slim."""
         call = self.call
@@ -159,9 +159,9 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(DispatchMode):
     def __init__(self, tape: Tape) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        super().__init__()
         self._tape = tape
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -87,7 +87,11 @@ def narrowed(
     waist = kept[key] if key in kept else _find(request, tape, z)
     neck = None if waist is None else _neck(request, waist, tape, z, hessian, push)
     if key not in kept:
-        kept[key] = waist if neck is not None and _agrees(neck, z, hessian, push, request) else None
+        agree = neck is not None and request.flops.once(
+            ("waist agrees", request.shapes, neck.waist.value, neck.waist.blocks),
+            lambda: _agrees(neck, z, hessian, push, request),
+        )
+        kept[key] = waist if agree else None
     return neck if kept[key] is not None else None
 
 
@@ -97,19 +101,19 @@ def _counted(request: Request) -> Counter[Slots]:
 
 def _find(request: Request, tape: Tape, z: Tensor) -> Waist | None:
     """By FLOPs, over the products that are expected."""
-    assert tape.output is not None  # a tape without one is not used
     samples = z.shape[0] if z.dim() else 0
     sweeps: Counter[int] = Counter()
     blocks: dict[int, set[Slots]] = {}
     behind: dict[int, int] = {}
     for slots, count in _counted(request).items():
-        for value, flops in _cuts(route(tape, slots, tape.output), slots).items():
+        for value, flops in _cuts(request, tape, slots).items():
             sweeps[value] += count * request.products
             blocks.setdefault(value, set()).add(slots)
             behind[value] = flops
     best, most = None, 0
     own = sum(p.numel() * p.element_size() for p in request.objective.parameters)
-    room = min(request.settings.max_bytes, int(ROOM * max(own, tape.bytes)))
+    made = request.flops.once(("bytes", request.shapes), lambda: tape.bytes)
+    room = min(request.settings.max_bytes, int(ROOM * max(own, made)))
     for value, count in sweeps.items():
         c = tape.made(value)
         width = c[0].numel() if c.dim() and c.shape[0] == samples else 0
@@ -125,7 +129,14 @@ def _find(request: Request, tape: Tape, z: Tensor) -> Waist | None:
     return best
 
 
-def _cuts(path: Route, sources: Slots) -> dict[int, int]:
+def _cuts(request: Request, tape: Tape, slots: Slots) -> dict[int, int]:
+    """Values through which all goes that some parameters do, each with the FLOPs behind it."""
+    assert tape.output is not None  # a tape without one is not used
+    key, target = ("cuts", request.shapes, slots), tape.output
+    return request.flops.once(key, lambda: _cuts_of(route(tape, slots, target), slots))
+
+
+def _cuts_of(path: Route, sources: Slots) -> dict[int, int]:
     """Values through which all of a path goes, each with the FLOPs behind it."""
     reached = {*sources, *(value for entry in path.entries for value in entry.makes)}
     last = {
@@ -150,7 +161,7 @@ def _neck(
 ) -> Neck:
     assert tape.output is not None
     c = tape.made(waist.value)
-    tape.slim()  # it is at its largest when the Jacobian is
+    request.flops.release(tape.slim)  # it is at its largest when the Jacobian is
     behind = route(tape, (waist.value,), tape.output)
     key = ("waist", request.shapes, waist.value)
     k = request.flops.run(key, lambda: _matrices(c, z, waist, behind, hessian))
