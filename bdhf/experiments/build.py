@@ -109,10 +109,10 @@ PRODUCTS: Mapping[str, Any] = {
 }  # fmt: skip
 
 #: What a spec calls the precisions of products.
-_DTYPES = {None: None, "bfloat16": torch.bfloat16}
+DTYPES = {None: None, "bfloat16": torch.bfloat16}
 
 #: Parts that may be given as a number: the type that it stands for, and its argument.
-_NUMBERS = {"damping": ("constant", "value"), "regularization": ("l2", "weight")}
+NUMBERS = {"damping": ("constant", "value"), "regularization": ("l2", "weight")}
 
 #: Fields of parts that are parts themselves: what they are annotated with -> (kind, table).
 NESTED: Nested = {
@@ -193,7 +193,7 @@ def part_of(key: str, resolved: Resolved) -> Any:
 def settings_of(resolved: Resolved) -> Settings:
     """How products of a resolved arm of `block_hf` are computed."""
     method, max_bytes, dtype, compiled = (resolved[key] for key in PRODUCTS)
-    return Settings(method, max_bytes, _DTYPES[dtype], compiled)
+    return Settings(method, max_bytes, DTYPES[dtype], compiled)
 
 
 def catalogue() -> dict[str, dict[str, str]]:
@@ -253,7 +253,7 @@ def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
         wrong["method"] = unknown("method", method, ["auto", *METHODS])
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         wrong["max_bytes"] = f"max_bytes must be a whole number above 0; got {limit!r}"
-    if not isinstance(dtype, (str, type(None))) or dtype not in _DTYPES:
+    if not isinstance(dtype, (str, type(None))) or dtype not in DTYPES:
         wrong["product_dtype"] = unknown("product_dtype", dtype, ["bfloat16"])
     if not isinstance(compiled, bool):
         wrong["compile"] = f"compile must be true or false; got {compiled!r}"
@@ -262,8 +262,8 @@ def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
 
 def _spelt(problem: Problem, kind: str, given: Any) -> Any:
     """A number is constant damping, or the weight of L2; `groups` alone are the problem's own."""
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and kind in _NUMBERS:
-        name, argument = _NUMBERS[kind]
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and kind in NUMBERS:
+        name, argument = NUMBERS[kind]
         return {"type": name, argument: given}
     if kind == "partition" and given in ("groups", {"type": "groups"}):
         return {"type": "groups", "blocks": [list(block) for block in problem.blocks]}

@@ -55,12 +55,12 @@ class Saver:
 
     def load(self) -> State | None:
         """Give the state that was saved, on the CPU; None where there is none to go on from."""
-        if self._checkpoint is None or not self._checkpoint.path.exists():
+        if self._checkpoint is None:
             return None
         try:
             found = _read(self._checkpoint.path)
             state: State = found.pop("state")
-        except Exception:  # a torn file fails in any way, and in none that matters to the run
+        except Exception:  # none is there, or a torn one, which may fail in any way
             return None
         return state if found == self._header else None
 
@@ -76,9 +76,10 @@ class Saver:
             _write(self._checkpoint.path, {**self._header, "state": state()})
         except OSError as error:
             if not self._warned:
+                why = error.strerror or error
                 warnings.warn(
-                    f"{self._checkpoint.path}: no checkpoint was written ({error.strerror}); the "
-                    "run goes on, and begins anew if it is killed",
+                    f"{self._checkpoint.path}: no checkpoint was written ({why}); the run goes on, "
+                    "and begins anew if it is killed",
                     RuntimeWarning,
                     stacklevel=2,
                 )

@@ -56,11 +56,9 @@ def resolve_optimizer(
         if key not in known
     ]
     faults += [
-        Fault((*path, key), f"{key} must be a number; got {value!r}")
+        Fault((*path, key), f"{key} must be {wanted}; got {value!r}")
         for key, value in arguments.items()
-        if key in known
-        and type(known[key].default) in (int, float)
-        and isinstance(value, (str, bool))
+        if key in known and (wanted := _misses(known[key].default, value))
     ]
     if faults:
         raise Faults(*faults)
@@ -73,6 +71,19 @@ def resolve_optimizer(
         raise Faults(Fault(path if named is None else (*path, named), text)) from None
     own = {key: value for key, value in arguments.items() if value != known[key].default}
     return {"type": name, **plain(own)}
+
+
+def _misses(default: Any, value: Any) -> str:
+    """What a value must be to be of the kind of a plain default; "" where it is, or none is told.
+
+    torch takes any text for a truth: `amsgrad: no` would turn it on.
+    """
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    if isinstance(default, (int, float)):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return "" if is_number else "a number"
+    return ""
 
 
 def _mentions(text: str, value: object) -> bool:

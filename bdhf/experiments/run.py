@@ -41,10 +41,10 @@ def execute(
     would have had without an end between: the same bits in every column but `seconds`.
     `safety_seconds` is of wall-clock; the time between an end and the next start is not counted.
     """
-    log, saver = Log(observe), Saver(checkpoint, spec, device)
-    status, reason, trace = Status.DONE, "", ""
+    log, status, reason, trace = Log(observe), Status.DONE, "", ""
     threads = torch.get_num_threads()
     try:
+        saver = Saver(checkpoint, spec, device)
         with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
             torch.set_num_threads(spec.threads)
             reason = Training(spec, torch.device(device), safety_seconds).train(log, saver)

@@ -15,8 +15,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 class BatchSizes(Strict):
     """Samples of the gradient and of the curvature; below 1 is a share of the gradient batch."""
 
-    gradient: int = Field(gt=0)
-    curvature: int | float | None = Field(default=None, gt=0)
+    gradient: int = Field(gt=0, description="Samples of the gradient, the loss and every update.")
+    curvature: int | float | None = Field(
+        default=None,
+        gt=0,
+        description="Samples of the curvature batch, drawn from the gradient batch; below 1 a "
+        "share of it. Left out: all of it.",
+    )
 
     @property
     def curvature_samples(self) -> int | None:
@@ -30,15 +35,19 @@ class BatchSizes(Strict):
 class Seeds(Strict):
     """`count` runs an arm, with seeds from `base` on."""
 
-    count: int = Field(gt=0)
-    base: int = Field(default=0, ge=0)
+    count: int = Field(gt=0, description="Runs of every arm: the pairs of a comparison.")
+    base: int = Field(default=0, ge=0, description="The first seed.")
 
 
 class Evaluate(Strict):
     """How often a run is evaluated; never part of its training time."""
 
-    every_updates: int = Field(default=1, gt=0)
-    off_block_energy: int | None = Field(default=None, gt=0)  # probes: ‖G - G_block‖ ÷ ‖G‖
+    every_updates: int = Field(default=1, gt=0, description="Updates from one to the next.")
+    off_block_energy: int | None = Field(
+        default=None,
+        gt=0,
+        description="Probes that estimate ‖G - G_block‖ ÷ ‖G‖ at each; left out: not estimated.",
+    )
 
 
 #: A run is saved no sooner than this after it began, and after it was saved last.
@@ -51,17 +60,31 @@ class Safety(Strict):
     A long run is saved on the way, and goes on from there if it is killed.
     """
 
-    seconds: float = Field(default=3600.0, gt=0)
-    gradient_equivalents: float | None = Field(default=None, gt=0)  # estimated, of a whole run
-    checkpoint_every: int | None = Field(default=10, gt=0)  # evaluations; null: never
+    seconds: float = Field(
+        default=3600.0,
+        gt=0,
+        description="Wall-clock seconds after which a run is given up as `timeout`.",
+    )
+    gradient_equivalents: float | None = Field(
+        default=None,
+        gt=0,
+        description="Estimated cost of a whole run, in gradients of the gradient batch, above "
+        "which it is skipped; left out: no limit.",
+    )
+    checkpoint_every: int | None = Field(
+        default=10,
+        gt=0,
+        description="Evaluations from one save of a run to the next, and no sooner than after "
+        f"{CHECKPOINT_SECONDS:g} seconds; null: never.",
+    )
 
 
 class Retry(Strict):
     """How many times more a run is tried that ended as one of these."""
 
-    error: int = Field(default=0, ge=0)
-    oom: int = Field(default=0, ge=0)
-    timeout: int = Field(default=0, ge=0)
+    error: int = Field(default=0, ge=0, description="Tries after an error.")
+    oom: int = Field(default=0, ge=0, description="Tries after running out of memory.")
+    timeout: int = Field(default=0, ge=0, description="Tries after `safety.seconds`.")
 
 
 class Spec(Strict):
@@ -71,26 +94,57 @@ class Spec(Strict):
     what it included is part of it.
     """
 
-    schema_version: Literal[1] = Field(alias="schema")
-    include: str | list[str] = Field(default_factory=list)
-    name: Name
-    problem: Resolved
+    schema_version: Literal[1] = Field(
+        alias="schema", description="Version of this format: always 1."
+    )
+    include: str | list[str] = Field(
+        default_factory=list,
+        description="A spec, or several, that this one goes on top of; relative to this file.",
+    )
+    name: Name = Field(description="Name of the ablation; its results go to `results/NAME`.")
+    problem: Resolved = Field(description="What is trained, on which data.")
     batch: BatchSizes
-    arms: dict[Name, Resolved] = Field(min_length=1)
-    grid: dict[str, list[Any]] | list[dict[str, list[Any]]] = Field(default_factory=dict)
-    exclude: list[dict[str, Any]] = Field(default_factory=list)
+    arms: dict[Name, Resolved] = Field(
+        min_length=1, description="What is compared: a name and an optimizer each."
+    )
+    grid: dict[str, list[Any]] | list[dict[str, list[Any]]] = Field(
+        default_factory=dict,
+        description="Dotted paths, each with a list of values: every arm is run with every "
+        "combination that changes its runs. A list of grids is their union.",
+    )
+    exclude: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="What of the grid is left out: `arm` (a name or a list), dotted paths with a "
+        "value or a list of values, or both.",
+    )
     seeds: Seeds
     budget: Budget
-    stop: Literal["at_target", "at_budget"] = "at_budget"
+    stop: Literal["at_target", "at_budget"] = Field(
+        default="at_budget",
+        description="When a run ends: once all targets are reached, or when the budget is spent.",
+    )
     safety: Safety = Safety()
     retry: Retry = Retry()
     evaluate: Evaluate = Evaluate()
-    targets: tuple[Target, ...] = ()
-    compare: tuple[Comparison, ...] = ()
-    alpha: float = Field(default=0.05, gt=0, lt=1)
-    dtype: Literal["float32", "float64"] = "float32"
-    threads: int = Field(default=1, gt=0)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    targets: tuple[Target, ...] = Field(
+        default=(), description="Where a run has got to: metrics, and values to reach."
+    )
+    compare: tuple[Comparison, ...] = Field(
+        default=(),
+        description="The questions: a test per entry, combination of the grid and target.",
+    )
+    alpha: float = Field(
+        default=0.05, gt=0, lt=1, description="Level of all tests together (Holm)."
+    )
+    dtype: Literal["float32", "float64"] = Field(
+        default="float32", description="Of parameters, gradients and the vectors of the solver."
+    )
+    threads: int = Field(
+        default=1, gt=0, description="CPU threads of a run; the bits of its results depend on it."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where runs compute; auto: a GPU where there is one."
+    )
 
     @field_validator("problem", mode="before")
     @classmethod

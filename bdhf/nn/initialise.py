@@ -57,10 +57,10 @@ class Glorot:
 class Sparse:
     """Every unit gets `connections` incoming weights from N(0, scale²); the others are zero.
 
-    A unit with fewer inputs gets all of them. The unit of a convolution is an output channel; a
-    gate of a recurrent layer gets as many from its inputs as from the last state. All else is as
-    in `Glorot`. Raises ValueError for connections below 1 and for a scale that is not positive.
-    Martens (2010), §5.
+    `scale` is the standard deviation. A unit with fewer inputs gets all of them. The unit of a
+    convolution is an output channel; a gate of a recurrent layer gets as many from its inputs as
+    from the last state. All else is as in `Glorot`. Raises ValueError for connections below 1 and
+    for a scale that is not positive. Martens (2010), §5.
 
     >>> layer = nn.Linear(20, 3)
     >>> Sparse(connections=4)(layer, torch.Generator().manual_seed(0))

@@ -54,10 +54,10 @@ class FullStep:
 class Backtracking:
     """CG-backtracking, then Armijo's line search (Martens 2010, §4.6; Martens & Sutskever 2012).
 
-    From the last iterate of CG back as long as the loss falls; then t = 1, shrink, shrink², … until
-    L(θ + t s) ≤ L(θ) + armijo · t · gᵀs; after `max_tries` the step is rejected (t = 0), as is one
-    that is not downhill. All losses are on the gradient batch. Raises ValueError for a setting out
-    of range.
+    From the last iterate of CG back as long as the loss falls; then t = 1, `shrink`, `shrink`², …
+    until L(θ + t s) ≤ L(θ) + `armijo` · t · gᵀs; after `max_tries` the step is rejected (t = 0), as
+    is one that is not downhill. All losses are on the gradient batch. Raises ValueError for a
+    setting out of range.
     """
 
     shrink: float = 0.8

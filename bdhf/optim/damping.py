@@ -27,7 +27,7 @@ class Damping(Protocol):
 
 @dataclass(frozen=True)
 class Constant:
-    """A fixed λ ≥ 0, as in Zhang et al. (2017).
+    """A fixed λ = `value` ≥ 0, as in Zhang et al. (2017).
 
     >>> Constant(1e-3).update(1e-3, reduction_ratio=0.1)
     0.001
@@ -58,10 +58,10 @@ class Constant:
 class LevenbergMarquardt:
     """λ × 3/2 where the reduction ratio is below ¼, × 2/3 where it is above ¾ (Martens 2010, §4.1).
 
-    The ratio is that of the step as applied, on the curvature batch, with damping off. A ratio
-    that is no number (a rejected or a diverging step) raises λ. `per_block` keeps a λ for every
-    param_group, at the cost of one loss evaluation each; blocks that cut the same tensors share
-    theirs. Raises ValueError for an initial λ that is not above 0.
+    The ratio is that of the step as applied, on the curvature batch, with damping off. A ratio that
+    is no number (a rejected or a diverging step) raises λ. The first λ is `initial`. `per_block`
+    keeps a λ for every param_group, at the cost of one loss evaluation each; blocks that cut the
+    same tensors share theirs. Raises ValueError for an initial λ that is not above 0.
 
     >>> rule = LevenbergMarquardt(initial=1.0)
     >>> [rule.update(1.0, reduction_ratio) for reduction_ratio in (0.1, 0.5)]

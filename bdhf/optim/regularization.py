@@ -10,8 +10,9 @@ from dataclasses import dataclass
 class L2:
     """½ μ ‖θ‖² over all trainable parameters, biases too (Martens 2010, §6: μ = 2e-5).
 
-    It adds μθ to the gradient and μI to every curvature, also of a Fisher matrix. Losses that the
-    optimizer reports include it; those of an evaluation do not. Raises ValueError for a μ below 0.
+    μ is the `weight`. It adds μθ to the gradient and μI to every curvature, also of a Fisher
+    matrix. Losses that the optimizer reports include it; those of an evaluation do not. Raises
+    ValueError for a μ below 0.
     """
 
     weight: float = 0.0

@@ -21,9 +21,13 @@ class Autoencoder:
     """A deep autoencoder with mirrored decoder: hidden layers, a linear code, mean squared error.
 
     `encoder` lists the widths from the input to the code; the decoder mirrors them. `downsample`
-    averages squares of so many rows and columns first. `data_seed` shuffles the split, apart from
-    the seeds of the runs. Raises ValueError for widths that do not start at the size of a sample,
-    for a `downsample` that does not divide the image, and for unknown names.
+    averages squares of so many rows and columns first. `activation` stands behind the hidden
+    layers, `code` behind the code and `output` behind the reconstruction.
+
+    `data` names the data set; `data_seed` shuffles its split, apart from the seeds of the runs.
+
+    Raises ValueError for widths that do not start at the size of a sample, for a `downsample` that
+    does not divide the image, and for unknown names.
 
     >>> model = Autoencoder(encoder=(784, 32, 8)).build()
     >>> [name for name, _ in model.named_parameters()][::2]

@@ -21,9 +21,11 @@ from bdhf.problems.problem import Loss
 class MLP:
     """A multilayer perceptron on images: hidden layers, a linear output, cross-entropy.
 
-    `hidden` lists the widths between the pixels and the classes. `data_seed` shuffles the split,
-    apart from the seeds of the runs. Raises ValueError for no hidden layer, for a width below 1
-    and for unknown names.
+    `hidden` lists the widths between the pixels and the classes; `activation` stands behind them.
+
+    `data` names the data set; `data_seed` shuffles its split, apart from the seeds of the runs.
+
+    Raises ValueError for no hidden layer, for a width below 1 and for unknown names.
 
     >>> [tuple(p.shape) for p in MLP(hidden=(100, 50)).build().parameters()][::2]
     [(100, 784), (50, 100), (10, 50)]

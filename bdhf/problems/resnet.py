@@ -25,9 +25,12 @@ class ResNet:
     `channels` lists the widths of the blocks; from the second on they halve rows and columns. With
     L blocks a block computes relu(shortcut(x) + F(x) / √L), so that the scale of the activations
     does not grow with depth (Hayou et al. 2021, "Stable ResNet"). Cross-entropy. `downsample`
-    averages squares of so many rows and columns first, for smaller experiments. `data_seed`
-    shuffles the split, apart from the seeds of the runs. Raises ValueError for no block, for a
-    width below 1, for unknown data, and for a `downsample` that does not divide the image.
+    averages squares of so many rows and columns first, for smaller experiments.
+
+    `data` names the data set; `data_seed` shuffles its split, apart from the seeds of the runs.
+
+    Raises ValueError for no block, for a width below 1, for unknown data, and for a `downsample`
+    that does not divide the image.
 
     >>> ResNet().blocks
     [['stem.*', 'blocks.0.*'], ['blocks.1.*'], ['blocks.2.*', 'classifier.*']]

@@ -23,8 +23,10 @@ class SequenceLSTM:
 
     Images are averaged to 7×7. `layers` LSTM layers of `hidden` units, with peephole connections
     unless `peepholes` is False; a linear layer on the top layer's last state; cross-entropy.
-    `data_seed` shuffles the split, apart from the seeds of the runs. Raises ValueError for a size
-    below 1 and for unknown data.
+
+    `data` names the data set; `data_seed` shuffles its split, apart from the seeds of the runs.
+
+    Raises ValueError for a size below 1 and for unknown data.
 
     >>> SequenceLSTM(layers=2).blocks
     [['lstm.*_l0'], ['lstm.*_l1', 'classifier.*']]

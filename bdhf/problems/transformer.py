@@ -22,8 +22,12 @@ class Transformer:
 
     A linear embedding of `width` features, learned positions, `layers` encoder layers with `heads`
     heads and `feedforward` hidden units, no dropout; a linear layer on the mean over tokens;
-    cross-entropy. `data_seed` shuffles the split, apart from the seeds of the runs. Raises
-    ValueError for a size below 1, for a width that the heads do not divide and for unknown data.
+    cross-entropy.
+
+    `data` names the data set; `data_seed` shuffles its split, apart from the seeds of the runs.
+
+    Raises ValueError for a size below 1, for a width that the heads do not divide and for unknown
+    data.
 
     >>> Transformer(layers=2).blocks
     [['embedding.*', 'positions', 'layers.0.*'], ['layers.1.*', 'classifier.*']]

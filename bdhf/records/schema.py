@@ -70,9 +70,9 @@ class Strict(BaseModel):
 class Target(Strict):
     """A metric at or below a value for `sustain` evaluations in a row; the first one counts."""
 
-    metric: str
-    below: float
-    sustain: int = Field(default=1, ge=1)
+    metric: str = Field(description="A metric of the problem on a part: `val_loss`, `train_loss`.")
+    below: float = Field(description="The value to reach: at or below counts.")
+    sustain: int = Field(default=1, ge=1, description="Evaluations in a row that it must hold.")
 
     @property
     def label(self) -> str:
@@ -93,10 +93,12 @@ Estimand = Literal[
 class Comparison(Strict):
     """One question of the ablation: is `candidate` better than `baseline`?"""
 
-    name: str = Field(min_length=1)
-    candidate: str
-    baseline: str
-    estimand: Estimand = "updates_to_target"
+    name: str = Field(min_length=1, description="What the report calls it; no two alike.")
+    candidate: str = Field(description="The arm that may be better.")
+    baseline: str = Field(description="The arm that it is held against.")
+    estimand: Estimand = Field(
+        default="updates_to_target", description="The cost that is compared; less is better."
+    )
 
     @property
     def axis(self) -> str:
@@ -107,11 +109,15 @@ class Comparison(Strict):
 class Budget(Strict):
     """Where a run that has not reached its target is censored: one axis, one limit."""
 
-    updates: int | None = Field(default=None, gt=0)
-    epochs: float | None = Field(default=None, gt=0)
-    products: float | None = Field(default=None, gt=0)
-    gradient_equivalents: float | None = Field(default=None, gt=0)
-    seconds: float | None = Field(default=None, gt=0)
+    updates: int | None = Field(default=None, gt=0, description="Updates of the parameters.")
+    epochs: float | None = Field(default=None, gt=0, description="Passes over the training data.")
+    products: float | None = Field(default=None, gt=0, description="Full curvature products.")
+    gradient_equivalents: float | None = Field(
+        default=None, gt=0, description="FLOPs ÷ those of one gradient on the gradient batch."
+    )
+    seconds: float | None = Field(
+        default=None, gt=0, description="Seconds of training, evaluation excluded."
+    )
 
     @model_validator(mode="after")
     def _one_axis(self) -> Budget:

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from bdhf.experiments import checkpoint as checkpoint_module
-from bdhf.experiments import training
+from bdhf.experiments import training, updaters
 from bdhf.experiments.checkpoint import Checkpoint
+from bdhf.experiments.errors import SpecError
 from bdhf.experiments.run import execute
 from bdhf.problems import Autoencoder
 from bdhf.records import Budget, Status, Target
@@ -164,6 +165,34 @@ def test_a_run_may_be_killed_again_and_again(tmp_path):
     assert_same_curve(found.curve, run(spec).curve)
 
 
+def test_what_is_decided_once_a_run_is_decided_again_on_the_same_batch(tmp_path, monkeypatch):
+    """The check and the first update come again, on the parameters and samples that they had."""
+    calls, check, step = [], updaters.BlockUpdater.check, updaters.BlockUpdater.step
+
+    def seen(name, self, curvature):
+        first = self._optimizer.objective.theta()
+        calls.append((name, first.numpy().tobytes(), curvature[0].numpy().tobytes()))
+
+    def checked(self, batch, curvature, watch):
+        seen("check", self, curvature)
+        check(self, batch, curvature, watch)
+
+    def stepped(self, batch, curvature, watch):
+        seen("step", self, curvature)
+        return step(self, batch, curvature, watch)
+
+    monkeypatch.setattr(updaters.BlockUpdater, "check", checked)
+    monkeypatch.setattr(updaters.BlockUpdater, "step", stepped)
+    killed(spec_of("block_hf"), kept(tmp_path))
+    before, calls[:] = list(calls), []
+
+    run(spec_of("block_hf"), kept(tmp_path))
+
+    assert [name for name, *_ in calls] == ["check", "step"] + 6 * ["step"]  # from update 9 to 14
+    assert calls[:2] == before[:2]
+    assert calls[2:4] == before[-2:]
+
+
 def test_saving_changes_nothing(tmp_path):
     """A run that is saved at every evaluation has the curve of one that never is."""
     spec = spec_of("martens")
@@ -172,6 +201,18 @@ def test_saving_changes_nothing(tmp_path):
 
     assert found.resumed == 0
     assert_same_curve(found.curve, run(spec).curve)
+
+
+def test_how_often_a_run_is_saved_is_no_part_of_its_id():
+    """`safety.checkpoint_every` is a number of evaluations, or null for never."""
+    often, never = (
+        planned(("seeds:", f"safety: {{checkpoint_every: {every}}}\nseeds:"), text=LONG)
+        for every in ("3", "null")
+    )
+
+    assert [cell.run.run_id for cell in often.cells] == [cell.run.run_id for cell in never.cells]
+    with pytest.raises(SpecError, match="checkpoint_every: input should be greater than 0"):
+        planned(("seeds:", "safety: {checkpoint_every: 0}\nseeds:"), text=LONG)
 
 
 def test_a_short_run_is_not_saved(tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import bdhf
-from bdhf.experiments.engines.local import run_all
+from bdhf.experiments.engines.local import Conditions, run_all
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.store import Store
 from bdhf.records import CURVE_COLUMNS, Status, collect
@@ -35,14 +35,8 @@ class Silent:
 
 def engine(store, plan, workers=2, observer=None):
     """Run the plan."""
-    return run_all(
-        store.unfinished(plan),
-        store,
-        workers=workers,
-        device="cpu",
-        safety_seconds=60,
-        observer=observer or Silent(),
-    )
+    conditions = Conditions(workers, safety_seconds=60)
+    return run_all(store.unfinished(plan), store, conditions, observer or Silent())
 
 
 def test_every_run_is_started_evaluated_and_finished_once(tmp_path):
@@ -69,7 +63,7 @@ def test_what_another_process_has_finished_is_not_done_again(tmp_path):
     curve = pd.DataFrame(columns=list(CURVE_COLUMNS))
     store.write(todo[1], Outcome(Status.DONE, "elsewhere", curve), {}, {})
 
-    statuses = run_all(todo, store, workers=1, device="cpu", safety_seconds=60, observer=watcher)
+    statuses = run_all(todo, store, Conditions(1, safety_seconds=60), watcher)
 
     assert todo[1].run_id not in statuses
     assert set(statuses.values()) == {Status.DONE}

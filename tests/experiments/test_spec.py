@@ -35,6 +35,8 @@ FAULTS = {
     "torch key": ("lr: 3.0e-3", "lrr: 3e-3", "6:28: arms.adam.lrr: unknown key", "'lr'?"),
     "torch value": ("lr: 3.0e-3", "lr: -1", "6:32: arms.adam.lr: torch.Adam refuses", "-1"),
     "torch text": ("lr: 3.0e-3", "lr: fast", "6:32: arms.adam.lr: lr must be a number", "'fast'"),
+    "torch truth": ("lr: 3.0e-3", "amsgrad: no", "6:37: arms.adam.amsgrad: amsgrad must be", "or"),
+    "torch null": ("lr: 3.0e-3", "lr: null", "6:32: arms.adam.lr: lr must be a number", "None"),
     "torch NaN": ("lr: 3.0e-3", "lr: .nan", "6:32: arms.adam.lr: nan is not a finite", ""),
     "part": ("partition: full", "partition: ful", "7:44: arms.full_hf.partition: unknown", "full'"),
     "part key": ("max_iters: 5", "maxiters: 5", "8:36: arms.full_hf.solver.maxiters", "max_iters'"),

@@ -2,18 +2,24 @@
 
 import json
 import os
-import socket
+import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 import bdhf
+from bdhf.experiments import retry
+from bdhf.experiments.retry import RETRIED
 from bdhf.experiments.run import Outcome
+from bdhf.experiments.schema import Retry
 from bdhf.experiments.store import Store
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import (
     CURVE_COLUMNS,
+    STALE_SECONDS,
     InputError,
+    Owner,
     Status,
     collect,
     planned,
@@ -64,11 +70,12 @@ def test_two_cells_with_one_run_are_one_thing_to_do(store, plan):
 
 @pytest.mark.parametrize("status", list(Status))
 def test_only_missing_outcomes_are_tried_again(store, plan, status):
-    """--retry runs again what left no outcome; done and diverged stay."""
+    """--retry runs again what left no outcome; done, diverged and skipped stay."""
     write(store, plan[0], status)
+    again = retry.again(Retry(), "all").wants
 
     assert plan[0].run not in store.unfinished(plan)
-    assert (plan[0].run in store.unfinished(plan, retry=True)) == status.is_missing
+    assert (plan[0].run in store.unfinished(plan, again)) == (status in RETRIED)
 
 
 def test_a_retry_replaces_the_old_outcome(store, plan):
@@ -198,18 +205,20 @@ def test_a_run_that_cannot_be_written_leaves_nothing(store, plan):
 
 def test_leftovers_of_dead_processes_are_swept(store, plan):
     """Half-written folders go when their process is gone, and stay while it lives."""
-    host = socket.gethostname()
-    dead = store.runs / f".tmp-{host}-{2**22 + 1}-abc"
-    alive = store.runs / f".tmp-{host}-{os.getpid()}-abc"
-    elsewhere = store.runs / ".tmp-another-host-1-abc"
-    for folder in (dead, alive, elsewhere):
+    me = Owner.here()
+    dead = store.runs / f".tmp-{replace(me, pid=2**22 + 1)}~abc"
+    reused = store.runs / f".tmp-{replace(me, started=me.started - 9)}~abc"
+    alive = store.runs / f".tmp-{me}~abc"
+    elsewhere = store.runs / ".tmp-another-host~1~17~abc"
+    silent = store.runs / ".tmp-another-host~2~17~abc"
+    for folder in (dead, reused, alive, elsewhere, silent):
         folder.mkdir()
+    long_ago = time.time() - 2 * STALE_SECONDS
+    os.utime(silent, (long_ago, long_ago))
 
     store.begin(SMALL, planned_as())
 
-    assert not dead.exists()
-    assert alive.exists()
-    assert elsewhere.exists()
+    assert {path for path in store.runs.iterdir()} == {alive, elsewhere}
 
 
 def test_collected_tables_hold_every_cell_of_the_plan(store, plan):

@@ -23,7 +23,7 @@ class Fisher:
     """The Fisher matrix by Monte Carlo: K draws ŷ ~ exp(-ℓ) a sample (Amari 1998; Martens 2020).
 
     Its expectation is the GGN for cross-entropy, squared error and binary cross-entropy with
-    logits, so K trades noise against the rank of H_n. The targets are drawn once per
+    logits, so K = `samples` trades noise against the rank of H_n. The targets are drawn once per
     linearisation, from the optimizer's own generator: all products of an update are with one
     matrix. Dimension 0 of the outputs counts the samples. Raises ValueError for fewer than one
     draw, and at the first product for a loss that is no likelihood.

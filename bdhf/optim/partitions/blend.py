@@ -17,7 +17,7 @@ class Blend:
 
         α·G + (1 − α)·blockdiag(G),  0 ≤ α ≤ 1
 
-    alpha 1 is the matrix of `Full`, alpha 0 the matrix of `partition`. It is always solved as ONE
+    `alpha` 1 is the matrix of `Full`, 0 the matrix of `partition`. It is always solved as ONE
     system, so that only the matrix varies along alpha; the number of Krylov spaces does not.
     Comparing `Blend(p, 0)` with `p` isolates what separate solves contribute.
 

@@ -16,7 +16,7 @@ from bdhf.optim.layout import Layout
 class Groups:
     """One block per list of glob patterns: `Groups([["encoder.*"], ["decoder.*"]])`.
 
-    The blocks of Zhang et al. (2017) are of this kind: whole tensors, contiguous in depth. `*`
+    The `blocks` of Zhang et al. (2017) are of this kind: whole tensors, contiguous in depth. `*`
     matches dots too. A parameter that no pattern or more than one pattern matches, and a pattern
     that matches nothing, raise ValueError when the partition meets the model.
 

@@ -19,7 +19,8 @@ class Random:
 
     `Random(blocks=2, seed=0)` has two halves; `Random(like=PerLayer(), seed=0)` has blocks of the
     sizes of the layers, in their order: what it lacks against `PerLayer()` is structure alone.
-    `Random()` has two blocks. The shuffle is drawn from a Generator of its own.
+    `Random()` has two `blocks`. The shuffle is drawn from a Generator of its own, begun by `seed`;
+    `like` is the partition whose sizes are taken.
 
     Raises ValueError for both `blocks` and `like`, for fewer blocks than one or more than there
     are parameters, and for a negative seed.

@@ -31,11 +31,11 @@ CHECK_EVERY = 10
 class CG:
     """Truncated conjugate gradients (Hestenes & Stiefel 1952; Martens 2010, §4).
 
-    A block stops when it is `converged` (‖r‖ ≤ residual_tol · ‖rhs‖, and never below the rounding
-    unit), at Martens' relative `progress` ((φ_i - φ_{i-k}) / φ_i < k · tol with
-    k = max(10, ⌈0.1 i⌉), i > k, φ_i < 0; tol = 0 turns it off), or at `max_iters`. The next solve
-    starts at `warm_start` times the last solution (ζ of Zhang et al. 2017), with a first residual
-    that includes the damping.
+    A block stops when it is `converged` (‖r‖ ≤ `residual_tol` · ‖rhs‖, and never below the rounding
+    unit), at Martens' relative `progress` ((φ_i - φ_{i-k}) / φ_i < k · `tol` with k = max(10, ⌈0.1
+    i⌉), i > k, φ_i < 0; tol = 0 turns it off), or at `max_iters`. The next solve starts at
+    `warm_start` times the last solution (ζ of Zhang et al. 2017), with a first residual that
+    includes the damping.
 
     Every `check_every` iterations (None: 1 on the CPU, 10 elsewhere) the solve waits for the device
     to tell which blocks are done. The answer, its counts and its reasons are the same for every

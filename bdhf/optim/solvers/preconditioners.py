@@ -31,8 +31,8 @@ class NoPreconditioner:
 class Martens:
     """M = (D + λ)^ξ, D the mean of squared per-sample gradients (Martens 2010, section 4.7).
 
-    A mean, as the loss is one: a sum would drown λ. Costs one pass over the samples of the
-    curvature batch per update. Raises ValueError for an exponent outside (0, 1].
+    ξ is the `exponent`. D is a mean, as the loss is one: a sum would drown λ. Costs one pass over
+    the samples of the curvature batch per update. Raises ValueError for an exponent outside (0, 1].
     """
 
     exponent: float = 0.75

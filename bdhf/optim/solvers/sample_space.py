@@ -25,8 +25,8 @@ class SampleSpace:
 
     The control for "was CG converged?" where the outputs of the curvature batch are few: R = N·C
     in the low thousands. It needs a curvature Jᵀ H J and λ > 0. It holds A, R × P numbers; rows
-    are made `chunk` at a time. Raises ValueError for settings out of range, for the Hessian, and
-    when solving for more than `max_rows` rows or λ = 0.
+    are made `chunk` at a time, and R is at most `max_rows`. Raises ValueError for settings out of
+    range, for the Hessian, and when solving for more rows or λ = 0.
     """
 
     max_rows: int = 4000

@@ -1,0 +1,75 @@
+"""docs/specs.md: every key is there as the schema has it, and every example is accepted."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from bdhf.experiments.compose import merged
+from bdhf.experiments.json_schema import json_schema
+from bdhf.experiments.schema import Spec
+from bdhf.experiments.source import parse
+from bdhf.experiments.spec import check
+from tests.experiments.specs import SMALL
+
+PAGE = (Path(__file__).parent.parent / "docs" / "specs.md").read_text(encoding="utf-8")
+DEFINITIONS = json_schema()["definitions"]
+SPEC = DEFINITIONS["spec"]
+MODEL = Spec.model_json_schema()
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+#: Sections of a spec, by the key whose value, or whose list of values, they are.
+SECTIONS = {
+    name: MODEL["$defs"][section]
+    for name, key in MODEL["properties"].items()
+    if (section := key.get("items", key).get("$ref", "").rpartition("/")[2])
+}
+
+
+def row(name, key, needed):
+    """A line of a table: the key, its default, and what it means."""
+    target = DEFINITIONS.get(key.get("$ref", "").rpartition("/")[2], {})
+    default = key.get("default")
+    said = "none" if default in (None, []) else f"`{json.dumps(default)}`".replace('"', "")
+    if isinstance(default, dict):
+        said = "see below"
+    meaning = key.get("description") or target["description"].partition("\n")[0]
+    return f"| `{name}` | {'needed' if name in needed else said} | {meaning} |"
+
+
+@pytest.mark.parametrize("name", SPEC["properties"])
+def test_every_key_of_a_spec_is_in_the_page(name):
+    """Its line in the table, with default and meaning, is what the model says."""
+    assert row(name, SPEC["properties"][name], MODEL["required"]) in PAGE
+
+
+@pytest.mark.parametrize(("name", "section"), SECTIONS.items(), ids=SECTIONS)
+def test_every_key_of_a_section_is_in_the_page(name, section):
+    """Below a heading of its own, with default and meaning as the model has them."""
+    _, heading, text = PAGE.partition(f"\n## `{name}`")
+    text = text.partition("\n## ")[0]
+    rows = [row(*key, section.get("required", ())) for key in section["properties"].items()]
+
+    assert heading
+    assert [line for line in rows if line not in text] == []
+
+
+def test_every_key_of_block_hf_is_in_the_page():
+    """Parts by their kinds, and the settings."""
+    keys = DEFINITIONS["block_hf"]["properties"]
+    rows = [row(name, key, ()) for name, key in keys.items() if name != "type"]
+
+    assert [line for line in rows if line not in PAGE] == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_every_example_is_accepted(example):
+    """As it stands where it is whole; else on top of the small spec of the tests."""
+    given = parse(example).data
+    whole = given if "schema" in given else merged(parse(SMALL).data, given, ())
+
+    assert check(parse(json.dumps(whole))).name
