@@ -101,8 +101,6 @@ class Claims:
         self._stop.set()
         for claim in list(self._held.values()):
             self.release(claim)
-        with suppress(OSError):
-            self.home.rmdir()  # where it is empty
 
     def _follows(self, claim: Claim, highest: Claim | None) -> bool:
         """Whether a claim was made on the one that was seen before it, and is the highest now.
@@ -168,18 +166,14 @@ def _is_stale(home: Path, claim: Claim, stale_seconds: float) -> bool:
 def _make(home: Path, claim: Claim) -> bool:
     """Make the file of a claim, whole; False where another process was quicker."""
     content = json.dumps({**asdict(claim.owner), "made": claim.made})
-    while True:
-        home.mkdir(parents=True, exist_ok=True)
-        try:
-            folder = temporary_folder(home)
-        except FileNotFoundError:  # another process found it empty, and removed it
-            continue
-        try:
-            whole = folder / claim.name
-            whole.write_text(content, encoding="utf-8")
-            return _link(whole, home / claim.name)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    home.mkdir(parents=True, exist_ok=True)
+    folder = temporary_folder(home)
+    try:
+        whole = folder / claim.name
+        whole.write_text(content, encoding="utf-8")
+        return _link(whole, home / claim.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _link(whole: Path, path: Path) -> bool:

@@ -115,10 +115,10 @@ class Store:
         sweep((*folders, self.folder / "claims", self.folder / "figures"))
         with suppress(OSError):  # where nothing can be written, claims stay and go stale
             let_go(self.folder)
-        for saved in self.checkpoints.glob("*.pt"):
-            if self.has_outcome(saved.stem):
-                saved.unlink(missing_ok=True)
-        with suppress(OSError):
+        with suppress(OSError):  # another process may be doing the same
+            for saved in self.checkpoints.glob("*.pt"):
+                if self.has_outcome(saved.stem):
+                    saved.unlink(missing_ok=True)
             self.checkpoints.rmdir()  # where it is empty
 
     def write(
