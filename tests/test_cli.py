@@ -70,8 +70,8 @@ def test_a_results_folder_has_the_documented_files(finished):
     root = finished[0] / "first"
 
     assert {p.name for p in root.iterdir()} == {
-        "spec.yaml", "plan.json", "plan.parquet", "runs", "runs.parquet", "curves.parquet",
-        "comparisons.parquet", "report.html", "figures",
+        "spec.yaml", "plan.json", "plan.parquet", "runs", "claims", "runs.parquet",
+        "curves.parquet", "comparisons.parquet", "report.html", "figures",
     }  # fmt: skip
     for run in (root / "runs").iterdir():
         assert {p.name for p in run.iterdir()} == {

@@ -10,6 +10,7 @@ from pathlib import Path
 from bdhf.experiments.claims import Claim
 from bdhf.experiments.cost import estimate, together
 from bdhf.experiments.duration import Duration, of_finished, probe
+from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.experiments.engines.local import Conditions, default_workers, run_all
 from bdhf.experiments.observe import Observer
 from bdhf.experiments.outline import Outline, outline
@@ -118,7 +119,6 @@ class Ablation:
         Raises KeyboardInterrupt when a person or the machine ends it, and InputError where results
         cannot be written: what has finished is collected before.
         """
-        self.store.begin(self.text, self.plan)
         conditions = Conditions(
             workers=self.workers(workers),
             devices=resolve_devices(self.spec.device),
@@ -127,10 +127,12 @@ class Ablation:
             again=again(self.spec.retry),
             waiting=waiting,
         )
-        try:
-            run_all(todo, self.store, conditions, observer)
-        finally:
-            self.store.end()
+        with interruptible():
+            self.store.begin(self.text, self.plan)
+            try:
+                run_all(todo, self.store, conditions, observer)
+            finally:
+                self.store.end()
 
     def statuses(self, cells: Sequence[Cell]) -> dict[str, Status]:
         """Status by run id, of those of these runs that have ended."""

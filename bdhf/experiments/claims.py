@@ -11,6 +11,7 @@ system.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -24,6 +25,12 @@ from pathlib import Path
 from bdhf.records import STALE_SECONDS, Owner, clock_of, temporary_folder
 
 HEARTBEAT_SECONDS = 30.0
+
+#: What `os.link` says on a file system that has no links.
+_NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
+
+#: The owner of a claim that cannot be read: only its silence can tell that it has ended.
+_UNKNOWN = Owner("unknown", 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -62,33 +69,47 @@ class Claims:
 
         Whoever holds it must look whether it has been done before.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
         highest = _highest(_read(self.home, run_id))
         if highest is not None and not _is_stale(self.home, highest, self.stale_seconds):
             return None
         generation = 0 if highest is None else highest.generation + 1
         claim = Claim(run_id, generation, Owner.here(), time.time())
-        if not _make(self.home, claim):
-            return None
-        self._held[run_id] = claim
-        self._beat_from_now_on()
-        return claim
+        self._held[run_id] = claim  # before it is made: who is interrupted lets it go as well
+        if _make(self.home, claim):
+            if self._follows(claim, highest):
+                self._beat_from_now_on()
+                return claim
+            (self.home / claim.name).unlink(missing_ok=True)
+        del self._held[run_id]
+        return None
 
     def release(self, claim: Claim) -> None:
-        """Let a run go: all generations up to this one, the lowest first."""
+        """Let a run go: all generations up to this one, the lowest first.
+
+        Of a run that another process has taken over nothing is removed: what is there is its own.
+        """
         self._held.pop(claim.run_id, None)
-        for old in sorted(_read(self.home, claim.run_id), key=lambda other: other.generation):
-            if old.generation <= claim.generation:
-                with suppress(OSError):
-                    (self.home / old.name).unlink()
+        generations = sorted(_read(self.home, claim.run_id), key=lambda other: other.generation)
+        if claim not in generations[-1:]:
+            return
+        for old in generations:
+            with suppress(OSError):
+                (self.home / old.name).unlink()
 
     def close(self) -> None:
         """Let all runs go and end the heartbeat."""
         self._stop.set()
         for claim in list(self._held.values()):
             self.release(claim)
-        with suppress(OSError):
-            self.home.rmdir()  # where it is empty
+
+    def _follows(self, claim: Claim, highest: Claim | None) -> bool:
+        """Whether a claim was made on the one that was seen before it, and is the highest now.
+
+        Between the look and the claim the run may have been let go and claimed anew.
+        """
+        others = [other for other in _read(self.home, claim.run_id) if other != claim]
+        overtaken = any(other.generation >= claim.generation for other in others)
+        return not overtaken and (not others or highest in others)
 
     def _beat_from_now_on(self) -> None:
         if self._pulse is None:
@@ -103,9 +124,23 @@ class Claims:
 
 
 def holds(folder: Path, claim: Claim) -> bool:
-    """Whether no one has taken the run over from the owner of a claim."""
-    highest = _highest(_read(folder / "claims", claim.run_id))
-    return highest is not None and highest.generation == claim.generation
+    """Whether no one has taken the run over from the owner of a claim. Raises OSError."""
+    home = folder / "claims"
+    with suppress(FileNotFoundError):
+        clock_of(home)  # a client of NFS looks at a folder anew when it has changed it itself
+    return _highest(_read(home, claim.run_id)) == claim
+
+
+def let_go(folder: Path) -> None:
+    """Release what processes that have ended still hold. Raises OSError."""
+    claims = Claims(folder)
+    try:
+        for run_id in {claim.run_id for claim in _read(claims.home)}:
+            claim = claims.take(run_id)
+            if claim is not None:
+                claims.release(claim)
+    finally:
+        claims.close()
 
 
 def living(folder: str | Path, stale_seconds: float = STALE_SECONDS) -> tuple[Claim, ...]:
@@ -130,30 +165,59 @@ def _is_stale(home: Path, claim: Claim, stale_seconds: float) -> bool:
 
 def _make(home: Path, claim: Claim) -> bool:
     """Make the file of a claim, whole; False where another process was quicker."""
+    content = json.dumps({**asdict(claim.owner), "made": claim.made})
+    home.mkdir(parents=True, exist_ok=True)
     folder = temporary_folder(home)
     try:
         whole = folder / claim.name
-        content = {**asdict(claim.owner), "made": claim.made}
-        whole.write_text(json.dumps(content), encoding="utf-8")
-        try:
-            os.link(whole, home / claim.name)
-        except FileExistsError:
-            return whole.stat().st_nlink > 1  # NFS may tell of one's own link
+        whole.write_text(content, encoding="utf-8")
+        return _link(whole, home / claim.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _link(whole: Path, path: Path) -> bool:
+    """Give a file the name of a claim; False where the name is taken."""
+    try:
+        os.link(whole, path)
+    except FileExistsError:
+        return whole.stat().st_nlink > 1  # NFS may tell of one's own link
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _create(path, whole.read_bytes())
+    return True
+
+
+def _create(path: Path, content: bytes) -> bool:
+    """Make a claim where there are no links: for a moment it can be seen unfinished."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 
 def _read(home: Path, run_id: str = "*") -> Iterator[Claim]:
     """The claims in a folder; what is none, or goes meanwhile, is left out."""
     for path in home.glob(f"{run_id}.[0-9]*"):
+        name, _, generation = path.name.rpartition(".")
+        if not generation.isdecimal():
+            continue
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             made = float(content.pop("made"))
-            name, _, generation = path.name.rpartition(".")
             yield Claim(name, int(generation), Owner(**content), made)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except FileNotFoundError:
             continue
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            yield Claim(name, int(generation), _UNKNOWN, 0.0)
 
 
 def _highest(claims: Iterable[Claim]) -> Claim | None:

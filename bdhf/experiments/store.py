@@ -13,6 +13,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from bdhf.experiments.claims import let_go
 from bdhf.experiments.plan import Cell, Plan, to_table
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.runspec import RunSpec
@@ -109,10 +110,15 @@ class Store:
             collect(self.folder)
 
     def sweep(self) -> None:
-        """Remove what processes that are gone have left half-written."""
+        """Remove what processes that are gone have left half-written, hold, or need no more."""
         folders = (self.folder, self.runs, self.checkpoints)
         sweep((*folders, self.folder / "claims", self.folder / "figures"))
-        with suppress(OSError):
+        with suppress(OSError):  # where nothing can be written, claims stay and go stale
+            let_go(self.folder)
+        with suppress(OSError):  # another process may be doing the same
+            for saved in self.checkpoints.glob("*.pt"):
+                if self.has_outcome(saved.stem):
+                    saved.unlink(missing_ok=True)
             self.checkpoints.rmdir()  # where it is empty
 
     def write(

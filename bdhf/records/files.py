@@ -81,8 +81,11 @@ def temporary_folder(parent: Path) -> Path:
 def sweep(folders: Iterable[Path], stale_seconds: float = STALE_SECONDS) -> None:
     """Remove what processes that are gone have left half-written in these folders."""
     for folder in folders:
-        leftovers = list(folder.glob(f"{_PREFIX}*"))
-        now = clock_of(folder) if leftovers else 0.0
+        leftovers: list[Path] = []
+        now = 0.0  # where no clock can be read, leftovers of other machines stay
+        with suppress(OSError):  # the folder itself may go
+            leftovers = list(folder.glob(f"{_PREFIX}*"))
+            now = clock_of(folder) if leftovers else 0.0
         for leftover in leftovers:
             if _is_abandoned(leftover, now, stale_seconds):
                 _remove(leftover)

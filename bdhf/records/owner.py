@@ -35,16 +35,21 @@ class Owner:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is known to have ended; of another machine nothing is known."""
+        """Whether it is known to have ended; of another machine nothing is known.
+
+        One that has ended without its parent taking note, as in many containers, is gone as well.
+        """
         if not self.is_here:
             return False
         try:
-            started = psutil.Process(self.pid).create_time()
+            process = psutil.Process(self.pid)
+            started, status = process.create_time(), process.status()
         except psutil.NoSuchProcess:
             return True
         except psutil.Error:
             return False
-        return abs(started - self.started) > _SAME_START
+        ended = status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return ended or abs(started - self.started) > _SAME_START
 
     def __str__(self) -> str:
         return f"{self.host}~{self.pid}~{self.started:.0f}"

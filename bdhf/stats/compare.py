@@ -92,6 +92,7 @@ def _judge(test: _Test, p_holm: float, p: Sequence[float], place: int, records: 
             *(flags.overturned(test.entry, observed, bounds) if overturned else ()),
             *(_too_few(test, alpha, len(p)) if observed is Verdict.UNDECIDED else ()),
             *flags.costs(test.pairs, test.entry, records.budget_of(*sides)),
+            *flags.shared_machine(test.pairs, test.entry, records.environments),
             *flags.evaluation_interval(records.evaluate_every_of(*sides)),
         ),
     )

@@ -74,6 +74,25 @@ def costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
     )
 
 
+def shared_machine(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) -> tuple[str, ...]:
+    """Say of seconds how many runs were timed beside others of the ablation, on one machine.
+
+    `environments` is that of the records; runs that did not count their company are left out.
+    """
+    if entry.axis != "seconds" or "concurrent" not in environments:
+        return ()
+    company = environments.set_index("run_id")["concurrent"]
+
+    def shared(runs: pd.DataFrame) -> pd.Series[bool]:
+        return runs["run_id"].map(company) > 1
+
+    most = max(runs["run_id"].map(company).max() for runs in pairs.complete.sides)
+    said = f"shared the machine with others, up to {most:.0f} at once"
+    told = _per_arm(pairs, entry, shared, said)
+    advice = "Seconds hang on who else was at work: `bdhf run SPEC --workers 1` is for timing"
+    return (*told, advice) if told else ()
+
+
 def evaluation_interval(updates: int) -> tuple[str, ...]:
     """Say how late a hit can be recorded.
 

@@ -24,7 +24,8 @@ class Pairs:
     """The pairs of two arms for one target on one axis.
 
     `candidate` and `baseline` have one row per planned seed, in the same order, and the columns
-    `status, time, cost, hit` of `restriction.restrict`, with `cost` NaN where the run is missing.
+    `run_id, status, time, cost, hit` of `restriction.restrict`; `cost` is NaN where the run is
+    missing.
     """
 
     candidate: pd.DataFrame
@@ -97,4 +98,4 @@ def _by_seed(restricted: pd.DataFrame, arm: str) -> pd.DataFrame:
     if runs.index.has_duplicates:
         seed = runs.index[runs.index.duplicated()][0]
         raise ValueError(f"runs: arm {arm!r} has more than one run of seed {seed}")
-    return runs[["status", "time", "cost", "hit"]]
+    return runs[["run_id", "status", "time", "cost", "hit"]]

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a person; a scheduler, or a machine that goes down
@@ -43,13 +44,15 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def ignored() -> Iterator[None]:
-    """Ctrl-C is ignored, also by processes that are started meanwhile: it is for their parent."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def shielded() -> Iterator[None]:
+    """Hold signals back; processes that are started meanwhile never hear them.
+
+    They are for their parent, which ends them: a worker that a scheduler told to end would else
+    look like one that died of its run.
+    """
+    resource_tracker.ensure_running()  # it is started first: starting it lets signals in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

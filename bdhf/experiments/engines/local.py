@@ -10,9 +10,8 @@ from multiprocessing import connection
 
 import pandas as pd
 
-from bdhf.experiments.claims import Claim, Claims
-from bdhf.experiments.engines.interrupt import interruptible
-from bdhf.experiments.engines.queue import Queue
+from bdhf.experiments.claims import Claim, Claims, holds
+from bdhf.experiments.engines.queue import POLL_SECONDS, Queue
 from bdhf.experiments.engines.worker import Job, Worker, now
 from bdhf.experiments.observe import Observer
 from bdhf.experiments.provenance import environment
@@ -22,9 +21,6 @@ from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.schema import Retry
 from bdhf.experiments.store import StorageError, Store
 from bdhf.records import CURVE_COLUMNS, Status
-
-#: Seconds between two looks at runs that other processes hold.
-POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,18 +48,17 @@ def run_all(
 ) -> dict[str, Status]:
     """Execute every run, some at a time; give the status of each that this process did, by id.
 
-    It ends when all have an outcome, whoever made it. Raises KeyboardInterrupt at a signal, and
-    StorageError where nothing can be written; runs that are under way are given up then.
+    It ends when all have an outcome, whoever made it. Raises StorageError where nothing can be
+    written; then, and when it is interrupted, runs that are under way are given up.
     """
     claims = Claims(store.folder)
-    with interruptible():
-        engine = _Engine(store, claims, conditions, observer)
-        try:
-            with store.writing():
-                return engine.run(Queue(todo, store, claims, conditions.again), len(todo))
-        finally:
-            engine.close()
-            claims.close()
+    engine = _Engine(store, claims, conditions, observer)
+    try:
+        with store.writing():
+            return engine.run(Queue(todo, store, claims, conditions.again), len(todo))
+    finally:
+        engine.close()
+        claims.close()
 
 
 class _Engine:
@@ -130,11 +125,11 @@ class _Engine:
         if job is None:
             raise RuntimeError("a worker without a run has spoken")
         try:
-            kind, content = worker.pipe.recv()
+            kind, content = worker.hear()
         except (EOFError, OSError):
             place = self._crew.index(worker)
             self._crew[place] = self._hire(place)
-            kind, content = "ended", self._bury(worker, job)
+            kind, content = self._bury(worker, job)
         if kind == "row":
             self._observer.evaluated(job.run, content)
             return
@@ -142,13 +137,17 @@ class _Engine:
             raise StorageError(content)
         worker.job = None
         queue.ended(job.run, job.claim)
+        if kind == "lost":  # whoever has taken it over tells of it
+            return
         self._statuses[job.run.run_id] = Status(content[0])
         self._observer.finished(job.run, *content)
 
-    def _bury(self, worker: Worker, job: Job) -> tuple[str, str]:
-        """Record the run of a worker that died as an error, unless it had been written before."""
-        run, reason = job.run, worker.cause_of_death()
-        outcome = Outcome(Status.ERROR, reason, pd.DataFrame(columns=list(CURVE_COLUMNS)))
+    def _bury(self, worker: Worker, job: Job) -> tuple[str, tuple[str, str] | None]:
+        """Record how a worker's death ended its run, unless it was written or lost before."""
+        if not holds(self._store.folder, job.claim):
+            return "lost", None
+        run, (status, reason) = job.run, worker.cause_of_death()
+        outcome = Outcome(status, reason, pd.DataFrame(columns=list(CURVE_COLUMNS)))
         self._store.write(run, outcome, environment(job.device, run.threads), {"finished": now()})
-        status = self._store.status(run.run_id) or {"status": Status.ERROR, "reason": reason}
-        return str(status["status"]), str(status["reason"])
+        written = self._store.status(run.run_id) or {"status": status, "reason": reason}
+        return "ended", (str(written["status"]), str(written["reason"]))

@@ -22,12 +22,13 @@ import torch
 
 from bdhf.experiments.checkpoint import Checkpoint
 from bdhf.experiments.claims import Claim, holds, living
-from bdhf.experiments.engines.interrupt import ignored
+from bdhf.experiments.engines.interrupt import shielded
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.schema import CHECKPOINT_SECONDS
 from bdhf.experiments.store import StorageError, Store
+from bdhf.records import Status
 
 #: Seconds between two looks at who else is at work on this machine.
 _LOOK_SECONDS = 5.0
@@ -52,6 +53,7 @@ class Worker:
     pipe: Connection
     device: str
     job: Job | None = None
+    _memory_kills: int = 0  # of the kernel, when it was last heard
 
     @classmethod
     def hire(cls, folder: Path, device: str) -> Worker:
@@ -59,31 +61,47 @@ class Worker:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, folder), daemon=True)
-        with ignored():  # the child inherits it, from its first moment
+        with shielded():  # the child inherits it, from its first moment
             process.start()
         theirs.close()  # so that the death of the worker closes the pipe
         return cls(process, ours, device)
 
     def assign(self, job: Job) -> None:
         """Give it a run."""
-        self.job = job
+        self.job, self._memory_kills = job, _memory_kills()
         with suppress(OSError):  # it died before: the next read of the pipe says so
             self.pipe.send(job)
 
+    def hear(self) -> tuple[str, Any]:
+        """What it says, and of what kind that is. Raises EOFError or OSError when it has died."""
+        kind, content = self.pipe.recv()
+        self._memory_kills = _memory_kills()
+        return kind, content
+
     def dismiss(self) -> None:
         """End it, whatever it does."""
-        self.process.terminate()
+        self.process.kill()  # what it was writing has a name that says so, and is swept
         self.process.join()
         self.pipe.close()
 
-    def cause_of_death(self) -> str:
-        """How its process ended."""
+    def cause_of_death(self) -> tuple[Status, str]:
+        """How its process ended: out of memory only where the kernel is known to have said so."""
         self.process.join()
         code = self.process.exitcode or 0
         if code >= 0:
-            return f"the worker process died with exit code {code}; its traceback went to stderr"
+            words = f"the worker process died with exit code {code}; its traceback went to stderr"
+            return Status.ERROR, words
         words = f"the worker process died by signal {-code} ({signal.strsignal(-code)})"
-        return words + ("; often the out-of-memory killer" if code == -signal.SIGKILL else "")
+        if code == -signal.SIGKILL and _memory_kills() > self._memory_kills:
+            return Status.OOM, f"{words}: the kernel was out of memory"
+        return Status.ERROR, words
+
+
+def _memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory; 0 where it does not tell."""
+    with suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
+    return 0
 
 
 class _Company:
@@ -117,12 +135,18 @@ def _work(pipe: Connection, folder: Path) -> None:
             outcome = _do(job, store, pipe)
         except StorageError as error:
             _tell(pipe, "unwritable", error.lines)
+            continue
+        if outcome is None:
+            _tell(pipe, "lost", None)
         else:
             _tell(pipe, "ended", (str(outcome.status), outcome.reason))
 
 
-def _do(job: Job, store: Store, pipe: Connection) -> Outcome:
-    """Make a run and write it. Raises StorageError."""
+def _do(job: Job, store: Store, pipe: Connection) -> Outcome | None:
+    """Make a run and write it; None where another process has taken it over meanwhile.
+
+    Raises StorageError.
+    """
     company, begun, started = _Company(store.folder), time.monotonic(), now()
     checkpoint = _checkpoint(job, store)
     if job.device.startswith("cuda"):
@@ -143,7 +167,9 @@ def _do(job: Job, store: Store, pipe: Connection) -> Outcome:
     env = environment(job.device, job.run.threads) | {"concurrent": company.most}
     wall = time.monotonic() - begun
     times = {"started": started, "finished": now(), "wall_seconds": round(wall, 3)}
-    if holds(store.folder, job.claim):  # else another process has taken it over, and does it
+    with store.writing():
+        if not holds(store.folder, job.claim):
+            return None
         store.write(job.run, outcome, env, times)
         if checkpoint is not None:
             checkpoint.discard()
