@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pandas as pd
 
 from bdhf.experiments.claims import Claim, living
-from bdhf.records import Status, planned, run_status
+from bdhf.records import Status, ended, planned
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ def standing(folder: str | Path) -> Standing:
 def seconds_of(folder: str | Path, run_ids: Sequence[str]) -> dict[str, float]:
     """The wall-clock of runs that have left an outcome, by run id."""
     found: dict[str, float] = {}
-    for run_id in run_ids:
-        status: dict[str, Any] = run_status(folder, run_id) or {}
+    for run_id, status in ended(folder, run_ids).items():
         wall = status.get("wall_seconds")
         if isinstance(wall, (int, float)) and status["status"] in (Status.DONE, Status.DIVERGED):
             found[run_id] = float(wall)
