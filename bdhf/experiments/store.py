@@ -20,6 +20,7 @@ from bdhf.experiments.plan import Cell, Plan, RunSpec, to_table
 from bdhf.experiments.run import Outcome
 from bdhf.records import (
     PLAN_INDEX,
+    RECORDS_VERSION,
     InputError,
     PlanIndex,
     Status,
@@ -133,7 +134,7 @@ def _write_run(
     if outcome.trace:
         (folder / "traceback.txt").write_text(outcome.trace, encoding="utf-8")
     status = {"status": str(outcome.status), "reason": outcome.reason, **times}
-    _write_json(folder / "status.json", status)
+    _write_json(folder / "status.json", {"records": RECORDS_VERSION, **status})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,0 +1,57 @@
+"""The files of an ablation: what `experiments` writes, and `stats` and `report` read.
+
+    results/<ablation>/
+      spec.yaml  plan.json  plan.parquet
+      runs/<run id>/  spec.yaml  status.json  env.json  curve.parquet  [traceback.txt]
+      runs.parquet  curves.parquet  comparisons.parquet  report.html  figures/*.svg
+
+Run folders are the truth; `collect` makes the tables of them, `load` is the one reader. Nothing
+here imports torch, and nothing here computes a statistic. `docs/records.md` is for those who read
+the files; `columns.py` says what is in them.
+"""
+
+from bdhf.records.collect import NOT_RUN, collect, planned
+from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
+from bdhf.records.files import InputError, write_atomically, write_table
+from bdhf.records.load import Records, load
+from bdhf.records.run import run_status
+from bdhf.records.schema import (
+    AXES,
+    MISSING,
+    Budget,
+    Comparison,
+    Estimand,
+    PlanIndex,
+    PlannedArm,
+    Status,
+    Strict,
+    Target,
+)
+from bdhf.records.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
+
+__all__ = [
+    "AXES",
+    "CURVE_COLUMNS",
+    "DIAGNOSTICS",
+    "MISSING",
+    "NOT_RUN",
+    "PLAN_INDEX",
+    "RECORDS_VERSION",
+    "Budget",
+    "Comparison",
+    "Estimand",
+    "InputError",
+    "PlanIndex",
+    "PlannedArm",
+    "Records",
+    "Status",
+    "Strict",
+    "Target",
+    "collect",
+    "load",
+    "planned",
+    "refuse_newer",
+    "run_status",
+    "write_atomically",
+    "write_table",
+]

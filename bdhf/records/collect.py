@@ -1,0 +1,149 @@
+"""From run folders to tables: every planned cell with its status, and all curves in one table.
+
+Only folders that the plan names are opened, each of their files once. Whatever else lies there is
+left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pandas.api.types import is_integer_dtype, is_string_dtype
+
+from bdhf.records.columns import CELL, DIAGNOSTICS
+from bdhf.records.files import InputError, in_brief, read_table, write_table
+from bdhf.records.run import NO_CURVE, Run, Uncounted, read_run
+from bdhf.records.schema import Status
+from bdhf.records.version import refuse_newer
+
+NOT_RUN = "not run yet"
+
+#: Times that `collect` makes the tables anew because runs end meanwhile. Whoever ends the last one
+#: collects after it, so giving up leaves tables that are old for a moment only.
+_ROUNDS = 20
+
+#: The plan and the names in `runs` -> what changes when something else is put in that place.
+_Marks = dict[str, tuple[int, int]]
+
+
+def planned(folder: str | Path) -> pd.DataFrame:
+    """Give `arm, seed, run_id, status, reason` of every planned cell, as the disk has it now.
+
+    Without a whole run the status is None, and the reason says whether there is none or what is
+    wrong with it. A cell that the plan leaves out, and that has not been run before, is `skipped`.
+    Raises InputError when the folder has no plan, or one of a newer version.
+    """
+    folder = Path(folder)
+    plan, marks = _plan(folder), _marks(folder)
+    statuses: dict[str, Mapping[str, Any] | Uncounted] = {}
+    for run_id in plan["run_id"].unique():
+        if run_id in marks:
+            found = read_run(folder / "runs" / run_id)
+            statuses[run_id] = found.status if isinstance(found, Run) else found
+    return _cells(plan, statuses)
+
+
+def collect(folder: str | Path) -> None:
+    """Write runs.parquet and curves.parquet from the plan and whatever has finished of it.
+
+    When several processes collect at once, the last to write has seen every run that has ended.
+    Raises InputError when the folder has no plan, or one of a newer version.
+    """
+    folder = Path(folder)
+    known: dict[tuple[str, tuple[int, int]], Run | Uncounted] = {}
+    seen: _Marks | None = None
+    for _ in range(_ROUNDS):
+        marks = _marks(folder)  # before the plan and the runs are read: what is newer than these
+        if marks == seen:  # ... differs here, and is read in the next round
+            return
+        plan, seen = _plan(folder), marks
+        found: dict[str, Run | Uncounted] = {}
+        for run_id in plan["run_id"].unique():
+            if run_id in marks:
+                key = run_id, marks[run_id]
+                known[key] = known.get(key) or read_run(folder / "runs" / run_id)
+                found[run_id] = known[key]
+        runs, curves = _tables(plan, found)
+        write_table(folder / "runs.parquet", runs)
+        write_table(folder / "curves.parquet", curves)
+
+
+def _plan(folder: Path) -> pd.DataFrame:
+    """The rows of plan.parquet: `arm, seed, run_id, skip`."""
+    refuse_newer(folder)
+    path = folder / "plan.parquet"
+    if not path.exists():
+        raise InputError([f"{folder}: no plan.parquet: `bdhf run SPEC --out {folder}` makes it"])
+    plan = read_table(path, CELL)
+    skip = plan["skip"].fillna("") if "skip" in plan else ""  # older plans skip nothing
+    plan = plan[list(CELL)].assign(skip=skip)
+    if is_integer_dtype(plan["seed"]) and all(map(is_string_dtype, _texts(plan))):
+        return plan
+    raise InputError([f"{path}: not a whole plan; `bdhf run` writes it anew"])
+
+
+def _texts(plan: pd.DataFrame) -> list[pd.Series[Any]]:
+    return [column for name, column in plan.items() if name != "seed"]
+
+
+def _marks(folder: Path) -> _Marks:
+    """The plan and what lies in `runs`. Raises InputError when that is there but not readable."""
+    runs = folder / "runs"
+    try:
+        with os.scandir(runs) as entries:
+            paths = [Path(entry) for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError:  # no run has ended yet
+        paths = []
+    except OSError as error:
+        raise InputError([f"{runs}: cannot be read: {in_brief(error)}"]) from None
+    marks: _Marks = {}
+    for path in [folder / "plan.parquet", *paths]:
+        with suppress(OSError):  # it is being replaced at this moment: the next look will tell
+            status = path.lstat()
+            marks[path.name] = status.st_ino, status.st_mtime_ns
+    return marks
+
+
+def _cells(
+    plan: pd.DataFrame, statuses: Mapping[str, Mapping[str, Any] | Uncounted]
+) -> pd.DataFrame:
+    """The plan with the status and reason of every cell in the place of `skip`."""
+    found = [
+        _standing(statuses.get(run_id), skip)
+        for run_id, skip in zip(plan["run_id"], plan["skip"], strict=True)
+    ]
+    status, reason = zip(*found, strict=True) if found else ((), ())
+    return plan.drop(columns="skip").assign(status=list(status), reason=list(reason))
+
+
+def _standing(found: Mapping[str, Any] | Uncounted | None, skip: str) -> tuple[str | None, str]:
+    if isinstance(found, Mapping):
+        return found["status"], found["reason"]
+    if skip:
+        return str(Status.SKIPPED), skip
+    return None, NOT_RUN if found is None else found.reason
+
+
+def _tables(
+    plan: pd.DataFrame, found: Mapping[str, Run | Uncounted]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of runs and of curves."""
+    whole = {run_id: run for run_id, run in found.items() if isinstance(run, Run)}
+    statuses = {i: run.status if isinstance(run, Run) else run for i, run in found.items()}
+    cells = _cells(plan, statuses).reset_index(drop=True)
+    curves = [whole[i].curve if i in whole else NO_CURVE for i in cells["run_id"]]
+    table = pa.concat_tables([NO_CURVE, *curves], promote_options="default")
+    rows = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)  # whole, also if missing
+    lengths = np.array([len(curve) for curve in curves], dtype=int)
+    place = np.repeat(np.arange(len(cells)), lengths)
+    last = rows.iloc[lengths.cumsum()[lengths > 0] - 1].drop(columns=list(DIAGNOSTICS))
+    runs = cells.join(last.set_index(cells.index[lengths > 0]))
+    keys = cells[list(CELL)].iloc[place].reset_index(drop=True)
+    return runs, pd.concat([keys, rows], axis=1)

@@ -1,0 +1,79 @@
+"""Files that are read whole or refused in words, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+from pydantic import ValidationError
+
+#: What the readers of JSON, YAML and parquet raise at bytes that they can make nothing of.
+UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError,
+    pa.ArrowException,
+)  # fmt: skip
+
+
+class InputError(Exception):
+    """What was given cannot be used: one line per fault, each with what to do next."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
+def in_brief(error: BaseException) -> str:
+    """What went wrong, in one line without the path."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read a table that has these columns. Raises InputError for any other file."""
+    try:
+        content = parquet.read_table(pa.BufferReader(path.read_bytes()))
+        content.validate(full=True)  # text too, which is decoded when it is used
+        table: pd.DataFrame = content.to_pandas()
+        missing = [name for name in columns if name not in table]
+        if missing or not table.columns.is_unique:
+            raise ValueError(f"columns {', '.join(table)}: not those of this table")
+    except UNREADABLE as error:
+        fault = f"not a whole table ({in_brief(error)}); `bdhf run` writes it anew"
+        raise InputError([f"{path}: {fault}"]) from None
+    return table
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that exists whole or not at all, whatever kills the process.
+
+    The temporary file beside it is named after this machine and process, so that what a killed
+    process leaves behind can be told from what a living one is writing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".tmp-{socket.gethostname()}-{os.getpid()}-"
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as parquet, atomically and without its index."""
+    write_atomically(path, table.to_parquet(index=False))

@@ -1,0 +1,127 @@
+"""The words of the records: statuses, axes, targets, comparisons, and what plan.json holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bdhf.records.version import RECORDS_VERSION
+
+
+class Status(StrEnum):
+    """How a run ended, always with a reason."""
+
+    DONE = "done"
+    DIVERGED = "diverged"
+    OOM = "oom"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    SKIPPED = "skipped"
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it leaves no outcome behind: missing data. A diverged run is a miss instead."""
+        return self in (Status.OOM, Status.ERROR, Status.TIMEOUT, Status.SKIPPED)
+
+
+#: The statuses of missing data.
+MISSING = tuple(status for status in Status if status.is_missing)
+
+#: Axes on which the cost of a run is counted: name -> (column of a curve, unit in words).
+AXES: Mapping[str, tuple[str, str]] = {
+    "updates": ("update", "updates"),
+    "epochs": ("epoch", "epochs"),
+    "products": ("products", "curvature products"),
+    "gradient_equivalents": ("gradient_equivalents", "gradient equivalents"),
+    "seconds": ("seconds", "seconds of training"),
+}
+
+
+class Strict(BaseModel):
+    """A record that takes no unknown key and cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Target(Strict):
+    """A metric at or below a value for `sustain` evaluations in a row; the first one counts."""
+
+    metric: str
+    below: float
+    sustain: int = Field(default=1, ge=1)
+
+    @property
+    def label(self) -> str:
+        """The target in words: `val_loss ≤ 0.02`."""
+        held = f" for {self.sustain} evaluations" if self.sustain > 1 else ""
+        return f"{self.metric} ≤ {self.below:g}{held}"
+
+
+Estimand = Literal[
+    "updates_to_target",
+    "epochs_to_target",
+    "products_to_target",
+    "gradient_equivalents_to_target",
+    "seconds_to_target",
+]
+
+
+class Comparison(Strict):
+    """One question of the ablation: is `candidate` better than `baseline`?"""
+
+    name: str = Field(min_length=1)
+    candidate: str
+    baseline: str
+    estimand: Estimand = "updates_to_target"
+
+    @property
+    def axis(self) -> str:
+        """The axis of the estimand, a key of `AXES`."""
+        return self.estimand.removesuffix("_to_target")
+
+
+class Budget(Strict):
+    """Where a run that has not reached its target is censored: one axis, one limit."""
+
+    updates: int | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
+    products: float | None = Field(default=None, gt=0)
+    gradient_equivalents: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_axis(self) -> Budget:
+        if sum(value is not None for value in self.model_dump().values()) != 1:
+            raise ValueError(f"name exactly one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @property
+    def axis(self) -> str:
+        """The axis that the budget names, a key of `AXES`."""
+        return next(name for name, value in self.model_dump().items() if value is not None)
+
+    @property
+    def limit(self) -> float:
+        """The limit on that axis."""
+        return float(getattr(self, self.axis))
+
+
+class PlannedArm(Strict):
+    """An arm as the tables have it: one of the spec, in one combination of what its grid varies."""
+
+    label: str
+    name: str  # in the spec
+    values: dict[str, str] = Field(default_factory=dict)  # axis of the grid -> value, in words
+    budget: Budget
+    evaluate_every: int
+
+
+class PlanIndex(Strict):
+    """The content of plan.json: the arms of the tables, and the comparisons between them."""
+
+    records: int = RECORDS_VERSION
+    arms: tuple[PlannedArm, ...] = Field(min_length=1)
+    comparisons: tuple[Comparison, ...]
