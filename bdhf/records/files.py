@@ -46,7 +46,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         table: pd.DataFrame = content.to_pandas()
         missing = [name for name in columns if name not in table]
         if missing or not table.columns.is_unique:
-            raise ValueError(f"columns {', '.join(table)}: not those of this table")
+            raise ValueError(f"columns {', '.join(map(str, table))}: not those of this table")
     except UNREADABLE as error:
         fault = f"not a whole table ({in_brief(error)}); `bdhf run` writes it anew"
         raise InputError([f"{path}: {fault}"]) from None

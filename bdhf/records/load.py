@@ -13,10 +13,9 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bdhf.records.collect import NOT_RUN
 from bdhf.records.columns import CELL
 from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table
-from bdhf.records.schema import Budget, Comparison, PlanIndex, PlannedArm, Target
+from bdhf.records.schema import Budget, Comparison, PlanIndex, PlannedArm, Status, Target
 from bdhf.records.version import PLAN_INDEX, read_record, refuse_newer
 
 
@@ -29,7 +28,7 @@ class Records:
     `budgets` and `intervals` are those of single arms, where they differ.
 
     `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
-    a cell that has not run yet has status None, and one that the plan leaves out is `skipped`.
+    a cell without a whole run has status None, and one that the plan leaves out is `skipped`.
     `curves`: one row per cell and evaluation: `arm, seed, run_id` and the columns of a curve.
     `environments`: one row per run that has ended.
     """
@@ -50,21 +49,17 @@ class Records:
 
     def __repr__(self) -> str:
         """What there is, and which tables to look at."""
-        status = self.runs["status"].astype(object).fillna(NOT_RUN)
-        counts = ", ".join(f"{count} {name}" for name, count in status.value_counts().items())
-        ended = int((~status.isin([NOT_RUN, "skipped"])).sum())
+        ended = self.runs["status"].notna() & (self.runs["status"] != str(Status.SKIPPED))
+        why = self.runs["reason"].astype(str).str.partition(":")[0]  # "torn" or "not run yet"
+        counts = self.runs["status"].astype(object).fillna(why).value_counts()
+        words = ", ".join(f"{count} {name}" for name, count in counts.items())
         arms = textwrap.shorten(", ".join(self.arms), 80, placeholder=" …")
-        tables = {
-            "runs": "one row per planned run",
-            "curves": "one row per evaluation",
-            "environments": "one row per run that has ended",
-        }
-        return "\n".join(
-            [
-                f"Records of {self.name}: {ended} of {len(self.runs)} runs ended ({counts})",
-                f"  {len(self.arms)} arms: {arms}",
-                *(f"  .{name}: {_size(getattr(self, name))}, {of}" for name, of in tables.items()),
-            ]
+        return (
+            f"Records of {self.name}: {ended.sum()} of {len(self.runs)} runs have ended ({words})\n"
+            f"  {len(self.arms)} arms: {arms}\n"
+            f"  .runs: {_size(self.runs)}, a row per planned run\n"
+            f"  .curves: {_size(self.curves)}, a row per evaluation\n"
+            f"  .environments: {_size(self.environments)}, a row per run that has ended"
         )
 
     def budget_of(self, *arms: str) -> Budget:

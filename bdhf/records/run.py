@@ -97,7 +97,8 @@ def _curve(content: bytes) -> pa.Table:
 
 def _is_number(kind: pa.DataType) -> bool:
     """Null too: the type of a column in which nothing was measured."""
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
+    of_numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return bool(of_numbers or pa.types.is_null(kind))
 
 
 #: A curve without rows, which has every column.
