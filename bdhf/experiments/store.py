@@ -23,9 +23,9 @@ from bdhf.records import (
     InputError,
     PlanIndex,
     Status,
-    check_version,
     collect,
     ended,
+    refuse_newer,
     run_status,
     sweep,
     temporary_folder,
@@ -100,7 +100,7 @@ class Store:
         """
         with self.writing():
             self.runs.mkdir(parents=True, exist_ok=True)
-            check_version(self.folder)
+            refuse_newer(self.folder)
             self.sweep()
             write_atomically(self.folder / "spec.yaml", spec_text.encode("utf-8"))
             index = PlanIndex(records=RECORDS_VERSION, arms=plan.arms, comparisons=plan.comparisons)
