@@ -129,5 +129,5 @@ class PlanIndex(Strict):
     """The content of plan.json: the arms of the tables, and the comparisons between them."""
 
     records: int = RECORDS_VERSION
-    arms: tuple[PlannedArm, ...]
+    arms: tuple[PlannedArm, ...] = Field(min_length=1)
     comparisons: tuple[Comparison, ...]
