@@ -9,7 +9,7 @@ Run folders are the truth; `collect` makes the tables of them, `load` is the one
 here imports torch, and nothing here computes a statistic.
 """
 
-from bdhf.records.collect import collect, ended, planned, run_status
+from bdhf.records.collect import collect, ended, planned, run_status, torn
 from bdhf.records.files import (
     STALE_SECONDS,
     check_version,
@@ -67,6 +67,7 @@ __all__ = [
     "run_status",
     "sweep",
     "temporary_folder",
+    "torn",
     "write_atomically",
     "write_table",
 ]

@@ -54,6 +54,11 @@ def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
     return _find(Path(folder) / "runs" / run_id, curves=False).status
 
 
+def torn(folder: str | Path, run_id: str) -> str:
+    """Say why what is there of a run does not count; "" for a whole run, and for none."""
+    return _find(Path(folder) / "runs" / run_id, curves=False).torn
+
+
 def ended(folder: str | Path, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Of these runs, the status.json of those that are there, whole; looks at no other folder."""
     there = _stamps(Path(folder) / "runs")
