@@ -10,7 +10,7 @@ here imports torch, and nothing here computes a statistic. `docs/records.md` is 
 the files; `columns.py` says what is in them.
 """
 
-from bdhf.records.collect import NOT_RUN, collect, ended, planned
+from bdhf.records.collect import NOT_RUN, collect, ended, planned, torn
 from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
 from bdhf.records.files import InputError, write_atomically, write_table
 from bdhf.records.load import Records, load
@@ -60,6 +60,7 @@ __all__ = [
     "run_status",
     "sweep",
     "temporary_folder",
+    "torn",
     "write_atomically",
     "write_table",
 ]

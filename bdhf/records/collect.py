@@ -50,6 +50,13 @@ def planned(folder: str | Path) -> pd.DataFrame:
     return _cells(plan, statuses)
 
 
+def torn(folder: str | Path, run_id: str) -> str:
+    """Say why what is there of a run does not count; "" for a whole run, and for none."""
+    place = Path(folder) / "runs" / run_id
+    found = read_run(place) if place.exists() else None
+    return found.reason if isinstance(found, Uncounted) else ""
+
+
 def ended(folder: str | Path, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Of these runs, the status.json of those that are whole; no other folder is opened.
 
