@@ -95,8 +95,9 @@ def seconds_of(folder: str | Path, run_ids: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for run_id, status in ended(folder, run_ids).items():
         wall = status.get("wall_seconds")
-        known = isinstance(wall, (int, float)) and math.isfinite(wall)
-        if known and status["status"] in (Status.DONE, Status.DIVERGED):
+        if status["status"] not in (Status.DONE, Status.DIVERGED):
+            continue
+        if isinstance(wall, (int, float)) and math.isfinite(wall):
             found[run_id] = float(wall)
     return found
 
