@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -10,7 +11,7 @@ from bdhf.cli import app
 from bdhf.cli.app import clock, out
 from bdhf.experiments.claims import Claims
 from bdhf.records import Status
-from tests.experiments.made_up import begun, write
+from tests.experiments.made_up import begun, claim, write
 from tests.experiments.specs import SMALL, changed
 
 
@@ -39,7 +40,7 @@ def made(tmp_path, monkeypatch):
     return begun(tmp_path / "small")
 
 
-@pytest.mark.parametrize("width", [40, 60, 160])
+@pytest.mark.parametrize("width", [60, 160])
 def test_status_is_a_table_and_a_line_for_whatever_is_wrong(made, monkeypatch, width):
     """Counts stand first, then the arms, then who runs what and what went wrong."""
     monkeypatch.setattr(out, "_width", width)
@@ -62,8 +63,7 @@ def test_status_as_json_is_json(made):
     """Owners are plain data, and what is no finite number is null."""
     store, cells = made
     write(store, cells[0], wall_seconds=float("nan"))
-    claim = store.folder / "claims" / f"{cells[2].run_id}.0"
-    claim.write_text('{"host": "elsewhere", "pid": 7, "started": 2.0, "made": NaN}')
+    claim(store, cells[2], '{"host": "elsewhere", "pid": 7, "started": 2.0, "made": NaN}')
 
     found = strict(bdhf("status", "small", "--json").stdout)
 
@@ -76,7 +76,7 @@ def test_status_as_json_is_json(made):
 def test_status_of_a_claim_that_cannot_be_read_says_so(made):
     """No process 0 that has run since 1970."""
     store, cells = made
-    (store.folder / "claims" / f"{cells[2].run_id}.0").write_text("{")
+    claim(store, cells[2], "{")
 
     printed = bdhf("status", "small").stdout
 
@@ -155,22 +155,23 @@ def test_clean_says_what_would_go_then_removes_it(made):
 
 def test_plan_as_json_is_json_and_warnings_go_elsewhere(made):
     """Power, arms, comparisons by target and costs; of an arm that is skipped the cost is null."""
-    text = changed(("partition: full", "partition: full, curvature: hessian"),
-                   ("solver: {type: cg, max_iters: 5}", "solver: sample_space"))  # fmt: skip
-    with open("spec.yaml", "w") as file:
-        file.write(text)
+    solvers = "grid: {arms.full_hf.solver: [{type: cg, max_iters: 5}, sample_space]}\nseeds:"
+    hessian = ("partition: full", "partition: full, curvature: hessian")
+    Path("spec.yaml").write_text(changed(hessian, ("seeds:", solvers)))
 
     done = bdhf("plan", "spec.yaml", "--json", "--cost")
 
     found = strict(done.stdout)
-    assert found["power"] == {"tests": 1, "alpha": 0.05, "needed": 6, "seeds": 2}
-    assert found["gradients_an_update"]["full_hf"] is None
+    assert found["power"] == {"tests": 2, "alpha": 0.05, "needed": 7, "seeds": 2}
+    skipped = [arm["label"] for arm in found["arms"] if arm["skip"]]
+    assert len(skipped) == 1
+    assert found["gradients_an_update"][skipped[0]] is None
     assert found["gradients_an_update"]["adam"] == 1
     assert found["excluded"] == []
-    assert [entry["target"] for entry in found["comparisons"]] == ["val_loss ≤ 0.08"]
+    assert [entry["target"] for entry in found["comparisons"]] == 2 * ["val_loss ≤ 0.08"]
     assert {arm["seconds"] for arm in found["arms"]} == {None}
     assert found["seconds_left"] is None
-    assert done.stderr.startswith("warning: 1 test at alpha 0.05 cannot be decided")
+    assert done.stderr.startswith("warning: 2 tests at alpha 0.05 cannot be decided")
 
 
 def test_plan_tells_the_time_from_finished_runs(made):

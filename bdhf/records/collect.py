@@ -107,7 +107,9 @@ def _planned(folder: Path, *, curves: bool) -> tuple[pd.DataFrame, dict[str, _Fo
 def _status(found: _Found | None, skip: str) -> tuple[str | None, str]:
     """Status and reason of a cell."""
     if found is not None and found.status is not None:
-        return str(found.status["status"]), str(found.status.get("reason", ""))
+        reason = str(found.status.get("reason", ""))
+        whole = reason.encode("utf-8", "replace").decode("utf-8")  # tables hold no half characters
+        return str(found.status["status"]), whole
     if skip:
         return str(Status.SKIPPED), skip
     return None, found.torn if found is not None and found.torn else "not run yet"

@@ -134,10 +134,10 @@ def test_a_run_that_has_not_ended_is_named_with_its_state(made):
     claims = Claims(store.folder)
     claims.take(cells[0].run_id)
 
-    with pytest.raises(InputError, match="adam seed 0 in .*: under way"):
+    with pytest.raises(InputError, match=r"adam seed 0 in .*: under way"):
         find(cells[0].run_id[:6], store.folder)
     claims.close()
-    with pytest.raises(InputError, match="adam seed 0 in .*: not run yet"):
+    with pytest.raises(InputError, match=r"adam seed 0 in .*: not run yet"):
         find(cells[0].run_id[:6], store.folder)
 
 

@@ -8,7 +8,7 @@ import pytest
 from bdhf.experiments.claims import Claims
 from bdhf.experiments.standing import seconds_of, standing
 from bdhf.records import InputError, Status
-from tests.experiments.made_up import begun, write
+from tests.experiments.made_up import begun, claim, write
 
 FAILED = (Status.ERROR, Status.OOM, Status.TIMEOUT)
 
@@ -125,15 +125,14 @@ def test_everything_is_plain_data(made):
 def test_a_folder_that_cannot_be_written_stands_as_well(made, monkeypatch):
     """Claims of other machines need a clock that is written; without one they count as living."""
     store, cells = made
-    claim = store.folder / "claims" / f"{cells[0].run_id}.0"
-    claim.write_text('{"host": "elsewhere", "pid": 1, "started": 2.0, "made": 3.0}')
+    claim(store, cells[0], '{"host": "elsewhere", "pid": 1, "started": 2.0, "made": 3.0}')
 
     def read_only(**_):
         raise PermissionError(30, "Read-only file system")
 
     monkeypatch.setattr("tempfile.mkstemp", read_only)
 
-    assert [claim.owner.host for claim in standing(store.folder).running] == ["elsewhere"]
+    assert [held.owner.host for held in standing(store.folder).running] == ["elsewhere"]
 
 
 def test_what_is_no_results_folder_is_refused_in_words(tmp_path):
