@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -34,9 +33,9 @@ def list_parts(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a spec, with which editors complete and check."""
-    from bdhf.experiments.json_schema import json_schema
+    from bdhf.experiments.json_schema import as_text, json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    typer.echo(as_text(json_schema()), nl=False)
 
 
 def _say_compatibility() -> None:

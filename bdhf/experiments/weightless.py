@@ -6,6 +6,7 @@ of blocks no more than their sizes.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -43,7 +44,7 @@ def block_sizes(
 
     `refusals` are what the partition may raise at a model that it does not fit.
     """
-    if _is_hashable((partition, problem)):
+    if isinstance(partition, Hashable) and _is_hashable((partition, problem)):
         return _block_sizes(partition, problem, refusals)
     return _block_sizes.__wrapped__(partition, problem, refusals)
 

@@ -129,9 +129,9 @@ def _find(run: Path, *, curves: bool) -> _Found:
         if curves:
             return _Found(status, _curve(run / "curve.parquet"))
         parquet.read_metadata(run / "curve.parquet")
-    except FileNotFoundError as error:
-        lost = Path(error.filename or "curve.parquet").name  # pyarrow does not name the file
-        return _Found(None, torn=f"torn: no {lost}" if run.is_dir() else "")
+    except FileNotFoundError:
+        gone = [name for name in ("status.json", "curve.parquet") if not (run / name).exists()]
+        return _Found(None, torn=f"torn: no {' and no '.join(gone)}" if run.is_dir() else "")
     except Exception as error:  # whatever tore it, or whosever it is
         return _Found(None, torn=f"torn: {str(error).splitlines()[0] if str(error) else error!r}")
     return _Found(status)

@@ -27,9 +27,9 @@ def test_ids_are_golden():
 
 
 GOLDEN = {
-    "adam": ["a48ff8927b268dce", "eae1b8bf9e1d222f"],
-    "full_hf": ["5bf00d96e732bf92", "dfa9e842783c8f01"],
-    "block_hf": ["9db02bd5e2e6beb4", "08550d64819c62e6"],
+    "adam": ["57ea1a37c6e6f5bb", "dbc451839f7e454f"],
+    "full_hf": ["9652c83c66cb361f", "cfb67241124f4e0e"],
+    "block_hf": ["6b203be46fb1db6e", "ce2651b385bd31d9"],
 }
 
 SAME = {

@@ -218,7 +218,7 @@ def test_leftovers_of_dead_processes_are_swept(store, plan):
 
     store.begin(SMALL, planned_as())
 
-    assert {path for path in store.runs.iterdir()} == {alive, elsewhere}
+    assert set(store.runs.iterdir()) == {alive, elsewhere}
 
 
 def test_collected_tables_hold_every_cell_of_the_plan(store, plan):
