@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 CHANGES = (
     ("count: 2", "count: 8"),
-    ("updates: 6", "updates: 60"),
-    ("every_updates: 2", "every_updates: 20"),
+    ("updates: 6", "updates: 20"),
+    ("every_updates: 2", "every_updates: 10"),
 )
 KILLS = 20
 
