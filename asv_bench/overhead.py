@@ -19,7 +19,8 @@ from pathlib import Path
 
 from asv_bench.profile import Part, watching
 from bdhf.experiments import run
-from bdhf.experiments.runspec import RunSpec, expand
+from bdhf.experiments.plan import expand
+from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.spec import load
 from bdhf.experiments.training import Training
 from bdhf.experiments.updaters import BlockUpdater, TorchUpdater

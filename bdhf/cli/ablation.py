@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bdhf.cli.app import app, clock, err, in_words, out, say, say_counts, told
+from bdhf.cli.app import (
+    app,
+    clock,
+    err,
+    holder,
+    in_words,
+    out,
+    say,
+    say_counts,
+    say_json,
+    told,
+)
 from bdhf.cli.results import say_report
 
 if TYPE_CHECKING:
@@ -77,19 +87,21 @@ def run(
     ablation = _open(spec, folder, settings)
     with told():
         cells = ablation.selected(only or (), shard)
-        todo = ablation.unfinished(cells, retry)[:limit]
+        left = ablation.unfinished(cells, retry)
+    todo = left[:limit]
     labels, home = ablation.labels(), ablation.store.folder
     try:
         with told(), tracking(track or (), home, ablation.spec.name, labels, _warn) as trackers:
             _warn_of_power(ablation)
-            _say_left(ablation.outline(cells, {}), len(todo))
+            _say_left(ablation.outline(cells, {}), len(left), len(todo))
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
                 ablation.run(todo, workers=workers, observer=observer, waiting=_say_waiting)
     except KeyboardInterrupt:
         err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
         raise typer.Exit(130) from None
-    say_report(home)
+    with told():
+        say_report(home)
     statuses = ablation.statuses(cells).values()
     failed = Counter(str(status) for status in statuses if status.is_missing)
     if failed:
@@ -125,23 +137,25 @@ def plan(
     with told():
         cells = ablation.selected(only or (), shard)
         outline = ablation.outline(cells, ablation.durations(cells, probing=probe))
+    at_a_time = ablation.workers(workers)
     if as_json:
         costs = {"gradients_an_update": ablation.costs(cells)} if cost else {}
-        content = outline.to_json() | {"power": _power(ablation)} | costs
-        typer.echo(json.dumps(content, indent=1))
+        time = {"workers": at_a_time, "seconds_left": outline.seconds_left(at_a_time)}
+        say_json(outline.to_json() | time | {"power": _power(ablation)} | costs)
+        _warn_of_power(ablation)
         return
     out.print(_table(outline, ablation.costs(cells) if cost else None))
     say_counts(outline.skipped, "skipped")
     for entry, number in Counter((e.arm, e.why) for e in outline.excluded).items():
         say(f"{number} combinations of {entry[0]} excluded: {entry[1]}")
     _say_comparisons(outline)
-    _say_time(outline, ablation.workers(workers))
+    _say_time(outline, at_a_time)
     _warn_of_power(ablation)
-    _say_left(outline, outline.left)
+    _say_left(outline, outline.left, outline.left)
 
 
 def _say_waiting(holders: Sequence[Claim]) -> None:
-    owners = {f"process {claim.owner.pid} on {claim.owner.host}" for claim in holders}
+    owners = {holder(claim) for claim in holders}
     say(f"waiting for {len(holders)} of the runs: {', '.join(sorted(owners))} at work on them")
 
 
@@ -160,7 +174,7 @@ def _table(outline: Outline, costs: dict[str, float] | None) -> Table:
     """A row an arm; of many, a row for all that the spec calls by one name."""
     columns = ["arm", "seeds", "runs", "still to do", "a run"]
     columns += ["gradients an update"] if costs else []
-    table = Table(*columns, title=outline.name)
+    table = Table(*columns, title=escape(outline.name))
     together: dict[str, list[ArmOutline]] = {}
     for arm in outline.arms:
         many = len(outline.arms) > ROWS
@@ -210,12 +224,10 @@ def _say_time(outline: Outline, workers: int) -> None:
         why = "; ".join(f"{number} arms: {source}" for source, number in unknown.items())
         say(f"time: not known ({why}); --probe times three updates of each")
         return
-    sources = " and ".join(sorted({arm.source for arm in outline.arms if arm.left}))
+    sources = sorted({arm.source for arm in outline.arms if arm.left})
     at_a_time = f"{workers} run{'s' * (workers > 1)} at a time"
-    say(
-        f"time: about {clock(seconds)} with {at_a_time}, from {sources}; "
-        "less where targets end runs"
-    )
+    less = "; less where targets end runs" if "probe" in sources else ""
+    say(f"time: about {clock(seconds)} with {at_a_time}, from {' and '.join(sources)}{less}")
 
 
 def _power(ablation: Ablation) -> dict[str, Any]:
@@ -245,10 +257,12 @@ def _warn_of_power(ablation: Ablation) -> None:
         )
 
 
-def _say_left(outline: Outline, todo: int) -> None:
+def _say_left(outline: Outline, left: int, todo: int) -> None:
+    """`small: 6 runs, 2 done, 4 to do, 1 of them now -> results/small`."""
     skipped = sum(outline.skipped.values())
+    now = f", {todo} of them now" if todo < left else ""
     left_out = f", {skipped} skipped" if skipped else ""
     say(
-        f"{outline.name}: {outline.runs} runs, {outline.runs - outline.left - skipped} done, "
-        f"{todo} to do{left_out} -> {outline.folder}"
+        f"{outline.name}: {outline.runs} runs, {outline.runs - left - skipped} done, "
+        f"{left} to do{now}{left_out} -> {outline.folder}"
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from bdhf.experiments.claims import Claim
 
 app = typer.Typer(
     add_completion=False,
@@ -60,6 +65,19 @@ def say(line: str) -> None:
     out.print(line, markup=False)
 
 
+def say_json(content: Mapping[str, Any]) -> None:
+    """Print plain data as JSON, with null for numbers that are not finite."""
+    typer.echo(json.dumps(_finite(content), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def say_counts(counts: Mapping[str, int], what: str) -> None:
     """One line a reason, with how often it holds."""
     for reason, number in counts.items():
@@ -71,12 +89,20 @@ def in_words(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
 
 
+def holder(claim: Claim) -> str:
+    """`process 71 on lab-3`; a claim that cannot be read has a holder that is not known."""
+    owner = claim.owner
+    return f"process {owner.pid} on {owner.host}" if owner.pid else "a process that is not known"
+
+
 def clock(seconds: float) -> str:
     """A stretch of time as a person says it.
 
     >>> clock(8.2), clock(75), clock(7300)
     ('8 s', '1 min 15 s', '2 h 2 min')
     """
+    if not math.isfinite(seconds):
+        return "?"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

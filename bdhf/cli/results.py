@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +14,18 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from bdhf.cli.app import Results, app, clock, in_words, out, say, say_counts, told
+from bdhf.cli.app import (
+    Results,
+    app,
+    clock,
+    holder,
+    in_words,
+    out,
+    say,
+    say_counts,
+    say_json,
+    told,
+)
 
 if TYPE_CHECKING:
     from bdhf.experiments.standing import Standing
@@ -30,20 +43,17 @@ def status(
     """Show what of a results folder is done, running, failed and left, and the time left."""
     from bdhf.experiments.standing import standing
 
+    if as_json and watch is not None:
+        raise typer.BadParameter("--json prints it once: leave out --watch")
     with told():
         now = standing(results)
     if as_json:
-        typer.echo(now.to_json())
+        say_json(now.to_json())
         return
     if watch is None:
         out.print(_standing(now))
-        _say_details(now)
-        return
-    with told(), Live(_standing(now), console=out, auto_refresh=False) as live:
-        while now.left:
-            time.sleep(watch)
-            now = standing(results)
-            live.update(_standing(now), refresh=True)
+    else:
+        now = _watch(results, now, watch)
     _say_details(now)
 
 
@@ -60,10 +70,13 @@ def show(
 
     with told():
         found = detail(find(run, results))
-    for title, rows in found.items():
-        out.print(f"[bold]{title}[/bold]")
-        width = max(map(len, rows), default=0)
-        for key, value in rows.items():
+    for title, content in found.items():
+        out.print(escape(title), style="bold")
+        if isinstance(content, str):
+            say(indent(content.rstrip(), "  "))
+            continue
+        width = max(map(len, content), default=0)
+        for key, value in content.items():
             say(f"  {key:<{width}}  {value}")
 
 
@@ -71,7 +84,8 @@ def show(
 def clean(
     results: Results,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Runs that ended as error, oom or timeout.")
+        bool,
+        typer.Option("--failed", help="Runs that ended as error, oom or timeout, or are torn."),
     ] = False,
     foreign: Annotated[
         bool, typer.Option("--foreign", help="Runs that are not in the plan (any more).")
@@ -79,17 +93,20 @@ def clean(
     dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
     """Remove runs, so that `bdhf run` makes them again; runs that are under way stay."""
-    from bdhf.experiments.tidy import removable, remove
+    from bdhf.experiments.tidy import Doomed, removable, remove
+    from bdhf.stats.words import count
 
     if not (failed or foreign):
         raise typer.BadParameter("say what to remove: --failed, --foreign or both")
+    doomed = Doomed(failed=failed, foreign=foreign)
     with told():
-        found = removable(results, failed=failed, foreign=foreign)
+        found = removable(results, doomed)
         for run_id, why in found.items():
             say(f"{run_id}: {why}")
-        if not dry:
-            remove(results, found)
-    say(f"{len(found)} runs {'would be removed' if dry else 'removed'} from {results}")
+        gone = list(found) if dry else remove(results, found, doomed)
+    say(f"{count(len(gone), 'run')} {'would be removed' if dry else 'removed'} from {results}")
+    if len(gone) < len(found):
+        say(f"{len(found) - len(gone)} left: another process has taken them up meanwhile")
 
 
 @app.command()
@@ -114,7 +131,10 @@ def say_report(results: Path) -> None:
 
 def _standing(now: Standing) -> Table:
     """A row an arm."""
-    table = Table("arm", "planned", "ended", "running", "statuses", title=_headline(now))
+    table = Table("arm", title=_headline(now), title_justify="left")
+    for number in ("planned", "ended", "running"):
+        table.add_column(number, justify="right")
+    table.add_column("statuses")
     for arm in now.arms:
         ended = arm.statuses.total() - arm.statuses["skipped"]
         words = in_words(arm.statuses) or "none yet"
@@ -123,17 +143,38 @@ def _standing(now: Standing) -> Table:
 
 
 def _headline(now: Standing) -> str:
-    left = f", {now.left} left" if now.left else ""
-    time_left = f", about {clock(now.seconds_left)}" if now.seconds_left is not None else ""
-    return f"{now.done} done, {len(now.running)} running, {now.failed} failed{left}{time_left}"
+    """`3 done, 1 failed, 2 running, 4 left: about 3 min with 2 at a time`."""
+    counts = {
+        "done": now.done,
+        "diverged": now.diverged,
+        "failed": now.failed,
+        "running": len(now.running),
+        "left": now.left,
+    }
+    said = [f"{n} {name}" for name, n in counts.items() if n or name == "done"]
+    if now.seconds_left is None:
+        return ", ".join(said)
+    return f"{', '.join(said)}: about {clock(now.seconds_left)} with {now.workers} at a time"
+
+
+def _watch(results: Path, now: Standing, seconds: float) -> Standing:
+    """Show the standing again and again until nothing is left, or a person ends it."""
+    from bdhf.experiments.standing import standing
+
+    live = Live(_standing(now), console=out, auto_refresh=False)
+    with told(), suppress(KeyboardInterrupt), live:
+        while now.left:
+            time.sleep(seconds)
+            now = standing(results)
+            live.update(_standing(now), refresh=True)
+    return now
 
 
 def _say_details(now: Standing) -> None:
     """Who runs what, what is skipped, and what went wrong."""
     for claim in now.running:
-        since = clock(max(time.time() - claim.made, 0.0))
-        owner = f"process {claim.owner.pid} on {claim.owner.host}"
-        say(f"running {now.labels[claim.run_id]} ({claim.run_id}): {owner}, for {since}")
+        since = f", for {clock(max(time.time() - claim.made, 0.0))}" if claim.owner.pid else ""
+        say(f"running {now.labels[claim.run_id]} ({claim.run_id}): {holder(claim)}{since}")
     say_counts(Counter(now.skipped), "skipped")
     for line in now.troubles:
         say(line)

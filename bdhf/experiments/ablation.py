@@ -98,7 +98,7 @@ class Ablation:
 
     def outline(self, cells: Sequence[Cell], durations: Mapping[str, Duration | str]) -> Outline:
         """What `run` would do with these cells."""
-        todo = [run.run_id for run in self.unfinished(cells)]
+        todo = list(self.store.left(cells, again(self.spec.retry).wants))
         folder = str(self.store.folder)
         return outline(self.spec.name, folder, self.plan, cells, todo, durations, self.spec.targets)
 

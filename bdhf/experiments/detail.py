@@ -1,18 +1,23 @@
-"""One run, told in full: from its folder alone."""
+"""One run, told in full: from its folder, and from the plan that it is part of."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from ruamel.yaml import YAML
 
-from bdhf.records import InputError
+from bdhf.experiments.claims import living
+from bdhf.records import InputError, planned, torn
 
-Detail = dict[str, dict[str, str]]  # title -> key -> value
+#: Title -> key -> value; or a text that is shown as it is.
+Detail = dict[str, dict[str, str] | str]
+
+#: Runs that are named where the beginning of an id fits many.
+_NAMED = 8
 
 
 def find(run: str, results: Path | None) -> Path:
@@ -20,69 +25,125 @@ def find(run: str, results: Path | None) -> Path:
 
     `results` None: every folder in results/ is searched.
     """
-    if (Path(run) / "status.json").is_file():
-        return Path(run)
+    given = Path(run)
+    if given.is_dir() and (given.resolve().parent.name == "runs" or _has_status(given)):
+        return given
     folders = [results] if results else sorted(Path("results").glob("*"))
+    start = "".join(letter for letter in run if letter.isalnum())  # no wildcards, no folders
     found = [
         path
-        for folder in folders
-        for path in sorted((folder / "runs").glob(f"{_plain(run)}*"))
+        for folder in folders if start == run
+        for path in sorted((folder / "runs").glob(f"{start}*"))
         if path.is_dir()
-    ]
+    ]  # fmt: skip
     where = str(results) if results else "results/*"
     if not found:
-        raise InputError([f"{run}: no run begins so in {where}; `bdhf status RESULTS` names them"])
-    if len({path.name for path in found}) > 1:
-        names = ", ".join(path.name for path in found[:8])
-        raise InputError([f"{run}: {len(found)} runs begin so in {where}: {names}"])
+        waiting = [line for folder in folders if start for line in _waiting(folder, run)]
+        none = f"{run}: no run begins so in {where}; `bdhf status RESULTS` names those that failed"
+        raise InputError(waiting[:_NAMED] or [none])
+    if len(found) > 1:
+        names = ", ".join(map(str, found[:_NAMED])) + (", …" if len(found) > _NAMED else "")
+        raise InputError([f"{run}: {len(found)} runs begin so; give more of it, or one of {names}"])
     return found[0]
 
 
 def detail(folder: Path) -> Detail:
     """What a run's files say, file by file; a file that cannot be read says so."""
-    trace = folder / "traceback.txt"
-    return {
-        str(folder): _read(folder / "status.json", json.loads),
+    home = folder.resolve()
+    cells, why = _cells(home.parent.parent, home.name), torn(home.parent.parent, home.name)
+    found: Detail = {
+        str(folder): {
+            "cells": ", ".join(cells) or "none of the plan",
+            **({"whole": f"no: {why}"} if why else {}),
+            **_read(folder / "status.json", json.loads),
+        },
         "spec": _read(folder / "spec.yaml", YAML(typ="safe", pure=True).load),
         "last row of the curve": _last_row(folder / "curve.parquet"),
         "environment": _read(folder / "env.json", json.loads),
-        **({"traceback": dict(_lines(trace))} if trace.is_file() else {}),
     }
+    trace = folder / "traceback.txt"
+    if trace.is_file():
+        found["traceback"] = _printable(trace.read_text(encoding="utf-8", errors="replace"))
+    return found
 
 
-def _plain(text: str) -> str:
-    """A text without what a glob takes for wildcards or folders."""
-    return "".join(letter for letter in text if letter.isalnum()) or "-"
+def _has_status(folder: Path) -> bool:
+    return (folder / "status.json").is_file()
 
 
-def _read(path: Path, parse: Any) -> dict[str, str]:
+def _cells(results: Path, run_id: str) -> list[str]:
+    """The cells of the plan that a run is the result of."""
+    try:
+        cells = planned(results)
+    except InputError:  # a run that was copied elsewhere is shown as well
+        return []
+    rows = cells[cells["run_id"] == run_id]
+    return [f"{row.arm} seed {row.seed}" for row in rows.itertuples()]
+
+
+def _waiting(results: Path, start: str) -> Iterator[str]:
+    """A line for each planned run whose id begins so, and that has not ended."""
+    try:
+        cells = planned(results)
+    except InputError:  # it is not there, or no ablation
+        return
+    running = {claim.run_id for claim in living(results)}
+    for run_id, rows in cells.groupby("run_id"):
+        if str(run_id).startswith(start):
+            names = " = ".join(f"{row.arm} seed {row.seed}" for row in rows.itertuples())
+            state = "under way" if run_id in running else str(rows["reason"].iloc[0])
+            yield f"{run_id}: {names} in {results}: {state}"
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, str]:
+    """What a file says, key by key, or why it says nothing."""
     try:
         content = parse(path.read_text(encoding="utf-8"))
-        return dict(_flat(content)) if isinstance(content, dict) else {"": str(content)}
+        if not isinstance(content, dict):
+            raise ValueError(f"holds {type(content).__name__}, not keys and values")
+        return {_printable(key): _printable(value) for key, value in _flat(content)}
     except Exception as error:  # whatever tore it
-        return {path.name: f"cannot be read: {str(error).splitlines()[0]}"}
+        return {path.name: _why(error)}
 
 
 def _last_row(path: Path) -> dict[str, str]:
     try:
         curve = pd.read_parquet(path)
+        last = curve.tail(1).to_dict("records")
+        row = {_printable(str(key)): value for key, value in (last[0] if last else {}).items()}
+        values = {key: _number(value) for key, value in row.items() if not pd.isna(value)}
     except Exception as error:  # whatever tore it
-        return {path.name: f"cannot be read: {str(error).splitlines()[0]}"}
-    last = curve.tail(1).to_dict("records")
-    row = last[0] if last else {}
-    rows = {str(key): f"{value:g}" for key, value in row.items() if value == value}
-    return {"evaluations": str(len(curve)), **rows}
+        return {path.name: _why(error)}
+    return {"evaluations": str(len(curve)), **values}
 
 
-def _flat(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Keys with dots, and values as JSON has them; nothing that is null."""
+def _why(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "missing"
+    lines = str(error).splitlines() or [type(error).__name__]
+    return _printable(f"cannot be read: {lines[0]}")
+
+
+def _number(value: Any) -> str:
+    """Whole numbers in full, others to six digits."""
+    if isinstance(value, str):
+        return _printable(value)
+    return f"{value:.0f}" if value == value // 1 and abs(value) < 1e15 else f"{value:g}"
+
+
+def _flat(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Keys with dots, and values as JSON has them; nothing that is null or empty."""
     for key, value in content.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{before}{key}.")
-        elif value is not None:
-            yield before + str(key), value if isinstance(value, str) else json.dumps(value)
+        elif value is not None and value != "":
+            text = json.dumps(value, ensure_ascii=False, default=str)
+            yield f"{before}{key}", value if isinstance(value, str) else text
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        yield str(number), line
+def _printable(text: str) -> str:
+    """A text without what moves a terminal's cursor, or cannot be encoded."""
+    whole = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in whole
+    )

@@ -61,7 +61,10 @@ def probe(run: RunSpec, *, device: str, safety_seconds: float) -> Duration | str
     )
     if outcome.status is not Status.DONE:
         return f"{outcome.status}: {outcome.reason}"
-    return Duration(whole_run(run, marks), "probe")
+    seconds = whole_run(run, marks)
+    if not math.isfinite(seconds):
+        return f"its updates spend no {run.budget.axis}, which its budget is of"
+    return Duration(seconds, "probe")
 
 
 def whole_run(run: RunSpec, marks: Sequence[Mark]) -> float:

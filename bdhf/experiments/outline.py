@@ -9,7 +9,8 @@ from typing import Any
 
 from bdhf.experiments.duration import Duration
 from bdhf.experiments.plan import Cell, Excluded, Plan
-from bdhf.records import Comparison, Target
+from bdhf.experiments.standing import time_of
+from bdhf.records import Comparison, PlannedArm, Target
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,24 @@ class Outline:
         return Counter(reasons.values())
 
     def seconds_left(self, workers: int) -> float | None:
-        """Wall-clock until all is done by so many workers; None where an arm is not known."""
-        left = [arm for arm in self.arms if arm.left]
-        if any(arm.seconds is None for arm in left):
-            return None
-        return sum(arm.left * (arm.seconds or 0.0) for arm in left) / workers
+        """Wall-clock until all is done by so many workers; None where an arm is not known.
+
+        A run that serves several arms is counted once.
+        """
+        of_arm = {arm.label: arm.seconds for arm in self.arms}
+        left = {c.run_id: of_arm[c.arm] for c in self.cells if not c.skip}
+        lengths = [seconds for run_id, seconds in left.items() if run_id not in self.ended]
+        known = [seconds for seconds in lengths if seconds is not None]
+        return time_of(known, workers) if len(known) == len(lengths) else None
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON has it."""
+        """Everything, as plain data; a comparison once for each target."""
         return {
             "name": self.name,
             "folder": self.folder,
             "runs": self.runs,
             "left": self.left,
+            "skipped": dict(self.skipped),
             "arms": [asdict(arm) for arm in self.arms],
             "cells": [
                 {
@@ -102,26 +108,28 @@ def outline(
     of_arm: dict[str, list[Cell]] = {}
     for cell in cells:
         of_arm.setdefault(cell.arm, []).append(cell)
-    waiting = set(todo)
-    arms = []
-    for arm in plan.arms:
-        own = of_arm.get(arm.label)
-        if own is None:
-            continue
-        known = durations.get(arm.label, "no run has finished")
-        arms.append(
-            ArmOutline(
-                label=arm.label,
-                name=arm.name,
-                values=dict(arm.values),
-                seeds=tuple(cell.seed for cell in own),
-                left=sum(cell.run_id in waiting for cell in own),
-                skip=own[0].skip,
-                seconds=known.seconds if isinstance(known, Duration) else None,
-                source=known.source if isinstance(known, Duration) else known,
-            )
-        )
+    waiting = frozenset(todo)
+    arms = tuple(
+        _arm(arm, of_arm[arm.label], waiting, durations.get(arm.label, "no run has finished"))
+        for arm in plan.arms
+        if arm.label in of_arm
+    )
     ended = frozenset(cell.run_id for cell in cells if not cell.skip) - waiting
     return Outline(
-        name, folder, tuple(arms), tuple(cells), ended, plan.excluded, plan.comparisons, targets
+        name, folder, arms, tuple(cells), ended, plan.excluded, plan.comparisons, targets
+    )
+
+
+def _arm(
+    arm: PlannedArm, cells: Sequence[Cell], waiting: frozenset[str], known: Duration | str
+) -> ArmOutline:
+    return ArmOutline(
+        label=arm.label,
+        name=arm.name,
+        values=dict(arm.values),
+        seeds=tuple(cell.seed for cell in cells),
+        left=sum(cell.run_id in waiting for cell in cells),
+        skip=cells[0].skip,
+        seconds=known.seconds if isinstance(known, Duration) else None,
+        source=known.source if isinstance(known, Duration) else known,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from bdhf.experiments.claims import Claim, living
-from bdhf.records import Status, planned, run_status
+from bdhf.records import Status, ended, planned
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class ArmStanding:
     running: int
     statuses: Counter[str]
 
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        plain = {"label": self.label, "planned": self.planned, "running": self.running}
+        return plain | {"statuses": dict(self.statuses)}
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -34,33 +39,52 @@ class Standing:
     running: tuple[Claim, ...]
     labels: dict[str, str]  # run id -> "arm seed 3", or several
     done: int  # runs, as below
-    failed: int  # error, oom, timeout, diverged
+    diverged: int
+    failed: int  # error, oom, timeout
     left: int  # to do, those under way included
     seconds_left: float | None  # at the speed of those that have ended; None: not known
     skipped: tuple[str, ...]  # reasons, one a cell
-    troubles: tuple[str, ...]  # a line for every cell that did not end well
+    troubles: tuple[str, ...]  # a line for every cell that did not end well, or is torn
 
-    def to_json(self) -> str:
-        """Everything, as JSON."""
-        return json.dumps(asdict(self), indent=1)
+    @property
+    def workers(self) -> int:
+        """Runs at a time that `seconds_left` is for: those under way, and one where none is."""
+        return max(len(self.running), 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain data; claims with their owners and the cells that they are for."""
+        return {
+            "done": self.done,
+            "diverged": self.diverged,
+            "failed": self.failed,
+            "left": self.left,
+            "seconds_left": self.seconds_left,
+            "workers": self.workers,
+            "running": [asdict(c) | {"label": self.labels[c.run_id]} for c in self.running],
+            "arms": [arm.to_json() for arm in self.arms],
+            "skipped": dict(Counter(self.skipped)),
+            "troubles": list(self.troubles),
+            "labels": self.labels,
+        }
 
 
 def standing(folder: str | Path) -> Standing:
     """Look at a results folder. Raises InputError where it has no plan."""
     cells = planned(folder)
-    running = tuple(claim for claim in living(folder) if claim.run_id in set(cells["run_id"]))
-    runs = cells.drop_duplicates("run_id").set_index("run_id")["status"]
+    runs = cells.drop_duplicates("run_id").set_index("run_id")
+    running = tuple(claim for claim in living(folder) if claim.run_id in runs.index)
     labels = (cells["arm"] + " seed " + cells["seed"].astype(str)).groupby(cells["run_id"])
-    ended = runs.dropna()
-    left = [str(run_id) for run_id, status in runs.items() if not isinstance(status, str)]
+    counts = Counter(runs["status"].dropna())
+    left = [str(run_id) for run_id in runs.index[runs["status"].isna()]]
     return Standing(
         arms=tuple(_arm(str(arm), rows, running) for arm, rows in cells.groupby("arm", sort=False)),
         running=running,
         labels={str(run_id): " = ".join(names) for run_id, names in labels},
-        done=int((ended == Status.DONE).sum()),
-        failed=int((~ended.isin([Status.DONE, Status.SKIPPED])).sum()),
+        done=counts[Status.DONE],
+        diverged=counts[Status.DIVERGED],
+        failed=counts[Status.ERROR] + counts[Status.OOM] + counts[Status.TIMEOUT],
         left=len(left),
-        seconds_left=_seconds_left(folder, cells, left, max(len(running), 1)),
+        seconds_left=_seconds_left(folder, runs["arm"], left, max(len(running), 1)),
         skipped=tuple(cells.loc[cells["status"] == Status.SKIPPED, "reason"]),
         troubles=tuple(_troubles(cells)),
     )
@@ -69,12 +93,22 @@ def standing(folder: str | Path) -> Standing:
 def seconds_of(folder: str | Path, run_ids: Sequence[str]) -> dict[str, float]:
     """The wall-clock of runs that have left an outcome, by run id."""
     found: dict[str, float] = {}
-    for run_id in run_ids:
-        status: dict[str, Any] = run_status(folder, run_id) or {}
+    for run_id, status in ended(folder, run_ids).items():
         wall = status.get("wall_seconds")
-        if isinstance(wall, (int, float)) and status["status"] in (Status.DONE, Status.DIVERGED):
+        if status["status"] not in (Status.DONE, Status.DIVERGED):
+            continue
+        if isinstance(wall, (int, float)) and math.isfinite(wall):
             found[run_id] = float(wall)
     return found
+
+
+def time_of(seconds: Sequence[float], workers: int) -> float:
+    """The wall-clock of runs of these lengths, so many at a time: never less than the longest.
+
+    >>> time_of([10.0, 10.0, 40.0], 2), time_of([10.0, 40.0], 8)
+    (40.0, 40.0)
+    """
+    return max(sum(seconds) / workers, max(seconds, default=0.0))
 
 
 def _arm(label: str, rows: pd.DataFrame, running: Sequence[Claim]) -> ArmStanding:
@@ -84,23 +118,24 @@ def _arm(label: str, rows: pd.DataFrame, running: Sequence[Claim]) -> ArmStandin
 
 
 def _seconds_left(
-    folder: str | Path, cells: pd.DataFrame, left: Sequence[str], workers: int
+    folder: str | Path, arms: pd.Series[str], left: Sequence[str], workers: int
 ) -> float | None:
-    """What is left, at the mean wall-clock of each arm's finished runs, or of all."""
-    if not left:
-        return None
-    arms = cells.drop_duplicates("run_id").set_index("run_id")["arm"]
+    """What is left, at the mean wall-clock of each arm's finished runs, or of all.
+
+    `arms` is the arm of every run, by run id.
+    """
     known = pd.Series(seconds_of(folder, list(arms.index)), dtype=float)
-    if known.empty:
+    if not left or known.empty:
         return None
     means = known.groupby(arms.loc[known.index]).mean()
-    return sum(float(means.get(arms[run_id], fmean(known))) for run_id in left) / workers
+    return time_of([float(means.get(arms[run_id], fmean(known))) for run_id in left], workers)
 
 
 def _troubles(cells: pd.DataFrame) -> list[str]:
-    good = (Status.DONE, Status.SKIPPED)
+    good, fresh = (Status.DONE, Status.SKIPPED), "not run yet"
     return [
-        f"{row.arm} seed {row.seed} ({row.run_id}): {row.status}: {row.reason}"
+        f"{row.arm} seed {row.seed} ({row.run_id}): "
+        + (f"{row.status}: {row.reason}" if isinstance(row.status, str) else str(row.reason))
         for row in cells.itertuples()
-        if isinstance(row.status, str) and row.status not in good
+        if row.status not in good and row.reason != fresh
     ]

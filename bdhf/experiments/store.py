@@ -23,9 +23,9 @@ from bdhf.records import (
     InputError,
     PlanIndex,
     Status,
-    check_version,
     collect,
     ended,
+    refuse_newer,
     run_status,
     sweep,
     temporary_folder,
@@ -75,7 +75,13 @@ class Store:
     def unfinished(
         self, cells: Collection[Cell], again: TryAgain = lambda status: False
     ) -> list[RunSpec]:
-        """Give the runs that are still to do, each once, in the order of the plan.
+        """Give the runs that are still to do, each once, in the order of the plan."""
+        return list(self.left(cells, again).values())
+
+    def left(
+        self, cells: Collection[Cell], again: TryAgain = lambda status: False
+    ) -> dict[str, RunSpec]:
+        """Give the runs that are still to do by their ids, in the order of the plan.
 
         A cell that the plan skips is never one of them. `again` says which of those that left no
         outcome are still to do.
@@ -84,7 +90,7 @@ class Store:
         for run_id, status in ended(self.folder, todo).items():
             if not (Status(status["status"]).is_missing and again(status)):
                 del todo[run_id]
-        return list(todo.values())
+        return todo
 
     def begin(self, spec_text: str, plan: Plan) -> None:
         """Write what the ablation is, and sweep away what a killed process left half-written.
@@ -94,7 +100,7 @@ class Store:
         """
         with self.writing():
             self.runs.mkdir(parents=True, exist_ok=True)
-            check_version(self.folder)
+            refuse_newer(self.folder)
             self.sweep()
             write_atomically(self.folder / "spec.yaml", spec_text.encode("utf-8"))
             index = PlanIndex(records=RECORDS_VERSION, arms=plan.arms, comparisons=plan.comparisons)

@@ -1,36 +1,85 @@
-"""Which runs of a results folder may go, and their removal. Runs that are under way stay."""
+"""Which runs of a results folder may go, and their removal. Runs that are under way stay.
+
+Other processes may work in the folder meanwhile: whoever removes a run holds it, and has looked
+again that it may go.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from bdhf.experiments.claims import living
-from bdhf.records import Status, collect, planned, run_status
+from bdhf.experiments.claims import Claims, living
+from bdhf.records import InputError, Status, collect, planned, run_status, temporary_folder, torn
+
+#: What "failed" means; a diverged run is an outcome.
+FAILED = (Status.ERROR, Status.OOM, Status.TIMEOUT)
 
 
-def removable(folder: Path, *, failed: bool, foreign: bool) -> dict[str, str]:
-    """Run id -> why it may go: it failed, or the plan does not have it. Raises InputError."""
-    in_plan = set(planned(folder)["run_id"])
+@dataclass(frozen=True)
+class Doomed:
+    """Says of which runs a folder is to be rid."""
+
+    failed: bool = False  # those that ended as error, oom or timeout, and torn ones
+    foreign: bool = False  # those that the plan does not have
+
+    def why(self, folder: Path, run_id: str, in_plan: frozenset[str]) -> str:
+        """Why a run may go; "" where it stays."""
+        status = run_status(folder, run_id)
+        if self.failed and status is not None and status["status"] in FAILED:
+            return f"{status['status']}: {status.get('reason', '')}"
+        broken = torn(folder, run_id) if status is None else ""
+        if self.failed and broken.startswith("torn"):
+            return broken
+        return "not in the plan" if self.foreign and run_id not in in_plan else ""
+
+
+def removable(folder: Path, doomed: Doomed) -> dict[str, str]:
+    """Run id -> why it may go. Changes nothing. Raises InputError where there is no plan."""
+    in_plan = frozenset(planned(folder)["run_id"])
     running = {claim.run_id for claim in living(folder)}
-    found: dict[str, str] = {}
-    for path in sorted((folder / "runs").glob("[0-9a-f]*")):
-        status = run_status(folder, path.name)
-        if path.name in running or not path.is_dir():
-            continue
-        if failed and (status is None or Status(status["status"]).is_missing):
-            why = f"{status['status']}: {status['reason']}" if status else "torn"
-            found[path.name] = why
-        elif foreign and path.name not in in_plan:
-            found[path.name] = "not in the plan"
-    return found
+    names = [path.name for path in sorted((folder / "runs").glob("*")) if _is_run(path)]
+    reasons = {name: doomed.why(folder, name, in_plan) for name in names if name not in running}
+    return {name: why for name, why in reasons.items() if why}
 
 
-def remove(folder: Path, run_ids: Iterable[str]) -> None:
-    """Remove runs, each at once: renamed out of sight, then deleted; then collect the tables."""
-    for run_id in run_ids:
-        doomed = folder / "runs" / f".tmp-removed-{run_id}"
-        (folder / "runs" / run_id).rename(doomed)
-        shutil.rmtree(doomed)
-    collect(folder)
+def remove(folder: Path, run_ids: Iterable[str], doomed: Doomed) -> list[str]:
+    """Remove those of these runs that no one has begun or ended anew; then collect the tables.
+
+    Returns the ids of those that are gone. Raises InputError where nothing can be written.
+    """
+    in_plan = frozenset(planned(folder)["run_id"])
+    claims, gone = Claims(folder), list[str]()
+    try:
+        for run_id in run_ids:
+            claim = claims.take(run_id)
+            if claim is None:
+                continue
+            if _is_run(folder / "runs" / run_id) and doomed.why(folder, run_id, in_plan):
+                _remove(folder / "runs" / run_id)
+                gone.append(run_id)
+            claims.release(claim)
+        if gone:
+            collect(folder)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError([f"{folder}: cannot remove runs: {why}; {len(gone)} are gone"]) from error
+    finally:
+        claims.close()
+    return gone
+
+
+def _is_run(path: Path) -> bool:
+    """Whether it is a folder of a run, and not a person's own or a link to one elsewhere."""
+    named = re.fullmatch(r"[0-9a-f]{16}", path.name) is not None
+    return named and path.is_dir() and not path.is_symlink()
+
+
+def _remove(run: Path) -> None:
+    """Remove a run at once: renamed out of sight, then deleted; `sweep` finds what is left."""
+    doomed = temporary_folder(run.parent)
+    run.rename(doomed)  # onto an empty folder, which a rename replaces
+    shutil.rmtree(doomed, ignore_errors=True)

@@ -6,44 +6,37 @@
       runs.parquet  curves.parquet  comparisons.parquet  report.html  figures/*.svg
 
 Run folders are the truth; `collect` makes the tables of them, `load` is the one reader. Nothing
-here imports torch, and nothing here computes a statistic.
+here imports torch, and nothing here computes a statistic. `docs/records.md` is for those who read
+the files; `columns.py` says what is in them.
 """
 
-from bdhf.records.collect import collect, ended, planned, run_status
-from bdhf.records.files import (
-    STALE_SECONDS,
-    check_version,
-    clock_of,
-    sweep,
-    temporary_folder,
-    write_atomically,
-    write_table,
-)
+from bdhf.records.collect import NOT_RUN, collect, ended, planned, torn
+from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
+from bdhf.records.files import InputError, write_atomically, write_table
 from bdhf.records.load import Records, load
 from bdhf.records.owner import Owner
+from bdhf.records.run import run_status
 from bdhf.records.schema import (
     AXES,
-    CURVE_COLUMNS,
-    DIAGNOSTICS,
     MISSING,
-    PLAN_INDEX,
-    RECORDS_VERSION,
     Budget,
     Comparison,
     Estimand,
-    InputError,
     PlanIndex,
     PlannedArm,
     Status,
     Strict,
     Target,
 )
+from bdhf.records.temporary import STALE_SECONDS, clock_of, sweep, temporary_folder
+from bdhf.records.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
 
 __all__ = [
     "AXES",
     "CURVE_COLUMNS",
     "DIAGNOSTICS",
     "MISSING",
+    "NOT_RUN",
     "PLAN_INDEX",
     "RECORDS_VERSION",
     "STALE_SECONDS",
@@ -58,15 +51,16 @@ __all__ = [
     "Status",
     "Strict",
     "Target",
-    "check_version",
     "clock_of",
     "collect",
     "ended",
     "load",
     "planned",
+    "refuse_newer",
     "run_status",
     "sweep",
     "temporary_folder",
+    "torn",
     "write_atomically",
     "write_table",
 ]

@@ -1,170 +1,166 @@
-"""From the folders of runs to two tables: what is planned, what has ended, and how.
+"""From run folders to tables: every planned cell with its status, and all curves in one table.
 
-Run folders are the truth. One that is torn, or not ours, is left out and said to be so.
+Only folders that the plan names are opened, each of their files once. Whatever else lies there is
+left alone.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from pyarrow import parquet
+import pyarrow as pa
+from pandas.api.types import is_integer_dtype, is_string_dtype
 
-from bdhf.records.files import check_version, read_table, write_table
-from bdhf.records.schema import (
-    CURVE_COLUMNS,
-    DIAGNOSTICS,
-    RECORDS_VERSION,
-    InputError,
-    Status,
-)
+from bdhf.records.columns import CELL, DIAGNOSTICS
+from bdhf.records.files import InputError, in_brief, read_table, write_table
+from bdhf.records.run import NO_CURVE, Run, Uncounted, read_run, run_status
+from bdhf.records.schema import Status
+from bdhf.records.version import refuse_newer
 
-_COUNTS = ("update", "samples")  # whole numbers
+NOT_RUN = "not run yet"
 
-#: Times that `collect` looks again whether more has finished while it wrote.
-_LOOKS = 10
+#: Times that `collect` makes the tables anew because runs end meanwhile. Whoever ends the last one
+#: collects after it, so giving up leaves tables that are old for a moment only.
+_ROUNDS = 20
 
-
-@dataclass(frozen=True)
-class _Found:
-    """What there is of a run: its status.json and its curve; or why it does not count."""
-
-    status: dict[str, Any] | None
-    curve: pd.DataFrame | None = None
-    torn: str = ""
+#: The plan and the names in `runs` -> what changes when something else is put in that place.
+_Marks = dict[str, tuple[int, int]]
 
 
 def planned(folder: str | Path) -> pd.DataFrame:
     """Give `arm, seed, run_id, status, reason` of every planned cell, as the disk has it now.
 
-    A cell that the plan leaves out, and that has not been run before, is `skipped`. Raises
-    InputError when the folder has no plan.
+    Without a whole run the status is None, and the reason says whether there is none or what is
+    wrong with it. A cell that the plan leaves out, and that has not been run before, is `skipped`.
+    Raises InputError when the folder has no plan, or one of a newer version.
     """
-    return _planned(Path(folder), curves=False)[0]
+    folder = Path(folder)
+    plan, marks = _plan(folder), _marks(folder)
+    statuses: dict[str, Mapping[str, Any] | Uncounted] = {}
+    for run_id in plan["run_id"].unique():
+        if run_id in marks:
+            found = read_run(folder / "runs" / run_id)
+            statuses[run_id] = found.status if isinstance(found, Run) else found
+    return _cells(plan, statuses)
 
 
-def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
-    """Give the content of a run's status.json, or None where there is no whole run."""
-    return _find(Path(folder) / "runs" / run_id, curves=False).status
+def torn(folder: str | Path, run_id: str) -> str:
+    """Say why what is there of a run does not count; "" for a whole run, and for none."""
+    place = Path(folder) / "runs" / run_id
+    found = read_run(place) if place.exists() else None
+    return found.reason if isinstance(found, Uncounted) else ""
 
 
 def ended(folder: str | Path, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Of these runs, the status.json of those that are there, whole; looks at no other folder."""
-    there = _stamps(Path(folder) / "runs")
-    found = {run_id: run_status(folder, run_id) for run_id in run_ids if run_id in there}
+    """Of these runs, the status.json of those that are whole; no other folder is opened.
+
+    Raises InputError for a run of a newer version, which must not be made again.
+    """
+    marks = _marks(Path(folder))
+    found = {run_id: run_status(folder, run_id) for run_id in run_ids if run_id in marks}
     return {run_id: status for run_id, status in found.items() if status is not None}
 
 
 def collect(folder: str | Path) -> None:
     """Write runs.parquet and curves.parquet from the plan and whatever has finished of it.
 
-    Several processes may do so at once: each looks again when it has written, so that the last
-    one is right. Raises InputError when the folder has no plan.
+    When several processes collect at once, the last to write has seen every run that has ended.
+    Raises InputError when the folder has no plan, or one of a newer version.
     """
     folder = Path(folder)
-    for _ in range(_LOOKS):
-        before = _stamps(folder / "runs")
-        _write(folder, *_planned(folder, curves=True))
-        if _stamps(folder / "runs") == before:
+    known: dict[tuple[str, tuple[int, int]], Run | Uncounted] = {}
+    seen: _Marks | None = None
+    for _ in range(_ROUNDS):
+        marks = _marks(folder)  # before the plan and the runs are read: what is newer than these
+        if marks == seen:  # ... differs here, and is read in the next round
             return
+        plan, seen = _plan(folder), marks
+        found: dict[str, Run | Uncounted] = {}
+        for run_id in plan["run_id"].unique():
+            if run_id in marks:
+                key = run_id, marks[run_id]
+                known[key] = known.get(key) or read_run(folder / "runs" / run_id)
+                found[run_id] = known[key]
+        runs, curves = _tables(plan, found)
+        write_table(folder / "runs.parquet", runs)
+        write_table(folder / "curves.parquet", curves)
 
 
-def _planned(folder: Path, *, curves: bool) -> tuple[pd.DataFrame, dict[str, _Found]]:
-    check_version(folder)
+def _plan(folder: Path) -> pd.DataFrame:
+    """The rows of plan.parquet: `arm, seed, run_id, skip`."""
+    refuse_newer(folder)
     path = folder / "plan.parquet"
     if not path.exists():
         raise InputError([f"{folder}: no plan.parquet: `bdhf run SPEC --out {folder}` makes it"])
-    plan = read_table(path)
-    missing = [name for name in ("arm", "seed", "run_id") if name not in plan]
-    if missing:
-        raise InputError([f"{path}: no column {', '.join(missing)}; `bdhf run` writes it anew"])
-    skips = plan.pop("skip") if "skip" in plan else [""] * len(plan)  # older plans skip nothing
-    there = _stamps(folder / "runs")
-    found = {
-        run_id: _find(folder / "runs" / run_id, curves=curves)
-        for run_id in dict.fromkeys(plan["run_id"])
-        if run_id in there
-    }
-    statuses = [
-        _status(found.get(run_id), skip) for run_id, skip in zip(plan["run_id"], skips, strict=True)
+    plan = read_table(path, CELL)
+    skip = plan["skip"].fillna("") if "skip" in plan else ""  # older plans skip nothing
+    plan = plan[list(CELL)].assign(skip=skip)
+    if is_integer_dtype(plan["seed"]) and all(map(is_string_dtype, _texts(plan))):
+        return plan
+    raise InputError([f"{path}: not a whole plan; `bdhf run` writes it anew"])
+
+
+def _texts(plan: pd.DataFrame) -> list[pd.Series[Any]]:
+    return [column for name, column in plan.items() if name != "seed"]
+
+
+def _marks(folder: Path) -> _Marks:
+    """The plan and what lies in `runs`. Raises InputError when that is there but not readable."""
+    runs = folder / "runs"
+    try:
+        with os.scandir(runs) as entries:
+            paths = [Path(entry) for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError:  # no run has ended yet
+        paths = []
+    except OSError as error:
+        raise InputError([f"{runs}: cannot be read: {in_brief(error)}"]) from None
+    marks: _Marks = {}
+    for path in [folder / "plan.parquet", *paths]:
+        with suppress(OSError):  # it is being replaced at this moment: the next look will tell
+            status = path.lstat()
+            marks[path.name] = status.st_ino, status.st_mtime_ns
+    return marks
+
+
+def _cells(
+    plan: pd.DataFrame, statuses: Mapping[str, Mapping[str, Any] | Uncounted]
+) -> pd.DataFrame:
+    """The plan with the status and reason of every cell in the place of `skip`."""
+    found = [
+        _standing(statuses.get(run_id), skip)
+        for run_id, skip in zip(plan["run_id"], plan["skip"], strict=True)
     ]
-    plan["status"] = pd.Series([status for status, _ in statuses], dtype=object)
-    plan["reason"] = [reason for _, reason in statuses]
-    return plan, found
+    status, reason = zip(*found, strict=True) if found else ((), ())
+    return plan.drop(columns="skip").assign(status=list(status), reason=list(reason))
 
 
-def _status(found: _Found | None, skip: str) -> tuple[str | None, str]:
-    """Status and reason of a cell."""
-    if found is not None and found.status is not None:
-        return str(found.status["status"]), str(found.status.get("reason", ""))
+def _standing(found: Mapping[str, Any] | Uncounted | None, skip: str) -> tuple[str | None, str]:
+    if isinstance(found, Mapping):
+        return found["status"], found["reason"]
     if skip:
         return str(Status.SKIPPED), skip
-    return None, found.torn if found is not None and found.torn else "not run yet"
+    return None, NOT_RUN if found is None else found.reason
 
 
-def _stamps(runs: Path) -> dict[str, int]:
-    """What lies in the folder of runs, and when each was changed last."""
-    found: dict[str, int] = {}
-    with suppress(OSError), os.scandir(runs) as entries:
-        for entry in entries:
-            with suppress(OSError):  # it goes while one looks
-                found[entry.name] = entry.stat().st_mtime_ns
-    return found
-
-
-def _find(run: Path, *, curves: bool) -> _Found:
-    """Read a run: whole, or not at all. Of its curve the head alone, unless `curves`."""
-    try:
-        status = json.loads((run / "status.json").read_text(encoding="utf-8"))
-        Status(status["status"])
-        version = int(status.get("records", 0))
-        if version > RECORDS_VERSION:
-            return _Found(None, torn=f"written by a newer bdhf (records {version}): upgrade")
-        if curves:
-            return _Found(status, _curve(run / "curve.parquet"))
-        parquet.read_metadata(run / "curve.parquet")
-    except FileNotFoundError:
-        gone = [name for name in ("status.json", "curve.parquet") if not (run / name).exists()]
-        return _Found(None, torn=f"torn: no {' and no '.join(gone)}" if run.is_dir() else "")
-    except Exception as error:  # whatever tore it, or whosever it is
-        return _Found(None, torn=f"torn: {str(error).splitlines()[0] if str(error) else error!r}")
-    return _Found(status)
-
-
-def _curve(path: Path) -> pd.DataFrame:
-    """A curve. Raises ValueError for another table."""
-    curve: pd.DataFrame = parquet.read_table(path).to_pandas()
-    if not {"update", "samples", "val_loss"} <= set(curve.columns):
-        raise ValueError("curve.parquet is no curve")
-    return curve.astype({name: float for name in curve.columns if name not in _COUNTS})
-
-
-def _write(folder: Path, cells: pd.DataFrame, found: dict[str, _Found]) -> None:
-    """Write both tables."""
-    runs, curves = [], []
-    for cell in cells.to_dict("records"):
-        curve = found[cell["run_id"]].curve if cell["run_id"] in found else None
-        if curve is None:  # not run yet, or never
-            runs.append(cell)
-            continue
-        last = curve.drop(columns=list(DIAGNOSTICS), errors="ignore").tail(1)
-        runs.append(cell | {name: value.iloc[0] for name, value in last.items() if len(value)})
-        curves.append(curve.assign(arm=cell["arm"], seed=cell["seed"], run_id=cell["run_id"]))
-    totals = [name for name in CURVE_COLUMNS if name not in DIAGNOSTICS]
-    write_table(folder / "runs.parquet", _order(pd.DataFrame(runs), ["status", "reason", *totals]))
-    filled = [curve for curve in curves if len(curve)]
-    table = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
-    write_table(folder / "curves.parquet", _order(table, list(CURVE_COLUMNS)))
-
-
-def _order(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """These columns first, made where they are missing."""
-    first = ["arm", "seed", "run_id", *columns]
-    ordered = table.reindex(columns=[*first, *(name for name in table if name not in first)])
-    return ordered.astype({"update": "Int64", "samples": "Int64"})  # also where a run has none
+def _tables(
+    plan: pd.DataFrame, found: Mapping[str, Run | Uncounted]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of runs and of curves."""
+    whole = {run_id: run for run_id, run in found.items() if isinstance(run, Run)}
+    statuses = {i: run.status if isinstance(run, Run) else run for i, run in found.items()}
+    cells = _cells(plan, statuses).reset_index(drop=True)
+    curves = [whole[i].curve if i in whole else NO_CURVE for i in cells["run_id"]]
+    table = pa.concat_tables([NO_CURVE, *curves], promote_options="default")
+    rows = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)  # whole, also if missing
+    lengths = np.array([len(curve) for curve in curves], dtype=int)
+    place = np.repeat(np.arange(len(cells)), lengths)
+    last = rows.iloc[lengths.cumsum()[lengths > 0] - 1].drop(columns=list(DIAGNOSTICS))
+    runs = cells.join(last.set_index(cells.index[lengths > 0]))
+    keys = cells[list(CELL)].iloc[place].reset_index(drop=True)
+    return runs, pd.concat([keys, rows], axis=1)

@@ -1,34 +1,62 @@
-"""Files and folders that exist whole or not at all, whatever kills the process that writes them.
-
-They are written under a name that tells whose they are, `.tmp-<owner>-…`, then renamed: what is
-left behind can be swept when its owner is gone.
-"""
+"""Files that are read whole or refused in words, and written whole or not at all."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+from pydantic import ValidationError
 
-from bdhf.records.owner import Owner
-from bdhf.records.schema import PLAN_INDEX, RECORDS_VERSION, InputError
+from bdhf.records.temporary import temporary_file
 
-#: Silence after which the owner of something on another machine is taken for dead.
-STALE_SECONDS = 600.0
+#: What the readers of JSON, YAML and parquet raise at bytes that they can make nothing of.
+UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError,
+    pa.ArrowException,
+)  # fmt: skip
 
-_PREFIX = ".tmp-"
+
+class InputError(Exception):
+    """What was given cannot be used: one line per fault, each with what to do next."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
+def in_brief(error: BaseException) -> str:
+    """What went wrong, in one line without the path."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read a table that has these columns. Raises InputError for any other file."""
+    try:
+        content = parquet.read_table(pa.BufferReader(path.read_bytes()))
+        content.validate(full=True)  # text too, which is decoded when it is used
+        table: pd.DataFrame = content.to_pandas()
+        missing = [name for name in columns if name not in table]
+        if missing or not table.columns.is_unique:
+            raise ValueError(f"columns {', '.join(map(str, table))}: not those of this table")
+    except UNREADABLE as error:
+        fault = f"not a whole table ({in_brief(error)}); `bdhf run` writes it anew"
+        raise InputError([f"{path}: {fault}"]) from None
+    return table
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that exists whole or not at all, whatever kills the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix())
+    handle, temporary = temporary_file(path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -44,79 +72,3 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as parquet, atomically and without its index."""
     write_atomically(path, table.to_parquet(index=False))
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table. Raises InputError for a torn one."""
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(
-            [f"{path}: not a whole table ({first}); `bdhf run` writes it anew"]
-        ) from None
-
-
-def check_version(folder: Path) -> None:
-    """Look whether this version can read a results folder. Raises InputError."""
-    path = folder / PLAN_INDEX
-    try:
-        version = json.loads(path.read_text(encoding="utf-8")).get("records", 0)
-    except (OSError, ValueError, AttributeError):
-        return  # there is none, or it is torn: whoever reads it says so
-    if isinstance(version, int) and version > RECORDS_VERSION:
-        raise InputError(
-            [
-                f"{path}: written by a newer bdhf (records {version}; this one reads up to "
-                f"{RECORDS_VERSION}): upgrade bdhf"
-            ]
-        )
-
-
-def temporary_folder(parent: Path) -> Path:
-    """Make a folder of this process's own, to be renamed into place."""
-    return Path(tempfile.mkdtemp(prefix=_prefix(), dir=parent))
-
-
-def sweep(folders: Iterable[Path], stale_seconds: float = STALE_SECONDS) -> None:
-    """Remove what processes that are gone have left half-written in these folders."""
-    for folder in folders:
-        leftovers: list[Path] = []
-        now = 0.0  # where no clock can be read, leftovers of other machines stay
-        with suppress(OSError):  # the folder itself may go
-            leftovers = list(folder.glob(f"{_PREFIX}*"))
-            now = clock_of(folder) if leftovers else 0.0
-        for leftover in leftovers:
-            if _is_abandoned(leftover, now, stale_seconds):
-                _remove(leftover)
-
-
-def clock_of(folder: Path) -> float:
-    """The time of the file system there, seconds since 1970: machines that share it agree on it."""
-    handle, name = tempfile.mkstemp(dir=folder, prefix=_prefix())
-    try:
-        return os.fstat(handle).st_mtime
-    finally:
-        os.close(handle)
-        os.unlink(name)
-
-
-def _prefix() -> str:
-    return f"{_PREFIX}{Owner.here()}~"
-
-
-def _is_abandoned(path: Path, now: float, stale_seconds: float) -> bool:
-    owner = Owner.parse(path.name.removeprefix(_PREFIX).rpartition("~")[0])
-    if owner is not None and owner.is_here:
-        return owner.is_gone
-    with suppress(OSError):
-        return now - path.stat().st_mtime > stale_seconds
-    return False  # it is gone
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()

@@ -1,29 +1,25 @@
-"""`load`: everything that an ablation left behind, as tidy tables."""
+"""The one reader: a results folder as tidy tables."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from bdhf.records.files import check_version, read_table
-from bdhf.records.schema import (
-    PLAN_INDEX,
-    Budget,
-    Comparison,
-    InputError,
-    PlanIndex,
-    PlannedArm,
-    Target,
-)
+from bdhf.records.columns import CELL
+from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table
+from bdhf.records.schema import Budget, Comparison, PlanIndex, PlannedArm, Status, Target
+from bdhf.records.version import PLAN_INDEX, read_record, refuse_newer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Records:
     """Everything that an ablation left behind, as tidy tables.
 
@@ -32,7 +28,7 @@ class Records:
     `budgets` and `intervals` are those of single arms, where they differ.
 
     `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
-    a cell that has not run yet has status None, and one that the plan leaves out is `skipped`.
+    a cell without a whole run has status None, and one that the plan leaves out is `skipped`.
     `curves`: one row per cell and evaluation: `arm, seed, run_id` and the columns of a curve.
     `environments`: one row per run that has ended.
     """
@@ -51,6 +47,21 @@ class Records:
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     intervals: Mapping[str, int] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """What there is, and which tables to look at."""
+        ended = self.runs["status"].notna() & (self.runs["status"] != str(Status.SKIPPED))
+        why = self.runs["reason"].astype(str).str.partition(":")[0]  # "torn" or "not run yet"
+        counts = self.runs["status"].astype(object).fillna(why).value_counts()
+        words = ", ".join(f"{count} {name}" for name, count in counts.items())
+        arms = textwrap.shorten(", ".join(self.arms), 80, placeholder=" …")
+        return (
+            f"Records of {self.name}: {ended.sum()} of {len(self.runs)} runs have ended ({words})\n"
+            f"  {len(self.arms)} arms: {arms}\n"
+            f"  .runs: {_size(self.runs)}, a row per planned run\n"
+            f"  .curves: {_size(self.curves)}, a row per evaluation\n"
+            f"  .environments: {_size(self.environments)}, a row per run that has ended"
+        )
+
     def budget_of(self, *arms: str) -> Budget:
         """The smallest budget of these arms, up to which all of them were run."""
         budgets = [self.budgets.get(arm, self.budget) for arm in arms]
@@ -61,12 +72,25 @@ class Records:
         return max(self.intervals.get(arm, self.evaluate_every) for arm in arms)
 
 
+def _size(table: pd.DataFrame) -> str:
+    return f"{len(table):,} rows × {table.shape[1]} columns"
+
+
+class _Spec(BaseModel):
+    """What the tables need of spec.yaml, which was checked before it was run."""
+
+    name: str
+    alpha: float = 0.05
+    targets: tuple[Target, ...] = ()
+
+
 def load(folder: str | Path) -> Records:
     """Read the collected tables of one ablation's results folder.
 
-    Raises InputError when the folder holds no collected ablation.
+    Raises InputError when the folder holds no collected ablation, or one of a newer version.
     """
     folder = Path(folder)
+    refuse_newer(folder)
     missing = [
         n for n in ("spec.yaml", "runs.parquet", "curves.parquet") if not (folder / n).exists()
     ]
@@ -77,41 +101,49 @@ def load(folder: str | Path) -> Records:
                 f"`bdhf run SPEC --out {folder}` makes them"
             ]
         )
-    text = (folder / "spec.yaml").read_text(encoding="utf-8")
-    spec = YAML(typ="safe", pure=True).load(text)
-    runs, index = read_table(folder / "runs.parquet"), _index(folder, spec)
+    text, spec, index = _what_was_asked(folder)
+    runs = read_table(folder / "runs.parquet", [*CELL, "status", "reason"])
+    ended = runs.loc[runs["status"].notna(), "run_id"].drop_duplicates()
     return Records(
-        name=spec["name"],
+        name=spec.name,
         spec_text=text,
         arms=tuple(arm.label for arm in index.arms),
-        targets=tuple(Target(**target) for target in spec.get("targets", [])),
+        targets=spec.targets,
         comparisons=index.comparisons,
         budget=max((arm.budget for arm in index.arms), key=lambda budget: budget.limit),
-        alpha=float(spec.get("alpha", 0.05)),
+        alpha=spec.alpha,
         evaluate_every=max(arm.evaluate_every for arm in index.arms),
         runs=runs,
-        curves=read_table(folder / "curves.parquet"),
-        environments=_environments(folder, runs["run_id"].drop_duplicates()),
+        curves=read_table(folder / "curves.parquet", [*CELL, "update"]),
+        environments=_environments(folder, ended),
         budgets={arm.label: arm.budget for arm in index.arms},
         intervals={arm.label: arm.evaluate_every for arm in index.arms},
     )
 
 
-def _index(folder: Path, spec: Mapping[str, Any]) -> PlanIndex:
-    """The arms and comparisons of plan.json, or of the spec where an older version left none."""
-    path = folder / PLAN_INDEX
-    check_version(folder)
-    if path.exists():
-        try:
-            return PlanIndex.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            first = str(error).splitlines()[0]
-            raise InputError(
-                [f"{path}: cannot be read ({first}); `bdhf run` writes it anew"]
-            ) from None
+def _what_was_asked(folder: Path) -> tuple[str, _Spec, PlanIndex]:
+    """The text of the spec, what it says, and its arms and comparisons."""
+    path = folder / "spec.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = YAML(typ="safe", pure=True).load(text)
+        spec = _Spec.model_validate(content)
+        path = folder / PLAN_INDEX
+        if path.exists():
+            return text, spec, PlanIndex.model_validate({"records": 0, **read_record(path)})
+        path = folder / "spec.yaml"
+        return text, spec, _index_of(content)
+    except (YAMLError, *UNREADABLE) as error:
+        fault = f"cannot be read ({in_brief(error)}); `bdhf run` writes it anew"
+        raise InputError([f"{path}: {fault}"]) from None
+
+
+def _index_of(spec: Mapping[str, Any]) -> PlanIndex:
+    """The arms and comparisons of a spec beside which an older version left no plan.json."""
     every = int(spec.get("evaluate", {}).get("every_updates", 1))
     budget = Budget(**spec["budget"])
     return PlanIndex(
+        records=0,
         arms=tuple(
             PlannedArm(label=name, name=name, budget=budget, evaluate_every=every)
             for name in spec["arms"]
@@ -120,13 +152,13 @@ def _index(folder: Path, spec: Mapping[str, Any]) -> PlanIndex:
     )
 
 
-def _environments(folder: Path, run_ids: pd.Series[str]) -> pd.DataFrame:
+def _environments(folder: Path, run_ids: Iterable[str]) -> pd.DataFrame:
     """Where each finished run ran; a run without a readable env.json has no row."""
     rows: list[dict[str, Any]] = []
     for run_id in run_ids:
         try:
-            text = (folder / "runs" / run_id / "env.json").read_text(encoding="utf-8")
-            rows.append({"run_id": run_id, **json.loads(text)})
-        except (OSError, ValueError, TypeError):
+            content = read_record(folder / "runs" / run_id / "env.json")
+        except (InputError, *UNREADABLE):
             continue
+        rows.append({"run_id": run_id} | content | {"run_id": run_id})
     return pd.DataFrame(rows)

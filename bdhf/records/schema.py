@@ -1,24 +1,14 @@
-"""What the files of an ablation say: statuses, axes, columns, targets, comparisons, plans."""
+"""The words of the records: statuses, axes, targets, comparisons, and what plan.json holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-#: The version of these files; a number that a reader does not know is refused. 0: before it was
-#: written down.
-RECORDS_VERSION = 1
-
-
-class InputError(Exception):
-    """What was given cannot be used: one line per fault, each with what to do next."""
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = tuple(lines)
-        super().__init__("\n".join(self.lines))
+from bdhf.records.version import RECORDS_VERSION
 
 
 class Status(StrEnum):
@@ -48,17 +38,6 @@ AXES: Mapping[str, tuple[str, str]] = {
     "gradient_equivalents": ("gradient_equivalents", "gradient equivalents"),
     "seconds": ("seconds", "seconds of training"),
 }
-
-#: One row of curve.parquet per evaluation; a problem's own metrics stand behind these.
-CURVE_COLUMNS = (
-    "update", "epoch", "samples", "products", "gradient_equivalents", "seconds",
-    "train_loss", "val_loss", "test_loss",
-    "grad_norm", "step_norm", "damping", "step_size", "cg_iterations", "reduction_ratio",
-    "negative_curvature", "off_block_energy",
-)  # fmt: skip
-
-#: Columns of a curve that tell of one update, not of the run up to there.
-DIAGNOSTICS = CURVE_COLUMNS[CURVE_COLUMNS.index("grad_norm") :]
 
 
 class Strict(BaseModel):
@@ -149,9 +128,6 @@ class PlannedArm(Strict):
 class PlanIndex(Strict):
     """The content of plan.json: the arms of the tables, and the comparisons between them."""
 
-    records: int = 0  # version of these files
-    arms: tuple[PlannedArm, ...]
+    records: int = RECORDS_VERSION
+    arms: tuple[PlannedArm, ...] = Field(min_length=1)
     comparisons: tuple[Comparison, ...]
-
-
-PLAN_INDEX = "plan.json"

@@ -63,7 +63,10 @@ def mutated(draw):
     """A good spec with up to three places replaced, taken out, renamed or added to, as text."""
     data = copy.deepcopy(parse(draw(st.sampled_from(TEXTS))).data)
     for _ in range(draw(st.integers(1, 3))):
-        *outer, key = draw(st.sampled_from(sorted(places(data), key=str)[1:]))
+        inner = sorted((path for path in places(data) if path), key=str)
+        if not inner:
+            break
+        *outer, key = draw(st.sampled_from(inner))
         node = data
         for step in outer:
             node = node[step]
@@ -76,8 +79,6 @@ def mutated(draw):
             node[draw(st.sampled_from(WORDS) | st.text(max_size=3))] = node.pop(key)
         else:
             node[draw(st.sampled_from(WORDS))] = draw(VALUES)
-        if len(list(places(data))) < 2:
-            break
     return json.dumps(data)
 
 

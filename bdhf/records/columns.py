@@ -1,0 +1,116 @@
+"""Every column of the tables and every key of the JSON files: its unit and what it means.
+
+`docs/records.md` holds the same lines, and a test that they are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from bdhf.records.schema import Status
+
+
+class Column(NamedTuple):
+    """A column of a table, or a key of a JSON file."""
+
+    unit: str
+    meaning: str
+
+
+#: What names a cell of the plan, in every table.
+CELL: Mapping[str, Column] = {
+    "arm": Column("text", "the label of the arm: its name in the spec, and what a grid varies"),
+    "seed": Column("whole number", "what the random streams of the run derive from; pairs arms"),
+    "run_id": Column("text", "the run's folder in `runs`; cells with the same content share one"),
+}
+
+_TOTALS = {
+    "update": Column("updates", "made so far; 0 is the evaluation before the first"),
+    "epoch": Column("epochs", "samples ÷ size of the training set"),
+    "samples": Column("samples", "of gradient batches so far"),
+    "products": Column("products", "with the full curvature matrix so far; one with a block of "
+                       "p of P parameters counts p/P"),
+    "gradient_equivalents": Column("gradients", "FLOPs so far ÷ FLOPs of one gradient on the "
+                                   "gradient batch"),
+    "seconds": Column("seconds", "of wall-clock in updates so far; evaluation is not counted"),
+    "train_loss": Column("loss", "mean over the training set"),
+    "val_loss": Column("loss", "mean over the validation set"),
+    "test_loss": Column("loss", "mean over the test set"),
+}  # fmt: skip
+
+_DIAGNOSTICS = {
+    "grad_norm": Column("norm", "of the gradient of the last update, on its gradient batch"),
+    "step_norm": Column("norm", "of the last change of the parameters"),
+    "damping": Column("λ", "of the last update, mean over groups"),
+    "step_size": Column("factor", "on the direction of the last update, learning rate included, "
+                        "mean over groups"),
+    "cg_iterations": Column("iterations", "of the last update, mean over blocks"),
+    "reduction_ratio": Column("ratio", "actual ÷ predicted change of the curvature batch's loss"),
+    "negative_curvature": Column("share", "of blocks whose solver met negative curvature"),
+    "off_block_energy": Column("share", "‖G − G_block‖ ÷ ‖G‖ (Frobenius), estimated"),
+}  # fmt: skip
+
+#: A curve: one row per evaluation. A problem's own metrics stand behind these.
+CURVE: Mapping[str, Column] = {**_TOTALS, **_DIAGNOSTICS}
+CURVE_COLUMNS = tuple(CURVE)
+
+#: Columns of a curve that tell of the run up to there: every curve has them.
+TOTALS = tuple(_TOTALS)
+
+#: Columns of a curve that tell of one update, not of the run up to there.
+DIAGNOSTICS = tuple(_DIAGNOSTICS)
+
+#: Columns of a curve that hold whole numbers (Int64); the rest is float64.
+WHOLE = ("update", "samples")
+
+#: A problem's own metrics are named like its losses: `val_accuracy`.
+METRIC_PREFIXES = ("train_", "val_", "test_")
+
+_STATUS = {
+    "status": Column("text", "how the run ended; missing: it has not"),
+    "reason": Column("text", "why it ended so, or why it is not counted"),
+}
+
+#: File -> its columns or keys.
+TABLES: Mapping[str, Mapping[str, Column]] = {
+    "plan.parquet": {**CELL, "skip": Column("text", "why the plan leaves the cell out; empty: "
+                                            "it does not")},
+    "runs.parquet": {**CELL, **_STATUS, **_TOTALS},
+    "curves.parquet": {**CELL, **CURVE},
+    "curve.parquet": CURVE,
+    "status.json": {
+        "records": Column("whole number", "the version of the records; missing: 0"),
+        **_STATUS,
+        "started": Column("time", "when a worker took the run up; ISO 8601, UTC"),
+        "finished": Column("time", "when it ended"),
+    },
+    "env.json": {
+        "host": Column("text", "name of the machine"),
+        "cpu": Column("text", "model of its processor"),
+        "cores": Column("whole number", "logical cores of the machine"),
+        "platform": Column("text", "operating system"),
+        "python": Column("version", "of Python"),
+        "bdhf": Column("version", "of bdhf"),
+        "torch": Column("version", "of torch"),
+        "numpy": Column("version", "of NumPy"),
+        "cuda": Column("version", "of CUDA that torch was built with; empty: none"),
+        "commit": Column("hash", "commit of the working directory; empty: no repository"),
+        "dirty": Column("hash", "of uncommitted changes to tracked files; empty: none"),
+        "device": Column("text", "torch device that the run was on"),
+        "threads": Column("whole number", "threads of torch within an operator"),
+        "gpu": Column("text", "model of the GPU; empty: not used"),
+        "tf32": Column("yes or no", "whether matrix products on the GPU may round to TF32"),
+        "deterministic": Column("yes or no", "whether torch was held to deterministic algorithms"),
+    },
+}  # fmt: skip
+
+#: Status -> what it means.
+STATUSES: Mapping[Status, str] = {
+    Status.DONE: "every target reached, or the budget spent",
+    Status.DIVERGED: "a loss or the gradient is no longer finite: counted as a miss",
+    Status.OOM: "memory ran out: missing data",
+    Status.ERROR: "an exception, in traceback.txt, or a worker that died: missing data",
+    Status.TIMEOUT: "longer than `safety.seconds` of the spec: missing data",
+    Status.SKIPPED: "left out by the plan, for the reason given: missing data",
+}

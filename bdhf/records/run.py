@@ -1,0 +1,105 @@
+"""One run's folder: read whole, each file once, or not counted for a reason.
+
+A folder that cannot be understood is never counted as done. A torn one is run again; one that a
+newer bdhf has written is left as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from bdhf.records.columns import CELL, CURVE_COLUMNS, TOTALS, WHOLE
+from bdhf.records.files import UNREADABLE, in_brief
+from bdhf.records.schema import Status
+from bdhf.records.version import RECORDS_VERSION, NewerRecordsError, read_record
+
+#: Columns that a curve cannot have: those of the tables that curves are put into.
+_TAKEN = {*CELL, "status", "reason"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A whole run."""
+
+    status: dict[str, Any]  # status.json, its reason filled in
+    curve: pa.Table  # counts are int64, everything else float64
+
+
+@dataclass(frozen=True)
+class Uncounted:
+    """A folder that is no whole run."""
+
+    reason: str
+    newer: NewerRecordsError | None = None  # it is one to a newer bdhf
+
+
+def read_run(folder: Path) -> Run | Uncounted:
+    """Read status.json and curve.parquet of a run's folder."""
+    name = "status.json"
+    try:
+        status = _status(folder / name)
+        name = "curve.parquet"
+        return Run(status, _curve((folder / name).read_bytes()))
+    except NewerRecordsError as error:
+        versions = f"version {error.version}, this bdhf reads up to {RECORDS_VERSION}"
+        return Uncounted(f"foreign: records of {versions}: upgrade bdhf", error)
+    except UNREADABLE as error:
+        return Uncounted(f"torn: {name}: {in_brief(error)}")
+
+
+def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
+    """Give the content of a run's status.json, or None where there is no whole run.
+
+    Raises InputError for a run of a newer version, which must not be made again.
+    """
+    found = read_run(Path(folder) / "runs" / run_id)
+    if isinstance(found, Run):
+        return found.status
+    if found.newer is not None:
+        raise found.newer
+    return None
+
+
+def curve_schema(names: list[str]) -> pa.Schema:
+    """The types of these columns of a curve."""
+    return pa.schema([(name, pa.int64() if name in WHOLE else pa.float64()) for name in names])
+
+
+def _status(path: Path) -> dict[str, Any]:
+    """Raises one of UNREADABLE for what is no status."""
+    content = {"reason": "", **read_record(path)}
+    if content.get("status") not in list(Status):
+        raise ValueError(f"unknown status {content.get('status')!r}; known: {', '.join(Status)}")
+    if not isinstance(content["reason"], str):
+        raise ValueError("the reason is no text")
+    return content
+
+
+def _curve(content: bytes) -> pa.Table:
+    """Raises one of UNREADABLE for what is no curve."""
+    table = parquet.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    names = table.column_names
+    missing = [name for name in TOTALS if name not in names]
+    if missing:
+        raise ValueError(f"no column {', '.join(missing)}")
+    if len(set(names)) < len(names) or _TAKEN & set(names):
+        raise ValueError(f"columns {', '.join(names)}: not those of a curve")
+    odd = [field.name for field in table.schema if not _is_number(field.type)]
+    if odd:
+        raise ValueError(f"not numbers: {', '.join(odd)}")
+    return table.cast(curve_schema(names))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    """Null too: the type of a column in which nothing was measured."""
+    of_numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return bool(of_numbers or pa.types.is_null(kind))
+
+
+#: A curve without rows, which has every column.
+NO_CURVE = curve_schema(list(CURVE_COLUMNS)).empty_table()

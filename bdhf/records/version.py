@@ -1,0 +1,54 @@
+"""The version of the records: a whole number in plan.json and in the status.json of every run.
+
+It rises when an older bdhf would misread a file. Every version up to this one is read; files
+without a number are of version 0. A newer one is refused before anything else of it is looked at.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from bdhf.records.files import UNREADABLE, InputError
+
+RECORDS_VERSION = 1
+
+PLAN_INDEX = "plan.json"
+
+
+class NewerRecordsError(InputError):
+    """A file was written by a newer bdhf."""
+
+    def __init__(self, path: Path, version: int) -> None:
+        self.version = version
+        super().__init__(
+            [
+                f"{path}: records of version {version}; this bdhf reads up to version "
+                f"{RECORDS_VERSION}: upgrade bdhf, or use another results folder"
+            ]
+        )
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping.
+
+    Raises NewerRecordsError for a newer version, and one of UNREADABLE for what is no such file.
+    """
+    content = from_json(path.read_bytes())  # stricter with Unicode than json: it can be saved again
+    if not isinstance(content, dict):
+        raise ValueError("not a mapping")
+    version = content.get("records", 0)
+    if type(version) is not int or version < 0:
+        raise ValueError(f"records: {version!r} is no version")
+    if version > RECORDS_VERSION:
+        raise NewerRecordsError(path, version)
+    return content
+
+
+def refuse_newer(folder: str | Path) -> None:
+    """Raise InputError for a results folder of a newer version; a torn plan.json has none."""
+    with suppress(*UNREADABLE):
+        read_record(Path(folder) / PLAN_INDEX)

@@ -1,0 +1,84 @@
+"""docs/records.md is the description of the files: complete, and the same as that in the code."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import bdhf
+from asv_bench.collect import make
+from bdhf.records import CURVE_COLUMNS, PLAN_INDEX, RECORDS_VERSION, Status, collect
+from bdhf.records.columns import METRIC_PREFIXES, STATUSES, TABLES
+from tests.experiments.specs import SMALL, planned
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_column_and_key_has_its_line(table):
+    """Name, unit and meaning stand in the document as they stand in the code."""
+    assert f"`{table}`" in DOCUMENT
+    for name, (unit, meaning) in TABLES[table].items():
+        assert f"| `{name}` | {unit} | {meaning} |" in DOCUMENT
+
+
+def test_every_status_has_its_line():
+    """What a run's end means stands in the document as in the code."""
+    assert list(STATUSES) == list(Status)
+    for status, meaning in STATUSES.items():
+        assert f"| `{status}` | {meaning} |" in DOCUMENT
+        assert ("missing data" in meaning) == status.is_missing
+
+
+def test_the_document_names_the_version_of_today():
+    """The number of the code is the number of the document."""
+    assert f"the version of these files, now {RECORDS_VERSION}." in DOCUMENT
+
+
+def test_python_of_the_document_runs(tmp_path, monkeypatch):
+    """A reader may type it where the folder is."""
+    collect(make(tmp_path / "results" / "x", cells=8, runs=8, rows=3))
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+
+    for block in re.findall(r"```python\n(.*?)```", DOCUMENT, flags=re.DOTALL):
+        exec(compile(block, "records.md", "exec"), namespace)
+
+    assert len(namespace["final"]) == 8
+
+
+def undocumented(names, table):
+    """The names that the description of a table lacks; a problem's metrics need none."""
+    known = TABLES[table]
+    return [n for n in names if n not in known and not n.startswith(METRIC_PREFIXES)]
+
+
+@pytest.mark.slow
+def test_a_finished_run_has_no_undocumented_column_or_key(tmp_path):
+    """What the engine really writes is what the document describes, and carries the version."""
+    from bdhf.experiments.engines.local import run_all
+    from bdhf.experiments.store import Store
+    from tests.experiments.test_engine import Silent
+
+    plan, store = planned(), Store(tmp_path)
+    store.begin(SMALL, plan)
+    block = next(cell.run for cell in plan.cells if cell.arm == "block_hf")
+    run_all([block], store, workers=1, device="cpu", safety_seconds=60, observer=Silent())
+    collect(tmp_path)
+
+    folder = tmp_path / "runs" / block.run_id
+    status = json.loads((folder / "status.json").read_text())
+    assert list(status) == sorted(TABLES["status.json"])
+    assert sorted(json.loads((folder / "env.json").read_text())) == sorted(TABLES["env.json"])
+    assert status["records"] == json.loads((tmp_path / PLAN_INDEX).read_text())["records"]
+    assert status["records"] == RECORDS_VERSION
+    curve = pd.read_parquet(folder / "curve.parquet")
+    assert tuple(curve.columns[: len(CURVE_COLUMNS)]) == CURVE_COLUMNS
+    assert undocumented(curve, "curve.parquet") == []
+    for table in ("plan", "runs", "curves"):
+        columns = pd.read_parquet(tmp_path / f"{table}.parquet").columns
+        assert undocumented(columns, f"{table}.parquet") == []
+        assert set(TABLES[f"{table}.parquet"]) <= set(columns)
+    assert list(bdhf.load(tmp_path).environments) == ["run_id", *sorted(TABLES["env.json"])]
