@@ -149,7 +149,8 @@ def plan(
     out.print(table_of(outline, ablation.costs(cells) if cost else None))
     say_counts(outline.skipped, "skipped")
     for entry, number in Counter((e.arm, e.why) for e in outline.excluded).items():
-        say(f"{number} combinations of {entry[0]} excluded: {entry[1]}")
+        combinations = "combination" if number == 1 else "combinations"
+        say(f"{number} {combinations} of {entry[0]} excluded: {entry[1]}")
     say_comparisons(outline)
     say_time(outline, at_a_time)
     warn_of_power(ablation)

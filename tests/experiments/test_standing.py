@@ -62,7 +62,9 @@ def test_torn_runs_are_left_and_told(made):
     now = standing(store.folder)
 
     assert now.left == 6
-    assert now.troubles == (f"adam seed 0 ({cells[0].run_id}): torn: no curve.parquet",)
+    assert now.troubles == (
+        f"adam seed 0 ({cells[0].run_id}): torn: curve.parquet: No such file or directory",
+    )
 
 
 def test_claims_of_planned_runs_are_running(made):

@@ -46,7 +46,7 @@ def test_torn_runs_count_as_failed(made):
 
     assert removable(store.folder, Doomed(foreign=True)) == {}
     assert removable(store.folder, Doomed(failed=True)) == {
-        cells[0].run_id: "torn: no curve.parquet"
+        cells[0].run_id: "torn: curve.parquet: No such file or directory"
     }
     assert clean(store, Doomed(failed=True)) == [cells[0].run_id]
 
