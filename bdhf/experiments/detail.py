@@ -32,7 +32,7 @@ def find(run: str, results: Path | None) -> Path:
     start = "".join(letter for letter in run if letter.isalnum())  # no wildcards, no folders
     found = [
         path
-        for folder in folders if start == run
+        for folder in folders if start and start == run
         for path in sorted((folder / "runs").glob(f"{start}*"))
         if path.is_dir()
     ]  # fmt: skip
