@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,11 +106,12 @@ def run(
     with told():
         say_report(home)
     statuses = ablation.statuses(cells).values()
+    again = "".join(f" --set {shlex.quote(setting)}" for setting in settings or ())
     failed = Counter(str(status) for status in statuses if status.is_missing)
     if failed:
         err.print(
             f"{in_words(failed)}: see the table of runs in the report; "
-            f"`bdhf run {spec} --out {home} --retry all` tries them again",
+            f"`bdhf run {spec} --out {home}{again} --retry all` tries them again",
             markup=False,
         )
         raise typer.Exit(1)
@@ -139,7 +141,7 @@ def plan(
     with told():
         cells = ablation.selected(only or (), shard)
         outline = ablation.outline(cells, ablation.durations(cells, probing=probe))
-    at_a_time = ablation.workers(workers)
+        at_a_time = ablation.workers(workers)
     if as_json:
         costs = {"gradients_an_update": ablation.costs(cells)} if cost else {}
         time = {"workers": at_a_time, "seconds_left": outline.seconds_left(at_a_time)}
