@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from bdhf.cli.app import (
     app,
-    clock,
     err,
     holder,
     in_words,
@@ -23,14 +21,19 @@ from bdhf.cli.app import (
     say_json,
     told,
 )
+from bdhf.cli.planned import (
+    power_of,
+    say_comparisons,
+    say_left,
+    say_time,
+    table_of,
+    warn_of_power,
+)
 from bdhf.cli.results import say_report
 
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
     from bdhf.experiments.claims import Claim
-    from bdhf.experiments.outline import ArmOutline, Outline
-
-ROWS = 60  # arms of a plan that are shown one by one
 
 Spec = Annotated[Path, typer.Argument(help="An ablation: a YAML file.", metavar="SPEC")]
 Out = Annotated[Path | None, typer.Option("--out", help="Results folder; default results/<name>.")]
@@ -92,8 +95,8 @@ def run(
     labels, home = ablation.labels(), ablation.store.folder
     try:
         with told(), tracking(track or (), home, ablation.spec.name, labels, _warn) as trackers:
-            _warn_of_power(ablation)
-            _say_left(ablation.outline(cells, {}), len(left), len(todo))
+            warn_of_power(ablation)
+            say_left(ablation.outline(cells, {}), len(left), len(todo))
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
                 ablation.run(todo, workers=workers, observer=observer, waiting=_say_waiting)
@@ -103,11 +106,12 @@ def run(
     with told():
         say_report(home)
     statuses = ablation.statuses(cells).values()
+    again = "".join(f" --set {shlex.quote(setting)}" for setting in settings or ())
     failed = Counter(str(status) for status in statuses if status.is_missing)
     if failed:
         err.print(
             f"{in_words(failed)}: see the table of runs in the report; "
-            f"`bdhf run {spec} --out {home} --retry all` tries them again",
+            f"`bdhf run {spec} --out {home}{again} --retry all` tries them again",
             markup=False,
         )
         raise typer.Exit(1)
@@ -137,21 +141,22 @@ def plan(
     with told():
         cells = ablation.selected(only or (), shard)
         outline = ablation.outline(cells, ablation.durations(cells, probing=probe))
-    at_a_time = ablation.workers(workers)
+        at_a_time = ablation.workers(workers)
     if as_json:
         costs = {"gradients_an_update": ablation.costs(cells)} if cost else {}
         time = {"workers": at_a_time, "seconds_left": outline.seconds_left(at_a_time)}
-        say_json(outline.to_json() | time | {"power": _power(ablation)} | costs)
-        _warn_of_power(ablation)
+        say_json(outline.to_json() | time | {"power": power_of(ablation)} | costs)
+        warn_of_power(ablation)
         return
-    out.print(_table(outline, ablation.costs(cells) if cost else None))
+    out.print(table_of(outline, ablation.costs(cells) if cost else None))
     say_counts(outline.skipped, "skipped")
     for entry, number in Counter((e.arm, e.why) for e in outline.excluded).items():
-        say(f"{number} combinations of {entry[0]} excluded: {entry[1]}")
-    _say_comparisons(outline)
-    _say_time(outline, at_a_time)
-    _warn_of_power(ablation)
-    _say_left(outline, outline.left, outline.left)
+        combinations = "combination" if number == 1 else "combinations"
+        say(f"{number} {combinations} of {entry[0]} excluded: {entry[1]}")
+    say_comparisons(outline)
+    say_time(outline, at_a_time)
+    warn_of_power(ablation)
+    say_left(outline, outline.left, outline.left)
 
 
 def _say_waiting(holders: Sequence[Claim]) -> None:
@@ -168,101 +173,3 @@ def _open(spec: Path, folder: Path | None, settings: Sequence[str] | None) -> Ab
 
     with told():
         return Ablation.open(spec, folder, settings or ())
-
-
-def _table(outline: Outline, costs: dict[str, float] | None) -> Table:
-    """A row an arm; of many, a row for all that the spec calls by one name."""
-    columns = ["arm", "seeds", "runs", "still to do", "a run"]
-    columns += ["gradients an update"] if costs else []
-    table = Table(*columns, title=escape(outline.name))
-    together: dict[str, list[ArmOutline]] = {}
-    for arm in outline.arms:
-        many = len(outline.arms) > ROWS
-        together.setdefault(arm.name if many else arm.label, []).append(arm)
-    for label, arms in together.items():
-        seeds = sorted({seed for arm in arms for seed in arm.seeds})
-        table.add_row(
-            escape(label) + (f" ({len(arms)} combinations)" if len(arms) > 1 else ""),
-            f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0]),
-            str(sum(len(arm.seeds) for arm in arms)),
-            str(sum(arm.left for arm in arms)),
-            _range([arm.seconds for arm in arms], clock),
-            *([_range([costs[arm.label] for arm in arms], "{:,.1f}".format)] if costs else []),
-        )
-    return table
-
-
-def _range(values: Sequence[float | None], words: Callable[[float], str]) -> str:
-    """The least and the most of some numbers in words; "?" where one is not known."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "?"
-    least, most = words(min(known)), words(max(known))
-    return least if least == most else f"{least} to {most}"
-
-
-def _say_comparisons(outline: Outline) -> None:
-    lines = [
-        f"compare {entry.name}: {entry.candidate} against {entry.baseline}, "
-        f"{entry.axis} to {target.label}"
-        for entry in outline.comparisons
-        for target in outline.targets
-    ]
-    for line in lines[:ROWS]:
-        say(line)
-    if len(lines) > ROWS:
-        say(f"… and {len(lines) - ROWS} comparisons more; --json lists all")
-
-
-def _say_time(outline: Outline, workers: int) -> None:
-    """Say how long it will take, and from what that is known."""
-    if not outline.left:
-        return
-    seconds = outline.seconds_left(workers)
-    if seconds is None:
-        unknown = Counter(arm.source for arm in outline.arms if arm.left and arm.seconds is None)
-        why = "; ".join(f"{number} arms: {source}" for source, number in unknown.items())
-        say(f"time: not known ({why}); --probe times three updates of each")
-        return
-    sources = sorted({arm.source for arm in outline.arms if arm.left})
-    at_a_time = f"{workers} run{'s' * (workers > 1)} at a time"
-    less = "; less where targets end runs" if "probe" in sources else ""
-    say(f"time: about {clock(seconds)} with {at_a_time}, from {' and '.join(sources)}{less}")
-
-
-def _power(ablation: Ablation) -> dict[str, Any]:
-    """How many seeds its comparisons need to be decided at all, and how many there are."""
-    from bdhf.stats.paired import pairs_needed
-
-    spec = ablation.spec
-    tests = len(ablation.plan.comparisons) * len(spec.targets)
-    return {
-        "tests": tests,
-        "alpha": spec.alpha,
-        "needed": pairs_needed(spec.alpha / tests) if tests else 0,
-        "seeds": spec.seeds.count,
-    }
-
-
-def _warn_of_power(ablation: Ablation) -> None:
-    """Say before anything is run that its comparisons cannot be decided, if so."""
-    from bdhf.stats.words import count
-
-    power = _power(ablation)
-    if power["seeds"] < power["needed"]:
-        err.print(
-            f"warning: {count(power['tests'], 'test')} at alpha {power['alpha']:g} cannot be "
-            f"decided with fewer than {power['needed']} seeds; the spec has {power['seeds']}",
-            markup=False,
-        )
-
-
-def _say_left(outline: Outline, left: int, todo: int) -> None:
-    """`small: 6 runs, 2 done, 4 to do, 1 of them now -> results/small`."""
-    skipped = sum(outline.skipped.values())
-    now = f", {todo} of them now" if todo < left else ""
-    left_out = f", {skipped} skipped" if skipped else ""
-    say(
-        f"{outline.name}: {outline.runs} runs, {outline.runs - left - skipped} done, "
-        f"{left} to do{now}{left_out} -> {outline.folder}"
-    )

@@ -131,7 +131,8 @@ def say_report(results: Path) -> None:
 
 def _standing(now: Standing) -> Table:
     """A row an arm."""
-    table = Table("arm", title=_headline(now), title_justify="left")
+    table = Table(title=_headline(now), title_justify="left")
+    table.add_column("arm", overflow="fold")
     for number in ("planned", "ended", "running"):
         table.add_column(number, justify="right")
     table.add_column("statuses")

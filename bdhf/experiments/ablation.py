@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from bdhf.experiments.selection import Selection, Shard
 from bdhf.experiments.spec import load
 from bdhf.experiments.standing import seconds_of
 from bdhf.experiments.store import Store
-from bdhf.records import Status
+from bdhf.records import InputError, Status
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Ablation:
 
     def selected(self, only: Sequence[str] = (), shard: str | None = None) -> tuple[Cell, ...]:
         """The cells of these arms or runs, and of this share `i/n`. Raises InputError."""
-        share = Shard.parse(shard) if shard else None
+        share = Shard.parse(shard) if shard is not None else None
         return Selection(tuple(only), share).cells(self.plan)
 
     def unfinished(self, cells: Sequence[Cell], retry: str | None = None) -> list[RunSpec]:
@@ -131,8 +132,11 @@ class Ablation:
             self.store.begin(self.text, self.plan)
             try:
                 run_all(todo, self.store, conditions, observer)
-            finally:
-                self.store.end()
+            except BaseException:
+                with suppress(InputError):  # what ended it counts more
+                    self.store.end()
+                raise
+            self.store.end()
 
     def statuses(self, cells: Sequence[Cell]) -> dict[str, Status]:
         """Status by run id, of those of these runs that have ended."""

@@ -16,8 +16,10 @@ from pydantic import ValidationError
 from bdhf.experiments.build import problem_of, resolve_arm, resolve_problem
 from bdhf.experiments.consistency import consistency
 from bdhf.experiments.errors import Fault, Keys, unknown
+from bdhf.experiments.own import is_own
 from bdhf.experiments.parts import Faults, Resolved
 from bdhf.experiments.schema import Spec
+from bdhf.experiments.weightless import weightless
 from bdhf.problems import Problem
 from bdhf.records import Strict
 
@@ -89,7 +91,7 @@ class Checker:
         if key not in self._problems:
             try:
                 resolved = resolve_problem(given)
-                self._problems[key] = resolved, problem_of(resolved)
+                self._problems[key] = resolved, _tried(resolved)
             except Faults as found:
                 self._problems[key] = found
         return _or_raise(self._problems[key])
@@ -108,6 +110,19 @@ def _or_raise(found: T | Faults) -> T:
     if isinstance(found, Faults):
         raise found
     return found
+
+
+def _tried(resolved: Resolved) -> Problem:
+    """The problem; a user's own has been asked for what specs need of it. Raises Faults."""
+    problem = problem_of(resolved)
+    if is_own(resolved["type"]):
+        try:
+            weightless(problem)
+            _ = problem.samples, list(problem.metrics), list(problem.blocks), problem.loss
+        except Exception as error:  # the code of others may raise anything
+            said = f"{type(error).__name__}: {error}"
+            raise Faults(Fault(("problem",), f"{resolved['type']} raises {said}")) from None
+    return problem
 
 
 def _named(given: Any) -> Any:

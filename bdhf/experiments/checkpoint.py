@@ -20,7 +20,7 @@ import torch
 
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.runspec import RunSpec
-from bdhf.records import write_atomically
+from bdhf.records import in_brief, write_atomically
 
 State = dict[str, Any]  # tensors, numbers, strings, and lists and mappings of them
 
@@ -74,9 +74,9 @@ class Saver:
             return
         try:
             _write(self._checkpoint.path, {**self._header, "state": state()})
-        except OSError as error:
+        except Exception as error:  # no disk, no memory, or a user's state that cannot be saved
             if not self._warned:
-                why = error.strerror or error
+                why = in_brief(error)
                 warnings.warn(
                     f"{self._checkpoint.path}: no checkpoint was written ({why}); the run goes on, "
                     "and begins anew if it is killed",

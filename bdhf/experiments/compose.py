@@ -26,46 +26,55 @@ def read(file: Path, settings: Sequence[str] = ()) -> Source:
     Raises SpecError for a file that is missing or malformed or includes itself, and for a setting
     that leads nowhere. What else is wrong with the values is left to `Source.faults`.
     """
-    source = _with_includes(file, ())
+    source = _with_includes(file)
     for setting in settings:
         source = _set(source, setting)
     return source
 
 
-def _with_includes(file: Path, outer: tuple[Path, ...]) -> Source:
-    """A file on top of the files that it includes; `outer` are those that include it."""
-    own = parse(_text(file), str(file))
-    if not isinstance(own.data, dict) or "include" not in own.data:
-        return own
-    included = own.data["include"]
+def _with_includes(file: Path) -> Source:
+    """A file on top of all that it includes: each file once, where it is named first."""
+    found: dict[Path, Source] = {}
+    _gather(file, (), found)
+    data: Any = None
+    for source in found.values():
+        own = source.data
+        if isinstance(own, dict):
+            own = {key: value for key, value in own.items() if key != "include"}
+        data = own if data is None else merged(data, own, ())
+    layers = tuple(layer for source in found.values() for layer in source.layers)
+    return Source(data, layers, tuple(f for source in found.values() for f in source.faults))
+
+
+def _gather(file: Path, outer: tuple[Path, ...], found: dict[Path, Source]) -> None:
+    """Read a file after those that it includes; `outer` are those that include it."""
+    own, here = parse(_text(file), str(file)), file.resolve()
+    included = own.data.get("include", []) if isinstance(own.data, dict) else []
     names = included if isinstance(included, list) else [included]
-    if not names or not all(isinstance(name, str) for name in names):
+    if not all(isinstance(name, str) for name in names):
         raise own.error([Fault(("include",), f"give a file or a list of files; got {included!r}")])
-    data: Any = {}
-    layers, faults = list[Layer](), list[Fault]()
     for index, name in enumerate(names):
         place: Keys = ("include", index) if isinstance(included, list) else ("include",)
-        base = _include(file.parent / name, (*outer, file.resolve()), own, place)
-        data = merged(data, base.data, ())
-        layers = [*layers, *base.layers]
-        faults += base.faults
-    rest = {key: value for key, value in own.data.items() if key != "include"}
-    return Source(merged(data, rest, ()), (*layers, *own.layers), (*faults, *own.faults))
+        _include(file.parent / name, (*outer, here), own, place, found)
+    found[here] = own
 
 
-def _include(file: Path, outer: tuple[Path, ...], own: Source, place: Keys) -> Source:
-    """An included file. Raises SpecError at its place in the file that includes it."""
+def _include(
+    file: Path, outer: tuple[Path, ...], own: Source, place: Keys, found: dict[Path, Source]
+) -> None:
+    """Read an included file. Raises SpecError at its place in the file that includes it."""
     if file.resolve() in outer:
         raise own.error([Fault(place, f"{file} includes itself")])
+    if file.resolve() in found:
+        return
     try:
-        base = _with_includes(file, outer)
+        _gather(file, outer, found)
     except SpecError as error:
         if not file.is_file():
             raise own.error([Fault(place, error.lines[0])]) from None
         raise
-    if not isinstance(base.data, dict):
+    if not isinstance(found[file.resolve()].data, dict):
         raise own.error([Fault(place, f"{file} is no mapping of keys")])
-    return base
 
 
 def merged(base: Any, over: Any, path: Keys) -> Any:

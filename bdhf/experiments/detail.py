@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ def find(run: str, results: Path | None) -> Path:
     `results` None: every folder in results/ is searched.
     """
     given = Path(run)
-    if given.is_dir() and (given.resolve().parent.name == "runs" or _has_status(given)):
-        return given
+    with suppress(OSError):  # no name that a file could have
+        if given.is_dir() and (given.resolve().parent.name == "runs" or _has_status(given)):
+            return given
     folders = [results] if results else sorted(Path("results").glob("*"))
     start = "".join(letter for letter in run if letter.isalnum())  # no wildcards, no folders
     found = [
         path
-        for folder in folders if start == run
+        for folder in folders if start and start == run
         for path in sorted((folder / "runs").glob(f"{start}*"))
         if path.is_dir()
     ]  # fmt: skip

@@ -24,10 +24,12 @@ class Exclusion:
     values: tuple[tuple[str, Keys, tuple[Any, ...]], ...]  # path, its keys, the values
     place: Keys
 
-    @property
-    def paths(self) -> frozenset[str]:
-        """The paths whose values it names."""
-        return frozenset(path for path, _, _ in self.values)
+    def is_about(self, target: Keys) -> bool:
+        """Whether it names a value at a place, in it, or around it."""
+        return any(
+            keys[: len(target)] == target or target[: len(keys)] == keys
+            for _, keys, _ in self.values
+        )
 
     def covers(self, arm: str, picks: Combination, data: Mapping[str, Any]) -> bool:
         """Whether it leaves out an arm in a combination; `data` is the spec with it, unchecked."""

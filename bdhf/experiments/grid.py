@@ -17,7 +17,7 @@ from typing import Any
 
 from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.parts import Faults
-from bdhf.experiments.paths import keys_of, put
+from bdhf.experiments.paths import keys_of, put, value_at
 from bdhf.experiments.schema import Spec
 
 #: First keys of the paths that a grid may vary; the other keys are those of the whole ablation.
@@ -62,19 +62,22 @@ def combinations(data: Mapping[str, Any]) -> tuple[Combination, ...]:
     if "grid" not in data:
         return ((),)
     grids, faults = _grids(data["grid"]), list[Fault]()
-    words = _words_of(grids)
-    found: dict[tuple[tuple[str, str], ...], Combination] = {}
+    words = _words_of(grids, data)
+    found: dict[tuple[str, ...], Combination] = {}
     for place, grid in grids.items():
-        axes: list[list[Pick]] = []
-        for path, values in grid.items():
+        axes: dict[str, list[Pick]] = {}
+        for path in words:
             try:
-                axes.append(_axis(path, values, data, (*place, path), words))
+                if path in grid:
+                    axes[path] = _axis(path, grid[path], data, (*place, path), words)
+                else:
+                    axes[path] = _as_it_stands(path, data, place, words)
             except Faults as wrong:
                 faults += wrong.faults
-        for picks in product(*axes) if not faults else ():
-            found.setdefault(tuple((pick.axis, pick.words) for pick in picks), picks)
+        for picks in product(*filter(None, axes.values())) if not faults else ():
+            found.setdefault(tuple(f"{pick.axis}={pick.words}" for pick in picks), picks)
     if faults:
-        raise Faults(*faults)
+        raise Faults(*dict.fromkeys(faults))
     return tuple(found.values())
 
 
@@ -131,17 +134,40 @@ def _grids(given: Any) -> dict[Keys, dict[str, Any]]:
     return grids
 
 
-def _words_of(grids: Mapping[Keys, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+def _words_of(
+    grids: Mapping[Keys, Mapping[str, Any]], data: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
     """Axis -> value, exactly -> its words: the same in every grid."""
     values: dict[str, dict[str, Any]] = {}
-    for grid in grids.values():
-        for path, listed in grid.items():
+    for path in dict.fromkeys(path for grid in grids.values() for path in grid):
+        of_one = values.setdefault(path, {})
+        for grid in grids.values():
+            listed = grid[path] if path in grid else _standing(path, data)
             for value in listed if isinstance(listed, list) else ():
-                values.setdefault(path, {}).setdefault(exactly(value), value)
+                of_one.setdefault(exactly(value), value)
     return {
         path: dict(zip(of_one, _words(list(of_one.values())), strict=True))
         for path, of_one in values.items()
     }
+
+
+def _standing(path: str, data: Mapping[str, Any]) -> list[Any]:
+    """What stands on a path beside the grid; nothing where it is left to its default."""
+    try:
+        value = value_at(data, keys_of(path, data, ()))
+    except Faults:
+        return []
+    return [] if value is None else [value]
+
+
+def _as_it_stands(
+    path: str, data: Mapping[str, Any], place: Keys, words: Mapping[str, Mapping[str, str]]
+) -> list[Pick]:
+    """The one pick of an axis that this grid of a union does not vary; none for a default."""
+    return [
+        Pick(path, keys_of(path, data, place), value, words[path][exactly(value)], (*place, path))
+        for value in _standing(path, data)
+    ]
 
 
 def exactly(value: Any) -> str:

@@ -64,16 +64,24 @@ def _compared(entries: Sequence[Comparison]) -> set[str]:
 def _filled(name: str, places: Places, variants: Sequence[Variant]) -> Places:
     """An arm in every combination: where it is left out on some axes, that of their other values.
 
-    None where no arm is left there, or more than one.
+    None where no arm is left there, or more than one; and where the axis changes what is asked: a
+    run on another problem, or with another budget, is no baseline.
     """
     axes = {left.axes for variant in variants if (left := variant.excluded.get(name))}
-    others = {left: _by_other_axes(left, places, variants) for left in axes}
+    others = {
+        left: _by_other_axes(left, places, variants) if all(map(_is_lent, left)) else {}
+        for left in axes
+    }
     filled = []
     for place, variant in zip(places, variants, strict=True):
         left = variant.excluded.get(name)
         there = others[left.axes].get(_beside(variant, left.axes), {}) if left else {}
         filled.append(next(iter(there.values())) if len(there) == 1 else place)
     return filled
+
+
+def _is_lent(axis: str) -> bool:
+    return axis.split(".")[0] in ("arms", "batch")
 
 
 def _by_other_axes(

@@ -12,6 +12,7 @@ import torch
 from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.own import is_own, own_class
 from bdhf.experiments.parts import Faults, Resolved, plain
+from bdhf.records import in_brief
 
 
 def optimizer_class(kind: Any, path: Keys) -> Callable[..., torch.optim.Optimizer] | None:
@@ -65,7 +66,7 @@ def resolve_optimizer(
     try:
         trial(**arguments)
     except Exception as error:  # whatever torch says about its own arguments
-        text = str(error).splitlines()[0]
+        text = in_brief(error)
         named = next((key for key, value in arguments.items() if _mentions(text, value)), None)
         text = f"{name} refuses: {text}"
         raise Faults(Fault(path if named is None else (*path, named), text)) from None

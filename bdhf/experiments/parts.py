@@ -189,7 +189,8 @@ def _try(
         return part(**_built(part, arguments, nested))
     except refusals(name) as error:
         named = next((key for key in arguments if key in str(error)), None)
-        raise Faults(Fault(path if named is None else (*path, named), str(error))) from None
+        said = str(error) or type(error).__name__
+        raise Faults(Fault(path if named is None else (*path, named), said)) from None
 
 
 def _built(part: Callable[..., Any], arguments: Resolved, nested: Nested) -> Resolved:

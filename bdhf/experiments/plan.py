@@ -90,7 +90,7 @@ def _arms(name: str, variants: Sequence[Variant]) -> list[Arm | None]:
     kept = [variant for variant in variants if name not in variant.excluded]
     runs = [_run(v.spec, name, v.spec.seeds.base) for v in kept]
     ids = [run.run_id for run in runs]
-    axes = _axes(ids, kept)
+    axes = _axes(name, ids, kept)
     arms: dict[str, Arm] = {}
     for run_id, run, variant in zip(ids, runs, kept, strict=True):
         if run_id not in arms:
@@ -103,9 +103,14 @@ def _arms(name: str, variants: Sequence[Variant]) -> list[Arm | None]:
     return [None if name in variant.excluded else arms[next(found)] for variant in variants]
 
 
-def _axes(ids: Sequence[str], variants: Sequence[Variant]) -> list[str]:
-    """The axes on which runs differ: without the others, the rest still tells which run it is."""
-    axes = list(dict.fromkeys(pick.axis for variant in variants for pick in variant.picks))
+def _axes(name: str, ids: Sequence[str], variants: Sequence[Variant]) -> list[str]:
+    """The axes on which runs differ: without the others, the rest still tells which run it is.
+
+    Those of other arms cannot change the runs of this one; its own are the last to be left out.
+    """
+    picks = {pick.axis: pick for variant in variants for pick in variant.picks}
+    axes = [axis for axis, pick in picks.items() if pick.target[0] != "arms"]
+    axes += [axis for axis, pick in picks.items() if pick.target[:2] == ("arms", name)]
     for axis in tuple(axes):
         rest = [other for other in axes if other != axis]
         seen: dict[tuple[str, ...], str] = {}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import bdhf
+from bdhf.records import InputError
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
@@ -30,11 +31,16 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 
 
 def resolve_devices(wanted: str) -> tuple[str, ...]:
-    """Every GPU for "cuda", and for "auto" where there is one; else the CPU."""
+    """Every GPU for "cuda", and for "auto" where there is one; else the CPU.
+
+    Raises InputError for "cuda" where there is none.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "cpu" or (wanted == "auto" and not count):
         return ("cpu",)
-    return tuple(f"cuda:{index}" for index in range(count)) or ("cuda",)
+    if not count:
+        raise InputError(["device: cuda: torch sees no GPU here; use `cpu`, or `auto` for either"])
+    return tuple(f"cuda:{index}" for index in range(count))
 
 
 @cache

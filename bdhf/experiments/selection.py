@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -67,13 +66,7 @@ class Selection:
 
 def _is_meant(wanted: str, cell: Cell, name: str) -> bool:
     return (
-        wanted == name
+        wanted in (name, cell.arm)
         or fnmatchcase(cell.arm, wanted)
         or (len(wanted) >= 4 and cell.run_id.startswith(wanted))
     )
-
-
-def limited(cells: Sequence[Cell], todo: Sequence[str], limit: int | None) -> list[Cell]:
-    """The cells of the first `limit` runs that are still to do; of all, without a limit."""
-    wanted = set(todo[:limit] if limit is not None else todo)
-    return [cell for cell in cells if cell.run_id in wanted]

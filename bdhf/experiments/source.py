@@ -67,7 +67,8 @@ class Source:
         if len(self.layers) == 1:
             return self.layers[0].text
         buffer, yaml = StringIO(), YAML()
-        buffer.writelines(f"# {layer.label}\n" for layer in self.layers)
+        for layer in self.layers:
+            buffer.writelines(f"# {line}\n" for line in layer.label.splitlines())
         yaml.default_flow_style = False
         yaml.dump(self.data, buffer)
         return buffer.getvalue()

@@ -59,7 +59,7 @@ def variants(source: Source) -> tuple[Variant, ...]:
             data = applied(source.data, picks)
             left = left_out(entries, arms, picks, data)
             excluded.append(left)
-            checked.append(Variant(picks, checker.check(data), _left_out(left)))
+            checked.append(Variant(picks, checker.check(data), _left_out(left, picks)))
         except Faults as found:
             faults += [traced(fault, picks) for fault in found.faults]
     if entries and not faults:
@@ -70,8 +70,12 @@ def variants(source: Source) -> tuple[Variant, ...]:
     return tuple(checked)
 
 
-def _left_out(found: Mapping[str, Sequence[Exclusion]]) -> dict[str, LeftOut]:
+def _left_out(found: Mapping[str, Sequence[Exclusion]], picks: Combination) -> dict[str, LeftOut]:
+    """By arm, why it is left out, and the axes that the entries speak of."""
     return {
-        arm: LeftOut(entries[0].words, frozenset().union(*(entry.paths for entry in entries)))
+        arm: LeftOut(
+            entries[0].words,
+            frozenset(p.axis for p in picks if any(entry.is_about(p.target) for entry in entries)),
+        )
         for arm, entries in found.items()
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from bdhf.experiments.runspec import RunSpec
 from bdhf.records import (
     PLAN_INDEX,
     RECORDS_VERSION,
-    InputError,
     PlanIndex,
     Status,
     collect,
@@ -29,22 +28,13 @@ from bdhf.records import (
     run_status,
     sweep,
     temporary_folder,
+    unwritable,
     write_atomically,
     write_table,
 )
 
-#: Why nothing can be written: no room, no rights, a broken disk, a file in the place of a folder.
-UNWRITABLE = frozenset(
-    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO,
-     errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
-)  # fmt: skip
-
 #: Says whether a run that has ended with this status.json is to be tried again.
 TryAgain = Callable[[Mapping[str, Any]], bool]
-
-
-class StorageError(InputError):
-    """Results cannot be written; those that are there are whole."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +71,18 @@ class Store:
     def left(
         self, cells: Collection[Cell], again: TryAgain = lambda status: False
     ) -> dict[str, RunSpec]:
-        """Give the runs that are still to do by their ids, in the order of the plan.
+        """Give the runs that are still to do by their ids: in the plan's order, new ones first.
 
         A cell that the plan skips is never one of them. `again` says which of those that left no
         outcome are still to do.
         """
         todo = {cell.run_id: cell.run for cell in cells if not cell.skip}
-        for run_id, status in ended(self.folder, todo).items():
-            if not (Status(status["status"]).is_missing and again(status)):
-                del todo[run_id]
-        return todo
+        retried: dict[str, RunSpec] = {}
+        for run_id, status in ended(self.folder, list(todo)).items():
+            run = todo.pop(run_id)
+            if Status(status["status"]).is_missing and again(status):
+                retried[run_id] = run
+        return todo | retried
 
     def begin(self, spec_text: str, plan: Plan) -> None:
         """Write what the ablation is, and sweep away what a killed process left half-written.
@@ -147,20 +139,9 @@ class Store:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turn a disk that is full or read-only into one line. Raises StorageError."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in UNWRITABLE:
-                raise
-            raise StorageError(
-                [
-                    f"{self.folder}: cannot write results: {error.strerror or error}; what has "
-                    "finished is kept: make room or give the rights, then the same command goes on"
-                ]
-            ) from error
+    def writing(self) -> AbstractContextManager[None]:
+        """Within it, a disk that is full or read-only is one line. Raises StorageError."""
+        return unwritable(self.folder)
 
     def _install(self, temporary: Path, run_id: str) -> None:
         """Rename into place; another process may be doing the same at this moment."""

@@ -28,12 +28,14 @@ class Doomed:
 
     def why(self, folder: Path, run_id: str, in_plan: frozenset[str]) -> str:
         """Why a run may go; "" where it stays."""
+        broken = torn(folder, run_id)
+        if broken and not broken.startswith("torn"):
+            return ""  # of a newer version: a run to it
+        if self.failed and broken:
+            return broken
         status = run_status(folder, run_id)
         if self.failed and status is not None and status["status"] in FAILED:
-            return f"{status['status']}: {status.get('reason', '')}"
-        broken = torn(folder, run_id) if status is None else ""
-        if self.failed and broken.startswith("torn"):
-            return broken
+            return f"{status['status']}: {status['reason']}"
         return "not in the plan" if self.foreign and run_id not in in_plan else ""
 
 

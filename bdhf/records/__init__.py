@@ -12,7 +12,14 @@ the files; `columns.py` says what is in them.
 
 from bdhf.records.collect import NOT_RUN, collect, ended, planned, torn
 from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
-from bdhf.records.files import InputError, write_atomically, write_table
+from bdhf.records.files import (
+    InputError,
+    StorageError,
+    in_brief,
+    unwritable,
+    write_atomically,
+    write_table,
+)
 from bdhf.records.load import Records, load
 from bdhf.records.owner import Owner
 from bdhf.records.run import run_status
@@ -49,11 +56,13 @@ __all__ = [
     "PlannedArm",
     "Records",
     "Status",
+    "StorageError",
     "Strict",
     "Target",
     "clock_of",
     "collect",
     "ended",
+    "in_brief",
     "load",
     "planned",
     "refuse_newer",
@@ -61,6 +70,7 @@ __all__ = [
     "sweep",
     "temporary_folder",
     "torn",
+    "unwritable",
     "write_atomically",
     "write_table",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -20,12 +22,27 @@ UNREADABLE = (
 )  # fmt: skip
 
 
+#: Why nothing can be written: no room, no rights, a broken disk, a file in the place of a folder.
+UNWRITABLE = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO,
+     errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+)  # fmt: skip
+
+
 class InputError(Exception):
     """What was given cannot be used: one line per fault, each with what to do next."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines = tuple(lines)
         super().__init__("\n".join(self.lines))
+
+
+class UnreadableError(InputError):
+    """A file is there, and the system does not let it be read."""
+
+
+class StorageError(InputError):
+    """Results cannot be written; those that are there are whole."""
 
 
 def in_brief(error: BaseException) -> str:
@@ -36,6 +53,19 @@ def in_brief(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file. Raises UnreadableError where it is there and cannot be read at this moment.
+
+    That is not to be taken for a torn one: what is torn is made again.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise
+    except OSError as error:
+        raise UnreadableError([f"{path}: cannot be read: {in_brief(error)}"]) from None
 
 
 def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
@@ -54,7 +84,31 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that exists whole or not at all, whatever kills the process."""
+    """Write a file that exists whole or not at all, whatever kills the process.
+
+    Raises StorageError where nothing can be written.
+    """
+    with unwritable(path):
+        _write_atomically(path, content)
+
+
+@contextmanager
+def unwritable(path: Path) -> Iterator[None]:
+    """Turn a disk that is full or read-only into one line. Raises StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise StorageError(
+            [
+                f"{path}: cannot write results: {in_brief(error)}; what has finished is kept: "
+                "make room or give the rights, then the same command goes on"
+            ]
+        ) from error
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = temporary_file(path.parent)
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import psutil
 
@@ -19,7 +21,7 @@ _SAME_START = 2.0
 class Owner:
     """A process: the numbers of processes repeat, so its starting time is part of it."""
 
-    host: str  # with the name space of process numbers: a container's are its own
+    host: str  # with its boot and the name space of process numbers: a container's are its own
     pid: int
     started: float  # seconds since 1970
 
@@ -72,7 +74,10 @@ def _owner(pid: int) -> Owner:  # by number: a forked process is another one
 
 @cache
 def _host() -> str:
-    space = ""
+    """The machine's name and what its processes are counted in: many machines are `localhost`."""
+    name, space = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()), ""
     with suppress(OSError):  # Linux only
-        space = re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
-    return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) + (f"-{space}" if space else "")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        space = boot + os.readlink("/proc/self/ns/pid")
+    digest = hashlib.blake2b(space.encode(), digest_size=4).hexdigest()
+    return f"{name}-{digest}" if space else name

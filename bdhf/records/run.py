@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from bdhf.records.columns import CELL, CURVE_COLUMNS, TOTALS, WHOLE
-from bdhf.records.files import UNREADABLE, in_brief
+from bdhf.records.files import UNREADABLE, InputError, UnreadableError, in_brief, read_bytes
 from bdhf.records.schema import Status
 from bdhf.records.version import RECORDS_VERSION, NewerRecordsError, read_record
 
@@ -35,7 +35,7 @@ class Uncounted:
     """A folder that is no whole run."""
 
     reason: str
-    newer: NewerRecordsError | None = None  # it is one to a newer bdhf
+    kept: InputError | None = None  # why it may be one all the same, and stays as it is
 
 
 def read_run(folder: Path) -> Run | Uncounted:
@@ -44,10 +44,12 @@ def read_run(folder: Path) -> Run | Uncounted:
     try:
         status = _status(folder / name)
         name = "curve.parquet"
-        return Run(status, _curve((folder / name).read_bytes()))
+        return Run(status, _curve(read_bytes(folder / name)))
     except NewerRecordsError as error:
         versions = f"version {error.version}, this bdhf reads up to {RECORDS_VERSION}"
         return Uncounted(f"foreign: records of {versions}: upgrade bdhf", error)
+    except UnreadableError as error:
+        return Uncounted(f"unreadable: {error}", error)
     except UNREADABLE as error:
         return Uncounted(f"torn: {name}: {in_brief(error)}")
 
@@ -55,13 +57,14 @@ def read_run(folder: Path) -> Run | Uncounted:
 def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
     """Give the content of a run's status.json, or None where there is no whole run.
 
-    Raises InputError for a run of a newer version, which must not be made again.
+    Raises InputError for a run of a newer version, or one that cannot be read at this moment:
+    neither must be made again.
     """
     found = read_run(Path(folder) / "runs" / run_id)
     if isinstance(found, Run):
         return found.status
-    if found.newer is not None:
-        raise found.newer
+    if found.kept is not None:
+        raise found.kept
     return None
 
 
@@ -77,6 +80,8 @@ def _status(path: Path) -> dict[str, Any]:
         raise ValueError(f"unknown status {content.get('status')!r}; known: {', '.join(Status)}")
     if not isinstance(content["reason"], str):
         raise ValueError("the reason is no text")
+    if type(content.get("attempts", 1)) is not int:
+        raise ValueError("attempts: no whole number")
     return content
 
 

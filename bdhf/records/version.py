@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from bdhf.records.files import UNREADABLE, InputError
+from bdhf.records.files import UNREADABLE, InputError, read_bytes
 
 RECORDS_VERSION = 1
 
@@ -37,7 +37,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Raises NewerRecordsError for a newer version, and one of UNREADABLE for what is no such file.
     """
-    content = from_json(path.read_bytes())  # stricter with Unicode than json: it can be saved again
+    content = from_json(read_bytes(path))  # stricter with Unicode than json: it can be saved again
     if not isinstance(content, dict):
         raise ValueError("not a mapping")
     version = content.get("records", 0)

@@ -174,3 +174,20 @@ def test_an_include_that_cannot_be_read_says_where(base, include):
 def test_one_file_alone_is_kept_as_it_is_written(base):
     """Comments and order of a spec without includes reach the results folder."""
     assert read(base / "base.yaml").text == SMALL
+
+
+def test_a_file_that_two_others_include_counts_once(base):
+    """What the first of them sets is not set back by the other's way to the same base."""
+    (base / "fast.yaml").write_text("include: base.yaml\nseeds: {count: 3}\n")
+    (base / "slow.yaml").write_text("include: base.yaml\nthreads: 2\n")
+
+    found, _ = over(base, "include: [fast.yaml, slow.yaml]\n")
+
+    assert (found[0].spec.seeds.count, found[0].spec.threads) == (3, 2)
+
+
+def test_a_setting_of_many_lines_is_kept_as_a_comment(base):
+    """The composed text is YAML, whatever stands in a setting."""
+    found, source = over(base, "include: base.yaml\n", "targets=\n- {metric: val_loss, below: 0.5}")
+
+    assert variants(parse(source.text))[0].spec == found[0].spec

@@ -1,17 +1,23 @@
 """The local engine: worker processes that may die without losing a run or doing one twice."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from multiprocessing import active_children
 
 import pandas as pd
+import psutil
 import pytest
 
 import bdhf
+from bdhf.experiments.engines import worker
 from bdhf.experiments.engines.local import Conditions, run_all
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.store import Store
-from bdhf.records import CURVE_COLUMNS, Status, collect
+from bdhf.records import CURVE_COLUMNS, Owner, Status, collect
 from tests.experiments.specs import SMALL, cells, planned
 
 pytestmark = pytest.mark.slow
@@ -94,3 +100,119 @@ def test_a_worker_that_is_killed_costs_its_run_only(tmp_path):
     assert "died by signal 9" in store.status(killer.victim)["reason"]
     collect(tmp_path)
     assert bdhf.load(tmp_path).runs["status"].value_counts().to_dict() == {"done": 5, "error": 1}
+
+
+@pytest.fixture
+def peer():
+    """Another process of this machine, and its name as an owner."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = psutil.Process(process.pid).create_time()
+    yield process, replace(Owner.here(), pid=process.pid, started=started)
+    process.kill()
+    process.communicate()
+
+
+def plant(folder, run_id, owner, generation=0):
+    """A claim of another process."""
+    path = folder / "claims" / f"{run_id}.{generation}"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**asdict(owner), "made": 1.5}))
+
+
+def test_a_run_that_another_holds_is_waited_for_and_taken_over_when_it_dies(tmp_path, peer):
+    """All else is done first; who is waited for is told once; then the run is done here."""
+    changes = [("count: 2", "count: 1")]
+    plan, store, watcher, told = cells(*changes), Store(tmp_path), Silent(), []
+    store.begin(SMALL, planned(*changes))
+    process, owner = peer
+    plant(tmp_path, plan[0].run_id, owner)
+
+    def waiting(holders):
+        told.append([(claim.run_id, claim.owner) for claim in holders])
+        process.kill()
+        process.wait()
+
+    conditions = Conditions(1, safety_seconds=60, waiting=waiting)
+    statuses = run_all(store.unfinished(plan), store, conditions, watcher)
+
+    assert told == [[(plan[0].run_id, owner)]]
+    started = [entry[1] for entry in watcher.log if entry[0] == "started"]
+    assert started == [cell.run_id for cell in (*plan[1:], plan[0])]
+    assert statuses == {cell.run_id: Status.DONE for cell in plan}
+    assert not list((tmp_path / "claims").iterdir())
+
+
+def test_who_has_lost_a_run_drops_its_outcome(tmp_path, peer):
+    """Taken over while it was under way, a run is not written; its new owner is waited for."""
+    changes = [("count: 2", "count: 1"), ("updates: 6", "updates: 60")]
+    (plan, *_), store, (process, owner) = cells(*changes), Store(tmp_path), peer
+    store.begin(SMALL, planned(*changes))
+    seen = []
+
+    class Robbed(Silent):
+        def evaluated(self, run, row):
+            if not seen:
+                plant(tmp_path, run.run_id, owner, generation=1)
+                seen.append("robbed")
+
+    def waiting(holders):
+        seen.append(store.status(plan.run_id))
+        process.kill()
+        process.wait()
+
+    watcher = Robbed()
+    conditions = Conditions(1, safety_seconds=60, waiting=waiting)
+    run_all([plan.run], store, conditions, watcher)
+
+    assert seen == ["robbed", None]
+    assert [entry[0] for entry in watcher.log] == ["started", "started", "finished"]
+    assert store.status(plan.run_id)["status"] == "done"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_tells_how_many_were_at_work_on_the_machine(tmp_path, workers):
+    """Alone it says 1; runs beside each other say how many, so that seconds can be doubted."""
+    plan, store = cells(("count: 2", "count: 1"))[:2], Store(tmp_path)
+    store.begin(SMALL, planned(("count: 2", "count: 1")))
+
+    engine(store, plan, workers)
+
+    for cell in plan:
+        env = json.loads((store.runs / cell.run_id / "env.json").read_text())
+        assert env["concurrent"] == workers
+
+
+@pytest.mark.parametrize(("kills", "status"), [((0, 0), "error"), ((0, 1), "oom")])
+def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
+    tmp_path, monkeypatch, kills, status
+):
+    """SIGKILL alone tells nothing of memory; the kernel's own count does."""
+    (plan, *_), store = cells(("updates: 6", "updates: 60")), Store(tmp_path)
+    store.begin(SMALL, planned())
+    dead = []
+    monkeypatch.setattr(worker, "_memory_kills", lambda: kills[bool(dead)])
+
+    class Killer(Silent):
+        def evaluated(self, run, row):
+            if not dead:
+                (child,) = active_children()
+                os.kill(child.pid, signal.SIGKILL)
+                child.join()
+                dead.append(child)
+
+    monkeypatch.setattr(worker.Worker, "hear", deaf_after(dead, worker.Worker.hear))
+    run_all([plan.run], store, Conditions(1, safety_seconds=60), Killer())
+
+    assert store.status(plan.run_id)["status"] == status
+    assert ("out of memory" in store.status(plan.run_id)["reason"]) == (status == "oom")
+
+
+def deaf_after(dead, hear):
+    """What a dead worker had still to say is not heard."""
+
+    def deaf(self):
+        if dead:
+            raise EOFError
+        return hear(self)
+
+    return deaf

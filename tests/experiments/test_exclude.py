@@ -155,3 +155,39 @@ def test_an_entry_that_cannot_be_meant_is_told(fault):
 def test_what_is_no_grid_is_told(grid):
     """Whatever stands in place of a mapping of paths to lists."""
     assert "a grid is a mapping of dotted paths" in faults(f"grid: {grid}")[0]
+
+
+def test_in_a_union_an_arm_is_labelled_by_what_it_is():
+    """A grid that does not vary an axis has it as it stands; other arms' axes name no one."""
+    found = plan("grid: [{arms.full_hf.lr: [0.1]}, {arms.block_hf.lr: [0.1]}]")
+
+    assert labels(found) == [
+        "adam", "full_hf lr=0.1", "full_hf lr=0.5", "block_hf lr=0.5", "block_hf lr=0.1",
+    ]  # fmt: skip
+    rates = {c.arm: c.run.optimizer["lr"] for c in found.cells if c.arm != "adam"}
+    assert all(label.endswith(f"={rate}") for label, rate in rates.items())
+
+
+@pytest.mark.parametrize(
+    "axis", ["budget.updates: [5, 50]", "problem.encoder: [[784, 5], [784, 6]]"]
+)
+def test_no_baseline_is_lent_by_another_problem_or_budget(axis):
+    """What is excluded there is not compared there."""
+    path, _, values = axis.partition(": ")
+    last = values.strip("[]").rpartition(", ")[2] if "budget" in axis else "[[784, 6]]"
+    found = plan(f"grid: {{{axis}}}", f"exclude: [{{arm: full_hf, {path}: {last}}}]")
+
+    assert len(pairs(found)) == 1
+
+
+def test_an_entry_inside_of_an_axis_is_about_that_axis():
+    """A part's type names the axis of whole parts: the arm is lent across it."""
+    found = plan(
+        "grid: {arms.full_hf.solver: [cg, cholesky]}",
+        "exclude: [{arm: block_hf, arms.full_hf.solver.type: cholesky}]",
+    )
+
+    assert pairs(found) == [
+        ("block_hf", "full_hf solver=cg"),
+        ("block_hf", "full_hf solver=cholesky"),
+    ]

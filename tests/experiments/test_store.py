@@ -1,9 +1,11 @@
 """Results on disk: whole or not at all."""
 
+import errno
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -201,6 +203,45 @@ def test_a_run_that_cannot_be_written_leaves_nothing(store, plan):
         store.write(plan[0].run, Outcome(Status.DONE, "", None), {}, {})
 
     assert list(store.runs.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO"])
+def test_a_disk_that_refuses_is_told_in_one_line_and_harms_nothing(
+    store, plan, monkeypatch, number
+):
+    """The folder, what the system says and what to do; a run that was there is as it was."""
+    write(store, plan[0], Status.ERROR)
+    before = {path: path.stat().st_mtime_ns for path in store.runs.rglob("*")}
+    said = os.strerror(getattr(errno, number))
+
+    def refused(*_, **__):
+        raise OSError(getattr(errno, number), said)
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    with pytest.raises(InputError) as told:
+        write(store, plan[0])
+
+    (line,) = told.value.lines
+    assert line.startswith(f"{store.folder}: cannot write results: {said}; what has finished")
+    assert {path: path.stat().st_mtime_ns for path in store.runs.rglob("*")} == before
+
+
+def test_what_a_dead_process_held_and_saved_is_let_go(store, plan):
+    """A finished run needs no claim and no checkpoint; an unfinished one keeps its checkpoint."""
+    gone = replace(Owner.here(), pid=2**22 + 1)
+    (store.folder / "claims").mkdir(exist_ok=True)
+    claim = store.folder / "claims" / f"{plan[0].run_id}.0"
+    claim.write_text(json.dumps({**asdict(gone), "made": 1.5}))
+    store.checkpoints.mkdir()
+    saved = [store.checkpoints / f"{cell.run_id}.pt" for cell in plan[:2]]
+    for path in saved:
+        path.touch()
+    write(store, plan[0])
+
+    store.end()
+
+    assert not claim.exists()
+    assert [path.exists() for path in saved] == [False, True]
 
 
 def test_leftovers_of_dead_processes_are_swept(store, plan):

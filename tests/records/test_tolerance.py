@@ -103,14 +103,24 @@ def test_a_curve_whose_pages_are_lost_is_left_out(folder, run):
 
 @pytest.mark.parametrize("name", ["status.json", "curve.parquet"])
 def test_a_run_that_cannot_be_opened_is_left_out(folder, run, name):
-    """A lost file, a folder, and a link that leads nowhere."""
+    """A lost file, and a folder in its place."""
     (run / name).unlink()
     assert_left_out(folder, run)
     (run / name).mkdir()
     assert_left_out(folder, run)
-    (run / name).rmdir()
+
+
+@pytest.mark.parametrize("name", ["status.json", "curve.parquet"])
+def test_a_run_that_the_system_does_not_let_one_read_stays(folder, run, name):
+    """It may be whole: it is not counted, says why, and is not taken for one to make again."""
+    (run / name).unlink()
     (run / name).symlink_to(name)  # to itself: the system refuses to open it, whoever asks
-    assert_left_out(folder, run)
+
+    collect(folder)
+
+    assert bdhf.load(folder).runs["reason"][0].startswith("unreadable: ")
+    with pytest.raises(InputError, match="cannot be read"):
+        run_status(folder, run.name)
 
 
 def test_what_is_no_folder_is_no_run(folder, run):

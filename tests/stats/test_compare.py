@@ -2,6 +2,7 @@ import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
@@ -272,6 +273,31 @@ def test_diverged_run_on_another_axis_is_flagged():
     assert plain.flags == ()
     assert result.horizon == 95.0
     assert flagged(result, "a diverged run counts as 95, the largest cost seen")
+
+
+def test_seconds_of_runs_in_company_are_flagged():
+    """Runs timed beside others are counted, and the command for timing is named; updates are not.
+
+    Runs that were alone, or did not count their company, raise no flag.
+    """
+    entries = tuple(
+        Comparison(name=axis, candidate="block", baseline="full", estimand=f"{axis}_to_target")
+        for axis in ("seconds", "updates")
+    )
+    records = synthetic({"block": FAST, "full": SLOW}, comparisons=entries)
+    company = {"block-0": 3, "block-1": 2, "full-0": 1}
+    environments = pd.DataFrame(company.items(), columns=["run_id", "concurrent"])
+    alone = environments.assign(concurrent=1)
+
+    shared = compare(dataclasses.replace(records, environments=environments))
+
+    assert shared[0].flags == (
+        "2 of 8 runs of block shared the machine with others, up to 3 at once",
+        "Seconds hang on who else was at work: `bdhf run SPEC --workers 1` is for timing",
+    )
+    assert shared[1].flags == ()
+    assert compare(dataclasses.replace(records, environments=alone))[0].flags == ()
+    assert compare(records)[0].flags == ()
 
 
 def test_unrecorded_axis_is_missing_data():

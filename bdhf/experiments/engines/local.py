@@ -19,8 +19,8 @@ from bdhf.experiments.retry import Again
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.schema import Retry
-from bdhf.experiments.store import StorageError, Store
-from bdhf.records import CURVE_COLUMNS, Status
+from bdhf.experiments.store import Store
+from bdhf.records import CURVE_COLUMNS, Status, StorageError
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ class _Engine:
             return "lost", None
         run, (status, reason) = job.run, worker.cause_of_death()
         outcome = Outcome(status, reason, pd.DataFrame(columns=list(CURVE_COLUMNS)))
-        self._store.write(run, outcome, environment(job.device, run.threads), {"finished": now()})
+        env = environment("cpu", run.threads) | {"device": job.device}  # this process uses no GPU
+        self._store.write(run, outcome, env, {"finished": now()})
         written = self._store.status(run.run_id) or {"status": status, "reason": reason}
         return "ended", (str(written["status"]), str(written["reason"]))

@@ -27,8 +27,8 @@ from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.schema import CHECKPOINT_SECONDS
-from bdhf.experiments.store import StorageError, Store
-from bdhf.records import Status
+from bdhf.experiments.store import Store
+from bdhf.records import InputError, Status
 
 #: Seconds between two looks at who else is at work on this machine.
 _LOOK_SECONDS = 5.0
@@ -133,7 +133,7 @@ def _work(pipe: Connection, folder: Path) -> None:
             return
         try:
             outcome = _do(job, store, pipe)
-        except StorageError as error:
+        except InputError as error:
             _tell(pipe, "unwritable", error.lines)
             continue
         if outcome is None:

@@ -46,7 +46,7 @@ class TensorBoard:
             shutil.rmtree(path)
         writer = self._writers[run.run_id] = self._open_writer(str(path))
         self._updates[run.run_id] = 0
-        # Of the three summaries only the session's: arms differ in their settings, and TensorBoard
+        # Of the three summaries only the run's own: arms differ in their settings, and TensorBoard
         # would take the columns of one run's `experiment` for those of all.
         _, start, _ = hparams(settings(run), {})
         _add(writer, start)

@@ -30,7 +30,7 @@ def curve(read, tag):
     return [(point.step, point.value) for point in read.Scalars(tag)]
 
 
-def session(read):
+def settings_of(read):
     """What the page of hyperparameters reads of a run: tag -> content."""
     return read.PluginTagToContent(metadata.PLUGIN_NAME)
 
@@ -72,7 +72,7 @@ def test_settings_are_hyperparameters(track, tmp_path):
     with track() as tracker:
         tell_interleaved(tracker)
 
-    found = session(events(tmp_path, "block_hf"))
+    found = settings_of(events(tmp_path, "block_hf"))
     start = found[metadata.SESSION_START_INFO_TAG]
     hparams = metadata.parse_session_start_info_plugin_data(start).hparams
     assert hparams["optimizer.lr"].number_value == 0.5
@@ -92,8 +92,8 @@ def test_only_a_run_with_an_outcome_has_succeeded(track, tmp_path):
         tracker.finished(RUNS["block_hf"], "oom", "out of memory")
     failed = events(tmp_path, "block_hf")
 
-    assert metadata.SESSION_END_INFO_TAG in session(hf)
-    assert metadata.SESSION_END_INFO_TAG not in session(failed)
+    assert metadata.SESSION_END_INFO_TAG in settings_of(hf)
+    assert metadata.SESSION_END_INFO_TAG not in settings_of(failed)
 
 
 def test_a_run_under_way_can_be_looked_at(track, tmp_path):

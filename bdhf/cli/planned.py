@@ -1,0 +1,117 @@
+"""A plan in words: its arms, its comparisons, its time, and whether it can decide anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from bdhf.cli.app import clock, err, say
+
+if TYPE_CHECKING:
+    from bdhf.experiments.ablation import Ablation
+    from bdhf.experiments.outline import ArmOutline, Outline
+
+ROWS = 60  # arms of a plan that are shown one by one
+
+
+def table_of(outline: Outline, costs: dict[str, float] | None) -> Table:
+    """A row an arm; of many, a row for all that the spec calls by one name."""
+    columns = ["arm", "seeds", "runs", "still to do", "a run"]
+    columns += ["gradients an update"] if costs else []
+    table = Table(*columns, title=escape(outline.name))
+    together: dict[str, list[ArmOutline]] = {}
+    for arm in outline.arms:
+        many = len(outline.arms) > ROWS
+        together.setdefault(arm.name if many else arm.label, []).append(arm)
+    for label, arms in together.items():
+        seeds = sorted({seed for arm in arms for seed in arm.seeds})
+        table.add_row(
+            escape(label) + (f" ({len(arms)} combinations)" if len(arms) > 1 else ""),
+            f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0]),
+            str(sum(len(arm.seeds) for arm in arms)),
+            str(sum(arm.left for arm in arms)),
+            _range([arm.seconds for arm in arms], clock),
+            *([_range([costs[arm.label] for arm in arms], "{:,.1f}".format)] if costs else []),
+        )
+    return table
+
+
+def _range(values: Sequence[float | None], words: Callable[[float], str]) -> str:
+    """The least and the most of some numbers in words; "?" where one is not known."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "?"
+    least, most = words(min(known)), words(max(known))
+    return least if least == most else f"{least} to {most}"
+
+
+def say_comparisons(outline: Outline) -> None:
+    """A line for every test, up to a screenful."""
+    lines = [
+        f"compare {entry.name}: {entry.candidate} against {entry.baseline}, "
+        f"{entry.axis} to {target.label}"
+        for entry in outline.comparisons
+        for target in outline.targets
+    ]
+    for line in lines[:ROWS]:
+        say(line)
+    if len(lines) > ROWS:
+        say(f"… and {len(lines) - ROWS} comparisons more; --json lists all")
+
+
+def say_time(outline: Outline, workers: int) -> None:
+    """Say how long it will take, and from what that is known."""
+    if not outline.left:
+        return
+    seconds = outline.seconds_left(workers)
+    if seconds is None:
+        unknown = Counter(arm.source for arm in outline.arms if arm.left and arm.seconds is None)
+        why = "; ".join(f"{number} arms: {source}" for source, number in unknown.items())
+        say(f"time: not known ({why}); --probe times three updates of each")
+        return
+    sources = sorted({arm.source for arm in outline.arms if arm.left})
+    at_a_time = f"{workers} run{'s' * (workers > 1)} at a time"
+    less = "; less where targets end runs" if "probe" in sources else ""
+    say(f"time: about {clock(seconds)} with {at_a_time}, from {' and '.join(sources)}{less}")
+
+
+def power_of(ablation: Ablation) -> dict[str, Any]:
+    """How many seeds its comparisons need to be decided at all, and how many there are."""
+    from bdhf.stats.paired import pairs_needed
+
+    spec = ablation.spec
+    tests = len(ablation.plan.comparisons) * len(spec.targets)
+    return {
+        "tests": tests,
+        "alpha": spec.alpha,
+        "needed": pairs_needed(spec.alpha / tests) if tests else 0,
+        "seeds": spec.seeds.count,
+    }
+
+
+def warn_of_power(ablation: Ablation) -> None:
+    """Say before anything is run that its comparisons cannot be decided, if so."""
+    from bdhf.stats.words import count
+
+    power = power_of(ablation)
+    if power["seeds"] < power["needed"]:
+        err.print(
+            f"warning: {count(power['tests'], 'test')} at alpha {power['alpha']:g} cannot be "
+            f"decided with fewer than {power['needed']} seeds; the spec has {power['seeds']}",
+            markup=False,
+        )
+
+
+def say_left(outline: Outline, left: int, todo: int) -> None:
+    """`small: 6 runs, 2 done, 4 to do, 1 of them now -> results/small`."""
+    skipped = sum(outline.skipped.values())
+    now = f", {todo} of them now" if todo < left else ""
+    left_out = f", {skipped} skipped" if skipped else ""
+    say(
+        f"{outline.name}: {outline.runs} runs, {outline.runs - left - skipped} done, "
+        f"{left} to do{now}{left_out} -> {outline.folder}"
+    )

@@ -1,0 +1,39 @@
+"""Results folders in which nothing was trained: for what only reads, or removes, results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bdhf.experiments.plan import Cell
+from bdhf.experiments.run import Outcome
+from bdhf.experiments.store import Store
+from bdhf.records import CURVE_COLUMNS, Status
+from tests.experiments.specs import changed, planned
+
+CURVE = pd.DataFrame([{name: float(row) for name in CURVE_COLUMNS} for row in range(3)])
+
+
+def begun(folder: Path, *changes: tuple[str, str]) -> tuple[Store, tuple[Cell, ...]]:
+    """A results folder of the small spec, changed, without runs; and its cells."""
+    store, plan = Store(folder), planned(*changes)
+    store.begin(changed(*changes), plan)
+    return store, plan.cells
+
+
+def write(
+    store: Store, cell: Cell, status: Status = Status.DONE, *, trace: str = "", **times: Any
+) -> Path:
+    """Write one run; its folder."""
+    outcome = Outcome(status, "a reason", CURVE, trace)
+    store.write(cell.run, outcome, {"cpu": "x"}, {"wall_seconds": 10.0, **times})
+    return store.runs / cell.run_id
+
+
+def claim(store: Store, cell: Cell, content: str) -> None:
+    """A claim on a run, with this content."""
+    home = store.folder / "claims"
+    home.mkdir(exist_ok=True)
+    (home / f"{cell.run_id}.0").write_text(content)

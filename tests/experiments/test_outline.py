@@ -1,0 +1,98 @@
+"""What an ablation would do, as plain data."""
+
+import json
+import math
+
+import pytest
+
+from bdhf.experiments.ablation import Ablation
+from bdhf.experiments.duration import Duration
+from bdhf.records import Status
+from tests.experiments.made_up import write
+from tests.experiments.specs import SMALL, changed
+
+TWIN = ("arms:\n", "arms:\n  twin: {type: torch.Adam, lr: 3.0e-3}\n")
+GRID = (
+    "seeds:",
+    "grid: {arms.full_hf.lr: [0.5, 0.25]}\nexclude: [{arm: adam, arms.full_hf.lr: 0.25}]\nseeds:",
+)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens the small spec, changed."""
+
+    def open_ablation(*changes):
+        (tmp_path / "spec.yaml").write_text(changed(*changes) if changes else SMALL)
+        return Ablation.open(tmp_path / "spec.yaml", tmp_path / "out")
+
+    return open_ablation
+
+
+def outline(ablation, **seconds):
+    """Its outline, with a duration of every arm that is given one."""
+    known = {label: Duration(float(value), "probe") for label, value in seconds.items()}
+    return ablation.outline(ablation.cells, known)
+
+
+def test_runs_that_have_ended_are_not_left(opened):
+    """Each arm knows how many of its runs are to do; so does the whole."""
+    ablation = opened()
+    write(ablation.store, ablation.cells[0])
+    write(ablation.store, ablation.cells[1], Status.DIVERGED)
+
+    found = outline(ablation)
+
+    assert (found.runs, found.left) == (6, 4)
+    assert [arm.left for arm in found.arms] == [1, 1, 2]
+    assert found.ended == {cell.run_id for cell in ablation.cells[:2]}
+
+
+def test_the_time_is_that_of_different_runs(opened):
+    """A run that serves two arms is counted once, and no run is shorter than itself."""
+    found = outline(opened(TWIN), twin=10, adam=10, full_hf=20, block_hf=30)
+
+    assert found.seconds_left(1) == 2 * (10 + 20 + 30)
+    assert found.seconds_left(2) == 10 + 20 + 30
+    assert found.seconds_left(100) == 30
+
+
+def test_the_time_is_not_known_where_an_arm_is_not(opened):
+    """One arm that is left without a duration makes the sum unknown; one that is done does not."""
+    ablation = opened()
+    assert outline(ablation, adam=10, full_hf=20).seconds_left(1) is None
+    for cell in ablation.cells:
+        if cell.arm == "block_hf":
+            write(ablation.store, cell)
+
+    assert outline(ablation, adam=10, full_hf=20).seconds_left(1) == 60
+
+
+def test_a_part_of_the_plan_has_the_arms_of_that_part(opened):
+    """What was not selected is not outlined."""
+    ablation = opened()
+
+    found = ablation.outline(ablation.selected(["adam"]), {"adam": "error: no"})
+
+    assert [(arm.label, arm.seeds, arm.seconds, arm.source) for arm in found.arms] == [
+        ("adam", (0, 1), None, "error: no")
+    ]
+
+
+def test_plain_data_has_cells_comparisons_by_target_and_what_is_excluded(opened):
+    """JSON gives it back whole."""
+    second = ("below: 0.08}", "below: 0.08}, {metric: train_loss, below: 0.1, sustain: 2}")
+    ablation = opened(second, GRID)
+    write(ablation.store, ablation.cells[0])
+
+    found = json.loads(json.dumps(outline(ablation, adam=math.pi).to_json(), allow_nan=False))
+
+    assert [cell["ended"] for cell in found["cells"]] == [True] + [False] * (
+        len(found["cells"]) - 1
+    )
+    assert found["excluded"][0]["arm"] == "adam"
+    assert {entry["target"] for entry in found["comparisons"]} == {
+        "val_loss ≤ 0.08", "train_loss ≤ 0.1 for 2 evaluations",
+    }  # fmt: skip
+    assert len(found["comparisons"]) == 2 * len(ablation.plan.comparisons)
+    assert next(arm["seconds"] for arm in found["arms"] if arm["label"] == "adam") == math.pi

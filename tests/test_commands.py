@@ -1,0 +1,232 @@
+"""The commands on made-up folders, in this process: what is printed where, and how they end."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bdhf.cli import app
+from bdhf.cli.app import clock, out
+from bdhf.experiments.claims import Claims
+from bdhf.records import Status
+from tests.experiments.made_up import begun, claim, write
+from tests.experiments.specs import SMALL, changed
+
+
+def bdhf(*arguments, code=0):
+    """Run a command; it ends with this exit code and without a traceback."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == code, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done
+
+
+def strict(text):
+    """Read JSON, and nothing that only Python takes for it."""
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A folder that has begun, beside its spec and where the commands run; and its cells."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text(SMALL)
+    return begun(tmp_path / "small")
+
+
+@pytest.mark.parametrize("width", [60, 160])
+def test_status_is_a_table_and_a_line_for_whatever_is_wrong(made, monkeypatch, width):
+    """Counts stand first, then the arms, then who runs what and what went wrong."""
+    monkeypatch.setattr(out, "_width", width)
+    store, cells = made
+    write(store, cells[0])
+    write(store, cells[1], Status.ERROR)
+    claims = Claims(store.folder)
+    claims.take(cells[2].run_id)
+
+    lines = bdhf("status", "small").stdout.splitlines()
+    claims.close()
+
+    assert lines[0].startswith("1 done, 1 failed, 1 running, 4 left: about 40 s with 1 at a time")
+    assert any("block_hf" in line and "│" in line for line in lines)
+    assert any(f"block_hf seed 0 ({cells[2].run_id}): process {os.getpid()}" in x for x in lines)
+    assert lines[-1] == f"full_hf seed 0 ({cells[1].run_id}): error: a reason"
+
+
+def test_status_as_json_is_json(made):
+    """Owners are plain data, and what is no finite number is null."""
+    store, cells = made
+    write(store, cells[0], wall_seconds=float("nan"))
+    claim(store, cells[2], '{"host": "elsewhere", "pid": 7, "started": 2.0, "made": NaN}')
+
+    found = strict(bdhf("status", "small", "--json").stdout)
+
+    assert found["done"] == 1
+    assert found["running"][0]["owner"] == {"host": "elsewhere", "pid": 7, "started": 2.0}
+    assert found["running"][0]["made"] is None
+    assert found["seconds_left"] is None
+
+
+def test_status_of_a_claim_that_cannot_be_read_says_so(made):
+    """No process 0 that has run since 1970."""
+    store, cells = made
+    claim(store, cells[2], "{")
+
+    printed = bdhf("status", "small").stdout
+
+    assert f"({cells[2].run_id}): a process that is not known\n" in printed
+
+
+def test_status_is_watched_until_nothing_is_left(made, monkeypatch):
+    """Each look reads the folder anew; the last one is what stays."""
+    store, cells = made
+    left = list(cells)
+    monkeypatch.setattr("time.sleep", lambda seconds: write(store, left.pop()))
+
+    printed = bdhf("status", "small", "--watch", "5").stdout
+
+    assert left == []
+    assert "6 done" in printed
+
+
+def test_who_stops_watching_gets_the_last_look(made, monkeypatch):
+    """Ctrl-C is how it ends, no fault."""
+
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+
+    assert "0 done, 6 left" in bdhf("status", "small", "--watch", "5").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("status", "nowhere"), ("status", "spec.yaml"), ("status", "nowhere", "--json"),
+     ("status", "small", "--json", "--watch", "1"), ("show", "ffff", "--in", "small"),
+     ("show", "ffff"), ("clean", "small"), ("clean", "nowhere", "--failed"),
+     ("plan", "nowhere.yaml"), ("plan", "spec.yaml", "--only", "adm"),
+     ("plan", "spec.yaml", "--shard", "3/2"), ("run", "spec.yaml", "--retry", "eror")],
+)  # fmt: skip
+def test_bad_input_is_told_on_stderr_with_exit_code_2(made, arguments):
+    """Nothing on stdout, no traceback."""
+    done = bdhf(*arguments, code=2)
+
+    assert done.stdout == ""
+    assert done.stderr
+
+
+def test_show_prints_markup_as_it_is(made):
+    """Brackets in names and texts are no colours."""
+    store, cells = made
+    folder = write(store, cells[0], trace="File [/bold] [red]\n  odd \x1b[2J")
+    moved = store.folder.rename("[bold]")
+
+    printed = bdhf("show", cells[0].run_id[:6], "--in", moved).stdout
+
+    assert printed.startswith(f"[bold]/runs/{folder.name}\n  cells ")
+    assert "adam seed 0" in printed
+    assert "  File [/bold] [red]\n    odd \N{REPLACEMENT CHARACTER}[2J" in printed
+
+
+def test_clean_says_what_would_go_then_removes_it(made):
+    """A dry run changes nothing; the real one removes what the dry one listed."""
+    store, cells = made
+    write(store, cells[0])
+    folder = write(store, cells[1], Status.ERROR)
+
+    dry = bdhf("clean", "small", "--failed", "--dry-run").stdout
+    assert folder.exists()
+    real = bdhf("clean", "small", "--failed").stdout
+
+    assert not folder.exists()
+    assert dry.splitlines() == [
+        f"{folder.name}: error: a reason", "1 run would be removed from small"
+    ]  # fmt: skip
+    assert real.splitlines()[-1] == "1 run removed from small"
+    assert "0 runs removed" in bdhf("clean", "small", "--failed", "--foreign").stdout
+
+
+def test_plan_as_json_is_json_and_warnings_go_elsewhere(made):
+    """Power, arms, comparisons by target and costs; of an arm that is skipped the cost is null."""
+    solvers = "grid: {arms.full_hf.solver: [{type: cg, max_iters: 5}, sample_space]}\nseeds:"
+    hessian = ("partition: full", "partition: full, curvature: hessian")
+    Path("spec.yaml").write_text(changed(hessian, ("seeds:", solvers)))
+
+    done = bdhf("plan", "spec.yaml", "--json", "--cost")
+
+    found = strict(done.stdout)
+    assert found["power"] == {"tests": 2, "alpha": 0.05, "needed": 7, "seeds": 2}
+    skipped = [arm["label"] for arm in found["arms"] if arm["skip"]]
+    assert len(skipped) == 1
+    assert found["gradients_an_update"][skipped[0]] is None
+    assert found["gradients_an_update"]["adam"] == 1
+    assert found["excluded"] == []
+    assert [entry["target"] for entry in found["comparisons"]] == 2 * ["val_loss ≤ 0.08"]
+    assert {arm["seconds"] for arm in found["arms"]} == {None}
+    assert found["seconds_left"] is None
+    assert done.stderr.startswith("warning: 2 tests at alpha 0.05 cannot be decided")
+
+
+def test_plan_tells_the_time_from_finished_runs(made):
+    """Arms whose runs have ended tell how long the rest takes."""
+    store, cells = made
+    for cell in cells[:3]:
+        write(store, cell)
+
+    printed = bdhf("plan", "spec.yaml", "--out", "small", "--workers", "1").stdout
+    found = strict(bdhf("plan", "spec.yaml", "--out", "small", "--workers", "1", "--json").stdout)
+
+    assert "time: about 30 s with 1 run at a time, from finished runs\n" in printed
+    assert printed.endswith("small: 6 runs, 3 done, 3 to do -> small\n")
+    assert (found["seconds_left"], found["workers"]) == (30.0, 1)
+    assert {arm["source"] for arm in found["arms"]} == {"finished runs"}
+
+
+def test_plan_shows_a_part_and_what_is_set(made):
+    """--only, --shard and --set change what is planned."""
+    seeds = ("--set", "seeds.count=4")
+
+    assert "small: 4 runs" in bdhf("plan", "spec.yaml", "--only", "adam", *seeds).stdout
+    assert "small: 3 runs" in bdhf("plan", "spec.yaml", "--shard", "2/4", *seeds).stdout
+
+
+@pytest.mark.slow
+def test_run_stops_at_a_limit_and_goes_on(made):
+    """A limit says how many of what is left are run now."""
+    only = ("--only", "adam", "--workers", "1")
+
+    first = bdhf("run", "spec.yaml", "--out", "small", "--limit", "1", *only).stdout
+    second = bdhf("run", "spec.yaml", "--out", "small", *only).stdout
+
+    assert first.startswith("small: 2 runs, 0 done, 2 to do, 1 of them now -> small\n")
+    assert second.startswith("small: 2 runs, 1 done, 1 to do -> small\n")
+
+
+@pytest.mark.slow
+def test_run_tries_again_what_is_asked_for(made):
+    """A failed run counts as to do where --retry names it, and as done where it does not."""
+    store, cells = made
+    write(store, cells[0], Status.OOM)
+    write(store, cells[3])
+    only = ("spec.yaml", "--out", "small", "--only", "adam", "--workers", "1")
+
+    kept = bdhf("run", *only, code=1)
+    again = bdhf("run", *only, "--retry", "oom")
+
+    assert kept.stdout.startswith("small: 2 runs, 2 done, 0 to do -> small\n")
+    assert kept.stderr.splitlines()[-1].startswith("1 oom: see the table of runs")
+    assert again.stdout.startswith("small: 2 runs, 1 done, 1 to do -> small\n")
+    assert store.status(cells[0].run_id)["status"] == "done"
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_a_time_that_is_not_known_is_a_question_mark(seconds):
+    """No traceback at a number that is none."""
+    assert clock(seconds) == "?"
