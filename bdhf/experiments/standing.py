@@ -124,7 +124,7 @@ def _seconds_left(
 
     `arms` is the arm of every run, by run id.
     """
-    known = pd.Series(seconds_of(folder, list(arms.index)), dtype=float)
+    known = pd.Series(seconds_of(folder, list(arms.index.difference(list(left)))), dtype=float)
     if not left or known.empty:
         return None
     means = known.groupby(arms.loc[known.index]).mean()

@@ -136,8 +136,9 @@ def _cells(
         _standing(statuses.get(run_id), skip)
         for run_id, skip in zip(plan["run_id"], plan["skip"], strict=True)
     ]
-    status, reason = zip(*found, strict=True) if found else ((), ())
-    return plan.drop(columns="skip").assign(status=list(status), reason=list(reason))
+    table = pd.DataFrame(found, columns=["status", "reason"], index=plan.index)
+    text = table.astype(plan["arm"].dtype)  # also where no cell has a status
+    return pd.concat([plan.drop(columns="skip"), text], axis=1)
 
 
 def _standing(found: Mapping[str, Any] | Uncounted | None, skip: str) -> tuple[str | None, str]:

@@ -84,6 +84,10 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         **_STATUS,
         "started": Column("time", "when a worker took the run up; ISO 8601, UTC"),
         "finished": Column("time", "when it ended"),
+        "wall_seconds": Column("seconds", "from taking the run up to its end, loading and "
+                               "evaluation included"),
+        "attempts": Column("whole number", "times that the run has been made, this one included"),
+        "resumed": Column("whole number", "times that its curve goes on from a checkpoint"),
     },
     "env.json": {
         "host": Column("text", "name of the machine"),
@@ -102,6 +106,8 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "gpu": Column("text", "model of the GPU; empty: not used"),
         "tf32": Column("yes or no", "whether matrix products on the GPU may round to TF32"),
         "deterministic": Column("yes or no", "whether torch was held to deterministic algorithms"),
+        "concurrent": Column("whole number", "runs of the ablation that were under way at once on "
+                             "this machine, at most, this one included"),
     },
 }  # fmt: skip
 

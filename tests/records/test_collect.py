@@ -88,6 +88,18 @@ def test_tables_are_the_curves_one_after_the_other(tmp_path):
     assert records.runs.iloc[3]["update":].isna().all()
 
 
+def test_columns_have_their_types_whatever_has_run(tmp_path):
+    """Tables of nothing and tables of something can be put together."""
+    tables = []
+    for runs in 0, 2:
+        folder = make(tmp_path / str(runs), cells=4, runs=runs, rows=ROWS)
+        collect(folder)
+        tables.append(bdhf.load(folder))
+
+    for nothing, something in zip(*[(t.runs, t.curves) for t in tables], strict=True):
+        assert nothing.dtypes.to_dict() == something[list(nothing)].dtypes.to_dict()
+
+
 def while_writing(monkeypatch, happens):
     """Let something happen whenever a table has been written; give how often that was."""
     module = sys.modules["bdhf.records.collect"]

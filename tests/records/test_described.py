@@ -9,9 +9,11 @@ import pytest
 
 import bdhf
 from asv_bench.collect import make
+from bdhf.experiments.store import Store
 from bdhf.records import CURVE_COLUMNS, PLAN_INDEX, RECORDS_VERSION, Status, collect
 from bdhf.records.columns import METRIC_PREFIXES, STATUSES, TABLES
 from tests.experiments.specs import SMALL, planned
+from tests.experiments.test_engine import engine
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encoding="utf-8")
 
@@ -58,17 +60,13 @@ def undocumented(names, table):
 @pytest.mark.slow
 def test_a_finished_run_has_no_undocumented_column_or_key(tmp_path):
     """What the engine really writes is what the document describes, and carries the version."""
-    from bdhf.experiments.engines.local import run_all
-    from bdhf.experiments.store import Store
-    from tests.experiments.test_engine import Silent
-
     plan, store = planned(), Store(tmp_path)
     store.begin(SMALL, plan)
-    block = next(cell.run for cell in plan.cells if cell.arm == "block_hf")
-    run_all([block], store, workers=1, device="cpu", safety_seconds=60, observer=Silent())
+    block = next(cell for cell in plan.cells if cell.arm == "block_hf")
+    engine(store, [block], workers=1)
     collect(tmp_path)
 
-    folder = tmp_path / "runs" / block.run_id
+    folder = tmp_path / "runs" / block.run.run_id
     status = json.loads((folder / "status.json").read_text())
     assert list(status) == sorted(TABLES["status.json"])
     assert sorted(json.loads((folder / "env.json").read_text())) == sorted(TABLES["env.json"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import bdhf
 from asv_bench.collect import make
+from bdhf.experiments.standing import standing
 from bdhf.records import (
     NOT_RUN,
     PLAN_INDEX,
@@ -203,6 +204,16 @@ def test_a_run_of_a_newer_version_is_foreign_and_never_made_again(folder, run):
     assert (runs["status"] == "done").sum() == RUNS - 1
     with pytest.raises(InputError, match=r"status\.json: records of version 2"):
         run_status(folder, run.name)
+
+
+def test_how_an_ablation_stands_is_told_beside_a_newer_run(folder, run):
+    """What is left out is a trouble with its reason, and no reason to tell nothing."""
+    newer(run / "status.json")
+
+    found = standing(folder)
+
+    assert (found.done, found.left) == (RUNS - 1, CELLS - RUNS + 1)
+    assert [run.name in line and "foreign: " in line for line in found.troubles] == [True]
 
 
 @pytest.mark.parametrize("name", ["plan.parquet", "runs.parquet", "curves.parquet"])
