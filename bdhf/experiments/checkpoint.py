@@ -76,7 +76,7 @@ class Saver:
             _write(self._checkpoint.path, {**self._header, "state": state()})
         except Exception as error:  # no disk, no memory, or a user's state that cannot be saved
             if not self._warned:
-                why = in_brief(error)
+                why = in_brief(error.__cause__ or error)  # what the system said
                 warnings.warn(
                     f"{self._checkpoint.path}: no checkpoint was written ({why}); the run goes on, "
                     "and begins anew if it is killed",

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from bdhf.experiments import checkpoint as checkpoint_module
 from bdhf.experiments import training, updaters
 from bdhf.experiments.checkpoint import Checkpoint
 from bdhf.experiments.errors import SpecError
@@ -311,7 +310,7 @@ def test_a_save_that_fails_leaves_the_last_one(tmp_path, monkeypatch):
         if len(calls) > 1:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.warns(RuntimeWarning, match="No space left on device"):
         killed(spec, checkpoint)
 
