@@ -24,7 +24,7 @@ from bdhf.experiments.selection import Selection, Shard
 from bdhf.experiments.spec import load
 from bdhf.experiments.standing import seconds_of
 from bdhf.experiments.store import Store
-from bdhf.records import InputError, Status
+from bdhf.records import InputError, Status, run_labels
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,7 @@ class Ablation:
 
     def labels(self) -> dict[str, str]:
         """Run id -> the cells that it stands for, in words."""
-        labels: dict[str, list[str]] = {}
-        for cell in self.cells:
-            labels.setdefault(cell.run_id, []).append(f"{cell.arm} seed {cell.seed}")
-        return {run_id: " = ".join(names) for run_id, names in labels.items()}
+        return run_labels((cell.arm, cell.seed, cell.run_id) for cell in self.cells)
 
     def costs(self, cells: Sequence[Cell]) -> dict[str, float]:
         """Label -> gradient equivalents of one update at most; NaN where the arm is skipped."""

@@ -21,7 +21,7 @@ from bdhf.experiments.parts import Faults, Resolved
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.weightless import weightless
 from bdhf.problems import Problem
-from bdhf.records import Strict
+from bdhf.records import Strict, of_what_kind
 
 T = TypeVar("T")
 
@@ -120,8 +120,8 @@ def _tried(resolved: Resolved) -> Problem:
             weightless(problem)
             _ = problem.samples, list(problem.metrics), list(problem.blocks), problem.loss
         except Exception as error:  # the code of others may raise anything
-            said = f"{type(error).__name__}: {error}"
-            raise Faults(Fault(("problem",), f"{resolved['type']} raises {said}")) from None
+            said = f"{resolved['type']} raises {of_what_kind(error)}"
+            raise Faults(Fault(("problem",), said)) from None
     return problem
 
 

@@ -18,6 +18,7 @@ from bdhf.experiments.errors import Fault, Keys, SpecError
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.paths import keys_of, put
 from bdhf.experiments.source import Layer, Source, parse
+from bdhf.records import in_brief
 
 
 def read(file: Path, settings: Sequence[str] = ()) -> Source:
@@ -136,5 +137,4 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpecError([f"{file}: cannot read the spec: {reason}"]) from None
+        raise SpecError([f"{file}: cannot read the spec: {in_brief(error)}"]) from None

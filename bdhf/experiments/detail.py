@@ -12,7 +12,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bdhf.experiments.claims import living
-from bdhf.records import InputError, planned, torn
+from bdhf.records import InputError, planned, run_labels, torn
 
 #: Title -> key -> value; or a text that is shown as it is.
 Detail = dict[str, dict[str, str] | str]
@@ -90,11 +90,12 @@ def _waiting(results: Path, start: str) -> Iterator[str]:
     except InputError:  # it is not there, or no ablation
         return
     running = {claim.run_id for claim in living(results)}
-    for run_id, rows in cells.groupby("run_id"):
+    labels = run_labels(cells[["arm", "seed", "run_id"]].itertuples(index=False, name=None))
+    reasons = cells.groupby("run_id")["reason"].first()
+    for run_id, reason in reasons.items():
         if str(run_id).startswith(start):
-            names = " = ".join(f"{row.arm} seed {row.seed}" for row in rows.itertuples())
-            state = "under way" if run_id in running else str(rows["reason"].iloc[0])
-            yield f"{run_id}: {names} in {results}: {state}"
+            state = "under way" if run_id in running else reason
+            yield f"{run_id}: {labels[str(run_id)]} in {results}: {state}"
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, str]:

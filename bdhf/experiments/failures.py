@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from bdhf.records import Status
+from bdhf.records import Status, of_what_kind
 
 #: What torch says, in lower case, where it has no exception of its own for memory.
 _WORDS = (
@@ -26,8 +26,7 @@ def classified(error: Exception) -> tuple[Status, str]:
     """
     memory = next((cause for cause in _chain(error) if _is_out_of_memory(cause)), None)
     told = memory or error
-    reason = f"{type(told).__name__}: {told}".splitlines()[0]
-    return (Status.OOM if memory else Status.ERROR), reason
+    return (Status.OOM if memory else Status.ERROR), of_what_kind(told)
 
 
 def release(error: Exception) -> None:

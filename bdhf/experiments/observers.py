@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bdhf.experiments.observe import Observer
 from bdhf.experiments.runspec import RunSpec
+from bdhf.records import of_what_kind
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ class Guarded:
             tell()
         except Exception as error:
             self._failed = True
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
             self._warn(
-                f"warning: {self._name} is off from here on ({why}); "
+                f"warning: {self._name} is off from here on ({of_what_kind(error)}); "
                 "the runs and their records are not affected"
             )

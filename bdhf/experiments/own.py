@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from bdhf.experiments.errors import unknown
+from bdhf.records import of_what_kind
 
 #: `package.module:name`.
 OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -85,8 +86,7 @@ def _imported(name: str) -> Any:
     try:
         module = import_module(module_name)
     except Exception as error:  # the code of others may raise anything
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"cannot import {module_name}: {said}") from None
+        raise ValueError(f"cannot import {module_name}: {of_what_kind(error)}") from None
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
         raise ValueError(unknown(f"name in {module_name}", attribute, public))

@@ -8,10 +8,7 @@ from typing import Any
 
 from bdhf.experiments.errors import unknown
 from bdhf.experiments.schema import Retry
-from bdhf.records import MISSING, InputError, Status
-
-#: The statuses that a run can end with and be tried again.
-RETRIED = tuple(status for status in MISSING if status is not Status.SKIPPED)
+from bdhf.records import FAILED, InputError, Status
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Again:
         has tried itself.
         """
         ended = Status(status["status"])
-        if ended not in RETRIED:
+        if ended not in FAILED:
             return False
         attempts = int(status.get("attempts", 1))
         return (once and ended in self.asked) or attempts <= getattr(self.policy, ended)
@@ -42,10 +39,10 @@ def again(policy: Retry, asked: str | None = None) -> Again:
     >>> sorted(again(Retry(), "oom,timeout").asked)
     [<Status.OOM: 'oom'>, <Status.TIMEOUT: 'timeout'>]
     """
-    known = [*map(str, RETRIED), "all"]
+    known = [*map(str, FAILED), "all"]
     names = asked.split(",") if asked is not None else []
     for name in names:
         if name not in known:
             raise InputError([f"--retry {asked}: {unknown('status', name, known)}"])
-    wanted = RETRIED if "all" in names else tuple(Status(name) for name in names)
+    wanted = FAILED if "all" in names else tuple(Status(name) for name in names)
     return Again(policy, frozenset(wanted))

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from bdhf.experiments.claims import Claim, living
-from bdhf.records import Status, ended, planned
+from bdhf.records import FAILED, NOT_RUN, Status, ended, planned, run_labels
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,10 @@ class Standing:
     diverged: int
     failed: int  # error, oom, timeout
     left: int  # to do, those under way included
-    seconds_left: float | None  # at the speed of those that have ended; None: not known
+    workers: int  # runs at a time: those under way, and one where none is
+    seconds_left: float | None  # by so many, as those went that have ended; None: not known
     skipped: tuple[str, ...]  # reasons, one a cell
     troubles: tuple[str, ...]  # a line for every cell that did not end well, or is torn
-
-    @property
-    def workers(self) -> int:
-        """Runs at a time that `seconds_left` is for: those under way, and one where none is."""
-        return max(len(self.running), 1)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain data; claims with their owners and the cells that they are for."""
@@ -73,18 +69,19 @@ def standing(folder: str | Path) -> Standing:
     cells = planned(folder)
     runs = cells.drop_duplicates("run_id").set_index("run_id")
     running = tuple(claim for claim in living(folder) if claim.run_id in runs.index)
-    labels = (cells["arm"] + " seed " + cells["seed"].astype(str)).groupby(cells["run_id"])
     counts = Counter(runs["status"].dropna())
     left = [str(run_id) for run_id in runs.index[runs["status"].isna()]]
+    workers = max(len(running), 1)
     return Standing(
         arms=tuple(_arm(str(arm), rows, running) for arm, rows in cells.groupby("arm", sort=False)),
         running=running,
-        labels={str(run_id): " = ".join(names) for run_id, names in labels},
+        labels=run_labels(cells[["arm", "seed", "run_id"]].itertuples(index=False, name=None)),
         done=counts[Status.DONE],
         diverged=counts[Status.DIVERGED],
-        failed=counts[Status.ERROR] + counts[Status.OOM] + counts[Status.TIMEOUT],
+        failed=sum(counts[status] for status in FAILED),
         left=len(left),
-        seconds_left=_seconds_left(folder, runs["arm"], left, max(len(running), 1)),
+        workers=workers,
+        seconds_left=_seconds_left(folder, runs["arm"], left, workers),
         skipped=tuple(cells.loc[cells["status"] == Status.SKIPPED, "reason"]),
         troubles=tuple(_troubles(cells)),
     )
@@ -132,10 +129,10 @@ def _seconds_left(
 
 
 def _troubles(cells: pd.DataFrame) -> list[str]:
-    good, fresh = (Status.DONE, Status.SKIPPED), "not run yet"
+    good = (Status.DONE, Status.SKIPPED)
     return [
         f"{row.arm} seed {row.seed} ({row.run_id}): "
         + (f"{row.status}: {row.reason}" if isinstance(row.status, str) else str(row.reason))
         for row in cells.itertuples()
-        if row.status not in good and row.reason != fresh
+        if row.status not in good and row.reason != NOT_RUN
     ]

@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bdhf.experiments.claims import Claims, living
-from bdhf.records import InputError, Status, collect, planned, run_status, temporary_folder, torn
-
-#: What "failed" means; a diverged run is an outcome.
-FAILED = (Status.ERROR, Status.OOM, Status.TIMEOUT)
+from bdhf.records import (
+    FAILED,
+    InputError,
+    collect,
+    in_brief,
+    planned,
+    run_status,
+    temporary_folder,
+    torn,
+)
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ def remove(folder: Path, run_ids: Iterable[str], doomed: Doomed) -> list[str]:
         if gone:
             collect(folder)
     except OSError as error:
-        why = error.strerror or error
-        raise InputError([f"{folder}: cannot remove runs: {why}; {len(gone)} are gone"]) from error
+        why = f"{in_brief(error)}; {len(gone)} are gone"
+        raise InputError([f"{folder}: cannot remove runs: {why}"]) from error
     finally:
         claims.close()
     return gone

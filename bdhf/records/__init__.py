@@ -10,12 +10,13 @@ here imports torch, and nothing here computes a statistic. `docs/records.md` is 
 the files; `columns.py` says what is in them.
 """
 
-from bdhf.records.collect import NOT_RUN, collect, ended, planned, torn
+from bdhf.records.collect import NOT_RUN, collect, ended, planned, run_labels, torn
 from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
 from bdhf.records.files import (
     InputError,
     StorageError,
     in_brief,
+    of_what_kind,
     unwritable,
     write_atomically,
     write_table,
@@ -25,6 +26,7 @@ from bdhf.records.owner import Owner
 from bdhf.records.run import run_status
 from bdhf.records.schema import (
     AXES,
+    FAILED,
     MISSING,
     Budget,
     Comparison,
@@ -42,6 +44,7 @@ __all__ = [
     "AXES",
     "CURVE_COLUMNS",
     "DIAGNOSTICS",
+    "FAILED",
     "MISSING",
     "NOT_RUN",
     "PLAN_INDEX",
@@ -64,8 +67,10 @@ __all__ = [
     "ended",
     "in_brief",
     "load",
+    "of_what_kind",
     "planned",
     "refuse_newer",
+    "run_labels",
     "run_status",
     "sweep",
     "temporary_folder",

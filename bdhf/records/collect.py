@@ -50,6 +50,18 @@ def planned(folder: str | Path) -> pd.DataFrame:
     return _cells(plan, statuses)
 
 
+def run_labels(cells: Iterable[tuple[str, int, str]]) -> dict[str, str]:
+    """Run id -> the cells that the run stands for, in words; of `arm, seed, run_id`.
+
+    >>> run_labels([("adam", 0, "a1"), ("twin", 0, "a1"), ("adam", 1, "b2")])
+    {'a1': 'adam seed 0 = twin seed 0', 'b2': 'adam seed 1'}
+    """
+    names: dict[str, list[str]] = {}
+    for arm, seed, run_id in cells:
+        names.setdefault(run_id, []).append(f"{arm} seed {seed}")
+    return {run_id: " = ".join(of_one) for run_id, of_one in names.items()}
+
+
 def torn(folder: str | Path, run_id: str) -> str:
     """Say why what is there of a run does not count; "" for a whole run, and for none."""
     place = Path(folder) / "runs" / run_id

@@ -55,6 +55,15 @@ def in_brief(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
+def of_what_kind(error: BaseException) -> str:
+    """The type of what went wrong and what it says, in one line.
+
+    >>> of_what_kind(KeyError("lr"))
+    "KeyError: 'lr'"
+    """
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a file. Raises UnreadableError where it is there and cannot be read at this moment.
 

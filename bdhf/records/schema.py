@@ -30,6 +30,9 @@ class Status(StrEnum):
 #: The statuses of missing data.
 MISSING = tuple(status for status in Status if status.is_missing)
 
+#: Those of runs that were begun and failed; a diverged run is an outcome.
+FAILED = tuple(status for status in MISSING if status is not Status.SKIPPED)
+
 #: Axes on which the cost of a run is counted: name -> (column of a curve, unit in words).
 AXES: Mapping[str, tuple[str, str]] = {
     "updates": ("update", "updates"),

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bdhf.records import AXES, Records, Status
+from bdhf.records import AXES, NOT_RUN, Records, Status
 from bdhf.report.bands import quartiles
 from bdhf.report.wording import NONE, count, metric_name, number
 from bdhf.stats.targets import OUTCOMES, observe
-
-#: A planned cell that has left no run behind yet.
-NOT_RUN = "not run yet"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from bdhf.records import AXES, Budget, Comparison, Status
+from bdhf.records import AXES, NOT_RUN, Budget, Comparison, Status
 from bdhf.stats.paired import pairs_needed, smallest_p
 from bdhf.stats.pairs import Pairs
 from bdhf.stats.result import Verdict
@@ -165,5 +165,5 @@ def _per_arm(
 def _reasons(runs: pd.DataFrame, unit: str) -> dict[str, int]:
     """Count the missing runs of one side by status, in words."""
     status = runs.loc[runs["cost"].isna(), "status"]
-    words = status.where(~status.isin(OUTCOMES), f"without recorded {unit}").fillna("not run yet")
+    words = status.where(~status.isin(OUTCOMES), f"without recorded {unit}").fillna(NOT_RUN)
     return {str(reason): int(n) for reason, n in words.value_counts().items()}

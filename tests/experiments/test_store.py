@@ -12,13 +12,13 @@ import pytest
 
 import bdhf
 from bdhf.experiments import retry
-from bdhf.experiments.retry import RETRIED
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.schema import Retry
 from bdhf.experiments.store import Store
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import (
     CURVE_COLUMNS,
+    FAILED,
     STALE_SECONDS,
     InputError,
     Owner,
@@ -77,7 +77,7 @@ def test_only_missing_outcomes_are_tried_again(store, plan, status):
     again = retry.again(Retry(), "all").wants
 
     assert plan[0].run not in store.unfinished(plan)
-    assert (plan[0].run in store.unfinished(plan, again)) == (status in RETRIED)
+    assert (plan[0].run in store.unfinished(plan, again)) == (status in FAILED)
 
 
 def test_a_retry_replaces_the_old_outcome(store, plan):
