@@ -90,13 +90,13 @@ def run(
     ablation = _open(spec, folder, settings)
     with told():
         cells = ablation.selected(only or (), shard)
-        left = ablation.unfinished(cells, retry)
-    todo = left[:limit]
+        left = ablation.left(cells, retry)
+    todo = list(left.values())[:limit]
     labels, home = ablation.labels(), ablation.store.folder
     try:
         with told(), tracking(track or (), home, ablation.spec.name, labels, _warn) as trackers:
             warn_of_power(ablation)
-            say_left(ablation.outline(cells, {}), len(left), len(todo))
+            say_left(ablation.outline(cells, left), len(todo))
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
                 ablation.run(todo, workers=workers, observer=observer, waiting=_say_waiting)
@@ -140,7 +140,8 @@ def plan(
     ablation = _open(spec, folder, settings)
     with told():
         cells = ablation.selected(only or (), shard)
-        outline = ablation.outline(cells, ablation.durations(cells, probing=probe))
+        durations = ablation.durations(cells, probing=probe)
+        outline = ablation.outline(cells, ablation.left(cells), durations)
         at_a_time = ablation.workers(workers)
     if as_json:
         costs = {"gradients_an_update": ablation.costs(cells)} if cost else {}
@@ -156,7 +157,7 @@ def plan(
     say_comparisons(outline)
     say_time(outline, at_a_time)
     warn_of_power(ablation)
-    say_left(outline, outline.left, outline.left)
+    say_left(outline, outline.left)
 
 
 def _say_waiting(holders: Sequence[Claim]) -> None:

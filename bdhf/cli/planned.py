@@ -106,9 +106,9 @@ def warn_of_power(ablation: Ablation) -> None:
         )
 
 
-def say_left(outline: Outline, left: int, todo: int) -> None:
+def say_left(outline: Outline, todo: int) -> None:
     """`small: 6 runs, 2 done, 4 to do, 1 of them now -> results/small`."""
-    skipped = sum(outline.skipped.values())
+    left, skipped = outline.left, sum(outline.skipped.values())
     now = f", {todo} of them now" if todo < left else ""
     left_out = f", {skipped} skipped" if skipped else ""
     say(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from bdhf.experiments.claims import Claim
 from bdhf.experiments.cost import estimate, together
@@ -24,7 +25,7 @@ from bdhf.experiments.selection import Selection, Shard
 from bdhf.experiments.spec import load
 from bdhf.experiments.standing import seconds_of
 from bdhf.experiments.store import Store
-from bdhf.records import InputError, Status, run_labels
+from bdhf.records import InputError, Status, ended, run_labels
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,13 @@ class Ablation:
         share = Shard.parse(shard) if shard is not None else None
         return Selection(tuple(only), share).cells(self.plan)
 
-    def unfinished(self, cells: Sequence[Cell], retry: str | None = None) -> list[RunSpec]:
-        """The runs that are still to do, each once, in the order of the plan.
+    def left(self, cells: Sequence[Cell], retry: str | None = None) -> dict[str, RunSpec]:
+        """The runs that are still to do, by their ids: in the plan's order, new ones first.
 
         `retry` names statuses that are tried again beside those that the spec's policy names.
         Raises InputError for what is no status.
         """
-        return self.store.unfinished(cells, again(self.spec.retry, retry).wants)
+        return self.store.left(cells, again(self.spec.retry, retry).wants)
 
     def labels(self) -> dict[str, str]:
         """Run id -> the cells that it stands for, in words."""
@@ -94,11 +95,15 @@ class Ablation:
                 found[cell.arm] = probe(cell.run, device=device, safety_seconds=limit)
         return found
 
-    def outline(self, cells: Sequence[Cell], durations: Mapping[str, Duration | str]) -> Outline:
-        """What `run` would do with these cells."""
-        todo = list(self.store.left(cells, again(self.spec.retry).wants))
+    def outline(
+        self,
+        cells: Sequence[Cell],
+        left: Collection[str],
+        durations: Mapping[str, Duration | str] = MappingProxyType({}),
+    ) -> Outline:
+        """What `run` would do with these cells, of which these runs are still to do."""
         folder = str(self.store.folder)
-        return outline(self.spec.name, folder, self.plan, cells, todo, durations, self.spec.targets)
+        return outline(self.spec.name, folder, self.plan, cells, left, durations, self.spec.targets)
 
     def workers(self, wanted: int | None) -> int:
         """Runs at a time."""
@@ -137,8 +142,8 @@ class Ablation:
 
     def statuses(self, cells: Sequence[Cell]) -> dict[str, Status]:
         """Status by run id, of those of these runs that have ended."""
-        found = {cell.run_id: self.store.status(cell.run_id) for cell in cells}
-        return {run_id: Status(s["status"]) for run_id, s in found.items() if s is not None}
+        found = ended(self.store.folder, {cell.run_id for cell in cells})
+        return {run_id: Status(status["status"]) for run_id, status in found.items()}
 
 
 def _first_of_arms(cells: Sequence[Cell]) -> list[Cell]:

@@ -18,7 +18,7 @@ from bdhf.experiments.consistency import consistency
 from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.own import is_own
 from bdhf.experiments.parts import Faults, Resolved
-from bdhf.experiments.schema import Spec
+from bdhf.experiments.schema import Spec, keys_in
 from bdhf.experiments.weightless import weightless
 from bdhf.problems import Problem
 from bdhf.records import Strict, of_what_kind
@@ -152,13 +152,9 @@ def _known_at(path: Keys) -> list[str]:
     model: Any = Spec
     for key in path:
         if isinstance(key, str):
-            model = _alias(model)[key].annotation
+            model = keys_in(model)[key].annotation
         model = next((m for m in (model, *get_args(model)) if _is_model(m)), model)
-    return list(_alias(model))
-
-
-def _alias(model: Any) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in model.model_fields.items()}
+    return list(keys_in(model))
 
 
 def _is_model(candidate: Any) -> bool:

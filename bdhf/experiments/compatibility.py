@@ -9,7 +9,7 @@ from itertools import product
 
 from bdhf.experiments import cost
 from bdhf.experiments.build import PARTS, part_of, problem_of
-from bdhf.experiments.parts import REFUSALS, Resolved
+from bdhf.experiments.parts import Resolved, refusals
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.weightless import block_sizes
 
@@ -45,13 +45,14 @@ def refused(arm: Resolved, problem: Resolved) -> str:
     """The partition refuses the model, or the solver the blocks or the curvature."""
     if not problem:
         return ""
-    blocks = block_sizes(part_of("partition", arm), problem_of(problem))
+    may_raise = refusals(arm["partition"]["type"])
+    blocks = block_sizes(part_of("partition", arm), problem_of(problem), may_raise)
     if isinstance(blocks, str):
         return blocks
     try:
         part_of("solver", arm).check(blocks, part_of("curvature", arm))
-    except REFUSALS as error:
-        return str(error)
+    except refusals(arm["solver"]["type"]) as error:
+        return str(error) or type(error).__name__
     return ""
 
 

@@ -116,7 +116,7 @@ def _set(source: Source, setting: str) -> Source:
     if value.data is None and _may_go(keys):
         data = _without(data, keys)
     faults = (Fault((*keys, *fault.path), fault.message) for fault in value.faults)
-    layer = Layer(label, setting, value.data, _nested(keys, value.data))
+    layer = Layer(label, setting, _nested(keys, value.data))
     return Source(data, (*source.layers, layer), (*source.faults, *faults))
 
 

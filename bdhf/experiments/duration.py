@@ -74,8 +74,8 @@ def whole_run(run: RunSpec, marks: Sequence[Mark]) -> float:
     beside, and all before it, is set-up.
     """
     steady = marks[1:]
-    update, clock = _gain(steady, "seconds"), (steady[-1].clock - steady[0].clock)
-    clock /= len(steady) - 1
+    update = _gain(steady, "seconds")
+    clock = (steady[-1].clock - steady[0].clock) / (len(steady) - 1)
     evaluation = max(clock - update, 0.0)
     column, _ = AXES[run.budget.axis]
     gain = _gain(steady, column)

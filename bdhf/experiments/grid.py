@@ -18,7 +18,7 @@ from typing import Any
 from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.paths import keys_of, put, value_at
-from bdhf.experiments.schema import Spec
+from bdhf.experiments.schema import Spec, keys_in
 
 #: First keys of the paths that a grid may vary; the other keys are those of the whole ablation.
 VARIED = ("problem", "batch", "arms", "budget", "evaluate", "dtype", "threads")
@@ -204,10 +204,9 @@ def _target(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
     first = path.split(".")[0]
     if first in VARIED:
         return keys_of(path, data, place)
-    known = {field.alias or name for name, field in Spec.model_fields.items()}
     message = (
         f"{first!r} is one for the whole ablation; a grid may vary {', '.join(VARIED)}"
-        if first in known
+        if first in keys_in(Spec)
         else unknown("path", first, VARIED)
     )
     raise Faults(Fault(place, message, at_key=True))

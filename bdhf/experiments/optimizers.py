@@ -17,8 +17,10 @@ from bdhf.records import in_brief
 
 def optimizer_class(kind: Any, path: Keys) -> Callable[..., torch.optim.Optimizer] | None:
     """An optimizer of torch, or of the user's; None for any other name. Raises Faults."""
-    if not isinstance(kind, str) or not is_own(kind):
-        return torch_optimizers().get(kind) if isinstance(kind, str) else None
+    if not isinstance(kind, str):
+        return None
+    if not is_own(kind):
+        return torch_optimizers().get(kind)
     try:
         return own_class(kind, torch.optim.Optimizer)
     except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,7 +100,7 @@ def outline(
     folder: str,
     plan: Plan,
     cells: Sequence[Cell],
-    todo: Sequence[str],
+    todo: Collection[str],
     durations: Mapping[str, Duration | str],
     targets: tuple[Target, ...],
 ) -> Outline:

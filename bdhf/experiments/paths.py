@@ -7,8 +7,8 @@ from typing import Any
 
 from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.parts import Faults
+from bdhf.experiments.schema import SECTIONS
 
-_SECTIONS = ("batch", "budget", "evaluate", "safety", "seeds", "retry", "report")
 _PARTS = ("problem", "arms")  # below these a text is the name of a part
 
 
@@ -53,7 +53,7 @@ def put(data: Any, keys: Keys, value: Any, place: Keys, done: Keys = ()) -> Any:
     key, rest = keys[0], keys[1:]
     if isinstance(data, str) and done and done[0] in _PARTS:
         data = {"type": data}
-    if data is None and len(done) == 1 and done[0] in _SECTIONS:
+    if data is None and len(done) == 1 and done[0] in SECTIONS:
         data = {}
     if isinstance(data, dict):
         name = str(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
+from pydantic.fields import FieldInfo
 
 from bdhf.experiments.parts import Resolved
 from bdhf.records import Budget, Comparison, Strict, Target
@@ -157,3 +158,20 @@ class Spec(Strict):
         if not isinstance(given, dict):
             return given
         return {k: {"type": v} if isinstance(v, str) else v for k, v in given.items()}
+
+
+def keys_in(model: type[Strict]) -> dict[str, FieldInfo]:
+    """The keys of a model as YAML has them.
+
+    >>> list(keys_in(Seeds)), list(keys_in(Spec))[0]
+    (['count', 'base'], 'schema')
+    """
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+#: Keys of a spec that are mappings of keys; a path may lead into one that is left out.
+SECTIONS = tuple(
+    key
+    for key, field in keys_in(Spec).items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Strict)
+)

@@ -24,7 +24,6 @@ class Layer:
 
     label: str  # the file, or `--set arms.hf.lr=0.3`
     text: str
-    data: Any
     tree: Any  # the round-trip tree of ruamel.yaml, which knows positions; else builtin types
 
     def depth(self, path: Keys) -> int:
@@ -89,11 +88,10 @@ class Source:
     def _line(self, fault: Fault) -> tuple[int, int, int, str]:
         """Which layer a fault is in, where, and the line that tells it."""
         depths = [layer.depth(fault.path) for layer in self.layers]
-        deepest = max(depths)
-        last = len(depths) - 1 - depths[::-1].index(deepest)
-        index = last if deepest else self._own
-        line, column = self.layers[index].place(fault)
-        place = f"{self.layers[index].label}:" + (f"{line}:{column}:" if line else "")
+        index = max(range(len(depths)), key=lambda i: (depths[i], i)) if any(depths) else self._own
+        layer = self.layers[index]
+        line, column = layer.place(fault)
+        place = f"{layer.label}:" + (f"{line}:{column}:" if line else "")
         return index, line, column, f"{place} {_dotted(fault.path)}{fault.message}"
 
     def _is_told(self, fault: Fault) -> bool:
@@ -112,7 +110,7 @@ def parse(text: str, file: str = "<spec>") -> Source:
         raise SpecError([f"{file}: not YAML: {str(error).splitlines()[0]}"]) from None
     data = _plain(tree)
     faults = (*_not_plain(tree, ()), *_bad_numbers(data, ()))
-    return Source(data, (Layer(file, text, data, tree),), faults)
+    return Source(data, (Layer(file, text, tree),), faults)
 
 
 def _holds(node: Any, key: str | int) -> bool:

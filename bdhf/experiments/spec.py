@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bdhf.experiments.checker import Checker
 from bdhf.experiments.compose import read
@@ -15,6 +16,10 @@ from bdhf.experiments.own import look_beside
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.source import Source
+
+T = TypeVar("T")
+NO_GRID: tuple[Combination, ...] = ((),)
+NO_EXCLUSIONS: tuple[Exclusion, ...] = ()
 
 
 def load(file: Path, settings: Sequence[str] = ()) -> tuple[tuple[Variant, ...], Source]:
@@ -39,27 +44,16 @@ def variants(source: Source) -> tuple[Variant, ...]:
     """
     if not isinstance(source.data, dict):
         raise source.error([Fault((), "a spec is a mapping of keys; start with `schema: 1`")])
-    faults, every, entries = list[Fault](), tuple[Combination, ...](((),)), tuple[Exclusion, ...]()
-    try:
-        every = combinations(source.data)
-    except Faults as found:
-        faults += found.faults
-    try:
-        entries = exclusions(source.data)
-    except Faults as found:
-        faults += found.faults
-    checked, excluded, checker = (
-        list[Variant](),
-        list[Mapping[str, Sequence[Exclusion]]](),
-        Checker(),
-    )
+    every, wrong_grid = _or_faults(combinations, source.data, NO_GRID)
+    entries, wrong_entries = _or_faults(exclusions, source.data, NO_EXCLUSIONS)
+    faults, checker = [*wrong_grid, *wrong_entries], Checker()
     arms = source.data["arms"] if isinstance(source.data.get("arms"), dict) else {}
+    checked, excluded = list[Variant](), list[Mapping[str, Sequence[Exclusion]]]()
     for picks in every:
         try:
             data = applied(source.data, picks)
-            left = left_out(entries, arms, picks, data)
-            excluded.append(left)
-            checked.append(Variant(picks, checker.check(data), _left_out(left, picks)))
+            excluded.append(left_out(entries, arms, picks, data))
+            checked.append(Variant(picks, checker.check(data), _left_out(excluded[-1], picks)))
         except Faults as found:
             faults += [traced(fault, picks) for fault in found.faults]
     if entries and not faults:
@@ -68,6 +62,16 @@ def variants(source: Source) -> tuple[Variant, ...]:
     if faults or source.faults:
         raise source.error(faults)
     return tuple(checked)
+
+
+def _or_faults(
+    found_in: Callable[[Mapping[str, Any]], T], data: Mapping[str, Any], without: T
+) -> tuple[T, Sequence[Fault]]:
+    """What is found in the data; or what stands for it, and why it is not."""
+    try:
+        return found_in(data), ()
+    except Faults as found:
+        return without, found.faults
 
 
 def _left_out(found: Mapping[str, Sequence[Exclusion]], picks: Combination) -> dict[str, LeftOut]:

@@ -13,7 +13,6 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from bdhf.experiments.parts import REFUSALS
 from bdhf.optim.blocks import Blocks
 from bdhf.optim.cutting import cut
 from bdhf.optim.layout import layout_of
@@ -38,7 +37,7 @@ def blocks_of(partition: Partition, problem: Problem) -> Blocks:
 
 
 def block_sizes(
-    partition: Partition, problem: Problem, refusals: tuple[type[Exception], ...] = REFUSALS
+    partition: Partition, problem: Problem, refusals: tuple[type[Exception], ...]
 ) -> Blocks | str:
     """The blocks without positions, which are as many as parameters; or why they do not fit.
 

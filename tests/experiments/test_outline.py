@@ -32,7 +32,7 @@ def opened(tmp_path):
 def outline(ablation, **seconds):
     """Its outline, with a duration of every arm that is given one."""
     known = {label: Duration(float(value), "probe") for label, value in seconds.items()}
-    return ablation.outline(ablation.cells, known)
+    return ablation.outline(ablation.cells, ablation.left(ablation.cells), known)
 
 
 def test_runs_that_have_ended_are_not_left(opened):
@@ -72,7 +72,7 @@ def test_a_part_of_the_plan_has_the_arms_of_that_part(opened):
     """What was not selected is not outlined."""
     ablation = opened()
 
-    found = ablation.outline(ablation.selected(["adam"]), {"adam": "error: no"})
+    found = ablation.outline(ablation.selected(["adam"]), (), {"adam": "error: no"})
 
     assert [(arm.label, arm.seeds, arm.seconds, arm.source) for arm in found.arms] == [
         ("adam", (0, 1), None, "error: no")
