@@ -51,11 +51,12 @@ def _range(values: Sequence[float | None], words: Callable[[float], str]) -> str
 
 def say_comparisons(outline: Outline) -> None:
     """A line for every test, up to a screenful."""
+    from bdhf.records import tests_of, unit_of
+
     lines = [
         f"compare {entry.name}: {entry.candidate} against {entry.baseline}, "
-        f"{entry.axis} to {target.label}"
-        for entry in outline.comparisons
-        for target in outline.targets
+        + (f"{entry.axis} to {target.label}" if target else unit_of(entry.estimand))
+        for entry, target in tests_of(outline.comparisons, outline.targets)
     ]
     for line in lines[:ROWS]:
         say(line)
@@ -81,10 +82,11 @@ def say_time(outline: Outline, workers: int) -> None:
 
 def power_of(ablation: Ablation) -> dict[str, Any]:
     """How many seeds its comparisons need to be decided at all, and how many there are."""
+    from bdhf.records import tests_of
     from bdhf.stats.paired import pairs_needed
 
     spec = ablation.spec
-    tests = len(ablation.plan.comparisons) * len(spec.targets)
+    tests = len(tests_of(ablation.plan.comparisons, spec.targets))
     return {
         "tests": tests,
         "alpha": spec.alpha,

@@ -9,6 +9,7 @@ from bdhf.experiments.compatibility import why_not
 from bdhf.experiments.errors import Fault, unknown
 from bdhf.experiments.grid import Variant
 from bdhf.experiments.schema import Spec
+from bdhf.records import LOSSES
 
 
 def consistency(spec: Spec) -> list[Fault]:
@@ -78,8 +79,12 @@ def _targets(spec: Spec) -> Iterable[Fault]:
 
 
 def _comparisons(spec: Spec) -> Iterable[Fault]:
-    if spec.compare and not spec.targets:
-        yield Fault(("compare",), "a comparison of costs to target needs `targets`")
+    costs = [entry for entry in spec.compare if entry.is_to_target]
+    if costs and not spec.targets:
+        yield Fault(
+            ("compare",),
+            f"a comparison of costs to target needs `targets`; {', '.join(LOSSES)} need none",
+        )
     seen: set[str] = set()
     for index, entry in enumerate(spec.compare):
         for side in ("candidate", "baseline"):

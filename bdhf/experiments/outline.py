@@ -10,7 +10,7 @@ from typing import Any
 from bdhf.experiments.duration import Duration
 from bdhf.experiments.plan import Cell, Excluded, Plan
 from bdhf.experiments.standing import time_of
-from bdhf.records import Comparison, PlannedArm, Target
+from bdhf.records import Comparison, PlannedArm, Target, tests_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Outline:
         return time_of(known, workers) if len(known) == len(lengths) else None
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as plain data; a comparison once for each target."""
+        """Everything, as plain data; a comparison of costs once for each target."""
         return {
             "name": self.name,
             "folder": self.folder,
@@ -88,9 +88,8 @@ class Outline:
             ],
             "excluded": [asdict(entry) for entry in self.excluded],
             "comparisons": [
-                entry.model_dump() | {"target": target.label}
-                for entry in self.comparisons
-                for target in self.targets
+                entry.model_dump() | {"target": target.label if target else None}
+                for entry, target in tests_of(self.comparisons, self.targets)
             ],
         }
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from pydantic.fields import FieldInfo
 
 from bdhf.experiments.parts import Resolved
-from bdhf.records import Budget, Comparison, Strict, Target
+from bdhf.records import Budget, Comparison, Figure, Strict, Target
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
@@ -88,6 +88,14 @@ class Retry(Strict):
     timeout: int = Field(default=0, ge=0, description="Tries after `safety.seconds`.")
 
 
+class Report(Strict):
+    """What the report shows; nothing of it changes a run."""
+
+    figures: tuple[Figure, ...] | None = Field(
+        default=None, description="The figures that the report draws; left out: all."
+    )
+
+
 class Spec(Strict):
     """One ablation: arms on a problem, each with the same seeds and the same budget.
 
@@ -132,11 +140,13 @@ class Spec(Strict):
     )
     compare: tuple[Comparison, ...] = Field(
         default=(),
-        description="The questions: a test per entry, combination of the grid and target.",
+        description="The questions: a test per entry, combination of the grid and, for a cost, "
+        "target.",
     )
     alpha: float = Field(
         default=0.05, gt=0, lt=1, description="Level of all tests together (Holm)."
     )
+    report: Report = Report()
     dtype: Literal["float32", "float64"] = Field(
         default="float32", description="Of parameters, gradients and the vectors of the solver."
     )

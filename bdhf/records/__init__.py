@@ -21,21 +21,26 @@ from bdhf.records.files import (
     write_atomically,
     write_table,
 )
-from bdhf.records.load import Records, load
+from bdhf.records.load import Records, load, natural
 from bdhf.records.owner import Owner
 from bdhf.records.run import run_status
 from bdhf.records.schema import (
     AXES,
     FAILED,
+    LOSSES,
     MISSING,
     Budget,
     Comparison,
     Estimand,
+    Figure,
     PlanIndex,
     PlannedArm,
     Status,
     Strict,
     Target,
+    axis_of,
+    tests_of,
+    unit_of,
 )
 from bdhf.records.temporary import STALE_SECONDS, clock_of, sweep, temporary_folder
 from bdhf.records.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
@@ -45,6 +50,7 @@ __all__ = [
     "CURVE_COLUMNS",
     "DIAGNOSTICS",
     "FAILED",
+    "LOSSES",
     "MISSING",
     "NOT_RUN",
     "PLAN_INDEX",
@@ -53,6 +59,7 @@ __all__ = [
     "Budget",
     "Comparison",
     "Estimand",
+    "Figure",
     "InputError",
     "Owner",
     "PlanIndex",
@@ -62,11 +69,13 @@ __all__ = [
     "StorageError",
     "Strict",
     "Target",
+    "axis_of",
     "clock_of",
     "collect",
     "ended",
     "in_brief",
     "load",
+    "natural",
     "of_what_kind",
     "planned",
     "refuse_newer",
@@ -74,7 +83,9 @@ __all__ = [
     "run_status",
     "sweep",
     "temporary_folder",
+    "tests_of",
     "torn",
+    "unit_of",
     "unwritable",
     "write_atomically",
     "write_table",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -25,7 +26,9 @@ class Records:
 
     `arms` and `comparisons` name arms by their labels, one for every combination of a grid that
     makes other runs. `budget` is the largest one, and `evaluate_every` the largest interval;
-    `budgets` and `intervals` are those of single arms, where they differ.
+    `budgets` and `intervals` are those of single arms, where they differ. `values` says what a grid
+    varies: label -> axis -> value in words. `questions` are the names of the spec's comparisons,
+    with which those of its grid begin. `figures` are those that the spec asks for; None: all.
 
     `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
     a cell without a whole run has status None, and one that the plan leaves out is `skipped`.
@@ -46,6 +49,11 @@ class Records:
     environments: pd.DataFrame  # run_id and the fields of its env.json
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     intervals: Mapping[str, int] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)  # label -> the arm of the spec
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    questions: tuple[str, ...] = ()
+    stops_at_target: bool = False
+    figures: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         """What there is, and which tables to look at."""
@@ -62,10 +70,38 @@ class Records:
             f"  .environments: {_size(self.environments)}, a row per run that has ended"
         )
 
+    def in_order(self) -> Records:
+        """The same with arms by their labels, and all rows by arm, seed and update.
+
+        What is computed from it does not depend on the order of arms, seeds or files.
+        """
+        arms = tuple(sorted(self.arms, key=natural))
+        runs = _ordered(self.runs, arms)
+        place = {run_id: i for i, run_id in enumerate(runs["run_id"].drop_duplicates())}
+        where = self.environments
+        if len(where):
+            where = where.sort_values("run_id", key=lambda ids: ids.map(place), kind="stable")
+        return replace(
+            self,
+            arms=arms,
+            runs=runs,
+            curves=_ordered(self.curves, arms),
+            environments=where.reset_index(drop=True),
+        )
+
     def budget_of(self, *arms: str) -> Budget:
         """The smallest budget of these arms, up to which all of them were run."""
         budgets = [self.budgets.get(arm, self.budget) for arm in arms]
         return min(budgets, key=lambda budget: budget.limit)
+
+    def values_of(self, axis: str) -> dict[str, str]:
+        """The value in words of an axis of the grid, of every arm that varies on it."""
+        return {arm: v[axis] for arm, v in self.values.items() if axis in v}
+
+    def question_of(self, comparison: str) -> str:
+        """The comparison of the spec of which this one is a combination of the grid."""
+        mine = [q for q in self.questions if comparison == q or comparison.startswith(f"{q} ")]
+        return max(mine, key=len, default=comparison)
 
     def evaluate_every_of(self, *arms: str) -> int:
         """The largest interval of evaluation of these arms, in updates."""
@@ -76,12 +112,23 @@ def _size(table: pd.DataFrame) -> str:
     return f"{len(table):,} rows × {table.shape[1]} columns"
 
 
+class _Entry(BaseModel):
+    name: str
+
+
+class _Report(BaseModel):
+    figures: tuple[str, ...] | None = None
+
+
 class _Spec(BaseModel):
     """What the tables need of spec.yaml, which was checked before it was run."""
 
     name: str
     alpha: float = 0.05
     targets: tuple[Target, ...] = ()
+    stop: str = "at_budget"
+    compare: tuple[_Entry, ...] = ()
+    report: _Report = Field(default_factory=lambda: _Report())
 
 
 def load(folder: str | Path) -> Records:
@@ -118,7 +165,34 @@ def load(folder: str | Path) -> Records:
         environments=_environments(folder, ended),
         budgets={arm.label: arm.budget for arm in index.arms},
         intervals={arm.label: arm.evaluate_every for arm in index.arms},
+        names={arm.label: arm.name for arm in index.arms},
+        values={arm.label: arm.values for arm in index.arms},
+        questions=tuple(entry.name for entry in spec.compare),
+        stops_at_target=spec.stop == "at_target",
+        figures=spec.report.figures,
     )
+
+
+def natural(label: str) -> tuple[Any, ...]:
+    """Key that puts labels in the order of a person: `b=25` before `b=100`.
+
+    >>> sorted(["hf b=100", "adam", "hf b=25"], key=natural)
+    ['adam', 'hf b=25', 'hf b=100']
+    """
+    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+    return tuple((float(p), "") if i % 2 else (-1.0, p) for i, p in enumerate(parts)) + (
+        (0, label),
+    )
+
+
+def _ordered(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """By arm, seed and update, whatever order the file has."""
+    if table.empty:
+        return table
+    place = table["arm"].map({arm: i for i, arm in enumerate(arms)}).fillna(len(arms))
+    keys = [name for name in ("arm", "seed", "update") if name in table]
+    ordered = table.assign(_place=place).sort_values(["_place", *keys], kind="stable")
+    return ordered.drop(columns="_place").reset_index(drop=True)
 
 
 def _what_was_asked(folder: Path) -> tuple[str, _Spec, PlanIndex]:

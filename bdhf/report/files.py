@@ -61,7 +61,7 @@ def survival(records: Records) -> pd.DataFrame:
 def _axes(records: Records) -> dict[str, list[str]]:
     """The axes to draw, each with its arms in the order of the spec."""
     compared = {records.budget.axis: set(records.arms)}
-    for entry in records.comparisons:
+    for entry in (entry for entry in records.comparisons if entry.is_to_target):
         compared.setdefault(entry.axis, set()).update((entry.candidate, entry.baseline))
     return {axis: [a for a in records.arms if a in arms] for axis, arms in compared.items()}
 

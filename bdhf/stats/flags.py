@@ -6,13 +6,15 @@ Counts per arm are over the complete pairs, which are the ones that the number i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from bdhf.records import AXES, NOT_RUN, Budget, Comparison, Status
-from bdhf.stats.paired import pairs_needed, smallest_p
-from bdhf.stats.pairs import Pairs
+from bdhf.records import AXES, NOT_RUN, Budget, Comparison, Records, Status, unit_of
+from bdhf.stats.equivalence import LEAST_HITS
+from bdhf.stats.paired import SignFlip, pairs_needed, smallest_p
+from bdhf.stats.pairs import HARDWARE, Pairs
 from bdhf.stats.result import Verdict
 from bdhf.stats.targets import OUTCOMES
 from bdhf.stats.words import count, number
@@ -26,7 +28,7 @@ def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
     reasons = [
         f"{n} {reason} in {arm}"
         for arm, runs in zip(_arms(entry), pairs.sides, strict=True)
-        for reason, n in _reasons(runs, AXES[entry.axis][1]).items()
+        for reason, n in _reasons(runs, unit_of(entry.estimand)).items()
     ]
     verb = "is" if missing == 1 else "are"
     return (f"{missing} of {count(len(pairs), 'pair')} {verb} missing: {', '.join(reasons)}",)
@@ -79,7 +81,7 @@ def shared_machine(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) 
 
     `environments` is that of the records; runs that did not count their company are left out.
     """
-    if entry.axis != "seconds" or "concurrent" not in environments:
+    if entry.estimand != "seconds_to_target" or "concurrent" not in environments:
         return ()
     company = environments.set_index("run_id")["concurrent"]
 
@@ -91,6 +93,80 @@ def shared_machine(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) 
     told = _per_arm(pairs, entry, shared, said)
     advice = "Seconds hang on who else was at work: `bdhf run SPEC --workers 1` is for timing"
     return (*told, advice) if told else ()
+
+
+def margin(
+    entry: Comparison,
+    verdict: Verdict,
+    effect: SignFlip,
+    hits: tuple[int, int],
+    pairs: Pairs,
+    p_holm: float,
+    alpha: float,
+) -> tuple[str, ...]:
+    """Say how the margin of an entry and its verdict go together, where a reader may stumble."""
+    if entry.margin is None:
+        return ()
+    if not pairs.are_ratios:
+        return (f"Not every {unit_of(entry.estimand)} is above 0: there is no ratio for a margin",)
+    if verdict in (Verdict.BETTER, Verdict.WORSE):
+        limit = math.log(entry.margin)
+        small = -limit <= effect.low and effect.high <= limit
+        return (
+            (f"A difference, but a small one: the interval lies within the margin of "
+             f"{entry.margin:g}×",) if small else ()
+        )  # fmt: skip
+    if verdict is Verdict.UNDECIDED and p_holm <= alpha and min(hits) < LEAST_HITS * effect.n:
+        short = [
+            f"{arm} has {k} of {effect.n}" for arm, k in zip(_arms(entry), hits, strict=True)
+            if k < LEAST_HITS * effect.n
+        ]  # fmt: skip
+        return (
+            f"Not called equivalent: that takes {LEAST_HITS:.0%} of the runs of both arms at the "
+            f"target, and {' and '.join(short)}; runs that miss tie whatever the arms are worth",
+        )
+    return ()
+
+
+def losses(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
+    """Say of every arm how many losses are not those of a run that went on to the budget."""
+    unit = AXES[budget.axis][1]
+
+    def early(runs: pd.DataFrame) -> pd.Series[bool]:
+        return ~_diverged(runs) & (runs["time"] < budget.limit * (1 - 1e-9))
+
+    return (
+        *_per_arm(pairs, entry, early, f"ended before the budget of {number(budget.limit)} {unit}: "
+                  "the loss is what it had there (`stop: at_budget` goes on)"),
+        *_per_arm(pairs, entry, _diverged, "diverged: {each} the loss that it began with"),
+    )  # fmt: skip
+
+
+def mixed_hardware(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) -> tuple[str, ...]:
+    """Say that the pairs of a comparison of seconds come from several kinds of machines."""
+    known = [name for name in HARDWARE if name in environments]
+    if entry.estimand != "seconds_to_target" or not known:
+        return ()
+    ids = pd.concat([runs["run_id"] for runs in pairs.complete.sides])
+    kinds = environments[environments["run_id"].isin(ids)][known].drop_duplicates()
+    if len(kinds) < 2:
+        return ()
+    return (
+        f"The pairs were timed on {len(kinds)} kinds of machines: both runs of a pair on one, but "
+        "means of seconds mix them",
+    )
+
+
+def untuned_batch_sizes(entry: Comparison, records: Records) -> tuple[str, ...]:
+    """Say that arms run at several batch sizes have one setting for all of them."""
+    sizes = records.values_of("batch.gradient")
+    mine = {sizes[arm] for arm in _arms(entry) if arm in sizes}
+    if len(set(sizes.values())) < 2 or not mine:
+        return ()
+    return (
+        f"At batch size {' and '.join(sorted(mine))} both arms have the settings of the spec, not "
+        "those tuned for it: an arm may lose by its settings",
+    )
 
 
 def evaluation_interval(updates: int) -> tuple[str, ...]:
@@ -166,4 +242,5 @@ def _reasons(runs: pd.DataFrame, unit: str) -> dict[str, int]:
     """Count the missing runs of one side by status, in words."""
     status = runs.loc[runs["cost"].isna(), "status"]
     words = status.where(~status.isin(OUTCOMES), f"without recorded {unit}").fillna(NOT_RUN)
+    words = words.where(runs.loc[words.index, "note"] == "", runs["note"])
     return {str(reason): int(n) for reason, n in words.value_counts().items()}

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,14 +66,24 @@ def sign_flip(
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
     if d.size == 0:
         return SignFlip(n=0, mean=math.nan, p=1.0, low=-math.inf, high=math.inf)
-    means, total = _subset_means(d, rng)
-    means[np.abs(means) <= TIE * np.abs(d).max()] = 0.0
+    means, total = _means(d, rng)
     always = total - means.size  # the empty subset leaves T as it is
     below, above = int((means <= 0).sum()), int((means >= 0).sum())
     p = min(1.0, 2 * (always + min(below, above)) / total)
     rank = math.floor(alpha * total / 2) - always + 1
     low, high = _order_statistics(means, rank)
     return SignFlip(n=d.size, mean=float(d.mean()), p=p, low=low, high=high)
+
+
+def one_sided(differences: ArrayLike) -> float:
+    """One-sided sign-flip p of paired differences against a centre of 0 or more.
+
+    >>> one_sided([-3.0, -1.0, -2.0, -4.0])
+    0.0625
+    """
+    d = np.asarray(differences, dtype=float).ravel()
+    means, total = _means(d)
+    return (total - means.size + int((means >= 0).sum())) / total
 
 
 def smallest_p(untied: int) -> float:
@@ -95,18 +106,23 @@ def pairs_needed(level: float) -> int:
     return max(1, math.ceil(1 - math.log2(level)))
 
 
-def _subset_means(
-    d: NDArray[np.float64], rng: np.random.Generator | None
+def _means(
+    d: NDArray[np.float64], rng: np.random.Generator | None = None
 ) -> tuple[NDArray[np.float64], int]:
-    """Return the means over non-empty subsets, and the number of all subsets that p divides by."""
+    """Return the means over non-empty subsets, and the number of all subsets that p divides by.
+
+    Means that differ from 0 by rounding only are 0.
+    """
     if d.size <= EXACT_UP_TO:
         sums, sizes = _all_subsets(d)
         total = sums.size
     else:
-        sums, sizes = _random_subsets(d, np.random.default_rng(0) if rng is None else rng)
-        total = DRAWS + 1  # the identity, which every p must count
+        flips, sizes = _random_flips(d.size) if rng is None else _draw(d.size, rng)
+        sums, total = flips @ d, DRAWS + 1  # the identity, which every p must count
     filled = sizes > 0
-    return sums[filled] / sizes[filled], total
+    means = sums[filled] / sizes[filled]
+    means[np.abs(means) <= TIE * np.abs(d).max()] = 0.0
+    return means, total
 
 
 def _all_subsets(d: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -117,15 +133,16 @@ def _all_subsets(d: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     return sums, sizes
 
 
-def _random_subsets(
-    d: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    sums, sizes = np.zeros(DRAWS), np.zeros(DRAWS, dtype=np.int64)
-    for value in d:
-        flipped = rng.random(DRAWS) < 0.5
-        sums += np.where(flipped, value, 0.0)
-        sizes += flipped
-    return sums, sizes
+@lru_cache(maxsize=4)
+def _random_flips(n: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The subsets of every test of n differences without a generator of its own."""
+    return _draw(n, np.random.default_rng(0))
+
+
+def _draw(n: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Random subsets as rows of zeros and ones (DRAWS, n), and their sizes."""
+    flips = rng.random((n, DRAWS)).T < 0.5
+    return flips.astype(float), flips.sum(axis=1)
 
 
 def _order_statistics(means: NDArray[np.float64], rank: int) -> tuple[float, float]:

@@ -1,9 +1,10 @@
-"""Two arms on the same seeds: one pair of restricted costs per seed.
+"""Two arms on the same seeds: one pair of values per seed.
 
     l_i = log(Y_candidate,i / Y_baseline,i)        d_i = Y_candidate,i - Y_baseline,i
 
-Seeds pair arms because initialisation and data order are equal in both. A pair with a missing side
-has no l and no d, but it has bounds: a cost lies between the smallest one seen and the horizon.
+Y is a restricted cost or a loss. Seeds pair arms because initialisation and data order are equal in
+both. A pair with a missing side has no l and no d, but it has bounds: its cost lies between the
+smallest one seen and the horizon, its loss between the smallest and the largest one seen.
 """
 
 from __future__ import annotations
@@ -14,24 +15,34 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bdhf.records import Records, Target
+from bdhf.records import Comparison, Records, Target
+from bdhf.stats.losses import losses
 from bdhf.stats.restriction import Horizon, horizon, restrict, smallest_cost
 from bdhf.stats.targets import observe
+
+#: What a run was computed on: its seconds are compared with those of the same hardware only.
+HARDWARE = ("cpu", "gpu", "device")
+
+#: Why a pair whose runs are whole is left out of a comparison of seconds.
+APART = "timed on other hardware than its pair"
+
+_COLUMNS = ["run_id", "status", "time", "cost", "hit", "note"]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of two arms for one target on one axis.
+    """The pairs of two arms for one target on one axis, or for one loss.
 
-    `candidate` and `baseline` have one row per planned seed, in the same order, and the columns
-    `run_id, status, time, cost, hit` of `restriction.restrict`; `cost` is NaN where the run is
-    missing.
+    `candidate` and `baseline` have one row per planned seed, the seed as index, in the same order,
+    and the columns `run_id, status, time, cost, hit` of `restriction.restrict` (`cost` is the loss
+    where losses are compared), and `note`, why a whole run is missing here. `cost` is NaN where the
+    run is missing.
     """
 
     candidate: pd.DataFrame
     baseline: pd.DataFrame
     horizon: Horizon
-    floor: float  # what a cost of 0 counts as in a ratio, in units of the axis
+    floor: float  # what a cost of 0 counts as in a ratio, in units of the axis; 0 for losses
 
     def __len__(self) -> int:
         return len(self.candidate)
@@ -47,28 +58,44 @@ class Pairs:
         both = self.candidate["cost"].notna() & self.baseline["cost"].notna()
         return replace(self, candidate=self.candidate[both], baseline=self.baseline[both])
 
+    @property
+    def are_ratios(self) -> bool:
+        """Whether every value is above 0, so that pairs have log ratios."""
+        return all((side["cost"].dropna().clip(lower=self.floor) > 0).all() for side in self.sides)
+
     def differences(self) -> NDArray[np.float64]:
         """Candidate minus baseline of every complete pair, in units of the axis."""
         candidate, baseline = self.complete.sides
         return (candidate["cost"] - baseline["cost"]).to_numpy(dtype=float)
 
     def log_ratios(self) -> NDArray[np.float64]:
-        """Log of candidate ÷ baseline of every complete pair."""
+        """Log of candidate ÷ baseline of every complete pair; NaN where they have none."""
         candidate, baseline = self.complete.sides
+        if not self.are_ratios:
+            return np.full(len(candidate), np.nan)
         return self._log_ratios(candidate["cost"], baseline["cost"])
 
-    def bound(self, *, best: bool) -> NDArray[np.float64]:
-        """Log ratios with the missing sides filled in as best, or else worst, for the candidate.
+    def effects(self) -> NDArray[np.float64]:
+        """What is tested: the log ratios, or the differences where there are none."""
+        return self.log_ratios() if self.are_ratios else self.differences()
 
-        Best is the smallest cost of the two arms against a baseline at the horizon, and worst is
-        the reverse; a side that is known keeps its cost. A one-sided sign-flip p is monotone in
-        every difference, so whatever the missing runs would cost in that range, p lies between.
+    def bound(self, *, best: bool) -> NDArray[np.float64]:
+        """Effects with the missing sides filled in as best, or else worst, for the candidate.
+
+        Best is the smallest value of the two arms against a baseline at the largest, and worst is
+        the reverse; a side that is known keeps its value. A one-sided sign-flip p is monotone in
+        every difference, so whatever the missing runs would have in that range, p lies between.
         """
         candidate, baseline = (side["cost"] for side in self.sides)
-        smallest, tau = min(candidate.min(), baseline.min()), self.horizon.value
-        if best:
-            return self._log_ratios(candidate.fillna(smallest), baseline.fillna(tau))
-        return self._log_ratios(candidate.fillna(tau), baseline.fillna(smallest))
+        smallest = min(candidate.min(), baseline.min())
+        largest = self.horizon.value
+        if np.isnan(largest):
+            largest = max(candidate.max(), baseline.max())
+        low, high = (smallest, largest) if best else (largest, smallest)
+        candidate, baseline = candidate.fillna(low), baseline.fillna(high)
+        if self.are_ratios:
+            return self._log_ratios(candidate, baseline)
+        return (candidate - baseline).to_numpy(dtype=float)
 
     def _log_ratios(
         self, candidate: pd.Series[float], baseline: pd.Series[float]
@@ -77,25 +104,55 @@ class Pairs:
         return np.log(ratio.to_numpy(dtype=float))
 
 
-def pair(records: Records, candidate: str, baseline: str, target: Target, axis: str) -> Pairs:
-    """Pair the runs of two arms by seed and restrict their costs to the horizon that they share.
+def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
+    """Pair the runs of the two arms of an entry by seed; a loss needs no target.
 
-    A planned pair is a seed that the plan holds for both arms. Raises ValueError when an arm has
-    two runs of one seed.
+    Costs are restricted to the horizon that both share. A planned pair is a seed that the plan
+    holds for both arms. Seconds of runs on different hardware make no pair.
+
+    Raises ValueError when an arm has two runs of one seed, and when a cost has no target.
     """
-    runs = records.runs[records.runs["arm"].isin([candidate, baseline])]
-    observed = observe(runs, records.curves, target, axis)
-    limit = horizon(observed, axis, records.budget_of(candidate, baseline))
-    restricted = restrict(observed, limit)
-    left, right = _by_seed(restricted, candidate), _by_seed(restricted, baseline)
+    sides = entry.candidate, entry.baseline
+    runs = records.runs[records.runs["arm"].isin(sides)]
+    budget = records.budget_of(*sides)
+    if not entry.is_to_target:
+        table = losses(runs, records.curves, entry.estimand, budget)
+        limit, floor = Horizon(np.nan, "loss"), 0.0
+    elif target is None:
+        raise ValueError(f"compare: {entry.estimand} of {entry.name!r} needs a target")
+    else:
+        observed = observe(runs, records.curves, target, entry.axis)
+        limit = horizon(observed, entry.axis, budget)
+        table = restrict(observed, limit)
+        floor = smallest_cost(table, records.curves, entry.axis)
+    left, right = (_by_seed(table, arm) for arm in sides)
     seeds = left.index.intersection(right.index).sort_values()
-    floor = smallest_cost(restricted, records.curves, axis)
-    return Pairs(left.loc[seeds], right.loc[seeds], limit, floor)
+    pairs = Pairs(left.loc[seeds], right.loc[seeds], limit, floor)
+    on_clock = entry.is_to_target and entry.axis == "seconds"
+    return _on_one_hardware(pairs, records.environments) if on_clock else pairs
 
 
-def _by_seed(restricted: pd.DataFrame, arm: str) -> pd.DataFrame:
-    runs = restricted[restricted["arm"] == arm].set_index("seed")
+def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
+    runs = table[table["arm"] == arm].set_index("seed")
     if runs.index.has_duplicates:
         seed = runs.index[runs.index.duplicated()][0]
         raise ValueError(f"runs: arm {arm!r} has more than one run of seed {seed}")
-    return runs[["run_id", "status", "time", "cost", "hit"]]
+    return runs.assign(note="")[_COLUMNS]
+
+
+def _on_one_hardware(pairs: Pairs, environments: pd.DataFrame) -> Pairs:
+    """Leave out pairs whose runs were timed on different hardware."""
+    known = [name for name in HARDWARE if name in environments]
+    if not known:
+        return pairs
+    words = environments.set_index("run_id")[known].astype(str).agg(" | ".join, axis=1)
+    left, right = (side["run_id"].map(words) for side in pairs.sides)
+    both = pairs.candidate["cost"].notna() & pairs.baseline["cost"].notna()
+    apart = both & left.notna() & right.notna() & (left != right)
+    if not apart.any():
+        return pairs
+    candidate, baseline = (
+        side.assign(cost=side["cost"].mask(apart), note=side["note"].mask(apart, APART))
+        for side in pairs.sides
+    )
+    return replace(pairs, candidate=candidate, baseline=baseline)

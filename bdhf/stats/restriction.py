@@ -23,10 +23,13 @@ from bdhf.stats.targets import OUTCOMES, axis_column
 
 @dataclass(frozen=True)
 class Horizon:
-    """The restriction τ in units of the axis, and what it comes from; NaN when nothing has run."""
+    """The restriction τ in units of the axis, and what it comes from.
+
+    NaN when nothing has run, and for losses, which are not restricted.
+    """
 
     value: float
-    source: Literal["budget", "first miss", "largest cost"]
+    source: Literal["budget", "first miss", "largest cost", "loss"]
 
 
 def horizon(observed: pd.DataFrame, axis: str, budget: Budget) -> Horizon:

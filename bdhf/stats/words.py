@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from bdhf.records import AXES
+from bdhf.stats.power import MOST_SEEDS
 from bdhf.stats.result import Result, Verdict
 
 
@@ -41,30 +41,73 @@ def count(k: int, noun: str) -> str:
 
 
 def _finding(result: Result) -> str:
-    unit = AXES[result.axis][1]
     arms = f"{result.candidate} and {result.baseline}"
     pairs = f"{result.pairs} of {count(result.planned, 'pair')}"
+    on = result.target or result.unit
     if result.pairs == 0:
         return (
-            f"{arms} cannot be compared on {result.target}: {pairs} "
+            f"{arms} cannot be compared on {on}: {pairs} "
             f"{'has' if result.planned == 1 else 'have'} an outcome on both sides"
         )
+    if not result.is_to_target:
+        return _loss(result, arms, pairs)
     if result.candidate_hits == result.baseline_hits == 0:
-        within = f"{number(result.horizon)} {unit}"
+        within = f"{number(result.horizon)} {result.unit}"
         return f"{arms} never reached {result.target} within {within} ({pairs})"
     if result.ties == result.pairs:
         tied = f"{pairs}, all tied{_misses(result)}"
-        return f"{arms} needed equally many {unit} to reach {result.target} ({tied})"
+        return f"{arms} needed equally many {result.unit} to reach {result.target} ({tied})"
     return (
-        f"{result.candidate} needed {_ratio(result.ratio)}× the {unit} of {result.baseline} "
-        f"to reach {result.target} ({_evidence(result)}; {pairs}{_misses(result)})"
+        f"{result.candidate} needed {_ratio(result.ratio)}× the {result.unit} of "
+        f"{result.baseline} to reach {result.target} ({_evidence(result)}; {pairs}{_misses(result)})"
+    )
+
+
+def _loss(result: Result, arms: str, pairs: str) -> str:
+    if result.ties == result.pairs:
+        return f"{arms} had the same {result.unit} ({pairs}, all tied)"
+    if not math.isnan(result.ratio):
+        evidence = f"{_evidence(result)}; {pairs}"
+        return (
+            f"{result.candidate} had {_ratio(result.ratio)}× the {result.unit} of "
+            f"{result.baseline} ({evidence})"
+        )
+    more = "above" if result.difference > 0 else "below"
+    level, p = f"{100 * (1 - result.alpha):g} % interval", _p_values(result)
+    interval = (
+        f"no {level}, too few pairs"
+        if math.isinf(result.difference_high)
+        else f"{level} {result.difference_low:.3g} to {result.difference_high:.3g}"
+    )
+    return (
+        f"{result.candidate} was {abs(result.difference):.3g} {more} {result.baseline} in "
+        f"{result.unit} ({interval}; {p}; {pairs})"
     )
 
 
 def _verdict(result: Result) -> str:
-    if result.verdict is Verdict.UNDECIDED and result.p_holm <= result.alpha:
+    decided = result.p_holm <= result.alpha or (
+        result.p_equivalence_holm <= result.alpha and math.isnan(result.seeds_to_decide)
+    )
+    if result.verdict is Verdict.EQUIVALENT:
+        p = _p(result.p_equivalence_holm, result.alpha)
+        return f"{result.verdict} within {result.margin:g}× (p {p})"
+    if result.verdict is Verdict.UNDECIDED and decided and result.pairs < result.planned:
         return f"{result.verdict}: the missing pairs could overturn it"
+    if result.verdict is Verdict.UNDECIDED and not math.isnan(result.seeds_to_decide):
+        return f"{result.verdict}; {seeds(result.seeds_to_decide)}"
     return str(result.verdict)
+
+
+def seeds(number_of: float) -> str:
+    """What it would take to decide, were effect and spread as they were seen.
+
+    >>> seeds(23.0), seeds(math.inf)
+    ('about 23 seeds would decide', 'no number of seeds up to 10,000 would decide')
+    """
+    if math.isinf(number_of):
+        return f"no number of seeds up to {MOST_SEEDS:,} would decide"
+    return f"about {number_of:.0f} seeds would decide"
 
 
 def _evidence(result: Result) -> str:
@@ -73,11 +116,15 @@ def _evidence(result: Result) -> str:
         interval = f"no {level}, too few pairs"
     else:
         interval = f"{level} {_ratio(result.ratio_low)} to {_ratio(result.ratio_high)}"
+    return f"{interval}; {_p_values(result)}"
+
+
+def _p_values(result: Result) -> str:
     p = f"p {_p(result.p, result.alpha)}"
     if result.tests > 1:
         corrected = _p(result.p_holm, result.alpha).removeprefix("= ")
         p += f", after Holm over {result.tests} tests {corrected}"
-    return f"{interval}; {p}"
+    return p
 
 
 def _misses(result: Result) -> str:

@@ -5,14 +5,16 @@ import pytest
 
 from bdhf.stats.paired import sign_flip
 from bdhf.stats.pairs import pair
-from tests.stats.synthetic import TARGET, synthetic
+from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
+
+SECONDS = BLOCK_VS_FULL.model_copy(update={"estimand": "seconds_to_target"})
 
 
 def test_pairs_are_matched_by_seed():
     """Whatever the order of the rows, and whatever seeds the other arm lacks, seeds make pairs."""
     records = synthetic({"block": [10, 20, 30], "full": [20, 20, 20, 90]})
     shuffled = dataclasses.replace(records, runs=records.runs[::-1], curves=records.curves[::-1])
-    pairs = pair(shuffled, "block", "full", TARGET, "updates")
+    pairs = pair(shuffled, BLOCK_VS_FULL, TARGET)
 
     assert pairs.differences().tolist() == [-10.0, 0.0, 10.0]
     np.testing.assert_allclose(pairs.log_ratios(), np.log([0.5, 1.0, 1.5]))
@@ -21,9 +23,9 @@ def test_pairs_are_matched_by_seed():
 def test_third_arm_does_not_matter():
     """The horizon and the floor of a comparison come from its two arms only."""
     arms = {"block": [10, None], "full": [20, 30]}
-    alone = pair(synthetic(arms), "block", "full", TARGET, "seconds")
+    alone = pair(synthetic(arms), SECONDS, TARGET)
     arms["adam"] = [1, None]
-    beside = pair(synthetic(arms, seconds={"adam": 0.01}), "block", "full", TARGET, "seconds")
+    beside = pair(synthetic(arms, seconds={"adam": 0.01}), SECONDS, TARGET)
 
     assert (beside.horizon, beside.floor) == (alone.horizon, alone.floor)
 
@@ -31,7 +33,7 @@ def test_third_arm_does_not_matter():
 def test_cost_of_zero_counts_as_the_smallest_cost_in_ratios_only():
     """log(0) does not exist, but a difference needs no floor."""
     records = synthetic({"block": [0, 8], "full": [4, 8]}, every=4)
-    pairs = pair(records, "block", "full", TARGET, "updates")
+    pairs = pair(records, BLOCK_VS_FULL, TARGET)
 
     assert pairs.floor == 4.0
     assert pairs.log_ratios().tolist() == [0.0, 0.0]
@@ -41,7 +43,7 @@ def test_cost_of_zero_counts_as_the_smallest_cost_in_ratios_only():
 def test_missing_side_leaves_the_pair_out():
     """A pair with one failed run is planned but has no difference."""
     records = synthetic({"block": [10, "oom", 30], "full": [20, 20, "planned"]})
-    pairs = pair(records, "block", "full", TARGET, "updates")
+    pairs = pair(records, BLOCK_VS_FULL, TARGET)
 
     assert (len(pairs), len(pairs.complete)) == (3, 1)
     assert pairs.differences().tolist() == [-10.0]
@@ -50,7 +52,7 @@ def test_missing_side_leaves_the_pair_out():
 def test_bounds_take_the_extremes_and_keep_what_is_known():
     """Best is the smallest cost against the horizon, worst the reverse."""
     records = synthetic({"block": [10, "oom", "oom"], "full": [20, 40, "timeout"]}, last=100)
-    pairs = pair(records, "block", "full", TARGET, "updates")
+    pairs = pair(records, BLOCK_VS_FULL, TARGET)
 
     np.testing.assert_allclose(np.exp(pairs.bound(best=True)), [1 / 2, 10 / 40, 10 / 100])
     np.testing.assert_allclose(np.exp(pairs.bound(best=False)), [1 / 2, 100 / 40, 100 / 10])
@@ -61,12 +63,12 @@ def test_every_fill_of_the_missing_lies_between_the_bounds():
     rng = np.random.default_rng(0)
     block, full = rng.integers(20, 90, 8).tolist(), rng.integers(20, 90, 8).tolist()
     failed = synthetic({"block": [*block[:6], "oom", "oom"], "full": full}, last=100)
-    pairs = pair(failed, "block", "full", TARGET, "updates")
+    pairs = pair(failed, BLOCK_VS_FULL, TARGET)
     best, worst = (sign_flip(pairs.bound(best=side)) for side in (True, False))
 
     for fill in rng.integers(min(block[:6] + full), 101, (20, 2)).tolist():
         filled = synthetic({"block": [*block[:6], *fill], "full": full}, last=100)
-        test = sign_flip(pair(filled, "block", "full", TARGET, "updates").log_ratios())
+        test = sign_flip(pair(filled, BLOCK_VS_FULL, TARGET).log_ratios())
         assert best.low <= test.low <= worst.low
         assert best.high <= test.high <= worst.high
 
@@ -77,4 +79,4 @@ def test_two_runs_of_a_seed_are_an_error():
     records = dataclasses.replace(records, runs=records.runs.assign(seed=0))
 
     with pytest.raises(ValueError, match="'block' has more than one run of seed 0"):
-        pair(records, "block", "full", TARGET, "updates")
+        pair(records, BLOCK_VS_FULL, TARGET)

@@ -30,7 +30,9 @@ def test_correction_and_misses_are_named():
     text = said([*FAST[:7], None], SLOW, comparisons=entries)
 
     assert "after Holm over 3 tests" in text
-    assert text.endswith("8 of 8 pairs; a miss counts as 300) → undecided")
+    assert text.endswith(
+        "8 of 8 pairs; a miss counts as 300) → undecided; about 102 seeds would decide"
+    )
 
 
 def test_small_p_keeps_its_side_of_a_small_alpha():
