@@ -16,8 +16,9 @@ from markupsafe import Markup
 
 from bdhf.records import AXES, Records, write_atomically
 from bdhf.report import provenance, svg, tables, wording
-from bdhf.report.drawing import Drawing, Evidence
-from bdhf.report.figures.table import draw
+from bdhf.report.drawing import Drawing
+from bdhf.report.evidence import gather
+from bdhf.report.figures.table import MOST_ARMS, draw
 from bdhf.stats.result import Result
 from bdhf.stats.targets import OUTCOMES
 
@@ -30,10 +31,6 @@ class Report:
     figures: Mapping[str, bytes]
 
 
-#: Arms beyond which a figure with a line for each can no longer be read.
-MOST_ARMS = 24
-
-
 def render(
     records: Records, results: Sequence[Result], sentences: Sequence[str], survival: pd.DataFrame
 ) -> Report:
@@ -44,8 +41,7 @@ def render(
 
     Raises ValueError when sentences and results differ in number.
     """
-    drawn = len(records.arms) <= MOST_ARMS
-    sections = _sections(draw(Evidence(records, survival))) if drawn else ()
+    sections = _sections(draw(gather(records, results, survival)))
     figures = [figure for section in sections for figure in section.figures]
     return Report(
         html=page(records, results, sentences, sections),

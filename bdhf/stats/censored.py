@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import log_ndtr
+from scipy.special import erfcx, log_ndtr
 
 Values = NDArray[np.float64]
 
@@ -114,7 +114,7 @@ def _loss(parameters: Values, sample: Sample) -> tuple[float, Values]:
     sigma, over = math.exp(s), math.exp(b) / sample.size
     z = (np.log(sample.updates) - a - np.log1p(over)) / sigma
     beyond = log_ndtr(-z)  # log P(U > C)
-    hazard = np.exp(-0.5 * z**2 - _LOG_ROOT - beyond)
+    hazard = math.sqrt(2 / math.pi) / erfcx(z / math.sqrt(2))
     likely = np.where(sample.hit, -0.5 * z**2 - _LOG_ROOT - s, beyond)
     by_mean = np.where(sample.hit, z, hazard) / sigma
     by_scale = np.where(sample.hit, z**2 - 1, z * hazard)

@@ -96,6 +96,24 @@ def points(records: Records) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(POINTS))
 
 
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """Geometric means over the runs of every size: `target, group, size, updates, hits, runs`.
+
+    A miss counts as the updates up to which it was watched, so with misses the mean is a lower
+    bound.
+
+    >>> table = pd.DataFrame({"target": "t", "group": "hf", "size": 100.0, "seed": [0, 1],
+    ...                       "updates": [10.0, 40.0], "hit": [True, False]})
+    >>> means(table)[["size", "updates", "hits", "runs"]]
+        size  updates  hits  runs
+    0  100.0     20.0     1     2
+    """
+    logs = table.assign(updates=np.log(table["updates"].astype(float)))
+    groups = logs.groupby(["target", "group", "size"], sort=False)
+    found = groups.agg(updates=("updates", "mean"), hits=("hit", "sum"), runs=("hit", "size"))
+    return found.assign(updates=np.exp(found["updates"]).round(9)).reset_index()
+
+
 def of_points(runs: pd.DataFrame, group: str, target: str, alpha: float) -> Scaling | None:
     """Fit the runs of one group, with the columns `size, seed, updates, hit`; None: not enough."""
     runs = runs.sort_values(["size", "seed"], kind="stable")

@@ -126,11 +126,12 @@ def test_verdicts_come_first(quickstart, html):
 
 
 def test_sections_stand_in_their_order(html):
-    """A reader finds verdicts, curves, survival, losses, runs, spec, provenance, methods."""
+    """A reader finds verdicts, effects, curves, and so on to the methods."""
     headings = re.findall(r"<h2>(.*?)</h2>", html)
 
     assert headings == [
-        "Verdicts", "Training curves", "Survival", "Final losses", "Every run", "Spec",
+        "Verdicts", "Effects", "Training curves", "Survival", "Performance profiles",
+        "Final losses", "Every run", "Spec",
         "Provenance", "Methods",
     ]  # fmt: skip
 
@@ -238,7 +239,7 @@ def test_build_writes_everything_that_a_results_folder_lacks(tmp_path):
     assert "torch.cuda" in text
     assert pd.read_parquet(folder / "comparisons.parquet")["name"].tolist() == ["block vs full"]
     assert sorted(f.name for f in (folder / "figures").iterdir()) == [
-        "curves_seconds.svg", "curves_updates.svg", "survival.svg",
+        "curves_seconds.svg", "curves_updates.svg", "forest.svg", "profile.svg", "survival.svg",
     ]  # fmt: skip
 
 

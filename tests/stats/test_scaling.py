@@ -84,6 +84,15 @@ def test_the_likelihood_is_that_of_a_censored_log_normal():
     assert gradient == pytest.approx(numeric, abs=1e-5)
 
 
+def test_the_likelihood_is_finite_far_from_the_data():
+    """A search may pass where every run is a million deviations off: slopes stay numbers."""
+    sample = sample_of(drawn(300.0, share=0.3, seeds=3))
+
+    for a in (-20.0, 20.0):
+        loss, gradient = _loss(np.array([a, 0.0, math.log(1e-6)]), sample)
+        assert np.isfinite([loss, *gradient]).all()
+
+
 def test_the_interval_covers_the_planted_size_and_narrows_with_seeds():
     """Few seeds give a wide interval around the planted B_crit, many a narrow one."""
     few, many = (of_points(drawn(300.0, seeds=n), "hf", "t", 0.05) for n in (4, 40))
