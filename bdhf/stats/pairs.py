@@ -10,6 +10,7 @@ smallest one seen and the horizon, its loss between the smallest and the largest
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -52,13 +53,13 @@ class Pairs:
         """The runs of the candidate and of the baseline."""
         return self.candidate, self.baseline
 
-    @property
+    @cached_property
     def complete(self) -> Pairs:
         """The pairs with an outcome on both sides."""
         both = self.candidate["cost"].notna() & self.baseline["cost"].notna()
         return replace(self, candidate=self.candidate[both], baseline=self.baseline[both])
 
-    @property
+    @cached_property
     def are_ratios(self) -> bool:
         """Whether every value is above 0, so that pairs have log ratios."""
         return all((side["cost"].dropna().clip(lower=self.floor) > 0).all() for side in self.sides)

@@ -57,9 +57,10 @@ def _finding(result: Result) -> str:
     if result.ties == result.pairs:
         tied = f"{pairs}, all tied{_misses(result)}"
         return f"{arms} needed equally many {result.unit} to reach {result.target} ({tied})"
+    evidence = f"{_evidence(result)}; {pairs}{_misses(result)}"
     return (
         f"{result.candidate} needed {_ratio(result.ratio)}× the {result.unit} of "
-        f"{result.baseline} to reach {result.target} ({_evidence(result)}; {pairs}{_misses(result)})"
+        f"{result.baseline} to reach {result.target} ({evidence})"
     )
 
 
