@@ -80,9 +80,7 @@ def hits(below: NDArray[np.bool_], sustain: int = 1) -> NDArray[np.bool_]:
     return found
 
 
-def _measure(
-    runs: pd.DataFrame, curves: pd.DataFrame, target: Target, column: str
-) -> pd.DataFrame:
+def _measure(runs: pd.DataFrame, curves: pd.DataFrame, target: Target, column: str) -> pd.DataFrame:
     """Say per run whether it hits, at what cost, and the cost of its last evaluation.
 
     All runs at once: rows are put in order, and a stretch that reaches into the next run is none.
