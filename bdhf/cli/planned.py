@@ -83,7 +83,7 @@ def say_time(outline: Outline, workers: int) -> None:
 
 
 def guard_of(ablation: Ablation, *, pilot: bool = False) -> Guard:
-    """What its comparisons can decide with its seeds; as a `pilot`, finished runs tell the spread."""
+    """What its comparisons can decide; as a `pilot`, finished runs tell the spread over seeds."""
     from bdhf.records import InputError, load
     from bdhf.stats.guard import guard
 

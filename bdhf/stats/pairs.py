@@ -146,7 +146,11 @@ def _on_one_hardware(pairs: Pairs, environments: pd.DataFrame) -> Pairs:
     known = [name for name in HARDWARE if name in environments]
     if not known:
         return pairs
-    words = environments.set_index("run_id")[known].astype(str).agg(" | ".join, axis=1)
+    ids = pd.concat([side["run_id"] for side in pairs.sides])
+    mine = environments[environments["run_id"].isin(ids)].set_index("run_id")
+    words = pd.Series("", index=mine.index)
+    for name in known:
+        words += mine[name].astype(str) + "|"
     left, right = (side["run_id"].map(words) for side in pairs.sides)
     both = pairs.candidate["cost"].notna() & pairs.baseline["cost"].notna()
     apart = both & left.notna() & right.notna() & (left != right)
