@@ -47,6 +47,7 @@ def survival(records: Records) -> pd.DataFrame:
     followed up to its own horizon: the budget, or on another axis its first miss. Columns:
     `target` (in words), `axis`, `arm`, `time` (in units of the axis), `surviving`.
     """
+    records = records.in_order()
     parts = [
         _of_arm(records, target, axis, arm)
         for target in records.targets
@@ -59,7 +60,7 @@ def survival(records: Records) -> pd.DataFrame:
 
 
 def _axes(records: Records) -> dict[str, list[str]]:
-    """The axes to draw, each with its arms in the order of the spec."""
+    """The axes to draw, each with its arms in the order of the records."""
     compared = {records.budget.axis: set(records.arms)}
     for entry in (entry for entry in records.comparisons if entry.is_to_target):
         compared.setdefault(entry.axis, set()).update((entry.candidate, entry.baseline))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bdhf.report.drawing import Drawing, Evidence
-from bdhf.report.figures.curves import curves_seconds, curves_updates
+from bdhf.report.figures.curves import curves
 from bdhf.report.figures.survival import survival
 
 #: Name -> what draws it, in the order of the page. A figure with nothing to show returns ().
 FIGURES: Mapping[str, Callable[[Evidence], tuple[Drawing, ...]]] = {
-    "curves_updates": curves_updates,
-    "curves_seconds": curves_seconds,
+    "curves": curves,
     "survival": survival,
 }
 
