@@ -35,12 +35,17 @@ MOST_ARMS = 24
 
 
 def render(
-    records: Records, results: Sequence[Result], sentences: Sequence[str], survival: pd.DataFrame
+    records: Records,
+    results: Sequence[Result],
+    sentences: Sequence[str],
+    survival: pd.DataFrame,
+    carried: str = "",
 ) -> Report:
     """Draw the figures and fill the page.
 
     `sentences` say each of `results` in words, in the same order. `survival`: the columns `target,
-    axis, arm, time, surviving` of `drawing.Evidence`.
+    axis, arm, time, surviving` of `drawing.Evidence`. `carried`: the block of `capsule` that the
+    page carries.
 
     Raises ValueError when sentences and results differ in number.
     """
@@ -48,7 +53,7 @@ def render(
     sections = _sections(draw(Evidence(records, survival))) if drawn else ()
     figures = [figure for section in sections for figure in section.figures]
     return Report(
-        html=page(records, results, sentences, sections),
+        html=page(records, results, sentences, sections, carried),
         figures={f"{figure.drawing.name}.svg": figure.svg.on_disk for figure in figures},
     )
 
@@ -58,6 +63,7 @@ def page(
     results: Sequence[Result],
     sentences: Sequence[str],
     sections: Sequence[Section] = (),
+    carried: str = "",
 ) -> str:
     """Fill the page with what `render` takes, and with figures that are drawn already."""
     template = _environment().get_template("report.html.j2")
@@ -74,6 +80,7 @@ def page(
         fields=provenance.fields(records.environments),
         warnings=provenance.warnings(records.environments),
         axes=AXES,
+        carried=Markup(carried),  # no character of it begins an element
     )
 
 
