@@ -22,6 +22,7 @@ from bdhf.report.figures.table import draw
 from bdhf.report.pair_rows import PairRow, linked, pair_rows
 from bdhf.report.sections import Section, sections
 from bdhf.stats.equivalence import LEAST_HITS
+from bdhf.stats.multiverse import Universe
 from bdhf.stats.power import ENOUGH
 from bdhf.stats.result import Result
 from bdhf.stats.targets import OUTCOMES
@@ -40,12 +41,18 @@ MOST_ARMS = 24
 
 
 def render(
-    records: Records, results: Sequence[Result], sentences: Sequence[str], survival: pd.DataFrame
+    records: Records,
+    results: Sequence[Result],
+    sentences: Sequence[str],
+    survival: pd.DataFrame,
+    universes: Sequence[Universe] = (),
+    carried: str = "",
 ) -> Report:
     """Draw the figures and fill the page.
 
     `sentences` say each of `results` in words, in the same order. `survival`: the columns `target,
-    axis, arm, time, surviving` of `drawing.Evidence`.
+    axis, arm, time, surviving` of `drawing.Evidence`. `universes`: every comparison under every
+    other choice. `carried`: the block of `capsule` that the page carries.
 
     Raises ValueError when sentences and results differ in number.
     """
@@ -54,7 +61,7 @@ def render(
     drawn = sections(draw(Evidence(records, survival))) if is_drawn else ()
     figures = [figure for section in drawn for figure in section.figures]
     return Report(
-        html=page(records, results, sentences, drawn),
+        html=page(records, results, sentences, drawn, universes, carried),
         figures={name: figure.svg.on_disk for figure in figures for name in figure.files},
     )
 
@@ -64,17 +71,20 @@ def page(
     results: Sequence[Result],
     sentences: Sequence[str],
     drawn: Sequence[Section] = (),
+    universes: Sequence[Universe] = (),
+    carried: str = "",
 ) -> str:
     """Fill the page with what `render` takes, and with figures that are drawn already."""
     records = records.in_order()
     template = _environment().get_template("report.html.j2")
     return template.render(
         records=records,
-        contents=_contents(drawn),
+        contents=_contents(drawn, universes),
         answers=_answers(records, results, sentences),
         facts=_facts(records),
         progress=_progress(records),
         statuses=tables.statuses(records),
+        universes=universes,
         sections=drawn,
         too_many=len(records.arms) if len(records.arms) > MOST_ARMS else 0,
         costs=costs.costs(records),
@@ -85,6 +95,7 @@ def page(
         warnings=provenance.warnings(records.environments),
         least_hits=LEAST_HITS,
         enough_power=ENOUGH,
+        carried=Markup(carried),  # no character of it begins an element
     )
 
 
@@ -118,11 +129,14 @@ def _answers(
     )
 
 
-def _contents(drawn: Sequence[Section]) -> tuple[tuple[str, str], ...]:
+def _contents(
+    drawn: Sequence[Section], universes: Sequence[Universe]
+) -> tuple[tuple[str, str], ...]:
     """The id and the heading of every section of the page, in order."""
     figures = [(section.anchor, section.title) for section in drawn]
     return (
         ("verdicts", "Verdicts"),
+        *([("multiverse", "Multiverse")] if universes else []),
         *(figures or [("figures-training-curves", "Training curves")]),
         ("costs", "Costs"),
         ("losses", "Final losses"),
