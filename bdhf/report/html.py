@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 from bdhf.records import AXES, Records, write_atomically
 from bdhf.report import costs, provenance, tables, wording
-from bdhf.report.drawing import Evidence
-from bdhf.report.figures.table import draw
+from bdhf.report.evidence import gather
+from bdhf.report.figures.table import MOST_ARMS, draw
 from bdhf.report.pair_rows import PairRow, linked, pair_rows
 from bdhf.report.sections import Section, sections
 from bdhf.stats.equivalence import LEAST_HITS
@@ -34,10 +34,6 @@ class Report:
 
     html: str
     figures: Mapping[str, bytes]
-
-
-#: Arms beyond which a figure with a line for each can no longer be read.
-MOST_ARMS = 24
 
 
 def render(
@@ -57,8 +53,7 @@ def render(
     Raises ValueError when sentences and results differ in number.
     """
     records = records.in_order()
-    is_drawn = len(records.arms) <= MOST_ARMS
-    drawn = sections(draw(Evidence(records, survival))) if is_drawn else ()
+    drawn = sections(draw(gather(records, results, survival)))
     figures = [figure for section in drawn for figure in section.figures]
     return Report(
         html=page(records, results, sentences, drawn, universes, carried),
@@ -76,17 +71,18 @@ def page(
 ) -> str:
     """Fill the page with what `render` takes, and with figures that are drawn already."""
     records = records.in_order()
+    crowded = len(records.arms) > MOST_ARMS
     template = _environment().get_template("report.html.j2")
     return template.render(
         records=records,
-        contents=_contents(drawn, universes),
+        contents=_contents(drawn, universes, crowded=crowded),
         answers=_answers(records, results, sentences),
         facts=_facts(records),
         progress=_progress(records),
         statuses=tables.statuses(records),
         universes=universes,
         sections=drawn,
-        too_many=len(records.arms) if len(records.arms) > MOST_ARMS else 0,
+        too_many=len(records.arms) if crowded else 0,
         costs=costs.costs(records),
         cautions=costs.cautions(records),
         losses=tables.losses(records),
@@ -130,14 +126,15 @@ def _answers(
 
 
 def _contents(
-    drawn: Sequence[Section], universes: Sequence[Universe]
+    drawn: Sequence[Section], universes: Sequence[Universe], *, crowded: bool
 ) -> tuple[tuple[str, str], ...]:
     """The id and the heading of every section of the page, in order."""
     figures = [(section.anchor, section.title) for section in drawn]
     return (
         ("verdicts", "Verdicts"),
         *([("multiverse", "Multiverse")] if universes else []),
-        *(figures or [("figures-training-curves", "Training curves")]),
+        *([] if figures and not crowded else [("figures-training-curves", "Training curves")]),
+        *figures,
         ("costs", "Costs"),
         ("losses", "Final losses"),
         ("runs", "Every run"),

@@ -132,7 +132,7 @@ def test_sections_stand_in_their_order(html):
     headings = re.findall(r"<h2>(.*?)</h2>", html)
 
     assert headings == [
-        "Verdicts", "Training curves", "Survival", "Costs", "Final losses", "Every run", "Spec",
+        "Verdicts", "Effects", "Training curves", "Survival", "Performance profiles", "Costs", "Final losses", "Every run", "Spec",
         "Provenance", "Methods",
     ]  # fmt: skip
 
@@ -266,7 +266,12 @@ def test_build_writes_everything_that_a_results_folder_lacks(tmp_path):
     assert pd.read_parquet(folder / "comparisons.parquet")["name"].tolist() == ["block vs full"]
     views = [f"curves_{axis}{scale}" for axis in ("updates", "epochs", "products", "seconds")
              for scale in ("", "_linear", "_log_loss", "_log")]  # fmt: skip
-    assert {f.stem for f in (folder / "figures").iterdir()} == {*views, "survival"}
+    assert {f.stem for f in (folder / "figures").iterdir()} == {
+        *views,
+        "survival",
+        "forest",
+        "profile",
+    }
 
 
 def test_a_folder_without_records_is_refused(tmp_path):
