@@ -59,6 +59,12 @@ class Pairs:
         return replace(self, candidate=self.candidate[both], baseline=self.baseline[both])
 
     @property
+    def both_miss(self) -> NDArray[np.bool_]:
+        """Which pairs, missing ones included, are known to miss on both sides."""
+        misses = [side["cost"].notna() & ~side["hit"].astype(bool) for side in self.sides]
+        return np.asarray(misses[0] & misses[1], dtype=bool)
+
+    @property
     def are_ratios(self) -> bool:
         """Whether every value is above 0, so that pairs have log ratios."""
         return all((side["cost"].dropna().clip(lower=self.floor) > 0).all() for side in self.sides)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from bdhf.stats.equivalence import LEAST_HITS
 from bdhf.stats.power import MOST_SEEDS
 from bdhf.stats.result import Result, Verdict
 
@@ -57,9 +58,10 @@ def _finding(result: Result) -> str:
     if result.ties == result.pairs:
         tied = f"{pairs}, all tied{_misses(result)}"
         return f"{arms} needed equally many {result.unit} to reach {result.target} ({tied})"
+    evidence = f"{_evidence(result)}; {pairs}{_misses(result)}"
     return (
         f"{result.candidate} needed {_ratio(result.ratio)}× the {result.unit} of "
-        f"{result.baseline} to reach {result.target} ({_evidence(result)}; {pairs}{_misses(result)})"
+        f"{result.baseline} to reach {result.target} ({evidence})"
     )
 
 
@@ -86,8 +88,9 @@ def _loss(result: Result, arms: str, pairs: str) -> str:
 
 
 def _verdict(result: Result) -> str:
+    enough = min(result.candidate_hits, result.baseline_hits) >= LEAST_HITS * result.pairs
     decided = result.p_holm <= result.alpha or (
-        result.p_equivalence_holm <= result.alpha and math.isnan(result.seeds_to_decide)
+        result.p_equivalence_holm <= result.alpha and enough
     )
     if result.verdict is Verdict.EQUIVALENT:
         p = _p(result.p_equivalence_holm, result.alpha)
