@@ -3,10 +3,10 @@
 Exit codes: 0 done, 1 a run failed, 2 a bad spec, command line or folder, 130 interrupted.
 """
 
-from bdhf.cli import ablation, parts, results
+from bdhf.cli import ablation, compare, parts, results
 from bdhf.cli.app import app
 
-__all__ = ["ablation", "app", "main", "parts", "results"]
+__all__ = ["ablation", "app", "compare", "main", "parts", "results"]
 
 
 def main() -> None:

@@ -180,9 +180,7 @@ def natural(label: str) -> tuple[Any, ...]:
     ['adam', 'hf b=25', 'hf b=100']
     """
     parts = re.split(r"(\d+(?:\.\d+)?)", label)
-    return tuple((float(p), "") if i % 2 else (-1.0, p) for i, p in enumerate(parts)) + (
-        (0, label),
-    )
+    return (*((float(p), "") if i % 2 else (-1.0, p) for i, p in enumerate(parts)), label)
 
 
 def _ordered(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:

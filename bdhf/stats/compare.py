@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from bdhf.records import Comparison, Records, Target, tests_of
 from bdhf.stats import flags, robustness
@@ -51,6 +50,12 @@ class Test:
     def enough_hits(self) -> bool:
         """Whether so many runs of both arms hit that costs can be called equivalent."""
         return min(self.hits) >= LEAST_HITS * self.effect.n
+
+    def at_margin(self, margin: float | None) -> Test:
+        """The same test with another margin."""
+        entry = self.entry.model_copy(update={"margin": margin})
+        same = equivalence(self.pairs.effects(), self.pairs, margin)
+        return replace(self, entry=entry, p_equivalence=same)
 
 
 @dataclass(frozen=True)
@@ -113,19 +118,19 @@ test.__test__ = False  # type: ignore[attr-defined]
 
 def judge(tests: Sequence[Test], alpha: float) -> tuple[Judged, ...]:
     """Correct the tests of one ablation for their number, and give each its verdict."""
+    return tuple(judge_one(tests, place, alpha) for place in range(len(tests)))
+
+
+def judge_one(tests: Sequence[Test], place: int, alpha: float) -> Judged:
+    """Give one test among all tests of its ablation its verdict."""
+    one = tests[place]
     p = [test.effect.p for test in tests]
     p_equivalence = [test.p_equivalence for test in tests]
-    corrected = zip(tests, holm(p), holm(p_equivalence), strict=True)
-    judged = []
-    for place, (one, p_holm, same_holm) in enumerate(corrected):
-        observed = _verdict(one.effect.mean, p_holm, same_holm, alpha, enough=one.enough_hits)
-        bounds = (
-            _bounds(one, p, p_equivalence, place, alpha)
-            if observed is not Verdict.UNDECIDED
-            else {}
-        )
-        judged.append(Judged(one, p_holm, same_holm, observed, bounds))
-    return tuple(judged)
+    p_holm, same_holm = holm(p)[place], holm(p_equivalence)[place]
+    observed = _verdict(one.effect.mean, p_holm, same_holm, alpha, enough=one.enough_hits)
+    decided = observed is not Verdict.UNDECIDED
+    bounds = _bounds(one, p, p_equivalence, place, alpha) if decided else {}
+    return Judged(one, p_holm, same_holm, observed, bounds)
 
 
 def to_table(results: Sequence[Result]) -> pd.DataFrame:
@@ -140,9 +145,12 @@ def holm(p: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    known = [value for value in p if not math.isnan(value)]
-    corrected = iter(multipletests(known, method="holm")[1] if known else ())
-    return [math.nan if math.isnan(value) else float(next(corrected)) for value in p]
+    corrected, least = [math.nan] * len(p), 0.0
+    order = sorted((value, place) for place, value in enumerate(p) if not math.isnan(value))
+    for done, (value, place) in enumerate(order):
+        least = max(least, min(1.0, (len(order) - done) * value))
+        corrected[place] = least
+    return corrected
 
 
 def result_of(judged: Judged, records: Records) -> Result:

@@ -66,7 +66,7 @@ def tost(log_ratios: ArrayLike, margin: float) -> Tost:
     limit = math.log(margin)
     return Tost(
         max(_t_below(d - limit), _t_below(-d - limit)),
-        max(one_sided(d - limit), one_sided(-d - limit)),
+        max(one_sided(d, centre=limit), one_sided(-d, centre=limit)),
     )
 
 

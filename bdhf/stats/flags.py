@@ -135,9 +135,14 @@ def losses(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
     def early(runs: pd.DataFrame) -> pd.Series[bool]:
         return ~_diverged(runs) & (runs["time"] < budget.limit * (1 - 1e-9))
 
+    what = (
+        "losses are averaged up to the first such end"
+        if entry.estimand == "area_under_curve"
+        else "its loss is that of its part"
+    )
     return (
         *_per_arm(pairs, entry, early, f"ended before the budget of {number(budget.limit)} {unit}: "
-                  "the loss is what it had there (`stop: at_budget` goes on)"),
+                  f"{what} (`stop: at_budget` goes on)"),
         *_per_arm(pairs, entry, _diverged, "diverged: {each} the loss that it began with"),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ smallest one seen and the horizon, its loss between the smallest and the largest
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,7 @@ class Pairs:
         """The runs of the candidate and of the baseline."""
         return self.candidate, self.baseline
 
-    @property
+    @cached_property
     def complete(self) -> Pairs:
         """The pairs with an outcome on both sides."""
         both = self.candidate["cost"].notna() & self.baseline["cost"].notna()
@@ -64,7 +65,7 @@ class Pairs:
         misses = [side["cost"].notna() & ~side["hit"].astype(bool) for side in self.sides]
         return np.asarray(misses[0] & misses[1], dtype=bool)
 
-    @property
+    @cached_property
     def are_ratios(self) -> bool:
         """Whether every value is above 0, so that pairs have log ratios."""
         return all((side["cost"].dropna().clip(lower=self.floor) > 0).all() for side in self.sides)
@@ -151,7 +152,11 @@ def _on_one_hardware(pairs: Pairs, environments: pd.DataFrame) -> Pairs:
     known = [name for name in HARDWARE if name in environments]
     if not known:
         return pairs
-    words = environments.set_index("run_id")[known].astype(str).agg(" | ".join, axis=1)
+    ids = pd.concat([side["run_id"] for side in pairs.sides])
+    mine = environments[environments["run_id"].isin(ids)].set_index("run_id")
+    words = pd.Series("", index=mine.index)
+    for name in known:
+        words += mine[name].astype(str) + "|"
     left, right = (side["run_id"].map(words) for side in pairs.sides)
     both = pairs.candidate["cost"].notna() & pairs.baseline["cost"].notna()
     apart = both & left.notna() & right.notna() & (left != right)
