@@ -167,6 +167,7 @@ def result_of(judged: Judged, records: Records) -> Result:
             numbers["log_ratio_sd"],
             level,
             margin if one.enough_hits else math.nan,
+            more_than=one.effect.n,
         )
     return Result(
         **numbers,
