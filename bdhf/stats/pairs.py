@@ -4,7 +4,8 @@
 
 Y is a restricted cost or a loss. Seeds pair arms because initialisation and data order are equal in
 both. A pair with a missing side has no l and no d, but it has bounds: its cost lies between the
-smallest one seen and the horizon, its loss between the smallest and the largest one seen.
+smallest one seen and the horizon, its loss between the smallest one seen and the largest at a
+start, which is what a diverged run has.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Pairs:
     baseline: pd.DataFrame
     horizon: Horizon
     floor: float  # what a cost of 0 counts as in a ratio, in units of the axis; 0 for losses
+    worst: float  # what a missing run may have had: the horizon, or the largest loss at a start
 
     def __len__(self) -> int:
         return len(self.candidate)
@@ -58,6 +60,12 @@ class Pairs:
         """The pairs with an outcome on both sides."""
         both = self.candidate["cost"].notna() & self.baseline["cost"].notna()
         return replace(self, candidate=self.candidate[both], baseline=self.baseline[both])
+
+    @property
+    def both_miss(self) -> NDArray[np.bool_]:
+        """Which pairs, missing ones included, are known to miss on both sides."""
+        misses = [side["cost"].notna() & ~side["hit"].astype(bool) for side in self.sides]
+        return np.asarray(misses[0] & misses[1], dtype=bool)
 
     @cached_property
     def are_ratios(self) -> bool:
@@ -89,9 +97,7 @@ class Pairs:
         """
         candidate, baseline = (side["cost"] for side in self.sides)
         smallest = min(candidate.min(), baseline.min())
-        largest = self.horizon.value
-        if np.isnan(largest):
-            largest = max(candidate.max(), baseline.max())
+        largest = np.nanmax([self.worst, candidate.max(), baseline.max()])
         low, high = (smallest, largest) if best else (largest, smallest)
         candidate, baseline = candidate.fillna(low), baseline.fillna(high)
         if self.are_ratios:
@@ -119,16 +125,17 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
     if not entry.is_to_target:
         table = losses(runs, records.curves, entry.estimand, budget)
         limit, floor = Horizon(np.nan, "loss"), 0.0
+        worst = float(table["start"].where(np.isfinite(table["start"])).max())
     elif target is None:
         raise ValueError(f"compare: {entry.estimand} of {entry.name!r} needs a target")
     else:
         observed = observe(runs, records.curves, target, entry.axis)
         limit = horizon(observed, entry.axis, budget)
         table = restrict(observed, limit)
-        floor = smallest_cost(table, records.curves, entry.axis)
+        floor, worst = smallest_cost(table, records.curves, entry.axis), limit.value
     left, right = (_by_seed(table, arm) for arm in sides)
     seeds = left.index.intersection(right.index).sort_values()
-    pairs = Pairs(left.loc[seeds], right.loc[seeds], limit, floor)
+    pairs = Pairs(left.loc[seeds], right.loc[seeds], limit, floor, worst)
     on_clock = entry.is_to_target and entry.axis == "seconds"
     return _on_one_hardware(pairs, records.environments) if on_clock else pairs
 

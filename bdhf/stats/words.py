@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from bdhf.stats.equivalence import LEAST_HITS
 from bdhf.stats.power import MOST_SEEDS
 from bdhf.stats.result import Result, Verdict
 
@@ -87,8 +88,9 @@ def _loss(result: Result, arms: str, pairs: str) -> str:
 
 
 def _verdict(result: Result) -> str:
+    enough = min(result.candidate_hits, result.baseline_hits) >= LEAST_HITS * result.pairs
     decided = result.p_holm <= result.alpha or (
-        result.p_equivalence_holm <= result.alpha and math.isnan(result.seeds_to_decide)
+        result.p_equivalence_holm <= result.alpha and enough
     )
     if result.verdict is Verdict.EQUIVALENT:
         p = p_value(result.p_equivalence_holm, result.alpha)
