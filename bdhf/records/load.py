@@ -98,6 +98,10 @@ class Records:
         """The value in words of an axis of the grid, of every arm that varies on it."""
         return {arm: v[axis] for arm, v in self.values.items() if axis in v}
 
+    def shows(self, figure: str) -> bool:
+        """Whether the report shall show a figure: the spec names it, or names none."""
+        return self.figures is None or figure in self.figures
+
     def question_of(self, comparison: str) -> str:
         """The comparison of the spec of which this one is a combination of the grid."""
         mine = [q for q in self.questions if comparison == q or comparison.startswith(f"{q} ")]
