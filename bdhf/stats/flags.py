@@ -54,6 +54,11 @@ def too_few_pairs(untied: int, alpha: float, tests: int) -> tuple[str, ...]:
     if smallest_p(untied) <= level:
         return ()
     asked = f", the first step of Holm over {tests} tests," if tests > 1 else ""
+    if not untied:
+        return (
+            f"No pair differs, so p is 1; p ≤ {level:.3g}{asked} takes {pairs_needed(level)} that "
+            "differ",
+        )
     return (
         f"{count(untied, 'untied pair')} {'gives' if untied == 1 else 'give'} no p below "
         f"{smallest_p(untied):.3g}; p ≤ {level:.3g}{asked} takes {pairs_needed(level)}",

@@ -87,9 +87,10 @@ def rank_biserial(differences: ArrayLike) -> float:
 def bca(differences: ArrayLike, *, alpha: float = 0.05) -> tuple[float, float]:
     """BCa bootstrap interval of the mean, over pairs (Efron, 1987); NaN where all are alike.
 
-    Of 6 to 12 pairs it covers less than it says (86 to 89 % for 95 %).
+    Of 6 to 12 pairs it covers less than it says (86 to 91 % for 95 %, and less where runs miss).
+    The order of the differences does not matter.
     """
-    d = np.asarray(differences, dtype=float).ravel()
+    d = np.sort(np.asarray(differences, dtype=float).ravel())
     if d.size < 2 or np.ptp(d) <= 1e-12 * np.abs(d).max():
         return math.nan, math.nan
     found = stats.bootstrap(

@@ -71,7 +71,7 @@ def _loss(result: Result, arms: str, pairs: str) -> str:
     if not math.isnan(result.ratio):
         evidence = f"{_evidence(result)}; {pairs}"
         return (
-            f"{result.candidate} had {ratio(result.ratio)}× the {result.unit} of "
+            f"{result.candidate} had a {result.unit} {ratio(result.ratio)}× that of "
             f"{result.baseline} ({evidence})"
         )
     more = "above" if result.difference > 0 else "below"

@@ -11,6 +11,7 @@ from scipy import stats
 
 from bdhf.stats.equivalence import LEAST_HITS
 from bdhf.stats.paired import DRAWS, EXACT_UP_TO, TIE
+from bdhf.stats.robustness import RESAMPLES
 
 ROWS = 2**22  # numbers in memory at once
 
@@ -79,14 +80,15 @@ def enough(hits):
     return hits.mean(axis=2).min(axis=1) >= LEAST_HITS
 
 
-def bca_covers(d, centre, alpha, resamples=1_000):
+def bca_covers(d, centre, alpha, resamples=RESAMPLES):
     """Whether the BCa interval of the mean holds the centre; NaN where a row has no interval."""
     covered = np.full(len(d), np.nan)
     spread = np.ptp(d, axis=1) > TIE * np.abs(d).max(axis=1)
-    for rows in np.array_split(np.flatnonzero(spread), max(1, spread.sum() // 500)):
+    for rows in np.array_split(np.flatnonzero(spread), max(1, spread.sum() // 50)):
         if rows.size:
+            ordered = np.sort(d[rows], axis=1)
             interval = stats.bootstrap(
-                (d[rows],), np.mean, axis=1, n_resamples=resamples, confidence_level=1 - alpha,
+                (ordered,), np.mean, axis=1, n_resamples=resamples, confidence_level=1 - alpha,
                 method="BCa", rng=np.random.default_rng(0),
             ).confidence_interval  # fmt: skip
             covered[rows] = (interval.low <= centre) & (centre <= interval.high)
