@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bdhf import recipes
+    from bdhf import figures, recipes
     from bdhf.optim import (
         CG,
         GGN,
@@ -62,12 +62,13 @@ __all__ = [
     "SampleSpace",
     "StepInfo",
     "block_curvature",
+    "figures",
     "load",
     "recipes",
 ]
 
 #: Names that do not live in `bdhf.optim`: where they do, and "" for a module of that name.
-_ELSEWHERE = {"load": "bdhf.records", "recipes": ""}
+_ELSEWHERE = {"figures": "", "load": "bdhf.records", "recipes": ""}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,14 @@ from bdhf.problems import Problem
 
 Batch = tuple[Tensor, Tensor]
 
+#: Column of the curve -> why a solver left a block; what they leave of 1 is `nonfinite`.
+_STOPS: Mapping[str, Stop] = {
+    "stop_converged": Stop.CONVERGED,
+    "stop_progress": Stop.PROGRESS,
+    "stop_max_iters": Stop.MAX_ITERS,
+    "negative_curvature": Stop.NEGATIVE_CURVATURE,
+}
+
 
 @dataclass(frozen=True)
 class Update:
@@ -91,7 +99,7 @@ class BlockUpdater:
             "step_size": fmean(info.step_size),
             "cg_iterations": fmean(info.cg_iterations),
             "reduction_ratio": info.reduction_ratio,
-            "negative_curvature": fmean(stop == Stop.NEGATIVE_CURVATURE for stop in info.stop),
+            **{name: fmean(stop == why for stop in info.stop) for name, why in _STOPS.items()},
         }
 
 

@@ -47,6 +47,11 @@ _DIAGNOSTICS = {
                         "mean over groups"),
     "cg_iterations": Column("iterations", "of the last update, mean over blocks"),
     "reduction_ratio": Column("ratio", "actual ÷ predicted change of the curvature batch's loss"),
+    "stop_converged": Column("share", "of blocks whose solver met its residual tolerance, or was "
+                             "direct"),
+    "stop_progress": Column("share", "of blocks whose solver stopped by Martens’ relative "
+                            "progress"),
+    "stop_max_iters": Column("share", "of blocks whose solver made all the iterations it may"),
     "negative_curvature": Column("share", "of blocks whose solver met negative curvature"),
     "off_block_energy": Column("share", "‖G − G_block‖ ÷ ‖G‖ (Frobenius), estimated"),
 }  # fmt: skip

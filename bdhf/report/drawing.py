@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from bdhf.records import Records
 from bdhf.report.style import Look, looks
+from bdhf.stats.ranks import Ranks
+from bdhf.stats.result import Result
+from bdhf.stats.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -17,16 +20,38 @@ class Evidence:
     """The tidy tables that figures draw.
 
     `survival`: columns `target` (in words), `axis` (a key of `records.AXES`), `arm`, `time` (in
-    units of the axis), `surviving` (the fraction of runs not yet at the target).
+    units of the axis), `surviving` (the fraction of runs not yet at the target). `profile`: that of
+    `stats.profile`. `sizes`: the means of `stats.scaling`, to which `scaling` are the fits.
     """
 
     records: Records
     survival: pd.DataFrame
+    results: Sequence[Result] = ()
+    profile: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sizes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    scaling: Sequence[Scaling] = ()
+    ranks: Sequence[Ranks] = ()
 
     @property
     def looks(self) -> Mapping[str, Look]:
         """Colour, line style and marker of every arm."""
         return looks(self.records.arms)
+
+    def looks_of(self, names: Sequence[str]) -> Mapping[str, Look]:
+        """The looks of lines that are arms, or else of groups of arms, which have their own."""
+        known = self.looks
+        if all(name in known for name in names):
+            return {name: known[name] for name in known if name in names}
+        return looks(names)
+
+
+@dataclass(frozen=True)
+class View:
+    """One of several ways to look at the same: the reader of the page switches between them."""
+
+    axis: str  # a key of `records.AXES`
+    scale: str  # a key of `figures.curves.SCALES`
+    is_default: bool  # whether it is the scale that suits this axis
 
 
 @dataclass(frozen=True)
@@ -39,3 +64,4 @@ class Drawing:
     caption: tuple[str, ...]  # how to read it, in sentences: what is drawn, what is left out
     alt: str  # what is seen, from the data
     figure: Figure
+    view: View | None = None  # None: the figure is always shown

@@ -19,7 +19,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from bdhf.report.wording import number
 
@@ -35,6 +35,7 @@ MARKERS = "osD^vPX"
 
 WIDTH = 5.6  # inches: small enough that 10-point labels stay readable on a telephone
 PANEL_HEIGHT = 2.6  # inches
+ROW_HEIGHT = 0.5  # inches
 _LINE, _HANDLE = 66, 10  # the room of a line of the legend, and of a handle, in characters
 DECADE = 10.0  # an axis is logarithmic when what it shows differs by more than this factor
 
@@ -137,3 +138,35 @@ def logarithmic(axes: Axes, name: Literal["x", "y"], low: float, high: float) ->
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, tidy=True)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def listing(rows: int) -> tuple[Figure, Axes]:
+    """A panel of named rows, the first on top; row i is at height i, its name above it."""
+    figure = Figure(figsize=(WIDTH, 1.15 + ROW_HEIGHT * rows), layout="constrained")
+    axes = figure.subplots()
+    axes.set_ylim(rows - 0.55, -0.8)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="y", visible=False)
+    return figure, axes
+
+
+def span(
+    axes: Axes, ends: tuple[float, float], height: float, limits: tuple[float, float], colour: str
+) -> None:
+    """A horizontal interval within the limits of a panel; an end beyond them is an arrow."""
+    low, high = limits
+    inside = [min(max(end, low), high) for end in ends]
+    axes.plot(inside, [height, height], color=colour, lw=1.5)
+    arrows = [(low, "<")] * (ends[0] < low) + [(high, ">")] * (ends[1] > high)
+    for limit, arrow in arrows:
+        axes.plot([limit], [height], arrow, color=colour, ms=6, clip_on=False)
+
+
+def ratios(axes: Axes, low: float, high: float) -> None:
+    """Make a horizontal axis of ratios from low to high: logarithmic, with ticks however near."""
+    logarithmic(axes, "x", low, high)
+    axes.set_xlim(low, high)
+    if high < DECADE * low:
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_minor_locator(NullLocator())

@@ -278,6 +278,25 @@ def test_negative_curvature_is_a_column_of_the_curve():
     assert (outcome("full_hf").curve["negative_curvature"][1:] == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("solver", "reason"),
+    [
+        ("max_iters: 5", "stop_max_iters"),
+        ("max_iters: 5, residual_tol: 0.999", "stop_converged"),
+        ("max_iters: 30, tol: 0.9", "stop_progress"),
+    ],
+)
+def test_the_curve_says_why_solvers_stopped(solver, reason):
+    """Every block of every update stops for one reason; before the first there is none."""
+    shares = ["stop_converged", "stop_progress", "stop_max_iters", "negative_curvature"]
+
+    curve = outcome("full_hf", ("max_iters: 5", solver)).curve
+
+    assert curve.loc[0, shares].isna().all()
+    assert curve.loc[1:, shares].sum(axis=1).tolist() == pytest.approx([1, 1, 1])
+    assert (curve.loc[1:, reason] == 1).all()
+
+
 class Doubled(torch.autograd.Function):
     """The identity, with a derivative of 2."""
 

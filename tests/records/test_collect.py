@@ -169,7 +169,7 @@ def test_records_say_what_they_hold(tmp_path):
         "Records of made-up: 3 of 7 runs have ended (3 not run yet, 2 done, 1 diverged, 1 torn)",
         "  4 arms: adam, full_hf, block_hf, neuron_hf",
         "  .runs: 7 rows × 17 columns, a row per planned run",
-        "  .curves: 9 rows × 23 columns, a row per evaluation",
+        "  .curves: 9 rows × 26 columns, a row per evaluation",
         "  .environments: 3 rows × 3 columns, a row per run that has ended",
     ]
 

@@ -166,13 +166,14 @@ def test_files_of_an_older_version_are_read(folder, run):
         content = json.loads(path.read_text())
         assert content.pop("records") == RECORDS_VERSION
         path.write_text(json.dumps(content))
-    rewrite(run, off_block_energy=None, negative_curvature=None)
+    rewrite(run, off_block_energy=None, negative_curvature=None, stop_converged=None)
 
     collect(folder)
 
     records = bdhf.load(folder)
     assert (records.runs["status"] == "done").sum() == RUNS
     assert records.curves["off_block_energy"].isna().sum() == ROWS
+    assert "stop_converged" in records.curves
 
 
 def newer(path):

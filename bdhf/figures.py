@@ -1,0 +1,175 @@
+"""The figures of a report, one by one, for notebooks and papers.
+
+    records = bdhf.load("results/quickstart")
+    bdhf.figures.forest(records).savefig("forest.pdf")
+
+Every function takes the records of an ablation and returns a matplotlib Figure in the style of the
+report, arms in the same colours. It raises ValueError, which says why, where there is nothing to
+draw. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from matplotlib.figure import Figure
+
+from bdhf.records import AXES, Records
+from bdhf.report.bands import bands
+from bdhf.report.drawing import Drawing, Evidence
+from bdhf.report.figures import curves as _curves
+from bdhf.report.figures import diagnostics as _diagnostics
+from bdhf.report.figures import forest as _forest
+from bdhf.report.figures import profile as _profile
+from bdhf.report.figures import ranks as _ranks
+from bdhf.report.figures import scaling as _scaling
+from bdhf.report.figures import survival as _survival
+from bdhf.report.files import survival as survival_table
+from bdhf.report.style import looks
+from bdhf.stats.compare import compare
+from bdhf.stats.profile import profile as profile_table
+from bdhf.stats.ranks import LEAST_PROBLEMS, LEAST_SOLVERS
+from bdhf.stats.ranks import ranks as ranks_of
+from bdhf.stats.scaling import means, points
+from bdhf.stats.scaling import scaling as fits_of
+from bdhf.stats.targets import axis_column
+
+__all__ = ["curves", "diagnostics", "forest", "profile", "ranks", "scaling", "survival"]
+
+
+def curves(
+    records: Records,
+    axis: str = "updates",
+    metrics: Sequence[str] | None = None,
+    scale: str | None = None,
+) -> Figure:
+    """Training curves: median and middle half over seeds, a panel per metric.
+
+    `axis` is a key of `bdhf.records.AXES`. `metrics` are columns of the curves; None: validation
+    loss, what the targets read, and training loss. `scale`: `linear`, `log_loss` or `log` (both
+    axes); None: what suits the curves.
+
+    >>> import matplotlib.figure
+    >>> from bdhf.records import Budget, Records
+    >>> import pandas as pd
+    >>> cell = {"arm": "hf", "seed": [0, 0], "run_id": "a"}
+    >>> records = Records(
+    ...     name="short", spec_text="", arms=("hf",), targets=(), comparisons=(),
+    ...     budget=Budget(updates=2), alpha=0.05, evaluate_every=2,
+    ...     runs=pd.DataFrame(cell | {"seed": [0], "status": "done", "reason": ""}, index=[0]),
+    ...     curves=pd.DataFrame(cell | {"update": [0, 2], "val_loss": [1.0, 0.5]}),
+    ...     environments=pd.DataFrame())
+    >>> isinstance(curves(records), matplotlib.figure.Figure)
+    True
+    >>> forest(records)
+    Traceback (most recent call last):
+    ...
+    ValueError: forest: no comparison has a ratio (the spec compares nothing)
+    """
+    axis_column(axis)  # an unknown axis is told
+    records = records.in_order()
+    usual = ["val_loss", *(target.metric for target in records.targets), "train_loss"]
+    wanted = list(dict.fromkeys(usual if metrics is None else metrics))
+    unknown = [metric for metric in metrics or () if metric not in records.curves]
+    if unknown:
+        raise ValueError(f"curves: no column {', '.join(unknown)}")
+    seen = [m for m in wanted if m in records.curves and records.curves[m].notna().any()]
+    table = bands(records, axis, seen)
+    if table.empty:
+        raise ValueError(f"curves: no run has an outcome and a {' or '.join(wanted)} on {axis}")
+    suited = _curves.suited(table, records.targets) if scale is None else scale
+    if suited not in _curves.SCALES:
+        raise ValueError(f"curves: unknown scale {scale!r}; known: {', '.join(_curves.SCALES)}")
+    return _curves.lines(table, looks(records.arms), records.targets, AXES[axis][1], suited)
+
+
+def survival(records: Records, target: str | None = None, axis: str | None = None) -> Figure:
+    """Share of runs that have not reached a target yet (Kaplan-Meier).
+
+    `target` in words, as in `records.targets[0].label`; None: the only one. `axis`: None is that of
+    the budget; another one must be that of a comparison.
+    """
+    records = _one_target("survival", records, target)
+    axis = records.budget.axis if axis is None else axis
+    table = survival_table(records)
+    chosen = Evidence(records, table[table["axis"] == axis])
+    return _only("survival", _survival.survival(chosen), f"no run has an outcome on {axis}")
+
+
+def forest(records: Records, question: str | None = None) -> Figure:
+    """Ratio of every comparison with its interval and verdict.
+
+    `question` chooses among costs on several axes and losses, and is `Result.question`: "updates to
+    val_loss ≤ 0.02". None: the only one.
+    """
+    records = records.in_order()
+    results = compare(records)
+    known = list(dict.fromkeys(result.question for result in results))
+    if (question is None and len(known) > 1) or question not in (None, *known):
+        raise ValueError(f"forest: name one of the questions: {'; '.join(known)}")
+    chosen = [result for result in results if question in (None, result.question)]
+    found = _forest.forest(Evidence(records, survival_table(records), chosen))
+    why = "no pair has an outcome" if results else "the spec compares nothing"
+    return _only("forest", found, f"no comparison has a ratio ({why})")
+
+
+def profile(records: Records, target: str | None = None) -> Figure:
+    """Share of instances solved within a factor of the best (Dolan and Moré)."""
+    records = _one_target("profile", records, target)
+    evidence = Evidence(records, survival_table(records), profile=profile_table(records))
+    why = "fewer than two arms share an instance, or more than can be told apart"
+    return _only("profile", _profile.profile(evidence), why)
+
+
+def scaling(records: Records, target: str | None = None) -> Figure:
+    """Updates to the target against the batch size, with the critical batch size."""
+    records = _one_target("scaling", records, target)
+    evidence = Evidence(
+        records,
+        survival_table(records),
+        sizes=means(points(records)),
+        scaling=fits_of(records),
+    )
+    why = "no arm has three values of batch.gradient with an outcome, and hits at two of them"
+    return _only("scaling", _scaling.scaling(evidence), why)
+
+
+def diagnostics(records: Records) -> Figure:
+    """CG iterations, damping and reduction ratio over updates."""
+    records = records.in_order()
+    found = _diagnostics.diagnostics(Evidence(records, survival_table(records)))
+    found = tuple(drawing for drawing in found if drawing.name == "diagnostics")
+    return _only("diagnostics", found, "no run has measured its solver")
+
+
+def ranks(records: Records, target: str | None = None) -> Figure:
+    """Mean ranks over problems, and which arms are not told apart (Friedman, Nemenyi)."""
+    records = _one_target("ranks", records, target)
+    found = ranks_of(records, records.targets[0])
+    evidence = Evidence(
+        records, survival_table(records), profile=profile_table(records),
+        ranks=() if found is None else (found,),
+    )  # fmt: skip
+    why = f"fewer than {LEAST_PROBLEMS} problems in the grid, or than {LEAST_SOLVERS} arms"
+    return _only("ranks", _ranks.ranks(evidence), why)
+
+
+def _one_target(figure: str, records: Records, target: str | None) -> Records:
+    """The records with one target only. Raises ValueError where it is not clear which one."""
+    labels = [known.label for known in records.targets]
+    if not labels:
+        raise ValueError(f"{figure}: the ablation has no target")
+    if target is None and len(labels) > 1:
+        raise ValueError(f"{figure}: name one of the targets: {', '.join(labels)}")
+    if target is not None and target not in labels:
+        raise ValueError(f"{figure}: no target {target!r}; known: {', '.join(labels)}")
+    chosen = [known for known in records.targets if target in (None, known.label)]
+    return replace(records.in_order(), targets=tuple(chosen))
+
+
+def _only(figure: str, drawings: Sequence[Drawing], why: str) -> Figure:
+    """The figure that was drawn. Raises ValueError, which says why, where there is none."""
+    if not drawings:
+        raise ValueError(f"{figure}: {why}")
+    return drawings[0].figure

@@ -1,0 +1,59 @@
+"""Median and quartiles over seeds of what the solver did, update by update.
+
+Unlike a loss, a number of CG iterations has no worst value that a run which has ended could take:
+at every update the quartiles are those of the runs that are still training and were measured
+there. A line ends where fewer than half of its arm's runs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from bdhf.records import Records
+from bdhf.stats.targets import OUTCOMES
+
+COLUMNS = ("metric", "arm", "runs", "x", "low", "median", "high")
+POSITIONS = 160  # at most so many points a line: more can hardly be seen
+
+
+def during(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
+    """Quartiles of every arm that has measured a metric: one row per metric, arm and update.
+
+    Columns: `metric, arm`; `runs`, the runs of the arm with an outcome that measured it at all;
+    `x`, in updates; `low, median, high`, each the k-th smallest value (k = ⌈q n⌉). Values that are
+    not finite are left out.
+    """
+    runs = records.runs[records.runs["status"].isin(OUTCOMES)]
+    known = records.curves.merge(runs[["arm", "seed"]], on=["arm", "seed"])
+    parts = []
+    for metric in [metric for metric in metrics if metric in known]:
+        value = known[metric].astype(float)
+        seen = known.assign(value=value)[np.isfinite(value)]
+        lines = dict(list(seen.groupby("arm", sort=False)))
+        for arm in [arm for arm in records.arms if arm in lines]:
+            parts.append(_quartiles(lines[arm]).assign(metric=metric, arm=arm))
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else _empty()
+
+
+def _quartiles(line: pd.DataFrame) -> pd.DataFrame:
+    """Quartiles of one arm at every update that at least half of its runs were measured at."""
+    cells = line.pivot(index="update", columns="seed", values="value").sort_index()
+    runs, count = cells.shape[1], cells.notna().sum(axis="columns")
+    cells = cells[2 * count >= runs]
+    chosen = np.linspace(0, len(cells) - 1, min(len(cells), POSITIONS)).round().astype(int)
+    cells = cells.iloc[chosen]
+    values = np.sort(cells.to_numpy(float), axis=1)  # (updates, runs), NaN last
+    n = (~np.isnan(values)).sum(axis=1)
+    ranks = {name: np.ceil(q * n).astype(int) - 1 for name, q in _SHARES.items()}
+    quartiles = {name: values[np.arange(len(n)), rank] for name, rank in ranks.items()}
+    return pd.DataFrame({"runs": runs, "x": cells.index.to_numpy(float), **quartiles})
+
+
+_SHARES = {"low": 0.25, "median": 0.5, "high": 0.75}
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype=object) for name in COLUMNS})

@@ -1,0 +1,122 @@
+"""Batch scaling by maximum likelihood: S(B) = S_min (1 + B_crit / B), with censored updates.
+
+    log U = log S_min + log(1 + B_crit / B) + σ ε,   ε ~ N(0, 1)
+
+A run that hits at U adds the density of log U to the likelihood; one that misses up to C adds the
+probability of U > C. Without misses the fit is that of least squares in log U. B_crit is sought
+from 1/100 of the smallest batch size to 100 times the largest one: a fit that ends at a limit has
+found no B_crit (at the lower one U does not fall with B, at the upper one it falls like 1 / B).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import erfcx, log_ndtr
+
+Values = NDArray[np.float64]
+
+#: How far beyond the sizes that were run B_crit is sought, as a factor.
+REACH = 100.0
+
+LEAST_SIZES = 3  # batch sizes with an outcome
+LEAST_HIT = 2  # of these: sizes at which some run hits
+
+_TIGHTEST, _WIDEST = math.log(1e-6), math.log(1e2)  # of log σ
+_LOG_ROOT = 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Runs at several batch sizes, one entry each."""
+
+    size: Values  # B, in samples
+    updates: Values  # U, or C of a miss
+    hit: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if not (self.size > 0).all() or not (self.updates > 0).all():
+            raise ValueError("batch sizes and updates: all must be above 0")
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether there are sizes enough for the fit."""
+        sizes, hit = np.unique(self.size), np.unique(self.size[self.hit])
+        return len(sizes) >= LEAST_SIZES and len(hit) >= LEAST_HIT
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Between which B_crit is sought."""
+        return float(self.size.min()) / REACH, float(self.size.max()) * REACH
+
+    def take(self, rows: NDArray[np.intp]) -> Sample:
+        """Some of the runs, each as often as it is named."""
+        return Sample(self.size[rows], self.updates[rows], self.hit[rows])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The most likely parameters."""
+
+    s_min: float  # updates
+    b_crit: float  # samples
+    sigma: float  # of log U
+    at_limit: int  # -1: at the lower limit of B_crit, 1: at the upper one, else 0
+
+
+def fit(sample: Sample, starts: tuple[float, ...] = (), *, limits: tuple[float, float]) -> Fit:
+    """Find the most likely parameters, from several `starts` of B_crit (by default a range).
+
+    Raises ValueError where the sample is not enough.
+    """
+    if not sample.is_enough:
+        raise ValueError(
+            f"batch scaling needs {LEAST_SIZES} batch sizes, and hits at {LEAST_HIT} of them"
+        )
+    low, high = math.log(limits[0]), math.log(limits[1])
+    inside = [math.log(start) for start in starts] or np.linspace(low, high, 9)[1:-1].tolist()
+    bounds = ((None, None), (low, high), (_TIGHTEST, _WIDEST))
+    found = min(
+        (
+            minimize(
+                _loss,
+                _start(sample, b),
+                args=(sample,),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options={"ftol": 1e-13, "gtol": 1e-8},
+            )
+            for b in inside
+        ),
+        key=lambda one: float(one.fun),
+    )
+    a, b, s = (float(value) for value in found.x)
+    edge = 0.01 * (high - low)
+    at_limit = -1 if b < low + edge else 1 if b > high - edge else 0
+    return Fit(math.exp(a), math.exp(b), math.exp(s), at_limit)
+
+
+def _start(sample: Sample, b: float) -> tuple[float, float, float]:
+    """Where the likelihood is highest for this log B_crit, were every miss a hit."""
+    rest = np.log(sample.updates) - np.log1p(math.exp(b) / sample.size)
+    a, spread = float(rest.mean()), float(rest.std())
+    return a, b, float(np.clip(math.log(max(spread, 1e-3)), _TIGHTEST, _WIDEST))
+
+
+def _loss(parameters: Values, sample: Sample) -> tuple[float, Values]:
+    """Mean -log-likelihood of log U, and its gradient, at (log S_min, log B_crit, log σ)."""
+    a, b, s = parameters
+    sigma, over = math.exp(s), math.exp(b) / sample.size
+    z = (np.log(sample.updates) - a - np.log1p(over)) / sigma
+    beyond = log_ndtr(-z)  # log P(U > C)
+    hazard = math.sqrt(2 / math.pi) / erfcx(z / math.sqrt(2))
+    likely = np.where(sample.hit, -0.5 * z**2 - _LOG_ROOT - s, beyond)
+    by_mean = np.where(sample.hit, z, hazard) / sigma
+    by_scale = np.where(sample.hit, z**2 - 1, z * hazard)
+    slope = [by_mean.mean(), (by_mean * over / (1 + over)).mean(), by_scale.mean()]
+    return -float(likely.mean()), -np.array(slope)

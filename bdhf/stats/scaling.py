@@ -1,0 +1,203 @@
+"""The critical batch size of every group of arms: where larger batches cease to save updates.
+
+    S(B) = S_min (1 + B_crit / B)
+
+S is the number of updates to the target at batch size B. Far below B_crit, doubling the batch
+halves the updates; far above, it saves none (McCandlish et al., 2018; Shallue et al., 2019). The
+fit is that of `censored`; its interval is the percentile interval over a bootstrap of seeds, which
+takes all runs of a seed together since they share data and initialisation.
+
+The curve compares optimizers fairly only where each is tuned at every batch size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bdhf.records import Records, Status, Target, natural
+from bdhf.stats.censored import Fit, Sample, fit
+from bdhf.stats.costs import label_without
+from bdhf.stats.restriction import horizon, smallest_cost
+from bdhf.stats.targets import observe
+
+AXIS = "batch.gradient"
+
+RESAMPLES = 400
+LEAST_SEEDS = 3  # for an interval
+
+POINTS = ("target", "group", "arm", "size", "seed", "updates", "hit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """The batch scaling of one group for one target."""
+
+    group: str  # the label of its arms without the batch size
+    target: str  # in words
+    s_min: float  # updates
+    b_crit: float  # samples; at a limit of the search it is only that limit
+    low: float  # of the interval, in samples; 0 where it has no lower end
+    high: float  # inf where it has no upper end
+    sizes: tuple[float, ...]  # batch sizes with an outcome
+    seeds: int
+    points: int  # runs in the fit
+    censored: int  # of these: misses
+    at_limit: int  # -1: no fall of updates with the batch; 1: no end of it; else 0
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether B_crit is found and its interval has two ends."""
+        return self.at_limit == 0 and self.low > 0 and math.isfinite(self.high)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether B_crit lies among the sizes that were run."""
+        return self.at_limit == 0 and self.sizes[0] <= self.b_crit <= self.sizes[-1]
+
+    def at(self, size: float) -> float:
+        """S(B), in updates."""
+        return self.s_min * (1 + self.b_crit / size)
+
+
+def scaling(records: Records) -> tuple[Scaling, ...]:
+    """Fit every group of arms that was run at three batch sizes or more, for every target.
+
+    A group of fewer, or one that hits at fewer than two of them, has none.
+
+    Raises ValueError for a target whose metric the curves do not have.
+    """
+    table = points(records)
+    return tuple(
+        found
+        for (target, group), runs in table.groupby(["target", "group"], sort=False)
+        if (found := of_points(runs, str(group), str(target), records.alpha)) is not None
+    )
+
+
+def points(records: Records) -> pd.DataFrame:
+    """Every run with a batch size and an outcome: `target, group, arm, size, seed, updates, hit`.
+
+    `updates` of a miss are those up to which it was watched; a diverged run can never hit, so it is
+    watched up to the budget (or the follow-up of the others).
+
+    Raises ValueError for a target whose metric the curves do not have.
+    """
+    records = records.in_order()
+    parts = [
+        _of_arm(records, target, arm, size)
+        for target in records.targets
+        for arm, size in _sizes(records).items()
+    ]
+    parts = [part for part in parts if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(POINTS))
+
+
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """Geometric means over the runs of every size: `target, group, size, updates, hits, runs`.
+
+    A miss counts as the updates up to which it was watched, so with misses the mean is a lower
+    bound.
+
+    >>> table = pd.DataFrame({"target": "t", "group": "hf", "size": 100.0, "seed": [0, 1],
+    ...                       "updates": [10.0, 40.0], "hit": [True, False]})
+    >>> means(table)[["size", "updates", "hits", "runs"]]
+        size  updates  hits  runs
+    0  100.0     20.0     1     2
+    """
+    logs = table.assign(updates=np.log(table["updates"].astype(float)))
+    groups = logs.groupby(["target", "group", "size"], sort=False)
+    found = groups.agg(updates=("updates", "mean"), hits=("hit", "sum"), runs=("hit", "size"))
+    return found.assign(updates=np.exp(found["updates"]).round(9)).reset_index()
+
+
+def of_points(runs: pd.DataFrame, group: str, target: str, alpha: float) -> Scaling | None:
+    """Fit the runs of one group, with the columns `size, seed, updates, hit`; None: not enough."""
+    runs = runs.sort_values(["size", "seed"], kind="stable")
+    sample = Sample(*(runs[name].to_numpy(kind) for name, kind in _TYPES))
+    if not sample.is_enough:
+        return None
+    best = fit(sample, limits=sample.limits)
+    seeds = runs["seed"].to_numpy()
+    low, high = _interval(sample, seeds, best, alpha)
+    return Scaling(
+        group=group,
+        target=target,
+        s_min=best.s_min,
+        b_crit=best.b_crit,
+        low=low,
+        high=high,
+        sizes=tuple(float(size) for size in np.unique(sample.size)),
+        seeds=len(np.unique(seeds)),
+        points=len(runs),
+        censored=int((~sample.hit).sum()),
+        at_limit=best.at_limit,
+    )
+
+
+_TYPES = (("size", float), ("updates", float), ("hit", bool))
+
+
+def _interval(sample: Sample, seeds: np.ndarray, best: Fit, alpha: float) -> tuple[float, float]:
+    """The percentile interval of B_crit over resampled seeds.
+
+    A resample whose fit ends at a limit, or that cannot be fitted, has no end on that side.
+    """
+    names = np.unique(seeds)
+    if len(names) < LEAST_SEEDS:
+        return 0.0, math.inf
+    rows = [np.flatnonzero(seeds == name) for name in names]
+    middle = math.exp(float(np.log(sample.size).mean()))
+    starts = (middle,) if best.at_limit else (best.b_crit,)
+    rng = np.random.default_rng(0)
+    ends = [
+        _ends(sample.take(np.concatenate([rows[i] for i in drawn])), starts, sample.limits)
+        for drawn in rng.integers(len(rows), size=(RESAMPLES, len(rows)))
+    ]
+    lows, highs = (np.array(side) for side in zip(*ends, strict=True))
+    return (
+        float(np.quantile(lows, alpha / 2, method="inverted_cdf")),
+        float(np.quantile(highs, 1 - alpha / 2, method="inverted_cdf")),
+    )
+
+
+def _ends(
+    sample: Sample, starts: tuple[float, ...], limits: tuple[float, float]
+) -> tuple[float, float]:
+    """B_crit of a resample, as a lower and as an upper bound."""
+    if not sample.is_enough:
+        return 0.0, math.inf
+    found = fit(sample, starts, limits=limits)
+    low = 0.0 if found.at_limit < 0 else found.b_crit
+    return low, math.inf if found.at_limit > 0 else found.b_crit
+
+
+def _sizes(records: Records) -> dict[str, float]:
+    """The batch size of every arm that has one, by group and then by size."""
+    sizes = {}
+    for arm, words in records.values_of(AXIS).items():
+        try:
+            sizes[arm] = float(words)
+        except ValueError:  # a value that is no number has no place on the axis
+            continue
+    groups = {arm: natural(label_without(records, arm, [AXIS])) for arm in sizes}
+    return {arm: sizes[arm] for arm in sorted(sizes, key=lambda arm: (groups[arm], sizes[arm]))}
+
+
+def _of_arm(records: Records, target: Target, arm: str, size: float) -> pd.DataFrame:
+    runs = records.runs[records.runs["arm"] == arm]
+    observed = observe(runs, records.curves, target, "updates")
+    end = horizon(observed, "updates", records.budget_of(arm)).value
+    floor = smallest_cost(observed.assign(cost=observed["time"]), records.curves, "updates")
+    diverged = observed["status"] == Status.DIVERGED.value
+    table = observed.assign(
+        target=target.label,
+        group=label_without(records, arm, [AXIS]),
+        size=size,
+        updates=observed["time"].mask(diverged, end).clip(lower=floor),
+        hit=observed["reached"],
+    )
+    return table.loc[table["updates"].notna(), list(POINTS)]

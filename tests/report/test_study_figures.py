@@ -1,0 +1,277 @@
+"""Figures over comparisons, batch sizes and problems: what is drawn is what the tables say."""
+
+import dataclasses
+import math
+from typing import get_args
+
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from bdhf.records import Figure as Named
+from bdhf.report import svg
+from bdhf.report.evidence import gather
+from bdhf.report.figures.diagnostics import STOPS, UPDATES, diagnostics
+from bdhf.report.figures.forest import VERDICTS, effects, forest
+from bdhf.report.figures.profile import profile, shares
+from bdhf.report.figures.ranks import ranks
+from bdhf.report.figures.scaling import scaling
+from bdhf.report.figures.table import CROWDED, FIGURES, MOST_ARMS, draw
+from bdhf.report.files import survival
+from bdhf.report.style import looks
+from bdhf.stats.compare import compare
+from bdhf.stats.result import Verdict
+from tests.report.made_up import ENTRIES, Arm, made_up
+from tests.report.made_up_grids import CRITICAL, SIZES, batches, diagnosed, problems
+
+
+def evidence_of(records):
+    """All that figures are drawn from."""
+    return gather(records, compare(records), survival(records))
+
+
+def texts(figure: Figure) -> list[str]:
+    """What is written in the panels."""
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+@pytest.fixture(scope="module")
+def study():
+    """Three arms with diagnostics, and one comparison with a margin."""
+    entries = [ENTRIES[0].model_copy(update={"margin": 1.25}), ENTRIES[1]]
+    return evidence_of(diagnosed(made_up(updates=120, every=4, comparisons=entries)))
+
+
+@pytest.fixture(scope="module")
+def sized():
+    """Three optimizers at five batch sizes."""
+    return evidence_of(batches())
+
+
+@pytest.fixture(scope="module")
+def ranked():
+    """Four solvers on six problems."""
+    return evidence_of(problems())
+
+
+def test_the_table_draws_what_a_spec_may_ask_for():
+    """Every name of `report.figures` is drawn here, but for the multiverse, a table of the page."""
+    assert set(FIGURES) == set(get_args(Named)) - {"multiverse"}
+    assert set(CROWDED) < set(get_args(Named))
+
+
+def test_only_what_is_asked_is_drawn(study):
+    """`report: {figures: [forest, curves]}` draws these two, and computes nothing for others."""
+    records = dataclasses.replace(study.records, figures=("forest", "curves"))
+    chosen = evidence_of(records)
+
+    assert list(draw(chosen)) == ["Effects", "Training curves"]
+    assert chosen.profile.empty
+    assert set(draw(study)) > set(draw(chosen))
+
+
+def test_too_many_arms_leave_the_figures_without_a_line_for_each():
+    """Beyond the limit curves and survival are not drawn; the forest of comparisons still is."""
+    arms = {f"arm {i}": Arm(tau=10.0 + i) for i in range(MOST_ARMS + 1)}
+    entry = ENTRIES[0].model_copy(update={"candidate": "arm 0", "baseline": "arm 9"})
+    records = made_up(arms, seeds=2, updates=60, every=6, comparisons=[entry])
+
+    assert list(draw(evidence_of(records))) == ["Effects"]
+
+
+def test_forest_draws_ratio_interval_and_margin(study):
+    """A row has its ratio as marker in the colour of the verdict, and its interval as line."""
+    (drawing,) = forest(study)
+    (axes,) = drawing.figure.axes
+    spans = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2]
+    points = [line for line in axes.lines if len(line.get_xdata()) == 1]
+
+    for row, result in enumerate(study.results):
+        assert spans[row] == pytest.approx([result.ratio_low, result.ratio_high])
+        assert points[row].get_xdata()[0] == result.ratio
+        assert points[row].get_color() == VERDICTS[result.verdict].colour
+    assert axes.get_xscale() == "log"
+    (band,) = [patch for patch in axes.collections if patch.get_alpha() == 0.13]
+    across = band.get_paths()[0].vertices[:, 0]
+    assert [across.min(), across.max()] == pytest.approx([1 / 1.25, 1.25])
+    assert "Not all pairs have an outcome: block vs full 7 of 8" in " ".join(drawing.caption)
+
+
+def test_forest_gives_each_verdict_a_look_of_its_own(study):
+    """Four verdicts differ in colour and in marker, and the legend names those that occur."""
+    assert set(VERDICTS) == set(Verdict)
+    assert len({look.colour for look in VERDICTS.values()}) == 4
+    assert len({look.marker for look in VERDICTS.values()}) == 4
+
+    results = [dataclasses.replace(study.results[0], verdict=v) for v in Verdict]
+    legend = effects(results).legends[0]
+
+    assert [text.get_text() for text in legend.get_texts()] == list(VERDICTS)
+
+
+def test_an_endless_interval_is_an_arrow(study):
+    """Without an end on either side there is an arrow at either edge of the panel."""
+    endless = dataclasses.replace(study.results[0], ratio_low=0.0, ratio_high=math.inf)
+
+    (drawing,) = forest(dataclasses.replace(study, results=[endless]))
+    (axes,) = drawing.figure.axes
+
+    arrows = {line.get_marker(): line.get_xdata()[0] for line in axes.lines}
+    assert (arrows["<"], arrows[">"]) == axes.get_xlim()
+    assert "An arrow" in " ".join(drawing.caption)
+    assert "no interval" in drawing.alt
+
+
+def test_a_comparison_without_a_ratio_is_named(study):
+    """It is left out, and the caption says which; with no ratio at all there is no figure."""
+    lost = dataclasses.replace(study.results[0], ratio=math.nan, name="lost")
+
+    (drawing,) = forest(dataclasses.replace(study, results=[lost, study.results[1]]))
+
+    assert "1 comparison (lost)" in " ".join(drawing.caption)
+    assert "lost" not in texts(drawing.figure)
+    assert forest(dataclasses.replace(study, results=[lost])) == ()
+
+
+def test_every_question_has_a_forest_of_its_own():
+    """Updates and seconds are not drawn on one axis."""
+    drawings = forest(evidence_of(made_up(updates=80, every=4, seeds=4)))
+
+    assert [drawing.name for drawing in drawings] == ["forest_1", "forest_2"]
+    assert [drawing.title.split()[0] for drawing in drawings] == ["Updates", "Seconds"]
+
+
+def test_profile_steps_are_the_table(study):
+    """The line of an arm goes through its rows, and on to the edge of the panel."""
+    (drawing,) = profile(study)
+    (axes,) = drawing.figure.axes
+    table = study.profile[study.profile["arm"] == "full_hf"]
+    colour = study.looks["full_hf"].colour
+    line = next(line for line in axes.lines if line.get_color() == colour)
+
+    assert line.get_drawstyle() == "steps-post"
+    assert line.get_xdata()[:-1] == pytest.approx(table["ratio"].tolist())
+    assert line.get_ydata()[:-1] == pytest.approx(table["share"].tolist())
+    assert line.get_xdata()[-1] == axes.get_xlim()[1]
+    assert "Drawn from 7 of 8 instances" in " ".join(drawing.caption)
+
+
+def test_wide_profiles_are_logarithmic(study):
+    """Ratios beyond a decade would crowd the others on a linear axis."""
+    wide = study.profile.assign(ratio=study.profile["ratio"] ** 6)
+
+    assert shares(wide, study.looks).axes[0].get_xscale() == "log"
+    assert shares(study.profile, study.looks).axes[0].get_xscale() == "linear"
+
+
+def test_solvers_of_a_grid_of_problems_have_looks_of_their_own(ranked):
+    """Twenty-four arms are four solvers, told apart by colour, and an instance is said."""
+    (drawing,) = profile(ranked)
+    legend = drawing.figure.legends[0]
+    names = [text.get_text() for text in legend.get_texts()]
+
+    assert names == [f"solver_{i}" for i in range(4)]
+    assert len({to_hex(handle.get_color()) for handle in legend.legend_handles}) == 4
+    assert "a problem with a seed" in drawing.caption[0]
+
+
+def test_scaling_marks_points_fit_and_critical_size(sized):
+    """Every size has a point, every group a star at its B_crit, both axes are logarithmic."""
+    (drawing,) = scaling(sized)
+    (axes,) = drawing.figure.axes
+    stars = {line.get_color(): line.get_xdata()[0] for line in axes.lines
+             if line.get_marker() == "*"}  # fmt: skip
+    known = looks(sorted(CRITICAL))
+
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    for found in sized.scaling:
+        colour = known[found.group].colour
+        assert stars[colour] == found.b_crit
+        dots = [x for line in axes.lines if line.get_color() == colour
+                and line.get_marker() == known[found.group].marker
+                for x in line.get_xdata()]  # fmt: skip
+        assert sorted(dots) == list(SIZES)
+    caption = " ".join(drawing.caption)
+    assert "not tuned per batch size" in caption
+    assert "15 misses" not in caption or "lower bound" in caption
+
+
+def test_sizes_with_misses_are_hollow(sized):
+    """A mean with misses is drawn hollow, with an arrow upwards."""
+    sizes = sized.sizes.assign(hits=sized.sizes["runs"] - 1)
+
+    (drawing,) = scaling(dataclasses.replace(sized, sizes=sizes))
+    (axes,) = drawing.figure.axes
+
+    hollow = [len(line.get_xdata()) for line in axes.lines if line.get_fillstyle() == "full"
+              and line.get_markerfacecolor() == "none"]  # fmt: skip
+    assert sum(hollow) == len(axes.texts) == len(sizes)
+    assert "lower bound" in " ".join(drawing.caption)
+
+
+def test_a_critical_size_that_is_not_found_has_no_star(sized):
+    """At a limit of the search there is no mark, and caption and alternative text say so."""
+    lost = [dataclasses.replace(found, at_limit=1) for found in sized.scaling]
+
+    (drawing,) = scaling(dataclasses.replace(sized, scaling=lost))
+
+    assert "*" not in [line.get_marker() for line in drawing.figure.axes[0].lines]
+    assert "adam not found, updates fall like 1 / B" in " ".join(drawing.caption)
+    assert "adam not found" in drawing.alt
+
+
+def test_two_batch_sizes_are_no_scaling():
+    """Three are needed for a fit, and without one there is no figure."""
+    assert scaling(evidence_of(batches(sizes=(100, 400), seeds=2, updates=60))) == ()
+
+
+def test_diagnostics_have_a_panel_for_each_that_was_measured(study):
+    """Updates and stop reasons; a reason that never occurs has no panel and is named."""
+    updates, stops = diagnostics(study)
+
+    assert [axes.get_ylabel() for axes in updates.figure.axes] == list(UPDATES.values())
+    assert [axes.get_ylabel() for axes in stops.figure.axes] == list(STOPS.values())[:3]
+    assert "negative curvature" in " ".join(stops.caption)
+    assert "Nothing of it was measured for adam" in " ".join(updates.caption)
+
+
+def test_diagnostics_of_records_without_stop_reasons_have_no_such_panels(study):
+    """Older records know of negative curvature at most."""
+    curves = study.records.curves.drop(columns=list(STOPS)[:3])
+    old = dataclasses.replace(study.records, curves=curves)
+    met = dataclasses.replace(old, curves=curves.assign(negative_curvature=0.5))
+
+    assert [d.name for d in diagnostics(evidence_of(old))] == ["diagnostics"]
+    assert len(diagnostics(evidence_of(met))[1].figure.axes) == 1
+    assert diagnostics(evidence_of(made_up(seeds=2, updates=40, comparisons=()))) == ()
+
+
+def test_ranks_are_drawn_where_there_are_problems_enough(ranked, study):
+    """A row per solver at its mean rank, a bar per group; none on one problem."""
+    (drawing,) = ranks(ranked)
+    (axes,) = drawing.figure.axes
+    (found,) = ranked.ranks
+    dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    bars = [line for line in axes.lines if line.get_linewidth() == 3.5]
+
+    assert dots == pytest.approx(found.mean_ranks)
+    assert len(bars) == len(found.groups)
+    assert "solver_0" in texts(drawing.figure)
+    assert ranks(study) == ()
+
+
+@pytest.mark.parametrize("name", ["study", "sized", "ranked"])
+def test_figures_are_the_same_whatever_the_order_of_rows(name, request):
+    """Rows turned around give the same bytes."""
+    evidence = request.getfixturevalue(name)
+    records = evidence.records
+    turned = dataclasses.replace(records, runs=records.runs[::-1], curves=records.curves[::-1])
+    names = [n for n in FIGURES if n in ("forest", "profile", "scaling", "diagnostics", "ranks")]
+
+    def drawn(of):
+        return [
+            (d.caption, svg.draw(d.figure, d.name, d.alt)) for n in names for d in FIGURES[n](of)
+        ]
+
+    assert drawn(evidence)
+    assert drawn(evidence_of(turned)) == drawn(evidence)

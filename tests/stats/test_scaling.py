@@ -1,0 +1,190 @@
+"""Batch scaling: a planted B_crit is found, misses or not, and what is not found is said."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import approx_fprime, least_squares
+from scipy.stats import norm
+
+from bdhf.stats import scaling as module
+from bdhf.stats.censored import Sample, _loss, fit
+from bdhf.stats.scaling import of_points, points, scaling
+from tests.stats.synthetic import synthetic
+
+SIZES = np.array([25.0, 50, 100, 200, 400, 800, 1600])
+
+
+def drawn(b_crit, *, s_min=20.0, sigma=0.15, seeds=20, share=0.0, sizes=SIZES, rng=0):
+    """Runs of a group as `of_points` takes them, this share of them misses of one budget."""
+    noise = np.random.default_rng(rng).normal(0, sigma, (len(sizes), seeds))
+    updates = s_min * (1 + b_crit / sizes[:, None]) * np.exp(noise)
+    budget = np.quantile(updates, 1 - share)
+    size, seed = np.meshgrid(sizes, np.arange(seeds), indexing="ij")
+    hit = updates <= budget
+    columns = {"size": size, "seed": seed, "updates": np.minimum(updates, budget), "hit": hit}
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+
+
+def sample_of(runs):
+    """The same runs for the fit itself."""
+    return Sample(*(runs[name].to_numpy() for name in ("size", "updates", "hit")))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("b_crit", [60.0, 300.0, 900.0])
+def test_a_planted_critical_batch_size_is_recovered(b_crit, share):
+    """B_crit and S_min are found within a tenth, 30 % of runs censored or none."""
+    runs = drawn(b_crit, share=share, seeds=100)
+    found = fit(sample_of(runs), limits=sample_of(runs).limits)
+
+    assert (~runs["hit"]).mean() == pytest.approx(share, abs=0.01)
+    assert found.b_crit == pytest.approx(b_crit, rel=0.1)
+    assert found.s_min == pytest.approx(20.0, rel=0.1)
+    assert found.sigma == pytest.approx(0.15, rel=0.1)
+    assert found.at_limit == 0
+
+
+def test_taking_misses_for_hits_would_be_wrong():
+    """The survival terms matter: without them the planted B_crit is missed by a third and more."""
+    runs = drawn(300.0, share=0.3, seeds=100)
+    naive = sample_of(runs.assign(hit=True))
+
+    assert fit(naive, limits=naive.limits).b_crit < 200
+
+
+def test_without_misses_it_is_least_squares_in_logs():
+    """Nothing censored: the most likely S_min and B_crit minimise the squared log residuals."""
+    sample = sample_of(drawn(300.0, seeds=5))
+
+    def residuals(parameters):
+        a, b = parameters
+        return np.log(sample.updates) - a - np.log1p(np.exp(b) / sample.size)
+
+    squares = least_squares(residuals, [1.0, 1.0], xtol=1e-14, ftol=1e-14, gtol=1e-14)
+    found = fit(sample, limits=sample.limits)
+
+    assert [found.s_min, found.b_crit] == pytest.approx(np.exp(squares.x), rel=1e-5)
+    assert found.sigma == pytest.approx(np.sqrt((squares.fun**2).mean()), rel=1e-5)
+
+
+def test_the_likelihood_is_that_of_a_censored_log_normal():
+    """Densities of hits, survival of misses, and the gradient that goes with them."""
+    sample = sample_of(drawn(300.0, share=0.3, seeds=3))
+    at = np.array([math.log(15.0), math.log(200.0), math.log(0.3)])
+    law = norm(np.log(15.0) + np.log1p(200.0 / sample.size), 0.3)
+    logs = np.log(sample.updates)
+
+    loss, gradient = _loss(at, sample)
+
+    assert loss == pytest.approx(-np.where(sample.hit, law.logpdf(logs), law.logsf(logs)).mean())
+    numeric = approx_fprime(at, lambda p: _loss(p, sample)[0], 1e-7)
+    assert gradient == pytest.approx(numeric, abs=1e-5)
+
+
+def test_the_likelihood_is_finite_far_from_the_data():
+    """A search may pass where every run is a million deviations off: slopes stay numbers."""
+    sample = sample_of(drawn(300.0, share=0.3, seeds=3))
+
+    for a in (-20.0, 20.0):
+        loss, gradient = _loss(np.array([a, 0.0, math.log(1e-6)]), sample)
+        assert np.isfinite([loss, *gradient]).all()
+
+
+def test_the_interval_covers_the_planted_size_and_narrows_with_seeds():
+    """Few seeds give a wide interval around the planted B_crit, many a narrow one."""
+    few, many = (of_points(drawn(300.0, seeds=n), "hf", "t", 0.05) for n in (4, 40))
+
+    assert few.low < 300 < few.high
+    assert many.low < 300 < many.high
+    assert many.high / many.low < few.high / few.low
+    assert few.is_bounded
+    assert few.is_inside
+
+
+def test_the_bootstrap_takes_a_seed_as_a_whole():
+    """Noise that a seed shares over all its runs moves S_min and never B_crit: no width."""
+    runs = drawn(300.0, sigma=0.0)
+    runs["updates"] *= np.exp(0.3 * np.sin(runs["seed"]))
+
+    found = of_points(runs, "hf", "t", 0.05)
+
+    assert [found.low, found.b_crit, found.high] == pytest.approx([300, 300, 300], rel=1e-3)
+
+
+def test_what_the_sizes_do_not_show_is_said():
+    """Updates that never stop falling have no upper end; updates that never fall no lower one."""
+    falling = of_points(drawn(1e7, s_min=1e-3), "hf", "t", 0.05)
+    flat = of_points(drawn(1e-3), "hf", "t", 0.05)
+
+    assert (falling.at_limit, falling.high) == (1, math.inf)
+    assert (flat.at_limit, flat.low) == (-1, 0.0)
+    assert not falling.is_bounded
+    assert not flat.is_bounded
+
+
+def test_two_seeds_have_no_interval():
+    """A bootstrap over fewer than three seeds tells nothing."""
+    found = of_points(drawn(300.0, seeds=2), "hf", "t", 0.05)
+
+    assert (found.low, found.high) == (0.0, math.inf)
+
+
+@pytest.mark.parametrize("reached", [SIZES[:1], []])
+def test_a_group_that_hits_at_one_size_or_none_has_no_fit(reached):
+    """Neither have two batch sizes, whatever they show."""
+    runs = drawn(300.0)
+
+    assert of_points(runs.assign(hit=runs["size"].isin(reached)), "hf", "t", 0.05) is None
+    assert of_points(runs[runs["size"] < 100], "hf", "t", 0.05) is None
+
+
+@pytest.fixture
+def grid():
+    """Two optimizers at four batch sizes, and one arm without a batch size."""
+    sizes = {"100": 40, "200": 25, "400": 16, "800": 12}
+    ends = {
+        f"{arm} gradient={size}": [base * factor + seed for seed in range(4)]
+        for arm, factor in (("hf", 1), ("adam", 3))
+        for size, base in sizes.items()
+    }
+    ends["adam gradient=100"][1:3] = [None, "diverged"]
+    ends["adam gradient=200"][0] = "oom"
+    values = {arm: {"batch.gradient": arm.split("=")[1]} for arm in ends}
+    return dataclasses.replace(synthetic(ends | {"sgd": [5] * 4}, last=200), values=values)
+
+
+def test_points_are_the_runs_with_a_size_and_an_outcome(grid):
+    """Misses and diverged runs are censored at the budget; missing data are no points."""
+    table = points(grid)
+
+    assert list(table["group"].drop_duplicates()) == ["adam", "hf"]
+    assert len(table) == 31
+    missed = table[~table["hit"]]
+    assert missed["updates"].tolist() == [200, 200]
+    assert missed["arm"].unique().tolist() == ["adam gradient=100"]
+
+
+def test_every_group_is_fitted(grid):
+    """One fit per optimizer, with what it rests on; the order of the records does not matter."""
+    adam, hf = scaling(grid)
+    turned = dataclasses.replace(
+        grid, arms=grid.arms[::-1], runs=grid.runs[::-1], curves=grid.curves[::-1]
+    )
+
+    assert (adam.group, adam.points, adam.censored, adam.seeds) == ("adam", 15, 2, 4)
+    assert (hf.group, hf.points, hf.censored, hf.sizes) == ("hf", 16, 0, (100, 200, 400, 800))
+    assert hf.b_crit == pytest.approx(420, rel=0.3)
+    assert scaling(turned) == (adam, hf)
+
+
+def test_a_size_that_is_no_number_is_no_point(grid):
+    """A batch size in words, such as `null`, has no place on the axis."""
+    values = {**grid.values, "hf gradient=100": {"batch.gradient": "null"}}
+
+    table = points(dataclasses.replace(grid, values=values))
+
+    assert "hf gradient=100" not in set(table["arm"])
+    assert module.AXIS == "batch.gradient"
