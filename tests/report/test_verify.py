@@ -73,7 +73,7 @@ def test_the_page_carries_what_it_shows(study, honest):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (r'(needed <a [^>]*>)0\.(\d)', r"\g<1>0.1\2"),
+        (r"(needed <a [^>]*>)0\.(\d)", r"\g<1>0.1\2"),
         (r"→ [^<]+</p>", "→ equivalent</p>"),
         (r"<td>diverged</td>|diverged", "done"),
         (r'aria-label="[^"]*?(\d)', 'aria-label="9'),
