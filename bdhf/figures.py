@@ -38,11 +38,17 @@ from bdhf.stats.targets import axis_column
 __all__ = ["curves", "diagnostics", "forest", "profile", "ranks", "scaling", "survival"]
 
 
-def curves(records: Records, axis: str = "updates", metrics: Sequence[str] | None = None) -> Figure:
+def curves(
+    records: Records,
+    axis: str = "updates",
+    metrics: Sequence[str] | None = None,
+    scale: str | None = None,
+) -> Figure:
     """Training curves: median and middle half over seeds, a panel per metric.
 
     `axis` is a key of `bdhf.records.AXES`. `metrics` are columns of the curves; None: validation
-    loss, what the targets read, and training loss.
+    loss, what the targets read, and training loss. `scale`: `linear`, `log_loss` or `log` (both
+    axes); None: what suits the curves.
 
     >>> import matplotlib.figure
     >>> from bdhf.records import Budget, Records
@@ -72,7 +78,10 @@ def curves(records: Records, axis: str = "updates", metrics: Sequence[str] | Non
     table = bands(records, axis, seen)
     if table.empty:
         raise ValueError(f"curves: no run has an outcome and a {' or '.join(wanted)} on {axis}")
-    return _curves.curves(table, looks(records.arms), records.targets, AXES[axis][1])
+    suited = _curves.suited(table, records.targets) if scale is None else scale
+    if suited not in _curves.SCALES:
+        raise ValueError(f"curves: unknown scale {scale!r}; known: {', '.join(_curves.SCALES)}")
+    return _curves.lines(table, looks(records.arms), records.targets, AXES[axis][1], suited)
 
 
 def survival(records: Records, target: str | None = None, axis: str | None = None) -> Figure:

@@ -1,12 +1,13 @@
 """The command line: parse, call one function, print.
 
-Exit codes: 0 done, 1 a run failed, 2 a bad spec, command line or folder, 130 interrupted.
+Exit codes: 0 done, 1 a run failed or a report differs, 2 a bad spec, command line or folder,
+130 interrupted.
 """
 
-from bdhf.cli import ablation, parts, results
+from bdhf.cli import ablation, compare, parts, results, verify
 from bdhf.cli.app import app
 
-__all__ = ["ablation", "app", "main", "parts", "results"]
+__all__ = ["ablation", "app", "compare", "main", "parts", "results", "verify"]
 
 
 def main() -> None:

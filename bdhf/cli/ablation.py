@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +23,10 @@ from bdhf.cli.app import (
     told,
 )
 from bdhf.cli.planned import (
-    power_of,
+    guard_of,
     say_comparisons,
     say_left,
+    say_power,
     say_time,
     table_of,
     warn_of_power,
@@ -95,7 +97,7 @@ def run(
     labels, home = ablation.labels(), ablation.store.folder
     try:
         with told(), tracking(track or (), home, ablation.spec.name, labels, _warn) as trackers:
-            warn_of_power(ablation)
+            warn_of_power(guard_of(ablation))
             say_left(ablation.outline(cells, left), len(todo))
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
@@ -143,11 +145,12 @@ def plan(
         durations = ablation.durations(cells, probing=probe)
         outline = ablation.outline(cells, ablation.left(cells), durations)
         at_a_time = ablation.workers(workers)
+    power = guard_of(ablation, pilot=True)
     if as_json:
         costs = {"gradients_an_update": ablation.costs(cells)} if cost else {}
         time = {"workers": at_a_time, "seconds_left": outline.seconds_left(at_a_time)}
-        say_json(outline.to_json() | time | {"power": power_of(ablation)} | costs)
-        warn_of_power(ablation)
+        say_json(outline.to_json() | time | {"power": asdict(power)} | costs)
+        warn_of_power(power)
         return
     out.print(table_of(outline, ablation.costs(cells) if cost else None))
     say_counts(outline.skipped, "skipped")
@@ -156,7 +159,8 @@ def plan(
         say(f"{number} {combinations} of {entry[0]} excluded: {entry[1]}")
     say_comparisons(outline)
     say_time(outline, at_a_time)
-    warn_of_power(ablation)
+    say_power(power)
+    warn_of_power(power)
     say_left(outline, outline.left)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
@@ -14,6 +15,7 @@ from bdhf.cli.app import clock, err, say
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
     from bdhf.experiments.outline import ArmOutline, Outline
+    from bdhf.stats.guard import Guard
 
 ROWS = 60  # arms of a plan that are shown one by one
 
@@ -80,30 +82,41 @@ def say_time(outline: Outline, workers: int) -> None:
     say(f"time: about {clock(seconds)} with {at_a_time}, from {' and '.join(sources)}{less}")
 
 
-def power_of(ablation: Ablation) -> dict[str, Any]:
-    """How many seeds its comparisons need to be decided at all, and how many there are."""
-    from bdhf.records import tests_of
-    from bdhf.stats.paired import pairs_needed
+def guard_of(ablation: Ablation, *, pilot: bool = False) -> Guard:
+    """What its comparisons can decide; as a `pilot`, finished runs tell the spread over seeds."""
+    from bdhf.records import InputError, load
+    from bdhf.stats.guard import guard
 
-    spec = ablation.spec
-    tests = len(tests_of(ablation.plan.comparisons, spec.targets))
-    return {
-        "tests": tests,
-        "alpha": spec.alpha,
-        "needed": pairs_needed(spec.alpha / tests) if tests else 0,
-        "seeds": spec.seeds.count,
-    }
+    spec, finished = ablation.spec, None
+    if pilot:
+        with suppress(InputError):  # nothing has been run yet
+            finished = load(ablation.store.folder)
+    comparisons, seeds = ablation.plan.comparisons, spec.seeds.count
+    return guard(comparisons, spec.targets, alpha=spec.alpha, seeds=seeds, finished=finished)
 
 
-def warn_of_power(ablation: Ablation) -> None:
+def say_power(found: Guard) -> None:
+    """A line for every test whose power is known, up to a screenful."""
+    from bdhf.stats.words import seeds
+
+    for one in found.powers[:ROWS]:
+        on = f" on {one.target}" if one.target else ""
+        say(
+            f"power {one.name}{on}: {one.power:.0%} for a ratio of {one.margin:g}× with "
+            f"{found.seeds} seeds (log ratios spread by {one.sd:.3g}, {one.source}); "
+            f"{seeds(one.seeds)} it with 80 %"
+        )
+
+
+def warn_of_power(found: Guard) -> None:
     """Say before anything is run that its comparisons cannot be decided, if so."""
     from bdhf.stats.words import count
 
-    power = power_of(ablation)
-    if power["seeds"] < power["needed"]:
+    if found.seeds < found.needed:
+        tests = count(found.tests, "test")
         err.print(
-            f"warning: {count(power['tests'], 'test')} at alpha {power['alpha']:g} cannot be "
-            f"decided with fewer than {power['needed']} seeds; the spec has {power['seeds']}",
+            f"warning: {tests} at alpha {found.alpha:g} cannot be decided with fewer than "
+            f"{found.needed} seeds; the spec has {found.seeds}",
             markup=False,
         )
 

@@ -98,6 +98,10 @@ class Records:
         """The value in words of an axis of the grid, of every arm that varies on it."""
         return {arm: v[axis] for arm, v in self.values.items() if axis in v}
 
+    def shows(self, figure: str) -> bool:
+        """Whether the report shall show a figure: the spec names it, or names none."""
+        return self.figures is None or figure in self.figures
+
     def question_of(self, comparison: str) -> str:
         """The comparison of the spec of which this one is a combination of the grid."""
         mine = [q for q in self.questions if comparison == q or comparison.startswith(f"{q} ")]
@@ -180,9 +184,7 @@ def natural(label: str) -> tuple[Any, ...]:
     ['adam', 'hf b=25', 'hf b=100']
     """
     parts = re.split(r"(\d+(?:\.\d+)?)", label)
-    return tuple((float(p), "") if i % 2 else (-1.0, p) for i, p in enumerate(parts)) + (
-        (0, label),
-    )
+    return (*((float(p), "") if i % 2 else (-1.0, p) for i, p in enumerate(parts)), label)
 
 
 def _ordered(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:

@@ -36,7 +36,7 @@ AT_TARGET, AT_BUDGET, DIVERGED = "target", "budget", "diverged"
 COLUMNS = ("metric", "arm", "runs", "x", "low", "median", "high", "end")
 
 Positions = NDArray[np.float64]
-_POSITIONS = 300  # at most so many points a line: more cannot be seen
+_POSITIONS = 160  # at most so many points a line: more can hardly be seen
 
 
 @dataclass(frozen=True)

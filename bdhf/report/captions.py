@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -11,8 +13,13 @@ from bdhf.report.wording import budgets, counted, listed, metric_name, number
 from bdhf.stats.targets import OUTCOMES
 
 
-def curves(records: Records, table: pd.DataFrame, axis: str) -> tuple[str, ...]:
-    """How to read training curves, with what this table (`bands.bands`) needs and no more."""
+def curves(
+    records: Records, table: pd.DataFrame, axis: str, idle: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """How to read training curves, with what this table (`bands.bands`) needs and no more.
+
+    `idle` are the arms that have spent nothing on this axis, and are not drawn.
+    """
     ends, own = set(table["end"]), axis == records.budget.axis
     parts = ["Line: median over seeds; band: the middle half of them."]
     if axis != "updates":
@@ -31,6 +38,8 @@ def curves(records: Records, table: pd.DataFrame, axis: str) -> tuple[str, ...]:
         parts.append("A line ends in a cross where more than half of its runs have diverged.")
     if np.isinf(table["high"].to_numpy(float)).any():
         parts.append(OPEN)
+    if idle:
+        parts.append(f"Not drawn: {listed(list(idle))}, which spent no {AXES[axis][1]}.")
     return (*parts, *_left_out(records))
 
 

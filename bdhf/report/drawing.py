@@ -46,6 +46,15 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class View:
+    """One of several ways to look at the same: the reader of the page switches between them."""
+
+    axis: str  # a key of `records.AXES`
+    scale: str  # a key of `figures.curves.SCALES`
+    is_default: bool  # whether it is the scale that suits this axis
+
+
+@dataclass(frozen=True)
 class Drawing:
     """A figure with the words that it needs: it is named, captioned, and told to the blind."""
 
@@ -55,3 +64,4 @@ class Drawing:
     caption: tuple[str, ...]  # how to read it, in sentences: what is drawn, what is left out
     alt: str  # what is seen, from the data
     figure: Figure
+    view: View | None = None  # None: the figure is always shown

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bdhf.records import Figure, Records
+from bdhf.records import Records
 from bdhf.report.drawing import Evidence
 from bdhf.stats.profile import profile
 from bdhf.stats.ranks import ranks
@@ -21,19 +21,14 @@ def gather(records: Records, results: Sequence[Result], survival: pd.DataFrame) 
     """
     if records.curves.empty:
         return Evidence(records, survival, results)
-    scales, ranked = is_asked(records, "scaling"), is_asked(records, "ranks")
+    scales, ranked = records.shows("scaling"), records.shows("ranks")
     found = [ranks(records, target) for target in records.targets] if ranked else []
     return Evidence(
         records=records,
         survival=survival,
         results=results,
-        profile=profile(records) if is_asked(records, "profile") else pd.DataFrame(),
+        profile=profile(records) if records.shows("profile") else pd.DataFrame(),
         sizes=means(points(records)) if scales else pd.DataFrame(),
         scaling=scaling(records) if scales else (),
         ranks=tuple(one for one in found if one is not None),
     )
-
-
-def is_asked(records: Records, figure: Figure) -> bool:
-    """Whether the spec asks for a figure: it names it, or names none at all."""
-    return records.figures is None or figure in records.figures

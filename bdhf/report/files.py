@@ -8,9 +8,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from bdhf.records import Records, Target, load, write_table
-from bdhf.report.html import render, write
+from bdhf.report.capsule import decode, encode
+from bdhf.report.html import Report, render, write
+from bdhf.report.packing import files_of
 from bdhf.stats.compare import compare, to_table
+from bdhf.stats.multiverse import Universe, multiverse
+from bdhf.stats.multiverse import to_table as table_of_choices
 from bdhf.stats.restriction import horizon
+from bdhf.stats.result import Result
 from bdhf.stats.survival import kaplan_meier
 from bdhf.stats.targets import observe
 from bdhf.stats.words import sentence
@@ -25,19 +30,40 @@ class Built(NamedTuple):
     path: Path
 
 
+class Shown(NamedTuple):
+    """What records say: their results, a sentence for each, and the page."""
+
+    results: tuple[Result, ...]
+    sentences: tuple[str, ...]
+    universes: tuple[Universe, ...]
+    report: Report
+
+
 def build(folder: str | Path) -> Built:
-    """Write comparisons.parquet, figures/*.svg and report.html into a results folder.
+    """Write comparisons.parquet, multiverse.parquet, figures and page into a results folder.
+
+    The page carries the records, and all of it is made from what it carries: `bdhf verify` makes
+    it again.
 
     Raises InputError when the folder holds no collected ablation, and ValueError for a
     target whose metric the curves do not have.
     """
     folder = Path(folder)
     records = load(folder)
+    block = encode(records, files_of(folder, records))
+    shown = show(decode(block).records, block)
+    write_table(folder / "comparisons.parquet", to_table(shown.results))
+    write_table(folder / "multiverse.parquet", table_of_choices(shown.universes))
+    return Built(shown.sentences, write(folder, shown.report))
+
+
+def show(records: Records, carried: str = "") -> Shown:
+    """Compute everything that a page says of records; it carries the block `carried`."""
     results = compare(records)
-    write_table(folder / "comparisons.parquet", to_table(results))
     sentences = tuple(sentence(result) for result in results)
-    report = render(records, results, sentences, survival(records))
-    return Built(sentences, write(folder, report))
+    universes = multiverse(records) if records.shows("multiverse") else ()
+    report = render(records, results, sentences, survival(records), universes, carried)
+    return Shown(results, sentences, universes, report)
 
 
 def survival(records: Records) -> pd.DataFrame:
@@ -47,6 +73,7 @@ def survival(records: Records) -> pd.DataFrame:
     followed up to its own horizon: the budget, or on another axis its first miss. Columns:
     `target` (in words), `axis`, `arm`, `time` (in units of the axis), `surviving`.
     """
+    records = records.in_order()
     parts = [
         _of_arm(records, target, axis, arm)
         for target in records.targets
@@ -59,7 +86,7 @@ def survival(records: Records) -> pd.DataFrame:
 
 
 def _axes(records: Records) -> dict[str, list[str]]:
-    """The axes to draw, each with its arms in the order of the spec."""
+    """The axes to draw, each with its arms in the order of the records."""
     compared = {records.budget.axis: set(records.arms)}
     for entry in (entry for entry in records.comparisons if entry.is_to_target):
         compared.setdefault(entry.axis, set()).update((entry.candidate, entry.baseline))

@@ -1,6 +1,7 @@
 """Records and results -> one HTML file that needs no network, and its figures.
 
-`render` is pure: the same records and results give the same bytes.
+`render` is pure: the same records and results give the same bytes, whatever the order of arms,
+seeds and rows.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bdhf.records import AXES, Records, write_atomically
-from bdhf.report import provenance, svg, tables, wording
-from bdhf.report.drawing import Drawing
+from bdhf.report import costs, provenance, tables, wording
 from bdhf.report.evidence import gather
 from bdhf.report.figures.table import MOST_ARMS, draw
+from bdhf.report.pair_rows import PairRow, linked, pair_rows
+from bdhf.report.sections import Section, sections
+from bdhf.stats.equivalence import LEAST_HITS
+from bdhf.stats.multiverse import Universe
+from bdhf.stats.power import ENOUGH
 from bdhf.stats.result import Result
 from bdhf.stats.targets import OUTCOMES
 
@@ -32,20 +37,27 @@ class Report:
 
 
 def render(
-    records: Records, results: Sequence[Result], sentences: Sequence[str], survival: pd.DataFrame
+    records: Records,
+    results: Sequence[Result],
+    sentences: Sequence[str],
+    survival: pd.DataFrame,
+    universes: Sequence[Universe] = (),
+    carried: str = "",
 ) -> Report:
     """Draw the figures and fill the page.
 
     `sentences` say each of `results` in words, in the same order. `survival`: the columns `target,
-    axis, arm, time, surviving` of `drawing.Evidence`.
+    axis, arm, time, surviving` of `drawing.Evidence`. `universes`: every comparison under every
+    other choice. `carried`: the block of `capsule` that the page carries.
 
     Raises ValueError when sentences and results differ in number.
     """
-    sections = _sections(draw(gather(records, results, survival)))
-    figures = [figure for section in sections for figure in section.figures]
+    records = records.in_order()
+    drawn = sections(draw(gather(records, results, survival)))
+    figures = [figure for section in drawn for figure in section.figures]
     return Report(
-        html=page(records, results, sentences, sections),
-        figures={f"{figure.drawing.name}.svg": figure.svg.on_disk for figure in figures},
+        html=page(records, results, sentences, drawn, universes, carried),
+        figures={name: figure.svg.on_disk for figure in figures for name in figure.files},
     )
 
 
@@ -53,23 +65,33 @@ def page(
     records: Records,
     results: Sequence[Result],
     sentences: Sequence[str],
-    sections: Sequence[Section] = (),
+    drawn: Sequence[Section] = (),
+    universes: Sequence[Universe] = (),
+    carried: str = "",
 ) -> str:
     """Fill the page with what `render` takes, and with figures that are drawn already."""
+    records = records.in_order()
+    crowded = len(records.arms) > MOST_ARMS
     template = _environment().get_template("report.html.j2")
     return template.render(
         records=records,
-        answers=list(zip(results, sentences, strict=True)),
+        contents=_contents(drawn, universes, crowded=crowded),
+        answers=_answers(records, results, sentences),
         facts=_facts(records),
         progress=_progress(records),
         statuses=tables.statuses(records),
-        sections=sections,
-        too_many=len(records.arms) if len(records.arms) > MOST_ARMS else 0,
+        universes=universes,
+        sections=drawn,
+        too_many=len(records.arms) if crowded else 0,
+        costs=costs.costs(records),
+        cautions=costs.cautions(records),
         losses=tables.losses(records),
         runs=tables.runs(records),
         fields=provenance.fields(records.environments),
         warnings=provenance.warnings(records.environments),
-        axes=AXES,
+        least_hits=LEAST_HITS,
+        enough_power=ENOUGH,
+        carried=Markup(carried),  # no character of it begins an element
     )
 
 
@@ -83,45 +105,43 @@ def write(folder: Path, report: Report) -> Path:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A drawing in the page."""
+class Answer:
+    """A result with its sentence, whose numbers are links, and the pairs that they lead to."""
 
-    drawing: Drawing
-    svg: svg.Svg
-    caption: str  # without what the section says once
-
-    @property
-    def element(self) -> Markup:
-        """The inline SVG; matplotlib and `svg` have escaped every name in it."""
-        return Markup(self.svg.inline)
+    result: Result
+    sentence: Markup
+    pairs: tuple[PairRow, ...]
+    anchor: str  # id of the pairs in the page
 
 
-@dataclass(frozen=True)
-class Section:
-    """The figures under one heading, and what all their captions say."""
-
-    title: str
-    figures: tuple[Figure, ...]
-    caption: str
-
-
-def _sections(drawings: Mapping[str, tuple[Drawing, ...]]) -> tuple[Section, ...]:
-    """Draw the figures, and say once what all captions of a section say."""
-    return tuple(_section(title, group) for title, group in drawings.items())
-
-
-def _section(title: str, group: tuple[Drawing, ...]) -> Section:
-    others = [drawing.caption for drawing in group[1:]]
-    shared = [s for s in group[0].caption if others and all(s in c for c in others)]
-    figures = tuple(
-        Figure(
-            drawing,
-            svg.draw(drawing.figure, drawing.name, drawing.alt),
-            " ".join(s for s in drawing.caption if s not in shared),
-        )
-        for drawing in group
+def _answers(
+    records: Records, results: Sequence[Result], sentences: Sequence[str]
+) -> tuple[Answer, ...]:
+    rows = pair_rows(records) if results else ()
+    answers = enumerate(zip(results, sentences, rows, strict=True), start=1)
+    return tuple(
+        Answer(result, linked(said, result, f"#pairs-{place}"), pairs, f"pairs-{place}")
+        for place, (result, said, pairs) in answers
     )
-    return Section(title, figures, " ".join(shared))
+
+
+def _contents(
+    drawn: Sequence[Section], universes: Sequence[Universe], *, crowded: bool
+) -> tuple[tuple[str, str], ...]:
+    """The id and the heading of every section of the page, in order."""
+    figures = [(section.anchor, section.title) for section in drawn]
+    return (
+        ("verdicts", "Verdicts"),
+        *([("multiverse", "Multiverse")] if universes else []),
+        *([] if figures and not crowded else [("figures-training-curves", "Training curves")]),
+        *figures,
+        ("costs", "Costs"),
+        ("losses", "Final losses"),
+        ("runs", "Every run"),
+        ("spec", "Spec"),
+        ("provenance", "Provenance"),
+        ("methods", "Methods"),
+    )
 
 
 @cache
@@ -136,11 +156,13 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": wording.number,
-        "count": wording.count,
         "p_value": wording.p_value,
     }
-    environment.globals["interval"] = wording.interval
-    environment.globals["counted"] = wording.counted
+    environment.globals |= {
+        "interval": wording.interval,
+        "counted": wording.counted,
+        "seeds": wording.seeds,
+    }
     return environment
 
 

@@ -18,6 +18,8 @@ from bdhf.report.style import INK
 
 WHITE, DARK = "#ffffff", "#1b1f24"
 _PAPER = "#010204"  # stands for the background while drawing
+_GEOMETRY = re.compile(r' (?:d|x|y|width|height)="[^"]*"|translate\([^)]*\)')  # no scales
+_LONG = re.compile(r"\d+\.\d{3,}")  # 1/100 of a point cannot be seen, and costs half the file
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
@@ -40,6 +42,7 @@ def draw(figure: Figure, name: str, alt: str) -> Svg:
         figure.savefig(buffer, format="svg", facecolor=_PAPER, metadata=_NO_METADATA)
     lines = buffer.getvalue().decode().splitlines()
     text = "\n".join(line.rstrip() for line in lines) + "\n"
+    text = _GEOMETRY.sub(lambda attribute: _LONG.sub(_rounded, attribute[0]), text)
     disk = text.replace(_PAPER, WHITE).replace(INK, DARK)
     return Svg(disk.encode(), _inline(text, _word(name), alt))
 
@@ -55,6 +58,10 @@ def _inline(text: str, prefix: str, alt: str) -> str:
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return head + text[text.index(">", start) + 1 :].strip()
+
+
+def _rounded(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 def _word(name: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from bdhf.records import AXES, NOT_RUN, Records, Status
-from bdhf.report.bands import quartiles
+from bdhf.report.totals import Spread, at, evaluations, spread, total
 from bdhf.report.wording import NONE, count, metric_name, number
 from bdhf.stats.targets import OUTCOMES, observe
 
@@ -26,6 +25,7 @@ class Reason:
 class RunRow:
     """One planned cell, in words."""
 
+    anchor: str  # its id in the page
     arm: str
     seed: str
     run_id: str
@@ -49,7 +49,7 @@ class LossRow:
     arm: str
     runs: str  # with an outcome, of those planned
     diverged: int  # of those with an outcome
-    cells: tuple[tuple[str, str], ...]
+    cells: tuple[Spread, ...]
 
 
 def statuses(records: Records) -> dict[str, int]:
@@ -61,31 +61,37 @@ def statuses(records: Records) -> dict[str, int]:
 
 
 def runs(records: Records) -> RunTable:
-    """Every planned cell in the order of arms and seeds, with what it spent and reached.
-
-    A total that was not recorded is that of the last evaluation.
-    """
-    _, last = _evaluations(records)
-    place = {arm: i for i, arm in enumerate(records.arms)}
-    cells = records.runs.assign(_place=records.runs["arm"].map(place).fillna(len(place)))
-    cells = cells.sort_values(["_place", "arm", "seed"], kind="stable")
-    columns = {"updates": _total(cells, last, "update"), "seconds": _total(cells, last, "seconds")}
-    columns |= _to_target(records, cells)
+    """Every planned cell in the order of the records, with what it spent and reached."""
+    _, last = evaluations(records)
+    cells = records.runs
+    columns = {
+        "updates": total(last, cells, "update").map(count),
+        "seconds": total(last, cells, "seconds").map(number),
+        **_to_target(records),
+    }
     for metric in ("val_loss", "test_loss"):
-        lost = (cells["status"] == Status.DIVERGED.value) & _final(cells, last, "update").notna()
-        value = _final(cells, last, metric)
+        lost = (cells["status"] == Status.DIVERGED.value) & at(last, cells, "update").notna()
+        value = at(last, cells, metric)
         columns[metric_name(metric)] = value.map(number).mask(lost & value.isna(), "NaN")
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    cell = zip(
-        cells["arm"], cells["seed"], cells["run_id"], cells["status"], cells["reason"], strict=True
-    )
+    cell = cells[["arm", "seed", "run_id", "status", "reason"]].itertuples(index=False)
     return RunTable(
         heads=tuple(columns),
         rows=tuple(
-            RunRow(str(arm), str(seed), _text(run_id), _text(status) or NOT_RUN, reason(why), row)
-            for (arm, seed, run_id, status, why), row in zip(cell, rows, strict=True)
+            RunRow(
+                anchor, str(arm), str(seed), _text(run), _text(status) or NOT_RUN, reason(why), row
+            )
+            for anchor, (arm, seed, run, status, why), row in zip(
+                anchors(records), cell, rows, strict=True
+            )
         ),
     )
+
+
+def anchors(records: Records) -> tuple[str, ...]:
+    """The id in the page of the row of every planned cell; cells may share a run, and its id."""
+    ids = enumerate(records.runs["run_id"], start=1)
+    return tuple(re.sub(r"\W+", "-", f"run-{_text(run)}-{place}") for place, run in ids)
 
 
 def losses(records: Records) -> tuple[tuple[str, ...], tuple[LossRow, ...]]:
@@ -97,15 +103,15 @@ def losses(records: Records) -> tuple[tuple[str, ...], tuple[LossRow, ...]]:
     metrics = _metrics(records.curves)
     outcome = records.runs[records.runs["status"].isin(OUTCOMES)]
     diverged = outcome["status"] == Status.DIVERGED.value
-    first, last = _evaluations(records)
+    first, last = evaluations(records)
     rows = []
     for arm in records.arms:
         mine = outcome["arm"] == arm
         planned = int((records.runs["arm"] == arm).sum())
         cells = []
         for metric in metrics:
-            final = _final(outcome[mine & ~diverged], last, metric)
-            cells.append(_quartiles([*final, *_final(outcome[mine & diverged], first, metric)]))
+            final = at(last, outcome[mine & ~diverged], metric)
+            cells.append(spread([*final, *at(first, outcome[mine & diverged], metric)]))
         rows.append(
             LossRow(
                 arm, f"{int(mine.sum())} of {planned}", int((mine & diverged).sum()), tuple(cells)
@@ -142,43 +148,15 @@ def _metrics(curves: pd.DataFrame) -> list[str]:
     return metrics
 
 
-def _evaluations(records: Records) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The first and the last evaluation of every run, by arm and seed."""
-    ordered = records.curves.sort_values("update", kind="stable")
-    runs = ordered.groupby(["arm", "seed"], sort=False)
-    return runs.head(1).set_index(["arm", "seed"]), runs.tail(1).set_index(["arm", "seed"])
-
-
-def _final(cells: pd.DataFrame, evaluations: pd.DataFrame, column: str) -> pd.Series[float]:
-    """A column of each cell's evaluation, NaN where the cell has none."""
-    keys = pd.MultiIndex.from_frame(cells[["arm", "seed"]])
-    values = evaluations.reindex(columns=[column])[column].reindex(keys)
-    return pd.Series(values.to_numpy(float, na_value=np.nan), index=cells.index)
-
-
-def _total(cells: pd.DataFrame, last: pd.DataFrame, column: str) -> pd.Series[str]:
-    recorded = cells.reindex(columns=[column])[column].astype(float)
-    total = recorded.fillna(_final(cells, last, column))
-    return total.map(count if column == "update" else number)
-
-
-def _to_target(records: Records, cells: pd.DataFrame) -> dict[str, pd.Series[str]]:
+def _to_target(records: Records) -> dict[str, pd.Series[str]]:
     """Per target what reaching it cost on the budget's axis, or that the run missed it."""
     found = {}
     for target in records.targets:
-        seen = observe(records.runs, records.curves, target, records.budget.axis).loc[cells.index]
+        seen = observe(records.runs, records.curves, target, records.budget.axis)
         outcome = seen["status"].isin(OUTCOMES)
         words = seen["time"].map(count).where(seen["reached"], "missed").where(outcome, NONE)
         found[f"{AXES[records.budget.axis][1]} to {target.label}"] = words
     return found
-
-
-def _quartiles(values: Sequence[float]) -> tuple[str, str]:
-    known = [value for value in values if not np.isnan(value)]
-    if not known:
-        return NONE, ""
-    low, median, high = quartiles(np.array(known))
-    return number(median), f"{number(low)} to {number(high)}"
 
 
 def _text(value: object) -> str:

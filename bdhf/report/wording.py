@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from bdhf.records import Records
+from bdhf.stats.power import MOST_SEEDS
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -77,6 +78,17 @@ def interval(low: object, high: object, mark: float) -> str:
     if not math.isfinite(_as_float(high)):
         return "no interval"
     return f"{number(low, mark=mark)} to {number(high, mark=mark)}"
+
+
+def seeds(value: float) -> str:
+    """How many seeds would decide, in a cell of a table.
+
+    >>> seeds(23.0), seeds(math.inf), seeds(math.nan)
+    ('about 23', 'over 10,000', '–')
+    """
+    if math.isinf(value):
+        return f"over {MOST_SEEDS:,}"
+    return NONE if math.isnan(value) else f"about {value:,.0f}"
 
 
 def counted(amount: int, singular: str, plural: str | None = None) -> str:

@@ -2,7 +2,8 @@
 
     p             sign-flip test of the mean log ratio of values, candidate ÷ baseline
     p_holm        p after Holm's step-down over all tests of the ablation
-    p_equivalence two one-sided tests at the entry's margin; Holm over those that have one
+    p_equivalence two one-sided tests at the entry's margin, over the pairs of which a run hit;
+                  Holm over those that have a margin
     verdict       better or worse, by the sign of the mean, if p_holm ≤ alpha; else equivalent, if
                   its p after Holm is ≤ alpha and enough runs hit; else undecided
 
@@ -14,17 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from statsmodels.stats.multitest import multipletests
 
 from bdhf.records import Comparison, Records, Target, tests_of
 from bdhf.stats import flags, robustness
-from bdhf.stats.equivalence import LEAST_HITS, tost
+from bdhf.stats.equivalence import LEAST_HITS, equivalence
 from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.pairs import Pairs, pair
 from bdhf.stats.power import seeds_to_decide
@@ -51,6 +50,12 @@ class Test:
     def enough_hits(self) -> bool:
         """Whether so many runs of both arms hit that costs can be called equivalent."""
         return min(self.hits) >= LEAST_HITS * self.effect.n
+
+    def at_margin(self, margin: float | None) -> Test:
+        """The same test with another margin."""
+        entry = self.entry.model_copy(update={"margin": margin})
+        same = equivalence(self.pairs.effects(), self.pairs, margin)
+        return replace(self, entry=entry, p_equivalence=same)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def test(records: Records, entry: Comparison, target: Target | None) -> Test:
         target=target,
         pairs=pairs,
         effect=sign_flip(effects, alpha=records.alpha),
-        p_equivalence=_equivalence(effects, pairs, entry),
+        p_equivalence=equivalence(effects, pairs, entry.margin),
     )
 
 
@@ -113,19 +118,19 @@ test.__test__ = False  # type: ignore[attr-defined]
 
 def judge(tests: Sequence[Test], alpha: float) -> tuple[Judged, ...]:
     """Correct the tests of one ablation for their number, and give each its verdict."""
+    return tuple(judge_one(tests, place, alpha) for place in range(len(tests)))
+
+
+def judge_one(tests: Sequence[Test], place: int, alpha: float) -> Judged:
+    """Give one test among all tests of its ablation its verdict."""
+    one = tests[place]
     p = [test.effect.p for test in tests]
     p_equivalence = [test.p_equivalence for test in tests]
-    corrected = zip(tests, holm(p), holm(p_equivalence), strict=True)
-    judged = []
-    for place, (one, p_holm, same_holm) in enumerate(corrected):
-        observed = _verdict(one.effect.mean, p_holm, same_holm, alpha, enough=one.enough_hits)
-        bounds = (
-            _bounds(one, p, p_equivalence, place, alpha)
-            if observed is not Verdict.UNDECIDED
-            else {}
-        )
-        judged.append(Judged(one, p_holm, same_holm, observed, bounds))
-    return tuple(judged)
+    p_holm, same_holm = holm(p)[place], holm(p_equivalence)[place]
+    observed = _verdict(one.effect.mean, p_holm, same_holm, alpha, enough=one.enough_hits)
+    decided = observed is not Verdict.UNDECIDED
+    bounds = _bounds(one, p, p_equivalence, place, alpha) if decided else {}
+    return Judged(one, p_holm, same_holm, observed, bounds)
 
 
 def to_table(results: Sequence[Result]) -> pd.DataFrame:
@@ -140,9 +145,12 @@ def holm(p: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    known = [value for value in p if not math.isnan(value)]
-    corrected = iter(multipletests(known, method="holm")[1] if known else ())
-    return [math.nan if math.isnan(value) else float(next(corrected)) for value in p]
+    corrected, least = [math.nan] * len(p), 0.0
+    order = sorted((value, place) for place, value in enumerate(p) if not math.isnan(value))
+    for done, (value, place) in enumerate(order):
+        least = max(least, min(1.0, (len(order) - done) * value))
+        corrected[place] = least
+    return corrected
 
 
 def result_of(judged: Judged, records: Records) -> Result:
@@ -159,6 +167,7 @@ def result_of(judged: Judged, records: Records) -> Result:
             numbers["log_ratio_sd"],
             level,
             margin if one.enough_hits else math.nan,
+            more_than=one.effect.n,
         )
     return Result(
         **numbers,
@@ -174,12 +183,6 @@ def result_of(judged: Judged, records: Records) -> Result:
     )
 
 
-def _equivalence(effects: NDArray[np.float64], pairs: Pairs, entry: Comparison) -> float:
-    if entry.margin is None or not pairs.are_ratios:
-        return math.nan
-    return tost(effects, entry.margin).p
-
-
 def _verdict(
     mean: float, p_holm: float, same_holm: float, alpha: float, *, enough: bool
 ) -> Verdict:
@@ -191,17 +194,21 @@ def _verdict(
 def _bounds(
     one: Test, p: Sequence[float], p_equivalence: Sequence[float], place: int, alpha: float
 ) -> dict[str, Verdict]:
-    """Judge a test again with its missing pairs as best and as worst for the candidate."""
+    """Judge a test again with its missing pairs as best and as worst for the candidate.
+
+    For `equivalent` a missing run may also have missed: it is no hit.
+    """
     if len(one.pairs) == one.effect.n:
         return {}
+    enough = min(one.hits) >= LEAST_HITS * len(one.pairs)
     bounds = {}
     for name, best in (("best", True), ("worst", False)):
         effects = one.pairs.bound(best=best)
         filled = sign_flip(effects, alpha=alpha)
-        same = _equivalence(effects, one.pairs, one.entry)
+        same = equivalence(effects, one.pairs, one.entry.margin)
         p_holm = holm([*p[:place], filled.p, *p[place + 1 :]])[place]
         same_holm = holm([*p_equivalence[:place], same, *p_equivalence[place + 1 :]])[place]
-        bounds[name] = _verdict(filled.mean, p_holm, same_holm, alpha, enough=one.enough_hits)
+        bounds[name] = _verdict(filled.mean, p_holm, same_holm, alpha, enough=enough)
     return bounds
 
 

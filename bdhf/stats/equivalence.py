@@ -5,7 +5,15 @@
 Either half is rejected at level α by a one-sided test, and the larger p is that of the whole
 (Schuirmann, 1987). Each one-sided p is the larger of two: Student's t, which holds for normal log
 ratios whatever their spread (`ttost_paired` of statsmodels on logs), and the sign-flip test, which
-holds for symmetric ones, censored or not, and has the floor 2⁻ⁿ when all pairs are alike.
+holds for symmetric ones and has the floor 2⁻ⁿ when all pairs are alike.
+
+A pair that misses on both sides ties at the budget, whatever its runs would have cost: its log
+ratio is 0, and many of those pass for agreement. It says nothing, and is left out:
+
+    |E[l]| = P(a run hits) |E[l | a run hits]| ≤ |E[l | a run hits]|
+
+so whatever is shown to lie within the margin for the other pairs does so for all of them. The share
+of tests that call arms at the margin equivalent is in docs/statistics.md, with and without them.
 """
 
 from __future__ import annotations
@@ -18,9 +26,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from bdhf.stats.paired import one_sided
+from bdhf.stats.pairs import Pairs
 
 #: Share of runs of either arm that must reach the target before costs can be called equivalent:
-#: misses of both arms tie at the budget, and such ties look like agreement.
+#: beyond the budget nobody looked, and arms that agree below it may differ there.
 LEAST_HITS = 0.8
 
 
@@ -57,8 +66,20 @@ def tost(log_ratios: ArrayLike, margin: float) -> Tost:
     limit = math.log(margin)
     return Tost(
         max(_t_below(d - limit), _t_below(-d - limit)),
-        max(one_sided(d - limit), one_sided(-d - limit)),
+        max(one_sided(d, centre=limit), one_sided(-d, centre=limit)),
     )
+
+
+def equivalence(effects: NDArray[np.float64], pairs: Pairs, margin: float | None) -> float:
+    """Give the p of `tost` over the pairs of which at least one run hit; NaN without a margin.
+
+    `effects` are log ratios, one for every complete pair, or one for every planned pair with the
+    missing ones filled in. NaN too where the pairs have no log ratios.
+    """
+    if margin is None or not pairs.are_ratios:
+        return math.nan
+    say_something = ~(pairs if len(effects) == len(pairs) else pairs.complete).both_miss
+    return tost(effects[say_something], margin).p
 
 
 def _t_below(d: NDArray[np.float64]) -> float:

@@ -54,6 +54,11 @@ def too_few_pairs(untied: int, alpha: float, tests: int) -> tuple[str, ...]:
     if smallest_p(untied) <= level:
         return ()
     asked = f", the first step of Holm over {tests} tests," if tests > 1 else ""
+    if not untied:
+        return (
+            f"No pair differs, so p is 1; p ≤ {level:.3g}{asked} takes {pairs_needed(level)} that "
+            "differ",
+        )
     return (
         f"{count(untied, 'untied pair')} {'gives' if untied == 1 else 'give'} no p below "
         f"{smallest_p(untied):.3g}; p ≤ {level:.3g}{asked} takes {pairs_needed(level)}",
@@ -116,16 +121,19 @@ def margin(
             (f"A difference, but a small one: the interval lies within the margin of "
              f"{entry.margin:g}×",) if small else ()
         )  # fmt: skip
-    if verdict is Verdict.UNDECIDED and p_holm <= alpha and min(hits) < LEAST_HITS * effect.n:
-        short = [
-            f"{arm} has {k} of {effect.n}" for arm, k in zip(_arms(entry), hits, strict=True)
-            if k < LEAST_HITS * effect.n
-        ]  # fmt: skip
+    short = [
+        f"{arm} has {k} of {effect.n}"
+        for arm, k in zip(_arms(entry), hits, strict=True)
+        if k < LEAST_HITS * effect.n
+    ]
+    if verdict is Verdict.UNDECIDED and p_holm <= alpha and short:
+        where = "at the target" if entry.is_to_target else "that did not diverge"
         return (
-            f"Not called equivalent: that takes {LEAST_HITS:.0%} of the runs of both arms at the "
-            f"target, and {' and '.join(short)}; runs that miss tie whatever the arms are worth",
+            *_say_nothing(pairs, entry),
+            f"Not called equivalent: that takes {100 * LEAST_HITS:g} % of the runs of both arms "
+            f"{where}, and {' and '.join(short)}",
         )
-    return ()
+    return _say_nothing(pairs, entry)
 
 
 def losses(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
@@ -135,9 +143,14 @@ def losses(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
     def early(runs: pd.DataFrame) -> pd.Series[bool]:
         return ~_diverged(runs) & (runs["time"] < budget.limit * (1 - 1e-9))
 
+    what = (
+        "losses are averaged up to the first such end"
+        if entry.estimand == "area_under_curve"
+        else "its loss is that of its part"
+    )
     return (
         *_per_arm(pairs, entry, early, f"ended before the budget of {number(budget.limit)} {unit}: "
-                  "the loss is what it had there (`stop: at_budget` goes on)"),
+                  f"{what} (`stop: at_budget` goes on)"),
         *_per_arm(pairs, entry, _diverged, "diverged: {each} the loss that it began with"),
     )  # fmt: skip
 
@@ -180,6 +193,19 @@ def evaluation_interval(updates: int) -> tuple[str, ...]:
     return (
         f"A target may be reached up to {count(updates - 1, 'update')} before it is recorded: "
         f"evaluations are every {updates} updates",
+    )
+
+
+def _say_nothing(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
+    """Count the pairs that the test of equivalence leaves out."""
+    k = int(pairs.complete.both_miss.sum())
+    if not k:
+        return ()
+    what = "missed" if entry.is_to_target else "diverged"
+    ties, them = ("ties", "it") if k == 1 else ("tie", "them")
+    return (
+        f"{count(k, 'pair')} {what} on both sides and {ties} whatever the arms are worth: the test "
+        f"of equivalence leaves {them} out",
     )
 
 

@@ -5,7 +5,8 @@
 
 L is the validation loss. τ is the budget; where runs ended before it, at their target, it is the
 end of the first of them, the last point up to which every run was watched. A diverged run has the
-loss that it began with, whatever it reached before, in all three; missing data have none.
+loss that it began with, whatever it reached before, in all three; missing data have none. Where an
+evaluation is not finite there is no final loss; the others pass over it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Hashable
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid
 
 from bdhf.records import AXES, LOSSES, Budget, Status
 from bdhf.stats.targets import OUTCOMES
@@ -28,7 +30,7 @@ def losses(runs: pd.DataFrame, curves: pd.DataFrame, estimand: str, budget: Budg
 
     `runs` are those of the arms that are compared, with the budget that they share. `cost` is the
     loss, NaN where data are missing; `hit` says that the run did not diverge; `time` is where its
-    curve ends, in units of the budget's axis.
+    curve ends, in units of the budget's axis. Beside them `start` is the loss that it began with.
 
     Raises ValueError for an estimand that is no loss.
 
@@ -60,6 +62,7 @@ def losses(runs: pd.DataFrame, curves: pd.DataFrame, estimand: str, budget: Budg
     return runs[["arm", "seed", "run_id", "status"]].assign(
         time=[ends.get(key, np.nan) for key in _keys(runs)],
         cost=np.array(costs, dtype=float),
+        start=[seen[key][1][0] if key in seen else np.nan for key in _keys(runs)],
         hit=(runs["status"] == Status.DONE.value).to_numpy(),
     )
 
@@ -91,17 +94,17 @@ def _loss(
     if diverged or not len(x):
         return float(loss[0]) if len(x) else np.nan
     finite = np.isfinite(loss)
+    if estimand == "final_loss":
+        return float(loss[-1]) if finite[-1] else np.nan
     x, loss = x[finite], loss[finite]
     if not len(x):
         return np.nan
-    if estimand == "final_loss":
-        return float(loss[-1])
     if estimand == "best_loss":
         return float(loss.min())
     inside = x < tau
     grid = np.append(x[inside], tau)
     return (
-        float(np.trapezoid(np.interp(grid, x, loss), grid) / (tau - grid[0]))
+        float(trapezoid(np.interp(grid, x, loss), grid) / (tau - grid[0]))
         if (tau > grid[0])
         else float(loss[0])
     )

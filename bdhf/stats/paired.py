@@ -75,15 +75,18 @@ def sign_flip(
     return SignFlip(n=d.size, mean=float(d.mean()), p=p, low=low, high=high)
 
 
-def one_sided(differences: ArrayLike) -> float:
-    """One-sided sign-flip p of paired differences against a centre of 0 or more.
+def one_sided(differences: ArrayLike, centre: float = 0.0) -> float:
+    """One-sided sign-flip p of paired differences against a centre at `centre` or above.
 
-    >>> one_sided([-3.0, -1.0, -2.0, -4.0])
-    0.0625
+    mean_F(d - δ) = mean_F(d) - δ, so every centre reads the same list of subset means.
+
+    >>> one_sided([-3.0, -1.0, -2.0, -4.0]), one_sided([-3.0, -1.0, -2.0, -4.0], centre=-2.0)
+    (0.0625, 0.375)
     """
     d = np.asarray(differences, dtype=float).ravel()
     means, total = _means(d)
-    return (total - means.size + int((means >= 0).sum())) / total
+    above = int((means >= centre - TIE * np.abs(d - centre).max()).sum())
+    return (total - means.size + above) / total
 
 
 def smallest_p(untied: int) -> float:
@@ -113,6 +116,20 @@ def _means(
 
     Means that differ from 0 by rounding only are 0.
     """
+    return _means_of(tuple(d.tolist())) if rng is None else _subset_means(d, rng)
+
+
+@lru_cache(maxsize=4)
+def _means_of(d: tuple[float, ...]) -> tuple[NDArray[np.float64], int]:
+    """Those of the same differences again: an interval, a p and every margin read them."""
+    means, total = _subset_means(np.array(d), None)
+    means.flags.writeable = False
+    return means, total
+
+
+def _subset_means(
+    d: NDArray[np.float64], rng: np.random.Generator | None
+) -> tuple[NDArray[np.float64], int]:
     if d.size <= EXACT_UP_TO:
         sums, sizes = _all_subsets(d)
         total = sums.size

@@ -4,12 +4,14 @@
 
 Y is a restricted cost or a loss. Seeds pair arms because initialisation and data order are equal in
 both. A pair with a missing side has no l and no d, but it has bounds: its cost lies between the
-smallest one seen and the horizon, its loss between the smallest and the largest one seen.
+smallest one seen and the horizon, its loss between the smallest one seen and the largest at a
+start, which is what a diverged run has.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -43,6 +45,7 @@ class Pairs:
     baseline: pd.DataFrame
     horizon: Horizon
     floor: float  # what a cost of 0 counts as in a ratio, in units of the axis; 0 for losses
+    worst: float  # what a missing run may have had: the horizon, or the largest loss at a start
 
     def __len__(self) -> int:
         return len(self.candidate)
@@ -52,13 +55,19 @@ class Pairs:
         """The runs of the candidate and of the baseline."""
         return self.candidate, self.baseline
 
-    @property
+    @cached_property
     def complete(self) -> Pairs:
         """The pairs with an outcome on both sides."""
         both = self.candidate["cost"].notna() & self.baseline["cost"].notna()
         return replace(self, candidate=self.candidate[both], baseline=self.baseline[both])
 
     @property
+    def both_miss(self) -> NDArray[np.bool_]:
+        """Which pairs, missing ones included, are known to miss on both sides."""
+        misses = [side["cost"].notna() & ~side["hit"].astype(bool) for side in self.sides]
+        return np.asarray(misses[0] & misses[1], dtype=bool)
+
+    @cached_property
     def are_ratios(self) -> bool:
         """Whether every value is above 0, so that pairs have log ratios."""
         return all((side["cost"].dropna().clip(lower=self.floor) > 0).all() for side in self.sides)
@@ -88,9 +97,7 @@ class Pairs:
         """
         candidate, baseline = (side["cost"] for side in self.sides)
         smallest = min(candidate.min(), baseline.min())
-        largest = self.horizon.value
-        if np.isnan(largest):
-            largest = max(candidate.max(), baseline.max())
+        largest = np.nanmax([self.worst, candidate.max(), baseline.max()])
         low, high = (smallest, largest) if best else (largest, smallest)
         candidate, baseline = candidate.fillna(low), baseline.fillna(high)
         if self.are_ratios:
@@ -118,16 +125,17 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
     if not entry.is_to_target:
         table = losses(runs, records.curves, entry.estimand, budget)
         limit, floor = Horizon(np.nan, "loss"), 0.0
+        worst = float(table["start"].where(np.isfinite(table["start"])).max())
     elif target is None:
         raise ValueError(f"compare: {entry.estimand} of {entry.name!r} needs a target")
     else:
         observed = observe(runs, records.curves, target, entry.axis)
         limit = horizon(observed, entry.axis, budget)
         table = restrict(observed, limit)
-        floor = smallest_cost(table, records.curves, entry.axis)
+        floor, worst = smallest_cost(table, records.curves, entry.axis), limit.value
     left, right = (_by_seed(table, arm) for arm in sides)
     seeds = left.index.intersection(right.index).sort_values()
-    pairs = Pairs(left.loc[seeds], right.loc[seeds], limit, floor)
+    pairs = Pairs(left.loc[seeds], right.loc[seeds], limit, floor, worst)
     on_clock = entry.is_to_target and entry.axis == "seconds"
     return _on_one_hardware(pairs, records.environments) if on_clock else pairs
 
@@ -145,7 +153,11 @@ def _on_one_hardware(pairs: Pairs, environments: pd.DataFrame) -> Pairs:
     known = [name for name in HARDWARE if name in environments]
     if not known:
         return pairs
-    words = environments.set_index("run_id")[known].astype(str).agg(" | ".join, axis=1)
+    ids = pd.concat([side["run_id"] for side in pairs.sides])
+    mine = environments[environments["run_id"].isin(ids)].set_index("run_id")
+    words = pd.Series("", index=mine.index)
+    for name in known:
+        words += mine[name].astype(str) + "|"
     left, right = (side["run_id"].map(words) for side in pairs.sides)
     both = pairs.candidate["cost"].notna() & pairs.baseline["cost"].notna()
     apart = both & left.notna() & right.notna() & (left != right)

@@ -48,11 +48,14 @@ def power(effect: float, sd: float, pairs: int, level: float) -> float:
     return _t_power(abs(effect) / sd, pairs, level)
 
 
-def seeds_to_decide(effect: float, sd: float, level: float, margin: float = math.nan) -> float:
+def seeds_to_decide(
+    effect: float, sd: float, level: float, margin: float = math.nan, *, more_than: int = 0
+) -> float:
     """Give the pairs with 80 % power, were the effect and its spread over seeds the true ones.
 
     Enough for better or worse at `level`, or with a margin (a ratio) for equivalent, whichever
-    takes fewer. NaN where the spread is not known or 0; infinite beyond MOST_SEEDS.
+    takes fewer, and more than those that did not decide. NaN where the spread is not known or 0;
+    infinite beyond MOST_SEEDS.
 
     >>> seeds_to_decide(math.log(0.9), sd=0.2, level=0.05)
     31.0
@@ -62,10 +65,11 @@ def seeds_to_decide(effect: float, sd: float, level: float, margin: float = math
     if not (0 < sd < math.inf and math.isfinite(effect)):
         return math.nan
     room = math.log(margin) - abs(effect) if margin > 1 else 0.0
-    return min(
+    found = min(
         _first(lambda n: _t_power(abs(effect) / sd, n, level), pairs_needed(level)),
         _first(lambda n: _tost_power(effect, sd, margin, n, level), 2) if room > 0 else math.inf,
     )
+    return max(found, float(more_than + 1))
 
 
 def _first(power_of: Callable[[int], float], least: int) -> float:

@@ -63,7 +63,7 @@ class Result:
     p_sign: float  # sign test
     p_mcnemar: float  # McNemar on reached or not, exact; 1 for a loss
     margin: float  # ratio within which arms are equivalent, fixed by the spec; NaN: none
-    p_equivalence: float  # of two one-sided tests at the margin; NaN without one
+    p_equivalence: float  # two one-sided tests, over pairs of which a run hit; NaN: no margin
     p_equivalence_holm: float  # the same after Holm over the tests that have a margin
     verdict: Verdict
     seeds_to_decide: float  # pairs with 80 % power for what was seen; NaN when decided, or unknown

@@ -10,7 +10,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
+
+from bdhf.stats.paired import EXACT_UP_TO, sign_flip
 
 #: Resamples of a bootstrap.
 RESAMPLES = 9_999
@@ -19,7 +20,8 @@ RESAMPLES = 9_999
 def wilcoxon(differences: ArrayLike) -> float:
     """Two-sided p of Wilcoxon's signed ranks, ties ranked and left out after Pratt (1959).
 
-    1 where no pair differs.
+    Exact up to 16 pairs, with ties and zeros too: it is the sign-flip test of the signed ranks.
+    Beyond that it is scipy's. 1 where no pair differs.
 
     >>> wilcoxon([-3.0, -1.0, -2.0, -4.0, -2.5, -3.5])
     0.03125
@@ -27,6 +29,8 @@ def wilcoxon(differences: ArrayLike) -> float:
     d = _snapped(differences)
     if not d.any():
         return 1.0
+    if d.size <= EXACT_UP_TO:
+        return sign_flip(np.sign(d) * stats.rankdata(np.abs(d))).p
     return float(stats.wilcoxon(d, zero_method="pratt").pvalue)
 
 
@@ -48,10 +52,8 @@ def mcnemar_test(candidate_hits: ArrayLike, baseline_hits: ArrayLike) -> float:
     0.03125
     """
     a, b = np.asarray(candidate_hits, dtype=bool), np.asarray(baseline_hits, dtype=bool)
-    table = [[int((a & b).sum()), int((a & ~b).sum())], [int((~a & b).sum()), int((~a & ~b).sum())]]
-    if table[0][1] + table[1][0] == 0:
-        return 1.0
-    return float(min(1.0, mcnemar(table, exact=True).pvalue))
+    only_candidate, apart = int((a & ~b).sum()), int((a != b).sum())
+    return float(stats.binomtest(only_candidate, apart).pvalue) if apart else 1.0
 
 
 def win_probability(differences: ArrayLike) -> float:
@@ -85,9 +87,10 @@ def rank_biserial(differences: ArrayLike) -> float:
 def bca(differences: ArrayLike, *, alpha: float = 0.05) -> tuple[float, float]:
     """BCa bootstrap interval of the mean, over pairs (Efron, 1987); NaN where all are alike.
 
-    Of 6 to 12 pairs it covers less than it says (86 to 89 % for 95 %).
+    Of 6 to 12 pairs it covers less than it says (86 to 91 % for 95 %, and less where runs miss).
+    The order of the differences does not matter.
     """
-    d = np.asarray(differences, dtype=float).ravel()
+    d = np.sort(np.asarray(differences, dtype=float).ravel())
     if d.size < 2 or np.ptp(d) <= 1e-12 * np.abs(d).max():
         return math.nan, math.nan
     found = stats.bootstrap(
@@ -102,6 +105,11 @@ def bca(differences: ArrayLike, *, alpha: float = 0.05) -> tuple[float, float]:
 
 
 def _snapped(differences: ArrayLike) -> NDArray[np.float64]:
-    """The differences, with 0 for what differs by rounding only."""
+    """The differences in units of the largest, alike where they differ by rounding only.
+
+    log(2/3) and -log(3/2) are not the same number: without this, ranks would hang on the order of
+    the arms.
+    """
     d = np.asarray(differences, dtype=float).ravel()
-    return np.where(np.abs(d) <= 1e-12 * np.abs(d).max(initial=0.0), 0.0, d)
+    largest = np.abs(d).max(initial=0.0)
+    return np.round(d / largest, 12) if largest > 0 else d

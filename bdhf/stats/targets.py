@@ -14,7 +14,6 @@ has not run yet is missing data, without an outcome.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable
 
 import numpy as np
 import pandas as pd
@@ -53,11 +52,7 @@ def observe(
     column = axis_column(axis)
     if not curves.empty:
         _check_metric(target.metric, curves)
-    measured = _measure(curves, target, column)
-    no_curve = (False, np.nan, np.nan)
-    rows = [measured.get(key, no_curve) for key in zip(runs["arm"], runs["seed"], strict=True)]
-    curve = pd.DataFrame(rows, index=runs.index, columns=["hit", "cost", "last"])
-    curve = curve.astype({"hit": bool, "cost": float, "last": float})
+    curve = _measure(runs, curves, target, column)
     total = runs.reindex(columns=[column])[column].astype(float)
     status = runs["status"]
     reached = curve["hit"] & (status == Status.DONE.value)
@@ -72,31 +67,45 @@ def axis_column(axis: str) -> str:
     return AXES[axis][0]
 
 
-def first_hit(below: NDArray[np.bool_], sustain: int = 1) -> int | None:
-    """Find the first position that opens a stretch of `sustain` true values, or None.
+def hits(below: NDArray[np.bool_], sustain: int = 1) -> NDArray[np.bool_]:
+    """Say of every position whether a stretch of `sustain` true values begins there.
 
-    >>> first_hit(np.array([False, True, False, True, True]), sustain=2)
-    3
+    >>> hits(np.array([False, True, False, True, True]), sustain=2).tolist()
+    [False, False, False, True, False]
     """
-    if below.size < sustain:
-        return None
-    stretches = np.lib.stride_tricks.sliding_window_view(below, sustain).all(axis=1)
-    return int(stretches.argmax()) if stretches.any() else None
+    found = np.zeros(below.size, dtype=bool)
+    if below.size >= sustain:
+        stretches = np.lib.stride_tricks.sliding_window_view(below, sustain)
+        found[: len(stretches)] = stretches.all(axis=1)
+    return found
 
 
-def _measure(
-    curves: pd.DataFrame, target: Target, column: str
-) -> dict[Hashable, tuple[bool, float, float]]:
-    """Say per run with a curve if it hits, at what cost, and the cost of its last evaluation."""
+def _measure(runs: pd.DataFrame, curves: pd.DataFrame, target: Target, column: str) -> pd.DataFrame:
+    """Say per run whether it hits, at what cost, and the cost of its last evaluation.
+
+    All runs at once: rows are put in order, and a stretch that reaches into the next run is none.
+    """
+    keys = pd.MultiIndex.from_frame(runs[["arm", "seed"]])
+    cells = keys.unique()
     needed = dict.fromkeys(["arm", "seed", "update", column, target.metric])
-    ordered = curves.reindex(columns=list(needed)).sort_values("update", kind="stable")
-    measured: dict[Hashable, tuple[bool, float, float]] = {}
-    for run, curve in ordered.groupby(["arm", "seed"], sort=False):
-        metric = curve[target.metric].to_numpy(dtype=float, na_value=np.nan)
-        cost = curve[column].to_numpy(dtype=float, na_value=np.nan)
-        hit = first_hit(metric <= target.below, target.sustain)
-        measured[run] = (hit is not None, np.nan if hit is None else cost[hit], cost[-1])
-    return measured
+    mine = curves[curves["arm"].isin(runs["arm"].unique())] if len(curves) else curves
+    ordered = mine.reindex(columns=list(needed))
+    place = cells.get_indexer(pd.MultiIndex.from_frame(ordered[["arm", "seed"]]))
+    update = ordered["update"].to_numpy(dtype=float, na_value=np.nan)
+    order = np.lexsort((update, place))
+    order = order[place[order] >= 0]
+    run = place[order]
+    metric = ordered[target.metric].to_numpy(dtype=float, na_value=np.nan)[order]
+    cost = ordered[column].to_numpy(dtype=float, na_value=np.nan)[order]
+    hit = hits(metric <= target.below, target.sustain)
+    ends = np.minimum(np.arange(len(run)) + target.sustain - 1, max(len(run) - 1, 0))
+    hit &= run[ends] == run
+    at, first = np.unique(run[hit], return_index=True)
+    found = pd.DataFrame({"hit": np.zeros(len(cells), dtype=bool), "cost": np.nan, "last": np.nan})
+    found.loc[at, "hit"], found.loc[at, "cost"] = True, cost[hit][first]
+    _, last = np.unique(run[::-1], return_index=True)
+    found.loc[np.unique(run), "last"] = cost[::-1][last]
+    return found.iloc[cells.get_indexer(keys)].set_index(runs.index)
 
 
 def _check_metric(metric: str, curves: pd.DataFrame) -> None:

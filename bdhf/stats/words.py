@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from bdhf.stats.equivalence import LEAST_HITS
 from bdhf.stats.power import MOST_SEEDS
 from bdhf.stats.result import Result, Verdict
 
@@ -57,9 +58,10 @@ def _finding(result: Result) -> str:
     if result.ties == result.pairs:
         tied = f"{pairs}, all tied{_misses(result)}"
         return f"{arms} needed equally many {result.unit} to reach {result.target} ({tied})"
+    evidence = f"{_evidence(result)}; {pairs}{_misses(result)}"
     return (
-        f"{result.candidate} needed {_ratio(result.ratio)}× the {result.unit} of "
-        f"{result.baseline} to reach {result.target} ({_evidence(result)}; {pairs}{_misses(result)})"
+        f"{result.candidate} needed {ratio(result.ratio)}× the {result.unit} of "
+        f"{result.baseline} to reach {result.target} ({evidence})"
     )
 
 
@@ -69,7 +71,7 @@ def _loss(result: Result, arms: str, pairs: str) -> str:
     if not math.isnan(result.ratio):
         evidence = f"{_evidence(result)}; {pairs}"
         return (
-            f"{result.candidate} had {_ratio(result.ratio)}× the {result.unit} of "
+            f"{result.candidate} had a {result.unit} {ratio(result.ratio)}× that of "
             f"{result.baseline} ({evidence})"
         )
     more = "above" if result.difference > 0 else "below"
@@ -86,11 +88,12 @@ def _loss(result: Result, arms: str, pairs: str) -> str:
 
 
 def _verdict(result: Result) -> str:
+    enough = min(result.candidate_hits, result.baseline_hits) >= LEAST_HITS * result.pairs
     decided = result.p_holm <= result.alpha or (
-        result.p_equivalence_holm <= result.alpha and math.isnan(result.seeds_to_decide)
+        result.p_equivalence_holm <= result.alpha and enough
     )
     if result.verdict is Verdict.EQUIVALENT:
-        p = _p(result.p_equivalence_holm, result.alpha)
+        p = p_value(result.p_equivalence_holm, result.alpha)
         return f"{result.verdict} within {result.margin:g}× (p {p})"
     if result.verdict is Verdict.UNDECIDED and decided and result.pairs < result.planned:
         return f"{result.verdict}: the missing pairs could overturn it"
@@ -115,14 +118,14 @@ def _evidence(result: Result) -> str:
     if math.isinf(result.ratio_high):
         interval = f"no {level}, too few pairs"
     else:
-        interval = f"{level} {_ratio(result.ratio_low)} to {_ratio(result.ratio_high)}"
+        interval = f"{level} {ratio(result.ratio_low)} to {ratio(result.ratio_high)}"
     return f"{interval}; {_p_values(result)}"
 
 
 def _p_values(result: Result) -> str:
-    p = f"p {_p(result.p, result.alpha)}"
+    p = f"p {p_value(result.p, result.alpha)}"
     if result.tests > 1:
-        corrected = _p(result.p_holm, result.alpha).removeprefix("= ")
+        corrected = p_value(result.p_holm, result.alpha).removeprefix("= ")
         p += f", after Holm over {result.tests} tests {corrected}"
     return p
 
@@ -133,15 +136,27 @@ def _misses(result: Result) -> str:
     return f"; a miss counts as {number(result.horizon)}"
 
 
-def _p(p: float, alpha: float) -> str:
+def p_value(p: float, alpha: float) -> str:
+    """A p-value with three decimals, or as many as show on which side of alpha it lies.
+
+    >>> p_value(0.0078125, 0.05), p_value(1e-5, 0.05), p_value(float("nan"), 0.05)
+    ('= 0.008', '< 0.001', '–')
+    """
+    if math.isnan(p):
+        return "–"
     if p < min(0.001, alpha):
         return "< 0.001"
     return "= 1" if p == 1 else f"= {_beside(p, alpha, digits=3)}"
 
 
-def _ratio(ratio: float) -> str:
-    digits = 2 if ratio >= 0.1 else 1 - math.floor(math.log10(ratio))
-    return _beside(ratio, 1.0, digits)
+def ratio(value: float) -> str:
+    """A ratio with two decimals, or as many as show on which side of 1 it lies.
+
+    >>> ratio(0.714), ratio(0.9998), ratio(0.0123)
+    ('0.71', '0.9998', '0.012')
+    """
+    digits = 2 if value >= 0.1 else 1 - math.floor(math.log10(value))
+    return _beside(value, 1.0, digits)
 
 
 def _beside(value: float, mark: float, digits: int) -> str:

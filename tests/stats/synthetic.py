@@ -1,6 +1,7 @@
 """Records made up from outcomes: for each arm and seed, where the run hit or how it ended."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -45,6 +46,36 @@ def synthetic(
         ),
         environments=pd.DataFrame(),
     )
+
+
+def with_losses(
+    curves: Mapping[str, Sequence[Sequence[float] | str]],
+    *,
+    estimand: str = "final_loss",
+    margin: float | None = None,
+    diverged: Sequence[tuple[str, int]] = (),
+    last: int | None = None,
+) -> Records:
+    """Records in which seed i of an arm has the i-th losses, one an update, or a status.
+
+    `diverged` names runs (arm, seed) that diverged; `last` is the budget in updates, by default the
+    end of the longest curve. One comparison, block against full, of the losses.
+    """
+    longest = max(len(c) for arm in curves.values() for c in arm if not isinstance(c, str)) - 1
+    ends = {arm: [c if isinstance(c, str) else len(c) - 1 for c in runs]
+            for arm, runs in curves.items()}  # fmt: skip
+    entry = BLOCK_VS_FULL.model_copy(update={"estimand": estimand, "margin": margin})
+    records = synthetic(ends, comparisons=(entry,), targets=(), last=last or longest)
+    runs = records.runs.copy()
+    for arm, seed in diverged:
+        runs.loc[(runs["arm"] == arm) & (runs["seed"] == seed), "status"] = Status.DIVERGED.value
+    rows = [
+        {"arm": arm, "seed": seed, "run_id": f"{arm}-{seed}", "update": i, "seconds": float(i),
+         "val_loss": loss}
+        for arm, ended in curves.items() for seed, curve in enumerate(ended)
+        if not isinstance(curve, str) for i, loss in enumerate(curve)
+    ]  # fmt: skip
+    return replace(records, runs=runs, curves=pd.DataFrame(rows))
 
 
 def _end(outcome: Outcome, last: int) -> int:

@@ -82,7 +82,7 @@ def test_arms_that_both_miss_are_undecided():
 
     assert result.verdict is Verdict.UNDECIDED
     assert (result.p, result.ratio, result.ties) == (1.0, 1.0, 8)
-    assert flagged(result, "0 untied pairs give no p below 1; p ≤ 0.05 takes 6")
+    assert flagged(result, "No pair differs, so p is 1; p ≤ 0.05 takes 6 that differ")
 
 
 def test_one_arm_that_always_misses_is_worse():

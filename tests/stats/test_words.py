@@ -5,7 +5,7 @@ import pytest
 from bdhf.records import Comparison
 from bdhf.stats.compare import compare
 from bdhf.stats.words import sentence
-from tests.stats.synthetic import synthetic
+from tests.stats.synthetic import BLOCK_VS_FULL, synthetic, with_losses
 
 FAST = [50, 62, 55, 71, 64, 58, 49, 66]
 SLOW = [80, 85, 79, 95, 90, 88, 77, 91]
@@ -100,3 +100,62 @@ def test_rounding_does_not_cross_the_mark(numbers, text):
     result = compare(synthetic({"block": FAST, "full": SLOW}))[0]
 
     assert text in sentence(dataclasses.replace(result, **numbers))
+
+
+@pytest.mark.parametrize(
+    ("block", "full", "verdict"),
+    [
+        (FAST, SLOW, "better"),
+        (SLOW, FAST, "worse"),
+        (SLOW, SLOW[:4] + [v + 1 for v in SLOW[4:]], "equivalent within 1.1× (p = 0.004)"),
+        (FAST, FAST[::-1], "undecided; about 41 seeds would decide"),
+    ],
+)
+def test_each_verdict_ends_its_sentence(block, full, verdict):
+    """The verdict stands last, with what a reader needs beside it."""
+    entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
+
+    assert said(block, full, comparisons=(entry,)).endswith(f"8 of 8 pairs) → {verdict}")
+
+
+def test_equivalent_ties_are_said_as_such():
+    """Where all pairs tie there is no ratio to quote, but there is a margin."""
+    entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
+
+    assert said(FAST, FAST, comparisons=(entry,)) == (
+        "block and full needed equally many updates to reach val_loss ≤ 0.02 "
+        "(8 of 8 pairs, all tied) → equivalent within 1.1× (p = 0.004)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("estimand", "text"),
+    [
+        ("final_loss", "block had a final validation loss 0.50× that of full (95 % interval"),
+        ("area_under_curve", "block had a mean validation loss over the budget 0.75× that of full"),
+    ],
+)
+def test_losses_are_named(estimand, text):
+    """A loss has no target and no unit: its name says what it is."""
+    records = with_losses({"block": [[2.0, 1.0]] * 6, "full": [[2.0, 2.0]] * 6}, estimand=estimand)
+
+    assert sentence(compare(records)[0]).startswith(text)
+
+
+def test_losses_without_a_ratio_are_differences():
+    """Losses at or below 0 are said to be above or below each other."""
+    records = with_losses({"block": [[2.0, 1.0]] * 3, "full": [[2.0, -1.0]] * 3})
+
+    assert sentence(compare(records)[0]) == (
+        "block was 2 above full in final validation loss "
+        "(no 95 % interval, too few pairs; p = 0.250; 3 of 3 pairs) → undecided"
+    )
+
+
+def test_missing_pairs_are_blamed_only_where_they_decide():
+    """Ties without enough hits are undecided by themselves, though a pair is missing as well."""
+    entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
+    some = [*FAST[:6], *[None] * 3]
+    text = said([*some, "oom"], [*some, 50], comparisons=(entry,))
+
+    assert text.endswith("9 of 10 pairs, all tied; a miss counts as 300) → undecided")

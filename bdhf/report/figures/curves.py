@@ -1,4 +1,4 @@
-"""Training curves: median and interquartile band over seeds, against updates and seconds."""
+"""Training curves: median and interquartile band over seeds, on every axis and scale of choice."""
 
 from __future__ import annotations
 
@@ -12,29 +12,42 @@ from matplotlib.figure import Figure
 from bdhf.records import AXES, Records, Target
 from bdhf.report import captions
 from bdhf.report.bands import AT_TARGET, DIVERGED, bands
-from bdhf.report.drawing import Drawing, Evidence
+from bdhf.report.drawing import Drawing, Evidence, View
 from bdhf.report.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
 from bdhf.report.wording import metric_name, number
 
 #: A loss that rises above this multiple of the largest first loss leaves the panel.
 HEADROOM = 3.0
 
+#: Which axes are logarithmic, in words of the page; where a value is not positive, none is.
+SCALES: Mapping[str, str] = {
+    "linear": "linear",
+    "log_loss": "losses logarithmic",
+    "log": "both logarithmic",
+}
+_LOSSES = ["low", "median", "high"]
 
-def curves_updates(evidence: Evidence) -> tuple[Drawing, ...]:
-    """Losses against the number of updates; nothing where no run has an outcome."""
-    return _drawn(evidence, "updates")
 
+def curves(evidence: Evidence) -> tuple[Drawing, ...]:
+    """Losses against every axis that was recorded, on every scale; the one that suits first.
 
-def curves_seconds(evidence: Evidence) -> tuple[Drawing, ...]:
-    """Losses against seconds of training; nothing where no run has an outcome."""
-    return _drawn(evidence, "seconds")
+    Nothing where no run has an outcome.
+    """
+    return tuple(drawing for axis in AXES for drawing in _views(evidence, axis))
 
 
 @styled()
-def curves(
-    table: pd.DataFrame, looks: Mapping[str, Look], targets: Sequence[Target], xlabel: str
+def lines(
+    table: pd.DataFrame,
+    looks: Mapping[str, Look],
+    targets: Sequence[Target],
+    xlabel: str,
+    scale: str,
 ) -> Figure:
-    """One panel per metric of `table`, whose columns `bands.bands` documents."""
+    """One panel per metric of `table`, whose columns `bands.bands` documents.
+
+    `scale` is a key of SCALES.
+    """
     metrics = list(table["metric"].drop_duplicates())
     seen = set(table["arm"])
     figure, panels = canvas(len(metrics), {arm: looks[arm] for arm in looks if arm in seen})
@@ -42,31 +55,49 @@ def curves(
         panel = table[table["metric"] == metric]
         axes.set_ylabel(metric_name(metric))
         mine = [target for target in targets if target.metric == metric]
-        _scale(axes, panel, mine)
+        _scale(axes, panel, mine, scale)
         for arm, line in panel.groupby("arm", sort=False):
             _line(axes, line, looks[str(arm)])
         for target in mine:
             _target(axes, target)
-    scale = " (log scale)" if panels[-1].get_xscale() == "log" else ""
-    panels[-1].set_xlabel(xlabel + scale)
+    logged = " (log scale)" if panels[-1].get_xscale() == "log" else ""
+    panels[-1].set_xlabel(xlabel + logged)
     return figure
 
 
-def _drawn(evidence: Evidence, axis: str) -> tuple[Drawing, ...]:
-    records = evidence.records
+def suited(table: pd.DataFrame, targets: Sequence[Target]) -> str:
+    """The scale for a table of bands: logarithmic where a linear axis would hide a line."""
+    ends = table.groupby("arm")["x"].max()
+    if ends.max() > DECADE * ends.min():
+        return "log"
+    drawn = [
+        _range(panel, [target for target in targets if target.metric == metric])
+        for metric, panel in table.groupby("metric", sort=False)
+    ]
+    return "log_loss" if any(high > DECADE * low > 0 for low, high in drawn) else "linear"
+
+
+def _views(evidence: Evidence, axis: str) -> tuple[Drawing, ...]:
+    """One axis on every scale; nothing where no arm has left 0 on it."""
+    records, unit = evidence.records, AXES[axis][1]
     table = bands(records, axis, _metrics(records))
+    left = table.groupby("arm")["x"].max() > 0 if len(table) else pd.Series(dtype=bool)
+    idle = [str(arm) for arm in left.index[~left]]
+    table = table[table["arm"].isin(left.index[left])]
     if table.empty:
         return ()
-    unit = AXES[axis][1]
-    return (
+    best = suited(table, records.targets)
+    return tuple(
         Drawing(
-            name=f"curves_{axis}",
+            name=f"curves_{axis}_{scale}",
             section="Training curves",
             title=f"Against {unit}",
-            caption=captions.curves(records, table, axis),
+            caption=captions.curves(records, table, axis, idle),
             alt=captions.curves_alt(table, unit),
-            figure=curves(table, evidence.looks, records.targets, unit),
-        ),
+            figure=lines(table, evidence.looks, records.targets, unit, scale),
+            view=View(axis, scale, scale == best),
+        )
+        for scale in sorted(SCALES, key=lambda scale: scale != best)
     )
 
 
@@ -76,29 +107,37 @@ def _metrics(records: Records) -> list[str]:
     return [m for m in wanted if m in records.curves and records.curves[m].notna().any()]
 
 
-def _scale(axes: Axes, panel: pd.DataFrame, targets: Sequence[Target]) -> None:
-    """Choose the limits, and logarithmic axes where a linear one would hide a line."""
-    last = panel.groupby("arm")["x"].max()
-    if last.min() > 0 and last.max() > DECADE * last.min():
-        logarithmic(axes, "x", panel.loc[panel["x"] > 0, "x"].min(), last.max())
+def _scale(axes: Axes, panel: pd.DataFrame, targets: Sequence[Target], scale: str) -> None:
+    """Set the limits, and make logarithmic what the scale says and has positive values."""
+    beyond = panel.loc[panel["x"] > 0, "x"]
+    if scale == "log":
+        logarithmic(axes, "x", beyond.min(), beyond.max())
     else:
         linear(axes, panel["x"])
-    drawn = panel[["low", "median", "high"]].to_numpy(float).ravel()
-    drawn = np.append(drawn[np.isfinite(drawn)], [target.below for target in targets])
-    top = HEADROOM * float(panel.groupby("arm")["median"].first().max())
-    low, high = float(drawn.min()), float(min(drawn.max(), top) if top > 0 else drawn.max())
-    if low > 0 and high > DECADE * low:
+    low, high = _range(panel, targets)
+    if scale != "linear" and low > 0:
         logarithmic(axes, "y", low, high)
-        axes.set_ylim(low / (high / low) ** 0.05, high * (high / low) ** 0.05)
+        room = max(high / low, 1.1) ** 0.05
+        axes.set_ylim(low / room, high * room)
     else:
         margin = 0.05 * (high - low) or 0.5 * abs(high) or 1
         axes.set_ylim(low - margin, high + margin)
+
+
+def _range(panel: pd.DataFrame, targets: Sequence[Target]) -> tuple[float, float]:
+    """The smallest and the largest loss to show, targets among them."""
+    drawn = panel[_LOSSES].to_numpy(float).ravel()
+    drawn = np.append(drawn[np.isfinite(drawn)], [target.below for target in targets])
+    top = HEADROOM * float(panel.groupby("arm")["median"].first().max())
+    return float(drawn.min()), float(min(drawn.max(), top) if top > 0 else drawn.max())
 
 
 def _line(axes: Axes, line: pd.DataFrame, look: Look) -> None:
     """One arm: its median, its band, and a mark where half of its runs are through."""
     if axes.get_xscale() == "log":
         line = line[line["x"] > 0]
+    if line.empty:
+        return
     if line["runs"].iloc[0] > 1:
         high = line["high"].where(np.isfinite(line["high"]), line["median"])
         axes.fill_between(line["x"], line["low"], high, color=look.colour, alpha=0.16, lw=0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from bdhf.records import Records
 from bdhf.report.drawing import Drawing, Evidence
-from bdhf.report.figures.curves import curves_seconds, curves_updates
+from bdhf.report.figures.curves import curves
 from bdhf.report.figures.diagnostics import diagnostics
 from bdhf.report.figures.forest import forest
 from bdhf.report.figures.profile import profile
@@ -17,8 +17,7 @@ from bdhf.report.figures.survival import survival
 #: Name -> what draws it, in the order of the page. A figure with nothing to show returns ().
 FIGURES: Mapping[str, Callable[[Evidence], tuple[Drawing, ...]]] = {
     "forest": forest,
-    "curves_updates": curves_updates,
-    "curves_seconds": curves_seconds,
+    "curves": curves,
     "survival": survival,
     "profile": profile,
     "scaling": scaling,
@@ -37,23 +36,13 @@ def draw(evidence: Evidence) -> Mapping[str, tuple[Drawing, ...]]:
     """Every figure that has something to show, by the section of the page it belongs to."""
     sections: dict[str, tuple[Drawing, ...]] = {}
     for name, figure in FIGURES.items():
-        if _is_drawn(evidence.records, kind(name)):
+        if _is_drawn(evidence.records, name):
             for drawing in figure(evidence):
                 sections[drawing.section] = (*sections.get(drawing.section, ()), drawing)
     return sections
 
 
-def kind(name: str) -> str:
-    """What a spec calls a figure of the table.
-
-    >>> kind("curves_seconds"), kind("ranks")
-    ('curves', 'ranks')
-    """
-    return name.partition("_")[0]
-
-
 def _is_drawn(records: Records, name: str) -> bool:
     """Whether the spec asks for a figure, and its lines can be told apart."""
-    if records.figures is not None and name not in records.figures:
-        return False
-    return name not in CROWDED or len(records.arms) <= MOST_ARMS
+    crowded = name in CROWDED and len(records.arms) > MOST_ARMS
+    return records.shows(name) and not crowded

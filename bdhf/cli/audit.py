@@ -1,0 +1,128 @@
+"""What `verify` says: of the page, of a results folder, of runs that were made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bdhf.stats.words import count
+
+if TYPE_CHECKING:
+    from bdhf.experiments.rerun import Rerun
+    from bdhf.report.against import Held
+    from bdhf.report.verify import Line, Verified
+
+#: Characters of a line that are told around the place where it differs.
+_AROUND = 50
+
+
+def page_lines(report: Path, found: Verified) -> Iterator[str]:
+    """What differs of a page; at last what was computed again, and whether all agrees."""
+    for line in found.lines:
+        yield f"{report}:{line.number}: {_told(line)}"
+    if found.differing > len(found.lines):
+        yield f"{found.differing - len(found.lines)} more lines differ"
+    for contradiction in found.contradictions:
+        yield f"the records contradict themselves: {contradiction}"
+    if found.drawings:
+        yield _drawn(found)
+    if found.other_versions and (found.drawings or not found.agrees):
+        pairs = (f"{name} {a}, here {b}" for name, (a, b) in found.other_versions.items())
+        yield f"made with {'; '.join(pairs)}"
+    yield _summary(found)
+
+
+def held_lines(folder: Path, held: Held) -> Iterator[str]:
+    """What differs between a report and a folder."""
+    for difference in held.differences:
+        yield f"{folder}: {difference}"
+    verdict = count(len(held.differences), "difference") if held.differences else "all agree"
+    yield f"{count(held.files, 'file')} of {folder} held against the report: {verdict}"
+
+
+def rerun_lines(run: Rerun) -> Iterator[str]:
+    """What differs of a run that was made again, and what may explain it."""
+    for difference in run.differences:
+        yield f"{run.run_id} ({run.name}): {difference}"
+    if run.differences:
+        why = "; ".join(run.explanations) or "nothing of the environment does"
+        yield f"  what may explain it: {why}"
+    verdict = "the same bits" if run.agrees else "differs"
+    size = f"{count(run.numbers, 'number')} in {count(run.rows, 'evaluation')}"
+    yield f"{run.run_id} ({run.name}) made again, {run.status}: {size}: {verdict}"
+
+
+def page_as_json(found: Verified) -> dict[str, Any]:
+    """Everything that was found of a page, as plain data."""
+    return {
+        "page_agrees": found.agrees,
+        "runs": found.runs,
+        "numbers": found.numbers,
+        "figures": found.figures,
+        "sha256": found.capsule.sha256,
+        "differing_lines": found.differing,
+        "lines": [
+            {"line": line.number, "says": line.says, "gives": line.gives} for line in found.lines
+        ],
+        "drawings": list(found.drawings),
+        "drawings_checked": found.same_drawing,
+        "contradictions": list(found.contradictions),
+        "made_with": dict(found.made_with),
+        "here": dict(found.here),
+    }
+
+
+def rerun_as_json(run: Rerun) -> dict[str, Any]:
+    """Everything that was found of a run, as plain data."""
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "status": run.status,
+        "evaluations": run.rows,
+        "numbers": run.numbers,
+        "differences": list(run.differences),
+        "explanations": list(run.explanations),
+    }
+
+
+def _summary(found: Verified) -> str:
+    """`412 numbers of 24 runs and 3 figures recomputed: all agree`."""
+    what = f"{count(found.numbers, 'number')} of {count(found.runs, 'run')}"
+    figures = f" and {count(found.figures, 'figure')}" if found.figures else ""
+    counts = {
+        "line": found.differing,
+        "figure": len(found.drawings),
+        "contradiction": len(found.contradictions),
+    }
+    differ = " and ".join(count(n, noun) for noun, n in counts.items() if n)
+    verdict = "all numbers and words agree" if differ and found.agrees else "all agree"
+    return f"{what}{figures} recomputed: {verdict if found.agrees else f'differing: {differ}'}"
+
+
+def _drawn(found: Verified) -> str:
+    names = ", ".join(found.drawings)
+    if found.same_drawing:
+        return f"drawn otherwise than the records give: {names}"
+    there = found.made_with.get("matplotlib", "that is not known")
+    return (
+        f"drawn by matplotlib {there} and otherwise than by the one here, so the drawings are not "
+        f"checked: {names}; `pip install matplotlib=={there}` lets them be"
+    )
+
+
+def _told(line: Line) -> str:
+    """Both sides of a line, from a little before the place where they differ."""
+    if line.gives is None:
+        return f"says `{_short(line.says or '', 0)}`, which the records do not give"
+    if line.says is None:
+        return f"`{_short(line.gives, 0)}` is missing, which the records give"
+    pairs = enumerate(zip(line.says, line.gives, strict=False))
+    end = min(len(line.says), len(line.gives))
+    at = next((i for i, (a, b) in pairs if a != b), end)
+    return f"says `{_short(line.says, at)}`, the records give `{_short(line.gives, at)}`"
+
+
+def _short(text: str, at: int) -> str:
+    first, last = max(at - _AROUND // 2, 0), at + _AROUND
+    return f"{'…' if first else ''}{text[first:last].strip()}{'…' if last < len(text) else ''}"

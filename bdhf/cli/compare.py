@@ -1,0 +1,63 @@
+"""The command `compare`: every comparison as a table in words, as JSON or as LaTeX."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from bdhf.cli.app import Results, app, out, say, say_json, told
+
+
+@app.command()
+def compare(
+    results: Results,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_latex: Annotated[
+        bool, typer.Option("--latex", help="Print a table for a paper (package booktabs).")
+    ] = False,
+) -> None:
+    """Compare the arms of a results folder, and write comparisons.parquet; no report."""
+    from bdhf.records import collect, load, write_table
+    from bdhf.stats.compare import compare, to_table
+    from bdhf.stats.printed import rows, to_latex
+    from bdhf.stats.words import sentence
+
+    if as_json and as_latex:
+        raise typer.BadParameter("one of --json and --latex, not both")
+    with told():
+        collect(results)
+        records = load(results)
+        found = compare(records)
+        write_table(results / "comparisons.parquet", to_table(found))
+    if as_json:
+        say_json(
+            {
+                "name": records.name,
+                "comparisons": [
+                    result.to_row() | {"flags": list(result.flags), "sentence": sentence(result)}
+                    for result in found
+                ],
+            }
+        )
+        return
+    if as_latex:
+        typer.echo(to_latex(found), nl=False)
+        return
+    for result in found:
+        table = Table(
+            title=escape(result.name), title_justify="left", show_header=False, min_width=60
+        )
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows(result):
+            table.add_row(escape(name), escape(value))
+        out.print(table)
+        say(sentence(result))
+        for flag in result.flags:
+            say(f"  ! {flag}")
+        say("")
+    if not found:
+        say(f"{results}: the spec asks for no comparison; `compare` in it names arms")

@@ -1,0 +1,120 @@
+"""The command `verify`: a report audited by someone who need not trust whoever made it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bdhf.cli.app import app, say, say_json, told
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bdhf.experiments.rerun import Claimed, Rerun
+    from bdhf.report.capsule import Capsule
+
+_KEYS = ["arm", "seed", "run_id"]
+
+
+@app.command()
+def verify(
+    report: Annotated[Path, typer.Argument(help="A report.html.", metavar="REPORT")],
+    rerun: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Make N runs again, drawn at random.")
+    ] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the draw: the same draws the same runs.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RESULTS", help="Hold the records against a results folder too."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Compute a report again from the records that it carries, and say what differs.
+
+    Exit code 0: all agrees; 1: something differs; 2: no report, or its records are cut or changed.
+    """
+    from bdhf.cli.audit import held_lines, page_as_json, page_lines
+    from bdhf.report.against import against as held_against
+    from bdhf.report.verify import verify as verified
+
+    def tell(lines: Iterable[str]) -> None:
+        for line in () if as_json else lines:
+            say(line)
+
+    if seed is not None and not rerun:
+        raise typer.BadParameter("--seed draws the runs of --rerun N: give that too")
+    with told():
+        found = verified(report)
+        tell(page_lines(report, found))
+        content, agrees = {"report": str(report), **page_as_json(found)}, found.agrees
+        if against is not None:
+            held = held_against(found.capsule, against)
+            tell(held_lines(against, held))
+            content["against"] = {"files": held.files, "differences": held.differences}
+            agrees &= not held.differences
+        if rerun:
+            drawn = secrets.randbelow(10**6) if seed is None else seed
+            content["rerun"], same = _rerun(found.capsule, report, rerun, drawn, tell)
+            agrees &= same
+    if as_json:
+        say_json({**content, "agrees": agrees})
+    if not agrees:
+        raise typer.Exit(1)
+
+
+def _rerun(
+    capsule: Capsule, report: Path, count: int, seed: int, tell: Callable[[Iterable[str]], None]
+) -> tuple[dict[str, Any], bool]:
+    """Hold the plan against its spec, then make runs again; told as they end."""
+    from bdhf.cli.audit import rerun_as_json, rerun_lines
+    from bdhf.experiments.replan import unplanned
+    from bdhf.experiments.rerun import choose
+    from bdhf.experiments.rerun import rerun as made_again
+
+    others = unplanned(capsule.records, report)
+    tell(f"{report}: {other}" for other in others)
+    chosen = choose(_claimed(capsule), count, seed)
+    tell([f"drawn with --seed {seed}: {', '.join(claim.run_id for claim in chosen)}"])
+    runs: list[Rerun] = []
+    for claim in chosen:
+        runs.append(made_again(claim))
+        tell(rerun_lines(runs[-1]))
+    content = {"seed": seed, "plan": others, "runs": [rerun_as_json(run) for run in runs]}
+    return content, not others and all(run.agrees for run in runs)
+
+
+def _claimed(capsule: Capsule) -> list[Claimed]:
+    """What the report says of each of its runs; a run that stands for many cells once."""
+    from bdhf.experiments.rerun import Claimed
+    from bdhf.records import run_labels
+    from bdhf.report.packing import lighten
+
+    records, files = capsule.records, capsule.files
+    cells = [(str(arm), int(seed), str(run_id), str(status)) for arm, seed, run_id, status
+             in records.runs[[*_KEYS, "status"]].astype(object).to_numpy()]  # fmt: skip
+    labels = run_labels(cell[:3] for cell in cells)
+    curves = dict(list(records.curves.groupby(["arm", "seed"], sort=False)))
+    places = {row["run_id"]: row for row in records.environments.to_dict("records")}
+    claims: dict[str, Claimed] = {}
+    for arm, seed, run_id, status in cells:
+        if run_id in files and (arm, seed) in curves:
+            claims[run_id] = Claimed(
+                run_id=run_id,
+                name=labels[run_id],
+                spec=files[run_id].spec,
+                status=status,
+                curve=curves[arm, seed].drop(columns=_KEYS).reset_index(drop=True),
+                environment={str(k): v for k, v in places.get(run_id, {}).items()},
+                short=lighten if capsule.light else _as_it_is,
+            )
+    return list(claims.values())
+
+
+def _as_it_is(curve: pd.DataFrame) -> pd.DataFrame:
+    return curve

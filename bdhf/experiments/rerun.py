@@ -1,0 +1,168 @@
+"""Makes runs of a report again, from the specs that it carries, and holds the curves beside them.
+
+What a report shows follows from its records; that somebody really made these runs does not. A run
+that is made again, and has the same bits, was made.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from bdhf.experiments.provenance import environment
+from bdhf.experiments.run import Outcome, execute
+from bdhf.experiments.runspec import RunSpec
+from bdhf.optim import ALGORITHM_VERSION
+from bdhf.records import InputError, Status, in_brief
+from bdhf.records.bits import first_unlike
+
+#: What of an environment can change the last bits of a curve.
+MATTERS = (
+    "bdhf", "torch", "numpy", "cpu", "gpu", "device", "threads", "platform", "python", "cuda",
+    "tf32", "deterministic", "commit", "dirty",
+)  # fmt: skip
+
+#: Wall-clock is never the same twice.
+IGNORED = ("seconds",)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What a report says of a run: its spec, how it ended, its curve, and where it was made.
+
+    `short` gives of a curve what the report carries of one: diagnostics may be rounded.
+    """
+
+    run_id: str
+    name: str  # the cells that it stands for, in words
+    spec: str
+    status: str
+    curve: pd.DataFrame
+    environment: Mapping[str, Any]
+    short: Callable[[pd.DataFrame], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A run that was made again: how many numbers were held beside each other, and what differs.
+
+    `explanations`: what is otherwise here than where the run was made.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    rows: int
+    numbers: int
+    differences: tuple[str, ...]
+    explanations: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it ended alike, with the same bits."""
+        return not self.differences
+
+
+def choose(claimed: Sequence[Claimed], count: int, seed: int) -> list[Claimed]:
+    """Draw runs with an outcome at random; the same seed draws the same ones.
+
+    Raises InputError when none has an outcome and a spec.
+    """
+    fit = [c for c in claimed if c.spec and c.status in (Status.DONE, Status.DIVERGED)]
+    fit.sort(key=lambda claim: claim.run_id)
+    if not fit:
+        raise InputError(
+            ["--rerun: the report carries the spec of no run with an outcome: there is none to "
+             "make again"]
+        )  # fmt: skip
+    return random.Random(seed).sample(fit, min(count, len(fit)))
+
+
+def rerun(claim: Claimed) -> Rerun:
+    """Make a run again, on its kind of device if there is one, and compare.
+
+    Raises InputError for a spec that this bdhf cannot read.
+    """
+    spec = _spec(claim)
+    device = _device(str(claim.environment.get("device", "cpu")))
+    outcome = execute(spec, device=device, safety_seconds=math.inf)
+    by_clock = spec.budget.axis == "seconds"
+    differences = [] if by_clock else _ended(claim, outcome)
+    curves = claim.curve, claim.short(outcome.curve)
+    if by_clock:
+        curves = _regular(curves[0], spec), _regular(curves[1], spec)
+    differences += _of_curves(*curves, prefix=by_clock)
+    if spec.run_id != claim.run_id:
+        differences.insert(0, f"the spec is that of run {spec.run_id}, not of {claim.run_id}")
+    here = environment("cpu", spec.threads) | {"device": device}
+    rows = min(map(len, curves))
+    return Rerun(
+        run_id=claim.run_id,
+        name=claim.name,
+        status=str(outcome.status),
+        rows=rows,
+        numbers=rows * len([name for name in outcome.curve if name not in IGNORED]),
+        differences=tuple(differences),
+        explanations=tuple(_otherwise(spec, claim.environment, here)) if differences else (),
+    )
+
+
+def _spec(claim: Claimed) -> RunSpec:
+    try:
+        return RunSpec.model_validate(YAML(typ="safe", pure=True).load(claim.spec))
+    except (ValueError, YAMLError) as error:
+        fault = f"its spec is none that this bdhf can run ({in_brief(error)})"
+        raise InputError([f"{claim.run_id} ({claim.name}): {fault}"]) from None
+
+
+def _device(recorded: str) -> str:
+    """The CPU, or a GPU for a run that was on one, where there is one."""
+    return "cuda:0" if recorded.startswith("cuda") and torch.cuda.is_available() else "cpu"
+
+
+def _ended(claim: Claimed, outcome: Outcome) -> list[str]:
+    """Say that it ended otherwise, if it did."""
+    if outcome.status == claim.status:
+        return []
+    why = f" ({outcome.reason})" if outcome.reason else ""
+    return [f"status: {claim.status} in the report, {outcome.status}{why} here"]
+
+
+def _regular(curve: pd.DataFrame, spec: RunSpec) -> pd.DataFrame:
+    """The evaluations that do not depend on when the clock ended the run."""
+    return curve[curve["update"] % spec.evaluate_every == 0].reset_index(drop=True)
+
+
+def _of_curves(claimed: pd.DataFrame, made: pd.DataFrame, *, prefix: bool) -> list[str]:
+    """The first value that differs; `prefix`: as far as both curves go."""
+    found: list[str] = []
+    unlike = first_unlike(claimed, made, ignored=IGNORED)
+    if unlike is not None:
+        update = int(made["update"].iloc[unlike.row])
+        found.append(
+            f"evaluation {unlike.row} (update {update}), {unlike.column}: {unlike.one!r} in the "
+            f"report, {unlike.other!r} here"
+        )
+    if len(claimed) != len(made) and not prefix:
+        found.append(f"{len(claimed)} evaluations in the report, {len(made)} here")
+    return found
+
+
+def _otherwise(spec: RunSpec, there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What differs between the environments that can change the bits of a curve."""
+    found = [
+        f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in MATTERS
+        if there.get(name) != here.get(name)
+    ]
+    if spec.algorithm != ALGORITHM_VERSION:
+        found.insert(0, f"algorithm: version {spec.algorithm} there, {ALGORITHM_VERSION} here")
+    return found

@@ -1,0 +1,179 @@
+"""A page against what its own records give: every line, number and drawing of it, made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from pathlib import Path
+
+import pandas as pd
+
+from bdhf.records import InputError, in_brief
+from bdhf.records.bits import first_unlike
+from bdhf.records.columns import CELL
+from bdhf.report.capsule import Capsule, decode, versions
+from bdhf.report.files import show
+from bdhf.report.shown import Drawing, Page, count_numbers, take_apart
+
+#: Lines that differ of which no more are told.
+MOST_TOLD = 20
+
+_BEGIN = '<script type="application/octet-stream" id="records">\n'
+_END = "\n</script>"
+
+#: Lines beyond which those that differ are not aligned, only held beside each other.
+_ALIGNED = 3000
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the page that the records do not give; None: there is no such line."""
+
+    number: int  # in the file, from 1
+    says: str | None
+    gives: str | None
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was computed again, and what of the page is otherwise.
+
+    `lines`: at most 20 of the `differing` lines. `drawings`: names of the figures that are drawn
+    otherwise. `contradictions`: where the records disagree with themselves. `made_with` and `here`:
+    versions by package.
+    """
+
+    capsule: Capsule
+    runs: int
+    numbers: int
+    figures: int
+    lines: tuple[Line, ...]
+    differing: int
+    drawings: tuple[str, ...]
+    contradictions: tuple[str, ...]
+    made_with: Mapping[str, str]
+    here: Mapping[str, str]
+
+    @property
+    def same_drawing(self) -> bool:
+        """Whether the matplotlib that is here drew the figures, so that they must agree."""
+        return self.made_with.get("matplotlib") == self.here.get("matplotlib")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the page shows what its records give."""
+        drawn = not (self.drawings and self.same_drawing)
+        return drawn and not self.differing and not self.contradictions
+
+    @property
+    def other_versions(self) -> dict[str, tuple[str, str]]:
+        """Package -> its versions there and here, where they differ."""
+        names = dict.fromkeys([*self.made_with, *self.here])
+        pairs = {name: (self.made_with.get(name, "?"), self.here.get(name, "?")) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def verify(path: str | Path) -> Verified:
+    """Make a page again from the records that it carries, and compare.
+
+    Raises InputError for a file that cannot be read, that carries no records, or whose records are
+    cut, changed or of a newer bdhf.
+    """
+    html = _read(Path(path))
+    block = block_of(html, str(path))
+    capsule = decode(block, str(path))
+    try:
+        expected = show(capsule.records, block).report.html
+    except (ValueError, KeyError, TypeError) as error:
+        fault = f"its records make no page ({in_brief(error)}): they were changed"
+        raise InputError([f"{path}: {fault}"]) from None
+    says, gives = take_apart(html), take_apart(_lines(expected))
+    lines = tuple(_unlike(says, gives))
+    runs = capsule.records.runs
+    return Verified(
+        capsule=capsule,
+        runs=int(runs.loc[runs["status"].notna(), "run_id"].nunique()),
+        numbers=count_numbers(expected),
+        figures=len(gives.drawings),
+        lines=lines[:MOST_TOLD],
+        differing=len(lines),
+        drawings=tuple(_drawn_otherwise(says.drawings, gives.drawings)),
+        contradictions=tuple(_contradictions(runs, capsule.records.curves)),
+        made_with=capsule.versions,
+        here=versions(),
+    )
+
+
+def block_of(html: str, where: str) -> str:
+    """Find the block that a page carries. Raises InputError for a page without one."""
+    start = html.rfind(_BEGIN)
+    end = html.find(_END, start)
+    if start < 0 or end < 0:
+        what = "carries no whole records: an older bdhf made it, or they were cut or taken out"
+        raise InputError([f"{where}: {what}; `bdhf report RESULTS` makes a page that does"])
+    return html[start + len(_BEGIN) : end]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError([f"{path}: no report that can be read: {in_brief(error)}"]) from None
+
+
+def _lines(text: str) -> str:
+    """The text with the ends of lines that reading a file gives."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _unlike(says: Page, gives: Page) -> list[Line]:
+    """The lines that differ, aligned where they are not too many."""
+    one, other = says.lines, gives.lines
+    start = 0
+    while start < min(len(one), len(other)) and one[start] == other[start]:
+        start += 1
+    end = 0
+    while end < min(len(one), len(other)) - start and one[-1 - end] == other[-1 - end]:
+        end += 1
+    left, right = one[start : len(one) - end], other[start : len(other) - end]
+    found: list[Line] = []
+    for first, last, begin, stop in _stretches(left, right):
+        pairs = zip_longest(left[first:last], right[begin:stop])
+        for i, (a, b) in enumerate(pairs, start=start + first):
+            if a != b:
+                place = min(i, start + max(last - 1, first), len(one) - 1)
+                found.append(Line(says.numbers[place], a, b))
+    return found
+
+
+def _stretches(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int, int, int]]:
+    if max(len(left), len(right)) > _ALIGNED:
+        return [(0, len(left), 0, len(right))]
+    codes = SequenceMatcher(None, left, right, autojunk=False).get_opcodes()
+    return [(a, b, c, d) for tag, a, b, c, d in codes if tag != "equal"]
+
+
+def _drawn_otherwise(says: Sequence[Drawing], gives: Sequence[Drawing]) -> list[str]:
+    """The names of figures whose drawing differs; one that is missing is told by its lines too."""
+    pairs = zip_longest(says, gives)
+    return [(b or a).name for a, b in pairs if a != b and (a or b)]
+
+
+def _contradictions(runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
+    """Where the table of runs does not have what the last rows of the curves have."""
+    last = curves.drop_duplicates(["arm", "seed"], keep="last").set_index(["arm", "seed"])
+    measured = [name for name in runs if name in last and name not in CELL]
+    cells = pd.MultiIndex.from_frame(runs[["arm", "seed"]])
+    strays = last.index.difference(cells)
+    found = [f"a curve of {arm} seed {seed}, which is no run of the table" for arm, seed in strays]
+    ends = last.reindex(cells)[measured].reset_index(drop=True)
+    unlike = first_unlike(runs[measured].reset_index(drop=True), ends)
+    if unlike is not None:
+        arm, seed = cells[unlike.row]
+        found.append(
+            f"{arm} seed {seed}: the table of runs has {unlike.column} {unlike.one!r}, the last "
+            f"row of its curve {unlike.other!r}"
+        )
+    return found

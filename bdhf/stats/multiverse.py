@@ -1,0 +1,202 @@
+"""The verdict of every comparison under every other choice that its author could have made.
+
+A verdict hangs on choices: the target and how hard it is, the axis on which cost is counted, the
+margin, the cell of the grid. Each is made in every way and the verdict is reached again, as if the
+spec had said so for this comparison alone (Steegen et al., 2016): Holm counts the same tests, the
+others as they are. What the spec says is one of the choices, and has the verdict of the report.
+
+Targets that are easier than the spec's are choices too, since the curves go through them; harder
+ones are not, since runs may have ended before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+
+import pandas as pd
+
+from bdhf.records import AXES, LOSSES, Comparison, Records, Target, tests_of, unit_of
+from bdhf.stats.compare import Test, judge_one, test, tested
+from bdhf.stats.result import Verdict
+
+#: Axes on which costs are counted, beside that of the spec.
+CHOSEN_AXES = ("updates", "products", "seconds")
+
+#: Margins, beside that of the spec.
+CHOSEN_MARGINS = (1.05, 1.1, 1.25)
+
+#: Targets: that of the spec, and easier ones, so many times as high.
+EASIER = (1.0, 1.1, 1.25, 1.5)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to make a comparison, and what it comes to."""
+
+    question: str  # the comparison of the spec
+    name: str  # with the cell of the grid
+    target: str  # in words; "" for a loss
+    measure: str  # the estimand, in words
+    margin: float  # NaN: none
+    is_declared: bool  # whether the spec says so
+    ratio: float  # NaN without pairs, and without ratios
+    p_holm: float
+    pairs: int
+    planned: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Universe:
+    """All choices of one comparison of the spec."""
+
+    question: str
+    choices: tuple[Choice, ...]
+    left_out: tuple[str, ...]  # choices that cannot be made, and why
+
+    @property
+    def declared(self) -> tuple[Choice, ...]:
+        """The choices of the spec: one for every cell of the grid and target."""
+        return tuple(choice for choice in self.choices if choice.is_declared)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict of most choices of the spec; the first of those that are equally many."""
+        return Counter(choice.verdict for choice in self.declared).most_common(1)[0][0]
+
+    @property
+    def holding(self) -> int:
+        """Choices with that verdict."""
+        return sum(choice.verdict is self.verdict for choice in self.choices)
+
+    @property
+    def others(self) -> tuple[Choice, ...]:
+        """Choices with another verdict."""
+        return tuple(choice for choice in self.choices if choice.verdict is not self.verdict)
+
+    @property
+    def sentence(self) -> str:
+        """In words: "block vs full: better holds in 43 of 48 choices; undecided in 5"."""
+        counts = Counter(choice.verdict for choice in self.others)
+        rest = "".join(f"; {verdict} in {n}" for verdict, n in sorted(counts.items()))
+        of = f"{self.holding} of {len(self.choices)}"
+        return f"{self.question}: {self.verdict} holds in {of} choices{rest}"
+
+
+def multiverse(records: Records) -> tuple[Universe, ...]:
+    """Make every comparison of the spec in every way, in the order of the spec.
+
+    Raises ValueError for a target whose metric the curves do not have.
+    """
+    records = records.in_order()
+    tests = tested(records)
+    found: dict[str, list[Choice]] = {}
+    left_out: dict[str, dict[str, None]] = {}
+    for place, (entry, target) in enumerate(tests_of(records.comparisons, records.targets)):
+        question = records.question_of(entry.name)
+        sides = _of_two_arms(records, entry)
+        ways, why = _ways(sides, entry, target)
+        left_out.setdefault(question, {}).update(dict.fromkeys(why))
+        found.setdefault(question, []).extend(_made(sides, tests, place, ways, question))
+    return tuple(
+        Universe(question, tuple(choices), tuple(left_out[question]))
+        for question, choices in found.items()
+    )
+
+
+def to_table(universes: Sequence[Universe]) -> pd.DataFrame:
+    """A row per choice, with the fields of `Choice`."""
+    rows = [
+        {**asdict(choice), "verdict": str(choice.verdict)}
+        for universe in universes
+        for choice in universe.choices
+    ]
+    return pd.DataFrame(rows, columns=[field.name for field in fields(Choice)])
+
+
+_Way = tuple[Comparison, Target | None]
+
+
+def _ways(
+    records: Records, entry: Comparison, target: Target | None
+) -> tuple[list[_Way], list[str]]:
+    """Every entry and target that could stand in the place of this one, but for the margin."""
+    if target is None:
+        others = (entry.model_copy(update={"estimand": loss}) for loss in LOSSES)
+        return [(other, None) for other in others], []
+    axes = dict.fromkeys([entry.axis, *CHOSEN_AXES])
+    without = {axis: _arms_without(records, entry, axis) for axis in axes}
+    targets, why = _targets(records, target)
+    ways: list[_Way] = [
+        (entry.model_copy(update={"estimand": f"{axis}_to_target"}), level)
+        for level in targets
+        for axis in axes
+        if axis == entry.axis or not without[axis]
+    ]
+    why += [
+        f"{AXES[axis][1]}: {' and '.join(arms)} {'has' if len(arms) == 1 else 'have'} none"
+        for axis, arms in without.items()
+        if arms and axis != entry.axis
+    ]
+    return ways, why
+
+
+def _targets(records: Records, target: Target) -> tuple[list[Target], list[str]]:
+    """The target and easier ones; not those at which a run begins."""
+    if target.below <= 0:
+        return [target], [f"easier targets than {target.label}: only of a positive value"]
+    first = records.curves.sort_values("update", kind="stable").groupby(["arm", "seed"]).head(1)
+    start = first[target.metric].min() if len(first) else math.inf
+    easier = [target.model_copy(update={"below": target.below * factor}) for factor in EASIER]
+    kept = [level for level in easier if level == target or level.below < start]
+    gone = [level.label for level in easier if level not in kept]
+    return kept, [f"{label}: a run is there before the first update" for label in gone]
+
+
+def _arms_without(records: Records, entry: Comparison, axis: str) -> list[str]:
+    """The arms of an entry that spend nothing on an axis, as Adam takes no curvature products."""
+    column = AXES[axis][0]
+    if column not in records.curves:
+        return [entry.candidate, entry.baseline]
+    most = records.curves.groupby("arm")[column].max()
+    return [arm for arm in (entry.candidate, entry.baseline) if not most.get(arm, 0.0) > 0]
+
+
+def _made(
+    records: Records, tests: Sequence[Test], place: int, ways: Sequence[_Way], question: str
+) -> Iterator[Choice]:
+    """Every way with every margin, judged in its place among the other tests as they are."""
+    given = tests[place]
+    margins = dict.fromkeys([given.entry.margin, *CHOSEN_MARGINS])
+    for entry, target in ways:
+        made = test(records, entry, target)
+        for margin in margins:
+            chosen = made.at_margin(margin)
+            beside = [*tests[:place], chosen, *tests[place + 1 :]]
+            judged = judge_one(beside, place, records.alpha)
+            declared = (entry.estimand, target, margin) == (
+                given.entry.estimand, given.target, given.entry.margin
+            )  # fmt: skip
+            yield Choice(
+                question=question,
+                name=entry.name,
+                target=target.label if target else "",
+                measure=unit_of(entry.estimand),
+                margin=math.nan if margin is None else margin,
+                is_declared=declared,
+                ratio=math.exp(made.effect.mean) if made.pairs.are_ratios else math.nan,
+                p_holm=judged.p_holm,
+                pairs=made.effect.n,
+                planned=len(made.pairs),
+                verdict=judged.verdict,
+            )
+
+
+def _of_two_arms(records: Records, entry: Comparison) -> Records:
+    """The records of the two arms of an entry alone: all that its tests read."""
+    sides = (entry.candidate, entry.baseline)
+    runs = records.runs[records.runs["arm"].isin(sides)]
+    return replace(records, runs=runs, curves=records.curves[records.curves["arm"].isin(sides)])

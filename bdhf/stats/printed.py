@@ -1,0 +1,133 @@
+"""Results as tables: in words for a terminal, and as LaTeX for a paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from bdhf.stats.result import Result, Verdict
+from bdhf.stats.words import count, number, p_value, ratio, seeds
+
+#: What stands where there is no number.
+NONE = "–"
+
+_SPECIAL = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"≤": r"$\leq$", "≥": r"$\geq$", "×": r"$\times$", "–": "--", "λ": r"$\lambda$"}
+)
+
+_HEAD = r"""\begin{tabular}{lllrrrrl}
+\toprule
+comparison & estimand & ratio (interval) & $p$ & $p_\mathrm{Holm}$ & pairs & w/t/l & verdict \\
+\midrule"""
+
+
+def rows(result: Result) -> list[tuple[str, str]]:
+    """Name and value of everything that one comparison says, in words.
+
+    Values of costs are in units of the estimand's axis.
+    """
+    arms = result.candidate, result.baseline
+    means = zip(arms, (result.candidate_mean, result.baseline_mean), strict=True)
+    found = [
+        ("measured", result.question),
+        ("ratio", f"{_ratio(result.ratio)} (candidate ÷ baseline, geometric mean over pairs)"),
+        ("interval", _interval(result.ratio_low, result.ratio_high, result.alpha)),
+        ("BCa interval", _interval(result.ratio_bca_low, result.ratio_bca_high, result.alpha)),
+        ("means", "; ".join(f"{arm} {_value(mean)}" for arm, mean in means)),
+        ("difference", _difference(result)),
+        ("p", f"{_p(result.p, result)} (sign-flip test)"),
+        ("p after Holm", f"{_p(result.p_holm, result)} (over {count(result.tests, 'test')})"),
+        ("other tests", _others(result)),
+        ("pairs", f"{result.pairs} of {result.planned}, {result.untied} of them untied"),
+        ("win / tie / loss", f"{result.wins} / {result.ties} / {result.losses}"),
+        ("win probability", _plain(result.win_probability)),
+        ("rank-biserial", _plain(result.rank_biserial)),
+        ("equivalence", _equivalence(result)),
+        ("spread", f"standard deviation of the log ratio {_plain(result.log_ratio_sd)}"),
+    ]
+    if result.is_to_target:
+        hits = zip(arms, (result.candidate_hits, result.baseline_hits), strict=True)
+        reached = "; ".join(f"{arm} {k} of {result.pairs}" for arm, k in hits)
+        found.insert(1, ("reached", reached))
+    if not math.isnan(result.seeds_to_decide):
+        found.append(("to decide", f"{seeds(result.seeds_to_decide)} (80 % power for this effect)"))
+    return found
+
+
+def to_latex(results: Sequence[Result]) -> str:
+    """A `tabular` for the package booktabs, a row per comparison; names are escaped."""
+    lines = [_HEAD]
+    for result in results:
+        low, high = _ratio(result.ratio_low), _ratio(result.ratio_high)
+        limits = f" ({low} to {high})" if math.isfinite(result.ratio_high) else ""
+        cells = (
+            result.name,
+            result.question,
+            f"{_ratio(result.ratio)}{limits}",
+            _p(result.p, result),
+            _p(result.p_holm, result),
+            f"{result.pairs}/{result.planned}",
+            f"{result.wins}/{result.ties}/{result.losses}",
+            _verdict(result),
+        )
+        lines.append(" & ".join(_escaped(cells)) + r" \\")
+    notes = [f"% {result.name}: {flag}" for result in results for flag in result.flags]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
+
+
+def _escaped(cells: Iterable[str]) -> list[str]:
+    return [cell.translate(_SPECIAL).replace("<", "$<$") for cell in cells]
+
+
+def _verdict(result: Result) -> str:
+    if result.verdict is Verdict.EQUIVALENT:
+        return f"equivalent within {result.margin:g}×"
+    return str(result.verdict)
+
+
+def _ratio(value: float) -> str:
+    return NONE if math.isnan(value) else "∞" if math.isinf(value) else ratio(value)
+
+
+def _value(value: float) -> str:
+    return NONE if math.isnan(value) else number(value)
+
+
+def _plain(value: float) -> str:
+    return NONE if math.isnan(value) else f"{value:.3g}"
+
+
+def _interval(low: float, high: float, alpha: float) -> str:
+    if math.isnan(high):
+        return f"{NONE} (the pairs do not differ, or are too few)"
+    if math.isinf(high):
+        return f"{NONE} (too few pairs)"
+    return f"{_ratio(low)} to {_ratio(high)} ({100 * (1 - alpha):g} %)"
+
+
+def _difference(result: Result) -> str:
+    if math.isnan(result.difference):
+        return NONE
+    limits = f"{result.difference_low:.4g} to {result.difference_high:.4g}"
+    known = math.isfinite(result.difference_high)
+    return f"{result.difference:.4g} {result.unit}" + (f" ({limits})" if known else "")
+
+
+def _p(p: float, result: Result) -> str:
+    return p_value(p, result.alpha).removeprefix("= ")
+
+
+def _others(result: Result) -> str:
+    found = {"Wilcoxon–Pratt": result.p_wilcoxon, "sign": result.p_sign}
+    if result.is_to_target:
+        found["McNemar on reached"] = result.p_mcnemar
+    return "; ".join(f"{name} p {p_value(p, result.alpha)}" for name, p in found.items())
+
+
+def _equivalence(result: Result) -> str:
+    if math.isnan(result.margin):
+        return f"{NONE} (the spec names no margin)"
+    p, corrected = _p(result.p_equivalence, result), _p(result.p_equivalence_holm, result)
+    return f"within {result.margin:g}×: p {p}, after Holm {corrected} (two one-sided tests)"

@@ -1,0 +1,217 @@
+"""The records that a page carries: the same bits come back, and nothing else passes for them."""
+
+import json
+from dataclasses import MISSING, fields, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bdhf.records import DIAGNOSTICS, Budget, Comparison, InputError, Records
+from bdhf.report import capsule
+from bdhf.report.capsule import decode, encode
+from bdhf.report.packing import RunFiles, lighten
+from tests.report.made_up import made_up
+
+TABLES = ("runs", "curves", "environments")
+
+
+def assert_same(one: Records, other: Records, tables=TABLES) -> None:
+    """Every field is equal, every value of the tables the same bits."""
+    for field in fields(Records):
+        left, right = getattr(one, field.name), getattr(other, field.name)
+        if field.name not in TABLES:
+            assert left == right, field.name
+        elif field.name in tables:
+            pd.testing.assert_frame_equal(left, right, check_exact=True)
+            for name in left.select_dtypes("float64"):
+                same = left[name].to_numpy().view(np.int64) == right[name].to_numpy().view(np.int64)
+                assert (same | left[name].isna()).all(), name
+
+
+def small(**changes) -> Records:
+    """Records with every field filled in."""
+    records = made_up(seeds=2, updates=20)
+    return replace(
+        records,
+        budgets={"adam": Budget(seconds=1 / 3)},
+        intervals={"adam": 7},
+        names={"adam": "adam"},
+        values={"adam": {"lr": "0.1"}},
+        questions=("block vs full",),
+        stops_at_target=True,
+        figures=("curves",),
+        comparisons=(Comparison(name="a", candidate="adam", baseline="full_hf", margin=1.1),),
+        **changes,
+    )
+
+
+def test_what_is_put_in_comes_out(quickstart):
+    """All fields and tables, missing statuses, diverged losses and nested environments too."""
+    for records in (quickstart, small()):
+        assert_same(decode(encode(records)).records, records)
+
+
+def test_a_field_that_is_added_to_the_records_is_tested_here():
+    """Every field that may be left out has another value than then in the small records."""
+    plain, full = made_up(seeds=2, updates=20), small()
+    optional = [
+        field.name for field in fields(Records)
+        if field.default is not MISSING or field.default_factory is not MISSING
+    ]  # fmt: skip
+
+    assert len(optional) >= 7
+    assert [name for name in optional if getattr(full, name) == getattr(plain, name)] == []
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    losses=arrays(np.float64, 12, elements=st.floats(width=64)),
+    counts=st.lists(st.none() | st.integers(0, 2**53), min_size=12, max_size=12),
+    texts=st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"])), min_size=4,
+                   max_size=4),
+)  # fmt: skip
+def test_any_number_and_any_text_comes_back(losses, counts, texts):
+    """NaN, infinities, -0.0, subnormal numbers, missing counts and odd characters are kept."""
+    runs = pd.DataFrame(
+        {"arm": "a", "seed": range(4), "run_id": list("abcd"), "status": "done",
+         "reason": pd.Series(texts, dtype="str")}
+    )  # fmt: skip
+    curves = pd.DataFrame(
+        {"arm": "a", "seed": np.repeat(range(4), 3), "run_id": np.repeat(list("abcd"), 3),
+         "update": pd.array(counts, dtype="Int64"), "val_loss": losses}
+    )  # fmt: skip
+    records = small(runs=runs, curves=curves)
+
+    block = encode(records)
+
+    assert "<" not in block
+    assert_same(decode(block).records, records)
+
+
+def test_the_same_records_give_the_same_block(quickstart):
+    """No clock and no order of a set is in it."""
+    assert encode(quickstart) == encode(replace(quickstart))
+
+
+def test_records_without_runs_come_back(quickstart):
+    """An ablation of which nothing has run yet is carried as well."""
+    nothing = replace(
+        quickstart,
+        runs=quickstart.runs.assign(status=None),
+        curves=quickstart.curves.iloc[:0],
+        environments=pd.DataFrame([]),
+    )
+
+    assert_same(decode(encode(nothing)).records, nothing)
+
+
+def test_the_files_of_the_runs_are_carried(quickstart):
+    """Specs to the letter, and the sums of the files."""
+    files = {"ab": RunFiles(spec="a: </script> λ\n", sha256={"spec.yaml": "00"})}
+
+    found = decode(encode(quickstart, files))
+
+    assert found.files == files
+    assert len(found.sha256) == 64
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 0.99])
+def test_a_changed_character_is_told_in_one_line(quickstart, place):
+    """Wherever it is, in the header or in the content."""
+    block = encode(quickstart)
+    at = next(i for i in range(int(place * len(block)), len(block)) if block[i].isdigit())
+    changed = block[:at] + str((int(block[at]) + 1) % 10) + block[at + 1 :]
+
+    with pytest.raises(InputError, match=r"^a\.html: its records (are|have|can|of)") as error:
+        decode(changed, "a.html")
+
+    assert len(error.value.lines) == 1
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.01, 0.5, 0.999])
+def test_a_cut_block_is_told_in_one_line(quickstart, rest):
+    """Wherever it is cut; the line says what to do."""
+    block = encode(quickstart)
+
+    with pytest.raises(InputError, match=r"its records .*: get the file anew") as error:
+        decode(block[: int(rest * len(block))])
+
+    assert len(error.value.lines) == 1
+
+
+def test_a_block_of_a_newer_bdhf_is_told_in_one_line(quickstart):
+    """Which version it is, which is read, and to upgrade."""
+    header, body = encode(quickstart).split("\n", 1)
+    newer = json.dumps({**json.loads(header), "capsule": 2})
+
+    with pytest.raises(InputError, match="of version 2; this bdhf reads up to version 1: upgrade"):
+        decode(f"{newer}\n{body}")
+
+
+def test_content_that_is_no_archive_is_told_in_one_line(quickstart, monkeypatch):
+    """Also where its sum is right."""
+    monkeypatch.setattr(capsule, "pack", lambda records, files: b"PK, but no archive")
+
+    with pytest.raises(InputError, match="cannot be read"):
+        decode(encode(quickstart))
+
+
+def many(evaluations: int) -> pd.DataFrame:
+    """Curves of three runs, one of them short, with every diagnostic at random."""
+    rng = np.random.default_rng(0)
+    lengths = (evaluations, evaluations + 1, 10)
+    parts = [
+        pd.DataFrame(
+            {"arm": "a", "seed": seed, "run_id": f"{seed}", "update": np.arange(n),
+             "val_loss": rng.random(n), **{name: rng.random(n) for name in DIAGNOSTICS}}
+        )
+        for seed, n in enumerate(lengths)
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_heavy_block_has_diagnostics_in_short_and_all_else_exact(quickstart, monkeypatch):
+    """What a verdict reads keeps its bits; diagnostics are float32, at 25 evaluations a run."""
+    monkeypatch.setattr(capsule, "HEAVY", 1000)
+    records = replace(quickstart, curves=many(200))
+
+    found = decode(encode(records))
+
+    assert found.light
+    exact = [name for name in records.curves if name not in DIAGNOSTICS]
+    pd.testing.assert_frame_equal(
+        found.records.curves[exact], records.curves[exact], check_exact=True
+    )
+    kept = found.records.curves.groupby("seed")["damping"].count()
+    assert kept.to_dict() == {0: 25, 1: 25, 2: 10}
+    there = found.records.curves["damping"].dropna()
+    rounded = records.curves.loc[there.index, "damping"].to_numpy(np.float32)
+    assert (there.to_numpy() == rounded.astype(float)).all()
+    first_and_last = found.records.curves.groupby("seed")["damping"].agg(["first", "last"])
+    whole = records.curves.groupby("seed")["damping"].agg(["first", "last"])
+    assert (first_and_last == whole.astype(np.float32).astype(float)).all(axis=None)
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 24, 25, 26, 49, 51, 74, 1000])
+def test_lightening_twice_is_lightening_once(evaluations):
+    """And a curve alone is lightened as it is among others: a run made again can be compared."""
+    curves = many(evaluations)
+    once = lighten(curves)
+
+    pd.testing.assert_frame_equal(lighten(once), once)
+    for seed in range(3):
+        alone = curves[curves["seed"] == seed].drop(columns=["arm", "seed"])
+        among = once[once["seed"] == seed].drop(columns=["arm", "seed"])
+        pd.testing.assert_frame_equal(lighten(alone), among)
+        assert among["damping"].count() == min(25, len(among))
+
+
+def test_what_float32_cannot_hold_stays():
+    """A diagnostic is never rounded to infinity."""
+    curves = pd.DataFrame({"damping": [1e300, np.inf, -1e300]})
+
+    assert lighten(curves)["damping"].to_list() == [1e300, np.inf, -1e300]

@@ -1,0 +1,268 @@
+"""A page is held against its own records: whatever was changed in it is found."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from bdhf.records import InputError
+from bdhf.report import capsule, verify
+from bdhf.report.capsule import decode, encode
+from bdhf.report.files import show
+from bdhf.report.shown import count_numbers, take_apart
+from tests.report.made_up import ENTRIES, made_up
+
+
+def paged(records, folder, name="report.html"):
+    """The page of records, in a file."""
+    block = encode(records)
+    path = folder / name
+    path.write_text(show(decode(block).records, block).report.html, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def study():
+    """Runs that hit, miss, diverge and are missing."""
+    return made_up(updates=60, every=4, seeds=8, comparisons=ENTRIES[:1])
+
+
+@pytest.fixture(scope="module")
+def honest(study, tmp_path_factory):
+    """A page as it was made."""
+    return paged(study, tmp_path_factory.mktemp("honest"))
+
+
+@pytest.fixture
+def changed(honest, tmp_path):
+    """Change a piece of the page, once, and verify it."""
+
+    def verified(old, new, count=1):
+        text = honest.read_text(encoding="utf-8")
+        assert re.search(old, text), old
+        path = tmp_path / "changed.html"
+        path.write_text(re.sub(old, new, text, count=count), encoding="utf-8")
+        return verify.verify(path)
+
+    return verified
+
+
+def test_an_honest_page_agrees(honest):
+    """Every line and figure, and numbers were looked at."""
+    found = verify.verify(honest)
+
+    assert found.agrees
+    assert (found.lines, found.drawings, found.contradictions) == ((), (), ())
+    assert found.runs == 23
+    assert found.figures == len(re.findall("<svg", honest.read_text(encoding="utf-8"))) > 1
+    assert found.numbers > 100
+    assert found.other_versions == {}
+
+
+def test_the_page_carries_what_it_shows(study, honest):
+    """The records that are taken out of a page are those that it was made from."""
+    text = honest.read_text(encoding="utf-8")
+    found = decode(verify.block_of(text, "page"))
+
+    assert found.records.runs.equals(study.runs)
+    assert text.count('id="records"') == 1
+    assert text.rstrip().endswith("</script>\n</body>\n</html>")
+    assert "bdhf verify report.html" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r"(needed <a [^>]*>)0\.(\d)", r"\g<1>0.1\2"),
+        (r"→ [^<]+</p>", "→ equivalent</p>"),
+        (r"<td>diverged</td>|diverged", "done"),
+        (r'aria-label="[^"]*?(\d)', 'aria-label="9'),
+        (r"<figcaption>", "<figcaption>Drawn by hand. "),
+        (r"below: 0\.02", "below: 0.03"),
+        (r"AMD EPYC", "AMD Ryzen"),
+        (r"--better: #", "--better: #0"),
+    ],
+    ids=["effect", "verdict", "status", "alt text", "caption", "spec", "provenance", "style"],
+)
+def test_a_changed_word_or_number_is_found_and_its_line_told(honest, changed, old, new):
+    """The number of the line in the file, what it says and what the records give."""
+    found = changed(old, new)
+
+    assert not found.agrees
+    assert found.differing == 1
+    (line,) = found.lines
+    before = honest.read_text(encoding="utf-8").split("\n")
+    if "<svg" not in before[line.number - 1]:
+        assert line.gives == before[line.number - 1]
+    assert re.sub(old, new, before[line.number - 1], count=1) != before[line.number - 1]
+    assert line.says != line.gives
+
+
+def test_a_line_that_was_added_or_taken_out_is_one_line(honest, tmp_path):
+    """All other lines are aligned."""
+    lines = honest.read_text(encoding="utf-8").split("\n")
+    at = next(i for i, line in enumerate(lines) if "<h2>Verdicts</h2>" in line)
+    path = tmp_path / "page.html"
+
+    path.write_text("\n".join([*lines[:at], "<p>Accept!</p>", *lines[at:]]), encoding="utf-8")
+    added = verify.verify(path)
+    path.write_text("\n".join([*lines[:at], *lines[at + 1 :]]), encoding="utf-8")
+    gone = verify.verify(path)
+
+    assert [(line.number, line.says, line.gives) for line in added.lines] == [
+        (at + 1, "<p>Accept!</p>", None)
+    ]
+    assert [(line.says, line.gives) for line in gone.lines] == [(None, lines[at])]
+
+
+def test_no_more_than_twenty_lines_are_told(changed):
+    """And how many there are in all."""
+    found = changed(r"<td", "<td ", count=0)
+
+    assert len(found.lines) == 20
+    assert found.differing > 20
+
+
+PATH = r'(<path d="M \d+)'
+
+
+def test_a_changed_drawing_is_found(changed):
+    """A path of a figure that was moved, by the same matplotlib, is no longer what was drawn."""
+    found = changed(PATH, r"\g<1>1")
+
+    assert not found.agrees
+    assert found.differing == 0
+    assert list(found.drawings) == ["forest"]  # the first of the page
+
+
+def test_a_drawing_of_another_matplotlib_is_told_and_no_failure(study, tmp_path, monkeypatch):
+    """Its words must agree all the same."""
+    with monkeypatch.context() as patch:
+        other = {**capsule.versions(), "matplotlib": "2.0.2"}
+        patch.setattr(capsule, "versions", lambda: other)
+        path = paged(study, tmp_path)
+    text = re.sub(PATH, r"\g<1>1", path.read_text(encoding="utf-8"), count=1)
+    path.write_text(text, encoding="utf-8")
+
+    found = verify.verify(path)
+    path.write_text(text.replace("<figcaption>", "<figcaption>Not ", 1), encoding="utf-8")
+    with_other_words = verify.verify(path)
+
+    assert found.agrees
+    assert len(found.drawings) == 1
+    assert found.other_versions["matplotlib"][0] == "2.0.2"
+    assert not with_other_words.agrees
+
+
+def test_a_figure_that_was_taken_out_is_found(changed):
+    """With its frame, or without."""
+    assert not changed(r"(?s)<svg.*?</svg>", "").agrees
+    assert not changed(r"(?s)<figure.*?</figure>", "").agrees
+
+
+def swapped(study, honest, tmp_path):
+    """The honest page with the block of other records, whose sum is right."""
+    text = honest.read_text(encoding="utf-8")
+    block = encode(study)
+    path = tmp_path / "swapped.html"
+    path.write_text(text.replace(verify.block_of(text, ""), block), encoding="utf-8")
+    return verify.verify(path)
+
+
+def test_runs_that_were_taken_out_of_the_records_are_found(study, honest, tmp_path):
+    """The page still counts them."""
+    without = replace(
+        study,
+        runs=study.runs[study.runs["seed"] != 3].reset_index(drop=True),
+        curves=study.curves[study.curves["seed"] != 3].reset_index(drop=True),
+    )
+
+    found = swapped(without, honest, tmp_path)
+
+    assert not found.agrees
+    assert any("8 seeds" in (line.says or "") for line in found.lines)
+    assert any("7 seeds" in (line.gives or "") for line in found.lines)
+
+
+def test_a_loss_that_was_changed_in_the_records_is_found(study, honest, tmp_path):
+    """One number of one curve."""
+    curves = study.curves.copy()
+    row = curves.index[(curves["arm"] == "adam") & (curves["seed"] == 1)][-1]
+    curves.loc[row, "val_loss"] *= 0.5
+
+    assert not swapped(replace(study, curves=curves), honest, tmp_path).agrees
+
+
+def test_records_that_contradict_themselves_are_found(study, tmp_path):
+    """Where page and records agree, the table of runs must agree with the curves."""
+    runs = study.runs.assign(update=study.runs["update"].where(study.runs.index != 2, 1.0))
+
+    found = verify.verify(paged(replace(study, runs=runs), tmp_path))
+
+    assert not found.agrees
+    assert found.differing == 0
+    assert found.contradictions == (
+        "adam seed 2: the table of runs has update 1.0, the last row of its curve "
+        f"{float(study.runs['update'][2])!r}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (r'(id="records">\n.*\n.{1000})..', r"\g<1>zz", "are cut or changed"),
+        (r"(?s)<script.*</script>", "", "carries no whole records"),
+        (r"(?s)(<script[^\n]*\n[^\n]*\n[^\n]*\n).*", r"\1", "carries no whole records"),
+        ('"capsule": 1', '"capsule": 7', "upgrade bdhf"),
+    ],
+    ids=["changed", "taken out", "cut", "newer"],
+)
+def test_records_that_cannot_be_trusted_are_one_line(changed, old, new, line):
+    """What is wrong and what to do."""
+    with pytest.raises(InputError, match=line) as error:
+        changed(f"(?s){old}" if "{1000}" in old else old, new)
+
+    assert len(error.value.lines) == 1
+    assert "changed.html" in error.value.lines[0]
+
+
+def test_a_file_that_is_no_page_is_one_line(tmp_path):
+    """No file, or no text."""
+    with pytest.raises(InputError, match="no report that can be read: No such file"):
+        verify.verify(tmp_path / "none.html")
+    (tmp_path / "bytes.html").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="no report that can be read"):
+        verify.verify(tmp_path / "bytes.html")
+
+
+def test_other_ends_of_lines_change_nothing(honest, tmp_path):
+    """A page that went through Windows still agrees."""
+    path = tmp_path / "crlf.html"
+    path.write_bytes(honest.read_bytes().replace(b"\n", b"\r\n"))
+
+    assert verify.verify(path).agrees
+
+
+def test_taken_apart_a_page_keeps_its_lines_and_their_numbers(honest):
+    """Every line outside drawings stands there once, under its number in the file."""
+    text = honest.read_text(encoding="utf-8")
+    lines, page = text.split("\n"), take_apart(text)
+
+    assert all(
+        lines[number - 1] == line
+        for number, line in zip(page.numbers, page.lines, strict=True)
+        if "svg" not in lines[number - 1]
+    )
+    outside = re.sub(r"(?s)<svg.*?</svg>", "", text).split("\n")
+    assert [x for x in page.lines if x and "<svg" not in x] == [x for x in outside if x]
+    assert [drawing.name for drawing in page.drawings] == re.findall(r'<figure id="([^"]*)"', text)
+
+
+def test_numbers_of_the_spec_and_of_the_records_are_not_counted():
+    """They were given, not computed."""
+    page = (
+        '<head>1</head><style>2</style><p>3 of 4, 1,234.5 × 1e-3</p><svg aria-label="5 runs">'
+        '<path d="M 6 7"/></svg><section id="spec">8</section><script>9</script>'
+    )
+
+    assert count_numbers(page) == 5

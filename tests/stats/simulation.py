@@ -1,0 +1,226 @@
+"""What the tests of a comparison are worth, by simulation: `python -m tests.stats.simulation`.
+
+Each scenario draws ablations of a world whose truth is known, tests every one of them, and returns
+a table of rates with a row per setting. BARS says which rates must hold, up to 2 standard errors
+of the simulation. docs/statistics.md shows what came out.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bdhf.stats import power
+from tests.stats import vectorised
+from tests.stats.worlds import World, at_margin
+
+PAIRS, MISSES, ALPHA, MARGIN = (6, 8, 12), (0.0, 0.3, 0.7), 0.05, 1.1
+PAGE, MARKS = Path("docs/statistics.md"), ("<!-- simulated -->", "<!-- end -->")
+
+
+def null(draws):
+    """Identical arms: three candidates against one baseline, of which the first is shown alone."""
+    rows = []
+    for n, misses, rng in settings():
+        costs, _ = World(1.0, 0.25, misses).draw(rng, draws, n, candidates=3)
+        d = np.log(costs[:, :3] / costs[:, 3:])
+        p = np.stack([vectorised.two_sided(d[:, i]) for i in range(3)], axis=1)
+        rows.append(
+            setting(n, misses)
+            | {
+                "p ≤ 0.05": (p[:, 0] <= ALPHA).mean(),
+                "interval covers": vectorised.covers(d[:, 0], 0.0, ALPHA).mean(),
+                "any of 3 better or worse": (vectorised.holm(p) <= ALPHA).any(axis=1).mean(),
+                "Wilcoxon": (vectorised.wilcoxon(d[:, 0]) <= ALPHA).mean(),
+                "BCa covers": np.nanmean(vectorised.bca_covers(d[:, 0], 0.0, ALPHA)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def margin(draws):
+    """Arms that differ by exactly the margin, which are not equivalent."""
+    rows = []
+    for sd in (0.1, 0.25):
+        for n, misses, rng in settings((0.0, 0.1, 0.3, 0.7)):
+            d, hits = at_margin(MARGIN, sd, misses).log_ratios(rng, draws, n)
+            everything = vectorised.tost(d, MARGIN)
+            p_t, p_flip = vectorised.equivalence(d, hits, MARGIN)
+            p = np.maximum(p_t, p_flip)
+            rows.append(
+                {"sd": f"{sd:g}"}
+                | setting(n, misses)
+                | {
+                    "p_t": (p_t <= ALPHA).mean(),
+                    "p_flip": (p_flip <= ALPHA).mean(),
+                    "p": (p <= ALPHA).mean(),
+                    "equivalent": ((p <= ALPHA) & vectorised.enough(hits)).mean(),
+                    "p over all pairs": (np.maximum(*everything) <= ALPHA).mean(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def capped(draws):
+    """Arms whose costs differ by half, seen through a budget that many runs miss."""
+    rows = []
+    for n, misses, rng in settings():
+        if misses:
+            d, hits = World(1.5, 0.25, misses).log_ratios(rng, draws, n)
+            everything = np.maximum(*vectorised.tost(d, MARGIN)) <= ALPHA
+            same = np.maximum(*vectorised.equivalence(d, hits, MARGIN)) <= ALPHA
+            enough = vectorised.enough(hits)
+            rows.append(
+                setting(n, misses)
+                | {
+                    "equivalent": (same & enough).mean(),
+                    "without the rule of 80 % hits": same.mean(),
+                    "with it, over all pairs": (everything & enough).mean(),
+                    "neither": everything.mean(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def effect(draws):
+    """A candidate that needs 0.8 of the costs: does the interval hold the restricted ratio?"""
+    rows = []
+    for n, misses, rng in settings():
+        world = World(0.8, 0.25, misses)
+        d, _ = world.log_ratios(rng, draws, n)
+        rows.append(
+            setting(n, misses)
+            | {
+                "true ratio": np.exp(world.truth),
+                "interval covers": vectorised.covers(d, world.truth, ALPHA).mean(),
+                "BCa covers": np.nanmean(vectorised.bca_covers(d, world.truth, ALPHA)),
+                "p ≤ 0.05": (vectorised.two_sided(d) <= ALPHA).mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def planned(draws):
+    """A candidate that needs 0.8 of the costs: the power that was planned, and the one had."""
+    rows = []
+    for sd in (0.15, 0.25, 0.35):
+        for n in PAIRS:
+            d, _ = World(0.8, sd, 0.0).log_ratios(np.random.default_rng(n), draws, n)
+            foretold = power.power(np.log(0.8), sd, n, ALPHA)
+            had = (vectorised.two_sided(d) <= ALPHA).mean()
+            rows.append(
+                {"sd": f"{sd:g}", "pairs": str(n), "foretold": foretold, "had": had}
+                | {"off by": abs(had - foretold)}
+            )
+    return pd.DataFrame(rows)
+
+
+def seeds(draws, cases=((0.7, 0.35), (0.8, 0.25), (0.8, 0.35), (0.9, 0.15), (0.9, 0.2))):
+    """Power with as many pairs as `seeds_to_decide` names, for 80 %; last, for equivalence."""
+    rows = []
+    for ratio, sd in (*cases, (1.0, 0.1)):
+        same = MARGIN if ratio == 1 else np.nan
+        n = int(power.seeds_to_decide(np.log(ratio), sd, ALPHA, same))
+        d, hits = World(ratio, sd, 0.0).log_ratios(np.random.default_rng(n), draws, n)
+        p = (
+            np.maximum(*vectorised.equivalence(d, hits, MARGIN))
+            if ratio == 1
+            else vectorised.two_sided(d)
+        )
+        rows.append(
+            {"true ratio": f"{ratio:g}", "sd": f"{sd:g}", "pairs": str(n)}
+            | {"power": (p <= ALPHA).mean()}
+        )
+    return pd.DataFrame(rows)
+
+
+SCENARIOS = {f.__name__: f for f in (null, margin, capped, planned, seeds, effect)}
+
+#: scenario -> column -> (least, most), up to the error of the simulation.
+BARS = {
+    "null": {
+        "p ≤ 0.05": (0.0, ALPHA),
+        "interval covers": (1 - ALPHA, 1.0),
+        "any of 3 better or worse": (0.0, ALPHA),
+    },
+    "margin": dict.fromkeys(("p_t", "p_flip", "p", "equivalent"), (0.0, ALPHA)),
+    "capped": {"equivalent": (0.0, ALPHA)},
+    "planned": {"off by": (0.0, 0.05)},
+    "seeds": {"power": (0.75, 0.87)},
+    "effect": {},
+}
+
+
+def settings(shares=MISSES):
+    """Every number of pairs with every share of misses, and a generator of its own."""
+    for n in PAIRS:
+        for misses in shares:
+            yield n, misses, np.random.default_rng([n, int(100 * misses)])
+
+
+def setting(n, misses):
+    """The first columns of a row."""
+    return {"pairs": str(n), "misses": f"{misses:.0%}".replace("%", " %")}
+
+
+def broken(name, table, draws):
+    """The rates of a scenario that are beyond their bar by more than 2 standard errors."""
+    found = []
+    for column, bar in BARS[name].items():
+        least, most = (
+            b + side * 2 * np.sqrt(b * (1 - b) / draws)
+            for side, b in zip((-1, 1), bar, strict=True)
+        )
+        beyond = table[~table[column].between(least, most)]
+        found += [f"{name}: {column} in {row}" for row in beyond.to_dict("records")]
+    return found
+
+
+def markdown(table):
+    """A table as Markdown, rates with three digits."""
+    cells = [[v if isinstance(v, str) else f"{v:.3f}" for v in row] for row in table.to_numpy()]
+    lines = [list(table.columns), ["---"] * table.shape[1], *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def bars(name):
+    """What must hold of a scenario, in words."""
+    words = [
+        f"{column} at most {most:g}" if least == 0 else f"{column} at least {least:g}"
+        + (f" and at most {most:g}" if most < 1 else "")
+        for column, (least, most) in BARS[name].items()
+    ]  # fmt: skip
+    return f"Must hold: {'; '.join(words)}." if words else "Nothing must hold: this is what it is."
+
+
+def put(page, tables):
+    """Put the tables between the marks of a page; without such a page they are the page."""
+    text = page.read_text(encoding="utf-8") if page.exists() else "\n".join(MARKS)
+    before, _, rest = text.partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    whole = f"{before}{MARKS[0]}\n\n{tables}\n{MARKS[1]}{after}"
+    page.write_text(whole, encoding="utf-8")
+
+
+def main():
+    """Run every scenario, print its table, and put the tables into the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=4000, help="ablations per row")
+    parser.add_argument("--out", type=Path, default=PAGE, help="page that the tables go into")
+    options = parser.parse_args()
+    faults, text = [], [f"{options.draws:,} draws a row.\n"]
+    for name, scenario in SCENARIOS.items():
+        table = scenario(options.draws)
+        faults += broken(name, table, options.draws)
+        said = f"**{name}** · {scenario.__doc__}\n\n{markdown(table)}\n\n{bars(name)}\n"
+        sys.stdout.write(f"{said}\n")
+        sys.stdout.flush()
+        text.append(said)
+    put(options.out, "\n".join(text))
+    sys.exit("\n".join(faults) or 0)
+
+
+if __name__ == "__main__":
+    main()

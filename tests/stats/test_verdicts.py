@@ -1,0 +1,222 @@
+"""Each verdict is reached, and none that the data do not carry: margins, losses, missing pairs."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bdhf.records import Comparison, Target
+from bdhf.stats.compare import compare
+from bdhf.stats.result import Verdict
+from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
+
+SAME = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
+FULL = [180, 185, 179, 195, 190, 188, 177, 191]
+NEAR = [182, 183, 180, 193, 191, 187, 178, 190]  # within 1.2 % of FULL, on both sides of it
+FASTER = [175, 179, 175, 190, 184, 184, 172, 186]  # 2 to 3.3 % below FULL on every seed
+FAST = [50, 62, 55, 71, 64, 58, 49, 66]
+
+
+def only(records):
+    """The result of an ablation with one test."""
+    (result,) = compare(records)
+    return result
+
+
+def versus(block, full, *, entry=SAME, **options):
+    """The result of block against full."""
+    return only(synthetic({"block": block, "full": full}, comparisons=(entry,), **options))
+
+
+def flagged(result, text):
+    """Whether one of the flags says this."""
+    return any(text in flag for flag in result.flags)
+
+
+@pytest.mark.parametrize(
+    ("block", "full", "verdict"),
+    [
+        (FAST, FULL, "better"),
+        (FULL, FAST, "worse"),
+        (NEAR, FULL, "equivalent"),
+        (FAST[::-1], FAST, "undecided"),
+    ],
+)
+def test_each_verdict_is_reached(block, full, verdict):
+    """And swapping the arms turns it around."""
+    turned = {"better": "worse", "worse": "better"}
+
+    assert versus(block, full).verdict == verdict
+    assert versus(full, block).verdict == turned.get(verdict, verdict)
+
+
+def test_without_a_margin_nothing_is_equivalent():
+    """The margin is fixed before the runs, or there is none."""
+    result = versus(NEAR, FULL, entry=BLOCK_VS_FULL)
+
+    assert result.verdict is Verdict.UNDECIDED
+    assert np.isnan([result.margin, result.p_equivalence, result.p_equivalence_holm]).all()
+
+
+def test_a_difference_within_the_margin_is_a_difference():
+    """Better comes first, and the flag says that it is small."""
+    result = versus(FASTER, FULL)
+
+    assert result.verdict is Verdict.BETTER
+    assert result.p_equivalence <= 0.05
+    assert flagged(result, "A difference, but a small one: the interval lies within the margin")
+    assert not flagged(versus(FAST, FULL), "small one")
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(4, "undecided"), (5, "equivalent")])
+def test_ties_are_equivalent_only_with_a_margin_and_enough_pairs(n, verdict):
+    """Costs that are equal on every seed lie within any margin, once there are 5 pairs.
+
+    Without a margin they are undecided, however many: a test of a difference shows none.
+    """
+    assert versus(FULL[:n], FULL[:n]).verdict == verdict
+    assert versus(FULL[:n], FULL[:n]).p_equivalence == 2.0**-n
+    assert versus(FULL[:n], FULL[:n], entry=BLOCK_VS_FULL).verdict == "undecided"
+
+
+@pytest.mark.parametrize("n", [1, 8])
+def test_arms_that_only_miss_are_not_equivalent(n):
+    """All censored in both arms: no pair says anything, so no margin is shown to hold."""
+    result = versus([None] * n, [None] * n)
+
+    assert result.verdict is Verdict.UNDECIDED
+    assert (result.p, result.p_equivalence) == (1.0, 1.0)
+    assert flagged(result, "missed on both sides and tie" if n > 1 else "1 pair missed on both")
+
+
+def test_pairs_that_both_miss_are_left_out_of_equivalence():
+    """The p is that of the other pairs, however many ties at the budget stand beside them."""
+    result = versus([*NEAR, None, None], [*FULL, None, None])
+
+    assert result.verdict is Verdict.EQUIVALENT
+    assert result.p_equivalence == pytest.approx(versus(NEAR, FULL).p_equivalence)
+    assert flagged(result, "2 pairs missed on both sides and tie whatever the arms are worth: the")
+
+
+def test_equivalent_takes_hits():
+    """Below 80 % hits the flag says which arm falls short, and the verdict is undecided."""
+    result = versus([*NEAR, None, None, None], [*FULL, 295, None, None], last=300)
+    enough = versus([*NEAR, None, None], [*FULL, None, None], last=300)
+
+    assert result.p_equivalence <= 0.05 < result.p_holm
+    assert result.verdict is Verdict.UNDECIDED
+    assert flagged(
+        result,
+        "Not called equivalent: that takes 80 % of the runs of both arms at the target, and block "
+        "has 8 of 11",
+    )
+    assert (enough.candidate_hits, enough.verdict) == (8, Verdict.EQUIVALENT)
+
+
+@pytest.mark.parametrize("status", ["oom", "error", "timeout", "skipped", "planned"])
+def test_missing_pair_can_overturn_equivalent(status):
+    """A run without an outcome may have cost the budget: equivalent becomes undecided."""
+    result = versus([*NEAR, status], [*FULL, 180], last=900)
+
+    assert (result.pairs, result.planned) == (8, 9)
+    assert result.p_equivalence_holm <= 0.05
+    assert result.verdict is Verdict.UNDECIDED
+    assert flagged(result, "The verdict hangs on the missing pairs: equivalent without them")
+
+
+@pytest.mark.parametrize("status", ["oom", "error", "timeout", "skipped", "planned"])
+def test_missing_pair_can_overturn_better(status):
+    """And better, where the run may have cost the budget."""
+    result = versus([*FASTER[:6], status], [*FULL[:6], 180], entry=BLOCK_VS_FULL)
+
+    assert result.p_holm <= 0.05
+    assert result.verdict is Verdict.UNDECIDED
+    assert flagged(result, "better without them")
+
+
+def test_missing_runs_are_no_hits():
+    """Costs that hardly differ up to the budget stay equivalent only while 80 % are known to hit.
+
+    Two missing pairs of ten leave 80 %, three of eleven do not.
+    """
+    block, full = [v + 800 for v in NEAR], [v + 800 for v in FULL]
+    two, three = (versus([*block, *["oom"] * k], [*full, *["oom"] * k], last=1000) for k in (2, 3))
+
+    assert two.verdict is Verdict.EQUIVALENT
+    assert three.p_equivalence_holm <= 0.05
+    assert three.verdict is Verdict.UNDECIDED
+    assert flagged(three, "undecided with them at their best for block, undecided at their worst")
+
+
+@pytest.mark.parametrize("estimand", ["updates_to_target", "seconds_to_target", "final_loss"])
+def test_order_of_rows_and_arms_does_not_matter(estimand):
+    """Rows of runs, curves and environments, and arms, in reverse: the results are equal."""
+    entry = SAME.model_copy(update={"estimand": estimand})
+    arms = {"block": [*NEAR[:6], "oom", "diverged"], "full": [*FULL[:7], None]}
+    where = pd.DataFrame(
+        {"run_id": [f"{arm}-{seed}" for arm in arms for seed in range(8)], "cpu": ["a", "b"] * 8}
+    )
+    records = dataclasses.replace(synthetic(arms, comparisons=(entry,)), environments=where)
+    turned = dataclasses.replace(
+        records, arms=records.arms[::-1], runs=records.runs[::-1],
+        curves=records.curves[::-1], environments=where[::-1],
+    )  # fmt: skip
+
+    assert repr(compare(turned)) == repr(compare(records))
+
+
+def test_holm_counts_losses_once_and_costs_once_per_target():
+    """Two targets: a cost makes two tests, each loss one."""
+    entries = [
+        Comparison(name=e, candidate="block", baseline="full", estimand=e)
+        for e in ("updates_to_target", "final_loss", "best_loss", "area_under_curve")
+    ]
+    targets = (TARGET, Target(metric="val_loss", below=0.5))
+    records = synthetic({"block": FAST, "full": FULL}, comparisons=entries, targets=targets)
+    results = compare(records)
+
+    assert [(r.name, bool(r.target)) for r in results] == [
+        ("updates_to_target", True), ("updates_to_target", True), ("final_loss", False),
+        ("best_loss", False), ("area_under_curve", False),
+    ]  # fmt: skip
+    assert {r.tests for r in results} == {5}
+
+
+def test_equivalence_is_corrected_over_the_tests_with_a_margin():
+    """A test without a margin claims no equivalence, and does not count among those that do."""
+    plain = Comparison(name="plain", candidate="block", baseline="full")
+    entries = (SAME, plain, SAME.model_copy(update={"name": "again"}))
+    results = compare(synthetic({"block": NEAR, "full": FULL}, comparisons=entries))
+
+    assert results[0].p_equivalence_holm == pytest.approx(2 * results[0].p_equivalence)
+    assert np.isnan(results[1].p_equivalence_holm)
+
+
+def test_seconds_of_mixed_hardware_leave_the_pair_out():
+    """One pair timed on two machines is missing, with its reason; the others may mix."""
+    entry = BLOCK_VS_FULL.model_copy(update={"estimand": "seconds_to_target"})
+    arms = {"block": FAST, "full": FULL}
+    kinds = {"block-0": "x", "full-0": "y", "block-1": "y", "full-1": "y"}
+    where = pd.DataFrame(
+        [(f"{a}-{s}", kinds.get(f"{a}-{s}", "x")) for a in arms for s in range(8)],
+        columns=["run_id", "cpu"],
+    )
+    records = dataclasses.replace(synthetic(arms, comparisons=(entry,)), environments=where)
+    updates = dataclasses.replace(records, comparisons=(BLOCK_VS_FULL,))
+
+    assert only(records).pairs == 7
+    assert flagged(
+        only(records), "1 of 8 pairs is missing: 1 timed on other hardware than its pair in block"
+    )
+    assert flagged(only(records), "The pairs were timed on 2 kinds of machines")
+    assert (only(updates).pairs, only(updates).flags) == (8, ())
+
+
+def test_seeds_to_decide_are_more_than_there_were():
+    """A number that the pairs at hand did not decide with is not named again."""
+    block, full = [50, 50, 50, 50, 50, 102], [100] * 6
+    result = versus(block, full, entry=BLOCK_VS_FULL)
+
+    assert result.p > 0.05
+    assert result.seeds_to_decide > 6
