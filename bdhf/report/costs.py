@@ -8,7 +8,7 @@ import pandas as pd
 
 from bdhf.records import AXES, Records
 from bdhf.report.totals import Spread, evaluations, spread, total
-from bdhf.report.wording import counted
+from bdhf.report.wording import count, counted
 from bdhf.stats.pairs import HARDWARE
 from bdhf.stats.targets import OUTCOMES
 
@@ -33,7 +33,7 @@ def costs(records: Records) -> tuple[tuple[str, ...], tuple[CostRow, ...]]:
     for arm in records.arms:
         mine = ended["arm"] == arm
         planned = int((records.runs["arm"] == arm).sum())
-        cells = tuple(spread(values[mine].tolist()) for values in columns.values())
+        cells = tuple(spread(values[mine].tolist(), count) for values in columns.values())
         rows.append(CostRow(arm, f"{int(mine.sum())} of {planned}", cells))
     return tuple(columns), tuple(rows)
 

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from bdhf.records import NOT_RUN, Records, Status, tests_of
 from bdhf.report.tables import anchors
-from bdhf.report.wording import number
+from bdhf.report.wording import count, number
 from bdhf.stats.pairs import Pairs, pair
 from bdhf.stats.result import Result
 from bdhf.stats.targets import OUTCOMES
@@ -103,5 +103,5 @@ def _side(run: Mapping[object, object], anchor: str) -> Side:
         return Side(anchor, run_id, missing, "")
     note = "" if run["hit"] else "missed"
     return Side(
-        anchor, run_id, number(run["cost"]), "diverged" if status == Status.DIVERGED.value else note
+        anchor, run_id, count(run["cost"]), "diverged" if status == Status.DIVERGED.value else note
     )

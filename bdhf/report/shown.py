@@ -8,7 +8,7 @@ from html import unescape
 
 _DRAWING = re.compile(r"(<svg\b[^>]*>)(.*?)</svg>", re.DOTALL)
 _BOX = re.compile(r'\bviewBox="[^"]*"')
-_NAME = re.compile(r'<figure id="([^"]*)">')
+_NAME = re.compile(r'<figure id="([^"]*)"')
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 #: What no number is computed for: style, code, the spec as it was given, and what is no text.

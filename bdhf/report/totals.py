@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ def total(last: pd.DataFrame, cells: pd.DataFrame, column: str) -> pd.Series[flo
     return recorded.fillna(at(last, cells, column))
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float], write: Callable[[float], str] = number) -> Spread:
     """Median and quartiles of the values that are known, in words.
 
     >>> spread([3.0, 1.0, float("nan"), 2.0])
@@ -45,4 +45,4 @@ def spread(values: Sequence[float]) -> Spread:
     if not known:
         return NONE, ""
     low, median, high = quartiles(np.array(known))
-    return number(median), f"{number(low)} to {number(high)}"
+    return write(median), f"{write(low)} to {write(high)}"

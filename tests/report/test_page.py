@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -20,39 +19,9 @@ from bdhf.stats.compare import compare
 from bdhf.stats.words import sentence
 from tests.report.conftest import report
 from tests.report.made_up import ENTRIES, QUICKSTART, TARGET, Arm, made_up, save
+from tests.report.reading import Page
 
 EVIL = '<script>alert("1")</script> & <b>bold</b>'
-
-
-class Page(HTMLParser):
-    """Elements, visible text, and the text of every row of every section's tables."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.rows: list[tuple[str, str]] = []
-        self.section = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note the element, and where a section or a row begins."""
-        self.elements.append((tag, dict(attrs)))
-        if tag == "section":
-            self.section = dict(attrs).get("id") or ""
-        if tag == "tr":
-            self.rows.append((self.section, ""))
-
-    def handle_data(self, data: str) -> None:
-        """Add to the text of the page and of its latest row."""
-        self.text += data
-        if self.rows:
-            section, text = self.rows[-1]
-            self.rows[-1] = (section, f"{text} {data}")
-
-    def table(self, section: str) -> list[str]:
-        """The text of the rows of a section's table, without its head."""
-        return [re.sub(r"\s+", " ", text) for name, text in self.rows if name == section][1:]
 
 
 def words(records: Records) -> Page:
@@ -132,8 +101,8 @@ def test_sections_stand_in_their_order(html):
     headings = re.findall(r"<h2>(.*?)</h2>", html)
 
     assert headings == [
-        "Verdicts", "Effects", "Training curves", "Survival", "Performance profiles", "Costs", "Final losses", "Every run", "Spec",
-        "Provenance", "Methods",
+        "Verdicts", "Effects", "Training curves", "Survival", "Performance profiles", "Costs",
+        "Final losses", "Every run", "Spec", "Provenance", "Methods",
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.words import sentence
 from tests.report.made_up import ENTRIES, Arm, made_up
-from tests.report.test_page import Page
+from tests.report.reading import Page
 
 
 @pytest.fixture(scope="module")
