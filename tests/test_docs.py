@@ -45,7 +45,9 @@ def test_the_partition_of_the_guide_is_a_partition():
     assert [len(block) for block in optimizer.blocks.positions()] == [15, 4]
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md", "docs/records.md"])
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, "CHANGELOG.md", "docs/records.md", "docs/statistics.md"]
+)
 def test_files_that_the_documents_name_exist(document):
     """Every relative link and every path of the repository in code quotes is there."""
     text = (ROOT / document).read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
 from bdhf.optim import ALGORITHM_VERSION
-from bdhf.records import InputError, Status, in_brief
+from bdhf.records import DIAGNOSTICS, InputError, Status, in_brief
 from bdhf.records.bits import first_unlike
 
 #: What of an environment can change the last bits of a curve.
@@ -99,7 +99,8 @@ def rerun(claim: Claimed) -> Rerun:
     curves = claim.curve, claim.short(outcome.curve)
     if by_clock:
         curves = _regular(curves[0], spec), _regular(curves[1], spec)
-    differences += _of_curves(*curves, prefix=by_clock)
+    ignored = {*IGNORED, *_unrecorded(*curves)}
+    differences += _of_curves(*curves, ignored, prefix=by_clock)
     if spec.run_id != claim.run_id:
         differences.insert(0, f"the spec is that of run {spec.run_id}, not of {claim.run_id}")
     here = environment("cpu", spec.threads) | {"device": device}
@@ -109,7 +110,7 @@ def rerun(claim: Claimed) -> Rerun:
         name=claim.name,
         status=str(outcome.status),
         rows=rows,
-        numbers=rows * len([name for name in outcome.curve if name not in IGNORED]),
+        numbers=rows * len([name for name in outcome.curve if name not in ignored]),
         differences=tuple(differences),
         explanations=tuple(_otherwise(spec, claim.environment, here)) if differences else (),
     )
@@ -141,10 +142,22 @@ def _regular(curve: pd.DataFrame, spec: RunSpec) -> pd.DataFrame:
     return curve[curve["update"] % spec.evaluate_every == 0].reset_index(drop=True)
 
 
-def _of_curves(claimed: pd.DataFrame, made: pd.DataFrame, *, prefix: bool) -> list[str]:
+def _unrecorded(claimed: pd.DataFrame, made: pd.DataFrame) -> list[str]:
+    """Diagnostics that an older bdhf did not record: nothing of them is claimed."""
+    known = claimed.reindex(columns=list(DIAGNOSTICS)).notna().any()
+    return [
+        name
+        for name in DIAGNOSTICS
+        if name in made and made[name].notna().any() and not known[name]
+    ]
+
+
+def _of_curves(
+    claimed: pd.DataFrame, made: pd.DataFrame, ignored: Collection[str], *, prefix: bool
+) -> list[str]:
     """The first value that differs; `prefix`: as far as both curves go."""
     found: list[str] = []
-    unlike = first_unlike(claimed, made, ignored=IGNORED)
+    unlike = first_unlike(claimed, made, ignored=ignored)
     if unlike is not None:
         update = int(made["update"].iloc[unlike.row])
         found.append(

@@ -265,8 +265,9 @@ def _per_arm(
 
 
 def _reasons(runs: pd.DataFrame, unit: str) -> dict[str, int]:
-    """Count the missing runs of one side by status, in words."""
+    """Count the missing runs of one side by status, in words: most first, then by name."""
     status = runs.loc[runs["cost"].isna(), "status"]
     words = status.where(~status.isin(OUTCOMES), f"without recorded {unit}").fillna(NOT_RUN)
     words = words.where(runs.loc[words.index, "note"] == "", runs["note"])
-    return {str(reason): int(n) for reason, n in words.value_counts().items()}
+    counted = {str(reason): int(n) for reason, n in words.value_counts().items()}
+    return dict(sorted(counted.items(), key=lambda found: (-found[1], found[0])))

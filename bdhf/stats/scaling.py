@@ -5,7 +5,8 @@
 S is the number of updates to the target at batch size B. Far below B_crit, doubling the batch
 halves the updates; far above, it saves none (McCandlish et al., 2018; Shallue et al., 2019). The
 fit is that of `censored`; its interval is the percentile interval over a bootstrap of seeds, which
-takes all runs of a seed together since they share data and initialisation.
+takes all runs of a seed together since they share data and initialisation. It is narrow: of 100
+simulated 95 % intervals over 5, 8 and 20 seeds, about 90 held the planted B_crit.
 
 The curve compares optimizers fairly only where each is tuned at every batch size.
 """

@@ -50,6 +50,17 @@ def test_an_honest_run_has_the_same_bits(arm):
     assert again.numbers == 4 * (claim.curve.shape[1] - 1)
 
 
+def test_what_an_older_bdhf_did_not_record_is_not_held_against_it():
+    """A diagnostic that came later is no difference, and no number that was held beside another."""
+    claim = claimed("full_hf")
+    older = replace(claim, curve=claim.curve.drop(columns=["stop_converged", "stop_progress"]))
+
+    again = rerun(older)
+
+    assert again.agrees
+    assert again.numbers == rerun(claim).numbers - 2 * again.rows
+
+
 def test_a_diverged_run_diverges_again():
     """NaN where NaN was, and the same status."""
     claim = claimed("adam", ("torch.Adam, lr: 3.0e-3", "torch.SGD, lr: 1.0e+30"))

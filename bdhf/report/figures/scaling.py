@@ -16,6 +16,7 @@ from bdhf.report.wording import counted, listed, number
 from bdhf.stats.scaling import Scaling
 
 MOST_LINES = 24  # beyond them they can no longer be read
+_FEW = 30  # seeds, below which the bootstrap is known to be narrow
 _NEAR = 4.0  # B_crit is marked up to this factor beyond the sizes that were run
 
 
@@ -113,8 +114,8 @@ def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], alpha: float) -> tup
             "A hollow point with an arrow holds runs that missed the target: it is a lower bound."
         )
     parts.append(f"B_crit: {'; '.join(_words(one) for one in found)}.")
-    if any(one.seeds < 10 for one in found):
-        parts.append("An interval from fewer than 10 seeds is too narrow.")
+    if any(one.seeds < _FEW for one in found):
+        parts.append("Over so few seeds these intervals are somewhat too narrow.")
     fitted = {one.group for one in found}
     absent = [str(g) for g in sizes["group"].drop_duplicates() if g not in fitted]
     if absent:
@@ -132,10 +133,6 @@ def _words(one: Scaling) -> str:
     """B_crit of a group, with what it rests on, and what it is not."""
     runs = f"{counted(one.points, 'run')}, {counted(one.censored, 'miss', 'misses')}"
     runs = f"{runs}, {counted(one.seeds, 'seed')}"
-    if one.at_limit > 0:
-        return f"{one.group} not found, updates fall like 1 / B over all sizes ({runs})"
-    if one.at_limit < 0:
-        return f"{one.group} not found, updates do not fall with B ({runs})"
     ends = (
         f"{number(one.low)} to {number(one.high)}"
         if one.is_bounded
@@ -145,6 +142,9 @@ def _words(one: Scaling) -> str:
         if math.isfinite(one.high)
         else "no interval"
     )
+    if one.at_limit:
+        seen = "fall like 1 / B over all sizes" if one.at_limit > 0 else "do not fall with B"
+        return f"{one.group} not found, updates {seen} ({ends}; {runs})"
     beyond = "" if one.is_inside else ", outside the sizes that were run"
     return f"{one.group} {number(one.b_crit)} ({ends}; {runs}{beyond})"
 
