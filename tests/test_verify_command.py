@@ -59,7 +59,7 @@ def test_an_honest_report_agrees_in_everything(results):
     done = verified(page, "--rerun", 9, "--seed", 5, "--against", results, code=0)
 
     first, second, third, *runs = done.stdout.splitlines()
-    assert re.fullmatch(r"\d\d+ numbers of 3 runs and \d figures recomputed: all agree", first)
+    assert re.fullmatch(r"\d\d+ numbers of 3 runs and \d+ figures recomputed: all agree", first)
     assert second == f"12 files of {results} held against the report: all agree"
     assert third.startswith("drawn with --seed 5: ")
     assert len(runs) == 3

@@ -23,8 +23,9 @@ def paged(records, folder, name="report.html"):
 
 @pytest.fixture(scope="module")
 def study():
-    """Runs that hit, miss, diverge and are missing."""
-    return made_up(updates=60, every=4, seeds=8, comparisons=ENTRIES[:1])
+    """Runs that hit, miss, diverge and are missing; with figures that are drawn fast."""
+    records = made_up(updates=60, every=4, seeds=8, comparisons=ENTRIES[:1])
+    return replace(records, figures=("forest", "survival"))
 
 
 @pytest.fixture(scope="module")
