@@ -41,6 +41,11 @@ class RunTable:
     heads: tuple[str, ...]
     rows: tuple[RunRow, ...]
 
+    @property
+    def first(self) -> dict[str, str]:
+        """Arm -> the id of its first row in the page: where what is said of the arm comes from."""
+        return {row.arm: row.anchor for row in reversed(self.rows)}
+
 
 @dataclass(frozen=True)
 class LossRow:

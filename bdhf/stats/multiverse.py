@@ -2,8 +2,9 @@
 
 A verdict hangs on choices: the target and how hard it is, the axis on which cost is counted, the
 margin, the cell of the grid. Each is made in every way and the verdict is reached again, as if the
-spec had said so for this comparison alone (multiverse analysis; Steegen et al., 2016): Holm counts the same tests, the
-others as they are. What the spec says is one of the choices, and has the verdict of the report.
+spec had said so for this comparison alone (multiverse analysis; Steegen et al., 2016): Holm counts
+the same tests, the others as they are. What the spec says is one of the choices, and has the
+verdict of the report.
 
 Targets that are easier than the spec's are choices too, since the curves go through them; harder
 ones are not, since runs may have ended before.
