@@ -28,7 +28,7 @@ def unplanned(records: Records, report: Path) -> tuple[str, ...]:
         "name": (records.name, spec.name),
         "alpha": (records.alpha, spec.alpha),
         "targets": (records.targets, spec.targets),
-        "arms": (records.arms, tuple(arm.label for arm in plan.arms)),
+        "arms": (sorted(records.arms), sorted(arm.label for arm in plan.arms)),
         "budgets": (dict(records.budgets), {arm.label: arm.budget for arm in plan.arms}),
         "intervals": (dict(records.intervals), {a.label: a.evaluate_every for a in plan.arms}),
         "comparisons": (records.comparisons, plan.comparisons),

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from pydantic import BaseModel, Field
@@ -18,6 +18,8 @@ from bdhf.records.columns import CELL
 from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table
 from bdhf.records.schema import Budget, Comparison, PlanIndex, PlannedArm, Status, Target
 from bdhf.records.version import PLAN_INDEX, read_record, refuse_newer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,6 +89,10 @@ class Records:
             runs=runs,
             curves=_ordered(self.curves, arms),
             environments=where.reset_index(drop=True),
+            budgets=_of_arms(self.budgets, arms),
+            intervals=_of_arms(self.intervals, arms),
+            names=_of_arms(self.names, arms),
+            values=_of_arms(self.values, arms),
         )
 
     def budget_of(self, *arms: str) -> Budget:
@@ -110,6 +116,10 @@ class Records:
     def evaluate_every_of(self, *arms: str) -> int:
         """The largest interval of evaluation of these arms, in updates."""
         return max(self.intervals.get(arm, self.evaluate_every) for arm in arms)
+
+
+def _of_arms(of: Mapping[str, T], arms: Sequence[str]) -> dict[str, T]:
+    return {arm: of[arm] for arm in arms if arm in of}
 
 
 def _size(table: pd.DataFrame) -> str:

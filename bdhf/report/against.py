@@ -35,9 +35,9 @@ def against(capsule: Capsule, folder: str | Path) -> Held:
     Raises InputError for a folder that holds no ablation.
     """
     folder = Path(folder)
-    there = load(folder)
+    there = load(folder).in_order()
     differences = [
-        *_asked(capsule.records, there),
+        *_asked(capsule.records.in_order(), there),
         *_cells(capsule.records.runs, planned(folder)),
         *_files(capsule, folder),
         *_contents(capsule, folder),

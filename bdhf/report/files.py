@@ -49,7 +49,7 @@ def build(folder: str | Path) -> Built:
     target whose metric the curves do not have.
     """
     folder = Path(folder)
-    records = load(folder)
+    records = load(folder).in_order()
     block = encode(records, files_of(folder, records))
     shown = show(decode(block).records, block)
     write_table(folder / "comparisons.parquet", to_table(shown.results))

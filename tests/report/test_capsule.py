@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bdhf.records import DIAGNOSTICS, Budget, Comparison, InputError, Records
-from bdhf.report import capsule
+from bdhf.report import build, capsule
 from bdhf.report.capsule import decode, encode
 from bdhf.report.packing import RunFiles, lighten
-from tests.report.made_up import made_up
+from tests.report.made_up import made_up, save
 
 TABLES = ("runs", "curves", "environments")
 
@@ -215,3 +215,23 @@ def test_what_float32_cannot_hold_stays():
     curves = pd.DataFrame({"damping": [1e300, np.inf, -1e300]})
 
     assert lighten(curves)["damping"].to_list() == [1e300, np.inf, -1e300]
+
+
+def test_the_order_of_arms_and_rows_changes_no_byte_of_a_folder(quickstart, tmp_path):
+    """Comparisons and report are the same bytes, what the report carries included."""
+    arms = [
+        {"label": arm, "name": arm, "budget": {"updates": 120}, "evaluate_every": 4}
+        for arm in quickstart.arms
+    ]
+    entries = [entry.model_dump(exclude_none=True) for entry in quickstart.comparisons]
+    made = []
+    for turn in (slice(None), slice(None, None, -1)):
+        turned = replace(quickstart, runs=quickstart.runs[turn], curves=quickstart.curves[turn])
+        folder = save(turned, tmp_path / str(turn.step))
+        index = {"arms": arms[turn], "comparisons": entries}
+        (folder / "plan.json").write_text(json.dumps(index), encoding="utf-8")
+        made.append(
+            (build(folder).path.read_bytes(), (folder / "comparisons.parquet").read_bytes())
+        )
+
+    assert made[0] == made[1]
