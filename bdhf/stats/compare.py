@@ -1,82 +1,25 @@
-"""Records -> results: one paired test per comparison entry × target, corrected together.
+"""Records -> results: everything that is known of every comparison entry × target.
 
-    p             sign-flip test of the mean log ratio of values, candidate ÷ baseline
-    p_holm        p after Holm's step-down over all tests of the ablation
-    p_equivalence two one-sided tests at the entry's margin, over the pairs of which a run hit;
-                  Holm over those that have a margin
-    verdict       better or worse, by the sign of the mean, if p_holm ≤ alpha; else equivalent, if
-                  its p after Holm is ≤ alpha and enough runs hit; else undecided
-
-The interval of the ratio inverts the very test that gives p, so it excludes 1 exactly when
-p ≤ alpha. A verdict that the missing pairs could change is undecided.
+The verdict and its p-values are those of `judge.py`. The interval of the ratio inverts the very
+test that gives p, so it excludes 1 exactly when p ≤ alpha. What stands beside them decides nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bdhf.records import Comparison, Records, Target, tests_of
+from bdhf.records import Records, tests_of
 from bdhf.stats import flags, robustness
-from bdhf.stats.equivalence import LEAST_HITS, equivalence
+from bdhf.stats.judge import Judged, Test, judge, tested
 from bdhf.stats.paired import SignFlip, sign_flip
-from bdhf.stats.pairs import Pairs, pair
 from bdhf.stats.power import seeds_to_decide
 from bdhf.stats.result import Result, Verdict
-
-
-@dataclass(frozen=True)
-class Test:
-    """One entry on one target (None for a loss), before any correction."""
-
-    entry: Comparison
-    target: Target | None
-    pairs: Pairs
-    effect: SignFlip  # of the log ratios, or of the differences where there are none
-    p_equivalence: float  # NaN without a margin, and without log ratios
-
-    @property
-    def hits(self) -> tuple[int, int]:
-        """Complete pairs' runs of the candidate, and of the baseline, that are hits."""
-        candidate, baseline = self.pairs.complete.sides
-        return int(candidate["hit"].sum()), int(baseline["hit"].sum())
-
-    @property
-    def enough_hits(self) -> bool:
-        """Whether so many runs of both arms hit that costs can be called equivalent."""
-        return min(self.hits) >= LEAST_HITS * self.effect.n
-
-    def at_margin(self, margin: float | None) -> Test:
-        """The same test with another margin."""
-        entry = self.entry.model_copy(update={"margin": margin})
-        same = equivalence(self.pairs.effects(), self.pairs, margin)
-        return replace(self, entry=entry, p_equivalence=same)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A test among all tests of its ablation."""
-
-    test: Test
-    p_holm: float
-    p_equivalence_holm: float
-    observed: Verdict  # of the complete pairs
-    bounds: dict[str, Verdict]  # with the missing pairs as `best` and `worst` for the candidate
-
-    @property
-    def is_overturned(self) -> bool:
-        """Whether the missing pairs could change the verdict."""
-        return any(verdict is not self.observed for verdict in self.bounds.values())
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict."""
-        return Verdict.UNDECIDED if self.is_overturned else self.observed
 
 
 def compare(records: Records) -> tuple[Result, ...]:
@@ -92,65 +35,10 @@ def compare(records: Records) -> tuple[Result, ...]:
     return tuple(result_of(judged, records) for judged in judge(tested(records), records.alpha))
 
 
-def tested(records: Records) -> tuple[Test, ...]:
-    """Make every test of an ablation, in order."""
-    return tuple(
-        test(records, entry, target)
-        for entry, target in tests_of(records.comparisons, records.targets)
-    )
-
-
-def test(records: Records, entry: Comparison, target: Target | None) -> Test:
-    """Pair the runs of one entry and test them."""
-    pairs = pair(records, entry, target)
-    effects = pairs.effects()
-    return Test(
-        entry=entry,
-        target=target,
-        pairs=pairs,
-        effect=sign_flip(effects, alpha=records.alpha),
-        p_equivalence=equivalence(effects, pairs, entry.margin),
-    )
-
-
-test.__test__ = False  # type: ignore[attr-defined]
-
-
-def judge(tests: Sequence[Test], alpha: float) -> tuple[Judged, ...]:
-    """Correct the tests of one ablation for their number, and give each its verdict."""
-    return tuple(judge_one(tests, place, alpha) for place in range(len(tests)))
-
-
-def judge_one(tests: Sequence[Test], place: int, alpha: float) -> Judged:
-    """Give one test among all tests of its ablation its verdict."""
-    one = tests[place]
-    p = [test.effect.p for test in tests]
-    p_equivalence = [test.p_equivalence for test in tests]
-    p_holm, same_holm = holm(p)[place], holm(p_equivalence)[place]
-    observed = _verdict(one.effect.mean, p_holm, same_holm, alpha, enough=one.enough_hits)
-    decided = observed is not Verdict.UNDECIDED
-    bounds = _bounds(one, p, p_equivalence, place, alpha) if decided else {}
-    return Judged(one, p_holm, same_holm, observed, bounds)
-
-
 def to_table(results: Sequence[Result]) -> pd.DataFrame:
     """Lay out the results as comparisons.parquet: a row each, its flags joined by `; `."""
     columns = [field.name for field in fields(Result)]
     return pd.DataFrame([result.to_row() for result in results], columns=columns)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Correct p-values for their number (Holm, 1979); NaN is no test, and stays.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    corrected, least = [math.nan] * len(p), 0.0
-    order = sorted((value, place) for place, value in enumerate(p) if not math.isnan(value))
-    for done, (value, place) in enumerate(order):
-        least = max(least, min(1.0, (len(order) - done) * value))
-        corrected[place] = least
-    return corrected
 
 
 def result_of(judged: Judged, records: Records) -> Result:
@@ -181,35 +69,6 @@ def result_of(judged: Judged, records: Records) -> Result:
         seeds_to_decide=seeds,
         flags=_flags(judged, records),
     )
-
-
-def _verdict(
-    mean: float, p_holm: float, same_holm: float, alpha: float, *, enough: bool
-) -> Verdict:
-    if p_holm <= alpha:
-        return Verdict.BETTER if mean < 0 else Verdict.WORSE
-    return Verdict.EQUIVALENT if enough and same_holm <= alpha else Verdict.UNDECIDED
-
-
-def _bounds(
-    one: Test, p: Sequence[float], p_equivalence: Sequence[float], place: int, alpha: float
-) -> dict[str, Verdict]:
-    """Judge a test again with its missing pairs as best and as worst for the candidate.
-
-    For `equivalent` a missing run may also have missed: it is no hit.
-    """
-    if len(one.pairs) == one.effect.n:
-        return {}
-    enough = min(one.hits) >= LEAST_HITS * len(one.pairs)
-    bounds = {}
-    for name, best in (("best", True), ("worst", False)):
-        effects = one.pairs.bound(best=best)
-        filled = sign_flip(effects, alpha=alpha)
-        same = equivalence(effects, one.pairs, one.entry.margin)
-        p_holm = holm([*p[:place], filled.p, *p[place + 1 :]])[place]
-        same_holm = holm([*p_equivalence[:place], same, *p_equivalence[place + 1 :]])[place]
-        bounds[name] = _verdict(filled.mean, p_holm, same_holm, alpha, enough=enough)
-    return bounds
 
 
 def _flags(judged: Judged, records: Records) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, fields, replace
 import pandas as pd
 
 from bdhf.records import AXES, LOSSES, Comparison, Records, Target, tests_of, unit_of
-from bdhf.stats.compare import Test, judge_one, test, tested
+from bdhf.stats.judge import Test, judge_one, test, tested
 from bdhf.stats.result import Verdict
 
 #: Axes on which costs are counted, beside that of the spec.

@@ -14,8 +14,8 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from bdhf.records import Budget
 from bdhf.stats import power, robustness
-from bdhf.stats.compare import holm
 from bdhf.stats.equivalence import tost
+from bdhf.stats.judge import holm
 from bdhf.stats.losses import losses
 from bdhf.stats.paired import one_sided
 from bdhf.stats.restriction import Horizon, restrict

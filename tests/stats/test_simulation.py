@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from bdhf.records import Comparison
-from bdhf.stats import compare as core
+from bdhf.stats.compare import compare
 from bdhf.stats.equivalence import tost
+from bdhf.stats.judge import holm
 from bdhf.stats.paired import sign_flip
 from bdhf.stats.power import ENOUGH, power, seeds_to_decide
 from bdhf.stats.robustness import bca, wilcoxon
@@ -93,7 +94,7 @@ def test_rows_are_tested_as_the_package_tests_one(n, misses):
     np.testing.assert_allclose(p_t, [one.p_t for one in same], rtol=1e-12)
     np.testing.assert_array_equal(p_flip, [one.p_flip for one in same])
     np.testing.assert_allclose(
-        vectorised.holm(d[:20] ** 2 / 10), [core.holm(row) for row in d[:20] ** 2 / 10]
+        vectorised.holm(d[:20] ** 2 / 10), [holm(row) for row in d[:20] ** 2 / 10]
     )
 
 
@@ -126,7 +127,7 @@ def test_verdicts_are_those_of_compare(ratio, sd, misses):
             dict(zip(("block", "full"), ends, strict=True)),
             comparisons=(entry,), last=int(world.budget), every=50,
         )  # fmt: skip
-        (result,) = core.compare(records)
+        (result,) = compare(records)
         equivalent = same[i] <= 0.05 and vectorised.enough(hits[i : i + 1])[0]
         decided = "better" if d[i].mean() < 0 else "worse"
         seen.add(str(result.verdict))
