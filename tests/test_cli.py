@@ -66,12 +66,12 @@ def test_a_run_ends_by_printing_the_verdict_and_the_report(finished):
 
 
 def test_a_results_folder_has_the_documented_files(finished):
-    """The files of architecture.md are there, and nothing temporary."""
+    """The files of docs/records.md are there, and nothing temporary."""
     root = finished[0] / "first"
 
     assert {p.name for p in root.iterdir()} == {
         "spec.yaml", "plan.json", "plan.parquet", "runs", "claims", "runs.parquet",
-        "curves.parquet", "comparisons.parquet", "report.html", "figures",
+        "curves.parquet", "comparisons.parquet", "multiverse.parquet", "report.html", "figures",
     }  # fmt: skip
     for run in (root / "runs").iterdir():
         assert {p.name for p in run.iterdir()} == {

@@ -3,7 +3,8 @@
     results/<ablation>/
       spec.yaml  plan.json  plan.parquet
       runs/<run id>/  spec.yaml  status.json  env.json  curve.parquet  [traceback.txt]
-      runs.parquet  curves.parquet  comparisons.parquet  report.html  figures/*.svg
+      runs.parquet  curves.parquet  comparisons.parquet  multiverse.parquet  report.html
+      figures/*.svg
 
 Run folders are the truth; `collect` makes the tables of them, `load` is the one reader. Nothing
 here imports torch, and nothing here computes a statistic. `docs/records.md` is for those who read
