@@ -16,6 +16,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bdhf.experiments.errors import Fault, Keys, SpecError
+from bdhf.records import in_brief
+from bdhf.records.files import UNREADABLE
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def parse(text: str, file: str = "<spec>") -> Source:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise SpecError([f"{place}: {_first_line(error)}"]) from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise SpecError([f"{file}: not YAML: {str(error).splitlines()[0]}"]) from None
+    except (YAMLError, *UNREADABLE) as error:  # the parser raises more than it says
+        raise SpecError([f"{file}: not YAML: {in_brief(error)}"]) from None
     data = _plain(tree)
     faults = (*_not_plain(tree, ()), *_bad_numbers(data, ()))
     return Source(data, (Layer(file, text, tree),), faults)

@@ -82,6 +82,7 @@ def test_faults_are_told_in_the_order_of_the_file():
         ("\ta: 1", "f:1:1: not YAML"),
         ("a: .nan\nb: [-.inf]", "f:1:4: a: nan is not a finite number"),
         ("a: 1\n---\nb: 2\n", "f:2:1: not YAML"),
+        ("a: &a {x: {z: 1}}\nb: {<<:, *a, y: 2}\n", "f: not YAML: "),  # the parser itself stumbles
         ("a: 2024-01-01", "f:1:4: a: 2024-01-01 is read as a"),
         ("a: !foo b", "f:1:4: a: tags (!...) have no meaning here"),
         ("a: !foo {b: 1}", "f:1:4: a: tags (!...) have no meaning here"),
