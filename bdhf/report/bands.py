@@ -115,10 +115,9 @@ def _curves(records: Records, arm: str, column: str) -> list[_Curve]:
     """The curve of every run of an arm that has an outcome and a place on the axis."""
     runs = records.runs[(records.runs["arm"] == arm) & records.runs["status"].isin(OUTCOMES)]
     needed = [*records.curves.columns, column, AXES[records.budget.axis][0]]
-    curves = records.curves.reindex(columns=list(dict.fromkeys(needed)))
-    seeds: dict[Any, pd.DataFrame] = dict(
-        list(curves[curves["arm"] == arm].dropna(subset=[column]).groupby("seed"))
-    )
+    mine = records.curves[records.curves["arm"] == arm]
+    curves = mine.reindex(columns=list(dict.fromkeys(needed)))
+    seeds: dict[Any, pd.DataFrame] = dict(list(curves.dropna(subset=[column]).groupby("seed")))
     return [
         _Curve((arm, seed), status, seeds[seed].sort_values("update", kind="stable"))
         for seed, status in zip(runs["seed"], runs["status"], strict=True)
