@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bdhf.records import Records, tests_of
+from bdhf.records import Records
 from bdhf.stats import flags, robustness
 from bdhf.stats.judge import Judged, Test, judge, tested
 from bdhf.stats.paired import SignFlip, sign_flip
@@ -44,7 +44,6 @@ def to_table(results: Sequence[Result]) -> pd.DataFrame:
 def result_of(judged: Judged, records: Records) -> Result:
     """Say everything that is known of a judged test."""
     one, alpha = judged.test, records.alpha
-    level = alpha / len(tests_of(records.comparisons, records.targets))
     numbers = _numbers(one, alpha)
     undecided = judged.observed is Verdict.UNDECIDED
     seeds = math.nan
@@ -53,7 +52,7 @@ def result_of(judged: Judged, records: Records) -> Result:
         seeds = seeds_to_decide(
             one.effect.mean,
             numbers["log_ratio_sd"],
-            level,
+            alpha / judged.tests,
             margin if one.enough_hits else math.nan,
             more_than=one.effect.n,
         )
@@ -62,7 +61,7 @@ def result_of(judged: Judged, records: Records) -> Result:
         alpha=alpha,
         p=one.effect.p,
         p_holm=judged.p_holm,
-        tests=len(tests_of(records.comparisons, records.targets)),
+        tests=judged.tests,
         p_equivalence=one.p_equivalence,
         p_equivalence_holm=judged.p_equivalence_holm,
         verdict=judged.verdict,
@@ -76,12 +75,11 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
     one, alpha = judged.test, records.alpha
     entry, pairs, verdict = one.entry, one.pairs, judged.observed
     sides = entry.candidate, entry.baseline
-    tests = len(tests_of(records.comparisons, records.targets))
     few = verdict is Verdict.UNDECIDED
     return (
         *flags.missing_pairs(pairs, entry),
         *(flags.overturned(entry, verdict, judged.bounds) if judged.is_overturned else ()),
-        *(flags.too_few_pairs(_untied(one), alpha, tests) if few else ()),
+        *(flags.too_few_pairs(_untied(one), alpha, judged.tests) if few else ()),
         *flags.margin(
             entry, verdict, one.effect, one.hits, pairs, judged.p_equivalence_holm, alpha
         ),

@@ -56,6 +56,7 @@ class Judged:
     """A test among all tests of its ablation."""
 
     test: Test
+    tests: int  # of the ablation, which Holm counts
     p_holm: float
     p_equivalence_holm: float
     observed: Verdict  # of the complete pairs
@@ -110,7 +111,7 @@ def judge_one(tests: Sequence[Test], place: int, alpha: float) -> Judged:
     observed = _verdict(one.effect.mean, p_holm, same_holm, alpha, enough=one.enough_hits)
     decided = observed is not Verdict.UNDECIDED
     bounds = _bounds(one, p, p_equivalence, place, alpha) if decided else {}
-    return Judged(one, p_holm, same_holm, observed, bounds)
+    return Judged(one, len(tests), p_holm, same_holm, observed, bounds)
 
 
 def holm(p: Sequence[float]) -> list[float]:

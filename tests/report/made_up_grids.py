@@ -61,6 +61,6 @@ def diagnosed(records: Records) -> Records:
 
 def _gridded(arms: dict[str, Arm], values: dict[str, dict[str, str]], **how: object) -> Records:
     options = {"seeds": 5, "updates": 240, "every": 2, "comparisons": (), **how}
-    records = made_up(arms, **options)  # type: ignore[arg-type]
+    records = made_up(arms, **options)
     names = {label: label.split(" ")[0] for label in arms}
     return dataclasses.replace(records, values=values, names=names)
