@@ -1,0 +1,181 @@
+"""The files of a study, and what an ablation says of the study that its settings come from.
+
+    results/studies/<study>/
+      study.yaml  study.json
+      trials.parquet  parameters.parquet  seeds.parquet  trial_curves.parquet
+      journal.log  runs/  held_out/  report.html  figures/*.svg
+
+The tables are made of Optuna's storage; `load_study` is their one reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import Field, ValidationError
+
+from bdhf.records.files import InputError, in_brief, read_bytes, read_table
+from bdhf.records.schema import Budget, Comparison, Strict, Target
+from bdhf.records.version import RECORDS_VERSION
+
+#: The file that tells what a study is and what it found.
+STUDY_FILE = "study.json"
+
+#: A study's tables -> the columns that each has at least; `trials` and `seeds` have one more for
+#: every objective, `trial_curves` those of a curve.
+STUDY_TABLES: Mapping[str, tuple[str, ...]] = {
+    "trials": (
+        "arm", "trial", "number", "status", "reason", "is_default", "on_front", "hits", "seeds",
+        "updates", "products", "gradient_equivalents", "seconds", "wall_seconds", "started",
+        "finished", "host",
+    ),
+    "parameters": ("arm", "trial", "parameter", "value", "text"),
+    "seeds": ("arm", "trial", "seed", "run_id", "status", "reason", "hit", "final"),
+    "trial_curves": ("arm", "trial", "seed", "update"),
+}  # fmt: skip
+
+
+class Parameter(Strict):
+    """One dimension of a search space."""
+
+    name: str  # below the arm, dotted: `lr`, `damping`, `damping.constant.value`
+    scale: Literal["log", "linear", "choice"]
+    low: float | None = None  # of a range
+    high: float | None = None
+    whole: bool = False  # whether only whole numbers are tried
+    choices: tuple[str, ...] = ()  # in words
+    default: float | str | None = None  # where the spec itself stands; None: not in this space
+
+    parent: str = ""  # the choice that brings it in, `damping=constant`; "": it is always there
+
+
+class TunedArm(Strict):
+    """One arm at one combination of the grid: what was tried, and what was best."""
+
+    label: str  # in the plan of the study's ablation: `full_hf gradient=500`
+    name: str  # of the arm in the spec
+    values: Mapping[str, str] = Field(default_factory=dict)  # axis of the grid -> value, in words
+    budget: Budget
+    gradient_batch: int
+    curvature_batch: int | None = None
+    space: tuple[Parameter, ...]
+    horizons: Mapping[str, float] = Field(default_factory=dict)  # objective -> what a miss costs
+    finished: int  # trials
+    best: int | None = None  # the trial; None where none has been completed
+    settings: Mapping[str, Any] = Field(default_factory=dict)  # dotted path below the arm -> value
+    optimizer: Mapping[str, Any] = Field(default_factory=dict)  # the arm with them, resolved
+    at_edge: tuple[str, ...] = ()  # parameters of the best trial that lie at an end of their range
+    importances: Mapping[str, float] = Field(default_factory=dict)  # parameter -> share of 1
+
+
+class Tuning(Strict):
+    """The content of study.json."""
+
+    records: int = RECORDS_VERSION
+    name: str
+    ablation: str  # the spec that is tuned, as the study names it
+    problem: Mapping[str, Any]
+    objectives: tuple[str, ...] = Field(min_length=1)  # estimands; the first decides what is best
+    target: Target | None  # None: a loss is tuned
+    trials: int  # of every arm
+    seeds: tuple[int, ...]  # of every trial
+    held_out_seeds: tuple[int, ...]  # of the ablation: no trial uses them
+    sampler: str  # in words, its seed included
+    pruner: str
+    comparisons: tuple[Comparison, ...] = ()  # of the ablation, by the labels of `arms`
+    alpha: float = 0.05
+    arms: tuple[TunedArm, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every arm has all its trials."""
+        return all(arm.finished == self.trials for arm in self.arms)
+
+
+@dataclass(frozen=True, repr=False)
+class StudyRecords:
+    """A study as tidy tables. Trials are numbered 0, 1, … within an arm, as they ended up.
+
+    `trials`: a row a finished trial: `arm, trial, number` (Optuna's), `status` (`done`, `pruned`,
+    or that of the run that ended it: `diverged`, `oom`, `error`, `timeout`), `reason`,
+    `is_default` (the spec's own settings), `on_front` (no other trial of the arm is as good in
+    every objective and better in one), `hits` of `seeds` that reached the target, what its runs
+    spent together, and its value in a column for every objective, NaN where it was pruned. A value
+    above the arm's horizon is a miss: between horizon and twice that the nearer to the target the
+    less, and twice the horizon for a run that failed.
+    `parameters`: `value` of numbers, `text` of choices. `seeds`: a row a run, with its cost in
+    every objective (a miss costs the horizon). `curves`: a row an evaluation.
+    """
+
+    folder: Path
+    text: str  # study.yaml
+    study: Tuning
+    trials: pd.DataFrame
+    parameters: pd.DataFrame
+    seeds: pd.DataFrame
+    curves: pd.DataFrame
+
+    @property
+    def held_out(self) -> Path | None:
+        """The results folder of the ablation on held-out seeds, where there is one."""
+        folder = self.folder / "held_out"
+        return folder if (folder / "runs.parquet").exists() else None
+
+
+def read_tuning(path: Path) -> Tuning:
+    """Read a study.json, or a copy of one. Raises InputError for a file that is none."""
+    try:
+        return Tuning.model_validate_json(read_bytes(path))
+    except (OSError, ValidationError) as error:
+        what = "no record of a study: `bdhf tune STUDY` writes it"
+        raise InputError([f"{path}: {what} ({in_brief(error)})"]) from None
+
+
+def load_study(folder: str | Path) -> StudyRecords:
+    """Read the folder of a study. Raises InputError where it holds none."""
+    folder = Path(folder)
+    study = read_tuning(folder / STUDY_FILE)
+    tables = {
+        name: read_table(folder / f"{name}.parquet", columns)
+        for name, columns in STUDY_TABLES.items()
+    }
+    text = folder / "study.yaml"
+    return StudyRecords(
+        folder=folder,
+        text=text.read_text(encoding="utf-8") if text.exists() else "",
+        study=study,
+        trials=tables["trials"],
+        parameters=tables["parameters"],
+        seeds=tables["seeds"],
+        curves=tables["trial_curves"],
+    )
+
+
+class ArmTuning(Strict):
+    """How the settings of one arm of an ablation were found."""
+
+    how: Literal["tuned", "changed", "elsewhere", "untuned"]
+    why: str = ""  # in words, where it is not `tuned`: what differs
+    trials: int = 0  # that the study gave it
+    best: float | None = None  # value of the first objective on the tuning seeds
+    low: float | None = None  # least and largest over the tuning seeds
+    high: float | None = None
+    at_edge: tuple[str, ...] = ()
+
+
+class Tuned(Strict):
+    """What an ablation says of the tuning of its settings (`tuned_from`), by label of the arm."""
+
+    study: str  # as `tuned_from` has it
+    missing: str = ""  # why nothing is known of the study; "": it is known
+    objective: str = ""
+    target: str = ""
+    seeds: tuple[int, ...] = ()
+    shared_seeds: tuple[int, ...] = ()  # that the ablation is evaluated on as well
+    sampler: str = ""
+    pruner: str = ""
+    arms: Mapping[str, ArmTuning] = Field(default_factory=dict)

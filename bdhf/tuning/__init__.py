@@ -1,0 +1,1 @@
+"""Optuna studies: fair budgets of trials for every arm at every batch size."""
