@@ -68,6 +68,9 @@ class TunedArm(Strict):
     best: int | None = None  # the trial; None where none has been completed
     settings: Mapping[str, Any] = Field(default_factory=dict)  # dotted path below the arm -> value
     optimizer: Mapping[str, Any] = Field(default_factory=dict)  # the arm with them, resolved
+    best_value: float | None = None  # of the best trial, in the first objective
+    least: float | None = None  # and its least and largest cost over the tuning seeds
+    largest: float | None = None
     at_edge: tuple[str, ...] = ()  # parameters of the best trial that lie at an end of their range
     importances: Mapping[str, float] = Field(default_factory=dict)  # parameter -> share of 1
 
