@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from bdhf.experiments.build import problem_of, resolve_arm, resolve_problem
+from bdhf.experiments.complaints import complaints
 from bdhf.experiments.consistency import consistency
-from bdhf.experiments.errors import Fault, Keys, unknown
+from bdhf.experiments.errors import Fault
 from bdhf.experiments.own import is_own
 from bdhf.experiments.parts import Faults, Resolved
-from bdhf.experiments.schema import Spec, keys_in
+from bdhf.experiments.schema import Spec
 from bdhf.experiments.weightless import weightless
 from bdhf.problems import Problem
-from bdhf.records import Strict, of_what_kind
+from bdhf.records import of_what_kind
 
 T = TypeVar("T")
 
@@ -82,8 +83,7 @@ class Checker:
                 spec = Spec.model_validate_json(json.dumps(data), strict=True)
                 self._frames[key] = _Frame(spec, ())
             except ValidationError as error:
-                faults = tuple(_fault(detail) for detail in error.errors())
-                self._frames[key] = _Frame(None, faults)
+                self._frames[key] = _Frame(None, complaints(error, Spec))
         return key, self._frames[key]
 
     def _problem(self, given: Any) -> tuple[Resolved, Problem]:
@@ -128,34 +128,3 @@ def _tried(resolved: Resolved) -> Problem:
 def _named(given: Any) -> Any:
     """A part that is given by its name, as a mapping."""
     return {"type": given} if isinstance(given, str) else given
-
-
-def _fault(detail: Any) -> Fault:
-    """A complaint of pydantic in our words."""
-    path = tuple(key for key in detail["loc"] if key not in ("int", "float"))
-    if detail["type"] == "extra_forbidden":
-        return Fault(path, unknown("key", path[-1], _known_at(path[:-1])), at_key=True)
-    if detail["type"] == "missing":
-        return Fault(path[:-1], f"missing key {path[-1]!r}")
-    if detail["type"] == "value_error":
-        return Fault(path, str(detail["ctx"]["error"]))
-    if detail["type"] == "string_pattern_mismatch":
-        message = f"{detail['input']!r} is no name: letters, digits, dots, dashes and underscores"
-        keys = tuple(key for key in path if key != "[key]")
-        return Fault(keys, message, at_key=keys != path)
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    return Fault(path, f"{message}; got {detail['input']!r}")
-
-
-def _known_at(path: Keys) -> list[str]:
-    """The keys that the spec allows at a place."""
-    model: Any = Spec
-    for key in path:
-        if isinstance(key, str):
-            model = keys_in(model)[key].annotation
-        model = next((m for m in (model, *get_args(model)) if _is_model(m)), model)
-    return list(keys_in(model))
-
-
-def _is_model(candidate: Any) -> bool:
-    return isinstance(candidate, type) and issubclass(candidate, Strict)

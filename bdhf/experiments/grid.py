@@ -146,7 +146,7 @@ def _words_of(
             for value in listed if isinstance(listed, list) else ():
                 of_one.setdefault(exactly(value), value)
     return {
-        path: dict(zip(of_one, _words(list(of_one.values())), strict=True))
+        path: dict(zip(of_one, in_short(list(of_one.values())), strict=True))
         for path, of_one in values.items()
     }
 
@@ -212,12 +212,12 @@ def _target(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
     raise Faults(Fault(place, message, at_key=True))
 
 
-def _words(values: Sequence[Any]) -> list[str]:
+def in_short(values: Sequence[Any]) -> list[str]:
     """Each value in short words: a part by its type, with arguments and numbers if that repeats.
 
-    >>> _words(["full", {"type": "cg", "tol": 0.1}, 250, [1, 2]])
+    >>> in_short(["full", {"type": "cg", "tol": 0.1}, 250, [1, 2]])
     ['full', 'cg', '250', '[1,2]']
-    >>> _words(["cg", {"type": "cg", "tol": 0.1}]), _words(["x" * 50, "x" * 51])[1][-3:]
+    >>> in_short(["cg", {"type": "cg", "tol": 0.1}]), in_short(["x" * 50, "x" * 51])[1][-3:]
     (['cg', 'cg(tol=0.1)'], '…#2')
     """
     short = [_compact(value) for value in values]

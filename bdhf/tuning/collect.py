@@ -1,0 +1,271 @@
+"""From Optuna's storage to the files of a study: tables of trials, and what was best.
+
+The storage is the truth. Everything here can be made of it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from bdhf.records import (
+    STUDY_FILE,
+    STUDY_TABLES,
+    Comparison,
+    TunedArm,
+    Tuning,
+    write_atomically,
+    write_table,
+)
+from bdhf.tuning.samplers import in_words
+from bdhf.tuning.space import Range, Settings, all_of, parameters
+from bdhf.tuning.standing import DEFAULT, standing
+from bdhf.tuning.storage import Place, quiet, study_of
+from bdhf.tuning.study import Cell, Study
+from bdhf.tuning.trial import SPENT
+
+
+@dataclass(frozen=True)
+class Found:
+    """The finished trials of a cell, in the order of their places."""
+
+    cell: Cell
+    optuna: optuna.Study
+    trials: tuple[FrozenTrial, ...]
+
+    @property
+    def best(self) -> int | None:
+        """The completed trial with the least first objective, then the others; the first such."""
+        done = [i for i, trial in enumerate(self.trials) if trial.state is TrialState.COMPLETE]
+        return min(done, key=lambda i: (self.trials[i].values, i), default=None)
+
+    @property
+    def front(self) -> frozenset[int]:
+        """The places of trials that no other one is as good as in all and better in one."""
+        values = {i: t.values for i, t in enumerate(self.trials) if t.state is TrialState.COMPLETE}
+        return frozenset(
+            i for i, mine in values.items()
+            if not any(_dominates(other, mine) for other in values.values())
+        )  # fmt: skip
+
+    def settings(self, place: int) -> Settings:
+        """The settings of a trial."""
+        return dict(self.trials[place].user_attrs.get("settings", {}))
+
+
+def find(study: Study, storage: BaseStorage) -> tuple[Found, ...]:
+    """What the storage holds of every cell. Raises InputError for trials of another definition."""
+    found = []
+    for cell in study.cells:
+        with quiet():
+            of_cell = study_of(study, cell, storage)
+            now = standing(of_cell.get_trials(deepcopy=False), study.spec.trials)
+        found.append(Found(cell, of_cell, now.finished))
+    return tuple(found)
+
+
+def collect(study: Study, place: Place) -> Tuning:
+    """Write study.yaml, study.json and the tables of a study. Raises InputError."""
+    found = find(study, place.open())
+    record = tuning(study, found)
+    tables = {
+        "trials": [row for one in found for row in _trials(one)],
+        "parameters": [row for one in found for row in _parameters(one)],
+        "seeds": [row for one in found for row in _seeds(one)],
+        "trial_curves": [row for one in found for row in _curves(one)],
+    }
+    objectives = study.spec.objectives
+    for name, columns in STUDY_TABLES.items():
+        more = objectives if name in ("trials", "seeds") else ()
+        table = pd.DataFrame(tables[name])
+        table = table.reindex(columns=list(dict.fromkeys((*columns, *more, *table.columns))))
+        write_table(place.folder / f"{name}.parquet", table)
+    write_atomically(place.folder / "study.yaml", study.text.encode())
+    write_atomically(place.folder / STUDY_FILE, as_text(record).encode())
+    return record
+
+
+def as_text(record: Tuning) -> str:
+    """The content of study.json."""
+    return record.model_dump_json(indent=1) + "\n"
+
+
+def tuning(study: Study, found: Sequence[Found]) -> Tuning:
+    """What a study is, and what it found."""
+    first, goals = study.variants[0].spec, study.cells[0].goals
+    return Tuning(
+        name=study.name,
+        ablation=study.spec.ablation,
+        problem=first.problem,
+        objectives=tuple(study.spec.objectives),
+        target=goals[0].target,
+        trials=study.spec.trials,
+        seeds=study.seeds,
+        held_out_seeds=study.held_out_seeds,
+        sampler=in_words(study.spec.sampler),
+        pruner=in_words(study.spec.pruner),
+        comparisons=_comparisons(study),
+        alpha=first.alpha,
+        arms=tuple(_arm(one) for one in found),
+    )
+
+
+def _comparisons(study: Study) -> tuple[Comparison, ...]:
+    """Those of the ablation between arms that are tuned."""
+    tuned = {cell.label for cell in study.cells}
+    return tuple(
+        entry
+        for entry in study.plan.comparisons
+        if entry.candidate in tuned and entry.baseline in tuned
+    )
+
+
+def _arm(found: Found) -> TunedArm:
+    cell, best = found.cell, found.best
+    settings = found.settings(best) if best is not None else {}
+    spread = _spread(found, best)
+    return TunedArm(
+        label=cell.label,
+        name=cell.planned.name,
+        values=cell.planned.values,
+        budget=cell.run.budget,
+        gradient_batch=cell.run.gradient_batch,
+        curvature_batch=cell.run.curvature_batch,
+        space=parameters(cell.space, cell.run.optimizer),
+        horizons={g.estimand: g.horizon for g in cell.goals if math.isfinite(g.horizon)},
+        finished=len(found.trials),
+        best=best,
+        best_value=None if best is None else found.trials[best].values[0],
+        least=min(spread, default=None),
+        largest=max(spread, default=None),
+        settings=settings,
+        optimizer=cell.optimizer(settings) if best is not None else {},
+        at_edge=_at_edge(found, best),
+        importances=_importances(found),
+    )
+
+
+def _spread(found: Found, best: int | None) -> list[float]:
+    """What the best trial cost on each tuning seed."""
+    if best is None:
+        return []
+    name = found.cell.goals[0].estimand
+    costs = [seed[name] for seed in found.trials[best].user_attrs.get("seeds", [])]
+    return [float(cost) for cost in costs if cost is not None]
+
+
+def _at_edge(found: Found, best: int | None) -> tuple[str, ...]:
+    if best is None:
+        return ()
+    there = found.trials[best].params
+    return tuple(
+        one.name
+        for one, _ in all_of(found.cell.space)
+        if isinstance(one, Range) and one.name in there and one.at_edge(there[one.name])
+    )
+
+
+def _importances(found: Found) -> dict[str, float]:
+    """PED-ANOVA (Watanabe et al., 2023); nothing where too few trials are completed."""
+    try:
+        with quiet():
+            shares = optuna.importance.get_param_importances(
+                found.optuna, target=lambda trial: float(trial.values[0])
+            )
+    except (ValueError, RuntimeError):  # one trial, or all values alike
+        return {}
+    return {name: float(share) for name, share in shares.items() if math.isfinite(share)}
+
+
+def _trials(found: Found) -> list[dict[str, Any]]:
+    names = [goal.estimand for goal in found.cell.goals]
+    rows = []
+    for place, trial in enumerate(found.trials):
+        known, pruned = trial.user_attrs, trial.state is TrialState.PRUNED
+        values = [math.nan] * len(names) if pruned else trial.values
+        rows.append(
+            {
+                "arm": found.cell.label,
+                "trial": place,
+                "number": trial.number,
+                "status": known.get("status", "pruned" if pruned else "done"),
+                "reason": known.get("reason", ""),
+                "is_default": bool(known.get(DEFAULT, False)),
+                "on_front": place in found.front,
+                "hits": int(known.get("hits", 0)),
+                "seeds": len(known.get("seeds", [])),
+                **{axis: _number(known.get(axis)) for axis in SPENT},
+                "wall_seconds": _number(known.get("wall_seconds")),
+                "started": _time(trial.datetime_start),
+                "finished": _time(trial.datetime_complete),
+                "host": known.get("host", ""),
+                **dict(zip(names, values, strict=True)),
+            }
+        )
+    return rows
+
+
+def _parameters(found: Found) -> list[dict[str, Any]]:
+    return [
+        {
+            "arm": found.cell.label,
+            "trial": place,
+            "parameter": name,
+            "value": math.nan if isinstance(value, str) else float(value),
+            "text": value if isinstance(value, str) else "",
+        }
+        for place, trial in enumerate(found.trials)
+        for name, value in trial.params.items()
+    ]
+
+
+def _seeds(found: Found) -> list[dict[str, Any]]:
+    names = [goal.estimand for goal in found.cell.goals]
+    return [
+        {
+            "arm": found.cell.label,
+            "trial": place,
+            **seed,
+            **{name: _number(seed.get(name)) for name in ("final", *names)},
+        }
+        for place, trial in enumerate(found.trials)
+        for seed in trial.user_attrs.get("seeds", [])
+    ]
+
+
+def _curves(found: Found) -> list[dict[str, Any]]:
+    rows = []
+    for place, trial in enumerate(found.trials):
+        for key, curve in trial.user_attrs.items():
+            if key.startswith("curve ") and curve:
+                seed = int(key.removeprefix("curve "))
+                rows += [
+                    {"arm": found.cell.label, "trial": place, "seed": seed, **row}
+                    for row in _rows(curve)
+                ]
+    return rows
+
+
+def _rows(curve: Mapping[str, Sequence[float | None]]) -> list[dict[str, float]]:
+    columns = {name: [_number(value) for value in values] for name, values in curve.items()}
+    length = len(next(iter(columns.values())))
+    return [{name: values[i] for name, values in columns.items()} for i in range(length)]
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a <= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _time(moment: Any) -> str:
+    return "" if moment is None else str(moment.isoformat(timespec="seconds"))

@@ -1,0 +1,142 @@
+"""The value of a trial: what its runs cost, mean over the tuning seeds; less is better.
+
+    hits      mean of min(U, τ) over seeds, a miss costing τ, if any seed reached the target
+    misses    τ (1 + g), g = r / (1 + r) in [0, 1)       if none did
+    failures  2 τ                                         if a run diverged or left no outcome
+
+r is the mean over seeds of (L_end - target) ÷ (L_start - target), how much of the way to the target
+was left: it orders trials that all miss, and puts none of them before one that hits. τ is the
+budget on its own axis, and `safety.seconds` for seconds, which no run exceeds. A loss is its own
+value, up to twice the loss of the start, which is what a failure has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bdhf.records import AXES, LOSSES, Budget, Status, Target, axis_of
+from bdhf.stats.losses import METRIC, losses
+from bdhf.stats.targets import observe
+
+#: Value of a trial that failed before there was any loss, where losses are tuned.
+HOPELESS = 1e12
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One run of a trial: how it ended, and its curve."""
+
+    seed: int
+    run_id: str
+    status: Status
+    reason: str
+    curve: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One objective of an arm."""
+
+    estimand: str
+    target: Target | None  # None: a loss
+    horizon: float  # what a miss costs; NaN for a loss
+    budget: Budget
+
+    @property
+    def metric(self) -> str:
+        """The metric that tells how near a run is."""
+        return self.target.metric if self.target else METRIC
+
+
+def horizon_of(estimand: str, budget: Budget, safety_seconds: float) -> float | None:
+    """What a miss costs; None where nothing limits that axis, NaN for a loss."""
+    if estimand in LOSSES:
+        return math.nan
+    axis = axis_of(estimand)
+    if axis == budget.axis:
+        return budget.limit
+    return safety_seconds if axis == "seconds" else None
+
+
+def cost(goal: Goal, run: SeedRun) -> tuple[float, bool]:
+    """What one run cost, and whether it is a hit: a loss is one unless the run diverged.
+
+    NaN where the run left no outcome.
+    """
+    runs = _table(run)
+    curves = run.curve.assign(arm="", seed=run.seed, run_id=run.run_id)
+    if goal.target is None:
+        found = losses(runs, curves, goal.estimand, goal.budget).iloc[0]
+        return float(found["cost"]), bool(found["hit"])
+    if curves.empty:
+        return (goal.horizon if run.status is Status.DIVERGED else math.nan), False
+    seen = observe(runs, curves, goal.target, axis_of(goal.estimand)).iloc[0]
+    if run.status.is_missing:
+        return math.nan, False
+    hit = bool(seen["reached"]) and float(seen["time"]) <= goal.horizon
+    return (float(seen["time"]) if hit else goal.horizon), hit
+
+
+def value(goal: Goal, runs: Sequence[SeedRun]) -> float:
+    """The value of a trial with these runs, at least one; it is finite whatever happened."""
+    failed = any(run.status is not Status.DONE for run in runs)
+    if goal.target is None:
+        return _of_losses(goal, runs, failed=failed)
+    if failed:
+        return 2 * goal.horizon
+    costs = [cost(goal, run) for run in runs]
+    if any(hit for _, hit in costs):
+        return float(np.mean([spent for spent, _ in costs]))
+    left = float(np.mean([_left(goal.target, run.curve) for run in runs]))
+    return goal.horizon * (1 + left / (1 + left))
+
+
+def final(goal: Goal, run: SeedRun) -> float:
+    """The metric at the last evaluation at which it was finite; NaN where there is none."""
+    return _ends(run.curve, goal.metric)[1]
+
+
+def spent(run: SeedRun, axis: str) -> float:
+    """What a run had spent in all, on an axis; 0 where nothing was recorded."""
+    column = AXES[axis][0]
+    if column not in run.curve or run.curve.empty:
+        return 0.0
+    total = float(run.curve[column].iloc[-1])
+    return total if math.isfinite(total) else 0.0
+
+
+def _of_losses(goal: Goal, runs: Sequence[SeedRun], *, failed: bool) -> float:
+    starts = [start for run in runs if math.isfinite(start := _ends(run.curve, METRIC)[0])]
+    worst = float(np.mean([start + abs(start) for start in starts])) if starts else HOPELESS
+    found = [cost(goal, run)[0] for run in runs]
+    if failed or not all(map(math.isfinite, found)):
+        return worst
+    return min(float(np.mean(found)), worst)
+
+
+def _left(target: Target, curve: pd.DataFrame) -> float:
+    """How much of the way from start to target is left: 0 at it, 1 at the start, or more."""
+    start, end = _ends(curve, target.metric)
+    way = (start if start > target.below else end) - target.below
+    return max((end - target.below) / way, 0.0) if way > 0 else 0.0
+
+
+def _ends(curve: pd.DataFrame, metric: str) -> tuple[float, float]:
+    """The first and the last finite value of a metric."""
+    if metric not in curve:
+        return math.nan, math.nan
+    values = curve[metric].to_numpy(dtype=float, na_value=np.nan)
+    values = values[np.isfinite(values)]
+    return (float(values[0]), float(values[-1])) if len(values) else (math.nan, math.nan)
+
+
+def _table(run: SeedRun) -> pd.DataFrame:
+    """The run as the one row of a table of runs."""
+    row = {"arm": "", "seed": run.seed, "run_id": run.run_id, "status": str(run.status)}
+    last = {column: [spent(run, axis)] for axis, (column, _) in AXES.items()}
+    return pd.DataFrame({**{key: [value] for key, value in row.items()}, **last})

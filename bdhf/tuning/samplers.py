@@ -1,0 +1,91 @@
+"""Samplers and pruners of Optuna by the names that a study gives them.
+
+A sampler is made anew for every trial, from the seed of the study, the arm and the place of the
+trial: one that is started again draws what it would have drawn, and no two trials draw the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+
+from bdhf.experiments.streams import derive
+from bdhf.tuning.schema import Pruner, Sampler
+
+
+def _tpe(seed: int, startup: int | None) -> BaseSampler:
+    """Multivariate; `group` lets conditional parameters be modelled too (Bergstra et al., 2011)."""
+    return TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup or 10)
+
+
+def _gp(seed: int, startup: int | None) -> BaseSampler:
+    return GPSampler(seed=seed, warn_independent_sampling=False, n_startup_trials=startup or 10)
+
+
+def _cmaes(seed: int, startup: int | None) -> BaseSampler:
+    """Choices, conditional parameters and a single range are drawn at random beside it."""
+    return CmaEsSampler(seed=seed, warn_independent_sampling=False, n_startup_trials=startup or 1)
+
+
+def _random(seed: int, startup: int | None) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+#: Name -> what makes it.
+SAMPLERS: Mapping[str, Callable[[int, int | None], BaseSampler]] = {
+    "tpe": _tpe,
+    "gp": _gp,
+    "cmaes": _cmaes,
+    "random": _random,
+}
+
+
+def _none(given: Pruner, updates: int | None) -> BasePruner:
+    return NopPruner()
+
+
+def _median(given: Pruner, updates: int | None) -> BasePruner:
+    return MedianPruner(n_startup_trials=given.startup, n_warmup_steps=given.warmup)
+
+
+def _hyperband(given: Pruner, updates: int | None) -> BasePruner:
+    """Its resource are updates, from the warm-up to the budget where that counts them."""
+    return HyperbandPruner(min_resource=max(given.warmup, 1), max_resource=updates or "auto")
+
+
+#: Name -> what makes it; `updates` is the budget, None where it is on another axis.
+PRUNERS: Mapping[str, Callable[[Pruner, int | None], BasePruner]] = {
+    "none": _none,
+    "median": _median,
+    "hyperband": _hyperband,
+}
+
+
+def sampler_of(given: Sampler, label: str, place: int) -> BaseSampler:
+    """The sampler for one trial: the `place`-th of an arm."""
+    seed = derive(given.seed, f"{label}: trial {place}") % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return SAMPLERS[given.type](seed, given.startup)
+
+
+def pruner_of(given: Pruner, updates: int | None) -> BasePruner:
+    """The pruner of a study."""
+    return PRUNERS[given.type](given, updates)
+
+
+def in_words(given: Sampler | Pruner) -> str:
+    """`tpe (seed 0)`: the part and what it was given.
+
+    >>> in_words(Sampler(startup=8)), in_words(Pruner())
+    ('tpe (seed 0, startup 8)', 'none')
+    """
+    if given.type == "none":
+        return "none"
+    values: dict[str, Any] = given.model_dump(exclude={"type"}, exclude_none=True)
+    return f"{given.type} ({', '.join(f'{key} {value}' for key, value in values.items())})"

@@ -1,0 +1,310 @@
+"""Search spaces: from YAML to dimensions, and from a trial to the settings of an arm.
+
+    lr:               {log: [1.0e-4, 0.1]}            log-uniform between the two
+    solver.max_iters: {linear: [5, 50], whole: true}  whole numbers
+    curvature:        {choice: [ggn, fisher]}         one of some values
+    damping:          {choice: {constant: {value: {log: [1.0e-5, 0.1]}},
+                                levenberg_marquardt: {initial: {log: [1.0e-3, 10]}}}}
+
+The last is conditional: a part by its type, each with a space of its own that exists where that
+type is chosen (Optuna's define-by-run; Akiba et al., 2019, section 2). A plain value in it is set
+as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from optuna import Trial
+from pydantic import Field, ValidationError, field_validator
+
+from bdhf.experiments.build import NUMBERS
+from bdhf.experiments.complaints import complaints
+from bdhf.experiments.errors import Fault, Keys
+from bdhf.experiments.grid import exactly, in_short
+from bdhf.experiments.parts import Faults
+from bdhf.experiments.paths import keys_of, put, value_at
+from bdhf.records import Parameter, Strict
+
+#: Settings of an arm: dotted path below it -> value. A shorter path comes before what is in it.
+Settings = dict[str, Any]
+
+
+class _Given(Strict):
+    """One dimension as YAML has it."""
+
+    log: list[float] | None = Field(default=None, min_length=2, max_length=2)
+    linear: list[float] | None = Field(default=None, min_length=2, max_length=2)
+    choice: list[Any] | dict[str, dict[str, Any]] | None = None
+    whole: bool = False
+
+    @field_validator("choice", mode="before")
+    @classmethod
+    def _bare(cls, given: Any) -> Any:
+        """A type without a space of its own may stand without braces."""
+        if not isinstance(given, dict):
+            return given
+        return {name: {} if inner is None else inner for name, inner in given.items()}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two ends."""
+
+    path: str
+    name: str
+    low: float
+    high: float
+    scale: Literal["log", "linear"]
+    whole: bool
+
+    def suggest(self, trial: Trial) -> float | int:
+        """The value in a trial."""
+        log = self.scale == "log"
+        if self.whole:
+            return trial.suggest_int(self.name, int(self.low), int(self.high), log=log)
+        return trial.suggest_float(self.name, self.low, self.high, log=log)
+
+    def number(self, value: float) -> float | int:
+        """A value of the kind that a trial gives."""
+        return int(value) if self.whole else float(value)
+
+    def at_edge(self, value: float) -> bool:
+        """Whether a value lies within 1 % of the range from an end of it."""
+        low, high, at = self.low, self.high, float(value)
+        if self.scale == "log":
+            low, high, at = math.log(low), math.log(high), math.log(at)
+        return min(at - low, high - at) <= 0.01 * (high - low)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values, by their words; each may bring dimensions and fixed values with it."""
+
+    path: str
+    name: str
+    values: Mapping[str, Any]  # words -> value, a part without what is searched in it
+    inner: Mapping[str, tuple[Dimension, ...]]  # words -> what exists where it is chosen
+
+    def suggest(self, trial: Trial) -> str:
+        """The words of the value in a trial."""
+        return str(trial.suggest_categorical(self.name, list(self.values)))
+
+
+Dimension = Range | Choice
+
+
+def space_of(
+    given: Mapping[str, Any], arm: Mapping[str, Any], place: Keys
+) -> tuple[Dimension, ...]:
+    """The dimensions of an arm, which is resolved. Raises Faults, at `place` and below.
+
+    Paths may not lead into each other: which of two were to count?
+    """
+    found, faults = list[Dimension](), list[Fault]()
+    for path, inner in given.items():
+        try:
+            found.append(_dimension(path, path, inner, (*place, path)))
+            _default(found[-1], arm, (*place, path))
+        except Faults as wrong:
+            faults += wrong.faults
+    for one in found:
+        faults += [
+            Fault((*place, one.path), f"{other.path!r} leads into it: search one of them", True)
+            for other in found
+            if other.path.startswith(f"{one.path}.")
+        ]
+    if not given:
+        faults.append(Fault(place, "nothing to search: give dotted paths with ranges or choices"))
+    if faults:
+        raise Faults(*faults)
+    return tuple(found)
+
+
+def settings_of(space: Sequence[Dimension], chosen: Callable[[Dimension], Any]) -> Settings:
+    """The settings that `chosen` makes of a space: it gives a number, or the words of a choice."""
+    settings: Settings = {}
+    for one in space:
+        value = chosen(one)
+        settings[one.path] = one.number(value) if isinstance(one, Range) else one.values[value]
+        if isinstance(one, Choice):
+            settings |= settings_of(one.inner[value], chosen)
+    return settings
+
+
+def suggested(space: Sequence[Dimension], trial: Trial) -> Settings:
+    """The settings of a trial."""
+    return settings_of(space, lambda one: one.suggest(trial))
+
+
+def defaults(space: Sequence[Dimension], arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Name -> the value at which a resolved arm stands, as a trial has it."""
+    found: dict[str, Any] = {}
+    for one in space:
+        value = _default(one, arm, ())
+        found[one.name] = value
+        if isinstance(one, Choice):
+            found |= defaults(one.inner[value], arm)
+    return found
+
+
+def placed(arm: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """A resolved arm with settings put in their places; it is to be resolved again."""
+    given: Any = dict(arm)
+    for path, value in settings.items():
+        given = put(given, _keys(path), value, (), ("arms",))
+    whole: dict[str, Any] = given
+    return whole
+
+
+def corners(
+    space: Sequence[Dimension], arm: Mapping[str, Any]
+) -> Iterator[tuple[Dimension, Settings]]:
+    """Every end of every range, and every choice, with all else as the resolved arm has it."""
+    standing = defaults(space, arm)
+
+    def other(one: Dimension) -> Any:
+        first = one.low if isinstance(one, Range) else next(iter(one.values))
+        return standing.get(one.name, first)
+
+    for one, path in all_of(space):
+        for value in [one.low, one.high] if isinstance(one, Range) else list(one.values):
+            there = {**path, one.name: value}
+            yield one, settings_of(space, lambda d, at=there: at.get(d.name, other(d)))  # type: ignore[misc]
+
+
+def parameters(space: Sequence[Dimension], arm: Mapping[str, Any]) -> tuple[Parameter, ...]:
+    """The dimensions as the records of a study have them."""
+    standing = defaults(space, arm)
+    return tuple(
+        Parameter(
+            name=one.name,
+            scale=one.scale if isinstance(one, Range) else "choice",
+            low=one.low if isinstance(one, Range) else None,
+            high=one.high if isinstance(one, Range) else None,
+            whole=isinstance(one, Range) and one.whole,
+            choices=() if isinstance(one, Range) else tuple(one.values),
+            default=standing.get(one.name),
+            parent=" ".join(f"{name}={value}" for name, value in path.items()),
+        )
+        for one, path in all_of(space)
+    )
+
+
+def all_of(
+    space: Sequence[Dimension], path: Mapping[str, str] | None = None
+) -> Iterator[tuple[Dimension, Mapping[str, str]]]:
+    """Every dimension, with the choices that bring it in."""
+    for one in space:
+        yield one, path or {}
+        for words, inner in one.inner.items() if isinstance(one, Choice) else ():
+            yield from all_of(inner, {**(path or {}), one.name: words})
+
+
+def _dimension(path: str, name: str, given: Any, place: Keys) -> Dimension:
+    """One dimension. Raises Faults."""
+    try:
+        read = _Given.model_validate(given)
+    except ValidationError as error:
+        faults = complaints(error, _Given) if isinstance(given, dict) else (_no_dimension(given),)
+        raise Faults(*(Fault((*place, *f.path), f.message, f.at_key) for f in faults)) from None
+    kinds = [k for k in ("log", "linear", "choice") if getattr(read, k) is not None]
+    if len(kinds) != 1:
+        raise Faults(Fault((*place, *_no_dimension(given).path), _no_dimension(given).message))
+    if read.choice is not None:
+        return _choice(path, name, read.choice, read.whole, (*place, "choice"))
+    low, high = getattr(read, kinds[0])
+    wrong = _wrong_range(low, high, kinds[0], read.whole)
+    if wrong:
+        raise Faults(Fault((*place, kinds[0]), wrong))
+    return Range(path, name, low, high, "log" if kinds[0] == "log" else "linear", read.whole)
+
+
+def _no_dimension(given: Any) -> Fault:
+    example = "as in {log: [1.0e-4, 0.1]}"
+    return Fault((), f"give one of log, linear and choice, {example}; got {given!r}")
+
+
+def _wrong_range(low: float, high: float, scale: str, whole: bool) -> str:
+    if not low < high:
+        return f"a range goes up from its first number; got {low:g} and {high:g}"
+    if scale == "log" and low <= 0:
+        return f"a logarithmic range begins above 0; got {low:g}: use linear"
+    if whole and (low % 1 or high % 1):
+        return f"whole numbers lie between whole numbers; got {low:g} and {high:g}"
+    return ""
+
+
+def _choice(path: str, name: str, given: Any, whole: bool, place: Keys) -> Choice:
+    """A choice between values, or between parts that have spaces of their own. Raises Faults."""
+    if whole:
+        raise Faults(Fault(place, "`whole` is for ranges: leave it out", at_key=True))
+    if len(given) < 2 or len({exactly(one) for one in given}) < len(given):
+        raise Faults(Fault(place, "give two choices or more that differ"))
+    if isinstance(given, list):
+        values = dict(zip(in_short(given), given, strict=True))
+        return Choice(path, name, values, dict.fromkeys(values, ()))
+    parts, inner = dict[str, Any](), dict[str, tuple[Dimension, ...]]()
+    for kind, arguments in given.items():
+        fixed = {key: value for key, value in arguments.items() if not _is_searched(value)}
+        parts[kind] = {"type": kind, **fixed}
+        inner[kind] = tuple(
+            _dimension(f"{path}.{key}", f"{name}.{kind}.{key}", value, (*place, kind, key))
+            for key, value in arguments.items()
+            if _is_searched(value)
+        )
+    return Choice(path, name, parts, inner)
+
+
+def _is_searched(value: Any) -> bool:
+    return isinstance(value, dict) and any(key in value for key in ("log", "linear", "choice"))
+
+
+def _default(one: Dimension, arm: Mapping[str, Any], place: Keys) -> Any:
+    """Where a resolved arm stands in a dimension. Raises Faults where that is outside of it."""
+    value = value_at(arm, _keys(one.path))
+    if isinstance(one, Range):
+        value = _as_number(one.path, value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not one.low <= value <= one.high or (one.whole and value % 1):
+            raise Faults(Fault(place, _outside(value, f"{one.low:g} to {one.high:g}")))
+        return int(value) if one.whole else float(value)
+    for words, choice in one.values.items():
+        if _stands_at(one, words, choice, value):
+            for inner in one.inner[words]:
+                _default(inner, arm, place)
+            return words
+    raise Faults(Fault(place, _outside(value, ", ".join(one.values))))
+
+
+def _outside(value: Any, known: str) -> str:
+    there = "nothing" if value is None else exactly(value)
+    return (
+        f"the spec has {there} there, which is none of {known}; trial 0 is the spec's own "
+        "settings, so they must lie in the space"
+    )
+
+
+def _stands_at(one: Choice, words: str, choice: Any, value: Any) -> bool:
+    """Whether a resolved value is a choice: for parts, whether its type and fixed values are."""
+    if isinstance(value, dict) and isinstance(choice, (str, int, float)):
+        short = _as_number(one.path, value)
+        return exactly(short) == exactly(choice) or value.get("type") == choice
+    if isinstance(value, dict) and isinstance(choice, dict):
+        return all(exactly(value.get(key)) == exactly(inner) for key, inner in choice.items())
+    return exactly(value) == exactly(choice)
+
+
+def _as_number(path: str, value: Any) -> Any:
+    """A part that may be given as a number, as that number."""
+    kind, argument = NUMBERS.get(path, ("", ""))
+    if isinstance(value, dict) and value.get("type") == kind:
+        return value[argument]
+    return value
+
+
+def _keys(path: str) -> Keys:
+    return keys_of(path, {}, ())

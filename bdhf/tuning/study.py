@@ -1,0 +1,291 @@
+"""A study as it was checked: an ablation, and for each of its arms a space, a budget and goals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bdhf.experiments.build import problem_of, resolve_arm
+from bdhf.experiments.compatibility import why_not
+from bdhf.experiments.complaints import complaints
+from bdhf.experiments.compose import read
+from bdhf.experiments.errors import Fault, Keys, SpecError, unknown
+from bdhf.experiments.grid import Variant
+from bdhf.experiments.parts import Faults, Resolved
+from bdhf.experiments.plan import Plan, expand
+from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.source import Source
+from bdhf.experiments.spec import load
+from bdhf.records import PlannedArm, Target, axis_of
+from bdhf.tuning.objective import Goal, horizon_of
+from bdhf.tuning.schema import StudySpec
+from bdhf.tuning.space import Dimension, Settings, corners, defaults, placed, settings_of, space_of
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm in one combination of the grid: what a study of Optuna is made for."""
+
+    planned: PlannedArm
+    run: RunSpec  # of the spec itself, with the first tuning seed
+    space: tuple[Dimension, ...]
+    goals: tuple[Goal, ...]  # the one that decides first
+    safety_seconds: float
+    checkpoint_every: int | None
+
+    @property
+    def label(self) -> str:
+        """Its label in the plan of the ablation."""
+        return self.planned.label
+
+    def optimizer(self, settings: Settings) -> Resolved:
+        """The arm with settings in their places. Raises Faults."""
+        given = placed(self.run.optimizer, settings)
+        return resolve_arm(self.planned.name, given, problem_of(self.run.problem))
+
+    def trial(self, settings: Settings, seed: int) -> RunSpec:
+        """The run of a trial on one seed; it ends at the target, for a cost to target."""
+        goal = self.goals[0]
+        return self.run.model_copy(
+            update={
+                "optimizer": self.optimizer(settings),
+                "seed": seed,
+                "stop_at": (goal.target,) if goal.target else (),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that is checked and complete. Loading one writes nothing."""
+
+    spec: StudySpec
+    file: Path
+    text: str
+    settings: tuple[str, ...]  # what the command line set on top of it
+    variants: tuple[Variant, ...]
+    source: Source  # of the ablation, with what the study sets
+    plan: Plan
+    cells: tuple[Cell, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.spec.name
+
+    @property
+    def ablation_file(self) -> Path:
+        """The spec that is tuned."""
+        return self.file.parent / self.spec.ablation
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The tuning seeds."""
+        seeds = self.spec.seeds
+        return tuple(range(seeds.base, seeds.base + seeds.count))
+
+    @cached_property
+    def held_out_seeds(self) -> tuple[int, ...]:
+        """The seeds of the ablation."""
+        seeds = self.variants[0].spec.seeds
+        return tuple(range(seeds.base, seeds.base + seeds.count))
+
+    def cell(self, label: str) -> Cell:
+        """The cell of a label."""
+        return next(cell for cell in self.cells if cell.label == label)
+
+    def fingerprint(self, cell: Cell) -> str:
+        """A hash of all that the trials of a cell depend on: those of two do not stand together."""
+        content = {
+            "run": cell.run.model_dump(mode="json"),
+            "seeds": self.seeds,
+            "space": repr(cell.space),
+            "goals": repr(cell.goals),
+            "sampler": self.spec.sampler.model_dump(mode="json"),
+            "pruner": self.spec.pruner.model_dump(mode="json"),
+        }
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def open_study(file: Path, settings: Sequence[str] = ()) -> Study:
+    """Read a study and the ablation that it names. Raises SpecError, a line for every fault."""
+    source = read(file, settings)
+    spec = _spec(source)
+    variants, ablation = _ablation(file, spec, source)
+    plan = expand(variants)
+    faults = _faults(spec, variants, plan)
+    cells, wrong = _cells(spec, variants, plan) if not faults else ((), [])
+    faults += wrong
+    if faults:
+        raise source.error(faults)
+    return Study(spec, file, source.text, tuple(settings), variants, ablation, plan, cells)
+
+
+def _spec(source: Source) -> StudySpec:
+    if not isinstance(source.data, dict):
+        raise source.error([Fault((), "a study is a mapping of keys; start with `schema: 1`")])
+    try:
+        spec = StudySpec.model_validate_json(json.dumps(source.data), strict=True)
+    except ValidationError as error:
+        raise source.error(complaints(error, StudySpec)) from None
+    if source.faults:
+        raise source.error(())
+    return spec
+
+
+def _ablation(file: Path, spec: StudySpec, source: Source) -> tuple[tuple[Variant, ...], Source]:
+    """The ablation with what the study sets. Raises SpecError at the places in the study."""
+    settings = {f"{path}={json.dumps(value)}": path for path, value in spec.set.items()}
+    path = file.parent / spec.ablation
+    try:
+        return load(path, list(settings))
+    except SpecError as error:
+        if not path.is_file():
+            raise source.error([Fault(("ablation",), error.lines[0])]) from None
+        lines = []
+        for line in error.lines:
+            ours = [s for s in settings if line.startswith(f"--set {s}: ")]
+            if ours:
+                fault = Fault(("set", settings[ours[0]]), line.removeprefix(f"--set {ours[0]}: "))
+                line = source.error([fault]).lines[0]
+            lines.append(line)
+        raise SpecError(lines) from None
+
+
+def _faults(spec: StudySpec, variants: Sequence[Variant], plan: Plan) -> list[Fault]:
+    """What contradicts the ablation."""
+    return [
+        *_wrong_spaces(spec, variants),
+        *_wrong_seeds(spec, variants),
+        *_wrong_objectives(spec, variants),
+        *_wrong_pruner(spec),
+    ]
+
+
+def _wrong_spaces(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
+    arms = variants[0].spec.arms
+    faults = [
+        Fault(("spaces", name), unknown("arm", name, arms), at_key=True)
+        for name in spec.spaces
+        if name not in arms
+    ]
+    varied = [pick.axis for pick in variants[0].picks if pick.target[0] == "arms"]
+    if varied:
+        message = (
+            f"its grid varies {', '.join(varied)}, and a study tunes an arm, not each of its "
+            "forms: name them as arms, or search over the values in `spaces`"
+        )
+        faults.append(Fault(("ablation",), message))
+    return faults
+
+
+def _wrong_seeds(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
+    own, theirs = spec.seeds, variants[0].spec.seeds
+    if own.base >= theirs.base + theirs.count or theirs.base >= own.base + own.count:
+        return []
+    message = (
+        f"seeds {theirs.base} to {theirs.base + theirs.count - 1} are those that the ablation is "
+        f"evaluated on, and settings must not be chosen on them: take `base: "
+        f"{theirs.base + theirs.count + 1000}`"
+    )
+    return [Fault(("seeds",), message)]
+
+
+def _wrong_objectives(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
+    first = variants[0].spec
+    faults = []
+    for estimand in spec.objectives:
+        horizon = horizon_of(estimand, first.budget, first.safety.seconds)
+        if horizon is None:
+            axis = axis_of(estimand)
+            message = (
+                f"what a miss costs in {axis} is not known, since the budget counts "
+                f"{first.budget.axis}: give it in {axis} (`set: {{budget: {{{axis}: …}}}}`), or "
+                f"tune {first.budget.axis}_to_target or seconds_to_target"
+            )
+            faults.append(Fault(("objective",), message))
+        elif horizon == horizon and not first.targets:
+            faults.append(Fault(("objective",), f"{estimand} needs `targets` in the ablation"))
+    return faults
+
+
+def _wrong_pruner(spec: StudySpec) -> list[Fault]:
+    if len(spec.objectives) > 1 and spec.pruner.type != "none":
+        return [Fault(("pruner",), "Optuna prunes for one objective only: `pruner: none`")]
+    return []
+
+
+def _cells(
+    spec: StudySpec, variants: Sequence[Variant], plan: Plan
+) -> tuple[tuple[Cell, ...], list[Fault]]:
+    """Every cell of the plan whose arm has a space."""
+    by_label = {cell.arm: cell for cell in reversed(plan.cells)}
+    safety = variants[0].spec.safety
+    found, faults = list[Cell](), list[Fault]()
+    for planned in plan.arms:
+        if planned.name not in spec.spaces:
+            continue
+        there, place = by_label[planned.label], ("spaces", planned.name)
+        if there.skip:
+            faults.append(Fault(place, f"{planned.label} cannot be run: {there.skip}", True))
+            continue
+        run = there.run.model_copy(update={"seed": spec.seeds.base})
+        try:
+            cell = Cell(
+                planned=planned,
+                run=run,
+                space=space_of(spec.spaces[planned.name], run.optimizer, place),
+                goals=_goals(spec, run, variants[0].spec.targets, safety.seconds),
+                safety_seconds=safety.seconds,
+                checkpoint_every=safety.checkpoint_every,
+            )
+            _try(cell, place)
+            found.append(cell)
+        except Faults as wrong:
+            faults += wrong.faults
+    return tuple(found), list(dict.fromkeys(faults))
+
+
+def _goals(
+    spec: StudySpec, run: RunSpec, targets: Sequence[Target], safety: float
+) -> tuple[Goal, ...]:
+    goals = []
+    for estimand in spec.objectives:
+        horizon = horizon_of(estimand, run.budget, safety)
+        target = targets[0] if horizon == horizon and targets else None
+        goals.append(Goal(estimand, target, horizon or 0.0, run.budget))
+    return tuple(goals)
+
+
+def _try(cell: Cell, place: Keys) -> None:
+    """Resolve the arm at every end of its space. Raises Faults."""
+    faults = []
+    for one, settings in corners(cell.space, cell.run.optimizer):
+        where = _at(place, one, cell)
+        try:
+            arm = cell.optimizer(settings)
+        except Faults as wrong:
+            faults += [Fault(where, fault.message) for fault in wrong.faults]
+            continue
+        reason = why_not(arm, cell.run.problem)
+        faults += [Fault(where, reason)] if reason else []
+    if faults:
+        raise Faults(*dict.fromkeys(faults))
+    standing = defaults(cell.space, cell.run.optimizer)
+    own = settings_of(cell.space, lambda one: standing[one.name])
+    if cell.optimizer(own) != cell.run.optimizer:
+        message = "a choice leaves out arguments that the spec has there: give them beside its type"
+        raise Faults(Fault(place, message, at_key=True))
+
+
+def _at(place: Keys, one: Dimension, cell: Cell) -> Keys:
+    """The path in `spaces` under which a dimension stands."""
+    outer = (d.path for d in cell.space if f"{one.path}.".startswith(f"{d.path}."))
+    return (*place, max(outer, key=len, default=one.path))

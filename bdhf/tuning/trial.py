@@ -1,0 +1,221 @@
+"""One trial: the settings that a sampler proposes, on every tuning seed, and what it leaves behind.
+
+A finished run lies in the study's folder like those of an ablation: a trial that is made again, or
+that has the settings of another one, does not run it twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from bdhf.experiments.checkpoint import Checkpoint
+from bdhf.experiments.engines.worker import now
+from bdhf.experiments.provenance import environment
+from bdhf.experiments.run import Outcome, execute
+from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import CHECKPOINT_SECONDS
+from bdhf.experiments.store import Store
+from bdhf.experiments.training import Row
+from bdhf.records import Owner, Status
+from bdhf.records.run import Run, read_run
+from bdhf.tuning.objective import Goal, SeedRun, cost, final, spent, value
+from bdhf.tuning.space import Settings, suggested
+from bdhf.tuning.study import Cell
+
+#: Columns of a curve that a trial carries, beside the metrics of its goals.
+CURVE = ("update", "products", "gradient_equivalents", "seconds")
+
+#: Evaluations of a run that a trial carries, and that it tells the pruner, at most.
+MOST_ROWS = 100
+
+#: What the runs of a trial spent together, by the names of axes.
+SPENT = ("updates", "products", "gradient_equivalents", "seconds")
+
+
+class _GivenUp(BaseException):
+    """The pruner wants no more of a run; no `Exception`, since those are outcomes of runs."""
+
+
+@dataclass
+class Trying:
+    """What is known of a trial, whatever becomes of it."""
+
+    trial: optuna.Trial
+    cell: Cell
+    store: Store
+    device: str
+    runs: list[SeedRun] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+    rows: list[Row] = field(default_factory=list)  # of the run that is under way
+
+    @property
+    def goals(self) -> Sequence[Goal]:
+        """The goals of the cell."""
+        return self.cell.goals
+
+
+def attempt(
+    trial: optuna.Trial, cell: Cell, seeds: Sequence[int], store: Store, device: str
+) -> list[float]:
+    """Run a trial; its values. Raises TrialPruned when it is given up, and StorageError."""
+    settings = suggested(cell.space, trial)
+    trial.set_user_attr("owner", str(Owner.here()))
+    trial.set_user_attr("settings", settings)
+    trying = Trying(trial, cell, store, device)
+    try:
+        for place, seed in enumerate(seeds):
+            trying.runs.append(_run(trying, settings, seed, reports=place == 0))
+            if trying.runs[-1].status is not Status.DONE:
+                break
+    except _GivenUp:
+        _leave(trying, "pruned", f"behind other trials at update {_updates(trying.rows)}")
+        raise optuna.TrialPruned from None
+    last = trying.runs[-1]
+    _leave(trying, str(last.status), last.reason)
+    return [value(goal, trying.runs) for goal in cell.goals]
+
+
+def _run(trying: Trying, settings: Settings, seed: int, *, reports: bool) -> SeedRun:
+    """One run of a trial: that which lies there, or a new one, which is kept."""
+    spec = trying.cell.trial(settings, seed)
+    trying.rows = []
+    found = _kept(trying.store, spec)
+    if found is None:
+        outcome, env, times = _made(trying, spec, _report(trying, reports))
+        with trying.store.writing():
+            trying.store.write(spec, outcome, env, times)
+        found = SeedRun(seed, spec.run_id, outcome.status, outcome.reason, outcome.curve)
+    elif reports:
+        _replay(found, _report(trying, reports))
+    return found
+
+
+def _kept(store: Store, spec: RunSpec) -> SeedRun | None:
+    """A run that has an outcome already."""
+    found = read_run(store.runs / spec.run_id)
+    if not isinstance(found, Run) or Status(found.status["status"]).is_missing:
+        return None
+    curve: pd.DataFrame = found.curve.to_pandas()
+    status = found.status
+    return SeedRun(spec.seed, spec.run_id, Status(status["status"]), status["reason"], curve)
+
+
+def _made(
+    trying: Trying, spec: RunSpec, observe: Callable[[Row], None]
+) -> tuple[Outcome, dict[str, Any], dict[str, Any]]:
+    begun, started = time.monotonic(), now()
+    checkpoint = None
+    if trying.cell.checkpoint_every is not None:
+        path = trying.store.checkpoints / f"{spec.run_id}.pt"
+        checkpoint = Checkpoint(path, trying.cell.checkpoint_every, CHECKPOINT_SECONDS)
+    try:
+        outcome = execute(
+            spec,
+            device=trying.device,
+            safety_seconds=trying.cell.safety_seconds,
+            observe=observe,
+            checkpoint=checkpoint,
+        )
+    except _GivenUp:
+        _discard(checkpoint)
+        raise
+    _discard(checkpoint)
+    env = environment(trying.device, spec.threads)
+    wall = round(time.monotonic() - begun, 3)
+    return outcome, env, {"started": started, "finished": now(), "wall_seconds": wall}
+
+
+def _discard(checkpoint: Checkpoint | None) -> None:
+    if checkpoint is not None:
+        checkpoint.discard()
+
+
+def _report(trying: Trying, reports: bool) -> Callable[[Row], None]:
+    """What watches a run: the first one of a trial tells the pruner how it goes."""
+    goal, stride = trying.goals[0], _stride(trying.cell.run)
+    prunes = reports and len(trying.goals) == 1
+
+    def observe(row: Row) -> None:
+        trying.rows.append(row)
+        metric, update = row.get(goal.metric, math.nan), int(row["update"])
+        if prunes and math.isfinite(metric) and update % stride == 0:
+            trying.trial.report(metric, step=update)
+            if trying.trial.should_prune():
+                raise _GivenUp
+
+    return observe
+
+
+def _replay(run: SeedRun, observe: Callable[[Row], None]) -> None:
+    """Tell of a run that was made before as if it were made now."""
+    for row in run.curve.to_dict("records"):
+        observe({str(name): number for name, number in row.items()})
+
+
+def _stride(run: RunSpec) -> int:
+    """Updates from one report to the next: a multiple of the interval of evaluation."""
+    updates = run.budget.updates or 0
+    return run.evaluate_every * max(1, math.ceil(updates / run.evaluate_every / MOST_ROWS))
+
+
+def _updates(rows: Sequence[Row]) -> int:
+    return int(rows[-1]["update"]) if rows else 0
+
+
+def _leave(trying: Trying, status: str, reason: str) -> None:
+    """Write what came of the trial into its attributes: all that a study's records are made of."""
+    trial, runs = trying.trial, list(trying.runs)
+    if status == "pruned":
+        seed = trying.cell.run.seed
+        curve = pd.DataFrame(trying.rows)
+        runs.append(SeedRun(seed, "", Status.SKIPPED, reason, curve))
+    attributes: dict[str, Any] = {
+        "status": status,
+        "reason": reason,
+        "hits": sum(cost(trying.goals[0], run)[1] for run in trying.runs),
+        **{axis: sum(spent(run, axis) for run in runs) for axis in SPENT},
+        "wall_seconds": round(time.monotonic() - trying.begun, 3),
+        "host": Owner.here().host,
+        "seeds": [_of_seed(trying.goals, run, status) for run in runs],
+    }
+    for name, content in attributes.items():
+        trial.set_user_attr(name, _plain(content))
+    for run in runs:
+        trial.set_user_attr(f"curve {run.seed}", _curve(trying.goals, run.curve))
+
+
+def _of_seed(goals: Sequence[Goal], run: SeedRun, status: str) -> dict[str, Any]:
+    pruned = status == "pruned"
+    costs = {goal.estimand: None if pruned else cost(goal, run)[0] for goal in goals}
+    return {
+        "seed": run.seed,
+        "run_id": run.run_id,
+        "status": status if pruned else str(run.status),
+        "reason": run.reason,
+        "hit": not pruned and cost(goals[0], run)[1],
+        "final": final(goals[0], run),
+        **costs,
+    }
+
+
+def _curve(goals: Sequence[Goal], curve: pd.DataFrame) -> dict[str, list[float | None]]:
+    """The columns of a curve as lists: all its rows, or some of them with the last."""
+    names = [name for name in dict.fromkeys((*CURVE, *(g.metric for g in goals))) if name in curve]
+    places = np.unique(np.linspace(0, max(len(curve) - 1, 0), MOST_ROWS).astype(int))
+    rows = curve.iloc[places] if len(curve) else curve
+    return {name: _plain([float(number) for number in rows[name]]) for name in names}
+
+
+def _plain(content: Any) -> Any:
+    """Plain data that JSON can hold: null for a number that is not finite."""
+    text = json.dumps(content)
+    return json.loads(text, parse_constant=lambda _: None)

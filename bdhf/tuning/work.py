@@ -1,0 +1,191 @@
+"""What a worker does: trial after trial of an arm, until its places are finished.
+
+Workers know of each other through the storage alone. Before every trial, those whose workers have
+died are failed and asked for again: in a database by Optuna's heartbeat, in a journal file by
+looking at the process, which is one of this machine.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+import optuna
+import torch
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from bdhf.experiments.provenance import resolve_devices
+from bdhf.experiments.store import Store
+from bdhf.records import Owner, Status
+from bdhf.tuning.objective import HOPELESS, Goal
+from bdhf.tuning.samplers import sampler_of
+from bdhf.tuning.space import defaults
+from bdhf.tuning.standing import AGAIN, DEFAULT, SURPLUS, Standing, standing
+from bdhf.tuning.storage import GRACE, Place, has_default, quiet, study_of
+from bdhf.tuning.study import Cell, Study
+from bdhf.tuning.trial import attempt
+
+#: Seconds between two looks at trials that other workers are at.
+POLL_SECONDS = 1.0
+
+#: A trial whose worker has died so often is not made again: it has failed.
+MOST_DEATHS = 3
+
+#: Seconds in which a worker that asked for a trial says who it is.
+_UNNAMED_SECONDS = 10.0
+
+#: User attributes: how often workers died of a trial; that a person ended it, which is no death.
+_DEATHS, _INTERRUPTED = "deaths", "interrupted"
+
+#: Is told of every trial that ends: the cell, the trial, and how the arm stands now.
+Told = Callable[[Cell, FrozenTrial, Standing], None]
+
+
+class _Surplus(Exception):  # noqa: N818 - nobody needs this trial
+    """Another worker was quicker: all places are taken."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that works on a study."""
+
+    study: Study
+    place: Place
+    told: Told
+    poll_seconds: float = POLL_SECONDS
+
+    def work(self, labels: Sequence[str]) -> None:
+        """Work on these arms until all are finished: always on the one that is the least far.
+
+        Raises InputError where the storage cannot be reached or nothing can be written.
+        """
+        storage, store = self.place.open(), Store(self.place.folder)
+        torch.set_num_threads(max(v.spec.threads for v in self.study.variants))
+        device = resolve_devices(self.study.variants[0].spec.device)[0]
+        arms = {label: study_of(self.study, self.study.cell(label), storage) for label in labels}
+        while arms:
+            stands = {label: self._look(label, found) for label, found in arms.items()}
+            for label in [label for label, now in stands.items() if now.is_done]:
+                del arms[label], stands[label]
+            open_ = [label for label, now in stands.items() if now.is_open]
+            if open_:
+                label = min(open_, key=lambda one: len(stands[one].places))
+                self._try(label, arms[label], stands[label], store, device)
+            elif arms:
+                time.sleep(self.poll_seconds)
+
+    def _look(self, label: str, found: optuna.Study) -> Standing:
+        """How an arm stands, once trials of the dead are asked for again."""
+        with quiet():
+            cell = self.study.cell(label)
+            revive(found, cell, self.place, self.study.spec.trials)
+            trials = found.get_trials(deepcopy=False)
+            if not has_default(trials):
+                own = defaults(cell.space, cell.run.optimizer)
+                found.enqueue_trial(own, user_attrs={DEFAULT: True})
+                trials = found.get_trials(deepcopy=False)
+        return standing(trials, self.study.spec.trials)
+
+    def _try(
+        self, label: str, found: optuna.Study, now: Standing, store: Store, device: str
+    ) -> None:
+        """Make one trial of an arm."""
+        cell, wanted = self.study.cell(label), self.study.spec.trials
+
+        def objective(trial: optuna.Trial) -> list[float]:
+            there = standing(found.get_trials(deepcopy=False), wanted)
+            if there.place_of(trial.number) is None:
+                trial.set_user_attr(SURPLUS, "every place was taken")
+                raise _Surplus
+            try:
+                return attempt(trial, cell, self.study.seeds, store, device)
+            except optuna.TrialPruned:
+                raise
+            except BaseException:  # a person, a full disk: the settings are not to blame
+                with suppress(Exception):
+                    trial.set_user_attr(_INTERRUPTED, True)
+                raise
+
+        def tell(study: optuna.Study, trial: FrozenTrial) -> None:
+            if trial.state is not TrialState.FAIL:
+                trials = study.get_trials(deepcopy=False)
+                self.told(cell, trial, standing(trials, wanted))
+
+        with quiet():
+            found.sampler = sampler_of(self.study.spec.sampler, label, now.next_place)
+            found.optimize(objective, n_trials=1, catch=(_Surplus,), callbacks=[tell])
+
+
+def revive(found: optuna.Study, cell: Cell, place: Place, wanted: int) -> None:
+    """Fail the trials whose workers have died, and ask for them again with the same settings.
+
+    A trial that workers have died of too often is finished instead, with the worst value.
+    """
+    storage: BaseStorage = found._storage
+    if place.is_shared:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            fail_stale_trials(found)
+    now = standing(found.get_trials(deepcopy=False), wanted)
+    running = [*now.running, *(t for t in _surplus(found, now) if t.state is TrialState.RUNNING)]
+    for trial in running:
+        if _is_dead(trial, place):
+            try:
+                storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            except RuntimeError:  # another worker has just done so
+                continue
+    for trial in standing(found.get_trials(deepcopy=False), wanted).abandoned:
+        _again(found, trial, cell)
+
+
+def _surplus(found: optuna.Study, now: Standing) -> list[FrozenTrial]:
+    return [t for t in found.get_trials(deepcopy=False) if t.number in now.surplus]
+
+
+def _is_dead(trial: FrozenTrial, place: Place) -> bool:
+    """Whether the worker of a trial is known to have ended."""
+    owner = Owner.parse(str(trial.user_attrs.get("owner", "")))
+    if owner is not None:
+        return not place.is_shared and owner.is_gone
+    seconds = GRACE * place.heartbeat if place.is_shared else _UNNAMED_SECONDS
+    begun = trial.datetime_start
+    return begun is not None and (datetime.now() - begun).total_seconds() > seconds
+
+
+def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
+    """Ask for a trial again; one of too many deaths is finished as it stands."""
+    died = 0 if trial.user_attrs.get(_INTERRUPTED) else 1
+    deaths = int(trial.user_attrs.get(_DEATHS, 0)) + died
+    attributes = {AGAIN: trial.number, _DEATHS: deaths}
+    attributes |= {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else {}
+    if deaths < MOST_DEATHS:
+        found.enqueue_trial(trial.params, user_attrs=attributes)
+        return
+    reason = f"the worker died {deaths} times of it"
+    found.add_trial(
+        create_trial(
+            params=trial.params,
+            distributions=trial.distributions,
+            values=[_worst(goal, place, found) for place, goal in enumerate(cell.goals)],
+            user_attrs={
+                **attributes,
+                "settings": trial.user_attrs.get("settings", {}),
+                "status": str(Status.ERROR),
+                "reason": reason,
+            },
+        )
+    )
+
+
+def _worst(goal: Goal, place: int, found: optuna.Study) -> float:
+    """What a failed trial is worth; of a loss, the largest value so far."""
+    if goal.target is not None:
+        return 2 * goal.horizon
+    values = [t.values[place] for t in found.get_trials(deepcopy=False) if t.values]
+    return max(values, default=HOPELESS)
