@@ -1,0 +1,154 @@
+"""The command `tune`: a study, its held-out comparison, its report, and the tuned spec."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bdhf.cli.app import app, err, in_words, out, say, told
+
+if TYPE_CHECKING:
+    from bdhf.records import Tuning
+    from bdhf.tuning.storage import Place
+    from bdhf.tuning.study import Study
+
+
+@app.command()
+def tune(
+    study: Annotated[Path, typer.Argument(help="A study: a YAML file.", metavar="STUDY")],
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Results folder; default results/studies/<name>.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Set a value of the study: trials=12."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Arms at a time, each by one process; default cores ÷ threads. 1 to time.",
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            metavar="URL",
+            help="A database for many workers, postgresql+psycopg://…; default a journal file.",
+        ),
+    ] = None,
+    worker: Annotated[
+        bool,
+        typer.Option("--worker", help="Join a study, on any machine: only make trials of it."),
+    ] = False,
+    heartbeat: Annotated[
+        int,
+        typer.Option(
+            "--heartbeat",
+            min=1,
+            help="Seconds between a worker's signs of life in a database; silent for three times "
+            "as long, its trial is made again.",
+        ),
+    ] = 20,
+    write: Annotated[
+        Path | None,
+        typer.Option("--write", metavar="FILE", help="Write the tuned spec: ablations/tuned/…"),
+    ] = None,
+) -> None:
+    """Tune the arms of an ablation with equal budgets, then compare on held-out seeds."""
+    from bdhf.tuning.storage import Place
+    from bdhf.tuning.study import open_study
+
+    if worker and write is not None:
+        raise typer.BadParameter("--write is for the process that ends a study, not for a worker")
+    with told():
+        opened = open_study(study, settings or ())
+        place = Place(folder or Path("results/studies") / opened.name, storage, heartbeat)
+        _say_begun(opened, place)
+        try:
+            if worker:
+                _join(opened, place)
+                return
+            _tune(opened, place, workers)
+            _finish(opened, place, workers, write)
+        except KeyboardInterrupt:
+            err.print("interrupted: what has finished is kept; the same command goes on")
+            raise typer.Exit(130) from None
+
+
+def _say_begun(study: Study, place: Place) -> None:
+    spec = study.spec
+    kept = "the database" if place.is_shared else str(place.journal)
+    say(
+        f"{study.name}: {spec.trials} trials × {spec.seeds.count} seeds of each of "
+        f"{len(study.cells)} arms, kept in {kept} -> {place.folder}"
+    )
+
+
+def _tune(study: Study, place: Place, workers: int | None) -> None:
+    """Make all trials: of a journal by a crew, an arm each; in a database beside other workers."""
+    from bdhf.experiments.engines.local import default_workers
+    from bdhf.experiments.provenance import resolve_devices
+    from bdhf.tuning.collect import find
+    from bdhf.tuning.crew import Crew
+
+    left = [f.cell.label for f in find(study, place.open()) if len(f.trials) < study.spec.trials]
+    first = study.variants[0].spec
+    default = default_workers(first.threads, resolve_devices(first.device))
+    Crew(study, place, workers or default, say).tune(left)
+
+
+def _join(study: Study, place: Place) -> None:
+    from bdhf.experiments.engines.interrupt import interruptible
+    from bdhf.tuning.words import line_of
+    from bdhf.tuning.work import Worker
+
+    with interruptible():
+        worker = Worker(study, place, lambda *of_trial: say(line_of(*of_trial)))
+        worker.work([cell.label for cell in study.cells])
+
+
+def _finish(study: Study, place: Place, workers: int | None, write: Path | None) -> None:
+    """Collect, compare on held-out seeds, write the report and the tuned spec."""
+    from bdhf.report.study import build_study
+    from bdhf.tuning.collect import collect
+    from bdhf.tuning.words import summary
+    from bdhf.tuning.write import write_tuned
+
+    record = collect(study, place)
+    for line in summary(record):
+        say(line)
+    failed = _hold_out(study, record, place, workers) if study.spec.held_out else Counter()
+    built = build_study(place.folder)
+    for sentence in built.sentences:
+        say(sentence)
+    say(f"report: {built.path}")
+    if write is not None:
+        write_tuned(study, record, write)
+        say(f"tuned spec: {write}")
+    if failed:
+        err.print(f"{in_words(failed)} of the held-out runs: see their report", markup=False)
+        raise typer.Exit(1)
+
+
+def _hold_out(study: Study, record: Tuning, place: Place, workers: int | None) -> Counter[str]:
+    """Run the comparison on held-out seeds, with its own report; the runs that failed."""
+    from bdhf.experiments.observe import watching
+    from bdhf.report import build
+    from bdhf.tuning.held_out import held_out
+
+    if any(arm.best is None for arm in record.arms):
+        return Counter()
+    ablation = held_out(study, record, place.folder)
+    left = ablation.left(ablation.cells)
+    say(f"held out: {len(ablation.plan.cells)} runs on {len(study.held_out_seeds)} seeds")
+    with watching(ablation.labels(), len(left), out) as watcher:
+        ablation.run(list(left.values()), workers=workers, observer=watcher)
+    build(ablation.store.folder)
+    statuses = ablation.statuses(ablation.cells).values()
+    return Counter(str(status) for status in statuses if status.is_missing)

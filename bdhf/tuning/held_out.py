@@ -1,0 +1,140 @@
+"""After a study: the best settings against those of the spec, on seeds that no trial has seen.
+
+It is an ordinary ablation in the study's folder. Each arm of the spec is in it twice, as it was
+(`ARM.default`) and as it was tuned (`ARM.tuned`); what the spec compares is compared between tuned
+arms. Where a grid varies batch sizes, `settings` give each its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from bdhf.experiments.ablation import Ablation
+from bdhf.experiments.grid import Variant
+from bdhf.records import Tuning, write_atomically
+from bdhf.tuning.space import placed
+from bdhf.tuning.study import Study
+
+#: What an arm is called with the settings of the spec, and with the best ones.
+DEFAULT, TUNED = "default", "tuned"
+
+#: Keys of the ablation that are made anew, or are another spec's business.
+_OWN = ("include", "name", "arms", "settings", "exclude", "compare", "tuned_from", "report")
+
+
+def held_out(study: Study, record: Tuning, folder: Path) -> Ablation:
+    """Write `held_out.yaml` into a study's folder, and open it: its runs go to `held_out`."""
+    file = folder / "held_out.yaml"
+    buffer, yaml = StringIO(), YAML()
+    yaml.width = 100
+    buffer.write(
+        f"# Written by `bdhf tune {study.file}`: the best settings of study {study.name}\n"
+    )
+    buffer.write("# against those of the spec, on the seeds of the ablation.\n")
+    yaml.dump(held_out_spec(study, record), buffer)
+    write_atomically(file, buffer.getvalue().encode())
+    return Ablation.open(file, folder / "held_out")
+
+
+def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
+    """The spec of the comparison, as plain data."""
+    data = study.source.data
+    names = [name for name in data["arms"] if name in study.spec.spaces]
+    arms: dict[str, Any] = {}
+    for name in names:
+        arms[f"{name}.{DEFAULT}"] = data["arms"][name]
+        arms[f"{name}.{TUNED}"] = data["arms"][name]
+    spec = {key: value for key, value in data.items() if key not in _OWN}
+    spec |= {"name": f"{study.name}-held-out", "arms": arms}
+    if study.variants[0].picks:
+        spec["settings"] = [
+            *_given(study),
+            *(_at(study, variant, settings_in(study, record, variant, f".{TUNED}"))
+              for variant in study.variants),
+        ]  # fmt: skip
+    else:
+        whole = settings_in(study, record, study.variants[0], f".{TUNED}")
+        for name in names:
+            spec["arms"][f"{name}.{TUNED}"] = _with(study, name, whole)
+    return {**spec, "compare": _comparisons(study, names)}
+
+
+def settings_in(study: Study, record: Tuning, variant: Variant, suffix: str = "") -> dict[str, Any]:
+    """Dotted path -> best value, of every arm in a combination of the grid."""
+    by_label = {arm.label: arm for arm in record.arms}
+    found: dict[str, Any] = {}
+    for cell in study.cells:
+        if not _is_in(cell.planned.values, variant):
+            continue
+        for path, value in by_label[cell.label].settings.items():
+            found[f"arms.{cell.planned.name}{suffix}.{path}"] = value
+    return found
+
+
+def at_of(variant: Variant) -> dict[str, Any]:
+    """A combination of the grid, as `at` of an entry of `settings`."""
+    return {pick.axis: pick.value for pick in variant.picks}
+
+
+def _at(study: Study, variant: Variant, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"at": at_of(variant), "set": dict(settings)}
+
+
+def _given(study: Study) -> list[dict[str, Any]]:
+    """The entries of `settings` that the ablation has itself, for both forms of every arm."""
+    entries = []
+    for entry in study.source.data.get("settings", []):
+        values: dict[str, Any] = {}
+        for path, value in entry["set"].items():
+            values |= dict.fromkeys(_both(path, study), value)
+        entries.append({"at": entry["at"], "set": values})
+    return entries
+
+
+def _both(path: str, study: Study) -> list[str]:
+    if not path.startswith("arms."):
+        return [path]
+    inner = path.removeprefix("arms.")
+    name = max(
+        (n for n in study.spec.spaces if f"{inner}.".startswith(f"{n}.")), key=len, default=""
+    )
+    rest = inner.removeprefix(name)
+    return [f"arms.{name}.{form}{rest}" for form in (DEFAULT, TUNED)] if name else []
+
+
+def _with(study: Study, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An arm as the spec gives it, with the best settings in it."""
+    raw = study.source.data["arms"][name]
+    start = f"arms.{name}.{TUNED}."
+    own = {p.removeprefix(start): v for p, v in settings.items() if p.startswith(start)}
+    return placed({"type": raw} if isinstance(raw, str) else raw, own)
+
+
+def _comparisons(study: Study, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Every arm against itself as it was, then what the spec compares, tuned."""
+    estimand = study.spec.objectives[0]
+    found = [
+        {
+            "name": f"{name}: tuned against default",
+            "candidate": f"{name}.{TUNED}",
+            "baseline": f"{name}.{DEFAULT}",
+            "estimand": estimand,
+        }
+        for name in names
+    ]
+    for entry in study.source.data.get("compare") or []:
+        if entry["candidate"] in names and entry["baseline"] in names:
+            sides = {side: f"{entry[side]}.{TUNED}" for side in ("candidate", "baseline")}
+            found.append({**entry, "name": f"{entry['name']}, tuned", **sides})
+    return found
+
+
+def _is_in(values: Mapping[str, str], variant: Variant) -> bool:
+    """Whether an arm with these values is in a combination."""
+    there = {pick.axis: pick.words for pick in variant.picks}
+    return all(there.get(axis) == words for axis, words in values.items())
