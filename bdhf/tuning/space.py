@@ -266,6 +266,8 @@ def _is_searched(value: Any) -> bool:
 def _default(one: Dimension, arm: Mapping[str, Any], place: Keys) -> Any:
     """Where a resolved arm stands in a dimension. Raises Faults where that is outside of it."""
     value = value_at(arm, _keys(one.path))
+    if value is None and not _is_none(one):
+        raise Faults(Fault(place, _nothing(one.path, arm), at_key=True))
     if isinstance(one, Range):
         value = _as_number(one.path, value)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -280,10 +282,22 @@ def _default(one: Dimension, arm: Mapping[str, Any], place: Keys) -> Any:
     raise Faults(Fault(place, _outside(value, ", ".join(one.values))))
 
 
-def _outside(value: Any, known: str) -> str:
-    there = "nothing" if value is None else exactly(value)
+def _is_none(one: Dimension) -> bool:
+    """Whether null is one of the choices."""
+    return isinstance(one, Choice) and None in one.values.values()
+
+
+def _nothing(path: str, arm: Mapping[str, Any]) -> str:
+    known = ", ".join(key for key in arm if key != "type")
     return (
-        f"the spec has {there} there, which is none of {known}; trial 0 is the spec's own "
+        f"the spec says nothing there; it has {known}. Trial 0 is the spec's own settings: write "
+        f"`{path}` into the arm, with its default"
+    )
+
+
+def _outside(value: Any, known: str) -> str:
+    return (
+        f"the spec has {exactly(value)} there, which is none of {known}; trial 0 is the spec's own "
         "settings, so they must lie in the space"
     )
 

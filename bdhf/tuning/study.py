@@ -153,7 +153,8 @@ def _ablation(file: Path, spec: StudySpec, source: Source) -> tuple[tuple[Varian
         for line in error.lines:
             ours = [s for s in settings if line.startswith(f"--set {s}: ")]
             if ours:
-                fault = Fault(("set", settings[ours[0]]), line.removeprefix(f"--set {ours[0]}: "))
+                path, said = settings[ours[0]], line.removeprefix(f"--set {ours[0]}: ")
+                fault = Fault(("set", path), said.removeprefix(f"{path}: "), at_key=True)
                 line = source.error([fault]).lines[0]
             lines.append(line)
         raise SpecError(lines) from None

@@ -1,0 +1,120 @@
+"""A study whose runs are a formula: quick, and with an optimum that is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from optuna.trial import FrozenTrial
+
+from bdhf.experiments.run import Outcome
+from bdhf.experiments.runspec import RunSpec
+from bdhf.records import CURVE_COLUMNS, Status
+from bdhf.tuning.standing import Standing
+from bdhf.tuning.storage import Place
+from bdhf.tuning.study import Cell, Study, open_study
+from bdhf.tuning.work import Worker
+
+ABLATION = """\
+schema: 1
+name: small
+problem: {type: autoencoder, encoder: [784, 12, 4]}
+batch: {gradient: 200, curvature: 50}
+arms:
+  adam: {type: torch.Adam, lr: 3.0e-3}
+  hf: {type: block_hf, partition: full, lr: 0.5, damping: 1.0e-2, solver: {type: cg, max_iters: 5}}
+seeds: {count: 6}
+budget: {updates: 40}
+stop: at_target
+targets: [{metric: val_loss, below: 0.1}]
+compare:
+  - {name: hf vs adam, candidate: hf, baseline: adam, margin: 1.2}
+"""
+
+STUDY = """\
+schema: 1
+name: small
+ablation: small.yaml
+spaces:
+  adam: {lr: {log: [1.0e-4, 1.0]}}
+  hf:
+    lr: {linear: [0.1, 1.0]}
+    damping:
+      choice:
+        constant: {value: {log: [1.0e-4, 1.0]}}
+        levenberg_marquardt: {initial: {log: [1.0e-3, 10]}}
+    solver.max_iters: {log: [2, 20], whole: true}
+trials: 8
+seeds: {count: 2, base: 100}
+sampler: {type: tpe, startup: 3}
+"""
+
+#: Made-up learning rates at which a run is the quickest; those above the last one diverge.
+BEST_LR, HIGHEST_LR = 3e-2, 0.5
+
+
+def study(home: Path, *changes: tuple[str, str], text: str = STUDY, base: str = ABLATION) -> Study:
+    """The study in a folder, with pieces of its text or of the ablation's replaced."""
+    for old, new in changes:
+        assert old in text or old in base, old
+        text, base = text.replace(old, new), base.replace(old, new)
+    (home / "small.yaml").write_text(base)
+    (home / "study.yaml").write_text(text)
+    return open_study(home / "study.yaml")
+
+
+def made_up(
+    spec: RunSpec,
+    *,
+    device: str,
+    safety_seconds: float,
+    observe: Callable[[dict[str, float]], None] = lambda row: None,
+    checkpoint: object = None,
+) -> Outcome:
+    """In the place of `execute`: exp(-rate t), the rate highest at one learning rate."""
+    lr, limit = float(spec.optimizer["lr"]), int(spec.budget.updates or 0)
+    if spec.optimizer["type"] == "torch.Adam" and lr > HIGHEST_LR:
+        row = dict.fromkeys(CURVE_COLUMNS, 1.0) | {"update": 0}
+        observe(row)
+        return Outcome(Status.DIVERGED, "val_loss is nan at update 1", pd.DataFrame([row]))
+    rate = 0.3 * math.exp(-abs(math.log(lr / BEST_LR)) / 2) * (1 + 0.1 * (spec.seed % 2))
+    rows: list[dict[str, float]] = []
+    for update in range(limit + 1):
+        loss = math.exp(-rate * update)
+        rows.append(
+            dict.fromkeys(CURVE_COLUMNS, math.nan)
+            | {
+                "update": update, "samples": update, "epoch": update / 10, "seconds": update / 50,
+                "products": 3.0 * update, "gradient_equivalents": 7.0 * update,
+                "val_loss": loss, "train_loss": loss, "test_loss": loss,
+            }
+        )  # fmt: skip
+        observe(rows[-1])
+        if spec.stop_at and loss <= spec.stop_at[0].below:
+            break
+    return Outcome(Status.DONE, "ended", pd.DataFrame(rows))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that are made up."""
+    monkeypatch.setattr("bdhf.tuning.trial.execute", made_up)
+
+
+def worked(
+    of: Study, folder: Path, told: Callable[[Cell, FrozenTrial, Standing], None] | None = None
+) -> None:
+    """Tune every arm in this process."""
+    worker = Worker(of, Place(folder), told or (lambda *trial: None), poll_seconds=0.05)
+    worker.work([cell.label for cell in of.cells])
+
+
+def by_trial(table: pd.DataFrame, arm: str, *columns: str) -> list[Any]:
+    """The values of an arm, trial by trial."""
+    mine = table[table["arm"] == arm].sort_values("trial", kind="stable")
+    return [tuple(row) for row in mine[list(columns)].replace({np.nan: None}).to_numpy()]

@@ -1,0 +1,108 @@
+"""The value of a trial: hits before misses before failures, and always finite."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
+from bdhf.tuning.objective import HOPELESS, Goal, SeedRun, cost, horizon_of, value
+
+TARGET = Target(metric="val_loss", below=0.1)
+UPDATES = Goal("updates_to_target", TARGET, 10.0, Budget(updates=10))
+SECONDS = Goal("seconds_to_target", TARGET, 60.0, Budget(updates=10))
+FINAL = Goal("final_loss", None, math.nan, Budget(updates=10))
+
+
+def run(losses: list[float], status: Status = Status.DONE, seed: int = 0) -> SeedRun:
+    """A run with these validation losses, an update and half a second apart."""
+    curve = pd.DataFrame(
+        [
+            dict.fromkeys(CURVE_COLUMNS, math.nan)
+            | {"update": i, "samples": i, "seconds": i / 2, "val_loss": loss}
+            for i, loss in enumerate(losses)
+        ],
+        columns=list(CURVE_COLUMNS),
+    )
+    return SeedRun(seed, "id", status, "", curve)
+
+
+HIT = run([1.0, 0.5, 0.05])
+NEAR, FAR = run([1.0] + [0.2] * 10), run([1.0] + [0.9] * 10)
+DIVERGED = run([1.0, 0.5, math.nan], Status.DIVERGED)
+
+
+def test_the_value_of_hits_is_the_mean_restricted_cost() -> None:
+    """Two updates on one seed, a miss at 10 on the other: 6."""
+    assert value(UPDATES, [HIT, HIT]) == 2
+    assert value(UPDATES, [HIT, NEAR]) == 6
+    assert value(SECONDS, [HIT, HIT]) == 1
+
+
+def test_misses_are_ordered_by_what_is_left_of_the_way() -> None:
+    """A trial that misses is worth the horizon, and more the farther it ended from the target."""
+    left = 0.1 / 0.9
+
+    assert value(UPDATES, [NEAR]) == pytest.approx(10 * (1 + left / (1 + left)))
+    assert 10 < value(UPDATES, [NEAR]) < value(UPDATES, [FAR]) < 20
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s not in (Status.DONE, Status.SKIPPED)])
+def test_a_failure_is_finite_and_the_worst(status: Status) -> None:
+    """A run that diverged, or left no outcome, makes its trial worth twice the horizon."""
+    failed = run([1.0, 0.05], status)
+
+    assert value(UPDATES, [HIT, failed]) == 20
+    assert value(UPDATES, [failed]) > value(UPDATES, [FAR])
+    assert math.isfinite(value(FINAL, [failed]))
+
+
+def test_a_failure_before_any_evaluation_is_finite() -> None:
+    """A run without a row of its curve has a value too."""
+    nothing = run([], Status.ERROR)
+
+    assert value(UPDATES, [nothing]) == 20
+    assert value(FINAL, [nothing]) == HOPELESS
+    assert math.isnan(cost(UPDATES, nothing)[0])
+
+
+def test_losses_are_their_own_value() -> None:
+    """A final loss is tuned as it is, and a divergence is worth twice the start."""
+    assert value(FINAL, [NEAR, FAR]) == pytest.approx(0.55)
+    assert value(FINAL, [DIVERGED]) == 2
+    assert value(FINAL, [run([1.0, 50.0])]) == 2  # no worse than a divergence
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(0, 1e6, allow_nan=False), min_size=1, max_size=11),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_any_trial_with_a_hit_precedes_any_without(curves: list[list[float]]) -> None:
+    """Whatever the losses, a trial is worth at most the horizon exactly if it hits."""
+    runs = [run(losses, seed=i) for i, losses in enumerate(curves)]
+    hits = any(cost(UPDATES, one)[1] for one in runs)
+    found = value(UPDATES, runs)
+
+    assert np.isfinite(found)
+    assert found < 20
+    assert (found < 10) or not hits or found == 10
+    assert hits or found >= 10
+
+
+def test_what_a_miss_costs_is_known_or_refused() -> None:
+    """The budget limits its own axis, `safety.seconds` any clock, and nothing the others."""
+    budget = Budget(updates=300)
+
+    assert horizon_of("updates_to_target", budget, 60) == 300
+    assert horizon_of("seconds_to_target", budget, 60) == 60
+    assert horizon_of("products_to_target", budget, 60) is None
+    assert horizon_of("products_to_target", Budget(products=9), 60) == 9
+    assert math.isnan(horizon_of("final_loss", budget, 60) or 0)

@@ -1,0 +1,140 @@
+"""Search spaces: what YAML says is what is tried, and trial 0 is the spec itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from bdhf.experiments.errors import SpecError
+from bdhf.tuning.space import Choice, Range, all_of, defaults, suggested
+from tests.tuning.made_up import study
+
+HF = "damping=constant"
+
+
+def test_the_defaults_are_the_settings_of_the_spec(tmp_path: Path) -> None:
+    """A trial with the defaults of its space has exactly the spec's own arm."""
+    for cell in study(tmp_path).cells:
+        fixed = optuna.trial.FixedTrial(defaults(cell.space, cell.run.optimizer))
+
+        assert cell.optimizer(suggested(cell.space, fixed)) == cell.run.optimizer
+
+
+def test_a_conditional_parameter_exists_where_it_is_chosen(tmp_path: Path) -> None:
+    """λ of constant damping and the initial one of Levenberg-Marquardt are never tried together."""
+    hf = study(tmp_path).cell("hf")
+    chosen = {"lr": 0.3, "damping": "levenberg_marquardt", "solver.max_iters": 7,
+              "damping.levenberg_marquardt.initial": 2.0}  # fmt: skip
+    settings = suggested(hf.space, optuna.trial.FixedTrial(chosen))
+
+    arm = hf.optimizer(settings)
+
+    assert "damping.constant.value" not in chosen
+    assert arm["damping"]["type"] == "levenberg_marquardt"
+    assert arm["damping"]["initial"] == 2.0
+    assert arm["solver"]["max_iters"] == 7
+    assert arm["partition"] == hf.run.optimizer["partition"]
+
+
+def test_every_trial_lies_in_the_space(tmp_path: Path) -> None:
+    """What is drawn at random resolves to an arm, within the ends, whole where it is said."""
+    hf = study(tmp_path).cell("hf")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    trials = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        settings = suggested(hf.space, trials.ask())
+        arm = hf.optimizer(settings)
+
+        assert 0.1 <= arm["lr"] <= 1
+        assert isinstance(settings["solver.max_iters"], int)
+        assert 2 <= settings["solver.max_iters"] <= 20
+        assert arm["damping"]["type"] in ("constant", "levenberg_marquardt")
+
+
+def test_fixed_values_stand_beside_what_is_searched(tmp_path: Path) -> None:
+    """In a conditional space a plain value is set as it is."""
+    solver = "solver.max_iters: {log: [2, 20], whole: true}"
+    choice = """solver:
+      choice:
+        cg: {max_iters: 5, tol: {log: [1.0e-5, 1.0e-2]}}
+        sample_space:"""
+    hf = study(tmp_path, (solver, choice)).cell("hf")
+    fixed = {"lr": 0.5, "damping": "constant", "damping.constant.value": 0.1}
+
+    cg = suggested(
+        hf.space, optuna.trial.FixedTrial({**fixed, "solver": "cg", "solver.cg.tol": 1e-3})
+    )
+    direct = suggested(hf.space, optuna.trial.FixedTrial({**fixed, "solver": "sample_space"}))
+
+    assert hf.optimizer(cg)["solver"]["max_iters"] == 5
+    assert hf.optimizer(cg)["solver"]["tol"] == 1e-3
+    assert hf.optimizer(direct)["solver"]["type"] == "sample_space"
+
+
+def test_the_ends_of_a_range_are_its_edge(tmp_path: Path) -> None:
+    """Within 1 % of the range, on its own scale, a value lies at the edge."""
+    (adam,) = study(tmp_path).cell("adam").space
+    assert isinstance(adam, Range)
+
+    assert adam.at_edge(1.05e-4)
+    assert adam.at_edge(0.95)
+    assert not adam.at_edge(2e-4)
+    assert not adam.at_edge(0.5)
+
+
+def test_every_dimension_is_told_with_what_brings_it_in(tmp_path: Path) -> None:
+    """The records name each parameter once, those of a choice with that choice."""
+    hf = study(tmp_path).cell("hf")
+    found = {one.name: dict(path) for one, path in all_of(hf.space)}
+
+    assert found["damping.constant.value"] == {"damping": "constant"}
+    assert found["lr"] == {}
+    assert sum(isinstance(one, Choice) for one, _ in all_of(hf.space)) == 1
+
+
+ADAM = "adam: {lr: {log: [1.0e-4, 1.0]}}"
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "words"),
+    [
+        ("adam: {lr: 0.1}", "5:14", "give one of log, linear and choice"),
+        (
+            "adam: {lr: {lgo: [1, 2]}}",
+            "5:15",
+            "unknown key 'lgo'; known: log, linear, choice",
+        ),
+        ("adam: {lr: {log: [1], linear: [1, 2]}}", "5:20", "at least 2"),
+        ("adam: {lr: {log: [1.0e-4, 1], linear: [1, 2]}}", "5:14", "give one of"),
+        ("adam: {lr: {log: [1, 0.1]}}", "5:20", "goes up from its first number"),
+        ("adam: {lr: {log: [0, 0.1]}}", "5:20", "begins above 0; got 0: use linear"),
+        ("adam: {lr: {log: [0.01, 0.1]}}", "5:14", "the spec has 0.003 there"),
+        ("adam: {lr: {linear: [0, 1], whole: true}}", "5:14", "the spec has 0.003 there"),
+        ("adam: {lr: {choice: [0.1, 0.003], whole: true}}", "5:15", "`whole` is for ranges"),
+        ("adam: {lr: {choice: [0.003]}}", "5:23", "two choices or more"),
+        ("adam: {learning: {log: [1, 2]}}", "5:10", "the spec says nothing there; it has lr"),
+        ("adam: {}", "5:9", "nothing to search"),
+        ("adam: {lr: {log: [1.0e-4, 1.0]}, lr.x: {log: [1, 2]}}", "5:10", "leads into it"),
+        ("adam: {lr: {linear: [-1, 1]}}", "5:14", "lr"),
+        ("amda: {lr: {log: [1, 2]}}", "5:3", "unknown arm 'amda'; known: adam, hf. Did you mean"),
+    ],
+)
+def test_a_wrong_space_is_told_at_its_place(
+    tmp_path: Path, given: str, place: str, words: str
+) -> None:
+    """Each fault is a line with file, line and column, and what is allowed."""
+    with pytest.raises(SpecError) as told:
+        study(tmp_path, (ADAM, given))
+
+    line = next(line for line in told.value.lines if words in line)
+    assert line.startswith(f"{tmp_path}/study.yaml:{place}: spaces."), line
+
+
+def test_a_choice_that_changes_trial_0_is_refused(tmp_path: Path) -> None:
+    """A type that leaves out an argument of the spec would make another trial 0."""
+    solver = "solver.max_iters: {log: [2, 20], whole: true}"
+
+    with pytest.raises(SpecError, match="leaves out arguments"):
+        study(tmp_path, (solver, "solver: {choice: {cg: {}, sample_space: {}}}"))

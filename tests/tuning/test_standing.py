@@ -1,0 +1,143 @@
+"""Places of trials: exactly N finish, whoever asks, dies or is late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from bdhf.tuning.standing import AGAIN, DEFAULT, SURPLUS, standing
+
+
+def trial(number: int, state: TrialState, **attributes: Any) -> FrozenTrial:
+    """A trial as Optuna keeps it."""
+    found = create_trial(state=state, value=1.0 if state is TrialState.COMPLETE else None,
+                         user_attrs=attributes)  # fmt: skip
+    found.number = number
+    return found
+
+
+def test_a_trial_that_is_made_again_keeps_its_place() -> None:
+    """A failed trial is replaced by the first one that does it again, wherever that is numbered."""
+    trials = [
+        trial(0, TrialState.COMPLETE),
+        trial(1, TrialState.FAIL),
+        trial(2, TrialState.COMPLETE),
+        trial(3, TrialState.WAITING, **{AGAIN: 1}),
+        trial(4, TrialState.WAITING, **{AGAIN: 1}),
+    ]
+
+    now = standing(trials, 3)
+
+    assert [t.number for t in now.places] == [0, 3, 2]
+    assert now.surplus == {4}
+    assert (now.next_place, now.is_open, now.is_done) == (1, True, False)
+
+
+def test_what_is_asked_for_beyond_the_places_is_surplus() -> None:
+    """Of N + 1 trials that were asked for at once, the last one has no place."""
+    trials = [trial(n, TrialState.RUNNING) for n in range(4)]
+
+    now = standing(trials, 3)
+
+    assert now.place_of(3) is None
+    assert now.surplus == {3}
+    assert not now.is_open
+
+
+def test_a_second_default_is_surplus() -> None:
+    """Two workers that begin at once may both ask for the spec's settings; one counts."""
+    trials = [trial(0, TrialState.WAITING, **{DEFAULT: True}),
+              trial(1, TrialState.WAITING, **{DEFAULT: True})]  # fmt: skip
+
+    assert standing(trials, 3).surplus == {1}
+
+
+class World:
+    """Workers on one study, in memory, that are interleaved, killed and revived at will."""
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted, self.study = wanted, optuna.create_study()
+        self.at: dict[int, optuna.Trial] = {}
+        self.dead: list[int] = []
+
+    @property
+    def now(self) -> Any:
+        return standing(self.study.get_trials(deepcopy=False), self.wanted)
+
+    def ask(self, is_open: bool) -> None:
+        """A worker asks; what it saw before (`is_open`) may be out of date."""
+        if not is_open:
+            return
+        mine = self.study.ask()
+        mine.suggest_float("x", 0, 1)
+        if self.now.place_of(mine.number) is None:
+            mine.set_user_attr(SURPLUS, "taken")
+            self.study.tell(mine, state=TrialState.FAIL)
+        else:
+            self.at[mine.number] = mine
+
+    def end(self, which: int, *, pruned: bool) -> None:
+        if not self.at:
+            return
+        mine = self.at.pop(sorted(self.at)[which % len(self.at)])
+        if pruned:
+            mine.report(1.0, 1)
+            self.study.tell(mine, state=TrialState.PRUNED)
+        else:
+            self.study.tell(mine, 1.0)
+
+    def kill(self, which: int) -> None:
+        if self.at:
+            number = sorted(self.at)[which % len(self.at)]
+            del self.at[number]
+            self.dead.append(number)
+
+    def revive(self) -> None:
+        """What every worker does before it looks."""
+        while self.dead:
+            self.study.tell(self.dead.pop(), state=TrialState.FAIL)
+        for failed in self.now.abandoned:
+            self.study.enqueue_trial(failed.params, user_attrs={AGAIN: failed.number})
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["ask", "late", "end", "prune", "kill", "revive"]), st.integers(0, 9)
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(moves=MOVES, wanted=st.integers(1, 4))
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_exactly_n_trials_finish_in_any_order_of_events(
+    moves: list[tuple[str, int]], wanted: int
+) -> None:
+    """However workers interleave and die, N trials are completed or pruned in the end."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    world = World(wanted)
+    for move, which in moves:
+        was_open = True if move == "late" else world.now.is_open
+        if move in ("ask", "late"):
+            world.ask(was_open)
+        elif move in ("end", "prune"):
+            world.end(which, pruned=move == "prune")
+        elif move == "kill":
+            world.kill(which)
+        else:
+            world.revive()
+        assert len(world.now.finished) <= wanted
+
+    while not world.now.is_done:
+        world.revive()
+        world.ask(world.now.is_open)
+        world.end(0, pruned=False)
+
+    states = [t.state for t in world.study.get_trials(deepcopy=False)]
+    assert states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) == wanted

@@ -1,0 +1,113 @@
+"""What a study may say of its ablation, and what it is then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bdhf.experiments.errors import SpecError
+from tests.tuning.made_up import ABLATION, STUDY, study
+
+GRID = ("seeds: {count: 6}", "grid: {batch.gradient: [100, 200]}\nseeds: {count: 6}")
+
+
+def test_every_arm_is_tuned_in_every_combination_of_the_grid(tmp_path: Path) -> None:
+    """Two arms at two batch sizes are four cells, each with the space of its arm."""
+    cells = study(tmp_path, GRID).cells
+
+    assert [cell.label for cell in cells] == [
+        "adam gradient=100", "adam gradient=200", "hf gradient=100", "hf gradient=200"
+    ]  # fmt: skip
+    assert {cell.run.gradient_batch for cell in cells} == {100, 200}
+    assert cells[0].space == cells[1].space
+
+
+def test_a_trial_ends_at_the_target_and_has_the_tuning_seeds(tmp_path: Path) -> None:
+    """Whatever the ablation does at its targets, a trial is over when the first is reached."""
+    cell = study(tmp_path, ("stop: at_target", "stop: at_budget")).cell("adam")
+
+    run = cell.trial({"lr": 0.1}, 101)
+
+    assert run.stop_at == (cell.goals[0].target,)
+    assert run.seed == 101
+    assert run.optimizer["lr"] == 0.1
+    assert cell.run.seed == 100
+
+
+def test_what_the_study_sets_is_put_on_top(tmp_path: Path) -> None:
+    """`set` changes the ablation that is tuned, and no file."""
+    changed = study(
+        tmp_path, ("trials: 8", "set: {budget: {updates: 7}, arms.adam.lr: 0.01}\ntrials: 8")
+    )
+
+    assert changed.cells[0].run.budget.updates == 7
+    assert changed.cell("adam").run.optimizer["lr"] == 0.01
+    assert (tmp_path / "small.yaml").read_text() == ABLATION
+
+
+def test_a_fingerprint_tells_definitions_apart(tmp_path: Path) -> None:
+    """It changes with space, seeds, objective and sampler, and not with the number of trials."""
+    changes = [
+        (),
+        (("trials: 8", "trials: 9"),),
+        (("1.0e-4, 1.0]", "1.0e-4, 2.0]"),),
+        (("count: 2, base: 100", "count: 3, base: 100"),),
+        (("trials: 8", "objective: seconds_to_target\ntrials: 8"),),
+        (("startup: 3", "startup: 4"),),
+        (("encoder: [784, 12, 4]", "encoder: [784, 13, 4]"),),
+    ]
+
+    prints = []
+    for change in changes:
+        found = study(tmp_path, *change)
+        prints.append(found.fingerprint(found.cell("adam")))
+
+    assert prints[0] == prints[1]
+    assert len(set(prints[1:])) == len(prints) - 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "words"),
+    [
+        ("base: 100", "base: 5", "14:8", "seeds 0 to 5 are those that the ablation is"),
+        ("trials: 8", "trails: 8", "13:1", "unknown key 'trails'"),
+        ("trials: 8", "trials: 0", "13:9", "greater than 0"),
+        ("trials: 8", "trials: 8\nobjective: updates", "14:12", "unknown objective 'updates'"),
+        ("trials: 8", "trials: 8\nobjective: []", "14:12", "give one objective"),
+        ("trials: 8", "trials: 8\nobjective: products_to_target", "14:12", "what a miss costs"),
+        ("type: tpe", "type: tep", "15:17", "'tpe', 'gp', 'cmaes' or 'random'"),
+        ("startup: 3", "statrup: 3", "15:22", "unknown key 'statrup'; known: type, seed, startup"),
+        ("ablation: small.yaml", "ablation: smal.yaml", "3:11", "cannot read the spec"),
+        ("trials: 8", "trials: 8\nset: {arms.adm.lr: 1}", "14:7", "unknown arm 'adm'"),
+        ("trials: 8", "trials: 8\nset: {nothing: 1}", "14:7", "unknown key 'nothing'"),
+        (
+            "trials: 8",
+            "trials: 8\nobjective: [updates_to_target, seconds_to_target]\npruner: median",
+            "15:9",
+            "one objective only",
+        ),
+        ("seeds: {count: 6}", "grid: {arms.hf.partition: [full, groups]}\nseeds: {count: 6}",
+         "3:11", "its grid varies arms.hf.partition"),
+        ("targets: [{metric: val_loss, below: 0.1}]\ncompare:\n  - {name: hf vs adam, candidate: "
+         "hf, baseline: adam, margin: 1.2}", "", "1:1", "needs `targets` in the ablation"),
+    ],
+)  # fmt: skip
+def test_a_wrong_study_is_told_at_its_place(
+    tmp_path: Path, old: str, new: str, place: str, words: str
+) -> None:
+    """Each fault is a line with file, line and column, what is allowed and what to do."""
+    with pytest.raises(SpecError) as told:
+        study(tmp_path, (old, new), *([("stop: at_target", "")] if not new else []))
+
+    line = next((line for line in told.value.lines if words in line), None)
+    assert line is not None, told.value.lines
+    assert line.startswith(f"{tmp_path}/study.yaml:{place}: "), line
+
+
+def test_a_fault_of_the_ablation_is_told_in_its_own_file(tmp_path: Path) -> None:
+    """What is wrong with the spec itself has the place of the spec."""
+    with pytest.raises(SpecError) as told:
+        study(tmp_path, base=ABLATION.replace("partition: full", "partition: ful"), text=STUDY)
+
+    assert told.value.lines[0].startswith(f"{tmp_path}/small.yaml:7:")

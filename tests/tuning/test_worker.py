@@ -1,0 +1,198 @@
+"""Trials as they are made: exactly N an arm, the same ones each time; none fails the study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bdhf.experiments.run import Outcome
+from bdhf.records import Status, StudyRecords, load_study
+from bdhf.tuning.collect import collect, find
+from bdhf.tuning.samplers import PRUNERS, SAMPLERS
+from bdhf.tuning.storage import Place
+from bdhf.tuning.study import Study
+from bdhf.tuning.words import summary
+from tests.tuning.made_up import BEST_LR, HIGHEST_LR, by_trial, made_up, quick, study, worked
+
+__all__ = ["quick"]
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def tuned(of: Study, folder: Path) -> StudyRecords:
+    """The records of a study that was worked on to its end."""
+    worked(of, folder)
+    collect(of, Place(folder))
+    return load_study(folder)
+
+
+def test_every_arm_has_exactly_its_trials(tmp_path: Path) -> None:
+    """N trials an arm finish, the first with the spec's own settings, all on the same seeds."""
+    records = tuned(study(tmp_path), tmp_path / "out")
+
+    assert records.trials.groupby("arm").size().to_dict() == {"adam": 8, "hf": 8}
+    assert by_trial(records.trials, "adam", "trial") == [(i,) for i in range(8)]
+    first = records.trials[records.trials["is_default"]]
+    assert first["trial"].tolist() == [0, 0]
+    assert set(records.seeds["seed"]) == {100, 101}
+    assert records.study.is_whole
+
+
+def test_work_that_is_done_is_not_done_again(tmp_path: Path) -> None:
+    """A finished study that is worked on again has the same trials."""
+    of = study(tmp_path)
+    before = tuned(of, tmp_path / "out").trials
+
+    after = tuned(of, tmp_path / "out").trials
+
+    assert before.equals(after)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_same_seed_gives_the_same_trials(tmp_path: Path, sampler: str) -> None:
+    """Two studies of one seed agree in every setting and value; another seed gives others."""
+    change = ("{type: tpe, startup: 3}", f"{{type: {sampler}, startup: 3}}")
+    of = study(tmp_path, change)
+    one, two = (tuned(of, tmp_path / name) for name in ("a", "b"))
+    other = tuned(study(tmp_path, (change[0], f"{{type: {sampler}, seed: 1}}")), tmp_path / "c")
+
+    values = [by_trial(r.parameters, "hf", "trial", "parameter", "value", "text")
+              for r in (one, two, other)]  # fmt: skip
+    assert values[0] == values[1]
+    assert values[0] != values[2]
+    assert by_trial(one.trials, "hf", "updates_to_target") == by_trial(
+        two.trials, "hf", "updates_to_target"
+    )
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_two_trials_are_drawn_alike(tmp_path: Path, sampler: str) -> None:
+    """A sampler that is made anew for each trial does not repeat what it drew."""
+    change = ("{type: tpe, startup: 3}", f"{{type: {sampler}, startup: 3}}")
+    records = tuned(study(tmp_path, change), tmp_path / "out")
+    settings: dict[int, tuple[object, ...]] = {}
+    for trial, *rest in by_trial(records.parameters, "hf", "trial", "parameter", "value", "text"):
+        settings[trial] = (*settings.get(trial, ()), *rest)
+
+    assert len(set(settings.values())) == len(settings) == 8
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_samplers_and_pruners_go_together(tmp_path: Path, sampler: str, pruner: str) -> None:
+    """Every sampler with every pruner finishes exactly N trials, pruned ones among them."""
+    more = f"pruner: {{type: {pruner}, startup: 2}}\ntrials: 8" if pruner == "median" else (
+        f"pruner: {pruner}\ntrials: 8"
+    )  # fmt: skip
+    change = ("{type: tpe, startup: 3}", f"{{type: {sampler}, startup: 3}}")
+    records = tuned(study(tmp_path, change, ("trials: 8", more)), tmp_path / "out")
+    pruned = records.trials[records.trials["status"] == "pruned"]
+
+    assert records.trials.groupby("arm").size().to_dict() == {"adam": 8, "hf": 8}
+    assert (len(pruned) > 0) == (pruner != "none")
+    assert pruned["updates_to_target"].isna().all()
+    assert pruned["reason"].str.startswith("behind other trials at update").all()
+
+
+def test_a_diverged_trial_has_a_finite_worst_value_and_its_reason(tmp_path: Path) -> None:
+    """Twice the horizon, the status and the reason are kept, and the study goes on."""
+    wide = ("{log: [1.0e-4, 1.0]}}", "{log: [1.0e-4, 1000.0]}}")
+    records = tuned(study(tmp_path, wide), tmp_path / "out")
+    diverged = records.trials[records.trials["status"] == "diverged"]
+
+    assert len(diverged)
+    assert (diverged["updates_to_target"] == 80).all()
+    assert (diverged["reason"] == "val_loss is nan at update 1").all()
+    rates = records.parameters.query("arm == 'adam'").set_index("trial")["value"]
+    assert (rates[diverged["trial"]] > HIGHEST_LR).all()
+
+
+def test_an_error_of_a_run_is_a_trial_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that raised, or ran out of memory, makes its trial the worst and no more."""
+
+    def failing(spec, **how):  # type: ignore[no-untyped-def]
+        outcome = made_up(spec, **how)
+        if spec.optimizer["type"] == "block_hf" and spec.seed == 101:
+            return Outcome(Status.OOM, "out of memory", outcome.curve)
+        return outcome
+
+    monkeypatch.setattr("bdhf.tuning.trial.execute", failing)
+    records = tuned(study(tmp_path), tmp_path / "out")
+    hf = records.trials[records.trials["arm"] == "hf"]
+
+    assert (hf["status"] == "oom").all()
+    assert (hf["updates_to_target"] == 80).all()
+    assert records.study.is_whole
+
+
+def test_a_study_in_which_all_miss_says_so_and_what_to_change(tmp_path: Path) -> None:
+    """Every trial missed: the summary tells it of each arm, with the budget that was too small."""
+    of = study(tmp_path, ("updates: 40", "updates: 3"))
+    records = tuned(of, tmp_path / "out")
+
+    said = list(summary(records.study))
+
+    assert len(said) == 2
+    assert all("all 8 trials missed val_loss ≤ 0.1" in line for line in said)
+    assert all("more than 3 updates, or an easier target" in line for line in said)
+    assert (records.trials["updates_to_target"] >= 3).all()
+
+
+def test_the_best_trial_is_near_the_optimum(tmp_path: Path) -> None:
+    """With 40 trials TPE comes nearer to the best learning rate than random search's first few."""
+    of = study(tmp_path, ("trials: 8", "trials: 40"))
+    records = tuned(of, tmp_path / "out")
+    adam = next(arm for arm in records.study.arms if arm.name == "adam")
+    best = by_trial(records.trials, "adam", "updates_to_target")[adam.best or 0][0]
+
+    assert 0.4 < adam.settings["lr"] / BEST_LR < 2.5
+    assert best == records.trials.query("arm == 'adam'")["updates_to_target"].min()
+    assert adam.least is not None
+    assert adam.largest is not None
+    assert adam.least <= best <= adam.largest
+
+
+def test_several_objectives_have_a_front(tmp_path: Path) -> None:
+    """On the front no trial is beaten in all; the first objective decides what is best."""
+    both = "objective: [updates_to_target, seconds_to_target]\ntrials: 8"
+    records = tuned(study(tmp_path, ("trials: 8", both)), tmp_path / "out")
+    adam = records.trials[records.trials["arm"] == "adam"]
+    front = adam[adam["on_front"]]
+    names = ["updates_to_target", "seconds_to_target"]
+
+    assert len(front)
+    for _, one in front.iterrows():
+        beaten = (adam[names] <= one[names]).all(axis=1) & (adam[names] < one[names]).any(axis=1)
+        assert not beaten.any()
+    best = records.study.arms[0].best
+    assert adam.set_index("trial").loc[best, "updates_to_target"] == adam["updates_to_target"].min()
+
+
+def test_what_a_trial_leaves_is_in_its_attributes(tmp_path: Path) -> None:
+    """Wall-clock, products, curve, status and settings lie with Optuna, for any other reader."""
+    of = study(tmp_path)
+    worked(of, tmp_path / "out")
+    adam = find(of, Place(tmp_path / "out").open())[0]
+    trial = adam.trials[0]
+
+    assert trial.user_attrs["status"] == "done"
+    assert trial.user_attrs["settings"] == {"lr": 0.003}
+    assert trial.user_attrs["updates"] == sum(
+        s["updates_to_target"] for s in trial.user_attrs["seeds"]
+    )
+    assert trial.user_attrs["products"] == 3 * trial.user_attrs["updates"]
+    assert trial.user_attrs["wall_seconds"] >= 0
+    assert trial.user_attrs["curve 100"]["val_loss"][0] == 1
+    assert trial.intermediate_values[0] == 1
+    assert min(trial.intermediate_values.values()) <= 0.1
+
+
+def test_a_grid_of_batch_sizes_is_tuned_cell_by_cell(tmp_path: Path) -> None:
+    """Each arm at each batch size has its own trials and its own best settings."""
+    grid = ("seeds: {count: 6}", "grid: {batch.gradient: [100, 200]}\nseeds: {count: 6}")
+    records = tuned(study(tmp_path, grid, ("trials: 8", "trials: 4")), tmp_path / "out")
+
+    assert (records.trials.groupby("arm").size() == 4).all()
+    assert [(arm.label, arm.gradient_batch) for arm in records.study.arms][:2] == [
+        ("adam gradient=100", 100), ("adam gradient=200", 200)
+    ]  # fmt: skip
