@@ -31,7 +31,7 @@ from bdhf.stats.compare import compare
 from bdhf.stats.profile import profile as profile_table
 from bdhf.stats.ranks import LEAST_PROBLEMS, LEAST_SOLVERS
 from bdhf.stats.ranks import ranks as ranks_of
-from bdhf.stats.scaling import means, points
+from bdhf.stats.scaling import DRAWN, drawn
 from bdhf.stats.scaling import scaling as fits_of
 from bdhf.stats.targets import axis_column
 
@@ -122,17 +122,22 @@ def profile(records: Records, target: str | None = None) -> Figure:
     return _only("profile", _profile.profile(evidence), why)
 
 
-def scaling(records: Records, target: str | None = None) -> Figure:
-    """Updates to the target against the batch size, with the critical batch size."""
+def scaling(records: Records, target: str | None = None, axis: str = "updates") -> Figure:
+    """Updates to the target against the batch size, with the critical batch size.
+
+    `axis`: `updates`, with the fit, or `seconds`, the means of runs on one kind of hardware.
+    """
+    if axis not in DRAWN:
+        raise ValueError(f"scaling: no axis {axis!r}; known: {', '.join(DRAWN)}")
     records = _one_target("scaling", records, target)
-    evidence = Evidence(
-        records,
-        survival_table(records),
-        sizes=means(points(records)),
-        scaling=fits_of(records),
-    )
+    sizes, fits = drawn(records), fits_of(records)
+    evidence = Evidence(records, survival_table(records), sizes=sizes, scaling=fits)
+    found = {drawing.name: drawing for drawing in _scaling.scaling(evidence)}
     why = "no arm has three values of batch.gradient with an outcome, and hits at two of them"
-    return _only("scaling", _scaling.scaling(evidence), why)
+    if found and axis == "seconds":
+        why = "no run has recorded its seconds"
+    chosen = found.get("scaling" if axis == "updates" else f"scaling_{axis}")
+    return _only("scaling", () if chosen is None else (chosen,), why)
 
 
 def diagnostics(records: Records) -> Figure:

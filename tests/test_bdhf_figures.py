@@ -36,6 +36,8 @@ def test_figures_over_grids_are_one_call():
     ranked = problems(count=5, solvers=3, seeds=1)
 
     assert bdhf.figures.scaling(sized).axes[0].get_xscale() == "log"
+    timed = bdhf.figures.scaling(sized, axis="seconds")
+    assert timed.axes[0].get_ylabel().startswith("seconds of training")
     assert bdhf.figures.ranks(ranked).axes
     assert len(bdhf.figures.profile(ranked).legends[0].get_texts()) == 3
 
@@ -69,6 +71,7 @@ def test_axes_metrics_targets_and_questions_can_be_chosen():
     ("call", "why"),
     [
         (lambda f, r: f.scaling(r), "scaling: no arm has three values of batch.gradient"),
+        (lambda f, r: f.scaling(r, axis="epochs"), "no axis 'epochs'; known: updates, seconds"),
         (lambda f, r: f.ranks(r), "ranks: fewer than 5 problems in the grid, or than 3 arms"),
         (lambda f, r: f.survival(r, "val_loss ≤ 1"), "no target 'val_loss ≤ 1'; known: val_loss ≤"),
         (lambda f, r: f.survival(r, axis="products"), "survival: no run has an outcome on product"),

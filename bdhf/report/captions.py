@@ -10,6 +10,8 @@ import pandas as pd
 from bdhf.records import AXES, Records, Status
 from bdhf.report.bands import AT_BUDGET, AT_TARGET, DIVERGED
 from bdhf.report.wording import budgets, counted, listed, metric_name, number
+from bdhf.stats.scaling import sized
+from bdhf.stats.sizes import fewest
 from bdhf.stats.targets import OUTCOMES
 
 
@@ -82,6 +84,66 @@ def survival_alt(table: pd.DataFrame, target: str, unit: str) -> str:
     """What is seen in survival curves: the median and the rest of every arm."""
     lines = [_steps_alt(str(arm), line, unit) for arm, line in table.groupby("arm", sort=False)]
     return f"Fraction of runs that have not reached {target}, against {unit}: {'; '.join(lines)}."
+
+
+HOLLOW = "A hollow point with an arrow holds runs that missed the target: it is a lower bound."
+
+
+def seconds_of_sizes(
+    records: Records, sizes: pd.DataFrame, groups: Sequence[str]
+) -> tuple[str, ...]:
+    """How to read seconds against the batch size, with which runs they are those of.
+
+    `sizes`: the means of one target in seconds; `groups` are those with a mean in updates.
+    """
+    parts = [
+        "Point: geometric mean over seeds; the lines join them without a fit. Star: the critical "
+        "batch size of the updates, with its interval, where it lies among the sizes. Beyond it a "
+        "larger batch saves hardly any updates; what it costs in seconds is seen here."
+    ]
+    if (sizes["hits"] < sizes["runs"]).any():
+        parts += [HOLLOW, "A miss counts as the seconds for which it was watched."]
+    lines = [_fewest(str(group), line) for group, line in sizes.groupby("group", sort=False)]
+    parts.append(f"Fewest seconds, as the points have it and without a test: {'; '.join(lines)}.")
+    seen = set(sizes["group"])
+    absent = [group for group in groups if group not in seen]
+    if absent:
+        parts.append(f"Not drawn, without seconds: {listed(absent)}.")
+    return (*parts, *_timed(records, int(sizes["runs"].sum())))
+
+
+def _fewest(group: str, line: pd.DataFrame) -> str:
+    found = fewest(line)
+    if found is None:
+        return f"{group} not known, runs missed at every B"
+    edge = {-1: ", the smallest that was run", 1: ", the largest that was run", 0: ""}[found.edge]
+    rivals = listed([number(rival, tidy=True) for rival in found.rivals])
+    open_ = f", if not at B = {rivals}, where runs missed" if rivals else ""
+    at = f"B = {number(found.size, tidy=True)} ({number(found.cost)} s)"
+    return f"{group} at {at}{edge}{open_}"
+
+
+def _timed(records: Records, drawn: int) -> list[str]:
+    """Sentences on runs whose seconds are not drawn, and on those that were not alone."""
+    runs = sized(records)
+    kept = runs[~runs["elsewhere"]]
+    apart, silent = len(runs) - len(kept), len(kept) - drawn
+    parts = []
+    if apart:
+        parts.append(
+            f"Only one kind of machine is drawn, that of most runs: {apart} of "
+            f"{counted(len(runs), 'run')} {'is' if apart == 1 else 'are'} left out."
+        )
+    if silent > 0:
+        parts.append(f"Not in it: {counted(silent, 'run')} without recorded seconds.")
+    if "concurrent" in records.environments:
+        company = kept["run_id"].map(records.environments.set_index("run_id")["concurrent"])
+        if (shared := int((company > 1).sum())) > 0:
+            parts.append(
+                f"{shared} of {counted(len(kept), 'run')} shared the machine with others, up to "
+                f"{company.max():.0f} at once: seconds hang on who else was at work."
+            )
+    return parts
 
 
 def _line_alt(arm: str, line: pd.DataFrame, unit: str) -> str:

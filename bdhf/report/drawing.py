@@ -21,7 +21,8 @@ class Evidence:
 
     `survival`: columns `target` (in words), `axis` (a key of `records.AXES`), `arm`, `time` (in
     units of the axis), `surviving` (the fraction of runs not yet at the target). `profile`: that of
-    `stats.profile`. `sizes`: the means of `stats.scaling`, to which `scaling` are the fits.
+    `stats.profile`. `sizes`: `drawn` of `stats.scaling`, means on several axes; `scaling` are the
+    fits to those of updates.
     """
 
     records: Records

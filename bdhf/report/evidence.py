@@ -11,7 +11,7 @@ from bdhf.report.drawing import Evidence
 from bdhf.stats.profile import profile
 from bdhf.stats.ranks import ranks
 from bdhf.stats.result import Result
-from bdhf.stats.scaling import means, points, scaling
+from bdhf.stats.scaling import drawn, scaling
 
 
 def gather(records: Records, results: Sequence[Result], survival: pd.DataFrame) -> Evidence:
@@ -28,7 +28,7 @@ def gather(records: Records, results: Sequence[Result], survival: pd.DataFrame) 
         survival=survival,
         results=results,
         profile=profile(records) if records.shows("profile") else pd.DataFrame(),
-        sizes=means(points(records)) if scales else pd.DataFrame(),
+        sizes=drawn(records) if scales else pd.DataFrame(),
         scaling=scaling(records) if scales else (),
         ranks=tuple(one for one in found if one is not None),
     )

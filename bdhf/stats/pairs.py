@@ -140,6 +140,31 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
     return _on_one_hardware(pairs, records.environments) if on_clock else pairs
 
 
+def hardware(environments: pd.DataFrame) -> pd.Series[str]:
+    """What every run was computed on, as one text by run id; no entry for what was not recorded.
+
+    >>> hardware(pd.DataFrame({"run_id": ["a"], "cpu": ["EPYC"], "device": ["cpu"]}))["a"]
+    'EPYC|cpu'
+    """
+    known = [name for name in HARDWARE if name in environments]
+    if not known:
+        return pd.Series(index=pd.Index([], dtype=object), dtype=object)
+    rows = environments[known].astype(str).itertuples(index=False)
+    return pd.Series(["|".join(row) for row in rows], environments["run_id"], dtype=object)
+
+
+def elsewhere(runs: pd.DataFrame, environments: pd.DataFrame) -> pd.Series[bool]:
+    """Say of every run whether it was timed on other hardware than most of them were.
+
+    Hardware that was not recorded is one kind more. Of two kinds that are equally common the first
+    in the alphabet is kept, whatever the order of the runs.
+    """
+    kinds = runs["run_id"].map(hardware(environments)).astype(object).fillna("")
+    counts = {str(kind): int(n) for kind, n in kinds.value_counts().items()}
+    commonest = min(counts, key=lambda kind: (-counts[kind], kind), default="")
+    return kinds != commonest
+
+
 def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
     runs = table[table["arm"] == arm].set_index("seed")
     if runs.index.has_duplicates:
@@ -150,14 +175,7 @@ def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
 
 def _on_one_hardware(pairs: Pairs, environments: pd.DataFrame) -> Pairs:
     """Leave out pairs whose runs were timed on different hardware."""
-    known = [name for name in HARDWARE if name in environments]
-    if not known:
-        return pairs
-    ids = pd.concat([side["run_id"] for side in pairs.sides])
-    mine = environments[environments["run_id"].isin(ids)].set_index("run_id")
-    words = pd.Series("", index=mine.index)
-    for name in known:
-        words += mine[name].astype(str) + "|"
+    words = hardware(environments)
     left, right = (side["run_id"].map(words) for side in pairs.sides)
     both = pairs.candidate["cost"].notna() & pairs.baseline["cost"].notna()
     apart = both & left.notna() & right.notna() & (left != right)

@@ -8,13 +8,16 @@ fit is that of `censored`; its interval is the percentile interval over a bootst
 takes all runs of a seed together since they share data and initialisation. It is narrow: of 100
 simulated 95 % intervals over 5, 8 and 20 seeds, about 90 held the planted B_crit.
 
+A larger batch makes an update dearer, by how much is up to the machine. So seconds to the target
+have no such law: of them there are the means alone, over runs on one kind of hardware.
+
 The curve compares optimizers fairly only where each is tuned at every batch size.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -22,15 +25,20 @@ import pandas as pd
 from bdhf.records import Records, Status, Target, natural
 from bdhf.stats.censored import Fit, Sample, fit
 from bdhf.stats.costs import label_without
+from bdhf.stats.pairs import elsewhere
 from bdhf.stats.restriction import horizon, smallest_cost
-from bdhf.stats.targets import observe
+from bdhf.stats.targets import OUTCOMES, observe
 
 AXIS = "batch.gradient"
 
 RESAMPLES = 400
 LEAST_SEEDS = 3  # for an interval
 
-POINTS = ("target", "group", "arm", "size", "seed", "updates", "hit")
+#: The axes on which means are drawn: the law is one of updates, and seconds are what is paid.
+DRAWN = ("updates", "seconds")
+
+POINTS = ("axis", "target", "group", "arm", "size", "seed", "cost", "hit")
+MEANS = ("axis", "target", "group", "size", "cost", "hits", "runs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +87,20 @@ def scaling(records: Records) -> tuple[Scaling, ...]:
     )
 
 
-def points(records: Records) -> pd.DataFrame:
-    """Every run with a batch size and an outcome: `target, group, arm, size, seed, updates, hit`.
+def points(records: Records, axis: str = "updates") -> pd.DataFrame:
+    """Every run with a batch size and an outcome, with the columns of `POINTS`.
 
-    `updates` of a miss are those up to which it was watched; a diverged run can never hit, so it is
-    watched up to the budget (or the follow-up of the others).
+    `cost`, in units of the axis, of a miss is that up to which it was watched; a diverged run can
+    never hit, so it is watched up to the budget (or the follow-up of the others). Seconds are those
+    of the runs on the most common hardware alone.
 
-    Raises ValueError for a target whose metric the curves do not have.
+    Raises ValueError for a target whose metric the curves do not have and for an unknown axis.
     """
     records = records.in_order()
+    if axis == "seconds":
+        records = _on_one_hardware(records)
     parts = [
-        _of_arm(records, target, arm, size)
+        _of_arm(records, target, axis, arm, size)
         for target in records.targets
         for arm, size in _sizes(records).items()
     ]
@@ -98,25 +109,43 @@ def points(records: Records) -> pd.DataFrame:
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """Geometric means over the runs of every size: `target, group, size, updates, hits, runs`.
+    """Geometric means over the runs of every size, with the columns of `MEANS`.
 
-    A miss counts as the updates up to which it was watched, so with misses the mean is a lower
-    bound.
+    A miss counts as the cost up to which it was watched, so with misses the mean is a lower bound.
 
-    >>> table = pd.DataFrame({"target": "t", "group": "hf", "size": 100.0, "seed": [0, 1],
-    ...                       "updates": [10.0, 40.0], "hit": [True, False]})
-    >>> means(table)[["size", "updates", "hits", "runs"]]
-        size  updates  hits  runs
-    0  100.0     20.0     1     2
+    >>> table = pd.DataFrame({"axis": "updates", "target": "t", "group": "hf", "size": 100.0,
+    ...                       "seed": [0, 1], "cost": [10.0, 40.0], "hit": [True, False]})
+    >>> means(table)[["size", "cost", "hits", "runs"]]
+        size  cost  hits  runs
+    0  100.0  20.0     1     2
     """
-    logs = table.assign(updates=np.log(table["updates"].astype(float)))
-    groups = logs.groupby(["target", "group", "size"], sort=False)
-    found = groups.agg(updates=("updates", "mean"), hits=("hit", "sum"), runs=("hit", "size"))
-    return found.assign(updates=np.exp(found["updates"]).round(9)).reset_index()
+    logs = table.assign(cost=np.log(table["cost"].astype(float)))
+    groups = logs.groupby(["axis", "target", "group", "size"], sort=False)
+    found = groups.agg(cost=("cost", "mean"), hits=("hit", "sum"), runs=("hit", "size"))
+    return found.assign(cost=np.exp(found["cost"]).round(9)).reset_index()
+
+
+def drawn(records: Records) -> pd.DataFrame:
+    """The means on every axis of `DRAWN` on which some run has an outcome.
+
+    Raises ValueError for a target whose metric the curves do not have.
+    """
+    parts = [part for axis in DRAWN if len(part := points(records, axis))]
+    return means(pd.concat(parts, ignore_index=True)) if parts else pd.DataFrame(columns=[*MEANS])
+
+
+def sized(records: Records) -> pd.DataFrame:
+    """The rows of `records.runs` with a batch size and an outcome, and whether they are timed.
+
+    `elsewhere`: on other hardware than most of them, so that their seconds are in no mean.
+    """
+    runs = records.runs[records.runs["arm"].isin(list(_sizes(records)))]
+    runs = runs[runs["status"].isin(OUTCOMES)]
+    return runs.assign(elsewhere=elsewhere(runs, records.environments))
 
 
 def of_points(runs: pd.DataFrame, group: str, target: str, alpha: float) -> Scaling | None:
-    """Fit the runs of one group, with the columns `size, seed, updates, hit`; None: not enough."""
+    """Fit the runs of one group, with the columns `size, seed, cost, hit`; None: not enough."""
     runs = runs.sort_values(["size", "seed"], kind="stable")
     sample = Sample(*(runs[name].to_numpy(kind) for name, kind in _TYPES))
     if not sample.is_enough:
@@ -139,7 +168,7 @@ def of_points(runs: pd.DataFrame, group: str, target: str, alpha: float) -> Scal
     )
 
 
-_TYPES = (("size", float), ("updates", float), ("hit", bool))
+_TYPES = (("size", float), ("cost", float), ("hit", bool))
 
 
 def _interval(sample: Sample, seeds: np.ndarray, best: Fit, alpha: float) -> tuple[float, float]:
@@ -188,17 +217,29 @@ def _sizes(records: Records) -> dict[str, float]:
     return {arm: sizes[arm] for arm in sorted(sizes, key=lambda arm: (groups[arm], sizes[arm]))}
 
 
-def _of_arm(records: Records, target: Target, arm: str, size: float) -> pd.DataFrame:
+def _on_one_hardware(records: Records) -> Records:
+    """The records without the runs whose seconds are in no mean."""
+    runs = sized(records)
+    gone = runs.loc[runs["elsewhere"], "run_id"]
+    if gone.empty:
+        return records
+    tables = (table[~table["run_id"].isin(gone)] for table in (records.runs, records.curves))
+    kept, curves = tables
+    return replace(records, runs=kept, curves=curves)
+
+
+def _of_arm(records: Records, target: Target, axis: str, arm: str, size: float) -> pd.DataFrame:
     runs = records.runs[records.runs["arm"] == arm]
-    observed = observe(runs, records.curves, target, "updates")
-    end = horizon(observed, "updates", records.budget_of(arm)).value
-    floor = smallest_cost(observed.assign(cost=observed["time"]), records.curves, "updates")
+    observed = observe(runs, records.curves, target, axis)
+    end = horizon(observed, axis, records.budget_of(arm)).value
+    floor = smallest_cost(observed.assign(cost=observed["time"]), records.curves, axis)
     diverged = observed["status"] == Status.DIVERGED.value
     table = observed.assign(
+        axis=axis,
         target=target.label,
         group=label_without(records, arm, [AXIS]),
         size=size,
-        updates=observed["time"].mask(diverged, end).clip(lower=floor),
+        cost=observed["time"].mask(diverged, end).clip(lower=floor),
         hit=observed["reached"],
     )
-    return table.loc[table["updates"].notna(), list(POINTS)]
+    return table.loc[table["cost"].notna(), list(POINTS)]

@@ -14,15 +14,21 @@ from tests.report.made_up import Arm, made_up
 SIZES = (50, 100, 200, 400, 800)
 CRITICAL = {"block_hf": 400.0, "full_hf": 250.0, "adam": 80.0}
 _PACE = {"block_hf": 6.0, "full_hf": 9.0, "adam": 30.0}
+_SECONDS = {"block_hf": 0.03, "full_hf": 0.04, "adam": 0.004}  # per update, of a batch of nothing
+_FULL = 200  # samples that double them
 
 
 def batches(sizes: Sequence[int] = SIZES, **how: object) -> Records:
-    """Three optimizers at every batch size, whose time constants scale as their B_crit says."""
+    """Three optimizers at every batch size, whose time constants scale as their B_crit says.
+
+    Seconds per update rise with the batch, so the seconds to the target fall and rise again.
+    """
     arms, values = {}, {}
     for name, b_crit in CRITICAL.items():
         for size in sizes:
             label = f"{name} gradient={size}"
-            arms[label] = Arm(tau=_PACE[name] * (1 + b_crit / size), floor=0.009)
+            tau, seconds = _PACE[name] * (1 + b_crit / size), _SECONDS[name] * (1 + size / _FULL)
+            arms[label] = Arm(tau=tau, floor=0.009, seconds=seconds)
             values[label] = {"batch.gradient": str(size)}
     return _gridded(arms, values, **how)
 

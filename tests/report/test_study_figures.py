@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import get_args
 
 import pytest
@@ -21,6 +22,7 @@ from bdhf.report.files import survival
 from bdhf.report.style import looks
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
+from bdhf.stats.sizes import between
 from tests.report.made_up import ENTRIES, Arm, made_up
 from tests.report.made_up_grids import CRITICAL, SIZES, batches, diagnosed, problems
 
@@ -177,7 +179,7 @@ def test_solvers_of_a_grid_of_problems_have_looks_of_their_own(ranked):
 
 def test_scaling_marks_points_fit_and_critical_size(sized):
     """Every size has a point, every group a star at its B_crit, both axes are logarithmic."""
-    (drawing,) = scaling(sized)
+    drawing, _ = scaling(sized)
     (axes,) = drawing.figure.axes
     stars = {line.get_color(): line.get_xdata()[0] for line in axes.lines
              if line.get_marker() == "*"}  # fmt: skip
@@ -197,25 +199,120 @@ def test_scaling_marks_points_fit_and_critical_size(sized):
 
 
 def test_sizes_with_misses_are_hollow(sized):
-    """A mean with misses is drawn hollow, with an arrow upwards."""
+    """A mean with misses is drawn hollow, with an arrow upwards, on either axis."""
     sizes = sized.sizes.assign(hits=sized.sizes["runs"] - 1)
 
-    (drawing,) = scaling(dataclasses.replace(sized, sizes=sizes))
-    (axes,) = drawing.figure.axes
+    for drawing in scaling(dataclasses.replace(sized, sizes=sizes)):
+        (axes,) = drawing.figure.axes
+        hollow = [len(line.get_xdata()) for line in axes.lines if line.get_fillstyle() == "full"
+                  and line.get_markerfacecolor() == "none"]  # fmt: skip
+        assert sum(hollow) == len(axes.texts) == len(SIZES) * len(CRITICAL)
+        assert "lower bound" in " ".join(drawing.caption)
 
-    hollow = [len(line.get_xdata()) for line in axes.lines if line.get_fillstyle() == "full"
-              and line.get_markerfacecolor() == "none"]  # fmt: skip
-    assert sum(hollow) == len(axes.texts) == len(sizes)
-    assert "lower bound" in " ".join(drawing.caption)
+
+def test_seconds_are_joined_points_with_the_critical_size_of_the_updates(sized):
+    """A line goes through the means of its arm, without a fit; its star at B_crit is on it."""
+    updates, drawing = scaling(sized)
+    (axes,) = drawing.figure.axes
+    seconds = sized.sizes[sized.sizes["axis"] == "seconds"]
+    known = looks(sorted(CRITICAL))
+
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    for found in sized.scaling:
+        mine = [one for one in axes.lines if one.get_color() == known[found.group].colour]
+        line = next(one for one in mine if one.get_linestyle() != "None")
+        star = next(one for one in mine if one.get_marker() == "*")
+        means = seconds[seconds["group"] == found.group]
+        assert line.get_xydata() == pytest.approx(means[["size", "cost"]].to_numpy())
+        at = between(means, found.b_crit)
+        assert star.get_xydata()[0] == pytest.approx([found.b_crit, at])
+    assert (updates.title, drawing.title) == ("Updates to val_loss ≤ 0.02",
+                                              "Seconds to val_loss ≤ 0.02")  # fmt: skip
+    assert updates.figure.legends[0].get_texts()[0].get_text() == "adam"
+
+
+def test_a_critical_size_beyond_the_sizes_is_not_on_a_line_of_seconds(sized):
+    """A line without a law has no height there, though the fit of the updates has one."""
+    far = [dataclasses.replace(found, b_crit=1.5 * SIZES[-1]) for found in sized.scaling]
+
+    stars = [
+        [line.get_marker() for line in drawing.figure.axes[0].lines].count("*")
+        for drawing in scaling(dataclasses.replace(sized, scaling=far))
+    ]
+
+    assert stars == [len(CRITICAL), 0]
+
+
+def test_the_fewest_seconds_are_told_with_what_leaves_them_open(sized):
+    """The lowest point of every arm; an end of the range, and misses that may lie lower, are said.
+
+    Where runs missed at every size none is named.
+    """
+    costs = {"adam": (1, 2, 3, 4, 5), "block_hf": (5, 4, 3, 4, 5), "full_hf": (5, 2, 4, 3, 4)}
+    sizes = sized.sizes.assign(hits=sized.sizes["runs"])
+    for group, values in costs.items():
+        sizes.loc[(sizes["group"] == group) & (sizes["axis"] == "seconds"), "cost"] = values
+    sizes.loc[(sizes["group"] == "full_hf") & (sizes["size"] == 100), "hits"] = 1
+
+    def caption(table):
+        return " ".join(scaling(dataclasses.replace(sized, sizes=table))[1].caption)
+
+    assert (
+        "adam at B = 50 (1.00 s), the smallest that was run; block_hf at B = 200 (3.00 s); "
+        "full_hf at B = 400 (3.00 s), if not at B = 100, where runs missed."
+    ) in caption(sizes)
+    assert "adam not known, runs missed at every B" in caption(sizes.assign(hits=0))
+
+
+def test_seconds_say_which_runs_are_theirs(sized):
+    """Runs on other machines, in company, and without a clock are counted; else nothing is said."""
+    records = sized.records
+    where = records.environments.assign(concurrent=1)
+    where.loc[:3, "cpu"], where.loc[4:9, "concurrent"] = "another", 3
+    lost = records.runs["run_id"].iloc[-2:]
+    curves, runs = (
+        table.assign(seconds=table["seconds"].mask(table["run_id"].isin(lost)))
+        for table in (records.curves, records.runs)
+    )
+    mixed = dataclasses.replace(records, environments=where, runs=runs, curves=curves)
+
+    quiet, told = (
+        " ".join(scaling(evidence_of(one))[1].caption)
+        for one in (dataclasses.replace(records, environments=records.environments[:0]), mixed)
+    )
+
+    assert "4 of 75 runs are left out" in told
+    assert "2 runs without recorded seconds" in told
+    assert "6 of 71 runs shared the machine with others, up to 3 at once" in told
+    assert not re.search("left out|without recorded|shared|another", quiet)
+
+
+def test_without_seconds_there_are_updates_alone(sized):
+    """Records that hold no clock have no figure of it; an arm that has none is named."""
+    seconds = sized.sizes["axis"] == "seconds"
+    none = dataclasses.replace(sized, sizes=sized.sizes[~seconds])
+    some = dataclasses.replace(
+        sized, sizes=sized.sizes[~seconds | (sized.sizes["group"] != "adam")]
+    )
+
+    (updates,) = scaling(none)
+    _, drawing = scaling(some)
+
+    assert updates.name == "scaling"
+    assert "Not drawn, without seconds: adam." in drawing.caption
+    known = looks(sorted(CRITICAL))
+    handles = drawing.figure.legends[0].legend_handles
+    assert [h.get_color() for h in handles] == [known[g].colour for g in ("block_hf", "full_hf")]
 
 
 def test_a_critical_size_that_is_not_found_has_no_star(sized):
     """At a limit of the search there is no mark, and caption and alternative text say so."""
     lost = [dataclasses.replace(found, at_limit=1) for found in sized.scaling]
 
-    (drawing,) = scaling(dataclasses.replace(sized, scaling=lost))
+    drawing, seconds = scaling(dataclasses.replace(sized, scaling=lost))
 
-    assert "*" not in [line.get_marker() for line in drawing.figure.axes[0].lines]
+    for figure in (drawing.figure, seconds.figure):
+        assert "*" not in [line.get_marker() for line in figure.axes[0].lines]
     assert "adam not found, updates fall like 1 / B" in " ".join(drawing.caption)
     assert "adam not found" in drawing.alt
 

@@ -11,7 +11,10 @@ from scipy.stats import norm
 
 from bdhf.stats import scaling as module
 from bdhf.stats.censored import Sample, _loss, fit
+from bdhf.stats.pairs import elsewhere
+from bdhf.stats.scaling import drawn as means_of
 from bdhf.stats.scaling import of_points, points, scaling
+from bdhf.stats.sizes import between, fewest
 from tests.stats.synthetic import synthetic
 
 SIZES = np.array([25.0, 50, 100, 200, 400, 800, 1600])
@@ -24,13 +27,13 @@ def drawn(b_crit, *, s_min=20.0, sigma=0.15, seeds=20, share=0.0, sizes=SIZES, r
     budget = np.quantile(updates, 1 - share)
     size, seed = np.meshgrid(sizes, np.arange(seeds), indexing="ij")
     hit = updates <= budget
-    columns = {"size": size, "seed": seed, "updates": np.minimum(updates, budget), "hit": hit}
+    columns = {"size": size, "seed": seed, "cost": np.minimum(updates, budget), "hit": hit}
     return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
 
 
 def sample_of(runs):
     """The same runs for the fit itself."""
-    return Sample(*(runs[name].to_numpy() for name in ("size", "updates", "hit")))
+    return Sample(*(runs[name].to_numpy() for name in ("size", "cost", "hit")))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -107,7 +110,7 @@ def test_the_interval_covers_the_planted_size_and_narrows_with_seeds():
 def test_the_bootstrap_takes_a_seed_as_a_whole():
     """Noise that a seed shares over all its runs moves S_min and never B_crit: no width."""
     runs = drawn(300.0, sigma=0.0)
-    runs["updates"] *= np.exp(0.3 * np.sin(runs["seed"]))
+    runs["cost"] *= np.exp(0.3 * np.sin(runs["seed"]))
 
     found = of_points(runs, "hf", "t", 0.05)
 
@@ -163,8 +166,95 @@ def test_points_are_the_runs_with_a_size_and_an_outcome(grid):
     assert list(table["group"].drop_duplicates()) == ["adam", "hf"]
     assert len(table) == 31
     missed = table[~table["hit"]]
-    assert missed["updates"].tolist() == [200, 200]
+    assert missed["cost"].tolist() == [200, 200]
     assert missed["arm"].unique().tolist() == ["adam gradient=100"]
+
+
+def test_seconds_are_those_for_which_a_run_was_watched(grid):
+    """Costs are the same runs on the clock; a miss, and one that diverged, costs its follow-up."""
+    updates, seconds = points(grid), points(grid, "seconds")
+    pace = pd.Series({arm: 0.5 if "hf" in arm else 0.1 for arm in grid.arms})
+    slow = grid.curves.assign(seconds=grid.curves["update"] * grid.curves["arm"].map(pace))
+    runs = grid.runs.assign(seconds=grid.runs["update"] * grid.runs["arm"].map(pace))
+
+    timed = points(dataclasses.replace(grid, runs=runs, curves=slow), "seconds")
+
+    assert seconds["cost"].tolist() == updates["cost"].tolist()
+    assert timed["cost"].tolist() == pytest.approx(
+        (updates["cost"] * updates["arm"].map(pace)).tolist()
+    )
+    assert timed["hit"].tolist() == updates["hit"].tolist()
+
+
+def test_seconds_of_different_hardware_are_in_no_mean_together(grid):
+    """Those on the most common hardware are used, updates of all; whatever the order of rows."""
+    where = grid.runs[["run_id"]].assign(cpu="fast", gpu="", device="cpu")
+    other = where["run_id"].isin([f"hf gradient={size}-0" for size in (100, 200, 400, 800)])
+    where.loc[other, "cpu"] = "slow"
+    mixed = dataclasses.replace(grid, environments=where)
+    turned = dataclasses.replace(mixed, runs=grid.runs[::-1], environments=where[::-1])
+
+    counts = means_of(mixed).groupby(["axis", "group"])["runs"].sum()
+
+    assert counts["updates", "hf"] == 16
+    assert counts["seconds", "hf"] == 12
+    assert counts["seconds", "adam"] == counts["updates", "adam"] == 15
+    pd.testing.assert_frame_equal(means_of(turned), means_of(mixed))
+    assert scaling(mixed) == scaling(grid)
+
+
+def test_of_two_kinds_of_hardware_as_common_one_is_kept_in_any_order():
+    """A tie is broken by name, and a run of unknown hardware is of a kind of its own."""
+    runs = pd.DataFrame({"run_id": ["a", "b", "c", "d", "e"]})
+    where = pd.DataFrame({"run_id": ["a", "b", "c", "d"], "cpu": ["y", "x", "y", "x"]})
+
+    apart = elsewhere(runs, where)
+
+    assert apart.tolist() == [True, False, True, False, True]
+    assert elsewhere(runs[::-1], where[::-1]).sort_index().tolist() == apart.tolist()
+    assert not elsewhere(runs, pd.DataFrame()).any()
+
+
+def test_without_a_clock_there_are_means_of_updates_alone(grid):
+    """Records without seconds, or without batch sizes, make no rows of them."""
+    blind = dataclasses.replace(
+        grid, runs=grid.runs.drop(columns="seconds"), curves=grid.curves.drop(columns="seconds")
+    )
+
+    assert means_of(blind)["axis"].unique().tolist() == ["updates"]
+    assert means_of(grid)["axis"].unique().tolist() == ["updates", "seconds"]
+    assert means_of(dataclasses.replace(grid, values={})).empty
+
+
+def test_a_line_is_a_power_law_between_its_sizes_and_nothing_beyond():
+    """Any c B^k is met exactly between the sizes; outside of them there is no height."""
+    line = pd.DataFrame({"size": [400.0, 50.0, 100.0]})
+    line["cost"] = 7 * line["size"] ** -0.6
+
+    assert between(line, 230.0) == pytest.approx(7 * 230.0**-0.6)
+    assert between(line, 50.0) == pytest.approx(7 * 50.0**-0.6)
+    assert math.isnan(between(line, 49.0))
+    assert math.isnan(between(line, 401.0))
+
+
+@pytest.mark.parametrize(
+    ("costs", "hits", "size", "rivals", "edge"),
+    [
+        ((3, 2, 4), (2, 2, 2), 100, (), 0),
+        ((1, 2, 4), (2, 2, 2), 50, (), -1),
+        ((3, 2, 1), (2, 2, 2), 400, (), 1),
+        ((3, 2, 2), (2, 2, 2), 100, (), 0),
+        ((2, 2, 4), (1, 2, 0), 100, (50.0,), 0),
+    ],
+)
+def test_the_cheapest_size_is_one_where_every_run_hits(costs, hits, size, rivals, edge):
+    """A lower bound is never the cheapest, but is named where the truth may lie below it."""
+    line = pd.DataFrame({"size": [50, 100, 400], "cost": costs, "hits": hits, "runs": 2})
+
+    for table in (line, line[::-1]):
+        found = fewest(table)
+        assert (found.size, found.rivals, found.edge) == (size, rivals, edge)
+    assert fewest(line.assign(hits=0)) is None
 
 
 def test_every_group_is_fitted(grid):

@@ -1,4 +1,8 @@
-"""Batch scaling: updates to the target against the batch size, with the critical batch size."""
+"""Batch scaling: updates to the target against the batch size, with the critical batch size.
+
+Seconds stand beside: means joined by lines, since the fit is a model of updates, with B_crit on
+them. Beyond it a larger batch saves hardly any updates; what it costs is the other figure.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 
+from bdhf.report import captions
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.style import Look, canvas, logarithmic, span, styled
 from bdhf.report.wording import counted, listed, number
 from bdhf.stats.scaling import Scaling
+from bdhf.stats.sizes import between
 
 MOST_LINES = 24  # beyond them they can no longer be read
 _FEW = 30  # seeds, below which the bootstrap is known to be narrow
+_SHORT = 5.0  # the factor within which 1, 2, 5, 10 … may be fewer than two ticks
 _NEAR = 4.0  # B_crit is marked up to this factor beyond the sizes that were run
 
 
 def scaling(evidence: Evidence) -> tuple[Drawing, ...]:
-    """One figure per target with a fit; none where no group of arms has one."""
+    """Updates and seconds, of every target with a fit; none where no group of arms has one."""
     targets = list(dict.fromkeys(found.target for found in evidence.scaling))
     return tuple(
         drawing
@@ -34,7 +42,7 @@ def scaling(evidence: Evidence) -> tuple[Drawing, ...]:
 def fits(sizes: pd.DataFrame, found: Sequence[Scaling], looks: Mapping[str, Look]) -> Figure:
     """Points and fitted lines, both axes logarithmic.
 
-    `sizes`: columns `group, size` (samples), `updates, hits, runs`.
+    `sizes`: columns `group, size` (samples), `cost` (updates), `hits, runs`.
     """
     figure, (axes,) = canvas(1, looks)
     low, high = _limits(sizes["size"], found)
@@ -42,23 +50,52 @@ def fits(sizes: pd.DataFrame, found: Sequence[Scaling], looks: Mapping[str, Look
         _points(axes, points, looks[str(group)])
     for one in found:
         _fit(axes, one, looks[one.group], (low, high))
-    logarithmic(axes, "x", low, high)
-    axes.set_yscale("log")
-    bottom, top = axes.get_ylim()
-    logarithmic(axes, "y", bottom, top)
-    axes.set_ylim(bottom, top * (top / bottom) ** 0.07)  # room for arrows
-    axes.set(xlim=(low, high), xlabel="batch size, samples (log scale)")
-    axes.set_ylabel("updates to the target\n(log scale)")
+    _scales(axes, (low, high), "updates to the target\n(log scale)")
+    return figure
+
+
+@styled()
+def joined(sizes: pd.DataFrame, found: Sequence[Scaling], looks: Mapping[str, Look]) -> Figure:
+    """Points joined by lines, on each a star at its B_crit, both axes logarithmic.
+
+    `sizes`: columns `group, size` (samples), `cost` (seconds), `hits, runs`.
+    """
+    figure, (axes,) = canvas(1, looks)
+    limits = _limits(sizes["size"], ())
+    fitted = {one.group: one for one in found}
+    for group, points in sizes.groupby("group", sort=False):
+        look = looks[str(group)]
+        axes.plot(points["size"], points["cost"], **look.line)
+        _points(axes, points, look)
+        if str(group) in fitted:
+            _critical(axes, fitted[str(group)], points, look, limits)
+    _scales(axes, limits, "seconds of training\nto the target (log scale)")
     return figure
 
 
 def _drawn(evidence: Evidence, target: str, suffix: str) -> tuple[Drawing, ...]:
-    sizes = evidence.sizes[evidence.sizes["target"] == target]
+    mine = evidence.sizes[evidence.sizes["target"] == target]
     found = [one for one in evidence.scaling if one.target == target]
-    groups = list(sizes["group"].drop_duplicates())
+    groups = list(mine["group"].drop_duplicates())
     if len(groups) > MOST_LINES:
         return ()
-    drawing = Drawing(
+    looks = evidence.looks_of(groups)
+    updates, seconds = (mine[mine["axis"] == axis] for axis in ("updates", "seconds"))
+    first = _of_updates(evidence, updates, found, looks, suffix)
+    if seconds.empty:
+        return (first,)
+    return first, _of_seconds(evidence, seconds, found, looks, suffix)
+
+
+def _of_updates(
+    evidence: Evidence,
+    sizes: pd.DataFrame,
+    found: Sequence[Scaling],
+    looks: Mapping[str, Look],
+    suffix: str,
+) -> Drawing:
+    target = found[0].target
+    return Drawing(
         name=f"scaling{suffix}",
         section="Batch scaling",
         title=f"Updates to {target}",
@@ -66,9 +103,42 @@ def _drawn(evidence: Evidence, target: str, suffix: str) -> tuple[Drawing, ...]:
         alt=f"Updates to {target} against the batch size: "
         f"{'; '.join(_seen(str(g), points) for g, points in sizes.groupby('group', sort=False))}. "
         f"Critical batch size: {'; '.join(_words(one) for one in found)}.",
-        figure=fits(sizes, found, evidence.looks_of(groups)),
+        figure=fits(sizes, found, looks),
     )
-    return (drawing,)
+
+
+def _of_seconds(
+    evidence: Evidence,
+    sizes: pd.DataFrame,
+    found: Sequence[Scaling],
+    looks: Mapping[str, Look],
+    suffix: str,
+) -> Drawing:
+    target = found[0].target
+    groups = sizes.groupby("group", sort=False)
+    seen = {str(group) for group, _ in groups}
+    return Drawing(
+        name=f"scaling_seconds{suffix}",
+        section="Batch scaling",
+        title=f"Seconds to {target}",
+        caption=captions.seconds_of_sizes(evidence.records, sizes, list(looks)),
+        alt=f"Seconds to {target} against the batch size: "
+        f"{'; '.join(_seen(str(group), points) for group, points in groups)}.",
+        figure=joined(sizes, found, {group: looks[group] for group in looks if group in seen}),
+    )
+
+
+def _scales(axes: Axes, limits: tuple[float, float], height: str) -> None:
+    """Both axes logarithmic; where costs are near each other they have ticks all the same."""
+    logarithmic(axes, "x", *limits)
+    axes.set_yscale("log")
+    bottom, top = axes.get_ylim()
+    logarithmic(axes, "y", bottom, top)
+    if top < _SHORT * bottom:
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(bottom, top * (top / bottom) ** 0.07)  # room for arrows
+    axes.set(xlim=limits, xlabel="batch size, samples (log scale)", ylabel=height)
 
 
 def _limits(sizes: pd.Series[float], found: Sequence[Scaling]) -> tuple[float, float]:
@@ -79,13 +149,14 @@ def _limits(sizes: pd.Series[float], found: Sequence[Scaling]) -> tuple[float, f
 
 
 def _points(axes: Axes, points: pd.DataFrame, look: Look) -> None:
-    """The mean of every size, hollow where it is a lower bound."""
+    """The mean of every size, hollow where it is a lower bound, and large enough to see that."""
     whole = points["hits"] == points["runs"]
-    axes.plot(points["size"][whole], points["updates"][whole], look.marker, color=look.colour)
+    axes.plot(points["size"][whole], points["cost"][whole], look.marker, color=look.colour)
     rest = points[~whole]
-    axes.plot(rest["size"], rest["updates"], look.marker, color=look.colour, markerfacecolor="none")
-    arrow = {"arrowstyle": "<-", "color": look.colour, "lw": 1.2, "shrinkA": 0, "shrinkB": 3}
-    for place in zip(rest["size"], rest["updates"], strict=True):
+    (hollow,) = axes.plot(rest["size"], rest["cost"], look.marker, color=look.colour)
+    hollow.set(markerfacecolor="none", markersize=7)
+    arrow = {"arrowstyle": "<-", "color": look.colour, "lw": 1.2, "shrinkA": 0, "shrinkB": 4}
+    for place in zip(rest["size"], rest["cost"], strict=True):
         axes.annotate("", place, xytext=(0, 16), textcoords="offset points", arrowprops=arrow)
 
 
@@ -98,9 +169,24 @@ def _fit(axes: Axes, one: Scaling, look: Look, limits: tuple[float, float]) -> N
     x = np.geomspace(low, high, 100)
     axes.plot(x, [one.at(size) for size in x], **look.line)
     if is_shown:
-        height = one.at(one.b_crit)
-        span(axes, (one.low, one.high), height, limits, look.colour)
-        axes.plot([one.b_crit], [height], "*", color=look.colour, ms=12, zorder=4)
+        _star(axes, one, one.at(one.b_crit), look, limits)
+
+
+def _critical(
+    axes: Axes, one: Scaling, points: pd.DataFrame, look: Look, limits: tuple[float, float]
+) -> None:
+    """The B_crit of the updates on a line of seconds, if it lies among its sizes."""
+    height = between(points, one.b_crit)
+    if not one.at_limit and math.isfinite(height):
+        _star(axes, one, height, look, limits)
+
+
+def _star(axes: Axes, one: Scaling, height: float, look: Look, limits: tuple[float, float]) -> None:
+    """A star at a B_crit, with its interval, whose ends are seen on a level line too."""
+    span(axes, (one.low, one.high), height, limits, look.colour)
+    ends = [end for end in (one.low, one.high) if limits[0] <= end <= limits[1]]
+    axes.plot(ends, [height] * len(ends), "|", color=look.colour, ms=9, mew=1.5)
+    axes.plot([one.b_crit], [height], "*", color=look.colour, ms=12, zorder=4)
 
 
 def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], alpha: float) -> tuple[str, ...]:
@@ -110,9 +196,7 @@ def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], alpha: float) -> tup
         "resampled seeds. Below B_crit a larger batch saves updates in proportion, beyond it few.",
     ]
     if (sizes["hits"] < sizes["runs"]).any():
-        parts.append(
-            "A hollow point with an arrow holds runs that missed the target: it is a lower bound."
-        )
+        parts.append(captions.HOLLOW)
     parts.append(f"B_crit: {'; '.join(_words(one) for one in found)}.")
     if any(one.seeds < _FEW for one in found):
         parts.append("Over so few seeds these intervals are somewhat too narrow.")
@@ -152,6 +236,6 @@ def _words(one: Scaling) -> str:
 def _seen(group: str, points: pd.DataFrame) -> str:
     first, last = points.iloc[0], points.iloc[-1]
     return (
-        f"{group} from {number(first['updates'])} at {number(first['size'], tidy=True)} samples "
-        f"to {number(last['updates'])} at {number(last['size'], tidy=True)}"
+        f"{group} from {number(first['cost'])} at {number(first['size'], tidy=True)} samples "
+        f"to {number(last['cost'])} at {number(last['size'], tidy=True)}"
     )
