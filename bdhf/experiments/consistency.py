@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from bdhf.experiments.build import problem_of, uses_curvature
 from bdhf.experiments.compatibility import why_not
-from bdhf.experiments.errors import Fault, unknown
+from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.grid import Variant
 from bdhf.experiments.schema import Spec
 from bdhf.records import LOSSES
@@ -25,9 +25,16 @@ def consistency_of_all(variants: Sequence[Variant]) -> list[Fault]:
 def _budgets(variants: Sequence[Variant]) -> Iterable[Fault]:
     axes = list(dict.fromkeys(variant.spec.budget.axis for variant in variants))
     if len(axes) > 1:
-        pick = next(pick for pick in variants[0].picks if pick.target[0] == "budget")
+        others = sorted(variants, key=lambda variant: variant.spec.budget.axis == axes[0])
+        places = [place for variant in others for place in _places(variant, "budget")]
         message = f"all budgets must be on one axis; got {' and '.join(axes)}"
-        yield Fault(pick.source[:-1], message, at_key=True)
+        yield Fault(places[0], message, at_key=True)
+
+
+def _places(variant: Variant, key: str) -> Iterable[Keys]:
+    """Where the grid and `settings` give a key of the spec, or something in it."""
+    yield from (pick.source[:-1] for pick in variant.picks if pick.target[0] == key)
+    yield from (setting.place for setting in variant.settings if setting.keys[0] == key)
 
 
 def _compatible(spec: Spec) -> Iterable[Fault]:

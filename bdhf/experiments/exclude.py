@@ -14,6 +14,9 @@ from bdhf.experiments.grid import Combination, exactly
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.paths import keys_of, value_at
 
+#: Of every path: its text, its keys, and the values of which a combination has one.
+Values = tuple[tuple[str, Keys, tuple[Any, ...]], ...]
+
 
 @dataclass(frozen=True)
 class Exclusion:
@@ -21,7 +24,7 @@ class Exclusion:
 
     words: str  # as a reader would say it: `adam, batch.curvature 125 or 250`
     arms: frozenset[str]
-    values: tuple[tuple[str, Keys, tuple[Any, ...]], ...]  # path, its keys, the values
+    values: Values
     place: Keys
 
     def is_about(self, target: Keys) -> bool:
@@ -33,10 +36,35 @@ class Exclusion:
 
     def covers(self, arm: str, picks: Combination, data: Mapping[str, Any]) -> bool:
         """Whether it leaves out an arm in a combination; `data` is the spec with it, unchecked."""
-        return (not self.arms or arm in self.arms) and all(
-            any(_is(wanted, path, keys, picks, data) for wanted in values)
-            for path, keys, values in self.values
-        )
+        return (not self.arms or arm in self.arms) and has_all(self.values, picks, data)
+
+
+def has_all(values: Values, picks: Combination, data: Mapping[str, Any]) -> bool:
+    """Whether a combination has one of the values on every path; `data` is the spec with it."""
+    return all(
+        any(_is(wanted, path, keys, picks, data) for wanted in listed)
+        for path, keys, listed in values
+    )
+
+
+def values_at(given: Mapping[str, Any], data: Mapping[str, Any], place: Keys) -> Values:
+    """Dotted paths with a value or a list of values, read. Raises Faults."""
+    values, faults = list[tuple[str, Keys, tuple[Any, ...]]](), list[Fault]()
+    for path, listed in given.items():
+        try:
+            keys = keys_of(path, data, (*place, path))
+        except Faults as wrong:
+            faults += wrong.faults
+            continue
+        values.append((path, keys, tuple(listed) if isinstance(listed, list) else (listed,)))
+    if faults:
+        raise Faults(*faults)
+    return tuple(values)
+
+
+def said(values: Values) -> str:
+    """Values on paths, as a reader would say it: `batch.curvature 125 or 250`."""
+    return ", ".join(f"{path} {' or '.join(map(_said, listed))}" for path, _, listed in values)
 
 
 def exclusions(data: Mapping[str, Any]) -> tuple[Exclusion, ...]:
@@ -99,19 +127,15 @@ def _exclusion(entry: Any, data: Mapping[str, Any], place: Keys) -> Exclusion:
         for arm in arms
         if not isinstance(arm, str) or arm not in known
     ]
-    values = []
-    for path, given in entry.items():
-        if path != "arm":
-            try:
-                keys = keys_of(path, data, (*place, path))
-            except Faults as wrong:
-                faults += wrong.faults
-                continue
-            values.append((path, keys, tuple(given) if isinstance(given, list) else (given,)))
+    values: Values = ()
+    try:
+        values = values_at({k: v for k, v in entry.items() if k != "arm"}, data, place)
+    except Faults as wrong:
+        faults += wrong.faults
     if faults:
         raise Faults(*faults)
-    said = [" and ".join(arms), *(f"{p} {' or '.join(map(_said, v))}" for p, _, v in values)]
-    return Exclusion(", ".join(filter(None, said)), frozenset(arms), tuple(values), place)
+    words = ", ".join(filter(None, [" and ".join(arms), said(values)]))
+    return Exclusion(words, frozenset(arms), values, place)
 
 
 def _is(wanted: Any, path: str, keys: Keys, picks: Combination, data: Mapping[str, Any]) -> bool:

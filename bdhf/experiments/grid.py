@@ -17,10 +17,11 @@ from typing import Any
 
 from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.parts import Faults
-from bdhf.experiments.paths import keys_of, put, value_at
+from bdhf.experiments.paths import Setting, keys_of, put, value_at
 from bdhf.experiments.schema import Spec, keys_in
 
-#: First keys of the paths that a grid may vary; the other keys are those of the whole ablation.
+#: First keys of the paths that a grid may vary, and `settings` set; the other keys are those of the
+#: whole ablation.
 VARIED = ("problem", "batch", "arms", "budget", "evaluate", "dtype", "threads")
 
 _LONGEST = 40  # characters of a value in words
@@ -55,6 +56,7 @@ class Variant:
     picks: Combination
     spec: Spec
     excluded: Mapping[str, LeftOut] = field(default_factory=dict)  # by arm
+    settings: tuple[Setting, ...] = ()  # what `settings` has put into the spec
 
 
 def combinations(data: Mapping[str, Any]) -> tuple[Combination, ...]:
@@ -83,7 +85,8 @@ def combinations(data: Mapping[str, Any]) -> tuple[Combination, ...]:
 
 def applied(data: Mapping[str, Any], combination: Combination) -> dict[str, Any]:
     """The data of a spec with every pick in its place, and without its grid. Raises Faults."""
-    spec: dict[str, Any] = {k: v for k, v in data.items() if k not in ("grid", "exclude")}
+    of_grid = ("grid", "exclude", "settings")
+    spec: dict[str, Any] = {k: v for k, v in data.items() if k not in of_grid}
     for pick in sorted(combination, key=lambda pick: len(pick.target)):  # a whole, then its parts
         spec = put(spec, pick.target, pick.value, pick.source[:-1])
     return spec
@@ -101,18 +104,34 @@ def traced(fault: Fault, combination: Combination) -> Fault:
     return Fault((*pick.source, *rest), fault.message, fault.at_key)
 
 
-def in_words(picks: Sequence[Pick]) -> str:
+def target_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
+    """The keys of a path that a grid may vary. Raises Faults, at `place`."""
+    first = path.split(".")[0]
+    if first in VARIED:
+        return keys_of(path, data, place)
+    message = (
+        f"{first!r} is one for the whole ablation; a grid may vary {', '.join(VARIED)}"
+        if first in keys_in(Spec)
+        else unknown("path", first, VARIED)
+    )
+    raise Faults(Fault(place, message, at_key=True))
+
+
+def in_words(picks: Sequence[Pick], arm: str = "") -> str:
     """Picks as a label: the end of each path, as short as tells it from the others.
+
+    As the label of an `arm`, with the name of any other arm whose setting it is.
 
     >>> picks = [Pick(".".join(keys), keys, 1, "1", ()) for keys in (("batch", "curvature"),)]
     >>> in_words(picks)
     'curvature=1'
     """
-    return " ".join(f"{_ending(pick, picks)}={pick.words}" for pick in picks)
+    return " ".join(f"{_ending(pick, picks, arm)}={pick.words}" for pick in picks)
 
 
-def _ending(pick: Pick, picks: Sequence[Pick]) -> str:
-    for length in range(1, len(pick.target)):
+def _ending(pick: Pick, picks: Sequence[Pick], arm: str) -> str:
+    is_of_another = arm and pick.target[0] == "arms" and pick.target[1] != arm
+    for length in range(len(pick.target) - 1 if is_of_another else 1, len(pick.target)):
         ending = pick.target[-length:]
         if sum(other.target[-length:] == ending for other in picks) == 1:
             return ".".join(map(str, ending))
@@ -183,7 +202,7 @@ def _axis(
     words: Mapping[str, Mapping[str, str]],
 ) -> list[Pick]:
     """The picks of one axis. Raises Faults."""
-    target = _target(path, data, place)
+    target = target_of(path, data, place)
     if not isinstance(values, list) or not values:
         message = f"give a list of values, at least one; got {_compact(values)}"
         raise Faults(Fault(place, message, at_key=True))
@@ -197,19 +216,6 @@ def _axis(
         Pick(path, target, value, words[path][text], (*place, index))
         for index, (value, text) in enumerate(zip(values, exact, strict=True))
     ]
-
-
-def _target(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
-    """The keys of the path of an axis. Raises Faults."""
-    first = path.split(".")[0]
-    if first in VARIED:
-        return keys_of(path, data, place)
-    message = (
-        f"{first!r} is one for the whole ablation; a grid may vary {', '.join(VARIED)}"
-        if first in keys_in(Spec)
-        else unknown("path", first, VARIED)
-    )
-    raise Faults(Fault(place, message, at_key=True))
 
 
 def in_short(values: Sequence[Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 It is made from the models and tables that check a spec, so what is new in them is in it. Draft 7 is
 what the YAML extensions of editors read. It refuses nothing that the tool accepts, but for a value
-in whose place every combination of a grid puts another.
+in whose place every combination of a grid, or its settings, puts another.
 """
 
 from __future__ import annotations

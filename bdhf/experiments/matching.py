@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bdhf.experiments.grid import Combination, Variant, in_words
+from bdhf.experiments.grid import VARIED, Combination, Variant, in_words
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.schema import Spec
 from bdhf.records import Comparison
@@ -26,6 +26,9 @@ class Arm:
     run_id: str
     skip: str
 
+
+#: Keys of a spec that are of the question: runs that differ in them do not stand in for each other.
+_ASKED = tuple(key for key in VARIED if key not in ("arms", "batch"))
 
 #: An arm in every combination; None where the spec leaves it out.
 Places = Sequence[Arm | None]
@@ -64,8 +67,8 @@ def _compared(entries: Sequence[Comparison]) -> set[str]:
 def _filled(name: str, places: Places, variants: Sequence[Variant]) -> Places:
     """An arm in every combination: where it is left out on some axes, that of their other values.
 
-    None where no arm is left there, or more than one; and where the axis changes what is asked: a
-    run on another problem, or with another budget, is no baseline.
+    None where no arm is left there, or more than one; and where the axis, or what `settings` puts
+    there, changes what is asked: a run on another problem, or with another budget, is no baseline.
     """
     axes = {left.axes for variant in variants if (left := variant.excluded.get(name))}
     others = {
@@ -76,12 +79,17 @@ def _filled(name: str, places: Places, variants: Sequence[Variant]) -> Places:
     for place, variant in zip(places, variants, strict=True):
         left = variant.excluded.get(name)
         there = others[left.axes].get(_beside(variant, left.axes), {}) if left else {}
-        filled.append(next(iter(there.values())) if len(there) == 1 else place)
+        lent = [arm for arm in there.values() if _asks_the_same(arm.spec, variant.spec)]
+        filled.append(lent[0] if len(there) == len(lent) == 1 else place)
     return filled
 
 
 def _is_lent(axis: str) -> bool:
-    return axis.split(".")[0] in ("arms", "batch")
+    return axis.split(".")[0] not in _ASKED
+
+
+def _asks_the_same(lent: Spec, spec: Spec) -> bool:
+    return all(getattr(lent, key) == getattr(spec, key) for key in _ASKED)
 
 
 def _by_other_axes(

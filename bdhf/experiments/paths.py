@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bdhf.experiments.errors import Fault, Keys, unknown
@@ -10,6 +11,15 @@ from bdhf.experiments.parts import Faults
 from bdhf.experiments.schema import SECTIONS
 
 _PARTS = ("problem", "arms")  # below these a text is the name of a part
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value at the end of a path."""
+
+    keys: Keys
+    value: Any
+    place: Keys  # in the file: that of the path
 
 
 def keys_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from bdhf.experiments.build import uses_curvature
 from bdhf.experiments.compatibility import too_costly, too_many_rows, why_not
+from bdhf.experiments.errors import Keys
 from bdhf.experiments.grid import Variant, in_words
 from bdhf.experiments.matching import Arm, comparisons
 from bdhf.experiments.runspec import RunSpec, ids_of
@@ -95,8 +96,8 @@ def _arms(name: str, variants: Sequence[Variant]) -> list[Arm | None]:
     for run_id, run, variant in zip(ids, runs, kept, strict=True):
         if run_id not in arms:
             picks = [pick for pick in variant.picks if pick.axis in axes]
-            picks.sort(key=lambda pick: pick.target[0] != "arms")  # its own before the shared
-            label = " ".join(filter(None, [name, in_words(picks)]))
+            picks.sort(key=lambda pick: _rank(pick.target, name))
+            label = " ".join(filter(None, [name, in_words(picks, name)]))
             skip = _skip(variant.spec, name)
             arms[run_id] = Arm(label, name, tuple(picks), variant.spec, run, run_id, skip)
     found = iter(ids)
@@ -106,11 +107,11 @@ def _arms(name: str, variants: Sequence[Variant]) -> list[Arm | None]:
 def _axes(name: str, ids: Sequence[str], variants: Sequence[Variant]) -> list[str]:
     """The axes on which runs differ: without the others, the rest still tells which run it is.
 
-    Those of other arms cannot change the runs of this one; its own are the last to be left out.
+    Those of other arms change the runs of this one by `settings` alone, and are the first to be
+    left out; its own are the last.
     """
     picks = {pick.axis: pick for variant in variants for pick in variant.picks}
-    axes = [axis for axis, pick in picks.items() if pick.target[0] != "arms"]
-    axes += [axis for axis, pick in picks.items() if pick.target[:2] == ("arms", name)]
+    axes = sorted(picks, key=lambda axis: -_rank(picks[axis].target, name))
     for axis in tuple(axes):
         rest = [other for other in axes if other != axis]
         seen: dict[tuple[str, ...], str] = {}
@@ -119,6 +120,13 @@ def _axes(name: str, ids: Sequence[str], variants: Sequence[Variant]) -> list[st
         ):
             axes = rest
     return axes
+
+
+def _rank(target: Keys, name: str) -> int:
+    """The place of an axis in the label of an arm: its own, then the shared, then another arm's."""
+    if target[0] != "arms":
+        return 1
+    return 0 if target[1] == name else 2
 
 
 def _key(variant: Variant, axes: Sequence[str]) -> tuple[str, ...]:

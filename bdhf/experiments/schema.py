@@ -96,11 +96,24 @@ class Report(Strict):
     )
 
 
+class CombinationSettings(Strict):
+    """Values for the combinations of the grid that have others."""
+
+    at: dict[str, Any] = Field(
+        min_length=1,
+        description="Dotted paths with a value or a list of values: the combinations that have "
+        "one of each.",
+    )
+    set: dict[str, Any] = Field(
+        min_length=1, description="Dotted paths with the value that these combinations get."
+    )
+
+
 class Spec(Strict):
     """One ablation: arms on a problem, each with the same seeds and the same budget.
 
-    Of a grid this is one combination, put in its place: its own `grid` and `exclude` are empty, and
-    what it included is part of it.
+    Of a grid this is one combination, put in its place: its own `grid`, `exclude` and `settings`
+    are empty, and what it included is part of it.
     """
 
     schema_version: Literal[1] = Field(
@@ -125,6 +138,11 @@ class Spec(Strict):
         default_factory=list,
         description="What of the grid is left out: `arm` (a name or a list), dotted paths with a "
         "value or a list of values, or both.",
+    )
+    settings: tuple[CombinationSettings, ...] = Field(
+        default=(),
+        description="Values for some combinations of the grid: where it has those of `at`, those "
+        "of `set` are put.",
     )
     seeds: Seeds
     budget: Budget

@@ -94,7 +94,7 @@ class Source:
         layer = self.layers[index]
         line, column = layer.place(fault)
         place = f"{layer.label}:" + (f"{line}:{column}:" if line else "")
-        return index, line, column, f"{place} {_dotted(fault.path)}{fault.message}"
+        return index, line, column, f"{place} {_on_a_line(_dotted(fault.path) + fault.message)}"
 
     def _is_told(self, fault: Fault) -> bool:
         return any(fault.path[: len(told.path)] == told.path for told in self.faults)
@@ -198,6 +198,11 @@ def _position(node: Any, key: str | int, at_key: bool) -> tuple[int, int] | None
 def _merged(entry: Any) -> Any:
     """The map that a merge brings in; ruamel.yaml before 0.18.7 gave (position, map)."""
     return entry[1] if isinstance(entry, tuple) else entry
+
+
+def _on_a_line(text: str) -> str:
+    """A text with escapes for what breaks a line, or cannot be seen in it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _dotted(path: Keys) -> str:

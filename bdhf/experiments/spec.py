@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bdhf.experiments import settings as in_settings
 from bdhf.experiments.checker import Checker
 from bdhf.experiments.compose import read
 from bdhf.experiments.consistency import consistency_of_all
@@ -14,12 +15,15 @@ from bdhf.experiments.exclude import Exclusion, exclusions, idle, left_out
 from bdhf.experiments.grid import Combination, LeftOut, Variant, applied, combinations, traced
 from bdhf.experiments.own import look_beside
 from bdhf.experiments.parts import Faults
+from bdhf.experiments.paths import Setting
 from bdhf.experiments.schema import Spec
+from bdhf.experiments.settings import Entry, settings_at, told_at_setting, with_settings
 from bdhf.experiments.source import Source
 
 T = TypeVar("T")
 NO_GRID: tuple[Combination, ...] = ((),)
 NO_EXCLUSIONS: tuple[Exclusion, ...] = ()
+NO_SETTINGS: tuple[Entry, ...] = ()
 
 
 def load(file: Path, settings: Sequence[str] = ()) -> tuple[tuple[Variant, ...], Source]:
@@ -46,22 +50,61 @@ def variants(source: Source) -> tuple[Variant, ...]:
         raise source.error([Fault((), "a spec is a mapping of keys; start with `schema: 1`")])
     every, wrong_grid = _or_faults(combinations, source.data, NO_GRID)
     entries, wrong_entries = _or_faults(exclusions, source.data, NO_EXCLUSIONS)
-    faults, checker = [*wrong_grid, *wrong_entries], Checker()
-    arms = source.data["arms"] if isinstance(source.data.get("arms"), dict) else {}
-    checked, excluded = list[Variant](), list[Mapping[str, Sequence[Exclusion]]]()
+    settings, wrong_settings = _or_faults(in_settings.entries, source.data, NO_SETTINGS)
+    faults = [*wrong_grid, *wrong_entries, *wrong_settings]
+    reader, checked = _Reader(source.data, entries, settings), list[Variant]()
     for picks in every:
         try:
-            data = applied(source.data, picks)
-            excluded.append(left_out(entries, arms, picks, data))
-            checked.append(Variant(picks, checker.check(data), _left_out(excluded[-1], picks)))
+            checked.append(reader.variant(picks))
         except Faults as found:
-            faults += [traced(fault, picks) for fault in found.faults]
-    if entries and not faults:
-        faults += idle(entries, list(arms), excluded)
-    faults = faults or consistency_of_all(checked)
+            faults += found.faults
+    faults = faults or reader.idle() or consistency_of_all(checked)
     if faults or source.faults:
         raise source.error(faults)
     return tuple(checked)
+
+
+class _Reader:
+    """Checks the combinations of one spec, and remembers which entries were of use."""
+
+    def __init__(
+        self, data: Mapping[str, Any], entries: Sequence[Exclusion], settings: Sequence[Entry]
+    ) -> None:
+        self._data, self._entries, self._settings = data, entries, settings
+        self._arms = data["arms"] if isinstance(data.get("arms"), dict) else {}
+        self._checker = Checker()
+        self._excluded = list[Mapping[str, Sequence[Exclusion]]]()
+        self._plain = list[tuple[Combination, Mapping[str, Any]]]()  # without settings
+
+    def variant(self, picks: Combination) -> Variant:
+        """Check one combination. Raises Faults, at their places in the file."""
+        plain = applied(self._data, picks)
+        self._plain.append((picks, plain))
+        settings = settings_at(self._settings, picks, plain)
+        data = with_settings(plain, settings)
+        self._excluded.append(left_out(self._entries, self._arms, picks, data))
+        try:
+            spec = self._checker.check(data)
+        except Faults as found:
+            raise Faults(*self._traced(found.faults, picks, settings)) from None
+        return Variant(picks, spec, _left_out(self._excluded[-1], picks), settings)
+
+    def idle(self) -> list[Fault]:
+        """Faults of entries that no combination has needed, and of arms of which none is left."""
+        faults = in_settings.idle(self._settings, self._plain)
+        if self._entries:
+            faults += idle(self._entries, list(self._arms), self._excluded)
+        return faults
+
+    def _traced(
+        self, faults: Sequence[Fault], picks: Combination, settings: Sequence[Setting]
+    ) -> Iterator[Fault]:
+        """Faults at the setting, or at the pick of the grid, that their values came from."""
+        before: Sequence[Fault] = ()
+        if settings:
+            _, before = _or_faults(self._checker.check, self._plain[-1][1], None)
+        for fault in faults:
+            yield told_at_setting(fault, settings, fault not in before) or traced(fault, picks)
 
 
 def _or_faults(

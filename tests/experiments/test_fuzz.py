@@ -21,7 +21,9 @@ GRID = changed(
     (
         "seeds:",
         "grid:\n  batch.curvature: [50, 0.5]\n  arms.full_hf.partition: [full, per_layer]\n"
-        "exclude: [{arm: adam, batch.curvature: 0.5}]\nseeds:",
+        "exclude: [{arm: adam, batch.curvature: 0.5}]\n"
+        "settings: [{at: {batch.curvature: 50}, set: {arms.adam.lr: 0.1, budget.updates: 4}}]\n"
+        "seeds:",
     )
 )
 TEXTS = (SMALL, GRID)

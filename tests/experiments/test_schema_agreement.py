@@ -63,6 +63,13 @@ WAYS = {
     ],
     "a union of grids": [grid("[{threads: [1]}, {threads: [2], batch.curvature: [20]}]")],
     "an exclusion": [grid("{threads: [1, 2]}\nexclude: [{arm: [full_hf], threads: 2}]")],
+    "settings of a combination": [
+        grid("{threads: [1, 2]}\nsettings: [{at: {threads: [2]}, set: {arms.adam: torch.SGD}}]")
+    ],
+    "a key from settings": [
+        ("budget: {updates: 6}\n", ""),
+        grid("{threads: [1]}\nsettings: [{at: {threads: 1}, set: {budget: {updates: 6}}}]"),
+    ],
 }  # fmt: skip
 
 

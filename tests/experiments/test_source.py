@@ -64,6 +64,13 @@ def test_a_fault_is_told_with_line_and_column(path, at_key, place):
     assert line.endswith("message")
 
 
+def test_a_fault_is_one_line_whatever_the_names_are():
+    """What would break the line is told as an escape."""
+    (line,) = parse("a: 1", "f").error([Fault(("\x1e\u2028",), "é\nb")]).lines
+
+    assert line == r"f:1:1: \x1e\u2028: é\nb"
+
+
 def test_faults_are_told_in_the_order_of_the_file():
     """Several faults are sorted by position, not by how they were found."""
     source = parse("a: 1\nb: 2\n", "f")
