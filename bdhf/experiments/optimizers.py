@@ -43,6 +43,20 @@ def torch_arguments(given: Resolved) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "type"}
 
 
+def written_out(resolved: Resolved) -> Resolved:
+    """A resolved optimizer with the arguments that it leaves to their defaults.
+
+    >>> written_out({"type": "torch.SGD", "lr": 0.1})["momentum"]
+    0
+    """
+    cls = optimizer_class(resolved["type"], ())
+    if cls is None:
+        return resolved
+    known = list(inspect.signature(cls).parameters.values())[1:]
+    defaults = {one.name: one.default for one in known if one.default is not one.empty}
+    return {"type": resolved["type"], **plain(defaults), **resolved}
+
+
 def resolve_optimizer(
     cls: Callable[..., Any], given: dict[str, Any], path: Keys, trial: Callable[..., Any]
 ) -> Resolved:

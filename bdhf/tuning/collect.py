@@ -138,7 +138,7 @@ def _arm(found: Found) -> TunedArm:
         budget=cell.run.budget,
         gradient_batch=cell.run.gradient_batch,
         curvature_batch=cell.run.curvature_batch,
-        space=parameters(cell.space, cell.run.optimizer),
+        space=parameters(cell.space, cell.arm),
         horizons={g.estimand: g.horizon for g in cell.goals if math.isfinite(g.horizon)},
         finished=len(found.trials),
         best=best,

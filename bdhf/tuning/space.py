@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from bdhf.experiments.build import NUMBERS
 from bdhf.experiments.complaints import complaints
-from bdhf.experiments.errors import Fault, Keys
+from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.grid import exactly, in_short
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.paths import keys_of, put, value_at
@@ -265,9 +265,14 @@ def _is_searched(value: Any) -> bool:
 
 def _default(one: Dimension, arm: Mapping[str, Any], place: Keys) -> Any:
     """Where a resolved arm stands in a dimension. Raises Faults where that is outside of it."""
-    value = value_at(arm, _keys(one.path))
-    if value is None and not _is_none(one):
-        raise Faults(Fault(place, _nothing(one.path, arm), at_key=True))
+    keys = _keys(one.path)
+    if keys[0] not in arm:
+        known = [key for key in arm if key != "type"]
+        raise Faults(Fault(place, unknown(f"key of {arm['type']}", keys[0], known), at_key=True))
+    if any(isinstance(key, int) for key in keys):
+        message = "a list is searched as a whole: give choices that are lists"
+        raise Faults(Fault(place, message, at_key=True))
+    value = value_at(arm, keys)
     if isinstance(one, Range):
         value = _as_number(one.path, value)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -280,19 +285,6 @@ def _default(one: Dimension, arm: Mapping[str, Any], place: Keys) -> Any:
                 _default(inner, arm, place)
             return words
     raise Faults(Fault(place, _outside(value, ", ".join(one.values))))
-
-
-def _is_none(one: Dimension) -> bool:
-    """Whether null is one of the choices."""
-    return isinstance(one, Choice) and None in one.values.values()
-
-
-def _nothing(path: str, arm: Mapping[str, Any]) -> str:
-    known = ", ".join(key for key in arm if key != "type")
-    return (
-        f"the spec says nothing there; it has {known}. Trial 0 is the spec's own settings: write "
-        f"`{path}` into the arm, with its default"
-    )
 
 
 def _outside(value: Any, known: str) -> str:

@@ -17,6 +17,7 @@ from bdhf.experiments.complaints import complaints
 from bdhf.experiments.compose import read
 from bdhf.experiments.errors import Fault, Keys, SpecError, unknown
 from bdhf.experiments.grid import Variant
+from bdhf.experiments.optimizers import written_out
 from bdhf.experiments.parts import Faults, Resolved
 from bdhf.experiments.plan import Plan, expand
 from bdhf.experiments.runspec import RunSpec
@@ -44,9 +45,14 @@ class Cell:
         """Its label in the plan of the ablation."""
         return self.planned.label
 
+    @property
+    def arm(self) -> Resolved:
+        """The arm as the spec has it, every argument written out."""
+        return written_out(self.run.optimizer)
+
     def optimizer(self, settings: Settings) -> Resolved:
         """The arm with settings in their places. Raises Faults."""
-        given = placed(self.run.optimizer, settings)
+        given = placed(self.arm, settings)
         return resolve_arm(self.planned.name, given, problem_of(self.run.problem))
 
     def trial(self, settings: Settings, seed: int) -> RunSpec:
@@ -153,8 +159,8 @@ def _ablation(file: Path, spec: StudySpec, source: Source) -> tuple[tuple[Varian
         for line in error.lines:
             ours = [s for s in settings if line.startswith(f"--set {s}: ")]
             if ours:
-                path, said = settings[ours[0]], line.removeprefix(f"--set {ours[0]}: ")
-                fault = Fault(("set", path), said.removeprefix(f"{path}: "), at_key=True)
+                there, said = settings[ours[0]], line.removeprefix(f"--set {ours[0]}: ")
+                fault = Fault(("set", there), said.removeprefix(f"{there}: "), at_key=True)
                 line = source.error([fault]).lines[0]
             lines.append(line)
         raise SpecError(lines) from None
@@ -242,7 +248,7 @@ def _cells(
             cell = Cell(
                 planned=planned,
                 run=run,
-                space=space_of(spec.spaces[planned.name], run.optimizer, place),
+                space=space_of(spec.spaces[planned.name], written_out(run.optimizer), place),
                 goals=_goals(spec, run, variants[0].spec.targets, safety.seconds),
                 safety_seconds=safety.seconds,
                 checkpoint_every=safety.checkpoint_every,
@@ -268,7 +274,7 @@ def _goals(
 def _try(cell: Cell, place: Keys) -> None:
     """Resolve the arm at every end of its space. Raises Faults."""
     faults = []
-    for one, settings in corners(cell.space, cell.run.optimizer):
+    for one, settings in corners(cell.space, cell.arm):
         where = _at(place, one, cell)
         try:
             arm = cell.optimizer(settings)
@@ -279,7 +285,7 @@ def _try(cell: Cell, place: Keys) -> None:
         faults += [Fault(where, reason)] if reason else []
     if faults:
         raise Faults(*dict.fromkeys(faults))
-    standing = defaults(cell.space, cell.run.optimizer)
+    standing = defaults(cell.space, cell.arm)
     own = settings_of(cell.space, lambda one: standing[one.name])
     if cell.optimizer(own) != cell.run.optimizer:
         message = "a choice leaves out arguments that the spec has there: give them beside its type"

@@ -87,7 +87,7 @@ class Worker:
             revive(found, cell, self.place, self.study.spec.trials)
             trials = found.get_trials(deepcopy=False)
             if not has_default(trials):
-                own = defaults(cell.space, cell.run.optimizer)
+                own = defaults(cell.space, cell.arm)
                 found.enqueue_trial(own, user_attrs={DEFAULT: True})
                 trials = found.get_trials(deepcopy=False)
         return standing(trials, self.study.spec.trials)

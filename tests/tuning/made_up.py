@@ -77,7 +77,7 @@ def made_up(
     checkpoint: object = None,
 ) -> Outcome:
     """In the place of `execute`: exp(-rate t), the rate highest at one learning rate."""
-    lr, limit = float(spec.optimizer["lr"]), int(spec.budget.updates or 0)
+    lr, limit = float(spec.optimizer.get("lr", 1e-3)), int(spec.budget.updates or 0)
     if spec.optimizer["type"] == "torch.Adam" and lr > HIGHEST_LR:
         row = dict.fromkeys(CURVE_COLUMNS, 1.0) | {"update": 0}
         observe(row)

@@ -17,7 +17,7 @@ HF = "damping=constant"
 def test_the_defaults_are_the_settings_of_the_spec(tmp_path: Path) -> None:
     """A trial with the defaults of its space has exactly the spec's own arm."""
     for cell in study(tmp_path).cells:
-        fixed = optuna.trial.FixedTrial(defaults(cell.space, cell.run.optimizer))
+        fixed = optuna.trial.FixedTrial(defaults(cell.space, cell.arm))
 
         assert cell.optimizer(suggested(cell.space, fixed)) == cell.run.optimizer
 
@@ -114,7 +114,8 @@ ADAM = "adam: {lr: {log: [1.0e-4, 1.0]}}"
         ("adam: {lr: {linear: [0, 1], whole: true}}", "5:14", "the spec has 0.003 there"),
         ("adam: {lr: {choice: [0.1, 0.003], whole: true}}", "5:15", "`whole` is for ranges"),
         ("adam: {lr: {choice: [0.003]}}", "5:23", "two choices or more"),
-        ("adam: {learning: {log: [1, 2]}}", "5:10", "the spec says nothing there; it has lr"),
+        ("adam: {learning: {log: [1, 2]}}", "5:10", "unknown key of torch.Adam 'learning'; known: lr, betas"),
+        ("adam: {betas.0: {linear: [0.8, 0.99]}}", "5:10", "a list is searched as a whole"),
         ("adam: {}", "5:9", "nothing to search"),
         ("adam: {lr: {log: [1.0e-4, 1.0]}, lr.x: {log: [1, 2]}}", "5:10", "leads into it"),
         ("adam: {lr: {linear: [-1, 1]}}", "5:14", "lr"),

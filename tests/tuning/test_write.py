@@ -1,0 +1,137 @@
+"""What a study found, as specs: the tuned one, and the comparison on held-out seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bdhf.experiments.ablation import Ablation
+from bdhf.experiments.plan import expand
+from bdhf.experiments.spec import load
+from bdhf.records import InputError, Tuning, read_tuning
+from bdhf.tuning.collect import collect
+from bdhf.tuning.held_out import held_out
+from bdhf.tuning.storage import Place
+from bdhf.tuning.study import Study
+from bdhf.tuning.write import write_tuned
+from tests.tuning.made_up import quick, study, worked
+
+__all__ = ["quick"]
+pytestmark = pytest.mark.usefixtures("quick")
+
+GRID = ("seeds: {count: 6}", "grid: {batch.gradient: [100, 200]}\nseeds: {count: 6}")
+FEW = ("trials: 8", "trials: 3")
+SETTINGS = (
+    "grid: {batch.gradient: [100, 200]}",
+    "grid: {batch.gradient: [100, 200]}\nsettings:\n  - at: {batch.gradient: 100}\n"
+    "    set: {budget.updates: 60, arms.adam.lr: 1.0e-3}",
+)
+
+
+def found(home: Path, *changes: tuple[str, str]) -> tuple[Study, Tuning]:
+    """A finished study and its record."""
+    of = study(home, *changes)
+    worked(of, home / "out")
+    return of, collect(of, Place(home / "out"))
+
+
+@pytest.mark.parametrize("changes", [(FEW,), (FEW, GRID), (FEW, GRID, SETTINGS)])
+def test_a_tuned_spec_has_the_best_settings(
+    tmp_path: Path, changes: tuple[tuple[str, str], ...]
+) -> None:
+    """Every arm at every batch size has exactly the arm of its best trial; all else is kept."""
+    of, record = found(tmp_path, *changes)
+    file = tmp_path / "tuned" / "small.yaml"
+
+    write_tuned(of, record, file)
+
+    tuned = {cell.arm: cell.run for cell in expand(load(file)[0]).cells}
+    before = {cell.arm: cell.run for cell in of.plan.cells}
+    assert list(tuned) == [arm.label for arm in record.arms]
+    for arm in record.arms:
+        run = tuned[arm.label]
+        assert run.optimizer == arm.optimizer
+        same = run.model_copy(update={"optimizer": before[arm.label].optimizer})
+        assert same == before[arm.label].model_copy(update={"seed": run.seed})
+    assert read_tuning(tmp_path / "tuned" / "small.tuning.json") == record
+
+
+def test_a_comment_beside_every_value_names_study_and_trial(tmp_path: Path) -> None:
+    """Whoever reads the tuned spec sees where each value comes from."""
+    of, record = found(tmp_path, FEW, GRID)
+    file = tmp_path / "tuned.yaml"
+
+    write_tuned(of, record, file)
+
+    lines = [line for line in file.read_text().splitlines() if line.strip().startswith("arms.")]
+    assert len(lines) == sum(len(arm.settings) for arm in record.arms)
+    for line in lines:
+        assert "# small, trial " in line
+        assert " over seeds)" in line or "missed" in line
+    assert "tuned_from: studies/small" in file.read_text()
+
+
+def test_what_the_study_sets_is_in_the_tuned_spec(tmp_path: Path) -> None:
+    """Values that the study put on top of its ablation were tuned with, so they stand there too."""
+    values = "set: {budget.updates: 30, targets.0.below: 0.2}\ntrials: 3"
+    of, record = found(tmp_path, ("trials: 8", values))
+    file = tmp_path / "tuned.yaml"
+
+    write_tuned(of, record, file)
+
+    spec = load(file)[0][0].spec
+    assert (spec.budget.updates, spec.targets[0].below) == (30, 0.2)
+
+
+def test_nothing_is_written_of_an_arm_without_a_completed_trial(tmp_path: Path) -> None:
+    """The tuned spec that was there before stays, whatever fails."""
+    of, record = found(tmp_path, FEW)
+    file = tmp_path / "tuned.yaml"
+    file.write_text("before")
+    hopeless = record.arms[0].model_copy(update={"best": None})
+
+    with pytest.raises(InputError, match="no trial of adam has been completed"):
+        write_tuned(of, record.model_copy(update={"arms": (hopeless,)}), file)
+    wrong = record.arms[0].model_copy(update={"optimizer": {"type": "torch.SGD"}})
+    with pytest.raises(InputError, match="would not have the settings"):
+        write_tuned(of, record.model_copy(update={"arms": (wrong, *record.arms[1:])}), file)
+
+    assert file.read_text() == "before"
+
+
+@pytest.mark.parametrize("changes", [(FEW,), (FEW, GRID), (FEW, GRID, SETTINGS)])
+def test_the_best_settings_are_held_against_those_of_the_spec(
+    tmp_path: Path, changes: tuple[tuple[str, str], ...]
+) -> None:
+    """On the ablation's own seeds, each arm is compared with itself as it was, cell by cell."""
+    of, record = found(tmp_path, *changes)
+
+    ablation = held_out(of, record, tmp_path / "out")
+
+    runs = {(cell.arm, cell.seed): cell.run for cell in ablation.cells}
+    own = {(cell.arm, cell.seed): cell.run for cell in of.plan.cells}
+    for arm in record.arms:
+        rest = arm.label.removeprefix(arm.name)
+        tuned, default = f"{arm.name}.tuned{rest}", f"{arm.name}.default{rest}"
+        for seed in of.held_out_seeds:
+            assert runs[tuned, seed].optimizer == arm.optimizer
+            assert runs[default, seed] == own[arm.label, seed]
+            assert runs[tuned, seed].seed not in of.seeds
+        if arm.best:
+            pair = (f"{arm.name}.tuned{rest}", f"{arm.name}.default{rest}")
+            assert pair in [(c.candidate, c.baseline) for c in ablation.plan.comparisons]
+    names = [entry.name for entry in ablation.plan.comparisons]
+    assert any(name.startswith("hf vs adam, tuned") for name in names)
+    margins = {c.margin for c in ablation.plan.comparisons if c.name.startswith("hf vs adam")}
+    assert margins == {1.2}
+
+
+def test_the_held_out_spec_can_be_run_again(tmp_path: Path) -> None:
+    """What was written is a spec like any other, with the same runs."""
+    of, record = found(tmp_path, FEW, GRID)
+    ablation = held_out(of, record, tmp_path / "out")
+
+    again = Ablation.open(tmp_path / "out" / "held_out.yaml", tmp_path / "out" / "held_out")
+
+    assert again.plan == ablation.plan
