@@ -31,10 +31,19 @@ def list_parts(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    study: Annotated[
+        bool, typer.Option("--study", help="That of a study instead of a spec.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of a spec, with which editors complete and check."""
     from bdhf.experiments.json_schema import as_text, json_schema
 
+    if study:
+        from bdhf.tuning.json_schema import json_schema as study_schema
+
+        typer.echo(as_text(study_schema()), nl=False)
+        return
     typer.echo(as_text(json_schema()), nl=False)
 
 

@@ -111,10 +111,13 @@ def clean(
 
 @app.command()
 def report(results: Results) -> None:
-    """Compare the arms of a results folder again and rewrite its report."""
-    from bdhf.records import collect
+    """Compare the arms of a results folder again and rewrite its report; of a study, its page."""
+    from bdhf.records import STUDY_FILE, collect
 
     with told():
+        if (results / STUDY_FILE).exists():
+            say_study(results)
+            return
         collect(results)
         say_report(results)
 
@@ -127,6 +130,16 @@ def say_report(results: Path) -> None:
     for sentence in sentences:
         say(sentence)
     say(f"report: {path}")
+
+
+def say_study(folder: Path) -> None:
+    """Write the page of a study; print what it found and where it is."""
+    from bdhf.report.study import build_study
+
+    built = build_study(folder)
+    for sentence in built.sentences:
+        say(sentence)
+    say(f"report: {built.path}")
 
 
 def _standing(now: Standing) -> Table:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdhf.cli.app import app, err, in_words, out, say, told
+from bdhf.cli.results import say_study
 
 if TYPE_CHECKING:
     from bdhf.records import Tuning
@@ -115,7 +116,6 @@ def _join(study: Study, place: Place) -> None:
 
 def _finish(study: Study, place: Place, workers: int | None, write: Path | None) -> None:
     """Collect, compare on held-out seeds, write the report and the tuned spec."""
-    from bdhf.report.study import build_study
     from bdhf.tuning.collect import collect
     from bdhf.tuning.words import summary
     from bdhf.tuning.write import write_tuned
@@ -124,10 +124,7 @@ def _finish(study: Study, place: Place, workers: int | None, write: Path | None)
     for line in summary(record):
         say(line)
     failed = _hold_out(study, record, place, workers) if study.spec.held_out else Counter()
-    built = build_study(place.folder)
-    for sentence in built.sentences:
-        say(sentence)
-    say(f"report: {built.path}")
+    say_study(place.folder)
     if write is not None:
         write_tuned(study, record, write)
         say(f"tuned spec: {write}")

@@ -24,7 +24,7 @@ def json_schema() -> JsonSchema:
     >>> json_schema()["definitions"]["spec"]["properties"]["alpha"]["default"]
     0.05
     """
-    spec = _tidy(Spec.model_json_schema(ref_template="#/definitions/{model}"))
+    spec = tidy(Spec.model_json_schema(ref_template="#/definitions/{model}"))
     sections, keys = spec.pop("$defs"), spec["properties"]
     keys["problem"] = ref("problem") | {"description": keys["problem"]["description"]}
     keys["arms"] |= {
@@ -81,12 +81,12 @@ def _without(schema: JsonSchema, *keywords: str) -> JsonSchema:
     return {key: value for key, value in schema.items() if key not in keywords}
 
 
-def _tidy(node: Any) -> Any:
+def tidy(node: Any) -> Any:
     """Without the titles that repeat a key, and with `gt` where pydantic leaves its own word."""
     if isinstance(node, list):
-        return [_tidy(inner) for inner in node]
+        return [tidy(inner) for inner in node]
     if not isinstance(node, dict):
         return node
     words = {"gt": "exclusiveMinimum"}  # of a union of types
     titled = isinstance(node.get("title"), str)
-    return {words.get(k, k): _tidy(v) for k, v in node.items() if not (titled and k == "title")}
+    return {words.get(k, k): tidy(v) for k, v in node.items() if not (titled and k == "title")}

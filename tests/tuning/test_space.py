@@ -114,7 +114,11 @@ ADAM = "adam: {lr: {log: [1.0e-4, 1.0]}}"
         ("adam: {lr: {linear: [0, 1], whole: true}}", "5:14", "the spec has 0.003 there"),
         ("adam: {lr: {choice: [0.1, 0.003], whole: true}}", "5:15", "`whole` is for ranges"),
         ("adam: {lr: {choice: [0.003]}}", "5:23", "two choices or more"),
-        ("adam: {learning: {log: [1, 2]}}", "5:10", "unknown key of torch.Adam 'learning'; known: lr, betas"),
+        (
+            "adam: {learning: {log: [1, 2]}}",
+            "5:10",
+            "unknown key of torch.Adam 'learning'; known: lr, betas",
+        ),
         ("adam: {betas.0: {linear: [0.8, 0.99]}}", "5:10", "a list is searched as a whole"),
         ("adam: {}", "5:9", "nothing to search"),
         ("adam: {lr: {log: [1.0e-4, 1.0]}, lr.x: {log: [1, 2]}}", "5:10", "leads into it"),
