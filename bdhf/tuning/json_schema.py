@@ -19,7 +19,7 @@ _DIMENSION: JsonSchema = {
         "linear": _RANGE | {"description": "Uniform from the first number to the second."},
         "whole": {"description": "Whole numbers only.", "type": "boolean"},
         "choice": {
-            "description": "One of some values; or of some types, each with what is searched in it.",
+            "description": "One of some values, or of some types, each with a space of its own.",
             "anyOf": [
                 {"type": "array", "minItems": 2},
                 {

@@ -96,6 +96,8 @@ def _run(trying: Trying, settings: Settings, seed: int, *, reports: bool) -> See
         found = SeedRun(seed, spec.run_id, outcome.status, outcome.reason, outcome.curve)
     elif reports:
         _replay(found, _report(trying, reports))
+    if reports and found.status is Status.DONE:
+        _stay(trying, found)
     return found
 
 
@@ -159,6 +161,21 @@ def _replay(run: SeedRun, observe: Callable[[Row], None]) -> None:
     """Tell of a run that was made before as if it were made now."""
     for row in run.curve.to_dict("records"):
         observe({str(name): number for name, number in row.items()})
+
+
+def _stay(trying: Trying, run: SeedRun) -> None:
+    """Let a run that ended at its target stay there up to the budget.
+
+    Otherwise those that are slower would be held against each other only, and none given up.
+    """
+    goal, stride, rows = trying.goals[0], _stride(trying.cell.run), run.curve
+    budget = trying.cell.run.budget.updates
+    if len(trying.goals) > 1 or goal.target is None or budget is None or rows.empty:
+        return
+    last, metric = int(rows["update"].iloc[-1]), float(rows[goal.metric].iloc[-1])
+    if metric <= goal.target.below:
+        for update in range((last // stride + 1) * stride, budget + 1, stride):
+            trying.trial.report(metric, step=update)
 
 
 def _stride(run: RunSpec) -> int:

@@ -1,4 +1,4 @@
-"""docs/studies.md and docs/study.schema.json say what the program does; shipped studies are whole."""
+"""docs/studies.md and its schema say what the program does; shipped studies are whole."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_committed_schema_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_shipped_studies_are_whole(file: Path) -> None:
-    """Each is accepted by the program and the schema, has a space for every arm, and equal trials."""
+    """Each is accepted by the program and the schema, and has a space for every arm."""
     study = open_study(file)
 
     assert not list(VALIDATOR.iter_errors(parse(file.read_text(encoding="utf-8")).data))

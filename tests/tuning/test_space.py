@@ -117,7 +117,7 @@ ADAM = "adam: {lr: {log: [1.0e-4, 1.0]}}"
         (
             "adam: {learning: {log: [1, 2]}}",
             "5:10",
-            "unknown key of torch.Adam 'learning'; known: lr, betas",
+            "unknown key of torch.Adam 'learning'; known: lr",
         ),
         ("adam: {betas.0: {linear: [0.8, 0.99]}}", "5:10", "a list is searched as a whole"),
         ("adam: {}", "5:9", "nothing to search"),

@@ -94,6 +94,17 @@ def test_samplers_and_pruners_go_together(tmp_path: Path, sampler: str, pruner: 
     assert pruned["reason"].str.startswith("behind other trials at update").all()
 
 
+def test_what_falls_behind_is_given_up_though_the_others_are_there(tmp_path: Path) -> None:
+    """Trials that reached the target stay at it: a slow one is behind them, and not alone."""
+    pruner = "pruner: {type: median, startup: 2, warmup: 20}\ntrials: 16"
+    records = tuned(study(tmp_path, ("trials: 8", pruner)), tmp_path / "out")
+    adam = records.trials[records.trials["arm"] == "adam"]
+    missed = adam[(adam["updates_to_target"] > 40) & (adam["status"] == "done")]
+
+    assert (adam["status"] == "pruned").sum() >= 4
+    assert (missed["trial"] < 4).all()  # while there was too little to hold them against
+
+
 def test_a_diverged_trial_has_a_finite_worst_value_and_its_reason(tmp_path: Path) -> None:
     """Twice the horizon, the status and the reason are kept, and the study goes on."""
     wide = ("{log: [1.0e-4, 1.0]}}", "{log: [1.0e-4, 1000.0]}}")
