@@ -213,7 +213,7 @@ def test_contours_are_over_learning_rate_and_damping(evidence):
     damping = found.names[1].name
     assert damping == "damping.constant.value"  # the one that the best trial has
     known = cell.places[["lr", damping]].notna().all(axis=1).to_numpy()
-    known &= cell.trials[UPDATES].notna().to_numpy()
+    known = known & cell.trials[UPDATES].notna().to_numpy()
     np.testing.assert_allclose(10**found.x, cell.places["lr"].to_numpy()[known])
     assert found.best.sum() == 1
     assert found.value.max() <= HORIZON
