@@ -71,8 +71,7 @@ class Section:
         if len(self.figures) <= MOST_SHOWN or len(names) < 2:
             return (Group("", self.figures),)
         return tuple(
-            Group(name, tuple(f for f in self.figures if f.drawing.group == name))
-            for name in names
+            Group(name, tuple(f for f in self.figures if f.drawing.group == name)) for name in names
         )
 
     @property

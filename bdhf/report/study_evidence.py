@@ -18,7 +18,7 @@ from bdhf.stats.tuning import Ahead, ExpectedBest, against_the_budget, expected_
 HIT, MISSED, FAILED = "done", "missed the target", "failed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One arm at one combination of the grid, by the first objective.
 
@@ -50,7 +50,7 @@ class Cell:
         return bool((self.trials["kind"] == HIT).any())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StudyEvidence:
     """The tidy tables that the figures of a study draw.
 

@@ -50,9 +50,8 @@ def shares(group: Sequence[Ahead], look: Look, verdicts: Mapping[str, Verdict]) 
     for axes, one in zip(panels, group, strict=True):
         verdict = settled(one, verdicts)
         _panel(axes, one, look, verdict)
-        first = one.holds_from(verdict)
-        held = f"holds from {counted(first, 'trial')}" if first else "never holds"
-        axes.set_title(f"{plain(one.name, limit=50)}: {held}", loc="left", fontsize=9)
+        words = f"{plain(one.name, limit=50)}: {_held(one, verdict)}"
+        axes.set_title(words, loc="left", fontsize=9)
     panels[len(panels) // 2].set_ylabel("resamples in which\nthe candidate is ahead")
     panels[-1].set_xlabel("trials k")
     panels[-1].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -100,9 +99,16 @@ def _caption(alpha: float) -> tuple[str, ...]:
     )
 
 
+def _held(one: Ahead, verdict: Verdict) -> str:
+    """From when on a verdict holds; one that is neither better nor worse cannot."""
+    if verdict not in (Verdict.BETTER, Verdict.WORSE):
+        return str(verdict)
+    first = one.holds_from(verdict)
+    return f"{verdict}, from {counted(first, 'trial')} on" if first else f"{verdict}, from none on"
+
+
 def _words(one: Ahead, verdicts: Mapping[str, Verdict]) -> str:
-    first = one.holds_from(settled(one, verdicts))
-    held = f"from {first} trials on the verdict holds" if first else "the verdict never holds"
+    held = _held(one, settled(one, verdicts))
     return (
         f"{one.name} from {one.shares[0]:.0%} with 1 trial to {one.shares[-1]:.0%} with "
         f"{one.trials}, {held}"
