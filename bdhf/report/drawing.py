@@ -66,3 +66,4 @@ class Drawing:
     alt: str  # what is seen, from the data
     figure: Figure
     view: View | None = None  # None: the figure is always shown
+    group: str = ""  # figures of a group are folded together where a section has many

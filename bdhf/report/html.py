@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bdhf.records import AXES, Records, write_atomically
@@ -21,6 +19,7 @@ from bdhf.report.evidence import gather
 from bdhf.report.figures.table import MOST_ARMS, draw
 from bdhf.report.pair_rows import PairRow, linked, pair_rows
 from bdhf.report.sections import Section, sections
+from bdhf.report.templating import environment
 from bdhf.stats.equivalence import LEAST_HITS
 from bdhf.stats.multiverse import Universe
 from bdhf.stats.power import ENOUGH
@@ -72,13 +71,13 @@ def page(
     """Fill the page with what `render` takes, and with figures that are drawn already."""
     records = records.in_order()
     crowded = len(records.arms) > MOST_ARMS
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         records=records,
         contents=_contents(drawn, universes, crowded=crowded),
         answers=_answers(records, results, sentences),
         facts=_facts(records),
-        progress=_progress(records),
+        progress=progress_of(records),
         statuses=tables.statuses(records),
         universes=universes,
         sections=drawn,
@@ -144,28 +143,6 @@ def _contents(
     )
 
 
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("bdhf.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "number": wording.number,
-        "p_value": wording.p_value,
-    }
-    environment.globals |= {
-        "interval": wording.interval,
-        "counted": wording.counted,
-        "seeds": wording.seeds,
-    }
-    return environment
-
-
 def _facts(records: Records) -> tuple[str, ...]:
     """The ablation in short: its size, its budget and its targets."""
     unit = AXES[records.budget.axis][1]
@@ -179,7 +156,7 @@ def _facts(records: Records) -> tuple[str, ...]:
     )
 
 
-def _progress(records: Records) -> str:
+def progress_of(records: Records) -> str:
     """How much of the plan has an outcome, in words; empty when all of it has."""
     planned, known = len(records.runs), int(records.runs["status"].isin(OUTCOMES).sum())
     if known == planned:

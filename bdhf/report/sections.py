@@ -13,6 +13,9 @@ from bdhf.report import svg
 from bdhf.report.drawing import Drawing
 from bdhf.report.figures.curves import SCALES
 
+#: Figures of a section beyond which its groups are folded.
+MOST_SHOWN = 6
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -41,6 +44,14 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Figures that stand together; with a title they are folded, but for the first."""
+
+    title: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """The figures under one heading, and what all their captions say."""
 
@@ -52,6 +63,16 @@ class Section:
     def anchor(self) -> str:
         """Its id in the page, which is that of no figure."""
         return "figures-" + re.sub(r"\W+", "-", self.title.lower())
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The figures; where they are many, by the groups of their drawings."""
+        names = list(dict.fromkeys(figure.drawing.group for figure in self.figures))
+        if len(self.figures) <= MOST_SHOWN or len(names) < 2:
+            return (Group("", self.figures),)
+        return tuple(
+            Group(name, tuple(f for f in self.figures if f.drawing.group == name)) for name in names
+        )
 
     @property
     def choices(self) -> Mapping[str, Mapping[str, str]]:

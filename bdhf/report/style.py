@@ -16,6 +16,7 @@ from typing import Any, Literal
 import matplotlib.style
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -95,19 +96,33 @@ def looks(arms: Sequence[str]) -> Mapping[str, Look]:
     return {a: Look(*p) for a, p in zip(arms, islice(parts, len(arms)), strict=True)}
 
 
-def canvas(panels: int, arms: Mapping[str, Look]) -> tuple[Figure, list[Axes]]:
-    """Stacked panels that share their horizontal axis; the arms are named above, over no curve."""
+def canvas(
+    panels: int, arms: Mapping[str, Look], panel_height: float = PANEL_HEIGHT
+) -> tuple[Figure, list[Axes]]:
+    """Stacked panels that share their horizontal axis; the arms are named above, over no curve.
+
+    `panel_height`: of each, in inches.
+    """
     names = [plain(arm) for arm in arms]
     if len(set(names)) < len(names):  # shortened to the same: labels of a grid are long
         names = [plain(arm, limit=_LINE - _HANDLE) for arm in arms]
     columns = max(1, min(4, _LINE // (max(map(len, names), default=0) + _HANDLE)))
     rows = ceil(len(names) / columns)
-    height = 0.55 + 0.25 * rows + PANEL_HEIGHT * panels
+    height = 0.55 + 0.25 * rows + panel_height * panels
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     handles = [Line2D([], [], marker=look.marker, **look.line) for look in arms.values()]
     if handles:
         figure.legend(handles, names, loc="outside upper left", ncols=columns)
     return figure, list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+
+
+def key(figure: Figure, handles: Mapping[str, Artist]) -> None:
+    """Say above a figure what its marks are, where those are no arms."""
+    columns = max(1, min(4, _LINE // (max(map(len, handles), default=0) + _HANDLE)))
+    rows = ceil(len(handles) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.25 * rows)
+    names = [plain(name, limit=_LINE - _HANDLE) for name in handles]
+    figure.legend(list(handles.values()), names, loc="outside upper left", ncols=columns)
 
 
 def plain(text: str, limit: int = 30) -> str:

@@ -25,6 +25,10 @@ from bdhf.stats.sizes import between
 MOST_LINES = 24  # beyond them they can no longer be read
 _FEW = 30  # seeds, below which the bootstrap is known to be narrow
 _SHORT = 5.0  # the factor within which 1, 2, 5, 10 … may be fewer than two ticks
+UNTUNED = (
+    "Settings were not tuned per batch size: each arm has those of the spec at every size, so a "
+    "line may show its settings and not its optimizer."
+)
 _NEAR = 4.0  # B_crit is marked up to this factor beyond the sizes that were run
 
 
@@ -206,10 +210,7 @@ def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], alpha: float) -> tup
         parts.append(
             f"Without a fit, for want of three batch sizes or of hits at two: {listed(absent)}."
         )
-    parts.append(
-        "Settings were not tuned per batch size: each arm has those of the spec at every size, so "
-        "a line may show its settings and not its optimizer."
-    )
+    parts.append(UNTUNED)
     return tuple(parts)
 
 

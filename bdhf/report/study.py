@@ -1,0 +1,122 @@
+"""A study's folder -> its figures and its page: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from bdhf.records import StudyRecords, load_study
+from bdhf.report import study_tables
+from bdhf.report.files import Built
+from bdhf.report.html import Report, write
+from bdhf.report.sections import Section, sections
+from bdhf.report.studies.table import MOST_CELLS, draw
+from bdhf.report.study_evidence import StudyEvidence, gather_study, question
+from bdhf.report.study_findings import Finding, findings, notices, progress
+from bdhf.report.study_held_out import SECTION, HeldOut, final_verdicts, hold_out
+from bdhf.report.templating import environment
+
+#: Cells up to which each has a sentence at the top of the page; beyond, only a row of the table.
+MOST_SENTENCES = 6
+
+#: Sections that the page has whether there is a figure or not, with the words of its templates.
+_OWN = (SECTION, "Verdict against the tuning budget")
+
+
+def build_study(folder: str | Path) -> Built:
+    """Write figures and page into the folder of a study; what it found, in sentences.
+
+    Raises InputError when the folder holds no study.
+    """
+    records = load_study(folder)
+    held_out = hold_out(records)
+    evidence = evidence_of(records, held_out)
+    report = render_study(evidence, held_out)
+    said = [found.sentence for found in findings(evidence)]
+    said += [f"held out: {sentence}" for sentence in (held_out.sentences if held_out else ())]
+    return Built(tuple(said), write(Path(folder), report))
+
+
+def evidence_of(records: StudyRecords, held_out: HeldOut | None = None) -> StudyEvidence:
+    """What a page says of records, which does not depend on the order of their rows."""
+    results = held_out.results if held_out else ()
+    return gather_study(in_order(records), final_verdicts(records, results))
+
+
+def render_study(evidence: StudyEvidence, held_out: HeldOut | None = None) -> Report:
+    """Draw the figures and fill the page: the same records and results give the same bytes."""
+    drawings = {SECTION: held_out.drawings} if held_out and held_out.drawings else {}
+    drawn = sections({**drawings, **draw(evidence)})
+    figures = [figure for section in drawn for figure in section.figures]
+    return Report(
+        html=study_page(evidence, held_out, drawn),
+        figures={name: figure.svg.on_disk for figure in figures for name in figure.files},
+    )
+
+
+def study_page(
+    evidence: StudyEvidence, held_out: HeldOut | None = None, drawn: tuple[Section, ...] = ()
+) -> str:
+    """Fill the page with figures that are drawn already."""
+    records = evidence.records
+    found = findings(evidence)
+    by_title = {section.title: section for section in drawn}
+    others = tuple(section for section in drawn if section.title not in _OWN)
+    return environment().get_template("study.html.j2").render(
+        study=records.study,
+        records=records,
+        facts=study_tables.facts(records),
+        progress=progress(records),
+        contents=_contents(others),
+        notices=notices(evidence),
+        findings=found,
+        sentences=_sentences(found),
+        question=question(records, evidence.objective),
+        held_out=held_out,
+        held_out_figures=by_title.get(SECTION),
+        budget_figures=by_title.get(_OWN[1]),
+        verdict_words=study_tables.verdict_words(evidence),
+        not_compared=study_tables.not_compared(evidence),
+        sections=others,
+        too_many=len(evidence.cells) if len(evidence.cells) > MOST_CELLS else 0,
+        tables=study_tables.trial_tables(evidence),
+    )  # fmt: skip
+
+
+def in_order(records: StudyRecords) -> StudyRecords:
+    """The same with the rows of all tables by arm, trial and seed."""
+    place = {arm.label: i for i, arm in enumerate(records.study.arms)}
+    return replace(
+        records,
+        trials=_ordered(records.trials, place),
+        parameters=_ordered(records.parameters, place),
+        seeds=_ordered(records.seeds, place),
+        curves=_ordered(records.curves, place),
+    )
+
+
+def _ordered(table: pd.DataFrame, place: dict[str, int]) -> pd.DataFrame:
+    keys = [name for name in ("trial", "parameter", "seed", "update") if name in table]
+    ordered = table.assign(_place=table["arm"].map(place)).sort_values(
+        ["_place", *keys], kind="stable"
+    )
+    return ordered.drop(columns="_place").reset_index(drop=True)
+
+
+def _sentences(found: tuple[Finding, ...]) -> tuple[str, ...]:
+    return tuple(f.sentence for f in found) if len(found) <= MOST_SENTENCES else ()
+
+
+def _contents(others: tuple[Section, ...]) -> tuple[tuple[str, str], ...]:
+    """The id and the heading of every section of the page, in order."""
+    return (
+        ("findings", "Findings"),
+        ("held-out", SECTION),
+        ("verdict-budget", _OWN[1]),
+        *((section.anchor, section.title) for section in others),
+        ("trials", "Every trial"),
+        ("study", "Study file"),
+        ("methods", "Methods"),
+    )

@@ -1,0 +1,69 @@
+"""What the trials of a study were worth, one arm at a time, in the order in which they were made.
+
+    value   of a trial: its mean cost over the tuning seeds; at the arm's horizon it is a miss
+    best    of the trials so far: the least of their values; its trial is the incumbent
+
+A trial that was pruned or failed tells no more than a miss: it counts as one. A loss has no
+horizon: such trials count as the worst trial of the study that was done.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bdhf.records import StudyRecords, TunedArm
+
+DONE, PRUNED = "done", "pruned"
+
+SO_FAR = ("trial", "value", "best", "incumbent", "low", "high")
+
+
+def trials_of(records: StudyRecords, label: str) -> pd.DataFrame:
+    """The rows of one arm, by trial."""
+    mine = records.trials[records.trials["arm"] == label]
+    return mine.sort_values("trial", kind="stable").reset_index(drop=True)
+
+
+def horizon_of(records: StudyRecords, arm: TunedArm, objective: str) -> float:
+    """What a miss counts as; NaN for a loss of which no trial was done."""
+    if objective in arm.horizons:
+        return float(arm.horizons[objective])
+    done = records.trials.loc[records.trials["status"] == DONE, objective].to_numpy(float)
+    done = done[np.isfinite(done)]
+    return float(done.max()) if len(done) else math.nan
+
+
+def values_of(
+    records: StudyRecords, arm: TunedArm, objective: str, horizon: float | None = None
+) -> NDArray[np.float64]:
+    """The values of an arm's trials (trials,), those that missed at the horizon.
+
+    `horizon`: that of another arm, where it is less than the arm's own.
+    """
+    end = horizon_of(records, arm, objective) if horizon is None else horizon
+    table = trials_of(records, arm.label)
+    values = table[objective].to_numpy(float)
+    known = (table["status"] == DONE).to_numpy() & np.isfinite(values)
+    return np.minimum(np.where(known, values, end), end)
+
+
+def best_so_far(records: StudyRecords, arm: TunedArm, objective: str) -> pd.DataFrame:
+    """The best of the first k trials, with the least and largest cost of its runs.
+
+    Columns: `trial, value` (as in the records), `best, incumbent` (its trial), `low, high` (over
+    the tuning seeds of the incumbent); NaN before any trial has a value.
+    """
+    table = trials_of(records, arm.label)
+    runs = records.seeds[records.seeds["arm"] == arm.label]
+    ends = runs.groupby("trial")[objective].agg(["min", "max"])
+    rows, best, incumbent = [], math.nan, math.nan
+    for trial, value in zip(table["trial"], table[objective].astype(float), strict=True):
+        if math.isfinite(value) and not value >= best:
+            best, incumbent = value, trial
+        low, high = ends.loc[incumbent] if incumbent in ends.index else (math.nan, math.nan)
+        rows.append((trial, value, best, incumbent, low, high))
+    return pd.DataFrame(rows, columns=list(SO_FAR))
