@@ -89,6 +89,24 @@ def _say_begun(study: Study, place: Place) -> None:
         f"{study.name}: {spec.trials} trials × {spec.seeds.count} seeds of each of "
         f"{len(study.cells)} arms, kept in {kept} -> {place.folder}"
     )
+    if spec.held_out:
+        _warn_of_power(study)
+
+
+def _warn_of_power(study: Study) -> None:
+    """Say before any trial that the comparison on held-out seeds cannot be decided, if so."""
+    from bdhf.stats.paired import pairs_needed
+    from bdhf.tuning.held_out import tests_of
+
+    tests, seeds = tests_of(study), len(study.held_out_seeds)
+    alpha = study.variants[0].spec.alpha
+    needed = pairs_needed(alpha / tests)
+    if seeds < needed:
+        err.print(
+            f"warning: {tests} tests on held-out seeds at alpha {alpha:g} cannot be decided with "
+            f"fewer than {needed} seeds; the ablation has {seeds}: `set: {{seeds.count: {needed}}}`",
+            markup=False,
+        )
 
 
 def _tune(study: Study, place: Place, workers: int | None) -> None:

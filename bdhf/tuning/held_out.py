@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.grid import Variant
-from bdhf.records import Tuning, write_atomically
+from bdhf.records import Comparison, Tuning, write_atomically
+from bdhf.records import tests_of as plan_tests
 from bdhf.tuning.space import placed
 from bdhf.tuning.study import Study
 
@@ -62,6 +63,15 @@ def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
         for name in names:
             spec["arms"][f"{name}.{TUNED}"] = _with(study, name, whole)
     return {**spec, "compare": _comparisons(study, names)}
+
+
+def tests_of(study: Study) -> int:
+    """How many tests the comparison makes, which Holm counts."""
+    first, objective = study.variants[0].spec, study.spec.objectives[0]
+    labels = {cell.label for cell in study.cells}
+    entries = [e for e in study.plan.comparisons if {e.candidate, e.baseline} <= labels]
+    itself = Comparison(name="itself", candidate="tuned", baseline="default", estimand=objective)
+    return len(plan_tests([*entries, *([itself] * len(labels))], first.targets))
 
 
 def settings_in(study: Study, record: Tuning, variant: Variant, suffix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from bdhf.experiments.plan import expand
 from bdhf.experiments.spec import load
 from bdhf.records import InputError, Tuning, read_tuning
 from bdhf.tuning.collect import collect
-from bdhf.tuning.held_out import held_out
+from bdhf.tuning.held_out import held_out, tests_of
 from bdhf.tuning.storage import Place
 from bdhf.tuning.study import Study
 from bdhf.tuning.write import write_tuned
@@ -135,3 +135,14 @@ def test_the_held_out_spec_can_be_run_again(tmp_path: Path) -> None:
     again = Ablation.open(tmp_path / "out" / "held_out.yaml", tmp_path / "out" / "held_out")
 
     assert again.plan == ablation.plan
+
+
+@pytest.mark.parametrize("changes", [(FEW,), (FEW, GRID)])
+def test_the_tests_of_the_comparison_are_known_before_any_trial(
+    tmp_path: Path, changes: tuple[tuple[str, str], ...]
+) -> None:
+    """As many as the held-out ablation makes, were no default the best."""
+    of = study(tmp_path, *changes)
+    cells, combinations = len(of.cells), len(of.variants)
+
+    assert tests_of(of) == cells + combinations
