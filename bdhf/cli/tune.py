@@ -104,7 +104,8 @@ def _warn_of_power(study: Study) -> None:
     if seeds < needed:
         err.print(
             f"warning: {tests} tests on held-out seeds at alpha {alpha:g} cannot be decided with "
-            f"fewer than {needed} seeds; the ablation has {seeds}: `set: {{seeds.count: {needed}}}`",
+            f"fewer than {needed} seeds; the ablation has {seeds}: `set: {{seeds.count: "
+            f"{needed}}}`",
             markup=False,
         )
 
