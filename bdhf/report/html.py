@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bdhf.records import AXES, Records, write_atomically
-from bdhf.report import costs, provenance, tables, wording
+from bdhf.report import costs, provenance, tables, tuning, wording
 from bdhf.report.evidence import gather
 from bdhf.report.figures.table import MOST_ARMS, draw
 from bdhf.report.pair_rows import PairRow, linked, pair_rows
@@ -85,6 +85,7 @@ def page(
         too_many=len(records.arms) if crowded else 0,
         costs=costs.costs(records),
         cautions=costs.cautions(records),
+        tuning=tuning.told(records),
         losses=tables.losses(records),
         runs=tables.runs(records),
         fields=provenance.fields(records.environments),
@@ -136,6 +137,7 @@ def _contents(
         *([] if figures and not crowded else [("figures-training-curves", "Training curves")]),
         *figures,
         ("costs", "Costs"),
+        ("tuning", "Tuning"),
         ("losses", "Final losses"),
         ("runs", "Every run"),
         ("spec", "Spec"),

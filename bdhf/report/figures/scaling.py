@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.style import Look, canvas, logarithmic, span, styled
+from bdhf.report.tuning import per_batch_size
 from bdhf.report.wording import counted, listed, number
 from bdhf.stats.scaling import Scaling
 
@@ -62,7 +63,10 @@ def _drawn(evidence: Evidence, target: str, suffix: str) -> tuple[Drawing, ...]:
         name=f"scaling{suffix}",
         section="Batch scaling",
         title=f"Updates to {target}",
-        caption=_caption(sizes, found, evidence.records.alpha),
+        caption=(
+            *_caption(sizes, found, evidence.records.alpha),
+            per_batch_size(evidence.records, [str(group) for group in groups]),
+        ),
         alt=f"Updates to {target} against the batch size: "
         f"{'; '.join(_seen(str(g), points) for g, points in sizes.groupby('group', sort=False))}. "
         f"Critical batch size: {'; '.join(_words(one) for one in found)}.",
@@ -122,10 +126,6 @@ def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], alpha: float) -> tup
         parts.append(
             f"Without a fit, for want of three batch sizes or of hits at two: {listed(absent)}."
         )
-    parts.append(
-        "Settings were not tuned per batch size: each arm has those of the spec at every size, so "
-        "a line may show its settings and not its optimizer."
-    )
     return tuple(parts)
 
 
