@@ -25,7 +25,8 @@ from bdhf.experiments.selection import Selection, Shard
 from bdhf.experiments.spec import load
 from bdhf.experiments.standing import seconds_of
 from bdhf.experiments.store import Store
-from bdhf.records import InputError, Status, ended, run_labels
+from bdhf.experiments.tuned import tuned
+from bdhf.records import InputError, Status, Tuned, ended, run_labels
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Ablation:
     plan: Plan
     threads: int  # of the run that uses the most
     store: Store
+    tuning: Tuned | None = None  # how its settings were found; None: it names no study
 
     @classmethod
     def open(cls, file: Path, out: Path | None = None, settings: Sequence[str] = ()) -> Ablation:
@@ -49,7 +51,8 @@ class Ablation:
         store = Store(out or Path("results") / spec.name)
         with together():
             plan = expand(variants)
-        return cls(spec, source.text, plan, threads, store)
+        tuning = spec.tuned_from and tuned(spec.tuned_from, file.parent, store.folder.parent, plan)
+        return cls(spec, source.text, plan, threads, store, tuning or None)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -131,7 +134,7 @@ class Ablation:
             waiting=waiting,
         )
         with interruptible():
-            self.store.begin(self.text, self.plan)
+            self.store.begin(self.text, self.plan, self.tuning)
             try:
                 run_all(todo, self.store, conditions, observer)
             except BaseException:

@@ -36,17 +36,17 @@ class RunSpec(Strict):
 
 def ids_of(run: RunSpec, seeds: Iterable[int]) -> list[str]:
     """The ids of a run with other seeds."""
-    content = _canonical(run.model_dump(mode="json"))
+    content = canonical(run.model_dump(mode="json"))
     texts = (json.dumps(content | {"seed": seed}, sort_keys=True) for seed in seeds)
     return [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in texts]
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
     """Whole floats as integers, and nothing that is null: a key added later changes no id."""
     if isinstance(value, dict):
-        return {key: _canonical(inner) for key, inner in value.items() if inner is not None}
+        return {key: canonical(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list):
-        return [_canonical(inner) for inner in value]
+        return [canonical(inner) for inner in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -11,6 +12,9 @@ from bdhf.experiments.parts import Resolved
 from bdhf.records import Budget, Comparison, Figure, Strict, Target
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+
+#: What `tuned_from` names: a study below `studies`.
+STUDY = re.compile(r"studies(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 
 
 class BatchSizes(Strict):
@@ -144,6 +148,11 @@ class Spec(Strict):
         description="Values for some combinations of the grid: where it has those of `at`, those "
         "of `set` are put.",
     )
+    tuned_from: str | None = Field(
+        default=None,
+        description="The study that its settings come from, as `studies/NAME`: the report says how "
+        "each arm was tuned.",
+    )
     seeds: Seeds
     budget: Budget
     stop: Literal["at_target", "at_budget"] = Field(
@@ -174,6 +183,13 @@ class Spec(Strict):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where runs compute; auto: a GPU where there is one."
     )
+
+    @field_validator("tuned_from")
+    @classmethod
+    def _a_study(cls, given: str | None) -> str | None:
+        if given is not None and not STUDY.fullmatch(given):
+            raise ValueError(f"give the study as `studies/NAME`; got {given!r}")
+        return given
 
     @field_validator("problem", mode="before")
     @classmethod

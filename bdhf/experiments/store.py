@@ -22,6 +22,7 @@ from bdhf.records import (
     RECORDS_VERSION,
     PlanIndex,
     Status,
+    Tuned,
     collect,
     ended,
     refuse_newer,
@@ -84,8 +85,10 @@ class Store:
                 retried[run_id] = run
         return todo | retried
 
-    def begin(self, spec_text: str, plan: Plan) -> None:
+    def begin(self, spec_text: str, plan: Plan, tuning: Tuned | None = None) -> None:
         """Write what the ablation is, and sweep away what a killed process left half-written.
+
+        `tuning` says how its settings were found; None: its spec names no study.
 
         Raises StorageError when nothing can be written there, and InputError for a folder of a
         newer version.
@@ -95,8 +98,9 @@ class Store:
             refuse_newer(self.folder)
             self.sweep()
             write_atomically(self.folder / "spec.yaml", spec_text.encode("utf-8"))
-            index = PlanIndex(records=RECORDS_VERSION, arms=plan.arms, comparisons=plan.comparisons)
-            content = index.model_dump_json(indent=1).encode("utf-8")
+            index = PlanIndex(arms=plan.arms, comparisons=plan.comparisons, tuning=tuning)
+            left_out = {"tuning"} if tuning is None else None  # which older versions do not know
+            content = index.model_dump_json(indent=1, exclude=left_out).encode("utf-8")
             write_atomically(self.folder / PLAN_INDEX, content)
             write_table(self.folder / "plan.parquet", to_table(plan.cells))
             collect(self.folder)  # so that no table is older than the spec it stands beside

@@ -22,6 +22,7 @@ from bdhf.records.files import (
     write_atomically,
     write_table,
 )
+from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.load import Records, load, natural
 from bdhf.records.owner import Owner
 from bdhf.records.run import run_status
@@ -34,8 +35,6 @@ from bdhf.records.schema import (
     Comparison,
     Estimand,
     Figure,
-    PlanIndex,
-    PlannedArm,
     Status,
     Strict,
     Target,

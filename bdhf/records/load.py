@@ -16,7 +16,9 @@ from ruamel.yaml.error import YAMLError
 
 from bdhf.records.columns import CELL
 from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table
-from bdhf.records.schema import Budget, Comparison, PlanIndex, PlannedArm, Status, Target
+from bdhf.records.index import PlanIndex, PlannedArm
+from bdhf.records.schema import Budget, Comparison, Status, Target
+from bdhf.records.tuning import Tuned
 from bdhf.records.version import PLAN_INDEX, read_record, refuse_newer
 
 T = TypeVar("T")
@@ -31,6 +33,7 @@ class Records:
     `budgets` and `intervals` are those of single arms, where they differ. `values` says what a grid
     varies: label -> axis -> value in words. `questions` are the names of the spec's comparisons,
     with which those of its grid begin. `figures` are those that the spec asks for; None: all.
+    `tuning` says how the settings of the arms were found; None: the spec names no study.
 
     `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
     a cell without a whole run has status None, and one that the plan leaves out is `skipped`.
@@ -56,6 +59,7 @@ class Records:
     questions: tuple[str, ...] = ()
     stops_at_target: bool = False
     figures: tuple[str, ...] | None = None
+    tuning: Tuned | None = None
 
     def __repr__(self) -> str:
         """What there is, and which tables to look at."""
@@ -93,6 +97,7 @@ class Records:
             intervals=_of_arms(self.intervals, arms),
             names=_of_arms(self.names, arms),
             values=_of_arms(self.values, arms),
+            tuning=self.tuning and self.tuning.in_order(arms),
         )
 
     def budget_of(self, *arms: str) -> Budget:
@@ -184,6 +189,7 @@ def load(folder: str | Path) -> Records:
         questions=tuple(entry.name for entry in spec.compare),
         stops_at_target=spec.stop == "at_target",
         figures=spec.report.figures,
+        tuning=index.tuning,
     )
 
 

@@ -1,4 +1,4 @@
-"""The words of the records: statuses, axes, targets, comparisons, and what plan.json holds."""
+"""The words of the records: statuses, axes, targets and comparisons."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from bdhf.records.version import RECORDS_VERSION
 
 
 class Status(StrEnum):
@@ -184,21 +182,3 @@ class Budget(Strict):
     def limit(self) -> float:
         """The limit on that axis."""
         return float(getattr(self, self.axis))
-
-
-class PlannedArm(Strict):
-    """An arm as the tables have it: one of the spec, in one combination of what its grid varies."""
-
-    label: str
-    name: str  # in the spec
-    values: dict[str, str] = Field(default_factory=dict)  # axis of the grid -> value, in words
-    budget: Budget
-    evaluate_every: int
-
-
-class PlanIndex(Strict):
-    """The content of plan.json: the arms of the tables, and the comparisons between them."""
-
-    records: int = RECORDS_VERSION
-    arms: tuple[PlannedArm, ...] = Field(min_length=1)
-    comparisons: tuple[Comparison, ...]

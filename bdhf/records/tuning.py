@@ -10,7 +10,7 @@ The tables are made of Optuna's storage; `load_study` is their one reader.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import Field, ValidationError
 
 from bdhf.records.files import InputError, in_brief, read_bytes, read_table
-from bdhf.records.schema import Budget, Comparison, Strict, Target
+from bdhf.records.schema import Budget, Comparison, Estimand, Strict, Target
 from bdhf.records.version import RECORDS_VERSION
 
 #: The file that tells what a study is and what it found.
@@ -82,7 +82,7 @@ class Tuning(Strict):
     name: str
     ablation: str  # the spec that is tuned, as the study names it
     problem: Mapping[str, Any]
-    objectives: tuple[str, ...] = Field(min_length=1)  # estimands; the first decides what is best
+    objectives: tuple[Estimand, ...] = Field(min_length=1)  # the first decides what is best
     target: Target | None  # None: a loss is tuned
     trials: int  # of every arm
     seeds: tuple[int, ...]  # of every trial
@@ -165,6 +165,7 @@ class ArmTuning(Strict):
     why: str = ""  # in words, where it is not `tuned`: what differs
     trials: int = 0  # that the study gave it
     best: float | None = None  # value of the first objective on the tuning seeds
+    missed: bool = False  # whether that is no cost: the target was reached on none of them
     low: float | None = None  # least and largest over the tuning seeds
     high: float | None = None
     at_edge: tuple[str, ...] = ()
@@ -175,10 +176,14 @@ class Tuned(Strict):
 
     study: str  # as `tuned_from` has it
     missing: str = ""  # why nothing is known of the study; "": it is known
-    objective: str = ""
-    target: str = ""
+    objective: Estimand | Literal[""] = ""  # the one that decides
+    target: str = ""  # in words; "": a loss was tuned
     seeds: tuple[int, ...] = ()
     shared_seeds: tuple[int, ...] = ()  # that the ablation is evaluated on as well
     sampler: str = ""
     pruner: str = ""
     arms: Mapping[str, ArmTuning] = Field(default_factory=dict)
+
+    def in_order(self, arms: Sequence[str]) -> Tuned:
+        """The same with its arms in this order."""
+        return self.model_copy(update={"arms": {a: self.arms[a] for a in arms if a in self.arms}})

@@ -14,7 +14,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from bdhf.records import AXES, Records, write_atomically
-from bdhf.report import costs, provenance, tables, wording
+from bdhf.report import costs, provenance, tables, tuning, wording
 from bdhf.report.evidence import gather
 from bdhf.report.figures.table import MOST_ARMS, draw
 from bdhf.report.pair_rows import PairRow, linked, pair_rows
@@ -84,6 +84,7 @@ def page(
         too_many=len(records.arms) if crowded else 0,
         costs=costs.costs(records),
         cautions=costs.cautions(records),
+        tuning=tuning.told(records),
         losses=tables.losses(records),
         runs=tables.runs(records),
         fields=provenance.fields(records.environments),
@@ -135,6 +136,7 @@ def _contents(
         *([] if figures and not crowded else [("figures-training-curves", "Training curves")]),
         *figures,
         ("costs", "Costs"),
+        ("tuning", "Tuning"),
         ("losses", "Final losses"),
         ("runs", "Every run"),
         ("spec", "Spec"),

@@ -37,12 +37,16 @@ FILES = ("spec.yaml", "status.json", "env.json", "curve.parquet")
 MOST_EVALUATIONS = 25
 
 _TABLES = ("runs", "curves", "environments")
+
+#: Fields that the archives of older versions lack.
+_LATER = ("tuning",)
+
 _HINTS = get_type_hints(Records)
 _Ablation: type[BaseModel] = create_model(
     "_Ablation",
     __config__=ConfigDict(arbitrary_types_allowed=True, extra="forbid"),
-    **{field.name: (_HINTS[field.name], ...) for field in fields(Records)
-       if field.name not in _TABLES},
+    **{field.name: (_HINTS[field.name], field.default if field.name in _LATER else ...)
+       for field in fields(Records) if field.name not in _TABLES},
 )  # type: ignore[call-overload]  # fmt: skip
 
 

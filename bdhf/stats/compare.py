@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import Records
-from bdhf.stats import flags, robustness
+from bdhf.stats import flags, robustness, tuning
 from bdhf.stats.judge import Judged, Test, judge, tested
 from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.power import seeds_to_decide
@@ -90,7 +90,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
         ),
         *flags.shared_machine(pairs, entry, records.environments),
         *flags.mixed_hardware(pairs, entry, records.environments),
-        *flags.untuned_batch_sizes(entry, records),
+        *tuning.caveats(entry, records),
         *(
             flags.evaluation_interval(records.evaluate_every_of(*sides))
             if entry.is_to_target

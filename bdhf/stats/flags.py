@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from bdhf.records import AXES, NOT_RUN, Budget, Comparison, Records, Status, unit_of
+from bdhf.records import AXES, NOT_RUN, Budget, Comparison, Status, unit_of
 from bdhf.stats.equivalence import LEAST_HITS
 from bdhf.stats.paired import SignFlip, pairs_needed, smallest_p
 from bdhf.stats.pairs import HARDWARE, Pairs
@@ -167,18 +167,6 @@ def mixed_hardware(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) 
     return (
         f"The pairs were timed on {len(kinds)} kinds of machines: both runs of a pair on one, but "
         "means of seconds mix them",
-    )
-
-
-def untuned_batch_sizes(entry: Comparison, records: Records) -> tuple[str, ...]:
-    """Say that arms run at several batch sizes have one setting for all of them."""
-    sizes = records.values_of("batch.gradient")
-    mine = {sizes[arm] for arm in _arms(entry) if arm in sizes}
-    if len(set(sizes.values())) < 2 or not mine:
-        return ()
-    return (
-        f"At batch size {' and '.join(sorted(mine))} both arms have the settings of the spec, not "
-        "those tuned for it: an arm may lose by its settings",
     )
 
 

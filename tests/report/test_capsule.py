@@ -1,7 +1,9 @@
 """The records that a page carries: the same bits come back, and nothing else passes for them."""
 
+import io
 import json
 from dataclasses import MISSING, fields, replace
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -10,10 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bdhf.records import DIAGNOSTICS, Budget, Comparison, InputError, Records
+from bdhf.records import (
+    DIAGNOSTICS,
+    ArmTuning,
+    Budget,
+    Comparison,
+    InputError,
+    Records,
+    Tuned,
+)
 from bdhf.report import build, capsule
 from bdhf.report.capsule import decode, encode
-from bdhf.report.packing import RunFiles, lighten
+from bdhf.report.packing import RunFiles, lighten, pack, unpack
 from tests.report.made_up import made_up, save
 
 TABLES = ("runs", "curves", "environments")
@@ -44,6 +54,7 @@ def small(**changes) -> Records:
         questions=("block vs full",),
         stops_at_target=True,
         figures=("curves",),
+        tuning=Tuned(study="studies/x", arms={"adam": ArmTuning(how="tuned", best=1 / 3)}),
         comparisons=(Comparison(name="a", candidate="adam", baseline="full_hf", margin=1.1),),
         **changes,
     )
@@ -53,6 +64,24 @@ def test_what_is_put_in_comes_out(quickstart):
     """All fields and tables, missing statuses, diverged losses and nested environments too."""
     for records in (quickstart, small()):
         assert_same(decode(encode(records)).records, records)
+
+
+def test_an_archive_of_an_older_version_is_read():
+    """What its records could not have yet is left out."""
+    records = made_up(seeds=2, updates=20)
+    content, changed = pack(records, {}), io.BytesIO()
+    with ZipFile(io.BytesIO(content)) as old, ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            text = old.read(name)
+            if name == "ablation.json":
+                ablation = json.loads(text)
+                assert ablation.pop("tuning", "none") is None
+                text = json.dumps(ablation).encode()
+            new.writestr(name, text)
+
+    found, _ = unpack(changed.getvalue())
+
+    assert_same(found, records)
 
 
 def test_a_field_that_is_added_to_the_records_is_tested_here():

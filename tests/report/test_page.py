@@ -102,7 +102,7 @@ def test_sections_stand_in_their_order(html):
 
     assert headings == [
         "Verdicts", "Effects", "Training curves", "Survival", "Performance profiles", "Costs",
-        "Final losses", "Every run", "Spec", "Provenance", "Methods",
+        "Tuning", "Final losses", "Every run", "Spec", "Provenance", "Methods",
     ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from bdhf.report.study_evidence import FAILED, MISSED, gather_study
 from bdhf.report.style import INK, looks
 from bdhf.stats.result import Verdict
 from bdhf.stats.trials import PRUNED
-from bdhf.stats.tuning import expected_best
+from bdhf.stats.tuning_budget import expected_best
 from tests.report.made_up_study import (
     ARMS,
     ENTRIES,

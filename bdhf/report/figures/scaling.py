@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from bdhf.report import captions
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.style import Look, canvas, logarithmic, span, styled
+from bdhf.report.tuning import per_batch_size
 from bdhf.report.wording import counted, listed, number
 from bdhf.stats.scaling import Scaling
 from bdhf.stats.sizes import between
@@ -103,7 +104,10 @@ def _of_updates(
         name=f"scaling{suffix}",
         section="Batch scaling",
         title=f"Updates to {target}",
-        caption=_caption(sizes, found, evidence.records.alpha),
+        caption=(
+            *_caption(sizes, found, evidence.records.alpha),
+            per_batch_size(evidence.records, [str(group) for group in groups]),
+        ),
         alt=f"Updates to {target} against the batch size: "
         f"{'; '.join(_seen(str(g), points) for g, points in sizes.groupby('group', sort=False))}. "
         f"Critical batch size: {'; '.join(_words(one) for one in found)}.",
@@ -210,7 +214,10 @@ def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], alpha: float) -> tup
         parts.append(
             f"Without a fit, for want of three batch sizes or of hits at two: {listed(absent)}."
         )
+<<<<<<< HEAD
     parts.append(UNTUNED)
+=======
+>>>>>>> wt-keys
     return tuple(parts)
 
 

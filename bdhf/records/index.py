@@ -1,0 +1,28 @@
+"""What plan.json holds: an ablation by the labels of its tables."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bdhf.records.schema import Budget, Comparison, Strict
+from bdhf.records.tuning import Tuned
+from bdhf.records.version import RECORDS_VERSION
+
+
+class PlannedArm(Strict):
+    """An arm as the tables have it: one of the spec, in one combination of what its grid varies."""
+
+    label: str
+    name: str  # in the spec
+    values: dict[str, str] = Field(default_factory=dict)  # axis of the grid -> value, in words
+    budget: Budget
+    evaluate_every: int
+
+
+class PlanIndex(Strict):
+    """The content of plan.json: the arms of the tables, how they were tuned, what is compared."""
+
+    records: int = RECORDS_VERSION
+    arms: tuple[PlannedArm, ...] = Field(min_length=1)
+    comparisons: tuple[Comparison, ...]
+    tuning: Tuned | None = None  # None: the spec names no study
