@@ -10,8 +10,9 @@ import pandas as pd
 from bdhf.records import Records, StudyRecords, load
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.figures.forest import forest
-from bdhf.report.figures.scaling import UNTUNED, scaling
+from bdhf.report.figures.scaling import scaling
 from bdhf.report.html import progress_of
+from bdhf.report.tuning import UNTUNED
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.scaling import drawn

@@ -14,6 +14,13 @@ from bdhf.stats.tuning import how_in_words
 #: Arms that a sentence names; the others it counts.
 _NAMED = 6
 
+_MAY = "so a line may show its settings and not its optimizer."
+
+#: What a figure over batch sizes says where no study is known.
+UNTUNED = (
+    f"Settings were not tuned per batch size: each arm has those of the spec at every size, {_MAY}"
+)
+
 _UNTUNED = ArmTuning(how="untuned")
 
 
@@ -57,19 +64,15 @@ def told(records: Records) -> Told | None:
 def per_batch_size(records: Records, groups: Collection[str]) -> str:
     """Say whether the arms of these groups were tuned at each of their batch sizes."""
     tuning = records.tuning
-    may = "so a line may show its settings and not its optimizer."
     if tuning is None:
-        return (
-            "Settings were not tuned per batch size: each arm has those of the spec at every size, "
-            f"{may}"
-        )
+        return UNTUNED
     if tuning.missing:
-        return f"Whether settings were tuned per batch size is not known (see Tuning), {may}"
+        return f"Whether settings were tuned per batch size is not known (see Tuning), {_MAY}"
     drawn = [a for a in records.values_of(AXIS) if label_without(records, a, [AXIS]) in groups]
     arms = {arm: tuning.arms.get(arm, _UNTUNED) for arm in drawn}
     others = [f"{arm} {how_in_words(how)}" for arm, how in arms.items() if how.how != "tuned"]
     if others:
-        return f"Not every arm was tuned at each batch size, {may} {_few(others)}."
+        return f"Not every arm was tuned at each batch size, {_MAY} {_few(others)}."
     seeds = "on other seeds" if not tuning.shared_seeds else f"on seeds {_seeds(tuning.seeds)}"
     return f"Settings were tuned at each batch size by {_trials(arms.values())} an arm {seeds}."
 

@@ -26,10 +26,6 @@ from bdhf.stats.sizes import between
 MOST_LINES = 24  # beyond them they can no longer be read
 _FEW = 30  # seeds, below which the bootstrap is known to be narrow
 _SHORT = 5.0  # the factor within which 1, 2, 5, 10 … may be fewer than two ticks
-UNTUNED = (
-    "Settings were not tuned per batch size: each arm has those of the spec at every size, so a "
-    "line may show its settings and not its optimizer."
-)
 _NEAR = 4.0  # B_crit is marked up to this factor beyond the sizes that were run
 
 
@@ -106,7 +102,7 @@ def _of_updates(
         title=f"Updates to {target}",
         caption=(
             *_caption(sizes, found, evidence.records.alpha),
-            per_batch_size(evidence.records, [str(group) for group in groups]),
+            per_batch_size(evidence.records, list(looks)),
         ),
         alt=f"Updates to {target} against the batch size: "
         f"{'; '.join(_seen(str(g), points) for g, points in sizes.groupby('group', sort=False))}. "
@@ -214,10 +210,6 @@ def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], alpha: float) -> tup
         parts.append(
             f"Without a fit, for want of three batch sizes or of hits at two: {listed(absent)}."
         )
-<<<<<<< HEAD
-    parts.append(UNTUNED)
-=======
->>>>>>> wt-keys
     return tuple(parts)
 
 
