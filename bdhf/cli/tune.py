@@ -96,9 +96,9 @@ def _say_begun(study: Study, place: Place) -> None:
 def _warn_of_power(study: Study) -> None:
     """Say before any trial that the comparison on held-out seeds cannot be decided, if so."""
     from bdhf.stats.paired import pairs_needed
-    from bdhf.tuning.held_out import tests_of
+    from bdhf.tuning.held_out import count_tests
 
-    tests, seeds = tests_of(study), len(study.held_out_seeds)
+    tests, seeds = count_tests(study), len(study.held_out_seeds)
     alpha = study.variants[0].spec.alpha
     needed = pairs_needed(alpha / tests)
     if seeds < needed:

@@ -16,8 +16,7 @@ from ruamel.yaml import YAML
 
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.grid import Variant
-from bdhf.records import Comparison, Tuning, write_atomically
-from bdhf.records import tests_of as plan_tests
+from bdhf.records import Comparison, Tuning, tests_of, write_atomically
 from bdhf.tuning.space import placed
 from bdhf.tuning.study import Study
 
@@ -65,13 +64,13 @@ def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
     return {**spec, "compare": _comparisons(study, names)}
 
 
-def tests_of(study: Study) -> int:
+def count_tests(study: Study) -> int:
     """How many tests the comparison makes, which Holm counts."""
     first, objective = study.variants[0].spec, study.spec.objectives[0]
     labels = {cell.label for cell in study.cells}
     entries = [e for e in study.plan.comparisons if {e.candidate, e.baseline} <= labels]
     itself = Comparison(name="itself", candidate="tuned", baseline="default", estimand=objective)
-    return len(plan_tests([*entries, *([itself] * len(labels))], first.targets))
+    return len(tests_of([*entries, *([itself] * len(labels))], first.targets))
 
 
 def settings_in(study: Study, record: Tuning, variant: Variant, suffix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from bdhf.experiments.plan import expand
 from bdhf.experiments.spec import load
 from bdhf.records import InputError, Tuning, read_tuning
 from bdhf.tuning.collect import collect
-from bdhf.tuning.held_out import held_out, tests_of
+from bdhf.tuning.held_out import count_tests, held_out
 from bdhf.tuning.storage import Place
 from bdhf.tuning.study import Study
 from bdhf.tuning.write import write_tuned
@@ -145,4 +145,4 @@ def test_the_tests_of_the_comparison_are_known_before_any_trial(
     of = study(tmp_path, *changes)
     cells, combinations = len(of.cells), len(of.variants)
 
-    assert tests_of(of) == cells + combinations
+    assert count_tests(of) == cells + combinations
