@@ -87,7 +87,10 @@ def settings_in(study: Study, record: Tuning, variant: Variant, suffix: str = ""
 
 def at_of(variant: Variant) -> dict[str, Any]:
     """A combination of the grid, as `at` of an entry of `settings`."""
-    return {pick.axis: pick.value for pick in variant.picks}
+    return {  # where a list stands for any of its values
+        pick.axis: [pick.value] if isinstance(pick.value, list) else pick.value
+        for pick in variant.picks
+    }
 
 
 def _at(study: Study, variant: Variant, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def test_arms_that_are_not_drawn_are_not_spoken_of(sized):
 def test_the_figure_carries_the_sentence(sized):
     """At the end of its caption."""
     records = replace(sized, tuning=tuning(dict.fromkeys(sized.arms, TUNED)))
-    (drawing,) = scaling(gather(records, (), survival(records)))
+    drawing, *_ = scaling(gather(records, (), survival(records)))
 
     assert drawing.caption[-1].startswith("Settings were tuned at each batch size by 24 trials")
     assert "not tuned" not in " ".join(drawing.caption)
