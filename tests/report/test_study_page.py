@@ -231,7 +231,7 @@ def test_tuned_arms_have_a_batch_scaling_that_says_they_were_tuned(tmp_path):
 
     drawings = {drawing.name: drawing for drawing in hold_out(load_study(folder)).drawings}
 
-    assert set(drawings) == {"forest", "scaling"}
+    assert set(drawings) == {"forest", "scaling", "scaling_seconds"}
     caption = " ".join(drawings["scaling"].caption)
     assert "tuned at every batch size" in caption
     assert "not tuned" not in caption
