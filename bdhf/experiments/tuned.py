@@ -25,15 +25,16 @@ _NAMED = 6
 def tuned(study: str, beside: Path, results: Path, plan: Plan) -> Tuned:
     """What is known of the arms of a plan from a study, `studies/NAME`.
 
-    Its record is `NAME.tuning.json` in the folder `beside`, where the spec is; else that in
-    `studies/NAME` of the folder `results`. A record that is not there, or cannot be read, is said.
+    Its record is `NAME.tuning.json` in the folder `beside`, where the spec is, or the study.json
+    there; else that in `studies/NAME` of the folder `results`. A record that is not there, or
+    cannot be read, is said.
     """
     name = study.removeprefix("studies/")
     last = name.rpartition("/")[2]
-    places = beside / f"{last}.tuning.json", results / "studies" / name / STUDY_FILE
-    there = next((place for place in places if place.exists()), None)
+    copy, own = beside / f"{last}.tuning.json", results / "studies" / name / STUDY_FILE
+    there = next((place for place in (copy, beside / STUDY_FILE, own) if place.exists()), None)
     if there is None:
-        neither = f"neither {places[0]} nor {places[1]} is there"
+        neither = f"neither {copy} nor {own} is there"
         return Tuned(study=study, missing=f"{neither}: `bdhf tune STUDY --write SPEC` makes both")
     try:
         record = read_tuning(there)

@@ -50,7 +50,7 @@ def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
         arms[f"{name}.{DEFAULT}"] = data["arms"][name]
         arms[f"{name}.{TUNED}"] = data["arms"][name]
     spec = {key: value for key, value in data.items() if key not in _OWN}
-    spec |= {"name": f"{study.name}-held-out", "arms": arms}
+    spec |= {"name": f"{study.name}-held-out", "tuned_from": f"studies/{study.name}", "arms": arms}
     if study.variants[0].picks:
         spec["settings"] = [
             *_given(study),

@@ -48,7 +48,7 @@ def test_a_tuned_spec_has_the_best_settings(
 
     tuned = {cell.arm: cell.run for cell in expand(load(file)[0]).cells}
     before = {cell.arm: cell.run for cell in of.plan.cells}
-    assert list(tuned) == [arm.label for arm in record.arms]
+    assert set(tuned) == {arm.label for arm in record.arms}
     for arm in record.arms:
         run = tuned[arm.label]
         assert run.optimizer == arm.optimizer
@@ -121,6 +121,10 @@ def test_the_best_settings_are_held_against_those_of_the_spec(
         if arm.best:
             pair = (f"{arm.name}.tuned{rest}", f"{arm.name}.default{rest}")
             assert pair in [(c.candidate, c.baseline) for c in ablation.plan.comparisons]
+    assert ablation.tuning is not None
+    for arm in record.arms:
+        how = ablation.tuning.arms[f"{arm.name}.tuned{arm.label.removeprefix(arm.name)}"]
+        assert how.how == "tuned"
     names = [entry.name for entry in ablation.plan.comparisons]
     assert any(name.startswith("hf vs adam, tuned") for name in names)
     margins = {c.margin for c in ablation.plan.comparisons if c.name.startswith("hf vs adam")}
