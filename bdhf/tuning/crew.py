@@ -22,7 +22,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from bdhf.experiments.engines.interrupt import interruptible
+from bdhf.experiments.engines.interrupt import interruptible, shielded
 from bdhf.records import InputError
 from bdhf.tuning.standing import Standing
 from bdhf.tuning.storage import Place
@@ -75,7 +75,8 @@ class Crew:
         ours, theirs = context.Pipe(duplex=False)
         arguments = (self.study.file, self.study.settings, self.place, label, theirs)
         process = context.Process(target=_life, args=arguments, daemon=True)
-        process.start()
+        with shielded():  # until it is there to hear them
+            process.start()
         theirs.close()  # so that the death of the worker closes the pipe
         return _Hand(label, process, ours, failures)
 
@@ -124,6 +125,7 @@ def _life(file: Path, settings: Sequence[str], place: Place, label: str, pipe: C
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent tells it to end
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
     def told(cell: Cell, trial: FrozenTrial, now: Standing) -> None:
@@ -134,7 +136,7 @@ def _life(file: Path, settings: Sequence[str], place: Place, label: str, pipe: C
     except InputError as error:
         _tell(pipe, "fault", error.lines)
     except KeyboardInterrupt:
-        os._exit(0)
+        os._exit(128 + signal.SIGTERM)  # its arm is not finished
     except Exception:
         traceback.print_exc(file=sys.stderr)
         sys.stderr.flush()
@@ -142,6 +144,7 @@ def _life(file: Path, settings: Sequence[str], place: Place, label: str, pipe: C
 
 
 def _interrupt(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_IGN)  # what ends cleanly is not interrupted at that
     raise KeyboardInterrupt
 
 

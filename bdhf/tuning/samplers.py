@@ -7,12 +7,15 @@ trial: one that is started again draws what it would have drawn, and no two tria
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from optuna import Study
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.experiments.streams import derive
 from bdhf.tuning.schema import Pruner, Sampler
@@ -72,6 +75,47 @@ def sampler_of(given: Sampler, label: str, place: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return SAMPLERS[given.type](seed, given.startup)
+
+
+class ByPlace(BaseSampler):
+    """Draws every trial with the sampler of its place, known as soon as the trial is there.
+
+    Of two workers that ask at the same moment each gets another place, so they do not draw alike.
+    """
+
+    def __init__(self, given: Sampler, label: str, place_of: Callable[[int], int]) -> None:
+        self._given, self._label = given, label
+        self._place_of = place_of  # of the number of a trial
+        self._its = sampler_of(given, label, 0)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Take the sampler of a trial."""
+        self._its = sampler_of(self._given, self._label, self._place_of(trial.number))
+        self._its.before_trial(study, trial)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Which parameters are drawn together."""
+        return self._its.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Draw those."""
+        return self._its.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, distribution: BaseDistribution
+    ) -> Any:
+        """Draw one of the others."""
+        return self._its.sample_independent(study, trial, param_name, distribution)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Keep what the sampler wants to know of a trial."""
+        self._its.after_trial(study, trial, state, values)
 
 
 def pruner_of(given: Pruner, updates: int | None) -> BasePruner:

@@ -6,7 +6,8 @@ gives signs of life; a trial whose worker was silent for `GRACE` times the inter
 
 from __future__ import annotations
 
-import os
+import random
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ from pathlib import Path
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
 
 from bdhf.records import InputError, in_brief, unwritable
+from bdhf.tuning.lock import JournalLock
 from bdhf.tuning.samplers import pruner_of
 from bdhf.tuning.standing import DEFAULT
 from bdhf.tuning.study import Cell, Study
@@ -29,8 +32,8 @@ from bdhf.tuning.study import Cell, Study
 #: A worker is given up after so many intervals without a sign of life.
 GRACE = 3
 
-#: Seconds after which the lock of a process that died with it is broken.
-_LOCK_SECONDS = 15
+#: Looks at an empty database, in which others may be making the same tables at this moment.
+_TRIES = 6
 
 _FINGERPRINT = "bdhf"
 
@@ -60,40 +63,37 @@ class Place:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                return RDBStorage(
-                    self.url,
-                    engine_kwargs={"pool_pre_ping": True},
-                    heartbeat_interval=self.heartbeat,
-                    grace_period=GRACE * self.heartbeat,
-                )
-        except (ImportError, ValueError) as error:
+                return self._database(self.url)
+        except (ImportError, ValueError, ArgumentError) as error:
             message = f"{in_brief(error)}; as in postgresql+psycopg://user@host/database"
             raise InputError([f"--storage: {message} (pip install 'bdhf[postgresql]')"]) from None
         except Exception as error:  # every driver has errors of its own
             raise InputError([f"--storage: cannot be reached: {in_brief(error)}"]) from None
 
+    def _database(self, url: str) -> BaseStorage:
+        """Connect; of several that find no tables one makes them, and the others look again."""
+        for left in reversed(range(_TRIES)):
+            try:
+                return RDBStorage(
+                    url,
+                    engine_kwargs={"pool_pre_ping": True},
+                    heartbeat_interval=self.heartbeat,
+                    grace_period=GRACE * self.heartbeat,
+                )
+            except (IntegrityError, ProgrammingError):
+                if not left:
+                    raise
+                time.sleep(random.uniform(0.1, 0.5))
+        raise AssertionError("unreachable")
+
     def _journal(self) -> BaseStorage:
         with unwritable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             path = str(self.journal.resolve())
-            lock = JournalFileOpenLock(path, grace_period=_LOCK_SECONDS)
-            backend = JournalFileBackend(path, lock)
-            _cut_torn_end(self.journal, lock)
-            return JournalStorage(backend)
-
-
-def _cut_torn_end(journal: Path, lock: JournalFileOpenLock) -> None:
-    """Take away a line that a killed process did not finish: what follows it could not be read."""
-    lock.acquire()
-    try:
-        with journal.open("rb+") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                file.truncate(whole)
-                os.fsync(file.fileno())
-    finally:
-        lock.release()
+            lock = JournalLock(path)
+            lock.acquire()  # which cuts a torn end, before anybody reads
+            lock.release()
+            return JournalStorage(JournalFileBackend(path, lock))
 
 
 def study_of(study: Study, cell: Cell, storage: BaseStorage) -> optuna.Study:

@@ -67,8 +67,8 @@ def attempt(
     trial: optuna.Trial, cell: Cell, seeds: Sequence[int], store: Store, device: str
 ) -> list[float]:
     """Run a trial; its values. Raises TrialPruned when it is given up, and StorageError."""
+    trial.set_user_attr("owner", str(Owner.here()))  # first: to propose may take a while
     settings = suggested(cell.space, trial)
-    trial.set_user_attr("owner", str(Owner.here()))
     trial.set_user_attr("settings", settings)
     trying = Trying(trial, cell, store, device)
     try:

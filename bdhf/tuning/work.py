@@ -11,20 +11,21 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
 import torch
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, fail_stale_trials
+from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bdhf.experiments.provenance import resolve_devices
 from bdhf.experiments.store import Store
-from bdhf.records import Owner, Status
+from bdhf.records import InputError, Owner, Status, in_brief
 from bdhf.tuning.objective import HOPELESS, Goal
-from bdhf.tuning.samplers import sampler_of
+from bdhf.tuning.samplers import ByPlace
 from bdhf.tuning.space import defaults
 from bdhf.tuning.standing import AGAIN, DEFAULT, SURPLUS, Standing, standing
 from bdhf.tuning.storage import GRACE, Place, has_default, quiet, study_of
@@ -59,12 +60,21 @@ class Worker:
     place: Place
     told: Told
     poll_seconds: float = POLL_SECONDS
+    seen: dict[int, float] = field(default_factory=dict)  # trials without an owner, since when
 
     def work(self, labels: Sequence[str]) -> None:
         """Work on these arms until all are finished: always on the one that is the least far.
 
         Raises InputError where the storage cannot be reached or nothing can be written.
         """
+        try:
+            self._work(labels)
+        except StorageInternalError as error:
+            lost = in_brief(error.__cause__ or error)
+            line = f"--storage: lost: {lost}; what has finished is kept, the same command goes on"
+            raise InputError([line]) from None
+
+    def _work(self, labels: Sequence[str]) -> None:
         storage, store = self.place.open(), Store(self.place.folder)
         torch.set_num_threads(max(v.spec.threads for v in self.study.variants))
         device = resolve_devices(self.study.variants[0].spec.device)[0]
@@ -76,7 +86,7 @@ class Worker:
             open_ = [label for label, now in stands.items() if now.is_open]
             if open_:
                 label = min(open_, key=lambda one: len(stands[one].places))
-                self._try(label, arms[label], stands[label], store, device)
+                self._try(label, arms[label], store, device)
             elif arms:
                 time.sleep(self.poll_seconds)
 
@@ -84,7 +94,7 @@ class Worker:
         """How an arm stands, once trials of the dead are asked for again."""
         with quiet():
             cell = self.study.cell(label)
-            revive(found, cell, self.place, self.study.spec.trials)
+            revive(found, cell, self.place, self.study.spec.trials, self.seen)
             trials = found.get_trials(deepcopy=False)
             if not has_default(trials):
                 own = defaults(cell.space, cell.arm)
@@ -92,22 +102,27 @@ class Worker:
                 trials = found.get_trials(deepcopy=False)
         return standing(trials, self.study.spec.trials)
 
-    def _try(
-        self, label: str, found: optuna.Study, now: Standing, store: Store, device: str
-    ) -> None:
+    def _try(self, label: str, found: optuna.Study, store: Store, device: str) -> None:
         """Make one trial of an arm."""
         cell, wanted = self.study.cell(label), self.study.spec.trials
+        made, errors = list[optuna.Trial](), list[BaseException]()
+
+        def place_of(number: int) -> int:
+            place = standing(found.get_trials(deepcopy=False), wanted).place_of(number)
+            return wanted if place is None else place
 
         def objective(trial: optuna.Trial) -> list[float]:
-            there = standing(found.get_trials(deepcopy=False), wanted)
-            if there.place_of(trial.number) is None:
+            made.append(trial)
+            _give_sign(found, trial)
+            if place_of(trial.number) == wanted:
                 trial.set_user_attr(SURPLUS, "every place was taken")
                 raise _Surplus
             try:
                 return attempt(trial, cell, self.study.seeds, store, device)
-            except optuna.TrialPruned:
+            except (optuna.TrialPruned, UpdateFinishedTrialError):
                 raise
-            except BaseException:  # a person, a full disk: the settings are not to blame
+            except BaseException as error:  # a person, a full disk: not for the settings' sake
+                errors.append(error)
                 with suppress(Exception):
                     trial.set_user_attr(_INTERRUPTED, True)
                 raise
@@ -118,14 +133,35 @@ class Worker:
                 self.told(cell, trial, standing(trials, wanted))
 
         with quiet():
-            found.sampler = sampler_of(self.study.spec.sampler, label, now.next_place)
-            found.optimize(objective, n_trials=1, catch=(_Surplus,), callbacks=[tell])
+            found.sampler = ByPlace(self.study.spec.sampler, label, place_of)
+            try:
+                found.optimize(objective, n_trials=1, catch=(_Surplus,), callbacks=[tell])
+            except Exception:
+                if errors or not made or not _is_failed(found, made[0]):
+                    raise  # else others took this worker for dead, and the trial away from it
 
 
-def revive(found: optuna.Study, cell: Cell, place: Place, wanted: int) -> None:
+def _give_sign(found: optuna.Study, trial: optuna.Trial) -> None:
+    """A first sign of life, before the trial names its owner: by those that have one it is judged.
+
+    Optuna gives it in a thread, which a process that is killed may never have come to.
+    """
+    storage = found._storage
+    if isinstance(storage, BaseHeartbeat) and is_heartbeat_enabled(storage):
+        storage.record_heartbeat(trial._trial_id)
+
+
+def _is_failed(found: optuna.Study, trial: optuna.Trial) -> bool:
+    return found._storage.get_trial(trial._trial_id).state is TrialState.FAIL
+
+
+def revive(
+    found: optuna.Study, cell: Cell, place: Place, wanted: int, seen: dict[int, float]
+) -> None:
     """Fail the trials whose workers have died, and ask for them again with the same settings.
 
-    A trial that workers have died of too often is finished instead, with the worst value.
+    A trial that workers have died of too often is finished instead, with the worst value. `seen`
+    keeps since when trials without an owner have been seen, by this machine's own clock.
     """
     storage: BaseStorage = found._storage
     if place.is_shared:
@@ -135,7 +171,7 @@ def revive(found: optuna.Study, cell: Cell, place: Place, wanted: int) -> None:
     now = standing(found.get_trials(deepcopy=False), wanted)
     running = [*now.running, *(t for t in _surplus(found, now) if t.state is TrialState.RUNNING)]
     for trial in running:
-        if _is_dead(trial, place):
+        if _is_dead(trial, place, seen):
             try:
                 storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             except RuntimeError:  # another worker has just done so
@@ -148,14 +184,14 @@ def _surplus(found: optuna.Study, now: Standing) -> list[FrozenTrial]:
     return [t for t in found.get_trials(deepcopy=False) if t.number in now.surplus]
 
 
-def _is_dead(trial: FrozenTrial, place: Place) -> bool:
+def _is_dead(trial: FrozenTrial, place: Place, seen: dict[int, float]) -> bool:
     """Whether the worker of a trial is known to have ended."""
     owner = Owner.parse(str(trial.user_attrs.get("owner", "")))
     if owner is not None:
         return not place.is_shared and owner.is_gone
     seconds = GRACE * place.heartbeat if place.is_shared else _UNNAMED_SECONDS
-    begun = trial.datetime_start
-    return begun is not None and (datetime.now() - begun).total_seconds() > seconds
+    now = time.monotonic()
+    return now - seen.setdefault(trial._trial_id, now) > seconds
 
 
 def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
@@ -165,7 +201,7 @@ def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
     attributes = {AGAIN: trial.number, _DEATHS: deaths}
     attributes |= {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else {}
     if deaths < MOST_DEATHS:
-        found.enqueue_trial(trial.params, user_attrs=attributes)
+        found.enqueue_trial(_settled(trial), user_attrs=attributes)
         return
     reason = f"the worker died {deaths} times of it"
     found.add_trial(
@@ -181,6 +217,15 @@ def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
             },
         )
     )
+
+
+def _settled(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters of a trial; of one that died while they were drawn, those it was asked with.
+
+    The others are drawn anew, in the same place: so they are the same again.
+    """
+    given: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return trial.params if "settings" in trial.user_attrs else given
 
 
 def _worst(goal: Goal, place: int, found: optuna.Study) -> float:
