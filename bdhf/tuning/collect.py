@@ -181,7 +181,8 @@ def _importances(found: Found) -> dict[str, float]:
             )
     except (ValueError, RuntimeError):  # one trial, or all values alike
         return {}
-    return {name: float(share) for name, share in shares.items() if math.isfinite(share)}
+    finite = {name: float(share) for name, share in shares.items() if math.isfinite(share)}
+    return dict(sorted(finite.items(), key=lambda one: (-round(one[1], 12), one[0])))
 
 
 def _trials(found: Found) -> list[dict[str, Any]]:
