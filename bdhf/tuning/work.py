@@ -69,8 +69,10 @@ class Worker:
         """
         try:
             self._work(labels)
-        except StorageInternalError as error:
-            lost = in_brief(error.__cause__ or error)
+        except Exception as error:
+            lost = _of_storage(error)
+            if lost is None:
+                raise
             line = f"--storage: lost: {lost}; what has finished is kept, the same command goes on"
             raise InputError([line]) from None
 
@@ -149,6 +151,15 @@ def _give_sign(found: optuna.Study, trial: optuna.Trial) -> None:
     storage = found._storage
     if isinstance(storage, BaseHeartbeat) and is_heartbeat_enabled(storage):
         storage.record_heartbeat(trial._trial_id)
+
+
+def _of_storage(error: BaseException | None) -> str | None:
+    """What a database said, where that is behind an error: Optuna stumbles over it once more."""
+    while error is not None:
+        if isinstance(error, StorageInternalError):
+            return in_brief(error.__cause__ or error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _is_failed(found: optuna.Study, trial: optuna.Trial) -> bool:

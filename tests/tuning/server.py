@@ -1,0 +1,114 @@
+"""A PostgreSQL of the tests' own: in a temporary folder, on a socket in it, ended afterwards."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+#: Who may run it in the place of root, whom it refuses.
+_USERS = ("postgres", "nobody")
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that runs."""
+
+    folder: Path
+
+    def database(self, name: str) -> str:
+        """Make an empty database; its URL."""
+        self.tell(f'CREATE DATABASE "{name}"')
+        return f"postgresql+psycopg://bdhf@/{name}?host={self.folder}"
+
+    def tell(self, command: str) -> None:
+        """Run a command as its owner."""
+        with self._connect() as connection:
+            connection.execute(command)
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(
+            host=str(self.folder), user="bdhf", dbname="postgres", autocommit=True
+        )
+
+    def wait(self, process: subprocess.Popen[bytes]) -> None:
+        """Until it answers."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.tell("SELECT 1")
+                return
+            except psycopg.OperationalError:
+                log = self.folder / "log"
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """Start one, and end it."""
+    initdb, postgres = _binary("initdb"), _binary("postgres")
+    folder = Path(tempfile.mkdtemp(prefix="bdhf-pg-"))  # a socket's path is short
+    try:
+        _allow(folder)
+        data = folder / "data"
+        make = ["-D", data, "-U", "bdhf", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]
+        subprocess.run(_lowly(initdb, *make), cwd=folder, check=True, capture_output=True)
+        start = ["-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                _lowly(postgres, *start), cwd=folder, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            server = Server(folder)
+            server.wait(process)
+            yield server
+        finally:
+            process.send_signal(signal.SIGINT)  # at once, connections or not
+            process.wait(timeout=60)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _binary(name: str) -> str:
+    """Where Debian puts it, the newest version; else on the path."""
+    versions = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
+    newest = max(versions, key=lambda path: int(path.parts[4].split(".")[0]), default=None)
+    found = newest or shutil.which(name)
+    if found is None:
+        pytest.fail(f"no {name} of PostgreSQL: install it (Debian: apt install postgresql)")
+    return str(found)
+
+
+def _user() -> pwd.struct_passwd | None:
+    """Who runs it; None for whoever runs the tests."""
+    if os.getuid() != 0:
+        return None
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    return next(known[name] for name in _USERS if name in known)
+
+
+def _lowly(*command: object) -> list[str]:
+    user, words = _user(), list(map(str, command))
+    if user is None:
+        return words
+    rights = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    return ["setpriv", *rights, *words]
+
+
+def _allow(folder: Path) -> None:
+    user = _user()
+    if user is not None:
+        os.chown(folder, user.pw_uid, user.pw_gid)

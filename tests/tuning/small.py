@@ -1,0 +1,155 @@
+"""A study of real runs that are tiny, worked on by processes that a test may kill.
+
+    python -m tests.tuning.small crew STUDY FOLDER WORKERS
+    python -m tests.tuning.small join STUDY FOLDER URL START
+
+The first tunes it with a crew and collects its tables: `bdhf tune` without what comes after the
+trials. The second joins it as `--worker` does, with runs that are made up, as soon as there is a
+file START: so several begin at one instant.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+import bdhf.tuning.trial
+from bdhf.cli.app import say, told
+from bdhf.tuning.collect import collect, find
+from bdhf.tuning.crew import Crew
+from bdhf.tuning.storage import Place, quiet
+from bdhf.tuning.study import Study, open_study
+from bdhf.tuning.words import line_of
+from bdhf.tuning.work import Worker
+from tests.tuning.made_up import made_up
+
+ABLATION = """\
+schema: 1
+name: tiny
+problem: {type: autoencoder, encoder: [784, 12, 4]}
+batch: {gradient: 200, curvature: 50}
+arms:
+  adam: {type: torch.Adam, lr: 3.0e-3}
+  hf: {type: block_hf, partition: full, lr: 0.5, damping: 1.0e-2, solver: {type: cg, max_iters: 5}}
+seeds: {count: 2}
+budget: {updates: 6}
+stop: at_target
+evaluate: {every_updates: 2}
+targets: [{metric: val_loss, below: 0.08}]
+"""
+
+STUDY = """\
+schema: 1
+name: tiny
+ablation: tiny.yaml
+spaces:
+  adam: {lr: {log: [1.0e-3, 1.0e-1]}}
+  hf:
+    lr: {linear: [0.1, 1.0]}
+    damping:
+      choice:
+        constant: {value: {log: [1.0e-3, 1.0]}}
+        levenberg_marquardt: {initial: {log: [1.0e-3, 10]}}
+trials: 5
+seeds: {count: 2, base: 100}
+sampler: {type: tpe, startup: 2}
+held_out: false
+"""
+
+#: Makes a trial last seconds, so that it can be killed while it runs.
+LONG = (("updates: 6", "updates: 60"), ("stop: at_target", "stop: at_budget"),
+        ("below: 0.08", "below: 1.0e-9"))  # fmt: skip
+
+
+def written(home: Path, *changes: tuple[str, str]) -> Path:
+    """Write the study and its ablation into a folder, with pieces of their text replaced."""
+    text, base = STUDY, ABLATION
+    for old, new in changes:
+        assert old in text or old in base, old
+        text, base = text.replace(old, new), base.replace(old, new)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "tiny.yaml").write_text(base)
+    (home / "study.yaml").write_text(text)
+    return home / "study.yaml"
+
+
+def begun(command: Sequence[object], log: Path) -> subprocess.Popen[bytes]:
+    """Start a module of Python in a process group of its own; what it says goes into a file."""
+    with log.open("ab") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", *map(str, command)],
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def killed(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> int:
+    """Send a signal to a process and all of its workers; its exit code."""
+    with suppress(ProcessLookupError):  # it has come to its end
+        os.killpg(process.pid, number)
+    return process.wait(timeout=60)
+
+
+def trials_of(study: Study, storage: BaseStorage) -> dict[str, list[FrozenTrial]]:
+    """All trials in the storage, by arm, as Optuna has them."""
+    with quiet():
+        summaries = optuna.get_all_study_summaries(storage)
+    names = {summary.study_name: summary._study_id for summary in summaries}
+    return {
+        cell.label: storage.get_all_trials(names[f"{study.name}/{cell.label}"], deepcopy=False)
+        for cell in study.cells
+        if f"{study.name}/{cell.label}" in names
+    }
+
+
+def placed(study: Study, storage: BaseStorage) -> dict[str, list[tuple[dict[str, Any], Any]]]:
+    """Parameters and values of the finished trials of every arm, place by place."""
+    return {
+        one.cell.label: [(trial.params, trial.values) for trial in one.trials]
+        for one in find(study, storage)
+    }
+
+
+def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that are completed or pruned."""
+    return [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+
+
+def crew(file: str, folder: str, workers: str) -> None:
+    """Tune a study with a crew."""
+    study, place = open_study(Path(file)), Place(Path(folder))
+    left = [f.cell.label for f in find(study, place.open()) if len(f.trials) < study.spec.trials]
+    try:
+        Crew(study, place, int(workers), say).tune(left)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    collect(study, place)
+
+
+def join(file: str, folder: str, url: str, start: str) -> None:
+    """Work on a study in a database."""
+    bdhf.tuning.trial.execute = made_up
+    study, place = open_study(Path(file)), Place(Path(folder), url, heartbeat=20)
+    Path(folder).mkdir()
+    while not Path(start).exists():
+        time.sleep(0.0005)
+    worker = Worker(study, place, lambda *of_trial: say(line_of(*of_trial)), poll_seconds=0.1)
+    worker.work([cell.label for cell in study.cells])
+
+
+if __name__ == "__main__":
+    with told():
+        {"crew": crew, "join": join}[sys.argv[1]](*sys.argv[2:])

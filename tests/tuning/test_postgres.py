@@ -1,0 +1,200 @@
+"""Workers of several machines on one database: a real PostgreSQL, real processes, killed ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from bdhf.records import InputError, Owner
+from bdhf.tuning.storage import GRACE, Place
+from bdhf.tuning.study import Study, open_study
+from bdhf.tuning.work import _is_dead
+from tests.tuning.server import Server, running
+from tests.tuning.small import LONG, begun, finished, killed, placed, trials_of, written
+
+pytestmark = pytest.mark.slow
+
+HEARTBEAT = 1
+TRIALS = 3
+
+#: Starts a worker: where its results go, and the URL.
+Start = Callable[[Path, str], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A PostgreSQL."""
+    with running() as one:
+        yield one
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts `bdhf tune --worker`, and leaves none."""
+    processes = []
+
+    def one(out: Path, url: str) -> subprocess.Popen[bytes]:
+        words = ["bdhf.cli", "tune", tmp_path / "study.yaml", "--storage", url, "--out", out]
+        more = ["--worker", "--heartbeat", HEARTBEAT]
+        processes.append(begun([*words, *more], tmp_path / "log"))
+        return processes[-1]
+
+    yield one
+    for process in processes:
+        killed(process)
+
+
+@contextmanager
+def opened(place: Place) -> Iterator[BaseStorage]:
+    """A storage, closed again."""
+    storage = place.open()
+    yield storage
+    storage.engine.dispose()
+
+
+def its_trial(
+    process: subprocess.Popen[bytes], study: Study, storage: BaseStorage
+) -> tuple[str, FrozenTrial]:
+    """Wait until a worker is amid a trial of an arm; give both."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for label, trials in trials_of(study, storage).items():
+            for trial in trials:
+                owner = Owner.parse(str(trial.user_attrs.get("owner", "")))
+                mine = owner is not None and owner.pid == process.pid
+                if mine and trial.state is TrialState.RUNNING and "settings" in trial.user_attrs:
+                    return label, trial
+        time.sleep(0.1)
+    raise AssertionError("it never came to a trial")
+
+
+def again(of: FrozenTrial, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that do one again."""
+    return [trial for trial in trials if trial.user_attrs.get("again") == of.number]
+
+
+def test_the_trial_of_a_killed_worker_is_made_again_by_another(
+    tmp_path: Path, server: Server, start: Start
+) -> None:
+    """Three workers; one dies, one is silent for too long: N trials an arm, none twice.
+
+    The heartbeat tells, since the processes of other machines cannot be looked at.
+    """
+    study = open_study(written(tmp_path, *LONG, ("trials: 5", f"trials: {TRIALS}")))
+    url = server.database("killed")
+    place = Place(tmp_path / "look", url, HEARTBEAT)
+    workers = [start(tmp_path / name, url) for name in ("a", "b", "c")]
+    with opened(place) as storage:
+        label, trial = kill_one(workers[0], study, storage)
+        assert not _is_dead(trial, place, {})
+        assert _is_dead(trial, Place(tmp_path), {})  # in a journal its process would tell
+        slept_label, slept = suspend_one(workers[1], study, storage)
+
+        log = tmp_path / "log"
+        assert [one.wait(timeout=240) for one in workers[1:]] == [0, 0], log.read_text()
+        assert "Traceback" not in log.read_text()
+        found = trials_of(study, storage)
+    for trials in found.values():
+        assert len(finished(trials)) == TRIALS
+        assert all(one.state.is_finished() for one in trials)
+    assert found[label][trial.number].state is TrialState.FAIL
+    (second,) = again(trial, found[label])
+    assert (second.params, second.user_attrs["deaths"]) == (trial.params, 1)
+    assert second.user_attrs["owner"] != trial.user_attrs["owner"]
+    if found[slept_label][slept.number].state is TrialState.FAIL:  # another has looked meanwhile
+        assert [one.params for one in again(slept, found[slept_label])] == [slept.params]
+
+
+def kill_one(
+    worker: subprocess.Popen[bytes], study: Study, storage: BaseStorage
+) -> tuple[str, FrozenTrial]:
+    """Kill a worker amid a trial of an arm; give both."""
+    there = its_trial(worker, study, storage)
+    killed(worker)
+    return there
+
+
+def suspend_one(
+    worker: subprocess.Popen[bytes], study: Study, storage: BaseStorage
+) -> tuple[str, FrozenTrial]:
+    """Stop a worker amid a trial until it is taken for dead, then let it go on."""
+    there = its_trial(worker, study, storage)
+    os.killpg(worker.pid, signal.SIGSTOP)
+    time.sleep((GRACE + 3) * HEARTBEAT)
+    os.killpg(worker.pid, signal.SIGCONT)
+    return there
+
+
+def test_workers_that_start_at_one_instant_share_the_work(tmp_path: Path, server: Server) -> None:
+    """Four on an empty database: each study made once, one default trial, no draw twice."""
+    changes = ("trials: 5", "trials: 10"), ("{type: tpe, startup: 2}", "random")
+    file, url, go = written(tmp_path, *changes), server.database("instant"), tmp_path / "go"
+    outs = [tmp_path / f"out{i}" for i in range(4)]
+    log = tmp_path / "log"
+    workers = [begun(["tests.tuning.small", "join", file, out, url, go], log) for out in outs]
+    with_deadline(lambda: all(out.exists() for out in outs))
+    go.touch()
+
+    assert [worker.wait(timeout=240) for worker in workers] == [0] * 4, log.read_text()
+    study = open_study(file)
+    with opened(Place(tmp_path / "look", url)) as storage:
+        names = [one.study_name for one in optuna.get_all_study_summaries(storage)]
+        found, ended = trials_of(study, storage), placed(study, storage)
+    assert sorted(names) == ["tiny/adam", "tiny/hf"]
+    for label, trials in found.items():
+        assert len(finished(trials)) == 10
+        assert all(trial.state.is_finished() for trial in trials)
+        assert [bool(t.user_attrs.get("default")) for t in finished(trials)].count(True) == 1
+        drawn = [str(params) for params, _ in ended[label]]
+        assert len(set(drawn)) == 10
+
+
+def with_deadline(done: Callable[[], bool]) -> None:
+    """Wait for something."""
+    deadline = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_database_that_is_lost_is_one_line(tmp_path: Path, server: Server, start: Start) -> None:
+    """A worker whose database goes away ends with exit code 2 and what the database said."""
+    study = open_study(written(tmp_path, *LONG))
+    url = server.database("lost")
+    worker = start(tmp_path / "out", url)
+    with opened(Place(tmp_path / "look", url, HEARTBEAT)) as storage:
+        its_trial(worker, study, storage)
+
+    server.tell("DROP DATABASE lost WITH (FORCE)")
+
+    assert worker.wait(timeout=120) == 2
+    said = (tmp_path / "log").read_text().splitlines()
+    assert said[-1].startswith("--storage: lost: "), said
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql+psycopg://bdhf@/none?host={folder}", 'cannot be reached: .*"none" does not'),
+        ("postgresql+psycopg://bdhf@/none?host=/nowhere", "cannot be reached: .*No such file"),
+    ],
+    ids=["no database", "no server"],
+)
+def test_a_database_that_cannot_be_reached_is_one_line(
+    tmp_path: Path, server: Server, url: str, said: str
+) -> None:
+    """Where nobody answers, or not to this name, a line says which."""
+    with pytest.raises(InputError, match=f"^--storage: {said}") as error:
+        Place(tmp_path, url.format(folder=server.folder)).open()
+
+    assert len(error.value.lines) == 1

@@ -1,0 +1,147 @@
+"""Where trials are kept: a journal that was torn, another definition, a database that is none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bdhf.records import InputError
+from bdhf.tuning.collect import collect, find
+from bdhf.tuning.lock import JournalLock
+from bdhf.tuning.storage import Place
+from bdhf.tuning.study import Study
+from tests.tuning.made_up import quick, study, worked
+from tests.tuning.small import placed
+
+__all__ = ["quick"]
+
+RANDOM = ("{type: tpe, startup: 3}", "random")
+
+
+def few(home: Path, trials: int = 4) -> Study:
+    """The study with few trials."""
+    return study(home, RANDOM, ("trials: 8", f"trials: {trials}"))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("torn", [b'{"op_code":8,"wor', b"x" * 200_000], ids=["a bit", "much"])
+def test_a_torn_last_line_is_cut_and_the_rest_is_read(tmp_path: Path, torn: bytes) -> None:
+    """What a killed process did not finish is gone at once; all trials before it stand."""
+    of, place = few(tmp_path), Place(tmp_path / "out")
+    worked(of, place.folder)
+    whole, before = place.journal.read_bytes(), placed(of, place.open())
+    place.journal.write_bytes(whole + torn)
+
+    assert placed(of, place.open()) == before
+    assert place.journal.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_line_that_is_torn_while_others_write_is_cut_before_the_next_one(tmp_path: Path) -> None:
+    """A storage that was open all along writes after it as if it had not been there."""
+    of, place = few(tmp_path), Place(tmp_path / "out")
+    worked(of, place.folder)
+    storage = place.open()
+    with place.journal.open("ab") as journal:
+        journal.write(b'{"op_code":8,"wor')
+
+    storage.set_study_user_attr(0, "said", "after")
+
+    assert place.open().get_study_user_attrs(0)["said"] == "after"
+    assert b"wor\n" not in place.journal.read_bytes()
+
+
+def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
+    """Killed while it holds the lock, a process leaves a file that the next one passes."""
+    path = tmp_path / "journal.log"
+    code = (
+        "import sys, time; from bdhf.tuning.lock import JournalLock;"
+        "JournalLock(sys.argv[1]).acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        os.kill(process.pid, signal.SIGKILL)
+    assert path.with_name("journal.log.lock").exists()
+
+    begun = time.monotonic()
+    lock = JournalLock(str(path))
+    assert lock.acquire()
+    lock.release()
+
+    assert time.monotonic() - begun < 5
+    assert os.listdir(tmp_path) == ["journal.log"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("{log: [1.0e-4, 1.0]}", "{log: [1.0e-4, 0.9]}"),
+        ("seeds: {count: 2, base: 100}", "seeds: {count: 2, base: 101}"),
+        ("sampler: random", "sampler: {type: random, seed: 1}"),
+        ("below: 0.1}", "below: 0.2}"),
+    ],
+    ids=["space", "seeds", "sampler", "target"],
+)
+def test_a_definition_that_has_changed_is_refused(tmp_path: Path, change: tuple[str, str]) -> None:
+    """Trials of another definition do not stand beside these: a line says what to do."""
+    worked(few(tmp_path), tmp_path / "out")
+    of = study(tmp_path, RANDOM, ("trials: 8", "trials: 4"), change)
+
+    with pytest.raises(InputError, match="holds trials of another space, .* `name`") as error:
+        find(of, Place(tmp_path / "out").open())
+    assert len(error.value.lines) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_more_trials_go_on_where_fewer_ended(tmp_path: Path) -> None:
+    """Four trials and then six are the six of a study that had six from the start."""
+    place = Place(tmp_path / "out")
+    worked(few(tmp_path), place.folder)
+    four = placed(few(tmp_path), place.open())
+
+    more = few(tmp_path, trials=6)
+    worked(more, place.folder)
+    worked(more, tmp_path / "alone")
+
+    six = placed(more, place.open())
+    assert six == placed(more, Place(tmp_path / "alone").open())
+    assert {label: trials[:4] for label, trials in six.items()} == four
+    assert all(arm.finished == 6 for arm in collect(more, place).arms)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgres", "Could not parse"),
+        ("journal://there", "Can't load plugin"),
+        ("mysql+nothing://there/db", "Can't load plugin"),
+        ("oracle://there/db", "Failed to import"),
+        ("postgresql+psycopg://nobody@127.0.0.1:1/none", "cannot be reached: "),
+    ],
+    ids=["no URL", "unknown", "unknown driver", "missing driver", "no server"],
+)
+def test_a_database_that_is_none_is_one_line(tmp_path: Path, url: str, said: str) -> None:
+    """A URL that is none, one whose driver is missing, and nobody who answers."""
+    with pytest.raises(InputError, match=f"^--storage: {said}") as error:
+        Place(tmp_path, url).open()
+
+    assert len(error.value.lines) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    """A file in the place of the results folder."""
+    (tmp_path / "out").write_text("")
+
+    with pytest.raises(InputError, match="cannot write"):
+        Place(tmp_path / "out").open()
