@@ -62,6 +62,7 @@ def tune(
     ] = None,
 ) -> None:
     """Tune the arms of an ablation with equal budgets, then compare on held-out seeds."""
+    from bdhf.experiments.engines.interrupt import interruptible
     from bdhf.tuning.storage import Place
     from bdhf.tuning.study import open_study
 
@@ -72,11 +73,12 @@ def tune(
         place = Place(folder or Path("results/studies") / opened.name, storage, heartbeat)
         _say_begun(opened, place)
         try:
-            if worker:
-                _join(opened, place)
-                return
-            _tune(opened, place, workers)
-            _finish(opened, place, workers, write)
+            with interruptible():
+                if worker:
+                    _join(opened, place)
+                    return
+                _tune(opened, place, workers)
+                _finish(opened, place, workers, write)
         except KeyboardInterrupt:
             err.print("interrupted: what has finished is kept; the same command goes on")
             raise typer.Exit(130) from None
@@ -124,13 +126,11 @@ def _tune(study: Study, place: Place, workers: int | None) -> None:
 
 
 def _join(study: Study, place: Place) -> None:
-    from bdhf.experiments.engines.interrupt import interruptible
     from bdhf.tuning.words import line_of
     from bdhf.tuning.work import Worker
 
-    with interruptible():
-        worker = Worker(study, place, lambda *of_trial: say(line_of(*of_trial)))
-        worker.work([cell.label for cell in study.cells])
+    worker = Worker(study, place, lambda *of_trial: say(line_of(*of_trial)))
+    worker.work([cell.label for cell in study.cells])
 
 
 def _finish(study: Study, place: Place, workers: int | None, write: Path | None) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from bdhf.experiments.store import Store
 from bdhf.records import (
     STUDY_FILE,
     STUDY_TABLES,
@@ -73,6 +74,7 @@ def find(study: Study, storage: BaseStorage) -> tuple[Found, ...]:
 
 def collect(study: Study, place: Place) -> Tuning:
     """Write study.yaml, study.json and the tables of a study. Raises InputError."""
+    Store(place.folder).sweep()
     found = find(study, place.open())
     record = tuning(study, found)
     tables = {

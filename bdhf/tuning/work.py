@@ -78,6 +78,7 @@ class Worker:
 
     def _work(self, labels: Sequence[str]) -> None:
         storage, store = self.place.open(), Store(self.place.folder)
+        store.sweep()
         torch.set_num_threads(max(v.spec.threads for v in self.study.variants))
         device = resolve_devices(self.study.variants[0].spec.device)[0]
         arms = {label: study_of(self.study, self.study.cell(label), storage) for label in labels}

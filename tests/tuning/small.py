@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 import bdhf.tuning.trial
 from bdhf.cli.app import say, told
+from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.tuning.collect import collect, find
 from bdhf.tuning.crew import Crew
 from bdhf.tuning.storage import Place, quiet
@@ -131,12 +132,14 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def crew(file: str, folder: str, workers: str) -> None:
     """Tune a study with a crew."""
     study, place = open_study(Path(file)), Place(Path(folder))
-    left = [f.cell.label for f in find(study, place.open()) if len(f.trials) < study.spec.trials]
     try:
-        Crew(study, place, int(workers), say).tune(left)
+        with interruptible():
+            found = find(study, place.open())
+            left = [one.cell.label for one in found if len(one.trials) < study.spec.trials]
+            Crew(study, place, int(workers), say).tune(left)
+            collect(study, place)
     except KeyboardInterrupt:
         sys.exit(130)
-    collect(study, place)
 
 
 def join(file: str, folder: str, url: str, start: str) -> None:

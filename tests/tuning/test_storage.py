@@ -35,11 +35,13 @@ def test_a_torn_last_line_is_cut_and_the_rest_is_read(tmp_path: Path, torn: byte
     """What a killed process did not finish is gone at once; all trials before it stand."""
     of, place = few(tmp_path), Place(tmp_path / "out")
     worked(of, place.folder)
-    whole, before = place.journal.read_bytes(), placed(of, place.open())
+    before, whole = placed(of, place.open()), place.journal.read_bytes()
     place.journal.write_bytes(whole + torn)
 
-    assert placed(of, place.open()) == before
+    storage = place.open()
+
     assert place.journal.read_bytes() == whole
+    assert placed(of, storage) == before
 
 
 @pytest.mark.usefixtures("quick")
@@ -98,7 +100,7 @@ def test_a_definition_that_has_changed_is_refused(tmp_path: Path, change: tuple[
     worked(few(tmp_path), tmp_path / "out")
     of = study(tmp_path, RANDOM, ("trials: 8", "trials: 4"), change)
 
-    with pytest.raises(InputError, match="holds trials of another space, .* `name`") as error:
+    with pytest.raises(InputError, match=r"holds trials of another space, .* `name`") as error:
         find(of, Place(tmp_path / "out").open())
     assert len(error.value.lines) == 1
 

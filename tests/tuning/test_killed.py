@@ -1,0 +1,184 @@
+"""A study that is killed with all of its workers, at any moment, is the study that never was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from bdhf.records import load_study, run_status
+from bdhf.tuning.collect import collect
+from bdhf.tuning.storage import Place
+from bdhf.tuning.study import Study, open_study
+from tests.tuning.made_up import worked
+from tests.tuning.small import LONG, begun, finished, killed, placed, trials_of, written
+
+pytestmark = pytest.mark.slow
+
+THIRD = ("arms:\n", "arms:\n  sgd: {type: torch.SGD, lr: 0.1}\n")
+ITS_SPACE = ("spaces:\n", "spaces:\n  sgd: {lr: {log: [1.0e-2, 1.0]}}\n")
+
+
+class Crew:
+    """`small crew` on one folder, started as often as it takes."""
+
+    def __init__(self, home: Path, study: Study) -> None:
+        self._home, self._study = home, study
+        self.place = Place(home / "out")
+        self.log = home / "log"
+        self.running: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Begin, or go on."""
+        command = ["tests.tuning.small", "crew", self._study.file, self.place.folder, 2]
+        self.running = begun(command, self.log)
+        return self.running
+
+    def lines(self) -> int:
+        """Of the journal."""
+        return self.place.journal.read_bytes().count(b"\n") if self.place.journal.exists() else 0
+
+    def trials(self) -> dict[str, list[FrozenTrial]]:
+        """As they stand; nothing is written, and no lock is taken."""
+        if not self.place.journal.exists():
+            return {}
+        return trials_of(self._study, JournalStorage(JournalFileBackend(str(self.place.journal))))
+
+    def wait(self, process: subprocess.Popen[bytes], what: str, lines: int) -> bool:
+        """Wait until the journal has so many lines, or it has ended; whether it goes on."""
+        deadline = time.monotonic() + 120
+        while self.lines() < lines and process.poll() is None:
+            assert time.monotonic() < deadline, f"{what}: {self.log.read_text()}"
+            time.sleep(0.002)
+        return process.poll() is None
+
+
+@pytest.fixture
+def crew(tmp_path: Path) -> Iterator[Crew]:
+    """A crew, which leaves no process."""
+    one = Crew(tmp_path, open_study(written(tmp_path, THIRD, ITS_SPACE)))
+    yield one
+    if one.running is not None:
+        killed(one.running)
+
+
+def worn(found: dict[str, list[FrozenTrial]]) -> set[str]:
+    """Arms with a trial that two workers will have died of: a third one would end it as failed."""
+
+    def is_worn(trial: FrozenTrial) -> bool:
+        deaths = int(trial.user_attrs.get("deaths", 0))
+        return deaths + (trial.state is TrialState.RUNNING) >= 2 and not trial.state.is_finished()
+
+    return {label for label, trials in found.items() if any(map(is_worn, trials))}
+
+
+def ended(crew: Crew) -> dict[str, int]:
+    """How many trials have ended, by arm."""
+    return {label: len(finished(trials)) for label, trials in crew.trials().items()}
+
+
+def kill(crew: Crew, draw: random.Random) -> bool:
+    """Start it, and kill it with all workers at some moment; whether it had more to do."""
+    tired, before = worn(crew.trials()), ended(crew)
+    process = crew.start()
+    while any(ended(crew)[arm] == before[arm] for arm in tired):
+        if not crew.wait(process, "a trial that is worn", crew.lines() + 1):
+            break
+    if tired or draw.random() < 0.8:
+        crew.wait(process, "any trial", crew.lines() + draw.randint(1, 16))
+    time.sleep(draw.uniform(0, 0.1 if tired else 1.0))
+    return killed(process) == -signal.SIGKILL
+
+
+def table(study: Study, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The collected trials and parameters, but for times and Optuna's own numbers."""
+    collect(study, Place(folder))
+    records = load_study(folder)
+    own = ["number", "seconds", "wall_seconds", "started", "finished", "host"]
+    return records.trials.drop(columns=own), records.parameters
+
+
+@pytest.mark.parametrize(("sampler", "kills"), [("{type: tpe, startup: 2}", 8), ("random", 4)])
+def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(
+    tmp_path: Path, crew: Crew, sampler: str, kills: int
+) -> None:
+    """N trials an arm, the same settings in the same places, the same values; no run is torn."""
+    changes = THIRD, ITS_SPACE, ("{type: tpe, startup: 2}", sampler)
+    study = open_study(written(tmp_path, *changes))
+    draw, hit = random.Random(7), 0
+    while hit < kills:
+        assert kill(crew, draw), crew.log.read_text()
+        hit += 1
+    process = crew.start()
+
+    assert process.wait(timeout=240) == 0, crew.log.read_text()
+    assert "Traceback" not in crew.log.read_text()
+    worked(study, tmp_path / "alone")
+    assert placed(study, crew.place.open()) == placed(study, Place(tmp_path / "alone").open())
+    for trials in crew.trials().values():
+        assert len(finished(trials)) == 5
+        assert all(trial.state.is_finished() for trial in trials)
+    for mine, alone in zip(
+        table(study, crew.place.folder), table(study, tmp_path / "alone"), strict=True
+    ):
+        pd.testing.assert_frame_equal(mine, alone)
+    check_runs(crew.place.folder)
+
+
+def check_runs(folder: Path) -> None:
+    """Every run is whole, and nothing temporary is left."""
+    for name in os.listdir(folder / "runs"):
+        status = run_status(folder, name)
+        assert status is not None, name
+        assert status["status"] == "done", status
+    assert not list(folder.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a scheduler"])
+def test_told_to_end_it_goes_on_later_and_nothing_has_died(
+    tmp_path: Path, crew: Crew, number: int
+) -> None:
+    """The whole group is told: exit code 130, no traceback, no trial that runs, no death."""
+    study = open_study(written(tmp_path, ("trials: 5", "trials: 3")))
+    for more in (1, 30):
+        process = crew.start()
+        crew.wait(process, "a trial", crew.lines() + more)
+        assert killed(process, number) == 130, crew.log.read_text()
+        assert "Traceback" not in crew.log.read_text()
+    left = [trial for trials in crew.trials().values() for trial in trials]
+    assert not [trial for trial in left if trial.state is TrialState.RUNNING]
+    assert not [trial for trial in left if trial.user_attrs.get("deaths")]
+
+    assert crew.start().wait(timeout=240) == 0, crew.log.read_text()
+    worked(study, tmp_path / "alone")
+    assert placed(study, crew.place.open()) == placed(study, Place(tmp_path / "alone").open())
+
+
+def test_a_worker_that_is_told_to_end_is_replaced(tmp_path: Path, crew: Crew) -> None:
+    """Its arm is not taken for finished: another worker makes the rest of its trials."""
+    written(tmp_path, ("trials: 5", "trials: 3"), *LONG)
+    process = crew.start()
+    assert crew.wait(process, "a trial", crew.lines() + 15)
+    os.kill(owner(crew), signal.SIGTERM)
+
+    assert process.wait(timeout=240) == 0, crew.log.read_text()
+    assert [len(finished(trials)) for trials in crew.trials().values()] == [3, 3]
+    assert f"a worker ended with {128 + signal.SIGTERM}; another takes" in crew.log.read_text()
+
+
+def owner(crew: Crew) -> int:
+    """The process that is at some trial."""
+    while True:
+        for trial in (trial for trials in crew.trials().values() for trial in trials):
+            if trial.state is TrialState.RUNNING and "settings" in trial.user_attrs:
+                return int(trial.user_attrs["owner"].split("~")[1])
