@@ -136,12 +136,9 @@ def _join(study: Study, place: Place) -> None:
 def _finish(study: Study, place: Place, workers: int | None, write: Path | None) -> None:
     """Collect, compare on held-out seeds, write the report and the tuned spec."""
     from bdhf.tuning.collect import collect
-    from bdhf.tuning.words import summary
     from bdhf.tuning.write import write_tuned
 
     record = collect(study, place)
-    for line in summary(record):
-        say(line)
     failed = _hold_out(study, record, place, workers) if study.spec.held_out else Counter()
     say_study(place.folder)
     if write is not None:

@@ -26,7 +26,7 @@ _OWN = (SECTION, "Verdict against the tuning budget")
 
 
 def build_study(folder: str | Path) -> Built:
-    """Write figures and page into the folder of a study; what it found, in sentences.
+    """Write figures and page into the folder of a study; what it found, and what to beware of.
 
     Raises InputError when the folder holds no study.
     """
@@ -35,6 +35,7 @@ def build_study(folder: str | Path) -> Built:
     evidence = evidence_of(records, held_out)
     report = render_study(evidence, held_out)
     said = [found.sentence for found in findings(evidence)]
+    said += [f"beware: {notice}" for notice in notices(evidence)]
     said += [f"held out: {sentence}" for sentence in (held_out.sentences if held_out else ())]
     return Built(tuple(said), write(Path(folder), report))
 

@@ -24,11 +24,12 @@ from optuna.trial import FrozenTrial
 
 from bdhf.experiments.engines.interrupt import interruptible, shielded
 from bdhf.records import InputError
+from bdhf.tuning.revive import MOST_DEATHS
 from bdhf.tuning.standing import Standing
 from bdhf.tuning.storage import Place
 from bdhf.tuning.study import Cell, Study, open_study
 from bdhf.tuning.words import line_of
-from bdhf.tuning.work import MOST_DEATHS, Worker
+from bdhf.tuning.work import Worker
 
 #: Seconds that a worker has to end cleanly.
 _PATIENCE_SECONDS = 10.0
@@ -41,6 +42,7 @@ class _Hand:
     label: str
     process: SpawnProcess
     pipe: Connection
+    seat: int  # its place in the crew, from 0
     failures: int = 0
 
 
@@ -65,20 +67,24 @@ class Crew:
             try:
                 while left or self._hands:
                     while left and len(self._hands) < self.workers:
-                        self._hands.append(self._hire(left.pop(0)))
+                        self._hands.append(self._hire(left.pop(0), self._free_seat()))
                     self._hear()
             finally:
                 self._dismiss()
 
-    def _hire(self, label: str, failures: int = 0) -> _Hand:
+    def _free_seat(self) -> int:
+        taken = {hand.seat for hand in self._hands}
+        return next(seat for seat in range(self.workers) if seat not in taken)
+
+    def _hire(self, label: str, seat: int, failures: int = 0) -> _Hand:
         context = get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        arguments = (self.study.file, self.study.settings, self.place, label, theirs)
+        arguments = (self.study.file, self.study.settings, self.place, label, seat, theirs)
         process = context.Process(target=_life, args=arguments, daemon=True)
         with shielded():  # until it is there to hear them
             process.start()
         theirs.close()  # so that the death of the worker closes the pipe
-        return _Hand(label, process, ours, failures)
+        return _Hand(label, process, ours, seat, failures)
 
     def _hear(self) -> None:
         """Take in what a worker says, or that it has ended."""
@@ -106,7 +112,7 @@ class Crew:
                 [f"{hand.label}: its workers end again and again; what they said went to stderr"]
             )
         self.say(f"{hand.label}: a worker ended with {hand.process.exitcode}; another takes over")
-        self._hands.append(self._hire(hand.label, hand.failures + 1))
+        self._hands.append(self._hire(hand.label, hand.seat, hand.failures + 1))
 
     def _dismiss(self) -> None:
         """End all workers: cleanly, so that their trials count as interrupted."""
@@ -121,7 +127,9 @@ class Crew:
             hand.pipe.close()
 
 
-def _life(file: Path, settings: Sequence[str], place: Place, label: str, pipe: Connection) -> None:
+def _life(
+    file: Path, settings: Sequence[str], place: Place, label: str, seat: int, pipe: Connection
+) -> None:
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent tells it to end
     signal.signal(signal.SIGTERM, _interrupt)
@@ -132,7 +140,7 @@ def _life(file: Path, settings: Sequence[str], place: Place, label: str, pipe: C
         _tell(pipe, "trial", line_of(cell, trial, now))
 
     try:
-        Worker(open_study(file, settings), place, told).work([label])
+        Worker(open_study(file, settings), place, told, seat=seat).work([label])
     except InputError as error:
         _tell(pipe, "fault", error.lines)
     except KeyboardInterrupt:

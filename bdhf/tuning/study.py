@@ -15,7 +15,7 @@ from bdhf.experiments.build import problem_of, resolve_arm
 from bdhf.experiments.compatibility import why_not
 from bdhf.experiments.complaints import complaints
 from bdhf.experiments.compose import read
-from bdhf.experiments.errors import Fault, Keys, SpecError, unknown
+from bdhf.experiments.errors import Fault, Keys, SpecError
 from bdhf.experiments.grid import Variant
 from bdhf.experiments.optimizers import written_out
 from bdhf.experiments.parts import Faults, Resolved
@@ -23,10 +23,12 @@ from bdhf.experiments.plan import Plan, expand
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.source import Source
 from bdhf.experiments.spec import load
-from bdhf.records import PlannedArm, Target, axis_of
+from bdhf.records import PlannedArm, Target
+from bdhf.tuning.contradictions import contradictions
 from bdhf.tuning.objective import Goal, horizon_of
+from bdhf.tuning.reading import space_of
 from bdhf.tuning.schema import StudySpec
-from bdhf.tuning.space import Dimension, Settings, corners, defaults, placed, settings_of, space_of
+from bdhf.tuning.space import Dimension, Settings, corners, defaults, placed, settings_of
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def open_study(file: Path, settings: Sequence[str] = ()) -> Study:
     spec = _spec(source)
     variants, ablation = _ablation(file, spec, source)
     plan = expand(variants)
-    faults = _faults(spec, variants, plan)
+    faults = contradictions(spec, variants)
     cells, wrong = _cells(spec, variants, plan) if not faults else ((), [])
     faults += wrong
     if faults:
@@ -164,69 +166,6 @@ def _ablation(file: Path, spec: StudySpec, source: Source) -> tuple[tuple[Varian
                 line = source.error([fault]).lines[0]
             lines.append(line)
         raise SpecError(lines) from None
-
-
-def _faults(spec: StudySpec, variants: Sequence[Variant], plan: Plan) -> list[Fault]:
-    """What contradicts the ablation."""
-    return [
-        *_wrong_spaces(spec, variants),
-        *_wrong_seeds(spec, variants),
-        *_wrong_objectives(spec, variants),
-        *_wrong_pruner(spec),
-    ]
-
-
-def _wrong_spaces(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
-    arms = variants[0].spec.arms
-    faults = [
-        Fault(("spaces", name), unknown("arm", name, arms), at_key=True)
-        for name in spec.spaces
-        if name not in arms
-    ]
-    varied = [pick.axis for pick in variants[0].picks if pick.target[0] == "arms"]
-    if varied:
-        message = (
-            f"its grid varies {', '.join(varied)}, and a study tunes an arm, not each of its "
-            "forms: name them as arms, or search over the values in `spaces`"
-        )
-        faults.append(Fault(("ablation",), message))
-    return faults
-
-
-def _wrong_seeds(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
-    own, theirs = spec.seeds, variants[0].spec.seeds
-    if own.base >= theirs.base + theirs.count or theirs.base >= own.base + own.count:
-        return []
-    message = (
-        f"seeds {theirs.base} to {theirs.base + theirs.count - 1} are those that the ablation is "
-        f"evaluated on, and settings must not be chosen on them: take `base: "
-        f"{theirs.base + theirs.count + 1000}`"
-    )
-    return [Fault(("seeds",), message)]
-
-
-def _wrong_objectives(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
-    first = variants[0].spec
-    faults = []
-    for estimand in spec.objectives:
-        horizon = horizon_of(estimand, first.budget, first.safety.seconds)
-        if horizon is None:
-            axis = axis_of(estimand)
-            message = (
-                f"what a miss costs in {axis} is not known, since the budget counts "
-                f"{first.budget.axis}: give it in {axis} (`set: {{budget: {{{axis}: …}}}}`), or "
-                f"tune {first.budget.axis}_to_target or seconds_to_target"
-            )
-            faults.append(Fault(("objective",), message))
-        elif horizon == horizon and not first.targets:
-            faults.append(Fault(("objective",), f"{estimand} needs `targets` in the ablation"))
-    return faults
-
-
-def _wrong_pruner(spec: StudySpec) -> list[Fault]:
-    if len(spec.objectives) > 1 and spec.pruner.type != "none":
-        return [Fault(("pruner",), "Optuna prunes for one objective only: `pruner: none`")]
-    return []
 
 
 def _cells(

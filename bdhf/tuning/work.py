@@ -1,48 +1,35 @@
 """What a worker does: trial after trial of an arm, until its places are finished.
 
 Workers know of each other through the storage alone. Before every trial, those whose workers have
-died are failed and asked for again: in a database by Optuna's heartbeat, in a journal file by
-looking at the process, which is one of this machine.
+died are failed and asked for again (`revive`).
 """
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import optuna
 import torch
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, fail_stale_trials
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.experiments.provenance import resolve_devices
 from bdhf.experiments.store import Store
-from bdhf.records import InputError, Owner, Status, in_brief
-from bdhf.tuning.objective import HOPELESS, Goal
+from bdhf.records import InputError, in_brief
+from bdhf.tuning.revive import INTERRUPTED, revive
 from bdhf.tuning.samplers import ByPlace
 from bdhf.tuning.space import defaults
-from bdhf.tuning.standing import AGAIN, DEFAULT, SURPLUS, Standing, standing
-from bdhf.tuning.storage import GRACE, Place, has_default, quiet, study_of
+from bdhf.tuning.standing import DEFAULT, SURPLUS, Standing, standing
+from bdhf.tuning.storage import Place, has_default, quiet, study_of
 from bdhf.tuning.study import Cell, Study
 from bdhf.tuning.trial import attempt
 
 #: Seconds between two looks at trials that other workers are at.
 POLL_SECONDS = 1.0
-
-#: A trial whose worker has died so often is not made again: it has failed.
-MOST_DEATHS = 3
-
-#: Seconds in which a worker that asked for a trial says who it is.
-_UNNAMED_SECONDS = 10.0
-
-#: User attributes: how often workers died of a trial; that a person ended it, which is no death.
-_DEATHS, _INTERRUPTED = "deaths", "interrupted"
 
 #: Is told of every trial that ends: the cell, the trial, and how the arm stands now.
 Told = Callable[[Cell, FrozenTrial, Standing], None]
@@ -60,6 +47,7 @@ class Worker:
     place: Place
     told: Told
     poll_seconds: float = POLL_SECONDS
+    seat: int = 0  # which of the devices of this machine it takes
     seen: dict[int, float] = field(default_factory=dict)  # trials without an owner, since when
 
     def work(self, labels: Sequence[str]) -> None:
@@ -80,7 +68,8 @@ class Worker:
         storage, store = self.place.open(), Store(self.place.folder)
         store.sweep()
         torch.set_num_threads(max(v.spec.threads for v in self.study.variants))
-        device = resolve_devices(self.study.variants[0].spec.device)[0]
+        devices = resolve_devices(self.study.variants[0].spec.device)
+        device = devices[self.seat % len(devices)]
         arms = {label: study_of(self.study, self.study.cell(label), storage) for label in labels}
         while arms:
             stands = {label: self._look(label, found) for label, found in arms.items()}
@@ -127,7 +116,7 @@ class Worker:
             except BaseException as error:  # a person, a full disk: not for the settings' sake
                 errors.append(error)
                 with suppress(Exception):
-                    trial.set_user_attr(_INTERRUPTED, True)
+                    trial.set_user_attr(INTERRUPTED, True)
                 raise
 
         def tell(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -165,84 +154,3 @@ def _of_storage(error: BaseException | None) -> str | None:
 
 def _is_failed(found: optuna.Study, trial: optuna.Trial) -> bool:
     return found._storage.get_trial(trial._trial_id).state is TrialState.FAIL
-
-
-def revive(
-    found: optuna.Study, cell: Cell, place: Place, wanted: int, seen: dict[int, float]
-) -> None:
-    """Fail the trials whose workers have died, and ask for them again with the same settings.
-
-    A trial that workers have died of too often is finished instead, with the worst value. `seen`
-    keeps since when trials without an owner have been seen, by this machine's own clock.
-    """
-    storage: BaseStorage = found._storage
-    if place.is_shared:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            fail_stale_trials(found)
-    now = standing(found.get_trials(deepcopy=False), wanted)
-    running = [*now.running, *(t for t in _surplus(found, now) if t.state is TrialState.RUNNING)]
-    for trial in running:
-        if _is_dead(trial, place, seen):
-            try:
-                storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            except RuntimeError:  # another worker has just done so
-                continue
-    for trial in standing(found.get_trials(deepcopy=False), wanted).abandoned:
-        _again(found, trial, cell)
-
-
-def _surplus(found: optuna.Study, now: Standing) -> list[FrozenTrial]:
-    return [t for t in found.get_trials(deepcopy=False) if t.number in now.surplus]
-
-
-def _is_dead(trial: FrozenTrial, place: Place, seen: dict[int, float]) -> bool:
-    """Whether the worker of a trial is known to have ended."""
-    owner = Owner.parse(str(trial.user_attrs.get("owner", "")))
-    if owner is not None:
-        return not place.is_shared and owner.is_gone
-    seconds = GRACE * place.heartbeat if place.is_shared else _UNNAMED_SECONDS
-    now = time.monotonic()
-    return now - seen.setdefault(trial._trial_id, now) > seconds
-
-
-def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
-    """Ask for a trial again; one of too many deaths is finished as it stands."""
-    died = 0 if trial.user_attrs.get(_INTERRUPTED) else 1
-    deaths = int(trial.user_attrs.get(_DEATHS, 0)) + died
-    attributes = {AGAIN: trial.number, _DEATHS: deaths}
-    attributes |= {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else {}
-    if deaths < MOST_DEATHS:
-        found.enqueue_trial(_settled(trial), user_attrs=attributes)
-        return
-    reason = f"the worker died {deaths} times of it"
-    found.add_trial(
-        create_trial(
-            params=trial.params,
-            distributions=trial.distributions,
-            values=[_worst(goal, place, found) for place, goal in enumerate(cell.goals)],
-            user_attrs={
-                **attributes,
-                "settings": trial.user_attrs.get("settings", {}),
-                "status": str(Status.ERROR),
-                "reason": reason,
-            },
-        )
-    )
-
-
-def _settled(trial: FrozenTrial) -> dict[str, Any]:
-    """The parameters of a trial; of one that died while they were drawn, those it was asked with.
-
-    The others are drawn anew, in the same place: so they are the same again.
-    """
-    given: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
-    return trial.params if "settings" in trial.user_attrs else given
-
-
-def _worst(goal: Goal, place: int, found: optuna.Study) -> float:
-    """What a failed trial is worth; of a loss, the largest value so far."""
-    if goal.target is not None:
-        return 2 * goal.horizon
-    values = [t.values[place] for t in found.get_trials(deepcopy=False) if t.values]
-    return max(values, default=HOPELESS)

@@ -16,9 +16,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.records import InputError, Owner
+from bdhf.tuning.revive import _is_dead
 from bdhf.tuning.storage import GRACE, Place
 from bdhf.tuning.study import Study, open_study
-from bdhf.tuning.work import _is_dead
 from tests.tuning.server import Server, running
 from tests.tuning.small import LONG, begun, finished, killed, placed, trials_of, written
 

@@ -8,11 +8,11 @@ import pytest
 
 from bdhf.experiments.run import Outcome
 from bdhf.records import Status, StudyRecords, load_study
+from bdhf.report.study import build_study
 from bdhf.tuning.collect import collect, find
 from bdhf.tuning.samplers import PRUNERS, SAMPLERS
 from bdhf.tuning.storage import Place
 from bdhf.tuning.study import Study
-from bdhf.tuning.words import summary
 from tests.tuning.made_up import BEST_LR, HIGHEST_LR, by_trial, made_up, quick, study, worked
 
 __all__ = ["quick"]
@@ -137,15 +137,16 @@ def test_an_error_of_a_run_is_a_trial_too(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_study_in_which_all_miss_says_so_and_what_to_change(tmp_path: Path) -> None:
-    """Every trial missed: the summary tells it of each arm, with the budget that was too small."""
+    """Every trial missed: it is told of each arm, with the budget that was too small."""
     of = study(tmp_path, ("updates: 40", "updates: 3"))
     records = tuned(of, tmp_path / "out")
 
-    said = list(summary(records.study))
+    said = build_study(tmp_path / "out").sentences
 
-    assert len(said) == 2
-    assert all("all 8 trials missed val_loss ≤ 0.1" in line for line in said)
-    assert all("more than 3 updates, or an easier target" in line for line in said)
+    beware = [line for line in said if "reached val_loss ≤ 0.1 within 3 updates" in line]
+    assert len(beware) == 2
+    assert all("None of 8 trials" in line for line in beware)
+    assert all("a larger budget" in line for line in beware)
     assert (records.trials["updates_to_target"] >= 3).all()
 
 

@@ -1,0 +1,115 @@
+"""Trials of workers that have died: failed, and asked for again in their places.
+
+In a database Optuna's heartbeat tells; in a journal file a look at the process, one of this
+machine.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from bdhf.records import Owner, Status
+from bdhf.tuning.objective import HOPELESS, Goal
+from bdhf.tuning.standing import AGAIN, DEFAULT, Standing, standing
+from bdhf.tuning.storage import GRACE, Place
+from bdhf.tuning.study import Cell
+
+#: A trial whose worker has died so often is not made again: it has failed.
+MOST_DEATHS = 3
+
+#: Seconds in which a worker that asked for a trial says who it is.
+_UNNAMED_SECONDS = 10.0
+
+#: User attribute: that a person, or a full disk, ended a trial, which is no death.
+INTERRUPTED = "interrupted"
+
+#: User attribute: how often workers died of a trial.
+_DEATHS = "deaths"
+
+
+def revive(
+    found: optuna.Study, cell: Cell, place: Place, wanted: int, seen: dict[int, float]
+) -> None:
+    """Fail the trials whose workers have died, and ask for them again with the same settings.
+
+    A trial that workers have died of too often is finished instead, with the worst value. `seen`
+    keeps since when trials without an owner have been seen, by this machine's own clock.
+    """
+    storage: BaseStorage = found._storage
+    if place.is_shared:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            fail_stale_trials(found)
+    now = standing(found.get_trials(deepcopy=False), wanted)
+    running = [*now.running, *(t for t in _surplus(found, now) if t.state is TrialState.RUNNING)]
+    for trial in running:
+        if _is_dead(trial, place, seen):
+            try:
+                storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            except RuntimeError:  # another worker has just done so
+                continue
+    for trial in standing(found.get_trials(deepcopy=False), wanted).abandoned:
+        _again(found, trial, cell)
+
+
+def _surplus(found: optuna.Study, now: Standing) -> list[FrozenTrial]:
+    return [t for t in found.get_trials(deepcopy=False) if t.number in now.surplus]
+
+
+def _is_dead(trial: FrozenTrial, place: Place, seen: dict[int, float]) -> bool:
+    """Whether the worker of a trial is known to have ended."""
+    owner = Owner.parse(str(trial.user_attrs.get("owner", "")))
+    if owner is not None:
+        return not place.is_shared and owner.is_gone
+    seconds = GRACE * place.heartbeat if place.is_shared else _UNNAMED_SECONDS
+    now = time.monotonic()
+    return now - seen.setdefault(trial._trial_id, now) > seconds
+
+
+def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
+    """Ask for a trial again; one of too many deaths is finished as it stands."""
+    died = 0 if trial.user_attrs.get(INTERRUPTED) else 1
+    deaths = int(trial.user_attrs.get(_DEATHS, 0)) + died
+    attributes = {AGAIN: trial.number, _DEATHS: deaths}
+    attributes |= {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else {}
+    if deaths < MOST_DEATHS:
+        found.enqueue_trial(_settled(trial), user_attrs=attributes)
+        return
+    reason = f"the worker died {deaths} times of it"
+    found.add_trial(
+        create_trial(
+            params=trial.params,
+            distributions=trial.distributions,
+            values=[_worst(goal, place, found) for place, goal in enumerate(cell.goals)],
+            user_attrs={
+                **attributes,
+                "settings": trial.user_attrs.get("settings", {}),
+                "status": str(Status.ERROR),
+                "reason": reason,
+            },
+        )
+    )
+
+
+def _settled(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters of a trial; of one that died while they were drawn, those it was asked with.
+
+    The others are drawn anew, in the same place: so they are the same again.
+    """
+    given: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return trial.params if "settings" in trial.user_attrs else given
+
+
+def _worst(goal: Goal, place: int, found: optuna.Study) -> float:
+    """What a failed trial is worth; of a loss, the largest value so far."""
+    if goal.target is not None:
+        return 2 * goal.horizon
+    values = [t.values[place] for t in found.get_trials(deepcopy=False) if t.values]
+    return max(values, default=HOPELESS)
