@@ -1,0 +1,96 @@
+"""The journal of a study is Optuna's own: its dashboard shows all that is in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+import optuna_dashboard
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from bdhf.tuning.collect import Found, find
+from bdhf.tuning.storage import Place
+from bdhf.tuning.study import Study
+from tests.tuning.made_up import quick, study, worked
+
+__all__ = ["quick"]
+
+#: Characters of an attribute that the dashboard shows.
+SHOWN = 1000
+
+Get = Callable[[str], Any]
+
+
+@pytest.fixture
+def of(tmp_path: Path, quick: None) -> Study:
+    """A study whose runs report to a pruner, worked on to its end."""
+    one = study(tmp_path, ("trials: 8", "trials: 6"), ("sampler: {", "pruner: median\nsampler: {"))
+    worked(one, tmp_path / "out")
+    return one
+
+
+@pytest.fixture
+def get(of: Study, tmp_path: Path) -> Get:
+    """Asks `optuna-dashboard out/journal.log`, which opens the file like this."""
+    journal = str(Place(tmp_path / "out").journal)
+    app = optuna_dashboard.wsgi(JournalStorage(JournalFileBackend(journal)))
+
+    def one(path: str) -> Any:
+        request: dict[str, Any] = {"PATH_INFO": path}
+        setup_testing_defaults(request)
+        said: list[str] = []
+        body = b"".join(app(request, lambda status, headers, error=None: said.append(status)))
+        assert said == ["200 OK"]
+        return json.loads(body)
+
+    return one
+
+
+def test_every_study_is_listed_under_its_name(of: Study, get: Get) -> None:
+    """One an arm, `STUDY/ARM`, to be made small."""
+    listed = get("/api/studies")["study_summaries"]
+
+    names = {one["study_name"]: one["directions"] for one in listed}
+    assert names == {f"{of.name}/{cell.label}": ["minimize"] for cell in of.cells}
+
+
+def test_every_trial_is_shown_with_all_that_is_known_of_it(
+    of: Study, tmp_path: Path, get: Get
+) -> None:
+    """States, values, parameters, attributes and curves are those of the study's records."""
+    place = Place(tmp_path / "out")
+    before = place.journal.read_bytes()
+    shown = {
+        one["study_name"]: get(f"/api/studies/{one['study_id']}")
+        for one in get("/api/studies")["study_summaries"]
+    }
+    assert place.journal.read_bytes() == before
+
+    for found in find(of, place.open()):
+        there = shown[f"{of.name}/{found.cell.label}"]
+        assert there["objective_names"] == ["updates_to_target"]
+        assert there["has_intermediate_values"]
+        check(found, there["trials"])
+
+
+def check(found: Found, shown: list[dict[str, Any]]) -> None:
+    """The trials of an arm as they are shown."""
+    assert len(shown) == len(found.trials) == 6
+    for trial, there in zip(found.trials, shown, strict=True):
+        assert there["state"] == trial.state.name.capitalize()
+        assert there["values"] == trial.values
+        assert {p["name"]: p["param_external_value"] for p in there["params"]} == {
+            name: str(value) for name, value in trial.params.items()
+        }
+        steps = {point["step"]: point["value"] for point in there["intermediate_values"]}
+        assert steps == trial.intermediate_values
+        for attribute in there["user_attrs"]:
+            value = trial.user_attrs[attribute["key"]]
+            words = json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+            assert attribute["value"][:SHOWN] == words[:SHOWN]
+        assert {one["key"] for one in there["user_attrs"]} == set(trial.user_attrs)
