@@ -42,7 +42,8 @@ def elsewhere(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Owner]]:
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         owner = Owner.parse(process.stdout.readline().strip())
-        assert owner is not None and not owner.is_here
+        assert owner is not None
+        assert not owner.is_here
         yield process, owner
         process.kill()
 
