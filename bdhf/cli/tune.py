@@ -63,7 +63,7 @@ def tune(
 ) -> None:
     """Tune the arms of an ablation with equal budgets, then compare on held-out seeds."""
     from bdhf.experiments.engines.interrupt import interruptible
-    from bdhf.tuning.storage import Place
+    from bdhf.tuning.storage import Place, refuse_others
     from bdhf.tuning.study import open_study
 
     if worker and write is not None:
@@ -71,6 +71,7 @@ def tune(
     with told():
         opened = open_study(study, settings or ())
         place = Place(folder or Path("results/studies") / opened.name, storage, heartbeat)
+        refuse_others(opened, place.folder)
         _say_begun(opened, place)
         try:
             with interruptible():

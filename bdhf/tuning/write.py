@@ -147,7 +147,9 @@ def _value(arm: TunedArm, record: Tuning) -> str:
     unit, horizon = unit_of(record.objectives[0]), arm.horizons.get(record.objectives[0])
     value = arm.best_value if arm.best_value is not None else float("nan")
     if horizon is not None and value > horizon:
-        return "the target was missed on every seed"
+        return (
+            "every trial failed" if value >= 2 * horizon else "the target was missed on every seed"
+        )
     spread = "" if arm.least is None else f" ({arm.least:.4g} to {arm.largest:.4g} over seeds)"
     return f"{value:.4g} {unit}{spread}"
 

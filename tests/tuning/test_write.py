@@ -86,6 +86,17 @@ def test_a_comment_beside_every_value_names_study_and_trial(tmp_path: Path) -> N
     assert "tuned_from: studies/small" in file.read_text()
 
 
+def test_a_comment_tells_a_failure_from_a_miss(tmp_path: Path) -> None:
+    """An arm of which every trial diverged has missed nothing: it never got that far."""
+    diverges = ("{lr: {log: [1.0e-4, 1.0]}}", "{lr: {log: [0.6, 2.0]}}")
+    of, record = found(tmp_path, ("trials: 8", "trials: 1"), diverges, ("3.0e-3", "0.9"))
+    file = tmp_path / "tuned.yaml"
+
+    write_tuned(of, record, file)
+
+    assert "# small, trial 0: every trial failed" in file.read_text()
+
+
 def test_what_the_study_sets_is_in_the_tuned_spec(tmp_path: Path) -> None:
     """Values that the study put on top of its ablation were tuned with, so they stand there too."""
     values = "set: {budget.updates: 30, targets.0.below: 0.2}\ntrials: 3"
