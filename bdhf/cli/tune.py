@@ -123,7 +123,19 @@ def _tune(study: Study, place: Place, workers: int | None) -> None:
     left = [f.cell.label for f in find(study, place.open()) if len(f.trials) < study.spec.trials]
     first = study.variants[0].spec
     default = default_workers(first.threads, resolve_devices(first.device))
+    _warn_of_company(study, workers or default)
     Crew(study, place, workers or default, say).tune(left)
+
+
+def _warn_of_company(study: Study, workers: int) -> None:
+    """Say that seconds are tuned while several arms share the machine, if so."""
+    counted = {study.variants[0].spec.budget.axis, *study.spec.objectives}
+    if workers > 1 and counted & {"seconds", "seconds_to_target"}:
+        err.print(
+            f"warning: seconds are counted while up to {workers} arms are tuned at a time, and "
+            "depend on who else is at work: `--workers 1` tunes one after the other",
+            markup=False,
+        )
 
 
 def _join(study: Study, place: Place) -> None:
