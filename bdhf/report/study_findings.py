@@ -84,6 +84,11 @@ def value_words(cell: Cell, value: float, *, done: bool = True) -> str:
     return "missed" if done else FAILED
 
 
+def hits_words(records: StudyRecords, hits: int, seeds: int) -> str:
+    """How many runs reached the target; where a loss was tuned there is none to reach."""
+    return NONE if records.study.target is None else f"{hits} of {seeds}"
+
+
 def _finding(evidence: StudyEvidence, cell: Cell) -> Finding:
     objective, best = evidence.objective, cell.best
     default = _default(cell)
@@ -105,7 +110,7 @@ def _finding(evidence: StudyEvidence, cell: Cell) -> Finding:
         trial=f"{int(best['trial'])} of {len(cell.trials)}",
         value=_kind_words(cell, best, value),
         spread=f"{number(low)} to {number(high)}",
-        hits=f"{int(best['hits'])} of {int(best['seeds'])}",
+        hits=hits_words(evidence.records, int(best["hits"]), int(best["seeds"])),
         default=words,
         ratio=number(ratio, mark=1.0) + ("×" if not math.isnan(ratio) else ""),
         settings=settings,

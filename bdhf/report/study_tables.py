@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bdhf.records import StudyRecords, unit_of
 from bdhf.report.study_evidence import FAILED, Cell, StudyEvidence, axis_label, question
-from bdhf.report.study_findings import in_words, settings_of, value_words
+from bdhf.report.study_findings import hits_words, in_words, settings_of, value_words
 from bdhf.report.tables import Reason, reason
 from bdhf.report.wording import count, counted, interval, listed, number
 from bdhf.stats.result import Verdict
@@ -150,8 +150,8 @@ def _row(records: StudyRecords, cell: Cell, row: Mapping[Hashable, object]) -> T
         notes=tuple(note for note, is_so in notes.items() if is_so),
         status=status,
         values=tuple(_value(cell, objectives, name, row) for name in objectives),
-        numbers=(f"{row['hits']} of {row['seeds']}", count(row["updates"]),
-                 number(row["seconds"])),
+        numbers=(hits_words(records, int(str(row["hits"])), int(str(row["seeds"]))),
+                 count(row["updates"]), number(row["seconds"])),
         settings=in_words(settings_of(cell, trial)),
         reason=reason(row["reason"]),
     )  # fmt: skip

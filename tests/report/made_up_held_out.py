@@ -6,7 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from bdhf.records import Comparison, PlanIndex, PlannedArm, Records, StudyRecords
+from bdhf.records import ArmTuning, Comparison, PlanIndex, PlannedArm, Records, StudyRecords, Tuned
 from tests.report.made_up import Arm, made_up, save
 
 
@@ -66,6 +66,13 @@ def save_study(records: StudyRecords, folder: Path, held_out: Records | None = N
                 for label in held_out.arms
             ),
             comparisons=held_out.comparisons,
+            tuning=Tuned(
+                study=f"studies/{records.study.name}",
+                objective=records.study.objectives[0],
+                seeds=records.study.seeds,
+                arms={label: ArmTuning(how="tuned", trials=records.study.trials)
+                      for label in held_out.arms if ".tuned" in label},
+            ),
         )  # fmt: skip
         text = json.dumps(index.model_dump(mode="json"))
         (folder / "held_out" / "plan.json").write_text(text, encoding="utf-8")

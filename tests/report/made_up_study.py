@@ -75,7 +75,7 @@ def made_up_study(
         ablation="../ablations/quickstart.yaml",
         problem={"type": "autoencoder"},
         objectives=tuple(objectives),
-        target=TARGET,
+        target=TARGET if "target" in objectives[0] else None,
         trials=trials,
         seeds=tuple(seeds),
         held_out_seeds=tuple(range(8)),

@@ -130,6 +130,15 @@ def test_the_spread_is_that_of_the_trial_that_was_chosen():
     assert found.spread == "31.0 to 37.0"
 
 
+def test_where_a_loss_was_tuned_no_run_is_said_to_have_reached_a_target():
+    """There is no target: neither the findings nor the table of trials count hits."""
+    records = CASES["a loss"]
+
+    assert records.study.target is None
+    assert {found.hits for found in findings(evidence_of(records))} == {"–"}
+    assert " of 2 " not in words(records).text.split("Every trial")[1]
+
+
 def test_settings_of_the_spec_that_win_are_told_as_such():
     """Where trial 0 is the best, no gain is claimed."""
     found = findings(evidence_of(made_up_study()))[2]
@@ -244,7 +253,7 @@ def test_tuned_arms_have_a_batch_scaling_that_says_they_were_tuned(tmp_path):
 
     assert set(drawings) == {"forest", "scaling", "scaling_seconds"}
     caption = " ".join(drawings["scaling"].caption)
-    assert "tuned at every batch size" in caption
+    assert "tuned at each batch size by 2 trials an arm on other seeds" in caption
     assert "not tuned" not in caption
     assert "adam.tuned" in drawings["scaling"].alt
     assert "default" not in drawings["scaling"].alt
