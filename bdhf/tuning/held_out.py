@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.grid import Variant
-from bdhf.records import Comparison, Tuning, tests_of, write_atomically
+from bdhf.records import LOSSES, Comparison, Tuning, tests_of, write_atomically
 from bdhf.tuning.space import placed
 from bdhf.tuning.study import Cell, Study
 
@@ -51,6 +51,8 @@ def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
         arms[f"{name}.{TUNED}"] = data["arms"][name]
     spec = {key: value for key, value in data.items() if key not in _OWN}
     spec |= {"name": f"{study.name}-held-out", "tuned_from": f"studies/{study.name}", "arms": arms}
+    if not LOSSES.keys().isdisjoint(study.spec.objectives):
+        spec["stop"] = "at_budget"  # as its trials: at the target the loss is that of the target
     if study.variants[0].picks:
         spec["exclude"] = list(_excluded(study))
         spec["settings"] = [

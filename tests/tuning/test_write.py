@@ -241,6 +241,16 @@ def test_settings_of_the_ablation_itself_hold_for_both_forms_of_an_arm(
             assert runs[tuned, seed].optimizer == arm.optimizer
 
 
+def test_a_loss_is_held_out_where_it_was_tuned(tmp_path: Path) -> None:
+    """At the end of the budget, though the ablation ends its runs at the target."""
+    of, record = found(tmp_path, ("trials: 8", "objective: final_loss\ntrials: 1"))
+
+    ablation = held_out(of, record, tmp_path / "out")
+
+    assert all(cell.run.stop_at for cell in of.plan.cells)
+    assert not any(cell.run.stop_at for cell in ablation.cells)
+
+
 def test_the_held_out_spec_can_be_run_again(tmp_path: Path) -> None:
     """What was written is a spec like any other, with the same runs."""
     of, record = found(tmp_path, FEW, GRID)
