@@ -59,6 +59,14 @@ def revive(
         _again(found, trial, cell)
 
 
+def let_go(found: optuna.Study, number: int) -> None:
+    """End a trial of this process that an interruption left running: no one has died of it."""
+    trial = next(t for t in found.get_trials(deepcopy=False) if t.number == number)
+    if trial.state is TrialState.RUNNING:
+        found._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+        found._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
 def _surplus(found: optuna.Study, now: Standing) -> list[FrozenTrial]:
     return [t for t in found.get_trials(deepcopy=False) if t.number in now.surplus]
 
@@ -75,7 +83,8 @@ def _is_dead(trial: FrozenTrial, place: Place, seen: dict[int, float]) -> bool:
 
 def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
     """Ask for a trial again; one of too many deaths is finished as it stands."""
-    died = 0 if trial.user_attrs.get(INTERRUPTED) else 1
+    spared = trial.user_attrs.get(INTERRUPTED) or "owner" not in trial.user_attrs  # never begun
+    died = 0 if spared else 1
     deaths = int(trial.user_attrs.get(_DEATHS, 0)) + died
     attributes = {AGAIN: trial.number, _DEATHS: deaths}
     attributes |= {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else {}
