@@ -63,7 +63,7 @@ def tune(
 ) -> None:
     """Tune the arms of an ablation with equal budgets, then compare on held-out seeds."""
     from bdhf.experiments.engines.interrupt import interruptible
-    from bdhf.tuning.storage import Place
+    from bdhf.tuning.storage import Place, refuse_others
     from bdhf.tuning.study import open_study
 
     if worker and write is not None:
@@ -71,6 +71,7 @@ def tune(
     with told():
         opened = open_study(study, settings or ())
         place = Place(folder or Path("results/studies") / opened.name, storage, heartbeat)
+        refuse_others(opened, place.folder)
         _say_begun(opened, place)
         try:
             with interruptible():
@@ -122,7 +123,19 @@ def _tune(study: Study, place: Place, workers: int | None) -> None:
     left = [f.cell.label for f in find(study, place.open()) if len(f.trials) < study.spec.trials]
     first = study.variants[0].spec
     default = default_workers(first.threads, resolve_devices(first.device))
+    _warn_of_company(study, workers or default)
     Crew(study, place, workers or default, say).tune(left)
+
+
+def _warn_of_company(study: Study, workers: int) -> None:
+    """Say that seconds are tuned while several arms share the machine, if so."""
+    counted = {study.variants[0].spec.budget.axis, *study.spec.objectives}
+    if workers > 1 and counted & {"seconds", "seconds_to_target"}:
+        err.print(
+            f"warning: seconds are counted while up to {workers} arms are tuned at a time, and "
+            "depend on who else is at work: `--workers 1` tunes one after the other",
+            markup=False,
+        )
 
 
 def _join(study: Study, place: Place) -> None:

@@ -98,7 +98,8 @@ def _finding(evidence: StudyEvidence, cell: Cell) -> Finding:
     both = best["kind"] == HIT and default is not None and default["kind"] == HIT and first > 0
     ratio = value / first if both else math.nan
     settings = in_words(settings_of(cell, int(best["trial"])))
-    low, high = (cell.so_far[name].iloc[-1] for name in ("low", "high"))
+    ends = (cell.arm.least, cell.arm.largest)
+    low, high = (math.nan if end is None else end for end in ends)
     return Finding(
         arm=cell.arm.label,
         trial=f"{int(best['trial'])} of {len(cell.trials)}",

@@ -12,7 +12,6 @@ from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.figures.forest import forest
 from bdhf.report.figures.scaling import scaling
 from bdhf.report.html import progress_of
-from bdhf.report.tuning import UNTUNED
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.scaling import drawn
@@ -20,7 +19,6 @@ from bdhf.stats.scaling import scaling as fits_of
 from bdhf.stats.words import sentence
 
 SECTION = "Held out"
-_TUNED = "Settings were tuned at every batch size, with the same number of trials."
 _SUFFIX = ".tuned"
 
 
@@ -93,11 +91,4 @@ def _scaling(ablation: Records) -> tuple[Drawing, ...]:
         values={arm: v for arm, v in ablation.values.items() if arm in tuned},
     )
     evidence = Evidence(mine, pd.DataFrame(), sizes=drawn(mine), scaling=fits_of(mine))
-    return tuple(
-        replace(
-            drawing,
-            section=SECTION,
-            caption=tuple(_TUNED if said == UNTUNED else said for said in drawing.caption),
-        )
-        for drawing in scaling(evidence)
-    )
+    return tuple(replace(drawing, section=SECTION) for drawing in scaling(evidence))

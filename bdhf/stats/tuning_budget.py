@@ -7,7 +7,7 @@ form: with values v_(1) ≤ … ≤ v_(N)
     V_k = E[best] = Σ_i v_(i) (P(best ≥ v_(i)) - P(best ≥ v_(i+1)))
 
 (Dodge et al., 2019, section 3, there for the largest). Two arms are compared at the same drawn
-trials, which pairs what their samplers have in common: with a_i, b_i the values of trial i of each
+trials, so at the same places of their searches: with a_i, b_i the values of trial i of each
 
     P(best of a ≥ x and best of b ≥ y) = (#{i: a_i ≥ x and b_i ≥ y} / N)^k
 

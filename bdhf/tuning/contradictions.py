@@ -57,10 +57,11 @@ def _wrong_objectives(spec: StudySpec, variants: Sequence[Variant]) -> list[Faul
         horizon = horizon_of(estimand, first.budget, first.safety.seconds)
         if horizon is None:
             axis = axis_of(estimand)
+            known = dict.fromkeys(f"{one}_to_target" for one in (first.budget.axis, "seconds"))
             message = (
                 f"what a miss costs in {axis} is not known, since the budget counts "
                 f"{first.budget.axis}: give it in {axis} (`set: {{budget: {{{axis}: …}}}}`), or "
-                f"tune {first.budget.axis}_to_target or seconds_to_target"
+                f"tune {' or '.join(known)}"
             )
             faults.append(Fault(("objective",), message))
         elif horizon == horizon and not first.targets:

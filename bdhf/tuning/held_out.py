@@ -7,7 +7,7 @@ arms. Where a grid varies batch sizes, `settings` give each its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.grid import Variant
 from bdhf.records import Comparison, Tuning, tests_of, write_atomically
 from bdhf.tuning.space import placed
-from bdhf.tuning.study import Study
+from bdhf.tuning.study import Cell, Study
 
 #: What an arm is called with the settings of the spec, and with the best ones.
 DEFAULT, TUNED = "default", "tuned"
@@ -52,11 +52,15 @@ def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
     spec = {key: value for key, value in data.items() if key not in _OWN}
     spec |= {"name": f"{study.name}-held-out", "tuned_from": f"studies/{study.name}", "arms": arms}
     if study.variants[0].picks:
+        spec["exclude"] = list(_excluded(study))
         spec["settings"] = [
-            *_given(study),
-            *(_at(study, variant, settings_in(study, record, variant, f".{TUNED}"))
-              for variant in study.variants),
-        ]  # fmt: skip
+            *(entry for variant in in_order(study.variants) for entry in _given(study, variant)),
+            *(
+                {"at": at_of(variant), "set": values}
+                for variant in in_order(study.variants)
+                if (values := settings_in(study, record, variant, f".{TUNED}"))
+            ),
+        ]
     else:
         whole = settings_in(study, record, study.variants[0], f".{TUNED}")
         for name in names:
@@ -74,15 +78,31 @@ def count_tests(study: Study) -> int:
 
 
 def settings_in(study: Study, record: Tuning, variant: Variant, suffix: str = "") -> dict[str, Any]:
-    """Dotted path -> best value, of every arm in a combination of the grid."""
+    """Dotted path -> best value, of every arm that is run in a combination of the grid."""
     by_label = {arm.label: arm for arm in record.arms}
     found: dict[str, Any] = {}
-    for cell in study.cells:
-        if not _is_in(cell.planned.values, variant):
-            continue
+    for name, cell in cells_in(study, variant).items():
         for path, value in by_label[cell.label].settings.items():
-            found[f"arms.{cell.planned.name}{suffix}.{path}"] = value
+            found[f"arms.{name}{suffix}.{path}"] = value
     return found
+
+
+def cells_in(study: Study, variant: Variant) -> dict[str, Cell]:
+    """Name -> cell, of every tuned arm that is run in a combination of the grid.
+
+    Where grids of a union vary other axes, that which has the most values of the combination.
+    """
+    there = {pick.axis: pick.words for pick in variant.picks}.items()
+    found: dict[str, Cell] = {}
+    for cell in sorted(study.cells, key=lambda cell: len(cell.planned.values)):
+        if cell.planned.name not in variant.excluded and cell.planned.values.items() <= there:
+            found[cell.planned.name] = cell
+    return found
+
+
+def in_order(variants: Sequence[Variant]) -> list[Variant]:
+    """Combinations with fewer values first: `at` of such a one holds for those with more too."""
+    return sorted(variants, key=lambda variant: len(variant.picks))
 
 
 def at_of(variant: Variant) -> dict[str, Any]:
@@ -93,22 +113,30 @@ def at_of(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _at(study: Study, variant: Variant, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"at": at_of(variant), "set": dict(settings)}
+def _given(study: Study, variant: Variant) -> Iterator[dict[str, Any]]:
+    """What the ablation's own `settings` put into a combination, for both forms of every arm."""
+    for setting in variant.settings:
+        if paths := _both(".".join(map(str, setting.keys)), study):
+            yield {"at": at_of(variant), "set": dict.fromkeys(paths, setting.value)}
 
 
-def _given(study: Study) -> list[dict[str, Any]]:
-    """The entries of `settings` that the ablation has itself, for both forms of every arm."""
-    entries = []
-    for entry in study.source.data.get("settings", []):
-        values: dict[str, Any] = {}
-        for path, value in entry["set"].items():
-            values |= dict.fromkeys(_both(path, study), value)
-        entries.append({"at": entry["at"], "set": values})
-    return entries
+def _excluded(study: Study) -> Iterator[dict[str, Any]]:
+    """The entries of `exclude` about tuned arms: what nobody tuned is compared with nothing."""
+    for entry in study.source.data.get("exclude", []):
+        named = entry.get("arm", list(study.spec.spaces))
+        arms = [named] if isinstance(named, str) else named
+        forms = [form for name in arms for form in _both(f"arms.{name}", study)]
+        if forms:
+            values = {
+                (_both(path, study) or [path])[0]: values
+                for path, values in entry.items()
+                if path != "arm"
+            }
+            yield {"arm": [form.removeprefix("arms.") for form in forms], **values}
 
 
 def _both(path: str, study: Study) -> list[str]:
+    """A path, for both forms of the arm that it leads into; none for an arm that is not tuned."""
     if not path.startswith("arms."):
         return [path]
     inner = path.removeprefix("arms.")
@@ -144,9 +172,3 @@ def _comparisons(study: Study, names: Sequence[str]) -> list[dict[str, Any]]:
             sides = {side: f"{entry[side]}.{TUNED}" for side in ("candidate", "baseline")}
             found.append({**entry, "name": f"{entry['name']}, tuned", **sides})
     return found
-
-
-def _is_in(values: Mapping[str, str], variant: Variant) -> bool:
-    """Whether an arm with these values is in a combination."""
-    there = {pick.axis: pick.words for pick in variant.picks}
-    return all(there.get(axis) == words for axis, words in values.items())

@@ -19,7 +19,7 @@ from optuna.storages.journal._file import BaseJournalFileLock  # is exported now
 _LOCK_SECONDS = 15
 
 #: What `flock` says on a file system that has no locks.
-_NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
+NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
 #: Bytes that are searched for the end of a line at a time.
 _CHUNK = 1 << 16
@@ -70,7 +70,7 @@ def _is_locked(file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-        if error.errno in _NO_LOCKS:
+        if error.errno in NO_LOCKS:
             return False
         raise
     return True

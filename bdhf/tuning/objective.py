@@ -1,7 +1,7 @@
 """The value of a trial: what its runs cost, mean over the tuning seeds; less is better.
 
     hits      mean of min(U, τ) over seeds, a miss costing τ, if any seed reached the target
-    misses    τ (1 + g), g = r / (1 + r) in [0, 1)       if none did
+    misses    τ (1 + g), g = r / (1 + r) in (0, 1)       if none did
     failures  2 τ                                         if a run diverged or left no outcome
 
 r is the mean over seeds of (L_end - target) ÷ (L_start - target), how much of the way to the target
@@ -25,6 +25,9 @@ from bdhf.stats.targets import observe
 
 #: Value of a trial that failed before there was any loss, where losses are tuned.
 HOPELESS = 1e12
+
+#: What is left of the way at least, of a miss that ended at the target: no hit has its value.
+_LEAST_LEFT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def value(goal: Goal, runs: Sequence[SeedRun]) -> float:
     costs = [cost(goal, run) for run in runs]
     if any(hit for _, hit in costs):
         return float(np.mean([spent for spent, _ in costs]))
-    left = float(np.mean([_left(goal.target, run.curve) for run in runs]))
+    left = max(float(np.mean([_left(goal.target, run.curve) for run in runs])), _LEAST_LEFT)
     return goal.horizon * (1 + left / (1 + left))
 
 
@@ -120,8 +123,13 @@ def _of_losses(goal: Goal, runs: Sequence[SeedRun], *, failed: bool) -> float:
 
 
 def _left(target: Target, curve: pd.DataFrame) -> float:
-    """How much of the way from start to target is left: 0 at it, 1 at the start, or more."""
+    """How much of the way from start to target is left: 0 at it, 1 at the start, or more.
+
+    All of it where the metric was never finite.
+    """
     start, end = _ends(curve, target.metric)
+    if math.isnan(end):
+        return 1.0
     way = (start if start > target.below else end) - target.below
     return max((end - target.below) / way, 0.0) if way > 0 else 0.0
 

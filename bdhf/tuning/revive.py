@@ -1,7 +1,7 @@
 """Trials of workers that have died: failed, and asked for again in their places.
 
-In a database Optuna's heartbeat tells; in a journal file a look at the process, one of this
-machine.
+In a database Optuna's heartbeat tells; in a journal file a look at the process, or at what it
+keeps locked where it cannot be seen.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bdhf.records import Owner, Status
 from bdhf.tuning.objective import HOPELESS, Goal
+from bdhf.tuning.presence import has_left
 from bdhf.tuning.standing import AGAIN, DEFAULT, Standing, standing
 from bdhf.tuning.storage import GRACE, Place
 from bdhf.tuning.study import Cell
@@ -75,7 +76,7 @@ def _is_dead(trial: FrozenTrial, place: Place, seen: dict[int, float]) -> bool:
     """Whether the worker of a trial is known to have ended."""
     owner = Owner.parse(str(trial.user_attrs.get("owner", "")))
     if owner is not None:
-        return not place.is_shared and owner.is_gone
+        return not place.is_shared and has_left(place.folder, owner)
     seconds = GRACE * place.heartbeat if place.is_shared else _UNNAMED_SECONDS
     now = time.monotonic()
     return now - seen.setdefault(trial._trial_id, now) > seconds

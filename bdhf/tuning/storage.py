@@ -23,7 +23,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
 
-from bdhf.records import InputError, in_brief, unwritable
+from bdhf.records import PLAN_INDEX, STUDY_FILE, InputError, in_brief, read_tuning, unwritable
 from bdhf.tuning.lock import JournalLock
 from bdhf.tuning.samplers import pruner_of
 from bdhf.tuning.standing import DEFAULT
@@ -94,6 +94,18 @@ class Place:
             lock.acquire()  # which cuts a torn end, before anybody reads
             lock.release()
             return JournalStorage(JournalFileBackend(path, lock))
+
+
+def refuse_others(study: Study, folder: Path) -> None:
+    """Raise InputError for a folder with the results of an ablation, or of another study."""
+    there = ""
+    if (folder / PLAN_INDEX).exists():
+        there = "the results of an ablation"
+    elif (folder / STUDY_FILE).exists():
+        name = read_tuning(folder / STUDY_FILE).name
+        there = f"study {name}" if name != study.name else ""
+    if there:
+        raise InputError([f"--out: {folder} holds {there}: give the study a folder of its own"])
 
 
 def study_of(study: Study, cell: Cell, storage: BaseStorage) -> optuna.Study:

@@ -58,13 +58,13 @@ class Cell:
         return resolve_arm(self.planned.name, given, problem_of(self.run.problem))
 
     def trial(self, settings: Settings, seed: int) -> RunSpec:
-        """The run of a trial on one seed; it ends at the target, for a cost to target."""
-        goal = self.goals[0]
+        """The run of a trial on one seed; it ends at the target, unless a loss is asked for too."""
+        targets = [goal.target for goal in self.goals if goal.target]
         return self.run.model_copy(
             update={
                 "optimizer": self.optimizer(settings),
                 "seed": seed,
-                "stop_at": (goal.target,) if goal.target else (),
+                "stop_at": tuple(targets[:1]) if len(targets) == len(self.goals) else (),
             }
         )
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 
 import optuna
 import torch
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.experiments.provenance import resolve_devices
 from bdhf.experiments.store import Store
 from bdhf.records import InputError, in_brief
+from bdhf.tuning.presence import present
 from bdhf.tuning.revive import INTERRUPTED, let_go, revive
 from bdhf.tuning.samplers import ByPlace
 from bdhf.tuning.space import defaults
@@ -67,6 +69,10 @@ class Worker:
     def _work(self, labels: Sequence[str]) -> None:
         storage, store = self.place.open(), Store(self.place.folder)
         store.sweep()
+        with nullcontext() if self.place.is_shared else present(self.place.folder):
+            self._work_in(storage, store, labels)
+
+    def _work_in(self, storage: BaseStorage, store: Store, labels: Sequence[str]) -> None:
         torch.set_num_threads(max(v.spec.threads for v in self.study.variants))
         devices = resolve_devices(self.study.variants[0].spec.device)
         device = devices[self.seat % len(devices)]

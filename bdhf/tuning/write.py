@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bdhf.experiments.compose import merged, read
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.grid import Variant
 from bdhf.experiments.plan import expand
 from bdhf.experiments.spec import load
 from bdhf.records import InputError, TunedArm, Tuning, unit_of, write_atomically
 from bdhf.tuning.collect import as_text
-from bdhf.tuning.held_out import at_of, settings_in
+from bdhf.tuning.held_out import at_of, cells_in, in_order, settings_in
+from bdhf.tuning.space import placed
 from bdhf.tuning.study import Study
 
 #: Columns that a comment stands behind, where the value is short.
@@ -52,21 +54,20 @@ def text_of(study: Study, record: Tuning, file: Path) -> str:
         f"# Study {record.name}: {record.trials} trials of every arm on seeds {seeds}; sampler",
         f"# {record.sampler}; pruner {record.pruner}. The ablation's own seeds were not used.",
         "schema: 1",
-        f"include: {json.dumps(base)}",
-        f"name: {study.name}-tuned",
-        f"tuned_from: studies/{study.name}",
     ]
-    lines += _set(study)
-    by_label = {arm.label: arm for arm in record.arms}
-    if not study.variants[0].picks:
-        lines.append("arms:")
-        for cell in study.cells:
-            lines.append(f"  {cell.planned.name}:")
-            lines += _nested(by_label[cell.label], record)
+    keys, is_on_top = _set(study)
+    lines += [f"include: {json.dumps(base)}"] if is_on_top else []
+    lines += [f"name: {study.name}-tuned", f"tuned_from: studies/{study.name}"]
+    has_grid = bool(study.variants[0].picks)
+    own = ("schema", "name", "tuned_from", "settings" if has_grid else "arms")
+    why = "   # set by the study" if is_on_top else ""
+    lines += [f"{k}: {_flow(study.source.data.get(k))}{why}" for k in keys if k not in own]
+    if not has_grid:
+        lines += ["arms:", *_arms(study, record, is_whole="arms" in keys)]
     else:
         lines.append("settings:")
         lines += [f"  - {_flow(entry)}" for entry in study.source.data.get("settings", [])]
-        for variant in study.variants:
+        for variant in in_order(study.variants):
             lines += _entry(study, record, variant)
     return "\n".join(lines) + "\n"
 
@@ -81,39 +82,58 @@ def _schema_line(file: Path) -> list[str]:
     return []
 
 
-def _set(study: Study) -> Iterator[str]:
-    """What the study sets on its ablation: whole keys, since a list cannot be merged in part."""
-    for key in dict.fromkeys(path.split(".")[0] for path in study.spec.set):
-        if key != "name" and not (key == "settings" and study.variants[0].picks):
-            yield f"{key}: {_flow(study.source.data[key])}   # set by the study"
+def _set(study: Study) -> tuple[list[str], bool]:
+    """The keys that are to be written, and whether the ablation is included below them.
+
+    Those that the study sets, as a whole, since a list cannot be merged in part; all of the spec
+    where they would be merged into something else: an axis of a grid cannot be taken out.
+    """
+    data, base = study.source.data, read(study.ablation_file).data
+    keys = list(dict.fromkeys(path.split(".")[0] for path in study.spec.set))
+    is_on_top = merged(base, {key: data.get(key) for key in keys}, ()) == data
+    return (keys, True) if is_on_top else (list(data), False)
 
 
-def _nested(arm: TunedArm, record: Tuning) -> Iterator[str]:
-    """The settings of an arm as nested keys."""
+def _arms(study: Study, record: Tuning, *, is_whole: bool) -> Iterator[str]:
+    """The best settings of every arm; with all else that it has, if it is to be whole."""
+    by_name = {arm.name: arm for arm in record.arms}
+    raw: Mapping[str, Any] = study.source.data["arms"]
+    for name in raw if is_whole else by_name:
+        arm = by_name.get(name)
+        if arm is None:
+            yield f"  {name}: {_flow(raw[name])}"
+            continue
+        start = {"type": raw[name]} if isinstance(raw[name], str) else raw[name]
+        tree = placed(start, dict(arm.settings)) if is_whole else _nested(arm.settings)
+        tuned = {path.split(".")[0] for path in arm.settings}
+        yield f"  {name}:"
+        for key, value in tree.items():
+            line = f"    {key}: {_flow(value)}"
+            yield _line(line, arm, record) if key in tuned else line
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as nested keys."""
     tree: dict[str, Any] = {}
-    for path, value in arm.settings.items():
+    for path, value in settings.items():
         *outer, last = path.split(".")
         node = tree
         for key in outer:
-            inner = node.setdefault(key, {})
-            node = inner if isinstance(inner, dict) else {}
+            node = node.setdefault(key, {})
         node[last] = dict(value) if isinstance(value, Mapping) else value
-    for key, value in tree.items():
-        yield _line(f"    {key}: {_flow(value)}", arm, record)
+    return tree
 
 
 def _entry(study: Study, record: Tuning, variant: Variant) -> Iterator[str]:
     """The settings of all arms in one combination of the grid."""
-    by_name = {
-        cell.planned.name: next(arm for arm in record.arms if arm.label == cell.label)
-        for cell in study.cells
-        if all(
-            pick.words == cell.planned.values.get(pick.axis, pick.words) for pick in variant.picks
-        )
-    }
+    by_label = {arm.label: arm for arm in record.arms}
+    by_name = {name: by_label[cell.label] for name, cell in cells_in(study, variant).items()}
+    settings = settings_in(study, record, variant)
+    if not settings:  # no arm is run there
+        return
     yield f"  - at: {_flow(at_of(variant))}"
     yield "    set:"
-    for path, value in settings_in(study, record, variant).items():
+    for path, value in settings.items():
         names = [name for name in by_name if f"{path}.".startswith(f"arms.{name}.")]
         yield _line(f"      {path}: {_flow(value)}", by_name[max(names, key=len)], record)
 
@@ -127,7 +147,9 @@ def _value(arm: TunedArm, record: Tuning) -> str:
     unit, horizon = unit_of(record.objectives[0]), arm.horizons.get(record.objectives[0])
     value = arm.best_value if arm.best_value is not None else float("nan")
     if horizon is not None and value > horizon:
-        return "the target was missed on every seed"
+        return (
+            "every trial failed" if value >= 2 * horizon else "the target was missed on every seed"
+        )
     spread = "" if arm.least is None else f" ({arm.least:.4g} to {arm.largest:.4g} over seeds)"
     return f"{value:.4g} {unit}{spread}"
 

@@ -174,6 +174,7 @@ def _cell(
     if len(objectives) > 1:
         table["on_front"] = _on_front(table[list(objectives)].to_numpy(float))
     best = _best(table, objectives[0])
+    spread = [float(str(run[objectives[0]])) for run in runs if run["trial"] == best]
     tuned = TunedArm(
         label=label,
         name=name,
@@ -184,6 +185,8 @@ def _cell(
         horizons={objective: HORIZON for objective in objectives if "target" in objective},
         finished=done,
         best=best,
+        least=min(spread, default=None),
+        largest=max(spread, default=None),
         settings={s["parameter"]: s["value"] if s["text"] is None else s["text"]
                   for s in settings if s["trial"] == best},
         at_edge=("lr",) if how.at in (0.0, 1.0) else (),

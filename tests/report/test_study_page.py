@@ -119,6 +119,17 @@ def test_findings_name_the_best_settings_and_what_they_gain(html):
         assert finding.sentence in Page(html).text
 
 
+def test_the_spread_is_that_of_the_trial_that_was_chosen():
+    """Of several trials with the least first objective, the others decide, not who came first."""
+    records = made_up_study()
+    adam = records.study.arms[0].model_copy(update={"least": 31.0, "largest": 37.0})
+    study = records.study.model_copy(update={"arms": (adam, *records.study.arms[1:])})
+
+    found = findings(evidence_of(dataclasses.replace(records, study=study)))[0]
+
+    assert found.spread == "31.0 to 37.0"
+
+
 def test_settings_of_the_spec_that_win_are_told_as_such():
     """Where trial 0 is the best, no gain is claimed."""
     found = findings(evidence_of(made_up_study()))[2]

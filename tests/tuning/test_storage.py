@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bdhf.records import InputError
+from bdhf.records import PLAN_INDEX, InputError
 from bdhf.tuning.collect import collect, find
 from bdhf.tuning.lock import JournalLock
-from bdhf.tuning.storage import Place
+from bdhf.tuning.storage import Place, refuse_others
 from bdhf.tuning.study import Study
 from tests.tuning.made_up import quick, study, worked
 from tests.tuning.small import placed
@@ -147,3 +147,22 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="cannot write"):
         Place(tmp_path / "out").open()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_study_does_not_go_into_a_folder_of_other_results(tmp_path: Path) -> None:
+    """Its page and its runs would take the place of theirs; into its own it goes again."""
+    of, folder = few(tmp_path, 1), tmp_path / "out"
+    worked(of, folder)
+    collect(of, Place(folder))
+    ablation = tmp_path / "ablation"
+    ablation.mkdir()
+    (ablation / PLAN_INDEX).write_text("{}")
+    other = study(tmp_path, ("name: small\nablation", "name: other\nablation"))
+
+    refuse_others(of, folder)
+    refuse_others(of, tmp_path / "new")
+    with pytest.raises(InputError, match="out holds study small"):
+        refuse_others(other, folder)
+    with pytest.raises(InputError, match="ablation holds the results of an ablation"):
+        refuse_others(of, ablation)

@@ -35,6 +35,22 @@ def test_a_trial_ends_at_the_target_and_has_the_tuning_seeds(tmp_path: Path) -> 
     assert cell.run.seed == 100
 
 
+@pytest.mark.parametrize(
+    ("objective", "ends"),
+    [
+        ("[seconds_to_target, updates_to_target]", True),
+        ("[updates_to_target, final_loss]", False),
+        ("[final_loss, updates_to_target]", False),
+        ("final_loss", False),
+    ],
+)
+def test_a_trial_of_a_loss_runs_to_the_budget(tmp_path: Path, objective: str, ends: bool) -> None:
+    """The final loss of a run that ended at the target would be the target."""
+    cell = study(tmp_path, ("trials: 8", f"objective: {objective}\ntrials: 8")).cell("adam")
+
+    assert bool(cell.trial({"lr": 0.1}, 101).stop_at) is ends
+
+
 def test_what_the_study_sets_is_put_on_top(tmp_path: Path) -> None:
     """`set` changes the ablation that is tuned, and no file."""
     changed = study(
@@ -76,6 +92,7 @@ def test_a_fingerprint_tells_definitions_apart(tmp_path: Path) -> None:
         ("trials: 8", "trials: 8\nobjective: updates", "14:12", "unknown objective 'updates'"),
         ("trials: 8", "trials: 8\nobjective: []", "14:12", "give one objective"),
         ("trials: 8", "trials: 8\nobjective: products_to_target", "14:12", "what a miss costs"),
+        ("trials: 8", "trials: 8\nset: {budget: {seconds: 9}}", "1:1", "or tune seconds_to_target"),
         ("type: tpe", "type: tep", "15:17", "'tpe', 'gp', 'cmaes' or 'random'"),
         ("startup: 3", "statrup: 3", "15:22", "unknown key 'statrup'; known: type, seed, startup"),
         ("ablation: small.yaml", "ablation: smal.yaml", "3:11", "cannot read the spec"),

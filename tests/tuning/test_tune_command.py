@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bdhf.cli.tune import _warn_of_company
 from bdhf.records import load, load_study
-from tests.tuning.made_up import ABLATION, STUDY
+from tests.tuning.made_up import ABLATION, STUDY, study
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +99,24 @@ def test_a_changed_study_is_refused_under_its_old_name(home: Path) -> None:
     assert done.returncode == 2
     assert "holds trials of another space" in done.stderr
     assert (home / "results" / "studies" / "small" / "study.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("workers", "change", "warns"),
+    [
+        (1, "objective: seconds_to_target", False),
+        (2, "objective: seconds_to_target", True),
+        (2, "objective: [updates_to_target, seconds_to_target]", True),
+        (2, "objective: updates_to_target", False),
+    ],
+)
+def test_seconds_that_are_tuned_in_company_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int, change: str, warns: bool
+) -> None:
+    """Arms that are tuned beside each other take each other's time."""
+    _warn_of_company(study(tmp_path, ("trials: 8", f"{change}\ntrials: 8")), workers)
+
+    assert ("--workers 1" in capsys.readouterr().err) is warns
 
 
 def test_a_wrong_command_line_is_told(home: Path) -> None:

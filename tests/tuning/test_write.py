@@ -28,6 +28,20 @@ SETTINGS = (
     "    set: {budget.updates: 60, arms.adam.lr: 1.0e-3}",
 )
 
+SEEDS, SPACES = "seeds: {count: 6}", "spaces:"
+SGD = ("  adam: {type", "  sgd: {type: torch.SGD, lr: 0.1}\n  adam: {type")
+EXCLUDED = (
+    "grid: {batch.gradient: [100, 200]}",
+    "grid: {batch.gradient: [100, 200]}\nexclude:\n  - {arm: [sgd, adam], batch.gradient: 100}",
+)
+UNION = (
+    SEEDS,
+    "grid: [{batch.gradient: [100], batch.curvature: [25]}, {batch.gradient: [100, 200]}]\n"
+    + SEEDS,
+)
+#: An axis that one grid of a union leaves to its default.
+NO_CURVATURE = ("batch: {gradient: 200, curvature: 50}", "batch: {gradient: 200}")
+
 
 def found(home: Path, *changes: tuple[str, str]) -> tuple[Study, Tuning]:
     """A finished study and its record."""
@@ -72,6 +86,17 @@ def test_a_comment_beside_every_value_names_study_and_trial(tmp_path: Path) -> N
     assert "tuned_from: studies/small" in file.read_text()
 
 
+def test_a_comment_tells_a_failure_from_a_miss(tmp_path: Path) -> None:
+    """An arm of which every trial diverged has missed nothing: it never got that far."""
+    diverges = ("{lr: {log: [1.0e-4, 1.0]}}", "{lr: {log: [0.6, 2.0]}}")
+    of, record = found(tmp_path, ("trials: 8", "trials: 1"), diverges, ("3.0e-3", "0.9"))
+    file = tmp_path / "tuned.yaml"
+
+    write_tuned(of, record, file)
+
+    assert "# small, trial 0: every trial failed" in file.read_text()
+
+
 def test_what_the_study_sets_is_in_the_tuned_spec(tmp_path: Path) -> None:
     """Values that the study put on top of its ablation were tuned with, so they stand there too."""
     values = "set: {budget.updates: 30, targets.0.below: 0.2}\ntrials: 3"
@@ -82,6 +107,32 @@ def test_what_the_study_sets_is_in_the_tuned_spec(tmp_path: Path) -> None:
 
     spec = load(file)[0][0].spec
     assert (spec.budget.updates, spec.targets[0].below) == (30, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("values", "base"),
+    [
+        ("arms.adam.eps: 1.0e-5, arms.hf.solver.max_iters: 7, compare: null", (SGD,)),
+        ("arms.adam: {type: torch.Adam, lr: 1.0e-3}, arms.sgd: null", (SGD,)),
+        ("arms.adam.eps: 1.0e-5, grid: {batch.curvature: [25, 50]}", (SGD, GRID)),
+    ],
+)
+def test_whatever_a_study_sets_its_tuned_spec_has_the_runs_that_were_tuned(
+    tmp_path: Path, values: str, base: tuple[tuple[str, str], ...]
+) -> None:
+    """Arms that are set in part, replaced or taken out, and grids, which no include can undo."""
+    of, record = found(tmp_path, FEW, *base, (SPACES, f"set: {{{values}}}\n{SPACES}"))
+    file = tmp_path / "tuned.yaml"
+
+    write_tuned(of, record, file)
+
+    tuned = {cell.arm: cell.run for cell in expand(load(file)[0]).cells}
+    best = {arm.label: arm.optimizer for arm in record.arms}
+    before = {cell.arm: cell.run for cell in of.plan.cells}
+    assert set(tuned) == set(before)
+    for label, run in before.items():
+        same = run.model_copy(update={"optimizer": best.get(label, run.optimizer)})
+        assert tuned[label] == same
 
 
 def test_nothing_is_written_of_an_arm_without_a_completed_trial(tmp_path: Path) -> None:
@@ -129,6 +180,65 @@ def test_the_best_settings_are_held_against_those_of_the_spec(
     assert any(name.startswith("hf vs adam, tuned") for name in names)
     margins = {c.margin for c in ablation.plan.comparisons if c.name.startswith("hf vs adam")}
     assert margins == {1.2}
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        (GRID, EXCLUDED),
+        (UNION,),
+        (UNION, NO_CURVATURE),
+    ],
+)
+def test_what_was_not_tuned_is_not_held_against_anything(
+    tmp_path: Path, base: tuple[tuple[str, str], ...]
+) -> None:
+    """The comparison has the cells of the study, twice, each tuned one with its own settings."""
+    of, record = found(tmp_path, FEW, SGD, *base)
+
+    ablation = held_out(of, record, tmp_path / "out")
+    write_tuned(of, record, tmp_path / "tuned.yaml")
+
+    runs = {cell.arm: cell.run for cell in ablation.cells}
+    twice = {
+        arm.label.replace(arm.name, f"{arm.name}.{form}", 1): arm
+        for arm in record.arms
+        for form in ("default", "tuned")
+    }
+    assert set(runs) == set(twice)
+    for label, arm in twice.items():
+        if ".tuned" in label:
+            assert runs[label].optimizer == arm.optimizer
+    defaults = sum(arm.best == 0 for arm in record.arms)
+    assert len(ablation.plan.comparisons) == count_tests(of) - defaults
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{at: {batch.gradient: 100}, set: {arms.sgd.lr: 0.2}}",
+        "{at: {batch.gradient: 100, arms.adam.lr: 3.0e-3}, set: {budget.updates: 20}}",
+        "{at: {arms.sgd.lr: 0.1, batch.gradient: 100}, set: {arms.hf.damping: 0.1}}",
+    ],
+)
+def test_settings_of_the_ablation_itself_hold_for_both_forms_of_an_arm(
+    tmp_path: Path, entry: str
+) -> None:
+    """Also where they speak of arms that nobody tunes."""
+    given = f"grid: {{batch.gradient: [100, 200]}}\nsettings: [{entry}]\n{SEEDS}"
+    of, record = found(tmp_path, FEW, SGD, (SEEDS, given))
+
+    ablation = held_out(of, record, tmp_path / "out")
+
+    runs = {(cell.arm, cell.seed): cell.run for cell in ablation.cells}
+    own = {(cell.arm, cell.seed): cell.run for cell in of.plan.cells}
+    for arm in record.arms:
+        default = arm.label.replace(arm.name, f"{arm.name}.default", 1)
+        tuned = arm.label.replace(arm.name, f"{arm.name}.tuned", 1)
+        for seed in of.held_out_seeds:
+            assert runs[default, seed] == own[arm.label, seed]
+            assert runs[tuned, seed].budget == arm.budget
+            assert runs[tuned, seed].optimizer == arm.optimizer
 
 
 def test_the_held_out_spec_can_be_run_again(tmp_path: Path) -> None:

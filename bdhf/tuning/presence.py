@@ -1,0 +1,73 @@
+"""Who is at a study in a journal, told to processes that cannot see each other.
+
+A machine that was started again, and every container, counts its processes anew: of one that it
+does not know it cannot say whether it has ended. So each worker keeps a file of its own locked,
+which the system lets go when it ends, however that is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bdhf.records import Owner, unwritable
+from bdhf.tuning.lock import NO_LOCKS
+
+_PREFIX = ".worker-"
+
+
+@contextmanager
+def present(folder: Path) -> Iterator[None]:
+    """Say in a study's folder, while it lasts, that this process is at it. Raises InputError."""
+    _sweep(folder)
+    path = _path(folder, Owner.here())
+    with unwritable(folder):
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _is_locked_by_others(file)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def has_left(folder: Path, owner: Owner) -> bool:
+    """Whether a process that is said to be at the study in a folder has ended."""
+    if owner.is_here:
+        return owner.is_gone
+    try:
+        file = os.open(_path(folder, owner), os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        return not _is_locked_by_others(file)
+    finally:
+        os.close(file)
+
+
+def _is_locked_by_others(file: int) -> bool:
+    """Lock an open file, unless others have; where the file system has no locks, they may have."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return True
+        raise
+    return False
+
+
+def _sweep(folder: Path) -> None:
+    """Take away the files of killed processes that are known to have ended."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        owner = Owner.parse(path.name.removeprefix(_PREFIX))
+        if owner is not None and owner.is_gone:
+            path.unlink(missing_ok=True)
+
+
+def _path(folder: Path, owner: Owner) -> Path:
+    return folder / f"{_PREFIX}{owner}"

@@ -1,0 +1,84 @@
+"""Workers of a journal that cannot look each other up: after a restart, or in other containers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bdhf.records import Owner
+from bdhf.tuning.collect import find
+from bdhf.tuning.presence import has_left, present
+from bdhf.tuning.storage import Place, quiet, study_of
+from tests.tuning.made_up import quick, study, worked
+
+__all__ = ["quick"]
+
+#: Takes the part of a process of another container: it is present under another name.
+_ELSEWHERE = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import bdhf.tuning.presence as presence
+from bdhf.records import Owner
+owner = replace(Owner.here(), host="elsewhere")
+Owner.here = classmethod(lambda cls: owner)
+with presence.present(Path(sys.argv[1])):
+    print(owner, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def elsewhere(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Owner]]:
+    """A process that is at a study and whose owner is of no process here."""
+    command = [sys.executable, "-c", _ELSEWHERE, str(folder)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        owner = Owner.parse(process.stdout.readline().strip())
+        assert owner is not None
+        assert not owner.is_here
+        yield process, owner
+        process.kill()
+
+
+def test_a_process_that_cannot_be_looked_up_has_left_once_it_has_ended(tmp_path: Path) -> None:
+    """However it ended; one that nobody has heard of, as before a restart, has left as well."""
+    with elsewhere(tmp_path) as (process, owner):
+        assert not has_left(tmp_path, owner)
+        process.kill()
+        process.wait()
+        assert has_left(tmp_path, owner)
+    assert has_left(tmp_path, replace(owner, host="before"))
+
+
+def test_a_process_of_this_machine_leaves_no_file_behind(tmp_path: Path) -> None:
+    """Its own goes with it, and those of killed ones with the next one that comes."""
+    killed = tmp_path / f".worker-{replace(Owner.here(), started=1.0)}"
+    killed.touch()
+
+    with present(tmp_path):
+        assert not has_left(tmp_path, Owner.here())
+        assert not killed.exists()
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_study_goes_on_after_the_machine_was_started_again(tmp_path: Path) -> None:
+    """A trial whose worker was killed by that is made again; nobody waits for it for ever."""
+    of, place = study(tmp_path, ("trials: 8", "trials: 3")), Place(tmp_path / "out")
+    cell = of.cell("adam")
+    with quiet():
+        trial = study_of(of, cell, place.open()).ask()
+        trial.set_user_attr("owner", str(replace(Owner.here(), host="before")))
+
+    worked(of, place.folder)
+
+    assert [len(found.trials) for found in find(of, place.open())] == [3, 3]
