@@ -31,6 +31,9 @@ _UNNAMED_SECONDS = 10.0
 #: User attribute: that a person, or a full disk, ended a trial, which is no death.
 INTERRUPTED = "interrupted"
 
+#: User attribute: the process that the worker of a trial works for, as `Owner` writes it.
+CREW = "crew"
+
 #: User attribute: how often workers died of a trial.
 _DEATHS = "deaths"
 
@@ -84,9 +87,7 @@ def _is_dead(trial: FrozenTrial, place: Place, seen: dict[int, float]) -> bool:
 
 def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
     """Ask for a trial again; one of too many deaths is finished as it stands."""
-    spared = trial.user_attrs.get(INTERRUPTED) or "owner" not in trial.user_attrs  # never begun
-    died = 0 if spared else 1
-    deaths = int(trial.user_attrs.get(_DEATHS, 0)) + died
+    deaths = int(trial.user_attrs.get(_DEATHS, 0)) + _is_to_blame(trial)
     attributes = {AGAIN: trial.number, _DEATHS: deaths}
     attributes |= {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else {}
     if deaths < MOST_DEATHS:
@@ -106,6 +107,15 @@ def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
             },
         )
     )
+
+
+def _is_to_blame(trial: FrozenTrial) -> bool:
+    """Whether a worker may have died of a trial: not if it was ended, or died with its crew."""
+    known = trial.user_attrs
+    if known.get(INTERRUPTED) or "owner" not in known:  # never begun
+        return False
+    crew = Owner.parse(str(known.get(CREW, "")))
+    return crew is None or (crew.is_here and not crew.is_gone)
 
 
 def _settled(trial: FrozenTrial) -> dict[str, Any]:

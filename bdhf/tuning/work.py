@@ -22,7 +22,7 @@ from bdhf.experiments.provenance import resolve_devices
 from bdhf.experiments.store import Store
 from bdhf.records import InputError, in_brief
 from bdhf.tuning.presence import present
-from bdhf.tuning.revive import INTERRUPTED, let_go, revive
+from bdhf.tuning.revive import CREW, INTERRUPTED, let_go, revive
 from bdhf.tuning.samplers import ByPlace
 from bdhf.tuning.space import defaults
 from bdhf.tuning.standing import DEFAULT, SURPLUS, Standing, standing
@@ -50,6 +50,7 @@ class Worker:
     told: Told
     poll_seconds: float = POLL_SECONDS
     seat: int = 0  # which of the devices of this machine it takes
+    crew: str = ""  # the process that it works for, as `Owner` writes it; "": for nobody
     seen: dict[int, float] = field(default_factory=dict)  # trials without an owner, since when
 
     def work(self, labels: Sequence[str]) -> None:
@@ -118,6 +119,8 @@ class Worker:
                 if place_of(trial.number) == wanted:
                     trial.set_user_attr(SURPLUS, "every place was taken")
                     raise _Surplus
+                if self.crew:
+                    trial.set_user_attr(CREW, self.crew)
                 return attempt(trial, cell, self.study.seeds, store, device)
             except (optuna.TrialPruned, UpdateFinishedTrialError, _Surplus):
                 raise
