@@ -23,7 +23,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from bdhf.experiments.engines.interrupt import interruptible, shielded
-from bdhf.records import InputError
+from bdhf.records import InputError, Owner
 from bdhf.tuning.revive import MOST_DEATHS
 from bdhf.tuning.standing import Standing
 from bdhf.tuning.storage import Place
@@ -79,7 +79,8 @@ class Crew:
     def _hire(self, label: str, seat: int, failures: int = 0) -> _Hand:
         context = get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        arguments = (self.study.file, self.study.settings, self.place, label, seat, theirs)
+        crew = str(Owner.here())
+        arguments = (self.study.file, self.study.settings, self.place, label, seat, crew, theirs)
         process = context.Process(target=_life, args=arguments, daemon=True)
         with shielded():  # until it is there to hear them
             process.start()
@@ -128,7 +129,13 @@ class Crew:
 
 
 def _life(
-    file: Path, settings: Sequence[str], place: Place, label: str, seat: int, pipe: Connection
+    file: Path,
+    settings: Sequence[str],
+    place: Place,
+    label: str,
+    seat: int,
+    crew: str,
+    pipe: Connection,
 ) -> None:
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent tells it to end
@@ -140,7 +147,7 @@ def _life(
         _tell(pipe, "trial", line_of(cell, trial, now))
 
     try:
-        Worker(open_study(file, settings), place, told, seat=seat).work([label])
+        Worker(open_study(file, settings), place, told, seat=seat, crew=crew).work([label])
     except InputError as error:
         _tell(pipe, "fault", error.lines)
     except KeyboardInterrupt:

@@ -31,6 +31,9 @@ _UNNAMED_SECONDS = 10.0
 #: User attribute: that a person, or a full disk, ended a trial, which is no death.
 INTERRUPTED = "interrupted"
 
+#: User attribute: the process that the worker of a trial works for, as `Owner` writes it.
+CREW = "crew"
+
 #: User attribute: how often workers died of a trial.
 _DEATHS = "deaths"
 
@@ -60,6 +63,14 @@ def revive(
         _again(found, trial, cell)
 
 
+def let_go(found: optuna.Study, number: int) -> None:
+    """End a trial of this process that an interruption left running: no one has died of it."""
+    trial = next(t for t in found.get_trials(deepcopy=False) if t.number == number)
+    if trial.state is TrialState.RUNNING:
+        found._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+        found._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
 def _surplus(found: optuna.Study, now: Standing) -> list[FrozenTrial]:
     return [t for t in found.get_trials(deepcopy=False) if t.number in now.surplus]
 
@@ -76,8 +87,7 @@ def _is_dead(trial: FrozenTrial, place: Place, seen: dict[int, float]) -> bool:
 
 def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
     """Ask for a trial again; one of too many deaths is finished as it stands."""
-    died = 0 if trial.user_attrs.get(INTERRUPTED) else 1
-    deaths = int(trial.user_attrs.get(_DEATHS, 0)) + died
+    deaths = int(trial.user_attrs.get(_DEATHS, 0)) + _is_to_blame(trial)
     attributes = {AGAIN: trial.number, _DEATHS: deaths}
     attributes |= {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else {}
     if deaths < MOST_DEATHS:
@@ -97,6 +107,15 @@ def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
             },
         )
     )
+
+
+def _is_to_blame(trial: FrozenTrial) -> bool:
+    """Whether a worker may have died of a trial: not if it was ended, or died with its crew."""
+    known = trial.user_attrs
+    if known.get(INTERRUPTED) or "owner" not in known:  # never begun
+        return False
+    crew = Owner.parse(str(known.get(CREW, "")))
+    return crew is None or (crew.is_here and not crew.is_gone)
 
 
 def _settled(trial: FrozenTrial) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from bdhf.experiments.provenance import resolve_devices
 from bdhf.experiments.store import Store
 from bdhf.records import InputError, in_brief
 from bdhf.tuning.presence import present
-from bdhf.tuning.revive import INTERRUPTED, revive
+from bdhf.tuning.revive import CREW, INTERRUPTED, let_go, revive
 from bdhf.tuning.samplers import ByPlace
 from bdhf.tuning.space import defaults
 from bdhf.tuning.standing import DEFAULT, SURPLUS, Standing, standing
@@ -50,6 +50,7 @@ class Worker:
     told: Told
     poll_seconds: float = POLL_SECONDS
     seat: int = 0  # which of the devices of this machine it takes
+    crew: str = ""  # the process that it works for, as `Owner` writes it; "": for nobody
     seen: dict[int, float] = field(default_factory=dict)  # trials without an owner, since when
 
     def work(self, labels: Sequence[str]) -> None:
@@ -104,20 +105,24 @@ class Worker:
         """Make one trial of an arm."""
         cell, wanted = self.study.cell(label), self.study.spec.trials
         made, errors = list[optuna.Trial](), list[BaseException]()
+        asked = list[int]()
 
         def place_of(number: int) -> int:
+            asked.append(number)
             place = standing(found.get_trials(deepcopy=False), wanted).place_of(number)
             return wanted if place is None else place
 
         def objective(trial: optuna.Trial) -> list[float]:
             made.append(trial)
-            _give_sign(found, trial)
-            if place_of(trial.number) == wanted:
-                trial.set_user_attr(SURPLUS, "every place was taken")
-                raise _Surplus
             try:
+                _give_sign(found, trial)
+                if place_of(trial.number) == wanted:
+                    trial.set_user_attr(SURPLUS, "every place was taken")
+                    raise _Surplus
+                if self.crew:
+                    trial.set_user_attr(CREW, self.crew)
                 return attempt(trial, cell, self.study.seeds, store, device)
-            except (optuna.TrialPruned, UpdateFinishedTrialError):
+            except (optuna.TrialPruned, UpdateFinishedTrialError, _Surplus):
                 raise
             except BaseException as error:  # a person, a full disk: not for the settings' sake
                 errors.append(error)
@@ -134,6 +139,10 @@ class Worker:
             found.sampler = ByPlace(self.study.spec.sampler, label, place_of)
             try:
                 found.optimize(objective, n_trials=1, catch=(_Surplus,), callbacks=[tell])
+            except KeyboardInterrupt:
+                with suppress(Exception):
+                    let_go(found, asked[0])
+                raise
             except Exception:
                 if errors or not made or not _is_failed(found, made[0]):
                     raise  # else others took this worker for dead, and the trial away from it

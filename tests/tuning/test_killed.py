@@ -26,21 +26,22 @@ from tests.tuning.small import LONG, begun, finished, killed, placed, trials_of,
 pytestmark = pytest.mark.slow
 
 THIRD = ("arms:\n", "arms:\n  sgd: {type: torch.SGD, lr: 0.1}\n")
+RANDOM = ("{type: tpe, startup: 2}", "random")
 ITS_SPACE = ("spaces:\n", "spaces:\n  sgd: {lr: {log: [1.0e-2, 1.0]}}\n")
 
 
 class Crew:
     """`small crew` on one folder, started as often as it takes."""
 
-    def __init__(self, home: Path, study: Study) -> None:
-        self._home, self._study = home, study
+    def __init__(self, home: Path) -> None:
+        self._file = home / "study.yaml"
         self.place = Place(home / "out")
         self.log = home / "log"
         self.running: subprocess.Popen[bytes] | None = None
 
     def start(self) -> subprocess.Popen[bytes]:
         """Begin, or go on."""
-        command = ["tests.tuning.small", "crew", self._study.file, self.place.folder, 2]
+        command = ["tests.tuning.small", "crew", self._file, self.place.folder, 2]
         self.running = begun(command, self.log)
         return self.running
 
@@ -52,7 +53,8 @@ class Crew:
         """As they stand; nothing is written, and no lock is taken."""
         if not self.place.journal.exists():
             return {}
-        return trials_of(self._study, JournalStorage(JournalFileBackend(str(self.place.journal))))
+        storage = JournalStorage(JournalFileBackend(str(self.place.journal)))
+        return trials_of(open_study(self._file), storage)
 
     def wait(self, process: subprocess.Popen[bytes], what: str, lines: int) -> bool:
         """Wait until the journal has so many lines, or it has ended; whether it goes on."""
@@ -66,7 +68,7 @@ class Crew:
 @pytest.fixture
 def crew(tmp_path: Path) -> Iterator[Crew]:
     """A crew, which leaves no process."""
-    one = Crew(tmp_path, open_study(written(tmp_path, THIRD, ITS_SPACE)))
+    one = Crew(tmp_path)
     yield one
     if one.running is not None:
         killed(one.running)
@@ -108,13 +110,14 @@ def table(study: Study, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return records.trials.drop(columns=own), records.parameters
 
 
-@pytest.mark.parametrize(("sampler", "kills"), [("{type: tpe, startup: 2}", 8), ("random", 4)])
+@pytest.mark.parametrize(
+    ("kills", "changes"), [(8, (THIRD, ITS_SPACE)), (4, (RANDOM,))], ids=["tpe", "random"]
+)
 def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(
-    tmp_path: Path, crew: Crew, sampler: str, kills: int
+    tmp_path: Path, crew: Crew, kills: int, changes: tuple[tuple[str, str], ...]
 ) -> None:
     """N trials an arm, the same settings in the same places, the same values; no run is torn."""
-    changes = THIRD, ITS_SPACE, ("{type: tpe, startup: 2}", sampler)
-    study = open_study(written(tmp_path, *changes))
+    study = open_study(written(tmp_path, *changes, ("trials: 5", "trials: 4")))
     draw, hit = random.Random(7), 0
     while hit < kills:
         assert kill(crew, draw), crew.log.read_text()
@@ -126,7 +129,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(
     worked(study, tmp_path / "alone")
     assert placed(study, crew.place.open()) == placed(study, Place(tmp_path / "alone").open())
     for trials in crew.trials().values():
-        assert len(finished(trials)) == 5
+        assert len(finished(trials)) == 4
         assert all(trial.state.is_finished() for trial in trials)
     for mine, alone in zip(
         table(study, crew.place.folder), table(study, tmp_path / "alone"), strict=True
@@ -144,35 +147,37 @@ def check_runs(folder: Path) -> None:
     assert not list(folder.rglob(".tmp-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a scheduler"])
-def test_told_to_end_it_goes_on_later_and_nothing_has_died(
-    tmp_path: Path, crew: Crew, number: int
-) -> None:
-    """The whole group is told: exit code 130, no traceback, no trial that runs, no death."""
+def test_told_to_end_it_goes_on_later_and_nothing_has_died(tmp_path: Path, crew: Crew) -> None:
+    """The whole group is told: exit code 130, no traceback, no trial that runs, no death.
+
+    By Ctrl-C and by a scheduler, while it begins and while it makes trials.
+    """
     study = open_study(written(tmp_path, ("trials: 5", "trials: 3")))
-    for more in (1, 30):
+    for more, number in ((1, signal.SIGTERM), (30, signal.SIGINT), (20, signal.SIGTERM)):
         process = crew.start()
         crew.wait(process, "a trial", crew.lines() + more)
         assert killed(process, number) == 130, crew.log.read_text()
         assert "Traceback" not in crew.log.read_text()
-    left = [trial for trials in crew.trials().values() for trial in trials]
-    assert not [trial for trial in left if trial.state is TrialState.RUNNING]
-    assert not [trial for trial in left if trial.user_attrs.get("deaths")]
+    left = [trial.user_attrs for trials in crew.trials().values() for trial in trials
+            if trial.state is TrialState.RUNNING]  # fmt: skip
+    assert not [known for known in left if "owner" in known]  # else it was being asked for
 
     assert crew.start().wait(timeout=240) == 0, crew.log.read_text()
+    known = [trial.user_attrs for trials in crew.trials().values() for trial in trials]
+    assert not [deaths for one in known if (deaths := one.get("deaths", 0))]
     worked(study, tmp_path / "alone")
     assert placed(study, crew.place.open()) == placed(study, Place(tmp_path / "alone").open())
 
 
 def test_a_worker_that_is_told_to_end_is_replaced(tmp_path: Path, crew: Crew) -> None:
     """Its arm is not taken for finished: another worker makes the rest of its trials."""
-    written(tmp_path, ("trials: 5", "trials: 3"), *LONG)
+    written(tmp_path, ("trials: 5", "trials: 2"), *LONG)
     process = crew.start()
     assert crew.wait(process, "a trial", crew.lines() + 15)
     os.kill(owner(crew), signal.SIGTERM)
 
     assert process.wait(timeout=240) == 0, crew.log.read_text()
-    assert [len(finished(trials)) for trials in crew.trials().values()] == [3, 3]
+    assert [len(finished(trials)) for trials in crew.trials().values()] == [2, 2]
     assert f"a worker ended with {128 + signal.SIGTERM}; another takes" in crew.log.read_text()
 
 
