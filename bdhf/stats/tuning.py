@@ -6,7 +6,7 @@ can be one of tuning, and so can one between arms with other numbers of trials.
 
 from __future__ import annotations
 
-from bdhf.records import ArmTuning, Comparison, Records, Tuned
+from bdhf.records import ArmTuning, Comparison, Records, Tuned, unit_of
 from bdhf.stats.words import count
 
 
@@ -40,6 +40,7 @@ def caveats(entry: Comparison, records: Records) -> tuple[str, ...]:
     return (
         *(_unequal(tuning, *sides) if tuning is not None and known else ()),
         *(_shared_seeds(tuning, *sides) if tuning is not None and known else ()),
+        *(_for_something_else(tuning, entry) if tuning is not None and known else ()),
         *untuned_batch_sizes(entry, records),
     )
 
@@ -76,4 +77,15 @@ def _shared_seeds(tuning: Tuned, *sides: str) -> tuple[str, ...]:
     return (
         f"Settings of {' and '.join(touched)} were chosen on {seeds} of this comparison, which "
         "flatters them",
+    )
+
+
+def _for_something_else(tuning: Tuned, entry: Comparison) -> tuple[str, ...]:
+    """Say that the settings were chosen for another quantity than the one that is compared."""
+    tuned = [s for s in (entry.candidate, entry.baseline) if tuning.arms[s].how == "tuned"]
+    if not tuned or entry.estimand == tuning.objective:
+        return ()
+    return (
+        f"Settings were chosen for the fewest {unit_of(tuning.objective)}, not for "
+        f"{unit_of(entry.estimand)}",
     )

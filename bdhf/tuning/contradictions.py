@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bdhf.experiments.errors import Fault, unknown
 from bdhf.experiments.grid import Variant
-from bdhf.records import axis_of
+from bdhf.records import LOSSES, axis_of
 from bdhf.tuning.objective import horizon_of
 from bdhf.tuning.schema import StudySpec
 
@@ -34,6 +34,10 @@ def _wrong_spaces(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
             f"its grid varies {', '.join(varied)}, and a study tunes an arm, not each of its "
             "forms: name them as arms, or search over the values in `spaces`"
         )
+        faults.append(Fault(("ablation",), message))
+    others = [pick.axis for pick in variants[0].picks if pick.target[0] == "problem"]
+    if others:
+        message = f"its grid varies {', '.join(others)}: give each problem a study of its own"
         faults.append(Fault(("ablation",), message))
     return faults
 
@@ -66,6 +70,10 @@ def _wrong_objectives(spec: StudySpec, variants: Sequence[Variant]) -> list[Faul
             faults.append(Fault(("objective",), message))
         elif horizon == horizon and not first.targets:
             faults.append(Fault(("objective",), f"{estimand} needs `targets` in the ablation"))
+    costs = [one for one in spec.objectives if one not in LOSSES]
+    if costs and spec.objectives[0] in LOSSES:
+        message = f"the first decides what is best: put {costs[0]} before the losses"
+        faults.append(Fault(("objective",), message))
     return faults
 
 

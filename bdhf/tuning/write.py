@@ -34,6 +34,9 @@ def write_tuned(study: Study, record: Tuning, file: Path) -> None:
         raise InputError(
             [f"{file}: not written: no trial of {', '.join(hopeless)} has been completed"]
         )
+    if file.resolve() in (study.file.resolve(), study.ablation_file.resolve()):
+        message = "would replace what it is made from: give another file, as ablations/tuned/…"
+        raise InputError([f"{file}: {message}"])
     before = file.read_bytes() if file.exists() else None
     write_atomically(file, text_of(study, record, file).encode())
     try:

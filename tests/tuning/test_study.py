@@ -106,6 +106,10 @@ def test_a_fingerprint_tells_definitions_apart(tmp_path: Path) -> None:
         ),
         ("seeds: {count: 6}", "grid: {arms.hf.partition: [full, groups]}\nseeds: {count: 6}",
          "3:11", "its grid varies arms.hf.partition"),
+        ("seeds: {count: 6}", "grid: {problem.activation: [tanh, relu]}\nseeds: {count: 6}",
+         "3:11", "give each problem a study of its own"),
+        ("trials: 8", "trials: 8\nobjective: [final_loss, updates_to_target]", "14:12",
+         "put updates_to_target before the losses"),
         ("targets: [{metric: val_loss, below: 0.1}]\ncompare:\n  - {name: hf vs adam, candidate: "
          "hf, baseline: adam, margin: 1.2}", "", "1:1", "needs `targets` in the ablation"),
     ],

@@ -270,3 +270,15 @@ def test_the_tests_of_the_comparison_are_known_before_any_trial(
     cells, combinations = len(of.cells), len(of.variants)
 
     assert count_tests(of) == cells + combinations
+
+
+def test_what_a_tuned_spec_is_made_from_is_not_replaced(tmp_path: Path) -> None:
+    """Neither the study nor its ablation can be the file that is written."""
+    of, record = found(tmp_path, FEW)
+    before = (tmp_path / "study.yaml").read_text(), (tmp_path / "small.yaml").read_text()
+
+    for name in ("study.yaml", "small.yaml"):
+        with pytest.raises(InputError, match="would replace what it is made from"):
+            write_tuned(of, record, tmp_path / name)
+
+    assert before == ((tmp_path / "study.yaml").read_text(), (tmp_path / "small.yaml").read_text())
