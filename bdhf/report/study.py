@@ -14,9 +14,10 @@ from bdhf.report.html import Report, write
 from bdhf.report.sections import Section, sections
 from bdhf.report.studies.table import MOST_CELLS, draw
 from bdhf.report.study_evidence import StudyEvidence, gather_study, question
-from bdhf.report.study_findings import Finding, findings, notices, progress
+from bdhf.report.study_findings import Finding, findings, notices, progress, unbeaten
 from bdhf.report.study_held_out import SECTION, HeldOut, final_verdicts, hold_out
 from bdhf.report.templating import environment
+from bdhf.report.wording import listed
 
 #: Cells up to which each has a sentence at the top of the page; beyond, only a row of the table.
 MOST_SENTENCES = 6
@@ -76,6 +77,7 @@ def study_page(
         sentences=_sentences(found),
         question=question(records, evidence.objective),
         held_out=held_out,
+        unbeaten=listed(unbeaten(evidence)),
         held_out_figures=by_title.get(SECTION),
         budget_figures=by_title.get(_OWN[1]),
         verdict_words=study_tables.verdict_words(evidence),

@@ -48,6 +48,15 @@ def notices(evidence: StudyEvidence) -> tuple[str, ...]:
     )
 
 
+def unbeaten(evidence: StudyEvidence) -> list[str]:
+    """Cells of which no trial beat the settings of the spec, which trial 0 has."""
+    return [
+        cell.arm.label
+        for cell in evidence.cells
+        if cell.best is not None and bool(cell.best["is_default"])
+    ]
+
+
 def progress(records: StudyRecords) -> str:
     """How many trials have been made, in words; "" when all have."""
     study = records.study

@@ -309,3 +309,22 @@ def test_a_folder_without_a_study_is_refused(tmp_path):
     """The error names what is missing and how it is made."""
     with pytest.raises(InputError, match=r"study.json.*bdhf tune"):
         build_study(tmp_path)
+
+
+def test_an_arm_whose_default_was_the_best_is_named(folder):
+    """Where no trial beat the settings of the spec, the page says that both are the same."""
+    records = load_study(folder)
+    first = records.study.arms[0]
+    trials = records.trials.copy()
+    mine = trials["arm"] == first.label
+    trials.loc[mine, "is_default"] = trials.loc[mine, "trial"] == first.best
+    changed = dataclasses.replace(records, trials=trials)
+    held_out = hold_out(records)
+
+    before, after = (
+        Page(study_page(evidence_of(one, held_out), held_out)).text for one in (records, changed)
+    )
+
+    said = f"No trial beat the settings of the spec in {first.label}"
+    assert said not in before
+    assert said in after
