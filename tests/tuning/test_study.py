@@ -40,7 +40,6 @@ def test_a_trial_ends_at_the_target_and_has_the_tuning_seeds(tmp_path: Path) -> 
     [
         ("[seconds_to_target, updates_to_target]", True),
         ("[updates_to_target, final_loss]", False),
-        ("[final_loss, updates_to_target]", False),
         ("final_loss", False),
     ],
 )
