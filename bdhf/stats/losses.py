@@ -77,8 +77,9 @@ def _keys(runs: pd.DataFrame) -> list[Hashable]:
 def _curves(runs: pd.DataFrame, curves: pd.DataFrame, column: str) -> dict[Hashable, _Curve]:
     """Position on the axis and loss of every evaluation of these runs that measured it."""
     needed = dict.fromkeys(["arm", "seed", "update", column, METRIC])
-    mine = curves[curves["arm"].isin(runs["arm"].unique())].reindex(columns=list(needed))
-    ordered = mine.dropna(subset=[column]).sort_values("update", kind="stable")
+    mine = curves[curves["arm"].isin(runs["arm"].unique())] if len(curves) else curves
+    known = mine.reindex(columns=list(needed)).dropna(subset=[column])
+    ordered = known.sort_values("update", kind="stable")
     return {
         key: (
             curve[column].to_numpy(dtype=float),

@@ -149,8 +149,8 @@ def hardware(environments: pd.DataFrame) -> pd.Series[str]:
     known = [name for name in HARDWARE if name in environments]
     if not known:
         return pd.Series(index=pd.Index([], dtype=object), dtype=object)
-    rows = environments[known].astype(str).itertuples(index=False)
-    return pd.Series(["|".join(row) for row in rows], environments["run_id"], dtype=object)
+    kinds = ["|".join(map(str, row)) for row in environments[known].itertuples(index=False)]
+    return pd.Series(kinds, environments["run_id"], dtype=object)
 
 
 def elsewhere(runs: pd.DataFrame, environments: pd.DataFrame) -> pd.Series[bool]:

@@ -1,10 +1,11 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bdhf.stats.paired import sign_flip
-from bdhf.stats.pairs import pair
+from bdhf.stats.pairs import hardware, pair
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 SECONDS = BLOCK_VS_FULL.model_copy(update={"estimand": "seconds_to_target"})
@@ -80,3 +81,14 @@ def test_two_runs_of_a_seed_are_an_error():
 
     with pytest.raises(ValueError, match="'block' has more than one run of seed 0"):
         pair(records, BLOCK_VS_FULL, TARGET)
+
+
+def test_hardware_that_is_recorded_in_part_is_a_kind_of_its_own():
+    """A run whose file has the processor alone is told from those that say all."""
+    environments = pd.DataFrame(
+        {"run_id": ["a", "b", "c"], "cpu": ["x", "x", "x"], "device": ["cpu", None, "cpu"]}
+    )
+
+    kinds = hardware(environments)
+
+    assert kinds["a"] == kinds["c"] != kinds["b"]
