@@ -88,13 +88,11 @@ class Claims:
 
         Of a run that another process has taken over nothing is removed: what is there is its own.
         """
-        self._held.pop(claim.run_id, None)
         generations = sorted(_read(self.home, claim.run_id), key=lambda other: other.generation)
-        if claim not in generations[-1:]:
-            return
-        for old in generations:
+        for old in generations if claim in generations[-1:] else ():
             with suppress(OSError):
                 (self.home / old.name).unlink()
+        self._held.pop(claim.run_id, None)  # at last: who is interrupted before lets it go again
 
     def close(self) -> None:
         """Let all runs go and end the heartbeat."""
