@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from bdhf.experiments.engines.interrupt import interruptible, shielded
+from bdhf.experiments.engines.worker import die_with_parent
 from bdhf.records import InputError, Owner
 from bdhf.tuning.revive import MOST_DEATHS
 from bdhf.tuning.standing import Standing
@@ -141,7 +142,7 @@ def _life(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent tells it to end
     signal.signal(signal.SIGTERM, _interrupt)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
 
     def told(cell: Cell, trial: FrozenTrial, now: Standing) -> None:
         _tell(pipe, "trial", line_of(cell, trial, now))
@@ -166,10 +167,3 @@ def _interrupt(number: int, frame: Any) -> None:
 def _tell(pipe: Connection, kind: str, content: Any) -> None:
     with suppress(OSError):  # nobody is there: the storage knows it all
         pipe.send((kind, content))
-
-
-def _die_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)

@@ -7,7 +7,7 @@ arms. Where a grid varies batch sizes, `settings` give each its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,8 @@ def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
             ),
         ]
     else:
-        whole = settings_in(study, record, study.variants[0], f".{TUNED}")
-        for name in names:
-            spec["arms"][f"{name}.{TUNED}"] = _with(study, name, whole)
+        for arm in record.arms:
+            spec["arms"][f"{arm.name}.{TUNED}"] = placed(data["arms"][arm.name], dict(arm.settings))
     return {**spec, "compare": _comparisons(study, names)}
 
 
@@ -147,14 +146,6 @@ def _both(path: str, study: Study) -> list[str]:
     )
     rest = inner.removeprefix(name)
     return [f"arms.{name}.{form}{rest}" for form in (DEFAULT, TUNED)] if name else []
-
-
-def _with(study: Study, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """An arm as the spec gives it, with the best settings in it."""
-    raw = study.source.data["arms"][name]
-    start = f"arms.{name}.{TUNED}."
-    own = {p.removeprefix(start): v for p, v in settings.items() if p.startswith(start)}
-    return placed({"type": raw} if isinstance(raw, str) else raw, own)
 
 
 def _comparisons(study: Study, names: Sequence[str]) -> list[dict[str, Any]]:

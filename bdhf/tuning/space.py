@@ -98,9 +98,9 @@ def defaults(space: Sequence[Dimension], arm: Mapping[str, Any]) -> dict[str, An
     return found
 
 
-def placed(arm: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """A resolved arm with settings put in their places; it is to be resolved again."""
-    given: Any = dict(arm)
+def placed(arm: Mapping[str, Any] | str, settings: Settings) -> dict[str, Any]:
+    """An arm, also one given by its name, with settings in their places; it is to be resolved."""
+    given: Any = {"type": arm} if isinstance(arm, str) else dict(arm)
     for path, value in settings.items():
         given = put(given, _keys(path), value, (), ("arms",))
     whole: dict[str, Any] = given

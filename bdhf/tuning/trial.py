@@ -18,11 +18,10 @@ import optuna
 import pandas as pd
 
 from bdhf.experiments.checkpoint import Checkpoint
-from bdhf.experiments.engines.worker import now
+from bdhf.experiments.engines.worker import checkpoint_of, now
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.schema import CHECKPOINT_SECONDS
 from bdhf.experiments.store import Store
 from bdhf.experiments.training import Row
 from bdhf.records import Owner, Status
@@ -115,10 +114,7 @@ def _made(
     trying: Trying, spec: RunSpec, observe: Callable[[Row], None]
 ) -> tuple[Outcome, dict[str, Any], dict[str, Any]]:
     begun, started = time.monotonic(), now()
-    checkpoint = None
-    if trying.cell.checkpoint_every is not None:
-        path = trying.store.checkpoints / f"{spec.run_id}.pt"
-        checkpoint = Checkpoint(path, trying.cell.checkpoint_every, CHECKPOINT_SECONDS)
+    checkpoint = checkpoint_of(spec, trying.store, trying.cell.checkpoint_every)
     try:
         outcome = execute(
             spec,

@@ -106,8 +106,7 @@ def _arms(study: Study, record: Tuning, *, is_whole: bool) -> Iterator[str]:
         if arm is None:
             yield f"  {name}: {_flow(raw[name])}"
             continue
-        start = {"type": raw[name]} if isinstance(raw[name], str) else raw[name]
-        tree = placed(start, dict(arm.settings)) if is_whole else _nested(arm.settings)
+        tree = placed(raw[name], dict(arm.settings)) if is_whole else _nested(arm.settings)
         tuned = {path.split(".")[0] for path in arm.settings}
         yield f"  {name}:"
         for key, value in tree.items():

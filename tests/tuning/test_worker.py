@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bdhf.experiments.run import Outcome
+from bdhf.experiments.runspec import RunSpec
 from bdhf.records import Status, StudyRecords, load_study
 from bdhf.report.study import build_study
 from bdhf.tuning.collect import collect, find
@@ -121,7 +123,7 @@ def test_a_diverged_trial_has_a_finite_worst_value_and_its_reason(tmp_path: Path
 def test_an_error_of_a_run_is_a_trial_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that raised, or ran out of memory, makes its trial the worst and no more."""
 
-    def failing(spec, **how):  # type: ignore[no-untyped-def]
+    def failing(spec: RunSpec, **how: Any) -> Outcome:
         outcome = made_up(spec, **how)
         if spec.optimizer["type"] == "block_hf" and spec.seed == 101:
             return Outcome(Status.OOM, "out of memory", outcome.curve)

@@ -124,7 +124,7 @@ class _Company:
 
 def _work(pipe: Connection, folder: Path) -> None:
     """The life of a worker process."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     store = Store(folder)
     while True:
         try:
@@ -148,7 +148,7 @@ def _do(job: Job, store: Store, pipe: Connection) -> Outcome | None:
     Raises StorageError.
     """
     company, begun, started = _Company(store.folder), time.monotonic(), now()
-    checkpoint = _checkpoint(job, store)
+    checkpoint = checkpoint_of(job.run, store, job.checkpoint_every)
     if job.device.startswith("cuda"):
         torch.cuda.set_device(job.device)
 
@@ -176,11 +176,11 @@ def _do(job: Job, store: Store, pipe: Connection) -> Outcome | None:
     return outcome
 
 
-def _checkpoint(job: Job, store: Store) -> Checkpoint | None:
-    if job.checkpoint_every is None:
+def checkpoint_of(run: RunSpec, store: Store, every: int | None) -> Checkpoint | None:
+    """Where a run saves itself, after so many evaluations; None: it never does."""
+    if every is None:
         return None
-    path = store.checkpoints / f"{job.run.run_id}.pt"
-    return Checkpoint(path, job.checkpoint_every, CHECKPOINT_SECONDS)
+    return Checkpoint(store.checkpoints / f"{run.run_id}.pt", every, CHECKPOINT_SECONDS)
 
 
 def _tell(pipe: Connection, kind: str, content: Any) -> None:
@@ -190,7 +190,8 @@ def _tell(pipe: Connection, kind: str, content: Any) -> None:
         os._exit(1)  # nobody is there: an unfinished run must not be recorded as a failed one
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """End this process as soon as its parent has ended, however that was; for a thread."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
