@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
+from asv_bench.benchmarks.memory import peak_bytes
 from asv_bench.contender import Contender, NotApplicable, Product, ours
-from asv_bench.memory import peak_bytes
 from asv_bench.rivals import RIVALS, ggnmp
 from asv_bench.timing import Piece, Spread, interleaved
 from asv_bench.works import WORKS, Work

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from asv_bench.benchmarks.made_up import spec_of
 from bdhf.cli import app
 from bdhf.experiments.plan import expand
 from bdhf.experiments.source import parse
@@ -24,30 +25,6 @@ from bdhf.experiments.spec import variants
 
 #: Seconds that a plan of ten thousand cells may take.
 BAR = 2.0
-
-SPEC = """\
-schema: 1
-name: many
-problem: {{type: autoencoder, encoder: [784, 12, 4]}}
-batch: {{gradient: 200, curvature: 50}}
-arms:
-  adam: {{type: torch.Adam, lr: 3.0e-3}}
-  full_hf: &hf {{type: block_hf, partition: full, lr: 0.5, damping: 1.0e-2}}
-  block_hf: {{<<: *hf, partition: groups}}
-grid:
-  arms.full_hf.lr: {rates}
-  arms.full_hf.damping: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-  batch.curvature: [25, 50, 100, 150]
-seeds: {{count: 10}}
-budget: {{updates: 6}}
-targets: [{{metric: val_loss, below: 0.08}}]
-compare: [{{name: block vs full, candidate: block_hf, baseline: full_hf}}]
-"""
-
-
-def spec_of(rates: int) -> str:
-    """A spec with 400 cells for every learning rate, and 50 beside."""
-    return SPEC.format(rates=[round(0.01 * (rate + 1), 2) for rate in range(rates)])
 
 
 def main(given: Sequence[str] | None = None) -> None:

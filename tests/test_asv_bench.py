@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 import bdhf
 from asv_bench import overhead, peers, profile
+from asv_bench.benchmarks.memory import peak_bytes
 from asv_bench.contender import NotApplicable, ours
-from asv_bench.memory import peak_bytes
 from asv_bench.rivals import RIVALS, conjugate_gradients
 from asv_bench.timing import Spread, interleaved
 from asv_bench.works import WORKS

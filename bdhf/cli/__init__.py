@@ -4,10 +4,10 @@ Exit codes: 0 done, 1 a run failed or a report differs, 2 a bad spec, command li
 130 interrupted.
 """
 
-from bdhf.cli import ablation, compare, parts, results, tune, verify
+from bdhf.cli import ablation, bench, compare, parts, results, tune, verify
 from bdhf.cli.app import app
 
-__all__ = ["ablation", "app", "compare", "main", "parts", "results", "tune", "verify"]
+__all__ = ["ablation", "app", "bench", "compare", "main", "parts", "results", "tune", "verify"]
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 import bdhf
 from asv_bench import collect as bench
-from asv_bench.collect import make
+from asv_bench.benchmarks.made_up import folder_to_read as make
 from bdhf.records import NOT_RUN, collect, planned
 
 ROWS = 3
@@ -170,7 +170,7 @@ def test_records_say_what_they_hold(tmp_path):
         "  4 arms: adam, full_hf, block_hf, neuron_hf",
         "  .runs: 7 rows × 17 columns, a row per planned run",
         "  .curves: 9 rows × 26 columns, a row per evaluation",
-        "  .environments: 3 rows × 3 columns, a row per run that has ended",
+        "  .environments: 3 rows × 6 columns, a row per run that has ended",
     ]
 
 

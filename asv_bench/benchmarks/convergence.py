@@ -1,0 +1,125 @@
+"""How far training gets: updates and products to a target, and the loss at a budget.
+
+optimizer × batch size × device, each the mean of the same two seeds, in float64 on one thread: an
+unchanged algorithm gives the same numbers again. Lower is better for all. A run that misses its
+target counts with the budget, and `track_target_missed` says how many of the seeds did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from .devices import DEVICES, use
+from .tracked import amount, count
+
+OPTIMIZERS = ("adam", "full_hf", "block_hf", "layer_hf")
+BATCHES = (250, 500, 1000)
+
+#: Updates that a run may take.
+BUDGET = 30
+
+#: Validation loss that a run is to reach.
+TARGET = 0.015
+
+#: The quickstart's experiment on a sixteenth of the pixels.
+SPEC = f"""\
+schema: 1
+name: convergence
+problem: {{type: autoencoder, data: mnist5k, encoder: [49, 24, 8], activation: tanh, downsample: 4}}
+batch: {{gradient: 1000, curvature: 0.25}}
+dtype: float64
+arms:
+  adam: {{type: torch.Adam, lr: 3.0e-2}}
+  full_hf: &hf {{type: block_hf, partition: full, lr: 0.3, damping: 1.0e-3,
+                solver: {{type: cg, max_iters: 30, warm_start: 0.95}}}}
+  block_hf: {{<<: *hf, partition: groups}}
+  layer_hf: {{<<: *hf, partition: per_layer, lr: 0.25, damping: 1.0e-2}}
+grid: {{batch.gradient: [{", ".join(map(str, BATCHES))}]}}
+seeds: {{count: 2}}
+budget: {{updates: {BUDGET}}}
+stop: at_budget
+evaluate: {{every_updates: 1}}
+targets: [{{metric: val_loss, below: {TARGET}}}]
+"""
+
+Results = Mapping[tuple[str, int, str], list[Mapping[str, float]]]
+
+
+def results() -> Results:
+    """Train every optimizer at every batch size and seed: what is asked of each run."""
+    found: dict[tuple[str, int, str], list[Mapping[str, float]]] = {}
+    for device in DEVICES:
+        try:
+            use(device)
+        except NotImplementedError:
+            continue
+        for optimizer, batch, outcome in _runs(device):
+            found.setdefault((optimizer, batch, device), []).append(outcome)
+    return found
+
+
+def _runs(device: str) -> Iterator[tuple[str, int, Mapping[str, float]]]:
+    from bdhf.experiments.plan import expand
+    from bdhf.experiments.run import execute
+    from bdhf.experiments.source import parse
+    from bdhf.experiments.spec import variants
+
+    for cell in expand(variants(parse(SPEC))).cells:
+        outcome = execute(cell.run, device=device, safety_seconds=600.0)
+        if str(outcome.status) != "done":
+            raise RuntimeError(f"{cell.arm}, seed {cell.seed}: {outcome.status}: {outcome.reason}")
+        curve = outcome.curve
+        reached = curve[curve["val_loss"] <= TARGET]
+        at = reached.iloc[0] if len(reached) else curve.iloc[-1]
+        yield (
+            cell.arm.split()[0],
+            cell.run.gradient_batch,
+            {
+                "updates": float(at["update"]),
+                "products": float(at["products"]),
+                "loss": float(curve["val_loss"].iloc[-1]),
+                "missed": float(not len(reached)),
+            },
+        )
+
+
+class Convergence:
+    """What training came to."""
+
+    param_names = ("optimizer", "batch", "device")
+    params = (OPTIMIZERS, BATCHES, DEVICES)
+    timeout = 600.0
+
+    def setup_cache(self) -> Results:
+        """Train once for all numbers."""
+        return results()
+
+    setup_cache.timeout = 900.0  # type: ignore[attr-defined]
+
+    def setup(self, cache: Results, optimizer: str, batch: int, device: str) -> None:
+        """Take the runs of this combination."""
+        use(device)
+        self.runs = cache[optimizer, batch, device]
+
+    def _mean(self, of: str) -> float:
+        return sum(run[of] for run in self.runs) / len(self.runs)
+
+    @count("updates")
+    def track_updates_to_target(self, *_: object) -> float:
+        """Updates until the validation loss is at the target; the budget where it never is."""
+        return self._mean("updates")
+
+    @count("products")
+    def track_products_to_target(self, *_: object) -> float:
+        """Products until then; those of the whole run where it never is; 0 for Adam."""
+        return self._mean("products")
+
+    @count("misses")
+    def track_target_missed(self, *_: object) -> float:
+        """Share of the seeds that never reached the target."""
+        return self._mean("missed")
+
+    @amount("loss")
+    def track_loss_at_budget(self, *_: object) -> float:
+        """Validation loss at the end of the budget."""
+        return self._mean("loss")

@@ -1,0 +1,143 @@
+"""One update of every recipe on every model: seconds, bytes, and in float64 what it took.
+
+The update that is timed is the second of a run, from the same parameters and the same warm start
+each time: what a run decides and checks once has been done.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+
+import bdhf
+
+from .devices import DEVICES, Clock
+from .memory import peak_bytes
+from .models import MODELS, Example, example
+from .tracked import Timed, amount, count
+
+
+def _martens2010(own: Example) -> torch.optim.Optimizer:
+    return bdhf.recipes.martens2010(own.model, own.loss)
+
+
+def _zhang2017(partition: str) -> Callable[[Example], torch.optim.Optimizer]:
+    def made(own: Example) -> torch.optim.Optimizer:
+        return bdhf.recipes.zhang2017(
+            own.model, own.loss, own.partition(partition), lr=0.5, damping=1e-3
+        )
+
+    return made
+
+
+def _adam(own: Example) -> torch.optim.Optimizer:
+    return torch.optim.Adam(own.model.parameters(), lr=1e-3)
+
+
+#: Name -> optimizer of a model. Adam is there to see what everybody pays.
+RECIPES: Mapping[str, Callable[[Example], torch.optim.Optimizer]] = {
+    "martens2010": _martens2010,
+    "zhang2017 full": _zhang2017("full"),
+    "zhang2017 groups": _zhang2017("groups"),
+    "zhang2017 per_layer": _zhang2017("per_layer"),
+    "adam": _adam,
+}
+
+timer = Clock()
+
+
+class Training:
+    """A model and its optimizer, at the end of a first update as often as one wants."""
+
+    def __init__(self, recipe: str, model: str, device: str, dtype: torch.dtype) -> None:
+        self.own, self.device = example(model, device, dtype), device
+        self.optimizer = RECIPES[recipe](self.own)
+        self.update()
+        self._parameters = [p.detach().clone() for p in self.own.model.parameters()]
+        self._state = copy.deepcopy(self.optimizer.state_dict())
+
+    def back(self) -> None:
+        """Take parameters and state as they were after the first update."""
+        with torch.no_grad():
+            for parameter, kept in zip(self.own.model.parameters(), self._parameters, strict=True):
+                parameter.copy_(kept)
+        self.optimizer.load_state_dict(copy.deepcopy(self._state))
+
+    def update(self) -> Any:
+        """One update on the batch: a StepInfo of ours, and None of torch's optimizers."""
+        if isinstance(self.optimizer, bdhf.BlockHessianFree):
+            return self.optimizer.step(self.own.batch)
+        inputs, targets = self.own.batch
+        self.optimizer.zero_grad()
+        self.own.loss(self.own.model(inputs), targets).backward()
+        self.optimizer.step()
+        return None
+
+
+@lru_cache(maxsize=1)
+def training(recipe: str, model: str, device: str, dtype: torch.dtype) -> Training:
+    """The same one for the same arguments, after its first update."""
+    made = Training(recipe, model, device, dtype)
+    made.update()  # what a second update decides once more
+    return made
+
+
+class Update(Timed):
+    """One update in float32 as a run has it."""
+
+    param_names = ("recipe", "model", "device")
+    params = (tuple(RECIPES), tuple(MODELS), DEVICES)
+
+    def setup(self, recipe: str, model: str, device: str) -> None:
+        """Go back to where the update starts."""
+        self.training = training(recipe, model, device, torch.float32)
+        self.training.back()
+
+    def time_update(self, *_: str) -> None:
+        """Seconds of the update."""
+        self.training.update()
+
+    @amount("bytes")
+    def track_peak(self, *_: str) -> int:
+        """Bytes held at once by the update, beyond model, batch and state."""
+        return peak_bytes(self.training.update, self.training.device)
+
+
+class Counted:
+    """The first three updates in float64: what they took, all blocks and updates together."""
+
+    param_names = ("recipe", "model", "device")
+    params = (tuple(name for name in RECIPES if name != "adam"), tuple(MODELS), DEVICES)
+    timeout = 120.0
+
+    def setup(self, recipe: str, model: str, device: str) -> None:
+        """Make the updates, once for all numbers."""
+        self.found = infos(recipe, model, device)
+
+    @count("iterations")
+    def track_cg_iterations(self, *_: str) -> int:
+        """Iterations of CG."""
+        return sum(sum(info.cg_iterations) for info in self.found)
+
+    @count("products")
+    def track_products(self, *_: str) -> float:
+        """Products, each block by its share of the parameters."""
+        return sum(info.products for info in self.found)
+
+    @count("gradients")
+    def track_gradient_equivalents(self, *_: str) -> float:
+        """FLOPs in units of one gradient."""
+        return sum(info.gradient_equivalents for info in self.found)
+
+
+@cache
+def infos(recipe: str, model: str, device: str) -> Sequence[bdhf.StepInfo]:
+    """What the first three updates tell; made once for all that is asked of them."""
+    own = example(model, device, torch.float64)
+    optimizer = RECIPES[recipe](own)
+    assert isinstance(optimizer, bdhf.BlockHessianFree)  # Adam has nothing to tell
+    return [optimizer.step(own.batch) for _ in range(3)]

@@ -1,0 +1,237 @@
+"""Two commits compared on every benchmark: the verdict of `bdhf bench --against`.
+
+Both commits are exported from git and imported from there by the Python that runs this, so a second
+commit costs a second, and no environment. The benchmarks are those of the working tree for both.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from bdhf.bench.checkout import Checkout, Commit
+from bdhf.bench.process import Case, Failed, Skipped, Worker
+from bdhf.bench.rounds import ratio
+from bdhf.bench.verdict import PAIRS, Finding, Missing, Value, Verdict, of_ratios, of_values
+from bdhf.records import InputError
+
+#: Whether a case is asked for, by its label.
+Wanted = Callable[[str], bool]
+
+#: Told before a case is measured: how many are done, of how many, the case, the pair of processes.
+Observer = Callable[[int, int, Case, int], None]
+
+_ABSENT = Missing("the benchmark cannot be imported there")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how strictly times are compared."""
+
+    margin: float = 1.05  # a ratio that is not called a change
+    budget: float = 1.5  # seconds for the rounds of one case in one pair of processes
+    pairs: int = PAIRS  # of processes in which a change must show
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found of two commits."""
+
+    baseline: Commit
+    candidate: Commit
+    versions: Mapping[str, str]
+    findings: tuple[Finding, ...]
+    left_out: Mapping[str, int]  # reason -> cases that are left out on both sides
+    settings: Settings
+
+    @property
+    def regressions(self) -> tuple[Finding, ...]:
+        """What is worse."""
+        return tuple(f for f in self.findings if f.verdict.is_regression)
+
+    @property
+    def measured(self) -> int:
+        """Cases with a number on both sides."""
+        return sum(finding.is_measured for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A process of each commit."""
+
+    baseline: Worker
+    candidate: Worker
+
+    def refuse_broken(self, checkout: Checkout) -> None:
+        """Raise InputError for a module that neither side can import: it would go unmeasured."""
+        both = self.baseline.broken.keys() & self.candidate.broken.keys()
+        if both:
+            raise InputError(
+                f"{checkout.benchmarks / name}: cannot be imported with either commit: "
+                f"{self.candidate.broken[name]}"
+                for name in sorted(both)
+            )
+
+    def tracked(self, case: Case) -> Finding:
+        """Take a number on both sides, at once: it does not depend on the time."""
+        with ThreadPoolExecutor(2) as pool:
+            before = pool.submit(_value, self.baseline, case)
+            now = pool.submit(_value, self.candidate, case)
+            return of_values(case, before.result(), now.result())
+
+    def timed(self, case: Case, so_far: Finding | None, settings: Settings) -> Finding:
+        """Time both in turn."""
+        for worker, is_now in ((self.baseline, False), (self.candidate, True)):
+            missing = _prepared(worker, case)
+            if missing is not None:
+                other = self.baseline if is_now else self.candidate
+                there: Value = _prepared(other, case) or 0.0
+                before, now = (there, missing) if is_now else (missing, there)
+                return of_values(case, before, now)
+        try:
+            found = ratio(
+                lambda number: self.baseline.seconds(case, number),
+                lambda number: self.candidate.seconds(case, number),
+                settings.budget,
+            )
+        except Failed as error:
+            return self._failed(case, str(error))
+        return of_ratios(case, (*(so_far.ratios if so_far else ()), found), settings.margin)
+
+    def _failed(self, case: Case, reason: str) -> Finding:
+        """Find out which side failed while they were timed."""
+        sides: list[Value] = []
+        for worker in self.baseline, self.candidate:
+            try:
+                missing = _prepared(worker, case)
+                sides.append(missing or worker.seconds(case, 1))
+            except Failed as error:
+                sides.append(Missing(str(error)))
+        if not any(isinstance(side, Missing) for side in sides):
+            sides[1] = Missing(f"{reason}, once")
+        return of_values(case, *sides)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.baseline.close()
+        self.candidate.close()
+
+
+def against(
+    checkout: Checkout,
+    baseline: Commit,
+    candidate: Commit,
+    wanted: Wanted,
+    settings: Settings = Settings(),
+    observe: Observer = lambda *_: None,
+) -> Comparison:
+    """Compare two commits on the benchmarks that are wanted.
+
+    What differs in time in a first pair of processes is timed again in new ones, until it has shown
+    in all of them or in one not. Raises InputError where a commit cannot be measured at all.
+    """
+    with _exported(checkout, baseline, candidate) as trees:
+        with _sides(checkout, trees) as sides:
+            sides.refuse_broken(checkout)
+            versions = sides.candidate.versions
+            cases = [case for case in _all_cases(sides) if wanted(case.label)]
+            found = dict(_first(sides, cases, settings, observe))
+        for turn in range(1, settings.pairs):
+            again = [c for c, f in found.items() if f.verdict in (Verdict.SLOWER, Verdict.FASTER)]
+            if not again:
+                break
+            with _sides(checkout, trees, swapped=bool(turn % 2)) as sides:
+                for done, case in enumerate(again):
+                    observe(done, len(again), case, turn + 1)
+                    found[case] = sides.timed(case, found[case], settings)
+    left_out = _left_out(found.values())
+    kept = tuple(f for f in found.values() if not _is_left_out(f))
+    return Comparison(baseline, candidate, versions, kept, left_out, settings)
+
+
+def _first(
+    sides: Sides, cases: Sequence[Case], settings: Settings, observe: Observer
+) -> Iterator[tuple[Case, Finding]]:
+    known = [{case.label for case in side.cases} for side in (sides.baseline, sides.candidate)]
+    for done, case in enumerate(cases):
+        observe(done, len(cases), case, 1)
+        if not all(case.label in labels for labels in known):
+            there = [0.0 if case.label in labels else _ABSENT for labels in known]
+            yield case, of_values(case, *there)
+        elif case.kind == "time":
+            yield case, sides.timed(case, None, settings)
+        else:
+            yield case, sides.tracked(case)
+
+
+def _all_cases(sides: Sides) -> list[Case]:
+    """The cases of the candidate, and those that only the baseline can import."""
+    labels = {case.label for case in sides.candidate.cases}
+    return [
+        *sides.candidate.cases,
+        *(case for case in sides.baseline.cases if case.label not in labels),
+    ]
+
+
+@contextmanager
+def _exported(checkout: Checkout, *commits: Commit) -> Iterator[list[Path]]:
+    with tempfile.TemporaryDirectory(prefix="bdhf-commits-") as place:
+        yield [
+            checkout.export(commit, Path(place) / str(number))
+            for number, commit in enumerate(commits)
+        ]
+
+
+def _sides(checkout: Checkout, trees: Sequence[Path], swapped: bool = False) -> Sides:
+    """A new process for each; which is started first changes from pair to pair."""
+    order = (1, 0) if swapped else (0, 1)
+    started: dict[int, Worker] = {}
+    try:
+        for side in order:
+            started[side] = Worker(trees[side], checkout.benchmarks)
+    except BaseException:
+        for worker in started.values():
+            worker.close()
+        raise
+    return Sides(started[0], started[1])
+
+
+def _value(worker: Worker, case: Case) -> Value:
+    try:
+        return worker.value(case)
+    except Skipped as reason:
+        return Missing(str(reason), skipped=True)
+    except Failed as error:
+        return Missing(str(error))
+
+
+def _prepared(worker: Worker, case: Case) -> Missing | None:
+    """Set a case up; why it could not be."""
+    try:
+        worker.prepare(case)
+    except Skipped as reason:
+        return Missing(str(reason), skipped=True)
+    except Failed as error:
+        return Missing(str(error))
+    return None
+
+
+def _is_left_out(finding: Finding) -> bool:
+    sides = (finding.before, finding.now)
+    return all(isinstance(side, Missing) and side.skipped for side in sides)
+
+
+def _left_out(findings: Iterable[Finding]) -> dict[str, int]:
+    reasons: dict[str, int] = {}
+    for finding in findings:
+        if _is_left_out(finding):
+            assert isinstance(finding.now, Missing)
+            reasons[finding.now.reason] = reasons.get(finding.now.reason, 0) + 1
+    return reasons

@@ -1,0 +1,91 @@
+"""The clone in which benchmarks live, and the package as it is in one of its commits."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bdhf.records import InputError
+
+#: The file that says where the benchmarks are, in the format of asv.
+CONFIG = "asv.conf.json"
+
+#: Where they are in the clone, as that file has it.
+BENCHMARKS = Path("asv_bench/benchmarks")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit, as it was asked for."""
+
+    name: str
+    digest: str
+    subject: str
+
+    def __str__(self) -> str:
+        """`main 3f6f38b "One checkpoint"`."""
+        named = "" if self.digest.startswith(self.name) else f"{self.name} "
+        return f'{named}{self.digest[:8]} "{self.subject}"'
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A clone of the repository."""
+
+    root: Path
+
+    @property
+    def benchmarks(self) -> Path:
+        """The folder of the benchmarks."""
+        return self.root / BENCHMARKS
+
+    def commit(self, name: str) -> Commit:
+        """The commit of that name. Raises InputError where there is none."""
+        try:
+            line = self._git("log", "-1", "--format=%H %s", "--end-of-options", name).decode()
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace").strip().splitlines()
+            raise InputError(
+                [f"{self.root}: no commit '{name}': {said[0] if said else 'git does not say why'}"]
+            ) from None
+        digest, _, subject = line.strip().partition(" ")
+        return Commit(name, digest, subject)
+
+    def export(self, commit: Commit, folder: Path) -> Path:
+        """Write the package as it is in a commit into a folder, and return the folder.
+
+        Raises InputError for a commit that has no package.
+        """
+        try:
+            packed = self._git("archive", "--format=tar", commit.digest, "bdhf")
+        except subprocess.CalledProcessError:
+            raise InputError([f"{commit} has no package `bdhf`"]) from None
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            tar.extractall(folder, filter="data")
+        return folder
+
+    def changed(self) -> list[str]:
+        """Files of the package that differ from the last commit."""
+        lines = self._git("status", "--porcelain", "--", "bdhf").decode().splitlines()
+        return [line[3:] for line in lines]
+
+    def _git(self, *arguments: str) -> bytes:
+        command = ["git", "-C", str(self.root), *arguments]
+        try:
+            return subprocess.run(command, capture_output=True, check=True).stdout
+        except FileNotFoundError:
+            raise InputError(["git is not installed, and commits are read by it"]) from None
+
+
+def find() -> Checkout:
+    """The clone that the current folder is in. Raises InputError outside of one."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG).is_file() and (folder / BENCHMARKS).is_dir():
+            return Checkout(folder)
+    raise InputError(
+        [f"{here}: no {CONFIG} here or above: benchmarks are run in a clone of the repository"]
+    )

@@ -1,0 +1,135 @@
+"""The counts that an unchanged algorithm gives again exactly, held against those that are expected.
+
+They are computed in float64 on one thread of the CPU, and kept by the version of torch, in
+`asv_bench/expected_counts.json`. A change of that file needs a reason: a line of CHANGELOG.md that
+names the file's fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bdhf.bench.checkout import Checkout
+from bdhf.bench.process import Case, Failed, Skipped, Worker
+from bdhf.records import InputError
+
+#: Version of torch -> label of a case -> its count.
+Expected = Mapping[str, Mapping[str, float]]
+
+EXPECTED = Path("asv_bench/expected_counts.json")
+_CHANGELOG = Path("CHANGELOG.md")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted here, and why it is not what was expected."""
+
+    torch: str
+    found: Mapping[str, float]  # label -> count
+    faults: tuple[str, ...]
+
+
+def check(
+    checkout: Checkout,
+    wanted: Callable[[str], bool] = lambda label: True,
+    observe: Callable[[Case], None] = lambda case: None,
+) -> Counts:
+    """Count in the working tree, and compare with what is expected of this version of torch.
+
+    Raises InputError where nothing is counted, or nothing is known of this version: a check of
+    nothing does not pass.
+    """
+    expected = read(checkout)
+    torch, found, faults = _counted(checkout, wanted, observe)
+    if not found and not faults:
+        raise InputError(["no benchmark that counts was asked for, so nothing was checked"])
+    if torch not in expected:
+        known = ", ".join(expected) or "none"
+        raise InputError(
+            [
+                f"{checkout.root / EXPECTED}: no counts for torch {torch}; known: {known}. "
+                "`bdhf bench --counts --write` adds them"
+            ]
+        )
+    faults += [
+        f"{label}: {_told(found.get(label))} instead of {_told(expected[torch].get(label))}"
+        for label in sorted(expected[torch].keys() | found.keys())
+        if wanted(label) and found.get(label) != expected[torch].get(label)
+    ]
+    if (missing := unexplained(checkout)) is not None:
+        faults.append(missing)
+    return Counts(torch, found, tuple(faults))
+
+
+def write(checkout: Checkout, observe: Callable[[Case], None] = lambda case: None) -> Counts:
+    """Count, and expect that from now on; `faults` is what has to be done next.
+
+    Raises InputError, and writes nothing, where a benchmark that counts fails.
+    """
+    torch, found, faults = _counted(checkout, lambda label: True, observe)
+    if faults:
+        raise InputError(faults)
+    if not found:
+        raise InputError([f"{checkout.benchmarks}: no benchmark counts anything"])
+    expected = {**read(checkout), torch: dict(sorted(found.items()))}
+    path = checkout.root / EXPECTED
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(dict(sorted(expected.items())), indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+    missing = unexplained(checkout)
+    return Counts(torch, found, () if missing is None else (missing,))
+
+
+def read(checkout: Checkout) -> Expected:
+    """What is expected; nothing where there is no file. Raises InputError for one that is torn."""
+    path = checkout.root / EXPECTED
+    if not path.is_file():
+        return {}
+    try:
+        expected: Expected = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError([f"{path}: not JSON: {error}; `git checkout` it"]) from None
+    return expected
+
+
+def unexplained(checkout: Checkout) -> str | None:
+    """What to write into CHANGELOG.md; None where it gives a reason for the file as it is."""
+    digest = hashlib.sha256((checkout.root / EXPECTED).read_bytes()).hexdigest()[:8]
+    changelog = checkout.root / _CHANGELOG
+    text = changelog.read_text(encoding="utf-8") if changelog.is_file() else ""
+    if re.search(rf"^- Counts `{digest}`: .*\w+ \w+", text, flags=re.MULTILINE):
+        return None
+    return (
+        f"{changelog}: gives no reason for the counts as they are: add a line "
+        f"`- Counts `{digest}`: WHY THEY CHANGED.`"
+    )
+
+
+def _counted(
+    checkout: Checkout, wanted: Callable[[str], bool], observe: Callable[[Case], None]
+) -> tuple[str, dict[str, float], list[str]]:
+    """Version of torch, counts by label, and what failed."""
+    found: dict[str, float] = {}
+    faults: list[str] = []
+    with Worker(checkout.root, checkout.benchmarks, gpu=False) as worker:
+        faults += [f"{name}: cannot be imported: {why}" for name, why in worker.broken.items()]
+        for case in worker.cases:
+            if not case.exact or not wanted(case.label):
+                continue
+            observe(case)
+            try:
+                found[case.label] = worker.value(case)
+            except Skipped:
+                continue
+            except Failed as error:
+                faults.append(f"{case.label}: failed: {error}")
+    return worker.versions["torch"].partition("+")[0], found, faults
+
+
+def _told(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.12g}"

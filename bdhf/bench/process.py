@@ -1,0 +1,191 @@
+"""The near end of `worker.py`: a process with the benchmarks of one commit, asked by JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from bdhf.records import InputError
+
+#: Seconds that importing all benchmarks of a commit may take.
+_START = 300.0
+
+#: Seconds beyond a benchmark's own time-out in which its set-up has to be done.
+_GRACE = 900.0
+
+_WORKER = Path(__file__).with_name("worker.py")
+
+
+class Failed(Exception):  # noqa: N818 - an answer: this could not be measured, and why
+    """What a benchmark raised, or how its process ended; one line."""
+
+
+class Skipped(Exception):  # noqa: N818 - an answer too
+    """Why a benchmark leaves this combination, or this machine, out."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One benchmark with one combination of its parameters."""
+
+    name: str
+    combination: tuple[str, ...]
+    index: int
+    kind: str  # "time" or "track"
+    unit: str
+    exact: bool  # a count
+    timeout: float
+
+    @property
+    def label(self) -> str:
+        """`products.Product.time_product(autoencoder, ggn, full, propagate, cpu)`."""
+        return f"{self.name}({', '.join(self.combination)})" if self.combination else self.name
+
+
+class Worker:
+    """A process that measures one commit. Ends with the `with` that it is entered by."""
+
+    def __init__(self, tree: Path, benchmarks: Path, *, gpu: bool = True) -> None:
+        """Start it; `tree` holds the package `bdhf` of the commit.
+
+        Raises InputError where asv is not installed or the benchmarks cannot be imported.
+        """
+        self._tree, self._benchmarks, self._gpu = tree, benchmarks, gpu
+        self._place = tempfile.TemporaryDirectory(prefix="bdhf-bench-")
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by `close`
+        begun = self._start()
+        self.versions: Mapping[str, str] = begun["versions"]
+        self.broken: Mapping[str, str] = begun["broken"]  # module -> why it cannot be imported
+        self.cases = tuple(case for told in begun["benchmarks"] for case in _cases(told))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def prepare(self, case: Case) -> None:
+        """Set a case up. Raises Skipped or Failed."""
+        answer = self._ask(case.timeout + _GRACE, do="prepare", name=case.name, index=case.index)
+        if "skipped" in answer:
+            raise Skipped(answer["skipped"])
+
+    def seconds(self, case: Case, number: int) -> float:
+        """Seconds of so many calls of the case that is prepared. Raises Failed."""
+        return float(self._ask(case.timeout * number, do="time", number=number)["seconds"])
+
+    def value(self, case: Case) -> float:
+        """Prepare a tracked number and take it. Raises Skipped or Failed."""
+        self.prepare(case)
+        return float(self._ask(case.timeout, do="track")["value"])
+
+    def close(self) -> None:
+        """End the process and take away what it wrote."""
+        self._end()
+        self._errors.close()
+        self._place.cleanup()
+
+    def _start(self) -> Mapping[str, Any]:
+        """Start the process, and see that it measures the commit that it is to measure."""
+        environment = os.environ | {"PYTHONPATH": str(self._tree), "OMP_NUM_THREADS": "1"}
+        if not self._gpu:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(_WORKER), str(self._benchmarks)],
+            env=environment, cwd=self._place.name, encoding="utf-8",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        self._lines: queue.Queue[str] = queue.Queue()
+        reading = threading.Thread(
+            target=_read, args=(self._process.stdout, self._lines), daemon=True
+        )
+        reading.start()
+        try:
+            begun = self._answer(_START, {"do": "begin"})
+            if Path(begun["package"]).parent != self._tree.resolve():
+                raise Failed(f"{begun['package']} was imported in place of {self._tree / 'bdhf'}")
+        except (Failed, _Lost) as error:
+            self.close()
+            raise InputError([f"nothing can be measured of {self._tree}: {error}"]) from None
+        return begun
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    def _ask(self, seconds: float, **request: Any) -> Mapping[str, Any]:
+        """Send a request and wait for its answer; after a process that is lost comes a new one."""
+        try:
+            return self._answer(seconds, request)
+        except _Lost as lost:
+            self._end()
+            self._start()
+            raise Failed(str(lost)) from None
+
+    def _answer(self, seconds: float, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._lines.get(timeout=seconds)
+        except queue.Empty:
+            raise _Lost(f"no answer within {seconds:.0f} s") from None
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise _Lost(self._last_words())
+        answer: Mapping[str, Any] = json.loads(line)
+        if "failed" in answer:
+            raise Failed(answer["failed"])
+        return answer
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        if "No module named 'asv_runner'" in "".join(lines[-1:]):
+            return "asv is not installed here: pip install '.[bench]'"
+        return f"its process ended with {code}: {lines[-1] if lines else 'it said nothing'}"
+
+
+class _Lost(Exception):  # noqa: N818 - the process, not the benchmark
+    """The process is gone, or as good as gone."""
+
+
+def _read(stream: IO[str], lines: queue.Queue[str]) -> None:
+    """Pass on every line, and an empty one at the end."""
+    with contextlib.suppress(ValueError):  # closed while it was read
+        for line in iter(stream.readline, ""):
+            lines.put(line)
+    lines.put("")
+
+
+def _cases(told: Mapping[str, Any]) -> list[Case]:
+    return [
+        Case(
+            name=told["name"], combination=tuple(combination), index=index, kind=told["kind"],
+            unit=told["unit"], exact=told["exact"], timeout=float(told["timeout"] or 60.0),
+        )
+        for index, combination in enumerate(told["combinations"])
+    ]  # fmt: skip

@@ -1,0 +1,148 @@
+"""asv, with the settings that are right for this machine: results of commits, kept as files.
+
+asv keeps one environment for a version of torch, and builds and installs a commit into it without
+dependencies: seconds. What it finds is kept in `asv_bench/results`, by machine and commit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bdhf.bench.checkout import CONFIG, Checkout
+from bdhf.records import InputError
+
+#: What asv takes for a range, beside ranges of git.
+_WORDS = ("NEW", "ALL", "EXISTING", "TAGS")
+
+#: Paths in the configuration, which asv takes from where it is started.
+_PATHS = ("repo", "benchmark_dir", "results_dir", "env_dir", "html_dir")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run of asv left."""
+
+    exit_code: int
+    results: int  # numbers
+    failed: int  # combinations without one, but for those that are left out on purpose
+    folder: Path | None  # where they are kept; None: nowhere
+
+
+def record(
+    checkout: Checkout,
+    commits: str = "HEAD",
+    benchmarks: Sequence[str] = (),
+    *,
+    quick: bool = False,
+    machine: str | None = None,
+) -> Recorded:
+    """Run asv on a commit or a range of commits; its output is that of this process.
+
+    `quick` takes one sample of each and keeps nothing. Raises InputError where asv is missing.
+    """
+    if find_spec("asv") is None:
+        raise InputError(["asv is not installed here: pip install '.[bench]'"])
+    with _config(checkout, quick) as (config, results):
+        name = machine or _this_machine()
+        start = time.time()
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "asv", "--config", str(config), "run",
+                "--machine", name, "--launch-method", launch_method(), "--show-stderr",
+                *(["--quick"] if quick else []),
+                *(part for pattern in benchmarks for part in ("--bench", pattern)),
+                range_of(commits),
+            ],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        found, failed = count_since(results, start)
+        return Recorded(done.returncode, found, failed, None if quick else results)
+
+
+def range_of(commits: str) -> str:
+    """A single commit as the range that holds it; ranges and asv's own words as they are.
+
+    >>> range_of("main"), range_of("v1..main"), range_of("NEW")
+    ('main^!', 'v1..main', 'NEW')
+    """
+    is_range = ".." in commits or commits.endswith(("^!", "^@")) or commits in _WORDS
+    return commits if is_range or commits.startswith("HASHFILE:") else f"{commits}^!"
+
+
+def launch_method() -> str:
+    """A process forked from one that has imported everything; with CUDA, which forbids it, none."""
+    has_gpu = shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
+    return "spawn" if has_gpu or not hasattr(os, "fork") else "forkserver"
+
+
+def count_since(folder: Path, start: float) -> tuple[int, int]:
+    """Numbers, and failures, in the result files that were written since."""
+    numbers = failures = 0
+    for path in folder.glob("*/*.json"):
+        if path.name != "machine.json" and path.stat().st_mtime >= start:
+            found, failed = _count(json.loads(path.read_text(encoding="utf-8")))
+            numbers, failures = numbers + found, failures + failed
+    return numbers, failures
+
+
+def _count(content: Mapping[str, Any]) -> tuple[int, int]:
+    """Numbers and failures of a result file: null is a failure, NaN is left out on purpose."""
+    column = content["result_columns"].index("result")
+    numbers = failures = 0
+    for row in content["results"].values():
+        values = row[column] if len(row) > column else None
+        for value in values if isinstance(values, list) else [values]:
+            numbers += value is not None and math.isfinite(value)
+            failures += value is None
+    return numbers, failures
+
+
+@contextmanager
+def _config(checkout: Checkout, quick: bool) -> Iterator[tuple[Path, Path]]:
+    """The configuration, and the folder of results that it names; a passing one for `quick`."""
+    path = checkout.root / CONFIG
+    settings = _without_comments(path)
+    if not quick:
+        yield path, checkout.root / settings["results_dir"]
+        return
+    with tempfile.TemporaryDirectory(prefix="bdhf-asv-") as place:
+        absolute = {key: str((checkout.root / settings[key]).resolve()) for key in _PATHS}
+        results = Path(place) / "results"
+        passing = Path(place) / CONFIG
+        content = {**settings, **absolute, "results_dir": str(results)}
+        passing.write_text(json.dumps(content), encoding="utf-8")
+        yield passing, results
+
+
+def _without_comments(path: Path) -> dict[str, Any]:
+    """JSON with whole lines of comments, as asv reads it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = "\n".join("" if line.lstrip().startswith("//") else line for line in lines)
+    content: dict[str, Any] = json.loads(kept)
+    return content
+
+
+def _this_machine() -> str:
+    """The name of this machine; asv is told what it is, unless it knows."""
+    name = platform.node()
+    known = Path("~/.asv-machine.json").expanduser()
+    if not known.is_file() or name not in json.loads(known.read_text(encoding="utf-8")):
+        subprocess.run(
+            [sys.executable, "-m", "asv", "machine", "--yes", "--machine", name],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    return name

@@ -1,0 +1,90 @@
+"""Two commits timed in turn, and what their ratio is.
+
+    r_i = log(seconds of the candidate ÷ seconds of the baseline) in round i,  ABBA over rounds
+
+A slow minute of the machine falls on both. The interval of the median ratio is that of the sign
+test, two order statistics of the r_i (Conover, Practical Nonparametric Statistics, §3.2): it asks
+for no distribution, and a round that something else disturbed moves it by one place.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+#: Probability with which an interval holds the median ratio of its pair of processes, at least.
+COVERAGE = 0.98
+
+#: Seconds that one sample lasts at least; shorter calls are repeated within it.
+_SAMPLE = 0.005
+
+#: Seconds from which on one call tells how long a piece takes.
+_LONG = 0.5
+
+#: Rounds that a piece gets, by how long it takes.
+_FEWEST, _MOST = 7, 101
+
+Sample = Callable[[int], float]  # number of calls -> seconds
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time of the candidate ÷ time of the baseline in one pair of processes."""
+
+    low: float
+    middle: float
+    high: float
+    before: float  # median seconds of one call
+    now: float
+    rounds: int
+
+
+def ratio(baseline: Sample, candidate: Sample, budget: float) -> Ratio:
+    """Time both in turn for about `budget` seconds, seven rounds at least.
+
+    The first call of each is not counted. Raises whatever a sample raises.
+    """
+    longest = max(baseline(1), candidate(1), 1e-9)
+    if longest < _LONG:  # the first call of a short piece tells little
+        longest = max(baseline(1), candidate(1), 1e-9)
+    number = max(1, math.ceil(_SAMPLE / longest))
+    rounds = min(_MOST, max(_FEWEST, int(budget / (2 * number * longest))))
+    before: list[float] = []
+    now: list[float] = []
+    for turn in range(rounds):
+        both = ((baseline, before), (candidate, now))
+        for sample, seconds in both if turn % 2 else reversed(both):
+            seconds.append(sample(number) / number)
+    return of_rounds(before, now)
+
+
+def of_rounds(before: Sequence[float], now: Sequence[float]) -> Ratio:
+    """The median ratio of paired seconds and its interval.
+
+    >>> found = of_rounds([1.0] * 9, [1.1, 1.3, 1.2, 1.2, 1.2, 1.0, 1.25, 1.2, 9.0])
+    >>> [round(value, 2) for value in (found.low, found.middle, found.high)]
+    [1.0, 1.2, 9.0]
+    """
+    ratios = sorted(b / a for a, b in zip(before, now, strict=True))
+    out = left_out(len(ratios))
+    return Ratio(
+        low=ratios[out], middle=statistics.median(ratios), high=ratios[-1 - out],
+        before=statistics.median(before), now=statistics.median(now), rounds=len(ratios),
+    )  # fmt: skip
+
+
+def left_out(rounds: int) -> int:
+    """How many of the ratios lie outside the interval on either side; 0 where all are needed.
+
+    >>> [left_out(rounds) for rounds in (7, 9, 11, 15, 25)]
+    [0, 0, 1, 2, 6]
+    """
+    tail, out = 0.0, 0
+    while out < rounds // 2:
+        tail += math.comb(rounds, out) * 0.5**rounds
+        if 2 * tail > 1 - COVERAGE:
+            break
+        out += 1
+    return max(0, out - 1)

@@ -1,0 +1,102 @@
+"""What a benchmark says of two commits: counts exactly, amounts to 1 %, times by their ratio.
+
+A time is slower when, in every one of several fresh pairs of processes, the whole interval of the
+ratio lies above the margin. One pair is not enough: where a process keeps its memory decides up to
+a third of the time of a convolution, and stays with it as long as it lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bdhf.bench.process import Case
+from bdhf.bench.rounds import Ratio
+
+#: How much a tracked amount that is no count (bytes, a loss) may change and be called the same.
+TOLERANCE = 0.01
+
+#: Pairs of processes in which a change of time has to show.
+PAIRS = 6
+
+
+class Verdict(StrEnum):
+    """How the candidate stands to the baseline."""
+
+    SAME = "as before"
+    FASTER = "faster"
+    SLOWER = "slower"
+    UNDECIDED = "undecided"
+    LESS = "less"
+    MORE = "more"
+    FAILS = "fails now"
+    LEFT_OUT = "left out now"
+    NEW = "measured now"
+    NOT_MEASURED = "not measured"
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the commit should not be merged as it is."""
+        return self in (Verdict.SLOWER, Verdict.MORE, Verdict.FAILS, Verdict.LEFT_OUT)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why there is no number on one side."""
+
+    reason: str
+    skipped: bool = False  # left out on purpose, not failed
+
+
+Value = float | Missing
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One case on both sides. Times have a ratio for every pair of processes."""
+
+    case: Case
+    verdict: Verdict
+    before: Value
+    now: Value
+    ratios: tuple[Ratio, ...] = ()
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is a number on both sides."""
+        return not isinstance(self.before, Missing) and not isinstance(self.now, Missing)
+
+
+def of_values(case: Case, before: Value, now: Value) -> Finding:
+    """The finding of a tracked number, or of a case that one side could not be asked for."""
+    return Finding(case, _of_values(case, before, now), before, now)
+
+
+def of_ratios(case: Case, ratios: Sequence[Ratio], margin: float) -> Finding:
+    """The finding of a time, by the ratios of its pairs of processes so far."""
+    last = ratios[-1]
+    return Finding(case, _of_ratios(ratios, margin), last.before, last.now, tuple(ratios))
+
+
+def _of_values(case: Case, before: Value, now: Value) -> Verdict:
+    if isinstance(now, Missing):
+        if isinstance(before, Missing):
+            return Verdict.NOT_MEASURED
+        return Verdict.LEFT_OUT if now.skipped else Verdict.FAILS
+    if isinstance(before, Missing):
+        return Verdict.NEW
+    slack = 0.0 if case.exact else TOLERANCE * abs(before)
+    if abs(now - before) <= slack:
+        return Verdict.SAME
+    return Verdict.MORE if now > before else Verdict.LESS
+
+
+def _of_ratios(ratios: Sequence[Ratio], margin: float) -> Verdict:
+    if all(r.low > margin for r in ratios):
+        return Verdict.SLOWER
+    if all(r.high < 1 / margin for r in ratios):
+        return Verdict.FASTER
+    if any(1 / margin <= r.low and r.high <= margin for r in ratios):
+        return Verdict.SAME
+    return Verdict.UNDECIDED

@@ -1,0 +1,153 @@
+"""The verdict between two commits as a table in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from bdhf.bench.against import Comparison
+from bdhf.bench.verdict import Finding, Missing, Value, Verdict
+
+#: Lines of the table: what is worse first.
+_ORDER = tuple(Verdict)[::-1]
+
+_HEADINGS = ("benchmark", "before", "now", "verdict")
+
+
+def lines(comparison: Comparison, everything: bool = False) -> Iterator[str]:
+    """What was compared, a row for every change, a line for what stayed, and the verdict."""
+    versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
+    yield f"{comparison.candidate} against {comparison.baseline}; {versions}, one thread"
+    yield ""
+    shown = [f for f in comparison.findings if everything or f.verdict is not Verdict.SAME]
+    shown.sort(key=lambda f: (not f.verdict.is_regression, f.verdict is Verdict.SAME))
+    if shown:
+        yield from _table(shown, comparison.settings.pairs)
+        yield ""
+    yield from _stayed(comparison)
+    for reason, number in comparison.left_out.items():
+        yield f"{number} left out on both sides: {reason}"
+    yield _verdict(comparison)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """The same as plain data; a side without a number says why."""
+    return {
+        "baseline": asdict(comparison.baseline),
+        "candidate": asdict(comparison.candidate),
+        "versions": dict(comparison.versions),
+        "settings": asdict(comparison.settings),
+        "measured": comparison.measured,
+        "regressions": [finding.case.label for finding in comparison.regressions],
+        "left_out": dict(comparison.left_out),
+        "findings": [
+            {
+                "benchmark": finding.case.label,
+                "unit": finding.case.unit,
+                "verdict": str(finding.verdict),
+                "before": _plain(finding.before),
+                "now": _plain(finding.now),
+                "ratios": [asdict(ratio) for ratio in finding.ratios],
+            }
+            for finding in comparison.findings
+        ],
+    }
+
+
+def _plain(value: Value) -> float | dict[str, str]:
+    return {"missing": value.reason} if isinstance(value, Missing) else value
+
+
+def _table(findings: list[Finding], pairs: int) -> Iterator[str]:
+    rows = [_HEADINGS, *(_row(finding, pairs) for finding in findings)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
+        yield "  ".join([*cells, row[3]])
+
+
+def _row(finding: Finding, pairs: int) -> tuple[str, str, str, str]:
+    unit = finding.case.unit
+    return (
+        finding.case.label, told(finding.before, unit), told(finding.now, unit),
+        f"{finding.verdict}{_why(finding, pairs)}",
+    )  # fmt: skip
+
+
+def _why(finding: Finding, pairs: int) -> str:
+    if finding.ratios:
+        low, middle, high = times(finding)
+        found = len(finding.ratios)
+        seen = f", in {found} of {pairs} pairs of processes" if found > 1 else ""
+        return f": {middle:.2f}x the time ({low:.2f} to {high:.2f}{seen})"
+    missing = [v.reason for v in (finding.now, finding.before) if isinstance(v, Missing)]
+    if missing:
+        return f": {missing[0]}"
+    if finding.verdict is not Verdict.SAME and not finding.case.exact:
+        return f": {_quotient(finding)} of before"
+    return ""
+
+
+def _quotient(finding: Finding) -> str:
+    before, now = finding.before, finding.now
+    assert not isinstance(before, Missing)
+    assert not isinstance(now, Missing)
+    return f"{100 * now / before:.4g} %" if before else "more than the nothing"
+
+
+def times(finding: Finding) -> tuple[float, float, float]:
+    """Lower end, middle and upper end over all pairs of processes: the widest that they allow."""
+    middles = sorted(ratio.middle for ratio in finding.ratios)
+    low = min(ratio.low for ratio in finding.ratios)
+    return low, middles[len(middles) // 2], max(ratio.high for ratio in finding.ratios)
+
+
+def told(value: Value, unit: str) -> str:
+    """A number with its unit; seconds and bytes by their size.
+
+    >>> told(0.00123, "seconds"), told(2_500_000.0, "bytes"), told(43.0, "iterations")
+    ('1.23 ms', '2.5 MB', '43 iterations')
+    """
+    if isinstance(value, Missing):
+        return "-"
+    steps = {
+        "seconds": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
+        "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")),
+    }.get(unit, ())
+    for size, name in steps:
+        if value >= size:
+            return f"{value / size:.3g} {name}"
+    return f"{value:.10g} {unit}" if unit else f"{value:.10g}"
+
+
+def _stayed(comparison: Comparison) -> Iterator[str]:
+    """One line for every file of benchmarks."""
+    files: dict[str, list[Finding]] = {}
+    for finding in comparison.findings:
+        if finding.verdict is Verdict.SAME:
+            files.setdefault(finding.case.name.split(".")[0], []).append(finding)
+    for file, findings in files.items():
+        timed = [ratio.middle for finding in findings for ratio in finding.ratios]
+        kinds = Counter(_kind(finding) for finding in findings)
+        parts = [f"{number} {kind}" for kind, number in sorted(kinds.items())]
+        spread = f" (times {min(timed):.2f}x to {max(timed):.2f}x)" if timed else ""
+        yield f"{file}: {', '.join(parts)} as before{spread}"
+
+
+def _kind(finding: Finding) -> str:
+    if finding.case.kind == "time":
+        return "times"
+    return "counts" if finding.case.exact else "amounts"
+
+
+def _verdict(comparison: Comparison) -> str:
+    if not comparison.measured:
+        return "verdict: nothing was measured, so nothing is known"
+    measured = f"of {comparison.measured} measured"
+    if not comparison.regressions:
+        return f"verdict: no regression, {measured}"
+    counted = Counter(str(finding.verdict) for finding in comparison.regressions)
+    found = ", ".join(f"{number} {verdict}" for verdict, number in counted.items())
+    return f"verdict: {len(comparison.regressions)} regressions, {measured}: {found}"

@@ -1,0 +1,154 @@
+"""The process in which the benchmarks of one commit run, told what to do by lines of JSON.
+
+It is started by path, with the tree of a commit on PYTHONPATH, so it must not import the package
+that it is part of: that of the commit is another. `process.py` is the other end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import io
+import itertools
+import json
+import math
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from asv_runner._aux import update_sys_path
+from asv_runner.discovery import disc_benchmarks
+
+#: Types of asv that are measured here; the others (RSS, pickles of objects) are left to asv.
+KINDS = {"time": "time", "track": "track"}
+
+
+class Worker:
+    """The benchmarks of a folder, one of which is prepared."""
+
+    def __init__(self, folder: str) -> None:
+        update_sys_path(folder)
+        self.broken = _broken(Path(folder))
+        found = disc_benchmarks(folder, ignore_import_errors=True)
+        self.benchmarks = {b.name: b for b in found if b.type in KINDS}
+        self._caches: dict[str, Any] = {}
+        self._prepared: Any = None
+
+    def begin(self) -> Mapping[str, Any]:
+        """Which code this is, and what can be measured."""
+        found = importlib.util.find_spec("bdhf")
+        return {
+            "package": str(Path(found.origin).resolve().parent) if found and found.origin else "",
+            "versions": {"torch": _version("torch"), "python": sys.version.split()[0]},
+            "broken": self.broken,
+            "benchmarks": [_described(b) for b in self.benchmarks.values()],
+        }
+
+    def prepare(self, name: str, index: int) -> Mapping[str, Any]:
+        """Set a benchmark up for one combination of its parameters."""
+        benchmark = self.benchmarks[name]
+        benchmark.set_param_idx(index)
+        key = benchmark.setup_cache_key
+        if key is not None and key not in self._caches:
+            self._caches[key] = benchmark.do_setup_cache()
+        benchmark.set_cache(None if key is None else self._caches[key])
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            skipped = benchmark.do_setup()
+        if skipped:
+            return {"skipped": said.getvalue().removeprefix("asv: skipped: ").strip()}
+        self._prepared = benchmark
+        gc.collect()
+        return {"ready": True}
+
+    def time(self, number: int) -> Mapping[str, Any]:
+        """Seconds of so many calls of what is prepared, set up anew before each as asv does."""
+        benchmark = self._prepared
+        parameters, timer = benchmark._build_params(), benchmark.timer
+        taken = 0.0
+        gc.disable()
+        try:
+            for _ in range(number):
+                benchmark.redo_setup()
+                start = timer()
+                benchmark.func(*parameters)
+                taken += timer() - start
+        finally:
+            gc.enable()
+        return {"seconds": taken}
+
+    def track(self) -> Mapping[str, Any]:
+        """The number that what is prepared returns."""
+        value = self._prepared.do_run()
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"a tracked number must be finite; got {value!r}")
+        return {"value": value}
+
+
+def _broken(folder: Path) -> Mapping[str, str]:
+    """Modules that cannot be imported here, and why; their benchmarks are missing."""
+    reasons = {}
+    for module in sorted(folder.glob("[!_]*.py")):
+        try:
+            importlib.import_module(f"{folder.name}.{module.stem}")
+        except Exception as error:
+            reasons[module.name] = _one_line(error)
+    return reasons
+
+
+def _one_line(error: Exception) -> str:
+    return traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+
+
+def _described(benchmark: Any) -> Mapping[str, Any]:
+    """What the other end needs to know; combinations in the order of their index."""
+    return {
+        "name": benchmark.name,
+        "kind": KINDS[benchmark.type],
+        "unit": benchmark.unit,
+        "exact": bool(getattr(benchmark.func, "exact", False)),
+        "timeout": benchmark.timeout,
+        "parameters": [str(name) for name in benchmark.param_names],
+        "combinations": [list(c) for c in itertools.product(*_texts(benchmark._params))],
+    }
+
+
+def _texts(parameters: Sequence[Any]) -> list[list[str]]:
+    listed = list(parameters)
+    if listed and not isinstance(listed[0], (tuple, list)):
+        listed = [listed]
+    return [[str(value) for value in values] for values in listed]
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import version
+
+    return version(name)
+
+
+def serve(worker: Worker, requests: TextIO, replies: TextIO) -> None:
+    """Answer one request after the other; what a benchmark raises is an answer too."""
+    for line in requests:
+        request = json.loads(line)
+        try:
+            answer = getattr(worker, request.pop("do"))(**request)
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"failed": _one_line(error)}
+        replies.write(json.dumps(answer) + "\n")
+        replies.flush()
+
+
+def main() -> None:
+    """Serve requests of stdin on stdout; whatever else is printed goes to stderr."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(Worker(sys.argv[1]), sys.stdin, replies)
+
+
+if __name__ == "__main__":
+    main()

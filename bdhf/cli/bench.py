@@ -1,0 +1,153 @@
+"""The command `bench`: benchmarks over commits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bdhf.cli.app import app, err, say, say_json, told
+
+if TYPE_CHECKING:
+    from bdhf.bench.checkout import Checkout
+    from bdhf.bench.process import Case
+
+
+@app.command()
+def bench(
+    commits: Annotated[
+        str, typer.Argument(help="A commit, or a range that asv takes.", metavar="[COMMIT]")
+    ] = "HEAD",
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="REV", help="Compare COMMIT with this one instead of recording it."),
+    ] = None,
+    counts: Annotated[
+        bool,
+        typer.Option("--counts", help="Count in the working tree, against expected_counts.json."),
+    ] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="With --counts: expect from now on what is counted.")
+    ] = False,
+    benchmarks: Annotated[
+        list[str] | None,
+        typer.Option("--bench", metavar="REGEX", help="Only benchmarks that match; repeatable."),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Record: one sample, kept nowhere. Compare: a third as long."),
+    ] = False,
+    margin: Annotated[
+        float, typer.Option(min=1.0, help="With --against: a ratio of times that is no change.")
+    ] = 1.05,
+    everything: Annotated[
+        bool, typer.Option("--all", help="With --against: a row for what stayed, too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --against: as JSON.")] = False,
+    machine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Record as this machine of asv.")
+    ] = None,
+) -> None:
+    """Record benchmarks of a commit with asv, or compare two commits.
+
+    Exit code 0: done, and no regression; 1: a regression, a failed benchmark or another count;
+    2: nothing was measured.
+    """
+    from bdhf.bench.checkout import find
+
+    if against is not None and counts:
+        raise typer.BadParameter("--against and --counts are two questions: ask one")
+    if write and not counts:
+        raise typer.BadParameter("--write is for --counts")
+    wanted = _wanted(benchmarks or [])
+    with told():
+        checkout = find()
+        if counts:
+            _count(checkout, wanted, write)
+        elif against is not None:
+            _compare(checkout, against, commits, wanted, quick, margin, everything, as_json)
+        else:
+            _record(checkout, commits, benchmarks or [], quick, machine)
+
+
+def _wanted(patterns: list[str]) -> Callable[[str], bool]:
+    """Whether a label matches one of the patterns; any does where there is none."""
+    try:
+        compiled = [re.compile(pattern) for pattern in patterns]
+    except re.error as error:
+        raise typer.BadParameter(f"--bench: not a regular expression: {error}") from None
+    return lambda label: not compiled or any(p.search(label) for p in compiled)
+
+
+def _count(checkout: Checkout, wanted: Callable[[str], bool], write: bool) -> None:
+    from bdhf.bench import counts
+
+    def observe(case: Case) -> None:
+        err.print(case.label, markup=False)
+
+    found = counts.write(checkout, observe) if write else counts.check(checkout, wanted, observe)
+    for fault in found.faults:
+        say(fault)
+    if write:
+        say(f"{len(found.found)} counts of torch {found.torch} written")
+    elif found.faults:
+        say(f"verdict: not the counts that are expected of torch {found.torch}")
+        raise typer.Exit(1)
+    else:
+        say(f"verdict: all {len(found.found)} counts are those expected of torch {found.torch}")
+
+
+def _compare(
+    checkout: Checkout,
+    against: str,
+    commits: str,
+    wanted: Callable[[str], bool],
+    quick: bool,
+    margin: float,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    from bdhf.bench.against import Settings
+    from bdhf.bench.against import against as compared
+    from bdhf.bench.words import as_json as in_json
+    from bdhf.bench.words import lines
+
+    def observe(done: int, of: int, case: Case, pair: int) -> None:
+        err.print(f"pair {pair}, {done + 1}/{of}: {case.label}", markup=False)
+
+    baseline, candidate = checkout.commit(against), checkout.commit(commits)
+    if changed := checkout.changed():
+        err.print(
+            f"warning: {len(changed)} changed files of the package are not in {candidate}, and not "
+            "measured: commit them, or give `$(git stash create)` as the COMMIT",
+            markup=False,
+        )
+    budget = Settings().budget / (3 if quick else 1)
+    found = compared(
+        checkout, baseline, candidate, wanted, Settings(margin=margin, budget=budget), observe
+    )
+    if as_json:
+        say_json(in_json(found))
+    else:
+        for line in lines(found, everything):
+            say(line)
+    if not found.measured and not found.regressions:
+        raise typer.Exit(2)
+    if found.regressions:
+        raise typer.Exit(1)
+
+
+def _record(
+    checkout: Checkout, commits: str, benchmarks: list[str], quick: bool, machine: str | None
+) -> None:
+    from bdhf.bench.record import record
+
+    found = record(checkout, commits, benchmarks, quick=quick, machine=machine)
+    kept = "kept nowhere" if found.folder is None else f"kept in {found.folder}"
+    say(f"{found.results} results, {found.failed} failed; {kept}")
+    if not found.results:
+        raise typer.Exit(2)
+    if found.failed or found.exit_code:
+        raise typer.Exit(1)

@@ -1,0 +1,64 @@
+"""A clone of this repository with the working tree's package, to plant changes in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+#: What a clone takes from the working tree, so that what is not committed yet is tested too.
+TAKEN = ("bdhf", "asv_bench", "asv.conf.json", "pyproject.toml", "CHANGELOG.md", "README.md")
+
+
+class Clone:
+    """A clone whose branch `main` is the working tree as it is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, folder], check=True)
+        self.git("checkout", "--quiet", "-B", "main")
+        ignored = shutil.ignore_patterns("__pycache__", "results")
+        for name in TAKEN:
+            taken, there = ROOT / name, folder / name
+            if taken.is_dir():
+                shutil.copytree(taken, there, ignore=ignored, dirs_exist_ok=True)
+            else:
+                shutil.copy(taken, there)
+        self.commit("The working tree")
+
+    def git(self, *arguments: str) -> str:
+        """What git says in the clone."""
+        who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        done = subprocess.run(
+            ["git", "-C", self.folder, *who, *arguments], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    def commit(self, message: str) -> str:
+        """Commit all that differs; the commit."""
+        self.git("add", "--all", "bdhf", *TAKEN)
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+    def plant(self, file: str, old: str, new: str) -> str:
+        """Change one place of a file on a branch of its own; the commit, `main` untouched."""
+        self.git("checkout", "--quiet", "-B", "planted", "main")
+        path = self.folder / file
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{file} has {text.count(old)} of: {old}"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        digest = self.commit("Planted")
+        self.git("checkout", "--quiet", "main")
+        return digest
+
+    def bench(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`bdhf bench` of this package, in the clone."""
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "bdhf.cli", "bench", *arguments],
+            cwd=self.folder, capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        )  # fmt: skip

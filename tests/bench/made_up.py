@@ -1,0 +1,102 @@
+"""A repository of a few lines with benchmarks of it: commits to compare in a second."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from bdhf.bench.checkout import Checkout
+
+CODE = """\
+import time
+
+def work(): return {work}
+def steps(): return {steps}
+def held(): return {held}
+{more}
+"""
+
+BENCHMARKS = '''\
+"""Made up."""
+import time
+
+import bdhf
+
+
+class Suite:
+    params = (("a", "b"), ("cpu", "cuda"))
+    param_names = ("letter", "device")
+    timeout = 20.0
+
+    def setup(self, letter, device):
+        if device == "cuda":
+            raise NotImplementedError("no such device")
+
+    def time_work(self, letter, device):
+        bdhf.work()
+
+    def track_steps(self, letter, device):
+        print("printed on the way")
+        return bdhf.steps()
+
+    track_steps.unit, track_steps.exact = "steps", True
+
+    def track_held(self, letter, device):
+        return bdhf.held()
+
+    track_held.unit = "bytes"
+
+
+class Cached:
+    calls = 0
+
+    def setup_cache(self):
+        Cached.calls += 1
+        return {"calls": Cached.calls}
+
+    def track_calls(self, cache):
+        return cache["calls"]
+
+    track_calls.exact = True
+
+    def track_calls_again(self, cache):
+        return cache["calls"]
+'''
+
+
+class Repository:
+    """A git repository whose package is what a test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.benchmarks = folder / "asv_bench" / "benchmarks"
+        self.benchmarks.mkdir(parents=True)
+        (folder / "bdhf").mkdir()
+        (folder / "asv.conf.json").write_text("{}")
+        (self.benchmarks / "__init__.py").touch()
+        (self.benchmarks / "suite.py").write_text(BENCHMARKS)
+        self.git("init", "--quiet", "--initial-branch", "main")
+        self.checkout = Checkout(folder)
+
+    def git(self, *arguments: str) -> None:
+        """Call git in it."""
+        who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", "-C", self.folder, *who, *arguments], check=True)
+
+    def write(
+        self,
+        work: str = "sum(range(2000))",
+        steps: str = "7",
+        held: str = "1000.0",
+        more: str = "",
+    ) -> None:
+        """Change the package, which is not committed yet."""
+        code = CODE.format(work=work, steps=steps, held=held, more=more)
+        (self.folder / "bdhf" / "__init__.py").write_text(code)
+
+    def commit(self, name: str, **code: str) -> None:
+        """Commit the package as it is to be, under a name."""
+        self.write(**code)
+        self.git("add", "bdhf")
+        self.git("commit", "--quiet", "--allow-empty", "--message", f"Commit {name}")
+        self.git("tag", name)

@@ -1,0 +1,253 @@
+"""Two commits compared: what is worse is caught, and what is unchanged is not."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from bdhf.bench import against as module
+from bdhf.bench.against import Settings, against
+from bdhf.bench.verdict import Missing, Verdict
+from bdhf.bench.words import as_json, lines
+from bdhf.cli import app
+from bdhf.records import InputError
+from tests.bench.made_up import Repository
+
+QUICK = Settings(budget=0.3, pairs=3)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with a commit `before`."""
+    made = Repository(tmp_path / "repository")
+    made.commit("before")
+    return made
+
+
+def compared(repository, now="now", wanted=lambda label: True, settings=QUICK, **observe):
+    """`now` against `before`."""
+    checkout = repository.checkout
+    commits = checkout.commit("before"), checkout.commit(now)
+    return against(checkout, *commits, wanted, settings, **observe)
+
+
+def verdicts(found):
+    """The verdict of every benchmark, by its name without the module and the device."""
+    return {
+        re.sub(r"^suite\.\w+\.|, cpu", "", finding.case.label): finding.verdict
+        for finding in found.findings
+    }
+
+
+def test_an_unchanged_commit_is_as_before(repository):
+    """Counts and amounts are equal, no time is slower, and what the machine lacks is counted."""
+    repository.commit("now")
+
+    found = compared(repository)
+
+    assert not found.regressions
+    assert {v for name, v in verdicts(found).items() if "work" not in name} == {Verdict.SAME}
+    assert found.left_out == {"NotImplementedError('no such device')": 6}
+    assert found.measured == len(found.findings) == 8
+
+
+def test_twice_the_work_is_slower(repository):
+    """A piece that does its work twice is slower in every pair of processes, and by about two."""
+    repository.commit("now", work="sum(range(2000)) + sum(range(2000))")
+
+    found = compared(repository, wanted=lambda label: "time" in label)
+
+    assert verdicts(found) == {"time_work(a)": Verdict.SLOWER, "time_work(b)": Verdict.SLOWER}
+    for finding in found.findings:
+        assert len(finding.ratios) == QUICK.pairs
+        assert all(1.4 < ratio.middle < 2.8 for ratio in finding.ratios)
+
+
+def test_half_the_work_is_faster(repository):
+    """A piece that does half its work is faster, and no regression."""
+    repository.commit("now", work="sum(range(1000))")
+
+    found = compared(repository, wanted=lambda label: "time" in label)
+
+    assert set(verdicts(found).values()) == {Verdict.FASTER}
+    assert not found.regressions
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "verdict"),
+    [
+        ({"steps": "8"}, "track_steps(a)", Verdict.MORE),
+        ({"steps": "7.0000001"}, "track_steps(a)", Verdict.MORE),
+        ({"steps": "6"}, "track_steps(a)", Verdict.LESS),
+        ({"held": "1005.0"}, "track_held(b)", Verdict.SAME),
+        ({"held": "1020.0"}, "track_held(b)", Verdict.MORE),
+        ({"held": "900.0"}, "track_held(b)", Verdict.LESS),
+        ({"steps": "1 / 0"}, "track_steps(b)", Verdict.FAILS),
+        ({"steps": "float('nan')"}, "track_steps(b)", Verdict.FAILS),
+        ({"steps": "__import__('os')._exit(3)"}, "track_steps(a)", Verdict.FAILS),
+        ({"work": "1 / 0"}, "time_work(a)", Verdict.FAILS),
+        ({"more": "def work(): raise NotImplementedError('gone')"}, "time_work(a)", Verdict.FAILS),
+    ],
+)
+def test_what_changed_is_said(repository, code, name, verdict):
+    """Counts are compared exactly, amounts to a hundredth, and what fails now is a regression."""
+    repository.commit("now", **code)
+
+    found = compared(repository, wanted=lambda label: "track_calls" not in label)
+
+    assert verdicts(found)[name] is verdict
+    others = {v for n, v in verdicts(found).items() if n.split("(")[0] != name.split("(")[0]}
+    assert not any(v.is_regression for v in others)
+
+
+def test_what_failed_before_is_no_regression(repository):
+    """A benchmark that the baseline cannot run is measured now, or measured nowhere."""
+    repository.commit("before2", steps="1 / 0", work="1 / 0")
+    repository.commit("now", work="1 / 0")
+    checkout = repository.checkout
+
+    found = against(
+        checkout, checkout.commit("before2"), checkout.commit("now"), lambda label: True, QUICK
+    )
+
+    assert verdicts(found)["track_steps(a)"] is Verdict.NEW
+    assert verdicts(found)["time_work(a)"] is Verdict.NOT_MEASURED
+    assert not found.regressions
+    assert "ZeroDivisionError" in next(
+        f.before.reason for f in found.findings if isinstance(f.before, Missing)
+    )
+
+
+def test_a_module_that_one_commit_cannot_import(repository):
+    """Benchmarks of it fail now, or are new; a module that no commit can import is refused."""
+    (repository.benchmarks / "more.py").write_text(
+        "from bdhf import extra\n\ndef track_extra(): return extra()\n"
+    )
+    repository.commit("now", more="def extra(): return 3")
+    checkout = repository.checkout
+    before, now = checkout.commit("before"), checkout.commit("now")
+
+    forth = against(checkout, before, now, lambda label: "extra" in label, QUICK)
+    back = against(checkout, now, before, lambda label: "extra" in label, QUICK)
+
+    assert [f.verdict for f in forth.findings] == [Verdict.NEW]
+    assert [f.verdict for f in back.findings] == [Verdict.FAILS]
+    with pytest.raises(InputError, match=r"more\.py: cannot be imported with either commit"):
+        against(checkout, before, before, lambda label: True, QUICK)
+
+
+def test_what_showed_in_one_pair_only_is_no_change(repository, monkeypatch):
+    """A time that is slower in a first pair of processes, and not in the next, is undecided."""
+    repository.commit("now")
+    turns = []
+
+    def slower_once(baseline, candidate, budget):
+        turns.append(1)
+        before = [1.0] * 9
+        return module_ratio(before, [1.5] * 9 if len(turns) == 1 else [1.0, 1.2] * 4 + [1.0])
+
+    from bdhf.bench.rounds import of_rounds as module_ratio
+
+    monkeypatch.setattr(module, "ratio", slower_once)
+    seen = []
+    found = compared(
+        repository,
+        wanted=lambda label: label.startswith("suite.Suite.time_work(a, cpu"),
+        observe=lambda done, of, case, pair: seen.append(pair),
+    )
+
+    assert [f.verdict for f in found.findings] == [Verdict.UNDECIDED]
+    assert seen == [1, 2]
+
+
+def test_the_order_of_starting_changes(repository, monkeypatch):
+    """Every second pair starts the candidate first, and each pair has new processes."""
+    repository.commit("now", work="sum(range(20000))")
+    started = []
+    worker = module.Worker
+
+    def noted(tree, benchmarks):
+        made = worker(tree, benchmarks)
+        started.append((tree.name, made._process.pid))
+        return made
+
+    monkeypatch.setattr(module, "Worker", noted)
+    compared(repository, wanted=lambda label: label.startswith("suite.Suite.time_work(a, cpu"))
+
+    assert [tree for tree, _ in started] == ["0", "1", "1", "0", "0", "1"]
+    assert len({pid for _, pid in started}) == 6
+
+
+def test_the_table_in_words(repository):
+    """The worst comes first, what stayed is a line a file, and the last line is the verdict."""
+    repository.commit("now", steps="8", held="900.0")
+
+    found = compared(repository, wanted=lambda label: "time" not in label)
+    told = list(lines(found))
+
+    assert told[0].startswith("now ") and '"Commit now" against before ' in told[0]  # noqa: PT018
+    rows = [line for line in told if line.startswith("suite.Suite")]
+    assert [row.split()[-1] for row in rows[:2]] == ["more", "more"]
+    assert "7 steps" in rows[0]
+    assert "8 steps" in rows[0]
+    assert rows[2].endswith("less: 90 % of before")
+    assert "suite: 1 amounts, 1 counts as before" in told
+    assert told[-1] == "verdict: 2 regressions, of 6 measured: 2 more"
+    everything = list(lines(found, everything=True))
+    assert sum("as before" in line for line in everything) == 3
+    content = json.loads(json.dumps(as_json(found)))
+    assert len(content["regressions"]) == 2
+    assert content["measured"] == 6
+
+
+def bench(repository, monkeypatch, *arguments):
+    """`bdhf bench` in the repository."""
+    monkeypatch.chdir(repository.folder)
+    return CliRunner().invoke(app, ["bench", *arguments])
+
+
+def test_exit_codes(repository, monkeypatch):
+    """0 without a regression, 1 with one, 2 where nothing was measured or can be."""
+    repository.commit("now", steps="8")
+    call = ["--against", "before", "--bench"]
+
+    same = bench(repository, monkeypatch, "before", *call, "track_steps")
+    worse = bench(repository, monkeypatch, *call, "track_steps")
+    nothing = bench(repository, monkeypatch, *call, "no_such_benchmark")
+    unknown = bench(repository, monkeypatch, "--against", "no-such-commit")
+    pattern = bench(repository, monkeypatch, *call, "(")
+
+    codes = [r.exit_code for r in (same, worse, nothing, unknown, pattern)]
+    assert codes == [0, 1, 2, 2, 2]
+    assert "verdict: nothing was measured" in nothing.stdout
+    assert "no commit 'no-such-commit'" in unknown.stderr
+
+
+def test_what_is_not_committed_is_warned_of(repository, monkeypatch):
+    """Changes of the package that no commit has are not measured, and said so."""
+    repository.commit("now")
+    repository.write(steps="9")
+
+    done = bench(repository, monkeypatch, "--against", "before", "--bench", "track_steps")
+
+    assert done.exit_code == 0
+    assert "warning: 1 changed files of the package are not in" in done.stderr
+
+
+def test_outside_of_a_clone(tmp_path, monkeypatch):
+    """Where there are no benchmarks, that is said, with where to go."""
+    monkeypatch.chdir(tmp_path)
+
+    done = CliRunner().invoke(app, ["bench"])
+
+    assert done.exit_code == 2
+    assert "no asv.conf.json here or above" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--against", "before", "--counts"], ["--write"], ["--margin", "0.9"]]
+)
+def test_options_that_contradict(repository, monkeypatch, arguments):
+    """Options that do not go together are refused."""
+    assert bench(repository, monkeypatch, *arguments).exit_code == 2

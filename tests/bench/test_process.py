@@ -1,0 +1,126 @@
+"""The process that measures a commit: what it answers, and what happens when it is lost."""
+
+import os
+import sys
+import time
+
+import pytest
+
+from bdhf.bench import process
+from bdhf.bench.process import Failed, Skipped, Worker
+from bdhf.records import InputError
+from tests.bench.made_up import Repository
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository of which the working tree is measured."""
+    made = Repository(tmp_path / "repository")
+    made.write()
+    return made
+
+
+@pytest.fixture
+def worker(repository):
+    """A process with its benchmarks."""
+    with Worker(repository.folder, repository.benchmarks) as made:
+        yield made
+
+
+def case(worker, label):
+    """The case of that label."""
+    return next(case for case in worker.cases if case.label == label)
+
+
+def test_cases_are_those_of_asv(worker):
+    """Every benchmark with every combination of its parameters, units and marks included."""
+    labels = {case.label for case in worker.cases}
+
+    assert "suite.Suite.time_work(a, cuda)" in labels
+    assert "suite.Cached.track_calls" in labels
+    assert len(labels) == len(worker.cases) == 14
+    steps = case(worker, "suite.Suite.track_steps(b, cpu)")
+    assert (steps.kind, steps.unit, steps.exact, steps.timeout) == ("track", "steps", True, 20.0)
+    assert not case(worker, "suite.Suite.track_held(b, cpu)").exact
+    assert worker.versions["python"] == sys.version.split()[0]
+
+
+def test_values_and_seconds(worker):
+    """A number is what the benchmark returns; time grows with the number of calls."""
+    assert worker.value(case(worker, "suite.Suite.track_steps(a, cpu)")) == 7
+    timed = case(worker, "suite.Suite.time_work(a, cpu)")
+    worker.prepare(timed)
+
+    assert 0 < worker.seconds(timed, 1) < worker.seconds(timed, 200)
+
+
+def test_a_cache_is_made_once(worker):
+    """What `setup_cache` returns serves all benchmarks of its class."""
+    found = [worker.value(c) for c in worker.cases if c.name.startswith("suite.Cached")]
+
+    assert found == [1, 1]
+
+
+def test_what_is_left_out(worker):
+    """A combination whose set-up is not implemented is skipped with its reason."""
+    with pytest.raises(Skipped, match="no such device"):
+        worker.value(case(worker, "suite.Suite.track_steps(a, cuda)"))
+
+
+def test_a_process_that_dies_is_replaced(repository):
+    """A benchmark that ended its process has failed; the next one is measured."""
+    repository.write(steps="__import__('os').kill(__import__('os').getpid(), 9)")
+    with Worker(repository.folder, repository.benchmarks) as worker:
+        with pytest.raises(Failed, match="its process ended with -9"):
+            worker.value(case(worker, "suite.Suite.track_steps(a, cpu)"))
+
+        assert worker.value(case(worker, "suite.Suite.track_held(a, cpu)")) == 1000
+
+
+def test_a_benchmark_that_hangs_is_given_up(repository, monkeypatch):
+    """After its time-out a benchmark has failed, and its process is not waited for."""
+    monkeypatch.setattr(process, "_GRACE", 0.0)
+    repository.write(steps="time.sleep(60)")
+    text = (repository.benchmarks / "suite.py").read_text()
+    (repository.benchmarks / "suite.py").write_text(text.replace("timeout = 20.0", "timeout = 2.0"))
+    with Worker(repository.folder, repository.benchmarks) as worker:
+        start = time.monotonic()
+        with pytest.raises(Failed, match="no answer within 2 s"):
+            worker.value(case(worker, "suite.Suite.track_steps(a, cpu)"))
+
+        assert time.monotonic() - start < 30
+        assert worker.value(case(worker, "suite.Suite.track_held(a, cpu)")) == 1000
+
+
+def test_another_package_is_refused(tmp_path):
+    """A tree without the package is refused: something else would be measured in its name."""
+    made = Repository(tmp_path / "repository")
+
+    with pytest.raises(InputError, match="in place of"):
+        Worker(made.folder, made.benchmarks)
+
+
+def test_asv_that_is_missing_is_named(repository, tmp_path, monkeypatch):
+    """Without asv the message says how to install it."""
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bare))
+
+    with pytest.raises(InputError, match=r"pip install '\.\[bench\]'"):
+        Worker(repository.folder, repository.benchmarks)
+
+
+def test_nothing_is_left_behind(repository, tmp_path, monkeypatch):
+    """A process that is closed is gone, and so is the folder it worked in."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with Worker(repository.folder, repository.benchmarks) as worker:
+        pid = worker._process.pid
+        assert list(place.iterdir())
+
+    assert not list(place.iterdir())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
