@@ -7,7 +7,7 @@ commit costs a second, and no environment. The benchmarks are those of the worki
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,15 +84,25 @@ class Sides:
             now = pool.submit(_value, self.candidate, case)
             return of_values(case, before.result(), now.result())
 
+    def alone(self, case: Case, known: Sequence[Set[str]]) -> Finding:
+        """Measure what one side cannot import on the other."""
+        sides: list[Value] = []
+        for worker, labels in zip(self._both, known, strict=True):
+            if case.label not in labels:
+                sides.append(_ABSENT)
+            elif case.kind == "time":
+                sides.append(_once(worker, case, _prepared(worker, case)))
+            else:
+                sides.append(_value(worker, case))
+        return of_values(case, *sides)
+
     def timed(self, case: Case, so_far: Finding | None, settings: Settings) -> Finding:
         """Time both in turn."""
-        for worker, is_now in ((self.baseline, False), (self.candidate, True)):
-            missing = _prepared(worker, case)
-            if missing is not None:
-                other = self.baseline if is_now else self.candidate
-                there: Value = _prepared(other, case) or 0.0
-                before, now = (there, missing) if is_now else (missing, there)
-                return of_values(case, before, now)
+        missing = [_prepared(worker, case) for worker in self._both]
+        if any(missing):
+            return of_values(
+                case, *(_once(w, case, m) for w, m in zip(self._both, missing, strict=True))
+            )
         try:
             found = ratio(
                 lambda number: self.baseline.seconds(case, number),
@@ -105,16 +115,14 @@ class Sides:
 
     def _failed(self, case: Case, reason: str) -> Finding:
         """Find out which side failed while they were timed."""
-        sides: list[Value] = []
-        for worker in self.baseline, self.candidate:
-            try:
-                missing = _prepared(worker, case)
-                sides.append(missing or worker.seconds(case, 1))
-            except Failed as error:
-                sides.append(Missing(str(error)))
+        sides = [_once(worker, case, _prepared(worker, case)) for worker in self._both]
         if not any(isinstance(side, Missing) for side in sides):
             sides[1] = Missing(f"{reason}, once")
         return of_values(case, *sides)
+
+    @property
+    def _both(self) -> tuple[Worker, Worker]:
+        return self.baseline, self.candidate
 
     def __enter__(self) -> Self:
         return self
@@ -163,8 +171,7 @@ def _first(
     for done, case in enumerate(cases):
         observe(done, len(cases), case, 1)
         if not all(case.label in labels for labels in known):
-            there = [0.0 if case.label in labels else _ABSENT for labels in known]
-            yield case, of_values(case, *there)
+            yield case, sides.alone(case, known)
         elif case.kind == "time":
             yield case, sides.timed(case, None, settings)
         else:
@@ -208,6 +215,14 @@ def _value(worker: Worker, case: Case) -> Value:
         return worker.value(case)
     except Skipped as reason:
         return Missing(str(reason), skipped=True)
+    except Failed as error:
+        return Missing(str(error))
+
+
+def _once(worker: Worker, case: Case, missing: Missing | None) -> Value:
+    """Seconds of a single call of what is prepared: a number, where the other side has none."""
+    try:
+        return missing or worker.seconds(case, 1)
     except Failed as error:
         return Missing(str(error))
 

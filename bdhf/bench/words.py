@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from bdhf.bench.against import Comparison
-from bdhf.bench.verdict import Finding, Missing, Value, Verdict
+from bdhf.bench.verdict import Finding, Missing, Value, Verdict, interval
 
-#: Lines of the table: what is worse first.
-_ORDER = tuple(Verdict)[::-1]
+#: Kind and exactness of a case -> what several of them are called.
+_KINDS = {("time", False): "times", ("track", True): "counts", ("track", False): "amounts"}
 
 _HEADINGS = ("benchmark", "before", "now", "verdict")
 
@@ -21,7 +21,7 @@ def lines(comparison: Comparison, everything: bool = False) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
     yield f"{comparison.candidate} against {comparison.baseline}; {versions}, one thread"
     yield ""
-    shown = [f for f in comparison.findings if everything or f.verdict is not Verdict.SAME]
+    shown = [f for f in comparison.findings if everything or not _is_quiet(f)]
     shown.sort(key=lambda f: (not f.verdict.is_regression, f.verdict is Verdict.SAME))
     if shown:
         yield from _table(shown, comparison.settings.pairs)
@@ -78,7 +78,7 @@ def _row(finding: Finding, pairs: int) -> tuple[str, str, str, str]:
 
 def _why(finding: Finding, pairs: int) -> str:
     if finding.ratios:
-        low, middle, high = times(finding)
+        low, middle, high = interval(finding.ratios)
         found = len(finding.ratios)
         seen = f", in {found} of {pairs} pairs of processes" if found > 1 else ""
         return f": {middle:.2f}x the time ({low:.2f} to {high:.2f}{seen})"
@@ -95,13 +95,6 @@ def _quotient(finding: Finding) -> str:
     assert not isinstance(before, Missing)
     assert not isinstance(now, Missing)
     return f"{100 * now / before:.4g} %" if before else "more than the nothing"
-
-
-def times(finding: Finding) -> tuple[float, float, float]:
-    """Lower end, middle and upper end over all pairs of processes: the widest that they allow."""
-    middles = sorted(ratio.middle for ratio in finding.ratios)
-    low = min(ratio.low for ratio in finding.ratios)
-    return low, middles[len(middles) // 2], max(ratio.high for ratio in finding.ratios)
 
 
 def told(value: Value, unit: str) -> str:
@@ -122,28 +115,30 @@ def told(value: Value, unit: str) -> str:
     return f"{value:.10g} {unit}" if unit else f"{value:.10g}"
 
 
+def _is_quiet(finding: Finding) -> bool:
+    """Whether it needs no row: as before, or a time that gave no reason to be timed again."""
+    unsuspected = finding.verdict is Verdict.UNDECIDED and len(finding.ratios) == 1
+    return finding.verdict is Verdict.SAME or unsuspected
+
+
 def _stayed(comparison: Comparison) -> Iterator[str]:
-    """One line for every file of benchmarks."""
-    files: dict[str, list[Finding]] = {}
+    """One line for every file of benchmarks, and every kind of finding in it."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in comparison.findings:
-        if finding.verdict is Verdict.SAME:
-            files.setdefault(finding.case.name.split(".")[0], []).append(finding)
-    for file, findings in files.items():
-        timed = [ratio.middle for finding in findings for ratio in finding.ratios]
-        kinds = Counter(_kind(finding) for finding in findings)
-        parts = [f"{number} {kind}" for kind, number in sorted(kinds.items())]
-        spread = f" (times {min(timed):.2f}x to {max(timed):.2f}x)" if timed else ""
-        yield f"{file}: {', '.join(parts)} as before{spread}"
-
-
-def _kind(finding: Finding) -> str:
-    if finding.case.kind == "time":
-        return "times"
-    return "counts" if finding.case.exact else "amounts"
+        if _is_quiet(finding):
+            kind = _KINDS[finding.case.kind, finding.case.exact]
+            if finding.verdict is Verdict.UNDECIDED:
+                kind = "times within the noise"
+            groups.setdefault((finding.case.name.split(".")[0], kind), []).append(finding)
+    for (file, kind), findings in sorted(groups.items()):
+        middles = [ratio.middle for finding in findings for ratio in finding.ratios]
+        spread = f" ({min(middles):.2f}x to {max(middles):.2f}x)" if middles else ""
+        as_before = "" if kind.endswith("noise") else " as before"
+        yield f"{file}: {len(findings)} {kind}{as_before}{spread}"
 
 
 def _verdict(comparison: Comparison) -> str:
-    if not comparison.measured:
+    if not comparison.measured and not comparison.regressions:
         return "verdict: nothing was measured, so nothing is known"
     measured = f"of {comparison.measured} measured"
     if not comparison.regressions:

@@ -192,7 +192,7 @@ def test_the_table_in_words(repository):
     assert "7 steps" in rows[0]
     assert "8 steps" in rows[0]
     assert rows[2].endswith("less: 90 % of before")
-    assert "suite: 1 amounts, 1 counts as before" in told
+    assert {"suite: 1 counts as before", "suite: 1 amounts as before"} <= set(told)
     assert told[-1] == "verdict: 2 regressions, of 6 measured: 2 more"
     everything = list(lines(found, everything=True))
     assert sum("as before" in line for line in everything) == 3

@@ -60,8 +60,8 @@ def test_rounds_alternate_and_are_long_enough():
 
     sampled = [name for name, number in calls if number > 1]
     assert sampled[:8] == list("baabbaab")
-    assert {number for _, number in calls[4:]} == {25}
-    assert found.rounds == 100
+    assert {number for _, number in calls[4:]} == {125}
+    assert found.rounds == 20
     assert found.low == found.middle == found.high == pytest.approx(2.0)
 
 

@@ -1,0 +1,65 @@
+"""What is planted in a clone is caught, and a commit that is unchanged is not flagged."""
+
+import json
+
+import pytest
+
+from tests.bench.clones import Clone
+
+pytestmark = pytest.mark.slow
+
+PRODUCT = r"time_product\((autoencoder|resnet), ggn, (full|per_layer), propagate, cpu\)"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A clone of the repository with the working tree as its last commit."""
+    return Clone(tmp_path_factory.mktemp("clone") / "bdhf")
+
+
+def test_a_second_forward_pass_in_the_product_is_caught(clone):
+    """A product that runs the model again is slower in every pair of processes: exit code 1."""
+    slow = clone.plant(
+        "bdhf/optim/products/propagate.py",
+        '        key = ("product", self._shapes)\n        return block_by_block(',
+        '        key = ("product", self._shapes)\n'
+        "        with torch.enable_grad():\n"
+        "            self._objective.outputs(self.batch[0])\n"
+        "        return block_by_block(",
+    )
+
+    done = clone.bench(slow, "--against", "main", "--bench", PRODUCT, "--json")
+
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert {f["verdict"] for f in found["findings"] if "full" in f["benchmark"]} == {"slower"}
+    assert all(len(f["ratios"]) == 7 for f in found["findings"] if f["verdict"] == "slower")
+
+
+def test_one_more_iteration_of_cg_is_caught(clone):
+    """An iteration too many is more of a count, exactly, in both commands that count."""
+    more = clone.plant(
+        "bdhf/optim/solvers/cg.py",
+        "for iteration in range(1, self.max_iters + 1):",
+        "for iteration in range(1, self.max_iters + 2):",
+    )
+
+    done = clone.bench(more, "--against", "main", "--bench", r"solvers\.Counted", "--json")
+    clone.git("checkout", "--quiet", more)
+    expected = clone.bench("--counts", "--bench", r"solvers\.Counted")
+    clone.git("checkout", "--quiet", "main")
+
+    assert done.returncode == expected.returncode == 1
+    verdicts = {f["benchmark"]: f["verdict"] for f in json.loads(done.stdout)["findings"]}
+    assert verdicts["solvers.Counted.track_iterations(cg full, cpu)"] == "more"
+    assert "track_iterations(cg full, cpu): 31 instead of 30" in expected.stdout
+
+
+def test_an_unchanged_commit_is_not_flagged(clone):
+    """Ten tries of a commit against itself, and none of them finds a regression."""
+    codes = [
+        clone.bench("main", "--against", "main", "--quick", "--bench", PRODUCT).returncode
+        for _ in range(10)
+    ]
+
+    assert codes == [0] * 10
