@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from .devices import DEVICES, use
+from .devices import DEVICES
 from .tracked import amount, count
 
 OPTIMIZERS = ("adam", "full_hf", "block_hf", "layer_hf")
@@ -49,10 +49,6 @@ def results() -> Results:
     """Train every optimizer at every batch size and seed: what is asked of each run."""
     found: dict[tuple[str, int, str], list[Mapping[str, float]]] = {}
     for device in DEVICES:
-        try:
-            use(device)
-        except NotImplementedError:
-            continue
         for optimizer, batch, outcome in _runs(device):
             found.setdefault((optimizer, batch, device), []).append(outcome)
     return found
@@ -98,7 +94,6 @@ class Convergence:
 
     def setup(self, cache: Results, optimizer: str, batch: int, device: str) -> None:
         """Take the runs of this combination."""
-        use(device)
         self.runs = cache[optimizer, batch, device]
 
     def _mean(self, of: str) -> float:

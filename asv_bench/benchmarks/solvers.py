@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ import bdhf
 from .devices import DEVICES
 from .memory import peak_bytes
 from .models import example
-from .tracked import Timed, amount, count
+from .tracked import Gathered, Timed, amount, count, gathered, taken
 
 DAMPING = 1e-3
 
@@ -104,11 +104,10 @@ class Solve(Timed):
         return peak_bytes(self.solving.solve, self.solving.device)
 
 
-@cache
-def took(name: str, device: str) -> tuple[int, float]:
-    """Iterations and products of all blocks together; solved once for both."""
+def took(name: str, device: str) -> Mapping[str, float]:
+    """Iterations and products of all blocks together, in float64."""
     solution = solving(name, device, torch.float64).solve()
-    return sum(solution.iterations), sum(solution.products)
+    return {"iterations": sum(solution.iterations), "products": sum(solution.products)}
 
 
 class Counted:
@@ -117,16 +116,20 @@ class Counted:
     param_names = ("solver", "device")
     params = (tuple(SOLVERS), DEVICES)
 
-    def setup(self, name: str, device: str) -> None:
-        """Solve, once for both numbers."""
-        self.took = took(name, device)
+    def setup_cache(self) -> Gathered:
+        """Solve once for all numbers."""
+        return gathered(took, self.params)
+
+    def setup(self, cache: Gathered, *combination: str) -> None:
+        """Take those of this solver."""
+        self.took = taken(cache, combination)
 
     @count("iterations")
-    def track_iterations(self, *_: str) -> int:
+    def track_iterations(self, *_: str) -> float:
         """Iterations of all blocks together."""
-        return self.took[0]
+        return self.took["iterations"]
 
     @count("products")
     def track_products(self, *_: str) -> float:
         """Products of all blocks together; a row of a factor is half of one."""
-        return self.took[1]
+        return self.took["products"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+
+#: Combination of parameters -> its numbers by name, or why there are none.
+Gathered = dict[tuple[str, ...], Mapping[str, float] | str]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -26,6 +30,30 @@ def amount(unit: str) -> Callable[[Method], Method]:
         return method
 
     return marked
+
+
+def gathered(
+    take: Callable[..., Mapping[str, float]], parameters: Iterable[Sequence[str]]
+) -> Gathered:
+    """What `take` gives for every combination of the parameters, or why it gave nothing.
+
+    For a `setup_cache`: several numbers of one computation, made once.
+    """
+    found: Gathered = {}
+    for combination in itertools.product(*parameters):
+        try:
+            found[combination] = take(*combination)
+        except Exception as error:
+            found[combination] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def taken(found: Gathered, combination: tuple[str, ...]) -> Mapping[str, float]:
+    """The numbers of one combination. Raises RuntimeError with why there are none."""
+    numbers = found[combination]
+    if isinstance(numbers, str):
+        raise RuntimeError(numbers)
+    return numbers
 
 
 class Timed:

@@ -7,8 +7,8 @@ each time: what a run decides and checks once has been done.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ import bdhf
 from .devices import DEVICES, Clock
 from .memory import peak_bytes
 from .models import MODELS, Example, example
-from .tracked import Timed, amount, count
+from .tracked import Gathered, Timed, amount, count, gathered, taken
 
 
 def _martens2010(own: Example) -> torch.optim.Optimizer:
@@ -107,37 +107,46 @@ class Update(Timed):
         return peak_bytes(self.training.update, self.training.device)
 
 
+def took(recipe: str, model: str, device: str) -> Mapping[str, float]:
+    """What the first three updates took together, all blocks of them."""
+    own = example(model, device, torch.float64)
+    optimizer = RECIPES[recipe](own)
+    assert isinstance(optimizer, bdhf.BlockHessianFree)  # Adam has nothing to tell
+    infos = [optimizer.step(own.batch) for _ in range(3)]
+    return {
+        "iterations": sum(sum(info.cg_iterations) for info in infos),
+        "products": sum(info.products for info in infos),
+        "gradients": sum(info.gradient_equivalents for info in infos),
+    }
+
+
 class Counted:
     """The first three updates in float64: what they took, all blocks and updates together."""
 
     param_names = ("recipe", "model", "device")
     params = (tuple(name for name in RECIPES if name != "adam"), tuple(MODELS), DEVICES)
-    timeout = 120.0
 
-    def setup(self, recipe: str, model: str, device: str) -> None:
-        """Make the updates, once for all numbers."""
-        self.found = infos(recipe, model, device)
+    def setup_cache(self) -> Gathered:
+        """Make the updates once for all numbers."""
+        return gathered(took, self.params)
+
+    setup_cache.timeout = 600.0  # type: ignore[attr-defined]
+
+    def setup(self, cache: Gathered, *combination: str) -> None:
+        """Take those of this recipe and model."""
+        self.took = taken(cache, combination)
 
     @count("iterations")
-    def track_cg_iterations(self, *_: str) -> int:
+    def track_cg_iterations(self, *_: str) -> float:
         """Iterations of CG."""
-        return sum(sum(info.cg_iterations) for info in self.found)
+        return self.took["iterations"]
 
     @count("products")
     def track_products(self, *_: str) -> float:
         """Products, each block by its share of the parameters."""
-        return sum(info.products for info in self.found)
+        return self.took["products"]
 
     @count("gradients")
     def track_gradient_equivalents(self, *_: str) -> float:
         """FLOPs in units of one gradient."""
-        return sum(info.gradient_equivalents for info in self.found)
-
-
-@cache
-def infos(recipe: str, model: str, device: str) -> Sequence[bdhf.StepInfo]:
-    """What the first three updates tell; made once for all that is asked of them."""
-    own = example(model, device, torch.float64)
-    optimizer = RECIPES[recipe](own)
-    assert isinstance(optimizer, bdhf.BlockHessianFree)  # Adam has nothing to tell
-    return [optimizer.step(own.batch) for _ in range(3)]
+        return self.took["gradients"]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 #: Probability with which an interval holds the median ratio of its pair of processes, at least.
 COVERAGE = 0.98
 
-#: Seconds that one sample lasts at least; shorter calls are repeated within it. The first calls after
-#: the other process has run are slow, so medians of samples of 5 ms scatter three times as far.
+#: Seconds that one sample lasts at least; shorter calls are repeated within it. The first calls
+#: after the other process has run are slow: medians of samples of 5 ms scatter three times as far.
 _SAMPLE = 0.025
 
 #: Seconds from which on one call tells how long a piece takes.

@@ -26,7 +26,8 @@ def lines(comparison: Comparison, everything: bool = False) -> Iterator[str]:
     if shown:
         yield from _table(shown, comparison.settings.pairs)
         yield ""
-    yield from _stayed(comparison)
+    if not everything:
+        yield from _stayed(comparison)
     for reason, number in comparison.left_out.items():
         yield f"{number} left out on both sides: {reason}"
     yield _verdict(comparison)

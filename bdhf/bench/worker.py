@@ -35,6 +35,7 @@ class Worker:
         self.broken = _broken(Path(folder))
         found = disc_benchmarks(folder, ignore_import_errors=True)
         self.benchmarks = {b.name: b for b in found if b.type in KINDS}
+        gc.freeze()  # what was imported stays: a collection need not look at it
         self._caches: dict[str, Any] = {}
         self._prepared: Any = None
 
