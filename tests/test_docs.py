@@ -46,7 +46,8 @@ def test_the_partition_of_the_guide_is_a_partition():
 
 
 @pytest.mark.parametrize(
-    "document", [*DOCUMENTS, "CHANGELOG.md", "docs/records.md", "docs/statistics.md"]
+    "document",
+    [*DOCUMENTS, "CHANGELOG.md", "docs/records.md", "docs/statistics.md", "docs/benchmarks.md"],
 )
 def test_files_that_the_documents_name_exist(document):
     """Every relative link and every path of the repository in code quotes is there."""

@@ -82,7 +82,12 @@ class Sides:
         with ThreadPoolExecutor(2) as pool:
             before = pool.submit(_value, self.baseline, case)
             now = pool.submit(_value, self.candidate, case)
-            return of_values(case, before.result(), now.result())
+            try:
+                return of_values(case, before.result(), now.result())
+            except BaseException:  # interrupted: nobody waits for what the other side computes
+                self.baseline.kill()
+                self.candidate.kill()
+                raise
 
     def alone(self, case: Case, known: Sequence[Set[str]]) -> Finding:
         """Measure what one side cannot import on the other."""

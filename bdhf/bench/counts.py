@@ -66,17 +66,24 @@ def check(
     return Counts(torch, found, tuple(faults))
 
 
-def write(checkout: Checkout, observe: Callable[[Case], None] = lambda case: None) -> Counts:
+def write(
+    checkout: Checkout,
+    wanted: Callable[[str], bool] = lambda label: True,
+    observe: Callable[[Case], None] = lambda case: None,
+) -> Counts:
     """Count, and expect that from now on; `faults` is what has to be done next.
 
-    Raises InputError, and writes nothing, where a benchmark that counts fails.
+    What is not wanted stays as it is. Raises InputError, and writes nothing, where a benchmark that
+    counts fails, or none was asked for.
     """
-    torch, found, faults = _counted(checkout, lambda label: True, observe)
+    torch, found, faults = _counted(checkout, wanted, observe)
     if faults:
         raise InputError(faults)
     if not found:
-        raise InputError([f"{checkout.benchmarks}: no benchmark counts anything"])
-    expected = {**read(checkout), torch: dict(sorted(found.items()))}
+        raise InputError(["no benchmark that counts was asked for, so nothing was written"])
+    before = read(checkout)
+    kept = {label: n for label, n in before.get(torch, {}).items() if not wanted(label)}
+    expected = {**before, torch: dict(sorted({**kept, **found}.items()))}
     path = checkout.root / EXPECTED
     part = path.with_suffix(".part")
     part.write_text(json.dumps(dict(sorted(expected.items())), indent=1) + "\n", encoding="utf-8")

@@ -62,6 +62,7 @@ class Worker:
         Raises InputError where asv is not installed or the benchmarks cannot be imported.
         """
         self._tree, self._benchmarks, self._gpu = tree, benchmarks, gpu
+        self._is_closing = False
         self._place = tempfile.TemporaryDirectory(prefix="bdhf-bench-")
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by `close`
         begun = self._start()
@@ -87,16 +88,25 @@ class Worker:
             raise Skipped(answer["skipped"])
 
     def seconds(self, case: Case, number: int) -> float:
-        """Seconds of so many calls of the case that is prepared. Raises Failed."""
-        return float(self._ask(case.timeout * number, do="time", number=number)["seconds"])
+        """Seconds of so many calls of the case that is prepared, within its time-out of one.
+
+        Raises Failed.
+        """
+        return float(self._ask(case.timeout, do="time", number=number)["seconds"])
 
     def value(self, case: Case) -> float:
         """Prepare a tracked number and take it. Raises Skipped or Failed."""
         self.prepare(case)
         return float(self._ask(case.timeout, do="track")["value"])
 
+    def kill(self) -> None:
+        """End the process now, from another thread too: whoever waits for an answer gets Failed."""
+        self._is_closing = True
+        self._process.kill()
+
     def close(self) -> None:
         """End the process and take away what it wrote."""
+        self.kill()
         self._end()
         self._errors.close()
         self._place.cleanup()
@@ -139,8 +149,9 @@ class Worker:
         try:
             return self._answer(seconds, request)
         except _Lost as lost:
-            self._end()
-            self._start()
+            if not self._is_closing:
+                self._end()
+                self._start()
             raise Failed(str(lost)) from None
 
     def _answer(self, seconds: float, request: Mapping[str, Any]) -> Mapping[str, Any]:

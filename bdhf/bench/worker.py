@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ class Worker:
         with contextlib.redirect_stdout(said):
             skipped = benchmark.do_setup()
         if skipped:
-            return {"skipped": said.getvalue().removeprefix("asv: skipped: ").strip()}
+            return {"skipped": _reason(said.getvalue())}
         self._prepared = benchmark
         gc.collect()
         return {"ready": True}
@@ -99,6 +100,12 @@ def _broken(folder: Path) -> Mapping[str, str]:
         except Exception as error:
             reasons[module.name] = _one_line(error)
     return reasons
+
+
+def _reason(said: str) -> str:
+    """What NotImplementedError said, out of how asv prints it."""
+    found = re.search(r"asv: skipped: NotImplementedError\((['\"])(.*)\1\)", said)
+    return found[2] if found else said.strip() or "asv skips it"
 
 
 def _one_line(error: Exception) -> str:

@@ -56,20 +56,25 @@ def bench(
     2: nothing was measured.
     """
     from bdhf.bench.checkout import find
+    from bdhf.experiments.engines.interrupt import interruptible
 
     if against is not None and counts:
         raise typer.BadParameter("--against and --counts are two questions: ask one")
     if write and not counts:
         raise typer.BadParameter("--write is for --counts")
     wanted = _wanted(benchmarks or [])
-    with told():
-        checkout = find()
-        if counts:
-            _count(checkout, wanted, write)
-        elif against is not None:
-            _compare(checkout, against, commits, wanted, quick, margin, everything, as_json)
-        else:
-            _record(checkout, commits, benchmarks or [], quick, machine)
+    try:
+        with told(), interruptible():
+            checkout = find()
+            if counts:
+                _count(checkout, wanted, write)
+            elif against is not None:
+                _compare(checkout, against, commits, wanted, quick, margin, everything, as_json)
+            else:
+                _record(checkout, commits, benchmarks or [], quick, machine)
+    except KeyboardInterrupt:
+        err.print("interrupted: there is no verdict")
+        raise typer.Exit(130) from None
 
 
 def _wanted(patterns: list[str]) -> Callable[[str], bool]:
@@ -87,7 +92,7 @@ def _count(checkout: Checkout, wanted: Callable[[str], bool], write: bool) -> No
     def observe(case: Case) -> None:
         err.print(case.label, markup=False)
 
-    found = counts.write(checkout, observe) if write else counts.check(checkout, wanted, observe)
+    found = (counts.write if write else counts.check)(checkout, wanted, observe)
     for fault in found.faults:
         say(fault)
     if write:

@@ -1,0 +1,165 @@
+"""Counts are held against those that are expected, and those change for a reason only."""
+
+import json
+from importlib.metadata import version
+
+import pytest
+from typer.testing import CliRunner
+
+from bdhf.bench import counts
+from bdhf.bench.checkout import Checkout
+from bdhf.bench.process import Worker
+from bdhf.cli import app
+from bdhf.records import InputError
+from tests.bench.clones import ROOT
+from tests.bench.made_up import Repository
+
+TORCH = version("torch").partition("+")[0]
+LABEL = "suite.Suite.track_steps(a, cpu)"
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository whose counts are expected, for a reason."""
+    made = Repository(tmp_path / "repository")
+    made.write()
+    explained(made, counts.write(made.checkout))
+    return made
+
+
+def explained(repository, found):
+    """Give the reason that is asked for."""
+    (line,) = found.faults
+    asked = line.split("`- Counts `")[1].split("`")[0]
+    text = f"# Changelog\n\n- Counts `{asked}`: a better start.\n"
+    (repository.folder / "CHANGELOG.md").write_text(text)
+
+
+def expected(repository):
+    """What the file has."""
+    return json.loads((repository.folder / counts.EXPECTED).read_text())
+
+
+def test_the_same_counts_pass(repository):
+    """An unchanged package has no fault, and only what is exact was counted, on the CPU."""
+    found = counts.check(repository.checkout)
+
+    assert found.faults == ()
+    assert found.torch == TORCH
+    assert found.found == expected(repository)[TORCH]
+    assert set(found.found) == {
+        LABEL, "suite.Suite.track_steps(b, cpu)", "suite.Cached.track_calls",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", ["8", "6", "7 + 1e-12"])
+def test_another_count_is_a_fault(repository, steps):
+    """More, fewer, and the least difference are told with both numbers."""
+    repository.write(steps=steps)
+
+    faults = counts.check(repository.checkout).faults
+
+    assert len(faults) == 2
+    assert faults[0].startswith(f"{LABEL}: {eval(steps):.12g}"[:-1])
+    assert faults[0].endswith("instead of 7")
+
+
+def test_a_count_that_fails_is_a_fault(repository):
+    """What cannot be counted any more is told with its reason, and not written over."""
+    before = expected(repository)
+    repository.write(steps="1 / 0")
+
+    faults = counts.check(repository.checkout, lambda label: label == LABEL).faults
+
+    assert faults == (
+        f"{LABEL}: failed: ZeroDivisionError: division by zero",
+        f"{LABEL}: nothing instead of 7",
+    )
+    with pytest.raises(InputError, match="division by zero"):
+        counts.write(repository.checkout)
+    assert expected(repository) == before
+
+
+def test_what_appears_or_goes_is_a_fault(repository):
+    """A count that nobody expects, and one that is expected and gone, are both told."""
+    path = repository.folder / counts.EXPECTED
+    content = expected(repository)
+    content[TORCH]["suite.Gone.track_it"] = content[TORCH].pop(LABEL)
+    path.write_text(json.dumps(content))
+
+    faults = counts.check(repository.checkout).faults
+
+    assert f"{LABEL}: 7 instead of nothing" in faults
+    assert "suite.Gone.track_it: nothing instead of 7" in faults
+
+
+def test_a_change_without_a_reason_is_a_fault(repository):
+    """The changelog has to name the file as it is; two words at least."""
+    changelog = repository.folder / "CHANGELOG.md"
+    reason = changelog.read_text()
+    changelog.write_text(reason.replace("a better start", "x"))
+
+    (fault,) = counts.check(repository.checkout).faults
+
+    assert "gives no reason for the counts as they are" in fault
+    changelog.unlink()
+    assert counts.check(repository.checkout).faults == (fault,)
+    changelog.write_text(reason)
+    assert not counts.check(repository.checkout).faults
+
+
+def test_nothing_checked_is_no_pass(repository, monkeypatch):
+    """No benchmark, no counts of this torch, and a torn file end with 2 and what to do."""
+    path = repository.folder / counts.EXPECTED
+    monkeypatch.chdir(repository.folder)
+
+    def run(*arguments):
+        return CliRunner().invoke(app, ["bench", "--counts", *arguments])
+
+    nothing = run("--bench", "no_such")
+    path.write_text(json.dumps({"1.0.0": {}}))
+    unknown = run()
+    path.write_text("{")
+    torn = run()
+
+    assert [r.exit_code for r in (nothing, unknown, torn)] == [2, 2, 2]
+    assert "nothing was checked" in nothing.stderr
+    assert f"no counts for torch {TORCH}; known: 1.0.0" in unknown.stderr
+    assert "not JSON" in torn.stderr
+
+
+def test_exit_codes_of_the_command(repository, monkeypatch):
+    """0 for the counts that are expected, 1 for others; a version is added beside others."""
+    monkeypatch.chdir(repository.folder)
+    path = repository.folder / counts.EXPECTED
+    same = CliRunner().invoke(app, ["bench", "--counts"])
+    path.write_text(json.dumps({"1.0.0": {"x": 1.0}, **expected(repository)}))
+    repository.write(steps="8")
+    other = CliRunner().invoke(app, ["bench", "--counts", "--bench", "steps"])
+    written = CliRunner().invoke(app, ["bench", "--counts", "--write", "--bench", "steps"])
+
+    assert (same.exit_code, other.exit_code, written.exit_code) == (0, 1, 0)
+    assert f"all 3 counts are those expected of torch {TORCH}" in same.stdout
+    assert "add a line" in written.stdout
+    after = expected(repository)
+    assert after["1.0.0"] == {"x": 1.0}
+    assert after[TORCH] == {
+        "suite.Cached.track_calls": 1, LABEL: 8, "suite.Suite.track_steps(b, cpu)": 8,
+    }  # fmt: skip
+
+
+def test_the_counts_of_this_repository_have_a_reason():
+    """CHANGELOG.md says why expected_counts.json is as it is."""
+    assert counts.unexplained(Checkout(ROOT)) is None
+
+
+def test_every_benchmark_that_counts_is_expected():
+    """The file has exactly the counting benchmarks of the CPU, for every version of torch."""
+    checkout = Checkout(ROOT)
+    with Worker(ROOT, checkout.benchmarks, gpu=False) as worker:
+        labels = {case.label for case in worker.cases if case.exact}
+
+    assert all(set(counted) == labels for counted in counts.read(checkout).values())
+    assert {label.split(".")[0] for label in labels} == {
+        "convergence", "framework", "imports", "solvers", "updates",
+    }  # fmt: skip

@@ -1,0 +1,50 @@
+"""When a time is called slower: a suspicion in one pair of processes, a verdict in all."""
+
+import pytest
+
+from bdhf.bench.process import Case
+from bdhf.bench.rounds import Ratio
+from bdhf.bench.verdict import Verdict, interval, of_ratios
+
+CASE = Case("suite.time_it", (), 0, "time", "seconds", exact=False, timeout=60.0)
+
+
+def ratios(*triples):
+    """Ratios of pairs of processes."""
+    return [Ratio(low, middle, high, 1.0, middle, 9) for low, middle, high in triples]
+
+
+@pytest.mark.parametrize(
+    ("triples", "verdict"),
+    [
+        ([(1.10, 1.20, 1.30)], Verdict.SLOWER),
+        ([(1.01, 1.06, 1.30)], Verdict.SLOWER),
+        ([(0.99, 1.06, 1.30)], Verdict.UNDECIDED),
+        ([(1.01, 1.04, 1.30)], Verdict.UNDECIDED),
+        ([(0.80, 0.90, 0.99)], Verdict.FASTER),
+        ([(0.80, 0.90, 1.01)], Verdict.UNDECIDED),
+        ([(0.96, 1.00, 1.04)], Verdict.SAME),
+        ([(1.10, 1.20, 1.30), (0.90, 1.06, 1.20)], Verdict.SLOWER),
+        ([(1.10, 1.20, 1.30), (0.90, 1.04, 1.20)], Verdict.UNDECIDED),
+        ([(1.10, 1.20, 1.30), (0.97, 1.01, 1.04)], Verdict.SAME),
+        ([(0.80, 0.90, 0.99), (0.80, 0.94, 1.10)], Verdict.FASTER),
+        ([(0.80, 0.90, 0.99), (1.10, 1.20, 1.30)], Verdict.UNDECIDED),
+    ],
+)
+def test_verdicts_of_times(triples, verdict):
+    """The first pair excludes 1 and its median the margin, and so does every median after it."""
+    assert of_ratios(CASE, ratios(*triples), 1.05).verdict is verdict
+
+
+def test_the_interval_is_that_of_the_pairs():
+    """One pair has the interval of its rounds, several the lowest and the highest median."""
+    assert interval(ratios((1.0, 1.2, 1.5))) == (1.0, 1.2, 1.5)
+    assert interval(ratios((0.5, 1.2, 2.0), (0.5, 1.1, 2.0), (0.5, 1.3, 2.0))) == (1.1, 1.2, 1.3)
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_what_is_a_regression(verdict):
+    """Slower, more, failing and left out are regressions, and nothing else is."""
+    bad = {"slower", "more", "fails now", "left out now"}
+
+    assert verdict.is_regression == (str(verdict) in bad)

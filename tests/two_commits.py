@@ -1,0 +1,60 @@
+"""Whether asv measures, and what a second commit costs: `python -m tests.two_commits`.
+
+It makes an empty commit in the clone that it is started in, so CI calls it in one of its own. Both
+commits have to leave results, and the second is to be installed into the environment of the first:
+the same torch, byte for byte and file for file.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bdhf.bench.checkout import find
+from bdhf.bench.record import record
+
+#: A subset of every file of benchmarks that takes no training.
+SUBSET = (
+    "imports.Start.track",
+    "framework.Spec",
+    "solvers.Solve.track_peak",
+    r"products.Product.*\(.classifier., .ggn., .full.",
+    r"updates.Update.*\(.zhang2017 groups., .classifier",
+)
+
+
+def torches() -> dict[str, tuple[int, int]]:
+    """The files of torch in asv's environments: inode and time of change, by path."""
+    paths = Path(".asv/env").glob("*/lib/python*/site-packages/torch/*.py")
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+
+def measured() -> tuple[int, float]:
+    """Results of the last commit, and seconds."""
+    start = time.monotonic()
+    found = record(find(), "HEAD", SUBSET, quick=True)
+    if found.failed or found.exit_code or not found.results:
+        sys.exit(f"asv left {found.results} results and {found.failed} failures: no gate")
+    return found.results, time.monotonic() - start
+
+
+def main() -> None:
+    """Measure the last commit and an empty one after it."""
+    results, first = measured()
+    before = torches()
+    who = ["-c", "user.name=ci", "-c", "user.email=ci@example.org"]
+    message = ["commit", "--quiet", "--allow-empty", "--message", "Nothing new"]
+    subprocess.run(["git", *who, *message], check=True)
+    again, second = measured()
+    if not before or torches() != before:
+        sys.exit("the second commit brought another torch")
+    print(  # noqa: T201 - this is a command
+        f"asv: {results} results of a commit in {first:.0f} s with its environment, "
+        f"{again} of a second one in {second:.0f} s with the same torch"
+    )
+
+
+if __name__ == "__main__":
+    main()
