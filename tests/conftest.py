@@ -1,20 +1,24 @@
-"""Which tests run: those in a browser only where they are asked for."""
+"""Which tests run: those in a browser, and those that time, only where they are asked for."""
 
 import pytest
 
+#: Marker, and the option that asks for it -> what it needs.
+ASKED_FOR = {
+    "browser": "run the tests in a browser too (needs Chromium)",
+    "alone": "run the tests that time commits too (needs a machine that does nothing else)",
+}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--browser`, without which a machine needs no Chromium."""
-    parser.addoption(
-        "--browser", action="store_true", help="run the tests in a browser too (needs Chromium)"
-    )
+    """Add an option for each, without which a machine needs nothing special."""
+    for name, needs in ASKED_FOR.items():
+        parser.addoption(f"--{name}", action="store_true", help=needs)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests with the marker `browser` unless they are asked for."""
-    if config.getoption("--browser"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("browser")]
+    """Leave out the tests whose marker was not asked for."""
+    left = {name for name in ASKED_FOR if not config.getoption(f"--{name}")}
+    left_out = [item for item in items if any(map(item.get_closest_marker, left))]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("browser")]
+        items[:] = [item for item in items if item not in left_out]
