@@ -42,19 +42,22 @@ evaluate: {{every_updates: 1}}
 targets: [{{metric: val_loss, below: {TARGET}}}]
 """
 
-Results = Mapping[tuple[str, int, str], list[Mapping[str, float]]]
+#: What is asked of a run, or why it could not be asked.
+Outcome = Mapping[str, float] | str
+
+Results = Mapping[tuple[str, int, str], list[Outcome]]
 
 
 def results() -> Results:
     """Train every optimizer at every batch size and seed: what is asked of each run."""
-    found: dict[tuple[str, int, str], list[Mapping[str, float]]] = {}
+    found: dict[tuple[str, int, str], list[Outcome]] = {}
     for device in DEVICES:
         for optimizer, batch, outcome in _runs(device):
             found.setdefault((optimizer, batch, device), []).append(outcome)
     return found
 
 
-def _runs(device: str) -> Iterator[tuple[str, int, Mapping[str, float]]]:
+def _runs(device: str) -> Iterator[tuple[str, int, Outcome]]:
     from bdhf.experiments.plan import expand
     from bdhf.experiments.run import execute
     from bdhf.experiments.source import parse
@@ -62,16 +65,18 @@ def _runs(device: str) -> Iterator[tuple[str, int, Mapping[str, float]]]:
 
     for cell in expand(variants(parse(SPEC))).cells:
         outcome = execute(cell.run, device=device, safety_seconds=600.0)
-        if str(outcome.status) != "done":
-            raise RuntimeError(f"{cell.arm}, seed {cell.seed}: {outcome.status}: {outcome.reason}")
         curve = outcome.curve
+        if str(outcome.status) not in ("done", "diverged") or curve.empty:
+            why = f"{cell.arm}, seed {cell.seed}: {outcome.status}: {outcome.reason}"
+            yield cell.arm.split()[0], cell.run.gradient_batch, why
+            continue
         reached = curve[curve["val_loss"] <= TARGET]
         at = reached.iloc[0] if len(reached) else curve.iloc[-1]
         yield (
             cell.arm.split()[0],
             cell.run.gradient_batch,
             {
-                "updates": float(at["update"]),
+                "updates": float(at["update"]) if len(reached) else float(BUDGET),
                 "products": float(at["products"]),
                 "loss": float(curve["val_loss"].iloc[-1]),
                 "missed": float(not len(reached)),
@@ -94,7 +99,11 @@ class Convergence:
 
     def setup(self, cache: Results, optimizer: str, batch: int, device: str) -> None:
         """Take the runs of this combination."""
-        self.runs = cache[optimizer, batch, device]
+        self.runs = []
+        for run in cache[optimizer, batch, device]:
+            if isinstance(run, str):
+                raise RuntimeError(run)
+            self.runs.append(run)
 
     def _mean(self, of: str) -> float:
         return sum(run[of] for run in self.runs) / len(self.runs)

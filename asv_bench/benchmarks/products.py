@@ -1,7 +1,8 @@
 """Linearising a model and multiplying by its curvature: seconds, and bytes held at most.
 
 curvature × partition × method × model × device. Set-up is `bdhf.block_curvature`: forward pass,
-gradient, and all decisions; a product is `G @ v`, which never runs the model again.
+gradient, and what a run decides and counts once; linearising is the part of it that every update
+pays. A product is `G @ v`, which never runs the model again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import bdhf
 
 from .devices import DEVICES, Clock
 from .memory import peak_bytes
-from .models import MODELS, example
+from .models import MODELS, Example, example
 from .tracked import Timed, amount
 
 CURVATURES: Mapping[str, Callable[[], bdhf.optim.Curvature]] = {
@@ -37,6 +38,7 @@ class Subject:
     """Something to set up, and its product with a fixed vector."""
 
     set_up: Callable[[], bdhf.BlockCurvature]
+    linearise: Callable[[], object]
     product: Callable[[], Tensor]
     device: str
 
@@ -62,7 +64,29 @@ def subject(model: str, curvature: str, partition: str, method: str, device: str
     v = torch.randn(G.shape[0], generator=torch.Generator().manual_seed(0)).to(device)
     for _ in range(2):
         G @ v  # the first is counted, operator by operator
-    return Subject(set_up, lambda: G @ v, device)
+    return Subject(set_up, _linearising(own, curvature, partition, method), lambda: G @ v, device)
+
+
+def _linearising(own: Example, curvature: str, partition: str, method: str) -> Callable[[], object]:
+    """Linearise as every update but the first does: what is decided and counted once is kept."""
+    from bdhf.optim.cutting import cut
+    from bdhf.optim.flops import Flops
+    from bdhf.optim.layout import layout_of
+    from bdhf.optim.objective import Objective
+    from bdhf.optim.products import Settings, Workspace, linearise
+
+    objective = Objective.of(own.model, own.loss)
+    blocks = cut(layout_of(own.model), own.partition(partition))
+    settings, workspace, flops = Settings(method=method), Workspace(), Flops()
+
+    def again() -> object:
+        return linearise(
+            objective, (own.batch,), curvature=CURVATURES[curvature](), blocks=blocks,
+            flops=flops, settings=settings, workspace=workspace, products=30,
+        )  # fmt: skip
+
+    again()
+    return again
 
 
 class Product(Timed):
@@ -76,8 +100,12 @@ class Product(Timed):
         self.subject = subject(*combination)
 
     def time_set_up(self, *_: str) -> None:
-        """Seconds of linearising at new parameters, decisions included."""
+        """Seconds of `block_curvature`: linearise, decide how, and count FLOPs by operator."""
         self.subject.set_up()
+
+    def time_linearise(self, *_: str) -> None:
+        """Seconds of linearising again, as every update of a run does."""
+        self.subject.linearise()
 
     def time_product(self, *_: str) -> None:
         """Seconds of one product with all blocks."""

@@ -14,12 +14,14 @@ import torch
 
 import bdhf
 
-from .devices import DEVICES
+from .devices import DEVICES, Clock
 from .memory import peak_bytes
 from .models import example
 from .tracked import Gathered, Timed, amount, count, gathered, taken
 
 DAMPING = 1e-3
+
+timer = Clock()
 
 
 def _thirty() -> bdhf.CG:

@@ -26,8 +26,6 @@ Wanted = Callable[[str], bool]
 #: Told before a case is measured: how many are done, of how many, the case, the pair of processes.
 Observer = Callable[[int, int, Case, int], None]
 
-_ABSENT = Missing("the benchmark cannot be imported there")
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -94,7 +92,8 @@ class Sides:
         sides: list[Value] = []
         for worker, labels in zip(self._both, known, strict=True):
             if case.label not in labels:
-                sides.append(_ABSENT)
+                file = f"{case.name.partition('.')[0]}.py"
+                sides.append(Missing(f"{file}: {worker.broken.get(file, 'not there')}"))
             elif case.kind == "time":
                 sides.append(_once(worker, case, _prepared(worker, case)))
             else:
@@ -120,9 +119,9 @@ class Sides:
 
     def _failed(self, case: Case, reason: str) -> Finding:
         """Find out which side failed while they were timed."""
-        sides = [_once(worker, case, _prepared(worker, case)) for worker in self._both]
+        sides: list[Value] = [_once(w, case, _prepared(w, case)) for w in self._both]
         if not any(isinstance(side, Missing) for side in sides):
-            sides[1] = Missing(f"{reason}, once")
+            sides = [Missing(f"{reason}, once: nobody knows in which commit")] * 2
         return of_values(case, *sides)
 
     @property

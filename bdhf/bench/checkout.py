@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bdhf.records import InputError
 
@@ -45,7 +46,9 @@ class Checkout:
     def commit(self, name: str) -> Commit:
         """The commit of that name. Raises InputError where there is none."""
         try:
-            line = self._git("log", "-1", "--format=%H %s", "--end-of-options", name).decode()
+            found = self._git("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+            shown = ("show", "--no-patch", "--no-show-signature", "--format=%H %s")
+            line = self._git(*shown, found.decode().strip()).decode()
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().splitlines()
             raise InputError(
@@ -64,13 +67,15 @@ class Checkout:
         except subprocess.CalledProcessError:
             raise InputError([f"{commit} has no package `bdhf`"]) from None
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-            tar.extractall(folder, filter="data")
+            safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(folder, **safely)
         return folder
 
-    def changed(self) -> list[str]:
-        """Files of the package that differ from the last commit."""
-        lines = self._git("status", "--porcelain", "--", "bdhf").decode().splitlines()
-        return [line[3:] for line in lines]
+    def changed(self, commit: Commit) -> list[str]:
+        """Files of the package that are otherwise in the working tree than in a commit."""
+        differ = self._git("diff", "--name-only", commit.digest, "--", "bdhf")
+        new = self._git("ls-files", "--others", "--exclude-standard", "--", "bdhf")
+        return [*differ.decode().splitlines(), *new.decode().splitlines()]
 
     def _git(self, *arguments: str) -> bytes:
         command = ["git", "-C", str(self.root), *arguments]

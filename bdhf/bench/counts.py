@@ -1,8 +1,8 @@
 """The counts that an unchanged algorithm gives again exactly, held against those that are expected.
 
-They are computed in float64 on one thread of the CPU, and kept by the version of torch, in
-`asv_bench/expected_counts.json`. A change of that file needs a reason: a line of CHANGELOG.md that
-names the file's fingerprint.
+They are computed in float64 on one thread of the CPU, by kernels that every x86-64 has, and kept by
+the version of torch in `asv_bench/expected_counts.json`. A change of that file needs a reason: a
+line of CHANGELOG.md that names the file's fingerprint.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _counted(
     """Version of torch, counts by label, and what failed."""
     found: dict[str, float] = {}
     faults: list[str] = []
-    with Worker(checkout.root, checkout.benchmarks, gpu=False) as worker:
+    with Worker(checkout.root, checkout.benchmarks, exactly=True) as worker:
         faults += [f"{name}: cannot be imported: {why}" for name, why in worker.broken.items()]
         for case in worker.cases:
             if not case.exact or not wanted(case.label):
@@ -139,4 +139,4 @@ def _counted(
 
 
 def _told(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:.12g}"
+    return "nothing" if value is None else repr(value).removesuffix(".0")

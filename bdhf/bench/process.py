@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,13 @@ _START = 300.0
 
 #: Seconds beyond a benchmark's own time-out in which its set-up has to be done.
 _GRACE = 900.0
+
+#: Kernels that every x86-64 has. With wider ones sums round otherwise, and CG stops elsewhere.
+_PLAIN_KERNELS = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+}
 
 _WORKER = Path(__file__).with_name("worker.py")
 
@@ -44,7 +52,7 @@ class Case:
     index: int
     kind: str  # "time" or "track"
     unit: str
-    exact: bool  # a count
+    exact: bool  # a count; on a GPU, whose sums come in any order, nothing is
     timeout: float
 
     @property
@@ -56,19 +64,26 @@ class Case:
 class Worker:
     """A process that measures one commit. Ends with the `with` that it is entered by."""
 
-    def __init__(self, tree: Path, benchmarks: Path, *, gpu: bool = True) -> None:
+    def __init__(self, tree: Path, benchmarks: Path, *, exactly: bool = False) -> None:
         """Start it; `tree` holds the package `bdhf` of the commit.
+
+        `exactly`: on the CPU, by kernels that round alike on every x86-64.
 
         Raises InputError where asv is not installed or the benchmarks cannot be imported.
         """
-        self._tree, self._benchmarks, self._gpu = tree, benchmarks, gpu
+        self._tree, self._benchmarks, self._exactly = tree, benchmarks, exactly
         self._is_closing = False
         self._place = tempfile.TemporaryDirectory(prefix="bdhf-bench-")
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by `close`
-        begun = self._start()
+        try:
+            begun = self._start()
+        except BaseException:
+            self.close()
+            raise
         self.versions: Mapping[str, str] = begun["versions"]
         self.broken: Mapping[str, str] = begun["broken"]  # module -> why it cannot be imported
         self.cases = tuple(case for told in begun["benchmarks"] for case in _cases(told))
+        self._places = {case.label: case.index for case in self.cases}
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +98,9 @@ class Worker:
 
     def prepare(self, case: Case) -> None:
         """Set a case up. Raises Skipped or Failed."""
-        answer = self._ask(case.timeout + _GRACE, do="prepare", name=case.name, index=case.index)
+        answer = self._ask(
+            case.timeout + _GRACE, do="prepare", name=case.name, index=self._places[case.label]
+        )
         if "skipped" in answer:
             raise Skipped(answer["skipped"])
 
@@ -102,7 +119,7 @@ class Worker:
     def kill(self) -> None:
         """End the process now, from another thread too: whoever waits for an answer gets Failed."""
         self._is_closing = True
-        self._process.kill()
+        self._kill()
 
     def close(self) -> None:
         """End the process and take away what it wrote."""
@@ -114,12 +131,15 @@ class Worker:
     def _start(self) -> Mapping[str, Any]:
         """Start the process, and see that it measures the commit that it is to measure."""
         environment = os.environ | {"PYTHONPATH": str(self._tree), "OMP_NUM_THREADS": "1"}
-        if not self._gpu:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        if self._exactly:
+            environment |= {**_PLAIN_KERNELS, "CUDA_VISIBLE_DEVICES": ""}
+        self._errors.seek(0)
+        self._errors.truncate()
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_WORKER), str(self._benchmarks)],
             env=environment, cwd=self._place.name, encoding="utf-8",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+            start_new_session=True,
         )  # fmt: skip
         assert self._process.stdout is not None
         self._lines: queue.Queue[str] = queue.Queue()
@@ -132,12 +152,16 @@ class Worker:
             if Path(begun["package"]).parent != self._tree.resolve():
                 raise Failed(f"{begun['package']} was imported in place of {self._tree / 'bdhf'}")
         except (Failed, _Lost) as error:
-            self.close()
             raise InputError([f"nothing can be measured of {self._tree}: {error}"]) from None
         return begun
 
+    def _kill(self) -> None:
+        """End the process and all that it started: they are a session of their own."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def _end(self) -> None:
-        self._process.kill()
+        self._kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
@@ -196,7 +220,8 @@ def _cases(told: Mapping[str, Any]) -> list[Case]:
     return [
         Case(
             name=told["name"], combination=tuple(combination), index=index, kind=told["kind"],
-            unit=told["unit"], exact=told["exact"], timeout=float(told["timeout"] or 60.0),
+            unit=told["unit"], exact=told["exact"] and "cuda" not in combination,
+            timeout=float(told["timeout"] or 60.0),
         )
         for index, combination in enumerate(told["combinations"])
     ]  # fmt: skip

@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,9 @@ from typing import Any
 
 from bdhf.bench.checkout import CONFIG, Checkout
 from bdhf.records import InputError
+
+#: Seconds that asv has to end its processes when it is interrupted.
+_PATIENCE = 15.0
 
 #: What asv takes for a range, beside ranges of git.
 _WORDS = ("NEW", "ALL", "EXISTING", "TAGS")
@@ -59,18 +63,31 @@ def record(
     with _config(checkout, quick) as (config, results):
         name = machine or _this_machine()
         start = time.time()
-        done = subprocess.run(
+        code = _run(
             [
                 sys.executable, "-m", "asv", "--config", str(config), "run",
                 "--machine", name, "--launch-method", launch_method(), "--show-stderr",
                 *(["--quick"] if quick else []),
                 *(part for pattern in benchmarks for part in ("--bench", pattern)),
                 range_of(commits),
-            ],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            ]
         )  # fmt: skip
         found, failed = count_since(results, start)
-        return Recorded(done.returncode, found, failed, None if quick else results)
+        return Recorded(code, found, failed, None if quick else results)
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run asv to its end. Interrupted, it is told so, and has time to end what it started."""
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        return process.wait()
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
 
 
 def range_of(commits: str) -> str:
@@ -90,21 +107,23 @@ def launch_method() -> str:
 
 
 def count_since(folder: Path, start: float) -> tuple[int, int]:
-    """Numbers, and failures, in the result files that were written since."""
+    """Numbers, and failures, of the benchmarks that were started since, in all result files."""
     numbers = failures = 0
     for path in folder.glob("*/*.json"):
-        if path.name != "machine.json" and path.stat().st_mtime >= start:
-            found, failed = _count(json.loads(path.read_text(encoding="utf-8")))
+        if path.name != "machine.json":
+            found, failed = _count(json.loads(path.read_text(encoding="utf-8")), start)
             numbers, failures = numbers + found, failures + failed
     return numbers, failures
 
 
-def _count(content: Mapping[str, Any]) -> tuple[int, int]:
+def _count(content: Mapping[str, Any], start: float) -> tuple[int, int]:
     """Numbers and failures of a result file: null is a failure, NaN is left out on purpose."""
-    column = content["result_columns"].index("result")
     numbers = failures = 0
-    for row in content["results"].values():
-        values = row[column] if len(row) > column else None
+    for cells in content["results"].values():
+        row = dict(zip(content["result_columns"], cells, strict=False))
+        if (row.get("started_at") or 0) < 1000 * start - 1:  # asv merges into what was there
+            continue
+        values = row.get("result")
         for value in values if isinstance(values, list) else [values]:
             numbers += value is not None and math.isfinite(value)
             failures += value is None
@@ -140,7 +159,11 @@ def _this_machine() -> str:
     """The name of this machine; asv is told what it is, unless it knows."""
     name = platform.node()
     known = Path("~/.asv-machine.json").expanduser()
-    if not known.is_file() or name not in json.loads(known.read_text(encoding="utf-8")):
+    try:
+        machines = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+    except ValueError as error:
+        raise InputError([f"{known}: not JSON: {error}; remove it, and asv writes it"]) from None
+    if name not in machines:
         subprocess.run(
             [sys.executable, "-m", "asv", "machine", "--yes", "--machine", name],
             check=True, stdout=subprocess.DEVNULL,

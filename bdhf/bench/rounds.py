@@ -22,7 +22,7 @@ COVERAGE = 0.98
 _SAMPLE = 0.025
 
 #: Seconds from which on one call tells how long a piece takes.
-_LONG = 0.5
+_LONG = 10.0
 
 #: Rounds that a piece gets, by how long it takes.
 _FEWEST, _MOST = 7, 101
@@ -48,7 +48,7 @@ def ratio(baseline: Sample, candidate: Sample, budget: float) -> Ratio:
     The first call of each is not counted. Raises whatever a sample raises.
     """
     longest = max(baseline(1), candidate(1), 1e-9)
-    if longest < _LONG:  # the first call of a short piece tells little
+    if longest < _LONG:  # a first call imports and decides, so it tells little
         longest = max(baseline(1), candidate(1), 1e-9)
     number = max(1, math.ceil(_SAMPLE / longest))
     rounds = min(_MOST, max(_FEWEST, int(budget / (2 * number * longest))))

@@ -95,10 +95,9 @@ def _of_values(case: Case, before: Value, now: Value) -> Verdict:
 
 
 def _of_ratios(ratios: Sequence[Ratio], margin: float) -> Verdict:
-    first = ratios[0]
-    if first.low > 1 and all(ratio.middle > margin for ratio in ratios):
+    if all(ratio.middle > margin for ratio in ratios):
         return Verdict.SLOWER
-    if first.high < 1 and all(ratio.middle < 1 / margin for ratio in ratios):
+    if all(ratio.middle < 1 / margin for ratio in ratios):
         return Verdict.FASTER
     if any(1 / margin <= ratio.low and ratio.high <= margin for ratio in ratios):
         return Verdict.SAME

@@ -81,7 +81,8 @@ def _why(finding: Finding, pairs: int) -> str:
     if finding.ratios:
         low, middle, high = interval(finding.ratios)
         found = len(finding.ratios)
-        seen = f", in {found} of {pairs} pairs of processes" if found > 1 else ""
+        agree = f"all {pairs}" if finding.verdict is not Verdict.UNDECIDED else str(found)
+        seen = f", {agree} pairs of processes" if found > 1 else ""
         return f": {middle:.2f}x the time ({low:.2f} to {high:.2f}{seen})"
     missing = [v.reason for v in (finding.now, finding.before) if isinstance(v, Missing)]
     if missing:

@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,8 +56,11 @@ class Worker:
         benchmark.set_param_idx(index)
         key = benchmark.setup_cache_key
         if key is not None and key not in self._caches:
-            self._caches[key] = benchmark.do_setup_cache()
-        benchmark.set_cache(None if key is None else self._caches[key])
+            self._caches[key] = _kept(benchmark.do_setup_cache)
+        cache = None if key is None else self._caches[key]
+        if isinstance(cache, Exception):
+            raise cache
+        benchmark.set_cache(cache)
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
             skipped = benchmark.do_setup()
@@ -89,6 +92,15 @@ class Worker:
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError(f"a tracked number must be finite; got {value!r}")
         return {"value": value}
+
+
+def _kept(make: Callable[[], Any]) -> Any:
+    """What is made once, or the exception that it ended with: it would not do better again."""
+    try:
+        return make()
+    except Exception as error:
+        traceback.print_exc()
+        return error
 
 
 def _broken(folder: Path) -> Mapping[str, str]:
@@ -152,10 +164,12 @@ def serve(worker: Worker, requests: TextIO, replies: TextIO) -> None:
 
 
 def main() -> None:
-    """Serve requests of stdin on stdout; whatever else is printed goes to stderr."""
+    """Serve requests of stdin on stdout; benchmarks print to stderr, and have nothing to read."""
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    serve(Worker(sys.argv[1]), sys.stdin, replies)
+    serve(Worker(sys.argv[1]), requests, replies)
 
 
 if __name__ == "__main__":

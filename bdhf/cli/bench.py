@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,9 @@ from bdhf.cli.app import app, err, say, say_json, told
 if TYPE_CHECKING:
     from bdhf.bench.checkout import Checkout
     from bdhf.bench.process import Case
+
+#: A ratio of times that is no change, where nobody says.
+_MARGIN = 1.05
 
 
 @app.command()
@@ -41,7 +44,7 @@ def bench(
     ] = False,
     margin: Annotated[
         float, typer.Option(min=1.0, help="With --against: a ratio of times that is no change.")
-    ] = 1.05,
+    ] = _MARGIN,
     everything: Annotated[
         bool, typer.Option("--all", help="With --against: a row for what stayed, too.")
     ] = False,
@@ -60,8 +63,12 @@ def bench(
 
     if against is not None and counts:
         raise typer.BadParameter("--against and --counts are two questions: ask one")
-    if write and not counts:
-        raise typer.BadParameter("--write is for --counts")
+    _refuse_idle(
+        {"--write": (write, counts), "--margin": (margin != _MARGIN, against is not None),
+         "--all": (everything, against is not None), "--json": (as_json, against is not None),
+         "--quick": (quick, not counts), "COMMIT": (commits != "HEAD", not counts),
+         "--machine": (machine is not None, against is None and not counts)}
+    )  # fmt: skip
     wanted = _wanted(benchmarks or [])
     try:
         with told(), interruptible():
@@ -75,6 +82,13 @@ def bench(
     except KeyboardInterrupt:
         err.print("interrupted: there is no verdict")
         raise typer.Exit(130) from None
+
+
+def _refuse_idle(given: Mapping[str, tuple[bool, bool]]) -> None:
+    """Refuse what was given and does nothing in this question, rather than to leave it unheard."""
+    idle = [name for name, (was_given, has_use) in given.items() if was_given and not has_use]
+    if idle:
+        raise typer.BadParameter(f"{', '.join(idle)}: does nothing here; see `bdhf bench --help`")
 
 
 def _wanted(patterns: list[str]) -> Callable[[str], bool]:
@@ -123,10 +137,12 @@ def _compare(
         err.print(f"pair {pair}, {done + 1}/{of}: {case.label}", markup=False)
 
     baseline, candidate = checkout.commit(against), checkout.commit(commits)
-    if changed := checkout.changed():
+    if candidate.digest == baseline.digest:
+        err.print("warning: both are the same commit: whatever differs is noise", markup=False)
+    if changed := checkout.changed(candidate):
         err.print(
-            f"warning: {len(changed)} changed files of the package are not in {candidate}, and not "
-            "measured: commit them, or give `$(git stash create)` as the COMMIT",
+            f"warning: {len(changed)} files of the package in the working tree are not those of "
+            f"{candidate}, and not measured: commit them, or give `$(git stash create)` as COMMIT",
             markup=False,
         )
     budget = Settings().budget / (3 if quick else 1)
@@ -147,8 +163,10 @@ def _compare(
 def _record(
     checkout: Checkout, commits: str, benchmarks: list[str], quick: bool, machine: str | None
 ) -> None:
-    from bdhf.bench.record import record
+    from bdhf.bench.record import range_of, record
 
+    if range_of(commits) == f"{commits}^!":
+        checkout.commit(commits)  # says what is wrong with it
     found = record(checkout, commits, benchmarks, quick=quick, machine=machine)
     kept = "kept nowhere" if found.folder is None else f"kept in {found.folder}"
     say(f"{found.results} results, {found.failed} failed; {kept}")

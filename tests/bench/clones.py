@@ -32,7 +32,16 @@ class Clone:
 
     def git(self, *arguments: str) -> str:
         """What git says in the clone."""
-        who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        who = [
+            "-c",
+            "user.name=test",
+            "-c",
+            "user.email=test@example.org",
+            "-c",
+            "commit.gpgsign=false",
+            "-c",
+            "tag.gpgsign=false",
+        ]
         done = subprocess.run(
             ["git", "-C", self.folder, *who, *arguments], check=True, capture_output=True, text=True
         )

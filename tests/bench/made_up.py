@@ -80,7 +80,16 @@ class Repository:
 
     def git(self, *arguments: str) -> None:
         """Call git in it."""
-        who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        who = [
+            "-c",
+            "user.name=test",
+            "-c",
+            "user.email=test@example.org",
+            "-c",
+            "commit.gpgsign=false",
+            "-c",
+            "tag.gpgsign=false",
+        ]
         subprocess.run(["git", "-C", self.folder, *who, *arguments], check=True)
 
     def write(

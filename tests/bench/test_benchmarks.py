@@ -108,6 +108,8 @@ def test_a_missed_target_costs_the_budget(monkeypatch):
         .replace(f"updates: {convergence.BUDGET}", "updates: 2").replace("count: 2", "count: 1")
         .replace("[250, 500, 1000]", "[250]"))  # fmt: skip
 
+    monkeypatch.setattr(convergence, "BUDGET", 2)
+
     found = convergence.results()
 
     runs = {optimizer: run for (optimizer, _, device), (run,) in found.items() if device == "cpu"}

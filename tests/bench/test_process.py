@@ -124,3 +124,38 @@ def test_nothing_is_left_behind(repository, tmp_path, monkeypatch):
     assert not list(place.iterdir())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_benchmark_has_nothing_to_read(repository):
+    """A benchmark that reads its stdin gets the end of it, not the next request."""
+    repository.write(steps="len(__import__('sys').stdin.read())")
+    with Worker(repository.folder, repository.benchmarks) as worker:
+        label = "suite.Suite.track_steps({}, cpu)"
+
+        assert worker.value(case(worker, label.format("a"))) == 0
+        assert worker.value(case(worker, label.format("b"))) == 0
+
+
+def test_a_cache_that_fails_is_made_once(repository, tmp_path):
+    """What `setup_cache` ended with is told of every benchmark, and not computed again."""
+    counter = tmp_path / "calls"
+    text = (repository.benchmarks / "suite.py").read_text()
+    failing = f"open({str(counter)!r}, 'a').write('x'); raise ValueError('no cache')"
+    text = text.replace("        Cached.calls += 1\n", f"        {failing}\n")
+    (repository.benchmarks / "suite.py").write_text(text)
+    with Worker(repository.folder, repository.benchmarks) as worker:
+        for cached in (c for c in worker.cases if c.name.startswith("suite.Cached")):
+            with pytest.raises(Failed, match="no cache"):
+                worker.value(cached)
+
+    assert counter.read_text() == "x"
+
+
+def test_counts_hang_on_no_kernel(repository):
+    """Where it is to be exact, torch and MKL use what every x86-64 has, and no GPU is seen."""
+    repository.write(steps="len([1 for name, value in dict(ATEN_CPU_CAPABILITY='default', "
+                     "MKL_CBWR='COMPATIBLE', ONEDNN_MAX_CPU_ISA='SSE41', CUDA_VISIBLE_DEVICES='')"
+                     ".items() if __import__('os').environ.get(name) == value])")  # fmt: skip
+    for exactly, found in ((True, 4), (False, 0)):
+        with Worker(repository.folder, repository.benchmarks, exactly=exactly) as worker:
+            assert worker.value(case(worker, "suite.Suite.track_steps(a, cpu)")) == found

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -37,76 +38,127 @@ def repository(tmp_path, monkeypatch):
 class Asv:
     """A stand-in for asv: what it was called with; it leaves a result file of these values."""
 
-    def __init__(self, values, code=0):
+    def __init__(self, monkeypatch, values, code=0):
         self.values, self.code, self.calls = values, code, []
+        monkeypatch.setattr(record, "_run", self)
 
-    def __call__(self, command, **settings):
-        arguments = [str(part) for part in command[3:]]
-        self.calls.append((arguments, settings))
-        if "run" in arguments:
-            config = Path(arguments[arguments.index("--config") + 1])
-            text = re.sub(r"(?m)^//.*$", "", config.read_text())
-            self._leave(json.loads(text)["results_dir"])
-        return subprocess.CompletedProcess(command, self.code)
-
-    def _leave(self, results):
-        folder = Path(results) / "lab"
-        folder.mkdir(parents=True)
-        (folder / "machine.json").write_text("{}")
-        content = {"result_columns": ["result", "params"], "results": self.values}
-        (folder / "12345678-env.json").write_text(json.dumps(content))
+    def __call__(self, command):
+        self.calls.append([str(part) for part in command[3:]])
+        config = Path(self.calls[-1][1])
+        settings = json.loads(re.sub(r"(?m)^//.*$", "", config.read_text()))
+        leave(Path(settings["results_dir"]), self.values, time.time())
+        return self.code
 
 
-VALUES = {"a": [[1.0, None, math.nan], [["x", "y", "z"]]], "b": [[2.0]], "c": [None], "d": []}
+def leave(results, values, started):
+    """A result file as asv writes it; a benchmark that failed has no more than its null."""
+    folder = results / "lab"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "machine.json").write_text('{"results": {}}')
+    rows = {name: [value, [], "version", 1000 * started] for name, value in values.items()}
+    columns = ["result", "params", "version", "started_at"]
+    content = {"result_columns": columns, "results": rows}
+    (folder / "12345678-env.json").write_text(json.dumps(content))
+
+
+VALUES = {"a": [1.0, None, math.nan], "b": [2.0], "c": None}
 
 
 def test_results_and_failures_are_counted(repository, monkeypatch):
     """A null is a failure, NaN is left out on purpose; what was there before does not count."""
-    asv = Asv(VALUES)
-    monkeypatch.setattr(subprocess, "run", asv)
+    asv = Asv(monkeypatch, VALUES)
 
-    found = record.record(repository.checkout, "main", ["imports", "solvers"])
+    found = record.record(repository.checkout, "main", ["imports", "solvers"], machine="lab")
 
-    assert (found.results, found.failed, found.exit_code) == (2, 3, 0)
+    assert (found.results, found.failed, found.exit_code) == (2, 2, 0)
     assert found.folder == repository.folder / "asv_bench/results"
-    machine, (arguments, settings) = asv.calls
-    assert machine[0][:2] == ["machine", "--yes"]
-    assert arguments[2:5] == ["run", "--machine", record._this_machine()]
+    (arguments,) = asv.calls
+    assert arguments[2:5] == ["run", "--machine", "lab"]
     assert arguments[-5:] == ["--bench", "imports", "--bench", "solvers", "main^!"]
-    assert settings["env"]["OMP_NUM_THREADS"] == "1"
     assert "--quick" not in arguments
-    assert record.count_since(found.folder, 4e9) == (0, 0)
+    assert record.count_since(found.folder, time.time() + 1) == (0, 0)
 
 
 def test_a_quick_run_keeps_nothing(repository, monkeypatch):
     """Quick results go to a folder that passes, by a configuration whose paths are absolute."""
-    asv = Asv(VALUES)
-    monkeypatch.setattr(subprocess, "run", asv)
+    asv = Asv(monkeypatch, VALUES)
 
     found = record.record(repository.checkout, quick=True, machine="lab")
 
     assert (found.results, found.folder) == (2, None)
-    ((arguments, _),) = asv.calls
-    assert "--quick" in arguments
-    assert arguments[-1] == "HEAD^!"
+    ((*_, last),) = asv.calls
+    assert "--quick" in asv.calls[0]
+    assert last == "HEAD^!"
     assert not (repository.folder / "asv_bench/results").exists()
+
+
+def test_asv_is_told_to_end(repository, tmp_path, monkeypatch):
+    """An interruption is passed on to asv, which gets time to end what it started."""
+    said = tmp_path / "said"
+    code = (
+        "import pathlib, signal, sys, time\n"
+        f"said = pathlib.Path({str(said)!r})\n"
+        "def end(*_):\n    time.sleep(0.5)\n    said.write_text('ended')\n    sys.exit(0)\n"
+        "signal.signal(signal.SIGINT, end)\nsaid.write_text('started')\ntime.sleep(60)\n"
+    )
+    wait = subprocess.Popen.wait
+
+    def interrupted(process, timeout=None):
+        monkeypatch.setattr(subprocess.Popen, "wait", wait)
+        while not said.exists() or not said.read_text():
+            time.sleep(0.02)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record._run([sys.executable, "-c", code])
+
+    assert said.read_text() == "ended"
+
+
+def test_machines_of_asv(repository, monkeypatch):
+    """Asv is told of a machine that it does not know, once; a torn file of them is named."""
+    calls = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))
+    known = Path("~/.asv-machine.json").expanduser()
+
+    name = record._this_machine()
+    known.write_text(json.dumps({name: {}}))
+    assert record._this_machine() == name
+    known.write_text("")
+
+    assert [call[3:5] for call in calls] == [["machine", "--yes"]]
+    with pytest.raises(InputError, match="remove it, and asv writes it"):
+        record._this_machine()
 
 
 @pytest.mark.parametrize(
     ("values", "code", "expected"),
     [
-        ({"a": [[1.0]]}, 0, 0),
-        ({"a": [[1.0]]}, 2, 1),
+        ({"a": [1.0]}, 0, 0),
+        ({"a": [1.0]}, 2, 1),
         (VALUES, 0, 1),
-        ({"a": [[math.nan]]}, 0, 2),
+        ({"a": [math.nan]}, 0, 2),
         ({}, 1, 2),
     ],
 )
 def test_exit_codes(repository, monkeypatch, values, code, expected):
     """0 for numbers only, 1 for a failure among them, 2 for no number at all."""
-    monkeypatch.setattr(subprocess, "run", Asv(values, code))
+    Asv(monkeypatch, values, code)
+    leave(repository.folder / "asv_bench/results", {"old": [1.0, None]}, time.time() - 60)
 
     assert CliRunner().invoke(app, ["bench", "--machine", "lab"]).exit_code == expected
+
+
+def test_a_commit_that_is_none(repository, monkeypatch):
+    """What names no commit ends with 2 before asv is started: a path is none, nor is a range."""
+    asv = Asv(monkeypatch, VALUES)
+
+    for name in ("no-such-commit", "bdhf"):
+        assert CliRunner().invoke(app, ["bench", name, "--machine", "lab"]).exit_code == 2
+        assert CliRunner().invoke(app, ["bench", "--against", name]).exit_code == 2
+    assert CliRunner().invoke(app, ["bench", "--against", "main..main"]).exit_code == 2
+    assert not asv.calls
 
 
 def test_asv_that_is_missing_is_named(repository, monkeypatch):

@@ -69,7 +69,7 @@ def test_a_long_piece_gets_the_fewest_rounds():
     """A piece that is longer than the budget is timed seven times after one call."""
     calls = []
 
-    found = ratio(Clocked("a", 3.0, calls), Clocked("b", 3.0, calls), budget=1.0)
+    found = ratio(Clocked("a", 11.0, calls), Clocked("b", 11.0, calls), budget=1.0)
 
     assert found.rounds == 7
     assert len(calls) == 16
