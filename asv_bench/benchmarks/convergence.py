@@ -99,14 +99,15 @@ class Convergence:
 
     def setup(self, cache: Results, optimizer: str, batch: int, device: str) -> None:
         """Take the runs of this combination."""
-        self.runs = []
-        for run in cache[optimizer, batch, device]:
-            if isinstance(run, str):
-                raise RuntimeError(run)
-            self.runs.append(run)
+        self.runs = cache[optimizer, batch, device]
 
     def _mean(self, of: str) -> float:
-        return sum(run[of] for run in self.runs) / len(self.runs)
+        numbers = []
+        for run in self.runs:
+            if isinstance(run, str):
+                raise RuntimeError(run)
+            numbers.append(run[of])
+        return sum(numbers) / len(numbers)
 
     @count("updates")
     def track_updates_to_target(self, *_: object) -> float:

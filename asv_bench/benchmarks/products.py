@@ -100,7 +100,7 @@ class Product(Timed):
         self.subject = subject(*combination)
 
     def time_set_up(self, *_: str) -> None:
-        """Seconds of `block_curvature`: linearise, decide how, and count FLOPs by operator."""
+        """Seconds of linearising at new parameters, decisions included."""
         self.subject.set_up()
 
     def time_linearise(self, *_: str) -> None:
