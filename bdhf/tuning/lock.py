@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from optuna.storages.journal import JournalFileOpenLock
 from optuna.storages.journal._file import BaseJournalFileLock  # is exported nowhere
@@ -44,7 +45,8 @@ class JournalLock(BaseJournalFileLock):
             if _is_locked(self._held) and not os.path.islink(f"{self._path}.lock"):
                 with suppress(FileNotFoundError):
                     os.unlink(f"{self._path}.lock")  # of one of us that has ended; a link is not
-            self._optunas.acquire()
+            with _interruptions():
+                self._optunas.acquire()
             _cut_torn_end(self._held)
         except BaseException:
             self._let_go()
@@ -54,7 +56,8 @@ class JournalLock(BaseJournalFileLock):
     def release(self) -> None:
         """Let the next one write."""
         try:
-            with suppress(RuntimeError):  # somebody took its file away: so it is gone
+            # Somebody may have taken its file away: so it is gone.
+            with suppress(RuntimeError), _interruptions():
                 self._optunas.release()
         finally:
             self._let_go()
@@ -63,6 +66,30 @@ class JournalLock(BaseJournalFileLock):
         held, self._held = self._held, None
         if held is not None:
             os.close(held)
+
+
+@contextmanager
+def _interruptions() -> Iterator[None]:
+    """Raise the interruption that Optuna's lock hides.
+
+    Interrupted, it removes its file; where that is gone already, the error of it takes the place of
+    KeyboardInterrupt.
+    """
+    try:
+        yield
+    except (FileNotFoundError, RuntimeError) as error:
+        for cause in _contexts(error):
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from None
+        raise
+
+
+def _contexts(error: BaseException) -> Iterator[BaseException]:
+    """What was being handled when an error arose, from the last to the first."""
+    context = error.__context__
+    while context is not None:
+        yield context
+        context = context.__context__
 
 
 def _is_locked(file: int) -> bool:

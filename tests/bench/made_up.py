@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -101,6 +102,8 @@ class Repository:
     ) -> None:
         """Change the package, which is not committed yet."""
         code = CODE.format(work=work, steps=steps, held=held, more=more)
+        # Python takes bytecode for that of a file of the same second and size: 7 steps, then 8.
+        shutil.rmtree(self.folder / "bdhf" / "__pycache__", ignore_errors=True)
         (self.folder / "bdhf" / "__init__.py").write_text(code)
 
     def commit(self, name: str, **code: str) -> None:

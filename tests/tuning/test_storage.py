@@ -84,6 +84,36 @@ def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["journal.log"]
 
 
+def _taken_and_let_go(lock: JournalLock) -> None:
+    lock.acquire()
+    lock.release()
+
+
+@pytest.mark.parametrize("call", ["open", "unlink"])
+def test_an_interruption_of_the_lock_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Before Optuna's file is there, and after it is gone, Ctrl-C is no error of the file."""
+    path = tmp_path / "journal.log"
+    lock, original = JournalLock(str(path)), getattr(os, call)
+
+    def interrupted(name: str, *rest: int) -> int:
+        if not name.startswith(f"{path}.lock"):
+            return int(original(name, *rest))
+        if call == "unlink":
+            original(name)
+            monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _taken_and_let_go(lock)
+    monkeypatch.undo()
+
+    assert JournalLock(str(path)).acquire()
+    assert sorted(os.listdir(tmp_path)) == ["journal.log", "journal.log.lock"]
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "change",
