@@ -14,12 +14,9 @@ import torch
 from torch import Tensor
 
 import bdhf
+from asv_bench.benchmarks.linearising import linearising
 from asv_bench.works import Work
-from bdhf.optim.cutting import cut
-from bdhf.optim.flops import Flops
-from bdhf.optim.layout import layout_of
-from bdhf.optim.objective import Objective
-from bdhf.optim.products import Settings, Workspace, linearise
+from bdhf.optim.products import Settings
 
 Product = Callable[[Tensor], Tensor]
 
@@ -87,15 +84,13 @@ def _again(work: Work, partition: str, options: Mapping[str, Any]) -> Callable[[
     """Linearise as the second update of an optimizer does: decisions and programs are kept."""
     given = {"dtype" if name == "product_dtype" else name: x for name, x in options.items()}
     curvature = given.pop("curvature", bdhf.GGN())
-    objective = Objective.of(work.model, work.loss)
-    blocks = cut(layout_of(work.model), work.partitions[partition])
-    settings, workspace, flops = Settings(**given), Workspace(), Flops()
+    blocks, linearise = linearising(
+        work.model, work.loss, work.batch, curvature, work.partitions[partition],
+        Settings(**given), lambda blocks: ITERATIONS + 1,
+    )  # fmt: skip
 
     def set_up() -> Product:
-        product = linearise(
-            objective, (work.batch,), curvature=curvature, blocks=blocks, flops=flops,
-            settings=settings, workspace=workspace, products=ITERATIONS + 1,
-        )  # fmt: skip
+        product = linearise()
         return lambda v: blocks.scatter(product(blocks.gather(v)))
 
     return set_up

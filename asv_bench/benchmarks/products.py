@@ -17,8 +17,9 @@ from torch import Tensor
 import bdhf
 
 from .devices import DEVICES, Clock
+from .linearising import linearising
 from .memory import peak_bytes
-from .models import MODELS, Example, example
+from .models import MODELS, example
 from .tracked import Timed, amount
 
 CURVATURES: Mapping[str, Callable[[], bdhf.optim.Curvature]] = {
@@ -46,6 +47,8 @@ class Subject:
 @lru_cache(maxsize=1)
 def subject(model: str, curvature: str, partition: str, method: str, device: str) -> Subject:
     """Ready to be timed. NotImplementedError for what a method does not do, or not in one sweep."""
+    from bdhf.optim.products import Settings
+
     if partition == "per_neuron" and (method == "propagate" or model == "transformer"):
         raise NotImplementedError("a sweep for every neuron: nobody would use it")
     if model == "autoencoder" and curvature == "ggn" and method == "layer_io":
@@ -64,29 +67,12 @@ def subject(model: str, curvature: str, partition: str, method: str, device: str
     v = torch.randn(G.shape[0], generator=torch.Generator().manual_seed(0)).to(device)
     for _ in range(2):
         G @ v  # the first is counted, operator by operator
-    return Subject(set_up, _linearising(own, curvature, partition, method), lambda: G @ v, device)
-
-
-def _linearising(own: Example, curvature: str, partition: str, method: str) -> Callable[[], object]:
-    """Linearise as every update but the first does: what is decided and counted once is kept."""
-    from bdhf.optim.cutting import cut
-    from bdhf.optim.flops import Flops
-    from bdhf.optim.layout import layout_of
-    from bdhf.optim.objective import Objective
-    from bdhf.optim.products import Settings, Workspace, linearise
-
-    objective = Objective.of(own.model, own.loss)
-    blocks = cut(layout_of(own.model), own.partition(partition))
-    settings, workspace, flops = Settings(method=method), Workspace(), Flops()
-
-    def again() -> object:
-        return linearise(
-            objective, (own.batch,), curvature=CURVATURES[curvature](), blocks=blocks,
-            flops=flops, settings=settings, workspace=workspace, products=30,
-        )  # fmt: skip
-
+    _, again = linearising(
+        own.model, own.loss, own.batch, CURVATURES[curvature](), own.partition(partition),
+        Settings(method=method),
+    )  # fmt: skip
     again()
-    return again
+    return Subject(set_up, again, lambda: G @ v, device)
 
 
 class Product(Timed):

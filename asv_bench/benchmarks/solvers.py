@@ -15,6 +15,7 @@ import torch
 import bdhf
 
 from .devices import DEVICES, Clock
+from .linearising import linearising
 from .memory import peak_bytes
 from .models import example
 from .tracked import Gathered, Timed, amount, count, gathered, taken
@@ -58,22 +59,16 @@ class Solving:
 @lru_cache(maxsize=1)
 def solving(name: str, device: str, dtype: torch.dtype) -> Solving:
     """The systems of this solver, linearised once."""
-    from bdhf.optim.cutting import cut
-    from bdhf.optim.flops import Flops
-    from bdhf.optim.layout import layout_of
-    from bdhf.optim.objective import Objective
-    from bdhf.optim.products import Settings, Workspace, linearise
     from bdhf.optim.solvers import System
 
     make, model, partition = SOLVERS[name]
     solver = make()
     own = example(model, device, dtype)
-    blocks = cut(layout_of(own.model), own.partition(partition))
-    product = linearise(
-        Objective.of(own.model, own.loss), (own.batch,), curvature=bdhf.GGN(), blocks=blocks,
-        flops=Flops(), settings=Settings(), workspace=Workspace(),
-        products=solver.products(blocks),
+    blocks, linearise = linearising(
+        own.model, own.loss, own.batch, bdhf.GGN(), own.partition(partition),
+        products=solver.products,
     )  # fmt: skip
+    product = linearise()
     rhs = product.gradient.neg()
     damping = rhs.new_full((len(blocks.rows),), DAMPING)
     system = System(blocks, product, rhs, damping)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,9 +14,6 @@ from bdhf.cli.app import app, err, say, say_json, told
 if TYPE_CHECKING:
     from bdhf.bench.checkout import Checkout
     from bdhf.bench.process import Case
-
-#: A ratio of times that is no change, where nobody says.
-_MARGIN = 1.05
 
 
 @app.command()
@@ -43,8 +41,11 @@ def bench(
         typer.Option("--quick", help="Record: one sample, kept nowhere. Compare: a third as long."),
     ] = False,
     margin: Annotated[
-        float, typer.Option(min=1.0, help="With --against: a ratio of times that is no change.")
-    ] = _MARGIN,
+        float | None,
+        typer.Option(
+            min=1.0, help="With --against: a ratio of times that is no change; default 1.05."
+        ),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="With --against: a row for what stayed, too.")
     ] = False,
@@ -64,7 +65,7 @@ def bench(
     if against is not None and counts:
         raise typer.BadParameter("--against and --counts are two questions: ask one")
     _refuse_idle(
-        {"--write": (write, counts), "--margin": (margin != _MARGIN, against is not None),
+        {"--write": (write, counts), "--margin": (margin is not None, against is not None),
          "--all": (everything, against is not None), "--json": (as_json, against is not None),
          "--quick": (quick, not counts), "COMMIT": (commits != "HEAD", not counts),
          "--machine": (machine is not None, against is None and not counts)}
@@ -124,7 +125,7 @@ def _compare(
     commits: str,
     wanted: Callable[[str], bool],
     quick: bool,
-    margin: float,
+    margin: float | None,
     everything: bool,
     as_json: bool,
 ) -> None:
@@ -145,10 +146,13 @@ def _compare(
             f"{candidate}, and not measured: commit them, or give `$(git stash create)` as COMMIT",
             markup=False,
         )
-    budget = Settings().budget / (3 if quick else 1)
-    found = compared(
-        checkout, baseline, candidate, wanted, Settings(margin=margin, budget=budget), observe
+    default = Settings()
+    settings = replace(
+        default,
+        margin=default.margin if margin is None else margin,
+        budget=default.budget / (3 if quick else 1),
     )
+    found = compared(checkout, baseline, candidate, wanted, settings, observe)
     if as_json:
         say_json(in_json(found))
     else:

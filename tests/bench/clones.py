@@ -13,6 +13,23 @@ ROOT = Path(__file__).parents[2]
 #: What a clone takes from the working tree, so that what is not committed yet is tested too.
 TAKEN = ("bdhf", "asv_bench", "asv.conf.json", "pyproject.toml", "CHANGELOG.md", "README.md")
 
+#: Who commits, without a signature, whatever the machine is set to.
+_SETTINGS = (
+    "user.name=test",
+    "user.email=test@example.org",
+    "commit.gpgsign=false",
+    "tag.gpgsign=false",
+)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git says in a folder. Raises CalledProcessError."""
+    settings = [part for setting in _SETTINGS for part in ("-c", setting)]
+    done = subprocess.run(
+        ["git", "-C", folder, *settings, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
 
 class Clone:
     """A clone whose branch `main` is the working tree as it is."""
@@ -32,20 +49,7 @@ class Clone:
 
     def git(self, *arguments: str) -> str:
         """What git says in the clone."""
-        who = [
-            "-c",
-            "user.name=test",
-            "-c",
-            "user.email=test@example.org",
-            "-c",
-            "commit.gpgsign=false",
-            "-c",
-            "tag.gpgsign=false",
-        ]
-        done = subprocess.run(
-            ["git", "-C", self.folder, *who, *arguments], check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
+        return git(self.folder, *arguments)
 
     def commit(self, message: str) -> str:
         """Commit all that differs; the commit."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 from bdhf.bench.checkout import Checkout
+from tests.bench.clones import git
 
 CODE = """\
 import time
@@ -76,22 +76,8 @@ class Repository:
         (folder / "asv.conf.json").write_text("{}")
         (self.benchmarks / "__init__.py").touch()
         (self.benchmarks / "suite.py").write_text(BENCHMARKS)
-        self.git("init", "--quiet", "--initial-branch", "main")
+        git(folder, "init", "--quiet", "--initial-branch", "main")
         self.checkout = Checkout(folder)
-
-    def git(self, *arguments: str) -> None:
-        """Call git in it."""
-        who = [
-            "-c",
-            "user.name=test",
-            "-c",
-            "user.email=test@example.org",
-            "-c",
-            "commit.gpgsign=false",
-            "-c",
-            "tag.gpgsign=false",
-        ]
-        subprocess.run(["git", "-C", self.folder, *who, *arguments], check=True)
 
     def write(
         self,
@@ -109,6 +95,6 @@ class Repository:
     def commit(self, name: str, **code: str) -> None:
         """Commit the package as it is to be, under a name."""
         self.write(**code)
-        self.git("add", "bdhf")
-        self.git("commit", "--quiet", "--allow-empty", "--message", f"Commit {name}")
-        self.git("tag", name)
+        git(self.folder, "add", "bdhf")
+        git(self.folder, "commit", "--quiet", "--allow-empty", "--message", f"Commit {name}")
+        git(self.folder, "tag", name)

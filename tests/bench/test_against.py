@@ -192,7 +192,8 @@ def test_the_table_in_words(repository):
     found = compared(repository, wanted=lambda label: "time" not in label)
     told = list(lines(found))
 
-    assert told[0].startswith("now ") and '"Commit now" against before ' in told[0]  # noqa: PT018
+    assert told[0].startswith("now ")
+    assert '"Commit now" against before ' in told[0]
     rows = [line for line in told if line.startswith("suite.Suite")]
     assert [row.split()[-1] for row in rows[:2]] == ["more", "more"]
     assert "7 steps" in rows[0]
