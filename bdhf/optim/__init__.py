@@ -1,10 +1,11 @@
 """The method: curvature × partition × solver × damping × acceptance. Usable on its own."""
 
 from bdhf.optim.acceptance import Acceptance, Backtracking, FullStep
-from bdhf.optim.check import Check, CurvatureError
+from bdhf.optim.check import Check
 from bdhf.optim.cost import CostWarning
 from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian
 from bdhf.optim.damping import Constant, Damping, LevenbergMarquardt
+from bdhf.optim.errors import BdhfError, CurvatureError, ModelError, ModelTypeError
 from bdhf.optim.estimate import estimate, factor_rows
 from bdhf.optim.info import StepInfo
 from bdhf.optim.losses import Likelihood
@@ -33,6 +34,7 @@ __all__ = [
     "L2",
     "Acceptance",
     "Backtracking",
+    "BdhfError",
     "Blend",
     "BlockCurvature",
     "BlockHessianFree",
@@ -52,6 +54,8 @@ __all__ = [
     "LevenbergMarquardt",
     "Likelihood",
     "Martens",
+    "ModelError",
+    "ModelTypeError",
     "NoPreconditioner",
     "Partition",
     "PerLayer",

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map
 from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.cutting import cut
+from bdhf.optim.errors import CurvatureError
 from bdhf.optim.layout import split_like
 from bdhf.optim.objective import Objective
 from bdhf.optim.partitions import Full
@@ -39,10 +40,6 @@ KINK = 1e-3
 
 #: Where the product is 0, a finite difference counts from this share of the gradient on.
 FLOOR = 1e-3
-
-
-class CurvatureError(RuntimeError):
-    """Products that cannot be right."""
 
 
 @dataclass(frozen=True)

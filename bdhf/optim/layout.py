@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bdhf.optim.errors import ModelError
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -64,7 +66,7 @@ class Layout:
 def layout_of(model: nn.Module) -> Layout:
     """List the trainable tensors of a model; a tied tensor is listed once, under its first name.
 
-    Raises ValueError when nothing is trainable.
+    Raises ModelError when nothing is trainable.
     """
     slots: list[Slot] = []
     frozen: list[str] = []
@@ -75,7 +77,7 @@ def layout_of(model: nn.Module) -> Layout:
         start = slots[-1].stop if slots else 0
         slots.append(Slot(name, _owners(model, name), parameter.shape, start))
     if not slots:
-        raise ValueError(
+        raise ModelError(
             f"{type(model).__name__} has no trainable parameter: "
             "set requires_grad on at least one before building blocks"
         )

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from bdhf.optim.errors import ModelError, ModelTypeError
 from bdhf.optim.image_layout import ImageLayout
 from bdhf.optim.layout import flatten
 from bdhf.optim.losses import weights
@@ -25,19 +26,19 @@ Batches = tuple[Batch, ...]  # the micro-batches of one batch
 def micro_batches(given: Any) -> Batches:
     """Take a tuple as one batch, a list as the micro-batches of one batch.
 
-    Raises TypeError for anything else, and ValueError for an empty list.
+    Raises ModelTypeError for anything else, and ModelError for an empty list.
     """
     batches = tuple(given) if isinstance(given, list) else (given,)
     for batch in batches:
         if not isinstance(batch, tuple) or len(batch) != 2:
             what = f"a list with {type(batch).__name__}" if isinstance(given, list) else type(batch)
             name = what if isinstance(what, str) else what.__name__
-            raise TypeError(
+            raise ModelTypeError(
                 f"a batch is a tuple (inputs, targets), or a list of such micro-batches; got "
                 f"{name}: a pair from a DataLoader is tuple(pair)"
             )
     if not batches:
-        raise ValueError("a list of micro-batches needs at least one (inputs, targets)")
+        raise ModelError("a list of micro-batches needs at least one (inputs, targets)")
     return batches
 
 
@@ -84,19 +85,19 @@ class Objective:
         """Run the model forward, so that it can be differentiated twice.
 
         `channels_last` allows images in that order, where it is faster. Fused attention and cuDNN's
-        recurrent layers have no double backward, so their plain kernels run. Raises TypeError or
-        ValueError for outputs without curvature.
+        recurrent layers have no double backward, so their plain kernels run. Raises
+        ModelTypeError or ModelError for outputs without curvature.
         """
         with plain_kernels(self.model):
             outputs = (self.run if channels_last else self.model)(inputs)
         name = type(self.model).__name__
         if not isinstance(outputs, Tensor):
-            raise TypeError(
+            raise ModelTypeError(
                 f"{name} returned {type(outputs).__name__}; curvature products need one Tensor of "
                 "outputs: wrap the model so that it returns what the loss reads"
             )
         if not outputs.requires_grad:
-            raise ValueError(
+            raise ModelError(
                 f"the outputs of {name} depend on no trainable parameter; check for a detach() or "
                 "a no_grad() in its forward"
             )
@@ -126,17 +127,17 @@ class Objective:
     def check(self) -> None:
         """Refuse what would give wrong products silently, before anything is computed.
 
-        Raises ValueError for a parameter that has been frozen since, and for a module whose
+        Raises ModelError for a parameter that has been frozen since, and for a module whose
         forward is not a function of each sample alone.
         """
         if not all(parameter.requires_grad for parameter in self.parameters):
-            raise ValueError(
+            raise ModelError(
                 "a parameter has been frozen since the blocks were made; build a new optimizer "
                 "after changing requires_grad"
             )
         for name, module in self.model.named_modules():
             if module.training and (reason := _not_a_function(module)):
-                raise ValueError(
+                raise ModelError(
                     f"module {name or type(module).__name__!r} ({type(module).__name__}) {reason}: "
                     "put it into eval mode, or set its rate to 0"
                 )

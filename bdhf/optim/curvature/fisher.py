@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.curvature.output import OutputLoss, value_and_gradient
+from bdhf.optim.errors import ModelError
 from bdhf.optim.losses import Likelihood, likelihood_of
 from bdhf.optim.losses.hessians import Outer
 from bdhf.optim.losses.likelihoods import CrossEntropy
@@ -70,9 +71,9 @@ class EmpiricalFisher:
 
 
 def _outer(scores: Tensor, likelihood: Likelihood, z: Tensor, targets: Any) -> Outer:
-    """(1/MK) Σ s sᵀ, from scores (K, *shape of z). Raises ValueError for unbatched outputs."""
+    """(1/MK) Σ s sᵀ, from scores (K, *shape of z). Raises ModelError for unbatched outputs."""
     if isinstance(likelihood, CrossEntropy) and z.dim() == 1:
-        raise ValueError(
+        raise ModelError(
             f"outputs of shape {tuple(z.shape)} are the classes of one sample; a Fisher matrix "
             "counts samples in dimension 0: keep the batch dimension, (1, classes)"
         )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bdhf.optim.errors import ModelError
 from bdhf.optim.losses import recognise
 from bdhf.optim.losses.hessians import Differentiated, OutputHessian, Scaled
 from bdhf.optim.losses.weights import LossFn
@@ -25,7 +26,7 @@ class OutputLoss:
 def expand(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
     """Expand the loss at the outputs: H in closed form where the loss is known, else by autograd.
 
-    Raises ValueError when the loss is not a scalar.
+    Raises ModelError when the loss is not a scalar.
     """
     likelihood = recognise(loss_fn)
     known = likelihood.hessian(outputs.detach(), targets) if likelihood is not None else None
@@ -40,10 +41,10 @@ def expand(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
 def value_and_gradient(
     loss_fn: LossFn, z: Tensor, targets: Any, create_graph: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """L, detached, and ∇_z L. Raises ValueError when the loss is not a scalar."""
+    """L, detached, and ∇_z L. Raises ModelError when the loss is not a scalar."""
     loss = loss_fn(z, targets)
     if loss.dim() != 0:
-        raise ValueError(
+        raise ModelError(
             f"the loss has shape {tuple(loss.shape)}; loss_fn(outputs, targets) must return a "
             "scalar: use reduction='mean' or 'sum'"
         )

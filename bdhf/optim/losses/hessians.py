@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bdhf.optim.errors import ModelError
+
 
 class OutputHessian(Protocol):
     """The matrix H that stands between Jᵀ and J."""
@@ -136,7 +138,7 @@ class Differentiated:
         values, vectors = torch.linalg.eigh(0.5 * (dense + dense.T))
         slack = size * torch.finfo(values.dtype).eps * values.abs().max()
         if values[0] < -slack:
-            raise ValueError(
+            raise ModelError(
                 f"the loss is not convex in the outputs (an eigenvalue of its Hessian is "
                 f"{float(values[0]):.3g}), so it has no root: use CG"
             )

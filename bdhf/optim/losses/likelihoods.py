@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bdhf.optim.errors import ModelError
 from bdhf.optim.losses.hessians import Diagonal, OutputHessian, Softmax
 
 
@@ -36,7 +37,7 @@ class Likelihood(Protocol):
         """∇²_z Σ_m ℓ_m; None where only differentiation tells."""
 
     def draw(self, outputs: Tensor, targets: Any, generator: torch.Generator) -> Any:
-        """Targets ŷ from exp(-ℓ_m); ignored terms stay ignored. ValueError: no likelihood."""
+        """Targets ŷ from exp(-ℓ_m); ignored terms stay ignored. ModelError: no likelihood."""
 
     def score(self, outputs: Tensor, targets: Any, drawn: Any) -> Tensor:
         """∇_z Σ_m ℓ_m at the targets `drawn`; which terms count is as in the observed ones."""
@@ -81,7 +82,7 @@ class CrossEntropy:
     def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Labels from softmax(z)."""
         if self.weight is not None or self.label_smoothing or targets.is_floating_point():
-            raise ValueError(
+            raise ModelError(
                 "cross-entropy with class weights, label smoothing or class probabilities as "
                 "targets is no likelihood to draw labels from: use GGN, or plain labels"
             )
@@ -172,7 +173,7 @@ class BinaryCrossEntropy:
     def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Zeros and ones, with P(1) = σ(z)."""
         if self.weight is not None or self.pos_weight is not None:
-            raise ValueError(
+            raise ModelError(
                 "binary cross-entropy with weights is no likelihood to draw targets from: use GGN"
             )
         return torch.bernoulli(outputs.sigmoid().nan_to_num(0.5), generator=generator)
@@ -184,7 +185,7 @@ class BinaryCrossEntropy:
 
 def _same_shape(outputs: Tensor, targets: Tensor) -> None:
     if outputs.shape != targets.shape:
-        raise ValueError(
+        raise ModelError(
             f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} differ in shape; "
             "targets can be drawn only for outputs of their own shape"
         )

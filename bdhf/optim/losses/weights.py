@@ -10,20 +10,21 @@ from typing import Any
 
 from torch import Tensor
 
+from bdhf.optim.errors import ModelError
 from bdhf.optim.losses.likelihoods import Likelihood, recognise
 
 LossFn = Callable[[Any, Any], Tensor]
 
 
 def likelihood_of(loss_fn: LossFn, purpose: str) -> Likelihood:
-    """The likelihood that a loss is. Raises ValueError for one that is not known, with a way out.
+    """The likelihood that a loss is. Raises ModelError for one that is not known, with a way out.
 
     `purpose` says what needs it.
     """
     likelihood = recognise(loss_fn)
     if likelihood is None:
         name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
-        raise ValueError(
+        raise ModelError(
             f"{purpose} must know the terms of the loss, and {name} is not one of torch's "
             "cross_entropy, mse_loss and binary_cross_entropy_with_logits: pass the function "
             "itself, its module (nn.CrossEntropyLoss(...)) or functools.partial of it, or give "
@@ -35,7 +36,7 @@ def likelihood_of(loss_fn: LossFn, purpose: str) -> Likelihood:
 def weights(loss_fn: LossFn, pairs: Sequence[tuple[Tensor, Any]]) -> list[float]:
     """The weight of each micro-batch (outputs, targets): by its loss terms, not by its rows.
 
-    Raises ValueError for several micro-batches of a loss whose terms are not known.
+    Raises ModelError for several micro-batches of a loss whose terms are not known.
     """
     if len(pairs) == 1:
         return [1.0]

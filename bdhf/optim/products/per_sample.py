@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bdhf.optim.errors import ModelError
 from bdhf.optim.layout import flatten
 from bdhf.optim.objective import Objective, plain_kernels
 
@@ -21,13 +22,13 @@ def squared_gradients(objective: Objective, inputs: Any, cotangents: Tensor) -> 
     """Σ_n (J_nᵀ u_n)² over the samples n, (P,), for cotangents u of the shape of the outputs.
 
     Dimension 0 of every tensor of the inputs and of the outputs counts the samples; else
-    ValueError. Samples go through the model in one vectorised pass where its operators allow it,
+    ModelError. Samples go through the model in one vectorised pass where its operators allow it,
     one after the other where they do not.
     """
     samples = cotangents.shape[0] if cotangents.dim() else 0
     lengths = {leaf.shape[0] if leaf.dim() else 0 for leaf in _tensors(inputs)}
     if lengths != {samples} or not samples:
-        raise ValueError(
+        raise ModelError(
             f"squared gradients of the samples need inputs and outputs that count the samples in "
             f"dimension 0; inputs have {sorted(lengths)}, outputs {tuple(cotangents.shape)}: use "
             "no preconditioner"

@@ -1,0 +1,25 @@
+"""The errors of the method: what it refuses, each with the module, the reason and the way out.
+
+BdhfError
+├── ModelError        a model, a loss or a batch that has no curvature product here
+│   └── ModelTypeError    ... because something is of the wrong type
+└── CurvatureError    products that cannot be computed, or cannot be right
+"""
+
+from __future__ import annotations
+
+
+class BdhfError(Exception):
+    """Base of the errors that the method raises itself."""
+
+
+class ModelError(BdhfError, ValueError):
+    """A model, a loss or a batch whose curvature products would be wrong or do not exist."""
+
+
+class ModelTypeError(ModelError, TypeError):
+    """A model, a loss or a batch of a type that has no curvature products."""
+
+
+class CurvatureError(BdhfError, RuntimeError):
+    """Products that cannot be computed, or that cannot be right."""
