@@ -11,8 +11,8 @@ from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
 from bdhf.optim.describe import Description, describe
 from bdhf.optim.energy import off_block_energy
+from bdhf.optim.flatness import warn_if_flat
 from bdhf.optim.flops import Flops
-from bdhf.optim.layout import layout_of
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.objective import Batch, Objective, micro_batches
 from bdhf.optim.partitions import Full, Partition
@@ -97,8 +97,10 @@ class BlockCurvature:
         """Examine the products: repeatable, symmetric, and equal to a finite difference.
 
         The numbers of the result are relative; `problem` names the module that is suspected.
+        Warns where the curvature is exactly 0 (CurvatureWarning).
         """
         with full_precision(self._objective.device):
+            warn_if_flat(self._product)
             return examine(self._objective, self._product, self._curvature)
 
     @torch.no_grad()
@@ -150,7 +152,7 @@ def block_curvature(
     """
     settings = Settings(method, max_bytes, product_dtype, compile)
     objective, batches = Objective.of(model, loss_fn), micro_batches(batch)
-    blocks = cut(layout_of(model), partition).to(objective.device)
+    blocks = cut(objective.layout, partition).to(objective.device)
     objective.check()
     with torch.enable_grad(), full_precision(objective.device):
         product = linearise(

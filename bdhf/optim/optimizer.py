@@ -23,10 +23,11 @@ from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
 from bdhf.optim.damping import Constant, Damping
 from bdhf.optim.energy import off_block_energy
+from bdhf.optim.flatness import warn_if_flat, warn_if_unbounded
 from bdhf.optim.flops import Flops, signature
 from bdhf.optim.groups import param_groups
 from bdhf.optim.info import StepInfo
-from bdhf.optim.layout import flatten, layout_of, split_like
+from bdhf.optim.layout import flatten, split_like
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.moves import moving
 from bdhf.optim.objective import Batch, Batches, Objective, micro_batches
@@ -101,7 +102,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         self.acceptance, self.regularization, self.seed = acceptance, regularization, seed
         self.settings = Settings(method, max_bytes, product_dtype, compile)
         check_method(self.settings)
-        self.blocks = cut(layout_of(model), partition).to(self.objective.device)
+        self.blocks = cut(self.objective.layout, partition).to(self.objective.device)
         solver.check(self.blocks, curvature)
         self._flops, self._workspace = Flops(), Workspace()
         self._complete, self._unchecked = False, check
@@ -131,7 +132,8 @@ class BlockHessianFree(torch.optim.Optimizer):
 
         `watch` is called before every product, and may raise. Raises CurvatureError for products
         that cannot be right, naming the module in question. Warns when one product of all blocks
-        costs more than fifty gradients.
+        costs more than fifty gradients (CostWarning), and where no curvature bounds a step
+        (CurvatureWarning): a loss that is linear in the outputs, a parameter of the loss itself.
         """
         batches = micro_batches(batch)
         self.objective.check()
@@ -139,6 +141,9 @@ class BlockHessianFree(torch.optim.Optimizer):
             flops = Flops()  # a meter of its own: an update is not charged for the check
             product = self._product(batches, flops)
             warn_if_expensive(product, flops)
+            warn_if_flat(product)
+            penalty = self.regularization.weight
+            warn_if_unbounded(self.objective, self.curvature, self.param_groups, penalty)
             check_curvature(self.objective, product, self.curvature, watch)
         self._unchecked = False
 

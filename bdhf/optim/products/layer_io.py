@@ -65,6 +65,7 @@ class LayerIO:
         self._flops.once(("layer_io checked", self._shapes), lambda: self._check(z))
         if self._factor.release():
             self._sites = [replace(site, edges=()) for site in self._sites]
+        self._request.objective.add_direct_(self.gradient, self._expansion.direct)
 
     def _linearise(self, curvature: OutputCurvature) -> Tensor:
         objective = self._request.objective

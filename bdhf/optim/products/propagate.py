@@ -57,6 +57,7 @@ class Propagate:
         self.gradient = self._flops.part(
             ("gradient", self._shapes), lambda: pulled(self.outputs, self._parameters, self._u)
         )
+        self._objective.add_direct_(self.gradient, expansion.direct)
         return tape
 
     def _taped(self, kind: str, run: Callable[[], Tensor]) -> tuple[Tensor, Tape]:
