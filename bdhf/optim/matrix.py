@@ -100,8 +100,10 @@ class BlockCurvature:
         Warns where the curvature is exactly 0 (CurvatureWarning).
         """
         with full_precision(self._objective.device):
-            warn_if_flat(self._product)
-            return examine(self._objective, self._product, self._curvature)
+            check = examine(self._objective, self._product, self._curvature)
+            if check.passed:  # else there is worse to say
+                warn_if_flat(self._product)
+        return check
 
     @torch.no_grad()
     def off_block_energy(self, probes: int = 8, seed: int = 0) -> float:

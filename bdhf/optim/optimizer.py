@@ -141,10 +141,10 @@ class BlockHessianFree(torch.optim.Optimizer):
             flops = Flops()  # a meter of its own: an update is not charged for the check
             product = self._product(batches, flops)
             warn_if_expensive(product, flops)
+            check_curvature(self.objective, product, self.curvature, watch)
             warn_if_flat(product)
             penalty = self.regularization.weight
             warn_if_unbounded(self.objective, self.curvature, self.param_groups, penalty)
-            check_curvature(self.objective, product, self.curvature, watch)
         self._unchecked = False
 
     def off_block_energy(self, batch: Given, probes: int = 8) -> float:

@@ -31,15 +31,25 @@ def expand(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
 
     Raises ModelError as `value_and_gradient` does.
     """
-    likelihood = recognise(loss_fn)
-    check_targets(loss_fn, outputs, targets)
-    known = likelihood.hessian(outputs.detach(), targets) if likelihood is not None else None
+    known = _closed_form(loss_fn, outputs.detach(), targets)
     z = outputs.detach().requires_grad_()
     loss, gradient, direct = value_and_gradient(loss_fn, z, targets, create_graph=known is None)
-    if likelihood is None or known is None:
+    if known is None:
         return OutputLoss(loss, gradient.detach(), Differentiated(gradient, z), direct)
-    scale = 1.0 / likelihood.terms(z.detach(), targets) if likelihood.is_mean else None
-    return OutputLoss(loss, gradient, known if scale is None else Scaled(known, scale), direct)
+    return OutputLoss(loss, gradient, known, direct)
+
+
+def _closed_form(loss_fn: LossFn, z: Tensor, targets: Any) -> OutputHessian | None:
+    """∇²_z L of a known loss, in numbers: without a graph to parameters that the loss holds."""
+    likelihood = recognise(loss_fn)
+    if likelihood is None:
+        return None
+    check_targets(loss_fn, z, targets)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not own_parameters(loss_fn)):
+        known = likelihood.hessian(z, targets)
+        if known is None or not likelihood.is_mean:
+            return known
+        return Scaled(known, 1.0 / likelihood.terms(z, targets))
 
 
 def value_and_gradient(

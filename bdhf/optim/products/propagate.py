@@ -146,8 +146,9 @@ class Propagate:
             retain_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
         shapes = zip(columns, self._parameters, strict=True)
+        rows = len(cotangents)  # a scalar parameter has one entry, and no dimension to flatten
         return torch.cat(
-            [column.expand(len(cotangents), *p.shape).flatten(1) for column, p in shapes], dim=1
+            [column.expand(rows, *p.shape).reshape(rows, p.numel()) for column, p in shapes], dim=1
         )
 
     def squared_gradients(self) -> Tensor:
