@@ -87,8 +87,8 @@ class Objective:
         except ForeignError as error:
             raise error.named(self.model) from None
 
-    def add_direct_(self, gradient: Tensor, direct: Sequence[Tensor] | None) -> Tensor:
-        """Add to the gradient through the outputs, (P,), that of what the loss holds itself.
+    def with_direct(self, gradient: Tensor, direct: Sequence[Tensor] | None) -> Tensor:
+        """The gradient through the outputs, (P,), with that of what the loss holds itself.
 
         `direct` is that of `OutputLoss`. Raises ModelError where it is missing, or is that of
         other parameters than were trainable at the outset.
@@ -103,7 +103,10 @@ class Objective:
                 "the loss has other trainable parameters than when the blocks were made; build a "
                 "new optimizer after changing requires_grad"
             )
-        parts = split_like(gradient, self.parameters) if self.held else []
+        if not self.held:
+            return gradient
+        gradient = gradient.clone()  # an estimate keeps the one through the outputs
+        parts = split_like(gradient, self.parameters)
         for index, part in zip(self.held, direct or (), strict=True):
             parts[index].add_(part)
         return gradient

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch import nn
@@ -60,7 +61,7 @@ def recognise(loss_fn: Callable[..., Any]) -> Likelihood | None:
 
 
 def _arguments(build: Build) -> list[str]:
-    return list(build.__dataclass_fields__)  # type: ignore[attr-defined]  # all are dataclasses
+    return [field.name for field in fields(build)]  # type: ignore[arg-type]  # all are dataclasses
 
 
 def _reducing(likelihood: Any) -> Likelihood | None:

@@ -21,7 +21,7 @@ def check_targets(loss_fn: Any, outputs: Tensor, targets: Any) -> None:
     if isinstance(likelihood, CrossEntropy) and targets.is_floating_point():
         _check_probabilities(outputs, targets)
     elif isinstance(likelihood, (CrossEntropy, NegativeLogLikelihood)):
-        _check_labels(outputs, targets)
+        _check_labels(outputs, targets, bool(getattr(likelihood, "label_smoothing", 0.0)))
     elif isinstance(likelihood, BinaryCrossEntropy) and not targets.is_floating_point():
         raise ModelError(
             f"the targets of binary cross-entropy are probabilities in floating-point numbers; got "
@@ -38,12 +38,12 @@ def _check_probabilities(outputs: Tensor, targets: Tensor) -> None:
         )
 
 
-def _check_labels(outputs: Tensor, targets: Tensor) -> None:
-    if targets.dtype not in (torch.long, torch.uint8):
-        raise ModelError(
-            f"class indices are of torch.int64 or torch.uint8; got {targets.dtype}: use "
-            "targets.long()"
+def _check_labels(outputs: Tensor, targets: Tensor, smoothed: bool) -> None:
+    if targets.dtype != torch.long and (smoothed or targets.dtype != torch.uint8):
+        types = (
+            "with label smoothing are of torch.int64" if smoothed else "are of torch.int64 or uint8"
         )
+        raise ModelError(f"class indices {types}; got {targets.dtype}: use targets.long()")
     expected = (outputs.shape[0], *outputs.shape[2:]) if outputs.dim() > 1 else ()
     if tuple(targets.shape) == expected:
         return

@@ -45,6 +45,7 @@ class LayerIO:
     not one column fits below `max_bytes`.
     """
 
+    gradient: Tensor
     _sites: Sequence[Site]
     _factor: OutputFactor
 
@@ -65,7 +66,8 @@ class LayerIO:
         self._flops.once(("layer_io checked", self._shapes), lambda: self._check(z))
         if self._factor.release():
             self._sites = [replace(site, edges=()) for site in self._sites]
-        self._request.objective.add_direct_(self.gradient, self._expansion.direct)
+        objective, direct = self._request.objective, self._expansion.direct
+        self.gradient = objective.with_direct(self.gradient, direct)  # the sites make no direct one
 
     def _linearise(self, curvature: OutputCurvature) -> Tensor:
         objective = self._request.objective

@@ -54,10 +54,10 @@ class Propagate:
         self.outputs, tape = self._taped("forward", lambda: self._objective.outputs(inputs))
         expansion = curvature.expand_loss(self._objective.loss_fn, self.outputs, targets, generator)
         self.loss, self.hessian, self._u = expansion.loss, expansion.hessian, expansion.gradient
-        self.gradient = self._flops.part(
+        through = self._flops.part(
             ("gradient", self._shapes), lambda: pulled(self.outputs, self._parameters, self._u)
         )
-        self._objective.add_direct_(self.gradient, expansion.direct)
+        self.gradient = self._objective.with_direct(through, expansion.direct)
         return tape
 
     def _taped(self, kind: str, run: Callable[[], Tensor]) -> tuple[Tensor, Tape]:
