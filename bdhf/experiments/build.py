@@ -52,7 +52,6 @@ from bdhf.optim import (
     Hessian,
     LevenbergMarquardt,
     Martens,
-    ModelError,
     NoPreconditioner,
     PerLayer,
     PerNeuron,
@@ -62,7 +61,6 @@ from bdhf.optim import (
     Solver,
 )
 from bdhf.optim.curvature import OutputCurvature
-from bdhf.optim.losses.own import own_parameters
 from bdhf.optim.partitions import Partition
 from bdhf.optim.products import MAX_BYTES, METHODS, Settings
 from bdhf.problems import MLP, Autoencoder, Problem, ResNet, SequenceLSTM, Transformer
@@ -172,15 +170,7 @@ def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
 def optimizer_of(
     resolved: Resolved, model: nn.Module, problem: Problem, seed: int = 0
 ) -> torch.optim.Optimizer:
-    """The optimizer of a resolved arm, on a model; `seed` is for what its curvature draws.
-
-    Raises ModelError for a loss with parameters: only those of the model are kept and compared.
-    """
-    if own_parameters(problem.loss):
-        raise ModelError(
-            f"the loss of {type(problem).__name__} has trainable parameters; an ablation trains "
-            "those of the model: let the model hold them and return what the loss reads of them"
-        )
+    """The optimizer of a resolved arm, on a model; `seed` is for what its curvature draws."""
     if resolved["type"] != "block_hf":
         cls = optimizer_class(resolved["type"], ())
         if cls is None:
