@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,17 +27,22 @@ class CurvatureWarning(UserWarning):
     """Parameters that no curvature bounds: their step is the gradient divided by the damping."""
 
 
-def warn_if_flat(product: BlockProduct) -> None:
-    """Warn where the curvature is exactly 0, and the gradient is not."""
+def warn_if_flat(product: BlockProduct, watch: Callable[[], None] | None = None) -> None:
+    """Warn where the curvature is exactly 0, and the gradient is not.
+
+    `watch` is called before a product, and may raise.
+    """
     gradient = product.gradient
-    if not bool(gradient.any()) or not bool(gradient.isfinite().all()) or not _is_flat(product):
+    if not bool(gradient.any()) or not bool(gradient.isfinite().all()):
+        return
+    if not _is_flat(product, watch):
         return
     hessians = [part.hessian for _, part in product.parts]
     why = "on this batch"
     if all(isinstance(hessian, Differentiated) for hessian in hessians):
         why = (
             "since the loss is linear in the outputs, as are l1_loss, hinge losses, and nll_loss "
-            "or kl_div of outputs that are not log-probabilities"
+            "or kl_div of outputs that are not log-probabilities (or in a function around it)"
         )
     warnings.warn(
         f"the curvature is exactly 0 {why}: every step would be the gradient divided by the "
@@ -48,7 +53,7 @@ def warn_if_flat(product: BlockProduct) -> None:
     )
 
 
-def _is_flat(product: BlockProduct) -> bool:
+def _is_flat(product: BlockProduct, watch: Callable[[], None] | None) -> bool:
     """Whether the product with a random vector is 0; of the outputs, where H stands there."""
     draws = torch.Generator().manual_seed(0)
 
@@ -57,6 +62,8 @@ def _is_flat(product: BlockProduct) -> bool:
 
     for _, part in product.parts:
         if part.hessian is None:
+            if watch is not None:
+                watch()
             full = cut(product.blocks.layout, Full())
             return not bool(product.cut_to(full, random(product.gradient)).any())
         if bool(part.hessian(random(part.outputs.detach())).any()):

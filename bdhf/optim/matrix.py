@@ -23,8 +23,10 @@ from bdhf.optim.solvers.dense import dense_blocks
 class BlockCurvature:
     """The block-diagonal curvature of one batch at the parameters as they were when it was built.
 
-    Vectors are flat, in the order of `model.parameters()`, trainable entries only: (P,). It keeps
-    the graph of the forward pass while it lives; changing the parameters in place invalidates it.
+    Vectors are flat, in the order of `model.parameters()`, trainable entries only: (P,). Those of a
+    loss module follow; of what only the loss has, the rows of a GGN or Fisher matrix are 0. It
+    keeps the graph of the forward pass while it lives; changing the parameters in place
+    invalidates it.
     """
 
     def __init__(self, objective: Objective, curvature: Curvature, product: BlockProduct) -> None:

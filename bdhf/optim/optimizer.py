@@ -59,13 +59,14 @@ class BlockHessianFree(torch.optim.Optimizer):
     """Block-diagonal Hessian-free optimization (Zhang et al. 2017), out of exchangeable parts.
 
     `model` maps the inputs of a batch to one tensor of outputs; `loss_fn(outputs, targets)`
-    returns a scalar loss. The partition decides the blocks: `Full()` is ordinary Hessian-free.
-    Blocks of whole tensors are param_groups with an `lr` and a `damping` of their own. `seed`
-    begins the stream of what the curvature draws. `check` has the products examined once, before
-    the first update (`BlockCurvature.check`). How products are computed is chosen from what they
-    cost (`method="auto"`, see `block_curvature`), or by `method`, `max_bytes`, `product_dtype` and
-    `compile`. Raises ValueError for a partition that does not fit the model, a solver that fits
-    neither blocks nor curvature, an lr that is not positive, and an unknown method.
+    returns a scalar loss, and is trained too if it is a module with parameters. The partition
+    decides the blocks: `Full()` is ordinary Hessian-free. Blocks of whole tensors are param_groups
+    with an `lr` and a `damping` of their own. `seed` begins the stream of what the curvature draws.
+    `check` has the products examined once, before the first update (`BlockCurvature.check`). How
+    products are computed is chosen from what they cost (`method="auto"`, see `block_curvature`), or
+    by `method`, `max_bytes`, `product_dtype` and `compile`. Raises ValueError for a partition that
+    does not fit the model, a solver that fits neither blocks nor curvature, an lr that is not
+    positive, and an unknown method.
 
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
@@ -142,7 +143,7 @@ class BlockHessianFree(torch.optim.Optimizer):
             product = self._product(batches, flops)
             warn_if_expensive(product, flops)
             check_curvature(self.objective, product, self.curvature, watch)
-            warn_if_flat(product)
+            warn_if_flat(product, watch)
             penalty = self.regularization.weight
             warn_if_unbounded(self.objective, self.curvature, self.param_groups, penalty)
         self._unchecked = False

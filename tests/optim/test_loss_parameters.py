@@ -196,6 +196,21 @@ def test_the_gradient_is_that_of_everything_that_is_held(name, curvature):
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_the_gradient_of_another_batch_is_as_complete(name):
+    """A curvature batch of its own leaves the gradient that of the batch."""
+    model, (x, y) = network()
+    loss_fn = LOSSES[name](model)
+    before = together(model, loss_fn)
+    g, start = dense_gradient(model, loss_fn, (x, y)), flat(before)
+    optimizer = bdhf.BlockHessianFree(model, loss_fn, damping=bdhf.Constant(1e8), lr=1.0)
+
+    info = optimizer.step((x, y), (x[:3], y[:3]))
+
+    assert_close(info.grad_norm, float(g.norm()), rtol=1e-10, atol=0.0)
+    assert_close(1e8 * (flat(before) - start), -g, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_the_ggn_is_that_through_the_outputs(name):
     """Jᵀ H J with the H of the loss at its parameters; 0 in the rows of what only the loss has."""
     model, batch = network()
@@ -258,15 +273,15 @@ def test_a_step_solves_the_blocks_of_both(name, partition):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_training_lowers_the_loss_and_moves_every_parameter(name):
-    """Thirty updates with a damping that suits a gradient descent of the loss's parameters."""
+    """Ten updates with a damping that suits a gradient descent of the loss's parameters."""
     model, batch = network()
     loss_fn = LOSSES[name](model)
     start = [p.clone() for p in together(model, loss_fn)]
     optimizer = bdhf.BlockHessianFree(model, loss_fn, damping=bdhf.Constant(5.0))
 
-    losses = [optimizer.step(batch).loss for _ in range(30)]
+    losses = [optimizer.step(batch).loss for _ in range(10)]
 
-    assert losses[-1] < losses[0] - 0.05
+    assert losses[-1] < losses[0] - 0.02
     assert all(not torch.equal(p, q) for p, q in zip(together(model, loss_fn), start, strict=True))
 
 
@@ -364,6 +379,27 @@ def test_a_likelihood_with_parameters_has_every_curvature(curvature, method):
     if curvature == bdhf.GGN():
         assert_close(dense, dense_ggn(model, loss_fn, (x, y)), rtol=1e-9, atol=1e-12)
         assert_close(parts.to_dense(), dense, rtol=1e-9, atol=1e-12)
+
+
+def test_layer_io_knows_a_tensor_that_both_hold():
+    """Its gradient through the sites is checked without what the loss reads directly."""
+
+    class Penalised(Gaussian):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, z, y):
+            return super().forward(z, y) + 3 * self.layer.weight.pow(4).sum()
+
+    model, (x, _) = network()
+    batch, loss_fn = (x, torch.randn(N, 3, dtype=torch.float64)), Penalised(model[2])
+
+    G = bdhf.block_curvature(model, loss_fn, batch, method="layer_io")
+
+    assert G.method == "layer_io"
+    assert_close(gradient(G), dense_gradient(model, loss_fn, batch), rtol=1e-10, atol=1e-12)
+    assert_close(G.to_dense(), dense_ggn(model, loss_fn, batch), rtol=1e-9, atol=1e-12)
 
 
 SOLVERS = {
