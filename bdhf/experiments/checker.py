@@ -21,6 +21,7 @@ from bdhf.experiments.own import is_own
 from bdhf.experiments.parts import Faults, Resolved
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.weightless import weightless
+from bdhf.optim.losses.own import own_parameters
 from bdhf.problems import Problem
 from bdhf.records import of_what_kind
 
@@ -118,10 +119,18 @@ def _tried(resolved: Resolved) -> Problem:
     if is_own(resolved["type"]):
         try:
             weightless(problem)
-            _ = problem.samples, list(problem.metrics), list(problem.blocks), problem.loss
+            _ = problem.samples, list(problem.metrics), list(problem.blocks)
+            held = own_parameters(problem.loss)
         except Exception as error:  # the code of others may raise anything
             said = f"{resolved['type']} raises {of_what_kind(error)}"
             raise Faults(Fault(("problem",), said)) from None
+        if held:
+            said = (
+                f"the loss of {resolved['type']} has trainable parameters, and an ablation trains, "
+                "compares and keeps those of the model: let the model hold them and return what "
+                "the loss reads of them"
+            )
+            raise Faults(Fault(("problem",), said))
     return problem
 
 

@@ -7,6 +7,7 @@ from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessia
 from bdhf.optim.damping import Constant, Damping, LevenbergMarquardt
 from bdhf.optim.errors import BdhfError, CurvatureError, ModelError, ModelTypeError
 from bdhf.optim.estimate import estimate, factor_rows
+from bdhf.optim.flatness import CurvatureWarning
 from bdhf.optim.info import StepInfo
 from bdhf.optim.losses import Likelihood
 from bdhf.optim.matrix import BlockCurvature, block_curvature
@@ -44,6 +45,7 @@ __all__ = [
     "CostWarning",
     "Curvature",
     "CurvatureError",
+    "CurvatureWarning",
     "Damping",
     "EmpiricalFisher",
     "Fisher",

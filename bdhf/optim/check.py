@@ -23,6 +23,7 @@ from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.cutting import cut
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.layout import split_like
+from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.objective import Objective
 from bdhf.optim.partitions import Full
 from bdhf.optim.products import BlockProduct
@@ -180,13 +181,9 @@ class _Probe:
         NaN where no copy can be made, and at a kink.
         """
         try:
-            model = copy.deepcopy(self.objective.model).double()
+            twin = Objective.of(*_doubled(self.objective.model, self.objective.loss_fn))
         except (RuntimeError, TypeError):
             return math.nan
-        loss_fn = self.objective.loss_fn
-        if isinstance(loss_fn, nn.Module):
-            loss_fn = copy.deepcopy(loss_fn).double()
-        twin = Objective.of(model, loss_fn)
         theta = twin.theta()
         step = STEP * max(float(theta.norm()), 1.0) / float(v.norm())
         total = 0.0
@@ -205,6 +202,14 @@ class _Probe:
         except RuntimeError:  # something in the model or the loss is not for float64
             return math.nan
         return total
+
+
+def _doubled(model: nn.Module, loss_fn: LossFn) -> tuple[nn.Module, LossFn]:
+    """Copies in float64, made together: a parameter that both hold stays one."""
+    if not isinstance(loss_fn, nn.Module):
+        return copy.deepcopy(model).double(), loss_fn
+    model, loss_fn = copy.deepcopy((model, loss_fn))
+    return model.double(), loss_fn.double()
 
 
 def _value(twin: Objective, inputs: Any, targets: Any, curvature: Curvature) -> Tensor:

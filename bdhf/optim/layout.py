@@ -1,12 +1,12 @@
 """Parameters <-> flat vector: the trainable tensors of a model, in order, and how to split one.
 
 The trainable tensors of a model, in the order of `model.parameters()`, are one flat vector of P
-entries.
+entries. Those of a loss that is a module follow behind them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +17,10 @@ from bdhf.optim.errors import ModelError
 
 @dataclass(frozen=True)
 class Slot:
-    """One trainable tensor: where it lives in the model, and in the flat vector."""
+    """One trainable tensor: where it lives in the model or its loss, and in the flat vector."""
 
     name: str  # as model.named_parameters() reports it: the first name of a tied tensor
-    owners: tuple[tuple[str, nn.Module], ...]  # path and module, from the model to the owner
+    owners: tuple[tuple[str, nn.Module], ...]  # path and module, from the outermost to the owner
     shape: torch.Size
     start: int  # flat position of its first entry
 
@@ -36,7 +36,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Layout:
-    """The trainable tensors of a model, in order.
+    """The trainable tensors of a model and of its loss, in order.
 
     >>> layout = layout_of(nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1)))
     >>> [(slot.name, slot.start) for slot in layout.slots]
@@ -63,33 +63,85 @@ class Layout:
         return torch.bucketize(positions, torch.tensor([s.stop for s in self.slots]), right=True)
 
 
-def layout_of(model: nn.Module) -> Layout:
-    """List the trainable tensors of a model; a tied tensor is listed once, under its first name.
+def layout_of(model: nn.Module, loss_fn: object = None) -> Layout:
+    """List the trainable tensors of a model, and behind them those of a loss that is a module.
 
-    Raises ModelError when nothing is trainable.
+    A tied tensor is listed once, under its first name. Names of the loss begin with "loss.", or
+    "loss_fn." where the model has a "loss" itself. Raises ModelError when nothing of the model is
+    trainable.
+
+    >>> layout = layout_of(nn.Linear(3, 2), nn.PReLU())  # any module, as a loss
+    >>> [(slot.name, slot.start) for slot in layout.slots]
+    [('weight', 0), ('bias', 6), ('loss.weight', 8)]
     """
     slots: list[Slot] = []
     frozen: list[str] = []
-    for name, parameter in model.named_parameters():
+    for name, owners, parameter in _firsts(model, loss_fn):
         if not parameter.requires_grad:
             frozen.append(name)
             continue
         start = slots[-1].stop if slots else 0
-        slots.append(Slot(name, _owners(model, name), parameter.shape, start))
-    if not slots:
+        slots.append(Slot(name, owners, parameter.shape, start))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(
             f"{type(model).__name__} has no trainable parameter: "
             "set requires_grad on at least one before building blocks"
         )
     listed = {slot.name for slot in slots} | set(frozen)
-    names = (name for name, _ in model.named_parameters(remove_duplicate=False))
+    names = (name for name, _, _ in _every(model, loss_fn))
     return Layout(tuple(slots), tuple(frozen), tuple(n for n in names if n not in listed))
 
 
-def _owners(model: nn.Module, name: str) -> tuple[tuple[str, nn.Module], ...]:
+def trained(model: nn.Module, loss_fn: object = None) -> tuple[nn.Parameter, ...]:
+    """The parameters of the slots of `layout_of`, in their order."""
+    every = (parameter for _, _, parameter in _firsts(model, loss_fn))
+    return tuple(parameter for parameter in every if parameter.requires_grad)
+
+
+Owners = tuple[tuple[str, nn.Module], ...]
+Named = tuple[str, Owners, nn.Parameter]
+
+
+def _firsts(model: nn.Module, loss_fn: object) -> Iterator[Named]:
+    """Every parameter once, under its first name."""
+    seen: set[int] = set()
+    for name, owners, parameter in _every(model, loss_fn):
+        if id(parameter) not in seen:
+            seen.add(id(parameter))
+            yield name, owners, parameter
+
+
+def _every(model: nn.Module, loss_fn: object) -> Iterator[Named]:
+    """Every name of every parameter: those of the model, then those of a loss module."""
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        yield name, _owners(model, name), parameter
+    if isinstance(loss_fn, nn.Module):
+        first = _prefix(model)
+        for name, parameter in loss_fn.named_parameters(remove_duplicate=False):
+            own = _owners(loss_fn, name)
+            owners = tuple((f"{first}.{path}" if path else first, module) for path, module in own)
+            yield f"{first}.{name}", owners, parameter
+
+
+def _prefix(model: nn.Module) -> str:
+    """The first name that nothing in the model begins with."""
+    names = [*dict(model.named_modules()), *dict(model.named_parameters())]
+    used = {name.split(".")[0] for name in names}
+    return next(name for name in _prefixes() if name not in used)
+
+
+def _prefixes() -> Iterator[str]:
+    yield "loss"
+    name = "loss_fn"
+    while True:
+        yield name
+        name += "_"
+
+
+def _owners(root: nn.Module, name: str) -> Owners:
     parts = name.split(".")
     paths = [".".join(parts[:depth]) for depth in range(len(parts))]
-    return tuple((path, model.get_submodule(path)) for path in paths)
+    return tuple((path, root.get_submodule(path)) for path in paths)
 
 
 def split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -11,8 +11,8 @@ from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
 from bdhf.optim.describe import Description, describe
 from bdhf.optim.energy import off_block_energy
+from bdhf.optim.flatness import warn_if_flat
 from bdhf.optim.flops import Flops
-from bdhf.optim.layout import layout_of
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.objective import Batch, Objective, micro_batches
 from bdhf.optim.partitions import Full, Partition
@@ -23,8 +23,10 @@ from bdhf.optim.solvers.dense import dense_blocks
 class BlockCurvature:
     """The block-diagonal curvature of one batch at the parameters as they were when it was built.
 
-    Vectors are flat, in the order of `model.parameters()`, trainable entries only: (P,). It keeps
-    the graph of the forward pass while it lives; changing the parameters in place invalidates it.
+    Vectors are flat, in the order of `model.parameters()`, trainable entries only: (P,). Those of a
+    loss module follow; of what only the loss has, the rows of a GGN or Fisher matrix are 0. It
+    keeps the graph of the forward pass while it lives; changing the parameters in place
+    invalidates it.
     """
 
     def __init__(self, objective: Objective, curvature: Curvature, product: BlockProduct) -> None:
@@ -97,9 +99,13 @@ class BlockCurvature:
         """Examine the products: repeatable, symmetric, and equal to a finite difference.
 
         The numbers of the result are relative; `problem` names the module that is suspected.
+        Warns where the curvature is exactly 0 (CurvatureWarning).
         """
         with full_precision(self._objective.device):
-            return examine(self._objective, self._product, self._curvature)
+            check = examine(self._objective, self._product, self._curvature)
+            if check.passed:  # else there is worse to say
+                warn_if_flat(self._product)
+        return check
 
     @torch.no_grad()
     def off_block_energy(self, probes: int = 8, seed: int = 0) -> float:
@@ -150,7 +156,7 @@ def block_curvature(
     """
     settings = Settings(method, max_bytes, product_dtype, compile)
     objective, batches = Objective.of(model, loss_fn), micro_batches(batch)
-    blocks = cut(layout_of(model), partition).to(objective.device)
+    blocks = cut(objective.layout, partition).to(objective.device)
     objective.check()
     with torch.enable_grad(), full_precision(objective.device):
         product = linearise(

@@ -15,8 +15,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bdhf.optim.errors import ModelError, ModelTypeError
 from bdhf.optim.image_layout import ImageLayout
-from bdhf.optim.layout import flatten
+from bdhf.optim.layout import Layout, flatten, layout_of, split_like, trained
 from bdhf.optim.losses import weights
+from bdhf.optim.losses.own import ForeignError, own_parameters
 from bdhf.optim.losses.weights import LossFn
 
 Batch = tuple[Any, Any]  # (inputs, targets)
@@ -60,12 +61,55 @@ class Objective:
     loss_fn: LossFn
     parameters: tuple[nn.Parameter, ...]
     run: ImageLayout  # the forward pass
+    held: tuple[int, ...] = ()  # indices of the parameters that the loss itself holds
 
     @classmethod
     def of(cls, model: nn.Module, loss_fn: LossFn) -> Objective:
-        """Take every parameter that requires a gradient now, in the order of the model."""
-        parameters = tuple(p for p in model.parameters() if p.requires_grad)
-        return cls(model, loss_fn, parameters, ImageLayout(model))
+        """Take every parameter that requires a gradient now, in the order of the model.
+
+        Those of a loss module follow; one that both hold counts once, as the model's.
+        """
+        parameters = trained(model, loss_fn)
+        index = {id(parameter): i for i, parameter in enumerate(parameters)}
+        held = tuple(index[id(parameter)] for parameter in own_parameters(loss_fn))
+        return cls(model, loss_fn, parameters, ImageLayout(model), held)
+
+    @property
+    def layout(self) -> Layout:
+        """The parameters by name, in their order. Raises ModelError where the model has none."""
+        return layout_of(self.model, self.loss_fn)
+
+    @contextmanager
+    def naming_foreign(self) -> Iterator[None]:
+        """Let the refusal of a loss that reads foreign parameters say which ones of the model."""
+        try:
+            yield
+        except ForeignError as error:
+            raise error.named(self.model) from None
+
+    def with_direct(self, gradient: Tensor, direct: Sequence[Tensor] | None) -> Tensor:
+        """The gradient through the outputs, (P,), with that of what the loss holds itself.
+
+        `direct` is that of `OutputLoss`. Raises ModelError where it is missing, or is that of
+        other parameters than were trainable at the outset.
+        """
+        if direct is None and self.held:
+            raise ModelError(
+                "the loss has trainable parameters, and the curvature gave no gradient of them: "
+                "set `direct` of its OutputLoss, as bdhf.optim.curvature.expand does"
+            )
+        if direct is not None and len(direct) != len(self.held):
+            raise ModelError(
+                "the loss has other trainable parameters than when the blocks were made; build a "
+                "new optimizer after changing requires_grad"
+            )
+        if not self.held:
+            return gradient
+        gradient = gradient.clone()  # an estimate keeps the one through the outputs
+        parts = split_like(gradient, self.parameters)
+        for index, part in zip(self.held, direct or (), strict=True):
+            parts[index].add_(part)
+        return gradient
 
     @property
     def device(self) -> torch.device:

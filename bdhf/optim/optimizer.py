@@ -23,10 +23,11 @@ from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
 from bdhf.optim.damping import Constant, Damping
 from bdhf.optim.energy import off_block_energy
+from bdhf.optim.flatness import warn_if_flat, warn_if_unbounded
 from bdhf.optim.flops import Flops, signature
 from bdhf.optim.groups import param_groups
 from bdhf.optim.info import StepInfo
-from bdhf.optim.layout import flatten, layout_of, split_like
+from bdhf.optim.layout import flatten, split_like
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.moves import moving
 from bdhf.optim.objective import Batch, Batches, Objective, micro_batches
@@ -58,13 +59,14 @@ class BlockHessianFree(torch.optim.Optimizer):
     """Block-diagonal Hessian-free optimization (Zhang et al. 2017), out of exchangeable parts.
 
     `model` maps the inputs of a batch to one tensor of outputs; `loss_fn(outputs, targets)`
-    returns a scalar loss. The partition decides the blocks: `Full()` is ordinary Hessian-free.
-    Blocks of whole tensors are param_groups with an `lr` and a `damping` of their own. `seed`
-    begins the stream of what the curvature draws. `check` has the products examined once, before
-    the first update (`BlockCurvature.check`). How products are computed is chosen from what they
-    cost (`method="auto"`, see `block_curvature`), or by `method`, `max_bytes`, `product_dtype` and
-    `compile`. Raises ValueError for a partition that does not fit the model, a solver that fits
-    neither blocks nor curvature, an lr that is not positive, and an unknown method.
+    returns a scalar loss, and is trained too if it is a module with parameters. The partition
+    decides the blocks: `Full()` is ordinary Hessian-free. Blocks of whole tensors are param_groups
+    with an `lr` and a `damping` of their own. `seed` begins the stream of what the curvature draws.
+    `check` has the products examined once, before the first update (`BlockCurvature.check`). How
+    products are computed is chosen from what they cost (`method="auto"`, see `block_curvature`), or
+    by `method`, `max_bytes`, `product_dtype` and `compile`. Raises ValueError for a partition that
+    does not fit the model, a solver that fits neither blocks nor curvature, an lr that is not
+    positive, and an unknown method.
 
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
@@ -101,7 +103,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         self.acceptance, self.regularization, self.seed = acceptance, regularization, seed
         self.settings = Settings(method, max_bytes, product_dtype, compile)
         check_method(self.settings)
-        self.blocks = cut(layout_of(model), partition).to(self.objective.device)
+        self.blocks = cut(self.objective.layout, partition).to(self.objective.device)
         solver.check(self.blocks, curvature)
         self._flops, self._workspace = Flops(), Workspace()
         self._complete, self._unchecked = False, check
@@ -131,7 +133,8 @@ class BlockHessianFree(torch.optim.Optimizer):
 
         `watch` is called before every product, and may raise. Raises CurvatureError for products
         that cannot be right, naming the module in question. Warns when one product of all blocks
-        costs more than fifty gradients.
+        costs more than fifty gradients (CostWarning), and where no curvature bounds a step
+        (CurvatureWarning): a loss that is linear in the outputs, a parameter of the loss itself.
         """
         batches = micro_batches(batch)
         self.objective.check()
@@ -140,6 +143,9 @@ class BlockHessianFree(torch.optim.Optimizer):
             product = self._product(batches, flops)
             warn_if_expensive(product, flops)
             check_curvature(self.objective, product, self.curvature, watch)
+            warn_if_flat(product, watch)
+            penalty = self.regularization.weight
+            warn_if_unbounded(self.objective, self.curvature, self.param_groups, penalty)
         self._unchecked = False
 
     def off_block_energy(self, batch: Given, probes: int = 8) -> float:

@@ -71,6 +71,22 @@ class Plain:
     pass
 
 
+class Weighted(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, outputs, targets):
+        return torch.nn.functional.cross_entropy(outputs * self.scale.exp(), targets)
+
+
+@dataclass(frozen=True)
+class Scaled(MLP):
+    @property
+    def loss(self):
+        return Weighted()
+
+
 number = 3
 """
 
@@ -126,6 +142,18 @@ def test_defaults_of_an_own_part_are_written_out(folder):
     assert isinstance(optimizer, torch.optim.Optimizer)
     sizes = [block.size for block in optimizer.blocks.rows]
     assert set(sizes[:-1]) == {1000}
+
+
+def test_a_problem_whose_loss_is_trained_is_refused(folder):
+    """Arms of torch train the model's parameters only, and runs keep those."""
+    with pytest.raises(SpecError) as found:
+        opened(
+            folder, ("{type: autoencoder, encoder: [784, 12, 4]}", "lab_parts:Scaled"),
+            ('[["encoder.*"], ["decoder.*"]]', '[["*"]]'),
+        )  # fmt: skip
+
+    assert "the loss of lab_parts:Scaled has trainable parameters" in found.value.lines[0]
+    assert "let the model hold them" in found.value.lines[0]
 
 
 WRONG = {

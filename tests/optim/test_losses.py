@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
+from bdhf.optim import ModelError
 from bdhf.optim.curvature.output import expand
 from bdhf.optim.losses import is_mean, likelihood_of, recognise, weights
 from bdhf.optim.losses.hessians import Diagonal, Differentiated, Outer, Scaled, Softmax
@@ -508,3 +509,108 @@ def test_normal_targets_have_variance_one_half():
     count = noise.numel()
     assert abs(float(noise.mean())) < 5 * (0.5 / count) ** 0.5
     assert abs(float(noise.square().mean()) - 0.5) < 5 * (0.5 / count) ** 0.5  # Var y² = 2 · ¼
+
+
+#: Options of cross-entropy that look a label up.
+BY_LABEL = {
+    "plain": {},
+    "weighted": {"weight": CLASS_WEIGHTS},
+    "weightless_class": {"weight": torch.tensor([0.0, 2.0, 1.0, 3.0], dtype=torch.float64)},
+    "ignored": {"weight": CLASS_WEIGHTS, "ignore_index": 2},
+}
+
+
+@pytest.mark.parametrize("options", BY_LABEL.values(), ids=BY_LABEL)
+@pytest.mark.parametrize("samples", [N, C], ids=["more", "as_many_as_classes"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_labels_of_eight_bits_are_labels(options, samples, reduction):
+    """Torch takes uint8; as an index it would be a mask, and has no ignored label of -100."""
+    loss_fn = partial(F.cross_entropy, reduction=reduction, **options)
+    z, y = drawn(samples, C), labels(samples)
+
+    expansion = expand(loss_fn, z, y.to(torch.uint8))
+
+    assert_close(expansion.loss, loss_fn(z, y), rtol=1e-10, atol=1e-12)
+    exact = dense(loss_fn, z, y)
+    assert_close(columns(expansion.hessian, z.shape), exact, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("curvature", [bdhf.Fisher(2), bdhf.EmpiricalFisher()])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int16])
+def test_scores_are_those_of_long_labels(curvature, dtype):
+    """Draws and scores know labels by their value, whatever their type."""
+    likelihood, z, y = recognise(F.cross_entropy), drawn(N, C), labels(N)
+    made = [
+        likelihood.draw(z, given, torch.Generator().manual_seed(0)) for given in (y, y.to(dtype))
+    ]
+
+    assert torch.equal(*made)
+    assert torch.equal(likelihood.score(z, y, made[0]), likelihood.score(z, y.to(dtype), made[1]))
+    assert torch.equal(likelihood.terms(z, y), likelihood.terms(z, y.to(dtype)))
+    if dtype == torch.uint8:
+        model = nn.Linear(3, C).double()
+        x = drawn(N, 3)
+        one, other = (
+            bdhf.block_curvature(model, F.cross_entropy, (x, given), curvature=curvature)
+            for given in (y, y.to(dtype))
+        )
+        assert torch.equal(one.to_dense(), other.to_dense())
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize("loss_fn", [F.mse_loss, nn.MSELoss(reduction="sum")])
+def test_squared_errors_of_counts_are_squared_errors(loss_fn, dtype):
+    """Targets of integers or truth values are the numbers that they stand for."""
+    z, y = drawn(N, C), (drawn(N, C, seed=5) > 0).to(dtype)
+
+    expansion = expand(loss_fn, z, y)
+
+    exact = dense(loss_fn, z, y.to(z.dtype))
+    assert_close(expansion.loss, loss_fn(z, y.to(z.dtype)), rtol=1e-10, atol=1e-12)
+    assert_close(columns(expansion.hessian, z.shape), exact, rtol=1e-10, atol=1e-12)
+
+
+#: Targets that a loss of outputs (N, C) cannot have, and what is said of them.
+MISFITS = {
+    "float_labels": (F.cross_entropy, labels(N).double(), r"integers, targets\.long\(\)"),
+    "float_nll": (F.nll_loss, labels(N).double(), r"got torch\.float64: use targets\.long"),
+    "short": (F.cross_entropy, labels(N).short(), r"got torch\.int16: use targets\.long"),
+    "smoothed_bytes": (
+        partial(F.cross_entropy, label_smoothing=0.1),
+        labels(N).to(torch.uint8),
+        "label smoothing are of torch.int64; got torch.uint8",
+    ),
+    "truths": (F.cross_entropy, labels(N).bool(), r"got torch\.bool"),
+    "column": (F.cross_entropy, labels(N, 1), r"\(5,\); got \(5, 1\).*squeeze\(1\)"),
+    "one_hot": (F.cross_entropy, labels(N, C), r"one-hot labels are class probabilities"),
+    "module": (nn.CrossEntropyLoss(weight=CLASS_WEIGHTS), labels(N).double(), "class indices"),
+    "few_probabilities": (F.cross_entropy, soft(N, C)[:, :1], r"\(5, 4\); got \(5, 1\)"),
+    "binary_integers": (bce, labels(N, C), r"probabilities in floating-point.*int64"),
+    "binary_truths": (nn.BCEWithLogitsLoss(), labels(N, C).bool(), r"torch\.bool"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+@pytest.mark.parametrize(
+    "curvature", [bdhf.GGN(), bdhf.Hessian(), bdhf.Fisher()], ids=["ggn", "hessian", "fisher"]
+)
+def test_targets_that_do_not_fit_are_refused(name, curvature):
+    """The error says what the targets are, what they should be, and how to make them so."""
+    loss_fn, targets, message = MISFITS[name]
+
+    with pytest.raises(ModelError, match=message):
+        bdhf.block_curvature(
+            nn.Linear(3, C).double(), loss_fn, (drawn(N, 3), targets), curvature=curvature
+        )
+
+
+def test_a_batch_whose_labels_are_all_ignored_moves_nothing():
+    """Its mean over no term is no number, with labels of any type."""
+    model, x = nn.Linear(3, C), torch.randn(N, 3)
+    before = [p.detach().clone() for p in model.parameters()]
+    loss_fn = nn.CrossEntropyLoss(ignore_index=2)
+
+    info = bdhf.BlockHessianFree(model, loss_fn).step((x, torch.full((N,), 2, dtype=torch.uint8)))
+
+    assert math.isnan(info.loss)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))

@@ -32,15 +32,11 @@ def test_a_gradient_that_is_not_finite_in_one_block_moves_no_block():
     """One poisoned layer does not let the others go on alone."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
 
-    def loss_fn(outputs, targets):
-        poisoned = model[1].bias.sum() * math.inf * 0.0
-        return F.mse_loss(outputs, targets) + torch.nan_to_num(poisoned) + 0 * model[1].bias.sum()
-
     def hook(gradient):
         return torch.full_like(gradient, math.nan)
 
     model[1].bias.register_hook(hook)
-    optimizer = bdhf.BlockHessianFree(model, loss_fn)
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
     before = [p.detach().clone() for p in model.parameters()]
 
     info = optimizer.step(

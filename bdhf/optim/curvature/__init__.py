@@ -11,7 +11,7 @@ from torch import Tensor
 from bdhf.optim.curvature.fisher import EmpiricalFisher, Fisher
 from bdhf.optim.curvature.ggn import GGN
 from bdhf.optim.curvature.hessian import Hessian
-from bdhf.optim.curvature.output import OutputLoss
+from bdhf.optim.curvature.output import OutputLoss, expand
 from bdhf.optim.losses.weights import LossFn
 
 
@@ -23,6 +23,7 @@ class OutputCurvature(Protocol):
     ) -> OutputLoss:
         """The loss at the outputs, with the H that stands between Jᵀ and J.
 
+        `expand` gives both for any loss, and `direct` for one with parameters of its own.
         `generator` is for draws: each linearisation has a stream of its own.
         """
 
@@ -38,4 +39,5 @@ __all__ = [
     "Hessian",
     "OutputCurvature",
     "OutputLoss",
+    "expand",
 ]

@@ -16,7 +16,11 @@ from bdhf.optim.errors import ModelError
 from bdhf.optim.losses import Likelihood, likelihood_of
 from bdhf.optim.losses.hessians import Outer
 from bdhf.optim.losses.likelihoods import CrossEntropy
+from bdhf.optim.losses.log_probabilities import KullbackLeibler, NegativeLogLikelihood
 from bdhf.optim.losses.weights import LossFn
+
+#: Likelihoods whose outputs without a batch are the classes of one sample.
+_OVER_CLASSES = (CrossEntropy, NegativeLogLikelihood, KullbackLeibler)
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,13 @@ class Fisher:
         """The loss at the outputs, with the H that stands between Jᵀ and J."""
         likelihood = likelihood_of(loss_fn, "Fisher")
         z = outputs.detach().requires_grad_()
-        loss, gradient = value_and_gradient(loss_fn, z, targets)
+        loss, gradient, direct = value_and_gradient(loss_fn, z, targets)
         scores = []
         for _ in range(self.samples):
             drawn = likelihood.draw(z.detach(), targets, generator)
-            scores.append(likelihood.score(z.detach(), targets, drawn))
-        return OutputLoss(loss, gradient, _outer(torch.stack(scores), likelihood, z, targets))
+            scores.append(likelihood.score(z.detach(), targets, drawn).detach())
+        outer = _outer(torch.stack(scores), likelihood, z, targets)
+        return OutputLoss(loss, gradient, outer, direct)
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,15 @@ class EmpiricalFisher:
         """The loss at the outputs, with the H that stands between Jᵀ and J."""
         likelihood = likelihood_of(loss_fn, "EmpiricalFisher")
         z = outputs.detach().requires_grad_()
-        loss, gradient = value_and_gradient(loss_fn, z, targets)
+        loss, gradient, direct = value_and_gradient(loss_fn, z, targets)
         terms = likelihood.terms(z.detach(), targets) if likelihood.is_mean else 1.0
-        return OutputLoss(loss, gradient, _outer(terms * gradient[None], likelihood, z, targets))
+        outer = _outer(terms * gradient[None], likelihood, z, targets)
+        return OutputLoss(loss, gradient, outer, direct)
 
 
 def _outer(scores: Tensor, likelihood: Likelihood, z: Tensor, targets: Any) -> Outer:
     """(1/MK) Σ s sᵀ, from scores (K, *shape of z). Raises ModelError for unbatched outputs."""
-    if isinstance(likelihood, CrossEntropy) and z.dim() == 1:
+    if isinstance(likelihood, _OVER_CLASSES) and z.dim() == 1:
         raise ModelError(
             f"outputs of shape {tuple(z.shape)} are the classes of one sample; a Fisher matrix "
             "counts samples in dimension 0: keep the batch dimension, (1, classes)"

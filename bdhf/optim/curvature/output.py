@@ -11,6 +11,8 @@ from torch import Tensor
 from bdhf.optim.errors import ModelError
 from bdhf.optim.losses import recognise
 from bdhf.optim.losses.hessians import Differentiated, OutputHessian, Scaled
+from bdhf.optim.losses.own import own_parameters, refuse_foreign
+from bdhf.optim.losses.targets import check_targets
 from bdhf.optim.losses.weights import LossFn
 
 
@@ -21,32 +23,66 @@ class OutputLoss:
     loss: Tensor  # ()
     gradient: Tensor  # ∇_z L, shape of z
     hessian: OutputHessian
+    direct: tuple[Tensor, ...] | None = None  # ∇L of the loss's own parameters at fixed outputs
 
 
 def expand(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
     """Expand the loss at the outputs: H in closed form where the loss is known, else by autograd.
 
-    Raises ModelError when the loss is not a scalar.
+    Raises ModelError as `value_and_gradient` does.
     """
-    likelihood = recognise(loss_fn)
-    known = likelihood.hessian(outputs.detach(), targets) if likelihood is not None else None
+    known = _closed_form(loss_fn, outputs.detach(), targets)
     z = outputs.detach().requires_grad_()
-    loss, gradient = value_and_gradient(loss_fn, z, targets, create_graph=known is None)
-    if likelihood is None or known is None:
-        return OutputLoss(loss, gradient.detach(), Differentiated(gradient, z))
-    scale = 1.0 / likelihood.terms(z.detach(), targets) if likelihood.is_mean else None
-    return OutputLoss(loss, gradient, known if scale is None else Scaled(known, scale))
+    loss, gradient, direct = value_and_gradient(loss_fn, z, targets, create_graph=known is None)
+    if known is None:
+        return OutputLoss(loss, gradient.detach(), Differentiated(gradient, z), direct)
+    return OutputLoss(loss, gradient, known, direct)
+
+
+def _closed_form(loss_fn: LossFn, z: Tensor, targets: Any) -> OutputHessian | None:
+    """∇²_z L of a known loss, in numbers: without a graph to parameters that the loss holds."""
+    likelihood = recognise(loss_fn)
+    if likelihood is None:
+        return None
+    check_targets(loss_fn, z, targets)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not own_parameters(loss_fn)):
+        known = likelihood.hessian(z, targets)
+        if known is None or not likelihood.is_mean:
+            return known
+        return Scaled(known, 1.0 / likelihood.terms(z, targets))
 
 
 def value_and_gradient(
     loss_fn: LossFn, z: Tensor, targets: Any, create_graph: bool = False
-) -> tuple[Tensor, Tensor]:
-    """L, detached, and ∇_z L. Raises ModelError when the loss is not a scalar."""
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """L, detached, ∇_z L, and the gradients of the parameters that the loss itself holds, detached.
+
+    Outputs that are a leaf z tell what the loss does at fixed outputs. Raises ModelError as
+    `scalar` does.
+    """
+    loss, own = scalar(loss_fn, z, targets), own_parameters(loss_fn)
+    if not own:
+        (gradient,) = torch.autograd.grad(loss, z, create_graph=create_graph)
+        return loss.detach(), gradient, ()
+    gradient, *direct = torch.autograd.grad(
+        loss, [z, *own], create_graph=create_graph, allow_unused=True, materialize_grads=True
+    )
+    return loss.detach(), gradient, tuple(part.detach() for part in direct)
+
+
+def scalar(loss_fn: LossFn, z: Tensor, targets: Any) -> Tensor:
+    """L at the outputs z, with its graph.
+
+    Raises ModelError for a loss that is not a scalar, targets that it cannot have, and a loss that
+    reads parameters which it does not hold: they would be left out of every gradient.
+    """
+    check_targets(loss_fn, z, targets)
+    behind = z.grad_fn  # an operator in place would make another
     loss = loss_fn(z, targets)
+    refuse_foreign(loss_fn, loss, (z, behind), targets)
     if loss.dim() != 0:
         raise ModelError(
             f"the loss has shape {tuple(loss.shape)}; loss_fn(outputs, targets) must return a "
             "scalar: use reduction='mean' or 'sum'"
         )
-    (gradient,) = torch.autograd.grad(loss, z, create_graph=create_graph)
-    return loss.detach(), gradient
+    return loss

@@ -2,20 +2,18 @@
 
     L = (1/M) Σ_m ℓ_m for reduction="mean", with M its number of terms; M = 1 for "sum"
 
-`recognise` knows torch's own functions, modules, and `functools.partial` of the functions. A loss
-of a user's own joins by having these methods itself.
+`recognise` (`recognition.py`) says which loss is one of them. A loss of a user's own joins by
+having these methods itself.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bdhf.optim.errors import ModelError
@@ -73,7 +71,7 @@ class CrossEntropy:
             soft = (1 - self.label_smoothing) * targets + smooth
             total = (soft * weight.view(shape)).sum(dim, keepdim=True)
         else:
-            counted = (targets != self.ignore_index).to(outputs.dtype)
+            counted = self._counted(targets).to(outputs.dtype)
             label = self._of_label(outputs, targets)
             total = (1 - self.label_smoothing) * label + smooth * weight.sum() * counted
             total = total.unsqueeze(dim)
@@ -89,11 +87,11 @@ class CrossEntropy:
         p = outputs.softmax(self._classes(outputs)).movedim(self._classes(outputs), -1)
         p = p.reshape(-1, p.shape[-1]).nan_to_num(1.0)  # a NaN is for the update to report
         drawn = torch.multinomial(p, 1, generator=generator)
-        return torch.where(targets == self.ignore_index, targets, drawn.view(targets.shape))
+        return drawn.view(targets.shape).where(self._counted(targets), targets.long())
 
     def score(self, outputs: Tensor, targets: Tensor, drawn: Tensor) -> Tensor:
         """Softmax minus the label; a drawn label may be `ignore_index` and counts all the same."""
-        dim, counted = self._classes(outputs), targets != self.ignore_index
+        dim, counted = self._classes(outputs), self._counted(targets)
         label = F.one_hot(drawn.where(counted, 0), outputs.shape[dim]).movedim(-1, dim)
         return (outputs.softmax(dim) - label) * counted.unsqueeze(dim)
 
@@ -107,9 +105,13 @@ class CrossEntropy:
 
     def _of_label(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Weight of every label, 0 where it is ignored, shape of the targets."""
-        counted = targets != self.ignore_index
-        weights: Tensor = self._weights(outputs)[targets.where(counted, 0)] * counted
+        counted = self._counted(targets)
+        weights: Tensor = self._weights(outputs)[targets.long().where(counted, 0)] * counted
         return weights
+
+    def _counted(self, targets: Tensor) -> Tensor:
+        """Which labels count; as long, since eight bits have no -100 and index as a mask."""
+        return targets.long() != self.ignore_index
 
 
 @dataclass(frozen=True)
@@ -189,49 +191,3 @@ def _same_shape(outputs: Tensor, targets: Tensor) -> None:
             f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} differ in shape; "
             "targets can be drawn only for outputs of their own shape"
         )
-
-
-Build = Callable[..., Likelihood]
-
-#: torch's function, torch's module -> the likelihood; both take the same arguments by name.
-KNOWN: Mapping[Callable[..., Any], Build] = {
-    F.cross_entropy: CrossEntropy,
-    F.mse_loss: SquaredError,
-    F.binary_cross_entropy_with_logits: BinaryCrossEntropy,
-}
-MODULES: Mapping[type[nn.Module], Build] = {
-    nn.CrossEntropyLoss: CrossEntropy,
-    nn.MSELoss: SquaredError,
-    nn.BCEWithLogitsLoss: BinaryCrossEntropy,
-}
-
-
-def recognise(loss_fn: Callable[..., Any]) -> Likelihood | None:
-    """Say which likelihood a loss is; None for one that is not known, or reduces to no scalar.
-
-    >>> recognise(functools.partial(F.cross_entropy, ignore_index=0))
-    CrossEntropy(weight=None, ignore_index=0, reduction='mean', label_smoothing=0.0)
-    >>> recognise(nn.MSELoss(reduction="sum"))
-    SquaredError(reduction='sum')
-    >>> recognise(lambda outputs, targets: outputs.sum())
-    """
-    if isinstance(loss_fn, Likelihood):
-        return loss_fn
-    if type(loss_fn) in MODULES:
-        build = MODULES[type(loss_fn)]  # type: ignore[index]  # it is a module: see the line above
-        return _reducing(build(**{name: getattr(loss_fn, name) for name in _arguments(build)}))
-    given = loss_fn.keywords if isinstance(loss_fn, functools.partial) else {}
-    bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
-    found = next((build for known, build in KNOWN.items() if known is bare), None)
-    positional = isinstance(loss_fn, functools.partial) and loss_fn.args
-    if found is None or positional or not set(given) <= set(_arguments(found)):
-        return None
-    return _reducing(found(**given))
-
-
-def _arguments(build: Build) -> list[str]:
-    return list(build.__dataclass_fields__)  # type: ignore[attr-defined]  # all are dataclasses
-
-
-def _reducing(likelihood: Any) -> Likelihood | None:
-    return likelihood if likelihood.reduction in ("mean", "sum") else None

@@ -72,15 +72,16 @@ def linearise(
     check_method(settings)
     generator = torch.Generator(objective.device).manual_seed(seed)
     workspace = Workspace() if workspace is None else workspace
-    made = [
-        _linearised(
-            Request(
-                objective, batch, curvature, blocks, generator, flops,
-                settings, workspace, products,
+    with objective.naming_foreign():
+        made = [
+            _linearised(
+                Request(
+                    objective, batch, curvature, blocks, generator, flops,
+                    settings, workspace, products,
+                )
             )
-        )
-        for batch in batches
-    ]  # fmt: skip
+            for batch in batches
+        ]  # fmt: skip
     parts = [part for _, part in made]
     pairs = [(part.outputs, batch[1]) for part, batch in zip(parts, batches, strict=True)]
     shares = weights(objective.loss_fn, pairs)
@@ -88,8 +89,21 @@ def linearise(
     scale = samples if is_mean(objective.loss_fn) else 1
     counted = [pair for pair in zip(shares, parts, strict=True) if pair[0] != 0]
     (method, why), part = made[0]
-    return BlockProduct(
-        method, "; ".join(filter(None, [why, part.why])), tuple(counted), blocks, scale
+    whys = [why, part.why, _of_the_loss(objective, curvature, blocks)]
+    return BlockProduct(method, "; ".join(filter(None, whys)), tuple(counted), blocks, scale)
+
+
+def _of_the_loss(objective: Objective, curvature: Curvature, blocks: Blocks) -> str:
+    """What products do with the parameters that the loss holds; empty where it holds none."""
+    if not objective.held:
+        return ""
+    names = ", ".join(blocks.layout.slots[i].name for i in objective.held)
+    if isinstance(curvature, Hessian):
+        return f"the loss reads {names} itself: its second derivatives are in the Hessian"
+    return (
+        f"the loss reads {names} itself: the gradient is exact, and the curvature is that through "
+        "the outputs only, so that a parameter of the loss alone moves by -lr/damping times its "
+        "gradient; the lr and damping of its param_group set how far"
     )
 
 

@@ -7,12 +7,13 @@ the model forward.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bdhf.optim.blocks import Block, Blocks
-from bdhf.optim.curvature.output import value_and_gradient
+from bdhf.optim.curvature.output import scalar, value_and_gradient
 from bdhf.optim.layout import flatten
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
@@ -48,12 +49,24 @@ class DoubleBackward:
     def _linearise(self) -> _Graph:
         inputs, targets = self.batch
         outputs = self._objective.outputs(inputs).to(self._parameters[0].dtype)
-        loss, u = value_and_gradient(self._objective.loss_fn, outputs, targets, create_graph=True)
+        if self._objective.held:
+            return self._of_everything(outputs, targets)
+        loss_fn = self._objective.loss_fn
+        loss, u, _ = value_and_gradient(loss_fn, outputs, targets, create_graph=True)
         g = torch.autograd.grad(
             outputs, self._parameters, u,
             create_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
         return outputs, loss, u, g, flatten(part.detach() for part in g)
+
+    def _of_everything(self, outputs: Tensor, targets: Any) -> _Graph:
+        """What the loss holds has second derivatives too, with the rest and of its own."""
+        loss = scalar(self._objective.loss_fn, outputs, targets)
+        u, *g = torch.autograd.grad(
+            loss, [outputs, *self._parameters],
+            create_graph=True, allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+        return outputs, loss.detach(), u, tuple(g), flatten(part.detach() for part in g)
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """∇²L_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""

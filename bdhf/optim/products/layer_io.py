@@ -45,6 +45,7 @@ class LayerIO:
     not one column fits below `max_bytes`.
     """
 
+    gradient: Tensor
     _sites: Sequence[Site]
     _factor: OutputFactor
 
@@ -65,6 +66,8 @@ class LayerIO:
         self._flops.once(("layer_io checked", self._shapes), lambda: self._check(z))
         if self._factor.release():
             self._sites = [replace(site, edges=()) for site in self._sites]
+        objective, direct = self._request.objective, self._expansion.direct
+        self.gradient = objective.with_direct(self.gradient, direct)  # the sites make no direct one
 
     def _linearise(self, curvature: OutputCurvature) -> Tensor:
         objective = self._request.objective

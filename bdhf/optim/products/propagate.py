@@ -54,9 +54,10 @@ class Propagate:
         self.outputs, tape = self._taped("forward", lambda: self._objective.outputs(inputs))
         expansion = curvature.expand_loss(self._objective.loss_fn, self.outputs, targets, generator)
         self.loss, self.hessian, self._u = expansion.loss, expansion.hessian, expansion.gradient
-        self.gradient = self._flops.part(
+        through = self._flops.part(
             ("gradient", self._shapes), lambda: pulled(self.outputs, self._parameters, self._u)
         )
+        self.gradient = self._objective.with_direct(through, expansion.direct)
         return tape
 
     def _taped(self, kind: str, run: Callable[[], Tensor]) -> tuple[Tensor, Tape]:
@@ -145,8 +146,9 @@ class Propagate:
             retain_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
         shapes = zip(columns, self._parameters, strict=True)
+        rows = len(cotangents)  # a scalar parameter has one entry, and no dimension to flatten
         return torch.cat(
-            [column.expand(len(cotangents), *p.shape).flatten(1) for column, p in shapes], dim=1
+            [column.expand(rows, *p.shape).reshape(rows, p.numel()) for column, p in shapes], dim=1
         )
 
     def squared_gradients(self) -> Tensor:

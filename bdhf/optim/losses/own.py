@@ -1,0 +1,95 @@
+"""What a loss depends on beside outputs and targets: parameters of its own, and none of others'.
+
+A loss is linearised at fixed outputs, so what it reads of the model's parameters directly would be
+missing from every gradient. Parameters that a loss module holds are trained; others are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.utils._pytree import tree_leaves
+
+from bdhf.optim.errors import ModelError
+
+#: Names that an error lists.
+LISTED = 3
+
+
+def own_parameters(loss_fn: object) -> tuple[nn.Parameter, ...]:
+    """The trainable parameters of a loss that is a module, each once; none of any other."""
+    if not isinstance(loss_fn, nn.Module):
+        return ()
+    return tuple(parameter for parameter in loss_fn.parameters() if parameter.requires_grad)
+
+
+class ForeignError(ModelError):
+    """A loss that reads tensors which require a gradient, and which it does not hold."""
+
+    def __init__(self, loss_fn: object, leaves: Sequence[Tensor]) -> None:
+        super().__init__(_explained(loss_fn, leaves, {}))
+        self._loss_fn, self._leaves = loss_fn, leaves
+
+    def named(self, model: nn.Module) -> ModelError:
+        """The same refusal, which says what they are in the model."""
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        return ModelError(_explained(self._loss_fn, self._leaves, names))
+
+
+def refuse_foreign(
+    loss_fn: object, loss: Tensor, outputs: tuple[Tensor, Node | None], targets: Any
+) -> None:
+    """Raise ForeignError for a loss that depends on more than it may.
+
+    It may depend on the outputs, which are given with the node that made them, on the targets, and
+    on the parameters that it holds. The walk takes as many steps as the loss has operators.
+    """
+    z, behind = outputs
+    constants = [leaf for leaf in tree_leaves(targets) if isinstance(leaf, Tensor)]
+    allowed = {id(z), *map(id, constants), *map(id, own_parameters(loss_fn))}
+    ends = {node for node in (behind, *(t.grad_fn for t in constants)) if node is not None}
+    leaves = [leaf for leaf in _leaves(loss, ends) if id(leaf) not in allowed]
+    if leaves:
+        raise ForeignError(loss_fn, leaves)
+
+
+def _leaves(value: Tensor, ends: set[Node]) -> Iterator[Tensor]:
+    """The leaves of the graph of a value, which is not walked beyond some ends."""
+    todo = [value.grad_fn] if value.grad_fn is not None else []
+    seen = {*ends, *todo}
+    while todo:
+        node = todo.pop()
+        if node.name() == "torch::autograd::AccumulateGrad":
+            yield node.variable  # type: ignore[attr-defined]  # of this kind of node only
+        behind = {following for following, _ in node.next_functions if following is not None}
+        todo += behind - seen
+        seen |= behind
+
+
+def _explained(loss_fn: object, leaves: Sequence[Tensor], names: Mapping[int, str]) -> str:
+    listed = [
+        repr(names[id(leaf)]) if id(leaf) in names else f"a tensor of shape {tuple(leaf.shape)}"
+        for leaf in leaves
+    ]
+    what = ", ".join(sorted(listed)[:LISTED])
+    if len(listed) > LISTED:
+        what += f" and {len(listed) - LISTED} more"
+    name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+    reads = f"the loss {name} reads {what} beside the outputs: a step would leave that out. "
+    ours = [leaf for leaf in leaves if id(leaf) in names]
+    ways = []
+    if len(ours) > 1:
+        ways.append("if it calls the model, return all that it needs from the model's forward")
+    if ours:
+        ways.append("a penalty on the weights is regularization=bdhf.L2(...)")
+    if len(ours) < len(leaves):
+        ways.append(
+            "for a parameter of the loss, make the loss an nn.Module that holds it, and it is "
+            "trained; a constant is to be frozen, with requires_grad_(False)"
+        )
+    else:
+        ways.append("for a term that shares a weight, make the loss an nn.Module that holds it too")
+    return reads + "; ".join(ways)
