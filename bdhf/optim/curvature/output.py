@@ -12,6 +12,7 @@ from bdhf.optim.errors import ModelError
 from bdhf.optim.losses import recognise
 from bdhf.optim.losses.hessians import Differentiated, OutputHessian, Scaled
 from bdhf.optim.losses.weights import LossFn
+from bdhf.optim.refusals import refuse_no_scalar
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def value_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """L, detached, and ∇_z L. Raises ModelError when the loss is not a scalar."""
     loss = loss_fn(z, targets)
+    refuse_no_scalar(loss)
     if loss.dim() != 0:
         raise ModelError(
             f"the loss has shape {tuple(loss.shape)}; loss_fn(outputs, targets) must return a "
