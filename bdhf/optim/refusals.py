@@ -100,7 +100,8 @@ _DRIFT = "leaves each rank with a gradient of its own, so that the ranks drift a
 SHARED_OUT = {
     "DistributedDataParallel": (_DRIFT, "pass `model.module`, on one process"),
     "FullyShardedDataParallel": (
-        "shares its parameters out over ranks", "pass the model before it is wrapped, on one process"
+        "shares its parameters out over ranks",
+        "pass the model before it is wrapped, on one process",
     ),
     "FSDPModule": (
         "shares its parameters out over ranks",
@@ -182,7 +183,8 @@ def refuse_modules(model: nn.Module) -> None:
 
 def _refused(module: nn.Module) -> tuple[str, str] | None:
     """Why a module is refused, and the way out."""
-    rules, shared_out = _of_type(type(module))
+    kind: type = type(module)
+    rules, shared_out = _of_type(kind)
     if shared_out is not None:
         return shared_out
     for rule in rules:
@@ -193,7 +195,8 @@ def _refused(module: nn.Module) -> tuple[str, str] | None:
 
 def modules_of(model: nn.Module) -> Iterator[nn.Module]:
     """The model and all modules below, each once, in no order: `model.modules()` takes longer."""
-    seen, todo = {model}, [model]
+    seen: set[nn.Module] = {model}
+    todo = [model]
     while todo:
         module = todo.pop()
         yield module
