@@ -92,10 +92,9 @@ def layout_of(model: nn.Module, loss_fn: object = None) -> Layout:
     return Layout(tuple(slots), tuple(frozen), tuple(n for n in names if n not in listed))
 
 
-def trained(model: nn.Module, loss_fn: object = None) -> tuple[nn.Parameter, ...]:
-    """The parameters of the slots of `layout_of`, in their order."""
-    every = (parameter for _, _, parameter in _firsts(model, loss_fn))
-    return tuple(parameter for parameter in every if parameter.requires_grad)
+def named_parameters(model: nn.Module, loss_fn: object = None) -> dict[str, nn.Parameter]:
+    """Every parameter of a model and of a loss module, frozen ones too, once, by its first name."""
+    return {name: parameter for name, _, parameter in _firsts(model, loss_fn)}
 
 
 Owners = tuple[tuple[str, nn.Module], ...]

@@ -11,6 +11,7 @@ from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
 from bdhf.optim.describe import Description, describe
 from bdhf.optim.energy import off_block_energy
+from bdhf.optim.errors import CurvatureError
 from bdhf.optim.flatness import warn_if_flat
 from bdhf.optim.flops import Flops
 from bdhf.optim.losses.weights import LossFn
@@ -25,13 +26,14 @@ class BlockCurvature:
 
     Vectors are flat, in the order of `model.parameters()`, trainable entries only: (P,). Those of a
     loss module follow; of what only the loss has, the rows of a GGN or Fisher matrix are 0. It
-    keeps the graph of the forward pass while it lives; changing the parameters in place
-    invalidates it.
+    keeps the graph of the forward pass while it lives. Changing the parameters in place invalidates
+    it: its products raise CurvatureError from then on.
     """
 
     def __init__(self, objective: Objective, curvature: Curvature, product: BlockProduct) -> None:
         self._objective, self._curvature = objective, curvature
         self._product, self._blocks = product, product.blocks
+        self._versions = _versions(objective.model)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,6 +74,7 @@ class BlockCurvature:
                 f"G has shape ({size}, {size}) and multiplies ({size},) or ({size}, k); "
                 f"got {tuple(v.shape)}"
             )
+        self._refuse_if_outdated()
         if v.dim() == 1:
             with full_precision(self._objective.device):
                 return self._blocks.scatter(self._product(self._blocks.gather(v.contiguous())))
@@ -86,6 +89,7 @@ class BlockCurvature:
         One product gives one column of every block, so it takes as many as the largest block has
         parameters.
         """
+        self._refuse_if_outdated()
         gradient = self._product.gradient
         dense = gradient.new_zeros(self.shape)
         with full_precision(self._objective.device):
@@ -101,6 +105,7 @@ class BlockCurvature:
         The numbers of the result are relative; `problem` names the module that is suspected.
         Warns where the curvature is exactly 0 (CurvatureWarning).
         """
+        self._refuse_if_outdated()
         with full_precision(self._objective.device):
             check = examine(self._objective, self._product, self._curvature)
             if check.passed:  # else there is worse to say
@@ -115,8 +120,26 @@ class BlockCurvature:
         it to be small for blocks of neurons. NaN where G is zero. Raises ValueError for fewer than
         one probe.
         """
+        self._refuse_if_outdated()
         with full_precision(self._objective.device):
             return off_block_energy(self._product, probes, seed)
+
+    def _refuse_if_outdated(self) -> None:
+        """Raise CurvatureError where the parameters have been written to since."""
+        now = _versions(self._objective.model)
+        if now != self._versions:
+            pairs = {**self._versions, **now}
+            changed = [n for n in pairs if now.get(n) != self._versions.get(n)]
+            raise CurvatureError(
+                f"parameters of {type(self._objective.model).__name__} were modified by an inplace "
+                f"operation since this matrix was linearised at them ({len(changed)}, first "
+                f"{changed[0]!r}): call block_curvature again"
+            )
+
+
+def _versions(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """How often every parameter has been written to, and where it lies."""
+    return {name: (p._version, p.data_ptr()) for name, p in model.named_parameters()}
 
 
 def block_curvature(

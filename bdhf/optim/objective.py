@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from bdhf.optim.errors import ModelError, ModelTypeError
+from bdhf.optim.identity import refuse_others
 from bdhf.optim.image_layout import ImageLayout
-from bdhf.optim.layout import Layout, flatten, layout_of, split_like, trained
+from bdhf.optim.layout import Layout, flatten, layout_of, named_parameters, split_like
 from bdhf.optim.losses import weights
 from bdhf.optim.losses.own import ForeignError, own_parameters
 from bdhf.optim.losses.weights import LossFn
+from bdhf.optim.refusals import refuse_inference_tensors, refuse_modules, refuse_types
 
 Batch = tuple[Any, Any]  # (inputs, targets)
 Batches = tuple[Batch, ...]  # the micro-batches of one batch
@@ -27,7 +27,8 @@ Batches = tuple[Batch, ...]  # the micro-batches of one batch
 def micro_batches(given: Any) -> Batches:
     """Take a tuple as one batch, a list as the micro-batches of one batch.
 
-    Raises ModelTypeError for anything else, and ModelError for an empty list.
+    Raises ModelTypeError for anything else, and ModelError for an empty list or tensors that
+    autograd cannot keep.
     """
     batches = tuple(given) if isinstance(given, list) else (given,)
     for batch in batches:
@@ -40,6 +41,7 @@ def micro_batches(given: Any) -> Batches:
             )
     if not batches:
         raise ModelError("a list of micro-batches needs at least one (inputs, targets)")
+    refuse_inference_tensors(batches)
     return batches
 
 
@@ -62,17 +64,23 @@ class Objective:
     parameters: tuple[nn.Parameter, ...]
     run: ImageLayout  # the forward pass
     held: tuple[int, ...] = ()  # indices of the parameters that the loss itself holds
+    names: tuple[str, ...] = ()  # of the parameters
 
     @classmethod
     def of(cls, model: nn.Module, loss_fn: LossFn) -> Objective:
         """Take every parameter that requires a gradient now, in the order of the model.
 
-        Those of a loss module follow; one that both hold counts once, as the model's.
+        Those of a loss module follow; one that both hold counts once, as the model's. Raises
+        ModelTypeError or ModelError for what is no model or no loss, and for a parameter that has
+        no real values.
         """
-        parameters = trained(model, loss_fn)
+        refuse_types(model, loss_fn)
+        named = named_parameters(model, loss_fn)
+        trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+        parameters = tuple(trained.values())
         index = {id(parameter): i for i, parameter in enumerate(parameters)}
         held = tuple(index[id(parameter)] for parameter in own_parameters(loss_fn))
-        return cls(model, loss_fn, parameters, ImageLayout(model), held)
+        return cls(model, loss_fn, parameters, ImageLayout(model), held, tuple(trained))
 
     @property
     def layout(self) -> Layout:
@@ -171,35 +179,11 @@ class Objective:
     def check(self) -> None:
         """Refuse what would give wrong products silently, before anything is computed.
 
-        Raises ModelError for a parameter that has been frozen since, and for a module whose
-        forward is not a function of each sample alone.
+        Raises ModelError for parameters that came, went or were frozen since, for a module whose
+        forward is not a function of each sample alone, and for what `refuse_modules` knows besides.
         """
-        if not all(parameter.requires_grad for parameter in self.parameters):
-            raise ModelError(
-                "a parameter has been frozen since the blocks were made; build a new optimizer "
-                "after changing requires_grad"
-            )
-        for name, module in self.model.named_modules():
-            if module.training and (reason := _not_a_function(module)):
-                raise ModelError(
-                    f"module {name or type(module).__name__!r} ({type(module).__name__}) {reason}: "
-                    "put it into eval mode, or set its rate to 0"
-                )
-
-
-def _not_a_function(module: nn.Module) -> str:
-    """Why a module in training mode is not one fixed function of each sample; empty if it is."""
-    if isinstance(module, _BatchNorm):
-        return "couples the samples of a batch and moves its statistics at every forward pass"
-    if isinstance(module, nn.RReLU):
-        return "draws another slope at every forward pass"
-    rates: Sequence[Any] = (
-        getattr(module, "p", 0) if isinstance(module, _DropoutNd) else 0,
-        getattr(module, "dropout", 0)
-        if isinstance(module, (nn.RNNBase, nn.MultiheadAttention))
-        else 0,
-    )
-    return "drops other units at every forward pass" if any(rates) else ""
+        refuse_others(self.model, self.loss_fn, self.parameters, self.names)
+        refuse_modules(self.model)
 
 
 def _weighted(shares: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:

@@ -19,6 +19,7 @@ from bdhf.optim.acceptance import Acceptance, FullStep
 from bdhf.optim.arithmetic import full_precision
 from bdhf.optim.check import check_curvature
 from bdhf.optim.cost import warn_if_expensive
+from bdhf.optim.coupling import refuse_coupled
 from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
 from bdhf.optim.damping import Constant, Damping
@@ -52,6 +53,7 @@ Given = Batch | list[Batch]  # one batch, or its micro-batches
 _OWN = (
     "objective", "curvature", "solver", "damping", "acceptance", "regularization", "seed",
     "settings", "blocks", "_flops", "_group_of_block", "_complete", "_unchecked",
+    "_unchecked_lists",
 )  # fmt: skip
 
 
@@ -106,7 +108,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         self.blocks = cut(self.objective.layout, partition).to(self.objective.device)
         solver.check(self.blocks, curvature)
         self._flops, self._workspace = Flops(), Workspace()
-        self._complete, self._unchecked = False, check
+        self._complete, self._unchecked, self._unchecked_lists = False, check, check
         groups, self._group_of_block = param_groups(self.blocks, self.objective.parameters)
         super().__init__(groups, {"lr": lr, "damping": damping.initial})
         self._complete = True
@@ -172,14 +174,20 @@ class BlockHessianFree(torch.optim.Optimizer):
         weighted by their loss terms. `watch` is called before every product and every loss of a
         step that is tried; when it, or anything else, raises, parameters and state stay as they
         were. A loss or gradient that is not finite moves nothing, and says so in `StepInfo.loss`,
-        `grad_norm` and `stop`. Raises ValueError for a model whose forward is not a function of
-        each sample alone (batch normalisation, dropout in training mode), and CurvatureError
-        before the first update for products that cannot be right.
+        `grad_norm` and `stop`. Raises ModelError (a ValueError) for a model whose forward is not a
+        function of each sample alone (batch normalisation, dropout in training mode), for one whose
+        trainable parameters are no longer those it was built with, and for micro-batches of one
+        that couples samples; CurvatureError before the first update for products that cannot be
+        right.
         """
         batches = micro_batches(batch)
         same = curvature_batch is None or curvature_batch is batch
         curvature_batches = batches if same else micro_batches(curvature_batch)
         self.objective.check()
+        if self._unchecked_lists and max(len(batches), len(curvature_batches)) > 1:
+            for micro in (batches, curvature_batches):
+                refuse_coupled(self.objective, micro)
+            self._unchecked_lists = False
         if self._unchecked:
             self.check(batch if curvature_batch is None else curvature_batch, watch=watch)
         with full_precision(self.objective.device):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,32 +12,47 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bdhf.optim.objective import plain_kernels
+from bdhf.optim.refusals import named
 
-Call = tuple[str, nn.Module, Any, Any]  # path, module, (arguments, keywords), outputs
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module in a forward pass of the model."""
+
+    path: str
+    module: nn.Module
+    inputs: Any  # (arguments, keywords), copies
+    moves: Sequence[bool]  # which tensors among them depend on trainable parameters
+    outputs: Any
 
 
 def not_repeatable(model: nn.Module, inputs: Any) -> tuple[float, str]:
-    """Relative change of the outputs between two forward passes, and the first module with one."""
-    with torch.no_grad():
-        if not _change(model(inputs), model(inputs)):
-            return 0.0, ""
-        first, second = list(_calls(model, inputs)), list(_calls(model, inputs))
-    changes = [
-        (_change(a[3], b[3]), _name(a[0], a[1])) for a, b in zip(first, second, strict=False)
-    ]
-    whole = changes[-1][0]  # the model itself ends last
-    return next(((whole, name) for change, name in changes if change > 0), (whole, ""))
+    """Relative change of the outputs between two forward passes, and where it begins.
+
+    The module that is named was given the same twice, and gave something else.
+    """
+    if not _change(_run(model, inputs), _run(model, inputs)):
+        return 0.0, ""
+    first, second = calls_of(model, inputs), calls_of(model, inputs)
+    pairs = list(zip(first, second, strict=False))
+    whole = _change(first[-1].outputs, second[-1].outputs)  # the model itself ends last
+    given_others = ""  # the first module whose inputs are not the same twice
+    for a, b in pairs:  # a module ends after its children
+        if _change(a.inputs, b.inputs):
+            given_others = given_others or named(a.path, a.module)
+        elif _change(a.outputs, b.outputs):
+            before = f", in its forward before {given_others}," if given_others else ""
+            return whole, f"{named(a.path, a.module)}{before}"
+    return whole, named("", model)
 
 
 def not_differentiable_twice(model: nn.Module, inputs: Any) -> str | None:
     """The innermost module whose outputs have no second derivative; None: all have one."""
-    with torch.no_grad():
-        calls = list(_calls(model, inputs))
-    for path, module, given, _ in calls:  # a module ends after its children
+    for call in calls_of(model, inputs):  # a module ends after its children
         try:
-            _differentiate_twice(module, given)
+            _differentiate_twice(call.module, call.inputs)
         except (RuntimeError, NotImplementedError):
-            return _name(path, module)
+            return named(call.path, call.module)
     return None
 
 
@@ -44,11 +60,11 @@ def _differentiate_twice(module: nn.Module, given: Any) -> None:
     """Run a module on leaves of its own, as `Objective.outputs` does. Raises RuntimeError."""
     fresh = tree_map(_leaf, given)
     with torch.enable_grad(), plain_kernels(module):
-        arguments, keywords = tree_map(_copied, fresh)  # a leaf may not be changed in place
-        outputs = [z for z in tree_leaves(module(*arguments, **keywords)) if _differentiable(z)]
+        arguments, keywords = tree_map(copied, fresh)  # a leaf may not be changed in place
+        outputs = [z for z in tree_leaves(module(*arguments, **keywords)) if differentiable(z)]
     if not outputs:
         return
-    sources = [x for x in [*tree_leaves(fresh), *module.parameters()] if _differentiable(x)]
+    sources = [x for x in [*tree_leaves(fresh), *module.parameters()] if differentiable(x)]
     with torch.enable_grad():
         u = torch.zeros_like(outputs[0], requires_grad=True)
         q = torch.autograd.grad(outputs[0], sources, u, create_graph=True, allow_unused=True)
@@ -72,21 +88,41 @@ def _refuse_cut_graphs(tensors: list[Tensor]) -> None:
         seen |= behind
 
 
-def _calls(model: nn.Module, inputs: Any) -> Iterator[Call]:
+def _run(model: nn.Module, inputs: Any) -> Any:
+    """The outputs, without a graph, of a model that may differentiate in its forward."""
+    with torch.enable_grad():
+        return tree_map(_detached, model(inputs))
+
+
+def calls_of(model: nn.Module, inputs: Any) -> list[Call]:
     """Run the model; every call of a module, in the order in which they end."""
     calls: list[Call] = []
-    with contextlib.ExitStack() as hooks:
-        for path, module in model.named_modules():
+    begun: list[tuple[nn.Module, Any, Sequence[bool]]] = []  # that have not ended yet
 
-            def record(
+    def begin(module: nn.Module, arguments: Any, keywords: Any) -> None:
+        given = arguments, keywords
+        moves = [differentiable(x) for x in tree_leaves(given)]
+        begun.append((module, tree_map(_copy, given), moves))
+
+    with contextlib.ExitStack() as hooks, torch.enable_grad():
+        for path, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # it takes no hooks of this kind
+
+            def end(
                 module: nn.Module, arguments: Any, keywords: Any, outputs: Any, path: str = path
             ) -> None:
-                calls.append((path, module, (arguments, keywords), tree_map(_copy, outputs)))
+                while begun[-1][0] is not module:  # a call that raised, and was caught
+                    begun.pop()
+                calls.append(Call(path, *begun.pop(), tree_map(_copy, outputs)))
 
-            handle = module.register_forward_hook(record, with_kwargs=True)
-            hooks.callback(handle.remove)
+            for handle in (
+                module.register_forward_pre_hook(begin, with_kwargs=True, prepend=True),
+                module.register_forward_hook(end, with_kwargs=True),
+            ):
+                hooks.callback(handle.remove)
         model(inputs)
-    yield from calls
+    return calls
 
 
 def _change(a: Any, b: Any) -> float:
@@ -99,7 +135,8 @@ def _change(a: Any, b: Any) -> float:
     return max((change for change in changes if change == change), default=0.0)
 
 
-def _differentiable(x: Any) -> bool:
+def differentiable(x: Any) -> bool:
+    """Whether this is a tensor that autograd follows."""
     return isinstance(x, Tensor) and x.requires_grad
 
 
@@ -109,14 +146,14 @@ def _leaf(x: Any) -> Any:
     return x
 
 
-def _copied(x: Any) -> Any:
-    return x.clone() if _differentiable(x) else x
+def copied(x: Any) -> Any:
+    """A copy with a graph of what is a leaf; anything else as it is."""
+    return x.clone() if differentiable(x) else x
 
 
 def _copy(x: Any) -> Any:
     return x.detach().clone() if isinstance(x, Tensor) else x
 
 
-def _name(path: str, module: nn.Module) -> str:
-    where = repr(path) if path else "at the root"
-    return f"module {where} ({type(module).__name__})"
+def _detached(x: Any) -> Any:
+    return x.detach() if isinstance(x, Tensor) else x

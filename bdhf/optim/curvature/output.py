@@ -14,6 +14,7 @@ from bdhf.optim.losses.hessians import Differentiated, OutputHessian, Scaled
 from bdhf.optim.losses.own import own_parameters, refuse_foreign
 from bdhf.optim.losses.targets import check_targets
 from bdhf.optim.losses.weights import LossFn
+from bdhf.optim.refusals import refuse_no_scalar
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def scalar(loss_fn: LossFn, z: Tensor, targets: Any) -> Tensor:
     check_targets(loss_fn, z, targets)
     behind = z.grad_fn  # an operator in place would make another
     loss = loss_fn(z, targets)
+    refuse_no_scalar(loss)
     refuse_foreign(loss_fn, loss, (z, behind), targets)
     if loss.dim() != 0:
         raise ModelError(

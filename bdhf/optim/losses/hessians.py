@@ -13,7 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bdhf.optim.errors import ModelError
+from bdhf.optim.errors import CurvatureError, ModelError
+
+#: What torch says where there is no second derivative.
+NO_DERIVATIVE = ("not implemented", "once_differentiable")
 
 
 class OutputHessian(Protocol):
@@ -121,9 +124,19 @@ class Differentiated:
         """H w."""
         if not self.gradient.requires_grad:  # a loss that is linear in z
             return torch.zeros_like(w)
-        (product,) = torch.autograd.grad(
-            self.gradient, self.z, w, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+        try:
+            (product,) = torch.autograd.grad(
+                self.gradient, self.z, w,
+                retain_graph=True, allow_unused=True, materialize_grads=True,
+            )  # fmt: skip
+        except RuntimeError as error:
+            if not any(reason in str(error) for reason in NO_DERIVATIVE):
+                raise
+            raise CurvatureError(
+                f"the loss has no second derivative in torch ({str(error).splitlines()[0]}): write "
+                "it with other operators, or use EmpiricalFisher, which needs the first derivative "
+                "only, and give the loss the methods of bdhf.optim.Likelihood"
+            ) from error
         return product
 
     def root(self, u: Tensor) -> Tensor:
