@@ -234,31 +234,34 @@ def _bag_rule(call: Call, dw: Tensor | None, *others: Tensor | None) -> list[Ten
 
     Only the first of its four results has a tangent.
     """
-    weight, indices, offsets, by_frequency, mode, sparse, scales, *how = [
-        *call.args, *_BAG_DEFAULTS[len(call.args) :],
-    ]  # fmt: skip
-    parts: list[Tensor] = []
-    if dw is not None and mode == _BAG_MAXIMUM:
-        parts.append(dw.gather(0, call.result[3]))
-    elif dw is not None:
-        bag = (indices, offsets, by_frequency, mode, sparse, scales, *how)
-        parts.append(aten._embedding_bag_forward_only(dw.contiguous(), *bag)[0])
+    given: list[Any] = [*call.args, *_BAG_DEFAULTS[len(call.args) :]]
+    (weight, indices, offsets), how = given[:3], given[3:]
+    mode, scales = how[1], how[3]
+
+    def bag(w: Tensor, scales: Tensor | None) -> Tensor:
+        how[3] = scales
+        made: Tensor = aten._embedding_bag_forward_only(w.contiguous(), indices, offsets, *how)[0]
+        return made
+
     dscales = others[-1] if scales is not None else None
+    tangent = None
+    if dw is not None:
+        tangent = dw.gather(0, call.result[3]) if mode == _BAG_MAXIMUM else bag(dw, scales)
     if dscales is not None:
-        bag = (indices, offsets, by_frequency, mode, sparse, dscales.contiguous(), *how)
-        parts.append(aten._embedding_bag_forward_only(weight, *bag)[0])
-    return [sum(parts[1:], parts[0]), None, None, None]
+        moved = bag(weight, dscales.contiguous())
+        tangent = moved if tangent is None else tangent + moved
+    return [tangent, None, None, None]
 
 
 def _distance_rule(call: Call, dx: Tensor | None, dy: Tensor | None) -> Tensor:
     """`cdist`: ∂‖x_i - y_j‖_p, with 0 at distance 0, as torch's reverse mode has it."""
     x, y, p, *_ = call.args
     apart = x.unsqueeze(-2) - y.unsqueeze(-3)
-    moved = sum(
-        part for part in (
-            None if dx is None else dx.unsqueeze(-2), None if dy is None else -dy.unsqueeze(-3),
-        ) if part is not None
-    )  # fmt: skip
+    moved = torch.zeros_like(apart)
+    if dx is not None:
+        moved = moved + dx.unsqueeze(-2)
+    if dy is not None:
+        moved = moved - dy.unsqueeze(-3)
     distance = call.result.unsqueeze(-1)
     if p == 0:
         return torch.zeros_like(call.result)

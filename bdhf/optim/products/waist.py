@@ -11,6 +11,7 @@ where all columns of the Jacobian can be held, and more where only some can.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.apart import always_apart, apart
-from bdhf.optim.products.pushing import OnTape, Push, probe, tolerance_of, transposed
+from bdhf.optim.products.probing import probe
+from bdhf.optim.products.pushing import OnTape, Push, tolerance_of, transposed
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Route, Tape, route
 
@@ -82,8 +84,7 @@ def narrowed(
     its blocks are compared with those of `push`. That samples are apart behind it is seen to in
     every linearisation, unless the operators there cannot mix them whatever the data.
     """
-    kept = request.workspace.kept
-    key = ("waist", request.shapes, tape.structure, frozenset(_counted(request).items()))
+    kept, key = request.workspace.kept, _key(request, tape.structure)
     if key in kept and kept[key] is None:
         return None
     waist = kept[key] if key in kept else _find(request, tape, z)
@@ -97,6 +98,15 @@ def narrowed(
         )
         kept[key] = waist if agree else None
     return neck if kept[key] is not None else None
+
+
+def forget_waist(request: Request, structure: int) -> None:
+    """Take no waist any more for passes of this structure."""
+    request.workspace.kept[_key(request, structure)] = None
+
+
+def _key(request: Request, structure: int) -> Hashable:
+    return "waist", request.shapes, structure, frozenset(_counted(request).items())
 
 
 def _counted(request: Request) -> Counter[Slots]:
