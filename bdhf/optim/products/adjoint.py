@@ -22,25 +22,30 @@ DRAWS = 5
 
 @torch.no_grad()
 def adjoint_error(
-    push: Callable[[Mapping[int, Tensor]], Tensor | None], z: Tensor, request: Request
+    push: Callable[[Mapping[int, Tensor]], Tensor | None],
+    z: Tensor,
+    request: Request,
+    draws: int = DRAWS,
+    by_block: bool = True,
 ) -> float | None:
-    """Relative error of J v, at most, for the tensors of every block and for all together.
+    """Relative error of J v, at most: for all parameters, and for the tensors of every block.
 
-    None where something is not finite.
+    `draws` are those of w; `by_block` False leaves the blocks out. None where something is not finite.
     """
     parameters = request.objective.parameters
     v = probe(parameters)
     together = tuple(range(len(parameters)))
-    sets = list(dict.fromkeys([together, *(block.slots for block in request.blocks.rows)]))
+    alone = [block.slots for block in request.blocks.rows] if by_block else []
+    sets = list(dict.fromkeys([together, *alone]))
     pushed = [push({i: v[i] for i in slots}) for slots in sets]
     squares = torch.zeros(len(sets), dtype=torch.float64)
-    for draw in range(DRAWS):
+    for draw in range(draws):
         (w,) = probe([z], seed=1 + draw)
         columns = split_like(pulled(z, parameters, w), parameters)
         inner = [_dot(column, part) for column, part in zip(columns, v, strict=True)]
         for at, (slots, jv) in enumerate(zip(sets, pushed, strict=True)):
             there = 0.0 if jv is None else _dot(w, jv)
-            squares[at] += (there - sum(inner[i] for i in slots)) ** 2 / DRAWS
+            squares[at] += (there - sum(inner[i] for i in slots)) ** 2 / draws
     norms = torch.tensor([0.0 if jv is None else float(jv.double().norm()) for jv in pushed])
     if not (squares.isfinite().all() and norms.isfinite().all()):
         return None

@@ -8,7 +8,7 @@ back. Where torch has no second derivative, the tape is compared with reverse mo
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -229,16 +229,16 @@ def _verdict(request: Request, tape: Tape, z: Tensor) -> str | None:
     if error > tolerance_of(z, request) * scale:
         problem = f"forward mode differs from reverse mode by {error / scale:.2g}"
         return problem if _against_reverse_mode(push, z, request) else ""
-    return ""
+    return _against_reverse_mode(push, z, request, draws=1, by_block=False)  # both may be blind
 
 
 def _finite(vector: Tensor | None) -> bool:
     return vector is None or bool(vector.isfinite().all())
 
 
-def _against_reverse_mode(push: Push, z: Tensor, request: Request) -> str | None:
+def _against_reverse_mode(push: Push, z: Tensor, request: Request, **how: Any) -> str | None:
     """What differs between J v and Jᵀw; empty: nothing; None: it cannot be told."""
-    error = attempt(lambda: adjoint_error(push, z, request))
+    error = attempt(lambda: adjoint_error(push, z, request, **how))
     if isinstance(error, Failure):
         return f"no forward mode: {error.line}"
     if error is None:
