@@ -34,6 +34,9 @@ OFF_TAPE = {
     ("gru", torch.float32): "aten.add_.Tensor overwrites a value",
 }
 
+#: Operators with a rule that torch itself has no forward mode of (`test_seams.py`).
+NO_FORWARD_MODE = {aten._embedding_bag.default, aten._cdist_forward.default}
+
 dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
 cases = pytest.mark.parametrize("case", CASES)
 
@@ -195,7 +198,7 @@ def test_every_rule_is_reached_by_some_test():
     models += [squared(Applied(f), torch.randn(5, 3)) for f in FUNCTIONS.values()]
     reached = {entry.call.func for case in models for entry in recorded(case)[1].entries}
 
-    assert set(RULES) - set(IN_PLACE) <= reached
+    assert set(RULES) - set(IN_PLACE) - NO_FORWARD_MODE <= reached
 
 
 @pytest.mark.parametrize("operator", IN_PLACE, ids=str)

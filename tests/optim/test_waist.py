@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim.layout import layout_of
-from bdhf.optim.products import Workspace
+from bdhf.optim.products import Workspace, waist
 from bdhf.optim.products.propagate import Propagate
 from bdhf.optim.products.waist import COLUMNS
 from tests.cases import Case, build
@@ -229,3 +229,76 @@ def test_a_sweep_to_a_waist_goes_back_along_the_tape_only_if_one_to_the_outputs_
         neck = Propagate(request, request.curvature)._neck
 
         assert neck.push.back is agrees
+
+
+class Neighbours(nn.Module):
+    """Rows that are mixed by a matrix between the code and the decoder, and a learned shift."""
+
+    def __init__(self, mixing):
+        super().__init__()
+        self.shift, self.encoder = nn.Parameter(torch.randn(6)), nn.Linear(6, 4)
+        self.decoder = nn.Sequential(
+            nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 8)
+        )
+        self.mixing = mixing
+
+    def forward(self, x):
+        return self.decoder(self.mixing(self.encoder(x + self.shift)))
+
+
+def attended(h):
+    """Attention of every row to all rows of the batch."""
+    return torch.softmax(h @ h.t(), dim=1) @ h
+
+
+MIXINGS = {
+    "one_neighbour": lambda h: torch.eye(24).roll(1, 0).to(h) @ h,
+    "graph": lambda h: (torch.arange(24)[:, None] % (torch.arange(24) + 2) < 2).to(h) @ h,
+    "attention": attended,
+    "order": lambda h: h.flip(0),
+    "scattered": lambda h: h.index_add(0, (torch.arange(24) + 1) % 24, h),
+}
+
+
+def neighbours(mixing):
+    """A case of a model that mixes its rows, in float64."""
+    torch.manual_seed(0)
+    batch = torch.randn(24, 6).double(), torch.randint(0, 8, (24,))
+    return Case(Neighbours(mixing).double(), F.cross_entropy, batch)
+
+
+@pytest.mark.parametrize("method", ["auto", "propagate"])
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_rows_that_are_mixed_are_found_out_whatever_the_first_block_does(mixing, method):
+    """A shift moves all rows alike, so that its product alone does not tell that they are mixed."""
+    case = neighbours(MIXINGS[mixing])
+    G = bdhf.block_curvature(
+        case.model, case.loss_fn, case.batch, partition=bdhf.PerLayer(), method=method
+    )
+    v = torch.randn(G.shape[0], 2, dtype=torch.float64)
+    expected = cut(dense_ggn(case), G.blocks) @ v
+
+    assert_close(G @ v, expected, rtol=0, atol=1e-10 * float(expected.norm()))
+
+
+def test_rows_that_are_mixed_on_a_later_batch_only_are_found_out():
+    """The mixing is data: where it changes, no kept decision stands in the way."""
+    mixings, workspace = [torch.eye(24), torch.eye(24).roll(1, 0), torch.eye(24)], Workspace()
+    case = neighbours(lambda h: mixings[0].to(h) @ h)
+    for narrow in (True, False, True):
+        found, by_waist = multiplied(case, workspace=workspace)
+        exact, _ = multiplied(case, products=1)
+
+        assert by_waist == narrow
+        assert_close(found, exact)
+        mixings.pop(0)
+
+
+def test_a_decoder_that_cannot_mix_samples_takes_no_second_look(monkeypatch):
+    """Linear layers, convolutions and elementwise functions keep samples apart on any data."""
+    looks = []
+    monkeypatch.setattr(waist, "apart", lambda *arguments: looks.append(1))
+    _, by_waist = multiplied(autoencoder())
+
+    assert by_waist
+    assert not looks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -12,6 +13,7 @@ from bdhf.optim.flops import Flops
 from bdhf.optim.losses import is_mean, weights
 from bdhf.optim.objective import Batch, Objective
 from bdhf.optim.products.double_backward import DoubleBackward
+from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.forecast import forecast
 from bdhf.optim.products.layer_io import LayerIO
 from bdhf.optim.products.linearisation import Linearisation
@@ -21,6 +23,7 @@ from bdhf.optim.products.request import EXPECTED_PRODUCTS, Request, Settings, Wo
 from bdhf.optim.products.sites import Uncovered
 from bdhf.optim.products.survey import survey
 
+T = TypeVar("T")
 Choice = tuple[str, str]  # method, and why
 
 
@@ -88,9 +91,9 @@ def linearise(
     samples = sum(outputs.shape[0] if outputs.dim() else 1 for outputs, _ in pairs)
     scale = samples if is_mean(objective.loss_fn) else 1
     counted = [pair for pair in zip(shares, parts, strict=True) if pair[0] != 0]
-    (method, why), part = made[0]
-    whys = [why, part.why, _of_the_loss(objective, curvature, blocks)]
-    return BlockProduct(method, "; ".join(filter(None, whys)), tuple(counted), blocks, scale)
+    (_, reason), first = made[0]
+    reasons = filter(None, [reason, _of_the_loss(objective, curvature, blocks)])
+    return BlockProduct("; ".join(reasons), first, tuple(counted), blocks, scale)
 
 
 def _of_the_loss(objective: Objective, curvature: Curvature, blocks: Blocks) -> str:
@@ -113,11 +116,27 @@ def _linearised(request: Request) -> tuple[Choice, Linearisation]:
     if key not in kept:
         kept[key] = _choose(request)
     choice: Choice = kept[key]
-    try:
+    if choice[0] != "layer_io":
         return choice, METHODS[choice[0]](request)
+    made = _or_refusal(request, lambda: METHODS["layer_io"](request))
+    if not isinstance(made, str):
+        return choice, made
+    kept[key] = choice = ("propagate", made)
+    return choice, _propagate(request)
+
+
+def _or_refusal(request: Request, work: Callable[[], T]) -> T | str:
+    """What `work` for layer_io gives, or why layer_io does not apply.
+
+    Where it was asked for by name, it applies to all that it covers: an error of torch is one.
+    """
+    try:
+        outcome = attempt(work) if request.settings.method == "auto" else work()
     except Uncovered as refusal:
-        kept[key] = choice = ("propagate", f"layer_io does not apply: {refusal.reason}")
-        return choice, _propagate(request)
+        return f"layer_io does not apply: {refusal.reason}"
+    if isinstance(outcome, Failure):
+        return f"layer_io does not apply: {outcome.reason}"
+    return outcome
 
 
 def _choose(request: Request) -> Choice:
@@ -128,8 +147,8 @@ def _choose(request: Request) -> Choice:
         return "propagate", ""
     if not request.products:
         return "propagate", "the solver takes the factor of the matrix, and no product"
-    try:
-        found = forecast(request, survey(request, request.curvature))
-    except Uncovered as refusal:
-        return "propagate", f"layer_io does not apply: {refusal.reason}"
-    return found.method, str(found)
+    curvature = request.curvature
+    costs = _or_refusal(request, lambda: forecast(request, survey(request, curvature)))
+    if isinstance(costs, str):
+        return "propagate", costs
+    return costs.method, str(costs)

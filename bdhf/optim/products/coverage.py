@@ -14,9 +14,12 @@ from torch import Tensor
 
 from bdhf.optim.layout import Slot, split_like
 from bdhf.optim.losses import OutputHessian
+from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.pushing import ByDoubleBackward
+from bdhf.optim.products.pushing import Push, choose_push, uncut
+from bdhf.optim.products.request import Request
 from bdhf.optim.products.sites import Uncovered
+from bdhf.optim.products.tape import Tape
 
 #: Relative differences that are rounding, by the precision of the products.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -53,9 +56,24 @@ def compare(
 
 
 def exact_product(
-    outputs: Tensor, parameters: Sequence[Tensor], hessian: OutputHessian, v: Sequence[Tensor]
+    request: Request, outputs: Tensor, hessian: OutputHessian, v: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Jᵀ H J v by two reverse sweeps, v and the result of the shapes of the parameters."""
-    jv = ByDoubleBackward(outputs, parameters)(dict(enumerate(v)))
+    """Jᵀ H J v by propagation, v and the result of the shapes of the parameters.
+
+    J v is by double backward; where torch has no second derivative, along the tape of another pass.
+    Raises CurvatureError where neither can be.
+    """
+    tangents = dict(enumerate(v))
+    jv = attempt(lambda: uncut(request, outputs)(tangents))
+    if isinstance(jv, Failure):
+        jv = _along_a_tape(request)(tangents)
     assert jv is not None  # outputs that depend on no parameter have been refused
+    parameters = request.objective.parameters
     return split_like(pulled(outputs, parameters, hessian(jv)), parameters)
+
+
+def _along_a_tape(request: Request) -> Push:
+    objective, tape = request.objective, Tape(request.objective.parameters)
+    with torch.enable_grad():
+        z = tape.record(lambda: objective.outputs(request.batch[0], channels_last=False))
+    return choose_push(request, tape, z)[0]

@@ -15,8 +15,11 @@ from torch import Tensor
 from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature.output import scalar, value_and_gradient
 from bdhf.optim.layout import flatten
+from bdhf.optim.products.adjoint import ends_early
+from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
+from bdhf.optim.products.refusals import no_gradient, no_hessian
 from bdhf.optim.products.request import Request
 
 #: Outputs, loss, its gradient at the outputs, and at the parameters: with its graph, and flat.
@@ -27,15 +30,22 @@ class DoubleBackward:
     """One batch at one θ under the Hessian; keeps the graph of the gradient while it lives."""
 
     hessian = None  # the matrix acts on the parameters
+    method = "propagate"
     why = "the Hessian is no Jᵀ H J: reverse sweeps through the graph of the gradient"
 
     def __init__(self, request: Request) -> None:
+        self._request = request
         self._objective, self.batch = request.objective, request.batch
         self._parameters = request.objective.parameters
         self._flops, self._shapes = request.flops, request.shapes
         self.outputs, self.loss, self._u, self._g, self.gradient = self._linearised("linearise")
         if request.settings.dtype is not None:
             self._lower(request.settings.dtype)
+        key, kept = ("hessian is cut", self._shapes), request.workspace.kept
+        if key not in kept:
+            kept[key] = ends_early(self._g)
+        if kept[key]:
+            raise no_hessian(request, Failure(RuntimeError("it is marked once_differentiable")))
 
     def _lower(self, dtype: torch.dtype) -> None:
         """Build the graph once more in the precision of the products; loss and gradient stay."""
@@ -53,19 +63,28 @@ class DoubleBackward:
             return self._of_everything(outputs, targets)
         loss_fn = self._objective.loss_fn
         loss, u, _ = value_and_gradient(loss_fn, outputs, targets, create_graph=True)
-        g = torch.autograd.grad(
-            outputs, self._parameters, u,
-            create_graph=True, allow_unused=True, materialize_grads=True,
+        g = attempt(
+            lambda: torch.autograd.grad(
+                outputs, self._parameters, u,
+                create_graph=True, allow_unused=True, materialize_grads=True,
+            )
         )  # fmt: skip
+        if isinstance(g, Failure):
+            raise no_gradient(self._request, g, "the gradient")
         return outputs, loss, u, g, flatten(part.detach() for part in g)
 
     def _of_everything(self, outputs: Tensor, targets: Any) -> _Graph:
         """What the loss holds has second derivatives too, with the rest and of its own."""
         loss = scalar(self._objective.loss_fn, outputs, targets)
-        u, *g = torch.autograd.grad(
-            loss, [outputs, *self._parameters],
-            create_graph=True, allow_unused=True, materialize_grads=True,
+        gradients = attempt(
+            lambda: torch.autograd.grad(
+                loss, [outputs, *self._parameters],
+                create_graph=True, allow_unused=True, materialize_grads=True,
+            )
         )  # fmt: skip
+        if isinstance(gradients, Failure):
+            raise no_gradient(self._request, gradients, "the gradient")
+        u, *g = gradients
         return outputs, loss.detach(), u, tuple(g), flatten(part.detach() for part in g)
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
@@ -89,7 +108,10 @@ class DoubleBackward:
             )  # fmt: skip
             out.copy_(pick(block, flatten(columns)))
 
-        self._flops.part(("∇²L v", self._shapes, block.slots), back)
+        part = ("∇²L v", self._shapes, block.slots)
+        failure = attempt(lambda: self._flops.part(part, back))
+        if isinstance(failure, Failure):
+            raise no_hessian(self._request, failure)
 
     def together(self, blocks: Blocks) -> bool:
         """Only a single block."""
@@ -110,5 +132,5 @@ class DoubleBackward:
         """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""
         return self._flops.run(
             ("squared gradients", self._shapes),
-            lambda: squared_gradients(self._objective, self.batch[0], self._u.detach()),
+            lambda: squared_gradients(self._request, self._u.detach()),
         )

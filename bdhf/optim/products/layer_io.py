@@ -21,18 +21,20 @@ from torch import Tensor
 
 from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature import OutputCurvature, OutputLoss
+from bdhf.optim.errors import CurvatureError
 from bdhf.optim.layout import flatten, split_like
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.products.coverage import COUPLED, UNKNOWN, compare, exact_product
+from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.output_factor import OutputFactor, columns_of, gathered, sweep
 from bdhf.optim.products.per_sample import squared_gradients
+from bdhf.optim.products.probing import probe
 from bdhf.optim.products.propagate import Propagate
 from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.pushing import probe
 from bdhf.optim.products.reduction import Component, Term, whole
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.sites import Site, Uncovered
+from bdhf.optim.products.sites import Site
 from bdhf.optim.products.survey import needs_of, plan_of, recorded
 from bdhf.optim.strides import Strided
 
@@ -52,10 +54,11 @@ class LayerIO:
     def __init__(self, request: Request, curvature: OutputCurvature) -> None:
         self._request, self.batch = request, request.batch
         self._flops, self._shapes = request.flops, request.shapes
+        self._failure: Failure | None = None  # of a product
         drawn = request.generator.get_state()
         try:
             self._set_up(curvature)
-        except Uncovered:
+        except Exception:
             request.generator.set_state(drawn)  # for the method that comes instead
             raise
 
@@ -88,12 +91,46 @@ class LayerIO:
             z, self.hessian, self._sites,
             needs.open, needs.closed, needs.schedule, self._request.settings.dtype or z.dtype,
         )  # fmt: skip
-        self.why = (
+        self._how = (
             f"all blocks at once, {len(self._sites)} sites and {needs.schedule.columns} columns"
         )
 
+    @property
+    def method(self) -> str:
+        """That of the table of methods which computes its products."""
+        return "layer_io" if self._failure is None else "propagate"
+
+    @property
+    def why(self) -> str:
+        """How its products are computed, and for what reason."""
+        if self._failure is None:
+            return self._how
+        return f"layer_io failed in a product: {self._failure.reason}; {self._propagate.why}"
+
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
+        if self._failure is None:
+            result = attempt(lambda: self._product(blocks, v, active))
+            if not isinstance(result, Failure):
+                return result
+            self._give_way(result)
+        return self._propagate.product(blocks, v, active)
+
+    def _give_way(self, failure: Failure) -> None:
+        """Leave products to propagation, of this linearisation and of all that come.
+
+        Raises CurvatureError where layer_io was asked for by name.
+        """
+        if self._request.settings.method != "auto":
+            raise CurvatureError(
+                f"layer_io failed in a product ({failure.reason}): use method='auto', which gives "
+                "way where torch fails, or 'propagate'"
+            ) from failure.error
+        self._failure = failure
+        reason = f"layer_io does not apply: it failed in a product: {failure.reason}"
+        self._request.workspace.kept["method", self._shapes] = ("propagate", reason)
+
+    def _product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         plan = plan_of(self._request, blocks, self._sites)
         key = ("product", self._shapes, "layer_io")
         if plan.mixed:
@@ -195,7 +232,7 @@ class LayerIO:
         compare(self._rebuilt(z), gradient, slots, dtype, UNKNOWN)
         v, everything = probe(parameters), whole(self._sites, range(len(slots)))
         found = self._multiply([everything], dict(enumerate(v)))
-        compare(found, exact_product(z, parameters, self.hessian, v), slots, dtype, COUPLED)
+        compare(found, exact_product(request, z, self.hessian, v), slots, dtype, COUPLED)
         kept[key] = unseen - seen
 
     def _rebuilt(self, z: Tensor) -> dict[int, Tensor]:
@@ -217,6 +254,8 @@ class LayerIO:
 
     def together(self, blocks: Blocks) -> bool:
         """Unless a row of a parameter lies in several blocks."""
+        if self._failure is not None:
+            return self._propagate.together(blocks)
         return not plan_of(self._request, blocks, self._sites).mixed
 
     @property
@@ -232,9 +271,7 @@ class LayerIO:
         """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""
         return self._flops.run(
             ("squared gradients", self._shapes),
-            lambda: squared_gradients(
-                self._request.objective, self.batch[0], self._expansion.gradient
-            ),
+            lambda: squared_gradients(self._request, self._expansion.gradient),
         )
 
 

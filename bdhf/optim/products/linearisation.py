@@ -24,6 +24,10 @@ class Linearisation(Protocol):
         """The (inputs, targets) that were linearised."""
 
     @property
+    def method(self) -> str:
+        """The method that computes its products, a key of the table of methods."""
+
+    @property
     def why(self) -> str:
         """How its products are computed, and for what reason."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,18 +14,22 @@ from torch.utils._pytree import tree_leaves, tree_map
 from bdhf.optim.errors import ModelError
 from bdhf.optim.layout import flatten
 from bdhf.optim.objective import Objective, plain_kernels
+from bdhf.optim.products.failures import attempt
+from bdhf.optim.products.refusals import no_gradient
+from bdhf.optim.products.request import Request
 
 #: Entries of the gradients that are held at a time.
 MAX_ENTRIES = 2**24
 
 
-def squared_gradients(objective: Objective, inputs: Any, cotangents: Tensor) -> Tensor:
+def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
     """Σ_n (J_nᵀ u_n)² over the samples n, (P,), for cotangents u of the shape of the outputs.
 
     Dimension 0 of every tensor of the inputs and of the outputs counts the samples; else
     ModelError. Samples go through the model in one vectorised pass where its operators allow it,
-    one after the other where they do not.
+    one after the other where they do not. Raises CurvatureError where torch cannot do that either.
     """
+    objective, inputs = request.objective, request.batch[0]
     samples = cotangents.shape[0] if cotangents.dim() else 0
     lengths = {leaf.shape[0] if leaf.dim() else 0 for leaf in _tensors(inputs)}
     if lengths != {samples} or not samples:
@@ -52,10 +57,23 @@ def squared_gradients(objective: Objective, inputs: Any, cotangents: Tensor) -> 
 
     size = sum(parameter.numel() for parameter in objective.parameters)
     chunk = max(1, MAX_ENTRIES // size)
-    try:
-        return _summed(vmap(one), inputs, cotangents, chunk)
-    except (RuntimeError, NotImplementedError):  # an operator that vmap does not know
-        return _summed(_looped(one), inputs, cotangents, chunk)
+    ways = (vmap(one), _looped(one), _looped(partial(_by_autograd, objective)))
+    for many in ways:
+        squares = attempt(partial(_summed, many, inputs, cotangents, chunk))
+        if isinstance(squares, Tensor):
+            return squares
+        failure = squares
+    raise no_gradient(request, failure, "the gradient of one sample")
+
+
+def _by_autograd(objective: Objective, sample: Any, u: Tensor) -> tuple[Tensor, ...]:
+    """J_nᵀ u_n by a plain pass, for functions that torch.func does not take."""
+    single = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, sample)
+    with torch.enable_grad():
+        return torch.autograd.grad(
+            objective.outputs(single, channels_last=False), objective.parameters, u[None],
+            allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
 
 
 def _names(objective: Objective) -> dict[str, int]:

@@ -20,11 +20,21 @@ from bdhf.optim.products.linearisation import Linearisation
 class BlockProduct:
     """The block-diagonal curvature of one batch at one θ: loss, gradient and products."""
 
-    method: str  # how products are computed
-    why: str  # and the reason
+    reason: str  # for the method that was chosen
+    first: Linearisation  # of the first micro-batch
     parts: tuple[tuple[float, Linearisation], ...]  # weight and micro-batch
     blocks: Blocks
     samples: int  # N where the loss is a mean over samples, 1 where it is a sum
+
+    @property
+    def method(self) -> str:
+        """How products are computed; another method from the product on in which one failed."""
+        return self.first.method
+
+    @property
+    def why(self) -> str:
+        """The reason for the method, and how it goes about it."""
+        return "; ".join(filter(None, [self.reason, self.first.why]))
 
     @property
     def loss(self) -> Tensor:

@@ -19,19 +19,29 @@ from torch import Tensor
 from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.losses import OutputHessian
+from bdhf.optim.losses.hessians import Differentiated
+from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.pushing import Push, choose_push, transposed
+from bdhf.optim.products.pushing import Push, choose_push, give_way, transposed
+from bdhf.optim.products.refusals import no_curved_loss, no_gradient, no_second_derivative
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Tape
-from bdhf.optim.products.waist import narrowed
+from bdhf.optim.products.waist import Neck, forget_waist, narrowed
 
 
 class Propagate:
-    """One batch at one θ under a curvature Jᵀ H J; keeps the graph while it lives."""
+    """One batch at one θ under a curvature Jᵀ H J; keeps the graph while it lives.
+
+    The waist, the tape and double backward give way to each other in this order where torch fails;
+    CurvatureError where none is left.
+    """
+
+    method = "propagate"
 
     def __init__(self, request: Request, curvature: OutputCurvature) -> None:
+        self._request, self._curvature = request, curvature
         self._objective, self.batch = request.objective, request.batch
         self._parameters = request.objective.parameters
         self._flops, self._shapes = request.flops, request.shapes
@@ -40,32 +50,53 @@ class Propagate:
         )
         if request.settings.dtype is not None:
             tape = self._lower(request)
-        self._push, problem = self._flops.once(
+        self._structure = tape.structure
+        self._push, self._problem = self._flops.once(
             ("push", self._shapes), lambda: choose_push(request, tape, self.outputs)
         )
-        self._neck = None
-        if not problem:
-            self._neck = narrowed(request, tape, self.outputs, self.hessian, self._push)
+        self._neck: Neck | None = None
+        self._without = ""  # why there is no waist, where one failed
+        if not self._problem:
+            self._narrow(tape)
         self._flops.release(tape.slim)
-        self.why = self._explained(problem)
+
+    def _narrow(self, tape: Tape) -> None:
+        """Look for a waist, which only spares work: without one everything goes on."""
+        request, push = self._request, self._push
+        neck = attempt(lambda: narrowed(request, tape, self.outputs, self.hessian, push))
+        if isinstance(neck, Failure):
+            forget_waist(request, self._structure)
+            self._without = f", without a waist ({neck.reason})"
+        else:
+            self._neck = neck
 
     def _linearise(self, curvature: OutputCurvature, generator: torch.Generator) -> Tape:
         inputs, targets = self.batch
         self.outputs, tape = self._taped("forward", lambda: self._objective.outputs(inputs))
         expansion = curvature.expand_loss(self._objective.loss_fn, self.outputs, targets, generator)
         self.loss, self.hessian, self._u = expansion.loss, expansion.hessian, expansion.gradient
-        through = self._flops.part(
-            ("gradient", self._shapes), lambda: pulled(self.outputs, self._parameters, self._u)
+        through = attempt(
+            lambda: self._flops.part(
+                ("gradient", self._shapes),
+                lambda: pulled(self.outputs, self._parameters, self._u),
+            )
         )
+        if isinstance(through, Failure):
+            raise no_gradient(self._request, through, "the gradient")
         self.gradient = self._objective.with_direct(through, expansion.direct)
         return tape
 
     def _taped(self, kind: str, run: Callable[[], Tensor]) -> tuple[Tensor, Tape]:
-        """The outputs of a forward pass, with its tape."""
+        """The outputs of a forward pass, with its tape; an error of the model itself is raised."""
 
         def record() -> tuple[Tensor, Tape]:
             tape = Tape(self._parameters)
-            return tape.record(run), tape
+            outputs = attempt(lambda: tape.record(run))
+            if isinstance(outputs, Failure):
+                tape = Tape(self._parameters)
+                tape.problem = f"the forward pass cannot be recorded: {outputs.reason}"
+                outputs = run()
+            return outputs, tape
 
         return self._flops.part((kind, self._shapes), record)
 
@@ -81,10 +112,13 @@ class Propagate:
             )
         return tape
 
-    def _explained(self, problem: str) -> str:
+    @property
+    def why(self) -> str:
+        """How its products are computed, and for what reason."""
+        problem = self._problem
         how = f"J v by two reverse sweeps ({problem})" if problem else "J v in forward mode"
         if self._neck is None:
-            return how
+            return how + self._without
         waist = self._neck.waist
         return f"{how}, {len(waist.blocks)} sets of tensors up to a waist of {waist.width}"
 
@@ -94,7 +128,23 @@ class Propagate:
         return block_by_block(blocks, v, active, self._product, self._flops, key)
 
     def _product(self, block: Block, v: Tensor, out: Tensor) -> None:
-        """G_bb v for one block, (P_b,) into (P_b,)."""
+        """G_bb v for one block, (P_b,) into (P_b,); what fails gives way to what is left."""
+        while True:
+            failure = attempt(lambda: self._multiply(block, v, out))
+            if not isinstance(failure, Failure):
+                return
+            if self._neck is not None and block.slots in self._neck.waist.blocks:
+                self._neck, self._without = None, f", without a waist ({failure.reason})"
+                forget_waist(self._request, self._structure)
+            elif not self._problem:
+                self._push, self._problem = give_way(
+                    self._request, self._structure, self.outputs, failure
+                )
+                self._neck = None
+            else:
+                raise no_second_derivative(self._request, failure, self._problem)
+
+    def _multiply(self, block: Block, v: Tensor, out: Tensor) -> None:
         end, push, hessian, waist = self._way(block)
         way = self._shapes, block.slots, waist
         tangents = dict(zip(block.slots, spread(block, v, self._parameters), strict=True))
@@ -102,7 +152,7 @@ class Propagate:
         if jv is None:  # the outputs do not depend on this block
             out.zero_()
             return
-        touched, w = {i: self._parameters[i] for i in block.slots}, hessian(jv)
+        touched, w = {i: self._parameters[i] for i in block.slots}, self._curved(hessian, jv)
 
         def back() -> None:
             if block.within is None:
@@ -111,6 +161,15 @@ class Propagate:
                 out.copy_(pick(block, transposed(push, end, touched, w)))
 
         self._flops.part(("Jᵀw", *way), back)
+
+    def _curved(self, hessian: OutputHessian, jv: Tensor) -> Tensor:
+        """H w. Raises CurvatureError for a loss without a second derivative."""
+        if not isinstance(hessian, Differentiated):
+            return hessian(jv)
+        curved = attempt(lambda: hessian(jv))
+        if isinstance(curved, Failure):
+            raise no_curved_loss(self._request, curved)
+        return curved
 
     def _way(self, block: Block) -> tuple[Tensor, Push, OutputHessian, int | None]:
         """Where a block's sweep ends, how to get there, the matrix that stands there; its waist."""
@@ -133,14 +192,31 @@ class Propagate:
         return torch.cat(
             [
                 self._flops.run(
-                    ("factor", self._shapes, len(u)), partial(self._rows, self.hessian.root(u))
+                    ("factor", self._shapes, len(u)), partial(self._rows, self._rooted(u))
                 )
                 for u in _units(self.hessian.root_shape, chunk, self._u)
             ]
         )
 
+    def _rooted(self, u: Tensor) -> Tensor:
+        """B u. Raises CurvatureError for a loss without a second derivative."""
+        root = attempt(lambda: self.hessian.root(u))
+        if isinstance(root, Failure):
+            raise no_curved_loss(self._request, root)
+        return root
+
     def _rows(self, cotangents: Tensor) -> Tensor:
-        """Jᵀw for k vectors w at once, (k, *shape of z) -> (k, P)."""
+        """Jᵀw for k vectors w, (k, *shape of z) -> (k, P); at once where torch can."""
+        rows = attempt(lambda: self._rows_at_once(cotangents))
+        if isinstance(rows, Failure):
+            rows = attempt(
+                lambda: torch.stack([pulled(self.outputs, self._parameters, w) for w in cotangents])
+            )
+        if isinstance(rows, Failure):
+            raise no_gradient(self._request, rows, "the factor")
+        return rows
+
+    def _rows_at_once(self, cotangents: Tensor) -> Tensor:
         columns = torch.autograd.grad(
             self.outputs, self._parameters, cotangents, is_grads_batched=True,
             retain_graph=True, allow_unused=True, materialize_grads=True,
@@ -155,7 +231,7 @@ class Propagate:
         """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""
         return self._flops.run(
             ("squared gradients", self._shapes),
-            lambda: squared_gradients(self._objective, self.batch[0], self._u.detach()),
+            lambda: squared_gradients(self._request, self._u.detach()),
         )
 
 

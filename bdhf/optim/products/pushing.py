@@ -2,20 +2,24 @@
 
 Which of the two is decided once per shape and structure of the pass, by comparing them on a random
 vector: a tape does not see what a custom backward pretends, nor a value that was changed behind its
-back.
+back. Where torch has no second derivative, the tape is compared with reverse mode (`adjoint.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from bdhf.optim.layout import split_like
+from bdhf.optim.products.adjoint import adjoint_error, ends_early
 from bdhf.optim.products.compiled import Compiled
+from bdhf.optim.products.failures import Failure, attempt
+from bdhf.optim.products.probing import probe
 from bdhf.optim.products.pulling import pulled
+from bdhf.optim.products.refusals import no_second_derivative
 from bdhf.optim.products.replay import Replay
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Tape, route
@@ -67,12 +71,18 @@ class ByDoubleBackward:
     """J v = ∂⟨q(u), v⟩/∂u, with q(u) = Jᵀu kept as a graph; for every model and operator."""
 
     def __init__(self, z: Tensor, parameters: Sequence[Tensor]) -> None:
+        """Raises RuntimeError for an operator that torch cannot go back through with a graph."""
         self._u = torch.zeros_like(z, requires_grad=True)
         with torch.enable_grad():
             self._q = torch.autograd.grad(
                 z, parameters, self._u,
                 create_graph=True, allow_unused=True, materialize_grads=True,
             )  # fmt: skip
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the graph of q ends in a function that may be differentiated only once."""
+        return ends_early(self._q)
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
         """One reverse sweep through the graph of q."""
@@ -103,38 +113,139 @@ def transposed(
     return out if push.pull(w, rooms) else pulled(end, touched, w, out)
 
 
-def probe(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """A fixed random tensor of the shape of every parameter, for ways that must agree.
-
-    Drawn on the CPU, so that every device is asked the same.
-    """
-    draws = torch.Generator().manual_seed(0)
-    return [torch.randn(p.shape, generator=draws).to(p) for p in parameters]
-
-
 def tolerance_of(z: Tensor, request: Request) -> float:
     """Relative difference of two ways to the same vector that rounding may explain."""
     return TOLERANCES.get(request.settings.dtype or z.dtype, LOOSE)
 
 
 def choose_push(request: Request, tape: Tape, z: Tensor) -> tuple[Push, str]:
-    """Give the way to J v, and why it is not the tape; empty where it is."""
-    parameters, kept = request.objective.parameters, request.workspace.kept
-    key = ("push", request.shapes, tape.structure)
-    exact = None
+    """Give the way to J v, and why it is not the tape; empty where it is.
+
+    Raises CurvatureError where neither serves.
+    """
+    kept, key = request.workspace.kept, ("push", request.shapes, tape.structure)
     if key not in kept:
-        exact = ByDoubleBackward(z, parameters)
-        found = _problem(tape, exact, parameters, tolerance_of(z, request))
-        if found is None:  # there is NaN in it: nothing can be told today
-            return exact, "the products are not finite"
-        kept[key] = found
+        verdict = _verdict(request, tape, z)
+        if verdict is None:  # there is NaN in it: nothing can be told today
+            return _untold(request, tape, z), "the products are not finite"
+        kept[key] = verdict
     if kept[key]:
-        return exact or ByDoubleBackward(z, parameters), kept[key]
-    del exact  # its graph is as large as that of the outputs
+        return two_sweeps(request, z, kept[key]), kept[key]
     assert tape.output is not None  # a tape without one has a problem
     if request.settings.compile:
         return Compiled(tape, tape.output, request.workspace, request.shapes), ""
     return OnTape(tape, tape.output, back=_goes_back(request, tape, z)), ""
+
+
+def give_way(
+    request: Request, structure: int, z: Tensor, failure: Failure
+) -> tuple[ByDoubleBackward, str]:
+    """Two reverse sweeps, from now on, since the tape failed in a product.
+
+    Raises CurvatureError where there is no second derivative.
+    """
+    problem = f"the tape failed in a product: {failure.reason}"
+    push = two_sweeps(request, z, problem)
+    request.workspace.kept["push", request.shapes, structure] = problem
+    return push, problem
+
+
+def two_sweeps(request: Request, z: Tensor, problem: str) -> ByDoubleBackward:
+    """J v by double backward. Raises CurvatureError, naming a module, where that does not exist.
+
+    `problem` says why the tape cannot serve.
+    """
+    exact = attempt(lambda: uncut(request, z))
+    if isinstance(exact, Failure):
+        raise no_second_derivative(request, exact, problem)
+    reason = _once(request, ("two sweeps", request.shapes), lambda: _flaw(request, exact, z))
+    if reason:
+        raise no_second_derivative(request, Failure(RuntimeError(reason)), problem)
+    return exact
+
+
+def uncut(request: Request, z: Tensor) -> ByDoubleBackward:
+    """J v by double backward. Raises RuntimeError where torch has none, or its graph is cut."""
+    exact = ByDoubleBackward(z, request.objective.parameters)
+    if exact.is_cut:
+        raise RuntimeError("it is marked once_differentiable")
+    return exact
+
+
+def _flaw(request: Request, exact: ByDoubleBackward, z: Tensor) -> str | None:
+    """Why double backward must not be used; empty if it may, None if that cannot be told."""
+    error = attempt(lambda: adjoint_error(exact, z, request))
+    if isinstance(error, Failure):
+        return error.line
+    if error is None:
+        return None
+    differs = error > tolerance_of(z, request)
+    return f"its second derivative differs from its first by {error:.2g}" if differs else ""
+
+
+def _once(request: Request, key: Hashable, work: Callable[[], str | None]) -> str | None:
+    """What `work` tells, kept unless it is None."""
+    kept = request.workspace.kept
+    if key in kept:
+        known: str = kept[key]
+        return known
+    told = work()
+    if told is not None:
+        kept[key] = told
+    return told
+
+
+def _untold(request: Request, tape: Tape, z: Tensor) -> Push:
+    """A way to J v for products that are not finite, whichever there is."""
+    exact = attempt(lambda: ByDoubleBackward(z, request.objective.parameters))
+    if not isinstance(exact, Failure):
+        return exact
+    if tape.problem or tape.output is None:
+        raise no_second_derivative(request, exact, tape.problem)
+    return OnTape(tape, tape.output, back=False)
+
+
+@torch.no_grad()
+def _verdict(request: Request, tape: Tape, z: Tensor) -> str | None:
+    """Why the tape must not be used; empty if it may, None if that cannot be told.
+
+    It is compared with double backward; where that does not exist, with reverse mode.
+    """
+    if tape.problem or tape.output is None:
+        return tape.problem or "its outputs come from no operator that was seen"
+    push = OnTape(tape, tape.output, back=False)
+    tangents = dict(enumerate(probe(request.objective.parameters)))
+    moved = attempt(lambda: push(tangents))
+    if isinstance(moved, Failure):
+        return f"no forward mode: {moved.line}"
+    expected = attempt(lambda: uncut(request, z)(tangents))
+    if isinstance(expected, Failure) or (_finite(moved) and not _finite(expected)):
+        return _against_reverse_mode(push, z, request)
+    if moved is None or expected is None:
+        return "" if moved is expected else "the tape does not reach the outputs"
+    error, scale = float((moved - expected).norm()), float(expected.norm())
+    if not (error < torch.inf and scale < torch.inf):
+        return None
+    if error > tolerance_of(z, request) * scale:
+        problem = f"forward mode differs from reverse mode by {error / scale:.2g}"
+        return problem if _against_reverse_mode(push, z, request) else ""
+    return _against_reverse_mode(push, z, request, draws=1, by_block=False)  # both may be blind
+
+
+def _finite(vector: Tensor | None) -> bool:
+    return vector is None or bool(vector.isfinite().all())
+
+
+def _against_reverse_mode(push: Push, z: Tensor, request: Request, **how: Any) -> str | None:
+    """What differs between J v and Jᵀw; empty: nothing; None: it cannot be told."""
+    error = attempt(lambda: adjoint_error(push, z, request, **how))
+    if isinstance(error, Failure):
+        return f"no forward mode: {error.line}"
+    if error is None:
+        return None
+    if error > tolerance_of(z, request):
+        return f"forward mode differs from reverse mode by {error:.2g}"
+    return ""
 
 
 def _goes_back(request: Request, tape: Tape, z: Tensor) -> bool:
@@ -147,31 +258,12 @@ def _goes_back(request: Request, tape: Tape, z: Tensor) -> bool:
         exact = pulled(z, parameters, w)
         found = torch.zeros_like(exact)
         rooms = dict(enumerate(split_like(found, parameters)))
-        if not OnTape(tape, tape.output).pull(w, rooms):
+        tried = OnTape(tape, tape.output)
+        pulls = attempt(lambda: tried.pull(w, rooms))
+        if isinstance(pulls, Failure) or not pulls:
             kept[key] = False
         else:
             error = (found - exact).norm()
             kept[key] = bool(error <= tolerance_of(z, request) * exact.norm())
     agrees: bool = kept[key]
     return agrees
-
-
-@torch.no_grad()
-def _problem(tape: Tape, exact: Push, parameters: Sequence[Tensor], tolerance: float) -> str | None:
-    """Why the tape must not be used; empty if it may, None if that cannot be told."""
-    if tape.problem or tape.output is None:
-        return tape.problem
-    tangents = dict(enumerate(probe(parameters)))
-    try:
-        found = OnTape(tape, tape.output)(tangents)
-    except (NotImplementedError, RuntimeError) as refusal:
-        return f"no forward mode: {str(refusal).splitlines()[0]}"
-    expected = exact(tangents)
-    if found is None or expected is None:
-        return "" if found is expected else "the tape does not reach the outputs"
-    error, scale = float((found - expected).norm()), float(expected.norm())
-    if not (error < torch.inf and scale < torch.inf):
-        return None
-    if error > tolerance * scale:
-        return f"forward mode differs from reverse mode by {error / scale:.2g}"
-    return ""

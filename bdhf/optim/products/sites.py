@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_map
 
 from bdhf.optim.flops import Flops
 from bdhf.optim.products.kinds import KINDS, Affine
+from bdhf.optim.products.storage import storage_of
 from bdhf.optim.products.uses import Place, Use
 
 Shape = tuple[int, int, int, int]  # of y: (N, before, features, after)
@@ -102,8 +103,9 @@ class Record(TorchFunctionMode):
         self.calls: list[Call] = []
         self._stored: dict[int, list[tuple[int, Tensor]]] = {}
         for slot, parameter in enumerate(parameters):
-            storage = parameter.untyped_storage().data_ptr()
-            self._stored.setdefault(storage, []).append((slot, parameter))
+            storage = storage_of(parameter)
+            if storage is not None:
+                self._stored.setdefault(storage, []).append((slot, parameter))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -142,7 +144,8 @@ class Record(TorchFunctionMode):
         """Which parameter a tensor is, or is a view of."""
         if not isinstance(tensor, Tensor) or not tensor.requires_grad or not tensor.numel():
             return None
-        for slot, p in self._stored.get(tensor.untyped_storage().data_ptr(), ()):
+        storage = storage_of(tensor)
+        for slot, p in self._stored.get(storage, ()) if storage is not None else ():
             whole = tuple(p.shape)
             begin = int(tensor.storage_offset() - p.storage_offset())
             if begin == 0 and tensor.shape == p.shape and tensor.stride() == p.stride():

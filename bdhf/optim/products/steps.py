@@ -163,7 +163,7 @@ class BatchStep:
     def __init__(self, batch: Batch, index: int, entry: Entry) -> None:
         self._batch, self._index = batch, index
         self.reads, self.makes = entry.reads, entry.makes
-        self._weight = entry.call.args[2]
+        self._weight, self._shape = entry.call.args[2], entry.call.result.shape
 
     def push(self, values: Values) -> None:
         """∂c + a ∂b + ∂a b."""
@@ -178,7 +178,7 @@ class BatchStep:
         elif tangent is not None:
             made = tangent @ self._weight
         if made is not None:
-            values[self.makes[0]] = made
+            values[self.makes[0]] = made.expand(self._shape)  # that of a bias alone is a row
 
     def back(self, way: WayBack) -> None:
         """W bᵀ to the input; the first, which is the last on the way back, adds the rest."""

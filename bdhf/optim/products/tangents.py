@@ -126,6 +126,11 @@ def _linear(call: Call, dx: Tensor) -> Any:
     return call.func(dx, *call.args[1:], **call.kwargs)
 
 
+def _reshaped(call: Call, dx: Tensor) -> Any:
+    """A view; the tangent may have other strides than the value, as that of a bias has."""
+    return dx.reshape(call.args[1])
+
+
 def _joined(call: Call, *tangents: Tensor | None) -> Tensor:
     """`cat` and `stack`: zeros where a part has no tangent."""
     like = next(tangent for tangent in tangents if tangent is not None)
@@ -224,6 +229,51 @@ def _embedding_rule(call: Call, dw: Tensor, *indices: Tensor | None) -> Any:
     return aten.embedding(dw, call.args[1])
 
 
+def _bag_rule(call: Call, dw: Tensor | None, *others: Tensor | None) -> list[Tensor | None]:
+    """`_embedding_bag`: linear in the weight, and in the weights of the samples; a maximum picks.
+
+    Only the first of its four results has a tangent.
+    """
+    given: list[Any] = [*call.args, *_BAG_DEFAULTS[len(call.args) :]]
+    (weight, indices, offsets), how = given[:3], given[3:]
+    mode, scales = how[1], how[3]
+
+    def bag(w: Tensor, scales: Tensor | None) -> Tensor:
+        how[3] = scales
+        made: Tensor = aten._embedding_bag_forward_only(w.contiguous(), indices, offsets, *how)[0]
+        return made
+
+    dscales = others[-1] if scales is not None else None
+    tangent = None
+    if dw is not None:
+        tangent = dw.gather(0, call.result[3]) if mode == _BAG_MAXIMUM else bag(dw, scales)
+    if dscales is not None:
+        moved = bag(weight, dscales.contiguous())
+        tangent = moved if tangent is None else tangent + moved
+    return [tangent, None, None, None]
+
+
+def _distance_rule(call: Call, dx: Tensor | None, dy: Tensor | None) -> Tensor:
+    """`cdist`: ∂‖x_i - y_j‖_p, with 0 at distance 0, as torch's reverse mode has it."""
+    x, y, p, *_ = call.args
+    apart = x.unsqueeze(-2) - y.unsqueeze(-3)
+    moved = torch.zeros_like(apart)
+    if dx is not None:
+        moved = moved + dx.unsqueeze(-2)
+    if dy is not None:
+        moved = moved - dy.unsqueeze(-3)
+    distance = call.result.unsqueeze(-1)
+    if p == 0:
+        return torch.zeros_like(call.result)
+    if p == float("inf"):
+        slope = apart.sign() * (apart.abs() == distance)
+    else:
+        slope = apart.sign() * (apart.abs() / distance) ** (p - 1)
+    slope = slope.masked_fill((distance == 0) | (apart == 0), 0.0)
+    tangent: Tensor = (slope * moved).sum(-1)
+    return tangent
+
+
 def _softmax_rule(call: Call, dx: Tensor) -> Any:
     """`softmax`, whose Jacobian is symmetric."""
     return aten._softmax_backward_data(dx, call.result, call.args[1], dx.dtype)
@@ -236,8 +286,14 @@ STOPS = {
     aten.full_like.default, aten.empty_like.default,
 }  # fmt: skip
 
+#: What `_embedding_bag` takes for arguments that are left out, after its weight.
+_BAG_DEFAULTS = (None, None, None, False, 0, False, None, False, -1)
+_BAG_MAXIMUM = 2  # the mode
+
+_VIEWS = (aten.view.default, aten._unsafe_view.default)
+
 _STRUCTURAL = (
-    aten.view.default, aten._unsafe_view.default, aten.t.default,
+    aten.t.default,
     aten.transpose.int, aten.permute.default, aten.expand.default, aten.squeeze.default,
     aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.select.int,
     aten.slice.Tensor, aten.split.Tensor, aten.unsafe_split.Tensor,
@@ -250,6 +306,7 @@ _STRUCTURAL = (
 #: Operator -> its rule.
 RULES: Mapping[Any, Rule] = {
     **dict.fromkeys(_STRUCTURAL, _linear),
+    **dict.fromkeys(_VIEWS, _reshaped),
     aten.cat.default: _joined,
     aten.stack.default: _joined,
     aten.add.Tensor: _sum_rule(1),
@@ -261,12 +318,23 @@ RULES: Mapping[Any, Rule] = {
     aten.addmm.default: _affine_rule,
     aten.convolution.default: _convolution_rule,
     aten.embedding.default: _embedding_rule,
+    aten._embedding_bag.default: _bag_rule,
+    aten._cdist_forward.default: _distance_rule,
     aten._softmax.default: _softmax_rule,
     aten._safe_softmax.default: _softmax_rule,
     aten.tanh.default: lambda call, dx: aten.tanh_backward(dx, call.result),
     aten.sigmoid.default: lambda call, dx: aten.sigmoid_backward(dx, call.result),
     aten.relu.default: lambda call, dx: aten.threshold_backward(dx, call.result, 0),
 }
+
+#: Operators whose result has, at every entry, a function of the arguments at that entry alone.
+ELEMENTWISE = {
+    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default,
+    aten.mul.Scalar, aten.div.Scalar, aten.tanh.default, aten.sigmoid.default, aten.relu.default,
+    aten.tanh_.default, aten.sigmoid_.default, aten.relu_.default, aten.add_.Tensor,
+    aten.gelu.default, aten.silu.default, aten.elu.default, aten.softplus.default,
+    aten.leaky_relu.default, aten.hardtanh.default, aten.exp.default,
+}  # fmt: skip
 
 #: Operators that overwrite what they read, and whose rule needs the new value only.
 IN_PLACE: Mapping[Any, Rule] = {
@@ -281,10 +349,13 @@ RULES = {**RULES, **IN_PLACE}
 READS_RESULT = {
     op for op, rule in RULES.items()
     if rule in (RULES[aten.tanh.default], RULES[aten.sigmoid.default], RULES[aten.relu.default])
-} | {aten._softmax.default, aten._safe_softmax.default}  # fmt: skip
+} | {
+    aten._softmax.default, aten._safe_softmax.default, aten._embedding_bag.default,
+    aten._cdist_forward.default,
+}  # fmt: skip
 
 #: Operators whose rule does not read the values that they were given.
-READS_NO_ARGUMENT = READS_RESULT | {
-    *_STRUCTURAL, aten.cat.default, aten.stack.default, aten.add.Tensor, aten.sub.Tensor,
+READS_NO_ARGUMENT = (READS_RESULT - {aten._embedding_bag.default, aten._cdist_forward.default}) | {
+    *_STRUCTURAL, *_VIEWS, aten.cat.default, aten.stack.default, aten.add.Tensor, aten.sub.Tensor,
     aten.add_.Tensor,
 }  # fmt: skip

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from bdhf.optim.dispatch import DispatchMode
 from bdhf.optim.flops import operator_flops
+from bdhf.optim.products.failures import Failure, attempt
+from bdhf.optim.products.storage import storage_of
 from bdhf.optim.products.tangents import STOPS, Call, in_place_rule, tangent_of
 
 #: Where a tensor lies: storage, offset, shape, strides and dtype.
@@ -55,6 +57,7 @@ class Tape:
         self._places: dict[int, set[Place]] = {}  # storage -> places in it that have a number
         self.output: int | None = None
         self._values = 0
+        self._failed = False  # to write an operator down
         for parameter in parameters:
             self._number(parameter)
         self._given = frozenset(self._places)  # storages of the parameters
@@ -63,7 +66,7 @@ class Tape:
         """Do `run`, a forward pass, and write it down."""
         with _collector_paused(), _Recorder(self):
             outputs = run()
-        self.output = self._now.get(_place(outputs))
+        self.output = self._number_of(outputs)
         if self.output is None and not self.problem:
             self.problem = "its outputs come from no operator that was seen"
         return outputs
@@ -77,7 +80,11 @@ class Tape:
     def bytes(self) -> int:
         """What its values take beside the parameters; before the tape is made slim."""
         tensors = (tensor for entry in self.entries for tensor in _tensors(entry.call.result))
-        storages = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
+        storages = {
+            storage: tensor.untyped_storage().nbytes()
+            for tensor in tensors
+            if (storage := storage_of(tensor)) is not None
+        }
         return sum(size for storage, size in storages.items() if storage not in self._given)
 
     def made(self, value: int) -> Tensor:
@@ -96,25 +103,40 @@ class Tape:
         self._now, self._places = {}, {}
 
     def add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """Write an operator down, if it depends on the parameters."""
+        """Write an operator down, if it depends on the parameters.
+
+        Where that fails, the pass goes on, and the tape has a problem.
+        """
+        if self._failed:
+            return
+        outcome = attempt(lambda: self._add(func, args, kwargs, result))
+        if isinstance(outcome, Failure):
+            self._failed = True
+            self.problem = self.problem or f"{func} cannot be written down: {outcome.reason}"
+
+    def _add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         tensors = [*_tensors(args), *_tensors(kwargs)]
-        reads = tuple(self._now.get(_place(tensor)) for tensor in tensors)
+        reads = tuple(self._number_of(tensor) for tensor in tensors)
         written = _written(func, args, kwargs)
         if not written and self._seen(result):  # another view of the same, as of a weight
             return
-        if all(read is None for read in reads) or self._stops(func):
+        made = _tensors(result)
+        constant = all(read is None for read in reads) or self._stops(func)
+        if constant or not any(_carries(tensor) for tensor in made):
             self._forget(written)
             return
+        if any(_carries(tensor) and _place(tensor) is None for tensor in made):
+            self.problem = self.problem or f"{func} makes a tensor without memory of its own"
         call = Call(func, args, kwargs, result)
-        if any(self._now.get(_place(tensor)) is not None for tensor in written):
+        if any(self._number_of(tensor) is not None for tensor in written):
             self._check_in_place(call, written)
-        makes = tuple(self._number(tensor) for tensor in _tensors(result))
+        makes = tuple(self._number(tensor) for tensor in made)
         self.entries.append(Entry(call, reads, makes))
 
     def restride(self, func: Any, before: Place, tensor: Tensor) -> None:
         """Take note of new strides of a value, given in place; pooling does so in channels-last."""
         number, place = self._now.pop(before, None), _place(tensor)
-        if number is None:
+        if number is None or place is None:
             return
         if _entries(before) != _entries(place):
             self.problem = self.problem or f"{func} changes the shape of a value in place"
@@ -122,7 +144,12 @@ class Tape:
         self._places[place[0]].add(place)
 
     def _seen(self, result: Any) -> bool:
-        return isinstance(result, Tensor) and _place(result) in self._now
+        return isinstance(result, Tensor) and self._number_of(result) is not None
+
+    def _number_of(self, tensor: Tensor) -> int | None:
+        """The number of the value that a tensor holds; None for a constant."""
+        place = _place(tensor)
+        return None if place is None else self._now.get(place)
 
     def _stops(self, func: Any) -> bool:
         return func in STOPS or not torch.is_grad_enabled()
@@ -130,19 +157,23 @@ class Tape:
     def _forget(self, written: Iterable[Tensor]) -> None:
         """A value that is overwritten by a constant."""
         for tensor in written:
-            for place in self._places.get(_storage(tensor), ()):
+            storage = storage_of(tensor)
+            for place in self._places.get(storage, ()) if storage is not None else ():
                 self._now.pop(place, None)
 
     def _check_in_place(self, call: Call, written: Sequence[Tensor]) -> None:
         """An overwritten value may have no second view, and its rule must not need the old one."""
-        shared = any(len(self._places[_storage(tensor)]) > 1 for tensor in written)
+        storages = [storage_of(tensor) for tensor in written]
+        shared = any(len(self._places[s]) > 1 for s in storages if s is not None)
         if shared or not in_place_rule(call.func):
             self.problem = self.problem or f"{call.func} overwrites a value"
 
     def _number(self, tensor: Tensor) -> int:
+        """A new number; nobody reads that of a value which carries no tangent, as of an index."""
         place = _place(tensor)
-        self._now[place] = self._values
-        self._places.setdefault(_storage(tensor), set()).add(place)
+        if place is not None and _carries(tensor):
+            self._now[place] = self._values
+            self._places.setdefault(place[0], set()).add(place)
         self._values += 1
         return self._values - 1
 
@@ -226,12 +257,17 @@ def _tensors(tree: Any) -> list[Tensor]:
     return found
 
 
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _place(tensor: Tensor) -> Place | None:
+    """None for a tensor without memory of its own."""
+    storage = storage_of(tensor)
+    if storage is None:
+        return None
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
-def _place(tensor: Tensor) -> Place:
-    return _storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+def _carries(tensor: Tensor) -> bool:
+    """Whether a tensor can have a tangent: whole numbers and truth values never have one."""
+    return (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.numel())
 
 
 def _entries(place: Place) -> Hashable:

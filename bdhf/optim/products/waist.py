@@ -11,13 +11,16 @@ where all columns of the Jacobian can be held, and more where only some can.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.pushing import OnTape, Push, probe, tolerance_of, transposed
+from bdhf.optim.products.apart import always_apart, apart
+from bdhf.optim.products.probing import probe
+from bdhf.optim.products.pushing import OnTape, Push, tolerance_of, transposed
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Route, Tape, route
 
@@ -77,11 +80,11 @@ def narrowed(
 ) -> Neck | None:
     """The waist that spares most, with its matrix; None where no waist spares anything.
 
-    Where it is decided, once per shape, structure of the pass and partition, its product is
-    compared with that of `push`.
+    Where it is decided, once per shape, structure of the pass and partition, the products of all
+    its blocks are compared with those of `push`. That samples are apart behind it is seen to in
+    every linearisation, unless the operators there cannot mix them whatever the data.
     """
-    kept = request.workspace.kept
-    key = ("waist", request.shapes, tape.structure, frozenset(_counted(request).items()))
+    kept, key = request.workspace.kept, _key(request, tape.structure)
     if key in kept and kept[key] is None:
         return None
     waist = kept[key] if key in kept else _find(request, tape, z)
@@ -89,10 +92,21 @@ def narrowed(
     if key not in kept:
         agree = neck is not None and request.flops.once(
             ("waist agrees", request.shapes, neck.waist.value, neck.waist.blocks),
-            lambda: _agrees(neck, z, hessian, push, request),
+            lambda: all(
+                _agrees(neck, slots, z, hessian, push, request) for slots in neck.waist.blocks
+            ),
         )
         kept[key] = waist if agree else None
     return neck if kept[key] is not None else None
+
+
+def forget_waist(request: Request, structure: int) -> None:
+    """Take no waist any more for passes of this structure."""
+    request.workspace.kept[_key(request, structure)] = None
+
+
+def _key(request: Request, structure: int) -> Hashable:
+    return "waist", request.shapes, structure, frozenset(_counted(request).items())
 
 
 def _counted(request: Request) -> Counter[Slots]:
@@ -158,21 +172,34 @@ def _cuts_of(path: Route, sources: Slots) -> dict[int, int]:
 
 def _neck(
     request: Request, waist: Waist, tape: Tape, z: Tensor, hessian: OutputHessian, push: Push
-) -> Neck:
+) -> Neck | None:
+    """The waist at this θ; None where samples are mixed behind it."""
     assert tape.output is not None
     c = tape.made(waist.value)
     request.flops.release(tape.slim)  # it is at its largest when the Jacobian is
     behind = route(tape, (waist.value,), tape.output)
     key = ("waist", request.shapes, waist.value)
-    k = request.flops.run(key, lambda: _matrices(c, z, waist, behind, hessian))
+    t = None if always_apart(behind, waist.value, len(c)) else probe([c])[0]
+    k, moved = request.flops.run(key, lambda: _matrices(c, t, z, waist, behind, hessian))
+    if t is not None and not request.flops.once(
+        ("waist apart", request.shapes, waist.value),
+        lambda: apart(behind, waist.value, t, moved, tolerance_of(z, request)),
+    ):
+        return None
     back = isinstance(push, OnTape) and push.back  # what was found of all the tape
     return Neck(waist, c, OnTape(tape, waist.value, back), SampleMatrices(k))
 
 
 @torch.no_grad()
-def _matrices(c: Tensor, z: Tensor, waist: Waist, behind: Route, hessian: OutputHessian) -> Tensor:
-    """K, (N, w, w): the columns that are held, with themselves and with all later ones."""
+def _matrices(
+    c: Tensor, t: Tensor | None, z: Tensor, waist: Waist, behind: Route, hessian: OutputHessian
+) -> tuple[Tensor, Tensor]:
+    """K, (N, w, w): the columns that are held, with themselves and with all later ones.
+
+    And (∂z/∂c) t out of the columns, (N, C), as it is where samples are apart; 0 for no t.
+    """
     samples, width = len(c), waist.width
+    moved = z.new_zeros(samples, z[0].numel())
 
     def column(index: int) -> Tensor:
         """(∂z/∂c) e_index of every sample, (N, C)."""
@@ -188,21 +215,24 @@ def _matrices(c: Tensor, z: Tensor, waist: Waist, behind: Route, hessian: Output
         jacobian = z.new_empty(samples, stop - start, z[0].numel())
         for index in range(start, stop):
             jacobian[:, index - start] = column(index)
+            if t is not None:
+                moved.addcmul_(t.flatten(1)[:, index, None].to(z.dtype), jacobian[:, index - start])
         for first in range(start, width, COLUMNS):
             few = range(first, min(width, first + COLUMNS))
-            moved = z.new_empty(samples, z[0].numel(), len(few))
+            weighed = z.new_empty(samples, z[0].numel(), len(few))
             for place, index in enumerate(few):
                 given = jacobian[:, index - start] if index < stop else column(index)
-                moved[:, :, place] = hessian(given.reshape(z.shape)).reshape(samples, -1)
-            k[:, start:stop, few.start : few.stop] = torch.bmm(jacobian, moved)
+                weighed[:, :, place] = hessian(given.reshape(z.shape)).reshape(samples, -1)
+            k[:, start:stop, few.start : few.stop] = torch.bmm(jacobian, weighed)
         k[:, stop:, start:stop] = k[:, start:stop, stop:].transpose(1, 2)
-    return k
+    return k, moved
 
 
 @torch.no_grad()
-def _agrees(neck: Neck, z: Tensor, hessian: OutputHessian, push: Push, request: Request) -> bool:
-    """Whether the product at the waist is the one at the outputs: samples may not be coupled."""
-    slots = min(neck.waist.blocks)
+def _agrees(
+    neck: Neck, slots: Slots, z: Tensor, hessian: OutputHessian, push: Push, request: Request
+) -> bool:
+    """Whether a block's product at the waist is the one at the outputs."""
     touched = {i: request.objective.parameters[i] for i in slots}
     tangents = dict(zip(slots, probe(list(touched.values())), strict=True))
     results = []

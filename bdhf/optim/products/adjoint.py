@@ -1,0 +1,74 @@
+"""J v against reverse mode, by first derivatives only: ⟨w, J v⟩ = ⟨Jᵀw, v⟩ for random v and w.
+
+For normal w the difference is normal with the norm of the error of J v for its deviation, so a few
+draws tell its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.layout import split_like
+from bdhf.optim.products.probing import probe
+from bdhf.optim.products.pulling import pulled
+from bdhf.optim.products.request import Request
+
+#: Draws of w: the chance that all of them miss an error a tenfold above the tolerance is 3e-6.
+DRAWS = 5
+
+
+@torch.no_grad()
+def adjoint_error(
+    push: Callable[[Mapping[int, Tensor]], Tensor | None],
+    z: Tensor,
+    request: Request,
+    draws: int = DRAWS,
+    by_block: bool = True,
+) -> float | None:
+    """Relative error of J v, at most: for all parameters, and for the tensors of every block.
+
+    `draws` are those of w; `by_block` False leaves the blocks out. None where something is not finite.
+    """
+    parameters = request.objective.parameters
+    v = probe(parameters)
+    together = tuple(range(len(parameters)))
+    alone = [block.slots for block in request.blocks.rows] if by_block else []
+    sets = list(dict.fromkeys([together, *alone]))
+    pushed = [push({i: v[i] for i in slots}) for slots in sets]
+    squares = torch.zeros(len(sets), dtype=torch.float64)
+    for draw in range(draws):
+        (w,) = probe([z], seed=1 + draw)
+        columns = split_like(pulled(z, parameters, w), parameters)
+        inner = [_dot(column, part) for column, part in zip(columns, v, strict=True)]
+        for at, (slots, jv) in enumerate(zip(sets, pushed, strict=True)):
+            there = 0.0 if jv is None else _dot(w, jv)
+            squares[at] += (there - sum(inner[i] for i in slots)) ** 2 / draws
+    norms = torch.tensor([0.0 if jv is None else float(jv.double().norm()) for jv in pushed])
+    if not (squares.isfinite().all() and norms.isfinite().all()):
+        return None
+    errors = squares.sqrt() / norms.double()
+    return float(errors.nan_to_num(0.0, posinf=torch.inf).max())  # 0 ÷ 0 is no error
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float((a.double() * b.double()).sum())
+
+
+def ends_early(tensors: Sequence[Tensor]) -> bool:
+    """Whether a graph ends in what torch puts behind `once_differentiable`.
+
+    A reverse sweep through such a graph raises nothing: it leaves out what lies behind.
+    """
+    todo = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        if node.name() == "torch::autograd::Error":
+            return True
+        behind = {following for following, _ in node.next_functions if following is not None}
+        todo += behind - seen
+        seen |= behind
+    return False

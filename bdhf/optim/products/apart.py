@@ -1,0 +1,70 @@
+"""Whether samples stay apart behind a waist: z_n depends on c_n, and on no c_m of another sample.
+
+With D = diag(d_1 … d_N) over the samples and J = ∂z/∂c,
+
+    J D t = D J t  for random d and t,  exactly where J is block-diagonal in the samples
+
+A model may mix samples by its data (a graph, an order), so that it does so on one batch and not on
+another of the same shape. Operators that treat every row alone, whatever their data, need no second
+look.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.products.tangents import ELEMENTWISE, Hollow
+from bdhf.optim.products.tape import Entry, Route
+
+aten = torch.ops.aten
+
+#: Operators that keep dimension 0 where their shapes do.
+_SHAPED = {
+    aten.view.default, aten._unsafe_view.default, aten.clone.default, aten._to_copy.default,
+}  # fmt: skip
+
+#: Operators that act on every row of one argument alone, and its position.
+_ROWS_OF = {
+    aten.addmm.default: 1, aten.mm.default: 0, aten.bmm.default: 0, aten.convolution.default: 0,
+}  # fmt: skip
+
+
+def always_apart(behind: Route, source: int, samples: int) -> bool:
+    """Whether every operator on the way treats each sample alone, whatever the data are."""
+    reached = {source}
+    for entry in behind.entries:
+        if not _row_by_row(entry, reached, samples):
+            return False
+        reached.update(entry.makes)
+    return True
+
+
+def _row_by_row(entry: Entry, reached: set[int], samples: int) -> bool:
+    func, result = entry.call.func, entry.call.result
+    tensors = [x for x in entry.call.args if isinstance(x, (Tensor, Hollow))]
+    if len(tensors) != len(entry.reads) or not isinstance(result, (Tensor, Hollow)):
+        return False
+    moved = [at for at, read in enumerate(entry.reads) if read in reached]
+    if any(not _by_sample(tensors[at], samples) for at in moved) or not _by_sample(result, samples):
+        return False
+    if func in _ROWS_OF:
+        return moved == [_ROWS_OF[func]]
+    if func in ELEMENTWISE:  # broadcasting must not bring dimension 0 elsewhere
+        return all(len(tensors[at].shape) == len(result.shape) for at in moved)
+    return func in _SHAPED
+
+
+def _by_sample(tensor: Tensor | Hollow, samples: int) -> bool:
+    return bool(tensor.shape) and tensor.shape[0] == samples
+
+
+@torch.no_grad()
+def apart(behind: Route, source: int, t: Tensor, moved: Tensor, tolerance: float) -> bool:
+    """Whether J D t = D J t, for t of the shape of the waist; `moved` is J t, (N, C)."""
+    draws = torch.Generator().manual_seed(1)
+    d = torch.randn(len(moved), 1, generator=draws).to(moved)
+    found = behind({source: (d.to(t.dtype) * t.flatten(1)).view(t.shape)})
+    assert found is not None  # the waist is on the way to the outputs
+    expected = d * moved
+    return bool((found.flatten(1) - expected).norm() <= tolerance * expected.norm())

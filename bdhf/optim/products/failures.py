@@ -1,0 +1,72 @@
+"""Errors of torch inside a method of computing products, where another method may serve.
+
+A failure is data: whoever tries a method takes it, says its reason, and goes on with the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from bdhf.optim.errors import BdhfError
+
+T = TypeVar("T")
+
+#: What torch and Python raise where an operator cannot do what a method asks of it.
+KINDS = (
+    RuntimeError, TypeError, ValueError, AssertionError, LookupError, AttributeError,
+    ArithmeticError,
+)  # fmt: skip
+
+#: What torch says, in lower case, where it has no exception of its own for memory.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # on the CPU
+    "not enough memory",  # on the CPU under Windows
+    "out of memory",  # of a CUDA call outside torch's allocator
+    "status_alloc_failed",  # of cuBLAS, cuDNN
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a method raised, without the frames that it raised it in: they hold graphs."""
+
+    error: Exception
+
+    @property
+    def line(self) -> str:
+        """The first line of its message, or its type where it has none."""
+        lines = str(self.error).strip().splitlines()
+        return lines[0] if lines else type(self.error).__name__
+
+    @property
+    def reason(self) -> str:
+        """Its type and the first line of its message, for `explain`."""
+        name = type(self.error).__name__
+        return name if self.line == name else f"{name}: {self.line}"
+
+
+def attempt(work: Callable[[], T]) -> T | Failure:
+    """Do `work`, or tell what failed.
+
+    Raises what no other method can help with: a want of memory, what bdhf refuses itself, and every
+    exception that is not one of `KINDS`, such as KeyboardInterrupt.
+    """
+    try:
+        return work()
+    except KINDS as error:
+        if isinstance(error, BdhfError) or is_out_of_memory(error):
+            raise
+        error.__traceback__ = error.__context__ = None
+        return Failure(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was wanting, on the CPU or on a device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
