@@ -94,7 +94,8 @@ def layout_of(model: nn.Module, loss_fn: object = None) -> Layout:
 
 def trained(model: nn.Module, loss_fn: object = None) -> tuple[nn.Parameter, ...]:
     """The parameters of the slots of `layout_of`, in their order."""
-    every = (parameter for _, _, parameter in _firsts(model, loss_fn))
+    held = loss_fn.parameters() if isinstance(loss_fn, nn.Module) else ()
+    every = dict.fromkeys([*model.parameters(), *held])  # a tied tensor once, where it comes first
     return tuple(parameter for parameter in every if parameter.requires_grad)
 
 

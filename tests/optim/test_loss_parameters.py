@@ -16,6 +16,7 @@ from bdhf.optim import CurvatureError, CurvatureWarning, ModelError, estimate
 from bdhf.optim.curvature import OutputLoss
 from bdhf.optim.layout import layout_of
 from bdhf.optim.losses.hessians import Diagonal
+from bdhf.optim.objective import Objective
 
 N = 8
 
@@ -302,6 +303,22 @@ def test_parameters_of_the_loss_are_named_behind_those_of_the_model():
     ]
     assert optimizer.param_groups[0]["names"] == ("0.weight", "0.bias", "loss.scale")
     assert optimizer.param_groups[1]["params"][-1] is loss_fn.head.weight
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_slots_are_the_parameters_that_are_trained(name):
+    """Names and tensors cannot disagree: a slot's owner holds the tensor in its position."""
+    model, _ = network()
+    loss_fn = LOSSES[name](model)
+    objective = Objective.of(model, loss_fn)
+
+    owned = [
+        slot.owners[-1][1].get_parameter(slot.name.split(".")[-1])
+        for slot in objective.layout.slots
+    ]
+
+    assert list(map(id, owned)) == list(map(id, objective.parameters))
+    assert list(map(id, owned)) == list(map(id, together(model, loss_fn)))
 
 
 @pytest.mark.parametrize(
