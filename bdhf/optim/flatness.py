@@ -93,12 +93,10 @@ def warn_if_unbounded(
         rate = float(group["lr"]) / damping if damping else float("inf")
         way = f"set optimizer.param_groups[{index}]['damping'] to lr / (the learning rate you want)"
         if not all(bare):
-            way = "give them a block of their own (PerLayer, Groups), and " + way.replace(
-                f"[{index}]", "[...]"
-            )
+            way = "give it a block of its own (PerLayer, Groups) with a damping of its own"
         warnings.warn(
-            f"{names} of the loss have no curvature, so every update moves them by lr / damping = "
-            f"{rate:.3g} times their gradient: {way}",
+            f"there is no curvature in what the loss alone holds ({names}), so every update moves "
+            f"it by lr / damping = {rate:.3g} times its gradient: {way}",
             CurvatureWarning,
             stacklevel=3,
         )

@@ -94,7 +94,11 @@ def layout_of(model: nn.Module, loss_fn: object = None) -> Layout:
 
 def named_parameters(model: nn.Module, loss_fn: object = None) -> dict[str, nn.Parameter]:
     """Every parameter of a model and of a loss module, frozen ones too, once, by its first name."""
-    return {name: parameter for name, _, parameter in _firsts(model, loss_fn)}
+    held = loss_fn.named_parameters() if isinstance(loss_fn, nn.Module) else ()
+    models = dict(model.named_parameters())
+    seen = {id(parameter) for parameter in models.values()}
+    first = _prefix(model) if isinstance(loss_fn, nn.Module) else ""
+    return models | {f"{first}.{name}": p for name, p in held if id(p) not in seen}
 
 
 Owners = tuple[tuple[str, nn.Module], ...]

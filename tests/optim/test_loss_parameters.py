@@ -16,6 +16,7 @@ from bdhf.optim import CurvatureError, CurvatureWarning, ModelError, estimate
 from bdhf.optim.curvature import OutputLoss
 from bdhf.optim.layout import layout_of
 from bdhf.optim.losses.hessians import Diagonal
+from bdhf.optim.objective import Objective
 
 N = 8
 
@@ -304,6 +305,22 @@ def test_parameters_of_the_loss_are_named_behind_those_of_the_model():
     assert optimizer.param_groups[1]["params"][-1] is loss_fn.head.weight
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_slots_are_the_parameters_that_are_trained(name):
+    """Names and tensors cannot disagree: a slot's owner holds the tensor in its position."""
+    model, _ = network()
+    loss_fn = LOSSES[name](model)
+    objective = Objective.of(model, loss_fn)
+
+    owned = [
+        slot.owners[-1][1].get_parameter(slot.name.split(".")[-1])
+        for slot in objective.layout.slots
+    ]
+
+    assert list(map(id, owned)) == list(map(id, objective.parameters))
+    assert list(map(id, owned)) == list(map(id, together(model, loss_fn)))
+
+
 @pytest.mark.parametrize(
     ("names", "prefix"),
     [((), "loss"), (("loss",), "loss_fn"), (("loss", "loss_fn"), "loss_fn_")],
@@ -483,7 +500,7 @@ def test_a_long_step_of_the_loss_is_said_before_the_first_update(partition):
         model, Uncertainties(), partition=partition, damping=bdhf.Constant(0.5)
     )
 
-    with pytest.warns(CurvatureWarning, match=r"loss\.log_variances of the loss.*500 times"):
+    with pytest.warns(CurvatureWarning, match=r"alone holds \(loss\.log_variances\).*500 times"):
         long.check(batch)
     short.check(batch)
 

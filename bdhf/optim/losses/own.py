@@ -78,7 +78,7 @@ def _explained(loss_fn: object, leaves: Sequence[Tensor], names: Mapping[int, st
     if len(listed) > LISTED:
         what += f" and {len(listed) - LISTED} more"
     name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
-    reads = f"the loss {name} reads {what} beside the outputs: a step would leave that out. "
+    reads = f"the loss {name} reads {what} beside the outputs: a step would leave that out; "
     ours = [leaf for leaf in leaves if id(leaf) in names]
     ways = []
     if len(ours) > 1:
