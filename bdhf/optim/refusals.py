@@ -117,7 +117,8 @@ SHARED_OUT = {
 def refuse_types(model: object, loss_fn: object) -> None:
     """Refuse what is no model, no loss, or has parameters that no vector can hold.
 
-    Raises ModelTypeError for a wrong type, ModelError for a parameter that has no real values.
+    Raises ModelTypeError for a wrong type; ModelError for a parameter that has no real values, and
+    for a model that is shared out over ranks or devices.
     """
     if not isinstance(model, nn.Module):
         raise ModelTypeError(
@@ -129,6 +130,7 @@ def refuse_types(model: object, loss_fn: object) -> None:
             f"{named('', model)} is compiled by torch.jit, and its operators cannot be followed: "
             "pass the nn.Module that was scripted or traced"
         )
+    _refuse_by(_shared_out, model)  # a wrapper may hide its parameters
     if not callable(loss_fn):
         raise ModelTypeError(
             f"the loss is a callable loss_fn(outputs, targets) that returns a scalar; got "
@@ -175,15 +177,27 @@ def refuse_modules(model: nn.Module) -> None:
             "products need autograd, which torch.inference_mode() turns off: leave it (no_grad() "
             "is no obstacle)"
         )
-    if not any(map(_refused, modules_of(model))):
+    _refuse_by(_refused, model)
+
+
+_Reason = tuple[str, str]  # why a module is refused, and the way out
+
+
+def _refuse_by(reason_of: Callable[[nn.Module], _Reason | None], model: nn.Module) -> None:
+    """Raise ModelError for the first module for which there is a reason."""
+    if not any(map(reason_of, modules_of(model))):
         return
     for path, module in model.named_modules():
-        if refusal := _refused(module):
-            raise ModelError(f"{named(path, module)} {refusal[0]}: {refusal[1]}")
+        if reason := reason_of(module):
+            raise ModelError(f"{named(path, module)} {reason[0]}: {reason[1]}")
 
 
-def _refused(module: nn.Module) -> tuple[str, str] | None:
-    """Why a module is refused, and the way out."""
+def _shared_out(module: nn.Module) -> _Reason | None:
+    kind: type = type(module)
+    return _of_type(kind)[1]
+
+
+def _refused(module: nn.Module) -> _Reason | None:
     kind: type = type(module)
     rules, shared_out = _of_type(kind)
     if shared_out is not None:
@@ -208,7 +222,7 @@ def modules_of(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @cache
-def _of_type(kind: type) -> tuple[tuple[Refusal, ...], tuple[str, str] | None]:
+def _of_type(kind: type) -> tuple[tuple[Refusal, ...], _Reason | None]:
     """What there is to ask of modules of a type: once, since this is asked at every update."""
     rules = tuple(rule for rule in MODULES if issubclass(kind, rule.kinds))
     ancestors = [ancestor.__name__ for ancestor in kind.__mro__ if _is_torchs(ancestor)]

@@ -183,6 +183,83 @@ def test_a_module_with_hidden_randomness_is_named(curvature):
     assert check.problem.startswith("module '2' (Noisy) gives other outputs at every forward pass")
 
 
+class NoisyParent(nn.Module):
+    """A forward pass that draws between two of its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.second(F.dropout(torch.tanh(self.first(x)), 0.5, training=True))
+
+
+class NoisyInPlace(nn.Module):
+    """Noise that is written into the input."""
+
+    def forward(self, x):
+        return x.add_(torch.randn_like(x))
+
+
+@pytest.mark.parametrize(
+    ("middle", "where"),
+    [
+        (NoisyParent, r"module '2' \(NoisyParent\), in its forward before module '2\.second' "),
+        (lambda: nn.Sequential(NoisyParent()), r"module '2\.0' \(NoisyParent\), in its forward "),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4), NoisyInPlace()),
+            r"module '2\.1' \(NoisyInPlace\) ",
+        ),
+    ],
+)
+def test_noise_is_pinned_to_where_it_is_drawn(middle, where):
+    """A module that is given other inputs is not to blame for other outputs."""
+    assert re.match(where + ".*gives other outputs", found(*with_middle(middle)).problem)
+
+
+def test_noise_of_the_model_itself_is_pinned_to_its_root():
+    """No layer of it draws."""
+    model, batch = seeded(lambda: NoisyRoot(3, 2))
+
+    problem = found(model, batch).problem
+
+    assert problem.startswith("module at the root (NoisyRoot), in its forward before module 'last'")
+
+
+class NoisyRoot(nn.Module):
+    """Dropout by the function, before its last layer."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.last = nn.Linear(n_in, n_out)
+
+    def forward(self, x):
+        return self.last(F.dropout(x, 0.5, training=True))
+
+
+class Differentiates(nn.Module):
+    """A derivative in the forward pass, as physics-informed nets and force fields take it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(self.net(x).sum(), x, create_graph=True)[0][:, :2]
+
+
+@curvatures
+def test_a_model_that_differentiates_in_its_forward_passes(curvature):
+    """The check runs it with gradients on."""
+    check = found(*seeded(Differentiates), curvature)
+
+    assert check.passed, check.problem
+    assert check.finite_difference < check.tolerance
+
+
 def nested(module):
     """A module inside of another one, behind a layer and an activation."""
     return with_middle(lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh(), module()))

@@ -258,16 +258,17 @@ def test_7_activations_in_place_give_the_matrix_of_those_that_are_not(activation
 
 
 def test_7_a_matrix_of_moved_parameters_is_no_matrix():
-    """A product after an update in place raises, rather than mixing two points."""
+    """Whatever multiplies after an update in place raises, rather than mixing two points."""
     model, batch = small()
     G = bdhf.block_curvature(model, F.cross_entropy, batch)
     v = torch.ones(G.shape[0])
 
     with torch.no_grad():
-        model[2].weight.add_(1.0)
+        model[2].bias.add_(1.0)
 
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        G @ v
+    for multiply in (lambda: G @ v, G.to_dense, G.check, G.off_block_energy):
+        with pytest.raises(RuntimeError, match=r"modified by an inplace operation .*'2\.bias'"):
+            multiply()
 
 
 @pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Fisher(), bdhf.Hessian()])

@@ -5,10 +5,13 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.distributed import fsdp
 from torch.nn import functional as F
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.utils.parametrizations import spectral_norm
 
 import bdhf
-from bdhf.optim import Stop
+from bdhf.optim import CurvatureError, ModelError, ModelTypeError, Stop
 from tests.optim.optimizers import regression
 
 
@@ -72,10 +75,20 @@ def test_parameters_frozen_later_are_refused():
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.BatchNorm1d(8), r"'1' \(BatchNorm1d\) couples the samples"),
-        (nn.RReLU(), r"'1' \(RReLU\) draws another slope"),
-        (nn.Dropout(0.5), r"'1' \(Dropout\) drops other units"),
-        (nn.MultiheadAttention(8, 2, dropout=0.1), r"'1' \(MultiheadAttention\) drops"),
+        (nn.BatchNorm1d(8), r"'1' \(BatchNorm1d\) couples the samples .*eval mode, or use Group"),
+        (nn.SyncBatchNorm(8), r"'1' \(SyncBatchNorm\) couples the samples"),
+        (nn.RReLU(), r"'1' \(RReLU\) draws another slope .*eval mode, or use LeakyReLU"),
+        (nn.Dropout(0.5), r"'1' \(Dropout\) drops other units .*eval mode, or set its p to 0"),
+        (nn.AlphaDropout(0.5), r"'1' \(AlphaDropout\) drops other units"),
+        (
+            nn.MultiheadAttention(8, 2, dropout=0.1),
+            r"'1' \(MultiheadAttention\) drops .*set its dropout to 0",
+        ),
+        (nn.LSTM(8, 8, 2, dropout=0.1), r"'1' \(LSTM\) drops .*set its dropout to 0"),
+        (
+            spectral_norm(nn.Linear(8, 8)),
+            r"'1\.parametrizations\.weight\.0' .*power iteration.*eval",
+        ),
     ],
 )
 def test_modules_that_are_no_function_of_each_sample_are_refused_in_training(module, message):
@@ -87,7 +100,7 @@ def test_modules_that_are_no_function_of_each_sample_are_refused_in_training(mod
     with pytest.raises(ValueError, match=message):
         optimizer.step(batch)
     module.eval()
-    if not isinstance(module, nn.MultiheadAttention):
+    if not isinstance(module, (nn.MultiheadAttention, nn.LSTM)):
         assert optimizer.step(batch).loss > 0
 
 
@@ -119,3 +132,261 @@ def test_a_damping_below_zero_is_an_error(value):
     """Constant damping is finite and at least 0."""
     with pytest.raises(ValueError, match="Constant damping"):
         bdhf.Constant(value)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_norm_without_running_statistics_is_refused_in_every_mode(training):
+    """In eval mode it couples the samples as well, so eval mode is no way out."""
+    norm = nn.BatchNorm1d(8, track_running_stats=False).train(training)
+    model = nn.Sequential(nn.Linear(6, 8), norm, nn.Linear(8, 2))
+    _, batch = regression()
+    message = r"module '1' \(BatchNorm1d\) couples .* in eval mode too.*track_running_stats=True"
+
+    with pytest.raises(ModelError, match=message):
+        bdhf.block_curvature(model, F.mse_loss, batch)
+
+    model[1] = nn.BatchNorm1d(8, track_running_stats=True).eval()
+    assert bdhf.BlockHessianFree(model, F.mse_loss).step(batch).loss > 0
+
+
+def images(norm):
+    """A convolution, a norm and a linear layer, with a batch."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), norm, nn.Flatten(), nn.Linear(2 * 16, 2))
+    return model, (torch.randn(5, 1, 6, 6), torch.randn(5, 2))
+
+
+def test_an_instance_norm_that_moves_its_statistics_is_refused():
+    """An update makes several forward passes; each would move the running mean."""
+    model, batch = images(nn.InstanceNorm2d(2, track_running_stats=True))
+
+    with pytest.raises(ModelError, match=r"'1' \(InstanceNorm2d\) moves its running statistics"):
+        bdhf.BlockHessianFree(model, F.mse_loss).step(batch)
+    assert torch.equal(model[1].running_mean, torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.InstanceNorm2d(2), nn.InstanceNorm2d(2, track_running_stats=True).eval()],
+    ids=["no statistics", "eval"],
+)
+def test_an_instance_norm_that_moves_nothing_is_welcome(norm):
+    """Both ways out that the refusal names work."""
+    model, batch = images(norm)
+
+    assert bdhf.BlockHessianFree(model, F.mse_loss).step(batch).loss > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_the_hook_of_spectral_norm_is_refused_in_training():
+    """It moves its power iteration, as the parametrization does."""
+    layer = torch.nn.utils.spectral_norm(nn.Linear(6, 2))
+
+    with pytest.raises(ModelError, match=r"at the root .*power iteration .*put it into eval mode"):
+        bdhf.block_curvature(layer, F.mse_loss, regression()[1])
+
+
+class Tokens(nn.Module):
+    """The mean of embeddings."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, x):
+        return self.tokens(x)
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_sparse_gradients_are_refused_with_a_way_out(kind):
+    """Vectors of parameters are dense."""
+    model = Tokens(kind(7, 2, sparse=True))
+
+    with pytest.raises(
+        ModelError, match=rf"'tokens' \({kind.__name__}\) has sparse .*sparse=False"
+    ):
+        bdhf.BlockHessianFree(model, F.mse_loss).step((torch.tensor([[1, 2]]), torch.zeros(1, 2)))
+
+
+@pytest.mark.parametrize(
+    "parameters", [lambda m: m.parameters(), lambda m: list(m.parameters()), lambda m: None]
+)
+@pytest.mark.parametrize("build", [bdhf.BlockHessianFree, bdhf.block_curvature])
+def test_parameters_in_place_of_the_model_are_refused(build, parameters):
+    """Other optimizers take them; products need the forward pass."""
+    model, batch = regression()
+    arguments = [parameters(model), F.mse_loss, *([batch] if build is bdhf.block_curvature else [])]
+
+    with pytest.raises(ModelTypeError, match=r"pass the model itself, not model\.parameters\(\)"):
+        build(*arguments)
+
+
+@pytest.mark.parametrize("loss_fn", ["mse", {"a": F.mse_loss}, None, torch.tensor(1.0)])
+def test_a_loss_that_is_no_callable_is_refused(loss_fn):
+    """It is told where it is given."""
+    with pytest.raises(ModelTypeError, match=r"the loss is a callable loss_fn\(outputs, targets\)"):
+        bdhf.BlockHessianFree(nn.Linear(2, 1), loss_fn)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda loss: {"loss": loss}, lambda loss: (loss, 1), lambda loss: float(loss.detach())]
+)
+def test_a_loss_that_returns_no_tensor_is_refused(wrap):
+    """A dict of losses is none."""
+    model, batch = regression()
+    optimizer = bdhf.BlockHessianFree(model, lambda z, y: wrap(F.mse_loss(z, y)))
+
+    with pytest.raises(ModelTypeError, match="must return a scalar Tensor"):
+        optimizer.step(batch)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "batch"),
+    [
+        (nn.MultiMarginLoss(), (torch.ones(4, 6), torch.tensor([0, 1, 1, 0]))),
+        (
+            lambda z, y: F.ctc_loss(
+                z.log_softmax(-1)[:, None], y, torch.tensor([4]), torch.tensor([2])
+            ),
+            (torch.ones(4, 6), torch.ones(1, 2, dtype=torch.long)),
+        ),
+    ],
+    ids=["multi_margin", "ctc"],
+)
+def test_a_loss_without_a_second_derivative_is_named_with_a_way_out(loss_fn, batch):
+    """Torch has none of it, and the GGN needs one."""
+    model, _ = regression()
+
+    with pytest.raises(
+        CurvatureError, match=r"the loss has no second derivative .*EmpiricalFisher"
+    ):
+        bdhf.BlockHessianFree(model, loss_fn).step(batch)
+
+
+class Modulus(nn.Module):
+    """|x W| with a complex matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(6, 2, dtype=torch.cfloat))
+
+    def forward(self, x):
+        return (x.to(self.w.dtype) @ self.w).abs()
+
+
+class Empty(nn.Linear):
+    """A layer with a parameter of no entries."""
+
+    def __init__(self):
+        super().__init__(6, 2)
+        self.nothing = nn.Parameter(torch.zeros(0, 2))
+
+
+def made_in_inference_mode():
+    """A model whose parameters autograd may not keep."""
+    with torch.inference_mode():
+        return nn.Linear(6, 2)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (Modulus, r"'w' of module at the root \(Modulus\) is complex, .*view_as_complex"),
+        (Empty, r"'nothing' of module at the root \(Empty\) has no entries: freeze it"),
+        (lambda: nn.Sequential(nn.Linear(6, 2, device="meta")), r"'0\.weight' .*meta.*to_empty"),
+        (made_in_inference_mode, r"'weight' .*inference_mode\(\): build the model outside"),
+    ],
+    ids=["complex", "empty", "meta", "inference"],
+)
+def test_parameters_that_no_vector_holds_are_named(build, message):
+    """Told when the optimizer is built, with the way out."""
+    with pytest.raises(ModelError, match=message):
+        bdhf.BlockHessianFree(build(), F.mse_loss)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_lazy_layer_is_refused_until_it_has_a_shape():
+    """One forward pass is the way out."""
+    model, (_, batch) = nn.Sequential(nn.LazyLinear(2)), regression()
+
+    with pytest.raises(ModelError, match=r"'0\.weight' .*has no shape yet: run the model forward"):
+        bdhf.BlockHessianFree(model, F.mse_loss)
+    model(batch[0])
+    assert bdhf.BlockHessianFree(model, F.mse_loss).step(batch).loss > 0
+
+
+def test_an_empty_parameter_may_be_frozen():
+    """The way out that the refusal names works."""
+    model = Empty()
+    model.nothing.requires_grad_(False)
+
+    assert bdhf.BlockHessianFree(model, F.mse_loss).step(regression()[1]).loss > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_model_is_refused():
+    """Its operators cannot be followed; the module that was scripted can."""
+    with pytest.raises(ModelTypeError, match=r"compiled by torch\.jit.*pass the nn\.Module"):
+        bdhf.BlockHessianFree(torch.jit.script(nn.Linear(6, 2)), F.mse_loss)
+
+
+def test_a_caller_in_inference_mode_is_refused():
+    """Autograd is off there; a batch that was made there is refused outside of it too."""
+    model, batch = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+
+    with (
+        torch.inference_mode(),
+        pytest.raises(ModelError, match=r"leave it \(no_grad\(\) is no obstacle\)"),
+    ):
+        optimizer.step(batch)
+    with torch.inference_mode():
+        inside = tuple(x * 1 for x in batch)
+    with pytest.raises(ModelError, match=r"made in torch\.inference_mode\(\).*clone\(\)"):
+        optimizer.step(inside)
+    with torch.no_grad():
+        assert optimizer.step(tuple(x.clone() for x in inside)).loss > 0
+
+
+class Standing(nn.Module):
+    """What a wrapper that shares a model out looks like from outside, without its processes."""
+
+    def __init__(self, module):
+        nn.Module.__init__(self)
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+class Distributed(Standing, DistributedDataParallel):
+    """DistributedDataParallel, or what a trainer derives from it."""
+
+
+@pytest.mark.parametrize("around", [lambda m: m, nn.Sequential], ids=["whole", "part"])
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (Distributed, r"\(Distributed\) leaves each rank .*pass `model\.module`, on one process"),
+        (DataParallel, r"\(DataParallel\) copies the parameters .*pass `model\.module`"),
+    ],
+    ids=["DistributedDataParallel", "DataParallel"],
+)
+def test_a_model_that_is_shared_out_is_refused(wrap, message, around):
+    """Gradients are not reduced over ranks: they would drift apart, silently."""
+    model, batch = regression()
+
+    with pytest.raises(ModelError, match=message):
+        bdhf.BlockHessianFree(around(wrap(model)), F.mse_loss)
+    assert bdhf.BlockHessianFree(model, F.mse_loss).step(batch).loss > 0
+
+
+@pytest.mark.parametrize("name", ["FullyShardedDataParallel", "FSDPModule"])
+def test_a_sharded_model_is_refused(name):
+    """FSDP is known by its classes, which fully_shard mixes into those of the model."""
+    sharded = getattr(fsdp, name)
+    kind = type("Sharded", (Standing, sharded), {"__new__": lambda cls, *_: object.__new__(cls)})
+    model, batch = regression()
+
+    with pytest.raises(ModelError, match=r"\(Sharded\) shares its parameters out over ranks"):
+        bdhf.block_curvature(kind(model), F.mse_loss, batch)

@@ -1,0 +1,102 @@
+"""Micro-batches of a model that couples samples are not its batch."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import bdhf
+from bdhf.optim import ModelError
+from tests.optim.optimizers import regression
+
+
+class BatchStatistics(nn.Module):
+    """Batch normalisation by the function, which no module tells."""
+
+    def forward(self, x):
+        return F.batch_norm(x, None, None, training=True)
+
+
+class OverBatch(nn.Module):
+    """Attention of every sample to all others."""
+
+    def forward(self, x):
+        return torch.softmax(x @ x.T, dim=1) @ x
+
+
+class Graph(nn.Module):
+    """Features of neighbours, in a graph of twelve nodes."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("a", torch.eye(12).roll(1, 0) + torch.eye(12))
+
+    def forward(self, x):
+        return self.a @ x
+
+
+class TimeFirst(nn.Module):
+    """A bidirectional layer over sequences whose samples are in dimension 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.RNN(3, 3, bidirectional=True)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.layer(x)[0])
+
+
+def net(middle):
+    """A net with a module in the middle, a batch of twelve, and its halves."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), middle(), nn.Linear(4, 2))
+        x, y = torch.randn(12, 3), torch.randn(12, 2)
+    return model, (x, y), [(x[:6], y[:6]), (x[6:], y[6:])]
+
+
+@pytest.mark.parametrize("middle", [BatchStatistics, OverBatch])
+def test_micro_batches_of_a_coupled_model_are_refused(middle):
+    """At whatever step the first list comes; one batch is welcome, and so is check=False."""
+    model, whole, halves = net(middle)
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+
+    assert optimizer.step(whole).loss > 0
+    for batches in ((halves,), (whole, halves)):
+        with pytest.raises(ModelError, match=r"micro-batches are not the batch: give one tuple"):
+            optimizer.step(*batches)
+    assert bdhf.BlockHessianFree(model, F.mse_loss, check=False).step(halves).loss > 0
+
+
+@pytest.mark.parametrize("middle", [BatchStatistics, OverBatch])
+def test_the_check_of_a_matrix_tells_it_too(middle):
+    """The matrix of two halves is not that of the batch."""
+    model, whole, halves = net(middle)
+    parts = bdhf.block_curvature(model, F.mse_loss, halves)
+    one = bdhf.block_curvature(model, F.mse_loss, whole)
+
+    assert (parts.to_dense() - one.to_dense()).norm() > 0.01 * one.to_dense().norm()
+    assert "change with the other samples" in parts.check().problem
+    assert one.check().passed
+
+
+def test_a_model_that_takes_no_other_number_of_samples_is_coupled():
+    """A graph has the nodes that it has: twelve rows at a time are a unit of their own."""
+    model, (x, y), _ = net(Graph)
+
+    with pytest.raises(ModelError, match="give one tuple"):
+        bdhf.BlockHessianFree(model, F.mse_loss).step([(x, y), (x + 1, y)])
+
+
+def test_micro_batches_of_other_models_are_welcome():
+    """Samples in dimension 0, and in dimension 1 behind the time steps, even as many as those."""
+    model, (x, y) = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+    x_time, y_time = torch.randn(4, 8, 3), torch.randn(4, 8, 2)
+    sequences = bdhf.BlockHessianFree(TimeFirst(), F.mse_loss)
+
+    assert optimizer.step([(x[:50], y[:50]), (x[50:], y[50:])]).loss > 0
+    for width in (4, 3):
+        micro = [(x_time[:, :width], y_time[:, :width]), (x_time[:, 4:], y_time[:, 4:])]
+        assert sequences.step(micro).loss > 0
