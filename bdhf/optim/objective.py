@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from bdhf.optim.errors import ModelError, ModelTypeError
+from bdhf.optim.guard import channels_first
 from bdhf.optim.image_layout import ImageLayout
 from bdhf.optim.layout import flatten
 from bdhf.optim.losses import weights
@@ -26,7 +27,8 @@ Batches = tuple[Batch, ...]  # the micro-batches of one batch
 def micro_batches(given: Any) -> Batches:
     """Take a tuple as one batch, a list as the micro-batches of one batch.
 
-    Raises ModelTypeError for anything else, and ModelError for an empty list.
+    Images that lie channels-last are put channels first: the model's operators decide
+    (`image_layout`). Raises ModelTypeError for anything else, and ModelError for an empty list.
     """
     batches = tuple(given) if isinstance(given, list) else (given,)
     for batch in batches:
@@ -39,7 +41,7 @@ def micro_batches(given: Any) -> Batches:
             )
     if not batches:
         raise ModelError("a list of micro-batches needs at least one (inputs, targets)")
-    return batches
+    return tuple((channels_first(inputs), targets) for inputs, targets in batches)
 
 
 @contextmanager
@@ -89,7 +91,7 @@ class Objective:
         ModelTypeError or ModelError for outputs without curvature.
         """
         with plain_kernels(self.model):
-            outputs = (self.run if channels_last else self.model)(inputs)
+            outputs = (self.run if channels_last else self.run.first)(inputs)
         name = type(self.model).__name__
         if not isinstance(outputs, Tensor):
             raise ModelTypeError(

@@ -82,7 +82,7 @@ def compiled_calls(model, backend, inputs):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "curvature, method",
+    ("curvature", "method"),
     [(bdhf.GGN(), "propagate"), (bdhf.GGN(), "layer_io"), (bdhf.Hessian(), "auto")],
     ids=["propagate", "layer_io", "hessian"],
 )

@@ -41,7 +41,7 @@ def squared_gradients(objective: Objective, inputs: Any, cotangents: Tensor) -> 
 
         def outputs(*parameters: Tensor) -> Tensor:
             given = {name: parameters[index] for name, index in names.items()}
-            with plain_kernels(objective.model):
+            with plain_kernels(objective.model), objective.run.guard():
                 result: Tensor = functional_call(
                     objective.model, given, (single,), tie_weights=False
                 )
