@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from bdhf.optim.errors import ModelError
 from bdhf.optim.flops import signature
 from bdhf.optim.guard import ChannelsFirst, channels_first
-from bdhf.optim.watching import Watched, graph_of, watch
+from bdhf.optim.observation import Observation, graph_of, observe
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ImageLayout:
         return ChannelsFirst() if guarded else nullcontext()
 
     def decide(self, inputs: Any) -> Decision:
-        """How to run the model on such inputs; found out once, by passes that are watched."""
+        """How to run the model on such inputs; found out once, by passes that are observed."""
         if not self._has_images(inputs):
             return Decision()
         key = self._key(inputs)
@@ -113,10 +113,10 @@ class ImageLayout:
         return signature(inputs), modes, training
 
     def _decide(self, inputs: Any) -> Decision:
-        own = watch(self.model, inputs)
+        own = observe(self.model, inputs)
         guarded = bool(own.wrong)
         if guarded:
-            _refuse(self.model, watch(self.model, inputs, guarded=True))
+            _refuse(self.model, observe(self.model, inputs, guarded=True))
         images = isinstance(inputs, Tensor) and inputs.dim() == 4
         if own.unverified or not images or not own.convolves:
             return Decision(guarded=guarded, reason=own.unverified or "no convolution of images")
@@ -126,7 +126,7 @@ class ImageLayout:
         """Watch a pass channels-last, too: what is given to those kernels is seen, not supposed."""
         try:
             images = inputs.to(memory_format=torch.channels_last)
-            passed = watch(self.model, images, guarded=guarded)
+            passed = observe(self.model, images, guarded=guarded)
         except RuntimeError as error:
             self.refused = True
             return Decision(reason=str(error))
@@ -140,7 +140,7 @@ class ImageLayout:
             return self.model(inputs)
 
 
-def _refuse(model: nn.Module, passed: Watched) -> None:
+def _refuse(model: nn.Module, passed: Observation) -> None:
     """Raise ModelError where a kernel that torch gets wrong is given images channels-last still."""
     if not passed.wrong and not passed.recomputed:
         return

@@ -1,4 +1,4 @@
-"""A forward pass that is watched once, before anything is computed from it: it leaves no trace."""
+"""A forward pass that is observed once, before anything is computed from it: it leaves no trace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bdhf.optim.operators import aten, is_verified, like_channels_last, needs_ch
 
 
 @dataclass
-class Watched:
+class Observation:
     """What a forward pass did, as far as the order of its images is concerned."""
 
     unverified: str = ""  # the first thing in it that is not known to be right channels-last
@@ -37,22 +37,22 @@ class Watched:
         self.unverified = self.unverified or reason
 
 
-def watch(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Watched:
+def observe(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Observation:
     """Run a model, `guarded` by `ChannelsFirst` or not, and see what it does.
 
     Neither modes that are entered nor random generators nor buffers take note of it.
     """
-    watched = Watched()
+    observed = Observation()
     guard = ChannelsFirst()
-    with _unseen(model), guard if guarded else nullcontext(), _Watch(watched):
+    with _unseen(model), guard if guarded else nullcontext(), _Observer(observed):
         outputs = model(inputs)
-    watched.graph = graph_of(outputs)
-    if custom := [name for name in watched.graph if name.startswith(_CUSTOM)]:
-        watched.refuse(f"{custom[0]}, whose way back cannot be seen")
+    observed.graph = graph_of(outputs)
+    if custom := [name for name in observed.graph if name.startswith(_CUSTOM)]:
+        observed.refuse(f"{custom[0]}, whose way back cannot be seen")
     norms = str(aten.native_batch_norm.default)
-    if watched.channels_last and watched.sensitive[norms] != guard.instance_norms:
-        watched.wrong.add(norms)  # a gradient may arrive channels-last
-    return watched
+    if observed.channels_last and observed.sensitive[norms] != guard.instance_norms:
+        observed.wrong.add(norms)  # a gradient may arrive channels-last
+    return observed
 
 
 _CUSTOM = "autograd.Function "
@@ -73,13 +73,13 @@ def graph_of(outputs: Any) -> Counter[str]:
     return names
 
 
-class _Watch(DispatchMode):
-    def __init__(self, watched: Watched) -> None:
+class _Observer(DispatchMode):
+    def __init__(self, observed: Observation) -> None:
         super().__init__()
-        self._watched = watched
+        self._observed = observed
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, watched = kwargs or {}, self._watched
+        kwargs, observed = kwargs or {}, self._observed
         restrides = func is aten.as_strided_.default
         before = (args[0].shape, args[0].is_contiguous()) if restrides else None
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -88,18 +88,18 @@ class _Watch(DispatchMode):
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if before is not None:  # as pooling to one pixel does: no entry moves
             if before != (made[0].shape, True) or not made[0].is_contiguous():
-                watched.refuse(str(func))
+                observed.refuse(str(func))
         elif not is_verified(func, args, made):
-            watched.refuse(str(func))
+            observed.refuse(str(func))
         if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
-            watched.recomputed = True
-            watched.refuse("a part that is run again on the way back")
-        watched.convolves |= func is aten.convolution.default
+            observed.recomputed = True
+            observed.refuse("a part that is run again on the way back")
+        observed.convolves |= func is aten.convolution.default
         if needs_channels_first(func, args):
-            watched.sensitive[str(func)] += 1
+            observed.sensitive[str(func)] += 1
             if ordered:
-                watched.wrong.add(str(func))
-        watched.channels_last |= ordered or any(map(like_channels_last, made))
+                observed.wrong.add(str(func))
+        observed.channels_last |= ordered or any(map(like_channels_last, made))
         return result
 
 
