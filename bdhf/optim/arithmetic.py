@@ -1,4 +1,4 @@
-"""Full precision inside an update: no autocast, no TF32."""
+"""Full precision inside an update: no autocast, no TF32, no kernels that a compiler fused."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
+from bdhf.optim.eager import caller_compiled_nothing
+
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Switch autocast and TF32 off for the body, and back to what they were behind it.
 
+    What the caller compiled runs uncompiled (`eager`), so that all losses are rounded alike.
     Torch has two names for the settings and refuses to read the older ones once the newer were
     set, so the ones that the caller has used are used.
     """
@@ -29,7 +32,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision("highest")
         backends.cudnn.allow_tf32 = False
     try:
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False), caller_compiled_nothing():
             yield
     finally:
         if older is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bdhf.optim.errors import ModelError, ModelTypeError
+from bdhf.optim.guard import channels_first
 from bdhf.optim.identity import refuse_others
 from bdhf.optim.image_layout import ImageLayout
 from bdhf.optim.layout import Layout, flatten, layout_of, named_parameters, split_like
@@ -27,8 +28,9 @@ Batches = tuple[Batch, ...]  # the micro-batches of one batch
 def micro_batches(given: Any) -> Batches:
     """Take a tuple as one batch, a list as the micro-batches of one batch.
 
-    Raises ModelTypeError for anything else, and ModelError for an empty list or tensors that
-    autograd cannot keep.
+    Images that lie channels-last are put channels first: the model's operators decide
+    (`image_layout`). Raises ModelTypeError for anything else, and ModelError for an empty list or
+    tensors that autograd cannot keep.
     """
     batches = tuple(given) if isinstance(given, list) else (given,)
     for batch in batches:
@@ -42,7 +44,7 @@ def micro_batches(given: Any) -> Batches:
     if not batches:
         raise ModelError("a list of micro-batches needs at least one (inputs, targets)")
     refuse_inference_tensors(batches)
-    return batches
+    return tuple((channels_first(inputs), targets) for inputs, targets in batches)
 
 
 @contextmanager
@@ -141,7 +143,7 @@ class Objective:
         ModelTypeError or ModelError for outputs without curvature.
         """
         with plain_kernels(self.model):
-            outputs = (self.run if channels_last else self.model)(inputs)
+            outputs = (self.run if channels_last else self.run.first)(inputs)
         name = type(self.model).__name__
         if not isinstance(outputs, Tensor):
             raise ModelTypeError(

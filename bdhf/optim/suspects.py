@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bdhf.optim.guard import ChannelsFirst
 from bdhf.optim.objective import plain_kernels
 from bdhf.optim.refusals import named
 
@@ -59,7 +60,7 @@ def not_differentiable_twice(model: nn.Module, inputs: Any) -> str | None:
 def _differentiate_twice(module: nn.Module, given: Any) -> None:
     """Run a module on leaves of its own, as `Objective.outputs` does. Raises RuntimeError."""
     fresh = tree_map(_leaf, given)
-    with torch.enable_grad(), plain_kernels(module):
+    with torch.enable_grad(), plain_kernels(module), ChannelsFirst():
         arguments, keywords = tree_map(copied, fresh)  # a leaf may not be changed in place
         outputs = [z for z in tree_leaves(module(*arguments, **keywords)) if differentiable(z)]
     if not outputs:

@@ -100,7 +100,7 @@ def assert_right(case, partition, method, reason, workspace=None):
 
 def told(error):
     """How a reason names an error."""
-    return f"{type(error).__name__}: {str(error)}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {error!s}" if str(error) else type(error).__name__
 
 
 #: Seam: module and name of what fails, the case, its partition, the method that serves instead.

@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from bdhf.optim.eager import compiler_runs
 from bdhf.optim.products.request import Workspace
 from bdhf.optim.products.tangents import Call
 from bdhf.optim.products.tape import Entry, Route, Tape, route
@@ -46,7 +47,8 @@ class Compiled:
         if made is None:  # no operator leads from there to the target
             return None
         compiled, values = made
-        return compiled(given, values)
+        with compiler_runs():
+            return compiled(given, values)
 
     def _make(
         self, sources: tuple[int, ...], given: list[Tensor]

@@ -46,7 +46,7 @@ def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
 
         def outputs(*parameters: Tensor) -> Tensor:
             given = {name: parameters[index] for name, index in names.items()}
-            with plain_kernels(objective.model):
+            with plain_kernels(objective.model), objective.run.guard():
                 result: Tensor = functional_call(
                     objective.model, given, (single,), tie_weights=False
                 )

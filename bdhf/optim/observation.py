@@ -1,0 +1,127 @@
+"""A forward pass that is observed once, before anything is computed from it: it leaves no trace."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.overrides import _pop_mode_temporarily
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves
+
+from bdhf.optim.dispatch import DispatchMode
+from bdhf.optim.guard import ChannelsFirst
+from bdhf.optim.operators import aten, is_verified, like_channels_last, needs_channels_first
+
+
+@dataclass
+class Observation:
+    """What a forward pass did, as far as the order of its images is concerned."""
+
+    unverified: str = ""  # the first thing in it that is not known to be right channels-last
+    channels_last: bool = False  # whether a tensor in it was
+    convolves: bool = False  # whether it has a convolution
+    recomputed: bool = False  # whether parts of it are run again on the way back
+    wrong: set[str] = field(default_factory=set)  # operators torch gets wrong as they were called
+    sensitive: Counter[str] = field(default_factory=Counter)  # ... and would, channels-last
+    graph: Counter[str] = field(default_factory=Counter)  # of the outputs: nodes by name
+
+    def refuse(self, reason: str) -> None:
+        """Take note of something that is not verified; the first counts."""
+        self.unverified = self.unverified or reason
+
+
+def observe(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Observation:
+    """Run a model, `guarded` by `ChannelsFirst` or not, and see what it does.
+
+    Neither modes that are entered nor random generators nor buffers take note of it.
+    """
+    observed = Observation()
+    guard = ChannelsFirst()
+    with _unseen(model), guard if guarded else nullcontext(), _Observer(observed):
+        outputs = model(inputs)
+    observed.graph = graph_of(outputs)
+    if custom := [name for name in observed.graph if name.startswith(_CUSTOM)]:
+        observed.refuse(f"{custom[0]}, whose way back cannot be seen")
+    norms = str(aten.native_batch_norm.default)
+    if observed.channels_last and observed.sensitive[norms] != guard.instance_norms:
+        observed.wrong.add(norms)  # a gradient may arrive channels-last
+    return observed
+
+
+_CUSTOM = "autograd.Function "
+
+
+def graph_of(outputs: Any) -> Counter[str]:
+    """The nodes of the graph behind some outputs, counted by name."""
+    leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    todo = [leaf.grad_fn for leaf in leaves if leaf.grad_fn is not None]
+    seen: set[Any] = set(todo)
+    names: Counter[str] = Counter()
+    while todo:
+        node = todo.pop()
+        names[(_CUSTOM if isinstance(node, BackwardCFunction) else "") + node.name()] += 1
+        behind = {following for following, _ in node.next_functions if following is not None}
+        todo += behind - seen
+        seen |= behind
+    return names
+
+
+class _Observer(DispatchMode):
+    def __init__(self, observed: Observation) -> None:
+        super().__init__()
+        self._observed = observed
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, observed = kwargs or {}, self._observed
+        restrides = func is aten.as_strided_.default
+        before = (args[0].shape, args[0].is_contiguous()) if restrides else None
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        ordered = any(like_channels_last(tensor) for tensor in given)
+        result = func(*args, **kwargs)
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if before is not None:  # as pooling to one pixel does: no entry moves
+            if before != (made[0].shape, True) or not made[0].is_contiguous():
+                observed.refuse(str(func))
+        elif not is_verified(func, args, made):
+            observed.refuse(str(func))
+        if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+            observed.recomputed = True
+            observed.refuse("a part that is run again on the way back")
+        observed.convolves |= func is aten.convolution.default
+        if needs_channels_first(func, args):
+            observed.sensitive[str(func)] += 1
+            if ordered:
+                observed.wrong.add(str(func))
+        observed.channels_last |= ordered or any(map(like_channels_last, made))
+        return result
+
+
+@contextmanager
+def _unseen(model: nn.Module) -> Iterator[None]:
+    """The body is not counted, draws nothing, and moves no buffer of the model."""
+    held = [
+        (module, name, buffer, buffer._version, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        with ExitStack() as hidden:
+            for _ in range(torch._C._len_torch_function_stack()):
+                hidden.enter_context(_pop_mode_temporarily())
+            hidden.enter_context(_disable_current_modes())
+            hidden.enter_context(torch.random.fork_rng(devices=[]))
+            yield
+    finally:
+        for module, name, buffer, version, value in held:
+            module._buffers[name] = buffer
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(value)
