@@ -35,8 +35,7 @@ SAMPLES = 10
 
 ERRORS = [
     RuntimeError("planted"), NotImplementedError("planted"), TypeError("planted"),
-    ValueError("planted"), AssertionError("planted"), IndexError("planted"), KeyError("planted"),
-    AttributeError("planted"), ZeroDivisionError("planted"), AssertionError(),
+    IndexError("planted"), AttributeError("planted"), AssertionError(),
 ]  # fmt: skip
 
 MEMORY = [
@@ -100,7 +99,7 @@ def assert_right(case, partition, method, reason, workspace=None):
 
 def told(error):
     """How a reason names an error."""
-    return f"{type(error).__name__}: {str(error)}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 #: Seam: module and name of what fails, the case, its partition, the method that serves instead.
@@ -221,15 +220,16 @@ def test_the_way_back_along_a_tape_gives_way_to_the_graph(error, monkeypatch):
     model.forward = lambda x: cell(x)[0][:, -1]
     batch = torch.randn(4, 6, 2).double(), torch.randn(4, 3).double()
     case = Case(model, F.mse_loss, batch)
-    G, pull = linearised(case, bdhf.Full()), Replay.pull
+    G = linearised(case, bdhf.Full())
     monkeypatch.setattr(Replay, "pull", raising(error))
     v = torch.randn(layout_of(model).size, dtype=torch.float64)
     expected = dense_ggn(case) @ v
 
-    assert_close(linearised(case, bdhf.Full())(v), expected)
+    compared = linearised(case, bdhf.Full())
+    assert_close(compared(v), expected)
+    assert f"J v in forward mode, Jᵀw on the graph ({told(error)})" in compared.why
     assert_close(G(v), expected)
     assert told(error) in G.why
-    assert pull is not Replay.pull
 
 
 @errors
