@@ -487,3 +487,14 @@ def test_a_loss_without_a_second_derivative_is_named(how):
 
     with pytest.raises(CurvatureError, match=r"the loss MultiMarginLoss .*EmpiricalFisher"):
         work[how]()
+
+
+def test_an_error_of_the_loss_decides_nothing():
+    """Wrong labels end the update; the next one of the same shape chooses as it would have."""
+    case, workspace = classifier(), Workspace()
+    x, y = case.batch
+    wrong = Case(case.model, case.loss_fn, (x, y.clone().fill_(7)))
+
+    with pytest.raises(IndexError):
+        linearised(wrong, bdhf.PerNeuron(), workspace)
+    assert linearised(case, bdhf.PerNeuron(), workspace).method == "layer_io"
