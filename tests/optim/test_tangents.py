@@ -22,6 +22,7 @@ from tests.oracles import cut, dense_ggn
 
 aten = torch.ops.aten
 
+
 def expanded(tensor):
     """One row for all, as the tangent of a bias is."""
     return tensor[:1].expand(tensor.shape) if tensor.dim() else tensor
