@@ -30,7 +30,8 @@ def adjoint_error(
 ) -> float | None:
     """Relative error of J v, at most: for all parameters, and for the tensors of every block.
 
-    `draws` are those of w; `by_block` False leaves the blocks out. None where something is not finite.
+    `draws` are those of w; `by_block` False leaves the blocks out. None where something is not
+    finite.
     """
     parameters = request.objective.parameters
     v = probe(parameters)

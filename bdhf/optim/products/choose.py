@@ -111,18 +111,21 @@ def _of_the_loss(objective: Objective, curvature: Curvature, blocks: Blocks) -> 
 
 
 def _linearised(request: Request) -> tuple[Choice, Linearisation]:
-    """Linearise one micro-batch by the method that was chosen for its shape."""
+    """Linearise one micro-batch by the method that was chosen for its shape.
+
+    The choice is kept where it led to products: an error of the model or the loss decides nothing.
+    """
     kept, key = request.workspace.kept, ("method", request.shapes)
-    if key not in kept:
-        kept[key] = _choose(request)
-    choice: Choice = kept[key]
-    if choice[0] != "layer_io":
-        return choice, METHODS[choice[0]](request)
-    made = _or_refusal(request, lambda: METHODS["layer_io"](request))
-    if not isinstance(made, str):
-        return choice, made
-    kept[key] = choice = ("propagate", made)
-    return choice, _propagate(request)
+    choice: Choice = kept[key] if key in kept else _choose(request)
+    made: Linearisation | str = choice[1]
+    if choice[0] == "layer_io":
+        made = _or_refusal(request, lambda: METHODS["layer_io"](request))
+        if isinstance(made, str):
+            choice = ("propagate", made)
+    if isinstance(made, str):
+        made = METHODS["propagate"](request)
+    kept[key] = choice
+    return choice, made
 
 
 def _or_refusal(request: Request, work: Callable[[], T]) -> T | str:

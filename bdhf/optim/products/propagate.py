@@ -24,7 +24,7 @@ from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.pushing import Push, choose_push, give_way, transposed
+from bdhf.optim.products.pushing import Push, choose_push, give_way, no_way_back, transposed
 from bdhf.optim.products.refusals import no_curved_loss, no_gradient, no_second_derivative
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Tape
@@ -117,6 +117,7 @@ class Propagate:
         """How its products are computed, and for what reason."""
         problem = self._problem
         how = f"J v by two reverse sweeps ({problem})" if problem else "J v in forward mode"
+        how += "" if problem else no_way_back(self._request, self._structure)
         if self._neck is None:
             return how + self._without
         waist = self._neck.waist

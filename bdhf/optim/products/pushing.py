@@ -248,6 +248,16 @@ def _against_reverse_mode(push: Push, z: Tensor, request: Request, **how: Any) -
     return ""
 
 
+def _back_key(request: Request, structure: int) -> Hashable:
+    return "no way back", request.shapes, structure
+
+
+def no_way_back(request: Request, structure: int) -> str:
+    """Why Jᵀw is not along the tape, where that failed; else empty."""
+    reason: str = request.workspace.kept.get(_back_key(request, structure), "")
+    return f", Jᵀw on the graph ({reason})" if reason else ""
+
+
 def _goes_back(request: Request, tape: Tape, z: Tensor) -> bool:
     """Whether Jᵀw along the tape is what the graph gives; compared once, like J v."""
     assert tape.output is not None
@@ -260,6 +270,8 @@ def _goes_back(request: Request, tape: Tape, z: Tensor) -> bool:
         rooms = dict(enumerate(split_like(found, parameters)))
         tried = OnTape(tape, tape.output)
         pulls = attempt(lambda: tried.pull(w, rooms))
+        if isinstance(pulls, Failure):
+            kept[_back_key(request, tape.structure)] = pulls.reason
         if isinstance(pulls, Failure) or not pulls:
             kept[key] = False
         else:

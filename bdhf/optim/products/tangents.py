@@ -18,6 +18,8 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from bdhf.optim.products.own_rules import bag_rule, distance_rule
+
 aten = torch.ops.aten
 
 Tangents = Sequence[Tensor | None]
@@ -229,51 +231,6 @@ def _embedding_rule(call: Call, dw: Tensor, *indices: Tensor | None) -> Any:
     return aten.embedding(dw, call.args[1])
 
 
-def _bag_rule(call: Call, dw: Tensor | None, *others: Tensor | None) -> list[Tensor | None]:
-    """`_embedding_bag`: linear in the weight, and in the weights of the samples; a maximum picks.
-
-    Only the first of its four results has a tangent.
-    """
-    given: list[Any] = [*call.args, *_BAG_DEFAULTS[len(call.args) :]]
-    (weight, indices, offsets), how = given[:3], given[3:]
-    mode, scales = how[1], how[3]
-
-    def bag(w: Tensor, scales: Tensor | None) -> Tensor:
-        how[3] = scales
-        made: Tensor = aten._embedding_bag_forward_only(w.contiguous(), indices, offsets, *how)[0]
-        return made
-
-    dscales = others[-1] if scales is not None else None
-    tangent = None
-    if dw is not None:
-        tangent = dw.gather(0, call.result[3]) if mode == _BAG_MAXIMUM else bag(dw, scales)
-    if dscales is not None:
-        moved = bag(weight, dscales.contiguous())
-        tangent = moved if tangent is None else tangent + moved
-    return [tangent, None, None, None]
-
-
-def _distance_rule(call: Call, dx: Tensor | None, dy: Tensor | None) -> Tensor:
-    """`cdist`: ∂‖x_i - y_j‖_p, with 0 at distance 0, as torch's reverse mode has it."""
-    x, y, p, *_ = call.args
-    apart = x.unsqueeze(-2) - y.unsqueeze(-3)
-    moved = torch.zeros_like(apart)
-    if dx is not None:
-        moved = moved + dx.unsqueeze(-2)
-    if dy is not None:
-        moved = moved - dy.unsqueeze(-3)
-    distance = call.result.unsqueeze(-1)
-    if p == 0:
-        return torch.zeros_like(call.result)
-    if p == float("inf"):
-        slope = apart.sign() * (apart.abs() == distance)
-    else:
-        slope = apart.sign() * (apart.abs() / distance) ** (p - 1)
-    slope = slope.masked_fill((distance == 0) | (apart == 0), 0.0)
-    tangent: Tensor = (slope * moved).sum(-1)
-    return tangent
-
-
 def _softmax_rule(call: Call, dx: Tensor) -> Any:
     """`softmax`, whose Jacobian is symmetric."""
     return aten._softmax_backward_data(dx, call.result, call.args[1], dx.dtype)
@@ -285,10 +242,6 @@ STOPS = {
     aten.new_empty.default, aten.zeros_like.default, aten.ones_like.default,
     aten.full_like.default, aten.empty_like.default,
 }  # fmt: skip
-
-#: What `_embedding_bag` takes for arguments that are left out, after its weight.
-_BAG_DEFAULTS = (None, None, None, False, 0, False, None, False, -1)
-_BAG_MAXIMUM = 2  # the mode
 
 _VIEWS = (aten.view.default, aten._unsafe_view.default)
 
@@ -318,8 +271,8 @@ RULES: Mapping[Any, Rule] = {
     aten.addmm.default: _affine_rule,
     aten.convolution.default: _convolution_rule,
     aten.embedding.default: _embedding_rule,
-    aten._embedding_bag.default: _bag_rule,
-    aten._cdist_forward.default: _distance_rule,
+    aten._embedding_bag.default: bag_rule,
+    aten._cdist_forward.default: distance_rule,
     aten._softmax.default: _softmax_rule,
     aten._safe_softmax.default: _softmax_rule,
     aten.tanh.default: lambda call, dx: aten.tanh_backward(dx, call.result),

@@ -125,12 +125,10 @@ class Tape:
         if constant or not any(_carries(tensor) for tensor in made):
             self._forget(written)
             return
-        if any(_carries(tensor) and _place(tensor) is None for tensor in made):
-            self.problem = self.problem or f"{func} makes a tensor without memory of its own"
         call = Call(func, args, kwargs, result)
         if any(self._number_of(tensor) is not None for tensor in written):
             self._check_in_place(call, written)
-        makes = tuple(self._number(tensor) for tensor in made)
+        makes = tuple(self._number(tensor, func) for tensor in made)
         self.entries.append(Entry(call, reads, makes))
 
     def restride(self, func: Any, before: Place, tensor: Tensor) -> None:
@@ -168,12 +166,14 @@ class Tape:
         if shared or not in_place_rule(call.func):
             self.problem = self.problem or f"{call.func} overwrites a value"
 
-    def _number(self, tensor: Tensor) -> int:
+    def _number(self, tensor: Tensor, func: Any = None) -> int:
         """A new number; nobody reads that of a value which carries no tangent, as of an index."""
-        place = _place(tensor)
-        if place is not None and _carries(tensor):
+        place = _place(tensor) if _carries(tensor) else None
+        if place is not None:
             self._now[place] = self._values
             self._places.setdefault(place[0], set()).add(place)
+        elif _carries(tensor):
+            self.problem = self.problem or f"{func} makes a tensor without memory of its own"
         self._values += 1
         return self._values - 1
 
