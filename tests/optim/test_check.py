@@ -77,7 +77,7 @@ class OnceDistance(torch.autograd.Function):
     def backward(ctx, grad):
         x, centres, distances = ctx.saved_tensors
         apart = (x[..., :, None, :] - centres) * (grad / distances)[..., None]
-        return apart.sum(-2), -apart.flatten(0, -3).sum(0)
+        return apart.sum(-2), -apart.reshape(-1, *centres.shape).sum(0)
 
 
 class Distances(nn.Module):

@@ -124,7 +124,7 @@ class Differentiated:
         (product,) = torch.autograd.grad(
             self.gradient, self.z, w, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        return product
+        return product.detach()  # torch 2.9's zeros require a gradient
 
     def root(self, u: Tensor) -> Tensor:
         """B u, from the eigenvectors of the dense Hessian of the whole batch."""

@@ -145,9 +145,8 @@ class Propagate:
             retain_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
         shapes = zip(columns, self._parameters, strict=True)
-        return torch.cat(
-            [column.expand(len(cotangents), *p.shape).flatten(1) for column, p in shapes], dim=1
-        )
+        rows = [column.expand(len(cotangents), *p.shape).flatten(1) for column, p in shapes]
+        return torch.cat(rows, dim=1).detach()  # torch 2.9's zeros require a gradient
 
     def squared_gradients(self) -> Tensor:
         """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""
