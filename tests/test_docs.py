@@ -26,6 +26,19 @@ def test_python_of_the_documents_runs(document, capsys):
     assert len(namespace) > 3
 
 
+def test_the_first_example_prints_what_the_readme_shows(capsys):
+    """Its loss falls at every update, to the digits that stand below it."""
+    example = blocks("README.md", "python")[0]
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").split(example)[1].split("```")[2]
+
+    exec(compile(example, "README.md", "exec"), {})
+
+    losses = [float(word) for word in capsys.readouterr().out.split()]
+    assert losses == [float(word) for word in shown.removeprefix("text").split()]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.1 * losses[0]
+
+
 def test_the_partition_of_the_guide_is_a_partition():
     """The ten lines of CONTRIBUTING give blocks that the optimizer accepts."""
     import torch

@@ -73,7 +73,7 @@ def resolve_optimizer(
         if key not in known
     ]
     faults += [
-        Fault((*path, key), f"{key} must be {wanted}; got {value!r}")
+        Fault((*path, key), f"{key} must be {wanted}; got {plain(value)!r}")
         for key, value in arguments.items()
         if key in known and (wanted := _misses(known[key].default, value))
     ]
@@ -86,8 +86,43 @@ def resolve_optimizer(
         named = next((key for key, value in arguments.items() if _mentions(text, value)), None)
         text = f"{name} refuses: {text}"
         raise Faults(Fault(path if named is None else (*path, named), text)) from None
+    if not is_own(name):
+        _check_update(cls, name, arguments, path)
     own = {key: value for key, value in arguments.items() if value != known[key].default}
     return {"type": name, **plain(own)}
+
+
+def _check_update(
+    cls: Callable[..., Any], name: str, arguments: dict[str, Any], path: Keys
+) -> None:
+    """Update once on a few numbers, as a run does: some settings are refused there only.
+
+    Raises Faults at the setting without which it works, or at the optimizer.
+    """
+    text = _refused_update(cls, arguments)
+    if not text:
+        return
+    others = {key: {k: v for k, v in arguments.items() if k != key} for key in arguments}
+    guilty = next((key for key, rest in others.items() if not _refused_update(cls, rest)), None)
+    at = path if guilty is None else (*path, guilty)
+    raise Faults(Fault(at, f"{name} cannot update here: {text}"))
+
+
+def _refused_update(cls: Callable[..., Any], arguments: dict[str, Any]) -> str:
+    """What an optimizer says to a dense gradient on the CPU; "" where it updates."""
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+
+    def closure() -> torch.Tensor:
+        weight.grad = None
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    try:
+        cls([weight], **arguments).step(closure)
+    except Exception as error:  # whatever torch says about its own arguments
+        return in_brief(error)
+    return ""
 
 
 def _misses(default: Any, value: Any) -> str:
@@ -100,6 +135,9 @@ def _misses(default: Any, value: Any) -> str:
     if isinstance(default, (int, float)):
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return "" if is_number else "a number"
+    if isinstance(default, tuple):
+        is_list = isinstance(value, tuple) and len(value) == len(default)
+        return "" if is_list else f"a list of {len(default)} values, as {plain([*default])} is"
     return ""
 
 

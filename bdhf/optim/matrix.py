@@ -10,7 +10,7 @@ from bdhf.optim.check import Check, examine
 from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
 from bdhf.optim.describe import Description, describe
-from bdhf.optim.energy import off_block_energy
+from bdhf.optim.energy import Energy, off_block_energy
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.flatness import warn_if_flat
 from bdhf.optim.flops import Flops
@@ -112,14 +112,35 @@ class BlockCurvature:
                 warn_if_flat(self._product)
         return check
 
-    @torch.no_grad()
     def off_block_energy(self, probes: int = 8, seed: int = 0) -> float:
-        """‖G - G_block‖_F / ‖G‖_F by `probes` random vectors: 0 is block-diagonal.
+        """‖G - G_block‖_F / ‖G‖_F by `probes` random vectors: 0 is block-diagonal, 1 the most.
 
-        Hutchinson's estimate, with signs ±1 from `seed`: E‖Av‖² = ‖A‖²_F. Collobert (2004) claims
-        it to be small for blocks of neurons. NaN where G is zero. Raises ValueError for fewer than
-        one probe.
+        Hutchinson's estimate by signs v = ±1 from `seed`, E‖Av‖² = ‖A‖²_F, as
+        √(off ÷ (off + on)) of off = Σ‖(G - G_block) v‖² and on = Σ‖G_block v‖²: the parts have no
+        entry in common, so ‖G‖²_F is the sum of theirs. For a `Blend` the blocks are those of the
+        partition inside. Collobert (2004) claims it to be small for blocks of neurons. NaN where G
+        is zero. Raises ValueError for fewer than one probe.
+
+        >>> model = nn.Linear(2, 1)  # one block, so that nothing is outside
+        >>> batch = torch.eye(2), torch.zeros(2, 1)
+        >>> block_curvature(model, nn.functional.mse_loss, batch).off_block_energy()
+        0.0
         """
+        return self._energy(probes, seed).ratio
+
+    def off_block_energy_interval(
+        self, probes: int = 8, level: float = 0.95, seed: int = 0
+    ) -> tuple[float, float]:
+        """The ends (low, high) of a confidence interval of `off_block_energy` by the same probes.
+
+        By the jackknife on log(off ÷ on) and a quantile of Student's t: in [0, 1], and around the
+        estimate (docs/decisions/0027 has its coverage). Raises ValueError for fewer than three
+        probes, and a level outside (0, 1).
+        """
+        return self._energy(probes, seed).interval(level)
+
+    @torch.no_grad()
+    def _energy(self, probes: int, seed: int) -> Energy:
         self._refuse_if_outdated()
         with full_precision(self._objective.device):
             return off_block_energy(self._product, probes, seed)

@@ -174,7 +174,7 @@ class Objective:
             )
             pairs.append((outputs.detach(), targets))
             losses.append(loss.detach())
-            gradients.append(flatten(gradient))
+            gradients.append(flatten(gradient).detach())  # torch 2.9's zeros require a gradient
         shares = weights(self.loss_fn, pairs)
         return _weighted(shares, losses), _weighted(shares, gradients)
 

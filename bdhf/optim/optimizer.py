@@ -23,7 +23,7 @@ from bdhf.optim.coupling import refuse_coupled
 from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
 from bdhf.optim.damping import Constant, Damping
-from bdhf.optim.energy import off_block_energy
+from bdhf.optim.energy import Energy, off_block_energy
 from bdhf.optim.flatness import warn_if_flat, warn_if_unbounded
 from bdhf.optim.flops import Flops, signature
 from bdhf.optim.groups import param_groups
@@ -151,13 +151,27 @@ class BlockHessianFree(torch.optim.Optimizer):
         self._unchecked = False
 
     def off_block_energy(self, batch: Given, probes: int = 8) -> float:
-        """‖G - G_block‖_F / ‖G‖_F on a batch, at the parameters as they are.
+        """‖G - G_block‖_F / ‖G‖_F on a batch, at the parameters as they are, in [0, 1].
 
-        By random signs from `seed` (`BlockCurvature.off_block_energy`); changes nothing.
+        By random signs (`BlockCurvature.off_block_energy`), drawn anew after every update: they
+        depend on `seed` and the number of updates. Changes nothing.
         """
+        return self._energy(batch, probes).ratio
+
+    def off_block_energy_interval(
+        self, batch: Given, probes: int = 8, level: float = 0.95
+    ) -> tuple[float, float]:
+        """The ends (low, high) of a confidence interval of `off_block_energy` by the same probes.
+
+        See `BlockCurvature.off_block_energy_interval`. Changes nothing.
+        """
+        return self._energy(batch, probes).interval(level)
+
+    def _energy(self, batch: Given, probes: int) -> Energy:
         self.objective.check()
         with full_precision(self.objective.device):
-            return off_block_energy(self._product(micro_batches(batch), Flops()), probes, self.seed)
+            product = self._product(micro_batches(batch), Flops())
+            return off_block_energy(product, probes, self._draws())
 
     @torch.no_grad()
     def step(  # type: ignore[override]  # a second-order step needs batches, not a closure
@@ -243,7 +257,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         return linearise(
             self.objective, batches,
             curvature=self.curvature, blocks=self.blocks, flops=flops,
-            seed=(self.seed + self._updates() * 0x9E3779B97F4A7C15) % 2**63,
+            seed=self._draws(),
             settings=self.settings, workspace=self._workspace,
             products=self.solver.products(self.blocks),
         )  # fmt: skip
@@ -306,6 +320,10 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _in_gradients(self, flops: int) -> float:
         """FLOPs in units of one gradient; NaN when torch counts none in a gradient."""
         return flops / self._gradient_cost if self._gradient_cost else math.nan
+
+    def _draws(self) -> int:
+        """The seed of what this update draws."""
+        return (self.seed + self._updates() * 0x9E3779B97F4A7C15) % 2**63
 
     def _updates(self) -> int:
         """Updates so far."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from bdhf.stats.judge import Judged, Test, judge, tested
 from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.power import seeds_to_decide
 from bdhf.stats.result import Result, Verdict
+from bdhf.stats.table import table_of
 
 
 def compare(records: Records) -> tuple[Result, ...]:
@@ -37,8 +37,7 @@ def compare(records: Records) -> tuple[Result, ...]:
 
 def to_table(results: Sequence[Result]) -> pd.DataFrame:
     """Lay out the results as comparisons.parquet: a row each, its flags joined by `; `."""
-    columns = [field.name for field in fields(Result)]
-    return pd.DataFrame([result.to_row() for result in results], columns=columns)
+    return table_of(Result, [result.to_row() for result in results])
 
 
 def result_of(judged: Judged, records: Records) -> Result:

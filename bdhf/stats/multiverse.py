@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 
 from bdhf.records import AXES, LOSSES, Comparison, Records, Target, tests_of, unit_of
 from bdhf.stats.judge import Test, judge_one, test, tested
 from bdhf.stats.result import Verdict
+from bdhf.stats.table import table_of
 
 #: Axes on which costs are counted, beside that of the spec.
 CHOSEN_AXES = ("updates", "products", "seconds")
@@ -115,7 +116,7 @@ def to_table(universes: Sequence[Universe]) -> pd.DataFrame:
         for universe in universes
         for choice in universe.choices
     ]
-    return pd.DataFrame(rows, columns=[field.name for field in fields(Choice)])
+    return table_of(Choice, rows)
 
 
 _Way = tuple[Comparison, Target | None]

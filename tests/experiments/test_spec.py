@@ -61,6 +61,15 @@ FAULTS = {
     "overflow": ("[784, 12, 4]", "[784, 4611686018427387904, 4]", "6:9: arms.adam: torch.Adam", ""),
     "too large": ("lr: 3.0e-3", "lr: 1" + "0" * 400, "6:32: arms.adam.lr: the number is too", ""),
     "key": ("  adam:", "  1: {type: block_hf}\n  adam:", "6:3: arms.1: a key is text", '"1"'),
+    "sparse": ("torch.Adam, lr: 3.0e-3", "torch.SparseAdam", "6:9: arms.adam: torch.SparseAdam "
+               "cannot update here", "dense gradients"),
+    "capturable": ("lr: 3.0e-3", "lr: 3.0e-3, capturable: true", "6:52: arms.adam.capturable: ",
+                   "torch.Adam cannot update here: "),
+    "differentiable": ("lr: 3.0e-3", "weight_decay: 0.1, differentiable: true",
+                       "6:63: arms.adam.differentiable: ", "torch.Adam cannot update here: "),
+    "a number for a list": ("lr: 3.0e-3", "betas: 0.9", "6:35: arms.adam.betas: betas must be a "
+                            "list of 2 values, as [0.9, 0.999] is; got 0.9", ""),
+    "one of two": ("lr: 3.0e-3", "betas: [0.9]", "6:35: arms.adam.betas: betas must be a list", ""),
     "twice the target": ("08}]", "08}, {metric: val_loss, below: 0.08}]", "14:44: targets.1", ""),
     "itself": ("baseline: full_hf", "baseline: block_hf", "16:5: compare.0: compares", "itself"),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from bdhf.nn import PeepholeLSTM
 
 # torch's own forward-mode AD loads a function that torch deprecates
-forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 
 
 def lstm_and_inputs(n_in, hidden, layers, samples, steps, seed=0):

@@ -63,15 +63,32 @@ class Once(nn.Linear):
         return OnceSquare.apply(super().forward(x))
 
 
+class OnceDistance(torch.autograd.Function):
+    """Distances, whose second derivative torch has from 2.15 on: here they have none."""
+
+    @staticmethod
+    def forward(ctx, x, centres):
+        distances = torch.cdist(x, centres)
+        ctx.save_for_backward(x, centres, distances)
+        return distances
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, centres, distances = ctx.saved_tensors
+        apart = (x[..., :, None, :] - centres) * (grad / distances)[..., None]
+        return apart.sum(-2), -apart.reshape(-1, *centres.shape).sum(0)
+
+
 class Distances(nn.Module):
-    """Distances from four centres: torch has no second derivative of them."""
+    """Distances from four centres, which have no second derivative."""
 
     def __init__(self):
         super().__init__()
         self.centres = nn.Parameter(torch.randn(4, 4))
 
     def forward(self, x):
-        return torch.cdist(x, self.centres)
+        return OnceDistance.apply(x, self.centres)
 
 
 class Noisy(nn.Module):

@@ -17,7 +17,7 @@ from tests.cases import CASES, Case, build
 from tests.oracles import parameters
 
 with warnings.catch_warnings():  # a dependency of it uses torch.jit.script, which warns
-    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.filterwarnings("ignore", "`torch.jit.script")  # in a category of each release
     import curvlinops
 
 #: torch.func.jvp compiles its rules by torch.jit.script too.

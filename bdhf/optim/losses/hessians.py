@@ -137,7 +137,7 @@ class Differentiated:
                 "it with other operators, or use EmpiricalFisher, which needs the first derivative "
                 "only, and give the loss the methods of bdhf.optim.Likelihood"
             ) from error
-        return product
+        return product.detach()  # torch 2.9's zeros require a gradient
 
     def root(self, u: Tensor) -> Tensor:
         """B u, from the eigenvectors of the dense Hessian of the whole batch."""

@@ -106,7 +106,9 @@ class DoubleBackward:
                 [tangent for _, tangent in reached],
                 retain_graph=True, allow_unused=True, materialize_grads=True,
             )  # fmt: skip
-            out.copy_(pick(block, flatten(columns)))
+            out.copy_(
+                pick(block, flatten(columns).detach())
+            )  # torch 2.9's zeros require a gradient
 
         part = ("∇²L v", self._shapes, block.slots)
         failure = attempt(lambda: self._flops.part(part, back))

@@ -224,9 +224,8 @@ class Propagate:
         )  # fmt: skip
         shapes = zip(columns, self._parameters, strict=True)
         rows = len(cotangents)  # a scalar parameter has one entry, and no dimension to flatten
-        return torch.cat(
-            [column.expand(rows, *p.shape).reshape(rows, p.numel()) for column, p in shapes], dim=1
-        )
+        flat = [column.expand(rows, *p.shape).reshape(rows, p.numel()) for column, p in shapes]
+        return torch.cat(flat, dim=1).detach()  # torch 2.9's zeros require a gradient
 
     def squared_gradients(self) -> Tensor:
         """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""

@@ -93,7 +93,7 @@ class ByDoubleBackward:
             [q for q, _ in reached], self._u, [tangent for _, tangent in reached],
             retain_graph=True, allow_unused=True, materialize_grads=True,
         )  # fmt: skip
-        return jv
+        return jv.detach()  # torch 2.9's zeros require a gradient
 
 
 def transposed(

@@ -96,9 +96,13 @@ def in_place_rule(func: Any) -> bool:
 
 @cache
 def _load_forward_mode() -> None:
-    """Let torch load the rules that it scripts, without its warning about its own script."""
+    """Let torch load the rules that it scripts, without its warnings about its own script.
+
+    Their category changes from release to release (2.15 made them a FutureWarning), and no caller
+    can act on them.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")
         importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
