@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bdhf.optim.arithmetic import full_precision
 from bdhf.optim.blocks import Blocks
 from bdhf.optim.cost import Sweeps, sweeps
 from bdhf.optim.curvature import Curvature
@@ -97,7 +96,7 @@ def counted(
     """What the products of an update cost; `shared` is that of the same model, loss and batch."""
     objective.check()
     flops = shared.tally(settings)
-    with torch.enable_grad(), full_precision(objective.device):
+    with torch.enable_grad(), objective.arithmetic():
         product = linearise(
             objective, micro_batches(batch), curvature=curvature, blocks=blocks, flops=flops,
             settings=settings, products=solver.products(blocks),

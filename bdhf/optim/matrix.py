@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bdhf.optim.arithmetic import full_precision
 from bdhf.optim.check import Check, examine
 from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
@@ -76,7 +75,7 @@ class BlockCurvature:
             )
         self._refuse_if_outdated()
         if v.dim() == 1:
-            with full_precision(self._objective.device):
+            with self._objective.arithmetic():
                 return self._blocks.scatter(self._product(self._blocks.gather(v.contiguous())))
         if not v.shape[1]:
             return torch.empty_like(v)
@@ -92,7 +91,7 @@ class BlockCurvature:
         self._refuse_if_outdated()
         gradient = self._product.gradient
         dense = gradient.new_zeros(self.shape)
-        with full_precision(self._objective.device):
+        with self._objective.arithmetic():
             matrices = dense_blocks(self._blocks, self._product, gradient)
         rows = (row for matrix in matrices for row in matrix)
         for positions, row in zip(self.blocks, rows, strict=True):
@@ -106,7 +105,7 @@ class BlockCurvature:
         Warns where the curvature is exactly 0 (CurvatureWarning).
         """
         self._refuse_if_outdated()
-        with full_precision(self._objective.device):
+        with self._objective.arithmetic():
             check = examine(self._objective, self._product, self._curvature)
             if check.passed:  # else there is worse to say
                 warn_if_flat(self._product)
@@ -142,7 +141,7 @@ class BlockCurvature:
     @torch.no_grad()
     def _energy(self, probes: int, seed: int) -> Energy:
         self._refuse_if_outdated()
-        with full_precision(self._objective.device):
+        with self._objective.arithmetic():
             return off_block_energy(self._product, probes, seed)
 
     def _refuse_if_outdated(self) -> None:
@@ -202,7 +201,7 @@ def block_curvature(
     objective, batches = Objective.of(model, loss_fn), micro_batches(batch)
     blocks = cut(objective.layout, partition).to(objective.device)
     objective.check()
-    with torch.enable_grad(), full_precision(objective.device):
+    with torch.enable_grad(), objective.arithmetic():
         product = linearise(
             objective, batches,
             curvature=curvature, blocks=blocks, flops=Flops(), seed=seed, settings=settings,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bdhf.optim.arithmetic import full_precision
 from bdhf.optim.errors import ModelError, ModelTypeError
 from bdhf.optim.guard import channels_first
 from bdhf.optim.identity import refuse_others
@@ -19,6 +20,7 @@ from bdhf.optim.layout import Layout, flatten, layout_of, named_parameters, spli
 from bdhf.optim.losses import weights
 from bdhf.optim.losses.own import ForeignError, own_parameters
 from bdhf.optim.losses.weights import LossFn
+from bdhf.optim.passes import Passes
 from bdhf.optim.refusals import refuse_inference_tensors, refuse_modules, refuse_types
 
 Batch = tuple[Any, Any]  # (inputs, targets)
@@ -49,9 +51,17 @@ def micro_batches(given: Any) -> Batches:
 
 @contextmanager
 def plain_kernels(model: nn.Module) -> Iterator[None]:
-    """Keep to kernels that have a second derivative: no fused attention, no recurrent cuDNN."""
+    """Keep to kernels that have a second derivative, and are one function with and without a graph.
+
+    No fused attention, no fast path of torch's encoders, which sets masked positions to 0 under
+    no_grad, and no recurrent cuDNN.
+    """
     with ExitStack() as plain:
         plain.enter_context(sdpa_kernel(SDPBackend.MATH))
+        plain.callback(
+            torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()
+        )
+        torch.backends.mha.set_fastpath_enabled(False)
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             plain.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield
@@ -65,8 +75,9 @@ class Objective:
     loss_fn: LossFn
     parameters: tuple[nn.Parameter, ...]
     run: ImageLayout  # the forward pass
-    held: tuple[int, ...] = ()  # indices of the parameters that the loss itself holds
-    names: tuple[str, ...] = ()  # of the parameters
+    held: tuple[int, ...]  # indices of the parameters that the loss itself holds
+    names: tuple[str, ...]  # of the parameters
+    passes: Passes  # what is known of forward passes
 
     @classmethod
     def of(cls, model: nn.Module, loss_fn: LossFn) -> Objective:
@@ -82,7 +93,9 @@ class Objective:
         parameters = tuple(trained.values())
         index = {id(parameter): i for i, parameter in enumerate(parameters)}
         held = tuple(index[id(parameter)] for parameter in own_parameters(loss_fn))
-        return cls(model, loss_fn, parameters, ImageLayout(model), held, tuple(trained))
+        return cls(
+            model, loss_fn, parameters, ImageLayout(model), held, tuple(trained), Passes(model)
+        )
 
     @property
     def layout(self) -> Layout:
@@ -121,6 +134,15 @@ class Objective:
             parts[index].add_(part)
         return gradient
 
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Hold precision and kernels for all that an update does, the sweeps back included.
+
+        A part of the model that is checkpointed runs once more in a sweep, and must do the same.
+        """
+        with full_precision(self.device), plain_kernels(self.model):
+            yield
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
@@ -155,23 +177,37 @@ class Objective:
                 f"the outputs of {name} depend on no trainable parameter; check for a detach() or "
                 "a no_grad() in its forward"
             )
+        self.passes.check_graph(inputs, outputs)
         return outputs
 
     def loss(self, batches: Batches) -> Tensor:
-        """The loss of one batch, ()."""
-        pairs = [(self.run(inputs), targets) for inputs, targets in batches]
-        losses = [self.loss_fn(outputs, targets) for outputs, targets in pairs]
-        return _weighted(weights(self.loss_fn, pairs), losses)
+        """The loss of one batch, (), without its graph."""
+        with plain_kernels(self.model):
+            evaluated = [self._loss(inputs, targets) for inputs, targets in batches]
+        pairs = [
+            (outputs, targets)
+            for (outputs, _), (_, targets) in zip(evaluated, batches, strict=True)
+        ]
+        return _weighted(weights(self.loss_fn, pairs), [loss for _, loss in evaluated])
+
+    def _loss(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """Outputs and loss of a micro-batch, detached."""
+        graph = torch.is_grad_enabled() or not self.passes.may_drop_graph(inputs, self.run)
+        with torch.set_grad_enabled(graph):
+            outputs = self.run(inputs)
+            loss = self.loss_fn(outputs, targets)
+        return outputs.detach(), loss.detach()
 
     def loss_and_gradient(self, batches: Batches) -> tuple[Tensor, Tensor]:
         """Loss () and gradient (P,) of one batch, one micro-batch in memory at a time."""
         pairs, losses, gradients = [], [], []
         for inputs, targets in batches:
-            outputs = self.run(inputs)
-            loss = self.loss_fn(outputs, targets)
-            gradient = torch.autograd.grad(
-                loss, self.parameters, allow_unused=True, materialize_grads=True
-            )
+            with plain_kernels(self.model):
+                outputs = self.run(inputs)
+                loss = self.loss_fn(outputs, targets)
+                gradient = torch.autograd.grad(
+                    loss, self.parameters, allow_unused=True, materialize_grads=True
+                )
             pairs.append((outputs.detach(), targets))
             losses.append(loss.detach())
             gradients.append(flatten(gradient).detach())  # torch 2.9's zeros require a gradient

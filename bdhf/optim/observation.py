@@ -44,7 +44,7 @@ def observe(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Observat
     """
     observed = Observation()
     guard = ChannelsFirst()
-    with _unseen(model), guard if guarded else nullcontext(), _Observer(observed):
+    with unseen(model), guard if guarded else nullcontext(), _Observer(observed):
         outputs = model(inputs)
     observed.graph = graph_of(outputs)
     if custom := [name for name in observed.graph if name.startswith(_CUSTOM)]:
@@ -104,7 +104,7 @@ class _Observer(DispatchMode):
 
 
 @contextmanager
-def _unseen(model: nn.Module) -> Iterator[None]:
+def unseen(model: nn.Module) -> Iterator[None]:
     """The body is not counted, draws nothing, and moves no buffer of the model."""
     held = [
         (module, name, buffer, buffer._version, buffer.clone())

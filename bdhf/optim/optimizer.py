@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from bdhf.optim.acceptance import Acceptance, FullStep
-from bdhf.optim.arithmetic import full_precision
 from bdhf.optim.check import check_curvature
 from bdhf.optim.cost import warn_if_expensive
 from bdhf.optim.coupling import refuse_coupled
@@ -140,7 +139,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         """
         batches = micro_batches(batch)
         self.objective.check()
-        with full_precision(self.objective.device), self.objective.random_state_kept():
+        with self.objective.arithmetic(), self.objective.random_state_kept():
             flops = Flops()  # a meter of its own: an update is not charged for the check
             product = self._product(batches, flops)
             warn_if_expensive(product, flops)
@@ -169,7 +168,7 @@ class BlockHessianFree(torch.optim.Optimizer):
 
     def _energy(self, batch: Given, probes: int) -> Energy:
         self.objective.check()
-        with full_precision(self.objective.device):
+        with self.objective.arithmetic():
             product = self._product(micro_batches(batch), Flops())
             return off_block_energy(product, probes, self._draws())
 
@@ -204,7 +203,7 @@ class BlockHessianFree(torch.optim.Optimizer):
             self._unchecked_lists = False
         if self._unchecked:
             self.check(batch if curvature_batch is None else curvature_batch, watch=watch)
-        with full_precision(self.objective.device):
+        with self.objective.arithmetic():
             return self._step(batches, curvature_batches, watch)
 
     def _step(

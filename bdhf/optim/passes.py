@@ -1,0 +1,93 @@
+"""What is found out once about the forward passes of a model, by the signature of its inputs.
+
+Is it the same function without gradients? Losses of trial steps need no graph. But a model may differentiate in its forward (physics-informed
+networks, force fields), or ask whether gradients are enabled and go another way. Such a model is
+run with its graph, which is dropped at once: every loss of an update is of one function.
+
+Does its graph hold all parameters? A reentrant checkpoint hides those inside of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from bdhf.optim.errors import ModelError
+from bdhf.optim.flops import signature
+from bdhf.optim.observation import graph_of, unseen
+
+#: Relative difference of the outputs that is rounding, by their precision.
+TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
+COARSE = 5e-2
+
+
+@dataclass
+class Passes:
+    """What is known of the forward passes of one model."""
+
+    model: nn.Module
+    graphless: dict[Hashable, bool] = field(default_factory=dict, init=False)
+    walked: set[Hashable] = field(default_factory=set, init=False)
+
+    def may_drop_graph(self, inputs: Any, run: Callable[[Any], Any]) -> bool:
+        """Whether `run`, the forward pass, gives the same outputs under no_grad.
+
+        Found out once for inputs of a signature, by two passes that leave no trace.
+        """
+        key = self._key(inputs)
+        if key not in self.graphless:
+            with unseen(self.model):
+                self.graphless[key] = _same(inputs, run)
+        return self.graphless[key]
+
+    def check_graph(self, inputs: Any, outputs: Tensor) -> None:
+        """Walk the graph of the outputs once for inputs of a signature.
+
+        Raises ModelError for a reentrant checkpoint, whose parameters are in no graph.
+        """
+        key = self._key(inputs)
+        if key in self.walked:
+            return
+        if any("CheckpointFunction" in name for name in graph_of(outputs)):
+            raise ModelError(
+                f"{type(self.model).__name__} has a part in a reentrant checkpoint, which hides its "
+                "parameters from torch.autograd.grad: pass use_reentrant=False to "
+                "torch.utils.checkpoint (with Hugging Face's models: gradient_checkpointing_enable("
+                "gradient_checkpointing_kwargs={'use_reentrant': False}))"
+            )
+        self.walked.add(key)
+
+    def _key(self, inputs: Any) -> Hashable:
+        return signature(inputs), tuple(module.training for module in self.model.modules())
+
+
+def _detached(tree: Any) -> Any:
+    """The same tensors without their graph."""
+    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def _same(inputs: Any, run: Callable[[Any], Any]) -> bool:
+    with torch.enable_grad():
+        with_graph = _detached(run(inputs))
+    try:
+        with torch.no_grad():
+            without = run(inputs)
+    except (RuntimeError, AssertionError, NotImplementedError):  # as autograd.grad in the forward
+        return False
+    pairs = list(zip(tree_leaves(with_graph), tree_leaves(without), strict=True))
+    return all(_close(a, b) for a, b in pairs if isinstance(a, Tensor))
+
+
+def _close(a: Tensor, b: Any) -> bool:
+    if not isinstance(b, Tensor) or a.shape != b.shape or a.layout != b.layout:
+        return False
+    tolerance = TOLERANCES.get(a.dtype, COARSE)
+    return torch.allclose(
+        a.double(), b.double(), rtol=tolerance, equal_nan=True,
+        atol=tolerance * float(a.double().abs().nan_to_num(0, 0, 0).max()) if a.numel() else 0.0,
+    )  # fmt: skip
