@@ -26,7 +26,7 @@ def is_mean(case: Case) -> bool:
 def counted(case: Case) -> Tensor:
     """Which labels count."""
     loss = case.loss_fn
-    ignored = loss.keywords["ignore_index"] if isinstance(loss, partial) else -100
+    ignored = loss.keywords.get("ignore_index", -100) if isinstance(loss, partial) else -100
     return case.batch[1] != ignored
 
 

@@ -15,6 +15,12 @@ from tests.zoo import ZOO, build
 from tests.zoo.covered import NOT_COVERED, classes_of_torch, kinds_in
 from tests.zoo.oracle import SAMPLES, SEED, dense, oracle
 
+#: What torch says of its own operators once a process, wherever that is.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{text}")
+    for text in ("Sparse CSR", "LSTM with proj", "`torch.jit", "indexing with dtype torch.uint8")
+]
+
 CURVATURES = {
     "ggn": bdhf.GGN(),
     "hessian": bdhf.Hessian(),
@@ -43,7 +49,8 @@ def products(expected):
 
 def steps(expected):
     """The entries whose update should come out so."""
-    return pytest.mark.parametrize("name", [n for n, e in ZOO.items() if e.outcome("step") == expected])
+    names = [name for name, entry in ZOO.items() if entry.outcome("step") == expected]
+    return pytest.mark.parametrize("name", names)
 
 
 def block_curvature(name, curvature, partition):
@@ -59,11 +66,10 @@ def block_curvature(name, curvature, partition):
     )
 
 
-def optimizer(case):
+def optimizer(name, case):
     """The defaults, with a step that solves the damped system."""
-    return bdhf.BlockHessianFree(
-        case.model, case.loss_fn, solver=EXACT, damping=bdhf.Constant(1.0), lr=1.0
-    )
+    damping = bdhf.Constant(ZOO[name].damping)
+    return bdhf.BlockHessianFree(case.model, case.loss_fn, solver=EXACT, damping=damping, lr=1.0)
 
 
 def assert_near(actual, expected, blocks):
@@ -99,7 +105,8 @@ def test_products_and_gradient_are_those_of_the_dense_matrix(name, curvature, pa
 def test_what_has_no_products_is_refused_with_a_way_out(name, curvature, partition):
     """The error is one of the method's own, and says where and what to do."""
     with pytest.raises(BdhfError) as caught:
-        block_curvature(name, curvature, partition)
+        G = block_curvature(name, curvature, partition)
+        G @ torch.ones(G.shape[0])
 
     assert_says(caught.value, ZOO[name].words(curvature))
 
@@ -115,17 +122,28 @@ def test_products_that_torch_gets_wrong_do_not_pass_the_check(name, curvature, p
 
 @steps("right")
 def test_an_update_solves_the_damped_blocks(name):
-    """Δθ_b = -(G_bb + I)⁻¹ g_b, once the check has passed."""
-    case = build(name)
-    before = oracle(name).theta
-    method = optimizer(case)
+    """Δθ_b = -(G_bb + λI)⁻¹ g_b, once the check has passed."""
+    assert_solves(name)
+
+
+@steps("warned")
+def test_an_update_without_curvature_is_warned_of(name):
+    """Δθ_b = -g_b / λ, which nothing bounds."""
+    with pytest.warns(bdhf.CurvatureWarning, match=ZOO[name].warned):
+        assert_solves(name)
+
+
+def assert_solves(name):
+    """The update of an entry is the dense solution."""
+    case, before = build(name), oracle(name).theta
+    method = optimizer(name, case)
 
     info = method.step(case.batch)
 
     matrix, gradient = dense(name, "ggn"), oracle(name).gradient
     expected = torch.zeros_like(gradient)
     for block in (blocks := method.blocks.positions()):
-        damped = matrix[block[:, None], block] + torch.eye(len(block), dtype=matrix.dtype)
+        damped = matrix[block[:, None], block] + ZOO[name].damping * torch.eye(len(block))
         expected[block] = -torch.linalg.solve(damped, gradient[block])
     moved = parameters_to_vector(method.objective.parameters).detach().double() - before
     assert_near(moved, expected, blocks)
@@ -139,7 +157,7 @@ def test_an_update_that_cannot_be_right_is_refused_with_a_way_out(name):
     before = [p.detach().clone() for p in case.model.parameters()]
 
     with pytest.raises(BdhfError) as caught:
-        optimizer(case).step(case.batch)
+        optimizer(name, case).step(case.batch)
 
     assert_says(caught.value, ZOO[name].words("step"))
     assert all(torch.equal(p, q) for p, q in zip(before, case.model.parameters(), strict=True))

@@ -6,6 +6,8 @@ To add one: a module and a line in the table of its family. All are small (P up 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from tests.cases import Case
@@ -24,7 +26,7 @@ from tests.zoo import (
     surrogates,
     weights,
 )
-from tests.zoo.entry import Entry, seeded
+from tests.zoo.entry import Entry, cast, seeded
 
 FAMILIES = (
     layers, recurrent, attention, embeddings, weights, functional, surrogates, graphs, physics,
@@ -38,6 +40,12 @@ ZOO: dict[str, Entry] = {
 assert len(ZOO) == sum(len(family.ENTRIES) for family in FAMILIES), "a name of two families"
 
 
-def build(name: str, dtype: torch.dtype = torch.float32) -> Case:
-    """Build an entry; the same numbers in every precision."""
-    return seeded(ZOO[name].build, dtype)
+def build(name: str) -> Case:
+    """Build an entry, in float32."""
+    return seeded(ZOO[name].build)
+
+
+def reference(name: str) -> Case:
+    """The same numbers in float64, with the loss whose matrix it is."""
+    case, loss = build(name), ZOO[name].reference
+    return cast(case if loss is None else replace(case, loss_fn=loss), torch.float64)

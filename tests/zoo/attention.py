@@ -91,7 +91,7 @@ class Seq2Seq(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.transformer = nn.Transformer(2, 1, 1, 1, 2, batch_first=True)
+        self.transformer = nn.Transformer(2, 2, 1, 1, 2, batch_first=True)
 
     def forward(self, sequences: tuple[Tensor, Tensor]) -> Tensor:
         return self.transformer(*sequences).mean(1)

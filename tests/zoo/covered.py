@@ -9,14 +9,17 @@ from torch import nn
 from tests.cases import Case
 
 _ABSTRACT = "a base class"
-_LAZY = "becomes the module of its name at the first forward pass"
-_TRAINING = "several processes only"
-_PAIRS = "a loss of several outputs: bdhf has one tensor"
 
 #: Modules of torch.nn that are not in the zoo -> why.
 NOT_COVERED: dict[str, str] = {
     "Module": _ABSTRACT, "Container": _ABSTRACT, "RNNBase": _ABSTRACT, "RNNCellBase": _ABSTRACT,
-    "DataParallel": "several devices only", "SyncBatchNorm": _TRAINING,
+    "SyncBatchNorm": "needs several processes",
+    "NLLLoss2d": "the former name of NLLLoss",
+    **{
+        name: "is the module of its name from the first forward pass on"
+        for name in dir(nn)
+        if name.startswith("Lazy") and name != "LazyLinear"
+    },
 }  # fmt: skip
 
 

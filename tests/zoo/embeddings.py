@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tests.cases import Case
 from tests.zoo.entry import Entry, Words, classes
 
+SCALED: Words = ("'table'", "finite difference|scale_grad_by_freq|surrogate")
 SECOND: Words = (r"(?i)EmbeddingBag", "GGN|Fisher|replace")
 
 
@@ -39,6 +40,18 @@ class Bag(nn.Module):
         return self.head(torch.tanh(self.table(tokens, per_sample_weights=weights)))
 
 
+class Looked(nn.Module):
+    """A table and a head without modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.ParameterDict({"table": torch.randn(5, 2), "head": torch.randn(2, 2)})
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        vectors = F.embedding(tokens, self.weights["table"])
+        return torch.tanh(vectors.sum(1)) @ self.weights["head"]
+
+
 class Tied(nn.Module):
     """The head is the table, read the other way."""
 
@@ -64,35 +77,27 @@ def _padded() -> Case:
     return classes(Tokens(padding_idx=0), tokens)
 
 
-def _functional() -> Case:
-    model = nn.ParameterDict({"table": torch.randn(5, 2), "head": torch.randn(2, 2)})
-
-    class Looked(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weights = model
-
-        def forward(self, tokens: Tensor) -> Tensor:
-            return torch.tanh(F.embedding(tokens, self.weights["table"]).sum(1)) @ self.weights[
-                "head"
-            ]
-
-    return classes(Looked(), torch.randint(0, 5, (4, 3)))
+def _limited() -> Case:
+    """Vectors that are shorter than the limit, also after an update."""
+    case = classes(Tokens(max_norm=1.0), torch.randint(0, 5, (4, 3)))
+    case.model.table.weight.detach().mul_(0.3)
+    return case
 
 
 ENTRIES: dict[str, Entry] = {
     "embedding": _on_tokens(Tokens),
     "embedding, pads reach the outputs": Entry(_padded),
-    "embedding, limited norm": _on_tokens(lambda: Tokens(max_norm=1.0)),
-    "embedding, scaled by frequency": _on_tokens(
-        lambda: Tokens(scale_grad_by_freq=True),
-        {"step": ("'table'", "surrogate|scale_grad_by_freq|check=False")},
+    "embedding, limited norm": Entry(_limited),
+    "embedding, scaled by frequency": Entry(
+        lambda: classes(Tokens(scale_grad_by_freq=True), torch.randint(0, 5, (4, 3))),
+        {"step": SCALED},
+        dict.fromkeys(("ggn", "hessian", "fisher"), SCALED),
     ),
     "embedding, sparse gradients": _on_tokens(
         lambda: Tokens(sparse=True), {"all": ("'table'", "sparse=False")}
     ),
     "embedding, tied": _on_tokens(Tied),
-    "embedding by the function": Entry(_functional),
+    "embedding by the function": _on_tokens(Looked),
     "bag, sum": _on_tokens(lambda: Bag(mode="sum"), {"hessian": SECOND}),
     "bag, mean": _on_tokens(lambda: Bag(mode="mean"), {"hessian": SECOND}),
     "bag, max": _on_tokens(lambda: Bag(mode="max"), {"hessian": SECOND}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,19 +24,25 @@ class Entry:
     """A case, built afresh for each test, and where it is refused: elsewhere it is right.
 
     Keys of `refused` are curvatures ("ggn", "hessian", "fisher"), "step" for the update of the
-    optimizer, or "all". A curvature in `doubted` has products that are as wrong as a formula of
-    torch: the check must say so, in these words.
+    optimizer, or "all" for the others. The products of a curvature in `doubted` are wrong since a
+    formula of torch or the model's own backward pass is: the check must say so. An update that is
+    `warned` of is made.
     """
 
     build: Callable[[], Case]
     refused: Mapping[str, Words] = field(default_factory=dict)
     doubted: Mapping[str, Words] = field(default_factory=dict)
+    warned: str = ""
+    damping: float = 1.0  # of the update
+    reference: Any = None  # the loss whose matrix it has, if that is another's
     partitions: tuple[str, ...] = ("full", "per_layer", "per_neuron")
 
     def outcome(self, what: str) -> str:
-        """What must come of a curvature or an update: "right", "refused" or "doubted"."""
+        """What must come of it: "right", "refused", and "doubted", or "warned" for an update."""
         if self.words(what) is not None:
             return "refused"
+        if what == "step" and self.warned:
+            return "warned"
         return "doubted" if what in self.doubted else "right"
 
     def words(self, what: str) -> Words | None:
@@ -71,13 +79,16 @@ def between(layer: nn.Module, *shape: int, n: int = 3) -> Case:
     return regression(nn.Sequential(front, layer, nn.Flatten(), nn.Linear(width, 2)), x)
 
 
-def seeded(build: Callable[[], Case], dtype: torch.dtype = torch.float32) -> Case:
-    """Build from one seed, leaving torch's global generator as it was; the same in any dtype."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(build: Callable[[], Case]) -> Case:
+    """Build from one seed, leaving torch's global generator as it was."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch deprecates is brought all the same
         torch.manual_seed(0)
-        case = build()
-    if dtype == torch.float32:
-        return case
+        return build()
+
+
+def cast(case: Case, dtype: torch.dtype) -> Case:
+    """The same numbers in another precision."""
     batch = torch.utils._pytree.tree_map(lambda leaf: _cast(leaf, dtype), case.batch)
     return Case(case.model.to(dtype), _cast(case.loss_fn, dtype), batch, case.known, case.draws)
 
@@ -86,7 +97,7 @@ def _cast(leaf: Any, dtype: torch.dtype) -> Any:
     """A tensor of real numbers, a loss module, or a loss with arguments, in another precision."""
     if isinstance(leaf, (Tensor, nn.Module)):
         whole = isinstance(leaf, Tensor) and not leaf.is_floating_point()
-        return leaf if whole else leaf.to(dtype)
+        return leaf if whole else copy.deepcopy(leaf).to(dtype)
     if isinstance(leaf, partial):
         keywords = {key: _cast(value, dtype) for key, value in leaf.keywords.items()}
         return partial(leaf.func, *leaf.args, **keywords)

@@ -70,9 +70,9 @@ class InPlace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.front(x)
-        h[:, 1:3] *= self.scale(x)
-        h.tanh_().add_(0.5)
-        h[:, 0] = h[:, 1] * h[:, 2]
+        h[:, 1:3] += self.scale(x)
+        h[:, 0] = self.scale(x)[:, 0].exp()
+        h.mul_(0.5).tanh_()
         return self.head(h)
 
 

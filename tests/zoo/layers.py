@@ -86,7 +86,6 @@ WITHOUT: Layers = {
     "feature alpha dropout in eval": (lambda: nn.FeatureAlphaDropout(0.5).eval(), (2, 3)),
     "softmax 2d": (lambda: nn.Softmax2d(), (3, 2, 2)),
     "local response norm": (lambda: nn.LocalResponseNorm(2), (4, 3)),
-    "cross-map norm": (lambda: nn.CrossMapLRN2d(2), (3, 2, 2)),
     "average pool 1d": (lambda: nn.AvgPool1d(2), (2, 4)),
     "average pool 2d": (lambda: nn.AvgPool2d(2), (2, 4, 4)),
     "average pool 3d": (lambda: nn.AvgPool3d(2), (2, 2, 4, 2)),
@@ -199,6 +198,11 @@ ENTRIES: dict[str, Entry] = {
     **_entries(WITHOUT, ("per_layer",)),
     "hardsigmoid": Entry(
         lambda: between(nn.Hardsigmoid(), 3), {"hessian": (r"'1' \(Hardsigmoid\)", "GGN|replace")}
+    ),
+    "cross-map norm": Entry(
+        lambda: between(nn.CrossMapLRN2d(2), 3, 2, 2),
+        {"all": (r"'1' \(CrossMapLRN2d\)", "replace")},
+        partitions=("per_layer",),
     ),
     "instance norm 2d, batch of one": Entry(
         lambda: of_one(scaled(lambda: nn.InstanceNorm2d(2, affine=True)), 2, 3, 3)

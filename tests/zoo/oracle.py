@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bdhf.optim.losses import recognise
 from tests.cases import Case
 from tests.optim.curvatures import at_drawn, is_mean, terms
-from tests.zoo import build
+from tests.zoo import reference
 
 SAMPLES, SEED = 2, 3  # of the Fisher matrix
 
@@ -91,7 +91,7 @@ class Oracle:
             drawn = likelihood.draw(drawn_at, case.batch[1], generator)
             drawn = drawn.to(z.dtype) if drawn.is_floating_point() else drawn
             (scores,) = torch.autograd.grad(at_drawn(case, drawn, z), z)
-            rows = torch.einsum("nc,ncp->np", scores.flatten(1), jacobian)
+            rows = torch.einsum("nc,ncp->np", scores.reshape(len(z), -1), jacobian)
             total += rows.T @ rows
         return total / (SAMPLES * (terms(case) if is_mean(case) else 1))
 
@@ -114,7 +114,7 @@ class Oracle:
 @lru_cache(maxsize=1)  # tests of one entry run one after the other
 def oracle(name: str) -> Oracle:
     """The oracle of an entry."""
-    return Oracle(build(name, torch.float64))
+    return Oracle(reference(name))
 
 
 @lru_cache(maxsize=4)

@@ -63,6 +63,14 @@ def _between(layer: nn.Module, width: int = 3) -> Case:
     return Case(model, F.mse_loss, (torch.randn(4, 3), torch.randn(4, 2)))
 
 
+def _images(layer: nn.Module) -> Case:
+    volume = "3d" in type(layer).__name__
+    front = nn.Conv3d(2, 2, 1) if volume else nn.Conv2d(2, 2, 1)
+    x = torch.randn(3, 2, *[4] * (3 if volume else 2))
+    model = nn.Sequential(front, layer)
+    return Case(model, F.mse_loss, (x, torch.zeros_like(model(x))))
+
+
 def _whole(model: nn.Module) -> Case:
     return Case(model, F.mse_loss, (torch.randn(4, 3), torch.randn(4, 2)))
 
@@ -87,7 +95,7 @@ def _refused(build: Callable[[], Case], *words: str) -> Entry:
     return Entry(build, {"all": words}, partitions=("per_layer",))
 
 
-TRAINING: Words = ("eval",)
+NOISE: Words = ("Noisy", "eval|draw")
 ENTRIES: dict[str, Entry] = {
     "dropout in training": _refused(lambda: _between(nn.Dropout(0.5)), r"'1' \(Dropout\)", "eval"),
     "rrelu in training": _refused(lambda: _between(nn.RReLU()), r"'1' \(RReLU\)", "eval"),
@@ -101,18 +109,33 @@ ENTRIES: dict[str, Entry] = {
     "attention with dropout in training": _refused(
         lambda: _between(nn.TransformerEncoderLayer(3, 1, 2)), "dropout|MultiheadAttention", "eval"
     ),
-    "dropout by the function": Entry(lambda: _whole(Noisy()), {"step": ("Noisy", "eval|draw")}),
-    "spectral norm in training": Entry(_spectral, {"step": ("'1", "eval")}),
+    "dropout by the function": Entry(
+        lambda: _whole(Noisy()), {"step": NOISE}, dict.fromkeys(("ggn", "hessian", "fisher"), NOISE)
+    ),
+    "spectral norm in training": _refused(_spectral, "'1", "eval mode"),
+    "instance norm, statistics in training": _refused(
+        lambda: _images(nn.InstanceNorm2d(2, track_running_stats=True)),
+        r"'1' \(InstanceNorm2d\)", "track_running_stats=False",
+    ),
+    "fractional pool": _refused(
+        lambda: _images(nn.FractionalMaxPool2d(2, 2)), r"'1' \(FractionalMaxPool2d\)", "MaxPool2d"
+    ),
+    "fractional pool of volumes": _refused(
+        lambda: _images(nn.FractionalMaxPool3d(2, 2)), r"'1' \(FractionalMaxPool3d\)", "MaxPool"
+    ),
+    "copied to devices": _refused(
+        lambda: _whole(nn.DataParallel(nn.Linear(3, 2))), "DataParallel", "model.module"
+    ),
     "complex parameter": _refused(lambda: _whole(Complex()), "'weight'", "complex", "real"),
-    "parameter without entries": _refused(lambda: _whole(Empty()), "'extra'", "entries|elements"),
-    "lazy parameter": _refused(_lazy, "'1.weight'|'1'", "forward|initiali"),
-    "meta parameter": _refused(_meta, "'0.weight'|'0'", "meta"),
-    "scripted model": _refused(_scripted, "script", "Python|original"),
+    "parameter without entries": _refused(lambda: _whole(Empty()), "'extra'", "no entries"),
+    "lazy parameter": _refused(_lazy, "'1.weight'", "forward"),
+    "meta parameter": _refused(_meta, "'0.weight'", "meta"),
+    "scripted model": _refused(_scripted, "torch.jit", "nn.Module"),
     "two outputs": _refused(lambda: _whole(Two(3, 2)), "Two returned tuple", "wrap"),
     "outputs without a graph": _refused(lambda: _whole(NoGraph(3, 2)), "NoGraph", "no_grad"),
     "losses not reduced": _refused(
         lambda: Case(nn.Linear(3, 2), nn.MSELoss(reduction="none"), _whole(nn.Linear(3, 2)).batch),
-        "shape", "reduction='mean'",
+        "reduction='mean'|terms of the loss",
     ),
     "nothing to train": _refused(
         lambda: _whole(nn.Linear(3, 2).requires_grad_(False)), "Linear", "requires_grad"
