@@ -66,6 +66,12 @@ def block_curvature(name, curvature, partition):
     )
 
 
+def multiplied(name, curvature, partition):
+    """A product of an entry."""
+    G = block_curvature(name, curvature, partition)
+    return G @ torch.ones(G.shape[0])
+
+
 def optimizer(name, case):
     """The defaults, with a step that solves the damped system."""
     damping = bdhf.Constant(ZOO[name].damping)
@@ -105,8 +111,7 @@ def test_products_and_gradient_are_those_of_the_dense_matrix(name, curvature, pa
 def test_what_has_no_products_is_refused_with_a_way_out(name, curvature, partition):
     """The error is one of the method's own, and says where and what to do."""
     with pytest.raises(BdhfError) as caught:
-        G = block_curvature(name, curvature, partition)
-        G @ torch.ones(G.shape[0])
+        multiplied(name, curvature, partition)
 
     assert_says(caught.value, ZOO[name].words(curvature))
 
@@ -154,13 +159,13 @@ def assert_solves(name):
 def test_an_update_that_cannot_be_right_is_refused_with_a_way_out(name):
     """The error is one of the method's own, and the parameters stay."""
     case = build(name)
-    before = [p.detach().clone() for p in case.model.parameters()]
+    before = [p._version for p in case.model.parameters()]
 
     with pytest.raises(BdhfError) as caught:
         optimizer(name, case).step(case.batch)
 
     assert_says(caught.value, ZOO[name].words("step"))
-    assert all(torch.equal(p, q) for p, q in zip(before, case.model.parameters(), strict=True))
+    assert [p._version for p in case.model.parameters()] == before
 
 
 def test_every_module_of_torch_is_in_the_zoo():

@@ -137,7 +137,9 @@ def _strided(h: Tensor, weight: Tensor) -> Tensor:
 
 
 def _masked(h: Tensor, weight: Tensor) -> Tensor:
-    return torch.where(h[:, :3] > 0, h[:, :3] * weight, weight.square()).masked_fill(h[:, :3] > 1, 0)
+    return torch.where(h[:, :3] > 0, h[:, :3] * weight, weight.square()).masked_fill(
+        h[:, :3] > 1, 0
+    )
 
 
 def _sorted(h: Tensor, weight: Tensor) -> Tensor:

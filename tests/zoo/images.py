@@ -147,7 +147,7 @@ ENTRIES: dict[str, Entry] = {
     for name, build, partitions in [
         ("residual block", lambda: _behind(nn.Conv2d(1, 2, 3), Residual(2, 3, 2), channels=3),
          ("full", "per_layer", "per_neuron")),
-        ("residual block with group norm", lambda: _behind(nn.Conv2d(1, 2, 1), Normed(), channels=2),
+        ("residual block, group norm", lambda: _behind(nn.Conv2d(1, 2, 1), Normed(), channels=2),
          ("full", "per_layer", "random")),
         ("dense block", lambda: _behind(Dense(), channels=4), ("full", "per_layer", "random")),
         ("squeeze and excite", lambda: _behind(nn.Conv2d(1, 2, 2), SqueezeExcite(2), channels=2),

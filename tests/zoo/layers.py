@@ -25,11 +25,9 @@ WITH_PARAMETERS: Layers = {
     "conv 2d, dilated, same": (lambda: nn.Conv2d(2, 2, 3, dilation=2, padding="same"), (2, 4, 4)),
     "conv 2d, one pixel": (lambda: nn.Conv2d(3, 4, 1), (3, 3, 3)),
     "conv 2d, one pixel, strided": (lambda: nn.Conv2d(3, 4, 1, stride=2), (3, 4, 4)),
-    "conv 2d, circular": (lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), (2, 3, 3)),
-    "conv 2d, reflected": (lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"), (2, 3, 3)),
-    "conv 1d, replicated": (
-        lambda: nn.Conv1d(2, 2, 3, padding=1, padding_mode="replicate"), (2, 4),
-    ),
+    "conv 2d, circular": (lambda: padded("circular", nn.Conv2d), (2, 3, 3)),
+    "conv 2d, reflected": (lambda: padded("reflect", nn.Conv2d), (2, 3, 3)),
+    "conv 1d, replicated": (lambda: padded("replicate", nn.Conv1d), (2, 4)),
     "transposed 1d": (lambda: nn.ConvTranspose1d(2, 3, 2, stride=2), (2, 3)),
     "transposed 2d, grouped": (lambda: nn.ConvTranspose2d(4, 4, 2, stride=2, groups=2), (4, 2, 2)),
     "transposed 2d, padded": (
@@ -126,6 +124,11 @@ WITHOUT: Layers = {
     "fold": (lambda: nn.Sequential(nn.Unfold(2), nn.Tanh(), nn.Fold(3, 2)), (2, 3, 3)),
     "unflatten": (lambda: nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Linear(2, 2)), (4,)),
 }  # fmt: skip
+
+
+def padded(mode: str, kind: type[nn.Module]) -> nn.Module:
+    """A convolution of as many outputs as inputs."""
+    return kind(2, 2, 3, padding=1, padding_mode=mode)
 
 
 def settled(norm: nn.Module) -> nn.Module:

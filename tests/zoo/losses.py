@@ -70,6 +70,7 @@ def _case(
     **arguments: Any,
 ) -> Entry:
     """A loss; one that is trained is built afresh, as the model is."""
+
     def made() -> Case:
         network, x = model(), torch.randn(5, 3)
         loss = loss_fn() if trained else loss_fn
@@ -79,7 +80,10 @@ def _case(
 
 
 def _dense() -> Case:
-    model, x = nn.Sequential(nn.Conv1d(2, 2, 1), nn.Tanh(), nn.Conv1d(2, 3, 1)), torch.randn(3, 2, 3)
+    model, x = (
+        nn.Sequential(nn.Conv1d(2, 2, 1), nn.Tanh(), nn.Conv1d(2, 3, 1)),
+        torch.randn(3, 2, 3),
+    )
     labels = torch.tensor([[0, 1, -100], [2, 2, 1], [-100, -100, 0]])
     return Case(model, F.cross_entropy, (x, labels))
 
@@ -188,18 +192,22 @@ ENTRIES: dict[str, Entry] = {
     "absolute error": _case(
         nn.L1Loss(), torch.randn_like, NO_LIKELIHOOD, warned=FLAT
     ),
-    "penalty in a closure": Entry(_penalised, {"all": ("'0.weight'", r"bdhf\.L2"), "fisher": NO_TERMS}),
+    "penalty in a closure": Entry(
+        _penalised, {"all": ("'0.weight'", r"bdhf\.L2"), "fisher": NO_TERMS}
+    ),
     "margins of classes": _labels(nn.MultiMarginLoss(p=2), NOT_TWICE),
     "margins of labels": _case(
-        nn.MultiLabelMarginLoss(), lambda z: torch.tensor([[0, 2, -1]]).expand(len(z), -1), NOT_TWICE
+        nn.MultiLabelMarginLoss(),
+        lambda z: torch.tensor([[0, 2, -1]]).expand(len(z), -1),
+        NOT_TWICE,
     ),
     "alignment": _case(
         OfParts(nn.CTCLoss(), _ctc), lambda _: torch.tensor([[1, 2]]), NOT_TWICE
     ),
     "adaptive softmax": _labels(nn.NLLLoss(), model=Adaptive, reference=F.cross_entropy),
-    **{
-        "linear layer of the loss": _labels(partial(kind, 3, 3), NO_LIKELIHOOD, trained=True)
-        for kind in [getattr(nn, "LinearCrossEntropyLoss", None)]  # from torch 2.13 on
-        if kind is not None
-    },
 }  # fmt: skip
+
+if hasattr(nn, "LinearCrossEntropyLoss"):  # from torch 2.13 on
+    ENTRIES["linear layer of the loss"] = _labels(
+        lambda: nn.LinearCrossEntropyLoss(3, 3), NO_LIKELIHOOD, trained=True
+    )

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from tests.cases import Case
-from tests.zoo.entry import Entry, Words, regression
+from tests.zoo.entry import Entry, Words
 
 
 class Complex(nn.Module):

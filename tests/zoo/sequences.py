@@ -134,7 +134,9 @@ class Autoencoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder, self.mean, self.log_variance = (nn.Linear(*w) for w in [(3, 3), (3, 2), (3, 2)])
+        self.encoder, self.mean, self.log_variance = (
+            nn.Linear(*w) for w in [(3, 3), (3, 2), (3, 2)]
+        )
         self.decoder = nn.Linear(2, 3)
         self.register_buffer("noise", torch.randn(4, 2))
 

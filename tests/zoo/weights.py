@@ -45,7 +45,9 @@ class Nested(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         rows = nn.ModuleList([nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Tanh())])
-        self.parts = nn.ModuleDict({"rows": nn.ModuleList([rows, nn.ModuleList([nn.Linear(2, 2)])])})
+        self.parts = nn.ModuleDict(
+            {"rows": nn.ModuleList([rows, nn.ModuleList([nn.Linear(2, 2)])])}
+        )
         self.shifts = nn.ParameterDict({"a": torch.randn(2), "b": torch.randn(2)})
         self.scales = nn.ParameterList([torch.randn(2), torch.randn(2)])
 
@@ -125,7 +127,6 @@ def _biases() -> Case:
     for name, parameter in case.model.named_parameters():
         parameter.requires_grad_("bias" in name)
     return case
-
 
 
 ENTRIES: dict[str, Entry] = {
