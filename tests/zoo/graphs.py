@@ -51,6 +51,20 @@ class Shifted(nn.Module):
         return self.decoder(self.matrix @ self.encoder(x + self.shift))
 
 
+class Gathered(nn.Module):
+    """A graph convolution by messages along edges, whose bias is added behind the sum."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(outputs) / 2)
+        self.weight = nn.Linear(inputs, outputs, bias=False)
+        self.register_buffer("edges", edges())
+
+    def forward(self, x: Tensor) -> Tensor:
+        (sources, ends), h = self.edges, self.weight(x)
+        return h.index_add(0, ends, h[sources]) / 3 + self.bias
+
+
 class Isomorphism(nn.Module):
     """Sums over neighbours with a learned weight of the node itself (Xu et al. 2019)."""
 
@@ -106,6 +120,11 @@ ENTRIES: dict[str, Entry] = {
         lambda: classes(Convolved(adjacency().to_sparse_csr()), torch.randn(NODES, 3))
     ),
     "graph behind a shift": Entry(lambda: classes(Shifted(), torch.randn(NODES, 6))),
+    "graph convolution, bias behind": Entry(
+        lambda: classes(
+            nn.Sequential(Gathered(3, 3), nn.ReLU(), Gathered(3, 2)), torch.randn(NODES, 3)
+        )
+    ),
     "graph isomorphism": Entry(lambda: classes(Isomorphism(), torch.randn(NODES, 3))),
     "graph sage": Entry(lambda: classes(Sage(), torch.randn(NODES, 3))),
     "graph attention": Entry(lambda: classes(GraphAttention(), torch.randn(NODES, 3))),
