@@ -134,7 +134,7 @@ def test_an_update_solves_the_damped_blocks(name):
 @steps("warned")
 def test_an_update_without_curvature_is_warned_of(name):
     """Δθ_b = -g_b / λ, which nothing bounds."""
-    with pytest.warns(bdhf.CurvatureWarning, match=ZOO[name].warned):
+    with pytest.warns(bdhf.optim.CurvatureWarning, match=ZOO[name].warned):
         assert_solves(name)
 
 
