@@ -5,6 +5,7 @@ import pytest
 #: Marker, and the option that asks for it -> what it needs.
 ASKED_FOR = {
     "browser": "run the tests in a browser too (needs Chromium)",
+    "libraries": "run the tests with models of other libraries too (tox -e zoo)",
     "alone": "run the tests that time commits too (needs a machine that does nothing else)",
 }
 

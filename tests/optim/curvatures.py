@@ -26,7 +26,7 @@ def is_mean(case: Case) -> bool:
 def counted(case: Case) -> Tensor:
     """Which labels count."""
     loss = case.loss_fn
-    ignored = loss.keywords["ignore_index"] if isinstance(loss, partial) else -100
+    ignored = loss.keywords.get("ignore_index", -100) if isinstance(loss, partial) else -100
     return case.batch[1] != ignored
 
 
@@ -50,11 +50,11 @@ def dense_fisher(case: Case, samples: int, generator: torch.Generator) -> Tensor
     """The same draws as the curvature's, put together by the definition."""
     likelihood, z = recognise(case.loss_fn), case.model(case.batch[0]).detach()
     draws = [likelihood.draw(z, case.batch[1], generator) for _ in range(samples)]
-    losses = [partial(_at_drawn, case, drawn) for drawn in draws]
+    losses = [partial(at_drawn, case, drawn) for drawn in draws]
     return dense_scores(case, losses, terms(case), is_mean(case))
 
 
-def _at_drawn(case: Case, drawn: Tensor, z: Tensor) -> Tensor:
+def at_drawn(case: Case, drawn: Tensor, z: Tensor) -> Tensor:
     """Σ_m ℓ_m at drawn targets; a label that counts does so whatever was drawn for it."""
     if drawn.is_floating_point():
         scale = terms(case) if is_mean(case) else 1
