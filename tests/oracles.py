@@ -26,7 +26,7 @@ def derivative(value: Tensor, case: Case) -> Tensor:
     grads = torch.autograd.grad(
         value, parameters(case), retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return torch.cat([grad.reshape(-1) for grad in grads])
+    return torch.cat([grad.reshape(-1) for grad in grads]).detach()  # 2.9's zeros require one
 
 
 def flat_parameters(case: Case) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,8 +66,8 @@ class Records:
         """What there is, and which tables to look at."""
         ended = self.runs["status"].notna() & (self.runs["status"] != str(Status.SKIPPED))
         why = self.runs["reason"].astype(str).str.partition(":")[0]  # "torn" or "not run yet"
-        counts = self.runs["status"].astype(object).fillna(why).value_counts()
-        words = ", ".join(f"{count} {name}" for name, count in counts.items())
+        counts = Counter(self.runs["status"].astype(object).fillna(why))  # equals as they come
+        words = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         arms = textwrap.shorten(", ".join(self.arms), 80, placeholder=" …")
         return (
             f"Records of {self.name}: {ended.sum()} of {len(self.runs)} runs have ended ({words})\n"
