@@ -407,9 +407,15 @@ def test_slim_frees_what_no_rule_reads():
     assert z.requires_grad
 
 
-@pytest.mark.parametrize("name", ["conv", "peephole", "norms", "lstm"])
-def test_products_neither_run_the_model_nor_draw(name):
-    """One forward pass a linearisation, none a product; the caller's generator does not move."""
+@pytest.mark.parametrize(
+    ("name", "forward"), [("conv", 3), ("peephole", 1), ("norms", 2), ("lstm", 1)]
+)
+def test_products_neither_run_the_model_nor_draw(name, forward):
+    """One forward pass a linearisation, none a product; the caller's generator does not move.
+
+    Where images play a part, one more tells once for their shape in which order they may lie, and
+    another one is observed in that order.
+    """
     case = build(name)
     passes, state = [], torch.get_rng_state()
     case.model.register_forward_hook(lambda *_: passes.append(1))
@@ -418,7 +424,7 @@ def test_products_neither_run_the_model_nor_draw(name):
     for _ in range(3):
         G @ v
 
-    assert len(passes) == 1
+    assert len(passes) == forward
     assert torch.equal(torch.get_rng_state(), state)
 
 
