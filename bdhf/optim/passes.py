@@ -1,8 +1,9 @@
 """What is found out once about the forward passes of a model, by the signature of its inputs.
 
-Is it the same function without gradients? Losses of trial steps need no graph. But a model may differentiate in its forward (physics-informed
-networks, force fields), or ask whether gradients are enabled and go another way. Such a model is
-run with its graph, which is dropped at once: every loss of an update is of one function.
+Is it the same function without gradients? Losses of trial steps need no graph. But a model may
+differentiate in its forward (physics-informed networks, force fields), or ask whether gradients are
+enabled and go another way. Such a model is run with its graph, which is dropped at once: every loss
+of an update is of one function.
 
 Does its graph hold all parameters? A reentrant checkpoint hides those inside of it.
 """
@@ -55,8 +56,8 @@ class Passes:
             return
         if any("CheckpointFunction" in name for name in graph_of(outputs)):
             raise ModelError(
-                f"{type(self.model).__name__} has a part in a reentrant checkpoint, which hides its "
-                "parameters from torch.autograd.grad: pass use_reentrant=False to "
+                f"{type(self.model).__name__} has a part in a reentrant checkpoint, which hides "
+                "its parameters from torch.autograd.grad: pass use_reentrant=False to "
                 "torch.utils.checkpoint (with Hugging Face's models: gradient_checkpointing_enable("
                 "gradient_checkpointing_kwargs={'use_reentrant': False}))"
             )

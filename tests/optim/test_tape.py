@@ -411,12 +411,13 @@ def test_slim_frees_what_no_rule_reads():
 
 
 @pytest.mark.parametrize(
-    ("name", "forward"), [("conv", 2), ("peephole", 1), ("norms", 2), ("lstm", 1)]
+    ("name", "forward"), [("conv", 3), ("peephole", 1), ("norms", 2), ("lstm", 1)]
 )
 def test_products_neither_run_the_model_nor_draw(name, forward):
     """One forward pass a linearisation, none a product; the caller's generator does not move.
 
-    Where images play a part, one more tells once for their shape in which order they may lie.
+    Where images play a part, one more tells once for their shape in which order they may lie, and
+    another one is observed in that order.
     """
     case = build(name)
     passes, state = [], torch.get_rng_state()
