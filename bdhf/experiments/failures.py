@@ -8,15 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
+from bdhf.optim.failures import is_out_of_memory
 from bdhf.records import Status, of_what_kind
-
-#: What torch says, in lower case, where it has no exception of its own for memory.
-_WORDS = (
-    "can't allocate memory",  # on the CPU
-    "not enough memory",  # on the CPU under Windows
-    "out of memory",  # of a CUDA call outside torch's allocator
-    "status_alloc_failed",  # of cuBLAS, cuDNN
-)
 
 
 def classified(error: Exception) -> tuple[Status, str]:
@@ -24,7 +17,7 @@ def classified(error: Exception) -> tuple[Status, str]:
 
     An error that came of a want of memory is one, whatever it was turned into on its way up.
     """
-    memory = next((cause for cause in _chain(error) if _is_out_of_memory(cause)), None)
+    memory = next((cause for cause in _chain(error) if is_out_of_memory(cause)), None)
     told = memory or error
     return (Status.OOM if memory else Status.ERROR), of_what_kind(told)
 
@@ -46,10 +39,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(found))
         yield found
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _WORDS)

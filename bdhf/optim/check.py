@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bdhf.optim.coupling import coupled
-from bdhf.optim.curvature import Curvature
+from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.objective import Objective
 from bdhf.optim.probe import Errors, Probe
@@ -104,9 +104,11 @@ def _examine_products(probe: Probe, check: Check, inputs: Any) -> Check:
     try:
         full = probe.of_full()
         check = replace(check, asymmetry=full.asymmetry, finite_difference=full.finite_difference)
-        problem = _full_problem(probe, check, inputs) if full.worst > check.tolerance else ""
+        problem = _full_problem(probe, check) if full.worst > check.tolerance else ""
         if not problem:
             check, problem = _examine_blocks(probe, check)
+        if problem:
+            problem = _surrogate_problem(probe, check, inputs) or problem
     except (RuntimeError, NotImplementedError) as error:
         culprit = not_differentiable_twice(model, inputs)
         if culprit is None:
@@ -124,23 +126,33 @@ def _once_only(culprit: str, reason: str) -> str:
     )
 
 
-def _full_problem(probe: Probe, check: Check, inputs: Any) -> str:
-    """What is wrong with the full matrix: already the first derivative, or only the second."""
-    numbers = (
-        f"the product is asymmetric by {check.asymmetry:.2g} and differs from a finite "
-        f"difference by {check.finite_difference:.2g} (tolerance {check.tolerance:g}); suspect: "
-    )
-    if module := surrogate(probe.objective.model, inputs):
-        return (
-            f"{numbers}{module}: its backward pass is not the derivative of its forward pass, as "
-            "with a straight-through estimator, a detach(), a no_grad() or a gradient hook. If "
-            "that is on purpose, check=False takes this backward pass for the Jacobian; else make "
-            "the two agree"
+def _full_problem(probe: Probe, check: Check) -> str:
+    """What is wrong with the full matrix, whose first derivatives are those of the function."""
+    order, way_out = "first", "replace it, or report it to PyTorch"
+    if isinstance(probe.curvature, Hessian):
+        order = "second"
+        way_out = (
+            "replace it, use another curvature (GGN needs first derivatives of the outputs "
+            "only), or report it to PyTorch"
         )
     return (
-        f"{numbers}{_worst(probe)}. torch's second derivative of it is wrong here: replace it, use "
-        "another curvature (GGN needs first derivatives of the outputs only), or report it to "
-        "PyTorch"
+        f"the product is asymmetric by {check.asymmetry:.2g} and differs from a finite difference "
+        f"by {check.finite_difference:.2g} (tolerance {check.tolerance:g}); suspect: "
+        f"{_worst(probe)}. torch's {order} derivative of it is wrong here: {way_out}"
+    )
+
+
+def _surrogate_problem(probe: Probe, check: Check, inputs: Any) -> str:
+    """Whether a backward pass is not the derivative of its forward pass; empty: none is."""
+    module = surrogate(probe.objective.model, inputs)
+    if not module:
+        return ""
+    return (
+        f"the product is asymmetric by {check.asymmetry:.2g} and differs from a finite difference "
+        f"by {check.finite_difference:.2g}; suspect: {module}: its backward pass is not the "
+        "derivative of its forward pass, as with a straight-through estimator, a detach(), a "
+        "no_grad() or a gradient hook. If that is on purpose, check=False takes this backward "
+        "pass for the Jacobian; else make the two agree"
     )
 
 

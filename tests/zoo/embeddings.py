@@ -90,8 +90,8 @@ ENTRIES: dict[str, Entry] = {
     "embedding, limited norm": Entry(_limited),
     "embedding, scaled by frequency": Entry(
         lambda: classes(Tokens(scale_grad_by_freq=True), torch.randint(0, 5, (4, 3))),
-        {"step": SCALED},
-        dict.fromkeys(("ggn", "hessian", "fisher"), SCALED),
+        dict.fromkeys(("step", "ggn", "fisher"), SCALED),
+        {"hessian": SCALED},
     ),
     "embedding, sparse gradients": _on_tokens(
         lambda: Tokens(sparse=True), {"all": ("'table'", "sparse=False")}

@@ -59,7 +59,8 @@ class Oracle:
     @cached_property
     def gradient(self) -> Tensor:
         """∇L, (P,)."""
-        return self.derivative(self.loss())
+        with plain():
+            return self.derivative(self.loss())
 
     @cached_property
     def jacobian(self) -> Tensor:

@@ -93,7 +93,7 @@ def _with(function: Callable[[Tensor], Tensor], refused: dict[str, Words] | None
 ENTRIES: dict[str, Entry] = {
     "own function": _with(Cube.apply),
     "own function, once differentiable": _with(
-        OnceOnly.apply, {"hessian": (r"'1' \(Applied\)", "once_differentiable|twice", "replace")}
+        OnceOnly.apply, {"all": (r"'1' \(Applied\)", "once_differentiable|twice", "replace")}
     ),
     "straight-through": _with(_straight_through, SURROGATE),
     "reversed gradient": _with(Reversed.apply, SURROGATE),

@@ -11,7 +11,7 @@ from torch import Tensor
 from bdhf.optim.errors import ModelError
 from bdhf.optim.losses import recognise
 from bdhf.optim.losses.hessians import Differentiated, OutputHessian, Scaled
-from bdhf.optim.losses.own import own_parameters, refuse_foreign
+from bdhf.optim.losses.own import loss_name, own_parameters, refuse_foreign
 from bdhf.optim.losses.targets import check_targets
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.refusals import refuse_no_scalar
@@ -36,7 +36,9 @@ def expand(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
     z = outputs.detach().requires_grad_()
     loss, gradient, direct = value_and_gradient(loss_fn, z, targets, create_graph=known is None)
     if known is None:
-        return OutputLoss(loss, gradient.detach(), Differentiated(gradient, z), direct)
+        return OutputLoss(
+            loss, gradient.detach(), Differentiated(gradient, z, loss_name(loss_fn)), direct
+        )
     return OutputLoss(loss, gradient, known, direct)
 
 

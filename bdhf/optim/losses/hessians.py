@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.errors import CurvatureError, ModelError
-
-#: What torch says where there is no second derivative.
-NO_DERIVATIVE = ("not implemented", "once_differentiable")
+from bdhf.optim.failures import Failure, attempt
 
 
 class OutputHessian(Protocol):
@@ -114,6 +112,7 @@ class Differentiated:
 
     gradient: Tensor  # of z, with its graph
     z: Tensor
+    loss: str = "loss"  # its name
 
     @property
     def root_shape(self) -> tuple[int, ...]:
@@ -124,19 +123,14 @@ class Differentiated:
         """H w."""
         if not self.gradient.requires_grad:  # a loss that is linear in z
             return torch.zeros_like(w)
-        try:
-            (product,) = torch.autograd.grad(
+        product: Tensor | Failure = attempt(
+            lambda: torch.autograd.grad(
                 self.gradient, self.z, w,
                 retain_graph=True, allow_unused=True, materialize_grads=True,
-            )  # fmt: skip
-        except RuntimeError as error:
-            if not any(reason in str(error) for reason in NO_DERIVATIVE):
-                raise
-            raise CurvatureError(
-                f"the loss has no second derivative in torch ({str(error).splitlines()[0]}): write "
-                "it with other operators, or use EmpiricalFisher, which needs the first derivative "
-                "only, and give the loss the methods of bdhf.optim.Likelihood"
-            ) from error
+            )[0]
+        )  # fmt: skip
+        if isinstance(product, Failure):
+            raise no_curved_loss(self.loss, product)
         return product.detach()  # torch 2.9's zeros require a gradient
 
     def root(self, u: Tensor) -> Tensor:
@@ -178,3 +172,15 @@ class Scaled:
     def root(self, u: Tensor) -> Tensor:
         """B u, scaled by the root."""
         return self.scale.sqrt() * self.inner.root(u)
+
+
+def no_curved_loss(loss: str, failure: Failure) -> CurvatureError:
+    """The error for a loss without a second derivative in the outputs; `loss` is its name."""
+    error = CurvatureError(
+        f"the loss {loss} has no second derivative in torch ({failure.reason}): use a loss made of "
+        "differentiable operators, or give it a closed form (the methods of "
+        "bdhf.optim.Likelihood), with which EmpiricalFisher and Fisher need its first derivative "
+        "only"
+    )
+    error.__cause__ = failure.error
+    return error

@@ -26,6 +26,11 @@ def own_parameters(loss_fn: object) -> tuple[nn.Parameter, ...]:
     return tuple(parameter for parameter in loss_fn.parameters() if parameter.requires_grad)
 
 
+def loss_name(loss_fn: object) -> str:
+    """What errors call a loss."""
+    return str(getattr(loss_fn, "__name__", type(loss_fn).__name__))
+
+
 class ForeignError(ModelError):
     """A loss that reads tensors which require a gradient, and which it does not hold."""
 
@@ -77,7 +82,7 @@ def _explained(loss_fn: object, leaves: Sequence[Tensor], names: Mapping[int, st
     what = ", ".join(sorted(listed)[:LISTED])
     if len(listed) > LISTED:
         what += f" and {len(listed) - LISTED} more"
-    name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+    name = loss_name(loss_fn)
     reads = f"the loss {name} reads {what} beside the outputs: a step would leave that out; "
     ours = [leaf for leaf in leaves if id(leaf) in names]
     ways = []

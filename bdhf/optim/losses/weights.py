@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bdhf.optim.errors import ModelError
 from bdhf.optim.losses.likelihoods import Likelihood
+from bdhf.optim.losses.own import loss_name
 from bdhf.optim.losses.recognition import recognise
 
 LossFn = Callable[[Any, Any], Tensor]
@@ -24,11 +25,10 @@ def likelihood_of(loss_fn: LossFn, purpose: str) -> Likelihood:
     """
     likelihood = recognise(loss_fn)
     if likelihood is None:
-        name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
         raise ModelError(
-            f"{purpose} must know the terms of the loss, and {name} is not one of torch's "
-            "cross_entropy, mse_loss, binary_cross_entropy_with_logits, nll_loss and kl_div: pass "
-            "the function itself, its module (nn.CrossEntropyLoss(...)) or functools.partial of "
+            f"{purpose} must know the terms of the loss, and {loss_name(loss_fn)} is not one of "
+            "torch's cross_entropy, mse_loss, binary_cross_entropy_with_logits, nll_loss and kl_div: "
+            "pass the function itself, its module (nn.CrossEntropyLoss(...)) or functools.partial of "
             "it, or give your loss the methods of bdhf.optim.Likelihood"
         )
     return likelihood

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.layout import Slot, split_like
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.pulling import pulled
 from bdhf.optim.products.pushing import Push, choose_push, uncut
 from bdhf.optim.products.request import Request
@@ -39,12 +39,14 @@ def compare(
 ) -> None:  # fmt: skip
     """Raise Uncovered, naming the parameter that differs most, unless all agree within rounding."""
     tolerance = TOLERANCES.get(dtype, COARSE)
+    exact = [part.detach() for part in exact]
     floor = 1e-3 * max(float(part.norm()) for part in exact)
     if not floor:
         return  # nothing to compare
     ratios = torch.tensor(
         [
-            float((part - found[i] if i in found else part).norm()) / (float(part.norm()) + floor)
+            float((part - found[i].detach() if i in found else part).norm())
+            / (float(part.norm()) + floor)
             for i, part in enumerate(exact)
         ]
     ).nan_to_num(torch.inf)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature.output import scalar, value_and_gradient
+from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.layout import flatten
 from bdhf.optim.products.adjoint import ends_early
-from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
-from bdhf.optim.products.refusals import no_gradient, no_hessian
+from bdhf.optim.products.refusals import no_hessian
 from bdhf.optim.products.request import Request
 
 #: Outputs, loss, its gradient at the outputs, and at the parameters: with its graph, and flat.
@@ -70,7 +70,7 @@ class DoubleBackward:
             )
         )  # fmt: skip
         if isinstance(g, Failure):
-            raise no_gradient(self._request, g, "the gradient")
+            raise no_hessian(self._request, g)
         return outputs, loss, u, g, flatten(part.detach() for part in g)
 
     def _of_everything(self, outputs: Tensor, targets: Any) -> _Graph:
@@ -83,7 +83,7 @@ class DoubleBackward:
             )
         )  # fmt: skip
         if isinstance(gradients, Failure):
-            raise no_gradient(self._request, gradients, "the gradient")
+            raise no_hessian(self._request, gradients)
         u, *g = gradients
         return outputs, loss.detach(), u, tuple(g), flatten(part.detach() for part in g)
 

@@ -22,10 +22,10 @@ from torch import Tensor
 from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature import OutputCurvature, OutputLoss
 from bdhf.optim.errors import CurvatureError
+from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.layout import flatten, split_like
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.products.coverage import COUPLED, UNKNOWN, compare, exact_product
-from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.output_factor import OutputFactor, columns_of, gathered, sweep
 from bdhf.optim.products.per_sample import squared_gradients

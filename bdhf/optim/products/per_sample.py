@@ -12,9 +12,9 @@ from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bdhf.optim.errors import ModelError
+from bdhf.optim.failures import attempt
 from bdhf.optim.layout import flatten
 from bdhf.optim.objective import Objective, plain_kernels
-from bdhf.optim.products.failures import attempt
 from bdhf.optim.products.refusals import no_gradient
 from bdhf.optim.products.request import Request
 

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature import OutputCurvature
+from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.losses.hessians import Differentiated
-from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.pulling import pulled
 from bdhf.optim.products.pushing import Push, choose_push, give_way, no_way_back, transposed
-from bdhf.optim.products.refusals import no_curved_loss, no_gradient, no_second_derivative
+from bdhf.optim.products.refusals import no_gradient, no_second_derivative
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Tape
 from bdhf.optim.products.waist import Neck, forget_waist, narrowed
@@ -153,7 +152,7 @@ class Propagate:
         if jv is None:  # the outputs do not depend on this block
             out.zero_()
             return
-        touched, w = {i: self._parameters[i] for i in block.slots}, self._curved(hessian, jv)
+        touched, w = {i: self._parameters[i] for i in block.slots}, hessian(jv)
 
         def back() -> None:
             if block.within is None:
@@ -162,15 +161,6 @@ class Propagate:
                 out.copy_(pick(block, transposed(push, end, touched, w)))
 
         self._flops.part(("Jᵀw", *way), back)
-
-    def _curved(self, hessian: OutputHessian, jv: Tensor) -> Tensor:
-        """H w. Raises CurvatureError for a loss without a second derivative."""
-        if not isinstance(hessian, Differentiated):
-            return hessian(jv)
-        curved = attempt(lambda: hessian(jv))
-        if isinstance(curved, Failure):
-            raise no_curved_loss(self._request, curved)
-        return curved
 
     def _way(self, block: Block) -> tuple[Tensor, Push, OutputHessian, int | None]:
         """Where a block's sweep ends, how to get there, the matrix that stands there; its waist."""
@@ -193,18 +183,11 @@ class Propagate:
         return torch.cat(
             [
                 self._flops.run(
-                    ("factor", self._shapes, len(u)), partial(self._rows, self._rooted(u))
+                    ("factor", self._shapes, len(u)), partial(self._rows, self.hessian.root(u))
                 )
                 for u in _units(self.hessian.root_shape, chunk, self._u)
             ]
         )
-
-    def _rooted(self, u: Tensor) -> Tensor:
-        """B u. Raises CurvatureError for a loss without a second derivative."""
-        root = attempt(lambda: self.hessian.root(u))
-        if isinstance(root, Failure):
-            raise no_curved_loss(self._request, root)
-        return root
 
     def _rows(self, cotangents: Tensor) -> Tensor:
         """Jᵀw for k vectors w, (k, *shape of z) -> (k, P); at once where torch can."""

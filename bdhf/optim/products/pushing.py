@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.layout import split_like
 from bdhf.optim.products.adjoint import adjoint_error, ends_early
 from bdhf.optim.products.compiled import Compiled
-from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.probing import probe
 from bdhf.optim.products.pulling import pulled
 from bdhf.optim.products.refusals import no_second_derivative

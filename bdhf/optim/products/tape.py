@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.dispatch import DispatchMode
+from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.flops import operator_flops
-from bdhf.optim.products.failures import Failure, attempt
 from bdhf.optim.products.storage import storage_of
 from bdhf.optim.products.tangents import STOPS, Call, in_place_rule, tangent_of
 

@@ -132,7 +132,7 @@ def _find(request: Request, tape: Tape, z: Tensor) -> Waist | None:
         c = tape.made(value)
         width = c[0].numel() if c.dim() and c.shape[0] == samples else 0
         held = min(width, room // (z.numel() * z.element_size()) - 2 * COLUMNS)
-        if held < 1 or c.grad_fn is None:
+        if held < 1 or c.grad_fn is None or c.is_complex():
             continue
         sweeps_once = sum(width - start for start in range(0, width, held))
         saved = count * 2 * (behind[value] - samples * width**2)  # there and back, but for K
