@@ -16,6 +16,8 @@ from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.stopping import Reached
 from bdhf.experiments.streams import Batches, Subsets, derive, generator, global_state, set_global
 from bdhf.experiments.updaters import Batch, Update, updater_of
+from bdhf.optim.objective import plain_kernels
+from bdhf.optim.passes import Passes
 from bdhf.problems import Problem
 from bdhf.problems.data import Part
 from bdhf.records import AXES, CURVE_COLUMNS
@@ -65,6 +67,7 @@ class Training:
         self.optimizer = optimizer_of(
             spec.optimizer, self.model, self.problem, derive(spec.seed, "optimizer")
         )
+        self.passes = Passes(self.model)
         self.updater = updater_of(self.optimizer, self.model, self.problem)
         size, chosen = spec.gradient_batch, spec.curvature_batch or spec.gradient_batch
         self.order = Batches(len(self.data.train[0]), size, generator(spec.seed, "order"))
@@ -137,7 +140,7 @@ class Training:
         parts = {"train": self.data.train, "val": self.data.validation, "test": self.data.test}
         self.model.eval()
         for part, pairs in parts.items():
-            found = scores(self.model, self.problem, pairs, self._watch)
+            found = scores(self.model, self.passes, self.problem, pairs, self._watch)
             row |= {f"{part}_{name}": value for name, value in found.items()}
         self.model.train()
         return row
@@ -204,16 +207,20 @@ class Training:
 
 
 @torch.no_grad()
-def scores(model: nn.Module, problem: Problem, part: Part, watch: Callable[[], None]) -> Row:
+def scores(
+    model: nn.Module, passes: Passes, problem: Problem, part: Part, watch: Callable[[], None]
+) -> Row:
     """Loss and metrics on one part of the data, each a mean over its samples.
 
-    `watch` is called before every piece of it, and may raise.
+    By the kernels of the updates, since others may be another function (`plain_kernels`). `watch`
+    is called before every piece of it, and may raise.
     """
     sums: Row = {}
     for start in range(0, len(part[0]), EVALUATION_BATCH):
         watch()
         inputs, targets = (tensor[start : start + EVALUATION_BATCH] for tensor in part)
-        outputs = model(inputs)
+        with plain_kernels(model):
+            outputs = passes.outputs(inputs, model)
         found = {"loss": problem.loss(outputs, targets), **problem.measure(outputs, targets)}
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(inputs)

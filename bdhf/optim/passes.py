@@ -46,6 +46,12 @@ class Passes:
                 self.graphless[key] = _same(inputs, run)
         return self.graphless[key]
 
+    def outputs(self, inputs: Any, run: Callable[[Any], Any]) -> Tensor:
+        """What `run`, the forward pass, makes of the inputs, for an evaluation: without a graph."""
+        with torch.set_grad_enabled(not self.may_drop_graph(inputs, run)):
+            outputs: Tensor = run(inputs)
+        return outputs.detach()
+
     def check_graph(self, inputs: Any, outputs: Tensor) -> None:
         """Walk the graph of the outputs once for inputs of a signature.
 

@@ -285,21 +285,31 @@ def nested(module):
 @pytest.mark.parametrize("curvature", CURVATURES[:-1], ids=lambda c: type(c).__name__)
 def test_a_module_without_a_second_derivative_serves_what_needs_the_first_only(curvature):
     """J v goes along the tape of the forward pass, and the finite difference agrees."""
-    assert found(*nested(Distances), curvature).passed
+    assert found(*nested(TorchDistances), curvature).passed
 
 
-def test_a_module_without_a_second_derivative_is_named():
-    """The innermost module that cannot be differentiated twice is the one to replace."""
-    problem = found(*nested(Distances), bdhf.Hessian()).problem
+class TorchDistances(nn.Module):
+    """Distances from four centres by torch, which has their second derivative from 2.15 on."""
 
-    assert problem.startswith("module '2.2' (Distances) cannot be differentiated twice")
+    def __init__(self):
+        super().__init__()
+        self.centres = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        return torch.cdist(x, self.centres)
 
 
 @curvatures
-def test_a_module_that_may_be_differentiated_once_is_named(curvature):
+@pytest.mark.parametrize("module", [Distances, lambda: Once(4, 4)], ids=["Distances", "Once"])
+def test_a_module_that_may_be_differentiated_once_is_named(curvature, module):
     """A reverse sweep through it raises nothing, so it is refused before any product."""
-    with pytest.raises(CurvatureError, match=r"module '2\.2' \(Once\) cannot be differentiated"):
-        found(*nested(lambda: Once(4, 4)), curvature)
+    refuses(*nested(module), curvature, r"module '2\.2' \((Distances|Once)\) cannot be")
+
+
+def refuses(model, batch, curvature, message):
+    """Assert that the matrix of a model is refused."""
+    with pytest.raises(CurvatureError, match=message):
+        found(model, batch, curvature)
 
 
 def test_a_matrix_that_is_lost_behind_a_module_is_not_a_matrix_of_zeros():
@@ -327,7 +337,7 @@ def test_a_module_in_place_is_not_blamed_for_another():
         lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), Distances())
     )
 
-    assert found(model, batch, bdhf.Hessian()).problem.startswith("module '2.2' (Distances)")
+    refuses(model, batch, bdhf.Hessian(), r"^module '2\.2' \(Distances\)")
 
 
 @pytest.mark.parametrize("attention", [ScaledDotProduct, Attention])
@@ -338,8 +348,7 @@ def test_attention_is_not_blamed_for_another(attention):
     )
     x = torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(0))
 
-    problem = found(model, (x, x[:, 0]), bdhf.Hessian()).problem
-    assert problem.startswith("module '2' (Distances)")
+    refuses(model, (x, x[:, 0]), bdhf.Hessian(), r"^module '2' \(Distances\)")
 
 
 def test_a_module_that_needs_keywords_is_not_in_the_way():
@@ -357,16 +366,28 @@ def test_a_module_that_needs_keywords_is_not_in_the_way():
         def forward(self, x):
             return super().forward(self.scale(x, by=2.0))
 
-    assert found(*with_middle(Scaled), bdhf.Hessian()).problem.startswith("module '2' (Scaled)")
+    refuses(*with_middle(Scaled), bdhf.Hessian(), r"^module '2' \(Scaled\)")
 
 
 @pytest.mark.parametrize(
     ("middle", "curvature", "message"),
     [
-        (lambda: weight_norm(nn.Linear(4, 4)), bdhf.Hessian(), "suspect: module '2"),
-        (lambda: Wrong(4, 4), bdhf.GGN(), "suspect: module"),
-        (Noisy, bdhf.GGN(), r"module '2' \(Noisy\)"),
-        (Distances, bdhf.Hessian(), r"module '2' \(Distances\)"),
+        (
+            lambda: weight_norm(nn.Linear(4, 4)),
+            bdhf.Hessian(),
+            r"Sequential cannot be right.*suspect: module '2.*check=False",
+        ),
+        (
+            lambda: Wrong(4, 4),
+            bdhf.GGN(),
+            "Sequential cannot be right.*suspect: module.*check=False",
+        ),
+        (
+            Noisy,
+            bdhf.GGN(),
+            r"Sequential cannot be right.*module '2' \(Noisy\).*check=False",
+        ),
+        (Distances, bdhf.Hessian(), r"module '2' \(Distances\) cannot be.*replace it"),
     ],
 )
 def test_the_optimizer_refuses_before_the_first_step(middle, curvature, message):
@@ -376,11 +397,9 @@ def test_the_optimizer_refuses_before_the_first_step(middle, curvature, message)
     before = copy.deepcopy(model.state_dict())
 
     for _ in range(2):
-        with pytest.raises(CurvatureError, match=message) as caught:
+        with pytest.raises(CurvatureError, match=message):
             optimizer.step(batch)
 
-    assert "Sequential cannot be right" in str(caught.value)
-    assert "check=False" in str(caught.value)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not any(optimizer.state_dict()["state"].values())
 

@@ -43,13 +43,10 @@ def compare(
     floor = 1e-3 * max(float(part.norm()) for part in exact)
     if not floor:
         return  # nothing to compare
-    ratios = torch.tensor(
-        [
-            float((part - found[i].detach() if i in found else part).norm())
-            / (float(part.norm()) + floor)
-            for i, part in enumerate(exact)
-        ]
-    ).nan_to_num(torch.inf)
+    errors = [part - found[i].detach() if i in found else part for i, part in enumerate(exact)]
+    pairs = zip(errors, exact, strict=True)
+    ratios = torch.tensor([float(e.norm()) / (float(part.norm()) + floor) for e, part in pairs])
+    ratios = ratios.nan_to_num(torch.inf)
     worst = int(ratios.argmax())
     if ratios[worst] > tolerance:
         path, module = slots[worst].owners[-1]
