@@ -1,24 +1,30 @@
-"""What a piece of work costs, in floating-point operations, by torch's own table of formulas.
+"""What a piece of work costs, in floating-point operations, by tables of formulas.
 
-Counting slows a piece of work down, so each is counted once per key (its kind and shapes) and
+The tables are torch's own and that of `flop_formulas.py`, for what torch leaves out. Counting slows a piece of work down, so each is counted once per key (its kind and shapes) and
 remembered. Where only the costs are asked for, a `Tally` does what pieces have in common once.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from bdhf.optim.dispatch import DispatchMode
+from bdhf.optim.flop_formulas import FORMULAS, FREE
 
 T = TypeVar("T")
+
+
+class UncountedWarning(UserWarning):
+    """An operator whose FLOPs nobody knows, so that costs come out too low."""
 
 
 class Flops:
@@ -34,15 +40,14 @@ class Flops:
     def __init__(self) -> None:
         self.spent = 0
         self._known: dict[Hashable, int] = {}
+        self._said: set[str] = set()  # operators that a warning has named
 
     def run(self, key: Hashable, work: Callable[[], T]) -> T:
         """Do `work`; its cost is counted the first time that `key` is seen."""
         if key in self._known:
             result = work()
         else:
-            with _Counter() as counter:
-                result = work()
-            self._known[key] = counter.total
+            result, self._known[key] = self._measured(work)
         self.spent += self._known[key]
         return result
 
@@ -64,6 +69,16 @@ class Flops:
     def cost(self, key: Hashable) -> int:
         """The cost of one run of `key`, which has been run before."""
         return self._known[key]
+
+    def _measured(self, work: Callable[[], T]) -> tuple[T, int]:
+        """What `work` gives, and what it costs; a warning names what could not be counted."""
+        with _Counter() as counter:
+            result = work()
+        for name, shape in counter.uncounted.items():
+            if name not in self._said:
+                self._said.add(name)
+                warnings.warn(_uncounted(name, shape), UncountedWarning, stacklevel=3)
+        return result, counter.total
 
 
 @dataclass(frozen=True)
@@ -124,9 +139,8 @@ class Tally(Flops):
     def _counted(self, work: Callable[[], T]) -> tuple[T, int]:
         """What `work` gives, and what it costs with the parts that it spares."""
         spared = self._spared
-        with _Counter() as counter:
-            result = work()
-        return result, counter.total + self._spared - spared
+        result, cost = self._measured(work)
+        return result, cost + self._spared - spared
 
 
 class _Counter(DispatchMode):
@@ -139,28 +153,71 @@ class _Counter(DispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
+        self.uncounted: dict[str, tuple[int, ...]] = {}  # operator -> matrix of parameters it read
+        self._stored: set[int] = set()  # storages of the parameters that were seen
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.total += operator_flops(func, args, kwargs or {}, result)
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        self._stored.update(_storage(x) for x in tensors if isinstance(x, nn.Parameter))
+        if _formula(func) is not None:
+            self.total += operator_flops(func, args, kwargs, result)
+        elif not _is_free(func):
+            self._note(str(func._overloadpacket), tensors)
         return result
+
+    def _note(self, name: str, tensors: list[Tensor]) -> None:
+        """Remember an operator without a formula that reads a matrix of parameters, or a view."""
+        read = [x for x in tensors if x.dim() > 1 and _storage(x) in self._stored - {0}]
+        if read:
+            self.uncounted.setdefault(name, tuple(read[0].shape))
 
 
 def operator_flops(func: Any, args: Any, kwargs: Any, result: Any) -> int:
     """What one operator costs; 0 for those without matrix products."""
     formula = _formula(func)
-    return int(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
+    return round(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
 
 
 @cache
-def _formula(func: Any) -> Callable[..., int] | None:
-    """Torch's formula for an operator; None for those without matrix products."""
-    name = func._overloadpacket.__name__
-    packet = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
-    formula: Callable[..., int] | None = flop_registry.get(  # torch lists none in place
-        packet or func._overloadpacket
-    )
+def _formula(func: Any) -> Callable[..., float] | None:
+    """Our formula for an operator, or torch's; None for those without matrix products."""
+    packet = _packet(func)
+    if func.namespace == "aten" and packet.__name__ in FORMULAS:
+        return FORMULAS[packet.__name__]
+    formula: Callable[..., float] | None = flop_registry.get(packet)
     return formula
+
+
+def _packet(func: Any) -> Any:
+    """The operator of a call; for one in place the other one, since tables list none in place."""
+    packet = func._overloadpacket
+    name = packet.__name__
+    if func.namespace != "aten" or not name.endswith("_"):
+        return packet
+    return getattr(torch.ops.aten, name.rstrip("_"), packet)
+
+
+@cache
+def _is_free(func: Any) -> bool:
+    """Whether an operator is known to be no matrix product: views, pointwise ones, and `FREE`."""
+    if func.is_view or torch.Tag.pointwise in func.tags:
+        return True
+    return func.namespace in ("aten", "prim", "prims") and func._overloadpacket.__name__ in FREE
+
+
+def _storage(tensor: Tensor) -> int:
+    """Where a tensor lies; 0 for one that lies nowhere, such as a sparse one."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
+
+
+def _uncounted(name: str, shape: tuple[int, ...]) -> str:
+    return (
+        f"the operator {name}, which reads a parameter of shape {shape}, has no FLOP formula: it "
+        "counts nothing in gradient_equivalents, estimates and budgets; give it one by "
+        f"torch.utils.flop_counter.register_flop_formula(torch.ops.{name})"
+    )
 
 
 def signature(batch: Any) -> Hashable:

@@ -1,0 +1,290 @@
+"""FLOPs of operators that torch's own table leaves out: fused layers, attention, linear algebra.
+
+A product of (m, k) with (k, n) is 2 m n k, as in torch's table. Decompositions are those of Golub
+and Van Loan, Matrix Computations (4th ed., 2013), for real matrices: the leading terms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: FLOPs of a call: its arguments, and what it gave as `out_val`.
+Formula = Callable[..., float]
+
+
+def _entries(x: Tensor) -> int:
+    """Those that are stored: of a sparse matrix without its zeros."""
+    if x.layout == torch.strided:
+        return x.numel()
+    return int((x._values() if x.layout == torch.sparse_coo else x.values()).numel())
+
+
+def _product(a: Tensor, b: Tensor) -> float:
+    """a @ b, of matrices or of batches of them; b may be a vector, each may be sparse."""
+    inner, columns = a.shape[-1], b.shape[-1] if b.dim() > 1 else 1
+    if b.layout == torch.strided:
+        return 2 * _entries(a) * columns
+    return 2 * _entries(a) * _entries(b) / max(inner, 1)  # each entry of a meets a row of b
+
+
+def _matmul(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
+    return _product(a, b)
+
+
+def _added(_: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any) -> float:
+    """With something to add the product to in front."""
+    return _product(a, b)
+
+
+def _grouped(a: Tensor, b: Tensor, *_: Any, out_val: Tensor, **__: Any) -> float:
+    """Groups of rows, each with a matrix of its own, or groups of the inner dimension."""
+    flat = a.dim() == b.dim() == 2
+    return 2 * a.numel() * b.shape[-1] if flat else 2 * out_val.numel() * a.shape[-1]
+
+
+def _recurrent(inputs: Tensor, matrices: Iterable[Tensor]) -> float:
+    """Every weight matrix meets every position once; inputs are (..., features)."""
+    positions = inputs.numel() // max(inputs.shape[-1], 1)
+    return 2 * positions * sum(matrix.numel() for matrix in matrices if matrix.dim() == 2)
+
+
+def _onednn_rnn(inputs: Tensor, of_input: Tensor, of_hidden: Tensor, *_: Any, **__: Any) -> float:
+    """One layer in one direction."""
+    return _recurrent(inputs, (of_input, of_hidden))
+
+
+def _cudnn_rnn(inputs: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) -> float:
+    """All layers and directions; a list of the weights, matrices and biases."""
+    return _recurrent(inputs, weights)
+
+
+def _twice(forward: Formula) -> Formula:
+    """The way back of matrix products: one for the data and one for the weights."""
+    return lambda *args, **kwargs: 2 * forward(*args, **kwargs)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> float:
+    """Scores, and values by their weights; a causal mask saves nothing, as in torch's table."""
+    pairs = math.prod(query.shape[:-1]) * key.shape[-2]
+    return 2 * pairs * (query.shape[-1] + value.shape[-1])
+
+
+def _attention_back(
+    _: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any
+) -> float:
+    """The scores once more, and a product for each argument, the weights and the scores."""
+    pairs = math.prod(query.shape[:-1]) * key.shape[-2]
+    return 2 * pairs * (3 * query.shape[-1] + 2 * value.shape[-1])
+
+
+def _trilinear(
+    a: Tensor, b: Tensor, c: Tensor,
+    without_a: Sequence[int], without_b: Sequence[int], without_c: Sequence[int],
+    summed: Sequence[int], *_: Any, **__: Any,
+) -> float:  # fmt: skip
+    """Σ a b c over some dimensions: a with b first, and the result with c.
+
+    The dimensions are counted with those that an argument does not have (`without_`).
+    """
+    lengths: dict[int, int] = {}
+    dims = a.dim() + len(without_a)
+    own = [[d for d in range(dims) if d not in without] for without in (without_a, without_b)]
+    third = [d for d in range(dims) if d not in without_c]
+    for tensor, axes in zip((a, b, c), (*own, third), strict=True):
+        for axis, length in zip(axes, tensor.shape, strict=True):
+            lengths[axis] = max(length, lengths.get(axis, 1))
+    first = {*own[0], *own[1]}
+    second = {d for d in first if d not in summed or d in third} | set(third)
+    return 2 * sum(math.prod(lengths[d] for d in axes) for axes in (first, second))
+
+
+def _pairs(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
+    """Distances of all rows to all rows: like a product with the transposed."""
+    return 2 * a.numel() * b.shape[-2]
+
+
+def _pairs_back(_: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any) -> float:
+    return _pairs(a, b)
+
+
+def _euclidean(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
+    """A product, with two columns more for the squared lengths."""
+    return 2 * math.prod(a.shape[:-1]) * (a.shape[-1] + 2) * b.shape[-2]
+
+
+def _within(a: Tensor, *_: Any, **__: Any) -> float:
+    """Distances of the rows of one matrix to each other, each pair once."""
+    return a.numel() * (a.shape[-2] - 1)
+
+
+def _within_back(_: Tensor, a: Tensor, *__: Any, **___: Any) -> float:
+    return _within(a)
+
+
+def _affine_grid(theta: Tensor, *_: Any, out_val: Tensor, **__: Any) -> float:
+    return 2 * out_val.numel() * theta.shape[-1]
+
+
+def _fft(_: Tensor, dims: Sequence[int], *__: Any, out_val: Tensor, **___: Any) -> float:
+    """5 n log₂ n, by custom."""
+    n = math.prod(out_val.shape[d] for d in dims)
+    return 5 * out_val.numel() * math.log2(n) if n > 1 else 0
+
+
+def _decomposed(count: Callable[[int, int], float], argument: int = 0) -> Formula:
+    """`count(long, short)` for every matrix of an argument."""
+
+    def flops(*args: Any, **_: Any) -> float:
+        a = args[argument]
+        long, short = max(a.shape[-2:]), min(a.shape[-2:])
+        return math.prod(a.shape[:-2]) * count(long, short)
+
+    return flops
+
+
+def _solved(factor: float, each: float, matrix: int, right: int) -> Formula:
+    """`factor` n³ to decompose and `each` n² for every right-hand side; which arguments they are.
+
+    A right-hand side that is a vector has one column.
+    """
+
+    def flops(*args: Any, **_: Any) -> float:
+        n, many = args[matrix].shape[-1], args[matrix].shape[:-2]
+        columns = args[right].numel() / max(n * math.prod(many), 1)
+        return math.prod(many) * (factor * n**3 + each * n**2 * columns)
+
+    return flops
+
+
+def _triangular(a: Tensor, b: Tensor, *_: Any, left: bool = True, **__: Any) -> float:
+    return b.numel() * a.shape[-1]
+
+
+def _eigen(a: Tensor, uplo: str = "L", compute_v: bool = True) -> float:
+    """Symmetric: tridiagonal form and QR steps, with or without the vectors."""
+    return math.prod(a.shape[:-2]) * (9 if compute_v else 4 / 3) * a.shape[-1] ** 3
+
+
+def _svd(a: Tensor, full_matrices: bool = False, compute_uv: bool = True, **_: Any) -> float:
+    long, short = max(a.shape[-2:]), min(a.shape[-2:])
+    values = 4 * long * short**2 - 4 / 3 * short**3
+    both = 14 * long * short**2 + 8 * short**3
+    return math.prod(a.shape[:-2]) * (both if compute_uv else values)
+
+
+def _least_squares(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
+    """By QR: Qᵀb and a triangular solve for every column."""
+    m, n = a.shape[-2:]
+    columns = b.numel() / max(math.prod(a.shape[:-1]), 1)
+    qr = _householder(max(m, n), min(m, n))
+    return math.prod(a.shape[:-2]) * (qr + columns * (4 * m * n - n**2))
+
+
+def _householder(m: int, n: int) -> float:
+    return 2 * m * n**2 - 2 / 3 * n**3
+
+
+_CUBE = {"cholesky": 1 / 3, "lu": 2 / 3, "inverse": 2.0, "exponential": 10.0, "eigenvalues": 10.0}
+
+
+def _cube(name: str) -> Formula:
+    return _decomposed(lambda m, n: _CUBE[name] * n**3)
+
+
+#: Operator -> formula. Those of dense matrices are torch's; they are here for the sparse ones.
+FORMULAS: Mapping[str, Formula] = {
+    **dict.fromkeys(("mm", "bmm", "mv", "_sparse_mm", "_int_mm", "matmul"), _matmul),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv", "addbmm", "_sparse_addmm"), _added),
+    "sparse_sampled_addmm": lambda s, a, b, **_: 2 * _entries(s) * a.shape[-1],
+    "_sparse_mm_reduce_impl": _matmul,
+    "linear": lambda x, weight, *_, **__: 2 * x.numel() * weight.shape[0],
+    **dict.fromkeys(("_grouped_mm", "_scaled_grouped_mm"), _grouped),
+    "mkldnn_rnn_layer": _onednn_rnn,
+    "mkldnn_rnn_layer_backward": _twice(_onednn_rnn),
+    **dict.fromkeys(("_cudnn_rnn", "miopen_rnn"), _cudnn_rnn),
+    **dict.fromkeys(("_cudnn_rnn_backward", "miopen_rnn_backward"), _twice(_cudnn_rnn)),
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_back,
+    "_scaled_dot_product_fused_attention_overrideable": _attention,
+    "_scaled_dot_product_fused_attention_overrideable_backward": _attention_back,
+    "_trilinear": _trilinear,
+    "_cdist_forward": _pairs,
+    "_cdist_backward": _pairs_back,
+    "_euclidean_dist": _euclidean,
+    "_pdist_forward": _within,
+    "_pdist_backward": _within_back,
+    "affine_grid_generator": _affine_grid,
+    **dict.fromkeys(("_fft_c2c", "_fft_r2c", "_fft_c2r"), _fft),
+    **dict.fromkeys(("linalg_cholesky_ex", "linalg_ldl_factor_ex"), _cube("cholesky")),
+    "cholesky_inverse": _decomposed(lambda m, n: 2 / 3 * n**3),
+    "cholesky_solve": _solved(0, 2, 1, 0),
+    "linalg_inv_ex": _cube("inverse"),
+    **dict.fromkeys(("_linalg_det", "_linalg_slogdet"), _cube("lu")),
+    **dict.fromkeys(
+        ("linalg_lu", "linalg_lu_factor_ex"), _decomposed(lambda m, n: m * n**2 - n**3 / 3)
+    ),
+    "linalg_lu_solve": _solved(0, 2, 0, 2),
+    "linalg_ldl_solve": _solved(0, 2, 0, 2),
+    "_linalg_solve_ex": _solved(2 / 3, 2, 0, 1),
+    "linalg_solve_triangular": _triangular,
+    "triangular_solve": lambda b, a, *_, **__: _triangular(a, b),
+    "linalg_qr": _decomposed(lambda m, n: 2 * _householder(m, n)),
+    **dict.fromkeys(("geqrf", "linalg_householder_product"), _decomposed(_householder)),
+    "ormqr": lambda a, tau, other, *_, **__: 4 * other.numel() * tau.shape[-1],
+    "linalg_lstsq": _least_squares,
+    "linalg_pinv": _decomposed(lambda m, n: 16 * m * n**2 + 8 * n**3),
+    "_linalg_svd": _svd,
+    "_linalg_eigh": lambda *args, out_val, **kwargs: _eigen(*args, **kwargs),
+    "linalg_eig": _decomposed(lambda m, n: 25 * n**3),
+    "_linalg_eigvals": _cube("eigenvalues"),
+    "linalg_matrix_exp": _cube("exponential"),  # a polynomial of degree 18 by five products
+}
+
+#: Operators that are no matrix products, beside those that torch tags as pointwise and the views.
+FREE = frozenset(
+    """
+    addr alias all amax amin any arange argmax argmin as_strided_scatter avg_pool1d avg_pool2d
+    avg_pool2d_backward avg_pool3d avg_pool3d_backward _adaptive_avg_pool2d _prelu_kernel
+    _prelu_kernel_backward
+    _adaptive_avg_pool2d_backward _adaptive_avg_pool3d _adaptive_avg_pool3d_backward bernoulli
+    bernoulli_ bincount cat clone col2im constant_pad_nd copy copy_ count_nonzero cummax cummin
+    cumprod cumsum detach diag_embed diagonal_backward diagonal_copy diagonal_scatter diff dist dot
+    embedding embedding_backward embedding_dense_backward embedding_renorm_ _embedding_bag
+    _embedding_bag_backward _embedding_bag_dense_backward _embedding_bag_forward_only empty_like
+    _embedding_bag_per_sample_weights_backward equal fill fill_ flip _foreach_norm full_like
+    gather ger glu glu_backward grid_sampler_2d grid_sampler_2d_backward
+    grid_sampler_3d grid_sampler_3d_backward histc im2col index index_add index_add_ index_copy
+    index_copy_ index_fill index_fill_ index_put index_put_ _index_put_impl_ index_select isin item
+    kthvalue linalg_cross linalg_vector_norm _linalg_check_errors _local_scalar_dense log_softmax
+    _log_softmax _log_softmax_backward_data logcumsumexp logsumexp lu_unpack masked_fill
+    masked_fill_ masked_scatter masked_select max max_pool2d_with_indices _masked_softmax
+    max_pool2d_with_indices_backward max_pool3d_with_indices max_pool3d_with_indices_backward mean
+    median min mode multinomial nanmedian nansum native_batch_norm native_batch_norm_backward
+    _native_batch_norm_legit native_dropout native_dropout_backward native_group_norm
+    native_group_norm_backward native_layer_norm native_layer_norm_backward _fused_rms_norm
+    _fused_rms_norm_backward nll_loss2d_forward nll_loss2d_backward nll_loss_forward
+    nll_loss_backward new_empty_strided nonzero norm normal normal_ ones_like pixel_shuffle
+    pixel_unshuffle prod put rand_like randn_like reflection_pad1d reflection_pad1d_backward
+    reflection_pad2d reflection_pad2d_backward reflection_pad3d reflection_pad3d_backward
+    renorm repeat repeat_interleave replication_pad1d replication_pad1d_backward replication_pad2d
+    replication_pad2d_backward replication_pad3d replication_pad3d_backward resize_ roll rot90
+    scatter scatter_ scatter_add scatter_add_ scatter_reduce searchsorted segment_reduce
+    select_backward select_scatter slice_backward slice_scatter softmax _softmax
+    _softmax_backward_data _safe_softmax sort sparse_mask split_with_sizes_copy stack std std_mean
+    sum sum_to_size take _thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward
+    _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell _thnn_fused_gru_cell_backward _to_copy
+    _to_dense _to_sparse topk trace tril tril_ triu triu_ unfold_backward _unique _unique2
+    unique_dim _unsafe_index _unsafe_index_put unsafe_split unsafe_split_with_sizes
+    _unsafe_masked_index _unsafe_masked_index_put_accumulate _unsafe_view
+    upsample_bicubic2d upsample_bicubic2d_backward upsample_bilinear2d upsample_bilinear2d_backward
+    upsample_linear1d upsample_linear1d_backward upsample_nearest1d upsample_nearest1d_backward
+    upsample_nearest2d upsample_nearest2d_backward upsample_nearest3d upsample_nearest3d_backward
+    upsample_trilinear3d upsample_trilinear3d_backward vander var var_mean vdot
+    _weight_norm_interface _weight_norm_interface_backward zeros_like
+    """.split()
+)
