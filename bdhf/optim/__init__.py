@@ -8,6 +8,7 @@ from bdhf.optim.damping import Constant, Damping, LevenbergMarquardt
 from bdhf.optim.errors import BdhfError, CurvatureError, ModelError, ModelTypeError
 from bdhf.optim.estimate import estimate, factor_rows
 from bdhf.optim.flatness import CurvatureWarning
+from bdhf.optim.flops import UncountedWarning
 from bdhf.optim.info import StepInfo
 from bdhf.optim.losses import Likelihood
 from bdhf.optim.matrix import BlockCurvature, block_curvature
@@ -68,6 +69,7 @@ __all__ = [
     "Solver",
     "StepInfo",
     "Stop",
+    "UncountedWarning",
     "block_curvature",
     "estimate",
     "factor_rows",

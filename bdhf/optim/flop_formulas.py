@@ -25,7 +25,7 @@ def _entries(x: Tensor) -> int:
 
 
 def _product(a: Tensor, b: Tensor) -> float:
-    """a @ b, of matrices or of batches of them; b may be a vector, each may be sparse."""
+    """The product of matrices, or of batches of them; b may be a vector, each may be sparse."""
     inner, columns = a.shape[-1], b.shape[-1] if b.dim() > 1 else 1
     if b.layout == torch.strided:
         return 2 * _entries(a) * columns
@@ -142,7 +142,7 @@ def _decomposed(count: Callable[[int, int], float], argument: int = 0) -> Formul
     def flops(*args: Any, **_: Any) -> float:
         a = args[argument]
         long, short = max(a.shape[-2:]), min(a.shape[-2:])
-        return math.prod(a.shape[:-2]) * count(long, short)
+        return float(math.prod(a.shape[:-2]) * count(long, short))
 
     return flops
 
@@ -156,7 +156,7 @@ def _solved(factor: float, each: float, matrix: int, right: int) -> Formula:
     def flops(*args: Any, **_: Any) -> float:
         n, many = args[matrix].shape[-1], args[matrix].shape[:-2]
         columns = args[right].numel() / max(n * math.prod(many), 1)
-        return math.prod(many) * (factor * n**3 + each * n**2 * columns)
+        return float(math.prod(many) * (factor * n**3 + each * n**2 * columns))
 
     return flops
 
@@ -167,14 +167,14 @@ def _triangular(a: Tensor, b: Tensor, *_: Any, left: bool = True, **__: Any) -> 
 
 def _eigen(a: Tensor, uplo: str = "L", compute_v: bool = True) -> float:
     """Symmetric: tridiagonal form and QR steps, with or without the vectors."""
-    return math.prod(a.shape[:-2]) * (9 if compute_v else 4 / 3) * a.shape[-1] ** 3
+    return float(math.prod(a.shape[:-2]) * (9 if compute_v else 4 / 3) * a.shape[-1] ** 3)
 
 
 def _svd(a: Tensor, full_matrices: bool = False, compute_uv: bool = True, **_: Any) -> float:
     long, short = max(a.shape[-2:]), min(a.shape[-2:])
     values = 4 * long * short**2 - 4 / 3 * short**3
     both = 14 * long * short**2 + 8 * short**3
-    return math.prod(a.shape[:-2]) * (both if compute_uv else values)
+    return float(math.prod(a.shape[:-2]) * (both if compute_uv else values))
 
 
 def _least_squares(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
@@ -182,11 +182,11 @@ def _least_squares(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
     m, n = a.shape[-2:]
     columns = b.numel() / max(math.prod(a.shape[:-1]), 1)
     qr = _householder(max(m, n), min(m, n))
-    return math.prod(a.shape[:-2]) * (qr + columns * (4 * m * n - n**2))
+    return float(math.prod(a.shape[:-2]) * (qr + columns * (4 * m * n - n**2)))
 
 
 def _householder(m: int, n: int) -> float:
-    return 2 * m * n**2 - 2 / 3 * n**3
+    return float(2 * m * n**2 - 2 / 3 * n**3)
 
 
 _CUBE = {"cholesky": 1 / 3, "lu": 2 / 3, "inverse": 2.0, "exponential": 10.0, "eigenvalues": 10.0}
@@ -246,45 +246,51 @@ FORMULAS: Mapping[str, Formula] = {
 }
 
 #: Operators that are no matrix products, beside those that torch tags as pointwise and the views.
-FREE = frozenset(
-    """
-    addr alias all amax amin any arange argmax argmin as_strided_scatter avg_pool1d avg_pool2d
-    avg_pool2d_backward avg_pool3d avg_pool3d_backward _adaptive_avg_pool2d _prelu_kernel
-    _prelu_kernel_backward
-    _adaptive_avg_pool2d_backward _adaptive_avg_pool3d _adaptive_avg_pool3d_backward bernoulli
-    bernoulli_ bincount cat clone col2im constant_pad_nd copy copy_ count_nonzero cummax cummin
-    cumprod cumsum detach diag_embed diagonal_backward diagonal_copy diagonal_scatter diff dist dot
-    embedding embedding_backward embedding_dense_backward embedding_renorm_ _embedding_bag
-    _embedding_bag_backward _embedding_bag_dense_backward _embedding_bag_forward_only empty_like
-    _embedding_bag_per_sample_weights_backward equal fill fill_ flip _foreach_norm full_like
-    gather ger glu glu_backward grid_sampler_2d grid_sampler_2d_backward
-    grid_sampler_3d grid_sampler_3d_backward histc im2col index index_add index_add_ index_copy
-    index_copy_ index_fill index_fill_ index_put index_put_ _index_put_impl_ index_select isin item
-    kthvalue linalg_cross linalg_vector_norm _linalg_check_errors _local_scalar_dense log_softmax
-    _log_softmax _log_softmax_backward_data logcumsumexp logsumexp lu_unpack masked_fill
-    masked_fill_ masked_scatter masked_select max max_pool2d_with_indices _masked_softmax
-    max_pool2d_with_indices_backward max_pool3d_with_indices max_pool3d_with_indices_backward mean
-    median min mode multinomial nanmedian nansum native_batch_norm native_batch_norm_backward
-    _native_batch_norm_legit native_dropout native_dropout_backward native_group_norm
-    native_group_norm_backward native_layer_norm native_layer_norm_backward _fused_rms_norm
-    _fused_rms_norm_backward nll_loss2d_forward nll_loss2d_backward nll_loss_forward
-    nll_loss_backward new_empty_strided nonzero norm normal normal_ ones_like pixel_shuffle
-    pixel_unshuffle prod put rand_like randn_like reflection_pad1d reflection_pad1d_backward
-    reflection_pad2d reflection_pad2d_backward reflection_pad3d reflection_pad3d_backward
-    renorm repeat repeat_interleave replication_pad1d replication_pad1d_backward replication_pad2d
-    replication_pad2d_backward replication_pad3d replication_pad3d_backward resize_ roll rot90
-    scatter scatter_ scatter_add scatter_add_ scatter_reduce searchsorted segment_reduce
-    select_backward select_scatter slice_backward slice_scatter softmax _softmax
-    _softmax_backward_data _safe_softmax sort sparse_mask split_with_sizes_copy stack std std_mean
-    sum sum_to_size take _thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward
-    _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell _thnn_fused_gru_cell_backward _to_copy
-    _to_dense _to_sparse topk trace tril tril_ triu triu_ unfold_backward _unique _unique2
-    unique_dim _unsafe_index _unsafe_index_put unsafe_split unsafe_split_with_sizes
-    _unsafe_masked_index _unsafe_masked_index_put_accumulate _unsafe_view
-    upsample_bicubic2d upsample_bicubic2d_backward upsample_bilinear2d upsample_bilinear2d_backward
-    upsample_linear1d upsample_linear1d_backward upsample_nearest1d upsample_nearest1d_backward
-    upsample_nearest2d upsample_nearest2d_backward upsample_nearest3d upsample_nearest3d_backward
-    upsample_trilinear3d upsample_trilinear3d_backward vander var var_mean vdot
-    _weight_norm_interface _weight_norm_interface_backward zeros_like
-    """.split()
-)
+FREE = frozenset((
+    "_adaptive_avg_pool2d", "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d",
+    "_adaptive_avg_pool3d_backward", "addr", "alias", "all", "amax", "amin", "any", "arange",
+    "argmax", "argmin", "as_strided_scatter", "avg_pool1d", "avg_pool2d", "avg_pool2d_backward",
+    "avg_pool3d", "avg_pool3d_backward", "bernoulli", "bernoulli_", "bincount", "cat", "clone",
+    "col2im", "constant_pad_nd", "copy", "copy_", "count_nonzero", "cummax", "cummin", "cumprod",
+    "cumsum", "detach", "diag_embed", "diagonal_backward", "diagonal_copy", "diagonal_scatter",
+    "diff", "dist", "dot", "embedding", "embedding_backward", "_embedding_bag",
+    "_embedding_bag_backward", "_embedding_bag_dense_backward", "_embedding_bag_forward_only",
+    "_embedding_bag_per_sample_weights_backward", "embedding_dense_backward", "embedding_renorm_",
+    "empty_like", "equal", "fill", "fill_", "flip", "_foreach_norm", "full_like",
+    "_fused_rms_norm", "_fused_rms_norm_backward", "gather", "ger", "glu", "glu_backward",
+    "grid_sampler_2d", "grid_sampler_2d_backward", "grid_sampler_3d", "grid_sampler_3d_backward",
+    "histc", "im2col", "index", "index_add", "index_add_", "index_copy", "index_copy_",
+    "index_fill", "index_fill_", "index_put", "index_put_", "_index_put_impl_", "index_select",
+    "isin", "item", "kthvalue", "_linalg_check_errors", "linalg_cross", "linalg_vector_norm",
+    "_local_scalar_dense", "_log_softmax", "log_softmax", "_log_softmax_backward_data",
+    "logcumsumexp", "logsumexp", "lu_unpack", "masked_fill", "masked_fill_", "masked_scatter",
+    "masked_select", "_masked_softmax", "max", "max_pool2d_with_indices",
+    "max_pool2d_with_indices_backward", "max_pool3d_with_indices",
+    "max_pool3d_with_indices_backward", "mean", "median", "min", "mode", "multinomial",
+    "nanmedian", "nansum", "native_batch_norm", "native_batch_norm_backward",
+    "_native_batch_norm_legit", "native_dropout", "native_dropout_backward", "native_group_norm",
+    "native_group_norm_backward", "native_layer_norm", "native_layer_norm_backward",
+    "new_empty_strided", "nll_loss2d_backward", "nll_loss2d_forward", "nll_loss_backward",
+    "nll_loss_forward", "nonzero", "norm", "normal", "normal_", "ones_like", "pixel_shuffle",
+    "pixel_unshuffle", "_prelu_kernel", "_prelu_kernel_backward", "prod", "put", "rand_like",
+    "randn_like", "reflection_pad1d", "reflection_pad1d_backward", "reflection_pad2d",
+    "reflection_pad2d_backward", "reflection_pad3d", "reflection_pad3d_backward", "renorm",
+    "repeat", "repeat_interleave", "replication_pad1d", "replication_pad1d_backward",
+    "replication_pad2d", "replication_pad2d_backward", "replication_pad3d",
+    "replication_pad3d_backward", "resize_", "roll", "rot90", "_safe_softmax", "scatter",
+    "scatter_", "scatter_add", "scatter_add_", "scatter_reduce", "searchsorted", "segment_reduce",
+    "select_backward", "select_scatter", "slice_backward", "slice_scatter", "_softmax", "softmax",
+    "_softmax_backward_data", "sort", "sparse_mask", "split_with_sizes_copy", "stack", "std",
+    "std_mean", "sum", "sum_to_size", "take", "_thnn_fused_gru_cell",
+    "_thnn_fused_gru_cell_backward", "_thnn_fused_lstm_cell", "_thnn_fused_lstm_cell_backward",
+    "_thnn_fused_lstm_cell_backward_impl", "_to_copy", "_to_dense", "_to_sparse", "topk", "trace",
+    "tril", "tril_", "triu", "triu_", "unfold_backward", "_unique", "_unique2", "unique_dim",
+    "_unsafe_index", "_unsafe_index_put", "_unsafe_masked_index",
+    "_unsafe_masked_index_put_accumulate", "unsafe_split", "unsafe_split_with_sizes",
+    "_unsafe_view", "upsample_bicubic2d", "upsample_bicubic2d_backward", "upsample_bilinear2d",
+    "upsample_bilinear2d_backward", "upsample_linear1d", "upsample_linear1d_backward",
+    "upsample_nearest1d", "upsample_nearest1d_backward", "upsample_nearest2d",
+    "upsample_nearest2d_backward", "upsample_nearest3d", "upsample_nearest3d_backward",
+    "upsample_trilinear3d", "upsample_trilinear3d_backward", "vander", "var", "var_mean", "vdot",
+    "_weight_norm_interface", "_weight_norm_interface_backward", "zeros_like",
+))  # fmt: skip

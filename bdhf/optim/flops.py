@@ -1,7 +1,8 @@
 """What a piece of work costs, in floating-point operations, by tables of formulas.
 
-The tables are torch's own and that of `flop_formulas.py`, for what torch leaves out. Counting slows a piece of work down, so each is counted once per key (its kind and shapes) and
-remembered. Where only the costs are asked for, a `Tally` does what pieces have in common once.
+The tables are torch's own and that of `flop_formulas.py`, for what torch leaves out. Counting slows
+a piece of work down, so each is counted once per key (its kind and shapes) and remembered. Where
+only the costs are asked for, a `Tally` does what pieces have in common once.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class _Counter(DispatchMode):
         self._stored.update(_storage(x) for x in tensors if isinstance(x, nn.Parameter))
         if _formula(func) is not None:
             self.total += operator_flops(func, args, kwargs, result)
-        elif not _is_free(func):
+        elif not _is_free(func) and any(isinstance(x, Tensor) for x in tree_leaves(result)):
             self._note(str(func._overloadpacket), tensors)
         return result
 
@@ -204,12 +205,18 @@ def _is_free(func: Any) -> bool:
     """Whether an operator is known to be no matrix product: views, pointwise ones, and `FREE`."""
     if func.is_view or torch.Tag.pointwise in func.tags:
         return True
-    return func.namespace in ("aten", "prim", "prims") and func._overloadpacket.__name__ in FREE
+    name = func._overloadpacket.__name__
+    return func.namespace in ("aten", "prim", "prims") and (
+        name in FREE or name.startswith(("new_", "_new_", "empty", "zero", "one", "full", "rand"))
+    )
 
 
 def _storage(tensor: Tensor) -> int:
-    """Where a tensor lies; 0 for one that lies nowhere, such as a sparse one."""
-    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
+    """Where a tensor lies; 0 for one that lies nowhere, such as a sparse one or a wrapper."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return 0
 
 
 def _uncounted(name: str, shape: tuple[int, ...]) -> str:

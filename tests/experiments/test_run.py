@@ -332,3 +332,18 @@ def test_products_that_cannot_be_right_end_the_run_as_an_error(monkeypatch):
     assert "CurvatureError" in result.reason
     assert "suspect: module 'encoder." in result.reason
     assert result.curve["update"].tolist() == [0]
+
+
+def test_a_budget_of_gradients_buys_a_fused_lstm_its_updates():
+    """Torch counts no FLOPs in the fused layer; the unit is the gradient of the whole model."""
+    lstm = "{type: sequence_lstm, hidden: 8, layers: 1, peepholes: false}"
+    changes = (
+        ("{type: autoencoder, encoder: [784, 12, 4]}", lstm),
+        ('{type: groups, blocks: [["encoder.*"], ["decoder.*"]]}', "per_layer"),
+    )
+
+    result = outcome(
+        "full_hf", *changes, budget=Budget(gradient_equivalents=25), evaluate_every=1000
+    )
+
+    assert result.curve["update"].iloc[-1] in range(6, 10)  # with peepholes: 8
