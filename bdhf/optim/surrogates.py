@@ -131,7 +131,7 @@ def _derivative(
         [z for z, _ in pairs], moving, [w for _, w in pairs],
         allow_unused=True, materialize_grads=True,
     )  # fmt: skip
-    return sum(float((g * d).sum()) for g, d in zip(columns, directions, strict=True))
+    return sum(float((g * d).sum().detach()) for g, d in zip(columns, directions, strict=True))
 
 
 @torch.no_grad()
