@@ -251,6 +251,7 @@ FREE = frozenset((
     "_adaptive_avg_pool3d_backward", "addr", "alias", "all", "amax", "amin", "any", "arange",
     "argmax", "argmin", "as_strided_scatter", "avg_pool1d", "avg_pool2d", "avg_pool2d_backward",
     "avg_pool3d", "avg_pool3d_backward", "bernoulli", "bernoulli_", "bincount", "cat", "clone",
+    "complex", "polar",
     "col2im", "constant_pad_nd", "copy", "copy_", "count_nonzero", "cummax", "cummin", "cumprod",
     "cumsum", "detach", "diag_embed", "diagonal_backward", "diagonal_copy", "diagonal_scatter",
     "diff", "dist", "dot", "embedding", "embedding_backward", "_embedding_bag",

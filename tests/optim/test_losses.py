@@ -570,7 +570,7 @@ def differentiable_against(dtype):
 COUNTS = [torch.float32, torch.bool, torch.uint8, torch.int32, torch.int64]
 
 
-@pytest.mark.parametrize("dtype", filter(differentiable_against, COUNTS))
+@pytest.mark.parametrize("dtype", [*filter(differentiable_against, COUNTS)])
 @pytest.mark.parametrize("loss_fn", [F.mse_loss, nn.MSELoss(reduction="sum")])
 def test_squared_errors_of_counts_are_squared_errors(loss_fn, dtype):
     """Targets of integers or truth values are the numbers that they stand for."""
