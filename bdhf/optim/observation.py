@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.dispatch import DispatchMode
+from bdhf.optim.graphs import nodes_behind
 from bdhf.optim.guard import ChannelsFirst
 from bdhf.optim.operators import aten, is_verified, like_channels_last, needs_channels_first
 
@@ -61,16 +62,10 @@ _CUSTOM = "autograd.Function "
 def graph_of(outputs: Any) -> Counter[str]:
     """The nodes of the graph behind some outputs, counted by name."""
     leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    todo = [leaf.grad_fn for leaf in leaves if leaf.grad_fn is not None]
-    seen: set[Any] = set(todo)
-    names: Counter[str] = Counter()
-    while todo:
-        node = todo.pop()
-        names[(_CUSTOM if isinstance(node, BackwardCFunction) else "") + node.name()] += 1
-        behind = {following for following, _ in node.next_functions if following is not None}
-        todo += behind - seen
-        seen |= behind
-    return names
+    return Counter(
+        (_CUSTOM if isinstance(node, BackwardCFunction) else "") + node.name()
+        for node in nodes_behind(leaves)
+    )
 
 
 class _Observer(DispatchMode):

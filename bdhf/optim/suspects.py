@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bdhf.optim.graphs import ends_early
 from bdhf.optim.guard import ChannelsFirst
 from bdhf.optim.objective import plain_kernels
 from bdhf.optim.refusals import named
@@ -70,23 +71,11 @@ def _differentiate_twice(module: nn.Module, given: Any) -> None:
         u = torch.zeros_like(outputs[0], requires_grad=True)
         q = torch.autograd.grad(outputs[0], sources, u, create_graph=True, allow_unused=True)
         reached = [part for part in q if part is not None and part.requires_grad]
-        _refuse_cut_graphs(reached)
+        if ends_early(reached):
+            raise RuntimeError("it is marked once_differentiable")
         torch.autograd.grad(
             reached, [u, *sources], [torch.ones_like(part) for part in reached], allow_unused=True
         )
-
-
-def _refuse_cut_graphs(tensors: list[Tensor]) -> None:
-    """Raise RuntimeError where a graph ends in what torch puts behind `once_differentiable`."""
-    todo = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
-    seen = set(todo)
-    while todo:
-        node = todo.pop()
-        if node.name() == "torch::autograd::Error":
-            raise RuntimeError("it is marked once_differentiable")
-        behind = {following for following, _ in node.next_functions if following is not None}
-        todo += behind - seen
-        seen |= behind
 
 
 def _run(model: nn.Module, inputs: Any) -> Any:

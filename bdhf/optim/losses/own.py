@@ -14,6 +14,7 @@ from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.errors import ModelError
+from bdhf.optim.graphs import nodes_behind
 
 #: Names that an error lists.
 LISTED = 3
@@ -63,15 +64,9 @@ def refuse_foreign(
 
 def _leaves(value: Tensor, ends: set[Node]) -> Iterator[Tensor]:
     """The leaves of the graph of a value, which is not walked beyond some ends."""
-    todo = [value.grad_fn] if value.grad_fn is not None else []
-    seen = {*ends, *todo}
-    while todo:
-        node = todo.pop()
+    for node in nodes_behind([value], ends):
         if node.name() == "torch::autograd::AccumulateGrad":
             yield node.variable  # type: ignore[attr-defined]  # of this kind of node only
-        behind = {following for following, _ in node.next_functions if following is not None}
-        todo += behind - seen
-        seen |= behind
 
 
 def _explained(loss_fn: object, leaves: Sequence[Tensor], names: Mapping[int, str]) -> str:

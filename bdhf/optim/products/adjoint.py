@@ -6,7 +6,7 @@ draws tell its size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -56,20 +56,3 @@ def adjoint_error(
 
 def _dot(a: Tensor, b: Tensor) -> float:
     return float((a.double() * b.double()).sum())
-
-
-def ends_early(tensors: Sequence[Tensor]) -> bool:
-    """Whether a graph ends in what torch puts behind `once_differentiable`.
-
-    A reverse sweep through such a graph raises nothing: it leaves out what lies behind.
-    """
-    todo = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
-    seen = set(todo)
-    while todo:
-        node = todo.pop()
-        if node.name() == "torch::autograd::Error":
-            return True
-        behind = {following for following, _ in node.next_functions if following is not None}
-        todo += behind - seen
-        seen |= behind
-    return False

@@ -15,7 +15,7 @@ from bdhf.optim.errors import ModelError
 from bdhf.optim.failures import attempt
 from bdhf.optim.layout import flatten
 from bdhf.optim.objective import Objective, plain_kernels
-from bdhf.optim.products.refusals import no_gradient
+from bdhf.optim.products.no_derivative import no_gradient
 from bdhf.optim.products.request import Request
 
 #: Entries of the gradients that are held at a time.

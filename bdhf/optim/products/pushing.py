@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.failures import Failure, attempt
+from bdhf.optim.graphs import ends_early
 from bdhf.optim.layout import split_like
-from bdhf.optim.products.adjoint import adjoint_error, ends_early
+from bdhf.optim.products.adjoint import adjoint_error
 from bdhf.optim.products.compiled import Compiled
+from bdhf.optim.products.no_derivative import no_second_derivative
 from bdhf.optim.products.probing import probe
 from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.refusals import no_second_derivative
 from bdhf.optim.products.replay import Replay
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape import Tape, route
