@@ -42,6 +42,7 @@ class Flops:
         self.spent = 0
         self._known: dict[Hashable, int] = {}
         self._said: set[str] = set()  # operators that a warning has named
+        self.flat = 0  # what every further piece counts; 0: it is counted
 
     def run(self, key: Hashable, work: Callable[[], T]) -> T:
         """Do `work`; its cost is counted the first time that `key` is seen."""
@@ -51,6 +52,16 @@ class Flops:
             result, self._known[key] = self._measured(work)
         self.spent += self._known[key]
         return result
+
+    def stop_counting(self) -> None:
+        """Let every further piece count as much as all that was counted so far.
+
+        Watching operators on the way back through nested transforms of torch.func ends the process
+        (torch 2.13).
+        """
+        if not self.flat:
+            self.flat = max(self.spent, 1)
+            warnings.warn(_TRANSFORMED, UncountedWarning, stacklevel=3)
 
     def part(self, key: Hashable, work: Callable[[], T]) -> T:
         """Do `work`, a part of a piece of work that others have too; counted with that piece.
@@ -73,6 +84,8 @@ class Flops:
 
     def _measured(self, work: Callable[[], T]) -> tuple[T, int]:
         """What `work` gives, and what it costs; a warning names what could not be counted."""
+        if self.flat:
+            return work(), self.flat
         with _Counter() as counter:
             result = work()
         for name, shape in counter.uncounted.items():
@@ -217,6 +230,12 @@ def _storage(tensor: Tensor) -> int:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):
         return 0
+
+
+_TRANSFORMED = (
+    "the forward pass nests transforms of torch.func, and operators cannot be counted behind them: "
+    "every product and loss counts as one linearisation in gradient_equivalents and budgets"
+)
 
 
 def _uncounted(name: str, shape: tuple[int, ...]) -> str:

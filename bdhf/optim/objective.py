@@ -164,7 +164,7 @@ class Objective:
         recurrent layers have no double backward, so their plain kernels run. Raises
         ModelTypeError or ModelError for outputs without curvature.
         """
-        with plain_kernels(self.model):
+        with plain_kernels(self.model), self.passes.watching(inputs):
             outputs = (self.run if channels_last else self.run.first)(inputs)
         name = type(self.model).__name__
         if not isinstance(outputs, Tensor):

@@ -11,11 +11,13 @@ Does its graph hold all parameters? A reentrant checkpoint hides those inside of
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bdhf.optim.errors import ModelError
@@ -34,6 +36,7 @@ class Passes:
     model: nn.Module
     graphless: dict[Hashable, bool] = field(default_factory=dict, init=False)
     walked: set[Hashable] = field(default_factory=set, init=False)
+    nested: bool = field(default=False, init=False)  # whether transforms of torch.func are nested
 
     def may_drop_graph(self, inputs: Any, run: Callable[[Any], Any]) -> bool:
         """Whether `run`, the forward pass, gives the same outputs under no_grad.
@@ -51,6 +54,10 @@ class Passes:
         with torch.set_grad_enabled(not self.may_drop_graph(inputs, run)):
             outputs: Tensor = run(inputs)
         return outputs.detach()
+
+    def watching(self, inputs: Any) -> AbstractContextManager[object]:
+        """On the first forward pass for inputs of a signature, see whether transforms nest."""
+        return nullcontext() if self._key(inputs) in self.walked else _Levels(self)
 
     def check_graph(self, inputs: Any, outputs: Tensor) -> None:
         """Walk the graph of the outputs once for inputs of a signature.
@@ -71,6 +78,19 @@ class Passes:
 
     def _key(self, inputs: Any) -> Hashable:
         return signature(inputs), tuple(module.training for module in self.model.modules())
+
+
+class _Levels(TorchFunctionMode):
+    """Sees at which level of torch.func functions are called."""
+
+    def __init__(self, passes: Passes) -> None:
+        super().__init__()
+        self._passes = passes
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        level = torch._C._functorch.maybe_current_level()
+        self._passes.nested |= level is not None and level > 1
+        return func(*args, **(kwargs or {}))
 
 
 def _detached(tree: Any) -> Any:

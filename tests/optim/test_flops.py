@@ -1,14 +1,18 @@
 """FLOPs are those of the matrix products, whichever operator does them."""
 
 import math
+import warnings
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bdhf.optim import CG, BlockHessianFree, Full
+from bdhf.optim import CG, BlockHessianFree, Full, Hessian
+from bdhf.optim.cutting import cut
 from bdhf.optim.flops import Flops, UncountedWarning
+from bdhf.optim.objective import Objective
+from bdhf.optim.products import linearise
 
 N, STEPS, IN, HIDDEN = 4, 6, 5, 8
 
@@ -189,3 +193,41 @@ def test_an_operator_without_a_formula_is_named_once():
             flops.run("second", lambda: mix(weight.t(), x))  # a warning would be an error
 
     assert flops.spent == 0
+
+
+class Curved(nn.Module):
+    """The second derivative of a network in its inputs, by transforms one in the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+
+    def forward(self, x):
+        def scalar(point):
+            return self.net(point)[0]
+
+        hessians = torch.func.vmap(torch.func.hessian(scalar))(x)
+        return hessians.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("build", "nested"), [(Curved, True), (lambda: nn.Linear(2, 1), False)], ids=["nested", "plain"]
+)
+def test_nothing_is_counted_on_the_way_back_through_nested_transforms(build, nested):
+    """Every further piece counts as much as the linearisation, and a warning says so."""
+    flops = Flops()
+    objective = Objective.of(build(), F.mse_loss)
+    blocks = cut(objective.layout, Full())
+    batch = torch.randn(4, 2), torch.randn(4, 1)
+    with torch.enable_grad(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        linearise(objective, [batch], curvature=Hessian(), blocks=blocks, flops=flops)
+    seen = [warning for warning in caught if warning.category is UncountedWarning]
+
+    linearised = flops.spent
+    work = []
+    flops.run("product", lambda: work.append(torch.ones(2, 2) @ torch.ones(2, 2)))
+
+    assert (flops.flat, len(seen)) == ((linearised, 1) if nested else (0, 0))
+    assert len(work) == 1
+    assert flops.spent - linearised == (linearised if nested else 2 * 2 * 2 * 2)

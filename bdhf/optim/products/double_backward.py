@@ -39,6 +39,8 @@ class DoubleBackward:
         self._parameters = request.objective.parameters
         self._flops, self._shapes = request.flops, request.shapes
         self.outputs, self.loss, self._u, self._g, self.gradient = self._linearised("linearise")
+        if request.objective.passes.nested:
+            self._flops.stop_counting()
         if request.settings.dtype is not None:
             self._lower(request.settings.dtype)
         key, kept = ("hessian is cut", self._shapes), request.workspace.kept
