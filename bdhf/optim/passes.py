@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import TransformType
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -36,7 +37,7 @@ class Passes:
     model: nn.Module
     graphless: dict[Hashable, bool] = field(default_factory=dict, init=False)
     walked: set[Hashable] = field(default_factory=set, init=False)
-    nested: bool = field(default=False, init=False)  # whether transforms of torch.func are nested
+    nested: bool = field(default=False, init=False)  # whether a torch.func.jvp is in a transform
 
     def may_drop_graph(self, inputs: Any, run: Callable[[Any], Any]) -> bool:
         """Whether `run`, the forward pass, gives the same outputs under no_grad.
@@ -81,15 +82,17 @@ class Passes:
 
 
 class _Levels(TorchFunctionMode):
-    """Sees at which level of torch.func functions are called."""
+    """Sees whether functions are called in a torch.func.jvp, as jacfwd and hessian make one."""
 
     def __init__(self, passes: Passes) -> None:
         super().__init__()
         self._passes = passes
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        level = torch._C._functorch.maybe_current_level()
-        self._passes.nested |= level is not None and level > 1
+        if torch._C._functorch.maybe_current_level() is not None:
+            stack = torch._C._functorch.get_interpreter_stack() or []
+            kinds = [interpreter.key() for interpreter in stack]
+            self._passes.nested |= len(kinds) > 1 and TransformType.Jvp in kinds
         return func(*args, **(kwargs or {}))
 
 

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 from bdhf.experiments.duration import Duration, Mark, of_finished, probe, whole_run
 from bdhf.records import Budget
@@ -65,13 +66,18 @@ def test_a_probe_is_made_of_real_updates_and_leaves_nothing():
     assert short.source == "probe"
 
 
-def test_a_probe_that_fails_says_why():
+def test_a_probe_that_fails_says_why(monkeypatch):
     """An arm that cannot be run has no time, but a reason."""
-    run = cell("adam", ("{type: torch.Adam, lr: 3.0e-3}", "torch.SparseAdam")).run
+    run = cell("adam").run
+
+    def refuse(*_, **__):
+        raise RuntimeError("planted in a step")
+
+    monkeypatch.setattr(torch.optim.Adam, "step", refuse)
 
     found = probe(run, device="cpu", safety_seconds=60)
 
-    assert str(found).startswith("error: RuntimeError: SparseAdam does not support")
+    assert str(found).startswith("error: RuntimeError: planted in a step")
 
 
 def test_finished_runs_tell_the_mean_of_their_arm():

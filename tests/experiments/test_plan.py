@@ -27,9 +27,9 @@ def test_ids_are_golden():
 
 
 GOLDEN = {
-    "adam": ["57ea1a37c6e6f5bb", "dbc451839f7e454f"],
-    "full_hf": ["9652c83c66cb361f", "cfb67241124f4e0e"],
-    "block_hf": ["6b203be46fb1db6e", "ce2651b385bd31d9"],
+    "adam": ["6ff4371f55f36af1", "ba3e385f69f6796d"],
+    "full_hf": ["202834c9da8995ac", "82461ca8ef835964"],
+    "block_hf": ["a0ea201eb2a104e6", "785b62c37fadb2d1"],
 }
 
 SAME = {

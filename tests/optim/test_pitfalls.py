@@ -273,7 +273,7 @@ def test_7_a_matrix_of_moved_parameters_is_no_matrix():
 
 @pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Fisher(), bdhf.Hessian()])
 def test_8_memory_does_not_grow(curvature):
-    """After 200 updates there are as many objects as after 20, give or take what Python caches."""
+    """After 200 updates there are no more objects than after 20, but for what Python caches."""
     model, batch = small()
     optimizer = bdhf.BlockHessianFree(
         model,
@@ -291,7 +291,7 @@ def test_8_memory_does_not_grow(curvature):
 
     early = objects_after(20)
 
-    assert abs(objects_after(180) - early) < 20
+    assert objects_after(180) - early < 20  # fewer, where other tests left garbage behind
 
 
 def precision():
