@@ -146,7 +146,7 @@ def test_autocast_does_not_reach_into_an_update():
 
 
 def test_memory_does_not_grow_over_updates():
-    """After forty updates there are as many tensors as after ten, also when a step raised."""
+    """After forty updates there are no more tensors than after ten, also when a step raised."""
     model, batch = regression()
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
 
@@ -161,4 +161,6 @@ def test_memory_does_not_grow_over_updates():
     def planted():
         raise RuntimeError("planted")
 
-    assert tensors_after(10) == tensors_after(30)
+    early = tensors_after(10)
+
+    assert tensors_after(30) <= early  # fewer, where other tests left garbage behind
