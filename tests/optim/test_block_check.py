@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bdhf
-from bdhf.optim.check import examine
+from bdhf.optim.check import check_curvature, examine
 from bdhf.optim.cutting import cut
 from bdhf.optim.layout import layout_of
 from bdhf.optim.objective import Objective
@@ -176,6 +176,6 @@ def test_the_check_asks_before_every_product():
     G = bdhf.block_curvature(model, F.mse_loss, batch, partition=bdhf.PerLayer())
     asked = []
 
-    examine(objective, G._product, bdhf.GGN(), lambda: asked.append(1))
+    check_curvature(objective, G._product, bdhf.GGN(), lambda: asked.append(1))
 
     assert len(asked) == 4  # two vectors, through the full matrix and through the blocks

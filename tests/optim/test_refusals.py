@@ -1,6 +1,7 @@
 """What the optimizer refuses, and what moves nothing."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -326,8 +327,12 @@ def test_an_empty_parameter_may_be_frozen():
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_scripted_model_is_refused():
     """Its operators cannot be followed; the module that was scripted can."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch.jit itself, from 2.15 on
+        scripted = torch.jit.script(nn.Linear(6, 2))
+
     with pytest.raises(ModelTypeError, match=r"compiled by torch\.jit.*pass the nn\.Module"):
-        bdhf.BlockHessianFree(torch.jit.script(nn.Linear(6, 2)), F.mse_loss)
+        bdhf.BlockHessianFree(scripted, F.mse_loss)
 
 
 def test_a_caller_in_inference_mode_is_refused():

@@ -1,5 +1,7 @@
 """Where torch fails inside a method, the next one serves, and `explain` says why."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -456,24 +458,28 @@ def test_an_operator_without_a_second_derivative_is_named_for_the_hessian():
     with pytest.raises(CurvatureError, match=r"'1' \(Hardsigmoid\).*use GGN, Fisher") as caught:
         H @ torch.ones(H.shape[0])
     assert isinstance(caught.value.__cause__, RuntimeError)
+    assert H.check().problem == str(caught.value)  # said once, without a word of the check around
+    with pytest.raises(CurvatureError, match=f"^{re.escape(str(caught.value))}$"):
+        bdhf.BlockHessianFree(net, F.mse_loss, curvature=bdhf.Hessian()).check(batch)
 
 
 @pytest.mark.parametrize("partition", [bdhf.Full(), bdhf.PerLayer()], ids=["full", "per_layer"])
 def test_what_neither_tape_nor_double_backward_can_do_is_named(partition):
     """An operator without forward mode and without a second derivative."""
-    net = nn.Sequential(nn.Linear(6, 3), Pairs(), nn.Linear(6, 3))
-    batch = torch.randn(4, 6), torch.randn(1, 3)
+    net = nn.Sequential(nn.Linear(6, 4), Margins(), nn.Linear(1, 3))
+    batch = torch.randn(4, 6), torch.randn(4, 3)
 
-    with pytest.raises(CurvatureError, match=r"module '1' \(Pairs\).*replace it by") as caught:
+    with pytest.raises(CurvatureError, match=r"module '1' \(Margins\).*replace it by") as caught:
         bdhf.block_curvature(net, F.mse_loss, batch, partition=partition)
-    assert "_pdist" in str(caught.value)
+    assert "multi_margin_loss" in str(caught.value)
 
 
-class Pairs(nn.Module):
-    """Distances of the rows from each other."""
+class Margins(nn.Module):
+    """By how much the first score of each sample exceeds the others."""
 
     def forward(self, x):
-        return F.pdist(x)[None]
+        first = torch.zeros(len(x), dtype=torch.long)
+        return F.multi_margin_loss(x, first, reduction="none")[:, None]
 
 
 @pytest.mark.parametrize("how", ["product", "factor"])
