@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +22,7 @@ from bdhf.optim.probe import Errors, Probe
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.refusals import named
 from bdhf.optim.surrogates import surrogate
-from bdhf.optim.suspects import not_differentiable_twice, not_repeatable
+from bdhf.optim.suspects import not_repeatable
 
 #: What is too far from 0, by the precision of the parameters.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-2}
@@ -54,33 +53,15 @@ class Check:
         return not self.problem
 
 
-def examine(
-    objective: Objective,
-    product: BlockProduct,
-    curvature: Curvature,
-    watch: Callable[[], None] | None = None,
-) -> Check:
-    """Examine the products of one linearisation at the parameters as they are.
-
-    `watch` is called before every product; it may raise.
-    """
-    tolerance = TOLERANCES.get(product.gradient.dtype, COARSE)
-    check = Check(math.nan, math.nan, math.nan, tolerance)
-    inputs = product.parts[0][1].batch[0]
-    with objective.random_state_kept():
-        change, module = not_repeatable(objective.model, inputs)
-        check = replace(check, repeatability=change)
-        if change > tolerance:
-            return replace(
-                check,
-                problem=f"{module} gives other outputs at every forward pass (relative change "
-                f"{change:.2g}): put it into eval mode, or draw its noise once per update",
-            )
-        if len(product.parts) > 1 and (problem := coupled(objective, inputs)):
-            return replace(check, problem=problem)
-        return _examine_products(
-            Probe(objective, product, curvature, tolerance, watch), check, inputs
-        )
+def examine(objective: Objective, product: BlockProduct, curvature: Curvature) -> Check:
+    """Examine the products of one linearisation at the parameters as they are."""
+    check = _examine_passes(objective, product)
+    if not check.passed:
+        return check
+    try:
+        return _examine_products(Probe(objective, product, curvature, check.tolerance), check)
+    except CurvatureError as error:  # there is no product; it says where, why and what to do
+        return replace(check, problem=str(error))
 
 
 def check_curvature(
@@ -89,8 +70,14 @@ def check_curvature(
     curvature: Curvature,
     watch: Callable[[], None] | None = None,
 ) -> None:
-    """Raise CurvatureError if `examine` finds something."""
-    check = examine(objective, product, curvature, watch)
+    """Raise CurvatureError if `examine` finds something.
+
+    `watch` is called before every product; it may raise.
+    """
+    check = _examine_passes(objective, product)
+    if check.passed:
+        probe = Probe(objective, product, curvature, check.tolerance, watch)
+        check = _examine_products(probe, check)
     if not check.passed:
         raise CurvatureError(
             f"curvature products of {type(objective.model).__name__} cannot be right: "
@@ -98,31 +85,53 @@ def check_curvature(
         )
 
 
-def _examine_products(probe: Probe, check: Check, inputs: Any) -> Check:
-    """Errors of the full matrix, then those of blocks; what a product raises is a finding too."""
-    model = probe.objective.model
-    try:
+def _examine_passes(objective: Objective, product: BlockProduct) -> Check:
+    """Is the model one function, and are its micro-batches the batch?"""
+    inputs = product.parts[0][1].batch[0]
+    tolerance = TOLERANCES.get(product.gradient.dtype, COARSE)
+    problem = ""
+    with objective.random_state_kept():
+        change, module = not_repeatable(objective.model, inputs)
+        if change > tolerance:
+            problem = (
+                f"{module} gives other outputs at every forward pass (relative change "
+                f"{change:.2g}): put it into eval mode, or draw its noise once per update"
+            )
+        elif len(product.parts) > 1:
+            problem = coupled(objective, inputs)
+    return Check(change, math.nan, math.nan, tolerance, problem)
+
+
+def _examine_products(probe: Probe, check: Check) -> Check:
+    """Errors of the full matrix, then those of blocks. Raises CurvatureError where none can be."""
+    with probe.objective.random_state_kept():
         full = probe.of_full()
         check = replace(check, asymmetry=full.asymmetry, finite_difference=full.finite_difference)
         problem = _full_problem(probe, check) if full.worst > check.tolerance else ""
         if not problem:
             check, problem = _examine_blocks(probe, check)
-        if problem:
-            problem = _surrogate_problem(probe, check, inputs) or problem
-    except (RuntimeError, NotImplementedError) as error:
-        culprit = not_differentiable_twice(model, inputs)
-        if culprit is None:
-            raise
-        return replace(check, problem=_once_only(culprit, f" ({str(error).splitlines()[0]})"))
-    if problem and (culprit := not_differentiable_twice(model, inputs)):
-        problem = _once_only(culprit, ": products are cut off there")
-    return replace(check, problem=problem)
+        if not problem:
+            return check
+        return replace(check, problem=_surrogate_problem(probe, check) or problem)
 
 
-def _once_only(culprit: str, reason: str) -> str:
+def _surrogate_problem(probe: Probe, check: Check) -> str:
+    """Whether a backward pass is not the derivative of its forward pass; empty: none is."""
+    module = surrogate(probe.objective.model, probe.product.parts[0][1].batch[0])
+    if not module:
+        return ""
     return (
-        f"{culprit} cannot be differentiated twice{reason}; replace it by a module made of "
-        "differentiable operators, or freeze what is below it"
+        f"the product {_errors(check)}; suspect: {module}: its backward pass is not the "
+        "derivative of its forward pass, as with a straight-through estimator, a detach(), a "
+        "no_grad() or a gradient hook. If that is on purpose, check=False takes this backward "
+        "pass for the Jacobian; else make the two agree"
+    )
+
+
+def _errors(check: Check) -> str:
+    return (
+        f"is asymmetric by {check.asymmetry:.2g} and differs from a finite difference by "
+        f"{check.finite_difference:.2g}"
     )
 
 
@@ -136,23 +145,8 @@ def _full_problem(probe: Probe, check: Check) -> str:
             "only), or report it to PyTorch"
         )
     return (
-        f"the product is asymmetric by {check.asymmetry:.2g} and differs from a finite difference "
-        f"by {check.finite_difference:.2g} (tolerance {check.tolerance:g}); suspect: "
-        f"{_worst(probe)}. torch's {order} derivative of it is wrong here: {way_out}"
-    )
-
-
-def _surrogate_problem(probe: Probe, check: Check, inputs: Any) -> str:
-    """Whether a backward pass is not the derivative of its forward pass; empty: none is."""
-    module = surrogate(probe.objective.model, inputs)
-    if not module:
-        return ""
-    return (
-        f"the product is asymmetric by {check.asymmetry:.2g} and differs from a finite difference "
-        f"by {check.finite_difference:.2g}; suspect: {module}: its backward pass is not the "
-        "derivative of its forward pass, as with a straight-through estimator, a detach(), a "
-        "no_grad() or a gradient hook. If that is on purpose, check=False takes this backward "
-        "pass for the Jacobian; else make the two agree"
+        f"the product {_errors(check)} (tolerance {check.tolerance:g}); suspect: {_worst(probe)}. "
+        f"torch's {order} derivative of it is wrong here: {way_out}"
     )
 
 
@@ -185,9 +179,8 @@ def _examine_blocks(probe: Probe, check: Check) -> tuple[Check, str]:
     names = [probe.blocks.layout.slots[i].name for i in probe.blocks.rows[index].slots]
     listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return check, (
-        f"the product of block {index} ({listed}) is asymmetric by {worst.asymmetry:.2g} and "
-        f"differs from a finite difference by {worst.finite_difference:.2g} (tolerance "
-        f"{tolerance:g}), while the full matrix is right. Its way is wrong for this model "
+        f"the product of block {index} ({listed}) {_errors(check)} (tolerance {tolerance:g}), "
+        "while the full matrix is right. Its way is wrong for this model "
         f"({probe.product.why}): try another method= ('propagate', 'layer_io') or Full(), and "
         "report it to bdhf"
     )

@@ -22,9 +22,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.flops import signature
 from bdhf.optim.guard import ChannelsFirst, channels_first
-from bdhf.optim.observation import Observation, graph_of, observe
+from bdhf.optim.observation import Observation, graph_of, observe, pass_signature
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,8 @@ class ImageLayout:
 
     def _key(self, inputs: Any) -> Hashable:
         """What may change the operators of a forward pass, as far as it can be told beforehand."""
-        training = tuple(module.training for module in self.model.modules())
         modes = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
-        return signature(inputs), modes, training
+        return pass_signature(self.model, inputs), modes
 
     def _decide(self, inputs: Any) -> Decision:
         own = observe(self.model, inputs)

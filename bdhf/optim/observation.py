@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.dispatch import DispatchMode
+from bdhf.optim.flops import signature
 from bdhf.optim.graphs import nodes_behind
 from bdhf.optim.guard import ChannelsFirst
 from bdhf.optim.operators import aten, is_verified, like_channels_last, needs_channels_first
@@ -54,6 +55,11 @@ def observe(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Observat
     if observed.channels_last and observed.sensitive[norms] != guard.instance_norms:
         observed.wrong.add(norms)  # a gradient may arrive channels-last
     return observed
+
+
+def pass_signature(model: nn.Module, inputs: Any) -> Hashable:
+    """What is the same for forward passes of which one is observed: shapes, and module modes."""
+    return signature(inputs), tuple(module.training for module in model.modules())
 
 
 _CUSTOM = "autograd.Function "

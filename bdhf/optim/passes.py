@@ -22,8 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.flops import signature
-from bdhf.optim.observation import graph_of, unseen
+from bdhf.optim.observation import graph_of, pass_signature, unseen
 
 #: Relative difference of the outputs that is rounding, by their precision.
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
@@ -78,7 +77,7 @@ class Passes:
         self.walked.add(key)
 
     def _key(self, inputs: Any) -> Hashable:
-        return signature(inputs), tuple(module.training for module in self.model.modules())
+        return pass_signature(self.model, inputs)
 
 
 class _Levels(TorchFunctionMode):

@@ -54,7 +54,7 @@ class Probe:
     product: BlockProduct
     curvature: Curvature
     tolerance: float
-    watch: Callable[[], None] | None
+    watch: Callable[[], None] | None = None
 
     @cached_property
     def full(self) -> Blocks:
