@@ -35,6 +35,13 @@ class Graph(nn.Module):
         return self.a @ x
 
 
+class Cumulated(nn.Module):
+    """Sums of all samples before each: the first half does not hang on the second."""
+
+    def forward(self, x):
+        return x.cumsum(0)
+
+
 class TimeFirst(nn.Module):
     """A bidirectional layer over sequences whose samples are in dimension 1."""
 
@@ -100,3 +107,23 @@ def test_micro_batches_of_other_models_are_welcome():
     for width in (4, 3):
         micro = [(x_time[:, :width], y_time[:, :width]), (x_time[:, 4:], y_time[:, 4:])]
         assert sequences.step(micro).loss > 0
+
+
+@pytest.mark.parametrize("method", ["auto", "propagate", "layer_io"])
+@pytest.mark.parametrize(
+    ("middle", "reason"),
+    [
+        (OverBatch, "change with the other samples"),
+        (Cumulated, "change with the other samples"),
+        (BatchStatistics, "cannot take a sample alone"),
+        (Graph, "cannot take a sample alone"),
+    ],
+)
+def test_a_preconditioner_of_samples_that_are_coupled_is_refused(middle, reason, method):
+    """Gradients of the samples alone are of another function, so their squares say nothing."""
+    model, batch, _ = net(middle)
+    solver = bdhf.CG(preconditioner=bdhf.Martens())
+
+    with pytest.raises(ModelError, match=f"{reason}.*use no preconditioner"):
+        bdhf.BlockHessianFree(model, F.mse_loss, solver=solver, method=method).step(batch)
+    assert bdhf.BlockHessianFree(model, F.mse_loss, method=method).step(batch).loss > 0

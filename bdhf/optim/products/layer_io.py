@@ -269,10 +269,7 @@ class LayerIO:
 
     def squared_gradients(self) -> Tensor:
         """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""
-        return self._flops.run(
-            ("squared gradients", self._shapes),
-            lambda: squared_gradients(self._request, self._expansion.gradient),
-        )
+        return squared_gradients(self._request, self._expansion.gradient)
 
 
 @dataclass(frozen=True)

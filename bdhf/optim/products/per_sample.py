@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,19 +15,26 @@ from bdhf.optim.errors import ModelError
 from bdhf.optim.failures import attempt
 from bdhf.optim.layout import flatten
 from bdhf.optim.objective import Objective, plain_kernels
-from bdhf.optim.products.no_derivative import no_gradient
 from bdhf.optim.products.request import Request
 
 #: Entries of the gradients that are held at a time.
 MAX_ENTRIES = 2**24
 
+#: Relative error of the gradients' sum that is rounding, by the precision of the parameters.
+TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
+COARSE = 0.1
+
+#: Σ_n of a term of the samples' gradients, (P,).
+_Sum = Callable[[Callable[[Tensor], Tensor]], Tensor]
+
 
 def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
     """Σ_n (J_nᵀ u_n)² over the samples n, (P,), for cotangents u of the shape of the outputs.
 
-    Dimension 0 of every tensor of the inputs and of the outputs counts the samples; else
-    ModelError. Samples go through the model in one vectorised pass where its operators allow it,
-    one after the other where they do not. Raises CurvatureError where torch cannot do that either.
+    Samples go through the model in one vectorised pass where its operators allow it, one after the
+    other where they do not. Raises ModelError where dimension 0 of some tensor among inputs and
+    outputs does not count the samples, and for a model that takes no sample alone, or makes
+    something else of it than among the others.
     """
     objective, inputs = request.objective, request.batch[0]
     samples = cotangents.shape[0] if cotangents.dim() else 0
@@ -58,20 +65,59 @@ def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
     size = sum(parameter.numel() for parameter in objective.parameters)
     chunk = max(1, MAX_ENTRIES // size)
     ways = (vmap(one), _looped(one), _looped(partial(_by_autograd, objective)))
-    for many in ways:
-        squares = attempt(partial(_summed, many, inputs, cotangents, chunk))
+    sums = [partial(_summed, many, inputs, cotangents, chunk) for many in ways]
+    squares, add_up = request.flops.run(
+        ("squared gradients", request.shapes), lambda: _first_that_works(objective, sums)
+    )
+    _check_apart(request, cotangents, squares, add_up)
+    return squares
+
+
+def _first_that_works(objective: Objective, sums: Sequence[_Sum]) -> tuple[Tensor, _Sum]:
+    """The sum of squares in the first way that torch can go, and that way."""
+    reason = ""
+    for add_up in sums:
+        squares = attempt(partial(add_up, torch.square))
         if isinstance(squares, Tensor):
-            return squares
-        failure = squares
-    raise no_gradient(request, failure, "the gradient of one sample")
+            return squares, add_up
+        reason = squares.reason
+    raise ModelError(
+        f"{type(objective.model).__name__} cannot take a sample alone ({reason}), so there are no "
+        "squared gradients of the samples: use no preconditioner"
+    )
+
+
+def _check_apart(request: Request, cotangents: Tensor, squares: Tensor, add_up: _Sum) -> None:
+    """Once for inputs of a signature: the gradients of the samples must add up to that of all.
+
+    Raises ModelError where a sample's outputs hang on the other samples.
+    """
+    key = ("squared gradients add up", request.shapes)
+    if key in request.workspace.kept:
+        return
+    whole = flatten(_whole(request.objective, request.batch[0], cotangents))
+    error, size = (add_up(torch.clone) - whole).norm(), squares.sum().sqrt()
+    if error > TOLERANCES.get(whole.dtype, COARSE) * size:
+        raise ModelError(
+            f"the outputs of {type(request.objective.model).__name__} for a sample change with the "
+            f"other samples of its batch: gradients of the samples alone differ from that of all "
+            f"by {float(error / size):.2g} of their size, so squares of them say nothing: use no "
+            "preconditioner"
+        )
+    request.workspace.kept[key] = True
 
 
 def _by_autograd(objective: Objective, sample: Any, u: Tensor) -> tuple[Tensor, ...]:
     """J_nᵀ u_n by a plain pass, for functions that torch.func does not take."""
     single = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, sample)
+    return _whole(objective, single, u[None])
+
+
+def _whole(objective: Objective, inputs: Any, cotangents: Tensor) -> tuple[Tensor, ...]:
+    """Jᵀu of all samples that are passed, one tensor a parameter."""
     with torch.enable_grad():
         return torch.autograd.grad(
-            objective.outputs(single, channels_last=False), objective.parameters, u[None],
+            objective.outputs(inputs, channels_last=False), objective.parameters, cotangents,
             allow_unused=True, materialize_grads=True,
         )  # fmt: skip
 
@@ -90,13 +136,19 @@ def _names(objective: Objective) -> dict[str, int]:
     }
 
 
-def _summed(many: Callable[..., Any], inputs: Any, cotangents: Tensor, chunk: int) -> Tensor:
-    """Add up the squares, `chunk` samples at a time."""
+def _summed(
+    many: Callable[..., Any],
+    inputs: Any,
+    cotangents: Tensor,
+    chunk: int,
+    term: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Add up a term of every sample's gradient, `chunk` samples at a time."""
     total = None
     for start in range(0, len(cotangents), chunk):
         part = slice(start, start + chunk)
         cut = tree_map(lambda x, p=part: x[p] if isinstance(x, Tensor) else x, inputs)
-        flat = flatten(g.square().sum(0) for g in many(cut, cotangents[part]))
+        flat = flatten(term(g).sum(0) for g in many(cut, cotangents[part]))
         total = flat if total is None else total + flat
     assert total is not None  # there is at least one sample
     return total

@@ -212,10 +212,7 @@ class Propagate:
 
     def squared_gradients(self) -> Tensor:
         """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""
-        return self._flops.run(
-            ("squared gradients", self._shapes),
-            lambda: squared_gradients(self._request, self._u.detach()),
-        )
+        return squared_gradients(self._request, self._u.detach())
 
 
 def _units(shape: tuple[int, ...], chunk: int, like: Tensor) -> Iterator[Tensor]:
