@@ -134,6 +134,21 @@ def test_what_fails_in_a_set_up_gives_way_and_says_so(seam, error, monkeypatch):
     assert_right(case(), partition, "propagate", reason)
 
 
+@errors
+@pytest.mark.parametrize("seam", ["sites", "output_factor", "check"])
+def test_layer_io_by_name_gives_way_to_nothing_and_says_what_to_do(seam, error, monkeypatch):
+    """What was asked for by name is not replaced; the error of torch is the cause."""
+    owner, name, case, partition, _ = SET_UP[seam]
+    monkeypatch.setattr(owner, name, raising(error))
+    case = case()
+
+    with pytest.raises(CurvatureError, match=r"layer_io cannot be set up.*method='auto'") as caught:
+        bdhf.block_curvature(
+            case.model, case.loss_fn, case.batch, partition=partition, method="layer_io"
+        )
+    assert caught.value.__cause__ is error
+
+
 @pytest.mark.parametrize("seam", SET_UP)
 @pytest.mark.parametrize("error", MEMORY, ids=lambda e: type(e).__name__)
 def test_a_want_of_memory_is_no_reason_to_go_on(seam, error, monkeypatch):

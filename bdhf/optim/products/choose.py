@@ -9,6 +9,7 @@ import torch
 
 from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature, Hessian
+from bdhf.optim.errors import CurvatureError
 from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.flops import Flops
 from bdhf.optim.losses import is_mean, weights
@@ -131,15 +132,22 @@ def _linearised(request: Request) -> tuple[Choice, Linearisation]:
 def _or_refusal(request: Request, work: Callable[[], T]) -> T | str:
     """What `work` for layer_io gives, or why layer_io does not apply.
 
-    Where it was asked for by name, it applies to all that it covers: an error of torch is one.
+    Raises CurvatureError where it was asked for by name and torch fails in it; what fails by any
+    method is raised as it is.
     """
     try:
-        outcome = attempt(work) if request.settings.method == "auto" else work()
+        outcome = attempt(work)
     except Uncovered as refusal:
         return f"layer_io does not apply: {refusal.reason}"
-    if isinstance(outcome, Failure):
+    if not isinstance(outcome, Failure):
+        return outcome
+    if request.settings.method == "auto":
         return f"layer_io does not apply: {outcome.reason}"
-    return outcome
+    METHODS["propagate"](request)
+    raise CurvatureError(
+        f"layer_io cannot be set up ({outcome.reason}): use method='auto', which gives way where "
+        "torch fails, or 'propagate'"
+    ) from outcome.error
 
 
 def _choose(request: Request) -> Choice:
