@@ -140,8 +140,8 @@ class Training:
         parts = {"train": self.data.train, "val": self.data.validation, "test": self.data.test}
         self.model.eval()
         for part, pairs in parts.items():
-            found = scores(self.model, self.passes, self.problem, pairs, self._watch)
-            row |= {f"{part}_{name}": value for name, value in found.items()}
+            measured = scores(self.model, self.passes, self.problem, pairs, self._watch)
+            row |= {f"{part}_{name}": value for name, value in measured.items()}
         self.model.train()
         return row
 
@@ -221,8 +221,8 @@ def scores(
         inputs, targets = (tensor[start : start + EVALUATION_BATCH] for tensor in part)
         with plain_kernels(model):
             outputs = passes.outputs(inputs, model)
-        found = {"loss": problem.loss(outputs, targets), **problem.measure(outputs, targets)}
-        for name, value in found.items():
+        measured = {"loss": problem.loss(outputs, targets), **problem.measure(outputs, targets)}
+        for name, value in measured.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(inputs)
     return {name: value / len(part[0]) for name, value in sums.items()}
 

@@ -83,8 +83,8 @@ class _Observer(DispatchMode):
         kwargs, observed = kwargs or {}, self._observed
         restrides = func is aten.as_strided_.default
         before = (args[0].shape, args[0].is_contiguous()) if restrides else None
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        ordered = any(like_channels_last(tensor) for tensor in given)
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        ordered = any(like_channels_last(tensor) for tensor in read)
         result = func(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if before is not None:  # as pooling to one pixel does: no entry moves

@@ -84,12 +84,12 @@ def _is_surrogate(call: Call) -> bool:
     sources = [
         x.requires_grad_() if moved else x for x, moved in zip(leaves, call.moves, strict=True)
     ]
-    given = [x for x, moved in zip(sources, call.moves, strict=True) if moved]
+    moving_inputs = [x for x, moved in zip(sources, call.moves, strict=True) if moved]
     parameters = [p for p in call.module.parameters() if p.requires_grad]
-    if not (given or parameters):
+    if not (moving_inputs or parameters):
         return False
     draws = torch.Generator().manual_seed(0)
-    moving = [*given, *parameters]
+    moving = [*moving_inputs, *parameters]
     directions = [_direction(x, draws) for x in moving]
     for parameter, row in held_fixed(call.module):
         if parameter.requires_grad:

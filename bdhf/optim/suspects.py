@@ -58,9 +58,9 @@ def not_differentiable_twice(model: nn.Module, inputs: Any) -> str | None:
     return None
 
 
-def _differentiate_twice(module: nn.Module, given: Any) -> None:
+def _differentiate_twice(module: nn.Module, inputs: Any) -> None:
     """Run a module on leaves of its own, as `Objective.outputs` does. Raises RuntimeError."""
-    fresh = tree_map(_leaf, given)
+    fresh = tree_map(_leaf, inputs)
     with torch.enable_grad(), plain_kernels(module), ChannelsFirst():
         arguments, keywords = tree_map(copied, fresh)  # a leaf may not be changed in place
         outputs = [z for z in tree_leaves(module(*arguments, **keywords)) if differentiable(z)]
@@ -90,9 +90,9 @@ def calls_of(model: nn.Module, inputs: Any) -> list[Call]:
     begun: list[tuple[nn.Module, Any, Sequence[bool]]] = []  # that have not ended yet
 
     def begin(module: nn.Module, arguments: Any, keywords: Any) -> None:
-        given = arguments, keywords
-        moves = [differentiable(x) for x in tree_leaves(given)]
-        begun.append((module, tree_map(_copy, given), moves))
+        both = arguments, keywords
+        moves = [differentiable(x) for x in tree_leaves(both)]
+        begun.append((module, tree_map(_copy, both), moves))
 
     with contextlib.ExitStack() as hooks, torch.enable_grad():
         for path, module in model.named_modules():

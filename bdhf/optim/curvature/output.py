@@ -32,14 +32,14 @@ def expand(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
 
     Raises ModelError as `value_and_gradient` does.
     """
-    known = _closed_form(loss_fn, outputs.detach(), targets)
+    closed = _closed_form(loss_fn, outputs.detach(), targets)
     z = outputs.detach().requires_grad_()
-    loss, gradient, direct = value_and_gradient(loss_fn, z, targets, create_graph=known is None)
-    if known is None:
+    loss, gradient, direct = value_and_gradient(loss_fn, z, targets, create_graph=closed is None)
+    if closed is None:
         return OutputLoss(
             loss, gradient.detach(), Differentiated(gradient, z, loss_name(loss_fn)), direct
         )
-    return OutputLoss(loss, gradient, known, direct)
+    return OutputLoss(loss, gradient, closed, direct)
 
 
 def _closed_form(loss_fn: LossFn, z: Tensor, targets: Any) -> OutputHessian | None:
@@ -49,10 +49,10 @@ def _closed_form(loss_fn: LossFn, z: Tensor, targets: Any) -> OutputHessian | No
         return None
     check_targets(loss_fn, z, targets)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not own_parameters(loss_fn)):
-        known = likelihood.hessian(z, targets)
-        if known is None or not likelihood.is_mean:
-            return known
-        return Scaled(known, 1.0 / likelihood.terms(z, targets))
+        hessian = likelihood.hessian(z, targets)
+        if hessian is None or not likelihood.is_mean:
+            return hessian
+        return Scaled(hessian, 1.0 / likelihood.terms(z, targets))
 
 
 def value_and_gradient(

@@ -51,13 +51,13 @@ def recognise(loss_fn: Callable[..., Any]) -> Likelihood | None:
     if type(loss_fn) in MODULES:
         build = MODULES[type(loss_fn)]  # type: ignore[index]  # it is a module: see the line above
         return _reducing(build(**{name: getattr(loss_fn, name) for name in _arguments(build)}))
-    given = loss_fn.keywords if isinstance(loss_fn, functools.partial) else {}
+    keywords = loss_fn.keywords if isinstance(loss_fn, functools.partial) else {}
     bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
-    found = next((build for known, build in KNOWN.items() if known is bare), None)
+    builds = [build for function, build in KNOWN.items() if function is bare]
     positional = isinstance(loss_fn, functools.partial) and loss_fn.args
-    if found is None or positional or not set(given) <= set(_arguments(found)):
+    if not builds or positional or not set(keywords) <= set(_arguments(builds[0])):
         return None
-    return _reducing(found(**given))
+    return _reducing(builds[0](**keywords))
 
 
 def _arguments(build: Build) -> list[str]:

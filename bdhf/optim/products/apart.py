@@ -64,7 +64,7 @@ def apart(behind: Route, source: int, t: Tensor, moved: Tensor, tolerance: float
     """Whether J D t = D J t, for t of the shape of the waist; `moved` is J t, (N, C)."""
     draws = torch.Generator().manual_seed(1)
     d = torch.randn(len(moved), 1, generator=draws).to(moved)
-    found = behind({source: (d.to(t.dtype) * t.flatten(1)).view(t.shape)})
-    assert found is not None  # the waist is on the way to the outputs
+    scaled = behind({source: (d.to(t.dtype) * t.flatten(1)).view(t.shape)})
+    assert scaled is not None  # the waist is on the way to the outputs
     expected = d * moved
-    return bool((found.flatten(1) - expected).norm() <= tolerance * expected.norm())
+    return bool((scaled.flatten(1) - expected).norm() <= tolerance * expected.norm())

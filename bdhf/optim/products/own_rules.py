@@ -22,8 +22,8 @@ def bag_rule(call: Call, dw: Tensor | None, *others: Tensor | None) -> list[Tens
 
     Only the first of its four results has a tangent.
     """
-    given: list[Any] = [*call.args, *_BAG_DEFAULTS[len(call.args) :]]
-    (weight, indices, offsets), how = given[:3], given[3:]
+    arguments: list[Any] = [*call.args, *_BAG_DEFAULTS[len(call.args) :]]
+    (weight, indices, offsets), how = arguments[:3], arguments[3:]
     mode, scales = how[1], how[3]
 
     def bag(w: Tensor, scales: Tensor | None) -> Tensor:

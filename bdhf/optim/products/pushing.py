@@ -188,8 +188,8 @@ def _once(request: Request, key: Hashable, work: Callable[[], str | None]) -> st
     """What `work` tells, kept unless it is None."""
     kept = request.workspace.kept
     if key in kept:
-        known: str = kept[key]
-        return known
+        before: str = kept[key]
+        return before
     told = work()
     if told is not None:
         kept[key] = told
