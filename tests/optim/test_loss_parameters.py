@@ -591,7 +591,9 @@ def test_a_constant_that_is_frozen_is_no_parameter():
     """A perceptual loss by a network without gradients is a function of the outputs."""
     model, (x, y) = network()
     network_of_loss = nn.Linear(3, 2).double()
-    loss_fn = lambda z, y: network_of_loss(z).square().mean()  # noqa: E731
+
+    def loss_fn(z, y):
+        return network_of_loss(z).square().mean()
 
     with pytest.raises(ModelError, match="requires_grad_"):
         bdhf.block_curvature(model, loss_fn, (x, y))
