@@ -209,13 +209,12 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _step(
         self, batches: Batches, curvature_batches: Batches, watch: Callable[[], None] | None
     ) -> StepInfo:
-        spent = self._flops.spent
+        spent, damping, lr = self._flops.spent, self._per_block("damping"), self._per_block("lr")
         loss, gradient, product = self._linearise(batches, curvature_batches)
         norm = float(gradient.norm())
         curvature_loss = float(product.loss) + self._penalty()
         finite = all(map(math.isfinite, (loss, norm, curvature_loss)))
         rhs = gradient.neg_() if finite else gradient.fill_(math.nan)  # no block may move
-        damping, lr = self._per_block("damping"), self._per_block("lr")
         solution = self.solver.solve(
             System(
                 self.blocks, Watched(product, watch), rhs, damping + self.regularization.weight,
@@ -293,7 +292,16 @@ class BlockHessianFree(torch.optim.Optimizer):
         return float(loss) + self._penalty()
 
     def _per_block(self, key: str) -> Tensor:
-        """A setting of the param_groups as one entry per block, (rows,)."""
+        """A setting of the param_groups as one entry per block, (rows,).
+
+        Raises ValueError for one that a caller or a scheduler set below 0, or to no number.
+        """
+        for index, group in enumerate(self.param_groups):
+            if not (math.isfinite(group[key]) and group[key] >= 0):
+                raise ValueError(
+                    f"param_groups[{index}][{key!r}] must be finite and at least 0; got "
+                    f"{group[key]}"
+                )
         values = [float(self.param_groups[group][key]) for group in self._group_of_block]
         like = self.objective.parameters[0]
         return torch.tensor(values, dtype=like.dtype, device=like.device)

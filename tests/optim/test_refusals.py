@@ -134,6 +134,22 @@ def test_a_damping_below_zero_is_an_error(value):
         bdhf.Constant(value)
 
 
+@pytest.mark.parametrize("value", [-1e-3, math.nan, math.inf])
+@pytest.mark.parametrize("key", ["damping", "lr"])
+def test_a_group_that_was_set_out_of_range_is_an_error(key, value):
+    """Nothing moves, and the group is named; a schedule may end at a rate of 0."""
+    model, batch = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer.param_groups[1][key] = value
+
+    with pytest.raises(ValueError, match=rf"param_groups\[1\]\['{key}'\] must be finite and at"):
+        optimizer.step(batch)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    optimizer.param_groups[1][key] = 0.0
+    assert optimizer.step(batch).loss > 0
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_a_batch_norm_without_running_statistics_is_refused_in_every_mode(training):
     """In eval mode it couples the samples as well, so eval mode is no way out."""
