@@ -17,6 +17,7 @@ from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.objective import Batch, Objective, micro_batches
 from bdhf.optim.partitions import Full, Partition
 from bdhf.optim.products import MAX_BYTES, BlockProduct, Settings, linearise
+from bdhf.optim.refusals import refuse_no_parts
 from bdhf.optim.solvers.dense import dense_blocks
 
 
@@ -207,6 +208,7 @@ def block_curvature(
             [0., 1.]])
     """
     settings = Settings(method, max_bytes, product_dtype, compile)
+    refuse_no_parts(curvature=curvature)
     objective, batches = Objective.of(model, loss_fn), micro_batches(batch)
     blocks = cut(objective.layout, partition).to(objective.device)
     objective.check()

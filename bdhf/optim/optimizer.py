@@ -40,6 +40,7 @@ from bdhf.optim.products import (
     check_method,
     linearise,
 )
+from bdhf.optim.refusals import refuse_no_parts
 from bdhf.optim.regularization import L2
 from bdhf.optim.solvers import CG, Solution, Solver, Stop, System
 from bdhf.optim.trial import Trial
@@ -67,7 +68,8 @@ class BlockHessianFree(torch.optim.Optimizer):
     products are computed is chosen from what they cost (`method="auto"`, see `block_curvature`), or
     by `method`, `max_bytes`, `product_dtype` and `compile`. Raises ValueError for a partition that
     does not fit the model, a solver that fits neither blocks nor curvature, an lr that is not
-    positive, and an unknown method.
+    positive, and an unknown method; ModelTypeError for a name, a number or a class in place of a
+    part.
 
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
@@ -99,6 +101,10 @@ class BlockHessianFree(torch.optim.Optimizer):
     ) -> None:
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr must be finite and above 0; got {lr}")
+        refuse_no_parts(
+            curvature=curvature, solver=solver, damping=damping, acceptance=acceptance,
+            regularization=regularization,
+        )  # fmt: skip
         self.objective = Objective.of(model, loss_fn)
         self.curvature, self.solver, self.damping = curvature, solver, damping
         self.acceptance, self.regularization, self.seed = acceptance, regularization, seed

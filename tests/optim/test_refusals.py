@@ -237,6 +237,38 @@ def test_parameters_in_place_of_the_model_are_refused(build, parameters):
         build(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("curvature", "ggn"),
+        ("curvature", bdhf.GGN),
+        ("partition", "per_layer"),
+        ("partition", bdhf.Full),
+        ("partition", bdhf.Blend("per_layer", alpha=0.5)),
+        ("solver", bdhf.CG),
+        ("damping", 0.1),
+        ("acceptance", None),
+        ("regularization", 1e-4),
+    ],
+    ids=str,
+)
+def test_a_part_that_is_a_name_a_number_or_a_class_is_refused(part, value):
+    """The keyword and an example are told where the part is given."""
+    model, batch = regression()
+
+    with pytest.raises(ModelTypeError, match=rf"{part} is a part, such as bdhf\..*; got "):
+        bdhf.BlockHessianFree(model, F.mse_loss, **{part: value})
+    if part in ("curvature", "partition"):
+        with pytest.raises(ModelTypeError, match=rf"{part} is a part"):
+            bdhf.block_curvature(model, F.mse_loss, batch, **{part: value})
+
+
+def test_the_class_of_a_loss_is_refused():
+    """Its call would build a module out of outputs and targets."""
+    with pytest.raises(ModelTypeError, match=r"the class MSELoss: make one of it, MSELoss\(\)"):
+        bdhf.BlockHessianFree(nn.Linear(2, 1), nn.MSELoss)
+
+
 @pytest.mark.parametrize("loss_fn", ["mse", {"a": F.mse_loss}, None, torch.tensor(1.0)])
 def test_a_loss_that_is_no_callable_is_refused(loss_fn):
     """It is told where it is given."""
