@@ -120,6 +120,23 @@ def test_a_batch_that_is_no_pair_is_refused(batches):
         optimizer.step(*batches)
 
 
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((1, 2, 3), r"a tuple of 3: a model of several inputs takes them as one"),
+        ({"labels": 1}, r"dict: pass \(batch, batch\['labels'\]\)"),
+        (lambda: 0.0, "function: a step needs the batch itself, no closure"),
+        ([[1, 2]], r"a list with list: a pair from a DataLoader is tuple\(pair\)"),
+    ],
+)
+def test_what_stands_for_a_batch_is_told_its_way_out(batch, message):
+    """It is another for a tuple of three, a dict, a closure and a pair of a DataLoader."""
+    optimizer = bdhf.BlockHessianFree(nn.Linear(2, 1), F.mse_loss)
+
+    with pytest.raises(ModelTypeError, match=message):
+        optimizer.step(batch)
+
+
 @pytest.mark.parametrize("lr", [math.nan, math.inf, 0.0, -0.1])
 def test_a_learning_rate_that_is_not_positive_is_an_error(lr):
     """The lr is checked where it is given."""
@@ -286,6 +303,25 @@ def test_a_loss_that_returns_no_tensor_is_refused(wrap):
 
     with pytest.raises(ModelTypeError, match="must return a scalar Tensor"):
         optimizer.step(batch)
+
+
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        lambda z, y: torch.tensor(F.mse_loss(z, y).item()),
+        lambda z, y: F.mse_loss(z.detach(), y),
+        lambda z, y: z.new_tensor(1.0),
+    ],
+)
+@pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Hessian()])
+def test_a_loss_without_a_graph_is_refused(loss_fn, curvature):
+    """Torch speaks of an element 0 of tensors; here the loss is named."""
+    model, batch = regression()
+
+    with pytest.raises(ModelError, match=r"the loss <lambda> leads back to no outputs: .*detach"):
+        bdhf.block_curvature(model, loss_fn, batch, curvature=curvature)
+    with pytest.raises(ModelError, match="leads back to no outputs"):
+        bdhf.BlockHessianFree(model, loss_fn, curvature=curvature).step(batch)
 
 
 @pytest.mark.parametrize(
