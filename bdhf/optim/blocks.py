@@ -189,6 +189,11 @@ def _block(
 
 
 def _check_shapes(matrices: Sequence[Tensor]) -> None:
+    if not isinstance(matrices, (list, tuple)) or not all(isinstance(m, Tensor) for m in matrices):
+        raise ValueError(
+            "a partition returns a list of block matrices, non-empty LongTensors (rows, n) of flat "
+            f"positions; got {matrices!r:.60}"
+        )
     for index, matrix in enumerate(matrices):
         if matrix.dim() != 2 or matrix.dtype != torch.long or not matrix.numel():
             raise ValueError(

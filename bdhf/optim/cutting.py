@@ -7,12 +7,19 @@ from dataclasses import replace
 from bdhf.optim.blocks import Blending, Blocks
 from bdhf.optim.layout import Layout
 from bdhf.optim.partitions import Blend, Partition
+from bdhf.optim.refusals import refuse_no_parts
 
 
 def cut(layout: Layout, partition: Partition) -> Blocks:
-    """Apply a partition. Raises ValueError unless it covers every trainable entry once."""
+    """Apply a partition.
+
+    Raises ValueError unless it covers every trainable entry once, and ModelTypeError for a name or
+    a class in its place.
+    """
+    refuse_no_parts(partition=partition)
     blocks = Blocks.of(layout, partition(layout))
     if not isinstance(partition, Blend):
         return blocks
+    refuse_no_parts(partition=partition.partition)
     inner = Blocks.of(layout, partition.partition(layout))
     return replace(blocks, blend=Blending(inner, partition.alpha))

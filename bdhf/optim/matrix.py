@@ -10,13 +10,14 @@ from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
 from bdhf.optim.describe import Description, describe
 from bdhf.optim.energy import Energy, off_block_energy
-from bdhf.optim.errors import CurvatureError
+from bdhf.optim.errors import CurvatureError, ModelTypeError
 from bdhf.optim.flatness import warn_if_flat
 from bdhf.optim.flops import Flops
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.objective import Batch, Objective, micro_batches
 from bdhf.optim.partitions import Full, Partition
 from bdhf.optim.products import MAX_BYTES, BlockProduct, Settings, linearise
+from bdhf.optim.refusals import refuse_no_parts
 from bdhf.optim.solvers.dense import dense_blocks
 
 
@@ -65,15 +66,24 @@ class BlockCurvature:
     def __matmul__(self, v: Tensor) -> Tensor:
         """G v for a vector (P,) or for the columns of a matrix (P, k); the shape stays.
 
-        Raises ValueError for any other shape.
+        It is computed in the precision of the model. Raises ModelTypeError for what is no real
+        Tensor, and ValueError for any other shape.
         """
-        size = self.shape[0]
+        size, like = self.shape[0], self._product.gradient
+        if not isinstance(v, Tensor) or v.is_complex() or v.device != like.device:
+            what = f"{v.dtype} on {v.device}" if isinstance(v, Tensor) else type(v).__name__
+            raise ModelTypeError(
+                f"G multiplies a Tensor of real numbers on {like.device}; got {what}: "
+                f"torch.as_tensor(v, dtype={like.dtype}, device={str(like.device)!r})"
+            )
         if v.dim() not in (1, 2) or v.shape[0] != size:
             raise ValueError(
                 f"G has shape ({size}, {size}) and multiplies ({size},) or ({size}, k); "
                 f"got {tuple(v.shape)}"
             )
         self._refuse_if_outdated()
+        if v.dtype != like.dtype:  # whole numbers would round every product to 0
+            return (self @ v.to(like.dtype)).to(v.dtype if v.is_floating_point() else like.dtype)
         if v.dim() == 1:
             with self._objective.arithmetic():
                 return self._blocks.scatter(self._product(self._blocks.gather(v.contiguous())))
@@ -198,6 +208,7 @@ def block_curvature(
             [0., 1.]])
     """
     settings = Settings(method, max_bytes, product_dtype, compile)
+    refuse_no_parts(curvature=curvature)
     objective, batches = Objective.of(model, loss_fn), micro_batches(batch)
     blocks = cut(objective.layout, partition).to(objective.device)
     objective.check()

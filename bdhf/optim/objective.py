@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,16 +37,26 @@ def micro_batches(given: Any) -> Batches:
     batches = tuple(given) if isinstance(given, list) else (given,)
     for batch in batches:
         if not isinstance(batch, tuple) or len(batch) != 2:
-            what = f"a list with {type(batch).__name__}" if isinstance(given, list) else type(batch)
-            name = what if isinstance(what, str) else what.__name__
             raise ModelTypeError(
-                f"a batch is a tuple (inputs, targets), or a list of such micro-batches; got "
-                f"{name}: a pair from a DataLoader is tuple(pair)"
+                "a batch is a tuple (inputs, targets), or a list of such micro-batches; got "
+                f"{'a list with ' if isinstance(given, list) else ''}{_no_batch(batch)}"
             )
     if not batches:
         raise ModelError("a list of micro-batches needs at least one (inputs, targets)")
     refuse_inference_tensors(batches)
     return tuple((channels_first(inputs), targets) for inputs, targets in batches)
+
+
+def _no_batch(batch: object) -> str:
+    """What was given in place of a batch, and the way out."""
+    name = type(batch).__name__
+    if isinstance(batch, tuple):
+        return f"a tuple of {len(batch)}: a model of several inputs takes them as one, (x, mask)"
+    if isinstance(batch, Mapping):
+        return f"{name}: pass (batch, batch['labels']), by the name that the targets have"
+    if callable(batch):
+        return f"{name}: a step needs the batch itself, no closure"
+    return f"{name}: a pair from a DataLoader is tuple(pair)"
 
 
 @contextmanager

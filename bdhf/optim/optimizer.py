@@ -40,6 +40,7 @@ from bdhf.optim.products import (
     check_method,
     linearise,
 )
+from bdhf.optim.refusals import refuse_no_parts
 from bdhf.optim.regularization import L2
 from bdhf.optim.solvers import CG, Solution, Solver, Stop, System
 from bdhf.optim.trial import Trial
@@ -67,7 +68,8 @@ class BlockHessianFree(torch.optim.Optimizer):
     products are computed is chosen from what they cost (`method="auto"`, see `block_curvature`), or
     by `method`, `max_bytes`, `product_dtype` and `compile`. Raises ValueError for a partition that
     does not fit the model, a solver that fits neither blocks nor curvature, an lr that is not
-    positive, and an unknown method.
+    positive, and an unknown method; ModelTypeError for a name, a number or a class in place of a
+    part.
 
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
@@ -99,6 +101,10 @@ class BlockHessianFree(torch.optim.Optimizer):
     ) -> None:
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr must be finite and above 0; got {lr}")
+        refuse_no_parts(
+            curvature=curvature, solver=solver, damping=damping, acceptance=acceptance,
+            regularization=regularization,
+        )  # fmt: skip
         self.objective = Objective.of(model, loss_fn)
         self.curvature, self.solver, self.damping = curvature, solver, damping
         self.acceptance, self.regularization, self.seed = acceptance, regularization, seed
@@ -209,13 +215,12 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _step(
         self, batches: Batches, curvature_batches: Batches, watch: Callable[[], None] | None
     ) -> StepInfo:
-        spent = self._flops.spent
+        spent, damping, lr = self._flops.spent, self._per_block("damping"), self._per_block("lr")
         loss, gradient, product = self._linearise(batches, curvature_batches)
         norm = float(gradient.norm())
         curvature_loss = float(product.loss) + self._penalty()
         finite = all(map(math.isfinite, (loss, norm, curvature_loss)))
         rhs = gradient.neg_() if finite else gradient.fill_(math.nan)  # no block may move
-        damping, lr = self._per_block("damping"), self._per_block("lr")
         solution = self.solver.solve(
             System(
                 self.blocks, Watched(product, watch), rhs, damping + self.regularization.weight,
@@ -293,7 +298,16 @@ class BlockHessianFree(torch.optim.Optimizer):
         return float(loss) + self._penalty()
 
     def _per_block(self, key: str) -> Tensor:
-        """A setting of the param_groups as one entry per block, (rows,)."""
+        """A setting of the param_groups as one entry per block, (rows,).
+
+        Raises ValueError for one that a caller or a scheduler set below 0, or to no number.
+        """
+        for index, group in enumerate(self.param_groups):
+            if not (math.isfinite(group[key]) and group[key] >= 0):
+                raise ValueError(
+                    f"param_groups[{index}][{key!r}] must be finite and at least 0; got "
+                    f"{group[key]}"
+                )
         values = [float(self.param_groups[group][key]) for group in self._group_of_block]
         like = self.objective.parameters[0]
         return torch.tensor(values, dtype=like.dtype, device=like.device)

@@ -131,6 +131,9 @@ def refuse_types(model: object, loss_fn: object) -> None:
             "pass the nn.Module that was scripted or traced"
         )
     _refuse_by(_shared_out, model)  # a wrapper may hide its parameters
+    if isinstance(loss_fn, type) and issubclass(loss_fn, nn.Module):
+        name = loss_fn.__name__
+        raise ModelTypeError(f"the loss is the class {name}: make one of it, {name}()")
     if not callable(loss_fn):
         raise ModelTypeError(
             f"the loss is a callable loss_fn(outputs, targets) that returns a scalar; got "
@@ -178,6 +181,25 @@ def refuse_modules(model: nn.Module) -> None:
             "is no obstacle)"
         )
     _refuse_by(_refused, model)
+
+
+#: What each part may be, for those who give a name, a number or a class.
+PARTS = {
+    "curvature": "bdhf.GGN()",
+    "partition": "bdhf.PerLayer(), or a function from a layout to blocks",
+    "solver": "bdhf.CG()",
+    "damping": "bdhf.Constant(1e-3)",
+    "acceptance": "bdhf.FullStep()",
+    "regularization": "bdhf.L2(1e-4)",
+}
+
+
+def refuse_no_parts(**parts: object) -> None:
+    """Raise ModelTypeError for a part, by its keyword, that is a name, a number or a class."""
+    for name, part in parts.items():
+        if part is None or isinstance(part, (type, str, int, float, Tensor, list, tuple, dict)):
+            kind = f"the class {part.__name__}" if isinstance(part, type) else repr(part)
+            raise ModelTypeError(f"{name} is a part, such as {PARTS[name]}; got {kind}")
 
 
 _Reason = tuple[str, str]  # why a module is refused, and the way out

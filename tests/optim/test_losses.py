@@ -599,6 +599,10 @@ MISFITS = {
     "module": (nn.CrossEntropyLoss(weight=CLASS_WEIGHTS), labels(N).double(), "class indices"),
     "few_probabilities": (F.cross_entropy, soft(N, C)[:, :1], r"\(5, 4\); got \(5, 1\)"),
     "binary_integers": (bce, labels(N, C), r"probabilities in floating-point.*int64"),
+    "list": (F.cross_entropy, [0] * N, r"a Tensor; got list: use torch\.as_tensor"),
+    "none": (F.mse_loss, None, "are a Tensor; got NoneType"),
+    "few": (F.cross_entropy, labels(N - 1), "got \\(4,\\): one label for every sample"),
+    "flat": (bce, labels(N).double(), r"shape of the outputs \(5, 4\); got \(5,\): one for"),
     "binary_truths": (nn.BCEWithLogitsLoss(), labels(N, C).bool(), r"torch\.bool"),
 }
 

@@ -104,6 +104,8 @@ def test_a_pattern_for_frozen_or_tied_parameters_says_so():
         ([torch.arange(66)[None], torch.tensor([[0]])], "'0.weight': entry 0 is in 2 blocks"),
         ([torch.arange(67)[None]], "names position 66; the model has positions 0 to 65"),
         ([torch.arange(66)], "non-empty LongTensors"),
+        ([[*range(66)]], r"non-empty LongTensors .*; got \[\[0, 1"),
+        (None, "returns a list of block matrices.*; got None"),
         ([], "returned no block"),
     ],
 )

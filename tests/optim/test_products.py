@@ -9,6 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import bdhf
+from bdhf.optim.errors import ModelTypeError
 from bdhf.optim.layout import layout_of
 from tests.cases import CASES, build
 from tests.optim.partitions import PARTITIONS
@@ -118,6 +119,30 @@ def test_graph_is_freed_with_the_matrix():
     gc.collect()
 
     assert outputs() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32])
+def test_a_vector_of_another_type_is_multiplied_in_the_precision_of_the_model(dtype):
+    """Whole numbers are the numbers that they stand for, and round no product."""
+    case = build("mlp")
+    G = bdhf.block_curvature(case.model, case.loss_fn, case.batch)
+    v = torch.arange(G.shape[0] * 2).view(-1, 2).remainder(3).to(dtype)
+
+    made = G @ v
+
+    assert made.dtype == (dtype if dtype.is_floating_point else torch.float64)
+    torch.testing.assert_close(made.double(), G @ v.double(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close((G @ v[:, 0]).double(), G @ v[:, 0].double(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("wrong", [lambda v: v.numpy(), lambda v: v.tolist(), lambda v: v + 0j])
+def test_what_is_no_real_vector_is_refused(wrong):
+    """An array of numpy is told to become a Tensor."""
+    case = build("mlp")
+    G = bdhf.block_curvature(case.model, case.loss_fn, case.batch)
+
+    with pytest.raises(ModelTypeError, match=r"G multiplies a Tensor of real .*as_tensor"):
+        G @ wrong(torch.zeros(G.shape[0], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("shape", [(3,), (70, 2, 1), ()])

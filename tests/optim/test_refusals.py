@@ -121,6 +121,23 @@ def test_a_batch_that_is_no_pair_is_refused(batches):
         optimizer.step(*batches)
 
 
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((1, 2, 3), r"a tuple of 3: a model of several inputs takes them as one"),
+        ({"labels": 1}, r"dict: pass \(batch, batch\['labels'\]\)"),
+        (lambda: 0.0, "function: a step needs the batch itself, no closure"),
+        ([[1, 2]], r"a list with list: a pair from a DataLoader is tuple\(pair\)"),
+    ],
+)
+def test_what_stands_for_a_batch_is_told_its_way_out(batch, message):
+    """It is another for a tuple of three, a dict, a closure and a pair of a DataLoader."""
+    optimizer = bdhf.BlockHessianFree(nn.Linear(2, 1), F.mse_loss)
+
+    with pytest.raises(ModelTypeError, match=message):
+        optimizer.step(batch)
+
+
 @pytest.mark.parametrize("lr", [math.nan, math.inf, 0.0, -0.1])
 def test_a_learning_rate_that_is_not_positive_is_an_error(lr):
     """The lr is checked where it is given."""
@@ -133,6 +150,22 @@ def test_a_damping_below_zero_is_an_error(value):
     """Constant damping is finite and at least 0."""
     with pytest.raises(ValueError, match="Constant damping"):
         bdhf.Constant(value)
+
+
+@pytest.mark.parametrize("value", [-1e-3, math.nan, math.inf])
+@pytest.mark.parametrize("key", ["damping", "lr"])
+def test_a_group_that_was_set_out_of_range_is_an_error(key, value):
+    """Nothing moves, and the group is named; a schedule may end at a rate of 0."""
+    model, batch = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer.param_groups[1][key] = value
+
+    with pytest.raises(ValueError, match=rf"param_groups\[1\]\['{key}'\] must be finite and at"):
+        optimizer.step(batch)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    optimizer.param_groups[1][key] = 0.0
+    assert optimizer.step(batch).loss > 0
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -222,6 +255,38 @@ def test_parameters_in_place_of_the_model_are_refused(build, parameters):
         build(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("curvature", "ggn"),
+        ("curvature", bdhf.GGN),
+        ("partition", "per_layer"),
+        ("partition", bdhf.Full),
+        ("partition", bdhf.Blend("per_layer", alpha=0.5)),
+        ("solver", bdhf.CG),
+        ("damping", 0.1),
+        ("acceptance", None),
+        ("regularization", 1e-4),
+    ],
+    ids=str,
+)
+def test_a_part_that_is_a_name_a_number_or_a_class_is_refused(part, value):
+    """The keyword and an example are told where the part is given."""
+    model, batch = regression()
+
+    with pytest.raises(ModelTypeError, match=rf"{part} is a part, such as bdhf\..*; got "):
+        bdhf.BlockHessianFree(model, F.mse_loss, **{part: value})
+    if part in ("curvature", "partition"):
+        with pytest.raises(ModelTypeError, match=rf"{part} is a part"):
+            bdhf.block_curvature(model, F.mse_loss, batch, **{part: value})
+
+
+def test_the_class_of_a_loss_is_refused():
+    """Its call would build a module out of outputs and targets."""
+    with pytest.raises(ModelTypeError, match=r"the class MSELoss: make one of it, MSELoss\(\)"):
+        bdhf.BlockHessianFree(nn.Linear(2, 1), nn.MSELoss)
+
+
 @pytest.mark.parametrize("loss_fn", ["mse", {"a": F.mse_loss}, None, torch.tensor(1.0)])
 def test_a_loss_that_is_no_callable_is_refused(loss_fn):
     """It is told where it is given."""
@@ -239,6 +304,25 @@ def test_a_loss_that_returns_no_tensor_is_refused(wrap):
 
     with pytest.raises(ModelTypeError, match="must return a scalar Tensor"):
         optimizer.step(batch)
+
+
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        lambda z, y: torch.tensor(F.mse_loss(z, y).item()),
+        lambda z, y: F.mse_loss(z.detach(), y),
+        lambda z, y: z.new_tensor(1.0),
+    ],
+)
+@pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Hessian()])
+def test_a_loss_without_a_graph_is_refused(loss_fn, curvature):
+    """Torch speaks of an element 0 of tensors; here the loss is named."""
+    model, batch = regression()
+
+    with pytest.raises(ModelError, match=r"the loss <lambda> leads back to no outputs: .*detach"):
+        bdhf.block_curvature(model, loss_fn, batch, curvature=curvature)
+    with pytest.raises(ModelError, match="leads back to no outputs"):
+        bdhf.BlockHessianFree(model, loss_fn, curvature=curvature).step(batch)
 
 
 @pytest.mark.parametrize(

@@ -359,6 +359,36 @@ def test_an_overwritten_value_that_does_not_matter_is_replayed():
     assert_exact(squared(Applied(function), torch.randn(5, 3)), "forward mode")
 
 
+ROWS = torch.tensor([0, 1, 1, 2, 0])  # to which the five rows go
+PAIR = torch.tensor([3, 1])
+ONTO = {
+    "index_add_": lambda h: torch.zeros_like(h).index_add_(0, ROWS, h),
+    "scatter_add_": lambda h: torch.zeros_like(h).scatter_add_(0, ROWS[:, None].expand(5, 4), h),
+    "scatter_": lambda h: torch.zeros_like(h).scatter_(0, PAIR[:, None].expand(2, 4), h[:2]),
+    "index_put_": lambda h: torch.zeros_like(h).index_put_((ROWS,), h, accumulate=True),
+    "index_copy_": lambda h: torch.ones_like(h).index_copy_(0, PAIR, h[:2]),
+    "masked_scatter_": lambda h: torch.ones_like(h).masked_scatter_(ROWS[:, None] == 1, h),
+    "copy_": lambda h: torch.zeros_like(h).copy_(h),
+    "sub_": lambda h: torch.ones_like(h).sub_(h),
+}
+
+
+@pytest.mark.parametrize("function", ONTO.values(), ids=ONTO)
+def test_values_written_onto_a_constant_are_replayed_and_stay(function):
+    """Messages are added onto zeros in place in many graph networks, and the graph keeps them."""
+    torch.manual_seed(0)
+
+    assert_exact(squared(Applied(function), torch.randn(5, 3)), "forward mode")
+
+
+def test_a_constant_that_is_multiplied_in_place_is_not_replayed():
+    """The derivative needs the old value; at a scale of 1 the new one looks like it."""
+    torch.manual_seed(0)
+    model = Applied(lambda h: torch.full_like(h, 2.0).mul_(h))
+
+    assert_two_sweeps(squared(model, torch.randn(5, 3)), "aten.mul_.Tensor overwrites a value")
+
+
 def gated(h):
     """Multiplies by a gate that is made without a graph."""
     with torch.no_grad():

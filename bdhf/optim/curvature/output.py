@@ -76,8 +76,9 @@ def value_and_gradient(
 def scalar(loss_fn: LossFn, z: Tensor, targets: Any) -> Tensor:
     """L at the outputs z, with its graph.
 
-    Raises ModelError for a loss that is not a scalar, targets that it cannot have, and a loss that
-    reads parameters which it does not hold: they would be left out of every gradient.
+    Raises ModelError for a loss that is not a scalar or has no graph, targets that it cannot have,
+    and a loss that reads parameters which it does not hold: they would be left out of every
+    gradient.
     """
     check_targets(loss_fn, z, targets)
     behind = z.grad_fn  # an operator in place would make another
@@ -88,5 +89,10 @@ def scalar(loss_fn: LossFn, z: Tensor, targets: Any) -> Tensor:
         raise ModelError(
             f"the loss has shape {tuple(loss.shape)}; loss_fn(outputs, targets) must return a "
             "scalar: use reduction='mean' or 'sum'"
+        )
+    if not loss.requires_grad:
+        raise ModelError(
+            f"the loss {loss_name(loss_fn)} leads back to no outputs: check it for a detach(), an "
+            "item(), numpy or a new torch.tensor(...) of what it computed"
         )
     return loss

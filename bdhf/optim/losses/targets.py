@@ -7,15 +7,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.errors import ModelError
-from bdhf.optim.losses.likelihoods import BinaryCrossEntropy, CrossEntropy
-from bdhf.optim.losses.log_probabilities import NegativeLogLikelihood
+from bdhf.optim.errors import ModelError, ModelTypeError
+from bdhf.optim.losses.likelihoods import BinaryCrossEntropy, CrossEntropy, SquaredError
+from bdhf.optim.losses.log_probabilities import KullbackLeibler, NegativeLogLikelihood
 from bdhf.optim.losses.recognition import recognise
+
+#: The losses of torch, all of which take a Tensor of targets.
+_OF_TORCH = (
+    CrossEntropy, NegativeLogLikelihood, KullbackLeibler, SquaredError, BinaryCrossEntropy,
+)  # fmt: skip
 
 
 def check_targets(loss_fn: Any, outputs: Tensor, targets: Any) -> None:
-    """Raise ModelError for targets of a type or shape that a known loss of torch does not take."""
+    """Raise ModelError for targets of a type or shape that a known loss of torch does not take.
+
+    ModelTypeError for what is no Tensor. Labels out of range are told by torch.
+    """
     likelihood = recognise(loss_fn)
+    if type(likelihood) in _OF_TORCH and not isinstance(targets, Tensor):
+        raise ModelTypeError(
+            f"the targets of {type(likelihood).__name__} are a Tensor; got "
+            f"{type(targets).__name__}: use torch.as_tensor(targets)"
+        )
     if not isinstance(targets, Tensor) or not outputs.dim():
         return
     if isinstance(likelihood, CrossEntropy) and targets.is_floating_point():
@@ -26,6 +39,16 @@ def check_targets(loss_fn: Any, outputs: Tensor, targets: Any) -> None:
         raise ModelError(
             f"the targets of binary cross-entropy are probabilities in floating-point numbers; got "
             f"{targets.dtype}: use targets.to(outputs.dtype)"
+        )
+    elif isinstance(likelihood, BinaryCrossEntropy) and targets.shape != outputs.shape:
+        raise ModelError(
+            f"the targets of binary cross-entropy have the shape of the outputs "
+            f"{tuple(outputs.shape)}; got {tuple(targets.shape)}: "
+            + (
+                "use targets.view_as(outputs)"
+                if targets.numel() == outputs.numel()
+                else "one for every output"
+            )
         )
 
 
@@ -47,7 +70,9 @@ def _check_labels(outputs: Tensor, targets: Tensor, smoothed: bool) -> None:
     expected = (outputs.shape[0], *outputs.shape[2:]) if outputs.dim() > 1 else ()
     if tuple(targets.shape) == expected:
         return
-    advice = "remove the dimension of length 1, targets.squeeze(1)"
+    advice = "one label for every sample"
+    if targets.dim() > 1 and targets.squeeze(1).shape == expected:
+        advice = "remove the dimension of length 1, targets.squeeze(1)"
     if targets.shape == outputs.shape:
         advice = "one-hot labels are class probabilities, targets.to(outputs.dtype), or argmax(1)"
     raise ModelError(

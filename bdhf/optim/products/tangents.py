@@ -89,9 +89,9 @@ def tangent_of(call: Call, tangents: Tangents) -> list[Tensor | None]:
     return list(made) if isinstance(made, (tuple, list)) else [made]
 
 
-def in_place_rule(func: Any) -> bool:
-    """Whether an operator that overwrites its first argument may be replayed."""
-    return func in IN_PLACE
+def in_place_rule(func: Any, constant: bool) -> bool:
+    """Whether an operator that overwrites its first argument, maybe a constant, may be replayed."""
+    return func in IN_PLACE or (constant and func in ONTO_CONSTANTS)
 
 
 @cache
@@ -111,13 +111,16 @@ def _by_dual_numbers(call: Call, *tangents: Tensor | None) -> list[Tensor | None
     _load_forward_mode()
     leaves, spec = tree_flatten((call.args, dict(call.kwargs)))
     given = iter(tangents)
+    overwritten = call.args[0] if call.func in ONTO_CONSTANTS else None
     with fwAD.dual_level():
-        duals = []
+        duals: list[Any] = []
         for leaf in leaves:
             if isinstance(leaf, Tensor):
                 tangent, leaf = next(given), leaf.detach()
                 if tangent is not None:  # torch makes no dual of a tensor that was expanded
                     leaf = fwAD.make_dual(leaf.clone() if 0 in leaf.stride() else leaf, tangent)
+                elif leaves[len(duals)] is overwritten:  # the graph of the pass reads it
+                    leaf = leaf.clone()
             duals.append(leaf)
         args, kwargs = tree_unflatten(duals, spec)
         result = call.func(*args, **kwargs)
@@ -301,6 +304,13 @@ IN_PLACE: Mapping[Any, Rule] = {
     aten.add_.Tensor: RULES[aten.add.Tensor],
 }
 RULES = {**RULES, **IN_PLACE}
+
+#: Operators that overwrite entries or add to them: their derivative does not read the old values.
+ONTO_CONSTANTS = {
+    aten.index_add_.default, aten.scatter_add_.default, aten.index_put_.default,
+    aten.index_copy_.default, aten.scatter_.src, aten.masked_scatter_.default,
+    aten.copy_.default, aten.sub_.Tensor,
+}  # fmt: skip
 
 #: Operators whose rule reads the values that they gave; every other rule reads their shape at most.
 READS_RESULT = {

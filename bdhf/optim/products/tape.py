@@ -126,7 +126,7 @@ class Tape:
             self._forget(written)
             return
         call = Call(func, args, kwargs, result)
-        if any(self._number_of(tensor) is not None for tensor in written):
+        if written:
             self._check_in_place(call, written)
         makes = tuple(self._number(tensor, func) for tensor in made)
         self.entries.append(Entry(call, reads, makes))
@@ -160,10 +160,11 @@ class Tape:
                 self._now.pop(place, None)
 
     def _check_in_place(self, call: Call, written: Sequence[Tensor]) -> None:
-        """An overwritten value may have no second view, and its rule must not need the old one."""
+        """What is overwritten may have no second view, and its rule must not need the old value."""
         storages = [storage_of(tensor) for tensor in written]
-        shared = any(len(self._places[s]) > 1 for s in storages if s is not None)
-        if shared or not in_place_rule(call.func):
+        shared = any(len(self._places.get(s, ())) > 1 for s in storages if s is not None)
+        constant = all(self._number_of(tensor) is None for tensor in written)
+        if shared or not in_place_rule(call.func, constant):
             self.problem = self.problem or f"{call.func} overwrites a value"
 
     def _number(self, tensor: Tensor, func: Any = None) -> int:
