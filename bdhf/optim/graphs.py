@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
 
 from torch import Tensor
 from torch.autograd.graph import Node
@@ -20,6 +21,20 @@ def nodes_behind(tensors: Iterable[Tensor], ends: Iterable[Node] = ()) -> Iterat
         behind = {following for following, _ in node.next_functions if following is not None}
         todo += behind - seen
         seen |= behind
+
+
+def structure_behind(tensor: Tensor) -> Hashable:
+    """The nodes behind a tensor: names, dimensions, which inputs have a gradient; how many each."""
+    return frozenset(
+        Counter(
+            (
+                node.name(),
+                str(getattr(node, "_saved_dim", "")),
+                tuple(following is not None for following, _ in node.next_functions),
+            )
+            for node in nodes_behind([tensor])
+        ).items()
+    )
 
 
 def ends_early(tensors: Iterable[Tensor]) -> bool:

@@ -62,7 +62,10 @@ class ImageLayout:
             return outputs
         if decision.graph is not None and graph_of(outputs) != decision.graph:
             reason = "it does not run the same operators at every forward pass"
-            self.decisions[self._key(inputs)] = Decision(guarded=decision.guarded, reason=reason)
+            for enabled in (True, False):  # without gradients, there is no graph to see it by
+                with torch.set_grad_enabled(enabled):
+                    key = self._key(inputs)
+                self.decisions[key] = Decision(guarded=decision.guarded, reason=reason)
             return self._run(inputs, decision)
         return outputs.contiguous() if isinstance(outputs, Tensor) else outputs
 

@@ -202,9 +202,11 @@ class Objective:
 
     def _loss(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         """Outputs and loss of a micro-batch, detached."""
-        graph = torch.is_grad_enabled() or not self.passes.may_drop_graph(inputs, self.run)
+        if torch.is_grad_enabled():
+            outputs, graph = self.run(inputs), True
+        else:
+            outputs, graph = self.passes.lean(inputs, self.run)
         with torch.set_grad_enabled(graph):
-            outputs = self.run(inputs)
             loss = self.loss_fn(outputs, targets)
         return outputs.detach(), loss.detach()
 

@@ -58,8 +58,18 @@ def observe(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Observat
 
 
 def pass_signature(model: nn.Module, inputs: Any) -> Hashable:
-    """What is the same for forward passes of which one is observed: shapes, and module modes."""
-    return signature(inputs), tuple(module.training for module in model.modules())
+    """What is the same for forward passes of which one is observed: shapes of inputs, and flags.
+
+    Flags such as `training` are truth values and words, of every module and among the inputs.
+    """
+    flags = [
+        value
+        for module in model.modules()
+        for value in module.__dict__.values()
+        if type(value) is bool or type(value) is str
+    ]
+    words = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, (bool, str))]
+    return signature(inputs), tuple(flags), tuple(words)
 
 
 _CUSTOM = "autograd.Function "

@@ -347,7 +347,8 @@ class BlockHessianFree(torch.optim.Optimizer):
         found = [self.state[p].get("direction") for p in self.objective.parameters]
         if not self.solver.warm_start or any(direction is None for direction in found):
             return None
-        flat = flatten(found)
+        like = self.objective.parameters[0]
+        flat = flatten(found).to(like)  # the model may be of another precision by now
         if not flat.any():  # the last update moved nothing: there is no start to save work
             return None
         return self.solver.warm_start * self.blocks.gather(flat)

@@ -1,4 +1,4 @@
-"""What is found out once about the forward passes of a model, by the signature of its inputs.
+"""What is found out once about the forward passes of a model, by its inputs and flags.
 
 Is it the same function without gradients? Losses of trial steps need no graph. But a model may
 differentiate in its forward (physics-informed networks, force fields), or ask whether gradients are
@@ -22,11 +22,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bdhf.optim.errors import ModelError
+from bdhf.optim.failures import is_out_of_memory
 from bdhf.optim.observation import graph_of, pass_signature, unseen
 
 #: Relative difference of the outputs that is rounding, by their precision.
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 COARSE = 5e-2
+
+#: What a forward pass raises that differentiates, where there is no graph.
+NEED_GRAPH = (RuntimeError, AssertionError)
 
 
 @dataclass
@@ -49,10 +53,28 @@ class Passes:
                 self.graphless[key] = _same(inputs, run)
         return self.graphless[key]
 
+    def lean(self, inputs: Any, run: Callable[[Any], Any]) -> tuple[Any, bool]:
+        """What `run`, the forward pass, makes of the inputs, and whether with a graph: if it must.
+
+        What was found out may hold no longer, where training goes on to a loss of derivatives: a
+        pass that fails without a graph is looked at anew.
+        """
+        if self.may_drop_graph(inputs, run):
+            try:
+                with torch.no_grad():
+                    return run(inputs), False
+            except NEED_GRAPH as error:
+                if is_out_of_memory(error):
+                    raise
+                del self.graphless[self._key(inputs)]
+                if self.may_drop_graph(inputs, run):  # it was not that
+                    raise
+        with torch.enable_grad():
+            return run(inputs), True
+
     def outputs(self, inputs: Any, run: Callable[[Any], Any]) -> Tensor:
         """What `run`, the forward pass, makes of the inputs, for an evaluation: without a graph."""
-        with torch.set_grad_enabled(not self.may_drop_graph(inputs, run)):
-            outputs: Tensor = run(inputs)
+        outputs: Tensor = self.lean(inputs, run)[0]
         return outputs.detach()
 
     def watching(self, inputs: Any) -> AbstractContextManager[object]:
@@ -106,7 +128,7 @@ def _same(inputs: Any, run: Callable[[Any], Any]) -> bool:
     try:
         with torch.no_grad():
             without = run(inputs)
-    except (RuntimeError, AssertionError, NotImplementedError):  # as autograd.grad in the forward
+    except NEED_GRAPH:
         return False
     pairs = list(zip(tree_leaves(with_graph), tree_leaves(without), strict=True))
     return all(_close(a, b) for a, b in pairs if isinstance(a, Tensor))

@@ -115,6 +115,41 @@ def test_a_loss_needs_its_graph_only_where_the_forward_does():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class Curriculum(Residual):
+    """A network that is fitted to values first and to derivatives later, by its own setting."""
+
+    def __init__(self, later):
+        super().__init__(0)
+        self.physics, self.later = False, later
+
+    def begin(self):
+        """What differs later: a flag of the module, or a number that no flag tells of."""
+        if self.later == "flag":
+            self.physics = True
+        else:
+            self.order = 1
+
+    def forward(self, x):
+        if self.physics:
+            return self.net(x) if torch.is_grad_enabled() else torch.zeros_like(x)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("later", ["flag", "number"])
+def test_a_forward_that_comes_to_need_gradients_is_looked_at_anew(later):
+    """A model that is trained without them first goes on, to losses of the same function."""
+    case = physical(lambda: Curriculum(later))
+    optimizer = bdhf.BlockHessianFree(
+        case.model, case.loss_fn, partition=bdhf.Full(), damping=bdhf.Constant(1.0), lr=0.1
+    )
+    optimizer.step(case.batch)
+    case.model.begin()
+
+    info = optimizer.step(case.batch)
+
+    assert info.reduction_ratio == pytest.approx(1.0, abs=0.1)
+
+
 class Encoder(nn.Module):
     """Torch's encoder, whose fast path sets masked positions to 0, and the mean over tokens."""
 

@@ -372,6 +372,20 @@ def test_another_way_through_the_model_is_seen():
     assert_close(outputs, layout.model(images))
 
 
+def test_another_way_counts_without_gradients_too():
+    """There is no graph to compare then, so what a pass with one showed decides."""
+    layout, images = ImageLayout(Fork()), torch.rand(3, 2, 6, 6)
+    with torch.no_grad():
+        assert layout.applies(images)
+    layout(images)
+    layout.model.bright = True
+
+    layout(images)
+
+    with torch.no_grad():
+        assert not layout.applies(images)
+
+
 class Drawing(nn.Module):
     """Draws, and counts its passes in a buffer and in a buffer that is replaced."""
 

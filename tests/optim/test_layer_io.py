@@ -252,6 +252,37 @@ def test_a_use_that_shows_later_is_checked_later():
         LayerIO(asked, GGN)
 
 
+class Switched(nn.Module):
+    """A model that does something else with its middle layer once its setting says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 2)
+        self.how = ""
+
+    def forward(self, x):
+        h = self.first(x).tanh()
+        if self.how == "centred":
+            h = self.middle(h - h.mean(0))
+        elif self.how == "functional":
+            h = F.linear(h, 2 * self.middle.weight)
+        else:
+            h = self.middle(h).cumsum(0 if self.how == "along samples" else 1)
+        return self.last(h.tanh())
+
+
+@pytest.mark.parametrize("how", ["centred", "functional", "along samples"])
+def test_a_model_that_changes_its_ways_is_checked_again(how):
+    """A flag that lets samples mix, or uses a parameter otherwise, leaves its shapes alone."""
+    case = squared(Switched(), 4)
+    asked = request(case)
+    LayerIO(asked, GGN)
+    case.model.how = how
+
+    with pytest.raises(Uncovered):
+        LayerIO(asked, GGN)
+
+
 def test_check_runs_once_for_a_model_and_shapes(monkeypatch):
     """The second linearisation with one workspace compares nothing."""
     asked = request(build("mlp"))

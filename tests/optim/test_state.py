@@ -63,6 +63,22 @@ def test_warm_start_is_part_of_the_iteration():
     assert not torch.equal(model[0].weight, twin[0].weight)
 
 
+def test_a_model_in_another_precision_is_trained_in_it():
+    """What was remembered in bfloat16 does not hold the updates of float64 there."""
+    model, batch = regression()
+    model.bfloat16()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss, check=False)
+    optimizer.step(tuple(part.bfloat16() for part in batch))
+    model.double()
+
+    optimizer.step(tuple(part.double() for part in batch))
+
+    for parameter in model.parameters():
+        direction = optimizer.state[parameter]["direction"]
+        assert direction.dtype == torch.float64
+        assert not torch.equal(direction, direction.bfloat16().double())
+
+
 def test_a_scheduler_drives_the_learning_rate():
     """torch.optim.lr_scheduler sets the lr that the next update uses."""
     model, batch = regression()

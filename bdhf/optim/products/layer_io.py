@@ -23,6 +23,7 @@ from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature import OutputCurvature, OutputLoss
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.failures import Failure, attempt
+from bdhf.optim.graphs import structure_behind
 from bdhf.optim.layout import flatten, split_like
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.products.coverage import COUPLED, UNKNOWN, compare, exact_product
@@ -217,10 +218,13 @@ class LayerIO:
             result[slot] = result[slot] + column if slot in result else column
 
     def _check(self, z: Tensor) -> None:
-        """Compare with autograd, once for every parameter that shows in the gradient."""
+        """Compare with autograd, once for every parameter that shows in the gradient.
+
+        And again where the forward pass has another graph: a flag may let it mix samples.
+        """
         request, kept = self._request, self._request.workspace.kept
         parameters, slots = request.objective.parameters, request.blocks.layout.slots
-        key = ("layer_io checked", self._shapes)
+        key = ("layer_io checked", self._shapes, structure_behind(z))
         gradient = split_like(self.gradient, parameters)
         unseen = kept.get(key, frozenset(range(len(slots))))
         seen = {i for i in unseen if bool(gradient[i].any())}
