@@ -18,7 +18,7 @@ from bdhf.optim.cutting import cut
 from bdhf.optim.flops import Flops
 from bdhf.optim.layout import layout_of
 from bdhf.optim.objective import Objective
-from bdhf.optim.products import Settings, Workspace
+from bdhf.optim.products import Settings, Workspace, linearise
 from bdhf.optim.products.coverage import UNKNOWN
 from bdhf.optim.products.layer_io import LayerIO
 from bdhf.optim.products.output_factor import OutputFactor, schedule
@@ -29,6 +29,8 @@ from bdhf.optim.products.survey import needs_of, recorded, survey
 from tests.cases import CASES, Case, build
 from tests.optim.curvatures import CURVATURES, SEED, fits
 from tests.optim.partitions import PARTITIONS
+from tests.oracles import cut as cut_matrix
+from tests.oracles import dense_ggn
 
 #: The cases that are refused, and why; every other one is taken.
 REFUSED = {
@@ -468,3 +470,38 @@ def test_model_without_a_known_function_is_refused():
     """There is no site at all."""
     with pytest.raises(Uncovered, match="no function that layer_io knows"):
         LayerIO(request(squared(Square(), 3)), GGN)
+
+
+class Graph(nn.Module):
+    """A layer, the sum over neighbours, and another; nodes are the samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        x, adjacency = inputs
+        return self.last(torch.tanh(adjacency @ self.first(x)))
+
+
+@pytest.mark.parametrize("method", ["auto", "layer_io"])
+def test_samples_that_are_coupled_on_a_later_batch_only_are_found_out(method):
+    """The edges of a graph are data: a batch without any says nothing of those that come."""
+    torch.manual_seed(0)
+    model, workspace = Graph().double(), Workspace()
+    x, y = torch.randn(8, 4).double(), torch.randint(0, 3, (8,))
+    objective = Objective.of(model, F.cross_entropy)
+    blocks = cut(objective.layout, bdhf.PerNeuron())
+    v = torch.randn(objective.layout.size, dtype=torch.float64)
+    ring = torch.eye(8).roll(1, 0).double() + torch.eye(8).double()
+    for adjacency, expected in ((torch.eye(8).double(), "layer_io"), (ring, "propagate")):
+        batch = (x, adjacency), y
+        made = linearise(
+            objective, [batch], curvature=bdhf.GGN(), blocks=blocks, flops=Flops(),
+            settings=Settings(method), workspace=workspace,
+        )  # fmt: skip
+
+        assert made.method == expected
+        exact = dense_ggn(Case(model, F.cross_entropy, batch))
+        found = blocks.scatter(made(blocks.gather(v)))
+        assert_close(found, cut_matrix(exact, blocks.positions()) @ v)

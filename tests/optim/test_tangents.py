@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
+from bdhf.optim.products import tangents
 from bdhf.optim.products.tangents import IN_PLACE, RULES, _by_dual_numbers, tangent_of
 from bdhf.optim.products.tape import Tape
 from tests.cases import CASES, Case, build
@@ -167,3 +168,34 @@ def test_a_block_of_biases_is_a_block_like_any_other(net, method):
     assert "reverse sweeps" not in G.explain()
     assert_close(G.to_dense(), cut(dense_ggn(case), G.blocks), rtol=0, atol=1e-10)
     assert "reverse sweeps" not in G.explain()
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [
+        lambda a: aten.rsub.Tensor(torch.ones(2, 2), a, alpha=2),
+        lambda a: aten.addmm.default(torch.ones(2, 2), a, torch.ones(2, 2), beta=0.5, alpha=2.0),
+        lambda a: aten.baddbmm.default(torch.ones(1, 2, 2), a[None], torch.ones(1, 2, 2)),
+        lambda a: aten.addcmul.default(torch.ones(2, 2), a, torch.ones(2, 2)),
+        lambda a: aten.addcdiv.default(torch.ones(2, 2), a, torch.ones(2, 2)),
+        lambda a: aten.index_add.default(a, 0, torch.tensor([0]), torch.ones(1, 2)),
+    ],
+    ids=["rsub", "addmm", "baddbmm", "addcmul", "addcdiv", "index_add"],
+)
+def test_operators_that_read_every_tangent_are_handed_every_tangent(apply, monkeypatch):
+    """A constant operand gets a tangent of zeros where torch's rule would read one that is none."""
+    made, make_dual = [], tangents.fwAD.make_dual
+
+    def counting(tensor, tangent):
+        made.append(tensor)
+        return make_dual(tensor, tangent)
+
+    monkeypatch.setattr(tangents.fwAD, "make_dual", counting)
+    a = torch.ones(2, 2, requires_grad=True)
+    tape = Tape([a])
+    tape.record(lambda: apply(a))
+    call, reads = tape.entries[-1].call, tape.entries[-1].reads
+    tangent_of(call, [None if read is None else torch.ones_like(call.result) for read in reads])
+
+    operands = [x for x in call.args if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    assert len(made) == len(operands)

@@ -22,6 +22,7 @@ from bdhf.optim.products.request import Request
 from bdhf.optim.products.tangents import IN_PLACE, RULES, _by_dual_numbers, tangent_of
 from bdhf.optim.products.tape import Tape, _written, route
 from tests.cases import CASES, Case, build
+from tests.oracles import cut as oracles_cut
 from tests.oracles import dense_ggn
 
 aten = torch.ops.aten
@@ -504,3 +505,47 @@ def test_a_pass_that_goes_another_way_is_decided_anew():
 
         assert_close(product_(v), dense_ggn(case) @ v, rtol=1e-10, atol=1e-10)
     assert "forward mode differs" in product_.why
+
+
+class Cubed(torch.autograd.Function):
+    """x³, with the derivative that it has."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 3 * ctx.saved_tensors[0] ** 2 * grad
+
+
+class Gated(nn.Module):
+    """A residual layer with a function of the user's own, times a gate that is 0 at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        h = self.first(x)
+        return self.last(h + self.gate * Cubed.apply(self.inner(h)))
+
+
+@pytest.mark.parametrize("partition", [bdhf.Full(), bdhf.PerLayer()])
+def test_a_function_behind_a_gate_that_opens_later_is_not_replayed(partition):
+    """At a gate of 0 the tape agrees with autograd, though it lacks all that is behind it."""
+    torch.manual_seed(0)
+    model, workspace = Gated().double(), Workspace()
+    case = squared(model, torch.randn(5, 3).double())
+    v = torch.randn(layout_of(model).size, dtype=torch.float64)
+    for gate in (0.0, 0.5):
+        with torch.no_grad():
+            model.gate.fill_(gate)
+        product_ = linearised(case, workspace, partition)
+        blocks = product_.blocks
+
+        found = blocks.scatter(product_(blocks.gather(v)))
+        assert_close(found, oracles_cut(dense_ggn(case), blocks.positions()) @ v)
+        assert "autograd.Function" in product_.why

@@ -302,3 +302,26 @@ def test_a_decoder_that_cannot_mix_samples_takes_no_second_look(monkeypatch):
 
     assert by_waist
     assert not looks
+
+
+def crowded(z, y):
+    """A squared error, and a penalty on the mean output of the samples above 5."""
+    return (z - y).square().mean() + (z.mean(0) - 5).relu().square().sum()
+
+
+def test_a_loss_that_mixes_samples_on_a_later_pass_only_is_found_out():
+    """Where the loss comes to mix samples, no kept decision stands in the way."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 3)
+    ).double()
+    case = Case(model, crowded, (torch.randn(8, 4).double(), torch.randn(8, 3).double()))
+    workspace = Workspace()
+    for height, narrow in ((0.0, True), (10.0, False), (0.0, True)):
+        with torch.no_grad():
+            model[-1].bias.fill_(height)
+        found, by_waist = multiplied(case, workspace=workspace)
+        exact, _ = multiplied(case, products=1)
+
+        assert by_waist == narrow
+        assert_close(found, exact)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.tangents import ELEMENTWISE, Hollow
 from bdhf.optim.products.tape import Entry, Route
 
@@ -68,3 +69,17 @@ def apart(behind: Route, source: int, t: Tensor, moved: Tensor, tolerance: float
     assert scaled is not None  # the waist is on the way to the outputs
     expected = d * moved
     return bool((scaled.flatten(1) - expected).norm() <= tolerance * expected.norm())
+
+
+#: How much less than products the Hessian of a loss may differ: what many samples share adds up.
+FINER = 1e-2
+
+
+@torch.no_grad()
+def loss_apart(hessian: OutputHessian, z: Tensor, tolerance: float) -> bool:
+    """Whether H D w = D H w for w of the shape of z: a loss may mix samples at some z only."""
+    draws = torch.Generator().manual_seed(1)
+    d, w = (torch.randn(*shape, generator=draws).to(z) for shape in ((len(z), 1), z.shape))
+    d = d.view(-1, *[1] * (z.dim() - 1))
+    expected = d * hessian(w)
+    return bool((hessian(d * w) - expected).norm() <= FINER * tolerance * expected.norm())

@@ -225,6 +225,8 @@ class LayerIO:
         request, kept = self._request, self._request.workspace.kept
         parameters, slots = request.objective.parameters, request.blocks.layout.slots
         key = ("layer_io checked", self._shapes, structure_behind(z))
+        if key in kept:
+            self._check_apart(z)
         gradient = split_like(self.gradient, parameters)
         unseen = kept.get(key, frozenset(range(len(slots))))
         seen = {i for i in unseen if bool(gradient[i].any())}
@@ -238,6 +240,24 @@ class LayerIO:
         found = self._multiply([everything], dict(enumerate(v)))
         compare(found, exact_product(request, z, self.hessian, v), slots, dtype, COUPLED)
         kept[key] = unseen - seen
+
+    def _check_apart(self, z: Tensor) -> None:
+        """See in every linearisation that S of D w is D S of w, for D = diag(d_n) of the samples.
+
+        A model may mix them by its data or by a gate, which was 0 when products were compared.
+        """
+        sites, slots = self._sites, self._request.blocks.layout.slots
+        w, d = probe([z, z.new_empty(len(z))])
+        both = torch.stack([w, d.view(-1, *[1] * (z.dim() - 1)) * w])
+        s = gathered(
+            sweep(z, [e for site in sites for e in site.edges], both), range(len(sites)), sites
+        )
+        found = {i: part[1] for i, part in s.items()}
+        exact = [d.view(-1, 1, 1, 1).to(part) * part[0] for part in s.values()]
+        firsts = [slots[sites[i].slots[0]] for i in s]
+        if all(bool(part.isfinite().all()) for part in exact):
+            dtype = self._request.settings.dtype or self.gradient.dtype
+            compare(dict(enumerate(found.values())), exact, firsts, dtype, COUPLED)
 
     def _rebuilt(self, z: Tensor) -> dict[int, Tensor]:
         """The gradient that the sites make up."""

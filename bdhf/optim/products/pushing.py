@@ -129,7 +129,7 @@ def choose_push(request: Request, tape: Tape, z: Tensor) -> tuple[Push, str]:
         verdict = _verdict(request, tape, z)
         if verdict is None:  # there is NaN in it: nothing can be told today
             return _untold(request, tape, z), "the products are not finite"
-        kept[key] = verdict
+        kept[key] = verdict or tape.blind
     if kept[key]:
         return two_sweeps(request, z, kept[key]), kept[key]
     assert tape.output is not None  # a tape without one has a problem

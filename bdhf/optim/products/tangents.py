@@ -117,6 +117,8 @@ def _by_dual_numbers(call: Call, *tangents: Tensor | None) -> list[Tensor | None
         for leaf in leaves:
             if isinstance(leaf, Tensor):
                 tangent, leaf = next(given), leaf.detach()
+                if tangent is None and call.func in MOVES_ALL and not _counts(leaf):
+                    tangent = torch.zeros_like(leaf)
                 if tangent is not None:  # torch makes no dual of a tensor that was expanded
                     leaf = fwAD.make_dual(leaf.clone() if 0 in leaf.stride() else leaf, tangent)
                 elif leaves[len(duals)] is overwritten:  # the graph of the pass reads it
@@ -128,6 +130,11 @@ def _by_dual_numbers(call: Call, *tangents: Tensor | None) -> list[Tensor | None
         return [
             fwAD.unpack_dual(part).tangent if isinstance(part, Tensor) else None for part in made
         ]
+
+
+def _counts(tensor: Tensor) -> bool:
+    """Whether a tensor holds whole numbers or truth values, which have no tangent."""
+    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _linear(call: Call, dx: Tensor) -> Any:
@@ -286,6 +293,13 @@ RULES: Mapping[Any, Rule] = {
     aten.sigmoid.default: lambda call, dx: aten.sigmoid_backward(dx, call.result),
     aten.relu.default: lambda call, dx: aten.threshold_backward(dx, call.result, 0),
 }
+
+#: Operators whose rule in torch reads the tangent of every operand: below a dispatch mode, such as
+#: the meter of FLOPs, it reads that of a constant, which is none, and ends the process.
+MOVES_ALL = {
+    aten.addmm.default, aten.baddbmm.default, aten.addcmul.default, aten.addcdiv.default,
+    aten.rsub.Tensor, aten.index_add.default,
+}  # fmt: skip
 
 #: Operators whose result has, at every entry, a function of the arguments at that entry alone.
 ELEMENTWISE = {

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 from bdhf.optim.dispatch import DispatchMode
 from bdhf.optim.failures import Failure, attempt
@@ -53,6 +54,7 @@ class Tape:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.entries: list[Entry] = []
         self.problem = ""  # why this pass cannot be replayed; empty: it can
+        self.blind = ""  # why a comparison may miss what it lacks; empty: none can
         self._now: dict[Place, int] = {}  # place in memory -> number of the value there
         self._places: dict[int, set[Place]] = {}  # storage -> places in it that have a number
         self.output: int | None = None
@@ -121,6 +123,9 @@ class Tape:
         if not written and self._seen(result):  # another view of the same, as of a weight
             return
         made = _tensors(result)
+        for tensor, read in zip(tensors, reads, strict=True):
+            if read is None and _is_of_own_function(tensor):
+                self.blind = "the tape does not see into an autograd.Function"
         constant = all(read is None for read in reads) or self._stops(func)
         if constant or not any(_carries(tensor) for tensor in made):
             self._forget(written)
@@ -269,6 +274,14 @@ def _place(tensor: Tensor) -> Place | None:
 def _carries(tensor: Tensor) -> bool:
     """Whether a tensor can have a tangent: whole numbers and truth values never have one."""
     return (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.numel())
+
+
+def _is_of_own_function(tensor: Tensor) -> bool:
+    """Whether a tensor comes from an autograd.Function, in which gradients are off.
+
+    A comparison need not show what it does, as where the model multiplies it by 0 at first.
+    """
+    return isinstance(tensor.grad_fn, BackwardCFunction)
 
 
 def _entries(place: Place) -> Hashable:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.apart import always_apart, apart
+from bdhf.optim.losses import OutputHessian, recognise
+from bdhf.optim.products.apart import always_apart, apart, loss_apart
 from bdhf.optim.products.probing import probe
 from bdhf.optim.products.pushing import OnTape, Push, tolerance_of, transposed
 from bdhf.optim.products.request import Request
@@ -81,8 +81,9 @@ def narrowed(
     """The waist that spares most, with its matrix; None where no waist spares anything.
 
     Where it is decided, once per shape, structure of the pass and partition, the products of all
-    its blocks are compared with those of `push`. That samples are apart behind it is seen to in
-    every linearisation, unless the operators there cannot mix them whatever the data.
+    its blocks are compared with those of `push`. That samples are apart behind it, and in a loss of
+    the user's own, is seen to in every linearisation, unless nothing there can mix them whatever
+    the data.
     """
     kept, key = request.workspace.kept, _key(request, tape.structure)
     if key in kept and kept[key] is None:
@@ -173,8 +174,12 @@ def _cuts_of(path: Route, sources: Slots) -> dict[int, int]:
 def _neck(
     request: Request, waist: Waist, tape: Tape, z: Tensor, hessian: OutputHessian, push: Push
 ) -> Neck | None:
-    """The waist at this θ; None where samples are mixed behind it."""
+    """The waist at this θ; None where samples are mixed behind it, or by the loss."""
     assert tape.output is not None
+    if recognise(request.objective.loss_fn) is None and not request.flops.once(
+        ("loss apart", request.shapes), lambda: loss_apart(hessian, z, tolerance_of(z, request))
+    ):
+        return None
     c = tape.made(waist.value)
     request.flops.release(tape.slim)  # it is at its largest when the Jacobian is
     behind = route(tape, (waist.value,), tape.output)
