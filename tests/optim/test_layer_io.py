@@ -19,6 +19,7 @@ from bdhf.optim.flops import Flops
 from bdhf.optim.layout import layout_of
 from bdhf.optim.objective import Objective
 from bdhf.optim.products import Settings, Workspace, linearise
+from bdhf.optim.products.apart import graph_apart
 from bdhf.optim.products.coverage import UNKNOWN
 from bdhf.optim.products.layer_io import LayerIO
 from bdhf.optim.products.output_factor import OutputFactor, schedule
@@ -505,3 +506,54 @@ def test_samples_that_are_coupled_on_a_later_batch_only_are_found_out(method):
         exact = dense_ggn(Case(model, F.cross_entropy, batch))
         found = blocks.scatter(made(blocks.gather(v)))
         assert_close(found, cut_matrix(exact, blocks.positions()) @ v)
+
+
+def residual():
+    """A layer whose outputs are added to its inputs."""
+    layer = nn.Linear(4, 4)
+    layer.forward = lambda x: x + torch.tanh(nn.Linear.forward(layer, x))
+    return layer
+
+
+#: A model of images (4, 1, 2, 2), and whether each sample is alone in it whatever the data are.
+ALONE = {
+    "perceptron": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Tanh()), True),
+    "convolution": (lambda: nn.Sequential(nn.Conv2d(1, 4, 2), nn.ReLU(), nn.Flatten()), True),
+    "residual": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 4), residual()), True),
+    "samples made channels": (
+        lambda: nn.Sequential(nn.Conv2d(1, 4, 2), nn.Flatten(0), nn.Unflatten(0, (4, 4))), False
+    ),
+    "frozen matrix": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 4), Times(torch.rand(4, 4))), False
+    ),
+    "gate": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 4), Times(None)), False),
+    "transposed": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 4), Transposed(), nn.Linear(4, 4)), False
+    ),
+}  # fmt: skip
+
+
+class Times(nn.Module):
+    """A constant matrix from the left, or a learned factor."""
+
+    def __init__(self, matrix):
+        super().__init__()
+        self.matrix, self.gate = matrix, nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return x * self.gate if self.matrix is None else self.matrix @ x
+
+
+class Transposed(nn.Module):
+    """As many samples as features, in each other's place."""
+
+    def forward(self, x):
+        return x.T
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_samples_of_plain_layers_are_alone_by_the_graph(name):
+    """Then no second look is needed at every linearisation; where data may mix, it is."""
+    model, alone = ALONE[name]
+
+    assert graph_apart(model()(torch.randn(4, 1, 2, 2))) == alone

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
+from bdhf.optim.graphs import nodes_behind
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.tangents import ELEMENTWISE, Hollow
 from bdhf.optim.products.tape import Entry, Route
@@ -29,6 +31,45 @@ _SHAPED = {
 _ROWS_OF = {
     aten.addmm.default: 1, aten.mm.default: 0, aten.bmm.default: 0, aten.convolution.default: 0,
 }  # fmt: skip
+
+#: Nodes of a graph that act on every row alone, and the names of leaves.
+_ROWS_ALONE = {
+    f"{name}Backward0" for name in (
+        "Tanh", "Sigmoid", "Relu", "LeakyRelu", "Hardtanh", "Gelu", "Silu", "Elu", "Softplus",
+        "Add", "MaxPool2DWithIndices", "AvgPool2D", "AdaptiveAvgPool2D",
+    )
+} | {"torch::autograd::AccumulateGrad"}  # fmt: skip
+
+#: Nodes of products, and the position of the operand that must be a leaf, or a leaf transposed.
+_LEAF_AT = {"AddmmBackward0": 2, "MmBackward0": 1, "ConvolutionBackward0": 1}
+
+_VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"}
+
+
+def graph_apart(z: Tensor) -> bool:
+    """Whether every node behind the outputs treats each row alone, whatever the data are.
+
+    Of layers one after the other, and added up. False where that cannot be told from the graph.
+    """
+    return all(_node_apart(node, len(z)) for node in nodes_behind([z]))
+
+
+def _node_apart(node: Node, samples: int) -> bool:
+    name = node.name()
+    if name in _VIEWS:  # which keeps rows, or must be undone by one that does not
+        return int(node._saved_self_sym_sizes[0]) == samples  # type: ignore[attr-defined]
+    if name == "TBackward0":
+        return _is_leaf(node.next_functions[0][0])
+    if name not in _LEAF_AT:
+        return name in _ROWS_ALONE
+    operand = node.next_functions[_LEAF_AT[name]][0]
+    if operand is not None and operand.name() == "TBackward0":
+        operand = operand.next_functions[0][0]
+    return _is_leaf(operand)
+
+
+def _is_leaf(node: Node | None) -> bool:
+    return node is not None and node.name() == "torch::autograd::AccumulateGrad"
 
 
 def always_apart(behind: Route, source: int, samples: int) -> bool:

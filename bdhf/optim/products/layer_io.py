@@ -26,6 +26,7 @@ from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.graphs import structure_behind
 from bdhf.optim.layout import flatten, split_like
 from bdhf.optim.losses.weights import LossFn
+from bdhf.optim.products.apart import graph_apart
 from bdhf.optim.products.coverage import COUPLED, UNKNOWN, compare, exact_product
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.output_factor import OutputFactor, columns_of, gathered, sweep
@@ -225,7 +226,7 @@ class LayerIO:
         request, kept = self._request, self._request.workspace.kept
         parameters, slots = request.objective.parameters, request.blocks.layout.slots
         key = ("layer_io checked", self._shapes, structure_behind(z))
-        if key in kept:
+        if key in kept and not graph_apart(z):
             self._check_apart(z)
         gradient = split_like(self.gradient, parameters)
         unseen = kept.get(key, frozenset(range(len(slots))))
