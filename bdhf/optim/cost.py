@@ -14,7 +14,7 @@ import torch
 
 from bdhf.optim.blocks import Blocks
 from bdhf.optim.cutting import cut
-from bdhf.optim.flops import Flops, signature
+from bdhf.optim.flops import Flops
 from bdhf.optim.partitions import Full
 from bdhf.optim.products import BlockProduct
 
@@ -67,8 +67,7 @@ def sweeps(product: BlockProduct, flops: Flops, samples: int) -> Sweeps:
 
 def _linearised(product: BlockProduct, flops: Flops) -> tuple[int, int]:
     """FLOPs of the gradient, and of what has been made for the products."""
-    batches = (part.batch for _, part in product.parts)
-    gradient = sum(flops.cost(("linearise", signature(batch))) for batch in batches)
+    gradient = sum(flops.cost(("linearise", part.shapes)) for _, part in product.parts)
     return gradient, flops.spent - gradient
 
 

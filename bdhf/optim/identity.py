@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import nn
 
 from bdhf.optim.errors import ModelError
@@ -37,6 +38,18 @@ def refuse_others(
     }
     if trainable != trained:
         _refuse(model, loss_fn, parameters, names)
+
+
+def refuse_other_shapes(
+    parameters: Sequence[nn.Parameter], names: Sequence[str], shapes: Sequence[torch.Size]
+) -> None:
+    """Raise ModelError for a parameter whose data are of another shape than at the outset."""
+    for name, parameter, shape in zip(names, parameters, shapes, strict=True):
+        if parameter.shape != shape:
+            raise ModelError(
+                f"parameter {name!r} had shape {tuple(shape)} when the blocks were made and has "
+                f"{tuple(parameter.shape)} now: build a new optimizer after changing the model"
+            )
 
 
 def _refuse(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.arithmetic import full_precision
 from bdhf.optim.errors import ModelError, ModelTypeError
 from bdhf.optim.guard import channels_first
-from bdhf.optim.identity import refuse_others
+from bdhf.optim.identity import refuse_other_shapes, refuse_others
 from bdhf.optim.image_layout import ImageLayout
 from bdhf.optim.layout import Layout, flatten, layout_of, named_parameters, split_like
 from bdhf.optim.losses import weights
 from bdhf.optim.losses.own import ForeignError, own_parameters
 from bdhf.optim.losses.weights import LossFn
+from bdhf.optim.observation import pass_signature
 from bdhf.optim.passes import Passes
 from bdhf.optim.refusals import refuse_inference_tensors, refuse_modules, refuse_types
 
@@ -87,6 +89,7 @@ class Objective:
     run: ImageLayout  # the forward pass
     held: tuple[int, ...]  # indices of the parameters that the loss itself holds
     names: tuple[str, ...]  # of the parameters
+    shapes: tuple[torch.Size, ...]  # of the parameters, at the outset
     passes: Passes  # what is known of forward passes
 
     @classmethod
@@ -104,8 +107,9 @@ class Objective:
         index = {id(parameter): i for i, parameter in enumerate(parameters)}
         held = tuple(index[id(parameter)] for parameter in own_parameters(loss_fn))
         return cls(
-            model, loss_fn, parameters, ImageLayout(model), held, tuple(trained), Passes(model)
-        )
+            model, loss_fn, parameters, ImageLayout(model), held, tuple(trained),
+            tuple(parameter.shape for parameter in parameters), Passes(model),
+        )  # fmt: skip
 
     @property
     def layout(self) -> Layout:
@@ -162,6 +166,10 @@ class Objective:
         """θ as it is, (P,) in the order of the parameters."""
         return flatten(parameter.detach() for parameter in self.parameters)
 
+    def signature(self, batch: Any) -> Hashable:
+        """What forward passes on a batch, or on micro-batches, have in common with others."""
+        return pass_signature(self.model, batch)
+
     def random_state_kept(self) -> AbstractContextManager[None]:
         """Whatever the body draws, torch's global generators are afterwards as before."""
         devices = [self.device] if self.device.type == "cuda" else []
@@ -174,9 +182,15 @@ class Objective:
         recurrent layers have no double backward, so their plain kernels run. Raises
         ModelTypeError or ModelError for outputs without curvature.
         """
+        versions = _versions(inputs)
         with plain_kernels(self.model), self.passes.watching(inputs):
             outputs = (self.run if channels_last else self.run.first)(inputs)
         name = type(self.model).__name__
+        if _versions(inputs) != versions:
+            raise ModelError(
+                f"{name} changes its inputs in place, so that every pass reads others than the "
+                "pass before: build the module that does without inplace=True, or clone its input"
+            )
         if not isinstance(outputs, Tensor):
             raise ModelTypeError(
                 f"{name} returned {type(outputs).__name__}; curvature products need one Tensor of "
@@ -233,7 +247,13 @@ class Objective:
         forward is not a function of each sample alone, and for what `refuse_modules` knows besides.
         """
         refuse_others(self.model, self.loss_fn, self.parameters, self.names)
+        refuse_other_shapes(self.parameters, self.names, self.shapes)
         refuse_modules(self.model)
+
+
+def _versions(inputs: Any) -> list[int]:
+    """How often each tensor of the inputs was written to."""
+    return [leaf._version for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
 def _weighted(shares: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ Full HF is the case of one block. Zhang, Xiong, Bradbury, Socher (2017), Algorit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,8 +23,9 @@ from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
 from bdhf.optim.damping import Constant, Damping
 from bdhf.optim.energy import Energy, off_block_energy
+from bdhf.optim.errors import ModelError
 from bdhf.optim.flatness import warn_if_flat, warn_if_unbounded
-from bdhf.optim.flops import Flops, signature
+from bdhf.optim.flops import Flops
 from bdhf.optim.groups import param_groups
 from bdhf.optim.info import StepInfo
 from bdhf.optim.layout import flatten, split_like
@@ -53,7 +54,7 @@ Given = Batch | list[Batch]  # one batch, or its micro-batches
 _OWN = (
     "objective", "curvature", "solver", "damping", "acceptance", "regularization", "seed",
     "settings", "blocks", "_flops", "_group_of_block", "_complete", "_unchecked",
-    "_unchecked_lists",
+    "_lists_checked",
 )  # fmt: skip
 
 
@@ -113,7 +114,8 @@ class BlockHessianFree(torch.optim.Optimizer):
         self.blocks = cut(self.objective.layout, partition).to(self.objective.device)
         solver.check(self.blocks, curvature)
         self._flops, self._workspace = Flops(), Workspace()
-        self._complete, self._unchecked, self._unchecked_lists = False, check, check
+        self._complete, self._unchecked = False, check
+        self._lists_checked: Hashable = () if check else None  # flags of the model; None: never
         groups, self._group_of_block = param_groups(self.blocks, self.objective.parameters)
         super().__init__(groups, {"lr": lr, "damping": damping.initial})
         self._complete = True
@@ -203,14 +205,20 @@ class BlockHessianFree(torch.optim.Optimizer):
         same = curvature_batch is None or curvature_batch is batch
         curvature_batches = batches if same else micro_batches(curvature_batch)
         self.objective.check()
-        if self._unchecked_lists and max(len(batches), len(curvature_batches)) > 1:
-            for micro in (batches, curvature_batches):
-                refuse_coupled(self.objective, micro)
-            self._unchecked_lists = False
+        if max(len(batches), len(curvature_batches)) > 1:
+            self._check_lists(batches, curvature_batches)
         if self._unchecked:
             self.check(batch if curvature_batch is None else curvature_batch, watch=watch)
         with self.objective.arithmetic():
             return self._step(batches, curvature_batches, watch)
+
+    def _check_lists(self, *lists: Batches) -> None:
+        """Refuse micro-batches of a model that couples samples; again where a flag changed."""
+        flags = self.objective.signature(())
+        if self._lists_checked not in (None, flags):
+            for batches in lists:
+                refuse_coupled(self.objective, batches)
+            self._lists_checked = flags
 
     def _step(
         self, batches: Batches, curvature_batches: Batches, watch: Callable[[], None] | None
@@ -273,10 +281,13 @@ class BlockHessianFree(torch.optim.Optimizer):
         """Loss and gradient (P,) of the batch, and the product of the curvature batch."""
         product = self._product(curvature_batches, self._flops)
         if curvature_batches is batches:
-            cost = sum(self._flops.cost(("linearise", signature(batch))) for batch in batches)
+            cost = sum(
+                self._flops.cost(("linearise", self.objective.signature(batch)))
+                for batch in batches
+            )
             loss, gradient = product.loss, product.gradient
         else:
-            key = ("gradient", signature(list(batches)))
+            key = ("gradient", self.objective.signature(batches))
             loss, flat = self._flops.run(key, lambda: self.objective.loss_and_gradient(batches))
             cost, gradient = self._flops.cost(key), self.blocks.gather(flat)
         self._gradient_cost = cost
@@ -293,7 +304,7 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _loss(self, batches: Batches, watch: Callable[[], None] | None) -> float:
         if watch is not None:
             watch()
-        key = ("forward", signature(list(batches)))
+        key = ("forward", self.objective.signature(batches))
         loss = self._flops.run(key, lambda: self.objective.loss(batches))
         return float(loss) + self._penalty()
 
@@ -344,11 +355,18 @@ class BlockHessianFree(torch.optim.Optimizer):
 
     def _start(self) -> Tensor | None:
         """The warm start, (P,) in block order; None at the first update or when it is off."""
-        found = [self.state[p].get("direction") for p in self.objective.parameters]
-        if not self.solver.warm_start or any(direction is None for direction in found):
+        parameters = self.objective.parameters
+        last = [self.state[p].get("direction") for p in parameters]
+        if not self.solver.warm_start or any(direction is None for direction in last):
             return None
-        like = self.objective.parameters[0]
-        flat = flatten(found).to(like)  # the model may be of another precision by now
+        for name, p, direction in zip(self.objective.names, parameters, last, strict=True):
+            if direction.shape != p.shape:
+                raise ModelError(
+                    f"the state is that of another model: the last direction of {name!r} has shape "
+                    f"{tuple(direction.shape)}, the parameter {tuple(p.shape)}; load the state of "
+                    "an optimizer of this model, or begin without one"
+                )
+        flat = flatten(last).to(parameters[0])  # the model may be of another precision by now
         if not flat.any():  # the last update moved nothing: there is no start to save work
             return None
         return self.solver.warm_start * self.blocks.gather(flat)

@@ -127,3 +127,26 @@ def test_a_preconditioner_of_samples_that_are_coupled_is_refused(middle, reason,
     with pytest.raises(ModelError, match=f"{reason}.*use no preconditioner"):
         bdhf.BlockHessianFree(model, F.mse_loss, solver=solver, method=method).step(batch)
     assert bdhf.BlockHessianFree(model, F.mse_loss, method=method).step(batch).loss > 0
+
+
+class Centred(nn.Module):
+    """Samples less their mean, once a flag says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.centred = False
+
+    def forward(self, x):
+        return x - x.mean(0) if self.centred else x
+
+
+def test_a_flag_that_couples_samples_later_is_seen():
+    """Lists are looked at again where a flag of the model changed."""
+    model, _, halves = net(Centred)
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+    assert optimizer.step(halves).loss > 0
+
+    model[1].centred = True
+
+    with pytest.raises(ModelError, match="micro-batches are not the batch"):
+        optimizer.step(halves)

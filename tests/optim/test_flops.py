@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import bdhf
 from bdhf.optim import CG, BlockHessianFree, Full, Hessian
 from bdhf.optim.cutting import cut
 from bdhf.optim.flops import Flops, UncountedWarning
@@ -231,3 +232,27 @@ def test_nothing_is_counted_on_the_way_back_through_nested_transforms(build, nes
     assert (flops.flat, len(seen)) == ((linearised, 1) if nested else (0, 0))
     assert len(work) == 1
     assert flops.spent - linearised == (linearised if nested else 2 * 2 * 2 * 2)
+
+
+class Deeper(nn.Module):
+    """As many of its layers as a flag says: one, or all eight."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.whole = nn.Sequential(*(nn.Linear(16, 16) for _ in range(8))), False
+
+    def forward(self, x):
+        return self.layers(x) if self.whole else self.layers[0](x)
+
+
+def test_a_flag_that_makes_a_model_deeper_makes_its_gradient_dearer():
+    """The unit of cost is counted again: three products a layer, two for the first one."""
+    model, batch = Deeper(), (torch.randn(32, 16), torch.randn(32, 16))
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss, damping=bdhf.Constant(1.0))
+    product = 2 * 32 * 16 * 16
+    costs = []
+    for model.whole in (False, True, False):
+        optimizer.step(batch)
+        costs.append(optimizer._gradient_cost)
+
+    assert costs == [2 * product, (3 * 8 - 1) * product, 2 * product]

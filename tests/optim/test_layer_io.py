@@ -425,10 +425,10 @@ def test_set_up_is_charged_as_a_gradient_and_the_factor_apart():
     """("linearise", shapes) costs a gradient; the sweeps of the columns are "output factor"."""
     layer_io, propagate, _ = both(build("classifier"), "per_layer")
     ours, theirs = layer_io._flops, propagate._flops
-    key = ("linearise", layer_io._shapes)
+    key = ("linearise", layer_io.shapes)
 
     assert ours.cost(key) == theirs.cost(key)
-    assert ours.cost(("output factor", layer_io._shapes)) == 2 * 3 * 9 * 3 * 5  # back to ReLU's y
+    assert ours.cost(("output factor", layer_io.shapes)) == 2 * 3 * 9 * 3 * 5  # back to ReLU's y
 
 
 def test_survey_counts_without_sweeping():

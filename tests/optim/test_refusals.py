@@ -479,3 +479,21 @@ def test_a_sharded_model_is_refused(name):
 
     with pytest.raises(ModelError, match=r"\(Sharded\) shares its parameters out over ranks"):
         bdhf.block_curvature(kind(model), F.mse_loss, batch)
+
+
+class Doubling(nn.Module):
+    """Doubles its inputs in place."""
+
+    def forward(self, x):
+        return x.mul_(2)
+
+
+@pytest.mark.parametrize("first", [lambda: nn.ReLU(inplace=True), Doubling])
+def test_inputs_that_are_changed_in_place_are_refused(first):
+    """A second pass would read others; the same module further up is welcome."""
+    model, (x, y) = nn.Sequential(first(), nn.Linear(4, 3)), (torch.randn(8, 4), torch.randn(8, 3))
+
+    with pytest.raises(ModelError, match=r"changes its inputs in place.*clone"):
+        bdhf.BlockHessianFree(model, F.mse_loss).step((x, y))
+    behind = nn.Sequential(nn.Linear(4, 4), first(), nn.Linear(4, 3))
+    assert bdhf.BlockHessianFree(behind, F.mse_loss).step((x, y)).loss > 0

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bdhf
+from bdhf.optim import ModelError
 from tests.optim.optimizers import regression
 
 
@@ -180,3 +181,34 @@ def test_memory_does_not_grow_over_updates():
     early = tensors_after(10)
 
     assert tensors_after(30) <= early  # fewer, where other tests left garbage behind
+
+
+def test_the_state_of_a_model_of_other_shapes_is_refused():
+    """It names the parameter, with both shapes; nothing moves."""
+    state = trained(5).state_dict()
+    optimizer = trained(6)
+    optimizer.load_state_dict(state)
+    before = [p.detach().clone() for p in optimizer.objective.parameters]
+
+    with pytest.raises(ModelError, match=r"'0\.weight' has shape \(5, 4\), the parameter \(6, 4\)"):
+        optimizer.step((torch.randn(8, 4), torch.randn(8, 3)))
+    for p, q in zip(optimizer.objective.parameters, before, strict=True):
+        assert torch.equal(p, q)
+
+
+def test_data_of_another_shape_in_a_parameter_are_refused():
+    """The blocks are of the former shape."""
+    optimizer = trained(5)
+    first = optimizer.objective.parameters[0]
+    first.data = torch.randn(6, 4)
+
+    with pytest.raises(ModelError, match=r"'0\.weight' had shape \(5, 4\).*has \(6, 4\) now"):
+        optimizer.step((torch.randn(8, 4), torch.randn(8, 3)))
+
+
+def trained(width):
+    """The optimizer of a small network after an update."""
+    model = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 3))
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
+    optimizer.step((torch.randn(8, 4), torch.randn(8, 3)))
+    return optimizer

@@ -37,13 +37,13 @@ class DoubleBackward:
         self._request = request
         self._objective, self.batch = request.objective, request.batch
         self._parameters = request.objective.parameters
-        self._flops, self._shapes = request.flops, request.shapes
+        self._flops, self.shapes = request.flops, request.shapes
         self.outputs, self.loss, self._u, self._g, self.gradient = self._linearised("linearise")
         if request.objective.passes.nested:
             self._flops.stop_counting()
         if request.settings.dtype is not None:
             self._lower(request.settings.dtype)
-        key, kept = ("hessian is cut", self._shapes), request.workspace.kept
+        key, kept = ("hessian is cut", self.shapes), request.workspace.kept
         if key not in kept:
             kept[key] = ends_early(self._g)
         if kept[key]:
@@ -55,7 +55,7 @@ class DoubleBackward:
             *_, self._g, _ = self._linearised("lower")
 
     def _linearised(self, kind: str) -> _Graph:
-        key = kind, self._shapes
+        key = kind, self.shapes
         return self._flops.run(key, lambda: self._flops.part(key, self._linearise))
 
     def _linearise(self) -> _Graph:
@@ -91,7 +91,7 @@ class DoubleBackward:
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """∇²L_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
-        key = ("product", self._shapes)
+        key = ("product", self.shapes)
         return block_by_block(blocks, v, active, self._product, self._flops, key)
 
     def _product(self, block: Block, v: Tensor, out: Tensor) -> None:
@@ -112,7 +112,7 @@ class DoubleBackward:
                 pick(block, flatten(columns).detach())
             )  # torch 2.9's zeros require a gradient
 
-        part = ("∇²L v", self._shapes, block.slots)
+        part = ("∇²L v", self.shapes, block.slots)
         failure = attempt(lambda: self._flops.part(part, back))
         if isinstance(failure, Failure):
             raise no_hessian(self._request, failure)

@@ -55,7 +55,7 @@ class LayerIO:
 
     def __init__(self, request: Request, curvature: OutputCurvature) -> None:
         self._request, self.batch = request, request.batch
-        self._flops, self._shapes = request.flops, request.shapes
+        self._flops, self.shapes = request.flops, request.shapes
         self._failure: Failure | None = None  # of a product
         drawn = request.generator.get_state()
         try:
@@ -65,10 +65,10 @@ class LayerIO:
             raise
 
     def _set_up(self, curvature: OutputCurvature) -> None:
-        z = self._flops.run(("linearise", self._shapes), partial(self._linearise, curvature))
+        z = self._flops.run(("linearise", self.shapes), partial(self._linearise, curvature))
         self.outputs = z.detach()
-        self._flops.run(("output factor", self._shapes), partial(self._factorise, z))
-        self._flops.once(("layer_io checked", self._shapes), lambda: self._check(z))
+        self._flops.run(("output factor", self.shapes), partial(self._factorise, z))
+        self._flops.once(("layer_io checked", self.shapes), lambda: self._check(z))
         if self._factor.release():
             self._sites = [replace(site, edges=()) for site in self._sites]
         objective, direct = self._request.objective, self._expansion.direct
@@ -82,7 +82,7 @@ class LayerIO:
         )
         self.loss, self.hessian = self._expansion.loss, self._expansion.hessian
         self.gradient = self._flops.part(
-            ("gradient", self._shapes, "layer_io"),
+            ("gradient", self.shapes, "layer_io"),
             lambda: pulled(z, objective.parameters, self._expansion.gradient),
         )
         return z
@@ -130,11 +130,11 @@ class LayerIO:
             ) from failure.error
         self._failure = failure
         reason = f"layer_io does not apply: it failed in a product: {failure.reason}"
-        self._request.workspace.kept["method", self._shapes] = ("propagate", reason)
+        self._request.workspace.kept["method", self.shapes] = ("propagate", reason)
 
     def _product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         plan = plan_of(self._request, blocks, self._sites)
-        key = ("product", self._shapes, "layer_io")
+        key = ("product", self.shapes, "layer_io")
         if plan.mixed:
             return block_by_block(blocks, v, active, self._single, self._flops, key)
         every = len(active) == len(blocks.rows)
@@ -225,7 +225,7 @@ class LayerIO:
         """
         request, kept = self._request, self._request.workspace.kept
         parameters, slots = request.objective.parameters, request.blocks.layout.slots
-        key = ("layer_io checked", self._shapes, structure_behind(z))
+        key = ("layer_io checked", self.shapes, structure_behind(z))
         if key in kept and not graph_apart(z):
             self._check_apart(z)
         gradient = split_like(self.gradient, parameters)

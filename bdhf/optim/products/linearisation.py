@@ -24,6 +24,10 @@ class Linearisation(Protocol):
         """The (inputs, targets) that were linearised."""
 
     @property
+    def shapes(self) -> Hashable:
+        """What costs, programs and choices of this batch are kept by."""
+
+    @property
     def method(self) -> str:
         """The method that computes its products, a key of the table of methods."""
 

@@ -43,15 +43,15 @@ class Propagate:
         self._request, self._curvature = request, curvature
         self._objective, self.batch = request.objective, request.batch
         self._parameters = request.objective.parameters
-        self._flops, self._shapes = request.flops, request.shapes
+        self._flops, self.shapes = request.flops, request.shapes
         tape = self._flops.run(
-            ("linearise", self._shapes), lambda: self._linearise(curvature, request.generator)
+            ("linearise", self.shapes), lambda: self._linearise(curvature, request.generator)
         )
         if request.settings.dtype is not None:
             tape = self._lower(request)
         self._structure = tape.structure
         self._push, self._problem = self._flops.once(
-            ("push", self._shapes), lambda: choose_push(request, tape, self.outputs)
+            ("push", self.shapes), lambda: choose_push(request, tape, self.outputs)
         )
         self._neck: Neck | None = None
         self._without = ""  # why there is no waist, where one failed
@@ -76,7 +76,7 @@ class Propagate:
         self.loss, self.hessian, self._u = expansion.loss, expansion.hessian, expansion.gradient
         through = attempt(
             lambda: self._flops.part(
-                ("gradient", self._shapes),
+                ("gradient", self.shapes),
                 lambda: pulled(self.outputs, self._parameters, self._u),
             )
         )
@@ -97,14 +97,14 @@ class Propagate:
                 outputs = run()
             return outputs, tape
 
-        return self._flops.part((kind, self._shapes), record)
+        return self._flops.part((kind, self.shapes), record)
 
     def _lower(self, request: Request) -> Tape:
         """Go forward once more in the precision of the products; loss, gradient and H stay."""
         dtype = self.outputs.dtype
         with torch.autocast(request.objective.device.type, dtype=request.settings.dtype):
             self.outputs, tape = self._flops.run(
-                ("lower", self._shapes),
+                ("lower", self.shapes),
                 lambda: self._taped(
                     "lower", lambda: self._objective.outputs(self.batch[0]).to(dtype)
                 ),
@@ -124,7 +124,7 @@ class Propagate:
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
-        key = ("product", self._shapes)
+        key = ("product", self.shapes)
         return block_by_block(blocks, v, active, self._product, self._flops, key)
 
     def _product(self, block: Block, v: Tensor, out: Tensor) -> None:
@@ -146,7 +146,7 @@ class Propagate:
 
     def _multiply(self, block: Block, v: Tensor, out: Tensor) -> None:
         end, push, hessian, waist = self._way(block)
-        way = self._shapes, block.slots, waist
+        way = self.shapes, block.slots, waist
         tangents = dict(zip(block.slots, spread(block, v, self._parameters), strict=True))
         jv = self._flops.part(("J v", *way), lambda: push(tangents))
         if jv is None:  # the outputs do not depend on this block
@@ -183,7 +183,7 @@ class Propagate:
         return torch.cat(
             [
                 self._flops.run(
-                    ("factor", self._shapes, len(u)), partial(self._rows, self.hessian.root(u))
+                    ("factor", self.shapes, len(u)), partial(self._rows, self.hessian.root(u))
                 )
                 for u in _units(self.hessian.root_shape, chunk, self._u)
             ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature
-from bdhf.optim.flops import Flops, signature
+from bdhf.optim.flops import Flops
 from bdhf.optim.objective import Batch, Objective
 
 #: Products that a linearisation is expected to serve, where nobody says.
@@ -65,7 +66,7 @@ class Request:
     workspace: Workspace
     products: int = EXPECTED_PRODUCTS  # that are expected with this linearisation
 
-    @property
+    @cached_property
     def shapes(self) -> Hashable:
-        """What costs and programs depend on, beside the model."""
-        return signature(self.batch)
+        """What costs and programs depend on: shapes of the batch, and flags of the model."""
+        return self.objective.signature(self.batch)
