@@ -1,6 +1,7 @@
 """The method: curvature × partition × solver × damping × acceptance. Usable on its own."""
 
 from bdhf.optim.acceptance import Acceptance, Backtracking, FullStep
+from bdhf.optim.buffers import BufferWarning
 from bdhf.optim.check import Check
 from bdhf.optim.cost import CostWarning
 from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian
@@ -40,6 +41,7 @@ __all__ = [
     "Blend",
     "BlockCurvature",
     "BlockHessianFree",
+    "BufferWarning",
     "Check",
     "Cholesky",
     "Constant",

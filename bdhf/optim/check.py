@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from bdhf.optim.buffers import buffers_kept, warn_of_moved
 from bdhf.optim.coupling import coupled
 from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.errors import CurvatureError
@@ -90,8 +91,12 @@ def _examine_passes(objective: Objective, product: BlockProduct) -> Check:
     inputs = product.parts[0][1].batch[0]
     tolerance = TOLERANCES.get(product.gradient.dtype, COARSE)
     problem = ""
-    with objective.random_state_kept():
+    with objective.random_state_kept(), buffers_kept(objective.model) as moved:
         change, module = not_repeatable(objective.model, inputs)
+        if moved():  # a cache that is filled once does not move again
+            with buffers_kept(objective.model) as moved_again:
+                not_repeatable(objective.model, inputs)
+                warn_of_moved(objective.model, moved_again())
         if change > tolerance:
             problem = (
                 f"{module} gives other outputs at every forward pass (relative change "
@@ -104,7 +109,7 @@ def _examine_passes(objective: Objective, product: BlockProduct) -> Check:
 
 def _examine_products(probe: Probe, check: Check) -> Check:
     """Errors of the full matrix, then those of blocks. Raises CurvatureError where none can be."""
-    with probe.objective.random_state_kept():
+    with probe.objective.random_state_kept(), buffers_kept(probe.objective.model):
         full = probe.of_full()
         check = replace(check, asymmetry=full.asymmetry, finite_difference=full.finite_difference)
         problem = _full_problem(probe, check) if full.worst > check.tolerance else ""

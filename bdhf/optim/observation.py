@@ -15,6 +15,7 @@ from torch.overrides import _pop_mode_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from bdhf.optim.buffers import buffers_kept
 from bdhf.optim.dispatch import DispatchMode
 from bdhf.optim.flops import signature
 from bdhf.optim.graphs import nodes_behind
@@ -117,22 +118,9 @@ class _Observer(DispatchMode):
 @contextmanager
 def unseen(model: nn.Module) -> Iterator[None]:
     """The body is not counted, draws nothing, and moves no buffer of the model."""
-    held = [
-        (module, name, buffer, buffer._version, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        with ExitStack() as hidden:
-            for _ in range(torch._C._len_torch_function_stack()):
-                hidden.enter_context(_pop_mode_temporarily())
-            hidden.enter_context(_disable_current_modes())
-            hidden.enter_context(torch.random.fork_rng(devices=[]))
-            yield
-    finally:
-        for module, name, buffer, version, value in held:
-            module._buffers[name] = buffer
-            if buffer._version != version:
-                with torch.no_grad():
-                    buffer.copy_(value)
+    with buffers_kept(model), ExitStack() as hidden:
+        for _ in range(torch._C._len_torch_function_stack()):
+            hidden.enter_context(_pop_mode_temporarily())
+        hidden.enter_context(_disable_current_modes())
+        hidden.enter_context(torch.random.fork_rng(devices=[]))
+        yield

@@ -137,6 +137,16 @@ class BlockHessianFree(torch.optim.Optimizer):
             )
         super().add_param_group(param_group)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict()` gave. Raises ModelError for that of another optimizer."""
+        for index, group in enumerate(state_dict["param_groups"]):
+            if missing := [repr(key) for key in ("lr", "damping") if key not in group]:
+                raise ModelError(
+                    f"param_groups[{index}] of the state has no {' and no '.join(missing)}: it is "
+                    "that of another optimizer; load what a BlockHessianFree gave"
+                )
+        super().load_state_dict(state_dict)
+
     def check(self, batch: Given, *, watch: Callable[[], None] | None = None) -> None:
         """Examine the products on a batch once, as the first update does if nobody did.
 

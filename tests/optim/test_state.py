@@ -212,3 +212,14 @@ def trained(width):
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
     optimizer.step((torch.randn(8, 4), torch.randn(8, 3)))
     return optimizer
+
+
+def test_the_state_of_another_optimizer_is_refused():
+    """It has no damping; what was loaded before stays."""
+    optimizer = trained(5)
+    other = torch.optim.SGD(optimizer.objective.model.parameters(), lr=0.1).state_dict()
+    groups = [{**other["param_groups"][0], "params": [0, 1]} for _ in optimizer.param_groups]
+
+    with pytest.raises(ModelError, match=r"param_groups\[0\] of the state has no 'damping'"):
+        optimizer.load_state_dict({**other, "param_groups": groups})
+    assert all(group["damping"] > 0 for group in optimizer.param_groups)

@@ -1,0 +1,70 @@
+"""Buffers that forward passes move: an update makes several passes, so it moves them several times.
+
+Counters, running averages and the ranges of observers are such. Nothing is wrong with the products;
+but what the buffers say after training is of other passes than those of plain training.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+#: Names that a warning tells; the rest is counted.
+TOLD = 3
+
+
+class BufferWarning(UserWarning):
+    """Buffers that every forward pass moves."""
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
+    """After the body, every buffer is what it was; what is yielded tells which differ by now."""
+    held = [
+        (f"{path}.{name}" if path else name, module, name, buffer, buffer._version, buffer.clone())
+        for path, module in model.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+
+    def moved() -> list[str]:
+        return [
+            path for path, module, name, buffer, version, value in held
+            if (module._buffers.get(name) is not buffer or buffer._version != version)
+            and not _same(module._buffers.get(name), value)
+        ]  # fmt: skip
+
+    try:
+        yield moved
+    finally:
+        for _, module, name, buffer, version, value in held:
+            module._buffers[name] = buffer
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(value)
+
+
+def warn_of_moved(model: nn.Module, names: list[str]) -> None:
+    """Say which buffers every pass moves, and what to do."""
+    if not names:
+        return
+    listed = ", ".join(map(repr, names[:TOLD])) + ("" if len(names) <= TOLD else ", ...")
+    warnings.warn(
+        f"every forward pass of {type(model).__name__} moves its buffers ({listed}), and an update "
+        "makes several passes, with losses of steps that are tried: put the module that holds them "
+        "into eval mode, or write to them outside of forward, once per update",
+        BufferWarning,
+        stacklevel=5,
+    )
+
+
+def _same(now: Tensor | None, value: Tensor) -> bool:
+    if now is None or now.layout != torch.strided or value.layout != torch.strided:
+        return False
+    if now.shape != value.shape or now.dtype != value.dtype:
+        return False
+    return bool(((now == value) | ((now != now) & (value != value))).all())
