@@ -341,7 +341,7 @@ class Fork(nn.Module):
     def __init__(self, by_images=False):
         super().__init__()
         self.conv, self.linear = nn.Conv2d(2, 4, 3), nn.Linear(4, 3)
-        self.norm, self.by_images, self.bright = nn.GroupNorm(2, 4), by_images, False
+        self.norm, self.by_images, self.bright = nn.GroupNorm(2, 4), by_images, 0
 
     def forward(self, x):
         h = self.conv(x)
@@ -364,7 +364,7 @@ def test_another_way_through_the_model_is_seen():
     )
     assert layout.applies(images)
 
-    layout.model.bright = True
+    layout.model.bright = 1  # a number is no flag
     outputs = layout(images)
 
     assert orders == [True, False]  # the first forward only: its graph is dropped
@@ -378,7 +378,7 @@ def test_another_way_counts_without_gradients_too():
     with torch.no_grad():
         assert layout.applies(images)
     layout(images)
-    layout.model.bright = True
+    layout.model.bright = 1  # a number is no flag
 
     layout(images)
 
