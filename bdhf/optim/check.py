@@ -25,7 +25,7 @@ from bdhf.optim.refusals import named
 from bdhf.optim.surrogates import surrogate
 from bdhf.optim.suspects import not_repeatable
 
-#: What is too far from 0, by the precision of the parameters.
+#: What is too far from 0, by the precision: of forward passes, or of products.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-2}
 
 #: The same for a block alone, whose products may be small beside what they are made of.
@@ -45,7 +45,7 @@ class Check:
     repeatability: float  # change of the outputs from one forward pass to the next
     asymmetry: float  # |uᵀGv - vᵀGu| ÷ ‖Gu‖ + ‖Gv‖
     finite_difference: float  # |vᵀGv - its finite difference| ÷ ‖Gv‖ + |vᵀGv|
-    tolerance: float
+    tolerance: float  # of products
     problem: str = ""  # what is wrong, in which module, and what to do; empty: nothing
 
     @property
@@ -89,7 +89,6 @@ def check_curvature(
 def _examine_passes(objective: Objective, product: BlockProduct) -> Check:
     """Is the model one function, and are its micro-batches the batch?"""
     inputs = product.parts[0][1].batch[0]
-    tolerance = TOLERANCES.get(product.gradient.dtype, COARSE)
     problem = ""
     with objective.random_state_kept(), buffers_kept(objective.model) as moved:
         change, module = not_repeatable(objective.model, inputs)
@@ -97,13 +96,14 @@ def _examine_passes(objective: Objective, product: BlockProduct) -> Check:
             with buffers_kept(objective.model) as moved_again:
                 not_repeatable(objective.model, inputs)
                 warn_of_moved(objective.model, moved_again())
-        if change > tolerance:
+        if change > TOLERANCES.get(product.gradient.dtype, COARSE):
             problem = (
                 f"{module} gives other outputs at every forward pass (relative change "
                 f"{change:.2g}): put it into eval mode, or draw its noise once per update"
             )
         elif len(product.parts) > 1:
             problem = coupled(objective, inputs)
+    tolerance = TOLERANCES.get(product.dtype, COARSE)
     return Check(change, math.nan, math.nan, tolerance, problem)
 
 
@@ -175,7 +175,7 @@ def _examine_blocks(probe: Probe, check: Check) -> tuple[Check, str]:
     if not errors:
         return check, ""
     index = max(errors, key=lambda block: errors[block].worst)
-    tolerance = BLOCK_TOLERANCES.get(probe.product.gradient.dtype, COARSE)
+    tolerance = BLOCK_TOLERANCES.get(probe.product.dtype, COARSE)
     if errors[index].worst <= tolerance:
         return check, ""
     worst: Errors = errors[index]

@@ -236,6 +236,22 @@ def test_what_is_not_known_for_certain_is_not_recognised(loss_fn):
         likelihood_of(loss_fn, "Fisher")
 
 
+@pytest.mark.parametrize("how", ["hook", "pre-hook", "forward"])
+def test_a_module_of_torch_that_is_changed_is_differentiated(how):
+    """With a hook, or another forward, it is another loss than its class says."""
+    loss_fn, plain = nn.MSELoss(), nn.MSELoss()
+    if how == "hook":
+        loss_fn.register_forward_hook(lambda _module, _inputs, loss: 3 * loss)
+    elif how == "pre-hook":
+        loss_fn.register_forward_pre_hook(lambda _module, pair: (pair[0].sigmoid(), pair[1]))
+    else:
+        loss_fn.forward = lambda outputs, targets: plain(outputs.exp(), targets)
+    z, y = drawn(N, C), drawn(N, C, seed=4)
+
+    assert recognise(loss_fn) is None
+    assert_close(columns(expand(loss_fn, z, y).hessian, z.shape), dense(loss_fn, z, y))
+
+
 def test_a_loss_that_cannot_be_hashed_is_one_that_is_not_known():
     """A callable with an equality of its own has no hash, and is a loss all the same."""
 

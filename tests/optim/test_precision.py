@@ -204,3 +204,19 @@ def test_a_model_in_float64_may_have_products_in_bfloat16(method):
 
     assert found.dtype == low._product.gradient.dtype == torch.float64
     assert_close(found, expected, rtol=0, atol=0.03 * float(expected.norm()))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "method"), [(torch.float64, "layer_io"), (torch.float32, "hessian")], ids=str
+)
+def test_rounding_of_products_in_bfloat16_is_no_fault(dtype, method):
+    """The check expects of products what their precision can give, whatever that of the model."""
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)
+    ).to(dtype)
+    x = torch.randn(16, 6).to(dtype)
+    case = Case(model, F.cross_entropy, (x, torch.randint(3, (16,))))
+
+    assert curvature_of(case, method).check().problem == ""
+    assert curvature_of(case, method, product_dtype=LOW).check().problem == ""

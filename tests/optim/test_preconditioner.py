@@ -1,5 +1,7 @@
 """Preconditioned conjugate gradients: textbook rows, and Martens' diagonal as it is defined."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -268,3 +270,25 @@ def test_an_exponent_out_of_range_is_an_error(exponent):
     """M must grow with the squares, and not faster than them."""
     with pytest.raises(ValueError, match=r"exponent of Martens must be in \(0, 1\]"):
         Martens(exponent)
+
+
+def test_a_recurrent_network_gets_no_word_of_vmap_s_rules():
+    """Its fused operator has none in float32, which is no business of the user."""
+    torch.manual_seed(0)
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent = nn.LSTM(2, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.recurrent(x)[0][:, -1]
+
+    batch = torch.randn(6, 3, 2), torch.randn(6, 4)
+    solver = bdhf.CG(preconditioner=bdhf.Martens())
+    optimizer = bdhf.BlockHessianFree(Last(), nn.functional.mse_loss, solver=solver)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        optimizer.step(batch)
+
+    assert not [warning for warning in heard if "performance drop" in str(warning.message)]

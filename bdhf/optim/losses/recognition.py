@@ -49,6 +49,8 @@ def recognise(loss_fn: Callable[..., Any]) -> Likelihood | None:
     if isinstance(loss_fn, Likelihood):
         return loss_fn
     if type(loss_fn) in MODULES:
+        if _is_changed(loss_fn):
+            return None
         build = MODULES[type(loss_fn)]  # type: ignore[index]  # it is a module: see the line above
         return _reducing(build(**{name: getattr(loss_fn, name) for name in _arguments(build)}))
     keywords = loss_fn.keywords if isinstance(loss_fn, functools.partial) else {}
@@ -58,6 +60,12 @@ def recognise(loss_fn: Callable[..., Any]) -> Likelihood | None:
     if not builds or positional or not set(keywords) <= set(_arguments(builds[0])):
         return None
     return _reducing(builds[0](**keywords))
+
+
+def _is_changed(loss_fn: Any) -> bool:
+    """Whether a module of torch computes something else: by hooks, or a forward of its own."""
+    hooks = loss_fn._forward_pre_hooks or loss_fn._forward_hooks
+    return bool(hooks) or "forward" in vars(loss_fn)
 
 
 def _arguments(build: Build) -> list[str]:

@@ -28,8 +28,8 @@ def likelihood_of(loss_fn: LossFn, purpose: str) -> Likelihood:
         raise ModelError(
             f"{purpose} must know the terms of the loss, and {loss_name(loss_fn)} is not one of "
             "torch's cross_entropy, mse_loss, binary_cross_entropy_with_logits, nll_loss and "
-            "kl_div: pass the function itself, its module (nn.CrossEntropyLoss(...)) or "
-            "functools.partial of it, or give your loss the methods of bdhf.optim.Likelihood"
+            "kl_div: pass the function itself, its module (nn.CrossEntropyLoss(...)) without hooks "
+            "or functools.partial of it, or give your loss the methods of bdhf.optim.Likelihood"
         )
     return likelihood
 

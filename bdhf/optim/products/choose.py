@@ -94,7 +94,8 @@ def linearise(
     counted = [pair for pair in zip(shares, parts, strict=True) if pair[0] != 0]
     (_, reason), first = made[0]
     reasons = filter(None, [reason, _of_the_loss(objective, curvature, blocks)])
-    return BlockProduct("; ".join(reasons), first, tuple(counted), blocks, scale)
+    dtype = settings.dtype or first.gradient.dtype
+    return BlockProduct("; ".join(reasons), first, tuple(counted), blocks, scale, dtype)
 
 
 def _of_the_loss(objective: Objective, curvature: Curvature, blocks: Blocks) -> str:

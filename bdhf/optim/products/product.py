@@ -25,6 +25,7 @@ class BlockProduct:
     parts: tuple[tuple[float, Linearisation], ...]  # weight and micro-batch
     blocks: Blocks
     samples: int  # N where the loss is a mean over samples, 1 where it is a sum
+    dtype: torch.dtype  # in which matrix products are computed
 
     @property
     def method(self) -> str:
