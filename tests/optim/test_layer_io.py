@@ -589,3 +589,16 @@ def test_a_use_that_data_hide_at_first_is_seen_later(way):
 
     with pytest.raises(Uncovered, match="a function that layer_io does not know"):
         LayerIO(asked, GGN)
+
+
+def test_plans_of_blocks_that_a_probe_cuts_are_not_gathered():
+    """Blocks that are cut anew at every look leave no more behind than the last of them."""
+    asked = request(build("mlp"), "per_layer")
+    made = LayerIO(asked, GGN)
+    v = torch.ones(asked.blocks.layout.size, dtype=torch.float64)
+    sizes = set()
+    for _ in range(3):
+        made.product(cut(asked.blocks.layout, bdhf.Full()), v, [0])
+        sizes.add(len(asked.workspace.kept))
+
+    assert len(sizes) == 1
