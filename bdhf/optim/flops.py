@@ -194,7 +194,6 @@ def operator_flops(func: Any, args: Any, kwargs: Any, result: Any) -> int:
     return round(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
 
 
-@cache
 def _formula(func: Any) -> Callable[..., float] | None:
     """Our formula for an operator, or torch's; None for those without matrix products."""
     packet = _packet(func)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
 
@@ -43,3 +44,8 @@ def ends_early(tensors: Iterable[Tensor]) -> bool:
     A reverse sweep through such a graph raises nothing: it leaves out what lies behind.
     """
     return any(node.name() == "torch::autograd::Error" for node in nodes_behind(tensors))
+
+
+def has_own_function(z: Tensor) -> bool:
+    """Whether an autograd.Function of the user's own is behind a tensor."""
+    return any(isinstance(node, BackwardCFunction) for node in nodes_behind([z]))

@@ -129,6 +129,22 @@ def test_a_preconditioner_of_samples_that_are_coupled_is_refused(middle, reason,
     assert bdhf.BlockHessianFree(model, F.mse_loss, method=method).step(batch).loss > 0
 
 
+@pytest.mark.parametrize("method", ["auto", "propagate", "layer_io"])
+def test_a_preconditioner_sees_a_batch_that_couples_samples_later(method):
+    """Inputs of a first batch may leave them alone, as a graph without edges does."""
+    model, (x, y), _ = net(OverBatch)
+    model.forward = lambda x: x @ model[0].weight[:2].T + (x[:, :1] > 9) * model[0](x).sum()
+    optimizer = bdhf.BlockHessianFree(
+        model, F.mse_loss, solver=bdhf.CG(preconditioner=bdhf.Martens()), method=method, check=False
+    )
+    assert optimizer.step((x, y)).loss > 0
+    x = x.clone()
+    x[3, 0] = 10.0
+
+    with pytest.raises(ModelError, match="change with the other samples of its batch"):
+        optimizer.step((x, y))
+
+
 class Centred(nn.Module):
     """Samples less their mean, once a flag says so."""
 

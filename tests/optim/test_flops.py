@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 import bdhf
 from bdhf.optim import CG, BlockHessianFree, Full, Hessian
@@ -194,6 +195,22 @@ def test_an_operator_without_a_formula_is_named_once():
             flops.run("second", lambda: mix(weight.t(), x))  # a warning would be an error
 
     assert flops.spent == 0
+
+
+def test_a_formula_that_is_registered_later_counts():
+    """As the warning advises, after the operator was met without one."""
+    with torch.library._scoped_library("bdhf_test_later", "DEF") as library:
+        library.define("mix(Tensor a, Tensor b) -> Tensor")
+        library.impl("mix", lambda a, b: a @ b, "CPU")
+        mix, a = torch.ops.bdhf_test_later.mix, torch.ones(2, 2)
+        before = counted(lambda: mix(a, a))
+        try:
+            register_flop_formula(mix)(lambda *shapes, **_: 16)
+            after = counted(lambda: mix(a, a))
+        finally:
+            flop_registry.pop(mix, None)
+
+    assert (before, after) == (0, 16)
 
 
 class Curved(nn.Module):

@@ -554,6 +554,51 @@ class Transposed(nn.Module):
 @pytest.mark.parametrize("name", ALONE)
 def test_samples_of_plain_layers_are_alone_by_the_graph(name):
     """Then no second look is needed at every linearisation; where data may mix, it is."""
-    model, alone = ALONE[name]
+    build_model, alone = ALONE[name]
+    model = build_model()
 
-    assert graph_apart(model()(torch.randn(4, 1, 2, 2))) == alone
+    assert graph_apart(model(torch.randn(4, 1, 2, 2)), len(list(model.parameters()))) == alone
+
+
+class Again(nn.Module):
+    """A layer whose weight is used once more, by an operator that layer_io does not see."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.layer, self.way = nn.Linear(4, 3), way
+
+    def forward(self, x):
+        return self.layer(x[:, :4]) + self.way(x[:, 4:], self.layer.weight)
+
+
+WAYS = {
+    "plain product": lambda x, weight: torch.ops.aten.mm(x, weight.t()),
+    "gated": lambda x, weight: torch.ops.aten.mm(x, weight.abs().t()).relu(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_use_that_data_hide_at_first_is_seen_later(way):
+    """Inputs of 0 leave no trace of it in the gradient of a weight that has another use."""
+    case = squared(Again(WAYS[way]), 8)
+    asked = request(case)
+    hidden = case.batch[0].clone()
+    hidden[:, 4:] = 0
+    for _ in range(2):
+        LayerIO(replace(asked, batch=(hidden, case.batch[1])), GGN)
+
+    with pytest.raises(Uncovered, match="a function that layer_io does not know"):
+        LayerIO(asked, GGN)
+
+
+def test_plans_of_blocks_that_a_probe_cuts_are_not_gathered():
+    """Blocks that are cut anew at every look leave no more behind than the last of them."""
+    asked = request(build("mlp"), "per_layer")
+    made = LayerIO(asked, GGN)
+    v = torch.ones(asked.blocks.layout.size, dtype=torch.float64)
+    sizes = set()
+    for _ in range(3):
+        made.product(cut(asked.blocks.layout, bdhf.Full()), v, [0])
+        sizes.add(len(asked.workspace.kept))
+
+    assert len(sizes) == 1

@@ -464,6 +464,56 @@ def test_a_backward_that_leaves_no_graph_is_refused():
         bdhf.block_curvature(net, F.mse_loss, (torch.randn(4, 6), torch.randn(4, 3)))
 
 
+class Later(nn.Module):
+    """A residual layer with a function of autograd, times a gate or for some inputs only."""
+
+    def __init__(self, function, gate):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 3), nn.Linear(3, 3)
+        self.cube, self.gate = Cubed(function), gate
+
+    def forward(self, x):
+        h = self.first(x)
+        if self.gate is not None:
+            h = h + self.gate * self.cube(h)
+        elif x[0, 0] > 0:
+            h = self.cube(h)
+        return self.last(h)
+
+
+def examined(model, x, curvature, workspace):
+    """A linearisation with a workspace that is kept."""
+    objective = Objective.of(model, F.mse_loss)
+    return linearise(
+        objective, [(x, torch.zeros(len(x), 3))], curvature=curvature,
+        blocks=cut_blocks(objective.layout, bdhf.Full()), flops=Flops(), workspace=workspace,
+    )  # fmt: skip
+
+
+def test_a_backward_without_a_graph_behind_a_gate_is_refused_once_it_opens():
+    """At a gate of 0 two reverse sweeps agree with one; they are compared again afterwards."""
+    model, workspace = Later(Detaching, nn.Parameter(torch.zeros(()))), Workspace()
+    x = torch.randn(4, 6)
+    for _ in range(2):
+        examined(model, x, bdhf.GGN(), workspace)
+    with torch.no_grad():
+        model.gate.fill_(1.0)
+
+    with pytest.raises(CurvatureError, match="its second derivative differs from its first by"):
+        examined(model, x, bdhf.GGN(), workspace)
+
+
+def test_a_graph_that_is_cut_in_a_later_batch_is_refused():
+    """A Hessian without what lies behind such a function is refused for every batch."""
+    model, workspace, x = Later(Once, None), Workspace(), torch.randn(4, 6)
+    x[0, 0] = -1.0
+    examined(model, x, bdhf.Hessian(), workspace)
+    x[0, 0] = 1.0
+
+    with pytest.raises(CurvatureError, match="it is marked once_differentiable"):
+        examined(model, x, bdhf.Hessian(), workspace)
+
+
 def test_an_operator_without_a_second_derivative_is_named_for_the_hessian():
     """With the curvatures that need the first only."""
     net = nn.Sequential(nn.Linear(6, 3), nn.Hardsigmoid(), nn.Linear(3, 3))

@@ -46,12 +46,27 @@ _LEAF_AT = {"AddmmBackward0": 2, "MmBackward0": 1, "ConvolutionBackward0": 1}
 _VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"}
 
 
-def graph_apart(z: Tensor) -> bool:
+def graph_apart(z: Tensor, uses: int) -> bool:
     """Whether every node behind the outputs treats each row alone, whatever the data are.
 
-    Of layers one after the other, and added up. False where that cannot be told from the graph.
+    Of layers one after the other, and added up, that read leaves `uses` times in all. False where
+    that cannot be told from the graph.
     """
-    return all(_node_apart(node, len(z)) for node in nodes_behind([z]))
+    reads = 0
+    for node in nodes_behind([z]):
+        if not _node_apart(node, len(z)):
+            return False
+        reads += _leaves_read(node)
+    return reads == uses
+
+
+def _leaves_read(node: Node) -> int:
+    """How many operands of a node are leaves, or leaves transposed."""
+    if node.name() == "TBackward0":  # counted where it is read
+        return 0
+    operands = [operand for operand, _ in node.next_functions if operand is not None]
+    bare = [o.next_functions[0][0] if o.name() == "TBackward0" else o for o in operands]
+    return sum(map(_is_leaf, bare))
 
 
 def _node_apart(node: Node, samples: int) -> bool:

@@ -43,10 +43,7 @@ class DoubleBackward:
             self._flops.stop_counting()
         if request.settings.dtype is not None:
             self._lower(request.settings.dtype)
-        key, kept = ("hessian is cut", self.shapes), request.workspace.kept
-        if key not in kept:
-            kept[key] = ends_early(self._g)
-        if kept[key]:
+        if ends_early(self._g):
             raise no_hessian(request, Failure(RuntimeError("it is marked once_differentiable")))
 
     def _lower(self, dtype: torch.dtype) -> None:

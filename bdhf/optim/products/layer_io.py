@@ -226,8 +226,9 @@ class LayerIO:
         request, kept = self._request, self._request.workspace.kept
         parameters, slots = request.objective.parameters, request.blocks.layout.slots
         key = ("layer_io checked", self.shapes, structure_behind(z))
-        if key in kept and not graph_apart(z):
-            self._check_apart(z)
+        uses = sum(len(site.edges) * len(site.uses) for site in self._sites)
+        if key in kept and not graph_apart(z, uses):
+            self._check_again(z)
         gradient = split_like(self.gradient, parameters)
         unseen = kept.get(key, frozenset(range(len(slots))))
         seen = {i for i in unseen if bool(gradient[i].any())}
@@ -242,10 +243,11 @@ class LayerIO:
         compare(found, exact_product(request, z, self.hessian, v), slots, dtype, COUPLED)
         kept[key] = unseen - seen
 
-    def _check_apart(self, z: Tensor) -> None:
-        """See in every linearisation that S of D w is D S of w, for D = diag(d_n) of the samples.
+    def _check_again(self, z: Tensor) -> None:
+        """See in every linearisation that the sites make up Jᵀw, and that S of D w is D S of w.
 
-        A model may mix them by its data or by a gate, which was 0 when products were compared.
+        For D = diag(d_n) of the samples. A model may mix them, or use a parameter otherwise, by its
+        data or by a gate, which was 0 when products were compared.
         """
         sites, slots = self._sites, self._request.blocks.layout.slots
         w, d = probe([z, z.new_empty(len(z))])
@@ -259,15 +261,24 @@ class LayerIO:
         if all(bool(part.isfinite().all()) for part in exact):
             dtype = self._request.settings.dtype or self.gradient.dtype
             compare(dict(enumerate(found.values())), exact, firsts, dtype, COUPLED)
+            parameters = self._request.objective.parameters
+            whole_of = split_like(pulled(z, parameters, w), parameters)
+            compare(
+                self._pulled({i: part[0] for i, part in s.items()}), whole_of, slots, dtype, UNKNOWN
+            )
 
     def _rebuilt(self, z: Tensor) -> dict[int, Tensor]:
         """The gradient that the sites make up."""
         every = range(len(self._sites))
         edges = [edge for site in self._sites for edge in site.edges]
         found = gathered(sweep(z, edges, self._expansion.gradient[None]), every, self._sites)
+        return self._pulled({i: s[0] for i, s in found.items()})
+
+    def _pulled(self, totals: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """What cotangents of sites give to every slot."""
         result: dict[int, Tensor] = {}
-        for i, s in found.items():
-            self._pull(i, range(len(self._sites[i].uses)), s[0], result)
+        for i, total in totals.items():
+            self._pull(i, range(len(self._sites[i].uses)), total, result)
         return result
 
     @cached_property

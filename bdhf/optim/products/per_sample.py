@@ -13,7 +13,7 @@ from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.failures import attempt
+from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.layout import flatten
 from bdhf.optim.objective import Objective, plain_kernels
 from bdhf.optim.products.request import Request
@@ -25,8 +25,8 @@ MAX_ENTRIES = 2**24
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
 COARSE = 0.1
 
-#: Σ_n of a term of the samples' gradients, (P,).
-_Sum = Callable[[Callable[[Tensor], Tensor]], Tensor]
+#: Σ_n of the samples' squared gradients, and of their gradients, (P,) each.
+_Sums = Callable[[], tuple[Tensor, Tensor]]
 
 
 def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
@@ -67,45 +67,42 @@ def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
     chunk = max(1, MAX_ENTRIES // size)
     ways = (_quiet(vmap(one)), _looped(one), _looped(partial(_by_autograd, objective)))
     sums = [partial(_summed, many, inputs, cotangents, chunk) for many in ways]
-    squares, add_up = request.flops.run(
+    squares, added = request.flops.run(
         ("squared gradients", request.shapes), lambda: _first_that_works(objective, sums)
     )
-    _check_apart(request, cotangents, squares, add_up)
+    _check_apart(request, cotangents, squares, added)
     return squares
 
 
-def _first_that_works(objective: Objective, sums: Sequence[_Sum]) -> tuple[Tensor, _Sum]:
-    """The sum of squares in the first way that torch can go, and that way."""
+def _first_that_works(objective: Objective, sums: Sequence[_Sums]) -> tuple[Tensor, Tensor]:
+    """The sums of squares and of gradients in the first way that torch can go."""
     reason = ""
     for add_up in sums:
-        squares = attempt(partial(add_up, torch.square))
-        if isinstance(squares, Tensor):
-            return squares, add_up
-        reason = squares.reason
+        made = attempt(add_up)
+        if not isinstance(made, Failure):
+            return made
+        reason = made.reason
     raise ModelError(
         f"{type(objective.model).__name__} cannot take a sample alone ({reason}), so there are no "
         "squared gradients of the samples: use no preconditioner"
     )
 
 
-def _check_apart(request: Request, cotangents: Tensor, squares: Tensor, add_up: _Sum) -> None:
-    """Once for inputs of a signature: the gradients of the samples must add up to that of all.
+def _check_apart(request: Request, cotangents: Tensor, squares: Tensor, added: Tensor) -> None:
+    """The gradients of the samples must add up to that of all; every time, since data may couple.
 
     Raises ModelError where a sample's outputs hang on the other samples.
     """
-    key = ("squared gradients add up", request.shapes)
-    if key in request.workspace.kept:
-        return
-    whole = flatten(_whole(request.objective, request.batch[0], cotangents))
-    error, size = (add_up(torch.clone) - whole).norm(), squares.sum().sqrt()
+    objective = request.objective
+    whole = flatten(_whole(objective, request.batch[0], cotangents))
+    error, size = (added - whole).norm(), squares.sum().sqrt()
     if error > TOLERANCES.get(whole.dtype, COARSE) * size:
         raise ModelError(
-            f"the outputs of {type(request.objective.model).__name__} for a sample change with the "
+            f"the outputs of {type(objective.model).__name__} for a sample change with the "
             f"other samples of its batch: gradients of the samples alone differ from that of all "
             f"by {float(error / size):.2g} of their size, so squares of them say nothing: use no "
             "preconditioner"
         )
-    request.workspace.kept[key] = True
 
 
 def _by_autograd(objective: Objective, sample: Any, u: Tensor) -> tuple[Tensor, ...]:
@@ -138,21 +135,18 @@ def _names(objective: Objective) -> dict[str, int]:
 
 
 def _summed(
-    many: Callable[..., Any],
-    inputs: Any,
-    cotangents: Tensor,
-    chunk: int,
-    term: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """Add up a term of every sample's gradient, `chunk` samples at a time."""
-    total = None
+    many: Callable[..., Any], inputs: Any, cotangents: Tensor, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Add up every sample's squared gradient, and its gradient, `chunk` samples at a time."""
+    totals = None
     for start in range(0, len(cotangents), chunk):
         part = slice(start, start + chunk)
         cut = tree_map(lambda x, p=part: x[p] if isinstance(x, Tensor) else x, inputs)
-        flat = flatten(term(g).sum(0) for g in many(cut, cotangents[part]))
-        total = flat if total is None else total + flat
-    assert total is not None  # there is at least one sample
-    return total
+        gradients = many(cut, cotangents[part])
+        both = flatten(g.square().sum(0) for g in gradients), flatten(g.sum(0) for g in gradients)
+        totals = both if totals is None else (totals[0] + both[0], totals[1] + both[1])
+    assert totals is not None  # there is at least one sample
+    return totals
 
 
 def _quiet(many: Callable[..., Any]) -> Callable[..., Any]:

@@ -79,21 +79,29 @@ def recorded(request: Request) -> tuple[Tensor, list[Site]]:
 
 
 def plan_of(request: Request, blocks: Blocks, sites: Sequence[Site]) -> Plan:
-    """How products under some blocks go; made once for the sites' structure, in the workspace."""
-    # The plan holds the blocks, so that no others get their id.
-    kept, key = request.workspace.kept, ("layer_io plan", request.shapes, id(blocks))
+    """How products under some blocks go; made once for the sites' structure, in the workspace.
+
+    That of blocks which the request does not name is the last one: a probe cuts new ones each time.
+    """
     structure = tuple(site.structure for site in sites)
+    # The plan holds the blocks, so that no others get their id.
+    number = id(blocks) if any(blocks is some for some in _named(request)) else None
+    kept, key = request.workspace.kept, ("layer_io plan", request.shapes, number)
     known: tuple[tuple[Hashable, ...], Plan] | None = kept.get(key)
-    if known is None or known[0] != structure:
+    if known is None or known[0] != structure or known[1].blocks is not blocks:
         known = kept[key] = structure, plan(blocks, sites, request.objective.device)
     return known[1]
 
 
 def plans(request: Request, sites: Sequence[Site]) -> list[Plan]:
     """Those of the blocks that products are expected under."""
+    return [plan_of(request, blocks, sites) for blocks in _named(request)]
+
+
+def _named(request: Request) -> list[Blocks]:
+    """The blocks that a request names."""
     blend = request.blocks.blend
-    every = [request.blocks] if blend is None else [request.blocks, blend.inner]
-    return [plan_of(request, blocks, sites) for blocks in every]
+    return [request.blocks] if blend is None else [request.blocks, blend.inner]
 
 
 def needs_of(request: Request, sites: Sequence[Site], outputs: Tensor, columns: int) -> Needs:
