@@ -28,7 +28,7 @@ from bdhf.optim.solvers import (
 )
 
 #: Part of every run's id: raised when the same settings give other iterates than before.
-ALGORITHM_VERSION = 7
+ALGORITHM_VERSION = 8
 
 __all__ = [
     "ALGORITHM_VERSION",

@@ -27,9 +27,9 @@ def test_ids_are_golden():
 
 
 GOLDEN = {
-    "adam": ["6ff4371f55f36af1", "ba3e385f69f6796d"],
-    "full_hf": ["202834c9da8995ac", "82461ca8ef835964"],
-    "block_hf": ["a0ea201eb2a104e6", "785b62c37fadb2d1"],
+    "adam": ["5c00785b66bc29d9", "f6fe63dda0e03d64"],
+    "full_hf": ["49b526da91f88891", "6d21ccb23b3c8d8d"],
+    "block_hf": ["72aff471dd5acfa4", "a44bde4681198007"],
 }
 
 SAME = {
