@@ -21,7 +21,6 @@ from bdhf.optim.layout import Layout, flatten, layout_of, named_parameters, spli
 from bdhf.optim.losses import weights
 from bdhf.optim.losses.own import ForeignError, own_parameters
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.observation import pass_signature
 from bdhf.optim.passes import Passes
 from bdhf.optim.refusals import refuse_inference_tensors, refuse_modules, refuse_types
 
@@ -168,7 +167,7 @@ class Objective:
 
     def signature(self, batch: Any) -> Hashable:
         """What forward passes on a batch, or on micro-batches, have in common with others."""
-        return pass_signature(self.model, batch)
+        return self.passes.key(batch)
 
     def random_state_kept(self) -> AbstractContextManager[None]:
         """Whatever the body draws, torch's global generators are afterwards as before."""
@@ -182,8 +181,8 @@ class Objective:
         recurrent layers have no double backward, so their plain kernels run. Raises
         ModelTypeError or ModelError for outputs without curvature.
         """
-        versions = _versions(inputs)
-        with plain_kernels(self.model), self.passes.watching(inputs):
+        versions, key = _versions(inputs), self.signature(inputs)
+        with plain_kernels(self.model), self.passes.watching(key):
             outputs = (self.run if channels_last else self.run.first)(inputs)
         name = type(self.model).__name__
         if _versions(inputs) != versions:
@@ -201,7 +200,7 @@ class Objective:
                 f"the outputs of {name} depend on no trainable parameter; check for a detach() or "
                 "a no_grad() in its forward"
             )
-        self.passes.check_graph(inputs, outputs)
+        self.passes.check_graph(key, outputs)
         return outputs
 
     def loss(self, batches: Batches) -> Tensor:

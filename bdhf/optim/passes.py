@@ -47,7 +47,7 @@ class Passes:
 
         Found out once for inputs of a signature, by two passes that leave no trace.
         """
-        key = self._key(inputs)
+        key = self.key(inputs)
         if key not in self.graphless:
             with unseen(self.model):
                 self.graphless[key] = _same(inputs, run)
@@ -66,7 +66,7 @@ class Passes:
             except NEED_GRAPH as error:
                 if is_out_of_memory(error):
                     raise
-                del self.graphless[self._key(inputs)]
+                del self.graphless[self.key(inputs)]
                 if self.may_drop_graph(inputs, run):  # it was not that
                     raise
         with torch.enable_grad():
@@ -77,16 +77,15 @@ class Passes:
         outputs: Tensor = self.lean(inputs, run)[0]
         return outputs.detach()
 
-    def watching(self, inputs: Any) -> AbstractContextManager[object]:
-        """On the first forward pass for inputs of a signature, see whether transforms nest."""
-        return nullcontext() if self._key(inputs) in self.walked else _Levels(self)
+    def watching(self, key: Hashable) -> AbstractContextManager[object]:
+        """On the first forward pass of a signature, see whether transforms nest."""
+        return nullcontext() if key in self.walked else _Levels(self)
 
-    def check_graph(self, inputs: Any, outputs: Tensor) -> None:
-        """Walk the graph of the outputs once for inputs of a signature.
+    def check_graph(self, key: Hashable, outputs: Tensor) -> None:
+        """Walk the graph of the outputs once for passes of a signature.
 
         Raises ModelError for a reentrant checkpoint, whose parameters are in no graph.
         """
-        key = self._key(inputs)
         if key in self.walked:
             return
         if any("CheckpointFunction" in name for name in graph_of(outputs)):
@@ -98,7 +97,8 @@ class Passes:
             )
         self.walked.add(key)
 
-    def _key(self, inputs: Any) -> Hashable:
+    def key(self, inputs: Any) -> Hashable:
+        """The signature of a forward pass, as it would be now."""
         return pass_signature(self.model, inputs)
 
 
