@@ -5,8 +5,6 @@ import re
 import pytest
 import torch
 from torch import nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -32,6 +30,7 @@ from bdhf.optim.products import (
 from bdhf.optim.products.replay import Replay
 from tests.cases import Case
 from tests.oracles import cut, dense_ggn, dense_gradient
+from tests.zoo.surrogates import Cube, OnceOnly
 
 SAMPLES = 10
 
@@ -403,27 +402,8 @@ def test_models_of_the_field_have_the_dense_matrix(model, method):
     assert_close(G.to_dense(), cut(dense_ggn(case), G.blocks), rtol=0, atol=1e-10)
 
 
-class Once(Function):
-    """x³, which may be differentiated once."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return 3 * ctx.saved_tensors[0] ** 2 * grad
-
-
-class Detaching(Function):
+class Detaching(Cube):
     """x³, whose backward leaves no graph."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
 
     @staticmethod
     def backward(ctx, grad):
@@ -446,7 +426,7 @@ class Cubed(nn.Module):
 @pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Fisher(), bdhf.Hessian()], ids=repr)
 def test_a_function_that_may_be_differentiated_once_is_refused(curvature, beside, method):
     """Double backward is cut off there without a word; `block_curvature` names the module."""
-    net = nn.Sequential(nn.Linear(6, 3), Cubed(Once), nn.Linear(3, 3))
+    net = nn.Sequential(nn.Linear(6, 3), Cubed(OnceOnly), nn.Linear(3, 3))
     if beside:
         net.forward = lambda x: nn.Sequential.forward(net, x) + net[0](x)
     batch = torch.randn(4, 6), torch.randn(4, 3)
@@ -505,7 +485,7 @@ def test_a_backward_without_a_graph_behind_a_gate_is_refused_once_it_opens():
 
 def test_a_graph_that_is_cut_in_a_later_batch_is_refused():
     """A Hessian without what lies behind such a function is refused for every batch."""
-    model, workspace, x = Later(Once, None), Workspace(), torch.randn(4, 6)
+    model, workspace, x = Later(OnceOnly, None), Workspace(), torch.randn(4, 6)
     x[0, 0] = -1.0
     examined(model, x, bdhf.Hessian(), workspace)
     x[0, 0] = 1.0

@@ -24,6 +24,7 @@ from bdhf.optim.products.tape import Tape, _written, route
 from tests.cases import CASES, Case, build
 from tests.oracles import cut as oracles_cut
 from tests.oracles import dense_ggn
+from tests.zoo.surrogates import Cube
 
 aten = torch.ops.aten
 
@@ -507,19 +508,6 @@ def test_a_pass_that_goes_another_way_is_decided_anew():
     assert "forward mode differs" in product_.why
 
 
-class Cubed(torch.autograd.Function):
-    """x³, with the derivative that it has."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, grad):
-        return 3 * ctx.saved_tensors[0] ** 2 * grad
-
-
 class Gated(nn.Module):
     """A residual layer with a function of the user's own, times a gate that is 0 at first."""
 
@@ -530,7 +518,7 @@ class Gated(nn.Module):
 
     def forward(self, x):
         h = self.first(x)
-        return self.last(h + self.gate * Cubed.apply(self.inner(h)))
+        return self.last(h + self.gate * Cube.apply(self.inner(h)))
 
 
 @pytest.mark.parametrize("partition", [bdhf.Full(), bdhf.PerLayer()])
