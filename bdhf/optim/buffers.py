@@ -13,8 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-#: Names that a warning tells; the rest is counted.
-TOLD = 3
+from bdhf.optim.identity import few
 
 
 class BufferWarning(UserWarning):
@@ -52,11 +51,10 @@ def warn_of_moved(model: nn.Module, names: list[str]) -> None:
     """Say which buffers every pass moves, and what to do."""
     if not names:
         return
-    listed = ", ".join(map(repr, names[:TOLD])) + ("" if len(names) <= TOLD else ", ...")
     warnings.warn(
-        f"every forward pass of {type(model).__name__} moves its buffers ({listed}), and an update "
-        "makes several passes, with losses of steps that are tried: put the module that holds them "
-        "into eval mode, or write to them outside of forward, once per update",
+        f"every forward pass of {type(model).__name__} moves its buffers ({few(names)}), and an "
+        "update makes several passes, with losses of steps that are tried: put the module that "
+        "holds them into eval mode, or write to them outside of forward, once per update",
         BufferWarning,
         stacklevel=5,
     )

@@ -46,6 +46,6 @@ def ends_early(tensors: Iterable[Tensor]) -> bool:
     return any(node.name() == "torch::autograd::Error" for node in nodes_behind(tensors))
 
 
-def has_own_function(z: Tensor) -> bool:
-    """Whether an autograd.Function of the user's own is behind a tensor."""
-    return any(isinstance(node, BackwardCFunction) for node in nodes_behind([z]))
+def is_own_function(node: Node | None) -> bool:
+    """Whether a node is an autograd.Function of the user's own."""
+    return isinstance(node, BackwardCFunction)

@@ -64,7 +64,7 @@ def _refuse(
     went = [name for name, parameter in pairs if id(parameter) not in held]
     frozen = [n for n, p in pairs if not p.requires_grad and id(p) in held]
     changes = [
-        f"{len(listed)} {what} since the blocks were made ({_few(listed)})"
+        f"{len(listed)} {what} since the blocks were made ({few(listed)})"
         for listed, what in ((came, "came"), (went, "went"), (frozen, "frozen"))
         if listed
     ]
@@ -76,7 +76,8 @@ def _refuse(
         )
 
 
-def _few(names: Iterable[str]) -> str:
+def few(names: Iterable[str]) -> str:
+    """Some names for an error to tell, and how many more there are."""
     listed = [repr(name) for name in names]
     rest = len(listed) - TOLD
     return ", ".join(listed[:TOLD]) + (f" and {rest} more" if rest > 0 else "")

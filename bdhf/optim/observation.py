@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
 from torch.overrides import _pop_mode_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
@@ -18,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from bdhf.optim.buffers import buffers_kept
 from bdhf.optim.dispatch import DispatchMode
 from bdhf.optim.flops import signature
-from bdhf.optim.graphs import nodes_behind
+from bdhf.optim.graphs import is_own_function, nodes_behind
 from bdhf.optim.guard import ChannelsFirst
 from bdhf.optim.operators import aten, is_verified, like_channels_last, needs_channels_first
 
@@ -80,8 +79,7 @@ def graph_of(outputs: Any) -> Counter[str]:
     """The nodes of the graph behind some outputs, counted by name."""
     leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
     return Counter(
-        (_CUSTOM if isinstance(node, BackwardCFunction) else "") + node.name()
-        for node in nodes_behind(leaves)
+        (_CUSTOM if is_own_function(node) else "") + node.name() for node in nodes_behind(leaves)
     )
 
 

@@ -64,9 +64,7 @@ def _leaves_read(node: Node) -> int:
     """How many operands of a node are leaves, or leaves transposed."""
     if node.name() == "TBackward0":  # counted where it is read
         return 0
-    operands = [operand for operand, _ in node.next_functions if operand is not None]
-    bare = [o.next_functions[0][0] if o.name() == "TBackward0" else o for o in operands]
-    return sum(map(_is_leaf, bare))
+    return sum(_is_leaf(_untransposed(operand)) for operand, _ in node.next_functions)
 
 
 def _node_apart(node: Node, samples: int) -> bool:
@@ -74,13 +72,14 @@ def _node_apart(node: Node, samples: int) -> bool:
     if name in _VIEWS:  # which keeps rows, or must be undone by one that does not
         return int(node._saved_self_sym_sizes[0]) == samples  # type: ignore[attr-defined]
     if name == "TBackward0":
-        return _is_leaf(node.next_functions[0][0])
+        return _is_leaf(_untransposed(node))
     if name not in _LEAF_AT:
         return name in _ROWS_ALONE
-    operand = node.next_functions[_LEAF_AT[name]][0]
-    if operand is not None and operand.name() == "TBackward0":
-        operand = operand.next_functions[0][0]
-    return _is_leaf(operand)
+    return _is_leaf(_untransposed(node.next_functions[_LEAF_AT[name]][0]))
+
+
+def _untransposed(node: Node | None) -> Node | None:
+    return node.next_functions[0][0] if node is not None and node.name() == "TBackward0" else node
 
 
 def _is_leaf(node: Node | None) -> bool:

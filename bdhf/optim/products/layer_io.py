@@ -255,12 +255,12 @@ class LayerIO:
         s = gathered(
             sweep(z, [e for site in sites for e in site.edges], both), range(len(sites)), sites
         )
-        found = {i: part[1] for i, part in s.items()}
+        mixed = dict(enumerate(part[1] for part in s.values()))
         exact = [d.view(-1, 1, 1, 1).to(part) * part[0] for part in s.values()]
         firsts = [slots[sites[i].slots[0]] for i in s]
         if all(bool(part.isfinite().all()) for part in exact):
             dtype = self._request.settings.dtype or self.gradient.dtype
-            compare(dict(enumerate(found.values())), exact, firsts, dtype, COUPLED)
+            compare(mixed, exact, firsts, dtype, COUPLED)
             parameters = self._request.objective.parameters
             whole_of = split_like(pulled(z, parameters, w), parameters)
             compare(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.failures import Failure, attempt
-from bdhf.optim.graphs import ends_early, has_own_function
+from bdhf.optim.graphs import ends_early, is_own_function, nodes_behind
 from bdhf.optim.layout import split_like
 from bdhf.optim.products.adjoint import adjoint_error
 from bdhf.optim.products.compiled import Compiled
@@ -160,7 +160,7 @@ def two_sweeps(request: Request, z: Tensor, problem: str) -> ByDoubleBackward:
     if isinstance(exact, Failure):
         raise no_second_derivative(request, exact, problem)
     key = "two sweeps", request.shapes
-    again = key in request.workspace.kept and has_own_function(z)
+    again = key in request.workspace.kept and any(map(is_own_function, nodes_behind([z])))
     reason = _once(request, key, lambda: _flaw(request, exact, z))
     if again and not reason:  # what it pretends may have been multiplied by 0 before
         reason = _flaw(request, exact, z, draws=1, by_block=False)

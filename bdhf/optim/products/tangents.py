@@ -117,7 +117,7 @@ def _by_dual_numbers(call: Call, *tangents: Tensor | None) -> list[Tensor | None
         for leaf in leaves:
             if isinstance(leaf, Tensor):
                 tangent, leaf = next(given), leaf.detach()
-                if tangent is None and call.func in MOVES_ALL and not _counts(leaf):
+                if tangent is None and call.func in MOVES_ALL and has_tangents(leaf):
                     tangent = torch.zeros_like(leaf)
                 if tangent is not None:  # torch makes no dual of a tensor that was expanded
                     leaf = fwAD.make_dual(leaf.clone() if 0 in leaf.stride() else leaf, tangent)
@@ -132,9 +132,9 @@ def _by_dual_numbers(call: Call, *tangents: Tensor | None) -> list[Tensor | None
         ]
 
 
-def _counts(tensor: Tensor) -> bool:
-    """Whether a tensor holds whole numbers or truth values, which have no tangent."""
-    return not (tensor.is_floating_point() or tensor.is_complex())
+def has_tangents(tensor: Tensor) -> bool:
+    """Whether a tensor can have one: whole numbers and truth values have none."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _linear(call: Call, dx: Tensor) -> Any:

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
 
 from bdhf.optim.dispatch import DispatchMode
 from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.flops import operator_flops
+from bdhf.optim.graphs import is_own_function
 from bdhf.optim.products.storage import storage_of
-from bdhf.optim.products.tangents import STOPS, Call, in_place_rule, tangent_of
+from bdhf.optim.products.tangents import STOPS, Call, has_tangents, in_place_rule, tangent_of
 
 #: Where a tensor lies: storage, offset, shape, strides and dtype.
 Place = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]
@@ -124,7 +124,8 @@ class Tape:
             return
         made = _tensors(result)
         for tensor, read in zip(tensors, reads, strict=True):
-            if read is None and _is_of_own_function(tensor):
+            # gradients are off in it, and a comparison may miss it, as behind a gate that is 0
+            if read is None and is_own_function(tensor.grad_fn):
                 self.blind = "the tape does not see into an autograd.Function"
         constant = all(read is None for read in reads) or self._stops(func)
         if constant or not any(_carries(tensor) for tensor in made):
@@ -273,15 +274,7 @@ def _place(tensor: Tensor) -> Place | None:
 
 def _carries(tensor: Tensor) -> bool:
     """Whether a tensor can have a tangent: whole numbers and truth values never have one."""
-    return (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.numel())
-
-
-def _is_of_own_function(tensor: Tensor) -> bool:
-    """Whether a tensor comes from an autograd.Function, in which gradients are off.
-
-    A comparison need not show what it does, as where the model multiplies it by 0 at first.
-    """
-    return isinstance(tensor.grad_fn, BackwardCFunction)
+    return has_tangents(tensor) and bool(tensor.numel())
 
 
 def _entries(place: Place) -> Hashable:
