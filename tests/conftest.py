@@ -1,4 +1,4 @@
-"""Which tests run: those in a browser, and those that time, only where they are asked for."""
+"""Which tests run: those in a browser, those that time, and long ones, only where asked for."""
 
 import pytest
 
@@ -6,6 +6,7 @@ import pytest
 ASKED_FOR = {
     "browser": "run the tests in a browser too (needs Chromium)",
     "libraries": "run the tests with models of other libraries too (tox -e zoo)",
+    "long": "run the long tests too (tox -e long)",
     "alone": "run the tests that time commits too (needs a machine that does nothing else)",
 }
 
