@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from pydantic.fields import FieldInfo
 
 from bdhf.experiments.parts import Resolved
-from bdhf.records import Budget, Comparison, Figure, Strict, Target
+from bdhf.records import SAFETY_SECONDS, Budget, Comparison, Figure, Strict, Target
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
@@ -66,7 +66,7 @@ class Safety(Strict):
     """
 
     seconds: float = Field(
-        default=3600.0,
+        default=SAFETY_SECONDS,
         gt=0,
         description="Wall-clock seconds after which a run is given up as `timeout`.",
     )

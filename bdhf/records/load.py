@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from bdhf.records.columns import CELL
 from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table
 from bdhf.records.index import PlanIndex, PlannedArm
-from bdhf.records.schema import Budget, Comparison, Status, Target
+from bdhf.records.schema import SAFETY_SECONDS, Budget, Comparison, Status, Target
 from bdhf.records.tuning import Tuned
 from bdhf.records.version import PLAN_INDEX, read_record, refuse_newer
 
@@ -35,6 +35,7 @@ class Records:
     varies: label -> axis -> value in words. `questions` are the names of the spec's comparisons,
     with which those of its grid begin. `figures` are those that the spec asks for; None: all.
     `tuning` says how the settings of the arms were found; None: the spec names no study.
+    `safety_seconds` is the wall-clock after which a run was given up.
 
     `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
     a cell without a whole run has status None, and one that the plan leaves out is `skipped`.
@@ -61,6 +62,7 @@ class Records:
     stops_at_target: bool = False
     figures: tuple[str, ...] | None = None
     tuning: Tuned | None = None
+    safety_seconds: float = SAFETY_SECONDS
 
     def __repr__(self) -> str:
         """What there is, and which tables to look at."""
@@ -140,6 +142,10 @@ class _Report(BaseModel):
     figures: tuple[str, ...] | None = None
 
 
+class _Safety(BaseModel):
+    seconds: float = SAFETY_SECONDS
+
+
 class _Spec(BaseModel):
     """What the tables need of spec.yaml, which was checked before it was run."""
 
@@ -149,6 +155,7 @@ class _Spec(BaseModel):
     stop: str = "at_budget"
     compare: tuple[_Entry, ...] = ()
     report: _Report = Field(default_factory=lambda: _Report())
+    safety: _Safety = Field(default_factory=lambda: _Safety())
 
 
 def load(folder: str | Path) -> Records:
@@ -191,6 +198,7 @@ def load(folder: str | Path) -> Records:
         stops_at_target=spec.stop == "at_target",
         figures=spec.report.figures,
         tuning=index.tuning,
+        safety_seconds=spec.safety.seconds,
     )
 
 

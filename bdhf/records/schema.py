@@ -25,6 +25,9 @@ class Status(StrEnum):
         return self in (Status.OOM, Status.ERROR, Status.TIMEOUT, Status.SKIPPED)
 
 
+#: Seconds of wall-clock after which a run is given up, unless its spec says otherwise.
+SAFETY_SECONDS = 3600.0
+
 #: The statuses of missing data.
 MISSING = tuple(status for status in Status if status.is_missing)
 

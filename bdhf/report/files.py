@@ -14,10 +14,9 @@ from bdhf.report.packing import files_of
 from bdhf.stats.compare import compare, to_table
 from bdhf.stats.multiverse import Universe, multiverse
 from bdhf.stats.multiverse import to_table as table_of_choices
-from bdhf.stats.restriction import horizon
+from bdhf.stats.bounds import restricted
 from bdhf.stats.result import Result
 from bdhf.stats.survival import kaplan_meier
-from bdhf.stats.targets import observe
 from bdhf.stats.words import sentence
 
 _COLUMNS = ("target", "axis", "arm", "time", "surviving")
@@ -95,6 +94,5 @@ def _axes(records: Records) -> dict[str, list[str]]:
 
 def _of_arm(records: Records, target: Target, axis: str, arm: str) -> pd.DataFrame:
     runs = records.runs[records.runs["arm"] == arm]
-    observed = observe(runs, records.curves, target, axis)
-    end = horizon(observed, axis, records.budget_of(arm)).value
-    return kaplan_meier(observed, end=end).assign(target=target.label, axis=axis)
+    observed, limit = restricted(runs, records.curves, target, axis, records.budget_of(arm))
+    return kaplan_meier(observed, end=limit.value).assign(target=target.label, axis=axis)

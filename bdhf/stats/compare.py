@@ -53,6 +53,7 @@ def result_of(judged: Judged, records: Records) -> Result:
             numbers["log_ratio_sd"],
             alpha / judged.tests,
             margin if one.enough_hits else math.nan,
+            farthest=_farthest(one),
             more_than=one.effect.n,
         )
     return Result(
@@ -77,13 +78,17 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
     few = verdict is Verdict.UNDECIDED
     return (
         *flags.missing_pairs(pairs, entry),
-        *(flags.overturned(entry, verdict, judged.bounds) if judged.is_overturned else ()),
+        *(flags.overturned(pairs, entry, verdict, judged.bounds) if judged.is_overturned else ()),
         *(flags.too_few_pairs(_untied(one), alpha, judged.tests) if few else ()),
         *flags.margin(
             entry, verdict, one.effect, one.hits, pairs, judged.p_equivalence_holm, alpha
         ),
         *(
-            flags.costs(pairs, entry, records.budget_of(*sides))
+            (
+                *flags.costs(pairs, entry, records.budget_of(*sides)),
+                *flags.missing_costs(pairs, entry, records.budget_of(*sides)),
+                *flags.coarse(pairs, entry, one.p_equivalence, alpha),
+            )
             if entry.is_to_target
             else flags.losses(pairs, entry, records.budget_of(*sides))
         ),
@@ -96,6 +101,12 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
             else ()
         ),
     )
+
+
+def _farthest(one: Test) -> float:
+    """How far from 0 the mean log ratio may lie, within what the evaluations leave open."""
+    low, high = one.pairs.box()
+    return max(abs(float(low.mean())), abs(float(high.mean()))) if len(low) else math.nan
 
 
 def _untied(one: Test) -> int:

@@ -12,8 +12,8 @@ from collections.abc import Collection
 import pandas as pd
 
 from bdhf.records import Records, Target
-from bdhf.stats.restriction import horizon, restrict, smallest_cost
-from bdhf.stats.targets import observe
+from bdhf.stats.bounds import restricted
+from bdhf.stats.restriction import smallest_cost
 
 COLUMNS = ("problem", "solver", "arm", "seed", "cost", "hit")
 
@@ -83,8 +83,9 @@ def _values(records: Records, arm: str, axes: Collection[str]) -> str:
 
 def _of_problem(records: Records, target: Target, arms: list[str]) -> pd.DataFrame:
     """The costs of the arms of one problem, with one horizon for all of them."""
-    axis = records.budget_of(*arms).axis
-    observed = observe(records.runs[records.runs["arm"].isin(arms)], records.curves, target, axis)
-    table = restrict(observed, horizon(observed, axis, records.budget_of(*arms)))
+    budget = records.budget_of(*arms)
+    axis = budget.axis
+    runs = records.runs[records.runs["arm"].isin(arms)]
+    table, _ = restricted(runs, records.curves, target, axis, budget)
     floor = smallest_cost(table, records.curves, axis)
     return table.assign(cost=table["cost"].clip(lower=floor))

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from bdhf.records import AXES, NOT_RUN, Budget, Comparison, Status, unit_of
-from bdhf.stats.equivalence import LEAST_HITS
+from bdhf.stats.equivalence import LEAST_HITS, tost
 from bdhf.stats.paired import SignFlip, pairs_needed, smallest_p
 from bdhf.stats.pairs import HARDWARE, Pairs
 from bdhf.stats.result import Verdict
 from bdhf.stats.targets import OUTCOMES
-from bdhf.stats.words import count, number
+from bdhf.stats.words import count, number, p_value
 
 
 def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
@@ -35,9 +35,15 @@ def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
 
 
 def overturned(
-    entry: Comparison, observed: Verdict, bounds: Mapping[str, Verdict]
+    pairs: Pairs, entry: Comparison, observed: Verdict, bounds: Mapping[str, Verdict]
 ) -> tuple[str, ...]:
-    """Say what the verdict would be with the missing pairs as `best` and as `worst`."""
+    """Say what the verdict would be with the uncertain runs as `best` and as `worst`."""
+    if len(pairs) == len(pairs.complete):
+        return (
+            "The verdict hangs on what a diverged run counts as, which is no less than the largest "
+            f"cost seen and no more than {number(pairs.horizon.value)}: {observed} at the most, "
+            f"{bounds['best']} at the best for {entry.candidate}, {bounds['worst']} at the worst",
+        )
     return (
         f"The verdict hangs on the missing pairs: {observed} without them, {bounds['best']} with "
         f"them at their best for {entry.candidate}, {bounds['worst']} at their worst",
@@ -78,6 +84,42 @@ def costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
         *_per_arm(
             pairs, entry, _free, f"cost 0 {unit}: in the ratio {{each}} {number(pairs.floor)}"
         ),
+    )
+
+
+def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
+    """Say of an axis that the budget does not limit what the missing runs may have cost."""
+    ends = pd.concat([runs.loc[runs["cost"].isna(), ["least", "most"]] for runs in pairs.sides])
+    if pairs.horizon.source == "budget" or ends.empty:
+        return ()
+    least, most = float(ends["least"].min()), float(ends["most"].max())
+    unit = AXES[entry.axis][1]
+    if math.isinf(most):
+        return (
+            f"A missing run may have cost any number of {unit}: no run of its arm tells what the "
+            f"budget costs in {unit}",
+        )
+    return (
+        f"A missing run counts as {number(least)} to {number(most)} {unit}: from what it had spent "
+        f"to the {AXES[budget.axis][1]} of the budget at the slowest pace of its arm",
+    )
+
+
+def coarse(pairs: Pairs, entry: Comparison, p: float, alpha: float) -> tuple[str, ...]:
+    """Say that costs within the margin may differ by more: evaluations leave too much open.
+
+    `p` is that of equivalence, over all costs that the evaluations leave open.
+    """
+    if entry.margin is None or not pairs.are_ratios or not p > alpha:
+        return ()
+    says_something = ~pairs.complete.both_miss
+    recorded = tost(pairs.log_ratios()[says_something], entry.margin).p
+    if recorded > alpha:
+        return ()
+    return (
+        f"Not called equivalent: evaluations leave open when a target was reached, and the costs "
+        f"lie within {entry.margin:g}× as they were recorded (p {p_value(recorded, alpha)}) but "
+        f"not wherever they may have been (p {p_value(p, alpha)})",
     )
 
 
@@ -203,9 +245,10 @@ def _horizon(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]
     tau = number(pairs.horizon.value)
     if pairs.horizon.source == "first miss":
         return (f"{cause}: costs count up to {tau}, where the first run that missed ended",)
-    failed = any(_diverged(runs).any() for runs in pairs.sides)
-    if pairs.horizon.source == "largest cost" and failed:
-        return (f"{cause}: a diverged run counts as {tau}, the largest cost seen",)
+    if pairs.horizon.source == "slowest pace":
+        return (
+            f"{cause}: a diverged run counts as {tau}, the budget at the slowest pace of its arm",
+        )
     return ()
 
 

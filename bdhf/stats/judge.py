@@ -7,7 +7,7 @@
     verdict       better or worse, by the sign of the mean, if p_holm ≤ alpha; else equivalent, if
                   its p after Holm is ≤ alpha and enough runs hit; else undecided
 
-A verdict that the missing pairs could change is undecided.
+A verdict that the missing pairs could change, or what a diverged run counts as, is undecided.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from bdhf.records import Comparison, Records, Target, tests_of
 from bdhf.stats.equivalence import LEAST_HITS, equivalence
-from bdhf.stats.paired import SignFlip, sign_flip
+from bdhf.stats.paired import SignFlip, outweighing, sign_flip
 from bdhf.stats.pairs import Pairs, pair
 from bdhf.stats.result import Verdict
 
@@ -47,7 +47,7 @@ class Test:
     def at_margin(self, margin: float | None) -> Test:
         """The same test with another margin."""
         entry = self.entry.model_copy(update={"margin": margin})
-        same = equivalence(self.pairs.effects(), self.pairs, margin)
+        same = equivalence(self.pairs, margin)
         return replace(self, entry=entry, p_equivalence=same)
 
 
@@ -60,11 +60,11 @@ class Judged:
     p_holm: float
     p_equivalence_holm: float
     observed: Verdict  # of the complete pairs
-    bounds: dict[str, Verdict]  # with the missing pairs as `best` and `worst` for the candidate
+    bounds: dict[str, Verdict]  # with uncertain runs as `best` and `worst` for the candidate
 
     @property
     def is_overturned(self) -> bool:
-        """Whether the missing pairs could change the verdict."""
+        """Whether what uncertain runs would have cost could change the verdict."""
         return any(verdict is not self.observed for verdict in self.bounds.values())
 
     @property
@@ -84,13 +84,12 @@ def tested(records: Records) -> tuple[Test, ...]:
 def test(records: Records, entry: Comparison, target: Target | None) -> Test:
     """Pair the runs of one entry and test them."""
     pairs = pair(records, entry, target)
-    effects = pairs.effects()
     return Test(
         entry=entry,
         target=target,
         pairs=pairs,
-        effect=sign_flip(effects, alpha=records.alpha),
-        p_equivalence=equivalence(effects, pairs, entry.margin),
+        effect=sign_flip(pairs.effects(), alpha=records.alpha),
+        p_equivalence=equivalence(pairs, entry.margin),
     )
 
 
@@ -139,18 +138,18 @@ def _verdict(
 def _bounds(
     one: Test, p: Sequence[float], p_equivalence: Sequence[float], place: int, alpha: float
 ) -> dict[str, Verdict]:
-    """Judge a test again with its missing pairs as best and as worst for the candidate.
+    """Judge a test again with its uncertain runs as best and as worst for the candidate.
 
     For `equivalent` a missing run may also have missed: it is no hit.
     """
-    if len(one.pairs) == one.effect.n:
+    if one.pairs.are_certain:
         return {}
     enough = min(one.hits) >= LEAST_HITS * len(one.pairs)
     bounds = {}
     for name, best in (("best", True), ("worst", False)):
-        effects = one.pairs.bound(best=best)
-        filled = sign_flip(effects, alpha=alpha)
-        same = equivalence(effects, one.pairs, one.entry.margin)
+        pairs = one.pairs.filled(best=best)
+        filled = sign_flip(outweighing(pairs.effects()), alpha=alpha)
+        same = equivalence(pairs, one.entry.margin)
         p_holm = holm([*p[:place], filled.p, *p[place + 1 :]])[place]
         same_holm = holm([*p_equivalence[:place], same, *p_equivalence[place + 1 :]])[place]
         bounds[name] = _verdict(filled.mean, p_holm, same_holm, alpha, enough=enough)

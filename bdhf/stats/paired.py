@@ -89,6 +89,19 @@ def one_sided(differences: ArrayLike, centre: float = 0.0) -> float:
     return (total - means.size + above) / total
 
 
+def outweighing(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give infinite differences a value at which one of them outweighs all finite ones together.
+
+    Every sum over a subset then has the sign that it has in the limit, and so has the mean.
+
+    >>> outweighing(np.array([-3.0, 2.0, math.inf])).tolist()
+    [-3.0, 2.0, 6.0]
+    """
+    infinite = np.isinf(differences)
+    beyond = 1.0 + float(np.abs(differences[~infinite]).sum())
+    return np.where(infinite, np.copysign(beyond, differences), differences)
+
+
 def smallest_p(untied: int) -> float:
     """Give the smallest two-sided p that n differences other than 0 can have: 2 / 2ⁿ.
 
@@ -131,7 +144,7 @@ def _subset_means(
     d: NDArray[np.float64], rng: np.random.Generator | None
 ) -> tuple[NDArray[np.float64], int]:
     if d.size <= EXACT_UP_TO:
-        sums, sizes = _all_subsets(d)
+        sums, sizes = subset_sums(d), _subset_sizes(d.size)
         total = sums.size
     else:
         flips, sizes = _random_flips(d.size) if rng is None else _draw(d.size, rng)
@@ -142,12 +155,22 @@ def _subset_means(
     return means, total
 
 
-def _all_subsets(d: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    sums, sizes = np.zeros(1), np.zeros(1, dtype=np.int64)
+def subset_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sums over all subsets of (n,) values, the empty one first: (2ⁿ,).
+
+    >>> subset_sums(np.array([1.0, 10.0])).tolist()
+    [0.0, 1.0, 10.0, 11.0]
+    """
+    sums = np.zeros(1)
     for value in d:
         sums = np.concatenate([sums, sums + value])
-        sizes = np.concatenate([sizes, sizes + 1])
-    return sums, sizes
+    return sums
+
+
+@lru_cache(maxsize=EXACT_UP_TO + 1)
+def _subset_sizes(n: int) -> NDArray[np.float64]:
+    """How many values each of these subsets has."""
+    return subset_sums(np.ones(n))
 
 
 @lru_cache(maxsize=4)

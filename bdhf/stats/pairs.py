@@ -3,9 +3,10 @@
     l_i = log(Y_candidate,i / Y_baseline,i)        d_i = Y_candidate,i - Y_baseline,i
 
 Y is a restricted cost or a loss. Seeds pair arms because initialisation and data order are equal in
-both. A pair with a missing side has no l and no d, but it has bounds: its cost lies between the
-smallest one seen and the horizon, its loss between the smallest one seen and the largest at a
-start, which is what a diverged run has.
+both. A pair with a missing side has no l and no d, but it has bounds (`bounds`). A cost is known to
+one evaluation, and so is a log ratio: it lies in the box of its pair
+
+    log(earliest_candidate,i / Y_baseline,i)   to   log(Y_candidate,i / earliest_baseline,i)
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bdhf.records import Comparison, Records, Target
+from bdhf.stats.bounds import restricted, with_ends
 from bdhf.stats.losses import losses
-from bdhf.stats.restriction import Horizon, horizon, restrict, smallest_cost
-from bdhf.stats.targets import observe
+from bdhf.stats.restriction import Horizon, smallest_cost
 
 #: What a run was computed on: its seconds are compared with those of the same hardware only.
 HARDWARE = ("cpu", "gpu", "device")
@@ -28,7 +29,7 @@ HARDWARE = ("cpu", "gpu", "device")
 #: Why a pair whose runs are whole is left out of a comparison of seconds.
 APART = "timed on other hardware than its pair"
 
-_COLUMNS = ["run_id", "status", "time", "cost", "hit", "note"]
+_COLUMNS = ["run_id", "status", "time", "cost", "earliest", "spent", "slowest", "hit", "note"]
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,14 @@ class Pairs:
 
     `candidate` and `baseline` have one row per planned seed, the seed as index, in the same order,
     and the columns `run_id, status, time, cost, hit` of `restriction.restrict` (`cost` is the loss
-    where losses are compared), and `note`, why a whole run is missing here. `cost` is NaN where the
-    run is missing.
+    where losses are compared), `earliest` of `targets.observe`, `least` and `most` of `bounds`, and
+    `note`, why a whole run is missing here. `cost` is NaN where the run is missing.
     """
 
     candidate: pd.DataFrame
     baseline: pd.DataFrame
     horizon: Horizon
     floor: float  # what a cost of 0 counts as in a ratio, in units of the axis; 0 for losses
-    worst: float  # what a missing run may have had: the horizon, or the largest loss at a start
 
     def __len__(self) -> int:
         return len(self.candidate)
@@ -82,33 +82,54 @@ class Pairs:
         candidate, baseline = self.complete.sides
         if not self.are_ratios:
             return np.full(len(candidate), np.nan)
-        return self._log_ratios(candidate["cost"], baseline["cost"])
+        return _log_ratios(self._at_least(candidate["cost"]), self._at_least(baseline["cost"]))
 
     def effects(self) -> NDArray[np.float64]:
         """What is tested: the log ratios, or the differences where there are none."""
         return self.log_ratios() if self.are_ratios else self.differences()
 
-    def bound(self, *, best: bool) -> NDArray[np.float64]:
-        """Effects with the missing sides filled in as best, or else worst, for the candidate.
+    def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The least and the largest that the log ratio of every complete pair may have been.
 
-        Best is the smallest value of the two arms against a baseline at the largest, and worst is
-        the reverse; a side that is known keeps its value. A one-sided sign-flip p is monotone in
-        every difference, so whatever the missing runs would have in that range, p lies between.
+        NaN where the pairs have none. Equal to the log ratios where evaluations are a single
+        update apart.
         """
-        candidate, baseline = (side["cost"] for side in self.sides)
-        smallest = min(candidate.min(), baseline.min())
-        largest = np.nanmax([self.worst, candidate.max(), baseline.max()])
-        low, high = (smallest, largest) if best else (largest, smallest)
-        candidate, baseline = candidate.fillna(low), baseline.fillna(high)
-        if self.are_ratios:
-            return self._log_ratios(candidate, baseline)
-        return (candidate - baseline).to_numpy(dtype=float)
+        if not self.are_ratios:
+            return self.log_ratios(), self.log_ratios()
+        candidate, baseline = (self._at_least(side["cost"]) for side in self.complete.sides)
+        early_candidate, early_baseline = (self._earliest(side) for side in self.complete.sides)
+        return _log_ratios(early_candidate, baseline), _log_ratios(candidate, early_baseline)
 
-    def _log_ratios(
-        self, candidate: pd.Series[float], baseline: pd.Series[float]
-    ) -> NDArray[np.float64]:
-        ratio = candidate.clip(lower=self.floor) / baseline.clip(lower=self.floor)
-        return np.log(ratio.to_numpy(dtype=float))
+    @cached_property
+    def are_certain(self) -> bool:
+        """Whether no run could have cost anything else: none is missing, and no miss is guessed."""
+        return all(
+            bool((side["cost"].eq(side["least"]) & side["cost"].eq(side["most"])).all())
+            for side in self.sides
+        )
+
+    def filled(self, *, best: bool) -> Pairs:
+        """The pairs with every uncertain run as best, or else worst, for the candidate.
+
+        Best is the least that the candidate's runs may have cost against the most that those of the
+        Best is the least that the candidate's runs may have cost against the most that those of the
+        baseline may have, and worst is the reverse. A one-sided sign-flip p is monotone in every
+        difference, so whatever these runs would have cost between their ends, p lies between. Where
+        an end is infinite, so is the effect. A filled run is not known to miss.
+        """
+        ends = ("least", "most") if best else ("most", "least")
+        candidate, baseline = (
+            _filled(side, end) for side, end in zip(self.sides, ends, strict=True)
+        )
+        return replace(self, candidate=candidate, baseline=baseline)
+
+    def _at_least(self, costs: pd.Series[float]) -> pd.Series[float]:
+        """What costs count as in a ratio."""
+        return costs.clip(lower=self.floor)
+
+    def _earliest(self, side: pd.DataFrame) -> pd.Series[float]:
+        """The earliest costs in a ratio; a cost of 0 is known, and counts as the floor."""
+        return side["earliest"].where(side["cost"] > 0, self.floor)
 
 
 def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
@@ -122,22 +143,26 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
     sides = entry.candidate, entry.baseline
     runs = records.runs[records.runs["arm"].isin(sides)]
     budget = records.budget_of(*sides)
+    timeout = 0.0
     if not entry.is_to_target:
         table = losses(runs, records.curves, entry.estimand, budget)
+        table = table.assign(earliest=table["cost"], spent=np.nan, slowest=np.nan)
         limit, floor = Horizon(np.nan, "loss"), 0.0
         worst = float(table["start"].where(np.isfinite(table["start"])).max())
     elif target is None:
         raise ValueError(f"compare: {entry.estimand} of {entry.name!r} needs a target")
     else:
-        observed = observe(runs, records.curves, target, entry.axis)
-        limit = horizon(observed, entry.axis, budget)
-        table = restrict(observed, limit)
+        table, limit = restricted(runs, records.curves, target, entry.axis, budget)
         floor, worst = smallest_cost(table, records.curves, entry.axis), limit.value
+        if entry.axis == "seconds":
+            timeout = records.safety_seconds
     left, right = (_by_seed(table, arm) for arm in sides)
     seeds = left.index.intersection(right.index).sort_values()
-    pairs = Pairs(left.loc[seeds], right.loc[seeds], limit, floor, worst)
-    on_clock = entry.is_to_target and entry.axis == "seconds"
-    return _on_one_hardware(pairs, records.environments) if on_clock else pairs
+    paired = left.loc[seeds], right.loc[seeds]
+    if entry.is_to_target and entry.axis == "seconds":
+        paired = _on_one_hardware(*paired, records.environments)
+    both = with_ends(pd.concat(paired), limit, worst=worst, timeout=timeout)
+    return Pairs(both.iloc[: len(seeds)], both.iloc[len(seeds) :], limit, floor)
 
 
 def hardware(environments: pd.DataFrame) -> pd.Series[str]:
@@ -173,16 +198,39 @@ def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
     return runs.assign(note="")[_COLUMNS]
 
 
-def _on_one_hardware(pairs: Pairs, environments: pd.DataFrame) -> Pairs:
+def _log_ratios(
+    candidate: pd.Series[float], baseline: pd.Series[float]
+) -> NDArray[np.float64]:
+    return np.log((candidate / baseline).to_numpy(dtype=float))
+
+
+def _filled(side: pd.DataFrame, end: str) -> pd.DataFrame:
+    """One side with its uncertain runs at one end."""
+    uncertain = side["cost"].isna() | (side["least"] < side["most"])
+    missing = side["cost"].isna()
+    return side.assign(
+        cost=side["cost"].mask(uncertain, side[end]),
+        earliest=side["earliest"].mask(uncertain, side[end]),
+        hit=side["hit"].astype(bool) | missing,
+    )
+
+
+def _on_one_hardware(
+    candidate: pd.DataFrame, baseline: pd.DataFrame, environments: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Leave out pairs whose runs were timed on different hardware."""
     words = hardware(environments)
-    left, right = (side["run_id"].map(words) for side in pairs.sides)
-    both = pairs.candidate["cost"].notna() & pairs.baseline["cost"].notna()
+    left, right = (side["run_id"].map(words) for side in (candidate, baseline))
+    both = candidate["cost"].notna() & baseline["cost"].notna()
     apart = both & left.notna() & right.notna() & (left != right)
     if not apart.any():
-        return pairs
+        return candidate, baseline
     candidate, baseline = (
-        side.assign(cost=side["cost"].mask(apart), note=side["note"].mask(apart, APART))
-        for side in pairs.sides
+        side.assign(
+            cost=side["cost"].mask(apart),
+            spent=side["spent"].mask(apart),  # on the other's hardware it may have spent less
+            note=side["note"].mask(apart, APART),
+        )
+        for side in (candidate, baseline)
     )
-    return replace(pairs, candidate=candidate, baseline=baseline)
+    return candidate, baseline

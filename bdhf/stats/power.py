@@ -49,13 +49,20 @@ def power(effect: float, sd: float, pairs: int, level: float) -> float:
 
 
 def seeds_to_decide(
-    effect: float, sd: float, level: float, margin: float = math.nan, *, more_than: int = 0
+    effect: float,
+    sd: float,
+    level: float,
+    margin: float = math.nan,
+    *,
+    farthest: float | None = None,
+    more_than: int = 0,
 ) -> float:
     """Give the pairs with 80 % power, were the effect and its spread over seeds the true ones.
 
     Enough for better or worse at `level`, or with a margin (a ratio) for equivalent, whichever
-    takes fewer, and more than those that did not decide. NaN where the spread is not known or 0;
-    infinite beyond MOST_SEEDS.
+    takes fewer, and more than those that did not decide. `farthest` is how far from 0 the effect
+    may lie where it is known to an interval only; for equivalent it counts. NaN where the spread is
+    not known or 0; infinite beyond MOST_SEEDS.
 
     >>> seeds_to_decide(math.log(0.9), sd=0.2, level=0.05)
     31.0
@@ -64,10 +71,11 @@ def seeds_to_decide(
     """
     if not (0 < sd < math.inf and math.isfinite(effect)):
         return math.nan
-    room = math.log(margin) - abs(effect) if margin > 1 else 0.0
+    away = abs(effect) if farthest is None else farthest
+    room = math.log(margin) - away if margin > 1 else 0.0
     found = min(
         _first(lambda n: _t_power(abs(effect) / sd, n, level), pairs_needed(level)),
-        _first(lambda n: _tost_power(effect, sd, margin, n, level), 2) if room > 0 else math.inf,
+        _first(lambda n: _tost_power(away, sd, margin, n, level), 2) if room > 0 else math.inf,
     )
     return max(found, float(more_than + 1))
 

@@ -23,11 +23,12 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import Records, Status, Target, natural
+from bdhf.stats.bounds import restricted
 from bdhf.stats.censored import Fit, Sample, fit
 from bdhf.stats.costs import label_without
 from bdhf.stats.pairs import elsewhere
-from bdhf.stats.restriction import horizon, smallest_cost
-from bdhf.stats.targets import OUTCOMES, observe
+from bdhf.stats.restriction import smallest_cost
+from bdhf.stats.targets import OUTCOMES
 
 AXIS = "batch.gradient"
 
@@ -230,8 +231,7 @@ def _on_one_hardware(records: Records) -> Records:
 
 def _of_arm(records: Records, target: Target, axis: str, arm: str, size: float) -> pd.DataFrame:
     runs = records.runs[records.runs["arm"] == arm]
-    observed = observe(runs, records.curves, target, axis)
-    end = horizon(observed, axis, records.budget_of(arm)).value
+    observed, limit = restricted(runs, records.curves, target, axis, records.budget_of(arm))
     floor = smallest_cost(observed.assign(cost=observed["time"]), records.curves, axis)
     diverged = observed["status"] == Status.DIVERGED.value
     table = observed.assign(
@@ -239,7 +239,7 @@ def _of_arm(records: Records, target: Target, axis: str, arm: str, size: float) 
         target=target.label,
         group=label_without(records, arm, [AXIS]),
         size=size,
-        cost=observed["time"].mask(diverged, end).clip(lower=floor),
+        cost=observed["time"].mask(diverged, limit.value).clip(lower=floor),
         hit=observed["reached"],
     )
     return table.loc[table["cost"].notna(), list(POINTS)]

@@ -7,8 +7,11 @@ in a row at or below the value:
 
 NaN is not at or below anything, so it never hits and it breaks a stretch. A stretch that the end of
 the run cuts short does not count. A run without a hit is censored at its follow-up, the cost that
-it had run up at its end. A diverged run is a miss, whatever it reached before; a run that failed or
-has not run yet is missing data, without an outcome.
+it had run up at its end. A diverged run is a miss, whatever it reached before. A run that failed
+after a hit is a hit; one that failed before, or has not run yet, is missing data.
+
+The cost of a hit is known to one evaluation: the target was reached after the last evaluation
+before it, by an update at least, and by the hit. `earliest` is the first of these updates.
 """
 
 from __future__ import annotations
@@ -33,9 +36,11 @@ def observe(
 ) -> pd.DataFrame:
     """Say of every planned run whether it reached the target, and what that cost.
 
-    Takes the tables of `bdhf.records.Records`. Returns `arm, seed, run_id, status, reached, time`:
-    `time`, in units of the axis, is the cost of the hit or, for a miss, the follow-up (the run's
-    total, or its last evaluation where no total is recorded); NaN where data are missing.
+    Takes the tables of `bdhf.records.Records`. Returns `arm, seed, run_id, status, reached, time,
+    earliest, spent`, costs in units of the axis: `time` is the cost of the hit or, for a miss, the
+    follow-up (the run's total, or its last evaluation where no total is recorded), NaN where data
+    are missing; `earliest` is the least that the hit may have cost, and `time` for a miss; `spent`
+    is the run's total, however it ended.
 
     Raises ValueError for a metric that the curves do not have and for an axis that does not exist.
 
@@ -53,11 +58,26 @@ def observe(
     if not curves.empty:
         _check_metric(target.metric, curves)
     curve = _measure(runs, curves, target, column)
-    total = runs.reindex(columns=[column])[column].astype(float)
     status = runs["status"]
-    reached = curve["hit"] & (status == Status.DONE.value)
-    time = curve["cost"].where(reached, total.fillna(curve["last"])).where(status.isin(OUTCOMES))
-    return runs[["arm", "seed", "run_id", "status"]].assign(reached=reached, time=time)
+    reached = curve["hit"] & status.isin([Status.DONE.value, *MISSING])
+    total = spent(runs, curves, axis)
+    time = curve["cost"].where(reached, total.where(status.isin(OUTCOMES)))
+    return runs[["arm", "seed", "run_id", "status"]].assign(
+        reached=reached, time=time, earliest=curve["earliest"].where(reached, time), spent=total
+    )
+
+
+def spent(runs: pd.DataFrame, curves: pd.DataFrame, axis: str) -> pd.Series[float]:
+    """What every run had spent at its end, by the rows of `runs`; NaN where it is not recorded.
+
+    It is the run's total, or the cost of its last evaluation where there is none.
+    """
+    column = axis_column(axis)
+    total = runs.reindex(columns=[column])[column].astype(float)
+    needed = _of_arms(runs, curves).reindex(columns=["arm", "seed", column])
+    last = needed[column].astype(float).groupby([needed["arm"], needed["seed"]]).max()
+    keys = pd.MultiIndex.from_frame(runs[["arm", "seed"]])
+    return total.fillna(pd.Series(last.reindex(keys).to_numpy(dtype=float), runs.index))
 
 
 def axis_column(axis: str) -> str:
@@ -81,15 +101,14 @@ def hits(below: NDArray[np.bool_], sustain: int = 1) -> NDArray[np.bool_]:
 
 
 def _measure(runs: pd.DataFrame, curves: pd.DataFrame, target: Target, column: str) -> pd.DataFrame:
-    """Say per run whether it hits, at what cost, and the cost of its last evaluation.
+    """Say per run whether it hits, at what cost, and the least that this may have been.
 
     All runs at once: rows are put in order, and a stretch that reaches into the next run is none.
     """
     keys = pd.MultiIndex.from_frame(runs[["arm", "seed"]])
     cells = keys.unique()
     needed = dict.fromkeys(["arm", "seed", "update", column, target.metric])
-    mine = curves[curves["arm"].isin(runs["arm"].unique())] if len(curves) else curves
-    ordered = mine.reindex(columns=list(needed))
+    ordered = _of_arms(runs, curves).reindex(columns=list(needed))
     place = cells.get_indexer(pd.MultiIndex.from_frame(ordered[["arm", "seed"]]))
     update = ordered["update"].to_numpy(dtype=float, na_value=np.nan)
     order = np.lexsort((update, place))
@@ -101,11 +120,35 @@ def _measure(runs: pd.DataFrame, curves: pd.DataFrame, target: Target, column: s
     ends = np.minimum(np.arange(len(run)) + target.sustain - 1, max(len(run) - 1, 0))
     hit &= run[ends] == run
     at, first = np.unique(run[hit], return_index=True)
-    found = pd.DataFrame({"hit": np.zeros(len(cells), dtype=bool), "cost": np.nan, "last": np.nan})
-    found.loc[at, "hit"], found.loc[at, "cost"] = True, cost[hit][first]
-    _, last = np.unique(run[::-1], return_index=True)
-    found.loc[np.unique(run), "last"] = cost[::-1][last]
-    return found.iloc[cells.get_indexer(keys)].set_index(runs.index)
+    rows = np.flatnonzero(hit)[first]
+    measured = pd.DataFrame(
+        {"hit": np.zeros(len(cells), dtype=bool), "cost": np.nan, "earliest": np.nan}
+    )
+    measured.loc[at, "hit"], measured.loc[at, "cost"] = True, cost[rows]
+    measured.loc[at, "earliest"] = _earliest(rows, run, update[order], cost)
+    return measured.iloc[cells.get_indexer(keys)].set_index(runs.index)
+
+
+def _of_arms(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    return curves[curves["arm"].isin(runs["arm"].unique())] if len(curves) else curves
+
+
+def _earliest(
+    rows: NDArray[np.intp],
+    run: NDArray[np.intp],
+    update: NDArray[np.float64],
+    cost: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The cost one update after the evaluation before each of these rows.
+
+    Updates between two evaluations cost alike; before the first evaluation of a run lies its start.
+    """
+    before = np.maximum(rows - 1, 0)
+    has_before = (rows > 0) & (run[before] == run[rows]) & np.isfinite(cost[before])
+    start = np.where(has_before, cost[before], 0.0)
+    updates = update[rows] - np.where(has_before, update[before], 0.0)
+    share = (cost[rows] - start) / np.maximum(updates, 1.0)
+    return np.asarray(np.where(updates > 1, start + share, cost[rows]))
 
 
 def _check_metric(metric: str, curves: pd.DataFrame) -> None:

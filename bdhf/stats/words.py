@@ -95,8 +95,10 @@ def _verdict(result: Result) -> str:
     if result.verdict is Verdict.EQUIVALENT:
         p = p_value(result.p_equivalence_holm, result.alpha)
         return f"{result.verdict} within {result.margin:g}× (p {p})"
-    if result.verdict is Verdict.UNDECIDED and decided and result.pairs < result.planned:
-        return f"{result.verdict}: the missing pairs could overturn it"
+    if result.verdict is Verdict.UNDECIDED and decided:
+        missing = result.pairs < result.planned
+        what = "the missing pairs" if missing else "what a diverged run counts as"
+        return f"{result.verdict}: {what} could overturn it"
     if result.verdict is Verdict.UNDECIDED and not math.isnan(result.seeds_to_decide):
         return f"{result.verdict}; {seeds(result.seeds_to_decide)}"
     return str(result.verdict)

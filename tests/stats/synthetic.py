@@ -101,9 +101,9 @@ def _run(arm: str, seed: int, outcome: Outcome, last: int, pace: float) -> dict[
 def _curve(
     arm: str, seed: int, outcome: Outcome, last: int, every: int, pace: float
 ) -> list[dict[str, object]]:
-    """Three evaluations are enough: before the first update, at the first interval, at the end."""
+    """A few evaluations are enough: before the first update, the next one, and the last two."""
     end = _end(outcome, last)
-    updates = [] if outcome == "planned" else sorted({0, min(every, end), end})
+    updates = [] if outcome == "planned" else sorted({0, min(every, end), max(end - every, 0), end})
     return [
         {
             "arm": arm,

@@ -263,7 +263,7 @@ def test_axis_that_the_budget_does_not_limit_is_flagged():
 
 
 def test_diverged_run_on_another_axis_is_flagged():
-    """Without a miss a diverged run counts as the largest cost seen; without either, no flag."""
+    """Without a miss a diverged run counts as the budget at its arm's slowest pace; said so."""
     entry = Comparison(
         name="time", candidate="block", baseline="full", estimand="seconds_to_target"
     )
@@ -271,8 +271,10 @@ def test_diverged_run_on_another_axis_is_flagged():
     result = only(synthetic({"block": FAST, "full": ["diverged", *SLOW[1:]]}, comparisons=(entry,)))
 
     assert plain.flags == ()
-    assert result.horizon == 95.0
-    assert flagged(result, "a diverged run counts as 95, the largest cost seen")
+    assert result.horizon == 300.0
+    assert flagged(
+        result, "a diverged run counts as 300, the budget at the slowest pace of its arm"
+    )
 
 
 def test_seconds_of_runs_in_company_are_flagged():

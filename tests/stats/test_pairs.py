@@ -55,8 +55,9 @@ def test_bounds_take_the_extremes_and_keep_what_is_known():
     records = synthetic({"block": [10, "oom", "oom"], "full": [20, 40, "timeout"]}, last=100)
     pairs = pair(records, BLOCK_VS_FULL, TARGET)
 
-    np.testing.assert_allclose(np.exp(pairs.bound(best=True)), [1 / 2, 10 / 40, 10 / 100])
-    np.testing.assert_allclose(np.exp(pairs.bound(best=False)), [1 / 2, 100 / 40, 100 / 10])
+    best, worst = (np.exp(pairs.filled(best=side).effects()) for side in (True, False))
+    np.testing.assert_allclose(best, [1 / 2, 10 / 40, 10 / 100])
+    np.testing.assert_allclose(worst, [1 / 2, 100 / 40, 100 / 10])
 
 
 def test_every_fill_of_the_missing_lies_between_the_bounds():
@@ -65,7 +66,7 @@ def test_every_fill_of_the_missing_lies_between_the_bounds():
     block, full = rng.integers(20, 90, 8).tolist(), rng.integers(20, 90, 8).tolist()
     failed = synthetic({"block": [*block[:6], "oom", "oom"], "full": full}, last=100)
     pairs = pair(failed, BLOCK_VS_FULL, TARGET)
-    best, worst = (sign_flip(pairs.bound(best=side)) for side in (True, False))
+    best, worst = (sign_flip(pairs.filled(best=side).effects()) for side in (True, False))
 
     for fill in rng.integers(min(block[:6] + full), 101, (20, 2)).tolist():
         filled = synthetic({"block": [*block[:6], *fill], "full": full}, last=100)

@@ -9,8 +9,9 @@ BUDGET = Budget(updates=300)
 
 
 def observations(*rows):
-    """A table of (status, reached, time), as `targets.observe` gives it."""
-    return pd.DataFrame(rows, columns=["status", "reached", "time"]).assign(arm="hf")
+    """A table of (status, reached, time), as `targets.observe` gives it, at no known pace."""
+    table = pd.DataFrame(rows, columns=["status", "reached", "time"])
+    return table.assign(arm="hf", slowest=np.nan)
 
 
 def costs(observed, axis):
@@ -52,12 +53,19 @@ def test_other_axis_restricts_where_the_first_miss_ended():
     assert costs(observed, "seconds") == (Horizon(41.0, "first miss"), expected)
 
 
-@pytest.mark.parametrize(("ended", "tau"), [(3.0, 45.0), (90.0, 90.0)])
-def test_other_axis_without_a_miss_restricts_nothing(ended, tau):
-    """Without a miss τ is the largest cost seen, a diverged run's own included."""
-    observed = observations(("done", True, 20.0), ("done", True, 45.0), ("diverged", False, ended))
+def test_other_axis_without_a_miss_restricts_nothing():
+    """Without a miss τ is the largest cost seen."""
+    observed = observations(("done", True, 20.0), ("done", True, 45.0))
 
-    assert costs(observed, "seconds") == (Horizon(tau, "largest cost"), [20.0, 45.0, tau])
+    assert costs(observed, "seconds") == (Horizon(45.0, "largest cost"), [20.0, 45.0])
+
+
+@pytest.mark.parametrize(("ended", "tau"), [(3.0, 60.0), (90.0, 90.0)])
+def test_diverged_runs_alone_restrict_at_the_budget_of_the_slowest_pace(ended, tau):
+    """τ is what the budget costs at the slowest pace, and no less than any run had run up."""
+    observed = observations(("done", True, 20.0), ("diverged", False, ended)).assign(slowest=60.0)
+
+    assert costs(observed, "seconds") == (Horizon(tau, "slowest pace"), [20.0, tau])
 
 
 def test_unrecorded_cost_is_missing_data():
@@ -71,10 +79,17 @@ def test_unrecorded_cost_is_missing_data():
 
 
 def test_diverged_run_needs_no_recorded_cost():
-    """A diverged run costs τ on every axis, even where its own cost is unknown."""
-    observed = observations(("done", True, 5.0), ("diverged", False, np.nan))
+    """A diverged run costs τ even where its own cost is unknown: from the pace of its arm."""
+    observed = observations(("done", True, 5.0), ("diverged", False, np.nan)).assign(slowest=60.0)
 
-    assert costs(observed, "seconds")[1] == [5.0, 5.0]
+    assert costs(observed, "seconds")[1] == [5.0, 60.0]
+
+
+def test_diverged_run_of_an_arm_without_a_pace_is_missing():
+    """Nothing tells what the budget would have cost it."""
+    observed = observations(("done", True, 5.0), ("diverged", False, 2.0))
+
+    np.testing.assert_equal(costs(observed, "seconds")[1], [5.0, np.nan])
 
 
 def test_nothing_has_run():

@@ -125,7 +125,7 @@ def test_verdicts_are_those_of_compare(ratio, sd, misses):
         ]
         records = synthetic(
             dict(zip(("block", "full"), ends, strict=True)),
-            comparisons=(entry,), last=int(world.budget), every=50,
+            comparisons=(entry,), last=int(world.budget),
         )  # fmt: skip
         (result,) = compare(records)
         equivalent = same[i] <= 0.05 and vectorised.enough(hits[i : i + 1])[0]

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdhf.records import MISSING, Target
+from bdhf.records import FAILED, MISSING, Target
 from bdhf.stats.targets import hits, observe
 
 
@@ -89,11 +89,64 @@ def test_diverged_run_is_a_miss_whatever_it_reached():
 
 @pytest.mark.parametrize("status", [*map(str, MISSING), None])
 def test_failed_and_unfinished_runs_have_no_outcome(status):
-    """Missing data are neither a hit nor a miss: the time is NaN, whatever the curve says."""
-    reached, time = outcome([1.0, 0.1], status=status, total=2)
+    """Without a hit missing data are neither a hit nor a miss: the time is NaN."""
+    reached, time = outcome([1.0, 0.9], status=status, total=2)
 
     assert not reached
     assert np.isnan(time)
+
+
+@pytest.mark.parametrize("status", [*map(str, FAILED)])
+def test_hit_before_a_failure_is_a_hit(status):
+    """What ended the run later does not undo that it reached the target, nor when."""
+    assert outcome([1.0, 0.1, 0.9], status=status, total=4) == (True, 2.0)
+    assert outcome([1.0, 0.1, 0.9], status=status, total=4, sustain=2)[0] is False
+
+
+def ends(losses, updates, seconds=None, *, sustain=1, axis="updates"):
+    """(earliest, time) of a run evaluated at these updates."""
+    runs, curves = one_run(losses)
+    curves = curves.assign(update=updates, seconds=seconds or updates)
+    target = Target(metric="val_loss", below=0.2, sustain=sustain)
+    row = observe(runs, curves, target, axis).iloc[0]
+    return row["earliest"], row["time"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "updates", "expected"),
+    [
+        ([1.0, 0.1], [0, 1], (1.0, 1.0)),  # one update: nothing is left open
+        ([1.0, 0.9, 0.1], [0, 4, 8], (5.0, 8.0)),
+        ([1.0, 0.9, 0.1], [0, 4, 5], (5.0, 5.0)),
+        ([1.0, 0.1], [0, 200], (1.0, 200.0)),
+        ([0.1, 0.1], [0, 200], (0.0, 0.0)),  # before training: exactly
+        ([0.1], [7], (1.0, 7.0)),  # no evaluation before: from the start of the run
+        ([1.0, 0.1, 0.9, 0.1], [0, 4, 8, 12], (1.0, 4.0)),
+    ],
+)
+def test_earliest_cost_is_one_update_after_the_evaluation_before(losses, updates, expected):
+    """A hit lies after the last evaluation before it, by an update at least, and at its own."""
+    assert ends(losses, updates) == expected
+
+
+def test_earliest_cost_of_a_sustained_hit_is_that_of_its_stretch():
+    """A dip that was not sustained is an evaluation before the hit like any other."""
+    assert ends([1.0, 0.1, 0.9, 0.1, 0.1], [0, 4, 8, 12, 16], sustain=2) == (9.0, 12.0)
+
+
+def test_earliest_cost_on_another_axis_is_that_of_one_update():
+    """The updates between two evaluations cost alike."""
+    assert ends([1.0, 0.9, 0.1], [0, 4, 8], [0.0, 10.0, 30.0], axis="seconds") == (15.0, 30.0)
+
+
+def test_earliest_cost_without_a_cost_before_counts_from_the_start():
+    """Where the evaluation before has no cost on the axis, the run's start is what is known."""
+    assert ends([1.0, 0.9, 0.1], [0, 4, 8], [0.0, np.nan, 32.0], axis="seconds") == (4.0, 32.0)
+
+
+def test_earliest_cost_of_a_miss_is_its_time():
+    """A miss was watched up to its end."""
+    assert ends([1.0, 0.9, 0.8], [0, 4, 8]) == (8.0, 8.0)
 
 
 def test_ablation_that_has_not_begun_has_no_outcome():

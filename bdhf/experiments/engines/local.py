@@ -20,7 +20,7 @@ from bdhf.experiments.run import Outcome
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.schema import Retry
 from bdhf.experiments.store import Store
-from bdhf.records import CURVE_COLUMNS, Status, StorageError
+from bdhf.records import CURVE_COLUMNS, SAFETY_SECONDS, Status, StorageError
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Conditions:
 
     workers: int
     devices: tuple[str, ...] = ("cpu",)
-    safety_seconds: float = 3600.0
+    safety_seconds: float = SAFETY_SECONDS
     checkpoint_every: int | None = None  # evaluations
     again: Again = Again(Retry())  # noqa: RUF009 - both are frozen
     waiting: Callable[[Sequence[Claim]], None] = lambda holders: None  # told once for each wait

@@ -1,0 +1,148 @@
+"""Costs are known to an evaluation, and `equivalent` holds wherever they may have been."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bdhf.stats import equivalence
+from bdhf.stats.compare import compare
+from bdhf.stats.equivalence import tost, tost_over
+from bdhf.stats.pairs import pair
+from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
+
+SAME = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
+SECONDS = SAME.model_copy(update={"estimand": "seconds_to_target"})
+
+
+def only(records):
+    """The result of an ablation with one test."""
+    (result,) = compare(records)
+    return result
+
+
+def boxes(rng, n, width=0.05):
+    """Ends of n log ratios near 0, of which about a third are known exactly."""
+    low = rng.normal(0, 0.03, n)
+    return low, low + np.where(rng.random(n) < 0.35, 0.0, width * rng.random(n))
+
+
+def corners(low, high):
+    """All corners of a box."""
+    return itertools.product(*zip(low, high, strict=True))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 7])
+@pytest.mark.parametrize("seed", range(6))
+def test_p_is_the_largest_over_the_box(n, seed):
+    """Both p equal the largest of all corners, and no point between has a larger one."""
+    rng = np.random.default_rng([seed, n])
+    low, high = boxes(rng, n)
+    over = tost_over(low, high, 1.1)
+    at_corners = [tost(corner, 1.1) for corner in corners(low, high)]
+    between = [tost(low + rng.random(n) * (high - low), 1.1) for _ in range(200)]
+
+    assert over.p_flip == max(test.p_flip for test in at_corners)
+    assert over.p_t == pytest.approx(max(test.p_t for test in at_corners), rel=1e-9)
+    assert over.p_t >= max(test.p_t for test in between) * (1 - 1e-9)
+    assert over.p_flip >= max(test.p_flip for test in between)
+
+
+@given(st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=20), st.floats(1.01, 2.0))
+def test_boxes_without_width_are_the_log_ratios(d, margin):
+    """Evaluated at every update, p is that of the test itself, to the bit."""
+    assert tost_over(d, d, margin) == tost(d, margin)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_bound_beyond_sixteen_pairs_is_no_less_and_hardly_more(seed, monkeypatch):
+    """The hull holds every corner; here it is put in their place for 12 pairs."""
+    low, high = boxes(np.random.default_rng(seed), 12)
+    exact = tost_over(low, high, 1.1).p_t
+    monkeypatch.setattr(equivalence, "EXACT_UP_TO", 0)
+    bound = tost_over(low, high, 1.1).p_t
+
+    assert exact <= bound * (1 + 1e-12)
+    assert bound <= 1.5 * exact + 1e-12
+
+
+def test_where_the_mean_may_lie_at_the_margin_p_is_one():
+    """A box that holds a mean at the margin shows nothing."""
+    assert tost_over([-0.01] * 8, [0.2] * 8, 1.1).p == 1.0
+
+
+def test_equal_evaluations_are_no_agreement():
+    """Costs of 107 and 157 updates, both recorded at update 200, are not equivalent."""
+    coarse = only(
+        synthetic({"block": [200] * 5, "full": [200] * 5}, comparisons=(SAME,), every=200)
+    )
+    fine = only(synthetic({"block": [200] * 5, "full": [200] * 5}, comparisons=(SAME,)))
+
+    assert str(fine.verdict) == "equivalent"
+    assert str(coarse.verdict) == "undecided"
+    assert coarse.p_equivalence == 1.0
+    assert any("Not called equivalent: evaluations leave open" in flag for flag in coarse.flags)
+    assert not any("leave open" in flag for flag in fine.flags)
+
+
+@pytest.mark.parametrize(
+    ("every", "verdict"),
+    [(1, "equivalent"), (5, "equivalent"), (9, "equivalent"), (25, "undecided")],
+)
+def test_an_interval_within_the_margin_still_decides(every, verdict):
+    """At 200 updates within 1.1 times, evaluations are fine enough up to some 18 updates apart."""
+    ends = [200, 201, 199, 200, 202, 198, 200, 201]
+    result = only(synthetic({"block": ends, "full": ends[::-1]}, comparisons=(SAME,), every=every))
+
+    assert str(result.verdict) == verdict
+
+
+def test_boxes_reach_from_the_earliest_to_the_recorded_cost():
+    """The least is the candidate's earliest against the baseline as recorded, and the reverse."""
+    records = synthetic({"block": [40, None], "full": [80, 60]}, every=10, last=100)
+    low, high = pair(records, BLOCK_VS_FULL, TARGET).box()
+
+    np.testing.assert_allclose(np.exp(low), [31 / 80, 100 / 60])
+    np.testing.assert_allclose(np.exp(high), [40 / 71, 100 / 51])
+
+
+def test_a_cost_of_zero_is_known():
+    """A target that held before training was reached at no update between."""
+    records = synthetic({"block": [0, 8], "full": [8, 8]}, every=4)
+    low, high = pair(records, BLOCK_VS_FULL, TARGET).box()
+
+    np.testing.assert_allclose(np.exp(low), [4 / 8, 5 / 8])
+    np.testing.assert_allclose(np.exp(high), [4 / 5, 8 / 5])
+
+
+def test_better_and_worse_do_not_depend_on_the_interval():
+    """Recorded costs are exchangeable where arms are alike, however coarse they are."""
+    block, full = [100] * 8, [200] * 8
+    fine = only(synthetic({"block": block, "full": full}, comparisons=(SAME,)))
+    coarse = only(synthetic({"block": block, "full": full}, comparisons=(SAME,), every=100))
+
+    assert (fine.p, str(fine.verdict)) == (coarse.p, str(coarse.verdict))
+    assert str(fine.verdict) == "better"
+
+
+def test_seconds_have_boxes_too():
+    """The seconds of one update after the evaluation before are the least."""
+    records = synthetic(
+        {"block": [40], "full": [40]}, comparisons=(SECONDS,), every=10, seconds={"block": 0.5}
+    )
+    low, high = pair(records, SECONDS, TARGET).box()
+
+    np.testing.assert_allclose(np.exp(low), 15.5 / 40)
+    np.testing.assert_allclose(np.exp(high), 20 / 31)
+
+
+def test_no_number_of_seeds_decides_what_the_interval_leaves_open():
+    """Where the box alone is wider than the margin, more seeds would not make arms equivalent."""
+    arms = {"block": [198, 202, 195, 205], "full": [202, 198, 205, 195]}
+    fine = only(synthetic(arms, comparisons=(SAME,)))
+    coarse = only(synthetic(arms, comparisons=(SAME,), every=100))
+
+    assert fine.seeds_to_decide < 100
+    assert coarse.seeds_to_decide > 1000
