@@ -92,7 +92,10 @@ def guard_of(ablation: Ablation, *, pilot: bool = False) -> Guard:
         with suppress(InputError):  # nothing has been run yet
             finished = load(ablation.store.folder)
     comparisons, seeds = ablation.plan.comparisons, spec.seeds.count
-    return guard(comparisons, spec.targets, alpha=spec.alpha, seeds=seeds, finished=finished)
+    return guard(
+        comparisons, spec.targets, alpha=spec.alpha, seeds=seeds,
+        arms=ablation.plan.arms, finished=finished,
+    )  # fmt: skip
 
 
 def say_power(found: Guard) -> None:
@@ -117,6 +120,14 @@ def warn_of_power(found: Guard) -> None:
         err.print(
             f"warning: {tests} at alpha {found.alpha:g} cannot be decided with fewer than "
             f"{found.needed} seeds; the spec has {found.seeds}",
+            markup=False,
+        )
+    for test in found.coarse[:ROWS]:
+        err.print(
+            f"warning: {test.name} on {test.target}: evaluated every {test.every} updates, costs "
+            f"below {test.least:,} updates cannot be called equivalent within {test.margin:g}×; "
+            f"{test.expected:,} are expected ({test.source}), for which `evaluate: "
+            f"{{every_updates: {test.fine}}}` is fine enough",
             markup=False,
         )
 

@@ -12,7 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bdhf.records import Comparison, Records, Target, tests_of
+from bdhf.records import Comparison, PlannedArm, Records, Target, tests_of
+from bdhf.stats.coarseness import Coarse, too_coarse
 from bdhf.stats.compare import compare
 from bdhf.stats.paired import pairs_needed
 from bdhf.stats.power import power, seeds_to_decide
@@ -43,6 +44,7 @@ class Guard:
     seeds: int
     needed: int  # seeds below which no test can be decided; 0 without tests
     powers: tuple[Guarded, ...]  # of the tests that have a margin and a known spread
+    coarse: tuple[Coarse, ...] = ()  # tests whose evaluations are too far apart for their margin
 
 
 def guard(
@@ -51,11 +53,12 @@ def guard(
     *,
     alpha: float,
     seeds: int,
+    arms: Sequence[PlannedArm] = (),
     finished: Records | None = None,
 ) -> Guard:
     """Work out floor and power for the tests of an ablation.
 
-    `finished` are the records of runs of the same ablation, where there are any.
+    `arms` are those of the plan, with their budgets and intervals of evaluation; `finished` are the records of runs of the same ablation, where there are any.
     """
     tests = tests_of(comparisons, targets)
     level = alpha / max(len(tests), 1)
@@ -79,7 +82,14 @@ def guard(
                     seeds=seeds_to_decide(effect, sd, level),
                 )
             )
-    return Guard(len(tests), alpha, seeds, pairs_needed(level) if tests else 0, tuple(powers))
+    return Guard(
+        tests=len(tests),
+        alpha=alpha,
+        seeds=seeds,
+        needed=pairs_needed(level) if tests else 0,
+        powers=tuple(powers),
+        coarse=too_coarse(comparisons, targets, arms, finished),
+    )
 
 
 def _seen(finished: Records | None) -> dict[tuple[str, str], tuple[float, str]]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bdhf.records import Comparison
+from bdhf.records import Budget, Comparison, PlannedArm
 from bdhf.stats.guard import guard
 from bdhf.stats.power import power, seeds_to_decide
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
@@ -53,3 +53,56 @@ def test_two_pairs_are_no_pilot(pairs):
     pilot = synthetic(ends, comparisons=[entry])
 
     assert guard([entry], [TARGET], alpha=0.05, seeds=8, finished=pilot).powers == ()
+
+
+def arms(every=200, **budget):
+    """The two arms of a plan."""
+    return [
+        PlannedArm(label=label, name=label, budget=Budget(**budget), evaluate_every=every)
+        for label in ("block", "full")
+    ]
+
+
+def coarse(every=200, *, entry=STATED, finished=None, **budget):
+    """The tests whose evaluations are too far apart."""
+    return guard(
+        [entry, FINAL], [TARGET], alpha=0.05, seeds=5, arms=arms(every, **budget), finished=finished
+    ).coarse
+
+
+def test_evaluations_too_far_apart_for_the_margin_are_told():
+    """Every 200 updates only costs of 1,194 lie within 1.2 times wherever they were."""
+    (test,) = coarse(updates=300)
+
+    assert (test.name, test.target) == ("block vs full", "val_loss ≤ 0.02")
+    assert (test.every, test.least, test.expected, test.fine) == (200, 1194, 150, 26)
+    assert test.source == "half of the budget"
+
+
+@pytest.mark.parametrize("expected", [20, 150, 151, 1000])
+@pytest.mark.parametrize("margin", [1.05, 1.1, 2.0])
+def test_fine_is_the_widest_interval_that_is_fine_enough(expected, margin):
+    """At that interval nothing is told, and at one update more something is."""
+    entry = STATED.model_copy(update={"margin": margin})
+    (test,) = coarse(10_000, entry=entry, updates=2 * expected)
+
+    assert coarse(test.fine, entry=entry, updates=2 * expected) == ()
+    assert len(coarse(test.fine + 1, entry=entry, updates=2 * expected)) == 1
+    assert expected / (expected - test.fine + 1) <= margin < expected / (expected - test.fine)
+
+
+def test_finished_runs_tell_what_is_expected():
+    """The median of what they took, whatever the budget names."""
+    finished = synthetic({"block": FAST, "full": SLOW}, every=10)
+    (test,) = coarse(25, finished=finished, seconds=60)
+
+    assert (test.expected, test.source) == (74, "the median of 16 finished runs")
+    assert coarse(10, finished=finished, seconds=60) == ()
+
+
+def test_nothing_is_told_of_what_is_not_known():
+    """Without a margin, at every update, of a loss, or on a budget that says no updates."""
+    assert coarse(updates=300, entry=BLOCK_VS_FULL) == ()
+    assert coarse(1, updates=300) == ()
+    assert coarse(200, seconds=60) == ()
+    assert guard([STATED], [TARGET], alpha=0.05, seeds=5).coarse == ()
