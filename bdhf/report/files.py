@@ -11,10 +11,10 @@ from bdhf.records import Records, Target, load, write_table
 from bdhf.report.capsule import decode, encode
 from bdhf.report.html import Report, render, write
 from bdhf.report.packing import files_of
+from bdhf.stats.bounds import restricted
 from bdhf.stats.compare import compare, to_table
 from bdhf.stats.multiverse import Universe, multiverse
 from bdhf.stats.multiverse import to_table as table_of_choices
-from bdhf.stats.bounds import restricted
 from bdhf.stats.result import Result
 from bdhf.stats.survival import kaplan_meier
 from bdhf.stats.words import sentence

@@ -85,4 +85,3 @@ def _off_the_budget(table: pd.DataFrame, horizon: Horizon, timeout: float) -> pd
     most = np.fmax(table["slowest"].fillna(np.inf), least)
     ends = pd.DataFrame({"least": least, "most": most})
     return ends.clip(upper=horizon.value) if horizon.source == "first miss" else ends
-

@@ -102,8 +102,28 @@ def equivalence(pairs: Pairs, margin: float | None) -> float:
     """
     if margin is None or not pairs.are_ratios:
         return math.nan
-    says_something = ~pairs.complete.both_miss
-    low, high = (end[says_something] for end in pairs.box())
+    return _of_box(*pairs.box(), pairs.complete.both_miss, margin)
+
+
+def equivalence_over(best: Pairs, worst: Pairs, margin: float | None) -> float:
+    """Give that p over all pairs, whatever the uncertain runs would have cost.
+
+    `best` and `worst` are `Pairs.filled`. One missing run at its best and another at its worst
+    spread the log ratios more than all at the best or all at the worst: the box holds every mix.
+    """
+    if margin is None or not (best.are_ratios and worst.are_ratios):
+        return math.nan
+    return _of_box(best.box()[0], worst.box()[1], best.both_miss, margin)
+
+
+def _of_box(
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    both_miss: NDArray[np.bool_],
+    margin: float,
+) -> float:
+    """The p of the pairs of which at least one run may have hit."""
+    low, high = low[~both_miss], high[~both_miss]
     if not (np.isfinite(low) & np.isfinite(high)).all():
         return 1.0
     return tost_over(low, high, margin).p
@@ -131,8 +151,9 @@ def _t_of(d: NDArray[np.float64]) -> float:
 
 def _largest_at_corners(low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
     """The largest Σ d² / (Σ d)² of the 2ⁿ corners."""
-    sums, squares = low.sum() + subset_sums(high - low), (low**2).sum() + subset_sums(
-        high**2 - low**2
+    sums, squares = (
+        low.sum() + subset_sums(high - low),
+        (low**2).sum() + subset_sums(high**2 - low**2),
     )
     return float((squares / sums**2).max())
 

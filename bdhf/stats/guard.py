@@ -58,7 +58,8 @@ def guard(
 ) -> Guard:
     """Work out floor and power for the tests of an ablation.
 
-    `arms` are those of the plan, with their budgets and intervals of evaluation; `finished` are the records of runs of the same ablation, where there are any.
+    `arms` are those of the plan, with their budgets and intervals of evaluation; `finished` are the
+    records of runs of the same ablation, where there are any.
     """
     tests = tests_of(comparisons, targets)
     level = alpha / max(len(tests), 1)

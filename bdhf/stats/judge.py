@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bdhf.records import Comparison, Records, Target, tests_of
-from bdhf.stats.equivalence import LEAST_HITS, equivalence
+from bdhf.stats.equivalence import LEAST_HITS, equivalence, equivalence_over
 from bdhf.stats.paired import SignFlip, outweighing, sign_flip
 from bdhf.stats.pairs import Pairs, pair
 from bdhf.stats.result import Verdict
@@ -145,12 +145,12 @@ def _bounds(
     if one.pairs.are_certain:
         return {}
     enough = min(one.hits) >= LEAST_HITS * len(one.pairs)
+    filled_pairs = {"best": one.pairs.filled(best=True), "worst": one.pairs.filled(best=False)}
+    same = equivalence_over(*filled_pairs.values(), one.entry.margin)
+    same_holm = holm([*p_equivalence[:place], same, *p_equivalence[place + 1 :]])[place]
     bounds = {}
-    for name, best in (("best", True), ("worst", False)):
-        pairs = one.pairs.filled(best=best)
+    for name, pairs in filled_pairs.items():
         filled = sign_flip(outweighing(pairs.effects()), alpha=alpha)
-        same = equivalence(pairs, one.entry.margin)
         p_holm = holm([*p[:place], filled.p, *p[place + 1 :]])[place]
-        same_holm = holm([*p_equivalence[:place], same, *p_equivalence[place + 1 :]])[place]
         bounds[name] = _verdict(filled.mean, p_holm, same_holm, alpha, enough=enough)
     return bounds

@@ -198,9 +198,7 @@ def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
     return runs.assign(note="")[_COLUMNS]
 
 
-def _log_ratios(
-    candidate: pd.Series[float], baseline: pd.Series[float]
-) -> NDArray[np.float64]:
+def _log_ratios(candidate: pd.Series[float], baseline: pd.Series[float]) -> NDArray[np.float64]:
     return np.log((candidate / baseline).to_numpy(dtype=float))
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from bdhf.stats import power
-from tests.stats import vectorised
+from tests.stats import uncertain, vectorised
 from tests.stats.worlds import World, at_margin
 
+UNCERTAIN_PAIRS, UNCERTAIN_DRAWS = (5, 8, 12), 2000
 PAIRS, MISSES, ALPHA, MARGIN = (6, 8, 12), (0.0, 0.3, 0.7), 0.05, 1.1
 PAGE, MARKS = Path("docs/statistics.md"), ("<!-- simulated -->", "<!-- end -->")
 
@@ -136,7 +137,30 @@ def seeds(draws, cases=((0.7, 0.35), (0.8, 0.25), (0.8, 0.35), (0.9, 0.15), (0.9
     return pd.DataFrame(rows)
 
 
-SCENARIOS = {f.__name__: f for f in (null, margin, capped, planned, seeds, effect)}
+def uncertain_runs(draws):
+    """Seconds, on a budget of updates: a share of all runs is slow, lost or diverged."""
+    return _uncertain(draws, [(kind, share) for kind in uncertain.KINDS for share in (0.1, 0.3)])
+
+
+def coarse(draws):
+    """Costs that are recorded at the next evaluation: every so many of some 300 updates."""
+    return _uncertain(draws, [("coarse", every) for every in (25, 100, 200)])
+
+
+def _uncertain(draws, cells):
+    rows = []
+    for kind, share in cells:
+        for n in UNCERTAIN_PAIRS:
+            how = {"every": f"{share:g}"} if kind == "coarse" else {
+                "runs": kind, "share": f"{share:.0%}".replace("%", " %")}  # fmt: skip
+            rates = uncertain.rates(min(draws, UNCERTAIN_DRAWS), n, kind, share)
+            rows.append(how | {"pairs": str(n)} | rates)
+    return pd.DataFrame(rows)
+
+
+SCENARIOS = {
+    f.__name__: f for f in (null, margin, capped, planned, seeds, effect, uncertain_runs, coarse)
+}
 
 #: scenario -> column -> (least, most), up to the error of the simulation.
 BARS = {
@@ -150,6 +174,15 @@ BARS = {
     "planned": {"off by": (0.0, 0.05)},
     "seeds": {"power": (0.75, 0.87)},
     "effect": {},
+    "uncertain_runs": {
+        "alike: better or worse": (0.0, ALPHA),
+        "at the margin: equivalent": (0.0, ALPHA),
+        "not what all runs would say": (0.0, 0.0),
+    },
+    "coarse": {
+        "alike: better or worse": (0.0, ALPHA),
+        "at the margin: equivalent": (0.0, ALPHA),
+    },
 }
 
 

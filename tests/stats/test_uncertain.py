@@ -1,0 +1,113 @@
+"""Verdicts over slow, lost and diverged runs and coarse evaluation, against rules written apart."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bdhf.records import Budget, Comparison, Records, load
+from bdhf.stats.compare import compare
+from tests.stats import simulation, uncertain
+from tests.stats.fabricated import fabricate
+from tests.stats.synthetic import TARGET
+from tests.stats.worlds import World
+
+ENTRY = Comparison(
+    name="seconds", candidate="block", baseline="full", estimand="seconds_to_target", margin=1.1
+)
+CELLS = [
+    ("slow", 0.1), ("slow", 0.3), ("lost", 0.1), ("lost", 0.3), ("diverged", 0.1),
+    ("diverged", 0.3), ("coarse", 25), ("coarse", 200),
+]  # fmt: skip
+WORLDS = (World(1.0, 0.02, 0.0), World(1 / 1.1, 0.1, 0.0), World(0.75, 0.15, 0.0))
+
+
+def records_of(drawn: uncertain.Drawn) -> Records:
+    """The tables that these runs leave behind."""
+    runs, curves = [], []
+    for side, arm in enumerate(("block", "full")):
+        for seed in range(drawn.updates.shape[1]):
+            status, pace = drawn.status[side, seed], drawn.pace[side, seed]
+            hit = drawn.recorded[side, seed] if status == "done" else np.inf
+            end = min(hit, drawn.ended[side, seed])
+            cell = {"arm": arm, "seed": seed, "run_id": f"{arm}-{seed}"}
+            began = status != "planned"
+            runs.append(cell | {
+                "status": status if began else None, "reason": "",
+                "update": end if began else np.nan, "seconds": end * pace if began else np.nan,
+            })  # fmt: skip
+            updates = sorted({0, min(drawn.every, end), max(end - drawn.every, 0), end})
+            curves += [
+                cell | {"update": update, "seconds": update * pace,
+                        "val_loss": 0.01 if update == hit else 1.0}
+                for update in updates if began
+            ]  # fmt: skip
+    return Records(
+        name="uncertain", spec_text="", arms=("block", "full"), targets=(TARGET,),
+        comparisons=(ENTRY,), budget=Budget(updates=uncertain.LIMIT), alpha=uncertain.ALPHA,
+        evaluate_every=drawn.every, runs=pd.DataFrame(runs), curves=pd.DataFrame(curves),
+        environments=pd.DataFrame(), safety_seconds=uncertain.SAFETY,
+    )  # fmt: skip
+
+
+def drawn(kind, share, draws):
+    """Ablations of every world, of 8 pairs."""
+    rng = np.random.default_rng(7)
+    return [uncertain.draw(rng, world, 8, kind, share) for world in WORLDS for _ in range(draws)]
+
+
+def check(cells, draws):
+    """Hold both against each other, and return the verdicts."""
+    verdicts = []
+    for kind, share in cells:
+        for ablation in drawn(kind, share, draws):
+            (result,) = compare(records_of(ablation))
+            assert str(result.verdict) == uncertain.verdict(ablation), (kind, share, ablation)
+            verdicts.append(str(result.verdict))
+    return verdicts
+
+
+@pytest.mark.parametrize("kind", [*uncertain.KINDS, "coarse"])
+def test_verdicts_are_those_of_rules_written_apart(kind):
+    """Every verdict of a few ablations is that of the arrays, and not all are alike."""
+    cells = [(name, share) for name, share in CELLS if name == kind]
+
+    assert len(set(check(cells, 4))) >= 2
+
+
+@pytest.mark.long
+def test_many_verdicts_are_those_of_rules_written_apart():
+    """The same of hundreds, among which every verdict is."""
+    assert set(check(CELLS, 60)) >= {"better", "equivalent", "undecided"}
+
+
+@pytest.mark.parametrize(("kind", "share"), CELLS[1::2])
+def test_folders_give_the_verdicts_of_the_tables(kind, share, tmp_path):
+    """What `load` reads of a folder is compared as it was drawn, limits of wall-clock included."""
+    for number, ablation in enumerate(drawn(kind, share, 1)):
+        records = records_of(ablation)
+        loaded = load(fabricate(tmp_path / str(number), records))
+        (from_folder,), (from_tables,) = compare(loaded), compare(records)
+
+        assert loaded.safety_seconds == uncertain.SAFETY
+        assert from_folder == dataclasses.replace(from_tables, flags=from_folder.flags)
+        assert str(from_folder.verdict) == uncertain.verdict(ablation)
+
+
+@pytest.mark.parametrize("name", ["uncertain_runs", "coarse"])
+def test_rates_hold_of_runs_without_a_plain_outcome(name, monkeypatch):
+    """With a few draws every rate that must hold does, up to two standard errors."""
+    monkeypatch.setattr(simulation, "UNCERTAIN_DRAWS", 60)
+    table = simulation.SCENARIOS[name](60)
+
+    assert simulation.broken(name, table, 60) == []
+    assert len(table) >= 9
+
+
+def test_coarse_costs_as_recorded_would_pass_for_equivalent():
+    """The rule that is held against: over recorded costs alone the rate is far beyond 5 %."""
+    rates = uncertain.rates(100, 8, "coarse", 200)
+
+    assert rates["at the margin: equivalent as recorded"] > 0.12
+    assert rates["at the margin: equivalent"] <= 0.05

@@ -1,0 +1,235 @@
+"""Made-up runs in seconds of which some leave no plain outcome, and what may be said of them.
+
+    slow      a run takes 200 times as long, and is given up after an hour, short of its target
+    lost      a run never begins, or fails somewhere on its way to the target
+    diverged  a run diverges somewhere on its way to the target
+    coarse    every run reaches its target, and only every k-th update is evaluated
+
+The rules of a verdict are written here apart from `bdhf.stats`, which reads tables: arrays of one
+comparison (2, n), the candidate first. `test_uncertain.py` holds the two together.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from tests.stats import vectorised
+from tests.stats.worlds import World
+
+LIMIT, SAFETY = 1500, 3600.0  # updates of the budget, seconds of wall-clock
+PACE, SLOWER = 0.1, 200.0  # seconds an update, and how many times that of a slow run
+KINDS = ("slow", "lost", "diverged")
+ALPHA, MARGIN, LEAST_HITS = 0.05, 1.1, 0.8
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One ablation of two arms, (2, n) each: what was recorded, and what would have been."""
+
+    updates: np.ndarray  # at which the target is reached, were the run to go on
+    pace: np.ndarray  # seconds an update
+    ended: np.ndarray  # updates that the run made; 0 where it was not begun
+    status: np.ndarray  # "done", "timeout", "error", "planned" or "diverged"
+    every: int = 1  # updates between evaluations
+
+    @property
+    def hits(self):
+        """Which runs reached their target."""
+        return self.status == "done"
+
+    @property
+    def recorded(self):
+        """Updates of the hit as they were recorded: at the next evaluation."""
+        return np.ceil(self.updates / self.every) * self.every
+
+    @property
+    def costs(self):
+        """Seconds to target, those of runs without an outcome NaN."""
+        costs = np.where(self.hits, self.recorded * self.pace, np.nan)
+        diverged = self.status == "diverged"
+        return np.where(diverged, self._tau if diverged.any() else np.nan, costs)
+
+    @property
+    def earliest(self):
+        """Seconds at which a hit may have been reached: one update after the evaluation before."""
+        before = (self.recorded - self.every + 1) * self.pace
+        return np.where(self.hits, before, self.costs)
+
+    @property
+    def ends(self):
+        """The least and the most that every run may have cost."""
+        costs, spent = self.costs, self.ended * self.pace
+        least = np.where(self.status == "timeout", np.maximum(spent, SAFETY), spent)
+        most = np.maximum(least, self._slowest[:, None])
+        missing = np.isnan(costs)
+        least, most = np.where(missing, least, costs), np.where(missing, most, costs)
+        return np.where(self.status == "diverged", self._largest, least), most
+
+    @property
+    def known(self):
+        """What every run would have cost: no less than the ends, and no more."""
+        costs = np.where(self.status == "timeout", np.maximum(self.updates * self.pace, SAFETY),
+                         self.updates * self.pace)  # fmt: skip
+        counts = np.maximum(LIMIT * self.pace, self._largest)
+        return np.where(self.status == "diverged", counts, costs)
+
+    @property
+    def floor(self):
+        """The smallest cost of any evaluation after the first, which a cost of 0 counts as."""
+        first = np.minimum(self.every, self.ended) * self.pace
+        return first[self.ended > 0].min()
+
+    @property
+    def _slowest(self):
+        """The budget at the slowest pace of either arm; infinite where no run has one."""
+        paces = np.where(self.ended > 0, self.pace, -np.inf)
+        return np.where(paces.max(axis=1) > 0, LIMIT * paces.max(axis=1), np.inf)
+
+    @property
+    def _largest(self):
+        """The largest cost seen: of a hit, or of what a diverged run had run up."""
+        seen = np.where(self.hits, self.recorded * self.pace, 0.0)
+        diverged = np.where(self.status == "diverged", self.ended * self.pace, 0.0)
+        return max(seen.max(), diverged.max())
+
+    @property
+    def _tau(self):
+        """What a diverged run counts as."""
+        return max(self._slowest[(self.status == "diverged").any(axis=1)].max(), self._largest)
+
+
+def draw(rng, world, n, kind, share):
+    """One ablation in which a share of all runs is of a kind; for `coarse` the share is k."""
+    costs, _ = world.draw(rng, 1, n)
+    updates = np.minimum(costs[0], LIMIT)
+    pace = PACE * np.exp(0.1 * rng.standard_normal((2, n)))
+    status, ended = np.full((2, n), "done", dtype=object), updates.copy()
+    if kind == "coarse":
+        ended = np.ceil(updates / share) * share
+        return Drawn(updates, pace, ended, status, every=int(share))
+    struck = rng.random((2, n)) < share
+    on_the_way = np.floor(updates * rng.random((2, n)))
+    if kind == "slow":
+        pace = np.where(struck, SLOWER * pace, pace)
+        made = np.floor(SAFETY / pace)
+        gave_up = made < updates
+        return Drawn(updates, pace, np.where(gave_up, made, updates),
+                     np.where(gave_up, "timeout", status))  # fmt: skip
+    if kind == "diverged":
+        ended = np.where(struck, np.maximum(on_the_way, 1), ended)
+        return Drawn(updates, pace, ended, np.where(struck, "diverged", status))
+    never = rng.random((2, n)) < 0.5
+    ended = np.where(struck, np.where(never, 0, on_the_way), ended)
+    failed = np.where(never, "planned", "error")
+    return Drawn(updates, pace, ended, np.where(struck, failed, status))
+
+
+def verdict(drawn):
+    """The verdict of one test, with the ends of its runs."""
+    low, high = drawn.ends
+    costs = drawn.costs
+    complete = ~np.isnan(costs).any(axis=0)
+    hits, n = drawn.hits[:, complete].sum(axis=1).min(), complete.sum()
+    seen = _judged(costs[:, complete], drawn.earliest[:, complete], drawn.hits[:, complete],
+                   enough=hits >= LEAST_HITS * n)  # fmt: skip
+    if seen == "undecided" or ((low == costs) & (high == costs)).all():
+        return seen
+    uncertain = np.isnan(costs) | (low < high)
+    may_hit = drawn.hits | np.isnan(costs)
+    sides = [np.where(uncertain, np.maximum(ends, drawn.floor), costs) for ends in
+             (np.stack([low[0], high[1]]), np.stack([high[0], low[1]]))]  # fmt: skip
+    early = [np.where(uncertain, side, drawn.earliest) for side in sides]
+    enough = drawn.hits[:, complete].sum(axis=1).min() >= LEAST_HITS * len(complete)
+    box = early[0][0] / sides[0][1], sides[1][0] / early[1][1]
+    same = equivalence(*np.log(box), may_hit.any(axis=0)) if enough else 1.0
+    bounds = {_decided(np.log(side[0] / side[1]), same) for side in sides}
+    return seen if bounds == {seen} else "undecided"
+
+
+def _judged(costs, earliest, hits, *, enough):
+    """The verdict of complete pairs."""
+    if not costs.shape[1]:
+        return "undecided"
+    box = np.log(earliest[0] / costs[1]), np.log(costs[0] / earliest[1])
+    same = equivalence(*box, hits.any(axis=0)) if enough else 1.0
+    return _decided(np.log(costs[0] / costs[1]), same)
+
+
+def _decided(d, same):
+    if np.isinf(d).any():
+        d = np.where(np.isinf(d), np.sign(d) * 1e6, d)
+    if vectorised.two_sided(d[None])[0] <= ALPHA:
+        return "better" if d.mean() < 0 else "worse"
+    return "equivalent" if same <= ALPHA else "undecided"
+
+
+def equivalence(low, high, says_something):
+    """The largest p of two one-sided tests over the corners of the box, all of them."""
+    low, high = low[says_something], high[says_something]
+    if len(low) < 2 or not (np.isfinite(low) & np.isfinite(high)).all():
+        return 1.0
+    limit = np.log(MARGIN)
+    flips = [vectorised.tost(end[None], MARGIN)[1][0] for end in (low, high)]
+    halves = _corners(low - limit, high - limit), _corners(-high - limit, -low - limit)
+    return max(*flips, *(_largest_t(half) for half in halves))
+
+
+def _corners(low, high):
+    """Every corner of a box (corners, n)."""
+    free = np.flatnonzero(low < high)
+    chosen = (np.arange(2 ** len(free))[:, None] >> np.arange(len(free))) & 1
+    corners = np.repeat(low[None], len(chosen), axis=0)
+    corners[:, free] += chosen * (high - low)[free]
+    return corners
+
+
+def _largest_t(d):
+    """The largest one-sided p of Student's t of these rows."""
+    mean, spread = d.mean(axis=1), d.std(axis=1, ddof=1)
+    if (mean >= 0).any():
+        return 1.0
+    flat = spread <= 1e-12 * np.abs(d).max(axis=1)
+    t = np.where(flat, -np.inf, mean / np.where(flat, 1.0, spread) * np.sqrt(d.shape[1]))
+    return float(stats.t.cdf(t.max(), d.shape[1] - 1))
+
+
+def rates(draws, n, kind, share):
+    """What of these ablations is called what: arms alike, at the margin, and 0.75 times as dear."""
+    rng = np.random.default_rng([n, KINDS.index(kind) if kind in KINDS else 9, int(100 * share)])
+    alike = [draw(rng, World(1.0, 0.15, 0.0), n, kind, share) for _ in range(draws)]
+    edge = [draw(rng, World(1 / MARGIN, 0.1, 0.0), n, kind, share) for _ in range(draws)]
+    faster = [draw(rng, World(0.75, 0.15, 0.0), n, kind, share) for _ in range(draws)]
+    called = {name: [verdict(d) for d in of_one] for name, of_one in
+              (("alike", alike), ("edge", edge), ("faster", faster))}  # fmt: skip
+    otherwise = [
+        said not in ("undecided", in_full(d))
+        for of_one, name in ((alike, "alike"), (edge, "edge"), (faster, "faster"))
+        for d, said in zip(of_one, called[name], strict=True)
+    ]
+    last = (
+        {"at the margin: equivalent as recorded": float(np.mean([as_recorded(d) for d in edge]))}
+        if kind == "coarse"
+        else {"not what all runs would say": float(np.mean(otherwise))}
+    )
+    return {
+        "alike: better or worse": _share(called["alike"], "better", "worse"),
+        "at the margin: equivalent": _share(called["edge"], "equivalent"),
+        "faster: better": _share(called["faster"], "better"),
+    } | last
+
+
+def as_recorded(drawn):
+    """Whether updates to target would pass for equivalent, were they known as recorded."""
+    d = np.log(drawn.recorded[0] / drawn.recorded[1])
+    return equivalence(d, d, np.full(len(d), True)) <= ALPHA
+
+
+def in_full(drawn):
+    """The verdict with the cost of every run known, of better, worse and the rest."""
+    d = np.log(drawn.known[0] / drawn.known[1])
+    return _decided(d, 0.0)  # equivalent is not held against it: whether it is so, `edge` says
+
+
+def _share(called, *names):
+    return float(np.mean([name in names for name in called]))
