@@ -102,6 +102,8 @@ def _side(run: Mapping[object, object], anchor: str) -> Side:
         missing = str(run["note"]) or ("not recorded" if status in OUTCOMES else status)
         return Side(anchor, run_id, missing, "")
     note = "" if run["hit"] else "missed"
-    return Side(
-        anchor, run_id, count(run["cost"]), "diverged" if status == Status.DIVERGED.value else note
-    )
+    if status == Status.DIVERGED.value:
+        note = "diverged"
+    elif run["hit"] and status not in OUTCOMES:
+        note = f"{status} later"
+    return Side(anchor, run_id, count(run["cost"]), note)

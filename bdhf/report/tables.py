@@ -158,7 +158,7 @@ def _to_target(records: Records) -> dict[str, pd.Series[str]]:
     found = {}
     for target in records.targets:
         seen = observe(records.runs, records.curves, target, records.budget.axis)
-        outcome = seen["status"].isin(OUTCOMES)
+        outcome = seen["status"].isin(OUTCOMES) | seen["reached"]
         words = seen["time"].map(count).where(seen["reached"], "missed").where(outcome, NONE)
         found[f"{AXES[records.budget.axis][1]} to {target.label}"] = words
     return found

@@ -82,6 +82,9 @@ def costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
         *_per_arm(pairs, entry, _diverged, "diverged, which is a miss whatever came before"),
         *_ended_early(pairs, entry),
         *_per_arm(
+            pairs, entry, _failed_later, "reached the target and failed later, which is a hit"
+        ),
+        *_per_arm(
             pairs, entry, _free, f"cost 0 {unit}: in the ratio {{each}} {number(pairs.floor)}"
         ),
     )
@@ -276,6 +279,10 @@ def _missed(runs: pd.DataFrame) -> pd.Series[bool]:
 
 def _diverged(runs: pd.DataFrame) -> pd.Series[bool]:
     return runs["status"] == Status.DIVERGED.value
+
+
+def _failed_later(runs: pd.DataFrame) -> pd.Series[bool]:
+    return runs["hit"].astype(bool) & ~runs["status"].isin(OUTCOMES)
 
 
 def _free(runs: pd.DataFrame) -> pd.Series[bool]:

@@ -145,11 +145,11 @@ def _bounds(
     if one.pairs.are_certain:
         return {}
     enough = min(one.hits) >= LEAST_HITS * len(one.pairs)
-    filled_pairs = {"best": one.pairs.filled(best=True), "worst": one.pairs.filled(best=False)}
-    same = equivalence_over(*filled_pairs.values(), one.entry.margin)
+    best, worst = (one.pairs.filled(best=side) for side in (True, False))
+    same = equivalence_over(best, worst, one.entry.margin)
     same_holm = holm([*p_equivalence[:place], same, *p_equivalence[place + 1 :]])[place]
     bounds = {}
-    for name, pairs in filled_pairs.items():
+    for name, pairs in (("best", best), ("worst", worst)):
         filled = sign_flip(outweighing(pairs.effects()), alpha=alpha)
         p_holm = holm([*p[:place], filled.p, *p[place + 1 :]])[place]
         bounds[name] = _verdict(filled.mean, p_holm, same_holm, alpha, enough=enough)

@@ -144,8 +144,8 @@ def _subset_means(
     d: NDArray[np.float64], rng: np.random.Generator | None
 ) -> tuple[NDArray[np.float64], int]:
     if d.size <= EXACT_UP_TO:
-        sums, sizes = subset_sums(d), _subset_sizes(d.size)
-        total = sums.size
+        sums, total = subset_sums(d), 2**d.size
+        sizes = _subset_sizes(d.size)
     else:
         flips, sizes = _random_flips(d.size) if rng is None else _draw(d.size, rng)
         sums, total = flips @ d, DRAWS + 1  # the identity, which every p must count
@@ -168,9 +168,9 @@ def subset_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=EXACT_UP_TO + 1)
-def _subset_sizes(n: int) -> NDArray[np.float64]:
+def _subset_sizes(n: int) -> NDArray[np.int64]:
     """How many values each of these subsets has."""
-    return subset_sums(np.ones(n))
+    return subset_sums(np.ones(n)).astype(np.int64)
 
 
 @lru_cache(maxsize=4)

@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from bdhf.records import (
     DIAGNOSTICS,
+    SAFETY_SECONDS,
     ArmTuning,
     Budget,
     Comparison,
@@ -54,6 +55,7 @@ def small(**changes) -> Records:
         questions=("block vs full",),
         stops_at_target=True,
         figures=("curves",),
+        safety_seconds=1800.0,
         tuning=Tuned(study="studies/x", arms={"adam": ArmTuning(how="tuned", best=1 / 3)}),
         comparisons=(Comparison(name="a", candidate="adam", baseline="full_hf", margin=1.1),),
         **changes,
@@ -76,6 +78,7 @@ def test_an_archive_of_an_older_version_is_read():
             if name == "ablation.json":
                 ablation = json.loads(text)
                 assert ablation.pop("tuning", "none") is None
+                assert ablation.pop("safety_seconds", None) == SAFETY_SECONDS
                 text = json.dumps(ablation).encode()
             new.writestr(name, text)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdhf.records import Comparison, Target
+from bdhf.records import FAILED, Comparison, Target
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
@@ -220,3 +220,15 @@ def test_seeds_to_decide_are_more_than_there_were():
 
     assert result.p > 0.05
     assert result.seeds_to_decide > 6
+
+
+@pytest.mark.parametrize("status", [*map(str, FAILED)])
+def test_a_hit_that_fails_later_is_a_hit(status):
+    """Runs that go on after their target and fail there are compared, and the flag counts them."""
+    records = synthetic({"block": FAST, "full": FULL}, comparisons=(SAME,))
+    runs = records.runs.copy()
+    runs.loc[runs["arm"] == "block", "status"] = status
+    result = only(dataclasses.replace(records, runs=runs))
+
+    assert (result.pairs, result.candidate_hits, str(result.verdict)) == (8, 8, "better")
+    assert flagged(result, "8 of 8 runs of block reached the target and failed later, which is a")
