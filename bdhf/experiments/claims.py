@@ -22,7 +22,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bdhf.records import STALE_SECONDS, Owner, clock_of, temporary_folder
+from bdhf.records import STALE_SECONDS, Owner, clock_of, is_silent, temporary_folder
+from bdhf.records.files import UNREADABLE
 
 HEARTBEAT_SECONDS = 30.0
 
@@ -155,10 +156,9 @@ def _is_stale(home: Path, claim: Claim, stale_seconds: float) -> bool:
     if claim.owner.is_here:
         return claim.owner.is_gone
     try:
-        silence = clock_of(home) - (home / claim.name).stat().st_mtime
+        return is_silent(home / claim.name, clock_of(home), stale_seconds)
     except OSError:  # released meanwhile, or nothing can be written here: nothing is taken over
         return False
-    return silence > stale_seconds
 
 
 def _make(home: Path, claim: Claim) -> bool:
@@ -190,7 +190,7 @@ def _link(whole: Path, path: Path) -> bool:
 def _create(path: Path, content: bytes) -> bool:
     """Make a claim where there are no links: for a moment it can be seen unfinished."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
         return False
     try:
@@ -210,11 +210,13 @@ def _read(home: Path, run_id: str = "*") -> Iterator[Claim]:
             continue
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            made = float(content.pop("made"))
-            yield Claim(name, int(generation), Owner(**content), made)
+            made = content.pop("made")
+            if type(made) not in (int, float):
+                raise ValueError(f"made: {made!r} is no time")
+            yield Claim(name, int(generation), Owner.read(content), float(made))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OverflowError, *UNREADABLE):
             yield Claim(name, int(generation), _UNKNOWN, 0.0)
 
 
