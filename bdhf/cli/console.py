@@ -19,8 +19,8 @@ from bdhf.records.printable import on_a_line, printable
 class PlainConsole(Console):
     """Prints lines as they are, whatever their width; what would act on a terminal is shown."""
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(soft_wrap=True, highlight=False, emoji=False, **settings)
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Turn a string into one line; before the width of a cell is measured."""

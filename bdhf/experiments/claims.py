@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -29,6 +30,9 @@ HEARTBEAT_SECONDS = 30.0
 
 #: What `os.link` says on a file system that has no links.
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
+
+#: A whole number as it is written: by another name a claim could not be removed.
+_GENERATION = re.compile("0|[1-9][0-9]*")
 
 #: The owner of a claim that cannot be read: only its silence can tell that it has ended.
 _UNKNOWN = Owner("unknown", 0, 0.0)
@@ -206,18 +210,24 @@ def _read(home: Path, run_id: str = "*") -> Iterator[Claim]:
     """The claims in a folder; what is none, or goes meanwhile, is left out."""
     for path in home.glob(f"{run_id}.[0-9]*"):
         name, _, generation = path.name.rpartition(".")
-        if not generation.isdecimal():
+        if _GENERATION.fullmatch(generation) is None:
             continue
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            made = content.pop("made")
-            if type(made) not in (int, float):
-                raise ValueError(f"made: {made!r} is no time")
-            yield Claim(name, int(generation), Owner.read(content), float(made))
+            owner, made = _content(path.read_bytes())
         except FileNotFoundError:
             continue
         except (OverflowError, *UNREADABLE):
-            yield Claim(name, int(generation), _UNKNOWN, 0.0)
+            owner, made = _UNKNOWN, 0.0
+        yield Claim(name, int(generation), owner, made)
+
+
+def _content(read: bytes) -> tuple[Owner, float]:
+    """The owner of a claim and when it was made. Raises what `_read` catches for what is none."""
+    content = json.loads(read)
+    made = content.pop("made")
+    if type(made) not in (int, float):
+        raise ValueError(f"made: {made!r} is no time")
+    return Owner.read(content), float(made)
 
 
 def _highest(claims: Iterable[Claim]) -> Claim | None:

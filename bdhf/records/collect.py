@@ -37,19 +37,20 @@ _ROUNDS = 20
 _Marks = dict[str, tuple[int, int]]
 
 
-def planned(folder: str | Path) -> pd.DataFrame:
+def planned(folder: str | Path, *, checked: bool = True) -> pd.DataFrame:
     """Give `arm, seed, run_id, status, reason` of every planned cell, as the disk has it now.
 
     Without a whole run the status is None, and the reason says whether there is none or what is
     wrong with it. A cell that the plan leaves out, and that has not been run before, is `skipped`.
-    Raises InputError when the folder has no plan, or one of a newer version.
+    `checked` False also counts runs that are not as they were written. Raises InputError when the
+    folder has no plan, or one of a newer version.
     """
     folder = Path(folder)
     plan, marks = _plan(folder), _marks(folder)
     statuses: dict[str, Mapping[str, Any] | Uncounted] = {}
     for run_id in plan["run_id"].unique():
         if run_id in marks:
-            found = read_run(folder / "runs" / run_id)
+            found = read_run(folder / "runs" / run_id, checked=checked)
             statuses[run_id] = found.status if isinstance(found, Run) else found
     return _cells(plan, statuses)
 

@@ -153,11 +153,17 @@ class _Spec(BaseModel):
     report: _Report = Field(default_factory=lambda: _Report())
 
 
-def load(folder: str | Path, tables: Mapping[str, bytes] = MappingProxyType({})) -> Records:
+def load(
+    folder: str | Path,
+    tables: Mapping[str, bytes] = MappingProxyType({}),
+    *,
+    checked: bool = True,
+) -> Records:
     """Read the collected tables of one ablation's results folder.
 
     `tables`: file name -> content of tables that are not read from the folder, as `collected` makes
-    them where nothing can be written.
+    them where nothing can be written. `checked` False also reads a spec.yaml and a plan.json that
+    are not as they were written.
 
     Raises InputError when the folder holds no collected ablation, or one of a newer version.
     """
@@ -172,7 +178,9 @@ def load(folder: str | Path, tables: Mapping[str, bytes] = MappingProxyType({}))
                 f"`bdhf run SPEC --out {folder}` makes them"
             ]
         )
-    text, spec, index = _what_was_asked(folder)
+    text, spec, index = _what_was_asked(
+        folder, table_sums(folder / "plan.parquet") if checked else {}
+    )
     runs, curves = (
         read_table(folder / name, [*CELL, *columns], content=tables.get(name))
         for name, columns in (
@@ -224,9 +232,8 @@ def _ordered(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     return ordered.drop(columns="_place").reset_index(drop=True)
 
 
-def _what_was_asked(folder: Path) -> tuple[str, _Spec, PlanIndex]:
+def _what_was_asked(folder: Path, sums: Mapping[str, str]) -> tuple[str, _Spec, PlanIndex]:
     """The text of the spec, what it says, and its arms and comparisons."""
-    sums = table_sums(folder / "plan.parquet")
     path = folder / "spec.yaml"
     try:
         text = read_whole(path, sums).decode("utf-8")
