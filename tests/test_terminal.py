@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from bdhf.cli import app
 from bdhf.cli.console import PlainConsole
 from bdhf.experiments.observe import watching
+from bdhf.printable import SIGN, on_a_line
 from bdhf.records import Status, write_atomically, write_table
-from bdhf.records.printable import SIGN, on_a_line
 from tests.experiments.made_up import begun, claim, resealed, write
 from tests.experiments.specs import changed, planned
 from tests.report.made_up_held_out import save_study

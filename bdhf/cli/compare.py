@@ -10,7 +10,7 @@ from rich.table import Table
 
 from bdhf.cli.app import Results, app, out, say, say_json, told, warn
 from bdhf.cli.results import fresh
-from bdhf.records.printable import printable
+from bdhf.printable import printable
 
 
 @app.command()

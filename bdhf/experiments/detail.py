@@ -13,9 +13,9 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bdhf.experiments.claims import living
+from bdhf.printable import printable
 from bdhf.records import InputError, planned, run_labels, torn
 from bdhf.records.files import UNREADABLE, UnreadableError, read_whole
-from bdhf.records.printable import printable
 from bdhf.records.run import SEALS, sums_of
 
 #: Title -> key -> value; or a text that is shown as it is.

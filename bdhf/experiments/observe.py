@@ -20,8 +20,8 @@ from rich.progress import (
 )
 
 from bdhf.experiments.runspec import RunSpec
+from bdhf.printable import on_a_line
 from bdhf.records import AXES
-from bdhf.records.printable import on_a_line
 
 
 class Observer(Protocol):
