@@ -49,7 +49,8 @@ def _replace(path: Path, rng: random.Random, files: list[Path]) -> None:
 def _swap(path: Path, rng: random.Random, files: list[Path]) -> None:
     """Put a file of the same name into its place where there is one, of another run; else any."""
     alike = [other for other in files if other.name == path.name and other != path]
-    shutil.copy(rng.choice(alike or files), path)
+    others = [other for other in files if other != path]
+    shutil.copy(rng.choice(alike or others), path)
 
 
 def _swap_folder(path: Path, rng: random.Random, files: list[Path]) -> None:
