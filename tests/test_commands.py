@@ -68,7 +68,8 @@ def test_status_as_json_is_json(made):
     found = strict(bdhf("status", "small", "--json").stdout)
 
     assert found["done"] == 1
-    assert found["running"][0]["owner"] == {"host": "elsewhere", "pid": 7, "started": 2.0}
+    owner = {"host": "elsewhere", "pid": 7, "started": 2.0, "ticks": None}
+    assert found["running"][0]["owner"] == owner
     assert found["running"][0]["made"] is None
     assert found["seconds_left"] is None
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from bdhf.cli import app
 from bdhf.records import load
 from bdhf.report import build
+from tests.experiments.made_up import resealed
 from tests.experiments.specs import changed
 
 pytestmark = pytest.mark.slow
@@ -136,6 +137,7 @@ def forged(results, change):
     curve = pd.read_parquet(home / "curve.parquet")
     change(curve)
     curve.to_parquet(home / "curve.parquet", index=False)
+    resealed(home)
     done = CliRunner().invoke(app, ["report", str(results)])
     assert done.exit_code == 0, done.output
     return results / "report.html", home.name

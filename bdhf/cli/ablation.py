@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ from bdhf.cli.app import (
     say_counts,
     say_json,
     told,
+    warn,
 )
 from bdhf.cli.planned import (
     guard_of,
@@ -36,6 +38,9 @@ from bdhf.cli.results import say_report
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
     from bdhf.experiments.claims import Claim
+
+#: Files of claims that are named one by one.
+FILES = 8
 
 Spec = Annotated[Path, typer.Argument(help="An ablation: a YAML file.", metavar="SPEC")]
 Out = Annotated[Path | None, typer.Option("--out", help="Results folder; default results/<name>.")]
@@ -96,12 +101,14 @@ def run(
     todo = list(left.values())[:limit]
     labels, home = ablation.labels(), ablation.store.folder
     try:
-        with told(), tracking(track or (), home, ablation.spec.name, labels, _warn) as trackers:
+        with told(), tracking(track or (), home, ablation.spec.name, labels, warn) as trackers:
             warn_of_power(guard_of(ablation))
             say_left(ablation.outline(cells, left), len(todo))
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
-                ablation.run(todo, workers=workers, observer=observer, waiting=_say_waiting)
+                ablation.run(
+                    todo, workers=workers, observer=observer, waiting=partial(_say_waiting, home)
+                )
     except KeyboardInterrupt:
         err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
         raise typer.Exit(130) from None
@@ -164,13 +171,14 @@ def plan(
     say_left(outline, outline.left)
 
 
-def _say_waiting(holders: Sequence[Claim]) -> None:
+def _say_waiting(home: Path, holders: Sequence[Claim]) -> None:
+    """Say for whom, and what a person may remove who knows that those elsewhere have ended."""
     owners = {holder(claim) for claim in holders}
     say(f"waiting for {len(holders)} of the runs: {', '.join(sorted(owners))} at work on them")
-
-
-def _warn(line: str) -> None:
-    err.print(line, markup=False)
+    files = [str(home / "claims" / c.name) for c in holders if not c.owner.is_here]
+    more = f" and {len(files) - FILES} more" if len(files) > FILES else ""
+    if files:
+        say(f"  once they have ended, remove {', '.join(files[:FILES])}{more} to go on at once")
 
 
 def _open(spec: Path, folder: Path | None, settings: Sequence[str] | None) -> Ablation:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from bdhf.cli.console import PlainConsole
 
 if TYPE_CHECKING:
     from bdhf.experiments.claims import Claim
@@ -21,8 +22,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+out = PlainConsole()
+err = PlainConsole(stderr=True)
 
 Results = Annotated[
     Path, typer.Argument(help="The results folder of an ablation.", metavar="RESULTS")
@@ -49,20 +50,36 @@ def _options(
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn what is wrong with the input into lines on stderr and exit code 2."""
-    from bdhf.records import InputError
+    """Turn what is wrong with the input or the disk into lines on stderr and exit code 2."""
+    from bdhf.records import InputError, in_brief
 
     try:
         yield
     except InputError as error:
         for line in error.lines:
-            err.print(line, markup=False)
+            warn(line)
+        raise typer.Exit(2) from None
+    except BrokenPipeError:  # whoever reads what is printed has enough
+        raise
+    except OSError as error:  # a folder that may not be entered, or goes while it is read
+        warn(": ".join(filter(None, [str(error.filename or ""), in_brief(error)])))
         raise typer.Exit(2) from None
 
 
 def say(line: str) -> None:
-    """Print a line as it is."""
+    """Print a line: whatever it holds, it is one."""
     out.print(line, markup=False)
+
+
+def say_lines(text: str) -> None:
+    """Print a text line by line."""
+    for line in text.split("\n"):
+        say(line)
+
+
+def warn(line: str) -> None:
+    """Print a line on stderr."""
+    err.print(line, markup=False)
 
 
 def say_json(content: Mapping[str, Any]) -> None:

@@ -8,7 +8,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bdhf.cli.app import Results, app, out, say, say_json, told
+from bdhf.cli.app import Results, app, out, say, say_json, told, warn
+from bdhf.cli.results import fresh
+from bdhf.printable import printable
 
 
 @app.command()
@@ -20,7 +22,8 @@ def compare(
     ] = False,
 ) -> None:
     """Compare the arms of a results folder, and write comparisons.parquet; no report."""
-    from bdhf.records import collect, load, write_table
+    from bdhf.records import write_table
+    from bdhf.records.files import if_writable
     from bdhf.stats.compare import compare, to_table
     from bdhf.stats.printed import rows, to_latex
     from bdhf.stats.words import sentence
@@ -28,10 +31,13 @@ def compare(
     if as_json and as_latex:
         raise typer.BadParameter("one of --json and --latex, not both")
     with told():
-        collect(results)
-        records = load(results)
+        records = fresh(results)
         found = compare(records)
-        write_table(results / "comparisons.parquet", to_table(found))
+        path = results / "comparisons.parquet"
+        with if_writable() as unwritten:
+            write_table(path, to_table(found))
+    for why in unwritten:
+        warn(f"{path}: not written: {why}; the tables of the folder are those of before")
     if as_json:
         say_json(
             {
@@ -44,7 +50,7 @@ def compare(
         )
         return
     if as_latex:
-        typer.echo(to_latex(found), nl=False)
+        typer.echo(printable(to_latex(found)), nl=False)
         return
     for result in found:
         table = Table(

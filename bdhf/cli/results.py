@@ -24,11 +24,15 @@ from bdhf.cli.app import (
     say,
     say_counts,
     say_json,
+    say_lines,
     told,
+    warn,
 )
 
 if TYPE_CHECKING:
     from bdhf.experiments.standing import Standing
+    from bdhf.records import Records
+    from bdhf.report.files import Built
 
 
 @app.command()
@@ -73,7 +77,7 @@ def show(
     for title, content in found.items():
         out.print(escape(title), style="bold")
         if isinstance(content, str):
-            say(indent(content.rstrip(), "  "))
+            say_lines(indent(content.rstrip(), "  "))
             continue
         width = max(map(len, content), default=0)
         for key, value in content.items():
@@ -112,34 +116,47 @@ def clean(
 @app.command()
 def report(results: Results) -> None:
     """Compare the arms of a results folder again and rewrite its report; of a study, its page."""
-    from bdhf.records import STUDY_FILE, collect
+    from bdhf.records import STUDY_FILE
 
     with told():
         if (results / STUDY_FILE).exists():
             say_study(results)
             return
+        say_report(results, fresh(results))
+
+
+def fresh(results: Path) -> Records:
+    """Collect a results folder and load it; where it may only be read, load what it would hold."""
+    from bdhf.records import collect, collected, load
+    from bdhf.records.files import if_writable
+
+    with if_writable() as unwritten:
         collect(results)
-        say_report(results)
+    return load(results, collected(results)) if unwritten else load(results)
 
 
-def say_report(results: Path) -> None:
-    """Write the report; print the verdicts and where it is."""
+def say_report(results: Path, records: Records | None = None) -> None:
+    """Write the report of a folder, or of what was read from it; print the verdicts and where."""
     from bdhf.report import build
 
-    sentences, path = build(results)
-    for sentence in sentences:
-        say(sentence)
-    say(f"report: {path}")
+    _say_built(build(results, records))
 
 
 def say_study(folder: Path) -> None:
     """Write the page of a study; print what it found and where it is."""
     from bdhf.report.study import build_study
 
-    built = build_study(folder)
+    _say_built(build_study(folder))
+
+
+def _say_built(built: Built) -> None:
     for sentence in built.sentences:
         say(sentence)
-    say(f"report: {built.path}")
+    if built.unwritten:
+        what = "the tables, the figures and the page are those of before"
+        warn(f"{built.path}: not written: {built.unwritten}; {what}")
+    else:
+        say(f"report: {built.path}")
 
 
 def _standing(now: Standing) -> Table:

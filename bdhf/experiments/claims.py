@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -22,12 +23,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bdhf.records import STALE_SECONDS, Owner, clock_of, temporary_folder
+from bdhf.records import STALE_SECONDS, Owner, clock_of, is_silent, temporary_folder
+from bdhf.records.files import UNREADABLE
 
 HEARTBEAT_SECONDS = 30.0
 
 #: What `os.link` says on a file system that has no links.
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
+
+#: A whole number as it is written: by another name a claim could not be removed.
+_GENERATION = re.compile("0|[1-9][0-9]*")
 
 #: The owner of a claim that cannot be read: only its silence can tell that it has ended.
 _UNKNOWN = Owner("unknown", 0, 0.0)
@@ -155,10 +160,9 @@ def _is_stale(home: Path, claim: Claim, stale_seconds: float) -> bool:
     if claim.owner.is_here:
         return claim.owner.is_gone
     try:
-        silence = clock_of(home) - (home / claim.name).stat().st_mtime
+        return is_silent(home / claim.name, clock_of(home), stale_seconds)
     except OSError:  # released meanwhile, or nothing can be written here: nothing is taken over
         return False
-    return silence > stale_seconds
 
 
 def _make(home: Path, claim: Claim) -> bool:
@@ -190,7 +194,7 @@ def _link(whole: Path, path: Path) -> bool:
 def _create(path: Path, content: bytes) -> bool:
     """Make a claim where there are no links: for a moment it can be seen unfinished."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
         return False
     try:
@@ -206,16 +210,24 @@ def _read(home: Path, run_id: str = "*") -> Iterator[Claim]:
     """The claims in a folder; what is none, or goes meanwhile, is left out."""
     for path in home.glob(f"{run_id}.[0-9]*"):
         name, _, generation = path.name.rpartition(".")
-        if not generation.isdecimal():
+        if _GENERATION.fullmatch(generation) is None:
             continue
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            made = float(content.pop("made"))
-            yield Claim(name, int(generation), Owner(**content), made)
+            owner, made = _content(path.read_bytes())
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            yield Claim(name, int(generation), _UNKNOWN, 0.0)
+        except (OverflowError, *UNREADABLE):
+            owner, made = _UNKNOWN, 0.0
+        yield Claim(name, int(generation), owner, made)
+
+
+def _content(read: bytes) -> tuple[Owner, float]:
+    """The owner of a claim and when it was made. Raises what `_read` catches for what is none."""
+    content = json.loads(read)
+    made = content.pop("made")
+    if type(made) not in (int, float):
+        raise ValueError(f"made: {made!r} is no time")
+    return Owner.read(content), float(made)
 
 
 def _highest(claims: Iterable[Claim]) -> Claim | None:

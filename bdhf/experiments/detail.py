@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -12,7 +13,10 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bdhf.experiments.claims import living
+from bdhf.printable import printable
 from bdhf.records import InputError, planned, run_labels, torn
+from bdhf.records.files import UNREADABLE, UnreadableError, read_whole
+from bdhf.records.run import SEALS, sums_of
 
 #: Title -> key -> value; or a text that is shown as it is.
 Detail = dict[str, dict[str, str] | str]
@@ -53,20 +57,45 @@ def detail(folder: Path) -> Detail:
     """What a run's files say, file by file; a file that cannot be read says so."""
     home = folder.resolve()
     cells, why = _cells(home.parent.parent, home.name), torn(home.parent.parent, home.name)
+    sums = _sums(folder)
     found: Detail = {
         str(folder): {
             "cells": ", ".join(cells) or "none of the plan",
             **({"whole": f"no: {why}"} if why else {}),
-            **_read(folder / "status.json", json.loads),
+            **_read(folder / "status.json", _status, sums),
         },
-        "spec": _read(folder / "spec.yaml", YAML(typ="safe", pure=True).load),
-        "last row of the curve": _last_row(folder / "curve.parquet"),
-        "environment": _read(folder / "env.json", json.loads),
+        "spec": _read(folder / "spec.yaml", YAML(typ="safe", pure=True).load, sums),
+        "last row of the curve": _last_row(folder / "curve.parquet", sums),
+        "environment": _read(folder / "env.json", json.loads, sums),
     }
-    trace = folder / "traceback.txt"
-    if trace.is_file():
-        found["traceback"] = _printable(trace.read_text(encoding="utf-8", errors="replace"))
-    return found
+    trace = _trace(folder / "traceback.txt", sums)
+    return {**found, "traceback": trace} if trace else found
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """The sums of the run's files; {} where there are none that can be read."""
+    try:
+        return sums_of(folder)
+    except (InputError, *UNREADABLE):
+        return {}
+
+
+def _status(text: str) -> Any:
+    """What status.json says of the run, without what it says of files."""
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        return content
+    return {key: value for key, value in content.items() if key not in SEALS}
+
+
+def _trace(path: Path, sums: Mapping[str, str]) -> str:
+    """The traceback; "" where there is none and none was written."""
+    try:
+        return printable(read_whole(path, sums).decode("utf-8", errors="replace"))
+    except (InputError, *UNREADABLE) as error:
+        if isinstance(error, FileNotFoundError) and path.name not in sums:
+            return ""
+        return f"{path.name}: {_why(error)}"
 
 
 def _has_status(folder: Path) -> bool:
@@ -98,22 +127,22 @@ def _waiting(results: Path, start: str) -> Iterator[str]:
             yield f"{run_id}: {labels[str(run_id)]} in {results}: {state}"
 
 
-def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, str]:
+def _read(path: Path, parse: Callable[[str], Any], sums: Mapping[str, str]) -> dict[str, str]:
     """What a file says, key by key, or why it says nothing."""
     try:
-        content = parse(path.read_text(encoding="utf-8"))
+        content = parse(read_whole(path, sums).decode("utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"holds {type(content).__name__}, not keys and values")
-        return {_printable(key): _printable(value) for key, value in _flat(content)}
+        return {printable(key): printable(value) for key, value in _flat(content)}
     except Exception as error:  # whatever tore it
         return {path.name: _why(error)}
 
 
-def _last_row(path: Path) -> dict[str, str]:
+def _last_row(path: Path, sums: Mapping[str, str]) -> dict[str, str]:
     try:
-        curve = pd.read_parquet(path)
+        curve = pd.read_parquet(io.BytesIO(read_whole(path, sums)))
         last = curve.tail(1).to_dict("records")
-        row = {_printable(str(key)): value for key, value in (last[0] if last else {}).items()}
+        row = {printable(str(key)): value for key, value in (last[0] if last else {}).items()}
         values = {key: _number(value) for key, value in row.items() if not pd.isna(value)}
     except Exception as error:  # whatever tore it
         return {path.name: _why(error)}
@@ -123,14 +152,16 @@ def _last_row(path: Path) -> dict[str, str]:
 def _why(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "missing"
-    lines = str(error).splitlines() or [type(error).__name__]
-    return _printable(f"cannot be read: {lines[0]}")
+    if isinstance(error, UnreadableError):
+        return printable(error.lines[0])
+    why = next(iter(str(error).splitlines()), type(error).__name__)
+    return printable(f"cannot be read: {why}")
 
 
 def _number(value: Any) -> str:
     """Whole numbers in full, others to six digits."""
     if isinstance(value, str):
-        return _printable(value)
+        return printable(value)
     return f"{value:.0f}" if value == value // 1 and abs(value) < 1e15 else f"{value:g}"
 
 
@@ -142,11 +173,3 @@ def _flat(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, s
         elif value is not None and value != "":
             text = json.dumps(value, ensure_ascii=False, default=str)
             yield f"{before}{key}", value if isinstance(value, str) else text
-
-
-def _printable(text: str) -> str:
-    """A text without what moves a terminal's cursor, or cannot be encoded."""
-    whole = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in whole
-    )

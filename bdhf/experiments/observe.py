@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from bdhf.experiments.runspec import RunSpec
+from bdhf.printable import on_a_line
 from bdhf.records import AXES
 
 
@@ -85,12 +86,12 @@ class Bars:
     def __init__(self, labels: Mapping[str, str], total: int, console: Console) -> None:
         self._labels = labels
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
         self._all = self.progress.add_task("all runs", total=total, note="")
@@ -99,7 +100,7 @@ class Bars:
     def started(self, run: RunSpec) -> None:
         """Open a bar for the run, as long as its budget."""
         self._tasks[run.run_id] = self.progress.add_task(
-            self._labels[run.run_id], total=run.budget.limit, note=""
+            on_a_line(self._labels[run.run_id]), total=run.budget.limit, note=""
         )
 
     def evaluated(self, run: RunSpec, row: Mapping[str, float]) -> None:

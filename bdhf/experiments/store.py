@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -33,6 +34,9 @@ from bdhf.records import (
     write_atomically,
     write_table,
 )
+from bdhf.records.files import keep_names, write_durably
+from bdhf.records.run import sealed
+from bdhf.records.sums import digest
 
 #: Says whether a run that has ended with this status.json is to be tried again.
 TryAgain = Callable[[Mapping[str, Any]], bool]
@@ -97,12 +101,14 @@ class Store:
             self.runs.mkdir(parents=True, exist_ok=True)
             refuse_newer(self.folder)
             self.sweep()
-            write_atomically(self.folder / "spec.yaml", spec_text.encode("utf-8"))
             index = PlanIndex(arms=plan.arms, comparisons=plan.comparisons, tuning=tuning)
             left_out = {"tuning"} if tuning is None else None  # which older versions do not know
             content = index.model_dump_json(indent=1, exclude=left_out).encode("utf-8")
-            write_atomically(self.folder / PLAN_INDEX, content)
-            write_table(self.folder / "plan.parquet", to_table(plan.cells))
+            asked = {"spec.yaml": spec_text.encode("utf-8"), PLAN_INDEX: content}
+            for name, text in asked.items():
+                write_atomically(self.folder / name, text)
+            sums = {name: digest(text) for name, text in asked.items()}
+            write_table(self.folder / "plan.parquet", to_table(plan.cells), sums)
             collect(self.folder)  # so that no table is older than the spec it stands beside
 
     def end(self) -> None:
@@ -138,7 +144,6 @@ class Store:
             temporary = temporary_folder(self.runs)
             try:
                 _write_run(temporary, run, outcome, env, {**times, "attempts": attempts})
-                temporary.chmod(0o755)
                 self._install(temporary, run.run_id)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -158,6 +163,7 @@ class Store:
                 with suppress(FileNotFoundError):
                     final.rename(old)  # onto an empty folder, which a rename replaces
                 temporary.rename(final)
+                keep_names(self.runs)
                 return
             except OSError as error:  # another outcome came between: look at that one
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -169,14 +175,14 @@ class Store:
 def _write_run(
     folder: Path, run: RunSpec, outcome: Outcome, env: dict[str, Any], times: dict[str, Any]
 ) -> None:
-    with (folder / "spec.yaml").open("w", encoding="utf-8") as file:
-        yaml = YAML()
-        yaml.default_flow_style = False
-        yaml.dump(run.model_dump(mode="json"), file)
-    _write_json(folder / "env.json", env)
-    (folder / "curve.parquet").write_bytes(outcome.curve.to_parquet(index=False))
+    """Write the files of a run, each on the disk before the folder is renamed, and their sums."""
+    files = {
+        "spec.yaml": _yaml(run.model_dump(mode="json")),
+        "env.json": _json(env),
+        "curve.parquet": outcome.curve.to_parquet(index=False),
+    }
     if outcome.trace:
-        (folder / "traceback.txt").write_text(outcome.trace, encoding="utf-8")
+        files["traceback.txt"] = outcome.trace.encode("utf-8", "replace")
     status = {
         "records": RECORDS_VERSION,
         "status": str(outcome.status),
@@ -184,8 +190,18 @@ def _write_run(
         "resumed": outcome.resumed,
         **times,
     }
-    _write_json(folder / "status.json", status)
+    files["status.json"] = _json(sealed(run.run_id, status, files))
+    for name, content in files.items():
+        write_durably(folder / name, content)
+    keep_names(folder)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode("utf-8")
+
+
+def _yaml(content: dict[str, Any]) -> bytes:
+    yaml, buffer = YAML(), io.BytesIO()
+    yaml.default_flow_style = False
+    yaml.dump(content, buffer)
+    return buffer.getvalue()

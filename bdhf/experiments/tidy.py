@@ -20,6 +20,7 @@ from bdhf.records import (
     in_brief,
     planned,
     run_status,
+    sweep,
     temporary_folder,
     torn,
 )
@@ -60,6 +61,7 @@ def remove(folder: Path, run_ids: Iterable[str], doomed: Doomed) -> list[str]:
     Returns the ids of those that are gone. Raises InputError where nothing can be written.
     """
     in_plan = frozenset(planned(folder)["run_id"])
+    sweep((folder / "runs", folder / "claims"))
     claims, gone = Claims(folder), list[str]()
     try:
         for run_id in run_ids:

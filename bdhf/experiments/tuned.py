@@ -17,6 +17,8 @@ from typing import Any
 from bdhf.experiments.plan import Plan
 from bdhf.experiments.runspec import RunSpec, canonical
 from bdhf.records import STUDY_FILE, ArmTuning, InputError, Tuned, TunedArm, Tuning, read_tuning
+from bdhf.records.files import table_sums
+from bdhf.records.tuning import TRIALS_FILE
 
 #: Settings that are named where an arm has others than those that were tuned.
 _NAMED = 6
@@ -37,7 +39,7 @@ def tuned(study: str, beside: Path, results: Path, plan: Plan) -> Tuned:
         neither = f"neither {copy} nor {own} is there"
         return Tuned(study=study, missing=f"{neither}: `bdhf tune STUDY --write SPEC` makes both")
     try:
-        record = read_tuning(there)
+        record = read_tuning(there, table_sums(there.with_name(TRIALS_FILE)))
     except InputError as error:
         return Tuned(study=study, missing=error.lines[0])
     if record.name != last:

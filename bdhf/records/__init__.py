@@ -11,7 +11,7 @@ here imports torch, and nothing here computes a statistic. `docs/records.md` is 
 the files; `columns.py` says what is in them.
 """
 
-from bdhf.records.collect import NOT_RUN, collect, ended, planned, run_labels, torn
+from bdhf.records.collect import NOT_RUN, collect, collected, ended, planned, run_labels, torn
 from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
 from bdhf.records.files import (
     InputError,
@@ -43,7 +43,7 @@ from bdhf.records.schema import (
     tests_of,
     unit_of,
 )
-from bdhf.records.temporary import STALE_SECONDS, clock_of, sweep, temporary_folder
+from bdhf.records.temporary import STALE_SECONDS, clock_of, is_silent, sweep, temporary_folder
 from bdhf.records.tuning import (
     STUDY_FILE,
     STUDY_TABLES,
@@ -94,8 +94,10 @@ __all__ = [
     "axis_of",
     "clock_of",
     "collect",
+    "collected",
     "ended",
     "in_brief",
+    "is_silent",
     "load",
     "load_study",
     "natural",

@@ -21,9 +21,13 @@ from bdhf.records.columns import CELL, DIAGNOSTICS
 from bdhf.records.files import InputError, in_brief, read_table, write_table
 from bdhf.records.run import NO_CURVE, Run, Uncounted, read_run, run_status
 from bdhf.records.schema import Status
+from bdhf.records.sums import table_bytes
 from bdhf.records.version import refuse_newer
 
 NOT_RUN = "not run yet"
+
+#: The tables that are made of the run folders.
+COLLECTED = ("runs.parquet", "curves.parquet")
 
 #: Times that `collect` makes the tables anew because runs end meanwhile. Whoever ends the last one
 #: collects after it, so giving up leaves tables that are old for a moment only.
@@ -33,19 +37,20 @@ _ROUNDS = 20
 _Marks = dict[str, tuple[int, int]]
 
 
-def planned(folder: str | Path) -> pd.DataFrame:
+def planned(folder: str | Path, *, checked: bool = True) -> pd.DataFrame:
     """Give `arm, seed, run_id, status, reason` of every planned cell, as the disk has it now.
 
     Without a whole run the status is None, and the reason says whether there is none or what is
     wrong with it. A cell that the plan leaves out, and that has not been run before, is `skipped`.
-    Raises InputError when the folder has no plan, or one of a newer version.
+    `checked` False also counts runs that are not as they were written. Raises InputError when the
+    folder has no plan, or one of a newer version.
     """
     folder = Path(folder)
     plan, marks = _plan(folder), _marks(folder)
     statuses: dict[str, Mapping[str, Any] | Uncounted] = {}
     for run_id in plan["run_id"].unique():
         if run_id in marks:
-            found = read_run(folder / "runs" / run_id)
+            found = read_run(folder / "runs" / run_id, checked=checked)
             statuses[run_id] = found.status if isinstance(found, Run) else found
     return _cells(plan, statuses)
 
@@ -99,9 +104,21 @@ def collect(folder: str | Path) -> None:
                 key = run_id, marks[run_id]
                 known[key] = known.get(key) or read_run(folder / "runs" / run_id)
                 found[run_id] = known[key]
-        runs, curves = _tables(plan, found)
-        write_table(folder / "runs.parquet", runs)
-        write_table(folder / "curves.parquet", curves)
+        for name, table in zip(COLLECTED, _tables(plan, found), strict=True):
+            write_table(folder / name, table)
+
+
+def collected(folder: str | Path) -> dict[str, bytes]:
+    """What `collect` would write now: file name -> content. Writes nothing.
+
+    Raises InputError when the folder has no plan, or one of a newer version.
+    """
+    folder = Path(folder)
+    plan, marks = _plan(folder), _marks(folder)
+    found = {run_id: read_run(folder / "runs" / run_id)
+             for run_id in plan["run_id"].unique() if run_id in marks}  # fmt: skip
+    tables = _tables(plan, found)
+    return {name: table_bytes(table) for name, table in zip(COLLECTED, tables, strict=True)}
 
 
 def _plan(folder: Path) -> pd.DataFrame:

@@ -93,6 +93,9 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
                                "evaluation included"),
         "attempts": Column("whole number", "times that the run has been made, this one included"),
         "resumed": Column("whole number", "times that its curve goes on from a checkpoint"),
+        "run_id": Column("text", "the run that it is the status of"),
+        "sha256": Column("hash", "of every other file of the run, by its name"),
+        "sum": Column("hash", "SHA-256 of the other keys, as JSON with sorted keys and no spaces"),
     },
     "env.json": {
         "host": Column("text", "name of the machine"),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from bdhf.records.temporary import temporary_file
+from bdhf.records.sums import check, check_table, sums_with, table_bytes
+from bdhf.records.temporary import sweep, temporary_file
 
 #: What the readers of JSON, YAML and parquet raise at bytes that they can make nothing of.
 UNREADABLE = (
@@ -22,11 +24,22 @@ UNREADABLE = (
 )  # fmt: skip
 
 
-#: Why nothing can be written: no room, no rights, a broken disk, a file in the place of a folder.
-UNWRITABLE = frozenset(
-    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO,
-     errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
-)  # fmt: skip
+#: Why nothing can be written: no room, no rights, a broken disk, something else in the place of a
+#: file or folder, or nothing any more -> what to do then.
+UNWRITABLE: Mapping[int, str] = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG,
+         errno.EIO, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY),
+        "make room or give the rights",
+    ),
+    errno.ENOTDIR: "take away the file that stands in the place of a folder",
+    errno.EISDIR: "take away the folder that stands in the place of a file",
+    errno.ENOENT: "the folder is no longer there",
+    errno.ESTALE: "the folder is no longer there",
+}  # fmt: skip
+
+#: Why nothing can be written that can be read all the same.
+_READ_ONLY = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
 
 
 class InputError(Exception):
@@ -43,6 +56,10 @@ class UnreadableError(InputError):
 
 class StorageError(InputError):
     """Results cannot be written; those that are there are whole."""
+
+
+class ReadOnlyError(StorageError):
+    """Results cannot be written for want of rights, and can be read."""
 
 
 def in_brief(error: BaseException) -> str:
@@ -77,19 +94,57 @@ def read_bytes(path: Path) -> bytes:
         raise UnreadableError([f"{path}: cannot be read: {in_brief(error)}"]) from None
 
 
-def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a table that has these columns. Raises InputError for any other file."""
+def read_whole(path: Path, sums: Mapping[str, str]) -> bytes:
+    """Read a file. Raises ValueError where its sum is among these, and another one.
+
+    Raises OSError where there is no file, and UnreadableError.
+    """
+    content = read_bytes(path)
+    if path.name in sums:
+        check(content, sums[path.name])
+    return content
+
+
+def read_table(
+    path: Path,
+    columns: Iterable[str],
+    *,
+    content: bytes | None = None,
+    sums: Mapping[str, str] = MappingProxyType({}),
+) -> pd.DataFrame:
+    """Read a table that has these columns. Raises InputError for any other file.
+
+    `content`: what the file would hold; None: what it holds. `sums`: of files by their names.
+    """
     try:
-        content = parquet.read_table(pa.BufferReader(path.read_bytes()))
-        content.validate(full=True)  # text too, which is decoded when it is used
-        table: pd.DataFrame = content.to_pandas()
+        whole = read_whole(path, sums) if content is None else content
+        check_table(whole)
+        read = parquet.read_table(pa.BufferReader(whole))
+        read.validate(full=True)  # text too, which is decoded when it is used
+        table: pd.DataFrame = read.to_pandas()
         missing = [name for name in columns if name not in table]
         if missing or not table.columns.is_unique:
             raise ValueError(f"columns {', '.join(map(str, table))}: not those of this table")
     except UNREADABLE as error:
-        fault = f"not a whole table ({in_brief(error)}); `bdhf run` writes it anew"
-        raise InputError([f"{path}: {fault}"]) from None
+        raise InputError([_not_whole(path, error)]) from None
     return table
+
+
+def table_sums(path: Path) -> dict[str, str]:
+    """File name -> sum of what was written with a table; {} where it has no sums, or is not there.
+
+    Raises InputError for a table that is not whole.
+    """
+    try:
+        return sums_with(read_bytes(path))
+    except FileNotFoundError:
+        return {}
+    except UNREADABLE as error:
+        raise InputError([_not_whole(path, error)]) from None
+
+
+def _not_whole(path: Path, error: BaseException) -> str:
+    return f"{path}: not a whole table ({in_brief(error)}); `bdhf run` writes it anew"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -107,31 +162,68 @@ def unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno is None or error.errno not in UNWRITABLE:
             raise
-        raise StorageError(
+        kind = ReadOnlyError if error.errno in _READ_ONLY else StorageError
+        raise kind(
             [
                 f"{path}: cannot write results: {in_brief(error)}; what has finished is kept: "
-                "make room or give the rights, then the same command goes on"
+                f"{UNWRITABLE[error.errno]}, then the same command goes on"
             ]
         ) from error
 
 
+@contextmanager
+def if_writable() -> Iterator[list[str]]:
+    """Write within it where the folder lets one; else give why, in words, and go on behind it."""
+    why: list[str] = []
+    try:
+        yield why
+    except ReadOnlyError as error:
+        why.append(in_brief(error.__cause__ or error))
+
+
 def _write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep((path.parent,))  # what a killed process was writing there
     handle, temporary = temporary_file(path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        _write_and_close(handle, content)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    keep_names(path.parent)
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as parquet, atomically and without its index."""
-    write_atomically(path, table.to_parquet(index=False))
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a new file that is on the disk when this returns; its name, after `keep_names`.
+
+    Raises OSError.
+    """
+    _write_and_close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), content)
+
+
+def _write_and_close(handle: int, content: bytes) -> None:
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def keep_names(folder: Path) -> None:
+    """See that the names in a folder outlive a power cut, where the system can do that."""
+    with suppress(OSError):  # some file systems know no such thing, or it is gone again
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_table(path: Path, table: pd.DataFrame, sums: Mapping[str, str] | None = None) -> None:
+    """Write a table as parquet with its own sum, atomically and without its index.
+
+    `sums`: file name -> sum of what was written with it.
+    """
+    write_atomically(path, table_bytes(table, sums))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -16,11 +17,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from bdhf.records.columns import CELL
-from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table
+from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table, read_whole, table_sums
 from bdhf.records.index import PlanIndex, PlannedArm
+from bdhf.records.run import read_environment
 from bdhf.records.schema import SAFETY_SECONDS, Budget, Comparison, Status, Target
 from bdhf.records.tuning import Tuned
-from bdhf.records.version import PLAN_INDEX, read_record, refuse_newer
+from bdhf.records.version import PLAN_INDEX, parse_record, refuse_newer
 
 T = TypeVar("T")
 
@@ -158,16 +160,24 @@ class _Spec(BaseModel):
     safety: _Safety = Field(default_factory=lambda: _Safety())
 
 
-def load(folder: str | Path) -> Records:
+def load(
+    folder: str | Path,
+    tables: Mapping[str, bytes] = MappingProxyType({}),
+    *,
+    checked: bool = True,
+) -> Records:
     """Read the collected tables of one ablation's results folder.
+
+    `tables`: file name -> content of tables that are not read from the folder, as `collected` makes
+    them where nothing can be written. `checked` False also reads a spec.yaml and a plan.json that
+    are not as they were written.
 
     Raises InputError when the folder holds no collected ablation, or one of a newer version.
     """
     folder = Path(folder)
     refuse_newer(folder)
-    missing = [
-        n for n in ("spec.yaml", "runs.parquet", "curves.parquet") if not (folder / n).exists()
-    ]
+    needed = ("spec.yaml", "runs.parquet", "curves.parquet")
+    missing = [n for n in needed if n not in tables and not (folder / n).exists()]
     if missing:
         raise InputError(
             [
@@ -175,8 +185,16 @@ def load(folder: str | Path) -> Records:
                 f"`bdhf run SPEC --out {folder}` makes them"
             ]
         )
-    text, spec, index = _what_was_asked(folder)
-    runs = read_table(folder / "runs.parquet", [*CELL, "status", "reason"])
+    text, spec, index = _what_was_asked(
+        folder, table_sums(folder / "plan.parquet") if checked else {}
+    )
+    runs, curves = (
+        read_table(folder / name, [*CELL, *columns], content=tables.get(name))
+        for name, columns in (
+            ("runs.parquet", ("status", "reason")),
+            ("curves.parquet", ("update",)),
+        )
+    )
     ended = runs.loc[runs["status"].notna(), "run_id"].drop_duplicates()
     return Records(
         name=spec.name,
@@ -188,7 +206,7 @@ def load(folder: str | Path) -> Records:
         alpha=spec.alpha,
         evaluate_every=max(arm.evaluate_every for arm in index.arms),
         runs=runs,
-        curves=read_table(folder / "curves.parquet", [*CELL, "update"]),
+        curves=curves,
         environments=_environments(folder, ended),
         budgets={arm.label: arm.budget for arm in index.arms},
         intervals={arm.label: arm.evaluate_every for arm in index.arms},
@@ -222,16 +240,18 @@ def _ordered(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     return ordered.drop(columns="_place").reset_index(drop=True)
 
 
-def _what_was_asked(folder: Path) -> tuple[str, _Spec, PlanIndex]:
+def _what_was_asked(folder: Path, sums: Mapping[str, str]) -> tuple[str, _Spec, PlanIndex]:
     """The text of the spec, what it says, and its arms and comparisons."""
     path = folder / "spec.yaml"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_whole(path, sums).decode("utf-8")
+        text = "\n".join(text.replace("\r\n", "\n").split("\r"))
         content = YAML(typ="safe", pure=True).load(text)
         spec = _Spec.model_validate(content)
         path = folder / PLAN_INDEX
-        if path.exists():
-            return text, spec, PlanIndex.model_validate({"records": 0, **read_record(path)})
+        if path.exists() or path.name in sums:
+            read = parse_record(path, read_whole(path, sums))
+            return text, spec, PlanIndex.model_validate({"records": 0, **read})
         path = folder / "spec.yaml"
         return text, spec, _index_of(content)
     except (YAMLError, *UNREADABLE) as error:
@@ -254,11 +274,11 @@ def _index_of(spec: Mapping[str, Any]) -> PlanIndex:
 
 
 def _environments(folder: Path, run_ids: Iterable[str]) -> pd.DataFrame:
-    """Where each finished run ran; a run without a readable env.json has no row."""
+    """Where each finished run ran; a run without its whole env.json has no row."""
     rows: list[dict[str, Any]] = []
     for run_id in run_ids:
         try:
-            content = read_record(folder / "runs" / run_id / "env.json")
+            content = read_environment(folder / "runs" / run_id)
         except (InputError, *UNREADABLE):
             continue
         rows.append({"run_id": run_id} | content | {"run_id": run_id})

@@ -1,11 +1,14 @@
 """One run's folder: read whole, each file once, or not counted for a reason.
 
 A folder that cannot be understood is never counted as done. A torn one is run again; one that a
-newer bdhf has written is left as it is.
+newer bdhf has written is left as it is. Torn is also one in which a single bit is another: its
+status.json has the sums of its files, which older versions did not write.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,22 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from bdhf.records.columns import CELL, CURVE_COLUMNS, TOTALS, WHOLE
-from bdhf.records.files import UNREADABLE, InputError, UnreadableError, in_brief, read_bytes
+from bdhf.records.files import UNREADABLE, InputError, UnreadableError, in_brief, read_whole
 from bdhf.records.schema import Status
-from bdhf.records.version import RECORDS_VERSION, NewerRecordsError, read_record
+from bdhf.records.sums import SUM, check_sum, digest, with_sum
+from bdhf.records.version import RECORDS_VERSION, NewerRecordsError, parse_record, read_record
 
 #: Columns that a curve cannot have: those of the tables that curves are put into.
 _TAKEN = {*CELL, "status", "reason"}
+
+STATUS_FILE = "status.json"
+CURVE_FILE = "curve.parquet"
+
+#: The files of a run whose sums stand in its status.json; not every run has the last one.
+SUMMED = ("spec.yaml", "env.json", CURVE_FILE, "traceback.txt")
+
+#: Keys of status.json that tell of its files, not of the run.
+SEALS = ("run_id", "sha256", SUM)
 
 
 @dataclass(frozen=True)
@@ -38,13 +51,26 @@ class Uncounted:
     kept: InputError | None = None  # why it may be one all the same, and stays as it is
 
 
-def read_run(folder: Path) -> Run | Uncounted:
-    """Read status.json and curve.parquet of a run's folder."""
-    name = "status.json"
+def sealed(run_id: str, status: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The content of a run's status.json, with the sums of its files and its own."""
+    sums = {name: digest(content) for name, content in files.items()}
+    return with_sum({**status, "run_id": run_id, "sha256": sums})
+
+
+def read_run(folder: Path, *, checked: bool = True) -> Run | Uncounted:
+    """Read all files of a run's folder, and hold each against its sum.
+
+    `checked` False reads status and curve whether they are what was written or not: for whoever
+    looks for what was changed.
+    """
+    name = STATUS_FILE
     try:
         status = _status(folder / name)
-        name = "curve.parquet"
-        return Run(status, _curve(read_bytes(folder / name)))
+        sums = _checked(status, folder.name) if checked else {}
+        for name in sorted(sums.keys() - {CURVE_FILE}):
+            read_whole(folder / name, sums)
+        name = CURVE_FILE
+        return Run(status, _curve(read_whole(folder / name, sums)))
     except NewerRecordsError as error:
         versions = f"version {error.version}, this bdhf reads up to {RECORDS_VERSION}"
         return Uncounted(f"foreign: records of {versions}: upgrade bdhf", error)
@@ -68,6 +94,26 @@ def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
     return None
 
 
+def sums_of(folder: Path) -> dict[str, str]:
+    """File name -> sum of the files of a run; {} for an older run. Raises one of UNREADABLE."""
+    return _sums(_status(folder / STATUS_FILE))
+
+
+def _checked(status: Mapping[str, Any], run_id: str) -> dict[str, str]:
+    """The sums of a status.json. Raises ValueError for one that is not as it was written."""
+    if status.get("run_id", run_id) != run_id:
+        raise ValueError(f"of run {status['run_id']}")
+    return _sums(status)
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Read a run's env.json. Raises one of UNREADABLE where it is not the one that was written."""
+    path, sums = folder / "env.json", dict[str, str]()
+    with suppress(FileNotFoundError):  # no status: tables that were given away without their runs
+        sums = sums_of(folder)
+    return parse_record(path, read_whole(path, sums))
+
+
 def curve_schema(names: list[str]) -> pa.Schema:
     """The types of these columns of a curve."""
     return pa.schema([(name, pa.int64() if name in WHOLE else pa.float64()) for name in names])
@@ -83,6 +129,17 @@ def _status(path: Path) -> dict[str, Any]:
     if type(content.get("attempts", 1)) is not int:
         raise ValueError("attempts: no whole number")
     return content
+
+
+def _sums(status: Mapping[str, Any]) -> dict[str, str]:
+    """The sums that a status.json has. Raises ValueError for one that was changed."""
+    check_sum(status)
+    sums = status.get("sha256", {})
+    if not isinstance(sums, dict) or not sums.keys() <= set(SUMMED):
+        raise ValueError("sha256: not the sums of the files of a run")
+    if sums and SUM not in status:
+        raise ValueError(f"no {SUM}, and sums of files")
+    return sums
 
 
 def _curve(content: bytes) -> pa.Table:

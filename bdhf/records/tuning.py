@@ -13,17 +13,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from bdhf.records.files import InputError, in_brief, read_bytes, read_table
+from bdhf.records.files import (
+    InputError,
+    in_brief,
+    read_table,
+    read_whole,
+    table_sums,
+    write_atomically,
+    write_table,
+)
 from bdhf.records.schema import Budget, Comparison, Estimand, Strict, Target
+from bdhf.records.sums import digest, table_bytes
 from bdhf.records.version import RECORDS_VERSION
 
 #: The file that tells what a study is and what it found.
 STUDY_FILE = "study.json"
+
+#: The table that is written last, with the sums of all other files.
+TRIALS_FILE = "trials.parquet"
 
 #: A study's tables -> the columns that each has at least; `trials` and `seeds` have one more for
 #: every objective, `trial_curves` those of a curve.
@@ -129,33 +142,66 @@ class StudyRecords:
         return folder if (folder / "runs.parquet").exists() else None
 
 
-def read_tuning(path: Path) -> Tuning:
-    """Read a study.json, or a copy of one. Raises InputError for a file that is none."""
+def read_tuning(path: Path, sums: Mapping[str, str] = MappingProxyType({})) -> Tuning:
+    """Read a study.json, or a copy of one. Raises InputError for a file that is none.
+
+    `sums`: file name -> sum of what was written with the study's trials, as `table_sums` reads it.
+    """
     try:
-        return Tuning.model_validate_json(read_bytes(path))
-    except (OSError, ValidationError) as error:
+        return Tuning.model_validate_json(read_whole(path, sums))
+    except (OSError, ValueError) as error:
         what = "no record of a study: `bdhf tune STUDY` writes it"
         raise InputError([f"{path}: {what} ({in_brief(error)})"]) from None
 
 
 def load_study(folder: str | Path) -> StudyRecords:
-    """Read the folder of a study. Raises InputError where it holds none."""
+    """Read the folder of a study. Raises InputError where it holds none, or not a whole one."""
     folder = Path(folder)
-    study = read_tuning(folder / STUDY_FILE)
+    sums = table_sums(folder / TRIALS_FILE)
+    study = read_tuning(folder / STUDY_FILE, sums)
     tables = {
-        name: read_table(folder / f"{name}.parquet", columns)
+        name: read_table(folder / f"{name}.parquet", columns, sums=sums)
         for name, columns in STUDY_TABLES.items()
     }
-    text = folder / "study.yaml"
     return StudyRecords(
         folder=folder,
-        text=text.read_text(encoding="utf-8") if text.exists() else "",
+        text=_text(folder / "study.yaml", sums),
         study=study,
         trials=tables["trials"],
         parameters=tables["parameters"],
         seeds=tables["seeds"],
         curves=tables["trial_curves"],
     )
+
+
+def write_study(folder: Path, text: str, record: str, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write study.yaml, study.json and the tables; those of the trials at last, with all sums.
+
+    Raises StorageError.
+    """
+    contents = {
+        **{f"{name}.parquet": table_bytes(table) for name, table in tables.items()},
+        "study.yaml": text.encode("utf-8"),
+        STUDY_FILE: record.encode("utf-8"),
+    }
+    del contents[TRIALS_FILE]
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    sums = {name: digest(content) for name, content in contents.items()}
+    write_table(folder / TRIALS_FILE, tables["trials"], sums)
+
+
+def _text(path: Path, sums: Mapping[str, str]) -> str:
+    """The text of a file; "" where there is none. Raises InputError for another one."""
+    try:
+        return read_whole(path, sums).decode("utf-8")
+    except FileNotFoundError:
+        if path.name not in sums:
+            return ""
+        why = "missing"
+    except (OSError, ValueError) as error:
+        why = in_brief(error)
+    raise InputError([f"{path}: {why}; `bdhf tune STUDY` writes it anew"])
 
 
 class ArmTuning(Strict):

@@ -37,7 +37,12 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Raises NewerRecordsError for a newer version, and one of UNREADABLE for what is no such file.
     """
-    content = from_json(read_bytes(path))  # stricter with Unicode than json: it can be saved again
+    return parse_record(path, read_bytes(path))
+
+
+def parse_record(path: Path, read: bytes) -> dict[str, Any]:
+    """What a JSON file holds whose bytes have been read; raises what `read_record` raises."""
+    content = from_json(read)  # stricter with Unicode than json: it can be saved again
     if not isinstance(content, dict):
         raise ValueError("not a mapping")
     version = content.get("records", 0)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from bdhf.records import Records, Target, load, write_table
+from bdhf.records.files import if_writable
 from bdhf.report.capsule import decode, encode
 from bdhf.report.html import Report, render, write
 from bdhf.report.packing import files_of
@@ -27,6 +28,7 @@ class Built(NamedTuple):
 
     sentences: tuple[str, ...]
     path: Path
+    unwritten: str = ""  # why nothing was written; "": it was
 
 
 class Shown(NamedTuple):
@@ -38,22 +40,25 @@ class Shown(NamedTuple):
     report: Report
 
 
-def build(folder: str | Path) -> Built:
+def build(folder: str | Path, records: Records | None = None) -> Built:
     """Write comparisons.parquet, multiverse.parquet, figures and page into a results folder.
 
     The page carries the records, and all of it is made from what it carries: `bdhf verify` makes
-    it again.
+    it again. `records`: what the folder holds; None: they are read from it. Where the folder may
+    only be read, nothing is written.
 
     Raises InputError when the folder holds no collected ablation, and ValueError for a
     target whose metric the curves do not have.
     """
     folder = Path(folder)
-    records = load(folder).in_order()
+    records = (records or load(folder)).in_order()
     block = encode(records, files_of(folder, records))
     shown = show(decode(block).records, block)
-    write_table(folder / "comparisons.parquet", to_table(shown.results))
-    write_table(folder / "multiverse.parquet", table_of_choices(shown.universes))
-    return Built(shown.sentences, write(folder, shown.report))
+    with if_writable() as unwritten:
+        write_table(folder / "comparisons.parquet", to_table(shown.results))
+        write_table(folder / "multiverse.parquet", table_of_choices(shown.universes))
+        write(folder, shown.report)
+    return Built(shown.sentences, folder / "report.html", "".join(unwritten))
 
 
 def show(records: Records, carried: str = "") -> Shown:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from bdhf.records import StudyRecords, load_study
+from bdhf.records.files import if_writable
 from bdhf.report import study_tables
 from bdhf.report.files import Built
 from bdhf.report.html import Report, write
@@ -38,7 +39,9 @@ def build_study(folder: str | Path) -> Built:
     said = [found.sentence for found in findings(evidence)]
     said += [f"beware: {notice}" for notice in notices(evidence)]
     said += [f"held out: {sentence}" for sentence in (held_out.sentences if held_out else ())]
-    return Built(tuple(said), write(Path(folder), report))
+    with if_writable() as unwritten:
+        write(Path(folder), report)
+    return Built(tuple(said), Path(folder) / "report.html", "".join(unwritten))
 
 
 def evidence_of(records: StudyRecords, held_out: HeldOut | None = None) -> StudyEvidence:

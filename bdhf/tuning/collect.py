@@ -14,14 +14,12 @@ from optuna.storages import BaseStorage
 
 from bdhf.experiments.store import Store
 from bdhf.records import (
-    STUDY_FILE,
     STUDY_TABLES,
     Comparison,
     TunedArm,
     Tuning,
-    write_atomically,
-    write_table,
 )
+from bdhf.records.tuning import write_study
 from bdhf.tuning import rows
 from bdhf.tuning.rows import Found
 from bdhf.tuning.samplers import in_words
@@ -54,13 +52,14 @@ def collect(study: Study, place: Place) -> Tuning:
         "trial_curves": [row for one in found for row in rows.curves(one)],
     }
     objectives = study.spec.objectives
+    written: dict[str, pd.DataFrame] = {}
     for name, columns in STUDY_TABLES.items():
         more = objectives if name in ("trials", "seeds") else ()
         table = pd.DataFrame(tables[name])
-        table = table.reindex(columns=list(dict.fromkeys((*columns, *more, *table.columns))))
-        write_table(place.folder / f"{name}.parquet", table)
-    write_atomically(place.folder / "study.yaml", study.text.encode())
-    write_atomically(place.folder / STUDY_FILE, as_text(record).encode())
+        written[name] = table.reindex(
+            columns=list(dict.fromkeys((*columns, *more, *table.columns)))
+        )
+    write_study(place.folder, study.text, as_text(record), written)
     return record
 
 

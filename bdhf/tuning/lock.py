@@ -41,7 +41,7 @@ class JournalLock(BaseJournalFileLock):
         """
         self._let_go()  # what an interruption left between taking and using it
         try:
-            self._held = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._held = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             if _is_locked(self._held) and not os.path.islink(f"{self._path}.lock"):
                 with suppress(FileNotFoundError):
                     os.unlink(f"{self._path}.lock")  # of one of us that has ended; a link is not

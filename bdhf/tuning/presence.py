@@ -25,7 +25,7 @@ def present(folder: Path) -> Iterator[None]:
     _sweep(folder)
     path = _path(folder, Owner.here())
     with unwritable(folder):
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _is_locked_by_others(file)
         yield

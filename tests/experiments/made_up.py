@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from bdhf.experiments.plan import Cell
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.store import Store
 from bdhf.records import CURVE_COLUMNS, Status
+from bdhf.records.run import sealed
 from tests.experiments.specs import changed, planned
 
 CURVE = pd.DataFrame([{name: float(row) for name in CURVE_COLUMNS} for row in range(3)])
@@ -30,6 +32,15 @@ def write(
     outcome = Outcome(status, "a reason", CURVE, trace)
     store.write(cell.run, outcome, {"cpu": "x"}, {"wall_seconds": 10.0, **times})
     return store.runs / cell.run_id
+
+
+def resealed(run: Path) -> None:
+    """Give the status of a run the sums of its files as they are: what a forger would do."""
+    path = run / "status.json"
+    status = json.loads(path.read_text())
+    files = {name: (run / name).read_bytes() for name in status.pop("sha256")}
+    del status["sum"]
+    path.write_text(json.dumps(sealed(run.name, status, files)))
 
 
 def claim(store: Store, cell: Cell, content: str) -> None:

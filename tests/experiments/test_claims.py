@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import asdict, replace
 from itertools import chain
 
-import psutil
 import pytest
 
 from bdhf.experiments.claims import Claim, Claims, holds, let_go, living
@@ -150,12 +149,20 @@ def test_claims_come_and_go_without_two_holding_one(tmp_path):
     ("owner", "silent", "is_stale"),
     [
         (lambda me: replace(me, pid=2**22 + 1), 0, True),
-        (lambda me: replace(me, started=me.started - 9), 0, True),
+        (lambda me: replace(me, ticks=me.ticks - 900), 0, True),
+        (lambda me: replace(me, started=me.started - 9, ticks=None), 0, True),
         (lambda me: me, LONG_AGO, False),
         (lambda me: ELSEWHERE, 0, False),
         (lambda me: ELSEWHERE, LONG_AGO, True),
     ],
-    ids=["pid gone", "pid reused", "alive", "elsewhere", "elsewhere, silent"],
+    ids=[
+        "pid gone",
+        "pid reused",
+        "pid reused, of an older version",
+        "alive",
+        "elsewhere",
+        "elsewhere, silent",
+    ],
 )
 def test_a_claim_is_taken_over_only_when_it_is_stale(claims, owner, silent, is_stale):
     """Here the process decides, whose number may be another's now; elsewhere its silence."""
@@ -176,8 +183,7 @@ def test_a_claim_is_taken_over_only_when_it_is_stale(claims, owner, silent, is_s
 def test_a_process_that_nobody_has_reaped_is_gone(claims):
     """In a container without an init, what was killed stays in the table of processes."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = replace(Owner.here(), pid=child.pid, started=psutil.Process(child.pid).create_time())
-    plant(claims.folder, owner)
+    plant(claims.folder, Owner.of(child.pid))
     before = claims.take(RUN)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is not reaped

@@ -5,11 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing import active_children
 
 import pandas as pd
-import psutil
 import pytest
 
 import bdhf
@@ -106,8 +105,7 @@ def test_a_worker_that_is_killed_costs_its_run_only(tmp_path):
 def peer():
     """Another process of this machine, and its name as an owner."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    started = psutil.Process(process.pid).create_time()
-    yield process, replace(Owner.here(), pid=process.pid, started=started)
+    yield process, Owner.of(process.pid)
     process.kill()
     process.communicate()
 

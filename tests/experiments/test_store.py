@@ -5,7 +5,6 @@ import json
 import os
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -217,7 +216,7 @@ def test_a_disk_that_refuses_is_told_in_one_line_and_harms_nothing(
     def refused(*_, **__):
         raise OSError(getattr(errno, number), said)
 
-    monkeypatch.setattr(Path, "write_text", refused)
+    monkeypatch.setattr(os, "fsync", refused)
     with pytest.raises(InputError) as told:
         write(store, plan[0])
 
@@ -248,7 +247,7 @@ def test_leftovers_of_dead_processes_are_swept(store, plan):
     """Half-written folders go when their process is gone, and stay while it lives."""
     me = Owner.here()
     dead = store.runs / f".tmp-{replace(me, pid=2**22 + 1)}~abc"
-    reused = store.runs / f".tmp-{replace(me, started=me.started - 9)}~abc"
+    reused = store.runs / f".tmp-{replace(me, started=me.started - 9, ticks=me.ticks - 900)}~abc"
     alive = store.runs / f".tmp-{me}~abc"
     elsewhere = store.runs / ".tmp-another-host~1~17~abc"
     silent = store.runs / ".tmp-another-host~2~17~abc"

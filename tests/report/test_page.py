@@ -223,7 +223,7 @@ def test_build_writes_everything_that_a_results_folder_lacks(tmp_path):
     run.mkdir(parents=True)
     (run / "env.json").write_text(json.dumps({"host": "bench-9", "torch": {"cuda": None}}))
 
-    sentences, path = build(folder)
+    sentences, path, _ = build(folder)
 
     text = Page(path.read_text(encoding="utf-8")).text
     assert path == folder / "report.html"

@@ -60,7 +60,7 @@ def test_a_process_that_cannot_be_looked_up_has_left_once_it_has_ended(tmp_path:
 
 def test_a_process_of_this_machine_leaves_no_file_behind(tmp_path: Path) -> None:
     """Its own goes with it, and those of killed ones with the next one that comes."""
-    killed = tmp_path / f".worker-{replace(Owner.here(), started=1.0)}"
+    killed = tmp_path / f".worker-{replace(Owner.here(), started=1.0, ticks=1)}"
     killed.touch()
 
     with present(tmp_path):

@@ -1,0 +1,43 @@
+"""Texts of others on a terminal: names, reasons, hosts, lines of a page that somebody sent.
+
+What moves the cursor, clears the screen, sets a title or turns the direction of writing is shown as
+one sign, and so could a line break be that begins a line of its own making.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+#: What stands in the place of a character that is not printed.
+SIGN = "\N{REPLACEMENT CHARACTER}"
+
+#: Unicode's control characters (C0, C1, DEL), format characters (directions, joiners), halves of
+#: pairs, and separators of lines and paragraphs.
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+
+#: Characters that lay out a text of many lines.
+_LAYOUT = "\n\t"
+
+
+def on_a_line(text: str) -> str:
+    r"""A text as part of a line: no control characters, and no line breaks.
+
+    >>> on_a_line("a\x1b[2J\nb") == f"a{SIGN}[2J{SIGN}b"
+    True
+    """
+    return _cleaned(text, "")
+
+
+def printable(text: str) -> str:
+    r"""A text of many lines without control characters; line breaks and tabs stay.
+
+    >>> printable("a\r\n\tb\u202e") == f"a{SIGN}\n\tb{SIGN}"
+    True
+    """
+    return _cleaned(text, _LAYOUT)
+
+
+def _cleaned(text: str, kept: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c in kept or unicodedata.category(c) not in _HIDDEN else SIGN for c in text)

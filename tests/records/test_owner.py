@@ -1,0 +1,237 @@
+"""Who holds something on disk: a living process stays the owner whatever the clock is set to."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from bdhf.experiments.claims import Claims, living
+from bdhf.records import STALE_SECONDS, Owner, Status, clock_of, sweep, write_atomically
+from bdhf.records.temporary import temporary_file, temporary_folder
+from tests.experiments.made_up import begun, claim, write
+from tests.test_commands import bdhf
+
+ELSEWHERE = Owner("another-host", 7, 17.0)
+
+
+@pytest.fixture
+def peer():
+    """Another process of this machine, by its owner."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield Owner.of(process.pid)
+    process.kill()
+    process.wait()
+    process.stdin.close()
+
+
+@pytest.fixture(params=[-3600.0, -3.0, 3.0, 3600.0])
+def stepped(request, peer, monkeypatch):
+    """The other process, after the clock was set by so many seconds: starts are told by it."""
+    create_time = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda p: create_time(p) + request.param)
+    return peer
+
+
+def test_a_clock_that_is_set_takes_nothing_from_a_living_process(tmp_path, stepped):
+    """Neither its claim nor what it is writing."""
+    store, cells = begun(tmp_path / "results")
+    content = {"host": stepped.host, "pid": stepped.pid, "started": stepped.started,
+               "ticks": stepped.ticks, "made": 1.5}  # fmt: skip
+    claim(store, cells[0], json.dumps(content))
+    writing = store.runs / f".tmp-{stepped}~abc"
+    writing.mkdir()
+
+    sweep((store.runs,))
+
+    assert not Owner.parse(str(stepped)).is_gone
+    assert Claims(store.folder).take(cells[0].run_id) is None
+    assert [held.owner for held in living(store.folder)] == [stepped]
+    assert writing.exists()
+
+
+def test_a_number_that_is_another_process_now_is_no_owner(peer):
+    """By its ticks; by the clock where an older version wrote none."""
+    assert not peer.is_gone
+    assert replace(peer, ticks=peer.ticks - 1).is_gone
+    assert not replace(peer, ticks=None).is_gone
+    assert replace(peer, ticks=None, started=peer.started - 9).is_gone
+    assert replace(peer, pid=2**22 + 1).is_gone
+
+
+def test_where_the_system_tells_no_ticks_the_clock_decides(peer, monkeypatch):
+    """As on systems without /proc."""
+    monkeypatch.setattr("bdhf.records.owner._state", lambda pid: None)
+
+    owner = Owner.of(peer.pid)
+
+    assert owner.ticks is None
+    assert not owner.is_gone
+    assert replace(owner, started=owner.started - 9).is_gone
+
+
+def test_a_process_of_another_user_that_is_hidden_is_not_gone(peer, monkeypatch):
+    """With `hidepid` its folder in /proc does not show."""
+
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    def hidden(pid):
+        raise psutil.NoSuchProcess(pid)
+
+    monkeypatch.setattr("bdhf.records.owner._state", lambda pid: None)
+    monkeypatch.setattr(psutil, "Process", hidden)
+    monkeypatch.setattr(os, "kill", refused)
+
+    assert not peer.is_gone
+
+
+@pytest.mark.parametrize("owner", [ELSEWHERE, replace(ELSEWHERE, ticks=5)])
+def test_an_owner_is_read_as_it_was_written(owner):
+    """With ticks and without, from text and from JSON; in the name of a file too."""
+    assert Owner.parse(str(owner)) == owner
+    assert Owner.read(json.loads(json.dumps(vars(owner)))) == owner
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a~1", "a~0~1", "a~99999999999~1", "a~1~1~1~1", "a~-1~1", "a~x~1", "~1~1",
+             "a~1~" + 400 * "9", "a~٣~1"],
+)  # fmt: skip
+def test_what_names_no_process_is_no_owner(text):
+    """Not a number that no process can have, either."""
+    assert Owner.parse(text) is None
+
+
+#: Whatever may stand in a claim.
+ODD = [
+    {"pid": "x"}, {"pid": 1.5}, {"pid": -5}, {"pid": 0}, {"pid": True}, {"pid": 10**30},
+    {"started": None}, {"started": 10**400}, {"ticks": "x"}, {"host": 3}, {"made": "x"},
+    {"made": 10**400}, {"more": 1}, [],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_a_claim_of_other_types_is_one_of_a_process_that_is_not_known(tmp_path, odd):
+    """Every command that looks at claims tells its line; silent for long, it is taken over."""
+    store, cells = begun(tmp_path / "small")
+    write(store, cells[1], Status.ERROR)
+    me = Owner.here()
+    whole = {"host": me.host, "pid": me.pid, "started": me.started, "made": 1.5}
+    claim(store, cells[0], json.dumps({**whole, **odd} if isinstance(odd, dict) else odd))
+
+    printed = bdhf("status", store.folder).stdout
+    bdhf("clean", store.folder, "--failed", "--dry-run")
+
+    assert f"({cells[0].run_id}): a process that is not known" in printed
+    assert Claims(store.folder).take(cells[0].run_id) is None
+    os.utime(store.folder / "claims" / f"{cells[0].run_id}.0", (1.0, 1.0))
+    assert Claims(store.folder).take(cells[0].run_id).generation == 1
+
+
+@pytest.mark.parametrize("generation", ["007", "٣", "1x"])
+def test_a_name_that_no_claim_has_is_none(tmp_path, generation):
+    """What could not be removed by its name holds no run for ever."""
+    store, cells = begun(tmp_path / "small")
+    claim(store, cells[0], "{")
+    path = store.folder / "claims" / f"{cells[0].run_id}.0"
+    path.rename(path.with_name(f"{cells[0].run_id}.{generation}"))
+
+    assert living(store.folder) == ()
+
+
+@pytest.mark.parametrize("ahead", [2 * STALE_SECONDS, 86400.0 * 365])
+def test_what_is_dated_ahead_goes_stale_too(tmp_path, ahead):
+    """The clock of the file server was put back: whoever lives touches its claim by the new one."""
+    store, cells = begun(tmp_path / "small")
+    content = {"host": "another-host", "pid": 7, "started": 17.0, "made": 1.5}
+    claim(store, cells[0], json.dumps(content))
+    path = store.folder / "claims" / f"{cells[0].run_id}.0"
+    left = store.runs / f".tmp-{ELSEWHERE}~abc"
+    left.mkdir()
+    for there in (path, left):
+        os.utime(there, (time.time() + ahead,) * 2)
+
+    sweep((store.runs,))
+
+    assert not left.exists()
+    assert living(store.folder) == ()
+    assert Claims(store.folder).take(cells[0].run_id).generation == 1
+
+
+@pytest.mark.parametrize("ahead", [0.0, STALE_SECONDS / 2])
+def test_what_is_dated_a_little_ahead_is_held(tmp_path, ahead):
+    """Two clocks may differ by that."""
+    store, cells = begun(tmp_path / "small")
+    content = {"host": "another-host", "pid": 7, "started": 17.0, "made": 1.5}
+    claim(store, cells[0], json.dumps(content))
+    os.utime(store.folder / "claims" / f"{cells[0].run_id}.0", (time.time() + ahead,) * 2)
+
+    assert len(living(store.folder)) == 1
+
+
+@pytest.fixture
+def umask():
+    """Sets the umask for a test."""
+    before = os.umask(0)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o022, 0o002])
+def test_files_and_folders_have_the_rights_that_the_umask_leaves(tmp_path, umask, mask):
+    """Of a run, of an ablation, of claims, of what is half-written."""
+    umask(mask)
+    store, cells = begun(tmp_path / "results")
+    write(store, cells[0], trace="boom")
+    claims = Claims(store.folder)
+    claims.take(cells[1].run_id)
+    write_atomically(tmp_path / "new" / "file", b"")
+    os.close(temporary_file(tmp_path / "new")[0])
+    temporary_folder(tmp_path / "new")
+
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    claims.close()
+
+    assert len(modes) > 12
+    for path, mode in modes.items():
+        assert oct(mode) == oct((0o777 if path.is_dir() else 0o666) & ~mask), path
+
+
+def test_what_another_user_s_run_left_behind_is_swept_by_who_may(tmp_path, monkeypatch):
+    """Whoever replaces a run that it may not delete leaves it to the next who comes."""
+    store, cells = begun(tmp_path / "results")
+    write(store, cells[0], Status.ERROR)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        write(store, cells[0], Status.DONE)
+    (left,) = store.runs.glob(".tmp-*")
+    left.rename(left.with_name(f".tmp-{replace(Owner.here(), pid=2**22 + 1)}~abc"))
+
+    store.end()
+
+    assert [path.name for path in store.runs.iterdir()] == [cells[0].run_id]
+    assert store.status(cells[0].run_id)["status"] == "done"
+
+
+def test_whoever_writes_a_file_sweeps_what_the_dead_left_beside_it(tmp_path):
+    """Also `report`, `compare` and `tune --write`, which begin no ablation."""
+    dead = tmp_path / f".tmp-{replace(Owner.here(), pid=2**22 + 1)}~abc"
+    alive = tmp_path / f".tmp-{Owner.here()}~abc"
+    for path in (dead, alive):
+        path.touch()
+
+    write_atomically(tmp_path / "file", b"")
+
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, "file"}
+
+
+def test_the_clock_of_a_folder_leaves_nothing(tmp_path):
+    """It is asked by a file that goes at once."""
+    assert abs(clock_of(tmp_path) - time.time()) < 60
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,189 @@
+"""Whatever is done to a file: no traceback, no other value is read, and nothing good is changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from bdhf.cli import app
+from bdhf.experiments.ablation import Ablation
+from bdhf.experiments.observe import Lines
+from bdhf.records import InputError, Records, Status, collect, load, load_study
+from bdhf.records.tuning import write_study
+from bdhf.report import build
+from tests.experiments.made_up import begun, claim, write
+from tests.experiments.specs import changed
+from tests.mutations import mutate, sums
+from tests.report.made_up_study import made_up_study
+
+NO_FIGURES = ("seeds: {count: 2}", "report: {figures: []}\nseeds: {count: 2}")
+SAMPLE, MANY = range(40), range(40, 2040)
+STUDY_SAMPLE, STUDY_MANY = range(20), range(20, 320)
+
+#: Files that are made of others, by commands that write.
+MADE = ("runs.parquet", "curves.parquet", "comparisons.parquet", "multiverse.parquet",
+        "report.html")  # fmt: skip
+
+#: What the lines of `show` have that tell of a file that is not shown.
+SHOWN = ("cannot be read", "not the bytes", "missing", "whole", "holds ", "cells")
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    """A finished folder of six runs with its report and a claim from elsewhere; what it holds."""
+    home = tmp_path_factory.mktemp("pristine")
+    spec = home / "spec.yaml"
+    spec.write_text(changed(NO_FIGURES))
+    store, cells = begun(home / "results", NO_FIGURES)
+    for n, cell in enumerate(cells):
+        status = Status.DIVERGED if n == 3 else Status.DONE
+        write(store, cell, status, trace="Traceback" * (n == 3), wall_seconds=10.0 + n)
+    claim(store, cells[0], '{"host": "elsewhere", "pid": 7, "started": 17.0, "made": 1.5}')
+    collect(store.folder)
+    build(store.folder)
+    shown = {cell.run_id: bdhf("show", store.runs / cell.run_id) for cell in cells}
+    return spec, store.folder, load(store.folder), shown
+
+
+def bdhf(*arguments: object) -> str:
+    """What a command prints; it ends without a traceback, and says why where it ends badly."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert isinstance(done.exception, (SystemExit, type(None))), repr(done.exception)
+    assert done.exit_code in (0, 2), done.output
+    assert done.exit_code == 0 or done.stderr.strip()
+    return done.stdout if done.exit_code == 0 else ""
+
+
+def assert_same_values(now: Records, before: Records) -> None:
+    """Each run has the values that it had, or none and a reason; what was asked is the same."""
+    for name in ("name", "spec_text", "arms", "targets", "comparisons", "budget", "alpha",
+                 "evaluate_every", "budgets", "values", "stops_at_target"):  # fmt: skip
+        assert getattr(now, name) == getattr(before, name), name
+    counted = now.runs["status"].notna()
+    assert all(
+        now.runs.loc[~counted, "reason"].str.contains("torn: |unreadable: |foreign: |not run")
+    )
+    intact = now.runs.loc[counted, "run_id"]
+    for name in ("runs", "curves", "environments"):
+        one, other = getattr(now, name), getattr(before, name)
+        rows = [t[t["run_id"].isin(intact)].reset_index(drop=True) for t in (one, other)]
+        pd.testing.assert_frame_equal(*rows, check_exact=True)
+
+
+def told(spec: Path, folder: Path, pristine, seed: int) -> None:
+    """One command at a mutated folder, in turn; what it says is what was there."""
+    _, _, before, shown = pristine
+    command = ("status", "show", "compare", "report", "plan", "run")[seed % 6]
+    if command == "show":
+        run_id = sorted(shown)[seed // 6 % len(shown)]
+        said = bdhf("show", folder / "runs" / run_id).replace(str(folder), str(pristine[1]))
+        new = set(said.splitlines()) - set(shown[run_id].splitlines())
+        assert [line for line in new if not any(words in line for words in SHOWN)] == []
+    elif command == "status":
+        found = json.loads(bdhf("status", folder, "--json") or "{}")
+        counts = {"done": 5, "diverged": 1, "failed": 0}
+        assert all(found.get(key, 0) <= most for key, most in counts.items())
+        troubles = sum("diverged: " not in line for line in found.get("troubles", []))
+        assert not found or found["done"] + found["diverged"] + found["left"] == 6
+        assert not found or found["left"] <= troubles + sum(
+            not (folder / "runs" / run_id).is_dir() for run_id in shown
+        )
+    elif command == "plan":
+        found = json.loads(bdhf("plan", spec, "--out", folder, "--json") or "{}")
+        assert not found or len(found["arms"]) == 3
+    elif command == "run":
+        ablation = Ablation.open(spec, folder)
+        with suppress(InputError):
+            ablation.run([], workers=1, observer=Lines({}, 0, print))
+            assert_same_values(load(folder), before)
+    elif bdhf(command, folder):
+        assert_same_values(load(folder), before)
+
+
+def check(pristine, tmp_path: Path, seed: int) -> None:
+    """Mutate a copy, ask one command, and look at what it says and leaves."""
+    spec, origin, _, _ = pristine
+    folder = shutil.copytree(origin, tmp_path / "results")
+    what = mutate(folder, seed)
+    before = sums(folder)
+    try:
+        told(spec, folder, pristine, seed)
+        after, good = sums(folder), sums(origin)
+        for path, content in before.items():
+            if path.partition("/")[0] in (*MADE, "claims", "figures"):
+                continue
+            assert after.get(path) in (content, good.get(path)), path
+    except BaseException as error:
+        error.add_note(what)
+        raise
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("start", range(0, len(SAMPLE), 10))
+def test_a_mutated_results_folder_is_told_and_nothing_else_is_read(pristine, tmp_path, start):
+    """A sample of all mutations, each met by one command."""
+    for seed in SAMPLE[start : start + 10]:
+        check(pristine, tmp_path, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("start", range(0, len(MANY), 100))
+def test_any_mutated_results_folder_is_told_and_nothing_else_is_read(pristine, tmp_path, start):
+    """Two thousand of them."""
+    for seed in MANY[start : start + 100]:
+        check(pristine, tmp_path, seed)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The folder of a study as `tune` writes it, and what it holds."""
+    folder, records = tmp_path_factory.mktemp("study"), made_up_study()
+    tables = {"trials": records.trials, "parameters": records.parameters,
+              "seeds": records.seeds, "trial_curves": records.curves}  # fmt: skip
+    write_study(folder, "name: made-up\n", records.study.model_dump_json(indent=1), tables)
+    return folder, load_study(folder)
+
+
+def check_study(study, tmp_path: Path, seed: int) -> None:
+    """Mutate a copy; its report is refused in lines, or all that it holds is the same."""
+    origin, before = study
+    folder = shutil.copytree(origin, tmp_path / "study")
+    what = mutate(folder, seed)
+    there = sums(folder)
+    try:
+        try:
+            now = load_study(folder)
+        except InputError:
+            assert bdhf("report", folder) == ""
+            assert sums(folder) == there
+            return
+        assert (now.text, now.study) == (before.text, before.study)
+        for name in ("trials", "parameters", "seeds", "curves"):
+            pd.testing.assert_frame_equal(
+                getattr(now, name), getattr(before, name), check_exact=True
+            )
+    except BaseException as error:
+        error.add_note(what)
+        raise
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_mutated_study_is_told_and_nothing_else_is_read(study, tmp_path):
+    """A sample of all mutations."""
+    for seed in STUDY_SAMPLE:
+        check_study(study, tmp_path, seed)
+
+
+@pytest.mark.long
+def test_any_mutated_study_is_told_and_nothing_else_is_read(study, tmp_path):
+    """Three hundred of them."""
+    for seed in STUDY_MANY:
+        check_study(study, tmp_path, seed)

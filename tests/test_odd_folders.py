@@ -1,0 +1,313 @@
+"""Folders that cannot be written, entered or found any more: a line, and nothing good is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bdhf.cli import app
+from bdhf.experiments import ablation
+from bdhf.records import Owner, Status, clock_of, collect, load
+from bdhf.records import temporary as temporary_names
+from tests.experiments.made_up import begun, claim, write
+from tests.experiments.specs import SMALL, changed
+from tests.mutations import sums
+
+NO_FIGURES = ("seeds: {count: 2}", "report: {figures: []}\nseeds: {count: 2}")
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A folder with a finished run of every cell but one, beside its spec; and its cells."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text(changed(NO_FIGURES))
+    store, cells = begun(tmp_path / "small", NO_FIGURES)
+    for cell in cells[:5]:
+        write(store, cell, Status.ERROR if cell is cells[1] else Status.DONE)
+    return store, cells
+
+
+def bdhf(*arguments, code=0):
+    """Run a command; it ends with this exit code and without a traceback."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert isinstance(done.exception, (SystemExit, type(None))), repr(done.exception)
+    assert done.exit_code == code, done.output
+    return done
+
+
+@pytest.fixture(params=["EROFS", "EACCES"])
+def read_only(request, monkeypatch):
+    """Makes that nothing can be made anywhere: root may write whatever the rights are."""
+
+    def refused(*_):
+        number = getattr(errno, request.param)
+        raise OSError(number, os.strerror(number))
+
+    def begin():
+        monkeypatch.setattr(temporary_names, "_with_new_name", refused)
+        return os.strerror(getattr(errno, request.param))
+
+    return begin
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--latex",)], ids=str)
+def test_compare_answers_where_nothing_can_be_written(made, read_only, monkeypatch, form):
+    """What it prints is what it prints elsewhere; a line says what was not written."""
+    monkeypatch.setattr("bdhf.stats.printed.to_latex", lambda found: f"{len(found)} rows\n")
+    store, _ = made
+    said = bdhf("compare", "small", *form).stdout
+    for name in ("runs.parquet", "curves.parquet", "comparisons.parquet"):
+        (store.folder / name).unlink()
+    before, why = sums(store.folder), read_only()
+
+    done = bdhf("compare", "small", *form)
+
+    assert done.stdout == said
+    assert done.stderr == (
+        f"small/comparisons.parquet: not written: {why}; the tables of the folder are those of "
+        "before\n"
+    )
+    assert sums(store.folder) == before
+
+
+def test_report_says_its_verdicts_where_nothing_can_be_written(made, read_only):
+    """All but the line with the path of the page."""
+    store, _ = made
+    said = bdhf("report", "small").stdout.splitlines()
+    before, why = sums(store.folder), read_only()
+
+    done = bdhf("report", "small")
+
+    assert done.stdout.splitlines() == said[:-1]
+    assert done.stderr == (
+        f"small/report.html: not written: {why}; the tables, the figures and the page are those "
+        "of before\n"
+    )
+    assert sums(store.folder) == before
+
+
+@pytest.mark.parametrize("command", [("status",), ("clean", "--failed", "--dry-run")], ids=str)
+def test_what_only_looks_needs_no_rights(made, read_only, command):
+    """It says what it says elsewhere."""
+    store, cells = made
+    claim(store, cells[5], '{"host": "elsewhere", "pid": 7, "started": 17.0, "made": 1.5}')
+    said = bdhf(command[0], "small", *command[1:]).stdout
+    before = sums(store.folder)
+    read_only()
+
+    assert (
+        bdhf(command[0], "small", *command[1:]).stdout.split(" for ")[0] == said.split(" for ")[0]
+    )
+    assert sums(store.folder) == before
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_a_full_disk_is_told_as_what_it_is(made, monkeypatch, command):
+    """A page of before must not pass for the one that was asked for."""
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    (line,) = bdhf(command, "small", code=2).stderr.splitlines()
+    assert "cannot write results: No space left on device" in line
+
+
+@pytest.mark.parametrize("command", ["compare", "report", "run"])
+@pytest.mark.parametrize("name", ["runs.parquet", "comparisons.parquet"])
+def test_a_folder_in_the_place_of_a_table_is_told(made, monkeypatch, command, name):
+    """Which file, and what to do; nothing of the runs changes."""
+    store, _ = made
+    monkeypatch.setattr(ablation, "run_all", lambda *_: {})
+    collect(store.folder)
+    (store.folder / name).unlink(missing_ok=True)
+    (store.folder / name).mkdir()
+    before = sums(store.runs)
+    arguments = ("spec.yaml", "--out", "small") if command == "run" else ("small",)
+
+    (line,) = bdhf(command, *arguments, code=2).stderr.splitlines()[-1:]
+
+    assert line.startswith(f"small/{name}: cannot write results: Is a directory")
+    assert "take away the folder that stands in the place of a file" in line
+    assert sums(store.runs) == before
+
+
+@pytest.mark.parametrize("name", ["plan.parquet", "plan.json", "spec.yaml"])
+@pytest.mark.parametrize("command", ["status", "report", "plan", "run"])
+def test_a_folder_in_the_place_of_what_was_asked_is_told(made, monkeypatch, command, name):
+    """A line where the command needs it, and no traceback where it does not."""
+    store, _ = made
+    monkeypatch.setattr(ablation, "run_all", lambda *_: {})
+    (store.folder / name).unlink()
+    (store.folder / name).mkdir()
+    spec = ("spec.yaml", "--out", "small")
+    arguments = {"plan": spec, "run": spec}.get(command, ("small",))
+    needed = {"status", "report", "run"} if name == "plan.parquet" else {"report", "run"}
+
+    done = bdhf(command, *arguments, code=2 if command in needed else 0)
+
+    assert (f"small/{name}: " in done.stderr) == (command in needed)
+
+
+@pytest.mark.parametrize("name", ["status.json", "curve.parquet", "env.json", "spec.yaml"])
+def test_a_folder_in_the_place_of_a_file_of_a_run_is_torn(made, name):
+    """The run is to do again, and the others stay."""
+    store, cells = made
+    run = store.runs / cells[0].run_id
+    (run / name).unlink()
+    (run / name).mkdir()
+
+    said = bdhf("status", "small").stdout
+
+    assert f"({run.name}): torn: {name}: Is a directory" in said
+    assert "holds" not in bdhf("show", run).stdout
+    bdhf("report", "small")
+    assert cells[0].run_id in store.left(cells)
+
+
+@pytest.fixture
+def locked(made, monkeypatch):
+    """The folder of a run that the system does not let one enter: mode 000, for all but root."""
+    store, cells = made
+    run = store.runs / cells[0].run_id
+
+    def refusing(method):
+        def refused(path, *arguments, **settings):
+            if run in path.absolute().parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return method(path, *arguments, **settings)
+
+        return refused
+
+    for name in ("read_bytes", "read_text", "is_file", "exists", "stat", "open"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    return run
+
+
+@pytest.mark.parametrize("command", ["status", "show"])
+def test_a_run_that_may_not_be_entered_is_unreadable(locked, command):
+    """It may be whole, and the command says why that is not known."""
+    said = bdhf(command, locked if command == "show" else "small").output
+
+    assert "cannot be read: Permission denied" in said
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_a_run_that_may_not_be_entered_is_in_no_table(locked, command):
+    """The tables say why; it is none to remove or to make again."""
+    bdhf(command, "small")
+
+    runs = load("small").runs.set_index("run_id")
+    assert runs["reason"][locked.name].startswith("unreadable: ")
+    assert locked.name not in bdhf("clean", "small", "--failed", "--dry-run").output
+
+
+def test_a_folder_that_may_not_be_searched_is_a_line(made, monkeypatch):
+    """Whatever looks into it: the system's word for it, and the path."""
+
+    def refused(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "exists", refused)
+
+    for command in (("status", "small"), ("report", "small"), ("compare", "small")):
+        (line,) = bdhf(*command, code=2).stderr.splitlines()
+        assert line.endswith("Permission denied")
+        assert line.startswith("small")
+
+
+def test_a_results_folder_that_goes_during_a_run_is_a_line(made, monkeypatch):
+    """Not sixty; the same command makes it anew."""
+    store, _ = made
+
+    def vanish(todo, there, conditions, observer):
+        shutil.rmtree(there.folder)
+        with there.writing():
+            clock_of(there.runs)
+
+    monkeypatch.setattr(ablation, "run_all", vanish)
+
+    done = bdhf("run", "spec.yaml", "--out", "small", code=2)
+
+    assert done.stderr.splitlines()[-1] == (
+        "small: cannot write results: No such file or directory; what has finished is kept: the "
+        "folder is no longer there, then the same command goes on"
+    )
+    assert not store.folder.exists()
+
+
+@pytest.mark.slow
+def test_a_results_folder_that_is_removed_under_a_process_is_no_traceback(tmp_path):
+    """The runs that it had are lost with it; what is left to do is told in a line."""
+    (tmp_path / "spec.yaml").write_text(SMALL.replace("updates: 6", "updates: 400"))
+    command = [sys.executable, "-m", "bdhf.cli", "run", "spec.yaml", "--out", "out"]
+    with subprocess.Popen(
+        [*command, "--workers", "1"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+    ) as started:  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("out/claims/*.0")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        said = started.communicate(timeout=120)[1]
+
+    assert started.returncode == 2
+    assert "Traceback" not in said
+    assert "cannot write results: No such file or directory" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_what_a_killed_command_left_is_swept_by_the_next(made, command):
+    """Beside the tables and beside the page; of living processes nothing."""
+    store, _ = made
+    dead = store.folder / f".tmp-{replace(Owner.here(), pid=2**22 + 1)}~abc"
+    alive = store.folder / f".tmp-{Owner.here()}~abc"
+    for path in (dead, alive):
+        path.touch()
+
+    bdhf(command, "small")
+
+    assert not dead.exists()
+    assert alive.exists()
+
+
+def test_clean_sweeps_what_a_killed_clean_left(made):
+    """A run that was renamed out of sight, and not removed."""
+    store, _ = made
+    dead = store.runs / f".tmp-{replace(Owner.here(), pid=2**22 + 1)}~abc"
+    dead.mkdir()
+
+    bdhf("clean", "small", "--failed")
+
+    assert not dead.exists()
+
+
+def test_whoever_waits_hears_for_whom_and_what_to_remove(made, capsys):
+    """Claims of other machines by their files; a process of this one is known to live."""
+    from bdhf.cli.ablation import _say_waiting
+    from bdhf.experiments.claims import Claim
+
+    store, cells = made
+    here = Claim(cells[0].run_id, 0, Owner.here(), 1.5)
+    there = Claim(cells[1].run_id, 2, Owner("lab-3", 71, 1.0), 1.5)
+
+    _say_waiting(store.folder, (here,))
+    _say_waiting(store.folder, (here, there))
+
+    assert capsys.readouterr().out.splitlines() == [
+        f"waiting for 1 of the runs: process {os.getpid()} on {Owner.here().host} at work on them",
+        f"waiting for 2 of the runs: process {os.getpid()} on {Owner.here().host}, process 71 on "
+        "lab-3 at work on them",
+        f"  once they have ended, remove {store.folder}/claims/{cells[1].run_id}.2 to go on at "
+        "once",
+    ]
