@@ -41,7 +41,7 @@ class Patience:
         self._over = float("-inf")  # when the last one was over
 
     def keep_at(self, operation: Callable[[], _Result]) -> _Result:
-        """Do an operation, again and again while the database is gone. Raises LostError in the end."""
+        """Do an operation, again while the database is gone. Raises LostError in the end."""
         begun, pauses = time.monotonic(), self._pauses()
         while True:
             try:

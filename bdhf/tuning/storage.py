@@ -99,7 +99,7 @@ class Place:
                 if isinstance(behind, InputError):
                     raise behind from None
                 if isinstance(behind, StorageInternalError):
-                    lost = self._brief(behind.__cause__ or behind)
+                    lost = self._brief(behind)
                     line = f"--storage: lost: {lost}; what has finished is kept, the same command"
                     raise InputError([f"{line} goes on"]) from None
             raise
@@ -110,6 +110,8 @@ class Place:
         sys.stderr.flush()
 
     def _brief(self, error: BaseException) -> str:
+        if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+            error = error.__cause__  # what the database said
         return hidden(in_brief(error), self.url or "")
 
     def _database(self, url: str, patience: Patience) -> Database:
