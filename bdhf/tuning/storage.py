@@ -78,8 +78,7 @@ class Place:
         patience = Patience(self.patience, self.heartbeat, self._say)
         connect = partial(self._database, self.url, patience)
         try:
-            storage = patience.keep_at(connect) if waits else connect()
-            self._refuse_other_tables(storage)
+            return patience.keep_at(connect) if waits else connect()
         except InputError:
             raise
         except (ImportError, ValueError, ArgumentError) as error:
@@ -87,7 +86,6 @@ class Place:
             raise InputError([f"--storage: {message} (pip install 'bdhf[postgresql]')"]) from None
         except Exception as error:  # every driver has errors of its own
             raise InputError([f"--storage: cannot be reached: {self._brief(error)}"]) from None
-        return storage
 
     @contextmanager
     def losable(self) -> Iterator[None]:
@@ -115,30 +113,11 @@ class Place:
         return hidden(in_brief(error), self.url or "")
 
     def _database(self, url: str, patience: Patience) -> Database:
-        """Connect; of several that find no tables one makes them, and the others look again."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            for left in reversed(range(_TRIES)):
-                try:
-                    return Database(
-                        url.replace("{", "{{").replace("}", "}}"),  # else Optuna fills them in
-                        patience,
-                        engine_kwargs={"pool_pre_ping": True},
-                        skip_compatibility_check=True,  # for `_refuse_other_tables`
-                        heartbeat_interval=self.heartbeat,
-                        grace_period=GRACE * self.heartbeat,
-                    )
-                except (IntegrityError, ProgrammingError):
-                    if not left:
-                        raise
-                    time.sleep(random.uniform(0.1, 0.5))
-        raise AssertionError("unreachable")
-
-    def _refuse_other_tables(self, storage: Database) -> None:
-        """Raise InputError where another version of Optuna has made the tables."""
+        """Connect. Raises InputError where another version of Optuna has made the tables."""
+        storage = self._connected(url, patience)
         there, ours = storage.get_current_version(), storage.get_head_version()
         if there == ours:
-            return
+            return storage
         which = f"the database has tables of version {there}, and Optuna {optuna.__version__}"
         if there in storage.get_all_versions():
             way = "make a copy of it, then `optuna storage upgrade --storage URL`"
@@ -148,6 +127,26 @@ class Place:
         raise InputError(
             [f"--storage: {which} needs {ours}: {way}, or give an empty database; nothing changed"]
         )
+
+    def _connected(self, url: str, patience: Patience) -> Database:
+        """Connect; of several that find no tables one makes them, and the others look again."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            for left in reversed(range(_TRIES)):
+                try:
+                    return Database(
+                        url.replace("{", "{{").replace("}", "}}"),  # else Optuna fills them in
+                        patience,
+                        engine_kwargs={"pool_pre_ping": True},
+                        skip_compatibility_check=True,  # `_database` looks itself
+                        heartbeat_interval=self.heartbeat,
+                        grace_period=GRACE * self.heartbeat,
+                    )
+                except (IntegrityError, ProgrammingError):
+                    if not left:
+                        raise
+                    time.sleep(random.uniform(0.1, 0.5))
+        raise AssertionError("unreachable")
 
     def _journal(self, names: Mapping[str, str]) -> BaseStorage:
         with unwritable(self.folder):

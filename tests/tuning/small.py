@@ -102,7 +102,7 @@ def stop_after(what: str, count: int, marker: Path) -> None:
             marker.touch()
             time.sleep(600)
 
-    JournalFileBackend.append_logs = appended  # type: ignore[method-assign]
+    JournalFileBackend.append_logs = appended
 
 
 if "STOP_AFTER" in os.environ:  # in workers of a crew too, which import what began it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,8 @@ from bdhf.records import InputError
 from bdhf.tuning.collect import find
 from bdhf.tuning.storage import Place
 from bdhf.tuning.study import Study
-from tests.tuning.made_up import quick, study, worked
+from tests.tuning.made_up import made_up, study, worked
 from tests.tuning.small import placed
-
-__all__ = ["quick"]
-pytestmark = pytest.mark.usefixtures("quick")
 
 WRONG = {
     "empty": (b"\n", "an empty line, which is no record"),
@@ -29,11 +27,25 @@ WRONG = {
 }
 
 
-def begun(home: Path) -> tuple[Study, Place]:
-    """A study of random trials that is finished."""
-    of = study(home, ("{type: tpe, startup: 3}", "random"), ("trials: 8", "trials: 2"))
-    worked(of, home / "out")
-    return of, Place(home / "out")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study of random trials that is finished."""
+    home = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bdhf.tuning.trial.execute", made_up)
+        worked(of_few(home), home / "out")
+    return home / "out"
+
+
+@pytest.fixture
+def place(tmp_path: Path, made: Path) -> Place:
+    """A copy of it."""
+    return Place(shutil.copytree(made, tmp_path / "out"))
+
+
+def of_few(home: Path) -> Study:
+    """Its study."""
+    return study(home, ("{type: tpe, startup: 3}", "random"), ("trials: 8", "trials: 2"))
 
 
 def with_line(place: Place, number: int, line: bytes) -> bytes:
@@ -46,10 +58,10 @@ def with_line(place: Place, number: int, line: bytes) -> bytes:
 
 @pytest.mark.parametrize(("line", "said"), WRONG.values(), ids=WRONG)
 def test_a_line_that_is_no_record_is_told_with_its_number(
-    tmp_path: Path, line: bytes, said: str
+    tmp_path: Path, place: Place, line: bytes, said: str
 ) -> None:
     """One line: the file, the line, what stands there and what to do; taken out, it goes on."""
-    of, place = begun(tmp_path)
+    of = of_few(tmp_path)
     whole = placed(of, place.open())
     content = with_line(place, 5, line)
 
@@ -67,9 +79,8 @@ def test_a_line_that_is_no_record_is_told_with_its_number(
 
 
 @pytest.mark.parametrize("line", [b"\n", b"torn\n"])
-def test_a_whole_last_line_is_not_cut(tmp_path: Path, line: bytes) -> None:
+def test_a_whole_last_line_is_not_cut(place: Place, line: bytes) -> None:
     """What ends with a line feed is no torn end: somebody put it there."""
-    _, place = begun(tmp_path)
     number = place.journal.read_bytes().count(b"\n") + 1
     content = with_line(place, number, line)
 
@@ -78,9 +89,9 @@ def test_a_whole_last_line_is_not_cut(tmp_path: Path, line: bytes) -> None:
     assert place.journal.read_bytes() == content
 
 
-def test_a_line_that_comes_while_a_study_is_open_is_told_too(tmp_path: Path) -> None:
+def test_a_line_that_comes_while_a_study_is_open_is_told_too(tmp_path: Path, place: Place) -> None:
     """A storage that was whole when it was opened says which line is none."""
-    of, place = begun(tmp_path)
+    of = of_few(tmp_path)
     storage = place.open()
     number = place.journal.read_bytes().count(b"\n") + 1
     with place.journal.open("ab") as journal:
