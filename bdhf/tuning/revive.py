@@ -117,7 +117,7 @@ def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
 def _is_to_blame(trial: FrozenTrial) -> bool:
     """Whether a worker may have died of a trial: not if it was ended, or died with its crew."""
     known = trial.user_attrs
-    if known.get(INTERRUPTED) or OWNER not in known:  # never begun
+    if known.get(INTERRUPTED) or "settings" not in known:  # never begun
         return False
     crew = Owner.parse(str(known.get(CREW, "")))
     return crew is None or (crew.is_here and not crew.is_gone)

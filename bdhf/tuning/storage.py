@@ -21,7 +21,7 @@ from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, Storage
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
 from bdhf.records import PLAN_INDEX, STUDY_FILE, InputError, in_brief, read_tuning, unwritable
 from bdhf.tuning.address import hidden, what_is_wrong
@@ -108,9 +108,8 @@ class Place:
         sys.stderr.flush()
 
     def _brief(self, error: BaseException) -> str:
-        if isinstance(error, StorageInternalError) and error.__cause__ is not None:
-            error = error.__cause__  # what the database said
-        return hidden(in_brief(error), self.url or "")
+        of_database = (behind for behind in chain_of(error) if isinstance(behind, DBAPIError))
+        return hidden(in_brief(next(of_database, error)), self.url or "")
 
     def _database(self, url: str, patience: Patience) -> Database:
         """Connect. Raises InputError where another version of Optuna has made the tables."""

@@ -351,6 +351,7 @@ def test_a_database_that_stays_away_is_one_line_at_last(
 
     (line,) = told.value.lines
     assert line.startswith("--storage: lost: ")
+    assert "server closed the connection" in line
     assert line.endswith("what has finished is kept, the same command goes on")
     assert len(capsys.readouterr().err.splitlines()) == 1
 

@@ -146,7 +146,7 @@ def test_told_to_end_it_goes_on_later_and_nothing_has_died(tmp_path: Path, crew:
         assert "Traceback" not in crew.log.read_text()
     left = [trial.user_attrs for trials in crew.trials().values() for trial in trials
             if trial.state is TrialState.RUNNING]  # fmt: skip
-    assert not [known for known in left if "owner" in known]  # else it was being asked for
+    assert not [known for known in left if "settings" in known]  # else it was being asked for
 
     assert crew.start().wait(timeout=240) == 0, crew.log.read_text()
     known = [trial.user_attrs for trials in crew.trials().values() for trial in trials]
