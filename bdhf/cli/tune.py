@@ -40,7 +40,8 @@ def tune(
         typer.Option(
             "--storage",
             metavar="URL",
-            help="A database for many workers, postgresql+psycopg://…; default a journal file.",
+            help="A database for many workers, postgresql+psycopg://…; default a journal file. Its "
+            "password: in ~/.pgpass or PGPASSWORD.",
         ),
     ] = None,
     worker: Annotated[
@@ -72,6 +73,7 @@ def tune(
         opened = open_study(study, settings or ())
         place = Place(folder or Path("results/studies") / opened.name, storage, heartbeat)
         refuse_others(opened, place.folder)
+        _warn_of_password(place)
         _say_begun(opened, place)
         try:
             with interruptible():
@@ -94,6 +96,18 @@ def _say_begun(study: Study, place: Place) -> None:
     )
     if spec.held_out:
         _warn_of_power(study)
+
+
+def _warn_of_password(place: Place) -> None:
+    """Say that others can read a password on the command line, if there is one."""
+    from bdhf.tuning.address import has_password
+
+    if place.url is not None and has_password(place.url):
+        err.print(
+            "warning: everybody on this machine can read the password in --storage, in the list of "
+            "processes: leave it out there, and put it into ~/.pgpass or PGPASSWORD",
+            markup=False,
+        )
 
 
 def _warn_of_power(study: Study) -> None:
@@ -120,7 +134,9 @@ def _tune(study: Study, place: Place, workers: int | None) -> None:
     from bdhf.tuning.collect import find
     from bdhf.tuning.crew import Crew
 
-    left = [f.cell.label for f in find(study, place.open()) if len(f.trials) < study.spec.trials]
+    with place.losable():
+        found = find(study, place.open())
+    left = [of.cell.label for of in found if len(of.trials) < study.spec.trials]
     first = study.variants[0].spec
     default = default_workers(first.threads, resolve_devices(first.device))
     _warn_of_company(study, workers or default)

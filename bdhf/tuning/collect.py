@@ -43,7 +43,8 @@ def find(study: Study, storage: BaseStorage) -> tuple[Found, ...]:
 def collect(study: Study, place: Place) -> Tuning:
     """Write study.yaml, study.json and the tables of a study. Raises InputError."""
     Store(place.folder).sweep()
-    found = find(study, place.open())
+    with place.losable():
+        found = find(study, place.open(waits=True))
     record = tuning(study, found)
     tables = {
         "trials": [row for one in found for row in rows.trials(one)],

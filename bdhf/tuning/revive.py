@@ -19,7 +19,7 @@ from bdhf.records import Owner, Status
 from bdhf.tuning.objective import HOPELESS, Goal
 from bdhf.tuning.presence import has_left
 from bdhf.tuning.standing import AGAIN, DEFAULT, Standing, standing
-from bdhf.tuning.storage import GRACE, Place
+from bdhf.tuning.storage import GRACE, Place, had_outage
 from bdhf.tuning.study import Cell
 
 #: A trial whose worker has died so often is not made again: it has failed.
@@ -30,6 +30,9 @@ _UNNAMED_SECONDS = 10.0
 
 #: User attribute: that a person, or a full disk, ended a trial, which is no death.
 INTERRUPTED = "interrupted"
+
+#: User attribute: the process that is at a trial, as `Owner` writes it.
+OWNER = "owner"
 
 #: User attribute: the process that the worker of a trial works for, as `Owner` writes it.
 CREW = "crew"
@@ -48,6 +51,8 @@ def revive(
     """
     storage: BaseStorage = found._storage
     if place.is_shared:
+        if had_outage(found, GRACE * place.heartbeat):
+            seen.clear()  # who has no owner yet could not name it meanwhile
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             fail_stale_trials(found)
@@ -77,7 +82,7 @@ def _surplus(found: optuna.Study, now: Standing) -> list[FrozenTrial]:
 
 def _is_dead(trial: FrozenTrial, place: Place, seen: dict[int, float]) -> bool:
     """Whether the worker of a trial is known to have ended."""
-    owner = Owner.parse(str(trial.user_attrs.get("owner", "")))
+    owner = Owner.parse(str(trial.user_attrs.get(OWNER, "")))
     if owner is not None:
         return not place.is_shared and has_left(place.folder, owner)
     seconds = GRACE * place.heartbeat if place.is_shared else _UNNAMED_SECONDS
@@ -112,7 +117,7 @@ def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
 def _is_to_blame(trial: FrozenTrial) -> bool:
     """Whether a worker may have died of a trial: not if it was ended, or died with its crew."""
     known = trial.user_attrs
-    if known.get(INTERRUPTED) or "owner" not in known:  # never begun
+    if known.get(INTERRUPTED) or "settings" not in known:  # never begun
         return False
     crew = Owner.parse(str(known.get(CREW, "")))
     return crew is None or (crew.is_here and not crew.is_gone)

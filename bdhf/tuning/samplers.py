@@ -13,17 +13,29 @@ from typing import Any
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.experiments.streams import derive
+from bdhf.tuning.brackets import Hyperband
 from bdhf.tuning.schema import Pruner, Sampler
+from bdhf.tuning.seen import Seen, at_place
+from bdhf.tuning.standing import Standing
 
 
 def _tpe(seed: int, startup: int | None) -> BaseSampler:
-    """Multivariate; `group` lets conditional parameters be modelled too (Bergstra et al., 2011)."""
-    return TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup or 10)
+    """Multivariate; `group` lets conditional parameters be modelled too (Bergstra et al., 2011).
+
+    No constant liar: it would keep away from trials that run, which no sampler sees here (`Seen`).
+    """
+    return TPESampler(
+        seed=seed,
+        multivariate=True,
+        group=True,
+        n_startup_trials=startup or 10,
+        constant_liar=False,
+    )
 
 
 def _gp(seed: int, startup: int | None) -> BaseSampler:
@@ -58,7 +70,7 @@ def _median(given: Pruner, updates: int | None) -> BasePruner:
 
 def _hyperband(given: Pruner, updates: int | None) -> BasePruner:
     """Its resource are updates, from the warm-up to the budget where that counts them."""
-    return HyperbandPruner(min_resource=max(given.warmup, 1), max_resource=updates or "auto")
+    return Hyperband(min_resource=max(given.warmup, 1), max_resource=updates or "auto")
 
 
 #: Name -> what makes it; `updates` is the budget, None where it is on another axis.
@@ -81,41 +93,52 @@ class ByPlace(BaseSampler):
     """Draws every trial with the sampler of its place, known as soon as the trial is there.
 
     Of two workers that ask at the same moment each gets another place, so they do not draw alike.
+    A sampler sees what was finished when the trial was asked for, and stands.
     """
 
-    def __init__(self, given: Sampler, label: str, place_of: Callable[[int], int]) -> None:
+    def __init__(self, given: Sampler, label: str, look: Callable[[int], Standing]) -> None:
         self._given, self._label = given, label
-        self._place_of = place_of  # of the number of a trial
+        self._look = look  # how the arm stands when a trial of this number is there
         self._its = sampler_of(given, label, 0)
+        self._place: int | None = None
+        self._finished = frozenset[int]()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Take the sampler of a trial."""
-        self._its = sampler_of(self._given, self._label, self._place_of(trial.number))
-        self._its.before_trial(study, trial)
+        now = self._look(trial.number)
+        self._place = now.place_of(trial.number)
+        place = now.wanted if self._place is None else self._place
+        self._its = sampler_of(self._given, self._label, place)
+        self._finished = frozenset(finished.number for finished in now.finished)
+        self._its.before_trial(*self._seen(study, trial))
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Which parameters are drawn together."""
-        return self._its.infer_relative_search_space(study, trial)
+        return self._its.infer_relative_search_space(*self._seen(study, trial))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draw those."""
-        return self._its.sample_relative(study, trial, search_space)
+        return self._its.sample_relative(*self._seen(study, trial), search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, distribution: BaseDistribution
     ) -> Any:
         """Draw one of the others."""
-        return self._its.sample_independent(study, trial, param_name, distribution)
+        seen = self._seen(study, trial)
+        return self._its.sample_independent(*seen, param_name, distribution)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         """Keep what the sampler wants to know of a trial."""
-        self._its.after_trial(study, trial, state, values)
+        self._its.after_trial(*self._seen(study, trial), state, values)
+
+    def _seen(self, study: Study, trial: FrozenTrial) -> tuple[Study, FrozenTrial]:
+        return Seen(study, self._finished), at_place(trial, self._place)
 
 
 def pruner_of(given: Pruner, updates: int | None) -> BasePruner:

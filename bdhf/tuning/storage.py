@@ -7,24 +7,29 @@ gives signs of life; a trial whose worker was silent for `GRACE` times the inter
 from __future__ import annotations
 
 import random
+import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
 from bdhf.records import PLAN_INDEX, STUDY_FILE, InputError, in_brief, read_tuning, unwritable
+from bdhf.tuning.address import hidden, what_is_wrong
+from bdhf.tuning.database import Database
+from bdhf.tuning.fewer import refuse_fewer
+from bdhf.tuning.journal import Journal, refuse_unreadable
 from bdhf.tuning.lock import JournalLock
+from bdhf.tuning.patience import PATIENCE_SECONDS, Patience
 from bdhf.tuning.samplers import pruner_of
 from bdhf.tuning.standing import DEFAULT
 from bdhf.tuning.study import Cell, Study
@@ -37,14 +42,17 @@ _TRIES = 6
 
 _FINGERPRINT = "bdhf"
 
+_EXAMPLE = "postgresql+psycopg://user@host/database"
+
 
 @dataclass(frozen=True)
 class Place:
     """Where a study is kept: its folder, and a database or None for the journal in the folder."""
 
     folder: Path
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)  # may hold a password
     heartbeat: int = 20  # seconds between signs of life, in a database
+    patience: float = PATIENCE_SECONDS  # for how long a database that is gone is waited for
 
     @property
     def is_shared(self) -> bool:
@@ -56,44 +64,125 @@ class Place:
         """The journal file."""
         return self.folder / "journal.log"
 
-    def open(self) -> BaseStorage:
-        """Connect. Raises InputError where that fails, and StorageError for a full disk."""
+    def open(self, names: Mapping[str, str] | None = None, *, waits: bool = False) -> BaseStorage:
+        """Connect. Raises InputError where that fails, and StorageError for a full disk.
+
+        `names` say in a journal whose a trial is that runs. A database that is gone is waited for
+        where it `waits`: else the URL may be wrong, which is better told at once.
+        """
         if self.url is None:
-            return self._journal()
+            return self._journal(names or {})
+        wrong = what_is_wrong(self.url)
+        if wrong:
+            raise InputError([f"--storage: {wrong}; as in {_EXAMPLE}"])
+        patience = Patience(self.patience, self.heartbeat, self._say)
+        connect = partial(self._database, self.url, patience)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                return self._database(self.url)
+            return patience.keep_at(connect) if waits else connect()
+        except InputError:
+            raise
         except (ImportError, ValueError, ArgumentError) as error:
-            message = f"{in_brief(error)}; as in postgresql+psycopg://user@host/database"
+            message = f"{self._brief(error)}; as in {_EXAMPLE}"
             raise InputError([f"--storage: {message} (pip install 'bdhf[postgresql]')"]) from None
         except Exception as error:  # every driver has errors of its own
-            raise InputError([f"--storage: cannot be reached: {in_brief(error)}"]) from None
+            raise InputError([f"--storage: cannot be reached: {self._brief(error)}"]) from None
 
-    def _database(self, url: str) -> BaseStorage:
+    @contextmanager
+    def losable(self) -> Iterator[None]:
+        """Raise InputError, one line, where what fails is that the storage was lost or is torn."""
+        try:
+            yield
+        except Exception as error:
+            for behind in chain_of(error):
+                if isinstance(behind, InputError):
+                    raise behind from None
+                if isinstance(behind, StorageInternalError):
+                    lost = self._brief(behind)
+                    line = f"--storage: lost: {lost}; what has finished is kept, the same command"
+                    raise InputError([f"{line} goes on"]) from None
+            raise
+
+    def _say(self, line: str) -> None:
+        line = line if self.url is None else hidden(line, self.url)
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    def _brief(self, error: BaseException) -> str:
+        of_database = (behind for behind in chain_of(error) if isinstance(behind, DBAPIError))
+        return hidden(in_brief(next(of_database, error)), self.url or "")
+
+    def _database(self, url: str, patience: Patience) -> Database:
+        """Connect. Raises InputError where another version of Optuna has made the tables."""
+        storage = self._connected(url, patience)
+        there, ours = storage.get_current_version(), storage.get_head_version()
+        if there == ours:
+            return storage
+        which = f"the database has tables of version {there}, and Optuna {optuna.__version__}"
+        if there in storage.get_all_versions():
+            way = "make a copy of it, then `optuna storage upgrade --storage URL`"
+        else:
+            way = "`pip install -U optuna`"
+        storage.engine.dispose()
+        raise InputError(
+            [f"--storage: {which} needs {ours}: {way}, or give an empty database; nothing changed"]
+        )
+
+    def _connected(self, url: str, patience: Patience) -> Database:
         """Connect; of several that find no tables one makes them, and the others look again."""
-        for left in reversed(range(_TRIES)):
-            try:
-                return RDBStorage(
-                    url,
-                    engine_kwargs={"pool_pre_ping": True},
-                    heartbeat_interval=self.heartbeat,
-                    grace_period=GRACE * self.heartbeat,
-                )
-            except (IntegrityError, ProgrammingError):
-                if not left:
-                    raise
-                time.sleep(random.uniform(0.1, 0.5))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            for left in reversed(range(_TRIES)):
+                try:
+                    return Database(
+                        url.replace("{", "{{").replace("}", "}}"),  # else Optuna fills them in
+                        patience,
+                        engine_kwargs={"pool_pre_ping": True},
+                        skip_compatibility_check=True,  # `_database` looks itself
+                        heartbeat_interval=self.heartbeat,
+                        grace_period=GRACE * self.heartbeat,
+                    )
+                except (IntegrityError, ProgrammingError):
+                    if not left:
+                        raise
+                    time.sleep(random.uniform(0.1, 0.5))
         raise AssertionError("unreachable")
 
-    def _journal(self) -> BaseStorage:
+    def _journal(self, names: Mapping[str, str]) -> BaseStorage:
         with unwritable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = str(self.journal.resolve())
-            lock = JournalLock(path)
+            path = self.journal.resolve()
+            lock = JournalLock(str(path))
             lock.acquire()  # which cuts a torn end, before anybody reads
-            lock.release()
-            return JournalStorage(JournalFileBackend(path, lock))
+            try:
+                refuse_unreadable(path)
+            finally:
+                lock.release()
+            return Journal(str(path), names)
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what is behind it: Optuna stumbles over one of the storage once more."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def hurry(found: optuna.Study) -> None:
+    """Wait no longer for the database of a study: somebody has asked for the end."""
+    storage = _database_of(found)
+    if storage is not None:
+        storage.patience.end()
+
+
+def had_outage(found: optuna.Study, seconds: float) -> bool:
+    """Whether the database of a study is gone, or was so this long ago or less."""
+    storage = _database_of(found)
+    return storage is not None and storage.patience.was_needed(seconds)
+
+
+def _database_of(found: optuna.Study) -> Database | None:
+    storage = getattr(found._storage, "_backend", None)  # Optuna puts a cache before it
+    return storage if isinstance(storage, Database) else None
 
 
 def refuse_others(study: Study, folder: Path) -> None:
@@ -111,7 +200,7 @@ def refuse_others(study: Study, folder: Path) -> None:
 def study_of(study: Study, cell: Cell, storage: BaseStorage) -> optuna.Study:
     """The study of Optuna for a cell, made where there is none yet.
 
-    Raises InputError where trials of another definition are there.
+    Raises InputError where trials of another definition are there, or where more were asked for.
     """
     name, print_ = f"{study.name}/{cell.label}", study.fingerprint(cell)
     updates = cell.run.budget.updates
@@ -134,6 +223,7 @@ def study_of(study: Study, cell: Cell, storage: BaseStorage) -> optuna.Study:
                     "`name`, or remove its results"
                 ]
             )
+        refuse_fewer(study, found)
     return found
 
 

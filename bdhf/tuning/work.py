@@ -13,20 +13,20 @@ from dataclasses import dataclass, field
 
 import optuna
 import torch
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.experiments.provenance import resolve_devices
 from bdhf.experiments.store import Store
-from bdhf.records import InputError, in_brief
+from bdhf.records import Owner
 from bdhf.tuning.presence import present
-from bdhf.tuning.revive import CREW, INTERRUPTED, let_go, revive
+from bdhf.tuning.revive import CREW, INTERRUPTED, OWNER, let_go, revive
 from bdhf.tuning.samplers import ByPlace
 from bdhf.tuning.space import defaults
 from bdhf.tuning.standing import DEFAULT, SURPLUS, Standing, standing
-from bdhf.tuning.storage import Place, has_default, quiet, study_of
+from bdhf.tuning.storage import Place, has_default, hurry, quiet, study_of
 from bdhf.tuning.study import Cell, Study
 from bdhf.tuning.trial import attempt
 
@@ -58,20 +58,20 @@ class Worker:
 
         Raises InputError where the storage cannot be reached or nothing can be written.
         """
-        try:
+        with self.place.losable():
             self._work(labels)
-        except Exception as error:
-            lost = _of_storage(error)
-            if lost is None:
-                raise
-            line = f"--storage: lost: {lost}; what has finished is kept, the same command goes on"
-            raise InputError([line]) from None
 
     def _work(self, labels: Sequence[str]) -> None:
-        storage, store = self.place.open(), Store(self.place.folder)
+        # One of a crew has a place that was there a moment ago, and waits for it.
+        storage = self.place.open(self._names(), waits=bool(self.crew))
+        store = Store(self.place.folder)
         store.sweep()
         with nullcontext() if self.place.is_shared else present(self.place.folder):
             self._work_in(storage, store, labels)
+
+    def _names(self) -> dict[str, str]:
+        """What a running trial says of whose it is."""
+        return {**({CREW: self.crew} if self.crew else {}), OWNER: str(Owner.here())}
 
     def _work_in(self, storage: BaseStorage, store: Store, labels: Sequence[str]) -> None:
         torch.set_num_threads(max(v.spec.threads for v in self.study.variants))
@@ -82,12 +82,21 @@ class Worker:
             stands = {label: self._look(label, found) for label, found in arms.items()}
             for label in [label for label, now in stands.items() if now.is_done]:
                 del arms[label], stands[label]
-            open_ = [label for label, now in stands.items() if now.is_open]
+            open_ = [label for label, now in stands.items() if self._is_open(now)]
             if open_:
                 label = min(open_, key=lambda one: len(stands[one].places))
                 self._try(label, arms[label], store, device)
             elif arms:
                 time.sleep(self.poll_seconds)
+
+    def _is_open(self, now: Standing) -> bool:
+        """Whether to ask for a trial.
+
+        In a journal not while there is one of which nobody knows whether its worker has died: what
+        is drawn before it has ended is drawn of fewer trials.
+        """
+        unnamed = any(OWNER not in trial.user_attrs for trial in now.running)
+        return now.is_open and (self.place.is_shared or not unnamed)
 
     def _look(self, label: str, found: optuna.Study) -> Standing:
         """How an arm stands, once trials of the dead are asked for again."""
@@ -107,16 +116,15 @@ class Worker:
         made, errors = list[optuna.Trial](), list[BaseException]()
         asked = list[int]()
 
-        def place_of(number: int) -> int:
+        def look(number: int) -> Standing:
             asked.append(number)
-            place = standing(found.get_trials(deepcopy=False), wanted).place_of(number)
-            return wanted if place is None else place
+            return standing(found.get_trials(deepcopy=False), wanted)
 
         def objective(trial: optuna.Trial) -> list[float]:
             made.append(trial)
             try:
                 _give_sign(found, trial)
-                if place_of(trial.number) == wanted:
+                if look(trial.number).place_of(trial.number) is None:
                     trial.set_user_attr(SURPLUS, "every place was taken")
                     raise _Surplus
                 if self.crew:
@@ -126,6 +134,8 @@ class Worker:
                 raise
             except BaseException as error:  # a person, a full disk: not for the settings' sake
                 errors.append(error)
+                if isinstance(error, KeyboardInterrupt):
+                    hurry(found)
                 with suppress(Exception):
                     trial.set_user_attr(INTERRUPTED, True)
                 raise
@@ -136,14 +146,18 @@ class Worker:
                 self.told(cell, trial, standing(trials, wanted))
 
         with quiet():
-            found.sampler = ByPlace(self.study.spec.sampler, label, place_of)
+            found.sampler = ByPlace(self.study.spec.sampler, label, look)
             try:
                 found.optimize(objective, n_trials=1, catch=(_Surplus,), callbacks=[tell])
             except KeyboardInterrupt:
+                hurry(found)
                 with suppress(Exception):
                     let_go(found, asked[0])
                 raise
             except Exception:
+                for error in errors:
+                    if isinstance(error, KeyboardInterrupt):
+                        raise error from None
                 if errors or not made or not _is_failed(found, made[0]):
                     raise  # else others took this worker for dead, and the trial away from it
 
@@ -156,15 +170,6 @@ def _give_sign(found: optuna.Study, trial: optuna.Trial) -> None:
     storage = found._storage
     if isinstance(storage, BaseHeartbeat) and is_heartbeat_enabled(storage):
         storage.record_heartbeat(trial._trial_id)
-
-
-def _of_storage(error: BaseException | None) -> str | None:
-    """What a database said, where that is behind an error: Optuna stumbles over it once more."""
-    while error is not None:
-        if isinstance(error, StorageInternalError):
-            return in_brief(error.__cause__ or error)
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _is_failed(found: optuna.Study, trial: optuna.Trial) -> bool:

@@ -21,11 +21,30 @@ import pytest
 _USERS = ("postgres", "nobody")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     """One that runs."""
 
     folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        data = self.folder / "data"
+        start = ["-D", data, "-k", self.folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                _lowly(_binary("postgres"), *start),
+                cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.wait(self.process)
+
+    def stop(self) -> None:
+        """End it at once, connections or not."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(timeout=60)
+            self.process = None
 
     def database(self, name: str) -> str:
         """Make an empty database; its URL."""
@@ -59,25 +78,19 @@ class Server:
 @contextmanager
 def running() -> Iterator[Server]:
     """Start one, and end it."""
-    initdb, postgres = _binary("initdb"), _binary("postgres")
     folder = Path(tempfile.mkdtemp(prefix="bdhf-pg-"))  # a socket's path is short
     try:
         _allow(folder)
         data = folder / "data"
         make = ["-D", data, "-U", "bdhf", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]
-        subprocess.run(_lowly(initdb, *make), cwd=folder, check=True, capture_output=True)
-        start = ["-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                _lowly(postgres, *start), cwd=folder, stdout=log, stderr=log, start_new_session=True
-            )
+        command = _lowly(_binary("initdb"), *make)
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        server = Server(folder)
         try:
-            server = Server(folder)
-            server.wait(process)
+            server.start()
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # at once, connections or not
-            process.wait(timeout=60)
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

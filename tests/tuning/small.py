@@ -6,11 +6,16 @@
 The first tunes it with a crew and collects its tables: `bdhf tune` without what comes after the
 trials. The second joins it as `--worker` does, with runs that are made up, as soon as there is a
 file START: so several begin at one instant.
+
+With STOP_AFTER=WHAT:COUNT:FILE in the environment a process that has written what it says so often
+makes the file, and goes no further until it is killed.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +27,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 import bdhf.tuning.trial
@@ -73,6 +79,37 @@ LONG = (("updates: 6", "updates: 60"), ("stop: at_target", "stop: at_budget"),
         ("below: 0.08", "below: 1.0e-9"))  # fmt: skip
 
 
+#: What is written at a moment of a trial -> how its line in the journal is known.
+MOMENTS = {
+    "asked": '"op_code":4,.*"state":0',  # and nothing is known of its settings
+    "claimed": '"op_code":6,.*"state":0',  # it had been asked for before
+    "proposed": '"user_attr":{"settings"',
+    "begun": '"op_code":7,',
+    "made": '"user_attr":{"status"',  # and not told
+    "told": '"op_code":6,.*"state":1',
+}
+
+
+def stop_after(what: str, count: int, marker: Path) -> None:
+    """Let this process stop after the line in the journal that ends a moment for the n-th time."""
+    append, times = JournalFileBackend.append_logs, list[int]()
+
+    def appended(backend: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        append(backend, logs)
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+        times.extend(1 for line in lines if re.search(MOMENTS[what], line))
+        if len(times) >= count:
+            marker.touch()
+            time.sleep(600)
+
+    JournalFileBackend.append_logs = appended
+
+
+if "STOP_AFTER" in os.environ:  # in workers of a crew too, which import what began it
+    _what, _count, _marker = os.environ["STOP_AFTER"].split(":", 2)
+    stop_after(_what, int(_count), Path(_marker))
+
+
 def written(home: Path, *changes: tuple[str, str]) -> Path:
     """Write the study and its ablation into a folder, with pieces of their text replaced."""
     text, base = STUDY, ABLATION
@@ -85,15 +122,18 @@ def written(home: Path, *changes: tuple[str, str]) -> Path:
     return home / "study.yaml"
 
 
-def begun(command: Sequence[object], log: Path) -> subprocess.Popen[bytes]:
-    """Start a module of Python in a process group of its own; what it says goes into a file."""
+def begun(command: Sequence[object], log: Path, **more: str) -> subprocess.Popen[bytes]:
+    """Start a module of Python in a process group of its own; what it says goes into a file.
+
+    `more` is put into its environment.
+    """
     with log.open("ab") as said:
         return subprocess.Popen(
             [sys.executable, "-m", *map(str, command)],
             stdout=said,
             stderr=said,
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **more},
         )
 
 

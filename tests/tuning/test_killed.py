@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import time
@@ -39,11 +38,21 @@ class Crew:
         self.log = home / "log"
         self.running: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Begin, or go on."""
+    def start(self, **more: str) -> subprocess.Popen[bytes]:
+        """Begin, or go on, with more in the environment."""
         command = ["tests.tuning.small", "crew", self._file, self.place.folder, 2]
-        self.running = begun(command, self.log)
+        self.running = begun(command, self.log, **more)
         return self.running
+
+    def kill_after(self, moment: str) -> bool:
+        """Start it, and kill it with all workers when one is at a moment; whether one was."""
+        marker = self.log.with_name("marker")
+        marker.unlink(missing_ok=True)
+        process, deadline = self.start(STOP_AFTER=f"{moment}:{marker}"), time.monotonic() + 120
+        while not marker.exists() and process.poll() is None:
+            assert time.monotonic() < deadline, f"{moment}: {self.log.read_text()}"
+            time.sleep(0.002)
+        return killed(process) == -signal.SIGKILL and marker.exists()
 
     def lines(self) -> int:
         """Of the journal."""
@@ -74,34 +83,6 @@ def crew(tmp_path: Path) -> Iterator[Crew]:
         killed(one.running)
 
 
-def worn(found: dict[str, list[FrozenTrial]]) -> set[str]:
-    """Arms with a trial that two workers will have died of: a third one would end it as failed."""
-
-    def is_worn(trial: FrozenTrial) -> bool:
-        deaths = int(trial.user_attrs.get("deaths", 0))
-        return deaths + (trial.state is TrialState.RUNNING) >= 2 and not trial.state.is_finished()
-
-    return {label for label, trials in found.items() if any(map(is_worn, trials))}
-
-
-def ended(crew: Crew) -> dict[str, int]:
-    """How many trials have ended, by arm."""
-    return {label: len(finished(trials)) for label, trials in crew.trials().items()}
-
-
-def kill(crew: Crew, draw: random.Random) -> bool:
-    """Start it, and kill it with all workers at some moment; whether it had more to do."""
-    tired, before = worn(crew.trials()), ended(crew)
-    process = crew.start()
-    while any(ended(crew)[arm] == before[arm] for arm in tired):
-        if not crew.wait(process, "a trial that is worn", crew.lines() + 1):
-            break
-    if tired or draw.random() < 0.8:
-        crew.wait(process, "any trial", crew.lines() + draw.randint(1, 16))
-    time.sleep(draw.uniform(0, 0.1 if tired else 1.0))
-    return killed(process) == -signal.SIGKILL
-
-
 def table(study: Study, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The collected trials and parameters, but for times and Optuna's own numbers."""
     collect(study, Place(folder))
@@ -110,18 +91,23 @@ def table(study: Study, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return records.trials.drop(columns=own), records.parameters
 
 
+#: Moments at which it is killed, one after the other, with how often a worker has been there. The
+#: trials in places 2 and 3 are modelled; one that was asked for and not named was once passed over.
+KILLS = ("claimed:1", "asked:2", "begun:2", "told:1")
+
+
 @pytest.mark.parametrize(
-    ("kills", "changes"), [(8, (THIRD, ITS_SPACE)), (4, (RANDOM,))], ids=["tpe", "random"]
+    ("kills", "changes"),
+    [(KILLS, (THIRD, ITS_SPACE)), (("asked:1", "made:2"), (RANDOM,))],
+    ids=["tpe", "random"],
 )
 def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(
-    tmp_path: Path, crew: Crew, kills: int, changes: tuple[tuple[str, str], ...]
+    tmp_path: Path, crew: Crew, kills: tuple[str, ...], changes: tuple[tuple[str, str], ...]
 ) -> None:
     """N trials an arm, the same settings in the same places, the same values; no run is torn."""
     study = open_study(written(tmp_path, *changes, ("trials: 5", "trials: 4")))
-    draw, hit = random.Random(7), 0
-    while hit < kills:
-        assert kill(crew, draw), crew.log.read_text()
-        hit += 1
+    for moment in kills:
+        assert crew.kill_after(moment), f"{moment}: {crew.log.read_text()}"
     process = crew.start()
 
     assert process.wait(timeout=240) == 0, crew.log.read_text()
@@ -160,7 +146,7 @@ def test_told_to_end_it_goes_on_later_and_nothing_has_died(tmp_path: Path, crew:
         assert "Traceback" not in crew.log.read_text()
     left = [trial.user_attrs for trials in crew.trials().values() for trial in trials
             if trial.state is TrialState.RUNNING]  # fmt: skip
-    assert not [known for known in left if "owner" in known]  # else it was being asked for
+    assert not [known for known in left if "settings" in known]  # else it was being asked for
 
     assert crew.start().wait(timeout=240) == 0, crew.log.read_text()
     known = [trial.user_attrs for trials in crew.trials().values() for trial in trials]

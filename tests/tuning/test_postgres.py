@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.records import InputError, Owner
 from bdhf.tuning.revive import _is_dead
+from bdhf.tuning.standing import SURPLUS
 from bdhf.tuning.storage import GRACE, Place
 from bdhf.tuning.study import Study, open_study
 from tests.tuning.server import Server, running
@@ -180,6 +181,58 @@ def test_a_database_that_is_lost_is_one_line(tmp_path: Path, server: Server, sta
     assert worker.wait(timeout=120) == 2
     said = (tmp_path / "log").read_text().splitlines()
     assert said[-1].startswith("--storage: lost: "), said
+
+
+def outlasted(home: Path, workers: int, trials: int, seconds: float) -> None:
+    """Restart a server amid the trials of some workers: N trials an arm, none lost or doubled.
+
+    Each worker says in two lines that it waits and goes on, and nothing of Optuna's.
+    """
+    study = open_study(written(home, *SHORT_OUTAGE, ("trials: 5", f"trials: {trials}")))
+    log, go = home / "log", home / "go"
+    with running() as server:
+        url = server.database("gone")
+        outs = [home / f"out{i}" for i in range(workers)]
+        file = home / "study.yaml"
+        processes = [begun(["tests.tuning.small", "join", file, out, url, go], log) for out in outs]
+        try:
+            with_deadline(lambda: all(out.exists() for out in outs))
+            go.touch()
+            with_deadline(lambda: log.read_text().count("/") >= workers)
+            server.stop()
+            time.sleep(seconds)
+            server.start()
+            codes = [process.wait(timeout=400) for process in processes]
+        finally:
+            for process in processes:
+                killed(process)
+        said = log.read_text()
+        with opened(Place(home / "look", url)) as storage:
+            found, ended = trials_of(study, storage), placed(study, storage)
+    assert codes == [0] * workers, said
+    assert "Traceback" not in said
+    waits, goes = (said.count(f"the database {what}") for what in ("does not answer", "answers"))
+    assert waits == goes
+    assert workers <= waits <= 2 * workers
+    for label, of_arm in found.items():
+        assert len(finished(of_arm)) == trials
+        assert all(SURPLUS in trial.user_attrs for trial in of_arm if trial not in finished(of_arm))
+        assert len({str(params) for params, _ in ended[label]}) == trials
+
+
+#: Draws at random, of arms that take a while though their runs are made up.
+SHORT_OUTAGE = (("{type: tpe, startup: 2}", "random"),)
+
+
+def test_workers_outlast_a_server_that_is_restarted(tmp_path: Path) -> None:
+    """Three workers, a second and a half."""
+    outlasted(tmp_path, workers=3, trials=10, seconds=1.5)
+
+
+@pytest.mark.long
+def test_many_workers_outlast_a_server_that_is_restarted(tmp_path: Path) -> None:
+    """Sixteen workers, three seconds."""
+    outlasted(tmp_path, workers=16, trials=80, seconds=3)
 
 
 @pytest.mark.parametrize(

@@ -53,3 +53,19 @@ def test_a_trial_that_was_killed_with_the_study_is_not_to_blame(
     assert now.places[0].state is TrialState.WAITING
     assert now.places[0].user_attrs["deaths"] == 0
     assert len({t.params["lr"] for t in found.get_trials() if t.params}) == 1
+
+
+@pytest.mark.parametrize("known", [{}, {"owner": GONE}], ids=["nobody's", "named"])
+def test_a_trial_without_settings_is_not_to_blame(tmp_path: Path, known: dict[str, Any]) -> None:
+    """Whoever was killed while its settings were proposed did not die of them."""
+    cell, place = study(tmp_path).cell("adam"), Place(tmp_path)
+    with quiet():
+        of = optuna.create_study()
+        trial = of.ask()
+        for name, value in known.items():
+            trial.set_user_attr(name, value)
+        revive(of, cell, place, 1, {trial._trial_id: float("-inf")})
+    (again,) = standing(of.get_trials(), 1).places
+
+    assert again.state is TrialState.WAITING
+    assert again.user_attrs["deaths"] == 0

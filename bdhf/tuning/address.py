@@ -1,0 +1,44 @@
+"""The URL of a database, without its password wherever it may be read.
+
+>>> hidden("cannot reach bdhf:s3cret@there", "postgresql://bdhf:s3cret@there/db")
+'cannot reach bdhf:***@there'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import parse_qsl, unquote
+
+
+def hidden(text: str, url: str) -> str:
+    """A text without the password of a URL."""
+    for secret in sorted(set(_passwords(url)), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def has_password(url: str) -> bool:
+    """Whether a URL holds a password, which others can read in the list of processes."""
+    return any(_passwords(url))
+
+
+def what_is_wrong(url: str) -> str:
+    """Why a URL cannot be taken apart into user, password and host; empty where it can.
+
+    Told before anybody reads it otherwise, and puts half of a password into a message.
+    """
+    authority = url.partition("://")[2].partition("?")[0]
+    if authority.count("@") > 1:
+        return "it has several @: write one that belongs to a password as %40"
+    return ""
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """The passwords in a URL, as they are written and as they are meant."""
+    rest = url.partition("://")[2]
+    before_query, _, query = rest.partition("?")
+    ends = {rest.rpartition("@")[0], before_query.rpartition("@")[0], rest.partition("@")[0]}
+    written = [end.partition(":")[2] for end in ends if "@" in rest]
+    written += [value for key, value in parse_qsl(query) if "password" in key]
+    for password in written:
+        yield from (secret for secret in {password, unquote(password)} if secret)

@@ -1,0 +1,47 @@
+"""Hyperband by the places of trials.
+
+Optuna puts a trial into a bracket by its number, and holds it against all trials that reached the
+same rung. A trial that is made again has another number, and what is left of it when its worker was
+killed would compete with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import optuna
+from optuna.pruners import HyperbandPruner
+from optuna.trial import FrozenTrial, TrialState
+
+from bdhf.tuning.seen import Seen, at_place
+from bdhf.tuning.standing import standing
+
+
+class Hyperband(HyperbandPruner):
+    """Successive halving in brackets; a trial that is made again stays in its bracket."""
+
+    def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        trials = study._get_trials(deepcopy=False)
+        place = standing(trials, len(trials)).place_of(trial.number)
+        return super()._get_bracket_id(study, at_place(trial, place))
+
+    def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
+        trials, of_place = study._get_trials(deepcopy=False), super()._get_bracket_id
+        numbers = {
+            trial.number
+            for place, trial in enumerate(standing(trials, len(trials)).places)
+            if of_place(study, at_place(trial, place)) == bracket_id
+        }
+        return _Bracket(study, numbers)
+
+
+class _Bracket(Seen):
+    """The trials of a bracket; what a sampler asks for is all trials, as of Optuna's brackets."""
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        return self._whole._get_trials(deepcopy=deepcopy, states=states, use_cache=use_cache)

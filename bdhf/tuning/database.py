@@ -1,0 +1,154 @@
+"""Trials in a database that may be gone for a while: every operation is done once, or not yet.
+
+Where a connection breaks, nobody knows whether what it was asked for has been done. Most
+operations are the same done twice. Three are not, and know themselves again: a trial is made with
+a mark of its own, so is a claim to one that waits, and one that is ended is looked at.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.orm import Session
+
+from bdhf.tuning.patience import Patience, is_outage
+
+#: System attributes of a trial: the marks of the calls that made it, and that claimed it.
+_MADE, _CLAIMED = "bdhf:made", "bdhf:claimed"
+
+#: Operations of Optuna's that are the same done twice.
+_REPEATABLE = (
+    "create_new_study",  # a second time it is there, which the caller expects
+    "set_study_user_attr",
+    "set_study_system_attr",
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_directions",
+    "get_study_user_attrs",
+    "get_study_system_attrs",
+    "get_all_studies",
+    "get_trial",
+    "get_trial_id_from_study_id_trial_number",
+    "set_trial_intermediate_value",
+    "set_trial_user_attr",
+    "set_trial_system_attr",
+    "_set_trial_param",
+    "_get_best_trial_id",
+    "_get_trials",
+)
+
+
+class Database(RDBStorage):
+    """Optuna's database, whose operations outlast an outage."""
+
+    def __init__(self, url: str, patience: Patience, **how: Any) -> None:
+        self.patience = patience
+        self._thread = threading.get_ident()  # all others are of Optuna's heartbeat
+        super().__init__(url, **how)
+
+    def _create_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None = None
+    ) -> FrozenTrial:
+        """Make a trial once: Optuna tries it several times itself."""
+        template = copy.copy(template_trial or create_trial(state=TrialState.RUNNING))
+        template.system_attrs = {**template.system_attrs, _MADE: uuid.uuid4().hex}
+        make = super()._create_new_trial
+        return self.patience.keep_at(lambda: make(study_id, template))
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> models.TrialModel:
+        """The trial that this call has made already, if so; the study is locked meanwhile."""
+        mark = template_trial.system_attrs[_MADE] if template_trial else ""
+        attribute = models.TrialSystemAttributeModel
+        made = (
+            session.query(models.TrialModel)
+            .join(attribute)
+            .filter(models.TrialModel.study_id == study_id)
+            .filter(attribute.key == _MADE, attribute.value_json == f'"{mark}"')
+            .first()
+        )
+        return made or super()._get_prepared_new_trial(study_id, template_trial, session)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Claim a trial that waits, or end one. Raises UpdateFinishedTrialError as Optuna does."""
+        if state is TrialState.RUNNING:
+            mark = uuid.uuid4().hex
+            return self.patience.keep_at(lambda: self._claim(trial_id, mark))
+        end, tries = super().set_trial_state_values, list[int]()
+
+        def ended() -> bool:
+            tries.append(1)
+            try:
+                return end(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                if len(tries) > 1 and self._has_ended(trial_id, state, values):
+                    return True
+                raise
+
+        return self.patience.keep_at(ended)
+
+    def _claim(self, trial_id: int, mark: str) -> bool:
+        """Set a trial running and mark it in one transaction; whether it is this call's."""
+        with _create_scoped_session(self.scoped_session) as session:
+            find: Any = models.TrialModel.find_or_raise_by_id  # whose types are of columns
+            trial = find(trial_id, session, for_update=True)
+            self.check_trial_is_updatable(trial_id, trial.state)
+            if trial.state is not TrialState.WAITING:
+                attribute = models.TrialSystemAttributeModel
+                there: Any = attribute.find_by_trial_and_key(trial, _CLAIMED, session)
+                return there is not None and bool(there.value_json == f'"{mark}"')
+            trial.state, trial.datetime_start = TrialState.RUNNING, datetime.now()
+            self._set_trial_attr_without_commit(
+                session, models.TrialSystemAttributeModel, trial_id, _CLAIMED, mark
+            )
+        return True
+
+    def _has_ended(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
+        trial = self.get_trial(trial_id)
+        return trial.state is state and (values is None or trial.values == list(values))
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Give a sign of life; where the database is gone, the heartbeat's thread lets it out."""
+        give = super().record_heartbeat
+        if threading.get_ident() == self._thread:
+            self.patience.keep_at(lambda: give(trial_id))
+            return
+        try:
+            self.patience.once(lambda: give(trial_id))
+        except Exception as error:
+            if not is_outage(error):
+                raise
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        """Trials whose workers are silent; nobody could give a sign while the database was gone."""
+        if self.patience.was_needed(self.grace_period or 0):
+            return []
+        return self.patience.keep_at(lambda: super(Database, self)._get_stale_trial_ids(study_id))
+
+
+def _repeated(name: str) -> Callable[..., Any]:
+    operation = getattr(RDBStorage, name)
+
+    @functools.wraps(operation)
+    def kept_at(self: Database, *arguments: Any, **more: Any) -> Any:
+        return self.patience.keep_at(lambda: operation(self, *arguments, **more))
+
+    return kept_at
+
+
+for _name in _REPEATABLE:
+    setattr(Database, _name, _repeated(_name))

@@ -1,0 +1,72 @@
+"""The password of a database stands in no message, no output and no file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bdhf.cli.app import app
+from bdhf.records import InputError
+from bdhf.tuning.address import has_password, hidden
+from bdhf.tuning.storage import Place
+from tests.tuning.made_up import study
+
+SECRET = "s3c{r}et"
+
+URLS = {
+    "plain": f"postgresql+psycopg://me:{SECRET}@127.0.0.1:1/db",
+    "encoded": "postgresql+psycopg://me:s3c%7Br%7Det@127.0.0.1:1/db",
+    "an @ in it": f"postgresql+psycopg://me:ab@{SECRET}@127.0.0.1:1/db",
+    "a slash in it": f"postgresql+psycopg://me:{SECRET}/x@127.0.0.1:1/db",
+    "in the query": f"postgresql+psycopg://me@127.0.0.1:1/db?password={SECRET}",
+    "no such driver": f"mysql+nothing://me:{SECRET}@there/db",
+    "no port": f"postgresql+psycopg://me:{SECRET}@127.0.0.1:{SECRET}/db",
+}
+
+
+@pytest.mark.parametrize("url", URLS.values(), ids=URLS)
+def test_a_password_is_in_no_message(tmp_path: Path, url: str) -> None:
+    """Whatever is wrong with the URL or with who answers, and however the place is printed."""
+    place = Place(tmp_path, url)
+
+    with pytest.raises(InputError, match=r"^--storage: ") as told:
+        place.open()
+
+    assert len(told.value.lines) == 1
+    assert "s3c" not in told.value.lines[0]
+    assert "s3c" not in repr(place)
+
+
+def test_a_password_on_the_command_line_is_warned_of_and_not_repeated(tmp_path: Path) -> None:
+    """`bdhf tune` says where it belongs; nothing that is printed or written holds it."""
+    study(tmp_path)
+    words = ["tune", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "400")
+        done = CliRunner().invoke(app, [*words, "--storage", URLS["plain"]])
+
+    assert done.exit_code == 2
+    assert "put it into ~/.pgpass or PGPASSWORD" in done.output
+    assert "cannot be reached" in done.output
+    assert "s3c" not in done.output
+    files = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not [content for content in files if b"s3c" in content]
+
+
+@pytest.mark.parametrize(
+    ("url", "has"),
+    [
+        ("postgresql+psycopg://me@host/db", False),
+        ("postgresql+psycopg://host:5432/db", False),
+        ("postgresql+psycopg:///db?host=/tmp/a:b", False),
+        ("sqlite:///a:b.db", False),
+        ("postgresql+psycopg://me:x@host/db", True),
+        ("postgresql+psycopg://me@host/db?sslpassword=x", True),
+    ],
+)
+def test_whether_a_url_holds_a_password_is_known(url: str, has: bool) -> None:
+    """Ports, sockets and files with a colon are none."""
+    assert has_password(url) is has
+    assert (hidden(f"cannot open {url}", url) != f"cannot open {url}") is has

@@ -1,0 +1,55 @@
+"""A trial that is made again stays in its bracket of Hyperband, and does not meet itself there."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.pruners import HyperbandPruner
+from optuna.trial import TrialState, create_trial
+
+from bdhf.tuning.brackets import Hyperband
+from bdhf.tuning.standing import AGAIN
+from bdhf.tuning.storage import quiet
+
+
+def made(pruner: HyperbandPruner, dies: int | None) -> list[tuple[int, list[float]]]:
+    """By place: the bracket, and the values there, of eight trials; one may die and be redone."""
+    study = optuna.create_study(study_name="brackets", pruner=pruner)
+    for place in range(8):
+        attributes = {}
+        if place == dies:
+            left = study.ask()
+            left.report(100.0 + place, 30)
+            left.should_prune()
+            study.tell(left, state=TrialState.FAIL)
+            attributes = {AGAIN: left.number}
+        number = len(study.trials)
+        study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes))
+        trial = optuna.Trial(study, study.trials[number]._trial_id)
+        trial.report(float(place), 30)
+        trial.should_prune()
+        study.tell(trial, float(place))
+    numbers = [t.number for t in study.trials if t.state is TrialState.COMPLETE]
+    brackets = [pruner._get_bracket_id(study, study.trials[number]) for number in numbers]
+    there = [pruner._create_bracket_study(study, bracket).get_trials() for bracket in brackets]
+    return [
+        (bracket, sorted(t.intermediate_values[30] for t in trials if t.intermediate_values))
+        for bracket, trials in zip(brackets, there, strict=True)
+    ]
+
+
+def test_without_a_death_the_brackets_are_those_of_optuna() -> None:
+    """The places of trials are their numbers then."""
+    with quiet():
+        ours, optunas = (made(kind(1, 40), None) for kind in (Hyperband, HyperbandPruner))
+
+    assert len({bracket for bracket, _ in ours}) > 1
+    assert ours == optunas
+
+
+def test_a_death_changes_no_bracket() -> None:
+    """Whatever trial dies and is made again, each is held against the same values."""
+    with quiet():
+        whole = made(Hyperband(1, 40), None)
+        after = [made(Hyperband(1, 40), dies) for dies in range(8)]
+
+    assert after == [whole] * 8

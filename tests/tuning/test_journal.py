@@ -1,0 +1,103 @@
+"""A journal with a line that is no record: told with its place, and nothing is changed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bdhf.records import InputError
+from bdhf.tuning.collect import find
+from bdhf.tuning.storage import Place
+from bdhf.tuning.study import Study
+from tests.tuning.made_up import made_up, study, worked
+from tests.tuning.small import placed
+
+WRONG = {
+    "empty": (b"\n", "an empty line, which is no record"),
+    "spaces": (b"  \n", "an empty line, which is no record"),
+    "no JSON": (b"torn\n", "'torn' is no record of Optuna"),
+    "two in one": (b'{"op_code":8,"wor{"op_code":8}\n', "is no record of Optuna"),
+    "no text": (b"\xff\xfe\x00\n", "is no record of Optuna"),
+    "no mapping": (b"5\n", "'5' is no record of Optuna"),
+    "no operation": (b"{}\n", "'{}' is no record of Optuna"),
+    "no such operation": (b'{"op_code":99,"worker_id":"x"}\n', "is no record of Optuna"),
+    "no such trial": (b'{"op_code":4,"worker_id":"x"}\n', "is no record of Optuna"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study of random trials that is finished."""
+    home = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bdhf.tuning.trial.execute", made_up)
+        worked(of_few(home), home / "out")
+    return home / "out"
+
+
+@pytest.fixture
+def place(tmp_path: Path, made: Path) -> Place:
+    """A copy of it."""
+    return Place(shutil.copytree(made, tmp_path / "out"))
+
+
+def of_few(home: Path) -> Study:
+    """Its study."""
+    return study(home, ("{type: tpe, startup: 3}", "random"), ("trials: 8", "trials: 2"))
+
+
+def with_line(place: Place, number: int, line: bytes) -> bytes:
+    """Put a line into a journal; its whole content."""
+    lines = place.journal.read_bytes().splitlines(keepends=True)
+    lines.insert(number - 1, line)
+    place.journal.write_bytes(b"".join(lines))
+    return place.journal.read_bytes()
+
+
+@pytest.mark.parametrize(("line", "said"), WRONG.values(), ids=WRONG)
+def test_a_line_that_is_no_record_is_told_with_its_number(
+    tmp_path: Path, place: Place, line: bytes, said: str
+) -> None:
+    """One line: the file, the line, what stands there and what to do; taken out, it goes on."""
+    of = of_few(tmp_path)
+    whole = placed(of, place.open())
+    content = with_line(place, 5, line)
+
+    with pytest.raises(InputError) as told:
+        worked(of, place.folder)
+
+    (words,) = told.value.lines
+    assert words.startswith(f"{place.journal.resolve()}:5: ")
+    assert said in words
+    assert f"sed -i 5d {place.journal.resolve()}" in words
+    assert place.journal.read_bytes() == content
+    kept = content.splitlines(keepends=True)
+    place.journal.write_bytes(b"".join(kept[:4] + kept[5:]))
+    assert placed(of, place.open()) == whole
+
+
+@pytest.mark.parametrize("line", [b"\n", b"torn\n"])
+def test_a_whole_last_line_is_not_cut(place: Place, line: bytes) -> None:
+    """What ends with a line feed is no torn end: somebody put it there."""
+    number = place.journal.read_bytes().count(b"\n") + 1
+    content = with_line(place, number, line)
+
+    with pytest.raises(InputError, match=f"journal.log:{number}: "):
+        place.open()
+    assert place.journal.read_bytes() == content
+
+
+def test_a_line_that_comes_while_a_study_is_open_is_told_too(tmp_path: Path, place: Place) -> None:
+    """A storage that was whole when it was opened says which line is none."""
+    of = of_few(tmp_path)
+    storage = place.open()
+    number = place.journal.read_bytes().count(b"\n") + 1
+    with place.journal.open("ab") as journal:
+        journal.write(b"torn\n")
+
+    with pytest.raises(InputError, match=f"journal.log:{number}: 'torn' is no record"):
+        storage.set_study_user_attr(0, "said", "after")
+    with pytest.raises(InputError, match=f"journal.log:{number}: "), place.losable():
+        find(of, storage)

@@ -1,0 +1,136 @@
+"""What a sampler draws depends on the finished trials that stand, and on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from bdhf.records import Owner
+from bdhf.tuning.samplers import SAMPLERS, ByPlace
+from bdhf.tuning.schema import Sampler
+from bdhf.tuning.standing import SURPLUS, Standing, standing
+from bdhf.tuning.storage import Place, quiet
+from bdhf.tuning.work import Worker
+from tests.tuning.made_up import quick, study
+from tests.tuning.small import placed
+
+__all__ = ["quick"]
+
+TRIALS = 5
+GONE = Owner(Owner.here().host, 2**22 + 7, 1.0)  # no process has such a number
+
+
+def drawn(of: optuna.Study, sampler: str, *, tells: bool = True) -> optuna.Trial:
+    """Ask for the next trial of two ranges, and tell what it is worth."""
+
+    def look(number: int) -> Standing:
+        return standing(of.get_trials(deepcopy=False), 20)
+
+    of.sampler = ByPlace(Sampler(type=sampler, startup=3), "arm", look)
+    trial = of.ask()
+    x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 1e-3, 1, log=True)
+    if tells:
+        of.tell(trial, (x - 0.3) ** 2 + y)
+    return trial
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_trial_that_a_dead_process_left_running_steers_nothing(sampler: str) -> None:
+    """With one beside them that runs and will not end, the next settings are the same."""
+    next_ones = []
+    with quiet():
+        for leaves in (False, True):
+            of = optuna.create_study()
+            for _ in range(6):
+                drawn(of, sampler)
+            if leaves:
+                left = drawn(of, sampler, tells=False)
+                left.set_user_attr(SURPLUS, "so that the next one has the same place")
+            next_ones.append(drawn(of, sampler).params)
+
+    assert next_ones[0] == next_ones[1]
+
+
+class Killed:
+    """A study of one arm as a process leaves it that is killed after some line of the journal."""
+
+    def __init__(
+        self, home: Path, sampler: str, patch: pytest.MonkeyPatch, pruner: str = "none"
+    ) -> None:
+        change = ("{type: tpe, startup: 3}", f"{{type: {sampler}, startup: 3}}")
+        trials = ("trials: 8", f"trials: {TRIALS}\npruner: {pruner}")
+        self.study = study(home, change, trials)
+        self._home = home
+        with patch.context() as life:
+            life.setattr(Owner, "here", classmethod(lambda cls: GONE))
+            self.work(Place(home / "whole"))
+        self.lines = Place(home / "whole").journal.read_bytes().splitlines(keepends=True)
+        self.whole = placed(self.study, Place(home / "whole").open())["hf"]
+
+    def work(self, place: Place) -> None:
+        """Make the trials of the arm to their end."""
+        crew = str(Owner.here())
+        worker = Worker(self.study, place, lambda *of_trial: None, poll_seconds=0.01, crew=crew)
+        worker.work(["hf"])
+
+    def of_trial(self, place: int) -> list[int]:
+        """The numbers of the lines that are written between asking for a trial and telling of it.
+
+        Without the reports of a run, of which one is like the other.
+        """
+        ends = [i for i, line in enumerate(self.lines, 1) if b'"op_code":6' in line]
+        between = range(ends[place] + 1, ends[place + 1])
+        return [i for i in between if b'"op_code":7' not in self.lines[i - 1]]
+
+    def check(self, lines: int) -> None:
+        """Killed after so many lines, it ends with the same settings, values and trials."""
+        place = Place(self._home / f"after-{lines}")
+        place.folder.mkdir()
+        place.journal.write_bytes(b"".join(self.lines[:lines]))
+        self.work(place)
+
+        assert placed(self.study, place.open())["hf"] == self.whole, self.lines[lines - 1]
+        states = [trial.state for trial in place.open().get_all_trials(0, deepcopy=False)]
+        assert sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states) == TRIALS
+        assert all(state.is_finished() for state in states)
+
+
+def check_all(killed: Killed, lines: Sequence[int], patch: pytest.MonkeyPatch) -> None:
+    """Kill it after each of these lines."""
+    patch.setattr("bdhf.tuning.revive._UNNAMED_SECONDS", 0.05)
+    assert lines
+    for number in lines:
+        killed.check(number)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("pruner", ["none", "hyperband"])
+def test_killed_before_it_is_told_a_trial_is_made_again_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
+) -> None:
+    """Asked for, amid its parameters, and done but not told: nothing else is drawn before.
+
+    The trial is one that a sampler models, and another one comes after it.
+    """
+    killed = Killed(tmp_path, "tpe", monkeypatch, pruner)
+    lines = killed.of_trial(2)
+
+    check_all(killed, [lines[0], lines[2], lines[-1]], monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("pruner", ["none", "hyperband"])
+def test_killed_after_any_line_of_its_journal_a_study_is_the_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, pruner: str
+) -> None:
+    """After every line of every trial."""
+    killed = Killed(tmp_path, sampler, monkeypatch, pruner)
+
+    check_all(killed, [i for t in range(TRIALS - 1) for i in killed.of_trial(t)], monkeypatch)
