@@ -110,33 +110,43 @@ def clean(
 
 
 @app.command()
-def report(results: Results) -> None:
+def report(
+    results: Results,
+    anonymous: Annotated[
+        bool,
+        typer.Option(
+            "--anonymous",
+            help="Write report_anonymous.html, for a double-blind review: no host, path, commit or "
+            "comment.",
+        ),
+    ] = False,
+) -> None:
     """Compare the arms of a results folder again and rewrite its report; of a study, its page."""
     from bdhf.records import STUDY_FILE, collect
 
     with told():
         if (results / STUDY_FILE).exists():
-            say_study(results)
+            say_study(results, anonymous=anonymous)
             return
         collect(results)
-        say_report(results)
+        say_report(results, anonymous=anonymous)
 
 
-def say_report(results: Path) -> None:
+def say_report(results: Path, *, anonymous: bool = False) -> None:
     """Write the report; print the verdicts and where it is."""
     from bdhf.report import build
 
-    sentences, path = build(results)
+    sentences, path = build(results, anonymous=anonymous)
     for sentence in sentences:
         say(sentence)
     say(f"report: {path}")
 
 
-def say_study(folder: Path) -> None:
+def say_study(folder: Path, *, anonymous: bool = False) -> None:
     """Write the page of a study; print what it found and where it is."""
     from bdhf.report.study import build_study
 
-    built = build_study(folder)
+    built = build_study(folder, anonymous=anonymous)
     for sentence in built.sentences:
         say(sentence)
     say(f"report: {built.path}")
