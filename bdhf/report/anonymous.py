@@ -1,20 +1,17 @@
 """Records for a double-blind review: what says where and by whom runs were made is left out.
 
-Of an environment, versions and what was set stay; a host, a processor, a commit become `machine A`,
-`processor B`: a reader still sees which runs were made on the same one, and every verdict that rests
-on it stays. Comments of the spec go, and paths, addresses and names in what runs say of their ends.
-Names that were chosen in a spec (arms, comparisons, parts of one's own) stay: they are the question.
+Of an environment, versions and what was set stay. A host, a processor, a commit become
+`machine A`, `processor B`: which runs share one is still seen, and verdicts that rest on it stay.
+Comments of the spec go, and paths, addresses and names in what runs say of their ends. Names that
+were chosen in a spec (arms, comparisons, parts of one's own) stay: they are the question.
 """
 
 from __future__ import annotations
 
-import getpass
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,6 +19,7 @@ from ruamel.yaml import YAML
 
 from bdhf.records import InputError, Records, StudyRecords
 from bdhf.report.packing import RunFiles
+from bdhf.report.redaction import first_path, told, users_in, without_paths
 
 #: Fields of env.json that say nothing of where a run was made: they stay as they are.
 KEPT = ("run_id", "device", "threads", "gpu", "tf32", "deterministic", "concurrent")
@@ -37,45 +35,25 @@ SUMMED = ("spec.yaml", "curve.parquet")
 
 #: What a page says of itself.
 LEFT_OUT = (
-    "names of hosts, processors and platforms, commits and uncommitted changes (a letter stands for "
-    "each), comments of the spec, and paths, addresses and names of users in reasons"
+    "names of hosts, processors and platforms, commits and uncommitted changes (a letter stands "
+    "for each), comments of the spec, and paths, addresses and names of users in reasons"
 )
 
 _RELEASE = re.compile(r"\d+(\.\d+)*((a|b|rc|\.?post|\.?dev)\d+)*(\+(cpu|cu\d+|rocm[\d.]+|xpu))?")
-_EMAIL = r"[\w.+-]+@[\w-]+(\.[\w-]+)+"
-_ADDRESS = r"\b[a-z][a-z0-9+]+://[^\s\"'<>]+|\b\d{1,3}(\.\d{1,3}){3}\b"
-_WINDOWS = r"(\b[A-Za-z]:|\\)\\[^\"'<>|\n]*"
-_POSIX = (
-    r"(?<![\w.)\]/])(~[\w.-]*)?/[^\s\"'<>/:,;]+(/[^\s\"'<>:,;]*)*(?: [^\s\"'/]+/[^\s\"'<>:,;]*)*"
-)
-_IN_A_HOME = r"[^\s\"']*/(home|Users)/[^\"'\n:,;<>]*"
-_QUOTED = r"(?<=[\"'])(~[\w.-]*)?/[^\"'\n]+(?=[\"'])"
-_HOME = re.compile(r"/(?:home|Users)/([^/\s\"']+)")
-
-#: What is found in a text -> what stands there instead.
-_PATTERNS = (
-    (re.compile(_ADDRESS), "[address]"),
-    (re.compile(_EMAIL), "[e-mail]"),
-    (re.compile(f"{_QUOTED}|{_POSIX}|{_IN_A_HOME}|{_WINDOWS}"), "[path]"),
-)
 
 
 def anonymous(records: Records) -> Records:
     """The records without what identifies; the same records give the same ones."""
     names = names_in(records)
     runs = records.runs.assign(reason=records.runs["reason"].map(lambda why: told(why, names)))
-    tuning = records.tuning and records.tuning.model_copy(
-        update={
-            "study": _without(records.tuning.study),
-            "missing": _without(records.tuning.missing),
-        }
-    )
+    tuning = records.tuning
+    said = {name: without_paths(getattr(tuning, name)) for name in ("study", "missing") if tuning}
     return replace(
         records,
         spec_text=without_comments(records.spec_text),
         runs=runs,
         environments=lettered(records.environments),
-        tuning=tuning,
+        tuning=tuning and tuning.model_copy(update=said),
     )
 
 
@@ -84,7 +62,7 @@ def anonymous_files(files: Mapping[str, RunFiles]) -> dict[str, RunFiles]:
 
     Raises InputError for a spec with a path or an address: it is part of what its run is.
     """
-    found = {run_id: _first(entry.spec) for run_id, entry in files.items()}
+    found = {run_id: first_path(entry.spec) for run_id, entry in files.items()}
     lines = [
         f"runs/{run_id}/spec.yaml: {text!r} tells where the run was made, and the run's id follows "
         "from it: --anonymous cannot leave it out; give it in the spec by a path within the "
@@ -104,26 +82,29 @@ def anonymous_files(files: Mapping[str, RunFiles]) -> dict[str, RunFiles]:
 
 def anonymous_study(records: StudyRecords) -> StudyRecords:
     """A study without what identifies."""
-    names = _users(
+    names = users_in(
         [*records.trials["reason"], *records.seeds["reason"], str(records.folder.resolve())]
     )
     if "host" in records.trials:
         names |= set(map(str, records.trials["host"].dropna()))
-    tables = {
-        name: table.assign(reason=table["reason"].map(lambda why: told(why, names)))
-        for name, table in (("trials", records.trials), ("seeds", records.seeds))
-    }
-    study = records.study.model_copy(update={"ablation": _without(records.study.ablation)})
-    return replace(records, text=without_comments(records.text), study=study, **tables)
+    trials, seeds = (
+        table.assign(reason=table["reason"].map(lambda why: told(why, names)))
+        for table in (records.trials, records.seeds)
+    )
+    study = records.study.model_copy(update={"ablation": without_paths(records.study.ablation)})
+    return replace(
+        records, text=without_comments(records.text), study=study, trials=trials, seeds=seeds
+    )
 
 
 def lettered(environments: pd.DataFrame) -> pd.DataFrame:
     """Every value that may identify as a letter, the first one as A; equal values have one."""
-    columns = {str(name): environments[name] for name in environments}
-    for name, column in columns.items():
-        if name not in KEPT:
-            columns[name] = _letters(column, NOUNS.get(name, name), versions=name in VERSIONS)
-    return pd.DataFrame(columns, columns=list(environments.columns))
+    names = [str(name) for name in environments if name not in KEPT]
+    letters = {
+        name: _letters(environments[name], NOUNS.get(name, name), versions=name in VERSIONS)
+        for name in names
+    }
+    return environments.assign(**letters)
 
 
 def without_comments(text: str) -> str:
@@ -133,54 +114,18 @@ def without_comments(text: str) -> str:
     content = YAML(typ="safe", pure=True).load(text)
     yaml, buffer = YAML(typ="safe", pure=True), StringIO()
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
-    yaml.representer.ignore_aliases = lambda *_: True
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(_deep(content), buffer)
     return buffer.getvalue()
 
 
 def names_in(records: Records) -> set[str]:
     """Names of hosts and users, which may stand anywhere in a reason."""
-    names = _users(records.runs["reason"])
+    names = users_in(records.runs["reason"])
     if "host" in records.environments:
         hosts = set(map(str, records.environments["host"].dropna()))
         names |= hosts | {host.partition(".")[0] for host in hosts}
     return names
-
-
-def told(text: Any, names: Iterable[str]) -> Any:
-    """A reason without paths, addresses and these names; what is no text stays.
-
-    >>> told("OSError: /home/ada/data/x.bin on lab-3: ada has no rights", {"ada", "lab-3"})
-    'OSError: [path] on [name]: [name] has no rights'
-    """
-    if not isinstance(text, str):
-        return text
-    text = _without(text)
-    for name in sorted(names, key=len, reverse=True):
-        if len(name) > 1:
-            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "[name]", text, flags=re.IGNORECASE)
-    return text
-
-
-def _users(texts: Iterable[Any]) -> set[str]:
-    """The user here, and those whose home is named in a text."""
-    found = {name for text in texts if isinstance(text, str) for name in _HOME.findall(text)}
-    with suppress(OSError, KeyError, ImportError, RuntimeError):  # a container without users
-        found |= {getpass.getuser(), Path.home().name}
-    return found - {""}
-
-
-def _without(text: str) -> str:
-    for pattern, instead in _PATTERNS:
-        text = pattern.sub(instead, text)
-    return text
-
-
-def _first(text: str) -> str:
-    """The first path or address of a text."""
-    matches = (pattern.search(text) for pattern, _ in _PATTERNS)
-    return next((match[0] for match in matches if match), "")
 
 
 def _deep(value: Any) -> Any:
@@ -188,7 +133,7 @@ def _deep(value: Any) -> Any:
         return {key: _deep(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_deep(inner) for inner in value]
-    return _without(value) if isinstance(value, str) else value
+    return without_paths(value) if isinstance(value, str) else value
 
 
 def _letters(column: pd.Series[Any], noun: str, *, versions: bool) -> list[Any]:
@@ -206,7 +151,7 @@ def _letters(column: pd.Series[Any], noun: str, *, versions: bool) -> list[Any]:
 
 
 def _letter(number: int) -> str:
-    """A, B, …, Z, AA, AB, …
+    """Letters in the order A, B to Z, AA, AB.
 
     >>> [_letter(n) for n in (0, 25, 26, 701, 702)]
     ['A', 'Z', 'AA', 'ZZ', 'AAA']

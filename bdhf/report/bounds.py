@@ -39,7 +39,7 @@ def refuse_large(archive: ZipFile) -> None:
 
 
 def read_member(archive: ZipFile, name: str) -> bytes:
-    """A member of an archive, as far as its stated size goes. Raises BadZipFile for a longer one."""
+    """A member of an archive, no further than its stated size. Raises BadZipFile for another."""
     stated = archive.getinfo(name).file_size
     with archive.open(name) as file:
         content = file.read(stated + 1)

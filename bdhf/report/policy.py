@@ -15,8 +15,8 @@ from markupsafe import Markup
 def policy(style: str, script: str) -> Markup:
     """The policy that allows just these contents of `<style>` and of `<script>`.
 
-    The contents as they stand between the tags, ends of lines included; those of a file from
-    Windows count as the same, since a browser reads both as `\\n`.
+    The contents as they stand between the tags, ends of lines included. Those of Windows count as
+    the same, since a browser reads both alike.
     """
     directives = (
         "default-src 'none'",

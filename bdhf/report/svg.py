@@ -43,8 +43,8 @@ def draw(figure: Figure, name: str, alt: str) -> Svg:
     Inline the element is transparent and named by `alt`; its ids carry the figure's name, since all
     figures of a page share one document.
     """
-    for text in figure.findobj(Text):
-        text.set_text(printable(text.get_text()))
+    for label in figure.findobj(Text):
+        label.set_text(printable(label.get_text()))
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", facecolor=_PAPER, metadata=_NO_METADATA)

@@ -167,6 +167,7 @@ def test_the_same_seed_draws_the_same_runs(adam):
     assert choose(runs[::-1], 5, 7) == drawn
     assert len({claim.run_id for claim in drawn}) == 5
     assert {claim.run_id for claim in choose(runs, 99, 1)} == {f"{i:02d}" for i in range(20)}
+    assert {choose(runs, 1, seed)[0].run_id for seed in range(50)} > {"00", "19"}
     assert not_repeatable(runs) == {"oom": 1, "timeout": 1, "done": 1}
 
 
@@ -217,7 +218,6 @@ def test_a_spec_of_another_run_is_told_of_every_run(adam):
     assert told[0].endswith(other.run_id)
     assert "b (adam seed 0): its spec is none that this bdhf can run" in told[1]
     assert len(told) == 2
-    assert {choose(runs, 1, seed)[0].run_id for seed in range(50)} > {"00", "19"}
 
 
 def test_without_a_run_to_make_again_a_line_says_so(adam):

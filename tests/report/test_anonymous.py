@@ -18,12 +18,12 @@ from bdhf.report.anonymous import (
     anonymous_files,
     anonymous_study,
     lettered,
-    told,
     without_comments,
 )
 from bdhf.report.capsule import decode, encode
 from bdhf.report.files import ANONYMOUS_PAGE, show
 from bdhf.report.packing import FILES, RunFiles, digest
+from bdhf.report.redaction import told
 from bdhf.report.study import build_study
 from bdhf.report.verify import block_of, verify
 from bdhf.stats.compare import compare
@@ -32,7 +32,7 @@ from tests.report.made_up_held_out import save_study
 from tests.report.made_up_study import ARMS, Searched, made_up_study
 
 TRACE = (
-    'Traceback (most recent call last):\n  File "/home/lovelace/Analytical Engine/mill.py", line 3\n'
+    'Traceback (most recent call last):\n  File "/home/lovelace/Old Engine/mill.py", line 3\n'
     "OSError: /srv/babbage/cards on turing-7.uni-example.edu; ask lovelace@uni-example.edu or see "
     "postgresql://lovelace:countess@10.2.3.4/cards, C:\\Users\\lovelace\\cards.txt"
 )
@@ -210,7 +210,7 @@ def test_a_path_that_is_part_of_a_run_is_refused_in_a_line():
     """Its id follows from it: it cannot be left out; the line says what to do."""
     spec = "problem: {type: lab.data:Cards, folder: /home/ada/cards}\n"
 
-    with pytest.raises(InputError, match="/home/ada/cards.*--anonymous cannot leave it out; give"):
+    with pytest.raises(InputError, match=r"/home/ada/cards.*--anonymous cannot leave it out; give"):
         anonymous_files({"ab": RunFiles(spec=spec, sha256={})})
 
 

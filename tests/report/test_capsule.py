@@ -273,7 +273,7 @@ def test_records_that_would_unpack_to_too_much_are_told_in_one_line(quickstart, 
     monkeypatch.setattr(bounds, "MOST_BYTES", bound)
     monkeypatch.setattr(ZipFile, "open", lambda *_: pytest.fail("it was unpacked"))
 
-    with pytest.raises(InputError, match="its archive would have .* at most") as error:
+    with pytest.raises(InputError, match=r"its archive would have .* at most") as error:
         decode(block)
 
     assert len(error.value.lines) == 1
