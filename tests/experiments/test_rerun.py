@@ -198,7 +198,7 @@ def test_a_failure_is_told_where_the_budget_is_in_seconds_too(adam, status, monk
 
 def test_an_honest_error_fails_again():
     """With the same evaluations up to where it failed."""
-    failing = claimed("adam", ("lr: 3.0e-3", "lr: 3.0e-3, betas: [2.0, 0.999]"))
+    failing = claimed("adam", ("torch.Adam,", "tests.failing:Failing,"))
 
     again = rerun(failing)
 
