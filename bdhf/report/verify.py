@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from bdhf.records import InputError, in_brief
+from bdhf.records.files import UNREADABLE
 from bdhf.report.bounds import read_page
 from bdhf.report.capsule import Capsule, decode, versions
 from bdhf.report.consistency import contradictions
@@ -88,7 +89,7 @@ def verify(path: str | Path) -> Verified:
     try:
         expected = show(capsule.records, block, anonymous=capsule.anonymous).report.html
         faults = tuple(contradictions(capsule.records, capsule.files, capsule.summed))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ArithmeticError, *UNREADABLE) as error:  # whatever records of another kind lead to
         fault = f"its records make no page ({in_brief(error)}): they were changed"
         raise InputError([f"{path}: {fault}"]) from None
     says, gives = take_apart(html), take_apart(_lines(expected))

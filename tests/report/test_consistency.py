@@ -17,7 +17,9 @@ ARMS = {
     "hits": Arm(tau=8.0, floor=0.005),
     "misses": Arm(tau=400.0),
     "ends": Arm(tau=30.0, status={
-        0: ("diverged", "val_loss is nan at update 14"), 1: ("error", "E: no"), 2: (None, "not run yet"),
+        0: ("diverged", "val_loss is nan at update 14"),
+        1: ("error", "E: no"),
+        2: (None, "not run yet"),
     }),
 }  # fmt: skip
 
