@@ -217,6 +217,39 @@ def test_records_that_contradict_themselves_are_found(study, tmp_path):
     )
 
 
+@pytest.mark.parametrize("column", ["status", "run_id", "seed"])
+def test_records_that_make_no_page_are_one_line(study, honest, tmp_path, column):
+    """A table without a column that every one has."""
+    runs = study.runs.drop(columns=column)
+    text = honest.read_text(encoding="utf-8")
+    path = tmp_path / "odd.html"
+    block = encode(replace(study, runs=runs), files_of(study))
+    path.write_text(text.replace(verify.block_of(text, ""), block), encoding="utf-8")
+
+    with pytest.raises(InputError, match="its records make no page") as error:
+        verify.verify(path)
+
+    assert len(error.value.lines) == 1
+
+
+def test_what_no_drawing_of_ours_holds_is_found_whatever_drew_it(study, tmp_path, monkeypatch):
+    """Also where another matplotlib leaves the paths unchecked; told with the figure's name."""
+    with monkeypatch.context() as patch:
+        other = {**capsule.versions(), "matplotlib": "2.0.2"}
+        patch.setattr(capsule, "versions", lambda: other)
+        path = paged(study, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    for new, told in (("<script>1</script>", "script"), ('<g onclick="f()"/>', "onclick")):
+        path.write_text(text.replace("</svg>", f"{new}</svg>", 1), encoding="utf-8")
+
+        found = verify.verify(path)
+
+        assert not found.agrees
+        assert found.differing == 0
+        assert all(what.startswith("forest: ") for what in found.foreign)
+        assert told in found.foreign[0]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
