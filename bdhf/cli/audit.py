@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bdhf.records import FAILED
+from bdhf.report.anonymous import LEFT_OUT
 from bdhf.stats.words import count
 
 if TYPE_CHECKING:
     from bdhf.experiments.rerun import Rerun
     from bdhf.report.against import Held
     from bdhf.report.verify import Line, Verified
+
+#: Contradictions, or parts of drawings, of which no more are told.
+MOST_TOLD = 20
 
 #: Characters of a line that are told around the place where it differs.
 _AROUND = 50
@@ -23,13 +29,20 @@ def page_lines(report: Path, found: Verified) -> Iterator[str]:
         yield f"{report}:{line.number}: {_told(line)}"
     if found.differing > len(found.lines):
         yield f"{found.differing - len(found.lines)} more lines differ"
-    for contradiction in found.contradictions:
+    for what in found.foreign[:MOST_TOLD]:
+        yield f"a drawing holds what no drawing of bdhf has: {what}"
+    for contradiction in found.contradictions[:MOST_TOLD]:
         yield f"the records contradict themselves: {contradiction}"
+    for rest, what in ((found.foreign, "such"), (found.contradictions, "contradictory")):
+        if len(rest) > MOST_TOLD:
+            yield f"{len(rest) - MOST_TOLD} more {what} places"
     if found.drawings:
         yield _drawn(found)
     if found.other_versions and (found.drawings or not found.agrees):
         pairs = (f"{name} {a}, here {b}" for name, (a, b) in found.other_versions.items())
         yield f"made with {'; '.join(pairs)}"
+    if found.capsule.anonymous:
+        yield f"anonymous: left out were {LEFT_OUT}"
     yield _summary(found)
 
 
@@ -39,6 +52,17 @@ def held_lines(folder: Path, held: Held) -> Iterator[str]:
         yield f"{folder}: {difference}"
     verdict = count(len(held.differences), "difference") if held.differences else "all agree"
     yield f"{count(held.files, 'file')} of {folder} held against the report: {verdict}"
+
+
+def pool_line(begun: int, unchecked: Counter[str]) -> str:
+    """`13 of 16 runs can be made again; 3 failed ones cannot be checked: oom 3`."""
+    number = unchecked.total()
+    each = ", ".join(f"{status} {n}" for status, n in sorted(unchecked.items()))
+    which = "failed one" if set(unchecked) <= set(FAILED) else "other"
+    return (
+        f"{begun - number} of {count(begun, 'run')} can be made again; {count(number, which)} "
+        f"cannot be checked: {each}"
+    )
 
 
 def rerun_lines(run: Rerun) -> Iterator[str]:
@@ -61,12 +85,14 @@ def page_as_json(found: Verified) -> dict[str, Any]:
         "numbers": found.numbers,
         "figures": found.figures,
         "sha256": found.capsule.sha256,
+        "anonymous": found.capsule.anonymous,
         "differing_lines": found.differing,
         "lines": [
             {"line": line.number, "says": line.says, "gives": line.gives} for line in found.lines
         ],
         "drawings": list(found.drawings),
         "drawings_checked": found.same_drawing,
+        "foreign": list(found.foreign),
         "contradictions": list(found.contradictions),
         "made_with": dict(found.made_with),
         "here": dict(found.here),
@@ -93,6 +119,7 @@ def _summary(found: Verified) -> str:
     counts = {
         "line": found.differing,
         "figure": len(found.drawings),
+        "foreign part": len(found.foreign),
         "contradiction": len(found.contradictions),
     }
     differ = " and ".join(count(n, noun) for noun, n in counts.items() if n)

@@ -114,15 +114,25 @@ def clean(
 
 
 @app.command()
-def report(results: Results) -> None:
+def report(
+    results: Results,
+    anonymous: Annotated[
+        bool,
+        typer.Option(
+            "--anonymous",
+            help="Write report_anonymous.html, for a double-blind review: no host, path, commit or "
+            "comment.",
+        ),
+    ] = False,
+) -> None:
     """Compare the arms of a results folder again and rewrite its report; of a study, its page."""
     from bdhf.records import STUDY_FILE
 
     with told():
         if (results / STUDY_FILE).exists():
-            say_study(results)
+            say_study(results, anonymous=anonymous)
             return
-        say_report(results, fresh(results))
+        say_report(results, fresh(results), anonymous=anonymous)
 
 
 def fresh(results: Path) -> Records:
@@ -135,18 +145,20 @@ def fresh(results: Path) -> Records:
     return load(results, collected(results)) if unwritten else load(results)
 
 
-def say_report(results: Path, records: Records | None = None) -> None:
+def say_report(
+    results: Path, records: Records | None = None, *, anonymous: bool = False
+) -> None:
     """Write the report of a folder, or of what was read from it; print the verdicts and where."""
     from bdhf.report import build
 
-    _say_built(build(results, records))
+    _say_built(build(results, records, anonymous=anonymous))
 
 
-def say_study(folder: Path) -> None:
+def say_study(folder: Path, *, anonymous: bool = False) -> None:
     """Write the page of a study; print what it found and where it is."""
     from bdhf.report.study import build_study
 
-    _say_built(build_study(folder))
+    _say_built(build_study(folder, anonymous=anonymous))
 
 
 def _say_built(built: Built) -> None:

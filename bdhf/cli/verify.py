@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from bdhf.experiments.rerun import Claimed, Rerun
     from bdhf.report.capsule import Capsule
+
+#: What may explain a difference of an anonymous report, and cannot be compared.
+_LEFT_OUT = "the processor, the platform and the commit, which were left out"
 
 _KEYS = ["arm", "seed", "run_id"]
 
@@ -71,28 +74,38 @@ def verify(
 def _rerun(
     capsule: Capsule, report: Path, count: int, seed: int, tell: Callable[[Iterable[str]], None]
 ) -> tuple[dict[str, Any], bool]:
-    """Hold the plan against its spec, then make runs again; told as they end."""
-    from bdhf.cli.audit import rerun_as_json, rerun_lines
+    """Hold the plan and the runs against their specs, then make runs again; told as they end."""
+    from bdhf.cli.audit import pool_line, rerun_as_json, rerun_lines
     from bdhf.experiments.replan import unplanned
-    from bdhf.experiments.rerun import choose
+    from bdhf.experiments.rerun import choose, misnamed, not_repeatable
     from bdhf.experiments.rerun import rerun as made_again
 
-    others = unplanned(capsule.records, report)
+    claimed = _claimed(capsule)
+    others = (*unplanned(capsule.records, report), *misnamed(claimed))
     tell(f"{report}: {other}" for other in others)
-    chosen = choose(_claimed(capsule), count, seed)
+    unchecked = not_repeatable(claimed)
+    tell([pool_line(len(claimed), unchecked)] if unchecked else [])
+    chosen = choose(claimed, count, seed)
     tell([f"drawn with --seed {seed}: {', '.join(claim.run_id for claim in chosen)}"])
     runs: list[Rerun] = []
     for claim in chosen:
         runs.append(made_again(claim))
         tell(rerun_lines(runs[-1]))
-    content = {"seed": seed, "plan": others, "runs": [rerun_as_json(run) for run in runs]}
+    content = {
+        "seed": seed,
+        "plan": others,
+        "can_be_made_again": len(claimed) - unchecked.total(),
+        "cannot_be_checked": dict(unchecked),
+        "runs": [rerun_as_json(run) for run in runs],
+    }
     return content, not others and all(run.agrees for run in runs)
 
 
 def _claimed(capsule: Capsule) -> list[Claimed]:
-    """What the report says of each of its runs; a run that stands for many cells once."""
+    """What the report says of each run that was begun; one that stands for many cells once."""
     from bdhf.experiments.rerun import Claimed
     from bdhf.records import run_labels
+    from bdhf.report.consistency import BEGUN
     from bdhf.report.packing import lighten
 
     records, files = capsule.records, capsule.files
@@ -101,19 +114,29 @@ def _claimed(capsule: Capsule) -> list[Claimed]:
     labels = run_labels(cell[:3] for cell in cells)
     curves = dict(list(records.curves.groupby(["arm", "seed"], sort=False)))
     places = {row["run_id"]: row for row in records.environments.to_dict("records")}
+    no_curve = records.curves.iloc[:0]
     claims: dict[str, Claimed] = {}
     for arm, seed, run_id, status in cells:
-        if run_id in files and (arm, seed) in curves:
+        if status in BEGUN:
             claims[run_id] = Claimed(
                 run_id=run_id,
                 name=labels[run_id],
-                spec=files[run_id].spec,
+                spec=files[run_id].spec if run_id in files else "",
                 status=status,
-                curve=curves[arm, seed].drop(columns=_KEYS).reset_index(drop=True),
-                environment={str(k): v for k, v in places.get(run_id, {}).items()},
+                curve=curves.get((arm, seed), no_curve).drop(columns=_KEYS).reset_index(drop=True),
+                environment=_told(capsule, places.get(run_id, {})),
                 short=lighten if capsule.light else _as_it_is,
+                left_out=_LEFT_OUT if capsule.anonymous else "",
             )
     return list(claims.values())
+
+
+def _told(capsule: Capsule, environment: Mapping[Hashable, Any]) -> dict[str, Any]:
+    """What the report says of an environment: a letter says nothing."""
+    from bdhf.report.anonymous import KEPT, VERSIONS
+
+    kept = (*KEPT, *VERSIONS) if capsule.anonymous else tuple(map(str, environment))
+    return {str(key): value for key, value in environment.items() if key in kept}
 
 
 def _as_it_is(curve: pd.DataFrame) -> pd.DataFrame:

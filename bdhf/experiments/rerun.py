@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
 from bdhf.optim import ALGORITHM_VERSION
-from bdhf.records import DIAGNOSTICS, InputError, Status, in_brief
+from bdhf.records import DIAGNOSTICS, FAILED, InputError, Status, in_brief
 from bdhf.records.bits import first_unlike
 
 #: What of an environment can change the last bits of a curve.
@@ -29,6 +30,10 @@ MATTERS = (
     "bdhf", "torch", "numpy", "cpu", "gpu", "device", "threads", "platform", "python", "cuda",
     "tf32", "deterministic", "commit", "dirty",
 )  # fmt: skip
+
+#: Statuses that a run has again, wherever it is made: an exception comes again, a want of memory or
+#: of time need not.
+REPEATABLE = (Status.DONE, Status.DIVERGED, Status.ERROR)
 
 #: Wall-clock is never the same twice.
 IGNORED = ("seconds",)
@@ -48,6 +53,7 @@ class Claimed:
     curve: pd.DataFrame
     environment: Mapping[str, Any]
     short: Callable[[pd.DataFrame], pd.DataFrame]
+    left_out: str = ""  # what of the environment cannot be compared, in words
 
 
 @dataclass(frozen=True)
@@ -72,18 +78,41 @@ class Rerun:
 
 
 def choose(claimed: Sequence[Claimed], count: int, seed: int) -> list[Claimed]:
-    """Draw runs with an outcome at random; the same seed draws the same ones.
+    """Draw runs at random, failed ones too; the same seed draws the same ones.
 
-    Raises InputError when none has an outcome and a spec.
+    Raises InputError when there is none that can be made again.
     """
-    fit = [c for c in claimed if c.spec and c.status in (Status.DONE, Status.DIVERGED)]
+    fit = [claim for claim in claimed if _can_be_made(claim)]
     fit.sort(key=lambda claim: claim.run_id)
     if not fit:
         raise InputError(
-            ["--rerun: the report carries the spec of no run with an outcome: there is none to "
-             "make again"]
+            ["--rerun: the report carries the spec of no run with an outcome or an error: there is "
+             "none to make again"]
         )  # fmt: skip
     return random.Random(seed).sample(fit, min(count, len(fit)))
+
+
+def not_repeatable(claimed: Sequence[Claimed]) -> Counter[str]:
+    """How many runs of which status no draw can hold: nobody can check these."""
+    return Counter(claim.status for claim in claimed if not _can_be_made(claim))
+
+
+def misnamed(claimed: Sequence[Claimed]) -> list[str]:
+    """Runs whose spec is that of another run, or of none, in words; drawn or not."""
+    lines: list[str] = []
+    for claim in claimed:
+        try:
+            run_id = _spec(claim).run_id if claim.spec else claim.run_id
+        except InputError as error:
+            lines.extend(error.lines)
+            continue
+        if run_id != claim.run_id:
+            lines.append(f"{claim.run_id} ({claim.name}): its spec is that of run {run_id}")
+    return lines
+
+
+def _can_be_made(claim: Claimed) -> bool:
+    return bool(claim.spec) and claim.status in REPEATABLE
 
 
 def rerun(claim: Claimed) -> Rerun:
@@ -95,7 +124,7 @@ def rerun(claim: Claimed) -> Rerun:
     device = _device(str(claim.environment.get("device", "cpu")))
     outcome = execute(spec, device=device, safety_seconds=math.inf)
     by_clock = spec.budget.axis == "seconds"
-    differences = [] if by_clock else _ended(claim, outcome)
+    differences = _ended(claim, outcome, by_clock=by_clock)
     curves = claim.curve, claim.short(outcome.curve)
     if by_clock:
         curves = _regular(curves[0], spec), _regular(curves[1], spec)
@@ -112,7 +141,7 @@ def rerun(claim: Claimed) -> Rerun:
         rows=rows,
         numbers=rows * len([name for name in outcome.curve if name not in ignored]),
         differences=tuple(differences),
-        explanations=tuple(_otherwise(spec, claim.environment, here)) if differences else (),
+        explanations=tuple(_otherwise(spec, claim, here)) if differences else (),
     )
 
 
@@ -129,9 +158,10 @@ def _device(recorded: str) -> str:
     return "cuda:0" if recorded.startswith("cuda") and torch.cuda.is_available() else "cpu"
 
 
-def _ended(claim: Claimed, outcome: Outcome) -> list[str]:
-    """Say that it ended otherwise, if it did."""
-    if outcome.status == claim.status:
+def _ended(claim: Claimed, outcome: Outcome, *, by_clock: bool) -> list[str]:
+    """Say that it ended otherwise, if it did; the clock may end a run before it diverges."""
+    has_outcome = claim.status not in FAILED and outcome.status not in FAILED
+    if outcome.status == claim.status or (by_clock and has_outcome):
         return []
     why = f" ({outcome.reason})" if outcome.reason else ""
     return [f"status: {claim.status} in the report, {outcome.status}{why} here"]
@@ -169,13 +199,14 @@ def _of_curves(
     return found
 
 
-def _otherwise(spec: RunSpec, there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+def _otherwise(spec: RunSpec, claim: Claimed, here: Mapping[str, Any]) -> list[str]:
     """What differs between the environments that can change the bits of a curve."""
+    there = claim.environment
     found = [
         f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
         for name in MATTERS
-        if there.get(name) != here.get(name)
+        if there.get(name) != here.get(name) and not (claim.left_out and name not in there)
     ]
     if spec.algorithm != ALGORITHM_VERSION:
         found.insert(0, f"algorithm: version {spec.algorithm} there, {ALGORITHM_VERSION} here")
-    return found
+    return [*found, claim.left_out] if claim.left_out else found

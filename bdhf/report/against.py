@@ -1,4 +1,7 @@
-"""What a page carries against a results folder on disk: files by their SHA-256, and contents."""
+"""What a page carries against a results folder on disk: files by their SHA-256, and contents.
+
+Every run of the report's table is looked at, whether the report carries files of it or not.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from bdhf.records import InputError, Records, load, planned
+from bdhf.records import Records, load, planned
 from bdhf.records.bits import first_unlike
 from bdhf.records.columns import CELL
-from bdhf.records.files import UNREADABLE
 from bdhf.records.run import Run, read_run
-from bdhf.records.version import read_record
+from bdhf.report.anonymous import anonymous, names_in
 from bdhf.report.capsule import Capsule
-from bdhf.report.packing import FILES, content_of, digest, lighten
+from bdhf.report.packing import content_of, digest, lighten
+from bdhf.report.redaction import told
 
 _TABLES = ("runs", "curves", "environments")
 
@@ -32,15 +35,21 @@ class Held:
 def against(capsule: Capsule, folder: str | Path) -> Held:
     """Hold the carried records against a results folder: its spec, plan, files and curves.
 
+    An anonymous report is held against what the folder gives without what identifies.
+
     Raises InputError for a folder that holds no ablation.
     """
     folder = Path(folder)
-    there = load(folder, checked=False).in_order()
+    there, cells = load(folder, checked=False).in_order(), planned(folder, checked=False)
+    if capsule.anonymous:
+        names, there = names_in(there), anonymous(there)
+        cells = cells.assign(reason=[told(why, names) for why in cells["reason"]])
     differences = [
         *_asked(capsule.records.in_order(), there),
-        *_cells(capsule.records.runs, planned(folder, checked=False)),
+        *_cells(capsule.records.runs, cells),
         *_files(capsule, folder),
         *_contents(capsule, folder),
+        *_environments(capsule.records, there),
     ]
     return Held(sum(len(entry.sha256) for entry in capsule.files.values()), tuple(differences))
 
@@ -81,9 +90,7 @@ def _end(end: tuple[str, str]) -> str:
 def _files(capsule: Capsule, folder: Path) -> Iterator[str]:
     """Files whose bytes are others than when the page was made."""
     for run_id, entry in capsule.files.items():
-        if digest(entry.spec.encode()) != entry.sha256.get("spec.yaml"):
-            yield f"runs/{run_id}/spec.yaml: the spec in the report is not that of its SHA-256"
-        for name in FILES:
+        for name in capsule.summed:
             content, carried = content_of(folder / "runs" / run_id / name), entry.sha256.get(name)
             if carried and content is None:
                 yield f"runs/{run_id}/{name}: missing"
@@ -91,23 +98,33 @@ def _files(capsule: Capsule, folder: Path) -> Iterator[str]:
                 yield f"runs/{run_id}/{name}: differs"
 
 
+def _run_ids(capsule: Capsule) -> tuple[str, ...]:
+    """Every run of the table, then others of which there are files."""
+    return tuple(dict.fromkeys([*map(str, capsule.records.runs["run_id"]), *capsule.files]))
+
+
 def _contents(capsule: Capsule, folder: Path) -> Iterator[str]:
-    """Curves and environments that do not have what the files have."""
+    """Curves that do not have what the files have."""
     records = capsule.records
     curves = dict(list(records.curves.groupby(list(CELL), sort=False)))
-    places = {str(row["run_id"]): row for row in _rows(records.environments)}
     cells = records.runs[list(CELL)].itertuples(index=False, name=None)
-    found = {run_id: read_run(folder / "runs" / run_id, checked=False) for run_id in capsule.files}
+    found = {
+        run_id: read_run(folder / "runs" / run_id, checked=False) for run_id in _run_ids(capsule)
+    }
     for cell in cells:
         run = found.get(cell[-1])
         if isinstance(run, Run):
             there = run.curve.to_pandas()
             there = lighten(there) if capsule.light else there
             yield from _curve(cell, curves.get(cell, there.iloc[:0]), there)
-    for run_id in capsule.files:
-        env = _environment(folder / "runs" / run_id / "env.json")
-        if env is not None and places.get(run_id, {}) != {**env, "run_id": run_id}:
-            yield f"runs/{run_id}/env.json: the report has another environment"
+
+
+def _environments(carried: Records, there: Records) -> Iterator[str]:
+    """Runs whose env.json holds something else."""
+    places = {str(row["run_id"]): row for row in _rows(carried.environments)}
+    for row in _rows(there.environments):
+        if places.get(str(row["run_id"]), {}) != row:
+            yield f"runs/{row['run_id']}/env.json: the report has another environment"
 
 
 def _curve(cell: tuple[Any, ...], carried: pd.DataFrame, there: pd.DataFrame) -> Iterator[str]:
@@ -129,10 +146,3 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
          if not (isinstance(value, float) and value != value)}
         for row in table.to_dict("records")
     ]  # fmt: skip
-
-
-def _environment(path: Path) -> dict[str, Any] | None:
-    try:
-        return read_record(path)
-    except (InputError, *UNREADABLE):
-        return None

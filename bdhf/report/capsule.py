@@ -18,7 +18,8 @@ from typing import Any
 
 from bdhf.records import InputError, Records, in_brief
 from bdhf.records.files import UNREADABLE
-from bdhf.report.packing import BROKEN, RunFiles, digest, lighten, pack, unpack
+from bdhf.report.anonymous import SUMMED
+from bdhf.report.packing import BROKEN, FILES, RunFiles, digest, lighten, pack, unpack
 
 CAPSULE_VERSION = 1
 
@@ -44,18 +45,29 @@ class Capsule:
     light: bool
     versions: Mapping[str, str]
     sha256: str
+    anonymous: bool = False  # whether what identifies was left out
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """The files of a run whose sums it carries."""
+        return SUMMED if self.anonymous else FILES
 
 
-def encode(records: Records, files: Mapping[str, RunFiles] | None = None) -> str:
+def encode(
+    records: Records, files: Mapping[str, RunFiles] | None = None, *, anonymous: bool = False
+) -> str:
     """Make the block: exact, but for the diagnostics of one that would be larger than `HEAVY`.
 
-    `files`: what lay in the folders of the runs, by run id.
+    `files`: what lay in the folders of the runs, by run id. `anonymous`: records and files are
+    those of the module of that name, and the block says so.
     """
     content, light = pack(records, files or {}), False
     if len(content) * 5 / 4 > HEAVY:
         light = True
         content = pack(replace(records, curves=lighten(records.curves)), files or {})
-    header = {"capsule": CAPSULE_VERSION, "light": light, "versions": versions()}
+    header: dict[str, Any] = {"capsule": CAPSULE_VERSION, "light": light, "versions": versions()}
+    if anonymous:
+        header["anonymous"] = True
     text = base64.b85encode(content).decode().replace("<", ",")
     lines = [text[start : start + _WIDTH] for start in range(0, len(text), _WIDTH)]
     return "\n".join([json.dumps({**header, "sha256": _sum(header, content)}), *lines])
@@ -79,7 +91,14 @@ def decode(block: str, where: str = "the records") -> Capsule:
         records, files = unpack(content)
     except (*BROKEN, *UNREADABLE) as error:
         raise _unfit(where, f"cannot be read ({in_brief(error)})") from None
-    return Capsule(records, files, bool(header["light"]), dict(header["versions"]), expected)
+    return Capsule(
+        records,
+        files,
+        light=bool(header["light"]),
+        versions=dict(header["versions"]),
+        sha256=expected,
+        anonymous=header.get("anonymous") is True,
+    )
 
 
 def versions() -> dict[str, str]:

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bdhf.records import Records, Target, load, write_table
+from bdhf.records import Records, Target, load, write_atomically, write_table
 from bdhf.records.files import if_writable
+from bdhf.report.anonymous import anonymous as without_names
+from bdhf.report.anonymous import anonymous_files
 from bdhf.report.capsule import decode, encode
 from bdhf.report.html import Report, render, write
 from bdhf.report.packing import files_of
@@ -19,6 +21,9 @@ from bdhf.stats.multiverse import to_table as table_of_choices
 from bdhf.stats.result import Result
 from bdhf.stats.survival import kaplan_meier
 from bdhf.stats.words import sentence
+
+#: The name of a page for a double-blind review: it is not to be taken for the other one.
+ANONYMOUS_PAGE = "report_anonymous.html"
 
 _COLUMNS = ("target", "axis", "arm", "time", "surviving")
 
@@ -40,33 +45,48 @@ class Shown(NamedTuple):
     report: Report
 
 
-def build(folder: str | Path, records: Records | None = None) -> Built:
+def build(
+    folder: str | Path, records: Records | None = None, *, anonymous: bool = False
+) -> Built:
     """Write comparisons.parquet, multiverse.parquet, figures and page into a results folder.
 
     The page carries the records, and all of it is made from what it carries: `bdhf verify` makes
-    it again. `records`: what the folder holds; None: they are read from it. Where the folder may
-    only be read, nothing is written.
+    it again. `records`: what the folder holds; None: they are read from it. `anonymous`: only a
+    page, for a double-blind review, of another name. Where the folder may only be read, nothing is
+    written.
 
     Raises InputError when the folder holds no collected ablation, and ValueError for a
     target whose metric the curves do not have.
     """
     folder = Path(folder)
     records = (records or load(folder)).in_order()
-    block = encode(records, files_of(folder, records))
-    shown = show(decode(block).records, block)
+    files = files_of(folder, records)
+    if anonymous:
+        records, files = without_names(records), anonymous_files(files)
+    block = encode(records, files, anonymous=anonymous)
+    shown = show(decode(block).records, block, anonymous=anonymous)
     with if_writable() as unwritten:
-        write_table(folder / "comparisons.parquet", to_table(shown.results))
-        write_table(folder / "multiverse.parquet", table_of_choices(shown.universes))
-        write(folder, shown.report)
-    return Built(shown.sentences, folder / "report.html", "".join(unwritten))
+        if anonymous:
+            write_atomically(folder / ANONYMOUS_PAGE, shown.report.html.encode())
+        else:
+            write_table(folder / "comparisons.parquet", to_table(shown.results))
+            write_table(folder / "multiverse.parquet", table_of_choices(shown.universes))
+            write(folder, shown.report)
+    page = folder / (ANONYMOUS_PAGE if anonymous else "report.html")
+    return Built(shown.sentences, page, "".join(unwritten))
 
 
-def show(records: Records, carried: str = "") -> Shown:
-    """Compute everything that a page says of records; it carries the block `carried`."""
+def show(records: Records, carried: str = "", *, anonymous: bool = False) -> Shown:
+    """Compute everything that a page says of records; it carries the block `carried`.
+
+    `anonymous`: the page says that what identifies was left out of them.
+    """
     results = compare(records)
     sentences = tuple(sentence(result) for result in results)
     universes = multiverse(records) if records.shows("multiverse") else ()
-    report = render(records, results, sentences, survival(records), universes, carried)
+    report = render(
+        records, results, sentences, survival(records), universes, carried, anonymous=anonymous
+    )
     return Shown(results, sentences, universes, report)
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from bdhf.records import AXES, Records, write_atomically
 from bdhf.report import costs, provenance, tables, tuning, wording
+from bdhf.report.anonymous import LEFT_OUT
 from bdhf.report.evidence import gather
 from bdhf.report.figures.table import MOST_ARMS, draw
 from bdhf.report.pair_rows import PairRow, linked, pair_rows
@@ -42,12 +43,15 @@ def render(
     survival: pd.DataFrame,
     universes: Sequence[Universe] = (),
     carried: str = "",
+    *,
+    anonymous: bool = False,
 ) -> Report:
     """Draw the figures and fill the page.
 
     `sentences` say each of `results` in words, in the same order. `survival`: the columns `target,
     axis, arm, time, surviving` of `drawing.Evidence`. `universes`: every comparison under every
-    other choice. `carried`: the block of `capsule` that the page carries.
+    other choice. `carried`: the block of `capsule` that the page carries. `anonymous`: whether
+    what identifies was left out of the records.
 
     Raises ValueError when sentences and results differ in number.
     """
@@ -55,7 +59,7 @@ def render(
     drawn = sections(draw(gather(records, results, survival)))
     figures = [figure for section in drawn for figure in section.figures]
     return Report(
-        html=page(records, results, sentences, drawn, universes, carried),
+        html=page(records, results, sentences, drawn, universes, carried, anonymous=anonymous),
         figures={name: figure.svg.on_disk for figure in figures for name in figure.files},
     )
 
@@ -67,6 +71,8 @@ def page(
     drawn: Sequence[Section] = (),
     universes: Sequence[Universe] = (),
     carried: str = "",
+    *,
+    anonymous: bool = False,
 ) -> str:
     """Fill the page with what `render` takes, and with figures that are drawn already."""
     records = records.in_order()
@@ -91,6 +97,7 @@ def page(
         warnings=provenance.warnings(records.environments),
         least_hits=LEAST_HITS,
         enough_power=ENOUGH,
+        left_out=LEFT_OUT if anonymous else "",
         carried=Markup(carried),  # no character of it begins an element
     )
 

@@ -26,6 +26,7 @@ from pyarrow import parquet
 from pydantic import BaseModel, ConfigDict, create_model
 
 from bdhf.records import DIAGNOSTICS, Records
+from bdhf.report.bounds import read_member, read_parquet, refuse_large
 
 #: What reading an archive that was not made here may raise, beside `records.files.UNREADABLE`.
 BROKEN = (BadZipFile, EOFError, NotImplementedError)
@@ -108,10 +109,12 @@ def pack(records: Records, files: Mapping[str, RunFiles]) -> bytes:
 def unpack(content: bytes) -> tuple[Records, dict[str, RunFiles]]:
     """Read an archive. Raises one of UNREADABLE or BROKEN for what is none."""
     with ZipFile(io.BytesIO(content)) as archive:
-        ablation = _Ablation.model_validate_json(archive.read("ablation.json"))
-        environments = json.loads(archive.read("environments.json"))
-        files = json.loads(archive.read("files.json"))
-        runs, curves = (_table(archive.read(f"{name}.parquet")) for name in ("runs", "curves"))
+        refuse_large(archive)
+        ablation = _Ablation.model_validate_json(read_member(archive, "ablation.json"))
+        environments = json.loads(read_member(archive, "environments.json"))
+        files = json.loads(read_member(archive, "files.json"))
+        runs = _table(read_member(archive, "runs.parquet"))
+        curves = _table(read_member(archive, "curves.parquet"))
     records = Records(
         **{name: getattr(ablation, name) for name in type(ablation).model_fields},
         runs=runs,
@@ -186,7 +189,7 @@ def _parquet(table: pd.DataFrame) -> bytes:
 
 
 def _table(content: bytes) -> pd.DataFrame:
-    table = parquet.read_table(pa.BufferReader(content))
+    table = read_parquet(content)
     table.validate(full=True)
     frame: pd.DataFrame = table.to_pandas()
     return frame

@@ -23,10 +23,11 @@ _TAG = re.compile(r"<[^>]*>")
 
 @dataclass(frozen=True)
 class Drawing:
-    """An inline SVG: the figure that it stands in, and everything in it but its alt text."""
+    """An inline SVG: the figure that it stands in, its viewBox, and all that its element holds."""
 
     name: str
-    content: str
+    box: str
+    body: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def take_apart(html: str) -> Page:
         head, body = found.groups()
         box = _BOX.search(head)
         names = _NAME.findall(html, end, found.start())
-        drawings.append(Drawing(names[-1] if names else "", (box[0] if box else "") + body))
+        drawings.append(Drawing(names[-1] if names else "", box[0] if box else "", body))
         read(_BOX.sub("", head))
         read(body, kept=False)
         end = found.end()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from bdhf.records import StudyRecords, load_study
+from bdhf.records import StudyRecords, load_study, write_atomically
 from bdhf.records.files import if_writable
 from bdhf.report import study_tables
-from bdhf.report.files import Built
+from bdhf.report.anonymous import LEFT_OUT, anonymous_study
+from bdhf.report.files import ANONYMOUS_PAGE, Built
 from bdhf.report.html import Report, write
 from bdhf.report.sections import Section, sections
 from bdhf.report.studies.table import MOST_CELLS, draw
@@ -27,21 +28,29 @@ MOST_SENTENCES = 6
 _OWN = (SECTION, "Verdict against the tuning budget")
 
 
-def build_study(folder: str | Path) -> Built:
+def build_study(folder: str | Path, *, anonymous: bool = False) -> Built:
     """Write figures and page into the folder of a study; what it found, and what to beware of.
+
+    `anonymous`: only a page, for a double-blind review, of another name.
 
     Raises InputError when the folder holds no study.
     """
     records = load_study(folder)
+    if anonymous:
+        records = anonymous_study(records)
     held_out = hold_out(records)
     evidence = evidence_of(records, held_out)
-    report = render_study(evidence, held_out)
+    report = render_study(evidence, held_out, anonymous=anonymous)
     said = [found.sentence for found in findings(evidence)]
     said += [f"beware: {notice}" for notice in notices(evidence)]
     said += [f"held out: {sentence}" for sentence in (held_out.sentences if held_out else ())]
+    page = Path(folder) / (ANONYMOUS_PAGE if anonymous else "report.html")
     with if_writable() as unwritten:
-        write(Path(folder), report)
-    return Built(tuple(said), Path(folder) / "report.html", "".join(unwritten))
+        if anonymous:
+            write_atomically(page, report.html.encode())
+        else:
+            write(Path(folder), report)
+    return Built(tuple(said), page, "".join(unwritten))
 
 
 def evidence_of(records: StudyRecords, held_out: HeldOut | None = None) -> StudyEvidence:
@@ -50,19 +59,25 @@ def evidence_of(records: StudyRecords, held_out: HeldOut | None = None) -> Study
     return gather_study(in_order(records), final_verdicts(records, results))
 
 
-def render_study(evidence: StudyEvidence, held_out: HeldOut | None = None) -> Report:
+def render_study(
+    evidence: StudyEvidence, held_out: HeldOut | None = None, *, anonymous: bool = False
+) -> Report:
     """Draw the figures and fill the page: the same records and results give the same bytes."""
     drawings = {SECTION: held_out.drawings} if held_out and held_out.drawings else {}
     drawn = sections({**drawings, **draw(evidence)})
     figures = [figure for section in drawn for figure in section.figures]
     return Report(
-        html=study_page(evidence, held_out, drawn),
+        html=study_page(evidence, held_out, drawn, anonymous=anonymous),
         figures={name: figure.svg.on_disk for figure in figures for name in figure.files},
     )
 
 
 def study_page(
-    evidence: StudyEvidence, held_out: HeldOut | None = None, drawn: tuple[Section, ...] = ()
+    evidence: StudyEvidence,
+    held_out: HeldOut | None = None,
+    drawn: tuple[Section, ...] = (),
+    *,
+    anonymous: bool = False,
 ) -> str:
     """Fill the page with figures that are drawn already."""
     records = evidence.records
@@ -86,6 +101,7 @@ def study_page(
         verdict_words=study_tables.verdict_words(evidence),
         not_compared=study_tables.not_compared(evidence),
         sections=others,
+        left_out=LEFT_OUT if anonymous else "",
         too_many=len(evidence.cells) if len(evidence.cells) > MOST_CELLS else 0,
         tables=study_tables.trial_tables(evidence),
     )  # fmt: skip

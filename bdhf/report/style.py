@@ -6,6 +6,7 @@ touches no global figure, and does not depend on a reader's own matplotlibrc.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ WIDTH = 5.6  # inches: small enough that 10-point labels stay readable on a tele
 PANEL_HEIGHT = 2.6  # inches
 ROW_HEIGHT = 0.5  # inches
 _LINE, _HANDLE = 66, 10  # the room of a line of the legend, and of a handle, in characters
+_CONTROL = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 DECADE = 10.0  # an axis is logarithmic when what it shows differs by more than this factor
 
 _RC: dict[str, Any] = {
@@ -133,10 +135,20 @@ def plain(text: str, limit: int = 30) -> str:
     >>> plain("a_name_that_is_much_too_long_for_a_legend")
     'a_name_that_is_…g_for_a_legend'
     """
+    text = printable(text)
     if len(text) > limit:
         text = f"{text[: limit // 2]}…{text[1 - limit // 2 :]}"
     text = text.replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
+
+
+def printable(text: str) -> str:
+    r"""The text without control characters and what else XML cannot hold.
+
+    >>> printable("block\x1b[2K")
+    'block[2K'
+    """
+    return _CONTROL.sub("", text)
 
 
 def linear(axes: Axes, values: pd.Series[float]) -> None:

@@ -7,6 +7,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bdhf.report import wording
+from bdhf.report.policy import policy
 
 
 @cache
@@ -28,5 +29,6 @@ def environment() -> Environment:
         "interval": wording.interval,
         "counted": wording.counted,
         "seeds": wording.seeds,
+        "policy": policy,
     }
     return found

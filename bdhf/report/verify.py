@@ -8,14 +8,14 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from pathlib import Path
 
-import pandas as pd
-
 from bdhf.records import InputError, in_brief
-from bdhf.records.bits import first_unlike
-from bdhf.records.columns import CELL
+from bdhf.records.files import UNREADABLE
+from bdhf.report.bounds import read_page
 from bdhf.report.capsule import Capsule, decode, versions
+from bdhf.report.consistency import contradictions
 from bdhf.report.files import show
 from bdhf.report.shown import Drawing, Page, count_numbers, take_apart
+from bdhf.report.svg_check import foreign
 
 #: Lines that differ of which no more are told.
 MOST_TOLD = 20
@@ -41,8 +41,9 @@ class Verified:
     """What was computed again, and what of the page is otherwise.
 
     `lines`: at most 20 of the `differing` lines. `drawings`: names of the figures that are drawn
-    otherwise. `contradictions`: where the records disagree with themselves. `made_with` and `here`:
-    versions by package.
+    otherwise. `foreign`: what drawings hold that no version of matplotlib and of bdhf draws.
+    `contradictions`: where the records disagree with themselves. `made_with` and `here`: versions
+    by package.
     """
 
     capsule: Capsule
@@ -52,6 +53,7 @@ class Verified:
     lines: tuple[Line, ...]
     differing: int
     drawings: tuple[str, ...]
+    foreign: tuple[str, ...]
     contradictions: tuple[str, ...]
     made_with: Mapping[str, str]
     here: Mapping[str, str]
@@ -65,7 +67,7 @@ class Verified:
     def agrees(self) -> bool:
         """Whether the page shows what its records give."""
         drawn = not (self.drawings and self.same_drawing)
-        return drawn and not self.differing and not self.contradictions
+        return drawn and not (self.differing or self.foreign or self.contradictions)
 
     @property
     def other_versions(self) -> dict[str, tuple[str, str]]:
@@ -81,12 +83,13 @@ def verify(path: str | Path) -> Verified:
     Raises InputError for a file that cannot be read, that carries no records, or whose records are
     cut, changed or of a newer bdhf.
     """
-    html = _read(Path(path))
+    html = read_page(Path(path))
     block = block_of(html, str(path))
     capsule = decode(block, str(path))
     try:
-        expected = show(capsule.records, block).report.html
-    except (ValueError, KeyError, TypeError) as error:
+        expected = show(capsule.records, block, anonymous=capsule.anonymous).report.html
+        faults = tuple(contradictions(capsule.records, capsule.files, capsule.summed))
+    except (ArithmeticError, *UNREADABLE) as error:  # whatever records of another kind lead to
         fault = f"its records make no page ({in_brief(error)}): they were changed"
         raise InputError([f"{path}: {fault}"]) from None
     says, gives = take_apart(html), take_apart(_lines(expected))
@@ -100,7 +103,8 @@ def verify(path: str | Path) -> Verified:
         lines=lines[:MOST_TOLD],
         differing=len(lines),
         drawings=tuple(_drawn_otherwise(says.drawings, gives.drawings)),
-        contradictions=tuple(_contradictions(runs, capsule.records.curves)),
+        foreign=tuple(_foreign(says.drawings)),
+        contradictions=faults,
         made_with=capsule.versions,
         here=versions(),
     )
@@ -114,13 +118,6 @@ def block_of(html: str, where: str) -> str:
         what = "carries no whole records: an older bdhf made it, or they were cut or taken out"
         raise InputError([f"{where}: {what}; `bdhf report RESULTS` makes a page that does"])
     return html[start + len(_BEGIN) : end]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError([f"{path}: no report that can be read: {in_brief(error)}"]) from None
 
 
 def _lines(text: str) -> str:
@@ -161,19 +158,10 @@ def _drawn_otherwise(says: Sequence[Drawing], gives: Sequence[Drawing]) -> list[
     return [(b or a).name for a, b in pairs if a != b and (a or b)]
 
 
-def _contradictions(runs: pd.DataFrame, curves: pd.DataFrame) -> list[str]:
-    """Where the table of runs does not have what the last rows of the curves have."""
-    last = curves.drop_duplicates(["arm", "seed"], keep="last").set_index(["arm", "seed"])
-    measured = [name for name in runs if name in last and name not in CELL]
-    cells = pd.MultiIndex.from_frame(runs[["arm", "seed"]])
-    strays = last.index.difference(cells)
-    found = [f"a curve of {arm} seed {seed}, which is no run of the table" for arm, seed in strays]
-    ends = last.reindex(cells)[measured].reset_index(drop=True)
-    unlike = first_unlike(runs[measured].reset_index(drop=True), ends)
-    if unlike is not None:
-        arm, seed = cells[unlike.row]
-        found.append(
-            f"{arm} seed {seed}: the table of runs has {unlike.column} {unlike.one!r}, the last "
-            f"row of its curve {unlike.other!r}"
-        )
-    return found
+def _foreign(drawings: Sequence[Drawing]) -> list[str]:
+    """What drawings hold beside paths, each with the name of its figure."""
+    return [
+        f"{drawing.name}: {what}"
+        for drawing in drawings
+        for what in foreign(drawing.box, drawing.body)
+    ]

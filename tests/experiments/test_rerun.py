@@ -11,9 +11,9 @@ from ruamel.yaml import YAML
 
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.replan import unplanned
-from bdhf.experiments.rerun import Claimed, choose, rerun
+from bdhf.experiments.rerun import Claimed, choose, misnamed, not_repeatable, rerun
 from bdhf.optim import ALGORITHM_VERSION
-from bdhf.records import Budget, InputError, load
+from bdhf.records import Budget, InputError, Status, load
 from tests.experiments.made_up import begun
 from tests.experiments.specs import cell, outcome
 
@@ -156,9 +156,11 @@ def test_a_spec_that_cannot_be_run_is_one_line(adam, spec):
 
 
 def test_the_same_seed_draws_the_same_runs(adam):
-    """Whatever the order of the runs; only runs with an outcome are drawn, none of them twice."""
-    runs = [replace(adam, run_id=f"{i:02d}") for i in range(20)]
-    runs += [replace(adam, run_id="x", status="error"), replace(adam, run_id="y", spec="")]
+    """Whatever the order of the runs; none that must not end alike is drawn, and none twice."""
+    runs = [replace(adam, run_id=f"{i:02d}") for i in range(18)]
+    runs += [replace(adam, run_id=f"{i}", status="error") for i in (18, 19)]
+    runs += [replace(adam, run_id="x", status="oom"), replace(adam, run_id="y", status="timeout")]
+    runs += [replace(adam, run_id="z", spec="")]
 
     drawn = choose(runs, 5, 7)
 
@@ -166,6 +168,56 @@ def test_the_same_seed_draws_the_same_runs(adam):
     assert len({claim.run_id for claim in drawn}) == 5
     assert {claim.run_id for claim in choose(runs, 99, 1)} == {f"{i:02d}" for i in range(20)}
     assert {choose(runs, 1, seed)[0].run_id for seed in range(50)} > {"00", "19"}
+    assert not_repeatable(runs) == {"oom": 1, "timeout": 1, "done": 1}
+
+
+def test_a_run_that_is_said_to_have_failed_and_does_not_is_a_difference(adam):
+    """Whether its curve was taken out or left: here the run is done."""
+    for curve in (adam.curve, adam.curve.iloc[:0]):
+        again = rerun(replace(adam, status="error", curve=curve))
+
+        assert not again.agrees
+        assert again.status == "done"
+        assert again.differences[0].startswith("status: error in the report, done (budget of 6")
+
+
+@pytest.mark.parametrize("status", ["done", "error"])
+def test_a_failure_is_told_where_the_budget_is_in_seconds_too(adam, status, monkeypatch):
+    """The clock may end a run before it diverges, and not before it fails."""
+    made = outcome("adam")
+    other = {"done": Status.ERROR, "error": Status.DONE}[status]
+    monkeypatch.setattr(
+        "bdhf.experiments.rerun.execute", lambda *_, **__: replace(made, status=other)
+    )
+    claim = claimed("adam", budget=Budget(seconds=60.0), stop_at=())
+
+    again = rerun(replace(claim, status=status))
+
+    assert again.differences[0].startswith(f"status: {status} in the report, {other} (")
+
+
+def test_an_honest_error_fails_again():
+    """With the same evaluations up to where it failed."""
+    failing = claimed("adam", ("torch.Adam,", "tests.failing:Failing,"))
+
+    again = rerun(failing)
+
+    assert failing.status == "error"
+    assert again.agrees
+
+
+def test_a_spec_of_another_run_is_told_of_every_run(adam):
+    """Also of runs that are not drawn, and of those whose spec cannot be read."""
+    other = claimed("full_hf")
+    swapped = replace(adam, spec=other.spec, status="oom")
+    broken = replace(adam, run_id="b", spec="seed: [")
+
+    told = misnamed([adam, other, swapped, broken])
+
+    assert told[0].startswith(f"{adam.run_id} (adam seed 0): its spec is that of run ")
+    assert told[0].endswith(other.run_id)
+    assert "b (adam seed 0): its spec is none that this bdhf can run" in told[1]
+    assert len(told) == 2
 
 
 def test_without_a_run_to_make_again_a_line_says_so(adam):

@@ -3,7 +3,7 @@
 import io
 import json
 from dataclasses import MISSING, fields, replace
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from bdhf.records import (
     Records,
     Tuned,
 )
-from bdhf.report import build, capsule
+from bdhf.report import bounds, build, capsule
 from bdhf.report.capsule import decode, encode
 from bdhf.report.packing import RunFiles, lighten, pack, unpack
 from tests.report.made_up import made_up, save
@@ -267,3 +267,53 @@ def test_the_order_of_arms_and_rows_changes_no_byte_of_a_folder(quickstart, tmp_
         )
 
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("bound", [1000, 20_000])
+def test_records_that_would_unpack_to_too_much_are_told_in_one_line(quickstart, monkeypatch, bound):
+    """By the sizes that the archive states, before any of it is unpacked."""
+    block = encode(quickstart)
+    monkeypatch.setattr(bounds, "MOST_BYTES", bound)
+    monkeypatch.setattr(ZipFile, "open", lambda *_: pytest.fail("it was unpacked"))
+
+    with pytest.raises(InputError, match=r"its archive would have .* at most") as error:
+        decode(block)
+
+    assert len(error.value.lines) == 1
+
+
+def test_a_table_that_would_be_too_large_is_told_in_one_line(quickstart, monkeypatch):
+    """Its cells, and the texts that many of them share."""
+    times = 3000
+    runs = pd.concat([quickstart.runs] * times, ignore_index=True).assign(reason="x" * 1000)
+    curves = quickstart.curves
+    block = encode(replace(quickstart, runs=runs, curves=curves))
+    size = 8 * len(runs) * runs.shape[1]
+
+    for bound, most in ((size - 1, "MB, and at most"), (2 * size, "MB, and at most")):
+        monkeypatch.setattr(bounds, "MOST_BYTES", bound)
+        with pytest.raises(InputError, match=f"a table would have .* {most}"):
+            decode(block)
+
+
+def test_a_member_that_is_longer_or_shorter_than_it_states_is_refused():
+    """No more is read than is stated."""
+    written = io.BytesIO()
+    with ZipFile(written, "w") as archive:
+        archive.writestr("a", b"0123456789")
+    with ZipFile(written) as archive:
+        assert bounds.read_member(archive, "a") == b"0123456789"
+        archive.getinfo("a").file_size = 12
+        with pytest.raises((BadZipFile, EOFError)):
+            bounds.read_member(archive, "a")
+
+
+def test_what_is_no_file_and_what_is_too_large_is_no_page(tmp_path, monkeypatch):
+    """Neither is read."""
+    page = tmp_path / "page.html"
+    page.write_text("x" * 100)
+    monkeypatch.setattr(bounds, "MOST_OF_A_PAGE", 99)
+
+    for path, why in ((tmp_path, "it is no file"), (page, "it has more than")):
+        with pytest.raises(InputError, match=f"no report that can be read: {why}"):
+            bounds.read_page(path)

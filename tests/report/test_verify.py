@@ -9,13 +9,22 @@ from bdhf.records import InputError
 from bdhf.report import capsule, verify
 from bdhf.report.capsule import decode, encode
 from bdhf.report.files import show
+from bdhf.report.packing import FILES, RunFiles, digest
 from bdhf.report.shown import count_numbers, take_apart
 from tests.report.made_up import ENTRIES, made_up
 
 
-def paged(records, folder, name="report.html"):
+def files_of(records):
+    """What the folders of the runs that have ended would have held."""
+    spec = "seed: 0\n"
+    sums = dict.fromkeys(FILES, digest(b"")) | {"spec.yaml": digest(spec.encode())}
+    ended = records.runs.loc[records.runs["status"].notna(), "run_id"]
+    return {run_id: RunFiles(spec=spec, sha256=sums) for run_id in ended}
+
+
+def paged(records, folder, files=None, name="report.html"):
     """The page of records, in a file."""
-    block = encode(records)
+    block = encode(records, files_of(records) if files is None else files)
     path = folder / name
     path.write_text(show(decode(block).records, block).report.html, encoding="utf-8")
     return path
@@ -25,7 +34,7 @@ def paged(records, folder, name="report.html"):
 def study():
     """Runs that hit, miss, diverge and are missing; with figures that are drawn fast."""
     records = made_up(updates=60, every=4, seeds=8, comparisons=ENTRIES[:1])
-    return replace(records, figures=("forest", "survival"))
+    return replace(records, figures=("forest", "survival"), stops_at_target=True)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +173,7 @@ def test_a_figure_that_was_taken_out_is_found(changed):
 def swapped(study, honest, tmp_path):
     """The honest page with the block of other records, whose sum is right."""
     text = honest.read_text(encoding="utf-8")
-    block = encode(study)
+    block = encode(study, files_of(study))
     path = tmp_path / "swapped.html"
     path.write_text(text.replace(verify.block_of(text, ""), block), encoding="utf-8")
     return verify.verify(path)
@@ -208,10 +217,43 @@ def test_records_that_contradict_themselves_are_found(study, tmp_path):
     )
 
 
+@pytest.mark.parametrize("column", ["status", "run_id", "seed"])
+def test_records_that_make_no_page_are_one_line(study, honest, tmp_path, column):
+    """A table without a column that every one has."""
+    runs = study.runs.drop(columns=column)
+    text = honest.read_text(encoding="utf-8")
+    path = tmp_path / "odd.html"
+    block = encode(replace(study, runs=runs), files_of(study))
+    path.write_text(text.replace(verify.block_of(text, ""), block), encoding="utf-8")
+
+    with pytest.raises(InputError, match="its records make no page") as error:
+        verify.verify(path)
+
+    assert len(error.value.lines) == 1
+
+
+def test_what_no_drawing_of_ours_holds_is_found_whatever_drew_it(study, tmp_path, monkeypatch):
+    """Also where another matplotlib leaves the paths unchecked; told with the figure's name."""
+    with monkeypatch.context() as patch:
+        other = {**capsule.versions(), "matplotlib": "2.0.2"}
+        patch.setattr(capsule, "versions", lambda: other)
+        path = paged(study, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    for new, told in (("<script>1</script>", "script"), ('<g onclick="f()"/>', "onclick")):
+        path.write_text(text.replace("</svg>", f"{new}</svg>", 1), encoding="utf-8")
+
+        found = verify.verify(path)
+
+        assert not found.agrees
+        assert found.differing == 0
+        assert all(what.startswith("forest: ") for what in found.foreign)
+        assert told in found.foreign[0]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        (r'(id="records">\n.*\n.{1000})..', r"\g<1>zz", "are cut or changed"),
+        (r'(id="records">\n[^\n]*\n.{1000})..', r"\g<1>zz", "are cut or changed"),
         (r"(?s)<script.*</script>", "", "carries no whole records"),
         (r"(?s)(<script[^\n]*\n[^\n]*\n[^\n]*\n).*", r"\1", "carries no whole records"),
         ('"capsule": 1', '"capsule": 7', "upgrade bdhf"),

@@ -1,0 +1,251 @@
+"""A page for a double-blind review: nothing of it identifies, and it says the same."""
+
+import getpass
+import io
+import json
+from base64 import b85decode
+from dataclasses import replace
+from zipfile import ZipFile
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from bdhf.records import InputError
+from bdhf.report.anonymous import (
+    SUMMED,
+    anonymous,
+    anonymous_files,
+    anonymous_study,
+    lettered,
+    without_comments,
+)
+from bdhf.report.capsule import decode, encode
+from bdhf.report.files import ANONYMOUS_PAGE, show
+from bdhf.report.packing import FILES, RunFiles, digest
+from bdhf.report.redaction import told
+from bdhf.report.study import build_study
+from bdhf.report.verify import block_of, verify
+from bdhf.stats.compare import compare
+from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up
+from tests.report.made_up_held_out import save_study
+from tests.report.made_up_study import ARMS, Searched, made_up_study
+
+TRACE = (
+    'Traceback (most recent call last):\n  File "/home/lovelace/Old Engine/mill.py", line 3\n'
+    "OSError: /srv/babbage/cards on turing-7.uni-example.edu; ask lovelace@uni-example.edu or see "
+    "postgresql://lovelace:countess@10.2.3.4/cards, C:\\Users\\lovelace\\cards.txt"
+)
+COMMENT = "# Ada Lovelace, /home/lovelace/notes\n"
+PLACES = {
+    "host": ["turing-7.uni-example.edu", "turing-8.uni-example.edu"],
+    "cpu": ["Mill 9000 by Babbage", "Mill 9001 by Babbage"],
+    "platform": ["Linux-6.1.0-lovelace+-x86_64"] * 2,
+    "commit": ["41b10f5deadbeef", "52c21a6deadbeef"],
+    "dirty": ["77aa77aa77aa", ""],
+    "bdhf": ["0.9.1+g41b10f5", "0.9.1"],
+    "torch": ["2.13.0+cpu", "2.13.0+cu130"],
+    "queue": ["babbage-long"] * 2,
+}
+
+#: Nothing of this may be left in a page or in what it carries.
+IDENTIFYING = (
+    "lovelace", "babbage", "turing", "uni-example", "countess", "10.2.3.4", "mill.py", "41b10f5",
+    "52c21a6", "77aa77aa", "/home", "/srv", "mill 900",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def named():
+    """Records of two machines, with runs that failed and name their author."""
+    broken = Arm(tau=60.0, status={1: ("error", TRACE), 2: ("timeout", "longer than 600 s")})
+    records = made_up(QUICKSTART | {"broken": broken}, seeds=4, updates=60, every=4,
+                      comparisons=ENTRIES)  # fmt: skip
+    turn = [i % 2 for i in range(len(records.environments))]
+    places = {name: [values[i] for i in turn] for name, values in PLACES.items()}
+    return replace(
+        records,
+        figures=("forest",),
+        stops_at_target=True,
+        spec_text=COMMENT + records.spec_text,
+        environments=records.environments.assign(**places),
+    )
+
+
+def files_of(records):
+    """What the folders of the runs would have held."""
+    sums = dict.fromkeys(FILES, digest(b"")) | {"spec.yaml": digest(b"seed: 0\n")}
+    ended = records.runs.loc[records.runs["status"].notna(), "run_id"]
+    return {run_id: RunFiles(spec="seed: 0\n", sha256=sums) for run_id in ended}
+
+
+@pytest.fixture(scope="module")
+def page(named, tmp_path_factory):
+    """The anonymous page of these records."""
+    block = encode(anonymous(named), anonymous_files(files_of(named)), anonymous=True)
+    html = show(decode(block).records, block, anonymous=True).report.html
+    path = tmp_path_factory.mktemp("anonymous") / ANONYMOUS_PAGE
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def unpacked(html):
+    """Everything that a page carries, as text: its header, JSON, and the values of tables."""
+    header, *lines = block_of(html, "page").split("\n")
+    archive = ZipFile(io.BytesIO(b85decode("".join(lines).replace(",", "<"))))
+    parts = [header]
+    for name in archive.namelist():
+        content = archive.read(name)
+        if name.endswith(".parquet"):
+            table = pd.read_parquet(io.BytesIO(content))
+            content += table.to_json(orient="split", default_handler=str).encode()
+        parts.append(content.decode(errors="replace"))
+    return "\n".join(parts)
+
+
+def test_neither_the_page_nor_what_it_carries_identifies(named, page):
+    """Of all that the records name, no string is left, in capitals or not; before there were."""
+    block = encode(named, files_of(named))
+    open_page = show(decode(block).records, block).report.html
+    html = page.read_text(encoding="utf-8")
+
+    for text in (html, unpacked(html)):
+        assert [word for word in IDENTIFYING if word in text.lower()] == []
+    for text in (open_page, unpacked(open_page)):
+        assert [word for word in IDENTIFYING if word in text.lower()] == list(IDENTIFYING)
+
+
+def test_it_says_the_same_of_what_was_asked(named):
+    """Verdicts, intervals and flags: what rests on machines rests on their letters."""
+    assert repr(compare(anonymous(named))) == repr(compare(named))  # NaN is not NaN
+
+
+def test_it_agrees_with_itself_and_says_what_was_left_out(page):
+    """On the page, and to whoever verifies it."""
+    found = verify(page)
+
+    assert found.agrees
+    assert found.capsule.anonymous
+    assert "<strong>Anonymous:</strong>" in page.read_text(encoding="utf-8")
+
+
+def test_an_anonymous_page_that_is_changed_is_found(page, tmp_path):
+    """Its notice too."""
+    text = page.read_text(encoding="utf-8")
+    changed = tmp_path / "changed.html"
+    for old, new in (("<strong>Anonymous:</strong>", ""), ("machine A", "machine B")):
+        changed.write_text(text.replace(old, new, 1), encoding="utf-8")
+        assert not verify(changed).agrees
+
+
+def test_machines_are_letters_and_what_was_set_stays(named):
+    """Equal values have one letter; releases, devices and what is empty stay."""
+    places = lettered(named.environments)
+
+    assert places["host"].tolist()[:3] == ["machine A", "machine B", "machine A"]
+    assert places["cpu"].tolist()[:2] == ["processor A", "processor B"]
+    assert places["queue"].unique().tolist() == ["queue A"]
+    assert places["dirty"].tolist()[:2] == ["changes A", ""]
+    assert places["bdhf"].tolist()[:2] == ["bdhf A", "0.9.1"]
+    assert places["torch"].tolist()[:2] == PLACES["torch"]
+    for name in ("run_id", "threads", "gpu", "python"):
+        assert places[name].tolist() == named.environments[name].tolist()
+
+
+def test_sums_of_files_in_which_names_could_be_guessed_are_left_out(named):
+    """Who guesses the host could hold its env.json against the sum."""
+    files = anonymous_files(files_of(named))
+
+    assert {tuple(entry.sha256) for entry in files.values()} == {SUMMED}
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("File /home/ada/x.py, line 3", "File [path], line 3"),
+        ('File "/home/Ada King/x.py", line 3', 'File "[path]", line 3'),
+        ("no /home/Ada King/x.py there", "no [path] there"),
+        ("~ada/x and ~/y", "[path] and [path]"),
+        ("../../home/ada/x: gone", "[path]: gone"),
+        (r"C:\Users\ada\x.txt", "[path]"),
+        (r"\\server\ada\x", "[path]"),
+        ("mail ada.king@uni.edu now", "mail [e-mail] now"),
+        ("at https://ada.org/x?y=1", "at [address]"),
+        ("connect 192.168.1.17 failed", "connect [address] failed"),
+        ("ADA has no rights", "[name] has no rights"),
+        ("val_loss is nan at update 14", "val_loss is nan at update 14"),
+        ("3/8 of data/mnist and a/b: 0.5 N/A", "3/8 of data/mnist and a/b: 0.5 N/A"),
+        ("Adam and nomad", "Adam and nomad"),
+    ],
+)
+def test_paths_addresses_and_names_go_from_a_reason(text, left):
+    """Whatever stands between; words that only hold a name, and fractions, stay."""
+    assert told(text, {"ada"}) == left
+
+
+def test_the_user_who_is_logged_in_is_a_name(named):
+    """Also where no path says it."""
+    runs = named.runs.assign(reason=f"PermissionError: {getpass.getuser()}")
+
+    assert set(anonymous(replace(named, runs=runs)).runs["reason"]) == {"PermissionError: [name]"}
+
+
+def test_a_spec_keeps_its_content_and_loses_its_comments():
+    """Numbers, anchors, block texts with a # in them; paths in it go."""
+    text = (
+        "# of Ada\nname: 'a # b'  # Ada\nseeds: &s {count: 3, base: 1e-3}\nother: *s\n"
+        "no: yes\ntext: |\n  # stays\n  so\nlist: [1, 2.5, 010, '010', null, true]\n"
+        "tuned_from: /home/ada/studies/x\n"
+    )
+    read = YAML(typ="safe", pure=True).load
+
+    kept = without_comments(text)
+
+    assert "Ada" not in kept
+    assert read(kept) == read(text) | {"tuned_from": "[path]"}
+    assert without_comments(kept) == kept
+
+
+def test_a_path_that_is_part_of_a_run_is_refused_in_a_line():
+    """Its id follows from it: it cannot be left out; the line says what to do."""
+    spec = "problem: {type: lab.data:Cards, folder: /home/ada/cards}\n"
+
+    with pytest.raises(InputError, match=r"/home/ada/cards.*--anonymous cannot leave it out; give"):
+        anonymous_files({"ab": RunFiles(spec=spec, sha256={})})
+
+
+def test_the_page_of_a_study_does_not_identify_either(tmp_path):
+    """Its file without comments, its reasons without names; the other page stays."""
+    arms = ARMS | {"adam": Searched(best=95.0, status={3: ("error", TRACE)})}
+    records = made_up_study(arms)
+    study = records.study.model_copy(update={"ablation": "/home/lovelace/cards.yaml"})
+    text = COMMENT + "name: x\nablation: /home/lovelace/cards.yaml\n"
+    trials = records.trials.assign(host="turing-7.uni-example.edu")
+    folder = save_study(replace(records, study=study, text=text, trials=trials), tmp_path / "s")
+
+    open_page = build_study(folder).path
+    before = open_page.read_bytes()
+    built = build_study(folder, anonymous=True)
+
+    html = built.path.read_text(encoding="utf-8").lower()
+    assert built.path.name == ANONYMOUS_PAGE
+    assert [word for word in IDENTIFYING if word in html] == []
+    assert "anonymous:" in html
+    assert "lovelace" in before.decode().lower()
+    assert open_page.read_bytes() == before
+    assert anonymous_study(records).trials["trial"].equals(records.trials["trial"])
+
+
+def test_letters_go_on_beyond_z():
+    """As columns of a spreadsheet do."""
+    hosts = pd.DataFrame({"host": [f"h{i}" for i in range(28)]})
+
+    assert lettered(hosts)["host"].tolist()[25:] == ["machine Z", "machine AA", "machine AB"]
+
+
+def test_json_of_the_header_says_it(named, page):
+    """And that of other pages does not, so that these keep their bytes."""
+    header = block_of(page.read_text(encoding="utf-8"), "page").split("\n")[0]
+
+    assert json.loads(header)["anonymous"] is True
+    assert "anonymous" not in json.loads(encode(named).split("\n")[0])

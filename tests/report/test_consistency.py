@@ -1,0 +1,199 @@
+"""Records that contradict themselves are told, and those of honest runs are not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bdhf.records import Budget
+from bdhf.report.consistency import contradictions
+from bdhf.report.packing import FILES, RunFiles, digest
+from tests.forgeries import with_last_rows
+from tests.report.made_up import Arm, made_up
+
+SPEC = "seed: 0\n"
+ARMS = {
+    "hits": Arm(tau=8.0, floor=0.005),
+    "misses": Arm(tau=400.0),
+    "ends": Arm(tau=30.0, status={
+        0: ("diverged", "val_loss is nan at update 14"),
+        1: ("error", "E: no"),
+        2: (None, "not run yet"),
+    }),
+}  # fmt: skip
+
+
+def files_of(records, **sums):
+    """What the folders of runs that have ended would have held, changed."""
+    whole = dict.fromkeys(FILES, digest(b"")) | {"spec.yaml": digest(SPEC.encode())} | sums
+    ended = records.runs.loc[records.runs["status"].notna(), "run_id"]
+    return {run_id: RunFiles(spec=SPEC, sha256=whole) for run_id in ended}
+
+
+@pytest.fixture(scope="module")
+def records():
+    """Runs that hit, that miss, that diverge, that fail, and one that has not run."""
+    return replace(made_up(ARMS, seeds=3, updates=60, comparisons=()), stops_at_target=True)
+
+
+def told(records, files=None):
+    """The contradictions of records."""
+    return contradictions(records, files_of(records) if files is None else files, FILES)
+
+
+def changed(records, arm, seed, change):
+    """One curve otherwise, and the table of runs with it."""
+    here = (records.curves["arm"] == arm) & (records.curves["seed"] == seed)
+    parts = [records.curves[~here], change(records.curves[here])]
+    return with_last_rows(replace(records, curves=pd.concat(parts, ignore_index=True)).in_order())
+
+
+def ended(records, arm, seed, status, reason):
+    """One run with another end."""
+    runs = records.runs.copy()
+    runs.loc[(runs["arm"] == arm) & (runs["seed"] == seed), ["status", "reason"]] = status, reason
+    return replace(records, runs=runs)
+
+
+def test_honest_records_are_not_contradicted(records):
+    """Whatever their runs came to."""
+    assert set(records.runs["status"].dropna()) == {"done", "diverged", "error"}
+    assert told(records) == []
+
+
+@pytest.mark.parametrize(
+    ("budget", "column"),
+    [
+        (Budget(updates=60), "update"),
+        (Budget(epochs=24.0), "epoch"),
+        (Budget(products=1200.0), "products"),
+        (Budget(seconds=1.0), "seconds"),
+    ],
+    ids=["updates", "epochs", "products", "seconds"],
+)
+def test_a_done_run_has_spent_its_budget_on_whatever_axis(records, budget, column):
+    """Less a rounding; a run that ends before is told with how far it came."""
+    budgets = dict.fromkeys(records.arms, budget)
+    limit = budget.limit * (1 - 1e-12)
+
+    def spent(rows, share):
+        return rows.assign(**{column: np.linspace(0, limit * share, len(rows))})
+
+    whole = cut = replace(records, budgets=budgets, stops_at_target=False)
+    for arm, seed in [("hits", s) for s in range(3)] + [("misses", s) for s in range(3)]:
+        if column != "update":
+            whole = changed(whole, arm, seed, lambda rows: spent(rows, 1.0))
+            cut = changed(cut, arm, seed, lambda rows: spent(rows, 0.9))
+        else:
+            cut = changed(cut, arm, seed, lambda rows: rows.iloc[:-1])
+            whole = changed(whole, arm, seed, lambda rows: rows)
+    if column == "update":
+        whole = replace(whole, stops_at_target=True)
+
+    assert told(whole) == []
+    assert sum("it is done, and its curve ends at" in line for line in told(cut)) == 6
+
+
+def test_a_done_run_that_may_stop_at_its_targets_has_reached_them_all(records):
+    """Otherwise its budget must be spent."""
+    harder = tuple(t.model_copy(update={"below": 1e-9}) for t in records.targets)
+
+    lines = told(replace(records, targets=(*records.targets, *harder)))
+
+    assert len(lines) == 3
+    assert all(line.startswith("hits seed ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("reason", "count"),
+    [
+        ("val_loss is nan at update 60", 1),
+        ("it was bad", 1),
+        ("", 1),
+        ("loss of the batch is nan at update 61", 0),
+        ("norm of the gradient is inf at update 61", 0),
+        ("the largest parameter is inf at update 60", 0),
+    ],
+)
+def test_a_diverged_run_with_finite_losses_must_say_what_was_not(records, reason, count):
+    """A curve does not show a batch, a gradient or a parameter; it does show the losses."""
+    lines = told(ended(records, "misses", 0, "diverged", reason))
+
+    assert len(lines) == count
+    assert all("the losses of its curve are finite to its end" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda rows: rows[rows["update"] != 4], "evaluation 2 is at update 6, and every 2"),
+        (lambda rows: rows[rows["update"] != 0], "evaluation 0 is at update 2"),
+        (lambda rows: rows.iloc[::2], "evaluation 1 is at update 4"),
+        (lambda rows: rows.iloc[:0], "it is done, and has no curve"),
+    ],
+    ids=["a gap", "no first", "every second", "none"],
+)
+def test_evaluations_that_were_taken_out_are_told(records, change, line):
+    """A curve begins at 0 and has every evaluation that the spec asks for."""
+    lines = told(changed(records, "misses", 1, change))
+
+    assert [text for text in lines if line in text]
+
+
+def test_a_last_evaluation_may_come_sooner(records):
+    """A budget may end between two of them."""
+    short = replace(records, budgets=dict.fromkeys(records.arms, Budget(updates=59)))
+
+    def sooner(rows):
+        return rows.assign(update=rows["update"].where(rows["update"] < 60, 59))
+
+    assert told(changed(short, "misses", 1, sooner)) == []
+
+
+def test_a_run_that_has_ended_carries_its_spec_and_sums(records):
+    """Whether it is done or failed; one that has not run carries none."""
+    files = files_of(records)
+    for arm, seed in (("hits", 0), ("ends", 0), ("ends", 1)):
+        runs = records.runs
+        run_id = runs.loc[(runs["arm"] == arm) & (runs["seed"] == seed), "run_id"].iloc[0]
+        (line,) = told(records, {k: v for k, v in files.items() if k != run_id})
+        assert line.startswith(f"{arm} seed {seed}: run {run_id} is ")
+        assert line.endswith("and neither its spec nor the sums of its files are there")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_sum_is_there_and_one(records, name):
+    """None is left out, and none is a word."""
+    for lines in (told(records, files_of(records, **{name: "none"})),):
+        assert len(lines) == 8
+        assert all(f"there is no sum of {name}" in line for line in lines)
+
+
+def test_a_spec_that_is_not_that_of_its_sum_is_told(records):
+    """Of every run."""
+    lines = told(records, files_of(records, **{"spec.yaml": digest(b"other")}))
+
+    assert len(lines) == 8
+    assert all("its spec is not that of its SHA-256" in line for line in lines)
+
+
+def test_cells_that_share_a_run_share_its_curve_and_end(records):
+    """Otherwise only one of them could be held against the run."""
+    shared = records.runs["run_id"].where(records.runs["arm"] != "misses", "a1")
+    ids = dict(
+        zip(zip(records.runs["arm"], records.runs["seed"], strict=True), shared, strict=True)
+    )
+    cells = zip(records.curves["arm"], records.curves["seed"], strict=True)
+    twins = replace(
+        records,
+        runs=records.runs.assign(run_id=shared),
+        curves=records.curves.assign(run_id=[ids[cell] for cell in cells]),
+    )
+
+    lines = told(twins)
+
+    assert lines == [
+        "misses seed 0 and misses seed 1 are one run, a1, and do not go alike",
+        "misses seed 0 and misses seed 2 are one run, a1, and do not go alike",
+    ]

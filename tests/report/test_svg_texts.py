@@ -1,0 +1,131 @@
+"""Whatever a label holds, a drawing is well-formed XML; and what it may hold is a short table."""
+
+import json
+import re
+import warnings
+from dataclasses import replace
+from html import escape
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from bdhf.records import Comparison, Tuning
+from bdhf.report.study import evidence_of, render_study
+from bdhf.report.style import plain, printable
+from bdhf.report.svg import draw
+from bdhf.report.svg_check import foreign
+from tests.report.conftest import report
+from tests.report.made_up import QUICKSTART, made_up
+from tests.report.made_up_study import made_up_study
+
+#: Control characters, what ends a comment or an element, and what XML cannot hold.
+HARD = ("a\x1b[2K", "\x00b", "c\x85\x7f", "d--><!--", "e</svg>&amp;", "f\ufffe", "]]>$_{")
+
+
+def assert_well_formed(made):
+    """Every file of the figures, and every inline one, which has nothing but what ours have."""
+    inline = re.findall(r"(?s)<svg\b.*?</svg>", made.html)
+    parts = [re.fullmatch(r'(?s)<svg (viewBox="[^"]*")[^>]*>(.*)</svg>', text) for text in inline]
+    assert len(parts) > 2
+    assert [fault for part in parts for fault in foreign(part[1], part[2])] == []
+    for content in (*made.figures.values(), *inline):
+        ElementTree.fromstring(content)
+
+
+def test_figures_of_an_ablation_with_hard_names_are_well_formed():
+    """Names of arms, of comparisons and of a problem's own metric."""
+    names = ("".join(HARD[:3]), HARD[3], "".join(HARD[4:]))
+    arms = dict(zip(names, QUICKSTART.values(), strict=True))
+    entries = [Comparison(name=f"{n} more", candidate=n, baseline=names[0]) for n in names[1:]]
+    records = made_up(arms, seeds=3, updates=40, every=8, comparisons=entries)
+    records = replace(records, figures=("curves", "forest", "profile", "survival"))
+    own = {"val_squared_error": f"val_{HARD[0]}", "test_squared_error": f"test_{HARD[0]}"}
+    records = replace(records, curves=records.curves.rename(columns=own))
+
+    assert_well_formed(report(records))
+
+
+def test_figures_of_a_study_with_hard_names_are_well_formed():
+    """Labels of its arms, parameters and choices."""
+    study = made_up_study()
+    text = study.study.model_dump_json()
+    for old, new in zip(("block_hf", "levenberg_marquardt", "full_hf"), HARD, strict=False):
+        text = text.replace(old, json.dumps(new)[1:-1])
+    names = dict(zip(("block_hf", "full_hf"), (HARD[0], HARD[2]), strict=True))
+    tables = {
+        name: getattr(study, name).assign(arm=lambda table: table["arm"].replace(names))
+        for name in ("trials", "parameters", "seeds", "curves")
+    }
+    records = replace(study, study=Tuning.model_validate_json(text), **tables)
+
+    assert_well_formed(render_study(evidence_of(records)))
+
+
+@settings(deadline=None, max_examples=10)
+@given(label=st.text(max_size=20), alt=st.text(max_size=20))
+@example(label="".join(HARD), alt="".join(HARD))
+@example(label="\ud800", alt="\udfff")
+def test_any_text_of_a_figure_is_drawn_as_well_formed_xml(label, alt):
+    """What XML cannot hold is left out of labels, comments and alt texts."""
+    figure = Figure(figsize=(2, 1))
+    figure.text(0.1, 0.5, label.replace("$", ""))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the font does not have every script
+        drawn = draw(figure, "name", alt)
+
+    ElementTree.fromstring(drawn.on_disk)
+    root = ElementTree.fromstring(drawn.inline)
+    assert root.attrib["aria-label"].split() == printable(alt).split()
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_plain_name_holds_nothing_that_xml_cannot(name):
+    """What can be seen of it is kept."""
+    ElementTree.fromstring(f"<a>{escape(plain(name))}</a>")
+
+    assert [c for c in plain(name) if c.isalnum()] == [c for c in name if c.isalnum()]
+
+
+FOREIGN = {
+    "script": ("<script>1</script>", "an element 'script'"),
+    "style": ("<style>a{}</style>", "an element 'style'"),
+    "text": ('<text x="0">better</text>', "an element 'text'"),
+    "image": ('<image width="1"/>', "an element 'image'"),
+    "foreignObject": ("<foreignObject/>", "an element 'foreignObject'"),
+    "link": ('<a id="b"><g/></a>', "an element 'a'"),
+    "event": ('<g onclick="f()"/>', "an attribute 'onclick' of g"),
+    "style attribute": ('<g style="display: none"/>', "an attribute 'style' of g"),
+    "outside": ('<use xlink:href="https://example.org/a.svg#b"/>', "href"),
+    "script in a link": ('<use xlink:href="javascript:0"/>', "href"),
+    "outside clip": ('<g clip-path="url(https://example.org/#a)"/>', "the 'clip-path'"),
+    "loose text": ("better", "the text 'better'"),
+    "comment": ("<!-- better -->", "a comment, a declaration or an instruction"),
+    "declaration": ("<!DOCTYPE svg>", "a comment, a declaration or an instruction"),
+    "instruction": ("<?xml-stylesheet?>", "a comment, a declaration or an instruction"),
+    "not closed": ("<g>", "no well-formed XML"),
+    "closed twice": ("</g>", "no well-formed XML"),
+    "HTML in it": ('<p xmlns="http://www.w3.org/1999/xhtml"/>', "xhtml}p"),
+    "colour": ('<g fill="url(#a)"/>', "the 'fill' 'url(#a)' of g"),
+    "capitals": ("<SCRIPT/>", "an element 'SCRIPT'"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_no_drawing_of_ours_has_is_told(kind):
+    """An element, an attribute, a value, a text, or what is read in two ways."""
+    body, told = FOREIGN[kind]
+
+    faults = foreign('viewBox="0 0 1 1"', f'<g id="a"><path d="M 0 1" fill="none"/></g>{body}')
+
+    assert told in faults[0]
+
+
+def test_the_box_of_a_drawing_is_looked_at_too():
+    """It is four numbers."""
+    assert foreign('viewBox="0 0 1.5 1e3"', "<g/>") == ()
+    assert foreign('viewBox="0 0 1 1" onload="f()"', "<g/>") == ("an attribute 'onload' of svg",)
+    assert len(foreign('viewBox="0 0 100%"', "<g/>")) == 1
