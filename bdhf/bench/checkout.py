@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bdhf.records import InputError
-from bdhf.records.git import DIFF, git
+from bdhf.records.git import diff, git
 
 #: The file that says where the benchmarks are, in the format of asv.
 CONFIG = "asv.conf.json"
@@ -74,7 +74,7 @@ class Checkout:
 
     def changed(self, commit: Commit) -> list[str]:
         """Files of the package that are otherwise in the working tree than in a commit."""
-        differ = self._git(*DIFF, "--name-only", commit.digest, "--", "bdhf")
+        differ = diff("--name-only", commit.digest, "--", "bdhf", folder=self.root)
         new = self._git("ls-files", "--others", "--exclude-standard", "--", "bdhf")
         return [*differ.decode().splitlines(), *new.decode().splitlines()]
 

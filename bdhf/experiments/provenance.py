@@ -15,7 +15,7 @@ import torch
 
 import bdhf
 from bdhf.records import InputError
-from bdhf.records.git import DIFF, git
+from bdhf.records.git import diff, git
 
 #: Seconds that git may take: a working tree may be large, or on a slow disk.
 _PATIENCE = 20.0
@@ -77,20 +77,13 @@ def _cpu() -> str:
 @cache
 def _repository() -> dict[str, Any]:
     """The commit of the working directory, and a hash of the changes to its tracked files."""
-    commit = _git("rev-parse", "--verify", "HEAD")
-    if commit is None:
-        return {"commit": "", "dirty": ""}
-    difference = _git(*DIFF, "HEAD")
-    changed = hashlib.sha256(difference).hexdigest()[:12] if difference else ""
-    return {
-        "commit": commit.decode().strip(),
-        "dirty": UNKNOWN if difference is None else changed,
-    }
-
-
-def _git(*arguments: str) -> bytes | None:
-    """What git says; None where it fails, as outside a repository, or is not installed."""
     try:
-        return git(*arguments, timeout=_PATIENCE)
+        commit = git("rev-parse", "--verify", "HEAD", timeout=_PATIENCE).decode().strip()
+    except (OSError, subprocess.SubprocessError):  # no repository, or no git
+        return {"commit": "", "dirty": ""}
+    try:
+        difference = diff("HEAD", timeout=_PATIENCE)
     except (OSError, subprocess.SubprocessError):
-        return None
+        return {"commit": commit, "dirty": UNKNOWN}
+    changed = hashlib.sha256(difference).hexdigest()[:12] if difference else ""
+    return {"commit": commit, "dirty": changed}

@@ -9,7 +9,9 @@ elsewhere (as by Git LFS) would all look changed.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +21,7 @@ _SETTINGS: Mapping[str, str] = {
     "core.hooksPath": os.devnull,
     "core.pager": "cat",
     "core.quotePath": "true",
+    "core.splitIndex": "false",
     "color.ui": "false",
     "diff.algorithm": "myers",
     "diff.context": "3",
@@ -39,7 +42,7 @@ _SETTINGS: Mapping[str, str] = {
 _UNSET = ("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")
 
 #: Options of `diff`: no program compares files or makes text of them.
-DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color")
+_DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color")
 
 
 def git(*arguments: str, folder: Path | None = None, timeout: float | None = None) -> bytes:
@@ -48,8 +51,23 @@ def git(*arguments: str, folder: Path | None = None, timeout: float | None = Non
     Raises CalledProcessError, TimeoutExpired, and FileNotFoundError where git is not installed.
     """
     where = folder if folder is not None else Path.cwd()
-    command = ["git", "--no-pager", "-C", str(where), *arguments]
-    return _run(command, environment(where), timeout)
+    return _run(_command(where, *arguments), environment(where), timeout)
+
+
+def diff(*arguments: str, folder: Path | None = None, timeout: float | None = None) -> bytes:
+    """What `git diff` prints of the working tree. Raises as `git`, and OSError.
+
+    It notes in the index what it has looked at, and locks it for that: here, in a copy.
+    """
+    where = folder if folder is not None else Path.cwd()
+    asked = git("rev-parse", "--git-path", "index", folder=where, timeout=timeout)
+    index = where / os.fsdecode(asked.rstrip(b"\n"))
+    with tempfile.TemporaryDirectory(prefix="bdhf-git-") as passing:
+        copy = Path(passing) / "index"
+        if index.exists():
+            shutil.copy2(index, copy)  # with its time, by which git knows which files are fresh
+        variables = environment(where) | {"GIT_INDEX_FILE": str(copy)}
+        return _run(_command(where, *_DIFF, *arguments), variables, timeout)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -60,9 +78,10 @@ def environment(folder: Path) -> dict[str, str]:
 def _without_filters(folder: Path) -> Mapping[str, str]:
     """Settings that turn off the filters which the repository's own settings name."""
     asked = ("config", "--null", "--show-scope", "--get-regexp", r"^filter\.")
-    command = ["git", "--no-pager", "-C", str(folder), *asked]
     try:
-        listed = _run(command, _with_settings(_SETTINGS), None).decode(errors="surrogateescape")
+        listed = _run(_command(folder, *asked), _with_settings(_SETTINGS), None).decode(
+            errors="surrogateescape"
+        )
     except (OSError, subprocess.CalledProcessError):  # there are none, or no repository, or no git
         return {}
     fields = listed.split("\0")
@@ -84,6 +103,10 @@ def _with_settings(settings: Mapping[str, str]) -> dict[str, str]:
         variables |= {f"GIT_CONFIG_KEY_{place}": key, f"GIT_CONFIG_VALUE_{place}": value}
     variables["GIT_CONFIG_COUNT"] = str(first + len(settings))
     return variables | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+
+
+def _command(folder: Path, *arguments: str) -> list[str]:
+    return ["git", "--no-pager", "-C", str(folder), *arguments]
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str], timeout: float | None) -> bytes:
