@@ -20,7 +20,7 @@ OTHERS = {
     "more seeds": (("count: 2", "count: 3"), "(seeds.count: 3 there, 2 here)"),
     "a key more": (("stop: at_budget", "stop: at_budget\nalpha: 0.01"),
                    "(alpha: 0.01 there, nothing here)"),
-    "an escape": (("name: small", 'name: "a\\eb"'), "'a\\x1bb'"),
+    "an escape": (("name: block vs full", 'name: "a\\eb"'), "'a\\x1bb'"),
 }  # fmt: skip
 
 
