@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import pickle
 import subprocess
@@ -18,6 +19,7 @@ from bdhf.experiments import beside
 from bdhf.experiments.beside import allow, look_in
 from bdhf.experiments.own import own_part
 from bdhf.experiments.spec import load
+from bdhf.records.columns import TABLES
 from tests.experiments.specs import SMALL, changed
 
 PART = """
@@ -220,7 +222,11 @@ def test_no_command_imports_what_merely_lies_there(folder, monkeypatch):
         assert done.exit_code == 0, done.output
 
     assert not (folder / "marks").exists()
-    assert "bsd_part " in "".join(p.read_text() for p in folder.glob("out/runs/*/env.json"))
+    envs = [json.loads(path.read_text()) for path in folder.glob("out/runs/*/env.json")]
+    codes = [env["own_code"].split()[::2] for env in envs if "own_code" in env]
+    assert codes == [["bsd_deeper", "bsd_helper", "bsd_lazy", "bsd_part"]]
+    assert len(envs) == 3
+    assert sorted(next(env for env in envs if "own_code" in env)) == sorted(TABLES["env.json"])
 
 
 STUDY = """\
