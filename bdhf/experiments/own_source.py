@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: Hexadecimal digits of a module's hash.
 _DIGITS = 12
 
+#: Packages whose versions are in env.json, beside that of Python.
+_WITH_VERSION = frozenset(("bdhf", "torch", "numpy"))
+
 #: Module -> hash of its source.
 Hashes = Mapping[str, str]
 
@@ -217,8 +220,8 @@ def _folder(spec: ModuleSpec | None) -> Path | None:
 
 
 def _is_outside(top: str) -> bool:
-    """Whether a top-level module is recorded by its version: Python's, or bdhf itself."""
-    return top in sys.stdlib_module_names or top == "bdhf"
+    """Whether env.json has the version of a top-level module."""
+    return top in sys.stdlib_module_names or top in _WITH_VERSION
 
 
 def _is_installed(folder: Path) -> bool:
