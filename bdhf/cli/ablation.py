@@ -31,6 +31,7 @@ from bdhf.cli.planned import (
     table_of,
     warn_of_power,
 )
+from bdhf.cli.replaced import refuse_another_plan
 from bdhf.cli.results import say_report
 from bdhf.cli.stale import StaleChoice, stale_lines, to_make_again
 
@@ -111,7 +112,7 @@ def run(
         err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
         raise typer.Exit(130) from None
     with told():
-        _refuse_another_plan(ablation, spec)
+        refuse_another_plan(ablation, f"bdhf run {spec}")
         say_report(home)
     statuses = ablation.statuses(cells).values()
     settings_again = "".join(f" --set {shlex.quote(setting)}" for setting in settings or ())
@@ -173,23 +174,6 @@ def plan(
     for line in stale_lines(stale):
         say(f"stale: {line}")
     say_left(outline, outline.left)
-
-
-def _refuse_another_plan(ablation: Ablation, spec: Path) -> None:
-    """End with exit code 1 where the folder is of another spec by now: no verdict is given on it.
-
-    Raises InputError where the folder has no plan any more.
-    """
-    other = ablation.replaced()
-    if other:
-        folder = ablation.store.folder
-        err.print(
-            f"{folder}: another spec has been run there meanwhile, {other}: no verdict is given "
-            f"here. The runs of {spec} are kept in {ablation.store.runs}: the same command again "
-            "brings its plan back, or give it an --out of its own",
-            markup=False,
-        )
-        raise typer.Exit(1)
 
 
 def _say_waiting(holders: Sequence[Claim]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdhf.cli.app import app, err, in_words, out, say, told
+from bdhf.cli.replaced import refuse_another_plan
 from bdhf.cli.results import say_study
 from bdhf.cli.stale import stale_lines
 
@@ -184,14 +185,7 @@ def _hold_out(study: Study, record: Tuning, place: Place, workers: int | None) -
     say(f"held out: {len(ablation.plan.cells)} runs on {len(study.held_out_seeds)} seeds")
     with watching(ablation.labels(), len(left), out) as watcher:
         ablation.run(list(left.values()), workers=workers, observer=watcher)
-    other = ablation.replaced()
-    if other:
-        err.print(
-            f"{ablation.store.folder}: another comparison has been run there meanwhile, {other}: "
-            "no verdict is given here; the same command goes on",
-            markup=False,
-        )
-        raise typer.Exit(1)
+    refuse_another_plan(ablation, f"bdhf tune {study.file}")
     build(ablation.store.folder)
     statuses = ablation.statuses(ablation.cells).values()
     return Counter(str(status) for status in statuses if status.is_missing)
