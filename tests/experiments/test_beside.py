@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bdhf import records
 from bdhf.cli import app
 from bdhf.experiments import beside
 from bdhf.experiments.beside import allow, look_in
 from bdhf.experiments.own import own_part
+from bdhf.experiments.replan import unplanned
 from bdhf.experiments.spec import load
 from bdhf.records.columns import TABLES
 from tests.experiments.specs import SMALL, changed
@@ -206,27 +208,51 @@ def bdhf(folder, *words):
     return done.stdout
 
 
+def ran(folder, *names):
+    """Run the small ablation, with its part beside it, among modules of these names."""
+    (folder / "spec.yaml").write_text(changed(*TINY))
+    spread(folder, names)
+    bdhf(folder, "-P", "-m", "bdhf.cli", "run", "spec.yaml", "--out", "out", "--workers", "1")
+
+
 @pytest.mark.slow
 def test_no_command_imports_what_merely_lies_there(folder, monkeypatch):
-    """Neither `run` and its workers, nor `plan`, nor `verify`, which all find the named part."""
+    """Neither `run` and its workers, nor who plans a report again; all find the named part."""
     assert OPTIONAL
-    (folder / "spec.yaml").write_text(changed(*TINY))
-    spread(folder, OPTIONAL)
-    bdhf(folder, "-m", "bdhf.cli", "plan", "spec.yaml")
-    spread(folder, OWN_LIBRARY)
-    bdhf(folder, "-P", "-m", "bdhf.cli", "run", "spec.yaml", "--out", "out", "--workers", "1")
     monkeypatch.chdir(folder)
 
-    for command in (["plan", "spec.yaml"], ["verify", "out/report.html", "--rerun", "9"]):
-        done = CliRunner().invoke(app, command)
-        assert done.exit_code == 0, done.output
+    ran(folder, *OPTIONAL, *OWN_LIBRARY)
+    others = unplanned(records.load("out"), folder / "report.html")
 
+    assert others == ()
     assert not (folder / "marks").exists()
     envs = [json.loads(path.read_text()) for path in folder.glob("out/runs/*/env.json")]
     codes = [env["own_code"].split()[::2] for env in envs if "own_code" in env]
     assert codes == [["bsd_deeper", "bsd_helper", "bsd_lazy", "bsd_part"]]
     assert len(envs) == 3
     assert sorted(next(env for env in envs if "own_code" in env)) == sorted(TABLES["env.json"])
+
+
+@pytest.mark.slow
+def test_nor_does_one_that_python_starts_as_a_module(folder):
+    """Python puts the working directory first there."""
+    (folder / "spec.yaml").write_text(changed(*TINY))
+    spread(folder, OPTIONAL)
+
+    assert "full_hf" in bdhf(folder, "-m", "bdhf.cli", "plan", "spec.yaml", "--probe")
+    assert not (folder / "marks").exists()
+
+
+@pytest.mark.long
+def test_nor_does_verify_that_makes_every_run_again(folder, monkeypatch):
+    """In the folder of the report, and among modules of Python's own library."""
+    ran(folder, *OPTIONAL, *OWN_LIBRARY)
+    monkeypatch.chdir(folder)
+
+    done = CliRunner().invoke(app, ["verify", "out/report.html", "--rerun", "9"])
+
+    assert done.exit_code == 0, done.output
+    assert not (folder / "marks").exists()
 
 
 STUDY = """\
@@ -240,7 +266,7 @@ held_out: false
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nor_does_a_study_and_its_workers(folder):
     """They find the part beside the ablation that they tune."""
     (folder / "spec.yaml").write_text(changed(*TINY, ("stop: at_budget", "stop: at_target")))
