@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bdhf.records import InputError
+from bdhf.records.git import diff, git
 
 #: The file that says where the benchmarks are, in the format of asv.
 CONFIG = "asv.conf.json"
@@ -73,14 +74,13 @@ class Checkout:
 
     def changed(self, commit: Commit) -> list[str]:
         """Files of the package that are otherwise in the working tree than in a commit."""
-        differ = self._git("diff", "--name-only", commit.digest, "--", "bdhf")
+        differ = diff("--name-only", commit.digest, "--", "bdhf", folder=self.root)
         new = self._git("ls-files", "--others", "--exclude-standard", "--", "bdhf")
         return [*differ.decode().splitlines(), *new.decode().splitlines()]
 
     def _git(self, *arguments: str) -> bytes:
-        command = ["git", "-C", str(self.root), *arguments]
         try:
-            return subprocess.run(command, capture_output=True, check=True).stdout
+            return git(*arguments, folder=self.root)
         except FileNotFoundError:
             raise InputError(["git is not installed, and commits are read by it"]) from None
 

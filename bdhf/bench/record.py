@@ -25,6 +25,7 @@ from typing import Any
 
 from bdhf.bench.checkout import CONFIG, Checkout
 from bdhf.records import InputError
+from bdhf.records.git import environment
 
 #: Seconds that asv has to end its processes when it is interrupted.
 _PATIENCE = 15.0
@@ -70,15 +71,19 @@ def record(
                 *(["--quick"] if quick else []),
                 *(part for pattern in benchmarks for part in ("--bench", pattern)),
                 range_of(commits),
-            ]
+            ],
+            checkout.root,
         )  # fmt: skip
         found, failed = count_since(results, start)
         return Recorded(code, found, failed, None if quick else results)
 
 
-def _run(command: Sequence[str]) -> int:
-    """Run asv to its end. Interrupted, it is told so, and has time to end what it started."""
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+def _run(command: Sequence[str], root: Path = Path()) -> int:
+    """Run asv on a clone to its end.
+
+    Interrupted, it is told so, and has time to end what it started.
+    """
+    process = subprocess.Popen(command, env=environment(root) | {"OMP_NUM_THREADS": "1"})
     try:
         return process.wait()
     except BaseException:

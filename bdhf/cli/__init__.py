@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print.
 
-Exit codes: 0 done, 1 a run failed or a report differs, 2 a bad spec, command line or folder,
-130 interrupted.
+Exit codes: 0 done, 1 a run failed, a report differs or another spec was run meanwhile, 2 a bad
+spec, command line or folder, 130 interrupted.
 """
 
 from bdhf.cli import ablation, bench, compare, parts, results, tune, verify

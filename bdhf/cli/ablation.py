@@ -33,7 +33,9 @@ from bdhf.cli.planned import (
     table_of,
     warn_of_power,
 )
+from bdhf.cli.replaced import refuse_another_plan
 from bdhf.cli.results import say_report
+from bdhf.cli.stale import StaleChoice, stale_lines, to_make_again
 
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
@@ -84,6 +86,7 @@ def run(
         int | None, typer.Option("--limit", min=1, help="At most so many runs, then stop.")
     ] = None,
     retry: Retry = None,
+    stale: StaleChoice = None,
     track: Annotated[
         list[str] | None,
         typer.Option("--track", help="Also tell a tracker: tensorboard, mlflow."),
@@ -98,12 +101,15 @@ def run(
     with told():
         cells = ablation.selected(only or (), shard)
         left = ablation.left(cells, retry)
+        again = to_make_again(ablation, cells, left, stale)
+    left |= again
     todo = list(left.values())[:limit]
     labels, home = ablation.labels(), ablation.store.folder
     try:
         with told(), tracking(track or (), home, ablation.spec.name, labels, warn) as trackers:
             warn_of_power(guard_of(ablation))
             say_left(ablation.outline(cells, left), len(todo))
+            ablation.set_aside([run for run in todo if run.run_id in again])
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
                 ablation.run(
@@ -113,14 +119,15 @@ def run(
         err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
         raise typer.Exit(130) from None
     with told():
+        refuse_another_plan(ablation, f"bdhf run {spec}")
         say_report(home)
     statuses = ablation.statuses(cells).values()
-    again = "".join(f" --set {shlex.quote(setting)}" for setting in settings or ())
+    settings_again = "".join(f" --set {shlex.quote(setting)}" for setting in settings or ())
     failed = Counter(str(status) for status in statuses if status.is_missing)
     if failed:
         err.print(
             f"{in_words(failed)}: see the table of runs in the report; "
-            f"`bdhf run {spec} --out {home}{again} --retry all` tries them again",
+            f"`bdhf run {spec} --out {home}{settings_again} --retry all` tries them again",
             markup=False,
         )
         raise typer.Exit(1)
@@ -150,13 +157,16 @@ def plan(
     with told():
         cells = ablation.selected(only or (), shard)
         durations = ablation.durations(cells, probing=probe)
-        outline = ablation.outline(cells, ablation.left(cells), durations)
+        left = ablation.left(cells)
+        outline = ablation.outline(cells, left, durations)
+        stale = ablation.stale(cells, left)
         at_a_time = ablation.workers(workers)
     power = guard_of(ablation, pilot=True)
     if as_json:
         costs = {"gradients_an_update": ablation.costs(cells)} if cost else {}
         time = {"workers": at_a_time, "seconds_left": outline.seconds_left(at_a_time)}
-        say_json(outline.to_json() | time | {"power": asdict(power)} | costs)
+        others = {"power": asdict(power), "stale": [asdict(arm) for arm in stale]}
+        say_json(outline.to_json() | time | others | costs)
         warn_of_power(power)
         return
     out.print(table_of(outline, ablation.costs(cells) if cost else None))
@@ -168,6 +178,8 @@ def plan(
     say_time(outline, at_a_time)
     say_power(power)
     warn_of_power(power)
+    for line in stale_lines(stale):
+        say(f"stale: {line}")
     say_left(outline, outline.left)
 
 

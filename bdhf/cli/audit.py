@@ -72,7 +72,7 @@ def rerun_lines(run: Rerun) -> Iterator[str]:
     if run.differences:
         why = "; ".join(run.explanations) or "nothing of the environment does"
         yield f"  what may explain it: {why}"
-    verdict = "the same bits" if run.agrees else "differs"
+    verdict = "the same bits" if run.agrees else _differs(run)
     size = f"{count(run.numbers, 'number')} in {count(run.rows, 'evaluation')}"
     yield f"{run.run_id} ({run.name}) made again, {run.status}: {size}: {verdict}"
 
@@ -109,7 +109,18 @@ def rerun_as_json(run: Rerun) -> dict[str, Any]:
         "numbers": run.numbers,
         "differences": list(run.differences),
         "explanations": list(run.explanations),
+        "other_code": list(run.other_code),
     }
+
+
+def _differs(run: Rerun) -> str:
+    """The verdict on a run that differs: with other code of a user's own, it could not but."""
+    if not run.other_code:
+        return "differs"
+    return (
+        f"not checked: the code of {', '.join(run.other_code)} here is not that which the run "
+        "was made with, and another code gives other numbers; put the recorded one there"
+    )
 
 
 def _summary(found: Verified) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdhf.cli.app import app, err, in_words, out, say, told
+from bdhf.cli.replaced import refuse_another_plan
 from bdhf.cli.results import say_study
+from bdhf.cli.stale import stale_lines
 
 if TYPE_CHECKING:
     from bdhf.records import Tuning
@@ -133,9 +135,12 @@ def _tune(study: Study, place: Place, workers: int | None) -> None:
     from bdhf.experiments.provenance import resolve_devices
     from bdhf.tuning.collect import find
     from bdhf.tuning.crew import Crew
+    from bdhf.tuning.own_code import other_code
 
     with place.losable():
         found = find(study, place.open())
+    for line in other_code(found, place.folder):
+        err.print(f"warning: {line}", markup=False)
     left = [of.cell.label for of in found if len(of.trials) < study.spec.trials]
     first = study.variants[0].spec
     default = default_workers(first.threads, resolve_devices(first.device))
@@ -188,9 +193,14 @@ def _hold_out(study: Study, record: Tuning, place: Place, workers: int | None) -
         return Counter()
     ablation = held_out(study, record, place.folder)
     left = ablation.left(ablation.cells)
+    for line in stale_lines(ablation.stale(ablation.cells, left)):
+        err.print(
+            f"warning: {line}; remove {ablation.store.folder} to make them again", markup=False
+        )
     say(f"held out: {len(ablation.plan.cells)} runs on {len(study.held_out_seeds)} seeds")
     with watching(ablation.labels(), len(left), out) as watcher:
         ablation.run(list(left.values()), workers=workers, observer=watcher)
+    refuse_another_plan(ablation, f"bdhf tune {study.file}")
     build(ablation.store.folder)
     statuses = ablation.statuses(ablation.cells).values()
     return Counter(str(status) for status in statuses if status.is_missing)

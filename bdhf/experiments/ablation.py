@@ -18,11 +18,13 @@ from bdhf.experiments.observe import Observer
 from bdhf.experiments.outline import Outline, outline
 from bdhf.experiments.plan import Cell, Plan, expand
 from bdhf.experiments.provenance import resolve_devices
+from bdhf.experiments.replaced import replaced
 from bdhf.experiments.retry import again
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.selection import Selection, Shard
 from bdhf.experiments.spec import load
+from bdhf.experiments.stale import Stale, set_aside, stale
 from bdhf.experiments.standing import seconds_of
 from bdhf.experiments.store import Store
 from bdhf.experiments.tuned import tuned
@@ -71,6 +73,22 @@ class Ablation:
         Raises InputError for what is no status.
         """
         return self.store.left(cells, again(self.spec.retry, retry).wants)
+
+    def stale(self, cells: Sequence[Cell], left: Collection[str]) -> tuple[Stale, ...]:
+        """By arm, the runs that are not left to do and were made with other code of own parts."""
+        return stale(self.store.folder, cells, left)
+
+    def set_aside(self, runs: Sequence[RunSpec]) -> None:
+        """Move those of these runs that are stale out of the way. Raises StorageError."""
+        with self.store.writing():
+            set_aside(self.store, runs)
+
+    def replaced(self) -> str:
+        """Which other spec has been run in the folder since, in words; "": none.
+
+        Raises InputError where the folder has no plan any more.
+        """
+        return replaced(self.store.folder, self.text, self.plan)
 
     def labels(self) -> dict[str, str]:
         """Run id -> the cells that it stands for, in words."""

@@ -2,7 +2,8 @@
 
     {"format": 1, "run": "<run id>", "torch": "2.13.0", ..., "state": what the run gave}
 
-A file that is torn, or of another run, machine or version, is ignored: no bits of it would fit.
+A file that is torn, or of another run, machine, version or code of a user's own, is ignored: no
+bits of it would fit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.runspec import RunSpec
 from bdhf.records import in_brief, write_atomically
@@ -95,6 +97,7 @@ def _header(spec: RunSpec, device: str) -> Mapping[str, Any]:
     """What must agree for a run to go on with the same bits, and its seconds on one machine."""
     machine = environment(device, spec.threads)
     where = {key: str(machine[key]) for key in ("torch", "cpu", "gpu")}
+    where |= own_code(spec)
     return {"format": FORMAT, "run": spec.run_id, "device": torch.device(device).type, **where}
 
 

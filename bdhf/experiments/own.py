@@ -1,9 +1,9 @@
 """A user's own parts: `package.module:name` in place of a name out of a table.
 
 The name is that of a frozen dataclass, whose fields are the keys of the part in a spec, or of a
-function that serves as the part itself; an arm may be an optimizer of the user's. It is found in
-the working directory, beside the spec, or wherever Python finds packages. Whoever runs a spec runs
-the code that it names.
+function that serves as the part itself; an arm may be an optimizer of the user's. It is found
+wherever Python finds packages, in the working directory, or beside the spec (`beside.py`). Whoever
+runs a spec runs the code that it names.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, get_type_hints
 
+from bdhf.experiments.beside import allow
 from bdhf.experiments.errors import unknown
+from bdhf.experiments.own_source import remember
 from bdhf.records import of_what_kind
 
 #: `package.module:name`.
@@ -31,15 +31,6 @@ def is_own(name: str) -> bool:
     (True, False)
     """
     return ":" in name
-
-
-def look_beside(file: Path) -> None:
-    """Have modules found in the working directory and beside a spec, after all other places."""
-    sys.path += [
-        folder
-        for folder in dict.fromkeys((str(Path.cwd()), str(file.parent.resolve())))
-        if folder not in sys.path
-    ]
 
 
 def own_part(name: str) -> Callable[..., Any]:
@@ -83,6 +74,8 @@ def _imported(name: str) -> Any:
     if not OWN.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a part: write package.module:name")
     module_name, _, attribute = name.partition(":")
+    allow(module_name)
+    remember(module_name)  # before it is imported: its file may change afterwards
     try:
         module = import_module(module_name)
     except Exception as error:  # the code of others may raise anything

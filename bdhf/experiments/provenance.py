@@ -15,6 +15,13 @@ import torch
 
 import bdhf
 from bdhf.records import InputError
+from bdhf.records.git import diff, git
+
+#: Seconds that git may take: a working tree may be large, or on a slow disk.
+_PATIENCE = 20.0
+
+#: What stands for changes where git cannot say whether there are any.
+UNKNOWN = "unknown"
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
@@ -70,18 +77,13 @@ def _cpu() -> str:
 @cache
 def _repository() -> dict[str, Any]:
     """The commit of the working directory, and a hash of the changes to its tracked files."""
-    commit = _git("rev-parse", "HEAD").strip()
-    difference = _git("diff", "HEAD") if commit else ""
-    changed = hashlib.sha256(difference.encode()).hexdigest()[:12] if difference else ""
-    return {"commit": commit, "dirty": changed}
-
-
-def _git(*arguments: str) -> str:
-    """What git says; empty outside a repository or without git."""
     try:
-        done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=20, check=True
-        )
+        commit = git("rev-parse", "--verify", "HEAD", timeout=_PATIENCE).decode().strip()
+    except (OSError, subprocess.SubprocessError):  # no repository, or no git
+        return {"commit": "", "dirty": ""}
+    try:
+        difference = diff("HEAD", timeout=_PATIENCE)
     except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
+        return {"commit": commit, "dirty": UNKNOWN}
+    changed = hashlib.sha256(difference).hexdigest()[:12] if difference else ""
+    return {"commit": commit, "dirty": changed}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from bdhf.experiments.beside import look_beside
 from bdhf.experiments.cost import together
-from bdhf.experiments.own import look_beside
 from bdhf.experiments.plan import Plan, expand
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import variants

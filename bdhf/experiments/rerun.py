@@ -18,6 +18,7 @@ import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from bdhf.experiments.own_source import from_words, own_code
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
@@ -70,6 +71,7 @@ class Rerun:
     numbers: int
     differences: tuple[str, ...]
     explanations: tuple[str, ...]
+    other_code: tuple[str, ...] = ()  # modules of own parts that are not those of the recorded run
 
     @property
     def agrees(self) -> bool:
@@ -121,6 +123,7 @@ def rerun(claim: Claimed) -> Rerun:
     Raises InputError for a spec that this bdhf cannot read.
     """
     spec = _spec(claim)
+    others = tuple(_other_code(claim.environment, own_code(spec)))
     device = _device(str(claim.environment.get("device", "cpu")))
     outcome = execute(spec, device=device, safety_seconds=math.inf)
     by_clock = spec.budget.axis == "seconds"
@@ -141,7 +144,10 @@ def rerun(claim: Claimed) -> Rerun:
         rows=rows,
         numbers=rows * len([name for name in outcome.curve if name not in ignored]),
         differences=tuple(differences),
-        explanations=tuple(_otherwise(spec, claim, here)) if differences else (),
+        explanations=(*map(_of_code, others), *_otherwise(spec, claim, here))
+        if differences
+        else (),
+        other_code=others if differences else (),
     )
 
 
@@ -197,6 +203,19 @@ def _of_curves(
     if len(claimed) != len(made) and not prefix:
         found.append(f"{len(claimed)} evaluations in the report, {len(made)} here")
     return found
+
+
+def _other_code(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Modules of own parts whose source is not the recorded one; none where none was recorded."""
+    recorded = there.get("own_code")
+    if not isinstance(recorded, str):
+        return []
+    before, now = from_words(recorded), from_words(here.get("own_code", ""))
+    return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+
+
+def _of_code(module: str) -> str:
+    return f"{module}: another source here than where the run was made"
 
 
 def _otherwise(spec: RunSpec, claim: Claimed, here: Mapping[str, Any]) -> list[str]:

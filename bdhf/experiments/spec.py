@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bdhf.experiments import settings as in_settings
+from bdhf.experiments.beside import look_beside
 from bdhf.experiments.checker import Checker
 from bdhf.experiments.compose import read
 from bdhf.experiments.consistency import consistency_of_all
 from bdhf.experiments.errors import Fault
 from bdhf.experiments.exclude import Exclusion, exclusions, idle, left_out
 from bdhf.experiments.grid import Combination, LeftOut, Variant, applied, combinations, traced
-from bdhf.experiments.own import look_beside
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.paths import Setting
 from bdhf.experiments.schema import Spec

@@ -58,6 +58,11 @@ class Store:
         """The folder with what runs that are under way have saved."""
         return self.folder / "checkpoints"
 
+    @property
+    def aside(self) -> Path:
+        """The folder with runs that were made again since the code of an own part has changed."""
+        return self.folder / "stale"
+
     def status(self, run_id: str) -> dict[str, Any] | None:
         """Give the content of a run's status.json, or None where there is no whole run."""
         return run_status(self.folder, run_id)

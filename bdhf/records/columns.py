@@ -108,12 +108,15 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "numpy": Column("version", "of NumPy"),
         "cuda": Column("version", "of CUDA that torch was built with; empty: none"),
         "commit": Column("hash", "commit of the working directory; empty: no repository"),
-        "dirty": Column("hash", "of uncommitted changes to tracked files; empty: none"),
+        "dirty": Column("hash", "of uncommitted changes to tracked files; empty: none; `unknown`: "
+                        "git did not say"),
         "device": Column("text", "torch device that the run was on"),
         "threads": Column("whole number", "threads of torch within an operator"),
         "gpu": Column("text", "model of the GPU; empty: not used"),
         "tf32": Column("yes or no", "whether matrix products on the GPU may round to TF32"),
         "deterministic": Column("yes or no", "whether torch was held to deterministic algorithms"),
+        "own_code": Column("text", "modules of a user's own parts, as they were imported, each "
+                           "with a hash of its source; missing: the arm has no such part"),
         "concurrent": Column("whole number", "runs of the ablation that were under way at once on "
                              "this machine, at most, this one included"),
     },

@@ -23,6 +23,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from bdhf.experiments.engines.interrupt import interruptible, shielded
+from bdhf.experiments.engines.safe_path import safe_path
 from bdhf.experiments.engines.worker import die_with_parent
 from bdhf.records import InputError, Owner
 from bdhf.tuning.revive import MOST_DEATHS
@@ -83,7 +84,7 @@ class Crew:
         crew = str(Owner.here())
         arguments = (self.study.file, self.study.settings, self.place, label, seat, crew, theirs)
         process = context.Process(target=_life, args=arguments, daemon=True)
-        with shielded():  # until it is there to hear them
+        with safe_path(), shielded():  # until it is there to hear them
             process.start()
         theirs.close()  # so that the death of the worker closes the pipe
         return _Hand(label, process, ours, seat, failures)

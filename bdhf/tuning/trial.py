@@ -19,9 +19,11 @@ import pandas as pd
 
 from bdhf.experiments.checkpoint import Checkpoint
 from bdhf.experiments.engines.worker import checkpoint_of, now
+from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.stale import is_stale, set_aside
 from bdhf.experiments.store import Store
 from bdhf.experiments.training import Row
 from bdhf.records import Owner, Status
@@ -87,6 +89,11 @@ def _run(trying: Trying, settings: Settings, seed: int, *, reports: bool) -> See
     """One run of a trial: that which lies there, or a new one, which is kept."""
     spec = trying.cell.trial(settings, seed)
     trying.rows = []
+    for key, hashes in own_code(spec).items():
+        trying.trial.set_user_attr(key, hashes)
+    with trying.store.writing():
+        if is_stale(trying.store.folder, spec):  # of a trial from before an own part was changed
+            set_aside(trying.store, [spec])
     found = _kept(trying.store, spec)
     if found is None:
         outcome, env, times = _made(trying, spec, _report(trying, reports))
@@ -127,7 +134,7 @@ def _made(
         _discard(checkpoint)
         raise
     _discard(checkpoint)
-    env = environment(trying.device, spec.threads)
+    env = environment(trying.device, spec.threads) | own_code(spec)
     wall = round(time.monotonic() - begun, 3)
     return outcome, env, {"started": started, "finished": now(), "wall_seconds": wall}
 

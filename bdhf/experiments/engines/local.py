@@ -14,6 +14,7 @@ from bdhf.experiments.claims import Claim, Claims, holds
 from bdhf.experiments.engines.queue import POLL_SECONDS, Queue
 from bdhf.experiments.engines.worker import Job, Worker, now
 from bdhf.experiments.observe import Observer
+from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.retry import Again
 from bdhf.experiments.run import Outcome
@@ -149,6 +150,7 @@ class _Engine:
         run, (status, reason) = job.run, worker.cause_of_death()
         outcome = Outcome(status, reason, pd.DataFrame(columns=list(CURVE_COLUMNS)))
         env = environment("cpu", run.threads) | {"device": job.device}  # this process uses no GPU
+        env |= own_code(run)
         self._store.write(run, outcome, env, {"finished": now()})
         written = self._store.status(run.run_id) or {"status": status, "reason": reason}
         return "ended", (str(written["status"]), str(written["reason"]))

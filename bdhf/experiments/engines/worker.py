@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,9 +21,12 @@ from typing import Any
 
 import torch
 
+from bdhf.experiments.beside import folders, look_in
 from bdhf.experiments.checkpoint import Checkpoint
 from bdhf.experiments.claims import Claim, holds, living
 from bdhf.experiments.engines.interrupt import shielded
+from bdhf.experiments.engines.safe_path import safe_path
+from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
@@ -60,8 +64,8 @@ class Worker:
         """Start a process that waits for jobs."""
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, folder), daemon=True)
-        with shielded():  # the child inherits it, from its first moment
+        process = context.Process(target=_work, args=(theirs, folder, folders()), daemon=True)
+        with safe_path(), shielded():  # the child inherits both, from its first moment
             process.start()
         theirs.close()  # so that the death of the worker closes the pipe
         return cls(process, ours, device)
@@ -122,8 +126,9 @@ class _Company:
             self.look()
 
 
-def _work(pipe: Connection, folder: Path) -> None:
-    """The life of a worker process."""
+def _work(pipe: Connection, folder: Path, modules: Sequence[str]) -> None:
+    """The life of a worker process; a user's own modules are looked for in `modules` too."""
+    look_in(modules)
     threading.Thread(target=die_with_parent, daemon=True).start()
     store = Store(folder)
     while True:
@@ -156,6 +161,7 @@ def _do(job: Job, store: Store, pipe: Connection) -> Outcome | None:
         company.look_at_times()
         _tell(pipe, "row", row)
 
+    own = own_code(job.run)
     outcome = execute(
         job.run,
         device=job.device,
@@ -164,7 +170,7 @@ def _do(job: Job, store: Store, pipe: Connection) -> Outcome | None:
         checkpoint=checkpoint,
     )
     company.look()
-    env = environment(job.device, job.run.threads) | {"concurrent": company.most}
+    env = environment(job.device, job.run.threads) | {"concurrent": company.most} | own
     wall = time.monotonic() - begun
     times = {"started": started, "finished": now(), "wall_seconds": round(wall, 3)}
     with store.writing():

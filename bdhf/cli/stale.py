@@ -1,0 +1,73 @@
+"""Runs that were made with other code of a user's own parts: told, and kept or made again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bdhf.cli.app import err
+
+if TYPE_CHECKING:
+    from bdhf.experiments.ablation import Ablation
+    from bdhf.experiments.plan import Cell
+    from bdhf.experiments.runspec import RunSpec
+    from bdhf.experiments.stale import Stale
+
+
+class Choice(StrEnum):
+    """What becomes of runs that were made with other code."""
+
+    KEEP = "keep"
+    RERUN = "rerun"
+
+
+StaleChoice = Annotated[
+    Choice | None,
+    typer.Option(
+        "--stale", help="Runs made with other code of an own part: keep them, or make them again."
+    ),
+]
+
+
+def stale_lines(arms: Sequence[Stale]) -> list[str]:
+    """`hf: 6 runs were made with other code of lab:Chunks; changed since: lab.py`."""
+    from bdhf.stats.words import count
+
+    return [
+        f"{arm.arm}: {count(len(arm.run_ids), 'run')} made with other code of "
+        f"{', '.join(arm.parts)}; changed since: {', '.join(arm.files)}"
+        for arm in arms
+    ]
+
+
+def to_make_again(
+    ablation: Ablation, cells: Sequence[Cell], left: dict[str, RunSpec], choice: Choice | None
+) -> dict[str, RunSpec]:
+    """The runs that are to be made again for their code, by their ids.
+
+    Raises InputError where there are such runs and no choice.
+    """
+    from bdhf.records import InputError
+
+    arms = ablation.stale(cells, left)
+    if not arms:
+        return {}
+    lines, folder = stale_lines(arms), ablation.store.folder
+    if choice is None:
+        raise InputError(
+            [
+                *lines,
+                f"{folder}: say what becomes of these runs: `--stale keep` leaves them as they are "
+                f"and goes on; `--stale rerun` makes them again, and keeps the old ones in "
+                f"{ablation.store.aside}",
+            ]
+        )
+    if choice is Choice.KEEP:
+        for line in lines:
+            err.print(f"kept: {line}", markup=False)
+        return {}
+    run_ids = {run_id for arm in arms for run_id in arm.run_ids}
+    return {cell.run_id: cell.run for cell in cells if cell.run_id in run_ids}

@@ -1,0 +1,114 @@
+"""What git says of a repository, whatever the settings of a person or of the repository are.
+
+Settings can name programs: to compare files, to convert them, to watch them, to tell of them. A
+repository that somebody else has packed brings its own. None of these is run, no lock is taken and
+nothing is written. Filters of a person's own settings are run: without them, files that are kept
+elsewhere (as by Git LFS) would all look changed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+#: Settings that name programs, or change what is printed; as they are by default, or off.
+_SETTINGS: Mapping[str, str] = {
+    "core.fsmonitor": "false",
+    "core.hooksPath": os.devnull,
+    "core.pager": "cat",
+    "core.quotePath": "true",
+    "core.splitIndex": "false",
+    "color.ui": "false",
+    "diff.algorithm": "myers",
+    "diff.context": "3",
+    "diff.interHunkContext": "0",
+    "diff.indentHeuristic": "true",
+    "diff.mnemonicPrefix": "false",
+    "diff.noprefix": "false",
+    "diff.srcPrefix": "a/",
+    "diff.dstPrefix": "b/",
+    "diff.orderFile": os.devnull,
+    "diff.relative": "false",
+    "diff.renames": "true",
+    "diff.submodule": "short",
+    "log.showSignature": "false",
+}
+
+#: Variables that would do the same.
+_UNSET = ("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")
+
+#: Options of `diff`: no program compares files or makes text of them.
+_DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color")
+
+
+def git(*arguments: str, folder: Path | None = None, timeout: float | None = None) -> bytes:
+    """What git prints, in the working directory or another folder.
+
+    Raises CalledProcessError, TimeoutExpired, and FileNotFoundError where git is not installed.
+    """
+    where = folder if folder is not None else Path.cwd()
+    return _run(_command(where, *arguments), environment(where), timeout)
+
+
+def diff(*arguments: str, folder: Path | None = None, timeout: float | None = None) -> bytes:
+    """What `git diff` prints of the working tree. Raises as `git`, and OSError.
+
+    It notes in the index what it has looked at, and locks it for that: here, in a copy.
+    """
+    where = folder if folder is not None else Path.cwd()
+    asked = git("rev-parse", "--git-path", "index", folder=where, timeout=timeout)
+    index = where / os.fsdecode(asked.rstrip(b"\n"))
+    with tempfile.TemporaryDirectory(prefix="bdhf-git-") as passing:
+        copy = Path(passing) / "index"
+        if index.exists():
+            shutil.copy2(index, copy)  # with its time, by which git knows which files are fresh
+        variables = environment(where) | {"GIT_INDEX_FILE": str(copy)}
+        return _run(_command(where, *_DIFF, *arguments), variables, timeout)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The variables with which git, and what calls it, runs no program that settings name."""
+    return _with_settings({**_SETTINGS, **_without_filters(folder)})
+
+
+def _without_filters(folder: Path) -> Mapping[str, str]:
+    """Settings that turn off the filters which the repository's own settings name."""
+    asked = ("config", "--null", "--show-scope", "--get-regexp", r"^filter\.")
+    try:
+        listed = _run(_command(folder, *asked), _with_settings(_SETTINGS), None).decode(
+            errors="surrogateescape"
+        )
+    except (OSError, subprocess.CalledProcessError):  # there are none, or no repository, or no git
+        return {}
+    fields = listed.split("\0")
+    off: dict[str, str] = {}
+    for scope, entry in zip(fields[::2], fields[1::2], strict=False):
+        name = entry.partition("\n")[0].rpartition(".")[0]
+        if scope in ("local", "worktree"):
+            off |= {f"{name}.{key}": "" for key in ("clean", "smudge", "process")}
+            off[f"{name}.required"] = "false"
+    return off
+
+
+def _with_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """The variables of this process, with settings of git behind those that it sets already."""
+    variables = {key: value for key, value in os.environ.items() if key not in _UNSET}
+    before = variables.get("GIT_CONFIG_COUNT", "0")
+    first = int(before) if before.isdecimal() else 0
+    for place, (key, value) in enumerate(settings.items(), first):
+        variables |= {f"GIT_CONFIG_KEY_{place}": key, f"GIT_CONFIG_VALUE_{place}": value}
+    variables["GIT_CONFIG_COUNT"] = str(first + len(settings))
+    return variables | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+
+
+def _command(folder: Path, *arguments: str) -> list[str]:
+    return ["git", "--no-pager", "-C", str(folder), *arguments]
+
+
+def _run(command: Sequence[str], variables: Mapping[str, str], timeout: float | None) -> bytes:
+    done = subprocess.run(command, capture_output=True, check=True, timeout=timeout, env=variables)
+    return done.stdout

@@ -1,0 +1,34 @@
+"""Trials that were made with other code of a user's own parts than there is now: they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from bdhf.experiments.own_source import from_words, own_names
+from bdhf.experiments.stale import Present
+from bdhf.stats.words import count
+from bdhf.tuning.rows import Found
+
+#: Attribute of a trial, as in env.json: the code with which its last run was made.
+_KEY = "own_code"
+
+
+def other_code(found: Iterable[Found], folder: object) -> Iterator[str]:
+    """A line for every arm with such trials; they still count, and guide the sampler."""
+    present = Present()
+    for arm in found:
+        changed: dict[str, str] = {}
+        stale = 0
+        for trial in arm.trials:
+            recorded = trial.user_attrs.get(_KEY)
+            if not isinstance(recorded, str):
+                continue  # no own part, or one that an older bdhf made
+            run = arm.cell.trial(trial.user_attrs["settings"], arm.cell.run.seed)
+            others = present.changed(from_words(recorded), own_names(run))
+            stale, changed = stale + bool(others), changed | others
+        if stale:
+            yield (
+                f"{arm.cell.label}: {count(stale, 'trial')} made with other code of its own parts; "
+                f"changed since: {', '.join(changed.values())}. They still count: give the study "
+                f"another `name`, or remove {folder}, to make them again"
+            )

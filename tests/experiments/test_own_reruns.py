@@ -1,0 +1,110 @@
+"""Own code that has changed since: a run made again is not accused, a checkpoint not taken up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from ruamel.yaml import YAML
+
+from bdhf.cli.audit import rerun_as_json, rerun_lines
+from bdhf.experiments import beside, checkpoint
+from bdhf.experiments.beside import look_in
+from bdhf.experiments.own_source import own_code
+from bdhf.experiments.plan import expand
+from bdhf.experiments.provenance import environment
+from bdhf.experiments.rerun import Claimed, rerun
+from bdhf.experiments.run import execute
+from bdhf.experiments.spec import load
+from tests.experiments.specs import changed
+
+PART = """
+from dataclasses import dataclass
+import torch
+
+
+@dataclass(frozen=True)
+class Chunks:
+    size: int = 5000
+
+    def __call__(self, layout):
+        return [chunk[None] for chunk in torch.arange(layout.size).split(self.size)]
+"""
+
+
+@pytest.fixture(scope="module")
+def claim(tmp_path_factory):
+    """What a report says of an honest run with an own part, and the run."""
+    home = tmp_path_factory.mktemp("own")
+    (home / "orr_part.py").write_text(PART)
+    (home / "spec.yaml").write_text(changed(("partition: full", "partition: orr_part:Chunks")))
+    look_in([str(home)])
+    run = next(c.run for c in expand(load(home / "spec.yaml")[0]).cells if c.arm == "full_hf")
+    made = execute(run, device="cpu", safety_seconds=60)
+    text = StringIO()
+    YAML().dump(run.model_dump(mode="json"), text)
+    claimed = Claimed(
+        run_id=run.run_id, name="full_hf seed 0", spec=text.getvalue(), status=str(made.status),
+        curve=made.curve.astype({"update": "Int64"}), short=lambda curve: curve,
+        environment=environment("cpu", run.threads) | own_code(run),
+    )  # fmt: skip
+    yield claimed, run
+    beside._BESIDE.folders.remove(str(home))
+
+
+OTHER = {"own_code": "orr_helper 0123456789ab, orr_part ba9876543210"}
+
+
+def test_the_recorded_code_is_told_to_be_another_where_a_run_differs(claim):
+    """With its modules, in words that blame nobody; it is still no agreement."""
+    honest, _ = claim
+    curve = honest.curve.assign(val_loss=1.0)
+    theirs = replace(honest, curve=curve, environment={**honest.environment, **OTHER})
+
+    again = rerun(theirs)
+    *_, why, verdict = rerun_lines(again)
+
+    assert not again.agrees
+    assert again.other_code == ("orr_helper", "orr_part")
+    assert "orr_part: another source here than where the run was made" in why
+    assert "not checked: the code of orr_helper, orr_part here is not that which" in verdict
+    assert "differs" not in verdict
+    assert rerun_as_json(again)["other_code"] == ["orr_helper", "orr_part"]
+
+
+@pytest.mark.parametrize("recorded", ["the same", "none"])
+def test_a_run_that_differs_with_the_same_code_differs(claim, recorded):
+    """So does one of a report from before the code was recorded."""
+    honest, _ = claim
+    place = dict(honest.environment)
+    if recorded == "none":
+        del place["own_code"]
+
+    again = rerun(replace(honest, curve=honest.curve.assign(val_loss=1.0), environment=place))
+
+    assert again.other_code == ()
+    assert list(rerun_lines(again))[-1].endswith(": differs")
+
+
+def test_the_same_bits_are_the_same_bits_whatever_the_code(claim):
+    """A comment that was added changes no number."""
+    honest, _ = claim
+
+    again = rerun(replace(honest, environment={**honest.environment, **OTHER}))
+
+    assert again.agrees
+    assert again.other_code == ()
+
+
+def test_a_checkpoint_of_other_code_is_not_taken_up(claim, tmp_path, monkeypatch):
+    """Its curve would be that of two codes."""
+    _, run = claim
+    place = checkpoint.Checkpoint(tmp_path / "run.pt", every=1, at_least_seconds=0)
+    checkpoint.Saver(place, run, "cpu").offer(lambda: {"a": 1})
+    taken = checkpoint.Saver(place, run, "cpu").load()
+
+    monkeypatch.setattr(checkpoint, "own_code", lambda run: OTHER)
+
+    assert taken == {"a": 1}
+    assert checkpoint.Saver(place, run, "cpu").load() is None

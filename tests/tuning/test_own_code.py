@@ -1,0 +1,66 @@
+"""Trials with parts of a user's own, whose code has changed since."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bdhf.experiments import beside
+from bdhf.tuning.collect import find
+from bdhf.tuning.own_code import other_code
+from bdhf.tuning.storage import Place
+from tests.tuning.made_up import quick, study, worked
+
+__all__ = ["quick"]
+
+PART = """
+from dataclasses import dataclass
+import torch
+
+
+@dataclass(frozen=True)
+class Chunks:
+    size: int = 5000
+
+    def __call__(self, layout):
+        return [chunk[None] for chunk in torch.arange(layout.size).split(self.size)]
+"""
+
+
+@pytest.mark.usefixtures("quick")
+def test_trials_of_other_code_are_told_and_their_runs_not_taken_for_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line for the arm, with the file; another trial with the same settings is run anew."""
+    monkeypatch.setattr(beside._BESIDE, "folders", [])
+    part = tmp_path / "oct_part.py"
+    part.write_text(PART)
+    own = (("partition: full", "partition: oct_part:Chunks"), ("trials: 8", "trials: 2"))
+    of, folder = study(tmp_path, *own), tmp_path / "out"
+    worked(of, folder)
+
+    def told() -> list[str]:
+        return list(other_code(find(of, Place(folder).open()), folder))
+
+    before = told()
+    envs = [json.loads(path.read_text()) for path in folder.glob("runs/*/env.json")]
+    part.write_text(PART + "\n# another line\n")
+    (line,) = told()
+
+    assert before == []
+    assert {"oct_part" in env.get("own_code", "") for env in envs} == {True, False}
+    assert line.startswith("hf: 2 trials made with other code of its own parts; changed since: ")
+    assert str(part) in line
+
+    renamed = study(tmp_path, *own, ("\nname: small", "\nname: second"))
+    made = len(list(folder.glob("runs/*")))
+    worked(renamed, folder)
+    aside = {path.name.partition(".")[0] for path in folder.glob("stale/*")}
+
+    assert len(list(folder.glob("runs/*"))) >= made
+    assert aside
+    for run_id in aside:
+        spec = (folder / "runs" / run_id / "spec.yaml").read_text()
+        assert "oct_part:Chunks" in spec
