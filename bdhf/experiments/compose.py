@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bdhf.experiments import bounds
 from bdhf.experiments.errors import Fault, Keys, SpecError
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.paths import keys_of, put
 from bdhf.experiments.source import Layer, Source, parse
-from bdhf.records import in_brief
 
 
 def read(file: Path, settings: Sequence[str] = ()) -> Source:
@@ -49,7 +49,7 @@ def _with_includes(file: Path) -> Source:
 
 def _gather(file: Path, outer: tuple[Path, ...], found: dict[Path, Source]) -> None:
     """Read a file after those that it includes; `outer` are those that include it."""
-    own, here = parse(_text(file), str(file)), file.resolve()
+    own, here = parse(bounds.text_of(file), str(file)), file.resolve()
     included = own.data.get("include", []) if isinstance(own.data, dict) else []
     names = included if isinstance(included, list) else [included]
     if not all(isinstance(name, str) for name in names):
@@ -68,6 +68,8 @@ def _include(
         raise own.error([Fault(place, f"{file} includes itself")])
     if file.resolve() in found:
         return
+    if len(outer) + len(found) >= bounds.FILES:
+        raise own.error([Fault(place, f"one spec is made of at most {bounds.FILES} files")])
     try:
         _gather(file, outer, found)
     except SpecError as error:
@@ -130,11 +132,3 @@ def _without(data: Any, keys: Keys) -> Any:
     if len(keys) == 1:
         return {key: value for key, value in data.items() if key != keys[0]}
     return {**data, keys[0]: _without(data[keys[0]], keys[1:])}
-
-
-def _text(file: Path) -> str:
-    """The text of a file. Raises SpecError."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError([f"{file}: cannot read the spec: {in_brief(error)}"]) from None
