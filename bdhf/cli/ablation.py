@@ -36,6 +36,8 @@ from bdhf.cli.results import say_report
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
     from bdhf.experiments.claims import Claim
+    from bdhf.experiments.plan import Cell
+    from bdhf.experiments.runspec import RunSpec
 
 Spec = Annotated[Path, typer.Argument(help="An ablation: a YAML file.", metavar="SPEC")]
 Out = Annotated[Path | None, typer.Option("--out", help="Results folder; default results/<name>.")]
@@ -58,6 +60,10 @@ Workers = Annotated[
     typer.Option(
         "--workers", min=1, help="Runs at a time; default one a GPU, or cores ÷ threads. 1 to time."
     ),
+]
+NoCheck = Annotated[
+    bool,
+    typer.Option("--no-check", help="Do not try a first update of every arm on made-up data."),
 ]
 Retry = Annotated[
     str | None,
@@ -83,6 +89,7 @@ def run(
         list[str] | None,
         typer.Option("--track", help="Also tell a tracker: tensorboard, mlflow."),
     ] = None,
+    no_check: NoCheck = False,
 ) -> None:
     """Run what is missing of an ablation, compare the arms and write the report."""
     from bdhf.experiments.observe import watching
@@ -94,6 +101,8 @@ def run(
         cells = ablation.selected(only or (), shard)
         left = ablation.left(cells, retry)
     todo = list(left.values())[:limit]
+    if not no_check:
+        _check(ablation, [cell for cell in cells if cell.run_id in left], todo)
     labels, home = ablation.labels(), ablation.store.folder
     try:
         with told(), tracking(track or (), home, ablation.spec.name, labels, _warn) as trackers:
@@ -137,13 +146,18 @@ def plan(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything as JSON, cell by cell.")
     ] = False,
+    no_check: NoCheck = False,
 ) -> None:
     """Show what `run` would do, without running or writing anything."""
     ablation = _open(spec, folder, settings)
     with told():
         cells = ablation.selected(only or (), shard)
+        left = ablation.left(cells)
+    if not no_check:
+        _check(ablation, [cell for cell in cells if cell.run_id in left])
+    with told():
         durations = ablation.durations(cells, probing=probe)
-        outline = ablation.outline(cells, ablation.left(cells), durations)
+        outline = ablation.outline(cells, left, durations)
         at_a_time = ablation.workers(workers)
     power = guard_of(ablation, pilot=True)
     if as_json:
@@ -167,6 +181,14 @@ def plan(
 def _say_waiting(holders: Sequence[Claim]) -> None:
     owners = {holder(claim) for claim in holders}
     say(f"waiting for {len(holders)} of the runs: {', '.join(sorted(owners))} at work on them")
+
+
+def _check(ablation: Ablation, cells: Sequence[Cell], todo: Sequence[RunSpec] = ()) -> None:
+    """Refuse arms that cannot run, and data of these runs that is not what the problem says."""
+    with told():
+        for line in ablation.check_arms(cells):
+            _warn(line)
+        ablation.check_data(todo)
 
 
 def _warn(line: str) -> None:
