@@ -148,7 +148,7 @@ def plan(
     ] = False,
     no_check: NoCheck = False,
 ) -> None:
-    """Show what `run` would do, without running or writing anything."""
+    """Show what `run` would do, try a first update of every arm, and write no results."""
     ablation = _open(spec, folder, settings)
     with told():
         cells = ablation.selected(only or (), shard)
