@@ -110,7 +110,7 @@ def too_many_cells(combinations: int, data: Mapping[str, Any]) -> str:
     arms, seeds = data.get("arms"), data.get("seeds")
     count = seeds.get("count") if isinstance(seeds, dict) else 1
     factors = {
-        "combinations": combinations,
+        **({"combinations": combinations} if combinations > 1 else {}),
         "arms": len(arms) if isinstance(arms, dict) else 1,
         "seeds": count if isinstance(count, int) else 1,
     }

@@ -49,7 +49,7 @@ def _with_includes(file: Path) -> Source:
 
 def _gather(file: Path, outer: tuple[Path, ...], found: dict[Path, Source]) -> None:
     """Read a file after those that it includes; `outer` are those that include it."""
-    own, here = parse(bounds.text_of(file), str(file)), file.resolve()
+    own, here = parse(bounds.text_of(file), str(file)), _resolved(file)
     included = own.data.get("include", []) if isinstance(own.data, dict) else []
     names = included if isinstance(included, list) else [included]
     if not all(isinstance(name, str) for name in names):
@@ -64,9 +64,10 @@ def _include(
     file: Path, outer: tuple[Path, ...], own: Source, place: Keys, found: dict[Path, Source]
 ) -> None:
     """Read an included file. Raises SpecError at its place in the file that includes it."""
-    if file.resolve() in outer:
+    here = _resolved(file)
+    if here in outer:
         raise own.error([Fault(place, f"{file} includes itself")])
-    if file.resolve() in found:
+    if here in found:
         return
     if len(outer) + len(found) >= bounds.FILES:
         raise own.error([Fault(place, f"one spec is made of at most {bounds.FILES} files")])
@@ -76,8 +77,16 @@ def _include(
         if not file.is_file():
             raise own.error([Fault(place, error.lines[0])]) from None
         raise
-    if not isinstance(found[file.resolve()].data, dict):
+    if not isinstance(found[here].data, dict):
         raise own.error([Fault(place, f"{file} is no mapping of keys")])
+
+
+def _resolved(file: Path) -> Path:
+    """One name for one file; a name that leads nowhere is its own, and is told when it is read."""
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError, ValueError):  # a link to itself, a character that no name has
+        return file.absolute()
 
 
 def merged(base: Any, over: Any, path: Keys) -> Any:

@@ -142,5 +142,6 @@ def _of_arm(fault: Fault, name: str, label: str) -> Fault:
     """The fault at its place in the spec, with the label of the arm."""
     if fault.path:
         return fault
-    said = f"{label}: its first update, on a made-up batch, raises {fault.message}; {_GO_ON}"
+    said = f"{label}: its first update, on a made-up batch, raises {fault.message}"
+    said += f"; change the arm, or the model of its problem; {_GO_ON}"
     return Fault(("arms", name), said, at_key=True)

@@ -93,6 +93,19 @@ def test_a_file_is_regular_and_of_a_stated_size(tmp_path, monkeypatch, of):
     assert f"{held}: no regular file" in folder
 
 
+@pytest.mark.parametrize("name", ["loop.yaml", '"a\\0b.yaml"', "gone.yaml", "base.yaml/x.yaml"])
+def test_an_included_name_that_leads_to_no_file_is_one_line(tmp_path, name):
+    """A link to itself, a name that no system takes, nothing at all, a way through a file."""
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "base.yaml").write_text("a: 1")
+    (tmp_path / "spec.yaml").write_text(f"include: {name}")
+
+    (line,) = refused(read, tmp_path / "spec.yaml")
+
+    assert line.startswith(f"{tmp_path / 'spec.yaml'}:1:10: include: ")
+    assert "cannot read the spec: " in line
+
+
 def test_a_spec_is_made_of_a_limited_number_of_files(tmp_path, monkeypatch):
     """Beside each other, and each by the next, told where the file too many is named."""
     monkeypatch.setattr(bounds, "FILES", 3)
@@ -118,7 +131,7 @@ CELLS = {
         "grid: [{batch.gradient: [100, 200]}, {arms.adam.lr: [0.1, 0.2, 0.3]}]\nseeds",
         "5 combinations × 3 arms × 2 seeds are 30 cells, and a plan has at most 29",
     ),
-    "no grid": ("seeds", "1 combinations × 3 arms × 2 seeds are 6 cells, and a plan has at most 5"),
+    "no grid": ("seeds", "3 arms × 2 seeds are 6 cells, and a plan has at most 5"),
 }
 
 
