@@ -63,7 +63,9 @@ def test_what_is_left_out_is_said_on_stderr(there, monkeypatch):
     done = bdhf("plan", "spec.yaml", "--json")
 
     assert json.loads(done.stdout)["runs"] == 4
-    assert done.stderr.startswith("not checked: adam and 1 more: the -1 s of this check were over")
+    assert done.stderr.startswith(
+        "warning: not checked: adam and 1 more: the -1 s of this check were over"
+    )
 
 
 @pytest.mark.slow

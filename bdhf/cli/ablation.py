@@ -187,7 +187,7 @@ def _check(ablation: Ablation, cells: Sequence[Cell], todo: Sequence[RunSpec] = 
     """Refuse arms that cannot run, and data of these runs that is not what the problem says."""
     with told():
         for line in ablation.check_arms(cells):
-            _warn(line)
+            _warn(f"warning: {line}")
         ablation.check_data(todo)
 
 
