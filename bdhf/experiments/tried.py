@@ -90,7 +90,8 @@ def _files_of(name: str) -> Iterator[Path]:
 
 
 def _file(module: str) -> Path | None:
-    file = getattr(sys.modules.get(module), "__file__", None)
+    held = getattr(sys.modules.get(module), "__dict__", {})  # asks no lazy module to be imported
+    file = held.get("__file__")
     return Path(file) if isinstance(file, str) else None
 
 
