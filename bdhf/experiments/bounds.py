@@ -35,8 +35,8 @@ DEPTH = 50
 #: Keys, values, mappings and lists of one file, with all that its aliases stand for.
 VALUES = 1_000_000
 
-#: Digits of one number: Python reads no longer one as a whole number.
-DIGITS = 400
+#: Digits of one number. Python gives up at 4,300, and says no place.
+DIGITS = 1_000
 
 #: Combinations × arms × seeds, before anything is excluded or falls together.
 CELLS = 100_000
@@ -84,7 +84,7 @@ def too_much(text: str) -> tuple[int, int, str] | None:
             sizes |= {event.anchor: 1} if event.anchor else {}
             digits = event.value.lstrip("+-")
             if len(digits) > DIGITS and digits.isdecimal():
-                wrong = f"a number of more than {DIGITS} digits"
+                wrong = f"a number of more than {DIGITS:,} digits"
         elif isinstance(event, AliasEvent):
             total += sizes.get(event.anchor, 1)
             if any(anchor == event.anchor for anchor, _ in opened):
