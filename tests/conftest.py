@@ -1,5 +1,7 @@
 """Which tests run: those in a browser, those that time, and long ones, only where asked for."""
 
+from collections.abc import Iterator
+
 import pytest
 
 #: Marker, and the option that asks for it -> what it needs.
@@ -24,3 +26,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have plans remember what they tried in a folder of this session, not in the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

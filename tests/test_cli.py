@@ -158,14 +158,19 @@ def test_a_bad_spec_is_one_line_and_exit_code_2_and_writes_nothing(tmp_path, tex
     assert sorted(tmp_path.iterdir()) == before
 
 
-#: A module with an optimizer that raises in its first step.
+#: A module with an optimizer that raises in its second step: the first is made before any run.
 STOPS = """
 import torch
 
 
 class Stops(torch.optim.SGD):
+    begun = False
+
     def step(self, closure=None):
-        raise RuntimeError("planted in a step")
+        if self.begun:
+            raise RuntimeError("planted in a step")
+        self.begun = True
+        return super().step(closure)
 """
 
 

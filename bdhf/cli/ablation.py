@@ -40,6 +40,8 @@ from bdhf.cli.stale import StaleChoice, stale_lines, to_make_again
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
     from bdhf.experiments.claims import Claim
+    from bdhf.experiments.plan import Cell
+    from bdhf.experiments.runspec import RunSpec
 
 #: Files of claims that are named one by one.
 FILES = 8
@@ -66,6 +68,10 @@ Workers = Annotated[
         "--workers", min=1, help="Runs at a time; default one a GPU, or cores ÷ threads. 1 to time."
     ),
 ]
+NoCheck = Annotated[
+    bool,
+    typer.Option("--no-check", help="Do not try a first update of every arm on made-up data."),
+]
 Retry = Annotated[
     str | None,
     typer.Option(
@@ -91,6 +97,7 @@ def run(
         list[str] | None,
         typer.Option("--track", help="Also tell a tracker: tensorboard, mlflow."),
     ] = None,
+    no_check: NoCheck = False,
 ) -> None:
     """Run what is missing of an ablation, compare the arms and write the report."""
     from bdhf.experiments.observe import watching
@@ -104,6 +111,8 @@ def run(
         again = to_make_again(ablation, cells, left, stale)
     left |= again
     todo = list(left.values())[:limit]
+    if not no_check:
+        _check(ablation, [cell for cell in cells if cell.run_id in left], todo)
     labels, home = ablation.labels(), ablation.store.folder
     try:
         with told(), tracking(track or (), home, ablation.spec.name, labels, warn) as trackers:
@@ -151,13 +160,17 @@ def plan(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything as JSON, cell by cell.")
     ] = False,
+    no_check: NoCheck = False,
 ) -> None:
-    """Show what `run` would do, without running or writing anything."""
+    """Show what `run` would do, try a first update of every arm, and write no results."""
     ablation = _open(spec, folder, settings)
     with told():
         cells = ablation.selected(only or (), shard)
-        durations = ablation.durations(cells, probing=probe)
         left = ablation.left(cells)
+    if not no_check:
+        _check(ablation, [cell for cell in cells if cell.run_id in left])
+    with told():
+        durations = ablation.durations(cells, probing=probe)
         outline = ablation.outline(cells, left, durations)
         stale = ablation.stale(cells, left)
         at_a_time = ablation.workers(workers)
@@ -191,6 +204,14 @@ def _say_waiting(home: Path, holders: Sequence[Claim]) -> None:
     more = f" and {len(files) - FILES} more" if len(files) > FILES else ""
     if files:
         say(f"  once they have ended, remove {', '.join(files[:FILES])}{more} to go on at once")
+
+
+def _check(ablation: Ablation, cells: Sequence[Cell], todo: Sequence[RunSpec] = ()) -> None:
+    """Refuse arms that cannot run, and data of these runs that is not what the problem says."""
+    with told():
+        for line in ablation.check_arms(cells):
+            warn(f"warning: {line}")
+        ablation.check_data(todo)
 
 
 def _open(spec: Path, folder: Path | None, settings: Sequence[str] | None) -> Ablation:

@@ -23,10 +23,12 @@ from bdhf.experiments.retry import again
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.selection import Selection, Shard
+from bdhf.experiments.source import Source
 from bdhf.experiments.spec import load
 from bdhf.experiments.stale import Stale, set_aside, stale
 from bdhf.experiments.standing import seconds_of
 from bdhf.experiments.store import Store
+from bdhf.experiments.tryout import faults_of_data, try_out
 from bdhf.experiments.tuned import tuned
 from bdhf.records import InputError, Status, Tuned, ended, run_labels
 
@@ -40,6 +42,7 @@ class Ablation:
     plan: Plan
     threads: int  # of the run that uses the most
     store: Store
+    source: Source  # where everything stands in the spec
     tuning: Tuned | None = None  # how its settings were found; None: it names no study
 
     @classmethod
@@ -54,7 +57,7 @@ class Ablation:
         with together():
             plan = expand(variants)
         tuning = spec.tuned_from and tuned(spec.tuned_from, file.parent, store.folder.parent, plan)
-        return cls(spec, source.text, plan, threads, store, tuning or None)
+        return cls(spec, source.text, plan, threads, store, source, tuning or None)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -93,6 +96,25 @@ class Ablation:
     def labels(self) -> dict[str, str]:
         """Run id -> the cells that it stands for, in words."""
         return run_labels((cell.arm, cell.seed, cell.run_id) for cell in self.cells)
+
+    def check_arms(self, cells: Sequence[Cell]) -> list[str]:
+        """Try a first update of every arm among these cells, on made-up data: what was left out.
+
+        Raises SpecError with a line for every arm that cannot make one.
+        """
+        tryout = try_out(cells, {arm.label: arm.name for arm in self.plan.arms})
+        if tryout.faults:
+            raise self.source.error(tryout.faults)
+        return tryout.lines()
+
+    def check_data(self, runs: Sequence[RunSpec]) -> None:
+        """Load the data of users' own problems, and hold it against what they say of it.
+
+        Raises SpecError with a line for every problem that says something else.
+        """
+        faults = faults_of_data(runs)
+        if faults:
+            raise self.source.error(faults)
 
     def costs(self, cells: Sequence[Cell]) -> dict[str, float]:
         """Label -> gradient equivalents of one update at most; NaN where the arm is skipped."""

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bdhf.experiments import bounds
 from bdhf.experiments.errors import Fault, Keys, SpecError
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.paths import keys_of, put
 from bdhf.experiments.source import Layer, Source, parse
-from bdhf.records import in_brief
 
 
 def read(file: Path, settings: Sequence[str] = ()) -> Source:
@@ -49,7 +49,7 @@ def _with_includes(file: Path) -> Source:
 
 def _gather(file: Path, outer: tuple[Path, ...], found: dict[Path, Source]) -> None:
     """Read a file after those that it includes; `outer` are those that include it."""
-    own, here = parse(_text(file), str(file)), file.resolve()
+    own, here = parse(bounds.text_of(file), str(file)), _resolved(file)
     included = own.data.get("include", []) if isinstance(own.data, dict) else []
     names = included if isinstance(included, list) else [included]
     if not all(isinstance(name, str) for name in names):
@@ -64,18 +64,29 @@ def _include(
     file: Path, outer: tuple[Path, ...], own: Source, place: Keys, found: dict[Path, Source]
 ) -> None:
     """Read an included file. Raises SpecError at its place in the file that includes it."""
-    if file.resolve() in outer:
+    here = _resolved(file)
+    if here in outer:
         raise own.error([Fault(place, f"{file} includes itself")])
-    if file.resolve() in found:
+    if here in found:
         return
+    if len(outer) + len(found) >= bounds.FILES:
+        raise own.error([Fault(place, f"one spec is made of at most {bounds.FILES} files")])
     try:
         _gather(file, outer, found)
     except SpecError as error:
         if not file.is_file():
             raise own.error([Fault(place, error.lines[0])]) from None
         raise
-    if not isinstance(found[file.resolve()].data, dict):
+    if not isinstance(found[here].data, dict):
         raise own.error([Fault(place, f"{file} is no mapping of keys")])
+
+
+def _resolved(file: Path) -> Path:
+    """One name for one file; a name that leads nowhere is its own, and is told when it is read."""
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError, ValueError):  # a link to itself, a character that no name has
+        return file.absolute()
 
 
 def merged(base: Any, over: Any, path: Keys) -> Any:
@@ -130,11 +141,3 @@ def _without(data: Any, keys: Keys) -> Any:
     if len(keys) == 1:
         return {key: value for key, value in data.items() if key != keys[0]}
     return {**data, keys[0]: _without(data[keys[0]], keys[1:])}
-
-
-def _text(file: Path) -> str:
-    """The text of a file. Raises SpecError."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError([f"{file}: cannot read the spec: {in_brief(error)}"]) from None

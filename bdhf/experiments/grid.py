@@ -10,11 +10,13 @@ it stands in the grid.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from bdhf.experiments.bounds import combinations_in, too_many_cells
 from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.paths import Setting, keys_of, put, value_at
@@ -60,10 +62,17 @@ class Variant:
 
 
 def combinations(data: Mapping[str, Any]) -> tuple[Combination, ...]:
-    """Every combination of a spec's grids; without a grid one, of nothing. Raises Faults."""
-    if "grid" not in data:
+    """Every combination of a spec's grids; without a grid one, of nothing. Raises Faults.
+
+    First of all for more cells than a plan may have.
+    """
+    grids, faults = _grids(data["grid"]) if "grid" in data else {}, list[Fault]()
+    too_many = too_many_cells(combinations_in([*grids.values()]) if grids else 1, data)
+    if too_many:
+        at = ("grid",) if grids else ("seeds", "count")
+        raise Faults(Fault(at, too_many, at_key=True))
+    if not grids:
         return ((),)
-    grids, faults = _grids(data["grid"]), list[Fault]()
     words = _words_of(grids, data)
     found: dict[tuple[str, ...], Combination] = {}
     for place, grid in grids.items():
@@ -207,7 +216,8 @@ def _axis(
         message = f"give a list of values, at least one; got {_compact(values)}"
         raise Faults(Fault(place, message, at_key=True))
     exact = [exactly(value) for value in values]
-    again = [index for index, text in enumerate(exact) if text in exact[:index]]
+    first = {text: index for index, text in reversed([*enumerate(exact)])}
+    again = [index for index, text in enumerate(exact) if first[text] < index]
     if again:
         raise Faults(
             *(Fault((*place, i), f"{_compact(values[i])} is there already") for i in again)
@@ -227,12 +237,13 @@ def in_short(values: Sequence[Any]) -> list[str]:
     (['cg', 'cg(tol=0.1)'], '…#2')
     """
     short = [_compact(value) for value in values]
-    words = [
-        _with_arguments(value) if short.count(text) > 1 else text
-        for value, text in zip(values, short, strict=True)
-    ]
-    counts = [words[: index + 1].count(text) for index, text in enumerate(words)]
-    return [f"{text}#{n}" if n > 1 else text for text, n in zip(words, counts, strict=True)]
+    times, before = Counter(short), Counter[str]()
+    words = []
+    for value, text in zip(values, short, strict=True):
+        told = _with_arguments(value) if times[text] > 1 else text
+        before[told] += 1
+        words.append(f"{told}#{before[told]}" if before[told] > 1 else told)
+    return words
 
 
 def _compact(value: Any) -> str:

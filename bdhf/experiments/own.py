@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, get_type_hints
 
@@ -67,6 +68,26 @@ def lacks(part: Any, role: type) -> Sequence[str]:
     members = [name for name in vars(role) if not name.startswith("_") or name in own]
     members += [name for name in vars(role).get("__annotations__", ()) if name not in members]
     return [name for name in members if not hasattr(part, name)]
+
+
+def no_plain_defaults(name: str, defaults: Mapping[str, Any]) -> list[str]:
+    """A line for every default of a part that no file can hold: the id of a run is of them all.
+
+    >>> no_plain_defaults("lab:Chunks", {"size": (3, None), "end": {1}})[0][:55]
+    "lab:Chunks: the default of its field 'end' is a set, wh"
+    """
+    lines = []
+    for field, value in defaults.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            lines.append(
+                f"{name}: the default of its field {field!r} is a {type(value).__name__}, which no "
+                "spec can hold. Annotate a part with its protocol (bdhf.nn.Initialisation, say) "
+                "and give an object of a dataclass; else give plain data: numbers, text, true, "
+                "false, null, lists and mappings"
+            )
+    return lines
 
 
 def _imported(name: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from bdhf.experiments.errors import Fault, Keys, unknown
-from bdhf.experiments.own import is_own, lacks, own_part
+from bdhf.experiments.own import is_own, lacks, no_plain_defaults, own_part
 
 Table = Mapping[str, Callable[..., Any]]
 Resolved = dict[str, Any]
@@ -79,6 +79,9 @@ def resolve(
         for field in _fields(part)
         if field.name not in arguments
     }
+    objects = no_plain_defaults(name, defaults) if own else ()
+    if objects:
+        raise Faults(*(Fault(path, line) for line in objects))
     return {"type": name, **plain(defaults | arguments)}
 
 
@@ -122,9 +125,21 @@ def _inner(part: Callable[..., Any], nested: Nested) -> dict[str, _Inner]:
     for name, hint in _hints(part).items() if nested else ():
         choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         kinds = [choice for choice in choices if choice is not types.NoneType]
-        if len(kinds) == 1 and kinds[0] in nested:
-            found[name] = _Inner(*nested[kinds[0]], optional=len(choices) > 1, role=kinds[0])
+        table = _table_of(kinds[0], nested) if len(kinds) == 1 else None
+        if table:
+            found[name] = _Inner(*table, optional=len(choices) > 1, role=kinds[0])
     return found
+
+
+def _table_of(hint: Any, nested: Nested) -> tuple[str, Table] | None:
+    """The kind and the table of a field that is a part: of a class in a table, that class alone."""
+    if hint in nested:
+        return nested[hint]
+    for kind, table in nested.values():
+        own = {name: part for name, part in table.items() if part is hint}
+        if own:
+            return kind, own
+    return None
 
 
 _hints = lru_cache(maxsize=256)(get_type_hints)  # a grid asks for the same ones again and again
@@ -210,6 +225,8 @@ def _written(value: Any, field: _Inner | None, nested: Nested, own: bool) -> Any
     if field is None or value is None:
         return value
     cls = type(value)
+    if own and not dataclasses.is_dataclass(value):
+        return value  # which is refused
     names = [name for name, part in field.table.items() if part is cls]
     names += [f"{cls.__module__}:{cls.__qualname__}"] * own
     if not names:

@@ -13,6 +13,18 @@ from bdhf.records import SAFETY_SECONDS, Budget, Comparison, Figure, Strict, Tar
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
+#: Seeds of an ablation, and of a trial.
+MOST_SEEDS = 10_000
+
+#: The largest seed to begin with: whole numbers beyond are not exact in every reader of JSON.
+MOST_BASE = 2**53 - MOST_SEEDS
+
+#: Items of lists whose every item takes time: arms and comparisons, and targets.
+MOST_ENTRIES, MOST_TARGETS = 1_000, 100
+
+#: CPU threads of a run.
+MOST_THREADS = 1_024
+
 #: What `tuned_from` names: a study below `studies`.
 STUDY = re.compile(r"studies(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 
@@ -40,8 +52,10 @@ class BatchSizes(Strict):
 class Seeds(Strict):
     """`count` runs an arm, with seeds from `base` on."""
 
-    count: int = Field(gt=0, description="Runs of every arm: the pairs of a comparison.")
-    base: int = Field(default=0, ge=0, description="The first seed.")
+    count: int = Field(
+        gt=0, le=MOST_SEEDS, description="Runs of every arm: the pairs of a comparison."
+    )
+    base: int = Field(default=0, ge=0, le=MOST_BASE, description="The first seed.")
 
 
 class Evaluate(Strict):
@@ -131,7 +145,9 @@ class Spec(Strict):
     problem: Resolved = Field(description="What is trained, on which data.")
     batch: BatchSizes
     arms: dict[Name, Resolved] = Field(
-        min_length=1, description="What is compared: a name and an optimizer each."
+        min_length=1,
+        max_length=MOST_ENTRIES,
+        description="What is compared: a name and an optimizer each.",
     )
     grid: dict[str, list[Any]] | list[dict[str, list[Any]]] = Field(
         default_factory=dict,
@@ -163,10 +179,13 @@ class Spec(Strict):
     retry: Retry = Retry()
     evaluate: Evaluate = Evaluate()
     targets: tuple[Target, ...] = Field(
-        default=(), description="Where a run has got to: metrics, and values to reach."
+        default=(),
+        max_length=MOST_TARGETS,
+        description="Where a run has got to: metrics, and values to reach.",
     )
     compare: tuple[Comparison, ...] = Field(
         default=(),
+        max_length=MOST_ENTRIES,
         description="The questions: a test per entry, combination of the grid and, for a cost, "
         "target.",
     )
@@ -178,7 +197,10 @@ class Spec(Strict):
         default="float32", description="Of parameters, gradients and the vectors of the solver."
     )
     threads: int = Field(
-        default=1, gt=0, description="CPU threads of a run; the bits of its results depend on it."
+        default=1,
+        gt=0,
+        le=MOST_THREADS,
+        description="CPU threads of a run; the bits of its results depend on it.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where runs compute; auto: a GPU where there is one."

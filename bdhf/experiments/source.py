@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from bdhf.experiments.bounds import cut, too_much
 from bdhf.experiments.errors import Fault, Keys, SpecError
 from bdhf.records import in_brief
 from bdhf.records.files import UNREADABLE
@@ -101,15 +102,22 @@ class Source:
 
 
 def parse(text: str, file: str = "<spec>") -> Source:
-    """Parse one text. Raises SpecError for YAML that is malformed or repeats a key."""
+    """Parse one text. Raises SpecError for YAML that is malformed or repeats a key, or is too much.
+
+    How much is too much is in `bounds`.
+    """
     try:
-        tree = YAML(typ="rt", pure=True).load(text)
+        over = too_much(text)
+        tree = None if over else YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise SpecError([f"{place}: {_first_line(error)}"]) from None
     except (YAMLError, *UNREADABLE) as error:  # the parser raises more than it says
         raise SpecError([f"{file}: not YAML: {in_brief(error)}"]) from None
+    if over:
+        line, column, why = over
+        raise SpecError([f"{file}:{line}:{column}: {why}"])
     data = _plain(tree)
     faults = (*_not_plain(tree, ()), *_bad_numbers(data, ()))
     return Source(data, (Layer(file, text, tree),), faults)
@@ -201,8 +209,8 @@ def _merged(entry: Any) -> Any:
 
 
 def _on_a_line(text: str) -> str:
-    """A text with escapes for what breaks a line, or cannot be seen in it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """A text with escapes for what breaks a line, or cannot be seen in it; not too long."""
+    return cut("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
 def _dotted(path: Keys) -> str:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from bdhf.experiments.build import optimizer_of, problem_of
 from bdhf.experiments.checkpoint import Saver, State
+from bdhf.experiments.fit import loaded, refuse_misfit
+from bdhf.experiments.own import is_own
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.stopping import Reached
 from bdhf.experiments.streams import Batches, Subsets, derive, generator, global_state, set_global
@@ -60,7 +62,9 @@ class Training:
         self.safety_seconds = safety_seconds
         self.problem: Problem = problem_of(spec.problem)
         dtype = getattr(torch, spec.dtype)
-        self.data = self.problem.load().map(lambda part: _cast(part, device, dtype))
+        self.is_own = is_own(spec.problem["type"])
+        data = loaded(self.problem) if self.is_own else self.problem.load()
+        self.data = data.map(lambda part: _cast(part, device, dtype))
         self.model = self.problem.build()
         self.problem.initialise(self.model, generator(spec.seed, "initialisation"))
         self.model.to(device=device, dtype=dtype)
@@ -78,6 +82,8 @@ class Training:
 
     def train(self, log: Log, saver: Saver) -> str:
         """Update until the targets are reached or the budget is spent; say which."""
+        if self.is_own:
+            refuse_misfit(self.problem, self.model, self.data.train)
         self.begun = time.monotonic()  # loading data is not counted
         ended = "" if self._resumed(log, saver) else self._look(log)
         while not ended:

@@ -7,8 +7,11 @@ from typing import Any, Literal, get_args
 from pydantic import Field, field_validator
 
 from bdhf.experiments.errors import unknown
-from bdhf.experiments.schema import Name, Seeds
+from bdhf.experiments.schema import MOST_ENTRIES, Name, Seeds
 from bdhf.records import Estimand, Strict
+
+#: Trials of an arm in one combination.
+MOST_TRIALS = 100_000
 
 
 class Sampler(Strict):
@@ -60,10 +63,13 @@ class StudySpec(Strict):
     )
     spaces: dict[Name, dict[str, Any]] = Field(
         min_length=1,
+        max_length=MOST_ENTRIES,
         description="By arm, what is searched: dotted paths below the arm, each with a range or "
         "choices. They hold in every combination of the ablation's grid.",
     )
-    trials: int = Field(gt=0, description="Trials of every arm in every combination of the grid.")
+    trials: int = Field(
+        gt=0, le=MOST_TRIALS, description="Trials of every arm in every combination of the grid."
+    )
     seeds: Seeds = Field(description="Of every trial; none of the ablation's own.")
     objective: Estimand | list[Estimand] = Field(
         default="updates_to_target",

@@ -1,0 +1,80 @@
+"""`bdhf plan` and `bdhf run` refuse what cannot run, before anything is written or claimed."""
+
+import json
+
+import pytest
+
+from tests.experiments.own_problems import written
+from tests.test_commands import bdhf
+
+
+@pytest.fixture
+def there(tmp_path, monkeypatch):
+    """Where the commands run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+#: A command, and what it refuses: an arm, the problem of all arms, and data that only `run` loads.
+REFUSED = {
+    "plan an arm": ("plan", "Dropping", "arms.hf: hf: its first update"),
+    "plan a problem": ("plan", "Flat", "problem: own_problems_here:Flat, on a made-up batch: "),
+    "run an arm": ("run", "Dropping", "arms.hf: hf: its first update"),
+    "run on data": ("run", "Many", "`samples` says 5000 training samples, and load() gives 40"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_run_is_refused_before_anything_is_written(there, case):
+    """Exit code 2, one line on stderr with its place, and no results folder."""
+    command, problem, told = REFUSED[case]
+    written(there, problem)
+
+    done = bdhf(command, "spec.yaml", "--out", "results", code=2)
+
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("spec.yaml:")
+    assert told in line
+    assert done.stdout == ""
+    assert not (there / "results").exists()
+
+
+def test_no_check_plans_all_the_same(there):
+    """Whoever knows better goes on."""
+    written(there, "Dropping")
+
+    assert "4 runs, 0 done" in bdhf("plan", "spec.yaml", "--no-check").stdout
+
+
+def test_arms_that_are_not_selected_are_not_tried(there):
+    """A good arm of a spec is planned by itself."""
+    written(there, "Dropping")
+
+    assert "own: 2 runs, 0 done, 2 to do" in bdhf("plan", "spec.yaml", "--only", "adam").stdout
+    bdhf("plan", "spec.yaml", "--only", "hf", code=2)
+
+
+def test_what_is_left_out_is_said_on_stderr(there, monkeypatch):
+    """What is printed for a program stays what it is."""
+    monkeypatch.setattr("bdhf.experiments.tryout.SECONDS", -1.0)
+    monkeypatch.setattr("bdhf.experiments.tryout.is_kept", lambda key: False)
+    written(there)
+
+    done = bdhf("plan", "spec.yaml", "--json")
+
+    assert json.loads(done.stdout)["runs"] == 4
+    assert done.stderr.startswith(
+        "warning: not checked: adam and 1 more: the -1 s of this check were over"
+    )
+
+
+@pytest.mark.slow
+def test_no_check_runs_what_fails_and_records_it(there):
+    """Then the runs say it themselves; and where nothing is left, nothing is tried."""
+    written(there, "Dropping", ("count: 2", "count: 1"))
+
+    bdhf("run", "spec.yaml", "--no-check", "--out", "results", code=1)
+    again = bdhf("run", "spec.yaml", "--out", "results", code=1)
+
+    assert "own: 2 runs, 2 done, 0 to do" in again.stdout
+    assert "1 error" in again.stderr
