@@ -101,7 +101,9 @@ def run(
             say_left(ablation.outline(cells, left), len(todo))
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
-                ablation.run(todo, workers=workers, observer=observer, waiting=_say_waiting)
+                ablation.run(
+                    todo, workers=workers, observer=observer, waiting=_say_waiting, note=_warn
+                )
     except KeyboardInterrupt:
         err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
         raise typer.Exit(130) from None

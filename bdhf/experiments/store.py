@@ -182,6 +182,7 @@ def _write_run(
         "status": str(outcome.status),
         "reason": outcome.reason,
         "resumed": outcome.resumed,
+        **({"no_checkpoint": outcome.no_checkpoint} if outcome.no_checkpoint else {}),
         **times,
     }
     _write_json(folder / "status.json", status)

@@ -93,6 +93,8 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
                                "evaluation included"),
         "attempts": Column("whole number", "times that the run has been made, this one included"),
         "resumed": Column("whole number", "times that its curve goes on from a checkpoint"),
+        "no_checkpoint": Column("text", "why the run could not go on from a checkpoint; missing: "
+                                "nothing speaks against it"),
     },
     "env.json": {
         "host": Column("text", "name of the machine"),
