@@ -8,6 +8,7 @@ A file that is torn, or of another run, machine or version, is ignored: no bits 
 from __future__ import annotations
 
 import io
+import pickle
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -114,7 +115,7 @@ class Saver:
         trial, self._trial = self._trial, None
         differs = unlike(run.kept(), trial.kept)
         if differs:
-            self._refuse(f"a run that goes on from its checkpoint ends elsewhere: {differs} differ")
+            self._refuse(f"a run that went on from one would not be this one: {differs}")
             return
         self._is_proven = True
         self._write(self._checkpoint.path, trial.content)
@@ -143,7 +144,7 @@ class Saver:
         self._evaluations, self._last = 0, time.monotonic()
         differs = "" if self._shared is None else unlike(run.shared(), self._shared)
         if differs:
-            self._refuse(f"what no checkpoint holds has changed since the first update: {differs}")
+            self._refuse(f"they do not hold what has changed since the first update: {differs}")
             return
         try:
             content = _serialised({**self._header, "state": run.state()})
@@ -153,12 +154,21 @@ class Saver:
         if self._is_proven:
             self._write(path, content)
             return
-        try:
-            self._trial = _Trial(content, run.replay(_parsed(content)["state"]))
-        except Exception as error:  # a user's code, or no memory for a second model
-            self._refuse(f"a run that goes on from its checkpoint fails: {of_what_kind(error)}")
-            release(error)
+        self._try(run, content)
         self._shared = run.shared()  # what was built anew may have changed it
+
+    def _try(self, run: Resumable, content: bytes) -> None:
+        """Make an update from what would be written."""
+        try:
+            state = _parsed(content)["state"]
+        except pickle.UnpicklingError:
+            self._refuse("model or optimizer save more than tensors, numbers, text, lists, mappings")
+            return
+        try:
+            self._trial = _Trial(content, run.replay(state))
+        except Exception as error:  # a user's code, or no memory for a second model
+            self._refuse(f"a run that went on from one would fail: {of_what_kind(error)}")
+            release(error)
 
     def _write(self, path: Path, content: bytes) -> None:
         try:

@@ -83,10 +83,27 @@ def _path(path: str, name: str, child: Any) -> str:
 
 
 def unlike(here: Held, there: Held) -> str:
-    """Name the first paths at which two objects differ; "" where they hold the same."""
+    """Name what differs, at most twice and the likely cause first; "" where nothing does.
+
+    >>> unlike({"a.made": "5", "a.lr": "1"}, {"a.made": "2", "a.lr": "1"})
+    'a.made (5 and 2)'
+    """
     paths = [p for p in dict.fromkeys((*here, *there)) if here.get(p) != there.get(p)]
-    more = f" and {len(paths) - 2} more" if len(paths) > 2 else ""
-    return ", ".join(paths[:2]) + more
+    ranks = {p: _is_effect(p, here.get(p) or there[p]) for p in paths}
+    causes = [p for p in paths if ranks[p] == min(ranks.values())][:2]
+    more = f" and {len(paths) - len(causes)} more" if len(paths) > len(causes) else ""
+    return ", ".join(_differs(p, here, there) for p in causes) + more
+
+
+def _differs(path: str, here: Held, there: Held) -> str:
+    one, other = here.get(path, "nothing"), there.get(path, "nothing")
+    return path if one.startswith("torch.") else f"{path} ({one} and {other})"
+
+
+def _is_effect(path: str, text: str) -> int:
+    """Tensors differ because something else does; what is saved, because something is not."""
+    is_saved = path.startswith(("state", "optimizer.state", "optimizer.param_groups"))
+    return 2 * text.startswith("torch.") + is_saved
 
 
 def is_own_module(name: str) -> bool:
@@ -94,7 +111,12 @@ def is_own_module(name: str) -> bool:
     if name.partition(".")[0] in ("bdhf", "torch", "numpy"):
         return False
     file = getattr(sys.modules.get(name), "__file__", None)
-    return bool(file) and not any(Path(file).is_relative_to(home) for home in _libraries())
+    return bool(file) and not _is_library(file)
+
+
+@functools.cache
+def _is_library(file: str) -> bool:
+    return any(Path(file).is_relative_to(home) for home in _libraries())
 
 
 @functools.cache
