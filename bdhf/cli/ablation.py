@@ -25,13 +25,14 @@ from bdhf.cli.app import (
 from bdhf.cli.planned import (
     guard_of,
     say_comparisons,
+    say_failed,
     say_left,
     say_power,
     say_time,
     table_of,
     warn_of_power,
 )
-from bdhf.cli.results import say_report
+from bdhf.cli.results import say_report, say_risen
 
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
@@ -88,6 +89,7 @@ def run(
     from bdhf.experiments.observe import watching
     from bdhf.experiments.observers import together
     from bdhf.experiments.trackers.table import tracking
+    from bdhf.records import rises_in
 
     ablation = _open(spec, folder, settings)
     with told():
@@ -98,7 +100,9 @@ def run(
     try:
         with told(), tracking(track or (), home, ablation.spec.name, labels, _warn) as trackers:
             warn_of_power(guard_of(ablation))
-            say_left(ablation.outline(cells, left), len(todo))
+            outlined = ablation.outline(cells, left)
+            say_left(outlined, len(todo))
+            say_failed(outlined, ablation.spec.retry)
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
                 ablation.run(
@@ -109,6 +113,7 @@ def run(
         raise typer.Exit(130) from None
     with told():
         say_report(home)
+        say_risen(rises_in(home, [cell.run_id for cell in cells]), labels)
     statuses = ablation.statuses(cells).values()
     again = "".join(f" --set {shlex.quote(setting)}" for setting in settings or ())
     failed = Counter(str(status) for status in statuses if status.is_missing)
@@ -164,6 +169,7 @@ def plan(
     say_power(power)
     warn_of_power(power)
     say_left(outline, outline.left)
+    say_failed(outline, ablation.spec.retry)
 
 
 def _say_waiting(holders: Sequence[Claim]) -> None:

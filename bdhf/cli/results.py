@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from textwrap import indent
@@ -192,3 +193,10 @@ def _say_details(now: Standing) -> None:
     say_counts(Counter(now.skipped), "skipped")
     for line in now.troubles:
         say(line)
+    say_risen(now.risen, now.labels)
+
+
+def say_risen(risen: Mapping[str, object], labels: Mapping[str, str]) -> None:
+    """A line for every run that is done and ended above the loss that it began with."""
+    for run_id, rise in risen.items():
+        say(f"{labels[run_id]} ({run_id}): done, but ended above its start: {rise}")

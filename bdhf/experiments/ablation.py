@@ -107,7 +107,10 @@ class Ablation:
     ) -> Outline:
         """What `run` would do with these cells, of which these runs are still to do."""
         folder = str(self.store.folder)
-        return outline(self.spec.name, folder, self.plan, cells, left, durations, self.spec.targets)
+        return outline(
+            self.spec.name, folder, self.plan, cells, left, durations, self.spec.targets,
+            self.statuses(cells),
+        )  # fmt: skip
 
     def workers(self, wanted: int | None) -> int:
         """Runs at a time."""

@@ -162,7 +162,9 @@ class Saver:
         try:
             state = _parsed(content)["state"]
         except pickle.UnpicklingError:
-            self._refuse("model or optimizer save more than tensors, numbers, text, lists, mappings")
+            self._refuse(
+                "model or optimizer save more than tensors, numbers, text, lists, mappings"
+            )
             return
         try:
             self._trial = _Trial(content, run.replay(state))

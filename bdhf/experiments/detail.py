@@ -12,7 +12,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bdhf.experiments.claims import living
-from bdhf.records import InputError, planned, run_labels, torn
+from bdhf.records import InputError, planned, rises_in, run_labels, torn
 
 #: Title -> key -> value; or a text that is shown as it is.
 Detail = dict[str, dict[str, str] | str]
@@ -53,10 +53,12 @@ def detail(folder: Path) -> Detail:
     """What a run's files say, file by file; a file that cannot be read says so."""
     home = folder.resolve()
     cells, why = _cells(home.parent.parent, home.name), torn(home.parent.parent, home.name)
+    risen = rises_in(home.parent.parent, [home.name])
     found: Detail = {
         str(folder): {
             "cells": ", ".join(cells) or "none of the plan",
             **({"whole": f"no: {why}"} if why else {}),
+            **{"ended above its start": str(rise) for rise in risen.values()},
             **_read(folder / "status.json", json.loads),
         },
         "spec": _read(folder / "spec.yaml", YAML(typ="safe", pure=True).load),

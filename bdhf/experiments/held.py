@@ -61,7 +61,8 @@ def held(roots: Mapping[str, Any]) -> Held:
     of what holds it may have one where the other has two.
     """
     texts, seen = Held(), dict[int, Any]()  # keeps what it has seen, so that no id comes twice
-    left: list[tuple[str, Any, _Above]] = [(name, root, ()) for name, root in roots.items()][::-1]
+    left: list[tuple[str, Any, _Above]] = []
+    left += [(name, root, ()) for name, root in reversed(roots.items())]
     while left:
         path, thing, above = left.pop()
         if not isinstance(thing, _PLAIN):

@@ -101,7 +101,7 @@ class Subsets:
 
 
 def seed_globals(seed: int) -> None:
-    """Begin the global generators of torch, Python and NumPy: for what draws without a generator."""
+    """Begin the generators of torch, Python and NumPy that all share: for what has none itself."""
     torch.manual_seed(derive(seed, "global"))
     random.seed(derive(seed, "global python"))
     np.random.seed(derive(seed, "global numpy") % 2**32)

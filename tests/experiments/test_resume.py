@@ -96,7 +96,7 @@ def check_interrupted(spec, folder, resumable, how):
     assert_same_bits(taken_up.curve, whole.curve)
     assert (taken_up.no_checkpoint == "") == resumable, taken_up.no_checkpoint
     assert bool(case.told) != resumable
-    assert taken_up.resumed == (resumable and how != "before the first checkpoint")
+    assert bool(taken_up.resumed) == (resumable and how != "before the first checkpoint")
     assert case.checkpoint.path.exists() == resumable
 
 

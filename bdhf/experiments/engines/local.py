@@ -22,7 +22,6 @@ from bdhf.experiments.schema import Retry
 from bdhf.experiments.store import Store
 from bdhf.records import CURVE_COLUMNS, Status, StorageError
 
-
 #: Seconds in which runs that are under way may save themselves when a person ends them; a
 #: scheduler kills about half a minute after it has told to end.
 SAVE_SECONDS = 20.0

@@ -34,6 +34,9 @@ from bdhf.records import InputError, Status
 #: Seconds between two looks at who else is at work on this machine.
 _LOOK_SECONDS = 5.0
 
+#: Seconds between two looks at whether it shall stop.
+_ASK_SECONDS = 0.05
+
 
 @dataclass(frozen=True)
 class Job:
@@ -138,6 +141,20 @@ class _Company:
             self.look()
 
 
+class _Asked:
+    """Whether the parent has asked to stop: looked at now and then, since a look takes a while."""
+
+    def __init__(self, stop: Connection) -> None:
+        self._stop, self._last = stop, time.monotonic()
+
+    def now(self) -> bool:
+        """Look, if it is some time since."""
+        if time.monotonic() - self._last < _ASK_SECONDS:
+            return False
+        self._last = time.monotonic()
+        return self._stop.poll()
+
+
 def _work(pipe: Connection, stop: Connection, folder: Path) -> None:
     """The life of a worker process."""
     threading.Thread(target=die_with_parent, daemon=True).start()
@@ -148,7 +165,7 @@ def _work(pipe: Connection, stop: Connection, folder: Path) -> None:
         except EOFError:
             return
         try:
-            outcome = _do(job, store, pipe, stop.poll)
+            outcome = _do(job, store, pipe, _Asked(stop).now)
         except Interrupted:
             return
         except InputError as error:
