@@ -162,9 +162,7 @@ class Saver:
         try:
             state = _parsed(content)["state"]
         except pickle.UnpicklingError:
-            self._refuse(
-                "model or optimizer save more than tensors, numbers, text, lists, mappings"
-            )
+            self._refuse("model or optimizer save more than tensors, numbers, texts and lists")
             return
         try:
             self._trial = _Trial(content, run.replay(state))

@@ -58,7 +58,7 @@ def detail(folder: Path) -> Detail:
         str(folder): {
             "cells": ", ".join(cells) or "none of the plan",
             **({"whole": f"no: {why}"} if why else {}),
-            **{"ended above its start": str(rise) for rise in risen.values()},
+            **({"ended above its start": str(risen[home.name])} if risen else {}),
             **_read(folder / "status.json", json.loads),
         },
         "spec": _read(folder / "spec.yaml", YAML(typ="safe", pure=True).load),

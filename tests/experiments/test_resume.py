@@ -143,11 +143,9 @@ CASES = {
 #: What the default suite looks at: of each kind one.
 SAMPLE = {
     ("optimizer Scheduled", "after it"),
-    ("optimizer ScheduledAndSaved", "just after that of Ctrl-C"),
     ("optimizer OfModule", "after it"),
     ("optimizer NumPysGlobal", "just after that of Ctrl-C"),
     ("optimizer InGenerator", "before the first checkpoint"),
-    ("optimizer LastGradient", "after it"),
     ("problem CountingLoss", "just after that of Ctrl-C"),
     ("problem Unbuffered", "after it"),
     ("torch.Adam", "after both"),

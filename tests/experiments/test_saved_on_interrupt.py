@@ -81,7 +81,7 @@ def result(folder):
     return json.loads((home / "status.json").read_text()), pd.read_parquet(home / "curve.parquet")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_saves_the_run_where_it_is(tmp_path, number):
     """Short as it is, at the very update at which it was told."""
@@ -93,7 +93,7 @@ def test_an_interruption_saves_the_run_where_it_is(tmp_path, number):
 @pytest.mark.slow
 def test_the_next_command_goes_on_from_there(tmp_path):
     """No evaluation comes twice, and none is left out."""
-    (saved,) = interrupted(tmp_path, ADAM, signal.SIGINT)
+    (saved,) = interrupted(tmp_path, ADAM, signal.SIGTERM)
     update = torch.load(saved, weights_only=True)["state"]["update"]
     watcher = Watcher()
     run(tmp_path, ADAM, watcher)
@@ -106,13 +106,13 @@ def test_the_next_command_goes_on_from_there(tmp_path):
     assert not saved.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_keeps_more_than_a_checkpoint_is_not_saved(tmp_path):
     """It begins anew."""
     assert interrupted(tmp_path, COUNTING, signal.SIGINT) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_where_no_checkpoint_is_wanted_an_interruption_waits_for_none(tmp_path):
     """`checkpoint_every: null` is never, Ctrl-C included."""
     never = "safety: {checkpoint_every: null}\n"
