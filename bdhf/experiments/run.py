@@ -6,6 +6,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -34,6 +35,12 @@ def _warn(line: str) -> None:
     warnings.warn(line, RuntimeWarning, stacklevel=2)
 
 
+def _show(observe: Callable[[Row], None], row: Row) -> None:
+    """Let nobody who watches a run draw from the generators that it draws from."""
+    with own_globals(torch.device("cpu")):
+        observe(row)
+
+
 def execute(
     spec: RunSpec,
     *,
@@ -53,7 +60,7 @@ def execute(
     and the next start is not counted. Once `asked` is true the run saves itself after its update,
     and Interrupted is raised.
     """
-    log, status, reason, trace = Log(observe), Status.DONE, "", ""
+    log, status, reason, trace = Log(partial(_show, observe)), Status.DONE, "", ""
     threads = torch.get_num_threads()
     saver: Saver | None = None
     try:

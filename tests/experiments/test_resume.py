@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from bdhf.experiments.build import (
     ACCEPTANCES,
@@ -20,6 +23,8 @@ from bdhf.experiments.checkpoint import Checkpoint, Interrupted
 from bdhf.experiments.optimizers import torch_optimizers
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.streams import global_state
+from bdhf.experiments.undisturbed import undisturbed
 from bdhf.records import Status
 from tests.experiments import keeping
 from tests.experiments.keeping import MODULE, NAME, OPTIMIZERS, PROBLEMS, run_of
@@ -167,6 +172,52 @@ def test_an_interrupted_run_ends_as_if_undisturbed(name, how, tmp_path):
     arm, problem, resumes = CASES[name]
 
     check_interrupted(run_of(arm, problem), tmp_path, resumes, how)
+
+
+@pytest.mark.parametrize("name", ["PythonsGlobal", "NumPysGlobal"])
+def test_who_watches_a_run_may_draw_as_well(name, tmp_path):
+    """From the global generators, which the run draws from: its curve stays."""
+
+    def draw(row):
+        random.random(), np.random.random(), torch.rand(())
+
+    case = Case(run_of(f"{NAME}:{name}"), tmp_path)
+
+    assert_same_bits(case.run(saved=False, observe=draw).curve, case.run(saved=False).curve)
+
+
+def test_what_a_trial_does_to_the_process_is_put_back():
+    """Generators, settings of torch and its global hooks; the caller's stay."""
+    device = torch.device("cpu")
+    before = global_state(device), torch.get_default_dtype(), torch.get_num_threads()
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    hooks = torch.nn.modules.module._global_forward_hooks
+    kept = dict(hooks)
+
+    with undisturbed(device):
+        random.random(), np.random.random(), torch.rand(())
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(True)
+        torch.set_grad_enabled(False)
+        torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+
+    assert (global_state(device)["python"], *before[1:]) == (
+        before[0]["python"], torch.get_default_dtype(), torch.get_num_threads()
+    )  # fmt: skip
+    assert global_state(device)["numpy"] == before[0]["numpy"]
+    assert torch.equal(global_state(device)["torch"][0], before[0]["torch"][0])
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.is_grad_enabled()
+    assert hooks == kept
+    hook.remove()
+
+
+def test_a_trial_leaves_no_trace_in_the_run(tmp_path):
+    """Its curve is that of a run without checkpoints, also where the trial is refused."""
+    for name in ("InGenerator", "TorchsGlobal"):
+        case = Case(run_of(f"{NAME}:{name}"), tmp_path)
+
+        assert_same_bits(case.run().curve, case.run(saved=False).curve)
 
 
 @pytest.mark.parametrize(
