@@ -191,9 +191,9 @@ def _say_details(now: Standing) -> None:
         since = f", for {clock(max(time.time() - claim.made, 0.0))}" if claim.owner.pid else ""
         say(f"running {now.labels[claim.run_id]} ({claim.run_id}): {holder(claim)}{since}")
     say_counts(Counter(now.skipped), "skipped")
+    say_risen(now.risen, now.labels)
     for line in now.troubles:
         say(line)
-    say_risen(now.risen, now.labels)
 
 
 def say_risen(risen: Mapping[str, object], labels: Mapping[str, str]) -> None:
