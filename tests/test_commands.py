@@ -212,7 +212,7 @@ def test_run_stops_at_a_limit_and_goes_on(made):
 
 @pytest.mark.slow
 def test_run_tries_again_what_is_asked_for(made):
-    """A failed run counts as to do where --retry names it, and as done where it does not."""
+    """A failed run counts as to do where --retry names it, and by its status where not."""
     store, cells = made
     write(store, cells[0], Status.OOM)
     write(store, cells[3])
@@ -221,7 +221,7 @@ def test_run_tries_again_what_is_asked_for(made):
     kept = bdhf("run", *only, code=1)
     again = bdhf("run", *only, "--retry", "oom")
 
-    assert kept.stdout.startswith("small: 2 runs, 2 done, 0 to do -> small\n")
+    assert kept.stdout.startswith("small: 2 runs, 1 done, 1 oom, 0 to do -> small\n")
     assert kept.stderr.splitlines()[-1].startswith("1 oom: see the table of runs")
     assert again.stdout.startswith("small: 2 runs, 1 done, 1 to do -> small\n")
     assert store.status(cells[0].run_id)["status"] == "done"

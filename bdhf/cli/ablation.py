@@ -27,6 +27,7 @@ from bdhf.cli.app import (
 from bdhf.cli.planned import (
     guard_of,
     say_comparisons,
+    say_failed,
     say_left,
     say_power,
     say_time,
@@ -34,7 +35,7 @@ from bdhf.cli.planned import (
     warn_of_power,
 )
 from bdhf.cli.replaced import refuse_another_plan
-from bdhf.cli.results import say_report
+from bdhf.cli.results import say_report, say_risen
 from bdhf.cli.stale import StaleChoice, stale_lines, to_make_again
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def run(
     from bdhf.experiments.observe import watching
     from bdhf.experiments.observers import together
     from bdhf.experiments.trackers.table import tracking
+    from bdhf.records import rises_in
 
     ablation = _open(spec, folder, settings)
     with told():
@@ -117,12 +119,15 @@ def run(
     try:
         with told(), tracking(track or (), home, ablation.spec.name, labels, warn) as trackers:
             warn_of_power(guard_of(ablation))
-            say_left(ablation.outline(cells, left), len(todo))
+            outlined = ablation.outline(cells, left)
+            say_left(outlined, len(todo))
+            say_failed(outlined, ablation.spec.retry)
             ablation.set_aside([run for run in todo if run.run_id in again])
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
                 ablation.run(
-                    todo, workers=workers, observer=observer, waiting=partial(_say_waiting, home)
+                    todo, workers=workers, observer=observer,
+                    waiting=partial(_say_waiting, home), note=warn,
                 )
     except KeyboardInterrupt:
         err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
@@ -130,6 +135,7 @@ def run(
     with told():
         refuse_another_plan(ablation, f"bdhf run {spec}")
         say_report(home)
+        say_risen(rises_in(home, [cell.run_id for cell in cells]), labels)
     statuses = ablation.statuses(cells).values()
     settings_again = "".join(f" --set {shlex.quote(setting)}" for setting in settings or ())
     failed = Counter(str(status) for status in statuses if status.is_missing)
@@ -194,6 +200,7 @@ def plan(
     for line in stale_lines(stale):
         say(f"stale: {line}")
     say_left(outline, outline.left)
+    say_failed(outline, ablation.spec.retry)
 
 
 def _say_waiting(home: Path, holders: Sequence[Claim]) -> None:

@@ -15,6 +15,7 @@ from bdhf.cli.app import clock, err, say
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
     from bdhf.experiments.outline import ArmOutline, Outline
+    from bdhf.experiments.schema import Retry
     from bdhf.stats.guard import Guard
 
 ROWS = 60  # arms of a plan that are shown one by one
@@ -133,11 +134,26 @@ def warn_of_power(found: Guard) -> None:
 
 
 def say_left(outline: Outline, todo: int) -> None:
-    """`small: 6 runs, 2 done, 4 to do, 1 of them now -> results/small`."""
-    left, skipped = outline.left, sum(outline.skipped.values())
+    """`small: 6 runs, 2 done, 1 error, 3 to do, 1 of them now -> results/small`."""
+    left, skipped, kept = outline.left, sum(outline.skipped.values()), outline.kept
+    ended = ", ".join(f"{kept[status]} {status}" for status in dict.fromkeys(("done", *kept)))
     now = f", {todo} of them now" if todo < left else ""
     left_out = f", {skipped} skipped" if skipped else ""
     say(
-        f"{outline.name}: {outline.runs} runs, {outline.runs - left - skipped} done, "
+        f"{outline.name}: {outline.runs} runs, {ended}, "
         f"{left} to do{now}{left_out} -> {outline.folder}"
     )
+
+
+def say_failed(outline: Outline, retry: Retry) -> None:
+    """Say of runs that left no outcome whether they are tried again, and why not."""
+    from bdhf.stats.words import count
+
+    for status, number in outline.again.items():
+        say(f"{count(number, 'run')} of those to do ended as {status} before: once more")
+    for status in (s for s in outline.kept if s in type(retry).model_fields):
+        number, tries = outline.kept[status], getattr(retry, status)
+        say(
+            f"{count(number, 'run')} ended as {status} and {'stays' if number == 1 else 'stay'} so "
+            f"(retry.{status} of the spec: {tries}); `bdhf run` with `--retry {status}` tries again"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from textwrap import indent
@@ -219,5 +220,12 @@ def _say_details(now: Standing) -> None:
         since = f", for {clock(max(time.time() - claim.made, 0.0))}" if claim.owner.pid else ""
         say(f"running {now.labels[claim.run_id]} ({claim.run_id}): {holder(claim)}{since}")
     say_counts(Counter(now.skipped), "skipped")
+    say_risen(now.risen, now.labels)
     for line in now.troubles:
         say(line)
+
+
+def say_risen(risen: Mapping[str, object], labels: Mapping[str, str]) -> None:
+    """A line for every run that is done and ended above the loss that it began with."""
+    for run_id, rise in risen.items():
+        say(f"{labels[run_id]} ({run_id}): done, but ended above its start: {rise}")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -146,7 +147,10 @@ class Ablation:
     ) -> Outline:
         """What `run` would do with these cells, of which these runs are still to do."""
         folder = str(self.store.folder)
-        return outline(self.spec.name, folder, self.plan, cells, left, durations, self.spec.targets)
+        return outline(
+            self.spec.name, folder, self.plan, cells, left, durations, self.spec.targets,
+            self.statuses(cells),
+        )  # fmt: skip
 
     def workers(self, wanted: int | None) -> int:
         """Runs at a time."""
@@ -159,9 +163,11 @@ class Ablation:
         workers: int | None,
         observer: Observer,
         waiting: Callable[[Sequence[Claim]], None] = lambda holders: None,
+        note: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Execute the runs in `todo`, then collect; `waiting` is told who holds what is left.
 
+        `note` is given a line where a run cannot be saved, and where an interruption waits for it.
         Raises KeyboardInterrupt when a person or the machine ends it, and InputError where results
         cannot be written: what has finished is collected before.
         """
@@ -172,6 +178,7 @@ class Ablation:
             checkpoint_every=self.spec.safety.checkpoint_every,
             again=again(self.spec.retry),
             waiting=waiting,
+            note=partial(_note, note, self.labels()),
         )
         with interruptible():
             self.store.begin(self.text, self.plan, self.tuning)
@@ -187,6 +194,10 @@ class Ablation:
         """Status by run id, of those of these runs that have ended."""
         found = ended(self.store.folder, {cell.run_id for cell in cells})
         return {run_id: Status(status["status"]) for run_id, status in found.items()}
+
+
+def _note(say: Callable[[str], None], labels: Mapping[str, str], run_id: str, line: str) -> None:
+    say(f"{labels[run_id]} ({run_id}): {line}" if run_id else line)
 
 
 def _first_of_arms(cells: Sequence[Cell]) -> list[Cell]:

@@ -143,11 +143,16 @@ def problem_of(resolved: Resolved) -> Problem:
     return _problem_of(json.dumps(resolved))
 
 
+def new_problem_of(resolved: Resolved) -> Problem:
+    """`problem_of`, but one that nobody else has: a run's own, which may keep something."""
+    problem: Problem = make(PROBLEMS, resolved, NESTED)
+    return problem
+
+
 @lru_cache(maxsize=64)
 def _problem_of(resolved: str) -> Problem:
     """`problem_of` of JSON: a grid asks for the same ones again and again."""
-    problem: Problem = make(PROBLEMS, json.loads(resolved), NESTED)
-    return problem
+    return new_problem_of(json.loads(resolved))
 
 
 def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from bdhf.experiments.claims import living
 from bdhf.printable import printable
-from bdhf.records import InputError, planned, run_labels, torn
+from bdhf.records import InputError, planned, rises_in, run_labels, torn
 from bdhf.records.files import UNREADABLE, UnreadableError, read_whole
 from bdhf.records.run import SEALS, sums_of
 
@@ -58,10 +58,12 @@ def detail(folder: Path) -> Detail:
     home = folder.resolve()
     cells, why = _cells(home.parent.parent, home.name), torn(home.parent.parent, home.name)
     sums = _sums(folder)
+    risen = rises_in(home.parent.parent, [home.name])
     found: Detail = {
         str(folder): {
             "cells": ", ".join(cells) or "none of the plan",
             **({"whole": f"no: {why}"} if why else {}),
+            **({"ended above its start": str(risen[home.name])} if risen else {}),
             **_read(folder / "status.json", _status, sums),
         },
         "spec": _read(folder / "spec.yaml", YAML(typ="safe", pure=True).load, sums),

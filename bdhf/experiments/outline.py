@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from bdhf.experiments.duration import Duration
 from bdhf.experiments.plan import Cell, Excluded, Plan
 from bdhf.experiments.standing import time_of
-from bdhf.records import Comparison, PlannedArm, Target, tests_of
+from bdhf.records import Comparison, PlannedArm, Status, Target, tests_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Outline:
     excluded: tuple[Excluded, ...]
     comparisons: tuple[Comparison, ...]
     targets: tuple[Target, ...]
+    statuses: Mapping[str, Status]  # of the runs that have ended, by id; those to do again too
 
     @property
     def runs(self) -> int:
@@ -49,6 +51,18 @@ class Outline:
     def left(self) -> int:
         """Runs that are still to do."""
         return len({c.run_id for c in self.cells if not c.skip} - self.ended)
+
+    @property
+    def kept(self) -> Counter[str]:
+        """Status -> the runs that ended so, and stay as they are."""
+        kept = Counter(str(self.statuses.get(run_id, Status.DONE)) for run_id in self.ended)
+        return Counter({str(status): kept[status] for status in Status if kept[status]})
+
+    @property
+    def again(self) -> Counter[str]:
+        """Status -> the runs that ended so, and are to do again."""
+        left = {c.run_id for c in self.cells if not c.skip} - self.ended
+        return Counter(str(self.statuses[run_id]) for run_id in left & set(self.statuses))
 
     @property
     def skipped(self) -> Counter[str]:
@@ -75,6 +89,8 @@ class Outline:
             "runs": self.runs,
             "left": self.left,
             "skipped": dict(self.skipped),
+            "statuses": dict(self.kept),
+            "again": dict(self.again),
             "arms": [asdict(arm) for arm in self.arms],
             "cells": [
                 {
@@ -102,6 +118,7 @@ def outline(
     todo: Collection[str],
     durations: Mapping[str, Duration | str],
     targets: tuple[Target, ...],
+    statuses: Mapping[str, Status] = MappingProxyType({}),
 ) -> Outline:
     """Put together what is known of these cells of a plan."""
     of_arm: dict[str, list[Cell]] = {}
@@ -115,7 +132,7 @@ def outline(
     )
     ended = frozenset(cell.run_id for cell in cells if not cell.skip) - waiting
     return Outline(
-        name, folder, arms, tuple(cells), ended, plan.excluded, plan.comparisons, targets
+        name, folder, arms, tuple(cells), ended, plan.excluded, plan.comparisons, targets, statuses
     )
 
 

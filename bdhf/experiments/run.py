@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -13,6 +15,7 @@ from bdhf.experiments.checkpoint import Checkpoint, Saver
 from bdhf.experiments.failures import classified, release
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.training import Diverged, Log, OutOfTime, Row, Training
+from bdhf.experiments.undisturbed import own_globals
 from bdhf.records import CURVE_COLUMNS, Status
 
 
@@ -25,6 +28,17 @@ class Outcome:
     curve: pd.DataFrame
     trace: str = ""
     resumed: int = 0  # how often the curve goes on from a checkpoint
+    no_checkpoint: str = ""  # why it cannot go on from one
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)
+
+
+def _show(observe: Callable[[Row], None], row: Row) -> None:
+    """Let nobody who watches a run draw from the generators that it draws from."""
+    with own_globals(torch.device("cpu")):
+        observe(row)
 
 
 def execute(
@@ -34,18 +48,24 @@ def execute(
     safety_seconds: float,
     observe: Callable[[Row], None] = lambda row: None,
     checkpoint: Checkpoint | None = None,
+    tell: Callable[[str], None] = _warn,
+    asked: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train once. `observe` sees every row of the curve as it is measured.
 
     With a checkpoint the run goes on from where it was saved last, if it was, to the curve that it
     would have had without an end between: the same bits in every column but `seconds`.
-    `safety_seconds` is of wall-clock; the time between an end and the next start is not counted.
+    A run that cannot, for its own parts keep something that no checkpoint has, begins anew instead;
+    `tell` is given a line that says so. `safety_seconds` is of wall-clock; the time between an end
+    and the next start is not counted. Once `asked` is true the run saves itself after its update,
+    and Interrupted is raised.
     """
-    log, status, reason, trace = Log(observe), Status.DONE, "", ""
+    log, status, reason, trace = Log(partial(_show, observe)), Status.DONE, "", ""
     threads = torch.get_num_threads()
+    saver: Saver | None = None
     try:
-        saver = Saver(checkpoint, spec, device)
-        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        saver = Saver(checkpoint, spec, device, tell=tell, asked=asked)
+        with own_globals(torch.device(device)):
             torch.set_num_threads(spec.threads)
             reason = Training(spec, torch.device(device), safety_seconds).train(log, saver)
     except Diverged as error:
@@ -58,7 +78,8 @@ def execute(
         release(error)
     finally:
         torch.set_num_threads(threads)
-    return Outcome(status, reason, _curve(log.rows), trace, log.resumed)
+    refused = saver.refused if saver else ""
+    return Outcome(status, reason, _curve(log.rows), trace, log.resumed, refused)
 
 
 def _curve(rows: list[Row]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from bdhf.experiments.claims import Claim, living
-from bdhf.records import FAILED, NOT_RUN, Status, ended, planned, run_labels
+from bdhf.records import FAILED, NOT_RUN, Status, ended, planned, rises_in, run_labels
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Standing:
     seconds_left: float | None  # by so many, as those went that have ended; None: not known
     skipped: tuple[str, ...]  # reasons, one a cell
     troubles: tuple[str, ...]  # a line for every cell that did not end well, or is torn
+    risen: dict[str, str]  # run id -> the loss of a done run that ended above where it began
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain data; claims with their owners and the cells that they are for."""
@@ -60,6 +61,7 @@ class Standing:
             "arms": [arm.to_json() for arm in self.arms],
             "skipped": dict(Counter(self.skipped)),
             "troubles": list(self.troubles),
+            "risen": self.risen,
             "labels": self.labels,
         }
 
@@ -84,6 +86,7 @@ def standing(folder: str | Path) -> Standing:
         seconds_left=_seconds_left(folder, runs["arm"], left, workers),
         skipped=tuple(cells.loc[cells["status"] == Status.SKIPPED, "reason"]),
         troubles=tuple(_troubles(cells)),
+        risen={run_id: str(rise) for run_id, rise in rises_in(folder, list(runs.index)).items()},
     )
 
 

@@ -193,6 +193,7 @@ def _write_run(
         "status": str(outcome.status),
         "reason": outcome.reason,
         "resumed": outcome.resumed,
+        **({"no_checkpoint": outcome.no_checkpoint} if outcome.no_checkpoint else {}),
         **times,
     }
     files["status.json"] = _json(sealed(run.run_id, status, files))

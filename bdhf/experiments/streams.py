@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,14 +100,30 @@ class Subsets:
         self._draws.set_state(state["draws"])
 
 
-def global_state(device: torch.device) -> list[Tensor]:
-    """Where torch's global generators are: that of the CPU, and that of a CUDA device in use."""
+def seed_globals(seed: int) -> None:
+    """Begin the generators of torch, Python and NumPy that all share: for what has none itself."""
+    torch.manual_seed(derive(seed, "global"))
+    random.seed(derive(seed, "global python"))
+    np.random.seed(derive(seed, "global numpy") % 2**32)
+
+
+def global_state(device: torch.device) -> dict[str, Any]:
+    """Where the global generators are: torch's on the CPU and a CUDA device in use, and others."""
     on_cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-    return [torch.get_rng_state(), *on_cuda]
+    numpy = np.random.get_state(legacy=False)
+    key, position = numpy["state"]["key"], numpy["state"]["pos"]
+    return {
+        "torch": [torch.get_rng_state(), *on_cuda],
+        "python": random.getstate(),
+        "numpy": [key.tolist(), int(position), int(numpy["has_gauss"]), float(numpy["gauss"])],
+    }
 
 
-def set_global(state: Sequence[Tensor], device: torch.device) -> None:
-    """Put torch's global generators where they were."""
-    torch.set_rng_state(state[0])
-    for on_cuda in state[1:]:
+def set_global(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put the global generators where they were."""
+    torch.set_rng_state(state["torch"][0])
+    for on_cuda in state["torch"][1:]:
         torch.cuda.set_rng_state(on_cuda, device)
+    random.setstate(state["python"])
+    key, *rest = state["numpy"]
+    np.random.set_state(("MT19937", np.array(key, dtype=np.uint32), *rest))

@@ -10,13 +10,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from bdhf.experiments.build import optimizer_of, problem_of
+from bdhf.experiments import resume
+from bdhf.experiments.build import new_problem_of, optimizer_of
 from bdhf.experiments.checkpoint import Saver, State
 from bdhf.experiments.fit import loaded, refuse_misfit
+from bdhf.experiments.held import Held
 from bdhf.experiments.own import is_own
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.stopping import Reached
-from bdhf.experiments.streams import Batches, Subsets, derive, generator, global_state, set_global
+from bdhf.experiments.streams import (
+    Batches,
+    Subsets,
+    derive,
+    generator,
+    global_state,
+    seed_globals,
+)
 from bdhf.experiments.updaters import Batch, Update, updater_of
 from bdhf.optim.objective import plain_kernels
 from bdhf.optim.passes import Passes
@@ -26,9 +35,6 @@ from bdhf.records import AXES, CURVE_COLUMNS
 
 Row = dict[str, float]
 EVALUATION_BATCH = 4096  # samples at a time, so that an evaluation cannot exhaust the memory
-
-#: What a run counts, by the names of its attributes and of columns of its curve.
-COUNTS = ("update", "samples", "products", "gradient_equivalents", "seconds")
 
 
 class OutOfTime(Exception):  # noqa: N818 - an outcome, not an error
@@ -57,17 +63,23 @@ class Training:
     """A run in the making: model, data, streams and clock."""
 
     def __init__(self, spec: RunSpec, device: torch.device, safety_seconds: float) -> None:
-        torch.manual_seed(derive(spec.seed, "global"))  # for what draws without a generator
-        self.spec, self.device = spec, device
+        seed_globals(spec.seed)
+        self.spec, self.device, self.dtype = spec, device, getattr(torch, spec.dtype)
         self.safety_seconds = safety_seconds
-        self.problem: Problem = problem_of(spec.problem)
-        dtype = getattr(torch, spec.dtype)
+        self.problem: Problem = new_problem_of(spec.problem)
         self.is_own = is_own(spec.problem["type"])
         data = loaded(self.problem) if self.is_own else self.problem.load()
-        self.data = data.map(lambda part: _cast(part, device, dtype))
+        self.data = data.map(lambda part: _cast(part, device, self.dtype))
+        self.log = Log(lambda row: None)
+        self.built_from = global_state(device)
+        self.build()
+
+    def build(self) -> None:
+        """Make everything that updates change, as it is before the first of them."""
+        spec = self.spec
         self.model = self.problem.build()
         self.problem.initialise(self.model, generator(spec.seed, "initialisation"))
-        self.model.to(device=device, dtype=dtype)
+        self.model.to(device=self.device, dtype=self.dtype)
         self.optimizer = optimizer_of(
             spec.optimizer, self.model, self.problem, derive(spec.seed, "optimizer")
         )
@@ -81,17 +93,22 @@ class Training:
         self.products = self.gradient_equivalents = self.seconds = 0.0
 
     def train(self, log: Log, saver: Saver) -> str:
-        """Update until the targets are reached or the budget is spent; say which."""
+        """Update until the targets are reached or the budget is spent; say which.
+
+        Raises Interrupted when the run is asked to end before.
+        """
         if self.is_own:
             refuse_misfit(self.problem, self.model, self.data.train)
-        self.begun = time.monotonic()  # loading data is not counted
-        ended = "" if self._resumed(log, saver) else self._look(log)
+        self.begun, self.log = time.monotonic(), log  # loading data is not counted
+        ended = "" if self._resumed(saver) else self._look(log)
         while not ended:
-            self._step()
-            if self._spent() or self.update % self.spec.evaluate_every == 0:
+            self.step()
+            saver.updated(self)
+            is_looked_at = self._spent() or self.update % self.spec.evaluate_every == 0
+            if is_looked_at:
                 ended = self._look(log)
-                if not ended:
-                    saver.offer(lambda: self._state(log))
+            if not ended:
+                saver.offer(self, evaluated=is_looked_at)
         return ended
 
     def _look(self, log: Log) -> str:
@@ -107,7 +124,7 @@ class Training:
         budget = self.spec.budget
         return f"budget of {budget.limit:g} {budget.axis} spent" if self._spent() else ""
 
-    def _step(self) -> None:
+    def step(self) -> None:
         """Make one update; its time, and nothing else, is counted."""
         batch, curvature = self._draw()
         if not self.update:
@@ -139,7 +156,7 @@ class Training:
         """One row of the curve."""
         self.doing = f"in the evaluation at update {self.update}"
         row: Row = dict.fromkeys(CURVE_COLUMNS, math.nan)
-        row |= {name: getattr(self, name) for name in COUNTS}
+        row |= {name: getattr(self, name) for name in resume.COUNTS}
         row["epoch"] = self.samples / len(self.data.train[0])
         if self.update:
             row |= self.updater.measure(self.spec.off_block_energy)
@@ -170,46 +187,33 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _state(self, log: Log) -> State:
+    def state(self) -> State:
         """What the run goes on from, beside what its spec tells."""
-        return {
-            **{name: getattr(self, name) for name in COUNTS},
-            "wall_clock": time.monotonic() - self.begun,
-            "rows": log.rows,
-            "resumed": log.resumed,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "order": self.order.state(),
-            "subset": self.subset.state(),
-            "global": global_state(self.device),
-        }
+        passed = {"wall_clock": time.monotonic() - self.begun}
+        return passed | resume.state_of(self) | {"rows": self.log.rows, "resumed": self.log.resumed}
 
-    def _resumed(self, log: Log, saver: Saver) -> bool:
-        """Go on from the checkpoint, if there is one.
+    def shared(self) -> Held:
+        """What the run's problem and its own modules hold, which no checkpoint has."""
+        return resume.shared(self)
 
-        The first update is made once more and forgotten: what a run decides once it decides again
-        on the same batch, and no time of it falls on the clock of a later update.
-        """
+    def kept(self) -> Held:
+        """What model and optimizer hold, and everything that a checkpoint has."""
+        return resume.kept(self)
+
+    def replay(self, state: State) -> Held:
+        """What `kept` is after one update by a run that goes on from a state."""
+        return resume.replay(self, state)
+
+    def _resumed(self, saver: Saver) -> bool:
+        """Go on from the checkpoint, if there is one."""
         state = saver.load()
         if state is None:
             return False
         self.begun -= state["wall_clock"]
-        log.rows += state["rows"]
-        log.resumed = state["resumed"] + 1
-        self._step()
-        self._restore(state)
+        self.log.rows += state["rows"]
+        self.log.resumed = state["resumed"] + 1
+        resume.go_on(self, state)
         return True
-
-    def _restore(self, state: State) -> None:
-        for name in COUNTS:
-            setattr(self, name, state[name])
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.order.restore(state["order"])
-        self.subset.restore(state["subset"])
-        set_global(state["global"], self.device)
-        for row in state["rows"]:
-            self.reached.after(row)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from bdhf.records.files import (
 from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.load import Records, load, natural
 from bdhf.records.owner import Owner
+from bdhf.records.rises import Rise, rise_of, rises, rises_in
 from bdhf.records.run import run_status
 from bdhf.records.schema import (
     AXES,
@@ -83,6 +84,7 @@ __all__ = [
     "PlanIndex",
     "PlannedArm",
     "Records",
+    "Rise",
     "Status",
     "StorageError",
     "Strict",
@@ -105,6 +107,9 @@ __all__ = [
     "planned",
     "read_tuning",
     "refuse_newer",
+    "rise_of",
+    "rises",
+    "rises_in",
     "run_labels",
     "run_status",
     "sweep",

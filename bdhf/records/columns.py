@@ -96,6 +96,8 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "run_id": Column("text", "the run that it is the status of"),
         "sha256": Column("hash", "of every other file of the run, by its name"),
         "sum": Column("hash", "SHA-256 of the other keys, as JSON with sorted keys and no spaces"),
+        "no_checkpoint": Column("text", "why the run could not go on from a checkpoint; missing: "
+                                "nothing speaks against it"),
     },
     "env.json": {
         "host": Column("text", "name of the machine"),

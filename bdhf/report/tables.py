@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bdhf.records import AXES, NOT_RUN, Records, Status
+from bdhf.records import AXES, NOT_RUN, Records, Rise, Status, rises
 from bdhf.report.totals import Spread, at, evaluations, spread, total
 from bdhf.report.wording import NONE, count, metric_name, number
 from bdhf.stats.targets import OUTCOMES, observe
@@ -79,12 +79,19 @@ def runs(records: Records) -> RunTable:
         value = at(last, cells, metric)
         columns[metric_name(metric)] = value.map(number).mask(lost & value.isna(), "NaN")
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    risen = rises(cells, records.curves)
     cell = cells[["arm", "seed", "run_id", "status", "reason"]].itertuples(index=False)
     return RunTable(
         heads=tuple(columns),
         rows=tuple(
             RunRow(
-                anchor, str(arm), str(seed), _text(run), _text(status) or NOT_RUN, reason(why), row
+                anchor,
+                str(arm),
+                str(seed),
+                _text(run),
+                _text(status) or NOT_RUN,
+                _why(why, risen.get(_text(run))),
+                row,
             )
             for anchor, (arm, seed, run, status, why), row in zip(
                 anchors(records), cell, rows, strict=True
@@ -140,6 +147,11 @@ def reason(text: object) -> Reason:
     line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
     short = line if len(line) <= 90 else line[:89] + "…"
     return Reason(short, "" if short == whole else whole)
+
+
+def _why(ended: object, rise: Rise | None) -> Reason:
+    """Why a run ended, and beside it that its loss is above that before the first update."""
+    return reason(ended if rise is None else f"{_text(ended)}; ended above its start: {rise}")
 
 
 def _metrics(curves: pd.DataFrame) -> list[str]:

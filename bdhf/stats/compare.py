@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import Records
-from bdhf.stats import flags, robustness, tuning
+from bdhf.stats import flags, rises, robustness, tuning
 from bdhf.stats.judge import Judged, Test, judge, tested
 from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.power import seeds_to_decide
@@ -92,6 +92,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
             if entry.is_to_target
             else flags.losses(pairs, entry, records.budget_of(*sides))
         ),
+        *rises.risen(pairs, entry, records),
         *flags.shared_machine(pairs, entry, records.environments),
         *flags.mixed_hardware(pairs, entry, records.environments),
         *tuning.caveats(entry, records),

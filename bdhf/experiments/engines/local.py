@@ -23,6 +23,10 @@ from bdhf.experiments.schema import Retry
 from bdhf.experiments.store import Store
 from bdhf.records import CURVE_COLUMNS, SAFETY_SECONDS, Status, StorageError
 
+#: Seconds in which runs that are under way may save themselves when a person ends them; a
+#: scheduler kills about half a minute after it has told to end.
+SAVE_SECONDS = 20.0
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -34,6 +38,7 @@ class Conditions:
     checkpoint_every: int | None = None  # evaluations
     again: Again = Again(Retry())  # noqa: RUF009 - both are frozen
     waiting: Callable[[Sequence[Claim]], None] = lambda holders: None  # told once for each wait
+    note: Callable[[str, str], None] = lambda run_id, line: None  # for a person; "": of no run
 
 
 def default_workers(threads: int, devices: Sequence[str] = ("cpu",)) -> int:
@@ -50,13 +55,16 @@ def run_all(
     """Execute every run, some at a time; give the status of each that this process did, by id.
 
     It ends when all have an outcome, whoever made it. Raises StorageError where nothing can be
-    written; then, and when it is interrupted, runs that are under way are given up.
+    written, and gives up what is under way; when it is interrupted, that is saved before.
     """
     claims = Claims(store.folder)
     engine = _Engine(store, claims, conditions, observer)
     try:
         with store.writing():
             return engine.run(Queue(todo, store, claims, conditions.again), len(todo))
+    except KeyboardInterrupt:
+        engine.save()
+        raise
     finally:
         engine.close()
         claims.close()
@@ -97,6 +105,25 @@ class _Engine:
             self._has_waited = True
         time.sleep(POLL_SECONDS)
 
+    def save(self) -> None:
+        """Have the runs that are under way saved, those that are quick enough.
+
+        Nothing is read from the workers: an interrupt may have come in the midst of a message.
+        """
+        busy = [worker for worker in self._crew if worker.can_save]
+        for worker in busy:
+            worker.ask_to_stop()
+        if busy:
+            what = "a run that is" if len(busy) == 1 else f"{len(busy)} runs that are"
+            self._conditions.note(
+                "",
+                f"interrupted: saving {what} under way, for {SAVE_SECONDS:g} seconds at most; once "
+                "more ends at once",
+            )
+        left, until = {worker.process.sentinel for worker in busy}, time.monotonic() + SAVE_SECONDS
+        while left and (seconds := until - time.monotonic()) > 0:
+            left.difference_update(connection.wait(list(left), seconds))
+
     def close(self) -> None:
         """End all workers."""
         for worker in self._crew:
@@ -133,6 +160,9 @@ class _Engine:
             kind, content = self._bury(worker, job)
         if kind == "row":
             self._observer.evaluated(job.run, content)
+            return
+        if kind == "note":
+            self._conditions.note(job.run.run_id, content)
             return
         if kind == "unwritable":
             raise StorageError(content)

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from bdhf.experiments.beside import folders, look_in
-from bdhf.experiments.checkpoint import Checkpoint
+from bdhf.experiments.checkpoint import Checkpoint, Interrupted
 from bdhf.experiments.claims import Claim, holds, living
 from bdhf.experiments.engines.interrupt import shielded
 from bdhf.experiments.engines.safe_path import safe_path
@@ -36,6 +36,9 @@ from bdhf.records import InputError, Status
 
 #: Seconds between two looks at who else is at work on this machine.
 _LOOK_SECONDS = 5.0
+
+#: Seconds between two looks at whether it shall stop.
+_ASK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Worker:
     process: SpawnProcess
     pipe: Connection
     device: str
+    stop: Connection  # whatever is sent asks it to save its run and end
     job: Job | None = None
+    has_begun: bool = False  # its run has been evaluated, and may be saved after an update
     _memory_kills: int = 0  # of the kernel, when it was last heard
 
     @classmethod
@@ -64,29 +69,44 @@ class Worker:
         """Start a process that waits for jobs."""
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, folder, folders()), daemon=True)
+        heard, stop = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_work, args=(theirs, heard, folder, folders()), daemon=True
+        )
         with safe_path(), shielded():  # the child inherits both, from its first moment
             process.start()
         theirs.close()  # so that the death of the worker closes the pipe
-        return cls(process, ours, device)
+        heard.close()
+        return cls(process, ours, device, stop)
 
     def assign(self, job: Job) -> None:
         """Give it a run."""
-        self.job, self._memory_kills = job, _memory_kills()
+        self.job, self.has_begun, self._memory_kills = job, False, _memory_kills()
         with suppress(OSError):  # it died before: the next read of the pipe says so
             self.pipe.send(job)
 
     def hear(self) -> tuple[str, Any]:
         """What it says, and of what kind that is. Raises EOFError or OSError when it has died."""
         kind, content = self.pipe.recv()
-        self._memory_kills = _memory_kills()
+        self._memory_kills, self.has_begun = _memory_kills(), True
         return kind, content
+
+    @property
+    def can_save(self) -> bool:
+        """Whether it has a run under way that may be saved between two updates."""
+        return self.job is not None and self.job.checkpoint_every is not None and self.has_begun
+
+    def ask_to_stop(self) -> None:
+        """Have it save its run after the update that it is at, and end."""
+        with suppress(OSError):  # it has died
+            self.stop.send(None)
 
     def dismiss(self) -> None:
         """End it, whatever it does."""
         self.process.kill()  # what it was writing has a name that says so, and is swept
         self.process.join()
         self.pipe.close()
+        self.stop.close()
 
     def cause_of_death(self) -> tuple[Status, str]:
         """How its process ended: out of memory only where the kernel is known to have said so."""
@@ -126,18 +146,34 @@ class _Company:
             self.look()
 
 
-def _work(pipe: Connection, folder: Path, modules: Sequence[str]) -> None:
+class _Asked:
+    """Whether the parent has asked to stop: looked at now and then, since a look takes a while."""
+
+    def __init__(self, stop: Connection) -> None:
+        self._stop, self._last = stop, time.monotonic()
+
+    def now(self) -> bool:
+        """Look, if it is some time since."""
+        if time.monotonic() - self._last < _ASK_SECONDS:
+            return False
+        self._last = time.monotonic()
+        return self._stop.poll()
+
+
+def _work(pipe: Connection, stop: Connection, folder: Path, modules: Sequence[str]) -> None:
     """The life of a worker process; a user's own modules are looked for in `modules` too."""
     look_in(modules)
     threading.Thread(target=die_with_parent, daemon=True).start()
     store = Store(folder)
-    while True:
+    while stop not in connection.wait([pipe, stop]):
         try:
             job: Job = pipe.recv()
         except EOFError:
             return
         try:
-            outcome = _do(job, store, pipe)
+            outcome = _do(job, store, pipe, _Asked(stop).now)
+        except Interrupted:
+            return
         except InputError as error:
             _tell(pipe, "unwritable", error.lines)
             continue
@@ -147,10 +183,10 @@ def _work(pipe: Connection, folder: Path, modules: Sequence[str]) -> None:
             _tell(pipe, "ended", (str(outcome.status), outcome.reason))
 
 
-def _do(job: Job, store: Store, pipe: Connection) -> Outcome | None:
+def _do(job: Job, store: Store, pipe: Connection, asked: Callable[[], bool]) -> Outcome | None:
     """Make a run and write it; None where another process has taken it over meanwhile.
 
-    Raises StorageError.
+    Raises StorageError, and Interrupted where it was `asked` to end before.
     """
     company, begun, started = _Company(store.folder), time.monotonic(), now()
     checkpoint = checkpoint_of(job.run, store, job.checkpoint_every)
@@ -168,6 +204,8 @@ def _do(job: Job, store: Store, pipe: Connection) -> Outcome | None:
         safety_seconds=job.safety_seconds,
         observe=observe,
         checkpoint=checkpoint,
+        tell=lambda line: _tell(pipe, "note", line),
+        asked=asked,
     )
     company.look()
     env = environment(job.device, job.run.threads) | {"concurrent": company.most} | own

@@ -1,0 +1,114 @@
+"""What a run goes on from, and whether another one that is built from it goes on alike.
+
+A checkpoint has what torch knows of: `state_dict` of model and optimizer, buffers, the streams and
+the global generators. A user's own parts may keep more, in an attribute or a global, and a run that
+goes on without it ends elsewhere. So a run is built anew from its first checkpoint, makes one
+update, and is held against the one that is under way.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bdhf.experiments.checkpoint import State
+from bdhf.experiments.held import Held, held
+from bdhf.experiments.own import is_own
+from bdhf.experiments.streams import global_state, set_global
+from bdhf.experiments.undisturbed import undisturbed
+
+if TYPE_CHECKING:
+    from bdhf.experiments.training import Training
+
+#: What a run counts, by the names of its attributes and of columns of its curve.
+COUNTS = ("update", "samples", "products", "gradient_equivalents", "seconds")
+
+
+def state_of(run: Training) -> State:
+    """Give all that updates change, as the run stands between two of them."""
+    return {
+        **{name: getattr(run, name) for name in COUNTS},
+        "model": run.model.state_dict(),
+        "buffers": _other_buffers(run.model),
+        "optimizer": run.optimizer.state_dict(),
+        "order": run.order.state(),
+        "subset": run.subset.state(),
+        "global": global_state(run.device),
+    }
+
+
+def go_on(run: Training, state: State) -> None:
+    """Put a run that was just built where the state was saved.
+
+    The first update is made once more and forgotten: what a run decides once it decides again on
+    the same batch, and no time of it falls on the clock of a later update.
+    """
+    run.step()
+    for name in COUNTS:
+        setattr(run, name, state[name])
+    run.model.load_state_dict(state["model"])
+    with torch.no_grad():
+        for name, buffer in _other_buffers(run.model).items():
+            buffer.copy_(state["buffers"][name])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.order.restore(state["order"])
+    run.subset.restore(state["subset"])
+    set_global(state["global"], run.device)
+    for row in state["rows"]:
+        run.reached.after(row)
+
+
+def replay(run: Training, state: State) -> Held:
+    """What another run holds that goes on from a state, and makes one update more.
+
+    Model and optimizer are built a second time; the data are those of the run, which nothing of
+    this changes. Raises whatever goes wrong.
+    """
+    with undisturbed(run.device):
+        other = copy.copy(run)
+        set_global(run.built_from, run.device)
+        other.build()
+        go_on(other, state)
+        other.step()
+        found = kept(other)
+        del other
+        gc.collect()  # a model and an optimizer, as soon as may be
+    return found
+
+
+def kept(run: Training) -> Held:
+    """What optimizer and model hold, saved or not, then all that is saved but the clock."""
+    saved = state_of(run)
+    del saved["seconds"]
+    return held({"optimizer": run.optimizer, "model": run.model, "state": saved})
+
+
+def shared(run: Training) -> Held:
+    """What a run built anew would have in common with this one: its problem and own modules."""
+    modules = {name: sys.modules[name] for name in _own_modules([run.spec.problem,
+               run.spec.optimizer]) if name in sys.modules}  # fmt: skip
+    return held({"problem": run.problem, **modules})
+
+
+def _other_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that `state_dict` leaves out."""
+    saved = model.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
+
+
+def _own_modules(resolved: Any) -> Iterator[str]:
+    """The modules of the own parts that a resolved spec names."""
+    if isinstance(resolved, dict):
+        kind = resolved.get("type")
+        if isinstance(kind, str) and is_own(kind):
+            yield kind.partition(":")[0]
+        resolved = list(resolved.values())
+    if isinstance(resolved, list):
+        for inner in resolved:
+            yield from _own_modules(inner)

@@ -1,0 +1,120 @@
+"""Ctrl-C, or a scheduler's SIGTERM, in the midst of a run: its worker saves it, and it goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import dataclass, field
+
+import pandas as pd
+import pytest
+import torch
+
+from bdhf.experiments.ablation import Ablation
+from tests.experiments.keeping import MODULE, NAME
+
+SPEC = f"""\
+schema: 1
+name: interrupted
+problem: {NAME}:Line
+batch: {{gradient: 16, curvature: 8}}
+arms: {{arm: ARM}}
+seeds: {{count: 1}}
+budget: {{updates: 2000}}
+evaluate: {{every_updates: 50}}
+"""
+ADAM, COUNTING = "{type: torch.Adam, lr: 1.0e-3}", f"{NAME}:Counting"
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path, monkeypatch):
+    """The module of own parts, where Python and its workers find it."""
+    (tmp_path / f"{NAME}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop(NAME, None)
+
+
+@dataclass
+class Watcher:
+    """Sends this process a signal when a run has got to an update."""
+
+    at: float = float("inf")
+    number: int = signal.SIGINT
+    updates: list[float] = field(default_factory=list)
+
+    def started(self, run):
+        """Nothing yet."""
+
+    def evaluated(self, run, row):
+        """A row was measured."""
+        self.updates.append(row["update"])
+        if row["update"] == self.at:
+            signal.raise_signal(self.number)
+
+    def finished(self, run, status, reason):
+        """Nothing more."""
+
+
+def run(folder, arm, watcher, changes=""):
+    """Run the spec with an arm; what it told."""
+    told: list[str] = []
+    spec = folder / "spec.yaml"
+    spec.write_text(SPEC.replace("ARM", arm) + changes)
+    ablation = Ablation.open(spec, folder / "out")
+    todo = list(ablation.left(ablation.cells).values())
+    ablation.run(todo, workers=1, observer=watcher, note=told.append)
+    return told
+
+
+def interrupted(folder, arm, number, changes=""):
+    """Interrupt it at update 50; its checkpoints."""
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, arm, Watcher(50, number), changes)
+    return list((folder / "out").glob("checkpoints/*.pt"))
+
+
+def result(folder):
+    """The status and the curve of the only run."""
+    (home,) = (folder / "out" / "runs").iterdir()
+    return json.loads((home / "status.json").read_text()), pd.read_parquet(home / "curve.parquet")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_saves_the_run_where_it_is(tmp_path, number):
+    """Short as it is, at the very update at which it was told."""
+    (saved,) = interrupted(tmp_path, ADAM, number)
+
+    assert torch.load(saved, weights_only=True)["state"]["update"] >= 50
+
+
+@pytest.mark.slow
+def test_the_next_command_goes_on_from_there(tmp_path):
+    """No evaluation comes twice, and none is left out."""
+    (saved,) = interrupted(tmp_path, ADAM, signal.SIGTERM)
+    update = torch.load(saved, weights_only=True)["state"]["update"]
+    watcher = Watcher()
+    run(tmp_path, ADAM, watcher)
+    status, curve = result(tmp_path)
+
+    assert watcher.updates[0] == update - update % 50 + 50
+    assert status["resumed"] == 1
+    assert "no_checkpoint" not in status
+    assert curve["update"].tolist() == list(range(0, 2001, 50))
+    assert not saved.exists()
+
+
+@pytest.mark.long
+def test_a_run_that_keeps_more_than_a_checkpoint_is_not_saved(tmp_path):
+    """It begins anew."""
+    assert interrupted(tmp_path, COUNTING, signal.SIGINT) == []
+
+
+@pytest.mark.long
+def test_where_no_checkpoint_is_wanted_an_interruption_waits_for_none(tmp_path):
+    """`checkpoint_every: null` is never, Ctrl-C included."""
+    never = "safety: {checkpoint_every: null}\n"
+
+    assert interrupted(tmp_path, ADAM, signal.SIGINT, never) == []
