@@ -20,6 +20,7 @@ from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.power import seeds_to_decide
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.table import table_of
+from bdhf.stats.untrained import met_before_training
 
 
 def compare(records: Records) -> tuple[Result, ...]:
@@ -87,6 +88,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
             if entry.is_to_target
             else flags.losses(pairs, entry, records.budget_of(*sides))
         ),
+        *met_before_training(records, entry, one.target, pairs),
         *flags.shared_machine(pairs, entry, records.environments),
         *flags.mixed_hardware(pairs, entry, records.environments),
         *tuning.caveats(entry, records),

@@ -67,6 +67,15 @@ class Pairs:
         misses = [side["cost"].notna() & ~side["hit"].astype(bool) for side in self.sides]
         return np.asarray(misses[0] & misses[1], dtype=bool)
 
+    @property
+    def both_free(self) -> NDArray[np.bool_]:
+        """Which pairs are known to have met the target on both sides at no cost.
+
+        So they do where it holds before the first update.
+        """
+        free = [side["hit"].astype(bool) & (side["cost"] <= 0) for side in self.sides]
+        return np.asarray(free[0] & free[1], dtype=bool)
+
     @cached_property
     def are_ratios(self) -> bool:
         """Whether every value is above 0, so that pairs have log ratios."""
