@@ -7,7 +7,7 @@
 r is the mean over seeds of (L_end - target) ÷ (L_start - target), how much of the way to the target
 was left, from whichever side it is reached: it orders trials that all miss, and puts none of them
 before one that hits. τ is the budget on its own axis, and `safety.seconds` for seconds, which no
-run exceeds. A loss is its own value, up to twice the loss of the start, which is what a failure has.
+run exceeds. A loss is its own value, up to twice the loss of the start: that is what a failure has.
 """
 
 from __future__ import annotations
