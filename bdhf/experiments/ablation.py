@@ -26,6 +26,7 @@ from bdhf.experiments.spec import load
 from bdhf.experiments.standing import seconds_of
 from bdhf.experiments.store import Store
 from bdhf.experiments.tuned import tuned
+from bdhf.experiments.twins import refuse_twins
 from bdhf.records import InputError, Status, Tuned, ended, run_labels
 
 
@@ -51,6 +52,7 @@ class Ablation:
         store = Store(out or Path("results") / spec.name)
         with together():
             plan = expand(variants)
+        refuse_twins(plan, variants, source)
         tuning = spec.tuned_from and tuned(spec.tuned_from, file.parent, store.folder.parent, plan)
         return cls(spec, source.text, plan, threads, store, tuning or None)
 

@@ -39,6 +39,7 @@ class Outline:
     excluded: tuple[Excluded, ...]
     comparisons: tuple[Comparison, ...]
     targets: tuple[Target, ...]
+    twins: tuple[Comparison, ...] = ()  # not compared: both arms are the same runs
 
     @property
     def runs(self) -> int:
@@ -91,6 +92,10 @@ class Outline:
                 entry.model_dump() | {"target": target.label if target else None}
                 for entry, target in tests_of(self.comparisons, self.targets)
             ],
+            "not_compared": [
+                {"name": entry.name, "candidate": entry.candidate, "baseline": entry.baseline}
+                for entry in self.twins
+            ],
         }
 
 
@@ -115,7 +120,15 @@ def outline(
     )
     ended = frozenset(cell.run_id for cell in cells if not cell.skip) - waiting
     return Outline(
-        name, folder, arms, tuple(cells), ended, plan.excluded, plan.comparisons, targets
+        name=name,
+        folder=folder,
+        arms=arms,
+        cells=tuple(cells),
+        ended=ended,
+        excluded=plan.excluded,
+        comparisons=plan.comparisons,
+        targets=targets,
+        twins=plan.twins,
     )
 
 

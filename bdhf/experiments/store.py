@@ -98,8 +98,11 @@ class Store:
             refuse_newer(self.folder)
             self.sweep()
             write_atomically(self.folder / "spec.yaml", spec_text.encode("utf-8"))
-            index = PlanIndex(arms=plan.arms, comparisons=plan.comparisons, tuning=tuning)
-            left_out = {"tuning"} if tuning is None else None  # which older versions do not know
+            index = PlanIndex(
+                arms=plan.arms, comparisons=plan.comparisons, tuning=tuning, twins=plan.twins
+            )
+            later = {"tuning": tuning, "twins": plan.twins}  # which older versions do not know
+            left_out = {key for key, value in later.items() if not value}
             content = index.model_dump_json(indent=1, exclude=left_out).encode("utf-8")
             write_atomically(self.folder / PLAN_INDEX, content)
             write_table(self.folder / "plan.parquet", to_table(plan.cells))

@@ -20,6 +20,7 @@ from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table
 from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.schema import Budget, Comparison, Status, Target
 from bdhf.records.tuning import Tuned
+from bdhf.records.twins import twins_among
 from bdhf.records.version import PLAN_INDEX, read_record, refuse_newer
 
 T = TypeVar("T")
@@ -35,6 +36,8 @@ class Records:
     varies: label -> axis -> value in words. `questions` are the names of the spec's comparisons,
     with which those of its grid begin. `figures` are those that the spec asks for; None: all.
     `tuning` says how the settings of the arms were found; None: the spec names no study.
+    `twins` are comparisons of arms that are the same runs: those that are given among
+    `comparisons` are put there, and only the others are tests.
 
     `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
     a cell without a whole run has status None, and one that the plan leaves out is `skipped`.
@@ -61,6 +64,18 @@ class Records:
     stops_at_target: bool = False
     figures: tuple[str, ...] | None = None
     tuning: Tuned | None = None
+    twins: tuple[Comparison, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take the comparisons of a run with itself out of those that are tests."""
+        if not self.comparisons or not {*CELL} <= {*self.runs.columns}:
+            return
+        cells = self.runs[list(CELL)].itertuples(index=False, name=None)
+        twins = twins_among(self.comparisons, cells)
+        if twins:
+            rest = tuple(entry for entry in self.comparisons if entry not in twins)
+            object.__setattr__(self, "comparisons", rest)
+            object.__setattr__(self, "twins", (*self.twins, *twins))
 
     def __repr__(self) -> str:
         """What there is, and which tables to look at."""
@@ -191,6 +206,7 @@ def load(folder: str | Path) -> Records:
         stops_at_target=spec.stop == "at_target",
         figures=spec.report.figures,
         tuning=index.tuning,
+        twins=index.twins,
     )
 
 

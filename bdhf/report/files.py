@@ -18,13 +18,14 @@ from bdhf.stats.restriction import horizon
 from bdhf.stats.result import Result
 from bdhf.stats.survival import kaplan_meier
 from bdhf.stats.targets import observe
+from bdhf.stats.twins import not_compared
 from bdhf.stats.words import sentence
 
 _COLUMNS = ("target", "axis", "arm", "time", "surviving")
 
 
 class Built(NamedTuple):
-    """What a report says, one sentence per comparison, and where its page is."""
+    """What a report says, a sentence for every comparison, made or not, and where its page is."""
 
     sentences: tuple[str, ...]
     path: Path
@@ -54,7 +55,8 @@ def build(folder: str | Path) -> Built:
     shown = show(decode(block).records, block)
     write_table(folder / "comparisons.parquet", to_table(shown.results))
     write_table(folder / "multiverse.parquet", table_of_choices(shown.universes))
-    return Built(shown.sentences, write(folder, shown.report))
+    said = (*shown.sentences, *not_compared(records.twins))
+    return Built(said, write(folder, shown.report))
 
 
 def show(records: Records, carried: str = "") -> Shown:

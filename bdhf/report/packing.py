@@ -39,7 +39,7 @@ MOST_EVALUATIONS = 25
 _TABLES = ("runs", "curves", "environments")
 
 #: Fields that the archives of older versions lack.
-_LATER = ("tuning",)
+_LATER = ("tuning", "twins")
 
 _HINTS = get_type_hints(Records)
 _Ablation: type[BaseModel] = create_model(

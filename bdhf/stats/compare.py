@@ -20,6 +20,7 @@ from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.power import seeds_to_decide
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.table import table_of
+from bdhf.stats.twins import shared_runs
 from bdhf.stats.untrained import met_before_training
 
 
@@ -78,6 +79,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
     few = verdict is Verdict.UNDECIDED
     return (
         *flags.missing_pairs(pairs, entry),
+        *shared_runs(records, entry),
         *(flags.overturned(entry, verdict, judged.bounds) if judged.is_overturned else ()),
         *(flags.too_few_pairs(_untied(one), alpha, judged.tests) if few else ()),
         *flags.margin(

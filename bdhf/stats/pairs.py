@@ -124,7 +124,7 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
     """Pair the runs of the two arms of an entry by seed; a loss needs no target.
 
     Costs are restricted to the horizon that both share. A planned pair is a seed that the plan
-    holds for both arms. Seconds of runs on different hardware make no pair.
+    holds for both arms, with a run for each. Seconds of runs on different hardware make no pair.
 
     Raises ValueError when an arm has two runs of one seed, and when a cost has no target.
     """
@@ -144,6 +144,7 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
         floor, worst = smallest_cost(table, records.curves, entry.axis), limit.value
     left, right = (_by_seed(table, arm) for arm in sides)
     seeds = left.index.intersection(right.index).sort_values()
+    seeds = seeds[(left.loc[seeds, "run_id"] != right.loc[seeds, "run_id"]).to_numpy(dtype=bool)]
     pairs = Pairs(left.loc[seeds], right.loc[seeds], limit, floor, worst)
     on_clock = entry.is_to_target and entry.axis == "seconds"
     return _on_one_hardware(pairs, records.environments) if on_clock else pairs
