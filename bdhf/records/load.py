@@ -75,7 +75,8 @@ class Records:
         if twins:
             rest = tuple(entry for entry in self.comparisons if entry not in twins)
             object.__setattr__(self, "comparisons", rest)
-            object.__setattr__(self, "twins", (*self.twins, *twins))
+            told = tuple(entry for entry in twins if entry not in self.twins)
+            object.__setattr__(self, "twins", (*self.twins, *told))
 
     def __repr__(self) -> str:
         """What there is, and which tables to look at."""
