@@ -1,10 +1,15 @@
 """Comparisons of a run with itself: refused by plan, or left out of a grid and told."""
 
+import json
+
 import pytest
+from typer.testing import CliRunner
 
 import bdhf
+from bdhf.cli import app
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.errors import SpecError
+from bdhf.experiments.replan import unplanned
 from bdhf.experiments.store import Store
 from bdhf.records import collect, twins_among
 from tests.experiments.specs import changed, planned
@@ -157,6 +162,38 @@ def test_the_reader_of_a_folder_has_them_apart(tmp_path):
     assert records.twins == ablation.plan.twins
     assert '"twins"' in (tmp_path / "grid" / "plan.json").read_text()
     assert '"twins"' not in (tmp_path / "small" / "plan.json").read_text()
+
+
+def test_a_plan_of_an_older_version_is_read_alike(tmp_path):
+    """There all entries stand together, those of twins too."""
+    ablation = opened(tmp_path, arm(ADAM), (ENTRY, TWIN), grid("arms.again.lr: [0.003, 0.01]"))
+    Store(tmp_path).begin(ablation.text, ablation.plan)
+    index = json.loads((tmp_path / "plan.json").read_text())
+    index["comparisons"] += index.pop("twins")
+    (tmp_path / "plan.json").write_text(json.dumps(index))
+
+    records = bdhf.load(tmp_path)
+
+    assert records.comparisons == ablation.plan.comparisons
+    assert records.twins == ablation.plan.twins
+    assert unplanned(records, tmp_path / "report.html") == ()
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_commands_refuse_an_entry_of_twins_and_tell_of_a_cell(tmp_path, command):
+    """One line and no folder for the first; a line more of `plan` for the second."""
+    spec, out = tmp_path / "spec.yaml", tmp_path / "out"
+    spec.write_text(changed(arm(ADAM), (ENTRY, TWIN)))
+    refused = CliRunner().invoke(app, [command, str(spec), "--out", str(out)])
+    spec.write_text(changed(arm(ADAM), (ENTRY, TWIN), grid("arms.again.lr: [0.003, 0.01]")))
+    told = CliRunner().invoke(app, ["plan", str(spec), "--out", str(out)])
+
+    assert refused.exit_code == 2
+    assert "compare.0: again and adam are the same runs" in refused.output
+    assert not out.exists()
+    line = "again lr=0.003: not compared, since again lr=0.003 and adam are the same runs"
+    assert line in " ".join(told.output.split())
+    assert told.output.count("compare again") == 1
 
 
 def test_arms_without_a_common_seed_are_no_twins():
