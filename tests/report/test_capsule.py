@@ -56,6 +56,7 @@ def small(**changes) -> Records:
         figures=("curves",),
         tuning=Tuned(study="studies/x", arms={"adam": ArmTuning(how="tuned", best=1 / 3)}),
         comparisons=(Comparison(name="a", candidate="adam", baseline="full_hf", margin=1.1),),
+        twins=(Comparison(name="b", candidate="adam", baseline="adam"),),
         **changes,
     )
 
@@ -76,6 +77,7 @@ def test_an_archive_of_an_older_version_is_read():
             if name == "ablation.json":
                 ablation = json.loads(text)
                 assert ablation.pop("tuning", "none") is None
+                assert ablation.pop("twins", None) == []
                 text = json.dumps(ablation).encode()
             new.writestr(name, text)
 
