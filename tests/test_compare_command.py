@@ -75,3 +75,25 @@ def test_one_form_at_a_time(folder):
 
     assert done.exit_code == 2
     assert "not both" in done.output
+
+
+def test_an_older_folder_of_twins_has_no_verdict_of_them(folder):
+    """An entry whose arms are the same runs is told in words, as JSON and in LaTeX; no more."""
+    runs = pd.read_parquet(folder / "runs.parquet")
+    one = runs["arm"].isin(["full_hf", "adam"])
+    runs.loc[one, "run_id"] = [f"one-{seed}" for seed in runs.loc[one, "seed"]]
+    runs.to_parquet(folder / "runs.parquet", index=False)
+    text = (folder / "spec.yaml").read_text(encoding="utf-8")
+    twin = '"margin": 1.1}, {"name": "twin", "candidate": "full_hf", "baseline": "adam"}, '
+    assert '"margin": 1.1}, ' in text
+    (folder / "spec.yaml").write_text(text.replace('"margin": 1.1}, ', twin), encoding="utf-8")
+    said = "twin: not compared, since full_hf and adam are the same runs"
+
+    printed = " ".join(bdhf("compare", folder).split())
+    found = json.loads(bdhf("compare", folder, "--json"))
+
+    assert said in printed
+    assert f"% {said}" in bdhf("compare", folder, "--latex")
+    assert [row["name"] for row in found["comparisons"]] == [ENTRIES[0].name, ENTRIES[2].name]
+    assert {row["tests"] for row in found["comparisons"]} == {2}
+    assert found["not_compared"] == [{"name": "twin", "candidate": "full_hf", "baseline": "adam"}]

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bdhf.cli.app import Results, app, out, say, say_json, told, warn
+from bdhf.cli.planned import say_twins
 from bdhf.cli.results import fresh
 from bdhf.printable import printable
 
@@ -26,6 +27,7 @@ def compare(
     from bdhf.records.files import if_writable
     from bdhf.stats.compare import compare, to_table
     from bdhf.stats.printed import rows, to_latex
+    from bdhf.stats.twins import not_compared
     from bdhf.stats.words import sentence
 
     if as_json and as_latex:
@@ -46,11 +48,15 @@ def compare(
                     result.to_row() | {"flags": list(result.flags), "sentence": sentence(result)}
                     for result in found
                 ],
+                "not_compared": [
+                    {"name": e.name, "candidate": e.candidate, "baseline": e.baseline}
+                    for e in records.twins
+                ],
             }
         )
         return
     if as_latex:
-        typer.echo(printable(to_latex(found)), nl=False)
+        typer.echo(printable(to_latex(found, not_compared(records.twins))), nl=False)
         return
     for result in found:
         table = Table(
@@ -65,5 +71,6 @@ def compare(
         for flag in result.flags:
             say(f"  ! {flag}")
         say("")
-    if not found:
+    say_twins(records.twins)
+    if not found and not records.twins:
         say(f"{results}: the spec asks for no comparison; `compare` in it names arms")

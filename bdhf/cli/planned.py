@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
     from bdhf.experiments.outline import ArmOutline, Outline
     from bdhf.experiments.schema import Retry
+    from bdhf.records import Comparison
     from bdhf.stats.guard import Guard
 
 ROWS = 60  # arms of a plan that are shown one by one
@@ -65,6 +66,17 @@ def say_comparisons(outline: Outline) -> None:
         say(line)
     if len(lines) > ROWS:
         say(f"… and {len(lines) - ROWS} comparisons more; --json lists all")
+    say_twins(outline.twins)
+
+
+def say_twins(entries: Sequence[Comparison]) -> None:
+    """A line for every comparison that is not made, up to a screenful."""
+    from bdhf.stats.twins import not_compared
+
+    for line in not_compared(entries[:ROWS]):
+        say(line)
+    if len(entries) > ROWS:
+        say(f"… and {len(entries) - ROWS} more that are not compared; --json lists all")
 
 
 def say_time(outline: Outline, workers: int) -> None:

@@ -178,9 +178,22 @@ def _finish(study: Study, place: Place, workers: int | None, write: Path | None)
     if write is not None:
         write_tuned(study, record, write)
         say(f"tuned spec: {write}")
+        _warn_of_twins(write)
     if failed:
         err.print(f"{in_words(failed)} of the held-out runs: see their report", markup=False)
         raise typer.Exit(1)
+
+
+def _warn_of_twins(tuned: Path) -> None:
+    """Say that tuning has made two arms one, so that the tuned spec cannot be run as it is."""
+    from bdhf.experiments.ablation import Ablation
+    from bdhf.records import InputError
+
+    try:
+        Ablation.open(tuned)
+    except InputError as error:
+        for line in error.lines:
+            err.print(f"warning: {line}", markup=False)
 
 
 def _hold_out(study: Study, record: Tuning, place: Place, workers: int | None) -> Counter[str]:

@@ -31,6 +31,7 @@ from bdhf.experiments.standing import seconds_of
 from bdhf.experiments.store import Store
 from bdhf.experiments.tryout import faults_of_data, try_out
 from bdhf.experiments.tuned import tuned
+from bdhf.experiments.twins import refuse_twins
 from bdhf.records import InputError, Status, Tuned, ended, run_labels
 
 
@@ -57,6 +58,7 @@ class Ablation:
         store = Store(out or Path("results") / spec.name)
         with together():
             plan = expand(variants)
+        refuse_twins(plan, variants, source)
         tuning = spec.tuned_from and tuned(spec.tuned_from, file.parent, store.folder.parent, plan)
         return cls(spec, source.text, plan, threads, store, source, tuning or None)
 

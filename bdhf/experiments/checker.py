@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from bdhf.experiments.build import problem_of, resolve_arm, resolve_problem
 from bdhf.experiments.complaints import complaints
 from bdhf.experiments.consistency import consistency
+from bdhf.experiments.directions import no_directions
 from bdhf.experiments.errors import Fault
 from bdhf.experiments.own import is_own
 from bdhf.experiments.parts import Faults, Resolved
@@ -120,10 +121,13 @@ def _tried(resolved: Resolved) -> Problem:
         try:
             weightless(problem)
             _ = problem.samples, list(problem.metrics), list(problem.blocks)
+            undirected = no_directions(problem)
             held = own_parameters(problem.loss)
         except Exception as error:  # the code of others may raise anything
             said = f"{resolved['type']} raises {of_what_kind(error)}"
             raise Faults(Fault(("problem",), said)) from None
+        if undirected:
+            raise Faults(Fault(("problem",), f"{resolved['type']}: {undirected}"))
         if held:
             said = (
                 f"the loss of {resolved['type']} has trainable parameters, and an ablation trains, "

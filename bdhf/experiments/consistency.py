@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from bdhf.experiments.build import problem_of, uses_curvature
 from bdhf.experiments.compatibility import why_not
+from bdhf.experiments.directions import wrong_sides
 from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.grid import Variant
 from bdhf.experiments.schema import Spec
@@ -14,7 +15,13 @@ from bdhf.records import LOSSES
 
 def consistency(spec: Spec) -> list[Fault]:
     """Every contradiction in a resolved spec."""
-    return [*_batches(spec), *_targets(spec), *_comparisons(spec), *_budget(spec)]
+    return [
+        *_batches(spec),
+        *_targets(spec),
+        *wrong_sides(spec),
+        *_comparisons(spec),
+        *_budget(spec),
+    ]
 
 
 def consistency_of_all(variants: Sequence[Variant]) -> list[Fault]:

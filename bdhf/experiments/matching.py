@@ -27,6 +27,15 @@ class Arm:
     skip: str
 
 
+@dataclass(frozen=True)
+class Question:
+    """An entry of `compare`, in a combination of the grid."""
+
+    place: int  # of the entry in the spec
+    comparison: Comparison  # by the labels of the arms
+    is_of_twins: bool  # whether both arms are the same runs there
+
+
 #: Keys of a spec that are of the question: runs that differ in them do not stand in for each other.
 _ASKED = tuple(key for key in VARIED if key not in ("arms", "batch"))
 
@@ -34,29 +43,28 @@ _ASKED = tuple(key for key in VARIED if key not in ("arms", "batch"))
 Places = Sequence[Arm | None]
 
 
-def comparisons(
+def questions(
     entries: Sequence[Comparison], places: Mapping[str, Places], variants: Sequence[Variant]
-) -> tuple[Comparison, ...]:
+) -> tuple[Question, ...]:
     """Every entry once per pair of arms that a combination brings together."""
-    found: dict[tuple[str, str, str], Comparison] = {}
+    found: dict[tuple[int, str, str], Question] = {}
     filled = {name: _filled(name, places[name], variants) for name in _compared(entries)}
-    for entry in entries:
+    for place, entry in enumerate(entries):
         sides = filled[entry.candidate], filled[entry.baseline]
         axes = {pick.axis for side in sides for arm in side if arm for pick in arm.picks}
         for variant, candidate, baseline in zip(variants, *sides, strict=True):
             if candidate is None or baseline is None:
                 continue
-            if variant.picks and candidate.run_id == baseline.run_id:
-                continue  # nobody compares a run with itself
             words = in_words([pick for pick in variant.picks if pick.axis in axes])
             update = {
                 "name": " ".join(filter(None, [entry.name, words])),
                 "candidate": candidate.label,
                 "baseline": baseline.label,
             }
-            key = (entry.name, candidate.label, baseline.label)
+            key = (place, candidate.label, baseline.label)
             if key not in found:
-                found[key] = entry.model_copy(update=update)
+                twins = candidate.run_id == baseline.run_id
+                found[key] = Question(place, entry.model_copy(update=update), twins)
     return tuple(found.values())
 
 

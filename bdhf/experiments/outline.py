@@ -41,6 +41,7 @@ class Outline:
     comparisons: tuple[Comparison, ...]
     targets: tuple[Target, ...]
     statuses: Mapping[str, Status]  # of the runs that have ended, by id; those to do again too
+    twins: tuple[Comparison, ...] = ()  # not compared: both arms are the same runs
 
     @property
     def runs(self) -> int:
@@ -107,6 +108,10 @@ class Outline:
                 entry.model_dump() | {"target": target.label if target else None}
                 for entry, target in tests_of(self.comparisons, self.targets)
             ],
+            "not_compared": [
+                {"name": entry.name, "candidate": entry.candidate, "baseline": entry.baseline}
+                for entry in self.twins
+            ],
         }
 
 
@@ -132,7 +137,16 @@ def outline(
     )
     ended = frozenset(cell.run_id for cell in cells if not cell.skip) - waiting
     return Outline(
-        name, folder, arms, tuple(cells), ended, plan.excluded, plan.comparisons, targets, statuses
+        name=name,
+        folder=folder,
+        arms=arms,
+        cells=tuple(cells),
+        ended=ended,
+        excluded=plan.excluded,
+        comparisons=plan.comparisons,
+        targets=targets,
+        statuses=statuses,
+        twins=plan.twins,
     )
 
 

@@ -15,7 +15,7 @@ from bdhf.experiments.build import uses_curvature
 from bdhf.experiments.compatibility import too_costly, too_many_rows, why_not
 from bdhf.experiments.errors import Keys
 from bdhf.experiments.grid import Variant, in_words
-from bdhf.experiments.matching import Arm, comparisons
+from bdhf.experiments.matching import Arm, Question, questions
 from bdhf.experiments.runspec import RunSpec, ids_of
 from bdhf.experiments.schema import Spec
 from bdhf.records import Comparison, PlannedArm
@@ -47,12 +47,22 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an ablation consists of: arms by their labels, their cells, and what is compared."""
+    """What an ablation consists of: arms by their labels, their cells, and what is asked."""
 
     arms: tuple[PlannedArm, ...]
     cells: tuple[Cell, ...]
-    comparisons: tuple[Comparison, ...]
+    questions: tuple[Question, ...]
     excluded: tuple[Excluded, ...] = ()
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """What is compared: every question that is not of a run against itself."""
+        return tuple(q.comparison for q in self.questions if not q.is_of_twins)
+
+    @property
+    def twins(self) -> tuple[Comparison, ...]:
+        """What is not compared, since both arms are the same runs."""
+        return tuple(q.comparison for q in self.questions if q.is_of_twins)
 
 
 def expand(variants: Sequence[Variant]) -> Plan:
@@ -71,7 +81,7 @@ def expand(variants: Sequence[Variant]) -> Plan:
             for i, seed in enumerate(seeds)
             for label, arm in order.items()
         ),
-        comparisons=comparisons(spec.compare, places, variants),
+        questions=questions(spec.compare, places, variants),
         excluded=tuple(
             Excluded(name, in_words(variant.picks), left.why)
             for variant in variants

@@ -18,7 +18,7 @@ class Reached:
     def after(self, row: Mapping[str, float]) -> bool:
         """Take in one evaluation; True when no target is open any more. NaN never reaches one."""
         for target in list(self._open):
-            hit = row[target.metric] <= target.below
+            hit = bool(target.met(row[target.metric]))
             self._held[target] = self._held[target] + 1 if hit else 0
             if self._held[target] >= target.sustain:
                 self._open.remove(target)

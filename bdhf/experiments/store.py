@@ -106,8 +106,11 @@ class Store:
             self.runs.mkdir(parents=True, exist_ok=True)
             refuse_newer(self.folder)
             self.sweep()
-            index = PlanIndex(arms=plan.arms, comparisons=plan.comparisons, tuning=tuning)
-            left_out = {"tuning"} if tuning is None else None  # which older versions do not know
+            index = PlanIndex(
+                arms=plan.arms, comparisons=plan.comparisons, tuning=tuning, twins=plan.twins
+            )
+            later = {"tuning": tuning, "twins": plan.twins}  # which older versions do not know
+            left_out = {key for key, value in later.items() if not value}
             content = index.model_dump_json(indent=1, exclude=left_out).encode("utf-8")
             asked = {"spec.yaml": spec_text.encode("utf-8"), PLAN_INDEX: content}
             for name, text in asked.items():

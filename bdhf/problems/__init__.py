@@ -2,9 +2,18 @@
 
 from bdhf.problems.autoencoder import Autoencoder
 from bdhf.problems.mlp import MLP
-from bdhf.problems.problem import Loss, Problem
+from bdhf.problems.problem import Direction, Loss, Problem
 from bdhf.problems.resnet import ResNet
 from bdhf.problems.sequence_lstm import SequenceLSTM
 from bdhf.problems.transformer import Transformer
 
-__all__ = ["MLP", "Autoencoder", "Loss", "Problem", "ResNet", "SequenceLSTM", "Transformer"]
+__all__ = [
+    "MLP",
+    "Autoencoder",
+    "Direction",
+    "Loss",
+    "Problem",
+    "ResNet",
+    "SequenceLSTM",
+    "Transformer",
+]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bdhf.nn import Glorot, Initialisation
 from bdhf.problems.data import DATASETS, Data, Part, check_data, check_side, pooled, synthetic
 from bdhf.problems.dense import check_activations, stack
-from bdhf.problems.problem import Loss
+from bdhf.problems.problem import Direction, Loss
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Autoencoder:
         return (("encoder.*",), ("decoder.*",))
 
     @property
-    def metrics(self) -> Sequence[str]:
+    def metrics(self) -> Mapping[str, Direction]:
         """`squared_error` is summed over pixels, per image, as the literature reports it."""
-        return ("mean_squared_error", "squared_error")
+        return {"mean_squared_error": "lower", "squared_error": "lower"}
 
     @property
     def samples(self) -> int:

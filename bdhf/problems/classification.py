@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-METRICS: Sequence[str] = ("error",)
+from bdhf.problems.problem import Direction
+
+METRICS: Mapping[str, Direction] = {"error": "lower"}
 
 
 def measure(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:

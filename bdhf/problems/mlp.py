@@ -14,7 +14,7 @@ from bdhf.nn import Glorot, Initialisation
 from bdhf.problems import classification
 from bdhf.problems.data import DATASETS, Data, Part, check_data, synthetic
 from bdhf.problems.dense import check_activations, stack
-from bdhf.problems.problem import Loss
+from bdhf.problems.problem import Direction, Loss
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class MLP:
         return (layers[:cut], layers[cut:])
 
     @property
-    def metrics(self) -> Sequence[str]:
+    def metrics(self) -> Mapping[str, Direction]:
         """`error` is the share of wrong labels."""
         return classification.METRICS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from bdhf.nn import Initialisation
 from bdhf.problems.data import Data, Part
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> (), a mean over samples
+
+#: Which values of a metric are better.
+Direction = Literal["lower", "higher"]
 
 
 class Problem(Protocol):
@@ -29,8 +32,8 @@ class Problem(Protocol):
         """The blocks of the paper as glob patterns on parameter names: plain data."""
 
     @property
-    def metrics(self) -> Sequence[str]:
-        """Names of what `measure` returns."""
+    def metrics(self) -> Sequence[str] | Mapping[str, Direction]:
+        """Names of what `measure` returns; as a mapping, with which values of each are better."""
 
     @property
     def samples(self) -> int:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bdhf.nn import Glorot, Initialisation
 from bdhf.problems import classification
 from bdhf.problems.data import DATASETS, Data, Part, check_data, check_side, pooled, synthetic
-from bdhf.problems.problem import Loss
+from bdhf.problems.problem import Direction, Loss
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ResNet:
         return classification.spread(layers, bottom=["stem.*"], top=["classifier.*"])
 
     @property
-    def metrics(self) -> Sequence[str]:
+    def metrics(self) -> Mapping[str, Direction]:
         """`error` is the share of wrong labels."""
         return classification.METRICS
 

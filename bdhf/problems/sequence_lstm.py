@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from bdhf.nn import Glorot, Initialisation, PeepholeLSTM
 from bdhf.problems import classification
 from bdhf.problems.data import DATASETS, Data, Part, check_data, pooled, synthetic
-from bdhf.problems.problem import Loss
+from bdhf.problems.problem import Direction, Loss
 
 POOL = 4  # 28×28 pixels become 7×7
 
@@ -50,7 +50,7 @@ class SequenceLSTM:
         return classification.spread(layers, bottom=[], top=["classifier.*"])
 
     @property
-    def metrics(self) -> Sequence[str]:
+    def metrics(self) -> Mapping[str, Direction]:
         """`error` is the share of wrong labels."""
         return classification.METRICS
 

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bdhf.nn import Glorot, Initialisation
 from bdhf.problems import classification
 from bdhf.problems.data import DATASETS, Data, Part, check_data, synthetic
-from bdhf.problems.problem import Loss
+from bdhf.problems.problem import Direction, Loss
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Transformer:
         return classification.spread(layers, bottom=bottom, top=top)
 
     @property
-    def metrics(self) -> Sequence[str]:
+    def metrics(self) -> Mapping[str, Direction]:
         """`error` is the share of wrong labels."""
         return classification.METRICS
 

@@ -57,6 +57,7 @@ from bdhf.records.tuning import (
     load_study,
     read_tuning,
 )
+from bdhf.records.twins import twins_among
 from bdhf.records.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
 
 __all__ = [
@@ -116,6 +117,7 @@ __all__ = [
     "temporary_folder",
     "tests_of",
     "torn",
+    "twins_among",
     "unit_of",
     "unwritable",
     "write_atomically",

@@ -20,9 +20,10 @@ class PlannedArm(Strict):
 
 
 class PlanIndex(Strict):
-    """The content of plan.json: the arms of the tables, how they were tuned, what is compared."""
+    """The content of plan.json: arms of the tables, how they were tuned, what is compared."""
 
     records: int = RECORDS_VERSION
     arms: tuple[PlannedArm, ...] = Field(min_length=1)
     comparisons: tuple[Comparison, ...]
     tuning: Tuned | None = None  # None: the spec names no study
+    twins: tuple[Comparison, ...] = ()  # of arms that are the same runs: no tests

@@ -22,6 +22,7 @@ from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.run import read_environment
 from bdhf.records.schema import SAFETY_SECONDS, Budget, Comparison, Status, Target
 from bdhf.records.tuning import Tuned
+from bdhf.records.twins import twins_among
 from bdhf.records.version import PLAN_INDEX, parse_record, refuse_newer
 
 T = TypeVar("T")
@@ -37,7 +38,9 @@ class Records:
     varies: label -> axis -> value in words. `questions` are the names of the spec's comparisons,
     with which those of its grid begin. `figures` are those that the spec asks for; None: all.
     `tuning` says how the settings of the arms were found; None: the spec names no study.
-    `safety_seconds` is the wall-clock after which a run was given up.
+    `safety_seconds` is the wall-clock after which a run was given up. `twins` are comparisons of
+    arms that are the same runs: those that are given among `comparisons` are put there, and only
+    the others are tests.
 
     `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
     a cell without a whole run has status None, and one that the plan leaves out is `skipped`.
@@ -65,6 +68,19 @@ class Records:
     figures: tuple[str, ...] | None = None
     tuning: Tuned | None = None
     safety_seconds: float = SAFETY_SECONDS
+    twins: tuple[Comparison, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take the comparisons of a run with itself out of those that are tests."""
+        if not self.comparisons or not {*CELL} <= {*self.runs.columns}:
+            return
+        cells = self.runs[list(CELL)].itertuples(index=False, name=None)
+        twins = twins_among(self.comparisons, cells)
+        if twins:
+            rest = tuple(entry for entry in self.comparisons if entry not in twins)
+            object.__setattr__(self, "comparisons", rest)
+            told = tuple(entry for entry in twins if entry not in self.twins)
+            object.__setattr__(self, "twins", (*self.twins, *told))
 
     def __repr__(self) -> str:
         """What there is, and which tables to look at."""
@@ -217,6 +233,7 @@ def load(
         figures=spec.report.figures,
         tuning=index.tuning,
         safety_seconds=spec.safety.seconds,
+        twins=index.twins,
     )
 
 

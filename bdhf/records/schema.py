@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 class Status(StrEnum):
@@ -50,18 +59,83 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+#: The two sides on which a target is met, by its key.
+_SIDES = ("below", "above")
+
+
 class Target(Strict):
-    """A metric at or below a value for `sustain` evaluations in a row; the first one counts."""
+    """A metric at or beyond a value for `sustain` evaluations in a row; the first one counts."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [side]} for side in _SIDES]}
+    )
 
     metric: str = Field(description="A metric of the problem on a part: `val_loss`, `train_loss`.")
-    below: float = Field(description="The value to reach: at or below counts.")
+    below: float | None = Field(
+        default=None,
+        description="The value to reach, of a metric that is better when lower: at or below "
+        "counts. Exactly one of `below` and `above`.",
+    )
+    above: float | None = Field(
+        default=None,
+        description="The value to reach, of a metric that is better when higher: at or above "
+        "counts.",
+    )
     sustain: int = Field(default=1, ge=1, description="Evaluations in a row that it must hold.")
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Target:
+        if self.below is None and self.above is None:
+            raise ValueError(
+                "give the value to reach: `below` for a metric that is better when lower, `above` "
+                "for one that is better when higher"
+            )
+        if self.below is not None and self.above is not None:
+            raise ValueError("give one of `below` and `above`; two values are two targets")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_other_side(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the side that is not given: older versions know no `above`."""
+        return {k: v for k, v in plain(self).items() if v is not None or k not in _SIDES}
+
+    def __repr_args__(self) -> Any:
+        """Leave it out here too: the fingerprints of studies are made of this text."""
+        return [(k, v) for k, v in super().__repr_args__() if v is not None or k not in _SIDES]
+
+    @property
+    def value(self) -> float:
+        """The value to reach."""
+        return float(self.below if self.above is None else self.above)  # type: ignore[arg-type]
+
+    @property
+    def is_upward(self) -> bool:
+        """Whether it is reached from below: more of the metric is better."""
+        return self.above is not None
 
     @property
     def label(self) -> str:
-        """The target in words: `val_loss ≤ 0.02`."""
+        """The target in words: `val_loss ≤ 0.02`, `val_accuracy ≥ 0.9`."""
         held = f" for {self.sustain} evaluations" if self.sustain > 1 else ""
-        return f"{self.metric} ≤ {self.below:g}{held}"
+        return f"{self.metric} {'≥' if self.is_upward else '≤'} {self.value:g}{held}"
+
+    def met(self, values: ArrayLike) -> NDArray[np.bool_]:
+        """Say of every value of the metric whether it is at or beyond the target; NaN is not.
+
+        >>> Target(metric="val_accuracy", above=0.9).met([0.8, 0.9, float("nan")]).tolist()
+        [False, True, False]
+        """
+        seen = np.asarray(values, dtype=float)
+        return np.asarray(seen >= self.value if self.is_upward else seen <= self.value)
+
+    def short_of(self, values: ArrayLike) -> NDArray[np.float64]:
+        """How far every value is from the target, in units of the metric: above 0 is not there.
+
+        >>> Target(metric="val_accuracy", above=0.75).short_of([0.5, 1.0]).tolist()
+        [0.25, -0.25]
+        """
+        way = np.asarray(values, dtype=float) - self.value
+        return -way if self.is_upward else way
 
 
 Estimand = Literal[

@@ -14,13 +14,15 @@ and no average of two). What becomes of a run that has ended depends on how it e
   at the budget   nothing is known beyond. The line ends at the first such end: on the budget's
                   own axis that is the budget, on another axis the shortest follow-up.
 
+Where more of a metric is better, as a target `above` says, all of this holds upside down.
+
 Runs without an outcome (error, timeout, not run yet ...) are not drawn; captions count them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -63,18 +65,20 @@ def bands(records: Records, axis: str, metrics: Sequence[str]) -> pd.DataFrame:
     """Quartiles over seeds of every arm: one row per metric, arm and position.
 
     Columns: `metric, arm`; `runs`, the number that counts; `x` in units of the axis; `low, median,
-    high`, the quartiles (inf where a quarter, half ... of the runs diverged); `end`, on the last
-    row of a line why it ends (`target`, `budget` or `diverged`), elsewhere empty.
+    high`, the quartiles (infinite where a quarter, half ... of the runs diverged); `end`, on the
+    last row of a line why it ends (`target`, `budget` or `diverged`), elsewhere empty.
     """
     through = _through(records)
     column = AXES[axis][0]
     curves = {arm: _curves(records, arm, column) for arm in records.arms}
+    upward = {target.metric for target in records.targets if target.is_upward}
     parts = []
     for metric in [metric for metric in metrics if metric in records.curves]:
         for arm in records.arms:
             runs = [_run(records, curve, column, metric, through) for curve in curves[arm]]
             runs = [run for run in runs if len(run.x)]
-            parts += [_band(runs).assign(metric=metric, arm=arm)] if runs else []
+            band = _upside_down if metric in upward else _band
+            parts += [band(runs).assign(metric=metric, arm=arm)] if runs else []
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else _empty()
 
 
@@ -154,6 +158,14 @@ def _band(runs: list[_Run]) -> pd.DataFrame:
     table = table.assign(runs=len(runs), end="")
     table.loc[table.index[-1:], "end"] = why if known.all() else DIVERGED
     return table
+
+
+def _upside_down(runs: list[_Run]) -> pd.DataFrame:
+    """The quartiles where more is better: those of the negative values, a diverged run is -∞."""
+    table = _band(
+        [replace(run, value=np.where(np.isfinite(run.value), -run.value, np.inf)) for run in runs]
+    )
+    return table.assign(low=-table["high"], median=-table["median"], high=-table["low"])
 
 
 def _stop(runs: list[_Run]) -> tuple[float, str]:

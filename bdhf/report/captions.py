@@ -27,7 +27,7 @@ def curves(
     if axis != "updates":
         parts.append("Between its evaluations a run’s loss is taken as linear.")
     if AT_TARGET in ends:
-        parts.append(STOPPED)
+        parts.append(STOPPED_ABOVE if _are_upward(records) else STOPPED)
     if AT_BUDGET in ends and not own:
         line = "A line without a marker" if AT_TARGET in ends else "A line"
         parts.append(
@@ -38,8 +38,8 @@ def curves(
         parts.append("A line without a marker ran to the end of the budget.")
     if DIVERGED in ends:
         parts.append("A line ends in a cross where more than half of its runs have diverged.")
-    if np.isinf(table["high"].to_numpy(float)).any():
-        parts.append(OPEN)
+    if np.isinf(table[["low", "high"]].to_numpy(float)).any():
+        parts.append(OPEN_ABOVE if _are_upward(records) else OPEN)
     if idle:
         parts.append(f"Not drawn: {listed(list(idle))}, which spent no {AXES[axis][1]}.")
     return (*parts, *_left_out(records))
@@ -55,6 +55,21 @@ OPEN = (
     "Where a quarter of an arm’s runs have diverged, its band has no upper edge, and only its "
     "lower half is drawn."
 )
+
+STOPPED_ABOVE = (
+    "Runs stop at their target, and from then on rank as better than those still training. A line "
+    "ends, with a marker, where half of its runs have stopped: up to there its median is that of a "
+    "run still training, whatever the others would have done beyond the target. Once a quarter "
+    "have stopped, the better edge of the band is read from their last values, and is a bound."
+)
+OPEN_ABOVE = (
+    "Where a quarter of an arm’s runs have diverged, its band has no worse edge, and only its "
+    "better half is drawn."
+)
+
+
+def _are_upward(records: Records) -> bool:
+    return any(target.is_upward for target in records.targets)
 
 
 def curves_alt(table: pd.DataFrame, unit: str) -> str:

@@ -20,6 +20,7 @@ from bdhf.stats.multiverse import Universe, multiverse
 from bdhf.stats.multiverse import to_table as table_of_choices
 from bdhf.stats.result import Result
 from bdhf.stats.survival import kaplan_meier
+from bdhf.stats.twins import not_compared
 from bdhf.stats.words import sentence
 
 #: The name of a page for a double-blind review: it is not to be taken for the other one.
@@ -29,7 +30,7 @@ _COLUMNS = ("target", "axis", "arm", "time", "surviving")
 
 
 class Built(NamedTuple):
-    """What a report says, one sentence per comparison, and where its page is."""
+    """What a report says, a sentence for every comparison, made or not, and where its page is."""
 
     sentences: tuple[str, ...]
     path: Path
@@ -73,7 +74,8 @@ def build(
             write_table(folder / "multiverse.parquet", table_of_choices(shown.universes))
             write(folder, shown.report)
     page = folder / (ANONYMOUS_PAGE if anonymous else "report.html")
-    return Built(shown.sentences, page, "".join(unwritten))
+    said = (*shown.sentences, *not_compared(records.twins))
+    return Built(said, page, "".join(unwritten))
 
 
 def show(records: Records, carried: str = "", *, anonymous: bool = False) -> Shown:

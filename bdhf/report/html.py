@@ -26,6 +26,7 @@ from bdhf.stats.multiverse import Universe
 from bdhf.stats.power import ENOUGH
 from bdhf.stats.result import Result
 from bdhf.stats.targets import OUTCOMES
+from bdhf.stats.twins import not_compared
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def page(
         records=records,
         contents=_contents(drawn, universes, crowded=crowded),
         answers=_answers(records, results, sentences),
+        not_compared=not_compared(records.twins),
         facts=_facts(records),
         progress=progress_of(records),
         statuses=tables.statuses(records),

@@ -40,7 +40,7 @@ MOST_EVALUATIONS = 25
 _TABLES = ("runs", "curves", "environments")
 
 #: Fields that the archives of older versions lack.
-_LATER = ("tuning", "safety_seconds")
+_LATER = ("tuning", "safety_seconds", "twins")
 
 _HINTS = get_type_hints(Records)
 _Ablation: type[BaseModel] = create_model(

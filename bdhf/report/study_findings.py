@@ -188,11 +188,12 @@ def _nearest(evidence: StudyEvidence, cell: Cell) -> str:
     target = evidence.records.study.target
     if runs.empty or target is None:
         return ""
-    runs = runs.sort_values(["final", "trial", "seed"], kind="stable")
-    row, ratio = runs.iloc[0], float(runs["final"].iloc[0]) / target.below
-    times = f", {number(ratio, mark=1.0)} times the target" if target.below > 0 else ""
+    runs = runs.assign(short=target.short_of(runs["final"].to_numpy(float)))
+    row = runs.sort_values(["short", "trial", "seed"], kind="stable").iloc[0]
+    ratio = float(row["final"]) / target.value if target.value > 0 else math.nan
+    times = f", {number(ratio, mark=1.0)} times the target" if target.value > 0 else ""
     return (
-        f"The nearest run ended at {target.metric} {number(row['final'], mark=target.below)}"
+        f"The nearest run ended at {target.metric} {number(row['final'], mark=target.value)}"
         f"{times} (trial {int(row['trial'])}, seed {int(row['seed'])}). "
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from bdhf.records import Records, StudyRecords, load
+from bdhf.records import Comparison, Records, StudyRecords, TunedArm, Tuning, load
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.figures.forest import forest
 from bdhf.report.figures.scaling import scaling
@@ -16,6 +16,7 @@ from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.scaling import drawn
 from bdhf.stats.scaling import scaling as fits_of
+from bdhf.stats.twins import not_compared
 from bdhf.stats.words import sentence
 
 SECTION = "Held out"
@@ -30,6 +31,7 @@ class HeldOut:
     sentences: tuple[str, ...]
     drawings: tuple[Drawing, ...]
     progress: str  # how much of it has been run; "": all
+    not_compared: tuple[str, ...] = ()  # questions whose arms were tuned to the same runs
 
     @property
     def answers(self) -> tuple[tuple[Result, str], ...]:
@@ -51,16 +53,21 @@ def hold_out(records: StudyRecords) -> HeldOut | None:
         sentences=tuple(sentence(result) for result in results),
         drawings=(*_effects(ablation, results), *_scaling(ablation)),
         progress=progress_of(ablation),
+        not_compared=not_compared(_tuned_alike(records.study)),
     )
 
 
 def final_verdicts(records: StudyRecords, results: Sequence[Result]) -> Mapping[str, Verdict]:
-    """The verdicts on held-out seeds of the comparisons of a study, by name, between tuned arms."""
+    """The verdicts on held-out seeds of the comparisons of a study, by name, between tuned arms.
+
+    Arms that were tuned to the same runs are undecided.
+    """
     study = records.study
     target = study.target.label if study.target else ""
     known = {(r.candidate, r.baseline, r.estimand, r.target): r.verdict for r in results}
     names = {arm.label: arm.name for arm in study.arms}
-    found = {}
+    alike = _tuned_alike(study) if results else ()
+    found = {entry.name: Verdict.UNDECIDED for entry in alike}
     for entry in study.comparisons:
         sides = [_tuned(label, names.get(label, label))
                  for label in (entry.candidate, entry.baseline)]  # fmt: skip
@@ -68,6 +75,20 @@ def final_verdicts(records: StudyRecords, results: Sequence[Result]) -> Mapping[
         if key in known:
             found[entry.name] = known[key]
     return found
+
+
+def _tuned_alike(study: Tuning) -> tuple[Comparison, ...]:
+    """The comparisons of a study whose two arms have the same best settings: their runs are one."""
+    arms = {arm.label: arm for arm in study.arms if arm.best is not None}
+    pairs = ((e, arms.get(e.candidate), arms.get(e.baseline)) for e in study.comparisons)
+    return tuple(
+        entry for entry, one, other in pairs if one and other and _runs(one) == _runs(other)
+    )
+
+
+def _runs(arm: TunedArm) -> tuple[object, ...]:
+    """What the runs of a tuned arm depend on, beside what all arms of a study have in common."""
+    return arm.optimizer, arm.gradient_batch, arm.curvature_batch, arm.budget
 
 
 def _tuned(label: str, name: str) -> str:

@@ -20,6 +20,8 @@ from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.power import seeds_to_decide
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.table import table_of
+from bdhf.stats.twins import shared_runs
+from bdhf.stats.untrained import met_before_training
 
 
 def compare(records: Records) -> tuple[Result, ...]:
@@ -78,6 +80,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
     few = verdict is Verdict.UNDECIDED
     return (
         *flags.missing_pairs(pairs, entry),
+        *shared_runs(records, entry),
         *(flags.overturned(pairs, entry, verdict, judged.bounds) if judged.is_overturned else ()),
         *(flags.too_few_pairs(_untied(one), alpha, judged.tests) if few else ()),
         *flags.margin(
@@ -93,6 +96,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
             else flags.losses(pairs, entry, records.budget_of(*sides))
         ),
         *rises.risen(pairs, entry, records),
+        *met_before_training(records, entry, one.target, pairs),
         *flags.shared_machine(pairs, entry, records.environments),
         *flags.mixed_hardware(pairs, entry, records.environments),
         *tuning.caveats(entry, records),

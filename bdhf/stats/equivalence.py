@@ -12,8 +12,9 @@ ratio is 0, and many of those pass for agreement. It says nothing, and is left o
 
     |E[l]| = P(a run hits) |E[l | a run hits]| ≤ |E[l | a run hits]|
 
-so whatever is shown to lie within the margin for the other pairs does so for all of them. The share
-of tests that call arms at the margin equivalent is in docs/statistics.md, with and without them.
+so whatever is shown to lie within the margin for the other pairs does so for all of them. So it is
+with a pair that met the target on both sides before the first update, at no cost. The share of
+tests that call arms at the margin equivalent is in docs/statistics.md, with and without them.
 
 A log ratio is known to the evaluations that surround its hits: it lies in the box [low_i, high_i].
 Costs that are recorded at the same evaluation tie, and say no more than that. So p is the largest
@@ -96,13 +97,13 @@ def tost_over(low: ArrayLike, high: ArrayLike, margin: float) -> Tost:
 
 
 def equivalence(pairs: Pairs, margin: float | None) -> float:
-    """Give the p of `tost_over` over the complete pairs of which at least one run hit.
+    """Give the p of `tost_over` over the complete pairs of which a run hit, and at a cost.
 
     NaN without a margin, and where the pairs have no log ratios; 1 where a log ratio is unbounded.
     """
     if margin is None or not pairs.are_ratios:
         return math.nan
-    return _of_box(*pairs.box(), pairs.complete.both_miss, margin)
+    return _of_box(*pairs.box(), pairs.complete.says_nothing, margin)
 
 
 def equivalence_over(best: Pairs, worst: Pairs, margin: float | None) -> float:
@@ -113,17 +114,17 @@ def equivalence_over(best: Pairs, worst: Pairs, margin: float | None) -> float:
     """
     if margin is None or not (best.are_ratios and worst.are_ratios):
         return math.nan
-    return _of_box(best.box()[0], worst.box()[1], best.both_miss, margin)
+    return _of_box(best.box()[0], worst.box()[1], best.says_nothing, margin)
 
 
 def _of_box(
     low: NDArray[np.float64],
     high: NDArray[np.float64],
-    both_miss: NDArray[np.bool_],
+    says_nothing: NDArray[np.bool_],
     margin: float,
 ) -> float:
-    """The p of the pairs of which at least one run may have hit."""
-    low, high = low[~both_miss], high[~both_miss]
+    """The p of the pairs that say something."""
+    low, high = low[~says_nothing], high[~says_nothing]
     if not (np.isfinite(low) & np.isfinite(high)).all():
         return 1.0
     return tost_over(low, high, margin).p

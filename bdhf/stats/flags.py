@@ -115,7 +115,7 @@ def coarse(pairs: Pairs, entry: Comparison, p: float, alpha: float) -> tuple[str
     """
     if entry.margin is None or not pairs.are_ratios or not p > alpha:
         return ()
-    says_something = ~pairs.complete.both_miss
+    says_something = ~pairs.complete.says_nothing
     recorded = tost(pairs.log_ratios()[says_something], entry.margin).p
     if recorded > alpha:
         return ()

@@ -30,7 +30,7 @@ CHOSEN_AXES = ("updates", "products", "seconds")
 #: Margins, beside that of the spec.
 CHOSEN_MARGINS = (1.05, 1.1, 1.25)
 
-#: Targets: that of the spec, and easier ones, so many times as high.
+#: Targets: that of the spec, and easier ones, so many times as high; `above`, divided by these.
 EASIER = (1.0, 1.1, 1.25, 1.5)
 
 
@@ -148,14 +148,21 @@ def _ways(
 
 def _targets(records: Records, target: Target) -> tuple[list[Target], list[str]]:
     """The target and easier ones; not those at which a run begins."""
-    if target.below <= 0:
+    if target.value <= 0:
         return [target], [f"easier targets than {target.label}: only of a positive value"]
     first = records.curves.sort_values("update", kind="stable").groupby(["arm", "seed"]).head(1)
-    start = first[target.metric].min() if len(first) else math.inf
-    easier = [target.model_copy(update={"below": target.below * factor}) for factor in EASIER]
-    kept = [level for level in easier if level == target or level.below < start]
+    start = first[target.metric].to_numpy(dtype=float, na_value=math.nan)
+    easier = [_easier(target, factor) for factor in EASIER]
+    kept = [level for level in easier if level == target or not level.met(start).any()]
     gone = [level.label for level in easier if level not in kept]
     return kept, [f"{label}: a run is there before the first update" for label in gone]
+
+
+def _easier(target: Target, factor: float) -> Target:
+    """The target with another value, from the same side."""
+    if target.is_upward:
+        return target.model_copy(update={"above": target.value / factor})
+    return target.model_copy(update={"below": target.value * factor})
 
 
 def _arms_without(records: Records, entry: Comparison, axis: str) -> list[str]:

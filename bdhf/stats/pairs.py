@@ -67,6 +67,20 @@ class Pairs:
         misses = [side["cost"].notna() & ~side["hit"].astype(bool) for side in self.sides]
         return np.asarray(misses[0] & misses[1], dtype=bool)
 
+    @property
+    def both_free(self) -> NDArray[np.bool_]:
+        """Which pairs are known to have met the target on both sides at no cost.
+
+        So they do where it holds before the first update.
+        """
+        free = [side["hit"].astype(bool) & (side["cost"] <= 0) for side in self.sides]
+        return np.asarray(free[0] & free[1], dtype=bool)
+
+    @property
+    def says_nothing(self) -> NDArray[np.bool_]:
+        """Which pairs tie whatever the arms are worth: `equivalent` takes others."""
+        return self.both_miss | self.both_free
+
     @cached_property
     def are_ratios(self) -> bool:
         """Whether every value is above 0, so that pairs have log ratios."""
@@ -119,7 +133,8 @@ class Pairs:
         """
         ends = ("least", "most") if best else ("most", "least")
         candidate, baseline = (
-            _filled(side, end) for side, end in zip(self.sides, ends, strict=True)
+            _filled(side, side[end].clip(lower=self.floor))
+            for side, end in zip(self.sides, ends, strict=True)
         )
         return replace(self, candidate=candidate, baseline=baseline)
 
@@ -136,7 +151,7 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
     """Pair the runs of the two arms of an entry by seed; a loss needs no target.
 
     Costs are restricted to the horizon that both share. A planned pair is a seed that the plan
-    holds for both arms. Seconds of runs on different hardware make no pair.
+    holds for both arms, with a run for each. Seconds of runs on different hardware make no pair.
 
     Raises ValueError when an arm has two runs of one seed, and when a cost has no target.
     """
@@ -158,6 +173,7 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
             timeout = records.safety_seconds
     left, right = (_by_seed(table, arm) for arm in sides)
     seeds = left.index.intersection(right.index).sort_values()
+    seeds = seeds[(left.loc[seeds, "run_id"] != right.loc[seeds, "run_id"]).to_numpy(dtype=bool)]
     paired = left.loc[seeds], right.loc[seeds]
     if entry.is_to_target and entry.axis == "seconds":
         paired = _on_one_hardware(*paired, records.environments)
@@ -202,13 +218,13 @@ def _log_ratios(candidate: pd.Series[float], baseline: pd.Series[float]) -> NDAr
     return np.log((candidate / baseline).to_numpy(dtype=float))
 
 
-def _filled(side: pd.DataFrame, end: str) -> pd.DataFrame:
-    """One side with its uncertain runs at one end."""
+def _filled(side: pd.DataFrame, ends: pd.Series[float]) -> pd.DataFrame:
+    """One side with its uncertain runs at these ends."""
     uncertain = side["cost"].isna() | (side["least"] < side["most"])
     missing = side["cost"].isna()
     return side.assign(
-        cost=side["cost"].mask(uncertain, side[end]),
-        earliest=side["earliest"].mask(uncertain, side[end]),
+        cost=side["cost"].mask(uncertain, ends),
+        earliest=side["earliest"].mask(uncertain, ends),
         hit=side["hit"].astype(bool) | missing,
     )
 

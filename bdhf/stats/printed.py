@@ -56,8 +56,11 @@ def rows(result: Result) -> list[tuple[str, str]]:
     return found
 
 
-def to_latex(results: Sequence[Result]) -> str:
-    """A `tabular` for the package booktabs, a row per comparison; names are escaped."""
+def to_latex(results: Sequence[Result], more: Sequence[str] = ()) -> str:
+    """A `tabular` for the package booktabs, a row per comparison; names are escaped.
+
+    Flags, and what is said beside the results, are comments at its end.
+    """
     lines = [_HEAD]
     for result in results:
         low, high = _ratio(result.ratio_low), _ratio(result.ratio_high)
@@ -74,6 +77,7 @@ def to_latex(results: Sequence[Result]) -> str:
         )
         lines.append(" & ".join(_escaped(cells)) + r" \\")
     notes = [f"% {result.name}: {flag}" for result in results for flag in result.flags]
+    notes += [f"% {' '.join(line.split())}" for line in more]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
 
 

@@ -1,11 +1,11 @@
 """From learning curves to censored observations: when each run reached the target, if it did.
 
 A run reaches `metric ≤ below` at the first evaluation of the first stretch of `sustain` evaluations
-in a row at or below the value:
+in a row at or below the value, and `metric ≥ above` at or above it likewise:
 
     U = cost(i),   i = min { i : metric(i), ..., metric(i + sustain - 1) ≤ below }
 
-NaN is not at or below anything, so it never hits and it breaks a stretch. A stretch that the end of
+NaN is at or beyond nothing, so it never hits and it breaks a stretch. A stretch that the end of
 the run cuts short does not count. A run without a hit is censored at its follow-up, the cost that
 it had run up at its end. A diverged run is a miss, whatever it reached before. A run that failed
 after a hit is a hit; one that failed before, or has not run yet, is missing data.
@@ -116,7 +116,7 @@ def _measure(runs: pd.DataFrame, curves: pd.DataFrame, target: Target, column: s
     run = place[order]
     metric = ordered[target.metric].to_numpy(dtype=float, na_value=np.nan)[order]
     cost = ordered[column].to_numpy(dtype=float, na_value=np.nan)[order]
-    hit = hits(metric <= target.below, target.sustain)
+    hit = hits(target.met(metric), target.sustain)
     ends = np.minimum(np.arange(len(run)) + target.sustain - 1, max(len(run) - 1, 0))
     hit &= run[ends] == run
     at, first = np.unique(run[hit], return_index=True)

@@ -94,7 +94,7 @@ def _comparisons(study: Study) -> tuple[Comparison, ...]:
     tuned = {cell.label for cell in study.cells}
     return tuple(
         entry
-        for entry in study.plan.comparisons
+        for entry in (question.comparison for question in study.plan.questions)
         if entry.candidate in tuned and entry.baseline in tuned
     )
 

@@ -2,12 +2,14 @@
 
 It is an ordinary ablation in the study's folder. Each arm of the spec is in it twice, as it was
 (`ARM.default`) and as it was tuned (`ARM.tuned`); what the spec compares is compared between tuned
-arms. Where a grid varies batch sizes, `settings` give each its own.
+arms. What tuning has made one and the same is not compared: an arm whose default was not beaten,
+and two arms that it gave the same settings. Where a grid varies batch sizes, `settings` give each
+its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,11 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from bdhf.experiments.ablation import Ablation
+from bdhf.experiments.cost import together
 from bdhf.experiments.grid import Variant
+from bdhf.experiments.plan import expand
+from bdhf.experiments.spec import load
+from bdhf.experiments.twins import only_twins
 from bdhf.records import LOSSES, Comparison, Tuning, tests_of, write_atomically
 from bdhf.tuning.space import placed
 from bdhf.tuning.study import Cell, Study
@@ -29,16 +35,30 @@ _OWN = ("include", "name", "arms", "settings", "exclude", "compare", "tuned_from
 
 def held_out(study: Study, record: Tuning, folder: Path) -> Ablation:
     """Write `held_out.yaml` into a study's folder, and open it: its runs go to `held_out`."""
-    file = folder / "held_out.yaml"
+    file, spec = folder / "held_out.yaml", held_out_spec(study, record)
+    head = [f"Written by `bdhf tune {study.file}`: the best settings of study {study.name}",
+            "against those of the spec, on the seeds of the ablation."]  # fmt: skip
+    _write(file, spec, head)
+    with together():
+        places = only_twins(expand(load(file)[0]))
+    if places:
+        kept = [entry for place, entry in enumerate(spec["compare"]) if place not in places]
+        head += [_same_runs(spec["compare"][place]) for place in places]
+        _write(file, {**spec, "compare": kept}, head)
+    return Ablation.open(file, folder / "held_out")
+
+
+def _write(file: Path, spec: Mapping[str, Any], head: Sequence[str]) -> None:
     buffer, yaml = StringIO(), YAML()
     yaml.width = 100
-    buffer.write(
-        f"# Written by `bdhf tune {study.file}`: the best settings of study {study.name}\n"
-    )
-    buffer.write("# against those of the spec, on the seeds of the ablation.\n")
-    yaml.dump(held_out_spec(study, record), buffer)
+    buffer.writelines(f"# {' '.join(line.split())}\n" for line in head)
+    yaml.dump(spec, buffer)
     write_atomically(file, buffer.getvalue().encode())
-    return Ablation.open(file, folder / "held_out")
+
+
+def _same_runs(entry: Mapping[str, Any]) -> str:
+    sides = f"{entry['candidate']} and {entry['baseline']}"
+    return f"Not compared, since {sides} are the same runs: {entry['name']}"
 
 
 def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
@@ -73,7 +93,8 @@ def count_tests(study: Study) -> int:
     """How many tests the comparison makes, which Holm counts."""
     first, objective = study.variants[0].spec, study.spec.objectives[0]
     labels = {cell.label for cell in study.cells}
-    entries = [e for e in study.plan.comparisons if {e.candidate, e.baseline} <= labels]
+    asked = [question.comparison for question in study.plan.questions]
+    entries = [e for e in asked if {e.candidate, e.baseline} <= labels]
     itself = Comparison(name="itself", candidate="tuned", baseline="default", estimand=objective)
     return len(tests_of([*entries, *([itself] * len(labels))], first.targets))
 

@@ -5,9 +5,9 @@
     failures  2 τ                                         if a run diverged or left no outcome
 
 r is the mean over seeds of (L_end - target) ÷ (L_start - target), how much of the way to the target
-was left: it orders trials that all miss, and puts none of them before one that hits. τ is the
-budget on its own axis, and `safety.seconds` for seconds, which no run exceeds. A loss is its own
-value, up to twice the loss of the start, which is what a failure has.
+was left, from whichever side it is reached: it orders trials that all miss, and puts none of them
+before one that hits. τ is the budget on its own axis, and `safety.seconds` for seconds, which no
+run exceeds. A loss is its own value, up to twice the loss of the start: that is what a failure has.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class Goal:
     def metric(self) -> str:
         """The metric that tells how near a run is."""
         return self.target.metric if self.target else METRIC
+
+    @property
+    def is_upward(self) -> bool:
+        """Whether more of that metric is better."""
+        return self.target is not None and self.target.is_upward
 
 
 def horizon_of(estimand: str, budget: Budget, safety_seconds: float) -> float | None:
@@ -127,11 +132,11 @@ def _left(target: Target, curve: pd.DataFrame) -> float:
 
     All of it where the metric was never finite.
     """
-    start, end = _ends(curve, target.metric)
+    start, end = (float(target.short_of(value)) for value in _ends(curve, target.metric))
     if math.isnan(end):
         return 1.0
-    way = (start if start > target.below else end) - target.below
-    return max((end - target.below) / way, 0.0) if way > 0 else 0.0
+    way = start if start > 0 else end
+    return max(end / way, 0.0) if way > 0 else 0.0
 
 
 def _ends(curve: pd.DataFrame, metric: str) -> tuple[float, float]:

@@ -153,7 +153,7 @@ def _report(trying: Trying, reports: bool) -> Callable[[Row], None]:
         trying.rows.append(row)
         metric, update = row.get(goal.metric, math.nan), int(row["update"])
         if prunes and math.isfinite(metric) and update % stride == 0:
-            trying.trial.report(metric, step=update)
+            trying.trial.report(_falling(goal, metric), step=update)
             if trying.trial.should_prune():
                 raise _GivenUp
 
@@ -176,9 +176,14 @@ def _stay(trying: Trying, run: SeedRun) -> None:
     if len(trying.goals) > 1 or goal.target is None or budget is None or rows.empty:
         return
     last, metric = int(rows["update"].iloc[-1]), float(rows[goal.metric].iloc[-1])
-    if metric <= goal.target.below:
+    if goal.target.met(metric):
         for update in range((last // stride + 1) * stride, budget + 1, stride):
-            trying.trial.report(metric, step=update)
+            trying.trial.report(_falling(goal, metric), step=update)
+
+
+def _falling(goal: Goal, metric: float) -> float:
+    """The metric as pruners take it: less is better."""
+    return -metric if goal.is_upward else metric
 
 
 def _stride(run: RunSpec) -> int:

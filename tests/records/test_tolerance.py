@@ -234,7 +234,7 @@ def test_a_table_that_is_another_file_is_refused(folder, run, name, source):
         ("spec.yaml", "a: [", r"cannot be read"),
         ("spec.yaml", "[]", r"cannot be read"),
         ("spec.yaml", "schema: 1", r"name: Field required"),
-        ("spec.yaml", "name: x\ntargets: [{metric: a}]", r"targets\.0\.below: Field required"),
+        ("spec.yaml", "name: x\ntargets: [{metric: a}]", r"targets\.0: .*give the value to reach"),
         (PLAN_INDEX, "{}", r"arms: Field required"),
         (PLAN_INDEX, '{"arms": [], "comparisons": []}', r"arms: Tuple should have at least 1"),
     ],

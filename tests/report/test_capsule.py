@@ -58,6 +58,7 @@ def small(**changes) -> Records:
         safety_seconds=1800.0,
         tuning=Tuned(study="studies/x", arms={"adam": ArmTuning(how="tuned", best=1 / 3)}),
         comparisons=(Comparison(name="a", candidate="adam", baseline="full_hf", margin=1.1),),
+        twins=(Comparison(name="b", candidate="adam", baseline="adam"),),
         **changes,
     )
 
@@ -79,6 +80,7 @@ def test_an_archive_of_an_older_version_is_read():
                 ablation = json.loads(text)
                 assert ablation.pop("tuning", "none") is None
                 assert ablation.pop("safety_seconds", None) == SAFETY_SECONDS
+                assert ablation.pop("twins", None) == []
                 text = json.dumps(ablation).encode()
             new.writestr(name, text)
 

@@ -125,11 +125,15 @@ def _scale(axes: Axes, panel: pd.DataFrame, targets: Sequence[Target], scale: st
 
 
 def _range(panel: pd.DataFrame, targets: Sequence[Target]) -> tuple[float, float]:
-    """The smallest and the largest loss to show, targets among them."""
+    """The smallest and the largest value to show, targets among them.
+
+    What rises towards its target is shown whole.
+    """
     drawn = panel[_LOSSES].to_numpy(float).ravel()
-    drawn = np.append(drawn[np.isfinite(drawn)], [target.below for target in targets])
+    drawn = np.append(drawn[np.isfinite(drawn)], [target.value for target in targets])
     top = HEADROOM * float(panel.groupby("arm")["median"].first().max())
-    return float(drawn.min()), float(min(drawn.max(), top) if top > 0 else drawn.max())
+    caps = top > 0 and not any(target.is_upward for target in targets)
+    return float(drawn.min()), float(min(drawn.max(), top) if caps else drawn.max())
 
 
 def _line(axes: Axes, line: pd.DataFrame, look: Look) -> None:
@@ -139,8 +143,8 @@ def _line(axes: Axes, line: pd.DataFrame, look: Look) -> None:
     if line.empty:
         return
     if line["runs"].iloc[0] > 1:
-        high = line["high"].where(np.isfinite(line["high"]), line["median"])
-        axes.fill_between(line["x"], line["low"], high, color=look.colour, alpha=0.16, lw=0)
+        low, high = (line[e].where(np.isfinite(line[e]), line["median"]) for e in ("low", "high"))
+        axes.fill_between(line["x"], low, high, color=look.colour, alpha=0.16, lw=0)
     axes.plot(line["x"], line["median"], **look.line)
     end = line.iloc[-1]
     mark = {AT_TARGET: look.marker, DIVERGED: "x"}.get(end["end"])
@@ -150,10 +154,10 @@ def _line(axes: Axes, line: pd.DataFrame, look: Look) -> None:
 
 def _target(axes: Axes, target: Target) -> None:
     """A dotted line, named in the margin where it covers no curve."""
-    axes.axhline(target.below, color=INK, lw=0.9, linestyle=(0, (1, 2)))
+    axes.axhline(target.value, color=INK, lw=0.9, linestyle=(0, (1, 2)))
     axes.annotate(
-        f"target\n{number(target.below, tidy=True)}",
-        (1, target.below),
+        f"target\n{number(target.value, tidy=True)}",
+        (1, target.value),
         xycoords=("axes fraction", "data"),
         xytext=(4, 0),
         textcoords="offset points",

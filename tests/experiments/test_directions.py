@@ -1,0 +1,205 @@
+"""Targets that are reached from below, and those on the wrong side of their metric."""
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from bdhf.experiments.errors import SpecError
+from bdhf.experiments.plan import expand
+from bdhf.experiments.run import execute
+from bdhf.experiments.source import parse
+from bdhf.experiments.spec import load, variants
+from bdhf.experiments.stopping import Reached
+from bdhf.records import Status, Target
+from tests.experiments.specs import changed
+
+#: A classifier that says which values of its metrics are better, and one that does not.
+MODULE = """
+from dataclasses import dataclass
+from bdhf.problems import MLP
+
+
+@dataclass(frozen=True)
+class Accurate(MLP):
+    hidden: tuple[int, ...] = (12,)
+
+    @property
+    def metrics(self):
+        return {"accuracy": "higher", "error": "lower"}
+
+    def measure(self, outputs, targets):
+        wrong = super().measure(outputs, targets)["error"]
+        return {"accuracy": 1 - wrong, "error": wrong}
+
+
+@dataclass(frozen=True)
+class Silent(Accurate):
+    @property
+    def metrics(self):
+        return ("accuracy", "error")
+
+
+@dataclass(frozen=True)
+class Wrong(Accurate):
+    @property
+    def metrics(self):
+        return {"accuracy": "up", "error": "lower"}
+"""
+BLOCKS = ('{type: groups, blocks: [["encoder.*"], ["decoder.*"]]}', "per_layer")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the problems above; specs stand beside it."""
+    folder = tmp_path_factory.mktemp("directions")
+    (folder / "lab_directions.py").write_text(MODULE)
+    return folder
+
+
+def opened(folder, targets, problem="lab_directions:Accurate", *changes):
+    """The small spec on another problem with other targets, as it is loaded."""
+    (folder / "spec.yaml").write_text(
+        changed(
+            ("{type: autoencoder, encoder: [784, 12, 4]}", problem),
+            BLOCKS,
+            ("[{metric: val_loss, below: 0.08}]", targets),
+            *changes,
+        )
+    )
+    return load(folder / "spec.yaml")[0]
+
+
+def told(folder, *asked):
+    """The lines that such a spec is refused with."""
+    with pytest.raises(SpecError) as error:
+        opened(folder, *asked)
+    return error.value.lines
+
+
+WRONG = {
+    "accuracy below": (
+        "[{metric: val_accuracy, below: 0.7}]",
+        "targets.0.below: val_accuracy is better when higher, so this is where runs begin and not "
+        "where they get to: write `above: 0.7`",
+    ),
+    "error above": (
+        "[{metric: train_error, above: 0.5}]",
+        "targets.0.above: train_error is better when lower, so this is where runs begin and not "
+        "where they get to: write `below: 0.5`",
+    ),
+    "loss above": (
+        "[{metric: val_error, below: 0.5}, {metric: val_loss, above: 2}]",
+        "targets.1.above: val_loss is better when lower, so this is where runs begin and not where "
+        "they get to: write `below: 2`",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_target_on_the_wrong_side_is_told_at_its_key(folder, name):
+    """With the side of the metric, and what to write instead."""
+    targets, message = WRONG[name]
+
+    (line,) = told(folder, targets)
+
+    assert line.endswith(message)
+    assert "spec.yaml:14:" in line
+
+
+def test_a_metric_is_better_on_one_side_only(folder):
+    """Where the problem is silent, two targets of one metric may not contradict each other."""
+    both = "[{metric: val_accuracy, above: 0.7}, {metric: train_accuracy, below: 0.9}]"
+
+    (line,) = told(folder, both, "lab_directions:Silent")
+
+    assert (
+        "train_accuracy ≤ 0.9 and val_accuracy ≥ 0.7: accuracy is better either when lower" in line
+    )
+    assert opened(folder, "[{metric: val_accuracy, below: 0.7}]", "lab_directions:Silent")
+
+
+def test_a_problem_names_one_of_two_directions(folder):
+    """Anything else is told with what is allowed."""
+    (line,) = told(folder, "[{metric: val_loss, below: 1}]", "lab_directions:Wrong")
+
+    assert "lab_directions:Wrong: metrics accuracy: 'up': give 'lower' or 'higher'" in line
+
+
+@pytest.mark.parametrize("targets", ["[{metric: val_loss}]", "[{metric: val_loss, sustain: 2}]"])
+def test_a_target_without_a_value_says_what_to_give(targets):
+    """Neither side is no target."""
+    with pytest.raises(SpecError, match=r"targets\.0: give the value to reach: `below` for"):
+        variants(parse(changed(("[{metric: val_loss, below: 0.08}]", targets))))
+
+
+def test_a_target_has_one_side():
+    """Both are two targets."""
+    with pytest.raises(SpecError, match="two values are two targets"):
+        variants(parse(changed(("below: 0.08", "below: 0.08, above: 0.01"))))
+    with pytest.raises(ValidationError):
+        Target(metric="val_loss", above=float("nan"))
+
+
+def test_the_command_line_changes_the_side(folder):
+    """`--set targets.0.above=…` with the other side taken out."""
+    opened(folder, "[{metric: val_error, below: 0.5}]")
+    settings = ["targets.0.metric=val_accuracy", "targets.0.above=0.6", "targets.0.below=null"]
+
+    found = load(folder / "spec.yaml", settings)[0]
+
+    assert [target.label for target in found[0].spec.targets] == ["val_accuracy ≥ 0.6"]
+
+
+def test_a_run_ends_where_it_rises_to_its_target(folder):
+    """To 0.3 from about 0.1: not before the first update, and at the first that has it."""
+    found = opened(
+        folder,
+        "[{metric: val_accuracy, above: 0.3}]",
+        "lab_directions:Accurate",
+        ("at_budget", "at_target"),
+        ("updates: 6", "updates: 60"),
+    )
+    run = next(cell.run for cell in expand(found).cells if cell.arm == "adam")
+
+    outcome = execute(run, device="cpu", safety_seconds=60)
+
+    seen = outcome.curve["val_accuracy"]
+    assert outcome.status is Status.DONE
+    assert seen.iloc[-1] >= 0.3
+    assert (seen.iloc[:-1] < 0.3).all()
+    assert len(seen) > 1
+
+
+def test_a_rising_target_enters_the_id(folder):
+    """Where it ends the run; another value is another run."""
+    stop = ("at_budget", "at_target")
+    ids = [
+        expand(opened(folder, f"[{{metric: val_accuracy, above: {value}}}]",
+                      "lab_directions:Accurate", *stops)).cells[0].run_id
+        for value in (0.8, 0.9) for stops in ((), (stop,))
+    ]  # fmt: skip
+
+    assert ids[0] == ids[2]
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize(("sustain", "row"), [(1, 3), (2, 5)], ids=["first", "two in a row"])
+def test_reached_rises_with_the_metric(sustain, row):
+    """At the value counts, NaN never does and breaks a stretch."""
+    rows = [0.1, float("nan"), 0.89, 0.9, float("nan"), 0.95, 0.9, 0.2]
+    reached = Reached([Target(metric="val_accuracy", above=0.9, sustain=sustain)])
+
+    seen = [reached.after({"val_accuracy": value}) for value in rows]
+
+    assert seen.index(True) == row + sustain - 1
+
+
+def test_what_is_written_of_a_target_is_what_was_written_before():
+    """No file, and no fingerprint of a study, has the side that is not given."""
+    low, high = Target(metric="val_loss", below=0.08), Target(metric="val_accuracy", above=0.9)
+
+    assert low.model_dump(mode="json") == {"metric": "val_loss", "below": 0.08, "sustain": 1}
+    assert repr(low) == "Target(metric='val_loss', below=0.08, sustain=1)"
+    assert high.model_dump(mode="json") == {"metric": "val_accuracy", "above": 0.9, "sustain": 1}
+    assert [Target.model_validate_json(t.model_dump_json()) for t in (low, high)] == [low, high]
+    assert pd.Series([low.label, high.label]).tolist() == ["val_loss ≤ 0.08", "val_accuracy ≥ 0.9"]

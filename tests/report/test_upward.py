@@ -1,0 +1,102 @@
+"""Figures and pages of a target that is reached from below."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bdhf.records import Records, Target
+from bdhf.report import captions
+from bdhf.report.bands import bands
+from bdhf.report.capsule import decode, encode
+from bdhf.report.figures.curves import lines
+from bdhf.report.html import page
+from bdhf.report.study_evidence import gather_study
+from bdhf.report.study_findings import notices
+from bdhf.report.style import looks
+from bdhf.report.templating import environment
+from bdhf.stats.compare import compare
+from bdhf.stats.multiverse import multiverse
+from bdhf.stats.words import sentence
+from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up
+from tests.report.made_up_study import made_up_study
+from tests.report.test_tuning_figures import LOST
+
+UP = Target(metric="val_accuracy", above=0.98)
+LOST_ARM = {**QUICKSTART, "adam": Arm(tau=30.0, status=dict.fromkeys(range(3), ("diverged", "x")))}
+
+
+def mirrored(records: Records) -> Records:
+    """The same runs, seen by 1 - loss."""
+    curves = records.curves.assign(val_accuracy=1 - records.curves["val_loss"])
+    return dataclasses.replace(records, curves=curves, targets=(UP,))
+
+
+@pytest.mark.parametrize("arms", [QUICKSTART, LOST_ARM], ids=["quickstart", "many diverged"])
+def test_bands_are_those_of_the_mirror_image(arms):
+    """Upside down: runs at the target rank as better, and diverged ones as worse, than the rest."""
+    down = made_up(arms)
+    one = bands(down, "updates", ["val_loss"])
+    other = bands(mirrored(down), "updates", ["val_accuracy"])
+
+    assert one[["arm", "x", "runs", "end"]].equals(other[["arm", "x", "runs", "end"]])
+    for edge, opposite in (("low", "high"), ("median", "median"), ("high", "low")):
+        np.testing.assert_allclose(1 - other[opposite], one[edge], rtol=1e-12)
+
+
+def test_a_figure_shows_what_rises_whole_with_its_target():
+    """No multiple of the first value cuts an accuracy off."""
+    records = mirrored(made_up(LOST_ARM))
+    records = dataclasses.replace(
+        records, curves=records.curves.assign(val_accuracy=records.curves["val_accuracy"] - 0.76)
+    )
+    target = Target(metric="val_accuracy", above=0.22)
+    records = dataclasses.replace(records, targets=(target,))
+    table = bands(records, "updates", ["val_accuracy"])
+
+    figure = lines(table, looks(records.arms), records.targets, "updates", "linear")
+
+    low, high = figure.axes[0].get_ylim()
+    top = table.loc[np.isfinite(table["high"]), "high"].max()
+    assert table["median"].iloc[0] * 3 < top < high
+    assert low < 0.22 < high
+    assert any(np.allclose(line.get_ydata(), 0.22) for line in figure.axes[0].lines)
+
+
+def test_a_page_says_at_or_above():
+    """The label, the sentences and the captions; and what it carries is what it was made of."""
+    records = mirrored(made_up(LOST_ARM, updates=120, every=4)).in_order()
+    results = compare(records)
+
+    html = page(records, results, [sentence(result) for result in results])
+    caption = captions.curves(records, bands(records, "updates", ["val_accuracy"]), "updates")
+
+    assert decode(encode(records)).records.targets == (UP,)
+    assert "to reach val_accuracy ≥ 0.98" in html
+    assert captions.STOPPED_ABOVE in caption
+    assert captions.STOPPED not in caption
+
+
+def test_the_multiverse_of_a_page_says_which_targets_are_easier():
+    """Divided, where it is reached from below; those of the others as before."""
+    down = made_up({"full_hf": Arm(tau=30.0), "block_hf": Arm(tau=21.0)}, comparisons=ENTRIES[:1])
+    template = environment().get_template("multiverse.html.j2")
+    said = "one that is written ≥, divided by these"
+
+    assert said in template.render(records=mirrored(down), universes=multiverse(mirrored(down)))
+    assert said not in template.render(records=down, universes=multiverse(down))
+
+
+def test_the_nearest_trial_of_a_rising_target_is_the_highest():
+    """Where all trials missed, the notice names the run that rose the farthest."""
+    records = made_up_study({"adam": LOST}, comparisons=())
+    study = records.study.model_copy(update={"target": UP})
+    seeds = records.seeds.assign(final=1 - records.seeds["final"])
+    highest = seeds["final"].max()
+
+    (notice, *_) = notices(gather_study(dataclasses.replace(records, study=study, seeds=seeds), {}))
+
+    assert "reached val_accuracy ≥ 0.98 within" in notice
+    assert f"ended at val_accuracy {highest:.3g}"[:27] in notice
+    assert pd.notna(highest)

@@ -1,0 +1,119 @@
+"""Arms that are the same runs: no verdict, no test, and no share of Holm's correction."""
+
+import dataclasses
+
+import pytest
+
+from bdhf.records import Comparison
+from bdhf.report.capsule import decode, encode
+from bdhf.report.html import page
+from bdhf.stats.compare import compare
+from bdhf.stats.guard import guard
+from bdhf.stats.multiverse import multiverse
+from bdhf.stats.printed import to_latex
+from bdhf.stats.result import Verdict
+from bdhf.stats.twins import not_compared
+from bdhf.stats.words import sentence
+from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
+
+FULL = [180, 185, 179, 195, 190, 188, 177, 191]
+FAST = [50, 62, 55, 71, 64, 58, 49, 66]
+TWIN = Comparison(name="twin", candidate="again", baseline="full", margin=1.1)
+ESTIMANDS = ["updates_to_target", "seconds_to_target", "final_loss", "best_loss"]
+
+
+def records(twin=TWIN, shared=8):
+    """Block against full, and an arm whose first runs are those of full."""
+    made = synthetic(
+        {"block": FAST, "full": FULL, "again": FULL}, comparisons=(BLOCK_VS_FULL, twin)
+    )
+    ids = {f"again-{seed}": f"full-{seed}" for seed in range(shared)}
+    return dataclasses.replace(
+        made,
+        comparisons=(BLOCK_VS_FULL, twin),
+        runs=made.runs.assign(run_id=made.runs["run_id"].replace(ids)),
+        curves=made.curves.assign(run_id=made.curves["run_id"].replace(ids)),
+    )
+
+
+@pytest.mark.parametrize("estimand", ESTIMANDS)
+def test_records_of_an_older_plan_have_no_verdict_of_twins(estimand):
+    """Whatever is compared: it is not among the tests, Holm counts the others, and it is said."""
+    found = records(TWIN.model_copy(update={"estimand": estimand}))
+
+    (result,) = compare(found)
+
+    assert (result.name, result.tests, result.p_holm) == ("block vs full", 1, result.p)
+    assert [entry.name for entry in found.twins] == ["twin"]
+    assert [universe.question for universe in multiverse(found)] == ["block vs full"]
+    (line,) = not_compared(found.twins)
+    assert line == (
+        "twin: not compared, since again and full are the same runs: a run says nothing against "
+        "itself"
+    )
+    assert to_latex([result], [line]).endswith(f"% {line}\n")
+
+
+def test_an_arm_against_itself_by_name_is_a_twin():
+    """A folder whose entry names one arm twice has no test of it."""
+    found = records(Comparison(name="itself", candidate="full", baseline="full", margin=1.1), 0)
+
+    assert [result.name for result in compare(found)] == ["block vs full"]
+    assert [entry.name for entry in found.twins] == ["itself"]
+
+
+def test_the_power_guard_does_not_count_twins():
+    """The floor of the seeds is that of the tests that are made."""
+    found = records()
+
+    asked = guard(found.comparisons, found.targets, alpha=0.05, seeds=8, finished=found)
+
+    assert (asked.tests, asked.needed) == (1, 6)
+
+
+def test_what_a_page_carries_of_an_older_folder_is_judged_alike():
+    """The page says what is not compared and shows no verdict of it, the second time as well."""
+    found = records()
+    again = decode(encode(found)).records
+
+    results = compare(again)
+    html = page(again, results, [sentence(result) for result in results])
+
+    assert again.twins == found.twins
+    assert again.comparisons == found.comparisons == (BLOCK_VS_FULL,)
+    assert html.count("<article") == 1
+    assert "twin: not compared, since again and full are the same runs" in html
+
+
+def test_a_page_of_nothing_but_twins_says_why_there_is_no_verdict():
+    """It is not said that the spec asks for no comparison."""
+    found = records()
+    only = dataclasses.replace(found, comparisons=())
+
+    html = page(only, (), ())
+
+    assert "Every comparison that the spec asks for is of a run with itself" in html
+    assert "has no key" not in html
+
+
+@pytest.mark.parametrize("shared", [1, 3, 7])
+def test_arms_that_share_some_runs_are_compared_on_the_others(shared):
+    """A seed with one run for both arms is no pair: it neither ties nor is it missing."""
+    found = records(shared=shared)
+
+    result = compare(found)[1]
+
+    assert (result.name, result.tests) == ("twin", 2)
+    assert result.planned == result.pairs == result.ties == 8 - shared
+    assert any(flag.startswith(f"{shared} seed") and "one run in both arms" in flag
+               for flag in result.flags)  # fmt: skip
+    assert (result.verdict is Verdict.EQUIVALENT) == (shared <= 3)
+
+
+def test_other_arms_are_told_nothing():
+    """Two arms with runs of their own have all their pairs, and no flag."""
+    result = compare(records())[0]
+
+    assert result.pairs == 8
+    assert not any("one run in both" in flag for flag in result.flags)
+    assert compare(synthetic({"block": FAST, "full": FULL}, targets=(TARGET,)))[0].pairs == 8

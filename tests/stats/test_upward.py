@@ -1,0 +1,99 @@
+"""A target that is reached from below is the mirror image of one that is reached from above."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bdhf.records import Budget, Target
+from bdhf.stats.compare import compare
+from bdhf.stats.multiverse import multiverse
+from bdhf.stats.printed import to_latex
+from bdhf.stats.profile import profile
+from bdhf.stats.targets import observe
+from bdhf.stats.words import sentence
+from tests.stats.synthetic import BLOCK_VS_FULL, synthetic
+
+ABOVE = Target(metric="val_accuracy", above=0.9)
+BLOCK = [50, 62, 55, None, 64, 58, 49, "timeout"]
+FULL = [180, 185, 179, 195, "diverged", 188, 177, 191]
+
+
+def mirrored(records):
+    """The same runs, seen by 1 - loss: what fell to 0.02 rises to 0.98."""
+    curves = records.curves.assign(val_accuracy=1 - records.curves["val_loss"])
+    target = Target(metric="val_accuracy", above=0.98)
+    return dataclasses.replace(records, curves=curves, targets=(target,))
+
+
+def test_results_are_those_of_the_mirror_image():
+    """Pairs, costs, p and verdict do not depend on which way a metric goes."""
+    down = synthetic({"block": BLOCK, "full": FULL})
+    up = mirrored(down)
+
+    (one,), (other,) = compare(down), compare(up)
+
+    said = [r.target for r in (one, other)]
+    assert said == ["val_loss ≤ 0.02", "val_accuracy ≥ 0.98"]
+    assert repr(dataclasses.replace(other, target=one.target)) == repr(one)
+    assert sentence(other) == sentence(one).replace(*said)
+    assert r"val\_accuracy $\geq$ 0.98" in to_latex([other])
+    pd.testing.assert_frame_equal(
+        profile(up).drop(columns="target"), profile(down).drop(columns="target")
+    )
+
+
+def test_nan_and_what_stays_under_never_hit():
+    """At the value hits; NaN and values under it do not."""
+    runs = pd.DataFrame({"arm": "a", "seed": range(4), "run_id": list("wxyz"), "status": "done",
+                         "update": 4})  # fmt: skip
+    values = [[0.1, math.nan, math.nan], [0.1, 0.9, 0.2], [0.1, 0.89, 0.89], [0.95, 0.1, 0.1]]
+    curves = pd.DataFrame(
+        [{"arm": "a", "seed": s, "update": 2 * i, "val_accuracy": v}
+         for s, row in enumerate(values) for i, v in enumerate(row)]
+    )  # fmt: skip
+
+    seen = observe(runs, curves, ABOVE)
+
+    assert seen["reached"].tolist() == [False, True, False, True]
+    assert seen["time"].tolist() == [4, 2, 4, 0]
+
+
+def test_easier_targets_of_a_multiverse_are_lower():
+    """Divided by 1.1, 1.25 and 1.5, as long as no run begins there."""
+    records = mirrored(synthetic({"block": BLOCK, "full": FULL}))
+    curves = records.curves.assign(val_accuracy=records.curves["val_accuracy"].clip(lower=0.7))
+    (universe,) = multiverse(dataclasses.replace(records, curves=curves))
+
+    assert {choice.target for choice in universe.choices} == {
+        f"val_accuracy ≥ {0.98 / factor:g}" for factor in (1, 1.1, 1.25)
+    }
+    assert f"val_accuracy ≥ {0.98 / 1.5:g}: a run is there before the first update" in (
+        universe.left_out
+    )
+
+
+@pytest.mark.parametrize("sustain", [1, 2])
+def test_met_is_the_comparison_itself(sustain):
+    """Of random values, the ones at the border among them, either side is what numpy says."""
+    values = np.append(np.random.default_rng(sustain).normal(size=50), [0.25, math.nan, math.inf])
+    up = Target(metric="val_x", above=0.25, sustain=sustain)
+    down = Target(metric="val_x", below=0.25, sustain=sustain)
+
+    np.testing.assert_array_equal(up.met(values), values >= 0.25)
+    np.testing.assert_array_equal(down.met(values), values <= 0.25)
+    assert ((up.short_of(values) <= 0) == up.met(values))[~np.isnan(values)].all()
+
+
+def test_a_budget_still_restricts():
+    """A run that never rises costs the budget."""
+    entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
+    records = synthetic({"block": [None] * 6, "full": [40] * 6}, comparisons=(entry,),
+                        budget=Budget(updates=300))  # fmt: skip
+
+    (result,) = compare(mirrored(records))
+
+    assert result.candidate_mean == 300
+    assert result.verdict == "worse"
