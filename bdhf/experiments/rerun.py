@@ -21,14 +21,8 @@ from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
 from bdhf.optim import ALGORITHM_VERSION
-from bdhf.records import DIAGNOSTICS, InputError, Status, in_brief
+from bdhf.records import DIAGNOSTICS, MATTERS, InputError, Status, in_brief
 from bdhf.records.bits import first_unlike
-
-#: What of an environment can change the last bits of a curve.
-MATTERS = (
-    "bdhf", "torch", "numpy", "cpu", "gpu", "device", "threads", "platform", "python", "cuda",
-    "tf32", "deterministic", "commit", "dirty",
-)  # fmt: skip
 
 #: Wall-clock is never the same twice.
 IGNORED = ("seconds",)

@@ -11,8 +11,9 @@ here imports torch, and nothing here computes a statistic. `docs/records.md` is 
 the files; `columns.py` says what is in them.
 """
 
-from bdhf.records.collect import NOT_RUN, collect, ended, planned, run_labels, torn
+from bdhf.records.collect import collect, ended, planned, run_labels, torn
 from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
+from bdhf.records.environment import MATTERS, TIMING
 from bdhf.records.files import (
     InputError,
     StorageError,
@@ -55,6 +56,7 @@ from bdhf.records.tuning import (
     load_study,
     read_tuning,
 )
+from bdhf.records.uncounted import NOT_RUN, UNCOUNTED, uncounted
 from bdhf.records.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "DIAGNOSTICS",
     "FAILED",
     "LOSSES",
+    "MATTERS",
     "MISSING",
     "NOT_RUN",
     "PLAN_INDEX",
@@ -70,6 +73,8 @@ __all__ = [
     "STALE_SECONDS",
     "STUDY_FILE",
     "STUDY_TABLES",
+    "TIMING",
+    "UNCOUNTED",
     "ArmTuning",
     "Budget",
     "Comparison",
@@ -107,6 +112,7 @@ __all__ = [
     "temporary_folder",
     "tests_of",
     "torn",
+    "uncounted",
     "unit_of",
     "unwritable",
     "write_atomically",

@@ -21,9 +21,8 @@ from bdhf.records.columns import CELL, DIAGNOSTICS
 from bdhf.records.files import InputError, in_brief, read_table, write_table
 from bdhf.records.run import NO_CURVE, Run, Uncounted, read_run, run_status
 from bdhf.records.schema import Status
+from bdhf.records.uncounted import NOT_RUN
 from bdhf.records.version import refuse_newer
-
-NOT_RUN = "not run yet"
 
 #: Times that `collect` makes the tables anew because runs end meanwhile. Whoever ends the last one
 #: collects after it, so giving up leaves tables that are old for a moment only.

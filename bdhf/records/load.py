@@ -20,6 +20,7 @@ from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table
 from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.schema import Budget, Comparison, Status, Target
 from bdhf.records.tuning import Tuned
+from bdhf.records.uncounted import uncounted
 from bdhf.records.version import PLAN_INDEX, read_record, refuse_newer
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class Records:
     def __repr__(self) -> str:
         """What there is, and which tables to look at."""
         ended = self.runs["status"].notna() & (self.runs["status"] != str(Status.SKIPPED))
-        why = self.runs["reason"].astype(str).str.partition(":")[0]  # "torn" or "not run yet"
+        why = self.runs["reason"].map(uncounted)
         counts = Counter(self.runs["status"].astype(object).fillna(why))  # equals as they come
         words = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         arms = textwrap.shorten(", ".join(self.arms), 80, placeholder=" …")

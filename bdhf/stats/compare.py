@@ -19,6 +19,7 @@ from bdhf.stats.judge import Judged, Test, judge, tested
 from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.power import seeds_to_decide
 from bdhf.stats.result import Result, Verdict
+from bdhf.stats.surroundings import surroundings
 from bdhf.stats.table import table_of
 
 
@@ -78,7 +79,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
     return (
         *flags.missing_pairs(pairs, entry),
         *(flags.overturned(entry, verdict, judged.bounds) if judged.is_overturned else ()),
-        *(flags.too_few_pairs(_untied(one), alpha, judged.tests) if few else ()),
+        *(flags.too_few_pairs(_untied(one), one.effect.n, alpha, judged.tests) if few else ()),
         *flags.margin(
             entry, verdict, one.effect, one.hits, pairs, judged.p_equivalence_holm, alpha
         ),
@@ -88,7 +89,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
             else flags.losses(pairs, entry, records.budget_of(*sides))
         ),
         *flags.shared_machine(pairs, entry, records.environments),
-        *flags.mixed_hardware(pairs, entry, records.environments),
+        *surroundings(pairs, entry, records.environments),
         *tuning.caveats(entry, records),
         *(
             flags.evaluation_interval(records.evaluate_every_of(*sides))

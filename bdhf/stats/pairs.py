@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bdhf.records import Comparison, Records, Target
+from bdhf.records import AXES, Comparison, Records, Target, uncounted
+from bdhf.records.environment import NOT_RECORDED, shown
+from bdhf.stats.idle import idle
 from bdhf.stats.losses import losses
 from bdhf.stats.restriction import Horizon, horizon, restrict, smallest_cost
 from bdhf.stats.targets import observe
@@ -25,8 +27,9 @@ from bdhf.stats.targets import observe
 #: What a run was computed on: its seconds are compared with those of the same hardware only.
 HARDWARE = ("cpu", "gpu", "device")
 
-#: Why a pair whose runs are whole is left out of a comparison of seconds.
-APART = "timed on other hardware than its pair"
+#: Why pairs whose runs are whole are left out of a comparison of seconds.
+APART = "timed on other hardware than the other run of the pair"
+HALF_KNOWN = "with hardware recorded for one run of the pair only"
 
 _COLUMNS = ["run_id", "status", "time", "cost", "hit", "note"]
 
@@ -133,11 +136,14 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
         limit = horizon(observed, entry.axis, budget)
         table = restrict(observed, limit)
         floor, worst = smallest_cost(table, records.curves, entry.axis), limit.value
+    table = table.assign(note=runs["reason"].map(uncounted).where(runs["status"].isna(), ""))
     left, right = (_by_seed(table, arm) for arm in sides)
     seeds = left.index.intersection(right.index).sort_values()
     pairs = Pairs(left.loc[seeds], right.loc[seeds], limit, floor, worst)
-    on_clock = entry.is_to_target and entry.axis == "seconds"
-    return _on_one_hardware(pairs, records.environments) if on_clock else pairs
+    if not entry.is_to_target:
+        return pairs
+    pairs = _without_idle(pairs, entry, records)
+    return _on_one_hardware(pairs, records.environments) if entry.axis == "seconds" else pairs
 
 
 def hardware(environments: pd.DataFrame) -> pd.Series[str]:
@@ -149,19 +155,28 @@ def hardware(environments: pd.DataFrame) -> pd.Series[str]:
     known = [name for name in HARDWARE if name in environments]
     if not known:
         return pd.Series(index=pd.Index([], dtype=object), dtype=object)
-    kinds = ["|".join(map(str, row)) for row in environments[known].itertuples(index=False)]
-    return pd.Series(kinds, environments["run_id"], dtype=object)
+    rows = [
+        [shown(name, value) for name, value in zip(known, row, strict=True)]
+        for row in environments[known].itertuples(index=False)
+    ]
+    kinds = pd.Series(map("|".join, rows), environments["run_id"], dtype=object)
+    return kinds[[set(row) != {NOT_RECORDED} for row in rows]]
+
+
+def kinds_of(run_ids: pd.Series[str], environments: pd.DataFrame) -> pd.Series[str]:
+    """The hardware of runs, in their order; what was not recorded is one kind more, the text ""."""
+    return run_ids.map(hardware(environments)).astype(object).fillna("")
 
 
 def elsewhere(runs: pd.DataFrame, environments: pd.DataFrame) -> pd.Series[bool]:
     """Say of every run whether it was timed on other hardware than most of them were.
 
     Hardware that was not recorded is one kind more. Of two kinds that are equally common the first
-    in the alphabet is kept, whatever the order of the runs.
+    in the alphabet is kept, whatever the order of the runs, and what was not recorded last.
     """
-    kinds = runs["run_id"].map(hardware(environments)).astype(object).fillna("")
+    kinds = kinds_of(runs["run_id"], environments)
     counts = {str(kind): int(n) for kind, n in kinds.value_counts().items()}
-    commonest = min(counts, key=lambda kind: (-counts[kind], kind), default="")
+    commonest = min(counts, key=lambda kind: (-counts[kind], not kind, kind), default="")
     return kinds != commonest
 
 
@@ -170,19 +185,34 @@ def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
     if runs.index.has_duplicates:
         seed = runs.index[runs.index.duplicated()][0]
         raise ValueError(f"runs: arm {arm!r} has more than one run of seed {seed}")
-    return runs.assign(note="")[_COLUMNS]
+    return runs[_COLUMNS]
 
 
 def _on_one_hardware(pairs: Pairs, environments: pd.DataFrame) -> Pairs:
     """Leave out pairs whose runs were timed on different hardware."""
-    words = hardware(environments)
-    left, right = (side["run_id"].map(words) for side in pairs.sides)
+    left, right = (kinds_of(side["run_id"], environments) for side in pairs.sides)
     both = pairs.candidate["cost"].notna() & pairs.baseline["cost"].notna()
-    apart = both & left.notna() & right.notna() & (left != right)
-    if not apart.any():
-        return pairs
+    for which, note in (
+        (both & (left != right) & (left != "") & (right != ""), APART),
+        (both & (left != right) & ((left == "") | (right == "")), HALF_KNOWN),
+    ):
+        candidate, baseline = (_masked(side, which, note) for side in pairs.sides)
+        pairs = replace(pairs, candidate=candidate, baseline=baseline)
+    return pairs
+
+
+def _without_idle(pairs: Pairs, entry: Comparison, records: Records) -> Pairs:
+    """Leave out the costs of an arm that spends nothing on the axis: they say nothing of it."""
+    unit = AXES[entry.axis][1]
+    arms = entry.candidate, entry.baseline
+    unspent = idle(records, arms, entry.axis)
     candidate, baseline = (
-        side.assign(cost=side["cost"].mask(apart), note=side["note"].mask(apart, APART))
-        for side in pairs.sides
+        _masked(side, side["cost"].notna() & (arm in unspent), f"that spent no {unit}")
+        for arm, side in zip(arms, pairs.sides, strict=True)
     )
     return replace(pairs, candidate=candidate, baseline=baseline)
+
+
+def _masked(side: pd.DataFrame, which: pd.Series[bool], note: str) -> pd.DataFrame:
+    """The runs of one side, some of them without their cost."""
+    return side.assign(cost=side["cost"].mask(which), note=side["note"].mask(which, note))
