@@ -23,15 +23,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.optimize import brentq
 
 from bdhf.stats.censored import Fit, Sample, fit_at, residuals
 
 LEAST_SEEDS = 3
 
 #: Values of B₀ that are tried over the whole range, before the ends are narrowed down.
-_TRIED = 65
+_TRIED = 17
 
-_HALVINGS = 14  # of the step between two of them: the ends are known to about 1e-5
+_WITHIN = 1e-5  # of the log of an end
 
 
 def interval(
@@ -48,18 +49,19 @@ def interval(
     rows = [np.flatnonzero(seeds == name) for name in names]
     beyond = float(stats.t.ppf(1 - alpha / 2, len(rows) - 1))
 
-    def is_held(log_b: float) -> bool:
-        return abs(t_statistic(sample, rows, math.exp(log_b))) <= beyond
+    def excess(log_b: float) -> float:
+        """Above 0 where the value is rejected."""
+        return min(abs(t_statistic(sample, rows, math.exp(log_b))) - beyond, 1e6)
 
     low, high = (math.log(limit) for limit in sample.limits)
     tried = np.linspace(low, high, _TRIED)
-    held = np.array([is_held(value) for value in tried])
+    held = np.array([excess(value) <= 0 for value in tried])
     inside = [*tried[held].tolist(), math.log(best.b_crit)]
     first, last = min(inside), max(inside)
     below, above = tried[tried < first], tried[tried > last]
     return (
-        math.exp(_edge(is_held, float(below[-1]), first)) if len(below) else 0.0,
-        math.exp(_edge(is_held, float(above[0]), last)) if len(above) else math.inf,
+        math.exp(_edge(excess, float(below[-1]), first)) if len(below) else 0.0,
+        math.exp(_edge(excess, float(above[0]), last)) if len(above) else math.inf,
     )
 
 
@@ -75,12 +77,8 @@ def t_statistic(sample: Sample, rows: Sequence[NDArray[np.intp]], b_crit: float)
     return mean / error if error > 0 else math.copysign(math.inf, mean) if mean else 0.0
 
 
-def _edge(is_held: Callable[[float], bool], outside: float, inside: float) -> float:
-    """The last value that is held, between one that is not and one that is."""
-    for _ in range(_HALVINGS):
-        middle = (outside + inside) / 2
-        if is_held(middle):
-            inside = middle
-        else:
-            outside = middle
-    return inside
+def _edge(excess: Callable[[float], float], outside: float, inside: float) -> float:
+    """Where the last value is held, between one that is not and one that is."""
+    if excess(inside) >= 0:  # the best fit itself, where seeds have no spread at all
+        return inside
+    return float(brentq(excess, outside, inside, xtol=_WITHIN))

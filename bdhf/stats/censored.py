@@ -105,18 +105,14 @@ def fit(sample: Sample, starts: tuple[float, ...] = (), *, limits: tuple[float, 
 
 def fit_at(sample: Sample, b_crit: float) -> Fit:
     """Find the most likely S_min and σ for a given B_crit, which is at no limit."""
-    b = math.log(b_crit)
-    bounds = ((None, None), (b, b), (_TIGHTEST, _WIDEST))
-    result = minimize(
-        _loss,
-        _start(sample, b),
-        args=(sample,),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options=_PRECISELY,
-    )
-    a, _, s = (float(value) for value in result.x)
+    a, b, s = _start(sample, math.log(b_crit))
+    if not sample.hit.all():  # else this is where the likelihood is highest
+        bounds = ((None, None), (b, b), (_TIGHTEST, _WIDEST))
+        result = minimize(
+            _loss, (a, b, s), args=(sample,), jac=True, method="L-BFGS-B", bounds=bounds,
+            options=_PRECISELY,
+        )  # fmt: skip
+        a, _, s = (float(value) for value in result.x)
     return Fit(math.exp(a), b_crit, math.exp(s), 0)
 
 

@@ -88,8 +88,8 @@ def _budget(law, share, sd):
 
 
 def main():
-    """Print the table of 300 draws of every planted value."""
-    draws = 300
+    """Print the table of 200 draws of every planted value."""
+    draws = 200
     found = table(draws)
     sys.stdout.write(f"{markdown(pd.concat([found, coarse(draws)]))}\n")
     sys.exit(1 if len(broken(found, draws)) else 0)
