@@ -23,6 +23,9 @@ def most_spent(records: Records, axis: str) -> pd.Series[float]:
 def idle(records: Records, arms: Sequence[str], axis: str) -> tuple[str, ...]:
     """Those of the arms that spent nothing on an axis, though not for having diverged at once."""
     most = most_spent(records, axis)
-    status = records.runs.groupby("arm")["status"]
-    lost = status.agg(lambda of_arm: (of_arm.dropna() == Status.DIVERGED.value).all())
-    return tuple(arm for arm in arms if most.get(arm) == 0 and not lost[arm])
+    return tuple(arm for arm in arms if most.get(arm) == 0 and not _all_diverged(records, arm))
+
+
+def _all_diverged(records: Records, arm: str) -> bool:
+    status = records.runs.loc[records.runs["arm"] == arm, "status"].dropna()
+    return bool((status == Status.DIVERGED.value).all())

@@ -68,7 +68,7 @@ def test_any_names_are_a_row_and_comments(name, target, flags):
     check(to_latex([result]), len(flags))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(
     st.integers(1, 5).flatmap(lambda n: st.tuples(*2 * [st.lists(ENDS, min_size=n, max_size=n)]))
 )

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import approx_fprime, least_squares
-from scipy.stats import norm, ttest_1samp
+from scipy.stats import norm, t, ttest_1samp
 
 from bdhf.stats import scaling as module
+from bdhf.stats.by_seed import t_statistic
 from bdhf.stats.censored import Sample, _loss, fit, fit_at, residuals
 from bdhf.stats.pairs import elsewhere
 from bdhf.stats.scaling import drawn as means_of
@@ -170,26 +171,42 @@ def test_the_scores_are_slopes_of_the_likelihood():
 
 def test_planted_values_are_held_by_as_many_intervals_as_are_said():
     """A small sample of `coverage`, which the long tests draw in full."""
-    found = coverage.table(10, seeds=(3, 8), shared=(0.3,), misses=(0.0, 0.3))
+    found = coverage.table(20, seeds=(3, 8), shared=(0.3,), misses=(0.0, 0.3))
 
     assert len(found) == 4
-    assert len(coverage.broken(found, 10)) == 0
-    assert len(coverage.broken(found.assign(**{"interval covers": 0.8}), 10)) == 4
+    assert len(coverage.broken(found, 20)) == 0
+    assert len(coverage.broken(found.assign(**{"interval covers": 0.8}), 20)) == 4
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_the_interval_holds_what_the_test_does_not_reject(share):
+    """Inside of its ends the seeds' t is below the quantile of its level, beyond them above."""
+    runs = drawn(300.0, seeds=4, share=share)
+    rows = [np.flatnonzero(runs["seed"] == seed) for seed in range(4)]
+
+    found = of_points(runs, "hf", "t", 0.05)
+
+    for end, inwards in ((found.low, 1.01), (found.high, 1 / 1.01)):
+        inside, outside = (
+            abs(t_statistic(sample_of(runs), rows, end * step)) for step in (inwards, 1 / inwards)
+        )
+        assert inside < t.ppf(0.975, 3) < outside
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("shared", coverage.SHARED)
 @pytest.mark.parametrize("seeds", coverage.SEEDS)
 def test_coverage_holds(seeds, shared):
-    """Over 600 draws a row the interval holds the planted value in 92 to 98 of 100."""
-    found = coverage.table(200, seeds=(seeds,), shared=(shared,))
+    """Over 1,200 draws a row the interval holds the planted value in 92 to 98 of 100."""
+    found = coverage.table(400, seeds=(seeds,), shared=(shared,))
 
-    assert len(coverage.broken(found, 200)) == 0
+    assert len(coverage.broken(found, 400)) == 0
 
 
 def test_the_page_has_a_row_for_every_setting():
     """docs/statistics.md holds the table of coverage."""
-    text = simulation.PAGE.read_text(encoding="utf-8")
+    page = simulation.PAGE.read_text(encoding="utf-8")
+    text = page.partition("## The critical batch size")[2].partition("\n## ")[0]
     rows = [line for line in text.splitlines() if line.startswith(("| 100 | ", "| 5 | "))]
 
     settings = [tuple(row.strip("| ").split(" | ")[:4]) for row in rows]
