@@ -6,7 +6,8 @@ S is the number of updates to the target at batch size B. Far below B_crit, doub
 halves the updates; far above, it saves none (McCandlish et al., 2018; Shallue et al., 2019). The
 fit is that of `censored`, and its interval that of `by_seed`, which takes all runs of a seed
 together since they share data and initialisation. A 95 % interval holds a planted B_crit in 94 to
-98 of 100 simulations, over 3 to 8 seeds, with and without misses (docs/statistics.md).
+97 of 100 simulations, over 3 to 8 seeds, with and without misses (docs/statistics.md); in fewer
+where S_min is but a few updates, which are whole numbers.
 
 A larger batch makes an update dearer, by how much is up to the machine. So seconds to the target
 have no such law: of them there are the means alone, over runs on one kind of hardware.
