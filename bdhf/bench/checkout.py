@@ -52,9 +52,13 @@ class Checkout:
             line = self._git(*shown, found.decode().strip()).decode()
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().splitlines()
-            raise InputError(
-                [f"{self.root}: no commit '{name}': {said[0] if said else 'git does not say why'}"]
-            ) from None
+            why = said[0] if said else "git does not say why"
+            if self._is_shallow():
+                why += (
+                    " (the clone is shallow, without the commits before its first one: "
+                    "`git fetch --unshallow` gets them)"
+                )
+            raise InputError([f"{self.root}: no commit '{name}': {why}"]) from None
         digest, _, subject = line.strip().partition(" ")
         return Commit(name, digest, subject)
 
@@ -64,9 +68,12 @@ class Checkout:
         Raises InputError for a commit that has no package.
         """
         try:
+            self._git("cat-file", "-e", f"{commit.digest}:bdhf/__init__.py")
             packed = self._git("archive", "--format=tar", commit.digest, "bdhf")
         except subprocess.CalledProcessError:
-            raise InputError([f"{commit} has no package `bdhf`"]) from None
+            raise InputError(
+                [f"{commit} has no package `bdhf` (no file bdhf/__init__.py): name a later commit"]
+            ) from None
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
             safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
             tar.extractall(folder, **safely)
@@ -77,6 +84,9 @@ class Checkout:
         differ = diff("--name-only", commit.digest, "--", "bdhf", folder=self.root)
         new = self._git("ls-files", "--others", "--exclude-standard", "--", "bdhf")
         return [*differ.decode().splitlines(), *new.decode().splitlines()]
+
+    def _is_shallow(self) -> bool:
+        return self._git("rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def _git(self, *arguments: str) -> bytes:
         try:

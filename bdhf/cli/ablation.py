@@ -126,8 +126,11 @@ def run(
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
                 ablation.run(
-                    todo, workers=workers, observer=observer,
-                    waiting=partial(_say_waiting, home), note=warn,
+                    todo,
+                    workers=workers,
+                    observer=observer,
+                    waiting=partial(_say_waiting, home),
+                    note=warn,
                 )
     except KeyboardInterrupt:
         err.print("interrupted: what has finished is kept; the same command goes on", markup=False)

@@ -141,8 +141,10 @@ def _compare(
     if candidate.digest == baseline.digest:
         err.print("warning: both are the same commit: whatever differs is noise", markup=False)
     if changed := checkout.changed(candidate):
+        files, are = ("1 file", "is") if len(changed) == 1 else (f"{len(changed)} files", "are")
+        those = "that" if len(changed) == 1 else "those"
         err.print(
-            f"warning: {len(changed)} files of the package in the working tree are not those of "
+            f"warning: {files} of the package in the working tree {are} not {those} of "
             f"{candidate}, and not measured: commit them, or give `$(git stash create)` as COMMIT",
             markup=False,
         )

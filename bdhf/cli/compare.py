@@ -26,9 +26,10 @@ def compare(
     from bdhf.records import write_table
     from bdhf.records.files import if_writable
     from bdhf.stats.compare import compare, to_table
-    from bdhf.stats.printed import rows, to_latex
+    from bdhf.stats.latex import to_latex
+    from bdhf.stats.printed import rows
     from bdhf.stats.twins import not_compared
-    from bdhf.stats.words import sentence
+    from bdhf.stats.words import on_a_line, sentence
 
     if as_json and as_latex:
         raise typer.BadParameter("one of --json and --latex, not both")
@@ -60,16 +61,17 @@ def compare(
         return
     for result in found:
         table = Table(
-            title=escape(result.name), title_justify="left", show_header=False, min_width=60
-        )
+            title=escape(on_a_line(result.name)), title_justify="left", show_header=False,
+            min_width=60,
+        )  # fmt: skip
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows(result):
             table.add_row(escape(name), escape(value))
         out.print(table)
-        say(sentence(result))
+        say(on_a_line(sentence(result)))
         for flag in result.flags:
-            say(f"  ! {flag}")
+            say(f"  ! {on_a_line(flag)}")
         say("")
     say_twins(records.twins)
     if not found and not records.twins:

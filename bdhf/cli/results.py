@@ -146,9 +146,7 @@ def fresh(results: Path) -> Records:
     return load(results, collected(results)) if unwritten else load(results)
 
 
-def say_report(
-    results: Path, records: Records | None = None, *, anonymous: bool = False
-) -> None:
+def say_report(results: Path, records: Records | None = None, *, anonymous: bool = False) -> None:
     """Write the report of a folder, or of what was read from it; print the verdicts and where."""
     from bdhf.report import build
 

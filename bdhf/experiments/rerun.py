@@ -23,14 +23,8 @@ from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
 from bdhf.optim import ALGORITHM_VERSION
-from bdhf.records import DIAGNOSTICS, FAILED, InputError, Status, in_brief
+from bdhf.records import DIAGNOSTICS, FAILED, MATTERS, InputError, Status, in_brief
 from bdhf.records.bits import first_unlike
-
-#: What of an environment can change the last bits of a curve.
-MATTERS = (
-    "bdhf", "torch", "numpy", "cpu", "gpu", "device", "threads", "platform", "python", "cuda",
-    "tf32", "deterministic", "commit", "dirty",
-)  # fmt: skip
 
 #: Statuses that a run has again, wherever it is made: an exception comes again, a want of memory or
 #: of time need not.

@@ -11,8 +11,9 @@ here imports torch, and nothing here computes a statistic. `docs/records.md` is 
 the files; `columns.py` says what is in them.
 """
 
-from bdhf.records.collect import NOT_RUN, collect, collected, ended, planned, run_labels, torn
+from bdhf.records.collect import collect, collected, ended, planned, run_labels, torn
 from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
+from bdhf.records.environment import MATTERS, TIMING
 from bdhf.records.files import (
     InputError,
     StorageError,
@@ -58,6 +59,7 @@ from bdhf.records.tuning import (
     read_tuning,
 )
 from bdhf.records.twins import twins_among
+from bdhf.records.uncounted import NOT_RUN, UNCOUNTED, uncounted
 from bdhf.records.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "DIAGNOSTICS",
     "FAILED",
     "LOSSES",
+    "MATTERS",
     "MISSING",
     "NOT_RUN",
     "PLAN_INDEX",
@@ -74,6 +77,8 @@ __all__ = [
     "STALE_SECONDS",
     "STUDY_FILE",
     "STUDY_TABLES",
+    "TIMING",
+    "UNCOUNTED",
     "ArmTuning",
     "Budget",
     "Comparison",
@@ -118,6 +123,7 @@ __all__ = [
     "tests_of",
     "torn",
     "twins_among",
+    "uncounted",
     "unit_of",
     "unwritable",
     "write_atomically",

@@ -22,9 +22,8 @@ from bdhf.records.files import InputError, in_brief, read_table, write_table
 from bdhf.records.run import NO_CURVE, Run, Uncounted, read_run, run_status
 from bdhf.records.schema import Status
 from bdhf.records.sums import table_bytes
+from bdhf.records.uncounted import NOT_RUN
 from bdhf.records.version import refuse_newer
-
-NOT_RUN = "not run yet"
 
 #: The tables that are made of the run folders.
 COLLECTED = ("runs.parquet", "curves.parquet")

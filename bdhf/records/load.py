@@ -23,6 +23,7 @@ from bdhf.records.run import read_environment
 from bdhf.records.schema import SAFETY_SECONDS, Budget, Comparison, Status, Target
 from bdhf.records.tuning import Tuned
 from bdhf.records.twins import twins_among
+from bdhf.records.uncounted import uncounted
 from bdhf.records.version import PLAN_INDEX, parse_record, refuse_newer
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ class Records:
     def __repr__(self) -> str:
         """What there is, and which tables to look at."""
         ended = self.runs["status"].notna() & (self.runs["status"] != str(Status.SKIPPED))
-        why = self.runs["reason"].astype(str).str.partition(":")[0]  # "torn" or "not run yet"
+        why = self.runs["reason"].map(uncounted)
         counts = Counter(self.runs["status"].astype(object).fillna(why))  # equals as they come
         words = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         arms = textwrap.shorten(", ".join(self.arms), 80, placeholder=" …")

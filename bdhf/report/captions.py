@@ -10,6 +10,7 @@ import pandas as pd
 from bdhf.records import AXES, Records, Status
 from bdhf.report.bands import AT_BUDGET, AT_TARGET, DIVERGED
 from bdhf.report.wording import budgets, counted, listed, metric_name, number
+from bdhf.stats.pairs import kinds_of
 from bdhf.stats.scaling import sized
 from bdhf.stats.sizes import fewest
 from bdhf.stats.targets import OUTCOMES
@@ -144,6 +145,9 @@ def _timed(records: Records, drawn: int) -> list[str]:
     kept = runs[~runs["elsewhere"]]
     apart, silent = len(runs) - len(kept), len(kept) - drawn
     parts = []
+    unknown = int((kinds_of(kept["run_id"], records.environments) == "").sum())
+    if unknown:
+        parts.append(f"The hardware of {counted(unknown, 'run')} was not recorded.")
     if apart:
         parts.append(
             f"Only one kind of machine is drawn, that of most runs: {apart} of "

@@ -9,7 +9,7 @@ import pandas as pd
 from bdhf.records import AXES, Records
 from bdhf.report.totals import Spread, evaluations, spread, total
 from bdhf.report.wording import count, counted
-from bdhf.stats.pairs import HARDWARE
+from bdhf.stats.pairs import kinds_of
 from bdhf.stats.targets import OUTCOMES
 
 #: Axes of which the cost of one update is told.
@@ -41,8 +41,8 @@ def costs(records: Records) -> tuple[tuple[str, ...], tuple[CostRow, ...]]:
 def cautions(records: Records) -> tuple[str, ...]:
     """What stands against comparing seconds: several kinds of machines, or company on one."""
     where = records.environments
-    known = [name for name in HARDWARE if name in where]
-    kinds = len(where[known].astype(str).drop_duplicates()) if known else 0
+    ended = records.runs.loc[records.runs["status"].isin(OUTCOMES), "run_id"]
+    kinds = kinds_of(ended, where).nunique()
     most = where["concurrent"].max() if "concurrent" in where else 1
     told = []
     if kinds > 1:

@@ -46,9 +46,7 @@ class Shown(NamedTuple):
     report: Report
 
 
-def build(
-    folder: str | Path, records: Records | None = None, *, anonymous: bool = False
-) -> Built:
+def build(folder: str | Path, records: Records | None = None, *, anonymous: bool = False) -> Built:
     """Write comparisons.parquet, multiverse.parquet, figures and page into a results folder.
 
     The page carries the records, and all of it is made from what it carries: `bdhf verify` makes

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from bdhf.records import NOT_RUN, Records, Status, tests_of
+from bdhf.records import Records, Status, tests_of
 from bdhf.report.tables import anchors
 from bdhf.report.wording import count, number
 from bdhf.stats.pairs import Pairs, pair
@@ -96,7 +96,7 @@ def _rows(
 
 def _side(run: Mapping[object, object], anchor: str) -> Side:
     """One run: its value, and beside it what befell it."""
-    status = run["status"] if isinstance(run["status"], str) else NOT_RUN
+    status = run["status"] if isinstance(run["status"], str) else ""
     run_id = run["run_id"] if isinstance(run["run_id"], str) else ""
     if pd.isna(run["cost"]):  # type: ignore[call-overload]
         missing = str(run["note"]) or ("not recorded" if status in OUTCOMES else status)

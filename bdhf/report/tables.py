@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bdhf.records import AXES, NOT_RUN, Records, Rise, Status, rises
+from bdhf.records import AXES, NOT_RUN, UNCOUNTED, Records, Rise, Status, rises, uncounted
 from bdhf.report.totals import Spread, at, evaluations, spread, total
 from bdhf.report.wording import NONE, count, metric_name, number
 from bdhf.stats.targets import OUTCOMES, observe
@@ -60,8 +60,8 @@ class LossRow:
 def statuses(records: Records) -> dict[str, int]:
     """How many runs ended in which way, `done` first; ways that no run took are left out."""
     status = records.runs["status"].astype(object)
-    seen = status.where(status.notna(), NOT_RUN).value_counts()
-    order = [*(str(s) for s in Status), NOT_RUN]
+    seen = status.fillna(records.runs["reason"].map(uncounted)).value_counts()
+    order = [*(str(s) for s in Status), NOT_RUN, *UNCOUNTED.values()]
     return {name: int(seen[name]) for name in order if name in seen}
 
 
@@ -85,13 +85,13 @@ def runs(records: Records) -> RunTable:
         heads=tuple(columns),
         rows=tuple(
             RunRow(
-                anchor,
-                str(arm),
-                str(seed),
-                _text(run),
-                _text(status) or NOT_RUN,
-                _why(why, risen.get(_text(run))),
-                row,
+                anchor=anchor,
+                arm=str(arm),
+                seed=str(seed),
+                run_id=_text(run),
+                status=_text(status) or uncounted(why),
+                reason=_why(why, risen.get(_text(run))),
+                numbers=row,
             )
             for anchor, (arm, seed, run, status, why), row in zip(
                 anchors(records), cell, rows, strict=True

@@ -29,6 +29,8 @@ LEAST_HIT = 2  # of these: sizes at which some run hits
 _TIGHTEST, _WIDEST = math.log(1e-6), math.log(1e2)  # of log σ
 _LOG_ROOT = 0.5 * math.log(2 * math.pi)
 
+_PRECISELY = {"ftol": 1e-13, "gtol": 1e-8}
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -89,7 +91,7 @@ def fit(sample: Sample, starts: tuple[float, ...] = (), *, limits: tuple[float, 
                 jac=True,
                 method="L-BFGS-B",
                 bounds=bounds,
-                options={"ftol": 1e-13, "gtol": 1e-8},
+                options=_PRECISELY,
             )
             for b in inside
         ),
@@ -99,6 +101,38 @@ def fit(sample: Sample, starts: tuple[float, ...] = (), *, limits: tuple[float, 
     edge = 0.01 * (high - low)
     at_limit = -1 if b < low + edge else 1 if b > high - edge else 0
     return Fit(math.exp(a), math.exp(b), math.exp(s), at_limit)
+
+
+def fit_at(sample: Sample, b_crit: float) -> Fit:
+    """Find the most likely S_min and σ for a given B_crit, which is at no limit."""
+    a, b, s = _start(sample, math.log(b_crit))
+    if not sample.hit.all():  # else this is where the likelihood is highest
+        bounds = ((None, None), (b, b), (_TIGHTEST, _WIDEST))
+        result = minimize(
+            _loss, (a, b, s), args=(sample,), jac=True, method="L-BFGS-B", bounds=bounds,
+            options=_PRECISELY,
+        )  # fmt: skip
+        a, _, s = (float(value) for value in result.x)
+    return Fit(math.exp(a), b_crit, math.exp(s), 0)
+
+
+def residuals(sample: Sample, fitted: Fit) -> tuple[Values, Values]:
+    """Slope and minus the curvature of every run's log-likelihood in log S_min ÷ σ.
+
+    The slope of a hit is its standardised residual, and its curvature 1; the slope of a miss is the
+    hazard at the updates up to which it was watched.
+    """
+    rest = np.log(sample.updates) - np.log1p(fitted.b_crit / sample.size) - math.log(fitted.s_min)
+    z = rest / fitted.sigma
+    hazard = _hazard(z)
+    bend = np.clip(hazard * (hazard - z), 0.0, 1.0)
+    return np.where(sample.hit, z, hazard), np.where(sample.hit, 1.0, bend)
+
+
+def _hazard(z: Values) -> Values:
+    """Density of the normal distribution ÷ the probability beyond z."""
+    hazard: Values = math.sqrt(2 / math.pi) / erfcx(z / math.sqrt(2))
+    return hazard
 
 
 def _start(sample: Sample, b: float) -> tuple[float, float, float]:
@@ -114,7 +148,7 @@ def _loss(parameters: Values, sample: Sample) -> tuple[float, Values]:
     sigma, over = math.exp(s), math.exp(b) / sample.size
     z = (np.log(sample.updates) - a - np.log1p(over)) / sigma
     beyond = log_ndtr(-z)  # log P(U > C)
-    hazard = math.sqrt(2 / math.pi) / erfcx(z / math.sqrt(2))
+    hazard = _hazard(z)
     likely = np.where(sample.hit, -0.5 * z**2 - _LOG_ROOT - s, beyond)
     by_mean = np.where(sample.hit, z, hazard) / sigma
     by_scale = np.where(sample.hit, z**2 - 1, z * hazard)

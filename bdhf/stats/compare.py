@@ -19,6 +19,7 @@ from bdhf.stats.judge import Judged, Test, judge, tested
 from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.power import seeds_to_decide
 from bdhf.stats.result import Result, Verdict
+from bdhf.stats.surroundings import surroundings
 from bdhf.stats.table import table_of
 from bdhf.stats.twins import shared_runs
 from bdhf.stats.untrained import met_before_training
@@ -82,7 +83,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
         *flags.missing_pairs(pairs, entry),
         *shared_runs(records, entry),
         *(flags.overturned(pairs, entry, verdict, judged.bounds) if judged.is_overturned else ()),
-        *(flags.too_few_pairs(_untied(one), alpha, judged.tests) if few else ()),
+        *(flags.too_few_pairs(_untied(one), one.effect.n, alpha, judged.tests) if few else ()),
         *flags.margin(
             entry, verdict, one.effect, one.hits, pairs, judged.p_equivalence_holm, alpha
         ),
@@ -98,7 +99,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
         *rises.risen(pairs, entry, records),
         *met_before_training(records, entry, one.target, pairs),
         *flags.shared_machine(pairs, entry, records.environments),
-        *flags.mixed_hardware(pairs, entry, records.environments),
+        *surroundings(pairs, entry, records.environments),
         *tuning.caveats(entry, records),
         *(
             flags.evaluation_interval(records.evaluate_every_of(*sides))

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from bdhf.records import AXES, NOT_RUN, Budget, Comparison, Status, unit_of
+from bdhf.records import AXES, Budget, Comparison, Status, unit_of
 from bdhf.stats.equivalence import LEAST_HITS, tost
 from bdhf.stats.paired import SignFlip, pairs_needed, smallest_p
-from bdhf.stats.pairs import HARDWARE, Pairs
+from bdhf.stats.pairs import Pairs
 from bdhf.stats.result import Verdict
 from bdhf.stats.targets import OUTCOMES
 from bdhf.stats.words import count, number, p_value
@@ -50,16 +50,21 @@ def overturned(
     )
 
 
-def too_few_pairs(untied: int, alpha: float, tests: int) -> tuple[str, ...]:
+def too_few_pairs(untied: int, pairs: int, alpha: float, tests: int) -> tuple[str, ...]:
     """Say that no outcome of so many untied pairs could pass the first step of Holm.
 
-    >>> too_few_pairs(5, alpha=0.05, tests=1)[0]
+    >>> too_few_pairs(5, 8, alpha=0.05, tests=1)[0]
     '5 untied pairs give no p below 0.0625; p ≤ 0.05 takes 6'
     """
     level = alpha / tests
     if smallest_p(untied) <= level:
         return ()
     asked = f", the first step of Holm over {tests} tests," if tests > 1 else ""
+    if not pairs:
+        return (
+            f"There is no pair, so p is 1; p ≤ {level:.3g}{asked} takes {pairs_needed(level)} "
+            "that differ",
+        )
     if not untied:
         return (
             f"No pair differs, so p is 1; p ≤ {level:.3g}{asked} takes {pairs_needed(level)} that "
@@ -200,21 +205,6 @@ def losses(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def mixed_hardware(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) -> tuple[str, ...]:
-    """Say that the pairs of a comparison of seconds come from several kinds of machines."""
-    known = [name for name in HARDWARE if name in environments]
-    if entry.estimand != "seconds_to_target" or not known:
-        return ()
-    ids = pd.concat([runs["run_id"] for runs in pairs.complete.sides])
-    kinds = environments[environments["run_id"].isin(ids)][known].drop_duplicates()
-    if len(kinds) < 2:
-        return ()
-    return (
-        f"The pairs were timed on {len(kinds)} kinds of machines: both runs of a pair on one, but "
-        "means of seconds mix them",
-    )
-
-
 def evaluation_interval(updates: int) -> tuple[str, ...]:
     """Say how late a hit can be recorded.
 
@@ -305,7 +295,7 @@ def _per_arm(
 def _reasons(runs: pd.DataFrame, unit: str) -> dict[str, int]:
     """Count the missing runs of one side by status, in words: most first, then by name."""
     status = runs.loc[runs["cost"].isna(), "status"]
-    words = status.where(~status.isin(OUTCOMES), f"without recorded {unit}").fillna(NOT_RUN)
+    words = status.where(~status.isin(OUTCOMES), f"without recorded {unit}")
     words = words.where(runs.loc[words.index, "note"] == "", runs["note"])
     counted = {str(reason): int(n) for reason, n in words.value_counts().items()}
     return dict(sorted(counted.items(), key=lambda found: (-found[1], found[0])))

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 import pandas as pd
 
 from bdhf.records import AXES, LOSSES, Comparison, Records, Target, tests_of, unit_of
+from bdhf.stats.idle import most_spent
 from bdhf.stats.judge import Test, judge_one, test, tested
 from bdhf.stats.result import Verdict
 from bdhf.stats.table import table_of
@@ -167,10 +168,7 @@ def _easier(target: Target, factor: float) -> Target:
 
 def _arms_without(records: Records, entry: Comparison, axis: str) -> list[str]:
     """The arms of an entry that spend nothing on an axis, as Adam takes no curvature products."""
-    column = AXES[axis][0]
-    if column not in records.curves:
-        return [entry.candidate, entry.baseline]
-    most = records.curves.groupby("arm")[column].max()
+    most = most_spent(records, axis)
     return [arm for arm in (entry.candidate, entry.baseline) if not most.get(arm, 0.0) > 0]
 
 

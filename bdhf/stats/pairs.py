@@ -18,16 +18,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bdhf.records import Comparison, Records, Target
+from bdhf.records import AXES, Comparison, Records, Target, uncounted
+from bdhf.records.environment import NOT_RECORDED, shown
 from bdhf.stats.bounds import restricted, with_ends
+from bdhf.stats.idle import idle
 from bdhf.stats.losses import losses
 from bdhf.stats.restriction import Horizon, smallest_cost
 
 #: What a run was computed on: its seconds are compared with those of the same hardware only.
 HARDWARE = ("cpu", "gpu", "device")
 
-#: Why a pair whose runs are whole is left out of a comparison of seconds.
-APART = "timed on other hardware than its pair"
+#: Why pairs whose runs are whole are left out of a comparison of seconds.
+APART = "timed on other hardware than the other run of the pair"
+HALF_KNOWN = "with hardware recorded for one run of the pair only"
 
 _COLUMNS = ["run_id", "status", "time", "cost", "earliest", "spent", "slowest", "hit", "note"]
 
@@ -171,12 +174,15 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
         floor, worst = smallest_cost(table, records.curves, entry.axis), limit.value
         if entry.axis == "seconds":
             timeout = records.safety_seconds
+    table = table.assign(note=runs["reason"].map(uncounted).where(runs["status"].isna(), ""))
     left, right = (_by_seed(table, arm) for arm in sides)
     seeds = left.index.intersection(right.index).sort_values()
     seeds = seeds[(left.loc[seeds, "run_id"] != right.loc[seeds, "run_id"]).to_numpy(dtype=bool)]
     paired = left.loc[seeds], right.loc[seeds]
-    if entry.is_to_target and entry.axis == "seconds":
-        paired = _on_one_hardware(*paired, records.environments)
+    if entry.is_to_target:
+        paired = _without_idle(*paired, entry, records)
+        if entry.axis == "seconds":
+            paired = _on_one_hardware(*paired, records.environments)
     both = with_ends(pd.concat(paired), limit, worst=worst, timeout=timeout)
     return Pairs(both.iloc[: len(seeds)], both.iloc[len(seeds) :], limit, floor)
 
@@ -190,19 +196,28 @@ def hardware(environments: pd.DataFrame) -> pd.Series[str]:
     known = [name for name in HARDWARE if name in environments]
     if not known:
         return pd.Series(index=pd.Index([], dtype=object), dtype=object)
-    kinds = ["|".join(map(str, row)) for row in environments[known].itertuples(index=False)]
-    return pd.Series(kinds, environments["run_id"], dtype=object)
+    rows = [
+        [shown(name, value) for name, value in zip(known, row, strict=True)]
+        for row in environments[known].itertuples(index=False)
+    ]
+    kinds = pd.Series(map("|".join, rows), environments["run_id"], dtype=object)
+    return kinds[[set(row) != {NOT_RECORDED} for row in rows]]
+
+
+def kinds_of(run_ids: pd.Series[str], environments: pd.DataFrame) -> pd.Series[str]:
+    """The hardware of runs, in their order; what was not recorded is one kind more, the text ""."""
+    return run_ids.map(hardware(environments)).astype(object).fillna("")
 
 
 def elsewhere(runs: pd.DataFrame, environments: pd.DataFrame) -> pd.Series[bool]:
     """Say of every run whether it was timed on other hardware than most of them were.
 
     Hardware that was not recorded is one kind more. Of two kinds that are equally common the first
-    in the alphabet is kept, whatever the order of the runs.
+    in the alphabet is kept, whatever the order of the runs, and what was not recorded last.
     """
-    kinds = runs["run_id"].map(hardware(environments)).astype(object).fillna("")
+    kinds = kinds_of(runs["run_id"], environments)
     counts = {str(kind): int(n) for kind, n in kinds.value_counts().items()}
-    commonest = min(counts, key=lambda kind: (-counts[kind], kind), default="")
+    commonest = min(counts, key=lambda kind: (-counts[kind], not kind, kind), default="")
     return kinds != commonest
 
 
@@ -211,7 +226,7 @@ def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
     if runs.index.has_duplicates:
         seed = runs.index[runs.index.duplicated()][0]
         raise ValueError(f"runs: arm {arm!r} has more than one run of seed {seed}")
-    return runs.assign(note="")[_COLUMNS]
+    return runs[_COLUMNS]
 
 
 def _log_ratios(candidate: pd.Series[float], baseline: pd.Series[float]) -> NDArray[np.float64]:
@@ -233,18 +248,33 @@ def _on_one_hardware(
     candidate: pd.DataFrame, baseline: pd.DataFrame, environments: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Leave out pairs whose runs were timed on different hardware."""
-    words = hardware(environments)
-    left, right = (side["run_id"].map(words) for side in (candidate, baseline))
+    left, right = (kinds_of(side["run_id"], environments) for side in (candidate, baseline))
     both = candidate["cost"].notna() & baseline["cost"].notna()
-    apart = both & left.notna() & right.notna() & (left != right)
-    if not apart.any():
-        return candidate, baseline
-    candidate, baseline = (
-        side.assign(
-            cost=side["cost"].mask(apart),
-            spent=side["spent"].mask(apart),  # on the other's hardware it may have spent less
-            note=side["note"].mask(apart, APART),
-        )
-        for side in (candidate, baseline)
-    )
+    for which, note in (
+        (both & (left != right) & (left != "") & (right != ""), APART),
+        (both & (left != right) & ((left == "") | (right == "")), HALF_KNOWN),
+    ):
+        candidate, baseline = (_masked(side, which, note) for side in (candidate, baseline))
     return candidate, baseline
+
+
+def _without_idle(
+    candidate: pd.DataFrame, baseline: pd.DataFrame, entry: Comparison, records: Records
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Leave out the costs of an arm that spends nothing on the axis: they say nothing of it."""
+    unspent = idle(records, (entry.candidate, entry.baseline), entry.axis)
+    note = f"that spent no {AXES[entry.axis][1]}"
+    if entry.candidate in unspent:
+        candidate = _masked(candidate, candidate["cost"].notna(), note)
+    if entry.baseline in unspent:
+        baseline = _masked(baseline, baseline["cost"].notna(), note)
+    return candidate, baseline
+
+
+def _masked(side: pd.DataFrame, which: pd.Series[bool], note: str) -> pd.DataFrame:
+    """The runs of one side, some of them without their cost, which may have been any."""
+    return side.assign(
+        cost=side["cost"].mask(which),
+        spent=side["spent"].mask(which),
+        note=side["note"].mask(which, note),
+    )

@@ -1,30 +1,18 @@
-"""Results as tables: in words for a terminal, and as LaTeX for a paper."""
+"""Results as tables in words, for a terminal; `latex.py` has them for a paper."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 
-from bdhf.stats.result import Result, Verdict
-from bdhf.stats.words import count, number, p_value, ratio, seeds
+from bdhf.stats.result import Result
+from bdhf.stats.words import count, number, on_a_line, p_value, ratio, seeds
 
 #: What stands where there is no number.
 NONE = "–"
 
-_SPECIAL = str.maketrans(
-    {c: f"\\{c}" for c in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"≤": r"$\leq$", "≥": r"$\geq$", "×": r"$\times$", "–": "--", "λ": r"$\lambda$"}
-)
-
-_HEAD = r"""\begin{tabular}{lllrrrrl}
-\toprule
-comparison & estimand & ratio (interval) & $p$ & $p_\mathrm{Holm}$ & pairs & w/t/l & verdict \\
-\midrule"""
-
 
 def rows(result: Result) -> list[tuple[str, str]]:
-    """Name and value of everything that one comparison says, in words.
+    """Name and value of everything that one comparison says, in words, each on one line.
 
     Values of costs are in units of the estimand's axis.
     """
@@ -53,46 +41,11 @@ def rows(result: Result) -> list[tuple[str, str]]:
         found.insert(1, ("reached", reached))
     if not math.isnan(result.seeds_to_decide):
         found.append(("to decide", f"{seeds(result.seeds_to_decide)} (80 % power for this effect)"))
-    return found
-
-
-def to_latex(results: Sequence[Result], more: Sequence[str] = ()) -> str:
-    """A `tabular` for the package booktabs, a row per comparison; names are escaped.
-
-    Flags, and what is said beside the results, are comments at its end.
-    """
-    lines = [_HEAD]
-    for result in results:
-        low, high = _ratio(result.ratio_low), _ratio(result.ratio_high)
-        limits = f" ({low} to {high})" if math.isfinite(result.ratio_high) else ""
-        cells = (
-            result.name,
-            result.question,
-            f"{_ratio(result.ratio)}{limits}",
-            _p(result.p, result),
-            _p(result.p_holm, result),
-            f"{result.pairs}/{result.planned}",
-            f"{result.wins}/{result.ties}/{result.losses}",
-            _verdict(result),
-        )
-        lines.append(" & ".join(_escaped(cells)) + r" \\")
-    notes = [f"% {result.name}: {flag}" for result in results for flag in result.flags]
-    notes += [f"% {' '.join(line.split())}" for line in more]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
-
-
-def _escaped(cells: Iterable[str]) -> list[str]:
-    return [cell.translate(_SPECIAL).replace("<", "$<$") for cell in cells]
-
-
-def _verdict(result: Result) -> str:
-    if result.verdict is Verdict.EQUIVALENT:
-        return f"equivalent within {result.margin:g}×"
-    return str(result.verdict)
+    return [(name, on_a_line(value)) for name, value in found]
 
 
 def _ratio(value: float) -> str:
-    return NONE if math.isnan(value) else "∞" if math.isinf(value) else ratio(value)
+    return NONE if math.isnan(value) else ratio(value)
 
 
 def _value(value: float) -> str:

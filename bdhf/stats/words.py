@@ -7,6 +7,7 @@ Rounding never changes what a number says: a p or a limit on one side of its mar
 from __future__ import annotations
 
 import math
+import unicodedata
 
 from bdhf.stats.equivalence import LEAST_HITS
 from bdhf.stats.power import MOST_SEEDS
@@ -30,6 +31,16 @@ def number(value: float) -> str:
     """
     whole = value.is_integer() or abs(value) >= 1000
     return f"{value:.0f}" if whole else f"{value:.4g}"
+
+
+def on_a_line(text: str) -> str:
+    r"""Text with spaces for line breaks and tabs, without other characters that are not shown.
+
+    >>> on_a_line("a\nb\x1b[2K")
+    'a b[2K'
+    """
+    spaced = (" " if c.isspace() else c for c in text)
+    return "".join(c for c in spaced if not unicodedata.category(c).startswith("C"))
 
 
 def count(k: int, noun: str) -> str:
@@ -156,7 +167,13 @@ def ratio(value: float) -> str:
 
     >>> ratio(0.714), ratio(0.9998), ratio(0.0123)
     ('0.71', '0.9998', '0.012')
+    >>> ratio(0.0), ratio(1e-9), ratio(2.5e7), ratio(math.inf)
+    ('0', '1e-09', '2.5e+07', '∞')
     """
+    if math.isinf(value) or value == 0:
+        return "∞" if value else "0"
+    if not 1e-4 <= value < 1e6:
+        return f"{value:.3g}"
     digits = 2 if value >= 0.1 else 1 - math.floor(math.log10(value))
     return _beside(value, 1.0, digits)
 

@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 
 from bdhf.bench import against as module
 from bdhf.bench.against import Settings, against
+from bdhf.bench.checkout import Checkout
 from bdhf.bench.verdict import Missing, Verdict
 from bdhf.bench.words import as_json, lines
 from bdhf.cli import app
 from bdhf.records import InputError
-from tests.bench.clones import ROOT
+from tests.bench.clones import ROOT, git
 from tests.bench.made_up import Repository
 
 QUICK = Settings(budget=0.3, pairs=3)
@@ -231,6 +232,38 @@ def test_exit_codes(repository, monkeypatch):
     assert "no commit 'no-such-commit'" in unknown.stderr
 
 
+@pytest.mark.parametrize("file", ["", "bdhf/stats.py"])
+def test_a_commit_without_a_package_is_named(repository, monkeypatch, file):
+    """Of a first commit that has no package yet, or a part of it alone, it is said which it is."""
+    folder = repository.folder
+    git(folder, "checkout", "--quiet", "--orphan", "empty")
+    git(folder, "rm", "--quiet", "-r", "--cached", ".")
+    if file:
+        (folder / file).touch()
+        git(folder, "add", "--force", file)
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", "Begin")
+    root = git(folder, "rev-parse", "HEAD")
+    git(folder, "checkout", "--quiet", "--force", "main")
+
+    done = bench(repository, monkeypatch, "--against", root)
+
+    assert done.exit_code == 2
+    assert f'{root[:8]} "Begin" has no package `bdhf` (no file bdhf/__init__.py)' in done.stderr
+
+
+def test_a_shallow_clone_says_that_it_is_one(repository, tmp_path):
+    """A commit that was not fetched is missing for that reason, and the way to get it is named."""
+    repository.commit("now")
+    there, url = tmp_path / "shallow", repository.folder.as_uri()
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", url, there], check=True)
+
+    with pytest.raises(InputError, match=r"'HEAD~1': .*the clone is shallow.*git fetch --un"):
+        Checkout(there).commit("HEAD~1")
+    with pytest.raises(InputError) as whole:
+        repository.checkout.commit("HEAD~9")
+    assert "the clone is shallow" not in str(whole.value)
+
+
 def test_what_is_not_committed_is_warned_of(repository, monkeypatch):
     """Changes of the package that no commit has are not measured, and said so."""
     repository.commit("now")
@@ -239,7 +272,7 @@ def test_what_is_not_committed_is_warned_of(repository, monkeypatch):
     done = bench(repository, monkeypatch, "--against", "before", "--bench", "track_steps")
 
     assert done.exit_code == 0
-    assert "warning: 1 files of the package in the working tree are not those of" in done.stderr
+    assert "warning: 1 file of the package in the working tree is not that of" in done.stderr
 
 
 def test_outside_of_a_clone(tmp_path, monkeypatch):

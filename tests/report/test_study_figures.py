@@ -5,6 +5,7 @@ import math
 import re
 from typing import get_args
 
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -196,6 +197,30 @@ def test_scaling_marks_points_fit_and_critical_size(sized):
     caption = " ".join(drawing.caption)
     assert "not tuned per batch size" in caption
     assert "15 misses" not in caption or "lower bound" in caption
+
+
+def test_where_whole_updates_are_coarse_the_caption_says_so(sized):
+    """Of few updates the rounding shifts B_crit more than seeds show; of many it does not."""
+
+    def caption(s_min):
+        fits = [dataclasses.replace(found, s_min=s_min) for found in sized.scaling]
+        return " ".join(scaling(dataclasses.replace(sized, scaling=fits))[0].caption)
+
+    every = sized.records.evaluate_every
+    assert "interval, from the spread between seeds" in caption(1.0)
+    assert "does not hold it as often as it says" in caption(20.0 * every - 1)
+    assert "does not hold it as often as it says" not in caption(20.0 * every)
+
+
+def test_hardware_that_was_not_recorded_is_told_under_seconds(sized):
+    """Runs of unknown hardware are one kind, whose seconds are drawn where it is the commonest."""
+    without = dataclasses.replace(sized.records, environments=pd.DataFrame())
+
+    known = scaling(sized)[1].caption
+    unknown = scaling(dataclasses.replace(sized, records=without))[1].caption
+
+    assert "was not recorded" not in " ".join(known)
+    assert f"The hardware of {len(sized.records.runs)} runs was not recorded." in unknown
 
 
 def test_sizes_with_misses_are_hollow(sized):

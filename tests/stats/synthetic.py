@@ -44,7 +44,7 @@ def synthetic(
         curves=pd.DataFrame(
             [row for cell in cells for row in _curve(*cell, last, every, pace[cell[0]])]
         ),
-        environments=pd.DataFrame(),
+        environments=pd.DataFrame([_made(*cell) for cell in cells if cell[2] != "planned"]),
     )
 
 
@@ -76,6 +76,14 @@ def with_losses(
         if not isinstance(curve, str) for i, loss in enumerate(curve)
     ]  # fmt: skip
     return replace(records, runs=runs, curves=pd.DataFrame(rows))
+
+
+def _made(arm: str, seed: int, _: Outcome) -> dict[str, object]:
+    """All on one machine, with the same versions."""
+    return {
+        "run_id": f"{arm}-{seed}", "host": "vm", "cpu": "EPYC", "gpu": "", "device": "cpu",
+        "torch": "2.13.0", "tf32": False, "deterministic": False,
+    }  # fmt: skip
 
 
 def _end(outcome: Outcome, last: int) -> int:

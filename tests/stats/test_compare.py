@@ -2,7 +2,6 @@ import dataclasses
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
@@ -288,7 +287,9 @@ def test_seconds_of_runs_in_company_are_flagged():
     )
     records = synthetic({"block": FAST, "full": SLOW}, comparisons=entries)
     company = {"block-0": 3, "block-1": 2, "full-0": 1}
-    environments = pd.DataFrame(company.items(), columns=["run_id", "concurrent"])
+    environments = records.environments.assign(
+        concurrent=records.environments["run_id"].map(company)
+    )
     alone = environments.assign(concurrent=1)
 
     shared = compare(dataclasses.replace(records, environments=environments))

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from bdhf.records import Records
 from bdhf.report import captions
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.style import Look, canvas, logarithmic, span, styled
@@ -24,7 +25,7 @@ from bdhf.stats.scaling import Scaling
 from bdhf.stats.sizes import between
 
 MOST_LINES = 24  # beyond them they can no longer be read
-_FEW = 30  # seeds, below which the bootstrap is known to be narrow
+_FEW = 20  # evaluations up to S_min, below which whole updates are coarse
 _SHORT = 5.0  # the factor within which 1, 2, 5, 10 … may be fewer than two ticks
 _NEAR = 4.0  # B_crit is marked up to this factor beyond the sizes that were run
 
@@ -101,7 +102,7 @@ def _of_updates(
         section="Batch scaling",
         title=f"Updates to {target}",
         caption=(
-            *_caption(sizes, found, evidence.records.alpha),
+            *_caption(sizes, found, evidence.records),
             per_batch_size(evidence.records, list(looks)),
         ),
         alt=f"Updates to {target} against the batch size: "
@@ -193,17 +194,21 @@ def _star(axes: Axes, one: Scaling, height: float, look: Look, limits: tuple[flo
     axes.plot([one.b_crit], [height], "*", color=look.colour, ms=12, zorder=4)
 
 
-def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], alpha: float) -> tuple[str, ...]:
+def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], records: Records) -> tuple[str, ...]:
     parts = [
         "Point: geometric mean over seeds; line: S(B) = S_min (1 + B_crit / B), fitted to all runs "
-        f"with misses as censored; star: B_crit, and its {100 * (1 - alpha):g} % interval over "
-        "resampled seeds. Below B_crit a larger batch saves updates in proportion, beyond it few.",
+        f"with misses as censored; star: B_crit, and its {100 * (1 - records.alpha):g} % "
+        "interval, from the spread between seeds. Below B_crit a larger batch saves updates in "
+        "proportion, beyond it few.",
     ]
     if (sizes["hits"] < sizes["runs"]).any():
         parts.append(captions.HOLLOW)
     parts.append(f"B_crit: {'; '.join(_words(one) for one in found)}.")
-    if any(one.seeds < _FEW for one in found):
-        parts.append("Over so few seeds these intervals are somewhat too narrow.")
+    if any(one.s_min < _FEW * records.evaluate_every for one in found):
+        parts.append(
+            "Updates are counted up to an evaluation: where they are so few, that shifts B_crit, "
+            "and the interval does not hold it as often as it says."
+        )
     fitted = {one.group for one in found}
     absent = [str(g) for g in sizes["group"].drop_duplicates() if g not in fitted]
     if absent:

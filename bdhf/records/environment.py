@@ -1,0 +1,40 @@
+"""What of the place where a run was made can change its numbers, and how its values are shown."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+#: Keys of env.json that can change the last bits of a curve.
+MATTERS = (
+    "bdhf", "torch", "numpy", "cpu", "gpu", "device", "threads", "platform", "python", "cuda",
+    "tf32", "deterministic", "commit", "dirty",
+)  # fmt: skip
+
+#: Further keys that can change how long a run took.
+TIMING = ("host", "cores")
+
+#: What stands where a file has no such key.
+NOT_RECORDED = "not recorded"
+
+
+def shown(name: str, value: Any) -> str:
+    """A value of a key of env.json in words, the same for values that count as alike.
+
+    Of several GPUs of one machine every one is alike: their model is in `gpu`.
+
+    >>> shown("device", "cuda:3"), shown("tf32", True), shown("gpu", ""), shown("threads", 2.0)
+    ('cuda', 'yes', 'none', '2')
+    >>> shown("torch", None)
+    'not recorded'
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NOT_RECORDED
+    if str(value) in ("True", "False"):
+        return "yes" if str(value) == "True" else "no"
+    if isinstance(value, float) and value.is_integer():  # whole numbers beside missing ones
+        return str(int(value))
+    text = str(value)
+    if name == "device":
+        return text.partition(":")[0]
+    return text[:8] if name == "commit" and text else text or "none"

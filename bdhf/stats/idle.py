@@ -1,0 +1,31 @@
+"""Arms that spend nothing on an axis, as Adam makes no curvature products.
+
+Their cost is 0 whatever they are worth, so that a ratio of it says nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bdhf.records import AXES, Records, Status
+
+
+def most_spent(records: Records, axis: str) -> pd.Series[float]:
+    """The most that a run of every arm spent on an axis; no entry where none recorded it."""
+    column = AXES[axis][0]
+    if column not in records.curves:
+        return pd.Series(dtype=float)
+    return records.curves.groupby("arm")[column].max().dropna().astype(float)
+
+
+def idle(records: Records, arms: Sequence[str], axis: str) -> tuple[str, ...]:
+    """Those of the arms that spent nothing on an axis, though not for having diverged at once."""
+    most = most_spent(records, axis)
+    return tuple(arm for arm in arms if most.get(arm) == 0 and not _all_diverged(records, arm))
+
+
+def _all_diverged(records: Records, arm: str) -> bool:
+    status = records.runs.loc[records.runs["arm"] == arm, "status"].dropna()
+    return bool((status == Status.DIVERGED.value).all())

@@ -1,0 +1,111 @@
+"""Caveats on where the runs of a comparison were made: what else than the arms was different.
+
+Whatever differs within a pair may be the cause of what is seen. Whatever differs only between the
+pairs is alike in both arms. Keys of env.json that split the runs in the same way are told together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bdhf.records import MATTERS, TIMING, Comparison
+from bdhf.records.environment import shown
+from bdhf.stats.pairs import HARDWARE, Pairs
+from bdhf.stats.words import count
+
+#: More distinct values of one side than these are counted.
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Keys that split the runs in the same way, and their values joined, one entry a pair."""
+
+    names: tuple[str, ...]
+    candidate: tuple[str, ...]
+    baseline: tuple[str, ...]
+
+    @property
+    def apart(self) -> int:
+        """Pairs whose two runs differ."""
+        return sum(a != b for a, b in zip(self.candidate, self.baseline, strict=True))
+
+
+def surroundings(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) -> tuple[str, ...]:
+    """Say what differs within pairs, what between them, and of which runs that is not known.
+
+    `environments` is that of the records. For seconds the machine matters too.
+    """
+    sides = pairs.complete.sides
+    on_clock = entry.estimand == "seconds_to_target"
+    names = [n for n in (*MATTERS, *(TIMING if on_clock else ())) if n in environments]
+    places = environments.set_index("run_id") if len(environments) else environments
+    is_known = [side["run_id"].isin(places.index) for side in sides]
+    both = is_known[0] & is_known[1]
+    splits = _splits([places[names].reindex(side.loc[both, "run_id"]) for side in sides])
+    arms = entry.candidate, entry.baseline
+    return (
+        *(text for arm, known in zip(arms, is_known, strict=True) for text in _unknown(arm, known)),
+        *(_within(split, arms) for split in splits if split.apart),
+        *(_between(split, on_clock=on_clock) for split in splits if not split.apart),
+    )
+
+
+def _splits(sides: Sequence[pd.DataFrame]) -> list[_Split]:
+    """The keys that are not the same for all runs; `sides` have a row per pair, in order."""
+    alike: dict[tuple[int, ...], list[str]] = {}
+    words: dict[str, list[str]] = {}
+    for name in sides[0].columns:
+        words[name] = [f"{name} {shown(name, value)}" for side in sides for value in side[name]]
+        codes = tuple(pd.factorize(np.array(words[name], dtype=object))[0].tolist())
+        if len(set(codes)) > 1:
+            alike.setdefault(codes, []).append(name)
+    return [_split(names, words) for names in alike.values()]
+
+
+def _split(names: Sequence[str], words: Mapping[str, Sequence[str]]) -> _Split:
+    of_runs = [", ".join(row) for row in zip(*(words[name] for name in names), strict=True)]
+    pairs = len(of_runs) // 2
+    return _Split(tuple(names), tuple(of_runs[:pairs]), tuple(of_runs[pairs:]))
+
+
+def _unknown(arm: str, known: pd.Series[bool]) -> tuple[str, ...]:
+    k = int((~known).sum())
+    if not k:
+        return ()
+    return (
+        f"Where {k} of {count(len(known), 'run')} of {arm} {'was' if k == 1 else 'were'} made is "
+        "not known (no env.json that can be read): hardware and versions may differ",
+    )
+
+
+def _within(split: _Split, arms: tuple[str, str]) -> str:
+    sides = split.candidate, split.baseline
+    values = [_counted(side, "run", f" of {arm}") for arm, side in zip(arms, sides, strict=True)]
+    return (
+        f"Not only the arms differ within {split.apart} of {count(len(sides[0]), 'pair')}: "
+        f"{'; '.join(values)}"
+    )
+
+
+def _between(split: _Split, *, on_clock: bool) -> str:
+    of_machine = {*HARDWARE, *TIMING} & set(split.names)
+    mixed = ", and means of seconds mix them" if on_clock and of_machine else ""
+    return (
+        f"Pairs differ in more than the seed, though both runs of each are alike{mixed}: "
+        f"{_counted(split.candidate, 'pair')}"
+    )
+
+
+def _counted(values: Sequence[str], noun: str, of: str = "") -> str:
+    """`torch 2.9.0 for 7 of 8 runs, torch 2.13.0 for 1`: most first, then by name."""
+    ordered = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{value} for {k}" for value, k in ordered[:_NAMED]]
+    told[0] += f" of {count(len(values), noun)}{of}"
+    rest = len(ordered) - _NAMED
+    return ", ".join([*told, *([f"and {count(rest, 'other')}"] if rest > 0 else [])])

@@ -1,0 +1,101 @@
+"""How often the interval of a critical batch size holds it: `python -m tests.stats.coverage`.
+
+Groups are drawn of a law whose B_crit is planted, and tested as `bdhf.stats.by_seed` does. The
+table stands in docs/statistics.md.
+"""
+
+import sys
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bdhf.stats.by_seed import t_statistic
+from bdhf.stats.censored import Sample
+from tests.stats.simulation import markdown
+
+SIZES = np.array([50.0, 100, 200, 400, 800, 1600])
+PLANTED = (60.0, 300.0, 900.0)  # samples
+SEEDS, MISSES, SHARED = (3, 5, 8), (0.0, 0.3), (0.0, 0.3)
+SIGMA, ALPHA = 0.15, 0.05
+
+#: Updates at an endless batch. Costs are rounded up, so that with few of them no bar must hold.
+S_MIN, FEW = 100.0, 5.0
+
+#: Between which the share must lie, up to two standard errors of the simulation.
+BARS = (0.92, 0.98)
+
+
+def table(draws, *, seeds=SEEDS, misses=MISSES, shared=SHARED, s_min=S_MIN):
+    """A row a setting: the share of intervals that hold the planted value, over `draws` of each."""
+    return pd.DataFrame(
+        [
+            {"S_min": f"{s_min:g}", "shared sd": f"{sd:g}", "seeds": str(n)}
+            | {"misses": f"{share:.0%}".replace("%", " %")}
+            | rates(draws, n, share, sd, s_min)
+            for sd in shared
+            for share in misses
+            for n in seeds
+        ]
+    )
+
+
+def coarse(draws, **settings):
+    """The same of runs that need few updates, which are whole numbers."""
+    return table(draws, misses=(0.0,), shared=(0.0,), s_min=FEW, **settings)
+
+
+def rates(draws, n, share, sd, s_min):
+    """Over draws of every planted value: the rate of intervals that hold it, and of open ones.
+
+    A value is held where the test does not reject it, and an interval has no end where the test
+    does not reject a limit of the search: that is asked of the test itself, to save time.
+    """
+    held, opened = [], []
+    beyond = stats.t.ppf(1 - ALPHA / 2, n - 1)
+    for planted in PLANTED:
+        rng = np.random.default_rng([n, int(planted), int(100 * share), int(100 * sd)])
+        law = s_min * (1 + planted / SIZES[:, None])
+        budget = _budget(law, share, sd)
+        for _ in range(draws):
+            sample, rows = _group(rng, law, n, budget, sd)
+            against = [abs(t_statistic(sample, rows, b)) for b in (planted, *sample.limits)]
+            held.append(against[0] <= beyond)
+            opened.append(min(against[1:]) <= beyond)
+    return {"interval covers": np.mean(held), "without an end": np.mean(opened)}
+
+
+def broken(found, draws):
+    """The rows whose coverage is beyond the bars by more than two standard errors."""
+    error = 2 * np.sqrt(0.05 * 0.95 / (draws * len(PLANTED)))
+    low, high = BARS
+    return found[~found["interval covers"].between(low - error, high + error)]
+
+
+def _group(rng, law, n, budget, sd):
+    """Runs of a group, and which are those of every seed, which moves them alike by `sd`."""
+    noise = rng.normal(0, SIGMA, (len(SIZES), n)) + rng.normal(0, sd, n)
+    updates = np.ceil(law * np.exp(noise))
+    size, seed = (grid.ravel() for grid in np.meshgrid(SIZES, np.arange(n), indexing="ij"))
+    sample = Sample(size, np.minimum(updates, budget).ravel(), (updates <= budget).ravel())
+    return sample, [np.flatnonzero(seed == i) for i in range(n)]
+
+
+def _budget(law, share, sd):
+    """The budget that this share of all runs misses."""
+    if not share:
+        return np.inf
+    noise = np.random.default_rng(0).normal(0, np.hypot(SIGMA, sd), (len(SIZES), 20_000))
+    return float(np.quantile(np.ceil(law * np.exp(noise)), 1 - share))
+
+
+def main():
+    """Print the table of 400 draws of every planted value."""
+    draws = 400
+    found = table(draws)
+    sys.stdout.write(f"{markdown(pd.concat([found, coarse(draws)]))}\n")
+    sys.exit(1 if len(broken(found, draws)) else 0)
+
+
+if __name__ == "__main__":
+    main()
