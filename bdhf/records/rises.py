@@ -51,6 +51,8 @@ def rise_of(curve: pd.DataFrame) -> Rise | None:
 
 def rises(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Rise]:
     """Run id -> its rise, of the runs that are done; takes the tables of `Records`."""
+    if curves.empty:  # no run has ended, and there may be no column either
+        return {}
     done = runs.loc[runs["status"] == Status.DONE.value, ["arm", "seed", "run_id"]]
     first = done.drop_duplicates("run_id").drop(columns="run_id")
     of_done = curves.merge(first, on=["arm", "seed"])

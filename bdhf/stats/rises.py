@@ -13,7 +13,7 @@ def risen(pairs: Pairs, entry: Comparison, records: Records) -> tuple[str, ...]:
     arms = entry.candidate, entry.baseline
     for arm, side in zip(arms, pairs.complete.sides, strict=True):
         runs = records.runs[records.runs["run_id"].isin(side["run_id"])]
-        seen = rises(runs[runs["arm"] == arm], records.curves[records.curves["arm"] == arm])
+        seen = rises(runs[runs["arm"] == arm], records.curves)
         if seen:
             worst = max(seen.values(), key=lambda rise: rise.last)
             flags.append(

@@ -127,7 +127,7 @@ BLOCK_HF = {
     "damping of each block": "damping: {type: levenberg_marquardt, per_block: true}",
     "regularization l2": "regularization: 0.01",
     "a warm start": "solver: {type: cg, max_iters: 3, warm_start: 0.9}",
-    **{f"curvature {name}": f"curvature: {name}" for name in CURVATURES},
+    **{f"curvature {name}": f"curvature: {name}, damping: 3.0" for name in CURVATURES},
     **{f"acceptance {name}": f"acceptance: {name}" for name in ACCEPTANCES},
     **{f"preconditioner {name}": f"solver: {{type: cg, preconditioner: {name}}}"
        for name in PRECONDITIONERS},
