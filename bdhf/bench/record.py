@@ -72,18 +72,18 @@ def record(
                 *(part for pattern in benchmarks for part in ("--bench", pattern)),
                 range_of(commits),
             ],
-            checkout.root,
+            environment(checkout.root),
         )  # fmt: skip
         found, failed = count_since(results, start)
         return Recorded(code, found, failed, None if quick else results)
 
 
-def _run(command: Sequence[str], root: Path = Path()) -> int:
-    """Run asv on a clone to its end.
+def _run(command: Sequence[str], variables: Mapping[str, str] = os.environ) -> int:
+    """Run asv to its end, with these variables of its environment.
 
     Interrupted, it is told so, and has time to end what it started.
     """
-    process = subprocess.Popen(command, env=environment(root) | {"OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(command, env={**variables, "OMP_NUM_THREADS": "1"})
     try:
         return process.wait()
     except BaseException:
