@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -311,3 +312,21 @@ def test_whoever_waits_hears_for_whom_and_what_to_remove(made, capsys):
         f"  once they have ended, remove {store.folder}/claims/{cells[1].run_id}.2 to go on at "
         "once",
     ]
+
+
+def test_a_report_is_still_held_against_files_that_were_changed(made):
+    """Where other commands refuse them, `verify --against` says what is other in them."""
+    store, cells = made
+    bdhf("report", "small")
+    run = store.runs / cells[0].run_id
+    curve = pd.read_parquet(run / "curve.parquet")
+    curve.loc[1, "val_loss"] = 0.25
+    curve.to_parquet(run / "curve.parquet", index=False)
+    spec = store.folder / "spec.yaml"
+    spec.write_text(spec.read_text().replace("name: small", "name: tiny"))
+
+    bdhf("compare", "small", code=2)
+    said = bdhf("verify", "small/report.html", "--against", "small", code=1).stdout
+
+    assert "name differs: 'small' in the report, 'tiny' there" in said
+    assert "val_loss of evaluation 1 is 1.0 in the report, 0.25 there" in said
