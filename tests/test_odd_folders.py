@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from bdhf.experiments import ablation
 from bdhf.records import Owner, Status, clock_of, collect, load
 from bdhf.records import temporary as temporary_names
 from tests.experiments.made_up import begun, claim, write
-from tests.experiments.specs import SMALL, changed
+from tests.experiments.specs import changed
 from tests.mutations import sums
 
 NO_FIGURES = ("seeds: {count: 2}", "report: {figures: []}\nseeds: {count: 2}")
@@ -245,26 +242,6 @@ def test_a_results_folder_that_goes_during_a_run_is_a_line(made, monkeypatch):
         "folder is no longer there, then the same command goes on"
     )
     assert not store.folder.exists()
-
-
-@pytest.mark.slow
-def test_a_results_folder_that_is_removed_under_a_process_is_no_traceback(tmp_path):
-    """The runs that it had are lost with it; what is left to do is told in a line."""
-    (tmp_path / "spec.yaml").write_text(SMALL.replace("updates: 6", "updates: 400"))
-    command = [sys.executable, "-m", "bdhf.cli", "run", "spec.yaml", "--out", "out"]
-    with subprocess.Popen(
-        [*command, "--workers", "1"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        stdout=subprocess.DEVNULL,
-    ) as started:  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("out/claims/*.0")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        said = started.communicate(timeout=120)[1]
-
-    assert started.returncode == 2
-    assert "Traceback" not in said
-    assert "cannot write results: No such file or directory" in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])
