@@ -5,12 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -19,7 +17,7 @@ from bdhf.experiments import ablation
 from bdhf.records import Owner, Status, clock_of, collect, load
 from bdhf.records import temporary as temporary_names
 from tests.experiments.made_up import begun, claim, write
-from tests.experiments.specs import SMALL, changed
+from tests.experiments.specs import changed
 from tests.mutations import sums
 
 NO_FIGURES = ("seeds: {count: 2}", "report: {figures: []}\nseeds: {count: 2}")
@@ -246,26 +244,6 @@ def test_a_results_folder_that_goes_during_a_run_is_a_line(made, monkeypatch):
     assert not store.folder.exists()
 
 
-@pytest.mark.slow
-def test_a_results_folder_that_is_removed_under_a_process_is_no_traceback(tmp_path):
-    """The runs that it had are lost with it; what is left to do is told in a line."""
-    (tmp_path / "spec.yaml").write_text(SMALL.replace("updates: 6", "updates: 400"))
-    command = [sys.executable, "-m", "bdhf.cli", "run", "spec.yaml", "--out", "out"]
-    with subprocess.Popen(
-        [*command, "--workers", "1"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        stdout=subprocess.DEVNULL,
-    ) as started:  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("out/claims/*.0")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        said = started.communicate(timeout=120)[1]
-
-    assert started.returncode == 2
-    assert "Traceback" not in said
-    assert "cannot write results: No such file or directory" in said.splitlines()[-1]
-
-
 @pytest.mark.parametrize("command", ["compare", "report"])
 def test_what_a_killed_command_left_is_swept_by_the_next(made, command):
     """Beside the tables and beside the page; of living processes nothing."""
@@ -311,3 +289,21 @@ def test_whoever_waits_hears_for_whom_and_what_to_remove(made, capsys):
         f"  once they have ended, remove {store.folder}/claims/{cells[1].run_id}.2 to go on at "
         "once",
     ]
+
+
+def test_a_report_is_still_held_against_files_that_were_changed(made):
+    """Where other commands refuse them, `verify --against` says what is other in them."""
+    store, cells = made
+    bdhf("report", "small")
+    run = store.runs / cells[0].run_id
+    curve = pd.read_parquet(run / "curve.parquet")
+    curve.loc[1, "val_loss"] = 0.25
+    curve.to_parquet(run / "curve.parquet", index=False)
+    spec = store.folder / "spec.yaml"
+    spec.write_text(spec.read_text().replace("name: small", "name: tiny"))
+
+    bdhf("compare", "small", code=2)
+    said = bdhf("verify", "small/report.html", "--against", "small", code=1).stdout
+
+    assert "name differs: 'small' in the report, 'tiny' there" in said
+    assert "val_loss of evaluation 1 is 1.0 in the report, 0.25 there" in said
