@@ -12,7 +12,7 @@ from bdhf.records import Status, collect
 from bdhf.report.capsule import decode, encode
 from bdhf.report.files import ANONYMOUS_PAGE, show
 from bdhf.report.verify import block_of
-from tests.experiments.made_up import begun
+from tests.experiments.made_up import begun, resealed
 from tests.report.test_anonymous import IDENTIFYING, PLACES, TRACE, unpacked
 
 pytestmark = pytest.mark.slow
@@ -131,6 +131,7 @@ def test_a_spec_with_a_path_of_a_run_is_one_line(tmp_path):
     store.write(cells[0].run, made, environment("cpu", 1), {"wall_seconds": 1.0})
     spec = store.runs / cells[0].run_id / "spec.yaml"
     spec.write_text(spec.read_text() + "folder: /home/lovelace/cards\n")
+    resealed(spec.parent)
 
     done = CliRunner().invoke(app, ["report", str(tmp_path / "r"), "--anonymous"])
 

@@ -76,5 +76,5 @@ def test_no_check_runs_what_fails_and_records_it(there):
     bdhf("run", "spec.yaml", "--no-check", "--out", "results", code=1)
     again = bdhf("run", "spec.yaml", "--out", "results", code=1)
 
-    assert "own: 2 runs, 2 done, 0 to do" in again.stdout
+    assert "own: 2 runs, 1 done, 1 error, 0 to do" in again.stdout
     assert "1 error" in again.stderr

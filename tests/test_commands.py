@@ -163,7 +163,9 @@ def test_plan_as_json_is_json_and_warnings_go_elsewhere(made):
     done = bdhf("plan", "spec.yaml", "--json", "--cost")
 
     found = strict(done.stdout)
-    assert found["power"] == {"tests": 2, "alpha": 0.05, "needed": 7, "seeds": 2, "powers": []}
+    assert found["power"] == {
+        "tests": 2, "alpha": 0.05, "needed": 7, "seeds": 2, "powers": [], "coarse": []
+    }  # fmt: skip
     skipped = [arm["label"] for arm in found["arms"] if arm["skip"]]
     assert len(skipped) == 1
     assert found["gradients_an_update"][skipped[0]] is None

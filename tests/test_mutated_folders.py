@@ -76,6 +76,11 @@ def assert_same_values(now: Records, before: Records) -> None:
         pd.testing.assert_frame_equal(*rows, check_exact=True)
 
 
+def words_of(text: str) -> set[str]:
+    """Its lines, whatever the width of their columns."""
+    return {" ".join(line.split()) for line in text.splitlines()}
+
+
 def told(spec: Path, folder: Path, pristine, seed: int) -> None:
     """One command at a mutated folder, in turn; what it says is what was there."""
     _, _, before, shown = pristine
@@ -83,7 +88,7 @@ def told(spec: Path, folder: Path, pristine, seed: int) -> None:
     if command == "show":
         run_id = sorted(shown)[seed // 6 % len(shown)]
         said = bdhf("show", folder / "runs" / run_id).replace(str(folder), str(pristine[1]))
-        new = set(said.splitlines()) - set(shown[run_id].splitlines())
+        new = words_of(said) - words_of(shown[run_id])
         assert [line for line in new if not any(words in line for words in SHOWN)] == []
     elif command == "status":
         found = json.loads(bdhf("status", folder, "--json") or "{}")

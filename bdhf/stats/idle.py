@@ -1,6 +1,7 @@
 """Arms that spend nothing on an axis, as Adam makes no curvature products.
 
-Their cost is 0 whatever they are worth, so that a ratio of it says nothing of them.
+Their cost is 0 whatever they are worth, so that a ratio of it says nothing of them. An arm that
+made no update spent nothing either, but could have: `untrained` tells of it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bdhf.records import AXES, Records, Status
+from bdhf.records import AXES, Records
 
 
 def most_spent(records: Records, axis: str) -> pd.Series[float]:
@@ -21,11 +22,6 @@ def most_spent(records: Records, axis: str) -> pd.Series[float]:
 
 
 def idle(records: Records, arms: Sequence[str], axis: str) -> tuple[str, ...]:
-    """Those of the arms that spent nothing on an axis, though not for having diverged at once."""
-    most = most_spent(records, axis)
-    return tuple(arm for arm in arms if most.get(arm) == 0 and not _all_diverged(records, arm))
-
-
-def _all_diverged(records: Records, arm: str) -> bool:
-    status = records.runs.loc[records.runs["arm"] == arm, "status"].dropna()
-    return bool((status == Status.DIVERGED.value).all())
+    """Those of the arms that made updates and spent nothing on an axis."""
+    most, updates = most_spent(records, axis), most_spent(records, "updates")
+    return tuple(arm for arm in arms if most.get(arm) == 0 and updates.get(arm, 0.0) > 0)

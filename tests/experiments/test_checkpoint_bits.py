@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bdhf.experiments.checkpoint import Checkpoint, Saver
+from tests.experiments.made_up import save
 from tests.experiments.specs import cell
 
 
@@ -12,7 +13,7 @@ def saved(tmp_path):
     """A checkpoint of a run, and what reads it."""
     checkpoint = Checkpoint(tmp_path / "run.pt", every=1, at_least_seconds=0.0)
     saver = Saver(checkpoint, cell("adam").run, "cpu")
-    saver.offer(lambda: {"weights": torch.arange(12.0), "update": 3, "losses": [0.5, 0.25]})
+    save(saver, {"weights": torch.arange(12.0), "update": 3, "losses": [0.5, 0.25]})
     return checkpoint.path, saver
 
 

@@ -188,7 +188,7 @@ def test_a_skipped_cell_has_a_row_with_its_reason_everywhere(begun):
         assert rows["arm"].tolist() == [SKIPPED] * 2
         assert rows["reason"].tolist() == [INDEFINITE] * 2
         assert table["status"].isna().sum() == 10
-    sentences, path = build_report(store.folder)
+    sentences, path, _ = build_report(store.folder)
     page = path.read_text()
     assert "sample_space needs a positive semi-definite matrix" in page
     assert len(sentences) == 4  # one per cell of full_hf

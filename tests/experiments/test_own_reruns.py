@@ -17,6 +17,7 @@ from bdhf.experiments.provenance import environment
 from bdhf.experiments.rerun import Claimed, rerun
 from bdhf.experiments.run import execute
 from bdhf.experiments.spec import load
+from tests.experiments.made_up import save
 from tests.experiments.specs import changed
 
 PART = """
@@ -101,7 +102,7 @@ def test_a_checkpoint_of_other_code_is_not_taken_up(claim, tmp_path, monkeypatch
     """Its curve would be that of two codes."""
     _, run = claim
     place = checkpoint.Checkpoint(tmp_path / "run.pt", every=1, at_least_seconds=0)
-    checkpoint.Saver(place, run, "cpu").offer(lambda: {"a": 1})
+    save(checkpoint.Saver(place, run, "cpu"), {"a": 1})
     taken = checkpoint.Saver(place, run, "cpu").load()
 
     monkeypatch.setattr(checkpoint, "own_code", lambda run: OTHER)

@@ -116,8 +116,12 @@ def test_neither_the_page_nor_what_it_carries_identifies(named, page):
 
 
 def test_it_says_the_same_of_what_was_asked(named):
-    """Verdicts, intervals and flags: what rests on machines rests on their letters."""
-    assert repr(compare(anonymous(named))) == repr(compare(named))  # NaN is not NaN
+    """Verdicts, intervals, and as many flags, in which machines have their letters."""
+    nameless, full = compare(anonymous(named)), compare(named)
+
+    assert [len(result.flags) for result in nameless] == [len(result.flags) for result in full]
+    without = [[replace(result, flags=()) for result in results] for results in (nameless, full)]
+    assert repr(without[0]) == repr(without[1])  # NaN is not NaN
 
 
 def test_it_agrees_with_itself_and_says_what_was_left_out(page):

@@ -183,5 +183,5 @@ def test_a_report_with_a_study_is_verified(tmp_path):
 
     found = verify(build(folder).path)
 
-    assert found.agrees
+    assert (found.numbers > 500, found.lines, found.drawings) == (True, (), ())
     assert found.capsule.records.tuning == records.in_order().tuning

@@ -9,8 +9,8 @@ from bdhf.report.capsule import decode, encode
 from bdhf.report.html import page
 from bdhf.stats.compare import compare
 from bdhf.stats.guard import guard
+from bdhf.stats.latex import to_latex
 from bdhf.stats.multiverse import multiverse
-from bdhf.stats.printed import to_latex
 from bdhf.stats.result import Verdict
 from bdhf.stats.twins import not_compared
 from bdhf.stats.words import sentence

@@ -9,8 +9,8 @@ import pytest
 
 from bdhf.records import Budget, Target
 from bdhf.stats.compare import compare
+from bdhf.stats.latex import to_latex
 from bdhf.stats.multiverse import multiverse
-from bdhf.stats.printed import to_latex
 from bdhf.stats.profile import profile
 from bdhf.stats.targets import observe
 from bdhf.stats.words import sentence
