@@ -91,7 +91,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
             (
                 *flags.costs(pairs, entry, records.budget_of(*sides)),
                 *flags.missing_costs(pairs, entry, records.budget_of(*sides)),
-                *flags.coarse(pairs, entry, one.p_equivalence, alpha),
+                *(flags.coarse(pairs, entry, one.p_equivalence, alpha) if few else ()),
             )
             if entry.is_to_target
             else flags.losses(pairs, entry, records.budget_of(*sides))

@@ -125,6 +125,7 @@ def test_better_and_worse_do_not_depend_on_the_interval():
 
     assert (fine.p, str(fine.verdict)) == (coarse.p, str(coarse.verdict))
     assert str(fine.verdict) == "better"
+    assert not any("leave open" in flag for flag in coarse.flags)
 
 
 def test_seconds_have_boxes_too():
