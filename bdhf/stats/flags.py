@@ -107,6 +107,11 @@ def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str,
             f"A missing run may have cost any number of {unit}: no run of its arm tells what the "
             f"budget costs in {unit}",
         )
+    if least == most:
+        return (
+            f"A missing run counts as {number(most)} {unit}, which it had spent without a hit, or "
+            "which end the costs of all runs",
+        )
     return (
         f"A missing run counts as {number(least)} to {number(most)} {unit}: from what it had spent "
         f"to the {AXES[budget.axis][1]} of the budget at the slowest pace of its arm",

@@ -89,6 +89,13 @@ def test_a_time_out_costs_the_limit_at_least():
     assert ends(later) == (1900.0, pytest.approx(200 / 50 * 1900.0))
 
 
+def test_ends_that_are_one_are_told_as_one():
+    """A run that was given up after an hour counts as the hour."""
+    result = only(timed(["timeout", *FAST[1:]], SLOW, safety=1800.0))
+
+    assert any(flag.startswith("A missing run counts as 1800 seconds") for flag in result.flags)
+
+
 def test_a_time_out_says_nothing_of_other_axes():
     """A limit of seconds is none of epochs."""
     entry = SECONDS.model_copy(update={"estimand": "epochs_to_target"})
