@@ -32,7 +32,7 @@ def wrong_shapes(loss: Loss, outputs: Tensor, targets: Tensor) -> str:
     Whatever the loss calls is looked at. Raises what the loss raises.
 
     >>> wrong_shapes(F.mse_loss, torch.zeros(4, 1), torch.zeros(4))[:55]
-    'mse_loss takes outputs (4, 1) and targets (4,) entry by '
+    'mse_loss takes outputs (4, 1) and targets (4,) entry by'
     >>> wrong_shapes(F.mse_loss, torch.zeros(4, 1), torch.zeros(4, 1))
     ''
     """

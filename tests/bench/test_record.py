@@ -42,7 +42,7 @@ class Asv:
         self.values, self.code, self.calls = values, code, []
         monkeypatch.setattr(record, "_run", self)
 
-    def __call__(self, command):
+    def __call__(self, command, environment):
         self.calls.append([str(part) for part in command[3:]])
         config = Path(self.calls[-1][1])
         settings = json.loads(re.sub(r"(?m)^//.*$", "", config.read_text()))

@@ -233,7 +233,7 @@ def test_no_command_imports_what_merely_lies_there(folder, monkeypatch):
     assert sorted(next(env for env in envs if "own_code" in env)) == sorted(TABLES["env.json"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nor_does_one_that_python_starts_as_a_module(folder):
     """Python puts the working directory first there."""
     (folder / "spec.yaml").write_text(changed(*TINY))

@@ -340,7 +340,13 @@ def test_a_part_may_be_annotated_with_its_class(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", sorted((ROOT / "ablations").rglob("*.yaml")), ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(file, id=file.stem, marks=pytest.mark.long if file.stem == "smoke" else ())
+        for file in sorted((ROOT / "ablations").rglob("*.yaml"))
+    ],
+)
 def test_shipped_specs_can_run(spec, tmp_path, monkeypatch):
     """Every arm of every shipped spec that the time allows makes its first update."""
     monkeypatch.chdir(ROOT)

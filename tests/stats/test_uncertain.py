@@ -98,10 +98,10 @@ def test_folders_give_the_verdicts_of_the_tables(kind, share, tmp_path):
 @pytest.mark.parametrize("name", ["uncertain_runs", "coarse"])
 def test_rates_hold_of_runs_without_a_plain_outcome(name, monkeypatch):
     """With a few draws every rate that must hold does, up to two standard errors."""
-    monkeypatch.setattr(simulation, "UNCERTAIN_DRAWS", 60)
-    table = simulation.SCENARIOS[name](60)
+    monkeypatch.setattr(simulation, "UNCERTAIN_DRAWS", 30)
+    table = simulation.SCENARIOS[name](30)
 
-    assert simulation.broken(name, table, 60) == []
+    assert simulation.broken(name, table, 30) == []
     assert len(table) >= 9
 
 

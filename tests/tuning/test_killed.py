@@ -98,8 +98,10 @@ KILLS = ("claimed:1", "asked:2", "begun:2", "told:1")
 
 @pytest.mark.parametrize(
     ("kills", "changes"),
-    [(KILLS, (THIRD, ITS_SPACE)), (("asked:1", "made:2"), (RANDOM,))],
-    ids=["tpe", "random"],
+    [
+        pytest.param(KILLS, (THIRD, ITS_SPACE), id="tpe"),
+        pytest.param(("asked:1", "made:2"), (RANDOM,), id="random", marks=pytest.mark.long),
+    ],
 )
 def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(
     tmp_path: Path, crew: Crew, kills: tuple[str, ...], changes: tuple[tuple[str, str], ...]

@@ -213,7 +213,7 @@ def outlasted(home: Path, workers: int, trials: int, seconds: float) -> None:
     assert "Traceback" not in said
     waits, goes = (said.count(f"the database {what}") for what in ("does not answer", "answers"))
     assert waits == goes
-    assert workers <= waits <= 2 * workers
+    assert 1 <= waits <= 2 * workers  # whoever computes meanwhile notices nothing
     for label, of_arm in found.items():
         assert len(finished(of_arm)) == trials
         assert all(SURPLUS in trial.user_attrs for trial in of_arm if trial not in finished(of_arm))
