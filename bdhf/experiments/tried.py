@@ -9,16 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import bdhf
-from bdhf.experiments.own import is_own
+from bdhf.experiments.own_source import own_names, sources
 from bdhf.experiments.runspec import RunSpec
 
 
@@ -36,9 +33,9 @@ def key_of(run: RunSpec) -> str:
         "energy": run.off_block_energy is not None,
         "dtype": run.dtype,
         "files": sorted(
-            (str(file), _digest(file))
-            for name in set(_own_names([run.problem, run.optimizer]))
-            for file in _files_of(name)
+            (str(source.file), source.digest)
+            for name in own_names(run)
+            for source in sources(name).values()
         ),
     }
     text = json.dumps(content, sort_keys=True)
@@ -63,39 +60,3 @@ def _folder() -> Path:
     """`~/.cache/bdhf/tried`. Raises RuntimeError for a user without a home."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(cache) if cache else Path.home() / ".cache") / "bdhf" / "tried"
-
-
-def _own_names(node: Any) -> Iterator[str]:
-    """Every name of a user's own part in a resolved one."""
-    if isinstance(node, dict):
-        if isinstance(node.get("type"), str) and is_own(node["type"]):
-            yield node["type"]
-        node = list(node.values())
-    for inner in node if isinstance(node, list) else ():
-        yield from _own_names(inner)
-
-
-def _files_of(name: str) -> Iterator[Path]:
-    """The file of a part's module, and those of its folder and package that are imported by now."""
-    module = name.partition(":")[0]
-    own = _file(module)
-    if own is None:
-        return
-    yield own
-    package = module.partition(".")[0]
-    for other in tuple(sys.modules):
-        file = _file(other)
-        if file and (file.parent == own.parent or other.partition(".")[0] == package):
-            yield file
-
-
-def _file(module: str) -> Path | None:
-    held = getattr(sys.modules.get(module), "__dict__", {})  # asks no lazy module to be imported
-    file = held.get("__file__")
-    return Path(file) if isinstance(file, str) else None
-
-
-def _digest(file: Path) -> str:
-    with suppress(OSError):
-        return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
-    return ""

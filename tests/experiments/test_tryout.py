@@ -245,9 +245,11 @@ def test_what_failed_is_tried_again(tmp_path, cache):
 
 def test_a_changed_module_is_tried_again(tmp_path, monkeypatch):
     """The file of a user's own part is part of the key; a seed and a budget are not."""
-    run = opened(tmp_path).cells[0].run
-    module = tmp_path / "own_problems_here.py"
-    monkeypatch.setattr(tried, "_file", lambda name: module if "own" in name else None)
+    module = tmp_path / "tried_here.py"
+    module.write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plain = opened(tmp_path).cells[0].run
+    run = plain.model_copy(update={"problem": {**plain.problem, "type": "tried_here:Part"}})
     before = tried.key_of(run)
 
     assert tried.key_of(run.model_copy(update={"seed": 7, "evaluate_every": 5})) == before
