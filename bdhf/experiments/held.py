@@ -66,8 +66,8 @@ def unlike(here: Held, there: Held) -> str:
 
 
 def _differs(path: str, here: Held, there: Held) -> str:
-    one, other = here.get(path, "nothing"), there.get(path, "nothing")
-    return path if one.startswith("torch.") else f"{path} ({one} and {other})"
+    text_here, text_there = here.get(path, "nothing"), there.get(path, "nothing")
+    return path if text_here.startswith("torch.") else f"{path} ({text_here} and {text_there})"
 
 
 def _is_effect(path: str, text: str) -> int:

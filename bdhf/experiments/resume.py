@@ -76,10 +76,10 @@ def replay(run: Training, state: State) -> Held:
         other.build()
         go_on(other, state)
         other.step()
-        found = kept(other)
+        after = kept(other)
         del other
         gc.collect()  # a model and an optimizer, as soon as may be
-    return found
+    return after
 
 
 def kept(run: Training) -> Held:
