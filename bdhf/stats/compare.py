@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import Records
-from bdhf.stats import flags, rises, robustness, tuning
+from bdhf.stats import flags, open_costs, rises, robustness, tuning
 from bdhf.stats.judge import Judged, Test, judge, tested
 from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.power import seeds_to_decide
@@ -90,8 +90,8 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
         *(
             (
                 *flags.costs(pairs, entry, records.budget_of(*sides)),
-                *flags.missing_costs(pairs, entry, records.budget_of(*sides)),
-                *(flags.coarse(pairs, entry, one.p_equivalence, alpha) if few else ()),
+                *open_costs.missing_costs(pairs, entry, records.budget_of(*sides)),
+                *(open_costs.coarse(pairs, entry, one.p_equivalence, alpha) if few else ()),
             )
             if entry.is_to_target
             else flags.losses(pairs, entry, records.budget_of(*sides))

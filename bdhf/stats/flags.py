@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from bdhf.records import AXES, Budget, Comparison, Status, unit_of
-from bdhf.stats.equivalence import LEAST_HITS, tost
+from bdhf.stats.equivalence import LEAST_HITS
 from bdhf.stats.paired import SignFlip, pairs_needed, smallest_p
 from bdhf.stats.pairs import Pairs
 from bdhf.stats.result import Verdict
 from bdhf.stats.targets import OUTCOMES
-from bdhf.stats.words import count, number, p_value
+from bdhf.stats.words import count, number
 
 
 def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
@@ -92,47 +92,6 @@ def costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
         *_per_arm(
             pairs, entry, _free, f"cost 0 {unit}: in the ratio {{each}} {number(pairs.floor)}"
         ),
-    )
-
-
-def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
-    """Say of an axis that the budget does not limit what the missing runs may have cost."""
-    ends = pd.concat([runs.loc[runs["cost"].isna(), ["least", "most"]] for runs in pairs.sides])
-    if pairs.horizon.source == "budget" or ends.empty:
-        return ()
-    least, most = float(ends["least"].min()), float(ends["most"].max())
-    unit = AXES[entry.axis][1]
-    if math.isinf(most):
-        return (
-            f"A missing run may have cost any number of {unit}: no run of its arm tells what the "
-            f"budget costs in {unit}",
-        )
-    if least == most:
-        return (
-            f"A missing run counts as {number(most)} {unit}, which it had spent without a hit, or "
-            "which end the costs of all runs",
-        )
-    return (
-        f"A missing run counts as {number(least)} to {number(most)} {unit}: from what it had spent "
-        f"to the {AXES[budget.axis][1]} of the budget at the slowest pace of its arm",
-    )
-
-
-def coarse(pairs: Pairs, entry: Comparison, p: float, alpha: float) -> tuple[str, ...]:
-    """Say that costs within the margin may differ by more: evaluations leave too much open.
-
-    `p` is that of equivalence, over all costs that the evaluations leave open.
-    """
-    if entry.margin is None or not pairs.are_ratios or not p > alpha:
-        return ()
-    says_something = ~pairs.complete.says_nothing
-    recorded = tost(pairs.log_ratios()[says_something], entry.margin).p
-    if recorded > alpha:
-        return ()
-    return (
-        f"Not called equivalent: evaluations leave open when a target was reached, and the costs "
-        f"lie within {entry.margin:g}× as they were recorded (p {p_value(recorded, alpha)}) but "
-        f"not wherever they may have been (p {p_value(p, alpha)})",
     )
 
 
