@@ -10,6 +10,20 @@ from bdhf.experiments.run import Outcome, Row, execute
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import variants
 
+#: A module with a partition of a user's own.
+CHUNKS = """
+from dataclasses import dataclass
+import torch
+
+
+@dataclass(frozen=True)
+class Chunks:
+    size: int = 5000
+
+    def __call__(self, layout):
+        return [chunk[None] for chunk in torch.arange(layout.size).split(self.size)]
+"""
+
 SMALL = """\
 schema: 1
 name: small

@@ -18,27 +18,14 @@ from bdhf.experiments.rerun import Claimed, rerun
 from bdhf.experiments.run import execute
 from bdhf.experiments.spec import load
 from tests.experiments.made_up import save
-from tests.experiments.specs import changed
-
-PART = """
-from dataclasses import dataclass
-import torch
-
-
-@dataclass(frozen=True)
-class Chunks:
-    size: int = 5000
-
-    def __call__(self, layout):
-        return [chunk[None] for chunk in torch.arange(layout.size).split(self.size)]
-"""
+from tests.experiments.specs import CHUNKS, changed
 
 
 @pytest.fixture(scope="module")
 def claim(tmp_path_factory):
     """What a report says of an honest run with an own part, and the run."""
     home = tmp_path_factory.mktemp("own")
-    (home / "orr_part.py").write_text(PART)
+    (home / "orr_part.py").write_text(CHUNKS)
     (home / "spec.yaml").write_text(changed(("partition: full", "partition: orr_part:Chunks")))
     look_in([str(home)])
     run = next(c.run for c in expand(load(home / "spec.yaml")[0]).cells if c.arm == "full_hf")

@@ -16,21 +16,9 @@ from bdhf.experiments.run import Outcome
 from bdhf.experiments.stale import set_aside
 from bdhf.records import Status
 from tests.experiments.made_up import CURVE
-from tests.experiments.specs import changed
+from tests.experiments.specs import CHUNKS, changed
 
-PART = """
-from dataclasses import dataclass
-import torch
-import {name}_helper
-
-
-@dataclass(frozen=True)
-class Chunks:
-    size: int = 5000
-
-    def __call__(self, layout):
-        return [chunk[None] for chunk in torch.arange(layout.size).split(self.size)]
-"""
+PART = "import {name}_helper\n" + CHUNKS
 
 
 @pytest.fixture

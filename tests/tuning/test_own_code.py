@@ -11,22 +11,10 @@ from bdhf.experiments import beside
 from bdhf.tuning.collect import find
 from bdhf.tuning.own_code import other_code
 from bdhf.tuning.storage import Place
+from tests.experiments.specs import CHUNKS
 from tests.tuning.made_up import quick, study, worked
 
 __all__ = ["quick"]
-
-PART = """
-from dataclasses import dataclass
-import torch
-
-
-@dataclass(frozen=True)
-class Chunks:
-    size: int = 5000
-
-    def __call__(self, layout):
-        return [chunk[None] for chunk in torch.arange(layout.size).split(self.size)]
-"""
 
 
 @pytest.mark.usefixtures("quick")
@@ -36,7 +24,7 @@ def test_trials_of_other_code_are_told_and_their_runs_not_taken_for_new_ones(
     """A line for the arm, with the file; another trial with the same settings is run anew."""
     monkeypatch.setattr(beside._BESIDE, "folders", [])
     part = tmp_path / "oct_part.py"
-    part.write_text(PART)
+    part.write_text(CHUNKS)
     own = (("partition: full", "partition: oct_part:Chunks"), ("trials: 8", "trials: 2"))
     of, folder = study(tmp_path, *own), tmp_path / "out"
     worked(of, folder)
@@ -46,7 +34,7 @@ def test_trials_of_other_code_are_told_and_their_runs_not_taken_for_new_ones(
 
     before = told()
     envs = [json.loads(path.read_text()) for path in folder.glob("runs/*/env.json")]
-    part.write_text(PART + "\n# another line\n")
+    part.write_text(CHUNKS + "\n# another line\n")
     (line,) = told()
 
     assert before == []
