@@ -411,3 +411,11 @@ def run_of(arm: str, problem: str = "Line", curvature: int = 8) -> RunSpec:
     """The run of an arm, in YAML, on a problem of the module."""
     text = SPEC.format(arm=arm, problem=problem, curvature=curvature)
     return expand(variants(parse(text))).cells[0].run
+
+
+def importable(folder, monkeypatch):
+    """Where Python and its workers find the module; for a fixture to yield from."""
+    (folder / f"{NAME}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(folder))
+    yield
+    sys.modules.pop(NAME, None)

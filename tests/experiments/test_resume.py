@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,7 @@ from bdhf.experiments.streams import global_state
 from bdhf.experiments.undisturbed import undisturbed
 from bdhf.records import Status
 from tests.experiments import keeping
-from tests.experiments.keeping import MODULE, NAME, OPTIMIZERS, PROBLEMS, run_of
+from tests.experiments.keeping import NAME, OPTIMIZERS, PROBLEMS, importable, run_of
 
 
 class Killed(BaseException):
@@ -37,10 +36,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def module(tmp_path, monkeypatch):
     """The module of own parts, where Python finds it."""
-    (tmp_path / f"{NAME}.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield
-    sys.modules.pop(NAME, None)
+    yield from importable(tmp_path, monkeypatch)
 
 
 class Case:

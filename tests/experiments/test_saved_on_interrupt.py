@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from bdhf.experiments.ablation import Ablation
-from tests.experiments.keeping import MODULE, NAME
+from tests.experiments.keeping import NAME, importable
 
 SPEC = f"""\
 schema: 1
@@ -30,10 +29,7 @@ ADAM, COUNTING = "{type: torch.Adam, lr: 1.0e-3}", f"{NAME}:Counting"
 @pytest.fixture(autouse=True)
 def module(tmp_path, monkeypatch):
     """The module of own parts, where Python and its workers find it."""
-    (tmp_path / f"{NAME}.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield
-    sys.modules.pop(NAME, None)
+    yield from importable(tmp_path, monkeypatch)
 
 
 @dataclass
