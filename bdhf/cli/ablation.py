@@ -104,7 +104,7 @@ def run(
     from bdhf.experiments.observe import watching
     from bdhf.experiments.observers import together
     from bdhf.experiments.trackers.table import tracking
-    from bdhf.records import rises_in
+    from bdhf.records import load, rises
 
     ablation = _open(spec, folder, settings)
     with told():
@@ -137,8 +137,11 @@ def run(
         raise typer.Exit(130) from None
     with told():
         refuse_another_plan(ablation, f"bdhf run {spec}")
-        say_report(home)
-        say_risen(rises_in(home, [cell.run_id for cell in cells]), labels)
+        records = load(home)
+        say_report(home, records)
+        risen = rises(records.runs, records.curves)
+        ids = dict.fromkeys(cell.run_id for cell in cells)
+        say_risen({run_id: risen[run_id] for run_id in ids if run_id in risen}, labels)
     statuses = ablation.statuses(cells).values()
     settings_again = "".join(f" --set {shlex.quote(setting)}" for setting in settings or ())
     failed = Counter(str(status) for status in statuses if status.is_missing)
