@@ -73,7 +73,7 @@ def quick(monkeypatch):
             write_run(store, run)
 
     monkeypatch.setattr("bdhf.experiments.ablation.run_all", run_all)
-    monkeypatch.setattr("bdhf.cli.ablation.say_report", lambda folder: None)
+    monkeypatch.setattr("bdhf.cli.ablation.say_report", lambda folder, curves: None)
 
 
 def stale_of(home):
