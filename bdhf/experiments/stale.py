@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from bdhf.experiments.claims import Claims
-from bdhf.experiments.own_source import Hashes, Source, from_words, own_names, sources
+from bdhf.experiments.own_source import Hashes, Source, own_names, sources
 from bdhf.experiments.plan import Cell
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.store import Store
 from bdhf.records import InputError
+from bdhf.records.environment import from_words
 from bdhf.records.files import UNREADABLE
 from bdhf.records.version import read_record
 
