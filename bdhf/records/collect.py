@@ -22,6 +22,7 @@ from bdhf.records.files import InputError, in_brief, read_table, write_table
 from bdhf.records.run import NO_CURVE, Run, Uncounted, read_run, run_status
 from bdhf.records.schema import Status
 from bdhf.records.sums import table_bytes
+from bdhf.records.tuning import refuse_study
 from bdhf.records.uncounted import NOT_RUN
 from bdhf.records.version import refuse_newer
 
@@ -125,6 +126,7 @@ def _plan(folder: Path) -> pd.DataFrame:
     refuse_newer(folder)
     path = folder / "plan.parquet"
     if not path.exists():
+        refuse_study(folder)
         raise InputError([f"{folder}: no plan.parquet: `bdhf run SPEC --out {folder}` makes it"])
     plan = read_table(path, CELL)
     skip = plan["skip"].fillna("") if "skip" in plan else ""  # older plans skip nothing
