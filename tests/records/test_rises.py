@@ -131,3 +131,18 @@ def test_the_plan_counts_each_way_to_end_apart(tmp_path, capsys):
         "small: 6 runs, 1 done, 1 diverged, 4 to do",
         "1 run of those to do ended as error before: once more",
     ]
+
+
+def test_a_run_that_is_done_and_made_again_has_the_reason(tmp_path, capsys):
+    """Only other code of its own parts makes it stale; no retry does."""
+    store, cells = begun(tmp_path / "out")
+    (tmp_path / "spec.yaml").write_text(SMALL)
+    write(store, cells[0], Status.DONE)
+    ablation = Ablation.open(tmp_path / "spec.yaml", tmp_path / "out")
+
+    left = ablation.left(cells) | {cells[0].run_id: cells[0].run}
+    say_failed(ablation.outline(cells, left), Retry())
+
+    assert capsys.readouterr().out == (
+        "1 run of those to do ended as done before with other code of an own part: once more\n"
+    )
