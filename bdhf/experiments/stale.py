@@ -78,11 +78,11 @@ def stale(folder: Path, cells: Sequence[Cell], left: Collection[str]) -> tuple[S
     return tuple(
         Stale(
             arm=arm,
-            parts=tuple(dict.fromkeys(part for _, parts, _ in found for part in parts)),
-            files=tuple(dict.fromkeys(f for _, _, files in found for f in files.values())),
-            run_ids=tuple(dict.fromkeys(run_id for run_id, _, _ in found)),
+            parts=tuple(dict.fromkeys(part for _, parts, _ in runs for part in parts)),
+            files=tuple(dict.fromkeys(f for _, _, files in runs for f in files.values())),
+            run_ids=tuple(dict.fromkeys(run_id for run_id, _, _ in runs)),
         )
-        for arm, found in by_arm.items()
+        for arm, runs in by_arm.items()
     )
 
 

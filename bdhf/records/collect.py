@@ -50,8 +50,8 @@ def planned(folder: str | Path, *, checked: bool = True) -> pd.DataFrame:
     statuses: dict[str, Mapping[str, Any] | Uncounted] = {}
     for run_id in plan["run_id"].unique():
         if run_id in marks:
-            found = read_run(folder / "runs" / run_id, checked=checked)
-            statuses[run_id] = found.status if isinstance(found, Run) else found
+            run = read_run(folder / "runs" / run_id, checked=checked)
+            statuses[run_id] = run.status if isinstance(run, Run) else run
     return _cells(plan, statuses)
 
 
@@ -115,9 +115,9 @@ def collected(folder: str | Path) -> dict[str, bytes]:
     """
     folder = Path(folder)
     plan, marks = _plan(folder), _marks(folder)
-    found = {run_id: read_run(folder / "runs" / run_id)
+    runs = {run_id: read_run(folder / "runs" / run_id)
              for run_id in plan["run_id"].unique() if run_id in marks}  # fmt: skip
-    tables = _tables(plan, found)
+    tables = _tables(plan, runs)
     return {name: table_bytes(table) for name, table in zip(COLLECTED, tables, strict=True)}
 
 

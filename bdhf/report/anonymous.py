@@ -63,12 +63,12 @@ def anonymous_files(files: Mapping[str, RunFiles]) -> dict[str, RunFiles]:
 
     Raises InputError for a spec with a path or an address: it is part of what its run is.
     """
-    found = {run_id: first_path(entry.spec) for run_id, entry in files.items()}
+    paths = {run_id: first_path(entry.spec) for run_id, entry in files.items()}
     lines = [
         f"runs/{run_id}/spec.yaml: {text!r} tells where the run was made, and the run's id follows "
         "from it: --anonymous cannot leave it out; give it in the spec by a path within the "
         "project, or through a part of your own"
-        for run_id, text in found.items()
+        for run_id, text in paths.items()
         if text
     ]
     if lines:

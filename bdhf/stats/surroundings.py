@@ -57,7 +57,11 @@ def surroundings(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) ->
     )
     arms = entry.candidate, entry.baseline
     return (
-        *(text for arm, known in zip(arms, is_known, strict=True) for text in _unknown(arm, known)),
+        *(
+            text
+            for arm, recorded in zip(arms, is_known, strict=True)
+            for text in _unknown(arm, recorded)
+        ),
         *(_within(split, arms) for split in splits if split.apart),
         *(_between(split, on_clock=on_clock) for split in splits if not split.apart),
     )
@@ -101,13 +105,13 @@ def _split(names: Sequence[str], words: Mapping[str, Sequence[str]]) -> _Split:
     return _Split(tuple(names), tuple(of_runs[:pairs]), tuple(of_runs[pairs:]))
 
 
-def _unknown(arm: str, known: pd.Series[bool]) -> tuple[str, ...]:
-    k = int((~known).sum())
+def _unknown(arm: str, recorded: pd.Series[bool]) -> tuple[str, ...]:
+    k = int((~recorded).sum())
     if not k:
         return ()
     return (
-        f"Where {k} of {count(len(known), 'run')} of {arm} {'was' if k == 1 else 'were'} made is "
-        "not known (no env.json that can be read): hardware and versions may differ",
+        f"Where {k} of {count(len(recorded), 'run')} of {arm} {'was' if k == 1 else 'were'} made "
+        "is not known (no env.json that can be read): hardware and versions may differ",
     )
 
 
