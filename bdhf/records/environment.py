@@ -1,4 +1,4 @@
-"""What of the place where a run was made can change its numbers, and how its values are shown."""
+"""What of the place where a run was made can change its numbers, and its values in words."""
 
 from __future__ import annotations
 
