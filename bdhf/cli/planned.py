@@ -59,7 +59,7 @@ def say_comparisons(outline: Outline) -> None:
 
     lines = [
         f"compare {entry.name}: {entry.candidate} against {entry.baseline}, "
-        + (f"{entry.axis} to {target.label}" if target else unit_of(entry.estimand))
+        f"{unit_of(entry.estimand)}{f' to {target.label}' if target else ''}"
         for entry, target in tests_of(outline.comparisons, outline.targets)
     ]
     for line in lines[:ROWS]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bdhf.cli.planned import say_failed, say_left
+from bdhf.cli.planned import say_comparisons, say_failed, say_left
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.detail import detail
 from bdhf.experiments.run import Outcome
@@ -146,3 +146,15 @@ def test_a_run_that_is_done_and_made_again_has_the_reason(tmp_path, capsys):
     assert capsys.readouterr().out == (
         "1 run of those to do ended as done before with other code of an own part: once more\n"
     )
+
+
+def test_a_plan_names_what_is_compared_as_its_results_do(tmp_path, capsys):
+    """Units in words, with no key of a spec among them."""
+    (tmp_path / "spec.yaml").write_text(SMALL)
+    settings = ("compare.0.estimand=gradient_equivalents_to_target",)
+    ablation = Ablation.open(tmp_path / "spec.yaml", tmp_path / "out", settings=settings)
+    cells = ablation.cells
+
+    say_comparisons(ablation.outline(cells, ablation.left(cells)))
+
+    assert "full_hf, gradient equivalents to val_loss ≤ 0.08" in capsys.readouterr().out
