@@ -59,7 +59,7 @@ def say_comparisons(outline: Outline) -> None:
 
     lines = [
         f"compare {entry.name}: {entry.candidate} against {entry.baseline}, "
-        + (f"{entry.axis} to {target.label}" if target else unit_of(entry.estimand))
+        f"{unit_of(entry.estimand)}{f' to {target.label}' if target else ''}"
         for entry, target in tests_of(outline.comparisons, outline.targets)
     ]
     for line in lines[:ROWS]:
@@ -118,7 +118,7 @@ def say_power(found: Guard) -> None:
     for one in found.powers[:ROWS]:
         on = f" on {one.target}" if one.target else ""
         say(
-            f"power {one.name}{on}: {one.power:.0%} for a ratio of {one.margin:g}× with "
+            f"power {one.name}{on}: {100 * one.power:.0f} % for a ratio of {one.margin:g}× with "
             f"{found.seeds} seeds (log ratios spread by {one.sd:.3g}, {one.source}); "
             f"{seeds(one.seeds)} it with 80 %"
         )
@@ -162,7 +162,8 @@ def say_failed(outline: Outline, retry: Retry) -> None:
     from bdhf.stats.words import count
 
     for status, number in outline.again.items():
-        say(f"{count(number, 'run')} of those to do ended as {status} before: once more")
+        why = "" if status in type(retry).model_fields else " with other code of an own part"
+        say(f"{count(number, 'run')} of those to do ended as {status} before{why}: once more")
     for status in (s for s in outline.kept if s in type(retry).model_fields):
         number, tries = outline.kept[status], getattr(retry, status)
         say(

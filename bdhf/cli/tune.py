@@ -138,10 +138,10 @@ def _tune(study: Study, place: Place, workers: int | None) -> None:
     from bdhf.tuning.own_code import other_code
 
     with place.losable():
-        found = find(study, place.open())
-    for line in other_code(found, place.folder):
+        arms = find(study, place.open())
+    for line in other_code(arms, place.folder):
         err.print(f"warning: {line}", markup=False)
-    left = [of.cell.label for of in found if len(of.trials) < study.spec.trials]
+    left = [arm.cell.label for arm in arms if len(arm.trials) < study.spec.trials]
     first = study.variants[0].spec
     default = default_workers(first.threads, resolve_devices(first.device))
     _warn_of_company(study, workers or default)

@@ -33,12 +33,12 @@ def wrong_sides(spec: Spec) -> Iterator[Fault]:
     better = directions(problem_of(spec.problem))
     for index, target in enumerate(spec.targets):
         key = "above" if target.is_upward else "below"
-        known = better.get(_name(target))
-        if known not in (None, _BETTER[target.is_upward]):
+        direction = better.get(_name(target))
+        if direction not in (None, _BETTER[target.is_upward]):
             way_out = "below" if target.is_upward else "above"
             yield Fault(
                 ("targets", index, key),
-                f"{target.metric} is better when {known}, so this is where runs begin and not "
+                f"{target.metric} is better when {direction}, so this is where runs begin and not "
                 f"where they get to: write `{way_out}: {target.value:g}`",
                 at_key=True,
             )

@@ -31,7 +31,7 @@ class Arm:
 class Question:
     """An entry of `compare`, in a combination of the grid."""
 
-    place: int  # of the entry in the spec
+    index: int  # of the entry in the spec
     comparison: Comparison  # by the labels of the arms
     is_of_twins: bool  # whether both arms are the same runs there
 
@@ -47,9 +47,9 @@ def questions(
     entries: Sequence[Comparison], places: Mapping[str, Places], variants: Sequence[Variant]
 ) -> tuple[Question, ...]:
     """Every entry once per pair of arms that a combination brings together."""
-    found: dict[tuple[int, str, str], Question] = {}
+    questions: dict[tuple[int, str, str], Question] = {}
     filled = {name: _filled(name, places[name], variants) for name in _compared(entries)}
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         sides = filled[entry.candidate], filled[entry.baseline]
         axes = {pick.axis for side in sides for arm in side if arm for pick in arm.picks}
         for variant, candidate, baseline in zip(variants, *sides, strict=True):
@@ -61,11 +61,11 @@ def questions(
                 "candidate": candidate.label,
                 "baseline": baseline.label,
             }
-            key = (place, candidate.label, baseline.label)
-            if key not in found:
+            key = (index, candidate.label, baseline.label)
+            if key not in questions:
                 twins = candidate.run_id == baseline.run_id
-                found[key] = Question(place, entry.model_copy(update=update), twins)
-    return tuple(found.values())
+                questions[key] = Question(index, entry.model_copy(update=update), twins)
+    return tuple(questions.values())
 
 
 def _compared(entries: Sequence[Comparison]) -> set[str]:

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from bdhf.experiments.beside import allow
@@ -90,6 +91,15 @@ def no_plain_defaults(name: str, defaults: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _named_by(module: ModuleType) -> list[str]:
+    """Names of what a module or its package defines; all names where that is nothing."""
+    public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    top = module.__name__.partition(".")[0]
+    own = [key for key, value in public.items()
+           if str(getattr(value, "__module__", "")).partition(".")[0] == top]  # fmt: skip
+    return own or list(public)
+
+
 def _imported(name: str) -> Any:
     """What the name stands for. Raises ValueError."""
     if not OWN.fullmatch(name):
@@ -102,6 +112,5 @@ def _imported(name: str) -> Any:
     except Exception as error:  # the code of others may raise anything
         raise ValueError(f"cannot import {module_name}: {of_what_kind(error)}") from None
     if not hasattr(module, attribute):
-        public = [key for key in vars(module) if not key.startswith("_")]
-        raise ValueError(unknown(f"name in {module_name}", attribute, public))
+        raise ValueError(unknown(f"name in {module_name}", attribute, _named_by(module)))
     return getattr(module, attribute)

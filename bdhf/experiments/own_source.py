@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdhf.experiments import beside
+from bdhf.records.environment import in_words
 
 if TYPE_CHECKING:
     from bdhf.experiments.runspec import RunSpec
@@ -70,25 +71,6 @@ def own_code(run: RunSpec) -> dict[str, str]:
 def remember(module: str) -> None:
     """Take the hashes of a module's sources, which is to be called before it is imported."""
     _at_import(module)
-
-
-def in_words(hashes: Hashes) -> str:
-    """Hashes as env.json has them.
-
-    >>> in_words({"lab.parts": "12ab", "lab": "34cd"})
-    'lab 34cd, lab.parts 12ab'
-    """
-    return ", ".join(f"{module} {digest}" for module, digest in sorted(hashes.items()))
-
-
-def from_words(text: str) -> dict[str, str]:
-    """The hashes in the words of an env.json.
-
-    >>> from_words("lab 34cd, lab.parts 12ab")
-    {'lab': '34cd', 'lab.parts': '12ab'}
-    """
-    pairs = (entry.partition(" ") for entry in text.split(", ") if entry)
-    return {module: digest for module, _, digest in pairs}
 
 
 @cache

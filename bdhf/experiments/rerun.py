@@ -18,13 +18,14 @@ import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bdhf.experiments.own_source import from_words, own_code
+from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import DIAGNOSTICS, FAILED, MATTERS, InputError, Status, in_brief
 from bdhf.records.bits import first_unlike
+from bdhf.records.environment import from_words
 
 #: Statuses that a run has again, wherever it is made: an exception comes again, a want of memory or
 #: of time need not.

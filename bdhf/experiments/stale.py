@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from bdhf.experiments.claims import Claims
-from bdhf.experiments.own_source import Hashes, Source, from_words, own_names, sources
+from bdhf.experiments.own_source import Hashes, Source, own_names, sources
 from bdhf.experiments.plan import Cell
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.store import Store
 from bdhf.records import InputError
+from bdhf.records.environment import from_words
 from bdhf.records.files import UNREADABLE
 from bdhf.records.version import read_record
 
@@ -77,11 +78,11 @@ def stale(folder: Path, cells: Sequence[Cell], left: Collection[str]) -> tuple[S
     return tuple(
         Stale(
             arm=arm,
-            parts=tuple(dict.fromkeys(part for _, parts, _ in found for part in parts)),
-            files=tuple(dict.fromkeys(f for _, _, files in found for f in files.values())),
-            run_ids=tuple(dict.fromkeys(run_id for run_id, _, _ in found)),
+            parts=tuple(dict.fromkeys(part for _, parts, _ in runs for part in parts)),
+            files=tuple(dict.fromkeys(f for _, _, files in runs for f in files.values())),
+            run_ids=tuple(dict.fromkeys(run_id for run_id, _, _ in runs)),
         )
-        for arm, found in by_arm.items()
+        for arm, runs in by_arm.items()
     )
 
 

@@ -22,6 +22,7 @@ from bdhf.records.files import InputError, in_brief, read_table, write_table
 from bdhf.records.run import NO_CURVE, Run, Uncounted, read_run, run_status
 from bdhf.records.schema import Status
 from bdhf.records.sums import table_bytes
+from bdhf.records.tuning import refuse_study
 from bdhf.records.uncounted import NOT_RUN
 from bdhf.records.version import refuse_newer
 
@@ -49,8 +50,8 @@ def planned(folder: str | Path, *, checked: bool = True) -> pd.DataFrame:
     statuses: dict[str, Mapping[str, Any] | Uncounted] = {}
     for run_id in plan["run_id"].unique():
         if run_id in marks:
-            found = read_run(folder / "runs" / run_id, checked=checked)
-            statuses[run_id] = found.status if isinstance(found, Run) else found
+            run = read_run(folder / "runs" / run_id, checked=checked)
+            statuses[run_id] = run.status if isinstance(run, Run) else run
     return _cells(plan, statuses)
 
 
@@ -114,9 +115,9 @@ def collected(folder: str | Path) -> dict[str, bytes]:
     """
     folder = Path(folder)
     plan, marks = _plan(folder), _marks(folder)
-    found = {run_id: read_run(folder / "runs" / run_id)
+    runs = {run_id: read_run(folder / "runs" / run_id)
              for run_id in plan["run_id"].unique() if run_id in marks}  # fmt: skip
-    tables = _tables(plan, found)
+    tables = _tables(plan, runs)
     return {name: table_bytes(table) for name, table in zip(COLLECTED, tables, strict=True)}
 
 
@@ -125,6 +126,7 @@ def _plan(folder: Path) -> pd.DataFrame:
     refuse_newer(folder)
     path = folder / "plan.parquet"
     if not path.exists():
+        refuse_study(folder)
         raise InputError([f"{folder}: no plan.parquet: `bdhf run SPEC --out {folder}` makes it"])
     plan = read_table(path, CELL)
     skip = plan["skip"].fillna("") if "skip" in plan else ""  # older plans skip nothing

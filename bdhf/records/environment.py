@@ -1,8 +1,9 @@
-"""What of the place where a run was made can change its numbers, and how its values are shown."""
+"""What of the place where a run was made can change its numbers, and its values in words."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 #: Keys of env.json that can change the last bits of a curve.
@@ -38,3 +39,22 @@ def shown(name: str, value: Any) -> str:
     if name == "device":
         return text.partition(":")[0]
     return text[:8] if name == "commit" and text else text or "none"
+
+
+def in_words(hashes: Mapping[str, str]) -> str:
+    """Hashes of modules as env.json has them, under `own_code`.
+
+    >>> in_words({"lab.parts": "12ab", "lab": "34cd"})
+    'lab 34cd, lab.parts 12ab'
+    """
+    return ", ".join(f"{module} {digest}" for module, digest in sorted(hashes.items()))
+
+
+def from_words(text: str) -> dict[str, str]:
+    """The hashes of modules in the words of an env.json.
+
+    >>> from_words("lab 34cd, lab.parts 12ab")
+    {'lab': '34cd', 'lab.parts': '12ab'}
+    """
+    pairs = (entry.partition(" ") for entry in text.split(", ") if entry)
+    return {module: digest for module, _, digest in pairs}

@@ -21,7 +21,7 @@ from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table, rea
 from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.run import read_environment
 from bdhf.records.schema import SAFETY_SECONDS, Budget, Comparison, Status, Target
-from bdhf.records.tuning import Tuned
+from bdhf.records.tuning import Tuned, refuse_study
 from bdhf.records.twins import twins_among
 from bdhf.records.uncounted import uncounted
 from bdhf.records.version import PLAN_INDEX, parse_record, refuse_newer
@@ -196,6 +196,7 @@ def load(
     needed = ("spec.yaml", "runs.parquet", "curves.parquet")
     missing = [n for n in needed if n not in tables and not (folder / n).exists()]
     if missing:
+        refuse_study(folder)
         raise InputError(
             [
                 f"{folder}: no {', '.join(missing)}: not the results of an ablation; "

@@ -154,6 +154,18 @@ def read_tuning(path: Path, sums: Mapping[str, str] = MappingProxyType({})) -> T
         raise InputError([f"{path}: {what} ({in_brief(error)})"]) from None
 
 
+def refuse_study(folder: Path) -> None:
+    """Raise InputError for the folder of a study, where one of an ablation is wanted."""
+    if (folder / STUDY_FILE).exists():
+        held_out = folder / "held_out"
+        raise InputError(
+            [
+                f"{folder}: the folder of a study; `bdhf report {folder}` says what it found, and "
+                f"its comparison on held-out seeds is an ablation in {held_out}"
+            ]
+        )
+
+
 def load_study(folder: str | Path) -> StudyRecords:
     """Read the folder of a study. Raises InputError where it holds none, or not a whole one."""
     folder = Path(folder)

@@ -108,11 +108,11 @@ def _contents(capsule: Capsule, folder: Path) -> Iterator[str]:
     records = capsule.records
     curves = dict(list(records.curves.groupby(list(CELL), sort=False)))
     cells = records.runs[list(CELL)].itertuples(index=False, name=None)
-    found = {
+    runs = {
         run_id: read_run(folder / "runs" / run_id, checked=False) for run_id in _run_ids(capsule)
     }
     for cell in cells:
-        run = found.get(cell[-1])
+        run = runs.get(cell[-1])
         if isinstance(run, Run):
             there = run.curve.to_pandas()
             there = lighten(there) if capsule.light else there

@@ -18,6 +18,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bdhf.records import InputError, Records, StudyRecords
+from bdhf.records.environment import from_words, in_words
 from bdhf.report.packing import RunFiles
 from bdhf.report.redaction import first_path, told, users_in, without_paths
 
@@ -62,12 +63,12 @@ def anonymous_files(files: Mapping[str, RunFiles]) -> dict[str, RunFiles]:
 
     Raises InputError for a spec with a path or an address: it is part of what its run is.
     """
-    found = {run_id: first_path(entry.spec) for run_id, entry in files.items()}
+    paths = {run_id: first_path(entry.spec) for run_id, entry in files.items()}
     lines = [
         f"runs/{run_id}/spec.yaml: {text!r} tells where the run was made, and the run's id follows "
         "from it: --anonymous cannot leave it out; give it in the spec by a path within the "
         "project, or through a part of your own"
-        for run_id, text in found.items()
+        for run_id, text in paths.items()
         if text
     ]
     if lines:
@@ -104,6 +105,8 @@ def lettered(environments: pd.DataFrame) -> pd.DataFrame:
         name: _letters(environments[name], NOUNS.get(name, name), versions=name in VERSIONS)
         for name in names
     }
+    if "own_code" in environments:
+        letters["own_code"] = _letters_of_code(environments["own_code"])
     return environments.assign(**letters)
 
 
@@ -148,6 +151,24 @@ def _letters(column: pd.Series[Any], noun: str, *, versions: bool) -> list[Any]:
         return letters.setdefault(repr(value), f"{noun} {_letter(len(letters))}")
 
     return [letter(value) for value in column]
+
+
+def _letters_of_code(column: pd.Series[Any]) -> list[Any]:
+    """Letters in the place of hashes, counted by module: modules have the names of the spec."""
+    letters: dict[str, list[str]] = {}
+
+    def lettered_code(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        hashes: dict[str, str] = {}
+        for module, digest in from_words(text).items():
+            seen = letters.setdefault(module, [])
+            if digest not in seen:
+                seen.append(digest)
+            hashes[module] = _letter(seen.index(digest))
+        return in_words(hashes)
+
+    return [lettered_code(text) for text in column]
 
 
 def _letter(number: int) -> str:

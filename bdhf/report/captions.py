@@ -160,7 +160,7 @@ def _timed(records: Records, drawn: int) -> list[str]:
         if (shared := int((company > 1).sum())) > 0:
             parts.append(
                 f"{shared} of {counted(len(kept), 'run')} shared the machine with others, up to "
-                f"{company.max():.0f} at once: seconds hang on who else was at work."
+                f"{company.max():.0f} at once: seconds depend on what else ran there."
             )
     return parts
 

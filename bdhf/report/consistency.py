@@ -83,9 +83,13 @@ def _shared(runs: pd.DataFrame, curves: pd.DataFrame) -> Iterator[str]:
     for run_id, rows in runs[runs["run_id"].duplicated(keep=False)].groupby("run_id", sort=False):
         first, *others = rows[["arm", "seed", "status"]].itertuples(index=False, name=None)
         for cell in others:
-            one, other = (of_cell.get(key[:2], curves.iloc[:0]) for key in (first, cell))
-            unlike = first_unlike(one, other, ignored=CELL)
-            if unlike is not None or len(one) != len(other) or str(first[2]) != str(cell[2]):
+            first_curve, curve = (of_cell.get(key[:2], curves.iloc[:0]) for key in (first, cell))
+            unlike = first_unlike(first_curve, curve, ignored=CELL)
+            if (
+                unlike is not None
+                or len(first_curve) != len(curve)
+                or str(first[2]) != str(cell[2])
+            ):
                 names = f"{first[0]} seed {first[1]} and {cell[0]} seed {cell[1]}"
                 yield f"{names} are one run, {run_id}, and do not go alike"
 

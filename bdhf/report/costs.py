@@ -52,8 +52,8 @@ def cautions(records: Records) -> tuple[str, ...]:
         )
     if most > 1:
         told.append(
-            f"Up to {counted(int(most), 'run')} shared a machine at once: seconds hang on who "
-            "else was at work."
+            f"Up to {counted(int(most), 'run')} shared a machine at once: seconds depend on what "
+            "else ran there."
         )
     return tuple(told)
 

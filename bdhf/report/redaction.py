@@ -44,10 +44,10 @@ def told(text: Any, names: Iterable[str]) -> Any:
 
 def users_in(texts: Iterable[Any]) -> set[str]:
     """The user here, and those whose home is named in a text."""
-    found = {name for text in texts if isinstance(text, str) for name in _HOME.findall(text)}
+    users = {name for text in texts if isinstance(text, str) for name in _HOME.findall(text)}
     with suppress(OSError, KeyError, ImportError, RuntimeError):  # a container without users
-        found |= {getpass.getuser(), Path.home().name}
-    return found - {""}
+        users |= {getpass.getuser(), Path.home().name}
+    return users - {""}
 
 
 def without_paths(text: str) -> str:

@@ -64,17 +64,17 @@ def final_verdicts(records: StudyRecords, results: Sequence[Result]) -> Mapping[
     """
     study = records.study
     target = study.target.label if study.target else ""
-    known = {(r.candidate, r.baseline, r.estimand, r.target): r.verdict for r in results}
+    held_out = {(r.candidate, r.baseline, r.estimand, r.target): r.verdict for r in results}
     names = {arm.label: arm.name for arm in study.arms}
     alike = _tuned_alike(study) if results else ()
-    found = {entry.name: Verdict.UNDECIDED for entry in alike}
+    verdicts = {entry.name: Verdict.UNDECIDED for entry in alike}
     for entry in study.comparisons:
         sides = [_tuned(label, names.get(label, label))
                  for label in (entry.candidate, entry.baseline)]  # fmt: skip
         key = (sides[0], sides[1], entry.estimand, target if entry.is_to_target else "")
-        if key in known:
-            found[entry.name] = known[key]
-    return found
+        if key in held_out:
+            verdicts[entry.name] = held_out[key]
+    return verdicts
 
 
 def _tuned_alike(study: Tuning) -> tuple[Comparison, ...]:
@@ -82,7 +82,9 @@ def _tuned_alike(study: Tuning) -> tuple[Comparison, ...]:
     arms = {arm.label: arm for arm in study.arms if arm.best is not None}
     pairs = ((e, arms.get(e.candidate), arms.get(e.baseline)) for e in study.comparisons)
     return tuple(
-        entry for entry, one, other in pairs if one and other and _runs(one) == _runs(other)
+        entry
+        for entry, candidate, baseline in pairs
+        if candidate and baseline and _runs(candidate) == _runs(baseline)
     )
 
 

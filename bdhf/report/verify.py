@@ -23,6 +23,9 @@ MOST_TOLD = 20
 _BEGIN = '<script type="application/octet-stream" id="records">\n'
 _END = "\n</script>"
 
+#: What the head of a study's page has.
+_OF_A_STUDY = "bdhf study</title>"
+
 #: Lines beyond which those that differ are not aligned, only held beside each other.
 _ALIGNED = 3000
 
@@ -115,9 +118,20 @@ def block_of(html: str, where: str) -> str:
     start = html.rfind(_BEGIN)
     end = html.find(_END, start)
     if start < 0 or end < 0:
-        what = "carries no whole records: an older bdhf made it, or they were cut or taken out"
-        raise InputError([f"{where}: {what}; `bdhf report RESULTS` makes a page that does"])
+        raise InputError([f"{where}: {_no_block(html)}"])
     return html[start + len(_BEGIN) : end]
+
+
+def _no_block(html: str) -> str:
+    if _OF_A_STUDY in html:
+        return (
+            "the page of a study carries no records, and cannot be verified; that of its "
+            "comparison on held-out seeds can: held_out/report.html in the folder of the study"
+        )
+    return (
+        "carries no whole records: an older bdhf made it, or they were cut or taken out; "
+        "`bdhf report RESULTS` makes a page that does"
+    )
 
 
 def _lines(text: str) -> str:

@@ -71,7 +71,7 @@ def t_statistic(sample: Sample, rows: Sequence[NDArray[np.intp]], b_crit: float)
     slope = b_crit / (sample.size + b_crit)
     residual, weight = residuals(sample, fitted)
     said = residual * (slope - np.average(slope, weights=weight))
-    of_seeds = np.array([said[mine].sum() for mine in rows])
+    of_seeds = np.array([said[of_seed].sum() for of_seed in rows])
     error = float(of_seeds.std(ddof=1)) / math.sqrt(len(of_seeds))
     mean = float(of_seeds.mean())
     return mean / error if error > 0 else math.copysign(math.inf, mean) if mean else 0.0

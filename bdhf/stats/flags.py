@@ -110,7 +110,7 @@ def shared_machine(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) 
     most = max(runs["run_id"].map(company).max() for runs in pairs.complete.sides)
     said = f"shared the machine with others, up to {most:.0f} at once"
     told = _per_arm(pairs, entry, shared, said)
-    advice = "Seconds hang on who else was at work: `bdhf run SPEC --workers 1` is for timing"
+    advice = "Seconds depend on what else ran there: `bdhf run SPEC --workers 1` is for timing"
     return (*told, advice) if told else ()
 
 

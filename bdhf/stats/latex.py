@@ -23,9 +23,9 @@ _SPECIAL = str.maketrans(
     | {"[": "{[}", "*": "{*}"}  # after \\ and \midrule they would be arguments
 )
 
-_HEAD = r"""\begin{tabular}{lllrrrrl}
+_HEAD = r"""\begin{{tabular}}{{lllrrrrl}}
 \toprule
-comparison & estimand & ratio (interval) & $p$ & $p_\mathrm{Holm}$ & pairs & w/t/l & verdict \\
+comparison & estimand & ratio ({interval}) & $p$ & $p_\mathrm{{Holm}}$ & pairs & w/t/l & verdict \\
 \midrule"""
 
 
@@ -41,7 +41,9 @@ def to_latex(results: Sequence[Result], more: Sequence[str] = ()) -> str:
         f"% {on_a_line(f'{result.name}: {flag}')}" for result in results for flag in result.flags
     ]
     notes += [f"% {on_a_line(line)}" for line in more]
-    return "\n".join([_HEAD, *rows, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
+    level = f"{100 * (1 - results[0].alpha):g} % " if results else ""  # one for all of an ablation
+    head = _HEAD.format(interval=escaped(f"{level}interval"))
+    return "\n".join([head, *rows, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
 
 
 def escaped(text: str) -> str:

@@ -33,8 +33,8 @@ def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str,
             "which end the costs of all runs",
         )
     return (
-        f"A missing run counts as {number(least)} to {number(most)} {unit}: from what it had spent "
-        f"to the {AXES[budget.axis][1]} of the budget at the slowest pace of its arm",
+        f"A missing run counts as {number(least)} to {number(most)} {unit}: at least what it had "
+        f"spent, at most the {AXES[budget.axis][1]} of the budget at the slowest pace of its arm",
     )
 
 

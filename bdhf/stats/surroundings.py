@@ -2,6 +2,7 @@
 
 Whatever differs within a pair may be the cause of what is seen. Whatever differs only between the
 pairs is alike in both arms. Keys of env.json that split the runs in the same way are told together.
+The code of own parts counts module by module, where both runs of a pair have the module.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import MATTERS, TIMING, Comparison
-from bdhf.records.environment import shown
+from bdhf.records.environment import from_words, shown
 from bdhf.stats.pairs import HARDWARE, Pairs
 from bdhf.stats.words import count
 
@@ -47,13 +48,43 @@ def surroundings(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) ->
     places = environments.set_index("run_id") if len(environments) else environments
     is_known = [side["run_id"].isin(places.index) for side in sides]
     both = is_known[0] & is_known[1]
-    splits = _splits([places[names].reindex(side.loc[both, "run_id"]) for side in sides])
+    made_at = [places.reindex(side.loc[both, "run_id"]).reset_index(drop=True) for side in sides]
+    splits = _splits(
+        [
+            pd.concat([rows[names], code], axis=1)
+            for rows, code in zip(made_at, _code(made_at), strict=True)
+        ]
+    )
     arms = entry.candidate, entry.baseline
     return (
-        *(text for arm, known in zip(arms, is_known, strict=True) for text in _unknown(arm, known)),
+        *(
+            text
+            for arm, recorded in zip(arms, is_known, strict=True)
+            for text in _unknown(arm, recorded)
+        ),
         *(_within(split, arms) for split in splits if split.apart),
         *(_between(split, on_clock=on_clock) for split in splits if not split.apart),
     )
+
+
+def _code(sides: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Hashes of the modules of own parts, a column each; `sides` have a row per pair, in order.
+
+    A module of one arm alone is part of what is compared: it counts as alike in the other.
+    """
+    recorded = [
+        side.get("own_code", pd.Series(None, index=side.index, dtype=object)) for side in sides
+    ]
+    candidate, baseline = (
+        pd.DataFrame(
+            [from_words(text) if isinstance(text, str) else {} for text in column],
+            index=column.index,
+            dtype=object,
+        )
+        for column in recorded
+    )
+    filled = candidate.combine_first(baseline), baseline.combine_first(candidate)
+    return [hashes.add_prefix("code of ") for hashes in filled]
 
 
 def _splits(sides: Sequence[pd.DataFrame]) -> list[_Split]:
@@ -74,13 +105,13 @@ def _split(names: Sequence[str], words: Mapping[str, Sequence[str]]) -> _Split:
     return _Split(tuple(names), tuple(of_runs[:pairs]), tuple(of_runs[pairs:]))
 
 
-def _unknown(arm: str, known: pd.Series[bool]) -> tuple[str, ...]:
-    k = int((~known).sum())
+def _unknown(arm: str, recorded: pd.Series[bool]) -> tuple[str, ...]:
+    k = int((~recorded).sum())
     if not k:
         return ()
     return (
-        f"Where {k} of {count(len(known), 'run')} of {arm} {'was' if k == 1 else 'were'} made is "
-        "not known (no env.json that can be read): hardware and versions may differ",
+        f"Where {k} of {count(len(recorded), 'run')} of {arm} {'was' if k == 1 else 'were'} made "
+        "is not known (no env.json that can be read): hardware and versions may differ",
     )
 
 

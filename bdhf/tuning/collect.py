@@ -44,13 +44,13 @@ def collect(study: Study, place: Place) -> Tuning:
     """Write study.yaml, study.json and the tables of a study. Raises InputError."""
     Store(place.folder).sweep()
     with place.losable():
-        found = find(study, place.open(waits=True))
-    record = tuning(study, found)
+        arms = find(study, place.open(waits=True))
+    record = tuning(study, arms)
     tables = {
-        "trials": [row for one in found for row in rows.trials(one)],
-        "parameters": [row for one in found for row in rows.parameters(one)],
-        "seeds": [row for one in found for row in rows.seeds(one)],
-        "trial_curves": [row for one in found for row in rows.curves(one)],
+        "trials": [row for arm in arms for row in rows.trials(arm)],
+        "parameters": [row for arm in arms for row in rows.parameters(arm)],
+        "seeds": [row for arm in arms for row in rows.seeds(arm)],
+        "trial_curves": [row for arm in arms for row in rows.curves(arm)],
     }
     objectives = study.spec.objectives
     written: dict[str, pd.DataFrame] = {}

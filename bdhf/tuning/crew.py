@@ -142,13 +142,13 @@ def _life(
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent tells it to end
     signal.signal(signal.SIGTERM, _interrupt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     threading.Thread(target=die_with_parent, daemon=True).start()
 
     def told(cell: Cell, trial: FrozenTrial, now: Standing) -> None:
         _tell(pipe, "trial", line_of(cell, trial, now))
 
-    try:
+    try:  # a signal that came while the process started is raised by its first line
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
         Worker(open_study(file, settings), place, told, seat=seat, crew=crew).work([label])
     except InputError as error:
         _tell(pipe, "fault", error.lines)

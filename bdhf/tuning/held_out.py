@@ -42,8 +42,8 @@ def held_out(study: Study, record: Tuning, folder: Path) -> Ablation:
     with together():
         places = only_twins(expand(load(file)[0]))
     if places:
-        kept = [entry for place, entry in enumerate(spec["compare"]) if place not in places]
-        head += [_same_runs(spec["compare"][place]) for place in places]
+        kept = [entry for index, entry in enumerate(spec["compare"]) if index not in places]
+        head += [_same_runs(spec["compare"][index]) for index in places]
         _write(file, {**spec, "compare": kept}, head)
     return Ablation.open(file, folder / "held_out")
 

@@ -38,7 +38,7 @@ class Journal(JournalStorage):
         except _SENSELESS:
             number = self._replay_result.log_number_read
             with open(path, "rb") as file:
-                line = next((one for i, one in enumerate(file, 1) if i == number), b"")
+                line = next((text for i, text in enumerate(file, 1) if i == number), b"")
             raise _refusal(path, number, line) from None
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:

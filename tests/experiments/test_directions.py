@@ -145,21 +145,21 @@ def test_the_command_line_changes_the_side(folder):
     opened(folder, "[{metric: val_error, below: 0.5}]")
     settings = ["targets.0.metric=val_accuracy", "targets.0.above=0.6", "targets.0.below=null"]
 
-    found = load(folder / "spec.yaml", settings)[0]
+    variants = load(folder / "spec.yaml", settings)[0]
 
-    assert [target.label for target in found[0].spec.targets] == ["val_accuracy ≥ 0.6"]
+    assert [target.label for target in variants[0].spec.targets] == ["val_accuracy ≥ 0.6"]
 
 
 def test_a_run_ends_where_it_rises_to_its_target(folder):
     """To 0.3 from about 0.1: not before the first update, and at the first that has it."""
-    found = opened(
+    variants = opened(
         folder,
         "[{metric: val_accuracy, above: 0.3}]",
         "lab_directions:Accurate",
         ("at_budget", "at_target"),
         ("updates: 6", "updates: 60"),
     )
-    run = next(cell.run for cell in expand(found).cells if cell.arm == "adam")
+    run = next(cell.run for cell in expand(variants).cells if cell.arm == "adam")
 
     outcome = execute(run, device="cpu", safety_seconds=60)
 

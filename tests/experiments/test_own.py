@@ -160,6 +160,7 @@ WRONG = {
     "no module": ("lab_gone:Chunks", "cannot import lab_gone: ModuleNotFoundError"),
     "broken": ("lab_broken:Chunks", "cannot import lab_broken: RuntimeError: of its own"),
     "no name": ("lab_parts:Chunk", "unknown name in lab_parts 'Chunk'; known: "),
+    "its names": ("lab_parts:Chunk", "known: halves, Chunks, "),
     "nearest": ("lab_parts:Chunk", "Did you mean 'Chunks'?"),
     "number": ("lab_parts:number", "lab_parts:number is a int: give a (frozen) dataclass"),
     "class": ("lab_parts:Plain", "lab_parts:Plain is a class without fields: give a"),

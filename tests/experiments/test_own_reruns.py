@@ -65,11 +65,11 @@ def test_the_recorded_code_is_told_to_be_another_where_a_run_differs(claim):
 def test_a_run_that_differs_with_the_same_code_differs(claim, recorded):
     """So does one of a report from before the code was recorded."""
     honest, _ = claim
-    place = dict(honest.environment)
+    env = dict(honest.environment)
     if recorded == "none":
-        del place["own_code"]
+        del env["own_code"]
 
-    again = rerun(replace(honest, curve=honest.curve.assign(val_loss=1.0), environment=place))
+    again = rerun(replace(honest, curve=honest.curve.assign(val_loss=1.0), environment=env))
 
     assert again.other_code == ()
     assert list(rerun_lines(again))[-1].endswith(": differs")
@@ -88,11 +88,11 @@ def test_the_same_bits_are_the_same_bits_whatever_the_code(claim):
 def test_a_checkpoint_of_other_code_is_not_taken_up(claim, tmp_path, monkeypatch):
     """Its curve would be that of two codes."""
     _, run = claim
-    place = checkpoint.Checkpoint(tmp_path / "run.pt", every=1, at_least_seconds=0)
-    save(checkpoint.Saver(place, run, "cpu"), {"a": 1})
-    taken = checkpoint.Saver(place, run, "cpu").load()
+    saved = checkpoint.Checkpoint(tmp_path / "run.pt", every=1, at_least_seconds=0)
+    save(checkpoint.Saver(saved, run, "cpu"), {"a": 1})
+    taken = checkpoint.Saver(saved, run, "cpu").load()
 
     monkeypatch.setattr(checkpoint, "own_code", lambda run: OTHER)
 
     assert taken == {"a": 1}
-    assert checkpoint.Saver(place, run, "cpu").load() is None
+    assert checkpoint.Saver(saved, run, "cpu").load() is None

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from bdhf.experiments import beside, own_source
-from bdhf.experiments.own_source import from_words, in_words, own_code, own_names, sources
+from bdhf.experiments.own_source import own_code, own_names, sources
+from bdhf.records.environment import from_words, in_words
 from tests.experiments.specs import cell
 
 

@@ -11,10 +11,11 @@ from bdhf.cli import app
 from bdhf.experiments import beside
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.claims import Claims
-from bdhf.experiments.own_source import in_words, own_names, sources
+from bdhf.experiments.own_source import own_names, sources
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.stale import set_aside
 from bdhf.records import Status
+from bdhf.records.environment import in_words
 from tests.experiments.made_up import CURVE
 from tests.experiments.specs import CHUNKS, changed
 

@@ -72,10 +72,10 @@ def test_an_entry_of_twins_is_told_at_its_place(tmp_path, name):
 
 def test_arms_may_share_their_runs_where_nothing_compares_them(tmp_path):
     """Two names for one run are no fault by themselves."""
-    found = opened(tmp_path, arm(ADAM))
+    ablation = opened(tmp_path, arm(ADAM))
 
-    assert [entry.name for entry in found.plan.comparisons] == ["block vs full"]
-    assert found.plan.twins == ()
+    assert [entry.name for entry in ablation.plan.comparisons] == ["block vs full"]
+    assert ablation.plan.twins == ()
 
 
 def test_a_setting_of_the_command_line_makes_twins(tmp_path):

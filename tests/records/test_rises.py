@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bdhf.cli.planned import say_failed, say_left
+from bdhf.cli.planned import say_comparisons, say_failed, say_left
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.detail import detail
 from bdhf.experiments.run import Outcome
@@ -131,3 +131,30 @@ def test_the_plan_counts_each_way_to_end_apart(tmp_path, capsys):
         "small: 6 runs, 1 done, 1 diverged, 4 to do",
         "1 run of those to do ended as error before: once more",
     ]
+
+
+def test_a_run_that_is_done_and_made_again_has_the_reason(tmp_path, capsys):
+    """Only other code of its own parts makes it stale; no retry does."""
+    store, cells = begun(tmp_path / "out")
+    (tmp_path / "spec.yaml").write_text(SMALL)
+    write(store, cells[0], Status.DONE)
+    ablation = Ablation.open(tmp_path / "spec.yaml", tmp_path / "out")
+
+    left = ablation.left(cells) | {cells[0].run_id: cells[0].run}
+    say_failed(ablation.outline(cells, left), Retry())
+
+    assert capsys.readouterr().out == (
+        "1 run of those to do ended as done before with other code of an own part: once more\n"
+    )
+
+
+def test_a_plan_names_what_is_compared_as_its_results_do(tmp_path, capsys):
+    """Units in words, with no key of a spec among them."""
+    (tmp_path / "spec.yaml").write_text(SMALL)
+    settings = ("compare.0.estimand=gradient_equivalents_to_target",)
+    ablation = Ablation.open(tmp_path / "spec.yaml", tmp_path / "out", settings=settings)
+    cells = ablation.cells
+
+    say_comparisons(ablation.outline(cells, ablation.left(cells)))
+
+    assert "full_hf, gradient equivalents to val_loss ≤ 0.08" in capsys.readouterr().out

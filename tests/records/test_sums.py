@@ -83,8 +83,8 @@ def test_no_flipped_bit_of_a_status_is_read_as_another_value(made):
 
     for byte in range(len(content)):
         flip(path, byte, byte % 8)
-        found = read_run(run)
-        assert not isinstance(found, Run) or found.status == whole.status, byte
+        changed_run = read_run(run)
+        assert not isinstance(changed_run, Run) or changed_run.status == whole.status, byte
         path.write_bytes(content)
 
 

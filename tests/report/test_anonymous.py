@@ -156,6 +156,13 @@ def test_machines_are_letters_and_what_was_set_stays(named):
         assert places[name].tolist() == named.environments[name].tolist()
 
 
+def test_code_of_own_parts_is_a_letter_for_every_module(named):
+    """Which runs share it is still seen, so a comparison has the flags that it has by name."""
+    where = named.environments.iloc[:3].assign(own_code=["lab 12, opt 9", "lab 34", None])
+
+    assert lettered(where)["own_code"].fillna("").tolist() == ["lab A, opt A", "lab B", ""]
+
+
 def test_sums_of_files_in_which_names_could_be_guessed_are_left_out(named):
     """Who guesses the host could hold its env.json against the sum."""
     files = anonymous_files(files_of(named))

@@ -5,10 +5,11 @@ import re
 
 import pytest
 
-from bdhf.records import InputError, load_study
+from bdhf.records import InputError, load, load_study
 from bdhf.report.study import build_study, evidence_of, render_study, study_page
 from bdhf.report.study_findings import findings, notices
 from bdhf.report.study_held_out import final_verdicts, hold_out
+from bdhf.report.verify import verify
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
 from tests.report.made_up_held_out import held_out_records, save_study
@@ -328,3 +329,11 @@ def test_an_arm_whose_default_was_the_best_is_named(folder):
     said = f"No trial beat the settings of the spec in {first.label}"
     assert said not in before
     assert said in after
+
+
+def test_commands_for_an_ablation_say_that_a_folder_or_a_page_is_of_a_study(folder):
+    """And name what of it they can be asked about; never a run into its folder."""
+    with pytest.raises(InputError, match="comparison on held-out seeds is an ablation in"):
+        load(folder)
+    with pytest.raises(InputError, match="page of a study carries no records"):
+        verify(folder / "report.html")

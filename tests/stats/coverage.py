@@ -65,11 +65,11 @@ def rates(draws, n, share, sd, s_min):
     return {"interval covers": np.mean(held), "without an end": np.mean(opened)}
 
 
-def broken(found, draws):
+def broken(rates, draws):
     """The rows whose coverage is beyond the bars by more than two standard errors."""
     error = 2 * np.sqrt(0.05 * 0.95 / (draws * len(PLANTED)))
     low, high = BARS
-    return found[~found["interval covers"].between(low - error, high + error)]
+    return rates[~rates["interval covers"].between(low - error, high + error)]
 
 
 def _group(rng, law, n, budget, sd):
@@ -92,9 +92,9 @@ def _budget(law, share, sd):
 def main():
     """Print the table of 400 draws of every planted value."""
     draws = 400
-    found = table(draws)
-    sys.stdout.write(f"{markdown(pd.concat([found, coarse(draws)]))}\n")
-    sys.exit(1 if len(broken(found, draws)) else 0)
+    rates = table(draws)
+    sys.stdout.write(f"{markdown(pd.concat([rates, coarse(draws)]))}\n")
+    sys.exit(1 if len(broken(rates, draws)) else 0)
 
 
 if __name__ == "__main__":

@@ -68,8 +68,8 @@ def test_a_missing_run_that_could_not_overturn_it_leaves_the_verdict():
     result = only(timed(block, SLOW * 2, last=160))
 
     assert str(result.verdict) == "better"
-    assert "A missing run counts as 1 to 16 seconds of training: from what it had spent to the " \
-        "updates of the budget at the slowest pace of its arm" in result.flags  # fmt: skip
+    assert "A missing run counts as 1 to 16 seconds of training: at least what it had spent, at " \
+        "most the updates of the budget at the slowest pace of its arm" in result.flags  # fmt: skip
 
 
 def test_ends_off_the_budget_are_what_was_spent_and_the_slowest_pace():

@@ -296,7 +296,7 @@ def test_seconds_of_runs_in_company_are_flagged():
 
     assert shared[0].flags == (
         "2 of 8 runs of block shared the machine with others, up to 3 at once",
-        "Seconds hang on who else was at work: `bdhf run SPEC --workers 1` is for timing",
+        "Seconds depend on what else ran there: `bdhf run SPEC --workers 1` is for timing",
     )
     assert shared[1].flags == ()
     assert compare(dataclasses.replace(records, environments=alone))[0].flags == ()

@@ -114,9 +114,9 @@ def test_the_interval_takes_a_seed_as_a_whole():
     runs = drawn(300.0, sigma=0.0)
     runs["cost"] *= np.exp(0.3 * np.sin(runs["seed"]))
 
-    found = of_points(runs, "hf", "t", 0.05)
+    scaling = of_points(runs, "hf", "t", 0.05)
 
-    assert [found.low, found.b_crit, found.high] == pytest.approx([300, 300, 300], rel=1e-3)
+    assert [scaling.low, scaling.b_crit, scaling.high] == pytest.approx([300, 300, 300], rel=1e-3)
 
 
 def test_what_the_sizes_do_not_show_is_said():
@@ -132,9 +132,9 @@ def test_what_the_sizes_do_not_show_is_said():
 
 def test_two_seeds_have_no_interval():
     """Two seeds show hardly any spread: there is no interval of them."""
-    found = of_points(drawn(300.0, seeds=2), "hf", "t", 0.05)
+    scaling = of_points(drawn(300.0, seeds=2), "hf", "t", 0.05)
 
-    assert (found.low, found.high) == (0.0, math.inf)
+    assert (scaling.low, scaling.high) == (0.0, math.inf)
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.4])
@@ -143,9 +143,9 @@ def test_without_misses_the_interval_inverts_students_t(shared):
     runs = drawn(300.0, seeds=5)
     runs["cost"] *= np.exp(shared * np.sin(5.0 * runs["seed"]))
 
-    found = of_points(runs, "hf", "t", 0.05)
+    scaling = of_points(runs, "hf", "t", 0.05)
 
-    for end in (found.low, found.high):
+    for end in (scaling.low, scaling.high):
         slope = end / (SIZES + end)
         logs = np.log(runs.pivot(index="seed", columns="size", values="cost").to_numpy())
         said = (logs - np.log1p(end / SIZES)) @ (slope - slope.mean())
@@ -171,11 +171,11 @@ def test_the_scores_are_slopes_of_the_likelihood():
 
 def test_planted_values_are_held_by_as_many_intervals_as_are_said():
     """A small sample of `coverage`, which the long tests draw in full."""
-    found = coverage.table(20, seeds=(3, 8), shared=(0.3,), misses=(0.0, 0.3))
+    rates = coverage.table(20, seeds=(3, 8), shared=(0.3,), misses=(0.0, 0.3))
 
-    assert len(found) == 4
-    assert len(coverage.broken(found, 20)) == 0
-    assert len(coverage.broken(found.assign(**{"interval covers": 0.8}), 20)) == 4
+    assert len(rates) == 4
+    assert len(coverage.broken(rates, 20)) == 0
+    assert len(coverage.broken(rates.assign(**{"interval covers": 0.8}), 20)) == 4
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -184,9 +184,9 @@ def test_the_interval_holds_what_the_test_does_not_reject(share):
     runs = drawn(300.0, seeds=4, share=share)
     rows = [np.flatnonzero(runs["seed"] == seed) for seed in range(4)]
 
-    found = of_points(runs, "hf", "t", 0.05)
+    scaling = of_points(runs, "hf", "t", 0.05)
 
-    for end, inwards in ((found.low, 1.01), (found.high, 1 / 1.01)):
+    for end, inwards in ((scaling.low, 1.01), (scaling.high, 1 / 1.01)):
         inside, outside = (
             abs(t_statistic(sample_of(runs), rows, end * step)) for step in (inwards, 1 / inwards)
         )
@@ -198,9 +198,9 @@ def test_the_interval_holds_what_the_test_does_not_reject(share):
 @pytest.mark.parametrize("seeds", coverage.SEEDS)
 def test_coverage_holds(seeds, shared):
     """Over 1,200 draws a row the interval holds the planted value in 92 to 98 of 100."""
-    found = coverage.table(400, seeds=(seeds,), shared=(shared,))
+    rates = coverage.table(400, seeds=(seeds,), shared=(shared,))
 
-    assert len(coverage.broken(found, 400)) == 0
+    assert len(coverage.broken(rates, 400)) == 0
 
 
 def test_the_page_has_a_row_for_every_setting():

@@ -187,3 +187,42 @@ def test_a_key_that_one_side_lacks_is_told():
     (result,) = compare(dataclasses.replace(records, environments=where))
 
     assert "tf32 not recorded for 8 of 8 runs of full" in result.flags[0]
+
+
+def with_code(code_of, entry=BLOCK_VS_FULL):
+    """The result where a run's own parts are of the modules `code_of(arm, seed)`, in words."""
+    records = synthetic({"block": FAST, "full": SLOW}, comparisons=(entry,))
+    where = records.environments.astype(object)
+    arms, seeds = zip(*(run.split("-") for run in where["run_id"]), strict=True)
+    where["own_code"] = [code_of(arm, int(seed)) for arm, seed in zip(arms, seeds, strict=True)]
+    return compare(dataclasses.replace(records, environments=where))[0]
+
+
+def test_other_code_of_a_shared_own_part_is_flagged():
+    """A problem that was edited between the arms may be the cause of what is seen."""
+    result = with_code(lambda arm, seed: "lab 12ab" if arm == "block" or seed < 2 else "lab 34cd")
+
+    assert result.flags == (
+        "Not only the arms differ within 6 of 8 pairs: code of lab 12ab for 8 of 8 runs of block; "
+        "code of lab 34cd for 6 of 8 runs of full, code of lab 12ab for 2",
+    )
+
+
+def test_code_of_one_arm_alone_is_what_is_compared():
+    """An optimizer of a user's own is another module than that of its baseline: no caveat."""
+    assert (
+        with_code(lambda arm, seed: "lab 12ab, opt 56ef" if arm == "full" else "lab 12ab").flags
+        == ()
+    )
+    assert with_code(lambda arm, seed: "opt 56ef" if arm == "full" else None).flags == ()
+    assert with_code(lambda arm, seed: None).flags == ()
+
+
+def test_an_own_part_of_one_arm_that_changed_between_its_runs_is_told():
+    """Half of its runs are of another optimizer than the rest."""
+    result = with_code(lambda arm, seed: f"opt {seed // 4}" if arm == "full" else None)
+
+    assert result.flags == (
+        "Pairs differ in more than the seed, though both runs of each are alike: "
+        "code of opt 0 for 4 of 8 pairs, code of opt 1 for 4",
+    )

@@ -39,14 +39,14 @@ def records(twin=TWIN, shared=8):
 @pytest.mark.parametrize("estimand", ESTIMANDS)
 def test_records_of_an_older_plan_have_no_verdict_of_twins(estimand):
     """Whatever is compared: it is not among the tests, Holm counts the others, and it is said."""
-    found = records(TWIN.model_copy(update={"estimand": estimand}))
+    with_twins = records(TWIN.model_copy(update={"estimand": estimand}))
 
-    (result,) = compare(found)
+    (result,) = compare(with_twins)
 
     assert (result.name, result.tests, result.p_holm) == ("block vs full", 1, result.p)
-    assert [entry.name for entry in found.twins] == ["twin"]
-    assert [universe.question for universe in multiverse(found)] == ["block vs full"]
-    (line,) = not_compared(found.twins)
+    assert [entry.name for entry in with_twins.twins] == ["twin"]
+    assert [universe.question for universe in multiverse(with_twins)] == ["block vs full"]
+    (line,) = not_compared(with_twins.twins)
     assert line == (
         "twin: not compared, since again and full are the same runs: a run says nothing against "
         "itself"
@@ -56,39 +56,43 @@ def test_records_of_an_older_plan_have_no_verdict_of_twins(estimand):
 
 def test_an_arm_against_itself_by_name_is_a_twin():
     """A folder whose entry names one arm twice has no test of it."""
-    found = records(Comparison(name="itself", candidate="full", baseline="full", margin=1.1), 0)
+    with_twins = records(
+        Comparison(name="itself", candidate="full", baseline="full", margin=1.1), 0
+    )
 
-    assert [result.name for result in compare(found)] == ["block vs full"]
-    assert [entry.name for entry in found.twins] == ["itself"]
+    assert [result.name for result in compare(with_twins)] == ["block vs full"]
+    assert [entry.name for entry in with_twins.twins] == ["itself"]
 
 
 def test_the_power_guard_does_not_count_twins():
     """The floor of the seeds is that of the tests that are made."""
-    found = records()
+    with_twins = records()
 
-    asked = guard(found.comparisons, found.targets, alpha=0.05, seeds=8, finished=found)
+    asked = guard(
+        with_twins.comparisons, with_twins.targets, alpha=0.05, seeds=8, finished=with_twins
+    )
 
     assert (asked.tests, asked.needed) == (1, 6)
 
 
 def test_what_a_page_carries_of_an_older_folder_is_judged_alike():
     """The page says what is not compared and shows no verdict of it, the second time as well."""
-    found = records()
-    again = decode(encode(found)).records
+    with_twins = records()
+    again = decode(encode(with_twins)).records
 
     results = compare(again)
     html = page(again, results, [sentence(result) for result in results])
 
-    assert again.twins == found.twins
-    assert again.comparisons == found.comparisons == (BLOCK_VS_FULL,)
+    assert again.twins == with_twins.twins
+    assert again.comparisons == with_twins.comparisons == (BLOCK_VS_FULL,)
     assert html.count("<article") == 1
     assert "twin: not compared, since again and full are the same runs" in html
 
 
 def test_a_page_of_nothing_but_twins_says_why_there_is_no_verdict():
     """It is not said that the spec asks for no comparison."""
-    found = records()
-    only = dataclasses.replace(found, comparisons=())
+    with_twins = records()
+    only = dataclasses.replace(with_twins, comparisons=())
 
     html = page(only, (), ())
 
@@ -99,9 +103,9 @@ def test_a_page_of_nothing_but_twins_says_why_there_is_no_verdict():
 @pytest.mark.parametrize("shared", [1, 3, 7])
 def test_arms_that_share_some_runs_are_compared_on_the_others(shared):
     """A seed with one run for both arms is no pair: it neither ties nor is it missing."""
-    found = records(shared=shared)
+    with_twins = records(shared=shared)
 
-    result = compare(found)[1]
+    result = compare(with_twins)[1]
 
     assert (result.name, result.tests) == ("twin", 2)
     assert result.planned == result.pairs == result.ties == 8 - shared

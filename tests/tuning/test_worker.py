@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +213,22 @@ def test_a_grid_of_batch_sizes_is_tuned_cell_by_cell(tmp_path: Path) -> None:
     assert [(arm.label, arm.gradient_batch) for arm in records.study.arms][:2] == [
         ("adam gradient=100", 100), ("adam gradient=200", 200)
     ]  # fmt: skip
+
+
+STARTED_TO_END = """
+import os, signal
+from bdhf.tuning import crew
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])  # as `shielded` does
+os.kill(os.getpid(), signal.SIGTERM)
+crew._life(None, (), None, "adam", 0, "", None)
+"""
+
+
+def test_a_worker_that_is_told_to_end_while_it_starts_ends_without_a_traceback() -> None:
+    """The signal waits until the worker lets signals in; Ctrl-C early in `tune` does this."""
+    ended = subprocess.run(
+        [sys.executable, "-c", STARTED_TO_END], capture_output=True, text=True, timeout=120
+    )
+
+    assert ended.stderr == ""
+    assert ended.returncode == 128 + signal.SIGTERM

@@ -194,7 +194,7 @@ def _star(axes: Axes, one: Scaling, height: float, look: Look, limits: tuple[flo
     axes.plot([one.b_crit], [height], "*", color=look.colour, ms=12, zorder=4)
 
 
-def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], records: Records) -> tuple[str, ...]:
+def _caption(sizes: pd.DataFrame, scalings: Sequence[Scaling], records: Records) -> tuple[str, ...]:
     parts = [
         "Point: geometric mean over seeds; line: S(B) = S_min (1 + B_crit / B), fitted to all runs "
         f"with misses as censored; star: B_crit, and its {100 * (1 - records.alpha):g} % "
@@ -203,13 +203,13 @@ def _caption(sizes: pd.DataFrame, found: Sequence[Scaling], records: Records) ->
     ]
     if (sizes["hits"] < sizes["runs"]).any():
         parts.append(captions.HOLLOW)
-    parts.append(f"B_crit: {'; '.join(_words(one) for one in found)}.")
-    if any(one.s_min < _FEW * records.evaluate_every for one in found):
+    parts.append(f"B_crit: {'; '.join(_words(scaling) for scaling in scalings)}.")
+    if any(scaling.s_min < _FEW * records.evaluate_every for scaling in scalings):
         parts.append(
             "Updates are counted up to an evaluation: where they are so few, that shifts B_crit, "
             "and the interval does not hold it as often as it says."
         )
-    fitted = {one.group for one in found}
+    fitted = {scaling.group for scaling in scalings}
     absent = [str(g) for g in sizes["group"].drop_duplicates() if g not in fitted]
     if absent:
         parts.append(
