@@ -29,6 +29,7 @@ def restricted(
     """Observe these runs and restrict their costs, with the columns of `restriction.restrict`.
 
     `runs` are those of the arms that are compared and no other, with the budget that they share.
+    `earliest` is no more than the cost, and equal to it for a run that never reached the target.
     """
     observed = observe(runs, curves, target, axis)
     slowest: pd.Series[float] | float = np.nan  # of no use on the budget's axis
@@ -36,7 +37,9 @@ def restricted(
         slowest = slowest_cost(observed, spent(runs, curves, budget.axis), budget.limit)
     observed = observed.assign(slowest=slowest)
     limit = horizon(observed, axis, budget)
-    return restrict(observed, limit), limit
+    table = restrict(observed, limit)
+    earliest = np.minimum(table["earliest"], table["cost"])  # a miss costs τ, wherever it ended
+    return table.assign(earliest=earliest.where(table["reached"], table["cost"])), limit
 
 
 def slowest_cost(

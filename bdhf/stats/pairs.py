@@ -41,7 +41,7 @@ class Pairs:
 
     `candidate` and `baseline` have one row per planned seed, the seed as index, in the same order,
     and the columns `run_id, status, time, cost, hit` of `restriction.restrict` (`cost` is the loss
-    where losses are compared), `earliest` of `targets.observe`, `least` and `most` of `bounds`, and
+    where losses are compared), `earliest`, `least` and `most` of `bounds`, and
     `note`, why a whole run is missing here. `cost` is NaN where the run is missing.
     """
 
@@ -128,7 +128,6 @@ class Pairs:
     def filled(self, *, best: bool) -> Pairs:
         """The pairs with every uncertain run as best, or else worst, for the candidate.
 
-        Best is the least that the candidate's runs may have cost against the most that those of the
         Best is the least that the candidate's runs may have cost against the most that those of the
         baseline may have, and worst is the reverse. A one-sided sign-flip p is monotone in every
         difference, so whatever these runs would have cost between their ends, p lies between. Where
