@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 
-from bdhf.records import AXES, Budget, Comparison
+from bdhf.records import AXES, Budget, Comparison, Status
 from bdhf.stats.equivalence import tost
 from bdhf.stats.pairs import Pairs
 from bdhf.stats.words import number, p_value
@@ -17,24 +18,31 @@ from bdhf.stats.words import number, p_value
 
 def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
     """Say of an axis that the budget does not limit what the missing runs may have cost."""
-    ends = pd.concat([runs.loc[runs["cost"].isna(), ["least", "most"]] for runs in pairs.sides])
+    ends = pd.concat([runs[runs["cost"].isna()] for runs in pairs.sides])
     if pairs.horizon.source == "budget" or ends.empty:
         return ()
     least, most = float(ends["least"].min()), float(ends["most"].max())
     unit = AXES[entry.axis][1]
     if math.isinf(most):
-        return (
-            f"A missing run may have cost any number of {unit}: no run of its arm tells what the "
-            f"budget costs in {unit}",
+        is_known = ends.loc[np.isinf(ends["most"]), "slowest"].notna().all()
+        why = (
+            "it timed out before an evaluation told its pace"
+            if is_known
+            else f"no run of its arm tells what the budget costs in {unit}"
         )
+        return (f"A missing run may have cost any number of {unit}: {why}",)
     if least == most:
         return (
             f"A missing run counts as {number(most)} {unit}, which it had spent without a hit, or "
             "which end the costs of all runs",
         )
+    gave_up = entry.axis == "seconds" and (ends["status"] == Status.TIMEOUT.value).any()
+    timed_out = (
+        ", or to the limit of wall-clock after a time-out if that is more" if gave_up else ""
+    )
     return (
         f"A missing run counts as {number(least)} to {number(most)} {unit}: from what it had spent "
-        f"to the {AXES[budget.axis][1]} of the budget at the slowest pace of its arm",
+        f"to the {AXES[budget.axis][1]} of the budget at the slowest pace of its arm{timed_out}",
     )
 
 
