@@ -229,7 +229,8 @@ def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
 
 
 def _log_ratios(candidate: pd.Series[float], baseline: pd.Series[float]) -> NDArray[np.float64]:
-    return np.log((candidate / baseline).to_numpy(dtype=float))
+    with np.errstate(divide="ignore"):  # against a baseline that may cost anything: -inf
+        return np.log((candidate / baseline).to_numpy(dtype=float))
 
 
 def _filled(side: pd.DataFrame, ends: pd.Series[float]) -> pd.DataFrame:

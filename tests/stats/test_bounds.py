@@ -115,6 +115,16 @@ def test_a_time_out_before_any_seconds_were_recorded_bounds_nothing():
     assert ends(timed(["error", *FAST[1:]], SLOW, totals=totals)) == (0.0, pytest.approx(20.0))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_baseline_that_may_cost_anything_warns_of_nothing():
+    """Its log ratio at best is -inf, which is no fault of arithmetic; ends stay as they are."""
+    records = timed(FAST, ["timeout", *SLOW[1:]], totals={"full-0": (0, 0.0)})
+    curves = records.curves[(records.curves["run_id"] != "full-0") | (records.curves["update"] < 1)]
+    result = only(dataclasses.replace(records, curves=curves))
+
+    assert (result.p <= 0.05, str(result.verdict)) == (True, "undecided")
+
+
 def test_ends_that_are_one_are_told_as_one():
     """A run that had spent the budget at the slowest pace counts as that."""
     totals = {"block-0": (200, 1800.0)}
