@@ -41,8 +41,8 @@ def restricted(
     observed = observed.assign(slowest=slowest)
     limit = horizon(observed, axis, budget)
     table = restrict(observed, limit)
-    earliest = np.minimum(table["earliest"], table["cost"])  # a miss costs τ, wherever it ended
-    return table.assign(earliest=earliest.where(table["reached"], table["cost"])), limit
+    earliest = table["earliest"].where(table["reached"], table["cost"])  # wherever a miss ended
+    return table.assign(earliest=earliest.clip(upper=table["cost"])), limit
 
 
 def slowest_cost(
