@@ -17,7 +17,7 @@ from bdhf.stats.paired import SignFlip, pairs_needed, smallest_p
 from bdhf.stats.pairs import Pairs
 from bdhf.stats.result import Verdict
 from bdhf.stats.targets import OUTCOMES
-from bdhf.stats.words import count, number
+from bdhf.stats.words import OF_OTHERS, count, number
 
 
 def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
@@ -35,9 +35,21 @@ def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
 
 
 def overturned(
-    pairs: Pairs, entry: Comparison, observed: Verdict, bounds: Mapping[str, Verdict]
+    pairs: Pairs,
+    entry: Comparison,
+    observed: Verdict,
+    bounds: Mapping[str, Verdict],
+    others: Verdict,
 ) -> tuple[str, ...]:
-    """Say what the verdict would be with the uncertain runs as `best` and as `worst`."""
+    """Say what the verdict would be with the uncertain runs as `best` and as `worst`.
+
+    `others` is what it may be by those of other tests, where its own change nothing.
+    """
+    if all(verdict is observed for verdict in bounds.values()):
+        return (
+            f"{OF_OTHERS}, whose p Holm counts: {observed} as they are, {others} with what their "
+            "missing or diverged runs may have cost",
+        )
     if len(pairs) == len(pairs.complete):
         return (
             "The verdict hangs on what a diverged run counts as, which is no less than the largest "
