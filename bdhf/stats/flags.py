@@ -56,9 +56,16 @@ def overturned(
             f"cost seen and no more than {number(pairs.horizon.value)}: {observed} at the most, "
             f"{bounds['best']} at the best for {entry.candidate}, {bounds['worst']} at the worst",
         )
+    ends = f"at their best for {entry.candidate}, {bounds['worst']} at their worst"
+    if any((side["cost"].notna() & (side["least"] < side["most"])).any() for side in pairs.sides):
+        return (
+            "The verdict hangs on the missing pairs, or on what a diverged run counts as: "
+            f"{observed} without the missing and with the diverged at the most, {bounds['best']} "
+            f"with both {ends}",
+        )
     return (
         f"The verdict hangs on the missing pairs: {observed} without them, {bounds['best']} with "
-        f"them at their best for {entry.candidate}, {bounds['worst']} at their worst",
+        f"them {ends}",
     )
 
 

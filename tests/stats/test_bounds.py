@@ -203,6 +203,17 @@ def test_a_verdict_holds_for_whatever_a_diverged_run_counts_as():
     assert str(only(timed(FAST, ["diverged"] * 8, last=1000)).verdict) == "better"
 
 
+def test_a_verdict_that_hangs_on_diverged_runs_is_not_laid_on_missing_ones_alone():
+    """Whoever makes the missing run is left with the other reason, and is told of it before."""
+    block, full = [110] * 6 + [112, 114, "oom"], ["diverged"] * 6 + [100, 100, 100]
+    result = only(timed(block, full, last=1000))
+
+    assert str(result.verdict) == "undecided"
+    assert "The verdict hangs on the missing pairs, or on what a diverged run counts as: better " \
+        "without the missing and with the diverged at the most, better with both at their best " \
+        "for block, undecided at their worst" in result.flags  # fmt: skip
+
+
 def test_a_diverged_run_of_an_arm_without_a_pace_is_missing():
     """Runs that diverged before their first update tell nothing of the budget's seconds."""
     totals = {f"block-{seed}": (0, 0.0) for seed in range(8)}
