@@ -97,6 +97,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
                 *flags.costs(pairs, entry, records.budget_of(*sides)),
                 *open_costs.missing_costs(pairs, entry, records.budget_of(*sides)),
                 *(open_costs.coarse(pairs, entry, one.p_equivalence, alpha) if few else ()),
+                *open_costs.unequal(pairs, entry, verdict),
             )
             if entry.is_to_target
             else flags.losses(pairs, entry, records.budget_of(*sides))

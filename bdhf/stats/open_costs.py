@@ -13,7 +13,11 @@ import pandas as pd
 from bdhf.records import AXES, Budget, Comparison, Status
 from bdhf.stats.equivalence import tost
 from bdhf.stats.pairs import Pairs
-from bdhf.stats.words import number, p_value
+from bdhf.stats.result import Verdict
+from bdhf.stats.words import number, p_value, ratio
+
+#: Evaluations whose costs differ by no more than this factor cost both arms alike.
+ALIKE = 1.25
 
 
 def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
@@ -61,4 +65,27 @@ def coarse(pairs: Pairs, entry: Comparison, p: float, alpha: float) -> tuple[str
         f"Not called equivalent: evaluations leave open when a target was reached, and the costs "
         f"lie within {entry.margin:g}× as they were recorded (p {p_value(recorded, alpha)}) but "
         f"not wherever they may have been (p {p_value(p, alpha)})",
+    )
+
+
+def unequal(pairs: Pairs, entry: Comparison, observed: Verdict) -> tuple[str, ...]:
+    """Say that better or worse may be one of evaluations that cost one arm more than the other.
+
+    Recorded costs of arms that are alike are exchangeable only where these cost them the same.
+    """
+    if observed not in (Verdict.BETTER, Verdict.WORSE) or not pairs.are_ratios:
+        return ()
+    low, high = (float(end.mean()) for end in pairs.box())
+    late = [
+        float((runs["cost"] - runs["earliest"])[runs["hit"].astype(bool)].mean())
+        for runs in pairs.complete.sides
+    ]
+    crosses = high >= 0 if observed is Verdict.BETTER else low <= 0
+    if not crosses or not max(late) > ALIKE * min(late):  # also where an arm has no hit
+        return ()
+    means = f"{number(late[0])} in {entry.candidate} and {number(late[1])} in {entry.baseline}"
+    return (
+        f"Evaluations cost the arms differently: a target may be reached up to {means} (means, in "
+        f"{AXES[entry.axis][1]}) before it is recorded, and the ratio may be anything from "
+        f"{ratio(math.exp(low))} to {ratio(math.exp(high))} by that alone",
     )

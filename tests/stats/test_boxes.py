@@ -153,6 +153,22 @@ def test_better_and_worse_do_not_depend_on_the_interval():
     assert not any("leave open" in flag for flag in coarse.flags)
 
 
+def test_evaluations_that_cost_one_arm_more_are_told():
+    """Arms that may be alike in seconds, of which one makes updates that take ten times as long."""
+    arms = {"block": [50] * 8, "full": [300 + i for i in range(8)]}
+    pace = {"block": 1.0, "full": 0.1}
+    coarse = only(synthetic(arms, comparisons=(SECONDS,), every=50, seconds=pace, last=400))
+    fine = only(synthetic(arms, comparisons=(SECONDS,), every=1, seconds=pace, last=400))
+    arms = {"block": [100] * 8, "full": [150] * 8}
+    alike = only(synthetic(arms, comparisons=(SAME,), every=50, last=400))
+
+    assert [str(result.verdict) for result in (coarse, fine, alike)] == ["worse", "worse", "better"]
+    told = [flag for flag in coarse.flags if flag.startswith("Evaluations cost the arms")]
+    assert "49 in block and 4.9 in full (means, in seconds of training)" in told[0]
+    assert told[0].endswith("and the ratio may be anything from 0.033 to 1.96 by that alone")
+    assert not any("Evaluations cost" in flag for flag in (*fine.flags, *alike.flags))
+
+
 def test_seconds_have_boxes_too():
     """The seconds of one update after the evaluation before are the least."""
     records = synthetic(
