@@ -76,13 +76,23 @@ class Pairs:
 
         So they do where it holds before the first update.
         """
-        free = [side["hit"].astype(bool) & (side["cost"] <= 0) for side in self.sides]
+        free = self._free
         return np.asarray(free[0] & free[1], dtype=bool)
 
     @property
     def says_nothing(self) -> NDArray[np.bool_]:
-        """Which pairs tie whatever the arms are worth: `equivalent` takes others."""
-        return self.both_miss | self.both_free
+        """Which pairs tie whatever the arms are worth: `equivalent` takes others.
+
+        So does no cost beside one at the floor, since it counts as that much.
+        """
+        free, low = self._free, [side["cost"] <= self.floor for side in self.sides]
+        by_floor = np.asarray((free[0] ^ free[1]) & low[0] & low[1], dtype=bool)
+        return self.both_miss | self.both_free | by_floor
+
+    @property
+    def _free(self) -> list[pd.Series[bool]]:
+        """Which runs of either side met the target at no cost."""
+        return [side["hit"].astype(bool) & (side["cost"] <= 0) for side in self.sides]
 
     @cached_property
     def are_ratios(self) -> bool:
