@@ -86,8 +86,8 @@ class Pairs:
         So does no cost beside one at the floor, since it counts as that much.
         """
         free, low = self._free, [side["cost"] <= self.floor for side in self.sides]
-        by_floor = np.asarray((free[0] ^ free[1]) & low[0] & low[1], dtype=bool)
-        return self.both_miss | self.both_free | by_floor
+        by_floor = (free[0] ^ free[1]) & low[0] & low[1]
+        return np.asarray(self.both_miss | self.both_free | by_floor, dtype=bool)
 
     @property
     def _free(self) -> list[pd.Series[bool]]:
