@@ -2,10 +2,13 @@
 
     on the budget's axis      [smallest cost seen, budget]
     on another axis           [what it had spent, budget × slowest pace of its arm]
-    seconds, after a time-out the same, and neither end below `safety.seconds`
+    seconds, after a time-out the same, and the upper end no lower than `safety.seconds`
 
 A pace is a run's cost on the axis ÷ its cost on the budget's axis, both at its end, and the slowest
 one is the largest. An arm of which no run has a pace may cost anything: its upper end is infinite.
+So is that of seconds of a run that timed out before it had recorded any, for it was slower than
+the others. `safety.seconds` are of wall-clock, of which evaluation may have had any share, so they
+are no lower end of seconds of training.
 Where a miss restricts the costs of all runs (`restriction`), it restricts these ends too. A loss
 lies between the smallest one seen and the largest at a start, which is what a diverged run has.
 
@@ -29,6 +32,7 @@ def restricted(
     """Observe these runs and restrict their costs, with the columns of `restriction.restrict`.
 
     `runs` are those of the arms that are compared and no other, with the budget that they share.
+    `earliest` is no more than the cost, and equal to it for a run that never reached the target.
     """
     observed = observe(runs, curves, target, axis)
     slowest: pd.Series[float] | float = np.nan  # of no use on the budget's axis
@@ -36,7 +40,9 @@ def restricted(
         slowest = slowest_cost(observed, spent(runs, curves, budget.axis), budget.limit)
     observed = observed.assign(slowest=slowest)
     limit = horizon(observed, axis, budget)
-    return restrict(observed, limit), limit
+    table = restrict(observed, limit)
+    earliest = table["earliest"].where(table["reached"], table["cost"])  # wherever a miss ended
+    return table.assign(earliest=earliest.clip(upper=table["cost"])), limit
 
 
 def slowest_cost(
@@ -61,8 +67,8 @@ def with_ends(
     """Add `least` and `most`, in units of the axis, to the restricted costs of paired runs.
 
     `table` has a row per run of both arms, with the columns `cost, status, spent, slowest`. `worst`
-    is the most that a missing run counts as on the budget's axis or as a loss; `timeout` is what a
-    run that timed out has cost at least, 0 where that is not known. Both ends of a run with an
+    is the most that a missing run counts as on the budget's axis or as a loss; `timeout` are the
+    seconds after which a run was given up, 0 on another axis. Both ends of a run with an
     outcome are its cost.
     """
     seen, missing = table["cost"], table["cost"].isna()
@@ -80,8 +86,9 @@ def with_ends(
 
 def _off_the_budget(table: pd.DataFrame, horizon: Horizon, timeout: float) -> pd.DataFrame:
     """Between which costs every run would have ended, had it been run."""
-    timed_out = (table["status"] == Status.TIMEOUT.value) * timeout
-    least = np.fmax(table["spent"].fillna(0.0), timed_out)
-    most = np.fmax(table["slowest"].fillna(np.inf), least)
+    least = table["spent"].fillna(0.0)
+    timed_out = (table["status"] == Status.TIMEOUT.value) & (timeout > 0)
+    slowest = table["slowest"].mask(timed_out & (least == 0)).fillna(np.inf)
+    most = np.fmax(np.fmax(slowest, least), timed_out * timeout)
     ends = pd.DataFrame({"least": least, "most": most})
     return ends.clip(upper=horizon.value) if horizon.source == "first miss" else ends

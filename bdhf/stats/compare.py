@@ -30,7 +30,8 @@ def compare(records: Records) -> tuple[Result, ...]:
 
     Costs are in units of the entry's axis. A test without a complete pair has p = 1 and counts in
     Holm's correction (Holm, 1979). Missing pairs are filled in as best and as worst for the
-    candidate, beside the other tests as observed; a verdict that either changes is undecided.
+    candidate, beside the other tests as observed and with the largest p that their missing pairs
+    allow; a verdict that any of these changes is undecided.
 
     Raises ValueError for a target whose metric the curves do not have.
     """
@@ -82,7 +83,11 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
     return (
         *flags.missing_pairs(pairs, entry),
         *shared_runs(records, entry),
-        *(flags.overturned(pairs, entry, verdict, judged.bounds) if judged.is_overturned else ()),
+        *(
+            flags.overturned(pairs, entry, verdict, judged.bounds, judged.others)
+            if judged.is_overturned
+            else ()
+        ),
         *(flags.too_few_pairs(_untied(one), one.effect.n, alpha, judged.tests) if few else ()),
         *flags.margin(
             entry, verdict, one.effect, one.hits, pairs, judged.p_equivalence_holm, alpha
@@ -92,6 +97,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
                 *flags.costs(pairs, entry, records.budget_of(*sides)),
                 *open_costs.missing_costs(pairs, entry, records.budget_of(*sides)),
                 *(open_costs.coarse(pairs, entry, one.p_equivalence, alpha) if few else ()),
+                *open_costs.unequal(pairs, entry, verdict),
             )
             if entry.is_to_target
             else flags.losses(pairs, entry, records.budget_of(*sides))

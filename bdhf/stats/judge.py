@@ -7,7 +7,9 @@
     verdict       better or worse, by the sign of the mean, if p_holm ≤ alpha; else equivalent, if
                   its p after Holm is ≤ alpha and enough runs hit; else undecided
 
-A verdict that the missing pairs could change, or what a diverged run counts as, is undecided.
+A verdict that the missing pairs could change, or what a diverged run counts as, is undecided. Holm
+ties the tests together, so those of other tests count too: their p are then the largest that their
+runs allow.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from bdhf.records import Comparison, Records, Target, tests_of
 from bdhf.stats.equivalence import LEAST_HITS, equivalence, equivalence_over
-from bdhf.stats.paired import SignFlip, outweighing, sign_flip
+from bdhf.stats.paired import SignFlip, one_sided, outweighing, sign_flip
 from bdhf.stats.pairs import Pairs, pair
 from bdhf.stats.result import Verdict
 
@@ -44,6 +47,17 @@ class Test:
         """Whether so many runs of both arms hit that costs can be called equivalent."""
         return min(self.hits) >= LEAST_HITS * self.effect.n
 
+    @cached_property
+    def at_most(self) -> tuple[float, float]:
+        """The largest p, and the largest p of equivalence, that its uncertain runs allow."""
+        if self.pairs.are_certain:
+            return self.effect.p, self.p_equivalence
+        best, worst = (self.pairs.filled(best=side) for side in (True, False))
+        below, above = (outweighing(pairs.effects()) for pairs in (worst, best))
+        p = min(1.0, 2 * min(one_sided(below), one_sided(-above)))  # either half is monotone
+        same = equivalence_over(best, worst, self.entry.margin)
+        return max(p, self.effect.p), max(same, self.p_equivalence)
+
     def at_margin(self, margin: float | None) -> Test:
         """The same test with another margin."""
         entry = self.entry.model_copy(update={"margin": margin})
@@ -61,11 +75,13 @@ class Judged:
     p_equivalence_holm: float
     observed: Verdict  # of the complete pairs
     bounds: dict[str, Verdict]  # with uncertain runs as `best` and `worst` for the candidate
+    others: Verdict  # the first other verdict that the uncertain runs of other tests allow too
 
     @property
     def is_overturned(self) -> bool:
         """Whether what uncertain runs would have cost could change the verdict."""
-        return any(verdict is not self.observed for verdict in self.bounds.values())
+        verdicts = (*self.bounds.values(), self.others)
+        return any(verdict is not self.observed for verdict in verdicts)
 
     @property
     def verdict(self) -> Verdict:
@@ -110,7 +126,8 @@ def judge_one(tests: Sequence[Test], place: int, alpha: float) -> Judged:
     observed = _verdict(one.effect.mean, p_holm, same_holm, alpha, enough=one.enough_hits)
     decided = observed is not Verdict.UNDECIDED
     bounds = _bounds(one, p, p_equivalence, place, alpha) if decided else {}
-    return Judged(one, len(tests), p_holm, same_holm, observed, bounds)
+    others = _beside(tests, place, alpha, observed) if decided else observed
+    return Judged(one, len(tests), p_holm, same_holm, observed, bounds, others)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -154,3 +171,16 @@ def _bounds(
         p_holm = holm([*p[:place], filled.p, *p[place + 1 :]])[place]
         bounds[name] = _verdict(filled.mean, p_holm, same_holm, alpha, enough=enough)
     return bounds
+
+
+def _beside(tests: Sequence[Test], place: int, alpha: float, observed: Verdict) -> Verdict:
+    """Judge a test again beside the largest p of all others; `observed` where nothing changes."""
+    if all(test.pairs.are_certain for test in (*tests[:place], *tests[place + 1 :])):
+        return observed
+    one, p, same = tests[place], *zip(*(test.at_most for test in tests), strict=True)
+    verdicts = _bounds(one, p, same, place, alpha) or {
+        "seen": _verdict(
+            one.effect.mean, holm(p)[place], holm(same)[place], alpha, enough=one.enough_hits
+        )
+    }
+    return next((verdict for verdict in verdicts.values() if verdict is not observed), observed)

@@ -41,7 +41,7 @@ class Pairs:
 
     `candidate` and `baseline` have one row per planned seed, the seed as index, in the same order,
     and the columns `run_id, status, time, cost, hit` of `restriction.restrict` (`cost` is the loss
-    where losses are compared), `earliest` of `targets.observe`, `least` and `most` of `bounds`, and
+    where losses are compared), `earliest`, `least` and `most` of `bounds`, and
     `note`, why a whole run is missing here. `cost` is NaN where the run is missing.
     """
 
@@ -76,13 +76,23 @@ class Pairs:
 
         So they do where it holds before the first update.
         """
-        free = [side["hit"].astype(bool) & (side["cost"] <= 0) for side in self.sides]
+        free = self._free
         return np.asarray(free[0] & free[1], dtype=bool)
 
     @property
     def says_nothing(self) -> NDArray[np.bool_]:
-        """Which pairs tie whatever the arms are worth: `equivalent` takes others."""
-        return self.both_miss | self.both_free
+        """Which pairs tie whatever the arms are worth: `equivalent` takes others.
+
+        So does no cost beside one at the floor, since it counts as that much.
+        """
+        free, low = self._free, [side["cost"] <= self.floor for side in self.sides]
+        by_floor = (free[0] ^ free[1]) & low[0] & low[1]
+        return np.asarray(self.both_miss | self.both_free | by_floor, dtype=bool)
+
+    @property
+    def _free(self) -> list[pd.Series[bool]]:
+        """Which runs of either side met the target at no cost."""
+        return [side["hit"].astype(bool) & (side["cost"] <= 0) for side in self.sides]
 
     @cached_property
     def are_ratios(self) -> bool:
@@ -128,7 +138,6 @@ class Pairs:
     def filled(self, *, best: bool) -> Pairs:
         """The pairs with every uncertain run as best, or else worst, for the candidate.
 
-        Best is the least that the candidate's runs may have cost against the most that those of the
         Best is the least that the candidate's runs may have cost against the most that those of the
         baseline may have, and worst is the reverse. A one-sided sign-flip p is monotone in every
         difference, so whatever these runs would have cost between their ends, p lies between. Where
@@ -230,7 +239,8 @@ def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
 
 
 def _log_ratios(candidate: pd.Series[float], baseline: pd.Series[float]) -> NDArray[np.float64]:
-    return np.log((candidate / baseline).to_numpy(dtype=float))
+    with np.errstate(divide="ignore"):  # against a baseline that may cost anything: -inf
+        return np.log((candidate / baseline).to_numpy(dtype=float))
 
 
 def _filled(side: pd.DataFrame, ends: pd.Series[float]) -> pd.DataFrame:

@@ -21,8 +21,8 @@ def rows(result: Result) -> list[tuple[str, str]]:
     found = [
         ("measured", result.question),
         ("ratio", f"{_ratio(result.ratio)} (candidate ÷ baseline, geometric mean over pairs)"),
-        ("interval", _interval(result.ratio_low, result.ratio_high, result.alpha)),
-        ("BCa interval", _interval(result.ratio_bca_low, result.ratio_bca_high, result.alpha)),
+        ("interval", _interval(result, result.ratio_low, result.ratio_high)),
+        ("BCa interval", _interval(result, result.ratio_bca_low, result.ratio_bca_high)),
         ("means", "; ".join(f"{arm} {_value(mean)}" for arm, mean in means)),
         ("difference", _difference(result)),
         ("p", f"{_p(result.p, result)} (sign-flip test)"),
@@ -56,12 +56,14 @@ def _plain(value: float) -> str:
     return NONE if math.isnan(value) else f"{value:.3g}"
 
 
-def _interval(low: float, high: float, alpha: float) -> str:
+def _interval(result: Result, low: float, high: float) -> str:
+    if result.pairs and math.isnan(result.ratio):
+        return f"{NONE} (not every value is above 0, so there is no ratio)"
     if math.isnan(high):
         return f"{NONE} (the pairs do not differ, or are too few)"
     if math.isinf(high):
         return f"{NONE} (too few pairs)"
-    return f"{_ratio(low)} to {_ratio(high)} ({100 * (1 - alpha):g} %)"
+    return f"{_ratio(low)} to {_ratio(high)} ({100 * (1 - result.alpha):g} %)"
 
 
 def _difference(result: Result) -> str:

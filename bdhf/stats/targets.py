@@ -22,13 +22,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bdhf.records import AXES, MISSING, Status, Target
+from bdhf.records import AXES, MISSING, InputError, Status, Target
 
 #: Statuses that are an outcome: the run hit the target or missed it.
 OUTCOMES = tuple(status.value for status in Status if status not in MISSING)
 
 #: Columns of a curve that say where a run stands, not how good it is.
 _NOT_METRICS = {"arm", "seed", "run_id", "samples", *(column for column, _ in AXES.values())}
+
+
+class MetricError(InputError, ValueError):
+    """A target whose metric no run of the ablation has measured."""
 
 
 def observe(
@@ -156,6 +160,5 @@ def _check_metric(metric: str, curves: pd.DataFrame) -> None:
     if metric not in known:
         near = difflib.get_close_matches(metric, known, n=1)
         hint = f". Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"targets: the curves have no metric {metric!r}; known: {', '.join(known)}{hint}"
-        )
+        fault = f"targets: the curves have no metric {metric!r}; known: {', '.join(known)}{hint}"
+        raise MetricError([fault])

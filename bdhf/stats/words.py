@@ -13,6 +13,9 @@ from bdhf.stats.equivalence import LEAST_HITS
 from bdhf.stats.power import MOST_SEEDS
 from bdhf.stats.result import Result, Verdict
 
+#: How the flag of a verdict begins that runs of other tests could change through Holm.
+OF_OTHERS = "The verdict hangs on runs of other tests"
+
 
 def sentence(result: Result) -> str:
     """Say what was compared, by how much it differs, how sure that is, and the verdict.
@@ -109,6 +112,8 @@ def _verdict(result: Result) -> str:
     if result.verdict is Verdict.UNDECIDED and decided:
         missing = result.pairs < result.planned
         what = "the missing pairs" if missing else "what a diverged run counts as"
+        if any(flag.startswith(OF_OTHERS) for flag in result.flags):
+            what = "the missing or diverged runs of other tests"
         return f"{result.verdict}: {what} could overturn it"
     if result.verdict is Verdict.UNDECIDED and not math.isnan(result.seeds_to_decide):
         return f"{result.verdict}; {seeds(result.seeds_to_decide)}"

@@ -80,18 +80,55 @@ def test_ends_off_the_budget_are_what_was_spent_and_the_slowest_pace():
     assert ends(timed(["planned", *FAST[1:]], SLOW)) == (0.0, pytest.approx(20.0))
 
 
-def test_a_time_out_costs_the_limit_at_least():
-    """The run had that long and did not get there, whatever the curve had recorded."""
+def test_the_limit_of_wall_clock_is_a_lower_bound_of_the_most_alone():
+    """The run had that long, evaluation included: what it spent is what is recorded."""
     records = timed(["timeout", *FAST[1:]], SLOW, safety=1800.0)
     later = timed(["timeout", *FAST[1:]], SLOW, safety=1800.0, totals={"block-0": (50, 1900.0)})
 
-    assert ends(records) == (1800.0, 1800.0)
+    assert ends(records) == (1.0, 1800.0)
     assert ends(later) == (1900.0, pytest.approx(200 / 50 * 1900.0))
 
 
+def test_wall_clock_is_no_lower_end_of_seconds_of_training():
+    """A baseline given up while it was evaluated may have been as fast: no `better` rests on it."""
+    slow = [40, 41, 42, 43, 44, 45, "timeout"]
+    result = only(timed(FAST[:7], [10 * v for v in slow[:6]] + slow[6:], last=600, safety=60.0))
+
+    assert result.p <= 0.05
+    assert str(result.verdict) == "undecided"
+    assert "most the updates of the budget at the slowest pace of its arm, or the limit of " \
+        "wall-clock after a time-out if that is more" in " ".join(result.flags)  # fmt: skip
+
+
+def test_a_time_out_before_any_seconds_were_recorded_bounds_nothing():
+    """It was slower than its arm's other runs, and nothing tells by how much."""
+    totals = {"block-0": (0, 0.0)}
+    records = timed(["timeout", *FAST[1:]], SLOW, totals=totals)
+    curves = records.curves[
+        (records.curves["run_id"] != "block-0") | (records.curves["update"] < 1)
+    ]
+    records = dataclasses.replace(records, curves=curves)
+
+    assert ends(records) == (0.0, np.inf)
+    assert "A missing run may have cost any number of seconds of training: it timed out before " \
+        "an evaluation told its pace" in only(records).flags  # fmt: skip
+    assert ends(timed(["error", *FAST[1:]], SLOW, totals=totals)) == (0.0, pytest.approx(20.0))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_baseline_that_may_cost_anything_warns_of_nothing():
+    """Its log ratio at best is -inf, which is no fault of arithmetic; ends stay as they are."""
+    records = timed(FAST, ["timeout", *SLOW[1:]], totals={"full-0": (0, 0.0)})
+    curves = records.curves[(records.curves["run_id"] != "full-0") | (records.curves["update"] < 1)]
+    result = only(dataclasses.replace(records, curves=curves))
+
+    assert (result.p <= 0.05, str(result.verdict)) == (True, "undecided")
+
+
 def test_ends_that_are_one_are_told_as_one():
-    """A run that was given up after an hour counts as the hour."""
-    result = only(timed(["timeout", *FAST[1:]], SLOW, safety=1800.0))
+    """A run that had spent the budget at the slowest pace counts as that."""
+    totals = {"block-0": (200, 1800.0)}
+    result = only(timed(["timeout", *FAST[1:]], SLOW, safety=1800.0, totals=totals))
 
     assert any(flag.startswith("A missing run counts as 1800 seconds") for flag in result.flags)
 
@@ -110,8 +147,10 @@ def test_a_time_out_says_nothing_of_other_axes():
 def test_where_a_miss_restricts_the_costs_it_restricts_the_ends():
     """A missing run costs no more than the horizon that all runs share."""
     records = timed(["timeout", None, *FAST[2:]], SLOW)
+    later = timed(["timeout", None, *FAST[2:]], SLOW, totals={"block-0": (50, 1900.0)})
 
-    assert ends(records) == (20.0, 20.0)
+    assert ends(records) == (1.0, 20.0)
+    assert ends(later) == (20.0, 20.0)
 
 
 def test_where_no_pace_is_known_no_verdict_rests_on_the_missing():
@@ -162,6 +201,17 @@ def test_a_verdict_holds_for_whatever_a_diverged_run_counts_as():
     assert str(result.verdict) == "undecided"
     assert "The verdict hangs on what a diverged run counts as" in " ".join(result.flags)
     assert str(only(timed(FAST, ["diverged"] * 8, last=1000)).verdict) == "better"
+
+
+def test_a_verdict_that_hangs_on_diverged_runs_is_not_laid_on_missing_ones_alone():
+    """Whoever makes the missing run is left with the other reason, and is told of it before."""
+    block, full = [110] * 6 + [112, 114, "oom"], ["diverged"] * 6 + [100, 100, 100]
+    result = only(timed(block, full, last=1000))
+
+    assert str(result.verdict) == "undecided"
+    assert "The verdict hangs on the missing pairs, or on what a diverged run counts as: better " \
+        "without the missing and with the diverged at the most, better with both at their best " \
+        "for block, undecided at their worst" in result.flags  # fmt: skip
 
 
 def test_a_diverged_run_of_an_arm_without_a_pace_is_missing():

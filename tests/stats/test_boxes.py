@@ -108,6 +108,31 @@ def test_boxes_reach_from_the_earliest_to_the_recorded_cost():
     np.testing.assert_allclose(np.exp(high), [40 / 71, 100 / 51])
 
 
+@pytest.mark.parametrize("missed", [None, "diverged"])
+def test_a_run_that_missed_costs_the_horizon_and_no_less(missed):
+    """Wherever such a run ended, evaluations leave nothing open: the box has no width."""
+    ends = [100, 101, 99, 100, 102, 98, 100, 101, 99, 100, 100]
+    arms = {"block": [*ends, missed], "full": [*ends[::-1], 299]}
+    result = only(synthetic(arms, comparisons=(SAME,)))
+    clock = synthetic(arms | {"full": [None, *ends[::-1]]}, comparisons=(SECONDS,),
+                      seconds={"block": 1.0, "full": 1.2})  # fmt: skip
+    low, high = pair(clock, SECONDS, TARGET).box()
+
+    assert str(result.verdict) == "equivalent"
+    np.testing.assert_array_equal(low, high)
+
+
+def test_a_hit_beyond_the_horizon_may_have_been_within():
+    """It costs the horizon as recorded, and never less than the evaluations leave."""
+    records = synthetic(
+        {"block": [None, 40], "full": [60, 40]}, comparisons=(SECONDS,), every=10, last=35
+    )
+    low, high = pair(records, SECONDS, TARGET).box()
+
+    np.testing.assert_allclose(np.exp(low), [1.0, 31 / 35])
+    np.testing.assert_allclose(np.exp(high), [1.0, 35 / 31])
+
+
 def test_a_cost_of_zero_is_known():
     """A target that held before training was reached at no update between."""
     records = synthetic({"block": [0, 8], "full": [8, 8]}, every=4)
@@ -126,6 +151,22 @@ def test_better_and_worse_do_not_depend_on_the_interval():
     assert (fine.p, str(fine.verdict)) == (coarse.p, str(coarse.verdict))
     assert str(fine.verdict) == "better"
     assert not any("leave open" in flag for flag in coarse.flags)
+
+
+def test_evaluations_that_cost_one_arm_more_are_told():
+    """Arms that may be alike in seconds, of which one makes updates that take ten times as long."""
+    arms = {"block": [50] * 8, "full": [300 + i for i in range(8)]}
+    pace = {"block": 1.0, "full": 0.1}
+    coarse = only(synthetic(arms, comparisons=(SECONDS,), every=50, seconds=pace, last=400))
+    fine = only(synthetic(arms, comparisons=(SECONDS,), every=1, seconds=pace, last=400))
+    arms = {"block": [100] * 8, "full": [150] * 8}
+    alike = only(synthetic(arms, comparisons=(SAME,), every=50, last=400))
+
+    assert [str(result.verdict) for result in (coarse, fine, alike)] == ["worse", "worse", "better"]
+    told = [flag for flag in coarse.flags if flag.startswith("Evaluations cost the arms")]
+    assert "49 in block and 4.9 in full (means, in seconds of training)" in told[0]
+    assert told[0].endswith("and the ratio may be anything from 0.033 to 1.96 by that alone")
+    assert not any("Evaluations cost" in flag for flag in (*fine.flags, *alike.flags))
 
 
 def test_seconds_have_boxes_too():

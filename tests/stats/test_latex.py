@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bdhf.stats.compare import compare
 from bdhf.stats.latex import escaped, to_latex
 from bdhf.stats.printed import rows
-from tests.stats.synthetic import BLOCK_VS_FULL, synthetic
+from tests.stats.synthetic import BLOCK_VS_FULL, synthetic, with_losses
 
 ENDS = st.sampled_from([0, 10, 20, 40, None, "oom", "diverged", "planned"])
 NAMES = st.text(min_size=1, max_size=12) | st.lists(
@@ -108,3 +108,13 @@ def test_tables_in_words_are_lines(name, target):
     result = dataclasses.replace(PLAIN, candidate=name, target=target)
 
     assert all(value.isprintable() for _, value in rows(result))
+
+
+def test_losses_without_ratios_have_no_interval_of_one():
+    """Pairs that differ are not said to be alike or too few."""
+    losses = {"block": [[1, -0.2 + i / 100] for i in range(8)],
+              "full": [[1, -0.3 + i / 90] for i in range(8)]}  # fmt: skip
+    words = dict(rows(*compare(with_losses(losses))))
+
+    none = "– (not every value is above 0, so there is no ratio)"
+    assert (words["interval"], words["BCa interval"]) == (none, none)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdhf.records import FAILED, MISSING, Target
+from bdhf.records import FAILED, MISSING, InputError, Target
 from bdhf.stats.targets import hits, observe
 
 
@@ -161,6 +161,14 @@ def test_unknown_metric_names_the_known_ones():
     """The error says what the curves have and what was probably meant."""
     with pytest.raises(ValueError, match=r"'val_los'; known: val_loss. Did you mean 'val_loss'\?"):
         observe(*one_run([1.0]), Target(metric="val_los", below=0.2))
+
+
+def test_a_metric_that_no_run_measured_is_a_fault_of_the_input():
+    """Runs kept from before a problem had the metric: the commands end with a line."""
+    with pytest.raises(InputError) as caught:
+        observe(*one_run([1.0]), Target(metric="val_accuracy", above=0.9))
+
+    assert caught.value.lines[0].startswith("targets: the curves have no metric 'val_accuracy'")
 
 
 def test_unknown_axis_names_the_known_ones():

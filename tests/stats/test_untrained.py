@@ -88,3 +88,11 @@ def test_a_run_without_products_is_not_one_without_updates():
 def test_targets_that_take_training_are_not_told():
     """Nothing is said where every run made an update."""
     assert not any("first update" in flag for flag in versus(NEAR, FULL).flags)
+
+
+def test_no_update_and_one_are_not_equivalent():
+    """Both count as one in a ratio, which is a convention and no agreement."""
+    result = versus([0] * 8, [1] * 8)
+
+    assert (result.wins, result.untied) == (8, 0)
+    assert result.verdict is Verdict.UNDECIDED

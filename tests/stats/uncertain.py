@@ -60,8 +60,9 @@ class Drawn:
     def ends(self):
         """The least and the most that every run may have cost."""
         costs, spent = self.costs, self.ended * self.pace
-        least = np.where(self.status == "timeout", np.maximum(spent, SAFETY), spent)
-        most = np.maximum(least, self._slowest[:, None])
+        gave_up = self.status == "timeout"
+        most = np.where(gave_up & (spent == 0), np.inf, self._slowest[:, None])
+        least, most = spent, np.maximum(np.maximum(spent, most), np.where(gave_up, SAFETY, 0.0))
         missing = np.isnan(costs)
         least, most = np.where(missing, least, costs), np.where(missing, most, costs)
         return np.where(self.status == "diverged", self._largest, least), most
