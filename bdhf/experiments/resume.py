@@ -89,6 +89,19 @@ def kept(run: Training) -> Held:
     return held({"optimizer": run.optimizer, "model": run.model, "state": saved})
 
 
+def unsaved(run: Training) -> Held:
+    """What optimizer and model hold beside what is saved; of that, only of what kind it is."""
+    tensors = {id(tensor) for tensor in (*run.model.parameters(), *run.model.buffers())}
+    everything = held({"optimizer": run.optimizer, "model": run.model}, tensors)
+    return {path: text for path, text in everything.items() if not _is_state(path)}
+
+
+def _is_state(path: str) -> bool:
+    """Whether `state_dict` of an optimizer has it; which parameters are in which group it lacks."""
+    in_group = path.startswith("optimizer.param_groups[") and "]['params']" not in path
+    return in_group or path.startswith("optimizer.state")
+
+
 def shared(run: Training) -> Held:
     """What a run built anew would have in common with this one: its problem and own modules."""
     modules = {name: sys.modules[name] for name in _own_modules([run.spec.problem,

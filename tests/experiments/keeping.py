@@ -227,6 +227,67 @@ class AveragingInState(Descent):
         return 1.0
 
 
+class Later(Descent):
+    """Keeps something from the 7th update on; what counts the updates is saved."""
+
+    def factor(self):
+        state = self.state[self.first]
+        state["made"] = state.get("made", 0) + 1
+        if state["made"] >= 7:
+            self.keep(state["made"])
+        return self.later
+
+    later = 1.0
+
+
+class CountingLater(Later):
+    def begin(self):
+        self.bad = 0
+
+    def keep(self, made):
+        self.bad += 1
+
+    @property
+    def later(self):
+        return 1.0 / (1 + self.bad)
+
+
+class AveragingLater(Later):
+    def begin(self):
+        self.mean = torch.zeros_like(self.first)
+
+    def keep(self, made):
+        with torch.no_grad():
+            self.mean.lerp_(self.first, 0.1)
+            self.first.lerp_(self.mean, 0.3)
+
+
+class FreezingLater(Later):
+    def keep(self, made):
+        if made == 7:
+            self.first.requires_grad_(False)
+        if self.first.grad is None:
+            self.first.grad = torch.zeros_like(self.first)
+
+
+class GroupingLater(Later):
+    def keep(self, made):
+        if made == 7:
+            last = self.param_groups[0]["params"].pop()
+            self.add_param_group({"params": [last], "lr": 0.01})
+
+
+class Watching(Descent):
+    """Keeps its parameters twice, and what every update replaces."""
+
+    def begin(self):
+        self.all = [p for group in self.param_groups for p in group["params"]]
+
+    def factor(self):
+        self.last = self.first.grad.clone()
+        return 1.0
+
+
 class LastGradient(Descent):
     def step(self, closure):
         before = [p.grad.clone() if p.grad is not None else 0.0
@@ -378,8 +439,11 @@ OPTIMIZERS = {
     "OnParameter": False, "InIterator": False, "InGenerator": False, "PythonsOwn": False,
     "NumPysOwn": False, "TorchsOwn": False, "PythonsGlobal": True, "NumPysGlobal": True,
     "TorchsGlobal": True, "OfModule": False, "Averaging": False, "AveragingInState": True,
-    "LastGradient": False, "Unreadable": False,
+    "LastGradient": False, "Unreadable": False, "Watching": True,
 }  # fmt: skip
+
+#: Optimizers whose first checkpoints would do, and not those that come later.
+LATER = ("CountingLater", "AveragingLater", "FreezingLater", "GroupingLater")
 
 #: Problem -> whether a run on it goes on from its checkpoint.
 PROBLEMS = {
