@@ -17,8 +17,10 @@ from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import variants
 
-NAME = "keeping_parts"
+NAME, MORE = "keeping_parts", "keeping_more"
 MODULE = '''
+import contextvars
+import functools
 import itertools
 import random
 from dataclasses import dataclass
@@ -33,6 +35,17 @@ from bdhf.problems.data import Data
 calls = 0
 spread = {"rate": 0.1}
 draws = np.random.default_rng(3)
+counted = contextvars.ContextVar("counted", default=0)
+
+
+@functools.cache
+def cached_draws():
+    return np.random.default_rng(3)
+
+
+@functools.lru_cache
+def share(made):
+    return 1.0 / made
 
 
 class Descent(torch.optim.Optimizer):
@@ -203,6 +216,34 @@ class TorchsGlobal(Descent):
 class OfModule(Descent):
     def factor(self):
         return float(draws.random())
+
+
+class InCache(Descent):
+    def factor(self):
+        return float(cached_draws().random())
+
+
+class OfContext(Descent):
+    def factor(self):
+        counted.set(counted.get() + 1)
+        return 1.0 / counted.get()
+
+
+class OfLateImport(Descent):
+    """Counts in another module, and acts late."""
+
+    def factor(self):
+        import keeping_more
+
+        keeping_more.made += 1
+        return 1.0 if keeping_more.made < 9 else 0.1
+
+
+class ByCache(Descent):
+    def factor(self):
+        state = self.state[self.first]
+        state["made"] = state.get("made", 0) + 1
+        return share(state["made"])
 
 
 class Averaging(Descent):
@@ -440,6 +481,7 @@ OPTIMIZERS = {
     "NumPysOwn": False, "TorchsOwn": False, "PythonsGlobal": True, "NumPysGlobal": True,
     "TorchsGlobal": True, "OfModule": False, "Averaging": False, "AveragingInState": True,
     "LastGradient": False, "Unreadable": False, "Watching": True,
+    "InCache": False, "OfContext": False, "OfLateImport": False, "ByCache": True,
 }  # fmt: skip
 
 #: Optimizers whose first checkpoints would do, and not those that come later.
@@ -465,7 +507,8 @@ evaluate: {{every_updates: 2}}
 
 def anew() -> None:
     """Let the next run find things as a new process does: its modules, and its generators."""
-    sys.modules.pop(NAME, None)
+    for name in (NAME, MORE):
+        sys.modules.pop(name, None)
     random.seed()
     np.random.seed()
     torch.seed()
@@ -480,6 +523,8 @@ def run_of(arm: str, problem: str = "Line", curvature: int = 8) -> RunSpec:
 def importable(folder, monkeypatch):
     """Where Python and its workers find the module; for a fixture to yield from."""
     (folder / f"{NAME}.py").write_text(MODULE)
+    (folder / f"{MORE}.py").write_text("made = 0")
     monkeypatch.syspath_prepend(str(folder))
     yield
-    sys.modules.pop(NAME, None)
+    for name in (NAME, MORE):
+        sys.modules.pop(name, None)

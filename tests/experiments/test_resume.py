@@ -146,6 +146,8 @@ CASES = {
 SAMPLE = {
     ("optimizer Scheduled", "after it"),
     ("optimizer OfModule", "after it"),
+    ("optimizer OfLateImport", "after it"),
+    ("optimizer ByCache", "after it"),
     ("optimizer NumPysGlobal", "just after that of Ctrl-C"),
     ("optimizer InGenerator", "before the first checkpoint"),
     ("problem CountingLoss", "just after that of Ctrl-C"),
@@ -249,7 +251,7 @@ def test_what_a_trial_does_to_the_process_is_put_back():
 
 def test_a_trial_leaves_no_trace_in_the_run(tmp_path):
     """Its curve is that of a run without checkpoints, also where the trial is refused."""
-    for name in ("InGenerator", "TorchsGlobal"):
+    for name in ("InGenerator", "TorchsGlobal", "InCache", "OfContext"):
         case = Case(run_of(f"{NAME}:{name}"), tmp_path)
 
         assert_same_bits(case.run().curve, case.run(saved=False).curve)
