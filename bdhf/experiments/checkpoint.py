@@ -32,6 +32,9 @@ State = dict[str, Any]  # tensors, numbers, strings, and lists and mappings of t
 #: Raised when what a run saves changes.
 FORMAT = 2
 
+#: Keys of env.json that hold for a run as a whole: it has no other ones before its checkpoint.
+_WHERE = ("bdhf", "python", "numpy", "torch", "cuda", "cpu", "gpu")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -224,7 +227,7 @@ class _Trial:
 def _header(spec: RunSpec, device: str) -> Mapping[str, Any]:
     """What must agree for a run to go on with the same bits, and its seconds on one machine."""
     machine = environment(device, spec.threads)
-    where = {key: str(machine[key]) for key in ("torch", "cpu", "gpu")}
+    where = {key: str(machine[key]) for key in _WHERE}
     where |= own_code(spec)
     return {"format": FORMAT, "run": spec.run_id, "device": torch.device(device).type, **where}
 
