@@ -24,12 +24,16 @@ from bdhf.experiments.held import Held, unlike
 from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.unsaved import Unsaved
 from bdhf.records import in_brief, of_what_kind, write_atomically
 
 State = dict[str, Any]  # tensors, numbers, strings, and lists and mappings of them
 
 #: Raised when what a run saves changes.
 FORMAT = 2
+
+#: Keys of env.json that hold for a run as a whole: it has no other ones before its checkpoint.
+_WHERE = ("bdhf", "python", "numpy", "torch", "cuda", "cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,9 @@ class Resumable(Protocol):
     def kept(self) -> Held:
         """What it holds beside, saved or not."""
 
+    def unsaved(self) -> Held:
+        """What of this is not saved."""
+
     def replay(self, state: State) -> Held:
         """What `kept` is after one update by another run that goes on from a state."""
 
@@ -77,9 +84,10 @@ class Resumable(Protocol):
 class Saver:
     """Reads and writes the checkpoint of one run; without a checkpoint it does neither.
 
-    The first one is held back until a run that went on from it has made the same update, bit for
-    bit. `refused` says why none is written any more. `tell` is given a line about that, and `asked`
-    says after every update whether the run shall save itself and end.
+    The first one, and one before which something else has changed than what is saved, is held back
+    until a run that went on from it has made the same update, bit for bit. `refused` says why none
+    is written any more. `tell` is given a line about that, and `asked` says after every update
+    whether the run shall save itself and end.
     """
 
     def __init__(
@@ -96,7 +104,7 @@ class Saver:
         self._evaluations, self._last, self._has_warned = 0, time.monotonic(), False
         self._shared: Held | None = None
         self._trial: _Trial | None = None
-        self._is_proven, self.refused = False, ""
+        self._unsaved, self._is_there, self.refused = Unsaved(), False, ""
 
     def load(self) -> State | None:
         """Give the state that was saved, on the CPU; None where there is none to go on from."""
@@ -107,8 +115,12 @@ class Saver:
             state: State = content.pop("state")
         except Exception:  # none is there, or a torn one, which may fail in any way
             return None
-        self._is_proven = content == self._header
-        return state if self._is_proven else None
+        self._is_there = content == self._header
+        return state if self._is_there else None
+
+    def resumed(self, run: Resumable) -> None:
+        """The run stands where it was saved, by a checkpoint that was tried."""
+        self._unsaved.proven(run.unsaved())
 
     def updated(self, run: Resumable) -> None:
         """Hold the run, which has just made an update, against the one that made it on trial."""
@@ -119,7 +131,7 @@ class Saver:
         if differs:
             self._refuse(f"a run that went on from one would not be this one: {differs}")
             return
-        self._is_proven = True
+        self._unsaved.proven(trial.unsaved)
         self._write(self._checkpoint.path, trial.content)
 
     def offer(self, run: Resumable, *, evaluated: bool) -> None:
@@ -153,13 +165,14 @@ class Saver:
         except Exception as error:  # no memory, or a user's state that cannot be saved
             self._warn(path, error)
             return
-        if self._is_proven:
+        unsaved = run.unsaved()
+        if self._unsaved.then is not None and not self._unsaved.changed(unsaved):
             self._write(path, content)
             return
-        self._try(run, content)
+        self._try(run, content, unsaved)
         self._shared = run.shared()  # what was built anew may have changed it
 
-    def _try(self, run: Resumable, content: bytes) -> None:
+    def _try(self, run: Resumable, content: bytes, unsaved: Held) -> None:
         """Make an update from what would be written."""
         try:
             state = _parsed(content)["state"]
@@ -167,7 +180,7 @@ class Saver:
             self._refuse("model or optimizer save more than tensors, numbers, texts and lists")
             return
         try:
-            self._trial = _Trial(content, run.replay(state))
+            self._trial = _Trial(content, run.replay(state), unsaved)
         except Exception as error:  # a user's code, or no memory for a second model
             self._refuse(f"a run that went on from one would fail: {of_what_kind(error)}")
             release(error)
@@ -175,6 +188,7 @@ class Saver:
     def _write(self, path: Path, content: bytes) -> None:
         try:
             write_atomically(path, content)
+            self._is_there = True
         except Exception as error:  # no disk, or no right to write there
             self._warn(path, error)
 
@@ -189,7 +203,10 @@ class Saver:
 
     def _refuse(self, why: str) -> None:
         self.refused = why
-        self._tell(f"no checkpoints: {why}; the run goes on, and begins anew if it is interrupted")
+        more, where = ("more ", "from the last one") if self._is_there else ("", "anew")
+        self._tell(
+            f"no {more}checkpoints: {why}; the run goes on, and begins {where} if it is interrupted"
+        )
 
     def _is_due(self, checkpoint: Checkpoint, run: Resumable) -> bool:
         """A trial takes two updates: after one, what counts them stands where it would anew."""
@@ -204,12 +221,13 @@ class _Trial:
 
     content: bytes
     kept: Held
+    unsaved: Held  # when it would have been written
 
 
 def _header(spec: RunSpec, device: str) -> Mapping[str, Any]:
     """What must agree for a run to go on with the same bits, and its seconds on one machine."""
     machine = environment(device, spec.threads)
-    where = {key: str(machine[key]) for key in ("torch", "cpu", "gpu")}
+    where = {key: str(machine[key]) for key in _WHERE}
     where |= own_code(spec)
     return {"format": FORMAT, "run": spec.run_id, "device": torch.device(device).type, **where}
 

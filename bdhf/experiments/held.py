@@ -8,7 +8,7 @@ Two objects that were built alike, and would go on alike, hold the same.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,12 @@ Held = dict[str, str]
 _Above = tuple[int, ...]
 
 
-def held(roots: Mapping[str, Any]) -> Held:
+def held(roots: Mapping[str, Any], saved: Container[int] = ()) -> Held:
     """Everything that can be reached from the roots.
 
     An object is looked at once; a number, a tensor or a list of them wherever it stands, for a copy
-    of what holds it may have one where the other has two.
+    of what holds it may have one where the other has two. `saved` are ids of tensors whose values
+    do not count.
     """
     texts, seen = Held(), dict[int, Any]()  # keeps what it has seen, so that no id comes twice
     left: list[tuple[str, Any, _Above]] = []
@@ -41,7 +42,7 @@ def held(roots: Mapping[str, Any]) -> Held:
                 seen[id(thing)] = thing
         text, children = look_into(thing)
         if text:
-            texts[path] = text
+            texts[path] = text.rpartition(" ")[0] if id(thing) in saved else text
         within = (*above, id(thing)) if isinstance(thing, BOXES) else ()
         left += [(_path(path, name, child), child, within) for name, child in children][::-1]
     return texts

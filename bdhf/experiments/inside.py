@@ -5,7 +5,9 @@ Code of libraries is not looked into; a user's own modules are, for a counter ma
 
 from __future__ import annotations
 
+import contextvars
 import functools
+import gc
 import hashlib
 import itertools
 import random
@@ -42,6 +44,10 @@ _OF_BLOCK_HF = (
     "curvature", "solver", "damping", "acceptance", "regularization", "seed", "settings",
     "defaults", "param_groups", "state",
 )  # fmt: skip
+
+#: In a cache: keys, and results that are as good as their arguments; its own parts by their homes.
+_CACHE_PARTS = ("functools", "builtins")
+_NO_RESULTS = (*PLAIN, *BOXES, Tensor, np.ndarray, type, types.FunctionType)
 
 #: Iterators whose place nobody can see; each counts as unlike any other.
 _UNSEEN = itertools.count()
@@ -211,6 +217,15 @@ def _by(state: Callable[[Any], Any]) -> Callable[[Any], tuple[str, Children]]:
     return lambda thing: (type(thing).__qualname__, [(".state", state(thing))])
 
 
+def _look_at_cache(function: Any) -> tuple[str, Children]:
+    """A function with a cache: of what it has made, what may change, as a generator may."""
+    held = gc.get_referents(function)
+    held += [entry for inner in held if isinstance(inner, dict) for entry in inner.values()]
+    made = (e for e in held if type(e).__module__ not in _CACHE_PARTS)
+    made = (e for e in made if not isinstance(e, _NO_RESULTS))
+    return function.__name__, [(f".cache[{i}]", entry) for i, entry in enumerate(made)]
+
+
 def _nothing(thing: Any) -> tuple[str, Children]:
     return type(thing).__qualname__, ()
 
@@ -230,6 +245,8 @@ _KINDS: tuple[tuple[Any, Callable[[Any], tuple[str, Children]]], ...] = (
     (types.MethodType, lambda m: (m.__name__, [("", m.__func__), (".__self__", m.__self__)])),
     ((staticmethod, classmethod), lambda m: ("", [("", m.__func__)])),
     (property, lambda p: ("", [("", p.fget)])),
+    (functools._lru_cache_wrapper, _look_at_cache),
+    (contextvars.ContextVar, lambda v: ("", [(".value", v.get(None))])),
     (functools.partial, lambda p: ("partial", [("", (p.func, p.args, p.keywords))])),
     (type, _look_at_class),
     ((weakref.ref, weakref.WeakKeyDictionary, weakref.WeakValueDictionary), _nothing),

@@ -109,6 +109,11 @@ def _imported(name: str) -> Any:
     remember(module_name)  # before it is imported: its file may change afterwards
     try:
         module = import_module(module_name)
+    except SystemExit:
+        raise ValueError(
+            f"cannot import {module_name}: it ends the program: put what it does as a script under "
+            '`if __name__ == "__main__":`'
+        ) from None
     except Exception as error:  # the code of others may raise anything
         raise ValueError(f"cannot import {module_name}: {of_what_kind(error)}") from None
     if not hasattr(module, attribute):

@@ -3,7 +3,7 @@
 These are the module that the part is named by, its packages, and what they import of their own
 top-level package or of modules that lie in the same folder, and so on. Installed packages, the
 standard library, bdhf and extension modules are none of them: their versions are recorded. Files
-are read and parsed, never run; a module that is imported by a computed name is not seen.
+are read and parsed, never run; one that no import statement names is not seen.
 """
 
 from __future__ import annotations
@@ -159,9 +159,20 @@ class _Walk:
                 return beside.located(name)
             outer = self._spec(package)
             within = outer.submodule_search_locations if outer else None
-            return PathFinder.find_spec(name, list(within)) if within else None
+            return _inside(name, list(within)) if within else None
         except (ImportError, ValueError, AttributeError):  # a name such as `a..b`, or an odd finder
             return None
+
+
+def _inside(name: str, folders: list[str]) -> ModuleSpec | None:
+    """A module of a package in these folders, which need not be imported."""
+    try:
+        return PathFinder.find_spec(name, folders)
+    except KeyError:  # a folder without `__init__`, whose place Python asks of its loaded package
+        spec = ModuleSpec(name, None, is_package=True)
+        inner = [Path(folder) / name.rpartition(".")[2] for folder in folders]
+        spec.submodule_search_locations = [str(folder) for folder in inner if folder.is_dir()]
+        return spec
 
 
 def _imports(content: bytes, package: str) -> Iterator[str]:

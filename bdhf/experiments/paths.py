@@ -31,7 +31,11 @@ def keys_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
     inner = path.removeprefix("arms").removeprefix(".")
     fitting = [name for name in arms if f"{inner}.".startswith(f"{name}.")]
     if not fitting:
-        message = unknown("arm", inner.split(".")[0], arms)
+        message = (
+            unknown("arm", inner.split(".")[0], arms)
+            if inner
+            else f"name an arm: arms.{next(iter(arms), 'NAME')}, say; not all at once"
+        )
         raise Faults(Fault(place, message, at_key=True))
     name = max(fitting, key=len)
     rest = inner[len(name) + 1 :]

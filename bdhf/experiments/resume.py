@@ -11,15 +11,14 @@ from __future__ import annotations
 import copy
 import gc
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from bdhf.experiments.checkpoint import State
 from bdhf.experiments.held import Held, held
-from bdhf.experiments.own import is_own
+from bdhf.experiments.own_source import from_words, own_code, own_names
 from bdhf.experiments.streams import global_state, set_global
 from bdhf.experiments.undisturbed import undisturbed
 
@@ -89,10 +88,24 @@ def kept(run: Training) -> Held:
     return held({"optimizer": run.optimizer, "model": run.model, "state": saved})
 
 
+def unsaved(run: Training) -> Held:
+    """What optimizer and model hold beside what is saved; of that, only of what kind it is."""
+    tensors = {id(tensor) for tensor in (*run.model.parameters(), *run.model.buffers())}
+    everything = held({"optimizer": run.optimizer, "model": run.model}, tensors)
+    return {path: text for path, text in everything.items() if not _is_state(path)}
+
+
+def _is_state(path: str) -> bool:
+    """Whether `state_dict` of an optimizer has it; which parameters are in which group it lacks."""
+    in_group = path.startswith("optimizer.param_groups[") and "]['params']" not in path
+    return in_group or path.startswith("optimizer.state")
+
+
 def shared(run: Training) -> Held:
     """What a run built anew would have in common with this one: its problem and own modules."""
-    modules = {name: sys.modules[name] for name in _own_modules([run.spec.problem,
-               run.spec.optimizer]) if name in sys.modules}  # fmt: skip
+    names = [part.partition(":")[0] for part in own_names(run.spec)]
+    names += from_words(own_code(run.spec).get("own_code", ""))  # and what these import, also late
+    modules = {name: sys.modules[name] for name in names if name in sys.modules}
     return held({"problem": run.problem, **modules})
 
 
@@ -100,15 +113,3 @@ def _other_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Buffers that `state_dict` leaves out."""
     saved = model.state_dict(keep_vars=True)
     return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
-
-
-def _own_modules(resolved: Any) -> Iterator[str]:
-    """The modules of the own parts that a resolved spec names."""
-    if isinstance(resolved, dict):
-        kind = resolved.get("type")
-        if isinstance(kind, str) and is_own(kind):
-            yield kind.partition(":")[0]
-        resolved = list(resolved.values())
-    if isinstance(resolved, list):
-        for inner in resolved:
-            yield from _own_modules(inner)

@@ -200,6 +200,10 @@ class Training:
         """What model and optimizer hold, and everything that a checkpoint has."""
         return resume.kept(self)
 
+    def unsaved(self) -> Held:
+        """What model and optimizer hold that no checkpoint has."""
+        return resume.unsaved(self)
+
     def replay(self, state: State) -> Held:
         """What `kept` is after one update by a run that goes on from a state."""
         return resume.replay(self, state)
@@ -213,6 +217,7 @@ class Training:
         self.log.rows += state["rows"]
         self.log.resumed = state["resumed"] + 1
         resume.go_on(self, state)
+        saver.resumed(self)
         return True
 
 

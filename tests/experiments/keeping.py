@@ -17,8 +17,10 @@ from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import variants
 
-NAME = "keeping_parts"
+NAME, MORE = "keeping_parts", "keeping_more"
 MODULE = '''
+import contextvars
+import functools
 import itertools
 import random
 from dataclasses import dataclass
@@ -33,6 +35,17 @@ from bdhf.problems.data import Data
 calls = 0
 spread = {"rate": 0.1}
 draws = np.random.default_rng(3)
+counted = contextvars.ContextVar("counted", default=0)
+
+
+@functools.cache
+def cached_draws():
+    return np.random.default_rng(3)
+
+
+@functools.lru_cache
+def share(made):
+    return 1.0 / made
 
 
 class Descent(torch.optim.Optimizer):
@@ -205,6 +218,34 @@ class OfModule(Descent):
         return float(draws.random())
 
 
+class InCache(Descent):
+    def factor(self):
+        return float(cached_draws().random())
+
+
+class OfContext(Descent):
+    def factor(self):
+        counted.set(counted.get() + 1)
+        return 1.0 / counted.get()
+
+
+class OfLateImport(Descent):
+    """Counts in another module, and acts late."""
+
+    def factor(self):
+        import keeping_more
+
+        keeping_more.made += 1
+        return 1.0 if keeping_more.made < 9 else 0.1
+
+
+class ByCache(Descent):
+    def factor(self):
+        state = self.state[self.first]
+        state["made"] = state.get("made", 0) + 1
+        return share(state["made"])
+
+
 class Averaging(Descent):
     def begin(self):
         self.mean = [p.detach().clone() for g in self.param_groups for p in g["params"]]
@@ -224,6 +265,67 @@ class AveragingInState(Descent):
                 mean = self.state[p].setdefault("mean", p.detach().clone())
                 mean.lerp_(p, 0.1)
                 p.lerp_(mean, 0.2)
+        return 1.0
+
+
+class Later(Descent):
+    """Keeps something from the 7th update on; what counts the updates is saved."""
+
+    def factor(self):
+        state = self.state[self.first]
+        state["made"] = state.get("made", 0) + 1
+        if state["made"] >= 7:
+            self.keep(state["made"])
+        return self.later
+
+    later = 1.0
+
+
+class CountingLater(Later):
+    def begin(self):
+        self.bad = 0
+
+    def keep(self, made):
+        self.bad += 1
+
+    @property
+    def later(self):
+        return 1.0 / (1 + self.bad)
+
+
+class AveragingLater(Later):
+    def begin(self):
+        self.mean = torch.zeros_like(self.first)
+
+    def keep(self, made):
+        with torch.no_grad():
+            self.mean.lerp_(self.first, 0.1)
+            self.first.lerp_(self.mean, 0.3)
+
+
+class FreezingLater(Later):
+    def keep(self, made):
+        if made == 7:
+            self.first.requires_grad_(False)
+        if self.first.grad is None:
+            self.first.grad = torch.zeros_like(self.first)
+
+
+class GroupingLater(Later):
+    def keep(self, made):
+        if made == 7:
+            last = self.param_groups[0]["params"].pop()
+            self.add_param_group({"params": [last], "lr": 0.01})
+
+
+class Watching(Descent):
+    """Keeps its parameters twice, and what every update replaces."""
+
+    def begin(self):
+        self.all = [p for group in self.param_groups for p in group["params"]]
+
+    def factor(self):
+        self.last = self.first.grad.clone()
         return 1.0
 
 
@@ -378,8 +480,12 @@ OPTIMIZERS = {
     "OnParameter": False, "InIterator": False, "InGenerator": False, "PythonsOwn": False,
     "NumPysOwn": False, "TorchsOwn": False, "PythonsGlobal": True, "NumPysGlobal": True,
     "TorchsGlobal": True, "OfModule": False, "Averaging": False, "AveragingInState": True,
-    "LastGradient": False, "Unreadable": False,
+    "LastGradient": False, "Unreadable": False, "Watching": True,
+    "InCache": False, "OfContext": False, "OfLateImport": False, "ByCache": True,
 }  # fmt: skip
+
+#: Optimizers whose first checkpoints would do, and not those that come later.
+LATER = ("CountingLater", "AveragingLater", "FreezingLater", "GroupingLater")
 
 #: Problem -> whether a run on it goes on from its checkpoint.
 PROBLEMS = {
@@ -401,7 +507,8 @@ evaluate: {{every_updates: 2}}
 
 def anew() -> None:
     """Let the next run find things as a new process does: its modules, and its generators."""
-    sys.modules.pop(NAME, None)
+    for name in (NAME, MORE):
+        sys.modules.pop(name, None)
     random.seed()
     np.random.seed()
     torch.seed()
@@ -416,6 +523,8 @@ def run_of(arm: str, problem: str = "Line", curvature: int = 8) -> RunSpec:
 def importable(folder, monkeypatch):
     """Where Python and its workers find the module; for a fixture to yield from."""
     (folder / f"{NAME}.py").write_text(MODULE)
+    (folder / f"{MORE}.py").write_text("made = 0")
     monkeypatch.syspath_prepend(str(folder))
     yield
-    sys.modules.pop(NAME, None)
+    for name in (NAME, MORE):
+        sys.modules.pop(name, None)

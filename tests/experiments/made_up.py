@@ -73,6 +73,10 @@ class Still:
         """Nothing."""
         return {}
 
+    def unsaved(self):
+        """Nothing."""
+        return {}
+
     def replay(self, state):
         """Nothing, and so what the run holds."""
         return {}

@@ -263,10 +263,11 @@ def flip(path):
         lambda path: torch.save([1, 2], path),
         lambda path: torch.save({"state": print}, path),
         changed(format=0), changed(run="another"), changed(torch="1.0"), changed(device="cuda"),
+        changed(numpy="1.0"), changed(bdhf="0"),
     ],
     ids=[
         "empty", "torn", "short by a byte", "flipped", "text", "a list", "code",
-        "format", "run", "torch", "device",
+        "format", "run", "torch", "device", "numpy", "bdhf",
     ],
 )  # fmt: skip
 def test_a_file_that_does_not_fit_is_ignored(tmp_path, spoil):

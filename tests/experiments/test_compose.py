@@ -136,6 +136,7 @@ SETTINGS = {
     "no value": ("arms.adam.lr", "--set arms.adam.lr: give a dotted path and a value"),
     "no path": ("=3", "--set =3: give a dotted path"),
     "an arm": ("arms.adm.lr=3", "--set arms.adm.lr=3: unknown arm 'adm'; known: adam, full_hf"),
+    "all arms": ("arms=null", "--set arms=null: name an arm: arms."),
     "into nothing": ("arms.adam.x.y=3", "--set arms.adam.x.y=3: arms.adam.x is no mapping"),
     "beyond a list": ("targets.1.below=3", "--set targets.1.below=3: targets is a list of 1"),
     "no YAML": ("name=[", "--set name=[:1:"),

@@ -212,7 +212,7 @@ FAULTS = {
     "dtype": ("dtype: [float32, float16]", "12:20: grid.dtype.1: input should be 'float32' or"),
     "problem": ("problem: [autoencoder, autoencodr]", "12:26: grid.problem.1: unknown problem"),
     "unknown arm": ("arms.ful_hf.lr: [1]", "12:3: grid.arms.ful_hf.lr: unknown arm 'ful_hf'"),
-    "all arms": ("arms: [1]", "12:3: grid.arms: unknown arm ''"),
+    "all arms": ("arms: [1]", "12:3: grid.arms: name an arm: arms."),
     "unknown path": ("bach.curvature: [1]", "12:3: grid.bach.curvature: unknown path 'bach'"),
     "no list": ("batch.curvature: 50", "12:3: grid.batch.curvature: give a list of values"),
     "empty list": ("batch.curvature: []", "12:3: grid.batch.curvature: give a list of values"),

@@ -97,6 +97,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     (folder / "lab_parts.py").write_text(MODULE)
     (folder / "lab_broken.py").write_text("raise RuntimeError('of its own')")
+    (folder / "lab_script.py").write_text("import sys\nsys.exit()")
     return folder
 
 
@@ -159,6 +160,7 @@ def test_a_problem_whose_loss_is_trained_is_refused(folder):
 WRONG = {
     "no module": ("lab_gone:Chunks", "cannot import lab_gone: ModuleNotFoundError"),
     "broken": ("lab_broken:Chunks", "cannot import lab_broken: RuntimeError: of its own"),
+    "a script": ("lab_script:Chunks", "cannot import lab_script: it ends the program: put"),
     "no name": ("lab_parts:Chunk", "unknown name in lab_parts 'Chunk'; known: "),
     "its names": ("lab_parts:Chunk", "known: halves, Chunks, "),
     "nearest": ("lab_parts:Chunk", "Did you mean 'Chunks'?"),

@@ -50,6 +50,8 @@ IMPORTS = {
                                                          "osrc_p.near"]),
     "by its full name": ("import osrc_p.inner as x", ["osrc_p", "osrc_p.inner", "osrc_p.near"]),
     "a folder without __init__": ("import osrc_n.inner", ["osrc_n.inner"]),
+    "a folder without it in a package": ("import osrc_p.low.part", ["osrc_p", "osrc_p.low.part"]),
+    "a folder without it in another": ("from osrc_n.low import part", ["osrc_n.low.part"]),
     "one that cannot be parsed": ("import osrc_torn", ["osrc_torn"]),
     "one that is not there": ("import osrc_gone", []),
     "above the top": ("from .. import osrc_b", []),
@@ -67,6 +69,7 @@ def test_a_part_is_made_of_what_it_imports_of_the_users_own(folder, how):
         folder, osrc_a=text, osrc_b="", osrc_c="import osrc_b", osrc_d="import osrc_e",
         osrc_e="import osrc_d, osrc_a", osrc_p__inner="from . import near, name",
         osrc_p__near="from .inner import x", osrc_p__other="", osrc_n__inner="",
+        osrc_p__low__part="", osrc_n__low__part="",
     )  # fmt: skip
     init(folder, "osrc_p")
     (folder / "osrc_torn.py").write_text("def (\n")

@@ -23,10 +23,11 @@ from bdhf.experiments.optimizers import torch_optimizers
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.streams import global_state
+from bdhf.experiments.training import Training
 from bdhf.experiments.undisturbed import undisturbed
 from bdhf.records import Status
 from tests.experiments import keeping
-from tests.experiments.keeping import NAME, OPTIMIZERS, PROBLEMS, importable, run_of
+from tests.experiments.keeping import LATER, NAME, OPTIMIZERS, PROBLEMS, importable, run_of
 
 
 class Killed(BaseException):
@@ -145,6 +146,8 @@ CASES = {
 SAMPLE = {
     ("optimizer Scheduled", "after it"),
     ("optimizer OfModule", "after it"),
+    ("optimizer OfLateImport", "after it"),
+    ("optimizer ByCache", "after it"),
     ("optimizer NumPysGlobal", "just after that of Ctrl-C"),
     ("optimizer InGenerator", "before the first checkpoint"),
     ("problem CountingLoss", "just after that of Ctrl-C"),
@@ -168,6 +171,44 @@ def test_an_interrupted_run_ends_as_if_undisturbed(name, how, tmp_path):
     arm, problem, resumes = CASES[name]
 
     check_interrupted(run_of(arm, problem), tmp_path, resumes, how)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "AveragingLater" else pytest.param(n, marks=pytest.mark.long) for n in LATER],
+)
+def test_what_a_part_keeps_later_ends_the_checkpoints(name, tmp_path):
+    """The last one from before it stays, and the run goes on from there, bit for bit."""
+    case = Case(run_of(f"{NAME}:{name}"), tmp_path)
+    whole = case.run(saved=False)
+    case.kill(12)
+
+    taken_up = case.run()
+
+    assert_same_bits(taken_up.curve, whole.curve)
+    assert taken_up.resumed == 1
+    assert taken_up.no_checkpoint
+    assert case.told[0].startswith("no more checkpoints: a run that went on from one would ")
+    assert case.told[0].endswith("begins from the last one if it is interrupted")
+
+
+@pytest.mark.parametrize(
+    ("arm", "most"),
+    [
+        (f"{NAME}:Watching", 2),
+        *(pytest.param(arm, 1, marks=pytest.mark.long)
+          for arm in ("torch.Adam", "torch.LBFGS", "block_hf")),
+    ],
+)  # fmt: skip
+def test_what_comes_again_is_not_tried_at_every_save(arm, most, tmp_path, monkeypatch):
+    """Once for each thing that changes beside what is saved."""
+    trials, replay = [], Training.replay
+    monkeypatch.setattr(Training, "replay", lambda *given: trials.append(1) or replay(*given))
+
+    case = Case(run_of(arm), tmp_path, every=1)
+
+    assert case.run().no_checkpoint == ""
+    assert len(trials) == most
 
 
 @pytest.mark.parametrize("name", ["PythonsGlobal", "NumPysGlobal"])
@@ -210,7 +251,7 @@ def test_what_a_trial_does_to_the_process_is_put_back():
 
 def test_a_trial_leaves_no_trace_in_the_run(tmp_path):
     """Its curve is that of a run without checkpoints, also where the trial is refused."""
-    for name in ("InGenerator", "TorchsGlobal"):
+    for name in ("InGenerator", "TorchsGlobal", "InCache", "OfContext"):
         case = Case(run_of(f"{NAME}:{name}"), tmp_path)
 
         assert_same_bits(case.run().curve, case.run(saved=False).curve)
