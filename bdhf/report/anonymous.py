@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from bdhf.records import InputError, Records, StudyRecords
+from bdhf.records import InputError, Records, StudyRecords, Tuned
 from bdhf.report.packing import RunFiles
 from bdhf.report.redaction import first_path, told, users_in, without_paths
 
@@ -46,14 +46,12 @@ def anonymous(records: Records) -> Records:
     """The records without what identifies; the same records give the same ones."""
     names = names_in(records)
     runs = records.runs.assign(reason=records.runs["reason"].map(lambda why: told(why, names)))
-    tuning = records.tuning
-    said = {name: without_paths(getattr(tuning, name)) for name in ("study", "missing") if tuning}
     return replace(
         records,
         spec_text=without_comments(records.spec_text),
         runs=runs,
         environments=lettered(records.environments),
-        tuning=tuning and tuning.model_copy(update=said),
+        tuning=records.tuning and _tuning(records.tuning),
     )
 
 
@@ -126,6 +124,16 @@ def names_in(records: Records) -> set[str]:
         hosts = set(map(str, records.environments["host"].dropna()))
         names |= hosts | {host.partition(".")[0] for host in hosts}
     return names
+
+
+def _tuning(tuning: Tuned) -> Tuned:
+    """How settings were found; of a study on other data it says where those were."""
+    arms = {
+        label: arm.model_copy(update={"why": without_paths(arm.why)})
+        for label, arm in tuning.arms.items()
+    }
+    said = {name: without_paths(getattr(tuning, name)) for name in ("study", "missing")}
+    return tuning.model_copy(update={**said, "arms": arms})
 
 
 def _deep(value: Any) -> Any:
