@@ -23,6 +23,9 @@ MOST_TOLD = 20
 _BEGIN = '<script type="application/octet-stream" id="records">\n'
 _END = "\n</script>"
 
+#: What the title of the page of a study ends with.
+_STUDY = " – bdhf study</title>"
+
 #: Lines beyond which those that differ are not aligned, only held beside each other.
 _ALIGNED = 3000
 
@@ -114,6 +117,9 @@ def block_of(html: str, where: str) -> str:
     """Find the block that a page carries. Raises InputError for a page without one."""
     start = html.rfind(_BEGIN)
     end = html.find(_END, start)
+    if (start < 0 or end < 0) and _STUDY in html:
+        held_out = "its verdicts are those of the report of its ablation on held-out seeds, which"
+        raise InputError([f"{where}: the page of a study carries no records; {held_out} does"])
     if start < 0 or end < 0:
         what = "carries no whole records: an older bdhf made it, or they were cut or taken out"
         raise InputError([f"{where}: {what}; `bdhf report RESULTS` makes a page that does"])

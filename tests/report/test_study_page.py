@@ -9,6 +9,7 @@ from bdhf.records import InputError, load_study
 from bdhf.report.study import build_study, evidence_of, render_study, study_page
 from bdhf.report.study_findings import findings, notices
 from bdhf.report.study_held_out import final_verdicts, hold_out
+from bdhf.report.verify import verify
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
 from tests.report.made_up_held_out import held_out_records, save_study
@@ -86,6 +87,12 @@ def test_the_page_is_offline(html):
             assert value.startswith("#") or (tag, name) == ("a", "href"), (tag, name, value)
         assert tag not in {"link", "iframe", "object", "embed", "img"}
     assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_who_verifies_it_is_told_where_its_records_are(folder):
+    """It carries none, and nobody cut them."""
+    with pytest.raises(InputError, match="of a study carries no records; its verdicts are those"):
+        verify(folder / "report.html")
 
 
 def test_ids_are_unique_and_the_contents_lead_to_every_section(html):
