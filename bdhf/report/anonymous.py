@@ -106,14 +106,21 @@ def lettered(environments: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_comments(text: str) -> str:
-    """A spec with the same content and no comment; paths and addresses in it are left out."""
+    """A spec with the same content and no comment; paths and addresses in it are left out.
+
+    Names of comparisons stay: the records have them, and a plan of the spec must too.
+    """
     if not text.strip():
         return text
     content = YAML(typ="safe", pure=True).load(text)
+    names = [dict(entry) for entry in _compared(content)]
     yaml, buffer = YAML(typ="safe", pure=True), StringIO()
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.dump(_deep(content), buffer)
+    content = _deep(content)
+    for entry, before in zip(_compared(content), names, strict=True):
+        entry.update({"name": before["name"]} if "name" in before else {})
+    yaml.dump(content, buffer)
     return buffer.getvalue()
 
 
@@ -124,6 +131,12 @@ def names_in(records: Records) -> set[str]:
         hosts = set(map(str, records.environments["host"].dropna()))
         names |= hosts | {host.partition(".")[0] for host in hosts}
     return names
+
+
+def _compared(content: Any) -> list[dict[str, Any]]:
+    """The entries of `compare`, of a spec that has some."""
+    entries = content.get("compare") if isinstance(content, dict) else None
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
 
 def _tuning(tuning: Tuned) -> Tuned:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_EMAIL = r"[\w.+-]+@[\w-]+(\.[\w-]+)*(:[^\s\"'<>,;]+)?"  # also git@host:name/project.git
+_EMAIL = r"[\w.+-]+@[A-Za-z][\w-]*(\.[\w-]+)*(:[^\s\"'<>,;]+)?"  # also git@host:name/project.git
 _HOST = r"\b[\w-]+(\.[\w-]+)*\.(edu|org|com|gov|(ac|edu)\.[a-z]{2})\b"  # no name of a module
 _IPV6 = r"(?<![\w:])[0-9a-f]{1,4}(:[0-9a-f]{0,4}){3,7}(?![\w:])"
 _ADDRESS = rf"\b[a-z][a-z0-9+]+://[^\s\"'<>]+|\b\d{{1,3}}(\.\d{{1,3}}){{3}}\b|{_IPV6}"

@@ -180,6 +180,7 @@ def test_sums_of_files_in_which_names_could_be_guessed_are_left_out(named):
         ("no answer of filer.uni-example.edu:5432", "no answer of [address]:5432"),
         ("push to git@github.com:king/engine.git", "push to [e-mail]"),
         ("ssh king@lab-3: refused", "ssh [e-mail]: refused"),
+        ("HF@100 and a @ b", "HF@100 and a @ b"),
         (
             "torch.nn.functional.linear at 12:30:45, x[0:1:2]",
             "torch.nn.functional.linear at 12:30:45, x[0:1:2]",
@@ -226,6 +227,17 @@ def test_a_spec_keeps_its_content_and_loses_its_comments():
     assert "Ada" not in kept
     assert read(kept) == read(text) | {"tuned_from": "[path]"}
     assert without_comments(kept) == kept
+
+
+def test_names_of_comparisons_stay_in_the_spec():
+    """The tables have them; else the plan of the spec would not be that of the page."""
+    names = ["block /full", "a@b.org", "HF@100"]
+    text = "\n".join(["compare:", *(f"  - {{name: {name!r}, candidate: x}}" for name in names)])
+
+    kept = YAML(typ="safe", pure=True).load(without_comments(text))
+
+    assert [entry["name"] for entry in kept["compare"]] == names
+    assert without_comments("compare: [1]\n") == "compare:\n- 1\n"
 
 
 def test_a_path_that_is_part_of_a_run_is_refused_in_a_line():
