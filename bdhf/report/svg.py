@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from html import escape
 
-import matplotlib
+import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -48,6 +48,7 @@ def draw(figure: Figure, name: str, alt: str) -> Svg:
         label.set_text(printable(label.get_text()))
     buffer = io.BytesIO()
     with (
+        matplotlib.style.context("default"),  # ticks, and what is saved, do not wait for `styled`
         matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}),
         warnings.catch_warnings(),
     ):
