@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
-from bdhf.records import Records, Target
+from bdhf.records import DIAGNOSTICS, ArmTuning, Comparison, Records, Target, Tuned
 from bdhf.report import capsule
 from bdhf.report.capsule import Capsule, decode, encode
 from bdhf.report.files import show
@@ -141,17 +141,55 @@ def ended_as(status: str | None, reason: str, *, curve: bool = False) -> Any:
     return of_records(change)
 
 
-def never_run(html: str, honest: Capsule) -> str:
-    """A run that is said not to have been made yet, without a trace of it."""
-    records = honest.records
-    run_id = records.runs.loc[_is_cell(records.runs, ARM, SEED), "run_id"].iloc[0]
-    places = records.environments[records.environments["run_id"] != run_id]
-    rest = Capsule(
-        replace(records, environments=places.reset_index(drop=True)),
-        {k: v for k, v in honest.files.items() if k != run_id},
-        honest.light, honest.versions, honest.sha256,
-    )  # fmt: skip
-    return str(ended_as(None, "not run yet")(html, rest))
+def never_run(status: str | None, reason: str) -> Callable[[str, Capsule], str]:
+    """A run that is said not to have been made, without a trace of it."""
+
+    def forge(html: str, honest: Capsule) -> str:
+        records = honest.records
+        run_id = records.runs.loc[_is_cell(records.runs, ARM, SEED), "run_id"].iloc[0]
+        places = records.environments[records.environments["run_id"] != run_id]
+        rest = Capsule(
+            replace(records, environments=places.reset_index(drop=True)),
+            {k: v for k, v in honest.files.items() if k != run_id},
+            honest.light, honest.versions, honest.sha256,
+        )  # fmt: skip
+        return str(ended_as(status, reason)(html, rest))
+
+    return forge
+
+
+def other_field(**fields: Any) -> Callable[[str, Capsule], str]:
+    """Fields of the records that are not those of the spec."""
+    return of_records(lambda records: replace(records, **fields))
+
+
+def another_run_behind(records: Records) -> Records:
+    """A curve goes on, with an evaluation under the id of another run."""
+    rows = _cell(records.curves, ARM, SEED)
+    more = rows.tail(1).assign(update=rows["update"].max() + 2, val_loss=0.01, run_id="f" * 16)
+    curves = pd.concat([records.curves, more], ignore_index=True)
+    return with_last_rows(replace(records, curves=curves).in_order())
+
+
+def environment_more(records: Records) -> Records:
+    """A machine on which nothing was run."""
+    more = records.environments.iloc[[0]].assign(run_id="f" * 16, cpu="Z80")
+    return replace(records, environments=pd.concat([records.environments, more], ignore_index=True))
+
+
+def without_diagnostics(records: Records) -> Records:
+    """What tells how the updates of the arm went is gone."""
+    return _of_arm(records, lambda rows: rows.assign(**dict.fromkeys(DIAGNOSTICS, np.nan)))
+
+
+def with_reasons(records: Records) -> Records:
+    """Every run says another reason for its end."""
+    return replace(records, runs=records.runs.assign(reason="made by an independent laboratory"))
+
+
+def without_environments(records: Records) -> Records:
+    """Nothing is said of where runs were made."""
+    return replace(records, environments=records.environments.iloc[:0])
 
 
 def seed_left_out(records: Records) -> Records:
@@ -237,6 +275,13 @@ def _cell(table: pd.DataFrame, arm: str, seed: int) -> pd.DataFrame:
 
 _HEAD, _IN_FIGURE, _PATH = r"<h2>Verdicts</h2>", r"</svg>", r'(<path d="M \d+)'
 _OTHER = "which names another matplotlib"
+TWINS = Comparison(name="made up", candidate=ARM, baseline="full_hf")
+TUNED = Tuned(
+    study="studies/none",
+    objective="updates_to_target",
+    seeds=(1000,),
+    arms={ARM: ArmTuning(how="tuned", trials=99, best=2.0, low=2.0, high=4.0)},
+)
 
 FORGERIES = (
     Forgery("a verdict on the page", of_page(r"→ [^<]+</p>", "→ better</p>"), ALL),
@@ -273,18 +318,39 @@ FORGERIES = (
             FOLDER),
     Forgery("a run that is done, said to have run out of time", ended_as("timeout", "too long"),
             FOLDER),
-    Forgery("a run that is done, said not to have been made yet", never_run, FOLDER),
+    Forgery("a run that is done, said not to have been made yet", never_run(None, "not run yet"),
+            FOLDER),
+    Forgery("a run that is done, said to be torn", never_run(None, "torn: curve.parquet: cut"),
+            FOLDER),
+    Forgery("a run that is done, said to be skipped by the plan",
+            never_run("skipped", "more than safety.gradient_equivalents"), AGAIN),
+    Forgery("a run that is done, with a status that no run has",
+            ended_as("withdrawn", "by its author"), ALL),
+    Forgery("an evaluation behind a curve, as if of another run", of_records(another_run_behind),
+            ALL),
+    Forgery("diagnostics in the curves of an arm, taken out", of_records(without_diagnostics),
+            FOLDER),
+    Forgery("why runs ended, in words", of_records(with_reasons), FOLDER),
     Forgery("a seed, taken out of the tables", of_records(seed_left_out), AGAIN),
     Forgery("a seed, taken out of the tables and of the spec", of_records(seed_left_out_of_spec),
             FOLDER),
     Forgery("a target that is easier to reach, not in the spec", of_records(target_moved), AGAIN),
     Forgery("a target that is easier to reach, in the spec too",
             of_records(target_moved_in_spec), FOLDER),
+    Forgery("figures, taken out and not in the spec", other_field(figures=()), AGAIN),
+    Forgery("`safety.seconds`, not in the spec", other_field(safety_seconds=7.0), AGAIN),
+    Forgery("a comparison that is said to be of equal arms", other_field(twins=(TWINS,)), AGAIN),
+    Forgery("values of the grid", other_field(values={ARM: {"batch.gradient": "50"}}), AGAIN),
+    Forgery("tuning by a study that the spec does not name", other_field(tuning=TUNED), AGAIN),
+    Forgery("a comment in the spec", of_records(in_spec("name: small", "name: small  # audited")),
+            FOLDER),
     Forgery("a learning rate in the spec", of_records(in_spec("lr: 0.5", "lr: 0.4")), AGAIN),
     Forgery("a learning rate in the spec of a run, its sum made anew", of_files(spec_of_run),
             AGAIN),
     Forgery("the processor of all runs", of_records(elsewhere("cpu", "Z80")), FOLDER),
     Forgery("the commit of all runs", of_records(elsewhere("commit", "0" * 40)), FOLDER),
+    Forgery("where all runs were made, taken out", of_records(without_environments), FOLDER),
+    Forgery("the machine of a run that is none", of_records(environment_more), ALL),
     Forgery("the sum of a file", of_files(other_sum), FOLDER),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bdhf.cli import app
-from bdhf.cli.audit import pool_line
+from bdhf.cli.audit import pool_line, unmade_line
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import execute
 from bdhf.records import collect
@@ -95,11 +95,27 @@ def test_runs_that_nobody_can_check_are_counted(honest, tmp_path):
     assert len(again["runs"]) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "why"), [("made yet", "not run yet"), ("be torn", "torn")])
+def test_runs_that_were_not_made_are_counted(honest, tmp_path, words, why):
+    """A run that is said to be to come says nothing, and may hide one that was not liked."""
+    (forgery,) = (f for f in FORGERIES if f.what.endswith(words))
+    page = str(forged(forgery, honest, tmp_path))
+
+    done = CliRunner().invoke(app, ["verify", page, "--rerun", "1"])
+    content = CliRunner().invoke(app, ["verify", page, "--rerun", "1", "--json"])
+
+    line = f"1 of 9 runs of the plan was not made, and cannot be checked: {why} 1"
+    assert line in done.output.splitlines()
+    assert json.loads(content.stdout)["rerun"]["not_made"] == {why: 1}
+
+
 def test_the_line_of_what_cannot_be_checked_counts_each_status():
     """As the docs show it."""
     docs = (Path(__file__).parent.parent / "docs/verify.md").read_text(encoding="utf-8")
 
     assert f"\n{pool_line(16, Counter(oom=3))}\n" in docs
+    assert f"\n{unmade_line(18, Counter({'not run yet': 2}))}\n" in docs
     assert pool_line(9, Counter(oom=1, timeout=2)).endswith("cannot be checked: oom 1, timeout 2")
 
 

@@ -65,6 +65,17 @@ def pool_line(begun: int, unchecked: Counter[str]) -> str:
     )
 
 
+def unmade_line(planned: int, unmade: Counter[str]) -> str:
+    """`1 of 9 runs of the plan was not made, and cannot be checked: not run yet 1`."""
+    number = unmade.total()
+    each = ", ".join(f"{why} {n}" for why, n in sorted(unmade.items()))
+    verb = "was" if number == 1 else "were"
+    return (
+        f"{number} of {count(planned, 'run')} of the plan {verb} not made, and cannot be checked: "
+        f"{each}"
+    )
+
+
 def rerun_lines(run: Rerun) -> Iterator[str]:
     """What differs of a run that was made again, and what may explain it."""
     for difference in run.differences:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bdhf.experiments.rerun import Claimed, Rerun
+    from bdhf.records import Records
     from bdhf.report.capsule import Capsule
 
 #: What may explain a difference of an anonymous report, and cannot be compared.
@@ -75,7 +77,7 @@ def _rerun(
     capsule: Capsule, report: Path, count: int, seed: int, tell: Callable[[Iterable[str]], None]
 ) -> tuple[dict[str, Any], bool]:
     """Hold the plan and the runs against their specs, then make runs again; told as they end."""
-    from bdhf.cli.audit import pool_line, rerun_as_json, rerun_lines
+    from bdhf.cli.audit import pool_line, rerun_as_json, rerun_lines, unmade_line
     from bdhf.experiments.replan import unplanned
     from bdhf.experiments.rerun import choose, misnamed, not_repeatable
     from bdhf.experiments.rerun import rerun as made_again
@@ -85,6 +87,8 @@ def _rerun(
     tell(f"{report}: {other}" for other in others)
     unchecked = not_repeatable(claimed)
     tell([pool_line(len(claimed), unchecked)] if unchecked else [])
+    unmade = _not_made(capsule.records)
+    tell([unmade_line(len(claimed) + unmade.total(), unmade)] if unmade else [])
     chosen = choose(claimed, count, seed)
     tell([f"drawn with --seed {seed}: {', '.join(claim.run_id for claim in chosen)}"])
     runs: list[Rerun] = []
@@ -96,9 +100,20 @@ def _rerun(
         "plan": others,
         "can_be_made_again": len(claimed) - unchecked.total(),
         "cannot_be_checked": dict(unchecked),
+        "not_made": dict(unmade),
         "runs": [rerun_as_json(run) for run in runs],
     }
     return content, not others and all(run.agrees for run in runs)
+
+
+def _not_made(records: Records) -> Counter[str]:
+    """How many runs of the plan were not begun, or are not whole, by why."""
+    from bdhf.records import uncounted
+    from bdhf.report.consistency import BEGUN
+
+    runs = records.runs.drop_duplicates("run_id")
+    runs = runs[~runs["status"].isin(BEGUN)]
+    return Counter(runs["status"].astype(object).fillna(runs["reason"].map(uncounted)))
 
 
 def _claimed(capsule: Capsule) -> list[Claimed]:

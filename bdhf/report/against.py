@@ -51,7 +51,8 @@ def against(capsule: Capsule, folder: str | Path) -> Held:
         *_contents(capsule, folder),
         *_environments(capsule.records, there),
     ]
-    return Held(sum(len(entry.sha256) for entry in capsule.files.values()), tuple(differences))
+    held = sum(name in capsule.summed for entry in capsule.files.values() for name in entry.sha256)
+    return Held(held, tuple(differences))
 
 
 def _asked(carried: Records, there: Records) -> Iterator[str]:

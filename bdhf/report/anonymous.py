@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from bdhf.records import InputError, Records, StudyRecords
+from bdhf.records import InputError, Records, StudyRecords, Tuned
 from bdhf.records.environment import from_words, in_words
 from bdhf.report.packing import RunFiles
 from bdhf.report.redaction import first_path, told, users_in, without_paths
@@ -47,14 +47,12 @@ def anonymous(records: Records) -> Records:
     """The records without what identifies; the same records give the same ones."""
     names = names_in(records)
     runs = records.runs.assign(reason=records.runs["reason"].map(lambda why: told(why, names)))
-    tuning = records.tuning
-    said = {name: without_paths(getattr(tuning, name)) for name in ("study", "missing") if tuning}
     return replace(
         records,
         spec_text=without_comments(records.spec_text),
         runs=runs,
         environments=lettered(records.environments),
-        tuning=tuning and tuning.model_copy(update=said),
+        tuning=records.tuning and _tuning(records.tuning),
     )
 
 
@@ -111,14 +109,21 @@ def lettered(environments: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_comments(text: str) -> str:
-    """A spec with the same content and no comment; paths and addresses in it are left out."""
+    """A spec with the same content and no comment; paths and addresses in it are left out.
+
+    Names of comparisons stay: the records have them, and a plan of the spec must too.
+    """
     if not text.strip():
         return text
     content = YAML(typ="safe", pure=True).load(text)
+    names = [dict(entry) for entry in _compared(content)]
     yaml, buffer = YAML(typ="safe", pure=True), StringIO()
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.dump(_deep(content), buffer)
+    content = _deep(content)
+    for entry, before in zip(_compared(content), names, strict=True):
+        entry.update({"name": before["name"]} if "name" in before else {})
+    yaml.dump(content, buffer)
     return buffer.getvalue()
 
 
@@ -129,6 +134,22 @@ def names_in(records: Records) -> set[str]:
         hosts = set(map(str, records.environments["host"].dropna()))
         names |= hosts | {host.partition(".")[0] for host in hosts}
     return names
+
+
+def _compared(content: Any) -> list[dict[str, Any]]:
+    """The entries of `compare`, of a spec that has some."""
+    entries = content.get("compare") if isinstance(content, dict) else None
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+
+
+def _tuning(tuning: Tuned) -> Tuned:
+    """How settings were found; of a study on other data it says where those were."""
+    arms = {
+        label: arm.model_copy(update={"why": without_paths(arm.why)})
+        for label, arm in tuning.arms.items()
+    }
+    said = {name: without_paths(getattr(tuning, name)) for name in ("study", "missing")}
+    return tuning.model_copy(update={**said, "arms": arms})
 
 
 def _deep(value: Any) -> Any:

@@ -79,6 +79,8 @@ def decode(block: str, where: str = "the records") -> Capsule:
     Raises InputError, in one line that begins with `where`, for one that is cut, changed, or of a
     newer bdhf.
     """
+    if "<" in block:  # it stands in the page as it is: no character of it may begin an element
+        raise _unfit(where, "are cut or changed (they hold a `<`)")
     header, body = _header(block, where)
     try:
         content = base64.b85decode("".join(body.split()).replace(",", "<"))

@@ -1,8 +1,8 @@
 """Where records disagree with themselves: what no ablation leaves behind, whoever carries it.
 
-A run that has ended has a spec and files; its table row is the last row of its curve; a curve is
-evaluated as the spec says; a run that is done has spent its budget or reached its targets, and one
-that diverged has met a number that is not finite.
+What is in the tables is of a run of the plan. A run that has ended has a spec and files; its table
+row is the last row of its curve; a curve is evaluated as the spec says; a run that is done has
+spent its budget or reached its targets, and one that diverged has met a number that is not finite.
 """
 
 from __future__ import annotations
@@ -35,11 +35,33 @@ def contradictions(
 ) -> list[str]:
     """Every contradiction in words. `names`: the files whose sums each run must have."""
     return [
+        *_strangers(records),
         *_last_rows(records.runs, records.curves),
         *_without_files(records.runs, files, names),
         *_shared(records.runs, records.curves),
         *_ends(records),
     ]
+
+
+def _strangers(records: Records) -> Iterator[str]:
+    """Statuses that no run has; curves and environments of what is no run of the table."""
+    runs = records.runs.assign(status=records.runs["status"].astype(object).fillna(""))
+    rows = runs[[*CELL, "status"]].itertuples(index=False, name=None)
+    cells = {(arm, seed): (run_id, status) for arm, seed, run_id, status in rows}
+    ended = {run_id for run_id, status in cells.values() if status}
+    for (arm, seed), (_, status) in cells.items():
+        if status not in ("", *Status):
+            yield f"{arm} seed {seed}: it is {status!r}, as no run is"
+    curves = records.curves[list(CELL)].drop_duplicates()
+    for arm, seed, run_id in curves.itertuples(index=False, name=None):
+        mine, status = cells.get((arm, seed), (run_id, Status.DONE))
+        if mine != run_id:
+            yield f"{arm} seed {seed}: it is run {mine}, and evaluations of it are of run {run_id}"
+        elif status not in BEGUN:
+            yield f"{arm} seed {seed}: it has a curve, and was not begun"
+    for run_id in records.environments.get("run_id", ()):
+        if run_id not in ended:
+            yield f"an environment of run {run_id}, which is no run of the table that has ended"
 
 
 def _last_rows(runs: pd.DataFrame, curves: pd.DataFrame) -> Iterator[str]:

@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_EMAIL = r"[\w.+-]+@[\w-]+(\.[\w-]+)+"
-_ADDRESS = r"\b[a-z][a-z0-9+]+://[^\s\"'<>]+|\b\d{1,3}(\.\d{1,3}){3}\b"
+_EMAIL = r"[\w.+-]+@[A-Za-z][\w-]*(\.[\w-]+)*(:[^\s\"'<>,;]+)?"  # also git@host:name/project.git
+_HOST = r"\b[\w-]+(\.[\w-]+)*\.(edu|org|com|gov|(ac|edu)\.[a-z]{2})\b"  # no name of a module
+_IPV6 = r"(?<![\w:])[0-9a-f]{1,4}(:[0-9a-f]{0,4}){3,7}(?![\w:])"
+_ADDRESS = rf"\b[a-z][a-z0-9+]+://[^\s\"'<>]+|\b\d{{1,3}}(\.\d{{1,3}}){{3}}\b|{_IPV6}"
 _WINDOWS = r"(\b[A-Za-z]:|\\)\\[^\"'<>|\n]*"
 _POSIX = (
     r"(?<![\w.)\]/])(~[\w.-]*)?/[^\s\"'<>/:,;]+(/[^\s\"'<>:,;]*)*(?: [^\s\"'/]+/[^\s\"'<>:,;]*)*"
@@ -23,6 +25,7 @@ _HOME = re.compile(r"/(?:home|Users)/([^/\s\"']+)")
 _PATTERNS = (
     (re.compile(_ADDRESS), "[address]"),
     (re.compile(_EMAIL), "[e-mail]"),
+    (re.compile(_HOST), "[address]"),
     (re.compile(f"{_QUOTED}|{_POSIX}|{_IN_A_HOME}|{_WINDOWS}"), "[path]"),
 )
 

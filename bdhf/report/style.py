@@ -39,7 +39,9 @@ WIDTH = 5.6  # inches: small enough that 10-point labels stay readable on a tele
 PANEL_HEIGHT = 2.6  # inches
 ROW_HEIGHT = 0.5  # inches
 _LINE, _HANDLE = 66, 10  # the room of a line of the legend, and of a handle, in characters
-_CONTROL = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_CONTROL = re.compile(
+    "[^\t\n\r\x20-\x7e\xa0-\u2029\u202f-\u2065\u206a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)
 DECADE = 10.0  # an axis is logarithmic when what it shows differs by more than this factor
 
 _RC: dict[str, Any] = {
@@ -143,7 +145,7 @@ def plain(text: str, limit: int = 30) -> str:
 
 
 def printable(text: str) -> str:
-    r"""The text without control characters and what else XML cannot hold.
+    r"""The text without what controls it, its direction too, and what else XML cannot hold.
 
     >>> printable("block\x1b[2K")
     'block[2K'

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from dataclasses import dataclass
 from html import escape
 
-import matplotlib
+import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -46,7 +47,12 @@ def draw(figure: Figure, name: str, alt: str) -> Svg:
     for label in figure.findobj(Text):
         label.set_text(printable(label.get_text()))
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+    with (
+        matplotlib.style.context("default"),  # ticks, and what is saved, do not wait for `styled`
+        matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page has the name in words
         figure.savefig(buffer, format="svg", facecolor=_PAPER, metadata=_NO_METADATA)
     lines = printable(buffer.getvalue().decode()).splitlines()
     text = "\n".join(line.rstrip() for line in lines) + "\n"

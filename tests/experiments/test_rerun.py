@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from io import StringIO
 
 import numpy as np
@@ -13,7 +13,7 @@ from bdhf.experiments.provenance import environment
 from bdhf.experiments.replan import unplanned
 from bdhf.experiments.rerun import Claimed, choose, misnamed, not_repeatable, rerun
 from bdhf.optim import ALGORITHM_VERSION
-from bdhf.records import Budget, InputError, Status, load
+from bdhf.records import Budget, InputError, Records, Status, Tuned, load
 from tests.experiments.made_up import begun
 from tests.experiments.specs import cell, outcome
 
@@ -251,3 +251,64 @@ def test_what_was_left_out_of_a_plan_or_changed_is_found(records, tmp_path):
     assert told[1:] == ("adam seed 1: planned by the spec, and left out of the report",)
     assert len(renamed) == 6
     assert all(line.endswith(" by its spec") for line in renamed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"figures": ()}, "figures: () in the report, None by its spec"),
+        ({"safety_seconds": 7.0}, "safety.seconds: 7.0 in the report, 3600.0 by its spec"),
+        ({"evaluate_every": 9}, "largest interval: 9 in the report, 2 by its spec"),
+        ({"budget": Budget(updates=9)}, "largest budget: 9.0 in the report, 6.0 by its spec"),
+        ({"questions": ("x",)}, "questions: ('x',) in the report, ('block vs full',) by its spec"),
+        ({"tuning": Tuned(study="studies/x")}, "tuned_from: 'studies/x' in the report, None by"),
+        ({"values": {"adam": {"batch.gradient": "9"}}}, "grid: {'adam': {'batch.gradient': '9'}"),
+        ({"names": {"adam": "sgd"}}, "arms of the spec: {'adam': 'sgd'} in the report"),
+    ],
+)
+def test_whatever_of_the_spec_decides_what_a_page_says_is_held_against_it(
+    records, tmp_path, changed, line
+):
+    """Figures that were left out, sizes of a grid, a study: not only targets and comparisons."""
+    (told,) = unplanned(replace(records, **changed), tmp_path / "report.html")
+
+    assert told.startswith(line)
+
+
+def test_every_field_of_the_records_is_held_against_the_spec():
+    """But the spec itself, the tables, and what a test of its own is about."""
+    held = {"name", "alpha", "targets", "arms", "names", "values", "budgets", "budget",
+            "intervals", "evaluate_every", "comparisons", "twins", "questions", "figures",
+            "stops_at_target", "safety_seconds", "tuning"}  # fmt: skip
+
+    assert {f.name for f in fields(Records)} - held == {
+        "spec_text", "runs", "curves", "environments"
+    }  # fmt: skip
+
+
+def test_equal_arms_that_are_none_and_cells_that_no_plan_skips_are_told(records, tmp_path):
+    """Neither takes a test or a run away without a word."""
+    twins = tuple(entry.model_copy(update={"name": "x"}) for entry in records.comparisons)
+    runs = records.runs.astype({"status": object, "reason": object})
+    runs.loc[0, ["status", "reason"]] = "skipped", "too costly"
+
+    told = unplanned(replace(records, twins=twins, runs=runs), tmp_path / "report.html")
+
+    assert told[0].startswith("not compared: (Comparison(name='x'")
+    assert told[1:] == ("adam seed 0: skipped in the report, and to be run by its spec",)
+
+
+def test_what_a_plan_skips_and_compares_of_equal_arms_is_no_difference(tmp_path):
+    """An honest report of a grid with twins, with an arm that costs too much."""
+    twin = "block vs full, candidate: block_hf, baseline: full_hf}"
+    changes = (
+        ("  block_hf:", "  twin: {<<: *hf, partition: full}\n  block_hf:"),
+        (f"  - {{name: {twin}", f"  - {{name: {twin}\n"
+         "  - {name: same, candidate: twin, baseline: full_hf}\n"
+         "grid: {arms.twin.lr: [0.5, 0.25]}\nsafety: {gradient_equivalents: 1.0}"),
+    )  # fmt: skip
+    there = load(begun(tmp_path / "small", *changes)[0].folder)
+
+    assert there.twins
+    assert "skipped" in set(there.runs["status"])
+    assert unplanned(there, tmp_path / "report.html") == ()

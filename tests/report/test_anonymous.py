@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from bdhf.records import InputError
+from bdhf.records import ArmTuning, InputError, Tuned
 from bdhf.report.anonymous import (
     SUMMED,
     anonymous,
@@ -183,6 +183,15 @@ def test_sums_of_files_in_which_names_could_be_guessed_are_left_out(named):
         ("mail ada.king@uni.edu now", "mail [e-mail] now"),
         ("at https://ada.org/x?y=1", "at [address]"),
         ("connect 192.168.1.17 failed", "connect [address] failed"),
+        ("connect fe80::1ff:fe23:4567:890a failed", "connect [address] failed"),
+        ("no answer of filer.uni-example.edu:5432", "no answer of [address]:5432"),
+        ("push to git@github.com:king/engine.git", "push to [e-mail]"),
+        ("ssh king@lab-3: refused", "ssh [e-mail]: refused"),
+        ("HF@100 and a @ b", "HF@100 and a @ b"),
+        (
+            "torch.nn.functional.linear at 12:30:45, x[0:1:2]",
+            "torch.nn.functional.linear at 12:30:45, x[0:1:2]",
+        ),
         ("ADA has no rights", "[name] has no rights"),
         ("val_loss is nan at update 14", "val_loss is nan at update 14"),
         ("3/8 of data/mnist and a/b: 0.5 N/A", "3/8 of data/mnist and a/b: 0.5 N/A"),
@@ -201,6 +210,16 @@ def test_the_user_who_is_logged_in_is_a_name(named):
     assert set(anonymous(replace(named, runs=runs)).runs["reason"]) == {"PermissionError: [name]"}
 
 
+def test_what_a_study_did_elsewhere_is_told_without_its_paths(named):
+    """Its problem is compared with that of the runs, and may have had its data in a home."""
+    why = "tuned on another problem: folder data, tuned /home/lovelace/cards"
+    tuned = Tuned(study="studies/x", arms={"adam": ArmTuning(how="elsewhere", why=why)})
+
+    (arm,) = anonymous(replace(named, tuning=tuned)).tuning.arms.values()
+
+    assert arm.why == "tuned on another problem: folder data, tuned [path]"
+
+
 def test_a_spec_keeps_its_content_and_loses_its_comments():
     """Numbers, anchors, block texts with a # in them; paths in it go."""
     text = (
@@ -215,6 +234,17 @@ def test_a_spec_keeps_its_content_and_loses_its_comments():
     assert "Ada" not in kept
     assert read(kept) == read(text) | {"tuned_from": "[path]"}
     assert without_comments(kept) == kept
+
+
+def test_names_of_comparisons_stay_in_the_spec():
+    """The tables have them; else the plan of the spec would not be that of the page."""
+    names = ["block /full", "a@b.org", "HF@100"]
+    text = "\n".join(["compare:", *(f"  - {{name: {name!r}, candidate: x}}" for name in names)])
+
+    kept = YAML(typ="safe", pure=True).load(without_comments(text))
+
+    assert [entry["name"] for entry in kept["compare"]] == names
+    assert without_comments("compare: [1]\n") == "compare:\n- 1\n"
 
 
 def test_a_path_that_is_part_of_a_run_is_refused_in_a_line():

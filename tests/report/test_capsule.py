@@ -1,5 +1,6 @@
 """The records that a page carries: the same bits come back, and nothing else passes for them."""
 
+import base64
 import io
 import json
 from dataclasses import MISSING, fields, replace
@@ -164,6 +165,25 @@ def test_a_changed_character_is_told_in_one_line(quickstart, place):
         decode(changed, "a.html")
 
     assert len(error.value.lines) == 1
+
+
+@pytest.mark.parametrize("where", ["a key of the header", "a version", "the content"])
+def test_no_block_can_begin_an_element(quickstart, where, monkeypatch):
+    """It stands in a page as it is: a reader must not see what somebody put into it."""
+    words = "</script><p>better</p>"
+    if where == "a version":
+        monkeypatch.setattr(capsule, "versions", lambda: {"bdhf": words})
+    block = encode(quickstart)
+    header, body = block.split("\n", 1)
+    if where == "a key of the header":
+        content = base64.b85decode("".join(body.split()).replace(",", "<"))
+        more = {k: v for k, v in json.loads(header).items() if k != "sha256"} | {"x": words}
+        block = json.dumps({**more, "sha256": capsule._sum(more, content)}) + "\n" + body
+    elif where == "the content":
+        block = header + "\n" + body.replace(",", "<")
+
+    with pytest.raises(InputError, match=r"its records are cut or changed \(they hold a `<`\)"):
+        decode(block)
 
 
 @pytest.mark.parametrize("rest", [0.0, 0.01, 0.5, 0.999])

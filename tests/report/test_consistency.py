@@ -189,6 +189,7 @@ def test_cells_that_share_a_run_share_its_curve_and_end(records):
         records,
         runs=records.runs.assign(run_id=shared),
         curves=records.curves.assign(run_id=[ids[cell] for cell in cells]),
+        environments=records.environments.iloc[:0],
     )
 
     lines = told(twins)
@@ -197,3 +198,40 @@ def test_cells_that_share_a_run_share_its_curve_and_end(records):
         "misses seed 0 and misses seed 1 are one run, a1, and do not go alike",
         "misses seed 0 and misses seed 2 are one run, a1, and do not go alike",
     ]
+
+
+def test_a_status_that_no_run_has_is_told(records):
+    """A word of one's own takes a run out of every count."""
+    lines = told(ended(records, "hits", 0, "withdrawn", "by its author"))
+
+    assert "hits seed 0: it is 'withdrawn', as no run is" in lines
+
+
+def test_evaluations_of_another_run_are_told(records):
+    """Whoever looks them up by the run that the table names would not see them."""
+
+    def with_another(rows):
+        more = rows.tail(1).assign(update=rows["update"].max() + 1, run_id="f" * 16)
+        return pd.concat([rows, more], ignore_index=True)
+
+    lines = told(changed(records, "misses", 1, with_another))
+
+    assert any(line.endswith(f"evaluations of it are of run {'f' * 16}") for line in lines)
+
+
+@pytest.mark.parametrize("status", [None, "skipped"])
+def test_a_run_that_was_not_begun_has_no_curve(records, status):
+    """Else it is shown, and never looked at."""
+    lines = told(ended(records, "hits", 0, status, "not run yet"))
+
+    assert "hits seed 0: it has a curve, and was not begun" in lines
+
+
+def test_an_environment_is_that_of_a_run(records):
+    """The page would count one that is not."""
+    more = records.environments.iloc[[0]].assign(run_id="f" * 16, cpu="Z80")
+    rows = pd.concat([records.environments, more], ignore_index=True)
+
+    (line,) = told(replace(records, environments=rows))
+
+    assert line.startswith(f"an environment of run {'f' * 16}, which is no run of the table")

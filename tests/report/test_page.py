@@ -146,6 +146,20 @@ def test_names_are_text_and_never_markup():
     assert all(EVIL in row for row in seen.table("runs")[:3])
 
 
+@pytest.mark.parametrize("turn", ["\u202e", "\u2066", "\u202b"])
+def test_no_name_turns_the_words_behind_it(turn):
+    """A sign stands in its place, in the spec too; letters that are written so stay."""
+    entry = ENTRIES[0].model_copy(update={"name": f"block {turn}vs full \u05d0 \u200d"})
+    records = made_up(comparisons=[entry], seeds=2, updates=20, every=10)
+    records = dataclasses.replace(records, spec_text=f"# {turn}\nalpha: 0.05\n", figures=())
+
+    text = report(records).html
+
+    assert turn not in text
+    assert "block \ufffdvs full \u05d0 \u200d" in text
+    assert "# \ufffd\nalpha" in text
+
+
 @pytest.mark.parametrize(("last", "whole"), [(None, False), ("error", False), ("done", True)])
 def test_a_study_that_is_not_whole_says_so(last, whole):
     """`k of n runs finished` is said at the top if and only if a run has no outcome."""

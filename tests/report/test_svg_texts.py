@@ -7,6 +7,7 @@ from dataclasses import replace
 from html import escape
 from xml.etree import ElementTree
 
+import matplotlib
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 
 from bdhf.records import Comparison, Tuning
 from bdhf.report.study import evidence_of, render_study
-from bdhf.report.style import plain, printable
+from bdhf.report.style import plain, printable, styled
 from bdhf.report.svg import draw
 from bdhf.report.svg_check import foreign
 from tests.report.conftest import report
@@ -22,7 +23,7 @@ from tests.report.made_up import QUICKSTART, made_up
 from tests.report.made_up_study import made_up_study
 
 #: Control characters, what ends a comment or an element, and what XML cannot hold.
-HARD = ("a\x1b[2K", "\x00b", "c\x85\x7f", "d--><!--", "e</svg>&amp;", "f\ufffe", "]]>$_{")
+HARD = ("a\x1b[2K\u202e", "\x00b", "c\x85\x7f", "d--><!--", "e</svg>&amp;", "f\ufffe", "]]>$_{")
 
 
 def assert_well_formed(made):
@@ -74,12 +75,31 @@ def test_any_text_of_a_figure_is_drawn_as_well_formed_xml(label, alt):
     figure.text(0.1, 0.5, label.replace("$", ""))
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the font does not have every script
+        warnings.simplefilter("error")  # also where the font does not have a script
         drawn = draw(figure, "name", alt)
 
     ElementTree.fromstring(drawn.on_disk)
     root = ElementTree.fromstring(drawn.inline)
     assert root.attrib["aria-label"].split() == printable(alt).split()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"savefig.bbox": "tight"}, {"axes.unicode_minus": False}, {"font.size": 20},
+     {"path.sketch": (1, 100, 2)}, {"axes.formatter.use_locale": True}],
+)  # fmt: skip
+def test_a_drawing_does_not_depend_on_a_matplotlibrc(setting):
+    """Neither how it is laid out nor how it is saved: else an honest page would differ."""
+
+    @styled()
+    def drawn():
+        figure = Figure(figsize=(3, 2), layout="constrained")
+        figure.subplots().plot([0, 1], [-3, 2e6])
+        return figure
+
+    plainly = draw(drawn(), "name", "alt")
+    with matplotlib.rc_context(setting):
+        assert draw(drawn(), "name", "alt") == plainly
 
 
 @pytest.mark.parametrize("name", HARD)
