@@ -128,6 +128,7 @@ def _made(
             device=trying.device,
             safety_seconds=trying.cell.safety_seconds,
             observe=observe,
+            again=observe,  # the pruner of a trial that is made again knows what it knew
             checkpoint=checkpoint,
         )
     except _GivenUp:
