@@ -39,6 +39,14 @@ def _passwords(url: str) -> Iterator[str]:
     before_query, _, query = rest.partition("?")
     ends = {rest.rpartition("@")[0], before_query.rpartition("@")[0], rest.partition("@")[0]}
     written = [end.partition(":")[2] for end in ends if "@" in rest]
-    written += [value for key, value in parse_qsl(query) if "password" in key]
+    written += [value for key, value in parse_qsl(query) if "password" in key.lower()]
+    written += [] if "@" in before_query else _in_place_of_a_port(before_query)
     for password in written:
         yield from (secret for secret in {password, unquote(password)} if secret)
+
+
+def _in_place_of_a_port(rest: str) -> list[str]:
+    """What stands where a port does and is none: a password whose `@host` was forgotten."""
+    authority = rest.partition("/")[0]
+    after = authority.rpartition("]")[2].partition(":")[2]
+    return [] if after.isdecimal() else [after]

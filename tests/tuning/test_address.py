@@ -22,6 +22,7 @@ URLS = {
     "a slash in it": f"postgresql+psycopg://me:{SECRET}/x@127.0.0.1:1/db",
     "in the query": f"postgresql+psycopg://me@127.0.0.1:1/db?password={SECRET}",
     "no such driver": f"mysql+nothing://me:{SECRET}@there/db",
+    "no host": f"postgresql+psycopg://me:{SECRET}/db",
     "no port": f"postgresql+psycopg://me:{SECRET}@127.0.0.1:{SECRET}/db",
 }
 
@@ -64,6 +65,8 @@ def test_a_password_on_the_command_line_is_warned_of_and_not_repeated(tmp_path: 
         ("sqlite:///a:b.db", False),
         ("postgresql+psycopg://me:x@host/db", True),
         ("postgresql+psycopg://me@host/db?sslpassword=x", True),
+        ("postgresql+psycopg://[::1]:5432/db", False),
+        ("postgresql+psycopg://me:x/db", True),
     ],
 )
 def test_whether_a_url_holds_a_password_is_known(url: str, has: bool) -> None:
