@@ -73,3 +73,10 @@ def test_whether_a_url_holds_a_password_is_known(url: str, has: bool) -> None:
     """Ports, sockets and files with a colon are none."""
     assert has_password(url) is has
     assert (hidden(f"cannot open {url}", url) != f"cannot open {url}") is has
+
+
+@pytest.mark.parametrize("rest", ["", "/", "/:memory:", "/file:x?mode=memory&uri=true"])
+def test_a_database_in_memory_is_refused(tmp_path: Path, rest: str) -> None:
+    """Each worker would make all trials in one of its own, and the command find none of them."""
+    with pytest.raises(InputError, match="in the memory of one process, and each worker is anoth"):
+        Place(tmp_path, f"sqlite://{rest}").open()
