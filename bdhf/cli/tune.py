@@ -223,7 +223,8 @@ def _hold_out(study: Study, record: Tuning, place: Place, workers: int | None) -
         err.print(
             f"warning: {line}; remove {ablation.store.folder} to make them again", markup=False
         )
-    say(f"held out: {len(ablation.plan.cells)} runs on {len(study.held_out_seeds)} seeds")
+    runs = len({cell.run_id for cell in ablation.plan.cells})
+    say(f"held out: {runs} runs on {len(study.held_out_seeds)} seeds")
     with watching(ablation.labels(), len(left), out) as watcher:
         ablation.run(list(left.values()), workers=workers, observer=watcher, note=warn)
     refuse_another_plan(ablation, f"bdhf tune {study.file}")
