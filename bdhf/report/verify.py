@@ -23,6 +23,9 @@ MOST_TOLD = 20
 _BEGIN = '<script type="application/octet-stream" id="records">\n'
 _END = "\n</script>"
 
+#: What ends the title of a page of a study.
+_OF_STUDY = " – bdhf study</title>"
+
 #: Lines beyond which those that differ are not aligned, only held beside each other.
 _ALIGNED = 3000
 
@@ -114,6 +117,10 @@ def block_of(html: str, where: str) -> str:
     """Find the block that a page carries. Raises InputError for a page without one."""
     start = html.rfind(_BEGIN)
     end = html.find(_END, start)
+    if start < 0 and _OF_STUDY in html:
+        what = "says to be the page of a study, which carries no records: nothing is verified"
+        way = "its comparison on held-out seeds is a report of its own, held_out/report.html"
+        raise InputError([f"{where}: {what}; {way}"])
     if start < 0 or end < 0:
         what = "carries no whole records: an older bdhf made it, or they were cut or taken out"
         raise InputError([f"{where}: {what}; `bdhf report RESULTS` makes a page that does"])

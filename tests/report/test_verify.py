@@ -11,7 +11,10 @@ from bdhf.report.capsule import decode, encode
 from bdhf.report.files import show
 from bdhf.report.packing import FILES, RunFiles, digest
 from bdhf.report.shown import count_numbers, take_apart
+from bdhf.report.study import build_study
 from tests.report.made_up import ENTRIES, made_up
+from tests.report.made_up_held_out import save_study
+from tests.report.made_up_study import made_up_study
 
 
 def files_of(records):
@@ -267,6 +270,18 @@ def test_records_that_cannot_be_trusted_are_one_line(changed, old, new, line):
 
     assert len(error.value.lines) == 1
     assert "changed.html" in error.value.lines[0]
+
+
+def test_the_page_of_a_study_says_that_it_carries_no_records(tmp_path):
+    """No `bdhf report` would give it any; what can be verified is named."""
+    page = build_study(save_study(made_up_study(), tmp_path / "s")).path
+
+    with pytest.raises(
+        InputError, match=r"page of a study, which .* held_out/report\.html"
+    ) as told:
+        verify.verify(page)
+
+    assert len(told.value.lines) == 1
 
 
 def test_a_file_that_is_no_page_is_one_line(tmp_path):
