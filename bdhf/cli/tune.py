@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bdhf.cli.app import app, err, in_words, out, say, told
+from bdhf.cli.ablation import NoCheck
+from bdhf.cli.app import app, err, in_words, out, say, told, warn
 from bdhf.cli.replaced import refuse_another_plan
 from bdhf.cli.results import say_study
 from bdhf.cli.stale import stale_lines
@@ -63,6 +64,7 @@ def tune(
         Path | None,
         typer.Option("--write", metavar="FILE", help="Write the tuned spec: ablations/tuned/…"),
     ] = None,
+    no_check: NoCheck = False,
 ) -> None:
     """Tune the arms of an ablation with equal budgets, then compare on held-out seeds."""
     from bdhf.experiments.engines.interrupt import interruptible
@@ -76,6 +78,8 @@ def tune(
         place = Place(folder or Path("results/studies") / opened.name, storage, heartbeat)
         refuse_others(opened, place.folder)
         _warn_of_password(place)
+        if not no_check:
+            _check(opened, place)
         _say_begun(opened, place)
         try:
             with interruptible():
@@ -98,6 +102,15 @@ def _say_begun(study: Study, place: Place) -> None:
     )
     if spec.held_out:
         _warn_of_power(study)
+
+
+def _check(study: Study, place: Place) -> None:
+    """Refuse arms and choices that cannot run, before anything is written, if any trial is left."""
+    from bdhf.tuning.check import check, is_finished
+
+    if not is_finished(study, place.folder):
+        for line in check(study):
+            warn(f"warning: {line}")
 
 
 def _warn_of_password(place: Place) -> None:
@@ -210,9 +223,10 @@ def _hold_out(study: Study, record: Tuning, place: Place, workers: int | None) -
         err.print(
             f"warning: {line}; remove {ablation.store.folder} to make them again", markup=False
         )
-    say(f"held out: {len(ablation.plan.cells)} runs on {len(study.held_out_seeds)} seeds")
+    runs = len({cell.run_id for cell in ablation.plan.cells})
+    say(f"held out: {runs} runs on {len(study.held_out_seeds)} seeds")
     with watching(ablation.labels(), len(left), out) as watcher:
-        ablation.run(list(left.values()), workers=workers, observer=watcher)
+        ablation.run(list(left.values()), workers=workers, observer=watcher, note=warn)
     refuse_another_plan(ablation, f"bdhf tune {study.file}")
     build(ablation.store.folder)
     statuses = ablation.statuses(ablation.cells).values()

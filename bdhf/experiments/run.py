@@ -47,11 +47,14 @@ def execute(
     device: str,
     safety_seconds: float,
     observe: Callable[[Row], None] = lambda row: None,
+    again: Callable[[Row], None] = lambda row: None,
     checkpoint: Checkpoint | None = None,
     tell: Callable[[str], None] = _warn,
     asked: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train once. `observe` sees every row of the curve as it is measured.
+
+    `again` sees those that a run which goes on from a checkpoint had before.
 
     With a checkpoint the run goes on from where it was saved last, if it was, to the curve that it
     would have had without an end between: the same bits in every column but `seconds`.
@@ -60,7 +63,8 @@ def execute(
     and the next start is not counted. Once `asked` is true the run saves itself after its update,
     and Interrupted is raised.
     """
-    log, status, reason, trace = Log(partial(_show, observe)), Status.DONE, "", ""
+    log = Log(partial(_show, observe), again=partial(_show, again))
+    status, reason, trace = Status.DONE, "", ""
     threads = torch.get_num_threads()
     saver: Saver | None = None
     try:

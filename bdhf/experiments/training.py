@@ -52,6 +52,7 @@ class Log:
     observe: Callable[[Row], None]
     rows: list[Row] = field(default_factory=list)
     resumed: int = 0
+    again: Callable[[Row], None] = lambda row: None  # what was recorded before a run goes on
 
     def record(self, row: Row) -> None:
         """Keep a row, and show it."""
@@ -216,6 +217,8 @@ class Training:
         self.begun -= state["wall_clock"]
         self.log.rows += state["rows"]
         self.log.resumed = state["resumed"] + 1
+        for row in state["rows"]:
+            self.log.again(row)
         resume.go_on(self, state)
         saver.resumed(self)
         return True

@@ -84,8 +84,7 @@ def anonymous_study(records: StudyRecords) -> StudyRecords:
     names = users_in(
         [*records.trials["reason"], *records.seeds["reason"], str(records.folder.resolve())]
     )
-    if "host" in records.trials:
-        names |= set(map(str, records.trials["host"].dropna()))
+    names |= _hosts(records.trials)
     trials, seeds = (
         table.assign(reason=table["reason"].map(lambda why: told(why, names)))
         for table in (records.trials, records.seeds)
@@ -129,11 +128,13 @@ def without_comments(text: str) -> str:
 
 def names_in(records: Records) -> set[str]:
     """Names of hosts and users, which may stand anywhere in a reason."""
-    names = users_in(records.runs["reason"])
-    if "host" in records.environments:
-        hosts = set(map(str, records.environments["host"].dropna()))
-        names |= hosts | {host.partition(".")[0] for host in hosts}
-    return names
+    return users_in(records.runs["reason"]) | _hosts(records.environments)
+
+
+def _hosts(table: pd.DataFrame) -> set[str]:
+    """The hosts in a table, with their domain and without."""
+    hosts = set(map(str, table["host"].dropna())) if "host" in table else set()
+    return hosts | {host.partition(".")[0] for host in hosts}
 
 
 def _compared(content: Any) -> list[dict[str, Any]]:

@@ -23,13 +23,17 @@ def has_password(url: str) -> bool:
 
 
 def what_is_wrong(url: str) -> str:
-    """Why a URL cannot be taken apart into user, password and host; empty where it can.
+    """Why a URL names no database, or one that no other process sees; empty where it does.
 
     Told before anybody reads it otherwise, and puts half of a password into a message.
     """
-    authority = url.partition("://")[2].partition("?")[0]
-    if authority.count("@") > 1:
+    scheme, _, rest = url.partition("://")
+    before_query, _, query = rest.partition("?")
+    if before_query.count("@") > 1:
         return "it has several @: write one that belongs to a password as %40"
+    is_in_memory = before_query in ("", "/", "/:memory:") or "mode=memory" in query
+    if scheme.partition("+")[0] == "sqlite" and is_in_memory:
+        return "it is kept in the memory of one process, and each worker is another one"
     return ""
 
 
@@ -39,6 +43,14 @@ def _passwords(url: str) -> Iterator[str]:
     before_query, _, query = rest.partition("?")
     ends = {rest.rpartition("@")[0], before_query.rpartition("@")[0], rest.partition("@")[0]}
     written = [end.partition(":")[2] for end in ends if "@" in rest]
-    written += [value for key, value in parse_qsl(query) if "password" in key]
+    written += [value for key, value in parse_qsl(query) if "password" in key.lower()]
+    written += [] if "@" in before_query else _in_place_of_a_port(before_query)
     for password in written:
         yield from (secret for secret in {password, unquote(password)} if secret)
+
+
+def _in_place_of_a_port(rest: str) -> list[str]:
+    """What stands where a port does and is none: a password whose `@host` was forgotten."""
+    authority = rest.partition("/")[0]
+    after = authority.rpartition("]")[2].partition(":")[2]
+    return [] if after.isdecimal() else [after]

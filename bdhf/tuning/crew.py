@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from bdhf.experiments.engines.interrupt import interruptible, shielded
+from bdhf.experiments.engines.local import SAVE_SECONDS
 from bdhf.experiments.engines.safe_path import safe_path
 from bdhf.experiments.engines.worker import die_with_parent
 from bdhf.records import InputError, Owner
@@ -33,7 +35,7 @@ from bdhf.tuning.study import Cell, Study, open_study
 from bdhf.tuning.words import line_of
 from bdhf.tuning.work import Worker
 
-#: Seconds that a worker has to end cleanly.
+#: Seconds that workers have to end cleanly, once their runs are saved.
 _PATIENCE_SECONDS = 10.0
 
 
@@ -118,12 +120,13 @@ class Crew:
         self._hands.append(self._hire(hand.label, hand.seat, hand.failures + 1))
 
     def _dismiss(self) -> None:
-        """End all workers: cleanly, so that their trials count as interrupted."""
+        """End all workers: cleanly, so that runs are saved and trials count as interrupted."""
         for hand in self._hands:
             with suppress(OSError, ValueError):
                 os.kill(hand.process.pid or 0, signal.SIGTERM)
+        until = time.monotonic() + SAVE_SECONDS + _PATIENCE_SECONDS
         for hand in self._hands:
-            hand.process.join(_PATIENCE_SECONDS)
+            hand.process.join(max(until - time.monotonic(), 0.0))
             if hand.process.is_alive():
                 hand.process.kill()
                 hand.process.join()

@@ -95,8 +95,11 @@ def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
     deaths = int(trial.user_attrs.get(_DEATHS, 0)) + _is_to_blame(trial)
     attributes = {AGAIN: trial.number, _DEATHS: deaths}
     attributes |= {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else {}
+    noted = _noted(trial)
     if deaths < MOST_DEATHS:
-        found.enqueue_trial(_settled(trial), user_attrs=attributes)
+        asked = {**noted, "fixed_params": _settled(trial)}  # as `enqueue_trial` has it
+        waiting = TrialState.WAITING
+        found.add_trial(create_trial(state=waiting, system_attrs=asked, user_attrs=attributes))
         return
     reason = f"the worker died {deaths} times of it"
     found.add_trial(
@@ -104,6 +107,7 @@ def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
             params=trial.params,
             distributions=trial.distributions,
             values=[_worst(goal, place, found) for place, goal in enumerate(cell.goals)],
+            system_attrs=noted,
             user_attrs={
                 **attributes,
                 "settings": trial.user_attrs.get("settings", {}),
@@ -130,6 +134,18 @@ def _settled(trial: FrozenTrial) -> dict[str, Any]:
     """
     given: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
     return trial.params if "settings" in trial.user_attrs else given
+
+
+def _noted(trial: FrozenTrial) -> dict[str, Any]:
+    """What a sampler keeps with a trial that it has proposed: CMA-ES its state and generation.
+
+    Optuna does not ask it again where the settings are given. What a pruner keeps is made again.
+    """
+    if "settings" not in trial.user_attrs:
+        return {}
+    noted: dict[str, Any] = trial.system_attrs
+    others = ("fixed_params", "completed_rung_")
+    return {key: value for key, value in noted.items() if not key.startswith(others)}
 
 
 def _worst(goal: Goal, place: int, found: optuna.Study) -> float:

@@ -214,7 +214,7 @@ def _try(cell: Cell, place: Keys) -> None:
     """Resolve the arm at every end of its space. Raises Faults."""
     faults = []
     for one, settings in corners(cell.space, cell.arm):
-        where = _at(place, one, cell)
+        where = path_of(place, one, cell)
         try:
             arm = cell.optimizer(settings)
         except Faults as wrong:
@@ -231,7 +231,7 @@ def _try(cell: Cell, place: Keys) -> None:
         raise Faults(Fault(place, message, at_key=True))
 
 
-def _at(place: Keys, one: Dimension, cell: Cell) -> Keys:
+def path_of(place: Keys, one: Dimension, cell: Cell) -> Keys:
     """The path in `spaces` under which a dimension stands."""
     outer = (d.path for d in cell.space if f"{one.path}.".startswith(f"{d.path}."))
     return (*place, max(outer, key=len, default=one.path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from bdhf.experiments.checkpoint import Checkpoint
+from bdhf.experiments.checkpoint import Checkpoint, Interrupted
 from bdhf.experiments.engines.worker import checkpoint_of, now
 from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment
@@ -28,6 +29,7 @@ from bdhf.experiments.store import Store
 from bdhf.experiments.training import Row
 from bdhf.records import Owner, Status
 from bdhf.records.run import Run, read_run
+from bdhf.tuning.ending import Ending, saved_first
 from bdhf.tuning.objective import Goal, SeedRun, cost, final, spent, value
 from bdhf.tuning.space import Settings, suggested
 from bdhf.tuning.study import Cell
@@ -63,6 +65,11 @@ class Trying:
         """The goals of the cell."""
         return self.cell.goals
 
+    def say(self, line: str) -> None:
+        """Tell a person of its run that is under way."""
+        sys.stderr.write(f"{self.cell.label}, a run of its trial {self.trial.number}: {line}\n")
+        sys.stderr.flush()
+
 
 def attempt(
     trial: optuna.Trial, cell: Cell, seeds: Sequence[int], store: Store, device: str
@@ -96,9 +103,7 @@ def _run(trying: Trying, settings: Settings, seed: int, *, reports: bool) -> See
             set_aside(trying.store, [spec])
     found = _kept(trying.store, spec)
     if found is None:
-        outcome, env, times = _made(trying, spec, _report(trying, reports))
-        with trying.store.writing():
-            trying.store.write(spec, outcome, env, times)
+        outcome = _made(trying, spec, _report(trying, reports))
         found = SeedRun(seed, spec.run_id, outcome.status, outcome.reason, outcome.curve)
     elif reports:
         _replay(found, _report(trying, reports))
@@ -117,26 +122,48 @@ def _kept(store: Store, spec: RunSpec) -> SeedRun | None:
     return SeedRun(spec.seed, spec.run_id, Status(status["status"]), status["reason"], curve)
 
 
-def _made(
-    trying: Trying, spec: RunSpec, observe: Callable[[Row], None]
-) -> tuple[Outcome, dict[str, Any], dict[str, Any]]:
+def _made(trying: Trying, spec: RunSpec, observe: Callable[[Row], None]) -> Outcome:
+    """Make a run and write it. Raises KeyboardInterrupt where it was saved in place of that."""
     begun, started = time.monotonic(), now()
     checkpoint = checkpoint_of(spec, trying.store, trying.cell.checkpoint_every)
+    with saved_first(trying.cell.label) as ending:
+        outcome = _executed(trying, spec, observe, checkpoint, ending)
+        env = environment(trying.device, spec.threads) | own_code(spec)
+        wall = round(time.monotonic() - begun, 3)
+        times = {"started": started, "finished": now(), "wall_seconds": wall}
+        with trying.store.writing():
+            trying.store.write(spec, outcome, env, times)
+        _discard(checkpoint)
+    return outcome
+
+
+def _executed(
+    trying: Trying,
+    spec: RunSpec,
+    observe: Callable[[Row], None],
+    checkpoint: Checkpoint | None,
+    ending: Ending,
+) -> Outcome:
+    def seen(row: Row) -> None:
+        ending.can_wait = checkpoint is not None
+        observe(row)
+
     try:
-        outcome = execute(
+        return execute(
             spec,
             device=trying.device,
             safety_seconds=trying.cell.safety_seconds,
-            observe=observe,
+            observe=seen,
+            again=observe,  # the pruner of a trial that is made again knows what it knew
             checkpoint=checkpoint,
+            tell=trying.say,
+            asked=lambda: ending.is_asked,
         )
+    except Interrupted:
+        raise KeyboardInterrupt from None
     except _GivenUp:
         _discard(checkpoint)
         raise
-    _discard(checkpoint)
-    env = environment(trying.device, spec.threads) | own_code(spec)
-    wall = round(time.monotonic() - begun, 3)
-    return outcome, env, {"started": started, "finished": now(), "wall_seconds": wall}
 
 
 def _discard(checkpoint: Checkpoint | None) -> None:

@@ -257,7 +257,7 @@ def test_a_path_that_is_part_of_a_run_is_refused_in_a_line():
 
 def test_the_page_of_a_study_does_not_identify_either(tmp_path):
     """Its file without comments, its reasons without names; the other page stays."""
-    arms = ARMS | {"adam": Searched(best=95.0, status={3: ("error", TRACE)})}
+    arms = ARMS | {"adam": Searched(best=95.0, status={3: ("error", f"on turing-7: {TRACE}")})}
     records = made_up_study(arms)
     study = records.study.model_copy(update={"ablation": "/home/lovelace/cards.yaml"})
     text = COMMENT + "name: x\nablation: /home/lovelace/cards.yaml\n"

@@ -74,7 +74,7 @@ def made_up(
     device: str,
     safety_seconds: float,
     observe: Callable[[dict[str, float]], None] = lambda row: None,
-    checkpoint: object = None,
+    **others: object,
 ) -> Outcome:
     """In the place of `execute`: exp(-rate t), the rate highest at one learning rate."""
     lr, limit = float(spec.optimizer.get("lr", 1e-3)), int(spec.budget.updates or 0)

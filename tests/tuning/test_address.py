@@ -22,6 +22,7 @@ URLS = {
     "a slash in it": f"postgresql+psycopg://me:{SECRET}/x@127.0.0.1:1/db",
     "in the query": f"postgresql+psycopg://me@127.0.0.1:1/db?password={SECRET}",
     "no such driver": f"mysql+nothing://me:{SECRET}@there/db",
+    "no host": f"postgresql+psycopg://me:{SECRET}/db",
     "no port": f"postgresql+psycopg://me:{SECRET}@127.0.0.1:{SECRET}/db",
 }
 
@@ -64,9 +65,18 @@ def test_a_password_on_the_command_line_is_warned_of_and_not_repeated(tmp_path: 
         ("sqlite:///a:b.db", False),
         ("postgresql+psycopg://me:x@host/db", True),
         ("postgresql+psycopg://me@host/db?sslpassword=x", True),
+        ("postgresql+psycopg://[::1]:5432/db", False),
+        ("postgresql+psycopg://me:x/db", True),
     ],
 )
 def test_whether_a_url_holds_a_password_is_known(url: str, has: bool) -> None:
     """Ports, sockets and files with a colon are none."""
     assert has_password(url) is has
     assert (hidden(f"cannot open {url}", url) != f"cannot open {url}") is has
+
+
+@pytest.mark.parametrize("rest", ["", "/", "/:memory:", "/file:x?mode=memory&uri=true"])
+def test_a_database_in_memory_is_refused(tmp_path: Path, rest: str) -> None:
+    """Each worker would make all trials in one of its own, and the command find none of them."""
+    with pytest.raises(InputError, match="in the memory of one process, and each worker is anoth"):
+        Place(tmp_path, f"sqlite://{rest}").open()

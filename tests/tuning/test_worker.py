@@ -19,6 +19,7 @@ from bdhf.tuning.samplers import PRUNERS, SAMPLERS
 from bdhf.tuning.storage import Place
 from bdhf.tuning.study import Study
 from tests.tuning.made_up import BEST_LR, HIGHEST_LR, by_trial, made_up, quick, study, worked
+from tests.tuning.small import placed
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")
@@ -68,6 +69,35 @@ def test_the_same_seed_gives_the_same_trials(tmp_path: Path, sampler: str) -> No
     assert by_trial(one.trials, "hf", "updates_to_target") == by_trial(
         two.trials, "hf", "updates_to_target"
     )
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    ["cmaes", *(pytest.param(n, marks=pytest.mark.long) for n in SAMPLERS if n != "cmaes")],
+)
+def test_an_interrupted_trial_is_to_its_sampler_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    """What CMA-ES keeps with a trial that it proposed is there when the trial is made again."""
+    startup = ("{type: tpe, startup: 3}", f"{{type: {sampler}, startup: 2}}")
+    of, runs = study(tmp_path, startup, ("updates: 40", "updates: 6")), list[RunSpec]()
+
+    def interrupted(spec: RunSpec, **how: Any) -> Outcome:
+        runs.append(spec)
+        if len(runs) in (14, 21):
+            raise KeyboardInterrupt
+        return made_up(spec, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bdhf.tuning.trial.execute", interrupted)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                worked(of, tmp_path / "disturbed")
+        worked(of, tmp_path / "disturbed")
+    worked(of, tmp_path / "alone")
+
+    disturbed, alone = (placed(of, Place(tmp_path / n).open()) for n in ("disturbed", "alone"))
+    assert disturbed == alone
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

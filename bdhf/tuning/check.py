@@ -1,0 +1,68 @@
+"""What cannot run is told before the first trial, as `plan` and `run` of an ablation tell it.
+
+Every arm is tried as the spec has it, and with every choice of its space: a choice of which every
+trial fails costs trials, and looks like a bad one. The ends of ranges need no update: what they
+may break is seen when the arm is resolved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from bdhf.experiments.compose import read
+from bdhf.experiments.errors import Keys
+from bdhf.experiments.plan import Cell as Planned
+from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.tryout import faults_of_data, try_out
+from bdhf.records import STUDY_FILE, read_tuning
+from bdhf.tuning.space import Choice, corners
+from bdhf.tuning.study import Study, path_of
+
+
+def is_finished(study: Study, folder: Path) -> bool:
+    """Whether a study's folder has all its trials already."""
+    file = folder / STUDY_FILE
+    if not file.exists():
+        return False
+    record = read_tuning(file)
+    return record.is_whole and record.trials >= study.spec.trials
+
+
+def check(study: Study) -> list[str]:
+    """Try a first update of every arm, on made-up data, and load that of users' own problems.
+
+    What was left out. Raises SpecError with a line for all that cannot run.
+    """
+    runs = {cell.label: cell.run for cell in study.cells}
+    names = {cell.label: cell.planned.name for cell in study.cells}
+    arms = try_out(_as_planned(runs), names)
+    if arms.faults:
+        raise study.source.error(arms.faults)
+    choices = {label: (where, run) for label, where, run in _choices(study)}
+    others = {label: run for label, (_, run) in choices.items()}
+    chosen = try_out(_as_planned(others), {label: label for label in choices})
+    faults = [replace(f, path=choices[str(f.path[1])][0]) for f in chosen.faults if f.path[1:]]
+    if faults:
+        raise read(study.file, study.settings).error(faults)
+    wrong = faults_of_data(runs.values())
+    if wrong:
+        raise study.source.error(wrong)
+    return [*arms.lines(), *chosen.lines()]
+
+
+def _as_planned(runs: dict[str, RunSpec]) -> list[Planned]:
+    return [Planned(label, run.seed, run) for label, run in runs.items()]
+
+
+def _choices(study: Study) -> Iterator[tuple[str, Keys, RunSpec]]:
+    """Every choice of every space, in words, where it stands in the study, and its run."""
+    for cell in study.cells:
+        for dimension, settings in corners(cell.space, cell.arm):
+            if isinstance(dimension, Choice):
+                run = cell.run.model_copy(update={"optimizer": cell.optimizer(settings)})
+                chosen = settings[dimension.path]
+                words = next(w for w, value in dimension.values.items() if value is chosen)
+                where = path_of(("spaces", cell.planned.name), dimension, cell)
+                yield f"{cell.label} with {dimension.name}={words}", where, run
