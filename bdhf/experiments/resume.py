@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from bdhf.experiments.checkpoint import State
 from bdhf.experiments.held import Held, held
-from bdhf.experiments.own_source import from_words, own_code, own_names
+from bdhf.experiments.own_source import own_code, own_names
 from bdhf.experiments.streams import global_state, set_global
 from bdhf.experiments.undisturbed import undisturbed
+from bdhf.records.environment import from_words
 
 if TYPE_CHECKING:
     from bdhf.experiments.training import Training

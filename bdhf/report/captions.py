@@ -10,7 +10,7 @@ import pandas as pd
 from bdhf.records import AXES, Records, Status
 from bdhf.report.bands import AT_BUDGET, AT_TARGET, DIVERGED
 from bdhf.report.wording import budgets, counted, listed, metric_name, number
-from bdhf.stats.pairs import kinds_of
+from bdhf.stats.hardware import kinds_of
 from bdhf.stats.scaling import sized
 from bdhf.stats.sizes import fewest
 from bdhf.stats.targets import OUTCOMES

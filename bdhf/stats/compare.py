@@ -16,6 +16,7 @@ import pandas as pd
 from bdhf.records import Records
 from bdhf.stats import flags, open_costs, rises, robustness, tuning
 from bdhf.stats.judge import Judged, Test, judge, tested
+from bdhf.stats.overturned import overturned
 from bdhf.stats.paired import SignFlip, sign_flip
 from bdhf.stats.power import seeds_to_decide
 from bdhf.stats.result import Result, Verdict
@@ -84,7 +85,7 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
         *flags.missing_pairs(pairs, entry),
         *shared_runs(records, entry),
         *(
-            flags.overturned(pairs, entry, verdict, judged.bounds, judged.others)
+            overturned(pairs, entry, verdict, judged.bounds, judged.others)
             if judged.is_overturned
             else ()
         ),

@@ -7,7 +7,7 @@ Counts per arm are over the complete pairs, which are the ones that the number i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -17,7 +17,7 @@ from bdhf.stats.paired import SignFlip, pairs_needed, smallest_p
 from bdhf.stats.pairs import Pairs
 from bdhf.stats.result import Verdict
 from bdhf.stats.targets import OUTCOMES
-from bdhf.stats.words import OF_OTHERS, count, number
+from bdhf.stats.words import count, number
 
 
 def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
@@ -32,41 +32,6 @@ def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
     ]
     verb = "is" if missing == 1 else "are"
     return (f"{missing} of {count(len(pairs), 'pair')} {verb} missing: {', '.join(reasons)}",)
-
-
-def overturned(
-    pairs: Pairs,
-    entry: Comparison,
-    observed: Verdict,
-    bounds: Mapping[str, Verdict],
-    others: Verdict,
-) -> tuple[str, ...]:
-    """Say what the verdict would be with the uncertain runs as `best` and as `worst`.
-
-    `others` is what it may be by those of other tests, where its own change nothing.
-    """
-    if all(verdict is observed for verdict in bounds.values()):
-        return (
-            f"{OF_OTHERS}, whose p Holm counts: {observed} as they are, {others} with what their "
-            "missing or diverged runs may have cost",
-        )
-    if len(pairs) == len(pairs.complete):
-        return (
-            "The verdict hangs on what a diverged run counts as, which is no less than the largest "
-            f"cost seen and no more than {number(pairs.horizon.value)}: {observed} at the most, "
-            f"{bounds['best']} at the best for {entry.candidate}, {bounds['worst']} at the worst",
-        )
-    ends = f"at their best for {entry.candidate}, {bounds['worst']} at their worst"
-    if any((side["cost"].notna() & (side["least"] < side["most"])).any() for side in pairs.sides):
-        return (
-            "The verdict hangs on the missing pairs, or on what a diverged run counts as: "
-            f"{observed} without the missing and with the diverged at the most, {bounds['best']} "
-            f"with both {ends}",
-        )
-    return (
-        f"The verdict hangs on the missing pairs: {observed} without them, {bounds['best']} with "
-        f"them {ends}",
-    )
 
 
 def too_few_pairs(untied: int, pairs: int, alpha: float, tests: int) -> tuple[str, ...]:

@@ -7,7 +7,8 @@
     verdict       better or worse, by the sign of the mean, if p_holm ≤ alpha; else equivalent, if
                   its p after Holm is ≤ alpha and enough runs hit; else undecided
 
-A verdict that the missing pairs could change, or what a diverged run counts as, is undecided. Holm
+A verdict is undecided that the missing pairs could change, or what a diverged run counts as, or,
+where evaluations cost one arm more than the other, when between them the target was reached. Holm
 ties the tests together, so those of other tests count too: their p are then the largest that their
 runs allow.
 """
@@ -53,7 +54,7 @@ class Test:
         if self.pairs.are_certain:
             return self.effect.p, self.p_equivalence
         best, worst = (self.pairs.filled(best=side) for side in (True, False))
-        below, above = (outweighing(pairs.effects()) for pairs in (worst, best))
+        above, below = (outweighing(self.pairs.farthest(best=side)) for side in (True, False))
         p = min(1.0, 2 * min(one_sided(below), one_sided(-above)))  # either half is monotone
         same = equivalence_over(best, worst, self.entry.margin)
         return max(p, self.effect.p), max(same, self.p_equivalence)
@@ -166,8 +167,9 @@ def _bounds(
     same = equivalence_over(best, worst, one.entry.margin)
     same_holm = holm([*p_equivalence[:place], same, *p_equivalence[place + 1 :]])[place]
     bounds = {}
-    for name, pairs in (("best", best), ("worst", worst)):
-        filled = sign_flip(outweighing(pairs.effects()), alpha=alpha)
+    for name in ("best", "worst"):
+        farthest = one.pairs.farthest(best=name == "best")
+        filled = sign_flip(outweighing(farthest), alpha=alpha)
         p_holm = holm([*p[:place], filled.p, *p[place + 1 :]])[place]
         bounds[name] = _verdict(filled.mean, p_holm, same_holm, alpha, enough=enough)
     return bounds

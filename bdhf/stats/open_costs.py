@@ -16,9 +16,6 @@ from bdhf.stats.pairs import Pairs
 from bdhf.stats.result import Verdict
 from bdhf.stats.words import number, p_value, ratio
 
-#: Evaluations whose costs differ by no more than this factor cost both arms alike.
-ALIKE = 1.25
-
 
 def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
     """Say of an axis that the budget does not limit what the missing runs may have cost."""
@@ -41,9 +38,7 @@ def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str,
             "which end the costs of all runs",
         )
     gave_up = entry.axis == "seconds" and (ends["status"] == Status.TIMEOUT.value).any()
-    timed_out = (
-        ", or the limit of wall-clock after a time-out if that is more" if gave_up else ""
-    )
+    timed_out = ", or the limit of wall-clock after a time-out if that is more" if gave_up else ""
     return (
         f"A missing run counts as {number(least)} to {number(most)} {unit}: at least what it had "
         f"spent, at most the {AXES[budget.axis][1]} of the budget at the slowest pace of its "
@@ -77,13 +72,10 @@ def unequal(pairs: Pairs, entry: Comparison, observed: Verdict) -> tuple[str, ..
     if observed not in (Verdict.BETTER, Verdict.WORSE) or not pairs.are_ratios:
         return ()
     low, high = (float(end.mean()) for end in pairs.box())
-    late = [
-        float((runs["cost"] - runs["earliest"])[runs["hit"].astype(bool)].mean())
-        for runs in pairs.complete.sides
-    ]
     crosses = high >= 0 if observed is Verdict.BETTER else low <= 0
-    if not crosses or not max(late) > ALIKE * min(late):  # also where an arm has no hit
+    if not crosses or not pairs.evaluations_differ:
         return ()
+    late = pairs.late
     means = f"{number(late[0])} in {entry.candidate} and {number(late[1])} in {entry.baseline}"
     return (
         f"Evaluations cost the arms differently: a target may be reached up to {means} (means, in "

@@ -19,18 +19,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bdhf.records import AXES, Comparison, Records, Target, uncounted
-from bdhf.records.environment import NOT_RECORDED, shown
 from bdhf.stats.bounds import restricted, with_ends
+from bdhf.stats.hardware import masked, on_one_hardware
 from bdhf.stats.idle import idle
 from bdhf.stats.losses import losses
 from bdhf.stats.restriction import Horizon, smallest_cost
 
-#: What a run was computed on: its seconds are compared with those of the same hardware only.
-HARDWARE = ("cpu", "gpu", "device")
-
-#: Why pairs whose runs are whole are left out of a comparison of seconds.
-APART = "timed on other hardware than the other run of the pair"
-HALF_KNOWN = "with hardware recorded for one run of the pair only"
+#: Evaluations whose costs differ by no more than this factor cost both arms alike.
+ALIKE = 1.25
 
 _COLUMNS = ["run_id", "status", "time", "cost", "earliest", "spent", "slowest", "hit", "note"]
 
@@ -128,9 +124,33 @@ class Pairs:
         return _log_ratios(early_candidate, baseline), _log_ratios(candidate, early_baseline)
 
     @cached_property
+    def late(self) -> tuple[float, float]:
+        """By how much hits may have been recorded too late: means of candidate and of baseline.
+
+        In units of the axis, over the complete pairs; 0 where an arm has no hit.
+        """
+        opened = [side["cost"] - side["earliest"] for side in self.complete.sides]
+        candidate, baseline = (
+            float(late[side["hit"].astype(bool) | (late > 0)].mean())
+            for late, side in zip(opened, self.complete.sides, strict=True)
+        )
+        return np.nan_to_num(candidate).item(), np.nan_to_num(baseline).item()
+
+    @cached_property
+    def evaluations_differ(self) -> bool:
+        """Whether evaluations cost one arm more than the other: its hits are recorded later.
+
+        Then recorded costs of arms that are alike are not exchangeable.
+        """
+        return self.are_ratios and max(self.late) > ALIKE * min(self.late)
+
+    @cached_property
     def are_certain(self) -> bool:
-        """Whether no run could have cost anything else: none is missing, and no miss is guessed."""
-        return all(
+        """Whether no run could have cost anything else.
+
+        None is missing, no miss is guessed, and evaluations cost both arms alike.
+        """
+        return not self.evaluations_differ and all(
             bool((side["cost"].eq(side["least"]) & side["cost"].eq(side["most"])).all())
             for side in self.sides
         )
@@ -149,6 +169,15 @@ class Pairs:
             for side, end in zip(self.sides, ends, strict=True)
         )
         return replace(self, candidate=candidate, baseline=baseline)
+
+    def farthest(self, *, best: bool) -> NDArray[np.float64]:
+        """What is tested of `filled` pairs, as good or as bad for the candidate as may have been.
+
+        Where evaluations cost one arm more than the other, so may every hit have been: the end of
+        its box. Elsewhere a hit is what was recorded.
+        """
+        filled = self.filled(best=best)
+        return filled.box()[0 if best else 1] if self.evaluations_differ else filled.effects()
 
     def _at_least(self, costs: pd.Series[float]) -> pd.Series[float]:
         """What costs count as in a ratio."""
@@ -191,43 +220,9 @@ def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
     if entry.is_to_target:
         paired = _without_idle(*paired, entry, records)
         if entry.axis == "seconds":
-            paired = _on_one_hardware(*paired, records.environments)
+            paired = on_one_hardware(*paired, records.environments)
     both = with_ends(pd.concat(paired), limit, worst=worst, timeout=timeout)
     return Pairs(both.iloc[: len(seeds)], both.iloc[len(seeds) :], limit, floor)
-
-
-def hardware(environments: pd.DataFrame) -> pd.Series[str]:
-    """What every run was computed on, as one text by run id; no entry for what was not recorded.
-
-    >>> hardware(pd.DataFrame({"run_id": ["a"], "cpu": ["EPYC"], "device": ["cpu"]}))["a"]
-    'EPYC|cpu'
-    """
-    known = [name for name in HARDWARE if name in environments]
-    if not known:
-        return pd.Series(index=pd.Index([], dtype=object), dtype=object)
-    rows = [
-        [shown(name, value) for name, value in zip(known, row, strict=True)]
-        for row in environments[known].itertuples(index=False)
-    ]
-    kinds = pd.Series(map("|".join, rows), environments["run_id"], dtype=object)
-    return kinds[[set(row) != {NOT_RECORDED} for row in rows]]
-
-
-def kinds_of(run_ids: pd.Series[str], environments: pd.DataFrame) -> pd.Series[str]:
-    """The hardware of runs, in their order; what was not recorded is one kind more, the text ""."""
-    return run_ids.map(hardware(environments)).astype(object).fillna("")
-
-
-def elsewhere(runs: pd.DataFrame, environments: pd.DataFrame) -> pd.Series[bool]:
-    """Say of every run whether it was timed on other hardware than most of them were.
-
-    Hardware that was not recorded is one kind more. Of two kinds that are equally common the first
-    in the alphabet is kept, whatever the order of the runs, and what was not recorded last.
-    """
-    kinds = kinds_of(runs["run_id"], environments)
-    counts = {str(kind): int(n) for kind, n in kinds.value_counts().items()}
-    commonest = min(counts, key=lambda kind: (-counts[kind], not kind, kind), default="")
-    return kinds != commonest
 
 
 def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
@@ -254,20 +249,6 @@ def _filled(side: pd.DataFrame, ends: pd.Series[float]) -> pd.DataFrame:
     )
 
 
-def _on_one_hardware(
-    candidate: pd.DataFrame, baseline: pd.DataFrame, environments: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Leave out pairs whose runs were timed on different hardware."""
-    left, right = (kinds_of(side["run_id"], environments) for side in (candidate, baseline))
-    both = candidate["cost"].notna() & baseline["cost"].notna()
-    for which, note in (
-        (both & (left != right) & (left != "") & (right != ""), APART),
-        (both & (left != right) & ((left == "") | (right == "")), HALF_KNOWN),
-    ):
-        candidate, baseline = (_masked(side, which, note) for side in (candidate, baseline))
-    return candidate, baseline
-
-
 def _without_idle(
     candidate: pd.DataFrame, baseline: pd.DataFrame, entry: Comparison, records: Records
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -275,16 +256,7 @@ def _without_idle(
     unspent = idle(records, (entry.candidate, entry.baseline), entry.axis)
     note = f"that spent no {AXES[entry.axis][1]}"
     if entry.candidate in unspent:
-        candidate = _masked(candidate, candidate["cost"].notna(), note)
+        candidate = masked(candidate, candidate["cost"].notna(), note)
     if entry.baseline in unspent:
-        baseline = _masked(baseline, baseline["cost"].notna(), note)
+        baseline = masked(baseline, baseline["cost"].notna(), note)
     return candidate, baseline
-
-
-def _masked(side: pd.DataFrame, which: pd.Series[bool], note: str) -> pd.DataFrame:
-    """The runs of one side, some of them without their cost, which may have been any."""
-    return side.assign(
-        cost=side["cost"].mask(which),
-        spent=side["spent"].mask(which),
-        note=side["note"].mask(which, note),
-    )

@@ -28,7 +28,7 @@ from bdhf.stats.bounds import restricted
 from bdhf.stats.by_seed import interval
 from bdhf.stats.censored import Sample, fit
 from bdhf.stats.costs import label_without
-from bdhf.stats.pairs import elsewhere
+from bdhf.stats.hardware import elsewhere
 from bdhf.stats.restriction import smallest_cost
 from bdhf.stats.targets import OUTCOMES
 

@@ -16,7 +16,8 @@ import pandas as pd
 
 from bdhf.records import MATTERS, TIMING, Comparison
 from bdhf.records.environment import from_words, shown
-from bdhf.stats.pairs import HARDWARE, Pairs
+from bdhf.stats.hardware import HARDWARE
+from bdhf.stats.pairs import Pairs
 from bdhf.stats.words import count
 
 #: More distinct values of one side than these are counted.

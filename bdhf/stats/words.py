@@ -16,6 +16,9 @@ from bdhf.stats.result import Result, Verdict
 #: How the flag of a verdict begins that runs of other tests could change through Holm.
 OF_OTHERS = "The verdict hangs on runs of other tests"
 
+#: How that begins which evaluations could change that cost one arm more than the other.
+OF_EVALUATIONS = "The verdict hangs on when between evaluations the target was reached"
+
 
 def sentence(result: Result) -> str:
     """Say what was compared, by how much it differs, how sure that is, and the verdict.
@@ -113,7 +116,9 @@ def _verdict(result: Result) -> str:
         missing = result.pairs < result.planned
         what = "the missing pairs" if missing else "what a diverged run counts as"
         if any(flag.startswith(OF_OTHERS) for flag in result.flags):
-            what = "the missing or diverged runs of other tests"
+            what = "what is open in other tests"
+        if any(flag.startswith(OF_EVALUATIONS) for flag in result.flags):
+            what = "evaluations that cost the arms differently"
         return f"{result.verdict}: {what} could overturn it"
     if result.verdict is Verdict.UNDECIDED and not math.isnan(result.seeds_to_decide):
         return f"{result.verdict}; {seeds(result.seeds_to_decide)}"

@@ -147,11 +147,16 @@ def coarse(draws):
     return _uncertain(draws, [("coarse", every) for every in (25, 100, 200)])
 
 
+def dearer(draws):
+    """Seconds of arms of which one takes ten times as long for an update (2,000 draws)."""
+    return _uncertain(draws, [("dearer", every) for every in (1, 5, 25)])
+
+
 def _uncertain(draws, cells):
     rows = []
     for kind, share in cells:
         for n in UNCERTAIN_PAIRS:
-            how = {"every": f"{share:g}"} if kind == "coarse" else {
+            how = {"every": f"{share:g}"} if kind in uncertain.EVALUATED else {
                 "runs": kind, "share": f"{share:.0%}".replace("%", " %")}  # fmt: skip
             rates = uncertain.rates(min(draws, UNCERTAIN_DRAWS), n, kind, share)
             rows.append(how | {"pairs": str(n)} | rates)
@@ -159,11 +164,12 @@ def _uncertain(draws, cells):
 
 
 SCENARIOS = {
-    f.__name__: f for f in (null, margin, capped, planned, seeds, effect, uncertain_runs, coarse)
+    f.__name__: f
+    for f in (null, margin, capped, planned, seeds, effect, uncertain_runs, coarse, dearer)
 }
 
 #: Scenarios whose tests are made one by one -> their draws at most.
-DRAWN = dict.fromkeys(("uncertain_runs", "coarse"), UNCERTAIN_DRAWS)
+DRAWN = dict.fromkeys(("uncertain_runs", "coarse", "dearer"), UNCERTAIN_DRAWS)
 
 #: scenario -> column -> (least, most), up to the error of the simulation.
 BARS = {
@@ -183,6 +189,10 @@ BARS = {
         "not what all runs would say": (0.0, 0.0),
     },
     "coarse": {
+        "alike: better or worse": (0.0, ALPHA),
+        "at the margin: equivalent": (0.0, ALPHA),
+    },
+    "dearer": {
         "alike: better or worse": (0.0, ALPHA),
         "at the margin: equivalent": (0.0, ALPHA),
     },

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from bdhf.stats import equivalence
 from bdhf.stats.compare import compare
 from bdhf.stats.equivalence import tost, tost_over
+from bdhf.stats.paired import sign_flip
 from bdhf.stats.pairs import pair
+from bdhf.stats.words import sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 SAME = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
@@ -162,11 +164,35 @@ def test_evaluations_that_cost_one_arm_more_are_told():
     arms = {"block": [100] * 8, "full": [150] * 8}
     alike = only(synthetic(arms, comparisons=(SAME,), every=50, last=400))
 
-    assert [str(result.verdict) for result in (coarse, fine, alike)] == ["worse", "worse", "better"]
+    verdicts = [str(result.verdict) for result in (coarse, fine, alike)]
+    assert verdicts == ["undecided", "worse", "better"]
+    assert coarse.p_holm <= 0.05
+    assert "The verdict hangs on when between evaluations the target was reached: worse as " \
+        "recorded, better at the best for block, worse at the worst" in coarse.flags  # fmt: skip
+    assert sentence(coarse).endswith(
+        "→ undecided: evaluations that cost the arms differently could overturn it"
+    )
     told = [flag for flag in coarse.flags if flag.startswith("Evaluations cost the arms")]
     assert "49 in block and 4.9 in full (means, in seconds of training)" in told[0]
     assert told[0].endswith("and the ratio may be anything from 0.033 to 1.96 by that alone")
     assert not any("Evaluations cost" in flag for flag in (*fine.flags, *alike.flags))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_better_and_worse_hold_wherever_dearer_evaluations_leave_the_costs(seed):
+    """At every corner of the box of six pairs the test rejects, on the same side."""
+    rng = np.random.default_rng(seed)
+    arms = {"block": rng.integers(20, 30, 6).tolist(), "full": rng.integers(180, 420, 6).tolist()}
+    records = synthetic(
+        arms, comparisons=(SECONDS,), every=5, seconds={"block": 1.0, "full": 0.1}, last=500
+    )
+    low, high = pair(records, SECONDS, TARGET).box()
+    corners = (np.where(ends, high, low) for ends in itertools.product((False, True), repeat=6))
+    tested = [sign_flip(corner, alpha=0.05) for corner in corners]
+    sides = {(bool(np.sign(test.mean) < 0), test.p <= 0.05) for test in tested}
+
+    holds = len(sides) == 1 and sides <= {(True, True), (False, True)}
+    assert (str(only(records).verdict) in ("better", "worse")) == holds
 
 
 def test_seconds_have_boxes_too():

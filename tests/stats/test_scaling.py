@@ -12,7 +12,7 @@ from scipy.stats import norm, t, ttest_1samp
 from bdhf.stats import scaling as module
 from bdhf.stats.by_seed import t_statistic
 from bdhf.stats.censored import Sample, _loss, fit, fit_at, residuals
-from bdhf.stats.pairs import elsewhere
+from bdhf.stats.hardware import elsewhere
 from bdhf.stats.scaling import drawn as means_of
 from bdhf.stats.scaling import of_points, points, scaling
 from bdhf.stats.sizes import between, fewest

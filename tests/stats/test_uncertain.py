@@ -18,7 +18,7 @@ ENTRY = Comparison(
 )
 CELLS = [
     ("slow", 0.1), ("slow", 0.3), ("lost", 0.1), ("lost", 0.3), ("diverged", 0.1),
-    ("diverged", 0.3), ("coarse", 25), ("coarse", 200),
+    ("diverged", 0.3), ("coarse", 25), ("coarse", 200), ("dearer", 1), ("dearer", 5),
 ]  # fmt: skip
 WORLDS = (World(1.0, 0.02, 0.0), World(1 / 1.1, 0.1, 0.0), World(0.75, 0.15, 0.0))
 
@@ -68,7 +68,7 @@ def check(cells, draws):
     return verdicts
 
 
-@pytest.mark.parametrize("kind", [*uncertain.KINDS, "coarse"])
+@pytest.mark.parametrize("kind", [*uncertain.KINDS, *uncertain.EVALUATED])
 def test_verdicts_are_those_of_rules_written_apart(kind):
     """Every verdict of a few ablations is that of the arrays, and not all are alike."""
     cells = [(name, share) for name, share in CELLS if name == kind]
@@ -95,7 +95,7 @@ def test_folders_give_the_verdicts_of_the_tables(kind, share, tmp_path):
         assert str(from_folder.verdict) == uncertain.verdict(ablation)
 
 
-@pytest.mark.parametrize("name", ["uncertain_runs", "coarse"])
+@pytest.mark.parametrize("name", ["uncertain_runs", "coarse", "dearer"])
 def test_rates_hold_of_runs_without_a_plain_outcome(name, monkeypatch):
     """With a few draws every rate that must hold does, up to two standard errors."""
     monkeypatch.setattr(simulation, "UNCERTAIN_DRAWS", 30)
@@ -111,3 +111,11 @@ def test_coarse_costs_as_recorded_would_pass_for_equivalent():
 
     assert rates["at the margin: equivalent as recorded"] > 0.12
     assert rates["at the margin: equivalent"] <= 0.05
+
+
+def test_seconds_as_recorded_would_pass_for_different_where_an_arm_makes_dearer_updates():
+    """Arms that are alike in seconds, of which evaluations cost one ten times as much."""
+    rates = uncertain.rates(100, 12, "dearer", 25)
+
+    assert rates["alike: better or worse as recorded"] > 0.5
+    assert rates["alike: better or worse"] <= 0.05

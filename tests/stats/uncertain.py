@@ -4,6 +4,7 @@
     lost      a run never begins, or fails somewhere on its way to the target
     diverged  a run diverges somewhere on its way to the target
     coarse    every run reaches its target, and only every k-th update is evaluated
+    dearer    the same, and an update of the candidate takes ten times as long
 
 The rules of a verdict are written here apart from `bdhf.stats`, which reads tables: arrays of one
 comparison (2, n), the candidate first. `test_uncertain.py` holds the two together.
@@ -19,8 +20,10 @@ from tests.stats.worlds import World
 
 LIMIT, SAFETY = 1500, 3600.0  # updates of the budget, seconds of wall-clock
 PACE, SLOWER = 0.1, 200.0  # seconds an update, and how many times that of a slow run
+DEARER = np.array([[10.0], [1.0]])  # how many times that of an update of either arm
+EVALUATED = ("coarse", "dearer")  # kinds whose share is k
 KINDS = ("slow", "lost", "diverged")
-ALPHA, MARGIN, LEAST_HITS = 0.05, 1.1, 0.8
+ALPHA, MARGIN, LEAST_HITS, ALIKE = 0.05, 1.1, 0.8, 1.25
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Drawn:
 
 
 def draw(rng, world, n, kind, share):
-    """One ablation in which a share of all runs is of a kind; for `coarse` the share is k."""
+    """One ablation in which a share of all runs is of a kind; or the share is k."""
     costs, _ = world.draw(rng, 1, n)
     updates = np.minimum(costs[0], LIMIT)
     pace = PACE * np.exp(0.1 * rng.standard_normal((2, n)))
@@ -109,6 +112,10 @@ def draw(rng, world, n, kind, share):
     if kind == "coarse":
         ended = np.ceil(updates / share) * share
         return Drawn(updates, pace, ended, status, every=int(share))
+    if kind == "dearer":
+        updates = np.maximum(np.rint(updates / DEARER), 1)
+        ended = np.ceil(updates / share) * share
+        return Drawn(updates, pace * DEARER, ended, status, every=int(share))
     struck = rng.random((2, n)) < share
     on_the_way = np.floor(updates * rng.random((2, n)))
     if kind == "slow":
@@ -134,7 +141,10 @@ def verdict(drawn):
     hits, n = drawn.hits[:, complete].sum(axis=1).min(), complete.sum()
     seen = _judged(costs[:, complete], drawn.earliest[:, complete], drawn.hits[:, complete],
                    enough=hits >= LEAST_HITS * n)  # fmt: skip
-    if seen == "undecided" or ((low == costs) & (high == costs)).all():
+    late = [(costs - drawn.earliest)[arm, drawn.hits[arm] & complete] for arm in (0, 1)]
+    late = [by.mean() if by.size else 0.0 for by in late]
+    differ = max(late) > ALIKE * min(late)
+    if seen == "undecided" or (not differ and ((low == costs) & (high == costs)).all()):
         return seen
     uncertain = np.isnan(costs) | (low < high)
     may_hit = drawn.hits | np.isnan(costs)
@@ -144,7 +154,8 @@ def verdict(drawn):
     enough = drawn.hits[:, complete].sum(axis=1).min() >= LEAST_HITS * len(complete)
     box = early[0][0] / sides[0][1], sides[1][0] / early[1][1]
     same = equivalence(*np.log(box), may_hit.any(axis=0)) if enough else 1.0
-    bounds = {_decided(np.log(side[0] / side[1]), same) for side in sides}
+    ends = box if differ else [side[0] / side[1] for side in sides]
+    bounds = {_decided(np.log(end), same) for end in ends}
     return seen if bounds == {seen} else "undecided"
 
 
@@ -197,7 +208,8 @@ def _largest_t(d):
 
 def rates(draws, n, kind, share):
     """What of these ablations is called what: arms alike, at the margin, and 0.75 times as dear."""
-    rng = np.random.default_rng([n, KINDS.index(kind) if kind in KINDS else 9, int(100 * share)])
+    number = KINDS.index(kind) if kind in KINDS else 9 + EVALUATED.index(kind)
+    rng = np.random.default_rng([n, number, int(100 * share)])
     alike = [draw(rng, World(1.0, 0.15, 0.0), n, kind, share) for _ in range(draws)]
     edge = [draw(rng, World(1 / MARGIN, 0.1, 0.0), n, kind, share) for _ in range(draws)]
     faster = [draw(rng, World(0.75, 0.15, 0.0), n, kind, share) for _ in range(draws)]
@@ -208,11 +220,14 @@ def rates(draws, n, kind, share):
         for of_one, name in ((alike, "alike"), (edge, "edge"), (faster, "faster"))
         for d, said in zip(of_one, called[name], strict=True)
     ]
-    last = (
-        {"at the margin: equivalent as recorded": float(np.mean([as_recorded(d) for d in edge]))}
-        if kind == "coarse"
-        else {"not what all runs would say": float(np.mean(otherwise))}
-    )
+    if kind == "coarse":
+        passed = [as_recorded(d) for d in edge]
+        last = {"at the margin: equivalent as recorded": float(np.mean(passed))}
+    elif kind == "dearer":
+        passed = [_decided(np.log(d.costs[0] / d.costs[1]), 1.0) for d in alike]
+        last = {"alike: better or worse as recorded": _share(passed, "better", "worse")}
+    else:
+        last = {"not what all runs would say": float(np.mean(otherwise))}
     return {
         "alike: better or worse": _share(called["alike"], "better", "worse"),
         "at the margin: equivalent": _share(called["edge"], "equivalent"),
