@@ -30,6 +30,9 @@ from bdhf.cli.app import (
     warn,
 )
 
+#: Runs that ended above their start and are told one by one.
+MOST_RISEN = 10
+
 if TYPE_CHECKING:
     from bdhf.experiments.standing import Standing
     from bdhf.records import Records
@@ -224,6 +227,8 @@ def _say_details(now: Standing) -> None:
 
 
 def say_risen(risen: Mapping[str, object], labels: Mapping[str, str]) -> None:
-    """A line for every run that is done and ended above the loss that it began with."""
-    for run_id, rise in risen.items():
+    """A line for each run that is done and ended above the loss that it began with; ten at most."""
+    for run_id, rise in list(risen.items())[:MOST_RISEN]:
         say(f"{labels[run_id]} ({run_id}): done, but ended above its start: {rise}")
+    if len(risen) > MOST_RISEN:
+        say(f"and {len(risen) - MOST_RISEN} more: the report and `bdhf status --json` have all")

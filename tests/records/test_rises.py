@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from bdhf.cli.planned import say_comparisons, say_failed, say_left
+from bdhf.cli.results import say_risen
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.detail import detail
 from bdhf.experiments.run import Outcome
@@ -103,6 +104,18 @@ def test_status_and_show_tell_of_it(made):
         if folder.exists():
             head = detail(folder)[str(folder)]
             assert head.get("ended above its start") == words
+
+
+@pytest.mark.parametrize(("risen", "lines"), [(10, 10), (12, 11)])
+def test_many_are_counted_behind_the_first(risen, lines, capsys):
+    """Ten are told one by one, so that they bury no verdict."""
+    ids = [f"{number:016x}" for number in range(risen)]
+
+    say_risen(dict.fromkeys(ids, "val_loss 2.4 -> 794"), dict.fromkeys(ids, "adam seed 0"))
+
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == lines
+    assert (told[-1] == "and 2 more: the report and `bdhf status --json` have all") == (risen > 10)
 
 
 def test_the_plan_counts_each_way_to_end_apart(tmp_path, capsys):
