@@ -127,14 +127,15 @@ class Pairs:
     def late(self) -> tuple[float, float]:
         """By how much hits may have been recorded too late: means of candidate and of baseline.
 
-        In units of the axis, over the complete pairs; 0 where an arm has no hit.
+        In units of the axis, over the complete pairs; 0 where an arm has no hit. A hit at no cost
+        was at the start, which no evaluation records late.
         """
-        opened = [side["cost"] - side["earliest"] for side in self.complete.sides]
-        candidate, baseline = (
-            float(late[side["hit"].astype(bool) | (late > 0)].mean())
-            for late, side in zip(opened, self.complete.sides, strict=True)
-        )
-        return np.nan_to_num(candidate).item(), np.nan_to_num(baseline).item()
+        means = []
+        for side in self.complete.sides:
+            late = side["cost"] - side["earliest"]
+            mean = late[(side["hit"].astype(bool) & (side["cost"] > 0)) | (late > 0)].mean()
+            means.append(0.0 if np.isnan(mean) else float(mean))
+        return means[0], means[1]
 
     @cached_property
     def evaluations_differ(self) -> bool:

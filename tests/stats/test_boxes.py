@@ -195,6 +195,16 @@ def test_better_and_worse_hold_wherever_dearer_evaluations_leave_the_costs(seed)
     assert (str(only(records).verdict) in ("better", "worse")) == holds
 
 
+def test_hits_at_the_start_do_not_make_evaluations_cheaper():
+    """They are recorded as they are, and say nothing of what lies between two evaluations."""
+    arms = {"block": [0, 0, 0, 8, 8, 8], "full": [8] * 6}
+    records = synthetic(arms, comparisons=(SAME,), every=4)
+    pairs = pair(records, SAME, TARGET)
+
+    assert pairs.late == (3.0, 3.0)
+    assert not pairs.evaluations_differ
+
+
 def test_seconds_have_boxes_too():
     """The seconds of one update after the evaluation before are the least."""
     records = synthetic(
