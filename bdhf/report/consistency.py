@@ -54,9 +54,9 @@ def _strangers(records: Records) -> Iterator[str]:
             yield f"{arm} seed {seed}: it is {status!r}, as no run is"
     curves = records.curves[list(CELL)].drop_duplicates()
     for arm, seed, run_id in curves.itertuples(index=False, name=None):
-        mine, status = cells.get((arm, seed), (run_id, Status.DONE))
-        if mine != run_id:
-            yield f"{arm} seed {seed}: it is run {mine}, and evaluations of it are of run {run_id}"
+        planned, status = cells.get((arm, seed), (run_id, Status.DONE))
+        if planned != run_id:
+            yield f"{arm} seed {seed}: it is run {planned}, and evaluations of it are of run {run_id}"
         elif status not in BEGUN:
             yield f"{arm} seed {seed}: it has a curve, and was not begun"
     for run_id in records.environments.get("run_id", ()):
