@@ -54,9 +54,9 @@ def _strangers(records: Records) -> Iterator[str]:
             yield f"{arm} seed {seed}: it is {status!r}, as no run is"
     curves = records.curves[list(CELL)].drop_duplicates()
     for arm, seed, run_id in curves.itertuples(index=False, name=None):
-        planned, status = cells.get((arm, seed), (run_id, Status.DONE))
-        if planned != run_id:
-            yield f"{arm} seed {seed}: it is run {planned}, and evaluations of it are of run {run_id}"
+        of_row, status = cells.get((arm, seed), (run_id, Status.DONE))
+        if of_row != run_id:
+            yield f"{arm} seed {seed}: it is run {of_row}, and has evaluations of run {run_id}"
         elif status not in BEGUN:
             yield f"{arm} seed {seed}: it has a curve, and was not begun"
     for run_id in records.environments.get("run_id", ()):

@@ -216,7 +216,7 @@ def test_evaluations_of_another_run_are_told(records):
 
     lines = told(changed(records, "misses", 1, with_another))
 
-    assert any(line.endswith(f"evaluations of it are of run {'f' * 16}") for line in lines)
+    assert any(line.endswith(f"and has evaluations of run {'f' * 16}") for line in lines)
 
 
 @pytest.mark.parametrize("status", [None, "skipped"])
