@@ -189,7 +189,7 @@ def test_a_failure_is_told_where_the_budget_is_in_seconds_too(adam, status, monk
     monkeypatch.setattr(
         "bdhf.experiments.rerun.execute", lambda *_, **__: replace(made, status=other)
     )
-    claim = claimed("adam", budget=Budget(seconds=60.0), stop_at=())
+    claim = claimed("adam", budget=Budget(seconds=0.5), stop_at=())
 
     again = rerun(replace(claim, status=status))
 
