@@ -194,10 +194,13 @@ def without_environments(records: Records) -> Records:
 
 def seed_left_out(records: Records) -> Records:
     """A seed of all arms is in no table any more."""
+    runs = records.runs[records.runs["seed"] != SEED].reset_index(drop=True)
+    is_left = records.environments["run_id"].isin(runs["run_id"])
     return replace(
         records,
-        runs=records.runs[records.runs["seed"] != SEED].reset_index(drop=True),
+        runs=runs,
         curves=records.curves[records.curves["seed"] != SEED].reset_index(drop=True),
+        environments=records.environments[is_left].reset_index(drop=True),
     )
 
 
