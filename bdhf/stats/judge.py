@@ -54,7 +54,7 @@ class Test:
         if self.pairs.are_certain:
             return self.effect.p, self.p_equivalence
         best, worst = (self.pairs.filled(best=side) for side in (True, False))
-        above, below = (outweighing(self.pairs.farthest(best=side)) for side in (True, False))
+        above, below = map(outweighing, self.pairs.ends(best, worst))
         p = min(1.0, 2 * min(one_sided(below), one_sided(-above)))  # either half is monotone
         same = equivalence_over(best, worst, self.entry.margin)
         return max(p, self.effect.p), max(same, self.p_equivalence)
@@ -167,9 +167,8 @@ def _bounds(
     same = equivalence_over(best, worst, one.entry.margin)
     same_holm = holm([*p_equivalence[:place], same, *p_equivalence[place + 1 :]])[place]
     bounds = {}
-    for name in ("best", "worst"):
-        farthest = one.pairs.farthest(best=name == "best")
-        filled = sign_flip(outweighing(farthest), alpha=alpha)
+    for name, effects in zip(("best", "worst"), one.pairs.ends(best, worst), strict=True):
+        filled = sign_flip(outweighing(effects), alpha=alpha)
         p_holm = holm([*p[:place], filled.p, *p[place + 1 :]])[place]
         bounds[name] = _verdict(filled.mean, p_holm, same_holm, alpha, enough=enough)
     return bounds

@@ -171,14 +171,15 @@ class Pairs:
         )
         return replace(self, candidate=candidate, baseline=baseline)
 
-    def farthest(self, *, best: bool) -> NDArray[np.float64]:
-        """What is tested of `filled` pairs, as good or as bad for the candidate as may have been.
+    def ends(self, best: Pairs, worst: Pairs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What is tested of the pairs as `filled`, as good and as bad for the candidate as may be.
 
         Where evaluations cost one arm more than the other, so may every hit have been: the end of
         its box. Elsewhere a hit is what was recorded.
         """
-        filled = self.filled(best=best)
-        return filled.box()[0 if best else 1] if self.evaluations_differ else filled.effects()
+        if self.evaluations_differ:
+            return best.box()[0], worst.box()[1]
+        return best.effects(), worst.effects()
 
     def _at_least(self, costs: pd.Series[float]) -> pd.Series[float]:
         """What costs count as in a ratio."""
