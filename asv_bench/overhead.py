@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asv_bench.profile import Part, watching
-from bdhf.experiments import run
-from bdhf.experiments.plan import expand
-from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.spec import load
-from bdhf.experiments.training import Training
-from bdhf.experiments.updaters import BlockUpdater, TorchUpdater
+from bdhf.experiments.plan.expand import expand
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.run import execute
+from bdhf.experiments.run.training import Training
+from bdhf.experiments.run.updaters import BlockUpdater, TorchUpdater
+from bdhf.experiments.spec.load import load
 
 QUICKSTART = Path(__file__).parents[1] / "ablations" / "quickstart.yaml"
 
@@ -35,7 +35,7 @@ PARTS: Mapping[str, Sequence[Part]] = {
     "updates": [(BlockUpdater, "step"), (TorchUpdater, "step")],
     "evaluations": [(Training, "_look")],
     "once": [(Training, "__init__"), (BlockUpdater, "check"), (TorchUpdater, "check")],
-    "rest": [(run, "execute")],
+    "rest": [(execute, "execute")],
 }
 
 
@@ -57,7 +57,7 @@ def spending(spec: RunSpec) -> Spending:
     """Make a run on the CPU, and see where its time goes."""
     with watching(PARTS) as watch:
         start = time.perf_counter()
-        outcome = run.execute(spec, device="cpu", safety_seconds=600.0)
+        outcome = execute.execute(spec, device="cpu", safety_seconds=600.0)
         wall_clock = time.perf_counter() - start
     parts = {part: watch.spent.get(part, 0.0) for part in PARTS}
     return Spending(int(outcome.curve["update"].iloc[-1]), wall_clock, parts)

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from asv_bench.benchmarks.made_up import spec_of
 from bdhf.cli import app
-from bdhf.experiments.plan import expand
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import variants
+from bdhf.experiments.plan.expand import expand
+from bdhf.experiments.spec.load import variants
+from bdhf.experiments.spec.yaml_source import parse
 
 #: Seconds that a plan of ten thousand cells may take.
 BAR = 2.0

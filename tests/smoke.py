@@ -14,7 +14,7 @@ import torch
 from ruamel.yaml import YAML
 
 import bdhf
-from bdhf.experiments.build import problem_of
+from bdhf.experiments.parts.tables import problem_of
 
 
 @cache

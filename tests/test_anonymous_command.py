@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bdhf.cli import app
-from bdhf.experiments.provenance import environment
-from bdhf.experiments.run import execute
+from bdhf.experiments.run.execute import execute
+from bdhf.experiments.run.provenance import environment
 from bdhf.records import Status, collect
 from bdhf.report.capsule import decode, encode
 from bdhf.report.files import ANONYMOUS_PAGE, show

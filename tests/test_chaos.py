@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import bdhf
-from bdhf.experiments.claims import living
+from bdhf.experiments.storage.claims import living
 from tests.experiments.specs import changed, planned
 
 pytestmark = pytest.mark.slow

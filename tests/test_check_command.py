@@ -56,8 +56,8 @@ def test_arms_that_are_not_selected_are_not_tried(there):
 
 def test_what_is_left_out_is_said_on_stderr(there, monkeypatch):
     """What is printed for a program stays what it is."""
-    monkeypatch.setattr("bdhf.experiments.tryout.SECONDS", -1.0)
-    monkeypatch.setattr("bdhf.experiments.tryout.is_kept", lambda key: False)
+    monkeypatch.setattr("bdhf.experiments.dry_run.check.SECONDS", -1.0)
+    monkeypatch.setattr("bdhf.experiments.dry_run.check.is_kept", lambda key: False)
     written(there)
 
     done = bdhf("plan", "spec.yaml", "--json")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bdhf.cli import app
 from bdhf.cli.app import clock, out
-from bdhf.experiments.claims import Claims
+from bdhf.experiments.storage.claims import Claims
 from bdhf.records import Status
 from tests.experiments.made_up import begun, claim, write
 from tests.experiments.specs import SMALL, changed

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from bdhf.cli import app
 from bdhf.cli.audit import pool_line, unmade_line
-from bdhf.experiments.provenance import environment
-from bdhf.experiments.run import execute
+from bdhf.experiments.run.execute import execute
+from bdhf.experiments.run.provenance import environment
 from bdhf.records import collect
 from bdhf.report import build
 from bdhf.report.capsule import decode

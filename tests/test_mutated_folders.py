@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from bdhf.cli import app
 from bdhf.experiments.ablation import Ablation
-from bdhf.experiments.observe import Lines
+from bdhf.experiments.observers.progress import Lines
 from bdhf.records import InputError, Records, Status, collect, load, load_study
 from bdhf.records.tuning import write_study
 from bdhf.report import build

@@ -272,7 +272,7 @@ def test_clean_sweeps_what_a_killed_clean_left(made):
 def test_whoever_waits_hears_for_whom_and_what_to_remove(made, capsys):
     """Claims of other machines by their files; a process of this one is known to live."""
     from bdhf.cli.ablation import _say_waiting
-    from bdhf.experiments.claims import Claim
+    from bdhf.experiments.storage.claims import Claim
 
     store, cells = made
     here = Claim(cells[0].run_id, 0, Owner.here(), 1.5)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bdhf.experiments.compose import merged
-from bdhf.experiments.json_schema import json_schema
-from bdhf.experiments.schema import Spec
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import check
+from bdhf.experiments.spec.compose import merged
+from bdhf.experiments.spec.json_schema import json_schema
+from bdhf.experiments.spec.load import check
+from bdhf.experiments.spec.schema import Spec
+from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import SMALL
 
 PAGE = (Path(__file__).parent.parent / "docs" / "specs.md").read_text(encoding="utf-8")

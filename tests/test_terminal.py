@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from bdhf.cli import app
 from bdhf.cli.console import PlainConsole
-from bdhf.experiments.observe import watching
+from bdhf.experiments.observers.progress import watching
 from bdhf.printable import SIGN, on_a_line
 from bdhf.records import Status, write_atomically, write_table
 from tests.experiments.made_up import begun, claim, resealed, write

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from .devices import DEVICES
+from .moved import named
 from .tracked import amount, count
 
 OPTIMIZERS = ("adam", "full_hf", "block_hf", "layer_hf")
@@ -58,13 +59,8 @@ def results() -> Results:
 
 
 def _runs(device: str) -> Iterator[tuple[str, int, Outcome]]:
-    from bdhf.experiments.plan import expand
-    from bdhf.experiments.run import execute
-    from bdhf.experiments.source import parse
-    from bdhf.experiments.spec import variants
-
-    for cell in expand(variants(parse(SPEC))).cells:
-        outcome = execute(cell.run, device=device, safety_seconds=600.0)
+    for cell in named("expand")(named("variants")(named("parse")(SPEC))).cells:
+        outcome = named("execute")(cell.run, device=device, safety_seconds=600.0)
         curve = outcome.curve
         if str(outcome.status) not in ("done", "diverged") or curve.empty:
             why = f"{cell.arm}, seed {cell.seed}: {outcome.status}: {outcome.reason}"

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .made_up import folder_to_read, folder_to_report, spec_of
+from .moved import named
 from .tracked import Timed, amount, count
 
 if TYPE_CHECKING:
-    from bdhf.experiments.plan import Plan
+    from bdhf.experiments.plan.expand import Plan
 
 
 class Spec(Timed):
@@ -26,10 +27,7 @@ class Spec(Timed):
 
     def time_parse(self, _: int) -> None:
         """Seconds of reading and checking it."""
-        from bdhf.experiments.source import parse
-        from bdhf.experiments.spec import variants
-
-        variants(parse(self.text))
+        named("variants")(named("parse")(self.text))
 
     def time_plan(self, _: int) -> None:
         """Seconds of reading it and planning every cell."""
@@ -46,11 +44,8 @@ class Spec(Timed):
         return len({cell.run_id for cell in self._plan().cells})
 
     def _plan(self) -> Plan:
-        from bdhf.experiments.plan import expand
-        from bdhf.experiments.source import parse
-        from bdhf.experiments.spec import variants
-
-        return expand(variants(parse(self.text)))
+        plan: Plan = named("expand")(named("variants")(named("parse")(self.text)))
+        return plan
 
 
 class Results(Timed):

@@ -16,7 +16,7 @@ from .tracked import Timed, count
 STARTED: Mapping[str, str] = {
     "bdhf": "import bdhf",
     "bdhf.optim": "import bdhf.optim",
-    "bdhf.experiments.plan": "import bdhf.experiments.plan",
+    "bdhf.experiments.plan": "from bdhf.experiments.plan import expand",
     "bdhf.stats": "import bdhf.stats.compare",
     "bdhf.report": "import bdhf.report",
     "bdhf --help": "from typer.testing import CliRunner; from bdhf.cli import app; "

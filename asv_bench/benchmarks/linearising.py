@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 import bdhf
 
+from .moved import named
+
 if TYPE_CHECKING:
-    from bdhf.optim.blocks import Blocks
+    from bdhf.optim.vectors.blocks import Blocks
+
     from bdhf.optim.losses.weights import LossFn
     from bdhf.optim.products import BlockProduct, Settings
 
@@ -31,15 +34,11 @@ def linearising(
 
     `products` tells how many a linearisation is to serve, by which a method is chosen.
     """
-    from bdhf.optim.cutting import cut
-    from bdhf.optim.flops import Flops
-    from bdhf.optim.layout import layout_of
-    from bdhf.optim.objective import Objective
     from bdhf.optim.products import Settings, Workspace, linearise
 
-    objective = Objective.of(model, loss)
-    blocks = cut(layout_of(model), partition)
-    workspace, flops = Workspace(), Flops()
+    objective = named("Objective").of(model, loss)
+    blocks: Blocks = named("cut")(named("layout_of")(model), partition)
+    workspace, flops = Workspace(), named("Flops")()
 
     def again() -> BlockProduct:
         return linearise(

@@ -40,9 +40,9 @@ from bdhf.cli.stale import StaleChoice, stale_lines, to_make_again
 
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
-    from bdhf.experiments.claims import Claim
-    from bdhf.experiments.plan import Cell
-    from bdhf.experiments.runspec import RunSpec
+    from bdhf.experiments.plan.expand import Cell
+    from bdhf.experiments.plan.runspec import RunSpec
+    from bdhf.experiments.storage.claims import Claim
 
 #: Files of claims that are named one by one.
 FILES = 8
@@ -101,9 +101,9 @@ def run(
     no_check: NoCheck = False,
 ) -> None:
     """Run what is missing of an ablation, compare the arms and write the report."""
-    from bdhf.experiments.observe import watching
-    from bdhf.experiments.observers import together
-    from bdhf.experiments.trackers.table import tracking
+    from bdhf.experiments.observers.progress import watching
+    from bdhf.experiments.observers.several import together
+    from bdhf.experiments.observers.trackers import tracking
     from bdhf.records import load, rises
 
     ablation = _open(spec, folder, settings)

@@ -15,7 +15,7 @@ import typer
 from bdhf.cli.console import PlainConsole
 
 if TYPE_CHECKING:
-    from bdhf.experiments.claims import Claim
+    from bdhf.experiments.storage.claims import Claim
 
 app = typer.Typer(
     add_completion=False,

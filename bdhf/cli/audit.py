@@ -12,7 +12,7 @@ from bdhf.report.anonymous import LEFT_OUT
 from bdhf.stats.words import count
 
 if TYPE_CHECKING:
-    from bdhf.experiments.rerun import Rerun
+    from bdhf.experiments.audit.rerun import Rerun
     from bdhf.report.against import Held
     from bdhf.report.verify import Line, Verified
 

@@ -18,7 +18,7 @@ def list_parts(
     ] = False,
 ) -> None:
     """List every problem, curvature, partition, solver and optimizer that a spec may name."""
-    from bdhf.experiments.build import catalogue
+    from bdhf.experiments.parts.tables import catalogue
 
     if compatibility:
         _say_compatibility()
@@ -37,7 +37,7 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema of a spec, with which editors complete and check."""
-    from bdhf.experiments.json_schema import as_text, json_schema
+    from bdhf.experiments.spec.json_schema import as_text, json_schema
 
     if study:
         from bdhf.tuning.json_schema import json_schema as study_schema
@@ -49,7 +49,7 @@ def schema(
 
 def _say_compatibility() -> None:
     """Print curvature × partition, a column a solver: yes, or the number of the reason below."""
-    from bdhf.experiments.compatibility import CONDITIONS, triples
+    from bdhf.experiments.parts.compatibility import CONDITIONS, triples
 
     reasons: dict[str, int] = {}
     rows: dict[tuple[str, str], dict[str, str]] = {}

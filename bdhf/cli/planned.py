@@ -14,8 +14,8 @@ from bdhf.cli.app import clock, err, say
 
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
-    from bdhf.experiments.outline import ArmOutline, Outline
-    from bdhf.experiments.schema import Retry
+    from bdhf.experiments.preview import ArmOutline, Outline
+    from bdhf.experiments.spec.schema import Retry
     from bdhf.records import Comparison
     from bdhf.stats.guard import Guard
 

@@ -34,7 +34,7 @@ from bdhf.cli.app import (
 MOST_RISEN = 10
 
 if TYPE_CHECKING:
-    from bdhf.experiments.standing import Standing
+    from bdhf.experiments.storage.status import Standing
     from bdhf.records import Records
     from bdhf.report.files import Built
 
@@ -49,7 +49,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show what of a results folder is done, running, failed and left, and the time left."""
-    from bdhf.experiments.standing import standing
+    from bdhf.experiments.storage.status import standing
 
     if as_json and watch is not None:
         raise typer.BadParameter("--json prints it once: leave out --watch")
@@ -74,7 +74,7 @@ def show(
     ] = None,
 ) -> None:
     """Show one run: what it is, how it ended, the last row of its curve, where it was made."""
-    from bdhf.experiments.detail import detail, find
+    from bdhf.experiments.storage.show import detail, find
 
     with told():
         found = detail(find(run, results))
@@ -101,7 +101,7 @@ def clean(
     dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
     """Remove runs, so that `bdhf run` makes them again; runs that are under way stay."""
-    from bdhf.experiments.tidy import Doomed, removable, remove
+    from bdhf.experiments.storage.clean import Doomed, removable, remove
     from bdhf.stats.words import count
 
     if not (failed or foreign):
@@ -204,7 +204,7 @@ def _headline(now: Standing) -> str:
 
 def _watch(results: Path, now: Standing, seconds: float) -> Standing:
     """Show the standing again and again until nothing is left, or a person ends it."""
-    from bdhf.experiments.standing import standing
+    from bdhf.experiments.storage.status import standing
 
     live = Live(_standing(now), console=out, auto_refresh=False)
     with told(), suppress(KeyboardInterrupt), live:

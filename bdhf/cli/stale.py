@@ -12,9 +12,9 @@ from bdhf.cli.app import err
 
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
-    from bdhf.experiments.plan import Cell
-    from bdhf.experiments.runspec import RunSpec
-    from bdhf.experiments.stale import Stale
+    from bdhf.experiments.plan.expand import Cell
+    from bdhf.experiments.plan.runspec import RunSpec
+    from bdhf.experiments.storage.stale import Stale
 
 
 class Choice(StrEnum):

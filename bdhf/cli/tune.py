@@ -145,7 +145,7 @@ def _warn_of_power(study: Study) -> None:
 def _tune(study: Study, place: Place, workers: int | None) -> None:
     """Make all trials: of a journal by a crew, an arm each; in a database beside other workers."""
     from bdhf.experiments.engines.local import default_workers
-    from bdhf.experiments.provenance import resolve_devices
+    from bdhf.experiments.run.provenance import resolve_devices
     from bdhf.tuning.collect import find
     from bdhf.tuning.crew import Crew
     from bdhf.tuning.own_code import other_code
@@ -211,7 +211,7 @@ def _warn_of_twins(tuned: Path) -> None:
 
 def _hold_out(study: Study, record: Tuning, place: Place, workers: int | None) -> Counter[str]:
     """Run the comparison on held-out seeds, with its own report; the runs that failed."""
-    from bdhf.experiments.observe import watching
+    from bdhf.experiments.observers.progress import watching
     from bdhf.report import build
     from bdhf.tuning.held_out import held_out
 

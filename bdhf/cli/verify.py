@@ -15,7 +15,7 @@ from bdhf.cli.app import app, say, say_json, told
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bdhf.experiments.rerun import Claimed, Rerun
+    from bdhf.experiments.audit.rerun import Claimed, Rerun
     from bdhf.records import Records
     from bdhf.report.capsule import Capsule
 
@@ -78,9 +78,9 @@ def _rerun(
 ) -> tuple[dict[str, Any], bool]:
     """Hold the plan and the runs against their specs, then make runs again; told as they end."""
     from bdhf.cli.audit import pool_line, rerun_as_json, rerun_lines, unmade_line
-    from bdhf.experiments.replan import unplanned
-    from bdhf.experiments.rerun import choose, misnamed, not_repeatable
-    from bdhf.experiments.rerun import rerun as made_again
+    from bdhf.experiments.audit.replan import unplanned
+    from bdhf.experiments.audit.rerun import choose, misnamed, not_repeatable
+    from bdhf.experiments.audit.rerun import rerun as made_again
 
     claimed = _claimed(capsule)
     others = (*unplanned(capsule.records, report), *misnamed(claimed))
@@ -118,7 +118,7 @@ def _not_made(records: Records) -> Counter[str]:
 
 def _claimed(capsule: Capsule) -> list[Claimed]:
     """What the report says of each run that was begun; one that stands for many cells once."""
-    from bdhf.experiments.rerun import Claimed
+    from bdhf.experiments.audit.rerun import Claimed
     from bdhf.records import run_labels
     from bdhf.report.consistency import BEGUN
     from bdhf.report.packing import lighten

@@ -10,28 +10,28 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from bdhf.experiments.claims import Claim
-from bdhf.experiments.cost import estimate, together
+from bdhf.experiments.dry_run.check import faults_of_data, try_out
 from bdhf.experiments.duration import Duration, of_finished, probe
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.experiments.engines.local import Conditions, default_workers, run_all
-from bdhf.experiments.observe import Observer
-from bdhf.experiments.outline import Outline, outline
-from bdhf.experiments.plan import Cell, Plan, expand
-from bdhf.experiments.provenance import resolve_devices
-from bdhf.experiments.replaced import replaced
-from bdhf.experiments.retry import again
-from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.schema import Spec
-from bdhf.experiments.selection import Selection, Shard
-from bdhf.experiments.source import Source
-from bdhf.experiments.spec import load
-from bdhf.experiments.stale import Stale, set_aside, stale
-from bdhf.experiments.standing import seconds_of
-from bdhf.experiments.store import Store
-from bdhf.experiments.tryout import faults_of_data, try_out
-from bdhf.experiments.tuned import tuned
-from bdhf.experiments.twins import refuse_twins
+from bdhf.experiments.engines.retry import again
+from bdhf.experiments.observers.observer import Observer
+from bdhf.experiments.plan.cost import estimate, together
+from bdhf.experiments.plan.expand import Cell, Plan, expand
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.plan.selection import Selection, Shard
+from bdhf.experiments.plan.tuned_from import tuned
+from bdhf.experiments.plan.twins import refuse_twins
+from bdhf.experiments.preview import Outline, outline
+from bdhf.experiments.run.provenance import resolve_devices
+from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.schema import Spec
+from bdhf.experiments.spec.yaml_source import Source
+from bdhf.experiments.storage.claims import Claim
+from bdhf.experiments.storage.replaced import replaced
+from bdhf.experiments.storage.stale import Stale, set_aside, stale
+from bdhf.experiments.storage.status import seconds_of
+from bdhf.experiments.storage.store import Store
 from bdhf.records import InputError, Status, Tuned, ended, run_labels
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bdhf.experiments.plan import Cell
-from bdhf.experiments.run import execute
-from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.plan.expand import Cell
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.run.execute import execute
 from bdhf.records import AXES, Budget, Status
 
 #: Updates of a probe: the first sets up what the others use.

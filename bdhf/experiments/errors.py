@@ -20,6 +20,14 @@ class Fault:
     at_key: bool = False  # the key itself is wrong, not the value behind it
 
 
+class Faults(Exception):  # noqa: N818 - it carries what is wrong, it does not name one error
+    """What is wrong with a piece of a spec."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__(*faults)
+        self.faults = faults
+
+
 class SpecError(InputError):
     """A spec that cannot be run; nothing has been written."""
 

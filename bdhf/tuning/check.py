@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bdhf.experiments.compose import read
+from bdhf.experiments.dry_run.check import faults_of_data, try_out
 from bdhf.experiments.errors import Keys
-from bdhf.experiments.plan import Cell as Planned
-from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.tryout import faults_of_data, try_out
+from bdhf.experiments.plan.expand import Cell as Planned
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.spec.compose import read
 from bdhf.records import STUDY_FILE, read_tuning
 from bdhf.tuning.space import Choice, corners
 from bdhf.tuning.study import Study, path_of

@@ -12,7 +12,7 @@ import optuna
 import pandas as pd
 from optuna.storages import BaseStorage
 
-from bdhf.experiments.store import Store
+from bdhf.experiments.storage.store import Store
 from bdhf.records import (
     STUDY_TABLES,
     Comparison,

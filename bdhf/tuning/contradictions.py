@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bdhf.experiments.errors import Fault, unknown
-from bdhf.experiments.grid import Variant
+from bdhf.experiments.spec.grid import Variant
 from bdhf.records import LOSSES, axis_of
 from bdhf.tuning.objective import horizon_of
 from bdhf.tuning.schema import StudySpec

@@ -17,11 +17,11 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from bdhf.experiments.ablation import Ablation
-from bdhf.experiments.cost import together
-from bdhf.experiments.grid import Variant
-from bdhf.experiments.plan import expand
-from bdhf.experiments.spec import load
-from bdhf.experiments.twins import only_twins
+from bdhf.experiments.plan.cost import together
+from bdhf.experiments.plan.expand import expand
+from bdhf.experiments.plan.twins import only_twins
+from bdhf.experiments.spec.grid import Variant
+from bdhf.experiments.spec.load import load
 from bdhf.records import LOSSES, Comparison, Tuning, tests_of, write_atomically
 from bdhf.tuning.space import placed
 from bdhf.tuning.study import Cell, Study

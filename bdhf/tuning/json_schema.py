@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bdhf.experiments.json_schema import tidy
-from bdhf.experiments.part_schemas import JsonSchema
+from bdhf.experiments.parts.schemas import JsonSchema
+from bdhf.experiments.spec.json_schema import tidy
 from bdhf.tuning.schema import Pruner, Sampler, StudySpec
 
 _RANGE: JsonSchema = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from bdhf.experiments.own_source import own_names
-from bdhf.experiments.stale import Present
+from bdhf.experiments.plan.user_code import own_names
+from bdhf.experiments.storage.stale import Present
 from bdhf.records.environment import from_words
 from bdhf.stats.words import count
 from bdhf.tuning.rows import Found

@@ -18,10 +18,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from bdhf.experiments.complaints import complaints
-from bdhf.experiments.errors import Fault, Keys
-from bdhf.experiments.grid import exactly, in_short
-from bdhf.experiments.parts import Faults
+from bdhf.experiments.errors import Fault, Faults, Keys
+from bdhf.experiments.spec.grid import exactly, in_short
+from bdhf.experiments.spec.validation_errors import complaints
 from bdhf.records import Strict
 from bdhf.tuning.space import Choice, Dimension, Range, standing_at
 

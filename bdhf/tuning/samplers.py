@@ -17,7 +17,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from bdhf.experiments.streams import derive
+from bdhf.experiments.run.random_streams import derive
 from bdhf.tuning.brackets import Hyperband
 from bdhf.tuning.schema import Pruner, Sampler
 from bdhf.tuning.seen import Seen, at_place

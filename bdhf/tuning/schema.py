@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, field_validator
 
 from bdhf.experiments.errors import unknown
-from bdhf.experiments.schema import MOST_ENTRIES, Name, Seeds
+from bdhf.experiments.spec.schema import MOST_ENTRIES, Name, Seeds
 from bdhf.records import Estimand, Strict
 
 #: Trials of an arm in one combination.

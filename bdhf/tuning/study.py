@@ -11,18 +11,18 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bdhf.experiments.build import problem_of, resolve_arm
-from bdhf.experiments.compatibility import why_not
-from bdhf.experiments.complaints import complaints
-from bdhf.experiments.compose import read
-from bdhf.experiments.errors import Fault, Keys, SpecError
-from bdhf.experiments.grid import Variant
-from bdhf.experiments.optimizers import written_out
-from bdhf.experiments.parts import Faults, Resolved
-from bdhf.experiments.plan import Plan, expand
-from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.source import Source
-from bdhf.experiments.spec import load
+from bdhf.experiments.errors import Fault, Faults, Keys, SpecError
+from bdhf.experiments.parts.compatibility import why_not
+from bdhf.experiments.parts.resolve import Resolved
+from bdhf.experiments.parts.tables import problem_of, resolve_arm
+from bdhf.experiments.parts.torch_optimizers import written_out
+from bdhf.experiments.plan.expand import Plan, expand
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.grid import Variant
+from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.validation_errors import complaints
+from bdhf.experiments.spec.yaml_source import Source
 from bdhf.records import PlannedArm, Target
 from bdhf.tuning.contradictions import contradictions
 from bdhf.tuning.objective import Goal, horizon_of

@@ -18,15 +18,15 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from bdhf.experiments.checkpoint import Checkpoint, Interrupted
 from bdhf.experiments.engines.worker import checkpoint_of, now
-from bdhf.experiments.own_source import own_code
-from bdhf.experiments.provenance import environment
-from bdhf.experiments.run import Outcome, execute
-from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.stale import is_stale, set_aside
-from bdhf.experiments.store import Store
-from bdhf.experiments.training import Row
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.plan.user_code import own_code
+from bdhf.experiments.run.checkpoint import Checkpoint, Interrupted
+from bdhf.experiments.run.execute import Outcome, execute
+from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.run.training import Row
+from bdhf.experiments.storage.stale import is_stale, set_aside
+from bdhf.experiments.storage.store import Store
 from bdhf.records import Owner, Status
 from bdhf.records.run import Run, read_run
 from bdhf.tuning.ending import Ending, saved_first

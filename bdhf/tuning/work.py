@@ -18,8 +18,8 @@ from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState
 
-from bdhf.experiments.provenance import resolve_devices
-from bdhf.experiments.store import Store
+from bdhf.experiments.run.provenance import resolve_devices
+from bdhf.experiments.storage.store import Store
 from bdhf.records import Owner
 from bdhf.tuning.presence import present
 from bdhf.tuning.revive import CREW, INTERRUPTED, OWNER, let_go, revive

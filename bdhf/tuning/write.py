@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bdhf.experiments.compose import merged, read
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.grid import Variant
-from bdhf.experiments.plan import expand
-from bdhf.experiments.spec import load
+from bdhf.experiments.plan.expand import expand
+from bdhf.experiments.spec.compose import merged, read
+from bdhf.experiments.spec.grid import Variant
+from bdhf.experiments.spec.load import load
 from bdhf.records import InputError, TunedArm, Tuning, unit_of, write_atomically
 from bdhf.tuning.collect import as_text
 from bdhf.tuning.held_out import at_of, cells_in, in_order, settings_in

@@ -12,10 +12,10 @@ import sys
 import numpy as np
 import torch
 
-from bdhf.experiments.plan import expand
-from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import variants
+from bdhf.experiments.plan.expand import expand
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.spec.load import variants
+from bdhf.experiments.spec.yaml_source import parse
 
 NAME, MORE = "keeping_parts", "keeping_more"
 MODULE = '''

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from bdhf.experiments.plan import Cell
-from bdhf.experiments.run import Outcome
-from bdhf.experiments.store import Store
+from bdhf.experiments.plan.expand import Cell
+from bdhf.experiments.run.execute import Outcome
+from bdhf.experiments.storage.store import Store
 from bdhf.records import CURVE_COLUMNS, Status
 from bdhf.records.run import sealed
 from tests.experiments.specs import changed, planned

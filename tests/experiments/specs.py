@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bdhf.experiments.plan import Cell, Plan, expand
-from bdhf.experiments.run import Outcome, Row, execute
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import variants
+from bdhf.experiments.plan.expand import Cell, Plan, expand
+from bdhf.experiments.run.execute import Outcome, Row, execute
+from bdhf.experiments.spec.load import variants
+from bdhf.experiments.spec.yaml_source import parse
 
 #: A module with a partition of a user's own.
 CHUNKS = """

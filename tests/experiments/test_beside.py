@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from bdhf import records
 from bdhf.cli import app
-from bdhf.experiments import beside
-from bdhf.experiments.beside import allow, look_in
-from bdhf.experiments.own import own_part
-from bdhf.experiments.replan import unplanned
-from bdhf.experiments.spec import load
+from bdhf.experiments.audit.replan import unplanned
+from bdhf.experiments.parts import user_modules
+from bdhf.experiments.parts.user_modules import allow, look_in
+from bdhf.experiments.parts.user_parts import own_part
+from bdhf.experiments.spec.load import load
 from bdhf.records.columns import TABLES
 from tests.experiments.specs import SMALL, changed
 
@@ -51,7 +51,7 @@ def split(layout, size):
 def finder(monkeypatch):
     """The finder as it is in a new process; modules that a test imports are forgotten."""
     for name, empty in (("folders", []), ("named", set()), ("_served", set())):
-        monkeypatch.setattr(beside._BESIDE, name, empty)
+        monkeypatch.setattr(user_modules._BESIDE, name, empty)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -171,7 +171,7 @@ def test_a_spec_leaves_the_path_of_modules_as_it_is(folder):
     (folder / "own.yaml").write_text(changed(("partition: full", "partition: bsd_part:Chunks")))
 
     load(folder / "plain.yaml")
-    named = set(beside._BESIDE.named)
+    named = set(user_modules._BESIDE.named)
     load(folder / "own.yaml")
 
     assert sys.path == before
@@ -199,7 +199,7 @@ def spread(folder, names):
 
 def bdhf(folder, *words):
     """Run Python with these arguments in a folder; what it said."""
-    root = str(Path(beside.__file__).parents[2])
+    root = str(Path(user_modules.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=300,
         env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},

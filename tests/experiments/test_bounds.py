@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bdhf.experiments import bounds
-from bdhf.experiments.compose import read
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.grid import in_short
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import variants
+from bdhf.experiments.spec import size_limits
+from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.grid import in_short
+from bdhf.experiments.spec.load import variants
+from bdhf.experiments.spec.yaml_source import parse
 from bdhf.tuning.study import open_study
 from tests.experiments.specs import SMALL, changed
 
@@ -43,7 +43,7 @@ DOCUMENTS = {
 def test_a_document_is_read_up_to_a_limit_and_no_further(case, monkeypatch):
     """The limit itself is fine; beyond it one line names file, line, column and limit."""
     limit, value, fine, beyond, told = DOCUMENTS[case]
-    monkeypatch.setattr(bounds, limit, value)
+    monkeypatch.setattr(size_limits, limit, value)
 
     assert parse(fine, "f").data is not None
     (line,) = refused(parse, beyond, "f")
@@ -61,7 +61,7 @@ def test_an_alias_inside_of_its_anchor_is_refused():
 def test_a_value_of_the_command_line_is_bounded_too(tmp_path, monkeypatch):
     """`--set` is read by the same reader."""
     (tmp_path / "spec.yaml").write_text("a: 1")
-    monkeypatch.setattr(bounds, "DEPTH", 2)
+    monkeypatch.setattr(size_limits, "DEPTH", 2)
 
     (line,) = refused(read, tmp_path / "spec.yaml", ["a=[[[1]]]"])
 
@@ -76,10 +76,10 @@ def test_a_file_is_regular_and_of_a_stated_size(tmp_path, monkeypatch, of):
     base.write_text("a: 1")
     held = spec if of == "itself" else base
     size = held.stat().st_size
-    monkeypatch.setattr(bounds, "BYTES", max(spec.stat().st_size, size))
+    monkeypatch.setattr(size_limits, "BYTES", max(spec.stat().st_size, size))
     read(spec)
 
-    held.write_text("a: 1" + " " * bounds.BYTES)
+    held.write_text("a: 1" + " " * size_limits.BYTES)
     (long,) = refused(read, spec)
     held.unlink()
     os.mkfifo(held)
@@ -88,7 +88,7 @@ def test_a_file_is_regular_and_of_a_stated_size(tmp_path, monkeypatch, of):
     held.mkdir()
     (folder,) = refused(read, spec)
 
-    assert f"base.yaml: longer than {bounds.BYTES} bytes" in long.replace("spec", "base")
+    assert f"base.yaml: longer than {size_limits.BYTES} bytes" in long.replace("spec", "base")
     assert f"{held}: no regular file" in pipe
     assert f"{held}: no regular file" in folder
 
@@ -108,7 +108,7 @@ def test_an_included_name_that_leads_to_no_file_is_one_line(tmp_path, name):
 
 def test_a_spec_is_made_of_a_limited_number_of_files(tmp_path, monkeypatch):
     """Beside each other, and each by the next, told where the file too many is named."""
-    monkeypatch.setattr(bounds, "FILES", 3)
+    monkeypatch.setattr(size_limits, "FILES", 3)
     for name, text in {"a": "x: 1", "b": "include: a.yaml", "c": "include: b.yaml"}.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     read(tmp_path / "c.yaml")
@@ -141,11 +141,11 @@ def test_cells_are_counted_before_they_are_made(case, monkeypatch):
     keys, told = CELLS[case]
     text = changed(("seeds", keys))
     most = int(told.rpartition(" ")[2])
-    monkeypatch.setattr(bounds, "CELLS", most + 1)
+    monkeypatch.setattr(size_limits, "CELLS", most + 1)
     assert variants(parse(text, "f"))
 
-    monkeypatch.setattr(bounds, "CELLS", most)
-    monkeypatch.setattr("bdhf.experiments.grid.product", None)
+    monkeypatch.setattr(size_limits, "CELLS", most)
+    monkeypatch.setattr("bdhf.experiments.spec.grid.product", None)
     (line,) = refused(variants, parse(text, "f"))
 
     assert told in line
@@ -192,7 +192,7 @@ def test_lists_of_a_spec_have_a_stated_length():
 
     assert "targets" in line
     assert "at most 100 items" in line
-    assert len(line) < bounds.LINE + 100
+    assert len(line) < size_limits.LINE + 100
 
 
 def test_a_study_is_bounded_by_the_same_reader(tmp_path, monkeypatch):
@@ -210,7 +210,7 @@ def test_a_study_is_bounded_by_the_same_reader(tmp_path, monkeypatch):
     (trials,) = refused(open_study, study)
     study.write_text(text.replace("count: 1", "count: 10001"))
     (seeds,) = refused(open_study, study)
-    monkeypatch.setattr(bounds, "DEPTH", 3)
+    monkeypatch.setattr(size_limits, "DEPTH", 3)
     study.write_text(text)
     (depth,) = refused(open_study, study)
 
@@ -231,4 +231,4 @@ def test_words_of_a_long_axis_are_those_of_a_short_one():
 @pytest.mark.parametrize("number", ["BYTES", "VALUES", "CELLS"])
 def test_the_page_states_the_limits(number):
     """docs/specs.md has the numbers of the code."""
-    assert f"{getattr(bounds, number):,}" in PAGE.read_text(encoding="utf-8")
+    assert f"{getattr(size_limits, number):,}" in PAGE.read_text(encoding="utf-8")

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from bdhf.experiments import training, updaters
-from bdhf.experiments.checkpoint import Checkpoint
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.run import execute
+from bdhf.experiments.run import training, updaters
+from bdhf.experiments.run.checkpoint import Checkpoint
+from bdhf.experiments.run.execute import execute
 from bdhf.problems import Autoencoder
 from bdhf.records import Budget, Status, Target
 from tests.experiments.specs import planned
@@ -349,7 +349,7 @@ def test_the_safety_limit_counts_the_wall_clock_before_a_kill_and_not_the_time_b
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from bdhf.experiments.checkpoint import Checkpoint
+from bdhf.experiments.run.checkpoint import Checkpoint
 from bdhf.experiments.run import execute
 from tests.experiments.test_checkpoint import spec_of
 

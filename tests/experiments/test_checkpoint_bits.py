@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bdhf.experiments.checkpoint import Checkpoint, Saver
+from bdhf.experiments.run.checkpoint import Checkpoint, Saver
 from tests.experiments.made_up import save
 from tests.experiments.specs import cell
 

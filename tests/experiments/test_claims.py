@@ -13,7 +13,7 @@ from itertools import chain
 
 import pytest
 
-from bdhf.experiments.claims import Claim, Claims, holds, let_go, living
+from bdhf.experiments.storage.claims import Claim, Claims, holds, let_go, living
 from bdhf.records import STALE_SECONDS, Owner
 
 RUN = "0123456789abcdef"
@@ -90,7 +90,7 @@ def test_among_many_threads_each_run_is_held_by_one(opened):
 RACER = """
 import sys
 from pathlib import Path
-from bdhf.experiments.claims import Claims
+from bdhf.experiments.storage.claims import Claims
 claims = Claims(Path(sys.argv[1]))
 sys.stdin.readline()
 print(*(run for run in sys.argv[2:] if claims.take(run) is not None), flush=True)
@@ -311,6 +311,6 @@ def test_a_claim_that_cannot_be_read_is_one(claims):
 
 def test_claims_are_read_without_torch():
     """`bdhf status` starts at once."""
-    check = "import bdhf.experiments.claims, sys; sys.exit('torch' in sys.modules)"
+    check = "import bdhf.experiments.storage.claims, sys; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

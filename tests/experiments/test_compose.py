@@ -2,11 +2,11 @@
 
 import pytest
 
-from bdhf.experiments.compose import merged, read
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.plan import expand
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import load, variants
+from bdhf.experiments.plan.expand import expand
+from bdhf.experiments.spec.compose import merged, read
+from bdhf.experiments.spec.load import load, variants
+from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import SMALL, planned
 
 

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from bdhf.experiments.claims import Claims
-from bdhf.experiments.detail import detail, find
+from bdhf.experiments.storage.claims import Claims
+from bdhf.experiments.storage.show import detail, find
 from bdhf.records import InputError, Status
 from tests.experiments.made_up import begun, write
 

@@ -5,11 +5,11 @@ import pytest
 from pydantic import ValidationError
 
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.plan import expand
-from bdhf.experiments.run import execute
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import load, variants
-from bdhf.experiments.stopping import Reached
+from bdhf.experiments.plan.expand import expand
+from bdhf.experiments.run.execute import execute
+from bdhf.experiments.run.stopping import Reached
+from bdhf.experiments.spec.load import load, variants
+from bdhf.experiments.spec.yaml_source import parse
 from bdhf.records import Status, Target
 from tests.experiments.specs import changed
 

@@ -14,8 +14,8 @@ import pytest
 import bdhf
 from bdhf.experiments.engines import worker
 from bdhf.experiments.engines.local import Conditions, run_all
-from bdhf.experiments.run import Outcome
-from bdhf.experiments.store import Store
+from bdhf.experiments.run.execute import Outcome
+from bdhf.experiments.storage.store import Store
 from bdhf.records import CURVE_COLUMNS, Owner, Status, collect
 from tests.experiments.specs import SMALL, cells, planned
 

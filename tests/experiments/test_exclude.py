@@ -3,8 +3,8 @@
 import pytest
 
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import variants
+from bdhf.experiments.spec.load import variants
+from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import changed, planned
 
 GRID = "grid:\n  batch.gradient: [100, 200]\n  arms.full_hf.lr: [0.25, 1.0]\n"

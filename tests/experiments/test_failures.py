@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from bdhf.experiments import training, updaters
-from bdhf.experiments.failures import classified
-from bdhf.experiments.run import execute
+from bdhf.experiments.run import training, updaters
+from bdhf.experiments.run.execute import execute
+from bdhf.experiments.run.failures import classified
 from bdhf.problems import Autoencoder
 from bdhf.records import Budget, Status
 from tests.experiments.specs import cell, outcome

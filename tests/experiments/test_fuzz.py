@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from bdhf.cli import app
-from bdhf.experiments.source import parse
+from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import SMALL, changed
 
 pytestmark = pytest.mark.slow

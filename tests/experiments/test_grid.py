@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 
 import bdhf
-from bdhf.experiments import build
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.grid import combinations
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import check, variants
-from bdhf.experiments.store import Store
+from bdhf.experiments.parts import tables as part_tables
+from bdhf.experiments.spec.grid import combinations
+from bdhf.experiments.spec.load import check, variants
+from bdhf.experiments.spec.yaml_source import parse
+from bdhf.experiments.storage.store import Store
 from bdhf.records import Budget, collect, planned
 from bdhf.stats.compare import compare
 from tests.experiments import specs
@@ -24,8 +24,8 @@ PROBLEM = "problem: [{type: autoencoder, encoder: [784, 12, 4]}, {type: narrow, 
 @pytest.fixture(autouse=True)
 def tables(monkeypatch):
     """A second problem and a second curvature, by other names."""
-    monkeypatch.setitem(build.PROBLEMS, "narrow", build.PROBLEMS["autoencoder"])
-    monkeypatch.setitem(build.CURVATURES, "other", build.CURVATURES["ggn"])
+    monkeypatch.setitem(part_tables.PROBLEMS, "narrow", part_tables.PROBLEMS["autoencoder"])
+    monkeypatch.setitem(part_tables.CURVATURES, "other", part_tables.CURVATURES["ggn"])
 
 
 def grid(*axes):

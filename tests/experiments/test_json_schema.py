@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft7Validator
 
-from bdhf.experiments import build
-from bdhf.experiments.json_schema import as_text, json_schema
-from bdhf.experiments.schema import Spec
-from bdhf.experiments.source import parse
+from bdhf.experiments.parts import tables
+from bdhf.experiments.spec.json_schema import as_text, json_schema
+from bdhf.experiments.spec.schema import Spec
+from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import changed
 from tests.experiments.test_spec import FAULTS
 
@@ -23,9 +23,9 @@ SCHEMA = json_schema()
 VALIDATOR = Draft7Validator(SCHEMA)
 SPECS = sorted((ROOT / "ablations").rglob("*.yaml"))
 
-PARTS = [part for table, _ in build.PARTS.values() for part in table.items()]
-PARTS += [part for _, table in build.NESTED.values() for part in table.items()]
-PARTS += build.PROBLEMS.items()
+PARTS = [part for table, _ in tables.PARTS.values() for part in table.items()]
+PARTS += [part for _, table in tables.NESTED.values() for part in table.items()]
+PARTS += tables.PROBLEMS.items()
 
 
 def refused(text):
@@ -151,7 +151,7 @@ def test_every_key_of_a_spec_says_what_it_is(name):
 @pytest.mark.parametrize(("name", "part"), PARTS, ids=[name for name, _ in PARTS])
 def test_every_part_is_there_with_its_arguments_and_says_what_they_are(name, part):
     """A part of the tables has a mapping with all its arguments, and something to read at each."""
-    kinds = [*build.PARTS, *(kind for kind, _ in build.NESTED.values()), "problem"]
+    kinds = [*tables.PARTS, *(kind for kind, _ in tables.NESTED.values()), "problem"]
     choices = [choice for kind in kinds for choice in SCHEMA["definitions"][kind]["anyOf"]]
     found = next(choice["properties"] for choice in choices if _type_of(choice) == name)
 
@@ -162,7 +162,7 @@ def test_every_part_is_there_with_its_arguments_and_says_what_they_are(name, par
 
 def test_a_new_part_appears_by_itself(monkeypatch):
     """A line in a table is a name, and a mapping with the arguments, in the schema."""
-    monkeypatch.setitem(build.PARTITIONS, "halves", build.Random)
+    monkeypatch.setitem(tables.PARTITIONS, "halves", tables.Random)
 
     choices = json_schema()["definitions"]["partition"]["anyOf"]
 

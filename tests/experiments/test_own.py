@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from bdhf.experiments.build import optimizer_of, problem_of
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.plan import expand
-from bdhf.experiments.run import execute
-from bdhf.experiments.spec import load
+from bdhf.experiments.parts.tables import optimizer_of, problem_of
+from bdhf.experiments.plan.expand import expand
+from bdhf.experiments.run.execute import execute
+from bdhf.experiments.spec.load import load
 from bdhf.records import Status
 from tests.experiments.specs import changed
 

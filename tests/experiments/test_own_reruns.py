@@ -9,14 +9,15 @@ import pytest
 from ruamel.yaml import YAML
 
 from bdhf.cli.audit import rerun_as_json, rerun_lines
-from bdhf.experiments import beside, checkpoint
-from bdhf.experiments.beside import look_in
-from bdhf.experiments.own_source import own_code
-from bdhf.experiments.plan import expand
-from bdhf.experiments.provenance import environment
-from bdhf.experiments.rerun import Claimed, rerun
-from bdhf.experiments.run import execute
-from bdhf.experiments.spec import load
+from bdhf.experiments.audit.rerun import Claimed, rerun
+from bdhf.experiments.parts import user_modules
+from bdhf.experiments.parts.user_modules import look_in
+from bdhf.experiments.plan.expand import expand
+from bdhf.experiments.plan.user_code import own_code
+from bdhf.experiments.run import checkpoint
+from bdhf.experiments.run.execute import execute
+from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.spec.load import load
 from tests.experiments.made_up import save
 from tests.experiments.specs import CHUNKS, changed
 
@@ -38,7 +39,7 @@ def claim(tmp_path_factory):
         environment=environment("cpu", run.threads) | own_code(run),
     )  # fmt: skip
     yield claimed, run
-    beside._BESIDE.folders.remove(str(home))
+    user_modules._BESIDE.folders.remove(str(home))
 
 
 OTHER = {"own_code": "orr_helper 0123456789ab, orr_part ba9876543210"}

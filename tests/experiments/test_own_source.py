@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from bdhf.experiments import beside, own_source
-from bdhf.experiments.own_source import own_code, own_names, sources
+from bdhf.experiments.parts import user_modules, user_source
+from bdhf.experiments.parts.user_source import sources
+from bdhf.experiments.plan.user_code import own_code, own_names
 from bdhf.records.environment import from_words, in_words
 from tests.experiments.specs import cell
 
@@ -15,7 +16,7 @@ from tests.experiments.specs import cell
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder beside which modules are found, for this test alone."""
-    monkeypatch.setattr(beside._BESIDE, "folders", [str(tmp_path)])
+    monkeypatch.setattr(user_modules._BESIDE, "folders", [str(tmp_path)])
     return tmp_path
 
 
@@ -157,7 +158,7 @@ def test_recorded_is_what_was_imported_and_not_what_lies_there_later(folder):
     write(folder, osrc_kept="x = 1")
     run = cell("full_hf").run
     run = run.model_copy(update={"problem": {"type": "osrc_kept:Problem"}})
-    own_source.remember("osrc_kept")
+    user_source.remember("osrc_kept")
     before = own_code(run)
     write(folder, osrc_kept="x = 2")
 

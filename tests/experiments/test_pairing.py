@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bdhf.experiments import updaters
+from bdhf.experiments.run import updaters
 from bdhf.records import Budget
 from tests.experiments.specs import outcome
 

@@ -7,11 +7,11 @@ from typing import Protocol
 
 import pytest
 
-from bdhf.experiments import build
-from bdhf.experiments.errors import SpecError
-from bdhf.experiments.parts import Faults, make, resolve
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import check
+from bdhf.experiments.errors import Faults, SpecError
+from bdhf.experiments.parts import tables
+from bdhf.experiments.parts.resolve import make, resolve
+from bdhf.experiments.spec.load import check
+from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import changed
 
 
@@ -171,7 +171,7 @@ def test_a_default_that_no_table_has_is_a_fault_of_the_program():
 class Around:
     """A partition inside a partition."""
 
-    like: build.Partition
+    like: tables.Partition
 
     def __call__(self, layout):
         return self.like(layout)
@@ -180,7 +180,7 @@ class Around:
 @pytest.fixture
 def around(monkeypatch):
     """A partition of the table that holds another one."""
-    monkeypatch.setitem(build.PARTITIONS, "around", Around)
+    monkeypatch.setitem(tables.PARTITIONS, "around", Around)
 
 
 def test_groups_alone_are_the_blocks_of_the_problem_inside_partitions_too(around):

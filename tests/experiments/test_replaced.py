@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from bdhf.cli import app
 from bdhf.experiments.ablation import Ablation
-from bdhf.experiments.replaced import replaced
+from bdhf.experiments.storage.replaced import replaced
 from bdhf.records import InputError, run_status
 from tests.experiments.made_up import write
 from tests.experiments.specs import changed

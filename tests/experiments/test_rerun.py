@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from bdhf.experiments.provenance import environment
-from bdhf.experiments.replan import unplanned
-from bdhf.experiments.rerun import Claimed, choose, misnamed, not_repeatable, rerun
+from bdhf.experiments.audit.replan import unplanned
+from bdhf.experiments.audit.rerun import Claimed, choose, misnamed, not_repeatable, rerun
+from bdhf.experiments.run.provenance import environment
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import Budget, InputError, Records, Status, Tuned, load
 from tests.experiments.made_up import begun
@@ -187,7 +187,7 @@ def test_a_failure_is_told_where_the_budget_is_in_seconds_too(adam, status, monk
     made = outcome("adam")
     other = {"done": Status.ERROR, "error": Status.DONE}[status]
     monkeypatch.setattr(
-        "bdhf.experiments.rerun.execute", lambda *_, **__: replace(made, status=other)
+        "bdhf.experiments.audit.rerun.execute", lambda *_, **__: replace(made, status=other)
     )
     claim = claimed("adam", budget=Budget(seconds=0.5), stop_at=())
 

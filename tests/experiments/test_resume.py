@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bdhf.experiments.build import (
+from bdhf.experiments.parts.tables import (
     ACCEPTANCES,
     CURVATURES,
     DAMPINGS,
@@ -18,13 +18,13 @@ from bdhf.experiments.build import (
     REGULARIZATIONS,
     SOLVERS,
 )
-from bdhf.experiments.checkpoint import Checkpoint, Interrupted
-from bdhf.experiments.optimizers import torch_optimizers
-from bdhf.experiments.run import Outcome, execute
-from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.streams import global_state
-from bdhf.experiments.training import Training
-from bdhf.experiments.undisturbed import undisturbed
+from bdhf.experiments.parts.torch_optimizers import torch_optimizers
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.run.checkpoint import Checkpoint, Interrupted
+from bdhf.experiments.run.execute import Outcome, execute
+from bdhf.experiments.run.process_state import undisturbed
+from bdhf.experiments.run.random_streams import global_state
+from bdhf.experiments.run.training import Training
 from bdhf.records import Status
 from tests.experiments import keeping
 from tests.experiments.keeping import LATER, NAME, OPTIMIZERS, PROBLEMS, importable, run_of

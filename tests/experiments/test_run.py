@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from bdhf.experiments import training, updaters
-from bdhf.experiments.build import problem_of
-from bdhf.experiments.run import execute
-from bdhf.experiments.stopping import Reached
-from bdhf.experiments.streams import Batches, generator
+from bdhf.experiments.parts.tables import problem_of
+from bdhf.experiments.run import training, updaters
+from bdhf.experiments.run.execute import execute
+from bdhf.experiments.run.random_streams import Batches, generator
+from bdhf.experiments.run.stopping import Reached
 from bdhf.problems import Autoencoder
 from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
 from tests.experiments.specs import cell, outcome

@@ -11,12 +11,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from bdhf.experiments import build
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.json_schema import json_schema
-from bdhf.experiments.optimizers import torch_optimizers
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import check
+from bdhf.experiments.parts import tables
+from bdhf.experiments.parts.torch_optimizers import torch_optimizers
+from bdhf.experiments.spec.json_schema import json_schema
+from bdhf.experiments.spec.load import check
+from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import SMALL, changed
 
 SCHEMA = json_schema()
@@ -82,9 +82,11 @@ def test_every_way_to_say_it_is_valid(way):
     assert refused(text) == []
 
 
-KINDS = [table for table, _ in build.PARTS.values()] + [table for _, table in build.NESTED.values()]
-TABLES = {name: part for table in (*KINDS, build.PROBLEMS) for name, part in table.items()}
-TABLES |= {"block_hf": build.BlockHessianFree, **torch_optimizers()}
+KINDS = [table for table, _ in tables.PARTS.values()] + [
+    table for _, table in tables.NESTED.values()
+]
+TABLES = {name: part for table in (*KINDS, tables.PROBLEMS) for name, part in table.items()}
+TABLES |= {"block_hf": tables.BlockHessianFree, **torch_optimizers()}
 
 VALUES = [
     None, True, False, 0, 1, 2, 3.5, 0.5, -1, 50, 1e-3, "auto", "text", "linear", "val_loss",

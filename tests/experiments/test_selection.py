@@ -2,9 +2,9 @@
 
 import pytest
 
-from bdhf.experiments.retry import again
-from bdhf.experiments.schema import Retry
-from bdhf.experiments.selection import Selection, Shard
+from bdhf.experiments.engines.retry import again
+from bdhf.experiments.plan.selection import Selection, Shard
+from bdhf.experiments.spec.schema import Retry
 from bdhf.records import InputError, Status
 from tests.experiments.specs import planned
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from bdhf.experiments.compose import read
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import variants
+from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.load import variants
+from bdhf.experiments.spec.yaml_source import parse
 from bdhf.optim import CG
 from bdhf.records import Budget
 from tests.experiments.specs import SMALL, cells, changed, planned

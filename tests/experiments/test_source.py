@@ -2,9 +2,9 @@
 
 import pytest
 
-from bdhf.experiments.compose import read
 from bdhf.experiments.errors import Fault, SpecError
-from bdhf.experiments.source import parse
+from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.yaml_source import parse
 
 
 @pytest.mark.parametrize(

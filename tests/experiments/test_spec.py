@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from bdhf.experiments.build import (
+from bdhf.experiments.errors import SpecError
+from bdhf.experiments.parts.tables import (
     catalogue,
     optimizer_of,
     problem_of,
     resolve_arm,
     resolve_problem,
 )
-from bdhf.experiments.errors import SpecError
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import check
+from bdhf.experiments.spec.load import check
+from bdhf.experiments.spec.yaml_source import parse
 from bdhf.optim import BlockHessianFree
 from tests.experiments.specs import SMALL, changed
 

@@ -8,12 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from bdhf.cli import app
-from bdhf.experiments import beside
 from bdhf.experiments.ablation import Ablation
-from bdhf.experiments.claims import Claims
-from bdhf.experiments.own_source import own_names, sources
-from bdhf.experiments.run import Outcome
-from bdhf.experiments.stale import set_aside
+from bdhf.experiments.parts import user_modules
+from bdhf.experiments.parts.user_source import sources
+from bdhf.experiments.plan.user_code import own_names
+from bdhf.experiments.run.execute import Outcome
+from bdhf.experiments.storage.claims import Claims
+from bdhf.experiments.storage.stale import set_aside
 from bdhf.records import Status
 from bdhf.records.environment import in_words
 from tests.experiments.made_up import CURVE
@@ -26,7 +27,7 @@ PART = "import {name}_helper\n" + CHUNKS
 def home(tmp_path, monkeypatch, request):
     """A spec with an own part in one arm, where the commands run; and the name of its modules."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(beside._BESIDE, "folders", [])
+    monkeypatch.setattr(user_modules._BESIDE, "folders", [])
     name = f"stl{abs(hash(request.node.name))}"
     (tmp_path / "spec.yaml").write_text(
         changed(("partition: full", f"partition: {name}_part:Chunks"))

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from bdhf.experiments.claims import Claims
-from bdhf.experiments.standing import seconds_of, standing
+from bdhf.experiments.storage.claims import Claims
+from bdhf.experiments.storage.status import seconds_of, standing
 from bdhf.records import InputError, Status
 from tests.experiments.made_up import begun, claim, write
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 import bdhf
-from bdhf.experiments import retry
-from bdhf.experiments.run import Outcome
-from bdhf.experiments.schema import Retry
-from bdhf.experiments.store import Store
+from bdhf.experiments.engines import retry
+from bdhf.experiments.run.execute import Outcome
+from bdhf.experiments.spec.schema import Retry
+from bdhf.experiments.storage.store import Store
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import (
     CURVE_COLUMNS,

@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 import torch
 
-from bdhf.experiments.streams import Batches, Subsets, derive, generator
+from bdhf.experiments.run.random_streams import Batches, Subsets, derive, generator
 
 
 def test_a_stream_depends_on_seed_and_purpose_alone():

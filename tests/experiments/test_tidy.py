@@ -6,9 +6,9 @@ import sys
 import pytest
 
 import bdhf
-from bdhf.experiments import tidy
-from bdhf.experiments.claims import Claims
-from bdhf.experiments.tidy import Doomed, removable, remove
+from bdhf.experiments.storage import clean as storage_clean
+from bdhf.experiments.storage.claims import Claims
+from bdhf.experiments.storage.clean import Doomed, removable, remove
 from bdhf.records import InputError, Status
 from tests.experiments.made_up import begun, write
 
@@ -117,7 +117,7 @@ def test_the_claim_of_a_process_that_has_died_is_no_hindrance(made):
     store, cells = made
     write(store, cells[0], Status.ERROR)
     script = (
-        "import sys, os, pathlib; from bdhf.experiments.claims import Claims;"
+        "import sys, os, pathlib; from bdhf.experiments.storage.claims import Claims;"
         "Claims(pathlib.Path(sys.argv[1])).take(sys.argv[2]); os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", script, store.folder, cells[0].run_id], check=True)
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_words(made, monkeypatch):
     def read_only(_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(tidy, "temporary_folder", read_only)
+    monkeypatch.setattr(storage_clean, "temporary_folder", read_only)
 
     with pytest.raises(InputError, match="cannot remove runs: Read-only file system"):
         clean(store, ALL)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from bdhf.experiments import first_update, tried, tryout
 from bdhf.experiments.ablation import Ablation
+from bdhf.experiments.dry_run import check as dry_run_check
+from bdhf.experiments.dry_run import first_update, passed
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.run import execute
+from bdhf.experiments.run.execute import execute
 from bdhf.records import Status
 from tests.experiments.own_problems import MODULE, written
 from tests.experiments.specs import SMALL, changed
@@ -52,7 +53,7 @@ def test_arms_that_can_run_are_tried_once(tmp_path, cache, monkeypatch):
     assert len(list(cache.iterdir())) == 2
     assert not ablation.store.folder.exists()
 
-    monkeypatch.setattr(tryout, "first_update", None)
+    monkeypatch.setattr(dry_run_check, "first_update", None)
     assert opened(tmp_path).check_arms(ablation.cells) == []
 
 
@@ -221,8 +222,8 @@ def test_no_arm_is_begun_when_the_time_is_over(tmp_path, monkeypatch, cache):
             watch()
 
     with monkeypatch.context() as within:
-        within.setattr(tryout, "first_update", update)
-        within.setattr(tryout.time, "monotonic", lambda: next(clock))
+        within.setattr(dry_run_check, "first_update", update)
+        within.setattr(dry_run_check.time, "monotonic", lambda: next(clock))
         lines = ablation.check_arms(ablation.cells)
 
     assert begun == ["torch.Adam"]
@@ -250,11 +251,11 @@ def test_a_changed_module_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     plain = opened(tmp_path).cells[0].run
     run = plain.model_copy(update={"problem": {**plain.problem, "type": "tried_here:Part"}})
-    before = tried.key_of(run)
+    before = passed.key_of(run)
 
-    assert tried.key_of(run.model_copy(update={"seed": 7, "evaluate_every": 5})) == before
+    assert passed.key_of(run.model_copy(update={"seed": 7, "evaluate_every": 5})) == before
     module.write_text(MODULE + "\n# changed\n")
-    assert tried.key_of(run) != before
+    assert passed.key_of(run) != before
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
@@ -268,7 +269,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
         raise RuntimeError("could not determine home directory")
 
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(tried.Path, "home", homeless)
+    monkeypatch.setattr(passed.Path, "home", homeless)
     assert ablation.check_arms(ablation.cells) == []
 
 
@@ -305,7 +306,7 @@ def test_skipped_arms_are_not_tried(tmp_path, monkeypatch):
     spec.write_text(SMALL + "safety: {gradient_equivalents: 1}\n")
     ablation = Ablation.open(spec, tmp_path / "results")
     tried_arms = []
-    monkeypatch.setattr(tryout, "first_update", lambda run, watch: tried_arms.append(run))
+    monkeypatch.setattr(dry_run_check, "first_update", lambda run, watch: tried_arms.append(run))
 
     assert ablation.check_arms(ablation.cells) == []
     assert tried_arms == []

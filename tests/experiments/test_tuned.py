@@ -8,10 +8,10 @@ import pytest
 import bdhf
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import variants
-from bdhf.experiments.store import Store
-from bdhf.experiments.tuned import tuned
+from bdhf.experiments.plan.tuned_from import tuned
+from bdhf.experiments.spec.load import variants
+from bdhf.experiments.spec.yaml_source import parse
+from bdhf.experiments.storage.store import Store
 from bdhf.records import Target, TunedArm, Tuning, collect
 from tests.experiments.specs import SMALL, cells, changed, planned
 

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 import bdhf
 from bdhf.cli import app
 from bdhf.experiments.ablation import Ablation
+from bdhf.experiments.audit.replan import unplanned
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.replan import unplanned
-from bdhf.experiments.store import Store
+from bdhf.experiments.storage.store import Store
 from bdhf.records import collect, twins_among
 from tests.experiments.specs import changed, planned
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import bdhf
-from bdhf.experiments import build
+from bdhf.experiments.parts import tables
 from bdhf.optim import Curvature
 from bdhf.optim.losses import recognise
 from tests.cases import Case
@@ -77,7 +77,7 @@ CURVATURES: dict[str, tuple[Curvature, Callable[[Case], Tensor]]] = {
     "hessian": (bdhf.Hessian(), dense_hessian),
 }
 
-assert set(CURVATURES) == set(build.CURVATURES), "a curvature without an oracle"
+assert set(CURVATURES) == set(tables.CURVATURES), "a curvature without an oracle"
 
 
 def fits(curvature: str, case: Case) -> bool:

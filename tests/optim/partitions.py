@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import bdhf
-from bdhf.experiments import build
+from bdhf.experiments.parts import tables
 from bdhf.optim import Partition
 from bdhf.optim.layout import Layout
 
@@ -43,7 +43,7 @@ NEEDS_ARGUMENTS: dict[str, Callable[[Layout], Partition]] = {
 PARTITIONS: dict[str, Callable[[Layout], Partition]] = {
     **{
         name: NEEDS_ARGUMENTS.get(name, lambda layout, part=part: part())
-        for name, part in build.PARTITIONS.items()
+        for name, part in tables.PARTITIONS.items()
     },
     "thirds": lambda layout: thirds,
     "pairs": lambda layout: pairs,

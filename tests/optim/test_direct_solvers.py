@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.experiments.compatibility import triples
+from bdhf.experiments.parts.compatibility import triples
 from bdhf.optim import Stop
 from bdhf.optim.layout import layout_of
 from bdhf.optim.products import BlockProduct

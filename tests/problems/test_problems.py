@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bdhf.experiments.build import PROBLEMS
+from bdhf.experiments.parts.tables import PROBLEMS
 from bdhf.nn import Sparse
 from bdhf.optim import Groups
 from bdhf.optim.blocks import Blocks

@@ -9,7 +9,7 @@ import pytest
 
 import bdhf
 from asv_bench.benchmarks.made_up import folder_to_read as make
-from bdhf.experiments.store import Store
+from bdhf.experiments.storage.store import Store
 from bdhf.records import CURVE_COLUMNS, PLAN_INDEX, RECORDS_VERSION, Status, collect
 from bdhf.records.columns import METRIC_PREFIXES, STATUSES, TABLES
 from tests.experiments.specs import SMALL, planned

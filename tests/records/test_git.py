@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bdhf.bench.checkout import Checkout
-from bdhf.experiments import provenance
+from bdhf.experiments.run import provenance
 from bdhf.records.git import diff, environment, git
 from tests.bench.clones import git as plainly
 

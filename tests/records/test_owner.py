@@ -12,7 +12,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from bdhf.experiments.claims import Claims, living
+from bdhf.experiments.storage.claims import Claims, living
 from bdhf.records import STALE_SECONDS, Owner, Status, clock_of, sweep, write_atomically
 from bdhf.records.temporary import temporary_file, temporary_folder
 from tests.experiments.made_up import begun, claim, write

@@ -11,10 +11,10 @@ import pytest
 from bdhf.cli.planned import say_comparisons, say_failed, say_left
 from bdhf.cli.results import say_risen
 from bdhf.experiments.ablation import Ablation
-from bdhf.experiments.detail import detail
-from bdhf.experiments.run import Outcome
-from bdhf.experiments.schema import Retry
-from bdhf.experiments.standing import standing
+from bdhf.experiments.run.execute import Outcome
+from bdhf.experiments.spec.schema import Retry
+from bdhf.experiments.storage.show import detail
+from bdhf.experiments.storage.status import standing
 from bdhf.records import CURVE_COLUMNS, Status, rise_of
 from bdhf.report import tables
 from bdhf.stats.compare import compare

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import bdhf
 from asv_bench.benchmarks.made_up import folder_to_read as make
-from bdhf.experiments.standing import standing
+from bdhf.experiments.storage.status import standing
 from bdhf.records import (
     NOT_RUN,
     PLAN_INDEX,

@@ -39,7 +39,7 @@ def compared(entry, value_of, keys=tuple(OTHER)):
 
 def test_the_keys_are_those_of_a_rerun():
     """One list: what `verify --rerun` explains bits by is what comparisons are flagged for."""
-    from bdhf.experiments import rerun
+    from bdhf.experiments.audit import rerun
 
     assert rerun.MATTERS is MATTERS
     assert set(OTHER) == {*MATTERS, *TIMING}

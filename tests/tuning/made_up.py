@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from optuna.trial import FrozenTrial
 
-from bdhf.experiments.run import Outcome
-from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.run.execute import Outcome
 from bdhf.records import CURVE_COLUMNS, Status
 from bdhf.tuning.standing import Standing
 from bdhf.tuning.storage import Place

@@ -104,8 +104,8 @@ def test_what_is_left_out_is_told_once_for_every_reason(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither arms nor choices are begun after the seconds that a plan has."""
-    monkeypatch.setattr("bdhf.experiments.tryout.SECONDS", -1.0)
-    monkeypatch.setattr("bdhf.experiments.tryout.is_kept", lambda key: False)
+    monkeypatch.setattr("bdhf.experiments.dry_run.check.SECONDS", -1.0)
+    monkeypatch.setattr("bdhf.experiments.dry_run.check.is_kept", lambda key: False)
     study(there, "Fits", FINE)
 
     arms, choices = check(open_study(there / "study.yaml"))

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bdhf.experiments.source import parse
-from bdhf.experiments.spec import variants
+from bdhf.experiments.spec.load import variants
+from bdhf.experiments.spec.yaml_source import parse
 from bdhf.tuning.held_out import at_of
 from tests.experiments.specs import changed
 

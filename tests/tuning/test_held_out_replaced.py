@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from bdhf.cli.tune import _hold_out
-from bdhf.experiments.stale import Stale
+from bdhf.experiments.storage.stale import Stale
 
 STALE = Stale("hf.tuned", ("lab:Part",), ("/home/lab.py",), ("a", "b"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bdhf.experiments import beside
+from bdhf.experiments.parts import user_modules
 from bdhf.tuning.collect import find
 from bdhf.tuning.own_code import other_code
 from bdhf.tuning.storage import Place
@@ -22,7 +22,7 @@ def test_trials_of_other_code_are_told_and_their_runs_not_taken_for_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line for the arm, with the file; another trial with the same settings is run anew."""
-    monkeypatch.setattr(beside._BESIDE, "folders", [])
+    monkeypatch.setattr(user_modules._BESIDE, "folders", [])
     part = tmp_path / "oct_part.py"
     part.write_text(CHUNKS)
     own = (("partition: full", "partition: oct_part:Chunks"), ("trials: 8", "trials: 2"))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from bdhf.experiments.json_schema import as_text
-from bdhf.experiments.source import parse
+from bdhf.experiments.spec.json_schema import as_text
+from bdhf.experiments.spec.yaml_source import parse
 from bdhf.tuning.json_schema import json_schema
 from bdhf.tuning.schema import Pruner, Sampler, StudySpec
 from bdhf.tuning.study import open_study

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bdhf.experiments.run import Outcome
-from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.run.execute import Outcome
 from bdhf.records import Budget, Status, Target
 from bdhf.tuning.collect import find
 from bdhf.tuning.objective import Goal, SeedRun, final, value

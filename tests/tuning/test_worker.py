@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bdhf.experiments.run import Outcome
-from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.run.execute import Outcome
 from bdhf.records import Status, StudyRecords, load_study
 from bdhf.report.study import build_study
 from bdhf.tuning.collect import collect, find

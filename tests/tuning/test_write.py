@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bdhf.experiments.ablation import Ablation
-from bdhf.experiments.plan import expand
-from bdhf.experiments.spec import load
+from bdhf.experiments.plan.expand import expand
+from bdhf.experiments.spec.load import load
 from bdhf.records import InputError, Tuning, read_tuning
 from bdhf.tuning.collect import collect
 from bdhf.tuning.held_out import count_tests, held_out

@@ -10,17 +10,17 @@ from multiprocessing import connection
 
 import pandas as pd
 
-from bdhf.experiments.claims import Claim, Claims, holds
 from bdhf.experiments.engines.queue import POLL_SECONDS, Queue
+from bdhf.experiments.engines.retry import Again
 from bdhf.experiments.engines.worker import Job, Worker, now
-from bdhf.experiments.observe import Observer
-from bdhf.experiments.own_source import own_code
-from bdhf.experiments.provenance import environment
-from bdhf.experiments.retry import Again
-from bdhf.experiments.run import Outcome
-from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.schema import Retry
-from bdhf.experiments.store import Store
+from bdhf.experiments.observers.observer import Observer
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.plan.user_code import own_code
+from bdhf.experiments.run.execute import Outcome
+from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.spec.schema import Retry
+from bdhf.experiments.storage.claims import Claim, Claims, holds
+from bdhf.experiments.storage.store import Store
 from bdhf.records import CURVE_COLUMNS, SAFETY_SECONDS, Status, StorageError
 
 #: Seconds in which runs that are under way may save themselves when a person ends them; a

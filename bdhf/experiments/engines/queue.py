@@ -7,10 +7,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from bdhf.experiments.claims import Claim, Claims, living
-from bdhf.experiments.retry import Again
-from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.store import Store
+from bdhf.experiments.engines.retry import Again
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.storage.claims import Claim, Claims, living
+from bdhf.experiments.storage.store import Store
 from bdhf.records import Status, clock_of, ended
 
 #: Seconds between two looks at runs that other processes hold.

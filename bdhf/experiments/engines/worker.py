@@ -21,17 +21,17 @@ from typing import Any
 
 import torch
 
-from bdhf.experiments.beside import folders, look_in
-from bdhf.experiments.checkpoint import Checkpoint, Interrupted
-from bdhf.experiments.claims import Claim, holds, living
 from bdhf.experiments.engines.interrupt import shielded
 from bdhf.experiments.engines.safe_path import safe_path
-from bdhf.experiments.own_source import own_code
-from bdhf.experiments.provenance import environment
-from bdhf.experiments.run import Outcome, execute
-from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.schema import CHECKPOINT_SECONDS
-from bdhf.experiments.store import Store
+from bdhf.experiments.parts.user_modules import folders, look_in
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.plan.user_code import own_code
+from bdhf.experiments.run.checkpoint import Checkpoint, Interrupted
+from bdhf.experiments.run.execute import Outcome, execute
+from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.spec.schema import CHECKPOINT_SECONDS
+from bdhf.experiments.storage.claims import Claim, holds, living
+from bdhf.experiments.storage.store import Store
 from bdhf.records import InputError, Status
 
 #: Seconds between two looks at who else is at work on this machine.

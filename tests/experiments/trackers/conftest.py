@@ -2,7 +2,7 @@
 
 import pytest
 
-from bdhf.experiments.trackers.mlflow import DEFAULTS
+from bdhf.experiments.observers.mlflow import DEFAULTS
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import pytest
 from mlflow import MlflowClient
 
-from bdhf.experiments.trackers.table import tracking
+from bdhf.experiments.observers.trackers import tracking
 from tests.experiments.trackers.made_up import (
     LABELS,
     MAPS_ITS_TABLES,

@@ -7,8 +7,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from bdhf.experiments.trackers.table import tracking
-from bdhf.experiments.trackers.tensorboard import folder_name
+from bdhf.experiments.observers.tensorboard import folder_name
+from bdhf.experiments.observers.trackers import tracking
 from tests.experiments.trackers.made_up import LABELS, RUNS, row, tell_interleaved
 
 

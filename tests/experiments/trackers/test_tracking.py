@@ -6,11 +6,11 @@ import sys
 import pandas as pd
 import pytest
 
-from bdhf.experiments.observers import Guarded, together
-from bdhf.experiments.run import Outcome
-from bdhf.experiments.store import Store
-from bdhf.experiments.trackers.table import TRACKERS, tracking
-from bdhf.experiments.trackers.tracker import settings
+from bdhf.experiments.observers.several import Guarded, together
+from bdhf.experiments.observers.tracker import settings
+from bdhf.experiments.observers.trackers import TRACKERS, tracking
+from bdhf.experiments.run.execute import Outcome
+from bdhf.experiments.storage.store import Store
 from bdhf.records import InputError, Status
 from tests.experiments.specs import SMALL, cells, planned
 from tests.experiments.trackers.made_up import (
@@ -182,7 +182,7 @@ def test_records_are_the_same_with_and_without(name, monkeypatch, tmp_path):
 def test_nothing_of_a_tracker_is_imported_unless_it_is_asked_for():
     """`bdhf` starts, and its table of trackers can be read, without either package."""
     script = (
-        "import sys, bdhf.cli, bdhf.experiments.ablation, bdhf.experiments.trackers.table;"
+        "import sys, bdhf.cli, bdhf.experiments.ablation, bdhf.experiments.observers.trackers;"
         "assert not {'tensorboard', 'mlflow', 'torch.utils.tensorboard'} & set(sys.modules)"
     )
 

@@ -1,0 +1,1 @@
+"""What `bdhf verify` makes again: the plan, and single runs."""

@@ -1,0 +1,89 @@
+"""The plan of a report against the one that its spec gives: whether runs were left out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bdhf.experiments.parts.user_modules import look_beside
+from bdhf.experiments.plan.cost import together
+from bdhf.experiments.plan.expand import Plan, expand
+from bdhf.experiments.spec.load import variants
+from bdhf.experiments.spec.schema import Spec
+from bdhf.experiments.spec.yaml_source import parse
+from bdhf.records import Records, Status
+
+
+def unplanned(records: Records, report: Path) -> tuple[str, ...]:
+    """What the records have otherwise than the plan of their spec, in words; () for nothing.
+
+    A user's own parts are looked for beside the report. Raises SpecError for a spec that cannot be
+    run here.
+    """
+    look_beside(report)
+    found = variants(parse(records.spec_text, f"{report}: its spec"))
+    with together():
+        plan = expand(found)
+    said = _said(records, found[0].spec, plan)
+    others = (f"{name}: {a!r} in the report, {b!r} by its spec"
+              for name, (a, b) in said.items() if a != b)  # fmt: skip
+    return (*others, *_cells(records, plan), *_skipped(records, plan))
+
+
+def _said(records: Records, spec: Spec, plan: Plan) -> dict[str, tuple[Any, Any]]:
+    """Everything beside cells that decides what the page says: in the records, and by the spec."""
+    arms = {arm.label: arm for arm in plan.arms}
+    budgets = {label: arm.budget for label, arm in arms.items()}
+    intervals = {label: arm.evaluate_every for label, arm in arms.items()}
+    return {
+        "name": (records.name, spec.name),
+        "alpha": (records.alpha, spec.alpha),
+        "targets": (records.targets, spec.targets),
+        "arms": (sorted(records.arms), sorted(arms)),
+        "arms of the spec": (dict(records.names), {a: arm.name for a, arm in arms.items()}),
+        "grid": (_plain(records.values), _plain({a: arm.values for a, arm in arms.items()})),
+        "budgets": (dict(records.budgets), budgets),
+        "largest budget": (records.budget.limit, max(b.limit for b in budgets.values())),
+        "intervals": (dict(records.intervals), intervals),
+        "largest interval": (records.evaluate_every, max(intervals.values())),
+        "comparisons": (records.comparisons, plan.comparisons),
+        "not compared": (records.twins, plan.twins),
+        "questions": (records.questions, tuple(entry.name for entry in spec.compare)),
+        "stop": (records.stops_at_target, spec.stop == "at_target"),
+        "figures": (records.figures, spec.report.figures),
+        "safety.seconds": (records.safety_seconds, spec.safety.seconds),
+        "tuned_from": (records.tuning and records.tuning.study, spec.tuned_from),
+    }
+
+
+def _plain(values: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    return {arm: dict(of_arm) for arm, of_arm in values.items()}
+
+
+def _cells(records: Records, plan: Plan) -> Iterator[str]:
+    """Cells that only one side has; a run of another id has another content."""
+    carried = _by_cell(records.runs[["arm", "seed", "run_id"]].itertuples(index=False, name=None))
+    planned = _by_cell((cell.arm, cell.seed, cell.run_id) for cell in plan.cells)
+    for cell in dict.fromkeys([*planned, *carried]):
+        one, other = carried.get(cell), planned.get(cell)
+        name = f"{cell[0]} seed {cell[1]}"
+        if one is None:
+            yield f"{name}: planned by the spec, and left out of the report"
+        elif other is None:
+            yield f"{name}: in the report, not planned by its spec"
+        elif one != other:
+            yield f"{name}: run {one} in the report, {other} by its spec"
+
+
+def _skipped(records: Records, plan: Plan) -> Iterator[str]:
+    """Cells that are said to be left out by the plan, and are not."""
+    skipped = records.runs[records.runs["status"] == str(Status.SKIPPED)]
+    left_out = {(cell.arm, cell.seed) for cell in plan.cells if cell.skip}
+    for arm, seed in skipped[["arm", "seed"]].itertuples(index=False, name=None):
+        if (arm, int(seed)) not in left_out:
+            yield f"{arm} seed {seed}: skipped in the report, and to be run by its spec"
+
+
+def _by_cell(rows: Iterable[tuple[str, int, str]]) -> dict[tuple[str, int], str]:
+    return {(arm, int(seed)): run_id for arm, seed, run_id in rows}

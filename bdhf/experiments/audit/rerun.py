@@ -1,0 +1,226 @@
+"""Makes runs of a report again, from the specs that it carries, and holds the curves beside them.
+
+What a report shows follows from its records; that somebody really made these runs does not. A run
+that is made again, and has the same bits, was made.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.plan.user_code import own_code
+from bdhf.experiments.run.execute import Outcome, execute
+from bdhf.experiments.run.provenance import environment
+from bdhf.optim import ALGORITHM_VERSION
+from bdhf.records import DIAGNOSTICS, FAILED, MATTERS, InputError, Status, in_brief
+from bdhf.records.bits import first_unlike
+from bdhf.records.environment import from_words
+
+#: Statuses that a run has again, wherever it is made: an exception comes again, a want of memory or
+#: of time need not.
+REPEATABLE = (Status.DONE, Status.DIVERGED, Status.ERROR)
+
+#: Wall-clock is never the same twice.
+IGNORED = ("seconds",)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What a report says of a run: its spec, how it ended, its curve, and where it was made.
+
+    `short` gives of a curve what the report carries of one: diagnostics may be rounded.
+    """
+
+    run_id: str
+    name: str  # the cells that it stands for, in words
+    spec: str
+    status: str
+    curve: pd.DataFrame
+    environment: Mapping[str, Any]
+    short: Callable[[pd.DataFrame], pd.DataFrame]
+    left_out: str = ""  # what of the environment cannot be compared, in words
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A run that was made again: how many numbers were held beside each other, and what differs.
+
+    `explanations`: what is otherwise here than where the run was made.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    rows: int
+    numbers: int
+    differences: tuple[str, ...]
+    explanations: tuple[str, ...]
+    other_code: tuple[str, ...] = ()  # modules of own parts that are not those of the recorded run
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it ended alike, with the same bits."""
+        return not self.differences
+
+
+def choose(claimed: Sequence[Claimed], count: int, seed: int) -> list[Claimed]:
+    """Draw runs at random, failed ones too; the same seed draws the same ones.
+
+    Raises InputError when there is none that can be made again.
+    """
+    fit = [claim for claim in claimed if _can_be_made(claim)]
+    fit.sort(key=lambda claim: claim.run_id)
+    if not fit:
+        raise InputError(
+            ["--rerun: the report carries the spec of no run with an outcome or an error: there is "
+             "none to make again"]
+        )  # fmt: skip
+    return random.Random(seed).sample(fit, min(count, len(fit)))
+
+
+def not_repeatable(claimed: Sequence[Claimed]) -> Counter[str]:
+    """How many runs of which status no draw can hold: nobody can check these."""
+    return Counter(claim.status for claim in claimed if not _can_be_made(claim))
+
+
+def misnamed(claimed: Sequence[Claimed]) -> list[str]:
+    """Runs whose spec is that of another run, or of none, in words; drawn or not."""
+    lines: list[str] = []
+    for claim in claimed:
+        try:
+            run_id = _spec(claim).run_id if claim.spec else claim.run_id
+        except InputError as error:
+            lines.extend(error.lines)
+            continue
+        if run_id != claim.run_id:
+            lines.append(f"{claim.run_id} ({claim.name}): its spec is that of run {run_id}")
+    return lines
+
+
+def _can_be_made(claim: Claimed) -> bool:
+    return bool(claim.spec) and claim.status in REPEATABLE
+
+
+def rerun(claim: Claimed) -> Rerun:
+    """Make a run again, on its kind of device if there is one, and compare.
+
+    Raises InputError for a spec that this bdhf cannot read.
+    """
+    spec = _spec(claim)
+    others = tuple(_other_code(claim.environment, own_code(spec)))
+    device = _device(str(claim.environment.get("device", "cpu")))
+    outcome = execute(spec, device=device, safety_seconds=math.inf)
+    by_clock = spec.budget.axis == "seconds"
+    differences = _ended(claim, outcome, by_clock=by_clock)
+    curves = claim.curve, claim.short(outcome.curve)
+    if by_clock:
+        curves = _regular(curves[0], spec), _regular(curves[1], spec)
+    ignored = {*IGNORED, *_unrecorded(*curves)}
+    differences += _of_curves(*curves, ignored, prefix=by_clock)
+    if spec.run_id != claim.run_id:
+        differences.insert(0, f"the spec is that of run {spec.run_id}, not of {claim.run_id}")
+    here = environment("cpu", spec.threads) | {"device": device}
+    rows = min(map(len, curves))
+    return Rerun(
+        run_id=claim.run_id,
+        name=claim.name,
+        status=str(outcome.status),
+        rows=rows,
+        numbers=rows * len([name for name in outcome.curve if name not in ignored]),
+        differences=tuple(differences),
+        explanations=(*map(_of_code, others), *_otherwise(spec, claim, here))
+        if differences
+        else (),
+        other_code=others if differences else (),
+    )
+
+
+def _spec(claim: Claimed) -> RunSpec:
+    try:
+        return RunSpec.model_validate(YAML(typ="safe", pure=True).load(claim.spec))
+    except (ValueError, YAMLError) as error:
+        fault = f"its spec is none that this bdhf can run ({in_brief(error)})"
+        raise InputError([f"{claim.run_id} ({claim.name}): {fault}"]) from None
+
+
+def _device(recorded: str) -> str:
+    """The CPU, or a GPU for a run that was on one, where there is one."""
+    return "cuda:0" if recorded.startswith("cuda") and torch.cuda.is_available() else "cpu"
+
+
+def _ended(claim: Claimed, outcome: Outcome, *, by_clock: bool) -> list[str]:
+    """Say that it ended otherwise, if it did; the clock may end a run before it diverges."""
+    has_outcome = claim.status not in FAILED and outcome.status not in FAILED
+    if outcome.status == claim.status or (by_clock and has_outcome):
+        return []
+    why = f" ({outcome.reason})" if outcome.reason else ""
+    return [f"status: {claim.status} in the report, {outcome.status}{why} here"]
+
+
+def _regular(curve: pd.DataFrame, spec: RunSpec) -> pd.DataFrame:
+    """The evaluations that do not depend on when the clock ended the run."""
+    return curve[curve["update"] % spec.evaluate_every == 0].reset_index(drop=True)
+
+
+def _unrecorded(claimed: pd.DataFrame, made: pd.DataFrame) -> list[str]:
+    """Diagnostics that an older bdhf did not record: nothing of them is claimed."""
+    known = claimed.reindex(columns=list(DIAGNOSTICS)).notna().any()
+    return [
+        name
+        for name in DIAGNOSTICS
+        if name in made and made[name].notna().any() and not known[name]
+    ]
+
+
+def _of_curves(
+    claimed: pd.DataFrame, made: pd.DataFrame, ignored: Collection[str], *, prefix: bool
+) -> list[str]:
+    """The first value that differs; `prefix`: as far as both curves go."""
+    found: list[str] = []
+    unlike = first_unlike(claimed, made, ignored=ignored)
+    if unlike is not None:
+        update = int(made["update"].iloc[unlike.row])
+        found.append(
+            f"evaluation {unlike.row} (update {update}), {unlike.column}: {unlike.one!r} in the "
+            f"report, {unlike.other!r} here"
+        )
+    if len(claimed) != len(made) and not prefix:
+        found.append(f"{len(claimed)} evaluations in the report, {len(made)} here")
+    return found
+
+
+def _other_code(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Modules of own parts whose source is not the recorded one; none where none was recorded."""
+    recorded = there.get("own_code")
+    if not isinstance(recorded, str):
+        return []
+    before, now = from_words(recorded), from_words(here.get("own_code", ""))
+    return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+
+
+def _of_code(module: str) -> str:
+    return f"{module}: another source here than where the run was made"
+
+
+def _otherwise(spec: RunSpec, claim: Claimed, here: Mapping[str, Any]) -> list[str]:
+    """What differs between the environments that can change the bits of a curve."""
+    there = claim.environment
+    found = [
+        f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in MATTERS
+        if there.get(name) != here.get(name) and not (claim.left_out and name not in there)
+    ]
+    if spec.algorithm != ALGORITHM_VERSION:
+        found.insert(0, f"algorithm: version {spec.algorithm} there, {ALGORITHM_VERSION} here")
+    return [*found, claim.left_out] if claim.left_out else found

@@ -1,0 +1,1 @@
+"""What cannot run is reported before anything is planned or claimed."""

@@ -1,0 +1,147 @@
+"""What cannot run is told before anything is planned for or claimed.
+
+A spec may be right by its words and yet not run: dropout under a curvature, targets that are
+broadcast, an optimizer that does not take what the model has. A first update of every arm tells it
+(`first_update`), and a look at the data of a user's own problem (`fit`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from bdhf.experiments.dry_run.first_update import (
+    NotTried,
+    as_in_run,
+    as_tried,
+    first_update,
+    model_of,
+    untouched,
+)
+from bdhf.experiments.dry_run.passed import is_kept, keep, key_of
+from bdhf.experiments.errors import Fault
+from bdhf.experiments.parts.problem_fit import Misfit, NoExample, loaded, refuse_misfit
+from bdhf.experiments.parts.tables import problem_of
+from bdhf.experiments.parts.user_parts import is_own
+from bdhf.experiments.plan.expand import Cell
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.run.failures import classified
+from bdhf.records import Status
+
+#: Seconds for all arms of a plan together; those that are not begun by then are left out.
+SECONDS = 5.0
+
+_GO_ON = "--no-check goes on without this check"
+
+
+@dataclass(frozen=True)
+class Tryout:
+    """What first updates have shown: what is wrong with the spec, and which arms were left out."""
+
+    faults: tuple[Fault, ...]
+    left_out: Mapping[str, str]  # label of an arm -> why
+
+    def lines(self) -> list[str]:
+        """What was left out, in a line for each reason."""
+        reasons = Counter(self.left_out.values())
+        first = {why: label for label, why in reversed([*self.left_out.items()])}
+        return [
+            f"not checked: {first[why]}" + (f" and {n - 1} more" if n > 1 else "") + f": {why}"
+            for why, n in reasons.items()
+        ]
+
+
+def try_out(cells: Iterable[Cell], names: Mapping[str, str]) -> Tryout:
+    """Make a first update of every arm among these cells that has not worked before.
+
+    `names` has the arm of the spec for every label. Nothing stays of it but that it has worked.
+    """
+    arms: dict[str, Cell] = {}
+    for cell in cells:
+        if not cell.skip:
+            arms.setdefault(cell.arm, cell)
+    end = time.monotonic() + SECONDS
+    outcomes: dict[str, Fault | str] = {}  # by key: a fault of the problem, or of the update
+    faults, left_out = dict[Fault, None](), dict[str, str]()
+    for label, cell in arms.items():
+        run = as_tried(cell.run)
+        key = key_of(run)
+        if key not in outcomes:
+            outcomes[key] = "" if is_kept(key) else _outcome(run, end)
+            if not outcomes[key]:
+                keep(key)
+        outcome = outcomes[key]
+        if isinstance(outcome, Fault):
+            faults[_of_arm(outcome, names[label], label)] = None
+        elif outcome:
+            left_out[label] = outcome
+    return Tryout(tuple(faults), left_out)
+
+
+def faults_of_data(runs: Iterable[RunSpec]) -> tuple[Fault, ...]:
+    """What is wrong with the data of users' own problems, each loaded once, and let go.
+
+    The problems that come with bdhf make up what they load.
+    """
+    own = {(str(run.problem), run.dtype): run for run in runs if is_own(run.problem["type"])}
+    faults = dict[Fault, None]()
+    for run in own.values():
+        name = run.problem["type"]
+        try:
+            with untouched():
+                problem = problem_of(run.problem)
+                data = loaded(problem)
+                refuse_misfit(problem, model_of(run, problem), as_in_run(data.train, run))
+        except Misfit as error:
+            faults[Fault(("problem",), f"{name}: {error}; {_GO_ON}")] = None
+        except Exception as error:  # the code of others may raise anything
+            status, said = classified(error)
+            if status is not Status.OOM:
+                faults[Fault(("problem",), f"load() of {name} raises {said}; {_GO_ON}")] = None
+    return tuple(faults)
+
+
+def _until(end: float) -> Callable[[], None]:
+    """What raises NotTried from a moment on."""
+
+    def watch() -> None:
+        if time.monotonic() > end:
+            raise NotTried(f"its first update was not over in the {SECONDS:g} s of this check")
+
+    return watch
+
+
+def _outcome(run: RunSpec, end: float) -> Fault | str:
+    """What a first update shows: a fault, why it could not be made, or "" where it was.
+
+    The fault of an arm, not of its problem, has no place yet.
+    """
+    if time.monotonic() > end:
+        return f"the {SECONDS:g} s of this check were over before it; the next check begins with it"
+    try:
+        with untouched():
+            first_update(run, _until(end))
+    except Misfit as error:
+        said = f"{run.problem['type']}, on a made-up batch: {error}; {_GO_ON}"
+        return Fault(("problem",), said)
+    except NotTried as why:
+        return str(why)
+    except NoExample as why:
+        return f"{run.problem['type']}: {why}, and what it loads is only seen by a run"
+    except Exception as error:  # whatever fails a run
+        status, said = classified(error)
+        if status is Status.OOM:
+            return "there is too little memory for this check"
+        return Fault((), said)
+    return ""
+
+
+def _of_arm(fault: Fault, name: str, label: str) -> Fault:
+    """The fault at its place in the spec, with the label of the arm."""
+    if fault.path:
+        return fault
+    said = f"{label}: its first update, on a made-up batch, raises {fault.message}"
+    said += f"; change the arm, or the model of its problem; {_GO_ON}"
+    return Fault(("arms", name), said, at_key=True)

@@ -1,0 +1,107 @@
+"""The first update of an arm, on a few samples that its problem makes up, on the CPU.
+
+It is what a run does up to its first row, on less: no data is loaded, nothing is compiled.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from bdhf.experiments.parts.meta_models import weightless
+from bdhf.experiments.parts.problem_fit import SAMPLES, example_of, refuse_misfit
+from bdhf.experiments.parts.tables import optimizer_of, problem_of
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.run.random_streams import generator
+from bdhf.experiments.run.updaters import updater_of
+from bdhf.problems import Problem
+from bdhf.problems.data import Part
+
+#: Parameters of the largest model that is built: a larger one takes longer than a plan has.
+PARAMETERS = 20_000_000
+
+#: Iterations of conjugate gradients.
+ITERATIONS = 2
+
+
+class NotTried(Exception):  # noqa: N818 - an outcome, not an error
+    """An arm that cannot be tried, which is no fault of it."""
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Random streams of this process as before, and no warnings: a run gives them again."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def as_tried(run: RunSpec) -> RunSpec:
+    """The run whose first update stands for that of another, and takes less.
+
+    Arms of `block_hf` that differ in a rate, a damping above 0 or the iterations of cg have one:
+    whether an update can be made does not depend on these. Nothing is compiled.
+    """
+    arm = run.optimizer
+    if arm["type"] != "block_hf":
+        return run
+    arm = {**arm, "lr": 0.1, "compile": False}
+    if arm["damping"]["type"] == "constant" and arm["damping"]["value"] > 0:
+        arm["damping"] = {"type": "constant", "value": 0.01}
+    if arm["solver"]["type"] == "cg":
+        iterations = min(arm["solver"]["max_iters"], ITERATIONS)
+        arm["solver"] = {**arm["solver"], "max_iters": iterations}
+    return run.model_copy(update={"optimizer": arm})
+
+
+def first_update(run: RunSpec, watch: Callable[[], None]) -> None:
+    """Evaluate, check and update once; `watch` is called on the way, and may raise.
+
+    Raises NotTried and NoExample where that says nothing, Misfit for a problem whose parts do not
+    fit each other, and whatever the arm raises.
+    """
+    problem = problem_of(run.problem)
+    size = sum(parameter.numel() for parameter in weightless(problem).parameters())
+    if size > PARAMETERS:
+        raise NotTried(f"its model has {size:,} parameters, above the {PARAMETERS:,} of this check")
+    batch = as_in_run(example_of(problem, SAMPLES), run)
+    model = model_of(run, problem)
+    watch()
+    refuse_misfit(problem, model, batch)
+    with torch.no_grad():
+        loss = float(problem.loss(model(batch[0]), batch[1]))
+    if not math.isfinite(loss):
+        raise NotTried(f"its loss on a made-up batch is {loss}")
+    updater = updater_of(optimizer_of(run.optimizer, model, problem), model, problem)
+    half = (batch[0][: SAMPLES // 2], batch[1][: SAMPLES // 2])
+    curvature = half if run.curvature_batch else None
+    updater.check(batch, curvature, watch)
+    updater.prepare()
+    updater.step(batch, curvature, watch)
+    updater.measure(1 if run.off_block_energy else None)
+
+
+def model_of(run: RunSpec, problem: Problem) -> nn.Module:
+    """The model that a run begins with, on the CPU."""
+    model = problem.build()
+    problem.initialise(model, generator(run.seed, "initialisation"))
+    return model.to(dtype=getattr(torch, run.dtype))
+
+
+def as_in_run(part: Part, run: RunSpec) -> Part:
+    """Floating-point tensors in the dtype of the run."""
+    dtype = getattr(torch, run.dtype)
+    inputs, targets = (t.to(dtype) if t.is_floating_point() else t for t in part)
+    return inputs, targets

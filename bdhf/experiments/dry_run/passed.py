@@ -1,0 +1,63 @@
+"""Which arms have made a first update on made-up data before, so that no plan tries them again.
+
+An empty file an arm, in the user's cache folder: it may be removed at any time, and where nothing
+can be written nothing is kept. Only what worked is kept: what failed is tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+import bdhf
+from bdhf.experiments.parts.user_source import sources
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.plan.user_code import own_names
+
+
+def key_of(run: RunSpec) -> str:
+    """A hash of all that a first update on made-up data depends on.
+
+    That is the problem, the optimizer and what they are computed with, and the files of a user's
+    own parts; neither the seed nor the budget, and of batch sizes only that there are two.
+    """
+    content = {
+        "versions": [bdhf.__version__, run.algorithm, torch.__version__],
+        "problem": run.problem,
+        "optimizer": run.optimizer,
+        "two batches": run.curvature_batch is not None,
+        "energy": run.off_block_energy is not None,
+        "dtype": run.dtype,
+        "files": sorted(
+            (str(source.file), source.digest)
+            for name in own_names(run)
+            for source in sources(name).values()
+        ),
+    }
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def is_kept(key: str) -> bool:
+    """Whether an arm of this key has worked."""
+    with suppress(OSError, RuntimeError):
+        return (_folder() / key).is_file()
+    return False
+
+
+def keep(key: str) -> None:
+    """Remember that it has; where that cannot be written, do without."""
+    with suppress(OSError, RuntimeError):
+        _folder().mkdir(parents=True, exist_ok=True)
+        (_folder() / key).touch()
+
+
+def _folder() -> Path:
+    """`~/.cache/bdhf/tried`. Raises RuntimeError for a user without a home."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if cache else Path.home() / ".cache") / "bdhf" / "tried"

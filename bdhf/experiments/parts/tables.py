@@ -1,0 +1,278 @@
+"""THE tables: what a spec may name, and how a run's parts are built from it.
+
+A new part is one file where it belongs and one line here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from bdhf.experiments.errors import Fault, Faults, Keys, unknown
+from bdhf.experiments.parts.meta_models import block_sizes, weightless
+from bdhf.experiments.parts.resolve import Nested, Resolved, Table, make, refusals, resolve
+from bdhf.experiments.parts.torch_optimizers import (
+    optimizer_class,
+    resolve_optimizer,
+    torch_arguments,
+    torch_optimizers,
+)
+from bdhf.nn.initialise import Glorot, Initialisation, Sparse
+from bdhf.optim import (
+    CG,
+    GGN,
+    L2,
+    Acceptance,
+    Backtracking,
+    Blend,
+    BlockHessianFree,
+    Cholesky,
+    Constant,
+    Damping,
+    EmpiricalFisher,
+    Fisher,
+    Full,
+    FullStep,
+    Groups,
+    Hessian,
+    LevenbergMarquardt,
+    Martens,
+    NoPreconditioner,
+    PerLayer,
+    PerNeuron,
+    Preconditioner,
+    Random,
+    SampleSpace,
+    Solver,
+)
+from bdhf.optim.curvature import OutputCurvature
+from bdhf.optim.partitions import Partition
+from bdhf.optim.products import MAX_BYTES, METHODS, Settings
+from bdhf.problems import MLP, Autoencoder, Problem, ResNet, SequenceLSTM, Transformer
+
+PROBLEMS: Table = {
+    "autoencoder": Autoencoder,
+    "mlp": MLP,
+    "sequence_lstm": SequenceLSTM,
+    "resnet": ResNet,
+    "transformer": Transformer,
+}
+CURVATURES: Table = {
+    "ggn": GGN,
+    "fisher": Fisher,
+    "empirical_fisher": EmpiricalFisher,
+    "hessian": Hessian,
+}
+PARTITIONS: Table = {
+    "full": Full,
+    "per_layer": PerLayer,
+    "per_neuron": PerNeuron,
+    "groups": Groups,
+    "random": Random,
+    "blend": Blend,
+}
+SOLVERS: Table = {"cg": CG, "sample_space": SampleSpace, "cholesky": Cholesky}
+PRECONDITIONERS: Table = {"none": NoPreconditioner, "martens": Martens}
+DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
+ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}
+REGULARIZATIONS: Table = {"l2": L2}
+INITIALISATIONS: Table = {"glorot": Glorot, "sparse": Sparse}
+
+#: The parts of `block_hf`: key of an arm -> (table, default).
+PARTS: Mapping[str, tuple[Table, Any]] = {
+    "curvature": (CURVATURES, "ggn"),
+    "partition": (PARTITIONS, "per_layer"),
+    "solver": (SOLVERS, "cg"),
+    "damping": (DAMPINGS, "constant"),
+    "acceptance": (ACCEPTANCES, "full_step"),
+    "regularization": (REGULARIZATIONS, "l2"),
+}
+
+#: How products of `block_hf` are computed: key of an arm -> default.
+PRODUCTS: Mapping[str, Any] = {
+    "method": "auto", "max_bytes": MAX_BYTES, "product_dtype": None, "compile": False,
+}  # fmt: skip
+
+#: What a spec calls the precisions of products.
+DTYPES = {None: None, "bfloat16": torch.bfloat16}
+
+#: Parts that may be given as a number: the type that it stands for, and its argument.
+NUMBERS = {"damping": ("constant", "value"), "regularization": ("l2", "weight")}
+
+#: Fields of parts that are parts themselves: what they are annotated with -> (kind, table).
+NESTED: Nested = {
+    Partition: ("partition", PARTITIONS),
+    Preconditioner: ("preconditioner", PRECONDITIONERS),
+    Initialisation: ("init", INITIALISATIONS),
+}
+
+
+#: What a part of `block_hf` must be able to do: what a user's own is held against.
+ROLES: Mapping[str, type] = {
+    "curvature": OutputCurvature,
+    "partition": Partition,
+    "solver": Solver,
+    "damping": Damping,
+    "acceptance": Acceptance,
+    "regularization": L2,
+}
+
+
+def resolve_problem(given: Any) -> Resolved:
+    """A problem with all its arguments. Raises Faults."""
+    return resolve("problem", PROBLEMS, given, ("problem",), NESTED, role=Problem)
+
+
+def problem_of(resolved: Resolved) -> Problem:
+    """The problem of a resolved spec."""
+    return _problem_of(json.dumps(resolved))
+
+
+def new_problem_of(resolved: Resolved) -> Problem:
+    """`problem_of`, but one that nobody else has: a run's own, which may keep something."""
+    problem: Problem = make(PROBLEMS, resolved, NESTED)
+    return problem
+
+
+@lru_cache(maxsize=64)
+def _problem_of(resolved: str) -> Problem:
+    """`problem_of` of JSON: a grid asks for the same ones again and again."""
+    return new_problem_of(json.loads(resolved))
+
+
+def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
+    """An optimizer with all its parts, fit for the problem. Raises Faults."""
+    path: Keys = ("arms", name)
+    kind = given.get("type") if isinstance(given, dict) else given
+    given = given if isinstance(given, dict) else {"type": kind}
+    if kind == "block_hf":
+        return _resolve_block_hf(given, problem, path)
+    cls = optimizer_class(kind, path)
+    if cls is not None:
+        return resolve_optimizer(
+            cls, given, path, lambda **k: cls(weightless(problem).parameters(), **k)
+        )
+    known = ["block_hf", *torch_optimizers()]
+    at = (*path, "type") if "type" in given and isinstance(given["type"], str) else path
+    raise Faults(Fault(at, unknown("optimizer", kind, known)))
+
+
+def optimizer_of(
+    resolved: Resolved, model: nn.Module, problem: Problem, seed: int = 0
+) -> torch.optim.Optimizer:
+    """The optimizer of a resolved arm, on a model; `seed` is for what its curvature draws."""
+    if resolved["type"] != "block_hf":
+        cls = optimizer_class(resolved["type"], ())
+        if cls is None:
+            raise LookupError(f"there is no optimizer {resolved['type']!r}")
+        return cls(model.parameters(), **torch_arguments(resolved))
+    parts = {key: part_of(key, resolved) for key in PARTS}
+    settings = settings_of(resolved)
+    return BlockHessianFree(
+        model, problem.loss, **parts, lr=resolved["lr"], seed=seed,
+        method=settings.method, max_bytes=settings.max_bytes,
+        product_dtype=settings.dtype, compile=settings.compile,
+    )  # fmt: skip
+
+
+def part_of(key: str, resolved: Resolved) -> Any:
+    """A part of a resolved arm of `block_hf`; `key` is one of `PARTS`."""
+    return make(PARTS[key][0], resolved[key], NESTED)
+
+
+def settings_of(resolved: Resolved) -> Settings:
+    """How products of a resolved arm of `block_hf` are computed."""
+    method, max_bytes, dtype, compiled = (resolved[key] for key in PRODUCTS)
+    return Settings(method, max_bytes, DTYPES[dtype], compiled)
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """Every part that a spec may name, by kind: name -> what it is, in one line."""
+    tables = {"problem": PROBLEMS, **{kind: table for kind, (table, _) in PARTS.items()}}
+    tables |= dict(NESTED.values())
+    optimizers: Table = {"block_hf": BlockHessianFree, **torch_optimizers()}
+    return {
+        kind: {name: _first_line(part) for name, part in table.items()}
+        for kind, table in {**tables, "optimizer (type of an arm)": optimizers}.items()
+    }
+
+
+def _first_line(part: Callable[..., Any]) -> str:
+    lines = (inspect.getdoc(part) or "").strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def uses_curvature(resolved: Resolved) -> bool:
+    """Whether an arm reads the curvature batch and takes products."""
+    return bool(resolved["type"] == "block_hf")
+
+
+def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Resolved:
+    known = [*PARTS, "lr", *PRODUCTS]
+    faults = [
+        Fault((*path, key), unknown("key of block_hf", key, known), at_key=True)
+        for key in given
+        if key != "type" and key not in known
+    ]
+    resolved: Resolved = {"type": "block_hf"}
+    for key, (table, default) in PARTS.items():
+        wanted, where = given.get(key, default), (*path, key)
+        try:
+            spell = partial(_spelt, problem)
+            resolved[key] = resolve(key, table, wanted, where, NESTED, spell, ROLES[key])
+        except Faults as found:
+            faults += found.faults
+    lr = given.get("lr", 0.5)
+    number = isinstance(lr, (int, float)) and not isinstance(lr, bool)
+    if not number or not (lr > 0 and math.isfinite(lr)):
+        faults.append(Fault((*path, "lr"), f"lr must be a number above 0; got {lr!r}"))
+    products = {key: given.get(key, default) for key, default in PRODUCTS.items()}
+    faults += [Fault((*path, key), text) for key, text in _wrong_products(products).items()]
+    if faults:
+        raise Faults(*faults)
+    _check_partition(resolved["partition"], problem, (*path, "partition"))
+    return {**resolved, "lr": lr, **products}
+
+
+def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the settings of products: key -> message."""
+    method, limit = products["method"], products["max_bytes"]
+    dtype, compiled = products["product_dtype"], products["compile"]
+    wrong = {}
+    if not isinstance(method, str) or method not in ("auto", *METHODS):
+        wrong["method"] = unknown("method", method, ["auto", *METHODS])
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        wrong["max_bytes"] = f"max_bytes must be a whole number above 0; got {limit!r}"
+    if not isinstance(dtype, (str, type(None))) or dtype not in DTYPES:
+        wrong["product_dtype"] = unknown("product_dtype", dtype, ["bfloat16"])
+    if not isinstance(compiled, bool):
+        wrong["compile"] = f"compile must be true or false; got {compiled!r}"
+    return wrong
+
+
+def _spelt(problem: Problem, kind: str, given: Any) -> Any:
+    """A number is constant damping, or the weight of L2; `groups` alone are the problem's own."""
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and kind in NUMBERS:
+        name, argument = NUMBERS[kind]
+        return {"type": name, argument: given}
+    if kind == "partition" and given in ("groups", {"type": "groups"}):
+        return {"type": "groups", "blocks": [list(block) for block in problem.blocks]}
+    return given
+
+
+def _check_partition(resolved: Resolved, problem: Problem, path: Keys) -> None:
+    """Try the partition on the problem's model, without its weights; first those inside it."""
+    for key, value in resolved.items():
+        if isinstance(value, dict) and value.get("type") in PARTITIONS:
+            _check_partition(value, problem, (*path, key))
+    partition = make(PARTITIONS, resolved, NESTED)
+    found = block_sizes(partition, problem, refusals(resolved["type"]))
+    if isinstance(found, str):
+        raise Faults(Fault(path, found))

@@ -1,0 +1,146 @@
+"""Optimizers beside `block_hf`: all of torch.optim by `torch.Name`, and a user's own."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bdhf.experiments.errors import Fault, Faults, Keys, unknown
+from bdhf.experiments.parts.resolve import Resolved, plain
+from bdhf.experiments.parts.user_parts import is_own, own_class
+from bdhf.records import in_brief
+
+
+def optimizer_class(kind: Any, path: Keys) -> Callable[..., torch.optim.Optimizer] | None:
+    """An optimizer of torch, or of the user's; None for any other name. Raises Faults."""
+    if not isinstance(kind, str):
+        return None
+    if not is_own(kind):
+        return torch_optimizers().get(kind)
+    try:
+        return own_class(kind, torch.optim.Optimizer)
+    except ValueError as error:
+        raise Faults(Fault((*path, "type"), str(error))) from None
+
+
+def torch_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
+    """Every optimizer of torch.optim, as `torch.Name`."""
+    return {
+        f"torch.{name}": cls
+        for name, cls in sorted(vars(torch.optim).items())
+        if isinstance(cls, type)
+        and issubclass(cls, torch.optim.Optimizer)
+        and cls is not torch.optim.Optimizer
+    }
+
+
+def torch_arguments(given: Resolved) -> dict[str, Any]:
+    """The arguments of a torch optimizer, which takes tuples where YAML has lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "type"}
+
+
+def written_out(resolved: Resolved) -> Resolved:
+    """A resolved optimizer with the arguments that it leaves to their defaults.
+
+    >>> written_out({"type": "torch.SGD", "lr": 0.1})["momentum"]
+    0
+    """
+    cls = optimizer_class(resolved["type"], ())
+    if cls is None:
+        return resolved
+    known = list(inspect.signature(cls).parameters.values())[1:]
+    defaults = {one.name: one.default for one in known if one.default is not one.empty}
+    return {"type": resolved["type"], **plain(defaults), **resolved}
+
+
+def resolve_optimizer(
+    cls: Callable[..., Any], given: dict[str, Any], path: Keys, trial: Callable[..., Any]
+) -> Resolved:
+    """The arguments of an optimizer of torch's kind that differ from its defaults. Raises Faults.
+
+    `trial(**arguments)` builds one, so that it refuses itself what it cannot use.
+    """
+    name = given["type"]
+    known = dict(list(inspect.signature(cls).parameters.items())[1:])
+    arguments = torch_arguments(given)
+    faults = [
+        Fault((*path, key), unknown(f"key of {name}", key, known), at_key=True)
+        for key in arguments
+        if key not in known
+    ]
+    faults += [
+        Fault((*path, key), f"{key} must be {wanted}; got {plain(value)!r}")
+        for key, value in arguments.items()
+        if key in known and (wanted := _misses(known[key].default, value))
+    ]
+    if faults:
+        raise Faults(*faults)
+    try:
+        trial(**arguments)
+    except Exception as error:  # whatever torch says about its own arguments
+        text = in_brief(error)
+        named = next((key for key, value in arguments.items() if _mentions(text, value)), None)
+        text = f"{name} refuses: {text}"
+        raise Faults(Fault(path if named is None else (*path, named), text)) from None
+    if not is_own(name):
+        _check_update(cls, name, arguments, path)
+    own = {key: value for key, value in arguments.items() if value != known[key].default}
+    return {"type": name, **plain(own)}
+
+
+def _check_update(
+    cls: Callable[..., Any], name: str, arguments: dict[str, Any], path: Keys
+) -> None:
+    """Update once on a few numbers, as a run does: some settings are refused there only.
+
+    Raises Faults at the setting without which it works, or at the optimizer.
+    """
+    text = _refused_update(cls, arguments)
+    if not text:
+        return
+    others = {key: {k: v for k, v in arguments.items() if k != key} for key in arguments}
+    guilty = next((key for key, rest in others.items() if not _refused_update(cls, rest)), None)
+    at = path if guilty is None else (*path, guilty)
+    raise Faults(Fault(at, f"{name} cannot update here: {text}"))
+
+
+def _refused_update(cls: Callable[..., Any], arguments: dict[str, Any]) -> str:
+    """What an optimizer says to a dense gradient on the CPU; "" where it updates."""
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+
+    def closure() -> torch.Tensor:
+        weight.grad = None
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    try:
+        cls([weight], **arguments).step(closure)
+    except Exception as error:  # whatever torch says about its own arguments
+        return in_brief(error)
+    return ""
+
+
+def _misses(default: Any, value: Any) -> str:
+    """What a value must be to be of the kind of a plain default; "" where it is, or none is told.
+
+    torch takes any text for a truth: `amsgrad: no` would turn it on.
+    """
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    if isinstance(default, (int, float)):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return "" if is_number else "a number"
+    if isinstance(default, tuple):
+        is_list = isinstance(value, tuple) and len(value) == len(default)
+        return "" if is_list else f"a list of {len(default)} values, as {plain([*default])} is"
+    return ""
+
+
+def _mentions(text: str, value: object) -> bool:
+    """Whether a text has the value as a word of its own."""
+    return re.search(rf"(?<![\w.+-]){re.escape(str(value))}(?![\w.])", text) is not None

@@ -1,0 +1,121 @@
+"""A user's own parts: `package.module:name` in place of a name out of a table.
+
+The name is that of a frozen dataclass, whose fields are the keys of the part in a spec, or of a
+function that serves as the part itself; an arm may be an optimizer of the user's. It is found
+wherever Python finds packages, in the working directory, or beside the spec (`beside.py`). Whoever
+runs a spec runs the code that it names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from bdhf.experiments.errors import unknown
+from bdhf.experiments.parts.user_modules import allow
+from bdhf.experiments.parts.user_source import remember
+from bdhf.records import of_what_kind
+
+#: `package.module:name`.
+OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def is_own(name: str) -> bool:
+    """Whether a type is the name of a user's own part.
+
+    >>> is_own("lab.parts:Thirds"), is_own("per_layer")
+    (True, False)
+    """
+    return ":" in name
+
+
+def own_part(name: str) -> Callable[..., Any]:
+    """A class or function as what builds the part. Raises ValueError for what is no part."""
+    found = _imported(name)
+    if inspect.isfunction(found):
+        return lambda: found
+    if not (inspect.isclass(found) and dataclasses.is_dataclass(found)):
+        what = type(found).__name__ if not inspect.isclass(found) else "class without fields"
+        raise ValueError(f"{name} is a {what}: give a (frozen) dataclass, or a function")
+    try:
+        get_type_hints(found)
+    except Exception as error:  # whatever stands in the annotations
+        raise ValueError(f"{name}: its annotations cannot be read: {error}") from None
+    return found
+
+
+def own_class(name: str, base: type) -> type[Any]:
+    """A class derived from `base`. Raises ValueError for anything else."""
+    found = _imported(name)
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise ValueError(f"{name} is no subclass of {base.__module__}.{base.__qualname__}")
+    return found
+
+
+def lacks(part: Any, role: type) -> Sequence[str]:
+    """The members of a role, given as a Protocol or a class, that a part does not have.
+
+    >>> from collections.abc import Sized
+    >>> lacks(3, Sized), lacks([3], Sized)
+    (['__len__'], [])
+    """
+    own = {"__call__", "__len__"}
+    members = [name for name in vars(role) if not name.startswith("_") or name in own]
+    members += [name for name in vars(role).get("__annotations__", ()) if name not in members]
+    return [name for name in members if not hasattr(part, name)]
+
+
+def no_plain_defaults(name: str, defaults: Mapping[str, Any]) -> list[str]:
+    """A line for every default of a part that no file can hold: the id of a run is of them all.
+
+    >>> no_plain_defaults("lab:Chunks", {"size": (3, None), "end": {1}})[0][:55]
+    "lab:Chunks: the default of its field 'end' is a set, wh"
+    """
+    lines = []
+    for field, value in defaults.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            lines.append(
+                f"{name}: the default of its field {field!r} is a {type(value).__name__}, which no "
+                "spec can hold. Annotate a part with its protocol (bdhf.nn.Initialisation, say) "
+                "and give an object of a dataclass; else give plain data: numbers, text, true, "
+                "false, null, lists and mappings"
+            )
+    return lines
+
+
+def _named_by(module: ModuleType) -> list[str]:
+    """Names of what a module or its package defines; all names where that is nothing."""
+    public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    top = module.__name__.partition(".")[0]
+    own = [key for key, value in public.items()
+           if str(getattr(value, "__module__", "")).partition(".")[0] == top]  # fmt: skip
+    return own or list(public)
+
+
+def _imported(name: str) -> Any:
+    """What the name stands for. Raises ValueError."""
+    if not OWN.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a part: write package.module:name")
+    module_name, _, attribute = name.partition(":")
+    allow(module_name)
+    remember(module_name)  # before it is imported: its file may change afterwards
+    try:
+        module = import_module(module_name)
+    except SystemExit:
+        raise ValueError(
+            f"cannot import {module_name}: it ends the program: put what it does as a script under "
+            '`if __name__ == "__main__":`'
+        ) from None
+    except Exception as error:  # the code of others may raise anything
+        raise ValueError(f"cannot import {module_name}: {of_what_kind(error)}") from None
+    if not hasattr(module, attribute):
+        raise ValueError(unknown(f"name in {module_name}", attribute, _named_by(module)))
+    return getattr(module, attribute)

@@ -1,0 +1,116 @@
+"""What one update of an arm costs, before anything is run: in gradients of its gradient batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from bdhf.experiments.parts.meta_models import blocks_of
+from bdhf.experiments.parts.resolve import Resolved
+from bdhf.experiments.parts.tables import PRODUCTS, part_of, problem_of, settings_of
+from bdhf.optim.blocks import Blocks
+from bdhf.optim.cost import Sweeps
+from bdhf.optim.estimate import Shared, counted, scaled
+from bdhf.optim.objective import Objective
+from bdhf.optim.solvers import Solver
+from bdhf.problems import Problem
+from bdhf.problems.data import Part
+
+EXAMPLE = 4  # samples on which costs are counted; every cost is linear in them
+
+_MOST = 8  # problems whose forward passes are kept at a time
+
+#: What of an arm is counted.
+_COUNTED = ("curvature", "partition", "solver", *PRODUCTS)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """A problem's model and a few samples, and what has been made of them."""
+
+    problem: Problem
+    model: nn.Module
+    example: Part
+    shared: Shared = field(default_factory=Shared)
+    blocks: dict[str, Blocks] = field(default_factory=dict)  # of a partition, by its JSON
+
+
+#: The benches of the problems that are being estimated, by their JSON; None: outside `together`.
+_BENCHES: ContextVar[dict[str, _Bench] | None] = ContextVar("benches", default=None)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Estimates within have models and forward passes in common; at the end these are let go.
+
+    Outside it every new estimate builds its own. The numbers are the same, and are kept.
+    """
+    token = _BENCHES.set({})
+    try:
+        yield
+    finally:
+        _BENCHES.reset(token)
+
+
+def estimate(
+    problem: Resolved, arm: Resolved, gradient_batch: int, curvature_batch: int | None
+) -> float:
+    """Gradient equivalents of one update; an optimizer of torch is taken to need one gradient.
+
+    `curvature_batch` None: the gradient batch itself.
+    """
+    if arm["type"] != "block_hf":
+        return 1.0
+    return scaled(*_counted(json.dumps(problem), _alike(arm)), gradient_batch, curvature_batch)
+
+
+def factor_rows(problem: Resolved, arm: Resolved) -> float:
+    """Rows a sample of the curvature batch that an arm with `sample_space` solves for."""
+    sweeps, _ = _counted(json.dumps(problem), _alike(arm))
+    return sweeps.factor_rows
+
+
+def _alike(arm: Resolved) -> str:
+    """What an arm costs by, in JSON: the same for all that differ in nothing that costs."""
+    parts = {key: arm[key] for key in _COUNTED}
+    if arm["curvature"]["type"] == "empirical_fisher":  # of rank 1, as one draw is
+        parts["curvature"] = {"type": "fisher", "samples": 1}
+    return json.dumps(parts)
+
+
+@lru_cache(maxsize=512)
+def _counted(problem: str, parts: str) -> tuple[Sweeps, Solver]:
+    """What products cost, and the solver that takes them; of JSON, so that each is counted once."""
+    arm = json.loads(parts)
+    with torch.random.fork_rng(devices=[]):
+        bench = _bench(problem)
+        key, solver = json.dumps(arm["partition"]), part_of("solver", arm)
+        if key not in bench.blocks:
+            bench.blocks[key] = blocks_of(part_of("partition", arm), bench.problem)
+        sweeps = counted(
+            Objective.of(bench.model, bench.problem.loss), bench.example, bench.shared,
+            curvature=part_of("curvature", arm), blocks=bench.blocks[key], solver=solver,
+            settings=settings_of(arm),
+        )  # fmt: skip
+    return sweeps, solver
+
+
+def _bench(problem: str) -> _Bench:
+    """The bench of a problem, new or in use."""
+    benches = _BENCHES.get()
+    if benches is not None and problem in benches:
+        return benches[problem]
+    built = problem_of(json.loads(problem))
+    bench = _Bench(built, built.build(), built.example(EXAMPLE))
+    if benches is not None:
+        if len(benches) == _MOST:
+            benches.pop(next(iter(benches)))
+        benches[problem] = bench
+    return bench

@@ -1,0 +1,72 @@
+"""A part of a plan: some arms, some runs, or the share of one machine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from bdhf.experiments.errors import unknown
+from bdhf.experiments.plan.expand import Cell, Plan
+from bdhf.records import InputError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share `index` of `count`, from 1: a stretch of the plan, so that pairs stay together.
+
+    >>> Shard.parse("2/3")
+    Shard(index=2, count=3)
+    """
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `i/n`. Raises InputError."""
+        given = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        index, count = (int(given[1]), int(given[2])) if given else (0, 0)
+        if not 1 <= index <= count:
+            raise InputError([f"--shard {text}: give i/n with i from 1 to n: --shard 1/4"])
+        return cls(index, count)
+
+    def holds(self, place: int, total: int) -> bool:
+        """Whether the run at this place of so many, from 0, is in the share."""
+        return place * self.count // total == self.index - 1
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cells of a plan are meant: by arm or run id, and by share; nothing given is all."""
+
+    only: tuple[str, ...] = ()  # names of arms, labels (with * and ?), or beginnings of run ids
+    shard: Shard | None = None
+
+    def cells(self, plan: Plan) -> tuple[Cell, ...]:
+        """The cells that are meant. Raises InputError for a name that no cell has."""
+        names = {arm.label: arm.name for arm in plan.arms}
+        for wanted in self.only:
+            if not any(_is_meant(wanted, cell, names[cell.arm]) for cell in plan.cells):
+                known = list(dict.fromkeys(names.values()))
+                raise InputError(
+                    [f"--only {wanted}: {unknown('arm, label or run', wanted, known)}"]
+                )
+        found = [
+            cell
+            for cell in plan.cells
+            if not self.only or any(_is_meant(w, cell, names[cell.arm]) for w in self.only)
+        ]
+        if self.shard is None:
+            return tuple(found)
+        runs = list(dict.fromkeys(cell.run_id for cell in found))
+        mine = {run for place, run in enumerate(runs) if self.shard.holds(place, len(runs))}
+        return tuple(cell for cell in found if cell.run_id in mine)
+
+
+def _is_meant(wanted: str, cell: Cell, name: str) -> bool:
+    return (
+        wanted in (name, cell.arm)
+        or fnmatchcase(cell.arm, wanted)
+        or (len(wanted) >= 4 and cell.run_id.startswith(wanted))
+    )

@@ -1,0 +1,1 @@
+"""One run: the training loop, its checkpoints, its random streams, its failures."""

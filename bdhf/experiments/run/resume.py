@@ -1,0 +1,116 @@
+"""What a run goes on from, and whether another one that is built from it goes on alike.
+
+A checkpoint has what torch knows of: `state_dict` of model and optimizer, buffers, the streams and
+the global generators. A user's own parts may keep more, in an attribute or a global, and a run that
+goes on without it ends elsewhere. So a run is built anew from its first checkpoint, makes one
+update, and is held against the one that is under way.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bdhf.experiments.plan.user_code import own_code, own_names
+from bdhf.experiments.run.checkpoint import State
+from bdhf.experiments.run.object_state import Held, held
+from bdhf.experiments.run.process_state import undisturbed
+from bdhf.experiments.run.random_streams import global_state, set_global
+from bdhf.records.environment import from_words
+
+if TYPE_CHECKING:
+    from bdhf.experiments.run.training import Training
+
+#: What a run counts, by the names of its attributes and of columns of its curve.
+COUNTS = ("update", "samples", "products", "gradient_equivalents", "seconds")
+
+
+def state_of(run: Training) -> State:
+    """Give all that updates change, as the run stands between two of them."""
+    return {
+        **{name: getattr(run, name) for name in COUNTS},
+        "model": run.model.state_dict(),
+        "buffers": _other_buffers(run.model),
+        "optimizer": run.optimizer.state_dict(),
+        "order": run.order.state(),
+        "subset": run.subset.state(),
+        "global": global_state(run.device),
+    }
+
+
+def go_on(run: Training, state: State) -> None:
+    """Put a run that was just built where the state was saved.
+
+    The first update is made once more and forgotten: what a run decides once it decides again on
+    the same batch, and no time of it falls on the clock of a later update.
+    """
+    run.step()
+    for name in COUNTS:
+        setattr(run, name, state[name])
+    run.model.load_state_dict(state["model"])
+    with torch.no_grad():
+        for name, buffer in _other_buffers(run.model).items():
+            buffer.copy_(state["buffers"][name])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.order.restore(state["order"])
+    run.subset.restore(state["subset"])
+    set_global(state["global"], run.device)
+    for row in state["rows"]:
+        run.reached.after(row)
+
+
+def replay(run: Training, state: State) -> Held:
+    """What another run holds that goes on from a state, and makes one update more.
+
+    Model and optimizer are built a second time; the data are those of the run, which nothing of
+    this changes. Raises whatever goes wrong.
+    """
+    with undisturbed(run.device):
+        other = copy.copy(run)
+        set_global(run.built_from, run.device)
+        other.build()
+        go_on(other, state)
+        other.step()
+        after = kept(other)
+        del other
+        gc.collect()  # a model and an optimizer, as soon as may be
+    return after
+
+
+def kept(run: Training) -> Held:
+    """What optimizer and model hold, saved or not, then all that is saved but the clock."""
+    saved = state_of(run)
+    del saved["seconds"]
+    return held({"optimizer": run.optimizer, "model": run.model, "state": saved})
+
+
+def unsaved(run: Training) -> Held:
+    """What optimizer and model hold beside what is saved; of that, only of what kind it is."""
+    tensors = {id(tensor) for tensor in (*run.model.parameters(), *run.model.buffers())}
+    everything = held({"optimizer": run.optimizer, "model": run.model}, tensors)
+    return {path: text for path, text in everything.items() if not _is_state(path)}
+
+
+def _is_state(path: str) -> bool:
+    """Whether `state_dict` of an optimizer has it; which parameters are in which group it lacks."""
+    in_group = path.startswith("optimizer.param_groups[") and "]['params']" not in path
+    return in_group or path.startswith("optimizer.state")
+
+
+def shared(run: Training) -> Held:
+    """What a run built anew would have in common with this one: its problem and own modules."""
+    names = [part.partition(":")[0] for part in own_names(run.spec)]
+    names += from_words(own_code(run.spec).get("own_code", ""))  # and what these import, also late
+    modules = {name: sys.modules[name] for name in names if name in sys.modules}
+    return held({"problem": run.problem, **modules})
+
+
+def _other_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that `state_dict` leaves out."""
+    saved = model.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}

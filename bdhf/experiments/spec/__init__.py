@@ -1,0 +1,1 @@
+"""YAML -> a spec that is checked and complete."""

@@ -1,0 +1,143 @@
+"""Checks the data of specs, many of which differ in little: the combinations of a grid.
+
+A spec is its frame (all keys but the problem and the arms), its problem, and its arms. Each is
+checked once, and what they say of each other once per problem and frame.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from bdhf.experiments.errors import Fault, Faults
+from bdhf.experiments.parts.meta_models import weightless
+from bdhf.experiments.parts.resolve import Resolved
+from bdhf.experiments.parts.tables import problem_of, resolve_arm, resolve_problem
+from bdhf.experiments.parts.user_parts import is_own
+from bdhf.experiments.spec.consistency import consistency
+from bdhf.experiments.spec.schema import Spec
+from bdhf.experiments.spec.target_directions import no_directions
+from bdhf.experiments.spec.validation_errors import complaints
+from bdhf.optim.losses.own import own_parameters
+from bdhf.problems import Problem
+from bdhf.records import of_what_kind
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A spec whose problem and arms are as they are given; without one, what is wrong with it."""
+
+    spec: Spec | None
+    faults: tuple[Fault, ...]
+
+
+class Checker:
+    """Checks specs, and remembers what it has seen."""
+
+    def __init__(self) -> None:
+        self._frames: dict[str, _Frame] = {}
+        self._problems: dict[str, tuple[Resolved, Problem] | Faults] = {}
+        self._arms: dict[str, Resolved | Faults] = {}
+        self._consistent: dict[str, list[Fault]] = {}
+
+    def check(self, data: Mapping[str, Any]) -> Spec:
+        """Check and resolve the data of one spec, without a grid. Raises Faults."""
+        key, frame = self._frame(data)
+        faults, problem, arms = list(frame.faults), None, dict[str, Resolved]()
+        told = {fault.path[:2] for fault in faults}
+        if ("problem",) not in told and "problem" in data:
+            try:
+                problem = self._problem(_named(data["problem"]))
+            except Faults as found:
+                faults += found.faults
+        given = data.get("arms")
+        for name, arm in given.items() if isinstance(given, dict) else ():
+            if problem is None or ("arms", name) in told:
+                continue  # an arm is fit for a problem
+            try:
+                arms[name] = self._arm(name, _named(arm), problem)
+            except Faults as found:
+                faults += found.faults
+        if faults or frame.spec is None or problem is None:
+            raise Faults(*faults)
+        spec = frame.spec.model_copy(update={"problem": problem[0], "arms": arms})
+        kinds = {name: arm["type"] for name, arm in arms.items()}
+        key = json.dumps([key, problem[0], kinds])
+        if key not in self._consistent:
+            self._consistent[key] = consistency(spec)
+        if self._consistent[key]:
+            raise Faults(*self._consistent[key])
+        return spec
+
+    def _frame(self, data: Mapping[str, Any]) -> tuple[str, _Frame]:
+        """Check every key, but the problem and the arms only for what kind of value they are."""
+        arms = data.get("arms")
+        kinds = {k: type(v).__name__ for k, v in arms.items()} if isinstance(arms, dict) else arms
+        key = json.dumps({**data, "arms": kinds, "problem": type(data.get("problem")).__name__})
+        if key not in self._frames:
+            try:
+                spec = Spec.model_validate_json(json.dumps(data), strict=True)
+                self._frames[key] = _Frame(spec, ())
+            except ValidationError as error:
+                self._frames[key] = _Frame(None, complaints(error, Spec))
+        return key, self._frames[key]
+
+    def _problem(self, given: Any) -> tuple[Resolved, Problem]:
+        key = json.dumps(given)
+        if key not in self._problems:
+            try:
+                resolved = resolve_problem(given)
+                self._problems[key] = resolved, _tried(resolved)
+            except Faults as found:
+                self._problems[key] = found
+        return _or_raise(self._problems[key])
+
+    def _arm(self, name: str, given: Any, problem: tuple[Resolved, Problem]) -> Resolved:
+        key = json.dumps([name, given, problem[0]])
+        if key not in self._arms:
+            try:
+                self._arms[key] = resolve_arm(name, given, problem[1])
+            except Faults as found:
+                self._arms[key] = found
+        return _or_raise(self._arms[key])
+
+
+def _or_raise(found: T | Faults) -> T:
+    if isinstance(found, Faults):
+        raise found
+    return found
+
+
+def _tried(resolved: Resolved) -> Problem:
+    """The problem; a user's own has been asked for what specs need of it. Raises Faults."""
+    problem = problem_of(resolved)
+    if is_own(resolved["type"]):
+        try:
+            weightless(problem)
+            _ = problem.samples, list(problem.metrics), list(problem.blocks)
+            undirected = no_directions(problem)
+            held = own_parameters(problem.loss)
+        except Exception as error:  # the code of others may raise anything
+            said = f"{resolved['type']} raises {of_what_kind(error)}"
+            raise Faults(Fault(("problem",), said)) from None
+        if undirected:
+            raise Faults(Fault(("problem",), f"{resolved['type']}: {undirected}"))
+        if held:
+            said = (
+                f"the loss of {resolved['type']} has trainable parameters, and an ablation trains, "
+                "compares and keeps those of the model: let the model hold them and return what "
+                "the loss reads of them"
+            )
+            raise Faults(Fault(("problem",), said))
+    return problem
+
+
+def _named(given: Any) -> Any:
+    """A part that is given by its name, as a mapping."""
+    return {"type": given} if isinstance(given, str) else given

@@ -1,0 +1,147 @@
+"""What a spec leaves out of its grid: `exclude: [{arm: adam, batch.curvature: [125, 250]}]`.
+
+An entry names arms, values on dotted paths, or both, and leaves out every cell that has them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bdhf.experiments.errors import Fault, Faults, Keys, unknown
+from bdhf.experiments.spec.dotted_paths import keys_of, value_at
+from bdhf.experiments.spec.grid import Combination, exactly
+
+#: Of every path: its text, its keys, and the values of which a combination has one.
+Values = tuple[tuple[str, Keys, tuple[Any, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """One entry: arms, and values on paths; where it says nothing, it means all."""
+
+    words: str  # as a reader would say it: `adam, batch.curvature 125 or 250`
+    arms: frozenset[str]
+    values: Values
+    place: Keys
+
+    def is_about(self, target: Keys) -> bool:
+        """Whether it names a value at a place, in it, or around it."""
+        return any(
+            keys[: len(target)] == target or target[: len(keys)] == keys
+            for _, keys, _ in self.values
+        )
+
+    def covers(self, arm: str, picks: Combination, data: Mapping[str, Any]) -> bool:
+        """Whether it leaves out an arm in a combination; `data` is the spec with it, unchecked."""
+        return (not self.arms or arm in self.arms) and has_all(self.values, picks, data)
+
+
+def has_all(values: Values, picks: Combination, data: Mapping[str, Any]) -> bool:
+    """Whether a combination has one of the values on every path; `data` is the spec with it."""
+    return all(
+        any(_is(wanted, path, keys, picks, data) for wanted in listed)
+        for path, keys, listed in values
+    )
+
+
+def values_at(given: Mapping[str, Any], data: Mapping[str, Any], place: Keys) -> Values:
+    """Dotted paths with a value or a list of values, read. Raises Faults."""
+    values, faults = list[tuple[str, Keys, tuple[Any, ...]]](), list[Fault]()
+    for path, listed in given.items():
+        try:
+            keys = keys_of(path, data, (*place, path))
+        except Faults as wrong:
+            faults += wrong.faults
+            continue
+        values.append((path, keys, tuple(listed) if isinstance(listed, list) else (listed,)))
+    if faults:
+        raise Faults(*faults)
+    return tuple(values)
+
+
+def said(values: Values) -> str:
+    """Values on paths, as a reader would say it: `batch.curvature 125 or 250`."""
+    return ", ".join(f"{path} {' or '.join(map(_said, listed))}" for path, _, listed in values)
+
+
+def exclusions(data: Mapping[str, Any]) -> tuple[Exclusion, ...]:
+    """Every entry of `exclude`. Raises Faults for one that names what is not there."""
+    given = data.get("exclude", [])
+    if not isinstance(given, list):
+        raise Faults(Fault(("exclude",), f"give a list of mappings; got {given!r}"))
+    found, faults = list[Exclusion](), list[Fault]()
+    for index, entry in enumerate(given):
+        try:
+            found.append(_exclusion(entry, data, ("exclude", index)))
+        except Faults as wrong:
+            faults += wrong.faults
+    if faults:
+        raise Faults(*faults)
+    return tuple(found)
+
+
+def left_out(
+    entries: Sequence[Exclusion], arms: Iterable[str], picks: Combination, data: Mapping[str, Any]
+) -> dict[str, tuple[Exclusion, ...]]:
+    """Arm -> the entries that leave it out of a combination; `data` is the spec with that."""
+    covering = {
+        arm: tuple(entry for entry in entries if entry.covers(arm, picks, data))
+        for arm in (arms if entries else ())
+    }
+    return {arm: found for arm, found in covering.items() if found}
+
+
+def idle(
+    entries: Sequence[Exclusion],
+    arms: Sequence[str],
+    combinations: Sequence[Mapping[str, Sequence[Exclusion]]],
+) -> list[Fault]:
+    """Faults of entries that leave nothing out, and of arms of which nothing is left."""
+    used = {entry.place for found in combinations for left in found.values() for entry in left}
+    faults = [
+        Fault(entry.place, f"leaves nothing out: no cell has {entry.words}")
+        for entry in entries
+        if entry.place not in used
+    ]
+    faults += [
+        Fault(("exclude",), f"leaves nothing of arm {arm!r}: take it out of `arms`", at_key=True)
+        for arm in arms
+        if all(arm in found for found in combinations)
+    ]
+    return faults
+
+
+def _exclusion(entry: Any, data: Mapping[str, Any], place: Keys) -> Exclusion:
+    """One entry. Raises Faults."""
+    if not isinstance(entry, dict) or not entry:
+        message = f"give `arm`, dotted paths with the values to leave out, or both; got {entry!r}"
+        raise Faults(Fault(place, message))
+    named = entry.get("arm", [])
+    arms = named if isinstance(named, list) else [named]
+    known = data["arms"] if isinstance(data.get("arms"), dict) else {}
+    faults = [
+        Fault((*place, "arm"), unknown("arm", arm, known))
+        for arm in arms
+        if not isinstance(arm, str) or arm not in known
+    ]
+    values: Values = ()
+    try:
+        values = values_at({k: v for k, v in entry.items() if k != "arm"}, data, place)
+    except Faults as wrong:
+        faults += wrong.faults
+    if faults:
+        raise Faults(*faults)
+    words = ", ".join(filter(None, [" and ".join(arms), said(values)]))
+    return Exclusion(words, frozenset(arms), values, place)
+
+
+def _is(wanted: Any, path: str, keys: Keys, picks: Combination, data: Mapping[str, Any]) -> bool:
+    """Whether a combination has a value on a path, given as it stands there or by its words."""
+    words = [pick.words for pick in picks if pick.axis == path]
+    return wanted in words or exactly(value_at(data, keys)) == exactly(wanted)
+
+
+def _said(value: Any) -> str:
+    return value if isinstance(value, str) else exactly(value)

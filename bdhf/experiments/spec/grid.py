@@ -1,0 +1,259 @@
+"""A grid: dotted paths into a spec, each with a list of values; every combination is a spec.
+
+    grid: {batch.curvature: [125, 250], arms.hf.partition: [full, per_layer]}
+
+A list of grids is their union: every combination of each. A combination is put into the raw data,
+which is then checked like a spec of its own; what is wrong with a value of the grid is told where
+it stands in the grid.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from bdhf.experiments.errors import Fault, Faults, Keys, unknown
+from bdhf.experiments.spec.dotted_paths import Setting, keys_of, put, value_at
+from bdhf.experiments.spec.schema import Spec, keys_in
+from bdhf.experiments.spec.size_limits import combinations_in, too_many_cells
+
+#: First keys of the paths that a grid may vary, and `settings` set; the other keys are those of the
+#: whole ablation.
+VARIED = ("problem", "batch", "arms", "budget", "evaluate", "dtype", "threads")
+
+_LONGEST = 40  # characters of a value in words
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One value of one axis of the grid."""
+
+    axis: str  # the dotted path, as written
+    target: Keys  # its place in the spec
+    value: Any
+    words: str  # the value in short words: no other value of the axis has the same
+    source: Keys  # its place in the file
+
+
+Combination = tuple[Pick, ...]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """That an arm is not run in a combination: why, and the axes whose values say so."""
+
+    why: str
+    axes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination of the grid, and the spec with it: checked and complete."""
+
+    picks: Combination
+    spec: Spec
+    excluded: Mapping[str, LeftOut] = field(default_factory=dict)  # by arm
+    settings: tuple[Setting, ...] = ()  # what `settings` has put into the spec
+
+
+def combinations(data: Mapping[str, Any]) -> tuple[Combination, ...]:
+    """Every combination of a spec's grids; without a grid one, of nothing. Raises Faults.
+
+    First of all for more cells than a plan may have.
+    """
+    grids, faults = _grids(data["grid"]) if "grid" in data else {}, list[Fault]()
+    too_many = too_many_cells(combinations_in([*grids.values()]) if grids else 1, data)
+    if too_many:
+        at = ("grid",) if grids else ("seeds", "count")
+        raise Faults(Fault(at, too_many, at_key=True))
+    if not grids:
+        return ((),)
+    words = _words_of(grids, data)
+    found: dict[tuple[str, ...], Combination] = {}
+    for place, grid in grids.items():
+        axes: dict[str, list[Pick]] = {}
+        for path in words:
+            try:
+                if path in grid:
+                    axes[path] = _axis(path, grid[path], data, (*place, path), words)
+                else:
+                    axes[path] = _as_it_stands(path, data, place, words)
+            except Faults as wrong:
+                faults += wrong.faults
+        for picks in product(*filter(None, axes.values())) if not faults else ():
+            found.setdefault(tuple(f"{pick.axis}={pick.words}" for pick in picks), picks)
+    if faults:
+        raise Faults(*dict.fromkeys(faults))
+    return tuple(found.values())
+
+
+def applied(data: Mapping[str, Any], combination: Combination) -> dict[str, Any]:
+    """The data of a spec with every pick in its place, and without its grid. Raises Faults."""
+    of_grid = ("grid", "exclude", "settings")
+    spec: dict[str, Any] = {k: v for k, v in data.items() if k not in of_grid}
+    for pick in sorted(combination, key=lambda pick: len(pick.target)):  # a whole, then its parts
+        spec = put(spec, pick.target, pick.value, pick.source[:-1])
+    return spec
+
+
+def traced(fault: Fault, combination: Combination) -> Fault:
+    """The fault of a spec at the place in the grid that its value came from, if it did."""
+    picks = [pick for pick in combination if fault.path[: len(pick.target)] == pick.target]
+    if not picks:
+        return fault
+    pick = max(picks, key=lambda pick: len(pick.target))
+    rest = fault.path[len(pick.target) :]
+    if fault.at_key and not rest:  # the path itself is wrong
+        return Fault(pick.source[:-1], fault.message, at_key=True)
+    return Fault((*pick.source, *rest), fault.message, fault.at_key)
+
+
+def target_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
+    """The keys of a path that a grid may vary. Raises Faults, at `place`."""
+    first = path.split(".")[0]
+    if first in VARIED:
+        return keys_of(path, data, place)
+    message = (
+        f"{first!r} is one for the whole ablation; a grid may vary {', '.join(VARIED)}"
+        if first in keys_in(Spec)
+        else unknown("path", first, VARIED)
+    )
+    raise Faults(Fault(place, message, at_key=True))
+
+
+def in_words(picks: Sequence[Pick], arm: str = "") -> str:
+    """Picks as a label: the end of each path, as short as tells it from the others.
+
+    As the label of an `arm`, with the name of any other arm whose setting it is.
+
+    >>> picks = [Pick(".".join(keys), keys, 1, "1", ()) for keys in (("batch", "curvature"),)]
+    >>> in_words(picks)
+    'curvature=1'
+    """
+    return " ".join(f"{_ending(pick, picks, arm)}={pick.words}" for pick in picks)
+
+
+def _ending(pick: Pick, picks: Sequence[Pick], arm: str) -> str:
+    is_of_another = arm and pick.target[0] == "arms" and pick.target[1] != arm
+    for length in range(len(pick.target) - 1 if is_of_another else 1, len(pick.target)):
+        ending = pick.target[-length:]
+        if sum(other.target[-length:] == ending for other in picks) == 1:
+            return ".".join(map(str, ending))
+    return pick.axis
+
+
+def _grids(given: Any) -> dict[Keys, dict[str, Any]]:
+    """Every grid by its place in the file. Raises Faults."""
+    grids: dict[Keys, dict[str, Any]] = {("grid",): given}
+    if isinstance(given, list) and given:
+        grids = {("grid", index): grid for index, grid in enumerate(given)}
+    faults = [
+        Fault(place, f"a grid is a mapping of dotted paths to lists of values; got {grid}")
+        for place, grid in grids.items()
+        if not isinstance(grid, dict) or not grid
+    ]
+    if faults:
+        raise Faults(*faults)
+    return grids
+
+
+def _words_of(
+    grids: Mapping[Keys, Mapping[str, Any]], data: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Axis -> value, exactly -> its words: the same in every grid."""
+    values: dict[str, dict[str, Any]] = {}
+    for path in dict.fromkeys(path for grid in grids.values() for path in grid):
+        of_one = values.setdefault(path, {})
+        for grid in grids.values():
+            listed = grid[path] if path in grid else _standing(path, data)
+            for value in listed if isinstance(listed, list) else ():
+                of_one.setdefault(exactly(value), value)
+    return {
+        path: dict(zip(of_one, in_short(list(of_one.values())), strict=True))
+        for path, of_one in values.items()
+    }
+
+
+def _standing(path: str, data: Mapping[str, Any]) -> list[Any]:
+    """What stands on a path beside the grid; nothing where it is left to its default."""
+    try:
+        value = value_at(data, keys_of(path, data, ()))
+    except Faults:
+        return []
+    return [] if value is None else [value]
+
+
+def _as_it_stands(
+    path: str, data: Mapping[str, Any], place: Keys, words: Mapping[str, Mapping[str, str]]
+) -> list[Pick]:
+    """The one pick of an axis that this grid of a union does not vary; none for a default."""
+    return [
+        Pick(path, keys_of(path, data, place), value, words[path][exactly(value)], (*place, path))
+        for value in _standing(path, data)
+    ]
+
+
+def exactly(value: Any) -> str:
+    """A value as a text that no other value has."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _axis(
+    path: str,
+    values: Any,
+    data: Mapping[str, Any],
+    place: Keys,
+    words: Mapping[str, Mapping[str, str]],
+) -> list[Pick]:
+    """The picks of one axis. Raises Faults."""
+    target = target_of(path, data, place)
+    if not isinstance(values, list) or not values:
+        message = f"give a list of values, at least one; got {_compact(values)}"
+        raise Faults(Fault(place, message, at_key=True))
+    exact = [exactly(value) for value in values]
+    first = {text: index for index, text in reversed([*enumerate(exact)])}
+    again = [index for index, text in enumerate(exact) if first[text] < index]
+    if again:
+        raise Faults(
+            *(Fault((*place, i), f"{_compact(values[i])} is there already") for i in again)
+        )
+    return [
+        Pick(path, target, value, words[path][text], (*place, index))
+        for index, (value, text) in enumerate(zip(values, exact, strict=True))
+    ]
+
+
+def in_short(values: Sequence[Any]) -> list[str]:
+    """Each value in short words: a part by its type, with arguments and numbers if that repeats.
+
+    >>> in_short(["full", {"type": "cg", "tol": 0.1}, 250, [1, 2]])
+    ['full', 'cg', '250', '[1,2]']
+    >>> in_short(["cg", {"type": "cg", "tol": 0.1}]), in_short(["x" * 50, "x" * 51])[1][-3:]
+    (['cg', 'cg(tol=0.1)'], '…#2')
+    """
+    short = [_compact(value) for value in values]
+    times, before = Counter(short), Counter[str]()
+    words = []
+    for value, text in zip(values, short, strict=True):
+        told = _with_arguments(value) if times[text] > 1 else text
+        before[told] += 1
+        words.append(f"{told}#{before[told]}" if before[told] > 1 else told)
+    return words
+
+
+def _compact(value: Any) -> str:
+    if isinstance(value, dict) and isinstance(value.get("type"), str):
+        return str(value["type"])
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _with_arguments(value: Any) -> str:
+    if not isinstance(value, dict) or len(value) < 2 or "type" not in value:
+        return _compact(value)
+    arguments = (f"{key}={_compact(inner)}" for key, inner in value.items() if key != "type")
+    return _compact(f"{value['type']}({','.join(arguments)})")

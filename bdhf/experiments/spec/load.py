@@ -1,0 +1,127 @@
+"""From a YAML file to a spec that is checked and complete, before anything is run or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bdhf.experiments.errors import Fault, Faults
+from bdhf.experiments.parts.user_modules import look_beside
+from bdhf.experiments.spec import settings as in_settings
+from bdhf.experiments.spec.check import Checker
+from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.consistency import consistency_of_all
+from bdhf.experiments.spec.dotted_paths import Setting
+from bdhf.experiments.spec.exclude import Exclusion, exclusions, idle, left_out
+from bdhf.experiments.spec.grid import Combination, LeftOut, Variant, applied, combinations, traced
+from bdhf.experiments.spec.schema import Spec
+from bdhf.experiments.spec.settings import Entry, settings_at, told_at_setting, with_settings
+from bdhf.experiments.spec.yaml_source import Source
+
+T = TypeVar("T")
+NO_GRID: tuple[Combination, ...] = ((),)
+NO_EXCLUSIONS: tuple[Exclusion, ...] = ()
+NO_SETTINGS: tuple[Entry, ...] = ()
+
+
+def load(file: Path, settings: Sequence[str] = ()) -> tuple[tuple[Variant, ...], Source]:
+    """Read, check and resolve a spec file, with `path=value` settings on top of it.
+
+    Raises SpecError with a line for every fault.
+    """
+    source = read(file, settings)
+    look_beside(file)
+    return variants(source), source
+
+
+def check(source: Source) -> Spec:
+    """Check and resolve a parsed spec; of a grid, its first combination. Raises SpecError."""
+    return variants(source)[0].spec
+
+
+def variants(source: Source) -> tuple[Variant, ...]:
+    """Check and resolve a parsed spec with every combination of its grid; without a grid, one.
+
+    Raises SpecError with a line for every fault.
+    """
+    if not isinstance(source.data, dict):
+        raise source.error([Fault((), "a spec is a mapping of keys; start with `schema: 1`")])
+    every, wrong_grid = _or_faults(combinations, source.data, NO_GRID)
+    entries, wrong_entries = _or_faults(exclusions, source.data, NO_EXCLUSIONS)
+    settings, wrong_settings = _or_faults(in_settings.entries, source.data, NO_SETTINGS)
+    faults = [*wrong_grid, *wrong_entries, *wrong_settings]
+    reader, checked = _Reader(source.data, entries, settings), list[Variant]()
+    for picks in every:
+        try:
+            checked.append(reader.variant(picks))
+        except Faults as found:
+            faults += found.faults
+    faults = faults or reader.idle() or consistency_of_all(checked)
+    if faults or source.faults:
+        raise source.error(faults)
+    return tuple(checked)
+
+
+class _Reader:
+    """Checks the combinations of one spec, and remembers which entries were of use."""
+
+    def __init__(
+        self, data: Mapping[str, Any], entries: Sequence[Exclusion], settings: Sequence[Entry]
+    ) -> None:
+        self._data, self._entries, self._settings = data, entries, settings
+        self._arms = data["arms"] if isinstance(data.get("arms"), dict) else {}
+        self._checker = Checker()
+        self._excluded = list[Mapping[str, Sequence[Exclusion]]]()
+        self._plain = list[tuple[Combination, Mapping[str, Any]]]()  # without settings
+
+    def variant(self, picks: Combination) -> Variant:
+        """Check one combination. Raises Faults, at their places in the file."""
+        plain = applied(self._data, picks)
+        self._plain.append((picks, plain))
+        settings = settings_at(self._settings, picks, plain)
+        data = with_settings(plain, settings)
+        self._excluded.append(left_out(self._entries, self._arms, picks, data))
+        try:
+            spec = self._checker.check(data)
+        except Faults as found:
+            raise Faults(*self._traced(found.faults, picks, settings)) from None
+        return Variant(picks, spec, _left_out(self._excluded[-1], picks), settings)
+
+    def idle(self) -> list[Fault]:
+        """Faults of entries that no combination has needed, and of arms of which none is left."""
+        faults = in_settings.idle(self._settings, self._plain)
+        if self._entries:
+            faults += idle(self._entries, list(self._arms), self._excluded)
+        return faults
+
+    def _traced(
+        self, faults: Sequence[Fault], picks: Combination, settings: Sequence[Setting]
+    ) -> Iterator[Fault]:
+        """Faults at the setting, or at the pick of the grid, that their values came from."""
+        before: Sequence[Fault] = ()
+        if settings:
+            _, before = _or_faults(self._checker.check, self._plain[-1][1], None)
+        for fault in faults:
+            yield told_at_setting(fault, settings, fault not in before) or traced(fault, picks)
+
+
+def _or_faults(
+    found_in: Callable[[Mapping[str, Any]], T], data: Mapping[str, Any], without: T
+) -> tuple[T, Sequence[Fault]]:
+    """What is found in the data; or what stands for it, and why it is not."""
+    try:
+        return found_in(data), ()
+    except Faults as found:
+        return without, found.faults
+
+
+def _left_out(found: Mapping[str, Sequence[Exclusion]], picks: Combination) -> dict[str, LeftOut]:
+    """By arm, why it is left out, and the axes that the entries speak of."""
+    return {
+        arm: LeftOut(
+            entries[0].words,
+            frozenset(p.axis for p in picks if any(entry.is_about(p.target) for entry in entries)),
+        )
+        for arm, entries in found.items()
+    }

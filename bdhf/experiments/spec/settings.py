@@ -1,0 +1,141 @@
+"""Values for some combinations of a grid: what is tuned at one batch size is not the best at all.
+
+    settings: [{at: {batch.gradient: 125}, set: {arms.adam.lr: 1.1e-3, budget.updates: 800}}]
+
+Every combination that has all values of `at`, before any setting, gets those of `set` before it is
+checked: the entries one after the other, so that later ones win. What is wrong with such a value is
+told where it stands in `settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bdhf.experiments.errors import Fault, Faults, Keys
+from bdhf.experiments.spec.dotted_paths import Setting, put, value_at
+from bdhf.experiments.spec.exclude import Values, has_all, said, values_at
+from bdhf.experiments.spec.grid import Combination, target_of
+from bdhf.experiments.spec.schema import CombinationSettings, keys_in
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Values on paths, for the combinations that have others."""
+
+    at: Values
+    settings: tuple[Setting, ...]  # a whole before its parts
+    place: Keys
+
+    def applies(self, picks: Combination, data: Mapping[str, Any]) -> bool:
+        """Whether a combination has all values of `at`; `data` is the spec with it, unchecked."""
+        return has_all(self.at, picks, data)
+
+
+def entries(data: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """Every entry of `settings`. Raises Faults for one that names what is not there."""
+    given = data.get("settings", [])
+    if not isinstance(given, list):
+        raise Faults(Fault(("settings",), f"give a list of mappings; got {given!r}"))
+    if given and "grid" not in data:
+        message = "are for combinations of a `grid`, and there is none: put the values themselves"
+        raise Faults(Fault(("settings",), message, at_key=True))
+    return _all(_entry, ((entry, data, ("settings", i)) for i, entry in enumerate(given)))
+
+
+def settings_at(
+    given: Sequence[Entry], picks: Combination, data: Mapping[str, Any]
+) -> tuple[Setting, ...]:
+    """What a combination gets, in order; `data` is the spec with it. Raises Faults.
+
+    That is for a path that the grid gives a value: the label of an arm would say another one.
+    """
+    found = [s for entry in given if entry.applies(picks, data) for s in entry.settings]
+    faults = [
+        Fault(setting.place, f"the grid varies {pick.axis}: leave one of the two out", at_key=True)
+        for setting in found
+        for pick in picks
+        if _overrides(setting, pick.target, pick.value)
+    ]
+    if faults:
+        raise Faults(*faults)
+    return tuple(found)
+
+
+def with_settings(data: Mapping[str, Any], settings: Iterable[Setting]) -> Mapping[str, Any]:
+    """The data with every setting in its place. Raises Faults."""
+    for setting in settings:
+        data = put(data, setting.keys, setting.value, setting.place)
+    return data
+
+
+def idle(
+    given: Iterable[Entry], combinations: Sequence[tuple[Combination, Mapping[str, Any]]]
+) -> list[Fault]:
+    """Faults of entries that apply to no combination; each comes with its spec, unchecked."""
+    return [
+        Fault((*entry.place, "at"), f"applies to no combination: none has {said(entry.at)}")
+        for entry in given
+        if not any(entry.applies(picks, data) for picks, data in combinations)
+    ]
+
+
+def told_at_setting(fault: Fault, settings: Sequence[Setting], is_new: bool) -> Fault | None:
+    """The fault of a spec at the setting that its value came from; None where it came from none.
+
+    `is_new`: it is not there without the settings, so that one inside of the place makes it.
+    """
+    for setting in reversed(settings):
+        rest = fault.path[len(setting.keys) :]
+        if (*setting.keys, *rest) == fault.path:
+            return Fault((*setting.place, *rest), fault.message, fault.at_key)
+    inside = [s for s in settings if is_new and s.keys[: len(fault.path)] == fault.path]
+    return Fault(inside[-1].place, fault.message) if inside and fault.path else None
+
+
+def _entry(given: Any, data: Mapping[str, Any], place: Keys) -> Entry:
+    """One entry. Raises Faults."""
+    known = keys_in(CombinationSettings)
+    if not isinstance(given, dict) or given.keys() != known.keys():
+        shape = "give `at`, dotted paths with values to find, and `set`, paths with values to put"
+        raise Faults(Fault(place, f"{shape}; got {given!r}"))
+    wrong = [
+        Fault((*place, key), f"give a mapping of dotted paths to values; got {given[key]!r}")
+        for key in known
+        if not isinstance(given[key], dict) or not given[key]
+    ]
+    if wrong:
+        raise Faults(*wrong)
+    put_there = (*place, "set")
+    found = _all(_setting, ((p, v, data, (*put_there, p)) for p, v in given["set"].items()))
+    for path in given["at"]:
+        target_of(path, data, (*place, "at", path))
+    at = values_at(given["at"], data, (*place, "at"))
+    return Entry(at, tuple(sorted(found, key=lambda setting: len(setting.keys))), place)
+
+
+def _setting(path: str, value: Any, data: Mapping[str, Any], place: Keys) -> Setting:
+    """One value of `set`. Raises Faults."""
+    return Setting(target_of(path, data, place), value, place)
+
+
+def _all(read: Callable[..., Any], each: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """What is read of each; or all that is wrong with them. Raises Faults."""
+    found, faults = list[Any](), list[Fault]()
+    for arguments in each:
+        try:
+            found.append(read(*arguments))
+        except Faults as wrong:
+            faults += wrong.faults
+    if faults:
+        raise Faults(*faults)
+    return tuple(found)
+
+
+def _overrides(setting: Setting, target: Keys, value: Any) -> bool:
+    """Whether a setting is put where the grid has put a value, around it, or over a piece of it."""
+    rest = setting.keys[len(target) :]
+    if (*target, *rest) == setting.keys:
+        return not rest or value_at(value, rest) is not None
+    return target[: len(setting.keys)] == setting.keys

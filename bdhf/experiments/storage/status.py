@@ -1,0 +1,141 @@
+"""How an ablation stands: what is done, under way, failed and left. Reads a results folder only."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from bdhf.experiments.storage.claims import Claim, living
+from bdhf.records import FAILED, NOT_RUN, Status, ended, planned, rises_in, run_labels
+
+
+@dataclass(frozen=True)
+class ArmStanding:
+    """One arm: its planned cells, and how those that have ended did."""
+
+    label: str
+    planned: int
+    running: int
+    statuses: Counter[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        plain = {"label": self.label, "planned": self.planned, "running": self.running}
+        return plain | {"statuses": dict(self.statuses)}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All arms, and what a person asks of an ablation that is under way."""
+
+    arms: tuple[ArmStanding, ...]
+    running: tuple[Claim, ...]
+    labels: dict[str, str]  # run id -> "arm seed 3", or several
+    done: int  # runs, as below
+    diverged: int
+    failed: int  # error, oom, timeout
+    left: int  # to do, those under way included
+    workers: int  # runs at a time: those under way, and one where none is
+    seconds_left: float | None  # by so many, as those went that have ended; None: not known
+    skipped: tuple[str, ...]  # reasons, one a cell
+    troubles: tuple[str, ...]  # a line for every cell that did not end well, or is torn
+    risen: dict[str, str]  # run id -> the loss of a done run that ended above where it began
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain data; claims with their owners and the cells that they are for."""
+        return {
+            "done": self.done,
+            "diverged": self.diverged,
+            "failed": self.failed,
+            "left": self.left,
+            "seconds_left": self.seconds_left,
+            "workers": self.workers,
+            "running": [asdict(c) | {"label": self.labels[c.run_id]} for c in self.running],
+            "arms": [arm.to_json() for arm in self.arms],
+            "skipped": dict(Counter(self.skipped)),
+            "troubles": list(self.troubles),
+            "risen": self.risen,
+            "labels": self.labels,
+        }
+
+
+def standing(folder: str | Path) -> Standing:
+    """Look at a results folder. Raises InputError where it has no plan."""
+    cells = planned(folder)
+    runs = cells.drop_duplicates("run_id").set_index("run_id")
+    running = tuple(claim for claim in living(folder) if claim.run_id in runs.index)
+    counts = Counter(runs["status"].dropna())
+    left = [str(run_id) for run_id in runs.index[runs["status"].isna()]]
+    workers = max(len(running), 1)
+    return Standing(
+        arms=tuple(_arm(str(arm), rows, running) for arm, rows in cells.groupby("arm", sort=False)),
+        running=running,
+        labels=run_labels(cells[["arm", "seed", "run_id"]].itertuples(index=False, name=None)),
+        done=counts[Status.DONE],
+        diverged=counts[Status.DIVERGED],
+        failed=sum(counts[status] for status in FAILED),
+        left=len(left),
+        workers=workers,
+        seconds_left=_seconds_left(folder, runs["arm"], left, workers),
+        skipped=tuple(cells.loc[cells["status"] == Status.SKIPPED, "reason"]),
+        troubles=tuple(_troubles(cells)),
+        risen={run_id: str(rise) for run_id, rise in rises_in(folder, list(runs.index)).items()},
+    )
+
+
+def seconds_of(folder: str | Path, run_ids: Sequence[str]) -> dict[str, float]:
+    """The wall-clock of runs that have left an outcome, by run id."""
+    found: dict[str, float] = {}
+    for run_id, status in ended(folder, run_ids).items():
+        wall = status.get("wall_seconds")
+        if status["status"] not in (Status.DONE, Status.DIVERGED):
+            continue
+        if isinstance(wall, (int, float)) and math.isfinite(wall):
+            found[run_id] = float(wall)
+    return found
+
+
+def time_of(seconds: Sequence[float], workers: int) -> float:
+    """The wall-clock of runs of these lengths, so many at a time: never less than the longest.
+
+    >>> time_of([10.0, 10.0, 40.0], 2), time_of([10.0, 40.0], 8)
+    (40.0, 40.0)
+    """
+    return max(sum(seconds) / workers, max(seconds, default=0.0))
+
+
+def _arm(label: str, rows: pd.DataFrame, running: Sequence[Claim]) -> ArmStanding:
+    under_way = {claim.run_id for claim in running}
+    here = sum(run_id in under_way for run_id in rows["run_id"])
+    return ArmStanding(label, len(rows), here, Counter(map(str, rows["status"].dropna())))
+
+
+def _seconds_left(
+    folder: str | Path, arms: pd.Series[str], left: Sequence[str], workers: int
+) -> float | None:
+    """What is left, at the mean wall-clock of each arm's finished runs, or of all.
+
+    `arms` is the arm of every run, by run id.
+    """
+    known = pd.Series(seconds_of(folder, list(arms.index.difference(list(left)))), dtype=float)
+    if not left or known.empty:
+        return None
+    means = known.groupby(arms.loc[known.index]).mean()
+    return time_of([float(means.get(arms[run_id], fmean(known))) for run_id in left], workers)
+
+
+def _troubles(cells: pd.DataFrame) -> list[str]:
+    good = (Status.DONE, Status.SKIPPED)
+    return [
+        f"{row.arm} seed {row.seed} ({row.run_id}): "
+        + (f"{row.status}: {row.reason}" if isinstance(row.status, str) else str(row.reason))
+        for row in cells.itertuples()
+        if row.status not in good and row.reason != NOT_RUN
+    ]

@@ -1,1 +1,0 @@
-"""Trackers: observers that copy what happens into TensorBoard, MLflow and the like."""
