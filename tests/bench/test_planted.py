@@ -26,7 +26,7 @@ def clone(tmp_path_factory):
 def test_a_second_forward_pass_in_the_product_is_caught(clone):
     """A product that runs the model again is slower in every pair of processes: exit code 1."""
     slow = clone.plant(
-        "bdhf/optim/products/propagate.py",
+        "bdhf/optim/products/propagate/propagate.py",
         '        key = ("product", self.shapes)\n        return block_by_block(',
         '        key = ("product", self.shapes)\n'
         "        with torch.enable_grad():\n"

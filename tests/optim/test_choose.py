@@ -11,7 +11,7 @@ from torch.testing import assert_close
 import bdhf
 from bdhf.optim.products import METHODS, Workspace, choose
 from bdhf.optim.products.forecast import FLOPS_A_NEW_BYTE, FLOPS_A_START, PROPAGATE_STARTS, forecast
-from bdhf.optim.products.survey import survey
+from bdhf.optim.products.layer_io.survey import survey
 from tests.cases import Case, build
 from tests.optim.test_tape import asked
 from tests.oracles import dense_ggn

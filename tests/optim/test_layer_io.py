@@ -19,14 +19,14 @@ from bdhf.optim.flops import Flops
 from bdhf.optim.layout import layout_of
 from bdhf.optim.objective import Objective
 from bdhf.optim.products import Settings, Workspace, linearise
-from bdhf.optim.products.apart import graph_apart
-from bdhf.optim.products.coverage import UNKNOWN
-from bdhf.optim.products.layer_io import LayerIO
-from bdhf.optim.products.output_factor import OutputFactor, schedule
-from bdhf.optim.products.propagate import Propagate
+from bdhf.optim.products.layer_io.coverage import UNKNOWN
+from bdhf.optim.products.layer_io.layer_io import LayerIO
+from bdhf.optim.products.layer_io.output_factor import OutputFactor, schedule
+from bdhf.optim.products.layer_io.sites import Uncovered
+from bdhf.optim.products.layer_io.survey import needs_of, recorded, survey
+from bdhf.optim.products.propagate.propagate import Propagate
+from bdhf.optim.products.propagate.sample_independence import graph_apart
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.sites import Uncovered
-from bdhf.optim.products.survey import needs_of, recorded, survey
 from tests.cases import CASES, Case, build
 from tests.optim.curvatures import CURVATURES, SEED, fits
 from tests.optim.partitions import PARTITIONS
@@ -290,7 +290,7 @@ def test_check_runs_once_for_a_model_and_shapes(monkeypatch):
     """The second linearisation with one workspace compares nothing."""
     asked = request(build("mlp"))
     LayerIO(asked, GGN)
-    monkeypatch.setattr("bdhf.optim.products.layer_io.exact_product", None)
+    monkeypatch.setattr("bdhf.optim.products.layer_io.layer_io.exact_product", None)
 
     LayerIO(asked, GGN)
 

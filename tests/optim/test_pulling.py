@@ -9,11 +9,12 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim.layout import split_like
-from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.pushing import OnTape, choose_push
-from bdhf.optim.products.replay import Replay
-from bdhf.optim.products.tape import Tape, route
-from bdhf.optim.products.transposes import PARTIAL, TRANSPOSES
+from bdhf.optim.products.propagate.choose_jvp import choose_push
+from bdhf.optim.products.propagate.jvp import OnTape
+from bdhf.optim.products.tape.replay import Replay
+from bdhf.optim.products.tape.tape import Tape, route
+from bdhf.optim.products.tape.vjp_rules import PARTIAL, TRANSPOSES
+from bdhf.optim.products.vjp import pulled
 from tests.cases import CASES, Case, build
 from tests.optim.test_tape import OFF_TAPE, asked, recorded
 

@@ -14,20 +14,12 @@ from bdhf.optim.cutting import cut as cut_blocks
 from bdhf.optim.flops import Flops
 from bdhf.optim.layout import layout_of
 from bdhf.optim.objective import Objective
-from bdhf.optim.products import (
-    Settings,
-    Workspace,
-    choose,
-    layer_io,
-    linearise,
-    output_factor,
-    per_sample,
-    propagate,
-    pushing,
-    tape,
-    waist,
-)
-from bdhf.optim.products.replay import Replay
+from bdhf.optim.products import Settings, Workspace, choose, linearise, per_sample
+from bdhf.optim.products.layer_io import layer_io, output_factor
+from bdhf.optim.products.propagate import bottleneck, jvp, propagate
+from bdhf.optim.products.propagate.bottleneck import SampleMatrices
+from bdhf.optim.products.tape import tape
+from bdhf.optim.products.tape.replay import Replay
 from tests.cases import Case
 from tests.oracles import cut, dense_ggn, dense_gradient
 from tests.zoo.surrogates import Cube, OnceOnly
@@ -114,8 +106,8 @@ SET_UP = {
     "recording": (tape.Tape, "record", autoencoder, bdhf.Full(), "cannot be recorded"),
     "operator": (tape.Tape, "_add", autoencoder, bdhf.Full(), "cannot be written down"),
     "waist": (propagate, "narrowed", autoencoder, bdhf.PerLayer(), "without a waist"),
-    "matrix_at_the_waist": (waist, "_matrices", autoencoder, bdhf.PerLayer(), "without a waist"),
-    "forward_mode": (pushing.OnTape, "__call__", autoencoder, bdhf.Full(), "no forward mode"),
+    "matrices": (bottleneck, "_matrices", autoencoder, bdhf.PerLayer(), "without a waist"),
+    "forward_mode": (jvp.OnTape, "__call__", autoencoder, bdhf.Full(), "no forward mode"),
 }
 
 
@@ -176,7 +168,7 @@ def test_interruptions_and_refusals_pass_every_seam(seam, error, monkeypatch):
 #: What fails in a product only: owner, name, case, partition, words.
 IN_PRODUCTS = {
     "layer_io": (layer_io.LayerIO, "_product", classifier, bdhf.PerNeuron(), "layer_io failed in"),
-    "waist": (waist.SampleMatrices, "__call__", autoencoder, bdhf.PerLayer(), "without a waist"),
+    "waist": (SampleMatrices, "__call__", autoencoder, bdhf.PerLayer(), "without a waist"),
     "tape": (Replay, "push", autoencoder, bdhf.Full(), "the tape failed in a product"),
 }
 

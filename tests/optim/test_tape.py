@@ -17,10 +17,11 @@ from bdhf.optim.flops import Flops
 from bdhf.optim.layout import layout_of
 from bdhf.optim.objective import Objective
 from bdhf.optim.products import Settings, Workspace, linearise
-from bdhf.optim.products.pushing import ByDoubleBackward, OnTape, choose_push
+from bdhf.optim.products.propagate.choose_jvp import choose_push
+from bdhf.optim.products.propagate.jvp import ByDoubleBackward, OnTape
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.tangents import IN_PLACE, RULES, _by_dual_numbers, tangent_of
-from bdhf.optim.products.tape import Tape, _written, route
+from bdhf.optim.products.tape.jvp_rules import IN_PLACE, RULES, _by_dual_numbers, tangent_of
+from bdhf.optim.products.tape.tape import Tape, _written, route
 from tests.cases import CASES, Case, build
 from tests.oracles import cut as oracles_cut
 from tests.oracles import dense_ggn

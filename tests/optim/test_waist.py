@@ -11,9 +11,10 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim.layout import layout_of
-from bdhf.optim.products import Workspace, waist
-from bdhf.optim.products.propagate import Propagate
-from bdhf.optim.products.waist import COLUMNS
+from bdhf.optim.products import Workspace
+from bdhf.optim.products.propagate import bottleneck
+from bdhf.optim.products.propagate.bottleneck import COLUMNS
+from bdhf.optim.products.propagate.propagate import Propagate
 from tests.cases import Case, build
 from tests.optim.test_tape import Reversal, asked, recorded
 from tests.oracles import cut, dense_ggn
@@ -297,7 +298,7 @@ def test_rows_that_are_mixed_on_a_later_batch_only_are_found_out():
 def test_a_decoder_that_cannot_mix_samples_takes_no_second_look(monkeypatch):
     """Linear layers, convolutions and elementwise functions keep samples apart on any data."""
     looks = []
-    monkeypatch.setattr(waist, "apart", lambda *arguments: looks.append(1))
+    monkeypatch.setattr(bottleneck, "apart", lambda *arguments: looks.append(1))
     _, by_waist = multiplied(autoencoder())
 
     assert by_waist

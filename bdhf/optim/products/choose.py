@@ -14,15 +14,15 @@ from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.flops import Flops
 from bdhf.optim.losses import is_mean, weights
 from bdhf.optim.objective import Batch, Objective
-from bdhf.optim.products.double_backward import DoubleBackward
 from bdhf.optim.products.forecast import forecast
-from bdhf.optim.products.layer_io import LayerIO
+from bdhf.optim.products.layer_io.layer_io import LayerIO
+from bdhf.optim.products.layer_io.sites import Uncovered
+from bdhf.optim.products.layer_io.survey import survey
 from bdhf.optim.products.linearisation import Linearisation
 from bdhf.optim.products.product import BlockProduct
-from bdhf.optim.products.propagate import Propagate
+from bdhf.optim.products.propagate.hessian import DoubleBackward
+from bdhf.optim.products.propagate.propagate import Propagate
 from bdhf.optim.products.request import EXPECTED_PRODUCTS, Request, Settings, Workspace
-from bdhf.optim.products.sites import Uncovered
-from bdhf.optim.products.survey import survey
 
 T = TypeVar("T")
 Choice = tuple[str, str]  # method, and why

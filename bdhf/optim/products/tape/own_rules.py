@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from bdhf.optim.products.tangents import Call
+    from bdhf.optim.products.tape.jvp_rules import Call
 
 aten = torch.ops.aten
 

@@ -22,8 +22,8 @@ from bdhf.optim.dispatch import DispatchMode
 from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.flops import operator_flops
 from bdhf.optim.graphs import is_own_function
-from bdhf.optim.products.storage import storage_of
-from bdhf.optim.products.tangents import STOPS, Call, has_tangents, in_place_rule, tangent_of
+from bdhf.optim.products.tape.jvp_rules import STOPS, Call, has_tangents, in_place_rule, tangent_of
+from bdhf.optim.products.tape.storage import storage_of
 
 #: Where a tensor lies: storage, offset, shape, strides and dtype.
 Place = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]

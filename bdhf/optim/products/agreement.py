@@ -1,23 +1,41 @@
-"""J v against reverse mode, by first derivatives only: ⟨w, J v⟩ = ⟨Jᵀw, v⟩ for random v and w.
+"""Whether two ways to the same vector agree, on random vectors and up to rounding.
 
+J v is held against reverse mode by first derivatives only: ⟨w, J v⟩ = ⟨Jᵀw, v⟩ for random v and w.
 For normal w the difference is normal with the norm of the error of J v for its deviation, so a few
 draws tell its size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from bdhf.optim.layout import split_like
-from bdhf.optim.products.probing import probe
-from bdhf.optim.products.pulling import pulled
 from bdhf.optim.products.request import Request
+from bdhf.optim.products.vjp import pulled
+
+#: What rounding may explain, by precision.
+TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
+LOOSE = 0.1  # for shorter floating-point numbers
 
 #: Draws of w: the chance that all of them miss an error a tenfold above the tolerance is 3e-6.
 DRAWS = 5
+
+
+def probe(tensors: Sequence[Tensor], seed: int = 0) -> list[Tensor]:
+    """A fixed random tensor of the shape of every one, for ways that must agree.
+
+    Drawn on the CPU, so that every device is asked the same.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    return [torch.randn(p.shape, generator=draws).to(p) for p in tensors]
+
+
+def tolerance_of(z: Tensor, request: Request) -> float:
+    """Relative difference of two ways to the same vector that rounding may explain."""
+    return TOLERANCES.get(request.settings.dtype or z.dtype, LOOSE)
 
 
 @torch.no_grad()

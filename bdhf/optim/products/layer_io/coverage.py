@@ -15,11 +15,12 @@ from torch import Tensor
 from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.layout import Slot, split_like
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.pushing import Push, choose_push, uncut
+from bdhf.optim.products.layer_io.sites import Uncovered
+from bdhf.optim.products.propagate.choose_jvp import choose_push, uncut
+from bdhf.optim.products.propagate.jvp import Push
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.sites import Uncovered
-from bdhf.optim.products.tape import Tape
+from bdhf.optim.products.tape.tape import Tape
+from bdhf.optim.products.vjp import pulled
 
 #: Relative differences that are rounding, by the precision of the products.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}

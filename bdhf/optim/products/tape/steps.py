@@ -12,10 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.cotangents import Rooms, Scale, WayBack
-from bdhf.optim.products.tangents import tangent_of
-from bdhf.optim.products.tape import Entry
-from bdhf.optim.products.transposes import TRANSPOSES, by_reverse_mode
+from bdhf.optim.products.tape.cotangents import Rooms, Scale, WayBack
+from bdhf.optim.products.tape.jvp_rules import tangent_of
+from bdhf.optim.products.tape.tape import Entry
+from bdhf.optim.products.tape.vjp_rules import TRANSPOSES, by_reverse_mode
 
 Values = dict[int, Tensor]  # tangents, by the number of the value
 Terms = dict[int, Scale]  # number of a value -> what its tangent is multiplied by

@@ -18,7 +18,7 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from bdhf.optim.products.own_rules import bag_rule, distance_rule
+from bdhf.optim.products.tape.own_rules import bag_rule, distance_rule
 
 aten = torch.ops.aten
 

@@ -23,11 +23,12 @@ from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.no_derivative import no_gradient, no_second_derivative
 from bdhf.optim.products.per_sample import squared_gradients
-from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.pushing import Push, choose_push, give_way, no_way_back, transposed
+from bdhf.optim.products.propagate.bottleneck import Neck, forget_waist, narrowed
+from bdhf.optim.products.propagate.choose_jvp import choose_push, give_way, no_way_back
+from bdhf.optim.products.propagate.jvp import Push, transposed
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.tape import Tape
-from bdhf.optim.products.waist import Neck, forget_waist, narrowed
+from bdhf.optim.products.tape.tape import Tape
+from bdhf.optim.products.vjp import pulled
 
 
 class Propagate:

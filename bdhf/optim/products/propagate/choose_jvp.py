@@ -2,121 +2,27 @@
 
 Which of the two is decided once per shape and structure of the pass, by comparing them on a random
 vector: a tape does not see what a custom backward pretends, nor a value that was changed behind its
-back. Where torch has no second derivative, the tape is compared with reverse mode (`adjoint.py`).
+back. Where torch has no second derivative, the tape is compared with reverse mode (`agreement.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bdhf.optim.failures import Failure, attempt
-from bdhf.optim.graphs import ends_early, is_own_function, nodes_behind
+from bdhf.optim.graphs import is_own_function, nodes_behind
 from bdhf.optim.layout import split_like
-from bdhf.optim.products.adjoint import adjoint_error
-from bdhf.optim.products.compiled import Compiled
+from bdhf.optim.products.agreement import adjoint_error, probe, tolerance_of
 from bdhf.optim.products.no_derivative import no_second_derivative
-from bdhf.optim.products.probing import probe
-from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.replay import Replay
+from bdhf.optim.products.propagate.jvp import ByDoubleBackward, OnTape, Push
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.tape import Tape, route
-
-#: What rounding may explain, by precision.
-TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
-LOOSE = 0.1  # for shorter floating-point numbers
-
-
-class Push(Protocol):
-    """J v for tangents v of some parameters."""
-
-    def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
-        """Σ_i J_i v_i over the given parameters i, shape of z; None where z depends on none."""
-
-
-class OnTape:
-    """J v along a tape, to the outputs or to a value on the way; and Jᵀw, where that is shorter."""
-
-    def __init__(self, tape: Tape, target: int, back: bool = True) -> None:
-        """`back` allows it to go back along the tape as well."""
-        self._tape, self._target, self.back = tape, target, back
-        self._replays: dict[tuple[int, ...], Replay] = {}
-
-    def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
-        """Replay the operators that the given parameters reach."""
-        return self._replay(tangents).push(tangents)
-
-    def pull(self, w: Tensor, rooms: Mapping[int, Tensor]) -> bool:
-        """Write Jᵀw for some parameters into a room for each; w has the shape of the target.
-
-        False: the graph is no longer than the replay, so it is to be taken, and nothing is written.
-        """
-        replay = self._replay(rooms)
-        if not self.back or not replay.condensed:
-            return False
-        replay.pull(w, rooms)
-        return True
-
-    def _replay(self, sources: Mapping[int, Tensor]) -> Replay:
-        """What is replayed for some parameters, or tensors of their shapes."""
-        key = tuple(sources)
-        if key not in self._replays:
-            self._replays[key] = Replay(route(self._tape, key, self._target), sources)
-        return self._replays[key]
-
-
-class ByDoubleBackward:
-    """J v = ∂⟨q(u), v⟩/∂u, with q(u) = Jᵀu kept as a graph; for every model and operator."""
-
-    def __init__(self, z: Tensor, parameters: Sequence[Tensor]) -> None:
-        """Raises RuntimeError for an operator that torch cannot go back through with a graph."""
-        self._u = torch.zeros_like(z, requires_grad=True)
-        with torch.enable_grad():
-            self._q = torch.autograd.grad(
-                z, parameters, self._u,
-                create_graph=True, allow_unused=True, materialize_grads=True,
-            )  # fmt: skip
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the graph of q ends in a function that may be differentiated only once."""
-        return ends_early(self._q)
-
-    def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
-        """One reverse sweep through the graph of q."""
-        reached = [(self._q[i], t) for i, t in tangents.items() if self._q[i].requires_grad]
-        if not reached:
-            return None
-        (jv,) = torch.autograd.grad(
-            [q for q, _ in reached], self._u, [tangent for _, tangent in reached],
-            retain_graph=True, allow_unused=True, materialize_grads=True,
-        )  # fmt: skip
-        return jv.detach()  # torch 2.9's zeros require a gradient
-
-
-def transposed(
-    push: Push, end: Tensor, parameters: Mapping[int, Tensor], w: Tensor, out: Tensor | None = None
-) -> Tensor:
-    """Jᵀw of some parameters, by number, one behind the other; `push` is J v from them to `end`.
-
-    Along the tape where that is shorter, else on the graph of `end`. It is written into `out`,
-    where that is given.
-    """
-    touched = list(parameters.values())
-    if not isinstance(push, OnTape):
-        return pulled(end, touched, w, out)
-    if out is None:
-        out = w.new_empty(sum(tensor.numel() for tensor in touched), dtype=touched[0].dtype)
-    rooms = dict(zip(parameters, split_like(out, touched), strict=True))
-    return out if push.pull(w, rooms) else pulled(end, touched, w, out)
-
-
-def tolerance_of(z: Tensor, request: Request) -> float:
-    """Relative difference of two ways to the same vector that rounding may explain."""
-    return TOLERANCES.get(request.settings.dtype or z.dtype, LOOSE)
+from bdhf.optim.products.tape.compiled import Compiled
+from bdhf.optim.products.tape.tape import Tape
+from bdhf.optim.products.vjp import pulled
 
 
 def choose_push(request: Request, tape: Tape, z: Tensor) -> tuple[Push, str]:

@@ -17,8 +17,8 @@ from torch.autograd.graph import Node
 
 from bdhf.optim.graphs import nodes_behind
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.tangents import ELEMENTWISE, Hollow
-from bdhf.optim.products.tape import Entry, Route
+from bdhf.optim.products.tape.jvp_rules import ELEMENTWISE, Hollow
+from bdhf.optim.products.tape.tape import Entry, Route
 
 aten = torch.ops.aten
 

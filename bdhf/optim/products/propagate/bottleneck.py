@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.losses import OutputHessian, recognise
-from bdhf.optim.products.apart import always_apart, apart, loss_apart
-from bdhf.optim.products.probing import probe
-from bdhf.optim.products.pushing import OnTape, Push, tolerance_of, transposed
+from bdhf.optim.products.agreement import probe, tolerance_of
+from bdhf.optim.products.propagate.jvp import OnTape, Push, transposed
+from bdhf.optim.products.propagate.sample_independence import always_apart, apart, loss_apart
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.tape import Route, Tape, route
+from bdhf.optim.products.tape.tape import Route, Tape, route
 
 Slots = tuple[int, ...]
 

@@ -26,18 +26,18 @@ from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.graphs import structure_behind
 from bdhf.optim.layout import flatten, split_like
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.products.apart import graph_apart
-from bdhf.optim.products.coverage import COUPLED, UNKNOWN, compare, exact_product
+from bdhf.optim.products.agreement import probe
+from bdhf.optim.products.layer_io.coverage import COUPLED, UNKNOWN, compare, exact_product
+from bdhf.optim.products.layer_io.output_factor import OutputFactor, columns_of, gathered, sweep
+from bdhf.optim.products.layer_io.reduction import Component, Term, whole
+from bdhf.optim.products.layer_io.sites import Site
+from bdhf.optim.products.layer_io.survey import needs_of, plan_of, recorded
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
-from bdhf.optim.products.output_factor import OutputFactor, columns_of, gathered, sweep
 from bdhf.optim.products.per_sample import squared_gradients
-from bdhf.optim.products.probing import probe
-from bdhf.optim.products.propagate import Propagate
-from bdhf.optim.products.pulling import pulled
-from bdhf.optim.products.reduction import Component, Term, whole
+from bdhf.optim.products.propagate.propagate import Propagate
+from bdhf.optim.products.propagate.sample_independence import graph_apart
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.sites import Site
-from bdhf.optim.products.survey import needs_of, plan_of, recorded
+from bdhf.optim.products.vjp import pulled
 from bdhf.optim.strides import Strided
 
 

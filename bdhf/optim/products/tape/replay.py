@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.cotangents import Instruction, Known, Part, Rooms, Scale, W, WayBack
-from bdhf.optim.products.steps import Batch, BatchStep, RuleStep, Step, SumStep, Terms
-from bdhf.optim.products.tangents import Call, Hollow, results
-from bdhf.optim.products.tape import Entry, Route
-from bdhf.optim.products.transposes import COVERING, PARTIAL
+from bdhf.optim.products.tape.cotangents import Instruction, Known, Part, Rooms, Scale, W, WayBack
+from bdhf.optim.products.tape.jvp_rules import Call, Hollow, results
+from bdhf.optim.products.tape.steps import Batch, BatchStep, RuleStep, Step, SumStep, Terms
+from bdhf.optim.products.tape.tape import Entry, Route
+from bdhf.optim.products.tape.vjp_rules import COVERING, PARTIAL
 
 aten = torch.ops.aten
 

@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge
 
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.losses.hessians import Diagonal, Outer, Scaled, Softmax
-from bdhf.optim.products.sites import Site, Uncovered
+from bdhf.optim.products.layer_io.sites import Site, Uncovered
 
 
 def columns_of(hessian: OutputHessian, outputs: Tensor) -> int:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.blocks import Blocks
-from bdhf.optim.products.sites import Site
-from bdhf.optim.products.uses import Use
+from bdhf.optim.products.layer_io.parameter_uses import Use
+from bdhf.optim.products.layer_io.sites import Site
 
 #: A site, some of its uses, and the block of every feature (features,).
 Labelled = tuple[int, tuple[int, ...], Tensor]

@@ -24,9 +24,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from bdhf.optim.flops import Flops
-from bdhf.optim.products.kinds import KINDS, Affine
-from bdhf.optim.products.storage import storage_of
-from bdhf.optim.products.uses import Place, Use
+from bdhf.optim.products.layer_io.affine_functions import KINDS, Affine
+from bdhf.optim.products.layer_io.parameter_uses import Place, Use
+from bdhf.optim.products.tape.storage import storage_of
 
 Shape = tuple[int, int, int, int]  # of y: (N, before, features, after)
 

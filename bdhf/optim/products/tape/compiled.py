@@ -19,8 +19,8 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from bdhf.optim.eager import compiler_runs
 from bdhf.optim.products.request import Workspace
-from bdhf.optim.products.tangents import Call
-from bdhf.optim.products.tape import Entry, Route, Tape, route
+from bdhf.optim.products.tape.jvp_rules import Call
+from bdhf.optim.products.tape.tape import Entry, Route, Tape, route
 
 Program = Callable[[list[Tensor], list[Tensor]], Tensor]
 

@@ -1,0 +1,1 @@
+"""Products with all blocks at once, out of cached inputs and output factors."""

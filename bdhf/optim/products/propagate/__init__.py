@@ -1,0 +1,1 @@
+"""Products by propagation, a sweep a block: J v, H, Jᵀw."""

@@ -1,0 +1,1 @@
+"""The recorded forward pass: JVP and VJP along it."""
