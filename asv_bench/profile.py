@@ -25,7 +25,7 @@ from asv_bench.contender import DAMPING, ITERATIONS, LR
 from asv_bench.timing import Spread, seconds
 from asv_bench.works import WORKS, Work
 from bdhf.optim.products import BlockProduct
-from bdhf.optim.trial import Trial
+from bdhf.optim.update.candidates import Trial
 
 #: A call that is watched: a method of a class, or a function of a module, by name.
 Part = tuple[object, str]

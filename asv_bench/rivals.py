@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from asv_bench.contender import DAMPING, ITERATIONS, LR, Contender, NotApplicable, Product
 from asv_bench.works import Work
-from bdhf.optim.cutting import cut
-from bdhf.optim.layout import flatten, layout_of, split_like
+from bdhf.optim.partitions.blocks_of import cut
+from bdhf.optim.vectors.layout import flatten, layout_of, split_like
 
 Indices = Sequence[int]  # which parameters a block has
 

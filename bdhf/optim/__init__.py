@@ -1,21 +1,16 @@
 """The method: curvature × partition × solver × damping × acceptance. Usable on its own."""
 
-from bdhf.optim.acceptance import Acceptance, Backtracking, FullStep
-from bdhf.optim.buffers import BufferWarning
-from bdhf.optim.check import Check
-from bdhf.optim.cost import CostWarning
 from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian
-from bdhf.optim.damping import Constant, Damping, LevenbergMarquardt
 from bdhf.optim.errors import BdhfError, CurvatureError, ModelError, ModelTypeError
 from bdhf.optim.estimate import estimate, factor_rows
-from bdhf.optim.flatness import CurvatureWarning
-from bdhf.optim.flops import UncountedWarning
-from bdhf.optim.info import StepInfo
+from bdhf.optim.forward.buffers import BufferWarning
+from bdhf.optim.inspection.check import Check
+from bdhf.optim.inspection.flatness import CurvatureWarning
+from bdhf.optim.inspection.matrix import BlockCurvature, block_curvature
 from bdhf.optim.losses import Likelihood
-from bdhf.optim.matrix import BlockCurvature, block_curvature
 from bdhf.optim.optimizer import BlockHessianFree
 from bdhf.optim.partitions import Blend, Full, Groups, Partition, PerLayer, PerNeuron, Random
-from bdhf.optim.regularization import L2
+from bdhf.optim.products.cost import CostWarning
 from bdhf.optim.solvers import (
     CG,
     Cholesky,
@@ -26,6 +21,11 @@ from bdhf.optim.solvers import (
     Solver,
     Stop,
 )
+from bdhf.optim.torch_support.flops import UncountedWarning
+from bdhf.optim.update.acceptance import Acceptance, Backtracking, FullStep
+from bdhf.optim.update.damping import Constant, Damping, LevenbergMarquardt
+from bdhf.optim.update.info import StepInfo
+from bdhf.optim.update.regularization import L2
 
 #: Part of every run's id: raised when the same settings give other iterates than before.
 ALGORITHM_VERSION = 8

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.cost import Sweeps, sweeps
 from bdhf.optim.curvature import Curvature
-from bdhf.optim.flops import Done, Tally
-from bdhf.optim.objective import Batch, Objective, micro_batches
+from bdhf.optim.forward.objective import Batch, Objective, micro_batches
 from bdhf.optim.optimizer import BlockHessianFree
 from bdhf.optim.products import Settings, linearise
+from bdhf.optim.products.cost import Sweeps, sweeps
 from bdhf.optim.solvers import Solver
+from bdhf.optim.torch_support.flops import Done, Tally
+from bdhf.optim.vectors.blocks import Blocks
 
 
 @dataclass(frozen=True)

@@ -15,24 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bdhf.optim.acceptance import Acceptance, FullStep
-from bdhf.optim.check import check_curvature
-from bdhf.optim.cost import warn_if_expensive
-from bdhf.optim.coupling import refuse_coupled
 from bdhf.optim.curvature import GGN, Curvature
-from bdhf.optim.cutting import cut
-from bdhf.optim.damping import Constant, Damping
-from bdhf.optim.energy import Energy, off_block_energy
+from bdhf.optim.diagnosis.coupling import refuse_coupled
 from bdhf.optim.errors import ModelError
-from bdhf.optim.flatness import warn_if_flat, warn_if_unbounded
-from bdhf.optim.flops import Flops
-from bdhf.optim.groups import param_groups
-from bdhf.optim.info import StepInfo
-from bdhf.optim.layout import flatten, split_like
+from bdhf.optim.forward.objective import Batch, Batches, Objective, micro_batches
+from bdhf.optim.inspection.check import check_curvature
+from bdhf.optim.inspection.energy import Energy, off_block_energy
+from bdhf.optim.inspection.flatness import warn_if_flat, warn_if_unbounded
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.moves import moving
-from bdhf.optim.objective import Batch, Batches, Objective, micro_batches
 from bdhf.optim.partitions import Partition, PerLayer
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import (
     MAX_BYTES,
     BlockProduct,
@@ -41,11 +33,19 @@ from bdhf.optim.products import (
     check_method,
     linearise,
 )
+from bdhf.optim.products.cost import warn_if_expensive
 from bdhf.optim.refusals import refuse_no_parts
-from bdhf.optim.regularization import L2
 from bdhf.optim.solvers import CG, Solution, Solver, Stop, System
-from bdhf.optim.trial import Trial
-from bdhf.optim.watched import Watched
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.update.acceptance import Acceptance, FullStep
+from bdhf.optim.update.callback import Watched
+from bdhf.optim.update.candidates import Trial
+from bdhf.optim.update.damping import Constant, Damping
+from bdhf.optim.update.info import StepInfo
+from bdhf.optim.update.parameter_steps import moving
+from bdhf.optim.update.regularization import L2
+from bdhf.optim.vectors.layout import flatten, split_like
+from bdhf.optim.vectors.param_groups import param_groups
 
 Given = Batch | list[Batch]  # one batch, or its micro-batches
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import bdhf
-from bdhf.optim.layout import layout_of
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case
 from tests.optim.partitions import PARTITIONS
 from tests.oracles import cut, dense_ggn, dense_gradient

@@ -10,7 +10,7 @@ from torch import Tensor
 import bdhf
 from bdhf.experiments.parts import tables
 from bdhf.optim import Partition
-from bdhf.optim.layout import Layout
+from bdhf.optim.vectors.layout import Layout
 
 
 def halves(layout: Layout) -> Partition:

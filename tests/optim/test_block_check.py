@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import bdhf
-from bdhf.optim.check import check_curvature, examine
-from bdhf.optim.cutting import cut
-from bdhf.optim.layout import layout_of
-from bdhf.optim.objective import Objective
-from bdhf.optim.probe import BLOCKS, chosen_blocks
+from bdhf.optim.forward.objective import Objective
+from bdhf.optim.inspection.block_check import BLOCKS, chosen_blocks
+from bdhf.optim.inspection.check import check_curvature, examine
+from bdhf.optim.partitions.blocks_of import cut
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import CASES, build
 from tests.optim.optimizers import regression
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import bdhf
 from bdhf.optim import BufferWarning
-from bdhf.optim.buffers import buffers_kept
+from bdhf.optim.forward.buffers import buffers_kept
 
 
 class Counter(nn.Module):

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from bdhf.optim import CG, Stop, rows
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.layout import layout_of
+from bdhf.optim import CG, Stop
 from bdhf.optim.solvers import System
+from bdhf.optim.vectors import rows
+from bdhf.optim.vectors.blocks import Blocks
+from bdhf.optim.vectors.layout import layout_of
 
 SIZES = (6, 6, 4, 9)  # two block matrices of one shape, and two others
 

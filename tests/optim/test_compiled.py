@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.cutting import cut
-from bdhf.optim.flops import Flops
-from bdhf.optim.layout import layout_of
-from bdhf.optim.objective import Objective
+from bdhf.optim.forward.objective import Objective
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import Settings, Workspace, linearise
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case, build
 
 pytestmark = [

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.layout import layout_of
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import CASES, build
 from tests.optim.curvatures import CURVATURES, SEED, fits
 from tests.optim.partitions import PARTITIONS

@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 import bdhf
 from bdhf.optim import CostWarning, estimate
-from bdhf.optim.cost import sweeps
-from bdhf.optim.cutting import cut
 from bdhf.optim.estimate import Shared
 from bdhf.optim.estimate import counted as estimated
-from bdhf.optim.flops import Flops
-from bdhf.optim.layout import layout_of
-from bdhf.optim.objective import Objective
+from bdhf.optim.forward.objective import Objective
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import Settings, linearise
+from bdhf.optim.products.cost import sweeps
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.vectors.layout import layout_of
 
 WIDTHS = (8, 16, 12, 4)
 FIRST, SECOND, THIRD = 8 * 16, 16 * 12, 12 * 4  # multiplications of each layer and sample

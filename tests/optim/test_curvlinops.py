@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.layers import layers_of
-from bdhf.optim.layout import layout_of
+from bdhf.optim.vectors.layers import layers_of
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import CASES, Case, build
 from tests.oracles import parameters
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import bdhf
 from bdhf.optim import LevenbergMarquardt
-from bdhf.optim.damping import LIMITS
+from bdhf.optim.update.damping import LIMITS
 from tests.cases import build
 from tests.optim.optimizers import EXACT, block_matrix, optimizer_of, regression
 from tests.oracles import dense_ggn, dense_gradient, flat_parameters

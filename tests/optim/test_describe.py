@@ -6,10 +6,10 @@ from torch import nn
 
 import bdhf
 from bdhf.nn import PeepholeLSTM
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.describe import BlockInfo, Description, describe
-from bdhf.optim.layout import layout_of
 from bdhf.optim.partitions import PerNeuron, Random
+from bdhf.optim.vectors.block_names import BlockInfo, Description, describe
+from bdhf.optim.vectors.blocks import Blocks
+from bdhf.optim.vectors.layout import layout_of
 
 MODEL = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
 

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 import bdhf
 from bdhf.experiments.parts.compatibility import triples
 from bdhf.optim import Stop
-from bdhf.optim.layout import layout_of
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.solvers import System
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case, build
 from tests.optim.curvatures import CURVATURES, SEED, fits
 from tests.optim.optimizers import EXACT, dense_step, optimizer_of, regression
@@ -305,7 +305,7 @@ class Dense:
 def dense_system(values, rhs, damping=0.0):
     """Two blocks of 3 with a diagonal of 6 values."""
     layout = layout_of(nn.Linear(6, 1, bias=False))
-    blocks = bdhf.optim.blocks.Blocks.of(layout, [torch.arange(6).view(2, 3)])
+    blocks = bdhf.optim.vectors.blocks.Blocks.of(layout, [torch.arange(6).view(2, 3)])
     values, rhs = (torch.tensor(v, dtype=torch.float64) for v in (values, rhs))
     lam = torch.full((2,), damping, dtype=torch.float64)
     return System(blocks, Dense(values.diag()), rhs, lam)

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim.curvature import Fisher
-from bdhf.optim.layout import layout_of
 from bdhf.optim.losses import weights
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case
 from tests.optim.curvatures import CURVATURES, SEED, dense_fisher
 from tests.optim.partitions import PARTITIONS

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bdhf
-from bdhf.optim.energy import Energy, squares_of
+from bdhf.optim.inspection.energy import Energy, squares_of
 from tests.cases import Case, build
 from tests.oracles import cut, dense_ggn
 

@@ -11,10 +11,10 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 import bdhf
 from bdhf.optim import CG, BlockHessianFree, Full, Hessian
-from bdhf.optim.cutting import cut
-from bdhf.optim.flops import Flops, UncountedWarning
-from bdhf.optim.objective import Objective
+from bdhf.optim.forward.objective import Objective
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import linearise
+from bdhf.optim.torch_support.flops import Flops, UncountedWarning
 
 N, STEPS, IN, HIDDEN = 4, 6, 5, 8
 

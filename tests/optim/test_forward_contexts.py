@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import bdhf
 from bdhf.optim import ModelError
-from bdhf.optim.objective import Objective
+from bdhf.optim.forward.objective import Objective
 from tests.cases import Case
 from tests.oracles import dense_ggn, dense_gradient, dense_hessian
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.layout import layout_of
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case, build
 from tests.optim.curvatures import CURVATURES
 from tests.optim.partitions import PARTITIONS

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import bdhf
 from bdhf.optim import ModelError
-from bdhf.optim.objective import Objective
+from bdhf.optim.forward.objective import Objective
 from tests.optim.optimizers import regression
 
 

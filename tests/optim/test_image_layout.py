@@ -10,13 +10,16 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import bdhf
-from bdhf.optim.dispatch import DispatchMode
 from bdhf.optim.errors import ModelError
-from bdhf.optim.flops import Flops
-from bdhf.optim.image_layout import ImageLayout
-from bdhf.optim.objective import Objective
-from bdhf.optim.operators import like_channels_last, needs_channels_first
+from bdhf.optim.forward.image_layout import ImageLayout
+from bdhf.optim.forward.objective import Objective
 from bdhf.optim.products.forecast import CHANNELS_LAST
+from bdhf.optim.torch_support.channels_last_operators import (
+    like_channels_last,
+    needs_channels_first,
+)
+from bdhf.optim.torch_support.dispatch import DispatchMode
+from bdhf.optim.torch_support.flops import Flops
 from bdhf.problems.resnet import ResNet
 from tests.cases import Case
 from tests.oracles import dense_ggn, dense_hessian
@@ -294,7 +297,7 @@ def test_images_that_come_channels_last_are_the_same_images(name):
 def test_images_within_other_inputs_are_put_channels_first(batch):
     """A tuple or a mapping of inputs."""
     given = {"x": turned(batch["x"])} if isinstance(batch, dict) else (turned(batch[0]),)
-    ((inputs, _),) = bdhf.optim.objective.micro_batches((given, torch.zeros(3)))
+    ((inputs, _),) = bdhf.optim.forward.objective.micro_batches((given, torch.zeros(3)))
     (image,) = inputs.values() if isinstance(inputs, dict) else inputs
 
     assert type(inputs) is type(batch)
@@ -312,7 +315,7 @@ def test_images_within_other_inputs_are_put_channels_first(batch):
 def test_a_norm_that_cannot_be_given_channels_first_is_refused(norm, monkeypatch):
     """The error names the operator and the way out; nothing goes back through it."""
     monkeypatch.setattr(
-        "bdhf.optim.guard.ChannelsFirst.__torch_function__",
+        "bdhf.optim.torch_support.channels_last.ChannelsFirst.__torch_function__",
         lambda self, func, types, args=(), kwargs=None: func(*args, **(kwargs or {})),
     )
     case = case_of(Between(nn.Sequential(Call(turned), Call(norm))))

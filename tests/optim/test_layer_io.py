@@ -14,10 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import bdhf
-from bdhf.optim.cutting import cut
-from bdhf.optim.flops import Flops
-from bdhf.optim.layout import layout_of
-from bdhf.optim.objective import Objective
+from bdhf.optim.forward.objective import Objective
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import Settings, Workspace, linearise
 from bdhf.optim.products.layer_io.coverage import UNKNOWN
 from bdhf.optim.products.layer_io.layer_io import LayerIO
@@ -27,6 +25,8 @@ from bdhf.optim.products.layer_io.survey import needs_of, recorded, survey
 from bdhf.optim.products.propagate.propagate import Propagate
 from bdhf.optim.products.propagate.sample_independence import graph_apart
 from bdhf.optim.products.request import Request
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import CASES, Case, build
 from tests.optim.curvatures import CURVATURES, SEED, fits
 from tests.optim.partitions import PARTITIONS

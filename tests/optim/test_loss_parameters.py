@@ -14,9 +14,9 @@ from torch.testing import assert_close
 import bdhf
 from bdhf.optim import CurvatureError, CurvatureWarning, ModelError, estimate
 from bdhf.optim.curvature import OutputLoss
-from bdhf.optim.layout import layout_of
+from bdhf.optim.forward.objective import Objective
 from bdhf.optim.losses.hessians import Diagonal
-from bdhf.optim.objective import Objective
+from bdhf.optim.vectors.layout import layout_of
 
 N = 8
 

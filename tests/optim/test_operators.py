@@ -7,8 +7,13 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from bdhf.optim.dispatch import DispatchMode
-from bdhf.optim.operators import VERIFIED, aten, is_verified, like_channels_last
+from bdhf.optim.torch_support.channels_last_operators import (
+    VERIFIED,
+    aten,
+    is_verified,
+    like_channels_last,
+)
+from bdhf.optim.torch_support.dispatch import DispatchMode
 
 #: (N, C, rows, columns): one image, one channel, odd sizes.
 SHAPES = [(1, 4, 5, 7), (3, 1, 6, 5), (2, 3, 7, 6)]

@@ -8,10 +8,10 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 import bdhf
 from bdhf.nn import PeepholeLSTM
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.groups import param_groups
-from bdhf.optim.layout import layout_of
 from bdhf.optim.partitions import Blend, PerNeuron, Random
+from bdhf.optim.vectors.blocks import Blocks
+from bdhf.optim.vectors.layout import layout_of
+from bdhf.optim.vectors.param_groups import param_groups
 from tests.cases import build
 from tests.optim.partitions import thirds
 

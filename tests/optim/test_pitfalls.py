@@ -18,8 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.arithmetic import full_precision
-from bdhf.optim.layout import layout_of
+from bdhf.optim.torch_support.precision import full_precision
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Attention, Case, ScaledDotProduct, build
 from tests.optim.partitions import PARTITIONS
 from tests.oracles import cut, dense_ggn, dense_hessian, flat_parameters
@@ -367,7 +367,7 @@ SETTINGS = {
 PROGRAM = """
 import torch
 from torch.nn import functional as F
-from bdhf.optim.arithmetic import full_precision
+from bdhf.optim.torch_support.precision import full_precision
 
 def settings():
     backends = torch.backends

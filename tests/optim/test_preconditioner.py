@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim import CG, Stop
-from bdhf.optim.layout import layout_of
 from bdhf.optim.solvers import Martens, System
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import CASES, Case, build
 from tests.optim.curvatures import CURVATURES
 from tests.optim.optimizers import EXACT, optimizer_of

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim.errors import ModelTypeError
-from bdhf.optim.layout import layout_of
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import CASES, build
 from tests.optim.partitions import PARTITIONS
 from tests.oracles import dense_gradient, size

@@ -8,13 +8,13 @@ from torch import nn
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.layout import split_like
 from bdhf.optim.products.propagate.choose_jvp import choose_push
 from bdhf.optim.products.propagate.jvp import OnTape
 from bdhf.optim.products.tape.replay import Replay
 from bdhf.optim.products.tape.tape import Tape, route
 from bdhf.optim.products.tape.vjp_rules import PARTIAL, TRANSPOSES
 from bdhf.optim.products.vjp import pulled
+from bdhf.optim.vectors.layout import split_like
 from tests.cases import CASES, Case, build
 from tests.optim.test_tape import OFF_TAPE, asked, recorded
 

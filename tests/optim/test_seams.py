@@ -10,16 +10,16 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim import CurvatureError
-from bdhf.optim.cutting import cut as cut_blocks
-from bdhf.optim.flops import Flops
-from bdhf.optim.layout import layout_of
-from bdhf.optim.objective import Objective
+from bdhf.optim.forward.objective import Objective
+from bdhf.optim.partitions.blocks_of import cut as cut_blocks
 from bdhf.optim.products import Settings, Workspace, choose, linearise, per_sample
 from bdhf.optim.products.layer_io import layer_io, output_factor
 from bdhf.optim.products.propagate import bottleneck, jvp, propagate
 from bdhf.optim.products.propagate.bottleneck import SampleMatrices
 from bdhf.optim.products.tape import tape
 from bdhf.optim.products.tape.replay import Replay
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case
 from tests.oracles import cut, dense_ggn, dense_gradient
 from tests.zoo.surrogates import Cube, OnceOnly

@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from bdhf.optim.student import two_sided_quantile
+from bdhf.optim.torch_support.student import two_sided_quantile
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95, 0.99, 0.999])

@@ -14,11 +14,12 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bdhf.optim import CG, Stop, rows
-from bdhf.optim.blocks import Blending, Blocks
-from bdhf.optim.layout import flatten, layout_of
+from bdhf.optim import CG, Stop
 from bdhf.optim.products.linearisation import pick, spread
 from bdhf.optim.solvers import System
+from bdhf.optim.vectors import rows
+from bdhf.optim.vectors.blocks import Blending, Blocks
+from bdhf.optim.vectors.layout import flatten, layout_of
 from tests.optim.test_cg import SIZES, Diagonal, positive, system
 from tests.optim.test_contract import GPUS
 

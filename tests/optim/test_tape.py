@@ -12,16 +12,16 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.cutting import cut
-from bdhf.optim.flops import Flops
-from bdhf.optim.layout import layout_of
-from bdhf.optim.objective import Objective
+from bdhf.optim.forward.objective import Objective
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import Settings, Workspace, linearise
 from bdhf.optim.products.propagate.choose_jvp import choose_push
 from bdhf.optim.products.propagate.jvp import ByDoubleBackward, OnTape
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.jvp_rules import IN_PLACE, RULES, _by_dual_numbers, tangent_of
 from bdhf.optim.products.tape.tape import Tape, _written, route
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import CASES, Case, build
 from tests.oracles import cut as oracles_cut
 from tests.oracles import dense_ggn

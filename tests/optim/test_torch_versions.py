@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import bdhf
-from bdhf.optim.objective import Objective
+from bdhf.optim.forward.objective import Objective
 from bdhf.optim.products.tape import jvp_rules
 from tests.cases import build
 

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.layout import layout_of
 from bdhf.optim.products import Workspace
 from bdhf.optim.products.propagate import bottleneck
 from bdhf.optim.products.propagate.bottleneck import COLUMNS
 from bdhf.optim.products.propagate.propagate import Propagate
+from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case, build
 from tests.optim.test_tape import Reversal, asked, recorded
 from tests.oracles import cut, dense_ggn

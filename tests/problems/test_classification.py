@@ -6,8 +6,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from bdhf.nn import PeepholeLSTM
-from bdhf.optim.layout import layout_of
 from bdhf.optim.partitions import Groups
+from bdhf.optim.vectors.layout import layout_of
 from bdhf.problems import MLP, ResNet, SequenceLSTM, Transformer
 
 

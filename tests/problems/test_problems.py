@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from bdhf.experiments.parts.tables import PROBLEMS
 from bdhf.nn import Sparse
 from bdhf.optim import Groups
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.layout import layout_of
+from bdhf.optim.vectors.blocks import Blocks
+from bdhf.optim.vectors.layout import layout_of
 
 SMALL = {
     "autoencoder": {"encoder": (784, 50, 20)},

@@ -13,10 +13,10 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.cutting import cut
-from bdhf.optim.layout import layout_of
 from bdhf.optim.partitions import Partition
+from bdhf.optim.partitions.blocks_of import cut
+from bdhf.optim.vectors.blocks import Blocks
+from bdhf.optim.vectors.layout import layout_of
 from bdhf.problems import Problem
 
 

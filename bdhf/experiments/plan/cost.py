@@ -15,11 +15,11 @@ from torch import nn
 from bdhf.experiments.parts.meta_models import blocks_of
 from bdhf.experiments.parts.resolve import Resolved
 from bdhf.experiments.parts.tables import PRODUCTS, part_of, problem_of, settings_of
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.cost import Sweeps
 from bdhf.optim.estimate import Shared, counted, scaled
-from bdhf.optim.objective import Objective
+from bdhf.optim.forward.objective import Objective
+from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers import Solver
+from bdhf.optim.vectors.blocks import Blocks
 from bdhf.problems import Problem
 from bdhf.problems.data import Part
 

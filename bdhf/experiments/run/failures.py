@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from bdhf.optim.failures import is_out_of_memory
+from bdhf.optim.torch_support.failures import is_out_of_memory
 from bdhf.records import Status, of_what_kind
 
 

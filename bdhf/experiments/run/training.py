@@ -27,8 +27,8 @@ from bdhf.experiments.run.random_streams import (
 )
 from bdhf.experiments.run.stopping import Reached
 from bdhf.experiments.run.updaters import Batch, Update, updater_of
-from bdhf.optim.objective import plain_kernels
-from bdhf.optim.passes import Passes
+from bdhf.optim.forward.objective import plain_kernels
+from bdhf.optim.forward.passes import Passes
 from bdhf.problems import Problem
 from bdhf.problems.data import Part
 from bdhf.records import AXES, CURVE_COLUMNS

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.errors import CurvatureError, ModelError
-from bdhf.optim.failures import Failure, attempt
+from bdhf.optim.torch_support.failures import Failure, attempt
 
 
 class OutputHessian(Protocol):

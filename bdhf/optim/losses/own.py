@@ -14,7 +14,7 @@ from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.graphs import nodes_behind
+from bdhf.optim.torch_support.graphs import nodes_behind
 
 #: Names that an error lists.
 LISTED = 3

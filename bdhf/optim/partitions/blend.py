@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Layout
 from bdhf.optim.partitions.partition import Partition
+from bdhf.optim.vectors.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Blend:
     Raises ValueError for an alpha outside [0, 1] and for a Blend inside a Blend.
 
     >>> from torch import nn
-    >>> from bdhf.optim.layout import layout_of
+    >>> from bdhf.optim.vectors.layout import layout_of
     >>> from bdhf.optim.partitions.per_layer import PerLayer
     >>> mlp = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
     >>> [tuple(rows.shape) for rows in Blend(PerLayer(), alpha=0.5)(layout_of(mlp))]

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Layout
+from bdhf.optim.vectors.layout import Layout
 
 
 @dataclass(frozen=True)
 class Full:
     """One block of all P parameters: full Hessian-free (Martens 2010).
 
-    >>> from bdhf.optim.layout import layout_of
+    >>> from bdhf.optim.vectors.layout import layout_of
     >>> [tuple(rows.shape) for rows in Full()(layout_of(torch.nn.Linear(3, 2)))]
     [(1, 8)]
     """

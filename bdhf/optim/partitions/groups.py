@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Layout
+from bdhf.optim.vectors.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Groups:
     that matches nothing, raise ValueError when the partition meets the model.
 
     >>> from torch import nn
-    >>> from bdhf.optim.layout import layout_of
+    >>> from bdhf.optim.vectors.layout import layout_of
     >>> mlp = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
     >>> [tuple(rows.shape) for rows in Groups([["0.*"], ["2.*"]])(layout_of(mlp))]
     [(1, 42), (1, 24)]

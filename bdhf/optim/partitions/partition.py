@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from bdhf.optim.layout import Layout
+from bdhf.optim.vectors.layout import Layout
 
 
 class Partition(Protocol):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.layers import layers_of
-from bdhf.optim.layout import Layout
+from bdhf.optim.vectors.layers import layers_of
+from bdhf.optim.vectors.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class PerLayer:
     that torch reports for it.
 
     >>> from torch import nn
-    >>> from bdhf.optim.layout import layout_of
+    >>> from bdhf.optim.vectors.layout import layout_of
     >>> mlp = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
     >>> [tuple(rows.shape) for rows in PerLayer()(layout_of(mlp))]
     [(1, 42), (1, 24)]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from bdhf.nn import PeepholeLSTM
-from bdhf.optim.layers import Member, layers_of
-from bdhf.optim.layout import Layout
+from bdhf.optim.vectors.layers import Member, layers_of
+from bdhf.optim.vectors.layout import Layout
 
 Units = tuple[str, Tensor]
 Rule = Callable[[Any, str, torch.Size], Units]
@@ -33,7 +33,7 @@ class PerNeuron:
     and peepholes; a row of every tensor of a module that is not known here, where tensors with as
     many rows share their units. A tied tensor belongs to the first name that torch reports for it.
 
-    >>> from bdhf.optim.layout import layout_of
+    >>> from bdhf.optim.vectors.layout import layout_of
     >>> mlp = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
     >>> [tuple(rows.shape) for rows in PerNeuron()(layout_of(mlp))]
     [(7, 6), (3, 8)]

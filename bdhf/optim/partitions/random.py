@@ -8,9 +8,9 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.layout import Layout
 from bdhf.optim.partitions.partition import Partition
+from bdhf.optim.vectors.blocks import Blocks
+from bdhf.optim.vectors.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Random:
     are parameters, and for a negative seed.
 
     >>> from torch import nn
-    >>> from bdhf.optim.layout import layout_of
+    >>> from bdhf.optim.vectors.layout import layout_of
     >>> mlp = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
     >>> [tuple(rows.shape) for rows in Random(blocks=4, seed=0)(layout_of(mlp))]
     [(2, 17), (2, 16)]

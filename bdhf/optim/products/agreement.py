@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import split_like
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.vjp import pulled
+from bdhf.optim.vectors.layout import split_like
 
 #: What rounding may explain, by precision.
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}

@@ -7,13 +7,10 @@ from typing import TypeVar
 
 import torch
 
-from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.errors import CurvatureError
-from bdhf.optim.failures import Failure, attempt
-from bdhf.optim.flops import Flops
+from bdhf.optim.forward.objective import Batch, Objective
 from bdhf.optim.losses import is_mean, weights
-from bdhf.optim.objective import Batch, Objective
 from bdhf.optim.products.forecast import forecast
 from bdhf.optim.products.layer_io.layer_io import LayerIO
 from bdhf.optim.products.layer_io.sites import Uncovered
@@ -23,6 +20,9 @@ from bdhf.optim.products.product import BlockProduct
 from bdhf.optim.products.propagate.hessian import DoubleBackward
 from bdhf.optim.products.propagate.propagate import Propagate
 from bdhf.optim.products.request import EXPECTED_PRODUCTS, Request, Settings, Workspace
+from bdhf.optim.torch_support.failures import Failure, attempt
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.vectors.blocks import Blocks
 
 T = TypeVar("T")
 Choice = tuple[str, str]  # method, and why

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from bdhf.optim.blocks import Blocks
 from bdhf.optim.products.layer_io.survey import Survey
 from bdhf.optim.products.request import Request
+from bdhf.optim.vectors.blocks import Blocks
 
 #: FLOPs in the time that a byte takes from memory: 10 GB/s beside 80 GFLOP/s on two cores of a CPU,
 #: and less than a GPU has, so that a cache is never underrated; and to memory that is new.

@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Block, Blocks
-from bdhf.optim.flops import Flops
-from bdhf.optim.layout import split_like
+from bdhf.optim.forward.objective import Batch
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.objective import Batch
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.vectors.blocks import Block, Blocks
+from bdhf.optim.vectors.layout import split_like
 
 
 class Linearisation(Protocol):

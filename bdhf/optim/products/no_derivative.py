@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from bdhf.optim.diagnosis.faulty_module import not_differentiable_twice
+from bdhf.optim.diagnosis.surrogates import surrogate
 from bdhf.optim.errors import CurvatureError
-from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.losses.hessians import no_curved_loss
 from bdhf.optim.losses.own import loss_name
 from bdhf.optim.products.request import Request
-from bdhf.optim.surrogates import surrogate
-from bdhf.optim.suspects import not_differentiable_twice
+from bdhf.optim.torch_support.failures import Failure, attempt
 
 _WAYS_OUT = "replace it by a module made of differentiable operators, or freeze what is below it"
 

@@ -13,10 +13,10 @@ from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.failures import Failure, attempt
-from bdhf.optim.layout import flatten
-from bdhf.optim.objective import Objective, plain_kernels
+from bdhf.optim.forward.objective import Objective, plain_kernels
 from bdhf.optim.products.request import Request
+from bdhf.optim.torch_support.failures import Failure, attempt
+from bdhf.optim.vectors.layout import flatten
 
 #: Entries of the gradients that are held at a time.
 MAX_ENTRIES = 2**24

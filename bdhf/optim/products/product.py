@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
 from bdhf.optim.products.linearisation import Linearisation
+from bdhf.optim.vectors.blocks import Blocks
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature
-from bdhf.optim.flops import Flops
-from bdhf.optim.objective import Batch, Objective
+from bdhf.optim.forward.objective import Batch, Objective
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.vectors.blocks import Blocks
 
 #: Products that a linearisation is expected to serve, where nobody says.
 EXPECTED_PRODUCTS = 30

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import split_like
+from bdhf.optim.vectors.layout import split_like
 
 
 def pulled(

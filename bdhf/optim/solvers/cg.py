@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.cost import Sweeps
 from bdhf.optim.curvature import Curvature
+from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers.lockstep import Rows
 from bdhf.optim.solvers.preconditioners import NoPreconditioner, Preconditioner
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
+from bdhf.optim.vectors.blocks import Blocks
 
 #: Iterations after which the recurrence of r gives way to the true residual (rounding drift).
 REFRESH_EVERY = 50

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.cost import Sweeps
 from bdhf.optim.curvature import Curvature
+from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers.dense import dense_blocks
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System, escape_length
+from bdhf.optim.vectors.blocks import Blocks
 
 
 @dataclass(frozen=True)

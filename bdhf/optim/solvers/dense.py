@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
+from bdhf.optim.vectors.blocks import Blocks
 
 
 def dense_blocks(

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.cost import Sweeps
 from bdhf.optim.curvature import Curvature, Hessian
+from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
+from bdhf.optim.vectors.blocks import Blocks
 
 
 @dataclass(frozen=True)

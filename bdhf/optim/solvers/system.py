@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.cost import Sweeps
 from bdhf.optim.curvature import Curvature
+from bdhf.optim.products.cost import Sweeps
+from bdhf.optim.vectors.blocks import Blocks
 
 
 class Stop(StrEnum):

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bdhf.optim.failures import Failure, attempt
-from bdhf.optim.layout import Slot, split_like
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.layer_io.sites import Uncovered
 from bdhf.optim.products.propagate.choose_jvp import choose_push, uncut
@@ -21,6 +19,8 @@ from bdhf.optim.products.propagate.jvp import Push
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.tape import Tape
 from bdhf.optim.products.vjp import pulled
+from bdhf.optim.torch_support.failures import Failure, attempt
+from bdhf.optim.vectors.layout import Slot, split_like
 
 #: Relative differences that are rounding, by the precision of the products.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}

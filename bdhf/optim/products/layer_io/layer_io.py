@@ -19,12 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature import OutputCurvature, OutputLoss
 from bdhf.optim.errors import CurvatureError
-from bdhf.optim.failures import Failure, attempt
-from bdhf.optim.graphs import structure_behind
-from bdhf.optim.layout import flatten, split_like
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.products.agreement import probe
 from bdhf.optim.products.layer_io.coverage import COUPLED, UNKNOWN, compare, exact_product
@@ -38,7 +34,11 @@ from bdhf.optim.products.propagate.propagate import Propagate
 from bdhf.optim.products.propagate.sample_independence import graph_apart
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.vjp import pulled
-from bdhf.optim.strides import Strided
+from bdhf.optim.torch_support.failures import Failure, attempt
+from bdhf.optim.torch_support.graphs import structure_behind
+from bdhf.optim.vectors.blocks import Block, Blocks
+from bdhf.optim.vectors.layout import flatten, split_like
+from bdhf.optim.vectors.strides import Strided
 
 
 class LayerIO:

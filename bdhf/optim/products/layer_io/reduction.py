@@ -18,9 +18,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
 from bdhf.optim.products.layer_io.parameter_uses import Use
 from bdhf.optim.products.layer_io.sites import Site
+from bdhf.optim.vectors.blocks import Blocks
 
 #: A site, some of its uses, and the block of every feature (features,).
 Labelled = tuple[int, tuple[int, ...], Tensor]

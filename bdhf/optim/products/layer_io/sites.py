@@ -23,10 +23,10 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from bdhf.optim.flops import Flops
 from bdhf.optim.products.layer_io.affine_functions import KINDS, Affine
 from bdhf.optim.products.layer_io.parameter_uses import Place, Use
 from bdhf.optim.products.tape.storage import storage_of
+from bdhf.optim.torch_support.flops import Flops
 
 Shape = tuple[int, int, int, int]  # of y: (N, before, features, after)
 

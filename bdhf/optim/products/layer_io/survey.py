@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.products.layer_io.output_factor import Schedule, columns_of, schedule
 from bdhf.optim.products.layer_io.reduction import Plan, plan
 from bdhf.optim.products.layer_io.sites import Site, Uncovered, record
 from bdhf.optim.products.request import Request
+from bdhf.optim.vectors.blocks import Blocks
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.failures import Failure, attempt
-from bdhf.optim.graphs import is_own_function, nodes_behind
-from bdhf.optim.layout import split_like
 from bdhf.optim.products.agreement import adjoint_error, probe, tolerance_of
 from bdhf.optim.products.no_derivative import no_second_derivative
 from bdhf.optim.products.propagate.jvp import ByDoubleBackward, OnTape, Push
@@ -23,6 +20,9 @@ from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.compiled import Compiled
 from bdhf.optim.products.tape.tape import Tape
 from bdhf.optim.products.vjp import pulled
+from bdhf.optim.torch_support.failures import Failure, attempt
+from bdhf.optim.torch_support.graphs import is_own_function, nodes_behind
+from bdhf.optim.vectors.layout import split_like
 
 
 def choose_push(request: Request, tape: Tape, z: Tensor) -> tuple[Push, str]:

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature.output import scalar, value_and_gradient
-from bdhf.optim.failures import Failure, attempt
-from bdhf.optim.graphs import ends_early
-from bdhf.optim.layout import flatten
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.no_derivative import no_hessian
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.request import Request
+from bdhf.optim.torch_support.failures import Failure, attempt
+from bdhf.optim.torch_support.graphs import ends_early
+from bdhf.optim.vectors.blocks import Block, Blocks
+from bdhf.optim.vectors.layout import flatten
 
 #: Outputs, loss, its gradient at the outputs, and at the parameters: with its graph, and flat.
 _Graph = tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...], Tensor]

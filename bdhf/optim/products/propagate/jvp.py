@@ -8,11 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bdhf.optim.graphs import ends_early
-from bdhf.optim.layout import split_like
 from bdhf.optim.products.tape.replay import Replay
 from bdhf.optim.products.tape.tape import Tape, route
 from bdhf.optim.products.vjp import pulled
+from bdhf.optim.torch_support.graphs import ends_early
+from bdhf.optim.vectors.layout import split_like
 
 
 class Push(Protocol):

@@ -16,9 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.curvature import OutputCurvature
-from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.linearisation import block_by_block, pick, spread
 from bdhf.optim.products.no_derivative import no_gradient, no_second_derivative
@@ -29,6 +27,8 @@ from bdhf.optim.products.propagate.jvp import Push, transposed
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.tape import Tape
 from bdhf.optim.products.vjp import pulled
+from bdhf.optim.torch_support.failures import Failure, attempt
+from bdhf.optim.vectors.blocks import Block, Blocks
 
 
 class Propagate:

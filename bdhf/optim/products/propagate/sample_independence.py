@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from bdhf.optim.graphs import nodes_behind
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.tape.jvp_rules import ELEMENTWISE, Hollow
 from bdhf.optim.products.tape.tape import Entry, Route
+from bdhf.optim.torch_support.graphs import nodes_behind
 
 aten = torch.ops.aten
 

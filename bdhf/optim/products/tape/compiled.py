@@ -17,10 +17,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from bdhf.optim.eager import compiler_runs
 from bdhf.optim.products.request import Workspace
 from bdhf.optim.products.tape.jvp_rules import Call
 from bdhf.optim.products.tape.tape import Entry, Route, Tape, route
+from bdhf.optim.torch_support.eager import compiler_runs
 
 Program = Callable[[list[Tensor], list[Tensor]], Tensor]
 

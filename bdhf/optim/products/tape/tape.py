@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.dispatch import DispatchMode
-from bdhf.optim.failures import Failure, attempt
-from bdhf.optim.flops import operator_flops
-from bdhf.optim.graphs import is_own_function
 from bdhf.optim.products.tape.jvp_rules import STOPS, Call, has_tangents, in_place_rule, tangent_of
 from bdhf.optim.products.tape.storage import storage_of
+from bdhf.optim.torch_support.dispatch import DispatchMode
+from bdhf.optim.torch_support.failures import Failure, attempt
+from bdhf.optim.torch_support.flops import operator_flops
+from bdhf.optim.torch_support.graphs import is_own_function
 
 #: Where a tensor lies: storage, offset, shape, strides and dtype.
 Place = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]

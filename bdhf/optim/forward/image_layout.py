@@ -22,8 +22,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.guard import ChannelsFirst, channels_first
-from bdhf.optim.observation import Observation, graph_of, observe, pass_signature
+from bdhf.optim.forward.observation import Observation, graph_of, observe, pass_signature
+from bdhf.optim.torch_support.channels_last import ChannelsFirst, channels_first
 
 
 @dataclass(frozen=True)

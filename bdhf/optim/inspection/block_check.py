@@ -14,14 +14,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature
-from bdhf.optim.cutting import cut
-from bdhf.optim.differences import Differences
-from bdhf.optim.objective import Objective
+from bdhf.optim.diagnosis.surrogates import held_fixed
+from bdhf.optim.forward.objective import Objective
+from bdhf.optim.inspection.differences import Differences
 from bdhf.optim.partitions import Full
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import BlockProduct
-from bdhf.optim.surrogates import held_fixed
+from bdhf.optim.vectors.blocks import Blocks
 
 #: Where the product is 0, a finite difference counts from this share of the gradient on.
 FLOOR = 1e-3

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from bdhf.optim.curvature import Curvature, Hessian
-from bdhf.optim.layout import split_like
+from bdhf.optim.diagnosis.surrogates import double
+from bdhf.optim.forward.objective import Objective
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.objective import Objective
 from bdhf.optim.products import BlockProduct
-from bdhf.optim.surrogates import double
+from bdhf.optim.vectors.layout import split_like
 
 #: Relative step of the finite difference, which is taken in float64 whatever the model, so small
 #: that a sample rarely crosses the kink of a ReLU.

@@ -14,12 +14,17 @@ from torch.overrides import _pop_mode_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from bdhf.optim.buffers import buffers_kept
-from bdhf.optim.dispatch import DispatchMode
-from bdhf.optim.flops import signature
-from bdhf.optim.graphs import is_own_function, nodes_behind
-from bdhf.optim.guard import ChannelsFirst
-from bdhf.optim.operators import aten, is_verified, like_channels_last, needs_channels_first
+from bdhf.optim.forward.buffers import buffers_kept
+from bdhf.optim.torch_support.channels_last import ChannelsFirst
+from bdhf.optim.torch_support.channels_last_operators import (
+    aten,
+    is_verified,
+    like_channels_last,
+    needs_channels_first,
+)
+from bdhf.optim.torch_support.dispatch import DispatchMode
+from bdhf.optim.torch_support.flops import signature
+from bdhf.optim.torch_support.graphs import is_own_function, nodes_behind
 
 
 @dataclass

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.cutting import cut
-from bdhf.optim.flops import Flops
 from bdhf.optim.partitions import Full
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import BlockProduct
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.vectors.blocks import Blocks
 
 #: One product of all blocks that costs more gradients than this is worth a warning.
 EXPENSIVE = 50.0

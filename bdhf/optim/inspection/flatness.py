@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.curvature import Curvature, Hessian
-from bdhf.optim.cutting import cut
+from bdhf.optim.forward.objective import Objective
 from bdhf.optim.losses.hessians import Differentiated
-from bdhf.optim.objective import Objective
 from bdhf.optim.partitions import Full
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import BlockProduct
 
 #: lr / damping from which a step along the gradient is called a long one.

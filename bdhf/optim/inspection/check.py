@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from bdhf.optim.buffers import buffers_kept, warn_of_moved
-from bdhf.optim.coupling import coupled
 from bdhf.optim.curvature import Curvature, Hessian
+from bdhf.optim.diagnosis.coupling import coupled
+from bdhf.optim.diagnosis.faulty_module import not_repeatable
+from bdhf.optim.diagnosis.surrogates import surrogate
 from bdhf.optim.errors import CurvatureError
-from bdhf.optim.objective import Objective
-from bdhf.optim.probe import Errors, Probe
+from bdhf.optim.forward.buffers import buffers_kept, warn_of_moved
+from bdhf.optim.forward.objective import Objective
+from bdhf.optim.inspection.block_check import Errors, Probe
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.refusals import named
-from bdhf.optim.surrogates import surrogate
-from bdhf.optim.suspects import not_repeatable
 
 #: What is too far from 0, by the precision: of forward passes, or of products.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-2}

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from bdhf.optim.objective import plain_kernels
+from bdhf.optim.diagnosis.faulty_module import Call, calls_of, copied, differentiable
+from bdhf.optim.forward.objective import plain_kernels
 from bdhf.optim.refusals import named
-from bdhf.optim.suspects import Call, calls_of, copied, differentiable
 
 #: Relative step of the central difference.
 STEP = 1e-6

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bdhf.optim.eager import caller_compiled_nothing
+from bdhf.optim.torch_support.eager import caller_compiled_nothing
 
 
 @contextmanager

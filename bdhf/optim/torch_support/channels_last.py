@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bdhf.optim.operators import like_channels_last
+from bdhf.optim.torch_support.channels_last_operators import like_channels_last
 
 _CONVOLUTIONS = (torch.conv2d, torch.conv3d)
 _INSTANCE_NORMS = (F.instance_norm, torch.instance_norm)

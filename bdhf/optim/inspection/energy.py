@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.cutting import cut
 from bdhf.optim.partitions import Full
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import BlockProduct
-from bdhf.optim.student import two_sided_quantile
+from bdhf.optim.torch_support.student import two_sided_quantile
 
 #: Sets the signs apart from what a curvature draws by the same seed: the two must be independent.
 _STREAM = 0x632BE59BD9B4E019

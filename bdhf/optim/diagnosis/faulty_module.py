@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bdhf.optim.graphs import ends_early
-from bdhf.optim.guard import ChannelsFirst
-from bdhf.optim.objective import plain_kernels
+from bdhf.optim.forward.objective import plain_kernels
 from bdhf.optim.refusals import named
+from bdhf.optim.torch_support.channels_last import ChannelsFirst
+from bdhf.optim.torch_support.graphs import ends_early
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bdhf.optim.layout import split_like
+from bdhf.optim.vectors.layout import split_like
 
 
 @contextmanager

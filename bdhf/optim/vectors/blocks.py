@@ -14,9 +14,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from bdhf.optim.layout import Layout, flatten
-from bdhf.optim.rows import add_scaled_dots_, dots, zero_rows_
-from bdhf.optim.strides import Strided, strided
+from bdhf.optim.vectors.layout import Layout, flatten
+from bdhf.optim.vectors.rows import add_scaled_dots_, dots, zero_rows_
+from bdhf.optim.vectors.strides import Strided, strided
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.layout import named_parameters
 from bdhf.optim.refusals import modules_of
+from bdhf.optim.vectors.layout import named_parameters
 
 #: Names that an error tells; the rest is counted.
 TOLD = 5

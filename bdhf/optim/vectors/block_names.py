@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.layers import layers_of
-from bdhf.optim.layout import Layout
+from bdhf.optim.vectors.blocks import Blocks
+from bdhf.optim.vectors.layers import layers_of
+from bdhf.optim.vectors.layout import Layout
 
 #: Indices of the tensors that a block touches.
 Touched = tuple[int, ...]
@@ -62,7 +62,7 @@ def describe(blocks: Blocks) -> Description:
     tensors behind the name: `0[3]`. No two blocks have the same name.
 
     >>> from torch import nn
-    >>> from bdhf.optim.layout import layout_of
+    >>> from bdhf.optim.vectors.layout import layout_of
     >>> from bdhf.optim.partitions import PerLayer, PerNeuron
     >>> layout = layout_of(nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)))
     >>> [block.name for block in describe(Blocks.of(layout, PerLayer()(layout)))]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from bdhf.optim.blocks import Blocks
+from bdhf.optim.vectors.blocks import Blocks
 
 
 def param_groups(

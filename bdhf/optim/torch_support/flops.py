@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from bdhf.optim.dispatch import DispatchMode
-from bdhf.optim.flop_formulas import FORMULAS, FREE
+from bdhf.optim.torch_support.dispatch import DispatchMode
+from bdhf.optim.torch_support.flop_formulas import FORMULAS, FREE
 
 T = TypeVar("T")
 

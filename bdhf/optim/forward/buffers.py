@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bdhf.optim.identity import few
+from bdhf.optim.forward.identity import few
 
 
 class BufferWarning(UserWarning):

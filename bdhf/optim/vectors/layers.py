@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from bdhf.nn import PeepholeLSTM
-from bdhf.optim.layout import Layout, Slot
+from bdhf.optim.vectors.layout import Layout, Slot
 
 #: Modules that hold several layers, told apart by the `_l{k}` in their tensors' names.
 STACKED = (nn.RNNBase, PeepholeLSTM)
@@ -34,7 +34,7 @@ def layers_of(layout: Layout) -> dict[str, list[Member]]:
     parametrization owns (`weight_norm`'s length and direction) belongs to the module that it
     parametrizes; a tied tensor belongs to the first name that torch reports for it.
 
-    >>> from bdhf.optim.layout import layout_of
+    >>> from bdhf.optim.vectors.layout import layout_of
     >>> model = nn.Sequential(nn.LSTM(2, 3, num_layers=2, bias=False), nn.Linear(3, 1))
     >>> for name, members in layers_of(layout_of(model)).items():
     ...     print(name, [member.tensor for member in members])

@@ -5,20 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bdhf.optim.check import Check, examine
 from bdhf.optim.curvature import GGN, Curvature
-from bdhf.optim.cutting import cut
-from bdhf.optim.describe import Description, describe
-from bdhf.optim.energy import Energy, off_block_energy
 from bdhf.optim.errors import CurvatureError, ModelTypeError
-from bdhf.optim.flatness import warn_if_flat
-from bdhf.optim.flops import Flops
+from bdhf.optim.forward.objective import Batch, Objective, micro_batches
+from bdhf.optim.inspection.check import Check, examine
+from bdhf.optim.inspection.energy import Energy, off_block_energy
+from bdhf.optim.inspection.flatness import warn_if_flat
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.objective import Batch, Objective, micro_batches
 from bdhf.optim.partitions import Full, Partition
+from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import MAX_BYTES, BlockProduct, Settings, linearise
 from bdhf.optim.refusals import refuse_no_parts
 from bdhf.optim.solvers.dense import dense_blocks
+from bdhf.optim.torch_support.flops import Flops
+from bdhf.optim.vectors.block_names import Description, describe
 
 
 class BlockCurvature:

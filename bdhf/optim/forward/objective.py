@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
-from bdhf.optim.arithmetic import full_precision
 from bdhf.optim.errors import ModelError, ModelTypeError
-from bdhf.optim.guard import channels_first
-from bdhf.optim.identity import refuse_other_shapes, refuse_others
-from bdhf.optim.image_layout import ImageLayout
-from bdhf.optim.layout import Layout, flatten, layout_of, named_parameters, split_like
+from bdhf.optim.forward.identity import refuse_other_shapes, refuse_others
+from bdhf.optim.forward.image_layout import ImageLayout
+from bdhf.optim.forward.passes import Passes
 from bdhf.optim.losses import weights
 from bdhf.optim.losses.own import ForeignError, own_parameters
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.passes import Passes
 from bdhf.optim.refusals import refuse_inference_tensors, refuse_modules, refuse_types
+from bdhf.optim.torch_support.channels_last import channels_first
+from bdhf.optim.torch_support.precision import full_precision
+from bdhf.optim.vectors.layout import Layout, flatten, layout_of, named_parameters, split_like
 
 Batch = tuple[Any, Any]  # (inputs, targets)
 Batches = tuple[Batch, ...]  # the micro-batches of one batch

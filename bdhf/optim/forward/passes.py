@@ -22,8 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.failures import is_out_of_memory
-from bdhf.optim.observation import graph_of, pass_signature, unseen
+from bdhf.optim.forward.observation import graph_of, pass_signature, unseen
+from bdhf.optim.torch_support.failures import is_out_of_memory
 
 #: Relative difference of the outputs that is rounding, by their precision.
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bdhf.optim.blocks import Blending, Blocks
-from bdhf.optim.layout import Layout
 from bdhf.optim.partitions import Blend, Partition
 from bdhf.optim.refusals import refuse_no_parts
+from bdhf.optim.vectors.blocks import Blending, Blocks
+from bdhf.optim.vectors.layout import Layout
 
 
 def cut(layout: Layout, partition: Partition) -> Blocks:

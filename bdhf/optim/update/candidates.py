@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.blocks import Blocks
-from bdhf.optim.objective import Batches
+from bdhf.optim.forward.objective import Batches
 from bdhf.optim.solvers import Iterate
+from bdhf.optim.vectors.blocks import Blocks
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A curvature matrix to look at and to check: products, symmetry, differences, energy."""

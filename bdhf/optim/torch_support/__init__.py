@@ -1,0 +1,1 @@
+"""What the method needs of torch itself: operators seen and counted, graphs, precision, layouts."""

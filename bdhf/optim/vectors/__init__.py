@@ -1,0 +1,1 @@
+"""Parameters as flat vectors and as block matrices."""
