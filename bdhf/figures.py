@@ -28,12 +28,12 @@ from bdhf.report.figures import survival as _survival
 from bdhf.report.files import survival as survival_table
 from bdhf.report.style import looks
 from bdhf.stats.compare import compare
-from bdhf.stats.profile import profile as profile_table
-from bdhf.stats.ranks import LEAST_PROBLEMS, LEAST_SOLVERS
-from bdhf.stats.ranks import ranks as ranks_of
-from bdhf.stats.scaling import DRAWN, drawn
-from bdhf.stats.scaling import scaling as fits_of
-from bdhf.stats.targets import axis_column
+from bdhf.stats.observations.targets import axis_column
+from bdhf.stats.scaling.scaling import DRAWN, drawn
+from bdhf.stats.scaling.scaling import scaling as fits_of
+from bdhf.stats.summaries.profile import profile as profile_table
+from bdhf.stats.summaries.ranks import LEAST_PROBLEMS, LEAST_SOLVERS
+from bdhf.stats.summaries.ranks import ranks as ranks_of
 
 __all__ = ["curves", "diagnostics", "forest", "profile", "ranks", "scaling", "survival"]
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from bdhf.cli import app
 from bdhf.records import load
 from bdhf.stats.compare import compare
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.report.made_up import ENTRIES, made_up, save
 
 

@@ -105,7 +105,7 @@ def test_a_run_is_shown_line_by_line(made):
 
 def test_a_table_for_a_paper_keeps_its_lines(made, monkeypatch):
     """Whatever its text holds."""
-    monkeypatch.setattr("bdhf.stats.latex.to_latex", lambda found, more: "a \x1b[35m\n\tb\n")
+    monkeypatch.setattr("bdhf.stats.text.latex.to_latex", lambda found, more: "a \x1b[35m\n\tb\n")
 
     assert printed("compare", "small", "--latex") == f"a {SIGN}[35m\n\tb\n"
 

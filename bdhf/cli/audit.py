@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bdhf.records import FAILED
 from bdhf.report.anonymous import LEFT_OUT
-from bdhf.stats.words import count
+from bdhf.stats.text.sentences import count
 
 if TYPE_CHECKING:
     from bdhf.experiments.audit.rerun import Rerun

@@ -25,11 +25,11 @@ def compare(
     """Compare the arms of a results folder, and write comparisons.parquet; no report."""
     from bdhf.records import write_table
     from bdhf.records.files import if_writable
+    from bdhf.stats.caveats.twins import not_compared
     from bdhf.stats.compare import compare, to_table
-    from bdhf.stats.latex import to_latex
-    from bdhf.stats.printed import rows
-    from bdhf.stats.twins import not_compared
-    from bdhf.stats.words import on_a_line, sentence
+    from bdhf.stats.text.latex import to_latex
+    from bdhf.stats.text.sentences import on_a_line, sentence
+    from bdhf.stats.text.tables import rows
 
     if as_json and as_latex:
         raise typer.BadParameter("one of --json and --latex, not both")

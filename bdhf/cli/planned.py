@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bdhf.experiments.preview import ArmOutline, Outline
     from bdhf.experiments.spec.schema import Retry
     from bdhf.records import Comparison
-    from bdhf.stats.guard import Guard
+    from bdhf.stats.power_check import Guard
 
 ROWS = 60  # arms of a plan that are shown one by one
 
@@ -71,7 +71,7 @@ def say_comparisons(outline: Outline) -> None:
 
 def say_twins(entries: Sequence[Comparison]) -> None:
     """A line for every comparison that is not made, up to a screenful."""
-    from bdhf.stats.twins import not_compared
+    from bdhf.stats.caveats.twins import not_compared
 
     for line in not_compared(entries[:ROWS]):
         say(line)
@@ -98,7 +98,7 @@ def say_time(outline: Outline, workers: int) -> None:
 def guard_of(ablation: Ablation, *, pilot: bool = False) -> Guard:
     """What its comparisons can decide; as a `pilot`, finished runs tell the spread over seeds."""
     from bdhf.records import InputError, load
-    from bdhf.stats.guard import guard
+    from bdhf.stats.power_check import guard
 
     spec, finished = ablation.spec, None
     if pilot:
@@ -113,7 +113,7 @@ def guard_of(ablation: Ablation, *, pilot: bool = False) -> Guard:
 
 def say_power(found: Guard) -> None:
     """A line for every test whose power is known, up to a screenful."""
-    from bdhf.stats.words import seeds
+    from bdhf.stats.text.sentences import seeds
 
     for one in found.powers[:ROWS]:
         on = f" on {one.target}" if one.target else ""
@@ -126,7 +126,7 @@ def say_power(found: Guard) -> None:
 
 def warn_of_power(found: Guard) -> None:
     """Say before anything is run that its comparisons cannot be decided, if so."""
-    from bdhf.stats.words import count
+    from bdhf.stats.text.sentences import count
 
     if found.seeds < found.needed:
         tests = count(found.tests, "test")
@@ -159,7 +159,7 @@ def say_left(outline: Outline, todo: int) -> None:
 
 def say_failed(outline: Outline, retry: Retry) -> None:
     """Say of runs that left no outcome whether they are tried again, and why not."""
-    from bdhf.stats.words import count
+    from bdhf.stats.text.sentences import count
 
     for status, number in outline.again.items():
         why = "" if status in type(retry).model_fields else " with other code of an own part"

@@ -102,7 +102,7 @@ def clean(
 ) -> None:
     """Remove runs, so that `bdhf run` makes them again; runs that are under way stay."""
     from bdhf.experiments.storage.clean import Doomed, removable, remove
-    from bdhf.stats.words import count
+    from bdhf.stats.text.sentences import count
 
     if not (failed or foreign):
         raise typer.BadParameter("say what to remove: --failed, --foreign or both")

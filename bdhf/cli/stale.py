@@ -34,7 +34,7 @@ StaleChoice = Annotated[
 
 def stale_lines(arms: Sequence[Stale]) -> list[str]:
     """`hf: 6 runs were made with other code of lab:Chunks; changed since: lab.py`."""
-    from bdhf.stats.words import count
+    from bdhf.stats.text.sentences import count
 
     return [
         f"{arm.arm}: {count(len(arm.run_ids), 'run')} made with other code of "

@@ -127,7 +127,7 @@ def _warn_of_password(place: Place) -> None:
 
 def _warn_of_power(study: Study) -> None:
     """Say before any trial that the comparison on held-out seeds cannot be decided, if so."""
-    from bdhf.stats.paired import pairs_needed
+    from bdhf.stats.inference.paired import pairs_needed
     from bdhf.tuning.held_out import count_tests
 
     tests, seeds = count_tests(study), len(study.held_out_seeds)

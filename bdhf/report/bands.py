@@ -31,7 +31,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bdhf.records import AXES, Records, Status
-from bdhf.stats.targets import OUTCOMES, observe
+from bdhf.stats.observations.targets import OUTCOMES, observe
 
 #: Why a line ends, in the column `end` of its last row.
 AT_TARGET, AT_BUDGET, DIVERGED = "target", "budget", "diverged"

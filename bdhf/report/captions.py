@@ -10,10 +10,10 @@ import pandas as pd
 from bdhf.records import AXES, Records, Status
 from bdhf.report.bands import AT_BUDGET, AT_TARGET, DIVERGED
 from bdhf.report.wording import budgets, counted, listed, metric_name, number
-from bdhf.stats.hardware import kinds_of
-from bdhf.stats.scaling import sized
-from bdhf.stats.sizes import fewest
-from bdhf.stats.targets import OUTCOMES
+from bdhf.stats.observations.hardware import kinds_of
+from bdhf.stats.observations.targets import OUTCOMES
+from bdhf.stats.scaling.means import fewest
+from bdhf.stats.scaling.scaling import sized
 
 
 def curves(

@@ -17,7 +17,7 @@ from bdhf.records import AXES, FAILED, Records, Status
 from bdhf.records.bits import first_unlike
 from bdhf.records.columns import CELL
 from bdhf.report.packing import RunFiles, digest
-from bdhf.stats.targets import observe
+from bdhf.stats.observations.targets import observe
 
 #: Statuses of runs that were begun: each leaves a folder with its files.
 BEGUN = (Status.DONE, Status.DIVERGED, *FAILED)

@@ -9,8 +9,8 @@ import pandas as pd
 from bdhf.records import AXES, Records
 from bdhf.report.totals import Spread, evaluations, spread, total
 from bdhf.report.wording import count, counted
-from bdhf.stats.hardware import kinds_of
-from bdhf.stats.targets import OUTCOMES
+from bdhf.stats.observations.hardware import kinds_of
+from bdhf.stats.observations.targets import OUTCOMES
 
 #: Axes of which the cost of one update is told.
 PER_UPDATE = ("seconds", "gradient_equivalents")

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from bdhf.records import Records
 from bdhf.report.style import Look, looks
-from bdhf.stats.ranks import Ranks
 from bdhf.stats.result import Result
-from bdhf.stats.scaling import Scaling
+from bdhf.stats.scaling.scaling import Scaling
+from bdhf.stats.summaries.ranks import Ranks
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import Records
-from bdhf.stats.targets import OUTCOMES
+from bdhf.stats.observations.targets import OUTCOMES
 
 COLUMNS = ("metric", "arm", "runs", "x", "low", "median", "high")
 POSITIONS = 160  # at most so many points a line: more can hardly be seen

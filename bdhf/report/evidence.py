@@ -8,10 +8,10 @@ import pandas as pd
 
 from bdhf.records import Records
 from bdhf.report.drawing import Evidence
-from bdhf.stats.profile import profile
-from bdhf.stats.ranks import ranks
 from bdhf.stats.result import Result
-from bdhf.stats.scaling import drawn, scaling
+from bdhf.stats.scaling.scaling import drawn, scaling
+from bdhf.stats.summaries.profile import profile
+from bdhf.stats.summaries.ranks import ranks
 
 
 def gather(records: Records, results: Sequence[Result], survival: pd.DataFrame) -> Evidence:

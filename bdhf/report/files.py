@@ -14,14 +14,14 @@ from bdhf.report.anonymous import anonymous_files
 from bdhf.report.capsule import decode, encode
 from bdhf.report.html import Report, render, write
 from bdhf.report.packing import files_of
-from bdhf.stats.bounds import restricted
+from bdhf.stats.caveats.twins import not_compared
 from bdhf.stats.compare import compare, to_table
 from bdhf.stats.multiverse import Universe, multiverse
 from bdhf.stats.multiverse import to_table as table_of_choices
+from bdhf.stats.observations.cost_bounds import restricted
 from bdhf.stats.result import Result
-from bdhf.stats.survival import kaplan_meier
-from bdhf.stats.twins import not_compared
-from bdhf.stats.words import sentence
+from bdhf.stats.summaries.survival import kaplan_meier
+from bdhf.stats.text.sentences import sentence
 
 #: The name of a page for a double-blind review: it is not to be taken for the other one.
 ANONYMOUS_PAGE = "report_anonymous.html"

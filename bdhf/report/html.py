@@ -21,12 +21,12 @@ from bdhf.report.figures.table import MOST_ARMS, draw
 from bdhf.report.pair_rows import PairRow, linked, pair_rows
 from bdhf.report.sections import Section, sections
 from bdhf.report.templating import environment
-from bdhf.stats.equivalence import LEAST_HITS
+from bdhf.stats.caveats.twins import not_compared
+from bdhf.stats.inference.equivalence import LEAST_HITS
+from bdhf.stats.inference.power import ENOUGH
 from bdhf.stats.multiverse import Universe
-from bdhf.stats.power import ENOUGH
+from bdhf.stats.observations.targets import OUTCOMES
 from bdhf.stats.result import Result
-from bdhf.stats.targets import OUTCOMES
-from bdhf.stats.twins import not_compared
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from markupsafe import Markup, escape
 from bdhf.records import Records, Status, tests_of
 from bdhf.report.tables import anchors
 from bdhf.report.wording import count, number
-from bdhf.stats.pairs import Pairs, pair
+from bdhf.stats.observations.pairs import Pairs, pair
+from bdhf.stats.observations.targets import OUTCOMES
 from bdhf.stats.result import Result
-from bdhf.stats.targets import OUTCOMES
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pandas as pd
 from bdhf.records import LOSSES, Parameter, StudyRecords, TunedArm, unit_of
 from bdhf.report.style import Look, looks
 from bdhf.stats.result import Verdict
-from bdhf.stats.trials import DONE, PRUNED, best_so_far, horizon_of, trials_of, values_of
-from bdhf.stats.tuning_budget import Ahead, ExpectedBest, against_the_budget, expected_best
+from bdhf.stats.studies.trials import DONE, PRUNED, best_so_far, horizon_of, trials_of, values_of
+from bdhf.stats.studies.tuning_budget import Ahead, ExpectedBest, against_the_budget, expected_best
 
 #: What became of a trial, in words; all but the first are drawn apart.
 HIT, MISSED, FAILED = "done", "missed the target", "failed"

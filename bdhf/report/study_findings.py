@@ -10,7 +10,7 @@ import pandas as pd
 from bdhf.records import AXES, LOSSES, StudyRecords
 from bdhf.report.study_evidence import FAILED, HIT, Cell, StudyEvidence, question
 from bdhf.report.wording import NONE, count, counted, listed, number
-from bdhf.stats.trials import PRUNED
+from bdhf.stats.studies.trials import PRUNED
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.figures.forest import forest
 from bdhf.report.figures.scaling import scaling
 from bdhf.report.html import progress_of
+from bdhf.stats.caveats.twins import not_compared
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
-from bdhf.stats.scaling import drawn
-from bdhf.stats.scaling import scaling as fits_of
-from bdhf.stats.twins import not_compared
-from bdhf.stats.words import sentence
+from bdhf.stats.scaling.scaling import drawn
+from bdhf.stats.scaling.scaling import scaling as fits_of
+from bdhf.stats.text.sentences import sentence
 
 SECTION = "Held out"
 _SUFFIX = ".tuned"

@@ -11,7 +11,7 @@ from bdhf.report.study_findings import hits_words, in_words, settings_of, value_
 from bdhf.report.tables import Reason, reason
 from bdhf.report.wording import count, counted, interval, listed, number
 from bdhf.stats.result import Verdict
-from bdhf.stats.tuning_budget import Ahead
+from bdhf.stats.studies.tuning_budget import Ahead
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pandas as pd
 from bdhf.records import AXES, NOT_RUN, UNCOUNTED, Records, Rise, Status, rises, uncounted
 from bdhf.report.totals import Spread, at, evaluations, spread, total
 from bdhf.report.wording import NONE, count, metric_name, number
-from bdhf.stats.targets import OUTCOMES, observe
+from bdhf.stats.observations.targets import OUTCOMES, observe
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from bdhf.records import ArmTuning, Records, Tuned, unit_of
 from bdhf.report.wording import NONE, counted, listed, number
-from bdhf.stats.costs import label_without
-from bdhf.stats.scaling import AXIS
-from bdhf.stats.tuning import how_in_words
+from bdhf.stats.caveats.tuning import how_in_words
+from bdhf.stats.scaling.scaling import AXIS
+from bdhf.stats.summaries.costs import label_without
 
 #: Arms that a sentence names; the others it counts.
 _NAMED = 6

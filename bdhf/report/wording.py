@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from bdhf.records import Records
-from bdhf.stats.power import MOST_SEEDS
+from bdhf.stats.inference.power import MOST_SEEDS
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import Records
-from bdhf.stats import flags, open_costs, rises, robustness, tuning
+from bdhf.stats.caveats import flags, open_costs, rises, tuning
+from bdhf.stats.caveats.overturned import overturned
+from bdhf.stats.caveats.surroundings import surroundings
+from bdhf.stats.caveats.twins import shared_runs
+from bdhf.stats.caveats.untrained import met_before_training
+from bdhf.stats.inference import robustness
+from bdhf.stats.inference.paired import SignFlip, sign_flip
+from bdhf.stats.inference.power import seeds_to_decide
 from bdhf.stats.judge import Judged, Test, judge, tested
-from bdhf.stats.overturned import overturned
-from bdhf.stats.paired import SignFlip, sign_flip
-from bdhf.stats.power import seeds_to_decide
 from bdhf.stats.result import Result, Verdict
-from bdhf.stats.surroundings import surroundings
 from bdhf.stats.table import table_of
-from bdhf.stats.twins import shared_runs
-from bdhf.stats.untrained import met_before_training
 
 
 def compare(records: Records) -> tuple[Result, ...]:

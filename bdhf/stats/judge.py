@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bdhf.records import Comparison, Records, Target, tests_of
-from bdhf.stats.equivalence import LEAST_HITS, equivalence, equivalence_over
-from bdhf.stats.paired import SignFlip, one_sided, outweighing, sign_flip
-from bdhf.stats.pairs import Pairs, pair
+from bdhf.stats.inference.equivalence import LEAST_HITS, equivalence, equivalence_over
+from bdhf.stats.inference.paired import SignFlip, one_sided, outweighing, sign_flip
+from bdhf.stats.observations.pairs import Pairs, pair
 from bdhf.stats.result import Verdict
 
 

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass, replace
 import pandas as pd
 
 from bdhf.records import AXES, LOSSES, Comparison, Records, Target, tests_of, unit_of
-from bdhf.stats.idle import most_spent
 from bdhf.stats.judge import Test, judge_one, test, tested
+from bdhf.stats.observations.idle import most_spent
 from bdhf.stats.result import Verdict
 from bdhf.stats.table import table_of
 

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import AXES, LOSSES, Budget, Status, Target, axis_of
-from bdhf.stats.losses import METRIC, losses
-from bdhf.stats.targets import observe
+from bdhf.stats.observations.losses import METRIC, losses
+from bdhf.stats.observations.targets import observe
 
 #: Value of a trial that failed before there was any loss, where losses are tuned.
 HOPELESS = 1e12

@@ -6,7 +6,7 @@ from bdhf.records import Records
 from bdhf.report.files import survival
 from bdhf.report.html import Report, render
 from bdhf.stats.compare import compare
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.report.made_up import ENTRIES, made_up
 
 

@@ -16,7 +16,7 @@ from bdhf.report.figures.table import FIGURES
 from bdhf.report.files import survival
 from bdhf.report.html import page
 from bdhf.stats.compare import compare
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.report.conftest import report
 from tests.report.made_up import ENTRIES, QUICKSTART, TARGET, Arm, made_up, save
 from tests.report.reading import Page

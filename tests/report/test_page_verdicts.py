@@ -8,7 +8,7 @@ from bdhf.report.html import page
 from bdhf.report.wording import number, p_value
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.report.made_up import ENTRIES, Arm, made_up
 from tests.report.reading import Page
 

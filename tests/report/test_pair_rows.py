@@ -11,7 +11,7 @@ from bdhf.report.html import page
 from bdhf.report.pair_rows import linked, pair_rows
 from bdhf.report.tables import runs
 from bdhf.stats.compare import compare
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up
 
 LOSS = Comparison(name="loss", candidate="block_hf", baseline="adam", estimand="final_loss")

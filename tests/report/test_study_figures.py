@@ -23,7 +23,7 @@ from bdhf.report.files import survival
 from bdhf.report.style import looks
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
-from bdhf.stats.sizes import between
+from bdhf.stats.scaling.means import between
 from tests.report.made_up import ENTRIES, Arm, made_up
 from tests.report.made_up_grids import CRITICAL, SIZES, batches, diagnosed, problems
 

@@ -19,8 +19,8 @@ from bdhf.report.studies.verdict_budget import verdict_budget
 from bdhf.report.study_evidence import FAILED, MISSED, gather_study
 from bdhf.report.style import INK, looks
 from bdhf.stats.result import Verdict
-from bdhf.stats.trials import PRUNED
-from bdhf.stats.tuning_budget import expected_best
+from bdhf.stats.studies.trials import PRUNED
+from bdhf.stats.studies.tuning_budget import expected_best
 from tests.report.made_up_study import (
     ARMS,
     ENTRIES,

@@ -18,7 +18,7 @@ from bdhf.report.style import looks
 from bdhf.report.templating import environment
 from bdhf.stats.compare import compare
 from bdhf.stats.multiverse import multiverse
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up
 from tests.report.made_up_study import made_up_study
 from tests.report.test_tuning_figures import LOST

@@ -1,7 +1,7 @@
 """How often the interval of a critical batch size holds it: `python -m tests.stats.coverage`.
 
-Groups are drawn of a law whose B_crit is planted, and tested as `bdhf.stats.by_seed` does. The
-table stands in docs/statistics.md.
+Groups are drawn of a law whose B_crit is planted, and tested as `bdhf.stats.scaling.intervals`
+does. The table stands in docs/statistics.md.
 """
 
 import sys
@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bdhf.stats.by_seed import t_statistic
-from bdhf.stats.censored import Sample
+from bdhf.stats.scaling.censored import Sample
+from bdhf.stats.scaling.intervals import t_statistic
 from tests.stats.simulation import markdown
 
 SIZES = np.array([50.0, 100, 200, 400, 800, 1600])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bdhf.stats import power
+from bdhf.stats.inference import power
 from tests.stats import uncertain, vectorised
 from tests.stats.worlds import World, at_margin
 

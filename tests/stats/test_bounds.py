@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from bdhf.records import Budget
-from bdhf.stats.bounds import slowest_cost
 from bdhf.stats.compare import compare
-from bdhf.stats.paired import outweighing, sign_flip
-from bdhf.stats.pairs import pair
+from bdhf.stats.inference.paired import outweighing, sign_flip
+from bdhf.stats.observations.cost_bounds import slowest_cost
+from bdhf.stats.observations.pairs import pair
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 SECONDS = BLOCK_VS_FULL.model_copy(update={"estimand": "seconds_to_target"})

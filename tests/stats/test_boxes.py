@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdhf.stats import equivalence
 from bdhf.stats.compare import compare
-from bdhf.stats.equivalence import tost, tost_over
-from bdhf.stats.paired import sign_flip
-from bdhf.stats.pairs import pair
-from bdhf.stats.words import sentence
+from bdhf.stats.inference import equivalence
+from bdhf.stats.inference.equivalence import tost, tost_over
+from bdhf.stats.inference.paired import sign_flip
+from bdhf.stats.observations.pairs import pair
+from bdhf.stats.text.sentences import sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 SAME = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})

@@ -8,7 +8,7 @@ from statsmodels.stats.multitest import multipletests
 from bdhf.records import Budget, Comparison, Target
 from bdhf.stats.compare import compare, to_table
 from bdhf.stats.result import Result, Verdict
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 FAST = [50, 62, 55, 71, 64, 58, 49, 66]  # seed by seed cheaper than SLOW, by 20 to 40 %

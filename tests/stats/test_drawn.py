@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from bdhf.records import Comparison
 from bdhf.stats.compare import compare
-from bdhf.stats.paired import sign_flip
+from bdhf.stats.inference.paired import sign_flip
 from bdhf.stats.result import Verdict
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.stats.synthetic import synthetic
 
 SAME = Comparison(name="x", candidate="block", baseline="full", margin=1.1)

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from bdhf.records import Budget, Comparison, PlannedArm
-from bdhf.stats.guard import guard
-from bdhf.stats.power import power, seeds_to_decide
+from bdhf.stats.inference.power import power, seeds_to_decide
+from bdhf.stats.power_check import guard
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 STATED = BLOCK_VS_FULL.model_copy(update={"margin": 1.2, "log_ratio_sd": 0.3})

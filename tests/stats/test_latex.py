@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bdhf.stats.compare import compare
-from bdhf.stats.latex import escaped, to_latex
-from bdhf.stats.printed import rows
+from bdhf.stats.text.latex import escaped, to_latex
+from bdhf.stats.text.tables import rows
 from tests.stats.synthetic import BLOCK_VS_FULL, synthetic, with_losses
 
 ENDS = st.sampled_from([0, 10, 20, 40, None, "oom", "diverged", "planned"])

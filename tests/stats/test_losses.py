@@ -7,9 +7,9 @@ import pytest
 
 from bdhf.records import Budget
 from bdhf.stats.compare import compare
-from bdhf.stats.losses import losses
+from bdhf.stats.observations.losses import losses
 from bdhf.stats.result import Verdict
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.stats.synthetic import with_losses
 
 ESTIMANDS = ("final_loss", "best_loss", "area_under_curve")

@@ -8,7 +8,7 @@ from bdhf.records import NOT_RUN, uncounted
 from bdhf.report.pair_rows import pair_rows
 from bdhf.report.tables import runs, statuses
 from bdhf.stats.compare import compare, to_table
-from bdhf.stats.latex import to_latex
+from bdhf.stats.text.latex import to_latex
 from tests.stats.synthetic import synthetic
 
 #: The reasons that `records` gives, and what they are called.

@@ -13,12 +13,12 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 from bdhf.records import Budget
-from bdhf.stats import power, robustness
-from bdhf.stats.equivalence import tost
+from bdhf.stats.inference import power, robustness
+from bdhf.stats.inference.equivalence import tost
+from bdhf.stats.inference.paired import one_sided
 from bdhf.stats.judge import holm
-from bdhf.stats.losses import losses
-from bdhf.stats.paired import one_sided
-from bdhf.stats.restriction import Horizon, restrict
+from bdhf.stats.observations.losses import losses
+from bdhf.stats.observations.restriction import Horizon, restrict
 
 SIZES = (2, 5, 6, 9)
 

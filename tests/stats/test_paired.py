@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from bdhf.stats.paired import DRAWS, EXACT_UP_TO, pairs_needed, sign_flip, smallest_p
+from bdhf.stats.inference.paired import DRAWS, EXACT_UP_TO, pairs_needed, sign_flip, smallest_p
 
 
 def literal_p(d, delta=0.0):

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bdhf.stats.hardware import hardware
-from bdhf.stats.paired import sign_flip
-from bdhf.stats.pairs import pair
+from bdhf.stats.inference.paired import sign_flip
+from bdhf.stats.observations.hardware import hardware
+from bdhf.stats.observations.pairs import pair
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 SECONDS = BLOCK_VS_FULL.model_copy(update={"estimand": "seconds_to_target"})

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from bdhf.stats.costs import costs, label_without, problem_axes
-from bdhf.stats.profile import COLUMNS, profile
+from bdhf.stats.summaries.costs import costs, label_without, problem_axes
+from bdhf.stats.summaries.profile import COLUMNS, profile
 from tests.stats.synthetic import TARGET, synthetic
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bdhf.stats.ranks import critical_difference, friedman, ranks
+from bdhf.stats.summaries.ranks import critical_difference, friedman, ranks
 from tests.stats.synthetic import TARGET, synthetic
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from bdhf.records import Budget
-from bdhf.stats.restriction import Horizon, horizon, restrict, smallest_cost
+from bdhf.stats.observations.restriction import Horizon, horizon, restrict, smallest_cost
 
 BUDGET = Budget(updates=300)
 

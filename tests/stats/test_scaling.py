@@ -9,13 +9,13 @@ import pytest
 from scipy.optimize import approx_fprime, least_squares
 from scipy.stats import norm, t, ttest_1samp
 
-from bdhf.stats import scaling as module
-from bdhf.stats.by_seed import t_statistic
-from bdhf.stats.censored import Sample, _loss, fit, fit_at, residuals
-from bdhf.stats.hardware import elsewhere
-from bdhf.stats.scaling import drawn as means_of
-from bdhf.stats.scaling import of_points, points, scaling
-from bdhf.stats.sizes import between, fewest
+from bdhf.stats.observations.hardware import elsewhere
+from bdhf.stats.scaling import scaling as module
+from bdhf.stats.scaling.censored import Sample, _loss, fit, fit_at, residuals
+from bdhf.stats.scaling.intervals import t_statistic
+from bdhf.stats.scaling.means import between, fewest
+from bdhf.stats.scaling.scaling import drawn as means_of
+from bdhf.stats.scaling.scaling import of_points, points, scaling
 from tests.stats import coverage, simulation
 from tests.stats.synthetic import synthetic
 

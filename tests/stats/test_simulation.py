@@ -3,11 +3,11 @@ import pytest
 
 from bdhf.records import Comparison
 from bdhf.stats.compare import compare
-from bdhf.stats.equivalence import tost
+from bdhf.stats.inference.equivalence import tost
+from bdhf.stats.inference.paired import sign_flip
+from bdhf.stats.inference.power import ENOUGH, power, seeds_to_decide
+from bdhf.stats.inference.robustness import bca, wilcoxon
 from bdhf.stats.judge import holm
-from bdhf.stats.paired import sign_flip
-from bdhf.stats.power import ENOUGH, power, seeds_to_decide
-from bdhf.stats.robustness import bca, wilcoxon
 from tests.stats import simulation, vectorised
 from tests.stats.synthetic import synthetic
 from tests.stats.worlds import World, at_margin

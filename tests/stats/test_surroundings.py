@@ -9,8 +9,8 @@ import pytest
 from bdhf.records import MATTERS, TIMING
 from bdhf.report.costs import cautions
 from bdhf.stats.compare import compare, to_table
-from bdhf.stats.hardware import elsewhere, hardware, kinds_of
-from bdhf.stats.latex import to_latex
+from bdhf.stats.observations.hardware import elsewhere, hardware, kinds_of
+from bdhf.stats.text.latex import to_latex
 from tests.stats.synthetic import BLOCK_VS_FULL, synthetic
 
 SECONDS = BLOCK_VS_FULL.model_copy(update={"name": "clock", "estimand": "seconds_to_target"})

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from statsmodels.duration.survfunc import SurvfuncRight
 
-from bdhf.stats.survival import kaplan_meier
+from bdhf.stats.summaries.survival import kaplan_meier
 
 
 def observations(time, reached, *, arm="hf", status="done"):

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from bdhf.records import FAILED, MISSING, InputError, Target
-from bdhf.stats.targets import hits, observe
+from bdhf.stats.observations.targets import hits, observe
 
 
 def one_run(losses, *, status="done", total=None, every=2):

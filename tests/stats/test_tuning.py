@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from bdhf.records import ArmTuning, Tuned
+from bdhf.stats.caveats.tuning import is_tuned
 from bdhf.stats.compare import compare
-from bdhf.stats.tuning import is_tuned
 from tests.stats.synthetic import synthetic
 
 HITS = {"block": [10, 11, 12, 13, 14, 15, 16, 17], "full": [20, 22, 24, 26, 28, 30, 32, 34]}

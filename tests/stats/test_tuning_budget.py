@@ -7,8 +7,8 @@ import pytest
 
 from bdhf.records import Comparison
 from bdhf.stats.result import Verdict
-from bdhf.stats.trials import best_so_far, values_of
-from bdhf.stats.tuning_budget import against_the_budget, ahead, expected_best
+from bdhf.stats.studies.trials import best_so_far, values_of
+from bdhf.stats.studies.tuning_budget import against_the_budget, ahead, expected_best
 from tests.report.made_up_study import ARMS, HORIZON, UPDATES, Searched, made_up_study
 
 ENTRY = Comparison(name="a against b", candidate="a", baseline="b")

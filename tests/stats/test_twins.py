@@ -7,13 +7,13 @@ import pytest
 from bdhf.records import Comparison
 from bdhf.report.capsule import decode, encode
 from bdhf.report.html import page
+from bdhf.stats.caveats.twins import not_compared
 from bdhf.stats.compare import compare
-from bdhf.stats.guard import guard
-from bdhf.stats.latex import to_latex
 from bdhf.stats.multiverse import multiverse
+from bdhf.stats.power_check import guard
 from bdhf.stats.result import Verdict
-from bdhf.stats.twins import not_compared
-from bdhf.stats.words import sentence
+from bdhf.stats.text.latex import to_latex
+from bdhf.stats.text.sentences import sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 FULL = [180, 185, 179, 195, 190, 188, 177, 191]

@@ -6,7 +6,7 @@ import pytest
 
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, synthetic
 
 SAME = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})

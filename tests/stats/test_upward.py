@@ -9,11 +9,11 @@ import pytest
 
 from bdhf.records import Budget, Target
 from bdhf.stats.compare import compare
-from bdhf.stats.latex import to_latex
 from bdhf.stats.multiverse import multiverse
-from bdhf.stats.profile import profile
-from bdhf.stats.targets import observe
-from bdhf.stats.words import sentence
+from bdhf.stats.observations.targets import observe
+from bdhf.stats.summaries.profile import profile
+from bdhf.stats.text.latex import to_latex
+from bdhf.stats.text.sentences import sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, synthetic
 
 ABOVE = Target(metric="val_accuracy", above=0.9)

@@ -4,7 +4,7 @@ import pytest
 
 from bdhf.records import Comparison
 from bdhf.stats.compare import compare
-from bdhf.stats.words import sentence
+from bdhf.stats.text.sentences import sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, synthetic, with_losses
 
 FAST = [50, 62, 55, 71, 64, 58, 49, 66]

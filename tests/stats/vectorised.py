@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from bdhf.stats.equivalence import LEAST_HITS
-from bdhf.stats.paired import DRAWS, EXACT_UP_TO, TIE
-from bdhf.stats.robustness import RESAMPLES
+from bdhf.stats.inference.equivalence import LEAST_HITS
+from bdhf.stats.inference.paired import DRAWS, EXACT_UP_TO, TIE
+from bdhf.stats.inference.robustness import RESAMPLES
 
 ROWS = 2**22  # numbers in memory at once
 

@@ -13,7 +13,7 @@ from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.during import during
 from bdhf.report.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
 from bdhf.report.wording import counted, listed, number
-from bdhf.stats.targets import OUTCOMES
+from bdhf.stats.observations.targets import OUTCOMES
 
 #: Column of a curve -> its name beside the panel.
 UPDATES: Mapping[str, str] = {

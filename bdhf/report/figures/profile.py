@@ -11,7 +11,7 @@ from bdhf.records import AXES
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.style import DECADE, Look, canvas, ratios, styled
 from bdhf.report.wording import budgets, counted, listed, number
-from bdhf.stats.costs import problem_axes
+from bdhf.stats.summaries.costs import problem_axes
 
 MOST_LINES = 24  # beyond them they can no longer be read
 

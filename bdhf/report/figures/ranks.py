@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.style import INK, listing, looks, plain, styled
 from bdhf.report.wording import counted, number, p_value
-from bdhf.stats.ranks import LEAST_PROBLEMS, Ranks
+from bdhf.stats.summaries.ranks import LEAST_PROBLEMS, Ranks
 
 
 def ranks(evidence: Evidence) -> tuple[Drawing, ...]:

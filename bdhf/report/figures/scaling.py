@@ -21,8 +21,8 @@ from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.style import Look, canvas, logarithmic, span, styled
 from bdhf.report.tuning import per_batch_size
 from bdhf.report.wording import counted, listed, number
-from bdhf.stats.scaling import Scaling
-from bdhf.stats.sizes import between
+from bdhf.stats.scaling.means import between
+from bdhf.stats.scaling.scaling import Scaling
 
 MOST_LINES = 24  # beyond them they can no longer be read
 _FEW = 20  # evaluations up to S_min, below which whole updates are coarse

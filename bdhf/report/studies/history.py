@@ -23,7 +23,7 @@ from bdhf.report.study_evidence import (
 )
 from bdhf.report.style import DECADE, INK, Look, canvas, key, logarithmic, plain, styled
 from bdhf.report.wording import counted, listed, number
-from bdhf.stats.trials import PRUNED
+from bdhf.stats.studies.trials import PRUNED
 
 _HEIGHTS = {1: 2.6}  # inches of a panel: one alone has more room
 _STACKED = 1.7

@@ -15,7 +15,7 @@ from bdhf.report.study_evidence import StudyEvidence
 from bdhf.report.style import INK, Look, canvas, key, plain, styled
 from bdhf.report.wording import counted
 from bdhf.stats.result import Verdict
-from bdhf.stats.tuning_budget import Ahead
+from bdhf.stats.studies.tuning_budget import Ahead
 
 _HEIGHTS = {1: 2.6}
 _STACKED = 1.7

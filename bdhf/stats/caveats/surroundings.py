@@ -1,0 +1,143 @@
+"""Caveats on where the runs of a comparison were made: what else than the arms was different.
+
+Whatever differs within a pair may be the cause of what is seen. Whatever differs only between the
+pairs is alike in both arms. Keys of env.json that split the runs in the same way are told together.
+The code of own parts counts module by module, where both runs of a pair have the module.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bdhf.records import MATTERS, TIMING, Comparison
+from bdhf.records.environment import from_words, shown
+from bdhf.stats.observations.hardware import HARDWARE
+from bdhf.stats.observations.pairs import Pairs
+from bdhf.stats.text.sentences import count
+
+#: More distinct values of one side than these are counted.
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Keys that split the runs in the same way, and their values joined, one entry a pair."""
+
+    names: tuple[str, ...]
+    candidate: tuple[str, ...]
+    baseline: tuple[str, ...]
+
+    @property
+    def apart(self) -> int:
+        """Pairs whose two runs differ."""
+        return sum(a != b for a, b in zip(self.candidate, self.baseline, strict=True))
+
+
+def surroundings(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) -> tuple[str, ...]:
+    """Say what differs within pairs, what between them, and of which runs that is not known.
+
+    `environments` is that of the records. For seconds the machine matters too.
+    """
+    sides = pairs.complete.sides
+    on_clock = entry.estimand == "seconds_to_target"
+    names = [n for n in (*MATTERS, *(TIMING if on_clock else ())) if n in environments]
+    places = environments.set_index("run_id") if len(environments) else environments
+    is_known = [side["run_id"].isin(places.index) for side in sides]
+    both = is_known[0] & is_known[1]
+    made_at = [places.reindex(side.loc[both, "run_id"]).reset_index(drop=True) for side in sides]
+    splits = _splits(
+        [
+            pd.concat([rows[names], code], axis=1)
+            for rows, code in zip(made_at, _code(made_at), strict=True)
+        ]
+    )
+    arms = entry.candidate, entry.baseline
+    return (
+        *(
+            text
+            for arm, recorded in zip(arms, is_known, strict=True)
+            for text in _unknown(arm, recorded)
+        ),
+        *(_within(split, arms) for split in splits if split.apart),
+        *(_between(split, on_clock=on_clock) for split in splits if not split.apart),
+    )
+
+
+def _code(sides: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Hashes of the modules of own parts, a column each; `sides` have a row per pair, in order.
+
+    A module of one arm alone is part of what is compared: it counts as alike in the other.
+    """
+    recorded = [
+        side.get("own_code", pd.Series(None, index=side.index, dtype=object)) for side in sides
+    ]
+    candidate, baseline = (
+        pd.DataFrame(
+            [from_words(text) if isinstance(text, str) else {} for text in column],
+            index=column.index,
+            dtype=object,
+        )
+        for column in recorded
+    )
+    filled = candidate.combine_first(baseline), baseline.combine_first(candidate)
+    return [hashes.add_prefix("code of ") for hashes in filled]
+
+
+def _splits(sides: Sequence[pd.DataFrame]) -> list[_Split]:
+    """The keys that are not the same for all runs; `sides` have a row per pair, in order."""
+    alike: dict[tuple[int, ...], list[str]] = {}
+    words: dict[str, list[str]] = {}
+    for name in sides[0].columns:
+        words[name] = [f"{name} {shown(name, value)}" for side in sides for value in side[name]]
+        codes = tuple(pd.factorize(np.array(words[name], dtype=object))[0].tolist())
+        if len(set(codes)) > 1:
+            alike.setdefault(codes, []).append(name)
+    return [_split(names, words) for names in alike.values()]
+
+
+def _split(names: Sequence[str], words: Mapping[str, Sequence[str]]) -> _Split:
+    of_runs = [", ".join(row) for row in zip(*(words[name] for name in names), strict=True)]
+    pairs = len(of_runs) // 2
+    return _Split(tuple(names), tuple(of_runs[:pairs]), tuple(of_runs[pairs:]))
+
+
+def _unknown(arm: str, recorded: pd.Series[bool]) -> tuple[str, ...]:
+    k = int((~recorded).sum())
+    if not k:
+        return ()
+    return (
+        f"Where {k} of {count(len(recorded), 'run')} of {arm} {'was' if k == 1 else 'were'} made "
+        "is not known (no env.json that can be read): hardware and versions may differ",
+    )
+
+
+def _within(split: _Split, arms: tuple[str, str]) -> str:
+    sides = split.candidate, split.baseline
+    values = [_counted(side, "run", f" of {arm}") for arm, side in zip(arms, sides, strict=True)]
+    return (
+        f"Not only the arms differ within {split.apart} of {count(len(sides[0]), 'pair')}: "
+        f"{'; '.join(values)}"
+    )
+
+
+def _between(split: _Split, *, on_clock: bool) -> str:
+    of_machine = {*HARDWARE, *TIMING} & set(split.names)
+    mixed = ", and means of seconds mix them" if on_clock and of_machine else ""
+    return (
+        f"Pairs differ in more than the seed, though both runs of each are alike{mixed}: "
+        f"{_counted(split.candidate, 'pair')}"
+    )
+
+
+def _counted(values: Sequence[str], noun: str, of: str = "") -> str:
+    """`torch 2.9.0 for 7 of 8 runs, torch 2.13.0 for 1`: most first, then by name."""
+    ordered = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{value} for {k}" for value, k in ordered[:_NAMED]]
+    told[0] += f" of {count(len(values), noun)}{of}"
+    rest = len(ordered) - _NAMED
+    return ", ".join([*told, *([f"and {count(rest, 'other')}"] if rest > 0 else [])])

@@ -1,0 +1,51 @@
+"""Runs that met a target before their first update: what they cost says nothing of an optimizer."""
+
+from __future__ import annotations
+
+from bdhf.records import Comparison, Records, Target
+from bdhf.stats.observations.pairs import Pairs
+from bdhf.stats.observations.targets import observe
+from bdhf.stats.text.sentences import count
+
+
+def met_before_training(
+    records: Records, entry: Comparison, target: Target | None, pairs: Pairs
+) -> tuple[str, ...]:
+    """Say of every arm how many of its runs did, and what becomes of pairs in which both did.
+
+    `pairs` are those of the entry on the target. Counts are over the complete ones.
+    """
+    complete = pairs.complete
+    if target is None or not any((side["cost"] <= 0).any() for side in complete.sides):
+        return ()
+    arms = entry.candidate, entry.baseline
+    starts = [_at_start(records, arm, target) for arm in arms]
+    told = []
+    for arm, start, side in zip(arms, starts, complete.sides, strict=True):
+        if k := int(side.index.isin(start).sum()):
+            runs = count(len(side), "run")
+            told.append(f"{k} of {runs} of {arm} met the target before the first update")
+    both = int((complete.candidate.index.isin(starts[0]) & complete.both_free).sum())
+    return (*told, *_ties(both, len(complete), entry))
+
+
+def _at_start(records: Records, arm: str, target: Target) -> list[int]:
+    """The seeds of the runs of an arm that met the target at update 0."""
+    seen = observe(records.runs[records.runs["arm"] == arm], records.curves, target)
+    return [int(seed) for seed in seen.loc[seen["reached"] & (seen["time"] <= 0), "seed"]]
+
+
+def _ties(both: int, pairs: int, entry: Comparison) -> tuple[str, ...]:
+    """Say that pairs of such runs are no evidence that arms are alike."""
+    if both and both == pairs:
+        return (
+            "Every run met the target before the first update, so the pairs say nothing of the "
+            "arms, not even that they are alike: choose a target that takes training",
+        )
+    if not both or entry.margin is None:
+        return ()
+    ties, them = ("ties", "it") if both == 1 else ("tie", "them")
+    return (
+        f"{count(both, 'pair')} met the target before the first update on both sides and {ties} "
+        f"whatever the arms are worth: the test of equivalence leaves {them} out",
+    )

@@ -1,0 +1,1 @@
+"""Tests and intervals of paired differences, and what they can decide."""

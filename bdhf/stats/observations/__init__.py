@@ -1,0 +1,1 @@
+"""What runs cost or reached, and runs in pairs by their seeds."""

@@ -1,0 +1,94 @@
+"""What a run without an outcome may have cost: the ends between which a verdict must hold.
+
+    on the budget's axis      [smallest cost seen, budget]
+    on another axis           [what it had spent, budget × slowest pace of its arm]
+    seconds, after a time-out the same, and the upper end no lower than `safety.seconds`
+
+A pace is a run's cost on the axis ÷ its cost on the budget's axis, both at its end, and the slowest
+one is the largest. An arm of which no run has a pace may cost anything: its upper end is infinite.
+So is that of seconds of a run that timed out before it had recorded any, for it was slower than
+the others. `safety.seconds` are of wall-clock, of which evaluation may have had any share, so they
+are no lower end of seconds of training.
+Where a miss restricts the costs of all runs (`restriction`), it restricts these ends too. A loss
+lies between the smallest one seen and the largest at a start, which is what a diverged run has.
+
+A diverged run never reaches the target. Where nothing but it limits the costs, it counts as the
+budget at the slowest pace, and at least as the largest cost seen: a verdict must hold for both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bdhf.records import Budget, Status, Target
+from bdhf.stats.observations.restriction import Horizon, horizon, restrict
+from bdhf.stats.observations.targets import observe, spent
+
+
+def restricted(
+    runs: pd.DataFrame, curves: pd.DataFrame, target: Target, axis: str, budget: Budget
+) -> tuple[pd.DataFrame, Horizon]:
+    """Observe these runs and restrict their costs, with the columns of `restriction.restrict`.
+
+    `runs` are those of the arms that are compared and no other, with the budget that they share.
+    `earliest` is no more than the cost, and equal to it for a run that never reached the target.
+    """
+    observed = observe(runs, curves, target, axis)
+    slowest: pd.Series[float] | float = np.nan  # of no use on the budget's axis
+    if axis != budget.axis:
+        slowest = slowest_cost(observed, spent(runs, curves, budget.axis), budget.limit)
+    observed = observed.assign(slowest=slowest)
+    limit = horizon(observed, axis, budget)
+    table = restrict(observed, limit)
+    earliest = table["earliest"].where(table["reached"], table["cost"])  # wherever a miss ended
+    return table.assign(earliest=earliest.clip(upper=table["cost"])), limit
+
+
+def slowest_cost(
+    observed: pd.DataFrame, progress: pd.Series[float], limit: float
+) -> pd.Series[float]:
+    """The cost of the whole budget at the slowest pace of each run's arm; NaN where none is known.
+
+    `observed` comes from `targets.observe`; `progress`, by its rows, is what each run had spent on
+    the budget's axis, and `limit` the budget there.
+
+    >>> observed = pd.DataFrame({"arm": ["hf", "hf", "sgd"], "spent": [10.0, 30.0, 0.0]})
+    >>> slowest_cost(observed, pd.Series([100.0, 200.0, 0.0]), limit=300).tolist()
+    [45.0, 45.0, nan]
+    """
+    pace = observed["spent"] / progress.where(progress > 0)
+    return limit * pace.groupby(observed["arm"]).transform("max")
+
+
+def with_ends(
+    table: pd.DataFrame, horizon: Horizon, *, worst: float, timeout: float
+) -> pd.DataFrame:
+    """Add `least` and `most`, in units of the axis, to the restricted costs of paired runs.
+
+    `table` has a row per run of both arms, with the columns `cost, status, spent, slowest`. `worst`
+    is the most that a missing run counts as on the budget's axis or as a loss; `timeout` are the
+    seconds after which a run was given up, 0 on another axis. Both ends of a run with an
+    outcome are its cost.
+    """
+    seen, missing = table["cost"], table["cost"].isna()
+    if horizon.source in ("budget", "loss"):
+        least = seen.mask(missing, seen.min())
+        most = seen.mask(missing, np.fmax(worst, seen.max()))
+        return table.assign(least=least, most=most)
+    ends = _off_the_budget(table, horizon, timeout)
+    least, most = (seen.mask(missing, ends[name]) for name in ("least", "most"))
+    if horizon.source == "slowest pace":
+        diverged = ~missing & (table["status"] == Status.DIVERGED.value)
+        least = least.mask(diverged, seen.mask(diverged, table["spent"]).max())
+    return table.assign(least=least, most=most)
+
+
+def _off_the_budget(table: pd.DataFrame, horizon: Horizon, timeout: float) -> pd.DataFrame:
+    """Between which costs every run would have ended, had it been run."""
+    least = table["spent"].fillna(0.0)
+    timed_out = (table["status"] == Status.TIMEOUT.value) & (timeout > 0)
+    slowest = table["slowest"].mask(timed_out & (least == 0)).fillna(np.inf)
+    most = np.fmax(np.fmax(slowest, least), timed_out * timeout)
+    ends = pd.DataFrame({"least": least, "most": most})
+    return ends.clip(upper=horizon.value) if horizon.source == "first miss" else ends

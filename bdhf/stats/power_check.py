@@ -1,0 +1,104 @@
+"""Before any time is spent: can these comparisons be decided with so many seeds?
+
+    floor   with m tests under Holm the smallest p of n pairs, 2/2ⁿ, must beat α/m
+    power   P(better or worse) for a true ratio at the margin, from the spread of a pilot
+
+The spread is stated in the spec (`log_ratio_sd`), or that of runs that have finished.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bdhf.records import Comparison, PlannedArm, Records, Target, tests_of
+from bdhf.stats.compare import compare
+from bdhf.stats.inference.coarseness import Coarse, too_coarse
+from bdhf.stats.inference.paired import pairs_needed
+from bdhf.stats.inference.power import power, seeds_to_decide
+
+#: A spread over fewer finished pairs than this is not used.
+LEAST_PAIRS = 3
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """The power of one test at its margin."""
+
+    name: str
+    target: str  # in words; "" for a loss
+    margin: float
+    sd: float  # of the log ratio over seeds
+    source: str  # of the spread: "stated", or "6 finished pairs"
+    power: float  # with the seeds of the spec, at the first step of Holm
+    seeds: float  # for a power of 80 %
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the seeds of a spec can decide."""
+
+    tests: int
+    alpha: float
+    seeds: int
+    needed: int  # seeds below which no test can be decided; 0 without tests
+    powers: tuple[Guarded, ...]  # of the tests that have a margin and a known spread
+    coarse: tuple[Coarse, ...] = ()  # tests whose evaluations are too far apart for their margin
+
+
+def guard(
+    comparisons: Sequence[Comparison],
+    targets: Sequence[Target],
+    *,
+    alpha: float,
+    seeds: int,
+    arms: Sequence[PlannedArm] = (),
+    finished: Records | None = None,
+) -> Guard:
+    """Work out floor and power for the tests of an ablation.
+
+    `arms` are those of the plan, with their budgets and intervals of evaluation; `finished` are the
+    records of runs of the same ablation, where there are any.
+    """
+    tests = tests_of(comparisons, targets)
+    level = alpha / max(len(tests), 1)
+    seen = _seen(finished)
+    powers = []
+    for entry, target in tests:
+        label = target.label if target else ""
+        sd, source = seen.get((entry.name, label), (math.nan, ""))
+        if entry.log_ratio_sd is not None:
+            sd, source = entry.log_ratio_sd, "stated"
+        if entry.margin is not None and sd > 0:
+            effect = math.log(entry.margin)
+            powers.append(
+                Guarded(
+                    name=entry.name,
+                    target=label,
+                    margin=entry.margin,
+                    sd=sd,
+                    source=source,
+                    power=power(effect, sd, seeds, level),
+                    seeds=seeds_to_decide(effect, sd, level),
+                )
+            )
+    return Guard(
+        tests=len(tests),
+        alpha=alpha,
+        seeds=seeds,
+        needed=pairs_needed(level) if tests else 0,
+        powers=tuple(powers),
+        coarse=too_coarse(comparisons, targets, arms, finished),
+    )
+
+
+def _seen(finished: Records | None) -> dict[tuple[str, str], tuple[float, str]]:
+    """The spread of every comparison of which enough pairs have finished."""
+    if finished is None:
+        return {}
+    return {
+        (result.name, result.target): (result.log_ratio_sd, f"{result.pairs} finished pairs")
+        for result in compare(finished)
+        if result.pairs >= LEAST_PAIRS and result.log_ratio_sd > 0
+    }

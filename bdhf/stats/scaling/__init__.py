@@ -1,0 +1,1 @@
+"""Batch scaling, and the critical batch size."""

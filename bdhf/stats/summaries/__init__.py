@@ -1,0 +1,1 @@
+"""All arms at once: costs, performance profiles, ranks, survival."""

@@ -1,0 +1,1 @@
+"""Results as sentences, as tables on a terminal and as LaTeX."""

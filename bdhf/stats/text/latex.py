@@ -1,0 +1,83 @@
+"""Results as a table of LaTeX, for a paper.
+
+Names come from a spec, or from somebody else's results folder: whatever they hold, a row stays a
+row, and a comment ends where its line does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bdhf.stats.result import Result, Verdict
+from bdhf.stats.text.sentences import on_a_line, p_value, ratio
+
+#: What stands where there is no number.
+NONE = "–"
+
+_SPECIAL = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"≤": r"$\leq$", "≥": r"$\geq$", "×": r"$\times$", "÷": r"$\div$", "∞": r"$\infty$"}
+    | {"<": "$<$", ">": "$>$", "|": r"\textbar{}", '"': "''", "–": "--", "λ": r"$\lambda$"}
+    | {"[": "{[}", "*": "{*}"}  # after \\ and \midrule they would be arguments
+)
+
+_HEAD = r"""\begin{{tabular}}{{lllrrrrl}}
+\toprule
+comparison & estimand & ratio ({interval}) & $p$ & $p_\mathrm{{Holm}}$ & pairs & w/t/l & verdict \\
+\midrule"""
+
+
+def to_latex(results: Sequence[Result], more: Sequence[str] = ()) -> str:
+    """A `tabular` for the package booktabs, a row per comparison; flags follow as comments.
+
+    So does what is said beside the results, a line each.
+    Names are escaped, and lose what is no character of a line. Letters beyond those of the Latin
+    script need a font that has them (LuaLaTeX, XeLaTeX).
+    """
+    rows = [" & ".join(map(escaped, _cells(result))) + r" \\" for result in results]
+    notes = [
+        f"% {on_a_line(f'{result.name}: {flag}')}" for result in results for flag in result.flags
+    ]
+    notes += [f"% {on_a_line(line)}" for line in more]
+    level = f"{100 * (1 - results[0].alpha):g} % " if results else ""  # one for all of an ablation
+    head = _HEAD.format(interval=escaped(f"{level}interval"))
+    return "\n".join([head, *rows, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
+
+
+def escaped(text: str) -> str:
+    r"""Text as LaTeX sets it.
+
+    >>> escaped("val_loss ≤ 0.02"), escaped("[50%]")
+    ('val\\_loss $\\leq$ 0.02', '{[}50\\%]')
+    """
+    return on_a_line(text).translate(_SPECIAL)
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    limits = (
+        f" ({ratio(result.ratio_low)} to {ratio(result.ratio_high)})"
+        if math.isfinite(result.ratio_high)
+        else ""
+    )
+    return (
+        result.name,
+        result.question,
+        (NONE if math.isnan(result.ratio) else ratio(result.ratio)) + limits,
+        _p(result.p, result),
+        _p(result.p_holm, result),
+        f"{result.pairs}/{result.planned}",
+        f"{result.wins}/{result.ties}/{result.losses}",
+        _verdict(result),
+    )
+
+
+def _p(p: float, result: Result) -> str:
+    return p_value(p, result.alpha).removeprefix("= ")
+
+
+def _verdict(result: Result) -> str:
+    if result.verdict is Verdict.EQUIVALENT:
+        return f"equivalent within {result.margin:g}×"
+    return str(result.verdict)
