@@ -16,17 +16,17 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from bdhf.records import AXES, Records
-from bdhf.report.bands import bands
-from bdhf.report.drawing import Drawing, Evidence
-from bdhf.report.figures import curves as _curves
-from bdhf.report.figures import diagnostics as _diagnostics
-from bdhf.report.figures import forest as _forest
-from bdhf.report.figures import profile as _profile
-from bdhf.report.figures import ranks as _ranks
-from bdhf.report.figures import scaling as _scaling
-from bdhf.report.figures import survival as _survival
-from bdhf.report.files import survival as survival_table
-from bdhf.report.style import looks
+from bdhf.report.ablation.build import survival as survival_table
+from bdhf.report.ablation.curve_bands import bands
+from bdhf.report.ablation.figures import curves as _curves
+from bdhf.report.ablation.figures import diagnostics as _diagnostics
+from bdhf.report.ablation.figures import forest as _forest
+from bdhf.report.ablation.figures import profile as _profile
+from bdhf.report.ablation.figures import ranks as _ranks
+from bdhf.report.ablation.figures import scaling as _scaling
+from bdhf.report.ablation.figures import survival as _survival
+from bdhf.report.page.drawing import SCALES, Drawing, Evidence
+from bdhf.report.page.style import looks
 from bdhf.stats.compare import compare
 from bdhf.stats.observations.targets import axis_column
 from bdhf.stats.scaling.scaling import DRAWN, drawn
@@ -79,8 +79,8 @@ def curves(
     if table.empty:
         raise ValueError(f"curves: no run has an outcome and a {' or '.join(wanted)} on {axis}")
     suited = _curves.suited(table, records.targets) if scale is None else scale
-    if suited not in _curves.SCALES:
-        raise ValueError(f"curves: unknown scale {scale!r}; known: {', '.join(_curves.SCALES)}")
+    if suited not in SCALES:
+        raise ValueError(f"curves: unknown scale {scale!r}; known: {', '.join(SCALES)}")
     return _curves.lines(table, looks(records.arms), records.targets, AXES[axis][1], suited)
 
 

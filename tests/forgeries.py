@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import DIAGNOSTICS, ArmTuning, Comparison, Records, Target, Tuned
-from bdhf.report import capsule
-from bdhf.report.capsule import Capsule, decode, encode
-from bdhf.report.files import show
-from bdhf.report.packing import RunFiles, digest
+from bdhf.report.ablation.build import show
+from bdhf.report.embedded import encoding
+from bdhf.report.embedded.archive import RunFiles, digest
+from bdhf.report.embedded.encoding import Capsule, decode, encode
 
 #: The arm that shall look better, and one of its runs.
 ARM, SEED = "block_hf", 2
@@ -52,8 +52,8 @@ def drawn_elsewhere(old: str, new: str) -> Callable[[str, Capsule], str]:
     """A change of a page that says that another matplotlib made it."""
 
     def forge(_: str, honest: Capsule) -> str:
-        other = {**capsule.versions(), "matplotlib": "3.0.1"}
-        with patch.object(capsule, "versions", lambda: other):
+        other = {**encoding.versions(), "matplotlib": "3.0.1"}
+        with patch.object(encoding, "versions", lambda: other):
             html = page_of(honest.records, honest.files)
         return of_page(old, new)(html, honest)
 

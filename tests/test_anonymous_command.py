@@ -9,9 +9,9 @@ from bdhf.cli import app
 from bdhf.experiments.run.execute import execute
 from bdhf.experiments.run.provenance import environment
 from bdhf.records import Status, collect
-from bdhf.report.capsule import decode, encode
-from bdhf.report.files import ANONYMOUS_PAGE, show
-from bdhf.report.verify import block_of
+from bdhf.report.ablation.build import ANONYMOUS_PAGE, show
+from bdhf.report.embedded.encoding import decode, encode
+from bdhf.report.verify.verify import block_of
 from tests.experiments.made_up import begun, resealed
 from tests.report.test_anonymous import IDENTIFYING, PLACES, TRACE, unpacked
 

@@ -8,7 +8,7 @@ import pytest
 
 import bdhf
 from bdhf.records import Target
-from bdhf.report.style import looks
+from bdhf.report.page.style import looks
 from tests.report.made_up import ENTRIES, TARGET, made_up
 from tests.report.made_up_grids import batches, diagnosed, problems
 

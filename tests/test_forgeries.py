@@ -13,8 +13,8 @@ from bdhf.experiments.run.execute import execute
 from bdhf.experiments.run.provenance import environment
 from bdhf.records import collect
 from bdhf.report import build
-from bdhf.report.capsule import decode
-from bdhf.report.verify import block_of, verify
+from bdhf.report.embedded.encoding import decode
+from bdhf.report.verify.verify import block_of, verify
 from tests.experiments.made_up import begun
 from tests.forgeries import FORGERIES, MODES, table
 

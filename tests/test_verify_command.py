@@ -186,9 +186,9 @@ def test_files_that_changed_since_are_named(results):
 
 def test_a_report_is_held_against_what_a_folder_holds_and_not_only_against_its_sums(results):
     """Whoever changes the carried numbers, and leaves the sums, is found too."""
-    from bdhf.report.capsule import decode, encode
-    from bdhf.report.files import show
-    from bdhf.report.verify import block_of
+    from bdhf.report.ablation.build import show
+    from bdhf.report.embedded.encoding import decode, encode
+    from bdhf.report.verify.verify import block_of
 
     page = results / "report.html"
     carried = decode(block_of(page.read_text(encoding="utf-8"), "page"))

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdhf.records import FAILED
-from bdhf.report.anonymous import LEFT_OUT
+from bdhf.report.embedded.anonymous import LEFT_OUT
 from bdhf.stats.text.sentences import count
 
 if TYPE_CHECKING:
     from bdhf.experiments.audit.rerun import Rerun
-    from bdhf.report.against import Held
-    from bdhf.report.verify import Line, Verified
+    from bdhf.report.verify.against_folder import Held
+    from bdhf.report.verify.verify import Line, Verified
 
 #: Contradictions, or parts of drawings, of which no more are told.
 MOST_TOLD = 20

@@ -36,7 +36,7 @@ MOST_RISEN = 10
 if TYPE_CHECKING:
     from bdhf.experiments.storage.status import Standing
     from bdhf.records import Records
-    from bdhf.report.files import Built
+    from bdhf.report.ablation.build import Built
 
 
 @app.command()
@@ -158,7 +158,7 @@ def say_report(results: Path, records: Records | None = None, *, anonymous: bool
 
 def say_study(folder: Path, *, anonymous: bool = False) -> None:
     """Write the page of a study; print what it found and where it is."""
-    from bdhf.report.study import build_study
+    from bdhf.report.study.render import build_study
 
     _say_built(build_study(folder, anonymous=anonymous))
 

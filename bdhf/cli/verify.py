@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from bdhf.experiments.audit.rerun import Claimed, Rerun
     from bdhf.records import Records
-    from bdhf.report.capsule import Capsule
+    from bdhf.report.embedded.encoding import Capsule
 
 #: What may explain a difference of an anonymous report, and cannot be compared.
 _LEFT_OUT = "the processor, the platform and the commit, which were left out"
@@ -45,8 +45,8 @@ def verify(
     Exit code 0: all agrees; 1: something differs; 2: no report, or its records are cut or changed.
     """
     from bdhf.cli.audit import held_lines, page_as_json, page_lines
-    from bdhf.report.against import against as held_against
-    from bdhf.report.verify import verify as verified
+    from bdhf.report.verify.against_folder import against as held_against
+    from bdhf.report.verify.verify import verify as verified
 
     def tell(lines: Iterable[str]) -> None:
         for line in () if as_json else lines:
@@ -109,7 +109,7 @@ def _rerun(
 def _not_made(records: Records) -> Counter[str]:
     """How many runs of the plan were not begun, or are not whole, by why."""
     from bdhf.records import uncounted
-    from bdhf.report.consistency import BEGUN
+    from bdhf.report.verify.consistency import BEGUN
 
     runs = records.runs.drop_duplicates("run_id")
     runs = runs[~runs["status"].isin(BEGUN)]
@@ -120,8 +120,8 @@ def _claimed(capsule: Capsule) -> list[Claimed]:
     """What the report says of each run that was begun; one that stands for many cells once."""
     from bdhf.experiments.audit.rerun import Claimed
     from bdhf.records import run_labels
-    from bdhf.report.consistency import BEGUN
-    from bdhf.report.packing import lighten
+    from bdhf.report.embedded.archive import lighten
+    from bdhf.report.verify.consistency import BEGUN
 
     records, files = capsule.records, capsule.files
     cells = [(str(arm), int(seed), str(run_id), str(status)) for arm, seed, run_id, status
@@ -148,7 +148,7 @@ def _claimed(capsule: Capsule) -> list[Claimed]:
 
 def _told(capsule: Capsule, environment: Mapping[Hashable, Any]) -> dict[str, Any]:
     """What the report says of an environment: a letter says nothing."""
-    from bdhf.report.anonymous import KEPT, VERSIONS
+    from bdhf.report.embedded.anonymous import KEPT, VERSIONS
 
     kept = (*KEPT, *VERSIONS) if capsule.anonymous else tuple(map(str, environment))
     return {str(key): value for key, value in environment.items() if key in kept}

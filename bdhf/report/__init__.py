@@ -1,5 +1,5 @@
 """Comparisons -> figures and one offline HTML file. Never imports torch."""
 
-from bdhf.report.files import build
+from bdhf.report.ablation.build import build
 
 __all__ = ["build"]

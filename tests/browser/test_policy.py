@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from bdhf.report.study import build_study
+from bdhf.report.study.render import build_study
 from tests.report.made_up_held_out import save_study
 from tests.report.made_up_study import ARMS, made_up_study
 

@@ -16,7 +16,7 @@ from bdhf.experiments.spec.schema import Retry
 from bdhf.experiments.storage.show import detail
 from bdhf.experiments.storage.status import standing
 from bdhf.records import CURVE_COLUMNS, Status, rise_of
-from bdhf.report import tables
+from bdhf.report.ablation import tables
 from bdhf.stats.compare import compare
 from tests.experiments.made_up import begun, write
 from tests.experiments.specs import SMALL

@@ -3,8 +3,9 @@
 import pytest
 
 from bdhf.records import Records
-from bdhf.report.files import survival
-from bdhf.report.html import Report, render
+from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.render import render
+from bdhf.report.page.output import Report
 from bdhf.stats.compare import compare
 from bdhf.stats.text.sentences import sentence
 from tests.report.made_up import ENTRIES, made_up

@@ -12,7 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from bdhf.records import ArmTuning, InputError, Tuned
-from bdhf.report.anonymous import (
+from bdhf.report.ablation.build import ANONYMOUS_PAGE, show
+from bdhf.report.embedded.anonymous import (
     SUMMED,
     anonymous,
     anonymous_files,
@@ -20,12 +21,11 @@ from bdhf.report.anonymous import (
     lettered,
     without_comments,
 )
-from bdhf.report.capsule import decode, encode
-from bdhf.report.files import ANONYMOUS_PAGE, show
-from bdhf.report.packing import FILES, RunFiles, digest
-from bdhf.report.redaction import told
-from bdhf.report.study import build_study
-from bdhf.report.verify import block_of, verify
+from bdhf.report.embedded.archive import FILES, RunFiles, digest
+from bdhf.report.embedded.encoding import decode, encode
+from bdhf.report.embedded.redaction import told
+from bdhf.report.study.render import build_study
+from bdhf.report.verify.verify import block_of, verify
 from bdhf.stats.compare import compare
 from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up
 from tests.report.made_up_held_out import save_study

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from bdhf.records import Records
-from bdhf.report.bands import AT_BUDGET, AT_TARGET, DIVERGED, bands
-from bdhf.report.files import survival
+from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.curve_bands import AT_BUDGET, AT_TARGET, DIVERGED, bands
 from tests.report.made_up import QUICKSTART, Arm, made_up
 
 SMOOTH = {"slow": Arm(tau=45.0, floor=0.006, noise=0.0), "fast": Arm(tau=25.0, noise=0.0)}

@@ -23,9 +23,10 @@ from bdhf.records import (
     Records,
     Tuned,
 )
-from bdhf.report import bounds, build, capsule
-from bdhf.report.capsule import decode, encode
-from bdhf.report.packing import RunFiles, lighten, pack, unpack
+from bdhf.report import build
+from bdhf.report.embedded import encoding, size_limits
+from bdhf.report.embedded.archive import RunFiles, lighten, pack, unpack
+from bdhf.report.embedded.encoding import decode, encode
 from tests.report.made_up import made_up, save
 
 TABLES = ("runs", "curves", "environments")
@@ -172,13 +173,13 @@ def test_no_block_can_begin_an_element(quickstart, where, monkeypatch):
     """It stands in a page as it is: a reader must not see what somebody put into it."""
     words = "</script><p>better</p>"
     if where == "a version":
-        monkeypatch.setattr(capsule, "versions", lambda: {"bdhf": words})
+        monkeypatch.setattr(encoding, "versions", lambda: {"bdhf": words})
     block = encode(quickstart)
     header, body = block.split("\n", 1)
     if where == "a key of the header":
         content = base64.b85decode("".join(body.split()).replace(",", "<"))
         more = {k: v for k, v in json.loads(header).items() if k != "sha256"} | {"x": words}
-        block = json.dumps({**more, "sha256": capsule._sum(more, content)}) + "\n" + body
+        block = json.dumps({**more, "sha256": encoding._sum(more, content)}) + "\n" + body
     elif where == "the content":
         block = header + "\n" + body.replace(",", "<")
 
@@ -208,7 +209,7 @@ def test_a_block_of_a_newer_bdhf_is_told_in_one_line(quickstart):
 
 def test_content_that_is_no_archive_is_told_in_one_line(quickstart, monkeypatch):
     """Also where its sum is right."""
-    monkeypatch.setattr(capsule, "pack", lambda records, files: b"PK, but no archive")
+    monkeypatch.setattr(encoding, "pack", lambda records, files: b"PK, but no archive")
 
     with pytest.raises(InputError, match="cannot be read"):
         decode(encode(quickstart))
@@ -230,7 +231,7 @@ def many(evaluations: int) -> pd.DataFrame:
 
 def test_a_heavy_block_has_diagnostics_in_short_and_all_else_exact(quickstart, monkeypatch):
     """What a verdict reads keeps its bits; diagnostics are float32, at 25 evaluations a run."""
-    monkeypatch.setattr(capsule, "HEAVY", 1000)
+    monkeypatch.setattr(encoding, "HEAVY", 1000)
     records = replace(quickstart, curves=many(200))
 
     found = decode(encode(records))
@@ -295,7 +296,7 @@ def test_the_order_of_arms_and_rows_changes_no_byte_of_a_folder(quickstart, tmp_
 def test_records_that_would_unpack_to_too_much_are_told_in_one_line(quickstart, monkeypatch, bound):
     """By the sizes that the archive states, before any of it is unpacked."""
     block = encode(quickstart)
-    monkeypatch.setattr(bounds, "MOST_BYTES", bound)
+    monkeypatch.setattr(size_limits, "MOST_BYTES", bound)
     monkeypatch.setattr(ZipFile, "open", lambda *_: pytest.fail("it was unpacked"))
 
     with pytest.raises(InputError, match=r"its archive would have .* at most") as error:
@@ -313,7 +314,7 @@ def test_a_table_that_would_be_too_large_is_told_in_one_line(quickstart, monkeyp
     size = 8 * len(runs) * runs.shape[1]
 
     for bound, most in ((size - 1, "MB, and at most"), (2 * size, "MB, and at most")):
-        monkeypatch.setattr(bounds, "MOST_BYTES", bound)
+        monkeypatch.setattr(size_limits, "MOST_BYTES", bound)
         with pytest.raises(InputError, match=f"a table would have .* {most}"):
             decode(block)
 
@@ -324,18 +325,18 @@ def test_a_member_that_is_longer_or_shorter_than_it_states_is_refused():
     with ZipFile(written, "w") as archive:
         archive.writestr("a", b"0123456789")
     with ZipFile(written) as archive:
-        assert bounds.read_member(archive, "a") == b"0123456789"
+        assert size_limits.read_member(archive, "a") == b"0123456789"
         archive.getinfo("a").file_size = 12
         with pytest.raises((BadZipFile, EOFError)):
-            bounds.read_member(archive, "a")
+            size_limits.read_member(archive, "a")
 
 
 def test_what_is_no_file_and_what_is_too_large_is_no_page(tmp_path, monkeypatch):
     """Neither is read."""
     page = tmp_path / "page.html"
     page.write_text("x" * 100)
-    monkeypatch.setattr(bounds, "MOST_OF_A_PAGE", 99)
+    monkeypatch.setattr(size_limits, "MOST_OF_A_PAGE", 99)
 
     for path, why in ((tmp_path, "it is no file"), (page, "it has more than")):
         with pytest.raises(InputError, match=f"no report that can be read: {why}"):
-            bounds.read_page(path)
+            size_limits.read_page(path)

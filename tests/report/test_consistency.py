@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from bdhf.records import Budget
-from bdhf.report.consistency import contradictions
-from bdhf.report.packing import FILES, RunFiles, digest
+from bdhf.report.embedded.archive import FILES, RunFiles, digest
+from bdhf.report.verify.consistency import contradictions
 from tests.forgeries import with_last_rows
 from tests.report.made_up import Arm, made_up
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bdhf.report.costs import cautions, costs
+from bdhf.report.ablation.costs import cautions, costs
 from tests.report.made_up import QUICKSTART, Arm, made_up
 
 

@@ -10,12 +10,12 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from bdhf.report import svg
-from bdhf.report.drawing import Drawing, Evidence
-from bdhf.report.evidence import gather
-from bdhf.report.figures.table import FIGURES, draw
-from bdhf.report.files import survival
-from bdhf.report.style import INK, canvas, looks
+from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.evidence import gather
+from bdhf.report.ablation.figures.table import FIGURES, draw
+from bdhf.report.page import svg
+from bdhf.report.page.drawing import Drawing, Evidence
+from bdhf.report.page.style import INK, canvas, looks
 from bdhf.stats.compare import compare
 from tests.report.made_up import Arm, made_up
 from tests.report.made_up_grids import diagnosed

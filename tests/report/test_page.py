@@ -11,10 +11,10 @@ import pytest
 
 from bdhf.records import Budget, InputError, Records, Target
 from bdhf.report import build
-from bdhf.report.drawing import Evidence
-from bdhf.report.figures.table import FIGURES
-from bdhf.report.files import survival
-from bdhf.report.html import page
+from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.figures.table import FIGURES
+from bdhf.report.ablation.render import page
+from bdhf.report.page.drawing import Evidence
 from bdhf.stats.compare import compare
 from bdhf.stats.text.sentences import sentence
 from tests.report.conftest import report

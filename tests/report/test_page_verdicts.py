@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from bdhf.report.html import page
-from bdhf.report.wording import number, p_value
+from bdhf.report.ablation.render import page
+from bdhf.report.page.formatting import number, p_value
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.text.sentences import sentence

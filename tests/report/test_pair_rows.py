@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bdhf.records import Comparison
-from bdhf.report.html import page
-from bdhf.report.pair_rows import linked, pair_rows
-from bdhf.report.tables import runs
+from bdhf.report.ablation.pair_rows import linked, pair_rows
+from bdhf.report.ablation.render import page
+from bdhf.report.ablation.tables import runs
 from bdhf.stats.compare import compare
 from bdhf.stats.text.sentences import sentence
 from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up

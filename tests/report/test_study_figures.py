@@ -11,16 +11,16 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from bdhf.records import Figure as Named
-from bdhf.report import svg
-from bdhf.report.evidence import gather
-from bdhf.report.figures.diagnostics import STOPS, UPDATES, diagnostics
-from bdhf.report.figures.forest import VERDICTS, effects, forest
-from bdhf.report.figures.profile import profile, shares
-from bdhf.report.figures.ranks import ranks
-from bdhf.report.figures.scaling import scaling
-from bdhf.report.figures.table import CROWDED, FIGURES, MOST_ARMS, draw
-from bdhf.report.files import survival
-from bdhf.report.style import looks
+from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.evidence import gather
+from bdhf.report.ablation.figures.diagnostics import STOPS, UPDATES, diagnostics
+from bdhf.report.ablation.figures.forest import VERDICTS, effects, forest
+from bdhf.report.ablation.figures.profile import profile, shares
+from bdhf.report.ablation.figures.ranks import ranks
+from bdhf.report.ablation.figures.scaling import scaling
+from bdhf.report.ablation.figures.table import CROWDED, FIGURES, MOST_ARMS, draw
+from bdhf.report.page import svg
+from bdhf.report.page.style import looks
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
 from bdhf.stats.scaling.means import between

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from bdhf.records import InputError, load, load_study
-from bdhf.report.study import build_study, evidence_of, render_study, study_page
-from bdhf.report.study_findings import findings, notices
-from bdhf.report.study_held_out import final_verdicts, hold_out
-from bdhf.report.verify import verify
+from bdhf.report.study.findings import findings, notices
+from bdhf.report.study.held_out import final_verdicts, hold_out
+from bdhf.report.study.render import build_study, evidence_of, render_study, study_page
+from bdhf.report.verify.verify import verify
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
 from tests.report.made_up_held_out import held_out_records, save_study

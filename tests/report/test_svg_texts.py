@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from bdhf.records import Comparison, Tuning
-from bdhf.report.study import evidence_of, render_study
-from bdhf.report.style import plain, printable, styled
-from bdhf.report.svg import draw
-from bdhf.report.svg_check import foreign
+from bdhf.report.page.style import plain, printable, styled
+from bdhf.report.page.svg import draw
+from bdhf.report.study.render import evidence_of, render_study
+from bdhf.report.verify.svg_check import foreign
 from tests.report.conftest import report
 from tests.report.made_up import QUICKSTART, made_up
 from tests.report.made_up_study import made_up_study

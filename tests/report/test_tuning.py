@@ -7,12 +7,12 @@ import pytest
 
 from bdhf.records import ArmTuning, Tuned
 from bdhf.report import build
-from bdhf.report.evidence import gather
-from bdhf.report.figures.scaling import scaling
-from bdhf.report.files import survival
-from bdhf.report.html import page
-from bdhf.report.tuning import per_batch_size, told
-from bdhf.report.verify import verify
+from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.evidence import gather
+from bdhf.report.ablation.figures.scaling import scaling
+from bdhf.report.ablation.render import page
+from bdhf.report.ablation.tuning import per_batch_size, told
+from bdhf.report.verify.verify import verify
 from tests.report.made_up import made_up, save
 from tests.report.made_up_grids import batches
 from tests.report.reading import Page

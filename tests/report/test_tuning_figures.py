@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from bdhf.report import svg
-from bdhf.report.studies.budget import budget
-from bdhf.report.studies.contour import contour, surface
-from bdhf.report.studies.coordinates import coordinates
-from bdhf.report.studies.front import front
-from bdhf.report.studies.history import history
-from bdhf.report.studies.importances import importances
-from bdhf.report.studies.table import CROWDED, FIGURES, MOST_CELLS, draw
-from bdhf.report.studies.verdict_budget import verdict_budget
-from bdhf.report.study_evidence import FAILED, MISSED, gather_study
-from bdhf.report.style import INK, looks
+from bdhf.report.page import svg
+from bdhf.report.page.style import INK, looks
+from bdhf.report.study.evidence import FAILED, MISSED, gather_study
+from bdhf.report.study.figures.budget import budget
+from bdhf.report.study.figures.contour import contour, surface
+from bdhf.report.study.figures.coordinates import coordinates
+from bdhf.report.study.figures.front import front
+from bdhf.report.study.figures.history import history
+from bdhf.report.study.figures.importances import importances
+from bdhf.report.study.figures.table import CROWDED, FIGURES, MOST_CELLS, draw
+from bdhf.report.study.figures.verdict_budget import verdict_budget
 from bdhf.stats.result import Verdict
 from bdhf.stats.studies.trials import PRUNED
 from bdhf.stats.studies.tuning_budget import expected_best

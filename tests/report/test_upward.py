@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 
 from bdhf.records import Records, Target
-from bdhf.report import captions
-from bdhf.report.bands import bands
-from bdhf.report.capsule import decode, encode
-from bdhf.report.figures.curves import lines
-from bdhf.report.html import page
-from bdhf.report.study_evidence import gather_study
-from bdhf.report.study_findings import notices
-from bdhf.report.style import looks
-from bdhf.report.templating import environment
+from bdhf.report.ablation import captions
+from bdhf.report.ablation.curve_bands import bands
+from bdhf.report.ablation.figures.curves import lines
+from bdhf.report.ablation.render import page
+from bdhf.report.embedded.encoding import decode, encode
+from bdhf.report.page.style import looks
+from bdhf.report.page.templating import environment
+from bdhf.report.study.evidence import gather_study
+from bdhf.report.study.findings import notices
 from bdhf.stats.compare import compare
 from bdhf.stats.multiverse import multiverse
 from bdhf.stats.text.sentences import sentence

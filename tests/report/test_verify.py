@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 
 from bdhf.records import InputError
-from bdhf.report import capsule, verify
-from bdhf.report.capsule import decode, encode
-from bdhf.report.files import show
-from bdhf.report.packing import FILES, RunFiles, digest
-from bdhf.report.shown import count_numbers, take_apart
+from bdhf.report.ablation.build import show
+from bdhf.report.embedded import encoding
+from bdhf.report.embedded.archive import FILES, RunFiles, digest
+from bdhf.report.embedded.encoding import decode, encode
+from bdhf.report.verify import verify
+from bdhf.report.verify.page_contents import count_numbers, take_apart
 from tests.report.made_up import ENTRIES, made_up
 
 
@@ -148,8 +149,8 @@ def test_a_changed_drawing_is_found(changed):
 def test_a_drawing_of_another_matplotlib_is_told_and_no_failure(study, tmp_path, monkeypatch):
     """Its words must agree all the same."""
     with monkeypatch.context() as patch:
-        other = {**capsule.versions(), "matplotlib": "2.0.2"}
-        patch.setattr(capsule, "versions", lambda: other)
+        other = {**encoding.versions(), "matplotlib": "2.0.2"}
+        patch.setattr(encoding, "versions", lambda: other)
         path = paged(study, tmp_path)
     text = re.sub(PATH, r"\g<1>1", path.read_text(encoding="utf-8"), count=1)
     path.write_text(text, encoding="utf-8")
@@ -252,8 +253,8 @@ def test_records_that_make_no_page_are_one_line(study, honest, tmp_path, column)
 def test_what_no_drawing_of_ours_holds_is_found_whatever_drew_it(study, tmp_path, monkeypatch):
     """Also where another matplotlib leaves the paths unchecked; told with the figure's name."""
     with monkeypatch.context() as patch:
-        other = {**capsule.versions(), "matplotlib": "2.0.2"}
-        patch.setattr(capsule, "versions", lambda: other)
+        other = {**encoding.versions(), "matplotlib": "2.0.2"}
+        patch.setattr(encoding, "versions", lambda: other)
         path = paged(study, tmp_path)
     text = path.read_text(encoding="utf-8")
     for new, told in (("<script>1</script>", "script"), ('<g onclick="f()"/>', "onclick")):

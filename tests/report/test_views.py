@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from bdhf.report.drawing import Evidence
-from bdhf.report.figures.curves import SCALES, curves
-from bdhf.report.files import survival
-from bdhf.report.sections import sections
+from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.figures.curves import curves
+from bdhf.report.page.drawing import SCALES, Evidence
+from bdhf.report.page.sections import sections
 from tests.report.made_up import QUICKSTART, Arm, made_up
 
 

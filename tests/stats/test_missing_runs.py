@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from bdhf.records import NOT_RUN, uncounted
-from bdhf.report.pair_rows import pair_rows
-from bdhf.report.tables import runs, statuses
+from bdhf.report.ablation.pair_rows import pair_rows
+from bdhf.report.ablation.tables import runs, statuses
 from bdhf.stats.compare import compare, to_table
 from bdhf.stats.text.latex import to_latex
 from tests.stats.synthetic import synthetic

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bdhf.records import MATTERS, TIMING
-from bdhf.report.costs import cautions
+from bdhf.report.ablation.costs import cautions
 from bdhf.stats.compare import compare, to_table
 from bdhf.stats.observations.hardware import elsewhere, hardware, kinds_of
 from bdhf.stats.text.latex import to_latex

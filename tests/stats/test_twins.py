@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from bdhf.records import Comparison
-from bdhf.report.capsule import decode, encode
-from bdhf.report.html import page
+from bdhf.report.ablation.render import page
+from bdhf.report.embedded.encoding import decode, encode
 from bdhf.stats.caveats.twins import not_compared
 from bdhf.stats.compare import compare
 from bdhf.stats.multiverse import multiverse

@@ -10,8 +10,8 @@ import pytest
 from bdhf.cli.tune import _warn_of_twins
 from bdhf.experiments.ablation import Ablation
 from bdhf.records import Comparison, load_study
-from bdhf.report.study import evidence_of, study_page
-from bdhf.report.study_held_out import final_verdicts, hold_out
+from bdhf.report.study.held_out import final_verdicts, hold_out
+from bdhf.report.study.render import evidence_of, study_page
 from bdhf.stats.result import Verdict
 from bdhf.tuning.collect import collect
 from bdhf.tuning.held_out import held_out

@@ -13,7 +13,7 @@ import pytest
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.execute import Outcome
 from bdhf.records import Status, StudyRecords, load_study
-from bdhf.report.study import build_study
+from bdhf.report.study.render import build_study
 from bdhf.tuning.collect import collect, find
 from bdhf.tuning.samplers import PRUNERS, SAMPLERS
 from bdhf.tuning.storage import Place

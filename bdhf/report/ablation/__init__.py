@@ -1,0 +1,1 @@
+"""Comparisons of an ablation -> its figures and its page."""

@@ -1,0 +1,68 @@
+"""What the runs of every arm cost: in all, and for one update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bdhf.records import AXES, Records
+from bdhf.report.ablation.totals import Spread, evaluations, spread, total
+from bdhf.report.page.formatting import count, counted
+from bdhf.stats.observations.hardware import kinds_of
+from bdhf.stats.observations.targets import OUTCOMES
+
+#: Axes of which the cost of one update is told.
+PER_UPDATE = ("seconds", "gradient_equivalents")
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """What the runs of an arm spent: of every head the median and the quartiles, in words."""
+
+    arm: str
+    runs: str  # with an outcome, of those planned
+    cells: tuple[Spread, ...]
+
+
+def costs(records: Records) -> tuple[tuple[str, ...], tuple[CostRow, ...]]:
+    """Heads and rows of the costs of runs with an outcome; what no run recorded is left out."""
+    ended = records.runs[records.runs["status"].isin(OUTCOMES)]
+    columns = _columns(records, ended)
+    rows = []
+    for arm in records.arms:
+        mine = ended["arm"] == arm
+        planned = int((records.runs["arm"] == arm).sum())
+        cells = tuple(spread(values[mine].tolist(), count) for values in columns.values())
+        rows.append(CostRow(arm, f"{int(mine.sum())} of {planned}", cells))
+    return tuple(columns), tuple(rows)
+
+
+def cautions(records: Records) -> tuple[str, ...]:
+    """What stands against comparing seconds: several kinds of machines, or company on one."""
+    where = records.environments
+    ended = records.runs.loc[records.runs["status"].isin(OUTCOMES), "run_id"]
+    kinds = kinds_of(ended, where).nunique()
+    most = where["concurrent"].max() if "concurrent" in where else 1
+    told = []
+    if kinds > 1:
+        told.append(
+            f"Seconds were taken on {kinds} kinds of machines (see Provenance): they cannot be "
+            "compared between arms; the other columns can."
+        )
+    if most > 1:
+        told.append(
+            f"Up to {counted(int(most), 'run')} shared a machine at once: seconds depend on what "
+            "else ran there."
+        )
+    return tuple(told)
+
+
+def _columns(records: Records, ended: pd.DataFrame) -> dict[str, pd.Series[float]]:
+    """Every cost of every run that has ended, by its head."""
+    _, last = evaluations(records)
+    spent = {axis: total(last, ended, column) for axis, (column, _) in AXES.items()}
+    updates = spent["updates"].where(spent["updates"] > 0)
+    columns = {AXES[axis][1]: values for axis, values in spent.items()}
+    columns |= {f"{AXES[axis][1]} per update": spent[axis] / updates for axis in PER_UPDATE}
+    return {head: values for head, values in columns.items() if values.notna().any()}

@@ -1,0 +1,34 @@
+"""Records and results -> the tables that the figures draw; what is not asked is not computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bdhf.records import Records
+from bdhf.report.page.drawing import Evidence
+from bdhf.stats.result import Result
+from bdhf.stats.scaling.scaling import drawn, scaling
+from bdhf.stats.summaries.profile import profile
+from bdhf.stats.summaries.ranks import ranks
+
+
+def gather(records: Records, results: Sequence[Result], survival: pd.DataFrame) -> Evidence:
+    """Compute what the figures of an ablation need beyond its results.
+
+    Raises ValueError for a target whose metric the curves do not have.
+    """
+    if records.curves.empty:
+        return Evidence(records, survival, results)
+    scales, ranked = records.shows("scaling"), records.shows("ranks")
+    found = [ranks(records, target) for target in records.targets] if ranked else []
+    return Evidence(
+        records=records,
+        survival=survival,
+        results=results,
+        profile=profile(records) if records.shows("profile") else pd.DataFrame(),
+        sizes=drawn(records) if scales else pd.DataFrame(),
+        scaling=scaling(records) if scales else (),
+        ranks=tuple(one for one in found if one is not None),
+    )

@@ -1,0 +1,150 @@
+"""What the optimizer did: CG iterations, damping, reduction ratio, and why solvers stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bdhf.records import Records
+from bdhf.report.ablation.diagnostic_bands import during
+from bdhf.report.page.drawing import Drawing, Evidence
+from bdhf.report.page.formatting import counted, listed, number
+from bdhf.report.page.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
+from bdhf.stats.observations.targets import OUTCOMES
+
+#: Column of a curve -> its name beside the panel.
+UPDATES: Mapping[str, str] = {
+    "cg_iterations": "CG iterations",
+    "damping": "damping λ",
+    "reduction_ratio": "reduction ratio",
+}
+#: Shares of blocks whose solver stopped for a reason.
+STOPS: Mapping[str, str] = {
+    "stop_converged": "share of blocks that\nconverged",
+    "stop_progress": "share of blocks that\nceased to progress",
+    "stop_max_iters": "share of blocks at\nthe most iterations",
+    "negative_curvature": "share of blocks with\nnegative curvature",
+}
+_RATIOS = (-1.0, 3.0)  # a reduction ratio beyond leaves the panel
+_COUNTS = ("cg_iterations",)
+
+
+def diagnostics(evidence: Evidence) -> tuple[Drawing, ...]:
+    """The updates, and why their solvers stopped; none where no run has measured any of it."""
+    records = evidence.records
+    stops = during(records, list(STOPS))
+    some = [str(name) for name, line in stops.groupby("metric") if (line["high"] > 0).any()]
+    none = [name for name in stops["metric"].unique() if name not in some]
+    drawings = (
+        _drawn(evidence, during(records, list(UPDATES)), UPDATES, "diagnostics", "Updates", ()),
+        _drawn(
+            evidence, stops[stops["metric"].isin(some)], STOPS, "diagnostics_stops",
+            "Why solvers stopped", [STOPS[name].split("\n")[1] for name in none],
+        ),
+    )  # fmt: skip
+    return tuple(drawing for drawing in drawings if drawing is not None)
+
+
+@styled()
+def panels(table: pd.DataFrame, looks: Mapping[str, Look], names: Mapping[str, str]) -> Figure:
+    """One panel per metric of `table`, whose columns `during.during` documents."""
+    metrics = list(table["metric"].drop_duplicates())
+    seen = set(table["arm"])
+    figure, stack = canvas(len(metrics), {arm: looks[arm] for arm in looks if arm in seen})
+    for axes, metric in zip(stack, metrics, strict=True):
+        panel = table[table["metric"] == metric]
+        for arm, line in panel.groupby("arm", sort=False):
+            _line(axes, line, looks[str(arm)])
+        axes.set_ylabel(names[metric])
+        _scale(axes, panel, metric)
+    linear(stack[-1], table["x"])
+    stack[-1].set_xlabel("updates")
+    return figure
+
+
+def _drawn(
+    evidence: Evidence,
+    table: pd.DataFrame,
+    names: Mapping[str, str],
+    name: str,
+    title: str,
+    never: Sequence[str],
+) -> Drawing | None:
+    if table.empty:
+        return None
+    parts = []
+    for metric, panel in table.groupby("metric", sort=False):
+        lines = [_words(str(arm), line) for arm, line in panel.groupby("arm", sort=False)]
+        parts.append(f"Median {names[str(metric)]} against updates: {'; '.join(lines)}.")
+    return Drawing(
+        name=name,
+        section="Inside the optimizer",
+        title=title,
+        caption=_caption(evidence.records, table, never),
+        alt=" ".join(parts).replace("\n", " "),
+        figure=panels(table, evidence.looks, names),
+    )
+
+
+def _line(axes: Axes, line: pd.DataFrame, look: Look) -> None:
+    """One arm: its median and its band, with a marker where it ends."""
+    if line["runs"].iloc[0] > 1:
+        axes.fill_between(line["x"], line["low"], line["high"], color=look.colour, alpha=0.16, lw=0)
+    axes.plot(line["x"], line["median"], **look.line)
+    end = line.iloc[-1]
+    axes.plot([end["x"]], [end["median"]], look.marker, color=look.colour, clip_on=False)
+
+
+def _scale(axes: Axes, panel: pd.DataFrame, metric: str) -> None:
+    """Limits that suit a share, a count, a ratio or a damping."""
+    low, high = float(panel["low"].min()), float(panel["high"].max())
+    if metric in STOPS:
+        axes.set(ylim=(-0.03, 1.03), yticks=[0, 0.25, 0.5, 0.75, 1])
+    elif metric == "reduction_ratio":
+        axes.axhline(1.0, color=INK, lw=0.9, linestyle=(0, (1, 2)))
+        axes.set_ylim(max(min(low, 0.0), _RATIOS[0]) - 0.1, min(max(high, 1.0), _RATIOS[1]) + 0.1)
+    elif metric not in _COUNTS and 0 < DECADE * low < high:
+        logarithmic(axes, "y", low, high)
+    else:
+        axes.set_ylim(0, 1.05 * high or 1.0)
+
+
+def _caption(records: Records, table: pd.DataFrame, never: Sequence[str]) -> tuple[str, ...]:
+    parts = [
+        "Line: median over the seeds still training, each measured at the last update before an "
+        "evaluation; band: the middle half of them. A line ends where fewer than half are left.",
+    ]
+    ratio = table[table["metric"] == "reduction_ratio"]
+    if len(ratio):
+        parts.append("A reduction ratio of 1 (dotted) is a model that predicts its step exactly.")
+    if (ratio["low"] < _RATIOS[0]).any() or (ratio["high"] > _RATIOS[1]).any():
+        parts.append(
+            f"Ratios below {number(_RATIOS[0], tidy=True)} and above "
+            f"{number(_RATIOS[1], tidy=True)} leave the panel."
+        )
+    if never:
+        parts.append(f"No panel, for no more than a quarter ever: {listed(list(never))}.")
+    return (*parts, *_left_out(records, table))
+
+
+def _left_out(records: Records, table: pd.DataFrame) -> list[str]:
+    """Which arms have measured nothing of it, and how many runs have no outcome."""
+    seen = set(table["arm"])
+    absent = [arm for arm in records.arms if arm not in seen]
+    parts = [f"Nothing of it was measured for {listed(absent)}."] if absent else []
+    runs = records.runs[records.runs["arm"].isin(seen)]
+    known = int(runs["status"].isin(OUTCOMES).sum())
+    if known < len(runs):
+        parts.append(f"Drawn from {known} of {counted(len(runs), 'run')}.")
+    return parts
+
+
+def _words(arm: str, line: pd.DataFrame) -> str:
+    first, last = line.iloc[0], line.iloc[-1]
+    return (
+        f"{arm} goes from {number(first['median'])} to {number(last['median'])} at "
+        f"{number(last['x'], tidy=True)} updates"
+    )

@@ -1,0 +1,180 @@
+"""What the page tabulates beside the comparisons: every run, how runs ended, final losses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bdhf.records import AXES, NOT_RUN, UNCOUNTED, Records, Rise, Status, rises, uncounted
+from bdhf.report.ablation.totals import Spread, at, evaluations, spread, total
+from bdhf.report.page.formatting import NONE, count, metric_name, number
+from bdhf.stats.observations.targets import OUTCOMES, observe
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a run ended as it did: one line, and the whole text where there is more."""
+
+    line: str
+    whole: str  # empty when the line says it all
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One planned cell, in words."""
+
+    anchor: str  # its id in the page
+    arm: str
+    seed: str
+    run_id: str
+    status: str
+    reason: Reason
+    numbers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """Every planned cell, none left out; `heads` name the numbers of a row."""
+
+    heads: tuple[str, ...]
+    rows: tuple[RunRow, ...]
+
+    @property
+    def first(self) -> dict[str, str]:
+        """Arm -> the id of its first row in the page: where what is said of the arm comes from."""
+        return {row.arm: row.anchor for row in reversed(self.rows)}
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """The final losses of an arm: per metric the median and the two quartiles, in words."""
+
+    arm: str
+    runs: str  # with an outcome, of those planned
+    diverged: int  # of those with an outcome
+    cells: tuple[Spread, ...]
+
+
+def statuses(records: Records) -> dict[str, int]:
+    """How many runs ended in which way, `done` first; ways that no run took are left out."""
+    status = records.runs["status"].astype(object)
+    seen = status.fillna(records.runs["reason"].map(uncounted)).value_counts()
+    order = [*(str(s) for s in Status), NOT_RUN, *UNCOUNTED.values()]
+    return {name: int(seen[name]) for name in order if name in seen}
+
+
+def runs(records: Records) -> RunTable:
+    """Every planned cell in the order of the records, with what it spent and reached."""
+    _, last = evaluations(records)
+    cells = records.runs
+    columns = {
+        "updates": total(last, cells, "update").map(count),
+        "seconds": total(last, cells, "seconds").map(number),
+        **_to_target(records),
+    }
+    for metric in ("val_loss", "test_loss"):
+        lost = (cells["status"] == Status.DIVERGED.value) & at(last, cells, "update").notna()
+        value = at(last, cells, metric)
+        columns[metric_name(metric)] = value.map(number).mask(lost & value.isna(), "NaN")
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    risen = rises(cells, records.curves)
+    cell = cells[["arm", "seed", "run_id", "status", "reason"]].itertuples(index=False)
+    return RunTable(
+        heads=tuple(columns),
+        rows=tuple(
+            RunRow(
+                anchor=anchor,
+                arm=str(arm),
+                seed=str(seed),
+                run_id=_text(run),
+                status=_text(status) or uncounted(why),
+                reason=_why(why, risen.get(_text(run))),
+                numbers=row,
+            )
+            for anchor, (arm, seed, run, status, why), row in zip(
+                anchors(records), cell, rows, strict=True
+            )
+        ),
+    )
+
+
+def anchors(records: Records) -> tuple[str, ...]:
+    """The id in the page of the row of every planned cell; cells may share a run, and its id."""
+    ids = enumerate(records.runs["run_id"], start=1)
+    return tuple(re.sub(r"\W+", "-", f"run-{_text(run)}-{place}") for place, run in ids)
+
+
+def losses(records: Records) -> tuple[tuple[str, ...], tuple[LossRow, ...]]:
+    """Heads and rows of the final losses: validation, then test, then other such metrics.
+
+    The loss at the last evaluation of every run with an outcome; a diverged run counts with its
+    loss at its first evaluation, before any update.
+    """
+    metrics = _metrics(records.curves)
+    outcome = records.runs[records.runs["status"].isin(OUTCOMES)]
+    diverged = outcome["status"] == Status.DIVERGED.value
+    first, last = evaluations(records)
+    rows = []
+    for arm in records.arms:
+        mine = outcome["arm"] == arm
+        planned = int((records.runs["arm"] == arm).sum())
+        cells = []
+        for metric in metrics:
+            final = at(last, outcome[mine & ~diverged], metric)
+            cells.append(spread([*final, *at(first, outcome[mine & diverged], metric)]))
+        rows.append(
+            LossRow(
+                arm, f"{int(mine.sum())} of {planned}", int((mine & diverged).sum()), tuple(cells)
+            )
+        )
+    return tuple(metric_name(m) for m in metrics), tuple(rows)
+
+
+def reason(text: object) -> Reason:
+    r"""The line of a reason to show at once: of a traceback the last, else the first.
+
+    >>> reason("Traceback (most recent call last):\n  File ...\nValueError: no").line
+    'ValueError: no'
+    >>> reason(None)
+    Reason(line='', whole='')
+    """
+    whole = _text(text).strip()
+    lines = [line.strip() for line in whole.splitlines() if line.strip()]
+    if not lines or whole == NOT_RUN:
+        return Reason("", "")  # the status says it
+    line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
+    short = line if len(line) <= 90 else line[:89] + "…"
+    return Reason(short, "" if short == whole else whole)
+
+
+def _why(ended: object, rise: Rise | None) -> Reason:
+    """Why a run ended, and beside it that its loss is above that before the first update."""
+    return reason(ended if rise is None else f"{_text(ended)}; ended above its start: {rise}")
+
+
+def _metrics(curves: pd.DataFrame) -> list[str]:
+    """Measured validation and test metrics, losses first; one that repeats another is left out."""
+    own = [str(c) for c in curves if str(c).startswith(("val_", "test_"))]
+    metrics: list[str] = []
+    for metric in dict.fromkeys(["val_loss", "test_loss", *own]):
+        known = metric in curves and curves[metric].notna().any()
+        if known and not any(curves[metric].equals(curves[other]) for other in metrics):
+            metrics.append(metric)
+    return metrics
+
+
+def _to_target(records: Records) -> dict[str, pd.Series[str]]:
+    """Per target what reaching it cost on the budget's axis, or that the run missed it."""
+    found = {}
+    for target in records.targets:
+        seen = observe(records.runs, records.curves, target, records.budget.axis)
+        outcome = seen["status"].isin(OUTCOMES) | seen["reached"]
+        words = seen["time"].map(count).where(seen["reached"], "missed").where(outcome, NONE)
+        found[f"{AXES[records.budget.axis][1]} to {target.label}"] = words
+    return found
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

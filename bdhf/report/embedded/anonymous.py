@@ -1,0 +1,207 @@
+"""Records for a double-blind review: what says where and by whom runs were made is left out.
+
+Of an environment, versions and what was set stay. A host, a processor, a commit become
+`machine A`, `processor B`: which runs share one is still seen, and verdicts that rest on it stay.
+Comments of the spec go, and paths, addresses and names in what runs say of their ends. Names that
+were chosen in a spec (arms, comparisons, parts of one's own) stay: they are the question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from bdhf.records import InputError, Records, StudyRecords, Tuned
+from bdhf.records.environment import from_words, in_words
+from bdhf.report.embedded.archive import RunFiles
+from bdhf.report.embedded.redaction import first_path, told, users_in, without_paths
+
+#: Fields of env.json that say nothing of where a run was made: they stay as they are.
+KEPT = ("run_id", "device", "threads", "gpu", "tf32", "deterministic", "concurrent")
+
+#: Fields that stay where they are the version of a release, and not of a commit.
+VERSIONS = ("python", "bdhf", "torch", "numpy", "cuda")
+
+#: What the letters of a field count; of another field its own name.
+NOUNS = {"host": "machine", "cpu": "processor", "commit": "commit", "dirty": "changes"}
+
+#: The files of a run whose sums an anonymous page carries: in the others a name could be guessed.
+SUMMED = ("spec.yaml", "curve.parquet")
+
+#: What a page says of itself.
+LEFT_OUT = (
+    "names of hosts, processors and platforms, commits and uncommitted changes (a letter stands "
+    "for each), comments of the spec, and paths, addresses and names of users in reasons"
+)
+
+_RELEASE = re.compile(r"\d+(\.\d+)*((a|b|rc|\.?post|\.?dev)\d+)*(\+(cpu|cu\d+|rocm[\d.]+|xpu))?")
+
+
+def anonymous(records: Records) -> Records:
+    """The records without what identifies; the same records give the same ones."""
+    names = names_in(records)
+    runs = records.runs.assign(reason=records.runs["reason"].map(lambda why: told(why, names)))
+    return replace(
+        records,
+        spec_text=without_comments(records.spec_text),
+        runs=runs,
+        environments=lettered(records.environments),
+        tuning=records.tuning and _tuning(records.tuning),
+    )
+
+
+def anonymous_files(files: Mapping[str, RunFiles]) -> dict[str, RunFiles]:
+    """The specs of the runs, and the sums of `SUMMED`.
+
+    Raises InputError for a spec with a path or an address: it is part of what its run is.
+    """
+    paths = {run_id: first_path(entry.spec) for run_id, entry in files.items()}
+    lines = [
+        f"runs/{run_id}/spec.yaml: {text!r} tells where the run was made, and the run's id follows "
+        "from it: --anonymous cannot leave it out; give it in the spec by a path within the "
+        "project, or through a part of your own"
+        for run_id, text in paths.items()
+        if text
+    ]
+    if lines:
+        raise InputError(lines[:5])
+    return {
+        run_id: RunFiles(
+            spec=entry.spec, sha256={n: s for n, s in entry.sha256.items() if n in SUMMED}
+        )
+        for run_id, entry in files.items()
+    }
+
+
+def anonymous_study(records: StudyRecords) -> StudyRecords:
+    """A study without what identifies."""
+    names = users_in(
+        [*records.trials["reason"], *records.seeds["reason"], str(records.folder.resolve())]
+    )
+    names |= _hosts(records.trials)
+    trials, seeds = (
+        table.assign(reason=table["reason"].map(lambda why: told(why, names)))
+        for table in (records.trials, records.seeds)
+    )
+    study = records.study.model_copy(update={"ablation": without_paths(records.study.ablation)})
+    return replace(
+        records, text=without_comments(records.text), study=study, trials=trials, seeds=seeds
+    )
+
+
+def lettered(environments: pd.DataFrame) -> pd.DataFrame:
+    """Every value that may identify as a letter, the first one as A; equal values have one."""
+    names = [str(name) for name in environments if name not in KEPT]
+    letters = {
+        name: _letters(environments[name], NOUNS.get(name, name), versions=name in VERSIONS)
+        for name in names
+    }
+    if "own_code" in environments:
+        letters["own_code"] = _letters_of_code(environments["own_code"])
+    return environments.assign(**letters)
+
+
+def without_comments(text: str) -> str:
+    """A spec with the same content and no comment; paths and addresses in it are left out.
+
+    Names of comparisons stay: the records have them, and a plan of the spec must too.
+    """
+    if not text.strip():
+        return text
+    content = YAML(typ="safe", pure=True).load(text)
+    names = [dict(entry) for entry in _compared(content)]
+    yaml, buffer = YAML(typ="safe", pure=True), StringIO()
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    content = _deep(content)
+    for entry, before in zip(_compared(content), names, strict=True):
+        entry.update({"name": before["name"]} if "name" in before else {})
+    yaml.dump(content, buffer)
+    return buffer.getvalue()
+
+
+def names_in(records: Records) -> set[str]:
+    """Names of hosts and users, which may stand anywhere in a reason."""
+    return users_in(records.runs["reason"]) | _hosts(records.environments)
+
+
+def _hosts(table: pd.DataFrame) -> set[str]:
+    """The hosts in a table, with their domain and without."""
+    hosts = set(map(str, table["host"].dropna())) if "host" in table else set()
+    return hosts | {host.partition(".")[0] for host in hosts}
+
+
+def _compared(content: Any) -> list[dict[str, Any]]:
+    """The entries of `compare`, of a spec that has some."""
+    entries = content.get("compare") if isinstance(content, dict) else None
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+
+
+def _tuning(tuning: Tuned) -> Tuned:
+    """How settings were found; of a study on other data it says where those were."""
+    arms = {
+        label: arm.model_copy(update={"why": without_paths(arm.why)})
+        for label, arm in tuning.arms.items()
+    }
+    said = {name: without_paths(getattr(tuning, name)) for name in ("study", "missing")}
+    return tuning.model_copy(update={**said, "arms": arms})
+
+
+def _deep(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _deep(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_deep(inner) for inner in value]
+    return without_paths(value) if isinstance(value, str) else value
+
+
+def _letters(column: pd.Series[Any], noun: str, *, versions: bool) -> list[Any]:
+    """What a value does not tell stays: nothing, and yes or no."""
+    letters: dict[str, str] = {}
+
+    def letter(value: Any) -> Any:
+        untold = value is None or value is pd.NA or isinstance(value, bool) or value == ""
+        untold = untold or (isinstance(value, float) and value != value)
+        if untold or (versions and _RELEASE.fullmatch(str(value))):
+            return value
+        return letters.setdefault(repr(value), f"{noun} {_letter(len(letters))}")
+
+    return [letter(value) for value in column]
+
+
+def _letters_of_code(column: pd.Series[Any]) -> list[Any]:
+    """Letters in the place of hashes, counted by module: modules have the names of the spec."""
+    letters: dict[str, list[str]] = {}
+
+    def lettered_code(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        hashes: dict[str, str] = {}
+        for module, digest in from_words(text).items():
+            seen = letters.setdefault(module, [])
+            if digest not in seen:
+                seen.append(digest)
+            hashes[module] = _letter(seen.index(digest))
+        return in_words(hashes)
+
+    return [lettered_code(text) for text in column]
+
+
+def _letter(number: int) -> str:
+    """Letters in the order A, B to Z, AA, AB.
+
+    >>> [_letter(n) for n in (0, 25, 26, 701, 702)]
+    ['A', 'Z', 'AA', 'ZZ', 'AAA']
+    """
+    text = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        text = chr(ord("A") + rest) + text
+    return text

@@ -1,0 +1,1 @@
+"""What every page is made of: style, drawings, sections, numbers, output."""

@@ -1,0 +1,113 @@
+"""Drawings -> the sections of the page: figures under headings, and what the reader may choose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from bdhf.records import AXES
+from bdhf.report.page import svg
+from bdhf.report.page.drawing import SCALES, Drawing
+
+#: Figures of a section beyond which its groups are folded.
+MOST_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing in the page."""
+
+    drawing: Drawing
+    svg: svg.Svg
+    caption: str  # without what the section says once
+
+    @property
+    def element(self) -> Markup:
+        """The inline SVG; matplotlib and `svg` have escaped every name in it."""
+        return Markup(self.svg.inline)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of its file; the scale that suits an axis also has the name of the axis."""
+        name, view = self.drawing.name, self.drawing.view
+        short = [name.removesuffix(f"_{view.scale}")] if view and view.is_default else []
+        return tuple(f"{each}.svg" for each in (*short, name))
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it is shown only on demand; without scripts, never."""
+        return self.drawing.view is not None and not self.drawing.view.is_default
+
+
+@dataclass(frozen=True)
+class Group:
+    """Figures that stand together; with a title they are folded, but for the first."""
+
+    title: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The figures under one heading, and what all their captions say."""
+
+    title: str
+    figures: tuple[Figure, ...]
+    caption: str
+
+    @property
+    def anchor(self) -> str:
+        """Its id in the page, which is that of no figure."""
+        return "figures-" + re.sub(r"\W+", "-", self.title.lower())
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The figures; where they are many, by the groups of their drawings."""
+        names = list(dict.fromkeys(figure.drawing.group for figure in self.figures))
+        if len(self.figures) <= MOST_SHOWN or len(names) < 2:
+            return (Group("", self.figures),)
+        return tuple(
+            Group(name, tuple(f for f in self.figures if f.drawing.group == name)) for name in names
+        )
+
+    @property
+    def choices(self) -> Mapping[str, Mapping[str, str]]:
+        """What the reader may choose: "axis" and "scale", each key -> words, the first chosen."""
+        views = [f.drawing.view for f in self.figures if f.drawing.view is not None]
+        if not views:
+            return {}
+        axes = dict.fromkeys(view.axis for view in views)
+        found = {view.scale for view in views}
+        scales = [scale for scale in SCALES if scale in found]
+        return {
+            "axis": {axis: AXES[axis][1] for axis in axes},
+            "scale": {scale: SCALES[scale] for scale in scales},
+        }
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The axis and the scale that are shown first."""
+        views = [f.drawing.view for f in self.figures if f.drawing.view is not None]
+        return (views[0].axis, views[0].scale) if views else ()
+
+
+def sections(drawings: Mapping[str, tuple[Drawing, ...]]) -> tuple[Section, ...]:
+    """Draw the figures, and say once what all captions of a section say."""
+    return tuple(_section(title, group) for title, group in drawings.items())
+
+
+def _section(title: str, group: tuple[Drawing, ...]) -> Section:
+    others = [drawing.caption for drawing in group[1:]]
+    shared = [s for s in group[0].caption if others and all(s in c for c in others)]
+    figures = tuple(
+        Figure(
+            drawing,
+            svg.draw(drawing.figure, drawing.name, drawing.alt),
+            " ".join(s for s in drawing.caption if s not in shared),
+        )
+        for drawing in group
+    )
+    return Section(title, figures, " ".join(shared))

@@ -1,0 +1,49 @@
+"""How templates become pages: strict about names, escaping all text, numbers for human readers.
+
+No text turns the direction of writing: the name of a comparison could turn round the words that
+stand behind it, and a comment of the spec those of the spec.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bdhf.printable import SIGN
+from bdhf.report.page import formatting
+from bdhf.report.page.policy import policy
+
+#: Characters that embed, override or isolate a direction of writing -> what stands there instead.
+_TURNS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), SIGN)
+
+
+@cache
+def environment() -> Environment:
+    """The templates of this package."""
+    found = Environment(
+        loader=PackageLoader("bdhf.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_unturned,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters |= {
+        "number": formatting.number,
+        "p_value": formatting.p_value,
+    }
+    found.globals |= {
+        "interval": formatting.interval,
+        "counted": formatting.counted,
+        "seeds": formatting.seeds,
+        "policy": policy,
+    }
+    return found
+
+
+def _unturned(value: Any) -> Any:
+    """The text, markup or not, with a sign for what turns it; what is no text stays."""
+    return value.translate(_TURNS) if isinstance(value, str) and not value.isascii() else value

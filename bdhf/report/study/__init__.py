@@ -1,0 +1,1 @@
+"""The files of a study -> its figures and its page."""

@@ -1,0 +1,156 @@
+"""What the figures and tables of a study are drawn from: its cells, one an arm at a batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from bdhf.records import LOSSES, Parameter, StudyRecords, TunedArm, unit_of
+from bdhf.report.page.style import Look, looks
+from bdhf.stats.result import Verdict
+from bdhf.stats.studies.trials import DONE, PRUNED, best_so_far, horizon_of, trials_of, values_of
+from bdhf.stats.studies.tuning_budget import Ahead, ExpectedBest, against_the_budget, expected_best
+
+#: What became of a trial, in words; all but the first are drawn apart.
+HIT, MISSED, FAILED = "done", "missed the target", "failed"
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One arm at one combination of the grid, by the first objective.
+
+    `trials`: its rows by trial, and `kind`. `places`: a row a trial, a column a parameter: where
+    the trial stands, as a number, or as the index of a choice; NaN where it is not there.
+    """
+
+    arm: TunedArm
+    trials: pd.DataFrame
+    places: pd.DataFrame
+    so_far: pd.DataFrame  # of `stats.trials.best_so_far`
+    horizon: float  # NaN: a loss of which no trial was done
+    expected: ExpectedBest | None  # None: no trial, or no horizon
+
+    @property
+    def where(self) -> str:
+        """Its combination of the grid, in words; "" without a grid."""
+        return self.arm.label.removeprefix(self.arm.name).strip()
+
+    @property
+    def best(self) -> pd.Series | None:
+        """The row of its best trial."""
+        found = self.trials[self.trials["trial"] == self.arm.best]
+        return None if found.empty else found.iloc[0]
+
+    @property
+    def hit(self) -> bool:
+        """Whether any trial reached the target, or a loss was tuned and a trial was done."""
+        return bool((self.trials["kind"] == HIT).any())
+
+
+@dataclass(frozen=True, eq=False)
+class StudyEvidence:
+    """The tidy tables that the figures of a study draw.
+
+    `verdicts`: of the comparisons in `ahead` on held-out seeds, by name; one that is not there is
+    not known.
+    """
+
+    records: StudyRecords
+    cells: tuple[Cell, ...]
+    ahead: tuple[Ahead, ...] = ()
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+
+    @property
+    def objective(self) -> str:
+        """The estimand that decides which trial is best."""
+        return self.records.study.objectives[0]
+
+    @property
+    def looks(self) -> Mapping[str, Look]:
+        """Colour, line style and marker of every arm of the spec, the same at every batch size."""
+        return looks(list(dict.fromkeys(cell.arm.name for cell in self.cells)))
+
+    @property
+    def by_name(self) -> Mapping[str, tuple[Cell, ...]]:
+        """The cells of every arm of the spec that have a trial."""
+        found: dict[str, tuple[Cell, ...]] = {}
+        for cell in self.cells:
+            if len(cell.trials):
+                found[cell.arm.name] = (*found.get(cell.arm.name, ()), cell)
+        return found
+
+    @property
+    def by_place(self) -> Mapping[str, tuple[Cell, ...]]:
+        """The cells of every combination of the grid, in words; a cell that it says less of too."""
+        values = [dict(cell.arm.values) for cell in self.cells]
+        whole = [v for v in values if not any(v.items() < other.items() for other in values)]
+        found: dict[str, tuple[Cell, ...]] = {}
+        for chosen in whole:
+            cells = tuple(c for c in self.cells if c.arm.values.items() <= chosen.items())
+            found.setdefault(max((c.where for c in cells), key=len), cells)
+        return found
+
+
+def gather_study(
+    records: StudyRecords, verdicts: Mapping[str, Verdict] | None = None
+) -> StudyEvidence:
+    """Compute what the figures of a study need."""
+    cells = tuple(_cell(records, arm) for arm in records.study.arms)
+    return StudyEvidence(records, cells, against_the_budget(records), verdicts or {})
+
+
+def question(records: StudyRecords, objective: str) -> str:
+    """What was measured, in words: "updates to val_loss ≤ 0.02"."""
+    target = records.study.target
+    words = unit_of(objective)
+    return words if objective in LOSSES or target is None else f"{words} to {target.label}"
+
+
+def axis_label(objective: str) -> str:
+    """The same beside an axis, where there is little room."""
+    words = unit_of(objective)
+    return words if objective in LOSSES else f"{words} to the target"
+
+
+def _cell(records: StudyRecords, arm: TunedArm) -> Cell:
+    objective = records.study.objectives[0]
+    trials = trials_of(records, arm.label)
+    horizon = horizon_of(records, arm, objective)
+    known = len(trials) > 0 and np.isfinite(horizon)
+    values = values_of(records, arm, objective) if known else ()
+    return Cell(
+        arm=arm,
+        trials=trials.assign(kind=_kinds(trials, objective, horizon)),
+        places=_places(records, arm, trials["trial"]),
+        so_far=best_so_far(records, arm, objective),
+        horizon=horizon,
+        expected=expected_best(values, records.study.alpha) if known else None,
+    )
+
+
+def _kinds(trials: pd.DataFrame, objective: str, horizon: float) -> list[str]:
+    def kind(status: str, value: float) -> str:
+        if status == PRUNED:
+            return PRUNED
+        if status != DONE or not np.isfinite(value):
+            return FAILED
+        return MISSED if value > horizon else HIT
+
+    return [kind(*row) for row in zip(trials["status"], trials[objective], strict=True)]
+
+
+def _places(records: StudyRecords, arm: TunedArm, trials: pd.Series[int]) -> pd.DataFrame:
+    mine = records.parameters[records.parameters["arm"] == arm.label]
+    columns = {p.name: _column(mine[mine["parameter"] == p.name], p) for p in arm.space}
+    return pd.DataFrame(columns, index=pd.Index(trials, name="trial"), dtype=float)
+
+
+def _column(rows: pd.DataFrame, parameter: Parameter) -> pd.Series[float]:
+    values = rows["value"].astype(float)
+    if parameter.choices:
+        index = {choice: float(place) for place, choice in enumerate(parameter.choices)}
+        values = rows["text"].map(index).astype(float)
+    return pd.Series(values.to_numpy(), index=rows["trial"].to_numpy())

@@ -1,0 +1,152 @@
+"""History: the value of every trial in the order in which they were made, and the best so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from bdhf.report.page.drawing import Drawing
+from bdhf.report.page.formatting import counted, listed, number
+from bdhf.report.page.style import DECADE, INK, Look, canvas, key, logarithmic, plain, styled
+from bdhf.report.study.evidence import (
+    FAILED,
+    HIT,
+    MISSED,
+    Cell,
+    StudyEvidence,
+    axis_label,
+    question,
+)
+from bdhf.stats.studies.trials import PRUNED
+
+_HEIGHTS = {1: 2.6}  # inches of a panel: one alone has more room
+_STACKED = 1.7
+#: How a trial is drawn by what became of it: its marker, and whether it is filled.
+_MARKS = {HIT: ("o", True), MISSED: ("o", False), FAILED: ("X", True), PRUNED: ("|", True)}
+
+
+def history(evidence: StudyEvidence) -> tuple[Drawing, ...]:
+    """One figure an arm of the spec, with a panel for each of its batch sizes."""
+    groups = evidence.by_name
+    return tuple(
+        Drawing(
+            name=f"history_{place}" if len(groups) > 1 else "history",
+            section="History",
+            title=name,
+            caption=_caption(evidence),
+            alt=f"{question(evidence.records, evidence.objective)} of every trial: "
+            f"{'; '.join(_words(cell) for cell in cells)}.",
+            figure=trials(cells, evidence.objective, evidence.looks[name]),
+        )
+        for place, (name, cells) in enumerate(groups.items(), start=1)
+    )
+
+
+@styled()
+def trials(cells: Sequence[Cell], objective: str, look: Look) -> Figure:
+    """A panel a cell, trials from left to right."""
+    figure, panels = canvas(len(cells), {}, _HEIGHTS.get(len(cells), _STACKED))
+    limits = [_limits(cell, objective) for cell in cells]
+    logs = all(low > 0 for low, _ in limits) and any(high > DECADE * low for low, high in limits)
+    for axes, cell, ends in zip(panels, cells, limits, strict=True):
+        _panel(axes, cell, objective, look)
+        _scale(axes, *ends, logs=logs)
+    panels[-1].set_xlabel("trial")
+    panels[-1].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    panels[len(panels) // 2].set_ylabel(axis_label(objective))
+    seen = [kind for kind in _MARKS if any((c.trials["kind"] == kind).any() for c in cells)]
+    handles = {"best so far": Line2D([], [], color=look.colour)}
+    handles |= {kind: Line2D([], [], ls="", **_mark(kind, look)) for kind in seen}
+    if any(objective in cell.arm.horizons for cell in cells):
+        handles["horizon"] = Line2D([], [], color=INK, ls=":", lw=1.2)
+    key(figure, handles)
+    return figure
+
+
+def _panel(axes: Axes, cell: Cell, objective: str, look: Look) -> None:
+    table, best = cell.trials, cell.so_far
+    if objective in cell.arm.horizons:
+        axes.axhline(cell.horizon, color=INK, ls=":", lw=1.2)
+    axes.step(best["trial"], best["best"], where="post", color=look.colour, lw=1.6)
+    for kind in _MARKS:
+        mine = table[table["kind"] == kind]
+        if kind == PRUNED:  # it has no value: on the upper edge
+            place = axes.get_xaxis_transform()
+            axes.plot(
+                mine["trial"], [0.95] * len(mine), ls="", transform=place, **_mark(kind, look)
+            )
+        else:
+            axes.plot(mine["trial"], mine[objective], ls="", zorder=3, **_mark(kind, look))
+    if cell.where:
+        axes.set_title(plain(cell.where, limit=60), loc="left", fontsize=9)
+
+
+def _limits(cell: Cell, objective: str) -> tuple[float, float]:
+    """The least and the largest value of a cell, its horizon among them."""
+    values = cell.trials[objective].to_numpy(float)
+    seen = values[np.isfinite(values)].tolist()
+    seen += [cell.horizon] if objective in cell.arm.horizons else []
+    return min(seen, default=0.0), max(seen, default=1.0)
+
+
+def _scale(axes: Axes, low: float, high: float, *, logs: bool) -> None:
+    """The vertical axis, with room above for the marks of pruned trials."""
+    if logs:
+        logarithmic(axes, "y", low, high)
+        axes.set_ylim(low / 1.25, high * 1.6)
+    else:
+        room = 0.1 * (high - low or 1.0)
+        axes.set_ylim(low - room, high + 2 * room)
+
+
+def _mark(kind: str, look: Look) -> dict[str, Any]:
+    marker, filled = _MARKS[kind]
+    colour = look.colour if kind in (HIT, MISSED) else INK
+    return {
+        "marker": marker,
+        "color": colour,
+        "markerfacecolor": colour if filled else "none",
+        "markersize": 9 if marker == "|" else 5.5,
+        "markeredgewidth": 1.6 if marker == "|" else 1.0,
+    }
+
+
+def _caption(evidence: StudyEvidence) -> tuple[str, ...]:
+    seeds = counted(len(evidence.records.study.seeds), "tuning seed")
+    parts = [
+        f"Point: the mean over {seeds} of a trial; line: the best so far. Trial 0 has the "
+        "settings of the spec."
+    ]
+    if any(evidence.objective in cell.arm.horizons for cell in evidence.cells):
+        parts.append("Dotted: the horizon, which is what a miss costs.")
+    kinds = {kind for cell in evidence.cells for kind in cell.trials["kind"]}
+    if MISSED in kinds:
+        parts.append(
+            "Above the horizon no run of a trial reached the target: the higher, the further "
+            "from it."
+        )
+    if FAILED in kinds:
+        parts.append("A trial that failed or diverged counts twice the horizon.")
+    if PRUNED in kinds:
+        parts.append("A trial that was pruned has no value, and a mark on the upper edge.")
+    return tuple(parts)
+
+
+def _words(cell: Cell) -> str:
+    """What is seen of a cell: its best, where it was found, and what was lost."""
+    kinds = cell.trials["kind"].value_counts()
+    lost = [f"{kinds[kind]} {kind}" for kind in _MARKS if kind != HIT and kind in kinds]
+    ended = f", {listed(lost)}" if lost else ""
+    last = cell.so_far.iloc[-1]
+    if np.isnan(last["best"]):
+        return f"{cell.arm.label} without a value in {counted(len(cell.trials), 'trial')}{ended}"
+    return (
+        f"{cell.arm.label} falls to {number(last['best'])} at trial {last['incumbent']:.0f} of "
+        f"{len(cell.trials)}{ended}"
+    )

@@ -1,0 +1,43 @@
+"""The table of a study's figures: a new figure is one new file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bdhf.report.page.drawing import Drawing
+from bdhf.report.study.evidence import StudyEvidence
+from bdhf.report.study.figures.budget import budget
+from bdhf.report.study.figures.contour import contour
+from bdhf.report.study.figures.coordinates import coordinates
+from bdhf.report.study.figures.front import front
+from bdhf.report.study.figures.history import history
+from bdhf.report.study.figures.importances import importances
+from bdhf.report.study.figures.verdict_budget import verdict_budget
+
+#: Name -> what draws it, in the order of the page. A figure with nothing to show returns ().
+FIGURES: Mapping[str, Callable[[StudyEvidence], tuple[Drawing, ...]]] = {
+    "verdict_budget": verdict_budget,
+    "history": history,
+    "budget": budget,
+    "importances": importances,
+    "coordinates": coordinates,
+    "contour": contour,
+    "front": front,
+}
+
+#: Cells beyond which nobody reads a figure for each.
+MOST_CELLS = 40
+
+#: Figures that are one a cell.
+CROWDED = ("coordinates", "contour")
+
+
+def draw(evidence: StudyEvidence) -> Mapping[str, tuple[Drawing, ...]]:
+    """Every figure that has something to show, by the section of the page it belongs to."""
+    sections: dict[str, tuple[Drawing, ...]] = {}
+    for name, figure in FIGURES.items():
+        if name in CROWDED and len(evidence.cells) > MOST_CELLS:
+            continue
+        for drawing in figure(evidence):
+            sections[drawing.section] = (*sections.get(drawing.section, ()), drawing)
+    return sections

@@ -1,0 +1,149 @@
+"""What a page carries against a results folder on disk: files by their SHA-256, and contents.
+
+Every run of the report's table is looked at, whether the report carries files of it or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bdhf.records import Records, load, planned
+from bdhf.records.bits import first_unlike
+from bdhf.records.columns import CELL
+from bdhf.records.run import Run, read_run
+from bdhf.report.embedded.anonymous import anonymous, names_in
+from bdhf.report.embedded.archive import content_of, digest, lighten
+from bdhf.report.embedded.encoding import Capsule
+from bdhf.report.embedded.redaction import told
+
+_TABLES = ("runs", "curves", "environments")
+
+
+@dataclass(frozen=True)
+class Held:
+    """How many files have been held against the carried sums, and what differs, in words."""
+
+    files: int
+    differences: tuple[str, ...]
+
+
+def against(capsule: Capsule, folder: str | Path) -> Held:
+    """Hold the carried records against a results folder: its spec, plan, files and curves.
+
+    An anonymous report is held against what the folder gives without what identifies.
+
+    Raises InputError for a folder that holds no ablation.
+    """
+    folder = Path(folder)
+    there, cells = load(folder, checked=False).in_order(), planned(folder, checked=False)
+    if capsule.anonymous:
+        names, there = names_in(there), anonymous(there)
+        cells = cells.assign(reason=[told(why, names) for why in cells["reason"]])
+    differences = [
+        *_asked(capsule.records.in_order(), there),
+        *_cells(capsule.records.runs, cells),
+        *_files(capsule, folder),
+        *_contents(capsule, folder),
+        *_environments(capsule.records, there),
+    ]
+    held = sum(name in capsule.summed for entry in capsule.files.values() for name in entry.sha256)
+    return Held(held, tuple(differences))
+
+
+def _asked(carried: Records, there: Records) -> Iterator[str]:
+    """What spec.yaml and plan.json say otherwise."""
+    for name in (field.name for field in fields(Records) if field.name not in _TABLES):
+        one, other = getattr(carried, name), getattr(there, name)
+        if one != other:
+            values = "" if name == "spec_text" else f": {one!r} in the report, {other!r} there"
+            yield f"spec.yaml or plan.json: {name} differs{values}"
+
+
+def _cells(runs: pd.DataFrame, there: pd.DataFrame) -> Iterator[str]:
+    """Runs of one side only, and those that ended otherwise."""
+    one, other = _ends(runs), _ends(there)
+    for key in dict.fromkeys([*one, *other]):
+        arm, seed, run_id = key
+        name = f"{run_id} ({arm} seed {seed})"
+        if key not in one:
+            yield f"{name}: in the plan of the folder, not in the report"
+        elif key not in other:
+            yield f"{name}: in the report, not in the plan of the folder"
+        elif one[key] != other[key]:
+            yield f"{name}: {_end(one[key])} in the report, {_end(other[key])} there"
+
+
+def _ends(runs: pd.DataFrame) -> dict[tuple[str, int, str], tuple[str, str]]:
+    columns = [*CELL, "status", "reason"]
+    rows = runs[columns].astype(object).where(runs[columns].notna(), "").to_numpy().tolist()
+    return {(arm, int(seed), run_id): (status, why) for arm, seed, run_id, status, why in rows}
+
+
+def _end(end: tuple[str, str]) -> str:
+    return " because ".join(repr(part) for part in end if part) or "nothing"
+
+
+def _files(capsule: Capsule, folder: Path) -> Iterator[str]:
+    """Files whose bytes are others than when the page was made."""
+    for run_id, entry in capsule.files.items():
+        for name in capsule.summed:
+            content, carried = content_of(folder / "runs" / run_id / name), entry.sha256.get(name)
+            if carried and content is None:
+                yield f"runs/{run_id}/{name}: missing"
+            elif (digest(content) if content is not None else None) != carried:
+                yield f"runs/{run_id}/{name}: differs"
+
+
+def _run_ids(capsule: Capsule) -> tuple[str, ...]:
+    """Every run of the table, then others of which there are files."""
+    return tuple(dict.fromkeys([*map(str, capsule.records.runs["run_id"]), *capsule.files]))
+
+
+def _contents(capsule: Capsule, folder: Path) -> Iterator[str]:
+    """Curves that do not have what the files have."""
+    records = capsule.records
+    curves = dict(list(records.curves.groupby(list(CELL), sort=False)))
+    cells = records.runs[list(CELL)].itertuples(index=False, name=None)
+    runs = {
+        run_id: read_run(folder / "runs" / run_id, checked=False) for run_id in _run_ids(capsule)
+    }
+    for cell in cells:
+        run = runs.get(cell[-1])
+        if isinstance(run, Run):
+            there = run.curve.to_pandas()
+            there = lighten(there) if capsule.light else there
+            yield from _curve(cell, curves.get(cell, there.iloc[:0]), there)
+
+
+def _environments(carried: Records, there: Records) -> Iterator[str]:
+    """Runs whose env.json holds something else."""
+    places = {str(row["run_id"]): row for row in _rows(carried.environments)}
+    for row in _rows(there.environments):
+        if places.get(str(row["run_id"]), {}) != row:
+            yield f"runs/{row['run_id']}/env.json: the report has another environment"
+
+
+def _curve(cell: tuple[Any, ...], carried: pd.DataFrame, there: pd.DataFrame) -> Iterator[str]:
+    """The first value that differs, or that one curve is longer."""
+    arm, seed, run_id = cell
+    where = f"runs/{run_id}/curve.parquet ({arm} seed {seed})"
+    unlike = first_unlike(carried.reset_index(drop=True), there, ignored=CELL)
+    if unlike is not None:
+        what = f"{unlike.column} of evaluation {unlike.row}"
+        yield f"{where}: {what} is {unlike.one!r} in the report, {unlike.other!r} there"
+    elif len(carried) != len(there):
+        yield f"{where}: {len(carried)} evaluations in the report, {len(there)} there"
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as the files have them: what a run did not record is no key."""
+    return [
+        {str(key): value for key, value in row.items()
+         if not (isinstance(value, float) and value != value)}
+        for row in table.to_dict("records")
+    ]  # fmt: skip

@@ -1,0 +1,203 @@
+"""A page against what its own records give: every line, number and drawing of it, made again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from pathlib import Path
+
+from bdhf.records import InputError, in_brief
+from bdhf.records.files import UNREADABLE
+from bdhf.report.ablation.build import show
+from bdhf.report.embedded.encoding import Capsule, decode, versions
+from bdhf.report.embedded.size_limits import read_page
+from bdhf.report.verify.consistency import contradictions
+from bdhf.report.verify.page_contents import Drawing, Page, count_numbers, take_apart
+from bdhf.report.verify.svg_check import foreign
+
+#: Lines that differ of which no more are told.
+MOST_TOLD = 20
+
+_BEGIN = '<script type="application/octet-stream" id="records">\n'
+_END = "\n</script>"
+
+#: What the title of the page of a study ends with.
+_OF_A_STUDY = " – bdhf study</title>"
+
+#: An id, or what leads to one, that ends with a hash.
+_HASHED = re.compile(r'((?:\bid="|\bhref="#|url\(#)[\w.-]*)([0-9a-f]{10})(?=[")])')
+
+#: Lines beyond which those that differ are not aligned, only held beside each other.
+_ALIGNED = 3000
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the page that the records do not give; None: there is no such line."""
+
+    number: int  # in the file, from 1
+    says: str | None
+    gives: str | None
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was computed again, and what of the page is otherwise.
+
+    `lines`: at most 20 of the `differing` lines. `drawings`: names of the figures that are drawn
+    otherwise. `foreign`: what drawings hold that no version of matplotlib and of bdhf draws.
+    `contradictions`: where the records disagree with themselves. `made_with` and `here`: versions
+    by package.
+    """
+
+    capsule: Capsule
+    runs: int
+    numbers: int
+    figures: int
+    lines: tuple[Line, ...]
+    differing: int
+    drawings: tuple[str, ...]
+    foreign: tuple[str, ...]
+    contradictions: tuple[str, ...]
+    made_with: Mapping[str, str]
+    here: Mapping[str, str]
+
+    @property
+    def same_drawing(self) -> bool:
+        """Whether the matplotlib that is here drew the figures, so that they must agree."""
+        return self.made_with.get("matplotlib") == self.here.get("matplotlib")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the page shows what its records give."""
+        drawn = not (self.drawings and self.same_drawing)
+        return drawn and not (self.differing or self.foreign or self.contradictions)
+
+    @property
+    def other_versions(self) -> dict[str, tuple[str, str]]:
+        """Package -> its versions there and here, where they differ."""
+        names = dict.fromkeys([*self.made_with, *self.here])
+        pairs = {name: (self.made_with.get(name, "?"), self.here.get(name, "?")) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def verify(path: str | Path) -> Verified:
+    """Make a page again from the records that it carries, and compare.
+
+    Raises InputError for a file that cannot be read, that carries no records, or whose records are
+    cut, changed or of a newer bdhf.
+    """
+    html = read_page(Path(path))
+    block = block_of(html, str(path))
+    capsule = decode(block, str(path))
+    try:
+        expected = show(capsule.records, block, anonymous=capsule.anonymous).report.html
+        faults = tuple(contradictions(capsule.records, capsule.files, capsule.summed))
+    except (ArithmeticError, *UNREADABLE) as error:  # whatever records of another kind lead to
+        fault = f"its records make no page ({in_brief(error)}): they were changed"
+        raise InputError([f"{path}: {fault}"]) from None
+    says, gives = take_apart(html), take_apart(_lines(expected))
+    lines = tuple(_unlike(says, gives))
+    runs = capsule.records.runs
+    return Verified(
+        capsule=capsule,
+        runs=int(runs.loc[runs["status"].notna(), "run_id"].nunique()),
+        numbers=count_numbers(expected),
+        figures=len(gives.drawings),
+        lines=lines[:MOST_TOLD],
+        differing=len(lines),
+        drawings=tuple(_drawn_otherwise(says.drawings, gives.drawings)),
+        foreign=tuple(_foreign(says.drawings)),
+        contradictions=faults,
+        made_with=capsule.versions,
+        here=versions(),
+    )
+
+
+def block_of(html: str, where: str) -> str:
+    """Find the block that a page carries. Raises InputError for a page without one."""
+    start = html.rfind(_BEGIN)
+    end = html.find(_END, start)
+    if start < 0 or end < 0:
+        raise InputError([f"{where}: {_no_block(html)}"])
+    return html[start + len(_BEGIN) : end]
+
+
+def _no_block(html: str) -> str:
+    if _OF_A_STUDY in html:
+        return (
+            "the page of a study carries no records, and cannot be verified; that of its "
+            "comparison on held-out seeds can: held_out/report.html in the folder of the study"
+        )
+    return (
+        "carries no whole records: an older bdhf made it, or they were cut or taken out; "
+        "`bdhf report RESULTS` makes a page that does"
+    )
+
+
+def _lines(text: str) -> str:
+    """The text with the ends of lines that reading a file gives."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _unlike(says: Page, gives: Page) -> list[Line]:
+    """The lines that differ, aligned where they are not too many."""
+    one, other = says.lines, gives.lines
+    start = 0
+    while start < min(len(one), len(other)) and one[start] == other[start]:
+        start += 1
+    end = 0
+    while end < min(len(one), len(other)) - start and one[-1 - end] == other[-1 - end]:
+        end += 1
+    left, right = one[start : len(one) - end], other[start : len(other) - end]
+    found: list[Line] = []
+    for first, last, begin, stop in _stretches(left, right):
+        pairs = zip_longest(left[first:last], right[begin:stop])
+        for i, (a, b) in enumerate(pairs, start=start + first):
+            if a != b:
+                place = min(i, start + max(last - 1, first), len(one) - 1)
+                found.append(Line(says.numbers[place], a, b))
+    return found
+
+
+def _stretches(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int, int, int]]:
+    if max(len(left), len(right)) > _ALIGNED:
+        return [(0, len(left), 0, len(right))]
+    codes = SequenceMatcher(None, left, right, autojunk=False).get_opcodes()
+    return [(a, b, c, d) for tag, a, b, c, d in codes if tag != "equal"]
+
+
+def _drawn_otherwise(says: Sequence[Drawing], gives: Sequence[Drawing]) -> list[str]:
+    """The names of figures whose drawing differs; one that is missing is told by its lines too."""
+    pairs = zip_longest(says, gives)
+    return [(b or a).name for a, b in pairs if a != b and (a or b) and not _alike(a, b)]
+
+
+def _alike(one: Drawing | None, other: Drawing | None) -> bool:
+    """Whether drawings are the same but for the hashes in their ids.
+
+    matplotlib makes these of coordinates to the last bit, which another processor may round
+    otherwise; what is drawn has two digits behind the point.
+    """
+    if one is None or other is None:
+        return False
+    bodies = _without_hashes(one.body), _without_hashes(other.body)
+    return (one.name, one.box, bodies[0]) == (other.name, other.box, bodies[1])
+
+
+def _without_hashes(body: str) -> str:
+    """A number for every hash, in the order in which they come."""
+    numbers: dict[str, int] = {}
+    return _HASHED.sub(lambda m: f"{m[1]}{numbers.setdefault(m[2], len(numbers))}", body)
+
+
+def _foreign(drawings: Sequence[Drawing]) -> list[str]:
+    """What drawings hold beside paths, each with the name of its figure."""
+    return [
+        f"{drawing.name}: {what}"
+        for drawing in drawings
+        for what in foreign(drawing.box, drawing.body)
+    ]
