@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from bdhf.cli import app
 from bdhf.experiments import ablation
 from bdhf.records import Owner, Status, clock_of, collect, load
-from bdhf.records import temporary as temporary_names
+from bdhf.records.disk import temporary as temporary_names
 from tests.experiments.made_up import begun, claim, write
 from tests.experiments.specs import changed
 from tests.mutations import sums

@@ -131,8 +131,8 @@ def _compare(
 ) -> None:
     from bdhf.bench.against import Settings
     from bdhf.bench.against import against as compared
-    from bdhf.bench.words import as_json as in_json
-    from bdhf.bench.words import lines
+    from bdhf.bench.table import as_json as in_json
+    from bdhf.bench.table import lines
 
     def observe(done: int, of: int, case: Case, pair: int) -> None:
         err.print(f"pair {pair}, {done + 1}/{of}: {case.label}", markup=False)

@@ -24,7 +24,7 @@ def compare(
 ) -> None:
     """Compare the arms of a results folder, and write comparisons.parquet; no report."""
     from bdhf.records import write_table
-    from bdhf.records.files import if_writable
+    from bdhf.records.disk.files import if_writable
     from bdhf.stats.caveats.twins import not_compared
     from bdhf.stats.compare import compare, to_table
     from bdhf.stats.text.latex import to_latex

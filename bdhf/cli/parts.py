@@ -40,7 +40,7 @@ def schema(
     from bdhf.experiments.spec.json_schema import as_text, json_schema
 
     if study:
-        from bdhf.tuning.json_schema import json_schema as study_schema
+        from bdhf.tuning.study.json_schema import json_schema as study_schema
 
         typer.echo(as_text(study_schema()), nl=False)
         return

@@ -142,7 +142,7 @@ def report(
 def fresh(results: Path) -> Records:
     """Collect a results folder and load it; where it may only be read, load what it would hold."""
     from bdhf.records import collect, collected, load
-    from bdhf.records.files import if_writable
+    from bdhf.records.disk.files import if_writable
 
     with if_writable() as unwritten:
         collect(results)

@@ -16,8 +16,8 @@ from bdhf.cli.stale import stale_lines
 
 if TYPE_CHECKING:
     from bdhf.records import Tuning
-    from bdhf.tuning.storage import Place
-    from bdhf.tuning.study import Study
+    from bdhf.tuning.storage.storage import Place
+    from bdhf.tuning.study.study import Study
 
 
 @app.command()
@@ -68,8 +68,8 @@ def tune(
 ) -> None:
     """Tune the arms of an ablation with equal budgets, then compare on held-out seeds."""
     from bdhf.experiments.engines.interrupt import interruptible
-    from bdhf.tuning.storage import Place, refuse_others
-    from bdhf.tuning.study import open_study
+    from bdhf.tuning.storage.storage import Place, refuse_others
+    from bdhf.tuning.study.study import open_study
 
     if worker and write is not None:
         raise typer.BadParameter("--write is for the process that ends a study, not for a worker")
@@ -106,7 +106,7 @@ def _say_begun(study: Study, place: Place) -> None:
 
 def _check(study: Study, place: Place) -> None:
     """Refuse arms and choices that cannot run, before anything is written, if any trial is left."""
-    from bdhf.tuning.check import check, is_finished
+    from bdhf.tuning.study.check import check, is_finished
 
     if not is_finished(study, place.folder):
         for line in check(study):
@@ -115,7 +115,7 @@ def _check(study: Study, place: Place) -> None:
 
 def _warn_of_password(place: Place) -> None:
     """Say that others can read a password on the command line, if there is one."""
-    from bdhf.tuning.address import has_password
+    from bdhf.tuning.storage.address import has_password
 
     if place.url is not None and has_password(place.url):
         err.print(
@@ -128,7 +128,7 @@ def _warn_of_password(place: Place) -> None:
 def _warn_of_power(study: Study) -> None:
     """Say before any trial that the comparison on held-out seeds cannot be decided, if so."""
     from bdhf.stats.inference.paired import pairs_needed
-    from bdhf.tuning.held_out import count_tests
+    from bdhf.tuning.outcome.held_out import count_tests
 
     tests, seeds = count_tests(study), len(study.held_out_seeds)
     alpha = study.variants[0].spec.alpha
@@ -146,9 +146,9 @@ def _tune(study: Study, place: Place, workers: int | None) -> None:
     """Make all trials: of a journal by a crew, an arm each; in a database beside other workers."""
     from bdhf.experiments.engines.local import default_workers
     from bdhf.experiments.run.provenance import resolve_devices
-    from bdhf.tuning.collect import find
-    from bdhf.tuning.crew import Crew
-    from bdhf.tuning.own_code import other_code
+    from bdhf.tuning.outcome.collect import find
+    from bdhf.tuning.outcome.stale import other_code
+    from bdhf.tuning.workers.pool import Crew
 
     with place.losable():
         arms = find(study, place.open())
@@ -173,8 +173,8 @@ def _warn_of_company(study: Study, workers: int) -> None:
 
 
 def _join(study: Study, place: Place) -> None:
-    from bdhf.tuning.words import line_of
-    from bdhf.tuning.work import Worker
+    from bdhf.tuning.workers.progress import line_of
+    from bdhf.tuning.workers.worker import Worker
 
     worker = Worker(study, place, lambda *of_trial: say(line_of(*of_trial)))
     worker.work([cell.label for cell in study.cells])
@@ -182,8 +182,8 @@ def _join(study: Study, place: Place) -> None:
 
 def _finish(study: Study, place: Place, workers: int | None, write: Path | None) -> None:
     """Collect, compare on held-out seeds, write the report and the tuned spec."""
-    from bdhf.tuning.collect import collect
-    from bdhf.tuning.write import write_tuned
+    from bdhf.tuning.outcome.collect import collect
+    from bdhf.tuning.outcome.tuned_spec import write_tuned
 
     record = collect(study, place)
     failed = _hold_out(study, record, place, workers) if study.spec.held_out else Counter()
@@ -213,7 +213,7 @@ def _hold_out(study: Study, record: Tuning, place: Place, workers: int | None) -
     """Run the comparison on held-out seeds, with its own report; the runs that failed."""
     from bdhf.experiments.observers.progress import watching
     from bdhf.report import build
-    from bdhf.tuning.held_out import held_out
+    from bdhf.tuning.outcome.held_out import held_out
 
     if any(arm.best is None for arm in record.arms):
         return Counter()

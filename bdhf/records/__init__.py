@@ -13,8 +13,7 @@ the files; `columns.py` says what is in them.
 
 from bdhf.records.collect import collect, collected, ended, planned, run_labels, torn
 from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
-from bdhf.records.environment import MATTERS, TIMING
-from bdhf.records.files import (
+from bdhf.records.disk.files import (
     InputError,
     StorageError,
     in_brief,
@@ -23,9 +22,12 @@ from bdhf.records.files import (
     write_atomically,
     write_table,
 )
+from bdhf.records.disk.owner import Owner
+from bdhf.records.disk.temporary import STALE_SECONDS, clock_of, is_silent, sweep, temporary_folder
+from bdhf.records.disk.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
+from bdhf.records.environment import MATTERS, TIMING
 from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.load import Records, load, natural
-from bdhf.records.owner import Owner
 from bdhf.records.rises import Rise, rise_of, rises, rises_in
 from bdhf.records.run import run_status
 from bdhf.records.schema import (
@@ -45,7 +47,6 @@ from bdhf.records.schema import (
     tests_of,
     unit_of,
 )
-from bdhf.records.temporary import STALE_SECONDS, clock_of, is_silent, sweep, temporary_folder
 from bdhf.records.tuning import (
     STUDY_FILE,
     STUDY_TABLES,
@@ -60,7 +61,6 @@ from bdhf.records.tuning import (
 )
 from bdhf.records.twins import twins_among
 from bdhf.records.uncounted import NOT_RUN, UNCOUNTED, uncounted
-from bdhf.records.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
 
 __all__ = [
     "AXES",

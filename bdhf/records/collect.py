@@ -18,13 +18,13 @@ import pyarrow as pa
 from pandas.api.types import is_integer_dtype, is_string_dtype
 
 from bdhf.records.columns import CELL, DIAGNOSTICS
-from bdhf.records.files import InputError, in_brief, read_table, write_table
+from bdhf.records.disk.checksums import table_bytes
+from bdhf.records.disk.files import InputError, in_brief, read_table, write_table
+from bdhf.records.disk.version import refuse_newer
 from bdhf.records.run import NO_CURVE, Run, Uncounted, read_run, run_status
 from bdhf.records.schema import Status
-from bdhf.records.sums import table_bytes
 from bdhf.records.tuning import refuse_study
 from bdhf.records.uncounted import NOT_RUN
-from bdhf.records.version import refuse_newer
 
 #: The tables that are made of the run folders.
 COLLECTED = ("runs.parquet", "curves.parquet")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from bdhf.records.disk.version import RECORDS_VERSION
 from bdhf.records.schema import Budget, Comparison, Strict
 from bdhf.records.tuning import Tuned
-from bdhf.records.version import RECORDS_VERSION
 
 
 class PlannedArm(Strict):

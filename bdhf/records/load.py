@@ -17,14 +17,21 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from bdhf.records.columns import CELL
-from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table, read_whole, table_sums
+from bdhf.records.disk.files import (
+    UNREADABLE,
+    InputError,
+    in_brief,
+    read_table,
+    read_whole,
+    table_sums,
+)
+from bdhf.records.disk.version import PLAN_INDEX, parse_record, refuse_newer
 from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.run import read_environment
 from bdhf.records.schema import SAFETY_SECONDS, Budget, Comparison, Status, Target
 from bdhf.records.tuning import Tuned, refuse_study
 from bdhf.records.twins import twins_among
 from bdhf.records.uncounted import uncounted
-from bdhf.records.version import PLAN_INDEX, parse_record, refuse_newer
 
 T = TypeVar("T")
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from bdhf.records.columns import CELL, CURVE_COLUMNS, TOTALS, WHOLE
-from bdhf.records.files import UNREADABLE, InputError, UnreadableError, in_brief, read_whole
+from bdhf.records.disk.checksums import SUM, check_sum, digest, with_sum
+from bdhf.records.disk.files import UNREADABLE, InputError, UnreadableError, in_brief, read_whole
+from bdhf.records.disk.version import RECORDS_VERSION, NewerRecordsError, parse_record, read_record
 from bdhf.records.schema import Status
-from bdhf.records.sums import SUM, check_sum, digest, with_sum
-from bdhf.records.version import RECORDS_VERSION, NewerRecordsError, parse_record, read_record
 
 #: Columns that a curve cannot have: those of the tables that curves are put into.
 _TAKEN = {*CELL, "status", "reason"}

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from bdhf.records.files import (
+from bdhf.records.disk.checksums import digest, table_bytes
+from bdhf.records.disk.files import (
     InputError,
     in_brief,
     read_table,
@@ -28,9 +29,8 @@ from bdhf.records.files import (
     write_atomically,
     write_table,
 )
+from bdhf.records.disk.version import RECORDS_VERSION
 from bdhf.records.schema import Budget, Comparison, Estimand, Strict, Target
-from bdhf.records.sums import digest, table_bytes
-from bdhf.records.version import RECORDS_VERSION
 
 #: The file that tells what a study is and what it found.
 STUDY_FILE = "study.json"

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from bdhf.bench import against as module
 from bdhf.bench.against import Settings, against
 from bdhf.bench.checkout import Checkout
+from bdhf.bench.table import as_json, lines
 from bdhf.bench.verdict import Missing, Verdict
-from bdhf.bench.words import as_json, lines
 from bdhf.cli import app
 from bdhf.records import InputError
 from tests.bench.clones import ROOT, git

@@ -11,7 +11,7 @@ from bdhf.experiments.spec.compose import read
 from bdhf.experiments.spec.grid import in_short
 from bdhf.experiments.spec.load import variants
 from bdhf.experiments.spec.yaml_source import parse
-from bdhf.tuning.study import open_study
+from bdhf.tuning.study.study import open_study
 from tests.experiments.specs import SMALL, changed
 
 PAGE = Path(__file__).parents[2] / "docs" / "specs.md"

@@ -14,7 +14,7 @@ import pytest
 
 from bdhf.experiments.storage.claims import Claims, living
 from bdhf.records import STALE_SECONDS, Owner, Status, clock_of, sweep, write_atomically
-from bdhf.records.temporary import temporary_file, temporary_folder
+from bdhf.records.disk.temporary import temporary_file, temporary_folder
 from tests.experiments.made_up import begun, claim, write
 from tests.test_commands import bdhf
 
@@ -67,7 +67,7 @@ def test_a_number_that_is_another_process_now_is_no_owner(peer):
 
 def test_where_the_system_tells_no_ticks_the_clock_decides(peer, monkeypatch):
     """As on systems without /proc."""
-    monkeypatch.setattr("bdhf.records.owner._state", lambda pid: None)
+    monkeypatch.setattr("bdhf.records.disk.owner._state", lambda pid: None)
 
     owner = Owner.of(peer.pid)
 
@@ -85,7 +85,7 @@ def test_a_process_of_another_user_that_is_hidden_is_not_gone(peer, monkeypatch)
     def hidden(pid):
         raise psutil.NoSuchProcess(pid)
 
-    monkeypatch.setattr("bdhf.records.owner._state", lambda pid: None)
+    monkeypatch.setattr("bdhf.records.disk.owner._state", lambda pid: None)
     monkeypatch.setattr(psutil, "Process", hidden)
     monkeypatch.setattr(os, "kill", refused)
 

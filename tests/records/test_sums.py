@@ -11,8 +11,8 @@ import pytest
 
 import bdhf
 from bdhf.records import InputError, collect, load_study, planned, run_status
+from bdhf.records.disk.checksums import check_sum, table_bytes, with_sum
 from bdhf.records.run import Run, Uncounted, read_run
-from bdhf.records.sums import check_sum, table_bytes, with_sum
 from bdhf.records.tuning import read_tuning, write_study
 from tests.experiments.made_up import begun, resealed, write
 from tests.report.made_up_held_out import save_study

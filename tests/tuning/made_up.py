@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.execute import Outcome
 from bdhf.records import CURVE_COLUMNS, Status
-from bdhf.tuning.standing import Standing
-from bdhf.tuning.storage import Place
-from bdhf.tuning.study import Cell, Study, open_study
-from bdhf.tuning.work import Worker
+from bdhf.tuning.sampling.trial_slots import Standing
+from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.study.study import Cell, Study, open_study
+from bdhf.tuning.workers.worker import Worker
 
 ABLATION = """\
 schema: 1
@@ -103,7 +103,7 @@ def made_up(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that are made up."""
-    monkeypatch.setattr("bdhf.tuning.trial.execute", made_up)
+    monkeypatch.setattr("bdhf.tuning.workers.trial.execute", made_up)
 
 
 def worked(

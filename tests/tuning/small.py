@@ -25,20 +25,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import bdhf.tuning.workers.trial
 import optuna
 from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-import bdhf.tuning.trial
 from bdhf.cli.app import say, told
 from bdhf.experiments.engines.interrupt import interruptible
-from bdhf.tuning.collect import collect, find
-from bdhf.tuning.crew import Crew
-from bdhf.tuning.storage import Place, quiet
-from bdhf.tuning.study import Study, open_study
-from bdhf.tuning.words import line_of
-from bdhf.tuning.work import Worker
+from bdhf.tuning.outcome.collect import collect, find
+from bdhf.tuning.storage.storage import Place, quiet
+from bdhf.tuning.study.study import Study, open_study
+from bdhf.tuning.workers.pool import Crew
+from bdhf.tuning.workers.progress import line_of
+from bdhf.tuning.workers.worker import Worker
 from tests.tuning.made_up import made_up
 
 ABLATION = """\
@@ -184,7 +184,7 @@ def crew(file: str, folder: str, workers: str) -> None:
 
 def join(file: str, folder: str, url: str, start: str) -> None:
     """Work on a study in a database."""
-    bdhf.tuning.trial.execute = made_up
+    bdhf.tuning.workers.trial.execute = made_up
     study, place = open_study(Path(file)), Place(Path(folder), url, heartbeat=20)
     Path(folder).mkdir()
     while not Path(start).exists():

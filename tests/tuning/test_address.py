@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from bdhf.cli.app import app
 from bdhf.records import InputError
-from bdhf.tuning.address import has_password, hidden
-from bdhf.tuning.storage import Place
+from bdhf.tuning.storage.address import has_password, hidden
+from bdhf.tuning.storage.storage import Place
 from tests.tuning.made_up import study
 
 SECRET = "s3c{r}et"

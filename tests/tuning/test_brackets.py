@@ -6,9 +6,9 @@ import optuna
 from optuna.pruners import HyperbandPruner
 from optuna.trial import TrialState, create_trial
 
-from bdhf.tuning.brackets import Hyperband
-from bdhf.tuning.standing import AGAIN
-from bdhf.tuning.storage import quiet
+from bdhf.tuning.sampling.brackets import Hyperband
+from bdhf.tuning.sampling.trial_slots import AGAIN
+from bdhf.tuning.storage.storage import quiet
 
 
 def made(pruner: HyperbandPruner, dies: int | None) -> list[tuple[int, list[float]]]:

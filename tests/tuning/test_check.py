@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bdhf.tuning.check import check
-from bdhf.tuning.study import open_study
+from bdhf.tuning.study.check import check
+from bdhf.tuning.study.study import open_study
 from tests.experiments.own_problems import written
 from tests.test_commands import bdhf
 

@@ -13,9 +13,9 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from bdhf.tuning.collect import Found, find
-from bdhf.tuning.storage import Place
-from bdhf.tuning.study import Study
+from bdhf.tuning.outcome.collect import Found, find
+from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.study.study import Study
 from tests.tuning.made_up import quick, study, worked
 
 __all__ = ["quick"]

@@ -22,10 +22,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from bdhf.records import InputError, Owner
-from bdhf.tuning.database import Database
-from bdhf.tuning.patience import LostError, Patience, is_outage
-from bdhf.tuning.storage import Place, quiet
-from bdhf.tuning.work import Worker
+from bdhf.tuning.storage.database import Database
+from bdhf.tuning.storage.patience import LostError, Patience, is_outage
+from bdhf.tuning.storage.storage import Place, quiet
+from bdhf.tuning.workers.worker import Worker
 from tests.tuning.made_up import quick, study, worked
 from tests.tuning.small import placed, trials_of
 
@@ -256,8 +256,8 @@ def test_pauses_double_up_to_the_interval_of_signs_of_life(monkeypatch: pytest.M
     def nobody() -> None:
         raise gone()
 
-    monkeypatch.setattr("bdhf.tuning.patience.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("bdhf.tuning.patience.time.sleep", sleep)
+    monkeypatch.setattr("bdhf.tuning.storage.patience.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("bdhf.tuning.storage.patience.time.sleep", sleep)
     patience = Patience(20, 4, lambda line: None)
 
     with pytest.raises(LostError, match="server closed the connection"):
@@ -277,7 +277,7 @@ def test_whoever_is_interrupted_waits_no_longer(monkeypatch: pytest.MonkeyPatch)
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bdhf.tuning.patience.time.sleep", interrupted)
+    monkeypatch.setattr("bdhf.tuning.storage.patience.time.sleep", interrupted)
     patience = Patience(300, 20, lambda line: None)
 
     with pytest.raises(KeyboardInterrupt):

@@ -8,9 +8,9 @@ import optuna
 import pytest
 
 from bdhf.records import InputError
-from bdhf.tuning.collect import collect, find
-from bdhf.tuning.storage import Place, quiet, study_of
-from bdhf.tuning.study import Study, open_study
+from bdhf.tuning.outcome.collect import collect, find
+from bdhf.tuning.storage.storage import Place, quiet, study_of
+from bdhf.tuning.study.study import Study, open_study
 from tests.tuning.made_up import quick, study, worked
 from tests.tuning.small import placed
 

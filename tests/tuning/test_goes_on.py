@@ -14,10 +14,10 @@ import torch
 
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.records import run_status
-from bdhf.tuning.collect import find
-from bdhf.tuning.ending import saved_first
-from bdhf.tuning.storage import Place
-from bdhf.tuning.study import Study
+from bdhf.tuning.outcome.collect import find
+from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.study.study import Study
+from bdhf.tuning.workers.ending import saved_first
 from tests.tuning.made_up import study, worked
 
 #: Real runs, saved at every evaluation, of one arm whose trials a median gives up.
@@ -156,7 +156,7 @@ def test_a_second_signal_ends_a_run_that_is_being_saved(tmp_path: Path) -> None:
 
 def test_what_takes_too_long_to_save_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """An update of minutes is not waited for."""
-    monkeypatch.setattr("bdhf.tuning.ending.SAVE_SECONDS", 0.05)
+    monkeypatch.setattr("bdhf.tuning.workers.ending.SAVE_SECONDS", 0.05)
     begun = time.monotonic()
 
     with pytest.raises(KeyboardInterrupt):

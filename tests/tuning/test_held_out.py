@@ -6,7 +6,7 @@ import pytest
 
 from bdhf.experiments.spec.load import variants
 from bdhf.experiments.spec.yaml_source import parse
-from bdhf.tuning.held_out import at_of
+from bdhf.tuning.outcome.held_out import at_of
 from tests.experiments.specs import changed
 
 AXES = (

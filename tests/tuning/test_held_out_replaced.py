@@ -31,7 +31,7 @@ def test_runs_of_other_code_are_told_and_another_plan_gets_no_report(
 ) -> None:
     """A warning for the arm; exit code 1 for the plan, before a report is made."""
     built: list[Path] = []
-    monkeypatch.setattr("bdhf.tuning.held_out.held_out", lambda *of: stand_in(replaced))
+    monkeypatch.setattr("bdhf.tuning.outcome.held_out.held_out", lambda *of: stand_in(replaced))
     monkeypatch.setattr("bdhf.report.build", built.append)
     record: Any = SimpleNamespace(arms=())
     study: Any = SimpleNamespace(held_out_seeds=(0,), file=Path("study.yaml"))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bdhf.records import InputError
-from bdhf.tuning.collect import find
-from bdhf.tuning.storage import Place
-from bdhf.tuning.study import Study
+from bdhf.tuning.outcome.collect import find
+from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.study.study import Study
 from tests.tuning.made_up import made_up, study, worked
 from tests.tuning.small import placed
 
@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study of random trials that is finished."""
     home = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bdhf.tuning.trial.execute", made_up)
+        patch.setattr("bdhf.tuning.workers.trial.execute", made_up)
         worked(of_few(home), home / "out")
     return home / "out"
 

@@ -16,9 +16,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.records import load_study, run_status
-from bdhf.tuning.collect import collect
-from bdhf.tuning.storage import Place
-from bdhf.tuning.study import Study, open_study
+from bdhf.tuning.outcome.collect import collect
+from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.study.study import Study, open_study
 from tests.tuning.made_up import worked
 from tests.tuning.small import LONG, begun, finished, killed, placed, trials_of, written
 

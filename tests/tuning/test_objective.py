@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
-from bdhf.tuning.objective import HOPELESS, Goal, SeedRun, cost, horizon_of, value
+from bdhf.tuning.study.objective import HOPELESS, Goal, SeedRun, cost, horizon_of, value
 
 TARGET = Target(metric="val_loss", below=0.1)
 UPDATES = Goal("updates_to_target", TARGET, 10.0, Budget(updates=10))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bdhf.experiments.parts import user_modules
-from bdhf.tuning.collect import find
-from bdhf.tuning.own_code import other_code
-from bdhf.tuning.storage import Place
+from bdhf.tuning.outcome.collect import find
+from bdhf.tuning.outcome.stale import other_code
+from bdhf.tuning.storage.storage import Place
 from tests.experiments.specs import CHUNKS
 from tests.tuning.made_up import quick, study, worked
 

@@ -12,9 +12,9 @@ from jsonschema import Draft7Validator
 
 from bdhf.experiments.spec.json_schema import as_text
 from bdhf.experiments.spec.yaml_source import parse
-from bdhf.tuning.json_schema import json_schema
-from bdhf.tuning.schema import Pruner, Sampler, StudySpec
-from bdhf.tuning.study import open_study
+from bdhf.tuning.study.json_schema import json_schema
+from bdhf.tuning.study.schema import Pruner, Sampler, StudySpec
+from bdhf.tuning.study.study import open_study
 from tests.experiments.specs import SMALL
 from tests.tuning.made_up import STUDY
 

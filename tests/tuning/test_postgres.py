@@ -16,10 +16,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.records import InputError, Owner
-from bdhf.tuning.revive import _is_dead
-from bdhf.tuning.standing import SURPLUS
-from bdhf.tuning.storage import GRACE, Place
-from bdhf.tuning.study import Study, open_study
+from bdhf.tuning.sampling.trial_slots import SURPLUS
+from bdhf.tuning.storage.storage import GRACE, Place
+from bdhf.tuning.study.study import Study, open_study
+from bdhf.tuning.workers.recovery import _is_dead
 from tests.tuning.server import Server, running
 from tests.tuning.small import LONG, begun, finished, killed, placed, trials_of, written
 

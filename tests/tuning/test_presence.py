@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bdhf.records import Owner
-from bdhf.tuning.collect import find
-from bdhf.tuning.presence import has_left, present
-from bdhf.tuning.storage import Place, quiet, study_of
+from bdhf.tuning.outcome.collect import find
+from bdhf.tuning.storage.storage import Place, quiet, study_of
+from bdhf.tuning.workers.liveness import has_left, present
 from tests.tuning.made_up import quick, study, worked
 
 __all__ = ["quick"]

@@ -10,9 +10,9 @@ import pytest
 from optuna.trial import TrialState
 
 from bdhf.records import Owner
-from bdhf.tuning.revive import CREW, INTERRUPTED, MOST_DEATHS, revive
-from bdhf.tuning.standing import standing
-from bdhf.tuning.storage import Place, quiet
+from bdhf.tuning.sampling.trial_slots import standing
+from bdhf.tuning.storage.storage import Place, quiet
+from bdhf.tuning.workers.recovery import CREW, INTERRUPTED, MOST_DEATHS, revive
 from tests.tuning.made_up import study
 
 GONE = str(Owner(Owner.here().host, 2**22 + 7, 1.0))  # no process has such a number

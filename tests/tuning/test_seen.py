@@ -10,11 +10,11 @@ import pytest
 from optuna.trial import TrialState
 
 from bdhf.records import Owner
-from bdhf.tuning.samplers import SAMPLERS, ByPlace
-from bdhf.tuning.schema import Sampler
-from bdhf.tuning.standing import SURPLUS, Standing, standing
-from bdhf.tuning.storage import Place, quiet
-from bdhf.tuning.work import Worker
+from bdhf.tuning.sampling.samplers import SAMPLERS, ByPlace
+from bdhf.tuning.sampling.trial_slots import SURPLUS, Standing, standing
+from bdhf.tuning.storage.storage import Place, quiet
+from bdhf.tuning.study.schema import Sampler
+from bdhf.tuning.workers.worker import Worker
 from tests.tuning.made_up import quick, study
 from tests.tuning.small import placed
 
@@ -101,7 +101,7 @@ class Killed:
 
 def check_all(killed: Killed, lines: Sequence[int], patch: pytest.MonkeyPatch) -> None:
     """Kill it after each of these lines."""
-    patch.setattr("bdhf.tuning.revive._UNNAMED_SECONDS", 0.05)
+    patch.setattr("bdhf.tuning.workers.recovery._UNNAMED_SECONDS", 0.05)
     assert lines
     for number in lines:
         killed.check(number)

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from bdhf.experiments.errors import SpecError
-from bdhf.tuning.space import Choice, Range, all_of, defaults, suggested
+from bdhf.tuning.study.space import Choice, Range, all_of, defaults, suggested
 from tests.tuning.made_up import study
 
 HF = "damping=constant"

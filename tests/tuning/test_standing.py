@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bdhf.tuning.standing import AGAIN, DEFAULT, SURPLUS, standing
+from bdhf.tuning.sampling.trial_slots import AGAIN, DEFAULT, SURPLUS, standing
 
 
 def trial(number: int, state: TrialState, **attributes: Any) -> FrozenTrial:

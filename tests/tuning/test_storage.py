@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from bdhf.records import PLAN_INDEX, InputError
-from bdhf.tuning.collect import collect, find
-from bdhf.tuning.lock import JournalLock
-from bdhf.tuning.storage import Place, refuse_others
-from bdhf.tuning.study import Study
+from bdhf.tuning.outcome.collect import collect, find
+from bdhf.tuning.storage.lock import JournalLock
+from bdhf.tuning.storage.storage import Place, refuse_others
+from bdhf.tuning.study.study import Study
 from tests.tuning.made_up import quick, study, worked
 from tests.tuning.small import placed
 
@@ -63,7 +63,7 @@ def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
     """Killed while it holds the lock, a process leaves a file that the next one passes."""
     path = tmp_path / "journal.log"
     code = (
-        "import sys, time; from bdhf.tuning.lock import JournalLock;"
+        "import sys, time; from bdhf.tuning.storage.lock import JournalLock;"
         "JournalLock(sys.argv[1]).acquire(); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(

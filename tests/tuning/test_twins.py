@@ -13,11 +13,11 @@ from bdhf.records import Comparison, load_study
 from bdhf.report.study.held_out import final_verdicts, hold_out
 from bdhf.report.study.render import evidence_of, study_page
 from bdhf.stats.result import Verdict
-from bdhf.tuning.collect import collect
-from bdhf.tuning.held_out import held_out
-from bdhf.tuning.storage import Place
-from bdhf.tuning.study import Study
-from bdhf.tuning.write import write_tuned
+from bdhf.tuning.outcome.collect import collect
+from bdhf.tuning.outcome.held_out import held_out
+from bdhf.tuning.outcome.tuned_spec import write_tuned
+from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.study.study import Study
 from tests.report.made_up_held_out import held_out_records, save_study
 from tests.report.made_up_study import made_up_study
 from tests.tuning.made_up import quick, study, worked

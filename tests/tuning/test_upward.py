@@ -13,10 +13,10 @@ import pytest
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.execute import Outcome
 from bdhf.records import Budget, Status, Target
-from bdhf.tuning.collect import find
-from bdhf.tuning.objective import Goal, SeedRun, final, value
-from bdhf.tuning.storage import Place
-from bdhf.tuning.study import Study
+from bdhf.tuning.outcome.collect import find
+from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.study.objective import Goal, SeedRun, final, value
+from bdhf.tuning.study.study import Study
 from tests.tuning.made_up import made_up, study, worked
 
 DOWN, UP = Target(metric="val_loss", below=0.1), Target(metric="val_gain", above=-0.1)
@@ -61,7 +61,7 @@ def test_what_rises_fastest_is_not_pruned(tmp_path: Path, monkeypatch: pytest.Mo
     pruner = "pruner: {type: median, startup: 2, warmup: 10}\ntrials: 12"
     found = {}
     for name, target in (("down", DOWN), ("up", UP)):
-        monkeypatch.setattr("bdhf.tuning.trial.execute", gaining)
+        monkeypatch.setattr("bdhf.tuning.workers.trial.execute", gaining)
         (tmp_path / name).mkdir()
         of = towards(target, study(tmp_path / name, ("trials: 8", pruner)))
         of = dataclasses.replace(of, cells=of.cells[:1])

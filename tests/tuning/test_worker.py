@@ -14,10 +14,10 @@ from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.execute import Outcome
 from bdhf.records import Status, StudyRecords, load_study
 from bdhf.report.study.render import build_study
-from bdhf.tuning.collect import collect, find
-from bdhf.tuning.samplers import PRUNERS, SAMPLERS
-from bdhf.tuning.storage import Place
-from bdhf.tuning.study import Study
+from bdhf.tuning.outcome.collect import collect, find
+from bdhf.tuning.sampling.samplers import PRUNERS, SAMPLERS
+from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.study.study import Study
 from tests.tuning.made_up import BEST_LR, HIGHEST_LR, by_trial, made_up, quick, study, worked
 from tests.tuning.small import placed
 
@@ -89,7 +89,7 @@ def test_an_interrupted_trial_is_to_its_sampler_what_it_was(
         return made_up(spec, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bdhf.tuning.trial.execute", interrupted)
+        patch.setattr("bdhf.tuning.workers.trial.execute", interrupted)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 worked(of, tmp_path / "disturbed")
@@ -162,7 +162,7 @@ def test_an_error_of_a_run_is_a_trial_too(tmp_path: Path, monkeypatch: pytest.Mo
             return Outcome(Status.OOM, "out of memory", outcome.curve)
         return outcome
 
-    monkeypatch.setattr("bdhf.tuning.trial.execute", failing)
+    monkeypatch.setattr("bdhf.tuning.workers.trial.execute", failing)
     records = tuned(study(tmp_path), tmp_path / "out")
     hf = records.trials[records.trials["arm"] == "hf"]
 

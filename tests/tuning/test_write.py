@@ -10,11 +10,11 @@ from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.spec.load import load
 from bdhf.records import InputError, Tuning, read_tuning
-from bdhf.tuning.collect import collect
-from bdhf.tuning.held_out import count_tests, held_out
-from bdhf.tuning.storage import Place
-from bdhf.tuning.study import Study
-from bdhf.tuning.write import write_tuned
+from bdhf.tuning.outcome.collect import collect
+from bdhf.tuning.outcome.held_out import count_tests, held_out
+from bdhf.tuning.outcome.tuned_spec import write_tuned
+from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.study.study import Study
 from tests.tuning.made_up import quick, study, worked
 
 __all__ = ["quick"]

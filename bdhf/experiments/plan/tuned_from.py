@@ -17,7 +17,7 @@ from typing import Any
 from bdhf.experiments.plan.expand import Plan
 from bdhf.experiments.plan.runspec import RunSpec, canonical
 from bdhf.records import STUDY_FILE, ArmTuning, InputError, Tuned, TunedArm, Tuning, read_tuning
-from bdhf.records.files import table_sums
+from bdhf.records.disk.files import table_sums
 from bdhf.records.tuning import TRIALS_FILE
 
 #: Settings that are named where an arm has others than those that were tuned.

@@ -18,7 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from bdhf.experiments.errors import Fault, Keys, SpecError
 from bdhf.experiments.spec.size_limits import cut, too_much
 from bdhf.records import in_brief
-from bdhf.records.files import UNREADABLE
+from bdhf.records.disk.files import UNREADABLE
 
 
 @dataclass(frozen=True)

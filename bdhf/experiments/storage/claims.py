@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bdhf.records import STALE_SECONDS, Owner, clock_of, is_silent, temporary_folder
-from bdhf.records.files import UNREADABLE
+from bdhf.records.disk.files import UNREADABLE
 
 HEARTBEAT_SECONDS = 30.0
 

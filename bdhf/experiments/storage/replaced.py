@@ -13,7 +13,7 @@ from typing import Any
 from bdhf.experiments.plan.expand import Plan
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.records import InputError
-from bdhf.records.files import read_table
+from bdhf.records.disk.files import read_table
 
 #: Differences between two specs that are told.
 _MOST = 3

@@ -23,9 +23,9 @@ from bdhf.experiments.plan.user_code import own_names
 from bdhf.experiments.storage.claims import Claims
 from bdhf.experiments.storage.store import Store
 from bdhf.records import InputError
+from bdhf.records.disk.files import UNREADABLE
+from bdhf.records.disk.version import read_record
 from bdhf.records.environment import from_words
-from bdhf.records.files import UNREADABLE
-from bdhf.records.version import read_record
 
 
 @dataclass(frozen=True)

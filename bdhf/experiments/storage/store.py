@@ -34,9 +34,9 @@ from bdhf.records import (
     write_atomically,
     write_table,
 )
-from bdhf.records.files import keep_names, write_durably
+from bdhf.records.disk.checksums import digest
+from bdhf.records.disk.files import keep_names, write_durably
 from bdhf.records.run import sealed
-from bdhf.records.sums import digest
 
 #: Says whether a run that has ended with this status.json is to be tried again.
 TryAgain = Callable[[Mapping[str, Any]], bool]

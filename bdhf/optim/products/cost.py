@@ -14,7 +14,7 @@ import torch
 
 from bdhf.optim.partitions import Full
 from bdhf.optim.partitions.blocks_of import cut
-from bdhf.optim.products import BlockProduct
+from bdhf.optim.products.product import BlockProduct
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.blocks import Blocks
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from bdhf.records import Records, Target, load, write_atomically, write_table
-from bdhf.records.files import if_writable
+from bdhf.records.disk.files import if_writable
 from bdhf.report.ablation.render import render
 from bdhf.report.embedded.anonymous import anonymous as without_names
 from bdhf.report.embedded.anonymous import anonymous_files

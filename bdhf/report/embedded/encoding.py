@@ -17,7 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 from bdhf.records import InputError, Records, in_brief
-from bdhf.records.files import UNREADABLE
+from bdhf.records.disk.files import UNREADABLE
 from bdhf.report.embedded.anonymous import SUMMED
 from bdhf.report.embedded.archive import BROKEN, FILES, RunFiles, digest, lighten, pack, unpack
 

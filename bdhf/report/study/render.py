@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from bdhf.records import StudyRecords, load_study, write_atomically
-from bdhf.records.files import if_writable
+from bdhf.records.disk.files import if_writable
 from bdhf.report.ablation.build import ANONYMOUS_PAGE, Built
 from bdhf.report.embedded.anonymous import LEFT_OUT, anonymous_study
 from bdhf.report.page.formatting import listed

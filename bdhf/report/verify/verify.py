@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from bdhf.records import InputError, in_brief
-from bdhf.records.files import UNREADABLE
+from bdhf.records.disk.files import UNREADABLE
 from bdhf.report.ablation.build import show
 from bdhf.report.embedded.encoding import Capsule, decode, versions
 from bdhf.report.embedded.size_limits import read_page

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bdhf.records import Owner, unwritable
-from bdhf.tuning.lock import NO_LOCKS
+from bdhf.tuning.storage.lock import NO_LOCKS
 
 _PREFIX = ".worker-"
 

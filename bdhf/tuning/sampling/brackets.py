@@ -13,8 +13,8 @@ import optuna
 from optuna.pruners import HyperbandPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from bdhf.tuning.seen import Seen, at_place
-from bdhf.tuning.standing import standing
+from bdhf.tuning.sampling.trial_slots import standing
+from bdhf.tuning.sampling.visible_trials import Seen, at_place
 
 
 class Hyperband(HyperbandPruner):

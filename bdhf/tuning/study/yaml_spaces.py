@@ -22,7 +22,7 @@ from bdhf.experiments.errors import Fault, Faults, Keys
 from bdhf.experiments.spec.grid import exactly, in_short
 from bdhf.experiments.spec.validation_errors import complaints
 from bdhf.records import Strict
-from bdhf.tuning.space import Choice, Dimension, Range, standing_at
+from bdhf.tuning.study.space import Choice, Dimension, Range, standing_at
 
 
 class _Given(Strict):

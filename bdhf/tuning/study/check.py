@@ -17,8 +17,8 @@ from bdhf.experiments.plan.expand import Cell as Planned
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.spec.compose import read
 from bdhf.records import STUDY_FILE, read_tuning
-from bdhf.tuning.space import Choice, corners
-from bdhf.tuning.study import Study, path_of
+from bdhf.tuning.study.space import Choice, corners
+from bdhf.tuning.study.study import Study, path_of
 
 
 def is_finished(study: Study, folder: Path) -> bool:

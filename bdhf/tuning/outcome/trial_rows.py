@@ -10,10 +10,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from bdhf.tuning.space import Settings
-from bdhf.tuning.standing import DEFAULT
-from bdhf.tuning.study import Cell
-from bdhf.tuning.trial import SPENT
+from bdhf.tuning.sampling.trial_slots import DEFAULT
+from bdhf.tuning.study.space import Settings
+from bdhf.tuning.study.study import Cell
+from bdhf.tuning.workers.trial import SPENT
 
 
 @dataclass(frozen=True)

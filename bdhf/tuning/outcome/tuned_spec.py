@@ -14,10 +14,10 @@ from bdhf.experiments.spec.compose import merged, read
 from bdhf.experiments.spec.grid import Variant
 from bdhf.experiments.spec.load import load
 from bdhf.records import InputError, TunedArm, Tuning, unit_of, write_atomically
-from bdhf.tuning.collect import as_text
-from bdhf.tuning.held_out import at_of, cells_in, in_order, settings_in
-from bdhf.tuning.space import placed
-from bdhf.tuning.study import Study
+from bdhf.tuning.outcome.collect import as_text
+from bdhf.tuning.outcome.held_out import at_of, cells_in, in_order, settings_in
+from bdhf.tuning.study.space import placed
+from bdhf.tuning.study.study import Study
 
 #: Columns that a comment stands behind, where the value is short.
 _COLUMN = 34

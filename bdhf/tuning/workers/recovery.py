@@ -16,11 +16,11 @@ from optuna.storages import BaseStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bdhf.records import Owner, Status
-from bdhf.tuning.objective import HOPELESS, Goal
-from bdhf.tuning.presence import has_left
-from bdhf.tuning.standing import AGAIN, DEFAULT, Standing, standing
-from bdhf.tuning.storage import GRACE, Place, had_outage
-from bdhf.tuning.study import Cell
+from bdhf.tuning.sampling.trial_slots import AGAIN, DEFAULT, Standing, standing
+from bdhf.tuning.storage.storage import GRACE, Place, had_outage
+from bdhf.tuning.study.objective import HOPELESS, Goal
+from bdhf.tuning.study.study import Cell
+from bdhf.tuning.workers.liveness import has_left
 
 #: A trial whose worker has died so often is not made again: it has failed.
 MOST_DEATHS = 3

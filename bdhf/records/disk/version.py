@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from bdhf.records.files import UNREADABLE, InputError, read_bytes
+from bdhf.records.disk.files import UNREADABLE, InputError, read_bytes
 
 RECORDS_VERSION = 1
 

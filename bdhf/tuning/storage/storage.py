@@ -24,15 +24,15 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
 from bdhf.records import PLAN_INDEX, STUDY_FILE, InputError, in_brief, read_tuning, unwritable
-from bdhf.tuning.address import hidden, what_is_wrong
-from bdhf.tuning.database import Database
-from bdhf.tuning.fewer import refuse_fewer
-from bdhf.tuning.journal import Journal, refuse_unreadable
-from bdhf.tuning.lock import JournalLock
-from bdhf.tuning.patience import PATIENCE_SECONDS, Patience
-from bdhf.tuning.samplers import pruner_of
-from bdhf.tuning.standing import DEFAULT
-from bdhf.tuning.study import Cell, Study
+from bdhf.tuning.sampling.samplers import pruner_of
+from bdhf.tuning.sampling.trial_slots import DEFAULT
+from bdhf.tuning.storage.address import hidden, what_is_wrong
+from bdhf.tuning.storage.database import Database
+from bdhf.tuning.storage.journal import Journal, refuse_unreadable
+from bdhf.tuning.storage.lock import JournalLock
+from bdhf.tuning.storage.patience import PATIENCE_SECONDS, Patience
+from bdhf.tuning.storage.trial_count import refuse_fewer
+from bdhf.tuning.study.study import Cell, Study
 
 #: A worker is given up after so many intervals without a sign of life.
 GRACE = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bdhf.experiments.parts.schemas import JsonSchema
 from bdhf.experiments.spec.json_schema import tidy
-from bdhf.tuning.schema import Pruner, Sampler, StudySpec
+from bdhf.tuning.study.schema import Pruner, Sampler, StudySpec
 
 _RANGE: JsonSchema = {
     "type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2,

@@ -24,11 +24,11 @@ from bdhf.experiments.spec.load import load
 from bdhf.experiments.spec.validation_errors import complaints
 from bdhf.experiments.spec.yaml_source import Source
 from bdhf.records import PlannedArm, Target
-from bdhf.tuning.contradictions import contradictions
-from bdhf.tuning.objective import Goal, horizon_of
-from bdhf.tuning.reading import space_of
-from bdhf.tuning.schema import StudySpec
-from bdhf.tuning.space import Dimension, Settings, corners, defaults, placed, settings_of
+from bdhf.tuning.study.contradictions import contradictions
+from bdhf.tuning.study.objective import Goal, horizon_of
+from bdhf.tuning.study.schema import StudySpec
+from bdhf.tuning.study.space import Dimension, Settings, corners, defaults, placed, settings_of
+from bdhf.tuning.study.yaml_spaces import space_of
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler,
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.experiments.run.random_streams import derive
-from bdhf.tuning.brackets import Hyperband
-from bdhf.tuning.schema import Pruner, Sampler
-from bdhf.tuning.seen import Seen, at_place
-from bdhf.tuning.standing import Standing
+from bdhf.tuning.sampling.brackets import Hyperband
+from bdhf.tuning.sampling.trial_slots import Standing
+from bdhf.tuning.sampling.visible_trials import Seen, at_place
+from bdhf.tuning.study.schema import Pruner, Sampler
 
 
 def _tpe(seed: int, startup: int | None) -> BaseSampler:

@@ -22,7 +22,7 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.orm import Session
 
-from bdhf.tuning.patience import Patience, is_outage
+from bdhf.tuning.storage.patience import Patience, is_outage
 
 #: System attributes of a trial: the marks of the calls that made it, and that claimed it.
 _MADE, _CLAIMED = "bdhf:made", "bdhf:claimed"

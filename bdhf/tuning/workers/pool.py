@@ -28,12 +28,12 @@ from bdhf.experiments.engines.local import SAVE_SECONDS
 from bdhf.experiments.engines.safe_path import safe_path
 from bdhf.experiments.engines.worker import die_with_parent
 from bdhf.records import InputError, Owner
-from bdhf.tuning.revive import MOST_DEATHS
-from bdhf.tuning.standing import Standing
-from bdhf.tuning.storage import Place
-from bdhf.tuning.study import Cell, Study, open_study
-from bdhf.tuning.words import line_of
-from bdhf.tuning.work import Worker
+from bdhf.tuning.sampling.trial_slots import Standing
+from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.study.study import Cell, Study, open_study
+from bdhf.tuning.workers.progress import line_of
+from bdhf.tuning.workers.recovery import MOST_DEATHS
+from bdhf.tuning.workers.worker import Worker
 
 #: Seconds that workers have to end cleanly, once their runs are saved.
 _PATIENCE_SECONDS = 10.0

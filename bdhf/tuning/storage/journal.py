@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bdhf.records import InputError
-from bdhf.tuning.lock import JournalLock
+from bdhf.tuning.storage.lock import JournalLock
 
 #: What Optuna raises at a record that is none of its own.
 _SENSELESS = (LookupError, TypeError, ValueError, AttributeError, AssertionError)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import optuna
 
 from bdhf.records import InputError
-from bdhf.tuning.standing import standing
-from bdhf.tuning.study import Study
+from bdhf.tuning.sampling.trial_slots import standing
+from bdhf.tuning.study.study import Study
 
 #: User attribute of a study of Optuna: how many trials it was last asked for.
 _ASKED = "bdhf trials"

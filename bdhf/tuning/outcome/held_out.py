@@ -23,8 +23,8 @@ from bdhf.experiments.plan.twins import only_twins
 from bdhf.experiments.spec.grid import Variant
 from bdhf.experiments.spec.load import load
 from bdhf.records import LOSSES, Comparison, Tuning, tests_of, write_atomically
-from bdhf.tuning.space import placed
-from bdhf.tuning.study import Cell, Study
+from bdhf.tuning.study.space import placed
+from bdhf.tuning.study.study import Cell, Study
 
 #: What an arm is called with the settings of the spec, and with the best ones.
 DEFAULT, TUNED = "default", "tuned"

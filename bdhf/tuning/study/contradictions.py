@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from bdhf.experiments.errors import Fault, unknown
 from bdhf.experiments.spec.grid import Variant
 from bdhf.records import LOSSES, axis_of
-from bdhf.tuning.objective import horizon_of
-from bdhf.tuning.schema import StudySpec
+from bdhf.tuning.study.objective import horizon_of
+from bdhf.tuning.study.schema import StudySpec
 
 
 def contradictions(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:

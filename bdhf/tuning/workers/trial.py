@@ -29,10 +29,10 @@ from bdhf.experiments.storage.stale import is_stale, set_aside
 from bdhf.experiments.storage.store import Store
 from bdhf.records import Owner, Status
 from bdhf.records.run import Run, read_run
-from bdhf.tuning.ending import Ending, saved_first
-from bdhf.tuning.objective import Goal, SeedRun, cost, final, spent, value
-from bdhf.tuning.space import Settings, suggested
-from bdhf.tuning.study import Cell
+from bdhf.tuning.study.objective import Goal, SeedRun, cost, final, spent, value
+from bdhf.tuning.study.space import Settings, suggested
+from bdhf.tuning.study.study import Cell
+from bdhf.tuning.workers.ending import Ending, saved_first
 
 #: Columns of a curve that a trial carries, beside the metrics of its goals.
 CURVE = ("update", "products", "gradient_equivalents", "seconds")

@@ -21,14 +21,14 @@ from optuna.trial import FrozenTrial, TrialState
 from bdhf.experiments.run.provenance import resolve_devices
 from bdhf.experiments.storage.store import Store
 from bdhf.records import Owner
-from bdhf.tuning.presence import present
-from bdhf.tuning.revive import CREW, INTERRUPTED, OWNER, let_go, revive
-from bdhf.tuning.samplers import ByPlace
-from bdhf.tuning.space import defaults
-from bdhf.tuning.standing import DEFAULT, SURPLUS, Standing, standing
-from bdhf.tuning.storage import Place, has_default, hurry, quiet, study_of
-from bdhf.tuning.study import Cell, Study
-from bdhf.tuning.trial import attempt
+from bdhf.tuning.sampling.samplers import ByPlace
+from bdhf.tuning.sampling.trial_slots import DEFAULT, SURPLUS, Standing, standing
+from bdhf.tuning.storage.storage import Place, has_default, hurry, quiet, study_of
+from bdhf.tuning.study.space import defaults
+from bdhf.tuning.study.study import Cell, Study
+from bdhf.tuning.workers.liveness import present
+from bdhf.tuning.workers.recovery import CREW, INTERRUPTED, OWNER, let_go, revive
+from bdhf.tuning.workers.trial import attempt
 
 #: Seconds between two looks at trials that other workers are at.
 POLL_SECONDS = 1.0

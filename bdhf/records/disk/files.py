@@ -14,8 +14,8 @@ import pyarrow as pa
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from bdhf.records.sums import check, check_table, sums_with, table_bytes
-from bdhf.records.temporary import sweep, temporary_file
+from bdhf.records.disk.checksums import check, check_table, sums_with, table_bytes
+from bdhf.records.disk.temporary import sweep, temporary_file
 
 #: What the readers of JSON, YAML and parquet raise at bytes that they can make nothing of.
 UNREADABLE = (

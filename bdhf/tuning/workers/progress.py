@@ -7,8 +7,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.records import unit_of
-from bdhf.tuning.standing import Standing
-from bdhf.tuning.study import Cell
+from bdhf.tuning.sampling.trial_slots import Standing
+from bdhf.tuning.study.study import Cell
 
 
 def line_of(cell: Cell, trial: FrozenTrial, now: Standing) -> str:

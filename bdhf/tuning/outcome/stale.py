@@ -8,7 +8,7 @@ from bdhf.experiments.plan.user_code import own_names
 from bdhf.experiments.storage.stale import Present
 from bdhf.records.environment import from_words
 from bdhf.stats.text.sentences import count
-from bdhf.tuning.rows import Found
+from bdhf.tuning.outcome.trial_rows import Found
 
 #: Attribute of a trial, as in env.json: the code with which its last run was made.
 _KEY = "own_code"

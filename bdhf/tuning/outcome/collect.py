@@ -20,13 +20,13 @@ from bdhf.records import (
     Tuning,
 )
 from bdhf.records.tuning import write_study
-from bdhf.tuning import rows
-from bdhf.tuning.rows import Found
-from bdhf.tuning.samplers import in_words
-from bdhf.tuning.space import Range, all_of, parameters
-from bdhf.tuning.standing import standing
-from bdhf.tuning.storage import Place, quiet, study_of
-from bdhf.tuning.study import Study
+from bdhf.tuning.outcome import trial_rows
+from bdhf.tuning.outcome.trial_rows import Found
+from bdhf.tuning.sampling.samplers import in_words
+from bdhf.tuning.sampling.trial_slots import standing
+from bdhf.tuning.storage.storage import Place, quiet, study_of
+from bdhf.tuning.study.space import Range, all_of, parameters
+from bdhf.tuning.study.study import Study
 
 
 def find(study: Study, storage: BaseStorage) -> tuple[Found, ...]:
@@ -47,10 +47,10 @@ def collect(study: Study, place: Place) -> Tuning:
         arms = find(study, place.open(waits=True))
     record = tuning(study, arms)
     tables = {
-        "trials": [row for arm in arms for row in rows.trials(arm)],
-        "parameters": [row for arm in arms for row in rows.parameters(arm)],
-        "seeds": [row for arm in arms for row in rows.seeds(arm)],
-        "trial_curves": [row for arm in arms for row in rows.curves(arm)],
+        "trials": [row for arm in arms for row in trial_rows.trials(arm)],
+        "parameters": [row for arm in arms for row in trial_rows.parameters(arm)],
+        "seeds": [row for arm in arms for row in trial_rows.seeds(arm)],
+        "trial_curves": [row for arm in arms for row in trial_rows.curves(arm)],
     }
     objectives = study.spec.objectives
     written: dict[str, pd.DataFrame] = {}

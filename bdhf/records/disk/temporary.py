@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from bdhf.records.owner import Owner
+from bdhf.records.disk.owner import Owner
 
 #: Silence after which the owner of something on another machine is taken for dead.
 STALE_SECONDS = 600.0

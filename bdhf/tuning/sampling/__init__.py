@@ -1,0 +1,1 @@
+"""What the next trial is: samplers, pruners, and which trials they see."""
