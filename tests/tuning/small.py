@@ -25,12 +25,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import bdhf.tuning.workers.trial
 import optuna
 from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+import bdhf.tuning.workers.trial
 from bdhf.cli.app import say, told
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.tuning.outcome.collect import collect, find
