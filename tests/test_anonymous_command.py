@@ -13,7 +13,7 @@ from bdhf.report.ablation.build import ANONYMOUS_PAGE, show
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.verify.verify import block_of
 from tests.experiments.made_up import begun, resealed
-from tests.report.test_anonymous import IDENTIFYING, PLACES, TRACE, unpacked
+from tests.report.embedded.test_anonymous import IDENTIFYING, PLACES, TRACE, unpacked
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,8 @@
 
 `VERIFIED` are those whose outputs, gradients of any of their inputs, second derivatives and
 tangents were seen to be the same channels-last as channels first, whatever the order of what comes
-back (`tests/optim/test_operators.py` does it again). Nothing else gets images channels-last.
+back (`tests/optim/torch_support/test_channels_last_operators.py` does it again). Nothing else gets
+images channels-last.
 `needs_channels_first` are those that torch (2.9 to 2.13) gets wrong.
 """
 

@@ -1,0 +1,360 @@
+"""First updates on made-up data: what cannot run is told before anything is planned or claimed."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bdhf.experiments.ablation import Ablation
+from bdhf.experiments.dry_run import check as dry_run_check
+from bdhf.experiments.dry_run import first_update, passed
+from bdhf.experiments.errors import SpecError
+from bdhf.experiments.run.execute import execute
+from bdhf.records import Status
+from tests.experiments.own_problems import MODULE, written
+from tests.experiments.specs import SMALL, changed
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """A cache folder of this test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "bdhf" / "tried"
+
+
+def opened(folder, *arguments):
+    """An ablation of one of a user's own problems."""
+    return Ablation.open(written(folder, *arguments), folder / "results")
+
+
+def refused(check, cells):
+    """The lines with which a check refuses."""
+    with pytest.raises(SpecError) as found:
+        check(cells)
+    return found.value.lines
+
+
+def runs(ablation):
+    """All runs of an ablation."""
+    return [cell.run for cell in ablation.cells]
+
+
+def test_arms_that_can_run_are_tried_once(tmp_path, cache, monkeypatch):
+    """Nothing is told and nothing but the cache is written; the next plan asks no more."""
+    ablation = opened(tmp_path)
+
+    assert ablation.check_arms(ablation.cells) == []
+    ablation.check_data(runs(ablation))
+    assert len(list(cache.iterdir())) == 2
+    assert not ablation.store.folder.exists()
+
+    monkeypatch.setattr(dry_run_check, "first_update", None)
+    assert opened(tmp_path).check_arms(ablation.cells) == []
+
+
+#: A problem -> where in the spec it is told, and what.
+BROADCAST = {
+    "Flat": "mse_loss takes outputs (8, 1) and targets (8,) entry by entry",
+    "L1": "l1_loss takes outputs (8, 1) and targets (8,)",
+    "Smooth": "smooth_l1_loss takes outputs (8, 1) and targets (8,)",
+    "Huber": "huber_loss takes outputs (8, 1) and targets (8,)",
+    "ByHand": "the loss of outputs (8, 1) and targets (8,) is no mean over samples",
+    "Wide": "mse_loss takes outputs (8, 3) and targets (8, 1)",
+}
+UNFIT = {
+    **BROADCAST,
+    "Bytes": "the model cannot take inputs (8, 4) uint8: ",
+    "Unmeasured": "measure gives absolute, and lacks relative of `metrics`",
+}
+
+
+@pytest.mark.parametrize("problem", UNFIT)
+def test_a_problem_that_does_not_fit_is_told(tmp_path, problem):
+    """One line at the problem, for all arms."""
+    ablation = opened(tmp_path, problem)
+
+    (line,) = refused(ablation.check_arms, ablation.cells)
+
+    assert line.startswith(f"{tmp_path / 'spec.yaml'}:3:10: problem: own_problems_here:{problem}")
+    assert UNFIT[problem] in line
+    assert line.endswith("--no-check goes on without this check")
+
+
+@pytest.mark.parametrize("problem", ["Flat", "ByHand", "Many"])
+def test_a_run_that_is_begun_all_the_same_fails_at_its_start(tmp_path, problem):
+    """With the words of the check, and no row of a curve."""
+    outcome = execute(opened(tmp_path, problem).cells[0].run, device="cpu", safety_seconds=60)
+
+    assert outcome.status is Status.ERROR
+    assert outcome.reason.startswith(f"Misfit: {(UNFIT | DATA)[problem][:25]}")
+    assert len(outcome.curve) == 0
+
+
+def test_a_loss_that_reshapes_by_itself_is_fine(tmp_path):
+    """Targets (N,) are no fault where the loss makes outputs of that shape."""
+    ablation = opened(tmp_path, "Squeezed")
+
+    assert ablation.check_arms(ablation.cells) == []
+
+
+@pytest.mark.parametrize(("problem", "told"), [("Dropping", "Dropout"), ("Normed", "BatchNorm1d")])
+def test_what_has_no_curvature_is_told_of_the_arm_that_takes_one(tmp_path, problem, told):
+    """Adam trains it; block_hf cannot, and says which module it is."""
+    ablation = opened(tmp_path, problem)
+
+    (line,) = refused(ablation.check_arms, ablation.cells)
+
+    assert line.startswith(f"{tmp_path / 'spec.yaml'}:7:3: arms.hf: hf: its first update, on a ")
+    assert told in line
+
+
+def test_an_own_optimizer_that_refuses_the_model_is_told(tmp_path):
+    """At its arm, in its own words; the others are not named."""
+    ablation = opened(
+        tmp_path, "Fits", ("{type: torch.Adam, lr: 3.0e-3}", '"own_problems_here:Stubborn"')
+    )
+
+    (line,) = refused(ablation.check_arms, ablation.cells)
+
+    assert ":6:3: arms.adam: adam: its first update" in line
+    assert "raises ValueError: matrices only" in line
+
+
+def test_an_arm_of_a_grid_is_told_by_its_label(tmp_path):
+    """The combination that fails, not those that do not."""
+    grid = 'grid: {problem: ["own_problems_here:Fits", "own_problems_here:Dropping"]}\nseeds'
+    ablation = opened(tmp_path, "Fits", ("seeds", grid))
+
+    (line,) = refused(ablation.check_arms, ablation.cells)
+
+    assert "arms.hf: hf problem=own_problems_here:Dropping: its first update" in line
+
+
+@pytest.mark.parametrize(
+    "arm", ["torch.SparseAdam", "torch.Muon", "{type: torch.Adam, capturable: true}"]
+)
+def test_an_optimizer_of_torch_that_cannot_update_here_is_refused_by_the_spec(tmp_path, arm):
+    """Before any check: it is told where it stands."""
+    with pytest.raises(SpecError, match=r"arms\.adam"):
+        opened(tmp_path, "Fits", ("{type: torch.Adam, lr: 3.0e-3}", arm))
+
+
+DATA = {
+    "Many": "`samples` says 5000 training samples, and load() gives 40",
+    "Plain": "load() returns a tuple: return bdhf.problems.data.Data(",
+    "Other": "example makes up inputs (2, 4) float32, and the train part of load() has (40, 2, 2)",
+    "Unpaired": "the train part of load() must have as many inputs as targets",
+}
+
+
+@pytest.mark.parametrize("problem", DATA)
+def test_data_that_is_not_what_its_problem_says_is_told(tmp_path, problem):
+    """`example` is fine, so only the data tells it: once, before all runs."""
+    ablation = opened(tmp_path, problem)
+
+    assert ablation.check_arms(ablation.cells) == []
+    (line,) = refused(ablation.check_data, runs(ablation))
+
+    assert f":3:10: problem: own_problems_here:{problem}: {DATA[problem]}" in line
+
+
+def test_data_that_cannot_be_loaded_is_one_line(tmp_path):
+    """Whatever the user's own code raises."""
+    ablation = opened(tmp_path, "Failing")
+
+    (line,) = refused(ablation.check_data, runs(ablation))
+
+    assert "load() of own_problems_here:Failing raises FileNotFoundError: data.csv is gone" in line
+
+
+def test_data_of_another_floating_type_is_fine(tmp_path):
+    """A run casts it."""
+    ablation = opened(tmp_path, "Doubles")
+
+    ablation.check_data(runs(ablation))
+
+    assert execute(runs(ablation)[0], device="cpu", safety_seconds=60).status is Status.DONE
+
+
+LEFT_OUT = {
+    "Unwilling": "it makes up no example, and what it loads is only seen by a run",
+    "Infinite": "its loss on a made-up batch is ",
+}
+
+
+@pytest.mark.parametrize("problem", LEFT_OUT)
+def test_what_cannot_be_tried_is_left_out_and_said(tmp_path, cache, problem):
+    """No fault, one line, and nothing is remembered."""
+    ablation = opened(tmp_path, problem)
+
+    (line,) = ablation.check_arms(ablation.cells)
+
+    assert line.startswith("not checked: adam and 1 more: ")
+    assert LEFT_OUT[problem] in line
+    assert not cache.exists()
+
+
+def test_a_large_model_is_left_out_and_never_built(tmp_path, monkeypatch):
+    """Its parameters are counted without their values."""
+    monkeypatch.setattr(first_update, "PARAMETERS", 10)
+    ablation = opened(tmp_path)
+    monkeypatch.setattr(first_update, "model_of", None)
+
+    (line,) = ablation.check_arms(ablation.cells)
+
+    assert line.endswith("its model has 19 parameters, above the 10 of this check")
+
+
+def test_no_arm_is_begun_when_the_time_is_over(tmp_path, monkeypatch, cache):
+    """What is left is said, and the next check begins with it."""
+    ablation = opened(tmp_path)
+    clock = iter([0.0, 1.0, *[2.0] * 20, *[9.0] * 100])
+    begun = []
+
+    def update(run, watch):
+        begun.append(run.optimizer["type"])
+        while True:  # an update that takes what there is
+            watch()
+
+    with monkeypatch.context() as within:
+        within.setattr(dry_run_check, "first_update", update)
+        within.setattr(dry_run_check.time, "monotonic", lambda: next(clock))
+        lines = ablation.check_arms(ablation.cells)
+
+    assert begun == ["torch.Adam"]
+    assert lines == [
+        "not checked: adam: its first update was not over in the 5 s of this check",
+        "not checked: hf: the 5 s of this check were over before it; the next check begins with it",
+    ]
+    assert not cache.exists()
+
+
+def test_what_failed_is_tried_again(tmp_path, cache):
+    """Only what worked is remembered: what is mended somewhere else is seen."""
+    ablation = opened(tmp_path, "Dropping")
+
+    first, second = (refused(ablation.check_arms, ablation.cells) for _ in range(2))
+
+    assert first == second
+    assert len(list(cache.iterdir())) == 1  # Adam
+
+
+def test_a_changed_module_is_tried_again(tmp_path, monkeypatch):
+    """The file of a user's own part is part of the key; a seed and a budget are not."""
+    module = tmp_path / "tried_here.py"
+    module.write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plain = opened(tmp_path).cells[0].run
+    run = plain.model_copy(update={"problem": {**plain.problem, "type": "tried_here:Part"}})
+    before = passed.key_of(run)
+
+    assert passed.key_of(run.model_copy(update={"seed": 7, "evaluate_every": 5})) == before
+    module.write_text(MODULE + "\n# changed\n")
+    assert passed.key_of(run) != before
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+    """A home that is a file, or none at all."""
+    (tmp_path / "home").write_text("")
+    ablation = opened(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert ablation.check_arms(ablation.cells) == []
+
+    def homeless():
+        raise RuntimeError("could not determine home directory")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(passed.Path, "home", homeless)
+    assert ablation.check_arms(ablation.cells) == []
+
+
+def test_no_random_stream_moves_and_no_id_changes(tmp_path):
+    """Whatever a user's own code draws on the way."""
+    ablation = opened(tmp_path, "Drawing")
+    before = [cell.run_id for cell in ablation.cells]
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
+    expected = torch.rand(2).tolist(), random.random(), np.random.rand()
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
+
+    ablation.check_arms(ablation.cells)
+    ablation.check_data(runs(ablation))
+
+    assert (torch.rand(2).tolist(), random.random(), np.random.rand()) == expected
+    assert [cell.run_id for cell in opened(tmp_path, "Drawing").cells] == before
+
+
+def test_arms_that_differ_in_numbers_alone_share_a_first_update(tmp_path, cache):
+    """A rate, a damping or the iterations of cg decide nothing; a damping of 0 does."""
+    spec = tmp_path / "spec.yaml"
+    grid = "grid: {arms.full_hf.lr: [0.1, 0.5], arms.full_hf.damping: [0.1, 0.2, 0.0]}\nseeds"
+    spec.write_text(changed(("seeds", grid)))
+    ablation = Ablation.open(spec, tmp_path / "results")
+
+    assert ablation.check_arms(ablation.cells) == []
+    assert len(ablation.plan.arms) == 8
+    assert len(list(cache.iterdir())) == 4  # adam, block_hf, full_hf damped and undamped
+
+
+def test_skipped_arms_are_not_tried(tmp_path, monkeypatch):
+    """They are not run either."""
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SMALL + "safety: {gradient_equivalents: 1}\n")
+    ablation = Ablation.open(spec, tmp_path / "results")
+    tried_arms = []
+    monkeypatch.setattr(dry_run_check, "first_update", lambda run, watch: tried_arms.append(run))
+
+    assert ablation.check_arms(ablation.cells) == []
+    assert tried_arms == []
+
+
+OBJECTS = {
+    "Objects": ["the default of its field 'device' is a device, which no spec can hold."],
+    "Lambda": ["the default of its field 'init' is a function, which no spec can hold."],
+}
+
+
+@pytest.mark.parametrize("problem", OBJECTS)
+def test_a_default_that_no_spec_can_hold_is_told_in_a_line(tmp_path, problem):
+    """With the field, and what is allowed."""
+    with pytest.raises(SpecError) as found:
+        opened(tmp_path, problem)
+
+    (line,) = found.value.lines
+    assert f":3:10: problem: own_problems_here:{problem}: {OBJECTS[problem][0]}" in line
+    assert "Annotate a part with its protocol" in line
+
+
+def test_a_part_may_be_annotated_with_its_class(tmp_path):
+    """It resolves as with the protocol, and no other part stands in its place."""
+    ablation = opened(tmp_path, "Concrete")
+
+    assert runs(ablation)[0].problem["init"] == {"type": "glorot"}
+    assert ablation.check_arms(ablation.cells) == []
+    with pytest.raises(SpecError, match=r"unknown init 'sparse'; known: glorot"):
+        opened(
+            tmp_path, "Concrete",
+            ('"own_problems_here:Concrete"', '{type: "own_problems_here:Concrete", init: sparse}'),
+        )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(file, id=file.stem, marks=pytest.mark.long if file.stem == "smoke" else ())
+        for file in sorted((ROOT / "ablations").rglob("*.yaml"))
+    ],
+)
+def test_shipped_specs_can_run(spec, tmp_path, monkeypatch):
+    """Every arm of every shipped spec that the time allows makes its first update."""
+    monkeypatch.chdir(ROOT)
+    ablation = Ablation.open(spec, tmp_path)
+
+    lines = ablation.check_arms(ablation.cells)
+
+    assert all("of this check" in line for line in lines)

@@ -1,0 +1,339 @@
+"""The page of a study: offline, the same twice, nothing dropped, whatever became of the trials."""
+
+import dataclasses
+import re
+
+import pytest
+
+from bdhf.records import InputError, load, load_study
+from bdhf.report.study.findings import findings, notices
+from bdhf.report.study.held_out import final_verdicts, hold_out
+from bdhf.report.study.render import build_study, evidence_of, render_study, study_page
+from bdhf.report.verify.verify import verify
+from bdhf.stats.compare import compare
+from bdhf.stats.result import Verdict
+from tests.report.made_up_held_out import held_out_records, save_study
+from tests.report.made_up_study import (
+    ARMS,
+    ENTRIES,
+    SIZES,
+    UPDATES,
+    Searched,
+    label_of,
+    made_up_study,
+)
+from tests.report.reading import Page
+from tests.report.study.test_tuning_figures import CASES, LOST
+
+EVIL = '<script>alert("1")</script> & <b>bold</b>'
+
+
+def words(records) -> Page:
+    """The page without figures, which are most of the work."""
+    return Page(study_page(evidence_of(records)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A study on disk with its ablation on held-out seeds, and its report."""
+    records = made_up_study()
+    where = save_study(records, tmp_path_factory.mktemp("study"), held_out_records(records))
+    return build_study(where).path.parent
+
+
+@pytest.fixture(scope="module")
+def html(folder) -> str:
+    """Its page."""
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_trial_is_listed_whatever_the_study(name):
+    """The tables list each trial once, with its settings and how it ended."""
+    records = CASES[name]
+    page = words(records)
+
+    rows = [row for section, row in page.rows if section == "trials"]
+    heads = sum(bool(arm.finished) for arm in records.study.arms)
+
+    assert len(rows) - heads == len(records.trials)
+    assert "nan" not in page.text
+    assert not re.search(r"\bNone\b(?! of)", page.text)
+    assert ("None of" in page.text) == (name in ("all missed", "all failed"))
+
+
+def test_the_same_records_give_the_same_bytes(folder, html):
+    """Building again gives the same page and figures, whatever the order of rows on disk."""
+    records = load_study(folder)
+    backwards = dataclasses.replace(
+        records, trials=records.trials[::-1], parameters=records.parameters[::-1],
+        seeds=records.seeds[::-1], curves=records.curves[::-1],
+    )  # fmt: skip
+    held_out = hold_out(backwards)
+
+    report = render_study(evidence_of(backwards, held_out), held_out)
+
+    assert report.html == html
+    for name, content in report.figures.items():
+        assert (folder / "figures" / name).read_bytes() == content
+
+
+def test_the_page_is_offline(html):
+    """Nothing is loaded: addresses are references to read, or point into the page itself."""
+    loading = {"src", "srcset", "data", "poster", "action", "xlink:href", "href"}
+    for tag, attributes in Page(html).elements:
+        for name in loading & attributes.keys():
+            value = attributes[name] or ""
+            assert value.startswith("#") or (tag, name) == ("a", "href"), (tag, name, value)
+        assert tag not in {"link", "iframe", "object", "embed", "img"}
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_ids_are_unique_and_the_contents_lead_to_every_section(html):
+    """No id occurs twice, every reference resolves, and each section is in the contents."""
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    contents = re.findall(r'<li><a href="#([^"]+)">(.*?)</a></li>', html)
+    sections = re.findall(r'<section id="([^"]+)">\s*<h2>(.*?)</h2>', html)
+
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', html)) <= set(ids)
+    assert contents == sections
+    assert [title for _, title in sections] == [
+        "Findings", "Held out", "Verdict against the tuning budget", "History", "Budget curves",
+        "Importances", "Parallel coordinates", "Contours", "Every trial", "Study file", "Methods",
+    ]  # fmt: skip
+
+
+def test_findings_name_the_best_settings_and_what_they_gain(html):
+    """Value, hits and settings of the best trial, beside the settings of the spec."""
+    records = made_up_study()
+    mine = records.trials[records.trials["arm"] == "adam"].set_index("trial")
+    best = records.study.arms[0].best
+    found = findings(evidence_of(records))[0]
+
+    assert f"{mine.loc[best, UPDATES]:.1f} updates to val_loss ≤ 0.02" in found.sentence
+    assert "2 of 2 seeds reached it" in found.sentence
+    assert found.ratio == f"{mine.loc[best, UPDATES] / mine.loc[0, UPDATES]:.3f}×"
+    assert found.default == f"{mine.loc[0, UPDATES]:.0f}"
+    assert found.settings.startswith("lr = 0.0")
+    for finding in findings(evidence_of(records)):
+        assert finding.sentence in Page(html).text
+
+
+def test_the_spread_is_that_of_the_trial_that_was_chosen():
+    """Of several trials with the least first objective, the others decide, not who came first."""
+    records = made_up_study()
+    adam = records.study.arms[0].model_copy(update={"least": 31.0, "largest": 37.0})
+    study = records.study.model_copy(update={"arms": (adam, *records.study.arms[1:])})
+
+    found = findings(evidence_of(dataclasses.replace(records, study=study)))[0]
+
+    assert found.spread == "31.0 to 37.0"
+
+
+def test_where_a_loss_was_tuned_no_run_is_said_to_have_reached_a_target():
+    """There is no target: neither the findings nor the table of trials count hits."""
+    records = CASES["a loss"]
+
+    assert records.study.target is None
+    assert {found.hits for found in findings(evidence_of(records))} == {"–"}
+    assert " of 2 " not in words(records).text.split("Every trial")[1]
+
+
+def test_settings_of_the_spec_that_win_are_told_as_such():
+    """Where trial 0 is the best, no gain is claimed."""
+    found = findings(evidence_of(made_up_study()))[2]
+
+    assert "the settings of the spec, which no other trial beat" in found.sentence
+
+
+def test_a_best_trial_that_failed_is_not_told_as_a_find():
+    """Where every trial failed no settings are praised: the least value is only a failure."""
+    records = CASES["all failed"]
+    arms = [a.model_copy(update={"best": 0}) if a.name == "full_hf" else a
+            for a in records.study.arms]  # fmt: skip
+    study = records.study.model_copy(update={"arms": tuple(arms)})
+
+    found = findings(evidence_of(dataclasses.replace(records, study=study)))[2]
+
+    assert found.sentence == "full_hf: none of 16 trials was done; the nearest ended as diverged"
+    assert (found.value, found.default, found.ratio) == ("diverged", "diverged", "–")
+
+
+def test_an_arm_that_always_missed_says_what_to_change():
+    """The notice names the nearest loss, and a budget, a target and a range that could help."""
+    records = made_up_study({"adam": dataclasses.replace(LOST, at=1.0)}, comparisons=())
+    nearest = records.seeds["final"].min()
+
+    (notice,) = notices(evidence_of(records))
+
+    assert "None of 16 trials of adam reached val_loss ≤ 0.02 within 300 updates" in notice
+    assert f"ended at val_loss {nearest:.4g}"[:20] in notice
+    for hint in ("budget.updates", "targets of the ablation", "spaces.adam", "lr at 0."):
+        assert hint in notice
+    assert notice in words(records).text
+
+
+def test_a_best_setting_at_an_edge_asks_for_a_wider_range():
+    """One notice a parameter names the end, the range and the cells, and where to widen it."""
+    records = made_up_study({"adam": Searched(at=1.0)}, sizes=SIZES[-2:], comparisons=())
+
+    (notice,) = notices(evidence_of(records))
+
+    assert "the upper end of its range 0.0001 to 0.1 (adam gradient=1000)" in notice
+    assert "(adam gradient=2000)" in notice
+    assert "Widen its range in spaces.adam" in notice
+
+
+def test_a_study_that_is_not_whole_says_so():
+    """`k of n trials` is said at the top if and only if an arm lacks trials."""
+    short = words(made_up_study(ARMS | {"adam": Searched(trials=6)})).text
+
+    assert "38 of 48 trials (adam 6 of 16)" in short.split("Findings")[1]
+    assert "Not whole" not in words(made_up_study()).text
+
+
+def test_trials_that_did_not_end_well_give_their_reason(html):
+    """Failed and pruned trials have status and reason; the default and the best are marked."""
+    rows = [row for section, row in Page(html).rows if section == "trials"]
+
+    assert any("val_loss is not finite at update 14" in row and "diverged" in row for row in rows)
+    assert any("worse than the median at update 60" in row and "pruned" in row for row in rows)
+    assert sum("default" in row for row in rows) == 3
+    assert sum("best" in row[:40] for row in rows) == 3
+
+
+def test_the_study_file_is_there_verbatim(html):
+    """Comments and all."""
+    assert "a comment that stays" in Page(html).text
+
+
+def test_held_out_results_are_those_of_the_ablation(folder, html):
+    """Each comparison has its sentence, its badge and a row; the page leads to the whole report."""
+    held_out = hold_out(load_study(folder))
+    rows = [row for section, row in Page(html).rows if section == "held-out"]
+
+    assert len(held_out.results) == len(rows) - 1 == 5
+    for sentence in held_out.sentences:
+        assert sentence in Page(html).text
+    assert 'href="held_out/report.html"' in html
+    assert (folder / "figures" / "forest.svg").exists()
+
+
+def test_without_held_out_runs_the_page_says_how_to_make_them():
+    """No verdict is claimed on tuning seeds."""
+    text = words(made_up_study()).text
+
+    assert "have not been compared on held-out seeds" in text
+    assert "no held-out verdict yet" in text
+
+
+@pytest.mark.parametrize("sizes", [(), SIZES[:2]])
+def test_verdicts_on_held_out_seeds_are_those_between_tuned_arms(sizes):
+    """A comparison of the study has the verdict of `NAME, tuned`, at its own batch size."""
+    records = made_up_study(sizes=sizes, trials=2)
+    results = compare(held_out_records(records, seeds=4))
+    verdicts = {r.name: v for r, v in zip(results, 2 * list(Verdict) + list(Verdict), strict=False)}
+    results = [dataclasses.replace(r, verdict=verdicts[r.name]) for r in results]
+
+    found = final_verdicts(records, results)
+
+    assert set(found) == {entry.name for entry in records.study.comparisons}
+    for entry in ENTRIES:
+        for size in sizes or (0,):
+            rest = f" gradient={size}" if size else ""
+            assert found[f"{entry.name}{rest}"] is verdicts[f"{entry.name}, tuned{rest}"]
+
+
+def test_tuned_arms_have_a_batch_scaling_that_says_they_were_tuned(tmp_path):
+    """From three batch sizes on, the lines are those of tuned arms, and the caption says so."""
+    records = made_up_study(sizes=SIZES[:3], trials=2)
+    folder = save_study(records, tmp_path, held_out_records(records, seeds=3))
+
+    drawings = {drawing.name: drawing for drawing in hold_out(load_study(folder)).drawings}
+
+    assert set(drawings) == {"forest", "scaling", "scaling_seconds"}
+    caption = " ".join(drawings["scaling"].caption)
+    assert "tuned at each batch size by 2 trials an arm on other seeds" in caption
+    assert "not tuned" not in caption
+    assert "adam.tuned" in drawings["scaling"].alt
+    assert "default" not in drawings["scaling"].alt
+
+
+def test_the_verdict_against_the_budget_is_said_in_words(folder):
+    """From how many trials on the verdict holds, and whose few trials beat all of the other's."""
+    evidence = evidence_of(load_study(folder), hold_out(load_study(folder)))
+    (one,) = [one for one in evidence.ahead if one.name == "block vs adam"]
+    text = Page(study_page(evidence)).text
+
+    assert evidence.verdicts["block vs adam"] is Verdict.BETTER
+    assert f"and so in tuning from {one.holds_from(Verdict.BETTER)} trials of each on" in text
+    assert f"The best of only {one.ahead_of_all} trials of block_hf is ahead" in text
+
+
+def test_what_was_not_tuned_is_named():
+    """A comparison of seconds is left out of the curves over trials, and the page says why."""
+    seconds = ENTRIES[0].model_copy(update={"name": "in time", "estimand": "seconds_to_target"})
+
+    text = words(made_up_study(comparisons=[ENTRIES[0], seconds])).text
+
+    assert "the study did not tune it: in time (seconds of training)" in text
+
+
+def test_names_are_text_and_never_markup():
+    """A name with HTML in it is shown as it is written."""
+    records = made_up_study({EVIL: Searched()}, comparisons=())
+    study = records.study.model_copy(update={"name": f"{EVIL}!"})
+
+    seen = words(dataclasses.replace(records, study=study))
+
+    assert "b" not in {tag for tag, _ in seen.elements}
+    assert len([tag for tag, _ in seen.elements if tag == "script"]) == 1
+    assert f"{EVIL}!" in seen.text
+    assert label_of(EVIL, 0) in seen.text
+
+
+def test_many_cells_have_a_table_and_no_heap():
+    """Fifteen cells have a row each, no sentences at the top, and figures folded by arm."""
+    records = CASES["fifteen cells"]
+    evidence = evidence_of(records)
+    html = render_study(evidence).html
+    rows = [row for section, row in Page(html).rows if section == "findings"]
+
+    assert len(rows) == 16
+    assert findings(evidence)[0].sentence not in Page(html).text
+    assert html.count('<details class="folded"') == 3 + 2
+    assert html.count('<details class="folded" open') == 2
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path):
+    """The error names what is missing and how it is made."""
+    with pytest.raises(InputError, match=r"study.json.*bdhf tune"):
+        build_study(tmp_path)
+
+
+def test_an_arm_whose_default_was_the_best_is_named(folder):
+    """Where no trial beat the settings of the spec, the page says that both are the same."""
+    records = load_study(folder)
+    first = records.study.arms[0]
+    trials = records.trials.copy()
+    mine = trials["arm"] == first.label
+    trials.loc[mine, "is_default"] = trials.loc[mine, "trial"] == first.best
+    changed = dataclasses.replace(records, trials=trials)
+    held_out = hold_out(records)
+
+    before, after = (
+        Page(study_page(evidence_of(one, held_out), held_out)).text for one in (records, changed)
+    )
+
+    said = f"No trial beat the settings of the spec in {first.label}"
+    assert said not in before
+    assert said in after
+
+
+def test_commands_for_an_ablation_say_that_a_folder_or_a_page_is_of_a_study(folder):
+    """And name what of it they can be asked about; never a run into its folder."""
+    with pytest.raises(InputError, match="comparison on held-out seeds is an ablation in"):
+        load(folder)
+    with pytest.raises(InputError, match="page of a study carries no records"):
+        verify(folder / "report.html")
