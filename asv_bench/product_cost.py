@@ -2,7 +2,7 @@
 
     python -m asv_bench.product_cost
 
-The deep autoencoder 784-1000-500-250-30 on 1,024 samples: the figure of the README. `peers` has
+The deep autoencoder 784-1000-500-250-30 on 1,024 samples: the figure of docs/results/products.md. `peers` has
 more works, partitions and libraries, and whole updates.
 """
 
