@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow
 
 import bdhf
-from asv_bench.benchmarks.made_up import folder_to_read
+from asv_bench.benchmarks.synthetic import folder_to_read
 from bdhf.records import collect, planned
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from asv_bench.benchmarks.made_up import spec_of
+from asv_bench.benchmarks.synthetic import spec_of
 from bdhf.cli import app
 from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.spec.load import variants

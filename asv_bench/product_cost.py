@@ -2,8 +2,8 @@
 
     python -m asv_bench.product_cost
 
-The deep autoencoder 784-1000-500-250-30 on 1,024 samples: the figure of docs/results/products.md. `peers` has
-more works, partitions and libraries, and whole updates.
+The deep autoencoder 784-1000-500-250-30 on 1,024 samples. `compare_libraries` has more
+workloads, partitions and libraries, and whole updates.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Sequence
 
 import torch
 
-from asv_bench.contender import ours
+from asv_bench.adapter import ours
 from asv_bench.timing import Spread, interleaved
-from asv_bench.works import autoencoder
+from asv_bench.workloads import autoencoder
 
 
 def product_cost(batch_size: int, rounds: int) -> Spread:
     """Time of a product ÷ time of a gradient, in interleaved rounds."""
-    work = autoencoder(quick=False, samples=batch_size)
-    product = ours(work, "full", {}).set_up()
+    workload = autoencoder(quick=False, samples=batch_size)
+    product = ours(workload, "full", {}).set_up()
     draws = torch.Generator().manual_seed(0)
-    v = torch.randn(sum(p.numel() for p in work.parameters), generator=draws)
+    v = torch.randn(sum(p.numel() for p in workload.parameters), generator=draws)
     pieces = {"product": lambda: product(v)}
-    return interleaved(pieces, work.gradient, most=rounds, budget=float("inf"))["product"]
+    return interleaved(pieces, workload.gradient, most=rounds, budget=float("inf"))["product"]
 
 
 def main(given: Sequence[str] | None = None) -> None:

@@ -21,9 +21,9 @@ from unittest.mock import patch
 import torch
 
 import bdhf
-from asv_bench.contender import DAMPING, ITERATIONS, LR
+from asv_bench.adapter import DAMPING, ITERATIONS, LR
 from asv_bench.timing import Spread, seconds
-from asv_bench.works import WORKS, Work
+from asv_bench.workloads import WORKLOADS, Workload
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.update.candidates import Trial
 
@@ -39,7 +39,7 @@ PARTS: Mapping[str, Sequence[Part]] = {
     "other": [(bdhf.BlockHessianFree, "step")],
 }
 
-#: Work -> the partitions whose updates are taken apart.
+#: Workload -> the partitions whose updates are taken apart.
 UPDATES: Mapping[str, Sequence[str]] = {
     "autoencoder": ("full", "halves", "layers"),
     "classifier": ("neurons",),
@@ -84,21 +84,21 @@ def watching(parts: Mapping[str, Sequence[Part]] = PARTS) -> Iterator[Stopwatch]
         yield watch
 
 
-def shares(work: Work, partition: str, updates: int) -> Mapping[str, Spread]:
+def shares(workload: Workload, partition: str, updates: int) -> Mapping[str, Spread]:
     """Share of every part in an update, and under "update" its length in gradients."""
-    moved = work.copy()
+    moved = workload.copy()
     optimizer = bdhf.BlockHessianFree(
-        moved.model, moved.loss, partition=work.partitions[partition], lr=LR, check=False,
+        moved.model, moved.loss, partition=workload.partitions[partition], lr=LR, check=False,
         solver=bdhf.CG(max_iters=ITERATIONS, tol=0.0, warm_start=0.0),
         damping=bdhf.Constant(DAMPING),
     )  # fmt: skip
-    optimizer.step(work.batch)  # decides what is decided once
-    work.gradient()
+    optimizer.step(workload.batch)  # decides what is decided once
+    workload.gradient()
     found: dict[str, list[float]] = {}
     for _ in range(updates):
-        unit = statistics.median(seconds(work.gradient) for _ in range(5))
+        unit = statistics.median(seconds(workload.gradient) for _ in range(5))
         with watching() as watch:
-            optimizer.step(work.batch)
+            optimizer.step(workload.batch)
         whole = sum(watch.spent.values())
         parts = {part: watch.spent.get(part, 0.0) / whole for part in PARTS}
         for part, value in {"update": whole / unit, **parts}.items():
@@ -109,7 +109,7 @@ def shares(work: Work, partition: str, updates: int) -> Mapping[str, Spread]:
 def main(given: Sequence[str] | None = None) -> None:
     """Print one line for every update that is taken apart."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--works", nargs="+", choices=list(UPDATES), default=list(UPDATES))
+    parser.add_argument("--workloads", nargs="+", choices=list(UPDATES), default=list(UPDATES))
     parser.add_argument("--updates", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="tiny models: is all in order?")
     parser.add_argument("--threads", type=int, default=2)
@@ -117,10 +117,10 @@ def main(given: Sequence[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     heading = ["update", "gradients", *PARTS]
     lines = [heading, ["---"] * len(heading)]
-    for name in arguments.works:
-        work = WORKS[name](arguments.quick)
+    for name in arguments.workloads:
+        workload = WORKLOADS[name](arguments.quick)
         for partition in UPDATES[name]:
-            found = dict(shares(work, partition, arguments.updates))
+            found = dict(shares(workload, partition, arguments.updates))
             update = found.pop("update")
             parts = [f"{100 * found[part].median:.1f} %" for part in PARTS]
             lines.append([f"{name}, {partition}", f"{update.median:.3g}", *parts])

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from asv_bench.benchmarks.made_up import TWENTY, folder_to_report
+from asv_bench.benchmarks.synthetic import TWENTY, folder_to_report
 from bdhf.records import collect
 from bdhf.report import build
 

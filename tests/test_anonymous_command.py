@@ -12,7 +12,7 @@ from bdhf.records import Status, collect
 from bdhf.report.ablation.build import ANONYMOUS_PAGE, show
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.verify.verify import block_of
-from tests.experiments.made_up import begun, resealed
+from tests.experiments.synthetic import begun, resealed
 from tests.report.embedded.test_anonymous import IDENTIFYING, PLACES, TRACE, unpacked
 
 pytestmark = pytest.mark.slow

@@ -8,12 +8,12 @@ import torch
 from torch.testing import assert_close
 
 import bdhf
-from asv_bench import overhead, peers, profile
+from asv_bench import compare_libraries, overhead, profile
+from asv_bench.adapter import NotApplicable, ours
+from asv_bench.baselines import BASELINES, conjugate_gradients
 from asv_bench.benchmarks.memory import peak_bytes
-from asv_bench.contender import NotApplicable, ours
-from asv_bench.rivals import RIVALS, conjugate_gradients
 from asv_bench.timing import Spread, interleaved
-from asv_bench.works import WORKS
+from asv_bench.workloads import WORKLOADS
 from tests.experiments.specs import planned
 
 #: torch.func.jvp, which curvlinops uses, compiles its rules by torch.jit.script.
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.")
 
 MIB = 2**20
 
-works = pytest.mark.parametrize("name", WORKS)
+workloads = pytest.mark.parametrize("name", WORKLOADS)
 
 
 def made(mebibytes):
@@ -32,12 +32,12 @@ def made(mebibytes):
 def test_peak_is_of_what_lives_at_once():
     """What is let go counts no more, and the largest sum counts."""
 
-    def work():
+    def workload():
         first, second = made(2), made(3)
         del first
         return second, made(1)
 
-    assert peak_bytes(work) == 5 * MIB
+    assert peak_bytes(workload) == 5 * MIB
 
 
 def test_what_was_there_before_does_not_count():
@@ -92,19 +92,19 @@ def test_quartiles():
     assert str(Spread(1.0, 1.5, 2.0, 5)) == "1.5 (1, 2)"
 
 
-@works
+@workloads
 def test_quick_works_are_small(name):
-    """Under `quick` a work has few parameters and samples; its gradient is of all of them."""
-    work = WORKS[name](True)
+    """Under `quick` a workload has few parameters and samples; its gradient is of all of them."""
+    workload = WORKLOADS[name](True)
 
-    assert sum(parameter.numel() for parameter in work.parameters) < 10_000
-    assert len(work.batch[0]) < 10
-    assert [g.shape for g in work.gradient()] == [p.shape for p in work.parameters]
+    assert sum(parameter.numel() for parameter in workload.parameters) < 10_000
+    assert len(workload.batch[0]) < 10
+    assert [g.shape for g in workload.gradient()] == [p.shape for p in workload.parameters]
 
 
 def test_the_real_works_are_those_of_the_tables():
-    """The numbers of parameters of the five works."""
-    sizes = {name: sum(p.numel() for p in WORKS[name](False).parameters) for name in WORKS}
+    """The numbers of parameters of the five workloads."""
+    sizes = {name: sum(p.numel() for p in WORKLOADS[name](False).parameters) for name in WORKLOADS}
 
     assert sizes["autoencoder"] == 2_837_314
     assert sizes["classifier"] == 1_436_860
@@ -113,29 +113,29 @@ def test_the_real_works_are_those_of_the_tables():
     ]  # fmt: skip
 
 
-@works
-@pytest.mark.parametrize("rival", RIVALS)
-def test_all_multiply_by_the_same_matrix(name, rival):
-    """The product of a rival is that of bdhf, under every partition that it can do."""
-    work = WORKS[name](True)
-    partitions, torn = list(work.partitions), []
+@workloads
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_all_multiply_by_the_same_matrix(name, baseline):
+    """The product of a baseline is that of bdhf, under every partition that it can do."""
+    workload = WORKLOADS[name](True)
+    partitions, torn = list(workload.partitions), []
     draws = torch.Generator().manual_seed(0)
-    v = torch.randn(sum(p.numel() for p in work.parameters), generator=draws)
+    v = torch.randn(sum(p.numel() for p in workload.parameters), generator=draws)
     for partition in partitions:
         try:
-            found = RIVALS[rival](work, partition).set_up()(v)
+            found = BASELINES[baseline](workload, partition).set_up()(v)
         except NotApplicable:
             torn.append(partition)
             continue
         G = bdhf.block_curvature(
-            work.model, work.loss, work.batch, partition=work.partitions[partition]
+            workload.model, workload.loss, workload.batch, partition=workload.partitions[partition]
         )
         expected = G @ v
         close = partial(assert_close, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
         close(found, expected)
-        close(ours(work, partition, {}).set_up()(v), expected)
+        close(ours(workload, partition, {}).set_up()(v), expected)
 
-    only_tensors = rival == "BackPACK GGNMP"
+    only_tensors = baseline == "BackPACK GGNMP"
     sequential = name in ("autoencoder", "classifier")
     whole = [p for p in partitions if p != "neurons"]
     served = (["tensors"] if sequential else []) if only_tensors else whole
@@ -156,11 +156,13 @@ def test_the_cg_of_the_rivals_solves():
 def test_a_row_says_why_it_is_empty():
     """A table has a line for every row, and one that does not apply gives the reason."""
     rows = [
-        peers.Row("w", "bdhf", "full", "propagate", 1, times={"update": Spread.of([30.0])}),
-        peers.Row("w", "other", "full", reason="no graph"),
+        compare_libraries.Row(
+            "w", "bdhf", "full", "propagate", 1, times={"update": Spread.of([30.0])}
+        ),
+        compare_libraries.Row("w", "other", "full", reason="no graph"),
     ]
 
-    lines = peers.table(rows, markdown=True).splitlines()
+    lines = compare_libraries.table(rows, markdown=True).splitlines()
 
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
@@ -169,8 +171,10 @@ def test_a_row_says_why_it_is_empty():
 
 
 def test_an_option_is_a_row_for_every_partition():
-    """Rows are bdhf, its options and the rivals; GGNMP, where its blocks are."""
-    rows = [row for row, _ in peers.contenders(WORKS["autoencoder"](True), ["layer_io"])]
+    """Rows are bdhf, its options and the baselines; GGNMP, where its blocks are."""
+    rows = [
+        row for row, _ in compare_libraries.adapters(WORKLOADS["autoencoder"](True), ["layer_io"])
+    ]
 
     found = {(row.library, row.partition) for row in rows}
     assert len(found) == len(rows) == 15
@@ -181,16 +185,26 @@ def test_an_option_is_a_row_for_every_partition():
 
 
 def test_peers_run(tmp_path, capsys):
-    """The command prints a table of a work and writes it down."""
+    """The command prints a table of a workload and writes it down."""
     path, threads = tmp_path / "rows.json", str(torch.get_num_threads())
 
-    peers.main(
-        ["--works", "resnet", "--quick", "--budget", "0", "--threads", threads, "--json", str(path)]
+    compare_libraries.main(
+        [
+            "--workloads",
+            "resnet",
+            "--quick",
+            "--budget",
+            "0",
+            "--threads",
+            threads,
+            "--json",
+            str(path),
+        ]
     )
 
     rows = json.loads(path.read_text())
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 6 + len(rows) == 13  # above: machine, work, heading, lines between
+    assert len(lines) == 6 + len(rows) == 13  # above: machine, workload, heading, lines between
     assert [row["library"] for row in rows if row["reason"]] == ["BackPACK GGNMP"]
     for row in rows[:-1]:
         assert row["memory"] > 1
@@ -199,7 +213,7 @@ def test_peers_run(tmp_path, capsys):
 
 def test_shares_of_an_update_add_up(capsys):
     """The parts of an update are a whole, and products are among them."""
-    found = profile.shares(WORKS["autoencoder"](True), "halves", updates=1)
+    found = profile.shares(WORKLOADS["autoencoder"](True), "halves", updates=1)
 
     parts = {part: spread.median for part, spread in found.items() if part != "update"}
     assert sum(parts.values()) == pytest.approx(1)

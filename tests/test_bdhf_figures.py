@@ -9,8 +9,8 @@ import pytest
 import bdhf
 from bdhf.records import Target
 from bdhf.report.page.style import looks
-from tests.report.made_up import ENTRIES, TARGET, made_up
-from tests.report.made_up_grids import batches, diagnosed, problems
+from tests.report.synthetic import ENTRIES, TARGET, synthetic_records
+from tests.report.synthetic_grids import batches, diagnosed, problems
 
 OTHER = Target(metric="val_loss", below=0.05)
 
@@ -18,7 +18,7 @@ OTHER = Target(metric="val_loss", below=0.05)
 @pytest.fixture(scope="module")
 def records():
     """Three arms with diagnostics, and two comparisons on one axis."""
-    return diagnosed(made_up(updates=80, every=4, seeds=4, comparisons=ENTRIES[:2]))
+    return diagnosed(synthetic_records(updates=80, every=4, seeds=4, comparisons=ENTRIES[:2]))
 
 
 @pytest.mark.parametrize("name", ["curves", "survival", "forest", "profile", "diagnostics"])
@@ -57,7 +57,7 @@ def test_colours_are_those_of_the_report(records):
 
 def test_axes_metrics_targets_and_questions_can_be_chosen():
     """Where there are several, one is named; the label of a target is what one writes."""
-    records = made_up(updates=60, every=4, seeds=2, targets=(TARGET, OTHER))
+    records = synthetic_records(updates=60, every=4, seeds=2, targets=(TARGET, OTHER))
     figures = bdhf.figures
 
     (panel,) = figures.curves(records, axis="seconds", metrics=["test_loss"]).axes
@@ -89,7 +89,7 @@ def test_where_there_is_nothing_to_draw_it_says_why(call, why, records):
 def test_records_that_hold_little_say_what_they_lack():
     """No comparison, no diagnostics, no target, two targets."""
     small = {"updates": 40, "every": 4, "seeds": 2, "comparisons": ()}
-    bare = made_up(**small, targets=())
+    bare = synthetic_records(**small, targets=())
 
     with pytest.raises(ValueError, match="the spec compares nothing"):
         bdhf.figures.forest(bare)
@@ -98,7 +98,7 @@ def test_records_that_hold_little_say_what_they_lack():
     with pytest.raises(ValueError, match="profile: the ablation has no target"):
         bdhf.figures.profile(bare)
     with pytest.raises(ValueError, match=r"name one of the targets: val_loss ≤ 0\.02, val_loss ≤"):
-        bdhf.figures.survival(made_up(**small, targets=(TARGET, OTHER)))
+        bdhf.figures.survival(synthetic_records(**small, targets=(TARGET, OTHER)))
 
 
 def test_they_start_without_torch():

@@ -11,8 +11,8 @@ from bdhf.cli import app
 from bdhf.cli.app import clock, out
 from bdhf.experiments.storage.claims import Claims
 from bdhf.records import Status
-from tests.experiments.made_up import begun, claim, write
 from tests.experiments.specs import SMALL, changed
+from tests.experiments.synthetic import begun, claim, write
 
 
 def bdhf(*arguments, code=0):

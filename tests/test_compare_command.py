@@ -12,14 +12,14 @@ from bdhf.cli import app
 from bdhf.records import load
 from bdhf.stats.compare import compare
 from bdhf.stats.text.sentences import sentence
-from tests.report.made_up import ENTRIES, made_up, save
+from tests.report.synthetic import ENTRIES, save, synthetic_records
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A collected folder whose spec has two comparisons, one with a margin."""
     entries = [ENTRIES[0].model_copy(update={"margin": 1.1}), ENTRIES[2]]
-    records = made_up(comparisons=entries)
+    records = synthetic_records(comparisons=entries)
     save(records, tmp_path)
     text = (tmp_path / "spec.yaml").read_text(encoding="utf-8")
     head, _, _ = text.partition("compare:")

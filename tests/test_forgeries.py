@@ -15,7 +15,7 @@ from bdhf.records import collect
 from bdhf.report import build
 from bdhf.report.embedded.encoding import decode
 from bdhf.report.verify.verify import block_of, verify
-from tests.experiments.made_up import begun
+from tests.experiments.synthetic import begun
 from tests.forgeries import FORGERIES, MODES, table
 
 CHANGES = (

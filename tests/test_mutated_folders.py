@@ -18,10 +18,10 @@ from bdhf.experiments.observers.progress import Lines
 from bdhf.records import InputError, Records, Status, collect, load, load_study
 from bdhf.records.tuning import write_study
 from bdhf.report import build
-from tests.experiments.made_up import begun, claim, write
 from tests.experiments.specs import changed
+from tests.experiments.synthetic import begun, claim, write
 from tests.mutations import mutate, sums
-from tests.report.made_up_study import made_up_study
+from tests.report.synthetic_study import synthetic_study
 
 NO_FIGURES = ("seeds: {count: 2}", "report: {figures: []}\nseeds: {count: 2}")
 SAMPLE, MANY = range(40), range(40, 2040)
@@ -152,7 +152,7 @@ def test_any_mutated_results_folder_is_told_and_nothing_else_is_read(pristine, t
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """The folder of a study as `tune` writes it, and what it holds."""
-    folder, records = tmp_path_factory.mktemp("study"), made_up_study()
+    folder, records = tmp_path_factory.mktemp("study"), synthetic_study()
     tables = {"trials": records.trials, "parameters": records.parameters,
               "seeds": records.seeds, "trial_curves": records.curves}  # fmt: skip
     write_study(folder, "name: made-up\n", records.study.model_dump_json(indent=1), tables)

@@ -16,8 +16,8 @@ from bdhf.cli import app
 from bdhf.experiments import ablation
 from bdhf.records import Owner, Status, clock_of, collect, load
 from bdhf.records.disk import temporary as temporary_names
-from tests.experiments.made_up import begun, claim, write
 from tests.experiments.specs import changed
+from tests.experiments.synthetic import begun, claim, write
 from tests.mutations import sums
 
 NO_FIGURES = ("seeds: {count: 2}", "report: {figures: []}\nseeds: {count: 2}")

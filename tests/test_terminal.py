@@ -14,10 +14,10 @@ from bdhf.cli.console import PlainConsole
 from bdhf.experiments.observers.progress import watching
 from bdhf.printable import SIGN, on_a_line
 from bdhf.records import Status, write_atomically, write_table
-from tests.experiments.made_up import begun, claim, resealed, write
 from tests.experiments.specs import changed, planned
-from tests.report.made_up_held_out import save_study
-from tests.report.made_up_study import made_up_study
+from tests.experiments.synthetic import begun, claim, resealed, write
+from tests.report.synthetic_held_out import save_study
+from tests.report.synthetic_study import synthetic_study
 
 #: Harmless sequences: a colour, a C1 control, a direction of writing, a return, a line of its own.
 ODD = "x\x1b[35m\x9b35m\u202e\rA\nall agree"
@@ -128,7 +128,7 @@ def test_errors_are_lines(made):
 @pytest.mark.slow
 def test_a_study_is_told_in_plain_lines(tmp_path):
     """Its name, its arms and what it found."""
-    records = made_up_study()
+    records = synthetic_study()
     study = records.study.model_copy(
         update={
             "name": ODD,

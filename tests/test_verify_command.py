@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from bdhf.cli import app
 from bdhf.records import load
 from bdhf.report import build
-from tests.experiments.made_up import resealed
 from tests.experiments.specs import changed
+from tests.experiments.synthetic import resealed
 
 pytestmark = pytest.mark.slow
 

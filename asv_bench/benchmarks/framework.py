@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .made_up import folder_to_read, folder_to_report, spec_of
 from .moved import named
+from .synthetic import folder_to_read, folder_to_report, spec_of
 from .tracked import Timed, amount, count
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ import bdhf
 from .moved import named
 
 if TYPE_CHECKING:
-    from bdhf.optim.vectors.blocks import Blocks
-
     from bdhf.optim.losses.weights import LossFn
     from bdhf.optim.products import BlockProduct, Settings
+    from bdhf.optim.vectors.blocks import Blocks
 
 
 def linearising(

@@ -1,6 +1,7 @@
 """The models that are measured: five problems of the package, small enough for one thread.
 
-A product takes milliseconds, so the whole suite takes minutes. `asv_bench.works` has them large.
+A product takes milliseconds, so the whole suite takes minutes. `asv_bench.workloads` has
+them large.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from bdhf.bench.verdict import Missing, Verdict
 from bdhf.cli import app
 from bdhf.records import InputError
 from tests.bench.clones import ROOT, git
-from tests.bench.made_up import Repository
+from tests.bench.synthetic import Repository
 
 QUICK = Settings(budget=0.3, pairs=3)
 

@@ -12,7 +12,7 @@ from bdhf.bench.process import Worker
 from bdhf.cli import app
 from bdhf.records import InputError
 from tests.bench.clones import ROOT
-from tests.bench.made_up import Repository
+from tests.bench.synthetic import Repository
 
 TORCH = version("torch").partition("+")[0]
 LABEL = "suite.Suite.track_steps(a, cpu)"

@@ -9,7 +9,7 @@ import pytest
 from bdhf.bench import process
 from bdhf.bench.process import Failed, Skipped, Worker
 from bdhf.records import InputError
-from tests.bench.made_up import Repository
+from tests.bench.synthetic import Repository
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from bdhf.bench import record
 from bdhf.cli import app
 from bdhf.records import InputError
 from tests.bench.clones import ROOT
-from tests.bench.made_up import Repository
+from tests.bench.synthetic import Repository
 
 CONFIG = {
     "version": 1, "repo": ".", "benchmark_dir": "asv_bench/benchmarks",

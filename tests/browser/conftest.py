@@ -15,7 +15,7 @@ import pytest
 
 from bdhf.records import Comparison
 from tests.report.conftest import report
-from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up
+from tests.report.synthetic import ENTRIES, QUICKSTART, Arm, synthetic_records
 
 #: Where the browser is, if not on the path.
 CHROMIUM = "BDHF_CHROMIUM"
@@ -55,7 +55,9 @@ class Seen:
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a study with every kind of outcome and comparison."""
     where = tmp_path_factory.mktemp("report") / "report.html"
-    where.write_text(report(made_up(ARMS, comparisons=COMPARISONS)).html, encoding="utf-8")
+    where.write_text(
+        report(synthetic_records(ARMS, comparisons=COMPARISONS)).html, encoding="utf-8"
+    )
     return where
 
 

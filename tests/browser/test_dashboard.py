@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 
 from bdhf.tuning.storage.storage import Place
-from tests.tuning.made_up import quick, study, worked
+from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.browser

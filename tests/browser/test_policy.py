@@ -5,8 +5,8 @@ import re
 import pytest
 
 from bdhf.report.study.render import build_study
-from tests.report.made_up_held_out import save_study
-from tests.report.made_up_study import ARMS, made_up_study
+from tests.report.synthetic_held_out import save_study
+from tests.report.synthetic_study import ARMS, synthetic_study
 
 pytestmark = pytest.mark.browser
 
@@ -41,7 +41,7 @@ def listen(browser):
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):
     """The page of a study."""
-    return build_study(save_study(made_up_study(ARMS), tmp_path_factory.mktemp("study"))).path
+    return build_study(save_study(synthetic_study(ARMS), tmp_path_factory.mktemp("study"))).path
 
 
 def marker(page):

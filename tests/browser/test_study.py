@@ -3,9 +3,9 @@
 import pytest
 
 from bdhf.report.study.render import build_study
-from tests.report.made_up_held_out import held_out_records, save_study
-from tests.report.made_up_study import ARMS, SIZES, made_up_study
 from tests.report.study.test_tuning_figures import LOST
+from tests.report.synthetic_held_out import held_out_records, save_study
+from tests.report.synthetic_study import ARMS, SIZES, synthetic_study
 
 pytestmark = pytest.mark.browser
 
@@ -15,9 +15,9 @@ def path(request, tmp_path_factory):
     """A study with two objectives and an arm that always missed, and one at five batch sizes."""
     if request.param == "one":
         objectives = ("updates_to_target", "seconds_to_target")
-        records = made_up_study(ARMS | {"adam": LOST}, objectives=objectives)
+        records = synthetic_study(ARMS | {"adam": LOST}, objectives=objectives)
         return build_study(save_study(records, tmp_path_factory.mktemp("one"))).path
-    records = made_up_study(sizes=SIZES, trials=8)
+    records = synthetic_study(sizes=SIZES, trials=8)
     folder = save_study(records, tmp_path_factory.mktemp("grid"), held_out_records(records))
     return build_study(folder).path
 

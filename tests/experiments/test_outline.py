@@ -8,8 +8,8 @@ import pytest
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.duration import Duration
 from bdhf.records import Status
-from tests.experiments.made_up import write
 from tests.experiments.specs import SMALL, changed
+from tests.experiments.synthetic import write
 
 TWIN = ("arms:\n", "arms:\n  twin: {type: torch.Adam, lr: 3.0e-3}\n")
 GRID = (

@@ -11,7 +11,7 @@ import pandas as pd
 
 import bdhf
 from asv_bench import collect as bench
-from asv_bench.benchmarks.made_up import folder_to_read as make
+from asv_bench.benchmarks.synthetic import folder_to_read as make
 from bdhf.records import NOT_RUN, collect, planned
 
 ROWS = 3

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import bdhf
-from asv_bench.benchmarks.made_up import folder_to_read as make
+from asv_bench.benchmarks.synthetic import folder_to_read as make
 from bdhf.experiments.storage.store import Store
 from bdhf.records import CURVE_COLUMNS, PLAN_INDEX, RECORDS_VERSION, Status, collect
 from bdhf.records.columns import METRIC_PREFIXES, STATUSES, TABLES

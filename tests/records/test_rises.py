@@ -18,8 +18,8 @@ from bdhf.experiments.storage.status import standing
 from bdhf.records import CURVE_COLUMNS, Status, rise_of
 from bdhf.report.ablation import tables
 from bdhf.stats.compare import compare
-from tests.experiments.made_up import begun, write
 from tests.experiments.specs import SMALL
+from tests.experiments.synthetic import begun, write
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, with_losses
 
 NAN = math.nan

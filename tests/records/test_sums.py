@@ -14,9 +14,9 @@ from bdhf.records import InputError, collect, load_study, planned, run_status
 from bdhf.records.disk.checksums import check_sum, table_bytes, with_sum
 from bdhf.records.run import Run, Uncounted, read_run
 from bdhf.records.tuning import read_tuning, write_study
-from tests.experiments.made_up import begun, resealed, write
-from tests.report.made_up_held_out import save_study
-from tests.report.made_up_study import made_up_study
+from tests.experiments.synthetic import begun, resealed, write
+from tests.report.synthetic_held_out import save_study
+from tests.report.synthetic_study import synthetic_study
 
 FILES = ("curve.parquet", "spec.yaml", "env.json", "status.json", "traceback.txt")
 
@@ -203,7 +203,7 @@ def test_what_was_asked_must_be_what_the_plan_was_written_with(made, name, harm)
 @pytest.fixture
 def study(tmp_path):
     """The folder of a study as `tune` writes it."""
-    records = made_up_study()
+    records = synthetic_study()
     tables = {"trials": records.trials, "parameters": records.parameters,
               "seeds": records.seeds, "trial_curves": records.curves}  # fmt: skip
     write_study(tmp_path, "name: made-up\n", records.study.model_dump_json(), tables)
@@ -242,7 +242,7 @@ def test_a_study_that_has_lost_a_file_or_has_a_folder_there_is_told(study, name)
 
 def test_a_study_of_an_older_version_is_read(tmp_path):
     """Without sums, and without study.yaml."""
-    folder = save_study(made_up_study(), tmp_path)
+    folder = save_study(synthetic_study(), tmp_path)
 
     assert load_study(folder).text == (folder / "study.yaml").read_text()
     (folder / "study.yaml").unlink()

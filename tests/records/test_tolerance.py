@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bdhf
-from asv_bench.benchmarks.made_up import folder_to_read as make
+from asv_bench.benchmarks.synthetic import folder_to_read as make
 from bdhf.experiments.storage.status import standing
 from bdhf.records import (
     NOT_RUN,

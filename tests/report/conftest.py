@@ -8,7 +8,7 @@ from bdhf.report.ablation.render import render
 from bdhf.report.page.output import Report
 from bdhf.stats.compare import compare
 from bdhf.stats.text.sentences import sentence
-from tests.report.made_up import ENTRIES, made_up
+from tests.report.synthetic import ENTRIES, synthetic_records
 
 
 def report(records: Records) -> Report:
@@ -20,7 +20,7 @@ def report(records: Records) -> Report:
 @pytest.fixture(scope="session")
 def quickstart() -> Records:
     """Runs that hit, that miss, that diverge, and one that has not run yet."""
-    return made_up(updates=120, every=4, comparisons=ENTRIES[:2])
+    return synthetic_records(updates=120, every=4, comparisons=ENTRIES[:2])
 
 
 @pytest.fixture(scope="session")

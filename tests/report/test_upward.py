@@ -19,9 +19,9 @@ from bdhf.report.study.findings import notices
 from bdhf.stats.compare import compare
 from bdhf.stats.multiverse import multiverse
 from bdhf.stats.text.sentences import sentence
-from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up
-from tests.report.made_up_study import made_up_study
 from tests.report.study.test_tuning_figures import LOST
+from tests.report.synthetic import ENTRIES, QUICKSTART, Arm, synthetic_records
+from tests.report.synthetic_study import synthetic_study
 
 UP = Target(metric="val_accuracy", above=0.98)
 LOST_ARM = {**QUICKSTART, "adam": Arm(tau=30.0, status=dict.fromkeys(range(3), ("diverged", "x")))}
@@ -36,7 +36,7 @@ def mirrored(records: Records) -> Records:
 @pytest.mark.parametrize("arms", [QUICKSTART, LOST_ARM], ids=["quickstart", "many diverged"])
 def test_bands_are_those_of_the_mirror_image(arms):
     """Upside down: runs at the target rank as better, and diverged ones as worse, than the rest."""
-    down = made_up(arms)
+    down = synthetic_records(arms)
     one = bands(down, "updates", ["val_loss"])
     other = bands(mirrored(down), "updates", ["val_accuracy"])
 
@@ -47,7 +47,7 @@ def test_bands_are_those_of_the_mirror_image(arms):
 
 def test_a_figure_shows_what_rises_whole_with_its_target():
     """No multiple of the first value cuts an accuracy off."""
-    records = mirrored(made_up(LOST_ARM))
+    records = mirrored(synthetic_records(LOST_ARM))
     records = dataclasses.replace(
         records, curves=records.curves.assign(val_accuracy=records.curves["val_accuracy"] - 0.76)
     )
@@ -66,7 +66,7 @@ def test_a_figure_shows_what_rises_whole_with_its_target():
 
 def test_a_page_says_at_or_above():
     """The label, the sentences and the captions; and what it carries is what it was made of."""
-    records = mirrored(made_up(LOST_ARM, updates=120, every=4)).in_order()
+    records = mirrored(synthetic_records(LOST_ARM, updates=120, every=4)).in_order()
     results = compare(records)
 
     html = page(records, results, [sentence(result) for result in results])
@@ -80,7 +80,9 @@ def test_a_page_says_at_or_above():
 
 def test_the_multiverse_of_a_page_says_which_targets_are_easier():
     """Divided, where it is reached from below; those of the others as before."""
-    down = made_up({"full_hf": Arm(tau=30.0), "block_hf": Arm(tau=21.0)}, comparisons=ENTRIES[:1])
+    down = synthetic_records(
+        {"full_hf": Arm(tau=30.0), "block_hf": Arm(tau=21.0)}, comparisons=ENTRIES[:1]
+    )
     template = environment().get_template("multiverse.html.j2")
     said = "one that is written ≥, divided by these"
 
@@ -90,7 +92,7 @@ def test_the_multiverse_of_a_page_says_which_targets_are_easier():
 
 def test_the_nearest_trial_of_a_rising_target_is_the_highest():
     """Where all trials missed, the notice names the run that rose the farthest."""
-    records = made_up_study({"adam": LOST}, comparisons=())
+    records = synthetic_study({"adam": LOST}, comparisons=())
     study = records.study.model_copy(update={"target": UP})
     seeds = records.seeds.assign(final=1 - records.seeds["final"])
     highest = seeds["final"].max()

@@ -12,7 +12,7 @@ from bdhf.records import Comparison, Target
 from bdhf.stats.compare import compare
 from bdhf.stats.multiverse import CHOSEN_MARGINS, multiverse, to_table
 from bdhf.stats.result import Verdict
-from tests.report.made_up import ENTRIES, Arm, made_up
+from tests.report.synthetic import ENTRIES, Arm, synthetic_records
 
 ARMS = {"adam": Arm(tau=95.0), "full_hf": Arm(tau=30.0), "block_hf": Arm(tau=21.0)}
 
@@ -20,7 +20,7 @@ ARMS = {"adam": Arm(tau=95.0), "full_hf": Arm(tau=30.0), "block_hf": Arm(tau=21.
 @pytest.fixture(scope="module")
 def records():
     """Three arms, the comparisons in updates and in seconds, no run missing."""
-    return made_up(ARMS, every=4, updates=120)
+    return synthetic_records(ARMS, every=4, updates=120)
 
 
 def test_the_choice_of_the_spec_has_the_verdict_of_the_report(records):
@@ -98,7 +98,7 @@ def test_a_margin_alone_turns_undecided_into_equivalent(records):
     """Two arms that hardly differ: the verdict hangs on the margin, and the table says so."""
     rng = np.random.default_rng(3)
     arms = {"full_hf": Arm(tau=21.0, noise=0.0), "block_hf": Arm(tau=21.0, noise=0.0)}
-    twins = made_up(arms, every=1, updates=400, comparisons=ENTRIES[:1])
+    twins = synthetic_records(arms, every=1, updates=400, comparisons=ENTRIES[:1])
     of_full = twins.curves[twins.curves["arm"] == "full_hf"]
     shaken = of_full.assign(
         arm="block_hf", val_loss=of_full["val_loss"] * np.exp(rng.normal(0, 0.01, len(of_full)))

@@ -9,7 +9,7 @@ from bdhf.records import Comparison
 from bdhf.stats.result import Verdict
 from bdhf.stats.studies.trials import best_so_far, values_of
 from bdhf.stats.studies.tuning_budget import against_the_budget, ahead, expected_best
-from tests.report.made_up_study import ARMS, HORIZON, UPDATES, Searched, made_up_study
+from tests.report.synthetic_study import ARMS, HORIZON, UPDATES, Searched, synthetic_study
 
 ENTRY = Comparison(name="a against b", candidate="a", baseline="b")
 A = [40.0, 90.0, 300.0, 60.0]
@@ -162,7 +162,7 @@ def test_a_value_that_is_not_finite_is_refused():
 
 def test_misses_count_as_the_horizon():
     """Trials that missed, were pruned or failed are all worth the horizon, and no more."""
-    records = made_up_study()
+    records = synthetic_study()
     arm = next(arm for arm in records.study.arms if arm.label == "full_hf")
     values = values_of(records, arm, UPDATES)
 
@@ -175,7 +175,7 @@ def test_misses_count_as_the_horizon():
 
 def test_a_loss_has_no_horizon_so_misses_are_the_worst():
     """A pruned trial of a tuned loss counts as the largest loss of a trial that was done."""
-    records = made_up_study(objectives=("final_loss",))
+    records = synthetic_study(objectives=("final_loss",))
     arm = records.study.arms[2]
     done = records.trials[records.trials["status"] == "done"]
 
@@ -184,7 +184,7 @@ def test_a_loss_has_no_horizon_so_misses_are_the_worst():
 
 def test_arms_of_a_study_are_compared_at_the_trials_that_both_have():
     """The number of trials is that of the arm with fewer; an arm without any is left out."""
-    short = made_up_study(ARMS | {"adam": Searched(trials=6), "full_hf": Searched(trials=0)})
+    short = synthetic_study(ARMS | {"adam": Searched(trials=6), "full_hf": Searched(trials=0)})
 
     (found,) = against_the_budget(short)
 
@@ -196,18 +196,18 @@ def test_what_was_not_tuned_is_not_compared():
     entry = ENTRY.model_copy(update={"candidate": "block_hf", "baseline": "adam"})
     seconds = entry.model_copy(update={"estimand": "seconds_to_target"})
 
-    assert against_the_budget(made_up_study(comparisons=[seconds])) == ()
-    assert len(against_the_budget(made_up_study(comparisons=[entry]))) == 1
+    assert against_the_budget(synthetic_study(comparisons=[seconds])) == ()
+    assert len(against_the_budget(synthetic_study(comparisons=[entry]))) == 1
 
 
 def test_every_cell_of_a_grid_is_compared():
     """Two comparisons at five batch sizes are ten curves over the trials."""
-    assert len(against_the_budget(made_up_study(sizes=(125, 250, 500, 1000, 2000)))) == 10
+    assert len(against_the_budget(synthetic_study(sizes=(125, 250, 500, 1000, 2000)))) == 10
 
 
 def test_the_best_so_far_falls_and_has_the_spread_of_its_trial():
     """The incumbent is the first trial of the least value so far, with its costs over the seeds."""
-    records = made_up_study()
+    records = synthetic_study()
     arm = records.study.arms[2]
     table = best_so_far(records, arm, UPDATES)
     values = records.trials.loc[records.trials["arm"] == arm.label, UPDATES]
@@ -224,7 +224,7 @@ def test_the_best_so_far_falls_and_has_the_spread_of_its_trial():
 def test_there_is_no_best_before_a_trial_has_a_value():
     """Where the first trial was pruned, the best begins at the second."""
     pruned = Searched(status={0: ("pruned", "worse than the median")})
-    records = made_up_study({"adam": pruned}, comparisons=())
+    records = synthetic_study({"adam": pruned}, comparisons=())
 
     best = best_so_far(records, records.study.arms[0], UPDATES)["best"]
 

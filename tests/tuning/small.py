@@ -39,7 +39,7 @@ from bdhf.tuning.study.study import Study, open_study
 from bdhf.tuning.workers.pool import Crew
 from bdhf.tuning.workers.progress import line_of
 from bdhf.tuning.workers.worker import Worker
-from tests.tuning.made_up import made_up
+from tests.tuning.synthetic import synthetic_run
 
 ABLATION = """\
 schema: 1
@@ -184,7 +184,7 @@ def crew(file: str, folder: str, workers: str) -> None:
 
 def join(file: str, folder: str, url: str, start: str) -> None:
     """Work on a study in a database."""
-    bdhf.tuning.workers.trial.execute = made_up
+    bdhf.tuning.workers.trial.execute = synthetic_run
     study, place = open_study(Path(file)), Place(Path(folder), url, heartbeat=20)
     Path(folder).mkdir()
     while not Path(start).exists():

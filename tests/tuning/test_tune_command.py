@@ -11,7 +11,7 @@ import pytest
 
 from bdhf.cli.tune import _warn_of_company
 from bdhf.records import load, load_study
-from tests.tuning.made_up import ABLATION, STUDY, study
+from tests.tuning.synthetic import ABLATION, STUDY, study
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from bdhf.tuning.outcome.collect import find
 from bdhf.tuning.storage.storage import Place
 from bdhf.tuning.study.objective import Goal, SeedRun, final, value
 from bdhf.tuning.study.study import Study
-from tests.tuning.made_up import made_up, study, worked
+from tests.tuning.synthetic import study, synthetic_run, worked
 
 DOWN, UP = Target(metric="val_loss", below=0.1), Target(metric="val_gain", above=-0.1)
 CURVES = {
@@ -54,7 +54,7 @@ def test_what_rises_fastest_is_not_pruned(tmp_path: Path, monkeypatch: pytest.Mo
     def gaining(spec: RunSpec, **options: Any) -> Outcome:
         observe = options.pop("observe")
         falling = spec.model_copy(update={"stop_at": (DOWN,)})
-        outcome = made_up(falling, observe=lambda row: observe(gain(row)), **options)
+        outcome = synthetic_run(falling, observe=lambda row: observe(gain(row)), **options)
         curve = outcome.curve.assign(val_gain=-outcome.curve["val_loss"])
         return dataclasses.replace(outcome, curve=curve)
 

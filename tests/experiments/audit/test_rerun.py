@@ -14,8 +14,8 @@ from bdhf.experiments.audit.rerun import Claimed, choose, misnamed, not_repeatab
 from bdhf.experiments.run.provenance import environment
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import Budget, InputError, Records, Status, Tuned, load
-from tests.experiments.made_up import begun
 from tests.experiments.specs import cell, outcome
+from tests.experiments.synthetic import begun
 
 HERE = {**environment("cpu", 1)}
 

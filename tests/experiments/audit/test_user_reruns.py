@@ -18,8 +18,8 @@ from bdhf.experiments.run import checkpoint
 from bdhf.experiments.run.execute import execute
 from bdhf.experiments.run.provenance import environment
 from bdhf.experiments.spec.load import load
-from tests.experiments.made_up import save
 from tests.experiments.specs import CHUNKS, changed
+from tests.experiments.synthetic import save
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from mlflow import MlflowClient
 
 from bdhf.experiments.observers.trackers import tracking
-from tests.experiments.observers.made_up import (
+from tests.experiments.observers.synthetic import (
     LABELS,
     MAPS_ITS_TABLES,
     RUNS,

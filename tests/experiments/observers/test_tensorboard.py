@@ -9,7 +9,7 @@ from tensorboard.plugins.hparams import metadata
 
 from bdhf.experiments.observers.tensorboard import folder_name
 from bdhf.experiments.observers.trackers import tracking
-from tests.experiments.observers.made_up import LABELS, RUNS, row, tell_interleaved
+from tests.experiments.observers.synthetic import LABELS, RUNS, row, tell_interleaved
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from bdhf.experiments.observers.trackers import TRACKERS, tracking
 from bdhf.experiments.run.execute import Outcome
 from bdhf.experiments.storage.store import Store
 from bdhf.records import InputError, Status
-from tests.experiments.observers.made_up import (
+from tests.experiments.observers.synthetic import (
     LABELS,
     MAPS_ITS_TABLES,
     RUNS,

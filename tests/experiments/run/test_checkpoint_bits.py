@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bdhf.experiments.run.checkpoint import Checkpoint, Saver
-from tests.experiments.made_up import save
 from tests.experiments.specs import cell
+from tests.experiments.synthetic import save
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from bdhf.experiments.storage import clean as storage_clean
 from bdhf.experiments.storage.claims import Claims
 from bdhf.experiments.storage.clean import Doomed, removable, remove
 from bdhf.records import InputError, Status
-from tests.experiments.made_up import begun, write
+from tests.experiments.synthetic import begun, write
 
 FOREIGN = "f" * 16
 ALL = Doomed(failed=True, foreign=True)

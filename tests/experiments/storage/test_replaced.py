@@ -9,8 +9,8 @@ from bdhf.cli import app
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.storage.replaced import replaced
 from bdhf.records import InputError, run_status
-from tests.experiments.made_up import write
 from tests.experiments.specs import changed
+from tests.experiments.synthetic import write
 
 #: The other spec -> what is told of it.
 OTHERS = {

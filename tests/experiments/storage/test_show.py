@@ -8,7 +8,7 @@ import pytest
 from bdhf.experiments.storage.claims import Claims
 from bdhf.experiments.storage.show import detail, find
 from bdhf.records import InputError, Status
-from tests.experiments.made_up import begun, write
+from tests.experiments.synthetic import begun, write
 
 
 @pytest.fixture

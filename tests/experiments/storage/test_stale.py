@@ -17,8 +17,8 @@ from bdhf.experiments.storage.claims import Claims
 from bdhf.experiments.storage.stale import set_aside
 from bdhf.records import Status
 from bdhf.records.environment import in_words
-from tests.experiments.made_up import CURVE
 from tests.experiments.specs import CHUNKS, changed
+from tests.experiments.synthetic import CURVE
 
 PART = "import {name}_helper\n" + CHUNKS
 

@@ -8,7 +8,7 @@ import pytest
 from bdhf.experiments.storage.claims import Claims
 from bdhf.experiments.storage.status import seconds_of, standing
 from bdhf.records import InputError, Status
-from tests.experiments.made_up import begun, claim, write
+from tests.experiments.synthetic import begun, claim, write
 
 FAILED = (Status.ERROR, Status.OOM, Status.TIMEOUT)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from bdhf.report.ablation.costs import cautions, costs
-from tests.report.made_up import QUICKSTART, Arm, made_up
+from tests.report.synthetic import QUICKSTART, Arm, synthetic_records
 
 
 def test_costs_are_medians_of_what_the_runs_spent():
     """Each cell is the median over runs of the last evaluation; per update, of their quotient."""
-    records = made_up(QUICKSTART, seeds=5, updates=80)
+    records = synthetic_records(QUICKSTART, seeds=5, updates=80)
     heads, rows = costs(records)
     last = records.curves[records.curves["arm"] == "adam"].groupby("seed").tail(1)
 
@@ -30,7 +30,7 @@ def test_costs_are_medians_of_what_the_runs_spent():
 def test_runs_without_an_outcome_are_counted_and_left_out():
     """A failed run spends nothing that is told; the arm says how many of its runs are told of."""
     arms = {"full_hf": Arm(tau=9.0, status={0: ("error", "boom"), 1: (None, "")})}
-    records = made_up(arms, seeds=4, updates=60, comparisons=())
+    records = synthetic_records(arms, seeds=4, updates=60, comparisons=())
     cut = dataclasses.replace(records, runs=records.runs[records.runs["seed"] > 1])
 
     (row,), (whole,) = costs(records)[1], costs(cut)[1]
@@ -41,7 +41,7 @@ def test_runs_without_an_outcome_are_counted_and_left_out():
 
 def test_seconds_are_cautioned_where_machines_differ_or_are_shared():
     """Two kinds of processor, or company on one machine, are said; a clean study has neither."""
-    records = made_up(QUICKSTART, seeds=2, updates=20)
+    records = synthetic_records(QUICKSTART, seeds=2, updates=20)
     mixed = records.environments.copy()
     mixed.loc[0, "cpu"] = "another"
     shared = records.environments.assign(concurrent=[np.nan, *[3] * (len(mixed) - 1)])

@@ -10,7 +10,7 @@ import pytest
 from bdhf.records import Records
 from bdhf.report.ablation.build import survival
 from bdhf.report.ablation.curve_bands import AT_BUDGET, AT_TARGET, DIVERGED, bands
-from tests.report.made_up import QUICKSTART, Arm, made_up
+from tests.report.synthetic import QUICKSTART, Arm, synthetic_records
 
 SMOOTH = {"slow": Arm(tau=45.0, floor=0.006, noise=0.0), "fast": Arm(tau=25.0, noise=0.0)}
 BAND = ["low", "median", "high"]
@@ -30,7 +30,7 @@ def diverged(runs: int) -> dict[int, tuple[str, str]]:
 @pytest.mark.parametrize("seeds", [1, 2, 5, 8])
 def test_quartiles_are_the_inverse_of_the_empirical_distribution(seeds):
     """Where every run is there, the quartiles are numpy's `inverted_cdf` quantiles."""
-    records = made_up(SMOOTH, seeds=seeds, stop_at_target=False)
+    records = synthetic_records(SMOOTH, seeds=seeds, stop_at_target=False)
     curves = records.curves[records.curves["arm"] == "fast"]
     values = curves.pivot(index="update", columns="seed", values="val_loss").to_numpy()
 
@@ -43,8 +43,8 @@ def test_quartiles_are_the_inverse_of_the_empirical_distribution(seeds):
 @pytest.mark.parametrize("seeds", [4, 7, 8])
 def test_stopping_at_the_target_moves_no_median(arm, seeds):
     """Up to its end the median of runs that stop is the median of the same runs gone on."""
-    stopped = band(made_up(SMOOTH, seeds=seeds), arm=arm)
-    gone_on = band(made_up(SMOOTH, seeds=seeds, stop_at_target=False), arm=arm)
+    stopped = band(synthetic_records(SMOOTH, seeds=seeds), arm=arm)
+    gone_on = band(synthetic_records(SMOOTH, seeds=seeds, stop_at_target=False), arm=arm)
 
     assert stopped["end"].iloc[-1] == AT_TARGET
     pd.testing.assert_series_equal(stopped["median"], gone_on.loc[stopped.index, "median"])
@@ -53,8 +53,8 @@ def test_stopping_at_the_target_moves_no_median(arm, seeds):
 
 def test_lower_edge_is_a_bound_once_a_quarter_have_stopped():
     """The lower quartile of runs that stop is never below that of the same runs gone on."""
-    stopped = band(made_up(SMOOTH))
-    gone_on = band(made_up(SMOOTH, stop_at_target=False)).loc[stopped.index]
+    stopped = band(synthetic_records(SMOOTH))
+    gone_on = band(synthetic_records(SMOOTH, stop_at_target=False)).loc[stopped.index]
 
     assert (stopped["low"] >= gone_on["low"]).all()
     assert (stopped["low"] > gone_on["low"]).any()
@@ -62,7 +62,7 @@ def test_lower_edge_is_a_bound_once_a_quarter_have_stopped():
 
 def test_a_line_ends_at_the_median_time_to_target():
     """A line that ends at the target does so where its survival curve reaches one half."""
-    records = made_up()
+    records = synthetic_records()
     steps = survival(records)
     for arm in ("full_hf", "block_hf"):
         mine = steps[(steps["arm"] == arm) & (steps["axis"] == "updates")]
@@ -76,7 +76,7 @@ def test_a_line_ends_at_the_median_time_to_target():
 
 def test_against_seconds_a_line_ends_at_the_shortest_follow_up():
     """Beyond the first end of a run that missed, the median cannot be known."""
-    records = made_up(SMOOTH, stop_at_target=False)
+    records = synthetic_records(SMOOTH, stop_at_target=False)
     fast = records.runs[records.runs["arm"] == "fast"]
 
     end = band(records, "seconds").iloc[-1]
@@ -87,7 +87,7 @@ def test_against_seconds_a_line_ends_at_the_shortest_follow_up():
 
 def test_against_seconds_a_single_run_is_drawn_through_its_evaluations():
     """Positions differ from run to run; the line of one run is that run."""
-    records = made_up({"fast": SMOOTH["fast"]}, seeds=1)
+    records = synthetic_records({"fast": SMOOTH["fast"]}, seeds=1)
 
     line = band(records, "seconds")
 
@@ -97,8 +97,8 @@ def test_against_seconds_a_single_run_is_drawn_through_its_evaluations():
 
 def test_against_seconds_stopping_moves_no_median_either():
     """The same theorem where every run is evaluated at positions of its own."""
-    stopped = band(made_up(SMOOTH), "seconds")
-    gone_on = band(made_up(SMOOTH, stop_at_target=False), "seconds")
+    stopped = band(synthetic_records(SMOOTH), "seconds")
+    gone_on = band(synthetic_records(SMOOTH, stop_at_target=False), "seconds")
 
     at_same = np.interp(stopped.index, gone_on.index, gone_on["median"])
 
@@ -109,8 +109,8 @@ def test_against_seconds_stopping_moves_no_median_either():
 def test_diverged_runs_rank_above_all_others():
     """With 2 of 8 runs diverged the median is the third best of the other six, from low to high."""
     arms = {"fast": dataclasses.replace(SMOOTH["fast"], status=diverged(2))}
-    records = made_up(arms, stop_at_target=False)
-    whole = made_up({"fast": SMOOTH["fast"]}, stop_at_target=False)
+    records = synthetic_records(arms, stop_at_target=False)
+    whole = synthetic_records({"fast": SMOOTH["fast"]}, stop_at_target=False)
     others = whole.curves[whole.curves["seed"] >= 2]
     ranked = np.sort(others.pivot(index="update", columns="seed", values="val_loss"), axis=1)
 
@@ -125,7 +125,7 @@ def test_the_upper_edge_is_open_where_the_upper_quartile_diverged(lost, infinite
     """Of 8 runs the sixth is the upper quartile; it is infinite once three have diverged."""
     arms = {"fast": dataclasses.replace(SMOOTH["fast"], status=diverged(lost))}
 
-    last = band(made_up(arms)).iloc[-1]
+    last = band(synthetic_records(arms)).iloc[-1]
 
     assert math.isinf(last["high"]) == infinite
     assert np.isfinite(last["median"])
@@ -135,7 +135,7 @@ def test_a_line_ends_where_more_than_half_have_diverged():
     """With 5 of 8 runs diverged at update 14 the line goes no further, and says why."""
     arms = {"fast": dataclasses.replace(SMOOTH["fast"], status=diverged(5))}
 
-    last = band(made_up(arms)).iloc[-1]
+    last = band(synthetic_records(arms)).iloc[-1]
 
     assert last["end"] == DIVERGED
     assert last.name <= 14
@@ -145,7 +145,7 @@ def test_runs_without_an_outcome_are_not_drawn():
     """Bands with failed runs equal bands of the records from which those runs are cut."""
     status = {0: ("error", "boom"), 1: ("timeout", "slow"), 2: (None, "")}
     arms = {"fast": dataclasses.replace(SMOOTH["fast"], status=status)}
-    records = made_up(arms)
+    records = synthetic_records(arms)
     cut = dataclasses.replace(records, runs=records.runs[records.runs["seed"] > 2])
 
     table = bands(records, "updates", ["val_loss"])
@@ -156,7 +156,7 @@ def test_runs_without_an_outcome_are_not_drawn():
 
 def test_an_evaluation_that_measured_nothing_is_passed_over():
     """A metric that is missing at some evaluations is drawn from the others alone."""
-    records = made_up({"fast": SMOOTH["fast"]}, seeds=1, stop_at_target=False)
+    records = synthetic_records({"fast": SMOOTH["fast"]}, seeds=1, stop_at_target=False)
     sparse = records.curves.assign(
         val_loss=records.curves["val_loss"].where(records.curves["update"] % 4 == 0)
     )
@@ -168,7 +168,7 @@ def test_an_evaluation_that_measured_nothing_is_passed_over():
 
 def test_long_curves_are_thinned_but_keep_both_ends():
     """A line never has more points than can be seen, and begins and ends where its runs do."""
-    records = made_up(QUICKSTART, updates=4000, stop_at_target=False)
+    records = synthetic_records(QUICKSTART, updates=4000, stop_at_target=False)
 
     line = band(records, "seconds", "full_hf")
 

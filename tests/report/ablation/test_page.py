@@ -18,8 +18,8 @@ from bdhf.report.page.drawing import Evidence
 from bdhf.stats.compare import compare
 from bdhf.stats.text.sentences import sentence
 from tests.report.conftest import report
-from tests.report.made_up import ENTRIES, QUICKSTART, TARGET, Arm, made_up, save
 from tests.report.reading import Page
+from tests.report.synthetic import ENTRIES, QUICKSTART, TARGET, Arm, save, synthetic_records
 
 EVIL = '<script>alert("1")</script> & <b>bold</b>'
 
@@ -40,15 +40,15 @@ def cases() -> Iterator[tuple[str, Records]]:
     small = {"full_hf": Arm(tau=12.0), "block_hf": Arm(tau=9.0)}
     idle = Arm(tau=12.0, status=dict.fromkeys(range(3), (None, "")))
     few = {"seeds": 3, "updates": 60, "comparisons": ENTRIES[:1]}
-    yield "no target", made_up(small, **few | {"targets": (), "comparisons": ()})
-    yield "an arm without a run", made_up(small | {"full_hf": idle}, **few)
+    yield "no target", synthetic_records(small, **few | {"targets": (), "comparisons": ()})
+    yield "an arm without a run", synthetic_records(small | {"full_hf": idle}, **few)
     yield (
         "no run at all",
-        made_up(dict.fromkeys(small, idle), **few | {"comparisons": ENTRIES[::2]}),
+        synthetic_records(dict.fromkeys(small, idle), **few | {"comparisons": ENTRIES[::2]}),
     )
     eight = {EVIL: Arm(tau=9.0), **{f"arm {i}": Arm(tau=9.0 + i) for i in range(7)}}
-    yield "eight arms and one seed", made_up(eight, seeds=1, updates=60, comparisons=())
-    broken = made_up(small, **few)
+    yield "eight arms and one seed", synthetic_records(eight, seeds=1, updates=60, comparisons=())
+    broken = synthetic_records(small, **few)
     curves = broken.curves.assign(val_loss=np.nan, test_loss=np.inf, seconds=np.nan)
     yield "no finite number", dataclasses.replace(broken, curves=curves)
     bare = broken.curves[["arm", "seed", "run_id", "update", "val_loss"]]
@@ -134,7 +134,7 @@ def test_names_are_text_and_never_markup():
     """A name with HTML in it is shown as it is written, in every place where it occurs."""
     arms = {EVIL: Arm(tau=9.0), "full_hf": Arm(tau=12.0)}
     entry = ENTRIES[0].model_copy(update={"name": f"{EVIL}?", "candidate": EVIL})
-    records = made_up(arms, seeds=3, updates=60, comparisons=[entry], name=f"{EVIL}!")
+    records = synthetic_records(arms, seeds=3, updates=60, comparisons=[entry], name=f"{EVIL}!")
     (result,) = compare(records)
 
     seen = Page(page(records, [result], [sentence(result)]))
@@ -150,7 +150,7 @@ def test_names_are_text_and_never_markup():
 def test_no_name_turns_the_words_behind_it(turn):
     """A sign stands in its place, in the spec too; letters that are written so stay."""
     entry = ENTRIES[0].model_copy(update={"name": f"block {turn}vs full \u05d0 \u200d"})
-    records = made_up(comparisons=[entry], seeds=2, updates=20, every=10)
+    records = synthetic_records(comparisons=[entry], seeds=2, updates=20, every=10)
     records = dataclasses.replace(records, spec_text=f"# {turn}\nalpha: 0.05\n", figures=())
 
     text = report(records).html
@@ -165,7 +165,7 @@ def test_a_study_that_is_not_whole_says_so(last, whole):
     """`k of n runs finished` is said at the top if and only if a run has no outcome."""
     arms = {"full_hf": Arm(tau=9.0, status={} if whole else {2: (last, "")})}
 
-    text = words(made_up(arms, seeds=3, updates=60, comparisons=())).text
+    text = words(synthetic_records(arms, seeds=3, updates=60, comparisons=())).text
 
     assert ("2 of 3 runs finished" in text.rsplit("Verdicts")[-2]) == (not whole)
     assert ("runs finished" in text) == (not whole)
@@ -186,7 +186,7 @@ def test_a_traceback_shows_its_last_line_and_keeps_the_rest():
     trace = "Traceback (most recent call last):\n  File <a.py>, line 3\nValueError: no such block"
     arms = {"full_hf": Arm(tau=9.0, status={0: ("error", trace)})}
 
-    html = page(made_up(arms, seeds=2, updates=60, comparisons=()), (), ())
+    html = page(synthetic_records(arms, seeds=2, updates=60, comparisons=()), (), ())
 
     assert "<summary>ValueError: no such block</summary>" in html
     assert "File &lt;a.py&gt;, line 3" in html
@@ -195,7 +195,7 @@ def test_a_traceback_shows_its_last_line_and_keeps_the_rest():
 def test_final_losses_are_medians_with_test_beside_validation():
     """Losses of the last evaluations; a diverged run counts with its loss before any update."""
     arms = {"full_hf": Arm(tau=9.0, status={0: ("diverged", "nan")})}
-    records = made_up(arms, seeds=3, updates=60, comparisons=())
+    records = synthetic_records(arms, seeds=3, updates=60, comparisons=())
     last = records.curves.groupby("seed").tail(1)["val_loss"].to_list()
     median = np.median([records.curves["val_loss"].iloc[0], *last[1:]])
 
@@ -221,8 +221,9 @@ def test_wall_clock_from_two_machines_is_flagged(quickstart, html):
 def test_two_targets_have_a_figure_each():
     """A survival figure per target, named after it."""
     loose = Target(metric="val_loss", below=0.05)
-    records = made_up({"full_hf": Arm(tau=9.0)}, seeds=3, updates=60, targets=(TARGET, loose),
-                      comparisons=())  # fmt: skip
+    records = synthetic_records(
+        {"full_hf": Arm(tau=9.0)}, seeds=3, updates=60, targets=(TARGET, loose), comparisons=()
+    )
 
     drawings = FIGURES["survival"](Evidence(records, survival(records)))
 
@@ -231,7 +232,7 @@ def test_two_targets_have_a_figure_each():
 
 def test_build_writes_everything_that_a_results_folder_lacks(tmp_path):
     """From the collected tables come comparisons.parquet, the figures and the page."""
-    records = made_up(QUICKSTART, updates=60)
+    records = synthetic_records(QUICKSTART, updates=60)
     folder = save(records, tmp_path / "study")
     run = folder / "runs" / records.runs["run_id"].iloc[0]
     run.mkdir(parents=True)
@@ -265,7 +266,7 @@ def test_a_folder_without_records_is_refused(tmp_path):
 
 def test_budgets_that_differ_between_arms_are_all_told():
     """The facts name every limit; each pair is restricted at the one of its arms."""
-    records = made_up(seeds=2, updates=60, comparisons=ENTRIES[:1])
+    records = synthetic_records(seeds=2, updates=60, comparisons=ENTRIES[:1])
     budgets = {"block_hf": Budget(updates=40), "full_hf": Budget(updates=40)}
     records = dataclasses.replace(records, budgets=budgets)
 
@@ -277,7 +278,7 @@ def test_budgets_that_differ_between_arms_are_all_told():
 def test_more_arms_than_a_figure_can_show_are_left_to_the_tables(count, is_drawn):
     """From 25 arms on the page has no curves, says so, and still has every run."""
     arms = {f"arm{index}": Arm(tau=9.0) for index in range(count)}
-    made = report(made_up(arms, seeds=1, updates=10, comparisons=()))
+    made = report(synthetic_records(arms, seeds=1, updates=10, comparisons=()))
 
     assert bool(made.figures) is is_drawn
     assert (f"{count} arms are too many for one figure" in Page(made.html).text) is not is_drawn

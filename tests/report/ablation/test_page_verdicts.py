@@ -9,8 +9,8 @@ from bdhf.report.page.formatting import number, p_value
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.text.sentences import sentence
-from tests.report.made_up import ENTRIES, Arm, made_up
 from tests.report.reading import Page
+from tests.report.synthetic import ENTRIES, Arm, synthetic_records
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def study():
     """Two arms that are compared with a margin."""
     arms = {"full_hf": Arm(tau=12.0), "block_hf": Arm(tau=9.0)}
     entry = ENTRIES[0].model_copy(update={"margin": 1.2})
-    return made_up(arms, seeds=6, updates=60, comparisons=[entry])
+    return synthetic_records(arms, seeds=6, updates=60, comparisons=[entry])
 
 
 def shown(study, result: Result) -> str:

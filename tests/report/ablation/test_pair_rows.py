@@ -12,7 +12,7 @@ from bdhf.report.ablation.render import page
 from bdhf.report.ablation.tables import runs
 from bdhf.stats.compare import compare
 from bdhf.stats.text.sentences import sentence
-from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up
+from tests.report.synthetic import ENTRIES, QUICKSTART, Arm, synthetic_records
 
 LOSS = Comparison(name="loss", candidate="block_hf", baseline="adam", estimand="final_loss")
 
@@ -20,7 +20,7 @@ LOSS = Comparison(name="loss", candidate="block_hf", baseline="adam", estimand="
 @pytest.fixture(scope="module")
 def study():
     """Runs that hit, miss, diverge and are missing, compared by cost and by loss."""
-    return made_up(comparisons=[*ENTRIES[:2], LOSS])
+    return synthetic_records(comparisons=[*ENTRIES[:2], LOSS])
 
 
 def test_every_planned_pair_has_a_row_with_both_runs(study):
@@ -84,7 +84,9 @@ def test_numbers_are_linked_and_the_sentence_is_unchanged(study, candidate):
 
 def test_cells_that_share_a_run_have_rows_of_their_own():
     """Two cells with one run id have two anchors, so that a link leads to its own arm."""
-    records = made_up({"full_hf": Arm(tau=9.0), "adam": Arm(tau=12.0)}, seeds=2, updates=60)
+    records = synthetic_records(
+        {"full_hf": Arm(tau=9.0), "adam": Arm(tau=12.0)}, seeds=2, updates=60
+    )
     records = dataclasses.replace(records, runs=records.runs.assign(run_id="same"))
 
     anchors = [row.anchor for row in runs(records).rows]
@@ -95,7 +97,9 @@ def test_cells_that_share_a_run_have_rows_of_their_own():
 
 def test_losses_that_are_not_positive_are_shown_as_differences():
     """Without ratios a row has the difference, and the table says so."""
-    records = made_up({k: QUICKSTART[k] for k in ("adam", "block_hf")}, comparisons=[LOSS])
+    records = synthetic_records(
+        {k: QUICKSTART[k] for k in ("adam", "block_hf")}, comparisons=[LOSS]
+    )
     curves = records.curves.assign(val_loss=100 * records.curves["val_loss"] - 50)
     records = dataclasses.replace(records, curves=curves)
     (result,) = compare(records)

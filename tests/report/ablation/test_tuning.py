@@ -13,9 +13,9 @@ from bdhf.report.ablation.figures.scaling import scaling
 from bdhf.report.ablation.render import page
 from bdhf.report.ablation.tuning import per_batch_size, told
 from bdhf.report.verify.verify import verify
-from tests.report.made_up import made_up, save
-from tests.report.made_up_grids import batches
 from tests.report.reading import Page
+from tests.report.synthetic import save, synthetic_records
+from tests.report.synthetic_grids import batches
 
 TUNED = ArmTuning(how="tuned", trials=24, best=71.5, low=66.0, high=77.0, at_edge=("lr",))
 CHANGED = ArmTuning(how="changed", why="lr 0.3, tuned 0.31", trials=24)
@@ -32,7 +32,7 @@ def tuning(arms, **changes):
 def known(**arms):
     """Records of the quickstart, and how its arms were tuned; the others as they should be."""
     how = dict.fromkeys(("adam", "block_hf", "full_hf"), TUNED) | arms
-    return replace(made_up(seeds=2, updates=40, comparisons=()), tuning=tuning(how))
+    return replace(synthetic_records(seeds=2, updates=40, comparisons=()), tuning=tuning(how))
 
 
 def section(records):
@@ -45,7 +45,7 @@ def section(records):
 
 def test_a_spec_that_names_no_study_says_that_nothing_is_known():
     """In one sentence, without a table or a warning."""
-    text, rows = section(made_up(seeds=2, updates=40, comparisons=()))
+    text, rows = section(synthetic_records(seeds=2, updates=40, comparisons=()))
 
     assert "The spec names no study (tuned_from), so nothing is known of how" in text
     assert (rows, "Beware" in text) == ([], False)

@@ -8,7 +8,7 @@ from bdhf.report.ablation.build import survival
 from bdhf.report.ablation.figures.curves import curves
 from bdhf.report.page.drawing import SCALES, Evidence
 from bdhf.report.page.sections import sections
-from tests.report.made_up import QUICKSTART, Arm, made_up
+from tests.report.synthetic import QUICKSTART, Arm, synthetic_records
 
 
 def views(records):
@@ -54,7 +54,7 @@ def test_the_first_scale_hides_no_line(tau, floor, scale):
     """Losses within a factor of ten begin linear, others logarithmic."""
     arms = {"full_hf": Arm(tau=tau, floor=floor, noise=0)}
 
-    drawn = views(made_up(arms, seeds=2, updates=60, targets=(), comparisons=()))
+    drawn = views(synthetic_records(arms, seeds=2, updates=60, targets=(), comparisons=()))
 
     assert drawn["updates", scale].view.is_default
 
@@ -63,7 +63,7 @@ def test_arms_that_end_ten_times_apart_begin_on_logarithmic_axes():
     """An arm that is through at a tenth of another's updates would be a stroke at the left edge."""
     arms = {"adam": Arm(tau=200.0), "full_hf": Arm(tau=4.0)}
 
-    assert views(made_up(arms, seeds=2, comparisons=()))["updates", "log"].view.is_default
+    assert views(synthetic_records(arms, seeds=2, comparisons=()))["updates", "log"].view.is_default
 
 
 def test_an_axis_on_which_no_arm_moves_is_left_out(quickstart):
@@ -88,7 +88,7 @@ def test_an_arm_that_spends_nothing_is_named_and_not_drawn(quickstart):
 
 def test_losses_that_are_not_positive_stay_linear_on_every_scale():
     """A negative loss has no logarithm: its panel stays linear, whatever is chosen."""
-    records = made_up({"adam": QUICKSTART["adam"]}, seeds=2, targets=(), comparisons=())
+    records = synthetic_records({"adam": QUICKSTART["adam"]}, seeds=2, targets=(), comparisons=())
     curves_ = records.curves.assign(val_loss=records.curves["val_loss"] - 1)
 
     drawn = views(dataclasses.replace(records, curves=curves_))

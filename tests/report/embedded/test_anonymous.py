@@ -27,9 +27,9 @@ from bdhf.report.embedded.redaction import told
 from bdhf.report.study.render import build_study
 from bdhf.report.verify.verify import block_of, verify
 from bdhf.stats.compare import compare
-from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up
-from tests.report.made_up_held_out import save_study
-from tests.report.made_up_study import ARMS, Searched, made_up_study
+from tests.report.synthetic import ENTRIES, QUICKSTART, Arm, synthetic_records
+from tests.report.synthetic_held_out import save_study
+from tests.report.synthetic_study import ARMS, Searched, synthetic_study
 
 TRACE = (
     'Traceback (most recent call last):\n  File "/home/lovelace/Old Engine/mill.py", line 3\n'
@@ -59,7 +59,7 @@ IDENTIFYING = (
 def named():
     """Records of two machines, with runs that failed and name their author."""
     broken = Arm(tau=60.0, status={1: ("error", TRACE), 2: ("timeout", "longer than 600 s")})
-    records = made_up(QUICKSTART | {"broken": broken}, seeds=4, updates=60, every=4,
+    records = synthetic_records(QUICKSTART | {"broken": broken}, seeds=4, updates=60, every=4,
                       comparisons=ENTRIES)  # fmt: skip
     turn = [i % 2 for i in range(len(records.environments))]
     places = {name: [values[i] for i in turn] for name, values in PLACES.items()}
@@ -258,7 +258,7 @@ def test_a_path_that_is_part_of_a_run_is_refused_in_a_line():
 def test_the_page_of_a_study_does_not_identify_either(tmp_path):
     """Its file without comments, its reasons without names; the other page stays."""
     arms = ARMS | {"adam": Searched(best=95.0, status={3: ("error", f"on turing-7: {TRACE}")})}
-    records = made_up_study(arms)
+    records = synthetic_study(arms)
     study = records.study.model_copy(update={"ablation": "/home/lovelace/cards.yaml"})
     text = COMMENT + "name: x\nablation: /home/lovelace/cards.yaml\n"
     trials = records.trials.assign(host="turing-7.uni-example.edu")

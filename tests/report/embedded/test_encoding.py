@@ -27,7 +27,7 @@ from bdhf.report import build
 from bdhf.report.embedded import encoding, size_limits
 from bdhf.report.embedded.archive import RunFiles, lighten, pack, unpack
 from bdhf.report.embedded.encoding import decode, encode
-from tests.report.made_up import made_up, save
+from tests.report.synthetic import save, synthetic_records
 
 TABLES = ("runs", "curves", "environments")
 
@@ -47,7 +47,7 @@ def assert_same(one: Records, other: Records, tables=TABLES) -> None:
 
 def small(**changes) -> Records:
     """Records with every field filled in."""
-    records = made_up(seeds=2, updates=20)
+    records = synthetic_records(seeds=2, updates=20)
     return replace(
         records,
         budgets={"adam": Budget(seconds=1 / 3)},
@@ -73,7 +73,7 @@ def test_what_is_put_in_comes_out(quickstart):
 
 def test_an_archive_of_an_older_version_is_read():
     """What its records could not have yet is left out."""
-    records = made_up(seeds=2, updates=20)
+    records = synthetic_records(seeds=2, updates=20)
     content, changed = pack(records, {}), io.BytesIO()
     with ZipFile(io.BytesIO(content)) as old, ZipFile(changed, "w") as new:
         for name in old.namelist():
@@ -93,7 +93,7 @@ def test_an_archive_of_an_older_version_is_read():
 
 def test_a_field_that_is_added_to_the_records_is_tested_here():
     """Every field that may be left out has another value than then in the small records."""
-    plain, full = made_up(seeds=2, updates=20), small()
+    plain, full = synthetic_records(seeds=2, updates=20), small()
     optional = [
         field.name for field in fields(Records)
         if field.default is not MISSING or field.default_factory is not MISSING

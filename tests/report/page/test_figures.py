@@ -17,8 +17,8 @@ from bdhf.report.page import svg
 from bdhf.report.page.drawing import Drawing, Evidence
 from bdhf.report.page.style import INK, canvas, looks
 from bdhf.stats.compare import compare
-from tests.report.made_up import Arm, made_up
-from tests.report.made_up_grids import diagnosed
+from tests.report.synthetic import Arm, synthetic_records
+from tests.report.synthetic_grids import diagnosed
 
 GROUPED = ("forest", "scaling", "ranks")  # figures whose lines are no single arms
 
@@ -61,7 +61,7 @@ def test_colours_do_not_move_when_an_arm_has_no_run(name):
     """An arm without an outcome is left out of the legend; the others keep their colours."""
     status = dict.fromkeys(range(3), (None, ""))
     arms = {"first": Arm(tau=20.0, status=status), "second": Arm(tau=20.0)}
-    records = made_up(arms, seeds=3, updates=80, comparisons=())
+    records = synthetic_records(arms, seeds=3, updates=80, comparisons=())
 
     drawings = FIGURES[name](Evidence(records, survival(records)))
 
@@ -171,7 +171,9 @@ def test_long_labels_that_differ_in_the_middle_are_told_apart():
 def test_odd_names_are_drawn_literally():
     """Names that matplotlib would typeset or let run off, and markup, are drawn as they are."""
     names = [r"$\oops$", "a-->b", "a\\b", '<b>&"', "x" * 80]
-    records = made_up(dict.fromkeys(names, Arm(tau=10.0)), seeds=2, updates=60, comparisons=())
+    records = synthetic_records(
+        dict.fromkeys(names, Arm(tau=10.0)), seeds=2, updates=60, comparisons=()
+    )
 
     (drawing,) = FIGURES["survival"](Evidence(records, survival(records)))
 

@@ -19,8 +19,8 @@ from bdhf.report.page.svg import draw
 from bdhf.report.study.render import evidence_of, render_study
 from bdhf.report.verify.svg_check import foreign
 from tests.report.conftest import report
-from tests.report.made_up import QUICKSTART, made_up
-from tests.report.made_up_study import made_up_study
+from tests.report.synthetic import QUICKSTART, synthetic_records
+from tests.report.synthetic_study import synthetic_study
 
 #: Control characters, what ends a comment or an element, and what XML cannot hold.
 HARD = ("a\x1b[2K\u202e", "\x00b", "c\x85\x7f", "d--><!--", "e</svg>&amp;", "f\ufffe", "]]>$_{")
@@ -41,7 +41,7 @@ def test_figures_of_an_ablation_with_hard_names_are_well_formed():
     names = ("".join(HARD[:3]), HARD[3], "".join(HARD[4:]))
     arms = dict(zip(names, QUICKSTART.values(), strict=True))
     entries = [Comparison(name=f"{n} more", candidate=n, baseline=names[0]) for n in names[1:]]
-    records = made_up(arms, seeds=3, updates=40, every=8, comparisons=entries)
+    records = synthetic_records(arms, seeds=3, updates=40, every=8, comparisons=entries)
     records = replace(records, figures=("curves", "forest", "profile", "survival"))
     own = {"val_squared_error": f"val_{HARD[0]}", "test_squared_error": f"test_{HARD[0]}"}
     records = replace(records, curves=records.curves.rename(columns=own))
@@ -51,7 +51,7 @@ def test_figures_of_an_ablation_with_hard_names_are_well_formed():
 
 def test_figures_of_a_study_with_hard_names_are_well_formed():
     """Labels of its arms, parameters and choices."""
-    study = made_up_study()
+    study = synthetic_study()
     text = study.study.model_dump_json()
     for old, new in zip(("block_hf", "levenberg_marquardt", "full_hf"), HARD, strict=False):
         text = text.replace(old, json.dumps(new)[1:-1])

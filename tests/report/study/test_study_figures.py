@@ -24,8 +24,8 @@ from bdhf.report.page.style import looks
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
 from bdhf.stats.scaling.means import between
-from tests.report.made_up import ENTRIES, Arm, made_up
-from tests.report.made_up_grids import CRITICAL, SIZES, batches, diagnosed, problems
+from tests.report.synthetic import ENTRIES, Arm, synthetic_records
+from tests.report.synthetic_grids import CRITICAL, SIZES, batches, diagnosed, problems
 
 
 def evidence_of(records):
@@ -42,7 +42,7 @@ def texts(figure: Figure) -> list[str]:
 def study():
     """Three arms with diagnostics, and one comparison with a margin."""
     entries = [ENTRIES[0].model_copy(update={"margin": 1.25}), ENTRIES[1]]
-    return evidence_of(diagnosed(made_up(updates=120, every=4, comparisons=entries)))
+    return evidence_of(diagnosed(synthetic_records(updates=120, every=4, comparisons=entries)))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_too_many_arms_leave_the_figures_without_a_line_for_each():
     """Beyond the limit curves and survival are not drawn; the forest of comparisons still is."""
     arms = {f"arm {i}": Arm(tau=10.0 + i) for i in range(MOST_ARMS + 1)}
     entry = ENTRIES[0].model_copy(update={"candidate": "arm 0", "baseline": "arm 9"})
-    records = made_up(arms, seeds=2, updates=60, every=6, comparisons=[entry])
+    records = synthetic_records(arms, seeds=2, updates=60, every=6, comparisons=[entry])
 
     assert list(draw(evidence_of(records))) == ["Effects"]
 
@@ -138,7 +138,7 @@ def test_a_comparison_without_a_ratio_is_named(study):
 
 def test_every_question_has_a_forest_of_its_own():
     """Updates and seconds are not drawn on one axis."""
-    drawings = forest(evidence_of(made_up(updates=80, every=4, seeds=4)))
+    drawings = forest(evidence_of(synthetic_records(updates=80, every=4, seeds=4)))
 
     assert [drawing.name for drawing in drawings] == ["forest_1", "forest_2"]
     assert [drawing.title.split()[0] for drawing in drawings] == ["Updates", "Seconds"]
@@ -365,7 +365,7 @@ def test_diagnostics_of_records_without_stop_reasons_have_no_such_panels(study):
 
     assert [d.name for d in diagnostics(evidence_of(old))] == ["diagnostics"]
     assert len(diagnostics(evidence_of(met))[1].figure.axes) == 1
-    assert diagnostics(evidence_of(made_up(seeds=2, updates=40, comparisons=()))) == ()
+    assert diagnostics(evidence_of(synthetic_records(seeds=2, updates=40, comparisons=()))) == ()
 
 
 def test_ranks_are_drawn_where_there_are_problems_enough(ranked, study):

@@ -12,18 +12,18 @@ from bdhf.report.study.render import build_study, evidence_of, render_study, stu
 from bdhf.report.verify.verify import verify
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
-from tests.report.made_up_held_out import held_out_records, save_study
-from tests.report.made_up_study import (
+from tests.report.reading import Page
+from tests.report.study.test_tuning_figures import CASES, LOST
+from tests.report.synthetic_held_out import held_out_records, save_study
+from tests.report.synthetic_study import (
     ARMS,
     ENTRIES,
     SIZES,
     UPDATES,
     Searched,
     label_of,
-    made_up_study,
+    synthetic_study,
 )
-from tests.report.reading import Page
-from tests.report.study.test_tuning_figures import CASES, LOST
 
 EVIL = '<script>alert("1")</script> & <b>bold</b>'
 
@@ -36,7 +36,7 @@ def words(records) -> Page:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A study on disk with its ablation on held-out seeds, and its report."""
-    records = made_up_study()
+    records = synthetic_study()
     where = save_study(records, tmp_path_factory.mktemp("study"), held_out_records(records))
     return build_study(where).path.parent
 
@@ -106,7 +106,7 @@ def test_ids_are_unique_and_the_contents_lead_to_every_section(html):
 
 def test_findings_name_the_best_settings_and_what_they_gain(html):
     """Value, hits and settings of the best trial, beside the settings of the spec."""
-    records = made_up_study()
+    records = synthetic_study()
     mine = records.trials[records.trials["arm"] == "adam"].set_index("trial")
     best = records.study.arms[0].best
     found = findings(evidence_of(records))[0]
@@ -122,7 +122,7 @@ def test_findings_name_the_best_settings_and_what_they_gain(html):
 
 def test_the_spread_is_that_of_the_trial_that_was_chosen():
     """Of several trials with the least first objective, the others decide, not who came first."""
-    records = made_up_study()
+    records = synthetic_study()
     adam = records.study.arms[0].model_copy(update={"least": 31.0, "largest": 37.0})
     study = records.study.model_copy(update={"arms": (adam, *records.study.arms[1:])})
 
@@ -142,7 +142,7 @@ def test_where_a_loss_was_tuned_no_run_is_said_to_have_reached_a_target():
 
 def test_settings_of_the_spec_that_win_are_told_as_such():
     """Where trial 0 is the best, no gain is claimed."""
-    found = findings(evidence_of(made_up_study()))[2]
+    found = findings(evidence_of(synthetic_study()))[2]
 
     assert "the settings of the spec, which no other trial beat" in found.sentence
 
@@ -162,7 +162,7 @@ def test_a_best_trial_that_failed_is_not_told_as_a_find():
 
 def test_an_arm_that_always_missed_says_what_to_change():
     """The notice names the nearest loss, and a budget, a target and a range that could help."""
-    records = made_up_study({"adam": dataclasses.replace(LOST, at=1.0)}, comparisons=())
+    records = synthetic_study({"adam": dataclasses.replace(LOST, at=1.0)}, comparisons=())
     nearest = records.seeds["final"].min()
 
     (notice,) = notices(evidence_of(records))
@@ -176,7 +176,7 @@ def test_an_arm_that_always_missed_says_what_to_change():
 
 def test_a_best_setting_at_an_edge_asks_for_a_wider_range():
     """One notice a parameter names the end, the range and the cells, and where to widen it."""
-    records = made_up_study({"adam": Searched(at=1.0)}, sizes=SIZES[-2:], comparisons=())
+    records = synthetic_study({"adam": Searched(at=1.0)}, sizes=SIZES[-2:], comparisons=())
 
     (notice,) = notices(evidence_of(records))
 
@@ -187,10 +187,10 @@ def test_a_best_setting_at_an_edge_asks_for_a_wider_range():
 
 def test_a_study_that_is_not_whole_says_so():
     """`k of n trials` is said at the top if and only if an arm lacks trials."""
-    short = words(made_up_study(ARMS | {"adam": Searched(trials=6)})).text
+    short = words(synthetic_study(ARMS | {"adam": Searched(trials=6)})).text
 
     assert "38 of 48 trials (adam 6 of 16)" in short.split("Findings")[1]
-    assert "Not whole" not in words(made_up_study()).text
+    assert "Not whole" not in words(synthetic_study()).text
 
 
 def test_trials_that_did_not_end_well_give_their_reason(html):
@@ -222,7 +222,7 @@ def test_held_out_results_are_those_of_the_ablation(folder, html):
 
 def test_without_held_out_runs_the_page_says_how_to_make_them():
     """No verdict is claimed on tuning seeds."""
-    text = words(made_up_study()).text
+    text = words(synthetic_study()).text
 
     assert "have not been compared on held-out seeds" in text
     assert "no held-out verdict yet" in text
@@ -231,7 +231,7 @@ def test_without_held_out_runs_the_page_says_how_to_make_them():
 @pytest.mark.parametrize("sizes", [(), SIZES[:2]])
 def test_verdicts_on_held_out_seeds_are_those_between_tuned_arms(sizes):
     """A comparison of the study has the verdict of `NAME, tuned`, at its own batch size."""
-    records = made_up_study(sizes=sizes, trials=2)
+    records = synthetic_study(sizes=sizes, trials=2)
     results = compare(held_out_records(records, seeds=4))
     verdicts = {r.name: v for r, v in zip(results, 2 * list(Verdict) + list(Verdict), strict=False)}
     results = [dataclasses.replace(r, verdict=verdicts[r.name]) for r in results]
@@ -247,7 +247,7 @@ def test_verdicts_on_held_out_seeds_are_those_between_tuned_arms(sizes):
 
 def test_tuned_arms_have_a_batch_scaling_that_says_they_were_tuned(tmp_path):
     """From three batch sizes on, the lines are those of tuned arms, and the caption says so."""
-    records = made_up_study(sizes=SIZES[:3], trials=2)
+    records = synthetic_study(sizes=SIZES[:3], trials=2)
     folder = save_study(records, tmp_path, held_out_records(records, seeds=3))
 
     drawings = {drawing.name: drawing for drawing in hold_out(load_study(folder)).drawings}
@@ -275,14 +275,14 @@ def test_what_was_not_tuned_is_named():
     """A comparison of seconds is left out of the curves over trials, and the page says why."""
     seconds = ENTRIES[0].model_copy(update={"name": "in time", "estimand": "seconds_to_target"})
 
-    text = words(made_up_study(comparisons=[ENTRIES[0], seconds])).text
+    text = words(synthetic_study(comparisons=[ENTRIES[0], seconds])).text
 
     assert "the study did not tune it: in time (seconds of training)" in text
 
 
 def test_names_are_text_and_never_markup():
     """A name with HTML in it is shown as it is written."""
-    records = made_up_study({EVIL: Searched()}, comparisons=())
+    records = synthetic_study({EVIL: Searched()}, comparisons=())
     study = records.study.model_copy(update={"name": f"{EVIL}!"})
 
     seen = words(dataclasses.replace(records, study=study))

@@ -21,40 +21,42 @@ from bdhf.report.study.figures.verdict_budget import verdict_budget
 from bdhf.stats.result import Verdict
 from bdhf.stats.studies.trials import PRUNED
 from bdhf.stats.studies.tuning_budget import expected_best
-from tests.report.made_up_study import (
+from tests.report.synthetic_study import (
     ARMS,
     ENTRIES,
     HORIZON,
     SIZES,
     UPDATES,
     Searched,
-    made_up_study,
+    synthetic_study,
 )
 
 LOST = Searched(best=2e4)  # no trial comes near the target
 BROKEN = Searched(status=dict.fromkeys(range(16), ("diverged", "not finite at update 3")))
 CASES = {
-    "one arm": made_up_study({"adam": Searched()}, comparisons=()),
-    "fifteen cells": made_up_study(sizes=SIZES, trials=8),
-    "all missed": made_up_study(ARMS | {"adam": LOST}),
-    "all failed": made_up_study(ARMS | {"full_hf": BROKEN}),
-    "no trial": made_up_study(ARMS | {"adam": Searched(trials=0)}),
-    "one trial": made_up_study(ARMS | {"adam": Searched(trials=1), "full_hf": Searched(trials=1)}),
-    "a loss": made_up_study(objectives=("final_loss",)),
-    "two objectives": made_up_study(objectives=(UPDATES, "seconds_to_target")),
+    "one arm": synthetic_study({"adam": Searched()}, comparisons=()),
+    "fifteen cells": synthetic_study(sizes=SIZES, trials=8),
+    "all missed": synthetic_study(ARMS | {"adam": LOST}),
+    "all failed": synthetic_study(ARMS | {"full_hf": BROKEN}),
+    "no trial": synthetic_study(ARMS | {"adam": Searched(trials=0)}),
+    "one trial": synthetic_study(
+        ARMS | {"adam": Searched(trials=1), "full_hf": Searched(trials=1)}
+    ),
+    "a loss": synthetic_study(objectives=("final_loss",)),
+    "two objectives": synthetic_study(objectives=(UPDATES, "seconds_to_target")),
 }
 
 
 @pytest.fixture(scope="module")
 def evidence():
     """Three arms, with trials that missed, failed and were pruned."""
-    return gather_study(made_up_study())
+    return gather_study(synthetic_study())
 
 
 @pytest.fixture(scope="module")
 def gridded():
     """The same at five batch sizes."""
-    return gather_study(made_up_study(sizes=SIZES, trials=8))
+    return gather_study(synthetic_study(sizes=SIZES, trials=8))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -118,7 +120,7 @@ def test_a_grid_is_small_multiples(gridded):
 
 def test_an_arm_without_a_grid_stands_beside_every_size():
     """An arm that a batch size cannot change is drawn with each combination of the others."""
-    records = made_up_study(sizes=SIZES[:2], trials=4)
+    records = synthetic_study(sizes=SIZES[:2], trials=4)
     arms = [arm.model_copy(update={"label": "adam", "values": {}}) if arm.name == "adam" else arm
             for arm in records.study.arms if arm.label != "adam gradient=250"]  # fmt: skip
     trials = records.trials.replace({"arm": {"adam gradient=125": "adam"}})
@@ -146,7 +148,7 @@ def test_budget_curves_are_the_expected_best(evidence):
 
 def test_the_mark_is_where_the_verdict_begins_to_hold():
     """A diamond stands at `holds_from` of the held-out verdict; with another there is none."""
-    records = made_up_study(comparisons=ENTRIES[1:])
+    records = synthetic_study(comparisons=ENTRIES[1:])
     better = gather_study(records, {"block vs adam": Verdict.BETTER})
     worse = gather_study(records, {"block vs adam": Verdict.WORSE})
     (found,) = better.ahead
@@ -256,7 +258,7 @@ def test_the_front_is_filled_and_joined():
 
 def test_the_order_of_rows_changes_no_figure(evidence):
     """Tables backwards give the same bytes."""
-    records = made_up_study()
+    records = synthetic_study()
     backwards = dataclasses.replace(
         records,
         trials=records.trials[::-1],
@@ -273,7 +275,7 @@ def test_the_order_of_rows_changes_no_figure(evidence):
 def test_too_many_cells_have_no_figure_each():
     """Beyond the limit the figures of single cells are left out, the others are drawn."""
     sizes = range(100, 100 * (MOST_CELLS + 2), 100)
-    evidence = gather_study(made_up_study({"adam": Searched()}, sizes=sizes, trials=2,
+    evidence = gather_study(synthetic_study({"adam": Searched()}, sizes=sizes, trials=2,
                                           comparisons=()))  # fmt: skip
     few = dataclasses.replace(evidence, cells=evidence.cells[:2])
 

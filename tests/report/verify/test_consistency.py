@@ -10,7 +10,7 @@ from bdhf.records import Budget
 from bdhf.report.embedded.archive import FILES, RunFiles, digest
 from bdhf.report.verify.consistency import contradictions
 from tests.forgeries import with_last_rows
-from tests.report.made_up import Arm, made_up
+from tests.report.synthetic import Arm, synthetic_records
 
 SPEC = "seed: 0\n"
 ARMS = {
@@ -34,7 +34,9 @@ def files_of(records, **sums):
 @pytest.fixture(scope="module")
 def records():
     """Runs that hit, that miss, that diverge, that fail, and one that has not run."""
-    return replace(made_up(ARMS, seeds=3, updates=60, comparisons=()), stops_at_target=True)
+    return replace(
+        synthetic_records(ARMS, seeds=3, updates=60, comparisons=()), stops_at_target=True
+    )
 
 
 def told(records, files=None):

@@ -12,7 +12,7 @@ from bdhf.report.embedded.archive import FILES, RunFiles, digest
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.verify import verify
 from bdhf.report.verify.page_contents import count_numbers, take_apart
-from tests.report.made_up import ENTRIES, made_up
+from tests.report.synthetic import ENTRIES, synthetic_records
 
 
 def files_of(records):
@@ -34,7 +34,7 @@ def paged(records, folder, files=None, name="report.html"):
 @pytest.fixture(scope="module")
 def study():
     """Runs that hit, miss, diverge and are missing; with figures that are drawn fast."""
-    records = made_up(updates=60, every=4, seeds=8, comparisons=ENTRIES[:1])
+    records = synthetic_records(updates=60, every=4, seeds=8, comparisons=ENTRIES[:1])
     return replace(records, figures=("forest", "survival"), stops_at_target=True)
 
 

@@ -12,7 +12,7 @@ from bdhf.tuning.outcome.collect import find
 from bdhf.tuning.outcome.stale import other_code
 from bdhf.tuning.storage.storage import Place
 from tests.experiments.specs import CHUNKS
-from tests.tuning.made_up import quick, study, worked
+from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
 

@@ -15,7 +15,7 @@ from bdhf.tuning.outcome.held_out import count_tests, held_out
 from bdhf.tuning.outcome.tuned_spec import write_tuned
 from bdhf.tuning.storage.storage import Place
 from bdhf.tuning.study.study import Study
-from tests.tuning.made_up import quick, study, worked
+from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")

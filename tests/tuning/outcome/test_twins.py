@@ -18,9 +18,9 @@ from bdhf.tuning.outcome.held_out import held_out
 from bdhf.tuning.outcome.tuned_spec import write_tuned
 from bdhf.tuning.storage.storage import Place
 from bdhf.tuning.study.study import Study
-from tests.report.made_up_held_out import held_out_records, save_study
-from tests.report.made_up_study import made_up_study
-from tests.tuning.made_up import quick, study, worked
+from tests.report.synthetic_held_out import held_out_records, save_study
+from tests.report.synthetic_study import synthetic_study
+from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")
@@ -93,7 +93,7 @@ def test_a_cell_of_a_grid_that_tuning_leaves_alike_is_left_out(tmp_path: Path) -
 
 def test_the_page_of_a_study_says_which_arms_were_tuned_alike(tmp_path: Path) -> None:
     """In the section of held-out seeds, and no verdict is awaited of them."""
-    made = made_up_study()
+    made = synthetic_study()
     first, other, *_ = made.study.arms
     entry = Comparison(name="twins", candidate=first.label, baseline=other.label)
     alike = other.model_copy(

@@ -15,8 +15,8 @@ from bdhf.tuning.sampling.trial_slots import SURPLUS, Standing, standing
 from bdhf.tuning.storage.storage import Place, quiet
 from bdhf.tuning.study.schema import Sampler
 from bdhf.tuning.workers.worker import Worker
-from tests.tuning.made_up import quick, study
 from tests.tuning.small import placed
+from tests.tuning.synthetic import quick, study
 
 __all__ = ["quick"]
 

@@ -11,7 +11,7 @@ from bdhf.cli.app import app
 from bdhf.records import InputError
 from bdhf.tuning.storage.address import has_password, hidden
 from bdhf.tuning.storage.storage import Place
-from tests.tuning.made_up import study
+from tests.tuning.synthetic import study
 
 SECRET = "s3c{r}et"
 

@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from bdhf.tuning.outcome.collect import Found, find
 from bdhf.tuning.storage.storage import Place
 from bdhf.tuning.study.study import Study
-from tests.tuning.made_up import quick, study, worked
+from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
 

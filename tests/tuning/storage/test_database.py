@@ -26,8 +26,8 @@ from bdhf.tuning.storage.database import Database
 from bdhf.tuning.storage.patience import LostError, Patience, is_outage
 from bdhf.tuning.storage.storage import Place, quiet
 from bdhf.tuning.workers.worker import Worker
-from tests.tuning.made_up import quick, study, worked
 from tests.tuning.small import placed, trials_of
+from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
 

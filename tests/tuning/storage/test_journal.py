@@ -11,8 +11,8 @@ from bdhf.records import InputError
 from bdhf.tuning.outcome.collect import find
 from bdhf.tuning.storage.storage import Place
 from bdhf.tuning.study.study import Study
-from tests.tuning.made_up import made_up, study, worked
 from tests.tuning.small import placed
+from tests.tuning.synthetic import study, synthetic_run, worked
 
 WRONG = {
     "empty": (b"\n", "an empty line, which is no record"),
@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study of random trials that is finished."""
     home = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bdhf.tuning.workers.trial.execute", made_up)
+        patch.setattr("bdhf.tuning.workers.trial.execute", synthetic_run)
         worked(of_few(home), home / "out")
     return home / "out"
 

@@ -16,8 +16,8 @@ from bdhf.tuning.outcome.collect import collect, find
 from bdhf.tuning.storage.lock import JournalLock
 from bdhf.tuning.storage.storage import Place, refuse_others
 from bdhf.tuning.study.study import Study
-from tests.tuning.made_up import quick, study, worked
 from tests.tuning.small import placed
+from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
 

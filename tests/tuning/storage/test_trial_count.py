@@ -11,8 +11,8 @@ from bdhf.records import InputError
 from bdhf.tuning.outcome.collect import collect, find
 from bdhf.tuning.storage.storage import Place, quiet, study_of
 from bdhf.tuning.study.study import Study, open_study
-from tests.tuning.made_up import quick, study, worked
 from tests.tuning.small import placed
+from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")

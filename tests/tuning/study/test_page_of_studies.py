@@ -16,7 +16,7 @@ from bdhf.tuning.study.json_schema import json_schema
 from bdhf.tuning.study.schema import Pruner, Sampler, StudySpec
 from bdhf.tuning.study.study import open_study
 from tests.experiments.specs import SMALL
-from tests.tuning.made_up import STUDY
+from tests.tuning.synthetic import STUDY
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 
 from bdhf.experiments.errors import SpecError
 from bdhf.tuning.study.space import Choice, Range, all_of, defaults, suggested
-from tests.tuning.made_up import study
+from tests.tuning.synthetic import study
 
 HF = "damping=constant"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bdhf.experiments.errors import SpecError
-from tests.tuning.made_up import ABLATION, STUDY, study
+from tests.tuning.synthetic import ABLATION, STUDY, study
 
 GRID = ("seeds: {count: 6}", "grid: {batch.gradient: [100, 200]}\nseeds: {count: 6}")
 

@@ -18,7 +18,7 @@ from bdhf.tuning.outcome.collect import find
 from bdhf.tuning.storage.storage import Place
 from bdhf.tuning.study.study import Study
 from bdhf.tuning.workers.ending import saved_first
-from tests.tuning.made_up import study, worked
+from tests.tuning.synthetic import study, worked
 
 #: Real runs, saved at every evaluation, of one arm whose trials a median gives up.
 OFTEN = (

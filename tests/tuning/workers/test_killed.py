@@ -19,8 +19,8 @@ from bdhf.records import load_study, run_status
 from bdhf.tuning.outcome.collect import collect
 from bdhf.tuning.storage.storage import Place
 from bdhf.tuning.study.study import Study, open_study
-from tests.tuning.made_up import worked
 from tests.tuning.small import LONG, begun, finished, killed, placed, trials_of, written
+from tests.tuning.synthetic import worked
 
 pytestmark = pytest.mark.slow
 

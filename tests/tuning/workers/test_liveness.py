@@ -15,7 +15,7 @@ from bdhf.records import Owner
 from bdhf.tuning.outcome.collect import find
 from bdhf.tuning.storage.storage import Place, quiet, study_of
 from bdhf.tuning.workers.liveness import has_left, present
-from tests.tuning.made_up import quick, study, worked
+from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
 

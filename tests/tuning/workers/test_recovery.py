@@ -13,7 +13,7 @@ from bdhf.records import Owner
 from bdhf.tuning.sampling.trial_slots import standing
 from bdhf.tuning.storage.storage import Place, quiet
 from bdhf.tuning.workers.recovery import CREW, INTERRUPTED, MOST_DEATHS, revive
-from tests.tuning.made_up import study
+from tests.tuning.synthetic import study
 
 GONE = str(Owner(Owner.here().host, 2**22 + 7, 1.0))  # no process has such a number
 ELSEWHERE = str(Owner("another-boot", 1, 1.0))

@@ -18,8 +18,16 @@ from bdhf.tuning.outcome.collect import collect, find
 from bdhf.tuning.sampling.samplers import PRUNERS, SAMPLERS
 from bdhf.tuning.storage.storage import Place
 from bdhf.tuning.study.study import Study
-from tests.tuning.made_up import BEST_LR, HIGHEST_LR, by_trial, made_up, quick, study, worked
 from tests.tuning.small import placed
+from tests.tuning.synthetic import (
+    BEST_LR,
+    HIGHEST_LR,
+    by_trial,
+    quick,
+    study,
+    synthetic_run,
+    worked,
+)
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")
@@ -86,7 +94,7 @@ def test_an_interrupted_trial_is_to_its_sampler_what_it_was(
         runs.append(spec)
         if len(runs) in (14, 21):
             raise KeyboardInterrupt
-        return made_up(spec, **how)
+        return synthetic_run(spec, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr("bdhf.tuning.workers.trial.execute", interrupted)
@@ -157,7 +165,7 @@ def test_an_error_of_a_run_is_a_trial_too(tmp_path: Path, monkeypatch: pytest.Mo
     """A run that raised, or ran out of memory, makes its trial the worst and no more."""
 
     def failing(spec: RunSpec, **how: Any) -> Outcome:
-        outcome = made_up(spec, **how)
+        outcome = synthetic_run(spec, **how)
         if spec.optimizer["type"] == "block_hf" and spec.seed == 101:
             return Outcome(Status.OOM, "out of memory", outcome.curve)
         return outcome

@@ -68,7 +68,7 @@ def study(home: Path, *changes: tuple[str, str], text: str = STUDY, base: str = 
     return open_study(home / "study.yaml")
 
 
-def made_up(
+def synthetic_run(
     spec: RunSpec,
     *,
     device: str,
@@ -103,7 +103,7 @@ def made_up(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that are made up."""
-    monkeypatch.setattr("bdhf.tuning.workers.trial.execute", made_up)
+    monkeypatch.setattr("bdhf.tuning.workers.trial.execute", synthetic_run)
 
 
 def worked(

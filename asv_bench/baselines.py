@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asv_bench.contender import DAMPING, ITERATIONS, LR, Contender, NotApplicable, Product
-from asv_bench.works import Work
+from asv_bench.adapter import DAMPING, ITERATIONS, LR, Adapter, NotApplicable, Product
+from asv_bench.workloads import Workload
 from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.vectors.layout import flatten, layout_of, split_like
 
@@ -24,11 +24,11 @@ Indices = Sequence[int]  # which parameters a block has
 Linearised = tuple[Sequence[Tensor], Callable[[Indices], Product]]
 Linearise = Callable[[], Linearised]
 
-#: Modules that GGNMP propagates through, of those that stand in a Sequential of the works.
+#: Modules that GGNMP propagates through, of those that stand in a Sequential of the workloads.
 KNOWN = (nn.Conv2d, nn.Flatten, nn.Linear, nn.ReLU, nn.Sigmoid, nn.Tanh)
 
 
-def curvlinops(work: Work, partition: str) -> Contender:
+def curvlinops(workload: Workload, partition: str) -> Adapter:
     """curvlinops: a GGNLinearOperator a block, of the parameters of the block alone."""
     try:
         with warnings.catch_warnings():
@@ -37,7 +37,7 @@ def curvlinops(work: Work, partition: str) -> Contender:
     except ImportError as missing:
         raise NotApplicable("curvlinops-for-pytorch is not installed") from missing
 
-    def prepare(own: Work) -> Linearise:
+    def prepare(own: Workload) -> Linearise:
         def block(indices: Indices) -> Product:
             parameters = [own.parameters[i] for i in indices]
             operator = GGNLinearOperator(
@@ -47,17 +47,17 @@ def curvlinops(work: Work, partition: str) -> Contender:
 
         return lambda: (own.gradient(), block)
 
-    return _contender(work, partition, "two forward passes", prepare)
+    return _adapter(workload, partition, "two forward passes", prepare)
 
 
-def ggnvp(work: Work, partition: str) -> Contender:
+def ggnvp(workload: Workload, partition: str) -> Adapter:
     """BackPACK's `ggn_vector_product_from_plist`, on a graph that is kept: any model."""
     try:
         from backpack.hessianfree.ggnvp import ggn_vector_product_from_plist as multiply
     except ImportError as missing:
         raise NotApplicable("backpack-for-pytorch is not installed") from missing
 
-    def linearise(own: Work) -> Linearised:
+    def linearise(own: Workload) -> Linearised:
         inputs, targets = own.batch
         outputs = own.model(inputs)
         loss = own.loss(outputs, targets)
@@ -68,21 +68,21 @@ def ggnvp(work: Work, partition: str) -> Contender:
 
         return torch.autograd.grad(loss, own.parameters, retain_graph=True), block
 
-    return _contender(work, partition, "graph kept", lambda own: lambda: linearise(own))
+    return _adapter(workload, partition, "graph kept", lambda own: lambda: linearise(own))
 
 
-def ggnmp(work: Work, partition: str) -> Contender:
+def ggnmp(workload: Workload, partition: str) -> Adapter:
     """BackPACK's GGNMP: module by module through a Sequential; every tensor is a block."""
     try:
         from backpack import backpack, extend
         from backpack.extensions import GGNMP
     except ImportError as missing:
         raise NotApplicable("backpack-for-pytorch is not installed") from missing
-    _leaves(work.model)
-    if any(len(indices) > 1 for indices in _blocks(work, partition)):
+    _leaves(workload.model)
+    if any(len(indices) > 1 for indices in _blocks(workload, partition)):
         raise NotApplicable("its blocks are single tensors")
 
-    def prepare(own: Work) -> Linearise:
+    def prepare(own: Workload) -> Linearise:
         model, loss = extend(nn.Sequential(*_leaves(own.model))), extend(type(own.loss)())
         inputs, targets = own.batch
 
@@ -95,7 +95,7 @@ def ggnmp(work: Work, partition: str) -> Contender:
 
         return linearise
 
-    return _contender(work, partition, "module by module", prepare)
+    return _adapter(workload, partition, "module by module", prepare)
 
 
 def _taken(parameter: Any) -> tuple[Tensor, Product]:
@@ -118,19 +118,19 @@ def _leaves(model: nn.Module) -> list[nn.Module]:
     raise NotApplicable(f"it needs a Sequential of modules that it knows, not {name}")
 
 
-def _blocks(work: Work, partition: str) -> list[Indices]:
+def _blocks(workload: Workload, partition: str) -> list[Indices]:
     """The parameters of every block. Raises NotApplicable for parts of tensors."""
-    blocks = cut(layout_of(work.model), work.partitions[partition])
+    blocks = cut(layout_of(workload.model), workload.partitions[partition])
     if any(block.within is not None for block in blocks.rows):
         raise NotApplicable("a block is a part of tensors")
     return [block.slots for block in blocks.rows]
 
 
-def _contender(
-    work: Work, partition: str, method: str, prepare: Callable[[Work], Linearise]
-) -> Contender:
-    """The contender of a way to linearise; product and update have a model of their own each."""
-    blocks, kept, moved = _blocks(work, partition), work.copy(), work.copy()
+def _adapter(
+    workload: Workload, partition: str, method: str, prepare: Callable[[Workload], Linearise]
+) -> Adapter:
+    """The adapter of a way to linearise; product and update have a model of their own each."""
+    blocks, kept, moved = _blocks(workload, partition), workload.copy(), workload.copy()
     linearise, again = prepare(kept), prepare(moved)
 
     def set_up() -> Product:
@@ -148,14 +148,17 @@ def _contender(
         return product
 
     update = partial(_update, moved, blocks, again)
-    return Contender(
+    return Adapter(
         method=method, blocks=len(blocks), first=set_up, set_up=set_up, update=update,
         probe=partial(update, iterations=2),
     )  # fmt: skip
 
 
 def _update(
-    work: Work, blocks: Sequence[Indices], linearise: Linearise, iterations: int = ITERATIONS
+    workload: Workload,
+    blocks: Sequence[Indices],
+    linearise: Linearise,
+    iterations: int = ITERATIONS,
 ) -> None:
     """One update of block-diagonal Hessian-free optimization; all blocks at one θ."""
     gradient, block = linearise()
@@ -166,7 +169,7 @@ def _update(
     del block  # the graph goes before the parameters move
     with torch.no_grad():
         for indices, step in zip(blocks, steps, strict=True):
-            parameters = [work.parameters[i] for i in indices]
+            parameters = [workload.parameters[i] for i in indices]
             for parameter, part in zip(parameters, split_like(step, parameters), strict=True):
                 parameter.add_(part, alpha=LR)
 
@@ -185,7 +188,7 @@ def conjugate_gradients(product: Product, rhs: Tensor, iterations: int) -> Tenso
     return x
 
 
-RIVALS: Mapping[str, Callable[[Work, str], Contender]] = {
+BASELINES: Mapping[str, Callable[[Workload, str], Adapter]] = {
     "curvlinops": curvlinops,
     "BackPACK ggnvp": ggnvp,
     "BackPACK GGNMP": ggnmp,

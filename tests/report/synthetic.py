@@ -44,7 +44,7 @@ ENTRIES = (
 )  # fmt: skip
 
 
-def made_up(
+def synthetic_records(
     arms: Mapping[str, Arm] = QUICKSTART,
     *,
     seeds: int = 8,

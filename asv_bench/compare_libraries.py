@@ -1,7 +1,7 @@
 """bdhf beside other libraries: what products and updates cost, in gradients on the same batch.
 
-    python -m asv_bench.peers
-    python -m asv_bench.peers --works lstm --options propagate bfloat16 --json peers.json
+    python -m asv_bench.compare_libraries
+    python -m asv_bench.compare_libraries --workloads lstm --options propagate bfloat16
 
 Every number is a ratio to one gradient, the median of interleaved rounds in one process with the
 quartiles in brackets; memory is peak bytes to peak bytes. Set-up gives the loss, the gradient and
@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 
+from asv_bench.adapter import Adapter, NotApplicable, Product, ours
+from asv_bench.baselines import BASELINES, ggnmp
 from asv_bench.benchmarks.memory import peak_bytes
-from asv_bench.contender import Contender, NotApplicable, Product, ours
-from asv_bench.rivals import RIVALS, ggnmp
 from asv_bench.timing import Piece, Spread, interleaved
-from asv_bench.works import WORKS, Work
+from asv_bench.workloads import WORKLOADS, Workload
 
 #: Name of a row -> what it changes in bdhf: a new line here is a new row for every partition.
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -51,7 +51,7 @@ TIMED: Mapping[str, str] = {
 class Row:
     """One line of the table: a library, a partition, and what was found; or why nothing was."""
 
-    work: str
+    workload: str
     library: str
     partition: str
     method: str = ""
@@ -73,60 +73,62 @@ class Row:
 HEAD = ["library", "partition", "blocks", "method", *TIMED.values(), "memory"]
 
 
-def contenders(work: Work, options: Sequence[str]) -> Iterator[tuple[Row, Callable[[], Contender]]]:
-    """A row for bdhf, for its options and for every rival, under every partition.
+def adapters(
+    workload: Workload, options: Sequence[str]
+) -> Iterator[tuple[Row, Callable[[], Adapter]]]:
+    """A row for bdhf, for its options and for every baseline, under every partition.
 
     Single tensors are the blocks of GGNMP and of nobody else's interest.
     """
-    for partition in work.partitions:
+    for partition in workload.partitions:
         own: dict[str, Mapping[str, Any]] = {"bdhf": {}}
         own |= {f"bdhf {name}": OPTIONS[name] for name in options}
         for library, given in own.items():
-            yield Row(work.name, library, partition), partial(ours, work, partition, given)
-        for library, rival in RIVALS.items():
-            if (rival is ggnmp) == (partition == "tensors"):
-                yield Row(work.name, library, partition), partial(rival, work, partition)
-    if "tensors" not in work.partitions:
-        yield Row(work.name, "BackPACK GGNMP", "tensors"), partial(ggnmp, work, "tensors")
+            yield Row(workload.name, library, partition), partial(ours, workload, partition, given)
+        for library, baseline in BASELINES.items():
+            if (baseline is ggnmp) == (partition == "tensors"):
+                yield Row(workload.name, library, partition), partial(baseline, workload, partition)
+    if "tensors" not in workload.partitions:
+        yield Row(workload.name, "BackPACK GGNMP", "tensors"), partial(ggnmp, workload, "tensors")
 
 
-def measure(work: Work, options: Sequence[str], rounds: int, budget: float) -> list[Row]:
-    """All rows of one work; `budget` is seconds for the rounds of one piece."""
+def measure(workload: Workload, options: Sequence[str], rounds: int, budget: float) -> list[Row]:
+    """All rows of one workload; `budget` is seconds for the rounds of one piece."""
     rows: list[Row] = []
     pieces: dict[tuple[int, str], Piece] = {}
-    found: dict[int, Contender] = {}
-    for row, make in contenders(work, options):
+    found: dict[int, Adapter] = {}
+    for row, make in adapters(workload, options):
         rows.append(row)
         try:
-            contender = make()
+            adapter = make()
         except (NotApplicable, NotImplementedError, RuntimeError, ValueError) as refusal:
             row.reason = str(refusal).splitlines()[0]
             continue
-        row.method, row.blocks = contender.method, contender.blocks
-        found[len(rows) - 1] = contender
-        pieces |= {(len(rows) - 1, name): piece for name, piece in _pieces(work, contender)}
-    spreads = interleaved(pieces, work.gradient, most=rounds, budget=budget)
+        row.method, row.blocks = adapter.method, adapter.blocks
+        found[len(rows) - 1] = adapter
+        pieces |= {(len(rows) - 1, name): piece for name, piece in _pieces(workload, adapter)}
+    spreads = interleaved(pieces, workload.gradient, most=rounds, budget=budget)
     for (index, name), spread in spreads.items():
         rows[index].times[name] = spread
-    unit = peak_bytes(work.gradient, work.device)
-    for index, contender in found.items():
-        rows[index].memory = peak_bytes(contender.probe, work.device) / unit
+    unit = peak_bytes(workload.gradient, workload.device)
+    for index, adapter in found.items():
+        rows[index].memory = peak_bytes(adapter.probe, workload.device) / unit
     return rows
 
 
-def _pieces(work: Work, contender: Contender) -> Iterator[tuple[str, Piece]]:
-    """What is timed of a contender; the vector of its product is the same in every round."""
+def _pieces(workload: Workload, adapter: Adapter) -> Iterator[tuple[str, Piece]]:
+    """What is timed of an adapter; the vector of its product is the same in every round."""
     generator = torch.Generator().manual_seed(0)
-    parameters = sum(parameter.numel() for parameter in work.parameters)
-    v = torch.randn(parameters, generator=generator).to(work.device)
-    product: Product = contender.set_up()
+    parameters = sum(parameter.numel() for parameter in workload.parameters)
+    v = torch.randn(parameters, generator=generator).to(workload.device)
+    product: Product = adapter.set_up()
     for _ in range(2):  # bdhf counts the first, operator by operator, and may compile the second
         product(v)
-    if contender.first is not contender.set_up:
-        yield "first", contender.first
-    yield "set_up", contender.set_up
+    if adapter.first is not adapter.set_up:
+        yield "first", adapter.first
+    yield "set_up", adapter.set_up
     yield "product", lambda: product(v)
-    yield "update", contender.update
+    yield "update", adapter.update
 
 
 def table(rows: Sequence[Row], markdown: bool) -> str:
@@ -144,7 +146,7 @@ def table(rows: Sequence[Row], markdown: bool) -> str:
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
+    parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=[])
     parser.add_argument("--rounds", type=int, default=9, help="at most, for one piece")
     parser.add_argument("--budget", type=float, default=2.0, help="seconds for the rounds of one")
@@ -157,15 +159,15 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Measure, and print a table for every work."""
+    """Measure, and print a table for every workload."""
     arguments = _arguments(given)
     torch.set_num_threads(arguments.threads)
     rows: list[Row] = []
     write = sys.stdout.write
     write(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads\n")
-    for name in arguments.works:
-        work = WORKS[name](arguments.quick).to(arguments.device)
-        found = measure(work, arguments.options, arguments.rounds, arguments.budget)
+    for name in arguments.workloads:
+        workload = WORKLOADS[name](arguments.quick).to(arguments.device)
+        found = measure(workload, arguments.options, arguments.rounds, arguments.budget)
         write(f"\n{name}\n\n{table(found, arguments.markdown)}\n")
         sys.stdout.flush()
         rows += found

@@ -1,8 +1,8 @@
 """What is measured: five models with a loss, a batch of made-up data, and their partitions.
 
-    python -m asv_bench.peers --works autoencoder lstm
+    python -m asv_bench.compare_libraries --workloads autoencoder lstm
 
-Everything is seeded and float32. `quick` makes every work small enough for a test.
+Everything is seeded and float32. `quick` makes every workload small enough for a test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOSSES: Mapping[object, type[nn.Module]] = {
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """A model, its loss and one batch; what the model is cut into, by name."""
 
     name: str
@@ -52,11 +52,11 @@ class Work:
         inputs, targets = self.batch
         return torch.autograd.grad(self.loss(self.model(inputs), targets), self.parameters)
 
-    def copy(self) -> Work:
+    def copy(self) -> Workload:
         """The same with a model of its own, for somebody who moves the parameters."""
         return replace(self, model=deepcopy(self.model))
 
-    def to(self, device: str) -> Work:
+    def to(self, device: str) -> Workload:
         """The same on another device."""
         inputs, targets = (tensor.to(device) for tensor in self.batch)
         return replace(self, model=deepcopy(self.model).to(device), batch=(inputs, targets))
@@ -69,15 +69,15 @@ def tensors(model: nn.Module) -> Partition:
 
 def _made(
     name: str, problem: Problem, samples: int, cut: Callable[[nn.Module], Mapping[str, Partition]]
-) -> Work:
-    """The work of a problem: full, and the partitions that `cut` makes of its model."""
+) -> Workload:
+    """The workload of a problem: full, and the partitions that `cut` makes of its model."""
     model = problem.build()
     problem.initialise(model, torch.Generator().manual_seed(0))
     partitions = {"full": bdhf.Full(), **cut(model)}
-    return Work(name, model, LOSSES[problem.loss](), problem.example(samples), partitions)
+    return Workload(name, model, LOSSES[problem.loss](), problem.example(samples), partitions)
 
 
-def autoencoder(quick: bool, samples: int = 512) -> Work:
+def autoencoder(quick: bool, samples: int = 512) -> Workload:
     """784-1000-500-250-30 and back, mean squared error, N = 512: the encoder and the decoder."""
     problem = (
         Autoencoder(encoder=(16, 7, 4), downsample=7)
@@ -92,7 +92,7 @@ def autoencoder(quick: bool, samples: int = 512) -> Work:
     return _made("autoencoder", problem, 6 if quick else samples, cut)
 
 
-def classifier(quick: bool) -> Work:
+def classifier(quick: bool) -> Workload:
     """784-1000-500-250-100-10, cross-entropy, N = 512: layers, and every neuron for itself."""
     problem = MLP(hidden=(9, 7) if quick else (1000, 500, 250, 100))
 
@@ -103,19 +103,19 @@ def classifier(quick: bool) -> Work:
     return _made("classifier", problem, 6 if quick else 512, cut)
 
 
-def resnet(quick: bool) -> Work:
+def resnet(quick: bool) -> Workload:
     """Residual blocks of 16, 32 and 64 channels on 28×28 pixels, N = 128."""
     problem = ResNet(channels=(3, 4) if quick else (16, 32, 64), downsample=4 if quick else 1)
     return _made("resnet", problem, 4 if quick else 128, lambda _: _blocks(problem))
 
 
-def lstm(quick: bool) -> Work:
+def lstm(quick: bool) -> Workload:
     """Three layers of 32 units with peepholes over 49 steps, N = 256."""
     problem = SequenceLSTM(hidden=3, layers=2) if quick else SequenceLSTM(hidden=32, layers=3)
     return _made("lstm", problem, 3 if quick else 256, lambda _: _blocks(problem))
 
 
-def transformer(quick: bool) -> Work:
+def transformer(quick: bool) -> Workload:
     """Two encoder layers of width 32 on the 28 rows of an image, N = 64."""
     problem = Transformer(width=4, heads=2, feedforward=5) if quick else Transformer()
     return _made("transformer", problem, 3 if quick else 64, lambda _: _blocks(problem))
@@ -125,7 +125,7 @@ def _blocks(problem: Problem) -> Mapping[str, Partition]:
     return {"blocks": bdhf.Groups(problem.blocks)}
 
 
-WORKS: Mapping[str, Callable[[bool], Work]] = {
+WORKLOADS: Mapping[str, Callable[[bool], Workload]] = {
     "autoencoder": autoencoder,
     "classifier": classifier,
     "resnet": resnet,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import Records
-from tests.report.made_up import Arm, made_up
+from tests.report.synthetic import Arm, synthetic_records
 
 SIZES = (50, 100, 200, 400, 800)
 CRITICAL = {"block_hf": 400.0, "full_hf": 250.0, "adam": 80.0}
@@ -67,6 +67,6 @@ def diagnosed(records: Records) -> Records:
 
 def _gridded(arms: dict[str, Arm], values: dict[str, dict[str, str]], **how: object) -> Records:
     options = {"seeds": 5, "updates": 240, "every": 2, "comparisons": (), **how}
-    records = made_up(arms, **options)
+    records = synthetic_records(arms, **options)
     names = {label: label.split(" ")[0] for label in arms}
     return dataclasses.replace(records, values=values, names=names)

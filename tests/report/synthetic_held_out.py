@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from bdhf.records import ArmTuning, Comparison, PlanIndex, PlannedArm, Records, StudyRecords, Tuned
-from tests.report.made_up import Arm, made_up, save
+from tests.report.synthetic import Arm, save, synthetic_records
 
 
 def held_out_records(records: StudyRecords, gain: float = 0.7, seeds: int = 8) -> Records:
@@ -38,7 +38,9 @@ def held_out_records(records: StudyRecords, gain: float = 0.7, seeds: int = 8) -
         for name, _, rest in [entry.name.partition(" gradient=")]
         for rest in [rest and f"gradient={rest}"]
     ]
-    made = made_up(arms, seeds=seeds, updates=300, comparisons=comparisons, name="held_out")
+    made = synthetic_records(
+        arms, seeds=seeds, updates=300, comparisons=comparisons, name="held_out"
+    )
     return dataclasses.replace(made, values=values, names=names)
 
 

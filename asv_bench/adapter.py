@@ -15,7 +15,7 @@ from torch import Tensor
 
 import bdhf
 from asv_bench.benchmarks.linearising import linearising
-from asv_bench.works import Work
+from asv_bench.workloads import Workload
 from bdhf.optim.products import Settings
 
 Product = Callable[[Tensor], Tensor]
@@ -23,7 +23,7 @@ Product = Callable[[Tensor], Tensor]
 #: Iterations of CG in an update, without an early stop.
 ITERATIONS = 30
 
-#: So small that the work stays the same from one update to the next.
+#: So small that the workload stays the same from one update to the next.
 LR = 1e-8
 
 DAMPING = 1e-3
@@ -34,8 +34,8 @@ class NotApplicable(Exception):  # noqa: N818 - a reason for the table, not a fa
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One library on one work under one partition."""
+class Adapter:
+    """One library on one workload under one partition."""
 
     method: str  # in its own words
     blocks: int
@@ -45,12 +45,14 @@ class Contender:
     probe: Callable[[], object]  # an update that holds as much memory, and may be shorter
 
 
-def ours(work: Work, partition: str, options: Mapping[str, Any]) -> Contender:
+def ours(workload: Workload, partition: str, options: Mapping[str, Any]) -> Adapter:
     """bdhf; `options` are arguments that `block_curvature` and the optimizer share."""
-    own, moved = work.partitions[partition], work.copy()
+    own, moved = workload.partitions[partition], workload.copy()
 
     def linearised() -> bdhf.BlockCurvature:
-        return bdhf.block_curvature(work.model, work.loss, work.batch, partition=own, **options)
+        return bdhf.block_curvature(
+            workload.model, workload.loss, workload.batch, partition=own, **options
+        )
 
     optimizer = bdhf.BlockHessianFree(
         moved.model, moved.loss, partition=own, lr=LR, check=False,
@@ -62,7 +64,7 @@ def ours(work: Work, partition: str, options: Mapping[str, Any]) -> Contender:
     def first() -> object:
         product = linearised().matvec
         if options.get("compile"):
-            v = torch.zeros(G.shape[0], device=work.device)
+            v = torch.zeros(G.shape[0], device=workload.device)
             return [product(v) for _ in range(2)]  # the first is counted, operator by operator
         return product
 
@@ -70,22 +72,22 @@ def ours(work: Work, partition: str, options: Mapping[str, Any]) -> Contender:
         return optimizer.step(moved.batch)
 
     update()  # what a run does once has been done when it is timed
-    return Contender(
+    return Adapter(
         method=G.method,
         blocks=len(G.blocks),
         first=first,
-        set_up=_again(work, partition, options),
+        set_up=_again(workload, partition, options),
         update=update,
         probe=update,
     )
 
 
-def _again(work: Work, partition: str, options: Mapping[str, Any]) -> Callable[[], Product]:
+def _again(workload: Workload, partition: str, options: Mapping[str, Any]) -> Callable[[], Product]:
     """Linearise as the second update of an optimizer does: decisions and programs are kept."""
     given = {"dtype" if name == "product_dtype" else name: x for name, x in options.items()}
     curvature = given.pop("curvature", bdhf.GGN())
     blocks, linearise = linearising(
-        work.model, work.loss, work.batch, curvature, work.partitions[partition],
+        workload.model, workload.loss, workload.batch, curvature, workload.partitions[partition],
         Settings(**given), lambda blocks: ITERATIONS + 1,
     )  # fmt: skip
 

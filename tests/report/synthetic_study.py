@@ -56,7 +56,7 @@ ENTRIES = (
 LM = "damping=levenberg_marquardt"
 
 
-def made_up_study(
+def synthetic_study(
     arms: Mapping[str, Searched] = ARMS,
     *,
     sizes: Sequence[int] = (),
