@@ -15,8 +15,7 @@ PACKAGE = Path(bdhf.__file__).parent
 MOST_ENTRIES = 16
 
 #: Public names that several modules define, and why that is no second meaning.
-ALLOWED = {
-}
+ALLOWED = {}
 
 #: Dotted names that README, docs and CONTRIBUTING have used.
 DOCUMENTED = (

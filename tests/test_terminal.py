@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from bdhf.cli import app
 from bdhf.cli.console import PlainConsole
 from bdhf.experiments.observers.progress import watching
-from bdhf.printable import SIGN, on_a_line
 from bdhf.records import Status, write_atomically, write_table
+from bdhf.text.printable import SIGN, on_a_line
 from tests.experiments.specs import changed, planned
 from tests.experiments.synthetic import begun, claim, resealed, write
 from tests.report.synthetic_held_out import save_study

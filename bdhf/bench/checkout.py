@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bdhf.records import InputError
-from bdhf.records.git import diff, git
+from bdhf.records.provenance.git import diff, git
 
 #: The file that says where the benchmarks are, in the format of asv.
 CONFIG = "asv.conf.json"

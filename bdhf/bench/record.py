@@ -25,7 +25,7 @@ from typing import Any
 
 from bdhf.bench.checkout import CONFIG, Checkout
 from bdhf.records import InputError
-from bdhf.records.git import environment
+from bdhf.records.provenance.git import environment
 
 #: Seconds that asv has to end its processes when it is interrupted.
 _PATIENCE = 15.0

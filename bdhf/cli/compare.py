@@ -11,7 +11,7 @@ from rich.table import Table
 from bdhf.cli.app import Results, app, out, say, say_json, told, warn
 from bdhf.cli.planned import say_twins
 from bdhf.cli.results import fresh
-from bdhf.printable import printable
+from bdhf.text.printable import printable
 
 
 @app.command()

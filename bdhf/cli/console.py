@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from bdhf.printable import on_a_line, printable
+from bdhf.text.printable import on_a_line, printable
 
 
 class PlainConsole(Console):

@@ -34,7 +34,7 @@ from bdhf.optim.products import (
     linearise,
 )
 from bdhf.optim.products.cost import warn_if_expensive
-from bdhf.optim.refusals import refuse_no_parts
+from bdhf.optim.refusals.refusals import refuse_no_parts
 from bdhf.optim.solvers import CG, Solution, Solver, Stop, System
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.update.acceptance import Acceptance, FullStep

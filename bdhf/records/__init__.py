@@ -25,9 +25,9 @@ from bdhf.records.disk.files import (
 from bdhf.records.disk.owner import Owner
 from bdhf.records.disk.temporary import STALE_SECONDS, clock_of, is_silent, sweep, temporary_folder
 from bdhf.records.disk.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
-from bdhf.records.environment import MATTERS, TIMING
 from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.load import Records, load, natural
+from bdhf.records.provenance.environment import MATTERS, TIMING
 from bdhf.records.rises import Rise, rise_of, rises, rises_in
 from bdhf.records.run import run_status
 from bdhf.records.schema import (

@@ -12,7 +12,7 @@ import pytest
 
 from bdhf.bench.checkout import Checkout
 from bdhf.experiments.run import provenance
-from bdhf.records.git import diff, environment, git
+from bdhf.records.provenance.git import diff, environment, git
 from tests.bench.clones import git as plainly
 
 TEXT = "".join(f"line {i}\n" for i in range(12))

@@ -25,7 +25,7 @@ from bdhf.experiments.run.provenance import environment
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import DIAGNOSTICS, FAILED, MATTERS, InputError, Status, in_brief
 from bdhf.records.bits import first_unlike
-from bdhf.records.environment import from_words
+from bdhf.records.provenance.environment import from_words
 
 #: Statuses that a run has again, wherever it is made: an exception comes again, a want of memory or
 #: of time need not.

@@ -20,8 +20,8 @@ from rich.progress import (
 
 from bdhf.experiments.observers.observer import Observer
 from bdhf.experiments.plan.runspec import RunSpec
-from bdhf.printable import on_a_line
 from bdhf.records import AXES
+from bdhf.text.printable import on_a_line
 
 
 @contextmanager

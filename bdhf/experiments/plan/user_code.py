@@ -7,7 +7,7 @@ from typing import Any
 
 from bdhf.experiments.parts.user_source import at_import
 from bdhf.experiments.plan.runspec import RunSpec
-from bdhf.records.environment import in_words
+from bdhf.records.provenance.environment import in_words
 
 
 def own_names(run: RunSpec) -> tuple[str, ...]:

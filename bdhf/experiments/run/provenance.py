@@ -15,7 +15,7 @@ import torch
 
 import bdhf
 from bdhf.records import InputError
-from bdhf.records.git import diff, git
+from bdhf.records.provenance.git import diff, git
 
 #: Seconds that git may take: a working tree may be large, or on a slow disk.
 _PATIENCE = 20.0

@@ -21,7 +21,7 @@ from bdhf.experiments.run.checkpoint import State
 from bdhf.experiments.run.object_state import Held, held
 from bdhf.experiments.run.process_state import undisturbed
 from bdhf.experiments.run.random_streams import global_state, set_global
-from bdhf.records.environment import from_words
+from bdhf.records.provenance.environment import from_words
 
 if TYPE_CHECKING:
     from bdhf.experiments.run.training import Training

@@ -13,10 +13,10 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bdhf.experiments.storage.claims import living
-from bdhf.printable import printable
 from bdhf.records import InputError, planned, rises_in, run_labels, torn
 from bdhf.records.disk.files import UNREADABLE, UnreadableError, read_whole
 from bdhf.records.run import SEALS, sums_of
+from bdhf.text.printable import printable
 
 #: Title -> key -> value; or a text that is shown as it is.
 Detail = dict[str, dict[str, str] | str]

@@ -25,7 +25,7 @@ from bdhf.experiments.storage.store import Store
 from bdhf.records import InputError
 from bdhf.records.disk.files import UNREADABLE
 from bdhf.records.disk.version import read_record
-from bdhf.records.environment import from_words
+from bdhf.records.provenance.environment import from_words
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from bdhf.optim.losses.hessians import Differentiated, OutputHessian, Scaled
 from bdhf.optim.losses.own import loss_name, own_parameters, refuse_foreign
 from bdhf.optim.losses.targets import check_targets
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.refusals import refuse_no_scalar
+from bdhf.optim.refusals.refusals import refuse_no_scalar
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bdhf.optim.forward.objective import plain_kernels
-from bdhf.optim.refusals import named
+from bdhf.optim.refusals.refusals import named
 from bdhf.optim.torch_support.channels_last import ChannelsFirst
 from bdhf.optim.torch_support.graphs import ends_early
 

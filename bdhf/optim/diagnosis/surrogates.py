@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from bdhf.optim.diagnosis.faulty_module import Call, calls_of, copied, differentiable
 from bdhf.optim.forward.objective import plain_kernels
-from bdhf.optim.refusals import named
+from bdhf.optim.refusals.refusals import named
 
 #: Relative step of the central difference.
 STEP = 1e-6

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.refusals import modules_of
+from bdhf.optim.refusals.refusals import modules_of
 from bdhf.optim.vectors.layout import named_parameters
 
 #: Names that an error tells; the rest is counted.

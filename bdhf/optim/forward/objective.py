@@ -19,7 +19,7 @@ from bdhf.optim.forward.passes import Passes
 from bdhf.optim.losses import weights
 from bdhf.optim.losses.own import ForeignError, own_parameters
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.refusals import refuse_inference_tensors, refuse_modules, refuse_types
+from bdhf.optim.refusals.refusals import refuse_inference_tensors, refuse_modules, refuse_types
 from bdhf.optim.torch_support.channels_last import channels_first
 from bdhf.optim.torch_support.precision import full_precision
 from bdhf.optim.vectors.layout import Layout, flatten, layout_of, named_parameters, split_like

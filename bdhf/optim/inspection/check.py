@@ -23,7 +23,7 @@ from bdhf.optim.forward.buffers import buffers_kept, warn_of_moved
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.inspection.block_check import Errors, Probe
 from bdhf.optim.products import BlockProduct
-from bdhf.optim.refusals import named
+from bdhf.optim.refusals.refusals import named
 
 #: What is too far from 0, by the precision: of forward passes, or of products.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-2}

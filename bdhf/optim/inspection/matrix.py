@@ -15,7 +15,7 @@ from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.partitions import Full, Partition
 from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import MAX_BYTES, BlockProduct, Settings, linearise
-from bdhf.optim.refusals import refuse_no_parts
+from bdhf.optim.refusals.refusals import refuse_no_parts
 from bdhf.optim.solvers.dense import dense_blocks
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.block_names import Description, describe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bdhf.optim.partitions import Blend, Partition
-from bdhf.optim.refusals import refuse_no_parts
+from bdhf.optim.refusals.refusals import refuse_no_parts
 from bdhf.optim.vectors.blocks import Blending, Blocks
 from bdhf.optim.vectors.layout import Layout
 

@@ -18,7 +18,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bdhf.records import InputError, Records, StudyRecords, Tuned
-from bdhf.records.environment import from_words, in_words
+from bdhf.records.provenance.environment import from_words, in_words
 from bdhf.report.embedded.archive import RunFiles
 from bdhf.report.embedded.redaction import first_path, told, users_in, without_paths
 

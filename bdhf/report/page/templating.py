@@ -11,9 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bdhf.printable import SIGN
 from bdhf.report.page import formatting
 from bdhf.report.page.policy import policy
+from bdhf.text.printable import SIGN
 
 #: Characters that embed, override or isolate a direction of writing -> what stands there instead.
 _TURNS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), SIGN)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import MATTERS, TIMING, Comparison
-from bdhf.records.environment import from_words, shown
+from bdhf.records.provenance.environment import from_words, shown
 from bdhf.stats.observations.hardware import HARDWARE
 from bdhf.stats.observations.pairs import Pairs
 from bdhf.stats.text.sentences import count

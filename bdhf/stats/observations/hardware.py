@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bdhf.records.environment import NOT_RECORDED, shown
+from bdhf.records.provenance.environment import NOT_RECORDED, shown
 
 #: What a run was computed on: its seconds are compared with those of the same hardware only.
 HARDWARE = ("cpu", "gpu", "device")

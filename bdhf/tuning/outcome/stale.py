@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from bdhf.experiments.plan.user_code import own_names
 from bdhf.experiments.storage.stale import Present
-from bdhf.records.environment import from_words
+from bdhf.records.provenance.environment import from_words
 from bdhf.stats.text.sentences import count
 from bdhf.tuning.outcome.trial_rows import Found
 

@@ -9,7 +9,7 @@ import pytest
 from bdhf.experiments.parts import user_modules, user_source
 from bdhf.experiments.parts.user_source import sources
 from bdhf.experiments.plan.user_code import own_code, own_names
-from bdhf.records.environment import from_words, in_words
+from bdhf.records.provenance.environment import from_words, in_words
 from tests.experiments.specs import cell
 
 

@@ -16,7 +16,7 @@ from bdhf.experiments.run.execute import Outcome
 from bdhf.experiments.storage.claims import Claims
 from bdhf.experiments.storage.stale import set_aside
 from bdhf.records import Status
-from bdhf.records.environment import in_words
+from bdhf.records.provenance.environment import in_words
 from tests.experiments.specs import CHUNKS, changed
 from tests.experiments.synthetic import CURVE
 

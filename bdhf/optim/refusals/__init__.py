@@ -1,0 +1,1 @@
+"""What has no right curvature product, said before anything runs."""

@@ -1,0 +1,1 @@
+"""Where runs are made: git, and what can change the numbers of a run."""

@@ -1,0 +1,1 @@
+"""Texts for human readers: numbers, and what others wrote."""
