@@ -15,6 +15,7 @@ from bdhf.experiments.cost import estimate, together
 from bdhf.experiments.duration import Duration, of_finished, probe
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.experiments.engines.local import Conditions, default_workers, run_all
+from bdhf.experiments.limits import with_skips
 from bdhf.experiments.observe import Observer
 from bdhf.experiments.outline import Outline, outline
 from bdhf.experiments.plan import Cell, Plan, expand
@@ -56,8 +57,7 @@ class Ablation:
         variants, source = load(file, settings)
         spec, threads = variants[0].spec, max(variant.spec.threads for variant in variants)
         store = Store(out or Path("results") / spec.name)
-        with together():
-            plan = expand(variants)
+        plan = with_skips(expand(variants), spec.safety)
         refuse_twins(plan, variants, source)
         tuning = spec.tuned_from and tuned(spec.tuned_from, file.parent, store.folder.parent, plan)
         return cls(spec, source.text, plan, threads, store, source, tuning or None)

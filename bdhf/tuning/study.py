@@ -17,6 +17,7 @@ from bdhf.experiments.complaints import complaints
 from bdhf.experiments.compose import read
 from bdhf.experiments.errors import Fault, Keys, SpecError
 from bdhf.experiments.grid import Variant
+from bdhf.experiments.limits import with_skips
 from bdhf.experiments.optimizers import written_out
 from bdhf.experiments.parts import Faults, Resolved
 from bdhf.experiments.plan import Plan, expand
@@ -127,7 +128,7 @@ def open_study(file: Path, settings: Sequence[str] = ()) -> Study:
     source = read(file, settings)
     spec = _spec(source)
     variants, ablation = _ablation(file, spec, source)
-    plan = expand(variants)
+    plan = with_skips(expand(variants), variants[0].spec.safety)
     faults = contradictions(spec, variants)
     cells, wrong = _cells(spec, variants, plan) if not faults else ((), [])
     faults += wrong

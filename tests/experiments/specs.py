@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from bdhf.experiments.limits import with_skips
 from bdhf.experiments.plan import Cell, Plan, expand
 from bdhf.experiments.run import Outcome, Row, execute
 from bdhf.experiments.source import parse
@@ -54,7 +55,8 @@ def changed(*changes: tuple[str, str], text: str = SMALL) -> str:
 
 def planned(*changes: tuple[str, str], text: str = SMALL) -> Plan:
     """The plan of the small spec, changed."""
-    return expand(variants(parse(changed(*changes, text=text))))
+    checked = variants(parse(changed(*changes, text=text)))
+    return with_skips(expand(checked), checked[0].spec.safety)
 
 
 def cells(*changes: tuple[str, str]) -> tuple[Cell, ...]:
