@@ -24,7 +24,7 @@ from bdhf.records.files import (
     write_table,
 )
 from bdhf.records.index import PlanIndex, PlannedArm
-from bdhf.records.load import Records, load, natural
+from bdhf.records.load import load
 from bdhf.records.owner import Owner
 from bdhf.records.rises import Rise, rise_of, rises, rises_in
 from bdhf.records.run import run_status
@@ -45,6 +45,7 @@ from bdhf.records.schema import (
     tests_of,
     unit_of,
 )
+from bdhf.records.tables import Records, natural
 from bdhf.records.temporary import STALE_SECONDS, clock_of, is_silent, sweep, temporary_folder
 from bdhf.records.tuning import (
     STUDY_FILE,
