@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bdhf.cli.console import PlainConsole
+from bdhf.errors import BdhfError
 
 if TYPE_CHECKING:
     from bdhf.experiments.claims import Claim
@@ -50,12 +51,12 @@ def _options(
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn what is wrong with the input or the disk into lines on stderr and exit code 2."""
-    from bdhf.records import InputError, in_brief
+    """Turn what bdhf refuses, and what is wrong with the disk, into lines and exit code 2."""
+    from bdhf.records import in_brief
 
     try:
         yield
-    except InputError as error:
+    except BdhfError as error:
         for line in error.lines:
             warn(line)
         raise typer.Exit(2) from None

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from bdhf.errors import BdhfError
 from bdhf.experiments.errors import Fault, Keys, unknown
 from bdhf.experiments.own import is_own, lacks, no_plain_defaults, own_part
 
@@ -29,7 +30,7 @@ FLAT: Nested = types.MappingProxyType({})  # no field of a part is a part
 REFUSALS = (ValueError, TypeError, OverflowError, RuntimeError, MemoryError)
 
 
-class Faults(Exception):  # noqa: N818 - it carries what is wrong, it does not name one error
+class Faults(BdhfError):  # noqa: N818 - it carries what is wrong, it does not name one error
     """What is wrong with a piece of a spec."""
 
     def __init__(self, *faults: Fault) -> None:

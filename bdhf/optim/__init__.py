@@ -1,12 +1,13 @@
 """The method: curvature × partition × solver × damping × acceptance. Usable on its own."""
 
+from bdhf.errors import BdhfError
 from bdhf.optim.acceptance import Acceptance, Backtracking, FullStep
 from bdhf.optim.buffers import BufferWarning
 from bdhf.optim.check import Check
 from bdhf.optim.cost import CostWarning
 from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian
 from bdhf.optim.damping import Constant, Damping, LevenbergMarquardt
-from bdhf.optim.errors import BdhfError, CurvatureError, ModelError, ModelTypeError
+from bdhf.optim.errors import CurvatureError, ModelError, ModelTypeError
 from bdhf.optim.estimate import estimate, factor_rows
 from bdhf.optim.flatness import CurvatureWarning
 from bdhf.optim.flops import UncountedWarning

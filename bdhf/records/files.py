@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from pydantic import ValidationError
 
+from bdhf.errors import BdhfError
 from bdhf.records.sums import check, check_table, sums_with, table_bytes
 from bdhf.records.temporary import sweep, temporary_file
 
@@ -42,12 +43,17 @@ UNWRITABLE: Mapping[int, str] = {
 _READ_ONLY = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
 
 
-class InputError(Exception):
+class InputError(BdhfError):
     """What was given cannot be used: one line per fault, each with what to do next."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = tuple(lines)
-        super().__init__("\n".join(self.lines))
+        self._lines = tuple(lines)
+        super().__init__("\n".join(self._lines))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is wrong, one line per fault; a line of many, as of an odd name, stays whole."""
+        return self._lines
 
 
 class UnreadableError(InputError):

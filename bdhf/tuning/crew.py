@@ -23,6 +23,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from bdhf.errors import BdhfError
 from bdhf.experiments.engines.interrupt import interruptible, shielded
 from bdhf.experiments.engines.local import SAVE_SECONDS
 from bdhf.experiments.engines.safe_path import safe_path
@@ -153,7 +154,7 @@ def _life(
     try:  # a signal that came while the process started is raised by its first line
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
         Worker(open_study(file, settings), place, told, seat=seat, crew=crew).work([label])
-    except InputError as error:
+    except BdhfError as error:
         _tell(pipe, "fault", error.lines)
     except KeyboardInterrupt:
         os._exit(128 + signal.SIGTERM)  # its arm is not finished
