@@ -13,7 +13,8 @@ from markupsafe import Markup, escape
 from bdhf.records import Records, Status, tests_of
 from bdhf.report.tables import anchors
 from bdhf.report.wording import count, number
-from bdhf.stats.pairs import Pairs, pair
+from bdhf.stats.pairing import pair
+from bdhf.stats.pairs import Pairs
 from bdhf.stats.result import Result
 from bdhf.stats.targets import OUTCOMES
 

@@ -11,7 +11,7 @@ from bdhf.stats import equivalence
 from bdhf.stats.compare import compare
 from bdhf.stats.equivalence import tost, tost_over
 from bdhf.stats.paired import sign_flip
-from bdhf.stats.pairs import pair
+from bdhf.stats.pairing import pair
 from bdhf.stats.words import sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 

@@ -6,7 +6,7 @@ import pytest
 
 from bdhf.stats.hardware import hardware
 from bdhf.stats.paired import sign_flip
-from bdhf.stats.pairs import pair
+from bdhf.stats.pairing import pair
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 SECONDS = BLOCK_VS_FULL.model_copy(update={"estimand": "seconds_to_target"})
