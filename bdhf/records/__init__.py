@@ -13,6 +13,7 @@ the files; `columns.py` says what is in them.
 
 from bdhf.records.collect import collect, collected, ended, planned, run_labels, torn
 from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
+from bdhf.records.comparison import LOSSES, Comparison, Estimand, axis_of, tests_of, unit_of
 from bdhf.records.environment import MATTERS, TIMING
 from bdhf.records.files import (
     InputError,
@@ -31,19 +32,13 @@ from bdhf.records.run import run_status
 from bdhf.records.schema import (
     AXES,
     FAILED,
-    LOSSES,
     MISSING,
     SAFETY_SECONDS,
     Budget,
-    Comparison,
-    Estimand,
     Figure,
     Status,
     Strict,
     Target,
-    axis_of,
-    tests_of,
-    unit_of,
 )
 from bdhf.records.tables import Records, natural
 from bdhf.records.temporary import STALE_SECONDS, clock_of, is_silent, sweep, temporary_folder

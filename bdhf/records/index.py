@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bdhf.records.schema import Budget, Comparison, Strict
+from bdhf.records.comparison import Comparison
+from bdhf.records.schema import Budget, Strict
 from bdhf.records.tuning import Tuned
 from bdhf.records.version import RECORDS_VERSION
 

@@ -13,10 +13,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from bdhf.records.columns import CELL
+from bdhf.records.comparison import Comparison
 from bdhf.records.files import UNREADABLE, InputError, in_brief, read_table, read_whole, table_sums
 from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.run import read_environment
-from bdhf.records.schema import SAFETY_SECONDS, Budget, Comparison, Target
+from bdhf.records.schema import SAFETY_SECONDS, Budget, Target
 from bdhf.records.tables import Records
 from bdhf.records.tuning import refuse_study
 from bdhf.records.version import PlanFile, refuse_newer

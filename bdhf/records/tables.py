@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from bdhf.records.columns import CELL
-from bdhf.records.schema import SAFETY_SECONDS, Budget, Comparison, Status, Target
+from bdhf.records.comparison import Comparison
+from bdhf.records.schema import SAFETY_SECONDS, Budget, Status, Target
 from bdhf.records.tuning import Tuned
 from bdhf.records.twins import twins_among
 from bdhf.records.uncounted import uncounted

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
+from bdhf.records.comparison import Comparison, Estimand
 from bdhf.records.files import (
     InputError,
     in_brief,
@@ -28,7 +29,7 @@ from bdhf.records.files import (
     write_atomically,
     write_table,
 )
-from bdhf.records.schema import Budget, Comparison, Estimand, Strict, Target
+from bdhf.records.schema import Budget, Strict, Target
 from bdhf.records.sums import digest, table_bytes
 from bdhf.records.version import RECORDS_VERSION
 
