@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bdhf.experiments.errors import Fault, Keys, unknown
-from bdhf.experiments.grid import Combination, exactly
+from bdhf.experiments.grid import Combination
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.paths import keys_of, value_at
+from bdhf.experiments.value_words import exactly
 
 #: Of every path: its text, its keys, and the values of which a combination has one.
 Values = tuple[tuple[str, Keys, tuple[Any, ...]], ...]

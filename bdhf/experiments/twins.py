@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bdhf.experiments.errors import Fault
-from bdhf.experiments.grid import Variant, applied, exactly, in_short
+from bdhf.experiments.grid import Variant, applied
 from bdhf.experiments.plan import Plan
 from bdhf.experiments.settings import with_settings
 from bdhf.experiments.source import Source
+from bdhf.experiments.value_words import exactly, in_short
 
 #: Differences in how two arms are written that a message names.
 _NAMED = 3

@@ -20,8 +20,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from bdhf.experiments.complaints import complaints
 from bdhf.experiments.errors import Fault, Keys
-from bdhf.experiments.grid import exactly, in_short
 from bdhf.experiments.parts import Faults
+from bdhf.experiments.value_words import exactly, in_short
 from bdhf.records import Strict
 from bdhf.tuning.space import Choice, Dimension, Range, standing_at
 

@@ -15,9 +15,9 @@ from optuna import Trial
 
 from bdhf.experiments.build import NUMBERS
 from bdhf.experiments.errors import Fault, Keys, unknown
-from bdhf.experiments.grid import exactly
 from bdhf.experiments.parts import Faults
 from bdhf.experiments.paths import keys_of, put, value_at
+from bdhf.experiments.value_words import exactly
 from bdhf.records import Parameter
 
 #: Settings of an arm: dotted path below it -> value. A shorter path comes before what is in it.

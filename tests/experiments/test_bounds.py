@@ -8,9 +8,9 @@ import pytest
 from bdhf.experiments import bounds
 from bdhf.experiments.compose import read
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.grid import in_short
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import variants
+from bdhf.experiments.value_words import in_short
 from bdhf.tuning.study import open_study
 from tests.experiments.specs import SMALL, changed
 
