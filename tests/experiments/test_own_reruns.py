@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from bdhf.cli.audit import rerun_as_json, rerun_lines
-from bdhf.experiments import beside, checkpoint
+from bdhf.experiments import beside, checkpoint, checkpoint_file
 from bdhf.experiments.beside import look_in
 from bdhf.experiments.own_source import own_code
 from bdhf.experiments.plan import expand
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_other_code_is_not_taken_up(claim, tmp_path, monkeypatch
     save(checkpoint.Saver(saved, run, "cpu"), {"a": 1})
     taken = checkpoint.Saver(saved, run, "cpu").load()
 
-    monkeypatch.setattr(checkpoint, "own_code", lambda run: OTHER)
+    monkeypatch.setattr(checkpoint_file, "own_code", lambda run: OTHER)
 
     assert taken == {"a": 1}
     assert checkpoint.Saver(saved, run, "cpu").load() is None
