@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from bdhf.experiments.build import problem_of, resolve_arm, resolve_problem
+from bdhf.experiments.build import problem_of
 from bdhf.experiments.complaints import complaints
 from bdhf.experiments.consistency import consistency
 from bdhf.experiments.directions import no_directions
 from bdhf.experiments.errors import Fault
 from bdhf.experiments.own import is_own
 from bdhf.experiments.parts import Faults, Resolved
+from bdhf.experiments.resolving import resolve_arm, resolve_problem
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.weightless import weightless
 from bdhf.optim.losses.own import own_parameters

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bdhf.experiments.build import problem_of, resolve_arm
+from bdhf.experiments.build import problem_of
 from bdhf.experiments.compatibility import why_not
 from bdhf.experiments.complaints import complaints
 from bdhf.experiments.compose import read
@@ -21,6 +21,7 @@ from bdhf.experiments.limits import with_skips
 from bdhf.experiments.optimizers import written_out
 from bdhf.experiments.parts import Faults, Resolved
 from bdhf.experiments.plan import Plan, expand
+from bdhf.experiments.resolving import resolve_arm
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.source import Source
 from bdhf.experiments.spec import load

@@ -9,6 +9,7 @@ import bdhf
 from bdhf.experiments import build, cost
 from bdhf.experiments.compatibility import triples, why_not
 from bdhf.experiments.errors import SpecError
+from bdhf.experiments.resolving import resolve_arm, resolve_problem
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import check
 from bdhf.experiments.store import Store
@@ -51,26 +52,24 @@ def test_the_first_rule_that_an_arm_breaks_is_its_reason(parts, reason):
 
 def test_parts_that_refuse_each_other_on_the_model_of_the_problem_are_a_reason():
     """A block that is too large to be dense is known before anything is run."""
-    parts = build.resolve_arm(
+    parts = resolve_arm(
         "a",
         {"type": "block_hf", "solver": "cholesky", "partition": "full"},
-        build.problem_of(build.resolve_problem("mlp")),
+        build.problem_of(resolve_problem("mlp")),
     )
 
-    assert "84,060 parameters, above max_block of 2,000" in why_not(
-        parts, build.resolve_problem("mlp")
-    )
+    assert "84,060 parameters, above max_block of 2,000" in why_not(parts, resolve_problem("mlp"))
 
 
 def test_arms_that_differ_in_numbers_only_build_no_further_model(monkeypatch):
     """A grid of learning rates and dampings checks its partition once, torch's optimizers too."""
     built, build_model = [], build.MLP.build
     monkeypatch.setattr(build.MLP, "build", lambda self: built.append(1) or build_model(self))
-    problem = build.resolve_problem({"type": "mlp", "hidden": [13]})
+    problem = resolve_problem({"type": "mlp", "hidden": [13]})
 
     for number in (0.1, 0.2, 0.3):
         for given in ({"type": "block_hf", "damping": number}, {"type": "torch.SGD"}):
-            parts = build.resolve_arm("a", {**given, "lr": number}, build.problem_of(problem))
+            parts = resolve_arm("a", {**given, "lr": number}, build.problem_of(problem))
             assert why_not(parts, problem) == ""
 
     assert len(built) == 1
@@ -78,18 +77,18 @@ def test_arms_that_differ_in_numbers_only_build_no_further_model(monkeypatch):
 
 def test_a_partition_that_does_not_fit_is_a_reason():
     """Also for an arm that nobody has resolved."""
-    parts = build.resolve_arm("a", "block_hf", build.problem_of(build.resolve_problem("mlp")))
+    parts = resolve_arm("a", "block_hf", build.problem_of(resolve_problem("mlp")))
 
     parts["partition"] = {"type": "groups", "blocks": [["nothing.*"]]}
 
-    assert "pattern 'nothing.*' matches no" in why_not(parts, build.resolve_problem("mlp"))
+    assert "pattern 'nothing.*' matches no" in why_not(parts, resolve_problem("mlp"))
 
 
 def test_estimates_together_are_those_apart_and_keep_no_model():
     """What they have in common lives as long as they ask for it; the numbers stay."""
-    problem = build.resolve_problem({"type": "mlp", "hidden": [11]})
+    problem = resolve_problem({"type": "mlp", "hidden": [11]})
     arms = [
-        build.resolve_arm("a", {"type": "block_hf", **parts}, build.problem_of(problem))
+        resolve_arm("a", {"type": "block_hf", **parts}, build.problem_of(problem))
         for parts in ({}, {"curvature": "hessian"}, {"partition": "full"}, {"solver": "cholesky"})
     ]
     apart = [cost.estimate(problem, arm, 100, 50) for arm in arms]

@@ -7,10 +7,9 @@ from bdhf.experiments.build import (
     catalogue,
     optimizer_of,
     problem_of,
-    resolve_arm,
-    resolve_problem,
 )
 from bdhf.experiments.errors import SpecError
+from bdhf.experiments.resolving import resolve_arm, resolve_problem
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import check
 from bdhf.optim import BlockHessianFree
