@@ -194,11 +194,11 @@ def _link(whole: Path, path: Path) -> bool:
 def _create(path: Path, content: bytes) -> bool:
     """Make a claim where there are no links: for a moment it can be seen unfinished."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        file = path.open("xb")
     except FileExistsError:
         return False
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             file.write(content)
     except OSError:
         path.unlink(missing_ok=True)
