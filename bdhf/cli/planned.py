@@ -113,23 +113,24 @@ def guard_of(ablation: Ablation, *, pilot: bool = False) -> Guard:
 
 def say_power(found: Guard) -> None:
     """A line for every test whose power is known, up to a screenful."""
-    from bdhf.stats.words import seeds
+    from bdhf.formatting import seeds_to_decide
+    from bdhf.stats.power import MOST_SEEDS
 
     for one in found.powers[:ROWS]:
         on = f" on {one.target}" if one.target else ""
         say(
             f"power {one.name}{on}: {100 * one.power:.0f} % for a ratio of {one.margin:g}× with "
             f"{found.seeds} seeds (log ratios spread by {one.sd:.3g}, {one.source}); "
-            f"{seeds(one.seeds)} it with 80 %"
+            f"{seeds_to_decide(one.seeds, MOST_SEEDS)} it with 80 %"
         )
 
 
 def warn_of_power(found: Guard) -> None:
     """Say before anything is run that its comparisons cannot be decided, if so."""
-    from bdhf.stats.words import count
+    from bdhf.formatting import plain_count
 
     if found.seeds < found.needed:
-        tests = count(found.tests, "test")
+        tests = plain_count(found.tests, "test")
         err.print(
             f"warning: {tests} at alpha {found.alpha:g} cannot be decided with fewer than "
             f"{found.needed} seeds; the spec has {found.seeds}",
@@ -159,14 +160,15 @@ def say_left(outline: Outline, todo: int) -> None:
 
 def say_failed(outline: Outline, retry: Retry) -> None:
     """Say of runs that left no outcome whether they are tried again, and why not."""
-    from bdhf.stats.words import count
+    from bdhf.formatting import plain_count
 
     for status, number in outline.again.items():
         why = "" if status in type(retry).model_fields else " with other code of an own part"
-        say(f"{count(number, 'run')} of those to do ended as {status} before{why}: once more")
+        say(f"{plain_count(number, 'run')} of those to do ended as {status} before{why}: once more")
     for status in (s for s in outline.kept if s in type(retry).model_fields):
         number, tries = outline.kept[status], getattr(retry, status)
         say(
-            f"{count(number, 'run')} ended as {status} and {'stays' if number == 1 else 'stay'} so "
-            f"(retry.{status} of the spec: {tries}); `bdhf run` with `--retry {status}` tries again"
+            f"{plain_count(number, 'run')} ended as {status} and "
+            f"{'stays' if number == 1 else 'stay'} so (retry.{status} of the spec: {tries}); "
+            f"`bdhf run` with `--retry {status}` tries again"
         )

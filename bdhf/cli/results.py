@@ -102,7 +102,7 @@ def clean(
 ) -> None:
     """Remove runs, so that `bdhf run` makes them again; runs that are under way stay."""
     from bdhf.experiments.tidy import Doomed, removable, remove
-    from bdhf.stats.words import count
+    from bdhf.formatting import plain_count
 
     if not (failed or foreign):
         raise typer.BadParameter("say what to remove: --failed, --foreign or both")
@@ -112,7 +112,9 @@ def clean(
         for run_id, why in found.items():
             say(f"{run_id}: {why}")
         gone = list(found) if dry else remove(results, found, doomed)
-    say(f"{count(len(gone), 'run')} {'would be removed' if dry else 'removed'} from {results}")
+    say(
+        f"{plain_count(len(gone), 'run')} {'would be removed' if dry else 'removed'} from {results}"
+    )
     if len(gone) < len(found):
         say(f"{len(found) - len(gone)} left: another process has taken them up meanwhile")
 

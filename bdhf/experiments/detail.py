@@ -13,6 +13,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bdhf.experiments.claims import living
+from bdhf.formatting import in_full
 from bdhf.printable import printable
 from bdhf.records import InputError, planned, rises_in, run_labels, torn
 from bdhf.records.files import UNREADABLE, UnreadableError, read_whole
@@ -164,7 +165,7 @@ def _number(value: Any) -> str:
     """Whole numbers in full, others to six digits."""
     if isinstance(value, str):
         return printable(value)
-    return f"{value:.0f}" if value == value // 1 and abs(value) < 1e15 else f"{value:g}"
+    return in_full(value)
 
 
 def _flat(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from bdhf.formatting import counted, number
 from bdhf.records import AXES, Records, Status
 from bdhf.report.bands import AT_BUDGET, AT_TARGET, DIVERGED
-from bdhf.report.wording import budgets, counted, listed, metric_name, number
+from bdhf.report.wording import budgets, listed, metric_name
 from bdhf.stats.hardware import kinds_of
 from bdhf.stats.scaling import sized
 from bdhf.stats.sizes import fewest

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bdhf.formatting import counted, whole
 from bdhf.records import AXES, Records
 from bdhf.report.totals import Spread, evaluations, spread, total
-from bdhf.report.wording import count, counted
 from bdhf.stats.hardware import kinds_of
 from bdhf.stats.targets import OUTCOMES
 
@@ -33,7 +33,7 @@ def costs(records: Records) -> tuple[tuple[str, ...], tuple[CostRow, ...]]:
     for arm in records.arms:
         mine = ended["arm"] == arm
         planned = int((records.runs["arm"] == arm).sum())
-        cells = tuple(spread(values[mine].tolist(), count) for values in columns.values())
+        cells = tuple(spread(values[mine].tolist(), whole) for values in columns.values())
         rows.append(CostRow(arm, f"{int(mine.sum())} of {planned}", cells))
     return tuple(columns), tuple(rows)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bdhf.report.wording import counted
+from bdhf.formatting import counted
 
 #: Fields by their name: seconds are comparable only where these agree.
 HARDWARE = re.compile(r"(host|hostname|cpu|gpu|device)$")

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from bdhf.report.wording import number
+from bdhf.formatting import number
 
 #: The colour of text, axes and grid while drawing; `svg` exchanges it for the reader's ink.
 INK = "#010203"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from bdhf.formatting import NONE, counted, number
 from bdhf.records import ArmTuning, Records, Tuned, unit_of
-from bdhf.report.wording import NONE, counted, listed, number
+from bdhf.report.wording import listed
 from bdhf.stats.costs import label_without
 from bdhf.stats.scaling import AXIS
 from bdhf.stats.tuning import how_in_words

@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bdhf.formatting import number
 from bdhf.records import AXES, Records, Target
 from bdhf.report import captions
 from bdhf.report.bands import AT_TARGET, DIVERGED, bands
 from bdhf.report.drawing import Drawing, Evidence, View
 from bdhf.report.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
-from bdhf.report.wording import metric_name, number
+from bdhf.report.wording import metric_name
 
 #: A loss that rises above this multiple of the largest first loss leaves the panel.
 HEADROOM = 3.0

@@ -8,11 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bdhf.formatting import counted, number
 from bdhf.records import Records
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.during import during
 from bdhf.report.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
-from bdhf.report.wording import counted, listed, number
+from bdhf.report.wording import listed
 from bdhf.stats.targets import OUTCOMES
 
 #: Column of a curve -> its name beside the panel.

@@ -12,11 +12,11 @@ from matplotlib.tri import Triangulation
 from numpy.typing import NDArray
 from scipy.spatial import Delaunay, QhullError
 
+from bdhf.formatting import counted, number
 from bdhf.records import Parameter
 from bdhf.report.drawing import Drawing
 from bdhf.report.study_evidence import HIT, Cell, StudyEvidence, axis_label
 from bdhf.report.style import DECADE, WIDTH, plain, styled
-from bdhf.report.wording import counted, number
 
 LEAST_POINTS = 6  # for a surface; fewer are drawn as points
 _LEVELS = 9
