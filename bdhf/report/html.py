@@ -18,9 +18,10 @@ from bdhf.records import AXES, Records, write_atomically
 from bdhf.report import costs, provenance, tables, tuning
 from bdhf.report.anonymous import LEFT_OUT
 from bdhf.report.evidence import gather
-from bdhf.report.figures.table import MOST_ARMS, draw
+from bdhf.report.figures.table import draw
 from bdhf.report.pair_rows import PairRow, linked, pair_rows
 from bdhf.report.sections import Section, sections
+from bdhf.report.style import MOST_LINES
 from bdhf.report.templating import environment
 from bdhf.report.wording import budgets, listed
 from bdhf.stats.equivalence import LEAST_HITS
@@ -79,7 +80,7 @@ def page(
 ) -> str:
     """Fill the page with what `render` takes, and with figures that are drawn already."""
     records = records.in_order()
-    crowded = len(records.arms) > MOST_ARMS
+    crowded = len(records.arms) > MOST_LINES
     template = environment().get_template("report.html.j2")
     return template.render(
         records=records,

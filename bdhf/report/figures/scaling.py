@@ -19,13 +19,12 @@ from bdhf.formatting import counted, number, percent
 from bdhf.records import Records
 from bdhf.report import captions
 from bdhf.report.drawing import Drawing, Evidence
-from bdhf.report.style import Look, canvas, logarithmic, span, styled
+from bdhf.report.style import MOST_LINES, Look, canvas, logarithmic, span, styled
 from bdhf.report.tuning import per_batch_size
 from bdhf.report.wording import listed
 from bdhf.stats.scaling import Scaling
 from bdhf.stats.sizes import between
 
-MOST_LINES = 24  # beyond them they can no longer be read
 _FEW = 20  # evaluations up to S_min, below which whole updates are coarse
 _SHORT = 5.0  # the factor within which 1, 2, 5, 10 … may be fewer than two ticks
 _NEAR = 4.0  # B_crit is marked up to this factor beyond the sizes that were run
