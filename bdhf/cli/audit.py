@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bdhf.report.verify import Line, Verified
 
 #: Contradictions, or parts of drawings, of which no more are told.
-MOST_TOLD = 20
+_MOST_TOLD = 20
 
 #: Characters of a line that are told around the place where it differs.
 _AROUND = 50
@@ -29,13 +29,13 @@ def page_lines(report: Path, found: Verified) -> Iterator[str]:
         yield f"{report}:{line.number}: {_told(line)}"
     if found.differing > len(found.lines):
         yield f"{found.differing - len(found.lines)} more lines differ"
-    for what in found.foreign[:MOST_TOLD]:
+    for what in found.foreign[:_MOST_TOLD]:
         yield f"a drawing holds what no drawing of bdhf has: {what}"
-    for contradiction in found.contradictions[:MOST_TOLD]:
+    for contradiction in found.contradictions[:_MOST_TOLD]:
         yield f"the records contradict themselves: {contradiction}"
     for rest, what in ((found.foreign, "such"), (found.contradictions, "contradictory")):
-        if len(rest) > MOST_TOLD:
-            yield f"{len(rest) - MOST_TOLD} more {what} places"
+        if len(rest) > _MOST_TOLD:
+            yield f"{len(rest) - _MOST_TOLD} more {what} places"
     if found.drawings:
         yield _drawn(found)
     if found.other_versions and (found.drawings or not found.agrees):

@@ -31,7 +31,7 @@ from bdhf.cli.app import (
 )
 
 #: Runs that ended above their start and are told one by one.
-MOST_RISEN = 10
+_MOST_RISEN = 10
 
 if TYPE_CHECKING:
     from bdhf.experiments.standing import Standing
@@ -230,7 +230,7 @@ def _say_details(now: Standing) -> None:
 
 def say_risen(risen: Mapping[str, object], labels: Mapping[str, str]) -> None:
     """A line for each run that is done and ended above the loss that it began with; ten at most."""
-    for run_id, rise in list(risen.items())[:MOST_RISEN]:
+    for run_id, rise in list(risen.items())[:_MOST_RISEN]:
         say(f"{labels[run_id]} ({run_id}): done, but ended above its start: {rise}")
-    if len(risen) > MOST_RISEN:
-        say(f"and {len(risen) - MOST_RISEN} more: the report and `bdhf status --json` have all")
+    if len(risen) > _MOST_RISEN:
+        say(f"and {len(risen) - _MOST_RISEN} more: the report and `bdhf status --json` have all")

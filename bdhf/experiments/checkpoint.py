@@ -30,7 +30,7 @@ from bdhf.records import in_brief, of_what_kind, write_atomically
 State = dict[str, Any]  # tensors, numbers, strings, and lists and mappings of them
 
 #: Raised when what a run saves changes.
-FORMAT = 2
+_FORMAT = 2
 
 #: Keys of env.json that hold for a run as a whole: it has no other ones before its checkpoint.
 _WHERE = ("bdhf", "python", "numpy", "torch", "cuda", "cpu", "gpu")
@@ -229,7 +229,7 @@ def _header(spec: RunSpec, device: str) -> Mapping[str, Any]:
     machine = environment(device, spec.threads)
     where = {key: str(machine[key]) for key in _WHERE}
     where |= own_code(spec)
-    return {"format": FORMAT, "run": spec.run_id, "device": torch.device(device).type, **where}
+    return {"format": _FORMAT, "run": spec.run_id, "device": torch.device(device).type, **where}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from bdhf.records import STALE_SECONDS, Owner, clock_of, is_silent, temporary_folder
 from bdhf.records.files import UNREADABLE
 
-HEARTBEAT_SECONDS = 30.0
+_HEARTBEAT_SECONDS = 30.0
 
 #: What `os.link` says on a file system that has no links.
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
@@ -59,7 +59,7 @@ class Claims:
 
     folder: Path  # of the results
     stale_seconds: float = STALE_SECONDS
-    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    heartbeat_seconds: float = _HEARTBEAT_SECONDS
     _held: dict[str, Claim] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _pulse: threading.Thread | None = None

@@ -13,7 +13,7 @@ from bdhf.stats.hardware import kinds_of
 from bdhf.stats.targets import OUTCOMES
 
 #: Axes of which the cost of one update is told.
-PER_UPDATE = ("seconds", "gradient_equivalents")
+_PER_UPDATE = ("seconds", "gradient_equivalents")
 
 
 @dataclass(frozen=True)
@@ -64,5 +64,5 @@ def _columns(records: Records, ended: pd.DataFrame) -> dict[str, pd.Series[float
     spent = {axis: total(last, ended, column) for axis, (column, _) in AXES.items()}
     updates = spent["updates"].where(spent["updates"] > 0)
     columns = {AXES[axis][1]: values for axis, values in spent.items()}
-    columns |= {f"{AXES[axis][1]} per update": spent[axis] / updates for axis in PER_UPDATE}
+    columns |= {f"{AXES[axis][1]} per update": spent[axis] / updates for axis in _PER_UPDATE}
     return {head: values for head, values in columns.items() if values.notna().any()}

@@ -35,7 +35,7 @@ BROKEN = (BadZipFile, EOFError, NotImplementedError)
 FILES = ("spec.yaml", "status.json", "env.json", "curve.parquet")
 
 #: Evaluations of a run of which a light archive keeps the diagnostics.
-MOST_EVALUATIONS = 25
+_MOST_EVALUATIONS = 25
 
 _TABLES = ("runs", "curves", "environments")
 
@@ -147,10 +147,10 @@ def lighten(curves: pd.DataFrame) -> pd.DataFrame:
 
 def _kept(place: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Whether a row is one of the evenly spaced ones of its run: (rows,)."""
-    most = MOST_EVALUATIONS - 1
+    most = _MOST_EVALUATIONS - 1
     last = np.maximum(lengths - 1, 1)
     nearest = np.rint(np.rint(place * most / last) * last / most)
-    return np.asarray((lengths <= MOST_EVALUATIONS) | (nearest == place))
+    return np.asarray((lengths <= _MOST_EVALUATIONS) | (nearest == place))
 
 
 def _ablation(records: Records) -> str:

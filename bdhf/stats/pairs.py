@@ -26,7 +26,7 @@ from bdhf.stats.losses import losses
 from bdhf.stats.restriction import Horizon, smallest_cost
 
 #: Evaluations whose costs differ by no more than this factor cost both arms alike.
-ALIKE = 1.25
+_ALIKE = 1.25
 
 _COLUMNS = ["run_id", "status", "time", "cost", "earliest", "spent", "slowest", "hit", "note"]
 
@@ -143,7 +143,7 @@ class Pairs:
 
         Then recorded costs of arms that are alike are not exchangeable.
         """
-        return self.are_ratios and max(self.late) > ALIKE * min(self.late)
+        return self.are_ratios and max(self.late) > _ALIKE * min(self.late)
 
     @cached_property
     def are_certain(self) -> bool:
