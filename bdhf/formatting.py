@@ -195,10 +195,10 @@ def plain_count(amount: int, singular: str) -> str:
     return f"{amount} {_noun(amount, singular)}"
 
 
-def seeds_to_decide(number_of: float, most: int) -> str:
+def seeds_in_a_sentence(number_of: float, most: int) -> str:
     """What it would take to decide, in a sentence; more than `most` were not looked at.
 
-    >>> seeds_to_decide(23.0, 10_000), seeds_to_decide(math.inf, 10_000)
+    >>> seeds_in_a_sentence(23.0, 10_000), seeds_in_a_sentence(math.inf, 10_000)
     ('about 23 seeds would decide', 'no number of seeds up to 10,000 would decide')
     """
     if math.isinf(number_of):

@@ -115,7 +115,7 @@ def guard_of(ablation: Ablation, *, pilot: bool = False) -> Guard:
 
 def say_power(found: Guard) -> None:
     """A line for every test whose power is known, up to a screenful."""
-    from bdhf.formatting import seeds_to_decide
+    from bdhf.formatting import seeds_in_a_sentence
     from bdhf.stats.power import MOST_SEEDS
 
     for one in found.powers[:_ROWS]:
@@ -123,7 +123,7 @@ def say_power(found: Guard) -> None:
         say(
             f"power {one.name}{on}: {100 * one.power:.0f} % for a ratio of {one.margin:g}× with "
             f"{found.seeds} seeds (log ratios spread by {one.sd:.3g}, {one.source}); "
-            f"{seeds_to_decide(one.seeds, MOST_SEEDS)} it with 80 %"
+            f"{seeds_in_a_sentence(one.seeds, MOST_SEEDS)} it with 80 %"
         )
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 from bdhf.records import InputError, Records, in_brief
 from bdhf.records.files import UNREADABLE
+from bdhf.records.sums import digest
 from bdhf.report.anonymous import SUMMED
-from bdhf.report.packing import BROKEN, FILES, RunFiles, digest, lighten, pack, unpack
+from bdhf.report.packing import BROKEN, FILES, RunFiles, lighten, pack, unpack
 
 _CAPSULE_VERSION = 1
 

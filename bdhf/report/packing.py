@@ -10,7 +10,6 @@ Nothing but zipfile, json and a reader of parquet is needed to look into it.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from pyarrow import parquet
 from pydantic import BaseModel, ConfigDict, create_model
 
 from bdhf.records import DIAGNOSTICS, Records
+from bdhf.records.sums import digest
 from bdhf.report.bounds import read_member, read_parquet, refuse_large
 
 #: What reading an archive that was not made here may raise, beside `records.files.UNREADABLE`.
@@ -82,11 +82,6 @@ def content_of(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
-
-
-def digest(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def pack(records: Records, files: Mapping[str, RunFiles]) -> bytes:

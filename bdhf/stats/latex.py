@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 
 from bdhf.formatting import percent, plain_p, ratio
+from bdhf.printable import stripped_line
 from bdhf.stats.result import Result, Verdict
-from bdhf.stats.words import on_a_line
 
 _SPECIAL = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
@@ -36,9 +36,11 @@ def to_latex(results: Sequence[Result], more: Sequence[str] = ()) -> str:
     """
     rows = [" & ".join(map(escaped, _cells(result))) + r" \\" for result in results]
     notes = [
-        f"% {on_a_line(f'{result.name}: {flag}')}" for result in results for flag in result.flags
+        f"% {stripped_line(f'{result.name}: {flag}')}"
+        for result in results
+        for flag in result.flags
     ]
-    notes += [f"% {on_a_line(line)}" for line in more]
+    notes += [f"% {stripped_line(line)}" for line in more]
     level = f"{percent(1 - results[0].alpha)} " if results else ""  # one for all of an ablation
     head = _HEAD.format(interval=escaped(f"{level}interval"))
     return "\n".join([head, *rows, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
@@ -50,7 +52,7 @@ def escaped(text: str) -> str:
     >>> escaped("val_loss ≤ 0.02"), escaped("[50%]")
     ('val\\_loss $\\leq$ 0.02', '{[}50\\%]')
     """
-    return on_a_line(text).translate(_SPECIAL)
+    return stripped_line(text).translate(_SPECIAL)
 
 
 def _cells(result: Result) -> tuple[str, ...]:

@@ -12,13 +12,13 @@ from bdhf.formatting import (
     plain_count,
     plain_p,
     ratio,
-    seeds_to_decide,
+    seeds_in_a_sentence,
     short,
     three_digits,
 )
+from bdhf.printable import stripped_line
 from bdhf.stats.power import MOST_SEEDS
 from bdhf.stats.result import Result
-from bdhf.stats.words import on_a_line
 
 
 def rows(result: Result) -> list[tuple[str, str]]:
@@ -51,9 +51,9 @@ def rows(result: Result) -> list[tuple[str, str]]:
         reached = "; ".join(f"{arm} {k} of {result.pairs}" for arm, k in hits)
         found.insert(1, ("reached", reached))
     if not math.isnan(result.seeds_to_decide):
-        enough = seeds_to_decide(result.seeds_to_decide, MOST_SEEDS)
+        enough = seeds_in_a_sentence(result.seeds_to_decide, MOST_SEEDS)
         found.append(("to decide", f"{enough} (80 % power for this effect)"))
-    return [(name, on_a_line(value)) for name, value in found]
+    return [(name, stripped_line(value)) for name, value in found]
 
 
 def _interval(result: Result, low: float, high: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 
 from bdhf.formatting import (
     cost,
@@ -12,7 +11,7 @@ from bdhf.formatting import (
     plain_count,
     plain_p,
     ratio,
-    seeds_to_decide,
+    seeds_in_a_sentence,
     three_digits,
 )
 from bdhf.stats.equivalence import LEAST_HITS
@@ -33,16 +32,6 @@ def sentence(result: Result) -> str:
     interval 0.62 to 0.83; p = 0.008, after Holm over 3 tests 0.023; 8 of 8 pairs) → better
     """
     return f"{_finding(result)} → {_verdict(result)}"
-
-
-def on_a_line(text: str) -> str:
-    r"""Text with spaces for line breaks and tabs, without other characters that are not shown.
-
-    >>> on_a_line("a\nb\x1b[2K")
-    'a b[2K'
-    """
-    spaced = (" " if c.isspace() else c for c in text)
-    return "".join(c for c in spaced if not unicodedata.category(c).startswith("C"))
 
 
 def _finding(result: Result) -> str:
@@ -109,7 +98,7 @@ def _verdict(result: Result) -> str:
             what = "evaluations that cost the arms differently"
         return f"{result.verdict}: {what} could overturn it"
     if result.verdict is Verdict.UNDECIDED and not math.isnan(result.seeds_to_decide):
-        return f"{result.verdict}; {seeds_to_decide(result.seeds_to_decide, MOST_SEEDS)}"
+        return f"{result.verdict}; {seeds_in_a_sentence(result.seeds_to_decide, MOST_SEEDS)}"
     return str(result.verdict)
 
 
