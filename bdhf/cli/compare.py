@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bdhf.cli.app import Results, app, out, say, say_json, told, warn
+from bdhf.cli.app import AsJson, Results, app, out, say, say_json, told, warn
 from bdhf.cli.planned import say_twins
 from bdhf.cli.results import fresh
 from bdhf.printable import printable
@@ -17,7 +17,7 @@ from bdhf.printable import printable
 @app.command()
 def compare(
     results: Results,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
     as_latex: Annotated[
         bool, typer.Option("--latex", help="Print a table for a paper (package booktabs).")
     ] = False,

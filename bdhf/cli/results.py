@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bdhf.cli.app import (
+    AsJson,
     Results,
     app,
     clock,
@@ -46,7 +47,7 @@ def status(
         float | None,
         typer.Option("--watch", min=0.2, metavar="SECONDS", help="Show it again every so often."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what of a results folder is done, running, failed and left, and the time left."""
     from bdhf.experiments.standing import standing
