@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import DIAGNOSTICS, ArmTuning, Comparison, Records, Target, Tuned
+from bdhf.records.sums import digest
 from bdhf.report import capsule
 from bdhf.report.capsule import Capsule, decode, encode
 from bdhf.report.files import show
-from bdhf.report.packing import RunFiles, digest
+from bdhf.report.packing import RunFiles
 
 #: The arm that shall look better, and one of its runs.
 ARM, SEED = "block_hf", 2

@@ -29,6 +29,7 @@ err = PlainConsole(stderr=True)
 Results = Annotated[
     Path, typer.Argument(help="The results folder of an ablation.", metavar="RESULTS")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 
 
 def _version(wanted: bool) -> None:

@@ -54,7 +54,7 @@ def refused(arm: Resolved, problem: Resolved) -> str:
 
 
 #: THE rules: the first reason counts.
-COMPATIBILITY: tuple[Rule, ...] = (
+_COMPATIBILITY: tuple[Rule, ...] = (
     Never(
         "sample_space needs a positive semi-definite matrix JᵀHJ; hessian has none: use cg, or ggn",
         curvature="hessian",
@@ -77,7 +77,7 @@ def why_not(arm: Resolved, problem: Resolved) -> str:
     """Say why an arm cannot be run on a problem; "" if it can."""
     if arm["type"] != "block_hf":
         return ""
-    return next((reason for rule in COMPATIBILITY if (reason := rule(arm, problem))), "")
+    return next((reason for rule in _COMPATIBILITY if (reason := rule(arm, problem))), "")
 
 
 def triples() -> Iterator[tuple[str, str, str, str]]:

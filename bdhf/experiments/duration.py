@@ -17,7 +17,7 @@ from bdhf.experiments.runspec import RunSpec
 from bdhf.records import AXES, Budget, Status
 
 #: Updates of a probe: the first sets up what the others use.
-PROBE_UPDATES = 3
+_PROBE_UPDATES = 3
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def probe(run: RunSpec, *, device: str, safety_seconds: float) -> Duration | str
 
     A run that stops at its targets may take less.
     """
-    short = {"budget": Budget(updates=PROBE_UPDATES), "evaluate_every": 1, "stop_at": ()}
+    short = {"budget": Budget(updates=_PROBE_UPDATES), "evaluate_every": 1, "stop_at": ()}
     marks: list[Mark] = []
     begun = time.perf_counter()
     outcome = execute(

@@ -29,10 +29,10 @@ from bdhf.records.environment import from_words
 
 #: Statuses that a run has again, wherever it is made: an exception comes again, a want of memory or
 #: of time need not.
-REPEATABLE = (Status.DONE, Status.DIVERGED, Status.ERROR)
+_REPEATABLE = (Status.DONE, Status.DIVERGED, Status.ERROR)
 
 #: Wall-clock is never the same twice.
-IGNORED = ("seconds",)
+_IGNORED = ("seconds",)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def misnamed(claimed: Sequence[Claimed]) -> list[str]:
 
 
 def _can_be_made(claim: Claimed) -> bool:
-    return bool(claim.spec) and claim.status in REPEATABLE
+    return bool(claim.spec) and claim.status in _REPEATABLE
 
 
 def rerun(claim: Claimed) -> Rerun:
@@ -126,7 +126,7 @@ def rerun(claim: Claimed) -> Rerun:
     curves = claim.curve, claim.short(outcome.curve)
     if by_clock:
         curves = _regular(curves[0], spec), _regular(curves[1], spec)
-    ignored = {*IGNORED, *_unrecorded(*curves)}
+    ignored = {*_IGNORED, *_unrecorded(*curves)}
     differences += _of_curves(*curves, ignored, prefix=by_clock)
     if spec.run_id != claim.run_id:
         differences.insert(0, f"the spec is that of run {spec.run_id}, not of {claim.run_id}")

@@ -34,7 +34,7 @@ from bdhf.problems.data import Part
 from bdhf.records import AXES, CURVE_COLUMNS
 
 Row = dict[str, float]
-EVALUATION_BATCH = 4096  # samples at a time, so that an evaluation cannot exhaust the memory
+_EVALUATION_BATCH = 4096  # samples at a time, so that an evaluation cannot exhaust the memory
 
 
 class OutOfTime(Exception):  # noqa: N818 - an outcome, not an error
@@ -234,9 +234,9 @@ def scores(
     is called before every piece of it, and may raise.
     """
     sums: Row = {}
-    for start in range(0, len(part[0]), EVALUATION_BATCH):
+    for start in range(0, len(part[0]), _EVALUATION_BATCH):
         watch()
-        inputs, targets = (tensor[start : start + EVALUATION_BATCH] for tensor in part)
+        inputs, targets = (tensor[start : start + _EVALUATION_BATCH] for tensor in part)
         with plain_kernels(model):
             outputs = passes.outputs(inputs, model)
         measured = {"loss": problem.loss(outputs, targets), **problem.measure(outputs, targets)}

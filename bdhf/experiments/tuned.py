@@ -16,6 +16,7 @@ from typing import Any
 
 from bdhf.experiments.plan import Plan
 from bdhf.experiments.runspec import RunSpec, canonical
+from bdhf.formatting import short
 from bdhf.records import STUDY_FILE, ArmTuning, InputError, Tuned, TunedArm, Tuning, read_tuning
 from bdhf.records.files import table_sums
 from bdhf.records.tuning import TRIALS_FILE
@@ -140,7 +141,7 @@ def _said(value: Any) -> str:
     if value is None:
         return "not set"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return short(value)
     if isinstance(value, Mapping):
         return str(value.get("type", json.dumps(value)))
     return value if isinstance(value, str) else json.dumps(value)

@@ -27,7 +27,7 @@ UNREADABLE = (
 
 #: Why nothing can be written: no room, no rights, a broken disk, something else in the place of a
 #: file or folder, or nothing any more -> what to do then.
-UNWRITABLE: Mapping[int, str] = {
+_UNWRITABLE: Mapping[int, str] = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG,
          errno.EIO, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY),
@@ -168,13 +168,13 @@ def unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.errno not in UNWRITABLE:
+        if error.errno is None or error.errno not in _UNWRITABLE:
             raise
         kind = ReadOnlyError if error.errno in _READ_ONLY else StorageError
         raise kind(
             [
                 f"{path}: cannot write results: {in_brief(error)}; what has finished is kept: "
-                f"{UNWRITABLE[error.errno]}, then the same command goes on"
+                f"{_UNWRITABLE[error.errno]}, then the same command goes on"
             ]
         ) from error
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bdhf.formatting import short
 from bdhf.records.run import Run, read_run
 from bdhf.records.schema import Status
 
@@ -27,7 +28,7 @@ class Rise(NamedTuple):
     last: float
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.first:.4g} -> {self.last:.4g}"
+        return f"{self.metric} {short(self.first)} -> {short(self.last)}"
 
 
 def rise_of(curve: pd.DataFrame) -> Rise | None:

@@ -16,9 +16,10 @@ from bdhf.records import Records, load, planned
 from bdhf.records.bits import first_unlike
 from bdhf.records.columns import CELL
 from bdhf.records.run import Run, read_run
+from bdhf.records.sums import digest
 from bdhf.report.anonymous import anonymous, names_in
 from bdhf.report.capsule import Capsule
-from bdhf.report.packing import content_of, digest, lighten
+from bdhf.report.packing import content_of, lighten
 from bdhf.report.redaction import told
 
 _TABLES = ("runs", "curves", "environments")

@@ -13,14 +13,17 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
+from bdhf.formatting import counted
 from bdhf.records import AXES, Records, write_atomically
-from bdhf.report import costs, provenance, tables, tuning, wording
+from bdhf.report import costs, provenance, tables, tuning
 from bdhf.report.anonymous import LEFT_OUT
 from bdhf.report.evidence import gather
-from bdhf.report.figures.table import MOST_ARMS, draw
+from bdhf.report.figures.table import draw
 from bdhf.report.pair_rows import PairRow, linked, pair_rows
 from bdhf.report.sections import Section, sections
+from bdhf.report.style import MOST_LINES
 from bdhf.report.templating import environment
+from bdhf.report.wording import budgets, listed
 from bdhf.stats.equivalence import LEAST_HITS
 from bdhf.stats.multiverse import Universe
 from bdhf.stats.power import ENOUGH
@@ -77,7 +80,7 @@ def page(
 ) -> str:
     """Fill the page with what `render` takes, and with figures that are drawn already."""
     records = records.in_order()
-    crowded = len(records.arms) > MOST_ARMS
+    crowded = len(records.arms) > MOST_LINES
     template = environment().get_template("report.html.j2")
     return template.render(
         records=records,
@@ -160,10 +163,10 @@ def _facts(records: Records) -> tuple[str, ...]:
     seeds = records.runs["seed"].nunique()
     targets = [target.label for target in records.targets]
     return (
-        wording.counted(len(records.arms), "arm"),
-        wording.counted(seeds, "seed"),
-        f"budget {wording.budgets(records)} {unit}",
-        f"target {wording.listed(targets)}" if targets else "no target",
+        counted(len(records.arms), "arm"),
+        counted(seeds, "seed"),
+        f"budget {budgets(records)} {unit}",
+        f"target {listed(targets)}" if targets else "no target",
     )
 
 
@@ -173,4 +176,4 @@ def progress_of(records: Records) -> str:
     if known == planned:
         return ""
     rest = [f"{n} {s}" for s, n in tables.statuses(records).items() if s not in OUTCOMES]
-    return f"{known} of {wording.counted(planned, 'run')} finished ({wording.listed(rest)})"
+    return f"{known} of {counted(planned, 'run')} finished ({listed(rest)})"

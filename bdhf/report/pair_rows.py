@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
+from bdhf.formatting import number, whole
 from bdhf.records import Records, Status, tests_of
 from bdhf.report.tables import anchors
-from bdhf.report.wording import count, number
 from bdhf.stats.pairing import pair
 from bdhf.stats.pairs import Pairs
 from bdhf.stats.result import Result
@@ -107,4 +107,4 @@ def _side(run: Mapping[object, object], anchor: str) -> Side:
         note = "diverged"
     elif run["hit"] and status not in OUTCOMES:
         note = f"{status} later"
-    return Side(anchor, run_id, count(run["cost"]), note)
+    return Side(anchor, run_id, whole(run["cost"]), note)

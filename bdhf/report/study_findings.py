@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bdhf.formatting import NONE, counted, number, whole
 from bdhf.records import AXES, LOSSES, StudyRecords
 from bdhf.report.study_evidence import FAILED, HIT, Cell, StudyEvidence, question
-from bdhf.report.wording import NONE, count, counted, listed, number
+from bdhf.report.wording import listed
 from bdhf.stats.trials import PRUNED
 
 
@@ -170,7 +171,7 @@ def _all_missed(evidence: StudyEvidence, cell: Cell) -> str:
     kinds = cell.trials["kind"].value_counts()
     other = [f"{kinds[kind]} {kind}" for kind in (PRUNED, FAILED) if kind in kinds]
     lost = f" ({listed(other)})" if other else ""
-    within = f"{count(budget.limit)} {AXES[budget.axis][1]}"
+    within = f"{whole(budget.limit)} {AXES[budget.axis][1]}"
     edges = [f"{name} at {_end(cell, name)}" for name in cell.arm.at_edge]
     wider = f"wider ranges ({listed(edges)})" if edges else "wider ranges"
     return (

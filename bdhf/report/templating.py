@@ -6,14 +6,15 @@ stand behind it, and a comment of the spec those of the spec.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from bdhf.formatting import counted, interval, number, p_value, seeds_in_a_cell
 from bdhf.printable import SIGN
-from bdhf.report import wording
 from bdhf.report.policy import policy
+from bdhf.stats.power import MOST_SEEDS
 
 #: Characters that embed, override or isolate a direction of writing -> what stands there instead.
 _TURNS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), SIGN)
@@ -32,13 +33,13 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     found.filters |= {
-        "number": wording.number,
-        "p_value": wording.p_value,
+        "number": number,
+        "p_value": p_value,
     }
     found.globals |= {
-        "interval": wording.interval,
-        "counted": wording.counted,
-        "seeds": wording.seeds,
+        "interval": interval,
+        "counted": counted,
+        "seeds": partial(seeds_in_a_cell, most=MOST_SEEDS),
         "policy": policy,
     }
     return found

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from bdhf.formatting import NONE, number
 from bdhf.records import Records
 from bdhf.report.bands import quartiles
-from bdhf.report.wording import NONE, number
 
 #: A median, and the two quartiles around it, in words.
 Spread = tuple[str, str]

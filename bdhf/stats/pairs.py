@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bdhf.stats.restriction import Horizon
 
 #: Evaluations whose costs differ by no more than this factor cost both arms alike.
-ALIKE = 1.25
+_ALIKE = 1.25
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Pairs:
 
         Then recorded costs of arms that are alike are not exchangeable.
         """
-        return self.are_ratios and max(self.late) > ALIKE * min(self.late)
+        return self.are_ratios and max(self.late) > _ALIKE * min(self.late)
 
     @cached_property
     def are_certain(self) -> bool:

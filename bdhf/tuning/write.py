@@ -13,6 +13,7 @@ from bdhf.experiments.errors import SpecError
 from bdhf.experiments.grid import Variant
 from bdhf.experiments.plan import expand
 from bdhf.experiments.spec import load
+from bdhf.formatting import short
 from bdhf.records import InputError, TunedArm, Tuning, unit_of, write_atomically
 from bdhf.tuning.collect import as_text
 from bdhf.tuning.held_out import at_of, cells_in, in_order, settings_in
@@ -152,8 +153,10 @@ def _value(arm: TunedArm, record: Tuning) -> str:
         return (
             "every trial failed" if value >= 2 * horizon else "the target was missed on every seed"
         )
-    spread = "" if arm.least is None else f" ({arm.least:.4g} to {arm.largest:.4g} over seeds)"
-    return f"{value:.4g} {unit}{spread}"
+    said = f"{short(value)} {unit}"
+    if arm.least is None or arm.largest is None:
+        return said
+    return f"{said} ({short(arm.least)} to {short(arm.largest)} over seeds)"
 
 
 def _flow(value: Any) -> str:

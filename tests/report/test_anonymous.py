@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from bdhf.records import ArmTuning, InputError, Tuned
+from bdhf.records.sums import digest
 from bdhf.report.anonymous import (
     SUMMED,
     anonymous,
@@ -22,7 +23,7 @@ from bdhf.report.anonymous import (
 )
 from bdhf.report.capsule import decode, encode
 from bdhf.report.files import ANONYMOUS_PAGE, show
-from bdhf.report.packing import FILES, RunFiles, digest
+from bdhf.report.packing import FILES, RunFiles
 from bdhf.report.redaction import told
 from bdhf.report.study import build_study
 from bdhf.report.verify import block_of, verify

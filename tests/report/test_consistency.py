@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from bdhf.records import Budget
+from bdhf.records.sums import digest
 from bdhf.report.consistency import contradictions
-from bdhf.report.packing import FILES, RunFiles, digest
+from bdhf.report.packing import FILES, RunFiles
 from tests.forgeries import with_last_rows
 from tests.report.made_up import Arm, made_up
 

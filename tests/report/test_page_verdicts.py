@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from bdhf.formatting import number, p_value
 from bdhf.report.html import page
-from bdhf.report.wording import number, p_value
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.words import sentence

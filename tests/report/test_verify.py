@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from bdhf.records import InputError
+from bdhf.records.sums import digest
 from bdhf.report import capsule, verify
 from bdhf.report.capsule import decode, encode
 from bdhf.report.files import show
-from bdhf.report.packing import FILES, RunFiles, digest
+from bdhf.report.packing import FILES, RunFiles
 from bdhf.report.shown import count_numbers, take_apart
 from tests.report.made_up import ENTRIES, made_up
 

@@ -9,15 +9,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bdhf.formatting import number
 from bdhf.records import AXES, Records, Target
 from bdhf.report import captions
 from bdhf.report.bands import AT_TARGET, DIVERGED, bands
 from bdhf.report.drawing import Drawing, Evidence, View
 from bdhf.report.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
-from bdhf.report.wording import metric_name, number
+from bdhf.report.wording import metric_name
 
 #: A loss that rises above this multiple of the largest first loss leaves the panel.
-HEADROOM = 3.0
+_HEADROOM = 3.0
 
 #: Which axes are logarithmic, in words of the page; where a value is not positive, none is.
 SCALES: Mapping[str, str] = {
@@ -131,7 +132,7 @@ def _range(panel: pd.DataFrame, targets: Sequence[Target]) -> tuple[float, float
     """
     drawn = panel[_LOSSES].to_numpy(float).ravel()
     drawn = np.append(drawn[np.isfinite(drawn)], [target.value for target in targets])
-    top = HEADROOM * float(panel.groupby("arm")["median"].first().max())
+    top = _HEADROOM * float(panel.groupby("arm")["median"].first().max())
     caps = top > 0 and not any(target.is_upward for target in targets)
     return float(drawn.min()), float(min(drawn.max(), top) if caps else drawn.max())
 

@@ -8,11 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bdhf.formatting import counted, number
 from bdhf.records import Records
+from bdhf.report.captions import course
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.during import during
 from bdhf.report.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
-from bdhf.report.wording import counted, listed, number
+from bdhf.report.wording import listed
 from bdhf.stats.targets import OUTCOMES
 
 #: Column of a curve -> its name beside the panel.
@@ -77,7 +79,9 @@ def _drawn(
         return None
     parts = []
     for metric, panel in table.groupby("metric", sort=False):
-        lines = [_words(str(arm), line) for arm, line in panel.groupby("arm", sort=False)]
+        lines = [
+            course(str(arm), line, "updates") for arm, line in panel.groupby("arm", sort=False)
+        ]
         parts.append(f"Median {names[str(metric)]} against updates: {'; '.join(lines)}.")
     return Drawing(
         name=name,
@@ -140,11 +144,3 @@ def _left_out(records: Records, table: pd.DataFrame) -> list[str]:
     if known < len(runs):
         parts.append(f"Drawn from {known} of {counted(len(runs), 'run')}.")
     return parts
-
-
-def _words(arm: str, line: pd.DataFrame) -> str:
-    first, last = line.iloc[0], line.iloc[-1]
-    return (
-        f"{arm} goes from {number(first['median'])} to {number(last['median'])} at "
-        f"{number(last['x'], tidy=True)} updates"
-    )

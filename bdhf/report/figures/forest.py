@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bdhf.formatting import counted, interval, number, percent
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.style import INK, Look, listing, plain, ratios, span, styled
-from bdhf.report.wording import counted, interval, listed, number
+from bdhf.report.wording import listed
 from bdhf.stats.result import Result, Verdict
 
 #: How a verdict is drawn: colour, line style and marker (down: the candidate pays less).
@@ -128,7 +129,7 @@ def _words(result: Result) -> str:
 
 def _caption(results: Sequence[Result]) -> tuple[str, ...]:
     shown = [result for result in results if _has_ratio(result)]
-    level = f"{100 * (1 - shown[0].alpha):g} %"
+    level = percent(1 - shown[0].alpha)
     parts = [
         f"Marker: geometric mean over seeds of candidate ÷ baseline; line: its {level} interval, "
         "not widened for the number of comparisons, as the verdict is: an interval can leave out "

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bdhf.formatting import counted, number
 from bdhf.records import AXES
 from bdhf.report.drawing import Drawing, Evidence
-from bdhf.report.style import DECADE, Look, canvas, ratios, styled
-from bdhf.report.wording import budgets, counted, listed, number
+from bdhf.report.style import DECADE, MOST_LINES, Look, canvas, ratios, styled
+from bdhf.report.wording import budgets, listed
 from bdhf.stats.costs import problem_axes
-
-MOST_LINES = 24  # beyond them they can no longer be read
 
 
 def profile(evidence: Evidence) -> tuple[Drawing, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bdhf.formatting import counted, number, p_value
 from bdhf.report.drawing import Drawing, Evidence
 from bdhf.report.style import INK, listing, looks, plain, styled
-from bdhf.report.wording import counted, number, p_value
 from bdhf.stats.ranks import LEAST_PROBLEMS, Ranks
 
 

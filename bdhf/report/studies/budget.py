@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bdhf.formatting import counted, number, percent
 from bdhf.records import unit_of
 from bdhf.report.drawing import Drawing
 from bdhf.report.study_evidence import Cell, StudyEvidence, question
 from bdhf.report.style import DECADE, Look, canvas, logarithmic, plain, styled
-from bdhf.report.wording import counted, listed, number
+from bdhf.report.wording import listed
 
 _Style = Literal["default", "steps-post"]
 
@@ -77,7 +78,7 @@ def _scale(axes: Axes, values: list[float]) -> None:
 
 
 def _caption(evidence: StudyEvidence) -> tuple[str, ...]:
-    level = f"{100 * (1 - evidence.records.study.alpha):g} %"
+    level = percent(1 - evidence.records.study.alpha)
     short = [
         f"{cell.arm.label} {cell.arm.finished} of {evidence.records.study.trials}"
         for cell in evidence.cells

@@ -10,11 +10,11 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from bdhf.formatting import counted, number
 from bdhf.records import Parameter
 from bdhf.report.drawing import Drawing
 from bdhf.report.study_evidence import HIT, Cell, StudyEvidence, axis_label
 from bdhf.report.style import DECADE, INK, WIDTH, plain, styled
-from bdhf.report.wording import counted, number
 
 #: Good to bad, told apart by the colour-blind, and neither lost on white nor on dark paper.
 _COLOURS = LinearSegmentedColormap.from_list("good to bad", ["#0173b2", "#8f8a80", "#de8f05"])

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bdhf.formatting import counted, number
 from bdhf.report.drawing import Drawing
 from bdhf.report.study_evidence import Cell, StudyEvidence, axis_label
 from bdhf.report.style import DECADE, Look, canvas, logarithmic, plain, styled
-from bdhf.report.wording import counted, number
 
 _HEIGHTS = {1: 3.0}
 _STACKED = 2.2

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from bdhf.formatting import counted, number
 from bdhf.report.drawing import Drawing
 from bdhf.report.study_evidence import (
     FAILED,
@@ -22,7 +23,7 @@ from bdhf.report.study_evidence import (
     question,
 )
 from bdhf.report.style import DECADE, INK, Look, canvas, key, logarithmic, plain, styled
-from bdhf.report.wording import counted, listed, number
+from bdhf.report.wording import listed
 from bdhf.stats.trials import PRUNED
 
 _HEIGHTS = {1: 2.6}  # inches of a panel: one alone has more room

@@ -9,6 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from bdhf.formatting import NONE
 from bdhf.report.drawing import Drawing
 from bdhf.report.study_evidence import Cell, StudyEvidence
 from bdhf.report.style import INK, WIDTH, Look, listing, plain, styled
@@ -67,7 +68,7 @@ def heat(cells: Sequence[Cell]) -> Figure:
             ink = INK if share is None else "#fcfcfc" if share > 0.35 else "#101418"
             if share is not None:
                 axes.add_patch(_tile(column, row, share))
-            axes.annotate("–" if share is None else f"{share:.0%}", (column, row), ha="center",
+            axes.annotate(NONE if share is None else f"{share:.0%}", (column, row), ha="center",
                           va="center", fontsize=9, color=ink)  # fmt: skip
     axes.set(xlim=(-0.5, len(cells) - 0.5), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), [plain(name, limit=24) for name in names])

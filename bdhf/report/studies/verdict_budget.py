@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from bdhf.formatting import counted, percent
 from bdhf.report.drawing import Drawing
 from bdhf.report.study_evidence import StudyEvidence
 from bdhf.report.style import INK, Look, canvas, key, plain, styled
-from bdhf.report.wording import counted
 from bdhf.stats.result import Verdict
 from bdhf.stats.tuning_budget import Ahead
 
@@ -92,7 +92,7 @@ def _panel(axes: Axes, one: Ahead, look: Look, verdict: Verdict) -> None:
 def _caption(alpha: float) -> tuple[str, ...]:
     return (
         "Share of resamples of the trials in which the candidate’s best is less than the "
-        f"baseline’s, ties half. Dotted: {100 * alpha:g} % and {100 * (1 - alpha):g} %. A verdict "
+        f"baseline’s, ties half. Dotted: {percent(alpha)} and {percent(1 - alpha)}. A verdict "
         "holds from the number of trials from which on the share stays beyond the dotted line on "
         "its side. Dashed: the best of only k trials of the candidate against the best of all "
         "trials of the baseline.",
