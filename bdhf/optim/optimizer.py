@@ -298,7 +298,8 @@ class BlockHessianFree(torch.optim.Optimizer):
             loss, gradient = product.loss, product.gradient
         else:
             key = ("gradient", self.objective.signature(batches))
-            loss, flat = self._flops.run(key, lambda: self.objective.loss_and_gradient(batches))
+            with self._flops.counting(key):
+                loss, flat = self.objective.loss_and_gradient(batches)
             cost, gradient = self._flops.cost(key), self.blocks.gather(flat)
         self._gradient_cost = cost
         if self.regularization.weight:
@@ -315,7 +316,8 @@ class BlockHessianFree(torch.optim.Optimizer):
         if watch is not None:
             watch()
         key = ("forward", self.objective.signature(batches))
-        loss = self._flops.run(key, lambda: self.objective.loss(batches))
+        with self._flops.counting(key):
+            loss = self.objective.loss(batches)
         return float(loss) + self._penalty()
 
     def _per_block(self, key: str) -> Tensor:

@@ -408,11 +408,14 @@ def test_the_decision_leaves_no_trace():
     plain.load_state_dict(decided.state_dict())
     state, flops, expected = torch.get_rng_state(), Flops(), Flops()
 
-    outputs = flops.run("forward", lambda: ImageLayout(decided)(images))
+    with flops.counting("forward"):
+        outputs = ImageLayout(decided)(images)
     after = torch.get_rng_state()
     torch.set_rng_state(state)
 
-    assert_close(outputs, expected.run("forward", lambda: plain(images)))
+    with expected.counting("forward"):
+        plainly = plain(images)
+    assert_close(outputs, plainly)
     assert flops.spent == expected.spent > 0
     assert torch.equal(after, torch.get_rng_state())
     assert decided.passes == decided.replaced == 1

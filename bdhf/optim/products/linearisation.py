@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -101,5 +100,6 @@ def block_by_block(
     result = torch.empty_like(v) if len(active) == len(blocks.rows) else torch.zeros_like(v)
     for block in (blocks.rows[index] for index in active):
         place = slice(block.start, block.stop)
-        flops.run((*key, block.slots), partial(multiply, block, v[place], result[place]))
+        with flops.counting((*key, block.slots)):
+            multiply(block, v[place], result[place])
     return result

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bdhf.optim.dispatch import DispatchMode
 from bdhf.optim.failures import Failure, attempt
-from bdhf.optim.flops import operator_flops
+from bdhf.optim.flop_counter import operator_flops
 from bdhf.optim.graphs import is_own_function
 from bdhf.optim.products.storage import storage_of
 from bdhf.optim.products.tangents import STOPS, Call, has_tangents, in_place_rule, tangent_of
@@ -183,6 +183,17 @@ class Tape:
             self.problem = self.problem or f"{func} makes a tensor without memory of its own"
         self._values += 1
         return self._values - 1
+
+
+def taped(parameters: Sequence[Tensor], run: Callable[[], Tensor]) -> tuple[Tensor, Tape]:
+    """The outputs of a forward pass, with its tape; an error of the model itself is raised."""
+    tape = Tape(parameters)
+    outputs = attempt(lambda: tape.record(run))
+    if isinstance(outputs, Failure):
+        tape = Tape(parameters)
+        tape.problem = f"the forward pass cannot be recorded: {outputs.reason}"
+        outputs = run()
+    return outputs, tape
 
 
 @contextmanager

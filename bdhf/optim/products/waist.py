@@ -185,7 +185,8 @@ def _neck(
     behind = route(tape, (waist.value,), tape.output)
     key = ("waist", request.shapes, waist.value)
     t = None if always_apart(behind, waist.value, len(c)) else probe([c])[0]
-    k, moved = request.flops.run(key, lambda: _matrices(c, t, z, waist, behind, hessian))
+    with request.flops.counting(key):
+        k, moved = _matrices(c, t, z, waist, behind, hessian)
     if t is not None and not request.flops.once(
         ("waist apart", request.shapes, waist.value),
         lambda: apart(behind, waist.value, t, moved, tolerance_of(z, request)),
