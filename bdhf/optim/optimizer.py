@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bdhf.optim.acceptance import Acceptance, FullStep
+from bdhf.optim.batches import Batch, Batches, micro_batches
 from bdhf.optim.check import check_curvature
 from bdhf.optim.cost import warn_if_expensive
 from bdhf.optim.coupling import refuse_coupled
@@ -31,7 +32,7 @@ from bdhf.optim.info import StepInfo
 from bdhf.optim.layout import flatten, split_like
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.moves import moving
-from bdhf.optim.objective import Batch, Batches, Objective, micro_batches
+from bdhf.optim.objective import Objective
 from bdhf.optim.partitions import Partition, PerLayer
 from bdhf.optim.products import (
     MAX_BYTES,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bdhf.optim.batches import Batches
 from bdhf.optim.blocks import Blocks
-from bdhf.optim.objective import Batches
 from bdhf.optim.solvers import Iterate
 
 

@@ -8,11 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bdhf.optim.batches import Batch
 from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.flops import Flops
 from bdhf.optim.layout import split_like
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.objective import Batch
 
 
 class Linearisation(Protocol):

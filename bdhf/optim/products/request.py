@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from bdhf.optim.batches import Batch
 from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.flops import Flops
-from bdhf.optim.objective import Batch, Objective
+from bdhf.optim.objective import Objective
 
 #: Products that a linearisation is expected to serve, where nobody says.
 EXPECTED_PRODUCTS = 30
