@@ -273,6 +273,7 @@ def test_a_flag_that_makes_a_model_deeper_makes_its_gradient_dearer():
     costs = []
     for model.whole in (False, True, False):
         optimizer.step(batch)
-        costs.append(optimizer._gradient_cost)
+        expansion, _ = optimizer._linearise((batch,), (batch,))
+        costs.append(expansion.gradient_cost)
 
     assert costs == [2 * product, (3 * 8 - 1) * product, 2 * product]

@@ -52,6 +52,10 @@ class Workspace:
 
     kept: dict[Hashable, Any] = field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
+        """Copies and pickles are empty: what is kept is of the model itself, not of its copy."""
+        return Workspace, ()
+
 
 @dataclass(frozen=True)
 class Request:
