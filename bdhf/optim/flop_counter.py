@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from bdhf.optim.dispatch import DispatchMode
-from bdhf.optim.flop_formulas import FORMULAS, FREE
+from bdhf.optim.flop_formulas import FORMULAS
+from bdhf.optim.flop_free import FREE
 
 
 class Counter(DispatchMode):
