@@ -22,7 +22,8 @@ from bdhf.optim.products.apart import always_apart, apart, loss_apart
 from bdhf.optim.products.probing import probe
 from bdhf.optim.products.pushing import OnTape, Push, tolerance_of, transposed
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.tape import Route, Tape, route
+from bdhf.optim.products.route import Route, route
+from bdhf.optim.products.tape import Tape
 
 Slots = tuple[int, ...]
 
