@@ -7,7 +7,6 @@ For every block b, with the step size t of the acceptance:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -52,9 +51,10 @@ class Update:
     lr: Tensor
 
     def solve(self, expansion: Expansion, product: BlockProduct, start: Tensor | None) -> Solution:
-        """The direction d of every block; `start` is used up."""
-        gradient = expansion.gradient
-        rhs = gradient.neg_() if expansion.is_finite else gradient.fill_(math.nan)  # none may move
+        """The direction d of every block; `start` is used up. Zero where there is no model."""
+        if not expansion.is_finite:  # in one block: none may go on alone
+            return Solution.nowhere(self.blocks, expansion.gradient)
+        rhs = expansion.gradient.neg_()
         system = System(
             self.blocks, Watched(product, self.watch), rhs, self.damping + self.penalty.weight,
             keep_iterates=self.acceptance.needs_iterates,
