@@ -294,7 +294,7 @@ def test_images_that_come_channels_last_are_the_same_images(name):
 def test_images_within_other_inputs_are_put_channels_first(batch):
     """A tuple or a mapping of inputs."""
     given = {"x": turned(batch["x"])} if isinstance(batch, dict) else (turned(batch[0]),)
-    ((inputs, _),) = bdhf.optim.objective.micro_batches((given, torch.zeros(3)))
+    ((inputs, _),) = bdhf.optim.batches.micro_batches((given, torch.zeros(3)))
     (image,) = inputs.values() if isinstance(inputs, dict) else inputs
 
     assert type(inputs) is type(batch)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.products import tangents
+from bdhf.optim.products import dual_numbers
 from bdhf.optim.products.dual_numbers import by_dual_numbers
 from bdhf.optim.products.tangents import IN_PLACE, RULES, tangent_of
 from bdhf.optim.products.tape import Tape
@@ -185,13 +185,13 @@ def test_a_block_of_biases_is_a_block_like_any_other(net, method):
 )
 def test_operators_that_read_every_tangent_are_handed_every_tangent(apply, monkeypatch):
     """A constant operand gets a tangent of zeros where torch's rule would read one that is none."""
-    made, make_dual = [], tangents.fwAD.make_dual
+    made, make_dual = [], dual_numbers.fwAD.make_dual
 
     def counting(tensor, tangent):
         made.append(tensor)
         return make_dual(tensor, tangent)
 
-    monkeypatch.setattr(tangents.fwAD, "make_dual", counting)
+    monkeypatch.setattr(dual_numbers.fwAD, "make_dual", counting)
     a = torch.ones(2, 2, requires_grad=True)
     tape = Tape([a])
     tape.record(lambda: apply(a))
