@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bdhf.optim.batches import Batches
 from bdhf.optim.errors import ModelError
-from bdhf.optim.objective import Batches, Objective
+from bdhf.optim.objective import Objective
 
 #: Relative change of the outputs that is rounding, by their precision.
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from bdhf.optim.batches import Batch, micro_batches
 from bdhf.optim.blocks import Blocks
 from bdhf.optim.cost import Sweeps, sweeps
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.flops import Done, Tally
-from bdhf.optim.objective import Batch, Objective, micro_batches
+from bdhf.optim.objective import Objective
 from bdhf.optim.optimizer import BlockHessianFree
 from bdhf.optim.products import Settings, linearise
 from bdhf.optim.solvers import Solver

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bdhf.optim.batches import Batch, micro_batches
 from bdhf.optim.check import Check, examine
 from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.cutting import cut
@@ -14,7 +15,7 @@ from bdhf.optim.errors import CurvatureError, ModelTypeError
 from bdhf.optim.flatness import warn_if_flat
 from bdhf.optim.flops import Flops
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.objective import Batch, Objective, micro_batches
+from bdhf.optim.objective import Objective
 from bdhf.optim.partitions import Full, Partition
 from bdhf.optim.products import MAX_BYTES, BlockProduct, Settings, linearise
 from bdhf.optim.refusals import refuse_no_parts

@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.buffers import buffers_kept
 from bdhf.optim.dispatch import DispatchMode
-from bdhf.optim.flops import signature
 from bdhf.optim.graphs import is_own_function, nodes_behind
 from bdhf.optim.guard import ChannelsFirst
 from bdhf.optim.operators import aten, is_verified, like_channels_last, needs_channels_first
@@ -68,8 +67,10 @@ def pass_signature(model: nn.Module, inputs: Any) -> Hashable:
         for value in module.__dict__.values()
         if type(value) is bool or type(value) is str
     ]
-    words = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, (bool, str))]
-    return signature(inputs), tuple(flags), tuple(words)
+    leaves = tree_leaves(inputs)
+    tensors = [(tuple(x.shape), x.dtype, x.device) for x in leaves if isinstance(x, Tensor)]
+    words = [leaf for leaf in leaves if isinstance(leaf, (bool, str))]
+    return tuple(tensors), tuple(flags), tuple(words)
 
 
 _CUSTOM = "autograd.Function "

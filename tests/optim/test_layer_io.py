@@ -290,7 +290,7 @@ def test_check_runs_once_for_a_model_and_shapes(monkeypatch):
     """The second linearisation with one workspace compares nothing."""
     asked = request(build("mlp"))
     LayerIO(asked, GGN)
-    monkeypatch.setattr("bdhf.optim.products.layer_io.exact_product", None)
+    monkeypatch.setattr("bdhf.optim.products.site_check.exact_product", None)
 
     LayerIO(asked, GGN)
 
@@ -424,7 +424,7 @@ def test_factor_and_squared_gradients_are_those_of_propagate(curvature):
 def test_set_up_is_charged_as_a_gradient_and_the_factor_apart():
     """("linearise", shapes) costs a gradient; the sweeps of the columns are "output factor"."""
     layer_io, propagate, _ = both(build("classifier"), "per_layer")
-    ours, theirs = layer_io._flops, propagate._flops
+    ours, theirs = layer_io.flops, propagate.flops
     key = ("linearise", layer_io.shapes)
 
     assert ours.cost(key) == theirs.cost(key)

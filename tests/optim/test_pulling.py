@@ -12,7 +12,8 @@ from bdhf.optim.layout import split_like
 from bdhf.optim.products.pulling import pulled
 from bdhf.optim.products.pushing import OnTape, choose_push
 from bdhf.optim.products.replay import Replay
-from bdhf.optim.products.tape import Tape, route
+from bdhf.optim.products.route import route
+from bdhf.optim.products.tape import Tape
 from bdhf.optim.products.transposes import PARTIAL, TRANSPOSES
 from tests.cases import CASES, Case, build
 from tests.optim.test_tape import OFF_TAPE, asked, recorded

@@ -52,6 +52,16 @@ def test_a_gradient_that_is_not_finite_in_one_block_moves_no_block():
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
+@pytest.mark.parametrize("solver", [bdhf.CG(), bdhf.Cholesky(), bdhf.SampleSpace()])
+def test_an_update_that_cannot_move_makes_no_product(solver):
+    """Nothing is solved for a gradient that is no number, from a warm start neither."""
+    model, (x, y) = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss, solver=solver)
+    optimizer.step((x, y))
+
+    assert optimizer.step((x, math.nan * y)).products == 0
+
+
 def test_an_empty_curvature_batch_moves_nothing():
     """Without curvature there is no quadratic model to step by."""
     model, (x, y) = regression()

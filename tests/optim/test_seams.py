@@ -24,6 +24,7 @@ from bdhf.optim.products import (
     per_sample,
     propagate,
     pushing,
+    site_check,
     tape,
     waist,
 )
@@ -110,7 +111,7 @@ SET_UP = {
     "forecast": (choose, "forecast", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
     "sites": (layer_io, "recorded", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
     "output_factor": (output_factor, "sweep", classifier, bdhf.PerNeuron(), "does not apply"),
-    "check": (layer_io, "compare", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
+    "check": (site_check, "compare", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
     "recording": (tape.Tape, "record", autoencoder, bdhf.Full(), "cannot be recorded"),
     "operator": (tape.Tape, "_add", autoencoder, bdhf.Full(), "cannot be written down"),
     "waist": (propagate, "narrowed", autoencoder, bdhf.PerLayer(), "without a waist"),

@@ -17,10 +17,13 @@ from bdhf.optim.flops import Flops
 from bdhf.optim.layout import layout_of
 from bdhf.optim.objective import Objective
 from bdhf.optim.products import Settings, Workspace, linearise
+from bdhf.optim.products.dual_numbers import by_dual_numbers
+from bdhf.optim.products.in_place import overwritten
 from bdhf.optim.products.pushing import ByDoubleBackward, OnTape, choose_push
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.tangents import IN_PLACE, RULES, _by_dual_numbers, tangent_of
-from bdhf.optim.products.tape import Tape, _written, route
+from bdhf.optim.products.route import route
+from bdhf.optim.products.tangents import IN_PLACE, RULES, tangent_of
+from bdhf.optim.products.tape import Tape
 from tests.cases import CASES, Case, build
 from tests.oracles import cut as oracles_cut
 from tests.oracles import dense_ggn
@@ -122,14 +125,14 @@ def assert_rules_are_derivatives(tape):
     found = set()
     for entry in tape.entries:
         call = entry.call
-        if call.func not in RULES or _written(call.func, call.args, call.kwargs):
+        if call.func not in RULES or overwritten(call.func, call.args, call.kwargs):
             continue
         for pattern in patterns(entry):
             tangents = [
                 torch.randn_like(tensor) if has else None
                 for tensor, has in zip(tensors_of(call), pattern, strict=True)
             ]
-            expected = _by_dual_numbers(call, *tangents)
+            expected = by_dual_numbers(call, *tangents)
             for same in (call, call.slim()):
                 assert_close(tangent_of(same, tangents), expected)
         found.add(call.func)

@@ -17,8 +17,10 @@ from torch.autograd.graph import Node
 
 from bdhf.optim.graphs import nodes_behind
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.tangents import ELEMENTWISE, Hollow
-from bdhf.optim.products.tape import Entry, Route
+from bdhf.optim.products.calls import Hollow
+from bdhf.optim.products.route import Route
+from bdhf.optim.products.tangents import ELEMENTWISE
+from bdhf.optim.products.tape import Entry
 
 aten = torch.ops.aten
 

@@ -7,13 +7,14 @@ from typing import TypeVar
 
 import torch
 
+from bdhf.optim.batches import Batch
 from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.failures import Failure, attempt
 from bdhf.optim.flops import Flops
 from bdhf.optim.losses import is_mean, weights
-from bdhf.optim.objective import Batch, Objective
+from bdhf.optim.objective import Objective
 from bdhf.optim.products.double_backward import DoubleBackward
 from bdhf.optim.products.forecast import forecast
 from bdhf.optim.products.layer_io import LayerIO

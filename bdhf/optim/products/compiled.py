@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from bdhf.optim.eager import compiler_runs
+from bdhf.optim.products.calls import Call
 from bdhf.optim.products.request import Workspace
-from bdhf.optim.products.tangents import Call
-from bdhf.optim.products.tape import Entry, Route, Tape, route
+from bdhf.optim.products.route import Route, route
+from bdhf.optim.products.tape import Entry, Tape
 
 Program = Callable[[list[Tensor], list[Tensor]], Tensor]
 

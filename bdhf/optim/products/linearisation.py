@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from bdhf.optim.batches import Batch
 from bdhf.optim.blocks import Block, Blocks
 from bdhf.optim.flops import Flops
 from bdhf.optim.layout import split_like
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.objective import Batch
 
 
 class Linearisation(Protocol):
@@ -101,5 +100,6 @@ def block_by_block(
     result = torch.empty_like(v) if len(active) == len(blocks.rows) else torch.zeros_like(v)
     for block in (blocks.rows[index] for index in active):
         place = slice(block.start, block.stop)
-        flops.run((*key, block.slots), partial(multiply, block, v[place], result[place]))
+        with flops.counting((*key, block.slots)):
+            multiply(block, v[place], result[place])
     return result

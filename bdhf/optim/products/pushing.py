@@ -23,7 +23,8 @@ from bdhf.optim.products.probing import probe
 from bdhf.optim.products.pulling import pulled
 from bdhf.optim.products.replay import Replay
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.tape import Tape, route
+from bdhf.optim.products.route import route
+from bdhf.optim.products.tape import Tape
 
 #: What rounding may explain, by precision.
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from bdhf.optim.batches import Batch
 from bdhf.optim.blocks import Blocks
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.flops import Flops
-from bdhf.optim.objective import Batch, Objective
+from bdhf.optim.objective import Objective
 
 #: Products that a linearisation is expected to serve, where nobody says.
 EXPECTED_PRODUCTS = 30
@@ -50,6 +51,10 @@ class Workspace:
     """What outlives an update: decisions and traced programs, by what they depend on."""
 
     kept: dict[Hashable, Any] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
+        """Copies and pickles are empty: what is kept is of the model itself, not of its copy."""
+        return Workspace, ()
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bdhf.optim.products.calls import Call
 from bdhf.optim.products.cotangents import Known, Rooms, WayBack
-from bdhf.optim.products.tangents import RULES, Call, tangent_of
+from bdhf.optim.products.tangents import RULES, tangent_of
 
 aten = torch.ops.aten
 
