@@ -125,7 +125,7 @@ def _kept(store: Store, spec: RunSpec) -> SeedRun | None:
 def _made(trying: Trying, spec: RunSpec, observe: Callable[[Row], None]) -> Outcome:
     """Make a run and write it. Raises KeyboardInterrupt where it was saved in place of that."""
     begun, started = time.monotonic(), now()
-    checkpoint = checkpoint_of(spec, trying.store, trying.cell.checkpoint_every)
+    checkpoint = checkpoint_of(spec, trying.store, trying.cell.safety)
     with saved_first(trying.cell.label) as ending:
         outcome = _executed(trying, spec, observe, checkpoint, ending)
         env = environment(trying.device, spec.threads) | own_code(spec)
@@ -152,7 +152,7 @@ def _executed(
         return execute(
             spec,
             device=trying.device,
-            safety_seconds=trying.cell.safety_seconds,
+            safety=trying.cell.safety,
             observe=seen,
             again=observe,  # the pruner of a trial that is made again knows what it knew
             checkpoint=checkpoint,

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import Safety
 from bdhf.records import CURVE_COLUMNS, Status
 from bdhf.tuning.standing import Standing
 from bdhf.tuning.storage import Place
@@ -72,7 +73,7 @@ def made_up(
     spec: RunSpec,
     *,
     device: str,
-    safety_seconds: float,
+    safety: Safety,
     observe: Callable[[dict[str, float]], None] = lambda row: None,
     **others: object,
 ) -> Outcome:

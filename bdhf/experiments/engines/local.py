@@ -19,9 +19,9 @@ from bdhf.experiments.provenance import environment
 from bdhf.experiments.retry import Again
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.schema import Retry
+from bdhf.experiments.schema import Retry, Safety
 from bdhf.experiments.store import Store
-from bdhf.records import CURVE_COLUMNS, SAFETY_SECONDS, Status, StorageError
+from bdhf.records import CURVE_COLUMNS, Status, StorageError
 
 #: Seconds in which runs that are under way may save themselves when a person ends them; a
 #: scheduler kills about half a minute after it has told to end.
@@ -34,8 +34,7 @@ class Conditions:
 
     workers: int
     devices: tuple[str, ...] = ("cpu",)
-    safety_seconds: float = SAFETY_SECONDS
-    checkpoint_every: int | None = None  # evaluations
+    safety: Safety = Safety()  # noqa: RUF009 - frozen
     again: Again = Again(Retry())  # noqa: RUF009 - both are frozen
     waiting: Callable[[Sequence[Claim]], None] = lambda holders: None  # told once for each wait
     note: Callable[[str, str], None] = lambda run_id, line: None  # for a person; "": of no run
@@ -142,8 +141,7 @@ class _Engine:
             if not worker.process.is_alive():
                 worker = self._crew[place] = self._hire(place)
             run, claim = taken
-            seconds, every = self._conditions.safety_seconds, self._conditions.checkpoint_every
-            worker.assign(Job(run, claim, worker.device, seconds, every))
+            worker.assign(Job(run, claim, worker.device, self._conditions.safety))
             self._has_waited = False
             self._observer.started(run)
 

@@ -30,7 +30,7 @@ from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.schema import CHECKPOINT_SECONDS
+from bdhf.experiments.schema import CHECKPOINT_SECONDS, Safety
 from bdhf.experiments.store import Store
 from bdhf.records import InputError, Status
 
@@ -48,8 +48,7 @@ class Job:
     run: RunSpec
     claim: Claim
     device: str
-    safety_seconds: float
-    checkpoint_every: int | None  # evaluations
+    safety: Safety
 
 
 @dataclass
@@ -94,7 +93,8 @@ class Worker:
     @property
     def can_save(self) -> bool:
         """Whether it has a run under way that may be saved between two updates."""
-        return self.job is not None and self.job.checkpoint_every is not None and self.has_begun
+        saves = self.job is not None and self.job.safety.checkpoint_every is not None
+        return saves and self.has_begun
 
     def ask_to_stop(self) -> None:
         """Have it save its run after the update that it is at, and end."""
@@ -189,7 +189,7 @@ def _do(job: Job, store: Store, pipe: Connection, asked: Callable[[], bool]) -> 
     Raises StorageError, and Interrupted where it was `asked` to end before.
     """
     company, begun, started = _Company(store.folder), time.monotonic(), now()
-    checkpoint = checkpoint_of(job.run, store, job.checkpoint_every)
+    checkpoint = checkpoint_of(job.run, store, job.safety)
     if job.device.startswith("cuda"):
         torch.cuda.set_device(job.device)
 
@@ -201,7 +201,7 @@ def _do(job: Job, store: Store, pipe: Connection, asked: Callable[[], bool]) -> 
     outcome = execute(
         job.run,
         device=job.device,
-        safety_seconds=job.safety_seconds,
+        safety=job.safety,
         observe=observe,
         checkpoint=checkpoint,
         tell=lambda line: _tell(pipe, "note", line),
@@ -220,11 +220,12 @@ def _do(job: Job, store: Store, pipe: Connection, asked: Callable[[], bool]) -> 
     return outcome
 
 
-def checkpoint_of(run: RunSpec, store: Store, every: int | None) -> Checkpoint | None:
-    """Where a run saves itself, after so many evaluations; None: it never does."""
-    if every is None:
+def checkpoint_of(run: RunSpec, store: Store, safety: Safety) -> Checkpoint | None:
+    """Where a run saves itself, and how often; None: it never does."""
+    if safety.checkpoint_every is None:
         return None
-    return Checkpoint(store.checkpoints / f"{run.run_id}.pt", every, CHECKPOINT_SECONDS)
+    path = store.checkpoints / f"{run.run_id}.pt"
+    return Checkpoint(path, safety.checkpoint_every, CHECKPOINT_SECONDS)
 
 
 def _tell(pipe: Connection, kind: str, content: Any) -> None:
