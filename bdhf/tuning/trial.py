@@ -18,7 +18,8 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from bdhf.experiments.checkpoint import Checkpoint, Interrupted
+from bdhf.experiments.checkpoint import Checkpoint
+from bdhf.experiments.engines.ending import Ending, saved_first
 from bdhf.experiments.engines.worker import checkpoint_of, now
 from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment
@@ -29,7 +30,6 @@ from bdhf.experiments.store import Store
 from bdhf.experiments.training import Row
 from bdhf.records import Owner, Status
 from bdhf.records.run import Run, read_run
-from bdhf.tuning.ending import Ending, saved_first
 from bdhf.tuning.objective import Goal, SeedRun, cost, final, spent, value
 from bdhf.tuning.space import Settings, suggested
 from bdhf.tuning.study import Cell
@@ -126,7 +126,7 @@ def _made(trying: Trying, spec: RunSpec, observe: Callable[[Row], None]) -> Outc
     """Make a run and write it. Raises KeyboardInterrupt where it was saved in place of that."""
     begun, started = time.monotonic(), now()
     checkpoint = checkpoint_of(spec, trying.store, trying.cell.safety)
-    with saved_first(trying.cell.label) as ending:
+    with saved_first(f"a run of {trying.cell.label} that is") as ending:
         outcome = _executed(trying, spec, observe, checkpoint, ending)
         env = environment(trying.device, spec.threads) | own_code(spec)
         wall = round(time.monotonic() - begun, 3)
@@ -159,8 +159,6 @@ def _executed(
             tell=trying.say,
             asked=lambda: ending.is_asked,
         )
-    except Interrupted:
-        raise KeyboardInterrupt from None
     except _GivenUp:
         _discard(checkpoint)
         raise

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import bdhf
-from bdhf.experiments.engines import worker
+from bdhf.experiments.engines import process
 from bdhf.experiments.engines.local import Conditions, run_all
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.schema import Safety
@@ -189,7 +189,7 @@ def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
     (plan, *_), store = cells(("updates: 6", "updates: 60")), Store(tmp_path)
     store.begin(SMALL, planned())
     dead = []
-    monkeypatch.setattr(worker, "_memory_kills", lambda: kills[bool(dead)])
+    monkeypatch.setattr(process, "_memory_kills", lambda: kills[bool(dead)])
 
     class Killer(Silent):
         def evaluated(self, run, row):
@@ -199,7 +199,8 @@ def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
                 child.join()
                 dead.append(child)
 
-    monkeypatch.setattr(worker.Worker, "hear", deaf_after(dead, worker.Worker.hear))
+    hear = deaf_after(dead, process.WorkerProcess.hear)
+    monkeypatch.setattr(process.WorkerProcess, "hear", hear)
     run_all([plan.run], store, Conditions(1, safety=Safety(seconds=60)), Killer())
 
     assert store.status(plan.run_id)["status"] == status

@@ -19,7 +19,7 @@ from bdhf.records import CURVE_COLUMNS, Status
 from bdhf.tuning.standing import Standing
 from bdhf.tuning.storage import Place
 from bdhf.tuning.study import Cell, Study, open_study
-from bdhf.tuning.work import Worker
+from bdhf.tuning.work import TrialLoop
 
 ABLATION = """\
 schema: 1
@@ -111,8 +111,8 @@ def worked(
     of: Study, folder: Path, told: Callable[[Cell, FrozenTrial, Standing], None] | None = None
 ) -> None:
     """Tune every arm in this process."""
-    worker = Worker(of, Place(folder), told or (lambda *trial: None), poll_seconds=0.05)
-    worker.work([cell.label for cell in of.cells])
+    loop = TrialLoop(of, Place(folder), told or (lambda *trial: None), poll_seconds=0.05)
+    loop.run([cell.label for cell in of.cells])
 
 
 def by_trial(table: pd.DataFrame, arm: str, *columns: str) -> list[Any]:

@@ -247,10 +247,10 @@ def test_a_grid_of_batch_sizes_is_tuned_cell_by_cell(tmp_path: Path) -> None:
 
 STARTED_TO_END = """
 import os, signal
-from bdhf.tuning import crew
+from bdhf.experiments.engines import process
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])  # as `shielded` does
 os.kill(os.getpid(), signal.SIGTERM)
-crew._life(None, (), None, "adam", 0, "", None)
+process._live(print, None, (), ())
 """
 
 
