@@ -18,12 +18,10 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from bdhf.experiments.checkpoint import Checkpoint
-from bdhf.experiments.engines.ending import Ending, saved_first
-from bdhf.experiments.engines.worker import checkpoint_of, now
+from bdhf.experiments.engines.ending import saved_first
+from bdhf.experiments.engines.execution import Execution
 from bdhf.experiments.own_source import own_code
-from bdhf.experiments.provenance import environment
-from bdhf.experiments.run import Outcome, execute
+from bdhf.experiments.run import Outcome
 from bdhf.experiments.runspec import RunSpec
 from bdhf.experiments.stale import is_stale, set_aside
 from bdhf.experiments.store import Store
@@ -124,49 +122,21 @@ def _kept(store: Store, spec: RunSpec) -> SeedRun | None:
 
 def _made(trying: Trying, spec: RunSpec, observe: Callable[[Row], None]) -> Outcome:
     """Make a run and write it. Raises KeyboardInterrupt where it was saved in place of that."""
-    begun, started = time.monotonic(), now()
-    checkpoint = checkpoint_of(spec, trying.store, trying.cell.safety)
+    execution = Execution(spec, trying.store, trying.device, trying.cell.safety)
     with saved_first(f"a run of {trying.cell.label} that is") as ending:
-        outcome = _executed(trying, spec, observe, checkpoint, ending)
-        env = environment(trying.device, spec.threads) | own_code(spec)
-        wall = round(time.monotonic() - begun, 3)
-        times = {"started": started, "finished": now(), "wall_seconds": wall}
+        try:
+            outcome = execution.make(
+                ending,
+                observe=observe,
+                again=observe,  # the pruner of a trial that is made again knows what it knew
+                tell=trying.say,
+            )
+        except _GivenUp:
+            execution.discard()
+            raise
         with trying.store.writing():
-            trying.store.write(spec, outcome, env, times)
-        _discard(checkpoint)
+            execution.write(outcome)
     return outcome
-
-
-def _executed(
-    trying: Trying,
-    spec: RunSpec,
-    observe: Callable[[Row], None],
-    checkpoint: Checkpoint | None,
-    ending: Ending,
-) -> Outcome:
-    def seen(row: Row) -> None:
-        ending.can_wait = checkpoint is not None
-        observe(row)
-
-    try:
-        return execute(
-            spec,
-            device=trying.device,
-            safety=trying.cell.safety,
-            observe=seen,
-            again=observe,  # the pruner of a trial that is made again knows what it knew
-            checkpoint=checkpoint,
-            tell=trying.say,
-            asked=lambda: ending.is_asked,
-        )
-    except _GivenUp:
-        _discard(checkpoint)
-        raise
-
-
-def _discard(checkpoint: Checkpoint | None) -> None:
-    if checkpoint is not None:
-        checkpoint.discard()
 
 
 def _report(trying: Trying, reports: bool) -> Callable[[Row], None]:

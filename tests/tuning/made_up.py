@@ -104,7 +104,7 @@ def made_up(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that are made up."""
-    monkeypatch.setattr("bdhf.tuning.trial.execute", made_up)
+    monkeypatch.setattr("bdhf.experiments.engines.execution.execute", made_up)
 
 
 def worked(

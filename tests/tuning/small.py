@@ -30,8 +30,8 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-import bdhf.tuning.trial
 from bdhf.cli.app import say, told
+from bdhf.experiments.engines import execution
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.tuning.collect import collect, find
 from bdhf.tuning.crew import ArmPool
@@ -184,7 +184,7 @@ def pool(file: str, folder: str, workers: str) -> None:
 
 def join(file: str, folder: str, url: str, start: str) -> None:
     """Work on a study in a database."""
-    bdhf.tuning.trial.execute = made_up
+    execution.execute = made_up
     study, place = open_study(Path(file)), Place(Path(folder), url, heartbeat=20)
     Path(folder).mkdir()
     while not Path(start).exists():

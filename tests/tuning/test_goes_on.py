@@ -86,7 +86,7 @@ def test_the_pruner_knows_all_of_a_run_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows from before the interruption are told again, so that the same is given up."""
-    monkeypatch.setattr("bdhf.experiments.engines.worker.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("bdhf.experiments.engines.execution.CHECKPOINT_SECONDS", 0.0)
     of = of_adam(tmp_path)
 
     saved = interrupted(of, tmp_path / "disturbed", killed)

@@ -12,10 +12,11 @@ import pandas as pd
 
 from bdhf.experiments.claims import Claim, Claims, holds
 from bdhf.experiments.engines.ending import SAVE_SECONDS, saving_line
+from bdhf.experiments.engines.execution import now
 from bdhf.experiments.engines.pool import EXITED, Slot, WorkerPool
 from bdhf.experiments.engines.process import FAULT, TOLD_TO_END, ExitStatus, WorkerProcess
 from bdhf.experiments.engines.queue import POLL_SECONDS, Queue
-from bdhf.experiments.engines.worker import ENDED, LOST, NOTE, ROW, Job, make_runs, now
+from bdhf.experiments.engines.worker import ENDED, LOST, NOTE, ROW, Job, make_runs
 from bdhf.experiments.observe import Observer
 from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment

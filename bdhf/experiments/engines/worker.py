@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from bdhf.experiments.checkpoint import Checkpoint
 from bdhf.experiments.claims import Claim, holds, living
 from bdhf.experiments.engines.ending import Ending, saved_first
+from bdhf.experiments.engines.execution import Execution
 from bdhf.experiments.engines.process import Parent
-from bdhf.experiments.own_source import own_code
-from bdhf.experiments.provenance import environment
-from bdhf.experiments.run import Outcome, execute
+from bdhf.experiments.run import Outcome
 from bdhf.experiments.runspec import RunSpec
-from bdhf.experiments.schema import CHECKPOINT_SECONDS, Safety
+from bdhf.experiments.schema import Safety
 from bdhf.experiments.store import Store
+from bdhf.experiments.training import Row
 
 #: Kinds of what a worker says: a row of its run, a line for a person, status and reason of its run,
 #: and that another process has taken the run over.
@@ -73,47 +71,18 @@ def make_runs(parent: Parent, folder: Path) -> None:
 
 def _make(job: Job, store: Store, parent: Parent, ending: Ending) -> Outcome | None:
     """Make a run and write it; None where another process has taken it over meanwhile."""
-    company, begun, started = _Company(store.folder), time.monotonic(), now()
-    checkpoint = checkpoint_of(job.run, store, job.safety)
+    company, execution = _Company(store.folder), Execution(job.run, store, job.device, job.safety)
     if job.device.startswith("cuda"):
         torch.cuda.set_device(job.device)
 
-    def observe(row: dict[str, float]) -> None:
-        ending.can_wait = checkpoint is not None
+    def observe(row: Row) -> None:
         company.look_at_times()
         parent.tell(ROW, row)
 
-    own = own_code(job.run)
-    outcome = execute(
-        job.run,
-        device=job.device,
-        safety=job.safety,
-        observe=observe,
-        checkpoint=checkpoint,
-        tell=lambda line: parent.tell(NOTE, line),
-        asked=lambda: ending.is_asked,
-    )
+    outcome = execution.make(ending, observe=observe, tell=lambda line: parent.tell(NOTE, line))
     company.look()
-    env = environment(job.device, job.run.threads) | {"concurrent": company.most} | own
-    wall = time.monotonic() - begun
-    times = {"started": started, "finished": now(), "wall_seconds": round(wall, 3)}
     with store.writing():
         if not holds(store.folder, job.claim):
             return None
-        store.write(job.run, outcome, env, times)
-        if checkpoint is not None:
-            checkpoint.discard()
+        execution.write(outcome, concurrent=company.most)
     return outcome
-
-
-def checkpoint_of(run: RunSpec, store: Store, safety: Safety) -> Checkpoint | None:
-    """Where a run saves itself, and how often; None: it never does."""
-    if safety.checkpoint_every is None:
-        return None
-    path = store.checkpoints / f"{run.run_id}.pt"
-    return Checkpoint(path, safety.checkpoint_every, CHECKPOINT_SECONDS)
-
-
-def now() -> str:
-    """The time, as status.json has it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
