@@ -21,6 +21,7 @@ from asv_bench.profile import Part, watching
 from bdhf.experiments import run
 from bdhf.experiments.plan import expand
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import Safety
 from bdhf.experiments.spec import load
 from bdhf.experiments.training import Training
 from bdhf.experiments.updaters import BlockUpdater, TorchUpdater
@@ -57,7 +58,7 @@ def spending(spec: RunSpec) -> Spending:
     """Make a run on the CPU, and see where its time goes."""
     with watching(PARTS) as watch:
         start = time.perf_counter()
-        outcome = run.execute(spec, device="cpu", safety_seconds=600.0)
+        outcome = run.execute(spec, device="cpu", safety=Safety(seconds=600))
         wall_clock = time.perf_counter() - start
     parts = {part: watch.spent.get(part, 0.0) for part in PARTS}
     return Spending(int(outcome.curve["update"].iloc[-1]), wall_clock, parts)

@@ -60,11 +60,12 @@ def results() -> Results:
 def _runs(device: str) -> Iterator[tuple[str, int, Outcome]]:
     from bdhf.experiments.plan import expand
     from bdhf.experiments.run import execute
+    from bdhf.experiments.schema import Safety
     from bdhf.experiments.source import parse
     from bdhf.experiments.spec import variants
 
     for cell in expand(variants(parse(SPEC))).cells:
-        outcome = execute(cell.run, device=device, safety_seconds=600.0)
+        outcome = execute(cell.run, device=device, safety=Safety(seconds=600))
         curve = outcome.curve
         if str(outcome.status) not in ("done", "diverged") or curve.empty:
             why = f"{cell.arm}, seed {cell.seed}: {outcome.status}: {outcome.reason}"

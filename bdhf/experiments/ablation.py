@@ -136,9 +136,8 @@ class Ablation:
         found: dict[str, Duration | str] = {**of_finished(cells, seconds)}
         for cell in _first_of_arms(cells) if probing else ():
             if cell.arm not in found and not cell.skip:
-                limit = self.spec.safety.seconds
                 device = resolve_devices(self.spec.device)[0]
-                found[cell.arm] = probe(cell.run, device=device, safety_seconds=limit)
+                found[cell.arm] = probe(cell.run, device=device, safety=self.spec.safety)
         return found
 
     def outline(
@@ -176,8 +175,7 @@ class Ablation:
         conditions = Conditions(
             workers=self.workers(workers),
             devices=resolve_devices(self.spec.device),
-            safety_seconds=self.spec.safety.seconds,
-            checkpoint_every=self.spec.safety.checkpoint_every,
+            safety=self.spec.safety,
             again=again(self.spec.retry),
             waiting=waiting,
             note=partial(_note, note, self.labels()),

@@ -14,6 +14,7 @@ from statistics import fmean
 from bdhf.experiments.plan import Cell
 from bdhf.experiments.run import execute
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import Safety
 from bdhf.records import AXES, Budget, Status
 
 #: Updates of a probe: the first sets up what the others use.
@@ -45,7 +46,7 @@ def of_finished(cells: Iterable[Cell], seconds: Mapping[str, float]) -> dict[str
     return {arm: Duration(fmean(values), "finished runs") for arm, values in found.items()}
 
 
-def probe(run: RunSpec, *, device: str, safety_seconds: float) -> Duration | str:
+def probe(run: RunSpec, *, device: str, safety: Safety) -> Duration | str:
     """Make a few updates that are not recorded, and say how long the run takes; or why they fail.
 
     A run that stops at its targets may take less.
@@ -56,7 +57,7 @@ def probe(run: RunSpec, *, device: str, safety_seconds: float) -> Duration | str
     outcome = execute(
         run.model_copy(update=short),
         device=device,
-        safety_seconds=safety_seconds,
+        safety=safety,
         observe=lambda row: marks.append(Mark(time.perf_counter() - begun, row)),
     )
     if outcome.status is not Status.DONE:

@@ -22,6 +22,7 @@ from bdhf.experiments.own_source import own_code
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import Safety
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import DIAGNOSTICS, FAILED, MATTERS, InputError, Status, in_brief
 from bdhf.records.bits import first_unlike
@@ -33,6 +34,9 @@ _REPEATABLE = (Status.DONE, Status.DIVERGED, Status.ERROR)
 
 #: Wall-clock is never the same twice.
 _IGNORED = ("seconds",)
+
+#: As long as it takes; no spec may say so.
+_NO_LIMIT = Safety.model_construct(seconds=math.inf)
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def rerun(claim: Claimed) -> Rerun:
     spec = _spec(claim)
     others = tuple(_other_code(claim.environment, own_code(spec)))
     device = _device(str(claim.environment.get("device", "cpu")))
-    outcome = execute(spec, device=device, safety_seconds=math.inf)
+    outcome = execute(spec, device=device, safety=_NO_LIMIT)
     by_clock = spec.budget.axis == "seconds"
     differences = _ended(claim, outcome, by_clock=by_clock)
     curves = claim.curve, claim.short(outcome.curve)

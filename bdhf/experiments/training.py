@@ -17,6 +17,7 @@ from bdhf.experiments.fit import loaded, refuse_misfit
 from bdhf.experiments.held import Held
 from bdhf.experiments.own import is_own
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import Safety
 from bdhf.experiments.stopping import Reached
 from bdhf.experiments.streams import (
     Batches,
@@ -63,10 +64,10 @@ class Log:
 class Training:
     """A run in the making: model, data, streams and clock."""
 
-    def __init__(self, spec: RunSpec, device: torch.device, safety_seconds: float) -> None:
+    def __init__(self, spec: RunSpec, device: torch.device, safety: Safety) -> None:
         seed_globals(spec.seed)
         self.spec, self.device, self.dtype = spec, device, getattr(torch, spec.dtype)
-        self.safety_seconds = safety_seconds
+        self.safety = safety
         self.problem: Problem = new_problem_of(spec.problem)
         self.is_own = is_own(spec.problem["type"])
         data = loaded(self.problem) if self.is_own else self.problem.load()
@@ -181,8 +182,8 @@ class Training:
         return bool(getattr(self, column) >= self.spec.budget.limit)
 
     def _watch(self) -> None:
-        if time.monotonic() - self.begun > self.safety_seconds:
-            raise OutOfTime(f"still running after {self.safety_seconds:g} s, {self.doing}")
+        if time.monotonic() - self.begun > self.safety.seconds:
+            raise OutOfTime(f"still running after {self.safety.seconds:g} s, {self.doing}")
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":

@@ -23,6 +23,7 @@ from bdhf.experiments.parts import Faults, Resolved
 from bdhf.experiments.plan import Plan, expand
 from bdhf.experiments.resolving import resolve_arm
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import Safety
 from bdhf.experiments.source import Source
 from bdhf.experiments.spec import load
 from bdhf.records import PlannedArm, Target
@@ -41,8 +42,7 @@ class Cell:
     run: RunSpec  # of the spec itself, with the first tuning seed
     space: tuple[Dimension, ...]
     goals: tuple[Goal, ...]  # the one that decides first
-    safety_seconds: float
-    checkpoint_every: int | None
+    safety: Safety  # of the ablation
 
     @property
     def label(self) -> str:
@@ -190,9 +190,8 @@ def _cells(
                 planned=planned,
                 run=run,
                 space=space_of(spec.spaces[planned.name], written_out(run.optimizer), place),
-                goals=_goals(spec, run, variants[0].spec.targets, safety.seconds),
-                safety_seconds=safety.seconds,
-                checkpoint_every=safety.checkpoint_every,
+                goals=_goals(spec, run, variants[0].spec.targets, safety),
+                safety=safety,
             )
             _try(cell, place)
             found.append(cell)
@@ -202,7 +201,7 @@ def _cells(
 
 
 def _goals(
-    spec: StudySpec, run: RunSpec, targets: Sequence[Target], safety: float
+    spec: StudySpec, run: RunSpec, targets: Sequence[Target], safety: Safety
 ) -> tuple[Goal, ...]:
     goals = []
     for estimand in spec.objectives:

@@ -8,6 +8,7 @@ from typing import Any
 from bdhf.experiments.limits import with_skips
 from bdhf.experiments.plan import Cell, Plan, expand
 from bdhf.experiments.run import Outcome, Row, execute
+from bdhf.experiments.schema import Safety
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import variants
 
@@ -73,10 +74,10 @@ def cell(arm: str, *changes: tuple[str, str], **update: Any) -> Cell:
 def outcome(
     arm: str,
     *changes: tuple[str, str],
-    safety_seconds: float = 60.0,
+    safety: Safety = Safety(seconds=60),  # noqa: B008 - frozen
     observe: Callable[[Row], None] = lambda row: None,
     **update: Any,
 ) -> Outcome:
     """Execute one cell of the small spec, changed."""
     run = cell(arm, *changes, **update).run
-    return execute(run, device="cpu", safety_seconds=safety_seconds, observe=observe)
+    return execute(run, device="cpu", safety=safety, observe=observe)

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.plan import expand
 from bdhf.experiments.run import execute
+from bdhf.experiments.schema import Safety
 from bdhf.experiments.source import parse
 from bdhf.experiments.spec import load, variants
 from bdhf.experiments.stopping import Reached
@@ -161,7 +162,7 @@ def test_a_run_ends_where_it_rises_to_its_target(folder):
     )
     run = next(cell.run for cell in expand(variants).cells if cell.arm == "adam")
 
-    outcome = execute(run, device="cpu", safety_seconds=60)
+    outcome = execute(run, device="cpu", safety=Safety(seconds=60))
 
     seen = outcome.curve["val_accuracy"]
     assert outcome.status is Status.DONE

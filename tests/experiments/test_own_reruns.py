@@ -16,6 +16,7 @@ from bdhf.experiments.plan import expand
 from bdhf.experiments.provenance import environment
 from bdhf.experiments.rerun import Claimed, rerun
 from bdhf.experiments.run import execute
+from bdhf.experiments.schema import Safety
 from bdhf.experiments.spec import load
 from tests.experiments.made_up import save
 from tests.experiments.specs import CHUNKS, changed
@@ -29,7 +30,7 @@ def claim(tmp_path_factory):
     (home / "spec.yaml").write_text(changed(("partition: full", "partition: orr_part:Chunks")))
     look_in([str(home)])
     run = next(c.run for c in expand(load(home / "spec.yaml")[0]).cells if c.arm == "full_hf")
-    made = execute(run, device="cpu", safety_seconds=60)
+    made = execute(run, device="cpu", safety=Safety(seconds=60))
     text = StringIO()
     YAML().dump(run.model_dump(mode="json"), text)
     claimed = Claimed(

@@ -22,6 +22,7 @@ from bdhf.experiments.checkpoint import Checkpoint, Interrupted
 from bdhf.experiments.optimizers import torch_optimizers
 from bdhf.experiments.run import Outcome, execute
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import Safety
 from bdhf.experiments.streams import global_state
 from bdhf.experiments.training import Training
 from bdhf.experiments.undisturbed import undisturbed
@@ -51,7 +52,7 @@ class Case:
         """Execute it as a new process does."""
         keeping.anew()
         return execute(
-            self.spec, device="cpu", safety_seconds=600, observe=observe, asked=asked,
+            self.spec, device="cpu", safety=Safety(seconds=600), observe=observe, asked=asked,
             checkpoint=self.checkpoint if saved else None, tell=self.told.append,
         )  # fmt: skip
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from dataclasses import dataclass, field
+from multiprocessing import active_children
 
 import pandas as pd
 import pytest
@@ -51,6 +53,22 @@ class Watcher:
 
     def finished(self, run, status, reason):
         """Nothing more."""
+
+
+@dataclass
+class Teller(Watcher):
+    """Tells the worker to end instead, and only it, so many times."""
+
+    times: int = 1
+
+    def evaluated(self, run, row):
+        """A row was measured."""
+        self.updates.append(row["update"])
+        if row["update"] >= 50 and self.times:
+            self.times -= 1
+            (worker,) = active_children()
+            os.kill(worker.pid, signal.SIGTERM)
+            worker.join()
 
 
 def run(folder, arm, watcher, changes=""):
@@ -114,3 +132,24 @@ def test_where_no_checkpoint_is_wanted_an_interruption_waits_for_none(tmp_path):
     never = "safety: {checkpoint_every: null}\n"
 
     assert interrupted(tmp_path, ADAM, signal.SIGINT, never) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_end_alone_costs_nothing(tmp_path):
+    """Another one goes on where it has saved its run."""
+    watcher = Teller()
+    run(tmp_path, ADAM, watcher)
+    status, curve = result(tmp_path)
+
+    assert (status["status"], status["resumed"]) == ("done", 1)
+    assert watcher.updates == curve["update"].tolist() == list(range(0, 2001, 50))
+
+
+@pytest.mark.long
+def test_a_run_whose_workers_are_told_to_end_again_and_again_is_an_error(tmp_path):
+    """Whatever ends them would never end."""
+    run(tmp_path, ADAM, Teller(times=10))
+    status, _ = result(tmp_path)
+
+    assert status["status"] == "error"
+    assert status["reason"] == "the worker process was told to end (SIGTERM)"

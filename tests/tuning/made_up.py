@@ -14,11 +14,12 @@ from optuna.trial import FrozenTrial
 
 from bdhf.experiments.run import Outcome
 from bdhf.experiments.runspec import RunSpec
+from bdhf.experiments.schema import Safety
 from bdhf.records import CURVE_COLUMNS, Status
 from bdhf.tuning.standing import Standing
 from bdhf.tuning.storage import Place
 from bdhf.tuning.study import Cell, Study, open_study
-from bdhf.tuning.work import Worker
+from bdhf.tuning.work import TrialLoop
 
 ABLATION = """\
 schema: 1
@@ -72,7 +73,7 @@ def made_up(
     spec: RunSpec,
     *,
     device: str,
-    safety_seconds: float,
+    safety: Safety,
     observe: Callable[[dict[str, float]], None] = lambda row: None,
     **others: object,
 ) -> Outcome:
@@ -103,15 +104,15 @@ def made_up(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that are made up."""
-    monkeypatch.setattr("bdhf.tuning.trial.execute", made_up)
+    monkeypatch.setattr("bdhf.experiments.engines.execution.execute", made_up)
 
 
 def worked(
     of: Study, folder: Path, told: Callable[[Cell, FrozenTrial, Standing], None] | None = None
 ) -> None:
     """Tune every arm in this process."""
-    worker = Worker(of, Place(folder), told or (lambda *trial: None), poll_seconds=0.05)
-    worker.work([cell.label for cell in of.cells])
+    loop = TrialLoop(of, Place(folder), told or (lambda *trial: None), poll_seconds=0.05)
+    loop.run([cell.label for cell in of.cells])
 
 
 def by_trial(table: pd.DataFrame, arm: str, *columns: str) -> list[Any]:

@@ -1,11 +1,11 @@
 """A study of real runs that are tiny, worked on by processes that a test may kill.
 
-    python -m tests.tuning.small crew STUDY FOLDER WORKERS
+    python -m tests.tuning.small pool STUDY FOLDER WORKERS
     python -m tests.tuning.small join STUDY FOLDER URL START
 
-The first tunes it with a crew and collects its tables: `bdhf tune` without what comes after the
-trials. The second joins it as `--worker` does, with runs that are made up, as soon as there is a
-file START: so several begin at one instant.
+The first tunes it with a worker pool and collects its tables: `bdhf tune` without what comes after
+the trials. The second joins it as `--worker` does, with runs that are made up, as soon as there is
+a file START: so several begin at one instant.
 
 With STOP_AFTER=WHAT:COUNT:FILE in the environment a process that has written what it says so often
 makes the file, and goes no further until it is killed.
@@ -30,15 +30,15 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-import bdhf.tuning.trial
 from bdhf.cli.app import say, told
+from bdhf.experiments.engines import execution
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.tuning.collect import collect, find
-from bdhf.tuning.crew import Crew
+from bdhf.tuning.crew import ArmPool
 from bdhf.tuning.storage import Place, quiet
 from bdhf.tuning.study import Study, open_study
 from bdhf.tuning.words import line_of
-from bdhf.tuning.work import Worker
+from bdhf.tuning.work import TrialLoop
 from tests.tuning.made_up import made_up
 
 ABLATION = """\
@@ -105,7 +105,7 @@ def stop_after(what: str, count: int, marker: Path) -> None:
     JournalFileBackend.append_logs = appended
 
 
-if "STOP_AFTER" in os.environ:  # in workers of a crew too, which import what began it
+if "STOP_AFTER" in os.environ:  # in workers of a pool too, which import what began it
     _what, _count, _marker = os.environ["STOP_AFTER"].split(":", 2)
     stop_after(_what, int(_count), Path(_marker))
 
@@ -169,14 +169,14 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
 
 
-def crew(file: str, folder: str, workers: str) -> None:
-    """Tune a study with a crew."""
+def pool(file: str, folder: str, workers: str) -> None:
+    """Tune a study with a worker pool."""
     study, place = open_study(Path(file)), Place(Path(folder))
     try:
         with interruptible():
             found = find(study, place.open())
             left = [one.cell.label for one in found if len(one.trials) < study.spec.trials]
-            Crew(study, place, int(workers), say).tune(left)
+            ArmPool(study, place, int(workers), say).tune(left)
             collect(study, place)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -184,15 +184,15 @@ def crew(file: str, folder: str, workers: str) -> None:
 
 def join(file: str, folder: str, url: str, start: str) -> None:
     """Work on a study in a database."""
-    bdhf.tuning.trial.execute = made_up
+    execution.execute = made_up
     study, place = open_study(Path(file)), Place(Path(folder), url, heartbeat=20)
     Path(folder).mkdir()
     while not Path(start).exists():
         time.sleep(0.0005)
-    worker = Worker(study, place, lambda *of_trial: say(line_of(*of_trial)), poll_seconds=0.1)
-    worker.work([cell.label for cell in study.cells])
+    loop = TrialLoop(study, place, lambda *of_trial: say(line_of(*of_trial)), poll_seconds=0.1)
+    loop.run([cell.label for cell in study.cells])
 
 
 if __name__ == "__main__":
     with told():
-        {"crew": crew, "join": join}[sys.argv[1]](*sys.argv[2:])
+        {"pool": pool, "join": join}[sys.argv[1]](*sys.argv[2:])

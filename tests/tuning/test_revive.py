@@ -34,7 +34,7 @@ def ended(home: Path, times: int, **known: Any) -> optuna.Study:
 
 
 def test_a_trial_that_kills_its_workers_ends_as_failed(tmp_path: Path) -> None:
-    """After so many deaths while the crew lives, it has the worst value, and its reason."""
+    """After so many deaths while the pool lives, it has the worst value, and its reason."""
     found = ended(tmp_path, MOST_DEATHS, owner=GONE, **{CREW: str(Owner.here())})
     (last,) = standing(found.get_trials(), 1).finished
 

@@ -14,7 +14,7 @@ from bdhf.tuning.samplers import SAMPLERS, ByPlace
 from bdhf.tuning.schema import Sampler
 from bdhf.tuning.standing import SURPLUS, Standing, standing
 from bdhf.tuning.storage import Place, quiet
-from bdhf.tuning.work import Worker
+from bdhf.tuning.work import TrialLoop
 from tests.tuning.made_up import quick, study
 from tests.tuning.small import placed
 
@@ -73,9 +73,9 @@ class Killed:
 
     def work(self, place: Place) -> None:
         """Make the trials of the arm to their end."""
-        crew = str(Owner.here())
-        worker = Worker(self.study, place, lambda *of_trial: None, poll_seconds=0.01, crew=crew)
-        worker.work(["hf"])
+        pool = str(Owner.here())
+        loop = TrialLoop(self.study, place, lambda *of_trial: None, poll_seconds=0.01, pool=pool)
+        loop.run(["hf"])
 
     def of_trial(self, place: int) -> list[int]:
         """The numbers of the lines that are written between asking for a trial and telling of it.
