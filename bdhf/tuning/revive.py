@@ -119,7 +119,7 @@ def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
 
 
 def _is_to_blame(trial: FrozenTrial) -> bool:
-    """Whether a worker may have died of a trial: not if it was ended, or died with its pool."""
+    """Whether a worker may have died of a trial: not if it was ended, or its pool has ended too."""
     known = trial.user_attrs
     if known.get(INTERRUPTED) or "settings" not in known:  # never begun
         return False

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from bdhf.records import Owner
-from bdhf.tuning.revive import CREW, INTERRUPTED, MOST_DEATHS, revive
+from bdhf.tuning.revive import INTERRUPTED, MOST_DEATHS, POOL, revive
 from bdhf.tuning.standing import standing
 from bdhf.tuning.storage import Place, quiet
 from tests.tuning.made_up import study
@@ -35,14 +35,14 @@ def ended(home: Path, times: int, **known: Any) -> optuna.Study:
 
 def test_a_trial_that_kills_its_workers_ends_as_failed(tmp_path: Path) -> None:
     """After so many deaths while the pool lives, it has the worst value, and its reason."""
-    found = ended(tmp_path, MOST_DEATHS, owner=GONE, **{CREW: str(Owner.here())})
+    found = ended(tmp_path, MOST_DEATHS, owner=GONE, **{POOL: str(Owner.here())})
     (last,) = standing(found.get_trials(), 1).finished
 
     assert last.values == [80.0]
     assert last.user_attrs["reason"] == f"the worker died {MOST_DEATHS} times of it"
 
 
-@pytest.mark.parametrize("known", [{CREW: GONE}, {CREW: ELSEWHERE}, {INTERRUPTED: True}], ids=str)
+@pytest.mark.parametrize("known", [{POOL: GONE}, {POOL: ELSEWHERE}, {INTERRUPTED: True}], ids=str)
 def test_a_trial_that_was_killed_with_the_study_is_not_to_blame(
     tmp_path: Path, known: dict[str, Any]
 ) -> None:
