@@ -197,6 +197,7 @@ def test_told_to_end_a_worker_saves_first(pools: Pools, told_twice: bool) -> Non
 
     assert time.monotonic() - begun < 30
     assert [kind for _, kind, _ in pool.hear()] == ["saved"]
+    process.join(30)  # it can be waited for a moment after its end is seen
     assert process.exitcode == TOLD_TO_END
 
 
