@@ -9,11 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.curvature import Fisher
 from bdhf.optim.layout import layout_of
-from bdhf.optim.losses import weights
 from tests.cases import Case
-from tests.optim.curvatures import CURVATURES, SEED, dense_fisher
+from tests.optim.curvatures import CURVATURES, SEED, by_pieces
 from tests.optim.partitions import PARTITIONS
 from tests.oracles import cut
 
@@ -101,19 +99,6 @@ def test_matrix_is_its_definition_cut_to_the_blocks(drawn, curvature):
     expected = cut_and_blend(CURVATURES[curvature][1](case), G)
     assert_close(G.to_dense(), expected, rtol=1e-9, atol=1e-10)
     assert_close(G @ v, expected @ v, rtol=1e-9, atol=1e-10)
-
-
-def by_pieces(case, curvature, pieces):
-    """Σ w_i of the dense matrices of the pieces; draws go from one piece to the next."""
-    kind, dense = CURVATURES[curvature]
-    shares = weights(case.loss_fn, [(case.model(x).detach(), y) for x, y in pieces])
-    generator, total = torch.Generator().manual_seed(SEED), 0.0
-    for share, piece in zip(shares, pieces, strict=True):
-        part = Case(case.model, case.loss_fn, piece)
-        is_drawn = isinstance(kind, Fisher)
-        matrix = dense_fisher(part, kind.samples, generator) if is_drawn else dense(part)
-        total = total + share * matrix
-    return total
 
 
 @few
