@@ -16,7 +16,7 @@ from bdhf.optim import Backtracking, FullStep
 from tests.cases import build
 from tests.optim.curvatures import CURVATURES
 from tests.optim.optimizers import EXACT, block_matrix, optimizer_of, regression
-from tests.optim.test_cg import textbook
+from tests.optim.systems import textbook
 from tests.oracles import dense_ggn, dense_gradient, flat_parameters
 
 

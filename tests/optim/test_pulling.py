@@ -15,7 +15,7 @@ from bdhf.optim.products.replay import Replay
 from bdhf.optim.products.tape import Tape, route
 from bdhf.optim.products.transposes import PARTIAL, TRANSPOSES
 from tests.cases import CASES, Case, build
-from tests.optim.test_tape import OFF_TAPE, asked, recorded
+from tests.optim.tapes import OFF_TAPE, asked, recorded
 
 cases = pytest.mark.parametrize("case", [c for c in CASES if (c, torch.float64) not in OFF_TAPE])
 
