@@ -11,8 +11,10 @@ from torch import Tensor
 
 import bdhf
 from bdhf.experiments.build import CURVATURES as TABLE
-from bdhf.optim import Curvature
+from bdhf.optim import Curvature, Partition
 from bdhf.optim.losses import recognise, weights
+from bdhf.optim.matrix import BlockCurvature
+from bdhf.optim.objective import Batch
 from tests.cases import CASES, Case, build
 from tests.oracles import dense_ggn, dense_hessian, dense_scores
 
@@ -95,6 +97,23 @@ for _name in CASES:
 
 #: The cases whose loss is not one whose terms are known: micro-batches cannot be weighted.
 UNKNOWN_TERMS = [name for name in CASES if not build(name).known]
+
+
+def curved(
+    case: Case,
+    curvature: str,
+    partition: Partition,
+    batch: Batch | list[Batch] | None = None,
+) -> BlockCurvature:
+    """The block curvature of a case under a curvature of the table."""
+    return bdhf.block_curvature(
+        case.model,
+        case.loss_fn,
+        case.batch if batch is None else batch,
+        curvature=CURVATURES[curvature][0],
+        partition=partition,
+        seed=SEED,
+    )
 
 
 def by_pieces(case: Case, curvature: str, pieces: list[tuple[Tensor, Tensor]]) -> Tensor:

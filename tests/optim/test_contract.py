@@ -7,13 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-import bdhf
 from bdhf.optim.layout import layout_of
 from tests.cases import CASES, build
-from tests.optim.curvatures import CURVATURES, DEFINED, SEED, UNDEFINED, UNKNOWN_TERMS, by_pieces
+from tests.optim.curvatures import CURVATURES, DEFINED, UNDEFINED, UNKNOWN_TERMS, by_pieces, curved
 from tests.optim.devices import GPUS
 from tests.optim.partitions import PARTITIONS
-from tests.oracles import cut, dense_ggn, size
+from tests.oracles import blocked, cut, dense_ggn, size
 
 defined = pytest.mark.parametrize(("case", "curvature"), DEFINED)
 undefined = pytest.mark.parametrize(("case", "curvature"), UNDEFINED)
@@ -24,23 +23,7 @@ splits = pytest.mark.parametrize("sizes", [[1, 3], [2, 2], [3, 1]])
 
 def block_curvature(case, curvature, partition, batch=None):
     """The block curvature of a case under a curvature and a partition of the tables."""
-    return bdhf.block_curvature(
-        case.model,
-        case.loss_fn,
-        case.batch if batch is None else batch,
-        curvature=CURVATURES[curvature][0],
-        partition=PARTITIONS[partition](layout_of(case.model)),
-        seed=SEED,
-    )
-
-
-def expected(case, curvature, matrix):
-    """The dense matrix of the definition, cut to the blocks, and blended where that is asked."""
-    dense = CURVATURES[curvature][1](case)
-    blend = matrix._blocks.blend
-    if blend is None:
-        return cut(dense, matrix.blocks)
-    return blend.alpha * dense + (1 - blend.alpha) * cut(dense, blend.inner.positions())
+    return curved(case, curvature, PARTITIONS[partition](layout_of(case.model)), batch)
 
 
 def split(case, sizes):
@@ -57,7 +40,8 @@ def test_matrix_is_its_definition_cut_to_the_blocks(case, curvature, partition, 
     case, oracle = build(case, device=device), build(case)
     G = block_curvature(case, curvature, partition)
 
-    assert_close(G.to_dense().cpu(), expected(oracle, curvature, G), rtol=0, atol=1e-10)
+    expected = blocked(CURVATURES[curvature][1](oracle), G._blocks)
+    assert_close(G.to_dense().cpu(), expected, rtol=0, atol=1e-10)
 
 
 @devices
