@@ -16,6 +16,7 @@ from bdhf.optim.losses import recognise, weights
 from bdhf.optim.matrix import BlockCurvature
 from bdhf.optim.objective import Batch
 from tests.cases import CASES, Case, build
+from tests.messages import naming
 from tests.oracles import dense_ggn, dense_hessian, dense_scores
 
 SEED = 3  # of what a curvature draws
@@ -94,6 +95,9 @@ UNDEFINED: list[tuple[str, str]] = []
 for _name in CASES:
     for _curvature in CURVATURES:
         (DEFINED if fits(_curvature, build(_name)) else UNDEFINED).append((_name, _curvature))
+
+#: What the refusal names: the loss and what it may have, or a curvature that it has.
+NAMED_INSTEAD = f"{naming('log_cosh', 'bdhf.optim.Likelihood')}|{naming('GGN')}"
 
 #: The cases whose loss is not one whose terms are known: micro-batches cannot be weighted.
 UNKNOWN_TERMS = [name for name in CASES if not build(name).known]
