@@ -14,7 +14,7 @@ from bdhf.report.capsule import decode, encode
 from bdhf.report.files import ANONYMOUS_PAGE, show
 from bdhf.report.verify import block_of
 from tests.experiments.made_up import begun, resealed
-from tests.report.test_anonymous import IDENTIFYING, PLACES, TRACE, unpacked
+from tests.report.identifying import IDENTIFYING, PLACES, TRACE, unpacked
 
 pytestmark = pytest.mark.slow
 

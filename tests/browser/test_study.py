@@ -5,7 +5,7 @@ import pytest
 from bdhf.report.study import build_study
 from tests.report.made_up_held_out import held_out_records, save_study
 from tests.report.made_up_study import ARMS, SIZES, made_up_study
-from tests.report.test_tuning_figures import LOST
+from tests.report.study_cases import LOST
 
 pytestmark = pytest.mark.browser
 

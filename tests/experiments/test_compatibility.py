@@ -16,6 +16,7 @@ from bdhf.experiments.store import Store
 from bdhf.records import collect, planned
 from bdhf.report import build as build_report
 from tests.experiments import specs
+from tests.experiments.made_up import write
 from tests.experiments.specs import SMALL, changed
 
 INDEFINITE = (
@@ -196,8 +197,6 @@ def test_a_skipped_cell_has_a_row_with_its_reason_everywhere(begun):
 
 def test_a_run_that_was_made_before_it_was_skipped_is_shown(tmp_path, monkeypatch):
     """What has an outcome keeps it, whatever the plan says of it now."""
-    from tests.experiments.test_store import write
-
     store, plan = Store(tmp_path), specs.planned()
     store.begin(SMALL, plan)
     write(store, plan.cells[0])

@@ -18,31 +18,10 @@ from bdhf.experiments.run import Outcome
 from bdhf.experiments.schema import Safety
 from bdhf.experiments.store import Store
 from bdhf.records import CURVE_COLUMNS, Owner, Status, collect
+from tests.experiments.engine_runs import Silent, engine
 from tests.experiments.specs import SMALL, cells, planned
 
 pytestmark = pytest.mark.slow
-
-
-class Silent:
-    """An observer that only remembers."""
-
-    def __init__(self):
-        self.log = []
-
-    def started(self, run):
-        self.log.append(("started", run.run_id))
-
-    def evaluated(self, run, row):
-        self.log.append(("evaluated", run.run_id, row["update"]))
-
-    def finished(self, run, status, reason):
-        self.log.append(("finished", run.run_id, status))
-
-
-def engine(store, plan, workers=2, observer=None):
-    """Run the plan."""
-    conditions = Conditions(workers, safety=Safety(seconds=60))
-    return run_all(store.unfinished(plan), store, conditions, observer or Silent())
 
 
 def test_every_run_is_started_evaluated_and_finished_once(tmp_path):

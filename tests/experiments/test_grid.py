@@ -13,8 +13,8 @@ from bdhf.experiments.store import Store
 from bdhf.records import Budget, collect, planned
 from bdhf.stats.compare import compare
 from tests.experiments import specs
+from tests.experiments.made_up import write
 from tests.experiments.specs import SMALL, changed
-from tests.experiments.test_store import write
 
 PARTITION = "arms.full_hf.partition: [full, per_layer]"
 CURVATURE = "batch.curvature: [50, 100]"

@@ -14,8 +14,8 @@ from bdhf.experiments import build
 from bdhf.experiments.json_schema import as_text, json_schema
 from bdhf.experiments.schema import Spec
 from bdhf.experiments.source import parse
+from tests.experiments.faults import FAULTS
 from tests.experiments.specs import changed
-from tests.experiments.test_spec import FAULTS
 
 ROOT = Path(__file__).parent.parent.parent
 COMMITTED = ROOT / "docs" / "spec.schema.json"

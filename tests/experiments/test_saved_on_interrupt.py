@@ -13,18 +13,10 @@ import pytest
 import torch
 
 from bdhf.experiments.ablation import Ablation
-from tests.experiments.keeping import NAME, importable
+from tests.experiments.keeping import NAME, importable, spec_of
+from tests.experiments.specs import changed
 
-SPEC = f"""\
-schema: 1
-name: interrupted
-problem: {NAME}:Line
-batch: {{gradient: 16, curvature: 8}}
-arms: {{arm: ARM}}
-seeds: {{count: 1}}
-budget: {{updates: 2000}}
-evaluate: {{every_updates: 50}}
-"""
+LONG = (("updates: 14", "updates: 2000"), ("every_updates: 2", "every_updates: 50"))
 ADAM, COUNTING = "{type: torch.Adam, lr: 1.0e-3}", f"{NAME}:Counting"
 
 
@@ -75,7 +67,7 @@ def run(folder, arm, watcher, changes=""):
     """Run the spec with an arm; what it told."""
     told: list[str] = []
     spec = folder / "spec.yaml"
-    spec.write_text(SPEC.replace("ARM", arm) + changes)
+    spec.write_text(changed(*LONG, text=spec_of(arm)) + changes)
     ablation = Ablation.open(spec, folder / "out")
     todo = list(ablation.left(ablation.cells).values())
     ablation.run(todo, workers=1, observer=watcher, note=told.append)

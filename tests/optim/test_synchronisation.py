@@ -19,8 +19,8 @@ from bdhf.optim.blocks import Blending, Blocks
 from bdhf.optim.layout import flatten, layout_of
 from bdhf.optim.products.linearisation import pick, spread
 from bdhf.optim.solvers import System
-from tests.optim.test_cg import SIZES, Diagonal, positive, system
-from tests.optim.test_contract import GPUS
+from tests.optim.devices import GPUS
+from tests.optim.systems import SIZES, Diagonal, positive, system
 
 #: Operators whose result, or its shape, the host has to know, and methods that never dispatch.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "is_nonzero")

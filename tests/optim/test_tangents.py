@@ -12,7 +12,7 @@ from bdhf.optim.products.dual_numbers import by_dual_numbers
 from bdhf.optim.products.tangents import IN_PLACE, RULES, tangent_of
 from bdhf.optim.products.tape import Tape
 from tests.cases import CASES, Case, build
-from tests.optim.test_tape import (
+from tests.optim.tapes import (
     FUNCTIONS,
     NO_FORWARD_MODE,
     Applied,

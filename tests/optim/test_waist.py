@@ -15,7 +15,7 @@ from bdhf.optim.products import Workspace, waist
 from bdhf.optim.products.propagate import Propagate
 from bdhf.optim.products.waist import COLUMNS
 from tests.cases import Case, build
-from tests.optim.test_tape import Reversal, asked, recorded
+from tests.optim.tapes import Reversal, asked, recorded
 from tests.oracles import cut, dense_ggn
 
 SAMPLES, INPUTS, HIDDEN, CODE = 6, 12, 20, 2

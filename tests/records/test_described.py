@@ -12,8 +12,8 @@ from asv_bench.benchmarks.made_up import folder_to_read as make
 from bdhf.experiments.store import Store
 from bdhf.records import CURVE_COLUMNS, PLAN_INDEX, RECORDS_VERSION, Status, collect
 from bdhf.records.columns import METRIC_PREFIXES, STATUSES, TABLES
+from tests.experiments.engine_runs import engine
 from tests.experiments.specs import SMALL, planned
-from tests.experiments.test_engine import engine
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encoding="utf-8")
 

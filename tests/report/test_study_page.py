@@ -23,7 +23,7 @@ from tests.report.made_up_study import (
     made_up_study,
 )
 from tests.report.reading import Page
-from tests.report.test_tuning_figures import CASES, LOST
+from tests.report.study_cases import CASES, LOST
 
 EVIL = '<script>alert("1")</script> & <b>bold</b>'
 

@@ -21,7 +21,7 @@ from bdhf.stats.multiverse import multiverse
 from bdhf.stats.words import sentence
 from tests.report.made_up import ENTRIES, QUICKSTART, Arm, made_up
 from tests.report.made_up_study import made_up_study
-from tests.report.test_tuning_figures import LOST
+from tests.report.study_cases import LOST
 
 UP = Target(metric="val_accuracy", above=0.98)
 LOST_ARM = {**QUICKSTART, "adam": Arm(tau=30.0, status=dict.fromkeys(range(3), ("diverged", "x")))}

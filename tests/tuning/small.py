@@ -39,40 +39,8 @@ from bdhf.tuning.storage import Place, quiet
 from bdhf.tuning.study import Study, open_study
 from bdhf.tuning.words import line_of
 from bdhf.tuning.work import TrialLoop
+from tests.experiments.specs import TINY, TINY_STUDY, write_study
 from tests.tuning.made_up import made_up
-
-ABLATION = """\
-schema: 1
-name: tiny
-problem: {type: autoencoder, encoder: [784, 12, 4]}
-batch: {gradient: 200, curvature: 50}
-arms:
-  adam: {type: torch.Adam, lr: 3.0e-3}
-  hf: {type: block_hf, partition: full, lr: 0.5, damping: 1.0e-2, solver: {type: cg, max_iters: 5}}
-seeds: {count: 2}
-budget: {updates: 6}
-stop: at_target
-evaluate: {every_updates: 2}
-targets: [{metric: val_loss, below: 0.08}]
-"""
-
-STUDY = """\
-schema: 1
-name: tiny
-ablation: tiny.yaml
-spaces:
-  adam: {lr: {log: [1.0e-3, 1.0e-1]}}
-  hf:
-    lr: {linear: [0.1, 1.0]}
-    damping:
-      choice:
-        constant: {value: {log: [1.0e-3, 1.0]}}
-        levenberg_marquardt: {initial: {log: [1.0e-3, 10]}}
-trials: 5
-seeds: {count: 2, base: 100}
-sampler: {type: tpe, startup: 2}
-held_out: false
-"""
 
 #: Makes a trial last seconds, so that it can be killed while it runs.
 LONG = (("updates: 6", "updates: 60"), ("stop: at_target", "stop: at_budget"),
@@ -112,14 +80,7 @@ if "STOP_AFTER" in os.environ:  # in workers of a pool too, which import what be
 
 def written(home: Path, *changes: tuple[str, str]) -> Path:
     """Write the study and its ablation into a folder, with pieces of their text replaced."""
-    text, base = STUDY, ABLATION
-    for old, new in changes:
-        assert old in text or old in base, old
-        text, base = text.replace(old, new), base.replace(old, new)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "tiny.yaml").write_text(base)
-    (home / "study.yaml").write_text(text)
-    return home / "study.yaml"
+    return write_study(home, *changes, text=TINY_STUDY, base=TINY)
 
 
 def begun(command: Sequence[object], log: Path, **more: str) -> subprocess.Popen[bytes]:

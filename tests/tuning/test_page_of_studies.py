@@ -15,8 +15,7 @@ from bdhf.experiments.source import parse
 from bdhf.tuning.json_schema import json_schema
 from bdhf.tuning.schema import Pruner, Sampler, StudySpec
 from bdhf.tuning.study import open_study
-from tests.experiments.specs import SMALL
-from tests.tuning.made_up import STUDY
+from tests.experiments.specs import SMALL, STUDY
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
