@@ -24,6 +24,7 @@ from bdhf.experiments.run import execute
 from bdhf.experiments.run.training import Training
 from bdhf.experiments.run.updaters import BlockUpdater, TorchUpdater
 from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.schema import Safety
 
 QUICKSTART = Path(__file__).parents[1] / "ablations" / "quickstart.yaml"
 
@@ -57,7 +58,7 @@ def spending(spec: RunSpec) -> Spending:
     """Make a run on the CPU, and see where its time goes."""
     with watching(PARTS) as watch:
         start = time.perf_counter()
-        outcome = execute.execute(spec, device="cpu", safety_seconds=600.0)
+        outcome = execute.execute(spec, device="cpu", safety=Safety(seconds=600))
         wall_clock = time.perf_counter() - start
     parts = {part: watch.spent.get(part, 0.0) for part in PARTS}
     return Spending(int(outcome.curve["update"].iloc[-1]), wall_clock, parts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bdhf import figures, recipes
+    from bdhf.errors import BdhfError
     from bdhf.optim import (
         CG,
         GGN,
@@ -43,6 +44,7 @@ __all__ = [
     "GGN",
     "L2",
     "Backtracking",
+    "BdhfError",
     "Blend",
     "BlockCurvature",
     "BlockHessianFree",
@@ -68,7 +70,9 @@ __all__ = [
 ]
 
 #: Names that do not live in `bdhf.optim`: where they do, and "" for a module of that name.
-_ELSEWHERE = {"figures": "", "load": "bdhf.records", "recipes": ""}
+_ELSEWHERE = {
+    "BdhfError": "bdhf.errors", "figures": "", "load": "bdhf.records", "recipes": "",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

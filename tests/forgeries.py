@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import DIAGNOSTICS, ArmTuning, Comparison, Records, Target, Tuned
+from bdhf.records.disk.checksums import digest
 from bdhf.report.ablation.build import show
 from bdhf.report.embedded import encoding
-from bdhf.report.embedded.archive import RunFiles, digest
+from bdhf.report.embedded.archive import RunFiles
 from bdhf.report.embedded.encoding import Capsule, decode, encode
 
 #: The arm that shall look better, and one of its runs.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bdhf.optim.vectors.blocks import Blocks
 from tests.cases import Case
 
 
@@ -85,3 +86,11 @@ def cut(matrix: Tensor, blocks: list[Tensor]) -> Tensor:
     for block in blocks:
         result[block[:, None], block] = matrix[block[:, None], block]
     return result
+
+
+def blocked(matrix: Tensor, blocks: Blocks) -> Tensor:
+    """What a partition leaves of a matrix, (P, P): cut to its blocks, or blended with the cut."""
+    if blocks.blend is None:
+        return cut(matrix, blocks.positions())
+    alpha, inner = blocks.blend.alpha, blocks.blend.inner.positions()
+    return alpha * matrix + (1 - alpha) * cut(matrix, inner)

@@ -8,12 +8,13 @@ from typer.testing import CliRunner
 from bdhf.cli import app
 from bdhf.experiments.run.execute import execute
 from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.spec.schema import Safety
 from bdhf.records import Status, collect
 from bdhf.report.ablation.build import ANONYMOUS_PAGE, show
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.verify.verify import block_of
 from tests.experiments.synthetic import begun, resealed
-from tests.report.embedded.test_anonymous import IDENTIFYING, PLACES, TRACE, unpacked
+from tests.report.identifying import IDENTIFYING, PLACES, TRACE, unpacked
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("named") / "results"
     store, cells = begun(folder, *CHANGES)
     for i, cell in enumerate(cells):
-        made = execute(cell.run, device="cpu", safety_seconds=600.0)
+        made = execute(cell.run, device="cpu", safety=Safety(seconds=600))
         if made.status == Status.ERROR:
             made = replace(made, reason=TRACE)
         there = {name: values[i % 2] for name, values in PLACES.items()}
@@ -127,7 +128,7 @@ def test_what_was_left_out_explains_nothing_by_its_letter(page, tmp_path):
 def test_a_spec_with_a_path_of_a_run_is_one_line(tmp_path):
     """Exit code 2, and no page is written."""
     store, cells = begun(tmp_path / "r", *CHANGES)
-    made = execute(cells[0].run, device="cpu", safety_seconds=600.0)
+    made = execute(cells[0].run, device="cpu", safety=Safety(seconds=600))
     store.write(cells[0].run, made, environment("cpu", 1), {"wall_seconds": 1.0})
     spec = store.runs / cells[0].run_id / "spec.yaml"
     spec.write_text(spec.read_text() + "folder: /home/lovelace/cards\n")

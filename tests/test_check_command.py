@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tests.commands import bdhf
 from tests.experiments.own_problems import written
-from tests.test_commands import bdhf
 
 
 @pytest.fixture

@@ -5,22 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from bdhf.cli import app
 from bdhf.cli.app import clock, out
 from bdhf.experiments.storage.claims import Claims
 from bdhf.records import Status
+from tests.commands import bdhf
 from tests.experiments.specs import SMALL, changed
 from tests.experiments.synthetic import begun, claim, write
-
-
-def bdhf(*arguments, code=0):
-    """Run a command; it ends with this exit code and without a traceback."""
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert done.exit_code == code, done.output
-    assert done.exception is None or isinstance(done.exception, SystemExit)
-    return done
 
 
 def strict(text):

@@ -12,6 +12,7 @@ from bdhf.cli import app
 from bdhf.records import load
 from bdhf.stats.compare import compare
 from bdhf.stats.text.sentences import sentence
+from tests.commands import bdhf
 from tests.report.synthetic import ENTRIES, save, synthetic_records
 
 
@@ -29,16 +30,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def bdhf(*arguments):
-    """What the command prints."""
-    done = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
 def test_every_comparison_is_a_table_its_sentence_and_its_flags(folder):
     """Nothing that a reader must know is left out."""
-    printed = bdhf("compare", folder)
+    printed = bdhf("compare", folder).stdout
 
     for result in compare(load(folder)):
         assert sentence(result) in printed
@@ -48,7 +42,7 @@ def test_every_comparison_is_a_table_its_sentence_and_its_flags(folder):
 
 def test_json_has_every_number_and_null_for_none(folder):
     """What JSON says is the row of comparisons.parquet."""
-    found = json.loads(bdhf("compare", folder, "--json"))["comparisons"]
+    found = json.loads(bdhf("compare", folder, "--json").stdout)["comparisons"]
     table = pd.read_parquet(folder / "comparisons.parquet")
 
     assert [row["p"] for row in found] == table["p"].tolist()
@@ -59,7 +53,7 @@ def test_json_has_every_number_and_null_for_none(folder):
 
 def test_latex_has_a_row_a_comparison_and_escapes_names(folder):
     """Underscores of metrics do not break the document; flags follow as comments."""
-    printed = bdhf("compare", folder, "--latex")
+    printed = bdhf("compare", folder, "--latex").stdout
 
     rows = [line for line in printed.splitlines() if line.endswith(r"\\") and "&" in line]
     assert len(rows) == 1 + 2
@@ -89,11 +83,11 @@ def test_an_older_folder_of_twins_has_no_verdict_of_them(folder):
     (folder / "spec.yaml").write_text(text.replace('"margin": 1.1}, ', twin), encoding="utf-8")
     said = "twin: not compared, since full_hf and adam are the same runs"
 
-    printed = " ".join(bdhf("compare", folder).split())
-    found = json.loads(bdhf("compare", folder, "--json"))
+    printed = " ".join(bdhf("compare", folder).stdout.split())
+    found = json.loads(bdhf("compare", folder, "--json").stdout)
 
     assert said in printed
-    assert f"% {said}" in bdhf("compare", folder, "--latex")
+    assert f"% {said}" in bdhf("compare", folder, "--latex").stdout
     assert [row["name"] for row in found["comparisons"]] == [ENTRIES[0].name, ENTRIES[2].name]
     assert {row["tests"] for row in found["comparisons"]} == {2}
     assert found["not_compared"] == [{"name": "twin", "candidate": "full_hf", "baseline": "adam"}]

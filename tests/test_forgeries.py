@@ -11,6 +11,7 @@ from bdhf.cli import app
 from bdhf.cli.audit import pool_line, unmade_line
 from bdhf.experiments.run.execute import execute
 from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.spec.schema import Safety
 from bdhf.records import collect
 from bdhf.report import build
 from bdhf.report.embedded.encoding import decode
@@ -33,7 +34,7 @@ def honest(tmp_path_factory):
     folder = tmp_path_factory.mktemp("honest") / "results"
     store, cells = begun(folder, *CHANGES)
     for cell in cells:
-        made = execute(cell.run, device="cpu", safety_seconds=600.0)
+        made = execute(cell.run, device="cpu", safety=Safety(seconds=600))
         store.write(cell.run, made, environment("cpu", 1), {"wall_seconds": 1.0})
     collect(folder)
     build(folder)

@@ -59,7 +59,7 @@ def test_a_folder_is_seen_at_a_glance(folder):
 
 
 def test_a_public_name_is_defined_once():
-    """Two modules define one public name only where the list says why, and the list is no longer."""
+    """Two modules define one public name only where the list says why."""
     modules = defaultdict(list)
     for path in sorted(PACKAGE.rglob("*.py")):
         for name in defined(ast.parse(path.read_text(encoding="utf-8"))):

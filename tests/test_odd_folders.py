@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from bdhf.cli import app
 from bdhf.experiments import ablation
 from bdhf.records import Owner, Status, clock_of, collect, load
 from bdhf.records.disk import temporary as temporary_names
+from tests.commands import bdhf
 from tests.experiments.specs import changed
 from tests.experiments.synthetic import begun, claim, write
 from tests.mutations import sums
@@ -32,14 +31,6 @@ def made(tmp_path, monkeypatch):
     for cell in cells[:5]:
         write(store, cell, Status.ERROR if cell is cells[1] else Status.DONE)
     return store, cells
-
-
-def bdhf(*arguments, code=0):
-    """Run a command; it ends with this exit code and without a traceback."""
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert isinstance(done.exception, (SystemExit, type(None))), repr(done.exception)
-    assert done.exit_code == code, done.output
-    return done
 
 
 @pytest.fixture(params=["EROFS", "EACCES"])

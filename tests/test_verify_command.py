@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from bdhf.cli import app
 from bdhf.records import load
 from bdhf.report import build
+from tests.commands import bdhf
 from tests.experiments.specs import changed
 from tests.experiments.synthetic import resealed
 
@@ -41,9 +42,7 @@ def results(finished, tmp_path, monkeypatch):
 
 def verified(*arguments, code):
     """Run `bdhf verify`; its lines."""
-    done = CliRunner().invoke(app, ["verify", *map(str, arguments)])
-    assert done.exit_code == code, done.output
-    return done
+    return bdhf("verify", *arguments, code=code)
 
 
 def edit(path, old, new):

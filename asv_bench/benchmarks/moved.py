@@ -13,6 +13,7 @@ from typing import Any
 MODULES: Mapping[str, tuple[str, ...]] = {
     "Flops": ("bdhf.optim.torch_support.flops", "bdhf.optim.flops"),
     "Objective": ("bdhf.optim.forward.objective", "bdhf.optim.objective"),
+    "Safety": ("bdhf.experiments.spec.schema", "bdhf.experiments.schema"),
     "cut": ("bdhf.optim.partitions.blocks_of", "bdhf.optim.cutting"),
     "execute": ("bdhf.experiments.run.execute", "bdhf.experiments.run"),
     "expand": ("bdhf.experiments.plan.expand", "bdhf.experiments.plan"),

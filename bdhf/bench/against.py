@@ -12,13 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from bdhf.bench.checkout import Checkout, Commit
 from bdhf.bench.process import Case, Failed, Skipped, Worker
 from bdhf.bench.rounds import ratio
 from bdhf.bench.verdict import PAIRS, Finding, Missing, Value, Verdict, of_ratios, of_values
 from bdhf.records import InputError
+
+T = TypeVar("T")
 
 #: Whether a case is asked for, by its label.
 Wanted = Callable[[str], bool]
@@ -78,8 +80,8 @@ class Sides:
     def tracked(self, case: Case) -> Finding:
         """Take a number on both sides, at once: it does not depend on the time."""
         with ThreadPoolExecutor(2) as pool:
-            before = pool.submit(_value, self.baseline, case)
-            now = pool.submit(_value, self.candidate, case)
+            before = pool.submit(_tried, self.baseline.value, case)
+            now = pool.submit(_tried, self.candidate.value, case)
             try:
                 return of_values(case, before.result(), now.result())
             except BaseException:  # interrupted: nobody waits for what the other side computes
@@ -95,14 +97,14 @@ class Sides:
                 file = f"{case.name.partition('.')[0]}.py"
                 sides.append(Missing(f"{file}: {worker.broken.get(file, 'not there')}"))
             elif case.kind == "time":
-                sides.append(_once(worker, case, _prepared(worker, case)))
+                sides.append(_once(worker, case, _tried(worker.prepare, case)))
             else:
-                sides.append(_value(worker, case))
+                sides.append(_tried(worker.value, case))
         return of_values(case, *sides)
 
     def timed(self, case: Case, so_far: Finding | None, settings: Settings) -> Finding:
         """Time both in turn."""
-        missing = [_prepared(worker, case) for worker in self._both]
+        missing = [_tried(worker.prepare, case) for worker in self._both]
         if any(missing):
             return of_values(
                 case, *(_once(w, case, m) for w, m in zip(self._both, missing, strict=True))
@@ -119,7 +121,7 @@ class Sides:
 
     def _failed(self, case: Case, reason: str) -> Finding:
         """Find out which side failed while they were timed."""
-        sides: list[Value] = [_once(w, case, _prepared(w, case)) for w in self._both]
+        sides: list[Value] = [_once(w, case, _tried(w.prepare, case)) for w in self._both]
         if not any(isinstance(side, Missing) for side in sides):
             sides = [Missing(f"{reason}, once: nobody knows in which commit")] * 2
         return of_values(case, *sides)
@@ -214,15 +216,6 @@ def _sides(checkout: Checkout, trees: Sequence[Path], swapped: bool = False) -> 
     return Sides(started[0], started[1])
 
 
-def _value(worker: Worker, case: Case) -> Value:
-    try:
-        return worker.value(case)
-    except Skipped as reason:
-        return Missing(str(reason), skipped=True)
-    except Failed as error:
-        return Missing(str(error))
-
-
 def _once(worker: Worker, case: Case, missing: Missing | None) -> Value:
     """Seconds of a single call of what is prepared: a number, where the other side has none."""
     try:
@@ -231,15 +224,14 @@ def _once(worker: Worker, case: Case, missing: Missing | None) -> Value:
         return Missing(str(error))
 
 
-def _prepared(worker: Worker, case: Case) -> Missing | None:
-    """Set a case up; why it could not be."""
+def _tried(ask: Callable[[Case], T], case: Case) -> T | Missing:
+    """What a worker answers; why it has no answer."""
     try:
-        worker.prepare(case)
+        return ask(case)
     except Skipped as reason:
         return Missing(str(reason), skipped=True)
     except Failed as error:
         return Missing(str(error))
-    return None
 
 
 def _is_left_out(finding: Finding) -> bool:

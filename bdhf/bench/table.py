@@ -9,6 +9,7 @@ from typing import Any
 
 from bdhf.bench.against import Comparison
 from bdhf.bench.verdict import Finding, Missing, Value, Verdict, interval
+from bdhf.text.formatting import short, with_unit
 
 #: Kind and exactness of a case -> what several of them are called.
 _KINDS = {("time", False): "times", ("track", True): "counts", ("track", False): "amounts"}
@@ -72,7 +73,7 @@ def _table(findings: list[Finding], pairs: int) -> Iterator[str]:
 def _row(finding: Finding, pairs: int) -> tuple[str, str, str, str]:
     unit = finding.case.unit
     return (
-        finding.case.label, told(finding.before, unit), told(finding.now, unit),
+        finding.case.label, _told(finding.before, unit), _told(finding.now, unit),
         f"{finding.verdict}{_why(finding, pairs)}",
     )  # fmt: skip
 
@@ -96,25 +97,11 @@ def _quotient(finding: Finding) -> str:
     before, now = finding.before, finding.now
     assert not isinstance(before, Missing)
     assert not isinstance(now, Missing)
-    return f"{100 * now / before:.4g} %" if before else "more than the nothing"
+    return f"{short(100 * now / before)} %" if before else "more than the nothing"
 
 
-def told(value: Value, unit: str) -> str:
-    """A number with its unit; seconds and bytes by their size.
-
-    >>> told(0.00123, "seconds"), told(2_500_000.0, "bytes"), told(43.0, "iterations")
-    ('1.23 ms', '2.5 MB', '43 iterations')
-    """
-    if isinstance(value, Missing):
-        return "-"
-    steps = {
-        "seconds": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
-        "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")),
-    }.get(unit, ())
-    for size, name in steps:
-        if value >= size:
-            return f"{value / size:.3g} {name}"
-    return f"{value:.10g} {unit}" if unit else f"{value:.10g}"
+def _told(value: Value, unit: str) -> str:
+    return "-" if isinstance(value, Missing) else with_unit(value, unit)
 
 
 def _is_quiet(finding: Finding) -> bool:

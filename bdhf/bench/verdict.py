@@ -17,7 +17,7 @@ from bdhf.bench.process import Case
 from bdhf.bench.rounds import Ratio
 
 #: How much a tracked amount that is no count (bytes, a loss) may change and be called the same.
-TOLERANCE = 0.01
+_TOLERANCE = 0.01
 
 #: Pairs of processes in which a change of time has to show: `rounds.left_out` of 7 is none.
 PAIRS = 7
@@ -88,7 +88,7 @@ def _of_values(case: Case, before: Value, now: Value) -> Verdict:
         return Verdict.LEFT_OUT if now.skipped else Verdict.FAILS
     if isinstance(before, Missing):
         return Verdict.NEW
-    slack = 0.0 if case.exact else TOLERANCE * abs(before)
+    slack = 0.0 if case.exact else _TOLERANCE * abs(before)
     if abs(now - before) <= slack:
         return Verdict.SAME
     return Verdict.MORE if now > before else Verdict.LESS

@@ -25,7 +25,7 @@ from asv_runner._aux import update_sys_path
 from asv_runner.discovery import disc_benchmarks
 
 #: Types of asv that are measured here; the others (RSS, pickles of objects) are left to asv.
-KINDS = {"time": "time", "track": "track"}
+_KINDS = {"time": "time", "track": "track"}
 
 
 class Worker:
@@ -35,7 +35,7 @@ class Worker:
         update_sys_path(folder)
         self.broken = _broken(Path(folder))
         found = disc_benchmarks(folder, ignore_import_errors=True)
-        self.benchmarks = {b.name: b for b in found if b.type in KINDS}
+        self.benchmarks = {b.name: b for b in found if b.type in _KINDS}
         gc.freeze()  # what was imported stays: a collection need not look at it
         self._caches: dict[str, Any] = {}
         self._prepared: Any = None
@@ -128,7 +128,7 @@ def _described(benchmark: Any) -> Mapping[str, Any]:
     """What the other end needs to know; combinations in the order of their index."""
     return {
         "name": benchmark.name,
-        "kind": KINDS[benchmark.type],
+        "kind": _KINDS[benchmark.type],
         "unit": benchmark.unit,
         "exact": bool(getattr(benchmark.func, "exact", False)),
         "timeout": benchmark.timeout,

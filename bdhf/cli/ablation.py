@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from bdhf.experiments.storage.claims import Claim
 
 #: Files of claims that are named one by one.
-FILES = 8
+_FILES = 8
 
 Spec = Annotated[Path, typer.Argument(help="An ablation: a YAML file.", metavar="SPEC")]
 Out = Annotated[Path | None, typer.Option("--out", help="Results folder; default results/<name>.")]
@@ -175,6 +175,8 @@ def plan(
     no_check: NoCheck = False,
 ) -> None:
     """Show what `run` would do, try a first update of every arm, and write no results."""
+    from bdhf.text.formatting import plain_count
+
     ablation = _open(spec, folder, settings)
     with told():
         cells = ablation.selected(only or (), shard)
@@ -197,8 +199,7 @@ def plan(
     out.print(table_of(outline, ablation.costs(cells) if cost else None))
     say_counts(outline.skipped, "skipped")
     for entry, number in Counter((e.arm, e.why) for e in outline.excluded).items():
-        combinations = "combination" if number == 1 else "combinations"
-        say(f"{number} {combinations} of {entry[0]} excluded: {entry[1]}")
+        say(f"{plain_count(number, 'combination')} of {entry[0]} excluded: {entry[1]}")
     say_comparisons(outline)
     say_time(outline, at_a_time)
     say_power(power)
@@ -214,9 +215,9 @@ def _say_waiting(home: Path, holders: Sequence[Claim]) -> None:
     owners = {holder(claim) for claim in holders}
     say(f"waiting for {len(holders)} of the runs: {', '.join(sorted(owners))} at work on them")
     files = [str(home / "claims" / c.name) for c in holders if not c.owner.is_here]
-    more = f" and {len(files) - FILES} more" if len(files) > FILES else ""
+    more = f" and {len(files) - _FILES} more" if len(files) > _FILES else ""
     if files:
-        say(f"  once they have ended, remove {', '.join(files[:FILES])}{more} to go on at once")
+        say(f"  once they have ended, remove {', '.join(files[:_FILES])}{more} to go on at once")
 
 
 def _check(ablation: Ablation, cells: Sequence[Cell], todo: Sequence[RunSpec] = ()) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bdhf.cli.console import PlainConsole
+from bdhf.errors import BdhfError
 
 if TYPE_CHECKING:
     from bdhf.experiments.storage.claims import Claim
@@ -28,6 +29,7 @@ err = PlainConsole(stderr=True)
 Results = Annotated[
     Path, typer.Argument(help="The results folder of an ablation.", metavar="RESULTS")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 
 
 def _version(wanted: bool) -> None:
@@ -50,12 +52,12 @@ def _options(
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn what is wrong with the input or the disk into lines on stderr and exit code 2."""
-    from bdhf.records import InputError, in_brief
+    """Turn what bdhf refuses, and what is wrong with the disk, into lines and exit code 2."""
+    from bdhf.records import in_brief
 
     try:
         yield
-    except InputError as error:
+    except BdhfError as error:
         for line in error.lines:
             warn(line)
         raise typer.Exit(2) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bdhf.records import FAILED
 from bdhf.report.embedded.anonymous import LEFT_OUT
-from bdhf.stats.text.sentences import count
+from bdhf.text.formatting import plain_count
 
 if TYPE_CHECKING:
     from bdhf.experiments.audit.rerun import Rerun
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bdhf.report.verify.verify import Line, Verified
 
 #: Contradictions, or parts of drawings, of which no more are told.
-MOST_TOLD = 20
+_MOST_TOLD = 20
 
 #: Characters of a line that are told around the place where it differs.
 _AROUND = 50
@@ -29,13 +29,13 @@ def page_lines(report: Path, found: Verified) -> Iterator[str]:
         yield f"{report}:{line.number}: {_told(line)}"
     if found.differing > len(found.lines):
         yield f"{found.differing - len(found.lines)} more lines differ"
-    for what in found.foreign[:MOST_TOLD]:
+    for what in found.foreign[:_MOST_TOLD]:
         yield f"a drawing holds what no drawing of bdhf has: {what}"
-    for contradiction in found.contradictions[:MOST_TOLD]:
+    for contradiction in found.contradictions[:_MOST_TOLD]:
         yield f"the records contradict themselves: {contradiction}"
     for rest, what in ((found.foreign, "such"), (found.contradictions, "contradictory")):
-        if len(rest) > MOST_TOLD:
-            yield f"{len(rest) - MOST_TOLD} more {what} places"
+        if len(rest) > _MOST_TOLD:
+            yield f"{len(rest) - _MOST_TOLD} more {what} places"
     if found.drawings:
         yield _drawn(found)
     if found.other_versions and (found.drawings or not found.agrees):
@@ -50,8 +50,8 @@ def held_lines(folder: Path, held: Held) -> Iterator[str]:
     """What differs between a report and a folder."""
     for difference in held.differences:
         yield f"{folder}: {difference}"
-    verdict = count(len(held.differences), "difference") if held.differences else "all agree"
-    yield f"{count(held.files, 'file')} of {folder} held against the report: {verdict}"
+    verdict = plain_count(len(held.differences), "difference") if held.differences else "all agree"
+    yield f"{plain_count(held.files, 'file')} of {folder} held against the report: {verdict}"
 
 
 def pool_line(begun: int, unchecked: Counter[str]) -> str:
@@ -60,8 +60,8 @@ def pool_line(begun: int, unchecked: Counter[str]) -> str:
     each = ", ".join(f"{status} {n}" for status, n in sorted(unchecked.items()))
     which = "failed one" if set(unchecked) <= set(FAILED) else "other"
     return (
-        f"{begun - number} of {count(begun, 'run')} can be made again; {count(number, which)} "
-        f"cannot be checked: {each}"
+        f"{begun - number} of {plain_count(begun, 'run')} can be made again; "
+        f"{plain_count(number, which)} cannot be checked: {each}"
     )
 
 
@@ -71,8 +71,8 @@ def unmade_line(planned: int, unmade: Counter[str]) -> str:
     each = ", ".join(f"{why} {n}" for why, n in sorted(unmade.items()))
     verb = "was" if number == 1 else "were"
     return (
-        f"{number} of {count(planned, 'run')} of the plan {verb} not made, and cannot be checked: "
-        f"{each}"
+        f"{number} of {plain_count(planned, 'run')} of the plan {verb} not made, and cannot be "
+        f"checked: {each}"
     )
 
 
@@ -84,7 +84,7 @@ def rerun_lines(run: Rerun) -> Iterator[str]:
         why = "; ".join(run.explanations) or "nothing of the environment does"
         yield f"  what may explain it: {why}"
     verdict = "the same bits" if run.agrees else _differs(run)
-    size = f"{count(run.numbers, 'number')} in {count(run.rows, 'evaluation')}"
+    size = f"{plain_count(run.numbers, 'number')} in {plain_count(run.rows, 'evaluation')}"
     yield f"{run.run_id} ({run.name}) made again, {run.status}: {size}: {verdict}"
 
 
@@ -136,15 +136,15 @@ def _differs(run: Rerun) -> str:
 
 def _summary(found: Verified) -> str:
     """`412 numbers of 24 runs and 3 figures recomputed: all agree`."""
-    what = f"{count(found.numbers, 'number')} of {count(found.runs, 'run')}"
-    figures = f" and {count(found.figures, 'figure')}" if found.figures else ""
+    what = f"{plain_count(found.numbers, 'number')} of {plain_count(found.runs, 'run')}"
+    figures = f" and {plain_count(found.figures, 'figure')}" if found.figures else ""
     counts = {
         "line": found.differing,
         "figure": len(found.drawings),
         "foreign part": len(found.foreign),
         "contradiction": len(found.contradictions),
     }
-    differ = " and ".join(count(n, noun) for noun, n in counts.items() if n)
+    differ = " and ".join(plain_count(n, noun) for noun, n in counts.items() if n)
     verdict = "all numbers and words agree" if differ and found.agrees else "all agree"
     return f"{what}{figures} recomputed: {verdict if found.agrees else f'differing: {differ}'}"
 

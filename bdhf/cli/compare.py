@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bdhf.cli.app import Results, app, out, say, say_json, told, warn
+from bdhf.cli.app import AsJson, Results, app, out, say, say_json, told, warn
 from bdhf.cli.planned import say_twins
 from bdhf.cli.results import fresh
 from bdhf.text.printable import printable
@@ -17,7 +17,7 @@ from bdhf.text.printable import printable
 @app.command()
 def compare(
     results: Results,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
     as_latex: Annotated[
         bool, typer.Option("--latex", help="Print a table for a paper (package booktabs).")
     ] = False,
@@ -28,8 +28,9 @@ def compare(
     from bdhf.stats.caveats.twins import not_compared
     from bdhf.stats.compare import compare, to_table
     from bdhf.stats.text.latex import to_latex
-    from bdhf.stats.text.sentences import on_a_line, sentence
+    from bdhf.stats.text.sentences import sentence
     from bdhf.stats.text.tables import rows
+    from bdhf.text.printable import stripped_line
 
     if as_json and as_latex:
         raise typer.BadParameter("one of --json and --latex, not both")
@@ -61,7 +62,7 @@ def compare(
         return
     for result in found:
         table = Table(
-            title=escape(on_a_line(result.name)), title_justify="left", show_header=False,
+            title=escape(stripped_line(result.name)), title_justify="left", show_header=False,
             min_width=60,
         )  # fmt: skip
         table.add_column(style="bold", no_wrap=True)
@@ -69,9 +70,9 @@ def compare(
         for name, value in rows(result):
             table.add_row(escape(name), escape(value))
         out.print(table)
-        say(on_a_line(sentence(result)))
+        say(stripped_line(sentence(result)))
         for flag in result.flags:
-            say(f"  ! {on_a_line(flag)}")
+            say(f"  ! {stripped_line(flag)}")
         say("")
     say_twins(records.twins)
     if not found and not records.twins:

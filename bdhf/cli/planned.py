@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bdhf.records import Comparison
     from bdhf.stats.power_check import Guard
 
-ROWS = 60  # arms of a plan that are shown one by one
+_ROWS = 60  # arms of a plan that are shown one by one
 
 
 def table_of(outline: Outline, costs: dict[str, float] | None) -> Table:
@@ -29,7 +29,7 @@ def table_of(outline: Outline, costs: dict[str, float] | None) -> Table:
     table = Table(*columns, title=escape(outline.name))
     together: dict[str, list[ArmOutline]] = {}
     for arm in outline.arms:
-        many = len(outline.arms) > ROWS
+        many = len(outline.arms) > _ROWS
         together.setdefault(arm.name if many else arm.label, []).append(arm)
     for label, arms in together.items():
         seeds = sorted({seed for arm in arms for seed in arm.seeds})
@@ -62,10 +62,10 @@ def say_comparisons(outline: Outline) -> None:
         f"{unit_of(entry.estimand)}{f' to {target.label}' if target else ''}"
         for entry, target in tests_of(outline.comparisons, outline.targets)
     ]
-    for line in lines[:ROWS]:
+    for line in lines[:_ROWS]:
         say(line)
-    if len(lines) > ROWS:
-        say(f"… and {len(lines) - ROWS} comparisons more; --json lists all")
+    if len(lines) > _ROWS:
+        say(f"… and {len(lines) - _ROWS} comparisons more; --json lists all")
     say_twins(outline.twins)
 
 
@@ -73,14 +73,16 @@ def say_twins(entries: Sequence[Comparison]) -> None:
     """A line for every comparison that is not made, up to a screenful."""
     from bdhf.stats.caveats.twins import not_compared
 
-    for line in not_compared(entries[:ROWS]):
+    for line in not_compared(entries[:_ROWS]):
         say(line)
-    if len(entries) > ROWS:
-        say(f"… and {len(entries) - ROWS} more that are not compared; --json lists all")
+    if len(entries) > _ROWS:
+        say(f"… and {len(entries) - _ROWS} more that are not compared; --json lists all")
 
 
 def say_time(outline: Outline, workers: int) -> None:
     """Say how long it will take, and from what that is known."""
+    from bdhf.text.formatting import plain_count
+
     if not outline.left:
         return
     seconds = outline.seconds_left(workers)
@@ -90,7 +92,7 @@ def say_time(outline: Outline, workers: int) -> None:
         say(f"time: not known ({why}); --probe times three updates of each")
         return
     sources = sorted({arm.source for arm in outline.arms if arm.left})
-    at_a_time = f"{workers} run{'s' * (workers > 1)} at a time"
+    at_a_time = f"{plain_count(workers, 'run')} at a time"
     less = "; less where targets end runs" if "probe" in sources else ""
     say(f"time: about {clock(seconds)} with {at_a_time}, from {' and '.join(sources)}{less}")
 
@@ -113,29 +115,30 @@ def guard_of(ablation: Ablation, *, pilot: bool = False) -> Guard:
 
 def say_power(found: Guard) -> None:
     """A line for every test whose power is known, up to a screenful."""
-    from bdhf.stats.text.sentences import seeds
+    from bdhf.stats.inference.power import MOST_SEEDS
+    from bdhf.text.formatting import seeds_in_a_sentence
 
-    for one in found.powers[:ROWS]:
+    for one in found.powers[:_ROWS]:
         on = f" on {one.target}" if one.target else ""
         say(
             f"power {one.name}{on}: {100 * one.power:.0f} % for a ratio of {one.margin:g}× with "
             f"{found.seeds} seeds (log ratios spread by {one.sd:.3g}, {one.source}); "
-            f"{seeds(one.seeds)} it with 80 %"
+            f"{seeds_in_a_sentence(one.seeds, MOST_SEEDS)} it with 80 %"
         )
 
 
 def warn_of_power(found: Guard) -> None:
     """Say before anything is run that its comparisons cannot be decided, if so."""
-    from bdhf.stats.text.sentences import count
+    from bdhf.text.formatting import plain_count
 
     if found.seeds < found.needed:
-        tests = count(found.tests, "test")
+        tests = plain_count(found.tests, "test")
         err.print(
             f"warning: {tests} at alpha {found.alpha:g} cannot be decided with fewer than "
             f"{found.needed} seeds; the spec has {found.seeds}",
             markup=False,
         )
-    for test in found.coarse[:ROWS]:
+    for test in found.coarse[:_ROWS]:
         err.print(
             f"warning: {test.name} on {test.target}: evaluated every {test.every} updates, costs "
             f"below {test.least:,} updates cannot be called equivalent within {test.margin:g}×; "
@@ -159,14 +162,15 @@ def say_left(outline: Outline, todo: int) -> None:
 
 def say_failed(outline: Outline, retry: Retry) -> None:
     """Say of runs that left no outcome whether they are tried again, and why not."""
-    from bdhf.stats.text.sentences import count
+    from bdhf.text.formatting import plain_count
 
     for status, number in outline.again.items():
         why = "" if status in type(retry).model_fields else " with other code of an own part"
-        say(f"{count(number, 'run')} of those to do ended as {status} before{why}: once more")
+        say(f"{plain_count(number, 'run')} of those to do ended as {status} before{why}: once more")
     for status in (s for s in outline.kept if s in type(retry).model_fields):
         number, tries = outline.kept[status], getattr(retry, status)
         say(
-            f"{count(number, 'run')} ended as {status} and {'stays' if number == 1 else 'stay'} so "
-            f"(retry.{status} of the spec: {tries}); `bdhf run` with `--retry {status}` tries again"
+            f"{plain_count(number, 'run')} ended as {status} and "
+            f"{'stays' if number == 1 else 'stay'} so (retry.{status} of the spec: {tries}); "
+            f"`bdhf run` with `--retry {status}` tries again"
         )

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bdhf.cli.app import (
+    AsJson,
     Results,
     app,
     clock,
@@ -31,7 +32,7 @@ from bdhf.cli.app import (
 )
 
 #: Runs that ended above their start and are told one by one.
-MOST_RISEN = 10
+_MOST_RISEN = 10
 
 if TYPE_CHECKING:
     from bdhf.experiments.storage.status import Standing
@@ -46,7 +47,7 @@ def status(
         float | None,
         typer.Option("--watch", min=0.2, metavar="SECONDS", help="Show it again every so often."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what of a results folder is done, running, failed and left, and the time left."""
     from bdhf.experiments.storage.status import standing
@@ -102,7 +103,7 @@ def clean(
 ) -> None:
     """Remove runs, so that `bdhf run` makes them again; runs that are under way stay."""
     from bdhf.experiments.storage.clean import Doomed, removable, remove
-    from bdhf.stats.text.sentences import count
+    from bdhf.text.formatting import plain_count
 
     if not (failed or foreign):
         raise typer.BadParameter("say what to remove: --failed, --foreign or both")
@@ -112,7 +113,9 @@ def clean(
         for run_id, why in found.items():
             say(f"{run_id}: {why}")
         gone = list(found) if dry else remove(results, found, doomed)
-    say(f"{count(len(gone), 'run')} {'would be removed' if dry else 'removed'} from {results}")
+    say(
+        f"{plain_count(len(gone), 'run')} {'would be removed' if dry else 'removed'} from {results}"
+    )
     if len(gone) < len(found):
         say(f"{len(found) - len(gone)} left: another process has taken them up meanwhile")
 
@@ -228,7 +231,7 @@ def _say_details(now: Standing) -> None:
 
 def say_risen(risen: Mapping[str, object], labels: Mapping[str, str]) -> None:
     """A line for each run that is done and ended above the loss that it began with; ten at most."""
-    for run_id, rise in list(risen.items())[:MOST_RISEN]:
+    for run_id, rise in list(risen.items())[:_MOST_RISEN]:
         say(f"{labels[run_id]} ({run_id}): done, but ended above its start: {rise}")
-    if len(risen) > MOST_RISEN:
-        say(f"and {len(risen) - MOST_RISEN} more: the report and `bdhf status --json` have all")
+    if len(risen) > _MOST_RISEN:
+        say(f"and {len(risen) - _MOST_RISEN} more: the report and `bdhf status --json` have all")

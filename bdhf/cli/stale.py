@@ -34,10 +34,10 @@ StaleChoice = Annotated[
 
 def stale_lines(arms: Sequence[Stale]) -> list[str]:
     """`hf: 6 runs were made with other code of lab:Chunks; changed since: lab.py`."""
-    from bdhf.stats.text.sentences import count
+    from bdhf.text.formatting import plain_count
 
     return [
-        f"{arm.arm}: {count(len(arm.run_ids), 'run')} made with other code of "
+        f"{arm.arm}: {plain_count(len(arm.run_ids), 'run')} made with other code of "
         f"{', '.join(arm.parts)}; changed since: {', '.join(arm.files)}"
         for arm in arms
     ]

@@ -143,12 +143,12 @@ def _warn_of_power(study: Study) -> None:
 
 
 def _tune(study: Study, place: Place, workers: int | None) -> None:
-    """Make all trials: of a journal by a crew, an arm each; in a database beside other workers."""
+    """Make all trials in a pool of workers: of a journal alone, in a database beside others."""
     from bdhf.experiments.engines.local import default_workers
     from bdhf.experiments.run.provenance import resolve_devices
     from bdhf.tuning.outcome.collect import find
     from bdhf.tuning.outcome.stale import other_code
-    from bdhf.tuning.workers.pool import Crew
+    from bdhf.tuning.workers.pool import ArmPool
 
     with place.losable():
         arms = find(study, place.open())
@@ -158,7 +158,7 @@ def _tune(study: Study, place: Place, workers: int | None) -> None:
     first = study.variants[0].spec
     default = default_workers(first.threads, resolve_devices(first.device))
     _warn_of_company(study, workers or default)
-    Crew(study, place, workers or default, say).tune(left)
+    ArmPool(study, place, workers or default, say).tune(left)
 
 
 def _warn_of_company(study: Study, workers: int) -> None:
@@ -174,10 +174,10 @@ def _warn_of_company(study: Study, workers: int) -> None:
 
 def _join(study: Study, place: Place) -> None:
     from bdhf.tuning.workers.progress import line_of
-    from bdhf.tuning.workers.worker import Worker
+    from bdhf.tuning.workers.worker import TrialLoop
 
-    worker = Worker(study, place, lambda *of_trial: say(line_of(*of_trial)))
-    worker.work([cell.label for cell in study.cells])
+    loop = TrialLoop(study, place, lambda *of_trial: say(line_of(*of_trial)))
+    loop.run([cell.label for cell in study.cells])
 
 
 def _finish(study: Study, place: Place, workers: int | None, write: Path | None) -> None:

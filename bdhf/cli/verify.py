@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bdhf.cli.app import app, say, say_json, told
+from bdhf.cli.app import AsJson, app, say, say_json, told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def verify(
         Path | None,
         typer.Option(metavar="RESULTS", help="Hold the records against a results folder too."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compute a report again from the records that it carries, and say what differs.
 

@@ -18,6 +18,7 @@ from bdhf.experiments.engines.retry import again
 from bdhf.experiments.observers.observer import Observer
 from bdhf.experiments.plan.cost import estimate, together
 from bdhf.experiments.plan.expand import Cell, Plan, expand
+from bdhf.experiments.plan.limits import with_skips
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.selection import Selection, Shard
 from bdhf.experiments.plan.tuned_from import tuned
@@ -56,8 +57,7 @@ class Ablation:
         variants, source = load(file, settings)
         spec, threads = variants[0].spec, max(variant.spec.threads for variant in variants)
         store = Store(out or Path("results") / spec.name)
-        with together():
-            plan = expand(variants)
+        plan = with_skips(expand(variants), spec.safety)
         refuse_twins(plan, variants, source)
         tuning = spec.tuned_from and tuned(spec.tuned_from, file.parent, store.folder.parent, plan)
         return cls(spec, source.text, plan, threads, store, source, tuning or None)
@@ -136,9 +136,8 @@ class Ablation:
         found: dict[str, Duration | str] = {**of_finished(cells, seconds)}
         for cell in _first_of_arms(cells) if probing else ():
             if cell.arm not in found and not cell.skip:
-                limit = self.spec.safety.seconds
                 device = resolve_devices(self.spec.device)[0]
-                found[cell.arm] = probe(cell.run, device=device, safety_seconds=limit)
+                found[cell.arm] = probe(cell.run, device=device, safety=self.spec.safety)
         return found
 
     def outline(
@@ -176,8 +175,7 @@ class Ablation:
         conditions = Conditions(
             workers=self.workers(workers),
             devices=resolve_devices(self.spec.device),
-            safety_seconds=self.spec.safety.seconds,
-            checkpoint_every=self.spec.safety.checkpoint_every,
+            safety=self.spec.safety,
             again=again(self.spec.retry),
             waiting=waiting,
             note=partial(_note, note, self.labels()),

@@ -14,10 +14,11 @@ from statistics import fmean
 from bdhf.experiments.plan.expand import Cell
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.execute import execute
+from bdhf.experiments.spec.schema import Safety
 from bdhf.records import AXES, Budget, Status
 
 #: Updates of a probe: the first sets up what the others use.
-PROBE_UPDATES = 3
+_PROBE_UPDATES = 3
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,18 @@ def of_finished(cells: Iterable[Cell], seconds: Mapping[str, float]) -> dict[str
     return {arm: Duration(fmean(values), "finished runs") for arm, values in found.items()}
 
 
-def probe(run: RunSpec, *, device: str, safety_seconds: float) -> Duration | str:
+def probe(run: RunSpec, *, device: str, safety: Safety) -> Duration | str:
     """Make a few updates that are not recorded, and say how long the run takes; or why they fail.
 
     A run that stops at its targets may take less.
     """
-    short = {"budget": Budget(updates=PROBE_UPDATES), "evaluate_every": 1, "stop_at": ()}
+    short = {"budget": Budget(updates=_PROBE_UPDATES), "evaluate_every": 1, "stop_at": ()}
     marks: list[Mark] = []
     begun = time.perf_counter()
     outcome = execute(
         run.model_copy(update=short),
         device=device,
-        safety_seconds=safety_seconds,
+        safety=safety,
         observe=lambda row: marks.append(Mark(time.perf_counter() - begun, row)),
     )
     if outcome.status is not Status.DONE:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from bdhf.errors import BdhfError
 from bdhf.records import InputError
 
 Keys = tuple[str | int, ...]
@@ -20,7 +21,7 @@ class Fault:
     at_key: bool = False  # the key itself is wrong, not the value behind it
 
 
-class Faults(Exception):  # noqa: N818 - it carries what is wrong, it does not name one error
+class Faults(BdhfError):  # noqa: N818 - it carries what is wrong, it does not name one error
     """What is wrong with a piece of a spec."""
 
     def __init__(self, *faults: Fault) -> None:

@@ -20,9 +20,9 @@ from bdhf.nn.peephole_lstm import PeepholeLSTM
 
 Draw = Callable[[Tensor, torch.Generator], object]  # fills one matrix (units, inputs, ...)
 
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-EMBEDDING_STD = 0.02  # of vectors that are looked up: embeddings and positions
-FORGET_BIAS = 1.0  # of an LSTM, so that it remembers at first (Jozefowicz et al. 2015, §5)
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_EMBEDDING_STD = 0.02  # of vectors that are looked up: embeddings and positions
+_FORGET_BIAS = 1.0  # of an LSTM, so that it remembers at first (Jozefowicz et al. 2015, §5)
 
 
 class Initialisation(Protocol):
@@ -102,14 +102,14 @@ def _fill(model: nn.Module, generator: torch.Generator, draw: Draw) -> None:
             if "bias" in name or "peephole" in name:
                 nn.init.zeros_(parameter)
                 if "bias_ih" in name and isinstance(module, (nn.LSTM, PeepholeLSTM)):
-                    parameter[module.hidden_size : 2 * module.hidden_size] = FORGET_BIAS
-            elif isinstance(module, NORMS):
+                    parameter[module.hidden_size : 2 * module.hidden_size] = _FORGET_BIAS
+            elif isinstance(module, _NORMS):
                 nn.init.ones_(parameter)
             elif matrices := _matrices(module, parameter):
                 for matrix in matrices:
                     draw(matrix, generator)
             else:
-                nn.init.normal_(parameter, std=EMBEDDING_STD, generator=generator)
+                nn.init.normal_(parameter, std=_EMBEDDING_STD, generator=generator)
 
 
 def _matrices(module: nn.Module, parameter: Tensor) -> Sequence[Tensor]:

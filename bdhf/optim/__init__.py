@@ -1,7 +1,8 @@
 """The method: curvature × partition × solver × damping × acceptance. Usable on its own."""
 
+from bdhf.errors import BdhfError
 from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian
-from bdhf.optim.errors import BdhfError, CurvatureError, ModelError, ModelTypeError
+from bdhf.optim.errors import CurvatureError, ModelError, ModelTypeError
 from bdhf.optim.estimate import estimate, factor_rows
 from bdhf.optim.forward.buffers import BufferWarning
 from bdhf.optim.inspection.check import Check

@@ -1,6 +1,6 @@
 """The errors of the method: what it refuses, each with the module, the reason and the way out.
 
-BdhfError
+BdhfError             the base of all errors of bdhf (bdhf/errors.py)
 ├── ModelError        a model, a loss or a batch that has no curvature product here
 │   └── ModelTypeError    ... because something is of the wrong type
 └── CurvatureError    products that cannot be computed, or cannot be right
@@ -8,9 +8,7 @@ BdhfError
 
 from __future__ import annotations
 
-
-class BdhfError(Exception):
-    """Base of the errors that the method raises itself."""
+from bdhf.errors import BdhfError
 
 
 class ModelError(BdhfError, ValueError):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from bdhf.optim.curvature import Curvature
-from bdhf.optim.forward.objective import Batch, Objective, micro_batches
+from bdhf.optim.forward.batches import Batch, micro_batches
+from bdhf.optim.forward.objective import Objective
 from bdhf.optim.optimizer import BlockHessianFree
 from bdhf.optim.products import Settings, linearise
 from bdhf.optim.products.cost import Sweeps, sweeps

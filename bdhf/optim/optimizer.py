@@ -8,8 +8,7 @@ Full HF is the case of one block. Zhang, Xiong, Bradbury, Socher (2017), Algorit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 
 from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.diagnosis.coupling import refuse_coupled
-from bdhf.optim.errors import ModelError
-from bdhf.optim.forward.objective import Batch, Batches, Objective, micro_batches
+from bdhf.optim.forward.batches import Batch, Batches, micro_batches
+from bdhf.optim.forward.objective import Objective
 from bdhf.optim.inspection.check import check_curvature
 from bdhf.optim.inspection.energy import Energy, off_block_energy
 from bdhf.optim.inspection.flatness import warn_if_flat, warn_if_unbounded
@@ -35,27 +34,19 @@ from bdhf.optim.products import (
 )
 from bdhf.optim.products.cost import warn_if_expensive
 from bdhf.optim.refusals.refusals import refuse_no_parts
-from bdhf.optim.solvers import CG, Solution, Solver, Stop, System
+from bdhf.optim.solvers import CG, Solution, Solver
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.update.acceptance import Acceptance, FullStep
-from bdhf.optim.update.callback import Watched
-from bdhf.optim.update.candidates import Trial
+from bdhf.optim.update.carried import Carried
 from bdhf.optim.update.damping import Constant, Damping
+from bdhf.optim.update.expansion import Expansion, expand
 from bdhf.optim.update.info import StepInfo
 from bdhf.optim.update.parameter_steps import moving
 from bdhf.optim.update.regularization import L2
-from bdhf.optim.vectors.layout import flatten, split_like
-from bdhf.optim.vectors.param_groups import param_groups
+from bdhf.optim.update.update import Taken, Update
+from bdhf.optim.vectors.param_groups import masks, param_groups, per_block, refuse_foreign
 
 Given = Batch | list[Batch]  # one batch, or its micro-batches
-
-
-#: What an optimizer has beside the attributes of its base class.
-_OWN = (
-    "objective", "curvature", "solver", "damping", "acceptance", "regularization", "seed",
-    "settings", "blocks", "_flops", "_group_of_block", "_complete", "_unchecked",
-    "_lists_checked",
-)  # fmt: skip
 
 
 class BlockHessianFree(torch.optim.Optimizer):
@@ -117,6 +108,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         self._complete, self._unchecked = False, check
         self._lists_checked: Hashable = () if check else None  # flags of the model; None: never
         groups, self._group_of_block = param_groups(self.blocks, self.objective.parameters)
+        self._own = (*vars(self), "_own")  # torch copies what its class has, and no more
         super().__init__(groups, {"lr": lr, "damping": damping.initial})
         self._complete = True
 
@@ -125,8 +117,7 @@ class BlockHessianFree(torch.optim.Optimizer):
 
         The copy trains a copy of the model: copy them together, `deepcopy((model, optimizer))`.
         """
-        own = {name: value for name, value in vars(self).items() if name in _OWN}
-        return {**super().__getstate__(), **own, "_workspace": Workspace()}
+        return {**super().__getstate__(), **{name: vars(self)[name] for name in self._own}}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refuse: the groups are the partition's blocks."""
@@ -139,12 +130,7 @@ class BlockHessianFree(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what `state_dict()` gave. Raises ModelError for that of another optimizer."""
-        for index, group in enumerate(state_dict["param_groups"]):
-            if missing := [repr(key) for key in ("lr", "damping") if key not in group]:
-                raise ModelError(
-                    f"param_groups[{index}] of the state has no {' and no '.join(missing)}: it is "
-                    "that of another optimizer; load what a BlockHessianFree gave"
-                )
+        refuse_foreign(state_dict["param_groups"])
         super().load_state_dict(state_dict)
 
     def check(self, batch: Given, *, watch: Callable[[], None] | None = None) -> None:
@@ -188,7 +174,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         self.objective.check()
         with self.objective.arithmetic():
             product = self._product(micro_batches(batch), Flops())
-            return off_block_energy(product, probes, self._draws())
+            return off_block_energy(product, probes, self._carried.draws)
 
     @torch.no_grad()
     def step(  # type: ignore[override]  # a second-order step needs batches, not a closure
@@ -233,44 +219,19 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _step(
         self, batches: Batches, curvature_batches: Batches, watch: Callable[[], None] | None
     ) -> StepInfo:
-        spent, damping, lr = self._flops.spent, self._per_block("damping"), self._per_block("lr")
-        loss, gradient, product = self._linearise(batches, curvature_batches)
-        norm = float(gradient.norm())
-        curvature_loss = float(product.loss) + self._penalty()
-        finite = all(map(math.isfinite, (loss, norm, curvature_loss)))
-        rhs = gradient.neg_() if finite else gradient.fill_(math.nan)  # no block may move
-        solution = self.solver.solve(
-            System(
-                self.blocks, Watched(product, watch), rhs, damping + self.regularization.weight,
-                keep_iterates=self.acceptance.needs_iterates,
-            ),
-            self._start(),
+        before = self._flops.spent
+        update = Update(
+            self.objective, self.blocks, self.solver, self.acceptance, self.regularization,
+            self._flops, watch, self._per_block("damping"), self._per_block("lr"),
         )  # fmt: skip
+        expansion, product = self._linearise(batches, curvature_batches)
+        solution = update.solve(expansion, product, self._start())
         del product  # the graph goes before the parameters move
-        gradient = rhs.neg_()  # in place, there and back: it is as long as the parameters
         with moving(self.objective.parameters) as move:
-            trial = Trial(
-                self.blocks, solution.iterates, gradient, lr, damping, loss, batches,
-                move, partial(self._loss, watch=watch),
-            )  # fmt: skip
-            index, factor = self.acceptance.choose(trial)
-            ratios = self._group_ratios(trial, index, factor, curvature_batches, curvature_loss)
-            step = trial.step(index, factor * lr)
-            change = trial.loss_at(step, curvature_batches) - curvature_loss
-            ratio = _quotient(change, float(trial.predicted(index, factor * lr).sum()))
-            info = StepInfo(
-                loss=loss,
-                grad_norm=norm,
-                step_norm=float(step.norm()),
-                cg_iterations=solution.iterations,
-                stop=solution.stop,
-                products=self._full_products(solution),
-                gradient_equivalents=self._in_gradients(self._flops.spent - spent),
-                damping=tuple(float(group["damping"]) for group in self.param_groups),
-                step_size=tuple(factor * float(group["lr"]) for group in self.param_groups),
-                reduction_ratio=ratio,
-            )
-            self._remember(solution, ratios or [ratio] * len(self.param_groups))
+            taken = update.take(expansion, solution, move, self._groups_apart())
+            spent = self._flops.spent - before
+            info = StepInfo.of(expansion, solution, taken, self.param_groups, spent, self.blocks)
+            self._remember(solution, taken)
         return info
 
     @torch.enable_grad()
@@ -279,131 +240,45 @@ class BlockHessianFree(torch.optim.Optimizer):
         return linearise(
             self.objective, batches,
             curvature=self.curvature, blocks=self.blocks, flops=flops,
-            seed=self._draws(),
+            seed=self._carried.draws,
             settings=self.settings, workspace=self._workspace,
             products=self.solver.products(self.blocks),
         )  # fmt: skip
 
-    @torch.enable_grad()
     def _linearise(
         self, batches: Batches, curvature_batches: Batches
-    ) -> tuple[float, Tensor, BlockProduct]:
-        """Loss and gradient (P,) of the batch, and the product of the curvature batch."""
+    ) -> tuple[Expansion, BlockProduct]:
+        """Loss and gradient of the batch, and the matrix of the curvature batch."""
         product = self._product(curvature_batches, self._flops)
-        if curvature_batches is batches:
-            cost = sum(
-                self._flops.cost(("linearise", self.objective.signature(batch)))
-                for batch in batches
-            )
-            loss, gradient = product.loss, product.gradient
-        else:
-            key = ("gradient", self.objective.signature(batches))
-            loss, flat = self._flops.run(key, lambda: self.objective.loss_and_gradient(batches))
-            cost, gradient = self._flops.cost(key), self.blocks.gather(flat)
-        self._gradient_cost = cost
-        if self.regularization.weight:
-            gradient = gradient + self.regularization.weight * self.blocks.gather(
-                self.objective.theta()
-            )
-        return float(loss) + self._penalty(), gradient, product
-
-    def _penalty(self) -> float:
-        weight = self.regularization.weight
-        return 0.5 * weight * float(self.objective.theta().square().sum()) if weight else 0.0
-
-    def _loss(self, batches: Batches, watch: Callable[[], None] | None) -> float:
-        if watch is not None:
-            watch()
-        key = ("forward", self.objective.signature(batches))
-        loss = self._flops.run(key, lambda: self.objective.loss(batches))
-        return float(loss) + self._penalty()
+        expansion = expand(
+            self.objective, product, batches, curvature_batches, self.regularization, self._flops
+        )
+        return expansion, product
 
     def _per_block(self, key: str) -> Tensor:
-        """A setting of the param_groups as one entry per block, (rows,).
-
-        Raises ValueError for one that a caller or a scheduler set below 0, or to no number.
-        """
-        for index, group in enumerate(self.param_groups):
-            if not (math.isfinite(group[key]) and group[key] >= 0):
-                raise ValueError(
-                    f"param_groups[{index}][{key!r}] must be finite and at least 0; got "
-                    f"{group[key]}"
-                )
-        values = [float(self.param_groups[group][key]) for group in self._group_of_block]
         like = self.objective.parameters[0]
-        return torch.tensor(values, dtype=like.dtype, device=like.device)
+        return per_block(self.param_groups, key, self._group_of_block, like)
 
-    def _group_ratios(
-        self, trial: Trial, index: int, factor: float, batches: Batches, start_loss: float
-    ) -> list[float]:
-        """Reduction ratio of every param_group's own step, where the damping asks for it."""
+    def _groups_apart(self) -> list[Tensor]:
+        """Masks of the blocks of each group, (rows,), where the damping asks for their ratios."""
         if not self.damping.per_block or len(self.param_groups) == 1:
             return []
-        owner = torch.tensor(self._group_of_block, device=trial.lr.device)
-        ratios = []
-        for group in range(len(self.param_groups)):
-            scale = factor * torch.where(owner == group, trial.lr, 0.0)
-            change = trial.loss_at(trial.step(index, scale), batches) - start_loss
-            ratios.append(_quotient(change, float(trial.predicted(index, scale).sum())))
-        return ratios
+        return masks(self._group_of_block, self.objective.device)
 
-    def _full_products(self, solution: Solution) -> float:
-        spent = zip(solution.products, self.blocks.rows, strict=True)
-        return sum(count * block.size for count, block in spent) / self.blocks.layout.size
-
-    def _in_gradients(self, flops: int) -> float:
-        """FLOPs in units of one gradient; NaN when torch counts none in a gradient."""
-        return flops / self._gradient_cost if self._gradient_cost else math.nan
-
-    def _draws(self) -> int:
-        """The seed of what this update draws."""
-        return (self.seed + self._updates() * 0x9E3779B97F4A7C15) % 2**63
-
-    def _updates(self) -> int:
-        """Updates so far."""
-        return int(self.state[self.objective.parameters[0]].get("step", 0))
+    @property
+    def _carried(self) -> Carried:
+        warm_start = self.solver.warm_start
+        return Carried(self.state, self.objective, self.blocks, warm_start, self.seed)
 
     def _start(self) -> Tensor | None:
         """The warm start, (P,) in block order; None at the first update or when it is off."""
-        parameters = self.objective.parameters
-        last = [self.state[p].get("direction") for p in parameters]
-        if not self.solver.warm_start or any(direction is None for direction in last):
-            return None
-        for name, p, direction in zip(self.objective.names, parameters, last, strict=True):
-            if direction.shape != p.shape:
-                raise ModelError(
-                    f"the state is that of another model: the last direction of {name!r} has shape "
-                    f"{tuple(direction.shape)}, the parameter {tuple(p.shape)}; load the state of "
-                    "an optimizer of this model, or begin without one"
-                )
-        flat = flatten(last).to(parameters[0])  # the model may be of another precision by now
-        if not flat.any():  # the last update moved nothing: there is no start to save work
-            return None
-        return self.solver.warm_start * self.blocks.gather(flat)
+        return self._carried.start()
 
-    def _remember(self, solution: Solution, ratios: Sequence[float]) -> None:
-        """Keep what the next update starts from; nothing is kept if a damping rule raises.
-
-        A block that met negative curvature before any step begins cold: a warm start alone would
-        shrink from update to update, and never leave the saddle.
-        """
-        stuck = [
-            stop == Stop.NEGATIVE_CURVATURE and not iterations
-            for stop, iterations in zip(solution.stop, solution.iterations, strict=True)
-        ]
-        direction = solution.x.clone()
-        if any(stuck) and self.solver.warm_start:
-            self.blocks.zero_(torch.tensor(stuck, device=direction.device), direction)
+    def _remember(self, solution: Solution, taken: Taken) -> None:
+        """Keep what the next update starts from; nothing is kept if a damping rule raises."""
+        ratios = taken.group_ratios or [taken.reduction_ratio] * len(self.param_groups)
         pairs = zip(self.param_groups, ratios, strict=True)
-        dampings = [self.damping.update(float(g["damping"]), ratio) for g, ratio in pairs]
-        parameters, updates = self.objective.parameters, self._updates() + 1
-        parts = split_like(self.blocks.scatter(direction), parameters)
-        for parameter, part in zip(parameters, parts, strict=True):
-            self.state[parameter] |= {"direction": part, "step": updates}
+        dampings = [self.damping.update(float(group["damping"]), ratio) for group, ratio in pairs]
+        self._carried.keep(solution)
         for group, damping in zip(self.param_groups, dampings, strict=True):
             group["damping"] = damping
-
-
-def _quotient(change: float, predicted: float) -> float:
-    """Actual ÷ predicted change; NaN unless the model predicts that the loss falls."""
-    return change / predicted if predicted < 0 else math.nan

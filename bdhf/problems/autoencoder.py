@@ -6,18 +6,18 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bdhf.nn import Glorot, Initialisation
-from bdhf.problems.data import DATASETS, Data, Part, check_data, check_side, pooled, synthetic
+from bdhf.problems.data import Part, check_side, pooled
 from bdhf.problems.dense import check_activations, stack
+from bdhf.problems.images import ImageProblem
 from bdhf.problems.problem import Direction, Loss
 
 
 @dataclass(frozen=True)
-class Autoencoder:
+class Autoencoder(ImageProblem):
     """A deep autoencoder with mirrored decoder: hidden layers, a linear code, mean squared error.
 
     `encoder` lists the widths from the input to the code; the decoder mirrors them. `downsample`
@@ -34,8 +34,6 @@ class Autoencoder:
     ['encoder.0.weight', 'encoder.2.weight', 'decoder.0.weight', 'decoder.2.weight']
     """
 
-    data: str = "mnist5k"
-    data_seed: int = 0
     encoder: Sequence[int] = (784, 200, 100, 30)
     activation: str = "tanh"
     code: str = "linear"
@@ -45,10 +43,10 @@ class Autoencoder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoder", tuple(self.encoder))
-        check_data(self.data)
+        super().__post_init__()
         check_activations(activation=self.activation, code=self.code, output=self.output)
-        check_side(DATASETS[self.data], self.downsample)
-        size = DATASETS[self.data].features // self.downsample**2
+        check_side(self._dataset, self.downsample)
+        size = self._dataset.features // self.downsample**2
         if len(self.encoder) < 2 or min(self.encoder) < 1 or self.encoder[0] != size:
             raise ValueError(
                 f"encoder {list(self.encoder)} must list widths from the {size} pixels of "
@@ -66,22 +64,9 @@ class Autoencoder:
         return {"mean_squared_error": "lower", "squared_error": "lower"}
 
     @property
-    def samples(self) -> int:
-        """Samples of the training data."""
-        return DATASETS[self.data].samples
-
-    @property
     def loss(self) -> Loss:
         """Mean squared error over samples and pixels."""
         return F.mse_loss
-
-    def load(self) -> Data:
-        """Load images in [0, 1]; the target of an image is the image."""
-        return DATASETS[self.data].load(self.data_seed).map(self._mirror)
-
-    def example(self, samples: int) -> Part:
-        """Make up images (N, 784), downsampled; the target of an image is the image."""
-        return self._mirror(synthetic(DATASETS[self.data], samples))
 
     def build(self) -> nn.Module:
         """Build `encoder` and `decoder`, each a Sequential of linear layers and activations."""
@@ -92,16 +77,12 @@ class Autoencoder:
         }
         return nn.Sequential(OrderedDict(halves))
 
-    def initialise(self, model: nn.Module, generator: torch.Generator) -> None:
-        """Draw the parameters as `init` does."""
-        self.init(model, generator)
-
     def measure(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Mean squared error over pixels, and squared error summed over pixels, per image."""
         squared = (outputs - targets).square()
         return {"mean_squared_error": squared.mean(), "squared_error": squared.sum(1).mean()}
 
-    def _mirror(self, part: Part) -> Part:
-        """The image, made smaller, as input and target."""
-        pixels = pooled(part[0], DATASETS[self.data], self.downsample).flatten(1)
+    def _part(self, part: Part) -> Part:
+        """Downsampled images, (N, 784) -> (N, 784): the target of an image is the image."""
+        pixels = pooled(part[0], self._dataset, self.downsample).flatten(1)
         return pixels, pixels

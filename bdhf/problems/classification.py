@@ -1,25 +1,50 @@
-"""What the classification problems share: their metric, and checks of their sizes."""
+"""What the classification problems share: labels, loss and metric, and checks of their sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn import functional as F
 
-from bdhf.problems.problem import Direction
+from bdhf.problems.data import Part
+from bdhf.problems.images import ImageProblem
+from bdhf.problems.problem import Direction, Loss
 
-METRICS: Mapping[str, Direction] = {"error": "lower"}
 
+@dataclass(frozen=True)
+class Classification(ImageProblem):
+    """A model that scores the classes of an image, under cross-entropy."""
 
-def measure(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-    """Share of wrong labels: outputs (N, classes), targets (N,).
+    @property
+    def metrics(self) -> Mapping[str, Direction]:
+        """`error` is the share of wrong labels."""
+        return {"error": "lower"}
 
-    >>> import torch
-    >>> float(measure(torch.eye(4), torch.tensor([0, 1, 2, 0]))["error"])
-    0.25
-    """
-    wrong = outputs.argmax(1) != targets
-    return {"error": wrong.to(outputs.dtype).mean()}
+    @property
+    def loss(self) -> Loss:
+        """Cross-entropy, a mean over samples."""
+        return F.cross_entropy
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        """Share of wrong labels: outputs (N, classes), targets (N,).
+
+        >>> import torch
+        >>> from bdhf.problems import MLP
+        >>> float(MLP().measure(torch.eye(4), torch.tensor([0, 1, 2, 0]))["error"])
+        0.25
+        """
+        wrong = outputs.argmax(1) != targets
+        return {"error": wrong.to(outputs.dtype).mean()}
+
+    def _part(self, part: Part) -> Part:
+        pixels, labels = part
+        return self._inputs(pixels), labels
+
+    def _inputs(self, pixels: Tensor) -> Tensor:
+        """What the model reads, from pixels (N, features)."""
+        return pixels
 
 
 def check_sizes(**given: int) -> None:

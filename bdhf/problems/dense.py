@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import nn
 
-ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
     "relu": nn.ReLU,
     "sigmoid": nn.Sigmoid,
@@ -18,8 +18,8 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 def check_activations(**given: str) -> None:
     """Raise ValueError for a field whose activation is not in the table."""
     for field, name in given.items():
-        if name not in ACTIVATIONS:
-            raise ValueError(f"unknown {field} {name!r}; known: {', '.join(ACTIVATIONS)}")
+        if name not in _ACTIVATIONS:
+            raise ValueError(f"unknown {field} {name!r}; known: {', '.join(_ACTIVATIONS)}")
 
 
 def stack(widths: Sequence[int], activation: str, last: str) -> nn.Sequential:
@@ -30,5 +30,5 @@ def stack(widths: Sequence[int], activation: str, last: str) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):
-        layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1], ACTIVATIONS[last]())
+        layers += [nn.Linear(n_in, n_out), _ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1], _ACTIVATIONS[last]())

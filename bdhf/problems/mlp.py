@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from bdhf.nn import Glorot, Initialisation
-from bdhf.problems import classification
-from bdhf.problems.data import DATASETS, Data, Part, check_data, synthetic
+from bdhf.problems.classification import Classification, check_widths
 from bdhf.problems.dense import check_activations, stack
-from bdhf.problems.problem import Direction, Loss
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(Classification):
     """A multilayer perceptron on images: hidden layers, a linear output, cross-entropy.
 
     `hidden` lists the widths between the pixels and the classes; `activation` stands behind them.
@@ -31,17 +27,15 @@ class MLP:
     [(100, 784), (50, 100), (10, 50)]
     """
 
-    data: str = "mnist5k"
-    data_seed: int = 0
     hidden: Sequence[int] = (100, 50)
     activation: str = "tanh"
     init: Initialisation = Glorot()  # noqa: RUF009 - parts are frozen, so sharing one is safe
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        check_data(self.data)
+        super().__post_init__()
         check_activations(activation=self.activation)
-        classification.check_widths(hidden=self.hidden)
+        check_widths(hidden=self.hidden)
 
     @property
     def blocks(self) -> Sequence[Sequence[str]]:
@@ -51,42 +45,10 @@ class MLP:
         layers = [f"{2 * index}.*" for index in range(len(counts))]  # activations in between
         return (layers[:cut], layers[cut:])
 
-    @property
-    def metrics(self) -> Mapping[str, Direction]:
-        """`error` is the share of wrong labels."""
-        return classification.METRICS
-
-    @property
-    def samples(self) -> int:
-        """Samples of the training data."""
-        return DATASETS[self.data].samples
-
-    @property
-    def loss(self) -> Loss:
-        """Cross-entropy, a mean over samples."""
-        return F.cross_entropy
-
-    def load(self) -> Data:
-        """Load images (N, 784) in [0, 1] with their labels (N,)."""
-        return DATASETS[self.data].load(self.data_seed)
-
-    def example(self, samples: int) -> Part:
-        """Make up images (N, 784) and labels (N,)."""
-        return synthetic(DATASETS[self.data], samples)
-
     def build(self) -> nn.Module:
         """Build a Sequential of linear layers and activations."""
         return stack(self._widths, self.activation, last="linear")
 
-    def initialise(self, model: nn.Module, generator: torch.Generator) -> None:
-        """Draw the parameters as `init` does."""
-        self.init(model, generator)
-
-    def measure(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        """Share of wrong labels."""
-        return classification.measure(outputs, targets)
-
     @property
     def _widths(self) -> Sequence[int]:
-        dataset = DATASETS[self.data]
-        return (dataset.features, *self.hidden, dataset.classes)
+        return (self._dataset.features, *self.hidden, self._dataset.classes)

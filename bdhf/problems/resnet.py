@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bdhf.nn import Glorot, Initialisation
-from bdhf.problems import classification
-from bdhf.problems.data import DATASETS, Data, Part, check_data, check_side, pooled, synthetic
-from bdhf.problems.problem import Direction, Loss
+from bdhf.problems.classification import Classification, check_widths, spread
+from bdhf.problems.data import check_side, pooled
 
 
 @dataclass(frozen=True)
-class ResNet:
+class ResNet(Classification):
     """A residual network without normalisation: a convolution, residual blocks, a linear layer.
 
     `channels` lists the widths of the blocks; from the second on they halve rows and columns. With
@@ -36,50 +34,24 @@ class ResNet:
     [['stem.*', 'blocks.0.*'], ['blocks.1.*'], ['blocks.2.*', 'classifier.*']]
     """
 
-    data: str = "mnist5k"
-    data_seed: int = 0
     channels: Sequence[int] = (8, 16, 32)
     downsample: int = 1
     init: Initialisation = Glorot()  # noqa: RUF009 - parts are frozen, so sharing one is safe
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
-        check_data(self.data)
-        classification.check_widths(channels=self.channels)
-        check_side(DATASETS[self.data], self.downsample)
+        super().__post_init__()
+        check_widths(channels=self.channels)
+        check_side(self._dataset, self.downsample)
 
     @property
     def blocks(self) -> Sequence[Sequence[str]]:
         """One block per residual block, the stem with the first, the classifier with the last."""
         layers = [f"blocks.{index}.*" for index in range(len(self.channels))]
-        return classification.spread(layers, bottom=["stem.*"], top=["classifier.*"])
-
-    @property
-    def metrics(self) -> Mapping[str, Direction]:
-        """`error` is the share of wrong labels."""
-        return classification.METRICS
-
-    @property
-    def samples(self) -> int:
-        """Samples of the training data."""
-        return DATASETS[self.data].samples
-
-    @property
-    def loss(self) -> Loss:
-        """Cross-entropy, a mean over samples."""
-        return F.cross_entropy
-
-    def load(self) -> Data:
-        """Load images (N, 1, 28, 28), downsampled, in [0, 1] with their labels (N,)."""
-        return DATASETS[self.data].load(self.data_seed).map(self._shape)
-
-    def example(self, samples: int) -> Part:
-        """Make up images (N, 1, 28, 28), downsampled, and labels (N,)."""
-        return self._shape(synthetic(DATASETS[self.data], samples))
+        return spread(layers, bottom=["stem.*"], top=["classifier.*"])
 
     def build(self) -> nn.Module:
         """Build `stem`, `blocks` and `classifier`, with a mean over pixels before the last."""
-        dataset = DATASETS[self.data]
         first, last = self.channels[0], self.channels[-1]
         scale = 1 / math.sqrt(len(self.channels))
         blocks = [
@@ -87,27 +59,18 @@ class ResNet:
             for index, (n_in, n_out) in enumerate(pairwise((first, *self.channels)))
         ]
         modules = {
-            "stem": nn.Conv2d(dataset.image[0], first, 3, padding=1),
+            "stem": nn.Conv2d(self._dataset.image[0], first, 3, padding=1),
             "activation": nn.ReLU(),
             "blocks": nn.Sequential(*blocks),
             "pool": nn.AdaptiveAvgPool2d(1),
             "flatten": nn.Flatten(),
-            "classifier": nn.Linear(last, dataset.classes),
+            "classifier": nn.Linear(last, self._dataset.classes),
         }
         return nn.Sequential(OrderedDict(modules))
 
-    def initialise(self, model: nn.Module, generator: torch.Generator) -> None:
-        """Draw the parameters as `init` does."""
-        self.init(model, generator)
-
-    def measure(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        """Share of wrong labels."""
-        return classification.measure(outputs, targets)
-
-    def _shape(self, part: Part) -> Part:
-        """Images as channels, rows and columns."""
-        images, labels = part
-        return pooled(images, DATASETS[self.data], self.downsample), labels
+    def _inputs(self, pixels: Tensor) -> Tensor:
+        """Downsampled images, (N, 784) -> (N, 1, 28, 28)."""
+        return pooled(pixels, self._dataset, self.downsample)
 
 
 class _Residual(nn.Module):

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from bdhf.problems.problem import Loss
 
 #: Losses of torch that take outputs and targets entry by entry.
-ELEMENTWISE: Sequence[Callable[..., Any]] = (
+_ELEMENTWISE: Sequence[Callable[..., Any]] = (
     F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy,
     F.binary_cross_entropy_with_logits, F.poisson_nll_loss, F.gaussian_nll_loss,
     F.soft_margin_loss, F.multilabel_soft_margin_loss, F.kl_div,
@@ -72,7 +72,7 @@ class _Elementwise(TorchFunctionMode):
     ) -> Any:
         """Look at the shapes, then call the function; one that is unlike is not called."""
         named = kwargs or {}
-        if func in ELEMENTWISE:
+        if func in _ELEMENTWISE:
             pair = [*args[:2], *(named[key] for key in ("input", "target") if key in named)]
             left, right = (tuple(getattr(tensor, "shape", ())) for tensor in pair[:2])
             if left != right:

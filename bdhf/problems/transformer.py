@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bdhf.nn import Glorot, Initialisation
-from bdhf.problems import classification
-from bdhf.problems.data import DATASETS, Data, Part, check_data, synthetic
-from bdhf.problems.problem import Direction, Loss
+from bdhf.problems.classification import Classification, check_sizes, spread
 
 
 @dataclass(frozen=True)
-class Transformer:
+class Transformer(Classification):
     """A transformer encoder on the 28 rows of an image as tokens; classifies their mean.
 
     A linear embedding of `width` features, learned positions, `layers` encoder layers with `heads`
@@ -33,8 +30,6 @@ class Transformer:
     [['embedding.*', 'positions', 'layers.0.*'], ['layers.1.*', 'classifier.*']]
     """
 
-    data: str = "mnist5k"
-    data_seed: int = 0
     width: int = 32
     heads: int = 4
     layers: int = 2
@@ -42,9 +37,9 @@ class Transformer:
     init: Initialisation = Glorot()  # noqa: RUF009 - parts are frozen, so sharing one is safe
 
     def __post_init__(self) -> None:
-        check_data(self.data)
+        super().__post_init__()
         sizes = ("width", "heads", "layers", "feedforward")
-        classification.check_sizes(**{name: getattr(self, name) for name in sizes})
+        check_sizes(**{name: getattr(self, name) for name in sizes})
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of the {self.heads} heads")
 
@@ -53,35 +48,11 @@ class Transformer:
         """One block per layer, the embedding with the first, the classifier with the last."""
         layers = [f"layers.{layer}.*" for layer in range(self.layers)]
         bottom, top = ["embedding.*", "positions"], ["classifier.*"]
-        return classification.spread(layers, bottom=bottom, top=top)
-
-    @property
-    def metrics(self) -> Mapping[str, Direction]:
-        """`error` is the share of wrong labels."""
-        return classification.METRICS
-
-    @property
-    def samples(self) -> int:
-        """Samples of the training data."""
-        return DATASETS[self.data].samples
-
-    @property
-    def loss(self) -> Loss:
-        """Cross-entropy, a mean over samples."""
-        return F.cross_entropy
-
-    def load(self) -> Data:
-        """Load images (N, 28, 28), rows of pixels in [0, 1], with their labels (N,)."""
-        return DATASETS[self.data].load(self.data_seed).map(self._rows)
-
-    def example(self, samples: int) -> Part:
-        """Make up images (N, 28, 28) and labels (N,)."""
-        return self._rows(synthetic(DATASETS[self.data], samples))
+        return spread(layers, bottom=bottom, top=top)
 
     def build(self) -> nn.Module:
         """Build `embedding`, `positions`, `layers` and `classifier`."""
-        dataset = DATASETS[self.data]
-        channels, rows, columns = dataset.image
+        channels, rows, columns = self._dataset.image
         layers = [
             nn.TransformerEncoderLayer(
                 self.width, self.heads, self.feedforward, dropout=0.0, batch_first=True
@@ -92,22 +63,14 @@ class Transformer:
             embedding=nn.Linear(channels * columns, self.width),
             positions=nn.Parameter(torch.zeros(rows, self.width)),
             layers=nn.Sequential(*layers),
-            classifier=nn.Linear(self.width, dataset.classes),
+            classifier=nn.Linear(self.width, self._dataset.classes),
         )
 
-    def initialise(self, model: nn.Module, generator: torch.Generator) -> None:
-        """Draw the parameters as `init` does."""
-        self.init(model, generator)
-
-    def measure(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        """Share of wrong labels."""
-        return classification.measure(outputs, targets)
-
-    def _rows(self, part: Part) -> Part:
-        """Images as rows, each of all its channels."""
-        images, labels = part
-        image = images.unflatten(1, DATASETS[self.data].image)
-        return image.transpose(1, 2).flatten(2), labels
+    def _inputs(self, pixels: Tensor) -> Tensor:
+        """Rows, each of all its channels, (N, 784) -> (N, 28, 28)."""
+        image = pixels.unflatten(1, self._dataset.image)
+        rows: Tensor = image.transpose(1, 2).flatten(2)
+        return rows
 
 
 class _Tokens(nn.Module):

@@ -13,6 +13,7 @@ the files; `columns.py` says what is in them.
 
 from bdhf.records.collect import collect, collected, ended, planned, run_labels, torn
 from bdhf.records.columns import CURVE_COLUMNS, DIAGNOSTICS
+from bdhf.records.comparison import LOSSES, Comparison, Estimand, axis_of, tests_of, unit_of
 from bdhf.records.disk.files import (
     InputError,
     StorageError,
@@ -26,27 +27,22 @@ from bdhf.records.disk.owner import Owner
 from bdhf.records.disk.temporary import STALE_SECONDS, clock_of, is_silent, sweep, temporary_folder
 from bdhf.records.disk.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
 from bdhf.records.index import PlanIndex, PlannedArm
-from bdhf.records.load import Records, load, natural
+from bdhf.records.load import load
 from bdhf.records.provenance.environment import MATTERS, TIMING
 from bdhf.records.rises import Rise, rise_of, rises, rises_in
 from bdhf.records.run import run_status
 from bdhf.records.schema import (
     AXES,
     FAILED,
-    LOSSES,
     MISSING,
     SAFETY_SECONDS,
     Budget,
-    Comparison,
-    Estimand,
     Figure,
     Status,
     Strict,
     Target,
-    axis_of,
-    tests_of,
-    unit_of,
 )
+from bdhf.records.tables import Records, natural
 from bdhf.records.tuning import (
     STUDY_FILE,
     STUDY_TABLES,

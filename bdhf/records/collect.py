@@ -27,7 +27,7 @@ from bdhf.records.tuning import refuse_study
 from bdhf.records.uncounted import NOT_RUN
 
 #: The tables that are made of the run folders.
-COLLECTED = ("runs.parquet", "curves.parquet")
+_COLLECTED = ("runs.parquet", "curves.parquet")
 
 #: Times that `collect` makes the tables anew because runs end meanwhile. Whoever ends the last one
 #: collects after it, so giving up leaves tables that are old for a moment only.
@@ -104,7 +104,7 @@ def collect(folder: str | Path) -> None:
                 key = run_id, marks[run_id]
                 known[key] = known.get(key) or read_run(folder / "runs" / run_id)
                 found[run_id] = known[key]
-        for name, table in zip(COLLECTED, _tables(plan, found), strict=True):
+        for name, table in zip(_COLLECTED, _tables(plan, found), strict=True):
             write_table(folder / name, table)
 
 
@@ -118,7 +118,7 @@ def collected(folder: str | Path) -> dict[str, bytes]:
     runs = {run_id: read_run(folder / "runs" / run_id)
              for run_id in plan["run_id"].unique() if run_id in marks}  # fmt: skip
     tables = _tables(plan, runs)
-    return {name: table_bytes(table) for name, table in zip(COLLECTED, tables, strict=True)}
+    return {name: table_bytes(table) for name, table in zip(_COLLECTED, tables, strict=True)}
 
 
 def _plan(folder: Path) -> pd.DataFrame:

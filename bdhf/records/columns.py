@@ -57,8 +57,8 @@ _DIAGNOSTICS = {
 }  # fmt: skip
 
 #: A curve: one row per evaluation. A problem's own metrics stand behind these.
-CURVE: Mapping[str, Column] = {**_TOTALS, **_DIAGNOSTICS}
-CURVE_COLUMNS = tuple(CURVE)
+_CURVE: Mapping[str, Column] = {**_TOTALS, **_DIAGNOSTICS}
+CURVE_COLUMNS = tuple(_CURVE)
 
 #: Columns of a curve that tell of the run up to there: every curve has them.
 TOTALS = tuple(_TOTALS)
@@ -82,8 +82,8 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "plan.parquet": {**CELL, "skip": Column("text", "why the plan leaves the cell out; empty: "
                                             "it does not")},
     "runs.parquet": {**CELL, **_STATUS, **_TOTALS},
-    "curves.parquet": {**CELL, **CURVE},
-    "curve.parquet": CURVE,
+    "curves.parquet": {**CELL, **_CURVE},
+    "curve.parquet": _CURVE,
     "status.json": {
         "records": Column("whole number", "the version of the records; missing: 0"),
         **_STATUS,

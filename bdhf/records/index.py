@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from bdhf.records.comparison import Comparison
 from bdhf.records.disk.version import RECORDS_VERSION
-from bdhf.records.schema import Budget, Comparison, Strict
+from bdhf.records.schema import Budget, Strict
 from bdhf.records.tuning import Tuned
 
 

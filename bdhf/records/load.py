@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel, Field
@@ -17,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from bdhf.records.columns import CELL
+from bdhf.records.comparison import Comparison
 from bdhf.records.disk.files import (
     UNREADABLE,
     InputError,
@@ -25,139 +22,12 @@ from bdhf.records.disk.files import (
     read_whole,
     table_sums,
 )
-from bdhf.records.disk.version import PLAN_INDEX, parse_record, refuse_newer
+from bdhf.records.disk.version import PlanFile, refuse_newer
 from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.run import read_environment
-from bdhf.records.schema import SAFETY_SECONDS, Budget, Comparison, Status, Target
-from bdhf.records.tuning import Tuned, refuse_study
-from bdhf.records.twins import twins_among
-from bdhf.records.uncounted import uncounted
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, repr=False)
-class Records:
-    """Everything that an ablation left behind, as tidy tables.
-
-    `arms` and `comparisons` name arms by their labels, one for every combination of a grid that
-    makes other runs. `budget` is the largest one, and `evaluate_every` the largest interval;
-    `budgets` and `intervals` are those of single arms, where they differ. `values` says what a grid
-    varies: label -> axis -> value in words. `questions` are the names of the spec's comparisons,
-    with which those of its grid begin. `figures` are those that the spec asks for; None: all.
-    `tuning` says how the settings of the arms were found; None: the spec names no study.
-    `safety_seconds` is the wall-clock after which a run was given up. `twins` are comparisons of
-    arms that are the same runs: those that are given among `comparisons` are put there, and only
-    the others are tests.
-
-    `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
-    a cell without a whole run has status None, and one that the plan leaves out is `skipped`.
-    `curves`: one row per cell and evaluation: `arm, seed, run_id` and the columns of a curve.
-    `environments`: one row per run that has ended.
-    """
-
-    name: str
-    spec_text: str
-    arms: tuple[str, ...]
-    targets: tuple[Target, ...]
-    comparisons: tuple[Comparison, ...]
-    budget: Budget
-    alpha: float
-    evaluate_every: int
-    runs: pd.DataFrame
-    curves: pd.DataFrame
-    environments: pd.DataFrame  # run_id and the fields of its env.json
-    budgets: Mapping[str, Budget] = field(default_factory=dict)
-    intervals: Mapping[str, int] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)  # label -> the arm of the spec
-    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    questions: tuple[str, ...] = ()
-    stops_at_target: bool = False
-    figures: tuple[str, ...] | None = None
-    tuning: Tuned | None = None
-    safety_seconds: float = SAFETY_SECONDS
-    twins: tuple[Comparison, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Take the comparisons of a run with itself out of those that are tests."""
-        if not self.comparisons or not {*CELL} <= {*self.runs.columns}:
-            return
-        cells = self.runs[list(CELL)].itertuples(index=False, name=None)
-        twins = twins_among(self.comparisons, cells)
-        if twins:
-            rest = tuple(entry for entry in self.comparisons if entry not in twins)
-            object.__setattr__(self, "comparisons", rest)
-            told = tuple(entry for entry in twins if entry not in self.twins)
-            object.__setattr__(self, "twins", (*self.twins, *told))
-
-    def __repr__(self) -> str:
-        """What there is, and which tables to look at."""
-        ended = self.runs["status"].notna() & (self.runs["status"] != str(Status.SKIPPED))
-        why = self.runs["reason"].map(uncounted)
-        counts = Counter(self.runs["status"].astype(object).fillna(why))  # equals as they come
-        words = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-        arms = textwrap.shorten(", ".join(self.arms), 80, placeholder=" …")
-        return (
-            f"Records of {self.name}: {ended.sum()} of {len(self.runs)} runs have ended ({words})\n"
-            f"  {len(self.arms)} arms: {arms}\n"
-            f"  .runs: {_size(self.runs)}, a row per planned run\n"
-            f"  .curves: {_size(self.curves)}, a row per evaluation\n"
-            f"  .environments: {_size(self.environments)}, a row per run that has ended"
-        )
-
-    def in_order(self) -> Records:
-        """The same with arms by their labels, and all rows by arm, seed and update.
-
-        What is computed from it does not depend on the order of arms, seeds or files.
-        """
-        arms = tuple(sorted(self.arms, key=natural))
-        runs = _ordered(self.runs, arms)
-        place = {run_id: i for i, run_id in enumerate(runs["run_id"].drop_duplicates())}
-        where = self.environments
-        if len(where):
-            where = where.sort_values("run_id", key=lambda ids: ids.map(place), kind="stable")
-        return replace(
-            self,
-            arms=arms,
-            runs=runs,
-            curves=_ordered(self.curves, arms),
-            environments=where.reset_index(drop=True),
-            budgets=_of_arms(self.budgets, arms),
-            intervals=_of_arms(self.intervals, arms),
-            names=_of_arms(self.names, arms),
-            values=_of_arms(self.values, arms),
-            tuning=self.tuning and self.tuning.in_order(arms),
-        )
-
-    def budget_of(self, *arms: str) -> Budget:
-        """The smallest budget of these arms, up to which all of them were run."""
-        budgets = [self.budgets.get(arm, self.budget) for arm in arms]
-        return min(budgets, key=lambda budget: budget.limit)
-
-    def values_of(self, axis: str) -> dict[str, str]:
-        """The value in words of an axis of the grid, of every arm that varies on it."""
-        return {arm: v[axis] for arm, v in self.values.items() if axis in v}
-
-    def shows(self, figure: str) -> bool:
-        """Whether the report shall show a figure: the spec names it, or names none."""
-        return self.figures is None or figure in self.figures
-
-    def question_of(self, comparison: str) -> str:
-        """The comparison of the spec of which this one is a combination of the grid."""
-        mine = [q for q in self.questions if comparison == q or comparison.startswith(f"{q} ")]
-        return max(mine, key=len, default=comparison)
-
-    def evaluate_every_of(self, *arms: str) -> int:
-        """The largest interval of evaluation of these arms, in updates."""
-        return max(self.intervals.get(arm, self.evaluate_every) for arm in arms)
-
-
-def _of_arms(of: Mapping[str, T], arms: Sequence[str]) -> dict[str, T]:
-    return {arm: of[arm] for arm in arms if arm in of}
-
-
-def _size(table: pd.DataFrame) -> str:
-    return f"{len(table):,} rows × {table.shape[1]} columns"
+from bdhf.records.schema import SAFETY_SECONDS, Budget, Target
+from bdhf.records.tables import Records
+from bdhf.records.tuning import refuse_study
 
 
 class _Entry(BaseModel):
@@ -199,7 +69,7 @@ def load(
     Raises InputError when the folder holds no collected ablation, or one of a newer version.
     """
     folder = Path(folder)
-    refuse_newer(folder)
+    plan = refuse_newer(folder)
     needed = ("spec.yaml", "runs.parquet", "curves.parquet")
     missing = [n for n in needed if n not in tables and not (folder / n).exists()]
     if missing:
@@ -210,9 +80,8 @@ def load(
                 f"`bdhf run SPEC --out {folder}` makes them"
             ]
         )
-    text, spec, index = _what_was_asked(
-        folder, table_sums(folder / "plan.parquet") if checked else {}
-    )
+    sums = table_sums(folder / "plan.parquet") if checked else {}
+    text, spec, index = _what_was_asked(folder, plan, sums)
     runs, curves = (
         read_table(folder / name, [*CELL, *columns], content=tables.get(name))
         for name, columns in (
@@ -246,27 +115,9 @@ def load(
     )
 
 
-def natural(label: str) -> tuple[Any, ...]:
-    """Key that puts labels in the order of a person: `b=25` before `b=100`.
-
-    >>> sorted(["hf b=100", "adam", "hf b=25"], key=natural)
-    ['adam', 'hf b=25', 'hf b=100']
-    """
-    parts = re.split(r"(\d+(?:\.\d+)?)", label)
-    return (*((float(p), "") if i % 2 else (-1.0, p) for i, p in enumerate(parts)), label)
-
-
-def _ordered(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """By arm, seed and update, whatever order the file has."""
-    if table.empty:
-        return table
-    place = table["arm"].map({arm: i for i, arm in enumerate(arms)}).fillna(len(arms))
-    keys = [name for name in ("arm", "seed", "update") if name in table]
-    ordered = table.assign(_place=place).sort_values(["_place", *keys], kind="stable")
-    return ordered.drop(columns="_place").reset_index(drop=True)
-
-
-def _what_was_asked(folder: Path, sums: Mapping[str, str]) -> tuple[str, _Spec, PlanIndex]:
+def _what_was_asked(
+    folder: Path, plan: PlanFile, sums: Mapping[str, str]
+) -> tuple[str, _Spec, PlanIndex]:
     """The text of the spec, what it says, and its arms and comparisons."""
     path = folder / "spec.yaml"
     try:
@@ -274,9 +125,8 @@ def _what_was_asked(folder: Path, sums: Mapping[str, str]) -> tuple[str, _Spec, 
         text = "\n".join(text.replace("\r\n", "\n").split("\r"))
         content = YAML(typ="safe", pure=True).load(text)
         spec = _Spec.model_validate(content)
-        path = folder / PLAN_INDEX
-        if path.exists() or path.name in sums:
-            read = parse_record(path, read_whole(path, sums))
+        path = plan.path
+        if (read := plan.whole(sums)) is not None:
             return text, spec, PlanIndex.model_validate({"records": 0, **read})
         path = folder / "spec.yaml"
         return text, spec, _index_of(content)

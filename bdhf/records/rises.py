@@ -14,6 +14,7 @@ import pandas as pd
 
 from bdhf.records.run import Run, read_run
 from bdhf.records.schema import Status
+from bdhf.text.formatting import short
 
 #: The losses that say so, the first that a run has.
 _LOSSES = ("val_loss", "train_loss")
@@ -27,7 +28,7 @@ class Rise(NamedTuple):
     last: float
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.first:.4g} -> {self.last:.4g}"
+        return f"{self.metric} {short(self.first)} -> {short(self.last)}"
 
 
 def rise_of(curve: pd.DataFrame) -> Rise | None:

@@ -25,11 +25,11 @@ from bdhf.records.schema import Status
 #: Columns that a curve cannot have: those of the tables that curves are put into.
 _TAKEN = {*CELL, "status", "reason"}
 
-STATUS_FILE = "status.json"
-CURVE_FILE = "curve.parquet"
+_STATUS_FILE = "status.json"
+_CURVE_FILE = "curve.parquet"
 
 #: The files of a run whose sums stand in its status.json; not every run has the last one.
-SUMMED = ("spec.yaml", "env.json", CURVE_FILE, "traceback.txt")
+_SUMMED = ("spec.yaml", "env.json", _CURVE_FILE, "traceback.txt")
 
 #: Keys of status.json that tell of its files, not of the run.
 SEALS = ("run_id", "sha256", SUM)
@@ -63,13 +63,13 @@ def read_run(folder: Path, *, checked: bool = True) -> Run | Uncounted:
     `checked` False reads status and curve whether they are what was written or not: for whoever
     looks for what was changed.
     """
-    name = STATUS_FILE
+    name = _STATUS_FILE
     try:
         status = _status(folder / name)
         sums = _checked(status, folder.name) if checked else {}
-        for name in sorted(sums.keys() - {CURVE_FILE}):
+        for name in sorted(sums.keys() - {_CURVE_FILE}):
             read_whole(folder / name, sums)
-        name = CURVE_FILE
+        name = _CURVE_FILE
         return Run(status, _curve(read_whole(folder / name, sums)))
     except NewerRecordsError as error:
         versions = f"version {error.version}, this bdhf reads up to {RECORDS_VERSION}"
@@ -96,7 +96,7 @@ def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
 
 def sums_of(folder: Path) -> dict[str, str]:
     """File name -> sum of the files of a run; {} for an older run. Raises one of UNREADABLE."""
-    return _sums(_status(folder / STATUS_FILE))
+    return _sums(_status(folder / _STATUS_FILE))
 
 
 def _checked(status: Mapping[str, Any], run_id: str) -> dict[str, str]:
@@ -135,7 +135,7 @@ def _sums(status: Mapping[str, Any]) -> dict[str, str]:
     """The sums that a status.json has. Raises ValueError for one that was changed."""
     check_sum(status)
     sums = status.get("sha256", {})
-    if not isinstance(sums, dict) or not sums.keys() <= set(SUMMED):
+    if not isinstance(sums, dict) or not sums.keys() <= set(_SUMMED):
         raise ValueError("sha256: not the sums of the files of a run")
     if sums and SUM not in status:
         raise ValueError(f"no {SUM}, and sums of files")

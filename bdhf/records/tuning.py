@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
+from bdhf.records.comparison import Comparison, Estimand
 from bdhf.records.disk.checksums import digest, table_bytes
 from bdhf.records.disk.files import (
     InputError,
@@ -30,7 +31,7 @@ from bdhf.records.disk.files import (
     write_table,
 )
 from bdhf.records.disk.version import RECORDS_VERSION
-from bdhf.records.schema import Budget, Comparison, Estimand, Strict, Target
+from bdhf.records.schema import Budget, Strict, Target
 
 #: The file that tells what a study is and what it found.
 STUDY_FILE = "study.json"

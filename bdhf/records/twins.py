@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bdhf.records.schema import Comparison
+from bdhf.records.comparison import Comparison
 
 
 def twins_among(

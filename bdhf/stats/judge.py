@@ -23,7 +23,8 @@ from functools import cached_property
 from bdhf.records import Comparison, Records, Target, tests_of
 from bdhf.stats.inference.equivalence import LEAST_HITS, equivalence, equivalence_over
 from bdhf.stats.inference.paired import SignFlip, one_sided, outweighing, sign_flip
-from bdhf.stats.observations.pairs import Pairs, pair
+from bdhf.stats.observations.pairing import pair
+from bdhf.stats.observations.pairs import Pairs
 from bdhf.stats.result import Verdict
 
 

@@ -26,13 +26,13 @@ from bdhf.stats.result import Verdict
 from bdhf.stats.table import table_of
 
 #: Axes on which costs are counted, beside that of the spec.
-CHOSEN_AXES = ("updates", "products", "seconds")
+_CHOSEN_AXES = ("updates", "products", "seconds")
 
 #: Margins, beside that of the spec.
 CHOSEN_MARGINS = (1.05, 1.1, 1.25)
 
 #: Targets: that of the spec, and easier ones, so many times as high; `above`, divided by these.
-EASIER = (1.0, 1.1, 1.25, 1.5)
+_EASIER = (1.0, 1.1, 1.25, 1.5)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _ways(
     if target is None:
         others = (entry.model_copy(update={"estimand": loss}) for loss in LOSSES)
         return [(other, None) for other in others], []
-    axes = dict.fromkeys([entry.axis, *CHOSEN_AXES])
+    axes = dict.fromkeys([entry.axis, *_CHOSEN_AXES])
     without = {axis: _arms_without(records, entry, axis) for axis in axes}
     targets, why = _targets(records, target)
     ways: list[_Way] = [
@@ -153,7 +153,7 @@ def _targets(records: Records, target: Target) -> tuple[list[Target], list[str]]
         return [target], [f"easier targets than {target.label}: only of a positive value"]
     first = records.curves.sort_values("update", kind="stable").groupby(["arm", "seed"]).head(1)
     start = first[target.metric].to_numpy(dtype=float, na_value=math.nan)
-    easier = [_easier(target, factor) for factor in EASIER]
+    easier = [_easier(target, factor) for factor in _EASIER]
     kept = [level for level in easier if level == target or not level.met(start).any()]
     gone = [level.label for level in easier if level not in kept]
     return kept, [f"{label}: a run is there before the first update" for label in gone]

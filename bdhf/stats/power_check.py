@@ -19,7 +19,7 @@ from bdhf.stats.inference.paired import pairs_needed
 from bdhf.stats.inference.power import power, seeds_to_decide
 
 #: A spread over fewer finished pairs than this is not used.
-LEAST_PAIRS = 3
+_LEAST_PAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -100,5 +100,5 @@ def _seen(finished: Records | None) -> dict[tuple[str, str], tuple[float, str]]:
     return {
         (result.name, result.target): (result.log_ratio_sd, f"{result.pairs} finished pairs")
         for result in compare(finished)
-        if result.pairs >= LEAST_PAIRS and result.log_ratio_sd > 0
+        if result.pairs >= _LEAST_PAIRS and result.log_ratio_sd > 0
     }

@@ -37,6 +37,16 @@ def printable(text: str) -> str:
     return _cleaned(text, _LAYOUT)
 
 
+def stripped_line(text: str) -> str:
+    r"""A text as part of a line: spaces for line breaks and tabs, without what else is not shown.
+
+    >>> stripped_line("a\nb\x1b[2K")
+    'a b[2K'
+    """
+    spaced = (" " if c.isspace() else c for c in text)
+    return "".join(c for c in spaced if not unicodedata.category(c).startswith("C"))
+
+
 def _cleaned(text: str, kept: str) -> str:
     if text.isprintable():
         return text

@@ -3,7 +3,7 @@
 import pytest
 
 from bdhf.report.study.render import build_study
-from tests.report.study.test_tuning_figures import LOST
+from tests.report.study_cases import LOST
 from tests.report.synthetic_held_out import held_out_records, save_study
 from tests.report.synthetic_study import ARMS, SIZES, synthetic_study
 

@@ -514,10 +514,14 @@ def anew() -> None:
     torch.seed()
 
 
+def spec_of(arm: str, problem: str = "Line", curvature: int = 8) -> str:
+    """The spec of an arm, in YAML, on a problem of the module."""
+    return SPEC.format(arm=arm, problem=problem, curvature=curvature)
+
+
 def run_of(arm: str, problem: str = "Line", curvature: int = 8) -> RunSpec:
-    """The run of an arm, in YAML, on a problem of the module."""
-    text = SPEC.format(arm=arm, problem=problem, curvature=curvature)
-    return expand(variants(parse(text))).cells[0].run
+    """Its run."""
+    return expand(variants(parse(spec_of(arm, problem, curvature)))).cells[0].run
 
 
 def importable(folder, monkeypatch):

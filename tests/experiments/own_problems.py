@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.experiments.specs import changed
+
 #: A regression on four numbers that fits: what the others change.
 MODULE = '''
 from dataclasses import dataclass
@@ -229,10 +231,6 @@ budget: {updates: 2}
 def written(folder: Path, problem: str = "Fits", *changes: tuple[str, str]) -> Path:
     """A spec of one of these problems, changed, beside the module that has them."""
     (folder / "own_problems_here.py").write_text(MODULE)
-    text = SPEC.replace(":Fits", f":{problem}")
-    for old, new in changes:
-        assert old in text, old
-        text = text.replace(old, new)
     file = folder / "spec.yaml"
-    file.write_text(text)
+    file.write_text(changed((":Fits", f":{problem}"), *changes, text=SPEC))
     return file

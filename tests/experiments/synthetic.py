@@ -26,10 +26,16 @@ def begun(folder: Path, *changes: tuple[str, str]) -> tuple[Store, tuple[Cell, .
 
 
 def write(
-    store: Store, cell: Cell, status: Status = Status.DONE, *, trace: str = "", **times: Any
+    store: Store,
+    cell: Cell,
+    status: Status = Status.DONE,
+    *,
+    curve: pd.DataFrame = CURVE,
+    trace: str = "",
+    **times: Any,
 ) -> Path:
     """Write one run; its folder."""
-    outcome = Outcome(status, "a reason", CURVE, trace)
+    outcome = Outcome(status, "a reason", curve, trace)
     store.write(cell.run, outcome, {"cpu": "x"}, {"wall_seconds": 10.0, **times})
     return store.runs / cell.run_id
 

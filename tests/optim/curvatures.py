@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 import bdhf
-from bdhf.experiments.parts import tables
-from bdhf.optim import Curvature
-from bdhf.optim.losses import recognise
-from tests.cases import Case
+from bdhf.experiments.parts.tables import CURVATURES as TABLE
+from bdhf.optim import Curvature, Partition
+from bdhf.optim.forward.objective import Batch
+from bdhf.optim.inspection.matrix import BlockCurvature
+from bdhf.optim.losses import recognise, weights
+from tests.cases import CASES, Case, build
+from tests.messages import naming
 from tests.oracles import dense_ggn, dense_hessian, dense_scores
 
 SEED = 3  # of what a curvature draws
@@ -77,9 +81,53 @@ CURVATURES: dict[str, tuple[Curvature, Callable[[Case], Tensor]]] = {
     "hessian": (bdhf.Hessian(), dense_hessian),
 }
 
-assert set(CURVATURES) == set(tables.CURVATURES), "a curvature without an oracle"
+assert set(CURVATURES) == set(TABLE), "a curvature without an oracle"
 
 
 def fits(curvature: str, case: Case) -> bool:
     """Whether a curvature is defined for the loss of a case."""
     return (case.known or curvature in ("ggn", "hessian")) and (case.draws or curvature != "fisher")
+
+
+#: (case, curvature) of the tables: where the curvature is defined for the loss, and where not.
+DEFINED: list[tuple[str, str]] = []
+UNDEFINED: list[tuple[str, str]] = []
+for _name in CASES:
+    for _curvature in CURVATURES:
+        (DEFINED if fits(_curvature, build(_name)) else UNDEFINED).append((_name, _curvature))
+
+#: What the refusal names: the loss and what it may have, or a curvature that it has.
+NAMED_INSTEAD = f"{naming('log_cosh', 'bdhf.optim.Likelihood')}|{naming('GGN')}"
+
+#: The cases whose loss is not one whose terms are known: micro-batches cannot be weighted.
+UNKNOWN_TERMS = [name for name in CASES if not build(name).known]
+
+
+def curved(
+    case: Case,
+    curvature: str,
+    partition: Partition,
+    batch: Batch | list[Batch] | None = None,
+) -> BlockCurvature:
+    """The block curvature of a case under a curvature of the table."""
+    return bdhf.block_curvature(
+        case.model,
+        case.loss_fn,
+        case.batch if batch is None else batch,
+        curvature=CURVATURES[curvature][0],
+        partition=partition,
+        seed=SEED,
+    )
+
+
+def by_pieces(case: Case, curvature: str, pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Σ w_i of the dense matrices of the pieces; draws go from one piece to the next."""
+    kind, dense = CURVATURES[curvature]
+    shares = weights(case.loss_fn, [(case.model(x).detach(), y) for x, y in pieces])
+    generator, total = torch.Generator().manual_seed(SEED), torch.zeros(())
+    for share, piece in zip(shares, pieces, strict=True):
+        part = replace(case, batch=piece)
+        is_drawn = isinstance(kind, bdhf.Fisher)
+        matrix = dense_fisher(part, kind.samples, generator) if is_drawn else dense(part)
+        total = total + share * matrix
+    return total

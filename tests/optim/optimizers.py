@@ -11,7 +11,7 @@ import bdhf
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case
 from tests.optim.partitions import PARTITIONS
-from tests.oracles import cut, dense_ggn, dense_gradient
+from tests.oracles import blocked, dense_ggn, dense_gradient
 
 #: Conjugate gradients down to rounding.
 EXACT = bdhf.CG(max_iters=2000, tol=0, residual_tol=1e-13)
@@ -23,17 +23,9 @@ def optimizer_of(case: Case, partition: str = "per_layer", **parts: Any) -> bdhf
     return bdhf.BlockHessianFree(case.model, case.loss_fn, partition=made, **parts)
 
 
-def block_matrix(dense: Tensor, optimizer: bdhf.BlockHessianFree) -> Tensor:
-    """The matrix of an optimizer's systems, (P, P): cut to its blocks, or blended."""
-    blend = optimizer.blocks.blend
-    if blend is None:
-        return cut(dense, optimizer.blocks.positions())
-    return blend.alpha * dense + (1 - blend.alpha) * cut(dense, blend.inner.positions())
-
-
 def dense_step(case: Case, optimizer: bdhf.BlockHessianFree, damping: float) -> Tensor:
     """-(G + λI)⁻¹ g with the matrix of the optimizer's systems, (P,)."""
-    matrix = block_matrix(dense_ggn(case), optimizer)
+    matrix = blocked(dense_ggn(case), optimizer.blocks)
     damped = matrix + damping * torch.eye(len(matrix), dtype=matrix.dtype)
     return torch.linalg.solve(damped, -dense_gradient(case))
 

@@ -9,13 +9,11 @@ from torch import nn
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.curvature import Fisher
-from bdhf.optim.losses import weights
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case
-from tests.optim.curvatures import CURVATURES, SEED, dense_fisher
+from tests.optim.curvatures import CURVATURES, by_pieces, curved
 from tests.optim.partitions import PARTITIONS
-from tests.oracles import cut
+from tests.oracles import blocked
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -70,26 +68,6 @@ def cases_and_partitions(draw):
     return case, labelled(draw(entries))
 
 
-def curved(case, curvature, partition, batch=None):
-    """The block curvature of a case under a curvature of the table."""
-    return bdhf.block_curvature(
-        case.model,
-        case.loss_fn,
-        case.batch if batch is None else batch,
-        curvature=CURVATURES[curvature][0],
-        partition=partition,
-        seed=SEED,
-    )
-
-
-def cut_and_blend(dense, matrix):
-    """What the partition leaves of a dense matrix."""
-    blend = matrix._blocks.blend
-    if blend is None:
-        return cut(dense, matrix.blocks)
-    return blend.alpha * dense + (1 - blend.alpha) * cut(dense, blend.inner.positions())
-
-
 @few
 @given(drawn=cases_and_partitions(), curvature=st.sampled_from(sorted(CURVATURES)))
 def test_matrix_is_its_definition_cut_to_the_blocks(drawn, curvature):
@@ -98,22 +76,9 @@ def test_matrix_is_its_definition_cut_to_the_blocks(drawn, curvature):
     G = curved(case, curvature, partition)
     v = torch.linspace(-1, 1, G.shape[0], dtype=torch.float64)
 
-    expected = cut_and_blend(CURVATURES[curvature][1](case), G)
+    expected = blocked(CURVATURES[curvature][1](case), G._blocks)
     assert_close(G.to_dense(), expected, rtol=1e-9, atol=1e-10)
     assert_close(G @ v, expected @ v, rtol=1e-9, atol=1e-10)
-
-
-def by_pieces(case, curvature, pieces):
-    """Σ w_i of the dense matrices of the pieces; draws go from one piece to the next."""
-    kind, dense = CURVATURES[curvature]
-    shares = weights(case.loss_fn, [(case.model(x).detach(), y) for x, y in pieces])
-    generator, total = torch.Generator().manual_seed(SEED), 0.0
-    for share, piece in zip(shares, pieces, strict=True):
-        part = Case(case.model, case.loss_fn, piece)
-        is_drawn = isinstance(kind, Fisher)
-        matrix = dense_fisher(part, kind.samples, generator) if is_drawn else dense(part)
-        total = total + share * matrix
-    return total
 
 
 @few
@@ -129,7 +94,7 @@ def test_micro_batches_make_the_matrix_of_the_whole_batch(drawn, curvature, size
     whole = curved(case, curvature, partition)
     parts = curved(case, curvature, partition, pieces)
 
-    expected = cut_and_blend(by_pieces(case, curvature, pieces), whole)
+    expected = blocked(by_pieces(case, curvature, pieces), whole._blocks)
     assert_close(parts._product.loss, whole._product.loss)
     assert_close(parts._product.gradient, whole._product.gradient)
     assert_close(parts.to_dense(), expected, rtol=1e-9, atol=1e-10)

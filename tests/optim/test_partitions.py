@@ -13,6 +13,7 @@ from bdhf.optim.vectors.blocks import Blocks
 from bdhf.optim.vectors.layout import layout_of
 from bdhf.optim.vectors.param_groups import param_groups
 from tests.cases import build
+from tests.messages import naming
 from tests.optim.partitions import thirds
 
 MODEL = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
@@ -570,5 +571,5 @@ def test_a_blend_outside_its_ends_is_refused(alpha):
 
 def test_a_blend_of_a_blend_is_refused():
     """The cross-block part has one share."""
-    with pytest.raises(ValueError, match="must not be a Blend itself"):
+    with pytest.raises(ValueError, match=naming("Blend", "partition", "alpha")):
         Blend(Blend(bdhf.PerLayer(), 0.5), 0.5)

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 import bdhf
 from bdhf.optim import CurvatureError, ModelError, ModelTypeError, Stop
+from tests.messages import naming
 from tests.optim.optimizers import regression
 
 
@@ -50,6 +51,16 @@ def test_a_gradient_that_is_not_finite_in_one_block_moves_no_block():
     assert math.isfinite(info.loss)
     assert math.isnan(info.grad_norm)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("solver", [bdhf.CG(), bdhf.Cholesky(), bdhf.SampleSpace()])
+def test_an_update_that_cannot_move_makes_no_product(solver):
+    """Nothing is solved for a gradient that is no number, from a warm start neither."""
+    model, (x, y) = regression()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss, solver=solver)
+    optimizer.step((x, y))
+
+    assert optimizer.step((x, math.nan * y)).products == 0
 
 
 def test_an_empty_curvature_batch_moves_nothing():
@@ -251,7 +262,7 @@ def test_parameters_in_place_of_the_model_are_refused(build, parameters):
     model, batch = regression()
     arguments = [parameters(model), F.mse_loss, *([batch] if build is bdhf.block_curvature else [])]
 
-    with pytest.raises(ModelTypeError, match=r"pass the model itself, not model\.parameters\(\)"):
+    with pytest.raises(ModelTypeError, match=naming("model.parameters()")):
         build(*arguments)
 
 
@@ -274,23 +285,23 @@ def test_a_part_that_is_a_name_a_number_or_a_class_is_refused(part, value):
     """The keyword and an example are told where the part is given."""
     model, batch = regression()
 
-    with pytest.raises(ModelTypeError, match=rf"{part} is a part, such as bdhf\..*; got "):
+    with pytest.raises(ModelTypeError, match=naming(part, "bdhf")):
         bdhf.BlockHessianFree(model, F.mse_loss, **{part: value})
     if part in ("curvature", "partition"):
-        with pytest.raises(ModelTypeError, match=rf"{part} is a part"):
+        with pytest.raises(ModelTypeError, match=naming(part, "bdhf")):
             bdhf.block_curvature(model, F.mse_loss, batch, **{part: value})
 
 
 def test_the_class_of_a_loss_is_refused():
     """Its call would build a module out of outputs and targets."""
-    with pytest.raises(ModelTypeError, match=r"the class MSELoss: make one of it, MSELoss\(\)"):
+    with pytest.raises(ModelTypeError, match=naming("MSELoss()")):
         bdhf.BlockHessianFree(nn.Linear(2, 1), nn.MSELoss)
 
 
 @pytest.mark.parametrize("loss_fn", ["mse", {"a": F.mse_loss}, None, torch.tensor(1.0)])
 def test_a_loss_that_is_no_callable_is_refused(loss_fn):
     """It is told where it is given."""
-    with pytest.raises(ModelTypeError, match=r"the loss is a callable loss_fn\(outputs, targets\)"):
+    with pytest.raises(ModelTypeError, match=naming("loss_fn(outputs, targets)")):
         bdhf.BlockHessianFree(nn.Linear(2, 1), loss_fn)
 
 
@@ -319,9 +330,9 @@ def test_a_loss_without_a_graph_is_refused(loss_fn, curvature):
     """Torch speaks of an element 0 of tensors; here the loss is named."""
     model, batch = regression()
 
-    with pytest.raises(ModelError, match=r"the loss <lambda> leads back to no outputs: .*detach"):
+    with pytest.raises(ModelError, match=naming("<lambda>", "detach()")):
         bdhf.block_curvature(model, loss_fn, batch, curvature=curvature)
-    with pytest.raises(ModelError, match="leads back to no outputs"):
+    with pytest.raises(ModelError, match=naming("<lambda>", "detach()")):
         bdhf.BlockHessianFree(model, loss_fn, curvature=curvature).step(batch)
 
 
@@ -415,7 +426,7 @@ def test_a_scripted_model_is_refused():
         warnings.simplefilter("ignore", FutureWarning)  # of torch.jit itself, from 2.15 on
         scripted = torch.jit.script(nn.Linear(6, 2))
 
-    with pytest.raises(ModelTypeError, match=r"compiled by torch\.jit.*pass the nn\.Module"):
+    with pytest.raises(ModelTypeError, match=naming("torch.jit", "nn.Module")):
         bdhf.BlockHessianFree(scripted, F.mse_loss)
 
 
@@ -426,7 +437,7 @@ def test_a_caller_in_inference_mode_is_refused():
 
     with (
         torch.inference_mode(),
-        pytest.raises(ModelError, match=r"leave it \(no_grad\(\) is no obstacle\)"),
+        pytest.raises(ModelError, match=naming("torch.inference_mode()", "no_grad()")),
     ):
         optimizer.step(batch)
     with torch.inference_mode():
@@ -493,7 +504,7 @@ def test_inputs_that_are_changed_in_place_are_refused(first):
     """A second pass would read others; the same module further up is welcome."""
     model, (x, y) = nn.Sequential(first(), nn.Linear(4, 3)), (torch.randn(8, 4), torch.randn(8, 3))
 
-    with pytest.raises(ModelError, match=r"changes its inputs in place.*clone"):
+    with pytest.raises(ModelError, match=naming("inplace=True")):
         bdhf.BlockHessianFree(model, F.mse_loss).step((x, y))
     behind = nn.Sequential(nn.Linear(4, 4), first(), nn.Linear(4, 3))
     assert bdhf.BlockHessianFree(behind, F.mse_loss).step((x, y)).loss > 0

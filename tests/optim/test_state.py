@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import bdhf
 from bdhf.optim import ModelError
+from tests.messages import naming
 from tests.optim.optimizers import regression
 
 
@@ -97,7 +98,7 @@ def test_a_scheduler_drives_the_learning_rate():
 def test_param_groups_are_the_partition():
     """A group added by hand would be a parameter without a block."""
     optimizer = bdhf.BlockHessianFree(nn.Linear(2, 1), F.mse_loss)
-    with pytest.raises(TypeError, match="blocks of its partition"):
+    with pytest.raises(TypeError, match=naming("BlockHessianFree", "param_groups")):
         optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
 
 

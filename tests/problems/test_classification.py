@@ -1,19 +1,52 @@
 """The classification problems: their models, the blocks of the paper, and what they refuse."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from bdhf.nn import PeepholeLSTM
+from bdhf.nn import Glorot, Initialisation, PeepholeLSTM
 from bdhf.optim.partitions import Groups
 from bdhf.optim.vectors.layout import layout_of
 from bdhf.problems import MLP, ResNet, SequenceLSTM, Transformer
+from bdhf.problems.classification import Classification
 
 
 def sizes(problem):
     """Parameters of every block."""
     return [rows.shape[1] for rows in Groups(problem.blocks)(layout_of(problem.build()))]
+
+
+@dataclass(frozen=True)
+class Narrow(Classification):
+    """A problem that is a size, its blocks and a model, and nothing else."""
+
+    width: int = 3
+    init: Initialisation = Glorot()  # noqa: RUF009 - parts are frozen, so sharing one is safe
+
+    @property
+    def blocks(self):
+        """One block for everything."""
+        return (("*",),)
+
+    def build(self):
+        """Build two linear layers."""
+        return nn.Sequential(nn.Linear(784, self.width), nn.Linear(self.width, 10))
+
+
+def test_a_problem_needs_sizes_blocks_and_a_model_only():
+    """Its data, loss and metric are those of every classification of images."""
+    problem, other = Narrow(data_seed=1), MLP(data_seed=1)
+    model = problem.build()
+    problem.initialise(model, torch.Generator().manual_seed(0))
+    outputs, targets = model(problem.example(6)[0]), problem.example(6)[1]
+
+    assert repr(problem) == "Narrow(data='mnist5k', data_seed=1, width=3, init=Glorot())"
+    assert all(map(torch.equal, problem.load().train, other.load().train))
+    assert problem.measure(outputs, targets) == other.measure(outputs, targets)
+    assert (problem.loss, problem.metrics) == (other.loss, other.metrics)
 
 
 @pytest.mark.parametrize(

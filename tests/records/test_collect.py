@@ -71,6 +71,20 @@ def test_a_plan_without_runs_costs_one_listing(tmp_path):
     assert set(cells["reason"]) == {NOT_RUN}
 
 
+def test_a_file_that_is_loaded_is_opened_once(tmp_path):
+    """One look at plan.json says its version, its sum and its content; all others take one too."""
+    folder = make(tmp_path / "results", cells=5, runs=4, rows=ROWS)
+    collect(folder)
+
+    with opened() as counts:
+        bdhf.load(folder)
+
+    names = ("plan.json", "plan.parquet", "spec.yaml", "runs.parquet", "curves.parquet")
+    read = [folder / name for name in names] + [*(folder / "runs").glob("*/*.json")]
+    of_folder = {path: count for path, count in counts.items() if Path(path).is_relative_to(folder)}
+    assert of_folder == {str(path): 1 for path in read}
+
+
 def test_tables_are_the_curves_one_after_the_other(tmp_path):
     """Every cell has the rows of its run, and in the table of runs the last one's totals."""
     folder = make(tmp_path / "results", cells=4, runs=3, rows=ROWS)

@@ -12,7 +12,7 @@ from asv_bench.benchmarks.synthetic import folder_to_read as make
 from bdhf.experiments.storage.store import Store
 from bdhf.records import CURVE_COLUMNS, PLAN_INDEX, RECORDS_VERSION, Status, collect
 from bdhf.records.columns import METRIC_PREFIXES, STATUSES, TABLES
-from tests.experiments.engines.test_local import engine
+from tests.experiments.engine_runs import engine
 from tests.experiments.specs import SMALL, planned
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encoding="utf-8")

@@ -15,8 +15,8 @@ import pytest
 from bdhf.experiments.storage.claims import Claims, living
 from bdhf.records import STALE_SECONDS, Owner, Status, clock_of, sweep, write_atomically
 from bdhf.records.disk.temporary import temporary_file, temporary_folder
+from tests.commands import bdhf
 from tests.experiments.synthetic import begun, claim, write
-from tests.test_commands import bdhf
 
 ELSEWHERE = Owner("another-host", 7, 17.0)
 

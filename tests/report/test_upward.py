@@ -19,7 +19,7 @@ from bdhf.report.study.findings import notices
 from bdhf.stats.compare import compare
 from bdhf.stats.multiverse import multiverse
 from bdhf.stats.text.sentences import sentence
-from tests.report.study.test_tuning_figures import LOST
+from tests.report.study_cases import LOST
 from tests.report.synthetic import ENTRIES, QUICKSTART, Arm, synthetic_records
 from tests.report.synthetic_study import synthetic_study
 

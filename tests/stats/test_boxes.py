@@ -11,7 +11,7 @@ from bdhf.stats.compare import compare
 from bdhf.stats.inference import equivalence
 from bdhf.stats.inference.equivalence import tost, tost_over
 from bdhf.stats.inference.paired import sign_flip
-from bdhf.stats.observations.pairs import pair
+from bdhf.stats.observations.pairing import pair
 from bdhf.stats.text.sentences import sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 

@@ -1,11 +1,11 @@
 """A study of real runs that are tiny, worked on by processes that a test may kill.
 
-    python -m tests.tuning.small crew STUDY FOLDER WORKERS
+    python -m tests.tuning.small pool STUDY FOLDER WORKERS
     python -m tests.tuning.small join STUDY FOLDER URL START
 
-The first tunes it with a crew and collects its tables: `bdhf tune` without what comes after the
-trials. The second joins it as `--worker` does, with runs that are made up, as soon as there is a
-file START: so several begin at one instant.
+The first tunes it with a worker pool and collects its tables: `bdhf tune` without what comes after
+the trials. The second joins it as `--worker` does, with runs that are made up, as soon as there is
+a file START: so several begin at one instant.
 
 With STOP_AFTER=WHAT:COUNT:FILE in the environment a process that has written what it says so often
 makes the file, and goes no further until it is killed.
@@ -30,49 +30,17 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-import bdhf.tuning.workers.trial
 from bdhf.cli.app import say, told
+from bdhf.experiments.engines import execution
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.tuning.outcome.collect import collect, find
 from bdhf.tuning.storage.storage import Place, quiet
 from bdhf.tuning.study.study import Study, open_study
-from bdhf.tuning.workers.pool import Crew
+from bdhf.tuning.workers.pool import ArmPool
 from bdhf.tuning.workers.progress import line_of
-from bdhf.tuning.workers.worker import Worker
+from bdhf.tuning.workers.worker import TrialLoop
+from tests.experiments.specs import TINY, TINY_STUDY, write_study
 from tests.tuning.synthetic import synthetic_run
-
-ABLATION = """\
-schema: 1
-name: tiny
-problem: {type: autoencoder, encoder: [784, 12, 4]}
-batch: {gradient: 200, curvature: 50}
-arms:
-  adam: {type: torch.Adam, lr: 3.0e-3}
-  hf: {type: block_hf, partition: full, lr: 0.5, damping: 1.0e-2, solver: {type: cg, max_iters: 5}}
-seeds: {count: 2}
-budget: {updates: 6}
-stop: at_target
-evaluate: {every_updates: 2}
-targets: [{metric: val_loss, below: 0.08}]
-"""
-
-STUDY = """\
-schema: 1
-name: tiny
-ablation: tiny.yaml
-spaces:
-  adam: {lr: {log: [1.0e-3, 1.0e-1]}}
-  hf:
-    lr: {linear: [0.1, 1.0]}
-    damping:
-      choice:
-        constant: {value: {log: [1.0e-3, 1.0]}}
-        levenberg_marquardt: {initial: {log: [1.0e-3, 10]}}
-trials: 5
-seeds: {count: 2, base: 100}
-sampler: {type: tpe, startup: 2}
-held_out: false
-"""
 
 #: Makes a trial last seconds, so that it can be killed while it runs.
 LONG = (("updates: 6", "updates: 60"), ("stop: at_target", "stop: at_budget"),
@@ -105,21 +73,14 @@ def stop_after(what: str, count: int, marker: Path) -> None:
     JournalFileBackend.append_logs = appended
 
 
-if "STOP_AFTER" in os.environ:  # in workers of a crew too, which import what began it
+if "STOP_AFTER" in os.environ:  # in workers of a pool too, which import what began it
     _what, _count, _marker = os.environ["STOP_AFTER"].split(":", 2)
     stop_after(_what, int(_count), Path(_marker))
 
 
 def written(home: Path, *changes: tuple[str, str]) -> Path:
     """Write the study and its ablation into a folder, with pieces of their text replaced."""
-    text, base = STUDY, ABLATION
-    for old, new in changes:
-        assert old in text or old in base, old
-        text, base = text.replace(old, new), base.replace(old, new)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "tiny.yaml").write_text(base)
-    (home / "study.yaml").write_text(text)
-    return home / "study.yaml"
+    return write_study(home, *changes, text=TINY_STUDY, base=TINY)
 
 
 def begun(command: Sequence[object], log: Path, **more: str) -> subprocess.Popen[bytes]:
@@ -169,14 +130,14 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
 
 
-def crew(file: str, folder: str, workers: str) -> None:
-    """Tune a study with a crew."""
+def pool(file: str, folder: str, workers: str) -> None:
+    """Tune a study with a worker pool."""
     study, place = open_study(Path(file)), Place(Path(folder))
     try:
         with interruptible():
             found = find(study, place.open())
             left = [one.cell.label for one in found if len(one.trials) < study.spec.trials]
-            Crew(study, place, int(workers), say).tune(left)
+            ArmPool(study, place, int(workers), say).tune(left)
             collect(study, place)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -184,15 +145,15 @@ def crew(file: str, folder: str, workers: str) -> None:
 
 def join(file: str, folder: str, url: str, start: str) -> None:
     """Work on a study in a database."""
-    bdhf.tuning.workers.trial.execute = synthetic_run
+    execution.execute = synthetic_run
     study, place = open_study(Path(file)), Place(Path(folder), url, heartbeat=20)
     Path(folder).mkdir()
     while not Path(start).exists():
         time.sleep(0.0005)
-    worker = Worker(study, place, lambda *of_trial: say(line_of(*of_trial)), poll_seconds=0.1)
-    worker.work([cell.label for cell in study.cells])
+    loop = TrialLoop(study, place, lambda *of_trial: say(line_of(*of_trial)), poll_seconds=0.1)
+    loop.run([cell.label for cell in study.cells])
 
 
 if __name__ == "__main__":
     with told():
-        {"crew": crew, "join": join}[sys.argv[1]](*sys.argv[2:])
+        {"pool": pool, "join": join}[sys.argv[1]](*sys.argv[2:])

@@ -14,65 +14,28 @@ from optuna.trial import FrozenTrial
 
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.execute import Outcome
+from bdhf.experiments.spec.schema import Safety
 from bdhf.records import CURVE_COLUMNS, Status
 from bdhf.tuning.sampling.trial_slots import Standing
 from bdhf.tuning.storage.storage import Place
 from bdhf.tuning.study.study import Cell, Study, open_study
-from bdhf.tuning.workers.worker import Worker
-
-ABLATION = """\
-schema: 1
-name: small
-problem: {type: autoencoder, encoder: [784, 12, 4]}
-batch: {gradient: 200, curvature: 50}
-arms:
-  adam: {type: torch.Adam, lr: 3.0e-3}
-  hf: {type: block_hf, partition: full, lr: 0.5, damping: 1.0e-2, solver: {type: cg, max_iters: 5}}
-seeds: {count: 6}
-budget: {updates: 40}
-stop: at_target
-targets: [{metric: val_loss, below: 0.1}]
-compare:
-  - {name: hf vs adam, candidate: hf, baseline: adam, margin: 1.2}
-"""
-
-STUDY = """\
-schema: 1
-name: small
-ablation: small.yaml
-spaces:
-  adam: {lr: {log: [1.0e-4, 1.0]}}
-  hf:
-    lr: {linear: [0.1, 1.0]}
-    damping:
-      choice:
-        constant: {value: {log: [1.0e-4, 1.0]}}
-        levenberg_marquardt: {initial: {log: [1.0e-3, 10]}}
-    solver.max_iters: {log: [2, 20], whole: true}
-trials: 8
-seeds: {count: 2, base: 100}
-sampler: {type: tpe, startup: 3}
-"""
+from bdhf.tuning.workers.worker import TrialLoop
+from tests.experiments.specs import STUDY, TWO_ARMS, write_study
 
 #: Made-up learning rates at which a run is the quickest; those above the last one diverge.
 BEST_LR, HIGHEST_LR = 3e-2, 0.5
 
 
-def study(home: Path, *changes: tuple[str, str], text: str = STUDY, base: str = ABLATION) -> Study:
+def study(home: Path, *changes: tuple[str, str], text: str = STUDY, base: str = TWO_ARMS) -> Study:
     """The study in a folder, with pieces of its text or of the ablation's replaced."""
-    for old, new in changes:
-        assert old in text or old in base, old
-        text, base = text.replace(old, new), base.replace(old, new)
-    (home / "small.yaml").write_text(base)
-    (home / "study.yaml").write_text(text)
-    return open_study(home / "study.yaml")
+    return open_study(write_study(home, *changes, text=text, base=base))
 
 
 def synthetic_run(
     spec: RunSpec,
     *,
     device: str,
-    safety_seconds: float,
+    safety: Safety,
     observe: Callable[[dict[str, float]], None] = lambda row: None,
     **others: object,
 ) -> Outcome:
@@ -103,15 +66,15 @@ def synthetic_run(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that are made up."""
-    monkeypatch.setattr("bdhf.tuning.workers.trial.execute", synthetic_run)
+    monkeypatch.setattr("bdhf.experiments.engines.execution.execute", synthetic_run)
 
 
 def worked(
     of: Study, folder: Path, told: Callable[[Cell, FrozenTrial, Standing], None] | None = None
 ) -> None:
     """Tune every arm in this process."""
-    worker = Worker(of, Place(folder), told or (lambda *trial: None), poll_seconds=0.05)
-    worker.work([cell.label for cell in of.cells])
+    loop = TrialLoop(of, Place(folder), told or (lambda *trial: None), poll_seconds=0.05)
+    loop.run([cell.label for cell in of.cells])
 
 
 def by_trial(table: pd.DataFrame, arm: str, *columns: str) -> list[Any]:

@@ -11,7 +11,8 @@ import pytest
 
 from bdhf.cli.tune import _warn_of_company
 from bdhf.records import load, load_study
-from tests.tuning.synthetic import ABLATION, STUDY, study
+from tests.experiments.specs import write_study
+from tests.tuning.synthetic import study
 
 pytestmark = pytest.mark.slow
 
@@ -34,11 +35,8 @@ def bdhf(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study of two arms that was tuned, and its tuned spec."""
-    home, base, text = tmp_path_factory.mktemp("tune"), ABLATION, STUDY
-    for old, new in SHORT:
-        base, text = base.replace(old, new), text.replace(old, new)
-    (home / "small.yaml").write_text(base)
-    (home / "study.yaml").write_text(text)
+    home = tmp_path_factory.mktemp("tune")
+    write_study(home, *SHORT)
     done = bdhf(home, "tune", "study.yaml", "--write", "tuned/small.yaml")
     (home / "said").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -61,7 +61,7 @@ def test_what_rises_fastest_is_not_pruned(tmp_path: Path, monkeypatch: pytest.Mo
     pruner = "pruner: {type: median, startup: 2, warmup: 10}\ntrials: 12"
     found = {}
     for name, target in (("down", DOWN), ("up", UP)):
-        monkeypatch.setattr("bdhf.tuning.workers.trial.execute", gaining)
+        monkeypatch.setattr("bdhf.experiments.engines.execution.execute", gaining)
         (tmp_path / name).mkdir()
         of = towards(target, study(tmp_path / name, ("trials: 8", pruner)))
         of = dataclasses.replace(of, cells=of.cells[:1])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bdhf.experiments.parts.user_modules import look_beside
-from bdhf.experiments.plan.cost import together
 from bdhf.experiments.plan.expand import Plan, expand
+from bdhf.experiments.plan.limits import with_skips
 from bdhf.experiments.spec.load import variants
-from bdhf.experiments.spec.schema import Spec
+from bdhf.experiments.spec.schema import Safety, Spec
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.records import Records, Status
 
@@ -23,12 +24,11 @@ def unplanned(records: Records, report: Path) -> tuple[str, ...]:
     """
     look_beside(report)
     found = variants(parse(records.spec_text, f"{report}: its spec"))
-    with together():
-        plan = expand(found)
+    plan = expand(found)
     said = _said(records, found[0].spec, plan)
     others = (f"{name}: {a!r} in the report, {b!r} by its spec"
               for name, (a, b) in said.items() if a != b)  # fmt: skip
-    return (*others, *_cells(records, plan), *_skipped(records, plan))
+    return (*others, *_cells(records, plan), *_skipped(records, plan, found[0].spec.safety))
 
 
 def _said(records: Records, spec: Spec, plan: Plan) -> dict[str, tuple[Any, Any]]:
@@ -76,12 +76,15 @@ def _cells(records: Records, plan: Plan) -> Iterator[str]:
             yield f"{name}: run {one} in the report, {other} by its spec"
 
 
-def _skipped(records: Records, plan: Plan) -> Iterator[str]:
+def _skipped(records: Records, plan: Plan, safety: Safety) -> Iterator[str]:
     """Cells that are said to be left out by the plan, and are not."""
-    skipped = records.runs[records.runs["status"] == str(Status.SKIPPED)]
-    left_out = {(cell.arm, cell.seed) for cell in plan.cells if cell.skip}
-    for arm, seed in skipped[["arm", "seed"]].itertuples(index=False, name=None):
-        if (arm, int(seed)) not in left_out:
+    rows = records.runs[records.runs["status"] == str(Status.SKIPPED)]
+    skipped = [(arm, int(seed)) for arm, seed in rows[["arm", "seed"]].itertuples(False, None)]
+    cells = {(cell.arm, cell.seed): cell for cell in plan.cells}
+    asked = replace(plan, cells=tuple(cells[key] for key in skipped if key in cells))
+    left_out = {(cell.arm, cell.seed) for cell in with_skips(asked, safety).cells if cell.skip}
+    for arm, seed in skipped:
+        if (arm, seed) not in left_out:
             yield f"{arm} seed {seed}: skipped in the report, and to be run by its spec"
 
 

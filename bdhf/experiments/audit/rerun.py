@@ -22,6 +22,7 @@ from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.user_code import own_code
 from bdhf.experiments.run.execute import Outcome, execute
 from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.spec.schema import Safety
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import DIAGNOSTICS, FAILED, MATTERS, InputError, Status, in_brief
 from bdhf.records.bits import first_unlike
@@ -29,10 +30,13 @@ from bdhf.records.provenance.environment import from_words
 
 #: Statuses that a run has again, wherever it is made: an exception comes again, a want of memory or
 #: of time need not.
-REPEATABLE = (Status.DONE, Status.DIVERGED, Status.ERROR)
+_REPEATABLE = (Status.DONE, Status.DIVERGED, Status.ERROR)
 
 #: Wall-clock is never the same twice.
-IGNORED = ("seconds",)
+_IGNORED = ("seconds",)
+
+#: As long as it takes; no spec may say so.
+_NO_LIMIT = Safety.model_construct(seconds=math.inf)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def misnamed(claimed: Sequence[Claimed]) -> list[str]:
 
 
 def _can_be_made(claim: Claimed) -> bool:
-    return bool(claim.spec) and claim.status in REPEATABLE
+    return bool(claim.spec) and claim.status in _REPEATABLE
 
 
 def rerun(claim: Claimed) -> Rerun:
@@ -120,13 +124,13 @@ def rerun(claim: Claimed) -> Rerun:
     spec = _spec(claim)
     others = tuple(_other_code(claim.environment, own_code(spec)))
     device = _device(str(claim.environment.get("device", "cpu")))
-    outcome = execute(spec, device=device, safety_seconds=math.inf)
+    outcome = execute(spec, device=device, safety=_NO_LIMIT)
     by_clock = spec.budget.axis == "seconds"
     differences = _ended(claim, outcome, by_clock=by_clock)
     curves = claim.curve, claim.short(outcome.curve)
     if by_clock:
         curves = _regular(curves[0], spec), _regular(curves[1], spec)
-    ignored = {*IGNORED, *_unrecorded(*curves)}
+    ignored = {*_IGNORED, *_unrecorded(*curves)}
     differences += _of_curves(*curves, ignored, prefix=by_clock)
     if spec.run_id != claim.run_id:
         differences.insert(0, f"the spec is that of run {spec.run_id}, not of {claim.run_id}")

@@ -28,7 +28,7 @@ from bdhf.problems.data import Part
 PARAMETERS = 20_000_000
 
 #: Iterations of conjugate gradients.
-ITERATIONS = 2
+_ITERATIONS = 2
 
 
 class NotTried(Exception):  # noqa: N818 - an outcome, not an error
@@ -61,7 +61,7 @@ def as_tried(run: RunSpec) -> RunSpec:
     if arm["damping"]["type"] == "constant" and arm["damping"]["value"] > 0:
         arm["damping"] = {"type": "constant", "value": 0.01}
     if arm["solver"]["type"] == "cg":
-        iterations = min(arm["solver"]["max_iters"], ITERATIONS)
+        iterations = min(arm["solver"]["max_iters"], _ITERATIONS)
         arm["solver"] = {**arm["solver"], "max_iters": iterations}
     return run.model_copy(update={"optimizer": arm})
 

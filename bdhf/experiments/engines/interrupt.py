@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a person; a scheduler, or a machine that goes down
+#: A person; a scheduler, or a machine that goes down.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -24,17 +25,17 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def at_once(number: int, frame: FrameType | None) -> None:
         os._exit(128 + number)
 
     def cleanly(number: int, frame: FrameType | None) -> None:
-        for other in _SIGNALS:
+        for other in SIGNALS:
             signal.signal(other, at_once)
         raise KeyboardInterrupt
 
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, cleanly)
     try:
         yield
@@ -45,13 +46,9 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Hold signals back; processes that are started meanwhile never hear them.
-
-    They are for their parent, which ends them: a worker that a scheduler told to end would else
-    look like one that died of its run.
-    """
+    """Hold signals back; processes that are started meanwhile hear none until they let them in."""
     resource_tracker.ensure_running()  # it is started first: starting it lets signals in again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

@@ -6,26 +6,29 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection
+from typing import Any
 
 import pandas as pd
 
+from bdhf.experiments.engines.ending import SAVE_SECONDS, saving_line
+from bdhf.experiments.engines.execution import now
+from bdhf.experiments.engines.pool import EXITED, Slot, WorkerPool
+from bdhf.experiments.engines.process import FAULT, TOLD_TO_END, ExitStatus, WorkerProcess
 from bdhf.experiments.engines.queue import POLL_SECONDS, Queue
 from bdhf.experiments.engines.retry import Again
-from bdhf.experiments.engines.worker import Job, Worker, now
+from bdhf.experiments.engines.worker import ENDED, LOST, NOTE, ROW, Job, make_runs
 from bdhf.experiments.observers.observer import Observer
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.user_code import own_code
 from bdhf.experiments.run.execute import Outcome
 from bdhf.experiments.run.provenance import environment
-from bdhf.experiments.spec.schema import Retry
+from bdhf.experiments.spec.schema import Retry, Safety
 from bdhf.experiments.storage.claims import Claim, Claims, holds
 from bdhf.experiments.storage.store import Store
-from bdhf.records import CURVE_COLUMNS, SAFETY_SECONDS, Status, StorageError
+from bdhf.records import CURVE_COLUMNS, Status, StorageError
 
-#: Seconds in which runs that are under way may save themselves when a person ends them; a
-#: scheduler kills about half a minute after it has told to end.
-SAVE_SECONDS = 20.0
+#: How often the run of a worker that was told to end, and not by its parent, is given to another.
+_MOST_RETRIES = 3
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,7 @@ class Conditions:
 
     workers: int
     devices: tuple[str, ...] = ("cpu",)
-    safety_seconds: float = SAFETY_SECONDS
-    checkpoint_every: int | None = None  # evaluations
+    safety: Safety = Safety()  # noqa: RUF009 - frozen
     again: Again = Again(Retry())  # noqa: RUF009 - both are frozen
     waiting: Callable[[Sequence[Claim]], None] = lambda holders: None  # told once for each wait
     note: Callable[[str, str], None] = lambda run_id, line: None  # for a person; "": of no run
@@ -71,31 +73,29 @@ def run_all(
 
 
 class _Engine:
-    """A crew of workers, and what each does."""
+    """The runs of a queue, in a pool of worker processes."""
 
     def __init__(
         self, store: Store, claims: Claims, conditions: Conditions, observer: Observer
     ) -> None:
         self._store, self._claims = store, claims
         self._conditions, self._observer = conditions, observer
-        self._crew: list[Worker] = []
+        self._pool = WorkerPool[Job](lambda slot: WorkerProcess.start(make_runs, store.folder))
         self._statuses: dict[str, Status] = {}
         self._has_waited = False
 
     def run(self, queue: Queue, total: int) -> dict[str, Status]:
         """Work until the queue is empty."""
-        for place in range(min(self._conditions.workers, total)):
-            self._crew.append(self._hire(place))
+        self._pool.start(min(self._conditions.workers, total))
         while True:
-            self._employ(queue)
-            busy = {worker.pipe: worker for worker in self._crew if worker.job}
-            if not busy and not len(queue):
+            self._fill(queue)
+            if not self._pool.busy and not len(queue):
                 return self._statuses
-            if not busy:
+            if not self._pool.busy:
                 self._wait(queue)
-            idle = len(busy) < len(self._crew) and len(queue)
-            for pipe in connection.wait(list(busy), POLL_SECONDS if idle else None) if busy else ():
-                self._hear(busy[pipe], queue)  # type: ignore[index]
+            looks_again = self._pool.free and len(queue)
+            for slot, kind, content in self._pool.hear(POLL_SECONDS if looks_again else None):
+                self._take_in(slot, kind, content, queue)
 
     def _wait(self, queue: Queue) -> None:
         """Nothing is left but what other processes do, or leave when they die."""
@@ -106,81 +106,62 @@ class _Engine:
         time.sleep(POLL_SECONDS)
 
     def save(self) -> None:
-        """Have the runs that are under way saved, those that are quick enough.
-
-        Nothing is read from the workers: an interrupt may have come in the midst of a message.
-        """
-        busy = [worker for worker in self._crew if worker.can_save]
-        for worker in busy:
-            worker.ask_to_stop()
-        if busy:
-            what = "a run that is" if len(busy) == 1 else f"{len(busy)} runs that are"
-            self._conditions.note(
-                "",
-                f"interrupted: saving {what} under way, for {SAVE_SECONDS:g} seconds at most; once "
-                "more ends at once",
-            )
-        left, until = {worker.process.sentinel for worker in busy}, time.monotonic() + SAVE_SECONDS
-        while left and (seconds := until - time.monotonic()) > 0:
-            left.difference_update(connection.wait(list(left), seconds))
+        """Have the runs that are under way saved, those that are quick enough."""
+        saves = self._conditions.safety.checkpoint_every is not None
+        saving = [slot for slot in self._pool.busy if saves and slot.has_spoken]
+        if saving:
+            runs = "a run that is" if len(saving) == 1 else f"{len(saving)} runs that are"
+            self._conditions.note("", saving_line(runs))
+        self._pool.stop(saving, SAVE_SECONDS)
 
     def close(self) -> None:
         """End all workers."""
-        for worker in self._crew:
-            worker.dismiss()
+        self._pool.close()
 
-    def _hire(self, place: int) -> Worker:
-        devices = self._conditions.devices
-        return Worker.hire(self._store.folder, devices[place % len(devices)])
-
-    def _employ(self, queue: Queue) -> None:
+    def _fill(self, queue: Queue) -> None:
         """Give every worker that is free a run."""
-        for place, worker in enumerate(self._crew):
-            taken = queue.take() if worker.job is None else None
+        for slot in self._pool.free:
+            taken = queue.take()
             if taken is None:
                 continue
-            if not worker.process.is_alive():
-                worker = self._crew[place] = self._hire(place)
-            run, claim = taken
-            seconds, every = self._conditions.safety_seconds, self._conditions.checkpoint_every
-            worker.assign(Job(run, claim, worker.device, seconds, every))
+            (run, claim), devices = taken, self._conditions.devices
+            device = devices[slot.number % len(devices)]
+            self._pool.give(slot, Job(run, claim, device, self._conditions.safety))
             self._has_waited = False
             self._observer.started(run)
 
-    def _hear(self, worker: Worker, queue: Queue) -> None:
-        """Take in what a worker says, or that it has died."""
-        job = worker.job
+    def _take_in(self, slot: Slot[Job], kind: str, content: Any, queue: Queue) -> None:
+        """Act on what the worker in a slot says, or on its end."""
+        job = slot.job
         if job is None:
             raise RuntimeError("a worker without a run has spoken")
-        try:
-            kind, content = worker.hear()
-        except (EOFError, OSError):
-            place = self._crew.index(worker)
-            self._crew[place] = self._hire(place)
-            kind, content = self._bury(worker, job)
-        if kind == "row":
+        if kind == ROW:
             self._observer.evaluated(job.run, content)
             return
-        if kind == "note":
+        if kind == NOTE:
             self._conditions.note(job.run.run_id, content)
             return
-        if kind == "unwritable":
+        if kind == FAULT:
             raise StorageError(content)
-        worker.job = None
+        if kind == EXITED:
+            if content.code == TOLD_TO_END and self._pool.retry(slot, _MOST_RETRIES):
+                return
+            kind, content = self._record(job, content)
+        slot.job = None
         queue.ended(job.run, job.claim)
-        if kind == "lost":  # whoever has taken it over tells of it
+        if kind == LOST:  # whoever has taken it over tells of it
             return
         self._statuses[job.run.run_id] = Status(content[0])
         self._observer.finished(job.run, *content)
 
-    def _bury(self, worker: Worker, job: Job) -> tuple[str, tuple[str, str] | None]:
-        """Record how a worker's death ended its run, unless it was written or lost before."""
+    def _record(self, job: Job, ended: ExitStatus) -> tuple[str, tuple[str, str] | None]:
+        """Record how a worker's end ended its run, unless it was written or lost before."""
         if not holds(self._store.folder, job.claim):
-            return "lost", None
-        run, (status, reason) = job.run, worker.cause_of_death()
+            return LOST, None
+        run, status, reason = job.run, ended.status, str(ended)
         outcome = Outcome(status, reason, pd.DataFrame(columns=list(CURVE_COLUMNS)))
         env = environment("cpu", run.threads) | {"device": job.device}  # this process uses no GPU
         env |= own_code(run)
         self._store.write(run, outcome, env, {"finished": now()})
         written = self._store.status(run.run_id) or {"status": status, "reason": reason}
-        return "ended", (str(written["status"]), str(written["reason"]))
+        return ENDED, (str(written["status"]), str(written["reason"]))

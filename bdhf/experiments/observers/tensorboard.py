@@ -19,7 +19,7 @@ from bdhf.records import DIAGNOSTICS, Status
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-PARTS = ("train", "val", "test")
+_PARTS = ("train", "val", "test")
 
 
 class TensorBoard:
@@ -90,7 +90,7 @@ def tag(column: str) -> str:
     ('loss/val', 'cost/seconds', 'diagnostics/damping')
     """
     part, _, metric = column.partition("_")
-    if part in PARTS and metric:
+    if part in _PARTS and metric:
         return f"{metric}/{part}"
     return f"diagnostics/{column}" if column in DIAGNOSTICS else f"cost/{column}"
 

@@ -1,8 +1,7 @@
-"""Which parts do not go together, and which cells would cost too much: reasons not to run."""
+"""Which parts do not go together: reasons not to run, whatever the sizes of the batches."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -10,8 +9,6 @@ from itertools import product
 from bdhf.experiments.parts.meta_models import block_sizes
 from bdhf.experiments.parts.resolve import Resolved, refusals
 from bdhf.experiments.parts.tables import PARTS, part_of, problem_of
-from bdhf.experiments.plan import cost
-from bdhf.experiments.spec.schema import Spec
 
 #: Says why an arm of `block_hf` cannot be run on a problem; "" if it can.
 Rule = Callable[[Resolved, Resolved], str]
@@ -57,7 +54,7 @@ def refused(arm: Resolved, problem: Resolved) -> str:
 
 
 #: THE rules: the first reason counts.
-COMPATIBILITY: tuple[Rule, ...] = (
+_COMPATIBILITY: tuple[Rule, ...] = (
     Never(
         "sample_space needs a positive semi-definite matrix JᵀHJ; hessian has none: use cg, or ggn",
         curvature="hessian",
@@ -80,7 +77,7 @@ def why_not(arm: Resolved, problem: Resolved) -> str:
     """Say why an arm cannot be run on a problem; "" if it can."""
     if arm["type"] != "block_hf":
         return ""
-    return next((reason for rule in COMPATIBILITY if (reason := rule(arm, problem))), "")
+    return next((reason for rule in _COMPATIBILITY if (reason := rule(arm, problem))), "")
 
 
 def triples() -> Iterator[tuple[str, str, str, str]]:
@@ -90,42 +87,3 @@ def triples() -> Iterator[tuple[str, str, str, str]]:
         parts = {kind: {"type": name} for kind, name in zip(kinds, names, strict=True)}
         curvature, partition, solver = names
         yield curvature, partition, solver, why_not({"type": "block_hf", **parts}, {})
-
-
-def too_costly(spec: Spec, arm: Resolved) -> str:
-    """Say that a run of an arm would exceed `safety.gradient_equivalents`; "" if it would not.
-
-    A budget that is no number of updates says by itself what a run may cost.
-    """
-    limit, updates = spec.safety.gradient_equivalents, _updates(spec)
-    if limit is None or updates is None:
-        return ""
-    batch = spec.batch
-    one = cost.estimate(spec.problem, arm, batch.gradient, batch.curvature_samples)
-    if one * updates <= limit:
-        return ""
-    total, most = (f"{n:,.0f}" if n >= 100 else f"{n:g}" for n in (one * updates, limit))
-    return f"estimated at {total} gradient equivalents, above the limit of {most}"
-
-
-def too_many_rows(spec: Spec, arm: Resolved) -> str:
-    """Say that sample_space would solve for more rows than it takes; "" if it would not."""
-    if arm["type"] != "block_hf" or arm["solver"]["type"] != "sample_space":
-        return ""
-    one = cost.factor_rows(spec.problem, arm)
-    samples = spec.batch.curvature_samples or spec.batch.gradient
-    most = arm["solver"]["max_rows"]
-    if one * samples <= most:
-        return ""
-    return (
-        f"sample_space would solve for {one * samples:,.0f} rows (samples × outputs of the "
-        f"curvature batch), above max_rows of {most:,}"
-    )
-
-
-def _updates(spec: Spec) -> int | None:
-    """Updates of a run that spends its budget; None where only running it can tell."""
-    if spec.budget.epochs is not None:
-        samples = problem_of(spec.problem).samples
-        return math.ceil(spec.budget.epochs * samples / spec.batch.gradient)
-    return spec.budget.updates

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bdhf.errors import BdhfError
 from bdhf.problems import Problem
 from bdhf.problems.data import Data, Part
 from bdhf.problems.shapes import wrong_shapes
@@ -21,7 +22,7 @@ from bdhf.records import of_what_kind
 SAMPLES = 8
 
 
-class Misfit(ValueError):  # noqa: N818 - a fault of the problem, told in one line
+class Misfit(BdhfError, ValueError):  # noqa: N818 - a fault of the problem, told in one line
     """Data, model and loss of a problem do not go together."""
 
 

@@ -23,10 +23,10 @@ Resolved = dict[str, Any]
 Nested = Mapping[Any, tuple[str, Table]]  # annotation of a field -> (kind of part, its table)
 Spell = Callable[[str, Any], Any]  # (kind, what is given) -> the same without shorthand
 
-FLAT: Nested = types.MappingProxyType({})  # no field of a part is a part
+_FLAT: Nested = types.MappingProxyType({})  # no field of a part is a part
 
 #: What a part may raise at arguments that it cannot use.
-REFUSALS = (ValueError, TypeError, OverflowError, RuntimeError, MemoryError)
+_REFUSALS = (ValueError, TypeError, OverflowError, RuntimeError, MemoryError)
 
 
 def as_given(kind: str, given: Any) -> Any:
@@ -39,7 +39,7 @@ def resolve(
     table: Table,
     given: Any,
     path: Keys,
-    nested: Nested = FLAT,
+    nested: Nested = _FLAT,
     spell: Spell = as_given,
     role: Any = None,
 ) -> Resolved:
@@ -77,7 +77,7 @@ def resolve(
     return {"type": name, **plain(defaults | arguments)}
 
 
-def make(table: Table, resolved: Resolved, nested: Nested = FLAT) -> Any:
+def make(table: Table, resolved: Resolved, nested: Nested = _FLAT) -> Any:
     """Build a part that `resolve` has checked, with the parts in it."""
     arguments = {key: value for key, value in resolved.items() if key != "type"}
     name = resolved["type"]
@@ -87,7 +87,7 @@ def make(table: Table, resolved: Resolved, nested: Nested = FLAT) -> Any:
 
 def refusals(name: str) -> tuple[type[Exception], ...]:
     """What a part of this name may raise at what it cannot use; a user's own, anything."""
-    return (Exception,) if is_own(name) else REFUSALS
+    return (Exception,) if is_own(name) else _REFUSALS
 
 
 def _part(kind: str, table: Table, name: str, path: Keys) -> Callable[..., Any]:

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 
-from bdhf.experiments.errors import Fault, Faults, Keys, unknown
-from bdhf.experiments.parts.meta_models import block_sizes, weightless
-from bdhf.experiments.parts.resolve import Nested, Resolved, Table, make, refusals, resolve
+from bdhf.experiments.parts.resolve import Nested, Resolved, Table, make
 from bdhf.experiments.parts.torch_optimizers import (
     optimizer_class,
-    resolve_optimizer,
     torch_arguments,
     torch_optimizers,
 )
@@ -54,7 +50,7 @@ from bdhf.optim import (
 )
 from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.partitions import Partition
-from bdhf.optim.products import MAX_BYTES, METHODS, Settings
+from bdhf.optim.products import MAX_BYTES, Settings
 from bdhf.problems import MLP, Autoencoder, Problem, ResNet, SequenceLSTM, Transformer
 
 PROBLEMS: Table = {
@@ -125,11 +121,6 @@ ROLES: Mapping[str, type] = {
 }
 
 
-def resolve_problem(given: Any) -> Resolved:
-    """A problem with all its arguments. Raises Faults."""
-    return resolve("problem", PROBLEMS, given, ("problem",), NESTED, role=Problem)
-
-
 def problem_of(resolved: Resolved) -> Problem:
     """The problem of a resolved spec."""
     return _problem_of(json.dumps(resolved))
@@ -145,23 +136,6 @@ def new_problem_of(resolved: Resolved) -> Problem:
 def _problem_of(resolved: str) -> Problem:
     """`problem_of` of JSON: a grid asks for the same ones again and again."""
     return new_problem_of(json.loads(resolved))
-
-
-def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
-    """An optimizer with all its parts, fit for the problem. Raises Faults."""
-    path: Keys = ("arms", name)
-    kind = given.get("type") if isinstance(given, dict) else given
-    given = given if isinstance(given, dict) else {"type": kind}
-    if kind == "block_hf":
-        return _resolve_block_hf(given, problem, path)
-    cls = optimizer_class(kind, path)
-    if cls is not None:
-        return resolve_optimizer(
-            cls, given, path, lambda **k: cls(weightless(problem).parameters(), **k)
-        )
-    known = ["block_hf", *torch_optimizers()]
-    at = (*path, "type") if "type" in given and isinstance(given["type"], str) else path
-    raise Faults(Fault(at, unknown("optimizer", kind, known)))
 
 
 def optimizer_of(
@@ -212,67 +186,3 @@ def _first_line(part: Callable[..., Any]) -> str:
 def uses_curvature(resolved: Resolved) -> bool:
     """Whether an arm reads the curvature batch and takes products."""
     return bool(resolved["type"] == "block_hf")
-
-
-def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Resolved:
-    known = [*PARTS, "lr", *PRODUCTS]
-    faults = [
-        Fault((*path, key), unknown("key of block_hf", key, known), at_key=True)
-        for key in given
-        if key != "type" and key not in known
-    ]
-    resolved: Resolved = {"type": "block_hf"}
-    for key, (table, default) in PARTS.items():
-        wanted, where = given.get(key, default), (*path, key)
-        try:
-            spell = partial(_spelt, problem)
-            resolved[key] = resolve(key, table, wanted, where, NESTED, spell, ROLES[key])
-        except Faults as found:
-            faults += found.faults
-    lr = given.get("lr", 0.5)
-    number = isinstance(lr, (int, float)) and not isinstance(lr, bool)
-    if not number or not (lr > 0 and math.isfinite(lr)):
-        faults.append(Fault((*path, "lr"), f"lr must be a number above 0; got {lr!r}"))
-    products = {key: given.get(key, default) for key, default in PRODUCTS.items()}
-    faults += [Fault((*path, key), text) for key, text in _wrong_products(products).items()]
-    if faults:
-        raise Faults(*faults)
-    _check_partition(resolved["partition"], problem, (*path, "partition"))
-    return {**resolved, "lr": lr, **products}
-
-
-def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the settings of products: key -> message."""
-    method, limit = products["method"], products["max_bytes"]
-    dtype, compiled = products["product_dtype"], products["compile"]
-    wrong = {}
-    if not isinstance(method, str) or method not in ("auto", *METHODS):
-        wrong["method"] = unknown("method", method, ["auto", *METHODS])
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        wrong["max_bytes"] = f"max_bytes must be a whole number above 0; got {limit!r}"
-    if not isinstance(dtype, (str, type(None))) or dtype not in DTYPES:
-        wrong["product_dtype"] = unknown("product_dtype", dtype, ["bfloat16"])
-    if not isinstance(compiled, bool):
-        wrong["compile"] = f"compile must be true or false; got {compiled!r}"
-    return wrong
-
-
-def _spelt(problem: Problem, kind: str, given: Any) -> Any:
-    """A number is constant damping, or the weight of L2; `groups` alone are the problem's own."""
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and kind in NUMBERS:
-        name, argument = NUMBERS[kind]
-        return {"type": name, argument: given}
-    if kind == "partition" and given in ("groups", {"type": "groups"}):
-        return {"type": "groups", "blocks": [list(block) for block in problem.blocks]}
-    return given
-
-
-def _check_partition(resolved: Resolved, problem: Problem, path: Keys) -> None:
-    """Try the partition on the problem's model, without its weights; first those inside it."""
-    for key, value in resolved.items():
-        if isinstance(value, dict) and value.get("type") in PARTITIONS:
-            _check_partition(value, problem, (*path, key))
-    partition = make(PARTITIONS, resolved, NESTED)
-    found = block_sizes(partition, problem, refusals(resolved["type"]))
-    if isinstance(found, str):
-        raise Faults(Fault(path, found))

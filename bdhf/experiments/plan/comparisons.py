@@ -24,7 +24,6 @@ class Arm:
     spec: Spec  # the first of these combinations
     run: RunSpec  # with the first seed
     run_id: str
-    skip: str
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from bdhf.optim.vectors.blocks import Blocks
 from bdhf.problems import Problem
 from bdhf.problems.data import Part
 
-EXAMPLE = 4  # samples on which costs are counted; every cost is linear in them
+_EXAMPLE = 4  # samples on which costs are counted; every cost is linear in them
 
 _MOST = 8  # problems whose forward passes are kept at a time
 
@@ -108,7 +108,7 @@ def _bench(problem: str) -> _Bench:
     if benches is not None and problem in benches:
         return benches[problem]
     built = problem_of(json.loads(problem))
-    bench = _Bench(built, built.build(), built.example(EXAMPLE))
+    bench = _Bench(built, built.build(), built.example(_EXAMPLE))
     if benches is not None:
         if len(benches) == _MOST:
             benches.pop(next(iter(benches)))

@@ -1,7 +1,8 @@
 """From a spec to the cells of a plan: every arm with every seed, each with the id of its run.
 
 A combination of a grid makes arms of its own, labelled by what varies in them: `hf partition=full`.
-Combinations that do not change the runs of an arm leave it one arm.
+Combinations that do not change the runs of an arm leave it one arm. No model is built for it: which
+cells are not run, and why, a second pass says (`limits`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bdhf.experiments.errors import Keys
-from bdhf.experiments.parts.compatibility import too_costly, too_many_rows, why_not
 from bdhf.experiments.parts.tables import uses_curvature
 from bdhf.experiments.plan.comparisons import Arm, Question, questions
 from bdhf.experiments.plan.runspec import RunSpec, ids_of
@@ -28,7 +28,7 @@ class Cell:
     arm: str  # its label
     seed: int
     run: RunSpec
-    skip: str = ""  # why it cannot or shall not be run; "": run it
+    skip: str = ""  # why it cannot or shall not be run, once `limits` has said so; "": run it
     run_id: str = ""  # that of `run`
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ def expand(variants: Sequence[Variant]) -> Plan:
     return Plan(
         arms=tuple(_planned(arm) for arm in arms.values()),
         cells=tuple(
-            Cell(label, seed, arm.run.model_copy(update={"seed": seed}), arm.skip, ids[label][i])
+            Cell(label, seed, arm.run.model_copy(update={"seed": seed}), run_id=ids[label][i])
             for i, seed in enumerate(seeds)
             for label, arm in order.items()
         ),
@@ -108,8 +108,7 @@ def _arms(name: str, variants: Sequence[Variant]) -> list[Arm | None]:
             picks = [pick for pick in variant.picks if pick.axis in axes]
             picks.sort(key=lambda pick: _rank(pick.target, name))
             label = " ".join(filter(None, [name, in_words(picks, name)]))
-            skip = _skip(variant.spec, name)
-            arms[run_id] = Arm(label, name, tuple(picks), variant.spec, run, run_id, skip)
+            arms[run_id] = Arm(label, name, tuple(picks), variant.spec, run, run_id)
     found = iter(ids)
     return [None if name in variant.excluded else arms[next(found)] for variant in variants]
 
@@ -152,11 +151,6 @@ def _planned(arm: Arm) -> PlannedArm:
         budget=arm.spec.budget,
         evaluate_every=arm.spec.evaluate.every_updates,
     )
-
-
-def _skip(spec: Spec, name: str) -> str:
-    arm = spec.arms[name]
-    return why_not(arm, spec.problem) or too_many_rows(spec, arm) or too_costly(spec, arm)
 
 
 def _run(spec: Spec, name: str, seed: int) -> RunSpec:

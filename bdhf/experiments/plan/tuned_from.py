@@ -19,6 +19,7 @@ from bdhf.experiments.plan.runspec import RunSpec, canonical
 from bdhf.records import STUDY_FILE, ArmTuning, InputError, Tuned, TunedArm, Tuning, read_tuning
 from bdhf.records.disk.files import table_sums
 from bdhf.records.tuning import TRIALS_FILE
+from bdhf.text.formatting import short
 
 #: Settings that are named where an arm has others than those that were tuned.
 _NAMED = 6
@@ -140,7 +141,7 @@ def _said(value: Any) -> str:
     if value is None:
         return "not set"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return short(value)
     if isinstance(value, Mapping):
         return str(value.get("type", json.dumps(value)))
     return value if isinstance(value, str) else json.dumps(value)

@@ -11,8 +11,9 @@ from typing import Any
 
 from bdhf.experiments.errors import Fault
 from bdhf.experiments.plan.expand import Plan
-from bdhf.experiments.spec.grid import Variant, applied, exactly, in_short
+from bdhf.experiments.spec.grid import Variant, applied
 from bdhf.experiments.spec.settings import with_settings
+from bdhf.experiments.spec.value_words import exactly, in_short
 from bdhf.experiments.spec.yaml_source import Source
 
 #: Differences in how two arms are written that a message names.

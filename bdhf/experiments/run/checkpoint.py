@@ -1,39 +1,22 @@
-"""Checkpoints: one file that a killed run goes on from, which exists whole or not at all.
-
-    {"format": 2, "run": "<run id>", "torch": "2.13.0", ..., "state": what the run gave}
-
-A file that is torn, or of another run, machine, version or code of a user's own, is ignored: no
-bits of it would fit.
-"""
+"""Checkpoints: when a run saves itself, and whether one that goes on from there would be it."""
 
 from __future__ import annotations
 
-import io
 import pickle
 import time
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from bdhf.experiments.plan.runspec import RunSpec
-from bdhf.experiments.plan.user_code import own_code
+from bdhf.experiments.run.checkpoint_file import header, parsed, read, serialised
 from bdhf.experiments.run.failures import release
 from bdhf.experiments.run.object_state import Held, unlike
-from bdhf.experiments.run.provenance import environment
 from bdhf.experiments.run.unsaved import Unsaved
 from bdhf.records import in_brief, of_what_kind, write_atomically
 
 State = dict[str, Any]  # tensors, numbers, strings, and lists and mappings of them
-
-#: Raised when what a run saves changes.
-FORMAT = 2
-
-#: Keys of env.json that hold for a run as a whole: it has no other ones before its checkpoint.
-_WHERE = ("bdhf", "python", "numpy", "torch", "cuda", "cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -100,7 +83,7 @@ class Saver:
         asked: Callable[[], bool] = lambda: False,
     ) -> None:
         self._checkpoint, self._tell, self._asked = checkpoint, tell, asked
-        self._header = _header(spec, device) if checkpoint else {}
+        self._header = header(spec, device) if checkpoint else {}
         self._evaluations, self._last, self._has_warned = 0, time.monotonic(), False
         self._shared: Held | None = None
         self._trial: _Trial | None = None
@@ -111,7 +94,7 @@ class Saver:
         if self._checkpoint is None:
             return None
         try:
-            content = _read(self._checkpoint.path)
+            content = read(self._checkpoint.path)
             state: State = content.pop("state")
         except Exception:  # none is there, or a torn one, which may fail in any way
             return None
@@ -161,7 +144,7 @@ class Saver:
             self._refuse(f"they do not hold what has changed since the first update: {differs}")
             return
         try:
-            content = _serialised({**self._header, "state": run.state()})
+            content = serialised({**self._header, "state": run.state()})
         except Exception as error:  # no memory, or a user's state that cannot be saved
             self._warn(path, error)
             return
@@ -175,7 +158,7 @@ class Saver:
     def _try(self, run: Resumable, content: bytes, unsaved: Held) -> None:
         """Make an update from what would be written."""
         try:
-            state = _parsed(content)["state"]
+            state = parsed(content)["state"]
         except pickle.UnpicklingError:
             self._refuse("model or optimizer save more than tensors, numbers, texts and lists")
             return
@@ -222,33 +205,3 @@ class _Trial:
     content: bytes
     kept: Held
     unsaved: Held  # when it would have been written
-
-
-def _header(spec: RunSpec, device: str) -> Mapping[str, Any]:
-    """What must agree for a run to go on with the same bits, and its seconds on one machine."""
-    machine = environment(device, spec.threads)
-    where = {key: str(machine[key]) for key in _WHERE}
-    where |= own_code(spec)
-    return {"format": FORMAT, "run": spec.run_id, "device": torch.device(device).type, **where}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a file. Raises whatever is wrong with one that is not whole."""
-    return _parsed(path.read_bytes())
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    """Raises whatever is wrong with it."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch does not look at the checksums
-        if (torn := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(torn)
-    whole = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    parsed: dict[str, Any] = whole
-    return parsed
-
-
-def _serialised(content: Mapping[str, Any]) -> bytes:
-    """In memory first: on a full disk torch raises something else than OSError."""
-    whole = io.BytesIO()
-    torch.save(content, whole)
-    return whole.getvalue()

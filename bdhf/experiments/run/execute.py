@@ -16,6 +16,7 @@ from bdhf.experiments.run.checkpoint import Checkpoint, Saver
 from bdhf.experiments.run.failures import classified, release
 from bdhf.experiments.run.process_state import own_globals
 from bdhf.experiments.run.training import Diverged, Log, OutOfTime, Row, Training
+from bdhf.experiments.spec.schema import Safety
 from bdhf.records import CURVE_COLUMNS, Status
 
 
@@ -45,7 +46,7 @@ def execute(
     spec: RunSpec,
     *,
     device: str,
-    safety_seconds: float,
+    safety: Safety,
     observe: Callable[[Row], None] = lambda row: None,
     again: Callable[[Row], None] = lambda row: None,
     checkpoint: Checkpoint | None = None,
@@ -59,7 +60,7 @@ def execute(
     With a checkpoint the run goes on from where it was saved last, if it was, to the curve that it
     would have had without an end between: the same bits in every column but `seconds`.
     A run that cannot, for its own parts keep something that no checkpoint has, begins anew instead;
-    `tell` is given a line that says so. `safety_seconds` is of wall-clock; the time between an end
+    `tell` is given a line that says so. `safety.seconds` are of wall-clock; the time between an end
     and the next start is not counted. Once `asked` is true the run saves itself after its update,
     and Interrupted is raised.
     """
@@ -71,7 +72,7 @@ def execute(
         saver = Saver(checkpoint, spec, device, tell=tell, asked=asked)
         with own_globals(torch.device(device)):
             torch.set_num_threads(spec.threads)
-            reason = Training(spec, torch.device(device), safety_seconds).train(log, saver)
+            reason = Training(spec, torch.device(device), safety).train(log, saver)
     except Diverged as error:
         status, reason = Status.DIVERGED, str(error)
     except OutOfTime as error:

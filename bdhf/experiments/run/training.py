@@ -27,6 +27,7 @@ from bdhf.experiments.run.random_streams import (
 )
 from bdhf.experiments.run.stopping import Reached
 from bdhf.experiments.run.updaters import Batch, Update, updater_of
+from bdhf.experiments.spec.schema import Safety
 from bdhf.optim.forward.objective import plain_kernels
 from bdhf.optim.forward.passes import Passes
 from bdhf.problems import Problem
@@ -34,7 +35,7 @@ from bdhf.problems.data import Part
 from bdhf.records import AXES, CURVE_COLUMNS
 
 Row = dict[str, float]
-EVALUATION_BATCH = 4096  # samples at a time, so that an evaluation cannot exhaust the memory
+_EVALUATION_BATCH = 4096  # samples at a time, so that an evaluation cannot exhaust the memory
 
 
 class OutOfTime(Exception):  # noqa: N818 - an outcome, not an error
@@ -63,10 +64,10 @@ class Log:
 class Training:
     """A run in the making: model, data, streams and clock."""
 
-    def __init__(self, spec: RunSpec, device: torch.device, safety_seconds: float) -> None:
+    def __init__(self, spec: RunSpec, device: torch.device, safety: Safety) -> None:
         seed_globals(spec.seed)
         self.spec, self.device, self.dtype = spec, device, getattr(torch, spec.dtype)
-        self.safety_seconds = safety_seconds
+        self.safety = safety
         self.problem: Problem = new_problem_of(spec.problem)
         self.is_own = is_own(spec.problem["type"])
         data = loaded(self.problem) if self.is_own else self.problem.load()
@@ -181,8 +182,8 @@ class Training:
         return bool(getattr(self, column) >= self.spec.budget.limit)
 
     def _watch(self) -> None:
-        if time.monotonic() - self.begun > self.safety_seconds:
-            raise OutOfTime(f"still running after {self.safety_seconds:g} s, {self.doing}")
+        if time.monotonic() - self.begun > self.safety.seconds:
+            raise OutOfTime(f"still running after {self.safety.seconds:g} s, {self.doing}")
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
@@ -234,9 +235,9 @@ def scores(
     is called before every piece of it, and may raise.
     """
     sums: Row = {}
-    for start in range(0, len(part[0]), EVALUATION_BATCH):
+    for start in range(0, len(part[0]), _EVALUATION_BATCH):
         watch()
-        inputs, targets = (tensor[start : start + EVALUATION_BATCH] for tensor in part)
+        inputs, targets = (tensor[start : start + _EVALUATION_BATCH] for tensor in part)
         with plain_kernels(model):
             outputs = passes.outputs(inputs, model)
         measured = {"loss": problem.loss(outputs, targets), **problem.measure(outputs, targets)}

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from bdhf.experiments.errors import Fault, Faults
 from bdhf.experiments.parts.meta_models import weightless
+from bdhf.experiments.parts.problems_and_arms import resolve_arm, resolve_problem
 from bdhf.experiments.parts.resolve import Resolved
-from bdhf.experiments.parts.tables import problem_of, resolve_arm, resolve_problem
+from bdhf.experiments.parts.tables import problem_of
 from bdhf.experiments.parts.user_parts import is_own
 from bdhf.experiments.spec.consistency import consistency
 from bdhf.experiments.spec.schema import Spec

@@ -11,7 +11,8 @@ from typing import Any
 
 from bdhf.experiments.errors import Fault, Faults, Keys, unknown
 from bdhf.experiments.spec.dotted_paths import keys_of, value_at
-from bdhf.experiments.spec.grid import Combination, exactly
+from bdhf.experiments.spec.grid import Combination
+from bdhf.experiments.spec.value_words import exactly
 
 #: Of every path: its text, its keys, and the values of which a combination has one.
 Values = tuple[tuple[str, Keys, tuple[Any, ...]], ...]

@@ -9,8 +9,6 @@ it stands in the grid.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -20,12 +18,11 @@ from bdhf.experiments.errors import Fault, Faults, Keys, unknown
 from bdhf.experiments.spec.dotted_paths import Setting, keys_of, put, value_at
 from bdhf.experiments.spec.schema import Spec, keys_in
 from bdhf.experiments.spec.size_limits import combinations_in, too_many_cells
+from bdhf.experiments.spec.value_words import compact, exactly, in_short
 
 #: First keys of the paths that a grid may vary, and `settings` set; the other keys are those of the
 #: whole ablation.
 VARIED = ("problem", "batch", "arms", "budget", "evaluate", "dtype", "threads")
-
-_LONGEST = 40  # characters of a value in words
 
 
 @dataclass(frozen=True)
@@ -197,11 +194,6 @@ def _as_it_stands(
     ]
 
 
-def exactly(value: Any) -> str:
-    """A value as a text that no other value has."""
-    return json.dumps(value, sort_keys=True)
-
-
 def _axis(
     path: str,
     values: Any,
@@ -212,48 +204,14 @@ def _axis(
     """The picks of one axis. Raises Faults."""
     target = target_of(path, data, place)
     if not isinstance(values, list) or not values:
-        message = f"give a list of values, at least one; got {_compact(values)}"
+        message = f"give a list of values, at least one; got {compact(values)}"
         raise Faults(Fault(place, message, at_key=True))
     exact = [exactly(value) for value in values]
     first = {text: index for index, text in reversed([*enumerate(exact)])}
     again = [index for index, text in enumerate(exact) if first[text] < index]
     if again:
-        raise Faults(
-            *(Fault((*place, i), f"{_compact(values[i])} is there already") for i in again)
-        )
+        raise Faults(*(Fault((*place, i), f"{compact(values[i])} is there already") for i in again))
     return [
         Pick(path, target, value, words[path][text], (*place, index))
         for index, (value, text) in enumerate(zip(values, exact, strict=True))
     ]
-
-
-def in_short(values: Sequence[Any]) -> list[str]:
-    """Each value in short words: a part by its type, with arguments and numbers if that repeats.
-
-    >>> in_short(["full", {"type": "cg", "tol": 0.1}, 250, [1, 2]])
-    ['full', 'cg', '250', '[1,2]']
-    >>> in_short(["cg", {"type": "cg", "tol": 0.1}]), in_short(["x" * 50, "x" * 51])[1][-3:]
-    (['cg', 'cg(tol=0.1)'], '…#2')
-    """
-    short = [_compact(value) for value in values]
-    times, before = Counter(short), Counter[str]()
-    words = []
-    for value, text in zip(values, short, strict=True):
-        told = _with_arguments(value) if times[text] > 1 else text
-        before[told] += 1
-        words.append(f"{told}#{before[told]}" if before[told] > 1 else told)
-    return words
-
-
-def _compact(value: Any) -> str:
-    if isinstance(value, dict) and isinstance(value.get("type"), str):
-        return str(value["type"])
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-def _with_arguments(value: Any) -> str:
-    if not isinstance(value, dict) or len(value) < 2 or "type" not in value:
-        return _compact(value)
-    arguments = (f"{key}={_compact(inner)}" for key, inner in value.items() if key != "type")
-    return _compact(f"{value['type']}({','.join(arguments)})")

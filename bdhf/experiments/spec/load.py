@@ -20,9 +20,9 @@ from bdhf.experiments.spec.settings import Entry, settings_at, told_at_setting, 
 from bdhf.experiments.spec.yaml_source import Source
 
 T = TypeVar("T")
-NO_GRID: tuple[Combination, ...] = ((),)
-NO_EXCLUSIONS: tuple[Exclusion, ...] = ()
-NO_SETTINGS: tuple[Entry, ...] = ()
+_NO_GRID: tuple[Combination, ...] = ((),)
+_NO_EXCLUSIONS: tuple[Exclusion, ...] = ()
+_NO_SETTINGS: tuple[Entry, ...] = ()
 
 
 def load(file: Path, settings: Sequence[str] = ()) -> tuple[tuple[Variant, ...], Source]:
@@ -47,9 +47,9 @@ def variants(source: Source) -> tuple[Variant, ...]:
     """
     if not isinstance(source.data, dict):
         raise source.error([Fault((), "a spec is a mapping of keys; start with `schema: 1`")])
-    every, wrong_grid = _or_faults(combinations, source.data, NO_GRID)
-    entries, wrong_entries = _or_faults(exclusions, source.data, NO_EXCLUSIONS)
-    settings, wrong_settings = _or_faults(in_settings.entries, source.data, NO_SETTINGS)
+    every, wrong_grid = _or_faults(combinations, source.data, _NO_GRID)
+    entries, wrong_entries = _or_faults(exclusions, source.data, _NO_EXCLUSIONS)
+    settings, wrong_settings = _or_faults(in_settings.entries, source.data, _NO_SETTINGS)
     faults = [*wrong_grid, *wrong_entries, *wrong_settings]
     reader, checked = _Reader(source.data, entries, settings), list[Variant]()
     for picks in every:

@@ -14,19 +14,19 @@ from bdhf.records import SAFETY_SECONDS, Budget, Comparison, Figure, Strict, Tar
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 #: Seeds of an ablation, and of a trial.
-MOST_SEEDS = 10_000
+_MOST_SEEDS = 10_000
 
 #: The largest seed to begin with: whole numbers beyond are not exact in every reader of JSON.
-MOST_BASE = 2**53 - MOST_SEEDS
+_MOST_BASE = 2**53 - _MOST_SEEDS
 
 #: Items of lists whose every item takes time: arms and comparisons, and targets.
 MOST_ENTRIES, MOST_TARGETS = 1_000, 100
 
 #: CPU threads of a run.
-MOST_THREADS = 1_024
+_MOST_THREADS = 1_024
 
 #: What `tuned_from` names: a study below `studies`.
-STUDY = re.compile(r"studies(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
+_STUDY = re.compile(r"studies(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 
 
 class BatchSizes(Strict):
@@ -53,9 +53,9 @@ class Seeds(Strict):
     """`count` runs an arm, with seeds from `base` on."""
 
     count: int = Field(
-        gt=0, le=MOST_SEEDS, description="Runs of every arm: the pairs of a comparison."
+        gt=0, le=_MOST_SEEDS, description="Runs of every arm: the pairs of a comparison."
     )
-    base: int = Field(default=0, ge=0, le=MOST_BASE, description="The first seed.")
+    base: int = Field(default=0, ge=0, le=_MOST_BASE, description="The first seed.")
 
 
 class Evaluate(Strict):
@@ -199,7 +199,7 @@ class Spec(Strict):
     threads: int = Field(
         default=1,
         gt=0,
-        le=MOST_THREADS,
+        le=_MOST_THREADS,
         description="CPU threads of a run; the bits of its results depend on it.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -209,7 +209,7 @@ class Spec(Strict):
     @field_validator("tuned_from")
     @classmethod
     def _a_study(cls, given: str | None) -> str | None:
-        if given is not None and not STUDY.fullmatch(given):
+        if given is not None and not _STUDY.fullmatch(given):
             raise ValueError(f"give the study as `studies/NAME`; got {given!r}")
         return given
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from bdhf.records import STALE_SECONDS, Owner, clock_of, is_silent, temporary_folder
 from bdhf.records.disk.files import UNREADABLE
 
-HEARTBEAT_SECONDS = 30.0
+_HEARTBEAT_SECONDS = 30.0
 
 #: What `os.link` says on a file system that has no links.
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
@@ -59,7 +59,7 @@ class Claims:
 
     folder: Path  # of the results
     stale_seconds: float = STALE_SECONDS
-    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    heartbeat_seconds: float = _HEARTBEAT_SECONDS
     _held: dict[str, Claim] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _pulse: threading.Thread | None = None
@@ -194,11 +194,11 @@ def _link(whole: Path, path: Path) -> bool:
 def _create(path: Path, content: bytes) -> bool:
     """Make a claim where there are no links: for a moment it can be seen unfinished."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        file = path.open("xb")
     except FileExistsError:
         return False
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             file.write(content)
     except OSError:
         path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from bdhf.experiments.storage.claims import living
 from bdhf.records import InputError, planned, rises_in, run_labels, torn
 from bdhf.records.disk.files import UNREADABLE, UnreadableError, read_whole
 from bdhf.records.run import SEALS, sums_of
+from bdhf.text.formatting import in_full
 from bdhf.text.printable import printable
 
 #: Title -> key -> value; or a text that is shown as it is.
@@ -145,7 +146,11 @@ def _last_row(path: Path, sums: Mapping[str, str]) -> dict[str, str]:
         curve = pd.read_parquet(io.BytesIO(read_whole(path, sums)))
         last = curve.tail(1).to_dict("records")
         row = {printable(str(key)): value for key, value in (last[0] if last else {}).items()}
-        values = {key: _number(value) for key, value in row.items() if not pd.isna(value)}
+        values = {
+            key: printable(value) if isinstance(value, str) else in_full(value)
+            for key, value in row.items()
+            if not pd.isna(value)
+        }
     except Exception as error:  # whatever tore it
         return {path.name: _why(error)}
     return {"evaluations": str(len(curve)), **values}
@@ -158,13 +163,6 @@ def _why(error: Exception) -> str:
         return printable(error.lines[0])
     why = next(iter(str(error).splitlines()), type(error).__name__)
     return printable(f"cannot be read: {why}")
-
-
-def _number(value: Any) -> str:
-    """Whole numbers in full, others to six digits."""
-    if isinstance(value, str):
-        return printable(value)
-    return f"{value:.0f}" if value == value // 1 and abs(value) < 1e15 else f"{value:g}"
 
 
 def _flat(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, str]]:

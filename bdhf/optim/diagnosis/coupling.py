@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.forward.objective import Batches, Objective
+from bdhf.optim.forward.batches import Batches
+from bdhf.optim.forward.objective import Objective
 
 #: Relative change of the outputs that is rounding, by their precision.
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,51 +13,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.errors import ModelError, ModelTypeError
+from bdhf.optim.forward.batches import Batches
 from bdhf.optim.forward.identity import refuse_other_shapes, refuse_others
 from bdhf.optim.forward.image_layout import ImageLayout
 from bdhf.optim.forward.passes import Passes
 from bdhf.optim.losses import weights
 from bdhf.optim.losses.own import ForeignError, own_parameters
 from bdhf.optim.losses.weights import LossFn
-from bdhf.optim.refusals.refusals import refuse_inference_tensors, refuse_modules, refuse_types
-from bdhf.optim.torch_support.channels_last import channels_first
+from bdhf.optim.refusals.refusals import refuse_modules, refuse_types
 from bdhf.optim.torch_support.precision import full_precision
 from bdhf.optim.vectors.layout import Layout, flatten, layout_of, named_parameters, split_like
-
-Batch = tuple[Any, Any]  # (inputs, targets)
-Batches = tuple[Batch, ...]  # the micro-batches of one batch
-
-
-def micro_batches(given: Any) -> Batches:
-    """Take a tuple as one batch, a list as the micro-batches of one batch.
-
-    Images that lie channels-last are put channels first: the model's operators decide
-    (`image_layout`). Raises ModelTypeError for anything else, and ModelError for an empty list or
-    tensors that autograd cannot keep.
-    """
-    batches = tuple(given) if isinstance(given, list) else (given,)
-    for batch in batches:
-        if not isinstance(batch, tuple) or len(batch) != 2:
-            raise ModelTypeError(
-                "a batch is a tuple (inputs, targets), or a list of such micro-batches; got "
-                f"{'a list with ' if isinstance(given, list) else ''}{_no_batch(batch)}"
-            )
-    if not batches:
-        raise ModelError("a list of micro-batches needs at least one (inputs, targets)")
-    refuse_inference_tensors(batches)
-    return tuple((channels_first(inputs), targets) for inputs, targets in batches)
-
-
-def _no_batch(batch: object) -> str:
-    """What was given in place of a batch, and the way out."""
-    name = type(batch).__name__
-    if isinstance(batch, tuple):
-        return f"a tuple of {len(batch)}: a model of several inputs takes them as one, (x, mask)"
-    if isinstance(batch, Mapping):
-        return f"{name}: pass (batch, batch['labels']), by the name that the targets have"
-    if callable(batch):
-        return f"{name}: a step needs the batch itself, no closure"
-    return f"{name}: a pair from a DataLoader is tuple(pair)"
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from bdhf.optim.torch_support.channels_last_operators import (
     needs_channels_first,
 )
 from bdhf.optim.torch_support.dispatch import DispatchMode
-from bdhf.optim.torch_support.flops import signature
 from bdhf.optim.torch_support.graphs import is_own_function, nodes_behind
 
 
@@ -73,8 +72,10 @@ def pass_signature(model: nn.Module, inputs: Any) -> Hashable:
         for value in module.__dict__.values()
         if type(value) is bool or type(value) is str
     ]
-    words = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, (bool, str))]
-    return signature(inputs), tuple(flags), tuple(words)
+    leaves = tree_leaves(inputs)
+    tensors = [(tuple(x.shape), x.dtype, x.device) for x in leaves if isinstance(x, Tensor)]
+    words = [leaf for leaf in leaves if isinstance(leaf, (bool, str))]
+    return tuple(tensors), tuple(flags), tuple(words)
 
 
 _CUSTOM = "autograd.Function "

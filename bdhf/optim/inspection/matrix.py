@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.errors import CurvatureError, ModelTypeError
-from bdhf.optim.forward.objective import Batch, Objective, micro_batches
+from bdhf.optim.forward.batches import Batch, micro_batches
+from bdhf.optim.forward.objective import Objective
 from bdhf.optim.inspection.check import Check, examine
 from bdhf.optim.inspection.energy import Energy, off_block_energy
 from bdhf.optim.inspection.flatness import warn_if_flat

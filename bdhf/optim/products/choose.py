@@ -9,7 +9,8 @@ import torch
 
 from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.errors import CurvatureError
-from bdhf.optim.forward.objective import Batch, Objective
+from bdhf.optim.forward.batches import Batch
+from bdhf.optim.forward.objective import Objective
 from bdhf.optim.losses import is_mean, weights
 from bdhf.optim.products.forecast import forecast
 from bdhf.optim.products.layer_io.layer_io import LayerIO

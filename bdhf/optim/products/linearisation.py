@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from bdhf.optim.forward.objective import Batch
+from bdhf.optim.forward.batches import Batch
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.blocks import Block, Blocks
@@ -101,5 +100,6 @@ def block_by_block(
     result = torch.empty_like(v) if len(active) == len(blocks.rows) else torch.zeros_like(v)
     for block in (blocks.rows[index] for index in active):
         place = slice(block.start, block.stop)
-        flops.run((*key, block.slots), partial(multiply, block, v[place], result[place]))
+        with flops.counting((*key, block.slots)):
+            multiply(block, v[place], result[place])
     return result

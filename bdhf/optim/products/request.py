@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from bdhf.optim.curvature import Curvature
-from bdhf.optim.forward.objective import Batch, Objective
+from bdhf.optim.forward.batches import Batch
+from bdhf.optim.forward.objective import Objective
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.blocks import Blocks
 
@@ -50,6 +51,10 @@ class Workspace:
     """What outlives an update: decisions and traced programs, by what they depend on."""
 
     kept: dict[Hashable, Any] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
+        """Copies and pickles are empty: what is kept is of the model itself, not of its copy."""
+        return Workspace, ()
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
-"""Conjugate gradients on all blocks in lockstep: A x = rhs in every row, with A = G + λI.
+"""Conjugate gradients on all blocks in lockstep: when a row stops, and which iterates are kept.
 
-    y = M⁻¹r,   β = rᵀy / (rᵀy)_old,   p = y + β p,   α = rᵀy / pᵀAp,   x += α p,   r -= α A p
-
-Here is when a row stops; `lockstep` holds the rows and takes the steps.
+`recurrence` is the algorithm, `lockstep` keeps the books of its rows.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from bdhf.optim.curvature import Curvature
 from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers.lockstep import Rows
 from bdhf.optim.solvers.preconditioners import NoPreconditioner, Preconditioner
+from bdhf.optim.solvers.recurrence import Recurrence
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
 from bdhf.optim.vectors.blocks import Blocks
 
@@ -85,40 +85,40 @@ class CG:
         on_cpu = system.rhs.device.type == "cpu"
         every = self.check_every or (1 if on_cpu else CHECK_EVERY)
         dtype = torch.float64 if self.float64_dots else system.rhs.dtype
-        rows = Rows(system, start, self.preconditioner(system), dtype, on_cpu and every == 1)
-        self._stop_small(rows)
-        models = [rows.model]
+        diagonal = self.preconditioner(system)
+        cg = Recurrence(system, start, diagonal, dtype, eager=on_cpu and every == 1)
+        self._stop_small(cg)
         saved = _saved(self.max_iters) if system.keep_iterates else set()
         kept: list[tuple[int, Iterate]] = []
+        phis = [cg.phi]
         for iteration in range(1, self.max_iters + 1):
-            if (iteration - 1) % every == 0 and not rows.look():
+            if (iteration - 1) % every == 0 and not cg.rows.look():
                 break
-            rows.turn()
-            rows.descend(first=iteration == 1)
+            cg.step(first=iteration == 1)
             if iteration % REFRESH_EVERY == 0 and iteration < self.max_iters:
-                rows.refresh()
-            models.append(rows.model)
-            rows.measure()
-            self._stop_small(rows)
-            self._stop_progress(rows, models, iteration)
+                cg.refresh()
+            cg.precondition()
+            phis.append(cg.phi)
+            self._stop_small(cg)
+            self._stop_progress(cg.rows, phis)
             if iteration in saved:
-                kept.append((iteration, rows.iterate()))
-        return rows.solution(kept)
+                kept.append((iteration, Iterate(cg.x.clone(), cg.phi)))
+        return cg.rows.solution(Iterate(cg.x, cg.phi), kept)
 
-    def _stop_small(self, rows: Rows) -> None:
+    def _stop_small(self, cg: Recurrence) -> None:
         """Rest the rows whose residual is small enough, or no longer a number."""
-        floor = max(self.residual_tol, torch.finfo(rows.r.dtype).eps)
-        rows.rest(~(rows.rr.isfinite() & rows.ry.isfinite()), Stop.NONFINITE)
-        rows.rest(rows.rr <= floor**2 * rows.bb, Stop.CONVERGED)
+        floor = max(self.residual_tol, torch.finfo(cg.r.dtype).eps)
+        cg.rows.rest(~(cg.rr.isfinite() & cg.rz.isfinite()), Stop.NONFINITE)
+        cg.rows.rest(cg.rr <= floor**2 * cg.bb, Stop.CONVERGED)
 
-    def _stop_progress(self, rows: Rows, models: list[Tensor], iteration: int) -> None:
-        """Rest the rows whose φ has come to a stand (Martens 2010, §4.4)."""
+    def _stop_progress(self, rows: Rows, phis: Sequence[Tensor]) -> None:
+        """Rest the rows whose φ has come to a stand (Martens 2010, §4.4); `phis` begin at x_0."""
+        iteration, phi = len(phis) - 1, phis[-1]
         span = max(10, math.ceil(0.1 * iteration))
         if iteration <= span or self.tol == 0:
             return
-        now = rows.model
-        progress = (now - models[iteration - span]) / now
-        rows.rest((now < 0) & (progress < span * self.tol), Stop.PROGRESS)
+        progress = (phi - phis[iteration - span]) / phi
+        rows.rest((phi < 0) & (progress < span * self.tol), Stop.PROGRESS)
 
 
 def _saved(max_iters: int) -> set[int]:

@@ -78,6 +78,20 @@ class Solution:
     stop: tuple[Stop, ...]
     iterates: tuple[Iterate, ...]
 
+    @classmethod
+    def nowhere(cls, blocks: Blocks, like: Tensor) -> Solution:
+        """No block moves, and no product was made; `like` is (P,), its values do not matter."""
+        count = len(blocks.rows)
+        stay = Iterate(torch.zeros_like(like), like.new_zeros(count))
+        return cls(
+            x=stay.x,
+            model=stay.model,
+            iterations=(0,) * count,
+            products=(0.0,) * count,
+            stop=(Stop.NONFINITE,) * count,
+            iterates=(stay,),
+        )
+
 
 class Solver(Protocol):
     """Solves every block's system on its own."""

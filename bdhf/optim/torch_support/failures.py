@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from bdhf.optim.errors import BdhfError
+from bdhf.errors import BdhfError
 
 T = TypeVar("T")
 

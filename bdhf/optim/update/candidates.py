@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bdhf.optim.forward.objective import Batches
+from bdhf.optim.forward.batches import Batches
 from bdhf.optim.solvers import Iterate
+from bdhf.optim.update.expansion import Expansion
 from bdhf.optim.vectors.blocks import Blocks
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The steps t · lr · d_i of one update; `loss_of` reads the loss where `move` has gone.
+    """The steps t · lr · d_i of one update; `loss_of` takes the loss where `move` has gone.
 
     Vectors are (P,) in block order, coefficients (rows,).
     """
 
     blocks: Blocks
     iterates: Sequence[Iterate]
-    gradient: Tensor
+    expansion: Expansion
     lr: Tensor
     damping: Tensor  # that the solver used, the penalty of the loss not counted
-    start_loss: float  # on the gradient batch
-    batches: Batches  # the gradient batch
     move: Callable[[Tensor], None]
     loss_of: Callable[[Batches], float]
 
@@ -35,13 +35,18 @@ class Trial:
         """Index of the solver's answer."""
         return len(self.iterates) - 1
 
+    @property
+    def start_loss(self) -> float:
+        """The loss of the gradient batch at θ."""
+        return self.expansion.loss
+
     def loss(self, index: int, factor: float) -> float:
         """The loss of the gradient batch at θ + factor · lr · d_index."""
-        return self.loss_at(self.step(index, factor * self.lr), self.batches)
+        return self.loss_at(self.step(index, factor * self.lr), self.expansion.batches)
 
     def slope(self, index: int) -> float:
         """gᵀ(lr · d_index)."""
-        return float(self.gradient @ self.step(index, self.lr))
+        return float(self.expansion.gradient @ self.step(index, self.lr))
 
     def step(self, index: int, scale: Tensor) -> Tensor:
         """scale_b · d_b of an iterate, (P,)."""
@@ -59,7 +64,17 @@ class Trial:
         Without damping: dᵀGd comes from φ, so it costs no product.
         """
         iterate = self.iterates[index]
-        slope = self.blocks.dot(self.gradient, iterate.x)
+        slope = self.blocks.dot(self.expansion.gradient, iterate.x)
         norm = self.blocks.dot(iterate.x, iterate.x)
         curvature = 2 * (iterate.model - slope) - self.damping * norm
         return scale * slope + 0.5 * scale**2 * curvature
+
+    def reduction_ratio(self, index: int, scale: Tensor) -> float:
+        """Actual ÷ predicted change of the curvature batch's loss, at s = scale_b · d_b.
+
+        NaN unless the model predicts that the loss falls. Leaves the parameters at θ + s.
+        """
+        after = self.loss_at(self.step(index, scale), self.expansion.curvature_batches)
+        predicted = float(self.predicted(index, scale).sum())
+        change = after - self.expansion.curvature_loss
+        return change / predicted if predicted < 0 else math.nan

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from bdhf.optim.solvers import Stop
+from bdhf.optim.solvers import Solution, Stop
+from bdhf.optim.update.expansion import Expansion
+from bdhf.optim.update.update import Taken
+from bdhf.optim.vectors.blocks import Blocks
 
 
 @dataclass(frozen=True)
@@ -21,3 +27,29 @@ class StepInfo:
     damping: tuple[float, ...]  # the λ that was used, per param_group
     step_size: tuple[float, ...]  # t · lr, per param_group
     reduction_ratio: float  # actual ÷ predicted change of the curvature batch's loss; NaN: no fall
+
+    @classmethod
+    def of(
+        cls,
+        expansion: Expansion,
+        solution: Solution,
+        taken: Taken,
+        groups: Sequence[Mapping[str, Any]],
+        spent: int,
+        blocks: Blocks,
+    ) -> StepInfo:
+        """Put together; `groups` are param_groups as they were used, `spent` is in FLOPs."""
+        products = zip(solution.products, blocks.rows, strict=True)
+        unit = expansion.gradient_cost  # 0 where torch counts no FLOPs in a gradient
+        return cls(
+            loss=expansion.loss,
+            grad_norm=expansion.norm,
+            step_norm=taken.norm,
+            cg_iterations=solution.iterations,
+            stop=solution.stop,
+            products=sum(count * block.size for count, block in products) / blocks.layout.size,
+            gradient_equivalents=spent / unit if unit else math.nan,
+            damping=tuple(float(group["damping"]) for group in groups),
+            step_size=tuple(taken.factor * float(group["lr"]) for group in groups),
+            reduction_ratio=taken.reduction_ratio,
+        )

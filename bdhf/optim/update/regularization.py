@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bdhf.optim.forward.objective import Objective
+
 
 @dataclass(frozen=True)
 class L2:
@@ -20,3 +22,9 @@ class L2:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"L2 weight must be finite and at least 0; got {self.weight}")
+
+    def loss(self, objective: Objective) -> float:
+        """The penalty of the parameters as they are; 0.0 for a weight of 0."""
+        if not self.weight:
+            return 0.0
+        return 0.5 * self.weight * float(objective.theta().square().sum())

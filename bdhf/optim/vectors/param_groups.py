@@ -1,12 +1,15 @@
-"""Blocks -> param_groups of torch.optim: what may have a learning rate and a damping of its own."""
+"""Blocks as param_groups of torch.optim: what may have a learning rate and a damping of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from bdhf.optim.errors import ModelError
 from bdhf.optim.vectors.blocks import Blocks
 
 
@@ -41,3 +44,35 @@ def param_groups(
         for slots in members
     ]
     return groups, [group_of_row[row] for row in range(len(blocks.rows))]
+
+
+def per_block(
+    groups: Sequence[Mapping[str, Any]], key: str, group_of_block: Sequence[int], like: Tensor
+) -> Tensor:
+    """A setting of the groups as one entry per block, (rows,), of the dtype and device of `like`.
+
+    Raises ValueError for one that a caller or a scheduler set below 0, or to no number.
+    """
+    for index, group in enumerate(groups):
+        if not (math.isfinite(group[key]) and group[key] >= 0):
+            raise ValueError(
+                f"param_groups[{index}][{key!r}] must be finite and at least 0; got {group[key]}"
+            )
+    values = [float(groups[group][key]) for group in group_of_block]
+    return torch.tensor(values, dtype=like.dtype, device=like.device)
+
+
+def masks(group_of_block: Sequence[int], device: torch.device) -> list[Tensor]:
+    """Which blocks are in each group, one mask (rows,) a group."""
+    owner = torch.tensor(group_of_block, device=device)
+    return [owner == group for group in range(1 + max(group_of_block))]
+
+
+def refuse_foreign(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ModelError for the groups of another optimizer than `BlockHessianFree`."""
+    for index, group in enumerate(groups):
+        if missing := [repr(key) for key in ("lr", "damping") if key not in group]:
+            raise ModelError(
+                f"param_groups[{index}] of the state has no {' and no '.join(missing)}: it is "
+                "that of another optimizer; load what a BlockHessianFree gave"
+            )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bdhf.problems.data.data import Data, stratified_split
 
-SIZES = (3500, 500, 1000)  # training, validation, test
+_SIZES = (3500, 500, 1000)  # training, validation, test
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Mnist5k:
     features: int = 784
     image: tuple[int, int, int] = (1, 28, 28)
     classes: int = 10
-    samples: int = SIZES[0]
+    samples: int = _SIZES[0]
 
     def load(self, seed: int) -> Data:
         """Split by `seed`; the same seed gives the same split on every machine."""
         images, labels = _read()
-        return stratified_split(images, labels, SIZES, seed)
+        return stratified_split(images, labels, _SIZES, seed)
 
 
 @cache

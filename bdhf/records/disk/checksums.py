@@ -18,7 +18,7 @@ from pyarrow import parquet
 from pydantic_core import from_json
 
 #: What is said of a file that is another one.
-OTHER_BYTES = "not the bytes that were written"
+_OTHER_BYTES = "not the bytes that were written"
 
 #: Key of a JSON file: the sum of the rest of it.
 SUM = "sum"
@@ -40,7 +40,7 @@ def digest(content: bytes) -> str:
 def check(content: bytes, expected: str) -> None:
     """Raise ValueError for bytes of another sum."""
     if digest(content) != expected:
-        raise ValueError(OTHER_BYTES)
+        raise ValueError(_OTHER_BYTES)
 
 
 def with_sum(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def with_sum(content: Mapping[str, Any]) -> dict[str, Any]:
 def check_sum(content: Mapping[str, Any]) -> None:
     """Raise ValueError for plain data that has a sum which is not its own."""
     if SUM in content and with_sum(content) != content:
-        raise ValueError(OTHER_BYTES)
+        raise ValueError(_OTHER_BYTES)
 
 
 def table_bytes(table: pd.DataFrame, sums: Mapping[str, str] | None = None) -> bytes:
@@ -77,7 +77,7 @@ def check_table(content: bytes) -> None:
         return
     pages, own = before[:-_DIGEST_BYTES], before[-_DIGEST_BYTES:]
     if hashlib.sha256(pages + footer).digest() != own:
-        raise ValueError(OTHER_BYTES)
+        raise ValueError(_OTHER_BYTES)
 
 
 def sums_with(content: bytes) -> dict[str, str]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from pydantic import ValidationError
 
+from bdhf.errors import BdhfError
 from bdhf.records.disk.checksums import check, check_table, sums_with, table_bytes
 from bdhf.records.disk.temporary import sweep, temporary_file
 
@@ -26,7 +27,7 @@ UNREADABLE = (
 
 #: Why nothing can be written: no room, no rights, a broken disk, something else in the place of a
 #: file or folder, or nothing any more -> what to do then.
-UNWRITABLE: Mapping[int, str] = {
+_UNWRITABLE: Mapping[int, str] = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG,
          errno.EIO, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY),
@@ -42,12 +43,17 @@ UNWRITABLE: Mapping[int, str] = {
 _READ_ONLY = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
 
 
-class InputError(Exception):
+class InputError(BdhfError):
     """What was given cannot be used: one line per fault, each with what to do next."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = tuple(lines)
-        super().__init__("\n".join(self.lines))
+        self._lines = tuple(lines)
+        super().__init__("\n".join(self._lines))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is wrong, one line per fault; a line of many, as of an odd name, stays whole."""
+        return self._lines
 
 
 class UnreadableError(InputError):
@@ -162,13 +168,13 @@ def unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.errno not in UNWRITABLE:
+        if error.errno is None or error.errno not in _UNWRITABLE:
             raise
         kind = ReadOnlyError if error.errno in _READ_ONLY else StorageError
         raise kind(
             [
                 f"{path}: cannot write results: {in_brief(error)}; what has finished is kept: "
-                f"{UNWRITABLE[error.errno]}, then the same command goes on"
+                f"{_UNWRITABLE[error.errno]}, then the same command goes on"
             ]
         ) from error
 

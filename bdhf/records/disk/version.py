@@ -6,12 +6,14 @@ without a number are of version 0. A newer one is refused before anything else o
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
 
+from bdhf.records.disk.checksums import check
 from bdhf.records.disk.files import UNREADABLE, InputError, read_bytes
 
 RECORDS_VERSION = 1
@@ -53,7 +55,34 @@ def parse_record(path: Path, read: bytes) -> dict[str, Any]:
     return content
 
 
-def refuse_newer(folder: str | Path) -> None:
+@dataclass(frozen=True)
+class PlanFile:
+    """What one look at plan.json has found."""
+
+    path: Path
+    content: bytes | None  # None: nothing could be read
+    record: dict[str, Any] | Exception  # what it holds, or why it holds nothing
+
+    def whole(self, sums: Mapping[str, str]) -> dict[str, Any] | None:
+        """What it holds; None where there is none, and none is among these sums.
+
+        Raises one of UNREADABLE for a file that is torn, gone, or not what was written.
+        """
+        name = self.path.name
+        if isinstance(self.record, FileNotFoundError) and name not in sums:
+            return None
+        if self.content is not None and name in sums:
+            check(self.content, sums[name])
+        if isinstance(self.record, Exception):
+            raise self.record
+        return self.record
+
+
+def refuse_newer(folder: str | Path) -> PlanFile:
     """Raise InputError for a results folder of a newer version; a torn plan.json has none."""
-    with suppress(*UNREADABLE):
-        read_record(Path(folder) / PLAN_INDEX)
+    path, content = Path(folder) / PLAN_INDEX, None
+    try:
+        content = read_bytes(path)
+        return PlanFile(path, content, parse_record(path, content))
+    except UNREADABLE as error:
+        return PlanFile(path, content, error)

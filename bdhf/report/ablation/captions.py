@@ -9,11 +9,12 @@ import pandas as pd
 
 from bdhf.records import AXES, Records, Status
 from bdhf.report.ablation.curve_bands import AT_BUDGET, AT_TARGET, DIVERGED
-from bdhf.report.page.formatting import budgets, counted, listed, metric_name, number
+from bdhf.report.page.formatting import budgets, listed, metric_name
 from bdhf.stats.observations.hardware import kinds_of
 from bdhf.stats.observations.targets import OUTCOMES
 from bdhf.stats.scaling.means import fewest
 from bdhf.stats.scaling.scaling import sized
+from bdhf.text.formatting import counted, number
 
 
 def curves(
@@ -40,7 +41,7 @@ def curves(
     if DIVERGED in ends:
         parts.append("A line ends in a cross where more than half of its runs have diverged.")
     if np.isinf(table[["low", "high"]].to_numpy(float)).any():
-        parts.append(OPEN_ABOVE if _are_upward(records) else OPEN)
+        parts.append(_OPEN_ABOVE if _are_upward(records) else _OPEN)
     if idle:
         parts.append(f"Not drawn: {listed(list(idle))}, which spent no {AXES[axis][1]}.")
     return (*parts, *_left_out(records))
@@ -52,7 +53,7 @@ STOPPED = (
     "still training, whatever the others would have done below the target. Once a quarter have "
     "stopped, the lower edge of the band is read from their last losses, and is an upper bound."
 )
-OPEN = (
+_OPEN = (
     "Where a quarter of an arm’s runs have diverged, its band has no upper edge, and only its "
     "lower half is drawn."
 )
@@ -63,7 +64,7 @@ STOPPED_ABOVE = (
     "run still training, whatever the others would have done beyond the target. Once a quarter "
     "have stopped, the better edge of the band is read from their last values, and is a bound."
 )
-OPEN_ABOVE = (
+_OPEN_ABOVE = (
     "Where a quarter of an arm’s runs have diverged, its band has no worse edge, and only its "
     "better half is drawn."
 )
@@ -165,17 +166,21 @@ def _timed(records: Records, drawn: int) -> list[str]:
     return parts
 
 
-def _line_alt(arm: str, line: pd.DataFrame, unit: str) -> str:
+def course(arm: str, line: pd.DataFrame, unit: str) -> str:
+    """Where the medians of an arm begin and end; `line`: columns `x` (in units) and `median`."""
     first, last = line.iloc[0], line.iloc[-1]
-    text = (
+    return (
         f"{arm} goes from {number(first['median'])} to {number(last['median'])} "
         f"at {number(last['x'], tidy=True)} {unit}"
     )
+
+
+def _line_alt(arm: str, line: pd.DataFrame, unit: str) -> str:
     endings = {
         AT_TARGET: ", where half of its runs have reached the target",
         DIVERGED: ", where more than half of its runs have diverged",
     }
-    return text + endings.get(last["end"], "")
+    return course(arm, line, unit) + endings.get(line["end"].iloc[-1], "")
 
 
 def _steps_alt(arm: str, line: pd.DataFrame, unit: str) -> str:

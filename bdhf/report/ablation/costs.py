@@ -8,12 +8,12 @@ import pandas as pd
 
 from bdhf.records import AXES, Records
 from bdhf.report.ablation.totals import Spread, evaluations, spread, total
-from bdhf.report.page.formatting import count, counted
 from bdhf.stats.observations.hardware import kinds_of
 from bdhf.stats.observations.targets import OUTCOMES
+from bdhf.text.formatting import counted, whole
 
 #: Axes of which the cost of one update is told.
-PER_UPDATE = ("seconds", "gradient_equivalents")
+_PER_UPDATE = ("seconds", "gradient_equivalents")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def costs(records: Records) -> tuple[tuple[str, ...], tuple[CostRow, ...]]:
     for arm in records.arms:
         mine = ended["arm"] == arm
         planned = int((records.runs["arm"] == arm).sum())
-        cells = tuple(spread(values[mine].tolist(), count) for values in columns.values())
+        cells = tuple(spread(values[mine].tolist(), whole) for values in columns.values())
         rows.append(CostRow(arm, f"{int(mine.sum())} of {planned}", cells))
     return tuple(columns), tuple(rows)
 
@@ -64,5 +64,5 @@ def _columns(records: Records, ended: pd.DataFrame) -> dict[str, pd.Series[float
     spent = {axis: total(last, ended, column) for axis, (column, _) in AXES.items()}
     updates = spent["updates"].where(spent["updates"] > 0)
     columns = {AXES[axis][1]: values for axis, values in spent.items()}
-    columns |= {f"{AXES[axis][1]} per update": spent[axis] / updates for axis in PER_UPDATE}
+    columns |= {f"{AXES[axis][1]} per update": spent[axis] / updates for axis in _PER_UPDATE}
     return {head: values for head, values in columns.items() if values.notna().any()}

@@ -35,7 +35,7 @@ from bdhf.stats.observations.targets import OUTCOMES, observe
 
 #: Why a line ends, in the column `end` of its last row.
 AT_TARGET, AT_BUDGET, DIVERGED = "target", "budget", "diverged"
-COLUMNS = ("metric", "arm", "runs", "x", "low", "median", "high", "end")
+_COLUMNS = ("metric", "arm", "runs", "x", "low", "median", "high", "end")
 
 Positions = NDArray[np.float64]
 _POSITIONS = 160  # at most so many points a line: more can hardly be seen
@@ -79,7 +79,7 @@ def bands(records: Records, axis: str, metrics: Sequence[str]) -> pd.DataFrame:
             runs = [run for run in runs if len(run.x)]
             band = _upside_down if metric in upward else _band
             parts += [band(runs).assign(metric=metric, arm=arm)] if runs else []
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else _empty()
+    return pd.concat(parts, ignore_index=True)[list(_COLUMNS)] if parts else _empty()
 
 
 def quartiles(values: Positions) -> Positions:
@@ -93,7 +93,7 @@ def quartiles(values: Positions) -> Positions:
 
 
 def _empty() -> pd.DataFrame:
-    return pd.DataFrame({name: pd.Series(dtype=object) for name in COLUMNS})
+    return pd.DataFrame({name: pd.Series(dtype=object) for name in _COLUMNS})
 
 
 def _through(records: Records) -> set[tuple[str, int]]:

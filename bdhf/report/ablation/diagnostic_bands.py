@@ -15,8 +15,8 @@ import pandas as pd
 from bdhf.records import Records
 from bdhf.stats.observations.targets import OUTCOMES
 
-COLUMNS = ("metric", "arm", "runs", "x", "low", "median", "high")
-POSITIONS = 160  # at most so many points a line: more can hardly be seen
+_COLUMNS = ("metric", "arm", "runs", "x", "low", "median", "high")
+_POSITIONS = 160  # at most so many points a line: more can hardly be seen
 
 
 def during(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def during(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
         lines = dict(list(seen.groupby("arm", sort=False)))
         for arm in [arm for arm in records.arms if arm in lines]:
             parts.append(_quartiles(lines[arm]).assign(metric=metric, arm=arm))
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else _empty()
+    return pd.concat(parts, ignore_index=True)[list(_COLUMNS)] if parts else _empty()
 
 
 def _quartiles(line: pd.DataFrame) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def _quartiles(line: pd.DataFrame) -> pd.DataFrame:
     cells = line.pivot(index="update", columns="seed", values="value").sort_index()
     runs, count = cells.shape[1], cells.notna().sum(axis="columns")
     cells = cells[2 * count >= runs]
-    chosen = np.linspace(0, len(cells) - 1, min(len(cells), POSITIONS)).round().astype(int)
+    chosen = np.linspace(0, len(cells) - 1, min(len(cells), _POSITIONS)).round().astype(int)
     cells = cells.iloc[chosen]
     values = np.sort(cells.to_numpy(float), axis=1)  # (updates, runs), NaN last
     n = (~np.isnan(values)).sum(axis=1)
@@ -56,4 +56,4 @@ _SHARES = {"low": 0.25, "median": 0.5, "high": 0.75}
 
 
 def _empty() -> pd.DataFrame:
-    return pd.DataFrame({name: pd.Series(dtype=object) for name in COLUMNS})
+    return pd.DataFrame({name: pd.Series(dtype=object) for name in _COLUMNS})

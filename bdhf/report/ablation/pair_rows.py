@@ -12,10 +12,11 @@ from markupsafe import Markup, escape
 
 from bdhf.records import Records, Status, tests_of
 from bdhf.report.ablation.tables import anchors
-from bdhf.report.page.formatting import count, number
-from bdhf.stats.observations.pairs import Pairs, pair
+from bdhf.stats.observations.pairing import pair
+from bdhf.stats.observations.pairs import Pairs
 from bdhf.stats.observations.targets import OUTCOMES
 from bdhf.stats.result import Result
+from bdhf.text.formatting import number, whole
 
 
 @dataclass(frozen=True)
@@ -106,4 +107,4 @@ def _side(run: Mapping[object, object], anchor: str) -> Side:
         note = "diverged"
     elif run["hit"] and status not in OUTCOMES:
         note = f"{status} later"
-    return Side(anchor, run_id, count(run["cost"]), note)
+    return Side(anchor, run_id, whole(run["cost"]), note)

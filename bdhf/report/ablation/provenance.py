@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from bdhf.report.page.formatting import counted
+from bdhf.text.formatting import counted
 
 #: Fields by their name: seconds are comparable only where these agree.
-HARDWARE = re.compile(r"(host|hostname|cpu|gpu|device)$")
-COMMIT = re.compile(r"commit$")
-DIRTY = re.compile(r"dirty$")  # False or "" where the working tree was clean
+_HARDWARE = re.compile(r"(host|hostname|cpu|gpu|device)$")
+_COMMIT = re.compile(r"commit$")
+_DIRTY = re.compile(r"dirty$")  # False or "" where the working tree was clean
 
 #: More distinct values than this are counted, and listed only on demand.
-SHOWN = 4
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Field:
     @property
     def folded(self) -> bool:
         """Whether the values are too many to show at once."""
-        return len(self.values) > SHOWN
+        return len(self.values) > _SHOWN
 
 
 def fields(environments: pd.DataFrame) -> tuple[Field, ...]:
@@ -46,17 +46,17 @@ def warnings(environments: pd.DataFrame) -> tuple[str, ...]:
     for field in fields(environments):
         kinds = [f"{value or 'none'} ({counted(n, 'run')})" for value, n in field.values]
         unset = sum(n for value, n in field.values if value in _UNSET)
-        if HARDWARE.search(field.name) and len(kinds) > 1:
+        if _HARDWARE.search(field.name) and len(kinds) > 1:
             found.append(
                 f"Wall-clock comes from different machines ({field.name}: {', '.join(kinds)}): "
                 "seconds are not comparable across them; updates are."
             )
-        if COMMIT.search(field.name) and len(kinds) > 1:
+        if _COMMIT.search(field.name) and len(kinds) > 1:
             found.append(f"The runs come from different commits: {', '.join(kinds)}.")
-        if COMMIT.search(field.name) and unset:
+        if _COMMIT.search(field.name) and unset:
             found.append(f"{counted(unset, 'run')} recorded no commit.")
         changed = len(environments) - unset
-        if DIRTY.search(field.name) and changed:
+        if _DIRTY.search(field.name) and changed:
             found.append(
                 f"{counted(changed, 'run')} came from a working tree with uncommitted changes: "
                 "the commit alone does not reproduce them."

@@ -15,12 +15,13 @@ from markupsafe import Markup
 from bdhf.records import AXES, Records
 from bdhf.report.ablation import costs, provenance, tables, tuning
 from bdhf.report.ablation.evidence import gather
-from bdhf.report.ablation.figures.table import MOST_ARMS, draw
+from bdhf.report.ablation.figures.table import draw
 from bdhf.report.ablation.pair_rows import PairRow, linked, pair_rows
 from bdhf.report.embedded.anonymous import LEFT_OUT
-from bdhf.report.page import formatting
+from bdhf.report.page.formatting import budgets, listed
 from bdhf.report.page.output import Report
 from bdhf.report.page.sections import Section, sections
+from bdhf.report.page.style import MOST_LINES
 from bdhf.report.page.templating import environment
 from bdhf.stats.caveats.twins import not_compared
 from bdhf.stats.inference.equivalence import LEAST_HITS
@@ -28,6 +29,7 @@ from bdhf.stats.inference.power import ENOUGH
 from bdhf.stats.multiverse import Universe
 from bdhf.stats.observations.targets import OUTCOMES
 from bdhf.stats.result import Result
+from bdhf.text.formatting import counted
 
 
 def render(
@@ -70,7 +72,7 @@ def page(
 ) -> str:
     """Fill the page with what `render` takes, and with figures that are drawn already."""
     records = records.in_order()
-    crowded = len(records.arms) > MOST_ARMS
+    crowded = len(records.arms) > MOST_LINES
     template = environment().get_template("report.html.j2")
     return template.render(
         records=records,
@@ -144,10 +146,10 @@ def _facts(records: Records) -> tuple[str, ...]:
     seeds = records.runs["seed"].nunique()
     targets = [target.label for target in records.targets]
     return (
-        formatting.counted(len(records.arms), "arm"),
-        formatting.counted(seeds, "seed"),
-        f"budget {formatting.budgets(records)} {unit}",
-        f"target {formatting.listed(targets)}" if targets else "no target",
+        counted(len(records.arms), "arm"),
+        counted(seeds, "seed"),
+        f"budget {budgets(records)} {unit}",
+        f"target {listed(targets)}" if targets else "no target",
     )
 
 
@@ -157,4 +159,4 @@ def progress_of(records: Records) -> str:
     if known == planned:
         return ""
     rest = [f"{n} {s}" for s, n in tables.statuses(records).items() if s not in OUTCOMES]
-    return f"{known} of {formatting.counted(planned, 'run')} finished ({formatting.listed(rest)})"
+    return f"{known} of {counted(planned, 'run')} finished ({listed(rest)})"

@@ -9,8 +9,9 @@ import pandas as pd
 
 from bdhf.records import AXES, NOT_RUN, UNCOUNTED, Records, Rise, Status, rises, uncounted
 from bdhf.report.ablation.totals import Spread, at, evaluations, spread, total
-from bdhf.report.page.formatting import NONE, count, metric_name, number
+from bdhf.report.page.formatting import metric_name
 from bdhf.stats.observations.targets import OUTCOMES, observe
+from bdhf.text.formatting import NONE, number, whole
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def runs(records: Records) -> RunTable:
     _, last = evaluations(records)
     cells = records.runs
     columns = {
-        "updates": total(last, cells, "update").map(count),
+        "updates": total(last, cells, "update").map(whole),
         "seconds": total(last, cells, "seconds").map(number),
         **_to_target(records),
     }
@@ -171,7 +172,7 @@ def _to_target(records: Records) -> dict[str, pd.Series[str]]:
     for target in records.targets:
         seen = observe(records.runs, records.curves, target, records.budget.axis)
         outcome = seen["status"].isin(OUTCOMES) | seen["reached"]
-        words = seen["time"].map(count).where(seen["reached"], "missed").where(outcome, NONE)
+        words = seen["time"].map(whole).where(seen["reached"], "missed").where(outcome, NONE)
         found[f"{AXES[records.budget.axis][1]} to {target.label}"] = words
     return found
 

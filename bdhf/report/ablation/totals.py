@@ -9,7 +9,7 @@ import pandas as pd
 
 from bdhf.records import Records
 from bdhf.report.ablation.curve_bands import quartiles
-from bdhf.report.page.formatting import NONE, number
+from bdhf.text.formatting import NONE, number
 
 #: A median, and the two quartiles around it, in words.
 Spread = tuple[str, str]

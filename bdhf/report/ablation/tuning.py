@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bdhf.records import ArmTuning, Records, Tuned, unit_of
-from bdhf.report.page.formatting import NONE, counted, listed, number
+from bdhf.report.page.formatting import listed
 from bdhf.stats.caveats.tuning import how_in_words
 from bdhf.stats.scaling.scaling import AXIS
 from bdhf.stats.summaries.costs import label_without
+from bdhf.text.formatting import NONE, counted, number
 
 #: Arms that a sentence names; the others it counts.
 _NAMED = 6
@@ -17,7 +18,7 @@ _NAMED = 6
 _MAY = "so a line may show its settings and not its optimizer."
 
 #: What a figure over batch sizes says where no study is known.
-UNTUNED = (
+_NO_STUDY = (
     f"Settings were not tuned per batch size: each arm has those of the spec at every size, {_MAY}"
 )
 
@@ -65,7 +66,7 @@ def per_batch_size(records: Records, groups: Collection[str]) -> str:
     """Say whether the arms of these groups were tuned at each of their batch sizes."""
     tuning = records.tuning
     if tuning is None:
-        return UNTUNED
+        return _NO_STUDY
     if tuning.missing:
         return f"Whether settings were tuned per batch size is not known (see Tuning), {_MAY}"
     drawn = [a for a in records.values_of(AXIS) if label_without(records, a, [AXIS]) in groups]

@@ -29,7 +29,7 @@ KEPT = ("run_id", "device", "threads", "gpu", "tf32", "deterministic", "concurre
 VERSIONS = ("python", "bdhf", "torch", "numpy", "cuda")
 
 #: What the letters of a field count; of another field its own name.
-NOUNS = {"host": "machine", "cpu": "processor", "commit": "commit", "dirty": "changes"}
+_NOUNS = {"host": "machine", "cpu": "processor", "commit": "commit", "dirty": "changes"}
 
 #: The files of a run whose sums an anonymous page carries: in the others a name could be guessed.
 SUMMED = ("spec.yaml", "curve.parquet")
@@ -99,7 +99,7 @@ def lettered(environments: pd.DataFrame) -> pd.DataFrame:
     """Every value that may identify as a letter, the first one as A; equal values have one."""
     names = [str(name) for name in environments if name not in KEPT]
     letters = {
-        name: _letters(environments[name], NOUNS.get(name, name), versions=name in VERSIONS)
+        name: _letters(environments[name], _NOUNS.get(name, name), versions=name in VERSIONS)
         for name in names
     }
     if "own_code" in environments:

@@ -10,7 +10,6 @@ Nothing but zipfile, json and a reader of parquet is needed to look into it.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from pyarrow import parquet
 from pydantic import BaseModel, ConfigDict, create_model
 
 from bdhf.records import DIAGNOSTICS, Records
+from bdhf.records.disk.checksums import digest
 from bdhf.report.embedded.size_limits import read_member, read_parquet, refuse_large
 
 #: What reading an archive that was not made here may raise, beside `records.files.UNREADABLE`.
@@ -35,7 +35,7 @@ BROKEN = (BadZipFile, EOFError, NotImplementedError)
 FILES = ("spec.yaml", "status.json", "env.json", "curve.parquet")
 
 #: Evaluations of a run of which a light archive keeps the diagnostics.
-MOST_EVALUATIONS = 25
+_MOST_EVALUATIONS = 25
 
 _TABLES = ("runs", "curves", "environments")
 
@@ -82,11 +82,6 @@ def content_of(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
-
-
-def digest(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def pack(records: Records, files: Mapping[str, RunFiles]) -> bytes:
@@ -147,10 +142,10 @@ def lighten(curves: pd.DataFrame) -> pd.DataFrame:
 
 def _kept(place: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Whether a row is one of the evenly spaced ones of its run: (rows,)."""
-    most = MOST_EVALUATIONS - 1
+    most = _MOST_EVALUATIONS - 1
     last = np.maximum(lengths - 1, 1)
     nearest = np.rint(np.rint(place * most / last) * last / most)
-    return np.asarray((lengths <= MOST_EVALUATIONS) | (nearest == place))
+    return np.asarray((lengths <= _MOST_EVALUATIONS) | (nearest == place))
 
 
 def _ablation(records: Records) -> str:

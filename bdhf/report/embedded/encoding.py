@@ -17,17 +17,18 @@ from importlib.metadata import version
 from typing import Any
 
 from bdhf.records import InputError, Records, in_brief
+from bdhf.records.disk.checksums import digest
 from bdhf.records.disk.files import UNREADABLE
 from bdhf.report.embedded.anonymous import SUMMED
-from bdhf.report.embedded.archive import BROKEN, FILES, RunFiles, digest, lighten, pack, unpack
+from bdhf.report.embedded.archive import BROKEN, FILES, RunFiles, lighten, pack, unpack
 
-CAPSULE_VERSION = 1
+_CAPSULE_VERSION = 1
 
 #: Characters of a block beyond which diagnostics are carried in short.
 HEAVY = 8_000_000
 
 #: Packages whose version may change what a page shows.
-PACKAGES = ("matplotlib", "numpy", "scipy", "pandas")
+_PACKAGES = ("matplotlib", "numpy", "scipy", "pandas")
 
 _WIDTH = 160
 
@@ -65,7 +66,7 @@ def encode(
     if len(content) * 5 / 4 > HEAVY:
         light = True
         content = pack(replace(records, curves=lighten(records.curves)), files or {})
-    header: dict[str, Any] = {"capsule": CAPSULE_VERSION, "light": light, "versions": versions()}
+    header: dict[str, Any] = {"capsule": _CAPSULE_VERSION, "light": light, "versions": versions()}
     if anonymous:
         header["anonymous"] = True
     text = base64.b85encode(content).decode().replace("<", ",")
@@ -106,7 +107,7 @@ def decode(block: str, where: str = "the records") -> Capsule:
 def versions() -> dict[str, str]:
     """The versions here of bdhf, and of what draws and computes for it."""
     own: str = import_module("bdhf").__version__  # whose lazy names the report must not import
-    return {"bdhf": own, **{name: version(name) for name in PACKAGES}}
+    return {"bdhf": own, **{name: version(name) for name in _PACKAGES}}
 
 
 def _header(block: str, where: str) -> tuple[dict[str, Any], str]:
@@ -118,8 +119,8 @@ def _header(block: str, where: str) -> tuple[dict[str, Any], str]:
             raise TypeError("no version")
     except (ValueError, TypeError, LookupError):
         raise _unfit(where, "have no header that can be read") from None
-    if number > CAPSULE_VERSION:
-        newer = f"are of version {number}; this bdhf reads up to version {CAPSULE_VERSION}"
+    if number > _CAPSULE_VERSION:
+        newer = f"are of version {number}; this bdhf reads up to version {_CAPSULE_VERSION}"
         raise InputError([f"{where}: its records {newer}: upgrade bdhf"])
     kinds = {"light": bool, "versions": dict, "sha256": str}
     if any(not isinstance(header.get(key), kind) for key, kind in kinds.items()):

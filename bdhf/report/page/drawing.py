@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -74,3 +74,11 @@ class Drawing:
     figure: Figure
     view: View | None = None  # None: the figure is always shown
     group: str = ""  # figures of a group are folded together where a section has many
+
+
+def by_section(drawings: Iterable[Drawing]) -> Mapping[str, tuple[Drawing, ...]]:
+    """Drawings by the section of the page that they belong to, both in the order they come in."""
+    sections: dict[str, tuple[Drawing, ...]] = {}
+    for drawing in drawings:
+        sections[drawing.section] = (*sections.get(drawing.section, ()), drawing)
+    return sections

@@ -13,7 +13,7 @@ from bdhf.report.page import svg
 from bdhf.report.page.drawing import SCALES, Drawing
 
 #: Figures of a section beyond which its groups are folded.
-MOST_SHOWN = 6
+_MOST_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Section:
     def groups(self) -> tuple[Group, ...]:
         """The figures; where they are many, by the groups of their drawings."""
         names = list(dict.fromkeys(figure.drawing.group for figure in self.figures))
-        if len(self.figures) <= MOST_SHOWN or len(names) < 2:
+        if len(self.figures) <= _MOST_SHOWN or len(names) < 2:
             return (Group("", self.figures),)
         return tuple(
             Group(name, tuple(f for f in self.figures if f.drawing.group == name)) for name in names

@@ -23,21 +23,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from bdhf.report.page.formatting import number
+from bdhf.text.formatting import number
 
 #: The colour of text, axes and grid while drawing; `svg` exchanges it for the reader's ink.
 INK = "#010203"
 
+#: Lines beyond which a figure can no longer be read.
+MOST_LINES = 24
+
 #: seaborn's "colorblind" without its pink and yellow, which vanish on a white page.
-COLOURS = tuple(
+_COLOURS = tuple(
     c for i, c in enumerate(sns.color_palette("colorblind").as_hex()) if i not in (6, 8)
 )
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (7, 2, 1.5, 2)), (0, (2, 1.2)), (0, (9, 3)))
-MARKERS = "osD^vPX"
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (7, 2, 1.5, 2)), (0, (2, 1.2)), (0, (9, 3)))
+_MARKERS = "osD^vPX"
 
 WIDTH = 5.6  # inches: small enough that 10-point labels stay readable on a telephone
-PANEL_HEIGHT = 2.6  # inches
-ROW_HEIGHT = 0.5  # inches
+_PANEL_HEIGHT = 2.6  # inches
+_ROW_HEIGHT = 0.5  # inches
 _LINE, _HANDLE = 66, 10  # the room of a line of the legend, and of a handle, in characters
 _CONTROL = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u2029\u202f-\u2065\u206a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
@@ -96,12 +99,12 @@ def looks(arms: Sequence[str]) -> Mapping[str, Look]:
     >>> looks(["adam", "block_hf"])["adam"].colour
     '#0173b2'
     """
-    parts = zip(cycle(COLOURS), cycle(DASHES), cycle(MARKERS), strict=False)
+    parts = zip(cycle(_COLOURS), cycle(_DASHES), cycle(_MARKERS), strict=False)
     return {a: Look(*p) for a, p in zip(arms, islice(parts, len(arms)), strict=True)}
 
 
 def canvas(
-    panels: int, arms: Mapping[str, Look], panel_height: float = PANEL_HEIGHT
+    panels: int, arms: Mapping[str, Look], panel_height: float = _PANEL_HEIGHT
 ) -> tuple[Figure, list[Axes]]:
     """Stacked panels that share their horizontal axis; the arms are named above, over no curve.
 
@@ -171,7 +174,7 @@ def logarithmic(axes: Axes, name: Literal["x", "y"], low: float, high: float) ->
 
 def listing(rows: int) -> tuple[Figure, Axes]:
     """A panel of named rows, the first on top; row i is at height i, its name above it."""
-    figure = Figure(figsize=(WIDTH, 1.15 + ROW_HEIGHT * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.15 + _ROW_HEIGHT * rows), layout="constrained")
     axes = figure.subplots()
     axes.set_ylim(rows - 0.55, -0.8)
     axes.set_yticks([])

@@ -6,13 +6,14 @@ stand behind it, and a comment of the spec those of the spec.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bdhf.report.page import formatting
 from bdhf.report.page.policy import policy
+from bdhf.stats.inference.power import MOST_SEEDS
+from bdhf.text.formatting import counted, interval, number, p_value, seeds_in_a_cell
 from bdhf.text.printable import SIGN
 
 #: Characters that embed, override or isolate a direction of writing -> what stands there instead.
@@ -32,13 +33,13 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     found.filters |= {
-        "number": formatting.number,
-        "p_value": formatting.p_value,
+        "number": number,
+        "p_value": p_value,
     }
     found.globals |= {
-        "interval": formatting.interval,
-        "counted": formatting.counted,
-        "seeds": formatting.seeds,
+        "interval": interval,
+        "counted": counted,
+        "seeds": partial(seeds_in_a_cell, most=MOST_SEEDS),
         "policy": policy,
     }
     return found

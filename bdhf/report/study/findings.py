@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bdhf.records import AXES, LOSSES, StudyRecords
-from bdhf.report.page.formatting import NONE, count, counted, listed, number
+from bdhf.report.page.formatting import listed
 from bdhf.report.study.evidence import FAILED, HIT, Cell, StudyEvidence, question
 from bdhf.stats.studies.trials import PRUNED
+from bdhf.text.formatting import NONE, counted, number, whole
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _all_missed(evidence: StudyEvidence, cell: Cell) -> str:
     kinds = cell.trials["kind"].value_counts()
     other = [f"{kinds[kind]} {kind}" for kind in (PRUNED, FAILED) if kind in kinds]
     lost = f" ({listed(other)})" if other else ""
-    within = f"{count(budget.limit)} {AXES[budget.axis][1]}"
+    within = f"{whole(budget.limit)} {AXES[budget.axis][1]}"
     edges = [f"{name} at {_end(cell, name)}" for name in cell.arm.at_edge]
     wider = f"wider ranges ({listed(edges)})" if edges else "wider ranges"
     return (

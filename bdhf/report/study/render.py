@@ -22,7 +22,7 @@ from bdhf.report.study.findings import Finding, findings, notices, progress, unb
 from bdhf.report.study.held_out import SECTION, HeldOut, final_verdicts, hold_out
 
 #: Cells up to which each has a sentence at the top of the page; beyond, only a row of the table.
-MOST_SENTENCES = 6
+_MOST_SENTENCES = 6
 
 #: Sections that the page has whether there is a figure or not, with the words of its templates.
 _OWN = (SECTION, "Verdict against the tuning budget")
@@ -128,7 +128,7 @@ def _ordered(table: pd.DataFrame, place: dict[str, int]) -> pd.DataFrame:
 
 
 def _sentences(found: tuple[Finding, ...]) -> tuple[str, ...]:
-    return tuple(f.sentence for f in found) if len(found) <= MOST_SENTENCES else ()
+    return tuple(f.sentence for f in found) if len(found) <= _MOST_SENTENCES else ()
 
 
 def _contents(others: tuple[Section, ...]) -> tuple[tuple[str, str], ...]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from bdhf.records import StudyRecords, unit_of
 from bdhf.report.ablation.tables import Reason, reason
-from bdhf.report.page.formatting import count, counted, interval, listed, number
+from bdhf.report.page.formatting import listed
 from bdhf.report.study.evidence import FAILED, Cell, StudyEvidence, axis_label, question
 from bdhf.report.study.findings import hits_words, in_words, settings_of, value_words
 from bdhf.stats.result import Verdict
 from bdhf.stats.studies.tuning_budget import Ahead
+from bdhf.text.formatting import counted, interval, number, percent, whole
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _held(one: Ahead, known: Verdict | None) -> str:
         return f"{verdict} {where}, so there is no verdict that could hold from some k on"
     first = one.holds_from(verdict)
     if first is None:
-        level = f"{100 * (1 - one.alpha):g} %"
+        level = percent(1 - one.alpha)
         return (
             f"{verdict} {where}, but after no number of trials up to {one.trials} do {level} of "
             "the resamples of the tuning agree: it may hang on the luck of the search"
@@ -151,7 +152,7 @@ def _row(records: StudyRecords, cell: Cell, row: Mapping[Hashable, object]) -> T
         status=status,
         values=tuple(_value(cell, objectives, name, row) for name in objectives),
         numbers=(hits_words(records, int(str(row["hits"])), int(str(row["seeds"]))),
-                 count(row["updates"]), number(row["seconds"])),
+                 whole(row["updates"]), number(row["seconds"])),
         settings=in_words(settings_of(cell, trial)),
         reason=reason(row["reason"]),
     )  # fmt: skip

@@ -15,9 +15,10 @@ import pandas as pd
 from bdhf.records import Records, load, planned
 from bdhf.records.bits import first_unlike
 from bdhf.records.columns import CELL
+from bdhf.records.disk.checksums import digest
 from bdhf.records.run import Run, read_run
 from bdhf.report.embedded.anonymous import anonymous, names_in
-from bdhf.report.embedded.archive import content_of, digest, lighten
+from bdhf.report.embedded.archive import content_of, lighten
 from bdhf.report.embedded.encoding import Capsule
 from bdhf.report.embedded.redaction import told
 

@@ -16,7 +16,8 @@ import pandas as pd
 from bdhf.records import AXES, FAILED, Records, Status
 from bdhf.records.bits import first_unlike
 from bdhf.records.columns import CELL
-from bdhf.report.embedded.archive import RunFiles, digest
+from bdhf.records.disk.checksums import digest
+from bdhf.report.embedded.archive import RunFiles
 from bdhf.stats.observations.targets import observe
 
 #: Statuses of runs that were begun: each leaves a folder with its files.

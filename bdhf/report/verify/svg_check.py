@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from xml.etree.ElementTree import ParseError, XMLParser
 
-SVG = "http://www.w3.org/2000/svg"
-XLINK = "http://www.w3.org/1999/xlink"
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "http://www.w3.org/1999/xlink"
 
 #: Differences of one drawing of which no more are told.
-MOST_TOLD = 5
+_MOST_TOLD = 5
 
 _NUMBER = r"-?\d+(\.\d+)?(e[-+]?\d+)?"
 _NAME = r"[\w.-]+"
@@ -28,7 +28,7 @@ _VALUES: Mapping[str, str] = {
     **dict.fromkeys(("x", "y", "width", "height"), _NUMBER),
     "transform": r"((translate|scale|rotate|matrix)\([\d\s.,e+-]*\)\s*)*",
     "clip-path": rf"url\(#{_NAME}\)",
-    f"{{{XLINK}}}href": f"#{_NAME}",
+    f"{{{_XLINK}}}href": f"#{_NAME}",
     **dict.fromkeys(("fill", "stroke"), _COLOUR),
     **dict.fromkeys(("fill-opacity", "stroke-opacity", "opacity", "stroke-width"), _NUMBER),
     "stroke-dasharray": r"[\d\s.,]+",
@@ -46,7 +46,7 @@ _INK = (
 _ELEMENTS: Mapping[str, tuple[str, ...]] = {
     "g": ("id", "transform", "clip-path", *_INK),
     "path": ("id", "d", "transform", "clip-path", *_INK),
-    "use": (f"{{{XLINK}}}href", "x", "y", "transform", "clip-path", *_INK),
+    "use": (f"{{{_XLINK}}}href", "x", "y", "transform", "clip-path", *_INK),
     "defs": (),
     "clipPath": ("id",),
     "rect": ("x", "y", "width", "height"),
@@ -63,11 +63,11 @@ def foreign(box: str, body: str) -> tuple[str, ...]:
     seen = _Seen()
     parser = XMLParser(target=seen)
     try:
-        parser.feed(f'<svg xmlns="{SVG}" xmlns:xlink="{XLINK}" {box}>{body}</svg>')
+        parser.feed(f'<svg xmlns="{_SVG}" xmlns:xlink="{_XLINK}" {box}>{body}</svg>')
         parser.close()
     except ParseError as error:
         seen.faults.append(f"what is no well-formed XML ({error})")
-    return tuple(dict.fromkeys(seen.faults))[:MOST_TOLD]
+    return tuple(dict.fromkeys(seen.faults))[:_MOST_TOLD]
 
 
 class _Seen:
@@ -80,7 +80,7 @@ class _Seen:
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """Hold an element against the table; the outermost one is the drawing itself."""
         self._depth += 1
-        name = tag.removeprefix(f"{{{SVG}}}")
+        name = tag.removeprefix(f"{{{_SVG}}}")
         allowed = ("viewBox",) if self._depth == 1 else _ELEMENTS.get(name)
         if allowed is None or name == tag:
             self.faults.append(f"an element {_brief(name)}")

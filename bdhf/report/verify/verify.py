@@ -19,7 +19,7 @@ from bdhf.report.verify.page_contents import Drawing, Page, count_numbers, take_
 from bdhf.report.verify.svg_check import foreign
 
 #: Lines that differ of which no more are told.
-MOST_TOLD = 20
+_MOST_TOLD = 20
 
 _BEGIN = '<script type="application/octet-stream" id="records">\n'
 _END = "\n</script>"
@@ -107,7 +107,7 @@ def verify(path: str | Path) -> Verified:
         runs=int(runs.loc[runs["status"].notna(), "run_id"].nunique()),
         numbers=count_numbers(expected),
         figures=len(gives.drawings),
-        lines=lines[:MOST_TOLD],
+        lines=lines[:_MOST_TOLD],
         differing=len(lines),
         drawings=tuple(_drawn_otherwise(says.drawings, gives.drawings)),
         foreign=tuple(_foreign(says.drawings)),

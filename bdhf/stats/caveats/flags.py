@@ -17,7 +17,7 @@ from bdhf.stats.inference.paired import SignFlip, pairs_needed, smallest_p
 from bdhf.stats.observations.pairs import Pairs
 from bdhf.stats.observations.targets import OUTCOMES
 from bdhf.stats.result import Verdict
-from bdhf.stats.text.sentences import count, number
+from bdhf.text.formatting import cost, percent, plain_count
 
 
 def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
         for reason, n in _reasons(runs, unit_of(entry.estimand)).items()
     ]
     verb = "is" if missing == 1 else "are"
-    return (f"{missing} of {count(len(pairs), 'pair')} {verb} missing: {', '.join(reasons)}",)
+    return (f"{missing} of {plain_count(len(pairs), 'pair')} {verb} missing: {', '.join(reasons)}",)
 
 
 def too_few_pairs(untied: int, pairs: int, alpha: float, tests: int) -> tuple[str, ...]:
@@ -55,14 +55,14 @@ def too_few_pairs(untied: int, pairs: int, alpha: float, tests: int) -> tuple[st
             "differ",
         )
     return (
-        f"{count(untied, 'untied pair')} {'gives' if untied == 1 else 'give'} no p below "
+        f"{plain_count(untied, 'untied pair')} {'gives' if untied == 1 else 'give'} no p below "
         f"{smallest_p(untied):.3g}; p ≤ {level:.3g}{asked} takes {pairs_needed(level)}",
     )
 
 
 def costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
     """Say of every arm how many costs are not those of a plain hit, and what they count as."""
-    unit, tau = AXES[entry.axis][1], number(pairs.horizon.value)
+    unit, tau = AXES[entry.axis][1], cost(pairs.horizon.value)
     return (
         *_horizon(pairs, entry, budget),
         *_per_arm(
@@ -73,9 +73,7 @@ def costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
         *_per_arm(
             pairs, entry, _failed_later, "reached the target and failed later, which is a hit"
         ),
-        *_per_arm(
-            pairs, entry, _free, f"cost 0 {unit}: in the ratio {{each}} {number(pairs.floor)}"
-        ),
+        *_per_arm(pairs, entry, _free, f"cost 0 {unit}: in the ratio {{each}} {cost(pairs.floor)}"),
     )
 
 
@@ -128,7 +126,7 @@ def margin(
         where = "at the target" if entry.is_to_target else "that did not diverge"
         return (
             *_say_nothing(pairs, entry),
-            f"Not called equivalent: that takes {100 * LEAST_HITS:g} % of the runs of both arms "
+            f"Not called equivalent: that takes {percent(LEAST_HITS)} of the runs of both arms "
             f"{where}, and {' and '.join(short)}",
         )
     return _say_nothing(pairs, entry)
@@ -147,7 +145,7 @@ def losses(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
         else "its loss is that of its part"
     )
     return (
-        *_per_arm(pairs, entry, early, f"ended before the budget of {number(budget.limit)} {unit}: "
+        *_per_arm(pairs, entry, early, f"ended before the budget of {cost(budget.limit)} {unit}: "
                   f"{what} (`stop: at_budget` goes on)"),
         *_per_arm(pairs, entry, _diverged, "diverged: {each} the loss that it began with"),
     )  # fmt: skip
@@ -162,8 +160,8 @@ def evaluation_interval(updates: int) -> tuple[str, ...]:
     if updates <= 1:
         return ()
     return (
-        f"A target may be reached up to {count(updates - 1, 'update')} before it is recorded: "
-        f"evaluations are every {updates} updates",
+        f"A target may be reached up to {plain_count(updates - 1, 'update')} before it is "
+        f"recorded: evaluations are every {updates} updates",
     )
 
 
@@ -175,15 +173,15 @@ def _say_nothing(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
     what = "missed" if entry.is_to_target else "diverged"
     ties, them = ("ties", "it") if k == 1 else ("tie", "them")
     return (
-        f"{count(k, 'pair')} {what} on both sides and {ties} whatever the arms are worth: the test "
-        f"of equivalence leaves {them} out",
+        f"{plain_count(k, 'pair')} {what} on both sides and {ties} whatever the arms are worth: "
+        f"the test of equivalence leaves {them} out",
     )
 
 
 def _horizon(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
     """Say where costs are restricted when the budget does not."""
     cause = f"The budget limits {AXES[budget.axis][1]}, not {AXES[entry.axis][1]}"
-    tau = number(pairs.horizon.value)
+    tau = cost(pairs.horizon.value)
     if pairs.horizon.source == "first miss":
         return (f"{cause}: costs count up to {tau}, where the first run that missed ended",)
     if pairs.horizon.source == "slowest pace":
@@ -203,7 +201,7 @@ def _ended_early(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
         return _missed(runs) & ~_diverged(runs) & (runs["time"] < limit * (1 - 1e-9))
 
     unit = AXES[entry.axis][1]
-    said = f"ended without a hit before the budget of {number(limit)} {unit}"
+    said = f"ended without a hit before the budget of {cost(limit)} {unit}"
     return _per_arm(pairs, entry, early, said)
 
 
@@ -236,7 +234,7 @@ def _per_arm(
         k = int(which(runs).sum())
         if k:
             words = said.format(each="it counts as" if k == 1 else "each counts as")
-            flags.append(f"{k} of {count(len(runs), 'run')} of {arm} {words}")
+            flags.append(f"{k} of {plain_count(len(runs), 'run')} of {arm} {words}")
     return tuple(flags)
 
 

@@ -14,7 +14,7 @@ from bdhf.records import AXES, Budget, Comparison, Status
 from bdhf.stats.inference.equivalence import tost
 from bdhf.stats.observations.pairs import Pairs
 from bdhf.stats.result import Verdict
-from bdhf.stats.text.sentences import number, p_value, ratio
+from bdhf.text.formatting import cost, p_in_a_sentence, ratio
 
 
 def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
@@ -34,13 +34,13 @@ def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str,
         return (f"A missing run may have cost any number of {unit}: {why}",)
     if least == most:
         return (
-            f"A missing run counts as {number(most)} {unit}, which it had spent without a hit, or "
+            f"A missing run counts as {cost(most)} {unit}, which it had spent without a hit, or "
             "which end the costs of all runs",
         )
     gave_up = entry.axis == "seconds" and (ends["status"] == Status.TIMEOUT.value).any()
     timed_out = ", or the limit of wall-clock after a time-out if that is more" if gave_up else ""
     return (
-        f"A missing run counts as {number(least)} to {number(most)} {unit}: at least what it had "
+        f"A missing run counts as {cost(least)} to {cost(most)} {unit}: at least what it had "
         f"spent, at most the {AXES[budget.axis][1]} of the budget at the slowest pace of its "
         f"arm{timed_out}",
     )
@@ -59,8 +59,9 @@ def coarse(pairs: Pairs, entry: Comparison, p: float, alpha: float) -> tuple[str
         return ()
     return (
         f"Not called equivalent: evaluations leave open when a target was reached, and the costs "
-        f"lie within {entry.margin:g}× as they were recorded (p {p_value(recorded, alpha)}) but "
-        f"not wherever they may have been (p {p_value(p, alpha)})",
+        f"lie within {entry.margin:g}× as they were recorded "
+        f"(p {p_in_a_sentence(recorded, alpha)}) but not wherever they may have been "
+        f"(p {p_in_a_sentence(p, alpha)})",
     )
 
 
@@ -76,7 +77,7 @@ def unequal(pairs: Pairs, entry: Comparison, observed: Verdict) -> tuple[str, ..
     if not crosses or not pairs.evaluations_differ:
         return ()
     late = pairs.late
-    means = f"{number(late[0])} in {entry.candidate} and {number(late[1])} in {entry.baseline}"
+    means = f"{cost(late[0])} in {entry.candidate} and {cost(late[1])} in {entry.baseline}"
     return (
         f"Evaluations cost the arms differently: a target may be reached up to {means} (means, in "
         f"{AXES[entry.axis][1]}) before it is recorded, and the ratio may be anything from "

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from bdhf.records import Comparison
 from bdhf.stats.observations.pairs import Pairs
 from bdhf.stats.result import Verdict
-from bdhf.stats.text.sentences import OF_EVALUATIONS, OF_OTHERS, number
+from bdhf.stats.text.sentences import OF_EVALUATIONS, OF_OTHERS
+from bdhf.text.formatting import cost
 
 
 def overturned(
@@ -34,7 +35,7 @@ def overturned(
     if len(pairs) == len(pairs.complete):
         return (
             "The verdict hangs on what a diverged run counts as, which is no less than the largest "
-            f"cost seen and no more than {number(pairs.horizon.value)}: {observed} at the most, "
+            f"cost seen and no more than {cost(pairs.horizon.value)}: {observed} at the most, "
             f"{bounds['best']} at the best for {entry.candidate}, {bounds['worst']} at the worst",
         )
     ends = f"at their best for {entry.candidate}, {bounds['worst']} at their worst"

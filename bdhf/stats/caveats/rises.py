@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bdhf.records import Comparison, Records, rises
 from bdhf.stats.observations.pairs import Pairs
-from bdhf.stats.text.sentences import count
+from bdhf.text.formatting import plain_count
 
 
 def risen(pairs: Pairs, entry: Comparison, records: Records) -> tuple[str, ...]:
@@ -17,7 +17,7 @@ def risen(pairs: Pairs, entry: Comparison, records: Records) -> tuple[str, ...]:
         if seen:
             worst = max(seen.values(), key=lambda rise: rise.last)
             flags.append(
-                f"{len(seen)} of {count(len(side), 'run')} of {arm} ended above the loss before "
-                f"the first update ({'at worst ' if len(seen) > 1 else ''}{worst})"
+                f"{len(seen)} of {plain_count(len(side), 'run')} of {arm} ended above the loss "
+                f"before the first update ({'at worst ' if len(seen) > 1 else ''}{worst})"
             )
     return tuple(flags)

@@ -18,7 +18,7 @@ from bdhf.records import MATTERS, TIMING, Comparison
 from bdhf.records.provenance.environment import from_words, shown
 from bdhf.stats.observations.hardware import HARDWARE
 from bdhf.stats.observations.pairs import Pairs
-from bdhf.stats.text.sentences import count
+from bdhf.text.formatting import plain_count
 
 #: More distinct values of one side than these are counted.
 _NAMED = 3
@@ -111,8 +111,8 @@ def _unknown(arm: str, recorded: pd.Series[bool]) -> tuple[str, ...]:
     if not k:
         return ()
     return (
-        f"Where {k} of {count(len(recorded), 'run')} of {arm} {'was' if k == 1 else 'were'} made "
-        "is not known (no env.json that can be read): hardware and versions may differ",
+        f"Where {k} of {plain_count(len(recorded), 'run')} of {arm} {'was' if k == 1 else 'were'} "
+        "made is not known (no env.json that can be read): hardware and versions may differ",
     )
 
 
@@ -120,7 +120,7 @@ def _within(split: _Split, arms: tuple[str, str]) -> str:
     sides = split.candidate, split.baseline
     values = [_counted(side, "run", f" of {arm}") for arm, side in zip(arms, sides, strict=True)]
     return (
-        f"Not only the arms differ within {split.apart} of {count(len(sides[0]), 'pair')}: "
+        f"Not only the arms differ within {split.apart} of {plain_count(len(sides[0]), 'pair')}: "
         f"{'; '.join(values)}"
     )
 
@@ -138,6 +138,6 @@ def _counted(values: Sequence[str], noun: str, of: str = "") -> str:
     """`torch 2.9.0 for 7 of 8 runs, torch 2.13.0 for 1`: most first, then by name."""
     ordered = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
     told = [f"{value} for {k}" for value, k in ordered[:_NAMED]]
-    told[0] += f" of {count(len(values), noun)}{of}"
+    told[0] += f" of {plain_count(len(values), noun)}{of}"
     rest = len(ordered) - _NAMED
-    return ", ".join([*told, *([f"and {count(rest, 'other')}"] if rest > 0 else [])])
+    return ", ".join([*told, *([f"and {plain_count(rest, 'other')}"] if rest > 0 else [])])

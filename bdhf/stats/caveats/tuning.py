@@ -7,7 +7,7 @@ can be one of tuning, and so can one between arms with other numbers of trials.
 from __future__ import annotations
 
 from bdhf.records import ArmTuning, Comparison, Records, Tuned, unit_of
-from bdhf.stats.text.sentences import count
+from bdhf.text.formatting import plain_count
 
 
 def is_tuned(records: Records, *arms: str) -> bool:
@@ -25,7 +25,7 @@ def how_in_words(arm: ArmTuning) -> str:
     'was tuned and then changed (lr 0.3, tuned 0.31)'
     """
     words = {
-        "tuned": f"was tuned in {count(arm.trials, 'trial')}",
+        "tuned": f"was tuned in {plain_count(arm.trials, 'trial')}",
         "changed": "was tuned and then changed",
         "elsewhere": "was not tuned for what it is run on",
         "untuned": "was not tuned",
@@ -73,7 +73,7 @@ def _shared_seeds(tuning: Tuned, *sides: str) -> tuple[str, ...]:
     touched = [side for side in sides if tuning.arms[side].how != "untuned"]
     if not tuning.shared_seeds or not touched:
         return ()
-    seeds = count(len(tuning.shared_seeds), "seed")
+    seeds = plain_count(len(tuning.shared_seeds), "seed")
     return (
         f"Settings of {' and '.join(touched)} were chosen on {seeds} of this comparison, which "
         "flatters them",

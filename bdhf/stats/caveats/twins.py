@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bdhf.records import Comparison, Records
-from bdhf.stats.text.sentences import count
+from bdhf.text.formatting import plain_count
 
 
 def not_compared(entries: Sequence[Comparison]) -> tuple[str, ...]:
@@ -30,6 +30,6 @@ def shared_runs(records: Records, entry: Comparison) -> tuple[str, ...]:
         return ()
     verb, them = ("is", "it is no pair") if shared == 1 else ("are", "they are no pairs")
     return (
-        f"{count(shared, 'seed')} {verb} one run in both arms, which says nothing against itself: "
-        f"{them}",
+        f"{plain_count(shared, 'seed')} {verb} one run in both arms, which says nothing against "
+        f"itself: {them}",
     )

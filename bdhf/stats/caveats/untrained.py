@@ -5,7 +5,7 @@ from __future__ import annotations
 from bdhf.records import Comparison, Records, Target
 from bdhf.stats.observations.pairs import Pairs
 from bdhf.stats.observations.targets import observe
-from bdhf.stats.text.sentences import count
+from bdhf.text.formatting import plain_count
 
 
 def met_before_training(
@@ -23,7 +23,7 @@ def met_before_training(
     told = []
     for arm, start, side in zip(arms, starts, complete.sides, strict=True):
         if k := int(side.index.isin(start).sum()):
-            runs = count(len(side), "run")
+            runs = plain_count(len(side), "run")
             told.append(f"{k} of {runs} of {arm} met the target before the first update")
     both = int((complete.candidate.index.isin(starts[0]) & complete.both_free).sum())
     return (*told, *_ties(both, len(complete), entry))
@@ -46,6 +46,6 @@ def _ties(both: int, pairs: int, entry: Comparison) -> tuple[str, ...]:
         return ()
     ties, them = ("ties", "it") if both == 1 else ("tie", "them")
     return (
-        f"{count(both, 'pair')} met the target before the first update on both sides and {ties} "
-        f"whatever the arms are worth: the test of equivalence leaves {them} out",
+        f"{plain_count(both, 'pair')} met the target before the first update on both sides and "
+        f"{ties} whatever the arms are worth: the test of equivalence leaves {them} out",
     )

@@ -20,10 +20,10 @@ from bdhf.records import Comparison, PlannedArm, Records, Target, tests_of
 from bdhf.stats.observations.targets import observe
 
 #: Without finished runs a target is taken to be reached within this share of the budget.
-EXPECTED = 0.5
+_EXPECTED = 0.5
 
 #: Whole numbers of updates are not missed by so little, relative to them.
-ROUNDING = 1e-12
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def too_coarse(
         every = max(arm.evaluate_every for arm in sides)
         expected, source = _expected(sides, target, finished)
         share = (entry.margin - 1) / entry.margin
-        least = math.ceil((every - 1) / share * (1 - ROUNDING))
+        least = math.ceil((every - 1) / share * (1 - _ROUNDING))
         if every > 1 and not math.isnan(expected) and least > expected:
-            fine = 1 + math.floor(expected * share * (1 + ROUNDING))
+            fine = 1 + math.floor(expected * share * (1 + _ROUNDING))
             tests.append(Coarse(entry.name, target.label, entry.margin, every, least,
                                 round(expected), source, fine))  # fmt: skip
     return tuple(tests)
@@ -80,4 +80,4 @@ def _expected(
         if len(hits):
             return float(np.median(hits)), f"the median of {len(hits)} finished runs"
     limits = [arm.budget.updates for arm in sides if arm.budget.updates is not None]
-    return (EXPECTED * min(limits), "half of the budget") if limits else (math.nan, "")
+    return (_EXPECTED * min(limits), "half of the budget") if limits else (math.nan, "")

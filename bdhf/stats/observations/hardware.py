@@ -10,8 +10,8 @@ from bdhf.records.provenance.environment import NOT_RECORDED, shown
 HARDWARE = ("cpu", "gpu", "device")
 
 #: Why pairs whose runs are whole are left out of a comparison of seconds.
-APART = "timed on other hardware than the other run of the pair"
-HALF_KNOWN = "with hardware recorded for one run of the pair only"
+_APART = "timed on other hardware than the other run of the pair"
+_HALF_KNOWN = "with hardware recorded for one run of the pair only"
 
 
 def hardware(environments: pd.DataFrame) -> pd.Series[str]:
@@ -55,8 +55,8 @@ def on_one_hardware(
     left, right = (kinds_of(side["run_id"], environments) for side in (candidate, baseline))
     both = candidate["cost"].notna() & baseline["cost"].notna()
     for which, note in (
-        (both & (left != right) & (left != "") & (right != ""), APART),
-        (both & (left != right) & ((left == "") | (right == "")), HALF_KNOWN),
+        (both & (left != right) & (left != "") & (right != ""), _APART),
+        (both & (left != right) & ((left == "") | (right == "")), _HALF_KNOWN),
     ):
         candidate, baseline = (masked(side, which, note) for side in (candidate, baseline))
     return candidate, baseline

@@ -21,10 +21,10 @@ from scipy.special import erfcx, log_ndtr
 Values = NDArray[np.float64]
 
 #: How far beyond the sizes that were run B_crit is sought, as a factor.
-REACH = 100.0
+_REACH = 100.0
 
-LEAST_SIZES = 3  # batch sizes with an outcome
-LEAST_HIT = 2  # of these: sizes at which some run hits
+_LEAST_SIZES = 3  # batch sizes with an outcome
+_LEAST_HIT = 2  # of these: sizes at which some run hits
 
 _TIGHTEST, _WIDEST = math.log(1e-6), math.log(1e2)  # of log σ
 _LOG_ROOT = 0.5 * math.log(2 * math.pi)
@@ -48,12 +48,12 @@ class Sample:
     def is_enough(self) -> bool:
         """Whether there are sizes enough for the fit."""
         sizes, hit = np.unique(self.size), np.unique(self.size[self.hit])
-        return len(sizes) >= LEAST_SIZES and len(hit) >= LEAST_HIT
+        return len(sizes) >= _LEAST_SIZES and len(hit) >= _LEAST_HIT
 
     @property
     def limits(self) -> tuple[float, float]:
         """Between which B_crit is sought."""
-        return float(self.size.min()) / REACH, float(self.size.max()) * REACH
+        return float(self.size.min()) / _REACH, float(self.size.max()) * _REACH
 
     def take(self, rows: NDArray[np.intp]) -> Sample:
         """Some of the runs, each as often as it is named."""
@@ -77,7 +77,7 @@ def fit(sample: Sample, starts: tuple[float, ...] = (), *, limits: tuple[float, 
     """
     if not sample.is_enough:
         raise ValueError(
-            f"batch scaling needs {LEAST_SIZES} batch sizes, and hits at {LEAST_HIT} of them"
+            f"batch scaling needs {_LEAST_SIZES} batch sizes, and hits at {_LEAST_HIT} of them"
         )
     low, high = math.log(limits[0]), math.log(limits[1])
     inside = [math.log(start) for start in starts] or np.linspace(low, high, 9)[1:-1].tolist()

@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 
 from bdhf.stats.scaling.censored import Fit, Sample, fit_at, residuals
 
-LEAST_SEEDS = 3
+_LEAST_SEEDS = 3
 
 #: Values of B₀ that are tried over the whole range, before the ends are narrowed down.
 _TRIED = 17
@@ -44,7 +44,7 @@ def interval(
     values are rejected between others that are not, the interval goes over all of them.
     """
     names = np.unique(seeds)
-    if len(names) < LEAST_SEEDS:
+    if len(names) < _LEAST_SEEDS:
         return 0.0, math.inf
     rows = [np.flatnonzero(seeds == name) for name in names]
     beyond = float(stats.t.ppf(1 - alpha / 2, len(rows) - 1))

@@ -37,8 +37,8 @@ AXIS = "batch.gradient"
 #: The axes on which means are drawn: the law is one of updates, and seconds are what is paid.
 DRAWN = ("updates", "seconds")
 
-POINTS = ("axis", "target", "group", "arm", "size", "seed", "cost", "hit")
-MEANS = ("axis", "target", "group", "size", "cost", "hits", "runs")
+_POINTS = ("axis", "target", "group", "arm", "size", "seed", "cost", "hit")
+_MEANS = ("axis", "target", "group", "size", "cost", "hits", "runs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def scaling(records: Records) -> tuple[Scaling, ...]:
 
 
 def points(records: Records, axis: str = "updates") -> pd.DataFrame:
-    """Every run with a batch size and an outcome, with the columns of `POINTS`.
+    """Every run with a batch size and an outcome, with the columns of `_POINTS`.
 
     `cost`, in units of the axis, of a miss is that up to which it was watched; a diverged run can
     never hit, so it is watched up to the budget (or the follow-up of the others). Seconds are those
@@ -105,11 +105,11 @@ def points(records: Records, axis: str = "updates") -> pd.DataFrame:
         for arm, size in _sizes(records).items()
     ]
     parts = [part for part in parts if len(part)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(POINTS))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_POINTS))
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """Geometric means over the runs of every size, with the columns of `MEANS`.
+    """Geometric means over the runs of every size, with the columns of `_MEANS`.
 
     A miss counts as the cost up to which it was watched, so with misses the mean is a lower bound.
 
@@ -131,7 +131,7 @@ def drawn(records: Records) -> pd.DataFrame:
     Raises ValueError for a target whose metric the curves do not have.
     """
     parts = [part for axis in DRAWN if len(part := points(records, axis))]
-    return means(pd.concat(parts, ignore_index=True)) if parts else pd.DataFrame(columns=[*MEANS])
+    return means(pd.concat(parts, ignore_index=True)) if parts else pd.DataFrame(columns=[*_MEANS])
 
 
 def sized(records: Records) -> pd.DataFrame:
@@ -207,4 +207,4 @@ def _of_arm(records: Records, target: Target, axis: str, arm: str, size: float) 
         cost=observed["time"].mask(diverged, limit.value).clip(lower=floor),
         hit=observed["reached"],
     )
-    return table.loc[table["cost"].notna(), list(POINTS)]
+    return table.loc[table["cost"].notna(), list(_POINTS)]

@@ -19,7 +19,7 @@ from bdhf.records import StudyRecords, TunedArm
 
 DONE, PRUNED = "done", "pruned"
 
-SO_FAR = ("trial", "value", "best", "incumbent", "low", "high")
+_SO_FAR = ("trial", "value", "best", "incumbent", "low", "high")
 
 
 def trials_of(records: StudyRecords, label: str) -> pd.DataFrame:
@@ -66,4 +66,4 @@ def best_so_far(records: StudyRecords, arm: TunedArm, objective: str) -> pd.Data
             best, incumbent = value, trial
         low, high = ends.loc[incumbent] if incumbent in ends.index else (math.nan, math.nan)
         rows.append((trial, value, best, incumbent, low, high))
-    return pd.DataFrame(rows, columns=list(SO_FAR))
+    return pd.DataFrame(rows, columns=list(_SO_FAR))

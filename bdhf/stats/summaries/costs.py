@@ -15,7 +15,7 @@ from bdhf.records import Records, Target
 from bdhf.stats.observations.cost_bounds import restricted
 from bdhf.stats.observations.restriction import smallest_cost
 
-COLUMNS = ("problem", "solver", "arm", "seed", "cost", "hit")
+_COLUMNS = ("problem", "solver", "arm", "seed", "cost", "hit")
 
 
 def costs(records: Records, target: Target) -> pd.DataFrame:
@@ -36,10 +36,10 @@ def costs(records: Records, target: Target) -> pd.DataFrame:
         for problem, arms in problems.items()
     ]
     if not parts:
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=list(_COLUMNS))
     table = pd.concat(parts, ignore_index=True)
     solvers = {arm: label_without(records, arm, axes) for arm in records.arms}
-    return table.assign(solver=table["arm"].map(solvers))[list(COLUMNS)]
+    return table.assign(solver=table["arm"].map(solvers))[list(_COLUMNS)]
 
 
 def by_instance(table: pd.DataFrame) -> pd.DataFrame:

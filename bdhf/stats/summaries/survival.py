@@ -15,7 +15,7 @@ from scipy.stats import CensoredData, ecdf
 
 from bdhf.records import Status
 
-COLUMNS = ("arm", "time", "surviving", "at_risk", "hits", "censored")
+_COLUMNS = ("arm", "time", "surviving", "at_risk", "hits", "censored")
 
 
 def kaplan_meier(observed: pd.DataFrame, *, end: float | None = None) -> pd.DataFrame:
@@ -40,10 +40,10 @@ def kaplan_meier(observed: pd.DataFrame, *, end: float | None = None) -> pd.Data
     known = observed[observed["time"].notna() | (observed["status"] == Status.DIVERGED.value)]
     end = float(known["time"].max()) if end is None else end
     if known.empty or np.isnan(end):
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=list(_COLUMNS))
     arms = known.groupby("arm", sort=False)
     curves = [_arm_curve(runs, end).assign(arm=arm) for arm, runs in arms]
-    return pd.concat(curves, ignore_index=True)[list(COLUMNS)]
+    return pd.concat(curves, ignore_index=True)[list(_COLUMNS)]
 
 
 def _arm_curve(runs: pd.DataFrame, end: float) -> pd.DataFrame:

@@ -10,10 +10,8 @@ import math
 from collections.abc import Sequence
 
 from bdhf.stats.result import Result, Verdict
-from bdhf.stats.text.sentences import on_a_line, p_value, ratio
-
-#: What stands where there is no number.
-NONE = "–"
+from bdhf.text.formatting import percent, plain_p, ratio
+from bdhf.text.printable import stripped_line
 
 _SPECIAL = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
@@ -38,10 +36,12 @@ def to_latex(results: Sequence[Result], more: Sequence[str] = ()) -> str:
     """
     rows = [" & ".join(map(escaped, _cells(result))) + r" \\" for result in results]
     notes = [
-        f"% {on_a_line(f'{result.name}: {flag}')}" for result in results for flag in result.flags
+        f"% {stripped_line(f'{result.name}: {flag}')}"
+        for result in results
+        for flag in result.flags
     ]
-    notes += [f"% {on_a_line(line)}" for line in more]
-    level = f"{100 * (1 - results[0].alpha):g} % " if results else ""  # one for all of an ablation
+    notes += [f"% {stripped_line(line)}" for line in more]
+    level = f"{percent(1 - results[0].alpha)} " if results else ""  # one for all of an ablation
     head = _HEAD.format(interval=escaped(f"{level}interval"))
     return "\n".join([head, *rows, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
 
@@ -52,7 +52,7 @@ def escaped(text: str) -> str:
     >>> escaped("val_loss ≤ 0.02"), escaped("[50%]")
     ('val\\_loss $\\leq$ 0.02', '{[}50\\%]')
     """
-    return on_a_line(text).translate(_SPECIAL)
+    return stripped_line(text).translate(_SPECIAL)
 
 
 def _cells(result: Result) -> tuple[str, ...]:
@@ -64,17 +64,13 @@ def _cells(result: Result) -> tuple[str, ...]:
     return (
         result.name,
         result.question,
-        (NONE if math.isnan(result.ratio) else ratio(result.ratio)) + limits,
-        _p(result.p, result),
-        _p(result.p_holm, result),
+        ratio(result.ratio) + limits,
+        plain_p(result.p, result.alpha),
+        plain_p(result.p_holm, result.alpha),
         f"{result.pairs}/{result.planned}",
         f"{result.wins}/{result.ties}/{result.losses}",
         _verdict(result),
     )
-
-
-def _p(p: float, result: Result) -> str:
-    return p_value(p, result.alpha).removeprefix("= ")
 
 
 def _verdict(result: Result) -> str:

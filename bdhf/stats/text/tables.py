@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import math
 
+from bdhf.stats.inference.power import MOST_SEEDS
 from bdhf.stats.result import Result
-from bdhf.stats.text.sentences import count, number, on_a_line, p_value, ratio, seeds
-
-#: What stands where there is no number.
-NONE = "–"
+from bdhf.text.formatting import (
+    NONE,
+    cost,
+    p_in_a_sentence,
+    percent,
+    plain_count,
+    plain_p,
+    ratio,
+    seeds_in_a_sentence,
+    short,
+    three_digits,
+)
+from bdhf.text.printable import stripped_line
 
 
 def rows(result: Result) -> list[tuple[str, str]]:
@@ -18,42 +28,32 @@ def rows(result: Result) -> list[tuple[str, str]]:
     """
     arms = result.candidate, result.baseline
     means = zip(arms, (result.candidate_mean, result.baseline_mean), strict=True)
+    corrected = plain_p(result.p_holm, result.alpha)
     found = [
         ("measured", result.question),
-        ("ratio", f"{_ratio(result.ratio)} (candidate ÷ baseline, geometric mean over pairs)"),
+        ("ratio", f"{ratio(result.ratio)} (candidate ÷ baseline, geometric mean over pairs)"),
         ("interval", _interval(result, result.ratio_low, result.ratio_high)),
         ("BCa interval", _interval(result, result.ratio_bca_low, result.ratio_bca_high)),
-        ("means", "; ".join(f"{arm} {_value(mean)}" for arm, mean in means)),
+        ("means", "; ".join(f"{arm} {cost(mean)}" for arm, mean in means)),
         ("difference", _difference(result)),
-        ("p", f"{_p(result.p, result)} (sign-flip test)"),
-        ("p after Holm", f"{_p(result.p_holm, result)} (over {count(result.tests, 'test')})"),
+        ("p", f"{plain_p(result.p, result.alpha)} (sign-flip test)"),
+        ("p after Holm", f"{corrected} (over {plain_count(result.tests, 'test')})"),
         ("other tests", _others(result)),
         ("pairs", f"{result.pairs} of {result.planned}, {result.untied} of them untied"),
         ("win / tie / loss", f"{result.wins} / {result.ties} / {result.losses}"),
-        ("win probability", _plain(result.win_probability)),
-        ("rank-biserial", _plain(result.rank_biserial)),
+        ("win probability", three_digits(result.win_probability)),
+        ("rank-biserial", three_digits(result.rank_biserial)),
         ("equivalence", _equivalence(result)),
-        ("spread", f"standard deviation of the log ratio {_plain(result.log_ratio_sd)}"),
+        ("spread", f"standard deviation of the log ratio {three_digits(result.log_ratio_sd)}"),
     ]
     if result.is_to_target:
         hits = zip(arms, (result.candidate_hits, result.baseline_hits), strict=True)
         reached = "; ".join(f"{arm} {k} of {result.pairs}" for arm, k in hits)
         found.insert(1, ("reached", reached))
     if not math.isnan(result.seeds_to_decide):
-        found.append(("to decide", f"{seeds(result.seeds_to_decide)} (80 % power for this effect)"))
-    return [(name, on_a_line(value)) for name, value in found]
-
-
-def _ratio(value: float) -> str:
-    return NONE if math.isnan(value) else ratio(value)
-
-
-def _value(value: float) -> str:
-    return NONE if math.isnan(value) else number(value)
-
-
-def _plain(value: float) -> str:
-    return NONE if math.isnan(value) else f"{value:.3g}"
+        enough = seeds_in_a_sentence(result.seeds_to_decide, MOST_SEEDS)
+        found.append(("to decide", f"{enough} (80 % power for this effect)"))
+    return [(name, stripped_line(value)) for name, value in found]
 
 
 def _interval(result: Result, low: float, high: float) -> str:
@@ -63,30 +63,27 @@ def _interval(result: Result, low: float, high: float) -> str:
         return f"{NONE} (the pairs do not differ, or are too few)"
     if math.isinf(high):
         return f"{NONE} (too few pairs)"
-    return f"{_ratio(low)} to {_ratio(high)} ({100 * (1 - result.alpha):g} %)"
+    return f"{ratio(low)} to {ratio(high)} ({percent(1 - result.alpha)})"
 
 
 def _difference(result: Result) -> str:
     if math.isnan(result.difference):
         return NONE
-    limits = f"{result.difference_low:.4g} to {result.difference_high:.4g}"
+    limits = f"{short(result.difference_low)} to {short(result.difference_high)}"
     known = math.isfinite(result.difference_high)
-    return f"{result.difference:.4g} {result.unit}" + (f" ({limits})" if known else "")
-
-
-def _p(p: float, result: Result) -> str:
-    return p_value(p, result.alpha).removeprefix("= ")
+    return f"{short(result.difference)} {result.unit}" + (f" ({limits})" if known else "")
 
 
 def _others(result: Result) -> str:
     found = {"Wilcoxon–Pratt": result.p_wilcoxon, "sign": result.p_sign}
     if result.is_to_target:
         found["McNemar on reached"] = result.p_mcnemar
-    return "; ".join(f"{name} p {p_value(p, result.alpha)}" for name, p in found.items())
+    return "; ".join(f"{name} p {p_in_a_sentence(p, result.alpha)}" for name, p in found.items())
 
 
 def _equivalence(result: Result) -> str:
     if math.isnan(result.margin):
         return f"{NONE} (the spec names no margin)"
-    p, corrected = _p(result.p_equivalence, result), _p(result.p_equivalence_holm, result)
+    p = plain_p(result.p_equivalence, result.alpha)
+    corrected = plain_p(result.p_equivalence_holm, result.alpha)
     return f"within {result.margin:g}×: p {p}, after Holm {corrected} (two one-sided tests)"

@@ -17,7 +17,6 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from bdhf.experiments.ablation import Ablation
-from bdhf.experiments.plan.cost import together
 from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.plan.twins import only_twins
 from bdhf.experiments.spec.grid import Variant
@@ -39,8 +38,7 @@ def held_out(study: Study, record: Tuning, folder: Path) -> Ablation:
     head = [f"Written by `bdhf tune {study.file}`: the best settings of study {study.name}",
             "against those of the spec, on the seeds of the ablation."]  # fmt: skip
     _write(file, spec, head)
-    with together():
-        places = only_twins(expand(load(file)[0]))
+    places = only_twins(expand(load(file)[0]))
     if places:
         kept = [entry for index, entry in enumerate(spec["compare"]) if index not in places]
         head += [_same_runs(spec["compare"][index]) for index in places]

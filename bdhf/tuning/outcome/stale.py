@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from bdhf.experiments.plan.user_code import own_names
 from bdhf.experiments.storage.stale import Present
 from bdhf.records.provenance.environment import from_words
-from bdhf.stats.text.sentences import count
+from bdhf.text.formatting import plain_count
 from bdhf.tuning.outcome.trial_rows import Found
 
 #: Attribute of a trial, as in env.json: the code with which its last run was made.
@@ -29,7 +29,7 @@ def other_code(found: Iterable[Found], folder: object) -> Iterator[str]:
             stale, changed = stale + bool(others), changed | others
         if stale:
             yield (
-                f"{arm.cell.label}: {count(stale, 'trial')} made with other code of its own parts; "
-                f"changed since: {', '.join(changed.values())}. They still count: give the study "
-                f"another `name`, or remove {folder}, to make them again"
+                f"{arm.cell.label}: {plain_count(stale, 'trial')} made with other code of its own "
+                f"parts; changed since: {', '.join(changed.values())}. They still count: give the "
+                f"study another `name`, or remove {folder}, to make them again"
             )

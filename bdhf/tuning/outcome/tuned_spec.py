@@ -14,6 +14,7 @@ from bdhf.experiments.spec.compose import merged, read
 from bdhf.experiments.spec.grid import Variant
 from bdhf.experiments.spec.load import load
 from bdhf.records import InputError, TunedArm, Tuning, unit_of, write_atomically
+from bdhf.text.formatting import short
 from bdhf.tuning.outcome.collect import as_text
 from bdhf.tuning.outcome.held_out import at_of, cells_in, in_order, settings_in
 from bdhf.tuning.study.space import placed
@@ -152,8 +153,10 @@ def _value(arm: TunedArm, record: Tuning) -> str:
         return (
             "every trial failed" if value >= 2 * horizon else "the target was missed on every seed"
         )
-    spread = "" if arm.least is None else f" ({arm.least:.4g} to {arm.largest:.4g} over seeds)"
-    return f"{value:.4g} {unit}{spread}"
+    said = f"{short(value)} {unit}"
+    if arm.least is None or arm.largest is None:
+        return said
+    return f"{said} ({short(arm.least)} to {short(arm.largest)} over seeds)"
 
 
 def _flow(value: Any) -> str:

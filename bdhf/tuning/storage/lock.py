@@ -7,8 +7,6 @@ programs that write into a journal (optuna-dashboard) respect it.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,11 +14,10 @@ from contextlib import contextmanager, suppress
 from optuna.storages.journal import JournalFileOpenLock
 from optuna.storages.journal._file import BaseJournalFileLock  # is exported nowhere
 
+from bdhf.records.disk.locks import lock
+
 #: Seconds after which the lock file of a program that is none of ours is broken.
 _LOCK_SECONDS = 15
-
-#: What `flock` says on a file system that has no locks.
-NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
 #: Bytes that are searched for the end of a line at a time.
 _CHUNK = 1 << 16
@@ -42,7 +39,7 @@ class JournalLock(BaseJournalFileLock):
         self._let_go()  # what an interruption left between taking and using it
         try:
             self._held = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-            if _is_locked(self._held) and not os.path.islink(f"{self._path}.lock"):
+            if lock(self._held) and not os.path.islink(f"{self._path}.lock"):
                 with suppress(FileNotFoundError):
                     os.unlink(f"{self._path}.lock")  # of one of us that has ended; a link is not
             with _interruptions():
@@ -90,17 +87,6 @@ def _contexts(error: BaseException) -> Iterator[BaseException]:
     while context is not None:
         yield context
         context = context.__context__
-
-
-def _is_locked(file: int) -> bool:
-    """Wait until an open file is locked; False where the file system has no locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return False
-        raise
-    return True
 
 
 def _cut_torn_end(file: int) -> None:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from bdhf.errors import BdhfError
 from bdhf.records import in_brief
 
 #: How long an operation is tried again, in seconds, and the first pause, which doubles.
@@ -26,7 +27,7 @@ _ANSWERS = ("does not exist", "authentication failed", "no password supplied", "
 _Result = TypeVar("_Result")
 
 
-class LostError(StorageInternalError):
+class LostError(BdhfError, StorageInternalError):
     """The database was gone for longer than is waited."""
 
 

@@ -58,7 +58,7 @@ def _wrong_objectives(spec: StudySpec, variants: Sequence[Variant]) -> list[Faul
     first = variants[0].spec
     faults = []
     for estimand in spec.objectives:
-        horizon = horizon_of(estimand, first.budget, first.safety.seconds)
+        horizon = horizon_of(estimand, first.budget, first.safety)
         if horizon is None:
             axis = axis_of(estimand)
             known = dict.fromkeys(f"{one}_to_target" for one in (first.budget.axis, "seconds"))

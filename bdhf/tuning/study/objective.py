@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bdhf.experiments.spec.schema import Safety
 from bdhf.records import AXES, LOSSES, Budget, Status, Target, axis_of
 from bdhf.stats.observations.losses import METRIC, losses
 from bdhf.stats.observations.targets import observe
@@ -61,14 +62,14 @@ class Goal:
         return self.target is not None and self.target.is_upward
 
 
-def horizon_of(estimand: str, budget: Budget, safety_seconds: float) -> float | None:
+def horizon_of(estimand: str, budget: Budget, safety: Safety) -> float | None:
     """What a miss costs; None where nothing limits that axis, NaN for a loss."""
     if estimand in LOSSES:
         return math.nan
     axis = axis_of(estimand)
     if axis == budget.axis:
         return budget.limit
-    return safety_seconds if axis == "seconds" else None
+    return safety.seconds if axis == "seconds" else None
 
 
 def cost(goal: Goal, run: SeedRun) -> tuple[float, bool]:

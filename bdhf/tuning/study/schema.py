@@ -11,7 +11,7 @@ from bdhf.experiments.spec.schema import MOST_ENTRIES, Name, Seeds
 from bdhf.records import Estimand, Strict
 
 #: Trials of an arm in one combination.
-MOST_TRIALS = 100_000
+_MOST_TRIALS = 100_000
 
 
 class Sampler(Strict):
@@ -68,7 +68,7 @@ class StudySpec(Strict):
         "choices. They hold in every combination of the ablation's grid.",
     )
     trials: int = Field(
-        gt=0, le=MOST_TRIALS, description="Trials of every arm in every combination of the grid."
+        gt=0, le=_MOST_TRIALS, description="Trials of every arm in every combination of the grid."
     )
     seeds: Seeds = Field(description="Of every trial; none of the ablation's own.")
     objective: Estimand | list[Estimand] = Field(

@@ -16,7 +16,7 @@ from optuna import Trial
 from bdhf.experiments.errors import Fault, Faults, Keys, unknown
 from bdhf.experiments.parts.tables import NUMBERS
 from bdhf.experiments.spec.dotted_paths import keys_of, put, value_at
-from bdhf.experiments.spec.grid import exactly
+from bdhf.experiments.spec.value_words import exactly
 from bdhf.records import Parameter
 
 #: Settings of an arm: dotted path below it -> value. A shorter path comes before what is in it.

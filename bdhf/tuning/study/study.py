@@ -13,14 +13,17 @@ from pydantic import ValidationError
 
 from bdhf.experiments.errors import Fault, Faults, Keys, SpecError
 from bdhf.experiments.parts.compatibility import why_not
+from bdhf.experiments.parts.problems_and_arms import resolve_arm
 from bdhf.experiments.parts.resolve import Resolved
-from bdhf.experiments.parts.tables import problem_of, resolve_arm
+from bdhf.experiments.parts.tables import problem_of
 from bdhf.experiments.parts.torch_optimizers import written_out
 from bdhf.experiments.plan.expand import Plan, expand
+from bdhf.experiments.plan.limits import with_skips
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.spec.compose import read
 from bdhf.experiments.spec.grid import Variant
 from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.schema import Safety
 from bdhf.experiments.spec.validation_errors import complaints
 from bdhf.experiments.spec.yaml_source import Source
 from bdhf.records import PlannedArm, Target
@@ -39,8 +42,7 @@ class Cell:
     run: RunSpec  # of the spec itself, with the first tuning seed
     space: tuple[Dimension, ...]
     goals: tuple[Goal, ...]  # the one that decides first
-    safety_seconds: float
-    checkpoint_every: int | None
+    safety: Safety  # of the ablation
 
     @property
     def label(self) -> str:
@@ -127,7 +129,7 @@ def open_study(file: Path, settings: Sequence[str] = ()) -> Study:
     source = read(file, settings)
     spec = _spec(source)
     variants, ablation = _ablation(file, spec, source)
-    plan = expand(variants)
+    plan = with_skips(expand(variants), variants[0].spec.safety)
     faults = contradictions(spec, variants)
     cells, wrong = _cells(spec, variants, plan) if not faults else ((), [])
     faults += wrong
@@ -188,9 +190,8 @@ def _cells(
                 planned=planned,
                 run=run,
                 space=space_of(spec.spaces[planned.name], written_out(run.optimizer), place),
-                goals=_goals(spec, run, variants[0].spec.targets, safety.seconds),
-                safety_seconds=safety.seconds,
-                checkpoint_every=safety.checkpoint_every,
+                goals=_goals(spec, run, variants[0].spec.targets, safety),
+                safety=safety,
             )
             _try(cell, place)
             found.append(cell)
@@ -200,7 +201,7 @@ def _cells(
 
 
 def _goals(
-    spec: StudySpec, run: RunSpec, targets: Sequence[Target], safety: float
+    spec: StudySpec, run: RunSpec, targets: Sequence[Target], safety: Safety
 ) -> tuple[Goal, ...]:
     goals = []
     for estimand in spec.objectives:

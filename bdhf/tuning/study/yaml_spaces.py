@@ -19,8 +19,8 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from bdhf.experiments.errors import Fault, Faults, Keys
-from bdhf.experiments.spec.grid import exactly, in_short
 from bdhf.experiments.spec.validation_errors import complaints
+from bdhf.experiments.spec.value_words import exactly, in_short
 from bdhf.records import Strict
 from bdhf.tuning.study.space import Choice, Dimension, Range, standing_at
 

@@ -7,14 +7,13 @@ which the system lets go when it ends, however that is.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bdhf.records import Owner, unwritable
-from bdhf.tuning.storage.lock import NO_LOCKS
+from bdhf.records.disk.locks import lock
 
 _PREFIX = ".worker-"
 
@@ -27,7 +26,7 @@ def present(folder: Path) -> Iterator[None]:
     with unwritable(folder):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        _is_locked_by_others(file)
+        lock(file, wait=False)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -43,22 +42,9 @@ def has_left(folder: Path, owner: Owner) -> bool:
     except FileNotFoundError:
         return True
     try:
-        return not _is_locked_by_others(file)
+        return lock(file, wait=False)  # without locks nobody can tell: it may be at work
     finally:
         os.close(file)
-
-
-def _is_locked_by_others(file: int) -> bool:
-    """Lock an open file, unless others have; where the file system has no locks, they may have."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return True
-        raise
-    return False
 
 
 def _sweep(folder: Path) -> None:

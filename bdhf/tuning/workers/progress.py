@@ -7,6 +7,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.records import unit_of
+from bdhf.text.formatting import short
 from bdhf.tuning.sampling.trial_slots import Standing
 from bdhf.tuning.study.study import Cell
 
@@ -27,10 +28,10 @@ def _ended(cell: Cell, trial: FrozenTrial) -> str:
     goal, value = cell.goals[0], trial.values[0]
     if goal.target is not None and value > goal.horizon:
         return f"missed {goal.target.label} on every seed"
-    return f"{value:.4g} {unit_of(goal.estimand)}"
+    return f"{short(value)} {unit_of(goal.estimand)}"
 
 
 def _short(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return short(value)
     return str(value.get("type", value)) if isinstance(value, dict) else str(value)

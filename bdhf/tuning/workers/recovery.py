@@ -34,8 +34,8 @@ INTERRUPTED = "interrupted"
 #: User attribute: the process that is at a trial, as `Owner` writes it.
 OWNER = "owner"
 
-#: User attribute: the process that the worker of a trial works for, as `Owner` writes it.
-CREW = "crew"
+#: User attribute: the process whose pool the worker of a trial is of, as `Owner` writes it.
+POOL = "crew"
 
 #: User attribute: how often workers died of a trial.
 _DEATHS = "deaths"
@@ -119,12 +119,12 @@ def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
 
 
 def _is_to_blame(trial: FrozenTrial) -> bool:
-    """Whether a worker may have died of a trial: not if it was ended, or died with its crew."""
+    """Whether a worker may have died of a trial: not if it was ended, or its pool has ended too."""
     known = trial.user_attrs
     if known.get(INTERRUPTED) or "settings" not in known:  # never begun
         return False
-    crew = Owner.parse(str(known.get(CREW, "")))
-    return crew is None or (crew.is_here and not crew.is_gone)
+    pool = Owner.parse(str(known.get(POOL, "")))
+    return pool is None or (pool.is_here and not pool.is_gone)
 
 
 def _settled(trial: FrozenTrial) -> dict[str, Any]:

@@ -18,12 +18,11 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from bdhf.experiments.engines.worker import checkpoint_of, now
+from bdhf.experiments.engines.ending import saved_first
+from bdhf.experiments.engines.execution import Execution
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.user_code import own_code
-from bdhf.experiments.run.checkpoint import Checkpoint, Interrupted
-from bdhf.experiments.run.execute import Outcome, execute
-from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.run.execute import Outcome
 from bdhf.experiments.run.training import Row
 from bdhf.experiments.storage.stale import is_stale, set_aside
 from bdhf.experiments.storage.store import Store
@@ -32,7 +31,6 @@ from bdhf.records.run import Run, read_run
 from bdhf.tuning.study.objective import Goal, SeedRun, cost, final, spent, value
 from bdhf.tuning.study.space import Settings, suggested
 from bdhf.tuning.study.study import Cell
-from bdhf.tuning.workers.ending import Ending, saved_first
 
 #: Columns of a curve that a trial carries, beside the metrics of its goals.
 CURVE = ("update", "products", "gradient_equivalents", "seconds")
@@ -124,51 +122,21 @@ def _kept(store: Store, spec: RunSpec) -> SeedRun | None:
 
 def _made(trying: Trying, spec: RunSpec, observe: Callable[[Row], None]) -> Outcome:
     """Make a run and write it. Raises KeyboardInterrupt where it was saved in place of that."""
-    begun, started = time.monotonic(), now()
-    checkpoint = checkpoint_of(spec, trying.store, trying.cell.checkpoint_every)
-    with saved_first(trying.cell.label) as ending:
-        outcome = _executed(trying, spec, observe, checkpoint, ending)
-        env = environment(trying.device, spec.threads) | own_code(spec)
-        wall = round(time.monotonic() - begun, 3)
-        times = {"started": started, "finished": now(), "wall_seconds": wall}
+    execution = Execution(spec, trying.store, trying.device, trying.cell.safety)
+    with saved_first(f"a run of {trying.cell.label} that is") as ending:
+        try:
+            outcome = execution.make(
+                ending,
+                observe=observe,
+                again=observe,  # the pruner of a trial that is made again knows what it knew
+                tell=trying.say,
+            )
+        except _GivenUp:
+            execution.discard()
+            raise
         with trying.store.writing():
-            trying.store.write(spec, outcome, env, times)
-        _discard(checkpoint)
+            execution.write(outcome)
     return outcome
-
-
-def _executed(
-    trying: Trying,
-    spec: RunSpec,
-    observe: Callable[[Row], None],
-    checkpoint: Checkpoint | None,
-    ending: Ending,
-) -> Outcome:
-    def seen(row: Row) -> None:
-        ending.can_wait = checkpoint is not None
-        observe(row)
-
-    try:
-        return execute(
-            spec,
-            device=trying.device,
-            safety_seconds=trying.cell.safety_seconds,
-            observe=seen,
-            again=observe,  # the pruner of a trial that is made again knows what it knew
-            checkpoint=checkpoint,
-            tell=trying.say,
-            asked=lambda: ending.is_asked,
-        )
-    except Interrupted:
-        raise KeyboardInterrupt from None
-    except _GivenUp:
-        _discard(checkpoint)
-        raise
-
-
-def _discard(checkpoint: Checkpoint | None) -> None:
-    if checkpoint is not None:
-        checkpoint.discard()
 
 
 def _report(trying: Trying, reports: bool) -> Callable[[Row], None]:

@@ -1,4 +1,4 @@
-"""What a worker does: trial after trial of an arm, until its places are finished.
+"""The loop of a worker: trial after trial of an arm, until its places are finished.
 
 Workers know of each other through the storage alone. Before every trial, those whose workers have
 died are failed and asked for again (`revive`).
@@ -27,7 +27,7 @@ from bdhf.tuning.storage.storage import Place, has_default, hurry, quiet, study_
 from bdhf.tuning.study.space import defaults
 from bdhf.tuning.study.study import Cell, Study
 from bdhf.tuning.workers.liveness import present
-from bdhf.tuning.workers.recovery import CREW, INTERRUPTED, OWNER, let_go, revive
+from bdhf.tuning.workers.recovery import INTERRUPTED, OWNER, POOL, let_go, revive
 from bdhf.tuning.workers.trial import attempt
 
 #: Seconds between two looks at trials that other workers are at.
@@ -42,41 +42,41 @@ class _Surplus(Exception):  # noqa: N818 - nobody needs this trial
 
 
 @dataclass(frozen=True)
-class Worker:
-    """A process that works on a study."""
+class TrialLoop:
+    """Makes trial after trial in this process, beside others that do the same."""
 
     study: Study
     place: Place
     told: Told
     poll_seconds: float = POLL_SECONDS
-    seat: int = 0  # which of the devices of this machine it takes
-    crew: str = ""  # the process that it works for, as `Owner` writes it; "": for nobody
+    slot: int = 0  # of its worker in a pool, which tells its device
+    pool: str = ""  # the process whose pool that is, as `Owner` writes it; "": of none
     seen: dict[int, float] = field(default_factory=dict)  # trials without an owner, since when
 
-    def work(self, labels: Sequence[str]) -> None:
+    def run(self, labels: Sequence[str]) -> None:
         """Work on these arms until all are finished: always on the one that is the least far.
 
         Raises InputError where the storage cannot be reached or nothing can be written.
         """
         with self.place.losable():
-            self._work(labels)
+            self._run(labels)
 
-    def _work(self, labels: Sequence[str]) -> None:
-        # One of a crew has a place that was there a moment ago, and waits for it.
-        storage = self.place.open(self._names(), waits=bool(self.crew))
+    def _run(self, labels: Sequence[str]) -> None:
+        # A worker of a pool has a place that was there a moment ago, and waits for it.
+        storage = self.place.open(self._names(), waits=bool(self.pool))
         store = Store(self.place.folder)
         store.sweep()
         with nullcontext() if self.place.is_shared else present(self.place.folder):
-            self._work_in(storage, store, labels)
+            self._run_in(storage, store, labels)
 
     def _names(self) -> dict[str, str]:
         """What a running trial says of whose it is."""
-        return {**({CREW: self.crew} if self.crew else {}), OWNER: str(Owner.here())}
+        return {**({POOL: self.pool} if self.pool else {}), OWNER: str(Owner.here())}
 
-    def _work_in(self, storage: BaseStorage, store: Store, labels: Sequence[str]) -> None:
+    def _run_in(self, storage: BaseStorage, store: Store, labels: Sequence[str]) -> None:
         torch.set_num_threads(max(v.spec.threads for v in self.study.variants))
         devices = resolve_devices(self.study.variants[0].spec.device)
-        device = devices[self.seat % len(devices)]
+        device = devices[self.slot % len(devices)]
         arms = {label: study_of(self.study, self.study.cell(label), storage) for label in labels}
         while arms:
             stands = {label: self._look(label, found) for label, found in arms.items()}
@@ -127,8 +127,8 @@ class Worker:
                 if look(trial.number).place_of(trial.number) is None:
                     trial.set_user_attr(SURPLUS, "every place was taken")
                     raise _Surplus
-                if self.crew:
-                    trial.set_user_attr(CREW, self.crew)
+                if self.pool:
+                    trial.set_user_attr(POOL, self.pool)
                 return attempt(trial, cell, self.study.seeds, store, device)
             except (optuna.TrialPruned, UpdateFinishedTrialError, _Surplus):
                 raise

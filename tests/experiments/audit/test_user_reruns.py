@@ -14,10 +14,11 @@ from bdhf.experiments.parts import user_modules
 from bdhf.experiments.parts.user_modules import look_in
 from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.plan.user_code import own_code
-from bdhf.experiments.run import checkpoint
+from bdhf.experiments.run import checkpoint, checkpoint_file
 from bdhf.experiments.run.execute import execute
 from bdhf.experiments.run.provenance import environment
 from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.schema import Safety
 from tests.experiments.specs import CHUNKS, changed
 from tests.experiments.synthetic import save
 
@@ -30,7 +31,7 @@ def claim(tmp_path_factory):
     (home / "spec.yaml").write_text(changed(("partition: full", "partition: orr_part:Chunks")))
     look_in([str(home)])
     run = next(c.run for c in expand(load(home / "spec.yaml")[0]).cells if c.arm == "full_hf")
-    made = execute(run, device="cpu", safety_seconds=60)
+    made = execute(run, device="cpu", safety=Safety(seconds=60))
     text = StringIO()
     YAML().dump(run.model_dump(mode="json"), text)
     claimed = Claimed(
@@ -93,7 +94,7 @@ def test_a_checkpoint_of_other_code_is_not_taken_up(claim, tmp_path, monkeypatch
     save(checkpoint.Saver(saved, run, "cpu"), {"a": 1})
     taken = checkpoint.Saver(saved, run, "cpu").load()
 
-    monkeypatch.setattr(checkpoint, "own_code", lambda run: OTHER)
+    monkeypatch.setattr(checkpoint_file, "own_code", lambda run: OTHER)
 
     assert taken == {"a": 1}
     assert checkpoint.Saver(saved, run, "cpu").load() is None

@@ -12,6 +12,7 @@ from bdhf.experiments.dry_run import check as dry_run_check
 from bdhf.experiments.dry_run import first_update, passed
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.run.execute import execute
+from bdhf.experiments.spec.schema import Safety
 from bdhf.records import Status
 from tests.experiments.own_problems import MODULE, written
 from tests.experiments.specs import SMALL, changed
@@ -88,7 +89,8 @@ def test_a_problem_that_does_not_fit_is_told(tmp_path, problem):
 @pytest.mark.parametrize("problem", ["Flat", "ByHand", "Many"])
 def test_a_run_that_is_begun_all_the_same_fails_at_its_start(tmp_path, problem):
     """With the words of the check, and no row of a curve."""
-    outcome = execute(opened(tmp_path, problem).cells[0].run, device="cpu", safety_seconds=60)
+    run = opened(tmp_path, problem).cells[0].run
+    outcome = execute(run, device="cpu", safety=Safety(seconds=60))
 
     assert outcome.status is Status.ERROR
     assert outcome.reason.startswith(f"Misfit: {(UNFIT | DATA)[problem][:25]}")
@@ -178,7 +180,7 @@ def test_data_of_another_floating_type_is_fine(tmp_path):
 
     ablation.check_data(runs(ablation))
 
-    assert execute(runs(ablation)[0], device="cpu", safety_seconds=60).status is Status.DONE
+    assert execute(runs(ablation)[0], device="cpu", safety=Safety(seconds=60)).status is Status.DONE
 
 
 LEFT_OUT = {

@@ -12,36 +12,16 @@ import pandas as pd
 import pytest
 
 import bdhf
-from bdhf.experiments.engines import worker
+from bdhf.experiments.engines import process
 from bdhf.experiments.engines.local import Conditions, run_all
 from bdhf.experiments.run.execute import Outcome
+from bdhf.experiments.spec.schema import Safety
 from bdhf.experiments.storage.store import Store
 from bdhf.records import CURVE_COLUMNS, Owner, Status, collect
+from tests.experiments.engine_runs import Silent, engine
 from tests.experiments.specs import SMALL, cells, planned
 
 pytestmark = pytest.mark.slow
-
-
-class Silent:
-    """An observer that only remembers."""
-
-    def __init__(self):
-        self.log = []
-
-    def started(self, run):
-        self.log.append(("started", run.run_id))
-
-    def evaluated(self, run, row):
-        self.log.append(("evaluated", run.run_id, row["update"]))
-
-    def finished(self, run, status, reason):
-        self.log.append(("finished", run.run_id, status))
-
-
-def engine(store, plan, workers=2, observer=None):
-    """Run the plan."""
-    conditions = Conditions(workers, safety_seconds=60)
-    return run_all(store.unfinished(plan), store, conditions, observer or Silent())
 
 
 def test_every_run_is_started_evaluated_and_finished_once(tmp_path):
@@ -68,7 +48,7 @@ def test_what_another_process_has_finished_is_not_done_again(tmp_path):
     curve = pd.DataFrame(columns=list(CURVE_COLUMNS))
     store.write(todo[1], Outcome(Status.DONE, "elsewhere", curve), {}, {})
 
-    statuses = run_all(todo, store, Conditions(1, safety_seconds=60), watcher)
+    statuses = run_all(todo, store, Conditions(1, safety=Safety(seconds=60)), watcher)
 
     assert todo[1].run_id not in statuses
     assert set(statuses.values()) == {Status.DONE}
@@ -130,7 +110,7 @@ def test_a_run_that_another_holds_is_waited_for_and_taken_over_when_it_dies(tmp_
         process.kill()
         process.wait()
 
-    conditions = Conditions(1, safety_seconds=60, waiting=waiting)
+    conditions = Conditions(1, safety=Safety(seconds=60), waiting=waiting)
     statuses = run_all(store.unfinished(plan), store, conditions, watcher)
 
     assert told == [[(plan[0].run_id, owner)]]
@@ -159,7 +139,7 @@ def test_who_has_lost_a_run_drops_its_outcome(tmp_path, peer):
         process.wait()
 
     watcher = Robbed()
-    conditions = Conditions(1, safety_seconds=60, waiting=waiting)
+    conditions = Conditions(1, safety=Safety(seconds=60), waiting=waiting)
     run_all([plan.run], store, conditions, watcher)
 
     assert seen == ["robbed", None]
@@ -188,7 +168,7 @@ def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
     (plan, *_), store = cells(("updates: 6", "updates: 60")), Store(tmp_path)
     store.begin(SMALL, planned())
     dead = []
-    monkeypatch.setattr(worker, "_memory_kills", lambda: kills[bool(dead)])
+    monkeypatch.setattr(process, "_memory_kills", lambda: kills[bool(dead)])
 
     class Killer(Silent):
         def evaluated(self, run, row):
@@ -198,8 +178,9 @@ def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
                 child.join()
                 dead.append(child)
 
-    monkeypatch.setattr(worker.Worker, "hear", deaf_after(dead, worker.Worker.hear))
-    run_all([plan.run], store, Conditions(1, safety_seconds=60), Killer())
+    hear = deaf_after(dead, process.WorkerProcess.hear)
+    monkeypatch.setattr(process.WorkerProcess, "hear", hear)
+    run_all([plan.run], store, Conditions(1, safety=Safety(seconds=60)), Killer())
 
     assert store.status(plan.run_id)["status"] == status
     assert ("out of memory" in store.status(plan.run_id)["reason"]) == (status == "oom")

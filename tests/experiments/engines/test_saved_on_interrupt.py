@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from dataclasses import dataclass, field
+from multiprocessing import active_children
 
 import pandas as pd
 import pytest
 import torch
 
 from bdhf.experiments.ablation import Ablation
-from tests.experiments.keeping import NAME, importable
+from tests.experiments.keeping import NAME, importable, spec_of
+from tests.experiments.specs import changed
 
-SPEC = f"""\
-schema: 1
-name: interrupted
-problem: {NAME}:Line
-batch: {{gradient: 16, curvature: 8}}
-arms: {{arm: ARM}}
-seeds: {{count: 1}}
-budget: {{updates: 2000}}
-evaluate: {{every_updates: 50}}
-"""
+LONG = (("updates: 14", "updates: 2000"), ("every_updates: 2", "every_updates: 50"))
 ADAM, COUNTING = "{type: torch.Adam, lr: 1.0e-3}", f"{NAME}:Counting"
 
 
@@ -53,11 +47,27 @@ class Watcher:
         """Nothing more."""
 
 
+@dataclass
+class Teller(Watcher):
+    """Tells the worker to end instead, and only it, so many times."""
+
+    times: int = 1
+
+    def evaluated(self, run, row):
+        """A row was measured."""
+        self.updates.append(row["update"])
+        if row["update"] >= 50 and self.times:
+            self.times -= 1
+            (worker,) = active_children()
+            os.kill(worker.pid, signal.SIGTERM)
+            worker.join()
+
+
 def run(folder, arm, watcher, changes=""):
     """Run the spec with an arm; what it told."""
     told: list[str] = []
     spec = folder / "spec.yaml"
-    spec.write_text(SPEC.replace("ARM", arm) + changes)
+    spec.write_text(changed(*LONG, text=spec_of(arm)) + changes)
     ablation = Ablation.open(spec, folder / "out")
     todo = list(ablation.left(ablation.cells).values())
     ablation.run(todo, workers=1, observer=watcher, note=told.append)
@@ -114,3 +124,24 @@ def test_where_no_checkpoint_is_wanted_an_interruption_waits_for_none(tmp_path):
     never = "safety: {checkpoint_every: null}\n"
 
     assert interrupted(tmp_path, ADAM, signal.SIGINT, never) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_end_alone_costs_nothing(tmp_path):
+    """Another one goes on where it has saved its run."""
+    watcher = Teller()
+    run(tmp_path, ADAM, watcher)
+    status, curve = result(tmp_path)
+
+    assert (status["status"], status["resumed"]) == ("done", 1)
+    assert watcher.updates == curve["update"].tolist() == list(range(0, 2001, 50))
+
+
+@pytest.mark.long
+def test_a_run_whose_workers_are_told_to_end_again_and_again_is_an_error(tmp_path):
+    """Whatever ends them would never end."""
+    run(tmp_path, ADAM, Teller(times=10))
+    status, _ = result(tmp_path)
+
+    assert status["status"] == "error"
+    assert status["reason"] == "the worker process was told to end (SIGTERM)"

@@ -9,6 +9,7 @@ import bdhf
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.parts import tables
 from bdhf.experiments.parts.compatibility import triples, why_not
+from bdhf.experiments.parts.problems_and_arms import resolve_arm, resolve_problem
 from bdhf.experiments.plan import cost
 from bdhf.experiments.spec.load import check
 from bdhf.experiments.spec.yaml_source import parse
@@ -17,6 +18,7 @@ from bdhf.records import collect, planned
 from bdhf.report import build as build_report
 from tests.experiments import specs
 from tests.experiments.specs import SMALL, changed
+from tests.experiments.synthetic import write
 
 INDEFINITE = (
     "sample_space needs a positive semi-definite matrix JᵀHJ; hessian has none: use cg, or ggn"
@@ -52,26 +54,24 @@ def test_the_first_rule_that_an_arm_breaks_is_its_reason(parts, reason):
 
 def test_parts_that_refuse_each_other_on_the_model_of_the_problem_are_a_reason():
     """A block that is too large to be dense is known before anything is run."""
-    parts = tables.resolve_arm(
+    parts = resolve_arm(
         "a",
         {"type": "block_hf", "solver": "cholesky", "partition": "full"},
-        tables.problem_of(tables.resolve_problem("mlp")),
+        tables.problem_of(resolve_problem("mlp")),
     )
 
-    assert "84,060 parameters, above max_block of 2,000" in why_not(
-        parts, tables.resolve_problem("mlp")
-    )
+    assert "84,060 parameters, above max_block of 2,000" in why_not(parts, resolve_problem("mlp"))
 
 
 def test_arms_that_differ_in_numbers_only_build_no_further_model(monkeypatch):
     """A grid of learning rates and dampings checks its partition once, torch's optimizers too."""
     built, build_model = [], tables.MLP.build
     monkeypatch.setattr(tables.MLP, "build", lambda self: built.append(1) or build_model(self))
-    problem = tables.resolve_problem({"type": "mlp", "hidden": [13]})
+    problem = resolve_problem({"type": "mlp", "hidden": [13]})
 
     for number in (0.1, 0.2, 0.3):
         for given in ({"type": "block_hf", "damping": number}, {"type": "torch.SGD"}):
-            parts = tables.resolve_arm("a", {**given, "lr": number}, tables.problem_of(problem))
+            parts = resolve_arm("a", {**given, "lr": number}, tables.problem_of(problem))
             assert why_not(parts, problem) == ""
 
     assert len(built) == 1
@@ -79,18 +79,18 @@ def test_arms_that_differ_in_numbers_only_build_no_further_model(monkeypatch):
 
 def test_a_partition_that_does_not_fit_is_a_reason():
     """Also for an arm that nobody has resolved."""
-    parts = tables.resolve_arm("a", "block_hf", tables.problem_of(tables.resolve_problem("mlp")))
+    parts = resolve_arm("a", "block_hf", tables.problem_of(resolve_problem("mlp")))
 
     parts["partition"] = {"type": "groups", "blocks": [["nothing.*"]]}
 
-    assert "pattern 'nothing.*' matches no" in why_not(parts, tables.resolve_problem("mlp"))
+    assert "pattern 'nothing.*' matches no" in why_not(parts, resolve_problem("mlp"))
 
 
 def test_estimates_together_are_those_apart_and_keep_no_model():
     """What they have in common lives as long as they ask for it; the numbers stay."""
-    problem = tables.resolve_problem({"type": "mlp", "hidden": [11]})
+    problem = resolve_problem({"type": "mlp", "hidden": [11]})
     arms = [
-        tables.resolve_arm("a", {"type": "block_hf", **parts}, tables.problem_of(problem))
+        resolve_arm("a", {"type": "block_hf", **parts}, tables.problem_of(problem))
         for parts in ({}, {"curvature": "hessian"}, {"partition": "full"}, {"solver": "cholesky"})
     ]
     apart = [cost.estimate(problem, arm, 100, 50) for arm in arms]
@@ -198,8 +198,6 @@ def test_a_skipped_cell_has_a_row_with_its_reason_everywhere(begun):
 
 def test_a_run_that_was_made_before_it_was_skipped_is_shown(tmp_path, monkeypatch):
     """What has an outcome keeps it, whatever the plan says of it now."""
-    from tests.experiments.storage.test_store import write
-
     store, plan = Store(tmp_path), specs.planned()
     store.begin(SMALL, plan)
     write(store, plan.cells[0])

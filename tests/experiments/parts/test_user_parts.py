@@ -8,6 +8,7 @@ from bdhf.experiments.parts.tables import optimizer_of, problem_of
 from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.run.execute import execute
 from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.schema import Safety
 from bdhf.records import Status
 from tests.experiments.specs import changed
 
@@ -124,7 +125,7 @@ def test_an_own_part_is_resolved_built_and_trained(folder, own):
     arm = "adam" if own == "optimizer" else "full_hf"
 
     cell = next(c for c in expand(opened(folder, OWN[own])).cells if c.arm == arm)
-    outcome = execute(cell.run, device="cpu", safety_seconds=60)
+    outcome = execute(cell.run, device="cpu", safety=Safety(seconds=60))
 
     assert outcome.status is Status.DONE, outcome.reason
     assert "lab_parts:" in str(spec.arms[arm])

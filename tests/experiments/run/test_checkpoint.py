@@ -16,6 +16,7 @@ from bdhf.experiments.errors import SpecError
 from bdhf.experiments.run import training, updaters
 from bdhf.experiments.run.checkpoint import Checkpoint
 from bdhf.experiments.run.execute import execute
+from bdhf.experiments.spec.schema import Safety
 from bdhf.problems import Autoencoder
 from bdhf.records import Budget, Status, Target
 from tests.experiments.specs import planned
@@ -70,11 +71,10 @@ def kept(tmp_path, every=2, at_least_seconds=0.0):
     return Checkpoint(tmp_path / "run.ckpt", every, at_least_seconds)
 
 
-def run(spec, checkpoint=None, observe=lambda row: None, safety_seconds=600.0):
+def run(spec, checkpoint=None, observe=lambda row: None, seconds=600.0):
     """Execute a run."""
-    return execute(
-        spec, device="cpu", safety_seconds=safety_seconds, observe=observe, checkpoint=checkpoint
-    )
+    safety = Safety(seconds=seconds)
+    return execute(spec, device="cpu", safety=safety, observe=observe, checkpoint=checkpoint)
 
 
 def killed(spec, checkpoint, at=KILLED_AT):
@@ -342,8 +342,8 @@ def test_the_safety_limit_counts_the_wall_clock_before_a_kill_and_not_the_time_b
     clock.now += 1e6
 
     assert used > 20
-    assert run(spec, checkpoint, safety_seconds=used).status is Status.TIMEOUT
-    assert run(spec, checkpoint, safety_seconds=2 * used).status is Status.DONE
+    assert run(spec, checkpoint, seconds=used).status is Status.TIMEOUT
+    assert run(spec, checkpoint, seconds=2 * used).status is Status.DONE
 
 
 CHILD = """
@@ -351,6 +351,7 @@ import os, signal, sys
 from pathlib import Path
 from bdhf.experiments.run.checkpoint import Checkpoint
 from bdhf.experiments.run import execute
+from bdhf.experiments.spec.schema import Safety
 from tests.experiments.test_checkpoint import spec_of
 
 folder, arm, dies = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "dies"
@@ -361,7 +362,7 @@ def observe(row):
 
 checkpoint = Checkpoint(folder / "run.ckpt", 2, 0.0)
 found = execute(
-    spec_of(arm), device="cpu", safety_seconds=600, observe=observe, checkpoint=checkpoint
+    spec_of(arm), device="cpu", safety=Safety(), observe=observe, checkpoint=checkpoint
 )
 found.curve.assign(resumed=found.resumed).to_parquet(folder / "curve.parquet")
 """

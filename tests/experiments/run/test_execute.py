@@ -13,6 +13,7 @@ from bdhf.experiments.run import training, updaters
 from bdhf.experiments.run.execute import execute
 from bdhf.experiments.run.random_streams import Batches, generator
 from bdhf.experiments.run.stopping import Reached
+from bdhf.experiments.spec.schema import Safety
 from bdhf.problems import Autoencoder
 from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
 from tests.experiments.specs import cell, outcome
@@ -73,7 +74,7 @@ def test_adam_is_the_plain_training_loop():
         expected = torch.nn.functional.mse_loss(model(x), x).item()
     torch.set_num_threads(threads)
 
-    curve = execute(run, device="cpu", safety_seconds=60).curve
+    curve = execute(run, device="cpu", safety=Safety(seconds=60)).curve
 
     assert curve["train_loss"].iloc[-1] == pytest.approx(expected, rel=1e-6)
     assert curve["products"].eq(0).all()
@@ -142,7 +143,7 @@ def test_adams_norms_are_those_of_its_last_update():
     gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
     step = 3e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
 
-    curve = execute(run, device="cpu", safety_seconds=60).curve
+    curve = execute(run, device="cpu", safety=Safety(seconds=60)).curve
 
     assert math.isnan(curve["grad_norm"].iloc[0])
     assert curve["grad_norm"].iloc[1] == pytest.approx(gradient.norm().item(), rel=1e-4)

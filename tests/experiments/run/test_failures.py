@@ -12,6 +12,7 @@ from torch import nn
 from bdhf.experiments.run import training, updaters
 from bdhf.experiments.run.execute import execute
 from bdhf.experiments.run.failures import classified
+from bdhf.experiments.spec.schema import Safety
 from bdhf.problems import Autoencoder
 from bdhf.records import Budget, Status
 from tests.experiments.specs import cell, outcome
@@ -47,7 +48,7 @@ def test_a_parameter_that_is_not_finite_ends_the_run_where_no_loss_shows_it(monk
     monkeypatch.setattr(Autoencoder, "build", with_a_spare)
     monkeypatch.setattr(updaters.TorchUpdater, "step", spoiling)
 
-    result = execute(run, device="cpu", safety_seconds=60)
+    result = execute(run, device="cpu", safety=Safety(seconds=60))
 
     assert result.status is Status.DIVERGED
     assert result.reason == f"the largest parameter is {value} at update 2"
@@ -95,7 +96,7 @@ def test_a_run_that_exceeds_the_safety_limit_times_out_where_it_is(
     stand_in = SimpleNamespace(monotonic=Clock(), perf_counter=time.perf_counter)
     monkeypatch.setattr(training, "time", stand_in)
 
-    result = outcome(arm, *changes, safety_seconds=seconds)
+    result = outcome(arm, *changes, safety=Safety(seconds=seconds))
 
     assert result.status is Status.TIMEOUT
     assert result.reason == f"still running after {seconds} s, {place}"

@@ -25,6 +25,7 @@ from bdhf.experiments.run.execute import Outcome, execute
 from bdhf.experiments.run.process_state import undisturbed
 from bdhf.experiments.run.random_streams import global_state
 from bdhf.experiments.run.training import Training
+from bdhf.experiments.spec.schema import Safety
 from bdhf.records import Status
 from tests.experiments import keeping
 from tests.experiments.keeping import LATER, NAME, OPTIMIZERS, PROBLEMS, importable, run_of
@@ -51,7 +52,7 @@ class Case:
         """Execute it as a new process does."""
         keeping.anew()
         return execute(
-            self.spec, device="cpu", safety_seconds=600, observe=observe, asked=asked,
+            self.spec, device="cpu", safety=Safety(seconds=600), observe=observe, asked=asked,
             checkpoint=self.checkpoint if saved else None, tell=self.told.append,
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from bdhf.records import Budget, collect, planned
 from bdhf.stats.compare import compare
 from tests.experiments import specs
 from tests.experiments.specs import SMALL, changed
-from tests.experiments.storage.test_store import write
+from tests.experiments.synthetic import write
 
 PARTITION = "arms.full_hf.partition: [full, per_layer]"
 CURVATURE = "batch.curvature: [50, 100]"

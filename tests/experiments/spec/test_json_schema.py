@@ -14,7 +14,7 @@ from bdhf.experiments.parts import tables
 from bdhf.experiments.spec.json_schema import as_text, json_schema
 from bdhf.experiments.spec.schema import Spec
 from bdhf.experiments.spec.yaml_source import parse
-from tests.experiments.spec.test_load import FAULTS
+from tests.experiments.faults import FAULTS
 from tests.experiments.specs import changed
 
 ROOT = Path(__file__).parents[3]

@@ -8,8 +8,8 @@ import pytest
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.spec import size_limits
 from bdhf.experiments.spec.compose import read
-from bdhf.experiments.spec.grid import in_short
 from bdhf.experiments.spec.load import variants
+from bdhf.experiments.spec.value_words import in_short
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.tuning.study.study import open_study
 from tests.experiments.specs import SMALL, changed

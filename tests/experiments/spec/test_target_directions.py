@@ -9,6 +9,7 @@ from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.run.execute import execute
 from bdhf.experiments.run.stopping import Reached
 from bdhf.experiments.spec.load import load, variants
+from bdhf.experiments.spec.schema import Safety
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.records import Status, Target
 from tests.experiments.specs import changed
@@ -161,7 +162,7 @@ def test_a_run_ends_where_it_rises_to_its_target(folder):
     )
     run = next(cell.run for cell in expand(variants).cells if cell.arm == "adam")
 
-    outcome = execute(run, device="cpu", safety_seconds=60)
+    outcome = execute(run, device="cpu", safety=Safety(seconds=60))
 
     seen = outcome.curve["val_accuracy"]
     assert outcome.status is Status.DONE

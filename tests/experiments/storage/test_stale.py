@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from bdhf.cli import app
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.parts import user_modules
 from bdhf.experiments.parts.user_source import sources
@@ -17,6 +15,7 @@ from bdhf.experiments.storage.claims import Claims
 from bdhf.experiments.storage.stale import set_aside
 from bdhf.records import Status
 from bdhf.records.provenance.environment import in_words
+from tests.commands import bdhf
 from tests.experiments.specs import CHUNKS, changed
 from tests.experiments.synthetic import CURVE
 
@@ -58,14 +57,6 @@ def made(ablation, *, only=None, **how):
     ablation.store.end()
 
 
-def told(*words, code):
-    """Run a command; what it says."""
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == code, done.output
-    assert done.exception is None or isinstance(done.exception, SystemExit)
-    return done
-
-
 @pytest.fixture
 def quick(monkeypatch):
     """Runs that are made up with the code that lies there, and no report."""
@@ -90,7 +81,7 @@ def test_unchanged_code_is_not_told(home):
     made(opened(folder))
 
     assert stale_of(folder) == ()
-    assert "stale" not in told("plan", "spec.yaml", "--out", "out", code=0).output
+    assert "stale" not in bdhf("plan", "spec.yaml", "--out", "out", code=0).output
 
 
 @pytest.mark.parametrize("module", ["part", "helper"])
@@ -101,8 +92,8 @@ def test_plan_tells_the_arm_its_part_and_the_file(home, module):
     file = folder / f"{name}_{module}.py"
     file.write_text(file.read_text() + "\n# another line\n")
 
-    said = told("plan", "spec.yaml", "--out", "out", code=0).stdout
-    (arm,) = json.loads(told("plan", "spec.yaml", "--out", "out", "--json", code=0).stdout)["stale"]
+    said = bdhf("plan", "spec.yaml", "--out", "out", code=0).stdout
+    (arm,) = json.loads(bdhf("plan", "spec.yaml", "--out", "out", "--json", code=0).stdout)["stale"]
 
     line = f"full_hf: 2 runs made with other code of {name}_part:Chunks; changed since: {file}"
     assert f"stale: {line}" in said.splitlines()
@@ -157,14 +148,14 @@ def test_run_asks_what_becomes_of_them_and_changes_nothing(home):
     (folder / f"{name}_helper.py").write_text("x = 1")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
-    lines = told("run", "spec.yaml", "--out", "out", code=2).stderr.splitlines()
+    lines = bdhf("run", "spec.yaml", "--out", "out", code=2).stderr.splitlines()
 
     assert lines[-2].startswith("full_hf: 2 runs made with other code of ")
     assert "--stale keep" in lines[-1]
     assert "--stale rerun" in lines[-1]
     assert "out/stale" in lines[-1]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    assert "rerun" in told("run", "spec.yaml", "--stale", "ask", code=2).output
+    assert "rerun" in bdhf("run", "spec.yaml", "--stale", "ask", code=2).output
 
 
 @pytest.mark.usefixtures("quick")
@@ -175,7 +166,7 @@ def test_kept_ones_stay_as_they_are_and_are_told(home):
     (folder / f"{name}_helper.py").write_text("x = 1")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("out/runs/*/*")}
 
-    said = told("run", "spec.yaml", "--out", "out", "--stale", "keep", code=0).stderr
+    said = bdhf("run", "spec.yaml", "--out", "out", "--stale", "keep", code=0).stderr
 
     assert "kept: full_hf: 2 runs made with other code" in said
     assert {path: path.stat().st_mtime_ns for path in folder.glob("out/runs/*/*")} == before
@@ -192,10 +183,10 @@ def test_those_that_are_made_again_leave_the_old_ones_aside(home):
     old = {run_id: (folder / "out" / "runs" / run_id / "env.json").read_text() for run_id in ids}
     rerun = ("run", "spec.yaml", "--out", "out", "--stale", "rerun")
 
-    told(*rerun, "--limit", "1", code=0)
+    bdhf(*rerun, "--limit", "1", code=0)
     (left,) = stale_of(folder)
-    told(*rerun, code=0)
-    said = told("run", "spec.yaml", "--out", "out", code=0).stdout
+    bdhf(*rerun, code=0)
+    said = bdhf("run", "spec.yaml", "--out", "out", code=0).stdout
 
     assert len(left.run_ids) == 1
     assert stale_of(folder) == ()

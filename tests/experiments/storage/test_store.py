@@ -6,7 +6,6 @@ import os
 import time
 from dataclasses import asdict, replace
 
-import pandas as pd
 import pytest
 
 import bdhf
@@ -28,10 +27,7 @@ from bdhf.records import (
 )
 from tests.experiments.specs import SMALL, cells, changed
 from tests.experiments.specs import planned as planned_as
-
-CURVE = pd.DataFrame(
-    [{name: float(row) for name in (*CURVE_COLUMNS, "val_squared_error")} for row in range(3)]
-)
+from tests.experiments.synthetic import CURVE, write
 
 
 @pytest.fixture
@@ -46,13 +42,6 @@ def store(tmp_path, plan):
     store = Store(tmp_path / "results")
     store.begin(SMALL, planned_as())
     return store
-
-
-def write(store, cell, status=Status.DONE, curve=CURVE, trace=""):
-    """Write one run."""
-    store.write(
-        cell.run, Outcome(status, "a reason", curve, trace), {"cpu": "x"}, {"finished": "t"}
-    )
 
 
 def test_a_finished_run_is_not_done_again(store, plan):
@@ -103,7 +92,7 @@ def test_a_torn_run_counts_as_not_run(store, plan):
 def test_an_outcome_is_never_replaced_by_a_failure(store, plan, first):
     """A worker that dies after it wrote its run does not turn it into an error."""
     write(store, plan[0], first)
-    write(store, plan[0], Status.ERROR, CURVE.iloc[:0], trace="boom")
+    write(store, plan[0], Status.ERROR, curve=CURVE.iloc[:0], trace="boom")
 
     assert store.status(plan[0].run.run_id)["status"] == first
     assert not list(store.runs.glob(".tmp-*"))
@@ -263,8 +252,8 @@ def test_leftovers_of_dead_processes_are_swept(store, plan):
 
 def test_collected_tables_hold_every_cell_of_the_plan(store, plan):
     """Finished, failed and missing cells are rows; curves are those of the finished ones."""
-    write(store, plan[0])
-    write(store, plan[1], Status.ERROR, CURVE.iloc[:0], trace="boom")
+    write(store, plan[0], curve=CURVE.assign(val_squared_error=CURVE["val_loss"]))
+    write(store, plan[1], Status.ERROR, curve=CURVE.iloc[:0], trace="boom")
     collect(store.folder)
 
     records = bdhf.load(store.folder)

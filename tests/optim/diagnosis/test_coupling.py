@@ -1,5 +1,7 @@
 """Micro-batches of a model that couples samples are not its batch."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 
 import bdhf
 from bdhf.optim import ModelError
+from tests.messages import naming
 from tests.optim.optimizers import regression
 
 
@@ -54,6 +57,10 @@ class TimeFirst(nn.Module):
         return self.head(self.layer(x)[0])
 
 
+#: The way out that the refusal of micro-batches names.
+SPLIT = naming("tuple", "(inputs, targets)")
+
+
 def net(middle):
     """A net with a module in the middle, a batch of twelve, and its halves."""
     with torch.random.fork_rng(devices=[]):
@@ -71,7 +78,7 @@ def test_micro_batches_of_a_coupled_model_are_refused(middle):
 
     assert optimizer.step(whole).loss > 0
     for batches in ((halves,), (whole, halves)):
-        with pytest.raises(ModelError, match=r"micro-batches are not the batch: give one tuple"):
+        with pytest.raises(ModelError, match=SPLIT):
             optimizer.step(*batches)
     assert bdhf.BlockHessianFree(model, F.mse_loss, check=False).step(halves).loss > 0
 
@@ -84,7 +91,7 @@ def test_the_check_of_a_matrix_tells_it_too(middle):
     one = bdhf.block_curvature(model, F.mse_loss, whole)
 
     assert (parts.to_dense() - one.to_dense()).norm() > 0.01 * one.to_dense().norm()
-    assert "change with the other samples" in parts.check().problem
+    assert re.search(SPLIT, parts.check().problem)
     assert one.check().passed
 
 
@@ -92,7 +99,7 @@ def test_a_model_that_takes_no_other_number_of_samples_is_coupled():
     """A graph has the nodes that it has: twelve rows at a time are a unit of their own."""
     model, (x, y), _ = net(Graph)
 
-    with pytest.raises(ModelError, match="give one tuple"):
+    with pytest.raises(ModelError, match=SPLIT):
         bdhf.BlockHessianFree(model, F.mse_loss).step([(x, y), (x + 1, y)])
 
 
@@ -164,5 +171,5 @@ def test_a_flag_that_couples_samples_later_is_seen():
 
     model[1].centred = True
 
-    with pytest.raises(ModelError, match="micro-batches are not the batch"):
+    with pytest.raises(ModelError, match=SPLIT):
         optimizer.step(halves)

@@ -297,7 +297,7 @@ def test_images_that_come_channels_last_are_the_same_images(name):
 def test_images_within_other_inputs_are_put_channels_first(batch):
     """A tuple or a mapping of inputs."""
     given = {"x": turned(batch["x"])} if isinstance(batch, dict) else (turned(batch[0]),)
-    ((inputs, _),) = bdhf.optim.forward.objective.micro_batches((given, torch.zeros(3)))
+    ((inputs, _),) = bdhf.optim.forward.batches.micro_batches((given, torch.zeros(3)))
     (image,) = inputs.values() if isinstance(inputs, dict) else inputs
 
     assert type(inputs) is type(batch)
@@ -411,11 +411,14 @@ def test_the_decision_leaves_no_trace():
     plain.load_state_dict(decided.state_dict())
     state, flops, expected = torch.get_rng_state(), Flops(), Flops()
 
-    outputs = flops.run("forward", lambda: ImageLayout(decided)(images))
+    with flops.counting("forward"):
+        outputs = ImageLayout(decided)(images)
     after = torch.get_rng_state()
     torch.set_rng_state(state)
 
-    assert_close(outputs, expected.run("forward", lambda: plain(images)))
+    with expected.counting("forward"):
+        plainly = plain(images)
+    assert_close(outputs, plainly)
     assert flops.spent == expected.spent > 0
     assert torch.equal(after, torch.get_rng_state())
     assert decided.passes == decided.replaced == 1

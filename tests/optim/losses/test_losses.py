@@ -16,6 +16,7 @@ from bdhf.optim import ModelError
 from bdhf.optim.curvature.output import expand
 from bdhf.optim.losses import is_mean, likelihood_of, recognise, weights
 from bdhf.optim.losses.hessians import Diagonal, Differentiated, Outer, Scaled, Softmax
+from tests.messages import naming
 
 N, C, T = 5, 4, 3
 CLASS_WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.0], dtype=torch.float64)
@@ -311,7 +312,7 @@ def test_a_linear_loss_has_a_hessian_of_zero():
 
 def test_a_loss_that_is_no_scalar_is_refused():
     """The reduction that is missing is named."""
-    with pytest.raises(ValueError, match="use reduction='mean' or 'sum'"):
+    with pytest.raises(ValueError, match=naming("reduction='mean'", "'sum'")):
         expand(nn.MSELoss(reduction="none"), drawn(N, C), drawn(N, C))
 
 

@@ -16,7 +16,7 @@ from bdhf.optim.products.propagate.bottleneck import COLUMNS
 from bdhf.optim.products.propagate.propagate import Propagate
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case, build
-from tests.optim.products.test_tape import Reversal, asked, recorded
+from tests.optim.tapes import Reversal, asked, recorded
 from tests.oracles import cut, dense_ggn
 
 SAMPLES, INPUTS, HIDDEN, CODE = 6, 12, 20, 2

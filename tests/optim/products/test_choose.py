@@ -13,7 +13,7 @@ from bdhf.optim.products import METHODS, Workspace, choose
 from bdhf.optim.products.forecast import FLOPS_A_NEW_BYTE, FLOPS_A_START, PROPAGATE_STARTS, forecast
 from bdhf.optim.products.layer_io.survey import survey
 from tests.cases import Case, build
-from tests.optim.products.test_tape import asked
+from tests.optim.tapes import asked
 from tests.oracles import dense_ggn
 
 SAMPLES = 128

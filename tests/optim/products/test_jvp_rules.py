@@ -7,11 +7,12 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.products.tape import jvp_rules
-from bdhf.optim.products.tape.jvp_rules import IN_PLACE, RULES, _by_dual_numbers, tangent_of
+from bdhf.optim.products.tape import dual_numbers
+from bdhf.optim.products.tape.dual_numbers import by_dual_numbers
+from bdhf.optim.products.tape.jvp_rules import IN_PLACE, RULES, tangent_of
 from bdhf.optim.products.tape.tape import Tape
 from tests.cases import CASES, Case, build
-from tests.optim.products.test_tape import (
+from tests.optim.tapes import (
     FUNCTIONS,
     NO_FORWARD_MODE,
     Applied,
@@ -60,17 +61,17 @@ def test_rules_take_tangents_of_any_strides(strides):
     """Every rule of the table gives what dual numbers give on contiguous tangents."""
     reached = set()
     for entry in recorded_calls():
-        jvp_rules = [
+        tangents = [
             None if read is None else STRIDES[strides](torch.randn_like(tensor).contiguous())
             for read, tensor in zip(entry.reads, tensors_of(entry.call), strict=True)
         ]
         dense = [None if t is None else t.clone(memory_format=torch.contiguous_format)
-                 for t in jvp_rules]  # fmt: skip
-        before = [None if t is None else t.clone() for t in jvp_rules]
+                 for t in tangents]  # fmt: skip
+        before = [None if t is None else t.clone() for t in tangents]
         with torch.no_grad():
             for call in (entry.call, entry.call.slim()):
-                assert_close(tangent_of(call, jvp_rules), _by_dual_numbers(entry.call, *dense))
-        assert_close(jvp_rules, before)  # none of them was written to
+                assert_close(tangent_of(call, tangents), by_dual_numbers(entry.call, *dense))
+        assert_close(tangents, before)  # none of them was written to
         reached.add(entry.call.func)
 
     assert reached == set(RULES) - set(IN_PLACE) - NO_FORWARD_MODE
@@ -83,14 +84,14 @@ def test_rules_in_place_take_tangents_of_any_strides(operator, strides):
     torch.manual_seed(0)
     values = [torch.randn(4, 3, dtype=torch.float64) for _ in range(1 + ("add_" in str(operator)))]
     dense = [torch.randn_like(value) for value in values]
-    jvp_rules = [STRIDES[strides](tangent) for tangent in dense]
-    dense = [tangent.contiguous().clone() for tangent in jvp_rules]
+    tangents = [STRIDES[strides](tangent) for tangent in dense]
+    dense = [tangent.contiguous().clone() for tangent in tangents]
     plain = getattr(aten, operator._overloadpacket.__name__[:-1])
     _, expected = torch.func.jvp(plain, tuple(values), tuple(dense))
     tape = recorded_in_place(operator, values)
 
-    assert_close(tangent_of(tape.entries[0].call, jvp_rules), [expected])
-    assert_close(jvp_rules, dense)
+    assert_close(tangent_of(tape.entries[0].call, tangents), [expected])
+    assert_close(tangents, dense)
 
 
 def recorded_in_place(operator, values):
@@ -184,13 +185,13 @@ def test_a_block_of_biases_is_a_block_like_any_other(net, method):
 )
 def test_operators_that_read_every_tangent_are_handed_every_tangent(apply, monkeypatch):
     """A constant operand gets a tangent of zeros where torch's rule would read one that is none."""
-    made, make_dual = [], jvp_rules.fwAD.make_dual
+    made, make_dual = [], dual_numbers.fwAD.make_dual
 
     def counting(tensor, tangent):
         made.append(tensor)
         return make_dual(tensor, tangent)
 
-    monkeypatch.setattr(jvp_rules.fwAD, "make_dual", counting)
+    monkeypatch.setattr(dual_numbers.fwAD, "make_dual", counting)
     a = torch.ones(2, 2, requires_grad=True)
     tape = Tape([a])
     tape.record(lambda: apply(a))

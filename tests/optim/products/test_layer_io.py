@@ -27,8 +27,8 @@ from bdhf.optim.products.propagate.sample_independence import graph_apart
 from bdhf.optim.products.request import Request
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.layout import layout_of
-from tests.cases import CASES, Case, build
-from tests.optim.curvatures import CURVATURES, SEED, fits
+from tests.cases import Case, build
+from tests.optim.curvatures import CURVATURES, DEFINED, NAMED_INSTEAD, SEED, UNDEFINED
 from tests.optim.partitions import PARTITIONS
 from tests.oracles import cut as cut_matrix
 from tests.oracles import dense_ggn
@@ -41,7 +41,8 @@ REFUSED = {
     "own_loss": "the loss is not one whose Hessian's root is known sample by sample",
 }
 
-POSITIVE = [name for name in CURVATURES if name != "hessian"]
+#: (case, curvature) wherever the matrix has no negative eigenvalue.
+POSITIVE = [(case, curvature) for case, curvature in DEFINED if curvature != "hessian"]
 GGN = CURVATURES["ggn"][0]
 
 
@@ -85,14 +86,13 @@ def squared(model, *shape, samples=5):
     return Case(model, F.mse_loss, (x, torch.randn_like(model(x))))
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if name not in REFUSED])
-@pytest.mark.parametrize("curvature", POSITIVE)
+@pytest.mark.parametrize(
+    ("case", "curvature"), [pair for pair in POSITIVE if pair[0] not in REFUSED]
+)
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_product_loss_and_gradient_are_those_of_propagate(case, curvature, partition):
     """Every case that is taken has the same matrix, for all blocks and for some of them."""
     case = build(case)
-    if not fits(curvature, case):
-        return
     layer_io, propagate, blocks = both(case, partition, CURVATURES[curvature][0])
 
     for matrix in [blocks] if blocks.blend is None else [blocks, blocks.blend.inner]:
@@ -102,14 +102,10 @@ def test_product_loss_and_gradient_are_those_of_propagate(case, curvature, parti
     assert_close(layer_io.gradient, propagate.gradient)
 
 
-@pytest.mark.parametrize("case", REFUSED)
-@pytest.mark.parametrize("curvature", POSITIVE)
+@pytest.mark.parametrize(("case", "curvature"), [pair for pair in POSITIVE if pair[0] in REFUSED])
 def test_what_cannot_be_taken_is_refused_with_its_reason(case, curvature):
     """Fused recurrent layers, the inside of nn.MultiheadAttention, and losses without a root."""
-    made = build(case)
-    if not fits(curvature, made):
-        return
-    asked = request(made, "per_layer", CURVATURES[curvature][0])
+    asked = request(build(case), "per_layer", CURVATURES[curvature][0])
 
     with pytest.raises(Uncovered) as refusal:
         LayerIO(asked, asked.curvature)
@@ -117,6 +113,19 @@ def test_what_cannot_be_taken_is_refused_with_its_reason(case, curvature):
     assert REFUSED[case] in refusal.value.reason
     fresh = torch.Generator().manual_seed(SEED)
     assert torch.equal(asked.generator.get_state(), fresh.get_state())  # for another method
+
+
+@pytest.mark.parametrize(("case", "curvature"), UNDEFINED)
+@pytest.mark.parametrize("partition", PARTITIONS)
+@pytest.mark.parametrize("method", [LayerIO, Propagate])
+def test_a_curvature_that_a_loss_does_not_have_is_no_matter_of_the_method(
+    case, curvature, partition, method
+):
+    """Both refuse it, and neither leaves it to the other."""
+    asked = request(build(case), partition, CURVATURES[curvature][0])
+
+    with pytest.raises(ValueError, match=NAMED_INSTEAD):
+        method(asked, asked.curvature)
 
 
 @pytest.mark.parametrize("case", ["classifier", "conv", "embedding"])
@@ -290,7 +299,7 @@ def test_check_runs_once_for_a_model_and_shapes(monkeypatch):
     """The second linearisation with one workspace compares nothing."""
     asked = request(build("mlp"))
     LayerIO(asked, GGN)
-    monkeypatch.setattr("bdhf.optim.products.layer_io.layer_io.exact_product", None)
+    monkeypatch.setattr("bdhf.optim.products.layer_io.site_check.exact_product", None)
 
     LayerIO(asked, GGN)
 
@@ -424,7 +433,7 @@ def test_factor_and_squared_gradients_are_those_of_propagate(curvature):
 def test_set_up_is_charged_as_a_gradient_and_the_factor_apart():
     """("linearise", shapes) costs a gradient; the sweeps of the columns are "output factor"."""
     layer_io, propagate, _ = both(build("classifier"), "per_layer")
-    ours, theirs = layer_io._flops, propagate._flops
+    ours, theirs = layer_io.flops, propagate.flops
     key = ("linearise", layer_io.shapes)
 
     assert ours.cost(key) == theirs.cost(key)

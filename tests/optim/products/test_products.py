@@ -56,10 +56,10 @@ def test_linearisation_gives_loss_and_gradient(case):
     optimizer = bdhf.BlockHessianFree(case.model, case.loss_fn, partition=bdhf.Full())
 
     batches = (case.batch,)
-    loss, gradient, _ = optimizer._linearise(batches, batches)
+    expansion, _ = optimizer._linearise(batches, batches)
 
-    assert loss == case.loss_fn(case.model(case.batch[0]), case.batch[1]).item()
-    assert_close(gradient, dense_gradient(case))
+    assert expansion.loss == case.loss_fn(case.model(case.batch[0]), case.batch[1]).item()
+    assert_close(expansion.gradient, dense_gradient(case))
 
 
 def test_no_product_runs_the_model_forward():

@@ -13,7 +13,7 @@ from bdhf.optim import CurvatureError
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.partitions.blocks_of import cut as cut_blocks
 from bdhf.optim.products import Settings, Workspace, choose, linearise, per_sample
-from bdhf.optim.products.layer_io import layer_io, output_factor
+from bdhf.optim.products.layer_io import layer_io, output_factor, site_check
 from bdhf.optim.products.propagate import bottleneck, jvp, propagate
 from bdhf.optim.products.propagate.bottleneck import SampleMatrices
 from bdhf.optim.products.tape import tape
@@ -102,7 +102,7 @@ SET_UP = {
     "forecast": (choose, "forecast", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
     "sites": (layer_io, "recorded", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
     "output_factor": (output_factor, "sweep", classifier, bdhf.PerNeuron(), "does not apply"),
-    "check": (layer_io, "compare", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
+    "check": (site_check, "compare", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
     "recording": (tape.Tape, "record", autoencoder, bdhf.Full(), "cannot be recorded"),
     "operator": (tape.Tape, "_add", autoencoder, bdhf.Full(), "cannot be written down"),
     "waist": (propagate, "narrowed", autoencoder, bdhf.PerLayer(), "without a waist"),

@@ -11,12 +11,13 @@ import bdhf
 from bdhf.optim.products.propagate.choose_jvp import choose_push
 from bdhf.optim.products.propagate.jvp import OnTape
 from bdhf.optim.products.tape.replay import Replay
-from bdhf.optim.products.tape.tape import Tape, route
+from bdhf.optim.products.tape.route import route
+from bdhf.optim.products.tape.tape import Tape
 from bdhf.optim.products.tape.vjp_rules import PARTIAL, TRANSPOSES
 from bdhf.optim.products.vjp import pulled
 from bdhf.optim.vectors.layout import split_like
 from tests.cases import CASES, Case, build
-from tests.optim.products.test_tape import OFF_TAPE, asked, recorded
+from tests.optim.tapes import OFF_TAPE, asked, recorded
 
 cases = pytest.mark.parametrize("case", [c for c in CASES if (c, torch.float64) not in OFF_TAPE])
 
@@ -49,6 +50,17 @@ def test_every_set_of_parameters_gets_what_reverse_mode_gives(case):
         assert_close(back(tape, tape.output, parameters, slots, w), exact, rtol=1e-9, atol=1e-12)
 
 
+def sources(tape):
+    """The values of a tape at which reverse mode can begin, and their operators."""
+    for entry in tape.entries:
+        statistics = entry.call.func not in PARTIAL  # of a norm: no derivative in reverse mode
+        for value in entry.makes[:1] if statistics else entry.makes:
+            made = tape.made(value)
+            overwritten = made._version > 0  # then it is another value by now
+            if made.grad_fn is not None and made.is_floating_point() and not overwritten:
+                yield value, entry.call.func
+
+
 @cases
 def test_every_value_on_the_way_can_be_where_a_sweep_begins(case):
     """So the target may be a slice, a reshaped value, or one that others read as well."""
@@ -57,17 +69,14 @@ def test_every_value_on_the_way_can_be_where_a_sweep_begins(case):
     parameters = [p for p in case.model.parameters() if p.requires_grad]
     slots = tuple(range(len(parameters)))
 
-    for entry in tape.entries:
-        statistics = entry.call.func not in PARTIAL  # of a norm: no derivative in reverse mode
-        for value in entry.makes[:1] if statistics else entry.makes:
-            made = tape.made(value)
-            overwritten = made._version > 0  # then it is another value by now
-            if overwritten or made.grad_fn is None or not made.is_floating_point():
-                continue
-            w = torch.randn_like(made)
-            exact = pulled(made, parameters, w)
-            found = back(tape, value, parameters, slots, w)
-            assert_close(found, exact, rtol=1e-9, atol=1e-11, msg=str(entry.call.func))
+    begun = list(sources(tape))
+    assert begun
+    for value, operator in begun:
+        made = tape.made(value)
+        w = torch.randn_like(made)
+        exact = pulled(made, parameters, w)
+        swept = back(tape, value, parameters, slots, w)
+        assert_close(swept, exact, rtol=1e-9, atol=1e-11, msg=str(operator))
 
 
 def test_an_operator_without_a_transpose_goes_through_reverse_mode_of_its_rule():

@@ -16,7 +16,7 @@ from tests.cases import CASES, Case, build
 from tests.optim.curvatures import CURVATURES
 from tests.optim.optimizers import EXACT, optimizer_of
 from tests.optim.partitions import PARTITIONS
-from tests.optim.solvers.test_cg import SIZES, Diagonal, answers, positive, system, textbook
+from tests.optim.systems import SIZES, Diagonal, answers, positive, system, textbook
 from tests.oracles import derivative, flat_parameters, size
 
 PRECONDITIONED = bdhf.CG(max_iters=2000, tol=0, residual_tol=1e-11, preconditioner=Martens())

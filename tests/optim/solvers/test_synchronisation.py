@@ -20,8 +20,8 @@ from bdhf.optim.solvers import System
 from bdhf.optim.vectors import rows
 from bdhf.optim.vectors.blocks import Blending, Blocks
 from bdhf.optim.vectors.layout import flatten, layout_of
-from tests.optim.solvers.test_cg import SIZES, Diagonal, positive, system
-from tests.optim.test_contract import GPUS
+from tests.optim.devices import GPUS
+from tests.optim.systems import SIZES, Diagonal, positive, system
 
 #: Operators whose result, or its shape, the host has to know, and methods that never dispatch.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "is_nonzero")

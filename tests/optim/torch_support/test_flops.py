@@ -22,7 +22,8 @@ N, STEPS, IN, HIDDEN = 4, 6, 5, 8
 def counted(work):
     """FLOPs of a piece of work."""
     flops = Flops()
-    flops.run("work", work)
+    with flops.counting("work"):
+        work()
     return flops.spent
 
 
@@ -190,9 +191,11 @@ def test_an_operator_without_a_formula_is_named_once():
         flops = Flops()
         with torch.no_grad():
             assert counted(lambda: mix(x.T, x)) == 0
-            with pytest.warns(UncountedWarning, match=r"bdhf_test_flops\.mix.*\(4, 3\)"):
-                flops.run("first", lambda: mix(weight.t(), x))
-            flops.run("second", lambda: mix(weight.t(), x))  # a warning would be an error
+            warns = pytest.warns(UncountedWarning, match=r"bdhf_test_flops\.mix.*\(4, 3\)")
+            with warns, flops.counting("first"):
+                mix(weight.t(), x)
+            with flops.counting("second"):  # a warning would be an error
+                mix(weight.t(), x)
 
     assert flops.spent == 0
 
@@ -243,11 +246,11 @@ def test_nothing_is_counted_on_the_way_back_through_nested_transforms(build, nes
     seen = [warning for warning in caught if warning.category is UncountedWarning]
 
     linearised = flops.spent
-    work = []
-    flops.run("product", lambda: work.append(torch.ones(2, 2) @ torch.ones(2, 2)))
+    with flops.counting("product"):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
 
     assert (flops.flat, len(seen)) == ((linearised, 1) if nested else (0, 0))
-    assert len(work) == 1
+    assert product.shape == (2, 2)
     assert flops.spent - linearised == (linearised if nested else 2 * 2 * 2 * 2)
 
 
@@ -270,6 +273,7 @@ def test_a_flag_that_makes_a_model_deeper_makes_its_gradient_dearer():
     costs = []
     for model.whole in (False, True, False):
         optimizer.step(batch)
-        costs.append(optimizer._gradient_cost)
+        expansion, _ = optimizer._linearise((batch,), (batch,))
+        costs.append(expansion.gradient_cost)
 
     assert costs == [2 * product, (3 * 8 - 1) * product, 2 * product]

@@ -7,7 +7,7 @@ import torch
 
 import bdhf
 from bdhf.optim.forward.objective import Objective
-from bdhf.optim.products.tape import jvp_rules
+from bdhf.optim.products.tape import dual_numbers
 from tests.cases import build
 
 CURVATURES = [bdhf.GGN(), bdhf.Hessian(), bdhf.EmpiricalFisher()]
@@ -55,10 +55,10 @@ def test_what_torch_says_of_its_own_script_reaches_nobody(category, monkeypatch)
     def load(name):
         warnings.warn(f"{name} is scripted", category, stacklevel=2)
 
-    monkeypatch.setattr(jvp_rules.importlib, "import_module", load)
+    monkeypatch.setattr(dual_numbers.importlib, "import_module", load)
 
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        jvp_rules._load_forward_mode.__wrapped__()
+        dual_numbers._load_forward_mode.__wrapped__()
 
     assert not heard

@@ -15,9 +15,9 @@ import bdhf
 from bdhf.optim import Backtracking, FullStep
 from tests.cases import build
 from tests.optim.curvatures import CURVATURES
-from tests.optim.optimizers import EXACT, block_matrix, optimizer_of, regression
-from tests.optim.solvers.test_cg import textbook
-from tests.oracles import dense_ggn, dense_gradient, flat_parameters
+from tests.optim.optimizers import EXACT, optimizer_of, regression
+from tests.optim.systems import textbook
+from tests.oracles import blocked, dense_ggn, dense_gradient, flat_parameters
 
 
 @dataclass
@@ -319,7 +319,7 @@ def test_l2_adds_mu_to_the_diagonal_of_every_curvature(partition):
         lr=1.0,
     )
     before = flat_parameters(case)
-    matrix = block_matrix(dense_ggn(case), optimizer)
+    matrix = blocked(dense_ggn(case), optimizer.blocks)
     eye = torch.eye(len(matrix), dtype=torch.float64)
     gradient = dense_gradient(case) + mu * before
     step = torch.linalg.solve(matrix + (mu + 0.05) * eye, -gradient)

@@ -11,8 +11,8 @@ import bdhf
 from bdhf.optim import LevenbergMarquardt
 from bdhf.optim.update.damping import LIMITS
 from tests.cases import build
-from tests.optim.optimizers import EXACT, block_matrix, optimizer_of, regression
-from tests.oracles import dense_ggn, dense_gradient, flat_parameters
+from tests.optim.optimizers import EXACT, optimizer_of, regression
+from tests.oracles import blocked, dense_ggn, dense_gradient, flat_parameters
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_ratio_of_a_group_is_that_of_its_own_step(partition, samples):
         group["lr"] = 0.6 + 0.2 * index
     subset = tuple(part[:samples] for part in case.batch)  # of the curvature
     small = type(case)(case.model, case.loss_fn, subset)
-    matrix, gradient = block_matrix(dense_ggn(small), optimizer), dense_gradient(case)
+    matrix, gradient = blocked(dense_ggn(small), optimizer.blocks), dense_gradient(case)
     before = flat_parameters(case)
 
     optimizer.step(case.batch, subset)

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from bdhf.report.ablation.render import page
-from bdhf.report.page.formatting import number, p_value
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.text.sentences import sentence
+from bdhf.text.formatting import number, p_value
 from tests.report.reading import Page
 from tests.report.synthetic import ENTRIES, Arm, synthetic_records
 

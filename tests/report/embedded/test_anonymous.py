@@ -1,17 +1,15 @@
 """A page for a double-blind review: nothing of it identifies, and it says the same."""
 
 import getpass
-import io
 import json
-from base64 import b85decode
 from dataclasses import replace
-from zipfile import ZipFile
 
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
 from bdhf.records import ArmTuning, InputError, Tuned
+from bdhf.records.disk.checksums import digest
 from bdhf.report.ablation.build import ANONYMOUS_PAGE, show
 from bdhf.report.embedded.anonymous import (
     SUMMED,
@@ -21,38 +19,18 @@ from bdhf.report.embedded.anonymous import (
     lettered,
     without_comments,
 )
-from bdhf.report.embedded.archive import FILES, RunFiles, digest
+from bdhf.report.embedded.archive import FILES, RunFiles
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.embedded.redaction import told
 from bdhf.report.study.render import build_study
 from bdhf.report.verify.verify import block_of, verify
 from bdhf.stats.compare import compare
+from tests.report.identifying import IDENTIFYING, PLACES, TRACE, unpacked
 from tests.report.synthetic import ENTRIES, QUICKSTART, Arm, synthetic_records
 from tests.report.synthetic_held_out import save_study
 from tests.report.synthetic_study import ARMS, Searched, synthetic_study
 
-TRACE = (
-    'Traceback (most recent call last):\n  File "/home/lovelace/Old Engine/mill.py", line 3\n'
-    "OSError: /srv/babbage/cards on turing-7.uni-example.edu; ask lovelace@uni-example.edu or see "
-    "postgresql://lovelace:countess@10.2.3.4/cards, C:\\Users\\lovelace\\cards.txt"
-)
 COMMENT = "# Ada Lovelace, /home/lovelace/notes\n"
-PLACES = {
-    "host": ["turing-7.uni-example.edu", "turing-8.uni-example.edu"],
-    "cpu": ["Mill 9000 by Babbage", "Mill 9001 by Babbage"],
-    "platform": ["Linux-6.1.0-lovelace+-x86_64"] * 2,
-    "commit": ["41b10f5deadbeef", "52c21a6deadbeef"],
-    "dirty": ["77aa77aa77aa", ""],
-    "bdhf": ["0.9.1+g41b10f5", "0.9.1"],
-    "torch": ["2.13.0+cpu", "2.13.0+cu130"],
-    "queue": ["babbage-long"] * 2,
-}
-
-#: Nothing of this may be left in a page or in what it carries.
-IDENTIFYING = (
-    "lovelace", "babbage", "turing", "uni-example", "countess", "10.2.3.4", "mill.py", "41b10f5",
-    "52c21a6", "77aa77aa", "/home", "/srv", "mill 900",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,20 +65,6 @@ def page(named, tmp_path_factory):
     path = tmp_path_factory.mktemp("anonymous") / ANONYMOUS_PAGE
     path.write_text(html, encoding="utf-8")
     return path
-
-
-def unpacked(html):
-    """Everything that a page carries, as text: its header, JSON, and the values of tables."""
-    header, *lines = block_of(html, "page").split("\n")
-    archive = ZipFile(io.BytesIO(b85decode("".join(lines).replace(",", "<"))))
-    parts = [header]
-    for name in archive.namelist():
-        content = archive.read(name)
-        if name.endswith(".parquet"):
-            table = pd.read_parquet(io.BytesIO(content))
-            content += table.to_json(orient="split", default_handler=str).encode()
-        parts.append(content.decode(errors="replace"))
-    return "\n".join(parts)
 
 
 def test_neither_the_page_nor_what_it_carries_identifies(named, page):

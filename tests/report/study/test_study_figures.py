@@ -18,9 +18,9 @@ from bdhf.report.ablation.figures.forest import VERDICTS, effects, forest
 from bdhf.report.ablation.figures.profile import profile, shares
 from bdhf.report.ablation.figures.ranks import ranks
 from bdhf.report.ablation.figures.scaling import scaling
-from bdhf.report.ablation.figures.table import CROWDED, FIGURES, MOST_ARMS, draw
+from bdhf.report.ablation.figures.table import CROWDED, FIGURES, draw
 from bdhf.report.page import svg
-from bdhf.report.page.style import looks
+from bdhf.report.page.style import MOST_LINES, looks
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
 from bdhf.stats.scaling.means import between
@@ -75,7 +75,7 @@ def test_only_what_is_asked_is_drawn(study):
 
 def test_too_many_arms_leave_the_figures_without_a_line_for_each():
     """Beyond the limit curves and survival are not drawn; the forest of comparisons still is."""
-    arms = {f"arm {i}": Arm(tau=10.0 + i) for i in range(MOST_ARMS + 1)}
+    arms = {f"arm {i}": Arm(tau=10.0 + i) for i in range(MOST_LINES + 1)}
     entry = ENTRIES[0].model_copy(update={"candidate": "arm 0", "baseline": "arm 9"})
     records = synthetic_records(arms, seeds=2, updates=60, every=6, comparisons=[entry])
 

@@ -13,7 +13,7 @@ from bdhf.report.verify.verify import verify
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Verdict
 from tests.report.reading import Page
-from tests.report.study.test_tuning_figures import CASES, LOST
+from tests.report.study_cases import CASES, LOST
 from tests.report.synthetic_held_out import held_out_records, save_study
 from tests.report.synthetic_study import (
     ARMS,

@@ -21,6 +21,7 @@ from bdhf.report.study.figures.verdict_budget import verdict_budget
 from bdhf.stats.result import Verdict
 from bdhf.stats.studies.trials import PRUNED
 from bdhf.stats.studies.tuning_budget import expected_best
+from tests.report.study_cases import CASES
 from tests.report.synthetic_study import (
     ARMS,
     ENTRIES,
@@ -30,21 +31,6 @@ from tests.report.synthetic_study import (
     Searched,
     synthetic_study,
 )
-
-LOST = Searched(best=2e4)  # no trial comes near the target
-BROKEN = Searched(status=dict.fromkeys(range(16), ("diverged", "not finite at update 3")))
-CASES = {
-    "one arm": synthetic_study({"adam": Searched()}, comparisons=()),
-    "fifteen cells": synthetic_study(sizes=SIZES, trials=8),
-    "all missed": synthetic_study(ARMS | {"adam": LOST}),
-    "all failed": synthetic_study(ARMS | {"full_hf": BROKEN}),
-    "no trial": synthetic_study(ARMS | {"adam": Searched(trials=0)}),
-    "one trial": synthetic_study(
-        ARMS | {"adam": Searched(trials=1), "full_hf": Searched(trials=1)}
-    ),
-    "a loss": synthetic_study(objectives=("final_loss",)),
-    "two objectives": synthetic_study(objectives=(UPDATES, "seconds_to_target")),
-}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from bdhf.records import Budget
-from bdhf.report.embedded.archive import FILES, RunFiles, digest
+from bdhf.records.disk.checksums import digest
+from bdhf.report.embedded.archive import FILES, RunFiles
 from bdhf.report.verify.consistency import contradictions
 from tests.forgeries import with_last_rows
 from tests.report.synthetic import Arm, synthetic_records

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from bdhf.records import InputError
+from bdhf.records.disk.checksums import digest
 from bdhf.report.ablation.build import show
 from bdhf.report.embedded import encoding
-from bdhf.report.embedded.archive import FILES, RunFiles, digest
+from bdhf.report.embedded.archive import FILES, RunFiles
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.verify import verify
 from bdhf.report.verify.page_contents import count_numbers, take_apart

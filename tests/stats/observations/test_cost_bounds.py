@@ -10,7 +10,7 @@ from bdhf.records import Budget
 from bdhf.stats.compare import compare
 from bdhf.stats.inference.paired import outweighing, sign_flip
 from bdhf.stats.observations.cost_bounds import slowest_cost
-from bdhf.stats.observations.pairs import pair
+from bdhf.stats.observations.pairing import pair
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 SECONDS = BLOCK_VS_FULL.model_copy(update={"estimand": "seconds_to_target"})

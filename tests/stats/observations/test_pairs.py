@@ -6,7 +6,7 @@ import pytest
 
 from bdhf.stats.inference.paired import sign_flip
 from bdhf.stats.observations.hardware import hardware
-from bdhf.stats.observations.pairs import pair
+from bdhf.stats.observations.pairing import pair
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 SECONDS = BLOCK_VS_FULL.model_copy(update={"estimand": "seconds_to_target"})

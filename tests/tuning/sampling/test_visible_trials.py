@@ -14,7 +14,7 @@ from bdhf.tuning.sampling.samplers import SAMPLERS, ByPlace
 from bdhf.tuning.sampling.trial_slots import SURPLUS, Standing, standing
 from bdhf.tuning.storage.storage import Place, quiet
 from bdhf.tuning.study.schema import Sampler
-from bdhf.tuning.workers.worker import Worker
+from bdhf.tuning.workers.worker import TrialLoop
 from tests.tuning.small import placed
 from tests.tuning.synthetic import quick, study
 
@@ -73,9 +73,9 @@ class Killed:
 
     def work(self, place: Place) -> None:
         """Make the trials of the arm to their end."""
-        crew = str(Owner.here())
-        worker = Worker(self.study, place, lambda *of_trial: None, poll_seconds=0.01, crew=crew)
-        worker.work(["hf"])
+        pool = str(Owner.here())
+        loop = TrialLoop(self.study, place, lambda *of_trial: None, poll_seconds=0.01, pool=pool)
+        loop.run(["hf"])
 
     def of_trial(self, place: int) -> list[int]:
         """The numbers of the lines that are written between asking for a trial and telling of it.

@@ -25,7 +25,7 @@ from bdhf.records import InputError, Owner
 from bdhf.tuning.storage.database import Database
 from bdhf.tuning.storage.patience import LostError, Patience, is_outage
 from bdhf.tuning.storage.storage import Place, quiet
-from bdhf.tuning.workers.worker import Worker
+from bdhf.tuning.workers.worker import TrialLoop
 from tests.tuning.small import placed, trials_of
 from tests.tuning.synthetic import quick, study, worked
 
@@ -186,13 +186,13 @@ def test_a_study_whose_database_breaks_all_the_time_is_the_undisturbed_one(
     few = study(tmp_path, ("trials: 8", "trials: 3"))
     worked(few, tmp_path / "alone")
     place, draw = Place(tmp_path / "out", f"sqlite:///{tmp_path}/db"), random.Random(3)
-    worker = Worker(few, place, lambda *of_trial: None, crew=str(Owner.here()))
+    loop = TrialLoop(few, place, lambda *of_trial: None, pool=str(Owner.here()))
 
     def how(number: int) -> str:
         return draw.choice(["before", "after", "", "", "", ""])
 
     with breaking(monkeypatch, how) as commits:
-        worker.work(["adam"])
+        loop.run(["adam"])
 
     assert len(commits) > 100
     storage = place.open()
@@ -341,13 +341,13 @@ def test_a_database_that_stays_away_is_one_line_at_last(
 ) -> None:
     """After the patience of a place a worker ends with a line, and Optuna's errors behind it."""
     place = Place(tmp_path / "out", f"sqlite:///{tmp_path}/db", patience=0.0)
-    worker = Worker(study(tmp_path), place, lambda *of_trial: None)
+    loop = TrialLoop(study(tmp_path), place, lambda *of_trial: None)
 
     with (
         breaking(monkeypatch, lambda number: "before" if number > 60 else ""),
         pytest.raises(InputError) as told,
     ):
-        worker.work(["adam"])
+        loop.run(["adam"])
 
     (line,) = told.value.lines
     assert line.startswith("--storage: lost: ")

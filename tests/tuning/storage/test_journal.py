@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study of random trials that is finished."""
     home = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bdhf.tuning.workers.trial.execute", synthetic_run)
+        patch.setattr("bdhf.experiments.engines.execution.execute", synthetic_run)
         worked(of_few(home), home / "out")
     return home / "out"
 

@@ -8,8 +8,8 @@ import pytest
 
 from bdhf.tuning.study.check import check
 from bdhf.tuning.study.study import open_study
+from tests.commands import bdhf
 from tests.experiments.own_problems import written
-from tests.test_commands import bdhf
 
 STUDY = """\
 schema: 1

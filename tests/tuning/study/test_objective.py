@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bdhf.experiments.spec.schema import Safety
 from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
 from bdhf.tuning.study.objective import HOPELESS, Goal, SeedRun, cost, horizon_of, value
 
 TARGET = Target(metric="val_loss", below=0.1)
 UPDATES = Goal("updates_to_target", TARGET, 10.0, Budget(updates=10))
 SECONDS = Goal("seconds_to_target", TARGET, 60.0, Budget(updates=10))
+MINUTE = Safety(seconds=60)
 FINAL = Goal("final_loss", None, math.nan, Budget(updates=10))
 
 
@@ -111,8 +113,8 @@ def test_what_a_miss_costs_is_known_or_refused() -> None:
     """The budget limits its own axis, `safety.seconds` any clock, and nothing the others."""
     budget = Budget(updates=300)
 
-    assert horizon_of("updates_to_target", budget, 60) == 300
-    assert horizon_of("seconds_to_target", budget, 60) == 60
-    assert horizon_of("products_to_target", budget, 60) is None
-    assert horizon_of("products_to_target", Budget(products=9), 60) == 9
-    assert math.isnan(horizon_of("final_loss", budget, 60) or 0)
+    assert horizon_of("updates_to_target", budget, MINUTE) == 300
+    assert horizon_of("seconds_to_target", budget, MINUTE) == 60
+    assert horizon_of("products_to_target", budget, MINUTE) is None
+    assert horizon_of("products_to_target", Budget(products=9), MINUTE) == 9
+    assert math.isnan(horizon_of("final_loss", budget, MINUTE) or 0)

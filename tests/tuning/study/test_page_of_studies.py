@@ -15,8 +15,7 @@ from bdhf.experiments.spec.yaml_source import parse
 from bdhf.tuning.study.json_schema import json_schema
 from bdhf.tuning.study.schema import Pruner, Sampler, StudySpec
 from bdhf.tuning.study.study import open_study
-from tests.experiments.specs import SMALL
-from tests.tuning.synthetic import STUDY
+from tests.experiments.specs import SMALL, STUDY
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")

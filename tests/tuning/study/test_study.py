@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bdhf.experiments.errors import SpecError
-from tests.tuning.synthetic import ABLATION, STUDY, study
+from tests.experiments.specs import STUDY, TWO_ARMS
+from tests.tuning.synthetic import study
 
 GRID = ("seeds: {count: 6}", "grid: {batch.gradient: [100, 200]}\nseeds: {count: 6}")
 
@@ -58,7 +59,7 @@ def test_what_the_study_sets_is_put_on_top(tmp_path: Path) -> None:
 
     assert changed.cells[0].run.budget.updates == 7
     assert changed.cell("adam").run.optimizer["lr"] == 0.01
-    assert (tmp_path / "small.yaml").read_text() == ABLATION
+    assert (tmp_path / "small.yaml").read_text() == TWO_ARMS
 
 
 def test_a_fingerprint_tells_definitions_apart(tmp_path: Path) -> None:
@@ -128,6 +129,6 @@ def test_a_wrong_study_is_told_at_its_place(
 def test_a_fault_of_the_ablation_is_told_in_its_own_file(tmp_path: Path) -> None:
     """What is wrong with the spec itself has the place of the spec."""
     with pytest.raises(SpecError) as told:
-        study(tmp_path, base=ABLATION.replace("partition: full", "partition: ful"), text=STUDY)
+        study(tmp_path, base=TWO_ARMS.replace("partition: full", "partition: ful"), text=STUDY)
 
     assert told.value.lines[0].startswith(f"{tmp_path}/small.yaml:7:")

@@ -12,12 +12,12 @@ import optuna
 import pytest
 import torch
 
+from bdhf.experiments.engines.ending import saved_first
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.records import run_status
 from bdhf.tuning.outcome.collect import find
 from bdhf.tuning.storage.storage import Place
 from bdhf.tuning.study.study import Study
-from bdhf.tuning.workers.ending import saved_first
 from tests.tuning.synthetic import study, worked
 
 #: Real runs, saved at every evaluation, of one arm whose trials a median gives up.
@@ -86,7 +86,7 @@ def test_the_pruner_knows_all_of_a_run_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows from before the interruption are told again, so that the same is given up."""
-    monkeypatch.setattr("bdhf.experiments.engines.worker.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("bdhf.experiments.engines.execution.CHECKPOINT_SECONDS", 0.0)
     of = of_adam(tmp_path)
 
     saved = interrupted(of, tmp_path / "disturbed", killed)
@@ -129,7 +129,7 @@ def test_where_no_checkpoint_is_wanted_an_interruption_waits_for_none(tmp_path: 
 
 def saving(*during: Callable[[], object]) -> None:
     """Do something while a run can be saved."""
-    with saved_first("adam") as ending:
+    with saved_first("a run that is") as ending:
         ending.can_wait = True
         for what in during:
             what()
@@ -156,7 +156,7 @@ def test_a_second_signal_ends_a_run_that_is_being_saved(tmp_path: Path) -> None:
 
 def test_what_takes_too_long_to_save_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """An update of minutes is not waited for."""
-    monkeypatch.setattr("bdhf.tuning.workers.ending.SAVE_SECONDS", 0.05)
+    monkeypatch.setattr("bdhf.experiments.engines.ending.SAVE_SECONDS", 0.05)
     begun = time.monotonic()
 
     with pytest.raises(KeyboardInterrupt):

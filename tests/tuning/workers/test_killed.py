@@ -29,8 +29,8 @@ RANDOM = ("{type: tpe, startup: 2}", "random")
 ITS_SPACE = ("spaces:\n", "spaces:\n  sgd: {lr: {log: [1.0e-2, 1.0]}}\n")
 
 
-class Crew:
-    """`small crew` on one folder, started as often as it takes."""
+class Pool:
+    """`small pool` on one folder, started as often as it takes."""
 
     def __init__(self, home: Path) -> None:
         self._file = home / "study.yaml"
@@ -40,7 +40,7 @@ class Crew:
 
     def start(self, **more: str) -> subprocess.Popen[bytes]:
         """Begin, or go on, with more in the environment."""
-        command = ["tests.tuning.small", "crew", self._file, self.place.folder, 2]
+        command = ["tests.tuning.small", "pool", self._file, self.place.folder, 2]
         self.running = begun(command, self.log, **more)
         return self.running
 
@@ -75,9 +75,9 @@ class Crew:
 
 
 @pytest.fixture
-def crew(tmp_path: Path) -> Iterator[Crew]:
-    """A crew, which leaves no process."""
-    one = Crew(tmp_path)
+def pool(tmp_path: Path) -> Iterator[Pool]:
+    """A pool, which leaves no process."""
+    one = Pool(tmp_path)
     yield one
     if one.running is not None:
         killed(one.running)
@@ -104,26 +104,26 @@ KILLS = ("claimed:1", "asked:2", "begun:2", "told:1")
     ],
 )
 def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(
-    tmp_path: Path, crew: Crew, kills: tuple[str, ...], changes: tuple[tuple[str, str], ...]
+    tmp_path: Path, pool: Pool, kills: tuple[str, ...], changes: tuple[tuple[str, str], ...]
 ) -> None:
     """N trials an arm, the same settings in the same places, the same values; no run is torn."""
     study = open_study(written(tmp_path, *changes, ("trials: 5", "trials: 4")))
     for moment in kills:
-        assert crew.kill_after(moment), f"{moment}: {crew.log.read_text()}"
-    process = crew.start()
+        assert pool.kill_after(moment), f"{moment}: {pool.log.read_text()}"
+    process = pool.start()
 
-    assert process.wait(timeout=240) == 0, crew.log.read_text()
-    assert "Traceback" not in crew.log.read_text()
+    assert process.wait(timeout=240) == 0, pool.log.read_text()
+    assert "Traceback" not in pool.log.read_text()
     worked(study, tmp_path / "alone")
-    assert placed(study, crew.place.open()) == placed(study, Place(tmp_path / "alone").open())
-    for trials in crew.trials().values():
+    assert placed(study, pool.place.open()) == placed(study, Place(tmp_path / "alone").open())
+    for trials in pool.trials().values():
         assert len(finished(trials)) == 4
         assert all(trial.state.is_finished() for trial in trials)
     for mine, alone in zip(
-        table(study, crew.place.folder), table(study, tmp_path / "alone"), strict=True
+        table(study, pool.place.folder), table(study, tmp_path / "alone"), strict=True
     ):
         pd.testing.assert_frame_equal(mine, alone)
-    check_runs(crew.place.folder)
+    check_runs(pool.place.folder)
 
 
 def check_runs(folder: Path) -> None:
@@ -135,43 +135,43 @@ def check_runs(folder: Path) -> None:
     assert not list(folder.rglob(".tmp-*"))
 
 
-def test_told_to_end_it_goes_on_later_and_nothing_has_died(tmp_path: Path, crew: Crew) -> None:
+def test_told_to_end_it_goes_on_later_and_nothing_has_died(tmp_path: Path, pool: Pool) -> None:
     """The whole group is told: exit code 130, no traceback, no trial that runs, no death.
 
     By Ctrl-C and by a scheduler, while it begins and while it makes trials.
     """
     study = open_study(written(tmp_path, ("trials: 5", "trials: 3")))
     for more, number in ((1, signal.SIGTERM), (30, signal.SIGINT), (20, signal.SIGTERM)):
-        process = crew.start()
-        crew.wait(process, "a trial", crew.lines() + more)
-        assert killed(process, number) == 130, crew.log.read_text()
-        assert "Traceback" not in crew.log.read_text()
-    left = [trial.user_attrs for trials in crew.trials().values() for trial in trials
+        process = pool.start()
+        pool.wait(process, "a trial", pool.lines() + more)
+        assert killed(process, number) == 130, pool.log.read_text()
+        assert "Traceback" not in pool.log.read_text()
+    left = [trial.user_attrs for trials in pool.trials().values() for trial in trials
             if trial.state is TrialState.RUNNING]  # fmt: skip
     assert not [known for known in left if "settings" in known]  # else it was being asked for
 
-    assert crew.start().wait(timeout=240) == 0, crew.log.read_text()
-    known = [trial.user_attrs for trials in crew.trials().values() for trial in trials]
+    assert pool.start().wait(timeout=240) == 0, pool.log.read_text()
+    known = [trial.user_attrs for trials in pool.trials().values() for trial in trials]
     assert not [deaths for one in known if (deaths := one.get("deaths", 0))]
     worked(study, tmp_path / "alone")
-    assert placed(study, crew.place.open()) == placed(study, Place(tmp_path / "alone").open())
+    assert placed(study, pool.place.open()) == placed(study, Place(tmp_path / "alone").open())
 
 
-def test_a_worker_that_is_told_to_end_is_replaced(tmp_path: Path, crew: Crew) -> None:
+def test_a_worker_that_is_told_to_end_is_replaced(tmp_path: Path, pool: Pool) -> None:
     """Its arm is not taken for finished: another worker makes the rest of its trials."""
     written(tmp_path, ("trials: 5", "trials: 2"), *LONG)
-    process = crew.start()
-    assert crew.wait(process, "a trial", crew.lines() + 15)
-    os.kill(owner(crew), signal.SIGTERM)
+    process = pool.start()
+    assert pool.wait(process, "a trial", pool.lines() + 15)
+    os.kill(owner(pool), signal.SIGTERM)
 
-    assert process.wait(timeout=240) == 0, crew.log.read_text()
-    assert [len(finished(trials)) for trials in crew.trials().values()] == [2, 2]
-    assert f"a worker ended with {128 + signal.SIGTERM}; another takes" in crew.log.read_text()
+    assert process.wait(timeout=240) == 0, pool.log.read_text()
+    assert [len(finished(trials)) for trials in pool.trials().values()] == [2, 2]
+    assert f"a worker ended with {128 + signal.SIGTERM}; another takes" in pool.log.read_text()
 
 
-def owner(crew: Crew) -> int:
+def owner(pool: Pool) -> int:
     """The process that is at some trial."""
     while True:
-        for trial in (trial for trials in crew.trials().values() for trial in trials):
+        for trial in (trial for trials in pool.trials().values() for trial in trials):
             if trial.state is TrialState.RUNNING and "settings" in trial.user_attrs:
                 return int(trial.user_attrs["owner"].split("~")[1])

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from bdhf.records import Owner
 from bdhf.tuning.sampling.trial_slots import standing
 from bdhf.tuning.storage.storage import Place, quiet
-from bdhf.tuning.workers.recovery import CREW, INTERRUPTED, MOST_DEATHS, revive
+from bdhf.tuning.workers.recovery import INTERRUPTED, MOST_DEATHS, POOL, revive
 from tests.tuning.synthetic import study
 
 GONE = str(Owner(Owner.here().host, 2**22 + 7, 1.0))  # no process has such a number
@@ -34,15 +34,15 @@ def ended(home: Path, times: int, **known: Any) -> optuna.Study:
 
 
 def test_a_trial_that_kills_its_workers_ends_as_failed(tmp_path: Path) -> None:
-    """After so many deaths while the crew lives, it has the worst value, and its reason."""
-    found = ended(tmp_path, MOST_DEATHS, owner=GONE, **{CREW: str(Owner.here())})
+    """After so many deaths while the pool lives, it has the worst value, and its reason."""
+    found = ended(tmp_path, MOST_DEATHS, owner=GONE, **{POOL: str(Owner.here())})
     (last,) = standing(found.get_trials(), 1).finished
 
     assert last.values == [80.0]
     assert last.user_attrs["reason"] == f"the worker died {MOST_DEATHS} times of it"
 
 
-@pytest.mark.parametrize("known", [{CREW: GONE}, {CREW: ELSEWHERE}, {INTERRUPTED: True}], ids=str)
+@pytest.mark.parametrize("known", [{POOL: GONE}, {POOL: ELSEWHERE}, {INTERRUPTED: True}], ids=str)
 def test_a_trial_that_was_killed_with_the_study_is_not_to_blame(
     tmp_path: Path, known: dict[str, Any]
 ) -> None:

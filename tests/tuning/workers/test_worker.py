@@ -97,7 +97,7 @@ def test_an_interrupted_trial_is_to_its_sampler_what_it_was(
         return synthetic_run(spec, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bdhf.tuning.workers.trial.execute", interrupted)
+        patch.setattr("bdhf.experiments.engines.execution.execute", interrupted)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 worked(of, tmp_path / "disturbed")
@@ -170,7 +170,7 @@ def test_an_error_of_a_run_is_a_trial_too(tmp_path: Path, monkeypatch: pytest.Mo
             return Outcome(Status.OOM, "out of memory", outcome.curve)
         return outcome
 
-    monkeypatch.setattr("bdhf.tuning.workers.trial.execute", failing)
+    monkeypatch.setattr("bdhf.experiments.engines.execution.execute", failing)
     records = tuned(study(tmp_path), tmp_path / "out")
     hf = records.trials[records.trials["arm"] == "hf"]
 
@@ -255,10 +255,10 @@ def test_a_grid_of_batch_sizes_is_tuned_cell_by_cell(tmp_path: Path) -> None:
 
 STARTED_TO_END = """
 import os, signal
-from bdhf.tuning import crew
+from bdhf.experiments.engines import process
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])  # as `shielded` does
 os.kill(os.getpid(), signal.SIGTERM)
-crew._life(None, (), None, "adam", 0, "", None)
+process._live(print, None, (), ())
 """
 
 

@@ -112,7 +112,8 @@ class Record(TorchFunctionMode):
         if func not in KINDS or not torch.is_grad_enabled() or not self._uses(args, kwargs):
             return func(*args, **kwargs)
         meter = Flops()
-        out = meter.run(func, lambda: func(*args, **kwargs))
+        with meter.counting(func):
+            out = func(*args, **kwargs)
         affine = self._affine(func, args, kwargs)
         if affine is not None:
             weight, bias = self._place(affine.weight), self._place(affine.bias)

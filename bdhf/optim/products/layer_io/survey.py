@@ -17,6 +17,7 @@ from bdhf.optim.products.layer_io.output_factor import Schedule, columns_of, sch
 from bdhf.optim.products.layer_io.reduction import Plan, plan
 from bdhf.optim.products.layer_io.sites import Site, Uncovered, record
 from bdhf.optim.products.request import Request
+from bdhf.optim.torch_support.flops import part
 from bdhf.optim.vectors.blocks import Blocks
 
 
@@ -65,17 +66,19 @@ class Needs:
 
 def recorded(request: Request) -> tuple[Tensor, list[Site]]:
     """The outputs of the batch and the sites of its forward pass. Raises Uncovered for none."""
-    objective = request.objective
-    outputs, sites = request.flops.part(
-        ("sites", request.shapes),
-        lambda: record(
-            lambda: objective.outputs(request.batch[0], channels_last=False), objective.parameters,
-            [slot.name for slot in request.blocks.layout.slots], request.settings.dtype,
-        ),
-    )  # fmt: skip
+    outputs, sites = _recorded(request)
     if not sites:
         raise Uncovered("no function that layer_io knows uses a parameter of the model")
     return outputs, sites
+
+
+@part("sites")
+def _recorded(request: Request) -> tuple[Tensor, list[Site]]:
+    objective = request.objective
+    return record(
+        lambda: objective.outputs(request.batch[0], channels_last=False), objective.parameters,
+        [slot.name for slot in request.blocks.layout.slots], request.settings.dtype,
+    )  # fmt: skip
 
 
 def plan_of(request: Request, blocks: Blocks, sites: Sequence[Site]) -> Plan:

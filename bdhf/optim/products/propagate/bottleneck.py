@@ -22,7 +22,8 @@ from bdhf.optim.products.agreement import probe, tolerance_of
 from bdhf.optim.products.propagate.jvp import OnTape, Push, transposed
 from bdhf.optim.products.propagate.sample_independence import always_apart, apart, loss_apart
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.tape.tape import Route, Tape, route
+from bdhf.optim.products.tape.route import Route, route
+from bdhf.optim.products.tape.tape import Tape
 
 Slots = tuple[int, ...]
 
@@ -185,7 +186,8 @@ def _neck(
     behind = route(tape, (waist.value,), tape.output)
     key = ("waist", request.shapes, waist.value)
     t = None if always_apart(behind, waist.value, len(c)) else probe([c])[0]
-    k, moved = request.flops.run(key, lambda: _matrices(c, t, z, waist, behind, hessian))
+    with request.flops.counting(key):
+        k, moved = _matrices(c, t, z, waist, behind, hessian)
     if t is not None and not request.flops.once(
         ("waist apart", request.shapes, waist.value),
         lambda: apart(behind, waist.value, t, moved, tolerance_of(z, request)),

@@ -7,6 +7,7 @@ the model forward.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from bdhf.optim.products.no_derivative import no_hessian
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.request import Request
 from bdhf.optim.torch_support.failures import Failure, attempt
+from bdhf.optim.torch_support.flops import part
 from bdhf.optim.torch_support.graphs import ends_early
 from bdhf.optim.vectors.blocks import Block, Blocks
 from bdhf.optim.vectors.layout import flatten
@@ -37,10 +39,11 @@ class DoubleBackward:
         self._request = request
         self._objective, self.batch = request.objective, request.batch
         self._parameters = request.objective.parameters
-        self._flops, self.shapes = request.flops, request.shapes
-        self.outputs, self.loss, self._u, self._g, self.gradient = self._linearised("linearise")
+        self.flops, self.shapes = request.flops, request.shapes
+        with self.flops.counting(("linearise", self.shapes)):
+            self.outputs, self.loss, self._u, self._g, self.gradient = self._linearise()
         if request.objective.passes.nested:
-            self._flops.stop_counting()
+            self.flops.stop_counting()
         if request.settings.dtype is not None:
             self._lower(request.settings.dtype)
         if ends_early(self._g):
@@ -48,14 +51,13 @@ class DoubleBackward:
 
     def _lower(self, dtype: torch.dtype) -> None:
         """Build the graph once more in the precision of the products; loss and gradient stay."""
-        with torch.autocast(self._objective.device.type, dtype=dtype):
-            *_, self._g, _ = self._linearised("lower")
+        with (
+            torch.autocast(self._objective.device.type, dtype=dtype),
+            self.flops.counting(("lower", self.shapes)),
+        ):
+            *_, self._g, _ = self._linearise_lower()
 
-    def _linearised(self, kind: str) -> _Graph:
-        key = kind, self.shapes
-        return self._flops.run(key, lambda: self._flops.part(key, self._linearise))
-
-    def _linearise(self) -> _Graph:
+    def _graph(self) -> _Graph:
         inputs, targets = self.batch
         outputs = self._objective.outputs(inputs).to(self._parameters[0].dtype)
         if self._objective.held:
@@ -71,6 +73,9 @@ class DoubleBackward:
         if isinstance(g, Failure):
             raise no_hessian(self._request, g)
         return outputs, loss, u, g, flatten(part.detach() for part in g)
+
+    _linearise = part("linearise")(_graph)
+    _linearise_lower = part("lower")(_graph)
 
     def _of_everything(self, outputs: Tensor, targets: Any) -> _Graph:
         """What the loss holds has second derivatives too, with the rest and of its own."""
@@ -89,30 +94,29 @@ class DoubleBackward:
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """∇²L_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
         key = ("product", self.shapes)
-        return block_by_block(blocks, v, active, self._product, self._flops, key)
+        return block_by_block(blocks, v, active, self._product, self.flops, key)
 
     def _product(self, block: Block, v: Tensor, out: Tensor) -> None:
         """∇²L_bb v for one block, (P_b,) into (P_b,)."""
+        key = "∇²L v", self.shapes, block.slots
+        sweep = partial(self._multiply, block, v, out)
+        failure = attempt(partial(self.flops.part, key, sweep))
+        if isinstance(failure, Failure):
+            raise no_hessian(self._request, failure)
+
+    def _multiply(self, block: Block, v: Tensor, out: Tensor) -> None:
+        """One reverse sweep from the entries of g that depend on the block's parameters."""
         tangents = zip(block.slots, spread(block, v, self._parameters), strict=True)
         reached = [(self._g[i], t) for i, t in tangents if self._g[i].requires_grad]
         if not reached:  # the gradient is constant in this block
             out.zero_()
             return
-
-        def back() -> None:
-            columns = torch.autograd.grad(
-                [g for g, _ in reached], [self._parameters[i] for i in block.slots],
-                [tangent for _, tangent in reached],
-                retain_graph=True, allow_unused=True, materialize_grads=True,
-            )  # fmt: skip
-            out.copy_(
-                pick(block, flatten(columns).detach())
-            )  # torch 2.9's zeros require a gradient
-
-        part = ("∇²L v", self.shapes, block.slots)
-        failure = attempt(lambda: self._flops.part(part, back))
-        if isinstance(failure, Failure):
-            raise no_hessian(self._request, failure)
+        columns = torch.autograd.grad(
+            [g for g, _ in reached], [self._parameters[i] for i in block.slots],
+            [tangent for _, tangent in reached],
+            retain_graph=True, allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+        out.copy_(pick(block, flatten(columns).detach()))  # torch 2.9's zeros require a gradient
 
     def together(self, blocks: Blocks) -> bool:
         """Only a single block."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.products.tape.replay import Replay
-from bdhf.optim.products.tape.tape import Tape, route
+from bdhf.optim.products.tape.route import route
+from bdhf.optim.products.tape.tape import Tape
 from bdhf.optim.products.vjp import pulled
 from bdhf.optim.torch_support.graphs import ends_early
 from bdhf.optim.vectors.layout import split_like

@@ -10,24 +10,25 @@ between the tensors of the block and the outputs, or a narrow waist on the way t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from bdhf.optim.curvature import OutputCurvature
-from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.linearisation import block_by_block, pick, spread
+from bdhf.optim.products.linearisation import block_by_block
 from bdhf.optim.products.no_derivative import no_gradient, no_second_derivative
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.propagate.bottleneck import Neck, forget_waist, narrowed
 from bdhf.optim.products.propagate.choose_jvp import choose_push, give_way, no_way_back
-from bdhf.optim.products.propagate.jvp import Push, transposed
+from bdhf.optim.products.propagate.way import Way
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.tape.tape import Tape
+from bdhf.optim.products.tape.tape import Tape, taped
 from bdhf.optim.products.vjp import pulled
 from bdhf.optim.torch_support.failures import Failure, attempt
+from bdhf.optim.torch_support.flops import part
 from bdhf.optim.vectors.blocks import Block, Blocks
 
 
@@ -44,21 +45,20 @@ class Propagate:
         self._request, self._curvature = request, curvature
         self._objective, self.batch = request.objective, request.batch
         self._parameters = request.objective.parameters
-        self._flops, self.shapes = request.flops, request.shapes
-        tape = self._flops.run(
-            ("linearise", self.shapes), lambda: self._linearise(curvature, request.generator)
-        )
+        self.flops, self.shapes = request.flops, request.shapes
+        with self.flops.counting(("linearise", self.shapes)):
+            tape = self._linearise(curvature, request.generator)
         if request.settings.dtype is not None:
-            tape = self._lower(request)
+            tape = self._lower(request.settings.dtype)
         self._structure = tape.structure
-        self._push, self._problem = self._flops.once(
-            ("push", self.shapes), lambda: choose_push(request, tape, self.outputs)
+        self._push, self._problem = self.flops.once(
+            ("push", self.shapes), partial(choose_push, request, tape, self.outputs)
         )
         self._neck: Neck | None = None
         self._without = ""  # why there is no waist, where one failed
         if not self._problem:
             self._narrow(tape)
-        self._flops.release(tape.slim)
+        self.flops.release(tape.slim)
 
     def _narrow(self, tape: Tape) -> None:
         """Look for a waist, which only spares work: without one everything goes on."""
@@ -71,46 +71,37 @@ class Propagate:
             self._neck = neck
 
     def _linearise(self, curvature: OutputCurvature, generator: torch.Generator) -> Tape:
-        inputs, targets = self.batch
-        self.outputs, tape = self._taped("forward", lambda: self._objective.outputs(inputs))
+        self.outputs, tape = self._forward()
+        targets = self.batch[1]
         expansion = curvature.expand_loss(self._objective.loss_fn, self.outputs, targets, generator)
         self.loss, self.hessian, self._u = expansion.loss, expansion.hessian, expansion.gradient
-        through = attempt(
-            lambda: self._flops.part(
-                ("gradient", self.shapes),
-                lambda: pulled(self.outputs, self._parameters, self._u),
-            )
-        )
+        through = attempt(self._through_outputs)
         if isinstance(through, Failure):
             raise no_gradient(self._request, through, "the gradient")
         self.gradient = self._objective.with_direct(through, expansion.direct)
         return tape
 
-    def _taped(self, kind: str, run: Callable[[], Tensor]) -> tuple[Tensor, Tape]:
-        """The outputs of a forward pass, with its tape; an error of the model itself is raised."""
+    @part("forward")
+    def _forward(self) -> tuple[Tensor, Tape]:
+        return taped(self._parameters, partial(self._objective.outputs, self.batch[0]))
 
-        def record() -> tuple[Tensor, Tape]:
-            tape = Tape(self._parameters)
-            outputs = attempt(lambda: tape.record(run))
-            if isinstance(outputs, Failure):
-                tape = Tape(self._parameters)
-                tape.problem = f"the forward pass cannot be recorded: {outputs.reason}"
-                outputs = run()
-            return outputs, tape
+    @part("gradient")
+    def _through_outputs(self) -> Tensor:
+        return pulled(self.outputs, self._parameters, self._u)
 
-        return self._flops.part((kind, self.shapes), record)
-
-    def _lower(self, request: Request) -> Tape:
+    def _lower(self, dtype: torch.dtype) -> Tape:
         """Go forward once more in the precision of the products; loss, gradient and H stay."""
-        dtype = self.outputs.dtype
-        with torch.autocast(request.objective.device.type, dtype=request.settings.dtype):
-            self.outputs, tape = self._flops.run(
-                ("lower", self.shapes),
-                lambda: self._taped(
-                    "lower", lambda: self._objective.outputs(self.batch[0]).to(dtype)
-                ),
-            )
+        with (
+            torch.autocast(self._objective.device.type, dtype=dtype),
+            self.flops.counting(("lower", self.shapes)),
+        ):
+            self.outputs, tape = self._forward_lower()
         return tape
+
+    @part("lower")
+    def _forward_lower(self) -> tuple[Tensor, Tape]:
+        inputs, dtype = self.batch[0], self.outputs.dtype
+        return taped(self._parameters, lambda: self._objective.outputs(inputs).to(dtype))
 
     @property
     def why(self) -> str:
@@ -126,12 +117,12 @@ class Propagate:
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
         key = ("product", self.shapes)
-        return block_by_block(blocks, v, active, self._product, self._flops, key)
+        return block_by_block(blocks, v, active, self._product, self.flops, key)
 
     def _product(self, block: Block, v: Tensor, out: Tensor) -> None:
         """G_bb v for one block, (P_b,) into (P_b,); what fails gives way to what is left."""
         while True:
-            failure = attempt(lambda: self._multiply(block, v, out))
+            failure = attempt(partial(self._multiply, block, v, out))
             if not isinstance(failure, Failure):
                 return
             if self._neck is not None and block.slots in self._neck.waist.blocks:
@@ -146,29 +137,26 @@ class Propagate:
                 raise no_second_derivative(self._request, failure, self._problem)
 
     def _multiply(self, block: Block, v: Tensor, out: Tensor) -> None:
-        end, push, hessian, waist = self._way(block)
-        way = self.shapes, block.slots, waist
-        tangents = dict(zip(block.slots, spread(block, v, self._parameters), strict=True))
-        jv = self._flops.part(("J v", *way), lambda: push(tangents))
+        """J_bᵀ H J_b v, (P_b,) into (P_b,)."""
+        way = self._way(block)
+        jv = way.forward(v)
         if jv is None:  # the outputs do not depend on this block
             out.zero_()
             return
-        touched, w = {i: self._parameters[i] for i in block.slots}, hessian(jv)
+        hjv = way.hessian(jv)
+        way.back(hjv, out)
 
-        def back() -> None:
-            if block.within is None:
-                transposed(push, end, touched, w, out)
-            else:
-                out.copy_(pick(block, transposed(push, end, touched, w)))
-
-        self._flops.part(("Jᵀw", *way), back)
-
-    def _way(self, block: Block) -> tuple[Tensor, Push, OutputHessian, int | None]:
-        """Where a block's sweep ends, how to get there, the matrix that stands there; its waist."""
+    def _way(self, block: Block) -> Way:
+        """Up to the waist for the blocks that have one, else to the outputs."""
+        way = Way(
+            self.flops, (self.shapes, block.slots, None), block, self._parameters,
+            self.outputs, self._push, self.hessian,
+        )  # fmt: skip
         neck = self._neck
-        if neck is not None and block.slots in neck.waist.blocks:
-            return neck.c, neck.push, neck.hessian, neck.waist.value
-        return self.outputs, self._push, self.hessian, None
+        if neck is None or block.slots not in neck.waist.blocks:
+            return way
+        key = self.shapes, block.slots, neck.waist.value
+        return replace(way, shapes=key, end=neck.c, push=neck.push, hessian=neck.hessian)
 
     def together(self, blocks: Blocks) -> bool:
         """Only a single block."""
@@ -181,25 +169,21 @@ class Propagate:
 
     def factor(self, chunk: int) -> Tensor:
         """A = BᵀJ with H = BBᵀ, (R, P) in the order of the parameters."""
-        return torch.cat(
-            [
-                self._flops.run(
-                    ("factor", self.shapes, len(u)), partial(self._rows, self.hessian.root(u))
-                )
-                for u in _units(self.hessian.root_shape, chunk, self._u)
-            ]
-        )
+        units = _units(self.hessian.root_shape, chunk, self._u)
+        return torch.cat([self._rows(self.hessian.root(u)) for u in units])
 
     def _rows(self, cotangents: Tensor) -> Tensor:
         """Jᵀw for k vectors w, (k, *shape of z) -> (k, P); at once where torch can."""
-        rows = attempt(lambda: self._rows_at_once(cotangents))
-        if isinstance(rows, Failure):
-            rows = attempt(
-                lambda: torch.stack([pulled(self.outputs, self._parameters, w) for w in cotangents])
-            )
+        with self.flops.counting(("factor", self.shapes, len(cotangents))):
+            rows = attempt(partial(self._rows_at_once, cotangents))
+            if isinstance(rows, Failure):
+                rows = attempt(partial(self._rows_in_turn, cotangents))
         if isinstance(rows, Failure):
             raise no_gradient(self._request, rows, "the factor")
         return rows
+
+    def _rows_in_turn(self, cotangents: Tensor) -> Tensor:
+        return torch.stack([pulled(self.outputs, self._parameters, w) for w in cotangents])
 
     def _rows_at_once(self, cotangents: Tensor) -> Tensor:
         columns = torch.autograd.grad(

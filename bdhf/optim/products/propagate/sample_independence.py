@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.tape.jvp_rules import ELEMENTWISE, Hollow
-from bdhf.optim.products.tape.tape import Entry, Route
+from bdhf.optim.products.tape.calls import Hollow
+from bdhf.optim.products.tape.jvp_rules import ELEMENTWISE
+from bdhf.optim.products.tape.route import Route
+from bdhf.optim.products.tape.tape import Entry
 from bdhf.optim.torch_support.graphs import nodes_behind
 
 aten = torch.ops.aten

@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from bdhf.optim.products.request import Workspace
-from bdhf.optim.products.tape.jvp_rules import Call
-from bdhf.optim.products.tape.tape import Entry, Route, Tape, route
+from bdhf.optim.products.tape.calls import Call
+from bdhf.optim.products.tape.route import Route, route
+from bdhf.optim.products.tape.tape import Entry, Tape
 from bdhf.optim.torch_support.eager import compiler_runs
 
 Program = Callable[[list[Tensor], list[Tensor]], Tensor]

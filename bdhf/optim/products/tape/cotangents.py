@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.tape.jvp_rules import Call
+from bdhf.optim.products.tape.calls import Call
 
 Scale = Tensor | float
 Rooms = dict[Hashable, Tensor]  # cotangents: of a value by its number, and that of the target by W

@@ -6,74 +6,19 @@ the rules are for the operators of common layers, whose derivative needs no seco
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
-import torch.autograd.forward_ad as fwAD
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from bdhf.optim.products.tape.calls import STRUCTURAL, VIEWS, Call, Hollow
+from bdhf.optim.products.tape.dual_numbers import ONTO_CONSTANTS, by_dual_numbers
 from bdhf.optim.products.tape.own_rules import bag_rule, distance_rule
 
 aten = torch.ops.aten
 
 Tangents = Sequence[Tensor | None]
-
-
-@dataclass(frozen=True)
-class Hollow:
-    """Stands for a tensor of which only the shape and the dtype are wanted."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
-class Call:
-    """An operator of torch with what it was given and what it gave."""
-
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    result: Any
-
-    def slim(self) -> Call:
-        """The same without the values that its rule does not read."""
-        args, result = self.args, self.result
-        if self.func in READS_NO_ARGUMENT:
-            args = _hollow(args)
-        if self.func not in READS_RESULT:
-            result = _hollow(result)
-        return Call(self.func, args, self.kwargs, result)
-
-    def detached(self) -> Call:
-        """The same with values that lead to no graph."""
-        args, result = (_mapped(torch.Tensor.detach, x) for x in (self.args, self.result))
-        return Call(self.func, args, self.kwargs, result)
-
-
-def results(call: Call) -> list[Tensor | Hollow]:
-    """The tensors that a call gave, or what stands for them."""
-    given = call.result if isinstance(call.result, (tuple, list)) else [call.result]
-    return [x for x in given if isinstance(x, (Tensor, Hollow))]
-
-
-def _hollow(tree: Any) -> Any:
-    return _mapped(lambda tensor: Hollow(tensor.shape, tensor.dtype), tree)
-
-
-def _mapped(change: Callable[[Tensor], Any], tree: Any) -> Any:
-    """The same tree with other tensors; by hand, since this runs for every operator."""
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, (tuple, list)):
-        return type(tree)([_mapped(change, leaf) for leaf in tree])
-    return tree
 
 
 Rule = Callable[..., Any]  # (call, *tangents of its tensor arguments) -> tangent(s) of the result
@@ -84,7 +29,7 @@ def tangent_of(call: Call, tangents: Tangents) -> list[Tensor | None]:
 
     Raises NotImplementedError for an operator that has no derivative in forward mode.
     """
-    rule = RULES.get(call.func, _by_dual_numbers)
+    rule = RULES.get(call.func, by_dual_numbers)
     made = rule(call, *tangents)
     return list(made) if isinstance(made, (tuple, list)) else [made]
 
@@ -92,49 +37,6 @@ def tangent_of(call: Call, tangents: Tangents) -> list[Tensor | None]:
 def in_place_rule(func: Any, constant: bool) -> bool:
     """Whether an operator that overwrites its first argument, maybe a constant, may be replayed."""
     return func in IN_PLACE or (constant and func in ONTO_CONSTANTS)
-
-
-@cache
-def _load_forward_mode() -> None:
-    """Let torch load the rules that it scripts, without its warnings about its own script.
-
-    Their category changes from release to release (2.15 made them a FutureWarning), and no caller
-    can act on them.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        importlib.import_module("torch._decomp.decompositions_for_jvp")
-
-
-def _by_dual_numbers(call: Call, *tangents: Tensor | None) -> list[Tensor | None]:
-    """By torch's own rule, at the cost of running the operator again."""
-    _load_forward_mode()
-    leaves, spec = tree_flatten((call.args, dict(call.kwargs)))
-    given = iter(tangents)
-    overwritten = call.args[0] if call.func in ONTO_CONSTANTS else None
-    with fwAD.dual_level():
-        duals: list[Any] = []
-        for leaf in leaves:
-            if isinstance(leaf, Tensor):
-                tangent, leaf = next(given), leaf.detach()
-                if tangent is None and call.func in MOVES_ALL and has_tangents(leaf):
-                    tangent = torch.zeros_like(leaf)
-                if tangent is not None:  # torch makes no dual of a tensor that was expanded
-                    leaf = fwAD.make_dual(leaf.clone() if 0 in leaf.stride() else leaf, tangent)
-                elif leaves[len(duals)] is overwritten:  # the graph of the pass reads it
-                    leaf = leaf.clone()
-            duals.append(leaf)
-        args, kwargs = tree_unflatten(duals, spec)
-        result = call.func(*args, **kwargs)
-        made = result if isinstance(result, (tuple, list)) else [result]
-        return [
-            fwAD.unpack_dual(part).tangent if isinstance(part, Tensor) else None for part in made
-        ]
-
-
-def has_tangents(tensor: Tensor) -> bool:
-    """Whether a tensor can have one: whole numbers and truth values have none."""
-    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _linear(call: Call, dx: Tensor) -> Any:
@@ -193,7 +95,7 @@ def _product_rule(call: Call, *tangents: Tensor | None) -> Tensor:
 def _quotient_rule(call: Call, *tangents: Tensor | None) -> Any:
     """`div` by a number or a constant."""
     if len(tangents) == 2 and tangents[1] is not None:
-        return _by_dual_numbers(call, *tangents)
+        return by_dual_numbers(call, *tangents)
     return _shaped(tangents[0] / call.args[1], call.result)
 
 
@@ -213,7 +115,7 @@ def _matrix_rule(multiply: Rule, accumulate: Rule) -> Rule:
 def _affine_rule(call: Call, dc: Tensor | None, da: Tensor | None, db: Tensor | None) -> Any:
     """`addmm`: c + a b."""
     if call.kwargs:  # scaled
-        return _by_dual_numbers(call, dc, da, db)
+        return by_dual_numbers(call, dc, da, db)
     _, a, b = call.args
     made = None
     if db is not None:
@@ -257,23 +159,10 @@ STOPS = {
     aten.full_like.default, aten.empty_like.default,
 }  # fmt: skip
 
-_VIEWS = (aten.view.default, aten._unsafe_view.default)
-
-_STRUCTURAL = (
-    aten.t.default,
-    aten.transpose.int, aten.permute.default, aten.expand.default, aten.squeeze.default,
-    aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.select.int,
-    aten.slice.Tensor, aten.split.Tensor, aten.unsafe_split.Tensor,
-    aten.split_with_sizes.default, aten.unbind.int,
-    aten.clone.default, aten._to_copy.default, aten.sum.default, aten.sum.dim_IntList,
-    aten.mean.default, aten.mean.dim, aten.neg.default, aten.mul.Scalar, aten.div.Scalar,
-    aten.constant_pad_nd.default, aten._adaptive_avg_pool2d.default, aten.avg_pool2d.default,
-)  # fmt: skip
-
 #: Operator -> its rule.
 RULES: Mapping[Any, Rule] = {
-    **dict.fromkeys(_STRUCTURAL, _linear),
-    **dict.fromkeys(_VIEWS, _reshaped),
+    **dict.fromkeys(STRUCTURAL, _linear),
+    **dict.fromkeys(VIEWS, _reshaped),
     aten.cat.default: _joined,
     aten.stack.default: _joined,
     aten.add.Tensor: _sum_rule(1),
@@ -294,13 +183,6 @@ RULES: Mapping[Any, Rule] = {
     aten.relu.default: lambda call, dx: aten.threshold_backward(dx, call.result, 0),
 }
 
-#: Operators whose rule in torch reads the tangent of every operand: below a dispatch mode, such as
-#: the meter of FLOPs, it reads that of a constant, which is none, and ends the process.
-MOVES_ALL = {
-    aten.addmm.default, aten.baddbmm.default, aten.addcmul.default, aten.addcdiv.default,
-    aten.rsub.Tensor, aten.index_add.default,
-}  # fmt: skip
-
 #: Operators whose result has, at every entry, a function of the arguments at that entry alone.
 ELEMENTWISE = {
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default,
@@ -318,25 +200,3 @@ IN_PLACE: Mapping[Any, Rule] = {
     aten.add_.Tensor: RULES[aten.add.Tensor],
 }
 RULES = {**RULES, **IN_PLACE}
-
-#: Operators that overwrite entries or add to them: their derivative does not read the old values.
-ONTO_CONSTANTS = {
-    aten.index_add_.default, aten.scatter_add_.default, aten.index_put_.default,
-    aten.index_copy_.default, aten.scatter_.src, aten.masked_scatter_.default,
-    aten.copy_.default, aten.sub_.Tensor,
-}  # fmt: skip
-
-#: Operators whose rule reads the values that they gave; every other rule reads their shape at most.
-READS_RESULT = {
-    op for op, rule in RULES.items()
-    if rule in (RULES[aten.tanh.default], RULES[aten.sigmoid.default], RULES[aten.relu.default])
-} | {
-    aten._softmax.default, aten._safe_softmax.default, aten._embedding_bag.default,
-    aten._cdist_forward.default,
-}  # fmt: skip
-
-#: Operators whose rule does not read the values that they were given.
-READS_NO_ARGUMENT = (READS_RESULT - {aten._embedding_bag.default, aten._cdist_forward.default}) | {
-    *_STRUCTURAL, *_VIEWS, aten.cat.default, aten.stack.default, aten.add.Tensor, aten.sub.Tensor,
-    aten.add_.Tensor,
-}  # fmt: skip

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from bdhf.optim.products.tape.jvp_rules import Call
+from bdhf.optim.products.tape.calls import Call
 
 aten = torch.ops.aten
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
+import torch
 from torch import Tensor
+
+#: Where a tensor lies: storage, offset, shape, strides and dtype.
+Place = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]
 
 
 def storage_of(tensor: Tensor) -> int | None:
@@ -15,3 +21,18 @@ def storage_of(tensor: Tensor) -> int | None:
         return tensor.untyped_storage().data_ptr() or None
     except (RuntimeError, TypeError, AttributeError):  # NotImplementedError is a RuntimeError
         return None
+
+
+def place_of(tensor: Tensor) -> Place | None:
+    """Where a tensor lies; None for a tensor without memory of its own."""
+    storage = storage_of(tensor)
+    if storage is None:
+        return None
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def entries_of(place: Place) -> Hashable:
+    """Where the entries lie: without the strides of axes of length 1, which say nothing."""
+    storage, offset, shape, stride, dtype = place
+    steps = tuple(step for length, step in zip(shape, stride, strict=True) if length > 1)
+    return storage, offset, shape, steps, dtype

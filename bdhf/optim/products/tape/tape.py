@@ -9,24 +9,24 @@ first.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.tape.jvp_rules import STOPS, Call, has_tangents, in_place_rule, tangent_of
-from bdhf.optim.products.tape.storage import storage_of
+from bdhf.optim.products.tape.calls import Call
+from bdhf.optim.products.tape.dual_numbers import has_tangents
+from bdhf.optim.products.tape.in_place import overwritten, restrides, tensors_in
+from bdhf.optim.products.tape.jvp_rules import STOPS, in_place_rule
+from bdhf.optim.products.tape.storage import Place, entries_of, place_of, storage_of
 from bdhf.optim.torch_support.dispatch import DispatchMode
 from bdhf.optim.torch_support.failures import Failure, attempt
-from bdhf.optim.torch_support.flops import operator_flops
+from bdhf.optim.torch_support.flop_counter import operator_flops
 from bdhf.optim.torch_support.graphs import is_own_function
-
-#: Where a tensor lies: storage, offset, shape, strides and dtype.
-Place = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Tape:
     @property
     def bytes(self) -> int:
         """What its values take beside the parameters; before the tape is made slim."""
-        tensors = (tensor for entry in self.entries for tensor in _tensors(entry.call.result))
+        tensors = (tensor for entry in self.entries for tensor in tensors_in(entry.call.result))
         storages = {
             storage: tensor.untyped_storage().nbytes()
             for tensor in tensors
@@ -92,7 +92,7 @@ class Tape:
     def made(self, value: int) -> Tensor:
         """The tensor that is a value, as long as the tape has not been made slim."""
         entry = next(entry for entry in self.entries if value in entry.makes)
-        return _tensors(entry.call.result)[entry.makes.index(value)]
+        return tensors_in(entry.call.result)[entry.makes.index(value)]
 
     def slim(self) -> None:
         """Let go of the values that no rule reads.
@@ -117,12 +117,12 @@ class Tape:
             self.problem = self.problem or f"{func} cannot be written down: {outcome.reason}"
 
     def _add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        tensors = [*_tensors(args), *_tensors(kwargs)]
+        tensors = [*tensors_in(args), *tensors_in(kwargs)]
         reads = tuple(self._number_of(tensor) for tensor in tensors)
-        written = _written(func, args, kwargs)
+        written = overwritten(func, args, kwargs)
         if not written and self._seen(result):  # another view of the same, as of a weight
             return
-        made = _tensors(result)
+        made = tensors_in(result)
         for tensor, read in zip(tensors, reads, strict=True):
             # gradients are off in it, and a comparison may miss it, as behind a gate that is 0
             if read is None and is_own_function(tensor.grad_fn):
@@ -133,16 +133,16 @@ class Tape:
             return
         call = Call(func, args, kwargs, result)
         if written:
-            self._check_in_place(call, written)
+            self._check_inplace_of(call, written)
         makes = tuple(self._number(tensor, func) for tensor in made)
         self.entries.append(Entry(call, reads, makes))
 
     def restride(self, func: Any, before: Place, tensor: Tensor) -> None:
         """Take note of new strides of a value, given in place; pooling does so in channels-last."""
-        number, place = self._now.pop(before, None), _place(tensor)
+        number, place = self._now.pop(before, None), place_of(tensor)
         if number is None or place is None:
             return
-        if _entries(before) != _entries(place):
+        if entries_of(before) != entries_of(place):
             self.problem = self.problem or f"{func} changes the shape of a value in place"
         self._now[place] = number
         self._places[place[0]].add(place)
@@ -152,7 +152,7 @@ class Tape:
 
     def _number_of(self, tensor: Tensor) -> int | None:
         """The number of the value that a tensor holds; None for a constant."""
-        place = _place(tensor)
+        place = place_of(tensor)
         return None if place is None else self._now.get(place)
 
     def _stops(self, func: Any) -> bool:
@@ -165,7 +165,7 @@ class Tape:
             for place in self._places.get(storage, ()) if storage is not None else ():
                 self._now.pop(place, None)
 
-    def _check_in_place(self, call: Call, written: Sequence[Tensor]) -> None:
+    def _check_inplace_of(self, call: Call, written: Sequence[Tensor]) -> None:
         """What is overwritten may have no second view, and its rule must not need the old value."""
         storages = [storage_of(tensor) for tensor in written]
         shared = any(len(self._places.get(s, ())) > 1 for s in storages if s is not None)
@@ -175,7 +175,7 @@ class Tape:
 
     def _number(self, tensor: Tensor, func: Any = None) -> int:
         """A new number; nobody reads that of a value which carries no tangent, as of an index."""
-        place = _place(tensor) if _carries(tensor) else None
+        place = place_of(tensor) if _carries(tensor) else None
         if place is not None:
             self._now[place] = self._values
             self._places.setdefault(place[0], set()).add(place)
@@ -183,6 +183,17 @@ class Tape:
             self.problem = self.problem or f"{func} makes a tensor without memory of its own"
         self._values += 1
         return self._values - 1
+
+
+def taped(parameters: Sequence[Tensor], run: Callable[[], Tensor]) -> tuple[Tensor, Tape]:
+    """The outputs of a forward pass, with its tape; an error of the model itself is raised."""
+    tape = Tape(parameters)
+    outputs = attempt(lambda: tape.record(run))
+    if isinstance(outputs, Failure):
+        tape = Tape(parameters)
+        tape.problem = f"the forward pass cannot be recorded: {outputs.reason}"
+        outputs = run()
+    return outputs, tape
 
 
 @contextmanager
@@ -204,7 +215,7 @@ class _Recorder(DispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        before = _place(args[0]) if _restrides(func) else None
+        before = place_of(args[0]) if restrides(func) else None
         result = func(*args, **kwargs)
         if before is None:
             self._tape.add(func, args, kwargs, result)
@@ -213,97 +224,6 @@ class _Recorder(DispatchMode):
         return result
 
 
-@dataclass(frozen=True)
-class Route:
-    """The part of a tape that leads from some values to another, and nothing else of it."""
-
-    entries: tuple[Entry, ...]
-    target: int
-
-    def __call__(self, tangents: dict[int, Tensor]) -> Tensor | None:
-        """The tangent of the target; None where it is zero. `tangents` are those of the values."""
-        tangents = dict(tangents)
-        for entry in self.entries:
-            given = [None if read is None else tangents.get(read) for read in entry.reads]
-            made = tangent_of(entry.call, given)
-            for value, tangent in zip(entry.makes, made, strict=True):
-                if tangent is not None:
-                    tangents[value] = tangent
-        return tangents.get(self.target)
-
-
-def route(tape: Tape, sources: Iterable[int], target: int) -> Route:
-    """Find the operators through which tangents of the sources reach the target."""
-    reached, ahead = set(sources), []
-    for entry in tape.entries:
-        if any(read in reached for read in entry.reads):
-            reached.update(entry.makes)
-            ahead.append(entry)
-    needed, behind = {target}, []
-    for entry in reversed(ahead):
-        if any(value in needed for value in entry.makes):
-            needed.update(read for read in entry.reads if read is not None)
-            behind.append(entry)
-    return Route(tuple(reversed(behind)), target)
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    """The tensors of a tuple, list or mapping, in order; by hand, since this runs very often."""
-    if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, dict):
-        tree = tree.values()
-    elif not isinstance(tree, (tuple, list)):
-        return []
-    found: list[Tensor] = []
-    for leaf in tree:
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif isinstance(leaf, (tuple, list, dict)):
-            found += _tensors(leaf)
-    return found
-
-
-def _place(tensor: Tensor) -> Place | None:
-    """None for a tensor without memory of its own."""
-    storage = storage_of(tensor)
-    if storage is None:
-        return None
-    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
-
-
 def _carries(tensor: Tensor) -> bool:
     """Whether a tensor can have a tangent: whole numbers and truth values never have one."""
     return has_tangents(tensor) and bool(tensor.numel())
-
-
-def _entries(place: Place) -> Hashable:
-    """Where the entries lie: without the strides of axes of length 1, which say nothing."""
-    storage, offset, shape, stride, dtype = place
-    steps = tuple(step for length, step in zip(shape, stride, strict=True) if length > 1)
-    return storage, offset, shape, steps, dtype
-
-
-@cache
-def _restrides(func: Any) -> bool:
-    """Whether an operator changes nothing but the shape or the strides of its first argument."""
-    return torch.Tag.inplace_view in func.tags
-
-
-@cache
-def _writes(func: Any) -> tuple[tuple[int, str], ...]:
-    """The arguments that an operator changes in place: position and name."""
-    return tuple(
-        (index, argument.name)
-        for index, argument in enumerate(func._schema.arguments)
-        if argument.alias_info is not None and argument.alias_info.is_write
-    )
-
-
-def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
-    """The tensors that an operator changes in place."""
-    return [
-        tensor
-        for index, name in _writes(func)
-        for tensor in _tensors(args[index] if index < len(args) else kwargs.get(name))
-    ]

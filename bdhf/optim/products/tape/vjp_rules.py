@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bdhf.optim.products.tape.calls import Call
 from bdhf.optim.products.tape.cotangents import Known, Rooms, WayBack
-from bdhf.optim.products.tape.jvp_rules import RULES, Call, tangent_of
+from bdhf.optim.products.tape.jvp_rules import RULES, tangent_of
 
 aten = torch.ops.aten
 

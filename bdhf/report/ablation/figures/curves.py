@@ -13,11 +13,12 @@ from bdhf.records import AXES, Records, Target
 from bdhf.report.ablation import captions
 from bdhf.report.ablation.curve_bands import AT_TARGET, DIVERGED, bands
 from bdhf.report.page.drawing import SCALES, Drawing, Evidence, View
-from bdhf.report.page.formatting import metric_name, number
+from bdhf.report.page.formatting import metric_name
 from bdhf.report.page.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
+from bdhf.text.formatting import number
 
 #: A loss that rises above this multiple of the largest first loss leaves the panel.
-HEADROOM = 3.0
+_HEADROOM = 3.0
 
 _LOSSES = ["low", "median", "high"]
 
@@ -125,7 +126,7 @@ def _range(panel: pd.DataFrame, targets: Sequence[Target]) -> tuple[float, float
     """
     drawn = panel[_LOSSES].to_numpy(float).ravel()
     drawn = np.append(drawn[np.isfinite(drawn)], [target.value for target in targets])
-    top = HEADROOM * float(panel.groupby("arm")["median"].first().max())
+    top = _HEADROOM * float(panel.groupby("arm")["median"].first().max())
     caps = top > 0 and not any(target.is_upward for target in targets)
     return float(drawn.min()), float(min(drawn.max(), top) if caps else drawn.max())
 

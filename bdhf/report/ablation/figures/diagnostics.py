@@ -9,11 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bdhf.records import Records
+from bdhf.report.ablation.captions import course
 from bdhf.report.ablation.diagnostic_bands import during
 from bdhf.report.page.drawing import Drawing, Evidence
-from bdhf.report.page.formatting import counted, listed, number
+from bdhf.report.page.formatting import listed
 from bdhf.report.page.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
 from bdhf.stats.observations.targets import OUTCOMES
+from bdhf.text.formatting import counted, number
 
 #: Column of a curve -> its name beside the panel.
 UPDATES: Mapping[str, str] = {
@@ -77,7 +79,9 @@ def _drawn(
         return None
     parts = []
     for metric, panel in table.groupby("metric", sort=False):
-        lines = [_words(str(arm), line) for arm, line in panel.groupby("arm", sort=False)]
+        lines = [
+            course(str(arm), line, "updates") for arm, line in panel.groupby("arm", sort=False)
+        ]
         parts.append(f"Median {names[str(metric)]} against updates: {'; '.join(lines)}.")
     return Drawing(
         name=name,
@@ -140,11 +144,3 @@ def _left_out(records: Records, table: pd.DataFrame) -> list[str]:
     if known < len(runs):
         parts.append(f"Drawn from {known} of {counted(len(runs), 'run')}.")
     return parts
-
-
-def _words(arm: str, line: pd.DataFrame) -> str:
-    first, last = line.iloc[0], line.iloc[-1]
-    return (
-        f"{arm} goes from {number(first['median'])} to {number(last['median'])} at "
-        f"{number(last['x'], tidy=True)} updates"
-    )

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bdhf.report.page.drawing import Drawing, Evidence
-from bdhf.report.page.formatting import counted, interval, listed, number
+from bdhf.report.page.formatting import listed
 from bdhf.report.page.style import INK, Look, listing, plain, ratios, span, styled
 from bdhf.stats.result import Result, Verdict
+from bdhf.text.formatting import counted, interval, number, percent
 
 #: How a verdict is drawn: colour, line style and marker (down: the candidate pays less).
 VERDICTS: Mapping[Verdict, Look] = {
@@ -128,7 +129,7 @@ def _words(result: Result) -> str:
 
 def _caption(results: Sequence[Result]) -> tuple[str, ...]:
     shown = [result for result in results if _has_ratio(result)]
-    level = f"{100 * (1 - shown[0].alpha):g} %"
+    level = percent(1 - shown[0].alpha)
     parts = [
         f"Marker: geometric mean over seeds of candidate ÷ baseline; line: its {level} interval, "
         "not widened for the number of comparisons, as the verdict is: an interval can leave out "

@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 
 from bdhf.records import AXES
 from bdhf.report.page.drawing import Drawing, Evidence
-from bdhf.report.page.formatting import budgets, counted, listed, number
-from bdhf.report.page.style import DECADE, Look, canvas, ratios, styled
+from bdhf.report.page.formatting import budgets, listed
+from bdhf.report.page.style import DECADE, MOST_LINES, Look, canvas, ratios, styled
 from bdhf.stats.summaries.costs import problem_axes
-
-MOST_LINES = 24  # beyond them they can no longer be read
+from bdhf.text.formatting import counted, number
 
 
 def profile(evidence: Evidence) -> tuple[Drawing, ...]:

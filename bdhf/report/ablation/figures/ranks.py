@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bdhf.report.page.drawing import Drawing, Evidence
-from bdhf.report.page.formatting import counted, number, p_value
 from bdhf.report.page.style import INK, listing, looks, plain, styled
 from bdhf.stats.summaries.ranks import LEAST_PROBLEMS, Ranks
+from bdhf.text.formatting import counted, number, p_value
 
 
 def ranks(evidence: Evidence) -> tuple[Drawing, ...]:

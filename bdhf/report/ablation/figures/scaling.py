@@ -19,12 +19,12 @@ from bdhf.records import Records
 from bdhf.report.ablation import captions
 from bdhf.report.ablation.tuning import per_batch_size
 from bdhf.report.page.drawing import Drawing, Evidence
-from bdhf.report.page.formatting import counted, listed, number
-from bdhf.report.page.style import Look, canvas, logarithmic, span, styled
+from bdhf.report.page.formatting import listed
+from bdhf.report.page.style import MOST_LINES, Look, canvas, logarithmic, span, styled
 from bdhf.stats.scaling.means import between
 from bdhf.stats.scaling.scaling import Scaling
+from bdhf.text.formatting import counted, number, percent
 
-MOST_LINES = 24  # beyond them they can no longer be read
 _FEW = 20  # evaluations up to S_min, below which whole updates are coarse
 _SHORT = 5.0  # the factor within which 1, 2, 5, 10 … may be fewer than two ticks
 _NEAR = 4.0  # B_crit is marked up to this factor beyond the sizes that were run
@@ -197,7 +197,7 @@ def _star(axes: Axes, one: Scaling, height: float, look: Look, limits: tuple[flo
 def _caption(sizes: pd.DataFrame, scalings: Sequence[Scaling], records: Records) -> tuple[str, ...]:
     parts = [
         "Point: geometric mean over seeds; line: S(B) = S_min (1 + B_crit / B), fitted to all runs "
-        f"with misses as censored; star: B_crit, and its {100 * (1 - records.alpha):g} % "
+        f"with misses as censored; star: B_crit, and its {percent(1 - records.alpha)} "
         "interval, from the spread between seeds. Below B_crit a larger batch saves updates in "
         "proportion, beyond it few.",
     ]

@@ -12,9 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from bdhf.records import unit_of
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.formatting import counted, listed, number
+from bdhf.report.page.formatting import listed
 from bdhf.report.page.style import DECADE, Look, canvas, logarithmic, plain, styled
 from bdhf.report.study.evidence import Cell, StudyEvidence, question
+from bdhf.text.formatting import counted, number, percent
 
 _Style = Literal["default", "steps-post"]
 
@@ -77,7 +78,7 @@ def _scale(axes: Axes, values: list[float]) -> None:
 
 
 def _caption(evidence: StudyEvidence) -> tuple[str, ...]:
-    level = f"{100 * (1 - evidence.records.study.alpha):g} %"
+    level = percent(1 - evidence.records.study.alpha)
     short = [
         f"{cell.arm.label} {cell.arm.finished} of {evidence.records.study.trials}"
         for cell in evidence.cells

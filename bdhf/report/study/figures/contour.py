@@ -14,11 +14,11 @@ from scipy.spatial import Delaunay, QhullError
 
 from bdhf.records import Parameter
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.formatting import counted, number
 from bdhf.report.page.style import DECADE, WIDTH, plain, styled
 from bdhf.report.study.evidence import HIT, Cell, StudyEvidence, axis_label
+from bdhf.text.formatting import counted, number
 
-LEAST_POINTS = 6  # for a surface; fewer are drawn as points
+_LEAST_POINTS = 6  # for a surface; fewer are drawn as points
 _LEVELS = 9
 _POINT, _EDGE = "#fcfcfc", "#101418"  # read on every colour of the surface
 
@@ -39,7 +39,7 @@ class Surface:
     def triangles(self) -> NDArray[np.int32] | None:
         """Of a triangulation; None where points are too few, or on one line."""
         points = np.unique(np.column_stack([self.x, self.y]), axis=0)
-        if len(points) < LEAST_POINTS or np.ptp(self.value) == 0:
+        if len(points) < _LEAST_POINTS or np.ptp(self.value) == 0:
             return None
         spans = np.ptp(points, axis=0)
         try:

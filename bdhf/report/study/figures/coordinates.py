@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from bdhf.records import Parameter
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.formatting import counted, number
 from bdhf.report.page.style import DECADE, INK, WIDTH, plain, styled
 from bdhf.report.study.evidence import HIT, Cell, StudyEvidence, axis_label
+from bdhf.text.formatting import counted, number
 
 #: Good to bad, told apart by the colour-blind, and neither lost on white nor on dark paper.
 _COLOURS = LinearSegmentedColormap.from_list("good to bad", ["#0173b2", "#8f8a80", "#de8f05"])

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.formatting import counted, number
 from bdhf.report.page.style import DECADE, Look, canvas, logarithmic, plain, styled
 from bdhf.report.study.evidence import Cell, StudyEvidence, axis_label
+from bdhf.text.formatting import counted, number
 
 _HEIGHTS = {1: 3.0}
 _STACKED = 2.2

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.formatting import counted, listed, number
+from bdhf.report.page.formatting import listed
 from bdhf.report.page.style import DECADE, INK, Look, canvas, key, logarithmic, plain, styled
 from bdhf.report.study.evidence import (
     FAILED,
@@ -24,6 +24,7 @@ from bdhf.report.study.evidence import (
     question,
 )
 from bdhf.stats.studies.trials import PRUNED
+from bdhf.text.formatting import counted, number
 
 _HEIGHTS = {1: 2.6}  # inches of a panel: one alone has more room
 _STACKED = 1.7

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from bdhf.report.page.drawing import Drawing
 from bdhf.report.page.style import INK, WIDTH, Look, listing, plain, styled
 from bdhf.report.study.evidence import Cell, StudyEvidence
+from bdhf.text.formatting import NONE
 
 #: One hue from pale to deep: opaque, so that it looks the same on paper of any colour.
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#eaf1f7", "#0173b2", "#01375c"])
@@ -67,7 +68,7 @@ def heat(cells: Sequence[Cell]) -> Figure:
             ink = INK if share is None else "#fcfcfc" if share > 0.35 else "#101418"
             if share is not None:
                 axes.add_patch(_tile(column, row, share))
-            axes.annotate("–" if share is None else f"{share:.0%}", (column, row), ha="center",
+            axes.annotate(NONE if share is None else f"{share:.0%}", (column, row), ha="center",
                           va="center", fontsize=9, color=ink)  # fmt: skip
     axes.set(xlim=(-0.5, len(cells) - 0.5), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), [plain(name, limit=24) for name in names])

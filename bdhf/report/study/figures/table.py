@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bdhf.report.page.drawing import Drawing
+from bdhf.report.page.drawing import Drawing, by_section
 from bdhf.report.study.evidence import StudyEvidence
 from bdhf.report.study.figures.budget import budget
 from bdhf.report.study.figures.contour import contour
@@ -34,10 +34,6 @@ CROWDED = ("coordinates", "contour")
 
 def draw(evidence: StudyEvidence) -> Mapping[str, tuple[Drawing, ...]]:
     """Every figure that has something to show, by the section of the page it belongs to."""
-    sections: dict[str, tuple[Drawing, ...]] = {}
-    for name, figure in FIGURES.items():
-        if name in CROWDED and len(evidence.cells) > MOST_CELLS:
-            continue
-        for drawing in figure(evidence):
-            sections[drawing.section] = (*sections.get(drawing.section, ()), drawing)
-    return sections
+    left_out = CROWDED if len(evidence.cells) > MOST_CELLS else ()
+    figures = (figure for name, figure in FIGURES.items() if name not in left_out)
+    return by_section(drawing for figure in figures for drawing in figure(evidence))

@@ -11,11 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.formatting import counted
 from bdhf.report.page.style import INK, Look, canvas, key, plain, styled
 from bdhf.report.study.evidence import StudyEvidence
 from bdhf.stats.result import Verdict
 from bdhf.stats.studies.tuning_budget import Ahead
+from bdhf.text.formatting import counted, percent
 
 _HEIGHTS = {1: 2.6}
 _STACKED = 1.7
@@ -92,7 +92,7 @@ def _panel(axes: Axes, one: Ahead, look: Look, verdict: Verdict) -> None:
 def _caption(alpha: float) -> tuple[str, ...]:
     return (
         "Share of resamples of the trials in which the candidate’s best is less than the "
-        f"baseline’s, ties half. Dotted: {100 * alpha:g} % and {100 * (1 - alpha):g} %. A verdict "
+        f"baseline’s, ties half. Dotted: {percent(alpha)} and {percent(1 - alpha)}. A verdict "
         "holds from the number of trials from which on the share stays beyond the dotted line on "
         "its side. Dashed: the best of only k trials of the candidate against the best of all "
         "trials of the baseline.",

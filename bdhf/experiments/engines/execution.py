@@ -1,0 +1,89 @@
+"""A run from its spec to its folder: made, saved first where it is told to end, and written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from bdhf.experiments.engines.ending import Ending
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.plan.user_code import own_code
+from bdhf.experiments.run.checkpoint import Checkpoint
+from bdhf.experiments.run.execute import Outcome, execute
+from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.run.training import Row
+from bdhf.experiments.spec.schema import CHECKPOINT_SECONDS, Safety
+from bdhf.experiments.storage.store import Store
+
+
+def now() -> str:
+    """The time, as status.json has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A run that is executed on a device for a store, from now on."""
+
+    run: RunSpec
+    store: Store
+    device: str
+    safety: Safety
+    started: str = field(default_factory=now)
+    _begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """Where the run saves itself, and how often; None: it never does."""
+        if self.safety.checkpoint_every is None:
+            return None
+        path = self.store.checkpoints / f"{self.run.run_id}.pt"
+        return Checkpoint(path, self.safety.checkpoint_every, CHECKPOINT_SECONDS)
+
+    def make(
+        self,
+        ending: Ending,
+        *,
+        observe: Callable[[Row], None],
+        tell: Callable[[str], None],
+        again: Callable[[Row], None] = lambda row: None,
+    ) -> Outcome:
+        """Train as `execute` does; from its first row on the run may be saved, and ends then.
+
+        Raises Interrupted where it was.
+        """
+        checkpoint = self.checkpoint
+
+        def observed(row: Row) -> None:
+            ending.can_wait = checkpoint is not None
+            observe(row)
+
+        return execute(
+            self.run,
+            device=self.device,
+            safety=self.safety,
+            observe=observed,
+            again=again,
+            checkpoint=checkpoint,
+            tell=tell,
+            asked=lambda: ending.is_asked,
+        )
+
+    def write(self, outcome: Outcome, **more: Any) -> None:
+        """Record an outcome, with more of the environment; the checkpoint is not needed any more.
+
+        Raises StorageError, and OSError where the checkpoint cannot be removed.
+        """
+        env = environment(self.device, self.run.threads) | more | own_code(self.run)
+        wall = round(time.monotonic() - self._begun, 3)
+        times = {"started": self.started, "finished": now(), "wall_seconds": wall}
+        self.store.write(self.run, outcome, env, times)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the checkpoint, if there is one. Raises OSError when that fails."""
+        if self.checkpoint is not None:
+            self.checkpoint.discard()

@@ -1,0 +1,103 @@
+"""A pool of worker processes: so many slots, each with a worker and the job that it is at.
+
+A worker that has ended is replaced in its slot. Whoever owns the pool says what becomes of the job.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from typing import Any, Generic, TypeVar
+
+from bdhf.experiments.engines.process import WorkerProcess
+
+Job = TypeVar("Job")
+
+#: The kind of what is heard of a worker that has ended at its job: its ExitStatus.
+EXITED = "worker exited"
+
+
+@dataclass
+class Slot(Generic[Job]):
+    """A slot of a pool: the worker process in it, and the job that it is at."""
+
+    number: int  # from 0
+    worker: WorkerProcess
+    job: Job | None = None
+    has_spoken: bool = False  # its worker has said something of the job
+    ends: int = 0  # of workers at this job
+
+
+@dataclass
+class WorkerPool(Generic[Job]):
+    """Worker processes that are started, given jobs, heard, and ended together."""
+
+    start_worker: Callable[[int], WorkerProcess]  # for the slot of a number
+    slots: list[Slot[Job]] = field(default_factory=list)
+
+    def start(self, count: int) -> None:
+        """Start so many workers."""
+        for number in range(count):
+            self.slots.append(Slot(number, self.start_worker(number)))
+
+    @property
+    def busy(self) -> list[Slot[Job]]:
+        """The slots whose workers have a job."""
+        return [slot for slot in self.slots if slot.job is not None]
+
+    @property
+    def free(self) -> list[Slot[Job]]:
+        """The other slots."""
+        return [slot for slot in self.slots if slot.job is None]
+
+    def give(self, slot: Slot[Job], job: Job) -> None:
+        """Give a job to the worker of a free slot."""
+        if not slot.worker.is_alive:
+            slot.worker.kill()
+            slot.worker = self.start_worker(slot.number)
+        slot.job, slot.has_spoken, slot.ends = job, False, 0
+        slot.worker.send(job)
+
+    def retry(self, slot: Slot[Job], most: int) -> bool:
+        """Give the job of a worker that has ended to the next one, unless `most` had it again."""
+        if slot.ends > most:
+            return False
+        slot.has_spoken = False
+        slot.worker.send(slot.job)
+        return True
+
+    def hear(self, seconds: float | None = None) -> Iterator[tuple[Slot[Job], str, Any]]:
+        """Wait until workers say something of their jobs, or end, or so long; and take that in.
+
+        Gives slot, kind and content. In the slot of one that has ended there is another already.
+        """
+        busy = {slot.worker.pipe: slot for slot in self.busy}
+        for pipe in connection.wait(list(busy), seconds) if busy else ():
+            slot = busy[pipe]  # type: ignore[index]
+            try:
+                kind, content = slot.worker.hear()
+                slot.has_spoken = True
+            except (EOFError, OSError):
+                kind, content = EXITED, slot.worker.exit_status()
+                slot.worker = self.start_worker(slot.number)
+                slot.ends += 1
+            yield slot, kind, content
+
+    def stop(self, slots: Collection[Slot[Job]], seconds: float) -> None:
+        """Tell the workers of some slots to end, and wait so long for them at most.
+
+        Nothing is read from them: an interrupt may have come in the midst of a message.
+        """
+        for slot in slots:
+            slot.worker.tell_to_end()
+        left = {slot.worker.process.sentinel for slot in slots}
+        until = time.monotonic() + seconds
+        while left and (seconds := until - time.monotonic()) > 0:
+            left.difference_update(connection.wait(list(left), seconds))
+
+    def close(self) -> None:
+        """End all workers, whatever they do."""
+        for slot in self.slots:
+            slot.worker.kill()

@@ -1,0 +1,68 @@
+"""Which cells of a plan are not run, and why: parts that do not go together, or too high a cost.
+
+A reason takes the blocks of a model, and may take what its products cost. So it is a pass of its
+own, for those who need it; whoever asks for cells alone has them by `plan.expand`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from bdhf.experiments.parts.compatibility import why_not
+from bdhf.experiments.parts.tables import problem_of
+from bdhf.experiments.plan import cost
+from bdhf.experiments.plan.expand import Plan
+from bdhf.experiments.plan.runspec import RunSpec
+from bdhf.experiments.spec.schema import Safety
+
+
+def with_skips(plan: Plan, safety: Safety) -> Plan:
+    """The plan with the reason in every cell that is not run: the same for all seeds of an arm."""
+    runs = {cell.arm: cell.run for cell in plan.cells}
+    with cost.together():
+        skips = {
+            label: why_not(run.optimizer, run.problem)
+            or too_many_rows(run)
+            or too_costly(run, safety.gradient_equivalents)
+            for label, run in runs.items()
+        }
+    return replace(plan, cells=tuple(replace(cell, skip=skips[cell.arm]) for cell in plan.cells))
+
+
+def too_costly(run: RunSpec, limit: float | None) -> str:
+    """Say that a run would exceed so many gradient equivalents; "" if it would not.
+
+    A budget that is no number of updates says by itself what a run may cost.
+    """
+    updates = _updates(run)
+    if limit is None or updates is None:
+        return ""
+    one = cost.estimate(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
+    if one * updates <= limit:
+        return ""
+    total, most = (f"{n:,.0f}" if n >= 100 else f"{n:g}" for n in (one * updates, limit))
+    return f"estimated at {total} gradient equivalents, above the limit of {most}"
+
+
+def too_many_rows(run: RunSpec) -> str:
+    """Say that sample_space would solve for more rows than it takes; "" if it would not."""
+    arm = run.optimizer
+    if arm["type"] != "block_hf" or arm["solver"]["type"] != "sample_space":
+        return ""
+    rows = cost.factor_rows(run.problem, arm) * (run.curvature_batch or run.gradient_batch)
+    most = arm["solver"]["max_rows"]
+    if rows <= most:
+        return ""
+    return (
+        f"sample_space would solve for {rows:,.0f} rows (samples × outputs of the "
+        f"curvature batch), above max_rows of {most:,}"
+    )
+
+
+def _updates(run: RunSpec) -> int | None:
+    """Updates of a run that spends its budget; None where only running it can tell."""
+    if run.budget.epochs is not None:
+        samples = problem_of(run.problem).samples
+        return math.ceil(run.budget.epochs * samples / run.gradient_batch)
+    return run.budget.updates

@@ -1,0 +1,45 @@
+"""The part of a tape that leads from some values to another: tangents are sent along it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bdhf.optim.products.tape.jvp_rules import tangent_of
+from bdhf.optim.products.tape.tape import Entry, Tape
+
+
+@dataclass(frozen=True)
+class Route:
+    """The part of a tape that leads from some values to another, and nothing else of it."""
+
+    entries: tuple[Entry, ...]
+    target: int
+
+    def __call__(self, tangents: dict[int, Tensor]) -> Tensor | None:
+        """The tangent of the target; None where it is zero. `tangents` are those of the values."""
+        tangents = dict(tangents)
+        for entry in self.entries:
+            given = [None if read is None else tangents.get(read) for read in entry.reads]
+            made = tangent_of(entry.call, given)
+            for value, tangent in zip(entry.makes, made, strict=True):
+                if tangent is not None:
+                    tangents[value] = tangent
+        return tangents.get(self.target)
+
+
+def route(tape: Tape, sources: Iterable[int], target: int) -> Route:
+    """Find the operators through which tangents of the sources reach the target."""
+    reached, ahead = set(sources), []
+    for entry in tape.entries:
+        if any(read in reached for read in entry.reads):
+            reached.update(entry.makes)
+            ahead.append(entry)
+    needed, behind = {target}, []
+    for entry in reversed(ahead):
+        if any(value in needed for value in entry.makes):
+            needed.update(read for read in entry.reads if read is not None)
+            behind.append(entry)
+    return Route(tuple(reversed(behind)), target)

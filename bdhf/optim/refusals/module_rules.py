@@ -1,0 +1,131 @@
+"""Modules without a right curvature product, and wrappers that share a model out: two tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+Reason = tuple[str, str]  # why a module is refused, and the way out
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Modules that are refused, and what their user can do."""
+
+    kinds: tuple[type, ...]
+    applies: Callable[[Any], bool]
+    reason: str
+    way_out: str
+
+
+_EVAL = "put it into eval mode"
+_POWER_ITERATION = "moves its power iteration at every forward pass"
+
+#: The first that applies is told.
+MODULES = (
+    Refusal(
+        (_BatchNorm,),
+        lambda m: m.running_mean is None and m.running_var is None,
+        "couples the samples of a batch, in eval mode too, since it keeps no running statistics",
+        "build it with track_running_stats=True and put it into eval mode, or use GroupNorm or "
+        "LayerNorm",
+    ),
+    Refusal(
+        (_BatchNorm,), lambda m: m.training,
+        "couples the samples of a batch and moves its statistics at every forward pass",
+        f"{_EVAL}, or use GroupNorm or LayerNorm",
+    ),
+    Refusal(
+        (_InstanceNorm,), lambda m: m.training and m.running_mean is not None,
+        "moves its running statistics at every forward pass, of which an update makes several",
+        f"{_EVAL}, or build it with track_running_stats=False",
+    ),
+    Refusal(
+        (nn.RReLU,), lambda m: m.training, "draws another slope at every forward pass",
+        f"{_EVAL}, or use LeakyReLU",
+    ),
+    Refusal(
+        (_DropoutNd,), lambda m: m.training and m.p > 0,
+        "drops other units at every forward pass", f"{_EVAL}, or set its p to 0",
+    ),
+    Refusal(
+        (nn.RNNBase, nn.MultiheadAttention), lambda m: m.training and m.dropout > 0,
+        "drops other units at every forward pass", f"{_EVAL}, or set its dropout to 0",
+    ),
+    Refusal(
+        (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d), lambda m: m._random_samples is None,
+        "draws other regions at every forward pass, in eval mode too",
+        "build it with _random_samples, or use MaxPool2d or AdaptiveMaxPool2d",
+    ),
+    Refusal(
+        (_SpectralNorm,), lambda m: m.training and hasattr(m, "_u"), _POWER_ITERATION, _EVAL
+    ),
+    Refusal(
+        (nn.Module,), lambda m: m._forward_pre_hooks and m.training and any(
+            isinstance(hook, SpectralNorm) for hook in m._forward_pre_hooks.values()
+        ),
+        f"has a spectral_norm that {_POWER_ITERATION}", _EVAL,
+    ),
+    Refusal(
+        (nn.Embedding, nn.EmbeddingBag), lambda m: m.sparse and m.weight.requires_grad,
+        "has sparse gradients, and vectors of parameters are dense", "build it with sparse=False",
+    ),
+)  # fmt: skip
+
+_DRIFT = "leaves each rank with a gradient of its own, so that the ranks drift apart"
+
+#: Wrappers and classes of parameters that share a model out, by name: reason and way out.
+SHARED_OUT = {
+    "DistributedDataParallel": (_DRIFT, "pass `model.module`, on one process"),
+    "FullyShardedDataParallel": (
+        "shares its parameters out over ranks",
+        "pass the model before it is wrapped, on one process",
+    ),
+    "FSDPModule": (
+        "shares its parameters out over ranks",
+        "pass the model before fully_shard, on one process",
+    ),
+    "DataParallel": (
+        "copies the parameters to every device, where no product can follow them",
+        "pass `model.module`, on one device",
+    ),
+}  # fmt: skip
+
+
+def shared_out(module: nn.Module) -> Reason | None:
+    """Why no product can follow the parameters of a wrapper; None where it is no such."""
+    kind: type = type(module)
+    return _of_type(kind)[1]
+
+
+def refused(module: nn.Module) -> Reason | None:
+    """Why a module is refused as it is now; None where it is not."""
+    kind: type = type(module)
+    rules, wrapped = _of_type(kind)
+    if wrapped is not None:
+        return wrapped
+    for rule in rules:
+        if rule.applies(module):
+            return rule.reason, rule.way_out
+    return None
+
+
+@cache
+def _of_type(kind: type) -> tuple[tuple[Refusal, ...], Reason | None]:
+    """What there is to ask of modules of a type: once, since this is asked at every update."""
+    rules = tuple(rule for rule in MODULES if issubclass(kind, rule.kinds))
+    ancestors = [ancestor.__name__ for ancestor in kind.__mro__ if _is_torchs(ancestor)]
+    return rules, next((SHARED_OUT[name] for name in ancestors if name in SHARED_OUT), None)
+
+
+def _is_torchs(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "torch"

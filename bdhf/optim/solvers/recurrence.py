@@ -1,0 +1,127 @@
+"""Preconditioned conjugate gradients on all blocks at once: A x = b in every row, A = G + λI.
+
+    p = z + β p,     β = rᵀz / (rᵀz)_old
+    x = x + α p,     α = rᵀz / pᵀA p
+    r = r - α A p
+    z = M⁻¹ r
+
+Vectors are (P,) in block order; α, β and inner products have one entry a row, and stay where the
+vectors are. φ(x) = ½ xᵀA x - bᵀx changes by ½ α² pᵀA p - α rᵀz, so no second product tells it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.solvers.lockstep import Rows
+from bdhf.optim.solvers.system import Stop, System, escape_length
+
+
+class Recurrence:
+    """The iterate x of every row, its residual r and its direction p; `rows` tells which go on.
+
+    Beside b there are x, r, p and A p, and with a preconditioner its diagonal M and z. Scalars are
+    in `dtype`. In a row at rest p is zero, so that its x stays and its product is zero; its other
+    numbers mean nothing, and nothing takes them up.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        start: Tensor | None,
+        diagonal: Tensor | None,
+        dtype: torch.dtype,
+        eager: bool,
+    ) -> None:
+        self.system, self.m, blocks = system, diagonal, system.blocks
+        self._add_, self._turn_ = blocks.add_scaled_, blocks.scale_add_
+        self._dot = partial(blocks.dot, dtype=dtype)
+        self._add_dot_ = partial(blocks.add_scaled_dot_, dtype=dtype)
+        self.bb = self.rr = self._dot(system.rhs, system.rhs)
+        self.rows = Rows(self.bb, eager)
+        self.phi = torch.zeros_like(self.bb)
+        self.x = torch.zeros_like(system.rhs) if start is None else start
+        self.r, self.p = system.rhs.clone(), torch.zeros_like(system.rhs)
+        if start is not None:
+            self.refresh()
+        self.z = self.r if diagonal is None else torch.empty_like(self.r)
+        self.precondition()
+        self._last_rz = self.rz  # with p = 0, so that the first direction is z
+        if start is not None:
+            self._begin_warm()
+
+    def step(self, first: bool) -> None:
+        """Go along the next direction to the minimum of φ, in every row that is active."""
+        beta = (self.rz / self._last_rz).masked_fill(~self.rows.active, 0.0)
+        self._turn_(self.p, beta, self.z)  # p = z + β p
+        self._still(~self.rows.active)
+        ap = self._product(self.p)
+        pap = self._add_dot_(ap, self.system.damping, self.p, self.p)  # A p = G p + λ p, and pᵀA p
+        alpha, moved = self._length(pap, first)
+        self._add_(self.x, alpha, self.p)  # x = x + α p
+        self.rr = self._add_dot_(self.r, -alpha, ap, self.r)  # r = r - α A p, and rᵀr
+        change = alpha * (0.5 * alpha * pap - self.rz)
+        self.phi = torch.where(moved, self.phi + change, self.phi)
+        self._last_rz = self.rz
+        self.rows.iterations += moved
+
+    def precondition(self) -> None:
+        """Let z = M⁻¹ r, and take rᵀz; rᵀr comes with r."""
+        self.rz = self.rr
+        if self.m is not None:
+            torch.div(self.r, self.m, out=self.z)
+            self.rz = self._dot(self.r, self.z)
+
+    def refresh(self) -> None:
+        """Take r = b - A x in place of the recurrence, which drifts, at the cost of a product."""
+        ax = self._add_(self._product(self.x), self.system.damping, self.x)
+        torch.sub(self.system.rhs, ax, out=self.r)
+        self.rr = self._dot(self.r, self.r)
+
+    def _product(self, v: Tensor) -> Tensor:
+        """G v, counted on the active rows; on those at rest it may be anything."""
+        product = self.system.matrix(v, self.rows.listed)
+        self.rows.products += self.rows.active
+        return product
+
+    def _length(self, pap: Tensor, first: bool) -> tuple[Tensor, Tensor]:
+        """α, 0 in a row that does not move, and which rows move; others come to rest."""
+        alpha = self.rz / pap
+        finite = pap.isfinite()
+        negative = self.rows.active & finite & (pap <= 0)
+        self.rows.rest(negative, Stop.NEGATIVE_CURVATURE)
+        self.rows.rest(~(finite & alpha.isfinite()), Stop.NONFINITE)
+        moved = self.rows.active
+        if first and self.rows.any(negative):
+            cold, escape = self._leave_saddle(pap, negative)
+            moved, alpha = moved | cold, torch.where(cold, escape, alpha)
+        self._still(~finite)
+        return alpha.masked_fill(~moved, 0.0), moved
+
+    def _leave_saddle(self, pap: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """Negative curvature in the first direction: which rows move all the same, and how far.
+
+        A row that began at zero has no iterate to keep: x = p / (|pᵀA p| / pᵀp + λ), nowhere if
+        both are 0. One that began warm keeps its start, unless that lies above zero: then it
+        moves nothing, and begins cold the next time.
+        """
+        cold = negative & (self._dot(self.x, self.x) == 0)
+        above = negative & ~cold & ~(self.phi < 0)
+        self.system.blocks.zero_(above, self.x)
+        self.phi = self.phi.masked_fill(above, 0.0)
+        return cold, escape_length(pap, self._dot(self.p, self.p), self.system.damping)
+
+    def _begin_warm(self) -> None:
+        """Take φ of the start; no row starts from a NaN."""
+        lost = ~self.rr.isfinite()
+        self.system.blocks.zero_(lost, self.x)
+        phi = -0.5 * (self._dot(self.x, self.system.rhs) + self._dot(self.x, self.r))
+        self.phi = phi.masked_fill(lost, 0.0)
+
+    def _still(self, mask: Tensor) -> None:
+        """Let p be zero in the rows of `mask`: 0 · p would not do, where p is not finite."""
+        if self.rows.any(mask):
+            self.system.blocks.zero_(mask, self.p)

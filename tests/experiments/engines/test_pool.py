@@ -1,0 +1,218 @@
+"""The worker pool by itself: processes in slots, started, given jobs, replaced and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import psutil
+import pytest
+
+from bdhf.experiments.engines.ending import saved_first
+from bdhf.experiments.engines.pool import EXITED, Slot, WorkerPool
+from bdhf.experiments.engines.process import (
+    FAULT,
+    TOLD_TO_END,
+    ExitStatus,
+    Parent,
+    Work,
+    WorkerProcess,
+)
+from bdhf.records import InputError, Status
+
+Heard = tuple[Slot[str], str, Any]
+
+
+def echo(parent: Parent, greeting: str) -> None:
+    """Say every job, with a greeting and in whose process."""
+    for job in parent.jobs():
+        parent.tell("said", (f"{greeting} {job}", os.getpid()))
+
+
+def do(parent: Parent) -> None:
+    """Do what a job says."""
+    for job in parent.jobs():
+        parent.tell("begun")
+        if job == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif job == "raise":
+            raise RuntimeError("planted")
+        elif job == "fault":
+            raise InputError(["a line", "another"])
+        elif job == "save":
+            with saved_first() as ending:
+                ending.can_wait = True
+                parent.tell("can be saved")
+                while not ending.is_asked:
+                    time.sleep(0.01)
+                parent.tell("saved")
+        elif job == "go on":
+            while True:
+                with suppress(KeyboardInterrupt):
+                    time.sleep(60)
+
+
+class Pools:
+    """Starts pools, and leaves no process."""
+
+    def __init__(self) -> None:
+        self._pools: list[WorkerPool[str]] = []
+
+    def start(self, count: int, work: Work, *arguments: object) -> WorkerPool[str]:
+        """A pool of so many workers."""
+        pool = WorkerPool[str](lambda slot: WorkerProcess.start(work, *arguments))
+        self._pools.append(pool)
+        pool.start(count)
+        return pool
+
+    def close(self) -> None:
+        """End all."""
+        for pool in self._pools:
+            pool.close()
+
+
+@pytest.fixture
+def pools() -> Iterator[Pools]:
+    """A maker of pools."""
+    made = Pools()
+    yield made
+    made.close()
+
+
+def hear(pool: WorkerPool[str], wanted: str) -> Heard:
+    """Listen until something of this kind is heard."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for slot, kind, content in pool.hear(1.0):
+            if kind == wanted:
+                return slot, kind, content
+    raise AssertionError(f"nobody said {wanted!r}")
+
+
+@pytest.mark.parametrize(
+    ("ended", "status", "words"),
+    [
+        (ExitStatus(0), Status.ERROR, "died with exit code 0; its traceback went to stderr"),
+        (ExitStatus(3), Status.ERROR, "died with exit code 3; its traceback went to stderr"),
+        (ExitStatus(TOLD_TO_END), Status.ERROR, "was told to end (SIGTERM)"),
+        (ExitStatus(-11), Status.ERROR, "died by signal 11 (Segmentation fault)"),
+        (
+            ExitStatus(-9, True),
+            Status.OOM,
+            "died by signal 9 (Killed): the kernel was out of memory",
+        ),
+    ],
+)
+def test_how_a_worker_ended_is_told_in_words(ended: ExitStatus, status: Status, words: str) -> None:
+    """By its exit code or its signal; out of memory is a status of its own."""
+    assert str(ended) == f"the worker process {words}"
+    assert ended.status is status
+
+
+@pytest.mark.slow
+def test_every_slot_has_a_process_that_does_one_job_after_another(pools: Pools) -> None:
+    """What a worker says is heard with its slot, and a slot is free when its job is taken away."""
+    pool = pools.start(2, echo, "hello")
+    said = dict[int, list[str]]()
+    for job in ("one", "two"):
+        for slot in pool.free:
+            pool.give(slot, f"{job} {slot.number}")
+        while pool.busy:
+            slot, _, (line, pid) = hear(pool, "said")
+            said.setdefault(pid, []).append(line)
+            slot.job = None
+
+    assert sorted(said.values()) == [[f"hello {job} {i}" for job in ("one", "two")] for i in (0, 1)]
+    assert list(pool.hear()) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_has_ended_is_replaced_up_to_a_limit(pools: Pools) -> None:
+    """Its job is given again so often, and no more; the slot can have another job after that."""
+    pool = pools.start(1, do)
+    (slot,) = pool.slots
+    pool.give(slot, "die")
+    again = list[bool]()
+    while not again or again[-1]:
+        _, _, ended = hear(pool, EXITED)
+        assert ended.code == -signal.SIGKILL
+        again.append(pool.retry(slot, 1))
+
+    slot.job = None
+    pool.give(slot, "save")
+
+    assert again == [True, False]
+    assert slot.ends == 0
+    assert hear(pool, "can be saved")[0] is slot
+
+
+@pytest.mark.slow
+def test_an_idle_worker_that_has_died_is_replaced_with_the_next_job(pools: Pools) -> None:
+    """Nobody listens to it before."""
+    pool = pools.start(1, echo, "hello")
+    (slot,) = pool.slots
+    dead = slot.worker.process
+    dead.kill()
+    dead.join()
+    pool.give(slot, "job")
+
+    _, _, (line, pid) = hear(pool, "said")
+
+    assert line == "hello job"
+    assert pid != dead.pid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("job", "kind", "content"),
+    [("fault", FAULT, ("a line", "another")), ("raise", EXITED, ExitStatus(1))],
+)
+def test_an_error_in_a_worker_is_a_fault_or_its_end(
+    pools: Pools, job: str, kind: str, content: object, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An InputError is told in its lines; anything else goes to stderr with its traceback."""
+    pool = pools.start(1, do)
+    pool.give(pool.slots[0], job)
+
+    assert hear(pool, kind)[2] == content
+    assert ("RuntimeError: planted" in capfd.readouterr().err) == (job == "raise")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told_twice", [False, True], ids=["once", "twice"])
+def test_told_to_end_a_worker_saves_first(pools: Pools, told_twice: bool) -> None:
+    """It exits with a code of its own, once its run is saved; to be told twice changes nothing."""
+    pool = pools.start(1, do)
+    pool.give(pool.slots[0], "save")
+    slot, *_ = hear(pool, "can be saved")
+    process, begun = slot.worker.process, time.monotonic()
+    if told_twice:
+        os.kill(process.pid or 0, signal.SIGTERM)
+    os.kill(process.pid or 0, signal.SIGINT)  # as Ctrl-C in a terminal, which is for the parent
+    pool.stop(pool.busy, 60)
+
+    assert time.monotonic() - begun < 30
+    assert [kind for _, kind, _ in pool.hear()] == ["saved"]
+    process.join(30)  # it can be waited for a moment after its end is seen
+    assert process.exitcode == TOLD_TO_END
+
+
+@pytest.mark.slow
+def test_a_worker_that_does_not_end_is_waited_for_so_long_and_killed(pools: Pools) -> None:
+    """Those that are not told are killed at once."""
+    pool = pools.start(2, do)
+    for slot in pool.slots:
+        pool.give(slot, "go on")
+    while not all(slot.has_spoken for slot in pool.slots):
+        hear(pool, "begun")
+    processes = [psutil.Process(slot.worker.process.pid) for slot in pool.slots]
+    pool.stop(pool.slots[:1], 0.2)
+    lived = [process.is_running() for process in processes]
+    pool.close()
+
+    assert lived == [True, True]
+    assert psutil.wait_procs(processes, timeout=30)[1] == []

@@ -1,0 +1,81 @@
+"""The two passes of a plan: its cells, which take no model, and why some of them are not run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from bdhf.experiments.parts import meta_models
+from bdhf.experiments.plan import cost
+from bdhf.experiments.plan.expand import Plan, expand
+from bdhf.experiments.plan.limits import with_skips
+from bdhf.experiments.spec.load import load
+
+SHIPPED = Path(__file__).parents[2] / "ablations"
+
+#: Arm of a shipped spec -> the gradient equivalents it is estimated at; all others are run.
+TOO_COSTLY = {
+    "hf curvature=hessian partition=per_neuron problem=autoencoder": 214,
+    "hf curvature=ggn partition=per_neuron problem=transformer": 349,
+    "hf curvature=fisher partition=per_neuron problem=transformer": 346,
+    "hf curvature=empirical_fisher partition=per_neuron problem=transformer": 344,
+    "hf curvature=hessian partition=per_neuron problem=transformer": 448,
+}
+
+
+@pytest.fixture
+def models(monkeypatch):
+    """Every module that is built while nothing is kept of what was built before."""
+    built, begin = list[type](), nn.Module.__init__
+
+    def counted(module, *arguments, **named):
+        built.append(type(module))
+        begin(module, *arguments, **named)
+
+    for kept in (meta_models._weightless, meta_models._block_sizes, cost._counted):
+        kept.cache_clear()
+    monkeypatch.setattr(nn.Module, "__init__", counted)
+    return built
+
+
+def test_cells_take_no_model_and_reasons_do(models):
+    """No module is built for the cells, arms above the limit included, but for the reasons."""
+    variants, _ = load(SHIPPED / "smoke.yaml")
+    meta_models._block_sizes.cache_clear()
+    models.clear()
+
+    plan = expand(variants)
+    assert models == []
+    assert {cell.skip for cell in plan.cells} == {""}
+
+    with_skips(plan, variants[0].spec.safety)
+    assert models
+
+
+@pytest.mark.parametrize(
+    "file", sorted(SHIPPED.rglob("*.yaml")), ids=lambda file: str(file.relative_to(SHIPPED))
+)
+def test_reasons_of_the_shipped_specs(file):
+    """Of all specs that come with bdhf the smoke test alone has arms that cost too much."""
+    variants, _ = load(file)
+    plan = expand(variants)
+    skips = {cell.arm: cell.skip for cell in with_skips(plan, variants[0].spec.safety).cells}
+
+    expected = TOO_COSTLY if file.name == "smoke.yaml" else {}
+    assert {arm: skip for arm, skip in skips.items() if skip} == {
+        arm: f"estimated at {total} gradient equivalents, above the limit of 150"
+        for arm, total in expected.items()
+    }
+
+
+def test_reasons_change_nothing_else():
+    """Arms, questions, ids and the order of the cells are those of the first pass."""
+    variants, _ = load(SHIPPED / "smoke.yaml")
+    plan = expand(variants)
+    judged = with_skips(plan, variants[0].spec.safety)
+
+    without = tuple((cell.arm, cell.seed, cell.run, cell.run_id) for cell in judged.cells)
+    assert without == tuple((cell.arm, cell.seed, cell.run, cell.run_id) for cell in plan.cells)
+    assert judged == Plan(plan.arms, judged.cells, plan.questions, plan.excluded)

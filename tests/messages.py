@@ -1,0 +1,10 @@
+"""What a message must carry for a reader to act: names and values, whatever the words around."""
+
+from __future__ import annotations
+
+import re
+
+
+def naming(*names: object) -> str:
+    """A pattern, for `match`, of the messages that hold all of these, in any order."""
+    return "".join(rf"(?=[\s\S]*(?<!\w){re.escape(str(name))}(?!\w))" for name in names)
