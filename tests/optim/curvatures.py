@@ -12,7 +12,7 @@ from torch import Tensor
 import bdhf
 from bdhf.experiments.parts.tables import CURVATURES as TABLE
 from bdhf.optim import Curvature, Partition
-from bdhf.optim.forward.objective import Batch
+from bdhf.optim.forward.batches import Batch
 from bdhf.optim.inspection.matrix import BlockCurvature
 from bdhf.optim.losses import recognise, weights
 from tests.cases import CASES, Case, build
