@@ -23,7 +23,7 @@ from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run import execute
 from bdhf.experiments.run.training import Training
 from bdhf.experiments.run.updaters import BlockUpdater, TorchUpdater
-from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.load import load_spec
 from bdhf.experiments.spec.schema import Safety
 
 QUICKSTART = Path(__file__).parents[1] / "ablations" / "quickstart.yaml"
@@ -69,7 +69,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("spec", nargs="?", type=Path, default=QUICKSTART)
     arguments = parser.parse_args(given)
-    plan = expand(load(arguments.spec)[0])
+    plan = expand(load_spec(arguments.spec)[0])
     heading = ["arm", "updates made", "wall-clock", *PARTS, "share of the rest"]
     lines = [heading, ["---"] * len(heading)]
     for arm in plan.arms:

@@ -25,7 +25,7 @@ from asv_bench.adapter import DAMPING, ITERATIONS, LR
 from asv_bench.timing import Spread, seconds
 from asv_bench.workloads import WORKLOADS, Workload
 from bdhf.optim.products import BlockProduct
-from bdhf.optim.update.candidates import Trial
+from bdhf.optim.update.candidates import CandidateSteps
 
 #: A call that is watched: a method of a class, or a function of a module, by name.
 Part = tuple[object, str]
@@ -35,7 +35,7 @@ PARTS: Mapping[str, Sequence[Part]] = {
     "products": [(BlockProduct, "__call__")],
     "solver's vectors": [(bdhf.CG, "solve")],
     "set-up": [(bdhf.BlockHessianFree, "_linearise")],
-    "acceptance": [(Trial, "loss_at"), (Trial, "predicted")],
+    "acceptance": [(CandidateSteps, "loss_at"), (CandidateSteps, "predicted")],
     "other": [(bdhf.BlockHessianFree, "step")],
 }
 

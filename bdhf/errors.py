@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class BdhfError(Exception):
@@ -30,5 +30,5 @@ class BdhfError(Exception):
         return _without_constructor, (type(self), self.args), self.__dict__
 
 
-def _without_constructor(cls: type[T], args: tuple[Any, ...]) -> T:
+def _without_constructor(cls: type[_T], args: tuple[Any, ...]) -> _T:
     return cls.__new__(cls, *args)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from bdhf.records import AXES, Records
-from bdhf.report.ablation.build import survival as survival_table
+from bdhf.report.ablation.build import survival_curves as survival_table
 from bdhf.report.ablation.curve_bands import bands
 from bdhf.report.ablation.figures import curves as _curves
 from bdhf.report.ablation.figures import diagnostics as _diagnostics
@@ -30,10 +30,10 @@ from bdhf.report.page.style import looks
 from bdhf.stats.compare import compare
 from bdhf.stats.observations.targets import axis_column
 from bdhf.stats.scaling.scaling import DRAWN, drawn
-from bdhf.stats.scaling.scaling import scaling as fits_of
-from bdhf.stats.summaries.profile import profile as profile_table
+from bdhf.stats.scaling.scaling import batch_scaling as fits_of
+from bdhf.stats.summaries.profile import performance_profiles as profile_table
 from bdhf.stats.summaries.ranks import LEAST_PROBLEMS, LEAST_SOLVERS
-from bdhf.stats.summaries.ranks import ranks as ranks_of
+from bdhf.stats.summaries.ranks import mean_ranks as ranks_of
 
 __all__ = ["curves", "diagnostics", "forest", "profile", "ranks", "scaling", "survival"]
 
@@ -81,7 +81,7 @@ def curves(
     suited = _curves.suited(table, records.targets) if scale is None else scale
     if suited not in SCALES:
         raise ValueError(f"curves: unknown scale {scale!r}; known: {', '.join(SCALES)}")
-    return _curves.lines(table, looks(records.arms), records.targets, AXES[axis][1], suited)
+    return _curves.draw_lines(table, looks(records.arms), records.targets, AXES[axis][1], suited)
 
 
 def survival(records: Records, target: str | None = None, axis: str | None = None) -> Figure:
@@ -94,7 +94,7 @@ def survival(records: Records, target: str | None = None, axis: str | None = Non
     axis = records.budget.axis if axis is None else axis
     table = survival_table(records)
     chosen = Evidence(records, table[table["axis"] == axis])
-    return _only("survival", _survival.survival(chosen), f"no run has an outcome on {axis}")
+    return _only("survival", _survival.draw_survival(chosen), f"no run has an outcome on {axis}")
 
 
 def forest(records: Records, question: str | None = None) -> Figure:
@@ -109,7 +109,7 @@ def forest(records: Records, question: str | None = None) -> Figure:
     if (question is None and len(known) > 1) or question not in (None, *known):
         raise ValueError(f"forest: name one of the questions: {'; '.join(known)}")
     chosen = [result for result in results if question in (None, result.question)]
-    found = _forest.forest(Evidence(records, survival_table(records), chosen))
+    found = _forest.draw_forest(Evidence(records, survival_table(records), chosen))
     why = "no pair has an outcome" if results else "the spec compares nothing"
     return _only("forest", found, f"no comparison has a ratio ({why})")
 
@@ -119,7 +119,7 @@ def profile(records: Records, target: str | None = None) -> Figure:
     records = _one_target("profile", records, target)
     evidence = Evidence(records, survival_table(records), profile=profile_table(records))
     why = "fewer than two arms share an instance, or more than can be told apart"
-    return _only("profile", _profile.profile(evidence), why)
+    return _only("profile", _profile.draw_profile(evidence), why)
 
 
 def scaling(records: Records, target: str | None = None, axis: str = "updates") -> Figure:
@@ -132,7 +132,7 @@ def scaling(records: Records, target: str | None = None, axis: str = "updates") 
     records = _one_target("scaling", records, target)
     sizes, fits = drawn(records), fits_of(records)
     evidence = Evidence(records, survival_table(records), sizes=sizes, scaling=fits)
-    found = {drawing.name: drawing for drawing in _scaling.scaling(evidence)}
+    found = {drawing.name: drawing for drawing in _scaling.draw_scaling(evidence)}
     why = "no arm has three values of batch.gradient with an outcome, and hits at two of them"
     if found and axis == "seconds":
         why = "no run has recorded its seconds"
@@ -143,7 +143,7 @@ def scaling(records: Records, target: str | None = None, axis: str = "updates") 
 def diagnostics(records: Records) -> Figure:
     """CG iterations, damping and reduction ratio over updates."""
     records = records.in_order()
-    found = _diagnostics.diagnostics(Evidence(records, survival_table(records)))
+    found = _diagnostics.draw_diagnostics(Evidence(records, survival_table(records)))
     found = tuple(drawing for drawing in found if drawing.name == "diagnostics")
     return _only("diagnostics", found, "no run has measured its solver")
 
@@ -157,7 +157,7 @@ def ranks(records: Records, target: str | None = None) -> Figure:
         ranks=() if found is None else (found,),
     )  # fmt: skip
     why = f"fewer than {LEAST_PROBLEMS} problems in the grid, or than {LEAST_SOLVERS} arms"
-    return _only("ranks", _ranks.ranks(evidence), why)
+    return _only("ranks", _ranks.draw_ranks(evidence), why)
 
 
 def _one_target(figure: str, records: Records, target: str | None) -> Records:

@@ -17,10 +17,10 @@ import pandas as pd
 
 from bdhf.records import DIAGNOSTICS, ArmTuning, Comparison, Records, Target, Tuned
 from bdhf.records.disk.checksums import digest
-from bdhf.report.ablation.build import show
+from bdhf.report.ablation.build import built_report
 from bdhf.report.embedded import encoding
 from bdhf.report.embedded.archive import RunFiles
-from bdhf.report.embedded.encoding import Capsule, decode, encode
+from bdhf.report.embedded.encoding import EmbeddedRecords, decode, encode
 
 #: The arm that shall look better, and one of its runs.
 ARM, SEED = "block_hf", 2
@@ -34,14 +34,16 @@ class Forgery:
     """What was forged, in words; how; and the modes that find it."""
 
     what: str
-    forge: Callable[[str, Capsule], str]  # the honest page and what it carries -> the forged page
+    forge: Callable[
+        [str, EmbeddedRecords], str
+    ]  # the honest page and what it carries -> the forged page
     found_by: tuple[str, ...]
 
 
-def of_page(old: str, new: str) -> Callable[[str, Capsule], str]:
+def of_page(old: str, new: str) -> Callable[[str, EmbeddedRecords], str]:
     """A change of the page alone: the first piece that matches."""
 
-    def forge(html: str, _: Capsule) -> str:
+    def forge(html: str, _: EmbeddedRecords) -> str:
         changed = re.sub(old, new, html, count=1, flags=re.DOTALL)
         assert changed != html, old
         return changed
@@ -49,10 +51,10 @@ def of_page(old: str, new: str) -> Callable[[str, Capsule], str]:
     return forge
 
 
-def drawn_elsewhere(old: str, new: str) -> Callable[[str, Capsule], str]:
+def drawn_elsewhere(old: str, new: str) -> Callable[[str, EmbeddedRecords], str]:
     """A change of a page that says that another matplotlib made it."""
 
-    def forge(_: str, honest: Capsule) -> str:
+    def forge(_: str, honest: EmbeddedRecords) -> str:
         other = {**encoding.versions(), "matplotlib": "3.0.1"}
         with patch.object(encoding, "versions", lambda: other):
             html = page_of(honest.records, honest.files)
@@ -61,14 +63,14 @@ def drawn_elsewhere(old: str, new: str) -> Callable[[str, Capsule], str]:
     return forge
 
 
-def of_records(change: Callable[[Records], Records]) -> Callable[[str, Capsule], str]:
+def of_records(change: Callable[[Records], Records]) -> Callable[[str, EmbeddedRecords], str]:
     """Other records, and the page that they give; files and sums stay."""
     return lambda _, honest: page_of(change(honest.records), honest.files)
 
 
 def of_files(
     change: Callable[[Mapping[str, RunFiles], Records], Mapping[str, RunFiles]],
-) -> Callable[[str, Capsule], str]:
+) -> Callable[[str, EmbeddedRecords], str]:
     """Other specs and sums of files."""
     return lambda _, honest: page_of(honest.records, change(honest.files, honest.records))
 
@@ -76,7 +78,7 @@ def of_files(
 def page_of(records: Records, files: Mapping[str, RunFiles]) -> str:
     """The page that records give."""
     block = encode(records, files)
-    return show(decode(block).records, block).report.html
+    return built_report(decode(block).records, block).report.html
 
 
 def losses_scaled(records: Records) -> Records:
@@ -85,7 +87,7 @@ def losses_scaled(records: Records) -> Records:
     return _of_arm(records, lambda rows: rows.assign(**{n: rows[n] * 0.8 for n in names}))
 
 
-def without_their_files(html: str, honest: Capsule) -> str:
+def without_their_files(html: str, honest: EmbeddedRecords) -> str:
     """The same, and the runs of the arm are not among those whose files are listed."""
     records = losses_scaled(honest.records)
     ids = set(records.runs.loc[records.runs["arm"] == ARM, "run_id"])
@@ -142,14 +144,14 @@ def ended_as(status: str | None, reason: str, *, curve: bool = False) -> Any:
     return of_records(change)
 
 
-def never_run(status: str | None, reason: str) -> Callable[[str, Capsule], str]:
+def never_run(status: str | None, reason: str) -> Callable[[str, EmbeddedRecords], str]:
     """A run that is said not to have been made, without a trace of it."""
 
-    def forge(html: str, honest: Capsule) -> str:
+    def forge(html: str, honest: EmbeddedRecords) -> str:
         records = honest.records
         run_id = records.runs.loc[_is_cell(records.runs, ARM, SEED), "run_id"].iloc[0]
         places = records.environments[records.environments["run_id"] != run_id]
-        rest = Capsule(
+        rest = EmbeddedRecords(
             replace(records, environments=places.reset_index(drop=True)),
             {k: v for k, v in honest.files.items() if k != run_id},
             honest.light, honest.versions, honest.sha256,
@@ -159,7 +161,7 @@ def never_run(status: str | None, reason: str) -> Callable[[str, Capsule], str]:
     return forge
 
 
-def other_field(**fields: Any) -> Callable[[str, Capsule], str]:
+def other_field(**fields: Any) -> Callable[[str, EmbeddedRecords], str]:
     """Fields of the records that are not those of the spec."""
     return of_records(lambda records: replace(records, **fields))
 

@@ -7,10 +7,10 @@ from typer.testing import CliRunner
 
 from bdhf.cli import app
 from bdhf.experiments.run.execute import execute
-from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.run.provenance import run_environment
 from bdhf.experiments.spec.schema import Safety
 from bdhf.records import Status, collect
-from bdhf.report.ablation.build import ANONYMOUS_PAGE, show
+from bdhf.report.ablation.build import ANONYMOUS_PAGE, built_report
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.verify.verify import block_of
 from tests.experiments.synthetic import begun, resealed
@@ -38,7 +38,7 @@ def results(tmp_path_factory):
         if made.status == Status.ERROR:
             made = replace(made, reason=TRACE)
         there = {name: values[i % 2] for name, values in PLACES.items()}
-        store.write(cell.run, made, {**environment("cpu", 1), **there}, {"wall_seconds": 1.0})
+        store.write(cell.run, made, {**run_environment("cpu", 1), **there}, {"wall_seconds": 1.0})
     collect(folder)
     assert CliRunner().invoke(app, ["report", str(folder)]).exit_code == 0
     return folder
@@ -98,7 +98,7 @@ def test_another_machine_or_another_loss_is_found_in_it(results, page, tmp_path)
     for told, records in changes.items():
         block = encode(records, honest.files, anonymous=True)
         path = tmp_path / "forged.html"
-        path.write_text(show(records, block, anonymous=True).report.html, encoding="utf-8")
+        path.write_text(built_report(records, block, anonymous=True).report.html, encoding="utf-8")
 
         assert verified(path).exit_code == 0
         done = verified(path, "--against", results)
@@ -114,7 +114,7 @@ def test_what_was_left_out_explains_nothing_by_its_letter(page, tmp_path):
     records = replace(honest.records, curves=curves)
     block = encode(records, honest.files, anonymous=True)
     path = tmp_path / "forged.html"
-    path.write_text(show(records, block, anonymous=True).report.html, encoding="utf-8")
+    path.write_text(built_report(records, block, anonymous=True).report.html, encoding="utf-8")
 
     done = verified(path, "--rerun", 9)
 
@@ -129,7 +129,7 @@ def test_a_spec_with_a_path_of_a_run_is_one_line(tmp_path):
     """Exit code 2, and no page is written."""
     store, cells = begun(tmp_path / "r", *CHANGES)
     made = execute(cells[0].run, device="cpu", safety=Safety(seconds=600))
-    store.write(cells[0].run, made, environment("cpu", 1), {"wall_seconds": 1.0})
+    store.write(cells[0].run, made, run_environment("cpu", 1), {"wall_seconds": 1.0})
     spec = store.runs / cells[0].run_id / "spec.yaml"
     spec.write_text(spec.read_text() + "folder: /home/lovelace/cards\n")
     resealed(spec.parent)

@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from torch import nn
 
 import bdhf
-from bdhf.cli.app import told
+from bdhf.cli.app import errors_reported
 from bdhf.errors import BdhfError
 from bdhf.experiments.errors import Fault, Faults, SpecError
 from bdhf.experiments.parts.problem_fit import Misfit
@@ -105,7 +105,7 @@ def test_an_error_crosses_processes(error, made):
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_command_tells_an_error_in_its_lines(error, capsys):
     """Whichever room refuses: every fault is a line on stderr, and the exit code is 2."""
-    with pytest.raises(typer.Exit) as ended, told():
+    with pytest.raises(typer.Exit) as ended, errors_reported():
         raise error
 
     assert ended.value.exit_code == 2

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from bdhf.cli import app
 from bdhf.cli.audit import pool_line, unmade_line
 from bdhf.experiments.run.execute import execute
-from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.run.provenance import run_environment
 from bdhf.experiments.spec.schema import Safety
 from bdhf.records import collect
 from bdhf.report import build
@@ -35,7 +35,7 @@ def honest(tmp_path_factory):
     store, cells = begun(folder, *CHANGES)
     for cell in cells:
         made = execute(cell.run, device="cpu", safety=Safety(seconds=600))
-        store.write(cell.run, made, environment("cpu", 1), {"wall_seconds": 1.0})
+        store.write(cell.run, made, run_environment("cpu", 1), {"wall_seconds": 1.0})
     collect(folder)
     build(folder)
     return folder

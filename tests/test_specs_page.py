@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from bdhf.experiments.spec.compose import merged
-from bdhf.experiments.spec.json_schema import json_schema
-from bdhf.experiments.spec.load import check
+from bdhf.experiments.spec.json_schema import spec_schema
+from bdhf.experiments.spec.load import check_spec
 from bdhf.experiments.spec.schema import Spec
 from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import SMALL
 
 PAGE = (Path(__file__).parent.parent / "docs" / "specs.md").read_text(encoding="utf-8")
-DEFINITIONS = json_schema()["definitions"]
+DEFINITIONS = spec_schema()["definitions"]
 SPEC = DEFINITIONS["spec"]
 MODEL = Spec.model_json_schema()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -72,4 +72,4 @@ def test_every_example_is_accepted(example):
     given = parse(example).data
     whole = given if "schema" in given else merged(parse(SMALL).data, given, ())
 
-    assert check(parse(json.dumps(whole))).name
+    assert check_spec(parse(json.dumps(whole))).name

@@ -185,7 +185,7 @@ def test_files_that_changed_since_are_named(results):
 
 def test_a_report_is_held_against_what_a_folder_holds_and_not_only_against_its_sums(results):
     """Whoever changes the carried numbers, and leaves the sums, is found too."""
-    from bdhf.report.ablation.build import show
+    from bdhf.report.ablation.build import built_report
     from bdhf.report.embedded.encoding import decode, encode
     from bdhf.report.verify.verify import block_of
 
@@ -195,7 +195,7 @@ def test_a_report_is_held_against_what_a_folder_holds_and_not_only_against_its_s
     carried.records.runs["test_loss"] *= 2
     carried.records.environments["cpu"] = "Z80"
     block = encode(carried.records, carried.files)
-    page.write_text(show(decode(block).records, block).report.html, encoding="utf-8")
+    page.write_text(built_report(decode(block).records, block).report.html, encoding="utf-8")
 
     told = verified(page, "--against", results, code=1).stdout
 

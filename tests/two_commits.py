@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from bdhf.bench.checkout import find
-from bdhf.bench.record import record
+from bdhf.bench.checkout import find_clone
+from bdhf.bench.record import run_asv
 
 #: A subset of every file of benchmarks that takes no training.
 SUBSET = (
@@ -34,7 +34,7 @@ def torches() -> dict[str, tuple[int, int]]:
 def measured(commit: str) -> tuple[int, float]:
     """Results of a commit, and seconds."""
     start = time.monotonic()
-    found = record(find(), commit, SUBSET, quick=True)
+    found = run_asv(find_clone(), commit, SUBSET, quick=True)
     if found.failed or found.exit_code or not found.results:
         sys.exit(f"asv left {found.results} results and {found.failed} failures: no gate")
     return found.results, time.monotonic() - start

@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from bdhf.bench.checkout import Checkout, Commit
-from bdhf.bench.process import Case, Failed, Skipped, Worker
-from bdhf.bench.rounds import ratio
-from bdhf.bench.verdict import PAIRS, Finding, Missing, Value, Verdict, of_ratios, of_values
+from bdhf.bench.process import BenchmarkProcess, Case, Failed, Skipped
+from bdhf.bench.rounds import timed_ratio
+from bdhf.bench.verdict import PAIRS, CaseFinding, CaseVerdict, Missing, Value, of_ratios, of_values
 from bdhf.records import InputError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 #: Whether a case is asked for, by its label.
 Wanted = Callable[[str], bool]
 
 #: Told before a case is measured: how many are done, of how many, the case, the pair of processes.
-Observer = Callable[[int, int, Case, int], None]
+OnCase = Callable[[int, int, Case, int], None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class TimingSettings:
     """How long and how strictly times are compared."""
 
     margin: float = 1.05  # a ratio that is not called a change
@@ -39,18 +39,18 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CommitComparison:
     """What was found of two commits."""
 
     baseline: Commit
     candidate: Commit
     versions: Mapping[str, str]
-    findings: tuple[Finding, ...]
+    findings: tuple[CaseFinding, ...]
     left_out: Mapping[str, int]  # reason -> cases that are left out on both sides
-    settings: Settings
+    settings: TimingSettings
 
     @property
-    def regressions(self) -> tuple[Finding, ...]:
+    def regressions(self) -> tuple[CaseFinding, ...]:
         """What is worse."""
         return tuple(f for f in self.findings if f.verdict.is_regression)
 
@@ -64,8 +64,8 @@ class Comparison:
 class Sides:
     """A process of each commit."""
 
-    baseline: Worker
-    candidate: Worker
+    baseline: BenchmarkProcess
+    candidate: BenchmarkProcess
 
     def refuse_broken(self, checkout: Checkout) -> None:
         """Raise InputError for a module that neither side can import: it would go unmeasured."""
@@ -77,7 +77,7 @@ class Sides:
                 for name in sorted(both)
             )
 
-    def tracked(self, case: Case) -> Finding:
+    def tracked(self, case: Case) -> CaseFinding:
         """Take a number on both sides, at once: it does not depend on the time."""
         with ThreadPoolExecutor(2) as pool:
             before = pool.submit(_tried, self.baseline.value, case)
@@ -89,7 +89,7 @@ class Sides:
                 self.candidate.kill()
                 raise
 
-    def alone(self, case: Case, known: Sequence[Set[str]]) -> Finding:
+    def alone(self, case: Case, known: Sequence[Set[str]]) -> CaseFinding:
         """Measure what one side cannot import on the other."""
         sides: list[Value] = []
         for worker, labels in zip(self._both, known, strict=True):
@@ -102,7 +102,9 @@ class Sides:
                 sides.append(_tried(worker.value, case))
         return of_values(case, *sides)
 
-    def timed(self, case: Case, so_far: Finding | None, settings: Settings) -> Finding:
+    def timed(
+        self, case: Case, so_far: CaseFinding | None, settings: TimingSettings
+    ) -> CaseFinding:
         """Time both in turn."""
         missing = [_tried(worker.prepare, case) for worker in self._both]
         if any(missing):
@@ -110,7 +112,7 @@ class Sides:
                 case, *(_once(w, case, m) for w, m in zip(self._both, missing, strict=True))
             )
         try:
-            found = ratio(
+            found = timed_ratio(
                 lambda number: self.baseline.seconds(case, number),
                 lambda number: self.candidate.seconds(case, number),
                 settings.budget,
@@ -119,7 +121,7 @@ class Sides:
             return self._failed(case, str(error))
         return of_ratios(case, (*(so_far.ratios if so_far else ()), found), settings.margin)
 
-    def _failed(self, case: Case, reason: str) -> Finding:
+    def _failed(self, case: Case, reason: str) -> CaseFinding:
         """Find out which side failed while they were timed."""
         sides: list[Value] = [_once(w, case, _tried(w.prepare, case)) for w in self._both]
         if not any(isinstance(side, Missing) for side in sides):
@@ -127,7 +129,7 @@ class Sides:
         return of_values(case, *sides)
 
     @property
-    def _both(self) -> tuple[Worker, Worker]:
+    def _both(self) -> tuple[BenchmarkProcess, BenchmarkProcess]:
         return self.baseline, self.candidate
 
     def __enter__(self) -> Self:
@@ -138,14 +140,14 @@ class Sides:
         self.candidate.close()
 
 
-def against(
+def compare_commits(
     checkout: Checkout,
     baseline: Commit,
     candidate: Commit,
     wanted: Wanted,
-    settings: Settings = Settings(),
-    observe: Observer = lambda *_: None,
-) -> Comparison:
+    settings: TimingSettings = TimingSettings(),
+    observe: OnCase = lambda *_: None,
+) -> CommitComparison:
     """Compare two commits on the benchmarks that are wanted.
 
     What differs in time in a first pair of processes is timed again in new ones, until it has shown
@@ -158,7 +160,9 @@ def against(
             cases = [case for case in _all_cases(sides) if wanted(case.label)]
             found = dict(_first(sides, cases, settings, observe))
         for turn in range(1, settings.pairs):
-            again = [c for c, f in found.items() if f.verdict in (Verdict.SLOWER, Verdict.FASTER)]
+            again = [
+                c for c, f in found.items() if f.verdict in (CaseVerdict.SLOWER, CaseVerdict.FASTER)
+            ]
             if not again:
                 break
             with _sides(checkout, trees, swapped=bool(turn % 2)) as sides:
@@ -167,12 +171,12 @@ def against(
                     found[case] = sides.timed(case, found[case], settings)
     left_out = _left_out(found.values())
     kept = tuple(f for f in found.values() if not _is_left_out(f))
-    return Comparison(baseline, candidate, versions, kept, left_out, settings)
+    return CommitComparison(baseline, candidate, versions, kept, left_out, settings)
 
 
 def _first(
-    sides: Sides, cases: Sequence[Case], settings: Settings, observe: Observer
-) -> Iterator[tuple[Case, Finding]]:
+    sides: Sides, cases: Sequence[Case], settings: TimingSettings, observe: OnCase
+) -> Iterator[tuple[Case, CaseFinding]]:
     known = [{case.label for case in side.cases} for side in (sides.baseline, sides.candidate)]
     for done, case in enumerate(cases):
         observe(done, len(cases), case, 1)
@@ -205,10 +209,10 @@ def _exported(checkout: Checkout, *commits: Commit) -> Iterator[list[Path]]:
 def _sides(checkout: Checkout, trees: Sequence[Path], swapped: bool = False) -> Sides:
     """A new process for each; which is started first changes from pair to pair."""
     order = (1, 0) if swapped else (0, 1)
-    started: dict[int, Worker] = {}
+    started: dict[int, BenchmarkProcess] = {}
     try:
         for side in order:
-            started[side] = Worker(trees[side], checkout.benchmarks)
+            started[side] = BenchmarkProcess(trees[side], checkout.benchmarks)
     except BaseException:
         for worker in started.values():
             worker.close()
@@ -216,7 +220,7 @@ def _sides(checkout: Checkout, trees: Sequence[Path], swapped: bool = False) -> 
     return Sides(started[0], started[1])
 
 
-def _once(worker: Worker, case: Case, missing: Missing | None) -> Value:
+def _once(worker: BenchmarkProcess, case: Case, missing: Missing | None) -> Value:
     """Seconds of a single call of what is prepared: a number, where the other side has none."""
     try:
         return missing or worker.seconds(case, 1)
@@ -224,7 +228,7 @@ def _once(worker: Worker, case: Case, missing: Missing | None) -> Value:
         return Missing(str(error))
 
 
-def _tried(ask: Callable[[Case], T], case: Case) -> T | Missing:
+def _tried(ask: Callable[[Case], _T], case: Case) -> _T | Missing:
     """What a worker answers; why it has no answer."""
     try:
         return ask(case)
@@ -234,12 +238,12 @@ def _tried(ask: Callable[[Case], T], case: Case) -> T | Missing:
         return Missing(str(error))
 
 
-def _is_left_out(finding: Finding) -> bool:
+def _is_left_out(finding: CaseFinding) -> bool:
     sides = (finding.before, finding.now)
     return all(isinstance(side, Missing) and side.skipped for side in sides)
 
 
-def _left_out(findings: Iterable[Finding]) -> dict[str, int]:
+def _left_out(findings: Iterable[CaseFinding]) -> dict[str, int]:
     reasons: dict[str, int] = {}
     for finding in findings:
         if _is_left_out(finding):

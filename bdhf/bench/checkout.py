@@ -95,7 +95,7 @@ class Checkout:
             raise InputError(["git is not installed, and commits are read by it"]) from None
 
 
-def find() -> Checkout:
+def find_clone() -> Checkout:
     """The clone that the current folder is in. Raises InputError outside of one."""
     here = Path.cwd()
     for folder in (here, *here.parents):

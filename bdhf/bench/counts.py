@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bdhf.bench.checkout import Checkout
-from bdhf.bench.process import Case, Failed, Skipped, Worker
+from bdhf.bench.process import BenchmarkProcess, Case, Failed, Skipped
 from bdhf.records import InputError
 
 #: Version of torch -> label of a case -> its count.
@@ -34,7 +34,7 @@ class Counts:
     faults: tuple[str, ...]
 
 
-def check(
+def check_counts(
     checkout: Checkout,
     wanted: Callable[[str], bool] = lambda label: True,
     observe: Callable[[Case], None] = lambda case: None,
@@ -44,7 +44,7 @@ def check(
     Raises InputError where nothing is counted, or nothing is known of this version: a check of
     nothing does not pass.
     """
-    expected = read(checkout)
+    expected = read_expected(checkout)
     torch, found, faults = _counted(checkout, wanted, observe)
     if not found and not faults:
         raise InputError(["no benchmark that counts was asked for, so nothing was checked"])
@@ -66,7 +66,7 @@ def check(
     return Counts(torch, found, tuple(faults))
 
 
-def write(
+def write_expected(
     checkout: Checkout,
     wanted: Callable[[str], bool] = lambda label: True,
     observe: Callable[[Case], None] = lambda case: None,
@@ -81,7 +81,7 @@ def write(
         raise InputError(faults)
     if not found:
         raise InputError(["no benchmark that counts was asked for, so nothing was written"])
-    before = read(checkout)
+    before = read_expected(checkout)
     kept = {label: n for label, n in before.get(torch, {}).items() if not wanted(label)}
     expected = {**before, torch: dict(sorted({**kept, **found}.items()))}
     path = checkout.root / EXPECTED
@@ -92,7 +92,7 @@ def write(
     return Counts(torch, found, () if missing is None else (missing,))
 
 
-def read(checkout: Checkout) -> Expected:
+def read_expected(checkout: Checkout) -> Expected:
     """What is expected; nothing where there is no file. Raises InputError for one that is torn."""
     path = checkout.root / EXPECTED
     if not path.is_file():
@@ -123,7 +123,7 @@ def _counted(
     """Version of torch, counts by label, and what failed."""
     found: dict[str, float] = {}
     faults: list[str] = []
-    with Worker(checkout.root, checkout.benchmarks, exactly=True) as worker:
+    with BenchmarkProcess(checkout.root, checkout.benchmarks, exactly=True) as worker:
         faults += [f"{name}: cannot be imported: {why}" for name, why in worker.broken.items()]
         for case in worker.cases:
             if not case.exact or not wanted(case.label):

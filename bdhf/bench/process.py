@@ -61,7 +61,7 @@ class Case:
         return f"{self.name}({', '.join(self.combination)})" if self.combination else self.name
 
 
-class Worker:
+class BenchmarkProcess:
     """A process that measures one commit. Ends with the `with` that it is entered by."""
 
     def __init__(self, tree: Path, benchmarks: Path, *, exactly: bool = False) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 from bdhf.bench.checkout import CONFIG, Checkout
 from bdhf.records import InputError
-from bdhf.records.provenance.git import environment
+from bdhf.records.provenance.git import git_environment
 
 #: Seconds that asv has to end its processes when it is interrupted.
 _PATIENCE = 15.0
@@ -47,7 +47,7 @@ class Recorded:
     folder: Path | None  # where they are kept; None: nowhere
 
 
-def record(
+def run_asv(
     checkout: Checkout,
     commits: str = "HEAD",
     benchmarks: Sequence[str] = (),
@@ -72,7 +72,7 @@ def record(
                 *(part for pattern in benchmarks for part in ("--bench", pattern)),
                 range_of(commits),
             ],
-            environment(checkout.root),
+            git_environment(checkout.root),
         )  # fmt: skip
         found, failed = count_since(results, start)
         return Recorded(code, found, failed, None if quick else results)

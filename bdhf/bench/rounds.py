@@ -27,7 +27,7 @@ _LONG = 10.0
 #: Rounds that a piece gets, by how long it takes.
 _FEWEST, _MOST = 7, 101
 
-Sample = Callable[[int], float]  # number of calls -> seconds
+Timer = Callable[[int], float]  # number of calls -> seconds
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Ratio:
     rounds: int
 
 
-def ratio(baseline: Sample, candidate: Sample, budget: float) -> Ratio:
+def timed_ratio(baseline: Timer, candidate: Timer, budget: float) -> Ratio:
     """Time both in turn for about `budget` seconds, seven rounds at least.
 
     The first call of each is not counted. Raises whatever a sample raises.
@@ -69,14 +69,14 @@ def of_rounds(before: Sequence[float], now: Sequence[float]) -> Ratio:
     [1.0, 1.2, 9.0]
     """
     ratios = sorted(b / a for a, b in zip(before, now, strict=True))
-    out = left_out(len(ratios))
+    out = ratios_outside(len(ratios))
     return Ratio(
         low=ratios[out], middle=statistics.median(ratios), high=ratios[-1 - out],
         before=statistics.median(before), now=statistics.median(now), rounds=len(ratios),
     )  # fmt: skip
 
 
-def left_out(rounds: int) -> int:
+def ratios_outside(rounds: int) -> int:
     """How many of the ratios lie outside the interval on either side; 0 where all are needed.
 
     >>> [left_out(rounds) for rounds in (7, 9, 11, 15, 25)]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from bdhf.bench.against import Comparison
-from bdhf.bench.verdict import Finding, Missing, Value, Verdict, interval
+from bdhf.bench.against import CommitComparison
+from bdhf.bench.verdict import CaseFinding, CaseVerdict, Missing, Value, ratio_interval
 from bdhf.text.formatting import short, with_unit
 
 #: Kind and exactness of a case -> what several of them are called.
@@ -17,13 +17,13 @@ _KINDS = {("time", False): "times", ("track", True): "counts", ("track", False):
 _HEADINGS = ("benchmark", "before", "now", "verdict")
 
 
-def lines(comparison: Comparison, everything: bool = False) -> Iterator[str]:
+def table_lines(comparison: CommitComparison, everything: bool = False) -> Iterator[str]:
     """What was compared, a row for every change, a line for what stayed, and the verdict."""
     versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
     yield f"{comparison.candidate} against {comparison.baseline}; {versions}, one thread"
     yield ""
     shown = [f for f in comparison.findings if everything or not _is_quiet(f)]
-    shown.sort(key=lambda f: (not f.verdict.is_regression, f.verdict is Verdict.SAME))
+    shown.sort(key=lambda f: (not f.verdict.is_regression, f.verdict is CaseVerdict.SAME))
     if shown:
         yield from _table(shown, comparison.settings.pairs)
         yield ""
@@ -34,7 +34,7 @@ def lines(comparison: Comparison, everything: bool = False) -> Iterator[str]:
     yield _verdict(comparison)
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
+def as_json(comparison: CommitComparison) -> dict[str, Any]:
     """The same as plain data; a side without a number says why."""
     return {
         "baseline": asdict(comparison.baseline),
@@ -62,7 +62,7 @@ def _plain(value: Value) -> float | dict[str, str]:
     return {"missing": value.reason} if isinstance(value, Missing) else value
 
 
-def _table(findings: list[Finding], pairs: int) -> Iterator[str]:
+def _table(findings: list[CaseFinding], pairs: int) -> Iterator[str]:
     rows = [_HEADINGS, *(_row(finding, pairs) for finding in findings)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
@@ -70,7 +70,7 @@ def _table(findings: list[Finding], pairs: int) -> Iterator[str]:
         yield "  ".join([*cells, row[3]])
 
 
-def _row(finding: Finding, pairs: int) -> tuple[str, str, str, str]:
+def _row(finding: CaseFinding, pairs: int) -> tuple[str, str, str, str]:
     unit = finding.case.unit
     return (
         finding.case.label, _told(finding.before, unit), _told(finding.now, unit),
@@ -78,22 +78,22 @@ def _row(finding: Finding, pairs: int) -> tuple[str, str, str, str]:
     )  # fmt: skip
 
 
-def _why(finding: Finding, pairs: int) -> str:
+def _why(finding: CaseFinding, pairs: int) -> str:
     if finding.ratios:
-        low, middle, high = interval(finding.ratios)
+        low, middle, high = ratio_interval(finding.ratios)
         found = len(finding.ratios)
-        agree = f"all {pairs}" if finding.verdict is not Verdict.UNDECIDED else str(found)
+        agree = f"all {pairs}" if finding.verdict is not CaseVerdict.UNDECIDED else str(found)
         seen = f", {agree} pairs of processes" if found > 1 else ""
         return f": {middle:.2f}x the time ({low:.2f} to {high:.2f}{seen})"
     missing = [v.reason for v in (finding.now, finding.before) if isinstance(v, Missing)]
     if missing:
         return f": {missing[0]}"
-    if finding.verdict is not Verdict.SAME and not finding.case.exact:
+    if finding.verdict is not CaseVerdict.SAME and not finding.case.exact:
         return f": {_quotient(finding)} of before"
     return ""
 
 
-def _quotient(finding: Finding) -> str:
+def _quotient(finding: CaseFinding) -> str:
     before, now = finding.before, finding.now
     assert not isinstance(before, Missing)
     assert not isinstance(now, Missing)
@@ -104,19 +104,19 @@ def _told(value: Value, unit: str) -> str:
     return "-" if isinstance(value, Missing) else with_unit(value, unit)
 
 
-def _is_quiet(finding: Finding) -> bool:
+def _is_quiet(finding: CaseFinding) -> bool:
     """Whether it needs no row: as before, or a time that gave no reason to be timed again."""
-    unsuspected = finding.verdict is Verdict.UNDECIDED and len(finding.ratios) == 1
-    return finding.verdict is Verdict.SAME or unsuspected
+    unsuspected = finding.verdict is CaseVerdict.UNDECIDED and len(finding.ratios) == 1
+    return finding.verdict is CaseVerdict.SAME or unsuspected
 
 
-def _stayed(comparison: Comparison) -> Iterator[str]:
+def _stayed(comparison: CommitComparison) -> Iterator[str]:
     """One line for every file of benchmarks, and every kind of finding in it."""
-    groups: dict[tuple[str, str], list[Finding]] = {}
+    groups: dict[tuple[str, str], list[CaseFinding]] = {}
     for finding in comparison.findings:
         if _is_quiet(finding):
             kind = _KINDS[finding.case.kind, finding.case.exact]
-            if finding.verdict is Verdict.UNDECIDED:
+            if finding.verdict is CaseVerdict.UNDECIDED:
                 kind = "times within the noise"
             groups.setdefault((finding.case.name.split(".")[0], kind), []).append(finding)
     for (file, kind), findings in sorted(groups.items()):
@@ -126,7 +126,7 @@ def _stayed(comparison: Comparison) -> Iterator[str]:
         yield f"{file}: {len(findings)} {kind}{as_before}{spread}"
 
 
-def _verdict(comparison: Comparison) -> str:
+def _verdict(comparison: CommitComparison) -> str:
     if not comparison.measured and not comparison.regressions:
         return "verdict: nothing was measured, so nothing is known"
     measured = f"of {comparison.measured} measured"

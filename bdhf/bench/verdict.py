@@ -23,7 +23,7 @@ _TOLERANCE = 0.01
 PAIRS = 7
 
 
-class Verdict(StrEnum):
+class CaseVerdict(StrEnum):
     """How the candidate stands to the baseline."""
 
     SAME = "as before"
@@ -40,7 +40,12 @@ class Verdict(StrEnum):
     @property
     def is_regression(self) -> bool:
         """Whether the commit should not be merged as it is."""
-        return self in (Verdict.SLOWER, Verdict.MORE, Verdict.FAILS, Verdict.LEFT_OUT)
+        return self in (
+            CaseVerdict.SLOWER,
+            CaseVerdict.MORE,
+            CaseVerdict.FAILS,
+            CaseVerdict.LEFT_OUT,
+        )
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,11 @@ Value = float | Missing
 
 
 @dataclass(frozen=True)
-class Finding:
+class CaseFinding:
     """One case on both sides. Times have a ratio for every pair of processes."""
 
     case: Case
-    verdict: Verdict
+    verdict: CaseVerdict
     before: Value
     now: Value
     ratios: tuple[Ratio, ...] = ()
@@ -70,41 +75,41 @@ class Finding:
         return not isinstance(self.before, Missing) and not isinstance(self.now, Missing)
 
 
-def of_values(case: Case, before: Value, now: Value) -> Finding:
+def of_values(case: Case, before: Value, now: Value) -> CaseFinding:
     """The finding of a tracked number, or of a case that one side could not be asked for."""
-    return Finding(case, _of_values(case, before, now), before, now)
+    return CaseFinding(case, _of_values(case, before, now), before, now)
 
 
-def of_ratios(case: Case, ratios: Sequence[Ratio], margin: float) -> Finding:
+def of_ratios(case: Case, ratios: Sequence[Ratio], margin: float) -> CaseFinding:
     """The finding of a time, by the ratios of its pairs of processes so far."""
     last = ratios[-1]
-    return Finding(case, _of_ratios(ratios, margin), last.before, last.now, tuple(ratios))
+    return CaseFinding(case, _of_ratios(ratios, margin), last.before, last.now, tuple(ratios))
 
 
-def _of_values(case: Case, before: Value, now: Value) -> Verdict:
+def _of_values(case: Case, before: Value, now: Value) -> CaseVerdict:
     if isinstance(now, Missing):
         if isinstance(before, Missing):
-            return Verdict.NOT_MEASURED
-        return Verdict.LEFT_OUT if now.skipped else Verdict.FAILS
+            return CaseVerdict.NOT_MEASURED
+        return CaseVerdict.LEFT_OUT if now.skipped else CaseVerdict.FAILS
     if isinstance(before, Missing):
-        return Verdict.NEW
+        return CaseVerdict.NEW
     slack = 0.0 if case.exact else _TOLERANCE * abs(before)
     if abs(now - before) <= slack:
-        return Verdict.SAME
-    return Verdict.MORE if now > before else Verdict.LESS
+        return CaseVerdict.SAME
+    return CaseVerdict.MORE if now > before else CaseVerdict.LESS
 
 
-def _of_ratios(ratios: Sequence[Ratio], margin: float) -> Verdict:
+def _of_ratios(ratios: Sequence[Ratio], margin: float) -> CaseVerdict:
     if all(ratio.middle > margin for ratio in ratios):
-        return Verdict.SLOWER
+        return CaseVerdict.SLOWER
     if all(ratio.middle < 1 / margin for ratio in ratios):
-        return Verdict.FASTER
+        return CaseVerdict.FASTER
     if any(1 / margin <= ratio.low and ratio.high <= margin for ratio in ratios):
-        return Verdict.SAME
-    return Verdict.UNDECIDED
+        return CaseVerdict.SAME
+    return CaseVerdict.UNDECIDED
 
 
-def interval(ratios: Sequence[Ratio]) -> tuple[float, float, float]:
+def ratio_interval(ratios: Sequence[Ratio]) -> tuple[float, float, float]:
     """Low, middle and high: of the rounds of a single pair, or else of the medians of all pairs."""
     if len(ratios) == 1:
         return ratios[0].low, ratios[0].middle, ratios[0].high

@@ -28,7 +28,7 @@ from asv_runner.discovery import disc_benchmarks
 _KINDS = {"time": "time", "track": "track"}
 
 
-class Worker:
+class BenchmarkFolder:
     """The benchmarks of a folder, one of which is prepared."""
 
     def __init__(self, folder: str) -> None:
@@ -150,7 +150,7 @@ def _version(name: str) -> str:
     return version(name)
 
 
-def serve(worker: Worker, requests: TextIO, replies: TextIO) -> None:
+def serve(worker: BenchmarkFolder, requests: TextIO, replies: TextIO) -> None:
     """Answer one request after the other; what a benchmark raises is an answer too."""
     for line in requests:
         request = json.loads(line)
@@ -169,7 +169,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    serve(Worker(sys.argv[1]), requests, replies)
+    serve(BenchmarkFolder(sys.argv[1]), requests, replies)
 
 
 if __name__ == "__main__":

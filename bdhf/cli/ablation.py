@@ -14,24 +14,24 @@ import typer
 
 from bdhf.cli.app import (
     app,
+    counts_in_words,
     err,
+    errors_reported,
     holder,
-    in_words,
     out,
     say,
     say_counts,
     say_json,
-    told,
     warn,
 )
 from bdhf.cli.planned import (
+    arms_table,
     guard_of,
     say_comparisons,
     say_failed,
     say_left,
     say_power,
     say_time,
-    table_of,
     warn_of_power,
 )
 from bdhf.cli.replaced import refuse_another_plan
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 #: Files of claims that are named one by one.
 _FILES = 8
 
-Spec = Annotated[Path, typer.Argument(help="An ablation: a YAML file.", metavar="SPEC")]
+SpecArgument = Annotated[Path, typer.Argument(help="An ablation: a YAML file.", metavar="SPEC")]
 Out = Annotated[Path | None, typer.Option("--out", help="Results folder; default results/<name>.")]
-Settings = Annotated[
+SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Set a value of the spec: arms.hf.lr=0.3."),
 ]
@@ -73,7 +73,7 @@ NoCheck = Annotated[
     bool,
     typer.Option("--no-check", help="Do not try a first update of every arm on made-up data."),
 ]
-Retry = Annotated[
+RetryOption = Annotated[
     str | None,
     typer.Option(
         "--retry", metavar="STATUSES", help="Run again what ended so: error,oom,timeout or all."
@@ -83,16 +83,16 @@ Retry = Annotated[
 
 @app.command()
 def run(
-    spec: Spec,
+    spec: SpecArgument,
     folder: Out = None,
-    settings: Settings = None,
+    settings: SetOption = None,
     workers: Workers = None,
     only: Only = None,
     shard: ShardText = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="At most so many runs, then stop.")
     ] = None,
-    retry: Retry = None,
+    retry: RetryOption = None,
     stale: StaleChoice = None,
     track: Annotated[
         list[str] | None,
@@ -107,7 +107,7 @@ def run(
     from bdhf.records import load, rises
 
     ablation = _open(spec, folder, settings)
-    with told():
+    with errors_reported():
         cells = ablation.selected(only or (), shard)
         left = ablation.left(cells, retry)
         again = to_make_again(ablation, cells, left, stale)
@@ -117,7 +117,10 @@ def run(
         _check(ablation, [cell for cell in cells if cell.run_id in left], todo)
     labels, home = ablation.labels(), ablation.store.folder
     try:
-        with told(), tracking(track or (), home, ablation.spec.name, labels, warn) as trackers:
+        with (
+            errors_reported(),
+            tracking(track or (), home, ablation.spec.name, labels, warn) as trackers,
+        ):
             warn_of_power(guard_of(ablation))
             outlined = ablation.outline(cells, left)
             say_left(outlined, len(todo))
@@ -135,7 +138,7 @@ def run(
     except KeyboardInterrupt:
         err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
         raise typer.Exit(130) from None
-    with told():
+    with errors_reported():
         refuse_another_plan(ablation, f"bdhf run {spec}")
         records = load(home)
         say_report(home, records)
@@ -147,7 +150,7 @@ def run(
     failed = Counter(str(status) for status in statuses if status.is_missing)
     if failed:
         err.print(
-            f"{in_words(failed)}: see the table of runs in the report; "
+            f"{counts_in_words(failed)}: see the table of runs in the report; "
             f"`bdhf run {spec} --out {home}{settings_again} --retry all` tries them again",
             markup=False,
         )
@@ -156,9 +159,9 @@ def run(
 
 @app.command()
 def plan(
-    spec: Spec,
+    spec: SpecArgument,
     folder: Out = None,
-    settings: Settings = None,
+    settings: SetOption = None,
     only: Only = None,
     shard: ShardText = None,
     workers: Workers = None,
@@ -178,12 +181,12 @@ def plan(
     from bdhf.text.formatting import plain_count
 
     ablation = _open(spec, folder, settings)
-    with told():
+    with errors_reported():
         cells = ablation.selected(only or (), shard)
         left = ablation.left(cells)
     if not no_check:
         _check(ablation, [cell for cell in cells if cell.run_id in left])
-    with told():
+    with errors_reported():
         durations = ablation.durations(cells, probing=probe)
         outline = ablation.outline(cells, left, durations)
         stale = ablation.stale(cells, left)
@@ -196,7 +199,7 @@ def plan(
         say_json(outline.to_json() | time | others | costs)
         warn_of_power(power)
         return
-    out.print(table_of(outline, ablation.costs(cells) if cost else None))
+    out.print(arms_table(outline, ablation.costs(cells) if cost else None))
     say_counts(outline.skipped, "skipped")
     for entry, number in Counter((e.arm, e.why) for e in outline.excluded).items():
         say(f"{plain_count(number, 'combination')} of {entry[0]} excluded: {entry[1]}")
@@ -222,7 +225,7 @@ def _say_waiting(home: Path, holders: Sequence[Claim]) -> None:
 
 def _check(ablation: Ablation, cells: Sequence[Cell], todo: Sequence[RunSpec] = ()) -> None:
     """Refuse arms that cannot run, and data of these runs that is not what the problem says."""
-    with told():
+    with errors_reported():
         for line in ablation.check_arms(cells):
             warn(f"warning: {line}")
         ablation.check_data(todo)
@@ -231,5 +234,5 @@ def _check(ablation: Ablation, cells: Sequence[Cell], todo: Sequence[RunSpec] = 
 def _open(spec: Path, folder: Path | None, settings: Sequence[str] | None) -> Ablation:
     from bdhf.experiments.ablation import Ablation
 
-    with told():
+    with errors_reported():
         return Ablation.open(spec, folder, settings or ())

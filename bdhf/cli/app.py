@@ -51,7 +51,7 @@ def _options(
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def errors_reported() -> Iterator[None]:
     """Turn what bdhf refuses, and what is wrong with the disk, into lines and exit code 2."""
     from bdhf.records import in_brief
 
@@ -103,7 +103,7 @@ def say_counts(counts: Mapping[str, int], what: str) -> None:
         say(f"{number} {what}: {reason}")
 
 
-def in_words(counts: Counter[str]) -> str:
+def counts_in_words(counts: Counter[str]) -> str:
     """`3 done, 1 error`."""
     return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
 

@@ -13,7 +13,7 @@ from bdhf.text.formatting import plain_count
 
 if TYPE_CHECKING:
     from bdhf.experiments.audit.rerun import Rerun
-    from bdhf.report.verify.against_folder import Held
+    from bdhf.report.verify.against_folder import FolderComparison
     from bdhf.report.verify.verify import Line, Verified
 
 #: Contradictions, or parts of drawings, of which no more are told.
@@ -46,7 +46,7 @@ def page_lines(report: Path, found: Verified) -> Iterator[str]:
     yield _summary(found)
 
 
-def held_lines(folder: Path, held: Held) -> Iterator[str]:
+def held_lines(folder: Path, held: FolderComparison) -> Iterator[str]:
     """What differs between a report and a folder."""
     for difference in held.differences:
         yield f"{folder}: {difference}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bdhf.cli.app import app, err, say, say_json, told
+from bdhf.cli.app import app, err, errors_reported, say, say_json
 
 if TYPE_CHECKING:
     from bdhf.bench.checkout import Checkout
@@ -59,7 +59,7 @@ def bench(
     Exit code 0: done, and no regression; 1: a regression, a failed benchmark or another count;
     2: nothing was measured.
     """
-    from bdhf.bench.checkout import find
+    from bdhf.bench.checkout import find_clone
     from bdhf.experiments.engines.interrupt import interruptible
 
     if against is not None and counts:
@@ -72,8 +72,8 @@ def bench(
     )  # fmt: skip
     wanted = _wanted(benchmarks or [])
     try:
-        with told(), interruptible():
-            checkout = find()
+        with errors_reported(), interruptible():
+            checkout = find_clone()
             if counts:
                 _count(checkout, wanted, write)
             elif against is not None:
@@ -107,7 +107,7 @@ def _count(checkout: Checkout, wanted: Callable[[str], bool], write: bool) -> No
     def observe(case: Case) -> None:
         err.print(case.label, markup=False)
 
-    found = (counts.write if write else counts.check)(checkout, wanted, observe)
+    found = (counts.write_expected if write else counts.check_counts)(checkout, wanted, observe)
     for fault in found.faults:
         say(fault)
     if write:
@@ -129,10 +129,10 @@ def _compare(
     everything: bool,
     as_json: bool,
 ) -> None:
-    from bdhf.bench.against import Settings
-    from bdhf.bench.against import against as compared
+    from bdhf.bench.against import TimingSettings
+    from bdhf.bench.against import compare_commits as compared
     from bdhf.bench.table import as_json as in_json
-    from bdhf.bench.table import lines
+    from bdhf.bench.table import table_lines
 
     def observe(done: int, of: int, case: Case, pair: int) -> None:
         err.print(f"pair {pair}, {done + 1}/{of}: {case.label}", markup=False)
@@ -148,7 +148,7 @@ def _compare(
             f"{candidate}, and not measured: commit them, or give `$(git stash create)` as COMMIT",
             markup=False,
         )
-    default = Settings()
+    default = TimingSettings()
     settings = replace(
         default,
         margin=default.margin if margin is None else margin,
@@ -158,7 +158,7 @@ def _compare(
     if as_json:
         say_json(in_json(found))
     else:
-        for line in lines(found, everything):
+        for line in table_lines(found, everything):
             say(line)
     if not found.measured and not found.regressions:
         raise typer.Exit(2)
@@ -169,11 +169,11 @@ def _compare(
 def _record(
     checkout: Checkout, commits: str, benchmarks: list[str], quick: bool, machine: str | None
 ) -> None:
-    from bdhf.bench.record import range_of, record
+    from bdhf.bench.record import range_of, run_asv
 
     if range_of(commits) == f"{commits}^!":
         checkout.commit(commits)  # says what is wrong with it
-    found = record(checkout, commits, benchmarks, quick=quick, machine=machine)
+    found = run_asv(checkout, commits, benchmarks, quick=quick, machine=machine)
     kept = "kept nowhere" if found.folder is None else f"kept in {found.folder}"
     say(f"{found.results} results, {found.failed} failed; {kept}")
     if not found.results:

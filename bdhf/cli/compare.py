@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bdhf.cli.app import AsJson, Results, app, out, say, say_json, told, warn
+from bdhf.cli.app import AsJson, Results, app, errors_reported, out, say, say_json, warn
 from bdhf.cli.planned import say_twins
 from bdhf.cli.results import fresh
 from bdhf.text.printable import printable
@@ -34,7 +34,7 @@ def compare(
 
     if as_json and as_latex:
         raise typer.BadParameter("one of --json and --latex, not both")
-    with told():
+    with errors_reported():
         records = fresh(results)
         found = compare(records)
         path = results / "comparisons.parquet"

@@ -37,14 +37,14 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema of a spec, with which editors complete and check."""
-    from bdhf.experiments.spec.json_schema import as_text, json_schema
+    from bdhf.experiments.spec.json_schema import schema_text, spec_schema
 
     if study:
-        from bdhf.tuning.study.json_schema import json_schema as study_schema
+        from bdhf.tuning.study.json_schema import study_schema as study_schema
 
-        typer.echo(as_text(study_schema()), nl=False)
+        typer.echo(schema_text(study_schema()), nl=False)
         return
-    typer.echo(as_text(json_schema()), nl=False)
+    typer.echo(schema_text(spec_schema()), nl=False)
 
 
 def _say_compatibility() -> None:

@@ -14,20 +14,20 @@ from bdhf.cli.app import clock, err, say
 
 if TYPE_CHECKING:
     from bdhf.experiments.ablation import Ablation
-    from bdhf.experiments.preview import ArmOutline, Outline
+    from bdhf.experiments.preview import ArmPreview, Preview
     from bdhf.experiments.spec.schema import Retry
     from bdhf.records import Comparison
-    from bdhf.stats.power_check import Guard
+    from bdhf.stats.power_check import PowerCheck
 
 _ROWS = 60  # arms of a plan that are shown one by one
 
 
-def table_of(outline: Outline, costs: dict[str, float] | None) -> Table:
+def arms_table(outline: Preview, costs: dict[str, float] | None) -> Table:
     """A row an arm; of many, a row for all that the spec calls by one name."""
     columns = ["arm", "seeds", "runs", "still to do", "a run"]
     columns += ["gradients an update"] if costs else []
     table = Table(*columns, title=escape(outline.name))
-    together: dict[str, list[ArmOutline]] = {}
+    together: dict[str, list[ArmPreview]] = {}
     for arm in outline.arms:
         many = len(outline.arms) > _ROWS
         together.setdefault(arm.name if many else arm.label, []).append(arm)
@@ -53,7 +53,7 @@ def _range(values: Sequence[float | None], words: Callable[[float], str]) -> str
     return least if least == most else f"{least} to {most}"
 
 
-def say_comparisons(outline: Outline) -> None:
+def say_comparisons(outline: Preview) -> None:
     """A line for every test, up to a screenful."""
     from bdhf.records import tests_of, unit_of
 
@@ -79,7 +79,7 @@ def say_twins(entries: Sequence[Comparison]) -> None:
         say(f"… and {len(entries) - _ROWS} more that are not compared; --json lists all")
 
 
-def say_time(outline: Outline, workers: int) -> None:
+def say_time(outline: Preview, workers: int) -> None:
     """Say how long it will take, and from what that is known."""
     from bdhf.text.formatting import plain_count
 
@@ -97,23 +97,23 @@ def say_time(outline: Outline, workers: int) -> None:
     say(f"time: about {clock(seconds)} with {at_a_time}, from {' and '.join(sources)}{less}")
 
 
-def guard_of(ablation: Ablation, *, pilot: bool = False) -> Guard:
+def guard_of(ablation: Ablation, *, pilot: bool = False) -> PowerCheck:
     """What its comparisons can decide; as a `pilot`, finished runs tell the spread over seeds."""
     from bdhf.records import InputError, load
-    from bdhf.stats.power_check import guard
+    from bdhf.stats.power_check import power_check
 
     spec, finished = ablation.spec, None
     if pilot:
         with suppress(InputError):  # nothing has been run yet
             finished = load(ablation.store.folder)
     comparisons, seeds = ablation.plan.comparisons, spec.seeds.count
-    return guard(
+    return power_check(
         comparisons, spec.targets, alpha=spec.alpha, seeds=seeds,
         arms=ablation.plan.arms, finished=finished,
     )  # fmt: skip
 
 
-def say_power(found: Guard) -> None:
+def say_power(found: PowerCheck) -> None:
     """A line for every test whose power is known, up to a screenful."""
     from bdhf.stats.inference.power import MOST_SEEDS
     from bdhf.text.formatting import seeds_in_a_sentence
@@ -127,7 +127,7 @@ def say_power(found: Guard) -> None:
         )
 
 
-def warn_of_power(found: Guard) -> None:
+def warn_of_power(found: PowerCheck) -> None:
     """Say before anything is run that its comparisons cannot be decided, if so."""
     from bdhf.text.formatting import plain_count
 
@@ -148,7 +148,7 @@ def warn_of_power(found: Guard) -> None:
         )
 
 
-def say_left(outline: Outline, todo: int) -> None:
+def say_left(outline: Preview, todo: int) -> None:
     """`small: 6 runs, 2 done, 1 error, 3 to do, 1 of them now -> results/small`."""
     left, skipped, kept = outline.left, sum(outline.skipped.values()), outline.kept
     ended = ", ".join(f"{kept[status]} {status}" for status in dict.fromkeys(("done", *kept)))
@@ -160,7 +160,7 @@ def say_left(outline: Outline, todo: int) -> None:
     )
 
 
-def say_failed(outline: Outline, retry: Retry) -> None:
+def say_failed(outline: Preview, retry: Retry) -> None:
     """Say of runs that left no outcome whether they are tried again, and why not."""
     from bdhf.text.formatting import plain_count
 

@@ -20,14 +20,14 @@ from bdhf.cli.app import (
     Results,
     app,
     clock,
+    counts_in_words,
+    errors_reported,
     holder,
-    in_words,
     out,
     say,
     say_counts,
     say_json,
     say_lines,
-    told,
     warn,
 )
 
@@ -35,7 +35,7 @@ from bdhf.cli.app import (
 _MOST_RISEN = 10
 
 if TYPE_CHECKING:
-    from bdhf.experiments.storage.status import Standing
+    from bdhf.experiments.storage.status import AblationStatus
     from bdhf.records import Records
     from bdhf.report.ablation.build import Built
 
@@ -50,12 +50,12 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what of a results folder is done, running, failed and left, and the time left."""
-    from bdhf.experiments.storage.status import standing
+    from bdhf.experiments.storage.status import ablation_status
 
     if as_json and watch is not None:
         raise typer.BadParameter("--json prints it once: leave out --watch")
-    with told():
-        now = standing(results)
+    with errors_reported():
+        now = ablation_status(results)
     if as_json:
         say_json(now.to_json())
         return
@@ -75,10 +75,10 @@ def show(
     ] = None,
 ) -> None:
     """Show one run: what it is, how it ended, the last row of its curve, where it was made."""
-    from bdhf.experiments.storage.show import detail, find
+    from bdhf.experiments.storage.show import find_run, run_detail
 
-    with told():
-        found = detail(find(run, results))
+    with errors_reported():
+        found = run_detail(find_run(run, results))
     for title, content in found.items():
         out.print(escape(title), style="bold")
         if isinstance(content, str):
@@ -108,7 +108,7 @@ def clean(
     if not (failed or foreign):
         raise typer.BadParameter("say what to remove: --failed, --foreign or both")
     doomed = Doomed(failed=failed, foreign=foreign)
-    with told():
+    with errors_reported():
         found = removable(results, doomed)
         for run_id, why in found.items():
             say(f"{run_id}: {why}")
@@ -135,7 +135,7 @@ def report(
     """Compare the arms of a results folder again and rewrite its report; of a study, its page."""
     from bdhf.records import STUDY_FILE
 
-    with told():
+    with errors_reported():
         if (results / STUDY_FILE).exists():
             say_study(results, anonymous=anonymous)
             return
@@ -176,7 +176,7 @@ def _say_built(built: Built) -> None:
         say(f"report: {built.path}")
 
 
-def _standing(now: Standing) -> Table:
+def _standing(now: AblationStatus) -> Table:
     """A row an arm."""
     table = Table(title=_headline(now), title_justify="left")
     table.add_column("arm", overflow="fold")
@@ -185,12 +185,12 @@ def _standing(now: Standing) -> Table:
     table.add_column("statuses")
     for arm in now.arms:
         ended = arm.statuses.total() - arm.statuses["skipped"]
-        words = in_words(arm.statuses) or "none yet"
+        words = counts_in_words(arm.statuses) or "none yet"
         table.add_row(escape(arm.label), str(arm.planned), str(ended), str(arm.running), words)
     return table
 
 
-def _headline(now: Standing) -> str:
+def _headline(now: AblationStatus) -> str:
     """`3 done, 1 failed, 2 running, 4 left: about 3 min with 2 at a time`."""
     counts = {
         "done": now.done,
@@ -205,20 +205,20 @@ def _headline(now: Standing) -> str:
     return f"{', '.join(said)}: about {clock(now.seconds_left)} with {now.workers} at a time"
 
 
-def _watch(results: Path, now: Standing, seconds: float) -> Standing:
+def _watch(results: Path, now: AblationStatus, seconds: float) -> AblationStatus:
     """Show the standing again and again until nothing is left, or a person ends it."""
-    from bdhf.experiments.storage.status import standing
+    from bdhf.experiments.storage.status import ablation_status
 
     live = Live(_standing(now), console=out, auto_refresh=False)
-    with told(), suppress(KeyboardInterrupt), live:
+    with errors_reported(), suppress(KeyboardInterrupt), live:
         while now.left:
             time.sleep(seconds)
-            now = standing(results)
+            now = ablation_status(results)
             live.update(_standing(now), refresh=True)
     return now
 
 
-def _say_details(now: Standing) -> None:
+def _say_details(now: AblationStatus) -> None:
     """Who runs what, what is skipped, and what went wrong."""
     for claim in now.running:
         since = f", for {clock(max(time.time() - claim.made, 0.0))}" if claim.owner.pid else ""

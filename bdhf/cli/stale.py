@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bdhf.experiments.storage.stale import Stale
 
 
-class Choice(StrEnum):
+class StaleAction(StrEnum):
     """What becomes of runs that were made with other code."""
 
     KEEP = "keep"
@@ -25,7 +25,7 @@ class Choice(StrEnum):
 
 
 StaleChoice = Annotated[
-    Choice | None,
+    StaleAction | None,
     typer.Option(
         "--stale", help="Runs made with other code of an own part: keep them, or make them again."
     ),
@@ -44,7 +44,7 @@ def stale_lines(arms: Sequence[Stale]) -> list[str]:
 
 
 def to_make_again(
-    ablation: Ablation, cells: Sequence[Cell], left: dict[str, RunSpec], choice: Choice | None
+    ablation: Ablation, cells: Sequence[Cell], left: dict[str, RunSpec], choice: StaleAction | None
 ) -> dict[str, RunSpec]:
     """The runs that are to be made again for their code, by their ids.
 
@@ -65,7 +65,7 @@ def to_make_again(
                 f"{ablation.store.aside}",
             ]
         )
-    if choice is Choice.KEEP:
+    if choice is StaleAction.KEEP:
         for line in lines:
             err.print(f"kept: {line}", markup=False)
         return {}

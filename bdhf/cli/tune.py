@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bdhf.cli.ablation import NoCheck
-from bdhf.cli.app import app, err, in_words, out, say, told, warn
+from bdhf.cli.app import app, counts_in_words, err, errors_reported, out, say, warn
 from bdhf.cli.replaced import refuse_another_plan
 from bdhf.cli.results import say_study
 from bdhf.cli.stale import stale_lines
 
 if TYPE_CHECKING:
     from bdhf.records import Tuning
-    from bdhf.tuning.storage.storage import Place
+    from bdhf.tuning.storage.storage import StudyLocation
     from bdhf.tuning.study.study import Study
 
 
@@ -68,15 +68,15 @@ def tune(
 ) -> None:
     """Tune the arms of an ablation with equal budgets, then compare on held-out seeds."""
     from bdhf.experiments.engines.interrupt import interruptible
-    from bdhf.tuning.storage.storage import Place, refuse_others
+    from bdhf.tuning.storage.storage import StudyLocation, refuse_other_contents
     from bdhf.tuning.study.study import open_study
 
     if worker and write is not None:
         raise typer.BadParameter("--write is for the process that ends a study, not for a worker")
-    with told():
+    with errors_reported():
         opened = open_study(study, settings or ())
-        place = Place(folder or Path("results/studies") / opened.name, storage, heartbeat)
-        refuse_others(opened, place.folder)
+        place = StudyLocation(folder or Path("results/studies") / opened.name, storage, heartbeat)
+        refuse_other_contents(opened, place.folder)
         _warn_of_password(place)
         if not no_check:
             _check(opened, place)
@@ -93,7 +93,7 @@ def tune(
             raise typer.Exit(130) from None
 
 
-def _say_begun(study: Study, place: Place) -> None:
+def _say_begun(study: Study, place: StudyLocation) -> None:
     spec = study.spec
     kept = "the database" if place.is_shared else str(place.journal)
     say(
@@ -104,16 +104,16 @@ def _say_begun(study: Study, place: Place) -> None:
         _warn_of_power(study)
 
 
-def _check(study: Study, place: Place) -> None:
+def _check(study: Study, place: StudyLocation) -> None:
     """Refuse arms and choices that cannot run, before anything is written, if any trial is left."""
-    from bdhf.tuning.study.check import check, is_finished
+    from bdhf.tuning.study.check import check_study, is_finished
 
     if not is_finished(study, place.folder):
-        for line in check(study):
+        for line in check_study(study):
             warn(f"warning: {line}")
 
 
-def _warn_of_password(place: Place) -> None:
+def _warn_of_password(place: StudyLocation) -> None:
     """Say that others can read a password on the command line, if there is one."""
     from bdhf.tuning.storage.address import has_password
 
@@ -142,16 +142,16 @@ def _warn_of_power(study: Study) -> None:
         )
 
 
-def _tune(study: Study, place: Place, workers: int | None) -> None:
+def _tune(study: Study, place: StudyLocation, workers: int | None) -> None:
     """Make all trials in a pool of workers: of a journal alone, in a database beside others."""
     from bdhf.experiments.engines.local import default_workers
     from bdhf.experiments.run.provenance import resolve_devices
-    from bdhf.tuning.outcome.collect import find
+    from bdhf.tuning.outcome.collect import stored_trials
     from bdhf.tuning.outcome.stale import other_code
     from bdhf.tuning.workers.pool import ArmPool
 
     with place.losable():
-        arms = find(study, place.open())
+        arms = stored_trials(study, place.open())
     for line in other_code(arms, place.folder):
         err.print(f"warning: {line}", markup=False)
     left = [arm.cell.label for arm in arms if len(arm.trials) < study.spec.trials]
@@ -172,7 +172,7 @@ def _warn_of_company(study: Study, workers: int) -> None:
         )
 
 
-def _join(study: Study, place: Place) -> None:
+def _join(study: Study, place: StudyLocation) -> None:
     from bdhf.tuning.workers.progress import line_of
     from bdhf.tuning.workers.worker import TrialLoop
 
@@ -180,12 +180,12 @@ def _join(study: Study, place: Place) -> None:
     loop.run([cell.label for cell in study.cells])
 
 
-def _finish(study: Study, place: Place, workers: int | None, write: Path | None) -> None:
+def _finish(study: Study, place: StudyLocation, workers: int | None, write: Path | None) -> None:
     """Collect, compare on held-out seeds, write the report and the tuned spec."""
-    from bdhf.tuning.outcome.collect import collect
+    from bdhf.tuning.outcome.collect import collect_study
     from bdhf.tuning.outcome.tuned_spec import write_tuned
 
-    record = collect(study, place)
+    record = collect_study(study, place)
     failed = _hold_out(study, record, place, workers) if study.spec.held_out else Counter()
     say_study(place.folder)
     if write is not None:
@@ -193,7 +193,7 @@ def _finish(study: Study, place: Place, workers: int | None, write: Path | None)
         say(f"tuned spec: {write}")
         _warn_of_twins(write)
     if failed:
-        err.print(f"{in_words(failed)} of the held-out runs: see their report", markup=False)
+        err.print(f"{counts_in_words(failed)} of the held-out runs: see their report", markup=False)
         raise typer.Exit(1)
 
 
@@ -209,7 +209,9 @@ def _warn_of_twins(tuned: Path) -> None:
             err.print(f"warning: {line}", markup=False)
 
 
-def _hold_out(study: Study, record: Tuning, place: Place, workers: int | None) -> Counter[str]:
+def _hold_out(
+    study: Study, record: Tuning, place: StudyLocation, workers: int | None
+) -> Counter[str]:
     """Run the comparison on held-out seeds, with its own report; the runs that failed."""
     from bdhf.experiments.observers.progress import watching
     from bdhf.report import build

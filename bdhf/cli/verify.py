@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bdhf.cli.app import AsJson, app, say, say_json, told
+from bdhf.cli.app import AsJson, app, errors_reported, say, say_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bdhf.experiments.audit.rerun import Claimed, Rerun
     from bdhf.records import Records
-    from bdhf.report.embedded.encoding import Capsule
+    from bdhf.report.embedded.encoding import EmbeddedRecords
 
 #: What may explain a difference of an anonymous report, and cannot be compared.
 _LEFT_OUT = "the processor, the platform and the commit, which were left out"
@@ -45,7 +45,7 @@ def verify(
     Exit code 0: all agrees; 1: something differs; 2: no report, or its records are cut or changed.
     """
     from bdhf.cli.audit import held_lines, page_as_json, page_lines
-    from bdhf.report.verify.against_folder import against as held_against
+    from bdhf.report.verify.against_folder import compare_with_folder as held_against
     from bdhf.report.verify.verify import verify as verified
 
     def tell(lines: Iterable[str]) -> None:
@@ -54,7 +54,7 @@ def verify(
 
     if seed is not None and not rerun:
         raise typer.BadParameter("--seed draws the runs of --rerun N: give that too")
-    with told():
+    with errors_reported():
         found = verified(report)
         tell(page_lines(report, found))
         content, agrees = {"report": str(report), **page_as_json(found)}, found.agrees
@@ -74,18 +74,22 @@ def verify(
 
 
 def _rerun(
-    capsule: Capsule, report: Path, count: int, seed: int, tell: Callable[[Iterable[str]], None]
+    capsule: EmbeddedRecords,
+    report: Path,
+    count: int,
+    seed: int,
+    tell: Callable[[Iterable[str]], None],
 ) -> tuple[dict[str, Any], bool]:
     """Hold the plan and the runs against their specs, then make runs again; told as they end."""
     from bdhf.cli.audit import pool_line, rerun_as_json, rerun_lines, unmade_line
     from bdhf.experiments.audit.replan import unplanned
-    from bdhf.experiments.audit.rerun import choose, misnamed, not_repeatable
+    from bdhf.experiments.audit.rerun import choose, misnamed, unrepeatable_runs
     from bdhf.experiments.audit.rerun import rerun as made_again
 
     claimed = _claimed(capsule)
     others = (*unplanned(capsule.records, report), *misnamed(claimed))
     tell(f"{report}: {other}" for other in others)
-    unchecked = not_repeatable(claimed)
+    unchecked = unrepeatable_runs(claimed)
     tell([pool_line(len(claimed), unchecked)] if unchecked else [])
     unmade = _not_made(capsule.records)
     tell([unmade_line(len(claimed) + unmade.total(), unmade)] if unmade else [])
@@ -116,7 +120,7 @@ def _not_made(records: Records) -> Counter[str]:
     return Counter(runs["status"].astype(object).fillna(runs["reason"].map(uncounted)))
 
 
-def _claimed(capsule: Capsule) -> list[Claimed]:
+def _claimed(capsule: EmbeddedRecords) -> list[Claimed]:
     """What the report says of each run that was begun; one that stands for many cells once."""
     from bdhf.experiments.audit.rerun import Claimed
     from bdhf.records import run_labels
@@ -146,7 +150,7 @@ def _claimed(capsule: Capsule) -> list[Claimed]:
     return list(claims.values())
 
 
-def _told(capsule: Capsule, environment: Mapping[Hashable, Any]) -> dict[str, Any]:
+def _told(capsule: EmbeddedRecords, environment: Mapping[Hashable, Any]) -> dict[str, Any]:
     """What the report says of an environment: a letter says nothing."""
     from bdhf.report.embedded.anonymous import KEPT, VERSIONS
 

@@ -11,21 +11,21 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bdhf.experiments.dry_run.check import faults_of_data, try_out
-from bdhf.experiments.duration import Duration, of_finished, probe
+from bdhf.experiments.duration import Duration, of_finished, time_updates
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.experiments.engines.local import Conditions, default_workers, run_all
 from bdhf.experiments.engines.retry import again
 from bdhf.experiments.observers.observer import Observer
-from bdhf.experiments.plan.cost import estimate, together
+from bdhf.experiments.plan.cost import arm_cost, models_kept
 from bdhf.experiments.plan.expand import Cell, Plan, expand
 from bdhf.experiments.plan.limits import with_skips
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.selection import Selection, Shard
 from bdhf.experiments.plan.tuned_from import tuned
 from bdhf.experiments.plan.twins import refuse_twins
-from bdhf.experiments.preview import Outline, outline
+from bdhf.experiments.preview import Preview, preview
 from bdhf.experiments.run.provenance import resolve_devices
-from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.load import load_spec
 from bdhf.experiments.spec.schema import Spec
 from bdhf.experiments.spec.yaml_source import Source
 from bdhf.experiments.storage.claims import Claim
@@ -54,7 +54,7 @@ class Ablation:
 
         Results go to `out`, by default results/<name>.
         """
-        variants, source = load(file, settings)
+        variants, source = load_spec(file, settings)
         spec, threads = variants[0].spec, max(variant.spec.threads for variant in variants)
         store = Store(out or Path("results") / spec.name)
         plan = with_skips(expand(variants), spec.safety)
@@ -121,7 +121,7 @@ class Ablation:
 
     def costs(self, cells: Sequence[Cell]) -> dict[str, float]:
         """Label -> gradient equivalents of one update at most; NaN where the arm is skipped."""
-        with together():
+        with models_kept():
             return {
                 cell.arm: math.nan if cell.skip else _cost(cell.run)
                 for cell in _first_of_arms(cells)
@@ -137,7 +137,7 @@ class Ablation:
         for cell in _first_of_arms(cells) if probing else ():
             if cell.arm not in found and not cell.skip:
                 device = resolve_devices(self.spec.device)[0]
-                found[cell.arm] = probe(cell.run, device=device, safety=self.spec.safety)
+                found[cell.arm] = time_updates(cell.run, device=device, safety=self.spec.safety)
         return found
 
     def outline(
@@ -145,10 +145,10 @@ class Ablation:
         cells: Sequence[Cell],
         left: Collection[str],
         durations: Mapping[str, Duration | str] = MappingProxyType({}),
-    ) -> Outline:
+    ) -> Preview:
         """What `run` would do with these cells, of which these runs are still to do."""
         folder = str(self.store.folder)
-        return outline(
+        return preview(
             self.spec.name, folder, self.plan, cells, left, durations, self.spec.targets,
             self.statuses(cells),
         )  # fmt: skip
@@ -205,4 +205,4 @@ def _first_of_arms(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _cost(run: RunSpec) -> float:
-    return estimate(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
+    return arm_cost(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)

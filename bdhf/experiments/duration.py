@@ -46,7 +46,7 @@ def of_finished(cells: Iterable[Cell], seconds: Mapping[str, float]) -> dict[str
     return {arm: Duration(fmean(values), "finished runs") for arm, values in found.items()}
 
 
-def probe(run: RunSpec, *, device: str, safety: Safety) -> Duration | str:
+def time_updates(run: RunSpec, *, device: str, safety: Safety) -> Duration | str:
     """Make a few updates that are not recorded, and say how long the run takes; or why they fail.
 
     A run that stops at its targets may take less.

@@ -15,7 +15,7 @@ from bdhf.records import Comparison, PlannedArm, Status, Target, tests_of
 
 
 @dataclass(frozen=True)
-class ArmOutline:
+class ArmPreview:
     """One arm of the tables: its cells, and what is known of them."""
 
     label: str
@@ -29,12 +29,12 @@ class ArmOutline:
 
 
 @dataclass(frozen=True)
-class Outline:
+class Preview:
     """An ablation before it is run."""
 
     name: str
     folder: str
-    arms: tuple[ArmOutline, ...]
+    arms: tuple[ArmPreview, ...]
     cells: tuple[Cell, ...]
     ended: frozenset[str]  # ids of runs that are not to be done any more
     excluded: tuple[Excluded, ...]
@@ -115,7 +115,7 @@ class Outline:
         }
 
 
-def outline(
+def preview(
     name: str,
     folder: str,
     plan: Plan,
@@ -124,7 +124,7 @@ def outline(
     durations: Mapping[str, Duration | str],
     targets: tuple[Target, ...],
     statuses: Mapping[str, Status] = MappingProxyType({}),
-) -> Outline:
+) -> Preview:
     """Put together what is known of these cells of a plan."""
     of_arm: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -136,7 +136,7 @@ def outline(
         if arm.label in of_arm
     )
     ended = frozenset(cell.run_id for cell in cells if not cell.skip) - waiting
-    return Outline(
+    return Preview(
         name=name,
         folder=folder,
         arms=arms,
@@ -152,8 +152,8 @@ def outline(
 
 def _arm(
     arm: PlannedArm, cells: Sequence[Cell], waiting: frozenset[str], known: Duration | str
-) -> ArmOutline:
-    return ArmOutline(
+) -> ArmPreview:
+    return ArmPreview(
         label=arm.label,
         name=arm.name,
         values=dict(arm.values),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-State = tuple[Tensor, Tensor]  # h and c
+LSTMState = tuple[Tensor, Tensor]  # h and c
 
 
 class PeepholeLSTM(nn.Module):
@@ -60,20 +60,20 @@ class PeepholeLSTM(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, State]:
+    def forward(self, inputs: Tensor) -> tuple[Tensor, LSTMState]:
         """Run every layer over all steps, (N, T, input) -> (N, T, H), and h, c (L, N, H)."""
         if inputs.dim() != 3 or inputs.shape[2] != self.input_size:
             raise ValueError(
                 f"PeepholeLSTM reads inputs (samples, steps, {self.input_size}); got a tensor of "
                 f"shape {tuple(inputs.shape)}"
             )
-        last: list[State] = []
+        last: list[LSTMState] = []
         for layer in range(self.num_layers):
             inputs, state = self._layer(inputs, layer)
             last.append(state)
         return inputs, (torch.stack([h for h, _ in last]), torch.stack([c for _, c in last]))
 
-    def _layer(self, inputs: Tensor, layer: int) -> tuple[Tensor, State]:
+    def _layer(self, inputs: Tensor, layer: int) -> tuple[Tensor, LSTMState]:
         """One layer over all steps, (N, T, n) -> (N, T, H)."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "peephole")
         w_ih, w_hh, b_ih, b_hh, peephole = (getattr(self, f"{name}_l{layer}") for name in names)
@@ -91,7 +91,7 @@ class PeepholeLSTM(nn.Module):
         return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
 
 
-def _cell(gates: Tensor, c: Tensor, peepholes: tuple[Tensor, ...]) -> State:
+def _cell(gates: Tensor, c: Tensor, peepholes: tuple[Tensor, ...]) -> LSTMState:
     """One step of one layer: gates (N, 4H) without peepholes, c (N, H) -> h and c (N, H)."""
     p_i, p_f, p_o = peepholes
     i, f, g, o = gates.chunk(4, 1)

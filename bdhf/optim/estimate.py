@@ -77,14 +77,14 @@ def scaled(
 
 
 def _of(optimizer: BlockHessianFree, batch: Batch) -> Sweeps:
-    return counted(
+    return count_products(
         optimizer.objective, batch, Shared(),
         curvature=optimizer.curvature, blocks=optimizer.blocks, solver=optimizer.solver,
         settings=optimizer.settings,
     )  # fmt: skip
 
 
-def counted(
+def count_products(
     objective: Objective,
     batch: Batch,
     shared: Shared,

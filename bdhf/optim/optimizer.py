@@ -39,12 +39,12 @@ from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.update.acceptance import Acceptance, FullStep
 from bdhf.optim.update.carried import Carried
 from bdhf.optim.update.damping import Constant, Damping
-from bdhf.optim.update.expansion import Expansion, expand
+from bdhf.optim.update.expansion import Expansion, expansion_at
 from bdhf.optim.update.info import StepInfo
 from bdhf.optim.update.parameter_steps import moving
 from bdhf.optim.update.regularization import L2
 from bdhf.optim.update.update import Taken, Update
-from bdhf.optim.vectors.param_groups import masks, param_groups, per_block, refuse_foreign
+from bdhf.optim.vectors.param_groups import masks, param_groups, per_block, refuse_foreign_groups
 
 Given = Batch | list[Batch]  # one batch, or its micro-batches
 
@@ -130,7 +130,7 @@ class BlockHessianFree(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what `state_dict()` gave. Raises ModelError for that of another optimizer."""
-        refuse_foreign(state_dict["param_groups"])
+        refuse_foreign_groups(state_dict["param_groups"])
         super().load_state_dict(state_dict)
 
     def check(self, batch: Given, *, watch: Callable[[], None] | None = None) -> None:
@@ -250,7 +250,7 @@ class BlockHessianFree(torch.optim.Optimizer):
     ) -> tuple[Expansion, BlockProduct]:
         """Loss and gradient of the batch, and the matrix of the curvature batch."""
         product = self._product(curvature_batches, self._flops)
-        expansion = expand(
+        expansion = expansion_at(
             self.objective, product, batches, curvature_batches, self.regularization, self._flops
         )
         return expansion, product

@@ -24,7 +24,13 @@ from bdhf.records.disk.files import (
     write_table,
 )
 from bdhf.records.disk.owner import Owner
-from bdhf.records.disk.temporary import STALE_SECONDS, clock_of, is_silent, sweep, temporary_folder
+from bdhf.records.disk.temporary import (
+    STALE_SECONDS,
+    clock_of,
+    is_silent,
+    remove_leftovers,
+    temporary_folder,
+)
 from bdhf.records.disk.version import PLAN_INDEX, RECORDS_VERSION, refuse_newer
 from bdhf.records.index import PlanIndex, PlannedArm
 from bdhf.records.load import load
@@ -109,12 +115,12 @@ __all__ = [
     "planned",
     "read_tuning",
     "refuse_newer",
+    "remove_leftovers",
     "rise_of",
     "rises",
     "rises_in",
     "run_labels",
     "run_status",
-    "sweep",
     "temporary_folder",
     "tests_of",
     "torn",

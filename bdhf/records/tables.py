@@ -18,7 +18,7 @@ from bdhf.records.tuning import Tuned
 from bdhf.records.twins import twins_among
 from bdhf.records.uncounted import uncounted
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,7 +137,7 @@ class Records:
         return max(self.intervals.get(arm, self.evaluate_every) for arm in arms)
 
 
-def _of_arms(of: Mapping[str, T], arms: Sequence[str]) -> dict[str, T]:
+def _of_arms(of: Mapping[str, _T], arms: Sequence[str]) -> dict[str, _T]:
     return {arm: of[arm] for arm in arms if arm in of}
 
 

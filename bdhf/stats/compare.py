@@ -22,7 +22,7 @@ from bdhf.stats.caveats.untrained import met_before_training
 from bdhf.stats.inference import robustness
 from bdhf.stats.inference.paired import SignFlip, sign_flip
 from bdhf.stats.inference.power import seeds_to_decide
-from bdhf.stats.judge import Judged, Test, judge, tested
+from bdhf.stats.judge import HypothesisTest, Judged, judge, tested
 from bdhf.stats.result import Result, Verdict
 from bdhf.stats.table import table_of
 
@@ -96,13 +96,13 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
         ),
         *(
             (
-                *flags.costs(pairs, entry, records.budget_of(*sides)),
+                *flags.cost_flags(pairs, entry, records.budget_of(*sides)),
                 *open_costs.missing_costs(pairs, entry, records.budget_of(*sides)),
                 *(open_costs.coarse(pairs, entry, one.p_equivalence, alpha) if few else ()),
                 *open_costs.unequal(pairs, entry, verdict),
             )
             if entry.is_to_target
-            else flags.losses(pairs, entry, records.budget_of(*sides))
+            else flags.loss_flags(pairs, entry, records.budget_of(*sides))
         ),
         *rises.risen(pairs, entry, records),
         *met_before_training(records, entry, one.target, pairs),
@@ -117,17 +117,17 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
     )
 
 
-def _farthest(one: Test) -> float:
+def _farthest(one: HypothesisTest) -> float:
     """How far from 0 the mean log ratio may lie, within what the evaluations leave open."""
     low, high = one.pairs.box()
     return max(abs(float(low.mean())), abs(float(high.mean()))) if len(low) else math.nan
 
 
-def _untied(one: Test) -> int:
+def _untied(one: HypothesisTest) -> int:
     return int(np.count_nonzero(one.pairs.effects()))
 
 
-def _numbers(one: Test, alpha: float) -> dict[str, Any]:
+def _numbers(one: HypothesisTest, alpha: float) -> dict[str, Any]:
     """Collect what a result says of the test itself, before any correction."""
     entry, pairs, ratio = one.entry, one.pairs, one.effect
     differences, logs = pairs.differences(), pairs.log_ratios()

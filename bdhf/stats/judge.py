@@ -29,7 +29,7 @@ from bdhf.stats.result import Verdict
 
 
 @dataclass(frozen=True)
-class Test:
+class HypothesisTest:
     """One entry on one target (None for a loss), before any correction."""
 
     entry: Comparison
@@ -60,7 +60,7 @@ class Test:
         same = equivalence_over(best, worst, self.entry.margin)
         return max(p, self.effect.p), max(same, self.p_equivalence)
 
-    def at_margin(self, margin: float | None) -> Test:
+    def at_margin(self, margin: float | None) -> HypothesisTest:
         """The same test with another margin."""
         entry = self.entry.model_copy(update={"margin": margin})
         same = equivalence(self.pairs, margin)
@@ -71,7 +71,7 @@ class Test:
 class Judged:
     """A test among all tests of its ablation."""
 
-    test: Test
+    test: HypothesisTest
     tests: int  # of the ablation, which Holm counts
     p_holm: float
     p_equivalence_holm: float
@@ -91,7 +91,7 @@ class Judged:
         return Verdict.UNDECIDED if self.is_overturned else self.observed
 
 
-def tested(records: Records) -> tuple[Test, ...]:
+def tested(records: Records) -> tuple[HypothesisTest, ...]:
     """Make every test of an ablation, in order."""
     return tuple(
         test(records, entry, target)
@@ -99,10 +99,10 @@ def tested(records: Records) -> tuple[Test, ...]:
     )
 
 
-def test(records: Records, entry: Comparison, target: Target | None) -> Test:
+def test(records: Records, entry: Comparison, target: Target | None) -> HypothesisTest:
     """Pair the runs of one entry and test them."""
     pairs = pair(records, entry, target)
-    return Test(
+    return HypothesisTest(
         entry=entry,
         target=target,
         pairs=pairs,
@@ -114,12 +114,12 @@ def test(records: Records, entry: Comparison, target: Target | None) -> Test:
 test.__test__ = False  # type: ignore[attr-defined]
 
 
-def judge(tests: Sequence[Test], alpha: float) -> tuple[Judged, ...]:
+def judge(tests: Sequence[HypothesisTest], alpha: float) -> tuple[Judged, ...]:
     """Correct the tests of one ablation for their number, and give each its verdict."""
     return tuple(judge_one(tests, place, alpha) for place in range(len(tests)))
 
 
-def judge_one(tests: Sequence[Test], place: int, alpha: float) -> Judged:
+def judge_one(tests: Sequence[HypothesisTest], place: int, alpha: float) -> Judged:
     """Give one test among all tests of its ablation its verdict."""
     one = tests[place]
     p = [test.effect.p for test in tests]
@@ -155,7 +155,11 @@ def _verdict(
 
 
 def _bounds(
-    one: Test, p: Sequence[float], p_equivalence: Sequence[float], place: int, alpha: float
+    one: HypothesisTest,
+    p: Sequence[float],
+    p_equivalence: Sequence[float],
+    place: int,
+    alpha: float,
 ) -> dict[str, Verdict]:
     """Judge a test again with its uncertain runs as best and as worst for the candidate.
 
@@ -175,7 +179,9 @@ def _bounds(
     return bounds
 
 
-def _beside(tests: Sequence[Test], place: int, alpha: float, observed: Verdict) -> Verdict:
+def _beside(
+    tests: Sequence[HypothesisTest], place: int, alpha: float, observed: Verdict
+) -> Verdict:
     """Judge a test again beside the largest p of all others; `observed` where nothing changes."""
     if all(test.pairs.are_certain for test in (*tests[:place], *tests[place + 1 :])):
         return observed

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 import pandas as pd
 
 from bdhf.records import AXES, LOSSES, Comparison, Records, Target, tests_of, unit_of
-from bdhf.stats.judge import Test, judge_one, test, tested
+from bdhf.stats.judge import HypothesisTest, judge_one, test, tested
 from bdhf.stats.observations.idle import most_spent
 from bdhf.stats.result import Verdict
 from bdhf.stats.table import table_of
@@ -36,7 +36,7 @@ _EASIER = (1.0, 1.1, 1.25, 1.5)
 
 
 @dataclass(frozen=True)
-class Choice:
+class AnalysisChoice:
     """One way to make a comparison, and what it comes to."""
 
     question: str  # the comparison of the spec
@@ -57,11 +57,11 @@ class Universe:
     """All choices of one comparison of the spec."""
 
     question: str
-    choices: tuple[Choice, ...]
+    choices: tuple[AnalysisChoice, ...]
     left_out: tuple[str, ...]  # choices that cannot be made, and why
 
     @property
-    def declared(self) -> tuple[Choice, ...]:
+    def declared(self) -> tuple[AnalysisChoice, ...]:
         """The choices of the spec: one for every cell of the grid and target."""
         return tuple(choice for choice in self.choices if choice.is_declared)
 
@@ -76,7 +76,7 @@ class Universe:
         return sum(choice.verdict is self.verdict for choice in self.choices)
 
     @property
-    def others(self) -> tuple[Choice, ...]:
+    def others(self) -> tuple[AnalysisChoice, ...]:
         """Choices with another verdict."""
         return tuple(choice for choice in self.choices if choice.verdict is not self.verdict)
 
@@ -96,7 +96,7 @@ def multiverse(records: Records) -> tuple[Universe, ...]:
     """
     records = records.in_order()
     tests = tested(records)
-    found: dict[str, list[Choice]] = {}
+    found: dict[str, list[AnalysisChoice]] = {}
     left_out: dict[str, dict[str, None]] = {}
     for place, (entry, target) in enumerate(tests_of(records.comparisons, records.targets)):
         question = records.question_of(entry.name)
@@ -110,14 +110,14 @@ def multiverse(records: Records) -> tuple[Universe, ...]:
     )
 
 
-def to_table(universes: Sequence[Universe]) -> pd.DataFrame:
-    """A row per choice, with the fields of `Choice`."""
+def universe_table(universes: Sequence[Universe]) -> pd.DataFrame:
+    """A row per choice, with the fields of `AnalysisChoice`."""
     rows = [
         {**asdict(choice), "verdict": str(choice.verdict)}
         for universe in universes
         for choice in universe.choices
     ]
-    return table_of(Choice, rows)
+    return table_of(AnalysisChoice, rows)
 
 
 _Way = tuple[Comparison, Target | None]
@@ -173,8 +173,12 @@ def _arms_without(records: Records, entry: Comparison, axis: str) -> list[str]:
 
 
 def _made(
-    records: Records, tests: Sequence[Test], place: int, ways: Sequence[_Way], question: str
-) -> Iterator[Choice]:
+    records: Records,
+    tests: Sequence[HypothesisTest],
+    place: int,
+    ways: Sequence[_Way],
+    question: str,
+) -> Iterator[AnalysisChoice]:
     """Every way with every margin, judged in its place among the other tests as they are."""
     given = tests[place]
     margins = dict.fromkeys([given.entry.margin, *CHOSEN_MARGINS])
@@ -187,7 +191,7 @@ def _made(
             declared = (entry.estimand, target, margin) == (
                 given.entry.estimand, given.target, given.entry.margin
             )  # fmt: skip
-            yield Choice(
+            yield AnalysisChoice(
                 question=question,
                 name=entry.name,
                 target=target.label if target else "",

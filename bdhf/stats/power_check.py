@@ -23,7 +23,7 @@ _LEAST_PAIRS = 3
 
 
 @dataclass(frozen=True)
-class Guarded:
+class TestPower:
     """The power of one test at its margin."""
 
     name: str
@@ -36,18 +36,18 @@ class Guarded:
 
 
 @dataclass(frozen=True)
-class Guard:
+class PowerCheck:
     """What the seeds of a spec can decide."""
 
     tests: int
     alpha: float
     seeds: int
     needed: int  # seeds below which no test can be decided; 0 without tests
-    powers: tuple[Guarded, ...]  # of the tests that have a margin and a known spread
+    powers: tuple[TestPower, ...]  # of the tests that have a margin and a known spread
     coarse: tuple[Coarse, ...] = ()  # tests whose evaluations are too far apart for their margin
 
 
-def guard(
+def power_check(
     comparisons: Sequence[Comparison],
     targets: Sequence[Target],
     *,
@@ -55,7 +55,7 @@ def guard(
     seeds: int,
     arms: Sequence[PlannedArm] = (),
     finished: Records | None = None,
-) -> Guard:
+) -> PowerCheck:
     """Work out floor and power for the tests of an ablation.
 
     `arms` are those of the plan, with their budgets and intervals of evaluation; `finished` are the
@@ -73,7 +73,7 @@ def guard(
         if entry.margin is not None and sd > 0:
             effect = math.log(entry.margin)
             powers.append(
-                Guarded(
+                TestPower(
                     name=entry.name,
                     target=label,
                     margin=entry.margin,
@@ -83,7 +83,7 @@ def guard(
                     seeds=seeds_to_decide(effect, sd, level),
                 )
             )
-    return Guard(
+    return PowerCheck(
         tests=len(tests),
         alpha=alpha,
         seeds=seeds,

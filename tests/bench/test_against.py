@@ -12,16 +12,16 @@ import pytest
 from typer.testing import CliRunner
 
 from bdhf.bench import against as module
-from bdhf.bench.against import Settings, against
+from bdhf.bench.against import TimingSettings, compare_commits
 from bdhf.bench.checkout import Checkout
-from bdhf.bench.table import as_json, lines
-from bdhf.bench.verdict import Missing, Verdict
+from bdhf.bench.table import as_json, table_lines
+from bdhf.bench.verdict import CaseVerdict, Missing
 from bdhf.cli import app
 from bdhf.records import InputError
 from tests.bench.clones import ROOT, git
 from tests.bench.synthetic import Repository
 
-QUICK = Settings(budget=0.3, pairs=3)
+QUICK = TimingSettings(budget=0.3, pairs=3)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def compared(repository, now="now", wanted=lambda label: True, settings=QUICK, *
     """`now` against `before`."""
     checkout = repository.checkout
     commits = checkout.commit("before"), checkout.commit(now)
-    return against(checkout, *commits, wanted, settings, **observe)
+    return compare_commits(checkout, *commits, wanted, settings, **observe)
 
 
 def verdicts(found):
@@ -54,7 +54,7 @@ def test_an_unchanged_commit_is_as_before(repository):
     found = compared(repository)
 
     assert not found.regressions
-    assert {v for name, v in verdicts(found).items() if "work" not in name} == {Verdict.SAME}
+    assert {v for name, v in verdicts(found).items() if "work" not in name} == {CaseVerdict.SAME}
     assert found.left_out == {"no such device": 6}
     assert found.measured == len(found.findings) == 8
 
@@ -65,7 +65,10 @@ def test_twice_the_work_is_slower(repository):
 
     found = compared(repository, wanted=lambda label: "time" in label)
 
-    assert verdicts(found) == {"time_work(a)": Verdict.SLOWER, "time_work(b)": Verdict.SLOWER}
+    assert verdicts(found) == {
+        "time_work(a)": CaseVerdict.SLOWER,
+        "time_work(b)": CaseVerdict.SLOWER,
+    }
     for finding in found.findings:
         assert len(finding.ratios) == QUICK.pairs
         assert all(1.4 < ratio.middle < 2.8 for ratio in finding.ratios)
@@ -77,24 +80,28 @@ def test_half_the_work_is_faster(repository):
 
     found = compared(repository, wanted=lambda label: "time" in label)
 
-    assert set(verdicts(found).values()) == {Verdict.FASTER}
+    assert set(verdicts(found).values()) == {CaseVerdict.FASTER}
     assert not found.regressions
 
 
 @pytest.mark.parametrize(
     ("code", "name", "verdict"),
     [
-        ({"steps": "8"}, "track_steps(a)", Verdict.MORE),
-        ({"steps": "7.0000001"}, "track_steps(a)", Verdict.MORE),
-        ({"steps": "6"}, "track_steps(a)", Verdict.LESS),
-        ({"held": "1005.0"}, "track_held(b)", Verdict.SAME),
-        ({"held": "1020.0"}, "track_held(b)", Verdict.MORE),
-        ({"held": "900.0"}, "track_held(b)", Verdict.LESS),
-        ({"steps": "1 / 0"}, "track_steps(b)", Verdict.FAILS),
-        ({"steps": "float('nan')"}, "track_steps(b)", Verdict.FAILS),
-        ({"steps": "__import__('os')._exit(3)"}, "track_steps(a)", Verdict.FAILS),
-        ({"work": "1 / 0"}, "time_work(a)", Verdict.FAILS),
-        ({"more": "def work(): raise NotImplementedError('gone')"}, "time_work(a)", Verdict.FAILS),
+        ({"steps": "8"}, "track_steps(a)", CaseVerdict.MORE),
+        ({"steps": "7.0000001"}, "track_steps(a)", CaseVerdict.MORE),
+        ({"steps": "6"}, "track_steps(a)", CaseVerdict.LESS),
+        ({"held": "1005.0"}, "track_held(b)", CaseVerdict.SAME),
+        ({"held": "1020.0"}, "track_held(b)", CaseVerdict.MORE),
+        ({"held": "900.0"}, "track_held(b)", CaseVerdict.LESS),
+        ({"steps": "1 / 0"}, "track_steps(b)", CaseVerdict.FAILS),
+        ({"steps": "float('nan')"}, "track_steps(b)", CaseVerdict.FAILS),
+        ({"steps": "__import__('os')._exit(3)"}, "track_steps(a)", CaseVerdict.FAILS),
+        ({"work": "1 / 0"}, "time_work(a)", CaseVerdict.FAILS),
+        (
+            {"more": "def work(): raise NotImplementedError('gone')"},
+            "time_work(a)",
+            CaseVerdict.FAILS,
+        ),
     ],
 )
 def test_what_changed_is_said(repository, code, name, verdict):
@@ -114,12 +121,12 @@ def test_what_failed_before_is_no_regression(repository):
     repository.commit("now", work="1 / 0")
     checkout = repository.checkout
 
-    found = against(
+    found = compare_commits(
         checkout, checkout.commit("before2"), checkout.commit("now"), lambda label: True, QUICK
     )
 
-    assert verdicts(found)["track_steps(a)"] is Verdict.NEW
-    assert verdicts(found)["time_work(a)"] is Verdict.NOT_MEASURED
+    assert verdicts(found)["track_steps(a)"] is CaseVerdict.NEW
+    assert verdicts(found)["time_work(a)"] is CaseVerdict.NOT_MEASURED
     assert not found.regressions
     assert "ZeroDivisionError" in next(
         f.before.reason for f in found.findings if isinstance(f.before, Missing)
@@ -135,13 +142,13 @@ def test_a_module_that_one_commit_cannot_import(repository):
     checkout = repository.checkout
     before, now = checkout.commit("before"), checkout.commit("now")
 
-    forth = against(checkout, before, now, lambda label: "extra" in label, QUICK)
-    back = against(checkout, now, before, lambda label: "extra" in label, QUICK)
+    forth = compare_commits(checkout, before, now, lambda label: "extra" in label, QUICK)
+    back = compare_commits(checkout, now, before, lambda label: "extra" in label, QUICK)
 
-    assert [f.verdict for f in forth.findings] == [Verdict.NEW]
-    assert [f.verdict for f in back.findings] == [Verdict.FAILS]
+    assert [f.verdict for f in forth.findings] == [CaseVerdict.NEW]
+    assert [f.verdict for f in back.findings] == [CaseVerdict.FAILS]
     with pytest.raises(InputError, match=r"more\.py: cannot be imported with either commit"):
-        against(checkout, before, before, lambda label: True, QUICK)
+        compare_commits(checkout, before, before, lambda label: True, QUICK)
 
 
 def test_what_showed_in_one_pair_only_is_no_change(repository, monkeypatch):
@@ -164,7 +171,7 @@ def test_what_showed_in_one_pair_only_is_no_change(repository, monkeypatch):
         observe=lambda done, of, case, pair: seen.append(pair),
     )
 
-    assert [f.verdict for f in found.findings] == [Verdict.UNDECIDED]
+    assert [f.verdict for f in found.findings] == [CaseVerdict.UNDECIDED]
     assert seen == [1, 2]
 
 
@@ -191,7 +198,7 @@ def test_the_table_in_words(repository):
     repository.commit("now", steps="8", held="900.0")
 
     found = compared(repository, wanted=lambda label: "time" not in label)
-    told = list(lines(found))
+    told = list(table_lines(found))
 
     assert told[0].startswith("now ")
     assert '"Commit now" against before ' in told[0]
@@ -202,7 +209,7 @@ def test_the_table_in_words(repository):
     assert rows[2].endswith("less: 90 % of before")
     assert {"suite: 1 counts as before", "suite: 1 amounts as before"} <= set(told)
     assert told[-1] == "verdict: 2 regressions, of 6 measured: 2 more"
-    everything = list(lines(found, everything=True))
+    everything = list(table_lines(found, everything=True))
     assert sum("as before" in line for line in everything) == 2
     content = json.loads(json.dumps(as_json(found)))
     assert len(content["regressions"]) == 2

@@ -10,7 +10,7 @@ from asv_bench.benchmarks import convergence, devices, models, tracked
 from asv_bench.benchmarks.products import subject
 from asv_bench.benchmarks.updates import Training
 from bdhf.bench.checkout import BENCHMARKS
-from bdhf.bench.process import Skipped, Worker
+from bdhf.bench.process import BenchmarkProcess, Skipped
 from tests.bench.clones import ROOT
 
 GPUS = [device for device in devices.DEVICES if device != "cpu"]
@@ -19,7 +19,7 @@ GPUS = [device for device in devices.DEVICES if device != "cpu"]
 @pytest.fixture(scope="module")
 def worker():
     """A process with the benchmarks of the working tree."""
-    with Worker(ROOT, ROOT / BENCHMARKS) as made:
+    with BenchmarkProcess(ROOT, ROOT / BENCHMARKS) as made:
         yield made
 
 

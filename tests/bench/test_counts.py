@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from bdhf.bench import counts
 from bdhf.bench.checkout import Checkout
-from bdhf.bench.process import Worker
+from bdhf.bench.process import BenchmarkProcess
 from bdhf.cli import app
 from bdhf.records import InputError
 from tests.bench.clones import ROOT
@@ -23,7 +23,7 @@ def repository(tmp_path):
     """A repository whose counts are expected, for a reason."""
     made = Repository(tmp_path / "repository")
     made.write()
-    explained(made, counts.write(made.checkout))
+    explained(made, counts.write_expected(made.checkout))
     return made
 
 
@@ -42,7 +42,7 @@ def expected(repository):
 
 def test_the_same_counts_pass(repository):
     """An unchanged package has no fault, and only what is exact was counted, on the CPU."""
-    found = counts.check(repository.checkout)
+    found = counts.check_counts(repository.checkout)
 
     assert found.faults == ()
     assert found.torch == TORCH
@@ -57,7 +57,7 @@ def test_another_count_is_a_fault(repository, steps):
     """More, fewer, and the least difference are told with both numbers."""
     repository.write(steps=steps)
 
-    faults = counts.check(repository.checkout).faults
+    faults = counts.check_counts(repository.checkout).faults
 
     assert len(faults) == 2
     assert faults[0].startswith(f"{LABEL}: {eval(steps)!r} ".replace(".0 ", " "))
@@ -69,14 +69,14 @@ def test_a_count_that_fails_is_a_fault(repository):
     before = expected(repository)
     repository.write(steps="1 / 0")
 
-    faults = counts.check(repository.checkout, lambda label: label == LABEL).faults
+    faults = counts.check_counts(repository.checkout, lambda label: label == LABEL).faults
 
     assert faults == (
         f"{LABEL}: failed: ZeroDivisionError: division by zero",
         f"{LABEL}: nothing instead of 7",
     )
     with pytest.raises(InputError, match="division by zero"):
-        counts.write(repository.checkout)
+        counts.write_expected(repository.checkout)
     assert expected(repository) == before
 
 
@@ -87,7 +87,7 @@ def test_what_appears_or_goes_is_a_fault(repository):
     content[TORCH]["suite.Gone.track_it"] = content[TORCH].pop(LABEL)
     path.write_text(json.dumps(content))
 
-    faults = counts.check(repository.checkout).faults
+    faults = counts.check_counts(repository.checkout).faults
 
     assert f"{LABEL}: 7 instead of nothing" in faults
     assert "suite.Gone.track_it: nothing instead of 7" in faults
@@ -99,13 +99,13 @@ def test_a_change_without_a_reason_is_a_fault(repository):
     reason = changelog.read_text()
     changelog.write_text(reason.replace("a better start", "x"))
 
-    (fault,) = counts.check(repository.checkout).faults
+    (fault,) = counts.check_counts(repository.checkout).faults
 
     assert "gives no reason for the counts as they are" in fault
     changelog.unlink()
-    assert counts.check(repository.checkout).faults == (fault,)
+    assert counts.check_counts(repository.checkout).faults == (fault,)
     changelog.write_text(reason)
-    assert not counts.check(repository.checkout).faults
+    assert not counts.check_counts(repository.checkout).faults
 
 
 def test_nothing_checked_is_no_pass(repository, monkeypatch):
@@ -156,10 +156,10 @@ def test_the_counts_of_this_repository_have_a_reason():
 def test_every_benchmark_that_counts_is_expected():
     """The file has exactly the counting benchmarks of the CPU, for every version of torch."""
     checkout = Checkout(ROOT)
-    with Worker(ROOT, checkout.benchmarks, exactly=True) as worker:
+    with BenchmarkProcess(ROOT, checkout.benchmarks, exactly=True) as worker:
         labels = {case.label for case in worker.cases if case.exact}
 
-    assert all(set(counted) == labels for counted in counts.read(checkout).values())
+    assert all(set(counted) == labels for counted in counts.read_expected(checkout).values())
     assert {label.split(".")[0] for label in labels} == {
         "convergence", "framework", "imports", "solvers", "updates",
     }  # fmt: skip

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from bdhf.bench import process
-from bdhf.bench.process import Failed, Skipped, Worker
+from bdhf.bench.process import BenchmarkProcess, Failed, Skipped
 from bdhf.records import InputError
 from tests.bench.synthetic import Repository
 
@@ -23,7 +23,7 @@ def repository(tmp_path):
 @pytest.fixture
 def worker(repository):
     """A process with its benchmarks."""
-    with Worker(repository.folder, repository.benchmarks) as made:
+    with BenchmarkProcess(repository.folder, repository.benchmarks) as made:
         yield made
 
 
@@ -70,7 +70,7 @@ def test_what_is_left_out(worker):
 def test_a_process_that_dies_is_replaced(repository):
     """A benchmark that ended its process has failed; the next one is measured."""
     repository.write(steps="__import__('os').kill(__import__('os').getpid(), 9)")
-    with Worker(repository.folder, repository.benchmarks) as worker:
+    with BenchmarkProcess(repository.folder, repository.benchmarks) as worker:
         with pytest.raises(Failed, match="its process ended with -9"):
             worker.value(case(worker, "suite.Suite.track_steps(a, cpu)"))
 
@@ -83,7 +83,7 @@ def test_a_benchmark_that_hangs_is_given_up(repository, monkeypatch):
     repository.write(steps="time.sleep(60)")
     text = (repository.benchmarks / "suite.py").read_text()
     (repository.benchmarks / "suite.py").write_text(text.replace("timeout = 20.0", "timeout = 2.0"))
-    with Worker(repository.folder, repository.benchmarks) as worker:
+    with BenchmarkProcess(repository.folder, repository.benchmarks) as worker:
         start = time.monotonic()
         with pytest.raises(Failed, match="no answer within 2 s"):
             worker.value(case(worker, "suite.Suite.track_steps(a, cpu)"))
@@ -97,7 +97,7 @@ def test_another_package_is_refused(tmp_path):
     made = Repository(tmp_path / "repository")
 
     with pytest.raises(InputError, match="in place of"):
-        Worker(made.folder, made.benchmarks)
+        BenchmarkProcess(made.folder, made.benchmarks)
 
 
 def test_asv_that_is_missing_is_named(repository, tmp_path, monkeypatch):
@@ -108,7 +108,7 @@ def test_asv_that_is_missing_is_named(repository, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(bare))
 
     with pytest.raises(InputError, match=r"pip install '\.\[bench\]'"):
-        Worker(repository.folder, repository.benchmarks)
+        BenchmarkProcess(repository.folder, repository.benchmarks)
 
 
 def test_nothing_is_left_behind(repository, tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_nothing_is_left_behind(repository, tmp_path, monkeypatch):
     place.mkdir()
     monkeypatch.setenv("TMPDIR", str(place))
     monkeypatch.setattr("tempfile.tempdir", None)
-    with Worker(repository.folder, repository.benchmarks) as worker:
+    with BenchmarkProcess(repository.folder, repository.benchmarks) as worker:
         pid = worker._process.pid
         assert list(place.iterdir())
 
@@ -129,7 +129,7 @@ def test_nothing_is_left_behind(repository, tmp_path, monkeypatch):
 def test_a_benchmark_has_nothing_to_read(repository):
     """A benchmark that reads its stdin gets the end of it, not the next request."""
     repository.write(steps="len(__import__('sys').stdin.read())")
-    with Worker(repository.folder, repository.benchmarks) as worker:
+    with BenchmarkProcess(repository.folder, repository.benchmarks) as worker:
         label = "suite.Suite.track_steps({}, cpu)"
 
         assert worker.value(case(worker, label.format("a"))) == 0
@@ -143,7 +143,7 @@ def test_a_cache_that_fails_is_made_once(repository, tmp_path):
     failing = f"open({str(counter)!r}, 'a').write('x'); raise ValueError('no cache')"
     text = text.replace("        Cached.calls += 1\n", f"        {failing}\n")
     (repository.benchmarks / "suite.py").write_text(text)
-    with Worker(repository.folder, repository.benchmarks) as worker:
+    with BenchmarkProcess(repository.folder, repository.benchmarks) as worker:
         for cached in (c for c in worker.cases if c.name.startswith("suite.Cached")):
             with pytest.raises(Failed, match="no cache"):
                 worker.value(cached)
@@ -157,5 +157,5 @@ def test_counts_hang_on_no_kernel(repository):
                      "MKL_CBWR='COMPATIBLE', ONEDNN_MAX_CPU_ISA='SSE41', CUDA_VISIBLE_DEVICES='')"
                      ".items() if __import__('os').environ.get(name) == value])")  # fmt: skip
     for exactly, found in ((True, 4), (False, 0)):
-        with Worker(repository.folder, repository.benchmarks, exactly=exactly) as worker:
+        with BenchmarkProcess(repository.folder, repository.benchmarks, exactly=exactly) as worker:
             assert worker.value(case(worker, "suite.Suite.track_steps(a, cpu)")) == found

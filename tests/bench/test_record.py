@@ -68,7 +68,7 @@ def test_results_and_failures_are_counted(repository, monkeypatch):
     """A null is a failure, NaN is left out on purpose; what was there before does not count."""
     asv = Asv(monkeypatch, VALUES)
 
-    found = record.record(repository.checkout, "main", ["imports", "solvers"], machine="lab")
+    found = record.run_asv(repository.checkout, "main", ["imports", "solvers"], machine="lab")
 
     assert (found.results, found.failed, found.exit_code) == (2, 2, 0)
     assert found.folder == repository.folder / "asv_bench/results"
@@ -83,7 +83,7 @@ def test_a_quick_run_keeps_nothing(repository, monkeypatch):
     """Quick results go to a folder that passes, by a configuration whose paths are absolute."""
     asv = Asv(monkeypatch, VALUES)
 
-    found = record.record(repository.checkout, quick=True, machine="lab")
+    found = record.run_asv(repository.checkout, quick=True, machine="lab")
 
     assert (found.results, found.folder) == (2, None)
     ((*_, last),) = asv.calls
@@ -166,7 +166,7 @@ def test_asv_that_is_missing_is_named(repository, monkeypatch):
     monkeypatch.setattr(record, "find_spec", lambda name: None)
 
     with pytest.raises(InputError, match=r"pip install '\.\[bench\]'"):
-        record.record(repository.checkout)
+        record.run_asv(repository.checkout)
 
 
 def configuration():

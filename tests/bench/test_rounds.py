@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from bdhf.bench.rounds import COVERAGE, left_out, of_rounds, ratio
+from bdhf.bench.rounds import COVERAGE, of_rounds, ratios_outside, timed_ratio
 
 
 @pytest.mark.parametrize("rounds", [7, 8, 12, 25, 60, 101])
 def test_the_interval_holds_the_median(rounds):
     """Whatever the distribution, the interval covers, and one that is a place shorter does not."""
-    out = left_out(rounds)
+    out = ratios_outside(rounds)
     cdf = np.cumsum([math.comb(rounds, k) * 0.5**rounds for k in range(rounds)])
 
     assert 1 - 2 * cdf[out] >= COVERAGE
@@ -56,7 +56,7 @@ def test_rounds_alternate_and_are_long_enough():
     """Who goes first changes from round to round; a short call is repeated within a sample."""
     calls = []
 
-    found = ratio(Clocked("a", 1e-4, calls), Clocked("b", 2e-4, calls), budget=1.0)
+    found = timed_ratio(Clocked("a", 1e-4, calls), Clocked("b", 2e-4, calls), budget=1.0)
 
     sampled = [name for name, number in calls if number > 1]
     assert sampled[:8] == list("baabbaab")
@@ -69,7 +69,7 @@ def test_a_long_piece_gets_the_fewest_rounds():
     """A piece that is longer than the budget is timed seven times after one call."""
     calls = []
 
-    found = ratio(Clocked("a", 11.0, calls), Clocked("b", 11.0, calls), budget=1.0)
+    found = timed_ratio(Clocked("a", 11.0, calls), Clocked("b", 11.0, calls), budget=1.0)
 
     assert found.rounds == 7
     assert len(calls) == 16

@@ -4,7 +4,7 @@ import pytest
 
 from bdhf.bench.process import Case
 from bdhf.bench.rounds import Ratio
-from bdhf.bench.verdict import Verdict, interval, of_ratios
+from bdhf.bench.verdict import CaseVerdict, of_ratios, ratio_interval
 
 CASE = Case("suite.time_it", (), 0, "time", "seconds", exact=False, timeout=60.0)
 
@@ -17,18 +17,18 @@ def ratios(*triples):
 @pytest.mark.parametrize(
     ("triples", "verdict"),
     [
-        ([(1.10, 1.20, 1.30)], Verdict.SLOWER),
-        ([(1.01, 1.06, 1.30)], Verdict.SLOWER),
-        ([(0.70, 1.06, 1.30)], Verdict.SLOWER),
-        ([(1.01, 1.04, 1.30)], Verdict.UNDECIDED),
-        ([(0.80, 0.90, 0.99)], Verdict.FASTER),
-        ([(0.80, 0.90, 1.30)], Verdict.FASTER),
-        ([(0.96, 1.00, 1.04)], Verdict.SAME),
-        ([(1.10, 1.20, 1.30), (0.90, 1.06, 1.20)], Verdict.SLOWER),
-        ([(1.10, 1.20, 1.30), (0.90, 1.04, 1.20)], Verdict.UNDECIDED),
-        ([(1.10, 1.20, 1.30), (0.97, 1.01, 1.04)], Verdict.SAME),
-        ([(0.80, 0.90, 0.99), (0.80, 0.94, 1.10)], Verdict.FASTER),
-        ([(0.80, 0.90, 0.99), (1.10, 1.20, 1.30)], Verdict.UNDECIDED),
+        ([(1.10, 1.20, 1.30)], CaseVerdict.SLOWER),
+        ([(1.01, 1.06, 1.30)], CaseVerdict.SLOWER),
+        ([(0.70, 1.06, 1.30)], CaseVerdict.SLOWER),
+        ([(1.01, 1.04, 1.30)], CaseVerdict.UNDECIDED),
+        ([(0.80, 0.90, 0.99)], CaseVerdict.FASTER),
+        ([(0.80, 0.90, 1.30)], CaseVerdict.FASTER),
+        ([(0.96, 1.00, 1.04)], CaseVerdict.SAME),
+        ([(1.10, 1.20, 1.30), (0.90, 1.06, 1.20)], CaseVerdict.SLOWER),
+        ([(1.10, 1.20, 1.30), (0.90, 1.04, 1.20)], CaseVerdict.UNDECIDED),
+        ([(1.10, 1.20, 1.30), (0.97, 1.01, 1.04)], CaseVerdict.SAME),
+        ([(0.80, 0.90, 0.99), (0.80, 0.94, 1.10)], CaseVerdict.FASTER),
+        ([(0.80, 0.90, 0.99), (1.10, 1.20, 1.30)], CaseVerdict.UNDECIDED),
     ],
 )
 def test_verdicts_of_times(triples, verdict):
@@ -38,11 +38,15 @@ def test_verdicts_of_times(triples, verdict):
 
 def test_the_interval_is_that_of_the_pairs():
     """One pair has the interval of its rounds, several the lowest and the highest median."""
-    assert interval(ratios((1.0, 1.2, 1.5))) == (1.0, 1.2, 1.5)
-    assert interval(ratios((0.5, 1.2, 2.0), (0.5, 1.1, 2.0), (0.5, 1.3, 2.0))) == (1.1, 1.2, 1.3)
+    assert ratio_interval(ratios((1.0, 1.2, 1.5))) == (1.0, 1.2, 1.5)
+    assert ratio_interval(ratios((0.5, 1.2, 2.0), (0.5, 1.1, 2.0), (0.5, 1.3, 2.0))) == (
+        1.1,
+        1.2,
+        1.3,
+    )
 
 
-@pytest.mark.parametrize("verdict", Verdict)
+@pytest.mark.parametrize("verdict", CaseVerdict)
 def test_what_is_a_regression(verdict):
     """Slower, more, failing and left out are regressions, and nothing else is."""
     bad = {"slower", "more", "fails now", "left out now"}

@@ -9,7 +9,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.storage.storage import StudyLocation
 from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
@@ -28,7 +28,7 @@ def address(tmp_path: Path, quick: None) -> Iterator[str]:
     from optuna.storages.journal import JournalFileBackend
 
     worked(study(tmp_path, ("trials: 8", "trials: 4")), tmp_path / "out")
-    storage = JournalStorage(JournalFileBackend(str(Place(tmp_path / "out").journal)))
+    storage = JournalStorage(JournalFileBackend(str(StudyLocation(tmp_path / "out").journal)))
     app = optuna_dashboard.wsgi(storage)
     with make_server("127.0.0.1", 0, app, handler_class=_Silent) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bdhf.experiments.duration import Duration, Mark, of_finished, probe, whole_run
+from bdhf.experiments.duration import Duration, Mark, of_finished, time_updates, whole_run
 from bdhf.experiments.spec.schema import Safety
 from bdhf.records import Budget
 from tests.experiments.specs import cell, cells
@@ -59,7 +59,7 @@ def test_a_probe_is_made_of_real_updates_and_leaves_nothing():
     run = cell("full_hf").run
     long = run.model_copy(update={"budget": Budget(updates=6000)})
 
-    short, whole = (probe(r, device="cpu", safety=Safety(seconds=60)) for r in (run, long))
+    short, whole = (time_updates(r, device="cpu", safety=Safety(seconds=60)) for r in (run, long))
 
     assert isinstance(short, Duration)
     assert isinstance(whole, Duration)
@@ -76,7 +76,7 @@ def test_a_probe_that_fails_says_why(monkeypatch):
 
     monkeypatch.setattr(torch.optim.Adam, "step", refuse)
 
-    found = probe(run, device="cpu", safety=Safety(seconds=60))
+    found = time_updates(run, device="cpu", safety=Safety(seconds=60))
 
     assert str(found).startswith("error: RuntimeError: planted in a step")
 

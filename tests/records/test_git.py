@@ -12,7 +12,7 @@ import pytest
 
 from bdhf.bench.checkout import Checkout
 from bdhf.experiments.run import provenance
-from bdhf.records.provenance.git import diff, environment, git
+from bdhf.records.provenance.git import diff, git, git_environment
 from tests.bench.clones import git as plainly
 
 TEXT = "".join(f"line {i}\n" for i in range(12))
@@ -146,7 +146,7 @@ def test_settings_in_variables_are_kept(repository, monkeypatch):
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
 
     assert git("config", "user.name") == b"somebody\n"
-    assert int(environment(repository)["GIT_CONFIG_COUNT"]) > 1
+    assert int(git_environment(repository)["GIT_CONFIG_COUNT"]) > 1
 
 
 def test_a_changed_file_in_any_encoding_has_a_hash(repository):
@@ -163,7 +163,7 @@ def test_changes_that_git_cannot_tell_are_not_none(repository):
 
     with pytest.raises(subprocess.CalledProcessError):
         diff("HEAD")
-    assert recorded()["dirty"] == provenance.UNKNOWN
+    assert recorded()["dirty"] == provenance.UNKNOWN_COMMIT
     assert len(recorded()["commit"]) == 40
 
 

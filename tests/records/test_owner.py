@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from bdhf.experiments.storage.claims import Claims, living
-from bdhf.records import STALE_SECONDS, Owner, Status, clock_of, sweep, write_atomically
+from bdhf.records import STALE_SECONDS, Owner, Status, clock_of, remove_leftovers, write_atomically
 from bdhf.records.disk.temporary import temporary_file, temporary_folder
 from tests.commands import bdhf
 from tests.experiments.synthetic import begun, claim, write
@@ -48,7 +48,7 @@ def test_a_clock_that_is_set_takes_nothing_from_a_living_process(tmp_path, stepp
     writing = store.runs / f".tmp-{stepped}~abc"
     writing.mkdir()
 
-    sweep((store.runs,))
+    remove_leftovers((store.runs,))
 
     assert not Owner.parse(str(stepped)).is_gone
     assert Claims(store.folder).take(cells[0].run_id) is None
@@ -157,7 +157,7 @@ def test_what_is_dated_ahead_goes_stale_too(tmp_path, ahead):
     for there in (path, left):
         os.utime(there, (time.time() + ahead,) * 2)
 
-    sweep((store.runs,))
+    remove_leftovers((store.runs,))
 
     assert not left.exists()
     assert living(store.folder) == ()

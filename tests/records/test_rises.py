@@ -13,8 +13,8 @@ from bdhf.cli.results import say_risen
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.run.execute import Outcome
 from bdhf.experiments.spec.schema import Retry
-from bdhf.experiments.storage.show import detail
-from bdhf.experiments.storage.status import standing
+from bdhf.experiments.storage.show import run_detail
+from bdhf.experiments.storage.status import ablation_status
 from bdhf.records import CURVE_COLUMNS, Status, rise_of
 from bdhf.report.ablation import tables
 from bdhf.stats.compare import compare
@@ -98,10 +98,10 @@ def test_status_and_show_tell_of_it(made):
     """By run, in words; of a diverged run its status says more."""
     store, cells = made
 
-    assert standing(store.folder).risen == {cells[0].run_id: "val_loss 2.4 -> 794"}
+    assert ablation_status(store.folder).risen == {cells[0].run_id: "val_loss 2.4 -> 794"}
     for cell, words in zip(cells, ("val_loss 2.4 -> 794", None, None), strict=False):
         folder = store.runs / cell.run_id
-        head = detail(folder)[str(folder)]
+        head = run_detail(folder)[str(folder)]
         assert head.get("ended above its start") == words
 
 

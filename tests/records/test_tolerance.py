@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import bdhf
 from asv_bench.benchmarks.synthetic import folder_to_read as make
-from bdhf.experiments.storage.status import standing
+from bdhf.experiments.storage.status import ablation_status
 from bdhf.records import (
     NOT_RUN,
     PLAN_INDEX,
@@ -211,7 +211,7 @@ def test_how_an_ablation_stands_is_told_beside_a_newer_run(folder, run):
     """What is left out is a trouble with its reason, and no reason to tell nothing."""
     newer(run / "status.json")
 
-    found = standing(folder)
+    found = ablation_status(folder)
 
     assert (found.done, found.left) == (RUNS - 1, CELLS - RUNS + 1)
     assert [run.name in line and "foreign: " in line for line in found.troubles] == [True]

@@ -3,18 +3,18 @@
 import pytest
 
 from bdhf.records import Records
-from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.build import survival_curves
 from bdhf.report.ablation.render import render
-from bdhf.report.page.output import Report
+from bdhf.report.page.output import RenderedReport
 from bdhf.stats.compare import compare
 from bdhf.stats.text.sentences import sentence
 from tests.report.synthetic import ENTRIES, synthetic_records
 
 
-def report(records: Records) -> Report:
+def report(records: Records) -> RenderedReport:
     """The whole report, figures and all."""
     results = compare(records)
-    return render(records, results, [sentence(r) for r in results], survival(records))
+    return render(records, results, [sentence(r) for r in results], survival_curves(records))
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,6 @@ def quickstart() -> Records:
 
 
 @pytest.fixture(scope="session")
-def drawn(quickstart) -> Report:
+def drawn(quickstart) -> RenderedReport:
     """The report of that study."""
     return report(quickstart)

@@ -9,11 +9,11 @@ import pytest
 from bdhf.records import Records, Target
 from bdhf.report.ablation import captions
 from bdhf.report.ablation.curve_bands import bands
-from bdhf.report.ablation.figures.curves import lines
+from bdhf.report.ablation.figures.curves import draw_lines
 from bdhf.report.ablation.render import page
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.page.style import looks
-from bdhf.report.page.templating import environment
+from bdhf.report.page.templating import template_environment
 from bdhf.report.study.evidence import gather_study
 from bdhf.report.study.findings import notices
 from bdhf.stats.compare import compare
@@ -55,7 +55,7 @@ def test_a_figure_shows_what_rises_whole_with_its_target():
     records = dataclasses.replace(records, targets=(target,))
     table = bands(records, "updates", ["val_accuracy"])
 
-    figure = lines(table, looks(records.arms), records.targets, "updates", "linear")
+    figure = draw_lines(table, looks(records.arms), records.targets, "updates", "linear")
 
     low, high = figure.axes[0].get_ylim()
     top = table.loc[np.isfinite(table["high"]), "high"].max()
@@ -70,7 +70,9 @@ def test_a_page_says_at_or_above():
     results = compare(records)
 
     html = page(records, results, [sentence(result) for result in results])
-    caption = captions.curves(records, bands(records, "updates", ["val_accuracy"]), "updates")
+    caption = captions.curves_caption(
+        records, bands(records, "updates", ["val_accuracy"]), "updates"
+    )
 
     assert decode(encode(records)).records.targets == (UP,)
     assert "to reach val_accuracy ≥ 0.98" in html
@@ -83,7 +85,7 @@ def test_the_multiverse_of_a_page_says_which_targets_are_easier():
     down = synthetic_records(
         {"full_hf": Arm(tau=30.0), "block_hf": Arm(tau=21.0)}, comparisons=ENTRIES[:1]
     )
-    template = environment().get_template("multiverse.html.j2")
+    template = template_environment().get_template("multiverse.html.j2")
     said = "one that is written ≥, divided by these"
 
     assert said in template.render(records=mirrored(down), universes=multiverse(mirrored(down)))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bdhf.stats.scaling.censored import Sample
+from bdhf.stats.scaling.censored import CensoredSample
 from bdhf.stats.scaling.intervals import t_statistic
 from tests.stats.simulation import markdown
 
@@ -77,7 +77,7 @@ def _group(rng, law, n, budget, sd):
     noise = rng.normal(0, SIGMA, (len(SIZES), n)) + rng.normal(0, sd, n)
     updates = np.ceil(law * np.exp(noise))
     size, seed = (grid.ravel() for grid in np.meshgrid(SIZES, np.arange(n), indexing="ij"))
-    sample = Sample(size, np.minimum(updates, budget).ravel(), (updates <= budget).ravel())
+    sample = CensoredSample(size, np.minimum(updates, budget).ravel(), (updates <= budget).ravel())
     return sample, [np.flatnonzero(seed == i) for i in range(n)]
 
 

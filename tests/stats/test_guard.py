@@ -8,7 +8,7 @@ import pytest
 
 from bdhf.records import Budget, Comparison, PlannedArm
 from bdhf.stats.inference.power import power, seeds_to_decide
-from bdhf.stats.power_check import guard
+from bdhf.stats.power_check import power_check
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 STATED = BLOCK_VS_FULL.model_copy(update={"margin": 1.2, "log_ratio_sd": 0.3})
@@ -20,14 +20,14 @@ SLOW = [80, 85, 79, 95, 90, 88, 77, 91]
 def test_costs_count_once_a_target_and_losses_once():
     """The floor is that of all tests that Holm will count."""
     other = TARGET.model_copy(update={"below": 0.5})
-    found = guard([BLOCK_VS_FULL, FINAL], [TARGET, other], alpha=0.05, seeds=5)
+    found = power_check([BLOCK_VS_FULL, FINAL], [TARGET, other], alpha=0.05, seeds=5)
 
     assert (found.tests, found.needed, found.powers) == (3, 7, ())
 
 
 def test_power_is_that_at_the_margin_and_the_level_of_holms_first_step():
     """With the stated spread, for a ratio as large as the margin."""
-    (one,) = guard([STATED, FINAL], [TARGET], alpha=0.05, seeds=10).powers
+    (one,) = power_check([STATED, FINAL], [TARGET], alpha=0.05, seeds=10).powers
 
     effect = math.log(1.2)
     assert (one.sd, one.source) == (0.3, "stated")
@@ -39,7 +39,7 @@ def test_finished_runs_tell_the_spread():
     """A pilot in the same folder stands in where nothing is stated."""
     entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
     pilot = synthetic({"block": FAST, "full": SLOW}, comparisons=[entry])
-    (one,) = guard([entry], [TARGET], alpha=0.05, seeds=8, finished=pilot).powers
+    (one,) = power_check([entry], [TARGET], alpha=0.05, seeds=8, finished=pilot).powers
 
     assert one.source == "8 finished pairs"
     assert 0.02 < one.sd < 0.2
@@ -52,7 +52,7 @@ def test_two_pairs_are_no_pilot(pairs):
     ends = {"block": [*FAST[:pairs], "planned"], "full": [*SLOW[:pairs], "planned"]}
     pilot = synthetic(ends, comparisons=[entry])
 
-    assert guard([entry], [TARGET], alpha=0.05, seeds=8, finished=pilot).powers == ()
+    assert power_check([entry], [TARGET], alpha=0.05, seeds=8, finished=pilot).powers == ()
 
 
 def arms(every=200, **budget):
@@ -65,7 +65,7 @@ def arms(every=200, **budget):
 
 def coarse(every=200, *, entry=STATED, finished=None, **budget):
     """The tests whose evaluations are too far apart."""
-    return guard(
+    return power_check(
         [entry, FINAL], [TARGET], alpha=0.05, seeds=5, arms=arms(every, **budget), finished=finished
     ).coarse
 
@@ -105,4 +105,4 @@ def test_nothing_is_told_of_what_is_not_known():
     assert coarse(updates=300, entry=BLOCK_VS_FULL) == ()
     assert coarse(1, updates=300) == ()
     assert coarse(200, seconds=60) == ()
-    assert guard([STATED], [TARGET], alpha=0.05, seeds=5).coarse == ()
+    assert power_check([STATED], [TARGET], alpha=0.05, seeds=5).coarse == ()

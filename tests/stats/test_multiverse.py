@@ -10,7 +10,7 @@ import pytest
 
 from bdhf.records import Comparison, Target
 from bdhf.stats.compare import compare
-from bdhf.stats.multiverse import CHOSEN_MARGINS, multiverse, to_table
+from bdhf.stats.multiverse import CHOSEN_MARGINS, multiverse, universe_table
 from bdhf.stats.result import Verdict
 from tests.report.synthetic import ENTRIES, Arm, synthetic_records
 
@@ -106,7 +106,7 @@ def test_a_margin_alone_turns_undecided_into_equivalent(records):
     ids = twins.runs[twins.runs["arm"] == "block_hf"].set_index("seed")["run_id"]
     shaken["run_id"] = shaken["seed"].map(ids)
     curves = pd.concat([of_full, shaken], ignore_index=True)
-    table = to_table(multiverse(dataclasses.replace(twins, curves=curves)))
+    table = universe_table(multiverse(dataclasses.replace(twins, curves=curves)))
     easy = table[(table["target"] == "val_loss ≤ 0.03") & (table["measure"] == "updates")]
 
     assert easy.loc[easy["margin"].isna(), "verdict"].tolist() == [Verdict.UNDECIDED]

@@ -11,11 +11,11 @@ from scipy.stats import norm, t, ttest_1samp
 
 from bdhf.stats.observations.hardware import elsewhere
 from bdhf.stats.scaling import scaling as module
-from bdhf.stats.scaling.censored import Sample, _loss, fit, fit_at, residuals
+from bdhf.stats.scaling.censored import CensoredSample, _loss, fit, fit_at, residuals
 from bdhf.stats.scaling.intervals import t_statistic
 from bdhf.stats.scaling.means import between, fewest
+from bdhf.stats.scaling.scaling import batch_scaling, of_points, points
 from bdhf.stats.scaling.scaling import drawn as means_of
-from bdhf.stats.scaling.scaling import of_points, points, scaling
 from tests.stats import coverage, simulation
 from tests.stats.synthetic import synthetic
 
@@ -35,7 +35,7 @@ def drawn(b_crit, *, s_min=20.0, sigma=0.15, seeds=20, share=0.0, sizes=SIZES, r
 
 def sample_of(runs):
     """The same runs for the fit itself."""
-    return Sample(*(runs[name].to_numpy() for name in ("size", "cost", "hit")))
+    return CensoredSample(*(runs[name].to_numpy() for name in ("size", "cost", "hit")))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -282,7 +282,7 @@ def test_seconds_of_different_hardware_are_in_no_mean_together(grid):
     assert counts["seconds", "hf"] == 12
     assert counts["seconds", "adam"] == counts["updates", "adam"] == 15
     pd.testing.assert_frame_equal(means_of(turned), means_of(mixed))
-    assert scaling(mixed) == scaling(grid)
+    assert batch_scaling(mixed) == batch_scaling(grid)
 
 
 def test_of_two_kinds_of_hardware_as_common_one_is_kept_in_any_order():
@@ -341,7 +341,7 @@ def test_the_cheapest_size_is_one_where_every_run_hits(costs, hits, size, rivals
 
 def test_every_group_is_fitted(grid):
     """One fit per optimizer, with what it rests on; the order of the records does not matter."""
-    adam, hf = scaling(grid)
+    adam, hf = batch_scaling(grid)
     turned = dataclasses.replace(
         grid, arms=grid.arms[::-1], runs=grid.runs[::-1], curves=grid.curves[::-1]
     )
@@ -349,7 +349,7 @@ def test_every_group_is_fitted(grid):
     assert (adam.group, adam.points, adam.censored, adam.seeds) == ("adam", 15, 2, 4)
     assert (hf.group, hf.points, hf.censored, hf.sizes) == ("hf", 16, 0, (100, 200, 400, 800))
     assert hf.b_crit == pytest.approx(420, rel=0.3)
-    assert scaling(turned) == (adam, hf)
+    assert batch_scaling(turned) == (adam, hf)
 
 
 def test_a_size_that_is_no_number_is_no_point(grid):

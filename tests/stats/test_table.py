@@ -7,7 +7,7 @@ import pyarrow.dataset
 import pytest
 
 from bdhf.records import write_table
-from bdhf.stats.multiverse import Choice
+from bdhf.stats.multiverse import AnalysisChoice
 from bdhf.stats.result import Result
 from bdhf.stats.table import table_of
 
@@ -27,7 +27,7 @@ def row(kind):
     return {field.name: VALUES[field.type] for field in dataclasses.fields(kind)}
 
 
-@pytest.mark.parametrize("kind", [Result, Choice])
+@pytest.mark.parametrize("kind", [Result, AnalysisChoice])
 def test_an_empty_table_is_read_beside_a_full_one(kind, tmp_path):
     """No column is of type null, so that either order of the files makes one data set."""
     empty, full = tmp_path / "empty.parquet", tmp_path / "full.parquet"

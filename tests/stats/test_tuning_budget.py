@@ -7,7 +7,7 @@ import pytest
 
 from bdhf.records import Comparison
 from bdhf.stats.result import Verdict
-from bdhf.stats.studies.trials import best_so_far, values_of
+from bdhf.stats.studies.trials import best_so_far, trial_values
 from bdhf.stats.studies.tuning_budget import against_the_budget, ahead, expected_best
 from tests.report.synthetic_study import ARMS, HORIZON, UPDATES, Searched, synthetic_study
 
@@ -164,7 +164,7 @@ def test_misses_count_as_the_horizon():
     """Trials that missed, were pruned or failed are all worth the horizon, and no more."""
     records = synthetic_study()
     arm = next(arm for arm in records.study.arms if arm.label == "full_hf")
-    values = values_of(records, arm, UPDATES)
+    values = trial_values(records, arm, UPDATES)
 
     assert values[5] == values[7] == values.max() == HORIZON
     raw = records.trials.loc[records.trials["arm"] == "full_hf", UPDATES]
@@ -179,7 +179,7 @@ def test_a_loss_has_no_horizon_so_misses_are_the_worst():
     arm = records.study.arms[2]
     done = records.trials[records.trials["status"] == "done"]
 
-    assert values_of(records, arm, "final_loss")[7] == done["final_loss"].max()
+    assert trial_values(records, arm, "final_loss")[7] == done["final_loss"].max()
 
 
 def test_arms_of_a_study_are_compared_at_the_trials_that_both_have():

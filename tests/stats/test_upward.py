@@ -10,8 +10,8 @@ import pytest
 from bdhf.records import Budget, Target
 from bdhf.stats.compare import compare
 from bdhf.stats.multiverse import multiverse
-from bdhf.stats.observations.targets import observe
-from bdhf.stats.summaries.profile import profile
+from bdhf.stats.observations.targets import observe_targets
+from bdhf.stats.summaries.profile import performance_profiles
 from bdhf.stats.text.latex import to_latex
 from bdhf.stats.text.sentences import sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, synthetic
@@ -41,7 +41,8 @@ def test_results_are_those_of_the_mirror_image():
     assert sentence(other) == sentence(one).replace(*said)
     assert r"val\_accuracy $\geq$ 0.98" in to_latex([other])
     pd.testing.assert_frame_equal(
-        profile(up).drop(columns="target"), profile(down).drop(columns="target")
+        performance_profiles(up).drop(columns="target"),
+        performance_profiles(down).drop(columns="target"),
     )
 
 
@@ -55,7 +56,7 @@ def test_nan_and_what_stays_under_never_hit():
          for s, row in enumerate(values) for i, v in enumerate(row)]
     )  # fmt: skip
 
-    seen = observe(runs, curves, ABOVE)
+    seen = observe_targets(runs, curves, ABOVE)
 
     assert seen["reached"].tolist() == [False, True, False, True]
     assert seen["time"].tolist() == [4, 2, 4, 0]

@@ -30,11 +30,11 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from bdhf.cli.app import say, told
+from bdhf.cli.app import errors_reported, say
 from bdhf.experiments.engines import execution
 from bdhf.experiments.engines.interrupt import interruptible
-from bdhf.tuning.outcome.collect import collect, find
-from bdhf.tuning.storage.storage import Place, quiet
+from bdhf.tuning.outcome.collect import collect_study, stored_trials
+from bdhf.tuning.storage.storage import StudyLocation, quiet
 from bdhf.tuning.study.study import Study, open_study
 from bdhf.tuning.workers.pool import ArmPool
 from bdhf.tuning.workers.progress import line_of
@@ -121,7 +121,7 @@ def placed(study: Study, storage: BaseStorage) -> dict[str, list[tuple[dict[str,
     """Parameters and values of the finished trials of every arm, place by place."""
     return {
         one.cell.label: [(trial.params, trial.values) for trial in one.trials]
-        for one in find(study, storage)
+        for one in stored_trials(study, storage)
     }
 
 
@@ -132,13 +132,13 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def pool(file: str, folder: str, workers: str) -> None:
     """Tune a study with a worker pool."""
-    study, place = open_study(Path(file)), Place(Path(folder))
+    study, place = open_study(Path(file)), StudyLocation(Path(folder))
     try:
         with interruptible():
-            found = find(study, place.open())
+            found = stored_trials(study, place.open())
             left = [one.cell.label for one in found if len(one.trials) < study.spec.trials]
             ArmPool(study, place, int(workers), say).tune(left)
-            collect(study, place)
+            collect_study(study, place)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -146,7 +146,7 @@ def pool(file: str, folder: str, workers: str) -> None:
 def join(file: str, folder: str, url: str, start: str) -> None:
     """Work on a study in a database."""
     execution.execute = synthetic_run
-    study, place = open_study(Path(file)), Place(Path(folder), url, heartbeat=20)
+    study, place = open_study(Path(file)), StudyLocation(Path(folder), url, heartbeat=20)
     Path(folder).mkdir()
     while not Path(start).exists():
         time.sleep(0.0005)
@@ -155,5 +155,5 @@ def join(file: str, folder: str, url: str, start: str) -> None:
 
 
 if __name__ == "__main__":
-    with told():
+    with errors_reported():
         {"pool": pool, "join": join}[sys.argv[1]](*sys.argv[2:])

@@ -16,9 +16,9 @@ from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.execute import Outcome
 from bdhf.experiments.spec.schema import Safety
 from bdhf.records import CURVE_COLUMNS, Status
-from bdhf.tuning.sampling.trial_slots import Standing
-from bdhf.tuning.storage.storage import Place
-from bdhf.tuning.study.study import Cell, Study, open_study
+from bdhf.tuning.sampling.trial_slots import TrialSlots
+from bdhf.tuning.storage.storage import StudyLocation
+from bdhf.tuning.study.study import Study, StudyCell, open_study
 from bdhf.tuning.workers.worker import TrialLoop
 from tests.experiments.specs import STUDY, TWO_ARMS, write_study
 
@@ -70,10 +70,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def worked(
-    of: Study, folder: Path, told: Callable[[Cell, FrozenTrial, Standing], None] | None = None
+    of: Study,
+    folder: Path,
+    told: Callable[[StudyCell, FrozenTrial, TrialSlots], None] | None = None,
 ) -> None:
     """Tune every arm in this process."""
-    loop = TrialLoop(of, Place(folder), told or (lambda *trial: None), poll_seconds=0.05)
+    loop = TrialLoop(of, StudyLocation(folder), told or (lambda *trial: None), poll_seconds=0.05)
     loop.run([cell.label for cell in of.cells])
 
 

@@ -13,8 +13,8 @@ import pytest
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.execute import Outcome
 from bdhf.records import Budget, Status, Target
-from bdhf.tuning.outcome.collect import find
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.outcome.collect import stored_trials
+from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.objective import Goal, SeedRun, final, value
 from bdhf.tuning.study.study import Study
 from tests.tuning.synthetic import study, synthetic_run, worked
@@ -66,7 +66,7 @@ def test_what_rises_fastest_is_not_pruned(tmp_path: Path, monkeypatch: pytest.Mo
         of = towards(target, study(tmp_path / name, ("trials: 8", pruner)))
         of = dataclasses.replace(of, cells=of.cells[:1])
         worked(of, tmp_path / name / "out")
-        (adam,) = find(of, Place(tmp_path / name / "out").open())
+        (adam,) = stored_trials(of, StudyLocation(tmp_path / name / "out").open())
         found[name] = [(trial.user_attrs["status"], trial.values) for trial in adam.trials]
 
     assert found["up"] == found["down"]

@@ -21,12 +21,12 @@ from ruamel.yaml.error import YAMLError
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.user_code import own_code
 from bdhf.experiments.run.execute import Outcome, execute
-from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.run.provenance import run_environment
 from bdhf.experiments.spec.schema import Safety
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import DIAGNOSTICS, FAILED, MATTERS, InputError, Status, in_brief
 from bdhf.records.bits import first_unlike
-from bdhf.records.provenance.environment import from_words
+from bdhf.records.provenance.environment import hashes_of_words
 
 #: Statuses that a run has again, wherever it is made: an exception comes again, a want of memory or
 #: of time need not.
@@ -93,7 +93,7 @@ def choose(claimed: Sequence[Claimed], count: int, seed: int) -> list[Claimed]:
     return random.Random(seed).sample(fit, min(count, len(fit)))
 
 
-def not_repeatable(claimed: Sequence[Claimed]) -> Counter[str]:
+def unrepeatable_runs(claimed: Sequence[Claimed]) -> Counter[str]:
     """How many runs of which status no draw can hold: nobody can check these."""
     return Counter(claim.status for claim in claimed if not _can_be_made(claim))
 
@@ -134,7 +134,7 @@ def rerun(claim: Claimed) -> Rerun:
     differences += _of_curves(*curves, ignored, prefix=by_clock)
     if spec.run_id != claim.run_id:
         differences.insert(0, f"the spec is that of run {spec.run_id}, not of {claim.run_id}")
-    here = environment("cpu", spec.threads) | {"device": device}
+    here = run_environment("cpu", spec.threads) | {"device": device}
     rows = min(map(len, curves))
     return Rerun(
         run_id=claim.run_id,
@@ -209,7 +209,7 @@ def _other_code(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     recorded = there.get("own_code")
     if not isinstance(recorded, str):
         return []
-    before, now = from_words(recorded), from_words(here.get("own_code", ""))
+    before, now = hashes_of_words(recorded), hashes_of_words(here.get("own_code", ""))
     return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
 
 

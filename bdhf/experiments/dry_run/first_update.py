@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bdhf.experiments.parts.meta_models import weightless
+from bdhf.experiments.parts.meta_models import meta_model
 from bdhf.experiments.parts.problem_fit import SAMPLES, example_of, refuse_misfit
 from bdhf.experiments.parts.tables import optimizer_of, problem_of
 from bdhf.experiments.plan.runspec import RunSpec
@@ -73,7 +73,7 @@ def first_update(run: RunSpec, watch: Callable[[], None]) -> None:
     fit each other, and whatever the arm raises.
     """
     problem = problem_of(run.problem)
-    size = sum(parameter.numel() for parameter in weightless(problem).parameters())
+    size = sum(parameter.numel() for parameter in meta_model(problem).parameters())
     if size > PARAMETERS:
         raise NotTried(f"its model has {size:,} parameters, above the {PARAMETERS:,} of this check")
     batch = as_in_run(example_of(problem, SAMPLES), run)

@@ -13,7 +13,7 @@ from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.user_code import own_code
 from bdhf.experiments.run.checkpoint import Checkpoint
 from bdhf.experiments.run.execute import Outcome, execute
-from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.run.provenance import run_environment
 from bdhf.experiments.run.training import Row
 from bdhf.experiments.spec.schema import CHECKPOINT_SECONDS, Safety
 from bdhf.experiments.storage.store import Store
@@ -77,7 +77,7 @@ class Execution:
 
         Raises StorageError, and OSError where the checkpoint cannot be removed.
         """
-        env = environment(self.device, self.run.threads) | more | own_code(self.run)
+        env = run_environment(self.device, self.run.threads) | more | own_code(self.run)
         wall = round(time.monotonic() - self._begun, 3)
         times = {"started": self.started, "finished": now(), "wall_seconds": wall}
         self.store.write(self.run, outcome, env, times)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bdhf.experiments.engines.ending import SAVE_SECONDS, saving_line
 from bdhf.experiments.engines.execution import now
-from bdhf.experiments.engines.pool import EXITED, Slot, WorkerPool
+from bdhf.experiments.engines.pool import EXITED, WorkerPool, WorkerSlot
 from bdhf.experiments.engines.process import FAULT, TOLD_TO_END, ExitStatus, WorkerProcess
 from bdhf.experiments.engines.queue import POLL_SECONDS, Queue
 from bdhf.experiments.engines.retry import Again
@@ -21,7 +21,7 @@ from bdhf.experiments.observers.observer import Observer
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.user_code import own_code
 from bdhf.experiments.run.execute import Outcome
-from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.run.provenance import run_environment
 from bdhf.experiments.spec.schema import Retry, Safety
 from bdhf.experiments.storage.claims import Claim, Claims, holds
 from bdhf.experiments.storage.store import Store
@@ -130,7 +130,7 @@ class _Engine:
             self._has_waited = False
             self._observer.started(run)
 
-    def _take_in(self, slot: Slot[Job], kind: str, content: Any, queue: Queue) -> None:
+    def _take_in(self, slot: WorkerSlot[Job], kind: str, content: Any, queue: Queue) -> None:
         """Act on what the worker in a slot says, or on its end."""
         job = slot.job
         if job is None:
@@ -160,7 +160,9 @@ class _Engine:
             return LOST, None
         run, status, reason = job.run, ended.status, str(ended)
         outcome = Outcome(status, reason, pd.DataFrame(columns=list(CURVE_COLUMNS)))
-        env = environment("cpu", run.threads) | {"device": job.device}  # this process uses no GPU
+        env = run_environment("cpu", run.threads) | {
+            "device": job.device
+        }  # this process uses no GPU
         env |= own_code(run)
         self._store.write(run, outcome, env, {"finished": now()})
         written = self._store.status(run.run_id) or {"status": status, "reason": reason}

@@ -13,46 +13,46 @@ from typing import Any, Generic, TypeVar
 
 from bdhf.experiments.engines.process import WorkerProcess
 
-Job = TypeVar("Job")
+_Job = TypeVar("_Job")
 
 #: The kind of what is heard of a worker that has ended at its job: its ExitStatus.
 EXITED = "worker exited"
 
 
 @dataclass
-class Slot(Generic[Job]):
+class WorkerSlot(Generic[_Job]):
     """A slot of a pool: the worker process in it, and the job that it is at."""
 
     number: int  # from 0
     worker: WorkerProcess
-    job: Job | None = None
+    job: _Job | None = None
     has_spoken: bool = False  # its worker has said something of the job
     ends: int = 0  # of workers at this job
 
 
 @dataclass
-class WorkerPool(Generic[Job]):
+class WorkerPool(Generic[_Job]):
     """Worker processes that are started, given jobs, heard, and ended together."""
 
     start_worker: Callable[[int], WorkerProcess]  # for the slot of a number
-    slots: list[Slot[Job]] = field(default_factory=list)
+    slots: list[WorkerSlot[_Job]] = field(default_factory=list)
 
     def start(self, count: int) -> None:
         """Start so many workers."""
         for number in range(count):
-            self.slots.append(Slot(number, self.start_worker(number)))
+            self.slots.append(WorkerSlot(number, self.start_worker(number)))
 
     @property
-    def busy(self) -> list[Slot[Job]]:
+    def busy(self) -> list[WorkerSlot[_Job]]:
         """The slots whose workers have a job."""
         return [slot for slot in self.slots if slot.job is not None]
 
     @property
-    def free(self) -> list[Slot[Job]]:
+    def free(self) -> list[WorkerSlot[_Job]]:
         """The other slots."""
         return [slot for slot in self.slots if slot.job is None]
 
-    def give(self, slot: Slot[Job], job: Job) -> None:
+    def give(self, slot: WorkerSlot[_Job], job: _Job) -> None:
         """Give a job to the worker of a free slot."""
         if not slot.worker.is_alive:
             slot.worker.kill()
@@ -60,7 +60,7 @@ class WorkerPool(Generic[Job]):
         slot.job, slot.has_spoken, slot.ends = job, False, 0
         slot.worker.send(job)
 
-    def retry(self, slot: Slot[Job], most: int) -> bool:
+    def retry(self, slot: WorkerSlot[_Job], most: int) -> bool:
         """Give the job of a worker that has ended to the next one, unless `most` had it again."""
         if slot.ends > most:
             return False
@@ -68,7 +68,7 @@ class WorkerPool(Generic[Job]):
         slot.worker.send(slot.job)
         return True
 
-    def hear(self, seconds: float | None = None) -> Iterator[tuple[Slot[Job], str, Any]]:
+    def hear(self, seconds: float | None = None) -> Iterator[tuple[WorkerSlot[_Job], str, Any]]:
         """Wait until workers say something of their jobs, or end, or so long; and take that in.
 
         Gives slot, kind and content. In the slot of one that has ended there is another already.
@@ -85,7 +85,7 @@ class WorkerPool(Generic[Job]):
                 slot.ends += 1
             yield slot, kind, content
 
-    def stop(self, slots: Collection[Slot[Job]], seconds: float) -> None:
+    def stop(self, slots: Collection[WorkerSlot[_Job]], seconds: float) -> None:
         """Tell the workers of some slots to end, and wait so long for them at most.
 
         Nothing is read from them: an interrupt may have come in the midst of a message.

@@ -76,7 +76,7 @@ class Parent:
 
 
 #: What a worker process does, with the arguments that it was started with.
-Work = Callable[..., None]
+WorkFunction = Callable[..., None]
 
 
 @dataclass
@@ -88,7 +88,7 @@ class WorkerProcess:
     _memory_kills: int = 0  # of the kernel, when it was last heard
 
     @classmethod
-    def start(cls, work: Work, *arguments: Any) -> WorkerProcess:
+    def start(cls, work: WorkFunction, *arguments: Any) -> WorkerProcess:
         """Start a process that calls `work(parent, *arguments)`."""
         context = get_context("spawn")
         ours, theirs = context.Pipe()
@@ -136,7 +136,9 @@ class WorkerProcess:
         return ExitStatus(code, is_killed and _memory_kills() > self._memory_kills)
 
 
-def _live(work: Work, pipe: Connection, modules: Sequence[str], arguments: Sequence[Any]) -> None:
+def _live(
+    work: WorkFunction, pipe: Connection, modules: Sequence[str], arguments: Sequence[Any]
+) -> None:
     """The life of a worker process; a user's own modules are looked for in `modules` too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)

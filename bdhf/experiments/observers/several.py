@@ -40,7 +40,7 @@ def together(*observers: Observer) -> Observer:
     return Together(observers)
 
 
-class Guarded:
+class GuardedObserver:
     """Tells an observer until it raises, then says so once and leaves it alone.
 
     Whatever fails there (a server, a disk, a package), the runs and their records go on without.

@@ -9,7 +9,7 @@ from pathlib import Path
 from bdhf.experiments.errors import unknown
 from bdhf.experiments.observers.mlflow import MLflow
 from bdhf.experiments.observers.observer import Observer
-from bdhf.experiments.observers.several import Guarded, together
+from bdhf.experiments.observers.several import GuardedObserver, together
 from bdhf.experiments.observers.tensorboard import TensorBoard
 from bdhf.experiments.observers.tracker import Tracker
 from bdhf.records import InputError
@@ -38,7 +38,9 @@ def tracking(
     tracker whose package is not installed.
     """
     trackers = {name: _make(name, folder, ablation, labels) for name in dict.fromkeys(names)}
-    guards = {name: Guarded(f"tracker {name}", made, warn) for name, made in trackers.items()}
+    guards = {
+        name: GuardedObserver(f"tracker {name}", made, warn) for name, made in trackers.items()
+    }
     try:
         yield together(*guards.values())
     finally:

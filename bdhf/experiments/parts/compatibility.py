@@ -11,7 +11,7 @@ from bdhf.experiments.parts.resolve import Resolved, refusals
 from bdhf.experiments.parts.tables import PARTS, part_of, problem_of
 
 #: Says why an arm of `block_hf` cannot be run on a problem; "" if it can.
-Rule = Callable[[Resolved, Resolved], str]
+CompatibilityRule = Callable[[Resolved, Resolved], str]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def undamped(arm: Resolved, problem: Resolved) -> str:
     return "sample_space needs damping above 0" if zero and is_sample_space else ""
 
 
-def refused(arm: Resolved, problem: Resolved) -> str:
+def refusal_of(arm: Resolved, problem: Resolved) -> str:
     """The partition refuses the model, or the solver the blocks or the curvature."""
     if not problem:
         return ""
@@ -54,14 +54,14 @@ def refused(arm: Resolved, problem: Resolved) -> str:
 
 
 #: THE rules: the first reason counts.
-_COMPATIBILITY: tuple[Rule, ...] = (
+_COMPATIBILITY: tuple[CompatibilityRule, ...] = (
     Never(
         "sample_space needs a positive semi-definite matrix JᵀHJ; hessian has none: use cg, or ggn",
         curvature="hessian",
         solver="sample_space",
     ),
     undamped,
-    refused,
+    refusal_of,
 )
 
 

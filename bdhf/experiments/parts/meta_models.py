@@ -20,7 +20,7 @@ from bdhf.optim.vectors.layout import layout_of
 from bdhf.problems import Problem
 
 
-def weightless(problem: Problem) -> nn.Module:
+def meta_model(problem: Problem) -> nn.Module:
     """The problem's model, its parameters without values; not to be changed."""
     return _weightless(problem) if _is_hashable(problem) else _weightless.__wrapped__(problem)
 
@@ -33,7 +33,7 @@ def _weightless(problem: Problem) -> nn.Module:
 
 def blocks_of(partition: Partition, problem: Problem) -> Blocks:
     """The blocks of a partition on the problem's model. Raises what the partition does."""
-    return cut(layout_of(weightless(problem)), partition)
+    return cut(layout_of(meta_model(problem)), partition)
 
 
 def block_sizes(

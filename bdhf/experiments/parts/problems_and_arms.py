@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from bdhf.experiments.errors import Fault, Faults, Keys, unknown
-from bdhf.experiments.parts.meta_models import block_sizes, weightless
+from bdhf.experiments.parts.meta_models import block_sizes, meta_model
 from bdhf.experiments.parts.resolve import Resolved, make, refusals, resolve
 from bdhf.experiments.parts.tables import (
     DTYPES,
@@ -44,7 +44,7 @@ def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
     cls = optimizer_class(kind, path)
     if cls is not None:
         return resolve_optimizer(
-            cls, given, path, lambda **k: cls(weightless(problem).parameters(), **k)
+            cls, given, path, lambda **k: cls(meta_model(problem).parameters(), **k)
         )
     known = ["block_hf", *torch_optimizers()]
     at = (*path, "type") if "type" in given and isinstance(given["type"], str) else path

@@ -74,7 +74,7 @@ def resolve(
     objects = no_plain_defaults(name, defaults) if own else ()
     if objects:
         raise Faults(*(Fault(path, line) for line in objects))
-    return {"type": name, **plain(defaults | arguments)}
+    return {"type": name, **plain_data(defaults | arguments)}
 
 
 def make(table: Table, resolved: Resolved, nested: Nested = _FLAT) -> Any:
@@ -243,8 +243,8 @@ def _type_path(given: dict[str, Any], path: Keys) -> Keys:
     return (*path, "type") if len(given) > 1 else path
 
 
-def plain(value: Any) -> Any:
+def plain_data(value: Any) -> Any:
     """Lists for sequences, so that a resolved part is plain YAML and JSON."""
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        return {key: plain_data(inner) for key, inner in value.items()}
+    return [plain_data(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -148,7 +148,7 @@ def optimizer_of(
             raise LookupError(f"there is no optimizer {resolved['type']!r}")
         return cls(model.parameters(), **torch_arguments(resolved))
     parts = {key: part_of(key, resolved) for key in PARTS}
-    settings = settings_of(resolved)
+    settings = product_settings(resolved)
     return BlockHessianFree(
         model, problem.loss, **parts, lr=resolved["lr"], seed=seed,
         method=settings.method, max_bytes=settings.max_bytes,
@@ -161,7 +161,7 @@ def part_of(key: str, resolved: Resolved) -> Any:
     return make(PARTS[key][0], resolved[key], NESTED)
 
 
-def settings_of(resolved: Resolved) -> Settings:
+def product_settings(resolved: Resolved) -> Settings:
     """How products of a resolved arm of `block_hf` are computed."""
     method, max_bytes, dtype, compiled = (resolved[key] for key in PRODUCTS)
     return Settings(method, max_bytes, DTYPES[dtype], compiled)

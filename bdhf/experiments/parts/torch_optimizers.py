@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bdhf.experiments.errors import Fault, Faults, Keys, unknown
-from bdhf.experiments.parts.resolve import Resolved, plain
+from bdhf.experiments.parts.resolve import Resolved, plain_data
 from bdhf.experiments.parts.user_parts import is_own, own_class
 from bdhf.records import in_brief
 
@@ -54,7 +54,7 @@ def written_out(resolved: Resolved) -> Resolved:
         return resolved
     known = list(inspect.signature(cls).parameters.values())[1:]
     defaults = {one.name: one.default for one in known if one.default is not one.empty}
-    return {"type": resolved["type"], **plain(defaults), **resolved}
+    return {"type": resolved["type"], **plain_data(defaults), **resolved}
 
 
 def resolve_optimizer(
@@ -73,7 +73,7 @@ def resolve_optimizer(
         if key not in known
     ]
     faults += [
-        Fault((*path, key), f"{key} must be {wanted}; got {plain(value)!r}")
+        Fault((*path, key), f"{key} must be {wanted}; got {plain_data(value)!r}")
         for key, value in arguments.items()
         if key in known and (wanted := _misses(known[key].default, value))
     ]
@@ -89,7 +89,7 @@ def resolve_optimizer(
     if not is_own(name):
         _check_update(cls, name, arguments, path)
     own = {key: value for key, value in arguments.items() if value != known[key].default}
-    return {"type": name, **plain(own)}
+    return {"type": name, **plain_data(own)}
 
 
 def _check_update(
@@ -137,7 +137,7 @@ def _misses(default: Any, value: Any) -> str:
         return "" if is_number else "a number"
     if isinstance(default, tuple):
         is_list = isinstance(value, tuple) and len(value) == len(default)
-        return "" if is_list else f"a list of {len(default)} values, as {plain([*default])} is"
+        return "" if is_list else f"a list of {len(default)} values, as {plain_data([*default])} is"
     return ""
 
 

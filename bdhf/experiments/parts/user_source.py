@@ -33,14 +33,14 @@ Hashes = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Source:
+class ModuleSource:
     """One module of a user's own: its file, and a hash of what stands there."""
 
     file: Path
     digest: str
 
 
-def sources(name: str) -> dict[str, Source]:
+def sources(name: str) -> dict[str, ModuleSource]:
     """The modules that an own part is made of, as their files are now: module -> source."""
     walk = _Walk()
     walk.follow(name.partition(":")[0])
@@ -62,7 +62,7 @@ def at_import(module: str) -> Hashes:
 class _Walk:
     """From module to module along their imports."""
 
-    sources: dict[str, Source] = field(default_factory=dict)
+    sources: dict[str, ModuleSource] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
     _specs: dict[str, ModuleSpec | None] = field(default_factory=dict)
 
@@ -97,7 +97,7 @@ class _Walk:
             content = file.read_bytes().replace(b"\r\n", b"\n")
         except OSError:
             return []
-        self.sources[name] = Source(file, hashlib.sha256(content).hexdigest()[:_DIGITS])
+        self.sources[name] = ModuleSource(file, hashlib.sha256(content).hexdigest()[:_DIGITS])
         is_package = spec.submodule_search_locations is not None
         package = name if is_package else name.rpartition(".")[0]
         return [other for other in _imports(content, package) if self._is_own(other, name)]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bdhf.experiments.plan.runspec import RunSpec
-from bdhf.experiments.spec.grid import VARIED, Combination, Variant, in_words
+from bdhf.experiments.spec.grid import VARIED, Combination, Variant, picks_in_words
 from bdhf.experiments.spec.schema import Spec
 from bdhf.records import Comparison
 
@@ -54,7 +54,7 @@ def questions(
         for variant, candidate, baseline in zip(variants, *sides, strict=True):
             if candidate is None or baseline is None:
                 continue
-            words = in_words([pick for pick in variant.picks if pick.axis in axes])
+            words = picks_in_words([pick for pick in variant.picks if pick.axis in axes])
             update = {
                 "name": " ".join(filter(None, [entry.name, words])),
                 "candidate": candidate.label,

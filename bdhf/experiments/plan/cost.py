@@ -14,8 +14,8 @@ from torch import nn
 
 from bdhf.experiments.parts.meta_models import blocks_of
 from bdhf.experiments.parts.resolve import Resolved
-from bdhf.experiments.parts.tables import PRODUCTS, part_of, problem_of, settings_of
-from bdhf.optim.estimate import Shared, counted, scaled
+from bdhf.experiments.parts.tables import PRODUCTS, part_of, problem_of, product_settings
+from bdhf.optim.estimate import Shared, count_products, scaled
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers import Solver
@@ -47,7 +47,7 @@ _BENCHES: ContextVar[dict[str, _Bench] | None] = ContextVar("benches", default=N
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def models_kept() -> Iterator[None]:
     """Estimates within have models and forward passes in common; at the end these are let go.
 
     Outside it every new estimate builds its own. The numbers are the same, and are kept.
@@ -59,7 +59,7 @@ def together() -> Iterator[None]:
         _BENCHES.reset(token)
 
 
-def estimate(
+def arm_cost(
     problem: Resolved, arm: Resolved, gradient_batch: int, curvature_batch: int | None
 ) -> float:
     """Gradient equivalents of one update; an optimizer of torch is taken to need one gradient.
@@ -71,7 +71,7 @@ def estimate(
     return scaled(*_counted(json.dumps(problem), _alike(arm)), gradient_batch, curvature_batch)
 
 
-def factor_rows(problem: Resolved, arm: Resolved) -> float:
+def arm_factor_rows(problem: Resolved, arm: Resolved) -> float:
     """Rows a sample of the curvature batch that an arm with `sample_space` solves for."""
     sweeps, _ = _counted(json.dumps(problem), _alike(arm))
     return sweeps.factor_rows
@@ -94,10 +94,10 @@ def _counted(problem: str, parts: str) -> tuple[Sweeps, Solver]:
         key, solver = json.dumps(arm["partition"]), part_of("solver", arm)
         if key not in bench.blocks:
             bench.blocks[key] = blocks_of(part_of("partition", arm), bench.problem)
-        sweeps = counted(
+        sweeps = count_products(
             Objective.of(bench.model, bench.problem.loss), bench.example, bench.shared,
             curvature=part_of("curvature", arm), blocks=bench.blocks[key], solver=solver,
-            settings=settings_of(arm),
+            settings=product_settings(arm),
         )  # fmt: skip
     return sweeps, solver
 

@@ -16,7 +16,7 @@ from bdhf.experiments.errors import Keys
 from bdhf.experiments.parts.tables import uses_curvature
 from bdhf.experiments.plan.comparisons import Arm, Question, questions
 from bdhf.experiments.plan.runspec import RunSpec, ids_of
-from bdhf.experiments.spec.grid import Variant, in_words
+from bdhf.experiments.spec.grid import Variant, picks_in_words
 from bdhf.experiments.spec.schema import Spec
 from bdhf.records import Comparison, PlannedArm
 
@@ -83,14 +83,14 @@ def expand(variants: Sequence[Variant]) -> Plan:
         ),
         questions=questions(spec.compare, places, variants),
         excluded=tuple(
-            Excluded(name, in_words(variant.picks), left.why)
+            Excluded(name, picks_in_words(variant.picks), left.why)
             for variant in variants
             for name, left in variant.excluded.items()
         ),
     )
 
 
-def to_table(cells: Sequence[Cell]) -> pd.DataFrame:
+def plan_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """The rows of plan.parquet: `arm, seed, run_id, skip`."""
     rows = [(cell.arm, cell.seed, cell.run_id, cell.skip) for cell in cells]
     return pd.DataFrame(rows, columns=["arm", "seed", "run_id", "skip"])
@@ -107,7 +107,7 @@ def _arms(name: str, variants: Sequence[Variant]) -> list[Arm | None]:
         if run_id not in arms:
             picks = [pick for pick in variant.picks if pick.axis in axes]
             picks.sort(key=lambda pick: _rank(pick.target, name))
-            label = " ".join(filter(None, [name, in_words(picks, name)]))
+            label = " ".join(filter(None, [name, picks_in_words(picks, name)]))
             arms[run_id] = Arm(label, name, tuple(picks), variant.spec, run, run_id)
     found = iter(ids)
     return [None if name in variant.excluded else arms[next(found)] for variant in variants]

@@ -20,7 +20,7 @@ from bdhf.experiments.spec.schema import Safety
 def with_skips(plan: Plan, safety: Safety) -> Plan:
     """The plan with the reason in every cell that is not run: the same for all seeds of an arm."""
     runs = {cell.arm: cell.run for cell in plan.cells}
-    with cost.together():
+    with cost.models_kept():
         skips = {
             label: why_not(run.optimizer, run.problem)
             or too_many_rows(run)
@@ -38,7 +38,7 @@ def too_costly(run: RunSpec, limit: float | None) -> str:
     updates = _updates(run)
     if limit is None or updates is None:
         return ""
-    one = cost.estimate(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
+    one = cost.arm_cost(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
     if one * updates <= limit:
         return ""
     total, most = (f"{n:,.0f}" if n >= 100 else f"{n:g}" for n in (one * updates, limit))
@@ -50,7 +50,7 @@ def too_many_rows(run: RunSpec) -> str:
     arm = run.optimizer
     if arm["type"] != "block_hf" or arm["solver"]["type"] != "sample_space":
         return ""
-    rows = cost.factor_rows(run.problem, arm) * (run.curvature_batch or run.gradient_batch)
+    rows = cost.arm_factor_rows(run.problem, arm) * (run.curvature_batch or run.gradient_batch)
     most = arm["solver"]["max_rows"]
     if rows <= most:
         return ""

@@ -7,7 +7,7 @@ from typing import Any
 
 from bdhf.experiments.parts.user_source import at_import
 from bdhf.experiments.plan.runspec import RunSpec
-from bdhf.records.provenance.environment import in_words
+from bdhf.records.provenance.environment import hashes_in_words
 
 
 def own_names(run: RunSpec) -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def own_code(run: RunSpec) -> dict[str, str]:
     hashes: dict[str, str] = {}
     for name in own_names(run):
         hashes |= at_import(name.partition(":")[0])
-    return {"own_code": in_words(hashes)} if hashes else {}
+    return {"own_code": hashes_in_words(hashes)} if hashes else {}
 
 
 def _named_in(part: Any) -> Iterator[str]:

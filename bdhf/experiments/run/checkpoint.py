@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.checkpoint_file import header, parsed, read, serialised
 from bdhf.experiments.run.failures import release
-from bdhf.experiments.run.object_state import Held, unlike
+from bdhf.experiments.run.object_state import ObjectState, unlike
 from bdhf.experiments.run.unsaved import Unsaved
 from bdhf.records import in_brief, of_what_kind, write_atomically
 
-State = dict[str, Any]  # tensors, numbers, strings, and lists and mappings of them
+RunState = dict[str, Any]  # tensors, numbers, strings, and lists and mappings of them
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,19 @@ class Resumable(Protocol):
     def step(self) -> None:
         """Make one update."""
 
-    def state(self) -> State:
+    def state(self) -> RunState:
         """What it goes on from."""
 
-    def shared(self) -> Held:
+    def shared(self) -> ObjectState:
         """What it holds that one built anew in this process would have in common with it."""
 
-    def kept(self) -> Held:
+    def kept(self) -> ObjectState:
         """What it holds beside, saved or not."""
 
-    def unsaved(self) -> Held:
+    def unsaved(self) -> ObjectState:
         """What of this is not saved."""
 
-    def replay(self, state: State) -> Held:
+    def replay(self, state: RunState) -> ObjectState:
         """What `kept` is after one update by another run that goes on from a state."""
 
 
@@ -85,17 +85,17 @@ class Saver:
         self._checkpoint, self._tell, self._asked = checkpoint, tell, asked
         self._header = header(spec, device) if checkpoint else {}
         self._evaluations, self._last, self._has_warned = 0, time.monotonic(), False
-        self._shared: Held | None = None
+        self._shared: ObjectState | None = None
         self._trial: _Trial | None = None
         self._unsaved, self._is_there, self.refused = Unsaved(), False, ""
 
-    def load(self) -> State | None:
+    def load(self) -> RunState | None:
         """Give the state that was saved, on the CPU; None where there is none to go on from."""
         if self._checkpoint is None:
             return None
         try:
             content = read(self._checkpoint.path)
-            state: State = content.pop("state")
+            state: RunState = content.pop("state")
         except Exception:  # none is there, or a torn one, which may fail in any way
             return None
         self._is_there = content == self._header
@@ -155,7 +155,7 @@ class Saver:
         self._try(run, content, unsaved)
         self._shared = run.shared()  # what was built anew may have changed it
 
-    def _try(self, run: Resumable, content: bytes, unsaved: Held) -> None:
+    def _try(self, run: Resumable, content: bytes, unsaved: ObjectState) -> None:
         """Make an update from what would be written."""
         try:
             state = parsed(content)["state"]
@@ -203,5 +203,5 @@ class _Trial:
     """A checkpoint that is not written yet, and what a run holds one update after it."""
 
     content: bytes
-    kept: Held
-    unsaved: Held  # when it would have been written
+    kept: ObjectState
+    unsaved: ObjectState  # when it would have been written

@@ -18,7 +18,7 @@ import torch
 
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.user_code import own_code
-from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.run.provenance import run_environment
 
 #: Raised when what a run saves changes.
 FORMAT = 2
@@ -29,7 +29,7 @@ _WHERE = ("bdhf", "python", "numpy", "torch", "cuda", "cpu", "gpu")
 
 def header(spec: RunSpec, device: str) -> Mapping[str, Any]:
     """What must agree for a run to go on with the same bits, and its seconds on one machine."""
-    machine = environment(device, spec.threads)
+    machine = run_environment(device, spec.threads)
     where = {key: str(machine[key]) for key in _WHERE}
     where |= own_code(spec)
     return {"format": FORMAT, "run": spec.run_id, "device": torch.device(device).type, **where}

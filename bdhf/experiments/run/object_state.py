@@ -17,20 +17,23 @@ from torch import Tensor
 from bdhf.experiments.run.object_tree import BOXES, PLAIN, look_into
 
 #: Path -> what stands there.
-Held = dict[str, str]
+ObjectState = dict[str, str]
 
 #: The ids of the boxes that something lies in, up to the next object.
 _Above = tuple[int, ...]
 
 
-def held(roots: Mapping[str, Any], saved: Container[int] = ()) -> Held:
+def object_state(roots: Mapping[str, Any], saved: Container[int] = ()) -> ObjectState:
     """Everything that can be reached from the roots.
 
     An object is looked at once; a number, a tensor or a list of them wherever it stands, for a copy
     of what holds it may have one where the other has two. `saved` are ids of tensors whose values
     do not count.
     """
-    texts, seen = Held(), dict[int, Any]()  # keeps what it has seen, so that no id comes twice
+    texts, seen = (
+        ObjectState(),
+        dict[int, Any](),
+    )  # keeps what it has seen, so that no id comes twice
     left: list[tuple[str, Any, _Above]] = []
     left += [(name, root, ()) for name, root in [*roots.items()][::-1]]
     while left:
@@ -53,7 +56,7 @@ def _path(path: str, name: str, child: Any) -> str:
     return child.__name__ if isinstance(child, types.ModuleType) else f"{path}{name}"
 
 
-def unlike(here: Held, there: Held) -> str:
+def unlike(here: ObjectState, there: ObjectState) -> str:
     """Name what differs, at most twice and the likely cause first; "" where nothing does.
 
     >>> unlike({"a.made": "5", "a.lr": "1"}, {"a.made": "2", "a.lr": "1"})
@@ -66,7 +69,7 @@ def unlike(here: Held, there: Held) -> str:
     return ", ".join(_differs(p, here, there) for p in causes) + more
 
 
-def _differs(path: str, here: Held, there: Held) -> str:
+def _differs(path: str, here: ObjectState, there: ObjectState) -> str:
     text_here, text_there = here.get(path, "nothing"), there.get(path, "nothing")
     return path if text_here.startswith("torch.") else f"{path} ({text_here} and {text_there})"
 

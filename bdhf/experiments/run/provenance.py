@@ -21,10 +21,10 @@ from bdhf.records.provenance.git import diff, git
 _PATIENCE = 20.0
 
 #: What stands for changes where git cannot say whether there are any.
-UNKNOWN = "unknown"
+UNKNOWN_COMMIT = "unknown"
 
 
-def environment(device: str, threads: int) -> dict[str, Any]:
+def run_environment(device: str, threads: int) -> dict[str, Any]:
     """What a reader needs in order to compare, or to repeat, a run."""
     return {
         **_machine(),
@@ -84,6 +84,6 @@ def _repository() -> dict[str, Any]:
     try:
         difference = diff("HEAD", timeout=_PATIENCE)
     except (OSError, subprocess.SubprocessError):
-        return {"commit": commit, "dirty": UNKNOWN}
+        return {"commit": commit, "dirty": UNKNOWN_COMMIT}
     changed = hashlib.sha256(difference).hexdigest()[:12] if difference else ""
     return {"commit": commit, "dirty": changed}

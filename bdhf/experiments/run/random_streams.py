@@ -28,7 +28,7 @@ def derive(seed: int, purpose: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-class Batches:
+class BatchSampler:
     """Index batches of `size` for ever: epoch after epoch, each sample once an epoch.
 
     Every batch is full and holds no sample twice: one that crosses the end of an epoch is filled

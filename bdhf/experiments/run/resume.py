@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from bdhf.experiments.plan.user_code import own_code, own_names
-from bdhf.experiments.run.checkpoint import State
-from bdhf.experiments.run.object_state import Held, held
+from bdhf.experiments.run.checkpoint import RunState
+from bdhf.experiments.run.object_state import ObjectState, object_state
 from bdhf.experiments.run.process_state import undisturbed
 from bdhf.experiments.run.random_streams import global_state, set_global
-from bdhf.records.provenance.environment import from_words
+from bdhf.records.provenance.environment import hashes_of_words
 
 if TYPE_CHECKING:
     from bdhf.experiments.run.training import Training
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 COUNTS = ("update", "samples", "products", "gradient_equivalents", "seconds")
 
 
-def state_of(run: Training) -> State:
+def state_of(run: Training) -> RunState:
     """Give all that updates change, as the run stands between two of them."""
     return {
         **{name: getattr(run, name) for name in COUNTS},
@@ -43,7 +43,7 @@ def state_of(run: Training) -> State:
     }
 
 
-def go_on(run: Training, state: State) -> None:
+def go_on(run: Training, state: RunState) -> None:
     """Put a run that was just built where the state was saved.
 
     The first update is made once more and forgotten: what a run decides once it decides again on
@@ -64,7 +64,7 @@ def go_on(run: Training, state: State) -> None:
         run.reached.after(row)
 
 
-def replay(run: Training, state: State) -> Held:
+def replay(run: Training, state: RunState) -> ObjectState:
     """What another run holds that goes on from a state, and makes one update more.
 
     Model and optimizer are built a second time; the data are those of the run, which nothing of
@@ -82,17 +82,17 @@ def replay(run: Training, state: State) -> Held:
     return after
 
 
-def kept(run: Training) -> Held:
+def kept(run: Training) -> ObjectState:
     """What optimizer and model hold, saved or not, then all that is saved but the clock."""
     saved = state_of(run)
     del saved["seconds"]
-    return held({"optimizer": run.optimizer, "model": run.model, "state": saved})
+    return object_state({"optimizer": run.optimizer, "model": run.model, "state": saved})
 
 
-def unsaved(run: Training) -> Held:
+def unsaved(run: Training) -> ObjectState:
     """What optimizer and model hold beside what is saved; of that, only of what kind it is."""
     tensors = {id(tensor) for tensor in (*run.model.parameters(), *run.model.buffers())}
-    everything = held({"optimizer": run.optimizer, "model": run.model}, tensors)
+    everything = object_state({"optimizer": run.optimizer, "model": run.model}, tensors)
     return {path: text for path, text in everything.items() if not _is_state(path)}
 
 
@@ -102,12 +102,14 @@ def _is_state(path: str) -> bool:
     return in_group or path.startswith("optimizer.state")
 
 
-def shared(run: Training) -> Held:
+def shared(run: Training) -> ObjectState:
     """What a run built anew would have in common with this one: its problem and own modules."""
     names = [part.partition(":")[0] for part in own_names(run.spec)]
-    names += from_words(own_code(run.spec).get("own_code", ""))  # and what these import, also late
+    names += hashes_of_words(
+        own_code(run.spec).get("own_code", "")
+    )  # and what these import, also late
     modules = {name: sys.modules[name] for name in names if name in sys.modules}
-    return held({"problem": run.problem, **modules})
+    return object_state({"problem": run.problem, **modules})
 
 
 def _other_buffers(model: nn.Module) -> dict[str, Tensor]:

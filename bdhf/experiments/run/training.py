@@ -15,10 +15,10 @@ from bdhf.experiments.parts.tables import new_problem_of, optimizer_of
 from bdhf.experiments.parts.user_parts import is_own
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run import resume
-from bdhf.experiments.run.checkpoint import Saver, State
-from bdhf.experiments.run.object_state import Held
+from bdhf.experiments.run.checkpoint import RunState, Saver
+from bdhf.experiments.run.object_state import ObjectState
 from bdhf.experiments.run.random_streams import (
-    Batches,
+    BatchSampler,
     Subsets,
     derive,
     generator,
@@ -26,7 +26,7 @@ from bdhf.experiments.run.random_streams import (
     seed_globals,
 )
 from bdhf.experiments.run.stopping import Reached
-from bdhf.experiments.run.updaters import Batch, Update, updater_of
+from bdhf.experiments.run.updaters import TensorBatch, UpdateRecord, updater_of
 from bdhf.experiments.spec.schema import Safety
 from bdhf.optim.forward.objective import plain_kernels
 from bdhf.optim.forward.passes import Passes
@@ -88,7 +88,7 @@ class Training:
         self.passes = Passes(self.model)
         self.updater = updater_of(self.optimizer, self.model, self.problem)
         size, chosen = spec.gradient_batch, spec.curvature_batch or spec.gradient_batch
-        self.order = Batches(len(self.data.train[0]), size, generator(spec.seed, "order"))
+        self.order = BatchSampler(len(self.data.train[0]), size, generator(spec.seed, "order"))
         self.subset = Subsets(size, chosen, generator(spec.seed, "curvature subset"))
         self.reached = Reached(spec.stop_at)
         self.update = self.samples = 0
@@ -142,12 +142,12 @@ class Training:
         self.seconds += time.perf_counter() - start
         self._count(update)
 
-    def _draw(self) -> tuple[Batch, Batch | None]:
+    def _draw(self) -> tuple[TensorBatch, TensorBatch | None]:
         """The next gradient batch, and the part of it that the curvature is taken on."""
         batch, subset = _take(self.data.train, next(self.order)), next(self.subset)
         return batch, _take(batch, subset) if self.spec.curvature_batch else None
 
-    def _count(self, update: Update) -> None:
+    def _count(self, update: UpdateRecord) -> None:
         self.update += 1
         self.samples += self.spec.gradient_batch
         self.products += update.products
@@ -189,24 +189,24 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def state(self) -> State:
+    def state(self) -> RunState:
         """What the run goes on from, beside what its spec tells."""
         passed = {"wall_clock": time.monotonic() - self.begun}
         return passed | resume.state_of(self) | {"rows": self.log.rows, "resumed": self.log.resumed}
 
-    def shared(self) -> Held:
+    def shared(self) -> ObjectState:
         """What the run's problem and its own modules hold, which no checkpoint has."""
         return resume.shared(self)
 
-    def kept(self) -> Held:
+    def kept(self) -> ObjectState:
         """What model and optimizer hold, and everything that a checkpoint has."""
         return resume.kept(self)
 
-    def unsaved(self) -> Held:
+    def unsaved(self) -> ObjectState:
         """What model and optimizer hold that no checkpoint has."""
         return resume.unsaved(self)
 
-    def replay(self, state: State) -> Held:
+    def replay(self, state: RunState) -> ObjectState:
         """What `kept` is after one update by a run that goes on from a state."""
         return resume.replay(self, state)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bdhf.experiments.run.object_state import Held
+from bdhf.experiments.run.object_state import ObjectState
 
 
 @dataclass
@@ -20,16 +20,16 @@ class Unsaved:
     `state_dict` saves, or the outputs of the last forward pass.
     """
 
-    then: Held | None = None  # None: nothing has been tried yet
+    then: ObjectState | None = None  # None: nothing has been tried yet
     _come_again: set[str] = field(default_factory=set)
 
-    def changed(self, now: Held) -> frozenset[str]:
+    def changed(self, now: ObjectState) -> frozenset[str]:
         """The paths at which something else stands by now that may not come again."""
         then = self.then or {}
         paths = {*then, *now} - self._come_again
         return frozenset(path for path in paths if then.get(path) != now.get(path))
 
-    def proven(self, now: Held) -> None:
+    def proven(self, now: ObjectState) -> None:
         """A trial has shown that all comes again, what has changed since the last one too."""
         if self.then is not None:
             self._come_again |= self.changed(now)

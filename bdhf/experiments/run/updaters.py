@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bdhf.optim import BlockHessianFree, CostWarning, StepInfo, Stop
 from bdhf.problems import Problem
 
-Batch = tuple[Tensor, Tensor]
+TensorBatch = tuple[Tensor, Tensor]
 
 #: Column of the curve -> why a solver left a block; what they leave of 1 is `nonfinite`.
 _STOPS: Mapping[str, Stop] = {
@@ -27,7 +27,7 @@ _STOPS: Mapping[str, Stop] = {
 
 
 @dataclass(frozen=True)
-class Update:
+class UpdateRecord:
     """What the loop must know of every update."""
 
     loss: float  # on the gradient batch, before the update
@@ -39,10 +39,14 @@ class Update:
 class Updater(Protocol):
     """Makes updates. Only `step` is timed."""
 
-    def step(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> Update:
+    def step(
+        self, batch: TensorBatch, curvature: TensorBatch | None, watch: Callable[[], None]
+    ) -> UpdateRecord:
         """Update once; `watch` may raise to end the run."""
 
-    def check(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> None:
+    def check(
+        self, batch: TensorBatch, curvature: TensorBatch | None, watch: Callable[[], None]
+    ) -> None:
         """Look, before the first update, whether updates can be right; `watch` as in `step`."""
 
     def prepare(self) -> None:
@@ -68,19 +72,23 @@ class BlockUpdater:
     def __init__(self, optimizer: BlockHessianFree) -> None:
         self._optimizer = optimizer
         self._info: StepInfo | None = None
-        self._batch: Batch | None = None
+        self._batch: TensorBatch | None = None
 
-    def check(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> None:
+    def check(
+        self, batch: TensorBatch, curvature: TensorBatch | None, watch: Callable[[], None]
+    ) -> None:
         """Examine the products once. What they cost is the plan's to say."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CostWarning)
             self._optimizer.check(curvature or batch, watch=watch)
 
-    def step(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> Update:
+    def step(
+        self, batch: TensorBatch, curvature: TensorBatch | None, watch: Callable[[], None]
+    ) -> UpdateRecord:
         """Take one step of the optimizer."""
         info = self._info = self._optimizer.step(batch, curvature, watch=watch)
         self._batch = curvature or batch
-        return Update(info.loss, info.grad_norm, info.products, info.gradient_equivalents)
+        return UpdateRecord(info.loss, info.grad_norm, info.products, info.gradient_equivalents)
 
     def prepare(self) -> None:
         """Every step is measured by the optimizer itself."""
@@ -112,7 +120,9 @@ class TorchUpdater:
         self._optimizer, self._model, self._problem = optimizer, model, problem
         self._before: list[Tensor] = []
 
-    def step(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> Update:
+    def step(
+        self, batch: TensorBatch, curvature: TensorBatch | None, watch: Callable[[], None]
+    ) -> UpdateRecord:
         """Take one step; the loss is that of the first call of the closure."""
         losses: list[Tensor] = []
 
@@ -126,9 +136,11 @@ class TorchUpdater:
 
         step: Any = self._optimizer.step  # typed for closures that return a float
         step(closure)
-        return Update(losses[0].item(), 0.0, 0.0, float(len(losses)))
+        return UpdateRecord(losses[0].item(), 0.0, 0.0, float(len(losses)))
 
-    def check(self, batch: Batch, curvature: Batch | None, watch: Callable[[], None]) -> None:
+    def check(
+        self, batch: TensorBatch, curvature: TensorBatch | None, watch: Callable[[], None]
+    ) -> None:
         """Nothing can be wrong with a gradient that its author would not know."""
 
     def prepare(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from bdhf.experiments.errors import Fault, Faults
-from bdhf.experiments.parts.meta_models import weightless
+from bdhf.experiments.parts.meta_models import meta_model
 from bdhf.experiments.parts.problems_and_arms import resolve_arm, resolve_problem
 from bdhf.experiments.parts.resolve import Resolved
 from bdhf.experiments.parts.tables import problem_of
@@ -22,12 +22,12 @@ from bdhf.experiments.parts.user_parts import is_own
 from bdhf.experiments.spec.consistency import consistency
 from bdhf.experiments.spec.schema import Spec
 from bdhf.experiments.spec.target_directions import no_directions
-from bdhf.experiments.spec.validation_errors import complaints
+from bdhf.experiments.spec.validation_errors import validation_faults
 from bdhf.optim.losses.own import own_parameters
 from bdhf.problems import Problem
 from bdhf.records import of_what_kind
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Checker:
                 spec = Spec.model_validate_json(json.dumps(data), strict=True)
                 self._frames[key] = _Frame(spec, ())
             except ValidationError as error:
-                self._frames[key] = _Frame(None, complaints(error, Spec))
+                self._frames[key] = _Frame(None, validation_faults(error, Spec))
         return key, self._frames[key]
 
     def _problem(self, given: Any) -> tuple[Resolved, Problem]:
@@ -109,7 +109,7 @@ class Checker:
         return _or_raise(self._arms[key])
 
 
-def _or_raise(found: T | Faults) -> T:
+def _or_raise(found: _T | Faults) -> _T:
     if isinstance(found, Faults):
         raise found
     return found
@@ -120,7 +120,7 @@ def _tried(resolved: Resolved) -> Problem:
     problem = problem_of(resolved)
     if is_own(resolved["type"]):
         try:
-            weightless(problem)
+            meta_model(problem)
             _ = problem.samples, list(problem.metrics), list(problem.blocks)
             undirected = no_directions(problem)
             held = own_parameters(problem.loss)

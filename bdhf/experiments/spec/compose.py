@@ -20,7 +20,7 @@ from bdhf.experiments.spec.dotted_paths import keys_of, put
 from bdhf.experiments.spec.yaml_source import Layer, Source, parse
 
 
-def read(file: Path, settings: Sequence[str] = ()) -> Source:
+def read_spec(file: Path, settings: Sequence[str] = ()) -> Source:
     """Read a spec with what it includes, and set `path=value` on top of it.
 
     Raises SpecError for a file that is missing or malformed or includes itself, and for a setting
@@ -48,7 +48,7 @@ def _with_includes(file: Path) -> Source:
 
 def _gather(file: Path, outer: tuple[Path, ...], found: dict[Path, Source]) -> None:
     """Read a file after those that it includes; `outer` are those that include it."""
-    own, here = parse(size_limits.text_of(file), str(file)), _resolved(file)
+    own, here = parse(size_limits.spec_text(file), str(file)), _resolved(file)
     included = own.data.get("include", []) if isinstance(own.data, dict) else []
     names = included if isinstance(included, list) else [included]
     if not all(isinstance(name, str) for name in names):
@@ -68,8 +68,10 @@ def _include(
         raise own.error([Fault(place, f"{file} includes itself")])
     if here in found:
         return
-    if len(outer) + len(found) >= size_limits.FILES:
-        raise own.error([Fault(place, f"one spec is made of at most {size_limits.FILES} files")])
+    if len(outer) + len(found) >= size_limits.MOST_FILES:
+        raise own.error(
+            [Fault(place, f"one spec is made of at most {size_limits.MOST_FILES} files")]
+        )
     try:
         _gather(file, outer, found)
     except SpecError as error:

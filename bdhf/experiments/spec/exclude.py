@@ -15,7 +15,7 @@ from bdhf.experiments.spec.grid import Combination
 from bdhf.experiments.spec.value_words import exactly
 
 #: Of every path: its text, its keys, and the values of which a combination has one.
-Values = tuple[tuple[str, Keys, tuple[Any, ...]], ...]
+ExcludedValues = tuple[tuple[str, Keys, tuple[Any, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Exclusion:
 
     words: str  # as a reader would say it: `adam, batch.curvature 125 or 250`
     arms: frozenset[str]
-    values: Values
+    values: ExcludedValues
     place: Keys
 
     def is_about(self, target: Keys) -> bool:
@@ -39,7 +39,7 @@ class Exclusion:
         return (not self.arms or arm in self.arms) and has_all(self.values, picks, data)
 
 
-def has_all(values: Values, picks: Combination, data: Mapping[str, Any]) -> bool:
+def has_all(values: ExcludedValues, picks: Combination, data: Mapping[str, Any]) -> bool:
     """Whether a combination has one of the values on every path; `data` is the spec with it."""
     return all(
         any(_is(wanted, path, keys, picks, data) for wanted in listed)
@@ -47,7 +47,7 @@ def has_all(values: Values, picks: Combination, data: Mapping[str, Any]) -> bool
     )
 
 
-def values_at(given: Mapping[str, Any], data: Mapping[str, Any], place: Keys) -> Values:
+def values_at(given: Mapping[str, Any], data: Mapping[str, Any], place: Keys) -> ExcludedValues:
     """Dotted paths with a value or a list of values, read. Raises Faults."""
     values, faults = list[tuple[str, Keys, tuple[Any, ...]]](), list[Fault]()
     for path, listed in given.items():
@@ -62,7 +62,7 @@ def values_at(given: Mapping[str, Any], data: Mapping[str, Any], place: Keys) ->
     return tuple(values)
 
 
-def said(values: Values) -> str:
+def said(values: ExcludedValues) -> str:
     """Values on paths, as a reader would say it: `batch.curvature 125 or 250`."""
     return ", ".join(f"{path} {' or '.join(map(_said, listed))}" for path, _, listed in values)
 
@@ -83,7 +83,7 @@ def exclusions(data: Mapping[str, Any]) -> tuple[Exclusion, ...]:
     return tuple(found)
 
 
-def left_out(
+def entries_leaving_out(
     entries: Sequence[Exclusion], arms: Iterable[str], picks: Combination, data: Mapping[str, Any]
 ) -> dict[str, tuple[Exclusion, ...]]:
     """Arm -> the entries that leave it out of a combination; `data` is the spec with that."""
@@ -94,7 +94,7 @@ def left_out(
     return {arm: found for arm, found in covering.items() if found}
 
 
-def idle(
+def idle_exclusions(
     entries: Sequence[Exclusion],
     arms: Sequence[str],
     combinations: Sequence[Mapping[str, Sequence[Exclusion]]],
@@ -127,7 +127,7 @@ def _exclusion(entry: Any, data: Mapping[str, Any], place: Keys) -> Exclusion:
         for arm in arms
         if not isinstance(arm, str) or arm not in known
     ]
-    values: Values = ()
+    values: ExcludedValues = ()
     try:
         values = values_at({k: v for k, v in entry.items() if k != "arm"}, data, place)
     except Faults as wrong:

@@ -122,7 +122,7 @@ def target_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
     raise Faults(Fault(place, message, at_key=True))
 
 
-def in_words(picks: Sequence[Pick], arm: str = "") -> str:
+def picks_in_words(picks: Sequence[Pick], arm: str = "") -> str:
     """Picks as a label: the end of each path, as short as tells it from the others.
 
     As the label of an `arm`, with the name of any other arm whose setting it is.

@@ -18,7 +18,7 @@ from bdhf.experiments.spec.grid import VARIED
 from bdhf.experiments.spec.schema import Spec
 
 
-def json_schema() -> JsonSchema:
+def spec_schema() -> JsonSchema:
     """The schema, as plain data.
 
     >>> json_schema()["definitions"]["spec"]["properties"]["alpha"]["default"]
@@ -51,7 +51,7 @@ def json_schema() -> JsonSchema:
     }
 
 
-def as_text(schema: JsonSchema) -> str:
+def schema_text(schema: JsonSchema) -> str:
     """A schema as the text of a file."""
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 

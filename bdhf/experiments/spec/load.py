@@ -10,32 +10,42 @@ from bdhf.experiments.errors import Fault, Faults
 from bdhf.experiments.parts.user_modules import look_beside
 from bdhf.experiments.spec import settings as in_settings
 from bdhf.experiments.spec.check import Checker
-from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.compose import read_spec
 from bdhf.experiments.spec.consistency import consistency_of_all
 from bdhf.experiments.spec.dotted_paths import Setting
-from bdhf.experiments.spec.exclude import Exclusion, exclusions, idle, left_out
+from bdhf.experiments.spec.exclude import (
+    Exclusion,
+    entries_leaving_out,
+    exclusions,
+    idle_exclusions,
+)
 from bdhf.experiments.spec.grid import Combination, LeftOut, Variant, applied, combinations, traced
 from bdhf.experiments.spec.schema import Spec
-from bdhf.experiments.spec.settings import Entry, settings_at, told_at_setting, with_settings
+from bdhf.experiments.spec.settings import (
+    SettingsEntry,
+    settings_at,
+    told_at_setting,
+    with_settings,
+)
 from bdhf.experiments.spec.yaml_source import Source
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _NO_GRID: tuple[Combination, ...] = ((),)
 _NO_EXCLUSIONS: tuple[Exclusion, ...] = ()
-_NO_SETTINGS: tuple[Entry, ...] = ()
+_NO_SETTINGS: tuple[SettingsEntry, ...] = ()
 
 
-def load(file: Path, settings: Sequence[str] = ()) -> tuple[tuple[Variant, ...], Source]:
+def load_spec(file: Path, settings: Sequence[str] = ()) -> tuple[tuple[Variant, ...], Source]:
     """Read, check and resolve a spec file, with `path=value` settings on top of it.
 
     Raises SpecError with a line for every fault.
     """
-    source = read(file, settings)
+    source = read_spec(file, settings)
     look_beside(file)
     return variants(source), source
 
 
-def check(source: Source) -> Spec:
+def check_spec(source: Source) -> Spec:
     """Check and resolve a parsed spec; of a grid, its first combination. Raises SpecError."""
     return variants(source)[0].spec
 
@@ -67,7 +77,10 @@ class _Reader:
     """Checks the combinations of one spec, and remembers which entries were of use."""
 
     def __init__(
-        self, data: Mapping[str, Any], entries: Sequence[Exclusion], settings: Sequence[Entry]
+        self,
+        data: Mapping[str, Any],
+        entries: Sequence[Exclusion],
+        settings: Sequence[SettingsEntry],
     ) -> None:
         self._data, self._entries, self._settings = data, entries, settings
         self._arms = data["arms"] if isinstance(data.get("arms"), dict) else {}
@@ -81,7 +94,7 @@ class _Reader:
         self._plain.append((picks, plain))
         settings = settings_at(self._settings, picks, plain)
         data = with_settings(plain, settings)
-        self._excluded.append(left_out(self._entries, self._arms, picks, data))
+        self._excluded.append(entries_leaving_out(self._entries, self._arms, picks, data))
         try:
             spec = self._checker.check(data)
         except Faults as found:
@@ -90,9 +103,9 @@ class _Reader:
 
     def idle(self) -> list[Fault]:
         """Faults of entries that no combination has needed, and of arms of which none is left."""
-        faults = in_settings.idle(self._settings, self._plain)
+        faults = in_settings.idle_settings(self._settings, self._plain)
         if self._entries:
-            faults += idle(self._entries, list(self._arms), self._excluded)
+            faults += idle_exclusions(self._entries, list(self._arms), self._excluded)
         return faults
 
     def _traced(
@@ -107,8 +120,8 @@ class _Reader:
 
 
 def _or_faults(
-    found_in: Callable[[Mapping[str, Any]], T], data: Mapping[str, Any], without: T
-) -> tuple[T, Sequence[Fault]]:
+    found_in: Callable[[Mapping[str, Any]], _T], data: Mapping[str, Any], without: _T
+) -> tuple[_T, Sequence[Fault]]:
     """What is found in the data; or what stands for it, and why it is not."""
     try:
         return found_in(data), ()

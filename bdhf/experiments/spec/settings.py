@@ -15,16 +15,16 @@ from typing import Any
 
 from bdhf.experiments.errors import Fault, Faults, Keys
 from bdhf.experiments.spec.dotted_paths import Setting, put, value_at
-from bdhf.experiments.spec.exclude import Values, has_all, said, values_at
+from bdhf.experiments.spec.exclude import ExcludedValues, has_all, said, values_at
 from bdhf.experiments.spec.grid import Combination, target_of
 from bdhf.experiments.spec.schema import CombinationSettings, keys_in
 
 
 @dataclass(frozen=True)
-class Entry:
+class SettingsEntry:
     """Values on paths, for the combinations that have others."""
 
-    at: Values
+    at: ExcludedValues
     settings: tuple[Setting, ...]  # a whole before its parts
     place: Keys
 
@@ -33,7 +33,7 @@ class Entry:
         return has_all(self.at, picks, data)
 
 
-def entries(data: Mapping[str, Any]) -> tuple[Entry, ...]:
+def entries(data: Mapping[str, Any]) -> tuple[SettingsEntry, ...]:
     """Every entry of `settings`. Raises Faults for one that names what is not there."""
     given = data.get("settings", [])
     if not isinstance(given, list):
@@ -45,7 +45,7 @@ def entries(data: Mapping[str, Any]) -> tuple[Entry, ...]:
 
 
 def settings_at(
-    given: Sequence[Entry], picks: Combination, data: Mapping[str, Any]
+    given: Sequence[SettingsEntry], picks: Combination, data: Mapping[str, Any]
 ) -> tuple[Setting, ...]:
     """What a combination gets, in order; `data` is the spec with it. Raises Faults.
 
@@ -70,8 +70,8 @@ def with_settings(data: Mapping[str, Any], settings: Iterable[Setting]) -> Mappi
     return data
 
 
-def idle(
-    given: Iterable[Entry], combinations: Sequence[tuple[Combination, Mapping[str, Any]]]
+def idle_settings(
+    given: Iterable[SettingsEntry], combinations: Sequence[tuple[Combination, Mapping[str, Any]]]
 ) -> list[Fault]:
     """Faults of entries that apply to no combination; each comes with its spec, unchecked."""
     return [
@@ -94,7 +94,7 @@ def told_at_setting(fault: Fault, settings: Sequence[Setting], is_new: bool) -> 
     return Fault(inside[-1].place, fault.message) if inside and fault.path else None
 
 
-def _entry(given: Any, data: Mapping[str, Any], place: Keys) -> Entry:
+def _entry(given: Any, data: Mapping[str, Any], place: Keys) -> SettingsEntry:
     """One entry. Raises Faults."""
     known = keys_in(CombinationSettings)
     if not isinstance(given, dict) or given.keys() != known.keys():
@@ -112,7 +112,7 @@ def _entry(given: Any, data: Mapping[str, Any], place: Keys) -> Entry:
     for path in given["at"]:
         target_of(path, data, (*place, "at", path))
     at = values_at(given["at"], data, (*place, "at"))
-    return Entry(at, tuple(sorted(found, key=lambda setting: len(setting.keys))), place)
+    return SettingsEntry(at, tuple(sorted(found, key=lambda setting: len(setting.keys))), place)
 
 
 def _setting(path: str, value: Any, data: Mapping[str, Any], place: Keys) -> Setting:

@@ -27,7 +27,7 @@ from bdhf.records import in_brief
 BYTES = 1_000_000
 
 #: Files of one spec: itself and all that it includes.
-FILES = 100
+MOST_FILES = 100
 
 #: Mappings and lists inside each other.
 DEPTH = 50
@@ -45,7 +45,7 @@ CELLS = 100_000
 LINE = 2_000
 
 
-def text_of(file: Path) -> str:
+def spec_text(file: Path) -> str:
     """The text of a file. Raises SpecError for one that cannot be read, is none, or is too long."""
     try:
         if not stat.S_ISREG(file.stat().st_mode):  # a pipe would block, a device never end
@@ -124,6 +124,6 @@ def too_many_cells(combinations: int, data: Mapping[str, Any]) -> str:
     )
 
 
-def cut(line: str) -> str:
+def shortened(line: str) -> str:
     """A line without what is beyond its limit."""
     return line if len(line) <= LINE else f"{line[:LINE]}… ({len(line) - LINE:,} characters more)"

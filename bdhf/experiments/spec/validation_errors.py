@@ -11,7 +11,7 @@ from bdhf.experiments.spec.schema import keys_in
 from bdhf.records import Strict
 
 
-def complaints(error: ValidationError, model: type[Strict]) -> tuple[Fault, ...]:
+def validation_faults(error: ValidationError, model: type[Strict]) -> tuple[Fault, ...]:
     """Everything that a model says is wrong with data of its kind."""
     return tuple(_fault(detail, model) for detail in error.errors())
 

@@ -16,7 +16,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bdhf.experiments.errors import Fault, Keys, SpecError
-from bdhf.experiments.spec.size_limits import cut, too_much
+from bdhf.experiments.spec.size_limits import shortened, too_much
 from bdhf.records import in_brief
 from bdhf.records.disk.files import UNREADABLE
 
@@ -210,7 +210,7 @@ def _merged(entry: Any) -> Any:
 
 def _on_a_line(text: str) -> str:
     """A text with escapes for what breaks a line, or cannot be seen in it; not too long."""
-    return cut("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+    return shortened("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
 def _dotted(path: Keys) -> str:

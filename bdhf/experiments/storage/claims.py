@@ -134,7 +134,7 @@ def holds(folder: Path, claim: Claim) -> bool:
     return _highest(_read(home, claim.run_id)) == claim
 
 
-def let_go(folder: Path) -> None:
+def release_ended(folder: Path) -> None:
     """Release what processes that have ended still hold. Raises OSError."""
     claims = Claims(folder)
     try:

@@ -19,8 +19,8 @@ from bdhf.records import (
     collect,
     in_brief,
     planned,
+    remove_leftovers,
     run_status,
-    sweep,
     temporary_folder,
     torn,
 )
@@ -61,7 +61,7 @@ def remove(folder: Path, run_ids: Iterable[str], doomed: Doomed) -> list[str]:
     Returns the ids of those that are gone. Raises InputError where nothing can be written.
     """
     in_plan = frozenset(planned(folder)["run_id"])
-    sweep((folder / "runs", folder / "claims"))
+    remove_leftovers((folder / "runs", folder / "claims"))
     claims, gone = Claims(folder), list[str]()
     try:
         for run_id in run_ids:

@@ -20,13 +20,13 @@ from bdhf.text.formatting import in_full
 from bdhf.text.printable import printable
 
 #: Title -> key -> value; or a text that is shown as it is.
-Detail = dict[str, dict[str, str] | str]
+RunDetail = dict[str, dict[str, str] | str]
 
 #: Runs that are named where the beginning of an id fits many.
 _NAMED = 8
 
 
-def find(run: str, results: Path | None) -> Path:
+def find_run(run: str, results: Path | None) -> Path:
     """The folder of a run: itself, or the one whose id begins so. Raises InputError.
 
     `results` None: every folder in results/ is searched.
@@ -54,13 +54,13 @@ def find(run: str, results: Path | None) -> Path:
     return found[0]
 
 
-def detail(folder: Path) -> Detail:
+def run_detail(folder: Path) -> RunDetail:
     """What a run's files say, file by file; a file that cannot be read says so."""
     home = folder.resolve()
     cells, why = _cells(home.parent.parent, home.name), torn(home.parent.parent, home.name)
     sums = _sums(folder)
     risen = rises_in(home.parent.parent, [home.name])
-    found: Detail = {
+    found: RunDetail = {
         str(folder): {
             "cells": ", ".join(cells) or "none of the plan",
             **({"whole": f"no: {why}"} if why else {}),

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bdhf.experiments.parts.user_source import Hashes, Source, sources
+from bdhf.experiments.parts.user_source import Hashes, ModuleSource, sources
 from bdhf.experiments.plan.expand import Cell
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.user_code import own_names
@@ -25,7 +25,7 @@ from bdhf.experiments.storage.store import Store
 from bdhf.records import InputError
 from bdhf.records.disk.files import UNREADABLE
 from bdhf.records.disk.version import read_record
-from bdhf.records.provenance.environment import from_words
+from bdhf.records.provenance.environment import hashes_of_words
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Present:
 
     def changed(self, recorded: Hashes, names: Iterable[str]) -> dict[str, str]:
         """Module -> its file, or its name where it is gone: those that are not as recorded."""
-        now: dict[str, Source] = {}
+        now: dict[str, ModuleSource] = {}
         for name in names:
             now |= self._of(name)
         return {
@@ -120,7 +120,7 @@ def _recorded(folder: Path, run_id: str) -> dict[str, str]:
     with suppress(InputError, *UNREADABLE):
         content = read_record(folder / "runs" / run_id / "env.json")
     recorded = content.get("own_code")
-    return from_words(recorded) if isinstance(recorded, str) else {}
+    return hashes_of_words(recorded) if isinstance(recorded, str) else {}
 
 
 def _move(run: Path, aside: Path) -> None:

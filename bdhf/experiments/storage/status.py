@@ -17,7 +17,7 @@ from bdhf.records import FAILED, NOT_RUN, Status, ended, planned, rises_in, run_
 
 
 @dataclass(frozen=True)
-class ArmStanding:
+class ArmStatus:
     """One arm: its planned cells, and how those that have ended did."""
 
     label: str
@@ -32,10 +32,10 @@ class ArmStanding:
 
 
 @dataclass(frozen=True)
-class Standing:
+class AblationStatus:
     """All arms, and what a person asks of an ablation that is under way."""
 
-    arms: tuple[ArmStanding, ...]
+    arms: tuple[ArmStatus, ...]
     running: tuple[Claim, ...]
     labels: dict[str, str]  # run id -> "arm seed 3", or several
     done: int  # runs, as below
@@ -66,7 +66,7 @@ class Standing:
         }
 
 
-def standing(folder: str | Path) -> Standing:
+def ablation_status(folder: str | Path) -> AblationStatus:
     """Look at a results folder. Raises InputError where it has no plan."""
     cells = planned(folder)
     runs = cells.drop_duplicates("run_id").set_index("run_id")
@@ -74,7 +74,7 @@ def standing(folder: str | Path) -> Standing:
     counts = Counter(runs["status"].dropna())
     left = [str(run_id) for run_id in runs.index[runs["status"].isna()]]
     workers = max(len(running), 1)
-    return Standing(
+    return AblationStatus(
         arms=tuple(_arm(str(arm), rows, running) for arm, rows in cells.groupby("arm", sort=False)),
         running=running,
         labels=run_labels(cells[["arm", "seed", "run_id"]].itertuples(index=False, name=None)),
@@ -111,10 +111,10 @@ def time_of(seconds: Sequence[float], workers: int) -> float:
     return max(sum(seconds) / workers, max(seconds, default=0.0))
 
 
-def _arm(label: str, rows: pd.DataFrame, running: Sequence[Claim]) -> ArmStanding:
+def _arm(label: str, rows: pd.DataFrame, running: Sequence[Claim]) -> ArmStatus:
     under_way = {claim.run_id for claim in running}
     here = sum(run_id in under_way for run_id in rows["run_id"])
-    return ArmStanding(label, len(rows), here, Counter(map(str, rows["status"].dropna())))
+    return ArmStatus(label, len(rows), here, Counter(map(str, rows["status"].dropna())))
 
 
 def _seconds_left(

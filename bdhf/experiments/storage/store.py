@@ -14,10 +14,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from bdhf.experiments.plan.expand import Cell, Plan, to_table
+from bdhf.experiments.plan.expand import Cell, Plan, plan_table
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.execute import Outcome
-from bdhf.experiments.storage.claims import let_go
+from bdhf.experiments.storage.claims import release_ended
 from bdhf.records import (
     PLAN_INDEX,
     RECORDS_VERSION,
@@ -27,8 +27,8 @@ from bdhf.records import (
     collect,
     ended,
     refuse_newer,
+    remove_leftovers,
     run_status,
-    sweep,
     temporary_folder,
     unwritable,
     write_atomically,
@@ -116,7 +116,7 @@ class Store:
             for name, text in asked.items():
                 write_atomically(self.folder / name, text)
             sums = {name: digest(text) for name, text in asked.items()}
-            write_table(self.folder / "plan.parquet", to_table(plan.cells), sums)
+            write_table(self.folder / "plan.parquet", plan_table(plan.cells), sums)
             collect(self.folder)  # so that no table is older than the spec it stands beside
 
     def end(self) -> None:
@@ -128,9 +128,9 @@ class Store:
     def sweep(self) -> None:
         """Remove what processes that are gone have left half-written, hold, or need no more."""
         folders = (self.folder, self.runs, self.checkpoints)
-        sweep((*folders, self.folder / "claims", self.folder / "figures"))
+        remove_leftovers((*folders, self.folder / "claims", self.folder / "figures"))
         with suppress(OSError):  # where nothing can be written, claims stay and go stale
-            let_go(self.folder)
+            release_ended(self.folder)
         with suppress(OSError):  # another process may be doing the same
             for saved in self.checkpoints.glob("*.pt"):
                 if self.has_outcome(saved.stem):

@@ -11,7 +11,7 @@ from torch import Tensor
 from bdhf.optim.curvature.fisher import EmpiricalFisher, Fisher
 from bdhf.optim.curvature.ggn import GGN
 from bdhf.optim.curvature.hessian import Hessian
-from bdhf.optim.curvature.output import OutputLoss, expand
+from bdhf.optim.curvature.output import OutputLoss, expand_loss
 from bdhf.optim.losses.weights import LossFn
 
 
@@ -39,5 +39,5 @@ __all__ = [
     "Hessian",
     "OutputCurvature",
     "OutputLoss",
-    "expand",
+    "expand_loss",
 ]

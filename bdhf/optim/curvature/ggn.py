@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.curvature.output import OutputLoss, expand
+from bdhf.optim.curvature.output import OutputLoss, expand_loss
 from bdhf.optim.losses.weights import LossFn
 
 
@@ -27,4 +27,4 @@ class GGN:
         self, loss_fn: LossFn, outputs: Tensor, targets: Any, generator: torch.Generator
     ) -> OutputLoss:
         """The loss at the outputs, with the H that stands between Jᵀ and J."""
-        return expand(loss_fn, outputs, targets)
+        return expand_loss(loss_fn, outputs, targets)

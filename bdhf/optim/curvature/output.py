@@ -27,7 +27,7 @@ class OutputLoss:
     direct: tuple[Tensor, ...] | None = None  # ∇L of the loss's own parameters at fixed outputs
 
 
-def expand(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
+def expand_loss(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
     """Expand the loss at the outputs: H in closed form where the loss is known, else by autograd.
 
     Raises ModelError as `value_and_gradient` does.

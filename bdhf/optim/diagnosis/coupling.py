@@ -17,8 +17,8 @@ from bdhf.optim.forward.batches import Batches
 from bdhf.optim.forward.objective import Objective
 
 #: Relative change of the outputs that is rounding, by their precision.
-TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
-COARSE = 0.1
+_TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
+_COARSE = 0.1
 
 
 #: Dimensions of inputs and outputs that may count the samples; those of sequences may come first.
@@ -37,7 +37,7 @@ def coupled(objective: Objective, inputs: Any) -> str:
         whole = objective.outputs(inputs).detach()
         if whole.dim() == 0 or len(whole) != len(inputs):
             return ""
-        tolerance = TOLERANCES.get(whole.dtype, COARSE)
+        tolerance = _TOLERANCES.get(whole.dtype, _COARSE)
         if any(_change(objective, inputs, whole, *pair) <= tolerance for pair in COUNTING):
             return ""
     return (

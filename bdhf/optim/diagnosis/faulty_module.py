@@ -18,7 +18,7 @@ from bdhf.optim.torch_support.graphs import ends_early
 
 
 @dataclass(frozen=True)
-class Call:
+class ModuleCall:
     """One call of a module in a forward pass of the model."""
 
     path: str
@@ -28,7 +28,7 @@ class Call:
     outputs: Any
 
 
-def not_repeatable(model: nn.Module, inputs: Any) -> tuple[float, str]:
+def first_change(model: nn.Module, inputs: Any) -> tuple[float, str]:
     """Relative change of the outputs between two forward passes, and where it begins.
 
     The module that is named was given the same twice, and gave something else.
@@ -84,9 +84,9 @@ def _run(model: nn.Module, inputs: Any) -> Any:
         return tree_map(_detached, model(inputs))
 
 
-def calls_of(model: nn.Module, inputs: Any) -> list[Call]:
+def calls_of(model: nn.Module, inputs: Any) -> list[ModuleCall]:
     """Run the model; every call of a module, in the order in which they end."""
-    calls: list[Call] = []
+    calls: list[ModuleCall] = []
     begun: list[tuple[nn.Module, Any, Sequence[bool]]] = []  # that have not ended yet
 
     def begin(module: nn.Module, arguments: Any, keywords: Any) -> None:
@@ -104,7 +104,7 @@ def calls_of(model: nn.Module, inputs: Any) -> list[Call]:
             ) -> None:
                 while begun[-1][0] is not module:  # a call that raised, and was caught
                     begun.pop()
-                calls.append(Call(path, *begun.pop(), tree_map(_copy, outputs)))
+                calls.append(ModuleCall(path, *begun.pop(), tree_map(_copy, outputs)))
 
             for handle in (
                 module.register_forward_pre_hook(begin, with_kwargs=True, prepend=True),

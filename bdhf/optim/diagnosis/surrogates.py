@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from bdhf.optim.diagnosis.faulty_module import Call, calls_of, copied, differentiable
+from bdhf.optim.diagnosis.faulty_module import ModuleCall, calls_of, copied, differentiable
 from bdhf.optim.forward.objective import plain_kernels
 from bdhf.optim.refusals.refusals import named
 
 #: Relative step of the central difference.
-STEP = 1e-6
+_STEP = 1e-6
 
 #: Relative difference of the two derivatives above which they are of two functions.
 OTHER = 1e-3
 
 #: Relative difference of the slopes to both sides above which a point is a kink: no derivative.
-KINK = 1e-3
+_KINK = 1e-3
 
 #: What rounding may change in a value, relative to its terms.
 ROUNDING = 1e-13
@@ -79,7 +79,7 @@ def _way_out(module: nn.Module) -> str:
     return f" ({listed[0]})" if listed else ""
 
 
-def _is_surrogate(call: Call) -> bool:
+def _is_surrogate(call: ModuleCall) -> bool:
     leaves, spec = tree_flatten(call.inputs)
     sources = [
         x.requires_grad_() if moved else x for x, moved in zip(leaves, call.moves, strict=True)
@@ -105,7 +105,7 @@ def _is_surrogate(call: Call) -> bool:
     weights = [_direction(z, draws) for z in outputs]
     derivative = _derivative(outputs, weights, moving, directions)
     before, behind, rounding = _slopes(run, weights, moving, directions)
-    if abs(before - behind) > KINK * (abs(before) + abs(behind)) + rounding:
+    if abs(before - behind) > _KINK * (abs(before) + abs(behind)) + rounding:
         return False
     difference = (before + behind) / 2
     return abs(difference - derivative) > OTHER * (abs(difference) + abs(derivative)) + rounding
@@ -141,7 +141,7 @@ def _slopes(
     """The slopes of wᵀf along d before and behind the point, and what may be rounding in them."""
     origin = [x.clone() for x in moving]
     size = max(1.0, float(torch.stack([x.norm() for x in origin]).norm()))
-    step = STEP * size / max(1e-300, float(torch.stack([d.norm() for d in directions]).norm()))
+    step = _STEP * size / max(1e-300, float(torch.stack([d.norm() for d in directions]).norm()))
     values, rounding = [], 0.0
     for sign in (-1.0, 0.0, 1.0):
         for x, start, d in zip(moving, origin, directions, strict=True):

@@ -19,7 +19,7 @@ from bdhf.optim.vectors.layout import named_parameters
 TOLD = 5
 
 
-def refuse_others(
+def refuse_other_parameters(
     model: nn.Module, loss_fn: object, parameters: Sequence[nn.Parameter], names: Sequence[str]
 ) -> None:
     """Compare the trainable parameters of a model and its loss with those that were, by identity.

@@ -22,7 +22,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.errors import ModelError
-from bdhf.optim.forward.observation import Observation, graph_of, observe, pass_signature
+from bdhf.optim.forward.observation import Observation, graph_of, observe_pass, pass_signature
 from bdhf.optim.torch_support.channels_last import ChannelsFirst, channels_first
 
 
@@ -114,10 +114,10 @@ class ImageLayout:
         return pass_signature(self.model, inputs), modes
 
     def _decide(self, inputs: Any) -> Decision:
-        own = observe(self.model, inputs)
+        own = observe_pass(self.model, inputs)
         guarded = bool(own.wrong)
         if guarded:
-            _refuse(self.model, observe(self.model, inputs, guarded=True))
+            _refuse(self.model, observe_pass(self.model, inputs, guarded=True))
         images = isinstance(inputs, Tensor) and inputs.dim() == 4
         if own.unverified or not images or not own.convolves:
             return Decision(guarded=guarded, reason=own.unverified or "no convolution of images")
@@ -127,7 +127,7 @@ class ImageLayout:
         """Watch a pass channels-last, too: what is given to those kernels is seen, not supposed."""
         try:
             images = inputs.to(memory_format=torch.channels_last)
-            passed = observe(self.model, images, guarded=guarded)
+            passed = observe_pass(self.model, images, guarded=guarded)
         except RuntimeError as error:
             self.refused = True
             return Decision(reason=str(error))

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.errors import ModelError, ModelTypeError
 from bdhf.optim.forward.batches import Batches
-from bdhf.optim.forward.identity import refuse_other_shapes, refuse_others
+from bdhf.optim.forward.identity import refuse_other_parameters, refuse_other_shapes
 from bdhf.optim.forward.image_layout import ImageLayout
 from bdhf.optim.forward.passes import Passes
 from bdhf.optim.losses import weights
@@ -210,7 +210,7 @@ class Objective:
         Raises ModelError for parameters that came, went or were frozen since, for a module whose
         forward is not a function of each sample alone, and for what `refuse_modules` knows besides.
         """
-        refuse_others(self.model, self.loss_fn, self.parameters, self.names)
+        refuse_other_parameters(self.model, self.loss_fn, self.parameters, self.names)
         refuse_other_shapes(self.parameters, self.names, self.shapes)
         refuse_modules(self.model)
 

@@ -43,7 +43,7 @@ class Observation:
         self.unverified = self.unverified or reason
 
 
-def observe(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Observation:
+def observe_pass(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Observation:
     """Run a model, `guarded` by `ChannelsFirst` or not, and see what it does.
 
     Neither modes that are entered nor random generators nor buffers take note of it.

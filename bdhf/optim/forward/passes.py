@@ -26,8 +26,8 @@ from bdhf.optim.forward.observation import graph_of, pass_signature, unseen
 from bdhf.optim.torch_support.failures import is_out_of_memory
 
 #: Relative difference of the outputs that is rounding, by their precision.
-TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
-COARSE = 5e-2
+_TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
+_COARSE = 5e-2
 
 #: What a forward pass raises that differentiates, where there is no graph.
 NEED_GRAPH = (RuntimeError, AssertionError)
@@ -137,7 +137,7 @@ def _same(inputs: Any, run: Callable[[Any], Any]) -> bool:
 def _close(a: Tensor, b: Any) -> bool:
     if not isinstance(b, Tensor) or a.shape != b.shape or a.layout != b.layout:
         return False
-    tolerance = TOLERANCES.get(a.dtype, COARSE)
+    tolerance = _TOLERANCES.get(a.dtype, _COARSE)
     return torch.allclose(
         a.double(), b.double(), rtol=tolerance, equal_nan=True,
         atol=tolerance * float(a.double().abs().nan_to_num(0, 0, 0).max()) if a.numel() else 0.0,

@@ -1,6 +1,6 @@
 """How far products are from symmetric, and from a finite difference: in full, and in blocks.
 
-A block's product may go another way than that of the full matrix (a narrow waist, a component of
+A block's product may go another way than that of the full matrix (a bottleneck, a component of
 layer_io), so the full matrix does not tell for it.
 """
 

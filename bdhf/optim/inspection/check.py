@@ -16,7 +16,7 @@ from torch import nn
 
 from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.diagnosis.coupling import coupled
-from bdhf.optim.diagnosis.faulty_module import not_repeatable
+from bdhf.optim.diagnosis.faulty_module import first_change
 from bdhf.optim.diagnosis.surrogates import surrogate
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.forward.buffers import buffers_kept, warn_of_moved
@@ -26,13 +26,13 @@ from bdhf.optim.products import BlockProduct
 from bdhf.optim.refusals.refusals import named
 
 #: What is too far from 0, by the precision: of forward passes, or of products.
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-2}
+_TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-2}
 
 #: The same for a block alone, whose products may be small beside what they are made of.
 BLOCK_TOLERANCES = {torch.float64: 1e-4, torch.float32: 5e-2}
 
 #: For any other precision.
-COARSE = 0.2
+_COARSE = 0.2
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,19 @@ def _examine_passes(objective: Objective, product: BlockProduct) -> Check:
     inputs = product.parts[0][1].batch[0]
     problem = ""
     with objective.random_state_kept(), buffers_kept(objective.model) as moved:
-        change, module = not_repeatable(objective.model, inputs)
+        change, module = first_change(objective.model, inputs)
         if moved():  # a cache that is filled once does not move again
             with buffers_kept(objective.model) as moved_again:
-                not_repeatable(objective.model, inputs)
+                first_change(objective.model, inputs)
                 warn_of_moved(objective.model, moved_again())
-        if change > TOLERANCES.get(product.gradient.dtype, COARSE):
+        if change > _TOLERANCES.get(product.gradient.dtype, _COARSE):
             problem = (
                 f"{module} gives other outputs at every forward pass (relative change "
                 f"{change:.2g}): put it into eval mode, or draw its noise once per update"
             )
         elif len(product.parts) > 1:
             problem = coupled(objective, inputs)
-    tolerance = TOLERANCES.get(product.dtype, COARSE)
+    tolerance = _TOLERANCES.get(product.dtype, _COARSE)
     return Check(change, math.nan, math.nan, tolerance, problem)
 
 
@@ -175,7 +175,7 @@ def _examine_blocks(probe: Probe, check: Check) -> tuple[Check, str]:
     if not errors:
         return check, ""
     index = max(errors, key=lambda block: errors[block].worst)
-    tolerance = BLOCK_TOLERANCES.get(probe.product.dtype, COARSE)
+    tolerance = BLOCK_TOLERANCES.get(probe.product.dtype, _COARSE)
     if errors[index].worst <= tolerance:
         return check, ""
     worst: Errors = errors[index]

@@ -24,10 +24,10 @@ from bdhf.optim.vectors.layout import split_like
 
 #: Relative step of the finite difference, which is taken in float64 whatever the model, so small
 #: that a sample rarely crosses the kink of a ReLU.
-STEP = 1e-8
+_STEP = 1e-8
 
 #: Relative difference of the slopes to both sides above which a point is a kink: no derivative.
-KINK = 1e-3
+_KINK = 1e-3
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Differences:
         for part, before, behind in zip(
             self.parts, self._slopes(v, -1.0), self._slopes(v, 1.0), strict=True
         ):
-            if (before - behind).norm() > KINK * (before.norm() + behind.norm()):
+            if (before - behind).norm() > _KINK * (before.norm() + behind.norm()):
                 return math.nan  # a ReLU at exactly 0, say: the derivative is a convention
             total += part[0] * _quadratic((before + behind) / 2, v, part[2])
         return total
@@ -72,7 +72,7 @@ class Differences:
 
     def _slopes(self, v: Tensor, sign: float) -> list[Tensor]:
         """The change of what is differenced along ±v, per unit of v, for every micro-batch."""
-        step = sign * STEP * max(float(self.theta.norm()), 1.0) / float(v.norm())
+        step = sign * _STEP * max(float(self.theta.norm()), 1.0) / float(v.norm())
         _set(self.twin.parameters, self.theta + step * v.double())
         values = [_value(self.twin, batch, self.curvature) for _, batch, _, _ in self.parts]
         pairs = zip(values, self.parts, strict=True)

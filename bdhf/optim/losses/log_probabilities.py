@@ -21,8 +21,8 @@ from bdhf.optim.losses.hessians import OutputHessian, Softmax
 from bdhf.optim.losses.likelihoods import CrossEntropy
 
 #: How far log Σ exp z of normalised outputs is from 0 by rounding, by their precision.
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
-COARSE = 5e-2  # of any other precision
+_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
+_COARSE = 5e-2  # of any other precision
 
 
 @dataclass(frozen=True)
@@ -117,4 +117,4 @@ class KullbackLeibler:
 
 
 def _tolerance(outputs: Tensor) -> float:
-    return TOLERANCES.get(outputs.dtype, COARSE)
+    return _TOLERANCES.get(outputs.dtype, _COARSE)

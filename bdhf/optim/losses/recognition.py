@@ -28,7 +28,7 @@ KNOWN: Mapping[Callable[..., Any], Build] = {
     F.nll_loss: NegativeLogLikelihood,
     F.kl_div: KullbackLeibler,
 }
-MODULES: Mapping[type[nn.Module], Build] = {
+LOSS_MODULES: Mapping[type[nn.Module], Build] = {
     nn.CrossEntropyLoss: CrossEntropy,
     nn.MSELoss: SquaredError,
     nn.BCEWithLogitsLoss: BinaryCrossEntropy,
@@ -48,10 +48,10 @@ def recognise(loss_fn: Callable[..., Any]) -> Likelihood | None:
     """
     if isinstance(loss_fn, Likelihood):
         return loss_fn
-    if type(loss_fn) in MODULES:
+    if type(loss_fn) in LOSS_MODULES:
         if _is_changed(loss_fn):
             return None
-        build = MODULES[type(loss_fn)]  # type: ignore[index]  # it is a module: see the line above
+        build = LOSS_MODULES[type(loss_fn)]  # type: ignore[index]  # it is a module: see the line above
         return _reducing(build(**{name: getattr(loss_fn, name) for name in _arguments(build)}))
     keywords = loss_fn.keywords if isinstance(loss_fn, functools.partial) else {}
     bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn

@@ -20,7 +20,7 @@ from bdhf.optim.vectors.layers import Member, layers_of
 from bdhf.optim.vectors.layout import Layout
 
 Units = tuple[str, Tensor]
-Rule = Callable[[Any, str, torch.Size], Units]
+UnitRule = Callable[[Any, str, torch.Size], Units]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _units(member: Member) -> Units:
     shape = member.slot.shape
     if not shape:
         return member.slot.name, torch.zeros(1, dtype=torch.long)
-    kinds = (rule for kind, rule in RULES.items() if isinstance(member.module, kind))
+    kinds = (rule for kind, rule in UNIT_RULES.items() if isinstance(member.module, kind))
     return next(kinds, _rows)(member.module, member.tensor, shape)
 
 
@@ -134,7 +134,7 @@ def _attention(module: Any, name: str, shape: torch.Size) -> Units:
 
 
 #: Kind of module -> what its units are; every other module has `_rows`.
-RULES: Mapping[type[nn.Module], Rule] = {
+UNIT_RULES: Mapping[type[nn.Module], UnitRule] = {
     nn.modules.conv._ConvTransposeNd: _transposed,
     nn.Embedding: _columns,
     nn.EmbeddingBag: _columns,

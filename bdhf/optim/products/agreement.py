@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.vjp import pulled
+from bdhf.optim.products.vjp import vjp
 from bdhf.optim.vectors.layout import split_like
 
 #: What rounding may explain, by precision.
-TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
+_TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
 LOOSE = 0.1  # for shorter floating-point numbers
 
 #: Draws of w: the chance that all of them miss an error a tenfold above the tolerance is 3e-6.
-DRAWS = 5
+_DRAWS = 5
 
 
-def probe(tensors: Sequence[Tensor], seed: int = 0) -> list[Tensor]:
+def random_tangents(tensors: Sequence[Tensor], seed: int = 0) -> list[Tensor]:
     """A fixed random tensor of the shape of every one, for ways that must agree.
 
     Drawn on the CPU, so that every device is asked the same.
@@ -35,7 +35,7 @@ def probe(tensors: Sequence[Tensor], seed: int = 0) -> list[Tensor]:
 
 def tolerance_of(z: Tensor, request: Request) -> float:
     """Relative difference of two ways to the same vector that rounding may explain."""
-    return TOLERANCES.get(request.settings.dtype or z.dtype, LOOSE)
+    return _TOLERANCES.get(request.settings.dtype or z.dtype, LOOSE)
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def adjoint_error(
     push: Callable[[Mapping[int, Tensor]], Tensor | None],
     z: Tensor,
     request: Request,
-    draws: int = DRAWS,
+    draws: int = _DRAWS,
     by_block: bool = True,
 ) -> float | None:
     """Relative error of J v, at most: for all parameters, and for the tensors of every block.
@@ -52,15 +52,15 @@ def adjoint_error(
     finite.
     """
     parameters = request.objective.parameters
-    v = probe(parameters)
+    v = random_tangents(parameters)
     together = tuple(range(len(parameters)))
     alone = [block.slots for block in request.blocks.rows] if by_block else []
     sets = list(dict.fromkeys([together, *alone]))
     pushed = [push({i: v[i] for i in slots}) for slots in sets]
     squares = torch.zeros(len(sets), dtype=torch.float64)
     for draw in range(draws):
-        (w,) = probe([z], seed=1 + draw)
-        columns = split_like(pulled(z, parameters, w), parameters)
+        (w,) = random_tangents([z], seed=1 + draw)
+        columns = split_like(vjp(z, parameters, w), parameters)
         inner = [_dot(column, part) for column, part in zip(columns, v, strict=True)]
         for at, (slots, jv) in enumerate(zip(sets, pushed, strict=True)):
             there = 0.0 if jv is None else _dot(w, jv)

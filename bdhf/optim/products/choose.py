@@ -25,8 +25,8 @@ from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.blocks import Blocks
 
-T = TypeVar("T")
-Choice = tuple[str, str]  # method, and why
+_T = TypeVar("_T")
+MethodChoice = tuple[str, str]  # method, and why
 
 
 def _propagate(request: Request) -> Linearisation:
@@ -113,13 +113,13 @@ def _of_the_loss(objective: Objective, curvature: Curvature, blocks: Blocks) -> 
     )
 
 
-def _linearised(request: Request) -> tuple[Choice, Linearisation]:
+def _linearised(request: Request) -> tuple[MethodChoice, Linearisation]:
     """Linearise one micro-batch by the method that was chosen for its shape.
 
     The choice is kept where it led to products: an error of the model or the loss decides nothing.
     """
     kept, key = request.workspace.kept, ("method", request.shapes)
-    choice: Choice = kept[key] if key in kept else _choose(request)
+    choice: MethodChoice = kept[key] if key in kept else _choose(request)
     made: Linearisation | str = choice[1]
     if choice[0] == "layer_io":
         made = _or_refusal(request, lambda: METHODS["layer_io"](request))
@@ -131,7 +131,7 @@ def _linearised(request: Request) -> tuple[Choice, Linearisation]:
     return choice, made
 
 
-def _or_refusal(request: Request, work: Callable[[], T]) -> T | str:
+def _or_refusal(request: Request, work: Callable[[], _T]) -> _T | str:
     """What `work` for layer_io gives, or why layer_io does not apply.
 
     Raises CurvatureError where it was asked for by name and torch fails in it; what fails by any
@@ -152,7 +152,7 @@ def _or_refusal(request: Request, work: Callable[[], T]) -> T | str:
     ) from outcome.error
 
 
-def _choose(request: Request) -> Choice:
+def _choose(request: Request) -> MethodChoice:
     """What was asked for; for "auto" what is cheaper."""
     if request.settings.method != "auto":
         return request.settings.method, "asked for"

@@ -70,7 +70,7 @@ class Linearisation(Protocol):
         """Σ_n (∂L_n/∂θ)² over the samples n, with L = Σ_n L_n; (P,) in the order of parameters."""
 
 
-def spread(block: Block, v: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+def slot_tensors(block: Block, v: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     """A block's vector (P_b,) as tensors of the shapes of the slots that it touches."""
     touched = [tensors[i] for i in block.slots]
     if block.within is not None:

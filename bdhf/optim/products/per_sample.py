@@ -22,8 +22,8 @@ from bdhf.optim.vectors.layout import flatten
 MAX_ENTRIES = 2**24
 
 #: Relative error of the gradients' sum that is rounding, by the precision of the parameters.
-TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
-COARSE = 0.1
+_TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
+_COARSE = 0.1
 
 #: Σ_n of the samples' squared gradients, and of their gradients, (P,) each.
 _Sums = Callable[[], tuple[Tensor, Tensor]]
@@ -95,7 +95,7 @@ def _check_apart(request: Request, cotangents: Tensor, squares: Tensor, added: T
     objective = request.objective
     whole = flatten(_whole(objective, request.batch[0], cotangents))
     error, size = (added - whole).norm(), squares.sum().sqrt()
-    if error > TOLERANCES.get(whole.dtype, COARSE) * size:
+    if error > _TOLERANCES.get(whole.dtype, _COARSE) * size:
         raise ModelError(
             f"the outputs of {type(objective.model).__name__} for a sample change with the "
             f"other samples of its batch: gradients of the samples alone differ from that of all "

@@ -14,9 +14,7 @@ from torch import Tensor
 from bdhf.optim.vectors.layout import split_like
 
 
-def pulled(
-    end: Tensor, parameters: Sequence[Tensor], w: Tensor, out: Tensor | None = None
-) -> Tensor:
+def vjp(end: Tensor, parameters: Sequence[Tensor], w: Tensor, out: Tensor | None = None) -> Tensor:
     """∂⟨end, w⟩/∂θ of some parameters, one behind the other; zero where `end` does not depend.
 
     It is written into `out`, where that is given.

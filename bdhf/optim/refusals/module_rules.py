@@ -14,7 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-Reason = tuple[str, str]  # why a module is refused, and the way out
+RefusalReason = tuple[str, str]  # why a module is refused, and the way out
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ _EVAL = "put it into eval mode"
 _POWER_ITERATION = "moves its power iteration at every forward pass"
 
 #: The first that applies is told.
-MODULES = (
+MODULE_RULES = (
     Refusal(
         (_BatchNorm,),
         lambda m: m.running_mean is None and m.running_var is None,
@@ -101,13 +101,13 @@ SHARED_OUT = {
 }  # fmt: skip
 
 
-def shared_out(module: nn.Module) -> Reason | None:
+def shared_out(module: nn.Module) -> RefusalReason | None:
     """Why no product can follow the parameters of a wrapper; None where it is no such."""
     kind: type = type(module)
     return _of_type(kind)[1]
 
 
-def refused(module: nn.Module) -> Reason | None:
+def refused(module: nn.Module) -> RefusalReason | None:
     """Why a module is refused as it is now; None where it is not."""
     kind: type = type(module)
     rules, wrapped = _of_type(kind)
@@ -120,9 +120,9 @@ def refused(module: nn.Module) -> Reason | None:
 
 
 @cache
-def _of_type(kind: type) -> tuple[tuple[Refusal, ...], Reason | None]:
+def _of_type(kind: type) -> tuple[tuple[Refusal, ...], RefusalReason | None]:
     """What there is to ask of modules of a type: once, since this is asked at every update."""
-    rules = tuple(rule for rule in MODULES if issubclass(kind, rule.kinds))
+    rules = tuple(rule for rule in MODULE_RULES if issubclass(kind, rule.kinds))
     ancestors = [ancestor.__name__ for ancestor in kind.__mro__ if _is_torchs(ancestor)]
     return rules, next((SHARED_OUT[name] for name in ancestors if name in SHARED_OUT), None)
 

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim.errors import ModelError, ModelTypeError
-from bdhf.optim.refusals.module_rules import Reason, refused, shared_out
+from bdhf.optim.refusals.module_rules import RefusalReason, refused, shared_out
 
 
 def named(path: str, module: nn.Module) -> str:
@@ -94,7 +94,7 @@ def refuse_modules(model: nn.Module) -> None:
 
 
 #: What each part may be, for those who give a name, a number or a class.
-PARTS = {
+_PARTS = {
     "curvature": "bdhf.GGN()",
     "partition": "bdhf.PerLayer(), or a function from a layout to blocks",
     "solver": "bdhf.CG()",
@@ -109,10 +109,10 @@ def refuse_no_parts(**parts: object) -> None:
     for name, part in parts.items():
         if part is None or isinstance(part, (type, str, int, float, Tensor, list, tuple, dict)):
             kind = f"the class {part.__name__}" if isinstance(part, type) else repr(part)
-            raise ModelTypeError(f"{name} is a part, such as {PARTS[name]}; got {kind}")
+            raise ModelTypeError(f"{name} is a part, such as {_PARTS[name]}; got {kind}")
 
 
-def _refuse_by(reason_of: Callable[[nn.Module], Reason | None], model: nn.Module) -> None:
+def _refuse_by(reason_of: Callable[[nn.Module], RefusalReason | None], model: nn.Module) -> None:
     """Raise ModelError for the first module for which there is a reason."""
     if not any(map(reason_of, modules_of(model))):
         return

@@ -13,10 +13,10 @@ import torch
 
 from bdhf.errors import BdhfError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 #: What torch and Python raise where an operator cannot do what a method asks of it.
-KINDS = (
+FAILURE_KINDS = (
     RuntimeError, TypeError, ValueError, AssertionError, LookupError, AttributeError,
     ArithmeticError,
 )  # fmt: skip
@@ -49,15 +49,15 @@ class Failure:
         return name if self.line == name else f"{name}: {self.line}"
 
 
-def attempt(work: Callable[[], T]) -> T | Failure:
+def attempt(work: Callable[[], _T]) -> _T | Failure:
     """Do `work`, or tell what failed.
 
     Raises what no other method can help with: a want of memory, what bdhf refuses itself, and every
-    exception that is not one of `KINDS`, such as KeyboardInterrupt.
+    exception that is not one of `FAILURE_KINDS`, such as KeyboardInterrupt.
     """
     try:
         return work()
-    except KINDS as error:
+    except FAILURE_KINDS as error:
         if isinstance(error, BdhfError) or is_out_of_memory(error):
             raise
         error.__traceback__ = error.__context__ = None

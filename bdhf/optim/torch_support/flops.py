@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from bdhf.optim.torch_support.flop_counter import Counter
 
 P = ParamSpec("P")
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class UncountedWarning(UserWarning):
@@ -63,14 +63,14 @@ class Flops:
             self.flat = max(self.spent, 1)
             warnings.warn(_TRANSFORMED, UncountedWarning, stacklevel=3)
 
-    def part(self, key: Hashable, work: Callable[[], T]) -> T:
+    def part(self, key: Hashable, work: Callable[[], _T]) -> _T:
         """Do `work`, a part of a piece of work that others have too; counted with that piece.
 
         `key` tells all that what it gives depends on, beside model, batch and settings.
         """
         return work()
 
-    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+    def once(self, key: Hashable, work: Callable[[], _T]) -> _T:
         """Do `work` outside of every piece, such as a check: it is not counted."""
         return work()
 
@@ -111,15 +111,15 @@ class Metered(Protocol):
 
 
 S = TypeVar("S", bound=Metered)
-Work = Callable[Concatenate[S, P], T]
+_Work = Callable[Concatenate[S, P], _T]
 
 
-def part(kind: str) -> Callable[[Work[S, P, T]], Work[S, P, T]]:
+def part(kind: str) -> Callable[[_Work[S, P, _T]], _Work[S, P, _T]]:
     """Make work on something metered a part, as `Flops.part` says, by this kind and its shapes."""
 
-    def decorate(work: Work[S, P, T]) -> Work[S, P, T]:
+    def decorate(work: _Work[S, P, _T]) -> _Work[S, P, _T]:
         @wraps(work)
-        def as_part(on: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        def as_part(on: S, /, *args: P.args, **kwargs: P.kwargs) -> _T:
             return on.flops.part((kind, on.shapes), partial(work, on, *args, **kwargs))
 
         return as_part
@@ -156,7 +156,7 @@ class Tally(Flops):
         self._done = done
         self._spared = 0  # cost of the parts that were known, of all work that is going on
 
-    def part(self, key: Hashable, work: Callable[[], T]) -> T:
+    def part(self, key: Hashable, work: Callable[[], _T]) -> _T:
         """Do `work` if nobody has; give what it gave."""
         if key in self._done:
             self._spared += self._done[key].cost
@@ -164,14 +164,14 @@ class Tally(Flops):
             with self._measuring() as counter:
                 result = work()
             self._done[key] = Done(result, counter.total)
-        given: T = self._done[key].result
+        given: _T = self._done[key].result
         return given
 
-    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+    def once(self, key: Hashable, work: Callable[[], _T]) -> _T:
         """Do `work` if nobody has; give what it gave."""
         if key not in self._done:
             self._done[key] = Done(work(), 0)
-        result: T = self._done[key].result
+        result: _T = self._done[key].result
         return result
 
     def release(self, let_go: Callable[[], None]) -> None:

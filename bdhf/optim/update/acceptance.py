@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class Trial(Protocol):
+class CandidateStep(Protocol):
     """What may be tried: θ + t · lr · d_i for the iterates d_0 … d_last of the solver."""
 
     @property
@@ -32,7 +32,7 @@ class Acceptance(Protocol):
     def needs_iterates(self) -> bool:
         """Whether the solver should keep iterates on the way; else there is its answer only."""
 
-    def choose(self, trial: Trial) -> tuple[int, float]:
+    def choose(self, trial: CandidateStep) -> tuple[int, float]:
         """The index i and the factor t; t = 0 rejects the step."""
 
 
@@ -45,7 +45,7 @@ class FullStep:
         """The answer is taken."""
         return False
 
-    def choose(self, trial: Trial) -> tuple[int, float]:
+    def choose(self, trial: CandidateStep) -> tuple[int, float]:
         """Take the answer whole, without evaluating the loss."""
         return trial.last, 1.0
 
@@ -78,7 +78,7 @@ class Backtracking:
         """CG-backtracking walks over them."""
         return True
 
-    def choose(self, trial: Trial) -> tuple[int, float]:
+    def choose(self, trial: CandidateStep) -> tuple[int, float]:
         """Give the iterate with the first local minimum of the loss, and its Armijo factor."""
         index, loss = self._walk_back(trial)
         slope, factor = trial.slope(index), 1.0
@@ -91,7 +91,7 @@ class Backtracking:
             loss = trial.loss(index, factor)
         return index, 0.0
 
-    def _walk_back(self, trial: Trial) -> tuple[int, float]:
+    def _walk_back(self, trial: CandidateStep) -> tuple[int, float]:
         index, loss = trial.last, trial.loss(trial.last, 1.0)
         while index > 0:
             earlier = trial.loss(index - 1, 1.0)

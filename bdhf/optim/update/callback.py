@@ -11,7 +11,7 @@ from bdhf.optim.products import BlockProduct
 
 
 @dataclass(frozen=True)
-class Watched:
+class WithCallback:
     """The product, with `watch` called before each one, and before the factor is made."""
 
     product: BlockProduct

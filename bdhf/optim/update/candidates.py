@@ -16,7 +16,7 @@ from bdhf.optim.vectors.blocks import Blocks
 
 
 @dataclass(frozen=True)
-class Trial:
+class CandidateSteps:
     """The steps t · lr · d_i of one update; `loss_of` takes the loss where `move` has gone.
 
     Vectors are (P,) in block order, coefficients (rows,).

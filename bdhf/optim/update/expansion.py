@@ -39,7 +39,7 @@ class Expansion:
 
 
 @torch.enable_grad()
-def expand(
+def expansion_at(
     objective: Objective,
     product: BlockProduct,
     batches: Batches,

@@ -19,8 +19,8 @@ from bdhf.optim.products import BlockProduct
 from bdhf.optim.solvers import Solution, Solver, System
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.update.acceptance import Acceptance
-from bdhf.optim.update.callback import Watched
-from bdhf.optim.update.candidates import Trial
+from bdhf.optim.update.callback import WithCallback
+from bdhf.optim.update.candidates import CandidateSteps
 from bdhf.optim.update.expansion import Expansion
 from bdhf.optim.update.regularization import L2
 from bdhf.optim.vectors.blocks import Blocks
@@ -56,7 +56,7 @@ class Update:
             return Solution.nowhere(self.blocks, expansion.gradient)
         rhs = expansion.gradient.neg_()
         system = System(
-            self.blocks, Watched(product, self.watch), rhs, self.damping + self.penalty.weight,
+            self.blocks, WithCallback(product, self.watch), rhs, self.damping + self.penalty.weight,
             keep_iterates=self.acceptance.needs_iterates,
         )  # fmt: skip
         solution = self.solver.solve(system, start)
@@ -71,7 +71,7 @@ class Update:
         groups: Sequence[Tensor],
     ) -> Taken:
         """Move the parameters by what is accepted; `groups` are masks of blocks, (rows,)."""
-        trial = Trial(
+        trial = CandidateSteps(
             self.blocks, solution.iterates, expansion, self.lr, self.damping, move, self._loss
         )
         index, factor = self.acceptance.choose(trial)

@@ -37,7 +37,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def check(content: bytes, expected: str) -> None:
+def require_checksum(content: bytes, expected: str) -> None:
     """Raise ValueError for bytes of another sum."""
     if digest(content) != expected:
         raise ValueError(_OTHER_BYTES)

@@ -15,8 +15,8 @@ from pyarrow import parquet
 from pydantic import ValidationError
 
 from bdhf.errors import BdhfError
-from bdhf.records.disk.checksums import check, check_table, sums_with, table_bytes
-from bdhf.records.disk.temporary import sweep, temporary_file
+from bdhf.records.disk.checksums import check_table, require_checksum, sums_with, table_bytes
+from bdhf.records.disk.temporary import remove_leftovers, temporary_file
 
 #: What the readers of JSON, YAML and parquet raise at bytes that they can make nothing of.
 UNREADABLE = (
@@ -107,7 +107,7 @@ def read_whole(path: Path, sums: Mapping[str, str]) -> bytes:
     """
     content = read_bytes(path)
     if path.name in sums:
-        check(content, sums[path.name])
+        require_checksum(content, sums[path.name])
     return content
 
 
@@ -191,7 +191,7 @@ def if_writable() -> Iterator[list[str]]:
 
 def _write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep((path.parent,))  # what a killed process was writing there
+    remove_leftovers((path.parent,))  # what a killed process was writing there
     handle, temporary = temporary_file(path.parent)
     try:
         _write_and_close(handle, content)

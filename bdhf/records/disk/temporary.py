@@ -20,7 +20,7 @@ STALE_SECONDS = 600.0
 
 _PREFIX = ".tmp-"
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def temporary_file(folder: Path) -> tuple[int, Path]:
@@ -40,7 +40,7 @@ def temporary_folder(parent: Path) -> Path:
     return _with_new_name(parent, os.mkdir)[1]
 
 
-def _with_new_name(folder: Path, make: Callable[[Path], T]) -> tuple[T, Path]:
+def _with_new_name(folder: Path, make: Callable[[Path], _T]) -> tuple[_T, Path]:
     """Make something under a name that nothing there has."""
     while True:
         path = folder / f"{_PREFIX}{Owner.here()}~{secrets.token_hex(4)}"
@@ -48,7 +48,7 @@ def _with_new_name(folder: Path, make: Callable[[Path], T]) -> tuple[T, Path]:
             return make(path), path
 
 
-def sweep(folders: Iterable[Path], stale_seconds: float = STALE_SECONDS) -> None:
+def remove_leftovers(folders: Iterable[Path], stale_seconds: float = STALE_SECONDS) -> None:
     """Remove what processes that are gone have left half-written in these folders."""
     for folder in folders:
         leftovers: list[Path] = []

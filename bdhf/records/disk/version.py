@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from bdhf.records.disk.checksums import check
+from bdhf.records.disk.checksums import require_checksum
 from bdhf.records.disk.files import UNREADABLE, InputError, read_bytes
 
 RECORDS_VERSION = 1
@@ -72,7 +72,7 @@ class PlanFile:
         if isinstance(self.record, FileNotFoundError) and name not in sums:
             return None
         if self.content is not None and name in sums:
-            check(self.content, sums[name])
+            require_checksum(self.content, sums[name])
         if isinstance(self.record, Exception):
             raise self.record
         return self.record

@@ -41,7 +41,7 @@ def shown(name: str, value: Any) -> str:
     return text[:8] if name == "commit" and text else text or "none"
 
 
-def in_words(hashes: Mapping[str, str]) -> str:
+def hashes_in_words(hashes: Mapping[str, str]) -> str:
     """Hashes of modules as env.json has them, under `own_code`.
 
     >>> in_words({"lab.parts": "12ab", "lab": "34cd"})
@@ -50,7 +50,7 @@ def in_words(hashes: Mapping[str, str]) -> str:
     return ", ".join(f"{module} {digest}" for module, digest in sorted(hashes.items()))
 
 
-def from_words(text: str) -> dict[str, str]:
+def hashes_of_words(text: str) -> dict[str, str]:
     """The hashes of modules in the words of an env.json.
 
     >>> from_words("lab 34cd, lab.parts 12ab")

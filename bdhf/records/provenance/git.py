@@ -51,7 +51,7 @@ def git(*arguments: str, folder: Path | None = None, timeout: float | None = Non
     Raises CalledProcessError, TimeoutExpired, and FileNotFoundError where git is not installed.
     """
     where = folder if folder is not None else Path.cwd()
-    return _run(_command(where, *arguments), environment(where), timeout)
+    return _run(_command(where, *arguments), git_environment(where), timeout)
 
 
 def diff(*arguments: str, folder: Path | None = None, timeout: float | None = None) -> bytes:
@@ -66,11 +66,11 @@ def diff(*arguments: str, folder: Path | None = None, timeout: float | None = No
         copy = Path(passing) / "index"
         if index.exists():
             shutil.copy2(index, copy)  # with its time, by which git knows which files are fresh
-        variables = environment(where) | {"GIT_INDEX_FILE": str(copy)}
+        variables = git_environment(where) | {"GIT_INDEX_FILE": str(copy)}
         return _run(_command(where, *_DIFF, *arguments), variables, timeout)
 
 
-def environment(folder: Path) -> dict[str, str]:
+def git_environment(folder: Path) -> dict[str, str]:
     """The variables with which git, and what calls it, runs no program that settings name."""
     return _with_settings({**_SETTINGS, **_without_filters(folder)})
 

@@ -14,11 +14,11 @@ from bdhf.report.embedded.anonymous import anonymous as without_names
 from bdhf.report.embedded.anonymous import anonymous_files
 from bdhf.report.embedded.archive import files_of
 from bdhf.report.embedded.encoding import decode, encode
-from bdhf.report.page.output import Report, write
+from bdhf.report.page.output import RenderedReport, write_report
 from bdhf.stats.caveats.twins import not_compared
 from bdhf.stats.compare import compare, to_table
 from bdhf.stats.multiverse import Universe, multiverse
-from bdhf.stats.multiverse import to_table as table_of_choices
+from bdhf.stats.multiverse import universe_table as table_of_choices
 from bdhf.stats.observations.cost_bounds import restricted
 from bdhf.stats.result import Result
 from bdhf.stats.summaries.survival import kaplan_meier
@@ -44,7 +44,7 @@ class Shown(NamedTuple):
     results: tuple[Result, ...]
     sentences: tuple[str, ...]
     universes: tuple[Universe, ...]
-    report: Report
+    report: RenderedReport
 
 
 def build(folder: str | Path, records: Records | None = None, *, anonymous: bool = False) -> Built:
@@ -64,20 +64,20 @@ def build(folder: str | Path, records: Records | None = None, *, anonymous: bool
     if anonymous:
         records, files = without_names(records), anonymous_files(files)
     block = encode(records, files, anonymous=anonymous)
-    shown = show(decode(block).records, block, anonymous=anonymous)
+    shown = built_report(decode(block).records, block, anonymous=anonymous)
     with if_writable() as unwritten:
         if anonymous:
             write_atomically(folder / ANONYMOUS_PAGE, shown.report.html.encode())
         else:
             write_table(folder / "comparisons.parquet", to_table(shown.results))
             write_table(folder / "multiverse.parquet", table_of_choices(shown.universes))
-            write(folder, shown.report)
+            write_report(folder, shown.report)
     page = folder / (ANONYMOUS_PAGE if anonymous else "report.html")
     said = (*shown.sentences, *not_compared(records.twins))
     return Built(said, page, "".join(unwritten))
 
 
-def show(records: Records, carried: str = "", *, anonymous: bool = False) -> Shown:
+def built_report(records: Records, carried: str = "", *, anonymous: bool = False) -> Shown:
     """Compute everything that a page says of records; it carries the block `carried`.
 
     `anonymous`: the page says that what identifies was left out of them.
@@ -86,12 +86,18 @@ def show(records: Records, carried: str = "", *, anonymous: bool = False) -> Sho
     sentences = tuple(sentence(result) for result in results)
     universes = multiverse(records) if records.shows("multiverse") else ()
     report = render(
-        records, results, sentences, survival(records), universes, carried, anonymous=anonymous
+        records,
+        results,
+        sentences,
+        survival_curves(records),
+        universes,
+        carried,
+        anonymous=anonymous,
     )
     return Shown(results, sentences, universes, report)
 
 
-def survival(records: Records) -> pd.DataFrame:
+def survival_curves(records: Records) -> pd.DataFrame:
     """Kaplan-Meier curves of every target, on the budget's axis and on those of the comparisons.
 
     The budget's axis has every arm, another axis the arms that are compared on it. Every arm is

@@ -17,7 +17,7 @@ from bdhf.stats.scaling.scaling import sized
 from bdhf.text.formatting import counted, number
 
 
-def curves(
+def curves_caption(
     records: Records, table: pd.DataFrame, axis: str, idle: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """How to read training curves, with what this table (`bands.bands`) needs and no more.
@@ -83,7 +83,7 @@ def curves_alt(table: pd.DataFrame, unit: str) -> str:
     return " ".join(parts)
 
 
-def survival(records: Records, axis: str) -> tuple[str, ...]:
+def survival_caption(records: Records, axis: str) -> tuple[str, ...]:
     """How to read survival curves against an axis."""
     parts = [
         "Each step down is a run that reached the target (Kaplan–Meier estimate); a line crosses ½ "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bdhf.records import AXES, Records
-from bdhf.report.ablation.totals import Spread, evaluations, spread, total
+from bdhf.report.ablation.totals import Spread, evaluations, spread_in_words, total
 from bdhf.stats.observations.hardware import kinds_of
 from bdhf.stats.observations.targets import OUTCOMES
 from bdhf.text.formatting import counted, whole
@@ -25,7 +25,7 @@ class CostRow:
     cells: tuple[Spread, ...]
 
 
-def costs(records: Records) -> tuple[tuple[str, ...], tuple[CostRow, ...]]:
+def cost_rows(records: Records) -> tuple[tuple[str, ...], tuple[CostRow, ...]]:
     """Heads and rows of the costs of runs with an outcome; what no run recorded is left out."""
     ended = records.runs[records.runs["status"].isin(OUTCOMES)]
     columns = _columns(records, ended)
@@ -33,7 +33,7 @@ def costs(records: Records) -> tuple[tuple[str, ...], tuple[CostRow, ...]]:
     for arm in records.arms:
         mine = ended["arm"] == arm
         planned = int((records.runs["arm"] == arm).sum())
-        cells = tuple(spread(values[mine].tolist(), whole) for values in columns.values())
+        cells = tuple(spread_in_words(values[mine].tolist(), whole) for values in columns.values())
         rows.append(CostRow(arm, f"{int(mine.sum())} of {planned}", cells))
     return tuple(columns), tuple(rows)
 

@@ -31,7 +31,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bdhf.records import AXES, Records, Status
-from bdhf.stats.observations.targets import OUTCOMES, observe
+from bdhf.stats.observations.targets import OUTCOMES, observe_targets
 
 #: Why a line ends, in the column `end` of its last row.
 AT_TARGET, AT_BUDGET, DIVERGED = "target", "budget", "diverged"
@@ -100,7 +100,7 @@ def _through(records: Records) -> set[tuple[str, int]]:
     """The cells (arm, seed) whose run reached every target; none when there is no target."""
     cells: list[set[tuple[str, int]]] = []
     for target in records.targets:
-        seen = observe(records.runs, records.curves, target)
+        seen = observe_targets(records.runs, records.curves, target)
         seen = seen[seen["reached"]]
         cells.append(set(zip(seen["arm"], seen["seed"], strict=True)))
     return set.intersection(*cells) if cells else set()

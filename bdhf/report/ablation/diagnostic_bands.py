@@ -19,7 +19,7 @@ _COLUMNS = ("metric", "arm", "runs", "x", "low", "median", "high")
 _POSITIONS = 160  # at most so many points a line: more can hardly be seen
 
 
-def during(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
+def diagnostic_bands(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
     """Quartiles of every arm that has measured a metric: one row per metric, arm and update.
 
     Columns: `metric, arm`; `runs`, the runs of the arm with an outcome that measured it at all;

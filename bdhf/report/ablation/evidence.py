@@ -9,9 +9,9 @@ import pandas as pd
 from bdhf.records import Records
 from bdhf.report.page.drawing import Evidence
 from bdhf.stats.result import Result
-from bdhf.stats.scaling.scaling import drawn, scaling
-from bdhf.stats.summaries.profile import profile
-from bdhf.stats.summaries.ranks import ranks
+from bdhf.stats.scaling.scaling import batch_scaling, drawn
+from bdhf.stats.summaries.profile import performance_profiles
+from bdhf.stats.summaries.ranks import mean_ranks
 
 
 def gather(records: Records, results: Sequence[Result], survival: pd.DataFrame) -> Evidence:
@@ -22,13 +22,13 @@ def gather(records: Records, results: Sequence[Result], survival: pd.DataFrame) 
     if records.curves.empty:
         return Evidence(records, survival, results)
     scales, ranked = records.shows("scaling"), records.shows("ranks")
-    found = [ranks(records, target) for target in records.targets] if ranked else []
+    found = [mean_ranks(records, target) for target in records.targets] if ranked else []
     return Evidence(
         records=records,
         survival=survival,
         results=results,
-        profile=profile(records) if records.shows("profile") else pd.DataFrame(),
+        profile=performance_profiles(records) if records.shows("profile") else pd.DataFrame(),
         sizes=drawn(records) if scales else pd.DataFrame(),
-        scaling=scaling(records) if scales else (),
+        scaling=batch_scaling(records) if scales else (),
         ranks=tuple(one for one in found if one is not None),
     )

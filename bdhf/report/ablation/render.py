@@ -15,14 +15,14 @@ from markupsafe import Markup
 from bdhf.records import AXES, Records
 from bdhf.report.ablation import costs, provenance, tables, tuning
 from bdhf.report.ablation.evidence import gather
-from bdhf.report.ablation.figures.table import draw
+from bdhf.report.ablation.figures.table import draw_figures
 from bdhf.report.ablation.pair_rows import PairRow, linked, pair_rows
 from bdhf.report.embedded.anonymous import LEFT_OUT
 from bdhf.report.page.formatting import budgets, listed
-from bdhf.report.page.output import Report
+from bdhf.report.page.output import RenderedReport
 from bdhf.report.page.sections import Section, sections
 from bdhf.report.page.style import MOST_LINES
-from bdhf.report.page.templating import environment
+from bdhf.report.page.templating import template_environment
 from bdhf.stats.caveats.twins import not_compared
 from bdhf.stats.inference.equivalence import LEAST_HITS
 from bdhf.stats.inference.power import ENOUGH
@@ -41,7 +41,7 @@ def render(
     carried: str = "",
     *,
     anonymous: bool = False,
-) -> Report:
+) -> RenderedReport:
     """Draw the figures and fill the page.
 
     `sentences` say each of `results` in words, in the same order. `survival`: the columns `target,
@@ -52,9 +52,9 @@ def render(
     Raises ValueError when sentences and results differ in number.
     """
     records = records.in_order()
-    drawn = sections(draw(gather(records, results, survival)))
+    drawn = sections(draw_figures(gather(records, results, survival)))
     figures = [figure for section in drawn for figure in section.figures]
-    return Report(
+    return RenderedReport(
         html=page(records, results, sentences, drawn, universes, carried, anonymous=anonymous),
         figures={name: figure.svg.on_disk for figure in figures for name in figure.files},
     )
@@ -73,7 +73,7 @@ def page(
     """Fill the page with what `render` takes, and with figures that are drawn already."""
     records = records.in_order()
     crowded = len(records.arms) > MOST_LINES
-    template = environment().get_template("report.html.j2")
+    template = template_environment().get_template("report.html.j2")
     return template.render(
         records=records,
         contents=_contents(drawn, universes, crowded=crowded),
@@ -85,10 +85,10 @@ def page(
         universes=universes,
         sections=drawn,
         too_many=len(records.arms) if crowded else 0,
-        costs=costs.costs(records),
+        costs=costs.cost_rows(records),
         cautions=costs.cautions(records),
-        tuning=tuning.told(records),
-        losses=tables.losses(records),
+        tuning=tuning.tuning_section(records),
+        losses=tables.final_losses(records),
         runs=tables.runs(records),
         fields=provenance.fields(records.environments),
         warnings=provenance.warnings(records.environments),

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bdhf.records import AXES, NOT_RUN, UNCOUNTED, Records, Rise, Status, rises, uncounted
-from bdhf.report.ablation.totals import Spread, at, evaluations, spread, total
+from bdhf.report.ablation.totals import Spread, at, evaluations, spread_in_words, total
 from bdhf.report.page.formatting import metric_name
-from bdhf.stats.observations.targets import OUTCOMES, observe
+from bdhf.stats.observations.targets import OUTCOMES, observe_targets
 from bdhf.text.formatting import NONE, number, whole
 
 
 @dataclass(frozen=True)
-class Reason:
+class EndReason:
     """Why a run ended as it did: one line, and the whole text where there is more."""
 
     line: str
@@ -31,7 +31,7 @@ class RunRow:
     seed: str
     run_id: str
     status: str
-    reason: Reason
+    reason: EndReason
     numbers: tuple[str, ...]
 
 
@@ -107,7 +107,7 @@ def anchors(records: Records) -> tuple[str, ...]:
     return tuple(re.sub(r"\W+", "-", f"run-{_text(run)}-{place}") for place, run in ids)
 
 
-def losses(records: Records) -> tuple[tuple[str, ...], tuple[LossRow, ...]]:
+def final_losses(records: Records) -> tuple[tuple[str, ...], tuple[LossRow, ...]]:
     """Heads and rows of the final losses: validation, then test, then other such metrics.
 
     The loss at the last evaluation of every run with an outcome; a diverged run counts with its
@@ -124,7 +124,7 @@ def losses(records: Records) -> tuple[tuple[str, ...], tuple[LossRow, ...]]:
         cells = []
         for metric in metrics:
             final = at(last, outcome[mine & ~diverged], metric)
-            cells.append(spread([*final, *at(first, outcome[mine & diverged], metric)]))
+            cells.append(spread_in_words([*final, *at(first, outcome[mine & diverged], metric)]))
         rows.append(
             LossRow(
                 arm, f"{int(mine.sum())} of {planned}", int((mine & diverged).sum()), tuple(cells)
@@ -133,7 +133,7 @@ def losses(records: Records) -> tuple[tuple[str, ...], tuple[LossRow, ...]]:
     return tuple(metric_name(m) for m in metrics), tuple(rows)
 
 
-def reason(text: object) -> Reason:
+def reason(text: object) -> EndReason:
     r"""The line of a reason to show at once: of a traceback the last, else the first.
 
     >>> reason("Traceback (most recent call last):\n  File ...\nValueError: no").line
@@ -144,13 +144,13 @@ def reason(text: object) -> Reason:
     whole = _text(text).strip()
     lines = [line.strip() for line in whole.splitlines() if line.strip()]
     if not lines or whole == NOT_RUN:
-        return Reason("", "")  # the status says it
+        return EndReason("", "")  # the status says it
     line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
     short = line if len(line) <= 90 else line[:89] + "…"
-    return Reason(short, "" if short == whole else whole)
+    return EndReason(short, "" if short == whole else whole)
 
 
-def _why(ended: object, rise: Rise | None) -> Reason:
+def _why(ended: object, rise: Rise | None) -> EndReason:
     """Why a run ended, and beside it that its loss is above that before the first update."""
     return reason(ended if rise is None else f"{_text(ended)}; ended above its start: {rise}")
 
@@ -170,7 +170,7 @@ def _to_target(records: Records) -> dict[str, pd.Series[str]]:
     """Per target what reaching it cost on the budget's axis, or that the run missed it."""
     found = {}
     for target in records.targets:
-        seen = observe(records.runs, records.curves, target, records.budget.axis)
+        seen = observe_targets(records.runs, records.curves, target, records.budget.axis)
         outcome = seen["status"].isin(OUTCOMES) | seen["reached"]
         words = seen["time"].map(whole).where(seen["reached"], "missed").where(outcome, NONE)
         found[f"{AXES[records.budget.axis][1]} to {target.label}"] = words

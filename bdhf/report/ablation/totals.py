@@ -35,7 +35,7 @@ def total(last: pd.DataFrame, cells: pd.DataFrame, column: str) -> pd.Series[flo
     return recorded.fillna(at(last, cells, column))
 
 
-def spread(values: Sequence[float], write: Callable[[float], str] = number) -> Spread:
+def spread_in_words(values: Sequence[float], write: Callable[[float], str] = number) -> Spread:
     """Median and quartiles of the values that are known, in words.
 
     >>> spread([3.0, 1.0, float("nan"), 2.0])

@@ -38,7 +38,7 @@ class TuningRow:
 
 
 @dataclass(frozen=True)
-class Told:
+class TuningSection:
     """What the page says of the tuning: of the study, of every arm, and what to beware of."""
 
     study: str
@@ -46,16 +46,18 @@ class Told:
     notices: tuple[str, ...]
 
 
-def told(records: Records) -> Told | None:
+def tuning_section(records: Records) -> TuningSection | None:
     """Put the section into words; None where the spec names no study."""
     tuning = records.tuning
     if tuning is None:
         return None
     if tuning.missing:
         missing = f"The record of {tuning.study} is missing ({tuning.missing})"
-        return Told("", (), (f"{missing}: nothing is known of how these settings were found.",))
+        return TuningSection(
+            "", (), (f"{missing}: nothing is known of how these settings were found.",)
+        )
     arms = {arm: tuning.arms.get(arm, _UNTUNED) for arm in records.arms}
-    return Told(
+    return TuningSection(
         study=_study(tuning),
         rows=tuple(_row(arm, how) for arm, how in arms.items()),
         notices=(*_otherwise(arms), *_unequal(arms), *_shared(tuning)),

@@ -18,9 +18,9 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from bdhf.records import InputError, Records, StudyRecords, Tuned
-from bdhf.records.provenance.environment import from_words, in_words
+from bdhf.records.provenance.environment import hashes_in_words, hashes_of_words
 from bdhf.report.embedded.archive import RunFiles
-from bdhf.report.embedded.redaction import first_path, told, users_in, without_paths
+from bdhf.report.embedded.redaction import first_path, redacted, users_in, without_paths
 
 #: Fields of env.json that say nothing of where a run was made: they stay as they are.
 KEPT = ("run_id", "device", "threads", "gpu", "tf32", "deterministic", "concurrent")
@@ -46,7 +46,7 @@ _RELEASE = re.compile(r"\d+(\.\d+)*((a|b|rc|\.?post|\.?dev)\d+)*(\+(cpu|cu\d+|ro
 def anonymous(records: Records) -> Records:
     """The records without what identifies; the same records give the same ones."""
     names = names_in(records)
-    runs = records.runs.assign(reason=records.runs["reason"].map(lambda why: told(why, names)))
+    runs = records.runs.assign(reason=records.runs["reason"].map(lambda why: redacted(why, names)))
     return replace(
         records,
         spec_text=without_comments(records.spec_text),
@@ -86,7 +86,7 @@ def anonymous_study(records: StudyRecords) -> StudyRecords:
     )
     names |= _hosts(records.trials)
     trials, seeds = (
-        table.assign(reason=table["reason"].map(lambda why: told(why, names)))
+        table.assign(reason=table["reason"].map(lambda why: redacted(why, names)))
         for table in (records.trials, records.seeds)
     )
     study = records.study.model_copy(update={"ablation": without_paths(records.study.ablation)})
@@ -183,12 +183,12 @@ def _letters_of_code(column: pd.Series[Any]) -> list[Any]:
         if not isinstance(text, str):
             return text
         hashes: dict[str, str] = {}
-        for module, digest in from_words(text).items():
+        for module, digest in hashes_of_words(text).items():
             seen = letters.setdefault(module, [])
             if digest not in seen:
                 seen.append(digest)
             hashes[module] = _letter(seen.index(digest))
-        return in_words(hashes)
+        return hashes_in_words(hashes)
 
     return [lettered_code(text) for text in column]
 

@@ -32,7 +32,7 @@ from bdhf.report.embedded.size_limits import read_member, read_parquet, refuse_l
 BROKEN = (BadZipFile, EOFError, NotImplementedError)
 
 #: The files of a run whose SHA-256 are carried.
-FILES = ("spec.yaml", "status.json", "env.json", "curve.parquet")
+ARCHIVED_FILES = ("spec.yaml", "status.json", "env.json", "curve.parquet")
 
 #: Evaluations of a run of which a light archive keeps the diagnostics.
 _MOST_EVALUATIONS = 25
@@ -65,7 +65,7 @@ def files_of(folder: Path, records: Records) -> dict[str, RunFiles]:
     ended = records.runs.loc[records.runs["status"].notna(), "run_id"].drop_duplicates()
     found: dict[str, RunFiles] = {}
     for run_id in map(str, ended):
-        contents = {name: content_of(folder / "runs" / run_id / name) for name in FILES}
+        contents = {name: content_of(folder / "runs" / run_id / name) for name in ARCHIVED_FILES}
         try:
             spec = (contents["spec.yaml"] or b"").decode()
         except UnicodeDecodeError:

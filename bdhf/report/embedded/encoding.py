@@ -20,7 +20,7 @@ from bdhf.records import InputError, Records, in_brief
 from bdhf.records.disk.checksums import digest
 from bdhf.records.disk.files import UNREADABLE
 from bdhf.report.embedded.anonymous import SUMMED
-from bdhf.report.embedded.archive import BROKEN, FILES, RunFiles, lighten, pack, unpack
+from bdhf.report.embedded.archive import ARCHIVED_FILES, BROKEN, RunFiles, lighten, pack, unpack
 
 _CAPSULE_VERSION = 1
 
@@ -34,7 +34,7 @@ _WIDTH = 160
 
 
 @dataclass(frozen=True)
-class Capsule:
+class EmbeddedRecords:
     """What a page carries.
 
     `light`: diagnostics are those of `packing.lighten`. `versions`: package -> its version, where
@@ -51,7 +51,7 @@ class Capsule:
     @property
     def summed(self) -> tuple[str, ...]:
         """The files of a run whose sums it carries."""
-        return SUMMED if self.anonymous else FILES
+        return SUMMED if self.anonymous else ARCHIVED_FILES
 
 
 def encode(
@@ -74,7 +74,7 @@ def encode(
     return "\n".join([json.dumps({**header, "sha256": _sum(header, content)}), *lines])
 
 
-def decode(block: str, where: str = "the records") -> Capsule:
+def decode(block: str, where: str = "the records") -> EmbeddedRecords:
     """Read a block.
 
     Raises InputError, in one line that begins with `where`, for one that is cut, changed, or of a
@@ -94,7 +94,7 @@ def decode(block: str, where: str = "the records") -> Capsule:
         records, files = unpack(content)
     except (*BROKEN, *UNREADABLE) as error:
         raise _unfit(where, f"cannot be read ({in_brief(error)})") from None
-    return Capsule(
+    return EmbeddedRecords(
         records,
         files,
         light=bool(header["light"]),

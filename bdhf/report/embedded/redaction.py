@@ -30,7 +30,7 @@ _PATTERNS = (
 )
 
 
-def told(text: Any, names: Iterable[str]) -> Any:
+def redacted(text: Any, names: Iterable[str]) -> Any:
     """A reason without paths, addresses and these names; what is no text stays.
 
     >>> told("OSError: /home/ada/data/x.bin on lab-3: ada has no rights", {"ada", "lab-3"})

@@ -10,14 +10,14 @@ from bdhf.records import write_atomically
 
 
 @dataclass(frozen=True)
-class Report:
+class RenderedReport:
     """The page, and the figures of its folder by file name."""
 
     html: str
     figures: Mapping[str, bytes]
 
 
-def write(folder: Path, report: Report) -> Path:
+def write_report(folder: Path, report: RenderedReport) -> Path:
     """Write report.html and figures/*.svg, each whole or not at all; the path of the page."""
     for name, content in report.figures.items():
         write_atomically(folder / "figures" / name, content)

@@ -17,7 +17,7 @@ _MOST_SHOWN = 6
 
 
 @dataclass(frozen=True)
-class Figure:
+class PageFigure:
     """A drawing in the page."""
 
     drawing: Drawing
@@ -47,7 +47,7 @@ class Group:
     """Figures that stand together; with a title they are folded, but for the first."""
 
     title: str
-    figures: tuple[Figure, ...]
+    figures: tuple[PageFigure, ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Section:
     """The figures under one heading, and what all their captions say."""
 
     title: str
-    figures: tuple[Figure, ...]
+    figures: tuple[PageFigure, ...]
     caption: str
 
     @property
@@ -103,9 +103,9 @@ def _section(title: str, group: tuple[Drawing, ...]) -> Section:
     others = [drawing.caption for drawing in group[1:]]
     shared = [s for s in group[0].caption if others and all(s in c for c in others)]
     figures = tuple(
-        Figure(
+        PageFigure(
             drawing,
-            svg.draw(drawing.figure, drawing.name, drawing.alt),
+            svg.to_svg(drawing.figure, drawing.name, drawing.alt),
             " ".join(s for s in drawing.caption if s not in shared),
         )
         for drawing in group

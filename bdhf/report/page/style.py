@@ -110,9 +110,9 @@ def canvas(
 
     `panel_height`: of each, in inches.
     """
-    names = [plain(arm) for arm in arms]
+    names = [literal(arm) for arm in arms]
     if len(set(names)) < len(names):  # shortened to the same: labels of a grid are long
-        names = [plain(arm, limit=_LINE - _HANDLE) for arm in arms]
+        names = [literal(arm, limit=_LINE - _HANDLE) for arm in arms]
     columns = max(1, min(4, _LINE // (max(map(len, names), default=0) + _HANDLE)))
     rows = ceil(len(names) / columns)
     height = 0.55 + 0.25 * rows + panel_height * panels
@@ -128,11 +128,11 @@ def key(figure: Figure, handles: Mapping[str, Artist]) -> None:
     columns = max(1, min(4, _LINE // (max(map(len, handles), default=0) + _HANDLE)))
     rows = ceil(len(handles) / columns)
     figure.set_figheight(figure.get_figheight() + 0.25 * rows)
-    names = [plain(name, limit=_LINE - _HANDLE) for name in handles]
+    names = [literal(name, limit=_LINE - _HANDLE) for name in handles]
     figure.legend(list(handles.values()), names, loc="outside upper left", ncols=columns)
 
 
-def plain(text: str, limit: int = 30) -> str:
+def literal(text: str, limit: int = 30) -> str:
     """A name as matplotlib draws it literally: no mathematics, not hidden, not endless.
 
     (Before matplotlib 3.10 a legend refuses names that begin with an underscore.)
@@ -140,14 +140,14 @@ def plain(text: str, limit: int = 30) -> str:
     >>> plain("a_name_that_is_much_too_long_for_a_legend")
     'a_name_that_is_…g_for_a_legend'
     """
-    text = printable(text)
+    text = drawable(text)
     if len(text) > limit:
         text = f"{text[: limit // 2]}…{text[1 - limit // 2 :]}"
     text = text.replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
 
 
-def printable(text: str) -> str:
+def drawable(text: str) -> str:
     r"""The text without what controls it, its direction too, and what else XML cannot hold.
 
     >>> printable("block\x1b[2K")

@@ -19,7 +19,7 @@ import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from bdhf.report.page.style import INK, printable
+from bdhf.report.page.style import INK, drawable
 
 WHITE, DARK = "#ffffff", "#1b1f24"
 _PAPER = "#010204"  # stands for the background while drawing
@@ -38,14 +38,14 @@ class Svg:
     inline: str
 
 
-def draw(figure: Figure, name: str, alt: str) -> Svg:
+def to_svg(figure: Figure, name: str, alt: str) -> Svg:
     """Draw once and ink twice: dark on white for the disk, in the page's own colour inline.
 
     Inline the element is transparent and named by `alt`; its ids carry the figure's name, since all
     figures of a page share one document.
     """
     for label in figure.findobj(Text):
-        label.set_text(printable(label.get_text()))
+        label.set_text(drawable(label.get_text()))
     buffer = io.BytesIO()
     with (
         matplotlib.style.context("default"),  # ticks, and what is saved, do not wait for `styled`
@@ -54,7 +54,7 @@ def draw(figure: Figure, name: str, alt: str) -> Svg:
     ):
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page has the name in words
         figure.savefig(buffer, format="svg", facecolor=_PAPER, metadata=_NO_METADATA)
-    lines = printable(buffer.getvalue().decode()).splitlines()
+    lines = drawable(buffer.getvalue().decode()).splitlines()
     text = "\n".join(line.rstrip() for line in lines) + "\n"
     text = _GEOMETRY.sub(lambda attribute: _LONG.sub(_rounded, attribute[0]), text)
     disk = text.replace(_PAPER, WHITE).replace(INK, DARK)
@@ -69,7 +69,7 @@ def _inline(text: str, prefix: str, alt: str) -> str:
     start = text.index("<svg")
     box = text[text.index("viewBox", start) :].split('"')[1]
     head = (
-        f'<svg viewBox="{box}" role="img" aria-label="{escape(printable(alt))}" '
+        f'<svg viewBox="{box}" role="img" aria-label="{escape(drawable(alt))}" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return head + text[text.index(">", start) + 1 :].strip()

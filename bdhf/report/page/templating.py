@@ -21,7 +21,7 @@ _TURNS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), SIGN)
 
 
 @cache
-def environment() -> Environment:
+def template_environment() -> Environment:
     """The templates of this package."""
     found = Environment(
         loader=PackageLoader("bdhf.report"),

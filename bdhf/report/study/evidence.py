@@ -11,7 +11,14 @@ import pandas as pd
 from bdhf.records import LOSSES, Parameter, StudyRecords, TunedArm, unit_of
 from bdhf.report.page.style import Look, looks
 from bdhf.stats.result import Verdict
-from bdhf.stats.studies.trials import DONE, PRUNED, best_so_far, horizon_of, trials_of, values_of
+from bdhf.stats.studies.trials import (
+    DONE,
+    PRUNED,
+    best_so_far,
+    miss_value_of,
+    trial_values,
+    trials_of,
+)
 from bdhf.stats.studies.tuning_budget import Ahead, ExpectedBest, against_the_budget, expected_best
 
 #: What became of a trial, in words; all but the first are drawn apart.
@@ -19,7 +26,7 @@ HIT, MISSED, FAILED = "done", "missed the target", "failed"
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class CellEvidence:
     """One arm at one combination of the grid, by the first objective.
 
     `trials`: its rows by trial, and `kind`. `places`: a row a trial, a column a parameter: where
@@ -59,7 +66,7 @@ class StudyEvidence:
     """
 
     records: StudyRecords
-    cells: tuple[Cell, ...]
+    cells: tuple[CellEvidence, ...]
     ahead: tuple[Ahead, ...] = ()
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
@@ -74,20 +81,20 @@ class StudyEvidence:
         return looks(list(dict.fromkeys(cell.arm.name for cell in self.cells)))
 
     @property
-    def by_name(self) -> Mapping[str, tuple[Cell, ...]]:
+    def by_name(self) -> Mapping[str, tuple[CellEvidence, ...]]:
         """The cells of every arm of the spec that have a trial."""
-        found: dict[str, tuple[Cell, ...]] = {}
+        found: dict[str, tuple[CellEvidence, ...]] = {}
         for cell in self.cells:
             if len(cell.trials):
                 found[cell.arm.name] = (*found.get(cell.arm.name, ()), cell)
         return found
 
     @property
-    def by_place(self) -> Mapping[str, tuple[Cell, ...]]:
+    def by_place(self) -> Mapping[str, tuple[CellEvidence, ...]]:
         """The cells of every combination of the grid, in words; a cell that it says less of too."""
         values = [dict(cell.arm.values) for cell in self.cells]
         whole = [v for v in values if not any(v.items() < other.items() for other in values)]
-        found: dict[str, tuple[Cell, ...]] = {}
+        found: dict[str, tuple[CellEvidence, ...]] = {}
         for chosen in whole:
             cells = tuple(c for c in self.cells if c.arm.values.items() <= chosen.items())
             found.setdefault(max((c.where for c in cells), key=len), cells)
@@ -115,13 +122,13 @@ def axis_label(objective: str) -> str:
     return words if objective in LOSSES else f"{words} to the target"
 
 
-def _cell(records: StudyRecords, arm: TunedArm) -> Cell:
+def _cell(records: StudyRecords, arm: TunedArm) -> CellEvidence:
     objective = records.study.objectives[0]
     trials = trials_of(records, arm.label)
-    horizon = horizon_of(records, arm, objective)
+    horizon = miss_value_of(records, arm, objective)
     known = len(trials) > 0 and np.isfinite(horizon)
-    values = values_of(records, arm, objective) if known else ()
-    return Cell(
+    values = trial_values(records, arm, objective) if known else ()
+    return CellEvidence(
         arm=arm,
         trials=trials.assign(kind=_kinds(trials, objective, horizon)),
         places=_places(records, arm, trials["trial"]),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bdhf.records import AXES, LOSSES, StudyRecords
 from bdhf.report.page.formatting import listed
-from bdhf.report.study.evidence import FAILED, HIT, Cell, StudyEvidence, question
+from bdhf.report.study.evidence import FAILED, HIT, CellEvidence, StudyEvidence, question
 from bdhf.stats.studies.trials import PRUNED
 from bdhf.text.formatting import NONE, counted, number, whole
 
@@ -39,7 +39,7 @@ def notices(evidence: StudyEvidence) -> tuple[str, ...]:
     study = evidence.records.study
     tried = [cell for cell in evidence.cells if len(cell.trials)]
     lost = [cell for cell in tried if study.target and not cell.hit]
-    edges: dict[tuple[str, str], list[Cell]] = {}
+    edges: dict[tuple[str, str], list[CellEvidence]] = {}
     for cell in (cell for cell in tried if cell.hit):
         for name in cell.arm.at_edge:
             edges.setdefault((cell.arm.name, name), []).append(cell)
@@ -69,7 +69,7 @@ def progress(records: StudyRecords) -> str:
     return f"{made} of {counted(planned, 'trial')} ({listed(short)})"
 
 
-def settings_of(cell: Cell, trial: int) -> dict[str, str]:
+def trial_settings(cell: CellEvidence, trial: int) -> dict[str, str]:
     """Parameter -> value in words, of one trial; those that are there."""
     mine = cell.places[cell.places.index == trial]
     return {
@@ -80,12 +80,12 @@ def settings_of(cell: Cell, trial: int) -> dict[str, str]:
     }
 
 
-def in_words(settings: dict[str, str]) -> str:
+def settings_in_words(settings: dict[str, str]) -> str:
     """Settings in one line."""
     return ", ".join(f"{name} = {value}" for name, value in settings.items())
 
 
-def value_words(cell: Cell, value: float, *, done: bool = True) -> str:
+def value_words(cell: CellEvidence, value: float, *, done: bool = True) -> str:
     """The value of a trial; one beyond the horizon is a miss."""
     if math.isnan(value):
         return NONE
@@ -99,7 +99,7 @@ def hits_words(records: StudyRecords, hits: int, seeds: int) -> str:
     return NONE if records.study.target is None else f"{hits} of {seeds}"
 
 
-def _finding(evidence: StudyEvidence, cell: Cell) -> Finding:
+def _finding(evidence: StudyEvidence, cell: CellEvidence) -> Finding:
     objective, best = evidence.objective, cell.best
     default = _default(cell)
     first = math.nan if default is None else float(default[objective])
@@ -112,7 +112,7 @@ def _finding(evidence: StudyEvidence, cell: Cell) -> Finding:
     value = float(best[objective])
     both = best["kind"] == HIT and default is not None and default["kind"] == HIT and first > 0
     ratio = value / first if both else math.nan
-    settings = in_words(settings_of(cell, int(best["trial"])))
+    settings = settings_in_words(trial_settings(cell, int(best["trial"])))
     ends = (cell.arm.least, cell.arm.largest)
     low, high = (math.nan if end is None else end for end in ends)
     return Finding(
@@ -129,7 +129,12 @@ def _finding(evidence: StudyEvidence, cell: Cell) -> Finding:
 
 
 def _sentence(
-    evidence: StudyEvidence, cell: Cell, best: pd.Series, default: str, ratio: float, settings: str
+    evidence: StudyEvidence,
+    cell: CellEvidence,
+    best: pd.Series,
+    default: str,
+    ratio: float,
+    settings: str,
 ) -> str:
     asked = question(evidence.records, evidence.objective)
     made = counted(len(cell.trials), "trial")
@@ -154,17 +159,17 @@ def _measured(value: str, asked: str) -> str:
     return f"{asked} {value}" if asked in LOSSES.values() else f"{value} {asked}"
 
 
-def _default(cell: Cell) -> pd.Series | None:
+def _default(cell: CellEvidence) -> pd.Series | None:
     found = cell.trials[cell.trials["is_default"].astype(bool)]
     return None if found.empty else found.iloc[0]
 
 
-def _kind_words(cell: Cell, row: pd.Series, value: float) -> str:
+def _kind_words(cell: CellEvidence, row: pd.Series, value: float) -> str:
     kinds = {PRUNED: PRUNED, FAILED: str(row["status"])}
     return kinds.get(row["kind"]) or value_words(cell, value)
 
 
-def _all_missed(evidence: StudyEvidence, cell: Cell) -> str:
+def _all_missed(evidence: StudyEvidence, cell: CellEvidence) -> str:
     """Say it, how near a run came, and what to change."""
     study = evidence.records.study
     target, budget = study.target, cell.arm.budget
@@ -183,7 +188,7 @@ def _all_missed(evidence: StudyEvidence, cell: Cell) -> str:
     )
 
 
-def _nearest(evidence: StudyEvidence, cell: Cell) -> str:
+def _nearest(evidence: StudyEvidence, cell: CellEvidence) -> str:
     runs = evidence.records.seeds
     runs = runs[(runs["arm"] == cell.arm.label) & runs["final"].notna()]
     target = evidence.records.study.target
@@ -199,7 +204,7 @@ def _nearest(evidence: StudyEvidence, cell: Cell) -> str:
     )
 
 
-def _at_edge(name: str, cells: list[Cell]) -> str:
+def _at_edge(name: str, cells: list[CellEvidence]) -> str:
     """Say that the range of a parameter may be too narrow, and where to widen it."""
     places = listed([f"{_end(cell, name)} ({cell.arm.label})" for cell in cells])
     return (
@@ -208,7 +213,7 @@ def _at_edge(name: str, cells: list[Cell]) -> str:
     )
 
 
-def _end(cell: Cell, name: str) -> str:
+def _end(cell: CellEvidence, name: str) -> str:
     parameter = next((p for p in cell.arm.space if p.name == name), None)
     value = cell.places[name].get(cell.arm.best, math.nan) if name in cell.places else math.nan
     if parameter is None or parameter.low is None or parameter.high is None or math.isnan(value):

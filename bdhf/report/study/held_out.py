@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from bdhf.records import Comparison, Records, StudyRecords, TunedArm, Tuning, load
-from bdhf.report.ablation.figures.forest import forest
-from bdhf.report.ablation.figures.scaling import scaling
+from bdhf.report.ablation.figures.forest import draw_forest
+from bdhf.report.ablation.figures.scaling import draw_scaling
 from bdhf.report.ablation.render import progress_of
 from bdhf.report.page.drawing import Drawing, Evidence
 from bdhf.stats.caveats.twins import not_compared
 from bdhf.stats.compare import compare
 from bdhf.stats.result import Result, Verdict
+from bdhf.stats.scaling.scaling import batch_scaling as fits_of
 from bdhf.stats.scaling.scaling import drawn
-from bdhf.stats.scaling.scaling import scaling as fits_of
 from bdhf.stats.text.sentences import sentence
 
 SECTION = "Held out"
@@ -99,7 +99,7 @@ def _tuned(label: str, name: str) -> str:
 
 
 def _effects(ablation: Records, results: Sequence[Result]) -> tuple[Drawing, ...]:
-    figures = forest(Evidence(ablation, pd.DataFrame(), results))
+    figures = draw_forest(Evidence(ablation, pd.DataFrame(), results))
     return tuple(replace(drawing, section=SECTION) for drawing in figures)
 
 
@@ -114,4 +114,4 @@ def _scaling(ablation: Records) -> tuple[Drawing, ...]:
         values={arm: v for arm, v in ablation.values.items() if arm in tuned},
     )
     evidence = Evidence(mine, pd.DataFrame(), sizes=drawn(mine), scaling=fits_of(mine))
-    return tuple(replace(drawing, section=SECTION) for drawing in scaling(evidence))
+    return tuple(replace(drawing, section=SECTION) for drawing in draw_scaling(evidence))

@@ -12,12 +12,12 @@ from bdhf.records.disk.files import if_writable
 from bdhf.report.ablation.build import ANONYMOUS_PAGE, Built
 from bdhf.report.embedded.anonymous import LEFT_OUT, anonymous_study
 from bdhf.report.page.formatting import listed
-from bdhf.report.page.output import Report, write
+from bdhf.report.page.output import RenderedReport, write_report
 from bdhf.report.page.sections import Section, sections
-from bdhf.report.page.templating import environment
+from bdhf.report.page.templating import template_environment
 from bdhf.report.study import tables
 from bdhf.report.study.evidence import StudyEvidence, gather_study, question
-from bdhf.report.study.figures.table import MOST_CELLS, draw
+from bdhf.report.study.figures.table import MOST_CELLS, draw_study_figures
 from bdhf.report.study.findings import Finding, findings, notices, progress, unbeaten
 from bdhf.report.study.held_out import SECTION, HeldOut, final_verdicts, hold_out
 
@@ -49,24 +49,24 @@ def build_study(folder: str | Path, *, anonymous: bool = False) -> Built:
         if anonymous:
             write_atomically(page, report.html.encode())
         else:
-            write(Path(folder), report)
+            write_report(Path(folder), report)
     return Built(tuple(said), page, "".join(unwritten))
 
 
 def evidence_of(records: StudyRecords, held_out: HeldOut | None = None) -> StudyEvidence:
     """What a page says of records, which does not depend on the order of their rows."""
     results = held_out.results if held_out else ()
-    return gather_study(in_order(records), final_verdicts(records, results))
+    return gather_study(sorted_rows(records), final_verdicts(records, results))
 
 
 def render_study(
     evidence: StudyEvidence, held_out: HeldOut | None = None, *, anonymous: bool = False
-) -> Report:
+) -> RenderedReport:
     """Draw the figures and fill the page: the same records and results give the same bytes."""
     drawings = {SECTION: held_out.drawings} if held_out and held_out.drawings else {}
-    drawn = sections({**drawings, **draw(evidence)})
+    drawn = sections({**drawings, **draw_study_figures(evidence)})
     figures = [figure for section in drawn for figure in section.figures]
-    return Report(
+    return RenderedReport(
         html=study_page(evidence, held_out, drawn, anonymous=anonymous),
         figures={name: figure.svg.on_disk for figure in figures for name in figure.files},
     )
@@ -84,7 +84,7 @@ def study_page(
     found = findings(evidence)
     by_title = {section.title: section for section in drawn}
     others = tuple(section for section in drawn if section.title not in _OWN)
-    return environment().get_template("study.html.j2").render(
+    return template_environment().get_template("study.html.j2").render(
         study=records.study,
         records=records,
         facts=tables.facts(records),
@@ -99,7 +99,7 @@ def study_page(
         held_out_figures=by_title.get(SECTION),
         budget_figures=by_title.get(_OWN[1]),
         verdict_words=tables.verdict_words(evidence),
-        not_compared=tables.not_compared(evidence),
+        not_compared=tables.not_in_study(evidence),
         sections=others,
         left_out=LEFT_OUT if anonymous else "",
         too_many=len(evidence.cells) if len(evidence.cells) > MOST_CELLS else 0,
@@ -107,7 +107,7 @@ def study_page(
     )  # fmt: skip
 
 
-def in_order(records: StudyRecords) -> StudyRecords:
+def sorted_rows(records: StudyRecords) -> StudyRecords:
     """The same with the rows of all tables by arm, trial and seed."""
     place = {arm.label: i for i, arm in enumerate(records.study.arms)}
     return replace(

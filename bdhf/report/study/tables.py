@@ -6,10 +6,10 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from bdhf.records import StudyRecords, unit_of
-from bdhf.report.ablation.tables import Reason, reason
+from bdhf.report.ablation.tables import EndReason, reason
 from bdhf.report.page.formatting import listed
-from bdhf.report.study.evidence import FAILED, Cell, StudyEvidence, axis_label, question
-from bdhf.report.study.findings import hits_words, in_words, settings_of, value_words
+from bdhf.report.study.evidence import FAILED, CellEvidence, StudyEvidence, axis_label, question
+from bdhf.report.study.findings import hits_words, settings_in_words, trial_settings, value_words
 from bdhf.stats.result import Verdict
 from bdhf.stats.studies.tuning_budget import Ahead
 from bdhf.text.formatting import counted, interval, number, percent, whole
@@ -25,7 +25,7 @@ class TrialRow:
     values: tuple[str, ...]
     numbers: tuple[str, ...]
     settings: str
-    reason: Reason
+    reason: EndReason
 
     @property
     def is_best(self) -> bool:
@@ -71,7 +71,7 @@ def verdict_words(evidence: StudyEvidence) -> tuple[str, ...]:
     return tuple(_about(one, evidence.verdicts) for one in evidence.ahead)
 
 
-def not_compared(evidence: StudyEvidence) -> str:
+def not_in_study(evidence: StudyEvidence) -> str:
     """The comparisons of the ablation that the study says nothing of, and why; "": none."""
     told = {one.name for one in evidence.ahead}
     objectives = evidence.records.study.objectives
@@ -127,7 +127,7 @@ def _seen(one: Ahead) -> str:
     )
 
 
-def _table(records: StudyRecords, cell: Cell) -> TrialTable:
+def _table(records: StudyRecords, cell: CellEvidence) -> TrialTable:
     objectives = records.study.objectives
     kinds = cell.trials["kind"].value_counts().to_dict()
     return TrialTable(
@@ -138,7 +138,7 @@ def _table(records: StudyRecords, cell: Cell) -> TrialTable:
     )
 
 
-def _row(records: StudyRecords, cell: Cell, row: Mapping[Hashable, object]) -> TrialRow:
+def _row(records: StudyRecords, cell: CellEvidence, row: Mapping[Hashable, object]) -> TrialRow:
     objectives, trial = records.study.objectives, int(str(row["trial"]))
     status = str(row["status"])
     notes = {
@@ -153,13 +153,13 @@ def _row(records: StudyRecords, cell: Cell, row: Mapping[Hashable, object]) -> T
         values=tuple(_value(cell, objectives, name, row) for name in objectives),
         numbers=(hits_words(records, int(str(row["hits"])), int(str(row["seeds"]))),
                  whole(row["updates"]), number(row["seconds"])),
-        settings=in_words(settings_of(cell, trial)),
+        settings=settings_in_words(trial_settings(cell, trial)),
         reason=reason(row["reason"]),
     )  # fmt: skip
 
 
 def _value(
-    cell: Cell, objectives: tuple[str, ...], objective: str, row: Mapping[Hashable, object]
+    cell: CellEvidence, objectives: tuple[str, ...], objective: str, row: Mapping[Hashable, object]
 ) -> str:
     """A value with what it is counted as; of the first objective a miss is told in words too."""
     value = float(str(row[objective]))

@@ -19,21 +19,21 @@ from bdhf.records.disk.checksums import digest
 from bdhf.records.run import Run, read_run
 from bdhf.report.embedded.anonymous import anonymous, names_in
 from bdhf.report.embedded.archive import content_of, lighten
-from bdhf.report.embedded.encoding import Capsule
-from bdhf.report.embedded.redaction import told
+from bdhf.report.embedded.encoding import EmbeddedRecords
+from bdhf.report.embedded.redaction import redacted
 
 _TABLES = ("runs", "curves", "environments")
 
 
 @dataclass(frozen=True)
-class Held:
+class FolderComparison:
     """How many files have been held against the carried sums, and what differs, in words."""
 
     files: int
     differences: tuple[str, ...]
 
 
-def against(capsule: Capsule, folder: str | Path) -> Held:
+def compare_with_folder(capsule: EmbeddedRecords, folder: str | Path) -> FolderComparison:
     """Hold the carried records against a results folder: its spec, plan, files and curves.
 
     An anonymous report is held against what the folder gives without what identifies.
@@ -44,7 +44,7 @@ def against(capsule: Capsule, folder: str | Path) -> Held:
     there, cells = load(folder, checked=False).in_order(), planned(folder, checked=False)
     if capsule.anonymous:
         names, there = names_in(there), anonymous(there)
-        cells = cells.assign(reason=[told(why, names) for why in cells["reason"]])
+        cells = cells.assign(reason=[redacted(why, names) for why in cells["reason"]])
     differences = [
         *_asked(capsule.records.in_order(), there),
         *_cells(capsule.records.runs, cells),
@@ -53,7 +53,7 @@ def against(capsule: Capsule, folder: str | Path) -> Held:
         *_environments(capsule.records, there),
     ]
     held = sum(name in capsule.summed for entry in capsule.files.values() for name in entry.sha256)
-    return Held(held, tuple(differences))
+    return FolderComparison(held, tuple(differences))
 
 
 def _asked(carried: Records, there: Records) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _end(end: tuple[str, str]) -> str:
     return " because ".join(repr(part) for part in end if part) or "nothing"
 
 
-def _files(capsule: Capsule, folder: Path) -> Iterator[str]:
+def _files(capsule: EmbeddedRecords, folder: Path) -> Iterator[str]:
     """Files whose bytes are others than when the page was made."""
     for run_id, entry in capsule.files.items():
         for name in capsule.summed:
@@ -100,12 +100,12 @@ def _files(capsule: Capsule, folder: Path) -> Iterator[str]:
                 yield f"runs/{run_id}/{name}: differs"
 
 
-def _run_ids(capsule: Capsule) -> tuple[str, ...]:
+def _run_ids(capsule: EmbeddedRecords) -> tuple[str, ...]:
     """Every run of the table, then others of which there are files."""
     return tuple(dict.fromkeys([*map(str, capsule.records.runs["run_id"]), *capsule.files]))
 
 
-def _contents(capsule: Capsule, folder: Path) -> Iterator[str]:
+def _contents(capsule: EmbeddedRecords, folder: Path) -> Iterator[str]:
     """Curves that do not have what the files have."""
     records = capsule.records
     curves = dict(list(records.curves.groupby(list(CELL), sort=False)))

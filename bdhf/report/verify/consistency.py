@@ -18,7 +18,7 @@ from bdhf.records.bits import first_unlike
 from bdhf.records.columns import CELL
 from bdhf.records.disk.checksums import digest
 from bdhf.report.embedded.archive import RunFiles
-from bdhf.stats.observations.targets import observe
+from bdhf.stats.observations.targets import observe_targets
 
 #: Statuses of runs that were begun: each leaves a folder with its files.
 BEGUN = (Status.DONE, Status.DIVERGED, *FAILED)
@@ -31,7 +31,7 @@ _SUM = re.compile(r"[0-9a-f]{64}")
 _ROUNDING = 1e-9  # of a budget in epochs, which are samples ÷ size of the training set
 
 
-def contradictions(
+def record_contradictions(
     records: Records, files: Mapping[str, RunFiles], names: Collection[str]
 ) -> list[str]:
     """Every contradiction in words. `names`: the files whose sums each run must have."""
@@ -140,7 +140,7 @@ def _reached(records: Records) -> list[bool]:
         return [False] * len(records.runs)
     axis = records.budget.axis
     seen = [
-        observe(records.runs, records.curves, target, axis)["reached"].to_numpy(bool)
+        observe_targets(records.runs, records.curves, target, axis)["reached"].to_numpy(bool)
         for target in records.targets
     ]
     return [bool(all_of_them) for all_of_them in np.all(seen, axis=0)]

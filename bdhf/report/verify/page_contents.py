@@ -22,7 +22,7 @@ _TAG = re.compile(r"<[^>]*>")
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawnSvg:
     """An inline SVG: the figure that it stands in, its viewBox, and all that its element holds."""
 
     name: str
@@ -36,12 +36,12 @@ class Page:
 
     lines: tuple[str, ...]
     numbers: tuple[int, ...]
-    drawings: tuple[Drawing, ...]
+    drawings: tuple[DrawnSvg, ...]
 
 
 def take_apart(html: str) -> Page:
     """Split a page. The alt text of a drawing stays among the lines."""
-    lines, numbers, drawings, end = [""], [1], list[Drawing](), 0
+    lines, numbers, drawings, end = [""], [1], list[DrawnSvg](), 0
 
     def read(text: str, *, kept: bool = True) -> None:
         first, *rest = text.split("\n")
@@ -59,7 +59,7 @@ def take_apart(html: str) -> Page:
         head, body = found.groups()
         box = _BOX.search(head)
         names = _NAME.findall(html, end, found.start())
-        drawings.append(Drawing(names[-1] if names else "", box[0] if box else "", body))
+        drawings.append(DrawnSvg(names[-1] if names else "", box[0] if box else "", body))
         read(_BOX.sub("", head))
         read(body, kept=False)
         end = found.end()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from bdhf.records import InputError, in_brief
 from bdhf.records.disk.files import UNREADABLE
-from bdhf.report.ablation.build import show
-from bdhf.report.embedded.encoding import Capsule, decode, versions
+from bdhf.report.ablation.build import built_report
+from bdhf.report.embedded.encoding import EmbeddedRecords, decode, versions
 from bdhf.report.embedded.size_limits import read_page
-from bdhf.report.verify.consistency import contradictions
-from bdhf.report.verify.page_contents import Drawing, Page, count_numbers, take_apart
+from bdhf.report.verify.consistency import record_contradictions
+from bdhf.report.verify.page_contents import DrawnSvg, Page, count_numbers, take_apart
 from bdhf.report.verify.svg_check import foreign
 
 #: Lines that differ of which no more are told.
@@ -53,7 +53,7 @@ class Verified:
     by package.
     """
 
-    capsule: Capsule
+    capsule: EmbeddedRecords
     runs: int
     numbers: int
     figures: int
@@ -94,8 +94,8 @@ def verify(path: str | Path) -> Verified:
     block = block_of(html, str(path))
     capsule = decode(block, str(path))
     try:
-        expected = show(capsule.records, block, anonymous=capsule.anonymous).report.html
-        faults = tuple(contradictions(capsule.records, capsule.files, capsule.summed))
+        expected = built_report(capsule.records, block, anonymous=capsule.anonymous).report.html
+        faults = tuple(record_contradictions(capsule.records, capsule.files, capsule.summed))
     except (ArithmeticError, *UNREADABLE) as error:  # whatever records of another kind lead to
         fault = f"its records make no page ({in_brief(error)}): they were changed"
         raise InputError([f"{path}: {fault}"]) from None
@@ -170,13 +170,13 @@ def _stretches(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int
     return [(a, b, c, d) for tag, a, b, c, d in codes if tag != "equal"]
 
 
-def _drawn_otherwise(says: Sequence[Drawing], gives: Sequence[Drawing]) -> list[str]:
+def _drawn_otherwise(says: Sequence[DrawnSvg], gives: Sequence[DrawnSvg]) -> list[str]:
     """The names of figures whose drawing differs; one that is missing is told by its lines too."""
     pairs = zip_longest(says, gives)
     return [(b or a).name for a, b in pairs if a != b and (a or b) and not _alike(a, b)]
 
 
-def _alike(one: Drawing | None, other: Drawing | None) -> bool:
+def _alike(one: DrawnSvg | None, other: DrawnSvg | None) -> bool:
     """Whether drawings are the same but for the hashes in their ids.
 
     matplotlib makes these of coordinates to the last bit, which another processor may round
@@ -194,7 +194,7 @@ def _without_hashes(body: str) -> str:
     return _HASHED.sub(lambda m: f"{m[1]}{numbers.setdefault(m[2], len(numbers))}", body)
 
 
-def _foreign(drawings: Sequence[Drawing]) -> list[str]:
+def _foreign(drawings: Sequence[DrawnSvg]) -> list[str]:
     """What drawings hold beside paths, each with the name of its figure."""
     return [
         f"{drawing.name}: {what}"

@@ -60,7 +60,7 @@ def too_few_pairs(untied: int, pairs: int, alpha: float, tests: int) -> tuple[st
     )
 
 
-def costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
+def cost_flags(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
     """Say of every arm how many costs are not those of a plain hit, and what they count as."""
     unit, tau = AXES[entry.axis][1], cost(pairs.horizon.value)
     return (
@@ -132,7 +132,7 @@ def margin(
     return _say_nothing(pairs, entry)
 
 
-def losses(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
+def loss_flags(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
     """Say of every arm how many losses are not those of a run that went on to the budget."""
     unit = AXES[budget.axis][1]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bdhf.records import MATTERS, TIMING, Comparison
-from bdhf.records.provenance.environment import from_words, shown
+from bdhf.records.provenance.environment import hashes_of_words, shown
 from bdhf.stats.observations.hardware import HARDWARE
 from bdhf.stats.observations.pairs import Pairs
 from bdhf.text.formatting import plain_count
@@ -78,7 +78,7 @@ def _code(sides: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     ]
     candidate, baseline = (
         pd.DataFrame(
-            [from_words(text) if isinstance(text, str) else {} for text in column],
+            [hashes_of_words(text) if isinstance(text, str) else {} for text in column],
             index=column.index,
             dtype=object,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bdhf.records import Comparison, Records, Target
 from bdhf.stats.observations.pairs import Pairs
-from bdhf.stats.observations.targets import observe
+from bdhf.stats.observations.targets import observe_targets
 from bdhf.text.formatting import plain_count
 
 
@@ -31,7 +31,7 @@ def met_before_training(
 
 def _at_start(records: Records, arm: str, target: Target) -> list[int]:
     """The seeds of the runs of an arm that met the target at update 0."""
-    seen = observe(records.runs[records.runs["arm"] == arm], records.curves, target)
+    seen = observe_targets(records.runs[records.runs["arm"] == arm], records.curves, target)
     return [int(seed) for seed in seen.loc[seen["reached"] & (seen["time"] <= 0), "seed"]]
 
 

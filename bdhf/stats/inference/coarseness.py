@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bdhf.records import Comparison, PlannedArm, Records, Target, tests_of
-from bdhf.stats.observations.targets import observe
+from bdhf.stats.observations.targets import observe_targets
 
 #: Without finished runs a target is taken to be reached within this share of the budget.
 _EXPECTED = 0.5
@@ -75,7 +75,7 @@ def _expected(
     if finished is not None and target.metric in finished.curves:
         labels = [arm.label for arm in sides]
         runs = finished.runs[finished.runs["arm"].isin(labels)]
-        observed = observe(runs, finished.curves, target)
+        observed = observe_targets(runs, finished.curves, target)
         hits = observed.loc[observed["reached"], "time"].to_numpy(dtype=float)
         if len(hits):
             return float(np.median(hits)), f"the median of {len(hits)} finished runs"

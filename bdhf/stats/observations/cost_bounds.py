@@ -23,7 +23,7 @@ import pandas as pd
 
 from bdhf.records import Budget, Status, Target
 from bdhf.stats.observations.restriction import Horizon, horizon, restrict
-from bdhf.stats.observations.targets import observe, spent
+from bdhf.stats.observations.targets import observe_targets, spent_at_end
 
 
 def restricted(
@@ -34,10 +34,10 @@ def restricted(
     `runs` are those of the arms that are compared and no other, with the budget that they share.
     `earliest` is no more than the cost, and equal to it for a run that never reached the target.
     """
-    observed = observe(runs, curves, target, axis)
+    observed = observe_targets(runs, curves, target, axis)
     slowest: pd.Series[float] | float = np.nan  # of no use on the budget's axis
     if axis != budget.axis:
-        slowest = slowest_cost(observed, spent(runs, curves, budget.axis), budget.limit)
+        slowest = slowest_cost(observed, spent_at_end(runs, curves, budget.axis), budget.limit)
     observed = observed.assign(slowest=slowest)
     limit = horizon(observed, axis, budget)
     table = restrict(observed, limit)

@@ -21,7 +21,7 @@ def most_spent(records: Records, axis: str) -> pd.Series[float]:
     return records.curves.groupby("arm")[column].max().dropna().astype(float)
 
 
-def idle(records: Records, arms: Sequence[str], axis: str) -> tuple[str, ...]:
+def idle_arms(records: Records, arms: Sequence[str], axis: str) -> tuple[str, ...]:
     """Those of the arms that made updates and spent nothing on an axis."""
     most, updates = most_spent(records, axis), most_spent(records, "updates")
     return tuple(arm for arm in arms if most.get(arm) == 0 and updates.get(arm, 0.0) > 0)

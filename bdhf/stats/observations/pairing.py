@@ -8,7 +8,7 @@ import pandas as pd
 from bdhf.records import AXES, Comparison, Records, Target, uncounted
 from bdhf.stats.observations.cost_bounds import restricted, with_ends
 from bdhf.stats.observations.hardware import masked, on_one_hardware
-from bdhf.stats.observations.idle import idle
+from bdhf.stats.observations.idle import idle_arms
 from bdhf.stats.observations.losses import losses
 from bdhf.stats.observations.pairs import Pairs
 from bdhf.stats.observations.restriction import Horizon, smallest_cost
@@ -65,7 +65,7 @@ def _without_idle(
     candidate: pd.DataFrame, baseline: pd.DataFrame, entry: Comparison, records: Records
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Leave out the costs of an arm that spends nothing on the axis: they say nothing of it."""
-    unspent = idle(records, (entry.candidate, entry.baseline), entry.axis)
+    unspent = idle_arms(records, (entry.candidate, entry.baseline), entry.axis)
     note = f"that spent no {AXES[entry.axis][1]}"
     if entry.candidate in unspent:
         candidate = masked(candidate, candidate["cost"].notna(), note)

@@ -35,7 +35,7 @@ class MetricError(InputError, ValueError):
     """A target whose metric no run of the ablation has measured."""
 
 
-def observe(
+def observe_targets(
     runs: pd.DataFrame, curves: pd.DataFrame, target: Target, axis: str = "updates"
 ) -> pd.DataFrame:
     """Say of every planned run whether it reached the target, and what that cost.
@@ -64,14 +64,14 @@ def observe(
     curve = _measure(runs, curves, target, column)
     status = runs["status"]
     reached = curve["hit"] & status.isin([Status.DONE.value, *MISSING])
-    total = spent(runs, curves, axis)
+    total = spent_at_end(runs, curves, axis)
     time = curve["cost"].where(reached, total.where(status.isin(OUTCOMES)))
     return runs[["arm", "seed", "run_id", "status"]].assign(
         reached=reached, time=time, earliest=curve["earliest"].where(reached, time), spent=total
     )
 
 
-def spent(runs: pd.DataFrame, curves: pd.DataFrame, axis: str) -> pd.Series[float]:
+def spent_at_end(runs: pd.DataFrame, curves: pd.DataFrame, axis: str) -> pd.Series[float]:
     """What every run had spent at its end, by the rows of `runs`; NaN where it is not recorded.
 
     It is the run's total, or the cost of its last evaluation where there is none.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import erfcx, log_ndtr
 
-Values = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 #: How far beyond the sizes that were run B_crit is sought, as a factor.
 _REACH = 100.0
@@ -33,11 +33,11 @@ _PRECISELY = {"ftol": 1e-13, "gtol": 1e-8}
 
 
 @dataclass(frozen=True)
-class Sample:
+class CensoredSample:
     """Runs at several batch sizes, one entry each."""
 
-    size: Values  # B, in samples
-    updates: Values  # U, or C of a miss
+    size: Floats  # B, in samples
+    updates: Floats  # U, or C of a miss
     hit: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
@@ -55,9 +55,9 @@ class Sample:
         """Between which B_crit is sought."""
         return float(self.size.min()) / _REACH, float(self.size.max()) * _REACH
 
-    def take(self, rows: NDArray[np.intp]) -> Sample:
+    def take(self, rows: NDArray[np.intp]) -> CensoredSample:
         """Some of the runs, each as often as it is named."""
-        return Sample(self.size[rows], self.updates[rows], self.hit[rows])
+        return CensoredSample(self.size[rows], self.updates[rows], self.hit[rows])
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class Fit:
     at_limit: int  # -1: at the lower limit of B_crit, 1: at the upper one, else 0
 
 
-def fit(sample: Sample, starts: tuple[float, ...] = (), *, limits: tuple[float, float]) -> Fit:
+def fit(
+    sample: CensoredSample, starts: tuple[float, ...] = (), *, limits: tuple[float, float]
+) -> Fit:
     """Find the most likely parameters, from several `starts` of B_crit (by default a range).
 
     Raises ValueError where the sample is not enough.
@@ -103,7 +105,7 @@ def fit(sample: Sample, starts: tuple[float, ...] = (), *, limits: tuple[float, 
     return Fit(math.exp(a), math.exp(b), math.exp(s), at_limit)
 
 
-def fit_at(sample: Sample, b_crit: float) -> Fit:
+def fit_at(sample: CensoredSample, b_crit: float) -> Fit:
     """Find the most likely S_min and σ for a given B_crit, which is at no limit."""
     a, b, s = _start(sample, math.log(b_crit))
     if not sample.hit.all():  # else this is where the likelihood is highest
@@ -116,7 +118,7 @@ def fit_at(sample: Sample, b_crit: float) -> Fit:
     return Fit(math.exp(a), b_crit, math.exp(s), 0)
 
 
-def residuals(sample: Sample, fitted: Fit) -> tuple[Values, Values]:
+def residuals(sample: CensoredSample, fitted: Fit) -> tuple[Floats, Floats]:
     """Slope and minus the curvature of every run's log-likelihood in log S_min ÷ σ.
 
     The slope of a hit is its standardised residual, and its curvature 1; the slope of a miss is the
@@ -129,20 +131,20 @@ def residuals(sample: Sample, fitted: Fit) -> tuple[Values, Values]:
     return np.where(sample.hit, z, hazard), np.where(sample.hit, 1.0, bend)
 
 
-def _hazard(z: Values) -> Values:
+def _hazard(z: Floats) -> Floats:
     """Density of the normal distribution ÷ the probability beyond z."""
-    hazard: Values = math.sqrt(2 / math.pi) / erfcx(z / math.sqrt(2))
+    hazard: Floats = math.sqrt(2 / math.pi) / erfcx(z / math.sqrt(2))
     return hazard
 
 
-def _start(sample: Sample, b: float) -> tuple[float, float, float]:
+def _start(sample: CensoredSample, b: float) -> tuple[float, float, float]:
     """Where the likelihood is highest for this log B_crit, were every miss a hit."""
     rest = np.log(sample.updates) - np.log1p(math.exp(b) / sample.size)
     a, spread = float(rest.mean()), float(rest.std())
     return a, b, float(np.clip(math.log(max(spread, 1e-3)), _TIGHTEST, _WIDEST))
 
 
-def _loss(parameters: Values, sample: Sample) -> tuple[float, Values]:
+def _loss(parameters: Floats, sample: CensoredSample) -> tuple[float, Floats]:
     """Mean -log-likelihood of log U, and its gradient, at (log S_min, log B_crit, log σ)."""
     a, b, s = parameters
     sigma, over = math.exp(s), math.exp(b) / sample.size

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
 
-from bdhf.stats.scaling.censored import Fit, Sample, fit_at, residuals
+from bdhf.stats.scaling.censored import CensoredSample, Fit, fit_at, residuals
 
 _LEAST_SEEDS = 3
 
@@ -35,8 +35,8 @@ _TRIED = 17
 _WITHIN = 1e-5  # of the log of an end
 
 
-def interval(
-    sample: Sample, seeds: NDArray[np.int64], best: Fit, alpha: float
+def critical_batch_interval(
+    sample: CensoredSample, seeds: NDArray[np.int64], best: Fit, alpha: float
 ) -> tuple[float, float]:
     """The lower and the upper end, in samples; 0 and inf where the search meets its limit.
 
@@ -65,7 +65,7 @@ def interval(
     )
 
 
-def t_statistic(sample: Sample, rows: Sequence[NDArray[np.intp]], b_crit: float) -> float:
+def t_statistic(sample: CensoredSample, rows: Sequence[NDArray[np.intp]], b_crit: float) -> float:
     """Student's t of what the seeds say against a B_crit; `rows` are the runs of every seed."""
     fitted = fit_at(sample, b_crit)
     slope = b_crit / (sample.size + b_crit)

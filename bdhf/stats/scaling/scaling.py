@@ -28,8 +28,8 @@ from bdhf.stats.observations.cost_bounds import restricted
 from bdhf.stats.observations.hardware import elsewhere
 from bdhf.stats.observations.restriction import smallest_cost
 from bdhf.stats.observations.targets import OUTCOMES
-from bdhf.stats.scaling.censored import Sample, fit
-from bdhf.stats.scaling.intervals import interval
+from bdhf.stats.scaling.censored import CensoredSample, fit
+from bdhf.stats.scaling.intervals import critical_batch_interval
 from bdhf.stats.summaries.costs import label_without
 
 AXIS = "batch.gradient"
@@ -72,7 +72,7 @@ class Scaling:
         return self.s_min * (1 + self.b_crit / size)
 
 
-def scaling(records: Records) -> tuple[Scaling, ...]:
+def batch_scaling(records: Records) -> tuple[Scaling, ...]:
     """Fit every group of arms that was run at three batch sizes or more, for every target.
 
     A group of fewer, or one that hits at fewer than two of them, has none.
@@ -147,12 +147,12 @@ def sized(records: Records) -> pd.DataFrame:
 def of_points(runs: pd.DataFrame, group: str, target: str, alpha: float) -> Scaling | None:
     """Fit the runs of one group, with the columns `size, seed, cost, hit`; None: not enough."""
     runs = runs.sort_values(["size", "seed"], kind="stable")
-    sample = Sample(*(runs[name].to_numpy(kind) for name, kind in _TYPES))
+    sample = CensoredSample(*(runs[name].to_numpy(kind) for name, kind in _TYPES))
     if not sample.is_enough:
         return None
     best = fit(sample, limits=sample.limits)
     seeds = runs["seed"].to_numpy()
-    low, high = interval(sample, seeds, best, alpha)
+    low, high = critical_batch_interval(sample, seeds, best, alpha)
     return Scaling(
         group=group,
         target=target,

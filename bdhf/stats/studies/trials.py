@@ -28,7 +28,7 @@ def trials_of(records: StudyRecords, label: str) -> pd.DataFrame:
     return mine.sort_values("trial", kind="stable").reset_index(drop=True)
 
 
-def horizon_of(records: StudyRecords, arm: TunedArm, objective: str) -> float:
+def miss_value_of(records: StudyRecords, arm: TunedArm, objective: str) -> float:
     """What a miss counts as; NaN for a loss of which no trial was done."""
     if objective in arm.horizons:
         return float(arm.horizons[objective])
@@ -37,14 +37,14 @@ def horizon_of(records: StudyRecords, arm: TunedArm, objective: str) -> float:
     return float(done.max()) if len(done) else math.nan
 
 
-def values_of(
+def trial_values(
     records: StudyRecords, arm: TunedArm, objective: str, horizon: float | None = None
 ) -> NDArray[np.float64]:
     """The values of an arm's trials (trials,), those that missed at the horizon.
 
     `horizon`: that of another arm, where it is less than the arm's own.
     """
-    end = horizon_of(records, arm, objective) if horizon is None else horizon
+    end = miss_value_of(records, arm, objective) if horizon is None else horizon
     table = trials_of(records, arm.label)
     values = table[objective].to_numpy(float)
     known = (table["status"] == DONE).to_numpy() & np.isfinite(values)

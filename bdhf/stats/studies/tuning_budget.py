@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bdhf.records import Comparison, StudyRecords
 from bdhf.stats.result import Verdict
-from bdhf.stats.studies.trials import horizon_of, values_of
+from bdhf.stats.studies.trials import miss_value_of, trial_values
 
 _DIGITS = 12  # of a share: what lies beyond is rounding, and shall not move it over a mark
 
@@ -149,8 +149,8 @@ def against_the_budget(records: StudyRecords) -> tuple[Ahead, ...]:
     for entry in records.study.comparisons:
         sides = [arms[label] for label in (entry.candidate, entry.baseline) if label in arms]
         if entry.estimand in records.study.objectives and len(sides) == 2:
-            horizon = min(horizon_of(records, arm, entry.estimand) for arm in sides)
-            a, b = (values_of(records, arm, entry.estimand, horizon) for arm in sides)
+            horizon = min(miss_value_of(records, arm, entry.estimand) for arm in sides)
+            a, b = (trial_values(records, arm, entry.estimand, horizon) for arm in sides)
             if len(a) and len(b) and np.isfinite(horizon):
                 found.append(ahead(entry, a, b, records.study.alpha))
     return tuple(found)

@@ -21,7 +21,7 @@ from bdhf.stats.summaries.costs import by_instance, costs
 COLUMNS = ("target", "arm", "ratio", "share", "instances", "left_out")
 
 
-def profile(records: Records) -> pd.DataFrame:
+def performance_profiles(records: Records) -> pd.DataFrame:
     """The profile of every solver for every target, on the budget's axis.
 
     Returns the steps `target` (in words), `arm` (the solver), `ratio` (from 1), `share`,

@@ -40,7 +40,7 @@ class Ranks:
     groups: tuple[tuple[int, int], ...]  # first and last place of solvers that are not told apart
 
 
-def ranks(records: Records, target: Target) -> Ranks | None:
+def mean_ranks(records: Records, target: Target) -> Ranks | None:
     """Rank the solvers on every problem of the grid; None below 5 problems or 3 solvers.
 
     A problem's value is the mean over the seeds on which every solver has an outcome.
@@ -49,7 +49,7 @@ def ranks(records: Records, target: Target) -> Ranks | None:
     """
     records = records.in_order()
     table = costs(records, target)
-    values, left_out = values_of(table)
+    values, left_out = mean_log_costs(table)
     if len(values) < LEAST_PROBLEMS or values.shape[1] < LEAST_SOLVERS:
         return None
     mean = stats.rankdata(values, axis=1).mean(axis=0)
@@ -70,7 +70,7 @@ def ranks(records: Records, target: Target) -> Ranks | None:
     )
 
 
-def values_of(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def mean_log_costs(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Mean log cost per problem, a column per solver; and the number of problems without one."""
     cells = by_instance(table.assign(cost=np.log(table["cost"].astype(float))))
     means = cells.dropna().groupby("problem", sort=False).mean().round(12)  # sums in any order tie

@@ -21,36 +21,36 @@ from bdhf.records import (
 )
 from bdhf.records.tuning import write_study
 from bdhf.tuning.outcome import trial_rows
-from bdhf.tuning.outcome.trial_rows import Found
-from bdhf.tuning.sampling.samplers import in_words
-from bdhf.tuning.sampling.trial_slots import standing
-from bdhf.tuning.storage.storage import Place, quiet, study_of
+from bdhf.tuning.outcome.trial_rows import CellTrials
+from bdhf.tuning.sampling.samplers import part_in_words
+from bdhf.tuning.sampling.trial_slots import trial_slots
+from bdhf.tuning.storage.storage import StudyLocation, quiet, study_of
 from bdhf.tuning.study.space import Range, all_of, parameters
 from bdhf.tuning.study.study import Study
 
 
-def find(study: Study, storage: BaseStorage) -> tuple[Found, ...]:
+def stored_trials(study: Study, storage: BaseStorage) -> tuple[CellTrials, ...]:
     """What the storage holds of every cell. Raises InputError for trials of another definition."""
     found = []
     for cell in study.cells:
         with quiet():
             of_cell = study_of(study, cell, storage)
-            now = standing(of_cell.get_trials(deepcopy=False), study.spec.trials)
-        found.append(Found(cell, of_cell, now.finished))
+            now = trial_slots(of_cell.get_trials(deepcopy=False), study.spec.trials)
+        found.append(CellTrials(cell, of_cell, now.finished))
     return tuple(found)
 
 
-def collect(study: Study, place: Place) -> Tuning:
+def collect_study(study: Study, place: StudyLocation) -> Tuning:
     """Write study.yaml, study.json and the tables of a study. Raises InputError."""
     Store(place.folder).sweep()
     with place.losable():
-        arms = find(study, place.open(waits=True))
+        arms = stored_trials(study, place.open(waits=True))
     record = tuning(study, arms)
     tables = {
-        "trials": [row for arm in arms for row in trial_rows.trials(arm)],
-        "parameters": [row for arm in arms for row in trial_rows.parameters(arm)],
-        "seeds": [row for arm in arms for row in trial_rows.seeds(arm)],
-        "trial_curves": [row for arm in arms for row in trial_rows.curves(arm)],
+        "trials": [row for arm in arms for row in trial_rows.trial_rows(arm)],
+        "parameters": [row for arm in arms for row in trial_rows.parameter_rows(arm)],
+        "seeds": [row for arm in arms for row in trial_rows.seed_rows(arm)],
+        "trial_curves": [row for arm in arms for row in trial_rows.curve_rows(arm)],
     }
     objectives = study.spec.objectives
     written: dict[str, pd.DataFrame] = {}
@@ -60,16 +60,16 @@ def collect(study: Study, place: Place) -> Tuning:
         written[name] = table.reindex(
             columns=list(dict.fromkeys((*columns, *more, *table.columns)))
         )
-    write_study(place.folder, study.text, as_text(record), written)
+    write_study(place.folder, study.text, study_text(record), written)
     return record
 
 
-def as_text(record: Tuning) -> str:
+def study_text(record: Tuning) -> str:
     """The content of study.json."""
     return record.model_dump_json(indent=1) + "\n"
 
 
-def tuning(study: Study, found: Sequence[Found]) -> Tuning:
+def tuning(study: Study, found: Sequence[CellTrials]) -> Tuning:
     """What a study is, and what it found."""
     first, goals = study.variants[0].spec, study.cells[0].goals
     return Tuning(
@@ -81,8 +81,8 @@ def tuning(study: Study, found: Sequence[Found]) -> Tuning:
         trials=study.spec.trials,
         seeds=study.seeds,
         held_out_seeds=study.held_out_seeds,
-        sampler=in_words(study.spec.sampler),
-        pruner=in_words(study.spec.pruner),
+        sampler=part_in_words(study.spec.sampler),
+        pruner=part_in_words(study.spec.pruner),
         comparisons=_comparisons(study),
         alpha=first.alpha,
         arms=tuple(_arm(one) for one in found),
@@ -99,7 +99,7 @@ def _comparisons(study: Study) -> tuple[Comparison, ...]:
     )
 
 
-def _arm(found: Found) -> TunedArm:
+def _arm(found: CellTrials) -> TunedArm:
     cell, best = found.cell, found.best
     settings = found.settings(best) if best is not None else {}
     spread = _spread(found, best)
@@ -124,7 +124,7 @@ def _arm(found: Found) -> TunedArm:
     )
 
 
-def _spread(found: Found, best: int | None) -> list[float]:
+def _spread(found: CellTrials, best: int | None) -> list[float]:
     """What the best trial cost on each tuning seed."""
     if best is None:
         return []
@@ -133,7 +133,7 @@ def _spread(found: Found, best: int | None) -> list[float]:
     return [float(cost) for cost in costs if cost is not None]
 
 
-def _at_edge(found: Found, best: int | None) -> tuple[str, ...]:
+def _at_edge(found: CellTrials, best: int | None) -> tuple[str, ...]:
     if best is None:
         return ()
     there = found.trials[best].params
@@ -144,7 +144,7 @@ def _at_edge(found: Found, best: int | None) -> tuple[str, ...]:
     )
 
 
-def _importances(found: Found) -> dict[str, float]:
+def _importances(found: CellTrials) -> dict[str, float]:
     """PED-ANOVA (Watanabe et al., 2023); nothing where too few trials are completed."""
     try:
         with quiet():

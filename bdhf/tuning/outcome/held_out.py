@@ -20,10 +20,10 @@ from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.plan.twins import only_twins
 from bdhf.experiments.spec.grid import Variant
-from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.load import load_spec
 from bdhf.records import LOSSES, Comparison, Tuning, tests_of, write_atomically
 from bdhf.tuning.study.space import placed
-from bdhf.tuning.study.study import Cell, Study
+from bdhf.tuning.study.study import Study, StudyCell
 
 #: What an arm is called with the settings of the spec, and with the best ones.
 DEFAULT, TUNED = "default", "tuned"
@@ -38,7 +38,7 @@ def held_out(study: Study, record: Tuning, folder: Path) -> Ablation:
     head = [f"Written by `bdhf tune {study.file}`: the best settings of study {study.name}",
             "against those of the spec, on the seeds of the ablation."]  # fmt: skip
     _write(file, spec, head)
-    places = only_twins(expand(load(file)[0]))
+    places = only_twins(expand(load_spec(file)[0]))
     if places:
         kept = [entry for index, entry in enumerate(spec["compare"]) if index not in places]
         head += [_same_runs(spec["compare"][index]) for index in places]
@@ -74,10 +74,14 @@ def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
     if study.variants[0].picks:
         spec["exclude"] = list(_excluded(study))
         spec["settings"] = [
-            *(entry for variant in in_order(study.variants) for entry in _given(study, variant)),
+            *(
+                entry
+                for variant in fewest_values_first(study.variants)
+                for entry in _given(study, variant)
+            ),
             *(
                 {"at": at_of(variant), "set": values}
-                for variant in in_order(study.variants)
+                for variant in fewest_values_first(study.variants)
                 if (values := settings_in(study, record, variant, f".{TUNED}"))
             ),
         ]
@@ -107,20 +111,20 @@ def settings_in(study: Study, record: Tuning, variant: Variant, suffix: str = ""
     return found
 
 
-def cells_in(study: Study, variant: Variant) -> dict[str, Cell]:
+def cells_in(study: Study, variant: Variant) -> dict[str, StudyCell]:
     """Name -> cell, of every tuned arm that is run in a combination of the grid.
 
     Where grids of a union vary other axes, that which has the most values of the combination.
     """
     there = {pick.axis: pick.words for pick in variant.picks}.items()
-    found: dict[str, Cell] = {}
+    found: dict[str, StudyCell] = {}
     for cell in sorted(study.cells, key=lambda cell: len(cell.planned.values)):
         if cell.planned.name not in variant.excluded and cell.planned.values.items() <= there:
             found[cell.planned.name] = cell
     return found
 
 
-def in_order(variants: Sequence[Variant]) -> list[Variant]:
+def fewest_values_first(variants: Sequence[Variant]) -> list[Variant]:
     """Combinations with fewer values first: `at` of such a one holds for those with more too."""
     return sorted(variants, key=lambda variant: len(variant.picks))
 

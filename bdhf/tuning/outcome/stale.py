@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator
 
 from bdhf.experiments.plan.user_code import own_names
 from bdhf.experiments.storage.stale import Present
-from bdhf.records.provenance.environment import from_words
+from bdhf.records.provenance.environment import hashes_of_words
 from bdhf.text.formatting import plain_count
-from bdhf.tuning.outcome.trial_rows import Found
+from bdhf.tuning.outcome.trial_rows import CellTrials
 
 #: Attribute of a trial, as in env.json: the code with which its last run was made.
 _KEY = "own_code"
 
 
-def other_code(found: Iterable[Found], folder: object) -> Iterator[str]:
+def other_code(found: Iterable[CellTrials], folder: object) -> Iterator[str]:
     """A line for every arm with such trials; they still count, and guide the sampler."""
     present = Present()
     for arm in found:
@@ -25,7 +25,7 @@ def other_code(found: Iterable[Found], folder: object) -> Iterator[str]:
             if not isinstance(recorded, str):
                 continue  # no own part, or one that an older bdhf made
             run = arm.cell.trial(trial.user_attrs["settings"], arm.cell.run.seed)
-            others = present.changed(from_words(recorded), own_names(run))
+            others = present.changed(hashes_of_words(recorded), own_names(run))
             stale, changed = stale + bool(others), changed | others
         if stale:
             yield (

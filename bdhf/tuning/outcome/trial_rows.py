@@ -11,16 +11,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.tuning.sampling.trial_slots import DEFAULT
-from bdhf.tuning.study.space import Settings
-from bdhf.tuning.study.study import Cell
+from bdhf.tuning.study.space import ArmSettings
+from bdhf.tuning.study.study import StudyCell
 from bdhf.tuning.workers.trial import SPENT
 
 
 @dataclass(frozen=True)
-class Found:
+class CellTrials:
     """The finished trials of a cell, in the order of their places."""
 
-    cell: Cell
+    cell: StudyCell
     optuna: optuna.Study
     trials: tuple[FrozenTrial, ...]
 
@@ -39,12 +39,12 @@ class Found:
             if not any(_dominates(other, mine) for other in values.values())
         )  # fmt: skip
 
-    def settings(self, place: int) -> Settings:
+    def settings(self, place: int) -> ArmSettings:
         """The settings of a trial."""
         return dict(self.trials[place].user_attrs.get("settings", {}))
 
 
-def trials(found: Found) -> list[dict[str, Any]]:
+def trial_rows(found: CellTrials) -> list[dict[str, Any]]:
     """The rows of trials.parquet."""
     names = [goal.estimand for goal in found.cell.goals]
     rows = []
@@ -73,7 +73,7 @@ def trials(found: Found) -> list[dict[str, Any]]:
     return rows
 
 
-def parameters(found: Found) -> list[dict[str, Any]]:
+def parameter_rows(found: CellTrials) -> list[dict[str, Any]]:
     """The rows of parameters.parquet."""
     return [
         {
@@ -88,7 +88,7 @@ def parameters(found: Found) -> list[dict[str, Any]]:
     ]
 
 
-def seeds(found: Found) -> list[dict[str, Any]]:
+def seed_rows(found: CellTrials) -> list[dict[str, Any]]:
     """The rows of seeds.parquet."""
     names = [goal.estimand for goal in found.cell.goals]
     return [
@@ -103,7 +103,7 @@ def seeds(found: Found) -> list[dict[str, Any]]:
     ]
 
 
-def curves(found: Found) -> list[dict[str, Any]]:
+def curve_rows(found: CellTrials) -> list[dict[str, Any]]:
     """The rows of trial_curves.parquet."""
     rows = []
     for place, trial in enumerate(found.trials):

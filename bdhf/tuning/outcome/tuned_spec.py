@@ -10,13 +10,13 @@ from typing import Any
 
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.plan.expand import expand
-from bdhf.experiments.spec.compose import merged, read
+from bdhf.experiments.spec.compose import merged, read_spec
 from bdhf.experiments.spec.grid import Variant
-from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.load import load_spec
 from bdhf.records import InputError, TunedArm, Tuning, unit_of, write_atomically
 from bdhf.text.formatting import short
-from bdhf.tuning.outcome.collect import as_text
-from bdhf.tuning.outcome.held_out import at_of, cells_in, in_order, settings_in
+from bdhf.tuning.outcome.collect import study_text
+from bdhf.tuning.outcome.held_out import at_of, cells_in, fewest_values_first, settings_in
 from bdhf.tuning.study.space import placed
 from bdhf.tuning.study.study import Study
 
@@ -39,16 +39,16 @@ def write_tuned(study: Study, record: Tuning, file: Path) -> None:
         message = "would replace what it is made from: give another file, as ablations/tuned/…"
         raise InputError([f"{file}: {message}"])
     before = file.read_bytes() if file.exists() else None
-    write_atomically(file, text_of(study, record, file).encode())
+    write_atomically(file, tuned_spec_text(study, record, file).encode())
     try:
         _check(record, file)
     except (SpecError, ValueError) as error:
         _put_back(file, before)
         raise InputError([f"{file}: not written: {error}"]) from None
-    write_atomically(file.with_name(f"{study.name}.tuning.json"), as_text(record).encode())
+    write_atomically(file.with_name(f"{study.name}.tuning.json"), study_text(record).encode())
 
 
-def text_of(study: Study, record: Tuning, file: Path) -> str:
+def tuned_spec_text(study: Study, record: Tuning, file: Path) -> str:
     """The text of the tuned spec."""
     base = os.path.relpath(study.ablation_file.resolve(), file.parent.resolve())
     seeds = ", ".join(map(str, record.seeds))
@@ -71,7 +71,7 @@ def text_of(study: Study, record: Tuning, file: Path) -> str:
     else:
         lines.append("settings:")
         lines += [f"  - {_flow(entry)}" for entry in study.source.data.get("settings", [])]
-        for variant in in_order(study.variants):
+        for variant in fewest_values_first(study.variants):
             lines += _entry(study, record, variant)
     return "\n".join(lines) + "\n"
 
@@ -92,7 +92,7 @@ def _set(study: Study) -> tuple[list[str], bool]:
     Those that the study sets, as a whole, since a list cannot be merged in part; all of the spec
     where they would be merged into something else: an axis of a grid cannot be taken out.
     """
-    data, base = study.source.data, read(study.ablation_file).data
+    data, base = study.source.data, read_spec(study.ablation_file).data
     keys = list(dict.fromkeys(path.split(".")[0] for path in study.spec.set))
     is_on_top = merged(base, {key: data.get(key) for key in keys}, ()) == data
     return (keys, True) if is_on_top else (list(data), False)
@@ -180,7 +180,7 @@ def _quoted(key: str) -> bool:
 
 def _check(record: Tuning, file: Path) -> None:
     """Read the tuned spec again. Raises SpecError, and ValueError where it says another thing."""
-    variants, _ = load(file)
+    variants, _ = load_spec(file)
     runs = {cell.arm: cell.run for cell in expand(variants).cells}
     for arm in record.arms:
         run = runs.get(arm.label)

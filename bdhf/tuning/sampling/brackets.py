@@ -13,7 +13,7 @@ import optuna
 from optuna.pruners import HyperbandPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from bdhf.tuning.sampling.trial_slots import standing
+from bdhf.tuning.sampling.trial_slots import trial_slots
 from bdhf.tuning.sampling.visible_trials import Seen, at_place
 
 
@@ -22,14 +22,14 @@ class Hyperband(HyperbandPruner):
 
     def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
         trials = study._get_trials(deepcopy=False)
-        place = standing(trials, len(trials)).place_of(trial.number)
+        place = trial_slots(trials, len(trials)).place_of(trial.number)
         return super()._get_bracket_id(study, at_place(trial, place))
 
     def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
         trials, of_place = study._get_trials(deepcopy=False), super()._get_bracket_id
         numbers = {
             trial.number
-            for place, trial in enumerate(standing(trials, len(trials)).places)
+            for place, trial in enumerate(trial_slots(trials, len(trials)).places)
             if of_place(study, at_place(trial, place)) == bracket_id
         }
         return _Bracket(study, numbers)

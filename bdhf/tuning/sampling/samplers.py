@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.experiments.run.random_streams import derive
 from bdhf.tuning.sampling.brackets import Hyperband
-from bdhf.tuning.sampling.trial_slots import Standing
+from bdhf.tuning.sampling.trial_slots import TrialSlots
 from bdhf.tuning.sampling.visible_trials import Seen, at_place
 from bdhf.tuning.study.schema import Pruner, Sampler
 
@@ -96,7 +96,7 @@ class ByPlace(BaseSampler):
     A sampler sees what was finished when the trial was asked for, and stands.
     """
 
-    def __init__(self, given: Sampler, label: str, look: Callable[[int], Standing]) -> None:
+    def __init__(self, given: Sampler, label: str, look: Callable[[int], TrialSlots]) -> None:
         self._given, self._label = given, label
         self._look = look  # how the arm stands when a trial of this number is there
         self._its = sampler_of(given, label, 0)
@@ -146,7 +146,7 @@ def pruner_of(given: Pruner, updates: int | None) -> BasePruner:
     return PRUNERS[given.type](given, updates)
 
 
-def in_words(given: Sampler | Pruner) -> str:
+def part_in_words(given: Sampler | Pruner) -> str:
     """`tpe (seed 0)`: the part and what it was given.
 
     >>> in_words(Sampler(startup=8)), in_words(Pruner())

@@ -26,7 +26,7 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrialSlots:
     """The places of an arm in order, each with the trial that counts for it now."""
 
     wanted: int
@@ -70,7 +70,7 @@ class Standing:
         return next((i for i, t in enumerate(self.places) if t.number == number), None)
 
 
-def standing(trials: Sequence[FrozenTrial], wanted: int) -> Standing:
+def trial_slots(trials: Sequence[FrozenTrial], wanted: int) -> TrialSlots:
     """Sort the trials of an arm into places."""
     trials = sorted(trials, key=lambda trial: trial.number)
     later: dict[int, FrozenTrial] = {}
@@ -85,7 +85,7 @@ def standing(trials: Sequence[FrozenTrial], wanted: int) -> Standing:
         places.append(trial)
     kept = {trial.number for trial in places}
     surplus = (t for t in trials if t.number not in kept and t.state is not TrialState.FAIL)
-    return Standing(wanted, tuple(places), frozenset(trial.number for trial in surplus))
+    return TrialSlots(wanted, tuple(places), frozenset(trial.number for trial in surplus))
 
 
 def _originals(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -32,7 +32,7 @@ from bdhf.tuning.storage.journal import Journal, refuse_unreadable
 from bdhf.tuning.storage.lock import JournalLock
 from bdhf.tuning.storage.patience import PATIENCE_SECONDS, Patience
 from bdhf.tuning.storage.trial_count import refuse_fewer
-from bdhf.tuning.study.study import Cell, Study
+from bdhf.tuning.study.study import Study, StudyCell
 
 #: A worker is given up after so many intervals without a sign of life.
 GRACE = 3
@@ -46,7 +46,7 @@ _EXAMPLE = "postgresql+psycopg://user@host/database"
 
 
 @dataclass(frozen=True)
-class Place:
+class StudyLocation:
     """Where a study is kept: its folder, and a database or None for the journal in the folder."""
 
     folder: Path
@@ -185,7 +185,7 @@ def _database_of(found: optuna.Study) -> Database | None:
     return storage if isinstance(storage, Database) else None
 
 
-def refuse_others(study: Study, folder: Path) -> None:
+def refuse_other_contents(study: Study, folder: Path) -> None:
     """Raise InputError for a folder with the results of an ablation, or of another study."""
     there = ""
     if (folder / PLAN_INDEX).exists():
@@ -197,7 +197,7 @@ def refuse_others(study: Study, folder: Path) -> None:
         raise InputError([f"--out: {folder} holds {there}: give the study a folder of its own"])
 
 
-def study_of(study: Study, cell: Cell, storage: BaseStorage) -> optuna.Study:
+def study_of(study: Study, cell: StudyCell, storage: BaseStorage) -> optuna.Study:
     """The study of Optuna for a cell, made where there is none yet.
 
     Raises InputError where trials of another definition are there, or where more were asked for.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import optuna
 
 from bdhf.records import InputError
-from bdhf.tuning.sampling.trial_slots import standing
+from bdhf.tuning.sampling.trial_slots import trial_slots
 from bdhf.tuning.study.study import Study
 
 #: User attribute of a study of Optuna: how many trials it was last asked for.
@@ -22,7 +22,7 @@ def refuse_fewer(study: Study, of_cell: optuna.Study) -> None:
     if wanted == asked:
         return
     trials = of_cell.get_trials(deepcopy=False)
-    made = len(standing(trials, len(trials)).finished)
+    made = len(trial_slots(trials, len(trials)).finished)
     least = max(asked, made)
     if made and wanted < least:
         setting = next((s for s in reversed(study.settings) if s.startswith("trials=")), None)

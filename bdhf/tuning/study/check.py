@@ -15,7 +15,7 @@ from bdhf.experiments.dry_run.check import faults_of_data, try_out
 from bdhf.experiments.errors import Keys
 from bdhf.experiments.plan.expand import Cell as Planned
 from bdhf.experiments.plan.runspec import RunSpec
-from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.compose import read_spec
 from bdhf.records import STUDY_FILE, read_tuning
 from bdhf.tuning.study.space import Choice, corners
 from bdhf.tuning.study.study import Study, path_of
@@ -30,7 +30,7 @@ def is_finished(study: Study, folder: Path) -> bool:
     return record.is_whole and record.trials >= study.spec.trials
 
 
-def check(study: Study) -> list[str]:
+def check_study(study: Study) -> list[str]:
     """Try a first update of every arm, on made-up data, and load that of users' own problems.
 
     What was left out. Raises SpecError with a line for all that cannot run.
@@ -45,7 +45,7 @@ def check(study: Study) -> list[str]:
     chosen = try_out(_as_planned(others), {label: label for label in choices})
     faults = [replace(f, path=choices[str(f.path[1])][0]) for f in chosen.faults if f.path[1:]]
     if faults:
-        raise read(study.file, study.settings).error(faults)
+        raise read_spec(study.file, study.settings).error(faults)
     wrong = faults_of_data(runs.values())
     if wrong:
         raise study.source.error(wrong)

@@ -11,7 +11,7 @@ from bdhf.tuning.study.objective import horizon_of
 from bdhf.tuning.study.schema import StudySpec
 
 
-def contradictions(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
+def study_contradictions(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
     """Every contradiction between a study and its ablation."""
     return [
         *_wrong_spaces(spec, variants),

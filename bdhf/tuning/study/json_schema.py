@@ -35,7 +35,7 @@ _DIMENSION: JsonSchema = {
 }
 
 
-def json_schema() -> JsonSchema:
+def study_schema() -> JsonSchema:
     """The schema, as plain data.
 
     >>> json_schema()["properties"]["trials"]["exclusiveMinimum"]

@@ -22,7 +22,7 @@ import pandas as pd
 from bdhf.experiments.spec.schema import Safety
 from bdhf.records import AXES, LOSSES, Budget, Status, Target, axis_of
 from bdhf.stats.observations.losses import METRIC, losses
-from bdhf.stats.observations.targets import observe
+from bdhf.stats.observations.targets import observe_targets
 
 #: Value of a trial that failed before there was any loss, where losses are tuned.
 HOPELESS = 1e12
@@ -72,7 +72,7 @@ def horizon_of(estimand: str, budget: Budget, safety: Safety) -> float | None:
     return safety.seconds if axis == "seconds" else None
 
 
-def cost(goal: Goal, run: SeedRun) -> tuple[float, bool]:
+def trial_cost(goal: Goal, run: SeedRun) -> tuple[float, bool]:
     """What one run cost, and whether it is a hit: a loss is one unless the run diverged.
 
     NaN where the run left no outcome.
@@ -84,7 +84,7 @@ def cost(goal: Goal, run: SeedRun) -> tuple[float, bool]:
         return float(found["cost"]), bool(found["hit"])
     if curves.empty:
         return (goal.horizon if run.status is Status.DIVERGED else math.nan), False
-    seen = observe(runs, curves, goal.target, axis_of(goal.estimand)).iloc[0]
+    seen = observe_targets(runs, curves, goal.target, axis_of(goal.estimand)).iloc[0]
     if run.status.is_missing:
         return math.nan, False
     hit = bool(seen["reached"]) and float(seen["time"]) <= goal.horizon
@@ -98,7 +98,7 @@ def value(goal: Goal, runs: Sequence[SeedRun]) -> float:
         return _of_losses(goal, runs, failed=failed)
     if failed:
         return 2 * goal.horizon
-    costs = [cost(goal, run) for run in runs]
+    costs = [trial_cost(goal, run) for run in runs]
     if any(hit for _, hit in costs):
         return float(np.mean([spent for spent, _ in costs]))
     left = max(float(np.mean([_left(goal.target, run.curve) for run in runs])), _LEAST_LEFT)
@@ -122,7 +122,7 @@ def spent(run: SeedRun, axis: str) -> float:
 def _of_losses(goal: Goal, runs: Sequence[SeedRun], *, failed: bool) -> float:
     starts = [start for run in runs if math.isfinite(start := _ends(run.curve, METRIC)[0])]
     worst = float(np.mean([start + abs(start) for start in starts])) if starts else HOPELESS
-    found = [cost(goal, run)[0] for run in runs]
+    found = [trial_cost(goal, run)[0] for run in runs]
     if failed or not all(map(math.isfinite, found)):
         return worst
     return min(float(np.mean(found)), worst)

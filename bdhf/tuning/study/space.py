@@ -20,7 +20,7 @@ from bdhf.experiments.spec.value_words import exactly
 from bdhf.records import Parameter
 
 #: Settings of an arm: dotted path below it -> value. A shorter path comes before what is in it.
-Settings = dict[str, Any]
+ArmSettings = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Choice:
 Dimension = Range | Choice
 
 
-def settings_of(space: Sequence[Dimension], chosen: Callable[[Dimension], Any]) -> Settings:
+def settings_of(space: Sequence[Dimension], chosen: Callable[[Dimension], Any]) -> ArmSettings:
     """The settings that `chosen` makes of a space: it gives a number, or the words of a choice."""
-    settings: Settings = {}
+    settings: ArmSettings = {}
     for one in space:
         value = chosen(one)
         settings[one.path] = one.number(value) if isinstance(one, Range) else one.values[value]
@@ -81,7 +81,7 @@ def settings_of(space: Sequence[Dimension], chosen: Callable[[Dimension], Any]) 
     return settings
 
 
-def suggested(space: Sequence[Dimension], trial: Trial) -> Settings:
+def suggested(space: Sequence[Dimension], trial: Trial) -> ArmSettings:
     """The settings of a trial."""
     return settings_of(space, lambda one: one.suggest(trial))
 
@@ -97,7 +97,7 @@ def defaults(space: Sequence[Dimension], arm: Mapping[str, Any]) -> dict[str, An
     return found
 
 
-def placed(arm: Mapping[str, Any] | str, settings: Settings) -> dict[str, Any]:
+def placed(arm: Mapping[str, Any] | str, settings: ArmSettings) -> dict[str, Any]:
     """An arm, also one given by its name, with settings in their places; it is to be resolved."""
     given: Any = {"type": arm} if isinstance(arm, str) else dict(arm)
     for path, value in settings.items():
@@ -108,7 +108,7 @@ def placed(arm: Mapping[str, Any] | str, settings: Settings) -> dict[str, Any]:
 
 def corners(
     space: Sequence[Dimension], arm: Mapping[str, Any]
-) -> Iterator[tuple[Dimension, Settings]]:
+) -> Iterator[tuple[Dimension, ArmSettings]]:
     """Every end of every range, and every choice, with all else as the resolved arm has it."""
     standing = defaults(space, arm)
 

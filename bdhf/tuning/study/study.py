@@ -20,22 +20,22 @@ from bdhf.experiments.parts.torch_optimizers import written_out
 from bdhf.experiments.plan.expand import Plan, expand
 from bdhf.experiments.plan.limits import with_skips
 from bdhf.experiments.plan.runspec import RunSpec
-from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.compose import read_spec
 from bdhf.experiments.spec.grid import Variant
-from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.load import load_spec
 from bdhf.experiments.spec.schema import Safety
-from bdhf.experiments.spec.validation_errors import complaints
+from bdhf.experiments.spec.validation_errors import validation_faults
 from bdhf.experiments.spec.yaml_source import Source
 from bdhf.records import PlannedArm, Target
-from bdhf.tuning.study.contradictions import contradictions
+from bdhf.tuning.study.contradictions import study_contradictions
 from bdhf.tuning.study.objective import Goal, horizon_of
 from bdhf.tuning.study.schema import StudySpec
-from bdhf.tuning.study.space import Dimension, Settings, corners, defaults, placed, settings_of
+from bdhf.tuning.study.space import ArmSettings, Dimension, corners, defaults, placed, settings_of
 from bdhf.tuning.study.yaml_spaces import space_of
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One arm in one combination of the grid: what a study of Optuna is made for."""
 
     planned: PlannedArm
@@ -54,12 +54,12 @@ class Cell:
         """The arm as the spec has it, every argument written out."""
         return written_out(self.run.optimizer)
 
-    def optimizer(self, settings: Settings) -> Resolved:
+    def optimizer(self, settings: ArmSettings) -> Resolved:
         """The arm with settings in their places. Raises Faults."""
         given = placed(self.arm, settings)
         return resolve_arm(self.planned.name, given, problem_of(self.run.problem))
 
-    def trial(self, settings: Settings, seed: int) -> RunSpec:
+    def trial(self, settings: ArmSettings, seed: int) -> RunSpec:
         """The run of a trial on one seed; it ends at the target, unless a loss is asked for too."""
         targets = [goal.target for goal in self.goals if goal.target]
         return self.run.model_copy(
@@ -82,7 +82,7 @@ class Study:
     variants: tuple[Variant, ...]
     source: Source  # of the ablation, with what the study sets
     plan: Plan
-    cells: tuple[Cell, ...]
+    cells: tuple[StudyCell, ...]
 
     @property
     def name(self) -> str:
@@ -106,11 +106,11 @@ class Study:
         seeds = self.variants[0].spec.seeds
         return tuple(range(seeds.base, seeds.base + seeds.count))
 
-    def cell(self, label: str) -> Cell:
+    def cell(self, label: str) -> StudyCell:
         """The cell of a label."""
         return next(cell for cell in self.cells if cell.label == label)
 
-    def fingerprint(self, cell: Cell) -> str:
+    def fingerprint(self, cell: StudyCell) -> str:
         """A hash of all that the trials of a cell depend on: those of two do not stand together."""
         content = {
             "run": cell.run.model_dump(mode="json"),
@@ -126,11 +126,11 @@ class Study:
 
 def open_study(file: Path, settings: Sequence[str] = ()) -> Study:
     """Read a study and the ablation that it names. Raises SpecError, a line for every fault."""
-    source = read(file, settings)
+    source = read_spec(file, settings)
     spec = _spec(source)
     variants, ablation = _ablation(file, spec, source)
     plan = with_skips(expand(variants), variants[0].spec.safety)
-    faults = contradictions(spec, variants)
+    faults = study_contradictions(spec, variants)
     cells, wrong = _cells(spec, variants, plan) if not faults else ((), [])
     faults += wrong
     if faults:
@@ -144,7 +144,7 @@ def _spec(source: Source) -> StudySpec:
     try:
         spec = StudySpec.model_validate_json(json.dumps(source.data), strict=True)
     except ValidationError as error:
-        raise source.error(complaints(error, StudySpec)) from None
+        raise source.error(validation_faults(error, StudySpec)) from None
     if source.faults:
         raise source.error(())
     return spec
@@ -155,7 +155,7 @@ def _ablation(file: Path, spec: StudySpec, source: Source) -> tuple[tuple[Varian
     settings = {f"{path}={json.dumps(value)}": path for path, value in spec.set.items()}
     path = file.parent / spec.ablation
     try:
-        return load(path, list(settings))
+        return load_spec(path, list(settings))
     except SpecError as error:
         if not path.is_file():
             raise source.error([Fault(("ablation",), error.lines[0])]) from None
@@ -172,11 +172,11 @@ def _ablation(file: Path, spec: StudySpec, source: Source) -> tuple[tuple[Varian
 
 def _cells(
     spec: StudySpec, variants: Sequence[Variant], plan: Plan
-) -> tuple[tuple[Cell, ...], list[Fault]]:
+) -> tuple[tuple[StudyCell, ...], list[Fault]]:
     """Every cell of the plan whose arm has a space."""
     by_label = {cell.arm: cell for cell in reversed(plan.cells)}
     safety = variants[0].spec.safety
-    found, faults = list[Cell](), list[Fault]()
+    found, faults = list[StudyCell](), list[Fault]()
     for planned in plan.arms:
         if planned.name not in spec.spaces:
             continue
@@ -186,7 +186,7 @@ def _cells(
             continue
         run = there.run.model_copy(update={"seed": spec.seeds.base})
         try:
-            cell = Cell(
+            cell = StudyCell(
                 planned=planned,
                 run=run,
                 space=space_of(spec.spaces[planned.name], written_out(run.optimizer), place),
@@ -211,7 +211,7 @@ def _goals(
     return tuple(goals)
 
 
-def _try(cell: Cell, place: Keys) -> None:
+def _try(cell: StudyCell, place: Keys) -> None:
     """Resolve the arm at every end of its space. Raises Faults."""
     faults = []
     for one, settings in corners(cell.space, cell.arm):
@@ -232,7 +232,7 @@ def _try(cell: Cell, place: Keys) -> None:
         raise Faults(Fault(place, message, at_key=True))
 
 
-def path_of(place: Keys, one: Dimension, cell: Cell) -> Keys:
+def path_of(place: Keys, one: Dimension, cell: StudyCell) -> Keys:
     """The path in `spaces` under which a dimension stands."""
     outer = (d.path for d in cell.space if f"{one.path}.".startswith(f"{d.path}."))
     return (*place, max(outer, key=len, default=one.path))

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from bdhf.experiments.errors import Fault, Faults, Keys
-from bdhf.experiments.spec.validation_errors import complaints
+from bdhf.experiments.spec.validation_errors import validation_faults
 from bdhf.experiments.spec.value_words import exactly, in_short
 from bdhf.records import Strict
 from bdhf.tuning.study.space import Choice, Dimension, Range, standing_at
@@ -74,7 +74,9 @@ def _dimension(path: str, name: str, given: Any, place: Keys) -> Dimension:
     try:
         read = _Given.model_validate(given)
     except ValidationError as error:
-        faults = complaints(error, _Given) if isinstance(given, dict) else (_no_dimension(given),)
+        faults = (
+            validation_faults(error, _Given) if isinstance(given, dict) else (_no_dimension(given),)
+        )
         raise Faults(*(Fault((*place, *f.path), f.message, f.at_key) for f in faults)) from None
     kinds = [k for k in ("log", "linear", "choice") if getattr(read, k) is not None]
     if len(kinds) != 1:

@@ -16,12 +16,12 @@ from optuna.trial import FrozenTrial
 
 from bdhf.experiments.engines.ending import SAVE_SECONDS
 from bdhf.experiments.engines.interrupt import interruptible
-from bdhf.experiments.engines.pool import Slot, WorkerPool
+from bdhf.experiments.engines.pool import WorkerPool, WorkerSlot
 from bdhf.experiments.engines.process import FAULT, Parent, WorkerProcess
 from bdhf.records import InputError, Owner
-from bdhf.tuning.sampling.trial_slots import Standing
-from bdhf.tuning.storage.storage import Place
-from bdhf.tuning.study.study import Cell, Study, open_study
+from bdhf.tuning.sampling.trial_slots import TrialSlots
+from bdhf.tuning.storage.storage import StudyLocation
+from bdhf.tuning.study.study import Study, StudyCell, open_study
 from bdhf.tuning.workers.progress import line_of
 from bdhf.tuning.workers.recovery import MOST_DEATHS
 from bdhf.tuning.workers.worker import TrialLoop
@@ -38,7 +38,7 @@ class ArmPool:
     """Tunes arms, so many at a time; `say` is given a line on every trial that ends."""
 
     study: Study
-    place: Place
+    place: StudyLocation
     workers: int
     say: Callable[[str], None]
 
@@ -65,7 +65,9 @@ class ArmPool:
         study, pool = self.study, str(Owner.here())
         return WorkerProcess.start(_tune, study.file, study.settings, self.place, slot, pool)
 
-    def _take_in(self, pool: WorkerPool[str], slot: Slot[str], kind: str, content: Any) -> None:
+    def _take_in(
+        self, pool: WorkerPool[str], slot: WorkerSlot[str], kind: str, content: Any
+    ) -> None:
         """Act on what the worker in a slot says, or on its end."""
         if kind == FAULT:
             raise InputError(content)
@@ -82,11 +84,11 @@ class ArmPool:
 
 
 def _tune(
-    parent: Parent, file: Path, settings: Sequence[str], place: Place, slot: int, pool: str
+    parent: Parent, file: Path, settings: Sequence[str], place: StudyLocation, slot: int, pool: str
 ) -> None:
     """Tune the arms that the parent of this process gives."""
 
-    def told(cell: Cell, trial: FrozenTrial, now: Standing) -> None:
+    def told(cell: StudyCell, trial: FrozenTrial, now: TrialSlots) -> None:
         parent.tell(_TRIAL, line_of(cell, trial, now))
 
     loop = TrialLoop(open_study(file, settings), place, told, slot=slot, pool=pool)

@@ -8,18 +8,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.records import unit_of
 from bdhf.text.formatting import short
-from bdhf.tuning.sampling.trial_slots import Standing
-from bdhf.tuning.study.study import Cell
+from bdhf.tuning.sampling.trial_slots import TrialSlots
+from bdhf.tuning.study.study import StudyCell
 
 
-def line_of(cell: Cell, trial: FrozenTrial, now: Standing) -> str:
+def line_of(cell: StudyCell, trial: FrozenTrial, now: TrialSlots) -> str:
     """`adam 3/24: 71.5 updates; lr=0.0031` for a trial that has just ended."""
     place = f"{cell.label} {len(now.finished)}/{now.wanted}"
     settings = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
     return f"{place}: {_ended(cell, trial)}; {settings}"
 
 
-def _ended(cell: Cell, trial: FrozenTrial) -> str:
+def _ended(cell: StudyCell, trial: FrozenTrial) -> str:
     status, reason = (str(trial.user_attrs.get(key, "")) for key in ("status", "reason"))
     if trial.state is TrialState.PRUNED:
         return f"pruned ({reason})"

@@ -16,10 +16,10 @@ from optuna.storages import BaseStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bdhf.records import Owner, Status
-from bdhf.tuning.sampling.trial_slots import AGAIN, DEFAULT, Standing, standing
-from bdhf.tuning.storage.storage import GRACE, Place, had_outage
+from bdhf.tuning.sampling.trial_slots import AGAIN, DEFAULT, TrialSlots, trial_slots
+from bdhf.tuning.storage.storage import GRACE, StudyLocation, had_outage
 from bdhf.tuning.study.objective import HOPELESS, Goal
-from bdhf.tuning.study.study import Cell
+from bdhf.tuning.study.study import StudyCell
 from bdhf.tuning.workers.liveness import has_left
 
 #: A trial whose worker has died so often is not made again: it has failed.
@@ -41,8 +41,8 @@ POOL = "crew"
 _DEATHS = "deaths"
 
 
-def revive(
-    found: optuna.Study, cell: Cell, place: Place, wanted: int, seen: dict[int, float]
+def recover(
+    found: optuna.Study, cell: StudyCell, place: StudyLocation, wanted: int, seen: dict[int, float]
 ) -> None:
     """Fail the trials whose workers have died, and ask for them again with the same settings.
 
@@ -56,7 +56,7 @@ def revive(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             fail_stale_trials(found)
-    now = standing(found.get_trials(deepcopy=False), wanted)
+    now = trial_slots(found.get_trials(deepcopy=False), wanted)
     running = [*now.running, *(t for t in _surplus(found, now) if t.state is TrialState.RUNNING)]
     for trial in running:
         if _is_dead(trial, place, seen):
@@ -64,11 +64,11 @@ def revive(
                 storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             except RuntimeError:  # another worker has just done so
                 continue
-    for trial in standing(found.get_trials(deepcopy=False), wanted).abandoned:
+    for trial in trial_slots(found.get_trials(deepcopy=False), wanted).abandoned:
         _again(found, trial, cell)
 
 
-def let_go(found: optuna.Study, number: int) -> None:
+def fail_own_trials(found: optuna.Study, number: int) -> None:
     """End a trial of this process that an interruption left running: no one has died of it."""
     trial = next(t for t in found.get_trials(deepcopy=False) if t.number == number)
     if trial.state is TrialState.RUNNING:
@@ -76,11 +76,11 @@ def let_go(found: optuna.Study, number: int) -> None:
         found._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
-def _surplus(found: optuna.Study, now: Standing) -> list[FrozenTrial]:
+def _surplus(found: optuna.Study, now: TrialSlots) -> list[FrozenTrial]:
     return [t for t in found.get_trials(deepcopy=False) if t.number in now.surplus]
 
 
-def _is_dead(trial: FrozenTrial, place: Place, seen: dict[int, float]) -> bool:
+def _is_dead(trial: FrozenTrial, place: StudyLocation, seen: dict[int, float]) -> bool:
     """Whether the worker of a trial is known to have ended."""
     owner = Owner.parse(str(trial.user_attrs.get(OWNER, "")))
     if owner is not None:
@@ -90,7 +90,7 @@ def _is_dead(trial: FrozenTrial, place: Place, seen: dict[int, float]) -> bool:
     return now - seen.setdefault(trial._trial_id, now) > seconds
 
 
-def _again(found: optuna.Study, trial: FrozenTrial, cell: Cell) -> None:
+def _again(found: optuna.Study, trial: FrozenTrial, cell: StudyCell) -> None:
     """Ask for a trial again; one of too many deaths is finished as it stands."""
     deaths = int(trial.user_attrs.get(_DEATHS, 0)) + _is_to_blame(trial)
     attributes = {AGAIN: trial.number, _DEATHS: deaths}

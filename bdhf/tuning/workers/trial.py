@@ -28,9 +28,9 @@ from bdhf.experiments.storage.stale import is_stale, set_aside
 from bdhf.experiments.storage.store import Store
 from bdhf.records import Owner, Status
 from bdhf.records.run import Run, read_run
-from bdhf.tuning.study.objective import Goal, SeedRun, cost, final, spent, value
-from bdhf.tuning.study.space import Settings, suggested
-from bdhf.tuning.study.study import Cell
+from bdhf.tuning.study.objective import Goal, SeedRun, final, spent, trial_cost, value
+from bdhf.tuning.study.space import ArmSettings, suggested
+from bdhf.tuning.study.study import StudyCell
 
 #: Columns of a curve that a trial carries, beside the metrics of its goals.
 CURVE = ("update", "products", "gradient_equivalents", "seconds")
@@ -51,7 +51,7 @@ class Trying:
     """What is known of a trial, whatever becomes of it."""
 
     trial: optuna.Trial
-    cell: Cell
+    cell: StudyCell
     store: Store
     device: str
     runs: list[SeedRun] = field(default_factory=list)
@@ -69,8 +69,8 @@ class Trying:
         sys.stderr.flush()
 
 
-def attempt(
-    trial: optuna.Trial, cell: Cell, seeds: Sequence[int], store: Store, device: str
+def run_trial(
+    trial: optuna.Trial, cell: StudyCell, seeds: Sequence[int], store: Store, device: str
 ) -> list[float]:
     """Run a trial; its values. Raises TrialPruned when it is given up, and StorageError."""
     trial.set_user_attr("owner", str(Owner.here()))  # first: to propose may take a while
@@ -90,7 +90,7 @@ def attempt(
     return [value(goal, trying.runs) for goal in cell.goals]
 
 
-def _run(trying: Trying, settings: Settings, seed: int, *, reports: bool) -> SeedRun:
+def _run(trying: Trying, settings: ArmSettings, seed: int, *, reports: bool) -> SeedRun:
     """One run of a trial: that which lies there, or a new one, which is kept."""
     spec = trying.cell.trial(settings, seed)
     trying.rows = []
@@ -201,7 +201,7 @@ def _leave(trying: Trying, status: str, reason: str) -> None:
     attributes: dict[str, Any] = {
         "status": status,
         "reason": reason,
-        "hits": sum(cost(trying.goals[0], run)[1] for run in trying.runs),
+        "hits": sum(trial_cost(trying.goals[0], run)[1] for run in trying.runs),
         **{axis: sum(spent(run, axis) for run in runs) for axis in SPENT},
         "wall_seconds": round(time.monotonic() - trying.begun, 3),
         "host": Owner.here().host,
@@ -215,13 +215,13 @@ def _leave(trying: Trying, status: str, reason: str) -> None:
 
 def _of_seed(goals: Sequence[Goal], run: SeedRun, status: str) -> dict[str, Any]:
     pruned = status == "pruned"
-    costs = {goal.estimand: None if pruned else cost(goal, run)[0] for goal in goals}
+    costs = {goal.estimand: None if pruned else trial_cost(goal, run)[0] for goal in goals}
     return {
         "seed": run.seed,
         "run_id": run.run_id,
         "status": status if pruned else str(run.status),
         "reason": run.reason,
-        "hit": not pruned and cost(goals[0], run)[1],
+        "hit": not pruned and trial_cost(goals[0], run)[1],
         "final": final(goals[0], run),
         **costs,
     }

@@ -22,19 +22,19 @@ from bdhf.experiments.run.provenance import resolve_devices
 from bdhf.experiments.storage.store import Store
 from bdhf.records import Owner
 from bdhf.tuning.sampling.samplers import ByPlace
-from bdhf.tuning.sampling.trial_slots import DEFAULT, SURPLUS, Standing, standing
-from bdhf.tuning.storage.storage import Place, has_default, hurry, quiet, study_of
+from bdhf.tuning.sampling.trial_slots import DEFAULT, SURPLUS, TrialSlots, trial_slots
+from bdhf.tuning.storage.storage import StudyLocation, has_default, hurry, quiet, study_of
 from bdhf.tuning.study.space import defaults
-from bdhf.tuning.study.study import Cell, Study
+from bdhf.tuning.study.study import Study, StudyCell
 from bdhf.tuning.workers.liveness import present
-from bdhf.tuning.workers.recovery import INTERRUPTED, OWNER, POOL, let_go, revive
-from bdhf.tuning.workers.trial import attempt
+from bdhf.tuning.workers.recovery import INTERRUPTED, OWNER, POOL, fail_own_trials, recover
+from bdhf.tuning.workers.trial import run_trial
 
 #: Seconds between two looks at trials that other workers are at.
-POLL_SECONDS = 1.0
+TRIAL_POLL_SECONDS = 1.0
 
 #: Is told of every trial that ends: the cell, the trial, and how the arm stands now.
-Told = Callable[[Cell, FrozenTrial, Standing], None]
+OnTrial = Callable[[StudyCell, FrozenTrial, TrialSlots], None]
 
 
 class _Surplus(Exception):  # noqa: N818 - nobody needs this trial
@@ -46,9 +46,9 @@ class TrialLoop:
     """Makes trial after trial in this process, beside others that do the same."""
 
     study: Study
-    place: Place
-    told: Told
-    poll_seconds: float = POLL_SECONDS
+    place: StudyLocation
+    told: OnTrial
+    poll_seconds: float = TRIAL_POLL_SECONDS
     slot: int = 0  # of its worker in a pool, which tells its device
     pool: str = ""  # the process whose pool that is, as `Owner` writes it; "": of none
     seen: dict[int, float] = field(default_factory=dict)  # trials without an owner, since when
@@ -89,7 +89,7 @@ class TrialLoop:
             elif arms:
                 time.sleep(self.poll_seconds)
 
-    def _is_open(self, now: Standing) -> bool:
+    def _is_open(self, now: TrialSlots) -> bool:
         """Whether to ask for a trial.
 
         In a journal not while there is one of which nobody knows whether its worker has died: what
@@ -98,17 +98,17 @@ class TrialLoop:
         unnamed = any(OWNER not in trial.user_attrs for trial in now.running)
         return now.is_open and (self.place.is_shared or not unnamed)
 
-    def _look(self, label: str, found: optuna.Study) -> Standing:
+    def _look(self, label: str, found: optuna.Study) -> TrialSlots:
         """How an arm stands, once trials of the dead are asked for again."""
         with quiet():
             cell = self.study.cell(label)
-            revive(found, cell, self.place, self.study.spec.trials, self.seen)
+            recover(found, cell, self.place, self.study.spec.trials, self.seen)
             trials = found.get_trials(deepcopy=False)
             if not has_default(trials):
                 own = defaults(cell.space, cell.arm)
                 found.enqueue_trial(own, user_attrs={DEFAULT: True})
                 trials = found.get_trials(deepcopy=False)
-        return standing(trials, self.study.spec.trials)
+        return trial_slots(trials, self.study.spec.trials)
 
     def _try(self, label: str, found: optuna.Study, store: Store, device: str) -> None:
         """Make one trial of an arm."""
@@ -116,9 +116,9 @@ class TrialLoop:
         made, errors = list[optuna.Trial](), list[BaseException]()
         asked = list[int]()
 
-        def look(number: int) -> Standing:
+        def look(number: int) -> TrialSlots:
             asked.append(number)
-            return standing(found.get_trials(deepcopy=False), wanted)
+            return trial_slots(found.get_trials(deepcopy=False), wanted)
 
         def objective(trial: optuna.Trial) -> list[float]:
             made.append(trial)
@@ -129,7 +129,7 @@ class TrialLoop:
                     raise _Surplus
                 if self.pool:
                     trial.set_user_attr(POOL, self.pool)
-                return attempt(trial, cell, self.study.seeds, store, device)
+                return run_trial(trial, cell, self.study.seeds, store, device)
             except (optuna.TrialPruned, UpdateFinishedTrialError, _Surplus):
                 raise
             except BaseException as error:  # a person, a full disk: not for the settings' sake
@@ -143,7 +143,7 @@ class TrialLoop:
         def tell(study: optuna.Study, trial: FrozenTrial) -> None:
             if trial.state is not TrialState.FAIL:
                 trials = study.get_trials(deepcopy=False)
-                self.told(cell, trial, standing(trials, wanted))
+                self.told(cell, trial, trial_slots(trials, wanted))
 
         with quiet():
             found.sampler = ByPlace(self.study.spec.sampler, label, look)
@@ -152,7 +152,7 @@ class TrialLoop:
             except KeyboardInterrupt:
                 hurry(found)
                 with suppress(Exception):
-                    let_go(found, asked[0])
+                    fail_own_trials(found, asked[0])
                 raise
             except Exception:
                 for error in errors:

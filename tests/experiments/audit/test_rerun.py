@@ -10,14 +10,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from bdhf.experiments.audit.replan import unplanned
-from bdhf.experiments.audit.rerun import Claimed, choose, misnamed, not_repeatable, rerun
-from bdhf.experiments.run.provenance import environment
+from bdhf.experiments.audit.rerun import Claimed, choose, misnamed, rerun, unrepeatable_runs
+from bdhf.experiments.run.provenance import run_environment
 from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import Budget, InputError, Records, Status, Tuned, load
 from tests.experiments.specs import cell, outcome
 from tests.experiments.synthetic import begun
 
-HERE = {**environment("cpu", 1)}
+HERE = {**run_environment("cpu", 1)}
 
 
 def claimed(arm, *changes, **update):
@@ -168,7 +168,7 @@ def test_the_same_seed_draws_the_same_runs(adam):
     assert len({claim.run_id for claim in drawn}) == 5
     assert {claim.run_id for claim in choose(runs, 99, 1)} == {f"{i:02d}" for i in range(20)}
     assert {choose(runs, 1, seed)[0].run_id for seed in range(50)} > {"00", "19"}
-    assert not_repeatable(runs) == {"oom": 1, "timeout": 1, "done": 1}
+    assert unrepeatable_runs(runs) == {"oom": 1, "timeout": 1, "done": 1}
 
 
 def test_a_run_that_is_said_to_have_failed_and_does_not_is_a_difference(adam):

@@ -16,8 +16,8 @@ from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.plan.user_code import own_code
 from bdhf.experiments.run import checkpoint, checkpoint_file
 from bdhf.experiments.run.execute import execute
-from bdhf.experiments.run.provenance import environment
-from bdhf.experiments.spec.load import load
+from bdhf.experiments.run.provenance import run_environment
+from bdhf.experiments.spec.load import load_spec
 from bdhf.experiments.spec.schema import Safety
 from tests.experiments.specs import CHUNKS, changed
 from tests.experiments.synthetic import save
@@ -30,14 +30,14 @@ def claim(tmp_path_factory):
     (home / "orr_part.py").write_text(CHUNKS)
     (home / "spec.yaml").write_text(changed(("partition: full", "partition: orr_part:Chunks")))
     look_in([str(home)])
-    run = next(c.run for c in expand(load(home / "spec.yaml")[0]).cells if c.arm == "full_hf")
+    run = next(c.run for c in expand(load_spec(home / "spec.yaml")[0]).cells if c.arm == "full_hf")
     made = execute(run, device="cpu", safety=Safety(seconds=60))
     text = StringIO()
     YAML().dump(run.model_dump(mode="json"), text)
     claimed = Claimed(
         run_id=run.run_id, name="full_hf seed 0", spec=text.getvalue(), status=str(made.status),
         curve=made.curve.astype({"update": "Int64"}), short=lambda curve: curve,
-        environment=environment("cpu", run.threads) | own_code(run),
+        environment=run_environment("cpu", run.threads) | own_code(run),
     )  # fmt: skip
     yield claimed, run
     user_modules._BESIDE.folders.remove(str(home))

@@ -13,18 +13,18 @@ import psutil
 import pytest
 
 from bdhf.experiments.engines.ending import saved_first
-from bdhf.experiments.engines.pool import EXITED, Slot, WorkerPool
+from bdhf.experiments.engines.pool import EXITED, WorkerPool, WorkerSlot
 from bdhf.experiments.engines.process import (
     FAULT,
     TOLD_TO_END,
     ExitStatus,
     Parent,
-    Work,
     WorkerProcess,
+    WorkFunction,
 )
 from bdhf.records import InputError, Status
 
-Heard = tuple[Slot[str], str, Any]
+Heard = tuple[WorkerSlot[str], str, Any]
 
 
 def echo(parent: Parent, greeting: str) -> None:
@@ -62,7 +62,7 @@ class Pools:
     def __init__(self) -> None:
         self._pools: list[WorkerPool[str]] = []
 
-    def start(self, count: int, work: Work, *arguments: object) -> WorkerPool[str]:
+    def start(self, count: int, work: WorkFunction, *arguments: object) -> WorkerPool[str]:
         """A pool of so many workers."""
         pool = WorkerPool[str](lambda slot: WorkerProcess.start(work, *arguments))
         self._pools.append(pool)

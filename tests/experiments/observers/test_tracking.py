@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from bdhf.experiments.observers.several import Guarded, together
+from bdhf.experiments.observers.several import GuardedObserver, together
 from bdhf.experiments.observers.tracker import settings
 from bdhf.experiments.observers.trackers import TRACKERS, tracking
 from bdhf.experiments.run.execute import Outcome
@@ -101,7 +101,7 @@ def test_an_interrupt_is_no_failure_of_a_tracker():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Guarded("tracker", Interrupted(), pytest.fail).started(RUNS["adam"])
+        GuardedObserver("tracker", Interrupted(), pytest.fail).started(RUNS["adam"])
 
 
 def test_trackers_are_closed_when_the_ablation_is_interrupted(table, tmp_path):

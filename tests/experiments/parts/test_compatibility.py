@@ -11,7 +11,7 @@ from bdhf.experiments.parts import tables
 from bdhf.experiments.parts.compatibility import triples, why_not
 from bdhf.experiments.parts.problems_and_arms import resolve_arm, resolve_problem
 from bdhf.experiments.plan import cost
-from bdhf.experiments.spec.load import check
+from bdhf.experiments.spec.load import check_spec
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.experiments.storage.store import Store
 from bdhf.records import collect, planned
@@ -93,11 +93,11 @@ def test_estimates_together_are_those_apart_and_keep_no_model():
         resolve_arm("a", {"type": "block_hf", **parts}, tables.problem_of(problem))
         for parts in ({}, {"curvature": "hessian"}, {"partition": "full"}, {"solver": "cholesky"})
     ]
-    apart = [cost.estimate(problem, arm, 100, 50) for arm in arms]
+    apart = [cost.arm_cost(problem, arm, 100, 50) for arm in arms]
     cost._counted.cache_clear()
 
-    with cost.together():
-        found = [cost.estimate(problem, arm, 100, 50) for arm in arms]
+    with cost.models_kept():
+        found = [cost.arm_cost(problem, arm, 100, 50) for arm in arms]
         (bench,) = cost._BENCHES.get().values()
         model = weakref.ref(bench.model)
         del bench
@@ -135,7 +135,7 @@ SAMPLE_SPACE = ("solver: {type: cg, max_iters: 5}", "solver: sample_space")
 def test_without_a_grid_parts_that_do_not_go_together_are_a_fault(change, reason):
     """The fault is at the solver of every arm that has them."""
     with pytest.raises(SpecError) as found:
-        check(parse(changed(SAMPLE_SPACE, change), "f"))
+        check_spec(parse(changed(SAMPLE_SPACE, change), "f"))
 
     assert found.value.lines == (
         f"f:8:25: arms.full_hf.solver: {reason}",
@@ -201,7 +201,7 @@ def test_a_run_that_was_made_before_it_was_skipped_is_shown(tmp_path, monkeypatc
     store, plan = Store(tmp_path), specs.planned()
     store.begin(SMALL, plan)
     write(store, plan.cells[0])
-    monkeypatch.setattr(cost, "estimate", lambda *arguments: 100.0)
+    monkeypatch.setattr(cost, "arm_cost", lambda *arguments: 100.0)
 
     store.begin(SMALL, specs.planned(("stop: at_budget", "safety: {gradient_equivalents: 1}")))
 
@@ -220,7 +220,7 @@ def asked(monkeypatch):
         seen.append((arm["type"], gradient_batch, curvature_batch))
         return 2050.0 if arm.get("partition") == {"type": "full"} else 1.0
 
-    monkeypatch.setattr(cost, "estimate", estimate)
+    monkeypatch.setattr(cost, "arm_cost", estimate)
     return seen
 
 
@@ -251,7 +251,7 @@ def test_no_limit_asks_for_no_estimate(asked):
 
 def test_an_optimizer_of_torch_is_estimated_at_one_gradient():
     """An update of Adam is one gradient of its gradient batch."""
-    assert cost.estimate({}, {"type": "torch.Adam"}, 200, None) == 1.0
+    assert cost.arm_cost({}, {"type": "torch.Adam"}, 200, None) == 1.0
 
 
 @pytest.mark.parametrize(("curvature", "skips"), [("ggn", True), ("fisher", False)])

@@ -10,7 +10,7 @@ import pytest
 from bdhf.experiments.errors import Faults, SpecError
 from bdhf.experiments.parts import tables
 from bdhf.experiments.parts.resolve import make, resolve
-from bdhf.experiments.spec.load import check
+from bdhf.experiments.spec.load import check_spec
 from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import changed
 
@@ -185,7 +185,9 @@ def around(monkeypatch):
 
 def test_groups_alone_are_the_blocks_of_the_problem_inside_partitions_too(around):
     """`{type: around, like: groups}` takes the problem's own blocks."""
-    spec = check(parse(changed(("partition: full", "partition: {type: around, like: groups}"))))
+    spec = check_spec(
+        parse(changed(("partition: full", "partition: {type: around, like: groups}")))
+    )
 
     assert spec.arms["full_hf"]["partition"] == {
         "type": "around",
@@ -198,7 +200,7 @@ def test_a_nested_partition_that_does_not_fit_the_model_is_told_where_it_stands(
     wrong = "partition: {type: around, like: {type: groups, blocks: [['encoder.*']]}}"
 
     with pytest.raises(SpecError) as found:
-        check(parse(changed(("partition: full", wrong)), "f"))
+        check_spec(parse(changed(("partition: full", wrong)), "f"))
 
     (line,) = found.value.lines
     assert line.startswith("f:7:65: arms.full_hf.partition.like: parameter 'decoder.0.weight'")

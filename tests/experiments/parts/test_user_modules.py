@@ -20,7 +20,7 @@ from bdhf.experiments.audit.replan import unplanned
 from bdhf.experiments.parts import user_modules
 from bdhf.experiments.parts.user_modules import allow, look_in
 from bdhf.experiments.parts.user_parts import own_part
-from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.load import load_spec
 from bdhf.records.columns import TABLES
 from tests.experiments.specs import SMALL, changed
 
@@ -170,9 +170,9 @@ def test_a_spec_leaves_the_path_of_modules_as_it_is(folder):
     (folder / "plain.yaml").write_text(SMALL)
     (folder / "own.yaml").write_text(changed(("partition: full", "partition: bsd_part:Chunks")))
 
-    load(folder / "plain.yaml")
+    load_spec(folder / "plain.yaml")
     named = set(user_modules._BESIDE.named)
-    load(folder / "own.yaml")
+    load_spec(folder / "own.yaml")
 
     assert sys.path == before
     assert named == set()

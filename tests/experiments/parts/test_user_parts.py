@@ -7,7 +7,7 @@ from bdhf.experiments.errors import SpecError
 from bdhf.experiments.parts.tables import optimizer_of, problem_of
 from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.run.execute import execute
-from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.load import load_spec
 from bdhf.experiments.spec.schema import Safety
 from bdhf.records import Status
 from tests.experiments.specs import changed
@@ -105,7 +105,7 @@ def folder(tmp_path_factory):
 def opened(folder, *changes):
     """The small spec, changed, as it is loaded from that folder."""
     (folder / "spec.yaml").write_text(changed(*changes))
-    return load(folder / "spec.yaml")[0]
+    return load_spec(folder / "spec.yaml")[0]
 
 
 OWN = {

@@ -9,7 +9,7 @@ import pytest
 from bdhf.experiments.parts import user_modules, user_source
 from bdhf.experiments.parts.user_source import sources
 from bdhf.experiments.plan.user_code import own_code, own_names
-from bdhf.records.provenance.environment import from_words, in_words
+from bdhf.records.provenance.environment import hashes_in_words, hashes_of_words
 from tests.experiments.specs import cell
 
 
@@ -133,8 +133,8 @@ def test_hashes_are_told_in_words_and_read_again(folder):
     """As env.json has them."""
     hashes = {"lab.parts": "0123", "lab": "4567"}
 
-    assert from_words(in_words(hashes)) == hashes
-    assert from_words("") == {}
+    assert hashes_of_words(hashes_in_words(hashes)) == hashes
+    assert hashes_of_words("") == {}
 
 
 def test_own_parts_of_a_run_are_found_wherever_they_stand():
@@ -164,5 +164,6 @@ def test_recorded_is_what_was_imported_and_not_what_lies_there_later(folder):
 
     assert own_code(run) == before
     assert (
-        in_words({"osrc_kept": sources("osrc_kept:X")["osrc_kept"].digest}) not in before.values()
+        hashes_in_words({"osrc_kept": sources("osrc_kept:X")["osrc_kept"].digest})
+        not in before.values()
     )

@@ -11,7 +11,7 @@ from bdhf.experiments.parts import meta_models
 from bdhf.experiments.plan import cost
 from bdhf.experiments.plan.expand import Plan, expand
 from bdhf.experiments.plan.limits import with_skips
-from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.load import load_spec
 
 SHIPPED = Path(__file__).parents[2] / "ablations"
 
@@ -42,7 +42,7 @@ def models(monkeypatch):
 
 def test_cells_take_no_model_and_reasons_do(models):
     """No module is built for the cells, arms above the limit included, but for the reasons."""
-    variants, _ = load(SHIPPED / "smoke.yaml")
+    variants, _ = load_spec(SHIPPED / "smoke.yaml")
     meta_models._block_sizes.cache_clear()
     models.clear()
 
@@ -59,7 +59,7 @@ def test_cells_take_no_model_and_reasons_do(models):
 )
 def test_reasons_of_the_shipped_specs(file):
     """Of all specs that come with bdhf the smoke test alone has arms that cost too much."""
-    variants, _ = load(file)
+    variants, _ = load_spec(file)
     plan = expand(variants)
     skips = {cell.arm: cell.skip for cell in with_skips(plan, variants[0].spec.safety).cells}
 
@@ -72,7 +72,7 @@ def test_reasons_of_the_shipped_specs(file):
 
 def test_reasons_change_nothing_else():
     """Arms, questions, ids and the order of the cells are those of the first pass."""
-    variants, _ = load(SHIPPED / "smoke.yaml")
+    variants, _ = load_spec(SHIPPED / "smoke.yaml")
     plan = expand(variants)
     judged = with_skips(plan, variants[0].spec.safety)
 

@@ -11,7 +11,7 @@ from torch import nn
 from bdhf.experiments.parts.tables import problem_of
 from bdhf.experiments.run import training, updaters
 from bdhf.experiments.run.execute import execute
-from bdhf.experiments.run.random_streams import Batches, generator
+from bdhf.experiments.run.random_streams import BatchSampler, generator
 from bdhf.experiments.run.stopping import Reached
 from bdhf.experiments.spec.schema import Safety
 from bdhf.problems import Autoencoder
@@ -62,7 +62,7 @@ def test_adam_is_the_plain_training_loop():
     problem.initialise(model, generator(run.seed, "initialisation"))
     x, _ = problem.load().train
     adam = torch.optim.Adam(model.parameters(), lr=3e-3)
-    order = Batches(len(x), 200, generator(run.seed, "order"))
+    order = BatchSampler(len(x), 200, generator(run.seed, "order"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for _ in range(6):
@@ -138,7 +138,7 @@ def test_adams_norms_are_those_of_its_last_update():
     problem = problem_of(run.problem)
     model = problem.build()
     problem.initialise(model, generator(run.seed, "initialisation"))
-    x = problem.load().train[0][next(Batches(3500, 200, generator(run.seed, "order")))]
+    x = problem.load().train[0][next(BatchSampler(3500, 200, generator(run.seed, "order")))]
     problem.loss(model(x), x).backward()
     gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
     step = 3e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
@@ -213,7 +213,7 @@ def test_seconds_are_training_only(monkeypatch):
     monkeypatch.setattr(training, "scores", slow)
 
     def instant(self, batch, curvature, watch):
-        return updaters.Update(1.0, 1.0, 0.0, 1.0)
+        return updaters.UpdateRecord(1.0, 1.0, 0.0, 1.0)
 
     monkeypatch.setattr(updaters.BlockUpdater, "step", instant)
 

@@ -125,7 +125,7 @@ def test_an_exception_is_an_outcome_with_reason_and_traceback(monkeypatch, error
         steps.append(1)
         if len(steps) == 3:
             raise error
-        return updaters.Update(1.0, 1.0, 0.0, 1.0)
+        return updaters.UpdateRecord(1.0, 1.0, 0.0, 1.0)
 
     monkeypatch.setattr(updaters.BlockUpdater, "step", failing)
 

@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 import torch
 
-from bdhf.experiments.run.random_streams import Batches, Subsets, derive, generator
+from bdhf.experiments.run.random_streams import BatchSampler, Subsets, derive, generator
 
 
 def test_a_stream_depends_on_seed_and_purpose_alone():
@@ -27,7 +27,7 @@ def test_derived_seeds_are_golden():
 @pytest.mark.parametrize(("samples", "size"), [(10, 4), (7, 3), (5, 5), (9, 8), (6, 1)])
 def test_batches_are_full_without_repeats_and_every_epoch_is_complete(samples, size):
     """Every batch has `size` distinct samples; every run of `samples` draws holds each once."""
-    stream = Batches(samples, size, generator(3, "order"))
+    stream = BatchSampler(samples, size, generator(3, "order"))
     drawn = list(islice(stream, samples * 3))
 
     assert all(len(batch.unique()) == len(batch) == size for batch in drawn)
@@ -37,7 +37,7 @@ def test_batches_are_full_without_repeats_and_every_epoch_is_complete(samples, s
 
 def test_epochs_are_shuffled_anew():
     """No epoch repeats the order of the one before."""
-    epochs = torch.cat(list(islice(Batches(50, 10, generator(0, "order")), 10))).view(2, 50)
+    epochs = torch.cat(list(islice(BatchSampler(50, 10, generator(0, "order")), 10))).view(2, 50)
 
     assert not torch.equal(epochs[0], epochs[1])
 
@@ -45,7 +45,7 @@ def test_epochs_are_shuffled_anew():
 def test_a_batch_larger_than_the_data_is_refused():
     """No batch can hold more distinct samples than there are."""
     with pytest.raises(ValueError, match="a batch of 6 cannot be drawn from 5 samples"):
-        next(Batches(5, 6, generator(0, "order")))
+        next(BatchSampler(5, 6, generator(0, "order")))
 
 
 def test_a_smaller_subset_is_part_of_a_larger_one():
@@ -59,7 +59,7 @@ def test_a_smaller_subset_is_part_of_a_larger_one():
 @pytest.mark.parametrize(
     "stream",
     [
-        lambda: Batches(10, 4, generator(0, "order")),
+        lambda: BatchSampler(10, 4, generator(0, "order")),
         lambda: Subsets(10, 4, generator(0, "subset")),
     ],
     ids=["batches", "subsets"],

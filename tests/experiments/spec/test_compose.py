@@ -4,8 +4,8 @@ import pytest
 
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.plan.expand import expand
-from bdhf.experiments.spec.compose import merged, read
-from bdhf.experiments.spec.load import load, variants
+from bdhf.experiments.spec.compose import merged, read_spec
+from bdhf.experiments.spec.load import load_spec, variants
 from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import SMALL, planned
 
@@ -20,7 +20,7 @@ def base(tmp_path):
 def over(folder, text, *settings):
     """A spec with this text beside the base, loaded."""
     (folder / "over.yaml").write_text(text)
-    return load(folder / "over.yaml", settings)
+    return load_spec(folder / "over.yaml", settings)
 
 
 def faults(folder, text, *settings):
@@ -174,7 +174,7 @@ def test_an_include_that_cannot_be_read_says_where(base, include):
 
 def test_one_file_alone_is_kept_as_it_is_written(base):
     """Comments and order of a spec without includes reach the results folder."""
-    assert read(base / "base.yaml").text == SMALL
+    assert read_spec(base / "base.yaml").text == SMALL
 
 
 def test_a_file_that_two_others_include_counts_once(base):

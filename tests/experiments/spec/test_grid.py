@@ -7,7 +7,7 @@ import bdhf
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.parts import tables as part_tables
 from bdhf.experiments.spec.grid import combinations
-from bdhf.experiments.spec.load import check, variants
+from bdhf.experiments.spec.load import check_spec, variants
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.experiments.storage.store import Store
 from bdhf.records import Budget, collect, planned
@@ -268,7 +268,7 @@ def test_all_faults_of_a_grid_are_told_once():
 def test_a_grid_that_is_no_mapping_is_refused(text):
     """A grid is paths and lists."""
     with pytest.raises(SpecError, match="a grid is a mapping of dotted paths to lists of values"):
-        check(parse(changed(("seeds:", f"{text}\nseeds:"))))
+        check_spec(parse(changed(("seeds:", f"{text}\nseeds:"))))
 
 
 ADAM = ("compare:\n", "compare:\n  - {name: block vs adam, candidate: block_hf, baseline: adam}\n")

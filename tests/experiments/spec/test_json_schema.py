@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from bdhf.experiments.parts import tables
-from bdhf.experiments.spec.json_schema import as_text, json_schema
+from bdhf.experiments.spec.json_schema import schema_text, spec_schema
 from bdhf.experiments.spec.schema import Spec
 from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.faults import FAULTS
@@ -19,7 +19,7 @@ from tests.experiments.specs import changed
 
 ROOT = Path(__file__).parents[3]
 COMMITTED = ROOT / "docs" / "spec.schema.json"
-SCHEMA = json_schema()
+SCHEMA = spec_schema()
 VALIDATOR = Draft7Validator(SCHEMA)
 SPECS = sorted((ROOT / "ablations").rglob("*.yaml"))
 
@@ -72,7 +72,7 @@ def test_the_committed_copy_is_up_to_date():
     if other_torch(committed):
         assert without_torch(committed) == without_torch(SCHEMA), told
     else:
-        assert COMMITTED.read_text(encoding="utf-8") == as_text(SCHEMA), told
+        assert COMMITTED.read_text(encoding="utf-8") == schema_text(SCHEMA), told
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.stem)
@@ -164,7 +164,7 @@ def test_a_new_part_appears_by_itself(monkeypatch):
     """A line in a table is a name, and a mapping with the arguments, in the schema."""
     monkeypatch.setitem(tables.PARTITIONS, "halves", tables.Random)
 
-    choices = json_schema()["definitions"]["partition"]["anyOf"]
+    choices = spec_schema()["definitions"]["partition"]["anyOf"]
 
     assert "halves" in [choice.get("const") for choice in choices]
     assert "halves" in [_type_of(choice) for choice in choices]

@@ -6,7 +6,7 @@ import torch
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.parts.problems_and_arms import resolve_arm, resolve_problem
 from bdhf.experiments.parts.tables import catalogue, optimizer_of, problem_of
-from bdhf.experiments.spec.load import check
+from bdhf.experiments.spec.load import check_spec
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.optim import BlockHessianFree
 from tests.experiments.faults import FAULTS
@@ -20,7 +20,7 @@ def test_a_fault_is_told_with_place_and_remedy(fault):
     old, new, start, mention = FAULTS[fault]
 
     with pytest.raises(SpecError) as found:
-        check(parse(changed((old, new)), "spec.yaml"))
+        check_spec(parse(changed((old, new)), "spec.yaml"))
 
     matching = [line for line in found.value.lines if line.startswith(f"spec.yaml:{start}")]
     assert matching, found.value.lines
@@ -32,7 +32,7 @@ def test_faults_of_different_arms_are_told_together():
     text = changed(("lr: 3.0e-3", "lr: -1"), ('["decoder.*"]', '["decodr.*"]'))
 
     with pytest.raises(SpecError) as found:
-        check(parse(text))
+        check_spec(parse(text))
 
     assert [line.split(": ")[1] for line in found.value.lines] == [
         "arms.adam.lr",
@@ -45,21 +45,21 @@ def test_targets_are_needed_to_stop_at_them_or_to_compare():
     line = "targets: [{metric: val_loss, below: 0.08}]\n"
 
     with pytest.raises(SpecError, match=naming("stop", "at_target", "`targets`", "at_budget")):
-        check(parse(changed((line, ""), ("at_budget", "at_target"))))
+        check_spec(parse(changed((line, ""), ("at_budget", "at_target"))))
     with pytest.raises(SpecError, match=naming("compare", "`targets`", "final_loss")):
-        check(parse(changed((line, ""))))
+        check_spec(parse(changed((line, ""))))
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "3", "text"])
 def test_a_file_that_is_no_mapping_is_refused(text):
     """Whatever YAML gives, a spec is a mapping."""
     with pytest.raises(SpecError, match=naming("`schema: 1`")):
-        check(parse(text))
+        check_spec(parse(text))
 
 
 def test_defaults_are_written_out():
     """A part given by name is resolved to its type and every argument."""
-    arm = check(parse(SMALL)).arms["full_hf"]
+    arm = check_spec(parse(SMALL)).arms["full_hf"]
 
     assert arm["curvature"] == {"type": "ggn"}
     assert arm["acceptance"] == {"type": "full_step"}
@@ -78,7 +78,7 @@ def test_defaults_are_written_out():
 
 def test_groups_alone_are_the_blocks_of_the_problem():
     """`partition: groups` takes the problem's own blocks: encoder and decoder."""
-    arm = check(parse(changed(("partition: full", "partition: groups")))).arms["full_hf"]
+    arm = check_spec(parse(changed(("partition: full", "partition: groups")))).arms["full_hf"]
 
     assert arm["partition"] == {"type": "groups", "blocks": [["encoder.*"], ["decoder.*"]]}
 
@@ -101,7 +101,7 @@ INSIDE = {
 @pytest.mark.parametrize("inside", INSIDE)
 def test_parts_inside_parts_are_resolved_and_built(inside):
     """A part in a part is written out whole, is built, and resolves to itself."""
-    spec = check(parse(changed(INSIDE[inside])))
+    spec = check_spec(parse(changed(INSIDE[inside])))
     problem, arm = problem_of(spec.problem), spec.arms["full_hf"]
 
     optimizer = optimizer_of(arm, problem.build(), problem)
@@ -113,7 +113,7 @@ def test_parts_inside_parts_are_resolved_and_built(inside):
 
 def test_arms_are_built_as_they_are_written():
     """The optimizers of a spec have the parts and numbers that it gives them."""
-    spec = check(parse(changed(("{type: torch.Adam, lr: 3.0e-3}", "torch.LBFGS"))))
+    spec = check_spec(parse(changed(("{type: torch.Adam, lr: 3.0e-3}", "torch.LBFGS"))))
     problem = problem_of(spec.problem)
     model = problem.build()
 
@@ -129,7 +129,7 @@ def test_arms_are_built_as_they_are_written():
 
 def test_lists_become_tuples_for_torch():
     """`betas: [0.8, 0.9]` reaches Adam as the pair that it wants."""
-    spec = check(parse(changed(("lr: 3.0e-3", "betas: [0.8, 0.9]"))))
+    spec = check_spec(parse(changed(("lr: 3.0e-3", "betas: [0.8, 0.9]"))))
     problem = problem_of(spec.problem)
 
     adam = optimizer_of(spec.arms["adam"], problem.build(), problem)

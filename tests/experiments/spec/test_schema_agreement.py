@@ -14,18 +14,18 @@ from jsonschema import Draft7Validator
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.parts import tables
 from bdhf.experiments.parts.torch_optimizers import torch_optimizers
-from bdhf.experiments.spec.json_schema import json_schema
-from bdhf.experiments.spec.load import check
+from bdhf.experiments.spec.json_schema import spec_schema
+from bdhf.experiments.spec.load import check_spec
 from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import SMALL, changed
 
-SCHEMA = json_schema()
+SCHEMA = spec_schema()
 
 
 def accepts(text):
     """Whether the tool takes a spec."""
     try:
-        check(parse(text))
+        check_spec(parse(text))
     except SpecError:
         return False
     return True

@@ -3,7 +3,7 @@
 import pytest
 
 from bdhf.experiments.errors import SpecError
-from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.compose import read_spec
 from bdhf.experiments.spec.load import variants
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.optim import CG
@@ -285,7 +285,7 @@ def test_settings_are_taken_as_a_whole_by_what_is_on_top(tmp_path):
     def given(file, *settings):
         return [
             tuple(".".join(map(str, s.keys)) for s in variant.settings)
-            for variant in variants(read(file, settings))
+            for variant in variants(read_spec(file, settings))
         ]
 
     assert given(upper) == [(), ("batch.curvature", "arms.full_hf.solver.max_iters")]

@@ -7,7 +7,7 @@ import pytest
 
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.spec import size_limits
-from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.compose import read_spec
 from bdhf.experiments.spec.load import variants
 from bdhf.experiments.spec.value_words import in_short
 from bdhf.experiments.spec.yaml_source import parse
@@ -63,7 +63,7 @@ def test_a_value_of_the_command_line_is_bounded_too(tmp_path, monkeypatch):
     (tmp_path / "spec.yaml").write_text("a: 1")
     monkeypatch.setattr(size_limits, "DEPTH", 2)
 
-    (line,) = refused(read, tmp_path / "spec.yaml", ["a=[[[1]]]"])
+    (line,) = refused(read_spec, tmp_path / "spec.yaml", ["a=[[[1]]]"])
 
     assert line.startswith("--set a=[[[1]]]:1:3: nested deeper than 2 levels")
 
@@ -77,16 +77,16 @@ def test_a_file_is_regular_and_of_a_stated_size(tmp_path, monkeypatch, of):
     held = spec if of == "itself" else base
     size = held.stat().st_size
     monkeypatch.setattr(size_limits, "BYTES", max(spec.stat().st_size, size))
-    read(spec)
+    read_spec(spec)
 
     held.write_text("a: 1" + " " * size_limits.BYTES)
-    (long,) = refused(read, spec)
+    (long,) = refused(read_spec, spec)
     held.unlink()
     os.mkfifo(held)
-    (pipe,) = refused(read, spec)
+    (pipe,) = refused(read_spec, spec)
     held.unlink()
     held.mkdir()
-    (folder,) = refused(read, spec)
+    (folder,) = refused(read_spec, spec)
 
     assert f"base.yaml: longer than {size_limits.BYTES} bytes" in long.replace("spec", "base")
     assert f"{held}: no regular file" in pipe
@@ -100,7 +100,7 @@ def test_an_included_name_that_leads_to_no_file_is_one_line(tmp_path, name):
     (tmp_path / "base.yaml").write_text("a: 1")
     (tmp_path / "spec.yaml").write_text(f"include: {name}")
 
-    (line,) = refused(read, tmp_path / "spec.yaml")
+    (line,) = refused(read_spec, tmp_path / "spec.yaml")
 
     assert line.startswith(f"{tmp_path / 'spec.yaml'}:1:10: include: ")
     assert "cannot read the spec: " in line
@@ -108,16 +108,16 @@ def test_an_included_name_that_leads_to_no_file_is_one_line(tmp_path, name):
 
 def test_a_spec_is_made_of_a_limited_number_of_files(tmp_path, monkeypatch):
     """Beside each other, and each by the next, told where the file too many is named."""
-    monkeypatch.setattr(size_limits, "FILES", 3)
+    monkeypatch.setattr(size_limits, "MOST_FILES", 3)
     for name, text in {"a": "x: 1", "b": "include: a.yaml", "c": "include: b.yaml"}.items():
         (tmp_path / f"{name}.yaml").write_text(text)
-    read(tmp_path / "c.yaml")
+    read_spec(tmp_path / "c.yaml")
     (tmp_path / "deep.yaml").write_text("include: c.yaml")
     (tmp_path / "d.yaml").write_text("x: 1")
     (tmp_path / "wide.yaml").write_text("include: [a.yaml, b.yaml, d.yaml]")
 
-    (deep,) = refused(read, tmp_path / "deep.yaml")
-    (wide,) = refused(read, tmp_path / "wide.yaml")
+    (deep,) = refused(read_spec, tmp_path / "deep.yaml")
+    (wide,) = refused(read_spec, tmp_path / "wide.yaml")
 
     assert deep.endswith("b.yaml:1:10: include: one spec is made of at most 3 files")
     assert wide.endswith("wide.yaml:1:27: include.2: one spec is made of at most 3 files")

@@ -8,7 +8,7 @@ from bdhf.experiments.errors import SpecError
 from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.run.execute import execute
 from bdhf.experiments.run.stopping import Reached
-from bdhf.experiments.spec.load import load, variants
+from bdhf.experiments.spec.load import load_spec, variants
 from bdhf.experiments.spec.schema import Safety
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.records import Status, Target
@@ -67,7 +67,7 @@ def opened(folder, targets, problem="lab_directions:Accurate", *changes):
             *changes,
         )
     )
-    return load(folder / "spec.yaml")[0]
+    return load_spec(folder / "spec.yaml")[0]
 
 
 def told(folder, *asked):
@@ -146,7 +146,7 @@ def test_the_command_line_changes_the_side(folder):
     opened(folder, "[{metric: val_error, below: 0.5}]")
     settings = ["targets.0.metric=val_accuracy", "targets.0.above=0.6", "targets.0.below=null"]
 
-    variants = load(folder / "spec.yaml", settings)[0]
+    variants = load_spec(folder / "spec.yaml", settings)[0]
 
     assert [target.label for target in variants[0].spec.targets] == ["val_accuracy ≥ 0.6"]
 

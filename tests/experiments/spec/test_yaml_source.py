@@ -3,7 +3,7 @@
 import pytest
 
 from bdhf.experiments.errors import Fault, SpecError
-from bdhf.experiments.spec.compose import read
+from bdhf.experiments.spec.compose import read_spec
 from bdhf.experiments.spec.yaml_source import parse
 
 
@@ -114,7 +114,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path, content):
         file.write_bytes(content)
 
     with pytest.raises(SpecError) as found:
-        read(file)
+        read_spec(file)
 
     assert len(found.value.lines) == 1
     assert found.value.lines[0].startswith(f"{file}: cannot read the spec: ")

@@ -13,7 +13,7 @@ from itertools import chain
 
 import pytest
 
-from bdhf.experiments.storage.claims import Claim, Claims, holds, let_go, living
+from bdhf.experiments.storage.claims import Claim, Claims, holds, living, release_ended
 from bdhf.records import STALE_SECONDS, Owner
 
 RUN = "0123456789abcdef"
@@ -255,7 +255,7 @@ def test_what_the_dead_held_is_let_go_and_the_rest_stays(claims):
     plant(claims.folder, replace(Owner.here(), pid=2**22 + 1), generation=3)
     other = claims.take("f" * 16)
 
-    let_go(claims.folder)
+    release_ended(claims.folder)
 
     assert [path.name for path in claims.home.iterdir()] == [other.name]
 

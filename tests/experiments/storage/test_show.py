@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bdhf.experiments.storage.claims import Claims
-from bdhf.experiments.storage.show import detail, find
+from bdhf.experiments.storage.show import find_run, run_detail
 from bdhf.records import InputError, Status
 from tests.experiments.synthetic import begun, write
 
@@ -19,7 +19,7 @@ def made(tmp_path):
 
 def head(folder):
     """What stands first: the cells and the status."""
-    return detail(folder)[str(folder)]
+    return run_detail(folder)[str(folder)]
 
 
 def test_a_whole_run_says_what_it_is_and_how_it_ended(made):
@@ -27,7 +27,7 @@ def test_a_whole_run_says_what_it_is_and_how_it_ended(made):
     store, cells = made
     folder = write(store, cells[1], Status.ERROR, trace="Traceback:\n  boom\n")
 
-    found = detail(folder)
+    found = run_detail(folder)
 
     assert head(folder)["cells"] == "full_hf seed 0"
     assert head(folder)["status"] == "error"
@@ -43,12 +43,12 @@ def test_a_torn_file_is_told_and_the_rest_is_shown(made, name, content):
     """A file that is missing, empty or another one takes nothing else with it."""
     store, cells = made
     folder = write(store, cells[0])
-    whole = detail(folder)
+    whole = run_detail(folder)
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
 
-    found = detail(folder)
+    found = run_detail(folder)
 
     said = [rows[name] for rows in found.values() if name in rows]
     assert len(said) == 1
@@ -74,7 +74,7 @@ def test_odd_characters_are_shown_and_do_nothing(made):
 
     assert found["reason"] == "é [bold] \N{REPLACEMENT CHARACTER}[2J \N{REPLACEMENT CHARACTER}"
     assert found["list"] == '["ü"]'
-    assert detail(folder)["traceback"] == "caf\N{REPLACEMENT CHARACTER}\n"
+    assert run_detail(folder)["traceback"] == "caf\N{REPLACEMENT CHARACTER}\n"
     "".join(found.values()).encode("utf-8")
 
 
@@ -86,7 +86,7 @@ def test_a_curve_of_other_columns_is_shown(made):
     row = {"update": 1234567, "val_loss": 0.123456789, "note": "x", "none": None, "far": 1e300}
     pd.DataFrame([row]).to_parquet(folder / "curve.parquet")
 
-    assert detail(folder)["last row of the curve"] == {
+    assert run_detail(folder)["last row of the curve"] == {
         "evaluations": "1", "update": "1234567", "val_loss": "0.123457", "note": "x",
         "far": "1e+300",
     }  # fmt: skip
@@ -99,9 +99,9 @@ def test_a_run_is_found_by_its_folder_and_by_the_beginning_of_its_id(made, monke
     (folder / "status.json").unlink()
     monkeypatch.chdir(store.folder.parent.parent)
 
-    assert find(str(folder), None) == folder
-    assert find(folder.name[:5], store.folder) == folder
-    assert find(folder.name[:5], None).resolve() == folder
+    assert find_run(str(folder), None) == folder
+    assert find_run(folder.name[:5], store.folder) == folder
+    assert find_run(folder.name[:5], None).resolve() == folder
 
 
 def test_an_id_that_fits_many_lists_them(made):
@@ -112,11 +112,11 @@ def test_an_id_that_fits_many_lists_them(made):
     write(store, cells[0])
 
     with pytest.raises(InputError) as told:
-        find(folder.name[:6], store.folder)
+        find_run(folder.name[:6], store.folder)
 
     assert str(folder) in str(told.value)
     assert str(other) in str(told.value)
-    assert find(folder.name, store.folder) == folder
+    assert find_run(folder.name, store.folder) == folder
 
 
 @pytest.mark.parametrize("run", ["", "*", "../runs", "zzzz", "[0-9]", "é"])
@@ -126,7 +126,7 @@ def test_what_names_no_run_is_refused_in_words(made, run):
     write(store, cells[0])
 
     with pytest.raises(InputError, match="no run begins so"):
-        find(run, store.folder)
+        find_run(run, store.folder)
 
 
 def test_a_run_that_has_not_ended_is_named_with_its_state(made):
@@ -136,10 +136,10 @@ def test_a_run_that_has_not_ended_is_named_with_its_state(made):
     claims.take(cells[0].run_id)
 
     with pytest.raises(InputError, match=r"adam seed 0 in .*: under way"):
-        find(cells[0].run_id[:6], store.folder)
+        find_run(cells[0].run_id[:6], store.folder)
     claims.close()
     with pytest.raises(InputError, match=r"adam seed 0 in .*: not run yet"):
-        find(cells[0].run_id[:6], store.folder)
+        find_run(cells[0].run_id[:6], store.folder)
 
 
 def test_a_run_that_was_copied_away_is_shown(made, tmp_path):
@@ -147,6 +147,6 @@ def test_a_run_that_was_copied_away_is_shown(made, tmp_path):
     store, cells = made
     folder = write(store, cells[0]).rename(tmp_path / "copy")
 
-    assert find(str(folder), None) == folder
+    assert find_run(str(folder), None) == folder
     assert head(folder)["cells"] == "none of the plan"
     assert head(folder)["status"] == "done"

@@ -14,7 +14,7 @@ from bdhf.experiments.run.execute import Outcome
 from bdhf.experiments.storage.claims import Claims
 from bdhf.experiments.storage.stale import set_aside
 from bdhf.records import Status
-from bdhf.records.provenance.environment import in_words
+from bdhf.records.provenance.environment import hashes_in_words
 from tests.commands import bdhf
 from tests.experiments.specs import CHUNKS, changed
 from tests.experiments.synthetic import CURVE
@@ -44,7 +44,7 @@ def opened(home):
 def write_run(store, run, *, status=Status.DONE, records=True):
     """Write a run with the code that lies there now, as if it had been made."""
     hashes = {m: s.digest for name in own_names(run) for m, s in sources(name).items()}
-    env = {"cpu": "x"} | ({"own_code": in_words(hashes)} if hashes and records else {})
+    env = {"cpu": "x"} | ({"own_code": hashes_in_words(hashes)} if hashes and records else {})
     store.write(run, Outcome(status, "a reason", CURVE), env, {"wall_seconds": 1.0})
 
 

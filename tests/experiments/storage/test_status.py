@@ -6,7 +6,7 @@ import math
 import pytest
 
 from bdhf.experiments.storage.claims import Claims
-from bdhf.experiments.storage.status import seconds_of, standing
+from bdhf.experiments.storage.status import ablation_status, seconds_of
 from bdhf.records import InputError, Status
 from tests.experiments.synthetic import begun, claim, write
 
@@ -21,7 +21,7 @@ def made(tmp_path):
 
 def test_a_fresh_folder_has_everything_left_and_no_time(made):
     """Where nothing has ended, nothing is known of the time."""
-    now = standing(made[0].folder)
+    now = ablation_status(made[0].folder)
 
     assert (now.done, now.diverged, now.failed, now.left) == (0, 0, 0, 6)
     assert now.seconds_left is None
@@ -34,7 +34,7 @@ def test_every_way_to_end_is_counted_once(made, status):
     store, cells = made
     write(store, cells[0], status)
 
-    now = standing(store.folder)
+    now = ablation_status(store.folder)
 
     expected = (status == Status.DONE, status == Status.DIVERGED, status in FAILED, 5)
     assert (now.done, now.diverged, now.failed, now.left) == expected
@@ -47,7 +47,7 @@ def test_a_run_of_two_cells_is_one_run(tmp_path):
     store, cells = begun(tmp_path, twin)
     write(store, cells[0])
 
-    now = standing(store.folder)
+    now = ablation_status(store.folder)
 
     assert (now.done, now.left) == (1, 5)
     assert [arm.statuses["done"] for arm in now.arms] == [1, 1, 0, 0]
@@ -59,7 +59,7 @@ def test_torn_runs_are_left_and_told(made):
     store, cells = made
     (write(store, cells[0]) / "curve.parquet").unlink()
 
-    now = standing(store.folder)
+    now = ablation_status(store.folder)
 
     assert now.left == 6
     assert now.troubles == (
@@ -74,7 +74,7 @@ def test_claims_of_planned_runs_are_running(made):
     held = claims.take(cells[2].run_id)
     claims.take("f" * 16)
 
-    now = standing(store.folder)
+    now = ablation_status(store.folder)
     claims.close()
 
     assert now.running == (held,)
@@ -87,7 +87,7 @@ def test_the_time_left_goes_by_arms_then_by_all(made):
     write(store, cells[0], wall_seconds=10.0)
     write(store, cells[1], wall_seconds=40.0)
 
-    assert standing(store.folder).seconds_left == 10.0 + 40.0 + 2 * 25.0
+    assert ablation_status(store.folder).seconds_left == 10.0 + 40.0 + 2 * 25.0
 
 
 @pytest.mark.parametrize("wall", [math.nan, math.inf, "long", None])
@@ -97,7 +97,7 @@ def test_odd_seconds_are_not_known(made, wall):
     write(store, cells[0], wall_seconds=wall)
 
     assert seconds_of(store.folder, [cells[0].run_id]) == {}
-    assert standing(store.folder).seconds_left is None
+    assert ablation_status(store.folder).seconds_left is None
 
 
 def test_failed_runs_tell_nothing_of_the_time(made):
@@ -105,7 +105,7 @@ def test_failed_runs_tell_nothing_of_the_time(made):
     store, cells = made
     write(store, cells[0], Status.OOM, wall_seconds=0.1)
 
-    assert standing(store.folder).seconds_left is None
+    assert ablation_status(store.folder).seconds_left is None
 
 
 def test_everything_is_plain_data(made):
@@ -115,7 +115,7 @@ def test_everything_is_plain_data(made):
     claims = Claims(store.folder)
     held = claims.take(cells[1].run_id)
 
-    found = standing(store.folder).to_json()
+    found = ablation_status(store.folder).to_json()
     claims.close()
 
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written_stands_as_well(made, monkeypatch):
 
     monkeypatch.setattr("tempfile.mkstemp", read_only)
 
-    assert [held.owner.host for held in standing(store.folder).running] == ["elsewhere"]
+    assert [held.owner.host for held in ablation_status(store.folder).running] == ["elsewhere"]
 
 
 def test_what_is_no_results_folder_is_refused_in_words(tmp_path):
@@ -143,4 +143,4 @@ def test_what_is_no_results_folder_is_refused_in_words(tmp_path):
 
     for folder in (tmp_path, tmp_path / "file", tmp_path / "nowhere"):
         with pytest.raises(InputError, match=r"no plan\.parquet"):
-            standing(folder)
+            ablation_status(folder)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim import CurvatureWarning, ModelError
-from bdhf.optim.curvature.output import expand
+from bdhf.optim.curvature.output import expand_loss
 from bdhf.optim.losses import recognise
 from tests.messages import naming
 
@@ -187,7 +187,7 @@ def test_divergence_takes_the_dimension_that_is_normalised():
     loss_fn = nn.KLDivLoss(reduction="sum")
     w = torch.randn(N, T, C, dtype=torch.float64)
 
-    h = expand(loss_fn, z.log_softmax(-1), t).hessian
+    h = expand_loss(loss_fn, z.log_softmax(-1), t).hessian
 
     p = z.softmax(-1)
     assert_close(h(w), p * w - p * (p * w).sum(-1, keepdim=True), rtol=1e-12, atol=1e-14)

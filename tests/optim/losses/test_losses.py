@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim import ModelError
-from bdhf.optim.curvature.output import expand
+from bdhf.optim.curvature.output import expand_loss
 from bdhf.optim.losses import is_mean, likelihood_of, recognise, weights
 from bdhf.optim.losses.hessians import Diagonal, Differentiated, Outer, Scaled, Softmax
 from tests.messages import naming
@@ -131,7 +131,7 @@ def test_expansion_is_that_of_autograd(name, reduction):
     """Loss, gradient and H w are those of the loss; B Bᵀ is its dense Hessian."""
     loss_fn, z, y = loss_of(name, reduction)
 
-    found = expand(loss_fn, z, y)
+    found = expand_loss(loss_fn, z, y)
 
     leaf = z.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss_fn(leaf, y), leaf)
@@ -149,7 +149,7 @@ def test_hessians_of_known_losses_are_in_closed_form(name, reduction):
     """None of them is differentiated."""
     loss_fn, z, y = loss_of(name, reduction)
 
-    h = expand(loss_fn, z, y).hessian
+    h = expand_loss(loss_fn, z, y).hessian
 
     assert isinstance(h.inner if reduction == "mean" else h, (Diagonal, Softmax))
     assert isinstance(h, Scaled) == (reduction == "mean")
@@ -175,7 +175,7 @@ def test_the_module_is_the_function(name, reduction):
     loss_fn = partial(function, reduction=reduction, **options)
     module = MODULES[function](reduction=reduction, **options)
 
-    same, other = expand(loss_fn, z, y), expand(module, z, y)
+    same, other = expand_loss(loss_fn, z, y), expand_loss(module, z, y)
 
     assert type(recognise(module)) is type(recognise(loss_fn))
     assert_close(other.loss, same.loss)
@@ -200,7 +200,7 @@ def test_broadcast_squared_error_is_differentiated(shapes, reduction):
     loss_fn = partial(F.mse_loss, reduction=reduction)
     likelihood = recognise(loss_fn)
 
-    h = expand(loss_fn, z, y).hessian
+    h = expand_loss(loss_fn, z, y).hessian
 
     exact, factor = dense(loss_fn, z, y), root(h)
     assert_close(columns(h, z.shape), exact)
@@ -250,7 +250,7 @@ def test_a_module_of_torch_that_is_changed_is_differentiated(how):
     z, y = drawn(N, C), drawn(N, C, seed=4)
 
     assert recognise(loss_fn) is None
-    assert_close(columns(expand(loss_fn, z, y).hessian, z.shape), dense(loss_fn, z, y))
+    assert_close(columns(expand_loss(loss_fn, z, y).hessian, z.shape), dense(loss_fn, z, y))
 
 
 def test_a_loss_that_cannot_be_hashed_is_one_that_is_not_known():
@@ -266,7 +266,9 @@ def test_a_loss_that_cannot_be_hashed_is_one_that_is_not_known():
     z, y = drawn(N, C), drawn(N, C, seed=4)
 
     assert recognise(Weighted(2.0)) is None
-    assert_close(columns(expand(Weighted(2.0), z, y).hessian, z.shape), dense(Weighted(2.0), z, y))
+    assert_close(
+        columns(expand_loss(Weighted(2.0), z, y).hessian, z.shape), dense(Weighted(2.0), z, y)
+    )
 
 
 @pytest.mark.parametrize("reduce", [torch.mean, torch.sum])
@@ -277,7 +279,7 @@ def test_an_own_convex_loss_has_a_root(reduce):
         return reduce(outputs.logsumexp(1) + (outputs - targets).cosh().log().sum(1))
 
     z, y = drawn(N, C), drawn(N, C, seed=4)
-    found = expand(log_sum_exp, z, y)
+    found = expand_loss(log_sum_exp, z, y)
     factor = root(found.hessian)
 
     assert isinstance(found.hessian, Differentiated)
@@ -293,7 +295,7 @@ def test_a_loss_that_is_not_convex_has_no_root():
         return (outputs - targets).sin().sum()
 
     z, y = drawn(N, C), drawn(N, C, seed=4)
-    h = expand(wave, z, y).hessian
+    h = expand_loss(wave, z, y).hessian
 
     assert_close(columns(h, z.shape), dense(wave, z, y))
     with pytest.raises(ValueError, match=r"not convex in the outputs .*: use CG"):
@@ -304,7 +306,9 @@ def test_a_linear_loss_has_a_hessian_of_zero():
     """Neither product nor root of a loss that is linear in the outputs is anything but 0."""
     z = drawn(N, C)
 
-    h = expand(lambda outputs, targets: (outputs * targets).sum(), z, drawn(N, C, seed=4)).hessian
+    h = expand_loss(
+        lambda outputs, targets: (outputs * targets).sum(), z, drawn(N, C, seed=4)
+    ).hessian
 
     assert not columns(h, z.shape).any()
     assert not root(h).any()
@@ -313,7 +317,7 @@ def test_a_linear_loss_has_a_hessian_of_zero():
 def test_a_loss_that_is_no_scalar_is_refused():
     """The reduction that is missing is named."""
     with pytest.raises(ValueError, match=naming("reduction='mean'", "'sum'")):
-        expand(nn.MSELoss(reduction="none"), drawn(N, C), drawn(N, C))
+        expand_loss(nn.MSELoss(reduction="none"), drawn(N, C), drawn(N, C))
 
 
 @pytest.mark.parametrize("shape", [(N,), (N, C), (N, C, T)])
@@ -409,7 +413,7 @@ def test_a_users_own_likelihood_is_asked():
     model = nn.Linear(C, C, bias=False, dtype=torch.float64)
     pieces = [(z[:2], y[:2]), (z[2:], y[2:])]
 
-    h = expand(loss_fn, z, y).hessian
+    h = expand_loss(loss_fn, z, y).hessian
     whole = bdhf.block_curvature(model, loss_fn, (z, y)).to_dense()
     parts = bdhf.block_curvature(model, loss_fn, pieces).to_dense()
 
@@ -431,7 +435,7 @@ def test_an_own_likelihood_may_leave_its_hessian_to_differentiation():
 
     z, y = drawn(N, C), drawn(N, C, seed=4).square().round()
 
-    h = expand(Lazy([]), z, y).hessian
+    h = expand_loss(Lazy([]), z, y).hessian
 
     assert isinstance(h, Differentiated)
     assert_close(columns(h, z.shape), dense(Lazy([]), z, y))
@@ -545,7 +549,7 @@ def test_labels_of_eight_bits_are_labels(options, samples, reduction):
     loss_fn = partial(F.cross_entropy, reduction=reduction, **options)
     z, y = drawn(samples, C), labels(samples)
 
-    expansion = expand(loss_fn, z, y.to(torch.uint8))
+    expansion = expand_loss(loss_fn, z, y.to(torch.uint8))
 
     assert_close(expansion.loss, loss_fn(z, y), rtol=1e-10, atol=1e-12)
     exact = dense(loss_fn, z, y)
@@ -593,7 +597,7 @@ def test_squared_errors_of_counts_are_squared_errors(loss_fn, dtype):
     """Targets of integers or truth values are the numbers that they stand for."""
     z, y = drawn(N, C), (drawn(N, C, seed=5) > 0).to(dtype)
 
-    expansion = expand(loss_fn, z, y)
+    expansion = expand_loss(loss_fn, z, y)
 
     exact = dense(loss_fn, z, y.to(z.dtype))
     assert_close(expansion.loss, loss_fn(z, y.to(z.dtype)), rtol=1e-10, atol=1e-12)

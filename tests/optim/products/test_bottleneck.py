@@ -1,4 +1,4 @@
-"""The narrow waist: the same products by a matrix a sample at the code, where that spares work."""
+"""The bottleneck: the same products by a matrix a sample at the code, where that spares work."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import bdhf
 from bdhf.optim.products import Workspace
 from bdhf.optim.products.propagate import bottleneck
-from bdhf.optim.products.propagate.bottleneck import COLUMNS
+from bdhf.optim.products.propagate.bottleneck import BOTTLENECK_COLUMNS
 from bdhf.optim.products.propagate.propagate import Propagate
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case, build
@@ -21,7 +21,7 @@ from tests.oracles import cut, dense_ggn
 
 SAMPLES, INPUTS, HIDDEN, CODE = 6, 12, 20, 2
 OUTPUT_BYTES = SAMPLES * INPUTS * 8  # of z, in float64
-LEAST = (1 + 2 * COLUMNS) * OUTPUT_BYTES  # that a waist takes
+LEAST = (1 + 2 * BOTTLENECK_COLUMNS) * OUTPUT_BYTES  # that a bottleneck takes
 
 LOSSES = {
     "mse": (F.mse_loss, lambda: torch.randn(SAMPLES, INPUTS)),
@@ -76,14 +76,14 @@ def propagated(case, partition="per_layer", curvature="ggn", workspace=None, **s
 
 
 def multiplied(case, *arguments, **settings):
-    """A product with a fixed vector, and whether it went by a waist."""
+    """A product with a fixed vector, and whether it went by a bottleneck."""
     made, blocks = propagated(case, *arguments, **settings)
     v = torch.randn(blocks.layout.size, generator=torch.Generator().manual_seed(1)).double()
-    return made.product(blocks, v, range(len(blocks.rows))), "waist" in made.why
+    return made.product(blocks, v, range(len(blocks.rows))), "bottleneck" in made.why
 
 
 @losses
-def test_the_matrix_at_the_waist_is_dense_sample_by_sample(loss):
+def test_the_matrix_at_the_bottleneck_is_dense_sample_by_sample(loss):
     """K_n = (∂z_n/∂c_n)ᵀ H_n (∂z_n/∂c_n), with H the Hessian of the loss in the outputs."""
     case = autoencoder(loss)
     made, _ = propagated(case)
@@ -100,19 +100,19 @@ def test_the_matrix_at_the_waist_is_dense_sample_by_sample(loss):
 @losses
 @pytest.mark.parametrize("curvature", CURVATURES)
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_products_are_the_same_with_and_without_the_waist(loss, curvature, partition):
+def test_products_are_the_same_with_and_without_the_bottleneck(loss, curvature, partition):
     """All blocks, to 1e-10."""
     case = autoencoder(loss)
-    narrow, by_waist = multiplied(case, partition, curvature)
+    narrow, by_bottleneck = multiplied(case, partition, curvature)
     plain, without = multiplied(case, partition, curvature, max_bytes=1)
 
-    assert by_waist
+    assert by_bottleneck
     assert not without
     assert_close(narrow, plain, rtol=0, atol=1e-10 * float(plain.norm()))
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_the_waist_is_the_code_and_serves_the_blocks_before_it(partition):
+def test_the_bottleneck_is_the_code_and_serves_the_blocks_before_it(partition):
     """Its width is that of the code; no block of the decoder goes by it, every other one does."""
     case = autoencoder()
     made, blocks = propagated(case, partition)
@@ -121,9 +121,9 @@ def test_the_waist_is_the_code_and_serves_the_blocks_before_it(partition):
         block.slots for block in blocks.rows if names[block.slots[0]].startswith("encoder")
     }  # fmt: skip
 
-    assert made._neck.waist.width == CODE
-    assert made._neck.waist.blocks == before
-    assert f"{len(before)} sets of tensors up to a waist of {CODE}" in made.why
+    assert made._neck.bottleneck.width == CODE
+    assert made._neck.bottleneck.blocks == before
+    assert f"{len(before)} sets of tensors up to a bottleneck of {CODE}" in made.why
 
 
 @pytest.mark.parametrize(
@@ -136,27 +136,27 @@ def test_the_waist_is_the_code_and_serves_the_blocks_before_it(partition):
     ],
     ids=["skip", "wide", "few_products", "little_memory"],
 )
-def test_there_is_no_waist_where_it_spares_nothing(arguments, settings):
+def test_there_is_no_bottleneck_where_it_spares_nothing(arguments, settings):
     """A way past the code, a code that is not narrow, few products, too little memory."""
     case = autoencoder(**arguments)
     made, _ = propagated(case, **settings)
 
     assert made._neck is None
-    assert "waist" not in made.why
+    assert "bottleneck" not in made.why
 
 
 def test_a_layer_with_a_way_past_the_code_is_not_served():
-    """A waist serves the layer that ends in it, and not the one whose outputs go around it too."""
+    """A bottleneck serves the layer that ends in it, not the one whose outputs go around it."""
     made, blocks = propagated(autoencoder(skip=True))
 
-    assert made._neck.waist.blocks == {blocks.rows[1].slots}
+    assert made._neck.bottleneck.blocks == {blocks.rows[1].slots}
 
 
-def test_the_memory_that_a_waist_holds_is_enough_for_it():
+def test_the_memory_that_a_bottleneck_holds_is_enough_for_it():
     """One column of the Jacobian, and a few more on their way."""
     made, _ = propagated(autoencoder(), max_bytes=LEAST)
 
-    assert made._neck.waist.held == 1
+    assert made._neck.bottleneck.held == 1
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_the_memory_that_a_waist_holds_is_enough_for_it():
     ids=["mean", "order", "sum"],
 )
 def test_samples_that_are_mixed_behind_the_code_are_found_out(between):
-    """Where z_n depends on other codes than c_n there is no waist, and the product is right."""
+    """Where z_n depends on other codes than c_n, no bottleneck is taken; products are right."""
     case = autoencoder(between=between)
     made, _ = propagated(case)
     G = bdhf.block_curvature(
@@ -177,14 +177,14 @@ def test_samples_that_are_mixed_behind_the_code_are_found_out(between):
 
 
 def test_samples_that_are_mixed_before_the_code_do_no_harm():
-    """The waist needs samples apart behind the code only."""
+    """The bottleneck needs samples apart behind the code only."""
     case = autoencoder()
     case.model.encoder.insert(0, nn.Sequential())
     case.model.encoder[0].forward = lambda x: x - x.mean(0)
-    narrow, by_waist = multiplied(case)
+    narrow, by_bottleneck = multiplied(case)
     plain, _ = multiplied(case, products=1)
 
-    assert by_waist
+    assert by_bottleneck
     assert_close(narrow, plain)
 
 
@@ -194,15 +194,17 @@ def test_a_decision_holds_for_the_pass_that_it_was_made_on():
     case, workspace = autoencoder(), Workspace()
     for way, narrow in ((0, True), (1, False), (2, False), (0, True)):
         case.model.between = ways[way]
-        found, by_waist = multiplied(case, workspace=workspace)
+        found, by_bottleneck = multiplied(case, workspace=workspace)
         exact, _ = multiplied(case, products=1)
 
-        assert by_waist == narrow
+        assert by_bottleneck == narrow
         assert_close(found, exact)
-    assert len([key for key in workspace.kept if key[0] == "waist"]) == 2  # the second: no tape
+    assert (
+        len([key for key in workspace.kept if key[0] == "bottleneck"]) == 2
+    )  # the second: no tape
 
 
-def test_a_waist_is_looked_for_once():
+def test_a_bottleneck_is_looked_for_once():
     """The next update of a shape finds the decision, and makes K anew at its parameters."""
     case, workspace = autoencoder(), Workspace()
     first, _ = propagated(case, workspace=workspace)
@@ -210,16 +212,16 @@ def test_a_waist_is_looked_for_once():
     with torch.no_grad():
         for parameter in case.model.parameters():
             parameter.mul_(1.5)
-    found, by_waist = multiplied(case, workspace=workspace)
+    found, by_bottleneck = multiplied(case, workspace=workspace)
     plain, _ = multiplied(case, products=1)
 
-    assert by_waist
+    assert by_bottleneck
     assert workspace.kept == kept
     assert_close(found, plain)
-    assert first._neck.waist.width == CODE
+    assert first._neck.bottleneck.width == CODE
 
 
-def test_a_sweep_to_a_waist_goes_back_along_the_tape_only_if_one_to_the_outputs_may():
+def test_a_sweep_to_a_bottleneck_goes_back_along_the_tape_only_if_one_to_the_outputs_may():
     """It is compared with the graph over all of the tape, so what was found there holds here."""
     case = build("peephole")
     for agrees in (True, False):
@@ -287,10 +289,10 @@ def test_rows_that_are_mixed_on_a_later_batch_only_are_found_out():
     mixings, workspace = [torch.eye(24), torch.eye(24).roll(1, 0), torch.eye(24)], Workspace()
     case = neighbours(lambda h: mixings[0].to(h) @ h)
     for narrow in (True, False, True):
-        found, by_waist = multiplied(case, workspace=workspace)
+        found, by_bottleneck = multiplied(case, workspace=workspace)
         exact, _ = multiplied(case, products=1)
 
-        assert by_waist == narrow
+        assert by_bottleneck == narrow
         assert_close(found, exact)
         mixings.pop(0)
 
@@ -299,9 +301,9 @@ def test_a_decoder_that_cannot_mix_samples_takes_no_second_look(monkeypatch):
     """Linear layers, convolutions and elementwise functions keep samples apart on any data."""
     looks = []
     monkeypatch.setattr(bottleneck, "apart", lambda *arguments: looks.append(1))
-    _, by_waist = multiplied(autoencoder())
+    _, by_bottleneck = multiplied(autoencoder())
 
-    assert by_waist
+    assert by_bottleneck
     assert not looks
 
 
@@ -321,8 +323,8 @@ def test_a_loss_that_mixes_samples_on_a_later_pass_only_is_found_out():
     for height, narrow in ((0.0, True), (10.0, False), (0.0, True)):
         with torch.no_grad():
             model[-1].bias.fill_(height)
-        found, by_waist = multiplied(case, workspace=workspace)
+        found, by_bottleneck = multiplied(case, workspace=workspace)
         exact, _ = multiplied(case, products=1)
 
-        assert by_waist == narrow
+        assert by_bottleneck == narrow
         assert_close(found, exact)

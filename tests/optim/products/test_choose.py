@@ -77,7 +77,7 @@ def test_an_autoencoder_takes_propagation():
 
     assert method == "propagate"
     assert "propagate is expected to be cheaper" in why
-    assert "up to a waist of 20" in why
+    assert "up to a bottleneck of 20" in why
 
 
 def test_a_draw_is_one_column_whatever_the_outputs():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import bdhf
 from bdhf.optim import CostWarning, estimate
 from bdhf.optim.estimate import Shared
-from bdhf.optim.estimate import counted as estimated
+from bdhf.optim.estimate import count_products as estimated
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import Settings, linearise
@@ -80,14 +80,14 @@ def test_a_layer_costs_the_way_to_the_outputs_and_back():
 
 def test_a_neuron_costs_as_much_as_its_layer():
     """Every block that cuts through a tensor is a sweep of that tensor's layer."""
-    found = counted(bdhf.PerNeuron(), max_bytes=1)  # no memory for a waist
+    found = counted(bdhf.PerNeuron(), max_bytes=1)  # no memory for a bottleneck
 
     expected = [LAYERS[i] for i, n in enumerate(WIDTHS[1:]) for _ in range(n)]
     assert found.blocks == pytest.approx(tuple(cost / GRADIENT for cost in expected))
     assert found.sizes == (8,) * 16 + (16,) * 12 + (12,) * 4
 
 
-def test_a_neuron_in_front_of_a_waist_costs_the_way_to_it_and_back():
+def test_a_neuron_in_front_of_a_bottleneck_costs_the_way_to_it_and_back():
     """Sixteen neurons of the first layer meet a matrix of 16² a sample, and no further layer."""
     found = counted(bdhf.PerNeuron())
 

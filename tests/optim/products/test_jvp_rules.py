@@ -9,7 +9,7 @@ from torch.testing import assert_close
 import bdhf
 from bdhf.optim.products.tape import dual_numbers
 from bdhf.optim.products.tape.dual_numbers import by_dual_numbers
-from bdhf.optim.products.tape.jvp_rules import IN_PLACE, RULES, tangent_of
+from bdhf.optim.products.tape.jvp_rules import IN_PLACE, JVP_RULES, tangent_of
 from bdhf.optim.products.tape.tape import Tape
 from tests.cases import CASES, Case, build
 from tests.optim.tapes import (
@@ -52,7 +52,7 @@ def recorded_calls():
     models += [squared(Applied(f), torch.randn(5, 3)) for f in FUNCTIONS.values()]
     for case in models:
         for entry in recorded(case)[1].entries:
-            if entry.call.func in set(RULES) - set(IN_PLACE):
+            if entry.call.func in set(JVP_RULES) - set(IN_PLACE):
                 yield entry
 
 
@@ -74,7 +74,7 @@ def test_rules_take_tangents_of_any_strides(strides):
         assert_close(tangents, before)  # none of them was written to
         reached.add(entry.call.func)
 
-    assert reached == set(RULES) - set(IN_PLACE) - NO_FORWARD_MODE
+    assert reached == set(JVP_RULES) - set(IN_PLACE) - NO_FORWARD_MODE
 
 
 @pytest.mark.parametrize("strides", STRIDES)

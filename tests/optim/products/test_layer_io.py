@@ -17,7 +17,7 @@ import bdhf
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import Settings, Workspace, linearise
-from bdhf.optim.products.layer_io.coverage import UNKNOWN
+from bdhf.optim.products.layer_io.coverage import UNKNOWN_USE
 from bdhf.optim.products.layer_io.layer_io import LayerIO
 from bdhf.optim.products.layer_io.output_factor import OutputFactor, schedule
 from bdhf.optim.products.layer_io.sites import Uncovered
@@ -35,9 +35,9 @@ from tests.oracles import dense_ggn
 
 #: The cases that are refused, and why; every other one is taken.
 REFUSED = {
-    "lstm": f"(recurrent: LSTM) {UNKNOWN}",
-    "gru": f"(recurrent: GRU) {UNKNOWN}",
-    "attention": UNKNOWN,
+    "lstm": f"(recurrent: LSTM) {UNKNOWN_USE}",
+    "gru": f"(recurrent: GRU) {UNKNOWN_USE}",
+    "attention": UNKNOWN_USE,
     "own_loss": "the loss is not one whose Hessian's root is known sample by sample",
 }
 

@@ -59,7 +59,7 @@ def classifier():
 
 
 def autoencoder():
-    """A case with a waist."""
+    """A case with a bottleneck."""
     torch.manual_seed(0)
     layers = [nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 2), nn.Linear(2, 20), nn.Tanh()]
     x = torch.randn(6, 12).double()
@@ -105,9 +105,9 @@ SET_UP = {
     "check": (site_check, "compare", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
     "recording": (tape.Tape, "record", autoencoder, bdhf.Full(), "cannot be recorded"),
     "operator": (tape.Tape, "_add", autoencoder, bdhf.Full(), "cannot be written down"),
-    "waist": (propagate, "narrowed", autoencoder, bdhf.PerLayer(), "without a waist"),
-    "matrices": (bottleneck, "_matrices", autoencoder, bdhf.PerLayer(), "without a waist"),
-    "forward_mode": (jvp.OnTape, "__call__", autoencoder, bdhf.Full(), "no forward mode"),
+    "bottleneck": (propagate, "narrowed", autoencoder, bdhf.PerLayer(), "without a bottleneck"),
+    "matrices": (bottleneck, "_matrices", autoencoder, bdhf.PerLayer(), "without a bottleneck"),
+    "forward_mode": (jvp.TapeJVP, "__call__", autoencoder, bdhf.Full(), "no forward mode"),
 }
 
 
@@ -168,7 +168,13 @@ def test_interruptions_and_refusals_pass_every_seam(seam, error, monkeypatch):
 #: What fails in a product only: owner, name, case, partition, words.
 IN_PRODUCTS = {
     "layer_io": (layer_io.LayerIO, "_product", classifier, bdhf.PerNeuron(), "layer_io failed in"),
-    "waist": (SampleMatrices, "__call__", autoencoder, bdhf.PerLayer(), "without a waist"),
+    "bottleneck": (
+        SampleMatrices,
+        "__call__",
+        autoencoder,
+        bdhf.PerLayer(),
+        "without a bottleneck",
+    ),
     "tape": (Replay, "push", autoencoder, bdhf.Full(), "the tape failed in a product"),
 }
 

@@ -14,11 +14,11 @@ import bdhf
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import Settings, Workspace, linearise
-from bdhf.optim.products.propagate.choose_jvp import choose_push
-from bdhf.optim.products.propagate.jvp import ByDoubleBackward, OnTape
+from bdhf.optim.products.propagate.choose_jvp import choose_jvp
+from bdhf.optim.products.propagate.jvp import DoubleBackwardJVP, TapeJVP
 from bdhf.optim.products.tape.dual_numbers import by_dual_numbers
 from bdhf.optim.products.tape.in_place import overwritten
-from bdhf.optim.products.tape.jvp_rules import IN_PLACE, RULES, tangent_of
+from bdhf.optim.products.tape.jvp_rules import IN_PLACE, JVP_RULES, tangent_of
 from bdhf.optim.products.tape.route import route
 from bdhf.optim.products.tape.tape import Tape
 from bdhf.optim.torch_support.flops import Flops
@@ -48,7 +48,7 @@ cases = pytest.mark.parametrize("case", CASES)
 def chosen(case):
     """The way to J v that is chosen, and why it is not the tape."""
     z, tape = recorded(case)
-    return choose_push(asked(case), tape, z)
+    return choose_jvp(asked(case), tape, z)
 
 
 def draws(case, slots=None):
@@ -84,7 +84,7 @@ def assert_rules_are_derivatives(tape):
     found = set()
     for entry in tape.entries:
         call = entry.call
-        if call.func not in RULES or overwritten(call.func, call.args, call.kwargs):
+        if call.func not in JVP_RULES or overwritten(call.func, call.args, call.kwargs):
             continue
         for pattern in patterns(entry):
             tangents = [
@@ -117,9 +117,9 @@ def test_other_rules_are_torchs_derivatives_too(function):
     with torch.no_grad():
         assert assert_rules_are_derivatives(tape)
         v = draws(case)
-        expected = ByDoubleBackward(z, list(case.model.parameters()))(v)
+        expected = DoubleBackwardJVP(z, list(case.model.parameters()))(v)
 
-        assert_close(OnTape(tape, tape.output)(v), expected)
+        assert_close(TapeJVP(tape, tape.output)(v), expected)
 
 
 def test_every_rule_is_reached_by_some_test():
@@ -129,7 +129,7 @@ def test_every_rule_is_reached_by_some_test():
     models += [squared(Applied(f), torch.randn(5, 3)) for f in FUNCTIONS.values()]
     reached = {entry.call.func for case in models for entry in recorded(case)[1].entries}
 
-    assert set(RULES) - set(IN_PLACE) - NO_FORWARD_MODE <= reached
+    assert set(JVP_RULES) - set(IN_PLACE) - NO_FORWARD_MODE <= reached
 
 
 @pytest.mark.parametrize("operator", IN_PLACE, ids=str)
@@ -155,11 +155,11 @@ def test_tangents_along_the_tape_are_those_of_two_reverse_sweeps(case, dtype):
     """J v for all parameters, and for each alone, wherever the tape is used; it is not for two."""
     name, case = case, build(case, dtype=dtype)
     z, tape = recorded(case)
-    push, problem = choose_push(asked(case), tape, z)
+    push, problem = choose_jvp(asked(case), tape, z)
 
     assert problem.startswith(OFF_TAPE.get((name, dtype), ""))
-    assert isinstance(push, OnTape) == ((name, dtype) not in OFF_TAPE)
-    exact = ByDoubleBackward(z, [p for p in case.model.parameters() if p.requires_grad])
+    assert isinstance(push, TapeJVP) == ((name, dtype) not in OFF_TAPE)
+    exact = DoubleBackwardJVP(z, [p for p in case.model.parameters() if p.requires_grad])
     with torch.no_grad():
         for slots in (None, *([i] for i in draws(case))):
             v = draws(case, slots)
@@ -175,7 +175,7 @@ def test_a_replay_is_its_route_operator_by_operator(case):
     """Fused steps give what the rules give one by one, whichever parameters have a tangent."""
     case = build(case)
     _, tape = recorded(case)
-    push, count = OnTape(tape, tape.output), len(draws(case))
+    push, count = TapeJVP(tape, tape.output), len(draws(case))
     with torch.no_grad():
         for slots in [range(count), *([i, (i + 2) % count] for i in range(count - 2))]:
             v = draws(case, sorted(set(slots)))
@@ -201,7 +201,7 @@ def assert_two_sweeps(case, why):
     """Not replayed, for this reason; and the products are those that autograd makes."""
     push, problem = chosen(case)
 
-    assert isinstance(push, ByDoubleBackward)
+    assert isinstance(push, DoubleBackwardJVP)
     assert why in problem
     assert_exact(case, f"two reverse sweeps ({problem})")
 

@@ -8,13 +8,13 @@ from torch import nn
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim.products.propagate.choose_jvp import choose_push
-from bdhf.optim.products.propagate.jvp import OnTape
+from bdhf.optim.products.propagate.choose_jvp import choose_jvp
+from bdhf.optim.products.propagate.jvp import TapeJVP
 from bdhf.optim.products.tape.replay import Replay
 from bdhf.optim.products.tape.route import route
 from bdhf.optim.products.tape.tape import Tape
 from bdhf.optim.products.tape.vjp_rules import PARTIAL, TRANSPOSES
-from bdhf.optim.products.vjp import pulled
+from bdhf.optim.products.vjp import vjp
 from bdhf.optim.vectors.layout import split_like
 from tests.cases import CASES, Case, build
 from tests.optim.tapes import OFF_TAPE, asked, recorded
@@ -46,7 +46,7 @@ def test_every_set_of_parameters_gets_what_reverse_mode_gives(case):
 
     for slots in {every, *combinations(every, 1), *combinations(every, len(every) - 1),
                   *list(combinations(every, 2))[::3]} - {()}:  # fmt: skip
-        exact = pulled(z, [parameters[i] for i in slots], w)
+        exact = vjp(z, [parameters[i] for i in slots], w)
         assert_close(back(tape, tape.output, parameters, slots, w), exact, rtol=1e-9, atol=1e-12)
 
 
@@ -74,7 +74,7 @@ def test_every_value_on_the_way_can_be_where_a_sweep_begins(case):
     for value, operator in begun:
         made = tape.made(value)
         w = torch.randn_like(made)
-        exact = pulled(made, parameters, w)
+        exact = vjp(made, parameters, w)
         swept = back(tape, value, parameters, slots, w)
         assert_close(swept, exact, rtol=1e-9, atol=1e-11, msg=str(operator))
 
@@ -97,7 +97,7 @@ def test_a_recurrent_model_goes_back_along_the_tape_and_a_short_one_along_its_gr
     for name, short in (("peephole", True), ("mlp", False)):
         case = build(name)
         z, tape = recorded(case)
-        push, _ = choose_push(asked(case), tape, z)
+        push, _ = choose_jvp(asked(case), tape, z)
         parameters = [p for p in case.model.parameters() if p.requires_grad]
         found = torch.zeros(sum(p.numel() for p in parameters), dtype=z.dtype)
 
@@ -111,14 +111,14 @@ def test_a_tape_that_goes_back_otherwise_than_the_graph_is_not_used_for_it(monke
     """As where a backward pretends another derivative than the operator has."""
     case = build("peephole")
     z, tape = recorded(case)
-    true = OnTape.pull
+    true = TapeJVP.pull
 
     def wrong(self, w, rooms):
         return true(self, 2 * w, rooms)
 
-    monkeypatch.setattr(OnTape, "pull", wrong)
-    push, problem = choose_push(asked(case), tape, z)
-    monkeypatch.setattr(OnTape, "pull", true)
+    monkeypatch.setattr(TapeJVP, "pull", wrong)
+    push, problem = choose_jvp(asked(case), tape, z)
+    monkeypatch.setattr(TapeJVP, "pull", true)
 
     parameters = [p for p in case.model.parameters() if p.requires_grad]
     rooms = {i: torch.zeros_like(p) for i, p in enumerate(parameters)}
@@ -177,7 +177,7 @@ def test_strides_that_change_in_place_are_followed():
     tangent = torch.randn_like(weight)
 
     assert not tape.problem
-    assert_close(OnTape(tape, tape.output)({0: tangent}), 6 * tangent)
+    assert_close(TapeJVP(tape, tape.output)({0: tangent}), 6 * tangent)
 
 
 def test_a_shape_that_changes_in_place_is_a_problem():

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bdhf.optim import CG, Stop
-from bdhf.optim.products.linearisation import pick, spread
+from bdhf.optim.products.linearisation import pick, slot_tensors
 from bdhf.optim.solvers import System
 from bdhf.optim.vectors import rows
 from bdhf.optim.vectors.blocks import Blending, Blocks
@@ -220,7 +220,7 @@ def test_blocks_bring_their_positions_to_a_device_once():
             for row in some.rows:
                 touched = [parts[i] for i in row.slots]
                 pick(row, flatten(touched))
-                spread(row, flat[: row.size], parts)
+                slot_tensors(row, flat[: row.size], parts)
     positions = [moved.place, moved.blend.inner.place, *(row.within for row in moved.rows)]
     positions += [place.positions for place in moved.places]
     assert {tensor.device for tensor in positions} == {flat.device}

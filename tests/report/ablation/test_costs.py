@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bdhf.report.ablation.costs import cautions, costs
+from bdhf.report.ablation.costs import cautions, cost_rows
 from tests.report.synthetic import QUICKSTART, Arm, synthetic_records
 
 
 def test_costs_are_medians_of_what_the_runs_spent():
     """Each cell is the median over runs of the last evaluation; per update, of their quotient."""
     records = synthetic_records(QUICKSTART, seeds=5, updates=80)
-    heads, rows = costs(records)
+    heads, rows = cost_rows(records)
     last = records.curves[records.curves["arm"] == "adam"].groupby("seed").tail(1)
 
     cells = {head: row[0] for head, row in zip(heads, rows[0].cells, strict=True)}
@@ -33,7 +33,7 @@ def test_runs_without_an_outcome_are_counted_and_left_out():
     records = synthetic_records(arms, seeds=4, updates=60, comparisons=())
     cut = dataclasses.replace(records, runs=records.runs[records.runs["seed"] > 1])
 
-    (row,), (whole,) = costs(records)[1], costs(cut)[1]
+    (row,), (whole,) = cost_rows(records)[1], cost_rows(cut)[1]
 
     assert (row.runs, whole.runs) == ("2 of 4", "2 of 2")
     assert row.cells == whole.cells

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bdhf.records import Records
-from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.build import survival_curves
 from bdhf.report.ablation.curve_bands import AT_BUDGET, AT_TARGET, DIVERGED, bands
 from tests.report.synthetic import QUICKSTART, Arm, synthetic_records
 
@@ -63,7 +63,7 @@ def test_lower_edge_is_a_bound_once_a_quarter_have_stopped():
 def test_a_line_ends_at_the_median_time_to_target():
     """A line that ends at the target does so where its survival curve reaches one half."""
     records = synthetic_records()
-    steps = survival(records)
+    steps = survival_curves(records)
     for arm in ("full_hf", "block_hf"):
         mine = steps[(steps["arm"] == arm) & (steps["axis"] == "updates")]
 

@@ -11,7 +11,7 @@ import pytest
 
 from bdhf.records import Budget, InputError, Records, Target
 from bdhf.report import build
-from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.build import survival_curves
 from bdhf.report.ablation.figures.table import FIGURES
 from bdhf.report.ablation.render import page
 from bdhf.report.page.drawing import Evidence
@@ -225,7 +225,7 @@ def test_two_targets_have_a_figure_each():
         {"full_hf": Arm(tau=9.0)}, seeds=3, updates=60, targets=(TARGET, loose), comparisons=()
     )
 
-    drawings = FIGURES["survival"](Evidence(records, survival(records)))
+    drawings = FIGURES["survival"](Evidence(records, survival_curves(records)))
 
     assert [d.name for d in drawings] == ["survival_val_loss_0.02", "survival_val_loss_0.05"]
 

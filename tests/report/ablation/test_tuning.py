@@ -7,11 +7,11 @@ import pytest
 
 from bdhf.records import ArmTuning, Tuned
 from bdhf.report import build
-from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.build import survival_curves
 from bdhf.report.ablation.evidence import gather
-from bdhf.report.ablation.figures.scaling import scaling
+from bdhf.report.ablation.figures.scaling import draw_scaling
 from bdhf.report.ablation.render import page
-from bdhf.report.ablation.tuning import per_batch_size, told
+from bdhf.report.ablation.tuning import per_batch_size, tuning_section
 from bdhf.report.verify.verify import verify
 from tests.report.reading import Page
 from tests.report.synthetic import save, synthetic_records
@@ -91,7 +91,7 @@ def test_arms_that_were_not_tuned_alike_are_a_warning(arms, said):
     records = known(**arms).in_order()
     text, rows = section(records)
 
-    (notice,) = told(records).notices
+    (notice,) = tuning_section(records).notices
     assert notice.startswith(said)
     assert f"Beware: {notice}" in text
     assert all(how.why in rows[0] for how in arms.values())
@@ -101,8 +101,8 @@ def test_an_arm_that_the_record_does_not_name_is_untuned():
     """Its row is there all the same."""
     records = replace(known(), tuning=tuning({"adam": TUNED}))
 
-    assert [row.how for row in told(records).rows] == ["tuned", "untuned", "untuned"]
-    assert len(told(replace(records, tuning=tuning({}))).rows) == 3
+    assert [row.how for row in tuning_section(records).rows] == ["tuned", "untuned", "untuned"]
+    assert len(tuning_section(replace(records, tuning=tuning({}))).rows) == 3
 
 
 def test_seeds_that_are_judged_on_too_are_a_warning():
@@ -110,7 +110,11 @@ def test_seeds_that_are_judged_on_too_are_a_warning():
     records = known()
     shared = replace(records, tuning=records.tuning.model_copy(update={"shared_seeds": (0, 1)}))
 
-    assert told(shared).notices[0].startswith("Seeds 0 and 1 are among those of this ablation")
+    assert (
+        tuning_section(shared)
+        .notices[0]
+        .startswith("Seeds 0 and 1 are among those of this ablation")
+    )
 
 
 def test_a_record_that_is_missing_is_a_warning():
@@ -163,7 +167,7 @@ def test_arms_that_are_not_drawn_are_not_spoken_of(sized):
 def test_the_figure_carries_the_sentence(sized):
     """At the end of its caption."""
     records = replace(sized, tuning=tuning(dict.fromkeys(sized.arms, TUNED)))
-    drawing, *_ = scaling(gather(records, (), survival(records)))
+    drawing, *_ = draw_scaling(gather(records, (), survival_curves(records)))
 
     assert drawing.caption[-1].startswith("Settings were tuned at each batch size by 24 trials")
     assert "not tuned" not in " ".join(drawing.caption)

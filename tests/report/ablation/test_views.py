@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from bdhf.report.ablation.build import survival
-from bdhf.report.ablation.figures.curves import curves
+from bdhf.report.ablation.build import survival_curves
+from bdhf.report.ablation.figures.curves import draw_curves
 from bdhf.report.page.drawing import SCALES, Evidence
 from bdhf.report.page.sections import sections
 from tests.report.synthetic import QUICKSTART, Arm, synthetic_records
@@ -13,7 +13,7 @@ from tests.report.synthetic import QUICKSTART, Arm, synthetic_records
 
 def views(records):
     """The drawings of the curves, by axis and scale."""
-    drawings = curves(Evidence(records, survival(records)))
+    drawings = draw_curves(Evidence(records, survival_curves(records)))
     return {(d.view.axis, d.view.scale): d for d in drawings}
 
 

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from bdhf.records import ArmTuning, InputError, Tuned
 from bdhf.records.disk.checksums import digest
-from bdhf.report.ablation.build import ANONYMOUS_PAGE, show
+from bdhf.report.ablation.build import ANONYMOUS_PAGE, built_report
 from bdhf.report.embedded.anonymous import (
     SUMMED,
     anonymous,
@@ -19,9 +19,9 @@ from bdhf.report.embedded.anonymous import (
     lettered,
     without_comments,
 )
-from bdhf.report.embedded.archive import FILES, RunFiles
+from bdhf.report.embedded.archive import ARCHIVED_FILES, RunFiles
 from bdhf.report.embedded.encoding import decode, encode
-from bdhf.report.embedded.redaction import told
+from bdhf.report.embedded.redaction import redacted
 from bdhf.report.study.render import build_study
 from bdhf.report.verify.verify import block_of, verify
 from bdhf.stats.compare import compare
@@ -52,7 +52,7 @@ def named():
 
 def files_of(records):
     """What the folders of the runs would have held."""
-    sums = dict.fromkeys(FILES, digest(b"")) | {"spec.yaml": digest(b"seed: 0\n")}
+    sums = dict.fromkeys(ARCHIVED_FILES, digest(b"")) | {"spec.yaml": digest(b"seed: 0\n")}
     ended = records.runs.loc[records.runs["status"].notna(), "run_id"]
     return {run_id: RunFiles(spec="seed: 0\n", sha256=sums) for run_id in ended}
 
@@ -61,7 +61,7 @@ def files_of(records):
 def page(named, tmp_path_factory):
     """The anonymous page of these records."""
     block = encode(anonymous(named), anonymous_files(files_of(named)), anonymous=True)
-    html = show(decode(block).records, block, anonymous=True).report.html
+    html = built_report(decode(block).records, block, anonymous=True).report.html
     path = tmp_path_factory.mktemp("anonymous") / ANONYMOUS_PAGE
     path.write_text(html, encoding="utf-8")
     return path
@@ -70,7 +70,7 @@ def page(named, tmp_path_factory):
 def test_neither_the_page_nor_what_it_carries_identifies(named, page):
     """Of all that the records name, no string is left, in capitals or not; before there were."""
     block = encode(named, files_of(named))
-    open_page = show(decode(block).records, block).report.html
+    open_page = built_report(decode(block).records, block).report.html
     html = page.read_text(encoding="utf-8")
 
     for text in (html, unpacked(html)):
@@ -164,7 +164,7 @@ def test_sums_of_files_in_which_names_could_be_guessed_are_left_out(named):
 )
 def test_paths_addresses_and_names_go_from_a_reason(text, left):
     """Whatever stands between; words that only hold a name, and fractions, stay."""
-    assert told(text, {"ada"}) == left
+    assert redacted(text, {"ada"}) == left
 
 
 def test_the_user_who_is_logged_in_is_a_name(named):

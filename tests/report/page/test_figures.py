@@ -10,9 +10,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.build import survival_curves
 from bdhf.report.ablation.evidence import gather
-from bdhf.report.ablation.figures.table import FIGURES, draw
+from bdhf.report.ablation.figures.table import FIGURES, draw_figures
 from bdhf.report.page import svg
 from bdhf.report.page.drawing import Drawing, Evidence
 from bdhf.report.page.style import INK, canvas, looks
@@ -27,13 +27,13 @@ GROUPED = ("forest", "scaling", "ranks")  # figures whose lines are no single ar
 def evidence(quickstart) -> Evidence:
     """What the figures of the study are drawn from, diagnostics with them."""
     records = diagnosed(quickstart)
-    return gather(records, compare(records), survival(records))
+    return gather(records, compare(records), survival_curves(records))
 
 
 @pytest.fixture(scope="module")
 def drawings(evidence) -> list[Drawing]:
     """Its figures, not yet written as SVG."""
-    return [drawing for group in draw(evidence).values() for drawing in group]
+    return [drawing for group in draw_figures(evidence).values() for drawing in group]
 
 
 def colours(figure: Figure) -> dict[str, str]:
@@ -63,7 +63,7 @@ def test_colours_do_not_move_when_an_arm_has_no_run(name):
     arms = {"first": Arm(tau=20.0, status=status), "second": Arm(tau=20.0)}
     records = synthetic_records(arms, seeds=3, updates=80, comparisons=())
 
-    drawings = FIGURES[name](Evidence(records, survival(records)))
+    drawings = FIGURES[name](Evidence(records, survival_curves(records)))
 
     expected = {"second": looks(["first", "second"])["second"].colour}
     assert drawings
@@ -132,7 +132,7 @@ def test_rounded_coordinates_are_where_they_were(evidence):
     with matplotlib.rc_context({"svg.hashsalt": "name", "svg.fonttype": "path"}):
         figure.savefig(whole, format="svg", facecolor=svg.WHITE)
 
-    rounded = svg.draw(again, "name", "").on_disk.decode()
+    rounded = svg.to_svg(again, "name", "").on_disk.decode()
 
     for name in ("d", "x", "y", "transform"):
         before = numbers(rf' {name}="([^"]*)"', whole.getvalue().decode())
@@ -175,9 +175,9 @@ def test_odd_names_are_drawn_literally():
         dict.fromkeys(names, Arm(tau=10.0)), seeds=2, updates=60, comparisons=()
     )
 
-    (drawing,) = FIGURES["survival"](Evidence(records, survival(records)))
+    (drawing,) = FIGURES["survival"](Evidence(records, survival_curves(records)))
 
-    drawn = svg.draw(drawing.figure, drawing.name, drawing.alt)
+    drawn = svg.to_svg(drawing.figure, drawing.name, drawing.alt)
     root = ElementTree.fromstring(drawn.inline)
 
     ElementTree.fromstring(drawn.on_disk)

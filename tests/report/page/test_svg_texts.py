@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from bdhf.records import Comparison, Tuning
-from bdhf.report.page.style import plain, printable, styled
-from bdhf.report.page.svg import draw
+from bdhf.report.page.style import drawable, literal, styled
+from bdhf.report.page.svg import to_svg
 from bdhf.report.study.render import evidence_of, render_study
 from bdhf.report.verify.svg_check import foreign
 from tests.report.conftest import report
@@ -76,11 +76,11 @@ def test_any_text_of_a_figure_is_drawn_as_well_formed_xml(label, alt):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # also where the font does not have a script
-        drawn = draw(figure, "name", alt)
+        drawn = to_svg(figure, "name", alt)
 
     ElementTree.fromstring(drawn.on_disk)
     root = ElementTree.fromstring(drawn.inline)
-    assert root.attrib["aria-label"].split() == printable(alt).split()
+    assert root.attrib["aria-label"].split() == drawable(alt).split()
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,17 @@ def test_a_drawing_does_not_depend_on_a_matplotlibrc(setting):
         figure.subplots().plot([0, 1], [-3, 2e6])
         return figure
 
-    plainly = draw(drawn(), "name", "alt")
+    plainly = to_svg(drawn(), "name", "alt")
     with matplotlib.rc_context(setting):
-        assert draw(drawn(), "name", "alt") == plainly
+        assert to_svg(drawn(), "name", "alt") == plainly
 
 
 @pytest.mark.parametrize("name", HARD)
 def test_a_plain_name_holds_nothing_that_xml_cannot(name):
     """What can be seen of it is kept."""
-    ElementTree.fromstring(f"<a>{escape(plain(name))}</a>")
+    ElementTree.fromstring(f"<a>{escape(literal(name))}</a>")
 
-    assert [c for c in plain(name) if c.isalnum()] == [c for c in name if c.isalnum()]
+    assert [c for c in literal(name) if c.isalnum()] == [c for c in name if c.isalnum()]
 
 
 FOREIGN = {

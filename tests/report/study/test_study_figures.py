@@ -11,14 +11,14 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from bdhf.records import Figure as Named
-from bdhf.report.ablation.build import survival
+from bdhf.report.ablation.build import survival_curves
 from bdhf.report.ablation.evidence import gather
-from bdhf.report.ablation.figures.diagnostics import STOPS, UPDATES, diagnostics
-from bdhf.report.ablation.figures.forest import VERDICTS, effects, forest
-from bdhf.report.ablation.figures.profile import profile, shares
-from bdhf.report.ablation.figures.ranks import ranks
-from bdhf.report.ablation.figures.scaling import scaling
-from bdhf.report.ablation.figures.table import CROWDED, FIGURES, draw
+from bdhf.report.ablation.figures.diagnostics import STOP_METRICS, UPDATES, draw_diagnostics
+from bdhf.report.ablation.figures.forest import VERDICTS, draw_forest, effects
+from bdhf.report.ablation.figures.profile import draw_profile, draw_shares
+from bdhf.report.ablation.figures.ranks import draw_ranks
+from bdhf.report.ablation.figures.scaling import draw_scaling
+from bdhf.report.ablation.figures.table import CROWDED, FIGURES, draw_figures
 from bdhf.report.page import svg
 from bdhf.report.page.style import MOST_LINES, looks
 from bdhf.stats.compare import compare
@@ -30,7 +30,7 @@ from tests.report.synthetic_grids import CRITICAL, SIZES, batches, diagnosed, pr
 
 def evidence_of(records):
     """All that figures are drawn from."""
-    return gather(records, compare(records), survival(records))
+    return gather(records, compare(records), survival_curves(records))
 
 
 def texts(figure: Figure) -> list[str]:
@@ -68,9 +68,9 @@ def test_only_what_is_asked_is_drawn(study):
     records = dataclasses.replace(study.records, figures=("forest", "curves"))
     chosen = evidence_of(records)
 
-    assert list(draw(chosen)) == ["Effects", "Training curves"]
+    assert list(draw_figures(chosen)) == ["Effects", "Training curves"]
     assert chosen.profile.empty
-    assert set(draw(study)) > set(draw(chosen))
+    assert set(draw_figures(study)) > set(draw_figures(chosen))
 
 
 def test_too_many_arms_leave_the_figures_without_a_line_for_each():
@@ -79,12 +79,12 @@ def test_too_many_arms_leave_the_figures_without_a_line_for_each():
     entry = ENTRIES[0].model_copy(update={"candidate": "arm 0", "baseline": "arm 9"})
     records = synthetic_records(arms, seeds=2, updates=60, every=6, comparisons=[entry])
 
-    assert list(draw(evidence_of(records))) == ["Effects"]
+    assert list(draw_figures(evidence_of(records))) == ["Effects"]
 
 
 def test_forest_draws_ratio_interval_and_margin(study):
     """A row has its ratio as marker in the colour of the verdict, and its interval as line."""
-    (drawing,) = forest(study)
+    (drawing,) = draw_forest(study)
     (axes,) = drawing.figure.axes
     spans = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2]
     points = [line for line in axes.lines if len(line.get_xdata()) == 1]
@@ -116,7 +116,7 @@ def test_an_endless_interval_is_an_arrow(study):
     """Without an end on either side there is an arrow at either edge of the panel."""
     endless = dataclasses.replace(study.results[0], ratio_low=0.0, ratio_high=math.inf)
 
-    (drawing,) = forest(dataclasses.replace(study, results=[endless]))
+    (drawing,) = draw_forest(dataclasses.replace(study, results=[endless]))
     (axes,) = drawing.figure.axes
 
     arrows = {line.get_marker(): line.get_xdata()[0] for line in axes.lines}
@@ -129,16 +129,16 @@ def test_a_comparison_without_a_ratio_is_named(study):
     """It is left out, and the caption says which; with no ratio at all there is no figure."""
     lost = dataclasses.replace(study.results[0], ratio=math.nan, name="lost")
 
-    (drawing,) = forest(dataclasses.replace(study, results=[lost, study.results[1]]))
+    (drawing,) = draw_forest(dataclasses.replace(study, results=[lost, study.results[1]]))
 
     assert "1 comparison (lost)" in " ".join(drawing.caption)
     assert "lost" not in texts(drawing.figure)
-    assert forest(dataclasses.replace(study, results=[lost])) == ()
+    assert draw_forest(dataclasses.replace(study, results=[lost])) == ()
 
 
 def test_every_question_has_a_forest_of_its_own():
     """Updates and seconds are not drawn on one axis."""
-    drawings = forest(evidence_of(synthetic_records(updates=80, every=4, seeds=4)))
+    drawings = draw_forest(evidence_of(synthetic_records(updates=80, every=4, seeds=4)))
 
     assert [drawing.name for drawing in drawings] == ["forest_1", "forest_2"]
     assert [drawing.title.split()[0] for drawing in drawings] == ["Updates", "Seconds"]
@@ -146,7 +146,7 @@ def test_every_question_has_a_forest_of_its_own():
 
 def test_profile_steps_are_the_table(study):
     """The line of an arm goes through its rows, and on to the edge of the panel."""
-    (drawing,) = profile(study)
+    (drawing,) = draw_profile(study)
     (axes,) = drawing.figure.axes
     table = study.profile[study.profile["arm"] == "full_hf"]
     colour = study.looks["full_hf"].colour
@@ -163,13 +163,13 @@ def test_wide_profiles_are_logarithmic(study):
     """Ratios beyond a decade would crowd the others on a linear axis."""
     wide = study.profile.assign(ratio=study.profile["ratio"] ** 6)
 
-    assert shares(wide, study.looks).axes[0].get_xscale() == "log"
-    assert shares(study.profile, study.looks).axes[0].get_xscale() == "linear"
+    assert draw_shares(wide, study.looks).axes[0].get_xscale() == "log"
+    assert draw_shares(study.profile, study.looks).axes[0].get_xscale() == "linear"
 
 
 def test_solvers_of_a_grid_of_problems_have_looks_of_their_own(ranked):
     """Twenty-four arms are four solvers, told apart by colour, and an instance is said."""
-    (drawing,) = profile(ranked)
+    (drawing,) = draw_profile(ranked)
     legend = drawing.figure.legends[0]
     names = [text.get_text() for text in legend.get_texts()]
 
@@ -180,7 +180,7 @@ def test_solvers_of_a_grid_of_problems_have_looks_of_their_own(ranked):
 
 def test_scaling_marks_points_fit_and_critical_size(sized):
     """Every size has a point, every group a star at its B_crit, both axes are logarithmic."""
-    drawing, _ = scaling(sized)
+    drawing, _ = draw_scaling(sized)
     (axes,) = drawing.figure.axes
     stars = {line.get_color(): line.get_xdata()[0] for line in axes.lines
              if line.get_marker() == "*"}  # fmt: skip
@@ -204,7 +204,7 @@ def test_where_whole_updates_are_coarse_the_caption_says_so(sized):
 
     def caption(s_min):
         fits = [dataclasses.replace(found, s_min=s_min) for found in sized.scaling]
-        return " ".join(scaling(dataclasses.replace(sized, scaling=fits))[0].caption)
+        return " ".join(draw_scaling(dataclasses.replace(sized, scaling=fits))[0].caption)
 
     every = sized.records.evaluate_every
     assert "interval, from the spread between seeds" in caption(1.0)
@@ -216,8 +216,8 @@ def test_hardware_that_was_not_recorded_is_told_under_seconds(sized):
     """Runs of unknown hardware are one kind, whose seconds are drawn where it is the commonest."""
     without = dataclasses.replace(sized.records, environments=pd.DataFrame())
 
-    known = scaling(sized)[1].caption
-    unknown = scaling(dataclasses.replace(sized, records=without))[1].caption
+    known = draw_scaling(sized)[1].caption
+    unknown = draw_scaling(dataclasses.replace(sized, records=without))[1].caption
 
     assert "was not recorded" not in " ".join(known)
     assert f"The hardware of {len(sized.records.runs)} runs was not recorded." in unknown
@@ -227,7 +227,7 @@ def test_sizes_with_misses_are_hollow(sized):
     """A mean with misses is drawn hollow, with an arrow upwards, on either axis."""
     sizes = sized.sizes.assign(hits=sized.sizes["runs"] - 1)
 
-    for drawing in scaling(dataclasses.replace(sized, sizes=sizes)):
+    for drawing in draw_scaling(dataclasses.replace(sized, sizes=sizes)):
         (axes,) = drawing.figure.axes
         hollow = [len(line.get_xdata()) for line in axes.lines if line.get_fillstyle() == "full"
                   and line.get_markerfacecolor() == "none"]  # fmt: skip
@@ -237,7 +237,7 @@ def test_sizes_with_misses_are_hollow(sized):
 
 def test_seconds_are_joined_points_with_the_critical_size_of_the_updates(sized):
     """A line goes through the means of its arm, without a fit; its star at B_crit is on it."""
-    updates, drawing = scaling(sized)
+    updates, drawing = draw_scaling(sized)
     (axes,) = drawing.figure.axes
     seconds = sized.sizes[sized.sizes["axis"] == "seconds"]
     known = looks(sorted(CRITICAL))
@@ -262,7 +262,7 @@ def test_a_critical_size_beyond_the_sizes_is_not_on_a_line_of_seconds(sized):
 
     stars = [
         [line.get_marker() for line in drawing.figure.axes[0].lines].count("*")
-        for drawing in scaling(dataclasses.replace(sized, scaling=far))
+        for drawing in draw_scaling(dataclasses.replace(sized, scaling=far))
     ]
 
     assert stars == [len(CRITICAL), 0]
@@ -280,7 +280,7 @@ def test_the_fewest_seconds_are_told_with_what_leaves_them_open(sized):
     sizes.loc[(sizes["group"] == "full_hf") & (sizes["size"] == 100), "hits"] = 1
 
     def caption(table):
-        return " ".join(scaling(dataclasses.replace(sized, sizes=table))[1].caption)
+        return " ".join(draw_scaling(dataclasses.replace(sized, sizes=table))[1].caption)
 
     assert (
         "adam at B = 50 (1.00 s), the smallest that was run; block_hf at B = 200 (3.00 s); "
@@ -302,7 +302,7 @@ def test_seconds_say_which_runs_are_theirs(sized):
     mixed = dataclasses.replace(records, environments=where, runs=runs, curves=curves)
 
     quiet, told = (
-        " ".join(scaling(evidence_of(one))[1].caption)
+        " ".join(draw_scaling(evidence_of(one))[1].caption)
         for one in (dataclasses.replace(records, environments=records.environments[:0]), mixed)
     )
 
@@ -320,8 +320,8 @@ def test_without_seconds_there_are_updates_alone(sized):
         sized, sizes=sized.sizes[~seconds | (sized.sizes["group"] != "adam")]
     )
 
-    (updates,) = scaling(none)
-    _, drawing = scaling(some)
+    (updates,) = draw_scaling(none)
+    _, drawing = draw_scaling(some)
 
     assert updates.name == "scaling"
     assert "Not drawn, without seconds: adam." in drawing.caption
@@ -334,7 +334,7 @@ def test_a_critical_size_that_is_not_found_has_no_star(sized):
     """At a limit of the search there is no mark, and caption and alternative text say so."""
     lost = [dataclasses.replace(found, at_limit=1) for found in sized.scaling]
 
-    drawing, seconds = scaling(dataclasses.replace(sized, scaling=lost))
+    drawing, seconds = draw_scaling(dataclasses.replace(sized, scaling=lost))
 
     for figure in (drawing.figure, seconds.figure):
         assert "*" not in [line.get_marker() for line in figure.axes[0].lines]
@@ -344,33 +344,35 @@ def test_a_critical_size_that_is_not_found_has_no_star(sized):
 
 def test_two_batch_sizes_are_no_scaling():
     """Three are needed for a fit, and without one there is no figure."""
-    assert scaling(evidence_of(batches(sizes=(100, 400), seeds=2, updates=60))) == ()
+    assert draw_scaling(evidence_of(batches(sizes=(100, 400), seeds=2, updates=60))) == ()
 
 
 def test_diagnostics_have_a_panel_for_each_that_was_measured(study):
     """Updates and stop reasons; a reason that never occurs has no panel and is named."""
-    updates, stops = diagnostics(study)
+    updates, stops = draw_diagnostics(study)
 
     assert [axes.get_ylabel() for axes in updates.figure.axes] == list(UPDATES.values())
-    assert [axes.get_ylabel() for axes in stops.figure.axes] == list(STOPS.values())[:3]
+    assert [axes.get_ylabel() for axes in stops.figure.axes] == list(STOP_METRICS.values())[:3]
     assert "negative curvature" in " ".join(stops.caption)
     assert "Nothing of it was measured for adam" in " ".join(updates.caption)
 
 
 def test_diagnostics_of_records_without_stop_reasons_have_no_such_panels(study):
     """Older records know of negative curvature at most."""
-    curves = study.records.curves.drop(columns=list(STOPS)[:3])
+    curves = study.records.curves.drop(columns=list(STOP_METRICS)[:3])
     old = dataclasses.replace(study.records, curves=curves)
     met = dataclasses.replace(old, curves=curves.assign(negative_curvature=0.5))
 
-    assert [d.name for d in diagnostics(evidence_of(old))] == ["diagnostics"]
-    assert len(diagnostics(evidence_of(met))[1].figure.axes) == 1
-    assert diagnostics(evidence_of(synthetic_records(seeds=2, updates=40, comparisons=()))) == ()
+    assert [d.name for d in draw_diagnostics(evidence_of(old))] == ["diagnostics"]
+    assert len(draw_diagnostics(evidence_of(met))[1].figure.axes) == 1
+    assert (
+        draw_diagnostics(evidence_of(synthetic_records(seeds=2, updates=40, comparisons=()))) == ()
+    )
 
 
 def test_ranks_are_drawn_where_there_are_problems_enough(ranked, study):
     """A row per solver at its mean rank, a bar per group; none on one problem."""
-    (drawing,) = ranks(ranked)
+    (drawing,) = draw_ranks(ranked)
     (axes,) = drawing.figure.axes
     (found,) = ranked.ranks
     dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
@@ -379,7 +381,7 @@ def test_ranks_are_drawn_where_there_are_problems_enough(ranked, study):
     assert dots == pytest.approx(found.mean_ranks)
     assert len(bars) == len(found.groups)
     assert "solver_0" in texts(drawing.figure)
-    assert ranks(study) == ()
+    assert draw_ranks(study) == ()
 
 
 @pytest.mark.parametrize("name", ["study", "sized", "ranked"])
@@ -392,7 +394,7 @@ def test_figures_are_the_same_whatever_the_order_of_rows(name, request):
 
     def drawn(of):
         return [
-            (d.caption, svg.draw(d.figure, d.name, d.alt)) for n in names for d in FIGURES[n](of)
+            (d.caption, svg.to_svg(d.figure, d.name, d.alt)) for n in names for d in FIGURES[n](of)
         ]
 
     assert drawn(evidence)

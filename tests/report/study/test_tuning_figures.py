@@ -16,7 +16,12 @@ from bdhf.report.study.figures.coordinates import coordinates
 from bdhf.report.study.figures.front import front
 from bdhf.report.study.figures.history import history
 from bdhf.report.study.figures.importances import importances
-from bdhf.report.study.figures.table import CROWDED, FIGURES, MOST_CELLS, draw
+from bdhf.report.study.figures.table import (
+    MOST_CELLS,
+    STUDY_CROWDED,
+    STUDY_FIGURES,
+    draw_study_figures,
+)
 from bdhf.report.study.figures.verdict_budget import verdict_budget
 from bdhf.stats.result import Verdict
 from bdhf.stats.studies.trials import PRUNED
@@ -48,12 +53,14 @@ def gridded():
 @pytest.mark.parametrize("name", CASES)
 def test_every_study_is_drawn(name):
     """Every figure is drawn in the reader's ink, named once, and says what is seen."""
-    drawings = [d for group in draw(gather_study(CASES[name])).values() for d in group]
+    drawings = [
+        d for group in draw_study_figures(gather_study(CASES[name])).values() for d in group
+    ]
 
     assert {"History", "Budget curves"} <= {drawing.section for drawing in drawings}
     assert len({drawing.name for drawing in drawings}) == len(drawings)
     for drawing in drawings:
-        inline = svg.draw(drawing.figure, drawing.name, drawing.alt).inline
+        inline = svg.to_svg(drawing.figure, drawing.name, drawing.alt).inline
         assert "currentColor" in inline
         assert not {INK, svg.WHITE, svg.DARK} & set(re.findall(r"#[0-9a-f]{6}", inline))
         assert re.search(r"\d", drawing.alt)
@@ -255,7 +262,9 @@ def test_the_order_of_rows_changes_no_figure(evidence):
     for one, other in zip(history(evidence) + coordinates(evidence),
                           history(gather_study(backwards)) + coordinates(gather_study(backwards)),
                           strict=True):  # fmt: skip
-        assert svg.draw(one.figure, one.name, one.alt) == svg.draw(other.figure, one.name, one.alt)
+        assert svg.to_svg(one.figure, one.name, one.alt) == svg.to_svg(
+            other.figure, one.name, one.alt
+        )
 
 
 def test_too_many_cells_have_no_figure_each():
@@ -266,6 +275,6 @@ def test_too_many_cells_have_no_figure_each():
     few = dataclasses.replace(evidence, cells=evidence.cells[:2])
 
     assert len(evidence.cells) > MOST_CELLS
-    assert set(CROWDED) < set(FIGURES)
-    assert "Parallel coordinates" in draw(few)
-    assert "Parallel coordinates" not in draw(evidence)
+    assert set(STUDY_CROWDED) < set(STUDY_FIGURES)
+    assert "Parallel coordinates" in draw_study_figures(few)
+    assert "Parallel coordinates" not in draw_study_figures(evidence)

@@ -8,8 +8,8 @@ import pytest
 
 from bdhf.records import Budget
 from bdhf.records.disk.checksums import digest
-from bdhf.report.embedded.archive import FILES, RunFiles
-from bdhf.report.verify.consistency import contradictions
+from bdhf.report.embedded.archive import ARCHIVED_FILES, RunFiles
+from bdhf.report.verify.consistency import record_contradictions
 from tests.forgeries import with_last_rows
 from tests.report.synthetic import Arm, synthetic_records
 
@@ -27,7 +27,7 @@ ARMS = {
 
 def files_of(records, **sums):
     """What the folders of runs that have ended would have held, changed."""
-    whole = dict.fromkeys(FILES, digest(b"")) | {"spec.yaml": digest(SPEC.encode())} | sums
+    whole = dict.fromkeys(ARCHIVED_FILES, digest(b"")) | {"spec.yaml": digest(SPEC.encode())} | sums
     ended = records.runs.loc[records.runs["status"].notna(), "run_id"]
     return {run_id: RunFiles(spec=SPEC, sha256=whole) for run_id in ended}
 
@@ -42,7 +42,9 @@ def records():
 
 def told(records, files=None):
     """The contradictions of records."""
-    return contradictions(records, files_of(records) if files is None else files, FILES)
+    return record_contradictions(
+        records, files_of(records) if files is None else files, ARCHIVED_FILES
+    )
 
 
 def changed(records, arm, seed, change):
@@ -165,7 +167,7 @@ def test_a_run_that_has_ended_carries_its_spec_and_sums(records):
         assert line.endswith("and neither its spec nor the sums of its files are there")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ARCHIVED_FILES)
 def test_every_sum_is_there_and_one(records, name):
     """None is left out, and none is a word."""
     for lines in (told(records, files_of(records, **{name: "none"})),):

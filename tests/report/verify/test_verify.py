@@ -7,9 +7,9 @@ import pytest
 
 from bdhf.records import InputError
 from bdhf.records.disk.checksums import digest
-from bdhf.report.ablation.build import show
+from bdhf.report.ablation.build import built_report
 from bdhf.report.embedded import encoding
-from bdhf.report.embedded.archive import FILES, RunFiles
+from bdhf.report.embedded.archive import ARCHIVED_FILES, RunFiles
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.verify import verify
 from bdhf.report.verify.page_contents import count_numbers, take_apart
@@ -19,7 +19,7 @@ from tests.report.synthetic import ENTRIES, synthetic_records
 def files_of(records):
     """What the folders of the runs that have ended would have held."""
     spec = "seed: 0\n"
-    sums = dict.fromkeys(FILES, digest(b"")) | {"spec.yaml": digest(spec.encode())}
+    sums = dict.fromkeys(ARCHIVED_FILES, digest(b"")) | {"spec.yaml": digest(spec.encode())}
     ended = records.runs.loc[records.runs["status"].notna(), "run_id"]
     return {run_id: RunFiles(spec=spec, sha256=sums) for run_id in ended}
 
@@ -28,7 +28,7 @@ def paged(records, folder, files=None, name="report.html"):
     """The page of records, in a file."""
     block = encode(records, files_of(records) if files is None else files)
     path = folder / name
-    path.write_text(show(decode(block).records, block).report.html, encoding="utf-8")
+    path.write_text(built_report(decode(block).records, block).report.html, encoding="utf-8")
     return path
 
 

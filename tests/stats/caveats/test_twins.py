@@ -10,7 +10,7 @@ from bdhf.report.embedded.encoding import decode, encode
 from bdhf.stats.caveats.twins import not_compared
 from bdhf.stats.compare import compare
 from bdhf.stats.multiverse import multiverse
-from bdhf.stats.power_check import guard
+from bdhf.stats.power_check import power_check
 from bdhf.stats.result import Verdict
 from bdhf.stats.text.latex import to_latex
 from bdhf.stats.text.sentences import sentence
@@ -68,7 +68,7 @@ def test_the_power_guard_does_not_count_twins():
     """The floor of the seeds is that of the tests that are made."""
     with_twins = records()
 
-    asked = guard(
+    asked = power_check(
         with_twins.comparisons, with_twins.targets, alpha=0.05, seeds=8, finished=with_twins
     )
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from bdhf.records import FAILED, MISSING, InputError, Target
-from bdhf.stats.observations.targets import hits, observe
+from bdhf.stats.observations.targets import hits, observe_targets
 
 
 def one_run(losses, *, status="done", total=None, every=2):
@@ -19,7 +19,7 @@ def one_run(losses, *, status="done", total=None, every=2):
 def outcome(losses, *, sustain=1, **run):
     """(reached, time) of a single run for the target val_loss ≤ 0.2."""
     target = Target(metric="val_loss", below=0.2, sustain=sustain)
-    row = observe(*one_run(losses, **run), target).iloc[0]
+    row = observe_targets(*one_run(losses, **run), target).iloc[0]
     return bool(row["reached"]), row["time"]
 
 
@@ -64,7 +64,7 @@ def test_order_of_rows_does_not_matter():
     runs, curves = one_run([1.0, 0.1, 0.9, 0.1], total=6)
     target = Target(metric="val_loss", below=0.2)
 
-    assert observe(runs, curves[::-1], target)["time"].item() == 2.0
+    assert observe_targets(runs, curves[::-1], target)["time"].item() == 2.0
 
 
 def test_follow_up_falls_back_on_the_last_evaluation():
@@ -76,7 +76,9 @@ def test_run_without_evaluations_is_a_miss():
     """A run that ended before its first evaluation was watched up to its end and hit nothing."""
     runs, curves = one_run([1.0, 0.1], total=2)
     other = runs.assign(seed=1, update=7)
-    observed = observe(pd.concat([runs, other]), curves, Target(metric="val_loss", below=0.2))
+    observed = observe_targets(
+        pd.concat([runs, other]), curves, Target(metric="val_loss", below=0.2)
+    )
 
     assert observed["reached"].tolist() == [True, False]
     assert observed["time"].tolist() == [2.0, 7.0]
@@ -108,7 +110,7 @@ def ends(losses, updates, seconds=None, *, sustain=1, axis="updates"):
     runs, curves = one_run(losses)
     curves = curves.assign(update=updates, seconds=seconds or updates)
     target = Target(metric="val_loss", below=0.2, sustain=sustain)
-    row = observe(runs, curves, target, axis).iloc[0]
+    row = observe_targets(runs, curves, target, axis).iloc[0]
     return row["earliest"], row["time"]
 
 
@@ -152,7 +154,7 @@ def test_earliest_cost_of_a_miss_is_its_time():
 def test_ablation_that_has_not_begun_has_no_outcome():
     """Without a single curve, not even an empty metric column, every run is missing."""
     runs, _ = one_run([], status=None)
-    observed = observe(runs, pd.DataFrame(), Target(metric="val_loss", below=0.2))
+    observed = observe_targets(runs, pd.DataFrame(), Target(metric="val_loss", below=0.2))
 
     assert observed["time"].isna().all()
 
@@ -160,13 +162,13 @@ def test_ablation_that_has_not_begun_has_no_outcome():
 def test_unknown_metric_names_the_known_ones():
     """The error says what the curves have and what was probably meant."""
     with pytest.raises(ValueError, match=r"'val_los'; known: val_loss. Did you mean 'val_loss'\?"):
-        observe(*one_run([1.0]), Target(metric="val_los", below=0.2))
+        observe_targets(*one_run([1.0]), Target(metric="val_los", below=0.2))
 
 
 def test_a_metric_that_no_run_measured_is_a_fault_of_the_input():
     """Runs kept from before a problem had the metric: the commands end with a line."""
     with pytest.raises(InputError) as caught:
-        observe(*one_run([1.0]), Target(metric="val_accuracy", above=0.9))
+        observe_targets(*one_run([1.0]), Target(metric="val_accuracy", above=0.9))
 
     assert caught.value.lines[0].startswith("targets: the curves have no metric 'val_accuracy'")
 
@@ -174,4 +176,4 @@ def test_a_metric_that_no_run_measured_is_a_fault_of_the_input():
 def test_unknown_axis_names_the_known_ones():
     """The error says which axes a cost can be counted on."""
     with pytest.raises(ValueError, match="unknown 'hours'; known: updates, epochs"):
-        observe(*one_run([1.0]), Target(metric="val_loss", below=0.2), axis="hours")
+        observe_targets(*one_run([1.0]), Target(metric="val_loss", below=0.2), axis="hours")

@@ -6,13 +6,13 @@ import math
 import pytest
 
 from bdhf.stats.summaries.costs import costs, label_without, problem_axes
-from bdhf.stats.summaries.profile import COLUMNS, profile
+from bdhf.stats.summaries.profile import COLUMNS, performance_profiles
 from tests.stats.synthetic import TARGET, synthetic
 
 
 def lines(records):
     """The steps of every solver: ratio and share."""
-    table = profile(records)
+    table = performance_profiles(records)
     return {
         arm: list(zip(line["ratio"], line["share"], strict=True))
         for arm, line in table.groupby("arm", sort=False)
@@ -38,7 +38,7 @@ def test_an_instance_that_nobody_solves_counts():
 
 def test_an_instance_with_missing_data_is_left_out_and_counted():
     """A run that failed tells of its instance nothing, for no solver."""
-    table = profile(synthetic({"block": [10, 20, "oom"], "full": [20, "planned", 10]}))
+    table = performance_profiles(synthetic({"block": [10, 20, "oom"], "full": [20, "planned", 10]}))
 
     assert set(table["instances"]) == {1}
     assert set(table["left_out"]) == {2}
@@ -49,9 +49,12 @@ def test_a_solver_without_any_outcome_is_left_out_alone():
     """The instances of the others stay; below two solvers there is no profile."""
     idle = ["planned"] * 2
 
-    assert set(profile(synthetic({"a": [1, 2], "b": [2, 1], "c": idle}))["arm"]) == {"a", "b"}
-    assert profile(synthetic({"a": [1, 2], "b": idle})).empty
-    assert profile(synthetic({"a": [1, 2], "b": [2, 1]}, targets=())).empty
+    assert set(performance_profiles(synthetic({"a": [1, 2], "b": [2, 1], "c": idle}))["arm"]) == {
+        "a",
+        "b",
+    }
+    assert performance_profiles(synthetic({"a": [1, 2], "b": idle})).empty
+    assert performance_profiles(synthetic({"a": [1, 2], "b": [2, 1]}, targets=())).empty
 
 
 def problems():
@@ -72,7 +75,7 @@ def problems():
 
 def test_instances_are_problems_with_seeds():
     """The axes of the problem leave the label; those of the solver stay in it."""
-    table = profile(problems())
+    table = performance_profiles(problems())
 
     assert list(table["arm"].drop_duplicates()) == ["adam", "hf damping=1", "hf damping=10"]
     assert set(table["instances"]) == {4}
@@ -111,5 +114,5 @@ def test_the_order_of_the_records_does_not_matter():
         records, arms=records.arms[::-1], runs=records.runs[::-1], curves=records.curves[::-1]
     )
 
-    assert profile(turned).equals(profile(records))
-    assert math.isfinite(profile(records)["ratio"].max())
+    assert performance_profiles(turned).equals(performance_profiles(records))
+    assert math.isfinite(performance_profiles(records)["ratio"].max())

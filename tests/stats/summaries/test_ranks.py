@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bdhf.stats.summaries.ranks import critical_difference, friedman, ranks
+from bdhf.stats.summaries.ranks import critical_difference, friedman, mean_ranks
 from tests.stats.synthetic import TARGET, synthetic
 
 
@@ -41,7 +41,7 @@ def test_critical_values_at_ten_percent():
 def test_the_test_is_scipys_on_mean_log_costs():
     """Per problem the mean over seeds of the log cost; the best solver has rank 1."""
     records = study()
-    found = ranks(records, TARGET)
+    found = mean_ranks(records, TARGET)
     end = records.runs.set_index(["arm", "seed"])["update"].astype(float)
     means = np.array(
         [[np.log([end[f"{s} problem={p}", i] for i in range(3)]).mean() for s in "abcd"]
@@ -58,7 +58,7 @@ def test_the_test_is_scipys_on_mean_log_costs():
 
 def test_groups_are_stretches_within_the_critical_difference():
     """Solvers are joined exactly when their mean ranks differ by less, no group in another."""
-    found = ranks(study(problems=12, solvers=tuple("abcdef")), TARGET)
+    found = mean_ranks(study(problems=12, solvers=tuple("abcdef")), TARGET)
     joined = {(i, j) for first, last in found.groups
               for i in range(first, last + 1) for j in range(i + 1, last + 1)}  # fmt: skip
     mean = found.mean_ranks
@@ -73,17 +73,17 @@ def test_below_five_problems_or_three_solvers_there_is_none():
     """Neither is a problem counted on which a solver has no outcome."""
     idle = {f"b problem={p}": ["oom"] * 3 for p in range(2)}
 
-    assert ranks(study(problems=4), TARGET) is None
-    assert ranks(study(solvers=("a", "b")), TARGET) is None
-    assert ranks(study(**idle), TARGET) is None
-    assert ranks(study(problems=7, **idle), TARGET).left_out == 2
+    assert mean_ranks(study(problems=4), TARGET) is None
+    assert mean_ranks(study(solvers=("a", "b")), TARGET) is None
+    assert mean_ranks(study(**idle), TARGET) is None
+    assert mean_ranks(study(problems=7, **idle), TARGET).left_out == 2
 
 
 def test_solvers_that_all_miss_tie():
     """Nothing is reached anywhere: equal ranks, and no difference."""
     records = study()
     runs = records.runs.assign(status="diverged")
-    found = ranks(dataclasses.replace(records, runs=runs), TARGET)
+    found = mean_ranks(dataclasses.replace(records, runs=runs), TARGET)
 
     assert set(found.mean_ranks) == {2.5}
     assert (found.statistic, found.p) == (0.0, 1.0)
@@ -104,4 +104,4 @@ def test_the_order_of_the_records_does_not_matter():
         records, arms=records.arms[::-1], runs=records.runs[::-1], curves=records.curves[::-1]
     )
 
-    assert ranks(turned, TARGET) == ranks(records, TARGET)
+    assert mean_ranks(turned, TARGET) == mean_ranks(records, TARGET)

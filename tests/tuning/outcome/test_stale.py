@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bdhf.experiments.parts import user_modules
-from bdhf.tuning.outcome.collect import find
+from bdhf.tuning.outcome.collect import stored_trials
 from bdhf.tuning.outcome.stale import other_code
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.storage.storage import StudyLocation
 from tests.experiments.specs import CHUNKS
 from tests.tuning.synthetic import quick, study, worked
 
@@ -30,7 +30,7 @@ def test_trials_of_other_code_are_told_and_their_runs_not_taken_for_new_ones(
     worked(of, folder)
 
     def told() -> list[str]:
-        return list(other_code(find(of, Place(folder).open()), folder))
+        return list(other_code(stored_trials(of, StudyLocation(folder).open()), folder))
 
     before = told()
     envs = [json.loads(path.read_text()) for path in folder.glob("runs/*/env.json")]

@@ -8,12 +8,12 @@ import pytest
 
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.plan.expand import expand
-from bdhf.experiments.spec.load import load
+from bdhf.experiments.spec.load import load_spec
 from bdhf.records import InputError, Tuning, read_tuning
-from bdhf.tuning.outcome.collect import collect
+from bdhf.tuning.outcome.collect import collect_study
 from bdhf.tuning.outcome.held_out import count_tests, held_out
 from bdhf.tuning.outcome.tuned_spec import write_tuned
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study
 from tests.tuning.synthetic import quick, study, worked
 
@@ -47,7 +47,7 @@ def found(home: Path, *changes: tuple[str, str]) -> tuple[Study, Tuning]:
     """A finished study and its record."""
     of = study(home, *changes)
     worked(of, home / "out")
-    return of, collect(of, Place(home / "out"))
+    return of, collect_study(of, StudyLocation(home / "out"))
 
 
 @pytest.mark.parametrize("changes", [(FEW,), (FEW, GRID), (FEW, GRID, SETTINGS)])
@@ -60,7 +60,7 @@ def test_a_tuned_spec_has_the_best_settings(
 
     write_tuned(of, record, file)
 
-    tuned = {cell.arm: cell.run for cell in expand(load(file)[0]).cells}
+    tuned = {cell.arm: cell.run for cell in expand(load_spec(file)[0]).cells}
     before = {cell.arm: cell.run for cell in of.plan.cells}
     assert set(tuned) == {arm.label for arm in record.arms}
     for arm in record.arms:
@@ -105,7 +105,7 @@ def test_what_the_study_sets_is_in_the_tuned_spec(tmp_path: Path) -> None:
 
     write_tuned(of, record, file)
 
-    spec = load(file)[0][0].spec
+    spec = load_spec(file)[0][0].spec
     assert (spec.budget.updates, spec.targets[0].below) == (30, 0.2)
 
 
@@ -126,7 +126,7 @@ def test_whatever_a_study_sets_its_tuned_spec_has_the_runs_that_were_tuned(
 
     write_tuned(of, record, file)
 
-    tuned = {cell.arm: cell.run for cell in expand(load(file)[0]).cells}
+    tuned = {cell.arm: cell.run for cell in expand(load_spec(file)[0]).cells}
     best = {arm.label: arm.optimizer for arm in record.arms}
     before = {cell.arm: cell.run for cell in of.plan.cells}
     assert set(tuned) == set(before)

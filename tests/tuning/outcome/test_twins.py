@@ -13,10 +13,10 @@ from bdhf.records import Comparison, load_study
 from bdhf.report.study.held_out import final_verdicts, hold_out
 from bdhf.report.study.render import evidence_of, study_page
 from bdhf.stats.result import Verdict
-from bdhf.tuning.outcome.collect import collect
+from bdhf.tuning.outcome.collect import collect_study
 from bdhf.tuning.outcome.held_out import held_out
 from bdhf.tuning.outcome.tuned_spec import write_tuned
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study
 from tests.report.synthetic_held_out import held_out_records, save_study
 from tests.report.synthetic_study import synthetic_study
@@ -39,7 +39,7 @@ def begun(home: Path, *changes: tuple[str, str]) -> tuple[Study, Ablation]:
     """A finished study, and the ablation that holds its settings against each other."""
     of = study(home, *changes)
     worked(of, home / "out")
-    return of, held_out(of, collect(of, Place(home / "out")), home / "out")
+    return of, held_out(of, collect_study(of, StudyLocation(home / "out")), home / "out")
 
 
 def test_an_arm_whose_default_was_not_beaten_is_not_held_against_itself(tmp_path: Path) -> None:

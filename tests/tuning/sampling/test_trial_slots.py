@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bdhf.tuning.sampling.trial_slots import AGAIN, DEFAULT, SURPLUS, standing
+from bdhf.tuning.sampling.trial_slots import AGAIN, DEFAULT, SURPLUS, trial_slots
 
 
 def trial(number: int, state: TrialState, **attributes: Any) -> FrozenTrial:
@@ -31,7 +31,7 @@ def test_a_trial_that_is_made_again_keeps_its_place() -> None:
         trial(4, TrialState.WAITING, **{AGAIN: 1}),
     ]
 
-    now = standing(trials, 3)
+    now = trial_slots(trials, 3)
 
     assert [t.number for t in now.places] == [0, 3, 2]
     assert now.surplus == {4}
@@ -42,7 +42,7 @@ def test_what_is_asked_for_beyond_the_places_is_surplus() -> None:
     """Of N + 1 trials that were asked for at once, the last one has no place."""
     trials = [trial(n, TrialState.RUNNING) for n in range(4)]
 
-    now = standing(trials, 3)
+    now = trial_slots(trials, 3)
 
     assert now.place_of(3) is None
     assert now.surplus == {3}
@@ -54,7 +54,7 @@ def test_a_second_default_is_surplus() -> None:
     trials = [trial(0, TrialState.WAITING, **{DEFAULT: True}),
               trial(1, TrialState.WAITING, **{DEFAULT: True})]  # fmt: skip
 
-    assert standing(trials, 3).surplus == {1}
+    assert trial_slots(trials, 3).surplus == {1}
 
 
 class World:
@@ -67,7 +67,7 @@ class World:
 
     @property
     def now(self) -> Any:
-        return standing(self.study.get_trials(deepcopy=False), self.wanted)
+        return trial_slots(self.study.get_trials(deepcopy=False), self.wanted)
 
     def ask(self, is_open: bool) -> None:
         """A worker asks; what it saw before (`is_open`) may be out of date."""

@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 
 from bdhf.records import Owner
 from bdhf.tuning.sampling.samplers import SAMPLERS, ByPlace
-from bdhf.tuning.sampling.trial_slots import SURPLUS, Standing, standing
-from bdhf.tuning.storage.storage import Place, quiet
+from bdhf.tuning.sampling.trial_slots import SURPLUS, TrialSlots, trial_slots
+from bdhf.tuning.storage.storage import StudyLocation, quiet
 from bdhf.tuning.study.schema import Sampler
 from bdhf.tuning.workers.worker import TrialLoop
 from tests.tuning.small import placed
@@ -27,8 +27,8 @@ GONE = Owner(Owner.here().host, 2**22 + 7, 1.0)  # no process has such a number
 def drawn(of: optuna.Study, sampler: str, *, tells: bool = True) -> optuna.Trial:
     """Ask for the next trial of two ranges, and tell what it is worth."""
 
-    def look(number: int) -> Standing:
-        return standing(of.get_trials(deepcopy=False), 20)
+    def look(number: int) -> TrialSlots:
+        return trial_slots(of.get_trials(deepcopy=False), 20)
 
     of.sampler = ByPlace(Sampler(type=sampler, startup=3), "arm", look)
     trial = of.ask()
@@ -67,11 +67,11 @@ class Killed:
         self._home = home
         with patch.context() as life:
             life.setattr(Owner, "here", classmethod(lambda cls: GONE))
-            self.work(Place(home / "whole"))
-        self.lines = Place(home / "whole").journal.read_bytes().splitlines(keepends=True)
-        self.whole = placed(self.study, Place(home / "whole").open())["hf"]
+            self.work(StudyLocation(home / "whole"))
+        self.lines = StudyLocation(home / "whole").journal.read_bytes().splitlines(keepends=True)
+        self.whole = placed(self.study, StudyLocation(home / "whole").open())["hf"]
 
-    def work(self, place: Place) -> None:
+    def work(self, place: StudyLocation) -> None:
         """Make the trials of the arm to their end."""
         pool = str(Owner.here())
         loop = TrialLoop(self.study, place, lambda *of_trial: None, poll_seconds=0.01, pool=pool)
@@ -88,7 +88,7 @@ class Killed:
 
     def check(self, lines: int) -> None:
         """Killed after so many lines, it ends with the same settings, values and trials."""
-        place = Place(self._home / f"after-{lines}")
+        place = StudyLocation(self._home / f"after-{lines}")
         place.folder.mkdir()
         place.journal.write_bytes(b"".join(self.lines[:lines]))
         self.work(place)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from bdhf.cli.app import app
 from bdhf.records import InputError
 from bdhf.tuning.storage.address import has_password, hidden
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.storage.storage import StudyLocation
 from tests.tuning.synthetic import study
 
 SECRET = "s3c{r}et"
@@ -30,7 +30,7 @@ URLS = {
 @pytest.mark.parametrize("url", URLS.values(), ids=URLS)
 def test_a_password_is_in_no_message(tmp_path: Path, url: str) -> None:
     """Whatever is wrong with the URL or with who answers, and however the place is printed."""
-    place = Place(tmp_path, url)
+    place = StudyLocation(tmp_path, url)
 
     with pytest.raises(InputError, match=r"^--storage: ") as told:
         place.open()
@@ -79,4 +79,4 @@ def test_whether_a_url_holds_a_password_is_known(url: str, has: bool) -> None:
 def test_a_database_in_memory_is_refused(tmp_path: Path, rest: str) -> None:
     """Each worker would make all trials in one of its own, and the command find none of them."""
     with pytest.raises(InputError, match="in the memory of one process, and each worker is anoth"):
-        Place(tmp_path, f"sqlite://{rest}").open()
+        StudyLocation(tmp_path, f"sqlite://{rest}").open()

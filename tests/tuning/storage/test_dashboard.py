@@ -13,8 +13,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from bdhf.tuning.outcome.collect import Found, find
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.outcome.collect import Found, stored_trials
+from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study
 from tests.tuning.synthetic import quick, study, worked
 
@@ -37,7 +37,7 @@ def of(tmp_path: Path, quick: None) -> Study:
 @pytest.fixture
 def get(of: Study, tmp_path: Path) -> Get:
     """Asks `optuna-dashboard out/journal.log`, which opens the file like this."""
-    journal = str(Place(tmp_path / "out").journal)
+    journal = str(StudyLocation(tmp_path / "out").journal)
     app = optuna_dashboard.wsgi(JournalStorage(JournalFileBackend(journal)))
 
     def one(path: str) -> Any:
@@ -63,7 +63,7 @@ def test_every_trial_is_shown_with_all_that_is_known_of_it(
     of: Study, tmp_path: Path, get: Get
 ) -> None:
     """States, values, parameters, attributes and curves are those of the study's records."""
-    place = Place(tmp_path / "out")
+    place = StudyLocation(tmp_path / "out")
     before = place.journal.read_bytes()
     shown = {
         one["study_name"]: get(f"/api/studies/{one['study_id']}")
@@ -71,7 +71,7 @@ def test_every_trial_is_shown_with_all_that_is_known_of_it(
     }
     assert place.journal.read_bytes() == before
 
-    for found in find(of, place.open()):
+    for found in stored_trials(of, place.open()):
         there = shown[f"{of.name}/{found.cell.label}"]
         assert there["objective_names"] == ["updates_to_target"]
         assert there["has_intermediate_values"]

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from bdhf.records import InputError, Owner
 from bdhf.tuning.storage.database import Database
 from bdhf.tuning.storage.patience import LostError, Patience, is_outage
-from bdhf.tuning.storage.storage import Place, quiet
+from bdhf.tuning.storage.storage import StudyLocation, quiet
 from bdhf.tuning.workers.worker import TrialLoop
 from tests.tuning.small import placed, trials_of
 from tests.tuning.synthetic import quick, study, worked
@@ -185,7 +185,7 @@ def test_a_study_whose_database_breaks_all_the_time_is_the_undisturbed_one(
     """A third of all commits break, half of them after they were done: not a trial more or less."""
     few = study(tmp_path, ("trials: 8", "trials: 3"))
     worked(few, tmp_path / "alone")
-    place, draw = Place(tmp_path / "out", f"sqlite:///{tmp_path}/db"), random.Random(3)
+    place, draw = StudyLocation(tmp_path / "out", f"sqlite:///{tmp_path}/db"), random.Random(3)
     loop = TrialLoop(few, place, lambda *of_trial: None, pool=str(Owner.here()))
 
     def how(number: int) -> str:
@@ -198,7 +198,7 @@ def test_a_study_whose_database_breaks_all_the_time_is_the_undisturbed_one(
     storage = place.open()
     trials = trials_of(few, storage)["adam"]
     assert [(t.number, t.state) for t in trials] == [(i, TrialState.COMPLETE) for i in range(3)]
-    alone = placed(few, Place(tmp_path / "alone").open())["adam"]
+    alone = placed(few, StudyLocation(tmp_path / "alone").open())["adam"]
     assert placed(few, storage)["adam"] == alone
 
 
@@ -340,7 +340,7 @@ def test_a_database_that_stays_away_is_one_line_at_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After the patience of a place a worker ends with a line, and Optuna's errors behind it."""
-    place = Place(tmp_path / "out", f"sqlite:///{tmp_path}/db", patience=0.0)
+    place = StudyLocation(tmp_path / "out", f"sqlite:///{tmp_path}/db", patience=0.0)
     loop = TrialLoop(study(tmp_path), place, lambda *of_trial: None)
 
     with (
@@ -372,7 +372,7 @@ def test_tables_of_another_version_are_told_with_the_way_out(
     before = (tmp_path / "db").read_bytes()
 
     with pytest.raises(InputError) as told:
-        Place(tmp_path / "out", url).open()
+        StudyLocation(tmp_path / "out", url).open()
 
     (line,) = told.value.lines
     assert "cannot be reached" not in line
@@ -392,7 +392,7 @@ def test_the_way_out_of_older_tables_leads_out(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 0, done.stderr
-    assert Place(tmp_path / "out", url).open().get_all_studies() == []
+    assert StudyLocation(tmp_path / "out", url).open().get_all_studies() == []
 
 
 def with_version(url: str, version: str) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bdhf.records import InputError
-from bdhf.tuning.outcome.collect import find
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.outcome.collect import stored_trials
+from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study
 from tests.tuning.small import placed
 from tests.tuning.synthetic import study, synthetic_run, worked
@@ -38,9 +38,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, made: Path) -> Place:
+def place(tmp_path: Path, made: Path) -> StudyLocation:
     """A copy of it."""
-    return Place(shutil.copytree(made, tmp_path / "out"))
+    return StudyLocation(shutil.copytree(made, tmp_path / "out"))
 
 
 def of_few(home: Path) -> Study:
@@ -48,7 +48,7 @@ def of_few(home: Path) -> Study:
     return study(home, ("{type: tpe, startup: 3}", "random"), ("trials: 8", "trials: 2"))
 
 
-def with_line(place: Place, number: int, line: bytes) -> bytes:
+def with_line(place: StudyLocation, number: int, line: bytes) -> bytes:
     """Put a line into a journal; its whole content."""
     lines = place.journal.read_bytes().splitlines(keepends=True)
     lines.insert(number - 1, line)
@@ -58,7 +58,7 @@ def with_line(place: Place, number: int, line: bytes) -> bytes:
 
 @pytest.mark.parametrize(("line", "said"), WRONG.values(), ids=WRONG)
 def test_a_line_that_is_no_record_is_told_with_its_number(
-    tmp_path: Path, place: Place, line: bytes, said: str
+    tmp_path: Path, place: StudyLocation, line: bytes, said: str
 ) -> None:
     """One line: the file, the line, what stands there and what to do; taken out, it goes on."""
     of = of_few(tmp_path)
@@ -79,7 +79,7 @@ def test_a_line_that_is_no_record_is_told_with_its_number(
 
 
 @pytest.mark.parametrize("line", [b"\n", b"torn\n"])
-def test_a_whole_last_line_is_not_cut(place: Place, line: bytes) -> None:
+def test_a_whole_last_line_is_not_cut(place: StudyLocation, line: bytes) -> None:
     """What ends with a line feed is no torn end: somebody put it there."""
     number = place.journal.read_bytes().count(b"\n") + 1
     content = with_line(place, number, line)
@@ -89,7 +89,9 @@ def test_a_whole_last_line_is_not_cut(place: Place, line: bytes) -> None:
     assert place.journal.read_bytes() == content
 
 
-def test_a_line_that_comes_while_a_study_is_open_is_told_too(tmp_path: Path, place: Place) -> None:
+def test_a_line_that_comes_while_a_study_is_open_is_told_too(
+    tmp_path: Path, place: StudyLocation
+) -> None:
     """A storage that was whole when it was opened says which line is none."""
     of = of_few(tmp_path)
     storage = place.open()
@@ -100,4 +102,4 @@ def test_a_line_that_comes_while_a_study_is_open_is_told_too(tmp_path: Path, pla
     with pytest.raises(InputError, match=f"journal.log:{number}: 'torn' is no record"):
         storage.set_study_user_attr(0, "said", "after")
     with pytest.raises(InputError, match=f"journal.log:{number}: "), place.losable():
-        find(of, storage)
+        stored_trials(of, storage)

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.records import InputError, Owner
 from bdhf.tuning.sampling.trial_slots import SURPLUS
-from bdhf.tuning.storage.storage import GRACE, Place
+from bdhf.tuning.storage.storage import GRACE, StudyLocation
 from bdhf.tuning.study.study import Study, open_study
 from bdhf.tuning.workers.recovery import _is_dead
 from tests.tuning.server import Server, running
@@ -56,7 +56,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @contextmanager
-def opened(place: Place) -> Iterator[BaseStorage]:
+def opened(place: StudyLocation) -> Iterator[BaseStorage]:
     """A storage, closed again."""
     storage = place.open()
     yield storage
@@ -93,12 +93,12 @@ def test_the_trial_of_a_killed_worker_is_made_again_by_another(
     """
     study = open_study(written(tmp_path, *LONG, ("trials: 5", f"trials: {TRIALS}")))
     url = server.database("killed")
-    place = Place(tmp_path / "look", url, HEARTBEAT)
+    place = StudyLocation(tmp_path / "look", url, HEARTBEAT)
     workers = [start(tmp_path / name, url) for name in ("a", "b", "c")]
     with opened(place) as storage:
         label, trial = kill_one(workers[0], study, storage)
         assert not _is_dead(trial, place, {})
-        assert _is_dead(trial, Place(tmp_path), {})  # in a journal its process would tell
+        assert _is_dead(trial, StudyLocation(tmp_path), {})  # in a journal its process would tell
         slept_label, slept = suspend_one(workers[1], study, storage)
 
         log = tmp_path / "log"
@@ -148,7 +148,7 @@ def test_workers_that_start_at_one_instant_share_the_work(tmp_path: Path, server
 
     assert [worker.wait(timeout=240) for worker in workers] == [0] * 4, log.read_text()
     study = open_study(file)
-    with opened(Place(tmp_path / "look", url)) as storage:
+    with opened(StudyLocation(tmp_path / "look", url)) as storage:
         names = [one.study_name for one in optuna.get_all_study_summaries(storage)]
         found, ended = trials_of(study, storage), placed(study, storage)
     assert sorted(names) == ["tiny/adam", "tiny/hf"]
@@ -173,7 +173,7 @@ def test_a_database_that_is_lost_is_one_line(tmp_path: Path, server: Server, sta
     study = open_study(written(tmp_path, *LONG))
     url = server.database("lost")
     worker = start(tmp_path / "out", url)
-    with opened(Place(tmp_path / "look", url, HEARTBEAT)) as storage:
+    with opened(StudyLocation(tmp_path / "look", url, HEARTBEAT)) as storage:
         its_trial(worker, study, storage)
 
     server.tell("DROP DATABASE lost WITH (FORCE)")
@@ -207,7 +207,7 @@ def outlasted(home: Path, workers: int, trials: int, seconds: float) -> None:
             for process in processes:
                 killed(process)
         said = log.read_text()
-        with opened(Place(home / "look", url)) as storage:
+        with opened(StudyLocation(home / "look", url)) as storage:
             found, ended = trials_of(study, storage), placed(study, storage)
     assert codes == [0] * workers, said
     assert "Traceback" not in said
@@ -248,6 +248,6 @@ def test_a_database_that_cannot_be_reached_is_one_line(
 ) -> None:
     """Where nobody answers, or not to this name, a line says which."""
     with pytest.raises(InputError, match=f"^--storage: {said}") as error:
-        Place(tmp_path, url.format(folder=server.folder)).open()
+        StudyLocation(tmp_path, url.format(folder=server.folder)).open()
 
     assert len(error.value.lines) == 1

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bdhf.records import PLAN_INDEX, InputError
-from bdhf.tuning.outcome.collect import collect, find
+from bdhf.tuning.outcome.collect import collect_study, stored_trials
 from bdhf.tuning.storage.lock import JournalLock
-from bdhf.tuning.storage.storage import Place, refuse_others
+from bdhf.tuning.storage.storage import StudyLocation, refuse_other_contents
 from bdhf.tuning.study.study import Study
 from tests.tuning.small import placed
 from tests.tuning.synthetic import quick, study, worked
@@ -33,7 +33,7 @@ def few(home: Path, trials: int = 4) -> Study:
 @pytest.mark.parametrize("torn", [b'{"op_code":8,"wor', b"x" * 200_000], ids=["a bit", "much"])
 def test_a_torn_last_line_is_cut_and_the_rest_is_read(tmp_path: Path, torn: bytes) -> None:
     """What a killed process did not finish is gone at once; all trials before it stand."""
-    of, place = few(tmp_path), Place(tmp_path / "out")
+    of, place = few(tmp_path), StudyLocation(tmp_path / "out")
     worked(of, place.folder)
     before, whole = placed(of, place.open()), place.journal.read_bytes()
     place.journal.write_bytes(whole + torn)
@@ -47,7 +47,7 @@ def test_a_torn_last_line_is_cut_and_the_rest_is_read(tmp_path: Path, torn: byte
 @pytest.mark.usefixtures("quick")
 def test_a_line_that_is_torn_while_others_write_is_cut_before_the_next_one(tmp_path: Path) -> None:
     """A storage that was open all along writes after it as if it had not been there."""
-    of, place = few(tmp_path), Place(tmp_path / "out")
+    of, place = few(tmp_path), StudyLocation(tmp_path / "out")
     worked(of, place.folder)
     storage = place.open()
     with place.journal.open("ab") as journal:
@@ -131,14 +131,14 @@ def test_a_definition_that_has_changed_is_refused(tmp_path: Path, change: tuple[
     of = study(tmp_path, RANDOM, ("trials: 8", "trials: 4"), change)
 
     with pytest.raises(InputError, match=r"holds trials of another space, .* `name`") as error:
-        find(of, Place(tmp_path / "out").open())
+        stored_trials(of, StudyLocation(tmp_path / "out").open())
     assert len(error.value.lines) == 1
 
 
 @pytest.mark.usefixtures("quick")
 def test_more_trials_go_on_where_fewer_ended(tmp_path: Path) -> None:
     """Four trials and then six are the six of a study that had six from the start."""
-    place = Place(tmp_path / "out")
+    place = StudyLocation(tmp_path / "out")
     worked(few(tmp_path), place.folder)
     four = placed(few(tmp_path), place.open())
 
@@ -147,9 +147,9 @@ def test_more_trials_go_on_where_fewer_ended(tmp_path: Path) -> None:
     worked(more, tmp_path / "alone")
 
     six = placed(more, place.open())
-    assert six == placed(more, Place(tmp_path / "alone").open())
+    assert six == placed(more, StudyLocation(tmp_path / "alone").open())
     assert {label: trials[:4] for label, trials in six.items()} == four
-    assert all(arm.finished == 6 for arm in collect(more, place).arms)
+    assert all(arm.finished == 6 for arm in collect_study(more, place).arms)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_more_trials_go_on_where_fewer_ended(tmp_path: Path) -> None:
 def test_a_database_that_is_none_is_one_line(tmp_path: Path, url: str, said: str) -> None:
     """A URL that is none, one whose driver is missing, and nobody who answers."""
     with pytest.raises(InputError, match=f"^--storage: {said}") as error:
-        Place(tmp_path, url).open()
+        StudyLocation(tmp_path, url).open()
 
     assert len(error.value.lines) == 1
 
@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
 
     with pytest.raises(InputError, match="cannot write"):
-        Place(tmp_path / "out").open()
+        StudyLocation(tmp_path / "out").open()
 
 
 @pytest.mark.usefixtures("quick")
@@ -184,15 +184,15 @@ def test_a_study_does_not_go_into_a_folder_of_other_results(tmp_path: Path) -> N
     """Its page and its runs would take the place of theirs; into its own it goes again."""
     of, folder = few(tmp_path, 1), tmp_path / "out"
     worked(of, folder)
-    collect(of, Place(folder))
+    collect_study(of, StudyLocation(folder))
     ablation = tmp_path / "ablation"
     ablation.mkdir()
     (ablation / PLAN_INDEX).write_text("{}")
     other = study(tmp_path, ("name: small\nablation", "name: other\nablation"))
 
-    refuse_others(of, folder)
-    refuse_others(of, tmp_path / "new")
+    refuse_other_contents(of, folder)
+    refuse_other_contents(of, tmp_path / "new")
     with pytest.raises(InputError, match="out holds study small"):
-        refuse_others(other, folder)
+        refuse_other_contents(other, folder)
     with pytest.raises(InputError, match="ablation holds the results of an ablation"):
-        refuse_others(of, ablation)
+        refuse_other_contents(of, ablation)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bdhf.tuning.study.check import check
+from bdhf.tuning.study.check import check_study
 from bdhf.tuning.study.study import open_study
 from tests.commands import bdhf
 from tests.experiments.own_problems import written
@@ -108,7 +108,7 @@ def test_what_is_left_out_is_told_once_for_every_reason(
     monkeypatch.setattr("bdhf.experiments.dry_run.check.is_kept", lambda key: False)
     study(there, "Fits", FINE)
 
-    arms, choices = check(open_study(there / "study.yaml"))
+    arms, choices = check_study(open_study(there / "study.yaml"))
 
     assert arms.startswith("not checked: adam and 1 more: the -1 s of this check were over")
     assert choices.startswith("not checked: hf with damping=0.01 and 1 more: ")

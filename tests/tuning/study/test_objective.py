@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bdhf.experiments.spec.schema import Safety
 from bdhf.records import CURVE_COLUMNS, Budget, Status, Target
-from bdhf.tuning.study.objective import HOPELESS, Goal, SeedRun, cost, horizon_of, value
+from bdhf.tuning.study.objective import HOPELESS, Goal, SeedRun, horizon_of, trial_cost, value
 
 TARGET = Target(metric="val_loss", below=0.1)
 UPDATES = Goal("updates_to_target", TARGET, 10.0, Budget(updates=10))
@@ -70,7 +70,7 @@ def test_a_failure_before_any_evaluation_is_finite() -> None:
 
     assert value(UPDATES, [nothing]) == 20
     assert value(FINAL, [nothing]) == HOPELESS
-    assert math.isnan(cost(UPDATES, nothing)[0])
+    assert math.isnan(trial_cost(UPDATES, nothing)[0])
 
 
 def test_a_miss_is_never_worth_the_horizon() -> None:
@@ -79,7 +79,7 @@ def test_a_miss_is_never_worth_the_horizon() -> None:
     seconds = run([1.0, 0.5, 0.1])
     seconds.curve["seconds"] = [0.0, 1.0, 2.0]
 
-    assert not cost(late, seconds)[1]
+    assert not trial_cost(late, seconds)[1]
     assert value(late, [seconds]) > 1.5
     assert value(UPDATES, [run([math.nan, math.nan])]) == 15
 
@@ -101,7 +101,7 @@ def test_losses_are_their_own_value() -> None:
 def test_any_trial_with_a_hit_precedes_any_without(curves: list[list[float]]) -> None:
     """Whatever the losses, a trial is worth at most the horizon exactly if it hits."""
     runs = [run(losses, seed=i) for i, losses in enumerate(curves)]
-    hits = any(cost(UPDATES, one)[1] for one in runs)
+    hits = any(trial_cost(UPDATES, one)[1] for one in runs)
     found = value(UPDATES, runs)
 
     assert np.isfinite(found)

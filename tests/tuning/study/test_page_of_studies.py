@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from bdhf.experiments.spec.json_schema import as_text
+from bdhf.experiments.spec.json_schema import schema_text
 from bdhf.experiments.spec.yaml_source import parse
-from bdhf.tuning.study.json_schema import json_schema
+from bdhf.tuning.study.json_schema import study_schema
 from bdhf.tuning.study.schema import Pruner, Sampler, StudySpec
 from bdhf.tuning.study.study import open_study
 from tests.experiments.specs import SMALL, STUDY
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
-SCHEMA = json_schema()
+SCHEMA = study_schema()
 VALIDATOR = Draft7Validator(SCHEMA)
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 
@@ -55,7 +55,7 @@ def test_every_key_of_a_part_is_in_the_page(part: type[Sampler | Pruner]) -> Non
 
 def test_the_committed_schema_is_up_to_date() -> None:
     """`bdhf schema --study > docs/study.schema.json` changes nothing."""
-    assert (ROOT / "docs" / "study.schema.json").read_text(encoding="utf-8") == as_text(SCHEMA)
+    assert (ROOT / "docs" / "study.schema.json").read_text(encoding="utf-8") == schema_text(SCHEMA)
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)

@@ -15,8 +15,8 @@ import torch
 from bdhf.experiments.engines.ending import saved_first
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.records import run_status
-from bdhf.tuning.outcome.collect import find
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.outcome.collect import stored_trials
+from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study
 from tests.tuning.synthetic import study, worked
 
@@ -49,7 +49,7 @@ def of_adam(home: Path, *changes: tuple[str, str]) -> Study:
 
 def reported(of: Study, folder: Path) -> list[object]:
     """What the pruner knew of every finished trial, and what became of it."""
-    (adam,) = find(of, Place(folder).open())
+    (adam,) = stored_trials(of, StudyLocation(folder).open())
     return [(t.state, t.params, t.values, t.intermediate_values) for t in adam.trials]
 
 
@@ -107,7 +107,7 @@ def test_told_to_end_a_trial_saves_its_run_and_goes_on_from_there(
     (saved,) = interrupted(of, tmp_path / "out", partial(signal.raise_signal, number))
     update = torch.load(saved, weights_only=True)["state"]["update"]
     worked(of, tmp_path / "out")
-    (adam,) = find(of, Place(tmp_path / "out").open())
+    (adam,) = stored_trials(of, StudyLocation(tmp_path / "out").open())
     run_id = adam.trials[0].user_attrs["seeds"][0]["run_id"]
     status = run_status(tmp_path / "out", run_id)
 

@@ -16,8 +16,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.records import load_study, run_status
-from bdhf.tuning.outcome.collect import collect
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.outcome.collect import collect_study
+from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study, open_study
 from tests.tuning.small import LONG, begun, finished, killed, placed, trials_of, written
 from tests.tuning.synthetic import worked
@@ -34,7 +34,7 @@ class Pool:
 
     def __init__(self, home: Path) -> None:
         self._file = home / "study.yaml"
-        self.place = Place(home / "out")
+        self.place = StudyLocation(home / "out")
         self.log = home / "log"
         self.running: subprocess.Popen[bytes] | None = None
 
@@ -85,7 +85,7 @@ def pool(tmp_path: Path) -> Iterator[Pool]:
 
 def table(study: Study, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The collected trials and parameters, but for times and Optuna's own numbers."""
-    collect(study, Place(folder))
+    collect_study(study, StudyLocation(folder))
     records = load_study(folder)
     own = ["number", "seconds", "wall_seconds", "started", "finished", "host"]
     return records.trials.drop(columns=own), records.parameters
@@ -115,7 +115,9 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(
     assert process.wait(timeout=240) == 0, pool.log.read_text()
     assert "Traceback" not in pool.log.read_text()
     worked(study, tmp_path / "alone")
-    assert placed(study, pool.place.open()) == placed(study, Place(tmp_path / "alone").open())
+    assert placed(study, pool.place.open()) == placed(
+        study, StudyLocation(tmp_path / "alone").open()
+    )
     for trials in pool.trials().values():
         assert len(finished(trials)) == 4
         assert all(trial.state.is_finished() for trial in trials)
@@ -154,7 +156,9 @@ def test_told_to_end_it_goes_on_later_and_nothing_has_died(tmp_path: Path, pool:
     known = [trial.user_attrs for trials in pool.trials().values() for trial in trials]
     assert not [deaths for one in known if (deaths := one.get("deaths", 0))]
     worked(study, tmp_path / "alone")
-    assert placed(study, pool.place.open()) == placed(study, Place(tmp_path / "alone").open())
+    assert placed(study, pool.place.open()) == placed(
+        study, StudyLocation(tmp_path / "alone").open()
+    )
 
 
 def test_a_worker_that_is_told_to_end_is_replaced(tmp_path: Path, pool: Pool) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bdhf.records import Owner
-from bdhf.tuning.outcome.collect import find
-from bdhf.tuning.storage.storage import Place, quiet, study_of
+from bdhf.tuning.outcome.collect import stored_trials
+from bdhf.tuning.storage.storage import StudyLocation, quiet, study_of
 from bdhf.tuning.workers.liveness import has_left, present
 from tests.tuning.synthetic import quick, study, worked
 
@@ -73,7 +73,7 @@ def test_a_process_of_this_machine_leaves_no_file_behind(tmp_path: Path) -> None
 @pytest.mark.usefixtures("quick")
 def test_a_study_goes_on_after_the_machine_was_started_again(tmp_path: Path) -> None:
     """A trial whose worker was killed by that is made again; nobody waits for it for ever."""
-    of, place = study(tmp_path, ("trials: 8", "trials: 3")), Place(tmp_path / "out")
+    of, place = study(tmp_path, ("trials: 8", "trials: 3")), StudyLocation(tmp_path / "out")
     cell = of.cell("adam")
     with quiet():
         trial = study_of(of, cell, place.open()).ask()
@@ -81,4 +81,4 @@ def test_a_study_goes_on_after_the_machine_was_started_again(tmp_path: Path) -> 
 
     worked(of, place.folder)
 
-    assert [len(found.trials) for found in find(of, place.open())] == [3, 3]
+    assert [len(found.trials) for found in stored_trials(of, place.open())] == [3, 3]

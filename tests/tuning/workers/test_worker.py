@@ -14,9 +14,9 @@ from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.execute import Outcome
 from bdhf.records import Status, StudyRecords, load_study
 from bdhf.report.study.render import build_study
-from bdhf.tuning.outcome.collect import collect, find
+from bdhf.tuning.outcome.collect import collect_study, stored_trials
 from bdhf.tuning.sampling.samplers import PRUNERS, SAMPLERS
-from bdhf.tuning.storage.storage import Place
+from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study
 from tests.tuning.small import placed
 from tests.tuning.synthetic import (
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 def tuned(of: Study, folder: Path) -> StudyRecords:
     """The records of a study that was worked on to its end."""
     worked(of, folder)
-    collect(of, Place(folder))
+    collect_study(of, StudyLocation(folder))
     return load_study(folder)
 
 
@@ -104,7 +104,9 @@ def test_an_interrupted_trial_is_to_its_sampler_what_it_was(
         worked(of, tmp_path / "disturbed")
     worked(of, tmp_path / "alone")
 
-    disturbed, alone = (placed(of, Place(tmp_path / n).open()) for n in ("disturbed", "alone"))
+    disturbed, alone = (
+        placed(of, StudyLocation(tmp_path / n).open()) for n in ("disturbed", "alone")
+    )
     assert disturbed == alone
 
 
@@ -227,7 +229,7 @@ def test_what_a_trial_leaves_is_in_its_attributes(tmp_path: Path) -> None:
     """Wall-clock, products, curve, status and settings lie with Optuna, for any other reader."""
     of = study(tmp_path)
     worked(of, tmp_path / "out")
-    adam = find(of, Place(tmp_path / "out").open())[0]
+    adam = stored_trials(of, StudyLocation(tmp_path / "out").open())[0]
     trial = adam.trials[0]
 
     assert trial.user_attrs["status"] == "done"

@@ -4,7 +4,7 @@ A rule takes what its function takes, with everything but the parameters detache
 argument is the weight, what acts on a tangent of it (`apply`, linear), which of its entries one
 output feature reads (`rows`), and where the features are among the dimensions of y. The adjoint of
 `apply` is left to autograd, but for matrices, where that costs more than the product of small ones.
-`KINDS` is the table.
+`AFFINE_FUNCTIONS` is the table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Affine:
     adjoint: Adjoint | None = None  # data (n, in), cotangents (n, out) -> shape of the weight
 
 
-Rule = Callable[..., Affine | None]
+AffineRule = Callable[..., Affine | None]
 
 
 def _rows(w: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor) -> Affine | None:  # noqa:
     return _times(mat1, mat2, bias)
 
 
-def _conv(function: Callable[..., Tensor]) -> Rule:
+def _conv(function: Callable[..., Tensor]) -> AffineRule:
     """`function` is one of torch's convolutions."""
 
     def rule(input: Tensor, weight: Tensor, bias: Any = None, *how: Any, **named: Any) -> Affine:  # noqa: A002
@@ -99,7 +99,7 @@ def _conv(function: Callable[..., Tensor]) -> Rule:
     return rule
 
 
-def _conv_transpose(function: Callable[..., Tensor]) -> Rule:
+def _conv_transpose(function: Callable[..., Tensor]) -> AffineRule:
     """`function` is one of torch's transposed convolutions; a weight is (in, out / groups, ...)."""
 
     def rule(
@@ -133,7 +133,7 @@ def _embedding(
     return Affine(weight, None, input, apply, _columns, -1)
 
 
-def _last_dims(function: Callable[..., Tensor]) -> Rule:
+def _last_dims(function: Callable[..., Tensor]) -> AffineRule:
     """A norm over the last dimensions, with a scale of their shape."""
 
     def rule(
@@ -210,7 +210,7 @@ def _extent(small: Tensor, large: Tensor) -> tuple[int, int] | None:
 
 
 #: function of torch -> its rule.
-KINDS: Mapping[Any, Rule] = {
+AFFINE_FUNCTIONS: Mapping[Any, AffineRule] = {
     F.linear: _linear,
     torch.matmul: _matmul,
     torch.Tensor.matmul: _matmul,

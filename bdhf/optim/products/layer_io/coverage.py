@@ -14,32 +14,32 @@ from torch import Tensor
 
 from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.layer_io.sites import Uncovered
-from bdhf.optim.products.propagate.choose_jvp import choose_push, uncut
-from bdhf.optim.products.propagate.jvp import Push
+from bdhf.optim.products.propagate.choose_jvp import choose_jvp, uncut
+from bdhf.optim.products.propagate.jvp import JVP
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.tape import Tape
-from bdhf.optim.products.vjp import pulled
+from bdhf.optim.products.vjp import vjp
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.vectors.layout import Slot, split_like
 
 #: Relative differences that are rounding, by the precision of the products.
-TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
-COARSE = 5e-2  # of any other precision
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
+_COARSE = 5e-2  # of any other precision
 
 #: What is wrong with a parameter whose gradient differs, and whose product does.
-UNKNOWN = "is used by a function that layer_io does not know"
+UNKNOWN_USE = "is used by a function that layer_io does not know"
 COUPLED = (
     "takes part in a product that the samples do not make up one by one: is dimension 0 that of "
     "the samples everywhere?"
 )
 
 
-def compare(
+def compare_with_autograd(
     found: Mapping[int, Tensor], exact: Sequence[Tensor], slots: Sequence[Slot],
     dtype: torch.dtype, why: str,
 ) -> None:  # fmt: skip
     """Raise Uncovered, naming the parameter that differs most, unless all agree within rounding."""
-    tolerance = TOLERANCES.get(dtype, COARSE)
+    tolerance = _TOLERANCES.get(dtype, _COARSE)
     exact = [part.detach() for part in exact]
     floor = 1e-3 * max(float(part.norm()) for part in exact)
     if not floor:
@@ -69,11 +69,11 @@ def exact_product(
         jv = _along_a_tape(request)(tangents)
     assert jv is not None  # outputs that depend on no parameter have been refused
     parameters = request.objective.parameters
-    return split_like(pulled(outputs, parameters, hessian(jv)), parameters)
+    return split_like(vjp(outputs, parameters, hessian(jv)), parameters)
 
 
-def _along_a_tape(request: Request) -> Push:
+def _along_a_tape(request: Request) -> JVP:
     objective, tape = request.objective, Tape(request.objective.parameters)
     with torch.enable_grad():
         z = tape.record(lambda: objective.outputs(request.batch[0], channels_last=False))
-    return choose_push(request, tape, z)[0]
+    return choose_jvp(request, tape, z)[0]

@@ -23,16 +23,16 @@ from bdhf.optim.curvature import OutputCurvature, OutputLoss
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.products.layer_io.output_factor import OutputFactor, columns_of
-from bdhf.optim.products.layer_io.reduction import Component, whole
+from bdhf.optim.products.layer_io.reduction import Component, whole_reduction
 from bdhf.optim.products.layer_io.site_check import SiteCheck
 from bdhf.optim.products.layer_io.site_product import SiteProduct
 from bdhf.optim.products.layer_io.sites import Site
 from bdhf.optim.products.layer_io.survey import needs_of, plan_of, recorded
-from bdhf.optim.products.linearisation import block_by_block, pick, spread
+from bdhf.optim.products.linearisation import block_by_block, pick, slot_tensors
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.propagate.propagate import Propagate
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.vjp import pulled
+from bdhf.optim.products.vjp import vjp
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.flops import part
 from bdhf.optim.vectors.blocks import Block, Blocks
@@ -90,7 +90,7 @@ class LayerIO:
 
     @part("gradient of sites")
     def _through(self, z: Tensor) -> Tensor:
-        return pulled(z, self._request.objective.parameters, self._expansion.gradient)
+        return vjp(z, self._request.objective.parameters, self._expansion.gradient)
 
     def _factorise(self, z: Tensor) -> None:
         needs = needs_of(self._request, self._sites, z, columns_of(self.hessian, z))
@@ -172,8 +172,8 @@ class LayerIO:
     def _single(self, block: Block, v: Tensor, out: Tensor) -> None:
         """G_bb v for one block, (P_b,) into (P_b,)."""
         parameters = self._request.objective.parameters
-        tangents = dict(zip(block.slots, spread(block, v, parameters), strict=True))
-        columns = self._multiply([whole(self._sites, block.slots)], tangents)
+        tangents = dict(zip(block.slots, slot_tensors(block, v, parameters), strict=True))
+        columns = self._multiply([whole_reduction(self._sites, block.slots)], tangents)
         parts = [columns.get(i, torch.zeros_like(tangents[i])) for i in block.slots]
         out.copy_(pick(block, flatten(parts)))
 

@@ -150,11 +150,11 @@ class OutputFactor:
         if outputs is None or not edges:
             return {}
         cotangents = _columns(self._hessian, outputs, start, stop)
-        found = sweep(outputs, edges, cotangents)
+        found = sweep_factor(outputs, edges, cotangents)
         return gathered(found, wanted, self._sites)
 
 
-def sweep(
+def sweep_factor(
     outputs: Tensor, edges: Sequence[GradientEdge], cotangents: Tensor
 ) -> list[Tensor | None]:
     """(∂z/∂y)ᵀ w at every edge, for k cotangents w at once: (k, *shape of y); None: no path."""

@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 
 @dataclass(frozen=True)
-class Place:
+class ParameterView:
     """A parameter, or a strided view of one that is contiguous."""
 
     slot: int  # index of the parameter
@@ -43,7 +43,7 @@ class Use:
 
     def __init__(
         self,
-        place: Place,
+        place: ParameterView,
         apply: Callable[[Tensor], Tensor],
         rows: Callable[[Tensor], Tensor],
         dtype: torch.dtype,

@@ -87,7 +87,7 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReductionPlan:
     """The components of a partition; none where a feature depends on several blocks."""
 
     blocks: Blocks
@@ -114,7 +114,7 @@ class Plan:
         return frozenset(t.site for c in self.components if c.closed for t in c.terms)
 
 
-def plan(blocks: Blocks, sites: Sequence[Site], device: torch.device) -> Plan:
+def plan_reduction(blocks: Blocks, sites: Sequence[Site], device: torch.device) -> ReductionPlan:
     """Group the sites by the blocks that their features belong to."""
     flat = torch.empty(blocks.layout.size, dtype=torch.long)
     for index, positions in enumerate(blocks.positions()):
@@ -124,12 +124,12 @@ def plan(blocks: Blocks, sites: Sequence[Site], device: torch.device) -> Plan:
     for index, site in enumerate(sites):
         labels = [_labels(use, label_of) for use in site.uses]
         if any(found is None for found in labels):
-            return Plan(blocks, (), mixed=True)
+            return ReductionPlan(blocks, (), mixed=True)
         terms += _terms(index, [found for found in labels if found is not None])
-    return Plan(blocks, tuple(_components(terms, sites, device)), mixed=False)
+    return ReductionPlan(blocks, tuple(_components(terms, sites, device)), mixed=False)
 
 
-def whole(sites: Sequence[Site], slots: Collection[int]) -> Component:
+def whole_reduction(sites: Sequence[Site], slots: Collection[int]) -> Component:
     """The sites that use some slots as one component of one block."""
     uses = [[u for u, slot in enumerate(site.slots) if slot in slots] for site in sites]
     terms = (Term(index, tuple(of), None) for index, of in enumerate(uses) if of)

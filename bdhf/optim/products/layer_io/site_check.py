@@ -13,14 +13,19 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.losses import OutputHessian
-from bdhf.optim.products.agreement import probe
-from bdhf.optim.products.layer_io.coverage import COUPLED, UNKNOWN, compare, exact_product
-from bdhf.optim.products.layer_io.output_factor import gathered, sweep
-from bdhf.optim.products.layer_io.reduction import whole
+from bdhf.optim.products.agreement import random_tangents
+from bdhf.optim.products.layer_io.coverage import (
+    COUPLED,
+    UNKNOWN_USE,
+    compare_with_autograd,
+    exact_product,
+)
+from bdhf.optim.products.layer_io.output_factor import gathered, sweep_factor
+from bdhf.optim.products.layer_io.reduction import whole_reduction
 from bdhf.optim.products.layer_io.site_product import SiteProduct, pulled_through
 from bdhf.optim.products.propagate.sample_independence import graph_apart
 from bdhf.optim.products.request import Request
-from bdhf.optim.products.vjp import pulled
+from bdhf.optim.products.vjp import vjp
 from bdhf.optim.torch_support.graphs import structure_behind
 from bdhf.optim.vectors.layout import split_like
 
@@ -54,8 +59,8 @@ class SiteCheck:
             return
         if not bool(self.gradient.isfinite().all()):  # nothing to learn from
             return
-        self._compare(self._rebuilt(), gradient, UNKNOWN)
-        v, everything = probe(parameters), whole(sites, range(len(slots)))
+        self._compare(self._rebuilt(), gradient, UNKNOWN_USE)
+        v, everything = random_tangents(parameters), whole_reduction(sites, range(len(slots)))
         through_sites = self.product([everything], dict(enumerate(v)))
         self._compare(through_sites, exact_product(request, self.z, self.hessian, v), COUPLED)
         kept[key] = unseen - seen
@@ -67,29 +72,29 @@ class SiteCheck:
         data or by a gate, which was 0 when products were compared.
         """
         sites, slots, z = self.product.sites, self.request.blocks.layout.slots, self.z
-        w, d = probe([z, z.new_empty(len(z))])
+        w, d = random_tangents([z, z.new_empty(len(z))])
         both = torch.stack([w, d.view(-1, *[1] * (z.dim() - 1)) * w])
         edges = [edge for site in sites for edge in site.edges]
-        s = gathered(sweep(z, edges, both), range(len(sites)), sites)
+        s = gathered(sweep_factor(z, edges, both), range(len(sites)), sites)
         mixed = dict(enumerate(part[1] for part in s.values()))
         exact = [d.view(-1, 1, 1, 1).to(part) * part[0] for part in s.values()]
         firsts = [slots[sites[i].slots[0]] for i in s]
         if all(bool(part.isfinite().all()) for part in exact):
-            compare(mixed, exact, firsts, self._dtype, COUPLED)
+            compare_with_autograd(mixed, exact, firsts, self._dtype, COUPLED)
             parameters = self.request.objective.parameters
-            through_graph = split_like(pulled(z, parameters, w), parameters)
+            through_graph = split_like(vjp(z, parameters, w), parameters)
             through_sites = pulled_through(sites, {i: part[0] for i, part in s.items()})
-            self._compare(through_sites, through_graph, UNKNOWN)
+            self._compare(through_sites, through_graph, UNKNOWN_USE)
 
     def _rebuilt(self) -> dict[int, Tensor]:
         """The gradient that the sites make up."""
         sites = self.product.sites
         edges = [edge for site in sites for edge in site.edges]
-        s = gathered(sweep(self.z, edges, self.u[None]), range(len(sites)), sites)
+        s = gathered(sweep_factor(self.z, edges, self.u[None]), range(len(sites)), sites)
         return pulled_through(sites, {i: part[0] for i, part in s.items()})
 
     def _compare(self, slots: Mapping[int, Tensor], exact: Sequence[Tensor], why: str) -> None:
-        compare(slots, exact, self.request.blocks.layout.slots, self._dtype, why)
+        compare_with_autograd(slots, exact, self.request.blocks.layout.slots, self._dtype, why)
 
     @property
     def _dtype(self) -> torch.dtype:

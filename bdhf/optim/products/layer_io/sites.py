@@ -4,9 +4,9 @@ A site lets J v be computed without a walk through the model. With ∂y = W(v)·
 
     J v = Σ over sites of (∂z/∂y) ∂y        Jᵀ w = Σ over sites of Wᵀ((∂z/∂y)ᵀ w)
 
-Sites are found by intercepting the functions of `KINDS` during one forward pass; a parameter, or a
-view of one, is known by where it lies in memory. Calls that use the same parameters in the same
-way, such as the steps of a recurrent layer, are one site with more positions.
+Sites are found by intercepting the functions of `AFFINE_FUNCTIONS` during one forward pass; a
+parameter, or a view of one, is known by where it lies in memory. Calls that use the same parameters
+in the same way, such as the steps of a recurrent layer, are one site with more positions.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from bdhf.optim.products.layer_io.affine_functions import KINDS, Affine
-from bdhf.optim.products.layer_io.parameter_uses import Place, Use
+from bdhf.optim.products.layer_io.affine_functions import AFFINE_FUNCTIONS, Affine
+from bdhf.optim.products.layer_io.parameter_uses import ParameterView, Use
 from bdhf.optim.products.tape.storage import storage_of
 from bdhf.optim.torch_support.flops import Flops
 
@@ -77,12 +77,12 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Call:
+class AffineCall:
     """One intercepted call."""
 
     affine: Affine
-    weight: Place | None
-    bias: Place | None
+    weight: ParameterView | None
+    bias: ParameterView | None
     edge: GradientEdge
     shape: torch.Size  # of y
     flops: int
@@ -100,7 +100,7 @@ class Record(TorchFunctionMode):
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         super().__init__()
-        self.calls: list[Call] = []
+        self.calls: list[AffineCall] = []
         self._stored: dict[int, list[tuple[int, Tensor]]] = {}
         for slot, parameter in enumerate(parameters):
             storage = storage_of(parameter)
@@ -109,7 +109,11 @@ class Record(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in KINDS or not torch.is_grad_enabled() or not self._uses(args, kwargs):
+        if (
+            func not in AFFINE_FUNCTIONS
+            or not torch.is_grad_enabled()
+            or not self._uses(args, kwargs)
+        ):
             return func(*args, **kwargs)
         meter = Flops()
         with meter.counting(func):
@@ -119,7 +123,7 @@ class Record(TorchFunctionMode):
             weight, bias = self._place(affine.weight), self._place(affine.bias)
             if weight or bias:
                 edge = get_gradient_edge(out)  # now: out may be overwritten later
-                self.calls.append(Call(affine, weight, bias, edge, out.shape, meter.spent))
+                self.calls.append(AffineCall(affine, weight, bias, edge, out.shape, meter.spent))
         return out
 
     def _uses(self, args: Any, kwargs: Any) -> bool:
@@ -133,7 +137,7 @@ class Record(TorchFunctionMode):
             return x.detach() if isinstance(x, Tensor) and self._place(x) is None else x
 
         args, kwargs = tree_map(bare, (args, kwargs))
-        rule = KINDS[func]
+        rule = AFFINE_FUNCTIONS[func]
         try:
             inspect.signature(rule).bind(*args, **kwargs)
         except TypeError:  # an option that the rule does not know
@@ -141,7 +145,7 @@ class Record(TorchFunctionMode):
         with torch.no_grad():
             return rule(*args, **kwargs)
 
-    def _place(self, tensor: Any) -> Place | None:
+    def _place(self, tensor: Any) -> ParameterView | None:
         """Which parameter a tensor is, or is a view of."""
         if not isinstance(tensor, Tensor) or not tensor.requires_grad or not tensor.numel():
             return None
@@ -150,16 +154,16 @@ class Record(TorchFunctionMode):
             whole = tuple(p.shape)
             begin = int(tensor.storage_offset() - p.storage_offset())
             if begin == 0 and tensor.shape == p.shape and tensor.stride() == p.stride():
-                return Place(slot, whole, None)
+                return ParameterView(slot, whole, None)
             pairs = [(n, s) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n > 1]
             end = begin + sum((n - 1) * s for n, s in pairs)
             inside = begin >= 0 and end < p.numel() and all(s for _, s in pairs)
             if inside and p.is_contiguous() and tensor.dtype == p.dtype:
-                return Place(slot, whole, (tuple(tensor.shape), tensor.stride(), begin))
+                return ParameterView(slot, whole, (tuple(tensor.shape), tensor.stride(), begin))
         return None
 
 
-def record(
+def record_sites(
     run: Callable[[], Tensor],
     parameters: Sequence[Tensor],
     names: Sequence[str],
@@ -176,7 +180,7 @@ def record(
         outputs = run()
     if outputs.dim() == 0:
         raise Uncovered("the outputs have no dimension that counts the samples")
-    alike: dict[Hashable, list[tuple[Call, Shape]]] = {}
+    alike: dict[Hashable, list[tuple[AffineCall, Shape]]] = {}
     for index, call in enumerate(found.calls):
         way = (call.affine.apply, call.affine.first) if call.affine.positionwise else index
         shape = _shape(call, len(outputs))
@@ -190,7 +194,7 @@ def record(
     return outputs, [_site(pairs, dtype) for pairs in alike.values()]
 
 
-def _shape(call: Call, samples: int) -> Shape | None:
+def _shape(call: AffineCall, samples: int) -> Shape | None:
     """Of y: (N, before, features, after); None where its dimension 0 does not count samples."""
     first = len(call.shape) + call.affine.first
     if first < 1 or not samples or call.shape[0] % samples:
@@ -200,7 +204,7 @@ def _shape(call: Call, samples: int) -> Shape | None:
     return samples, math.prod(call.shape[:first]) // samples, features, after
 
 
-def _site(pairs: Sequence[tuple[Call, Shape]], dtype: torch.dtype | None) -> Site:
+def _site(pairs: Sequence[tuple[AffineCall, Shape]], dtype: torch.dtype | None) -> Site:
     """One site of calls that are alike."""
     calls, shapes = [call for call, _ in pairs], [shape for _, shape in pairs]
     before = tuple(shape[1] for shape in shapes)
@@ -214,7 +218,7 @@ def _site(pairs: Sequence[tuple[Call, Shape]], dtype: torch.dtype | None) -> Sit
     return Site(edges, before, shape, tuple(uses), sum(call.flops for call in calls))
 
 
-def _weight(calls: Sequence[Call], shape: Shape, dtype: torch.dtype | None) -> Use:
+def _weight(calls: Sequence[AffineCall], shape: Shape, dtype: torch.dtype | None) -> Use:
     affine, place = calls[0].affine, calls[0].weight
     assert place is not None
     data = affine.data
@@ -235,7 +239,7 @@ def _weight(calls: Sequence[Call], shape: Shape, dtype: torch.dtype | None) -> U
     return Use(place, apply, affine.rows, precision, adjoint if affine.adjoint else None)
 
 
-def _bias(place: Place, bias: Tensor, shape: Shape) -> Use:
+def _bias(place: ParameterView, bias: Tensor, shape: Shape) -> Use:
     entries = bias.shape
 
     def apply(v: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.products.layer_io.output_factor import Schedule, columns_of, schedule
-from bdhf.optim.products.layer_io.reduction import Plan, plan
-from bdhf.optim.products.layer_io.sites import Site, Uncovered, record
+from bdhf.optim.products.layer_io.reduction import ReductionPlan, plan_reduction
+from bdhf.optim.products.layer_io.sites import Site, Uncovered, record_sites
 from bdhf.optim.products.request import Request
 from bdhf.optim.torch_support.flops import part
 from bdhf.optim.vectors.blocks import Blocks
@@ -75,13 +75,13 @@ def recorded(request: Request) -> tuple[Tensor, list[Site]]:
 @part("sites")
 def _recorded(request: Request) -> tuple[Tensor, list[Site]]:
     objective = request.objective
-    return record(
+    return record_sites(
         lambda: objective.outputs(request.batch[0], channels_last=False), objective.parameters,
         [slot.name for slot in request.blocks.layout.slots], request.settings.dtype,
     )  # fmt: skip
 
 
-def plan_of(request: Request, blocks: Blocks, sites: Sequence[Site]) -> Plan:
+def plan_of(request: Request, blocks: Blocks, sites: Sequence[Site]) -> ReductionPlan:
     """How products under some blocks go; made once for the sites' structure, in the workspace.
 
     That of blocks which the request does not name is the last one: a probe cuts new ones each time.
@@ -90,13 +90,13 @@ def plan_of(request: Request, blocks: Blocks, sites: Sequence[Site]) -> Plan:
     # The plan holds the blocks, so that no others get their id.
     number = id(blocks) if any(blocks is some for some in _named(request)) else None
     kept, key = request.workspace.kept, ("layer_io plan", request.shapes, number)
-    known: tuple[tuple[Hashable, ...], Plan] | None = kept.get(key)
+    known: tuple[tuple[Hashable, ...], ReductionPlan] | None = kept.get(key)
     if known is None or known[0] != structure or known[1].blocks is not blocks:
-        known = kept[key] = structure, plan(blocks, sites, request.objective.device)
+        known = kept[key] = structure, plan_reduction(blocks, sites, request.objective.device)
     return known[1]
 
 
-def plans(request: Request, sites: Sequence[Site]) -> list[Plan]:
+def plans(request: Request, sites: Sequence[Site]) -> list[ReductionPlan]:
     """Those of the blocks that products are expected under."""
     return [plan_of(request, blocks, sites) for blocks in _named(request)]
 

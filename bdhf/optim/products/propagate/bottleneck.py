@@ -1,11 +1,11 @@
-"""The narrow waist: a block's outputs that pass through few numbers a sample, as a code does.
+"""The bottleneck: a block's outputs that pass through few numbers a sample, as a code does.
 
 Where all that a block does reaches z through c_n, of w numbers a sample,
 
     J_bᵀ H J_b = Σ_n (∂c_n/∂θ_b)ᵀ K_n (∂c_n/∂θ_b),    K_n = (∂z_n/∂c_n)ᵀ H_n (∂z_n/∂c_n)   (w × w)
 
-so K_n, made once, spares every product the walk behind the waist, there and back. It takes w sweeps
-where all columns of the Jacobian can be held, and more where only some can.
+so K_n, made once, spares every product the walk behind the bottleneck, there and back. It takes w
+sweeps where all columns of the Jacobian can be held, and more where only some can.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.losses import OutputHessian, recognise
-from bdhf.optim.products.agreement import probe, tolerance_of
-from bdhf.optim.products.propagate.jvp import OnTape, Push, transposed
+from bdhf.optim.products.agreement import random_tangents, tolerance_of
+from bdhf.optim.products.propagate.jvp import JVP, TapeJVP, vjp_of
 from bdhf.optim.products.propagate.sample_independence import always_apart, apart, loss_apart
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.route import Route, route
@@ -28,15 +28,15 @@ from bdhf.optim.products.tape.tape import Tape
 Slots = tuple[int, ...]
 
 #: Columns that H is applied to at a time.
-COLUMNS = 2
+BOTTLENECK_COLUMNS = 2
 
-#: What a Jacobian at a waist may take, in bytes of the parameters or of the activations: as much as
-#: the vectors of CG do, which come later.
+#: What a Jacobian at a bottleneck may take, in bytes of the parameters or of the activations: as
+#: much as the vectors of CG do, which come later.
 ROOM = 2.75
 
 
 @dataclass(frozen=True)
-class Waist:
+class Bottleneck:
     """A value on a tape, and the blocks that reach the outputs only through it."""
 
     value: int
@@ -47,13 +47,13 @@ class Waist:
 
 @dataclass(frozen=True)
 class SampleMatrices:
-    """H = diag(K_1 … K_N), a dense matrix a sample; what stands at a waist."""
+    """H = diag(K_1 … K_N), a dense matrix a sample; what stands at a bottleneck."""
 
     k: Tensor  # (N, w, w)
 
     @property
     def root_shape(self) -> tuple[int, ...]:
-        """One column a number at the waist."""
+        """One column a number at the bottleneck."""
         return tuple(self.k.shape[:2])
 
     def __call__(self, w: Tensor) -> Tensor:
@@ -63,23 +63,23 @@ class SampleMatrices:
 
     def root(self, u: Tensor) -> Tensor:
         """Refuse: factors are made of the outputs."""
-        raise ValueError("the matrix at a waist is not asked for a root")
+        raise ValueError("the matrix at a bottleneck is not asked for a root")
 
 
 @dataclass(frozen=True)
-class Neck:
-    """A waist at one θ: the value c there, the way to it, and the matrix K that stands at it."""
+class LinearisedBottleneck:
+    """A bottleneck at one θ: the value c there, the way to it, and the matrix K at it."""
 
-    waist: Waist
+    bottleneck: Bottleneck
     c: Tensor
-    push: OnTape  # to c
+    push: TapeJVP  # to c
     hessian: SampleMatrices
 
 
-def narrowed(
-    request: Request, tape: Tape, z: Tensor, hessian: OutputHessian, push: Push
-) -> Neck | None:
-    """The waist that spares most, with its matrix; None where no waist spares anything.
+def at_bottleneck(
+    request: Request, tape: Tape, z: Tensor, hessian: OutputHessian, push: JVP
+) -> LinearisedBottleneck | None:
+    """The bottleneck that spares most, with its matrix; None where no bottleneck spares anything.
 
     Where it is decided, once per shape, structure of the pass and partition, the products of all
     its blocks are compared with those of `push`. That samples are apart behind it, and in a loss of
@@ -89,33 +89,41 @@ def narrowed(
     kept, key = request.workspace.kept, _key(request, tape.structure)
     if key in kept and kept[key] is None:
         return None
-    waist = kept[key] if key in kept else _find(request, tape, z)
-    neck = None if waist is None else _neck(request, waist, tape, z, hessian, push)
+    bottleneck = kept[key] if key in kept else _find(request, tape, z)
+    linearised = (
+        None if bottleneck is None else _linearised(request, bottleneck, tape, z, hessian, push)
+    )
     if key not in kept:
-        agree = neck is not None and request.flops.once(
-            ("waist agrees", request.shapes, neck.waist.value, neck.waist.blocks),
+        agree = linearised is not None and request.flops.once(
+            (
+                "bottleneck agrees",
+                request.shapes,
+                linearised.bottleneck.value,
+                linearised.bottleneck.blocks,
+            ),
             lambda: all(
-                _agrees(neck, slots, z, hessian, push, request) for slots in neck.waist.blocks
+                _agrees(linearised, slots, z, hessian, push, request)
+                for slots in linearised.bottleneck.blocks
             ),
         )
-        kept[key] = waist if agree else None
-    return neck if kept[key] is not None else None
+        kept[key] = bottleneck if agree else None
+    return linearised if kept[key] is not None else None
 
 
-def forget_waist(request: Request, structure: int) -> None:
-    """Take no waist any more for passes of this structure."""
+def forget_bottleneck(request: Request, structure: int) -> None:
+    """Take no bottleneck any more for passes of this structure."""
     request.workspace.kept[_key(request, structure)] = None
 
 
 def _key(request: Request, structure: int) -> Hashable:
-    return "waist", request.shapes, structure, frozenset(_counted(request).items())
+    return "bottleneck", request.shapes, structure, frozenset(_counted(request).items())
 
 
 def _counted(request: Request) -> Counter[Slots]:
     return Counter(block.slots for block in request.blocks.rows)
 
 
-def _find(request: Request, tape: Tape, z: Tensor) -> Waist | None:
+def _find(request: Request, tape: Tape, z: Tensor) -> Bottleneck | None:
     """By FLOPs, over the products that are expected."""
     samples = z.shape[0] if z.dim() else 0
     sweeps: Counter[int] = Counter()
@@ -133,7 +141,7 @@ def _find(request: Request, tape: Tape, z: Tensor) -> Waist | None:
     for value, count in sweeps.items():
         c = tape.made(value)
         width = c[0].numel() if c.dim() and c.shape[0] == samples else 0
-        held = min(width, room // (z.numel() * z.element_size()) - 2 * COLUMNS)
+        held = min(width, room // (z.numel() * z.element_size()) - 2 * BOTTLENECK_COLUMNS)
         if held < 1 or c.grad_fn is None or c.is_complex():
             continue
         sweeps_once = sum(width - start for start in range(0, width, held))
@@ -141,7 +149,7 @@ def _find(request: Request, tape: Tape, z: Tensor) -> Waist | None:
         cost = sweeps_once * behind[value] + 2 * z.numel() * width**2
         if saved - 2 * cost > most:  # twice, since CG may stop early
             most = saved - 2 * cost
-            best = Waist(value, width, held, frozenset(blocks[value]))
+            best = Bottleneck(value, width, held, frozenset(blocks[value]))
     return best
 
 
@@ -172,60 +180,72 @@ def _cuts_of(path: Route, sources: Slots) -> dict[int, int]:
     return cuts
 
 
-def _neck(
-    request: Request, waist: Waist, tape: Tape, z: Tensor, hessian: OutputHessian, push: Push
-) -> Neck | None:
-    """The waist at this θ; None where samples are mixed behind it, or by the loss."""
+def _linearised(
+    request: Request,
+    bottleneck: Bottleneck,
+    tape: Tape,
+    z: Tensor,
+    hessian: OutputHessian,
+    push: JVP,
+) -> LinearisedBottleneck | None:
+    """The bottleneck at this θ; None where samples are mixed behind it, or by the loss."""
     assert tape.output is not None
     if recognise(request.objective.loss_fn) is None and not request.flops.once(
         ("loss apart", request.shapes), lambda: loss_apart(hessian, z, tolerance_of(z, request))
     ):
         return None
-    c = tape.made(waist.value)
+    c = tape.made(bottleneck.value)
     request.flops.release(tape.slim)  # it is at its largest when the Jacobian is
-    behind = route(tape, (waist.value,), tape.output)
-    key = ("waist", request.shapes, waist.value)
-    t = None if always_apart(behind, waist.value, len(c)) else probe([c])[0]
+    behind = route(tape, (bottleneck.value,), tape.output)
+    key = ("bottleneck", request.shapes, bottleneck.value)
+    t = None if always_apart(behind, bottleneck.value, len(c)) else random_tangents([c])[0]
     with request.flops.counting(key):
-        k, moved = _matrices(c, t, z, waist, behind, hessian)
+        k, moved = _matrices(c, t, z, bottleneck, behind, hessian)
     if t is not None and not request.flops.once(
-        ("waist apart", request.shapes, waist.value),
-        lambda: apart(behind, waist.value, t, moved, tolerance_of(z, request)),
+        ("bottleneck apart", request.shapes, bottleneck.value),
+        lambda: apart(behind, bottleneck.value, t, moved, tolerance_of(z, request)),
     ):
         return None
-    back = isinstance(push, OnTape) and push.back  # what was found of all the tape
-    return Neck(waist, c, OnTape(tape, waist.value, back), SampleMatrices(k))
+    back = isinstance(push, TapeJVP) and push.back  # what was found of all the tape
+    return LinearisedBottleneck(
+        bottleneck, c, TapeJVP(tape, bottleneck.value, back), SampleMatrices(k)
+    )
 
 
 @torch.no_grad()
 def _matrices(
-    c: Tensor, t: Tensor | None, z: Tensor, waist: Waist, behind: Route, hessian: OutputHessian
+    c: Tensor,
+    t: Tensor | None,
+    z: Tensor,
+    bottleneck: Bottleneck,
+    behind: Route,
+    hessian: OutputHessian,
 ) -> tuple[Tensor, Tensor]:
     """K, (N, w, w): the columns that are held, with themselves and with all later ones.
 
     And (∂z/∂c) t out of the columns, (N, C), as it is where samples are apart; 0 for no t.
     """
-    samples, width = len(c), waist.width
+    samples, width = len(c), bottleneck.width
     moved = z.new_zeros(samples, z[0].numel())
 
     def column(index: int) -> Tensor:
         """(∂z/∂c) e_index of every sample, (N, C)."""
         unit = torch.zeros_like(c).reshape(samples, width)
         unit[:, index] = 1
-        tangent = behind({waist.value: unit.view(c.shape)})
-        assert tangent is not None  # the waist is on the way to the outputs
+        tangent = behind({bottleneck.value: unit.view(c.shape)})
+        assert tangent is not None  # the bottleneck is on the way to the outputs
         return tangent.reshape(samples, -1)
 
     k = z.new_empty(samples, width, width)
-    for start in range(0, width, waist.held):
-        stop = min(width, start + waist.held)
+    for start in range(0, width, bottleneck.held):
+        stop = min(width, start + bottleneck.held)
         jacobian = z.new_empty(samples, stop - start, z[0].numel())
         for index in range(start, stop):
             jacobian[:, index - start] = column(index)
             if t is not None:
                 moved.addcmul_(t.flatten(1)[:, index, None].to(z.dtype), jacobian[:, index - start])
-        for first in range(start, width, COLUMNS):
-            few = range(first, min(width, first + COLUMNS))
+        for first in range(start, width, BOTTLENECK_COLUMNS):
+            few = range(first, min(width, first + BOTTLENECK_COLUMNS))
             weighed = z.new_empty(samples, z[0].numel(), len(few))
             for place, index in enumerate(few):
                 given = jacobian[:, index - start] if index < stop else column(index)
@@ -237,15 +257,23 @@ def _matrices(
 
 @torch.no_grad()
 def _agrees(
-    neck: Neck, slots: Slots, z: Tensor, hessian: OutputHessian, push: Push, request: Request
+    linearised: LinearisedBottleneck,
+    slots: Slots,
+    z: Tensor,
+    hessian: OutputHessian,
+    push: JVP,
+    request: Request,
 ) -> bool:
-    """Whether a block's product at the waist is the one at the outputs."""
+    """Whether a block's product at the bottleneck is the one at the outputs."""
     touched = {i: request.objective.parameters[i] for i in slots}
-    tangents = dict(zip(slots, probe(list(touched.values())), strict=True))
+    tangents = dict(zip(slots, random_tangents(list(touched.values())), strict=True))
     results = []
-    for end, way, matrix in ((z, push, hessian), (neck.c, neck.push, neck.hessian)):
+    for end, way, matrix in (
+        (z, push, hessian),
+        (linearised.c, linearised.push, linearised.hessian),
+    ):
         tangent = way(tangents)
-        assert tangent is not None  # a waist lies between its blocks and the outputs
-        results.append(transposed(way, end, touched, matrix(tangent)))
+        assert tangent is not None  # a bottleneck lies between its blocks and the outputs
+        results.append(vjp_of(way, end, touched, matrix(tangent)))
     exact, found = results
     return bool((found - exact).norm() <= 10 * tolerance_of(z, request) * exact.norm())

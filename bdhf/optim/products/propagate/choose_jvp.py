@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.agreement import adjoint_error, probe, tolerance_of
+from bdhf.optim.products.agreement import adjoint_error, random_tangents, tolerance_of
 from bdhf.optim.products.no_derivative import no_second_derivative
-from bdhf.optim.products.propagate.jvp import ByDoubleBackward, OnTape, Push
+from bdhf.optim.products.propagate.jvp import JVP, DoubleBackwardJVP, TapeJVP
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.compiled import Compiled
 from bdhf.optim.products.tape.tape import Tape
-from bdhf.optim.products.vjp import pulled
+from bdhf.optim.products.vjp import vjp
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.graphs import is_own_function, nodes_behind
 from bdhf.optim.vectors.layout import split_like
 
 
-def choose_push(request: Request, tape: Tape, z: Tensor) -> tuple[Push, str]:
+def choose_jvp(request: Request, tape: Tape, z: Tensor) -> tuple[JVP, str]:
     """Give the way to J v, and why it is not the tape; empty where it is.
 
     Raises CurvatureError where neither serves.
@@ -41,12 +41,12 @@ def choose_push(request: Request, tape: Tape, z: Tensor) -> tuple[Push, str]:
     assert tape.output is not None  # a tape without one has a problem
     if request.settings.compile:
         return Compiled(tape, tape.output, request.workspace, request.shapes), ""
-    return OnTape(tape, tape.output, back=_goes_back(request, tape, z)), ""
+    return TapeJVP(tape, tape.output, back=_goes_back(request, tape, z)), ""
 
 
-def give_way(
+def fall_back(
     request: Request, structure: int, z: Tensor, failure: Failure
-) -> tuple[ByDoubleBackward, str]:
+) -> tuple[DoubleBackwardJVP, str]:
     """Two reverse sweeps, from now on, since the tape failed in a product.
 
     Raises CurvatureError where there is no second derivative.
@@ -57,7 +57,7 @@ def give_way(
     return push, problem
 
 
-def two_sweeps(request: Request, z: Tensor, problem: str) -> ByDoubleBackward:
+def two_sweeps(request: Request, z: Tensor, problem: str) -> DoubleBackwardJVP:
     """J v by double backward. Raises CurvatureError, naming a module, where that does not exist.
 
     `problem` says why the tape cannot serve.
@@ -75,15 +75,15 @@ def two_sweeps(request: Request, z: Tensor, problem: str) -> ByDoubleBackward:
     return exact
 
 
-def uncut(request: Request, z: Tensor) -> ByDoubleBackward:
+def uncut(request: Request, z: Tensor) -> DoubleBackwardJVP:
     """J v by double backward. Raises RuntimeError where torch has none, or its graph is cut."""
-    exact = ByDoubleBackward(z, request.objective.parameters)
+    exact = DoubleBackwardJVP(z, request.objective.parameters)
     if exact.is_cut:
         raise RuntimeError("it is marked once_differentiable")
     return exact
 
 
-def _flaw(request: Request, exact: ByDoubleBackward, z: Tensor, **how: Any) -> str | None:
+def _flaw(request: Request, exact: DoubleBackwardJVP, z: Tensor, **how: Any) -> str | None:
     """Why double backward must not be used; empty if it may, None if that cannot be told."""
     error = attempt(lambda: adjoint_error(exact, z, request, **how))
     if isinstance(error, Failure):
@@ -106,14 +106,14 @@ def _once(request: Request, key: Hashable, work: Callable[[], str | None]) -> st
     return told
 
 
-def _untold(request: Request, tape: Tape, z: Tensor) -> Push:
+def _untold(request: Request, tape: Tape, z: Tensor) -> JVP:
     """A way to J v for products that are not finite, whichever there is."""
-    exact = attempt(lambda: ByDoubleBackward(z, request.objective.parameters))
+    exact = attempt(lambda: DoubleBackwardJVP(z, request.objective.parameters))
     if not isinstance(exact, Failure):
         return exact
     if tape.problem or tape.output is None:
         raise no_second_derivative(request, exact, tape.problem)
-    return OnTape(tape, tape.output, back=False)
+    return TapeJVP(tape, tape.output, back=False)
 
 
 @torch.no_grad()
@@ -124,8 +124,8 @@ def _verdict(request: Request, tape: Tape, z: Tensor) -> str | None:
     """
     if tape.problem or tape.output is None:
         return tape.problem or "its outputs come from no operator that was seen"
-    push = OnTape(tape, tape.output, back=False)
-    tangents = dict(enumerate(probe(request.objective.parameters)))
+    push = TapeJVP(tape, tape.output, back=False)
+    tangents = dict(enumerate(random_tangents(request.objective.parameters)))
     moved = attempt(lambda: push(tangents))
     if isinstance(moved, Failure):
         return f"no forward mode: {moved.line}"
@@ -147,7 +147,7 @@ def _finite(vector: Tensor | None) -> bool:
     return vector is None or bool(vector.isfinite().all())
 
 
-def _against_reverse_mode(push: Push, z: Tensor, request: Request, **how: Any) -> str | None:
+def _against_reverse_mode(push: JVP, z: Tensor, request: Request, **how: Any) -> str | None:
     """What differs between J v and Jᵀw; empty: nothing; None: it cannot be told."""
     error = attempt(lambda: adjoint_error(push, z, request, **how))
     if isinstance(error, Failure):
@@ -175,11 +175,11 @@ def _goes_back(request: Request, tape: Tape, z: Tensor) -> bool:
     kept, parameters = request.workspace.kept, request.objective.parameters
     key = ("pull", request.shapes, tape.structure)
     if key not in kept:
-        (w,) = probe([z])
-        exact = pulled(z, parameters, w)
+        (w,) = random_tangents([z])
+        exact = vjp(z, parameters, w)
         found = torch.zeros_like(exact)
         rooms = dict(enumerate(split_like(found, parameters)))
-        tried = OnTape(tape, tape.output)
+        tried = TapeJVP(tape, tape.output)
         pulls = attempt(lambda: tried.pull(w, rooms))
         if isinstance(pulls, Failure):
             kept[_back_key(request, tape.structure)] = pulls.reason

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.curvature.output import scalar, value_and_gradient
-from bdhf.optim.products.linearisation import block_by_block, pick, spread
+from bdhf.optim.products.linearisation import block_by_block, pick, slot_tensors
 from bdhf.optim.products.no_derivative import no_hessian
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.request import Request
@@ -106,7 +106,7 @@ class DoubleBackward:
 
     def _multiply(self, block: Block, v: Tensor, out: Tensor) -> None:
         """One reverse sweep from the entries of g that depend on the block's parameters."""
-        tangents = zip(block.slots, spread(block, v, self._parameters), strict=True)
+        tangents = zip(block.slots, slot_tensors(block, v, self._parameters), strict=True)
         reached = [(self._g[i], t) for i, t in tangents if self._g[i].requires_grad]
         if not reached:  # the gradient is constant in this block
             out.zero_()

@@ -11,19 +11,19 @@ from torch import Tensor
 from bdhf.optim.products.tape.replay import Replay
 from bdhf.optim.products.tape.route import route
 from bdhf.optim.products.tape.tape import Tape
-from bdhf.optim.products.vjp import pulled
+from bdhf.optim.products.vjp import vjp
 from bdhf.optim.torch_support.graphs import ends_early
 from bdhf.optim.vectors.layout import split_like
 
 
-class Push(Protocol):
+class JVP(Protocol):
     """J v for tangents v of some parameters."""
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
         """Σ_i J_i v_i over the given parameters i, shape of z; None where z depends on none."""
 
 
-class OnTape:
+class TapeJVP:
     """J v along a tape, to the outputs or to a value on the way; and Jᵀw, where that is shorter."""
 
     def __init__(self, tape: Tape, target: int, back: bool = True) -> None:
@@ -54,7 +54,7 @@ class OnTape:
         return self._replays[key]
 
 
-class ByDoubleBackward:
+class DoubleBackwardJVP:
     """J v = ∂⟨q(u), v⟩/∂u, with q(u) = Jᵀu kept as a graph; for every model and operator."""
 
     def __init__(self, z: Tensor, parameters: Sequence[Tensor]) -> None:
@@ -83,8 +83,8 @@ class ByDoubleBackward:
         return jv.detach()  # torch 2.9's zeros require a gradient
 
 
-def transposed(
-    push: Push, end: Tensor, parameters: Mapping[int, Tensor], w: Tensor, out: Tensor | None = None
+def vjp_of(
+    push: JVP, end: Tensor, parameters: Mapping[int, Tensor], w: Tensor, out: Tensor | None = None
 ) -> Tensor:
     """Jᵀw of some parameters, by number, one behind the other; `push` is J v from them to `end`.
 
@@ -92,9 +92,9 @@ def transposed(
     where that is given.
     """
     touched = list(parameters.values())
-    if not isinstance(push, OnTape):
-        return pulled(end, touched, w, out)
+    if not isinstance(push, TapeJVP):
+        return vjp(end, touched, w, out)
     if out is None:
         out = w.new_empty(sum(tensor.numel() for tensor in touched), dtype=touched[0].dtype)
     rooms = dict(zip(parameters, split_like(out, touched), strict=True))
-    return out if push.pull(w, rooms) else pulled(end, touched, w, out)
+    return out if push.pull(w, rooms) else vjp(end, touched, w, out)

@@ -5,7 +5,7 @@ The graph of z = f_θ(x) is kept, and a tape of its operators. For a block b
     J_b v_b  along the tape in forward mode,    then H,    then J_bᵀ w = ∂⟨z, w⟩/∂θ_b  on the graph
 
 (Pearlmutter 1994; Schraudolph 2002). No product runs the model forward, and both sweeps walk only
-between the tensors of the block and the outputs, or a narrow waist on the way to them.
+between the tensors of the block and the outputs, or a bottleneck on the way to them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.products.linearisation import block_by_block
 from bdhf.optim.products.no_derivative import no_gradient, no_second_derivative
 from bdhf.optim.products.per_sample import squared_gradients
-from bdhf.optim.products.propagate.bottleneck import Neck, forget_waist, narrowed
-from bdhf.optim.products.propagate.choose_jvp import choose_push, give_way, no_way_back
+from bdhf.optim.products.propagate.bottleneck import (
+    LinearisedBottleneck,
+    at_bottleneck,
+    forget_bottleneck,
+)
+from bdhf.optim.products.propagate.choose_jvp import choose_jvp, fall_back, no_way_back
 from bdhf.optim.products.propagate.way import Way
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.tape import Tape, taped
-from bdhf.optim.products.vjp import pulled
+from bdhf.optim.products.vjp import vjp
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.flops import part
 from bdhf.optim.vectors.blocks import Block, Blocks
@@ -35,8 +39,8 @@ from bdhf.optim.vectors.blocks import Block, Blocks
 class Propagate:
     """One batch at one θ under a curvature Jᵀ H J; keeps the graph while it lives.
 
-    The waist, the tape and double backward give way to each other in this order where torch fails;
-    CurvatureError where none is left.
+    The bottleneck, the tape and double backward give way to each other in this order where torch
+    fails; CurvatureError where none is left.
     """
 
     method = "propagate"
@@ -52,23 +56,23 @@ class Propagate:
             tape = self._lower(request.settings.dtype)
         self._structure = tape.structure
         self._push, self._problem = self.flops.once(
-            ("push", self.shapes), partial(choose_push, request, tape, self.outputs)
+            ("push", self.shapes), partial(choose_jvp, request, tape, self.outputs)
         )
-        self._neck: Neck | None = None
-        self._without = ""  # why there is no waist, where one failed
+        self._linearised: LinearisedBottleneck | None = None
+        self._without = ""  # why there is no bottleneck, where one failed
         if not self._problem:
             self._narrow(tape)
         self.flops.release(tape.slim)
 
     def _narrow(self, tape: Tape) -> None:
-        """Look for a waist, which only spares work: without one everything goes on."""
+        """Look for a bottleneck, which only spares work: without one everything goes on."""
         request, push = self._request, self._push
-        neck = attempt(lambda: narrowed(request, tape, self.outputs, self.hessian, push))
-        if isinstance(neck, Failure):
-            forget_waist(request, self._structure)
-            self._without = f", without a waist ({neck.reason})"
+        linearised = attempt(lambda: at_bottleneck(request, tape, self.outputs, self.hessian, push))
+        if isinstance(linearised, Failure):
+            forget_bottleneck(request, self._structure)
+            self._without = f", without a bottleneck ({linearised.reason})"
         else:
-            self._neck = neck
+            self._linearised = linearised
 
     def _linearise(self, curvature: OutputCurvature, generator: torch.Generator) -> Tape:
         self.outputs, tape = self._forward()
@@ -87,7 +91,7 @@ class Propagate:
 
     @part("gradient")
     def _through_outputs(self) -> Tensor:
-        return pulled(self.outputs, self._parameters, self._u)
+        return vjp(self.outputs, self._parameters, self._u)
 
     def _lower(self, dtype: torch.dtype) -> Tape:
         """Go forward once more in the precision of the products; loss, gradient and H stay."""
@@ -109,10 +113,11 @@ class Propagate:
         problem = self._problem
         how = f"J v by two reverse sweeps ({problem})" if problem else "J v in forward mode"
         how += "" if problem else no_way_back(self._request, self._structure)
-        if self._neck is None:
+        if self._linearised is None:
             return how + self._without
-        waist = self._neck.waist
-        return f"{how}, {len(waist.blocks)} sets of tensors up to a waist of {waist.width}"
+        bottleneck = self._linearised.bottleneck
+        sets = f"{len(bottleneck.blocks)} sets of tensors"
+        return f"{how}, {sets} up to a bottleneck of {bottleneck.width}"
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
@@ -125,14 +130,14 @@ class Propagate:
             failure = attempt(partial(self._multiply, block, v, out))
             if not isinstance(failure, Failure):
                 return
-            if self._neck is not None and block.slots in self._neck.waist.blocks:
-                self._neck, self._without = None, f", without a waist ({failure.reason})"
-                forget_waist(self._request, self._structure)
+            if self._linearised is not None and block.slots in self._linearised.bottleneck.blocks:
+                self._linearised, self._without = None, f", without a bottleneck ({failure.reason})"
+                forget_bottleneck(self._request, self._structure)
             elif not self._problem:
-                self._push, self._problem = give_way(
+                self._push, self._problem = fall_back(
                     self._request, self._structure, self.outputs, failure
                 )
-                self._neck = None
+                self._linearised = None
             else:
                 raise no_second_derivative(self._request, failure, self._problem)
 
@@ -147,16 +152,18 @@ class Propagate:
         way.back(hjv, out)
 
     def _way(self, block: Block) -> Way:
-        """Up to the waist for the blocks that have one, else to the outputs."""
+        """Up to the bottleneck for the blocks that have one, else to the outputs."""
         way = Way(
             self.flops, (self.shapes, block.slots, None), block, self._parameters,
             self.outputs, self._push, self.hessian,
         )  # fmt: skip
-        neck = self._neck
-        if neck is None or block.slots not in neck.waist.blocks:
+        linearised = self._linearised
+        if linearised is None or block.slots not in linearised.bottleneck.blocks:
             return way
-        key = self.shapes, block.slots, neck.waist.value
-        return replace(way, shapes=key, end=neck.c, push=neck.push, hessian=neck.hessian)
+        key = self.shapes, block.slots, linearised.bottleneck.value
+        return replace(
+            way, shapes=key, end=linearised.c, push=linearised.push, hessian=linearised.hessian
+        )
 
     def together(self, blocks: Blocks) -> bool:
         """Only a single block."""
@@ -183,7 +190,7 @@ class Propagate:
         return rows
 
     def _rows_in_turn(self, cotangents: Tensor) -> Tensor:
-        return torch.stack([pulled(self.outputs, self._parameters, w) for w in cotangents])
+        return torch.stack([vjp(self.outputs, self._parameters, w) for w in cotangents])
 
     def _rows_at_once(self, cotangents: Tensor) -> Tensor:
         columns = torch.autograd.grad(

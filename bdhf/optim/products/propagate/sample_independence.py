@@ -1,4 +1,4 @@
-"""Whether samples stay apart behind a waist: z_n depends on c_n, and on no c_m of another sample.
+"""Whether samples stay apart behind a bottleneck: z_n depends on c_n, and on no other c_m.
 
 With D = diag(d_1 … d_N) over the samples and J = ∂z/∂c,
 
@@ -19,7 +19,7 @@ from bdhf.optim.losses import OutputHessian
 from bdhf.optim.products.tape.calls import Hollow
 from bdhf.optim.products.tape.jvp_rules import ELEMENTWISE
 from bdhf.optim.products.tape.route import Route
-from bdhf.optim.products.tape.tape import Entry
+from bdhf.optim.products.tape.tape import TapeEntry
 from bdhf.optim.torch_support.graphs import nodes_behind
 
 aten = torch.ops.aten
@@ -98,7 +98,7 @@ def always_apart(behind: Route, source: int, samples: int) -> bool:
     return True
 
 
-def _row_by_row(entry: Entry, reached: set[int], samples: int) -> bool:
+def _row_by_row(entry: TapeEntry, reached: set[int], samples: int) -> bool:
     func, result = entry.call.func, entry.call.result
     tensors = [x for x in entry.call.args if isinstance(x, (Tensor, Hollow))]
     if len(tensors) != len(entry.reads) or not isinstance(result, (Tensor, Hollow)):
@@ -119,11 +119,11 @@ def _by_sample(tensor: Tensor | Hollow, samples: int) -> bool:
 
 @torch.no_grad()
 def apart(behind: Route, source: int, t: Tensor, moved: Tensor, tolerance: float) -> bool:
-    """Whether J D t = D J t, for t of the shape of the waist; `moved` is J t, (N, C)."""
+    """Whether J D t = D J t, for t of the shape of the bottleneck; `moved` is J t, (N, C)."""
     draws = torch.Generator().manual_seed(1)
     d = torch.randn(len(moved), 1, generator=draws).to(moved)
     scaled = behind({source: (d.to(t.dtype) * t.flatten(1)).view(t.shape)})
-    assert scaled is not None  # the waist is on the way to the outputs
+    assert scaled is not None  # the bottleneck is on the way to the outputs
     expected = d * moved
     return bool((scaled.flatten(1) - expected).norm() <= tolerance * expected.norm())
 

@@ -48,7 +48,7 @@ class Hollow:
 
 
 @dataclass(frozen=True)
-class Call:
+class OperatorCall:
     """An operator of torch with what it was given and what it gave."""
 
     func: Any
@@ -56,22 +56,22 @@ class Call:
     kwargs: Mapping[str, Any]
     result: Any
 
-    def slim(self) -> Call:
+    def slim(self) -> OperatorCall:
         """The same without the values that its rule does not read."""
         args, result = self.args, self.result
         if self.func in READS_NO_ARGUMENT:
             args = _hollow(args)
         if self.func not in READS_RESULT:
             result = _hollow(result)
-        return Call(self.func, args, self.kwargs, result)
+        return OperatorCall(self.func, args, self.kwargs, result)
 
-    def detached(self) -> Call:
+    def detached(self) -> OperatorCall:
         """The same with values that lead to no graph."""
         args, result = (_mapped(torch.Tensor.detach, x) for x in (self.args, self.result))
-        return Call(self.func, args, self.kwargs, result)
+        return OperatorCall(self.func, args, self.kwargs, result)
 
 
-def results(call: Call) -> list[Tensor | Hollow]:
+def results(call: OperatorCall) -> list[Tensor | Hollow]:
     """The tensors that a call gave, or what stands for them."""
     given = call.result if isinstance(call.result, (tuple, list)) else [call.result]
     return [x for x in given if isinstance(x, (Tensor, Hollow))]

@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from bdhf.optim.products.request import Workspace
-from bdhf.optim.products.tape.calls import Call
+from bdhf.optim.products.tape.calls import OperatorCall
 from bdhf.optim.products.tape.route import Route, route
-from bdhf.optim.products.tape.tape import Entry, Tape
+from bdhf.optim.products.tape.tape import Tape, TapeEntry
 from bdhf.optim.torch_support.eager import compiler_runs
 
 Program = Callable[[list[Tensor], list[Tensor]], Tensor]
@@ -73,7 +73,7 @@ def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Progra
     """
     values: list[Tensor] = []
     places: dict[int, int] = {}
-    recipes: list[tuple[Entry, list[Any], TreeSpec]] = []
+    recipes: list[tuple[TapeEntry, list[Any], TreeSpec]] = []
     for entry in path.entries:
         call = entry.call
         leaves, spec = tree_flatten((call.args, dict(call.kwargs), call.result))
@@ -92,7 +92,7 @@ def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Progra
         for entry, recipe, spec in recipes:
             leaves = [given[leaf.index] if isinstance(leaf, _Place) else leaf for leaf in recipe]
             args, kwargs, result = tree_unflatten(leaves, spec)
-            entries.append(replace(entry, call=Call(entry.call.func, args, kwargs, result)))
+            entries.append(replace(entry, call=OperatorCall(entry.call.func, args, kwargs, result)))
         found = replace(path, entries=tuple(entries))(dict(zip(sources, tangents, strict=True)))
         assert found is not None  # every entry leads to the target
         return found

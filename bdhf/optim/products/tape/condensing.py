@@ -18,11 +18,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.tape.calls import Call
+from bdhf.optim.products.tape.calls import OperatorCall
 from bdhf.optim.products.tape.cotangents import Scale
 from bdhf.optim.products.tape.route import Route
-from bdhf.optim.products.tape.steps import Batch, BatchStep, RuleStep, Step, SumStep, Terms
-from bdhf.optim.products.tape.tape import Entry
+from bdhf.optim.products.tape.steps import (
+    BatchedProducts,
+    BatchStep,
+    RuleStep,
+    Step,
+    SumStep,
+    Terms,
+)
+from bdhf.optim.products.tape.tape import TapeEntry
 
 aten = torch.ops.aten
 
@@ -36,7 +43,7 @@ def steps_of(path: Route) -> list[Step]:
 class _Sum:
     """An elementwise operator that has not become a step yet."""
 
-    entry: Entry
+    entry: TapeEntry
     terms: Terms | None = None  # worked out when it is first joined to another
 
 
@@ -53,14 +60,14 @@ class _Scheduler:
         self._waiting: dict[int, _Sum] = {}
         self._batches = _batches(self.path.entries)
         for entry in self.path.entries:
-            if entry.call.func in ELEMENTWISE and _plain(entry.call):
+            if entry.call.func in _ELEMENTWISE and _plain(entry.call):
                 self._waiting[entry.makes[0]] = _Sum(entry)
             else:
                 self._emit_reads(entry)
                 self.steps.append(self._batches.get(id(entry)) or RuleStep(entry))
         self._emit(self.path.target)
 
-    def _emit_reads(self, entry: Entry) -> None:
+    def _emit_reads(self, entry: TapeEntry) -> None:
         for read in entry.reads:
             if read is not None:
                 self._emit(read)
@@ -107,7 +114,7 @@ class _Scheduler:
         return terms
 
 
-def _summed(entry: Entry, parts: Mapping[int, Terms | None]) -> Terms:
+def _summed(entry: TapeEntry, parts: Mapping[int, Terms | None]) -> Terms:
     """The terms of an elementwise operator, with those of its parts put in."""
     terms: Terms = {}
     for read, scale in _partials(entry):
@@ -123,24 +130,24 @@ def _times(a: Scale, b: Scale) -> Scale:
     return a if isinstance(b, float) and b == 1.0 else a * b
 
 
-def _plain(call: Call) -> bool:
+def _plain(call: OperatorCall) -> bool:
     """Whether all tensors of an elementwise operator have the dtype of its result."""
     kinds = {x.dtype for x in (*call.args[:2], call.result) if hasattr(x, "dtype")}
     return len(kinds) == 1
 
 
-def _partials(entry: Entry) -> list[tuple[int, Scale]]:
+def _partials(entry: TapeEntry) -> list[tuple[int, Scale]]:
     """What an elementwise operator multiplies the tangent of each value by that it reads."""
     call = entry.call
     operands = [x for x in call.args[:2] if hasattr(x, "dtype")]
-    scales = ELEMENTWISE[call.func](call, len(operands))
+    scales = _ELEMENTWISE[call.func](call, len(operands))
     return [
         (read, scale) for read, scale in zip(entry.reads, scales, strict=True) if read is not None
     ]
 
 
-def _of_sum(sign: float) -> Callable[[Call, int], list[Scale]]:
-    def scales(call: Call, operands: int) -> list[Scale]:
+def _of_sum(sign: float) -> Callable[[OperatorCall, int], list[Scale]]:
+    def scales(call: OperatorCall, operands: int) -> list[Scale]:
         alpha = sign * float(call.kwargs.get("alpha", 1))
         if operands == 1:
             return [1.0 if hasattr(call.args[0], "dtype") else alpha]
@@ -149,7 +156,7 @@ def _of_sum(sign: float) -> Callable[[Call, int], list[Scale]]:
     return scales
 
 
-def _of_product(call: Call, operands: int) -> list[Scale]:
+def _of_product(call: OperatorCall, operands: int) -> list[Scale]:
     a, b = call.args
     if operands == 1:
         return [float(b) if isinstance(a, Tensor) else float(a)]
@@ -157,7 +164,7 @@ def _of_product(call: Call, operands: int) -> list[Scale]:
 
 
 #: Elementwise operator -> what it multiplies the tangents by, one scale a tensor that it reads.
-ELEMENTWISE: dict[object, Callable[[Call, int], list[Scale]]] = {
+_ELEMENTWISE: dict[object, Callable[[OperatorCall, int], list[Scale]]] = {
     aten.add.Tensor: _of_sum(1.0),
     aten.sub.Tensor: _of_sum(-1.0),
     aten.mul.Tensor: _of_product,
@@ -171,9 +178,9 @@ ELEMENTWISE: dict[object, Callable[[Call, int], list[Scale]]] = {
 LINEAR = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
 
 
-def _batches(entries: Sequence[Entry]) -> dict[int, Step]:
+def _batches(entries: Sequence[TapeEntry]) -> dict[int, Step]:
     """Steps for products of one weight with several inputs, by the identity of their entries."""
-    families: dict[tuple[object, ...], list[Entry]] = {}
+    families: dict[tuple[object, ...], list[TapeEntry]] = {}
     for entry in entries:
         if entry.call.func is aten.addmm.default and not entry.call.kwargs:
             bias, _, weight = entry.reads
@@ -183,6 +190,6 @@ def _batches(entries: Sequence[Entry]) -> dict[int, Step]:
         id(entry): BatchStep(batch, index, entry)
         for members in families.values()
         if len(members) > 1
-        for batch in [Batch(members)]
+        for batch in [BatchedProducts(members)]
         for index, entry in enumerate(members)
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.tape.calls import Call
+from bdhf.optim.products.tape.calls import OperatorCall
 
 Scale = Tensor | float
 Rooms = dict[Hashable, Tensor]  # cotangents: of a value by its number, and that of the target by W
@@ -25,13 +25,13 @@ W = "w"
 
 
 @dataclass(frozen=True)
-class Part:
+class CotangentPart:
     """A value whose cotangent lies within that of another: a view of it, or the same numbers."""
 
     base: int
     makes: tuple[int, ...]  # all parts that are made at once
     covers: bool  # each of them is all of the base
-    call: Call | None = None  # the view; None: the base itself
+    call: OperatorCall | None = None  # the view; None: the base itself
 
     def of(self, room: Tensor) -> Sequence[Tensor]:
         """The rooms of all parts, in that of the base."""
@@ -47,7 +47,7 @@ class Known:
 
     shapes: Mapping[int, torch.Size]
     dtypes: Mapping[int, torch.dtype]
-    parts: dict[int, Part]
+    parts: dict[int, CotangentPart]
     once: Set[int]  # values to whose cotangent one tensor is added, and no more
     reached: Set[int]  # values that depend on the sources; no other gets a cotangent
 

@@ -12,7 +12,7 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from bdhf.optim.products.tape.calls import Call
+from bdhf.optim.products.tape.calls import OperatorCall
 
 aten = torch.ops.aten
 
@@ -43,7 +43,7 @@ def _load_forward_mode() -> None:
         importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
-def by_dual_numbers(call: Call, *tangents: Tensor | None) -> list[Tensor | None]:
+def by_dual_numbers(call: OperatorCall, *tangents: Tensor | None) -> list[Tensor | None]:
     """By torch's own rule, at the cost of running the operator again."""
     _load_forward_mode()
     leaves, spec = tree_flatten((call.args, dict(call.kwargs)))

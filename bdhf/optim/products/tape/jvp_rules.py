@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.tape.calls import STRUCTURAL, VIEWS, Call, Hollow
+from bdhf.optim.products.tape.calls import STRUCTURAL, VIEWS, Hollow, OperatorCall
 from bdhf.optim.products.tape.dual_numbers import ONTO_CONSTANTS, by_dual_numbers
 from bdhf.optim.products.tape.own_rules import bag_rule, distance_rule
 
@@ -21,15 +21,17 @@ aten = torch.ops.aten
 Tangents = Sequence[Tensor | None]
 
 
-Rule = Callable[..., Any]  # (call, *tangents of its tensor arguments) -> tangent(s) of the result
+JVPRule = Callable[
+    ..., Any
+]  # (call, *tangents of its tensor arguments) -> tangent(s) of the result
 
 
-def tangent_of(call: Call, tangents: Tangents) -> list[Tensor | None]:
+def tangent_of(call: OperatorCall, tangents: Tangents) -> list[Tensor | None]:
     """The tangents of what a call gave; None is zero. At least one tangent is not None.
 
     Raises NotImplementedError for an operator that has no derivative in forward mode.
     """
-    rule = RULES.get(call.func, by_dual_numbers)
+    rule = JVP_RULES.get(call.func, by_dual_numbers)
     made = rule(call, *tangents)
     return list(made) if isinstance(made, (tuple, list)) else [made]
 
@@ -39,17 +41,17 @@ def in_place_rule(func: Any, constant: bool) -> bool:
     return func in IN_PLACE or (constant and func in ONTO_CONSTANTS)
 
 
-def _linear(call: Call, dx: Tensor) -> Any:
+def _linear(call: OperatorCall, dx: Tensor) -> Any:
     """An operator that is linear in its first and only tensor."""
     return call.func(dx, *call.args[1:], **call.kwargs)
 
 
-def _reshaped(call: Call, dx: Tensor) -> Any:
+def _reshaped(call: OperatorCall, dx: Tensor) -> Any:
     """A view; the tangent may have other strides than the value, as that of a bias has."""
     return dx.reshape(call.args[1])
 
 
-def _joined(call: Call, *tangents: Tensor | None) -> Tensor:
+def _joined(call: OperatorCall, *tangents: Tensor | None) -> Tensor:
     """`cat` and `stack`: zeros where a part has no tangent."""
     like = next(tangent for tangent in tangents if tangent is not None)
     parts = [
@@ -60,10 +62,10 @@ def _joined(call: Call, *tangents: Tensor | None) -> Tensor:
     return joined
 
 
-def _sum_rule(sign: int) -> Rule:
+def _sum_rule(sign: int) -> JVPRule:
     """`add` and `sub` of two tensors, or of a tensor and a number."""
 
-    def rule(call: Call, *tangents: Tensor | None) -> Tensor:
+    def rule(call: OperatorCall, *tangents: Tensor | None) -> Tensor:
         scales = iter(tangents)
         da, db = (next(scales) if isinstance(x, (Tensor, Hollow)) else None for x in call.args[:2])
         alpha = sign * call.kwargs.get("alpha", 1)
@@ -82,7 +84,7 @@ def _shaped(tangent: Tensor, result: Tensor) -> Tensor:
     return tangent.to(result.dtype).expand(result.shape)
 
 
-def _product_rule(call: Call, *tangents: Tensor | None) -> Tensor:
+def _product_rule(call: OperatorCall, *tangents: Tensor | None) -> Tensor:
     """`mul` of two tensors, or of a tensor and a number."""
     a, b = call.args
     given = iter(tangents)
@@ -92,17 +94,17 @@ def _product_rule(call: Call, *tangents: Tensor | None) -> Tensor:
     return _shaped(da * b if da is not None else a * db, call.result)
 
 
-def _quotient_rule(call: Call, *tangents: Tensor | None) -> Any:
+def _quotient_rule(call: OperatorCall, *tangents: Tensor | None) -> Any:
     """`div` by a number or a constant."""
     if len(tangents) == 2 and tangents[1] is not None:
         return by_dual_numbers(call, *tangents)
     return _shaped(tangents[0] / call.args[1], call.result)
 
 
-def _matrix_rule(multiply: Rule, accumulate: Rule) -> Rule:
+def _matrix_rule(multiply: JVPRule, accumulate: JVPRule) -> JVPRule:
     """`mm` and `bmm`."""
 
-    def rule(call: Call, da: Tensor | None, db: Tensor | None) -> Any:
+    def rule(call: OperatorCall, da: Tensor | None, db: Tensor | None) -> Any:
         a, b = call.args
         if db is None:
             return multiply(da, b)
@@ -112,7 +114,9 @@ def _matrix_rule(multiply: Rule, accumulate: Rule) -> Rule:
     return rule
 
 
-def _affine_rule(call: Call, dc: Tensor | None, da: Tensor | None, db: Tensor | None) -> Any:
+def _affine_rule(
+    call: OperatorCall, dc: Tensor | None, da: Tensor | None, db: Tensor | None
+) -> Any:
     """`addmm`: c + a b."""
     if call.kwargs:  # scaled
         return by_dual_numbers(call, dc, da, db)
@@ -127,7 +131,7 @@ def _affine_rule(call: Call, dc: Tensor | None, da: Tensor | None, db: Tensor | 
     return torch.mm(da, b) if dc is None else torch.addmm(dc, da, b)
 
 
-def _convolution_rule(call: Call, dx: Tensor | None, dw: Tensor | None, *rest: Any) -> Any:
+def _convolution_rule(call: OperatorCall, dx: Tensor | None, dw: Tensor | None, *rest: Any) -> Any:
     """`convolution`: bilinear in input and weight, and a bias."""
     x, w, _, *how = call.args
     dbias = rest[0] if rest else None
@@ -142,25 +146,25 @@ def _convolution_rule(call: Call, dx: Tensor | None, dw: Tensor | None, *rest: A
     return moved if made is None else made.add_(moved)
 
 
-def _embedding_rule(call: Call, dw: Tensor, *indices: Tensor | None) -> Any:
+def _embedding_rule(call: OperatorCall, dw: Tensor, *indices: Tensor | None) -> Any:
     """`embedding`: rows of the weight."""
     return aten.embedding(dw, call.args[1])
 
 
-def _softmax_rule(call: Call, dx: Tensor) -> Any:
+def _softmax_rule(call: OperatorCall, dx: Tensor) -> Any:
     """`softmax`, whose Jacobian is symmetric."""
     return aten._softmax_backward_data(dx, call.result, call.args[1], dx.dtype)
 
 
 #: Operators through which no tangent goes: they read a shape at most.
-STOPS = {
+NO_TANGENT = {
     aten.detach.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
     aten.new_empty.default, aten.zeros_like.default, aten.ones_like.default,
     aten.full_like.default, aten.empty_like.default,
 }  # fmt: skip
 
 #: Operator -> its rule.
-RULES: Mapping[Any, Rule] = {
+JVP_RULES: Mapping[Any, JVPRule] = {
     **dict.fromkeys(STRUCTURAL, _linear),
     **dict.fromkeys(VIEWS, _reshaped),
     aten.cat.default: _joined,
@@ -193,10 +197,10 @@ ELEMENTWISE = {
 }  # fmt: skip
 
 #: Operators that overwrite what they read, and whose rule needs the new value only.
-IN_PLACE: Mapping[Any, Rule] = {
-    aten.relu_.default: RULES[aten.relu.default],
-    aten.tanh_.default: RULES[aten.tanh.default],
-    aten.sigmoid_.default: RULES[aten.sigmoid.default],
-    aten.add_.Tensor: RULES[aten.add.Tensor],
+IN_PLACE: Mapping[Any, JVPRule] = {
+    aten.relu_.default: JVP_RULES[aten.relu.default],
+    aten.tanh_.default: JVP_RULES[aten.tanh.default],
+    aten.sigmoid_.default: JVP_RULES[aten.sigmoid.default],
+    aten.add_.Tensor: JVP_RULES[aten.add.Tensor],
 }
-RULES = {**RULES, **IN_PLACE}
+JVP_RULES = {**JVP_RULES, **IN_PLACE}

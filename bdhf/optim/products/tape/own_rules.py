@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.tape.calls import Call
+from bdhf.optim.products.tape.calls import OperatorCall
 
 aten = torch.ops.aten
 
@@ -16,7 +16,7 @@ _BAG_DEFAULTS = (None, None, None, False, 0, False, None, False, -1)
 _BAG_MAXIMUM = 2  # the mode
 
 
-def bag_rule(call: Call, dw: Tensor | None, *others: Tensor | None) -> list[Tensor | None]:
+def bag_rule(call: OperatorCall, dw: Tensor | None, *others: Tensor | None) -> list[Tensor | None]:
     """`_embedding_bag`: linear in the weight, and in the weights of the samples; a maximum picks.
 
     Only the first of its four results has a tangent.
@@ -40,7 +40,7 @@ def bag_rule(call: Call, dw: Tensor | None, *others: Tensor | None) -> list[Tens
     return [tangent, None, None, None]
 
 
-def distance_rule(call: Call, dx: Tensor | None, dy: Tensor | None) -> Tensor:
+def distance_rule(call: OperatorCall, dx: Tensor | None, dy: Tensor | None) -> Tensor:
     """`cdist`: ∂‖x_i - y_j‖_p, with 0 at distance 0, as torch's reverse mode has it."""
     x, y, p, *_ = call.args
     apart = x.unsqueeze(-2) - y.unsqueeze(-3)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from bdhf.optim.products.tape.calls import Hollow, results
 from bdhf.optim.products.tape.condensing import steps_of
-from bdhf.optim.products.tape.cotangents import Instruction, Known, Part, Rooms, W, WayBack
+from bdhf.optim.products.tape.cotangents import CotangentPart, Instruction, Known, Rooms, W, WayBack
 from bdhf.optim.products.tape.route import Route
 from bdhf.optim.products.tape.steps import Step, SumStep
-from bdhf.optim.products.tape.tape import Entry
+from bdhf.optim.products.tape.tape import TapeEntry
 from bdhf.optim.products.tape.vjp_rules import COVERING, PARTIAL
 
 
@@ -98,9 +98,9 @@ class Replay:
         return replace(known, parts=known.parts | _shared(self.steps, known))
 
 
-def _views(entries: Sequence[Entry], sources: Iterable[int]) -> dict[int, Part]:
+def _views(entries: Sequence[TapeEntry], sources: Iterable[int]) -> dict[int, CotangentPart]:
     """Values whose cotangent lies within that of another: slices, and views of parameters."""
-    parts: dict[int, Part] = {}
+    parts: dict[int, CotangentPart] = {}
     rooted = set(sources)
     for entry in entries:
         call, base = entry.call, entry.reads[0]
@@ -108,19 +108,19 @@ def _views(entries: Sequence[Entry], sources: Iterable[int]) -> dict[int, Part]:
         if covers:
             rooted.update(entry.makes)
         if base is not None and (covers or call.func in PARTIAL):
-            parts |= dict.fromkeys(entry.makes, Part(base, entry.makes, covers, call))
+            parts |= dict.fromkeys(entry.makes, CotangentPart(base, entry.makes, covers, call))
     return parts
 
 
-def _shared(steps: Iterable[Step], known: Known) -> dict[int, Part]:
+def _shared(steps: Iterable[Step], known: Known) -> dict[int, CotangentPart]:
     """Sums with a term that is a part, not scaled and read by nobody else: one room for both."""
-    parts: dict[int, Part] = {}
+    parts: dict[int, CotangentPart] = {}
     for step in steps:
         if not isinstance(step, SumStep):
             continue
         (value,) = step.makes
         for source, scale in step.pairs:
             if source in known.parts and source in known.once and known.alike(value, source, scale):
-                parts[value] = Part(source, (value,), covers=True)
+                parts[value] = CotangentPart(source, (value,), covers=True)
                 break
     return parts

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bdhf.optim.products.tape.jvp_rules import tangent_of
-from bdhf.optim.products.tape.tape import Entry, Tape
+from bdhf.optim.products.tape.tape import Tape, TapeEntry
 
 
 @dataclass(frozen=True)
 class Route:
     """The part of a tape that leads from some values to another, and nothing else of it."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[TapeEntry, ...]
     target: int
 
     def __call__(self, tangents: dict[int, Tensor]) -> Tensor | None:

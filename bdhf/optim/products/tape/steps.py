@@ -14,10 +14,10 @@ from torch import Tensor
 
 from bdhf.optim.products.tape.cotangents import Rooms, Scale, WayBack
 from bdhf.optim.products.tape.jvp_rules import tangent_of
-from bdhf.optim.products.tape.tape import Entry
+from bdhf.optim.products.tape.tape import TapeEntry
 from bdhf.optim.products.tape.vjp_rules import TRANSPOSES, by_reverse_mode
 
-Values = dict[int, Tensor]  # tangents, by the number of the value
+ValueTangents = dict[int, Tensor]  # tangents, by the number of the value
 Terms = dict[int, Scale]  # number of a value -> what its tangent is multiplied by
 
 
@@ -32,7 +32,7 @@ class Step(Protocol):
     def makes(self) -> Sequence[int]:
         """Values, by number."""
 
-    def push(self, values: Values) -> None:
+    def push(self, values: ValueTangents) -> None:
         """Add the tangents of what it makes; none where they are zero."""
 
     def back(self, way: WayBack) -> None:
@@ -42,10 +42,10 @@ class Step(Protocol):
 class RuleStep:
     """An operator by its own rules."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: TapeEntry) -> None:
         self._call, self.reads, self.makes = entry.call, entry.reads, entry.makes
 
-    def push(self, values: Values) -> None:
+    def push(self, values: ValueTangents) -> None:
         """By the rule of `tangents`."""
         given = [None if read is None else values.get(read) for read in self.reads]
         if all(tangent is None for tangent in given):
@@ -74,7 +74,7 @@ class SumStep:
         self._shape = shape
         self.pairs = sorted(terms.items(), key=lambda pair: _is_number(pair[1]), reverse=True)
 
-    def push(self, values: Values) -> None:
+    def push(self, values: ValueTangents) -> None:
         """Term by term; a tangent that is not scaled is no kernel of its own."""
         total: Tensor | None = None
         own = False  # whether total may be written to
@@ -108,10 +108,10 @@ def _is_number(scale: Scale) -> bool:
     return not isinstance(scale, Tensor)
 
 
-class Batch:
+class BatchedProducts:
     """c + a_t b for all inputs a_t of one weight b at once: the steps of a recurrent layer."""
 
-    def __init__(self, members: Sequence[Entry]) -> None:
+    def __init__(self, members: Sequence[TapeEntry]) -> None:
         self._members = members
         self._bias, _, self._weight = members[0].reads
         self._sizes = [len(entry.call.args[1]) for entry in members]
@@ -121,7 +121,7 @@ class Batch:
     def _inputs(self) -> Tensor:
         return torch.cat([entry.call.args[1] for entry in self._members])
 
-    def part(self, index: int, values: Values) -> tuple[Tensor | None, bool]:
+    def part(self, index: int, values: ValueTangents) -> tuple[Tensor | None, bool]:
         """∂c + a_t ∂b of one input, and whether it may be written to; the first one makes all."""
         weight = None if self._weight is None else values.get(self._weight)
         bias = None if self._bias is None else values.get(self._bias)
@@ -160,12 +160,12 @@ class Batch:
 class BatchStep:
     """One of a batch of `addmm`, with what comes through its own input beside."""
 
-    def __init__(self, batch: Batch, index: int, entry: Entry) -> None:
+    def __init__(self, batch: BatchedProducts, index: int, entry: TapeEntry) -> None:
         self._batch, self._index = batch, index
         self.reads, self.makes = entry.reads, entry.makes
         self._weight, self._shape = entry.call.args[2], entry.call.result.shape
 
-    def push(self, values: Values) -> None:
+    def push(self, values: ValueTangents) -> None:
         """∂c + a ∂b + ∂a b."""
         made, own = self._batch.part(self._index, values)
         moved = self.reads[1]

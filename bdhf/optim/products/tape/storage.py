@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 #: Where a tensor lies: storage, offset, shape, strides and dtype.
-Place = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]
+StorageView = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]
 
 
 def storage_of(tensor: Tensor) -> int | None:
@@ -23,7 +23,7 @@ def storage_of(tensor: Tensor) -> int | None:
         return None
 
 
-def place_of(tensor: Tensor) -> Place | None:
+def place_of(tensor: Tensor) -> StorageView | None:
     """Where a tensor lies; None for a tensor without memory of its own."""
     storage = storage_of(tensor)
     if storage is None:
@@ -31,7 +31,7 @@ def place_of(tensor: Tensor) -> Place | None:
     return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
-def entries_of(place: Place) -> Hashable:
+def entries_of(place: StorageView) -> Hashable:
     """Where the entries lie: without the strides of axes of length 1, which say nothing."""
     storage, offset, shape, stride, dtype = place
     steps = tuple(step for length, step in zip(shape, stride, strict=True) if length > 1)

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.tape.calls import Call
+from bdhf.optim.products.tape.calls import OperatorCall
 from bdhf.optim.products.tape.dual_numbers import has_tangents
 from bdhf.optim.products.tape.in_place import overwritten, restrides, tensors_in
-from bdhf.optim.products.tape.jvp_rules import STOPS, in_place_rule
-from bdhf.optim.products.tape.storage import Place, entries_of, place_of, storage_of
+from bdhf.optim.products.tape.jvp_rules import NO_TANGENT, in_place_rule
+from bdhf.optim.products.tape.storage import StorageView, entries_of, place_of, storage_of
 from bdhf.optim.torch_support.dispatch import DispatchMode
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.flop_counter import operator_flops
@@ -30,10 +30,10 @@ from bdhf.optim.torch_support.graphs import is_own_function
 
 
 @dataclass(frozen=True)
-class Entry:
+class TapeEntry:
     """One operator: which values it read, and which it made."""
 
-    call: Call
+    call: OperatorCall
     reads: tuple[int | None, ...]  # of every tensor argument, the value's number; None: constant
     makes: tuple[int, ...]
 
@@ -52,11 +52,11 @@ class Tape:
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[TapeEntry] = []
         self.problem = ""  # why this pass cannot be replayed; empty: it can
         self.blind = ""  # why a comparison may miss what it lacks; empty: none can
-        self._now: dict[Place, int] = {}  # place in memory -> number of the value there
-        self._places: dict[int, set[Place]] = {}  # storage -> places in it that have a number
+        self._now: dict[StorageView, int] = {}  # place in memory -> number of the value there
+        self._places: dict[int, set[StorageView]] = {}  # storage -> places in it that have a number
         self.output: int | None = None
         self._values = 0
         self._failed = False  # to write an operator down
@@ -101,7 +101,7 @@ class Tape:
         """
         if not self._now:  # it is slim
             return
-        self.entries = [Entry(e.call.slim(), e.reads, e.makes) for e in self.entries]
+        self.entries = [TapeEntry(e.call.slim(), e.reads, e.makes) for e in self.entries]
         self._now, self._places = {}, {}
 
     def add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
@@ -131,13 +131,13 @@ class Tape:
         if constant or not any(_carries(tensor) for tensor in made):
             self._forget(written)
             return
-        call = Call(func, args, kwargs, result)
+        call = OperatorCall(func, args, kwargs, result)
         if written:
             self._check_inplace_of(call, written)
         makes = tuple(self._number(tensor, func) for tensor in made)
-        self.entries.append(Entry(call, reads, makes))
+        self.entries.append(TapeEntry(call, reads, makes))
 
-    def restride(self, func: Any, before: Place, tensor: Tensor) -> None:
+    def restride(self, func: Any, before: StorageView, tensor: Tensor) -> None:
         """Take note of new strides of a value, given in place; pooling does so in channels-last."""
         number, place = self._now.pop(before, None), place_of(tensor)
         if number is None or place is None:
@@ -156,7 +156,7 @@ class Tape:
         return None if place is None else self._now.get(place)
 
     def _stops(self, func: Any) -> bool:
-        return func in STOPS or not torch.is_grad_enabled()
+        return func in NO_TANGENT or not torch.is_grad_enabled()
 
     def _forget(self, written: Iterable[Tensor]) -> None:
         """A value that is overwritten by a constant."""
@@ -165,7 +165,7 @@ class Tape:
             for place in self._places.get(storage, ()) if storage is not None else ():
                 self._now.pop(place, None)
 
-    def _check_inplace_of(self, call: Call, written: Sequence[Tensor]) -> None:
+    def _check_inplace_of(self, call: OperatorCall, written: Sequence[Tensor]) -> None:
         """What is overwritten may have no second view, and its rule must not need the old value."""
         storages = [storage_of(tensor) for tensor in written]
         shared = any(len(self._places.get(s, ())) > 1 for s in storages if s is not None)

@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.tape.calls import Call
+from bdhf.optim.products.tape.calls import OperatorCall
 from bdhf.optim.products.tape.cotangents import Known, Rooms, WayBack
-from bdhf.optim.products.tape.jvp_rules import RULES, tangent_of
+from bdhf.optim.products.tape.jvp_rules import JVP_RULES, tangent_of
 
 aten = torch.ops.aten
 
 #: (call, what it read, what it made, the way back); for operators that make one tensor.
-Transpose = Callable[[Call, Sequence[int | None], int, WayBack], None]
+Transpose = Callable[[OperatorCall, Sequence[int | None], int, WayBack], None]
 
 
-def _affine(call: Call, reads: Sequence[int | None], made: int, way: WayBack) -> None:
+def _affine(call: OperatorCall, reads: Sequence[int | None], made: int, way: WayBack) -> None:
     """`addmm`: c + a b."""
     _, a, b = call.args
     c, *factors = reads
@@ -30,7 +30,7 @@ def _affine(call: Call, reads: Sequence[int | None], made: int, way: WayBack) ->
     _products(a, b, factors, made, way)
 
 
-def _matrix(call: Call, reads: Sequence[int | None], made: int, way: WayBack) -> None:
+def _matrix(call: OperatorCall, reads: Sequence[int | None], made: int, way: WayBack) -> None:
     """`mm`: a b."""
     a, b = call.args
     _products(a, b, reads, made, way)
@@ -41,10 +41,10 @@ def _products(a: Any, b: Any, reads: Sequence[int | None], made: int, way: WayBa
     way.add_product(reads[1], lambda rooms: a.t(), lambda rooms: rooms[made])
 
 
-def _through(map_back: Callable[[Call, Tensor], Tensor], own: bool) -> Transpose:
+def _through(map_back: Callable[[OperatorCall, Tensor], Tensor], own: bool) -> Transpose:
     """An operator of one tensor; `own`: what `map_back` gives shares no memory with w."""
 
-    def transpose(call: Call, reads: Sequence[int | None], made: int, way: WayBack) -> None:
+    def transpose(call: OperatorCall, reads: Sequence[int | None], made: int, way: WayBack) -> None:
         (value,) = reads
         assert value is not None  # the only way that leads here
         put, dtype = way.put(value), way.known.dtypes[value]
@@ -55,7 +55,7 @@ def _through(map_back: Callable[[Call, Tensor], Tensor], own: bool) -> Transpose
     return transpose
 
 
-def _permuted_back(call: Call, w: Tensor) -> Tensor:
+def _permuted_back(call: OperatorCall, w: Tensor) -> Tensor:
     order = [axis % w.dim() for axis in call.args[1]]
     return w.permute([order.index(axis) for axis in range(w.dim())])
 
@@ -93,7 +93,7 @@ _SYMMETRIC = (
 #: Operator that makes one tensor -> its transpose.
 TRANSPOSES: Mapping[Any, Transpose] = {
     **COVERING,
-    **dict.fromkeys(_SYMMETRIC, _through(lambda call, w: RULES[call.func](call, w), own=True)),
+    **dict.fromkeys(_SYMMETRIC, _through(lambda call, w: JVP_RULES[call.func](call, w), own=True)),
     **dict.fromkeys(
         (aten.clone.default, aten._to_copy.default), _through(lambda call, w: w, own=False)
     ),
@@ -103,7 +103,7 @@ TRANSPOSES: Mapping[Any, Transpose] = {
 
 
 def by_reverse_mode(
-    call: Call, reads: Sequence[int | None], makes: Sequence[int], way: WayBack
+    call: OperatorCall, reads: Sequence[int | None], makes: Sequence[int], way: WayBack
 ) -> None:
     """The transpose of any operator, by reverse mode of its rule forward."""
     given = [_zeros(read, way.known, way.like) for read in reads]

@@ -23,7 +23,7 @@ _HEADROOM = 3.0
 _LOSSES = ["low", "median", "high"]
 
 
-def curves(evidence: Evidence) -> tuple[Drawing, ...]:
+def draw_curves(evidence: Evidence) -> tuple[Drawing, ...]:
     """Losses against every axis that was recorded, on every scale; the one that suits first.
 
     Nothing where no run has an outcome.
@@ -32,7 +32,7 @@ def curves(evidence: Evidence) -> tuple[Drawing, ...]:
 
 
 @styled()
-def lines(
+def draw_lines(
     table: pd.DataFrame,
     looks: Mapping[str, Look],
     targets: Sequence[Target],
@@ -87,9 +87,9 @@ def _views(evidence: Evidence, axis: str) -> tuple[Drawing, ...]:
             name=f"curves_{axis}_{scale}",
             section="Training curves",
             title=f"Against {unit}",
-            caption=captions.curves(records, table, axis, idle),
+            caption=captions.curves_caption(records, table, axis, idle),
             alt=captions.curves_alt(table, unit),
-            figure=lines(table, evidence.looks, records.targets, unit, scale),
+            figure=draw_lines(table, evidence.looks, records.targets, unit, scale),
             view=View(axis, scale, scale == best),
         )
         for scale in sorted(SCALES, key=lambda scale: scale != best)

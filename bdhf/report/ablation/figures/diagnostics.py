@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bdhf.records import Records
 from bdhf.report.ablation.captions import course
-from bdhf.report.ablation.diagnostic_bands import during
+from bdhf.report.ablation.diagnostic_bands import diagnostic_bands
 from bdhf.report.page.drawing import Drawing, Evidence
 from bdhf.report.page.formatting import listed
 from bdhf.report.page.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
@@ -24,7 +24,7 @@ UPDATES: Mapping[str, str] = {
     "reduction_ratio": "reduction ratio",
 }
 #: Shares of blocks whose solver stopped for a reason.
-STOPS: Mapping[str, str] = {
+STOP_METRICS: Mapping[str, str] = {
     "stop_converged": "share of blocks that\nconverged",
     "stop_progress": "share of blocks that\nceased to progress",
     "stop_max_iters": "share of blocks at\nthe most iterations",
@@ -34,17 +34,18 @@ _RATIOS = (-1.0, 3.0)  # a reduction ratio beyond leaves the panel
 _COUNTS = ("cg_iterations",)
 
 
-def diagnostics(evidence: Evidence) -> tuple[Drawing, ...]:
+def draw_diagnostics(evidence: Evidence) -> tuple[Drawing, ...]:
     """The updates, and why their solvers stopped; none where no run has measured any of it."""
     records = evidence.records
-    stops = during(records, list(STOPS))
+    stops = diagnostic_bands(records, list(STOP_METRICS))
     some = [str(name) for name, line in stops.groupby("metric") if (line["high"] > 0).any()]
     none = [name for name in stops["metric"].unique() if name not in some]
+    updates = diagnostic_bands(records, list(UPDATES))
     drawings = (
-        _drawn(evidence, during(records, list(UPDATES)), UPDATES, "diagnostics", "Updates", ()),
+        _drawn(evidence, updates, UPDATES, "diagnostics", "Updates", ()),
         _drawn(
-            evidence, stops[stops["metric"].isin(some)], STOPS, "diagnostics_stops",
-            "Why solvers stopped", [STOPS[name].split("\n")[1] for name in none],
+            evidence, stops[stops["metric"].isin(some)], STOP_METRICS, "diagnostics_stops",
+            "Why solvers stopped", [STOP_METRICS[name].split("\n")[1] for name in none],
         ),
     )  # fmt: skip
     return tuple(drawing for drawing in drawings if drawing is not None)
@@ -105,7 +106,7 @@ def _line(axes: Axes, line: pd.DataFrame, look: Look) -> None:
 def _scale(axes: Axes, panel: pd.DataFrame, metric: str) -> None:
     """Limits that suit a share, a count, a ratio or a damping."""
     low, high = float(panel["low"].min()), float(panel["high"].max())
-    if metric in STOPS:
+    if metric in STOP_METRICS:
         axes.set(ylim=(-0.03, 1.03), yticks=[0, 0.25, 0.5, 0.75, 1])
     elif metric == "reduction_ratio":
         axes.axhline(1.0, color=INK, lw=0.9, linestyle=(0, (1, 2)))

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from bdhf.report.page.drawing import Drawing, Evidence
 from bdhf.report.page.formatting import listed
-from bdhf.report.page.style import INK, Look, listing, plain, ratios, span, styled
+from bdhf.report.page.style import INK, Look, listing, literal, ratios, span, styled
 from bdhf.stats.result import Result, Verdict
 from bdhf.text.formatting import counted, interval, number, percent
 
@@ -26,7 +26,7 @@ VERDICTS: Mapping[Verdict, Look] = {
 _REACH = 20.0  # an interval that reaches further beyond all ratios than this factor has an arrow
 
 
-def forest(evidence: Evidence) -> tuple[Drawing, ...]:
+def draw_forest(evidence: Evidence) -> tuple[Drawing, ...]:
     """One figure per question (costs on an axis to a target, or a loss); none without a ratio."""
     groups: dict[str, list[Result]] = {}
     for result in evidence.results:
@@ -103,7 +103,7 @@ def _row(axes: Axes, row: int, result: Result, limits: tuple[float, float]) -> N
     if not any(map(math.isnan, ends)):
         span(axes, ends, row, limits, look.colour)
     axes.plot([result.ratio], [row], look.marker, color=look.colour, ms=7.5, zorder=3)
-    _above(axes, row, 0, plain(result.name, limit=52))
+    _above(axes, row, 0, literal(result.name, limit=52))
     _above(axes, row, 1, number(result.ratio, mark=1.0))
 
 

@@ -15,7 +15,7 @@ from bdhf.stats.summaries.costs import problem_axes
 from bdhf.text.formatting import counted, number
 
 
-def profile(evidence: Evidence) -> tuple[Drawing, ...]:
+def draw_profile(evidence: Evidence) -> tuple[Drawing, ...]:
     """One figure per target of `evidence.profile`; none where that table is empty."""
     table = evidence.profile
     if table.empty or table["arm"].nunique() > MOST_LINES:
@@ -28,7 +28,7 @@ def profile(evidence: Evidence) -> tuple[Drawing, ...]:
 
 
 @styled()
-def shares(table: pd.DataFrame, looks: Mapping[str, Look]) -> Figure:
+def draw_shares(table: pd.DataFrame, looks: Mapping[str, Look]) -> Figure:
     """Step curves over the ratio to the best.
 
     `table`: columns `arm`, `ratio` (from 1) and `share`.
@@ -63,7 +63,7 @@ def _drawn(evidence: Evidence, table: pd.DataFrame, target: str, suffix: str) ->
         caption=_caption(evidence, table, unit),
         alt=f"Share of instances solved to {target} within a factor of the best: "
         f"{'; '.join(lines)}.",
-        figure=shares(table, evidence.looks_of(arms)),
+        figure=draw_shares(table, evidence.looks_of(arms)),
     )
 
 

@@ -6,12 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bdhf.report.page.drawing import Drawing, Evidence
-from bdhf.report.page.style import INK, listing, looks, plain, styled
+from bdhf.report.page.style import INK, listing, literal, looks, styled
 from bdhf.stats.summaries.ranks import LEAST_PROBLEMS, Ranks
 from bdhf.text.formatting import counted, number, p_value
 
 
-def ranks(evidence: Evidence) -> tuple[Drawing, ...]:
+def draw_ranks(evidence: Evidence) -> tuple[Drawing, ...]:
     """One figure per target; none below five problems or three arms."""
     several = len(evidence.ranks) > 1
     return tuple(
@@ -21,13 +21,13 @@ def ranks(evidence: Evidence) -> tuple[Drawing, ...]:
 
 
 @styled()
-def mean_ranks(found: Ranks, colours: dict[str, str]) -> Figure:
+def draw_mean_ranks(found: Ranks, colours: dict[str, str]) -> Figure:
     """A row per solver, the best on top; a bar joins those that are not told apart."""
     figure, axes = listing(len(found.solvers))
     for row, (solver, rank) in enumerate(zip(found.solvers, found.mean_ranks, strict=True)):
         axes.plot([rank], [row], "o", ms=8, color=colours[solver], zorder=3)
         axes.annotate(
-            plain(solver, limit=60), (0, row - 0.4), xycoords=("axes fraction", "data"),
+            literal(solver, limit=60), (0, row - 0.4), xycoords=("axes fraction", "data"),
             va="center", fontsize=9,
         )  # fmt: skip
     for place, (first, last) in enumerate(found.groups):
@@ -50,7 +50,7 @@ def _drawn(evidence: Evidence, found: Ranks, suffix: str) -> Drawing:
         caption=_caption(found),
         alt=f"Mean rank over {counted(found.problems, 'problem')} of the cost to {found.target}: "
         f"{'; '.join(f'{solver} {number(rank)}' for solver, rank in ranked)}. {_joined(found)}",
-        figure=mean_ranks(found, {name: known[name].colour for name in names}),
+        figure=draw_mean_ranks(found, {name: known[name].colour for name in names}),
     )
 
 

@@ -30,7 +30,7 @@ _SHORT = 5.0  # the factor within which 1, 2, 5, 10 … may be fewer than two ti
 _NEAR = 4.0  # B_crit is marked up to this factor beyond the sizes that were run
 
 
-def scaling(evidence: Evidence) -> tuple[Drawing, ...]:
+def draw_scaling(evidence: Evidence) -> tuple[Drawing, ...]:
     """Updates and seconds, of every target with a fit; none where no group of arms has one."""
     targets = list(dict.fromkeys(found.target for found in evidence.scaling))
     return tuple(

@@ -14,7 +14,7 @@ from bdhf.report.page.drawing import Drawing, Evidence
 from bdhf.report.page.style import DECADE, INK, Look, canvas, linear, logarithmic, styled
 
 
-def survival(evidence: Evidence) -> tuple[Drawing, ...]:
+def draw_survival(evidence: Evidence) -> tuple[Drawing, ...]:
     """One figure per target and axis of `evidence.survival`; none where that table is empty."""
     if evidence.survival.empty:
         return ()
@@ -61,7 +61,7 @@ def _drawn(evidence: Evidence, table: pd.DataFrame, target: str, axis: str) -> D
         name="_".join(filter(None, name)),
         section="Survival",
         title=f"{target}, against {unit}",
-        caption=captions.survival(records, axis),
+        caption=captions.survival_caption(records, axis),
         alt=captions.survival_alt(table, target, unit),
         figure=steps(table, evidence.looks, unit),
     )

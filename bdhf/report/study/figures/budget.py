@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from bdhf.records import unit_of
 from bdhf.report.page.drawing import Drawing
 from bdhf.report.page.formatting import listed
-from bdhf.report.page.style import DECADE, Look, canvas, logarithmic, plain, styled
-from bdhf.report.study.evidence import Cell, StudyEvidence, question
+from bdhf.report.page.style import DECADE, Look, canvas, literal, logarithmic, styled
+from bdhf.report.study.evidence import CellEvidence, StudyEvidence, question
 from bdhf.text.formatting import counted, number, percent
 
 _Style = Literal["default", "steps-post"]
@@ -32,14 +32,16 @@ def budget(evidence: StudyEvidence) -> tuple[Drawing, ...]:
             title=where or asked[:1].upper() + asked[1:],
             caption=_caption(evidence),
             alt=f"Expected best of k trials, {asked}: {'; '.join(_words(c) for c in cells)}.",
-            figure=curves(cells, evidence.objective, evidence.looks),
+            figure=budget_curves(cells, evidence.objective, evidence.looks),
         )
         for place, (where, cells) in enumerate(groups.items(), start=1)
     )
 
 
 @styled()
-def curves(cells: Sequence[Cell], objective: str, looks: Mapping[str, Look]) -> Figure:
+def budget_curves(
+    cells: Sequence[CellEvidence], objective: str, looks: Mapping[str, Look]
+) -> Figure:
     """The expected best of k trials above, the best so far below; a line for every cell."""
     names = [cell.arm.name for cell in cells]
     figure, (above, below) = canvas(2, {name: looks[name] for name in names}, 2.3)
@@ -52,7 +54,7 @@ def curves(cells: Sequence[Cell], objective: str, looks: Mapping[str, Look]) -> 
             cell.so_far[name].clip(upper=cell.horizon).tolist() for name in ("low", "best", "high")
         ]
         _line(below, np.arange(1, len(cell.so_far) + 1), order, look, "steps-post")
-    unit = plain(unit_of(objective), limit=26)
+    unit = literal(unit_of(objective), limit=26)
     for axes, words in ((above, "expected best of k"), (below, "best of the first k")):
         axes.set_ylabel(f"{words},\n{unit}")
         _scale(axes, [float(v) for line in axes.lines for v in np.asarray(line.get_ydata())])
@@ -96,7 +98,7 @@ def _caption(evidence: StudyEvidence) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _words(cell: Cell) -> str:
+def _words(cell: CellEvidence) -> str:
     mean = cell.expected.mean if cell.expected else ()
     return (
         f"{cell.arm.name} from {number(mean[0])} with 1 trial to {number(mean[-1])} with "

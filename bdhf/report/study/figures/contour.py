@@ -14,8 +14,8 @@ from scipy.spatial import Delaunay, QhullError
 
 from bdhf.records import Parameter
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.style import DECADE, WIDTH, plain, styled
-from bdhf.report.study.evidence import HIT, Cell, StudyEvidence, axis_label
+from bdhf.report.page.style import DECADE, WIDTH, literal, styled
+from bdhf.report.study.evidence import HIT, CellEvidence, StudyEvidence, axis_label
 from bdhf.text.formatting import counted, number
 
 _LEAST_POINTS = 6  # for a surface; fewer are drawn as points
@@ -67,7 +67,7 @@ def contour(evidence: StudyEvidence) -> tuple[Drawing, ...]:
     )
 
 
-def surface(cell: Cell, objective: str) -> Surface | None:
+def surface(cell: CellEvidence, objective: str) -> Surface | None:
     """The trials of a cell over the two numbers that matter most; None: it has not two.
 
     A learning rate and a damping come before others, these by their importance.
@@ -116,7 +116,7 @@ def surfaces(one: Surface, objective: str) -> Figure:
     return figure
 
 
-def _chosen(cell: Cell) -> tuple[Parameter, Parameter] | None:
+def _chosen(cell: CellEvidence) -> tuple[Parameter, Parameter] | None:
     """Two numbers: for either axis the first of those that suit it best."""
     weights = cell.arm.importances
     seen = cell.places.notna().sum()
@@ -150,14 +150,14 @@ def _axis(axes: Axes, name: str, parameter: Parameter, values: NDArray[np.float6
     else:
         axis.set_major_locator(MaxNLocator(6))
     axis.set_major_formatter(FuncFormatter(lambda v, _: _shown(v, logs=logs)))
-    axes.set(**{f"{name}label": plain(parameter.name, limit=34) + "\n(log scale)" * logs})
+    axes.set(**{f"{name}label": literal(parameter.name, limit=34) + "\n(log scale)" * logs})
 
 
 def _shown(value: float, *, logs: bool) -> str:
     return number(10**value if logs else value, tidy=True)
 
 
-def _caption(cell: Cell, one: Surface) -> tuple[str, ...]:
+def _caption(cell: CellEvidence, one: Surface) -> tuple[str, ...]:
     whole = one.triangles is not None
     parts = [
         "Dark points: trials; a light one missed the target; the star is the best. "
@@ -173,7 +173,7 @@ def _caption(cell: Cell, one: Surface) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _words(cell: Cell, one: Surface) -> str:
+def _words(cell: CellEvidence, one: Surface) -> str:
     x, y = one.names
     text = (
         f"{counted(len(one.x), 'trial')} of {cell.arm.label} over {x.name} and {y.name}, with "

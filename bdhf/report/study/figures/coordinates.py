@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bdhf.records import Parameter
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.style import DECADE, INK, WIDTH, plain, styled
-from bdhf.report.study.evidence import HIT, Cell, StudyEvidence, axis_label
+from bdhf.report.page.style import DECADE, INK, WIDTH, literal, styled
+from bdhf.report.study.evidence import HIT, CellEvidence, StudyEvidence, axis_label
 from bdhf.text.formatting import counted, number
 
 #: Good to bad, told apart by the colour-blind, and neither lost on white nor on dark paper.
@@ -32,7 +32,7 @@ def coordinates(evidence: StudyEvidence) -> tuple[Drawing, ...]:
             title=cell.arm.label,
             caption=_CAPTION,
             alt=_words(cell, evidence.objective),
-            figure=lines(cell, evidence.objective),
+            figure=parallel_lines(cell, evidence.objective),
             group=cell.arm.name,
         )
         for place, cell in enumerate(cells, start=1)
@@ -40,7 +40,7 @@ def coordinates(evidence: StudyEvidence) -> tuple[Drawing, ...]:
 
 
 @styled()
-def lines(cell: Cell, objective: str) -> Figure:
+def parallel_lines(cell: CellEvidence, objective: str) -> Figure:
     """A row a parameter, low values on the left, and the value of the trial in the last row."""
     space = cell.arm.space
     value, ends = _scaled_values(cell, objective)
@@ -52,8 +52,8 @@ def lines(cell: Cell, objective: str) -> Figure:
     best = (cell.trials["trial"] == cell.arm.best).to_numpy()
     for is_best, row in sorted(zip(best, table.tolist(), strict=True), key=lambda line: line[0]):
         _trial(axes, np.array(row), height, is_best=bool(is_best))
-    words = [f"{plain(p.name, limit=24)}\n{_range(p)}" for p in space]
-    words.append(f"{plain(axis_label(objective), limit=28)}\n{ends}")
+    words = [f"{literal(p.name, limit=24)}\n{_range(p)}" for p in space]
+    words.append(f"{literal(axis_label(objective), limit=28)}\n{ends}")
     axes.set_yticks(height, words)
     for row, parameter in enumerate(space):
         _choices(axes, row, parameter)
@@ -92,7 +92,7 @@ def _scaled(values: NDArray[np.float64], parameter: Parameter) -> NDArray[np.flo
     return (values - low) / ((high - low) or 1.0)
 
 
-def _scaled_values(cell: Cell, objective: str) -> tuple[NDArray[np.float64], str]:
+def _scaled_values(cell: CellEvidence, objective: str) -> tuple[NDArray[np.float64], str]:
     """Values from the best of the cell (0) to its worst or the horizon (1), and both in words."""
     kinds = cell.trials["kind"].to_numpy()
     values = cell.trials[objective].to_numpy(float)
@@ -124,7 +124,7 @@ def _choices(axes: Axes, row: int, parameter: Parameter) -> None:
     for place, choice in enumerate(parameter.choices):
         x = place / last if last else 0.5
         align = "center" if 0 < x < 1 else "left" if x == 0 else "right"
-        axes.annotate(plain(choice, limit=room), (x, row), xytext=(0, 7), ha=align,
+        axes.annotate(literal(choice, limit=room), (x, row), xytext=(0, 7), ha=align,
                       textcoords="offset points", fontsize=9)  # fmt: skip
 
 
@@ -136,7 +136,7 @@ _CAPTION = (
 )
 
 
-def _words(cell: Cell, objective: str) -> str:
+def _words(cell: CellEvidence, objective: str) -> str:
     values, ends = _scaled_values(cell, objective)
     known = int(np.isfinite(values).sum())
     names = ", ".join(p.name for p in cell.arm.space)

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.style import DECADE, Look, canvas, logarithmic, plain, styled
-from bdhf.report.study.evidence import Cell, StudyEvidence, axis_label
+from bdhf.report.page.style import DECADE, Look, canvas, literal, logarithmic, styled
+from bdhf.report.study.evidence import CellEvidence, StudyEvidence, axis_label
 from bdhf.text.formatting import counted, number
 
 _HEIGHTS = {1: 3.0}
@@ -44,7 +44,7 @@ def front(evidence: StudyEvidence) -> tuple[Drawing, ...]:
 
 @styled()
 def fronts(
-    groups: Mapping[str, Sequence[Cell]],
+    groups: Mapping[str, Sequence[CellEvidence]],
     objectives: tuple[str, str],
     looks: Mapping[str, Look],
     *,
@@ -58,7 +58,7 @@ def fronts(
     for axes, (where, cells) in zip(panels, groups.items(), strict=True):
         for cell in cells:
             _cell(axes, _known(cell, *objectives), objectives, looks[cell.arm.name], steps=steps)
-        axes.set_title(plain(where, limit=60), loc="left", fontsize=9)
+        axes.set_title(literal(where, limit=60), loc="left", fontsize=9)
     for name, objective in (("x", objectives[0]), ("y", objectives[1])):
         values = pd.concat([table[objective] for table in tables])
         if values.min() > 0 and values.max() > DECADE * values.min():
@@ -81,7 +81,7 @@ def _cell(
         axes.step(x[best][order], y[best][order], where="post", lw=1.4, **look.line)
 
 
-def _known(cell: Cell, first: str, other: str) -> pd.DataFrame:
+def _known(cell: CellEvidence, first: str, other: str) -> pd.DataFrame:
     """The trials that have a value in both, a miss at the horizon."""
     table = cell.trials
     values = {name: table[name].clip(upper=cell.arm.horizons.get(name)) for name in (first, other)}
@@ -98,7 +98,7 @@ def _caption(others: int) -> tuple[str, ...]:
     )
 
 
-def _alt(groups: Mapping[str, Sequence[Cell]], first: str, other: str) -> str:
+def _alt(groups: Mapping[str, Sequence[CellEvidence]], first: str, other: str) -> str:
     words = []
     for cells in groups.values():
         for cell in cells:

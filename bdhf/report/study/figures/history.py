@@ -13,12 +13,12 @@ from matplotlib.ticker import MaxNLocator
 
 from bdhf.report.page.drawing import Drawing
 from bdhf.report.page.formatting import listed
-from bdhf.report.page.style import DECADE, INK, Look, canvas, key, logarithmic, plain, styled
+from bdhf.report.page.style import DECADE, INK, Look, canvas, key, literal, logarithmic, styled
 from bdhf.report.study.evidence import (
     FAILED,
     HIT,
     MISSED,
-    Cell,
+    CellEvidence,
     StudyEvidence,
     axis_label,
     question,
@@ -43,14 +43,14 @@ def history(evidence: StudyEvidence) -> tuple[Drawing, ...]:
             caption=_caption(evidence),
             alt=f"{question(evidence.records, evidence.objective)} of every trial: "
             f"{'; '.join(_words(cell) for cell in cells)}.",
-            figure=trials(cells, evidence.objective, evidence.looks[name]),
+            figure=trial_history(cells, evidence.objective, evidence.looks[name]),
         )
         for place, (name, cells) in enumerate(groups.items(), start=1)
     )
 
 
 @styled()
-def trials(cells: Sequence[Cell], objective: str, look: Look) -> Figure:
+def trial_history(cells: Sequence[CellEvidence], objective: str, look: Look) -> Figure:
     """A panel a cell, trials from left to right."""
     figure, panels = canvas(len(cells), {}, _HEIGHTS.get(len(cells), _STACKED))
     limits = [_limits(cell, objective) for cell in cells]
@@ -70,7 +70,7 @@ def trials(cells: Sequence[Cell], objective: str, look: Look) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, cell: Cell, objective: str, look: Look) -> None:
+def _panel(axes: Axes, cell: CellEvidence, objective: str, look: Look) -> None:
     table, best = cell.trials, cell.so_far
     if objective in cell.arm.horizons:
         axes.axhline(cell.horizon, color=INK, ls=":", lw=1.2)
@@ -85,10 +85,10 @@ def _panel(axes: Axes, cell: Cell, objective: str, look: Look) -> None:
         else:
             axes.plot(mine["trial"], mine[objective], ls="", zorder=3, **_mark(kind, look))
     if cell.where:
-        axes.set_title(plain(cell.where, limit=60), loc="left", fontsize=9)
+        axes.set_title(literal(cell.where, limit=60), loc="left", fontsize=9)
 
 
-def _limits(cell: Cell, objective: str) -> tuple[float, float]:
+def _limits(cell: CellEvidence, objective: str) -> tuple[float, float]:
     """The least and the largest value of a cell, its horizon among them."""
     values = cell.trials[objective].to_numpy(float)
     seen = values[np.isfinite(values)].tolist()
@@ -139,7 +139,7 @@ def _caption(evidence: StudyEvidence) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _words(cell: Cell) -> str:
+def _words(cell: CellEvidence) -> str:
     """What is seen of a cell: its best, where it was found, and what was lost."""
     kinds = cell.trials["kind"].value_counts()
     lost = [f"{kinds[kind]} {kind}" for kind in _MARKS if kind != HIT and kind in kinds]

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.style import INK, WIDTH, Look, listing, plain, styled
-from bdhf.report.study.evidence import Cell, StudyEvidence
+from bdhf.report.page.style import INK, WIDTH, Look, listing, literal, styled
+from bdhf.report.study.evidence import CellEvidence, StudyEvidence
 from bdhf.text.formatting import NONE
 
 #: One hue from pale to deep: opaque, so that it looks the same on paper of any colour.
@@ -38,14 +38,14 @@ def importances(evidence: StudyEvidence) -> tuple[Drawing, ...]:
 
 
 @styled()
-def bars(cells: Sequence[Cell], looks: Mapping[str, Look]) -> Figure:
+def bars(cells: Sequence[CellEvidence], looks: Mapping[str, Look]) -> Figure:
     """A bar a parameter, arm by arm, the most important first."""
     rows = [(cell, name, share) for cell in cells for name, share in _sorted(cell).items()]
     figure, axes = listing(len(rows))
     for row, (cell, name, share) in enumerate(rows):
         colour = looks[cell.arm.name].colour
         axes.barh(row, share, height=0.3, color=colour)
-        words = f"{plain(cell.arm.name)}: {plain(name, limit=36)}"
+        words = f"{literal(cell.arm.name)}: {literal(name, limit=36)}"
         axes.annotate(words, (0, row - 0.42), xycoords=("axes fraction", "data"),
                       va="center", fontsize=9)  # fmt: skip
         axes.annotate(f" {share:.0%}", (share, row), va="center", fontsize=9)
@@ -55,7 +55,7 @@ def bars(cells: Sequence[Cell], looks: Mapping[str, Look]) -> Figure:
 
 
 @styled()
-def heat(cells: Sequence[Cell]) -> Figure:
+def heat(cells: Sequence[CellEvidence]) -> Figure:
     """A row a parameter, a column a cell of one arm; a parameter that has none is a dash."""
     names = list(dict.fromkeys(name for cell in cells for name in cell.arm.importances))
     table = np.array([[cell.arm.importances.get(n, np.nan) for cell in cells] for n in names])
@@ -71,10 +71,10 @@ def heat(cells: Sequence[Cell]) -> Figure:
             axes.annotate(NONE if share is None else f"{share:.0%}", (column, row), ha="center",
                           va="center", fontsize=9, color=ink)  # fmt: skip
     axes.set(xlim=(-0.5, len(cells) - 0.5), ylim=(len(names) - 0.5, -0.5))
-    axes.set_yticks(range(len(names)), [plain(name, limit=24) for name in names])
+    axes.set_yticks(range(len(names)), [literal(name, limit=24) for name in names])
     values = [" / ".join(cell.arm.values.values()) or "all" for cell in cells]
-    axes.set_xticks(range(len(cells)), [plain(value, limit=14) for value in values])
-    axes.set_xlabel(plain(" / ".join(cells[0].arm.values), limit=60))
+    axes.set_xticks(range(len(cells)), [literal(value, limit=14) for value in values])
+    axes.set_xlabel(literal(" / ".join(cells[0].arm.values), limit=60))
     axes.grid(visible=False)
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
@@ -86,11 +86,11 @@ def _tile(column: int, row: int, share: float) -> Rectangle:
     return Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, facecolor=colour, linewidth=0)
 
 
-def _sorted(cell: Cell) -> dict[str, float]:
+def _sorted(cell: CellEvidence) -> dict[str, float]:
     return dict(sorted(cell.arm.importances.items(), key=lambda item: -item[1]))
 
 
-def _drawing(name: str, title: str, cells: Sequence[Cell], figure: Figure) -> Drawing:
+def _drawing(name: str, title: str, cells: Sequence[CellEvidence], figure: Figure) -> Drawing:
     return Drawing(
         name=name,
         section="Importances",
@@ -106,6 +106,6 @@ def _drawing(name: str, title: str, cells: Sequence[Cell], figure: Figure) -> Dr
     )
 
 
-def _words(cell: Cell) -> str:
+def _words(cell: CellEvidence) -> str:
     shares = [f"{name} {share:.0%}" for name, share in _sorted(cell).items()]
     return f"{cell.arm.label} {', '.join(shares)}"

@@ -15,7 +15,7 @@ from bdhf.report.study.figures.importances import importances
 from bdhf.report.study.figures.verdict_budget import verdict_budget
 
 #: Name -> what draws it, in the order of the page. A figure with nothing to show returns ().
-FIGURES: Mapping[str, Callable[[StudyEvidence], tuple[Drawing, ...]]] = {
+STUDY_FIGURES: Mapping[str, Callable[[StudyEvidence], tuple[Drawing, ...]]] = {
     "verdict_budget": verdict_budget,
     "history": history,
     "budget": budget,
@@ -29,11 +29,11 @@ FIGURES: Mapping[str, Callable[[StudyEvidence], tuple[Drawing, ...]]] = {
 MOST_CELLS = 40
 
 #: Figures that are one a cell.
-CROWDED = ("coordinates", "contour")
+STUDY_CROWDED = ("coordinates", "contour")
 
 
-def draw(evidence: StudyEvidence) -> Mapping[str, tuple[Drawing, ...]]:
+def draw_study_figures(evidence: StudyEvidence) -> Mapping[str, tuple[Drawing, ...]]:
     """Every figure that has something to show, by the section of the page it belongs to."""
-    left_out = CROWDED if len(evidence.cells) > MOST_CELLS else ()
-    figures = (figure for name, figure in FIGURES.items() if name not in left_out)
+    left_out = STUDY_CROWDED if len(evidence.cells) > MOST_CELLS else ()
+    figures = (figure for name, figure in STUDY_FIGURES.items() if name not in left_out)
     return by_section(drawing for figure in figures for drawing in figure(evidence))

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from bdhf.report.page.drawing import Drawing
-from bdhf.report.page.style import INK, Look, canvas, key, plain, styled
+from bdhf.report.page.style import INK, Look, canvas, key, literal, styled
 from bdhf.report.study.evidence import StudyEvidence
 from bdhf.stats.result import Verdict
 from bdhf.stats.studies.tuning_budget import Ahead
@@ -37,20 +37,22 @@ def verdict_budget(evidence: StudyEvidence) -> tuple[Drawing, ...]:
             caption=_caption(group[0].alpha),
             alt="Share of resamples in which the candidate is ahead, against the trials of each "
             f"arm: {'; '.join(_words(one, evidence.verdicts) for one in group)}.",
-            figure=shares(group, evidence.looks[candidate], evidence.verdicts),
+            figure=draw_verdict_shares(group, evidence.looks[candidate], evidence.verdicts),
         )
         for place, ((candidate, baseline, _), group) in enumerate(groups.items(), start=1)
     )
 
 
 @styled()
-def shares(group: Sequence[Ahead], look: Look, verdicts: Mapping[str, Verdict]) -> Figure:
+def draw_verdict_shares(
+    group: Sequence[Ahead], look: Look, verdicts: Mapping[str, Verdict]
+) -> Figure:
     """A panel a comparison; the colour is that of the candidate."""
     figure, panels = canvas(len(group), {}, _HEIGHTS.get(len(group), _STACKED))
     for axes, one in zip(panels, group, strict=True):
         verdict = settled(one, verdicts)
         _panel(axes, one, look, verdict)
-        words = f"{plain(one.name, limit=50)}: {_held(one, verdict)}"
+        words = f"{literal(one.name, limit=50)}: {_held(one, verdict)}"
         axes.set_title(words, loc="left", fontsize=9)
     panels[len(panels) // 2].set_ylabel("resamples in which\nthe candidate is ahead")
     panels[-1].set_xlabel("trials k")
