@@ -58,7 +58,7 @@ INTERNAL = {
     "bdhf.experiments.run.training.OutOfTime": "an outcome: the status of a run",
     "bdhf.optim.products.layer_io.sites.Uncovered": "a method that cannot be used: another one is",
     "bdhf.tuning.workers.trial._GivenUp": "a run that the pruner ends, no `Exception`",
-    "bdhf.tuning.workers.worker._Surplus": "a trial that nobody needs: failed for Optuna",
+    "bdhf.tuning.workers.trial_loop._Surplus": "a trial that nobody needs: failed for Optuna",
 }
 
 

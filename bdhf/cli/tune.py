@@ -148,7 +148,7 @@ def _tune(study: Study, place: StudyLocation, workers: int | None) -> None:
     from bdhf.experiments.run.provenance import resolve_devices
     from bdhf.tuning.outcome.collect import stored_trials
     from bdhf.tuning.outcome.stale import other_code
-    from bdhf.tuning.workers.pool import ArmPool
+    from bdhf.tuning.workers.arm_pool import ArmPool
 
     with place.losable():
         arms = stored_trials(study, place.open())
@@ -174,7 +174,7 @@ def _warn_of_company(study: Study, workers: int) -> None:
 
 def _join(study: Study, place: StudyLocation) -> None:
     from bdhf.tuning.workers.progress import line_of
-    from bdhf.tuning.workers.worker import TrialLoop
+    from bdhf.tuning.workers.trial_loop import TrialLoop
 
     loop = TrialLoop(study, place, lambda *of_trial: say(line_of(*of_trial)))
     loop.run([cell.label for cell in study.cells])

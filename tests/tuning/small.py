@@ -36,9 +36,9 @@ from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.tuning.outcome.collect import collect_study, stored_trials
 from bdhf.tuning.storage.storage import StudyLocation, quiet
 from bdhf.tuning.study.study import Study, open_study
-from bdhf.tuning.workers.pool import ArmPool
+from bdhf.tuning.workers.arm_pool import ArmPool
 from bdhf.tuning.workers.progress import line_of
-from bdhf.tuning.workers.worker import TrialLoop
+from bdhf.tuning.workers.trial_loop import TrialLoop
 from tests.experiments.specs import TINY, TINY_STUDY, write_study
 from tests.tuning.synthetic import synthetic_run
 

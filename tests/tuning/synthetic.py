@@ -19,7 +19,7 @@ from bdhf.records import CURVE_COLUMNS, Status
 from bdhf.tuning.sampling.trial_slots import TrialSlots
 from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study, StudyCell, open_study
-from bdhf.tuning.workers.worker import TrialLoop
+from bdhf.tuning.workers.trial_loop import TrialLoop
 from tests.experiments.specs import STUDY, TWO_ARMS, write_study
 
 #: Made-up learning rates at which a run is the quickest; those above the last one diverge.

@@ -12,11 +12,11 @@ import pandas as pd
 
 from bdhf.experiments.engines.ending import SAVE_SECONDS, saving_line
 from bdhf.experiments.engines.execution import now
+from bdhf.experiments.engines.make_runs import ENDED, LOST, NOTE, ROW, Job, make_runs
 from bdhf.experiments.engines.pool import EXITED, WorkerPool, WorkerSlot
 from bdhf.experiments.engines.process import FAULT, TOLD_TO_END, ExitStatus, WorkerProcess
 from bdhf.experiments.engines.queue import POLL_SECONDS, Queue
 from bdhf.experiments.engines.retry import Again
-from bdhf.experiments.engines.worker import ENDED, LOST, NOTE, ROW, Job, make_runs
 from bdhf.experiments.observers.observer import Observer
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.user_code import own_code

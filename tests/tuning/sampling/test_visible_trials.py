@@ -14,7 +14,7 @@ from bdhf.tuning.sampling.samplers import SAMPLERS, ByPlace
 from bdhf.tuning.sampling.trial_slots import SURPLUS, TrialSlots, trial_slots
 from bdhf.tuning.storage.storage import StudyLocation, quiet
 from bdhf.tuning.study.schema import Sampler
-from bdhf.tuning.workers.worker import TrialLoop
+from bdhf.tuning.workers.trial_loop import TrialLoop
 from tests.tuning.small import placed
 from tests.tuning.synthetic import quick, study
 

@@ -25,7 +25,7 @@ from bdhf.records import InputError, Owner
 from bdhf.tuning.storage.database import Database
 from bdhf.tuning.storage.patience import LostError, Patience, is_outage
 from bdhf.tuning.storage.storage import StudyLocation, quiet
-from bdhf.tuning.workers.worker import TrialLoop
+from bdhf.tuning.workers.trial_loop import TrialLoop
 from tests.tuning.small import placed, trials_of
 from tests.tuning.synthetic import quick, study, worked
 

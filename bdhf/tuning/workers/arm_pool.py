@@ -24,7 +24,7 @@ from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study, StudyCell, open_study
 from bdhf.tuning.workers.progress import line_of
 from bdhf.tuning.workers.recovery import MOST_DEATHS
-from bdhf.tuning.workers.worker import TrialLoop
+from bdhf.tuning.workers.trial_loop import TrialLoop
 
 #: Seconds that workers have to end cleanly, once their runs are saved.
 _PATIENCE_SECONDS = 10.0
