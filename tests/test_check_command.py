@@ -18,7 +18,7 @@ def there(tmp_path, monkeypatch):
 #: A command, and what it refuses: an arm, the problem of all arms, and data that only `run` loads.
 REFUSED = {
     "plan an arm": ("plan", "Dropping", "arms.hf: hf: its first update"),
-    "plan a problem": ("plan", "Flat", "problem: own_problems_here:Flat, on a made-up batch: "),
+    "plan a problem": ("plan", "Flat", "problem: own_problems_here:Flat, on a synthetic batch: "),
     "run an arm": ("run", "Dropping", "arms.hf: hf: its first update"),
     "run on data": ("run", "Many", "`samples` says 5000 training samples, and load() gives 40"),
 }

@@ -70,7 +70,7 @@ def test_told_to_end_it_keeps_what_has_finished_and_records_no_failure(tmp_path,
     ended = check_what_is_left(tmp_path / "out")
     runs = bdhf.load(tmp_path / "out").runs
     assert running.returncode == 130
-    assert errors.splitlines()[-1].startswith("interrupted: what has finished is kept")
+    assert errors.splitlines()[-1].startswith("Interrupted. Finished runs are kept")
     assert "Traceback" not in errors
     assert set(runs.loc[runs["status"].notna(), "run_id"]) == ended
     assert psutil.wait_procs(workers, timeout=30)[1] == []
@@ -90,7 +90,7 @@ def test_a_disk_that_takes_no_more_is_one_line_and_the_same_command_goes_on(
 
     (line,) = (line for line in errors.splitlines() if not line.startswith("warning: "))
     assert running.returncode == 2
-    assert line.startswith("out: cannot write results: File too large; what has finished is kept")
+    assert line.startswith("out: cannot write results: File too large; finished runs are kept")
     ended = check_what_is_left(tmp_path / "out")
 
     before = {run: changed_last(tmp_path, run) for run in ended}

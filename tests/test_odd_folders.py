@@ -228,8 +228,8 @@ def test_a_results_folder_that_goes_during_a_run_is_a_line(made, monkeypatch):
     done = bdhf("run", "spec.yaml", "--out", "small", code=2)
 
     assert done.stderr.splitlines()[-1] == (
-        "small: cannot write results: No such file or directory; what has finished is kept: the "
-        "folder is no longer there, then the same command goes on"
+        "small: cannot write results: No such file or directory; finished runs are kept: the "
+        "folder is no longer there, then run the same command to resume"
     )
     assert not store.folder.exists()
 

@@ -61,22 +61,28 @@ Only = Annotated[
 ]
 ShardText = Annotated[
     str | None,
-    typer.Option("--shard", metavar="I/N", help="Only share I of N of the runs, from 1/N to N/N."),
+    typer.Option(
+        "--shard", metavar="I/N", help="Make only share I of N of the runs, from 1/N to N/N."
+    ),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=1, help="Runs at a time; default one a GPU, or cores ÷ threads. 1 to time."
+        "--workers",
+        min=1,
+        help="Runs at a time; default one per GPU, or cores ÷ threads; 1 to compare seconds.",
     ),
 ]
 NoCheck = Annotated[
     bool,
-    typer.Option("--no-check", help="Do not try a first update of every arm on made-up data."),
+    typer.Option("--no-check", help="Skip the first update of every arm on synthetic data."),
 ]
 RetryOption = Annotated[
     str | None,
     typer.Option(
-        "--retry", metavar="STATUSES", help="Run again what ended so: error,oom,timeout or all."
+        "--retry",
+        metavar="STATUSES",
+        help="Repeat runs with these statuses: error,oom,timeout or all.",
     ),
 ]
 
@@ -90,17 +96,17 @@ def run(
     only: Only = None,
     shard: ShardText = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many runs, then stop.")
+        int | None, typer.Option("--limit", min=1, help="Stop after this many runs.")
     ] = None,
     retry: RetryOption = None,
     stale: StaleChoice = None,
     track: Annotated[
         list[str] | None,
-        typer.Option("--track", help="Also tell a tracker: tensorboard, mlflow."),
+        typer.Option("--track", help="Send runs to a tracker too: tensorboard, mlflow."),
     ] = None,
     no_check: NoCheck = False,
 ) -> None:
-    """Run what is missing of an ablation, compare the arms and write the report."""
+    """Make the missing runs of an ablation, compare the arms and write the report."""
     from bdhf.experiments.observers.progress import watching
     from bdhf.experiments.observers.several import together
     from bdhf.experiments.observers.trackers import tracking
@@ -136,7 +142,9 @@ def run(
                     note=warn,
                 )
     except KeyboardInterrupt:
-        err.print("interrupted: what has finished is kept; the same command goes on", markup=False)
+        err.print(
+            "Interrupted. Finished runs are kept; run the same command to resume.", markup=False
+        )
         raise typer.Exit(130) from None
     with errors_reported():
         refuse_another_plan(ablation, f"bdhf run {spec}")
@@ -166,18 +174,18 @@ def plan(
     shard: ShardText = None,
     workers: Workers = None,
     cost: Annotated[
-        bool, typer.Option("--cost", help="Estimate what one update of every arm costs at most.")
+        bool, typer.Option("--cost", help="Estimate the highest cost of one update of every arm.")
     ] = False,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Time three updates of every arm of which no run has ended."),
+        typer.Option("--probe", help="Time three updates of every arm without a finished run."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything as JSON, cell by cell.")
     ] = False,
     no_check: NoCheck = False,
 ) -> None:
-    """Show what `run` would do, try a first update of every arm, and write no results."""
+    """Show what `run` would do, and try a first update of every arm; write no results."""
     from bdhf.text.formatting import plain_count
 
     ablation = _open(spec, folder, settings)
@@ -220,7 +228,7 @@ def _say_waiting(home: Path, holders: Sequence[Claim]) -> None:
     files = [str(home / "claims" / c.name) for c in holders if not c.owner.is_here]
     more = f" and {len(files) - _FILES} more" if len(files) > _FILES else ""
     if files:
-        say(f"  once they have ended, remove {', '.join(files[:_FILES])}{more} to go on at once")
+        say(f"  once they have ended, remove {', '.join(files[:_FILES])}{more} to continue at once")
 
 
 def _check(ablation: Ablation, cells: Sequence[Cell], todo: Sequence[RunSpec] = ()) -> None:

@@ -27,10 +27,13 @@ def bench(
     ] = None,
     counts: Annotated[
         bool,
-        typer.Option("--counts", help="Count in the working tree, against expected_counts.json."),
+        typer.Option(
+            "--counts", help="Compare the counts of the working tree with expected_counts.json."
+        ),
     ] = False,
     write: Annotated[
-        bool, typer.Option("--write", help="With --counts: expect from now on what is counted.")
+        bool,
+        typer.Option("--write", help="With --counts: write the counts to expected_counts.json."),
     ] = False,
     benchmarks: Annotated[
         list[str] | None,
@@ -38,16 +41,17 @@ def bench(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Record: one sample, kept nowhere. Compare: a third as long."),
+        typer.Option("--quick", help="Record: one sample, not kept. Compare: a third of the time."),
     ] = False,
     margin: Annotated[
         float | None,
         typer.Option(
-            min=1.0, help="With --against: a ratio of times that is no change; default 1.05."
+            min=1.0,
+            help="With --against: the largest ratio of times without a change; default 1.05.",
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="With --against: a row for what stayed, too.")
+        bool, typer.Option("--all", help="With --against: show unchanged benchmarks too.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --against: as JSON.")] = False,
     machine: Annotated[

@@ -14,7 +14,7 @@ from bdhf.cli.app import app, out, say
 def list_parts(
     compatibility: Annotated[
         bool,
-        typer.Option("--compatibility", help="Show which parts of block_hf go together instead."),
+        typer.Option("--compatibility", help="Show which parts of block_hf can be combined."),
     ] = False,
 ) -> None:
     """List every problem, curvature, partition, solver and optimizer that a spec may name."""
@@ -33,7 +33,7 @@ def list_parts(
 @app.command()
 def schema(
     study: Annotated[
-        bool, typer.Option("--study", help="That of a study instead of a spec.")
+        bool, typer.Option("--study", help="Print the schema of a study, not of a spec.")
     ] = False,
 ) -> None:
     """Print the JSON Schema of a spec, with which editors complete and check."""

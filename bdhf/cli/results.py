@@ -45,11 +45,11 @@ def status(
     results: Results,
     watch: Annotated[
         float | None,
-        typer.Option("--watch", min=0.2, metavar="SECONDS", help="Show it again every so often."),
+        typer.Option("--watch", min=0.2, metavar="SECONDS", help="Repeat every SECONDS seconds."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what of a results folder is done, running, failed and left, and the time left."""
+    """Show which runs are done, running, failed and left, and the time left."""
     from bdhf.experiments.storage.status import ablation_status
 
     if as_json and watch is not None:
@@ -71,10 +71,10 @@ def show(
     run: Annotated[str, typer.Argument(help="A run's folder, or the beginning of its id.")],
     results: Annotated[
         Path | None,
-        typer.Option("--in", help="The results folder; default every one in results/."),
+        typer.Option("--in", help="The results folder; default: all in results/."),
     ] = None,
 ) -> None:
-    """Show one run: what it is, how it ended, the last row of its curve, where it was made."""
+    """Show one run: its settings, its end, the last row of its curve, its machine."""
     from bdhf.experiments.storage.show import find_run, run_detail
 
     with errors_reported():
@@ -99,7 +99,7 @@ def clean(
     foreign: Annotated[
         bool, typer.Option("--foreign", help="Runs that are not in the plan (any more).")
     ] = False,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
 ) -> None:
     """Remove runs, so that `bdhf run` makes them again; runs that are under way stay."""
     from bdhf.experiments.storage.clean import Doomed, removable, remove

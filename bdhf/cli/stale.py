@@ -26,9 +26,7 @@ class StaleAction(StrEnum):
 
 StaleChoice = Annotated[
     StaleAction | None,
-    typer.Option(
-        "--stale", help="Runs made with other code of an own part: keep them, or make them again."
-    ),
+    typer.Option("--stale", help="Runs made with other code of an own part: keep or repeat them."),
 ]
 
 
@@ -60,8 +58,8 @@ def to_make_again(
         raise InputError(
             [
                 *lines,
-                f"{folder}: say what becomes of these runs: `--stale keep` leaves them as they are "
-                f"and goes on; `--stale rerun` makes them again, and keeps the old ones in "
+                f"{folder}: choose for these runs: `--stale keep` leaves them as they are; "
+                f"`--stale rerun` makes them again, and keeps the old ones in "
                 f"{ablation.store.aside}",
             ]
         )

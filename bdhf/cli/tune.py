@@ -35,7 +35,7 @@ def tune(
         typer.Option(
             "--workers",
             min=1,
-            help="Arms at a time, each by one process; default cores ÷ threads. 1 to time.",
+            help="Arms at a time, one process each; default cores ÷ threads; 1 to compare seconds.",
         ),
     ] = None,
     storage: Annotated[
@@ -49,7 +49,7 @@ def tune(
     ] = None,
     worker: Annotated[
         bool,
-        typer.Option("--worker", help="Join a study, on any machine: only make trials of it."),
+        typer.Option("--worker", help="Join a study, on any machine: make trials only."),
     ] = False,
     heartbeat: Annotated[
         int,
@@ -89,7 +89,7 @@ def tune(
                 _tune(opened, place, workers)
                 _finish(opened, place, workers, write)
         except KeyboardInterrupt:
-            err.print("interrupted: what has finished is kept; the same command goes on")
+            err.print("Interrupted. Finished runs are kept; run the same command to resume.")
             raise typer.Exit(130) from None
 
 

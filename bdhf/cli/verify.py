@@ -29,18 +29,16 @@ _KEYS = ["arm", "seed", "run_id"]
 def verify(
     report: Annotated[Path, typer.Argument(help="A report.html.", metavar="REPORT")],
     rerun: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Make N runs again, drawn at random.")
+        int, typer.Option(min=0, metavar="N", help="Repeat N runs, drawn at random.")
     ] = 0,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of the draw: the same draws the same runs.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The seed of the draw.")] = None,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="RESULTS", help="Hold the records against a results folder too."),
+        typer.Option(metavar="RESULTS", help="Compare the records with a results folder too."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute a report again from the records that it carries, and say what differs.
+    """Compute a report again from the records that it carries, and show the differences.
 
     Exit code 0: all agrees; 1: something differs; 2: no report, or its records are cut or changed.
     """

@@ -101,7 +101,7 @@ class Ablation:
         return run_labels((cell.arm, cell.seed, cell.run_id) for cell in self.cells)
 
     def check_arms(self, cells: Sequence[Cell]) -> list[str]:
-        """Try a first update of every arm among these cells, on made-up data: what was left out.
+        """Try a first update of every arm among these cells, on synthetic data: what was left out.
 
         Raises SpecError with a line for every arm that cannot make one.
         """

@@ -33,7 +33,7 @@ from bdhf.records import Status
 #: Seconds for all arms of a plan together; those that are not begun by then are left out.
 SECONDS = 5.0
 
-_GO_ON = "--no-check goes on without this check"
+_GO_ON = "--no-check skips this check"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _outcome(run: RunSpec, end: float) -> Fault | str:
         with untouched():
             first_update(run, _until(end))
     except Misfit as error:
-        said = f"{run.problem['type']}, on a made-up batch: {error}; {_GO_ON}"
+        said = f"{run.problem['type']}, on a synthetic batch: {error}; {_GO_ON}"
         return Fault(("problem",), said)
     except NotTried as why:
         return str(why)
@@ -142,6 +142,6 @@ def _of_arm(fault: Fault, name: str, label: str) -> Fault:
     """The fault at its place in the spec, with the label of the arm."""
     if fault.path:
         return fault
-    said = f"{label}: its first update, on a made-up batch, raises {fault.message}"
+    said = f"{label}: its first update, on a synthetic batch, raises {fault.message}"
     said += f"; change the arm, or the model of its problem; {_GO_ON}"
     return Fault(("arms", name), said, at_key=True)

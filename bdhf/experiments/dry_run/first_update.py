@@ -83,7 +83,7 @@ def first_update(run: RunSpec, watch: Callable[[], None]) -> None:
     with torch.no_grad():
         loss = float(problem.loss(model(batch[0]), batch[1]))
     if not math.isfinite(loss):
-        raise NotTried(f"its loss on a made-up batch is {loss}")
+        raise NotTried(f"its loss on a synthetic batch is {loss}")
     updater = updater_of(optimizer_of(run.optimizer, model, problem), model, problem)
     half = (batch[0][: SAMPLES // 2], batch[1][: SAMPLES // 2])
     curvature = half if run.curvature_batch else None

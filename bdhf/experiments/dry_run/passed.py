@@ -1,4 +1,4 @@
-"""Which arms have made a first update on made-up data before, so that no plan tries them again.
+"""Which arms have made a first update on synthetic data before, so that no plan tries them again.
 
 An empty file an arm, in the user's cache folder: it may be removed at any time, and where nothing
 can be written nothing is kept. Only what worked is kept: what failed is tried again.
@@ -21,7 +21,7 @@ from bdhf.experiments.plan.user_code import own_names
 
 
 def key_of(run: RunSpec) -> str:
-    """A hash of all that a first update on made-up data depends on.
+    """A hash of all that a first update on synthetic data depends on.
 
     That is the problem, the optimizer and what they are computed with, and the files of a user's
     own parts; neither the seed nor the budget, and of batch sizes only that there are two.

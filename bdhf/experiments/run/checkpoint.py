@@ -179,16 +179,17 @@ class Saver:
         if not self._has_warned:
             why = in_brief(error.__cause__ or error)  # what the system said
             self._tell(
-                f"{path}: no checkpoint was written ({why}); the run goes on, and begins anew if "
-                "it is killed"
+                f"{path}: no checkpoint was written ({why}); the run continues, and starts again "
+                "if it is killed"
             )
         self._has_warned = True
 
     def _refuse(self, why: str) -> None:
         self.refused = why
-        more, where = ("more ", "from the last one") if self._is_there else ("", "anew")
+        more, where = ("more ", "from the last one") if self._is_there else ("", "again")
         self._tell(
-            f"no {more}checkpoints: {why}; the run goes on, and begins {where} if it is interrupted"
+            f"no {more}checkpoints: {why}; the run continues, and starts {where} if it is "
+            "interrupted"
         )
 
     def _is_due(self, checkpoint: Checkpoint, run: Resumable) -> bool:

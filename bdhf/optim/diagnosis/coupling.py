@@ -52,7 +52,7 @@ def refuse_coupled(objective: Objective, batches: Batches) -> None:
     with objective.random_state_kept():
         if len(batches) > 1 and (problem := coupled(objective, batches[0][0])):
             raise ModelError(
-                f"{problem} (check=False goes on all the same, for micro-batches that are each a "
+                f"{problem} (check=False skips this check, for micro-batches that are each a "
                 "unit of its own, such as a graph)"
             )
 

@@ -82,7 +82,7 @@ def check_curvature(
     if not check.passed:
         raise CurvatureError(
             f"curvature products of {type(objective.model).__name__} cannot be right: "
-            f"{check.problem} (check=False goes on all the same)"
+            f"{check.problem} (check=False skips this check)"
         )
 
 

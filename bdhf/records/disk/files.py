@@ -173,8 +173,8 @@ def unwritable(path: Path) -> Iterator[None]:
         kind = ReadOnlyError if error.errno in _READ_ONLY else StorageError
         raise kind(
             [
-                f"{path}: cannot write results: {in_brief(error)}; what has finished is kept: "
-                f"{_UNWRITABLE[error.errno]}, then the same command goes on"
+                f"{path}: cannot write results: {in_brief(error)}; finished runs are kept: "
+                f"{_UNWRITABLE[error.errno]}, then run the same command to resume"
             ]
         ) from error
 

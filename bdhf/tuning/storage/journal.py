@@ -97,5 +97,7 @@ def _refusal(path: str, number: int, line: bytes) -> InputError:
         ", if nothing stood in its place before; else put the file back from a copy" if text else ""
     )
     return InputError(
-        [f"{path}:{number}: {what}: nothing was changed; {way}, and the same command goes on"]
+        [
+            f"{path}:{number}: {what}: nothing was changed; {way}, then run the same command to resume"
+        ]
     )

@@ -98,8 +98,10 @@ class StudyLocation:
                     raise behind from None
                 if isinstance(behind, StorageInternalError):
                     lost = self._brief(behind)
-                    line = f"--storage: lost: {lost}; what has finished is kept, the same command"
-                    raise InputError([f"{line} goes on"]) from None
+                    line = (
+                        f"--storage: lost: {lost}; finished trials are kept; run the same command"
+                    )
+                    raise InputError([f"{line} to resume"]) from None
             raise
 
     def _say(self, line: str) -> None:

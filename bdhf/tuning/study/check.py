@@ -31,7 +31,7 @@ def is_finished(study: Study, folder: Path) -> bool:
 
 
 def check_study(study: Study) -> list[str]:
-    """Try a first update of every arm, on made-up data, and load that of users' own problems.
+    """Try a first update of every arm, on synthetic data, and load that of users' own problems.
 
     What was left out. Raises SpecError with a line for all that cannot run.
     """

@@ -1,4 +1,4 @@
-"""First updates on made-up data: what cannot run is told before anything is planned or claimed."""
+"""First updates on synthetic data: what cannot run is told before anything is planned or claimed."""
 
 import random
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_a_problem_that_does_not_fit_is_told(tmp_path, problem):
 
     assert line.startswith(f"{tmp_path / 'spec.yaml'}:3:10: problem: own_problems_here:{problem}")
     assert UNFIT[problem] in line
-    assert line.endswith("--no-check goes on without this check")
+    assert line.endswith("--no-check skips this check")
 
 
 @pytest.mark.parametrize("problem", ["Flat", "ByHand", "Many"])
@@ -185,7 +185,7 @@ def test_data_of_another_floating_type_is_fine(tmp_path):
 
 LEFT_OUT = {
     "Unwilling": "it makes up no example, and what it loads is only seen by a run",
-    "Infinite": "its loss on a made-up batch is ",
+    "Infinite": "its loss on a synthetic batch is ",
 }
 
 

@@ -352,7 +352,7 @@ def test_a_database_that_stays_away_is_one_line_at_last(
     (line,) = told.value.lines
     assert line.startswith("--storage: lost: ")
     assert "server closed the connection" in line
-    assert line.endswith("what has finished is kept, the same command goes on")
+    assert line.endswith("finished trials are kept; run the same command to resume")
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 

@@ -44,14 +44,18 @@ TARGET = ("budget: {updates: 2}", "budget: {updates: 2}\ntargets: [{metric: val_
 #: Problem of the ablation, changes of the study -> what `tune` says: an arm, a problem, its data,
 #: and a choice that only some trials would come to.
 REFUSED = {
-    "arm": ("Dropping", FINE, "spec.yaml:7:3: arms.hf: hf: its first update, on a made-up batch, "),
-    "problem": ("Flat", FINE, "spec.yaml:3:10: problem: own_problems_here:Flat, on a made-up b"),
+    "arm": (
+        "Dropping",
+        FINE,
+        "spec.yaml:7:3: arms.hf: hf: its first update, on a synthetic batch, ",
+    ),
+    "problem": ("Flat", FINE, "spec.yaml:3:10: problem: own_problems_here:Flat, on a synthetic "),
     "data": ("Many", FINE, "`samples` says 5000 training samples, and load() gives 40"),
     "choice": (
         "Fits",
         ("", ""),
         "study.yaml:7:5: spaces.hf.damping: hf with damping=own_damping_here:Broken: its first "
-        "update, on a made-up batch, raises ValueError: no such ratio",
+        "update, on a synthetic batch, raises ValueError: no such ratio",
     ),
 }
 
@@ -81,7 +85,7 @@ def test_what_cannot_run_is_refused_before_anything_is_written(there: Path, case
 
     (line,) = done.stderr.splitlines()
     assert told in line
-    assert "--no-check goes on without this check" in line
+    assert "--no-check skips this check" in line
     assert worker.stderr == done.stderr
     assert not (there / "results").exists()
 
