@@ -98,6 +98,7 @@ def _refusal(path: str, number: int, line: bytes) -> InputError:
     )
     return InputError(
         [
-            f"{path}:{number}: {what}: nothing was changed; {way}, then run the same command to resume"
+            f"{path}:{number}: {what}: nothing was changed; {way}, then run the same command "
+            "to resume"
         ]
     )

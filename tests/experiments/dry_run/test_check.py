@@ -1,4 +1,4 @@
-"""First updates on synthetic data: what cannot run is told before anything is planned or claimed."""
+"""First updates on synthetic data: what cannot run is told before it is planned or claimed."""
 
 import random
 from pathlib import Path
