@@ -79,7 +79,7 @@ def of_rounds(before: Sequence[float], now: Sequence[float]) -> Ratio:
 def ratios_outside(rounds: int) -> int:
     """How many of the ratios lie outside the interval on either side; 0 where all are needed.
 
-    >>> [left_out(rounds) for rounds in (7, 9, 11, 15, 25)]
+    >>> [ratios_outside(rounds) for rounds in (7, 9, 11, 15, 25)]
     [0, 0, 1, 2, 6]
     """
     tail, out = 0.0, 0

@@ -163,7 +163,7 @@ def test_what_showed_in_one_pair_only_is_no_change(repository, monkeypatch):
 
     from bdhf.bench.rounds import of_rounds as module_ratio
 
-    monkeypatch.setattr(module, "ratio", slower_once)
+    monkeypatch.setattr(module, "timed_ratio", slower_once)
     seen = []
     found = compared(
         repository,
@@ -179,14 +179,14 @@ def test_the_order_of_starting_changes(repository, monkeypatch):
     """Every second pair starts the candidate first, and each pair has new processes."""
     repository.commit("now", work="sum(range(20000))")
     started = []
-    worker = module.Worker
+    worker = module.BenchmarkProcess
 
     def noted(tree, benchmarks):
         made = worker(tree, benchmarks)
         started.append((tree.name, made._process.pid))
         return made
 
-    monkeypatch.setattr(module, "Worker", noted)
+    monkeypatch.setattr(module, "BenchmarkProcess", noted)
     compared(repository, wanted=lambda label: label.startswith("suite.Suite.time_work(a, cpu"))
 
     assert [tree for tree, _ in started] == ["0", "1", "1", "0", "0", "1"]

@@ -35,7 +35,7 @@ class BatchSampler:
     with samples that it does not hold yet, first in the next epoch. Raises ValueError for a size
     above `samples`.
 
-    >>> stream = Batches(5, 2, torch.Generator().manual_seed(0))
+    >>> stream = BatchSampler(5, 2, torch.Generator().manual_seed(0))
     >>> epochs = torch.cat([next(stream) for _ in range(5)]).view(2, 5)
     >>> epochs.sort(dim=1).values.tolist()
     [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]

@@ -128,7 +128,7 @@ def picks_in_words(picks: Sequence[Pick], arm: str = "") -> str:
     As the label of an `arm`, with the name of any other arm whose setting it is.
 
     >>> picks = [Pick(".".join(keys), keys, 1, "1", ()) for keys in (("batch", "curvature"),)]
-    >>> in_words(picks)
+    >>> picks_in_words(picks)
     'curvature=1'
     """
     return " ".join(f"{_ending(pick, picks, arm)}={pick.words}" for pick in picks)

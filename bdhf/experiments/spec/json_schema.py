@@ -21,7 +21,7 @@ from bdhf.experiments.spec.schema import Spec
 def spec_schema() -> JsonSchema:
     """The schema, as plain data.
 
-    >>> json_schema()["definitions"]["spec"]["properties"]["alpha"]["default"]
+    >>> spec_schema()["definitions"]["spec"]["properties"]["alpha"]["default"]
     0.05
     """
     spec = tidy(Spec.model_json_schema(ref_template="#/definitions/{model}"))

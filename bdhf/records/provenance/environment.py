@@ -44,7 +44,7 @@ def shown(name: str, value: Any) -> str:
 def hashes_in_words(hashes: Mapping[str, str]) -> str:
     """Hashes of modules as env.json has them, under `own_code`.
 
-    >>> in_words({"lab.parts": "12ab", "lab": "34cd"})
+    >>> hashes_in_words({"lab.parts": "12ab", "lab": "34cd"})
     'lab 34cd, lab.parts 12ab'
     """
     return ", ".join(f"{module} {digest}" for module, digest in sorted(hashes.items()))
@@ -53,7 +53,7 @@ def hashes_in_words(hashes: Mapping[str, str]) -> str:
 def hashes_of_words(text: str) -> dict[str, str]:
     """The hashes of modules in the words of an env.json.
 
-    >>> from_words("lab 34cd, lab.parts 12ab")
+    >>> hashes_of_words("lab 34cd, lab.parts 12ab")
     {'lab': '34cd', 'lab.parts': '12ab'}
     """
     pairs = (entry.partition(" ") for entry in text.split(", ") if entry)

@@ -139,7 +139,7 @@ def reason(text: object) -> EndReason:
     >>> reason("Traceback (most recent call last):\n  File ...\nValueError: no").line
     'ValueError: no'
     >>> reason(None)
-    Reason(line='', whole='')
+    EndReason(line='', whole='')
     """
     whole = _text(text).strip()
     lines = [line.strip() for line in whole.splitlines() if line.strip()]

@@ -38,7 +38,7 @@ def total(last: pd.DataFrame, cells: pd.DataFrame, column: str) -> pd.Series[flo
 def spread_in_words(values: Sequence[float], write: Callable[[float], str] = number) -> Spread:
     """Median and quartiles of the values that are known, in words.
 
-    >>> spread([3.0, 1.0, float("nan"), 2.0])
+    >>> spread_in_words([3.0, 1.0, float("nan"), 2.0])
     ('2.00', '1.00 to 3.00')
     """
     known = [value for value in values if not np.isnan(value)]

@@ -33,7 +33,7 @@ _PATTERNS = (
 def redacted(text: Any, names: Iterable[str]) -> Any:
     """A reason without paths, addresses and these names; what is no text stays.
 
-    >>> told("OSError: /home/ada/data/x.bin on lab-3: ada has no rights", {"ada", "lab-3"})
+    >>> redacted("OSError: /home/ada/data/x.bin on lab-3: ada has no rights", {"ada", "lab-3"})
     'OSError: [path] on [name]: [name] has no rights'
     """
     if not isinstance(text, str):

@@ -137,7 +137,7 @@ def literal(text: str, limit: int = 30) -> str:
 
     (Before matplotlib 3.10 a legend refuses names that begin with an underscore.)
 
-    >>> plain("a_name_that_is_much_too_long_for_a_legend")
+    >>> literal("a_name_that_is_much_too_long_for_a_legend")
     'a_name_that_is_…g_for_a_legend'
     """
     text = drawable(text)
@@ -150,7 +150,7 @@ def literal(text: str, limit: int = 30) -> str:
 def drawable(text: str) -> str:
     r"""The text without what controls it, its direction too, and what else XML cannot hold.
 
-    >>> printable("block\x1b[2K")
+    >>> drawable("block\x1b[2K")
     'block[2K'
     """
     return _CONTROL.sub("", text)

@@ -53,7 +53,7 @@ def observe_targets(
     >>> curves = pd.DataFrame({"arm": "hf", "seed": [0, 0, 0, 1, 1, 1], "update": [0, 2, 4] * 2,
     ...                        "val_loss": [1.0, 0.1, 0.2, 1.0, 0.9, 0.8]})
     >>> target = Target(metric="val_loss", below=0.2)
-    >>> observe(runs, curves, target)[["seed", "reached", "time"]]
+    >>> observe_targets(runs, curves, target)[["seed", "reached", "time"]]
        seed  reached  time
     0     0     True   2.0
     1     1    False   4.0

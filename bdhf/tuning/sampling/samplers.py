@@ -149,7 +149,7 @@ def pruner_of(given: Pruner, updates: int | None) -> BasePruner:
 def part_in_words(given: Sampler | Pruner) -> str:
     """`tpe (seed 0)`: the part and what it was given.
 
-    >>> in_words(Sampler(startup=8)), in_words(Pruner())
+    >>> part_in_words(Sampler(startup=8)), part_in_words(Pruner())
     ('tpe (seed 0, startup 8)', 'none')
     """
     if given.type == "none":

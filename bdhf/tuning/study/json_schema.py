@@ -38,7 +38,7 @@ _DIMENSION: JsonSchema = {
 def study_schema() -> JsonSchema:
     """The schema, as plain data.
 
-    >>> json_schema()["properties"]["trials"]["exclusiveMinimum"]
+    >>> study_schema()["properties"]["trials"]["exclusiveMinimum"]
     0
     """
     study = tidy(StudySpec.model_json_schema(ref_template="#/definitions/{model}"))

@@ -13,7 +13,7 @@ from bdhf.experiments.plan.expand import Plan, expand
 from bdhf.experiments.plan.limits import with_skips
 from bdhf.experiments.spec.load import load_spec
 
-SHIPPED = Path(__file__).parents[2] / "ablations"
+SHIPPED = Path(__file__).parents[3] / "ablations"
 
 #: Arm of a shipped spec -> the gradient equivalents it is estimated at; all others are run.
 TOO_COSTLY = {

@@ -352,7 +352,7 @@ from pathlib import Path
 from bdhf.experiments.run.checkpoint import Checkpoint
 from bdhf.experiments.run import execute
 from bdhf.experiments.spec.schema import Safety
-from tests.experiments.test_checkpoint import spec_of
+from tests.experiments.run.test_checkpoint import spec_of
 
 folder, arm, dies = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "dies"
 

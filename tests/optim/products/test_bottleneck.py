@@ -91,8 +91,8 @@ def test_the_matrix_at_the_bottleneck_is_dense_sample_by_sample(loss):
     z = case.model.decoder(c).detach()
     full = hessian(lambda outputs: case.loss_fn(outputs, case.batch[1]), z)
 
-    assert_close(made._neck.c, c)
-    for n, k in enumerate(made._neck.hessian.k):
+    assert_close(made._linearised.c, c)
+    for n, k in enumerate(made._linearised.hessian.k):
         j = jacobian(case.model.decoder, c[n])
         assert_close(k, j.T @ full[n, :, n] @ j, rtol=1e-10, atol=1e-12)
 
@@ -121,8 +121,8 @@ def test_the_bottleneck_is_the_code_and_serves_the_blocks_before_it(partition):
         block.slots for block in blocks.rows if names[block.slots[0]].startswith("encoder")
     }  # fmt: skip
 
-    assert made._neck.bottleneck.width == CODE
-    assert made._neck.bottleneck.blocks == before
+    assert made._linearised.bottleneck.width == CODE
+    assert made._linearised.bottleneck.blocks == before
     assert f"{len(before)} sets of tensors up to a bottleneck of {CODE}" in made.why
 
 
@@ -141,7 +141,7 @@ def test_there_is_no_bottleneck_where_it_spares_nothing(arguments, settings):
     case = autoencoder(**arguments)
     made, _ = propagated(case, **settings)
 
-    assert made._neck is None
+    assert made._linearised is None
     assert "bottleneck" not in made.why
 
 
@@ -149,14 +149,14 @@ def test_a_layer_with_a_way_past_the_code_is_not_served():
     """A bottleneck serves the layer that ends in it, not the one whose outputs go around it."""
     made, blocks = propagated(autoencoder(skip=True))
 
-    assert made._neck.bottleneck.blocks == {blocks.rows[1].slots}
+    assert made._linearised.bottleneck.blocks == {blocks.rows[1].slots}
 
 
 def test_the_memory_that_a_bottleneck_holds_is_enough_for_it():
     """One column of the Jacobian, and a few more on their way."""
     made, _ = propagated(autoencoder(), max_bytes=LEAST)
 
-    assert made._neck.bottleneck.held == 1
+    assert made._linearised.bottleneck.held == 1
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_samples_that_are_mixed_behind_the_code_are_found_out(between):
         case.model, case.loss_fn, case.batch, partition=bdhf.PerLayer(), method="propagate"
     )  # fmt: skip
 
-    assert made._neck is None
+    assert made._linearised is None
     assert_close(G.to_dense(), cut(dense_ggn(case), G.blocks), rtol=0, atol=1e-10)
 
 
@@ -218,7 +218,7 @@ def test_a_bottleneck_is_looked_for_once():
     assert by_bottleneck
     assert workspace.kept == kept
     assert_close(found, plain)
-    assert first._neck.bottleneck.width == CODE
+    assert first._linearised.bottleneck.width == CODE
 
 
 def test_a_sweep_to_a_bottleneck_goes_back_along_the_tape_only_if_one_to_the_outputs_may():
@@ -229,7 +229,7 @@ def test_a_sweep_to_a_bottleneck_goes_back_along_the_tape_only_if_one_to_the_out
         _, tape = recorded(case)
         request.workspace.kept["pull", request.shapes, tape.structure] = agrees
 
-        neck = Propagate(request, request.curvature)._neck
+        neck = Propagate(request, request.curvature)._linearised
 
         assert neck.push.back is agrees
 

@@ -13,7 +13,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from bdhf.tuning.outcome.collect import Found, stored_trials
+from bdhf.tuning.outcome.collect import stored_trials
+from bdhf.tuning.outcome.trial_rows import CellTrials
 from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study
 from tests.tuning.synthetic import quick, study, worked
@@ -78,7 +79,7 @@ def test_every_trial_is_shown_with_all_that_is_known_of_it(
         check(found, there["trials"])
 
 
-def check(found: Found, shown: list[dict[str, Any]]) -> None:
+def check(found: CellTrials, shown: list[dict[str, Any]]) -> None:
     """The trials of an arm as they are shown."""
     assert len(shown) == len(found.trials) == 6
     for trial, there in zip(found.trials, shown, strict=True):

@@ -24,7 +24,7 @@ _ELSEWHERE = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-import bdhf.tuning.presence as presence
+import bdhf.tuning.workers.liveness as presence
 from bdhf.records import Owner
 owner = replace(Owner.here(), host="elsewhere")
 Owner.here = classmethod(lambda cls: owner)
