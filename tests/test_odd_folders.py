@@ -277,7 +277,7 @@ def test_whoever_waits_hears_for_whom_and_what_to_remove(made, capsys):
     assert capsys.readouterr().out.splitlines() == [
         f"waiting for 1 of the runs: {this} at work on them",
         f"waiting for 2 of the runs: {both} at work on them",
-        f"  once they have ended, remove {store.folder}/claims/{cells[1].run_id}.2 to go on at "
+        f"  once they have ended, remove {store.folder}/claims/{cells[1].run_id}.2 to continue at "
         "once",
     ]
 

@@ -190,7 +190,7 @@ def test_what_a_part_keeps_later_ends_the_checkpoints(name, tmp_path):
     assert taken_up.resumed == 1
     assert taken_up.no_checkpoint
     assert case.told[0].startswith("no more checkpoints: a run that went on from one would ")
-    assert case.told[0].endswith("begins from the last one if it is interrupted")
+    assert case.told[0].endswith("starts from the last one if it is interrupted")
 
 
 @pytest.mark.parametrize(

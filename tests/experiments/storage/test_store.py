@@ -210,7 +210,7 @@ def test_a_disk_that_refuses_is_told_in_one_line_and_harms_nothing(
         write(store, plan[0])
 
     (line,) = told.value.lines
-    assert line.startswith(f"{store.folder}: cannot write results: {said}; what has finished")
+    assert line.startswith(f"{store.folder}: cannot write results: {said}; finished runs")
     assert {path: path.stat().st_mtime_ns for path in store.runs.rglob("*")} == before
 
 
