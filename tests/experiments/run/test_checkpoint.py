@@ -350,7 +350,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 from bdhf.experiments.run.checkpoint import Checkpoint
-from bdhf.experiments.run import execute
+from bdhf.experiments.run.execute import execute
 from bdhf.experiments.spec.schema import Safety
 from tests.experiments.run.test_checkpoint import spec_of
 
