@@ -1,4 +1,4 @@
-"""What README and CONTRIBUTING say is true: their Python runs, their names exist."""
+"""The pages are true: their Python runs, their links lead somewhere, their files exist."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,43 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+PAGES = [
+    *(Path(name) for name in (*DOCUMENTS, "CHANGELOG.md")),
+    *sorted(path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md")),
+]
+FILES = [
+    f"/{path.relative_to(ROOT)}"
+    for folder in ("bdhf", "tests", "asv_bench", "studies")
+    for path in (ROOT / folder).rglob("*.*")
+]
+
+#: Paths that the pages name as an example of what a user makes.
+EXAMPLES = {
+    "bdhf/optim/partitions/weights_and_biases.py",
+    "studies/NAME",
+    "studies/NAME/study.json",
+}
 
 
 def blocks(document, language):
     """The code blocks of a document in one language."""
     text = (ROOT / document).read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def heading_anchors(text):
+    """The anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def leads_somewhere(page, link):
+    """Whether a relative link of a page leads to a file and, with an anchor, to a heading."""
+    path, _, anchor = link.partition("#")
+    target = (ROOT / page).parent / path if path else ROOT / page
+    if not target.exists():
+        return False
+    return not anchor or anchor in heading_anchors(target.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -58,15 +89,25 @@ def test_the_partition_of_the_guide_is_a_partition():
     assert [len(block) for block in optimizer.blocks.positions()] == [15, 4]
 
 
-@pytest.mark.parametrize(
-    "document",
-    [*DOCUMENTS, "CHANGELOG.md", "docs/records.md", "docs/statistics.md", "docs/benchmarks.md"],
-)
-def test_files_that_the_documents_name_exist(document):
-    """Every relative link and every path of the repository in code quotes is there."""
-    text = (ROOT / document).read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    quoted = re.findall(r"`((?:bdhf|ablations|tests|docs|asv_bench|\.ci)/[\w./]+)`", text)
-    missing = [path for path in links + quoted if not (ROOT / path).exists()]
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_of_a_page_lead_somewhere(page):
+    """Every relative link leads to a file, and its anchor to a heading of that file."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
 
-    assert missing in ([], ["bdhf/optim/partitions/weights_and_biases.py"])
+    assert [link for link in links if not leads_somewhere(page, link)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_files_that_a_page_names_exist(page):
+    """Every Python file, template or path of a folder of the repository in code quotes exists."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    folders = "bdhf|ablations|studies|tests|docs|asv_bench|findings|[.]ci"
+    paths = set(re.findall(rf"`((?:{folders})/[\w./]+)`", text))
+    tails = set(re.findall(r"`([\w./]+[.](?:py|j2))`", text))
+    missing = {path for path in paths if not (ROOT / path).exists()}
+    missing |= {
+        tail for tail in tails - paths if not any(path.endswith(f"/{tail}") for path in FILES)
+    }
+
+    assert missing <= EXAMPLES
