@@ -1,4 +1,4 @@
-"""The order of the package: small folders, a name for each thing, and the names that users have."""
+"""The order of the code: small folders and files, names that say what they hold, names of users."""
 
 import ast
 import importlib
@@ -11,8 +11,12 @@ import bdhf
 
 PACKAGE = Path(bdhf.__file__).parent
 
-#: Most entries of a folder of Python.
+#: Most entries of a folder of Python, and most lines of a file in it.
 MOST_ENTRIES = 16
+MOST_LINES = 250
+
+#: Names that hold for anything, so they say nothing.
+VAGUE = {"found", "given", "known", "mine", "one", "place"}
 
 #: Public names that several modules define, and why that is no second meaning.
 ALLOWED = {
@@ -53,6 +57,12 @@ DOCUMENTED = (
 )
 
 FOLDERS = sorted({path.parent for path in PACKAGE.rglob("*.py")})
+ROOT = PACKAGE.parent
+SOURCES = {
+    path.relative_to(ROOT): path.read_text(encoding="utf-8")
+    for folder in ("bdhf", "asv_bench", "tests")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PACKAGE)))
@@ -61,6 +71,27 @@ def test_a_folder_is_seen_at_a_glance(folder):
     entries = [path.name for path in folder.iterdir() if path.name != "__pycache__"]
 
     assert len(entries) <= MOST_ENTRIES, sorted(entries)
+
+
+def test_a_file_is_read_in_one_go():
+    """No file of the package has more than 250 lines."""
+    lengths = {
+        str(path): text.count("\n") for path, text in SOURCES.items() if path.parts[0] == "bdhf"
+    }
+
+    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def test_a_name_says_what_it_holds():
+    """No variable, parameter, function or class has one of the vague names."""
+    vague = [
+        f"{path}:{line}: {name}"
+        for path, text in SOURCES.items()
+        for line, name in bindings(ast.parse(text))
+        if name in VAGUE
+    ]
+
+    assert vague == []
 
 
 def test_a_public_name_is_defined_once():
@@ -86,6 +117,20 @@ def test_a_name_of_the_documents_is_there(name):
         target = getattr(target, part)
 
     assert target is not None
+
+
+def bindings(tree):
+    """The line and the name of everything that a module binds, in all of its scopes."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()):
+                yield node.lineno, name
+            case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node.lineno, name
+            case ast.alias(asname=str(name)) | ast.MatchAs(name=str(name)):
+                yield node.lineno, name
+            case ast.ExceptHandler(name=str(name)):
+                yield node.lineno, name
 
 
 def defined(tree):
