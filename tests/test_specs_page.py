@@ -69,7 +69,7 @@ def test_every_key_of_block_hf_is_in_the_page():
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_every_example_is_accepted(example):
     """As it stands where it is whole; else on top of the small spec of the tests."""
-    given = parse(example).data
-    whole = given if "schema" in given else merged(parse(SMALL).data, given, ())
+    data = parse(example).data
+    whole = data if "schema" in data else merged(parse(SMALL).data, data, ())
 
     assert check_spec(parse(json.dumps(whole))).name

@@ -133,12 +133,12 @@ class Ablation:
         From the runs that have ended; where an arm has none, and `probing`, from a few updates.
         """
         seconds = seconds_of(self.store.folder, [cell.run_id for cell in cells])
-        found: dict[str, Duration | str] = {**of_finished(cells, seconds)}
+        durations: dict[str, Duration | str] = {**of_finished(cells, seconds)}
         for cell in _first_of_arms(cells) if probing else ():
-            if cell.arm not in found and not cell.skip:
+            if cell.arm not in durations and not cell.skip:
                 device = resolve_devices(self.spec.device)[0]
-                found[cell.arm] = time_updates(cell.run, device=device, safety=self.spec.safety)
-        return found
+                durations[cell.arm] = time_updates(cell.run, device=device, safety=self.spec.safety)
+        return durations
 
     def outline(
         self,
@@ -192,8 +192,8 @@ class Ablation:
 
     def statuses(self, cells: Sequence[Cell]) -> dict[str, Status]:
         """Status by run id, of those of these runs that have ended."""
-        found = ended(self.store.folder, {cell.run_id for cell in cells})
-        return {run_id: Status(status["status"]) for run_id, status in found.items()}
+        records = ended(self.store.folder, {cell.run_id for cell in cells})
+        return {run_id: Status(status["status"]) for run_id, status in records.items()}
 
 
 def _note(say: Callable[[str], None], labels: Mapping[str, str], run_id: str, line: str) -> None:

@@ -39,11 +39,11 @@ class Mark:
 
 def of_finished(cells: Iterable[Cell], seconds: Mapping[str, float]) -> dict[str, Duration]:
     """Arm -> the mean over its runs that have ended; `seconds` is their wall-clock by run id."""
-    found: dict[str, list[float]] = {}
+    by_arm: dict[str, list[float]] = {}
     for cell in cells:
         if cell.run_id in seconds:
-            found.setdefault(cell.arm, []).append(seconds[cell.run_id])
-    return {arm: Duration(fmean(values), "finished runs") for arm, values in found.items()}
+            by_arm.setdefault(cell.arm, []).append(seconds[cell.run_id])
+    return {arm: Duration(fmean(values), "finished runs") for arm, values in by_arm.items()}
 
 
 def time_updates(run: RunSpec, *, device: str, safety: Safety) -> Duration | str:

@@ -33,13 +33,13 @@ class SpecError(InputError):
     """A spec that cannot be run; nothing has been written."""
 
 
-def unknown(what: str, given: object, known: Iterable[str]) -> str:
+def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
     """Say that a name is unknown, what is known, and what was probably meant.
 
     >>> unknown("partition", "per_nueron", ["full", "per_layer", "per_neuron"])
     "unknown partition 'per_nueron'; known: full, per_layer, per_neuron. Did you mean 'per_neuron'?"
     """
-    names = list(known)
-    message = f"unknown {what} {given!r}; known: {', '.join(names) or 'none'}"
-    near = get_close_matches(str(given), names, n=1)
+    names = list(allowed)
+    message = f"unknown {what} {name!r}; known: {', '.join(names) or 'none'}"
+    near = get_close_matches(str(name), names, n=1)
     return f"{message}. Did you mean {near[0]!r}?" if near else message

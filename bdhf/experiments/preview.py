@@ -79,8 +79,8 @@ class Preview:
         of_arm = {arm.label: arm.seconds for arm in self.arms}
         left = {c.run_id: of_arm[c.arm] for c in self.cells if not c.skip}
         lengths = [seconds for run_id, seconds in left.items() if run_id not in self.ended]
-        known = [seconds for seconds in lengths if seconds is not None]
-        return time_of(known, workers) if len(known) == len(lengths) else None
+        timed = [seconds for seconds in lengths if seconds is not None]
+        return time_of(timed, workers) if len(timed) == len(lengths) else None
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain data; a comparison of costs once for each target."""
@@ -151,7 +151,7 @@ def preview(
 
 
 def _arm(
-    arm: PlannedArm, cells: Sequence[Cell], waiting: frozenset[str], known: Duration | str
+    arm: PlannedArm, cells: Sequence[Cell], waiting: frozenset[str], duration: Duration | str
 ) -> ArmPreview:
     return ArmPreview(
         label=arm.label,
@@ -160,6 +160,6 @@ def _arm(
         seeds=tuple(cell.seed for cell in cells),
         left=sum(cell.run_id in waiting for cell in cells),
         skip=cells[0].skip,
-        seconds=known.seconds if isinstance(known, Duration) else None,
-        source=known.source if isinstance(known, Duration) else known,
+        seconds=duration.seconds if isinstance(duration, Duration) else None,
+        source=duration.source if isinstance(duration, Duration) else duration,
     )

@@ -47,16 +47,16 @@ class Classification(ImageProblem):
         return pixels
 
 
-def check_sizes(**given: int) -> None:
+def check_sizes(**fields: int) -> None:
     """Raise ValueError for a field that is not at least 1."""
-    for field, size in given.items():
+    for field, size in fields.items():
         if size < 1:
             raise ValueError(f"{field} must be at least 1; got {size}")
 
 
-def check_widths(**given: Sequence[int]) -> None:
+def check_widths(**fields: Sequence[int]) -> None:
     """Raise ValueError for a field that does not list sizes of at least 1."""
-    for field, sizes in given.items():
+    for field, sizes in fields.items():
         if not sizes or min(sizes) < 1:
             raise ValueError(
                 f"{field} {list(sizes)} must list at least one layer, each with a width of at "

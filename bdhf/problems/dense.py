@@ -15,9 +15,9 @@ _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 }
 
 
-def check_activations(**given: str) -> None:
+def check_activations(**fields: str) -> None:
     """Raise ValueError for a field whose activation is not in the table."""
-    for field, name in given.items():
+    for field, name in fields.items():
         if name not in _ACTIVATIONS:
             raise ValueError(f"unknown {field} {name!r}; known: {', '.join(_ACTIVATIONS)}")
 

@@ -76,9 +76,9 @@ def test_a_probe_that_fails_says_why(monkeypatch):
 
     monkeypatch.setattr(torch.optim.Adam, "step", refuse)
 
-    found = time_updates(run, device="cpu", safety=Safety(seconds=60))
+    reason = time_updates(run, device="cpu", safety=Safety(seconds=60))
 
-    assert str(found).startswith("error: RuntimeError: planted in a step")
+    assert str(reason).startswith("error: RuntimeError: planted in a step")
 
 
 def test_finished_runs_tell_the_mean_of_their_arm():
@@ -86,6 +86,6 @@ def test_finished_runs_tell_the_mean_of_their_arm():
     plan = cells()
     adam = [cell.run_id for cell in plan if cell.arm == "adam"]
 
-    found = of_finished(plan, {adam[0]: 2.0, adam[1]: 4.0})
+    durations = of_finished(plan, {adam[0]: 2.0, adam[1]: 4.0})
 
-    assert found == {"adam": Duration(3.0, "finished runs")}
+    assert durations == {"adam": Duration(3.0, "finished runs")}

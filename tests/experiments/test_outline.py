@@ -31,8 +31,8 @@ def opened(tmp_path):
 
 def outline(ablation, **seconds):
     """Its outline, with a duration of every arm that is given one."""
-    known = {label: Duration(float(value), "probe") for label, value in seconds.items()}
-    return ablation.outline(ablation.cells, ablation.left(ablation.cells), known)
+    durations = {label: Duration(float(value), "probe") for label, value in seconds.items()}
+    return ablation.outline(ablation.cells, ablation.left(ablation.cells), durations)
 
 
 def test_runs_that_have_ended_are_not_left(opened):
@@ -41,20 +41,20 @@ def test_runs_that_have_ended_are_not_left(opened):
     write(ablation.store, ablation.cells[0])
     write(ablation.store, ablation.cells[1], Status.DIVERGED)
 
-    found = outline(ablation)
+    outlined = outline(ablation)
 
-    assert (found.runs, found.left) == (6, 4)
-    assert [arm.left for arm in found.arms] == [1, 1, 2]
-    assert found.ended == {cell.run_id for cell in ablation.cells[:2]}
+    assert (outlined.runs, outlined.left) == (6, 4)
+    assert [arm.left for arm in outlined.arms] == [1, 1, 2]
+    assert outlined.ended == {cell.run_id for cell in ablation.cells[:2]}
 
 
 def test_the_time_is_that_of_different_runs(opened):
     """A run that serves two arms is counted once, and no run is shorter than itself."""
-    found = outline(opened(TWIN), twin=10, adam=10, full_hf=20, block_hf=30)
+    outlined = outline(opened(TWIN), twin=10, adam=10, full_hf=20, block_hf=30)
 
-    assert found.seconds_left(1) == 2 * (10 + 20 + 30)
-    assert found.seconds_left(2) == 10 + 20 + 30
-    assert found.seconds_left(100) == 30
+    assert outlined.seconds_left(1) == 2 * (10 + 20 + 30)
+    assert outlined.seconds_left(2) == 10 + 20 + 30
+    assert outlined.seconds_left(100) == 30
 
 
 def test_the_time_is_not_known_where_an_arm_is_not(opened):
@@ -72,9 +72,9 @@ def test_a_part_of_the_plan_has_the_arms_of_that_part(opened):
     """What was not selected is not outlined."""
     ablation = opened()
 
-    found = ablation.outline(ablation.selected(["adam"]), (), {"adam": "error: no"})
+    outlined = ablation.outline(ablation.selected(["adam"]), (), {"adam": "error: no"})
 
-    assert [(arm.label, arm.seeds, arm.seconds, arm.source) for arm in found.arms] == [
+    assert [(arm.label, arm.seeds, arm.seconds, arm.source) for arm in outlined.arms] == [
         ("adam", (0, 1), None, "error: no")
     ]
 
@@ -85,14 +85,14 @@ def test_plain_data_has_cells_comparisons_by_target_and_what_is_excluded(opened)
     ablation = opened(second, GRID)
     write(ablation.store, ablation.cells[0])
 
-    found = json.loads(json.dumps(outline(ablation, adam=math.pi).to_json(), allow_nan=False))
+    outlined = json.loads(json.dumps(outline(ablation, adam=math.pi).to_json(), allow_nan=False))
 
-    assert [cell["ended"] for cell in found["cells"]] == [True] + [False] * (
-        len(found["cells"]) - 1
+    assert [cell["ended"] for cell in outlined["cells"]] == [True] + [False] * (
+        len(outlined["cells"]) - 1
     )
-    assert found["excluded"][0]["arm"] == "adam"
-    assert {entry["target"] for entry in found["comparisons"]} == {
+    assert outlined["excluded"][0]["arm"] == "adam"
+    assert {entry["target"] for entry in outlined["comparisons"]} == {
         "val_loss ≤ 0.08", "train_loss ≤ 0.1 for 2 evaluations",
     }  # fmt: skip
-    assert len(found["comparisons"]) == 2 * len(ablation.plan.comparisons)
-    assert next(arm["seconds"] for arm in found["arms"] if arm["label"] == "adam") == math.pi
+    assert len(outlined["comparisons"]) == 2 * len(ablation.plan.comparisons)
+    assert next(arm["seconds"] for arm in outlined["arms"] if arm["label"] == "adam") == math.pi

@@ -54,9 +54,9 @@ def test_every_parameter_comes_from_the_generator(build, init):
         models.append(initialised(model, init))
         assert torch.equal(torch.get_rng_state(), state)
 
-    for one, other in zip(*(model.parameters() for model in models), strict=True):
-        assert torch.equal(one, other)
-        assert one.isfinite().all()
+    for first, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(first, other)
+        assert first.isfinite().all()
 
 
 @pytest.mark.parametrize("init", INITIALISATIONS.values(), ids=INITIALISATIONS)

@@ -136,8 +136,8 @@ def test_its_initialisation_can_be_chosen(name):
     chosen, expected = initialised(problem), problem.build()
     Sparse(connections=2)(expected, torch.Generator().manual_seed(0))
 
-    for one, other in zip(chosen.parameters(), expected.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for drawn, other in zip(chosen.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(drawn, other)
 
 
 @every_problem

@@ -29,15 +29,15 @@ _FLAT: Nested = types.MappingProxyType({})  # no field of a part is a part
 _REFUSALS = (ValueError, TypeError, OverflowError, RuntimeError, MemoryError)
 
 
-def as_given(kind: str, given: Any) -> Any:
+def as_given(kind: str, value: Any) -> Any:
     """No shorthand."""
-    return given
+    return value
 
 
 def resolve(
     kind: str,
     table: Table,
-    given: Any,
+    data: Any,
     path: Keys,
     nested: Nested = _FLAT,
     spell: Spell = as_given,
@@ -47,18 +47,18 @@ def resolve(
 
     `role` is the Protocol of the kind, against which a user's own part is held.
     """
-    given = spell(kind, given)
-    if isinstance(given, str):
-        given = {"type": given}
-    if not isinstance(given, dict) or not isinstance(given.get("type"), str):
+    data = spell(kind, data)
+    if isinstance(data, str):
+        data = {"type": data}
+    if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise Faults(
             Fault(
                 path, f"give {kind} by name or as a mapping with `type`; known: {', '.join(table)}"
             )
         )
-    name = given["type"]
-    part = _part(kind, table, name, _type_path(given, path))
-    arguments = {key: value for key, value in given.items() if key != "type"}
+    name = data["type"]
+    part = _part(kind, table, name, _type_path(data, path))
+    arguments = {key: value for key, value in data.items() if key != "type"}
     _check_keys(name, part, arguments, path)
     arguments = _resolve_fields(part, arguments, path, nested, spell)
     built = _try(name, part, arguments, path, nested)
@@ -113,14 +113,14 @@ class _Inner(NamedTuple):
 
 def _inner(part: Callable[..., Any], nested: Nested) -> dict[str, _Inner]:
     """The fields of a part that are parts: those with one of these annotations, or it or None."""
-    found = {}
+    fields = {}
     for name, hint in _hints(part).items() if nested else ():
         choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         kinds = [choice for choice in choices if choice is not types.NoneType]
         table = _table_of(kinds[0], nested) if len(kinds) == 1 else None
         if table:
-            found[name] = _Inner(*table, optional=len(choices) > 1, role=kinds[0])
-    return found
+            fields[name] = _Inner(*table, optional=len(choices) > 1, role=kinds[0])
+    return fields
 
 
 def _table_of(hint: Any, nested: Nested) -> tuple[str, Table] | None:
@@ -181,8 +181,8 @@ def _resolve_fields(
                 Fault((*path, key, *detail["loc"]), f"{detail['msg']}; got {detail['input']!r}")
                 for detail in error.errors()
             ]
-        except Faults as found:
-            faults += found.faults
+        except Faults as error:
+            faults += error.faults
     if faults:
         raise Faults(*faults)
     return resolved
@@ -239,8 +239,8 @@ def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _type_path(given: dict[str, Any], path: Keys) -> Keys:
-    return (*path, "type") if len(given) > 1 else path
+def _type_path(data: dict[str, Any], path: Keys) -> Keys:
+    return (*path, "type") if len(data) > 1 else path
 
 
 def plain_data(value: Any) -> Any:

@@ -144,19 +144,21 @@ def _default(value: Any) -> JsonSchema:
     if isinstance(value, tuple):
         return {"default": list(value)}
     named = (item for _, table in NESTED.values() for item in table.items())
-    found = [name for name, part in named if type(value) is part and vars(value) == _defaults(part)]
-    return {"default": found[0]} if found else {}
+    names = [name for name, part in named if type(value) is part and vars(value) == _defaults(part)]
+    return {"default": names[0]} if names else {}
 
 
 def _defaults(part: Callable[..., Any]) -> dict[str, Any]:
-    return {name: one.default for name, one in inspect.signature(part).parameters.items()}
+    return {
+        name: parameter.default for name, parameter in inspect.signature(part).parameters.items()
+    }
 
 
 def _block_hf() -> JsonSchema:
     """`block_hf`: its parts, and how its products are computed."""
     parts = {kind: {**ref(kind), "default": default} for kind, (_, default) in PARTS.items()}
-    given = _defaults(BlockHessianFree)
-    settings = {key: _SETTINGS.get(key, {}) | _default(given[key]) for key in ("lr", *PRODUCTS)}
+    defaults = _defaults(BlockHessianFree)
+    settings = {key: _SETTINGS.get(key, {}) | _default(defaults[key]) for key in ("lr", *PRODUCTS)}
     return _mapping("block_hf", BlockHessianFree, parts | settings)
 
 

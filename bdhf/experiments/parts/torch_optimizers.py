@@ -38,9 +38,9 @@ def torch_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
     }
 
 
-def torch_arguments(given: Resolved) -> dict[str, Any]:
+def torch_arguments(arm: Resolved) -> dict[str, Any]:
     """The arguments of a torch optimizer, which takes tuples where YAML has lists."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "type"}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in arm.items() if k != "type"}
 
 
 def written_out(resolved: Resolved) -> Resolved:
@@ -52,30 +52,34 @@ def written_out(resolved: Resolved) -> Resolved:
     cls = optimizer_class(resolved["type"], ())
     if cls is None:
         return resolved
-    known = list(inspect.signature(cls).parameters.values())[1:]
-    defaults = {one.name: one.default for one in known if one.default is not one.empty}
+    parameters = list(inspect.signature(cls).parameters.values())[1:]
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if parameter.default is not parameter.empty
+    }
     return {"type": resolved["type"], **plain_data(defaults), **resolved}
 
 
 def resolve_optimizer(
-    cls: Callable[..., Any], given: dict[str, Any], path: Keys, trial: Callable[..., Any]
+    cls: Callable[..., Any], arm: dict[str, Any], path: Keys, trial: Callable[..., Any]
 ) -> Resolved:
     """The arguments of an optimizer of torch's kind that differ from its defaults. Raises Faults.
 
     `trial(**arguments)` builds one, so that it refuses itself what it cannot use.
     """
-    name = given["type"]
-    known = dict(list(inspect.signature(cls).parameters.items())[1:])
-    arguments = torch_arguments(given)
+    name = arm["type"]
+    parameters = dict(list(inspect.signature(cls).parameters.items())[1:])
+    arguments = torch_arguments(arm)
     faults = [
-        Fault((*path, key), unknown(f"key of {name}", key, known), at_key=True)
+        Fault((*path, key), unknown(f"key of {name}", key, parameters), at_key=True)
         for key in arguments
-        if key not in known
+        if key not in parameters
     ]
     faults += [
         Fault((*path, key), f"{key} must be {wanted}; got {plain_data(value)!r}")
         for key, value in arguments.items()
-        if key in known and (wanted := _misses(known[key].default, value))
+        if key in parameters and (wanted := _misses(parameters[key].default, value))
     ]
     if faults:
         raise Faults(*faults)
@@ -88,7 +92,7 @@ def resolve_optimizer(
         raise Faults(Fault(path if named is None else (*path, named), text)) from None
     if not is_own(name):
         _check_update(cls, name, arguments, path)
-    own = {key: value for key, value in arguments.items() if value != known[key].default}
+    own = {key: value for key, value in arguments.items() if value != parameters[key].default}
     return {"type": name, **plain_data(own)}
 
 

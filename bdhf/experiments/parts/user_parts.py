@@ -37,25 +37,25 @@ def is_own(name: str) -> bool:
 
 def own_part(name: str) -> Callable[..., Any]:
     """A class or function as what builds the part. Raises ValueError for what is no part."""
-    found = _imported(name)
-    if inspect.isfunction(found):
-        return lambda: found
-    if not (inspect.isclass(found) and dataclasses.is_dataclass(found)):
-        what = type(found).__name__ if not inspect.isclass(found) else "class without fields"
+    part = _imported(name)
+    if inspect.isfunction(part):
+        return lambda: part
+    if not (inspect.isclass(part) and dataclasses.is_dataclass(part)):
+        what = type(part).__name__ if not inspect.isclass(part) else "class without fields"
         raise ValueError(f"{name} is a {what}: give a (frozen) dataclass, or a function")
     try:
-        get_type_hints(found)
+        get_type_hints(part)
     except Exception as error:  # whatever stands in the annotations
         raise ValueError(f"{name}: its annotations cannot be read: {error}") from None
-    return found
+    return part
 
 
 def own_class(name: str, base: type) -> type[Any]:
     """A class derived from `base`. Raises ValueError for anything else."""
-    found = _imported(name)
-    if not (inspect.isclass(found) and issubclass(found, base)):
+    cls = _imported(name)
+    if not (inspect.isclass(cls) and issubclass(cls, base)):
         raise ValueError(f"{name} is no subclass of {base.__module__}.{base.__qualname__}")
-    return found
+    return cls
 
 
 def lacks(part: Any, role: type) -> Sequence[str]:

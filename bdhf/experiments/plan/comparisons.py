@@ -83,11 +83,11 @@ def _filled(name: str, places: Places, variants: Sequence[Variant]) -> Places:
         for left in axes
     }
     filled = []
-    for place, variant in zip(places, variants, strict=True):
+    for own, variant in zip(places, variants, strict=True):
         left = variant.excluded.get(name)
         there = others[left.axes].get(_beside(variant, left.axes), {}) if left else {}
         lent = [arm for arm in there.values() if _asks_the_same(arm.spec, variant.spec)]
-        filled.append(lent[0] if len(there) == len(lent) == 1 else place)
+        filled.append(lent[0] if len(there) == len(lent) == 1 else own)
     return filled
 
 
@@ -103,11 +103,11 @@ def _by_other_axes(
     axes: frozenset[str], places: Places, variants: Sequence[Variant]
 ) -> dict[tuple[tuple[str, str], ...], dict[str, Arm]]:
     """The values on all axes but these -> the arms there, by the ids of their runs."""
-    found: dict[tuple[tuple[str, str], ...], dict[str, Arm]] = {}
+    arms: dict[tuple[tuple[str, str], ...], dict[str, Arm]] = {}
     for arm, variant in zip(places, variants, strict=True):
         if arm:
-            found.setdefault(_beside(variant, axes), {})[arm.run_id] = arm
-    return found
+            arms.setdefault(_beside(variant, axes), {})[arm.run_id] = arm
+    return arms
 
 
 def _beside(variant: Variant, axes: frozenset[str]) -> tuple[tuple[str, str], ...]:

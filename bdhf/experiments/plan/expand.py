@@ -109,8 +109,8 @@ def _arms(name: str, variants: Sequence[Variant]) -> list[Arm | None]:
             picks.sort(key=lambda pick: _rank(pick.target, name))
             label = " ".join(filter(None, [name, picks_in_words(picks, name)]))
             arms[run_id] = Arm(label, name, tuple(picks), variant.spec, run, run_id)
-    found = iter(ids)
-    return [None if name in variant.excluded else arms[next(found)] for variant in variants]
+    remaining_ids = iter(ids)
+    return [None if name in variant.excluded else arms[next(remaining_ids)] for variant in variants]
 
 
 def _axes(name: str, ids: Sequence[str], variants: Sequence[Variant]) -> list[str]:

@@ -38,10 +38,10 @@ def too_costly(run: RunSpec, limit: float | None) -> str:
     updates = _updates(run)
     if limit is None or updates is None:
         return ""
-    one = cost.arm_cost(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
-    if one * updates <= limit:
+    per_update = cost.arm_cost(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
+    if per_update * updates <= limit:
         return ""
-    total, most = (f"{n:,.0f}" if n >= 100 else f"{n:g}" for n in (one * updates, limit))
+    total, most = (f"{n:,.0f}" if n >= 100 else f"{n:g}" for n in (per_update * updates, limit))
     return f"estimated at {total} gradient equivalents, above the limit of {most}"
 
 

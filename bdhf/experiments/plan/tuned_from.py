@@ -35,16 +35,16 @@ def tuned(study: str, beside: Path, results: Path, plan: Plan) -> Tuned:
     name = study.removeprefix("studies/")
     last = name.rpartition("/")[2]
     copy, own = beside / f"{last}.tuning.json", results / "studies" / name / STUDY_FILE
-    there = next((place for place in (copy, beside / STUDY_FILE, own) if place.exists()), None)
-    if there is None:
+    record_file = next((file for file in (copy, beside / STUDY_FILE, own) if file.exists()), None)
+    if record_file is None:
         neither = f"neither {copy} nor {own} is there"
         return Tuned(study=study, missing=f"{neither}: `bdhf tune STUDY --write SPEC` makes both")
     try:
-        record = read_tuning(there, table_sums(there.with_name(TRIALS_FILE)))
+        record = read_tuning(record_file, table_sums(record_file.with_name(TRIALS_FILE)))
     except InputError as error:
         return Tuned(study=study, missing=error.lines[0])
     if record.name != last:
-        return Tuned(study=study, missing=f"{there}: is the record of study {record.name!r}")
+        return Tuned(study=study, missing=f"{record_file}: is the record of study {record.name!r}")
     return _held(study, record, plan)
 
 
@@ -67,7 +67,7 @@ def _arm(name: str, run: RunSpec, record: Tuning) -> ArmTuning:
     """One arm of a plan: the same content in the record first, then the same name."""
     problem = list(_differences(run.problem, record.problem))
     whole = [arm for arm in record.arms if arm.best is not None]
-    mine = [arm for arm in whole if arm.name == name]
+    namesakes = [arm for arm in whole if arm.name == name]
     here = [arm for arm in whole if not problem and _is_here(arm, run)]
     for arm in here:
         if canonical(arm.optimizer) == canonical(run.optimizer):
@@ -76,8 +76,8 @@ def _arm(name: str, run: RunSpec, record: Tuning) -> ArmTuning:
         if arm.name == name:
             other = list(_differences(run.optimizer, arm.optimizer))
             return ArmTuning(how="changed", why=_few(other), trials=arm.finished)
-    if mine:
-        return ArmTuning(how="elsewhere", why=_where(mine, run, problem))
+    if namesakes:
+        return ArmTuning(how="elsewhere", why=_where(namesakes, run, problem))
     tried = [arm for arm in record.arms if arm.name == name]
     return ArmTuning(how="untuned", why="no trial of it was completed" if tried else "")
 
@@ -117,23 +117,23 @@ def _or(sizes: list[int]) -> str:
     return " and ".join(map(str, sizes))
 
 
-def _differences(mine: Any, theirs: Any, path: str = "") -> Iterator[str]:
+def _differences(planned: Any, recorded: Any, path: str = "") -> Iterator[str]:
     """`lr 0.3, tuned 0.31` for every key with another value; a part of another type is one.
 
     >>> list(_differences({"lr": 0.3, "solver": {"type": "cg"}}, {"solver": {"type": "gmres"}}))
     ['lr 0.3, tuned not set', 'solver cg, tuned gmres']
     """
-    mine, theirs = canonical(mine), canonical(theirs)
-    both = isinstance(mine, Mapping) and isinstance(theirs, Mapping)
-    if both and (not path or mine.get("type") == theirs.get("type")):
-        for key in dict.fromkeys([*mine, *theirs]):
+    planned, recorded = canonical(planned), canonical(recorded)
+    both = isinstance(planned, Mapping) and isinstance(recorded, Mapping)
+    if both and (not path or planned.get("type") == recorded.get("type")):
+        for key in dict.fromkeys([*planned, *recorded]):
             inner = f"{path}.{key}" if path else key
-            yield from _differences(mine.get(key), theirs.get(key), inner)
-    elif mine != theirs:
-        one, other = _said(mine), _said(theirs)
-        if one == other:
-            one, other = json.dumps(mine), json.dumps(theirs)
-        yield f"{path} {one}, tuned {other}"
+            yield from _differences(planned.get(key), recorded.get(key), inner)
+    elif planned != recorded:
+        planned_text, recorded_text = _said(planned), _said(recorded)
+        if planned_text == recorded_text:
+            planned_text, recorded_text = json.dumps(planned), json.dumps(recorded)
+        yield f"{path} {planned_text}, tuned {recorded_text}"
 
 
 def _said(value: Any) -> str:

@@ -55,16 +55,16 @@ class Checker:
         if ("problem",) not in told and "problem" in data:
             try:
                 problem = self._problem(_named(data["problem"]))
-            except Faults as found:
-                faults += found.faults
-        given = data.get("arms")
-        for name, arm in given.items() if isinstance(given, dict) else ():
+            except Faults as error:
+                faults += error.faults
+        arms_data = data.get("arms")
+        for name, arm in arms_data.items() if isinstance(arms_data, dict) else ():
             if problem is None or ("arms", name) in told:
                 continue  # an arm is fit for a problem
             try:
                 arms[name] = self._arm(name, _named(arm), problem)
-            except Faults as found:
-                faults += found.faults
+            except Faults as error:
+                faults += error.faults
         if faults or frame.spec is None or problem is None:
             raise Faults(*faults)
         spec = frame.spec.model_copy(update={"problem": problem[0], "arms": arms})
@@ -89,30 +89,30 @@ class Checker:
                 self._frames[key] = _Frame(None, validation_faults(error, Spec))
         return key, self._frames[key]
 
-    def _problem(self, given: Any) -> tuple[Resolved, Problem]:
-        key = json.dumps(given)
+    def _problem(self, data: Any) -> tuple[Resolved, Problem]:
+        key = json.dumps(data)
         if key not in self._problems:
             try:
-                resolved = resolve_problem(given)
+                resolved = resolve_problem(data)
                 self._problems[key] = resolved, _tried(resolved)
-            except Faults as found:
-                self._problems[key] = found
+            except Faults as error:
+                self._problems[key] = error
         return _or_raise(self._problems[key])
 
-    def _arm(self, name: str, given: Any, problem: tuple[Resolved, Problem]) -> Resolved:
-        key = json.dumps([name, given, problem[0]])
+    def _arm(self, name: str, data: Any, problem: tuple[Resolved, Problem]) -> Resolved:
+        key = json.dumps([name, data, problem[0]])
         if key not in self._arms:
             try:
-                self._arms[key] = resolve_arm(name, given, problem[1])
-            except Faults as found:
-                self._arms[key] = found
+                self._arms[key] = resolve_arm(name, data, problem[1])
+            except Faults as error:
+                self._arms[key] = error
         return _or_raise(self._arms[key])
 
 
-def _or_raise(found: _T | Faults) -> _T:
-    if isinstance(found, Faults):
-        raise found
-    return found
+def _or_raise(outcome: _T | Faults) -> _T:
+    if isinstance(outcome, Faults):
+        raise outcome
+    return outcome
 
 
 def _tried(resolved: Resolved) -> Problem:
@@ -139,6 +139,6 @@ def _tried(resolved: Resolved) -> Problem:
     return problem
 
 
-def _named(given: Any) -> Any:
+def _named(part: Any) -> Any:
     """A part that is given by its name, as a mapping."""
-    return {"type": given} if isinstance(given, str) else given
+    return {"type": part} if isinstance(part, str) else part

@@ -34,19 +34,19 @@ def read_spec(file: Path, settings: Sequence[str] = ()) -> Source:
 
 def _with_includes(file: Path) -> Source:
     """A file on top of all that it includes: each file once, where it is named first."""
-    found: dict[Path, Source] = {}
-    _gather(file, (), found)
+    sources: dict[Path, Source] = {}
+    _gather(file, (), sources)
     data: Any = None
-    for source in found.values():
+    for source in sources.values():
         own = source.data
         if isinstance(own, dict):
             own = {key: value for key, value in own.items() if key != "include"}
         data = own if data is None else merged(data, own, ())
-    layers = tuple(layer for source in found.values() for layer in source.layers)
-    return Source(data, layers, tuple(f for source in found.values() for f in source.faults))
+    layers = tuple(layer for source in sources.values() for layer in source.layers)
+    return Source(data, layers, tuple(f for source in sources.values() for f in source.faults))
 
 
-def _gather(file: Path, outer: tuple[Path, ...], found: dict[Path, Source]) -> None:
+def _gather(file: Path, outer: tuple[Path, ...], sources: dict[Path, Source]) -> None:
     """Read a file after those that it includes; `outer` are those that include it."""
     own, here = parse(size_limits.spec_text(file), str(file)), _resolved(file)
     included = own.data.get("include", []) if isinstance(own.data, dict) else []
@@ -54,32 +54,32 @@ def _gather(file: Path, outer: tuple[Path, ...], found: dict[Path, Source]) -> N
     if not all(isinstance(name, str) for name in names):
         raise own.error([Fault(("include",), f"give a file or a list of files; got {included!r}")])
     for index, name in enumerate(names):
-        place: Keys = ("include", index) if isinstance(included, list) else ("include",)
-        _include(file.parent / name, (*outer, here), own, place, found)
-    found[here] = own
+        path: Keys = ("include", index) if isinstance(included, list) else ("include",)
+        _include(file.parent / name, (*outer, here), own, path, sources)
+    sources[here] = own
 
 
 def _include(
-    file: Path, outer: tuple[Path, ...], own: Source, place: Keys, found: dict[Path, Source]
+    file: Path, outer: tuple[Path, ...], own: Source, path: Keys, sources: dict[Path, Source]
 ) -> None:
     """Read an included file. Raises SpecError at its place in the file that includes it."""
     here = _resolved(file)
     if here in outer:
-        raise own.error([Fault(place, f"{file} includes itself")])
-    if here in found:
+        raise own.error([Fault(path, f"{file} includes itself")])
+    if here in sources:
         return
-    if len(outer) + len(found) >= size_limits.MOST_FILES:
+    if len(outer) + len(sources) >= size_limits.MOST_FILES:
         raise own.error(
-            [Fault(place, f"one spec is made of at most {size_limits.MOST_FILES} files")]
+            [Fault(path, f"one spec is made of at most {size_limits.MOST_FILES} files")]
         )
     try:
-        _gather(file, outer, found)
+        _gather(file, outer, sources)
     except SpecError as error:
         if not file.is_file():
-            raise own.error([Fault(place, error.lines[0])]) from None
+            raise own.error([Fault(path, error.lines[0])]) from None
         raise
-    if not isinstance(found[here].data, dict):
-        raise own.error([Fault(place, f"{file} is no mapping of keys")])
+    if not isinstance(sources[here].data, dict):
+        raise own.error([Fault(path, f"{file} is no mapping of keys")])
 
 
 def _resolved(file: Path) -> Path:
@@ -123,8 +123,8 @@ def _set(source: Source, setting: str) -> Source:
     try:
         keys = keys_of(path, source.data, ())
         data = put(source.data, keys, value.data, ())
-    except Faults as found:
-        raise SpecError(f"{label}: {fault.message}" for fault in found.faults) from None
+    except Faults as error:
+        raise SpecError(f"{label}: {fault.message}" for fault in error.faults) from None
     if value.data is None and _may_go(keys):
         data = _without(data, keys)
     faults = (Fault((*keys, *fault.path), fault.message) for fault in value.faults)

@@ -33,15 +33,15 @@ def _budgets(variants: Sequence[Variant]) -> Iterable[Fault]:
     axes = list(dict.fromkeys(variant.spec.budget.axis for variant in variants))
     if len(axes) > 1:
         others = sorted(variants, key=lambda variant: variant.spec.budget.axis == axes[0])
-        places = [place for variant in others for place in _places(variant, "budget")]
+        paths = [path for variant in others for path in _paths(variant, "budget")]
         message = f"all budgets must be on one axis; got {' and '.join(axes)}"
-        yield Fault(places[0], message, at_key=True)
+        yield Fault(paths[0], message, at_key=True)
 
 
-def _places(variant: Variant, key: str) -> Iterable[Keys]:
+def _paths(variant: Variant, key: str) -> Iterable[Keys]:
     """Where the grid and `settings` give a key of the spec, or something in it."""
     yield from (pick.source[:-1] for pick in variant.picks if pick.target[0] == key)
-    yield from (setting.place for setting in variant.settings if setting.keys[0] == key)
+    yield from (setting.path for setting in variant.settings if setting.keys[0] == key)
 
 
 def _compatible(spec: Spec) -> Iterable[Fault]:
@@ -83,10 +83,10 @@ def _targets(spec: Spec) -> Iterable[Fault]:
     if spec.stop == "at_target" and not spec.targets:
         yield Fault(("stop",), "at_target needs `targets`; or use at_budget")
     names = ("loss", *problem_of(spec.problem).metrics)
-    known = [f"{part}_{name}" for part in ("val", "train") for name in names]
+    metrics = [f"{part}_{name}" for part in ("val", "train") for name in names]
     for index, target in enumerate(spec.targets):
-        if target.metric not in known:
-            message = unknown("metric", target.metric, known)
+        if target.metric not in metrics:
+            message = unknown("metric", target.metric, metrics)
             yield Fault(("targets", index, "metric"), message)
         if target in spec.targets[:index]:
             yield Fault(("targets", index), f"{target.label} is there already")

@@ -18,11 +18,11 @@ class Setting:
 
     keys: Keys
     value: Any
-    place: Keys  # in the file: that of the path
+    path: Keys  # in the file: that of the path
 
 
-def keys_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
-    """The keys of a path; the name of an arm may have dots itself. Raises Faults, at `place`."""
+def keys_of(path: str, data: Mapping[str, Any], at: Keys) -> Keys:
+    """The keys of a path; the name of an arm may have dots itself. Raises Faults, located `at`."""
     keys = tuple(int(key) if key.isdecimal() and len(key) < 10 else key for key in path.split("."))
     if keys[0] != "arms":
         return keys
@@ -35,10 +35,10 @@ def keys_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
             if inner
             else f"name an arm: arms.{next(iter(arms), 'NAME')}, say; not all at once"
         )
-        raise Faults(Fault(place, message, at_key=True))
+        raise Faults(Fault(at, message, at_key=True))
     name = max(fitting, key=len)
     rest = inner[len(name) + 1 :]
-    return ("arms", name, *(keys_of(rest, {}, place) if rest else ()))
+    return ("arms", name, *(keys_of(rest, {}, at) if rest else ()))
 
 
 def value_at(data: Any, keys: Keys) -> Any:
@@ -55,11 +55,11 @@ def value_at(data: Any, keys: Keys) -> Any:
     return data
 
 
-def put(data: Any, keys: Keys, value: Any, place: Keys, done: Keys = ()) -> Any:
+def put(data: Any, keys: Keys, value: Any, at: Keys, done: Keys = ()) -> Any:
     """The data with a value at the end of a path; what is beside the path is shared.
 
     A part that is given by its name becomes a mapping where the path goes into it. Raises Faults,
-    at `place`, where there is nothing to go into.
+    located `at`, where there is nothing to go into.
     """
     if not keys:
         return value
@@ -70,11 +70,11 @@ def put(data: Any, keys: Keys, value: Any, place: Keys, done: Keys = ()) -> Any:
         data = {}
     if isinstance(data, dict):
         name = str(key)
-        return {**data, name: put(data.get(name), rest, value, place, (*done, name))}
+        return {**data, name: put(data.get(name), rest, value, at, (*done, name))}
     if isinstance(data, list) and isinstance(key, int) and key < len(data):
-        inner = put(data[key], rest, value, place, (*done, key))
+        inner = put(data[key], rest, value, at, (*done, key))
         return [*data[:key], inner, *data[key + 1 :]]
-    raise Faults(Fault(place, _no_way(data, key, done), at_key=True))
+    raise Faults(Fault(at, _no_way(data, key, done), at_key=True))
 
 
 def _no_way(data: Any, key: str | int, done: Keys) -> str:

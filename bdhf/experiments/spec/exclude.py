@@ -25,7 +25,7 @@ class Exclusion:
     words: str  # as a reader would say it: `adam, batch.curvature 125 or 250`
     arms: frozenset[str]
     values: ExcludedValues
-    place: Keys
+    path: Keys
 
     def is_about(self, target: Keys) -> bool:
         """Whether it names a value at a place, in it, or around it."""
@@ -47,12 +47,12 @@ def has_all(values: ExcludedValues, picks: Combination, data: Mapping[str, Any])
     )
 
 
-def values_at(given: Mapping[str, Any], data: Mapping[str, Any], place: Keys) -> ExcludedValues:
+def values_at(entry: Mapping[str, Any], data: Mapping[str, Any], at: Keys) -> ExcludedValues:
     """Dotted paths with a value or a list of values, read. Raises Faults."""
     values, faults = list[tuple[str, Keys, tuple[Any, ...]]](), list[Fault]()
-    for path, listed in given.items():
+    for path, listed in entry.items():
         try:
-            keys = keys_of(path, data, (*place, path))
+            keys = keys_of(path, data, (*at, path))
         except Faults as wrong:
             faults += wrong.faults
             continue
@@ -69,18 +69,18 @@ def said(values: ExcludedValues) -> str:
 
 def exclusions(data: Mapping[str, Any]) -> tuple[Exclusion, ...]:
     """Every entry of `exclude`. Raises Faults for one that names what is not there."""
-    given = data.get("exclude", [])
-    if not isinstance(given, list):
-        raise Faults(Fault(("exclude",), f"give a list of mappings; got {given!r}"))
-    found, faults = list[Exclusion](), list[Fault]()
-    for index, entry in enumerate(given):
+    entries = data.get("exclude", [])
+    if not isinstance(entries, list):
+        raise Faults(Fault(("exclude",), f"give a list of mappings; got {entries!r}"))
+    parsed, faults = list[Exclusion](), list[Fault]()
+    for index, entry in enumerate(entries):
         try:
-            found.append(_exclusion(entry, data, ("exclude", index)))
+            parsed.append(_exclusion(entry, data, ("exclude", index)))
         except Faults as wrong:
             faults += wrong.faults
     if faults:
         raise Faults(*faults)
-    return tuple(found)
+    return tuple(parsed)
 
 
 def entries_leaving_out(
@@ -91,7 +91,7 @@ def entries_leaving_out(
         arm: tuple(entry for entry in entries if entry.covers(arm, picks, data))
         for arm in (arms if entries else ())
     }
-    return {arm: found for arm, found in covering.items() if found}
+    return {arm: excluding for arm, excluding in covering.items() if excluding}
 
 
 def idle_exclusions(
@@ -100,42 +100,42 @@ def idle_exclusions(
     combinations: Sequence[Mapping[str, Sequence[Exclusion]]],
 ) -> list[Fault]:
     """Faults of entries that leave nothing out, and of arms of which nothing is left."""
-    used = {entry.place for found in combinations for left in found.values() for entry in left}
+    used = {entry.path for excluded in combinations for left in excluded.values() for entry in left}
     faults = [
-        Fault(entry.place, f"leaves nothing out: no cell has {entry.words}")
+        Fault(entry.path, f"leaves nothing out: no cell has {entry.words}")
         for entry in entries
-        if entry.place not in used
+        if entry.path not in used
     ]
     faults += [
         Fault(("exclude",), f"leaves nothing of arm {arm!r}: take it out of `arms`", at_key=True)
         for arm in arms
-        if all(arm in found for found in combinations)
+        if all(arm in excluded for excluded in combinations)
     ]
     return faults
 
 
-def _exclusion(entry: Any, data: Mapping[str, Any], place: Keys) -> Exclusion:
+def _exclusion(entry: Any, data: Mapping[str, Any], path: Keys) -> Exclusion:
     """One entry. Raises Faults."""
     if not isinstance(entry, dict) or not entry:
         message = f"give `arm`, dotted paths with the values to leave out, or both; got {entry!r}"
-        raise Faults(Fault(place, message))
+        raise Faults(Fault(path, message))
     named = entry.get("arm", [])
     arms = named if isinstance(named, list) else [named]
-    known = data["arms"] if isinstance(data.get("arms"), dict) else {}
+    defined = data["arms"] if isinstance(data.get("arms"), dict) else {}
     faults = [
-        Fault((*place, "arm"), unknown("arm", arm, known))
+        Fault((*path, "arm"), unknown("arm", arm, defined))
         for arm in arms
-        if not isinstance(arm, str) or arm not in known
+        if not isinstance(arm, str) or arm not in defined
     ]
     values: ExcludedValues = ()
     try:
-        values = values_at({k: v for k, v in entry.items() if k != "arm"}, data, place)
+        values = values_at({k: v for k, v in entry.items() if k != "arm"}, data, path)
     except Faults as wrong:
         faults += wrong.faults
     if faults:
         raise Faults(*faults)
     words = ", ".join(filter(None, [" and ".join(arms), said(values)]))
-    return Exclusion(words, frozenset(arms), values, place)
+    return Exclusion(words, frozenset(arms), values, path)
 
 
 def _is(wanted: Any, path: str, keys: Keys, picks: Combination, data: Mapping[str, Any]) -> bool:

@@ -70,22 +70,22 @@ def combinations(data: Mapping[str, Any]) -> tuple[Combination, ...]:
     if not grids:
         return ((),)
     words = _words_of(grids, data)
-    found: dict[tuple[str, ...], Combination] = {}
-    for place, grid in grids.items():
+    by_words: dict[tuple[str, ...], Combination] = {}
+    for grid_path, grid in grids.items():
         axes: dict[str, list[Pick]] = {}
         for path in words:
             try:
                 if path in grid:
-                    axes[path] = _axis(path, grid[path], data, (*place, path), words)
+                    axes[path] = _axis(path, grid[path], data, (*grid_path, path), words)
                 else:
-                    axes[path] = _as_it_stands(path, data, place, words)
+                    axes[path] = _as_it_stands(path, data, grid_path, words)
             except Faults as wrong:
                 faults += wrong.faults
         for picks in product(*filter(None, axes.values())) if not faults else ():
-            found.setdefault(tuple(f"{pick.axis}={pick.words}" for pick in picks), picks)
+            by_words.setdefault(tuple(f"{pick.axis}={pick.words}" for pick in picks), picks)
     if faults:
         raise Faults(*dict.fromkeys(faults))
-    return tuple(found.values())
+    return tuple(by_words.values())
 
 
 def applied(data: Mapping[str, Any], combination: Combination) -> dict[str, Any]:
@@ -109,17 +109,17 @@ def traced(fault: Fault, combination: Combination) -> Fault:
     return Fault((*pick.source, *rest), fault.message, fault.at_key)
 
 
-def target_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
-    """The keys of a path that a grid may vary. Raises Faults, at `place`."""
+def target_of(path: str, data: Mapping[str, Any], at: Keys) -> Keys:
+    """The keys of a path that a grid may vary. Raises Faults, located `at`."""
     first = path.split(".")[0]
     if first in VARIED:
-        return keys_of(path, data, place)
+        return keys_of(path, data, at)
     message = (
         f"{first!r} is one for the whole ablation; a grid may vary {', '.join(VARIED)}"
         if first in keys_in(Spec)
         else unknown("path", first, VARIED)
     )
-    raise Faults(Fault(place, message, at_key=True))
+    raise Faults(Fault(at, message, at_key=True))
 
 
 def picks_in_words(picks: Sequence[Pick], arm: str = "") -> str:
@@ -143,14 +143,14 @@ def _ending(pick: Pick, picks: Sequence[Pick], arm: str) -> str:
     return pick.axis
 
 
-def _grids(given: Any) -> dict[Keys, dict[str, Any]]:
+def _grids(raw: Any) -> dict[Keys, dict[str, Any]]:
     """Every grid by its place in the file. Raises Faults."""
-    grids: dict[Keys, dict[str, Any]] = {("grid",): given}
-    if isinstance(given, list) and given:
-        grids = {("grid", index): grid for index, grid in enumerate(given)}
+    grids: dict[Keys, dict[str, Any]] = {("grid",): raw}
+    if isinstance(raw, list) and raw:
+        grids = {("grid", index): grid for index, grid in enumerate(raw)}
     faults = [
-        Fault(place, f"a grid is a mapping of dotted paths to lists of values; got {grid}")
-        for place, grid in grids.items()
+        Fault(path, f"a grid is a mapping of dotted paths to lists of values; got {grid}")
+        for path, grid in grids.items()
         if not isinstance(grid, dict) or not grid
     ]
     if faults:
@@ -185,11 +185,11 @@ def _standing(path: str, data: Mapping[str, Any]) -> list[Any]:
 
 
 def _as_it_stands(
-    path: str, data: Mapping[str, Any], place: Keys, words: Mapping[str, Mapping[str, str]]
+    path: str, data: Mapping[str, Any], at: Keys, words: Mapping[str, Mapping[str, str]]
 ) -> list[Pick]:
     """The one pick of an axis that this grid of a union does not vary; none for a default."""
     return [
-        Pick(path, keys_of(path, data, place), value, words[path][exactly(value)], (*place, path))
+        Pick(path, keys_of(path, data, at), value, words[path][exactly(value)], (*at, path))
         for value in _standing(path, data)
     ]
 
@@ -198,20 +198,20 @@ def _axis(
     path: str,
     values: Any,
     data: Mapping[str, Any],
-    place: Keys,
+    at: Keys,
     words: Mapping[str, Mapping[str, str]],
 ) -> list[Pick]:
     """The picks of one axis. Raises Faults."""
-    target = target_of(path, data, place)
+    target = target_of(path, data, at)
     if not isinstance(values, list) or not values:
         message = f"give a list of values, at least one; got {compact(values)}"
-        raise Faults(Fault(place, message, at_key=True))
+        raise Faults(Fault(at, message, at_key=True))
     exact = [exactly(value) for value in values]
     first = {text: index for index, text in reversed([*enumerate(exact)])}
     again = [index for index, text in enumerate(exact) if first[text] < index]
     if again:
-        raise Faults(*(Fault((*place, i), f"{compact(values[i])} is there already") for i in again))
+        raise Faults(*(Fault((*at, i), f"{compact(values[i])} is there already") for i in again))
     return [
-        Pick(path, target, value, words[path][text], (*place, index))
+        Pick(path, target, value, words[path][text], (*at, index))
         for index, (value, text) in enumerate(zip(values, exact, strict=True))
     ]

@@ -65,8 +65,8 @@ def variants(source: Source) -> tuple[Variant, ...]:
     for picks in every:
         try:
             checked.append(reader.variant(picks))
-        except Faults as found:
-            faults += found.faults
+        except Faults as error:
+            faults += error.faults
     faults = faults or reader.idle() or consistency_of_all(checked)
     if faults or source.faults:
         raise source.error(faults)
@@ -97,8 +97,8 @@ class _Reader:
         self._excluded.append(entries_leaving_out(self._entries, self._arms, picks, data))
         try:
             spec = self._checker.check(data)
-        except Faults as found:
-            raise Faults(*self._traced(found.faults, picks, settings)) from None
+        except Faults as error:
+            raise Faults(*self._traced(error.faults, picks, settings)) from None
         return Variant(picks, spec, _left_out(self._excluded[-1], picks), settings)
 
     def idle(self) -> list[Fault]:
@@ -120,21 +120,23 @@ class _Reader:
 
 
 def _or_faults(
-    found_in: Callable[[Mapping[str, Any]], _T], data: Mapping[str, Any], without: _T
+    read: Callable[[Mapping[str, Any]], _T], data: Mapping[str, Any], without: _T
 ) -> tuple[_T, Sequence[Fault]]:
     """What is found in the data; or what stands for it, and why it is not."""
     try:
-        return found_in(data), ()
-    except Faults as found:
-        return without, found.faults
+        return read(data), ()
+    except Faults as error:
+        return without, error.faults
 
 
-def _left_out(found: Mapping[str, Sequence[Exclusion]], picks: Combination) -> dict[str, LeftOut]:
+def _left_out(
+    excluded: Mapping[str, Sequence[Exclusion]], picks: Combination
+) -> dict[str, LeftOut]:
     """By arm, why it is left out, and the axes that the entries speak of."""
     return {
         arm: LeftOut(
             entries[0].words,
             frozenset(p.axis for p in picks if any(entry.is_about(p.target) for entry in entries)),
         )
-        for arm, entries in found.items()
+        for arm, entries in excluded.items()
     }

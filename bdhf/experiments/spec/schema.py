@@ -208,22 +208,22 @@ class Spec(Strict):
 
     @field_validator("tuned_from")
     @classmethod
-    def _a_study(cls, given: str | None) -> str | None:
-        if given is not None and not _STUDY.fullmatch(given):
-            raise ValueError(f"give the study as `studies/NAME`; got {given!r}")
-        return given
+    def _a_study(cls, study: str | None) -> str | None:
+        if study is not None and not _STUDY.fullmatch(study):
+            raise ValueError(f"give the study as `studies/NAME`; got {study!r}")
+        return study
 
     @field_validator("problem", mode="before")
     @classmethod
-    def _named_problem(cls, given: Any) -> Any:
-        return {"type": given} if isinstance(given, str) else given
+    def _named_problem(cls, problem: Any) -> Any:
+        return {"type": problem} if isinstance(problem, str) else problem
 
     @field_validator("arms", mode="before")
     @classmethod
-    def _named_arms(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {k: {"type": v} if isinstance(v, str) else v for k, v in given.items()}
+    def _named_arms(cls, arms: Any) -> Any:
+        if not isinstance(arms, dict):
+            return arms
+        return {k: {"type": v} if isinstance(v, str) else v for k, v in arms.items()}
 
 
 def keys_in(model: type[Strict]) -> dict[str, FieldInfo]:

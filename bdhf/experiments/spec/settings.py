@@ -26,7 +26,7 @@ class SettingsEntry:
 
     at: ExcludedValues
     settings: tuple[Setting, ...]  # a whole before its parts
-    place: Keys
+    path: Keys
 
     def applies(self, picks: Combination, data: Mapping[str, Any]) -> bool:
         """Whether a combination has all values of `at`; `data` is the spec with it, unchecked."""
@@ -35,48 +35,48 @@ class SettingsEntry:
 
 def entries(data: Mapping[str, Any]) -> tuple[SettingsEntry, ...]:
     """Every entry of `settings`. Raises Faults for one that names what is not there."""
-    given = data.get("settings", [])
-    if not isinstance(given, list):
-        raise Faults(Fault(("settings",), f"give a list of mappings; got {given!r}"))
-    if given and "grid" not in data:
+    listed = data.get("settings", [])
+    if not isinstance(listed, list):
+        raise Faults(Fault(("settings",), f"give a list of mappings; got {listed!r}"))
+    if listed and "grid" not in data:
         message = "are for combinations of a `grid`, and there is none: put the values themselves"
         raise Faults(Fault(("settings",), message, at_key=True))
-    return _all(_entry, ((entry, data, ("settings", i)) for i, entry in enumerate(given)))
+    return _all(_entry, ((entry, data, ("settings", i)) for i, entry in enumerate(listed)))
 
 
 def settings_at(
-    given: Sequence[SettingsEntry], picks: Combination, data: Mapping[str, Any]
+    entries: Sequence[SettingsEntry], picks: Combination, data: Mapping[str, Any]
 ) -> tuple[Setting, ...]:
     """What a combination gets, in order; `data` is the spec with it. Raises Faults.
 
     That is for a path that the grid gives a value: the label of an arm would say another one.
     """
-    found = [s for entry in given if entry.applies(picks, data) for s in entry.settings]
+    settings = [s for entry in entries if entry.applies(picks, data) for s in entry.settings]
     faults = [
-        Fault(setting.place, f"the grid varies {pick.axis}: leave one of the two out", at_key=True)
-        for setting in found
+        Fault(setting.path, f"the grid varies {pick.axis}: leave one of the two out", at_key=True)
+        for setting in settings
         for pick in picks
         if _overrides(setting, pick.target, pick.value)
     ]
     if faults:
         raise Faults(*faults)
-    return tuple(found)
+    return tuple(settings)
 
 
 def with_settings(data: Mapping[str, Any], settings: Iterable[Setting]) -> Mapping[str, Any]:
     """The data with every setting in its place. Raises Faults."""
     for setting in settings:
-        data = put(data, setting.keys, setting.value, setting.place)
+        data = put(data, setting.keys, setting.value, setting.path)
     return data
 
 
 def idle_settings(
-    given: Iterable[SettingsEntry], combinations: Sequence[tuple[Combination, Mapping[str, Any]]]
+    entries: Iterable[SettingsEntry], combinations: Sequence[tuple[Combination, Mapping[str, Any]]]
 ) -> list[Fault]:
     """Faults of entries that apply to no combination; each comes with its spec, unchecked."""
     return [
-        Fault((*entry.place, "at"), f"applies to no combination: none has {said(entry.at)}")
-        for entry in given
+        Fault((*entry.path, "at"), f"applies to no combination: none has {said(entry.at)}")
+        for entry in entries
         if not any(entry.applies(picks, data) for picks, data in combinations)
     ]
 
@@ -89,48 +89,50 @@ def told_at_setting(fault: Fault, settings: Sequence[Setting], is_new: bool) -> 
     for setting in reversed(settings):
         rest = fault.path[len(setting.keys) :]
         if (*setting.keys, *rest) == fault.path:
-            return Fault((*setting.place, *rest), fault.message, fault.at_key)
+            return Fault((*setting.path, *rest), fault.message, fault.at_key)
     inside = [s for s in settings if is_new and s.keys[: len(fault.path)] == fault.path]
-    return Fault(inside[-1].place, fault.message) if inside and fault.path else None
+    return Fault(inside[-1].path, fault.message) if inside and fault.path else None
 
 
-def _entry(given: Any, data: Mapping[str, Any], place: Keys) -> SettingsEntry:
+def _entry(entry: Any, data: Mapping[str, Any], entry_path: Keys) -> SettingsEntry:
     """One entry. Raises Faults."""
-    known = keys_in(CombinationSettings)
-    if not isinstance(given, dict) or given.keys() != known.keys():
+    keys = keys_in(CombinationSettings)
+    if not isinstance(entry, dict) or entry.keys() != keys.keys():
         shape = "give `at`, dotted paths with values to find, and `set`, paths with values to put"
-        raise Faults(Fault(place, f"{shape}; got {given!r}"))
+        raise Faults(Fault(entry_path, f"{shape}; got {entry!r}"))
     wrong = [
-        Fault((*place, key), f"give a mapping of dotted paths to values; got {given[key]!r}")
-        for key in known
-        if not isinstance(given[key], dict) or not given[key]
+        Fault((*entry_path, key), f"give a mapping of dotted paths to values; got {entry[key]!r}")
+        for key in keys
+        if not isinstance(entry[key], dict) or not entry[key]
     ]
     if wrong:
         raise Faults(*wrong)
-    put_there = (*place, "set")
-    found = _all(_setting, ((p, v, data, (*put_there, p)) for p, v in given["set"].items()))
-    for path in given["at"]:
-        target_of(path, data, (*place, "at", path))
-    at = values_at(given["at"], data, (*place, "at"))
-    return SettingsEntry(at, tuple(sorted(found, key=lambda setting: len(setting.keys))), place)
+    put_there = (*entry_path, "set")
+    settings = _all(_setting, ((p, v, data, (*put_there, p)) for p, v in entry["set"].items()))
+    for path in entry["at"]:
+        target_of(path, data, (*entry_path, "at", path))
+    at = values_at(entry["at"], data, (*entry_path, "at"))
+    return SettingsEntry(
+        at, tuple(sorted(settings, key=lambda setting: len(setting.keys))), entry_path
+    )
 
 
-def _setting(path: str, value: Any, data: Mapping[str, Any], place: Keys) -> Setting:
+def _setting(path: str, value: Any, data: Mapping[str, Any], at: Keys) -> Setting:
     """One value of `set`. Raises Faults."""
-    return Setting(target_of(path, data, place), value, place)
+    return Setting(target_of(path, data, at), value, at)
 
 
 def _all(read: Callable[..., Any], each: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
     """What is read of each; or all that is wrong with them. Raises Faults."""
-    found, faults = list[Any](), list[Fault]()
+    items, faults = list[Any](), list[Fault]()
     for arguments in each:
         try:
-            found.append(read(*arguments))
+            items.append(read(*arguments))
         except Faults as wrong:
             faults += wrong.faults
     if faults:
         raise Faults(*faults)
-    return tuple(found)
+    return tuple(items)
 
 
 def _overrides(setting: Setting, target: Keys, value: Any) -> bool:

@@ -19,8 +19,8 @@ def validation_faults(error: ValidationError, model: type[Strict]) -> tuple[Faul
 def _fault(detail: Any, model: type[Strict]) -> Fault:
     path = tuple(key for key in detail["loc"] if key not in ("int", "float"))
     if detail["type"] == "extra_forbidden":
-        known = _known_at(model, path[:-1])
-        return Fault(path, unknown("key", path[-1], known), at_key=True)
+        allowed = _allowed_at(model, path[:-1])
+        return Fault(path, unknown("key", path[-1], allowed), at_key=True)
     if detail["type"] == "missing":
         return Fault(path[:-1], f"missing key {path[-1]!r}")
     if detail["type"] == "value_error":
@@ -33,7 +33,7 @@ def _fault(detail: Any, model: type[Strict]) -> Fault:
     return Fault(path, f"{message}; got {detail['input']!r}")
 
 
-def _known_at(model: Any, path: Keys) -> list[str]:
+def _allowed_at(model: Any, path: Keys) -> list[str]:
     """The keys that a model allows at a place."""
     for key in path:
         if isinstance(key, str):

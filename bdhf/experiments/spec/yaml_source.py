@@ -38,16 +38,16 @@ class Layer:
             node = node[key]
         return len(path)
 
-    def place(self, fault: Fault) -> tuple[int, int]:
+    def position(self, fault: Fault) -> tuple[int, int]:
         """Line and column, from 1, of the deepest part of the path that stands here; or (0, 0)."""
-        node, place = self.tree, (0, 0) if type(self.tree) is dict else (1, 1)
+        node, deepest = self.tree, (0, 0) if type(self.tree) is dict else (1, 1)
         for depth, key in enumerate(fault.path, start=1):
             last = depth == len(fault.path)
-            found = _position(node, key, at_key=not last or fault.at_key)
-            if found is None:
+            entry = _position(node, key, at_key=not last or fault.at_key)
+            if entry is None:
                 break
-            place, node = found, node[key]
-        return place
+            deepest, node = entry, node[key]
+        return deepest
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ class Source:
         depths = [layer.depth(fault.path) for layer in self.layers]
         index = max(range(len(depths)), key=lambda i: (depths[i], i)) if any(depths) else self._own
         layer = self.layers[index]
-        line, column = layer.place(fault)
-        place = f"{layer.label}:" + (f"{line}:{column}:" if line else "")
-        return index, line, column, f"{place} {_on_a_line(_dotted(fault.path) + fault.message)}"
+        line, column = layer.position(fault)
+        location = f"{layer.label}:" + (f"{line}:{column}:" if line else "")
+        return index, line, column, f"{location} {_on_a_line(_dotted(fault.path) + fault.message)}"
 
     def _is_told(self, fault: Fault) -> bool:
         return any(fault.path[: len(told.path)] == told.path for told in self.faults)
@@ -111,8 +111,8 @@ def parse(text: str, file: str = "<spec>") -> Source:
         tree = None if over else YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        raise SpecError([f"{place}: {_first_line(error)}"]) from None
+        location = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        raise SpecError([f"{location}: {_first_line(error)}"]) from None
     except (YAMLError, *UNREADABLE) as error:  # the parser raises more than it says
         raise SpecError([f"{file}: not YAML: {in_brief(error)}"]) from None
     if over:

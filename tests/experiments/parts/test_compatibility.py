@@ -70,8 +70,8 @@ def test_arms_that_differ_in_numbers_only_build_no_further_model(monkeypatch):
     problem = resolve_problem({"type": "mlp", "hidden": [13]})
 
     for number in (0.1, 0.2, 0.3):
-        for given in ({"type": "block_hf", "damping": number}, {"type": "torch.SGD"}):
-            parts = resolve_arm("a", {**given, "lr": number}, tables.problem_of(problem))
+        for base in ({"type": "block_hf", "damping": number}, {"type": "torch.SGD"}):
+            parts = resolve_arm("a", {**base, "lr": number}, tables.problem_of(problem))
             assert why_not(parts, problem) == ""
 
     assert len(built) == 1
@@ -97,13 +97,13 @@ def test_estimates_together_are_those_apart_and_keep_no_model():
     cost._counted.cache_clear()
 
     with cost.models_kept():
-        found = [cost.arm_cost(problem, arm, 100, 50) for arm in arms]
+        together = [cost.arm_cost(problem, arm, 100, 50) for arm in arms]
         (bench,) = cost._BENCHES.get().values()
         model = weakref.ref(bench.model)
         del bench
     gc.collect()
 
-    assert found == apart
+    assert together == apart
     assert model() is None
 
 
@@ -114,12 +114,12 @@ def test_optimizers_of_torch_go_with_everything():
 
 def test_the_table_has_every_triple_of_parts_once():
     """Curvature × partition × solver, each with its reason or none."""
-    found = {tuple(names): reason for *names, reason in triples()}
+    reasons = {tuple(names): reason for *names, reason in triples()}
 
     sizes = [len(tables.PARTS[kind][0]) for kind in ("curvature", "partition", "solver")]
-    assert len(found) == sizes[0] * sizes[1] * sizes[2]
-    assert found["hessian", "full", "sample_space"] == INDEFINITE
-    assert found["ggn", "full", "sample_space"] == found["hessian", "full", "cg"] == ""
+    assert len(reasons) == sizes[0] * sizes[1] * sizes[2]
+    assert reasons["hessian", "full", "sample_space"] == INDEFINITE
+    assert reasons["ggn", "full", "sample_space"] == reasons["hessian", "full", "cg"] == ""
 
 
 SAMPLE_SPACE = ("solver: {type: cg, max_iters: 5}", "solver: sample_space")
@@ -134,10 +134,10 @@ SAMPLE_SPACE = ("solver: {type: cg, max_iters: 5}", "solver: sample_space")
 )
 def test_without_a_grid_parts_that_do_not_go_together_are_a_fault(change, reason):
     """The fault is at the solver of every arm that has them."""
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         check_spec(parse(changed(SAMPLE_SPACE, change), "f"))
 
-    assert found.value.lines == (
+    assert caught.value.lines == (
         f"f:8:25: arms.full_hf.solver: {reason}",
         f"f:8:25: arms.block_hf.solver: {reason}",
     )

@@ -65,9 +65,9 @@ CANVASES = {"canvas": Canvas}
 NESTED = {Shape: ("shape", SHAPES)}
 
 
-def resolved(given, spell=lambda kind, given: given):
+def resolved(data, spell=lambda kind, data: data):
     """The stand-in as a spec would resolve it, below the key `it`."""
-    return resolve("canvas", CANVASES, given, ("it",), NESTED, spell)
+    return resolve("canvas", CANVASES, data, ("it",), NESTED, spell)
 
 
 SQUARE = {"type": "square", "side": 1.0}
@@ -88,33 +88,33 @@ def test_defaults_are_written_out_to_the_last_part():
 @pytest.mark.parametrize("frame", ["square", {"type": "square"}, {"type": "square", "side": 1.0}])
 def test_a_nested_part_is_given_like_any_other(frame):
     """By name, as a mapping, or with its defaults written out: one resolution."""
-    found = resolved({"type": "canvas", "frame": frame})
+    canvas = resolved({"type": "canvas", "frame": frame})
 
-    assert found == DEFAULT | {"frame": SQUARE, "size": None}  # the default that goes with a frame
+    assert canvas == DEFAULT | {"frame": SQUARE, "size": None}  # the default that goes with a frame
 
 
 def test_null_is_no_part_where_none_is_allowed():
     """An optional part may be null; another one may not."""
     assert resolved({"type": "canvas", "frame": None}) == DEFAULT
 
-    with pytest.raises(Faults) as found:
+    with pytest.raises(Faults) as caught:
         resolved({"type": "canvas", "shape": None})
-    assert found.value.faults[0].path == ("it", "shape")
+    assert caught.value.faults[0].path == ("it", "shape")
 
 
 def test_what_is_resolved_is_what_is_made():
     """Parts are built with the parts in them, to any depth, and resolve to themselves."""
-    given = {
+    data = {
         "type": "canvas",
         "shape": {"type": "times", "shape": {"type": "times", "shape": "square"}},
     }
 
-    found = resolved(given)
-    canvas = make(CANVASES, found, NESTED)
+    mapping = resolved(data)
+    canvas = make(CANVASES, mapping, NESTED)
 
     assert canvas == Canvas(shape=Times(Times(Square())))
     assert canvas.shape.area() == 4.0
-    assert resolved(found) == found
+    assert resolved(mapping) == mapping
     assert make(CANVASES, resolved("canvas"), NESTED) == Canvas()
 
 
@@ -134,31 +134,31 @@ def test_what_is_resolved_is_what_is_made():
 )  # fmt: skip
 def test_a_fault_inside_a_nested_part_is_told_there(shape, path, message):
     """Paths of faults go down into the nested mapping."""
-    with pytest.raises(Faults) as found:
+    with pytest.raises(Faults) as caught:
         resolved({"type": "canvas", "shape": shape})
 
-    (fault,) = found.value.faults
+    (fault,) = caught.value.faults
     assert fault.path == path
     assert message in fault.message
 
 
 def test_faults_of_several_nested_parts_are_told_together():
     """One reading finds what is wrong in every argument."""
-    with pytest.raises(Faults) as found:
+    with pytest.raises(Faults) as caught:
         resolved({"type": "canvas", "shape": "a", "frame": "b", "size": "c"})
 
-    assert {fault.path[1] for fault in found.value.faults} == {"shape", "frame", "size"}
+    assert {fault.path[1] for fault in caught.value.faults} == {"shape", "frame", "size"}
 
 
 def test_shorthand_holds_inside_parts_too():
     """What a kind may be abbreviated to is asked at every depth."""
 
-    def spell(kind, given):
-        return {"type": "square", "side": given} if kind == "shape" and given == 5 else given
+    def spell(kind, value):
+        return {"type": "square", "side": value} if kind == "shape" and value == 5 else value
 
-    found = resolved({"type": "canvas", "shape": {"type": "times", "shape": 5}}, spell)
+    canvas = resolved({"type": "canvas", "shape": {"type": "times", "shape": 5}}, spell)
 
-    assert found["shape"]["shape"] == {"type": "square", "side": 5}
+    assert canvas["shape"]["shape"] == {"type": "square", "side": 5}
 
 
 def test_a_default_that_no_table_has_is_a_fault_of_the_program():
@@ -199,8 +199,8 @@ def test_a_nested_partition_that_does_not_fit_the_model_is_told_where_it_stands(
     """The line and column are those of the inner partition."""
     wrong = "partition: {type: around, like: {type: groups, blocks: [['encoder.*']]}}"
 
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         check_spec(parse(changed(("partition: full", wrong)), "f"))
 
-    (line,) = found.value.lines
+    (line,) = caught.value.lines
     assert line.startswith("f:7:65: arms.full_hf.partition.like: parameter 'decoder.0.weight'")

@@ -148,14 +148,14 @@ def test_defaults_of_an_own_part_are_written_out(folder):
 
 def test_a_problem_whose_loss_is_trained_is_refused(folder):
     """Arms of torch train the model's parameters only, and runs keep those."""
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         opened(
             folder, ("{type: autoencoder, encoder: [784, 12, 4]}", "lab_parts:Scaled"),
             ('[["encoder.*"], ["decoder.*"]]', '[["*"]]'),
         )  # fmt: skip
 
-    assert "the loss of lab_parts:Scaled has trainable parameters" in found.value.lines[0]
-    assert "let the model hold them" in found.value.lines[0]
+    assert "the loss of lab_parts:Scaled has trainable parameters" in caught.value.lines[0]
+    assert "let the model hold them" in caught.value.lines[0]
 
 
 WRONG = {
@@ -180,19 +180,19 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_no_part_is_told_where_it_is_named(folder, wrong):
     """One line with the place, whatever the module raises."""
-    given, message = WRONG[wrong]
-    quoted = f'"{given}"' if given.endswith(":") else given
+    part, message = WRONG[wrong]
+    quoted = f'"{part}"' if part.endswith(":") else part
 
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         opened(folder, ("partition: full", f"partition: {quoted}"))
 
-    assert len(found.value.lines) == 1
-    assert "arms.full_hf.partition" in found.value.lines[0]
-    assert message in found.value.lines[0]
+    assert len(caught.value.lines) == 1
+    assert "arms.full_hf.partition" in caught.value.lines[0]
+    assert message in caught.value.lines[0]
 
 
-@pytest.mark.parametrize("given", ["lab_parts:Chunks", "lab_parts:gone"])
-def test_an_own_optimizer_is_one_of_torchs_kind(folder, given):
+@pytest.mark.parametrize("name", ["lab_parts:Chunks", "lab_parts:gone"])
+def test_an_own_optimizer_is_one_of_torchs_kind(folder, name):
     """Anything else is told at the arm."""
     with pytest.raises(SpecError, match=r"arms\.adam"):
-        opened(folder, ("{type: torch.Adam, lr: 3.0e-3}", f"{{type: {given}}}"))
+        opened(folder, ("{type: torch.Adam, lr: 3.0e-3}", f"{{type: {name}}}"))

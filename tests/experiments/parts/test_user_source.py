@@ -76,10 +76,10 @@ def test_a_part_is_made_of_what_it_imports_of_the_users_own(folder, how):
     (folder / "osrc_torn.py").write_text("def (\n")
     (folder / "random.py").write_text("raise AssertionError")
 
-    found = sources("osrc_a:Part")
+    modules = sources("osrc_a:Part")
 
-    assert sorted(found) == ["osrc_a", *expected]
-    assert all(source.file.is_relative_to(folder) for source in found.values())
+    assert sorted(modules) == ["osrc_a", *expected]
+    assert all(source.file.is_relative_to(folder) for source in modules.values())
     assert not [name for name in sys.modules if name.startswith("osrc_")]
 
 

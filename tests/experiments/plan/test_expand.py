@@ -7,10 +7,10 @@ from tests.experiments.specs import cells, changed
 
 def ids(*changes):
     """Run ids of the small spec, changed: arm -> ids by seed."""
-    found = {}
+    by_arm = {}
     for cell in cells(*changes):
-        found.setdefault(cell.arm, []).append(cell.run.run_id)
-    return found
+        by_arm.setdefault(cell.arm, []).append(cell.run.run_id)
+    return by_arm
 
 
 def test_every_arm_meets_every_seed_once():
@@ -53,7 +53,7 @@ def test_what_does_not_change_the_result_does_not_change_the_id(change):
     """Spelling, device, names and limits that only end failures leave the ids as they are."""
     before, after = ids(), ids(SAME[change])
 
-    assert {arm: found[:2] for arm, found in after.items()} == before
+    assert {arm: run_ids[:2] for arm, run_ids in after.items()} == before
 
 
 DIFFERENT = {
@@ -101,9 +101,9 @@ def test_targets_enter_the_id_where_they_end_the_run():
 
 def test_two_arms_with_one_definition_share_their_runs():
     """The name of an arm is not part of the result."""
-    found = ids(("arms:\n", "arms:\n  twin: {type: torch.Adam, lr: 3.0e-3}\n"))
+    by_arm = ids(("arms:\n", "arms:\n  twin: {type: torch.Adam, lr: 3.0e-3}\n"))
 
-    assert found["twin"] == found["adam"]
+    assert by_arm["twin"] == by_arm["adam"]
 
 
 def test_a_fraction_is_a_share_of_the_gradient_batch():

@@ -73,7 +73,7 @@ def test_no_two_of_the_specs_share_what_they_change():
     ids = {name: set(first_ids(name)) for name in SPECS}
 
     for name, own in ids.items():
-        others = set().union(*(found for other, found in ids.items() if other != name))
+        others = set().union(*(run_ids for other, run_ids in ids.items() if other != name))
         assert own - others or name == "small"
 
 

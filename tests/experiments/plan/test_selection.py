@@ -43,9 +43,9 @@ def test_a_run_is_meant_by_the_beginning_of_its_id():
     plan = planned(("arms:\n", "arms:\n  twin: {type: torch.Adam, lr: 3.0e-3}\n"))
     cell = next(cell for cell in plan.cells if cell.arm == "adam")
 
-    found = Selection((cell.run_id[:6],)).cells(plan)
+    selected = Selection((cell.run_id[:6],)).cells(plan)
 
-    assert {(c.arm, c.seed) for c in found} == {("twin", 0), ("adam", 0)}
+    assert {(c.arm, c.seed) for c in selected} == {("twin", 0), ("adam", 0)}
 
 
 def test_a_name_that_no_cell_has_is_told():

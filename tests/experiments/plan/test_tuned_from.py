@@ -45,30 +45,30 @@ def record(plan=None, arms=None, **changes):
     ).model_copy(update=changes)  # fmt: skip
 
 
-def held(tmp_path, found, *changes):
+def held(tmp_path, record, *changes):
     """What is known of the small spec, changed, from a record that lies beside it."""
-    (tmp_path / "small.tuning.json").write_text(found.model_dump_json())
+    (tmp_path / "small.tuning.json").write_text(record.model_dump_json())
     return tuned(STUDY, tmp_path, tmp_path / "results", planned(*changes))
 
 
 def test_the_settings_that_a_study_chose_are_tuned(tmp_path):
     """Of every arm: trials, the best value with its spread over seeds, and what lies at an edge."""
-    found = held(tmp_path, record())
+    small = held(tmp_path, record())
 
-    assert (found.study, found.missing, found.seeds) == (STUDY, "", (1000, 1001))
-    assert (found.objective, found.target) == ("updates_to_target", "val_loss ≤ 0.08")
-    assert (found.sampler, found.pruner, found.shared_seeds) == ("tpe, seed 0", "none", ())
-    assert list(found.arms) == ["adam", "full_hf", "block_hf"]
-    for arm in found.arms.values():
+    assert (small.study, small.missing, small.seeds) == (STUDY, "", (1000, 1001))
+    assert (small.objective, small.target) == ("updates_to_target", "val_loss ≤ 0.08")
+    assert (small.sampler, small.pruner, small.shared_seeds) == ("tpe, seed 0", "none", ())
+    assert list(small.arms) == ["adam", "full_hf", "block_hf"]
+    for arm in small.arms.values():
         assert (arm.how, arm.why, arm.trials, arm.at_edge) == ("tuned", "", 24, ("lr",))
         assert (arm.best, arm.low, arm.high, arm.missed) == (4.5, 4.0, 5.0, False)
 
 
 def test_a_best_value_beyond_the_horizon_is_a_miss(tmp_path):
     """It is no cost, since the target was reached on no seed."""
-    found = held(tmp_path, record(arms=of_study(planned(), best_value=6.5)))
+    small = held(tmp_path, record(arms=of_study(planned(), best_value=6.5)))
 
-    assert [arm.missed for arm in found.arms.values()] == [True] * 3
+    assert [arm.missed for arm in small.arms.values()] == [True] * 3
 
 
 @pytest.mark.parametrize(
@@ -169,10 +169,10 @@ def test_a_record_that_cannot_serve_says_why(tmp_path, content, said):
     """Nothing is taken from it, and nothing is raised."""
     (tmp_path / "small.tuning.json").write_text(content)
 
-    found = tuned(STUDY, tmp_path, tmp_path, planned())
+    small = tuned(STUDY, tmp_path, tmp_path, planned())
 
-    assert said in found.missing
-    assert found.arms == {}
+    assert said in small.missing
+    assert small.arms == {}
 
 
 def test_naming_a_study_changes_no_run():

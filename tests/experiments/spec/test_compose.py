@@ -25,9 +25,9 @@ def over(folder, text, *settings):
 
 def faults(folder, text, *settings):
     """The lines that tell what is wrong, without the folder."""
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         over(folder, text, *settings)
-    return [line.replace(f"{folder}/", "") for line in found.value.lines]
+    return [line.replace(f"{folder}/", "") for line in caught.value.lines]
 
 
 MERGED = {
@@ -70,9 +70,9 @@ def test_mappings_merge_by_key_and_all_else_is_taken_whole(case):
 
 def test_an_included_spec_is_the_spec_written_out(base):
     """Ids and comparisons are those of one file with everything in it."""
-    found, source = over(base, "include: base.yaml\nbudget: {updates: 9}\narms: {adam: null}\n")
+    composed, source = over(base, "include: base.yaml\nbudget: {updates: 9}\narms: {adam: null}\n")
 
-    plan = expand(found)
+    plan = expand(composed)
 
     written = planned(
         ("updates: 6", "updates: 9"), ("  adam: {type: torch.Adam, lr: 3.0e-3}\n", "")
@@ -88,9 +88,9 @@ def test_a_later_file_of_a_list_wins(base):
     """Files are laid on each other in their order, then the spec itself."""
     (base / "seeds.yaml").write_text("seeds: {count: 3}\nname: seeds\n")
 
-    found, _ = over(base, "include: [base.yaml, seeds.yaml]\nname: top\n")
+    composed, _ = over(base, "include: [base.yaml, seeds.yaml]\nname: top\n")
 
-    assert (found[0].spec.seeds.count, found[0].spec.name) == (3, "top")
+    assert (composed[0].spec.seeds.count, composed[0].spec.name) == (3, "top")
 
 
 def test_includes_are_relative_to_the_file_that_says_them(base):
@@ -98,19 +98,19 @@ def test_includes_are_relative_to_the_file_that_says_them(base):
     (base / "inner").mkdir()
     (base / "inner" / "middle.yaml").write_text("include: ../base.yaml\nname: middle\n")
 
-    found, source = over(base, "include: inner/middle.yaml\n")
+    composed, source = over(base, "include: inner/middle.yaml\n")
 
-    assert found[0].spec.name == "middle"
+    assert composed[0].spec.name == "middle"
     assert source.file == str(base / "over.yaml")
 
 
 def test_settings_win_over_every_file(base):
     """A value on the command line is put where its path leads, a list's place included."""
-    found, source = over(
+    composed, source = over(
         base, "include: base.yaml\n", "arms.block_hf.lr=0.3", "targets.0.below=5e-2",
         "arms.full_hf.solver=cg", "arms.adam=null", "safety.seconds=7",
     )  # fmt: skip
-    spec = found[0].spec
+    spec = composed[0].spec
 
     assert spec.arms["block_hf"]["lr"] == 0.3
     assert spec.targets[0].below == 0.05
@@ -124,10 +124,10 @@ def test_a_fault_is_told_where_its_value_stands(base):
     """In the file, the included file, or on the command line: all at once."""
     text = "include: base.yaml\narms: {adam: {lr: -1}}\nseedz: 3\n"
 
-    found = faults(base, text, "arms.full_hf.partition=ful")
-    assert found[0].startswith("over.yaml:2:19: arms.adam.lr: torch.Adam refuses")
-    assert found[1].startswith("over.yaml:3:1: seedz: unknown key 'seedz'")
-    assert found[2].startswith("--set arms.full_hf.partition=ful: arms.full_hf.partition: unknown")
+    lines = faults(base, text, "arms.full_hf.partition=ful")
+    assert lines[0].startswith("over.yaml:2:19: arms.adam.lr: torch.Adam refuses")
+    assert lines[1].startswith("over.yaml:3:1: seedz: unknown key 'seedz'")
+    assert lines[2].startswith("--set arms.full_hf.partition=ful: arms.full_hf.partition: unknown")
     (base / "base.yaml").write_text(SMALL.replace("count: 2", "count: two"))
     assert faults(base, "include: base.yaml\n")[0].startswith("base.yaml:10:16: seeds.count: input")
 
@@ -148,9 +148,9 @@ SETTINGS = {
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_that_leads_nowhere_says_so(base, setting):
     """The line names the setting, not a place in a file."""
-    given, line = SETTINGS[setting]
+    text, line = SETTINGS[setting]
 
-    assert faults(base, "include: base.yaml\n", given)[0].startswith(line)
+    assert faults(base, "include: base.yaml\n", text)[0].startswith(line)
 
 
 INCLUDES = {
@@ -182,13 +182,15 @@ def test_a_file_that_two_others_include_counts_once(base):
     (base / "fast.yaml").write_text("include: base.yaml\nseeds: {count: 3}\n")
     (base / "slow.yaml").write_text("include: base.yaml\nthreads: 2\n")
 
-    found, _ = over(base, "include: [fast.yaml, slow.yaml]\n")
+    composed, _ = over(base, "include: [fast.yaml, slow.yaml]\n")
 
-    assert (found[0].spec.seeds.count, found[0].spec.threads) == (3, 2)
+    assert (composed[0].spec.seeds.count, composed[0].spec.threads) == (3, 2)
 
 
 def test_a_setting_of_many_lines_is_kept_as_a_comment(base):
     """The composed text is YAML, whatever stands in a setting."""
-    found, source = over(base, "include: base.yaml\n", "targets=\n- {metric: val_loss, below: 0.5}")
+    composed, source = over(
+        base, "include: base.yaml\n", "targets=\n- {metric: val_loss, below: 0.5}"
+    )
 
-    assert variants(parse(source.text))[0].spec == found[0].spec
+    assert variants(parse(source.text))[0].spec == composed[0].spec

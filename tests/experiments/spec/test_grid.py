@@ -38,26 +38,26 @@ def plan(*axes, changes=()):
     return specs.planned(*changes, grid(*axes))
 
 
-def labels(found):
+def labels(plan):
     """The arms of a plan, as the tables have them."""
-    return [arm.label for arm in found.arms]
+    return [arm.label for arm in plan.arms]
 
 
 def faults(*axes, changes=()):
     """The lines that tell what is wrong with a grid."""
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         variants(parse(changed(*changes, grid(*axes)), "f"))
-    return found.value.lines
+    return caught.value.lines
 
 
 def test_every_combination_is_applied():
     """The specs are those of the product, in the order of the axes, and have no grid."""
-    found = variants(parse(changed(grid(PARTITION, CURVATURE))))
+    checked = variants(parse(changed(grid(PARTITION, CURVATURE))))
 
     assert [
-        (v.spec.arms["full_hf"]["partition"]["type"], v.spec.batch.curvature) for v in found
+        (v.spec.arms["full_hf"]["partition"]["type"], v.spec.batch.curvature) for v in checked
     ] == [("full", 50), ("full", 100), ("per_layer", 50), ("per_layer", 100)]
-    assert all(v.spec.grid == {} for v in found)
+    assert all(v.spec.grid == {} for v in checked)
 
 
 def test_a_combination_is_the_spec_that_says_so():
@@ -67,9 +67,9 @@ def test_a_combination_is_the_spec_that_says_so():
     )
     expected = {c.run.run_id for c in by_hand if c.arm == "full_hf"}
 
-    found = [c for c in plan(PARTITION, CURVATURE).cells if "per_layer curvature=100" in c.arm]
+    cells = [c for c in plan(PARTITION, CURVATURE).cells if "per_layer curvature=100" in c.arm]
 
-    assert {c.run.run_id for c in found} == expected
+    assert {c.run.run_id for c in cells} == expected
 
 
 def test_labels_name_what_varies_in_an_arm_and_nothing_else():
@@ -116,16 +116,16 @@ def test_labels_name_what_varies_in_an_arm_and_nothing_else():
 )  # fmt: skip
 def test_values_are_told_in_short_words(axis, expected):
     """A part by its type, with its arguments where types repeat; a scalar as it is."""
-    found = labels(plan(axis))
+    names = labels(plan(axis))
 
-    assert found[: len(expected)] == expected or found[1 : 1 + len(expected)] == expected
+    assert names[: len(expected)] == expected or names[1 : 1 + len(expected)] == expected
 
 
 def test_values_that_read_the_same_are_numbered():
     """No two values of an axis have the same words, however long they are."""
     tail = "x" * 60
-    one, other = (f"{{type: groups, blocks: [['*'], ['{tail}{n}']]}}" for n in (1, 2))
-    axis = f"arms.full_hf.partition: [{one}, {other}]"
+    first, second = (f"{{type: groups, blocks: [['*'], ['{tail}{n}']]}}" for n in (1, 2))
+    axis = f"arms.full_hf.partition: [{first}, {second}]"
 
     words = [picks[0].words for picks in combinations(parse(changed(grid(axis))).data)]
 
@@ -135,10 +135,10 @@ def test_values_that_read_the_same_are_numbered():
 
 def test_paths_that_end_alike_are_told_apart():
     """`curvature` of the batch and of the arm take one more key of their paths."""
-    found = labels(plan("arms.full_hf.curvature: [ggn, {type: other}]", CURVATURE))
+    names = labels(plan("arms.full_hf.curvature: [ggn, {type: other}]", CURVATURE))
 
-    assert "full_hf full_hf.curvature=ggn batch.curvature=50" in found
-    assert "block_hf curvature=100" in found
+    assert "full_hf full_hf.curvature=ggn batch.curvature=50" in names
+    assert "block_hf curvature=100" in names
 
 
 def test_an_arm_with_dots_in_its_name_can_vary():
@@ -154,27 +154,27 @@ def test_a_name_for_a_part_takes_arguments_from_the_grid():
     """`partition: full` becomes a mapping when a path goes into it."""
     axis = "arms.full_hf.partition.blocks: [[['encoder.*'], ['decoder.*']], [['*']]]"
 
-    found = plan(axis, changes=(("partition: full", "partition: groups"),))
+    expanded = plan(axis, changes=(("partition: full", "partition: groups"),))
 
-    assert len([label for label in labels(found) if label.startswith("full_hf")]) == 2
+    assert len([label for label in labels(expanded) if label.startswith("full_hf")]) == 2
 
 
 def test_a_whole_is_put_in_place_before_its_parts():
     """`problem.activation` holds for every problem of the grid, wherever it stands in it."""
-    found = variants(parse(changed(grid("problem.activation: [relu, tanh]", PROBLEM))))
+    checked = variants(parse(changed(grid("problem.activation: [relu, tanh]", PROBLEM))))
 
-    assert [(v.spec.problem["type"], v.spec.problem["activation"]) for v in found] == [
+    assert [(v.spec.problem["type"], v.spec.problem["activation"]) for v in checked] == [
         ("autoencoder", "relu"), ("narrow", "relu"), ("autoencoder", "tanh"), ("narrow", "tanh"),
     ]  # fmt: skip
 
 
 def test_what_an_arm_does_not_read_makes_no_other_run_of_it():
     """Adam is one arm under a grid over curvature batches and another arm's partition."""
-    found = plan(PARTITION, CURVATURE)
+    expanded = plan(PARTITION, CURVATURE)
 
-    assert labels(found)[0] == "adam"
-    assert len(found.cells) == (1 + 4 + 2) * 2
-    assert len({cell.run.run_id for cell in found.cells}) == len(found.cells)
+    assert labels(expanded)[0] == "adam"
+    assert len(expanded.cells) == (1 + 4 + 2) * 2
+    assert len({cell.run.run_id for cell in expanded.cells}) == len(expanded.cells)
 
 
 def test_values_with_the_same_run_are_one_arm():
@@ -276,9 +276,9 @@ ADAM = ("compare:\n", "compare:\n  - {name: block vs adam, candidate: block_hf, 
 
 def test_every_entry_is_compared_in_every_combination_that_differs():
     """An arm that does not vary on an axis is compared with every cell of that axis."""
-    found = plan(PARTITION, CURVATURE, changes=(ADAM,)).comparisons
+    comparisons = plan(PARTITION, CURVATURE, changes=(ADAM,)).comparisons
 
-    assert [(entry.name, entry.candidate, entry.baseline) for entry in found] == [
+    assert [(entry.name, entry.candidate, entry.baseline) for entry in comparisons] == [
         ("block vs adam curvature=50", "block_hf curvature=50", "adam"),
         ("block vs adam curvature=100", "block_hf curvature=100", "adam"),
         *(
@@ -295,17 +295,17 @@ def test_every_entry_is_compared_in_every_combination_that_differs():
 
 def test_no_run_is_compared_with_itself():
     """A combination in which both arms are the same run has nothing to compare."""
-    found = plan("arms.block_hf.partition: [full, per_layer]").comparisons
+    comparisons = plan("arms.block_hf.partition: [full, per_layer]").comparisons
 
-    assert [entry.candidate for entry in found] == ["block_hf partition=per_layer"]
+    assert [entry.candidate for entry in comparisons] == ["block_hf partition=per_layer"]
 
 
 def test_a_spec_without_a_grid_keeps_its_names():
     """Labels are the arms, comparisons are the entries."""
-    found = specs.planned(ADAM)
+    expanded = specs.planned(ADAM)
 
-    assert labels(found) == ["adam", "full_hf", "block_hf"]
-    assert [entry.name for entry in found.comparisons] == ["block vs adam", "block vs full"]
+    assert labels(expanded) == ["adam", "full_hf", "block_hf"]
+    assert [entry.name for entry in expanded.comparisons] == ["block vs adam", "block vs full"]
 
 
 AXES = (CURVATURE, "budget.updates: [4, 6]")
@@ -314,36 +314,36 @@ AXES = (CURVATURE, "budget.updates: [4, 6]")
 @pytest.fixture
 def begun(tmp_path):
     """A results folder of a grid, nothing run yet: its store and its plan."""
-    store, found = Store(tmp_path), plan(*AXES)
-    store.begin(changed(grid(*AXES)), found)
-    return store, found
+    store, expanded = Store(tmp_path), plan(*AXES)
+    store.begin(changed(grid(*AXES)), expanded)
+    return store, expanded
 
 
 def test_the_reader_sees_arms_and_comparisons_of_the_grid(begun):
     """`bdhf.load` has the labels, what is compared, and the budget of every arm."""
-    store, found = begun
-    for cell in found.cells:
+    store, expanded = begun
+    for cell in expanded.cells:
         write(store, cell)
     collect(store.folder)
 
     records = bdhf.load(store.folder)
 
-    assert records.arms == tuple(labels(found))
-    assert records.comparisons == found.comparisons
+    assert records.arms == tuple(labels(expanded))
+    assert records.comparisons == expanded.comparisons
     assert records.budget == Budget(updates=6)
     assert records.budget_of("adam updates=4", "adam updates=6") == Budget(updates=4)
     assert set(records.curves["arm"]) == set(records.arms)
     assert not records.runs.duplicated(["arm", "seed"]).any()
     results = compare(records)
-    assert [result.name for result in results] == [entry.name for entry in found.comparisons]
+    assert [result.name for result in results] == [entry.name for entry in expanded.comparisons]
     assert {result.tests for result in results} == {4}
     assert [result.horizon for result in results] == [4, 6, 4, 6]
 
 
 def test_a_grid_that_grows_runs_only_what_is_new(begun):
     """What a smaller grid, or no grid, has run is found again."""
-    store, found = begun
-    for cell in found.cells:
+    store, expanded = begun
+    for cell in expanded.cells:
         write(store, cell)
     larger = plan("batch.curvature: [50, 100, 25]", "budget.updates: [4, 6]")
 

@@ -40,11 +40,11 @@ def other_torch(schema):
 
 def without_torch(schema):
     """A schema without what the version of torch decides."""
-    found = deepcopy(schema)
-    own = {k: v for k, v in found.pop("definitions").items() if not k.startswith("torch.")}
+    rest = deepcopy(schema)
+    own = {k: v for k, v in rest.pop("definitions").items() if not k.startswith("torch.")}
     choices = own.pop("arm")["anyOf"]
-    del found["$comment"]
-    return found, own, [choice for choice in choices if "torch." not in json.dumps(choice)]
+    del rest["$comment"]
+    return rest, own, [choice for choice in choices if "torch." not in json.dumps(choice)]
 
 
 def test_the_schema_is_one():
@@ -153,10 +153,10 @@ def test_every_part_is_there_with_its_arguments_and_says_what_they_are(name, par
     """A part of the tables has a mapping with all its arguments, and something to read at each."""
     kinds = [*tables.PARTS, *(kind for kind, _ in tables.NESTED.values()), "problem"]
     choices = [choice for kind in kinds for choice in SCHEMA["definitions"][kind]["anyOf"]]
-    found = next(choice["properties"] for choice in choices if _type_of(choice) == name)
+    properties = next(choice["properties"] for choice in choices if _type_of(choice) == name)
 
-    assert list(found) == ["type", *inspect.signature(part).parameters]
-    for key in found.values():
+    assert list(properties) == ["type", *inspect.signature(part).parameters]
+    for key in properties.values():
         assert key.get("description") or SCHEMA["definitions"][key["$ref"].split("/")[2]]
 
 

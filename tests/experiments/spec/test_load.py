@@ -19,11 +19,11 @@ def test_a_fault_is_told_with_place_and_remedy(fault):
     """Every fault names file, line, column and key, and what is allowed or near."""
     old, new, start, mention = FAULTS[fault]
 
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         check_spec(parse(changed((old, new)), "spec.yaml"))
 
-    matching = [line for line in found.value.lines if line.startswith(f"spec.yaml:{start}")]
-    assert matching, found.value.lines
+    matching = [line for line in caught.value.lines if line.startswith(f"spec.yaml:{start}")]
+    assert matching, caught.value.lines
     assert mention in matching[0]
 
 
@@ -31,10 +31,10 @@ def test_faults_of_different_arms_are_told_together():
     """One reading of the file finds every fault of the arms."""
     text = changed(("lr: 3.0e-3", "lr: -1"), ('["decoder.*"]', '["decodr.*"]'))
 
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         check_spec(parse(text))
 
-    assert [line.split(": ")[1] for line in found.value.lines] == [
+    assert [line.split(": ")[1] for line in caught.value.lines] == [
         "arms.adam.lr",
         "arms.block_hf.partition",
     ]

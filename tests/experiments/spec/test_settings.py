@@ -25,26 +25,26 @@ def plan(*entries, changes=(), grid=GRADIENT):
     return planned(*changes, lines(*entries, grid=grid))
 
 
-def labels(found):
+def labels(plan):
     """The arms of a plan."""
-    return [arm.label for arm in found.arms]
+    return [arm.label for arm in plan.arms]
 
 
-def pairs(found):
+def pairs(plan):
     """Who is compared with whom."""
-    return [(entry.candidate, entry.baseline) for entry in found.comparisons]
+    return [(entry.candidate, entry.baseline) for entry in plan.comparisons]
 
 
 def faults(*entries, changes=(), grid=GRADIENT):
     """The lines that tell what is wrong with the small spec with these settings."""
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         variants(parse(changed(*changes, lines(*entries, grid=grid)), "f"))
-    return found.value.lines
+    return caught.value.lines
 
 
-def ids(found):
+def ids(cells):
     """The ids of the runs of cells."""
-    return [cell.run_id for cell in found]
+    return [cell.run_id for cell in cells]
 
 
 BOTH = (
@@ -55,7 +55,7 @@ BOTH = (
 
 def test_a_combination_is_the_spec_with_its_values_written_in():
     """The runs of each are those of a spec without a grid that says the same."""
-    found = plan(*BOTH).cells
+    combined = plan(*BOTH).cells
 
     small = cells(
         ("gradient: 200", "gradient: 100"), ("lr: 3.0e-3", "lr: 0.1"), ("updates: 6", "updates: 4")
@@ -66,20 +66,20 @@ def test_a_combination_is_the_spec_with_its_values_written_in():
         ("partition: {type: groups", "solver: {type: cg, max_iters: 5}, partition: {type: groups"),
         ("solver: {type: cg, max_iters: 5}}\n", "solver: {type: cg, max_iters: 9}}\n"),
     )
-    assert ids(c for c in found if c.run.gradient_batch == 100) == ids(small)
-    assert ids(c for c in found if c.run.gradient_batch == 200) == ids(large)
+    assert ids(c for c in combined if c.run.gradient_batch == 100) == ids(small)
+    assert ids(c for c in combined if c.run.gradient_batch == 200) == ids(large)
 
 
 def test_arms_are_labelled_by_the_grid_alone():
     """What an arm gets follows from its combination, and every combination has its budget."""
-    found = plan(*BOTH)
+    combined = plan(*BOTH)
 
-    assert labels(found) == [
+    assert labels(combined) == [
         f"{arm} gradient={size}"
         for arm in ("adam", "full_hf", "block_hf")
         for size in (100, 200)
     ]  # fmt: skip
-    assert [arm.budget for arm in found.arms] == [Budget(updates=4), Budget(updates=6)] * 3
+    assert [arm.budget for arm in combined.arms] == [Budget(updates=4), Budget(updates=6)] * 3
 
 
 def test_comparisons_pair_the_arms_of_one_combination():
@@ -89,14 +89,14 @@ def test_comparisons_pair_the_arms_of_one_combination():
 
 def test_later_entries_win():
     """Also a whole part over an argument of it, which an entry before it has set."""
-    found = plan(
+    combined = plan(
         "{at: {batch.gradient: [100, 200]}, set: {arms.full_hf.solver.max_iters: 9}}",
         "{at: {batch.gradient: 200}, set: {arms.full_hf.solver: cg, arms.adam.lr: 0.1}}",
         "{at: {batch.gradient: 200}, set: {arms.adam.lr: 0.2}}",
     ).cells
 
-    solver = {c.arm: c.run.optimizer["solver"]["max_iters"] for c in found if "full" in c.arm}
-    rate = {c.arm: c.run.optimizer["lr"] for c in found if "adam" in c.arm}
+    solver = {c.arm: c.run.optimizer["solver"]["max_iters"] for c in combined if "full" in c.arm}
+    rate = {c.arm: c.run.optimizer["lr"] for c in combined if "adam" in c.arm}
     assert solver == {"full_hf gradient=100": 9, "full_hf gradient=200": CG().max_iters}
     assert rate == {"adam gradient=100": 0.003, "adam gradient=200": 0.2}
 
@@ -113,13 +113,13 @@ def test_within_an_entry_a_whole_comes_before_its_parts():
 def test_a_combination_is_named_by_what_stands_there_before_any_setting():
     """By its words too; values that a setting has put name none, so that the order is no matter."""
     grid = "arms.full_hf.solver: [cg, {type: cholesky, max_block: 100000}]"
-    found = plan(
+    combined = plan(
         "{at: {arms.full_hf.solver: cholesky}, set: {arms.full_hf.lr: 0.9, batch.curvature: 25}}",
         "{at: {batch.curvature: 50, arms.full_hf.lr: [0.5]}, set: {arms.block_hf.lr: 0.8}}",
         grid=grid,
     )
 
-    rates = {c.arm: c.run.optimizer["lr"] for c in found.cells if "adam" not in c.arm}
+    rates = {c.arm: c.run.optimizer["lr"] for c in combined.cells if "adam" not in c.arm}
     assert rates["full_hf solver=cg"] == 0.5
     assert rates["full_hf solver=cholesky"] == 0.9
     assert {rate for arm, rate in rates.items() if "block" in arm} == {0.8}
@@ -127,29 +127,31 @@ def test_a_combination_is_named_by_what_stands_there_before_any_setting():
 
 def test_an_arm_that_settings_change_is_labelled_by_the_axis_of_another():
     """With that arm's name: `lr` alone would be taken for its own."""
-    found = plan(
+    combined = plan(
         "{at: {arms.full_hf.lr: 0.25}, set: {budget.updates: 4}}",
         grid="arms.full_hf.lr: [0.25, 1.0]",
     )
 
-    assert labels(found) == [
+    assert labels(combined) == [
         "adam full_hf.lr=0.25", "adam full_hf.lr=1",
         "full_hf lr=0.25", "full_hf lr=1",
         "block_hf full_hf.lr=0.25", "block_hf full_hf.lr=1",
     ]  # fmt: skip
-    assert pairs(found) == [
+    assert pairs(combined) == [
         (f"block_hf full_hf.lr={rate}", f"full_hf lr={rate}") for rate in ("0.25", "1")
     ]
 
 
 def test_an_argument_may_be_set_in_a_part_that_the_grid_gives_by_name():
     """Only what the grid itself has said is not to be said otherwise."""
-    found = plan(
+    combined = plan(
         "{at: {arms.full_hf.solver: cg}, set: {arms.full_hf.solver.max_iters: 7}}",
         grid="arms.full_hf.solver: [cg, cholesky]",
     ).cells
 
-    assert {c.run.optimizer["solver"].get("max_iters") for c in found if "full_hf s" in c.arm} == {
+    assert {
+        c.run.optimizer["solver"].get("max_iters") for c in combined if "full_hf s" in c.arm
+    } == {
         7,
         None,
     }
@@ -226,13 +228,13 @@ def test_what_is_no_entry_is_told(entry):
 
 def test_all_that_is_wrong_with_settings_is_told():
     """In the order of the file, each once, though two combinations have it."""
-    found = faults(
+    told = faults(
         "{at: {batch.gradient: [100, 200]}, set: {arms.adm.lr: 1, arms.ful_hf.lr: 1}}",
         "{at: {batch.gradient: 100}, set: {seeds.count: 1}}",
         changes=[("lr: 3.0e-3", "lr: -1")],
     )
 
-    assert [line.split(": ")[1] for line in found] == [
+    assert [line.split(": ")[1] for line in told] == [
         "arms.adam.lr", "settings.0.set.arms.adm.lr", "settings.0.set.arms.ful_hf.lr",
         "settings.1.set.seeds.count",
     ]  # fmt: skip
@@ -266,11 +268,11 @@ def test_settings_need_a_grid():
     assert line.startswith("f:10:1: settings: are for combinations of a `grid`, and there is none")
 
 
-@pytest.mark.parametrize("given", ["3", "{}", "null", "a"])
-def test_settings_that_are_no_list_are_told(given):
+@pytest.mark.parametrize("value", ["3", "{}", "null", "a"])
+def test_settings_that_are_no_list_are_told(value):
     """Whatever stands in place of a list of entries."""
     with pytest.raises(SpecError, match="settings: give a list of mappings; got"):
-        variants(parse(changed(("seeds:", f"settings: {given}\nseeds:"))))
+        variants(parse(changed(("seeds:", f"settings: {value}\nseeds:"))))
 
 
 def test_settings_are_taken_as_a_whole_by_what_is_on_top(tmp_path):
@@ -282,12 +284,12 @@ def test_settings_are_taken_as_a_whole_by_what_is_on_top(tmp_path):
     gone.write_text("include: upper.yaml\nsettings: null\n")
     set_on_top = f"settings=[{BOTH[0]}]"
 
-    def given(file, *settings):
+    def settings_paths(file, *settings):
         return [
             tuple(".".join(map(str, s.keys)) for s in variant.settings)
             for variant in variants(read_spec(file, settings))
         ]
 
-    assert given(upper) == [(), ("batch.curvature", "arms.full_hf.solver.max_iters")]
-    assert given(upper, set_on_top) == [("budget.updates", "arms.adam.lr"), ()]
-    assert given(gone) == given(upper, "settings=null") == [(), ()]
+    assert settings_paths(upper) == [(), ("batch.curvature", "arms.full_hf.solver.max_iters")]
+    assert settings_paths(upper, set_on_top) == [("budget.updates", "arms.adam.lr"), ()]
+    assert settings_paths(gone) == settings_paths(upper, "settings=null") == [(), ()]

@@ -19,9 +19,9 @@ PAGE = Path(__file__).parents[3] / "docs" / "specs.md"
 
 def refused(call, *arguments):
     """The lines with which a call refuses."""
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         call(*arguments)
-    return found.value.lines
+    return caught.value.lines
 
 
 #: A limit that is lowered -> a text that is at it, one that is beyond it, and the line for that.

@@ -28,10 +28,10 @@ from bdhf.experiments.spec.yaml_source import parse
 )
 def test_values_are_those_of_yaml_1_2(text, value):
     """Numbers are numbers, words are words, and nothing is octal or a date by accident."""
-    found = parse(f"key: {text}").data["key"]
+    read = parse(f"key: {text}").data["key"]
 
-    assert found == value
-    assert type(found) is type(value)
+    assert read == value
+    assert type(read) is type(value)
 
 
 def test_merges_are_resolved_and_own_keys_win():
@@ -42,7 +42,7 @@ def test_merges_are_resolved_and_own_keys_win():
 
 
 @pytest.mark.parametrize(
-    ("path", "at_key", "place"),
+    ("path", "at_key", "position"),
     [
         (("b", "y"), False, "3:16"),
         (("b", "y"), True, "3:13"),
@@ -54,13 +54,13 @@ def test_merges_are_resolved_and_own_keys_win():
         ((), False, "1:1"),
     ],
 )
-def test_a_fault_is_told_with_line_and_column(path, at_key, place):
+def test_a_fault_is_told_with_line_and_column(path, at_key, position):
     """Positions are those of the value, or of the key where the key is wrong."""
     source = parse("\na: &a {x: 1}\nb: {<<: *a, y: 3}\nc:\n  - j: 1\n  - k: 2\n", "f.yaml")
 
     (line,) = source.error([Fault(path, "message", at_key)]).lines
 
-    assert line.startswith(f"f.yaml:{place}: ")
+    assert line.startswith(f"f.yaml:{position}: ")
     assert line.endswith("message")
 
 
@@ -99,11 +99,11 @@ def test_faults_are_told_in_the_order_of_the_file():
 )
 def test_malformed_yaml_is_one_line_with_its_place(text, line):
     """Whatever the parser says becomes one line that starts with file, line and column."""
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         raise parse(text, "f").error(())
 
-    assert found.value.lines[0].startswith(line)
-    assert all("\n" not in told for told in found.value.lines)
+    assert caught.value.lines[0].startswith(line)
+    assert all("\n" not in told for told in caught.value.lines)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
@@ -113,8 +113,8 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path, content):
     if content is not None:
         file.write_bytes(content)
 
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         read_spec(file)
 
-    assert len(found.value.lines) == 1
-    assert found.value.lines[0].startswith(f"{file}: cannot read the spec: ")
+    assert len(caught.value.lines) == 1
+    assert caught.value.lines[0].startswith(f"{file}: cannot read the spec: ")
