@@ -1,4 +1,4 @@
-"""What the classification problems share: labels, loss and metric, and checks of their sizes."""
+"""Common code of the classification problems: labels, loss, metric, and checks of sizes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Classification(ImageProblem):
         return self._inputs(pixels), labels
 
     def _inputs(self, pixels: Tensor) -> Tensor:
-        """What the model reads, from pixels (N, features)."""
+        """The inputs of the model, from pixels (N, features)."""
         return pixels
 
 
@@ -65,7 +65,7 @@ def check_widths(**fields: Sequence[int]) -> None:
 
 
 def spread(layers: Sequence[str], bottom: Sequence[str], top: Sequence[str]) -> list[list[str]]:
-    """One block per layer; what is below goes with the first, what is above with the last.
+    """One block per layer; `bottom` belongs to the first block, `top` to the last.
 
     >>> spread(["a.*", "b.*"], bottom=["stem.*"], top=["classifier.*"])
     [['stem.*', 'a.*'], ['b.*', 'classifier.*']]

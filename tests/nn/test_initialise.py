@@ -10,7 +10,7 @@ from bdhf.nn import Glorot, PeepholeLSTM, Sparse
 
 
 class Positions(nn.Module):
-    """A tensor that belongs to no layer of torch."""
+    """A parameter outside of the layers of torch."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ def test_every_parameter_comes_from_the_generator(build, init):
 @pytest.mark.parametrize("init", INITIALISATIONS.values(), ids=INITIALISATIONS)
 @pytest.mark.parametrize("build", MODULES.values(), ids=MODULES)
 def test_biases_are_zero_scales_one_and_weights_differ_by_seed(build, init):
-    """What is no weight is a constant, 1 for forget gates; every weight is drawn."""
+    """Other parameters are constant, 1 for forget gates; every weight is drawn."""
     model, other = initialised(build(), init), initialised(build(), init, seed=1)
 
     for name, parameter in model.named_parameters():
@@ -134,7 +134,7 @@ def test_glorot_reaches_to_its_bound(build, name, fans):
     ],
 )
 def test_sparse_gives_every_unit_its_connections(build, name, by_unit, inputs):
-    """15 weights that are not zero for every unit, or as many as it has inputs."""
+    """15 nonzero weights for every unit, or as many as it has inputs."""
     weight = by_unit(initialised(build(), Sparse()).get_parameter(name))
 
     assert weight.shape[1] == inputs
@@ -142,7 +142,7 @@ def test_sparse_gives_every_unit_its_connections(build, name, by_unit, inputs):
 
 
 def test_sparse_weights_are_normal_and_spread_over_all_inputs():
-    """N(0, scale²) on inputs chosen evenly."""
+    """N(0, scale²) on inputs chosen with equal probability."""
     weight = initialised(nn.Linear(40, 4000), Sparse(connections=10, scale=3.0)).weight.detach()
 
     assert float(weight[weight != 0].std()) == pytest.approx(3.0, rel=0.02)
@@ -161,6 +161,6 @@ def test_sparse_weights_are_normal_and_spread_over_all_inputs():
     ],
 )
 def test_a_sparse_initialisation_that_draws_nothing_is_refused(arguments, message):
-    """Settings are checked where they are given."""
+    """The constructor checks its arguments."""
     with pytest.raises(ValueError, match=message):
         Sparse(**arguments)

@@ -24,7 +24,7 @@ def test_the_decoder_mirrors_the_encoder():
 
 
 def test_code_and_output_can_have_their_own_activation():
-    """A sigmoid code or output is a word in the spec."""
+    """`code` and `output` set their activations."""
     model = Autoencoder(encoder=(784, 8, 3), activation="relu", code="tanh", output="sigmoid")
 
     assert layers(model.build().encoder)[1::2] == ["ReLU", "Tanh"]
@@ -32,7 +32,7 @@ def test_code_and_output_can_have_their_own_activation():
 
 
 def test_initialisation_depends_on_the_generator_alone():
-    """Two models are byte-identical for one seed, whatever the global generator did."""
+    """Two models are byte-identical for one seed, for any state of the global generator."""
     problem = Autoencoder(encoder=(784, 8, 3))
     models = []
     for seed in (0, 0, 1):
@@ -46,7 +46,7 @@ def test_initialisation_depends_on_the_generator_alone():
 
 
 def test_squared_error_is_summed_over_pixels_per_image():
-    """784 times the mean squared error: the number that papers on autoencoders report."""
+    """784 times the mean squared error, as in papers on autoencoders."""
     problem = Autoencoder()
     outputs, targets = torch.rand(5, 784), torch.rand(5, 784)
 
@@ -78,6 +78,6 @@ def test_targets_are_the_images_themselves():
     ],
 )
 def test_an_autoencoder_that_cannot_be_built_says_why(arguments, message):
-    """Widths and names are checked where they are given."""
+    """The constructor checks widths and names."""
     with pytest.raises(ValueError, match=message):
         Autoencoder(**arguments)

@@ -10,7 +10,7 @@ from bdhf.problems.data.mnist5k import Mnist5k
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_data_set_is_as_it_says(name):
-    """Sizes and features are known before loading; pixels lie in [0, 1]."""
+    """The sizes equal those before loading; pixels lie in [0, 1]."""
     dataset = DATASETS[name]
     data = dataset.load(seed=0)
 
@@ -58,7 +58,7 @@ def test_a_split_that_does_not_fit_is_refused(sizes, message):
 
 
 def test_downsampling_averages_squares():
-    """Each pixel of a smaller image is the mean of its square, in problems of either kind."""
+    """Each pixel of a smaller image is the mean of its square, in both kinds of problems."""
     images = Mnist5k().load(0).train[0]
     squares = images.view(-1, 7, 4, 7, 4).mean((2, 4))
 
@@ -71,6 +71,6 @@ def test_downsampling_averages_squares():
 
 @pytest.mark.parametrize("side", [0, 3, 56])
 def test_a_side_that_does_not_divide_the_image_is_an_error(side):
-    """28 rows cannot be averaged by threes."""
+    """28 rows cannot be averaged in threes."""
     with pytest.raises(ValueError, match=f"downsample of {side} does not divide images of 28 × 28"):
         ResNet(downsample=side)
