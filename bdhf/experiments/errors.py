@@ -1,4 +1,4 @@
-"""What is wrong with a spec, in lines a person can act on: where, what, what is allowed."""
+"""Faults of a spec, as lines that say where, what is wrong, and what is allowed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Keys = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, and the place in the spec: keys and list positions."""
+    """One fault, and its path in the spec: keys and list positions."""
 
     path: Keys
     message: str
     at_key: bool = False  # the key itself is wrong, not the value behind it
 
 
-class Faults(BdhfError):  # noqa: N818 - it carries what is wrong, it does not name one error
-    """What is wrong with a piece of a spec."""
+class Faults(BdhfError):  # noqa: N818 - it holds several faults
+    """All faults of a piece of a spec."""
 
     def __init__(self, *faults: Fault) -> None:
         super().__init__(*faults)
@@ -34,7 +34,7 @@ class SpecError(InputError):
 
 
 def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
-    """Say that a name is unknown, what is known, and what was probably meant.
+    """The message for an unknown name: the known names, and the nearest of them.
 
     >>> unknown("partition", "per_nueron", ["full", "per_layer", "per_neuron"])
     "unknown partition 'per_nueron'; known: full, per_layer, per_neuron. Did you mean 'per_neuron'?"

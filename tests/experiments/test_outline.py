@@ -1,4 +1,4 @@
-"""What an ablation would do, as plain data."""
+"""The preview of an ablation, as plain data."""
 
 import json
 import math
@@ -30,13 +30,13 @@ def opened(tmp_path):
 
 
 def outline(ablation, **seconds):
-    """Its outline, with a duration of every arm that is given one."""
+    """The outline, with these durations of arms."""
     durations = {label: Duration(float(value), "probe") for label, value in seconds.items()}
     return ablation.outline(ablation.cells, ablation.left(ablation.cells), durations)
 
 
 def test_runs_that_have_ended_are_not_left(opened):
-    """Each arm knows how many of its runs are to do; so does the whole."""
+    """Each arm has the number of its runs to do; so has the whole."""
     ablation = opened()
     write(ablation.store, ablation.cells[0])
     write(ablation.store, ablation.cells[1], Status.DIVERGED)
@@ -49,7 +49,7 @@ def test_runs_that_have_ended_are_not_left(opened):
 
 
 def test_the_time_is_that_of_different_runs(opened):
-    """A run that serves two arms is counted once, and no run is shorter than itself."""
+    """A run that serves two arms counts once, and more workers do not shorten a run."""
     outlined = outline(opened(TWIN), twin=10, adam=10, full_hf=20, block_hf=30)
 
     assert outlined.seconds_left(1) == 2 * (10 + 20 + 30)
@@ -58,7 +58,7 @@ def test_the_time_is_that_of_different_runs(opened):
 
 
 def test_the_time_is_not_known_where_an_arm_is_not(opened):
-    """One arm that is left without a duration makes the sum unknown; one that is done does not."""
+    """An unfinished arm without a duration makes the sum unknown; a finished one does not."""
     ablation = opened()
     assert outline(ablation, adam=10, full_hf=20).seconds_left(1) is None
     for cell in ablation.cells:
@@ -69,7 +69,7 @@ def test_the_time_is_not_known_where_an_arm_is_not(opened):
 
 
 def test_a_part_of_the_plan_has_the_arms_of_that_part(opened):
-    """What was not selected is not outlined."""
+    """Arms that are not selected are left out."""
     ablation = opened()
 
     outlined = ablation.outline(ablation.selected(["adam"]), (), {"adam": "error: no"})
@@ -80,7 +80,7 @@ def test_a_part_of_the_plan_has_the_arms_of_that_part(opened):
 
 
 def test_plain_data_has_cells_comparisons_by_target_and_what_is_excluded(opened):
-    """JSON gives it back whole."""
+    """The data survive a round trip through JSON."""
     second = ("below: 0.08}", "below: 0.08}, {metric: train_loss, below: 0.1, sustain: 2}")
     ablation = opened(second, GRID)
     write(ablation.store, ablation.cells[0])

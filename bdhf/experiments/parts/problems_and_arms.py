@@ -1,4 +1,4 @@
-"""A problem or an optimizer as a spec gives it, checked, and with all its arguments written out."""
+"""Check the problem and the optimizers of a spec, and write out all their arguments."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def resolve_problem(data: Any) -> Resolved:
 
 
 def resolve_arm(name: str, data: Any, problem: Problem) -> Resolved:
-    """An optimizer with all its parts, fit for the problem. Raises Faults."""
+    """An optimizer with all its parts, checked against the problem. Raises Faults."""
     path: Keys = ("arms", name)
     kind = data.get("type") if isinstance(data, dict) else data
     data = data if isinstance(data, dict) else {"type": kind}
@@ -79,7 +79,7 @@ def _resolve_block_hf(data: dict[str, Any], problem: Problem, path: Keys) -> Res
 
 
 def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the settings of products: key -> message."""
+    """Faults of the settings of products: key -> message."""
     method, limit = products["method"], products["max_bytes"]
     dtype, compiled = products["product_dtype"], products["compile"]
     wrong = {}
@@ -95,7 +95,7 @@ def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _spelt(problem: Problem, kind: str, value: Any) -> Any:
-    """A number is constant damping, or the weight of L2; `groups` alone are the problem's own."""
+    """Expand a number to constant damping or L2, and `groups` to the blocks of the problem."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and kind in NUMBERS:
         name, argument = NUMBERS[kind]
         return {"type": name, argument: value}
@@ -105,7 +105,7 @@ def _spelt(problem: Problem, kind: str, value: Any) -> Any:
 
 
 def _check_partition(resolved: Resolved, problem: Problem, path: Keys) -> None:
-    """Try the partition on the problem's model, without its weights; first those inside it."""
+    """Try the partitions inside a partition, then itself, on the problem's weightless model."""
     for key, value in resolved.items():
         if isinstance(value, dict) and value.get("type") in PARTITIONS:
             _check_partition(value, problem, (*path, key))

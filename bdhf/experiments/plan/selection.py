@@ -13,7 +13,7 @@ from bdhf.records import InputError
 
 @dataclass(frozen=True)
 class Shard:
-    """Share `index` of `count`, from 1: a stretch of the plan, so that pairs stay together.
+    """Share `index` of `count`, from 1: a contiguous part of the plan, so that pairs stay together.
 
     >>> Shard.parse("2/3")
     Shard(index=2, count=3)
@@ -32,22 +32,22 @@ class Shard:
         return cls(index, count)
 
     def holds(self, run_index: int, total: int) -> bool:
-        """Whether the run at this place of so many, from 0, is in the share."""
+        """Whether the run with this index, from 0, of `total` is in the share."""
         return run_index * self.count // total == self.index - 1
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which cells of a plan are meant: by arm or run id, and by share; nothing given is all."""
+    """Selects cells of a plan by arm or run id, and by share; without both, all."""
 
-    only: tuple[str, ...] = ()  # names of arms, labels (with * and ?), or beginnings of run ids
+    only: tuple[str, ...] = ()  # names of arms, labels (with * and ?), or prefixes of run ids
     shard: Shard | None = None
 
     def cells(self, plan: Plan) -> tuple[Cell, ...]:
-        """The cells that are meant. Raises InputError for a name that no cell has."""
+        """The selected cells. Raises InputError for a name that no cell has."""
         names = {arm.label: arm.name for arm in plan.arms}
         for wanted in self.only:
-            if not any(_is_meant(wanted, cell, names[cell.arm]) for cell in plan.cells):
+            if not any(_matches(wanted, cell, names[cell.arm]) for cell in plan.cells):
                 names_of_arms = list(dict.fromkeys(names.values()))
                 raise InputError(
                     [f"--only {wanted}: {unknown('arm, label or run', wanted, names_of_arms)}"]
@@ -55,7 +55,7 @@ class Selection:
         cells = [
             cell
             for cell in plan.cells
-            if not self.only or any(_is_meant(w, cell, names[cell.arm]) for w in self.only)
+            if not self.only or any(_matches(w, cell, names[cell.arm]) for w in self.only)
         ]
         if self.shard is None:
             return tuple(cells)
@@ -66,7 +66,7 @@ class Selection:
         return tuple(cell for cell in cells if cell.run_id in share)
 
 
-def _is_meant(wanted: str, cell: Cell, name: str) -> bool:
+def _matches(wanted: str, cell: Cell, name: str) -> bool:
     return (
         wanted in (name, cell.arm)
         or fnmatchcase(cell.arm, wanted)

@@ -1,4 +1,4 @@
-"""Plans: which cells there are, and what the id of a run depends on."""
+"""Plans: their cells, and what the id of a run depends on."""
 
 import pytest
 
@@ -50,7 +50,7 @@ SAME = {
 
 @pytest.mark.parametrize("change", SAME)
 def test_what_does_not_change_the_result_does_not_change_the_id(change):
-    """Spelling, device, names and limits that only end failures leave the ids as they are."""
+    """Notation, device, names and safety limits change no id."""
     before, after = ids(), ids(SAME[change])
 
     assert {arm: run_ids[:2] for arm, run_ids in after.items()} == before
@@ -70,7 +70,7 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("change", DIFFERENT)
 def test_what_changes_the_result_changes_every_id(change):
-    """No run is taken for another one."""
+    """Different runs have different ids."""
     before, after = ids(), ids(DIFFERENT[change])
 
     for arm in before:
@@ -78,14 +78,14 @@ def test_what_changes_the_result_changes_every_id(change):
 
 
 def test_the_algorithm_version_changes_the_id():
-    """A new version of the method does not find the runs of the old one."""
+    """A new version of the method does not reuse the runs of the old one."""
     run = cells()[0].run
 
     assert run.model_copy(update={"algorithm": run.algorithm + 1}).run_id != run.run_id
 
 
 def test_an_arm_without_curvature_ignores_the_curvature_batch():
-    """What Adam does not read does not make another run of it."""
+    """Adam does not use it, so its runs stay the same."""
     before, after = ids(), ids(("curvature: 50", "curvature: 25"))
 
     assert before["adam"] == after["adam"]
@@ -115,7 +115,7 @@ def test_a_fraction_is_a_share_of_the_gradient_batch():
 
 
 def test_a_run_spec_survives_its_own_file():
-    """What is written into a run's folder gives the same id when it is read."""
+    """The file in the folder of a run gives the same id."""
     for cell in cells():
         again = type(cell.run).model_validate(cell.run.model_dump(mode="json"))
         assert again.run_id == cell.run.run_id

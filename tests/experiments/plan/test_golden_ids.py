@@ -6,7 +6,7 @@ import pytest
 
 from tests.experiments.specs import changed, planned
 
-#: What is changed in the small spec, one feature each.
+#: Changes of the small spec, one feature each.
 SPECS = {
     "small": (),
     "float64": (("stop: at_budget", "stop: at_budget\ndtype: float64"),),
@@ -64,7 +64,7 @@ def first_ids(name):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_ids_are_golden(name):
-    """An id changes with the version of the algorithm, and by nothing that happens by accident."""
+    """An id changes only with the version of the algorithm."""
     assert first_ids(name) == GOLDEN[name]
 
 
