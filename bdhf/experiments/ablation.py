@@ -101,7 +101,7 @@ class Ablation:
         return run_labels((cell.arm, cell.seed, cell.run_id) for cell in self.cells)
 
     def check_arms(self, cells: Sequence[Cell]) -> list[str]:
-        """Try a first update of every arm among these cells, on synthetic data: what was left out.
+        """Try a first update of every arm in these cells, on synthetic data; report skipped arms.
 
         Raises SpecError with a line for every arm that cannot make one.
         """
@@ -120,7 +120,7 @@ class Ablation:
             raise self.source.error(faults)
 
     def costs(self, cells: Sequence[Cell]) -> dict[str, float]:
-        """Label -> gradient equivalents of one update at most; NaN where the arm is skipped."""
+        """Label -> largest gradient equivalents of one update; NaN for a skipped arm."""
         with models_kept():
             return {
                 cell.arm: math.nan if cell.skip else _cost(cell.run)

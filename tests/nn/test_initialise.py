@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bdhf.nn import Glorot, PeepholeLSTM, Sparse
+from tests.messages import naming
 
 
 class Positions(nn.Module):
@@ -81,7 +82,7 @@ def test_biases_are_zero_scales_one_and_weights_differ_by_seed(build, init):
 @pytest.mark.parametrize("init", INITIALISATIONS.values(), ids=INITIALISATIONS)
 @pytest.mark.parametrize("name", ["embedding", "positions"])
 def test_vectors_that_are_looked_up_are_normal(name, init):
-    """Their deviation is 0.02, whatever their number."""
+    """Their standard deviation is 0.02, for any number of vectors."""
     table = next(initialised(MODULES[name](), init).parameters()).detach()
 
     assert float(table.std()) == pytest.approx(0.02, rel=0.05)
@@ -155,9 +156,9 @@ def test_sparse_weights_are_normal_and_spread_over_all_inputs():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"connections": 0}, "Sparse connections must be at least 1; got 0"),
-        ({"scale": 0.0}, "Sparse scale must be finite and above 0; got 0.0"),
-        ({"scale": math.inf}, "Sparse scale must be finite and above 0; got inf"),
+        ({"connections": 0}, naming("connections", 1, 0)),
+        ({"scale": 0.0}, naming("scale", 0, 0.0)),
+        ({"scale": math.inf}, naming("scale", 0, "inf")),
     ],
 )
 def test_a_sparse_initialisation_that_draws_nothing_is_refused(arguments, message):

@@ -9,6 +9,7 @@ from torch.func import functional_call, jvp, vmap
 from torch.testing import assert_close
 
 from bdhf.nn import PeepholeLSTM
+from tests.messages import naming
 
 # torch's own forward-mode AD loads a function that torch deprecates
 forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script")
@@ -135,7 +136,7 @@ def test_parameters_start_as_those_of_torch():
 @pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers"])
 def test_a_size_below_one_is_refused(name):
     """The error names the size."""
-    with pytest.raises(ValueError, match=f"PeepholeLSTM {name} must be at least 1; got 0"):
+    with pytest.raises(ValueError, match=naming(name, 1, 0)):
         PeepholeLSTM(**{"input_size": 2, "hidden_size": 3, "num_layers": 1, name: 0})
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from bdhf.problems import Autoencoder
+from tests.messages import naming
 
 
 def layers(half):
@@ -69,12 +70,12 @@ def test_targets_are_the_images_themselves():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": "mnist6k"}, "unknown data 'mnist6k'; known: mnist5k"),
-        ({"activation": "tan"}, "unknown activation 'tan'; known: linear, relu, sigmoid, tanh"),
-        ({"output": "x"}, "unknown output 'x'"),
-        ({"encoder": (10, 3)}, "from the 784 pixels of mnist5k"),
-        ({"encoder": (784,)}, "from the 784 pixels of mnist5k"),
-        ({"encoder": (784, 0)}, "from the 784 pixels of mnist5k"),
+        ({"data": "mnist6k"}, naming("data", "'mnist6k'", "mnist5k")),
+        ({"activation": "tan"}, naming("activation", "'tan'", "linear, relu, sigmoid, tanh")),
+        ({"output": "x"}, naming("output", "'x'", "linear, relu, sigmoid, tanh")),
+        ({"encoder": (10, 3)}, naming("encoder", "[10, 3]", 784, "mnist5k")),
+        ({"encoder": (784,)}, naming("encoder", "[784]", 784, "mnist5k")),
+        ({"encoder": (784, 0)}, naming("encoder", "[784, 0]", 784, "mnist5k")),
     ],
 )
 def test_an_autoencoder_that_cannot_be_built_says_why(arguments, message):

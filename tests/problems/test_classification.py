@@ -12,6 +12,7 @@ from bdhf.optim.partitions import Groups
 from bdhf.optim.vectors.layout import layout_of
 from bdhf.problems import MLP, ResNet, SequenceLSTM, Transformer
 from bdhf.problems.classification import Classification
+from tests.messages import naming
 
 
 def sizes(problem):
@@ -158,15 +159,15 @@ def test_a_transformer_scores_alike_in_training_and_evaluation():
 @pytest.mark.parametrize(
     ("problem", "arguments", "message"),
     [
-        (MLP, {"hidden": ()}, r"hidden \[\] must list at least one layer"),
-        (MLP, {"hidden": (10, 0)}, r"hidden \[10, 0\] must list at least one layer"),
-        (MLP, {"activation": "tan"}, "unknown activation 'tan'; known: linear, relu"),
-        (SequenceLSTM, {"hidden": 0}, "hidden must be at least 1; got 0"),
-        (SequenceLSTM, {"layers": 0}, "layers must be at least 1; got 0"),
-        (ResNet, {"channels": ()}, r"channels \[\] must list at least one layer"),
-        (ResNet, {"channels": (8, -1)}, r"channels \[8, -1\] must list"),
-        (Transformer, {"layers": 0}, "layers must be at least 1; got 0"),
-        (Transformer, {"width": 30}, "width 30 must be a multiple of the 4 heads"),
+        (MLP, {"hidden": ()}, naming("hidden", "[]", 1)),
+        (MLP, {"hidden": (10, 0)}, naming("hidden", "[10, 0]", 1)),
+        (MLP, {"activation": "tan"}, naming("activation", "'tan'", "linear, relu")),
+        (SequenceLSTM, {"hidden": 0}, naming("hidden", 1, 0)),
+        (SequenceLSTM, {"layers": 0}, naming("layers", 1, 0)),
+        (ResNet, {"channels": ()}, naming("channels", "[]", 1)),
+        (ResNet, {"channels": (8, -1)}, naming("channels", "[8, -1]", 1)),
+        (Transformer, {"layers": 0}, naming("layers", 1, 0)),
+        (Transformer, {"width": 30}, naming("width", 30, 4, "heads")),
     ],
 )
 def test_a_model_that_cannot_be_built_says_why(problem, arguments, message):

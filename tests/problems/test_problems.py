@@ -12,6 +12,7 @@ from bdhf.nn import Sparse
 from bdhf.optim import Groups
 from bdhf.optim.vectors.blocks import Blocks
 from bdhf.optim.vectors.layout import layout_of
+from tests.messages import naming
 
 SMALL = {
     "autoencoder": {"encoder": (784, 50, 20)},
@@ -167,5 +168,5 @@ def test_sixty_updates_of_adam_beat_the_best_constant(name):
 @every_problem
 def test_unknown_data_are_refused(name):
     """The error names the known data."""
-    with pytest.raises(ValueError, match="unknown data 'mnist6k'; known: mnist5k"):
+    with pytest.raises(ValueError, match=naming("data", "'mnist6k'", "mnist5k")):
         PROBLEMS[name](data="mnist6k")

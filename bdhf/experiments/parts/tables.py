@@ -184,5 +184,5 @@ def _first_line(part: Callable[..., Any]) -> str:
 
 
 def uses_curvature(resolved: Resolved) -> bool:
-    """Whether an arm reads the curvature batch and takes products."""
+    """Whether an arm uses the curvature batch and curvature products."""
     return bool(resolved["type"] == "block_hf")

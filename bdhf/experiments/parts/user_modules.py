@@ -1,4 +1,4 @@
-"""Import a user's own modules: from where Python finds packages, else from beside the spec.
+"""Import a user's own modules: from where Python finds packages, else from the spec's folder.
 
 A spec may lie in a folder of downloads, so its folder is not searched in general. It serves only
 the modules that a spec names, and the modules that these import. For imports of any other package
@@ -74,12 +74,12 @@ _BESIDE = _Beside()
 
 
 def look_beside(file: Path) -> None:
-    """Find the modules that a spec names in the working directory and beside its file too."""
+    """Search the working directory and the folder of a spec for the modules that it names."""
     look_in((str(Path.cwd()), str(file.parent.resolve())))
 
 
 def look_in(folders: Iterable[str]) -> None:
-    """Find named modules in these folders too, after the earlier ones."""
+    """Search these folders for named modules too, after the earlier ones."""
     _BESIDE.folders += [f for f in dict.fromkeys(folders) if f not in _BESIDE.folders]
     if _BESIDE not in sys.meta_path:  # before the finder that makes a namespace of any folder
         path_finders = [i for i, finder in enumerate(sys.meta_path) if finder is PathFinder]

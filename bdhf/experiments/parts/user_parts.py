@@ -2,8 +2,8 @@
 
 It names a frozen dataclass, whose fields are the keys of the part in a spec, or a function, which
 is the part itself; an arm may name an optimizer class. The module is searched where Python finds
-packages, in the working directory, and beside the spec (`user_modules.py`). Whoever runs a spec
-runs the code that it names.
+packages, in the working directory, and in the folder of the spec (`user_modules.py`). Whoever runs
+a spec runs the code that it names.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def own_part(name: str) -> Callable[..., Any]:
         raise ValueError(f"{name} is a {what}: give a (frozen) dataclass, or a function")
     try:
         get_type_hints(part)
-    except Exception as error:  # whatever stands in the annotations
+    except Exception as error:  # annotations may raise anything
         raise ValueError(f"{name}: its annotations cannot be read: {error}") from None
     return part
 

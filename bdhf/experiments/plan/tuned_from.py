@@ -28,7 +28,7 @@ _NAMED = 6
 def tuned(study: str, beside: Path, results: Path, plan: Plan) -> Tuned:
     """The tuning of the arms of a plan by a study, `studies/NAME`.
 
-    Its record is `NAME.tuning.json` or study.json in the folder `beside`, that of the spec; else
+    Its record is `NAME.tuning.json` or study.json in the folder of the spec, `beside`; else
     study.json in `studies/NAME` of the folder `results`. A missing or unreadable record is
     reported in `missing`.
     """

@@ -62,9 +62,9 @@ def values_at(entry: Mapping[str, Any], data: Mapping[str, Any], at: Keys) -> Ex
     return tuple(values)
 
 
-def said(values: ExcludedValues) -> str:
+def values_in_words(values: ExcludedValues) -> str:
     """Values on paths, for readers: `batch.curvature 125 or 250`."""
-    return ", ".join(f"{path} {' or '.join(map(_said, listed))}" for path, _, listed in values)
+    return ", ".join(f"{path} {' or '.join(map(_in_words, listed))}" for path, _, listed in values)
 
 
 def exclusions(data: Mapping[str, Any]) -> tuple[Exclusion, ...]:
@@ -138,7 +138,7 @@ def _exclusion(entry: Any, data: Mapping[str, Any], path: Keys) -> Exclusion:
         faults += wrong.faults
     if faults:
         raise Faults(*faults)
-    words = ", ".join(filter(None, [" and ".join(arms), said(values)]))
+    words = ", ".join(filter(None, [" and ".join(arms), values_in_words(values)]))
     return Exclusion(words, frozenset(arms), values, path)
 
 
@@ -148,5 +148,5 @@ def _is(wanted: Any, path: str, keys: Keys, picks: Combination, data: Mapping[st
     return wanted in words or exactly(value_at(data, keys)) == exactly(wanted)
 
 
-def _said(value: Any) -> str:
+def _in_words(value: Any) -> str:
     return value if isinstance(value, str) else exactly(value)

@@ -23,8 +23,8 @@ from bdhf.experiments.spec.grid import Combination, LeftOut, Variant, applied, c
 from bdhf.experiments.spec.schema import Spec
 from bdhf.experiments.spec.settings import (
     SettingsEntry,
+    moved_to_setting,
     settings_at,
-    told_at_setting,
     with_settings,
 )
 from bdhf.experiments.spec.yaml_source import Source
@@ -116,7 +116,7 @@ class _Reader:
         if settings:
             _, before = _or_faults(self._checker.check, self._plain[-1][1], None)
         for fault in faults:
-            yield told_at_setting(fault, settings, fault not in before) or traced(fault, picks)
+            yield moved_to_setting(fault, settings, fault not in before) or traced(fault, picks)
 
 
 def _or_faults(

@@ -14,7 +14,7 @@ from typing import Any
 
 from bdhf.experiments.errors import Fault, Faults, Keys
 from bdhf.experiments.spec.dotted_paths import Setting, put, value_at
-from bdhf.experiments.spec.exclude import ExcludedValues, has_all, said, values_at
+from bdhf.experiments.spec.exclude import ExcludedValues, has_all, values_at, values_in_words
 from bdhf.experiments.spec.grid import Combination, target_of
 from bdhf.experiments.spec.schema import CombinationSettings, keys_in
 
@@ -74,13 +74,15 @@ def idle_settings(
 ) -> list[Fault]:
     """Faults of entries that apply to no combination; each combination has its unchecked spec."""
     return [
-        Fault((*entry.path, "at"), f"applies to no combination: none has {said(entry.at)}")
+        Fault(
+            (*entry.path, "at"), f"applies to no combination: none has {values_in_words(entry.at)}"
+        )
         for entry in entries
         if not any(entry.applies(picks, data) for picks, data in combinations)
     ]
 
 
-def told_at_setting(fault: Fault, settings: Sequence[Setting], is_new: bool) -> Fault | None:
+def moved_to_setting(fault: Fault, settings: Sequence[Setting], is_new: bool) -> Fault | None:
     """A fault of a spec, moved to the setting that it comes from; None if there is no such setting.
 
     `is_new`: without the settings there is no such fault, so a setting inside of its path makes it.

@@ -26,7 +26,7 @@ class Data:
 
 
 class Dataset(Protocol):
-    """A data set with a known shape before it is loaded."""
+    """A data set whose shape is available before it is loaded."""
 
     @property
     def features(self) -> int:

@@ -38,7 +38,7 @@ def init(folder, *packages):
 #: An import -> the modules of the part.
 IMPORTS = {
     "nothing": ("x = 1", []),
-    "a module beside": ("import osrc_b", ["osrc_b"]),
+    "a module in the folder": ("import osrc_b", ["osrc_b"]),
     "a name of it": ("from osrc_b import anything", ["osrc_b"]),
     "within a function": ("def f():\n    import osrc_b", ["osrc_b"]),
     "under a condition": ("if False:\n    import osrc_b", ["osrc_b"]),

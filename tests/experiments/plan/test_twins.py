@@ -110,7 +110,7 @@ def grid(axes):
 
 
 def test_one_cell_of_a_grid_is_left_out_and_told(tmp_path):
-    """The axis varies one arm only: the cell with equal arms is no test, the others are."""
+    """The axis varies one arm only: the cell with equal arms is not a test."""
     plan = opened(tmp_path, arm(ADAM), (ENTRY, TWIN), grid("arms.again.lr: [0.003, 0.01]")).plan
 
     assert [entry.name for entry in plan.comparisons] == ["again lr=0.01"]

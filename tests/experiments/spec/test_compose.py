@@ -21,7 +21,7 @@ def base(tmp_path):
 
 
 def over(folder, text, *settings):
-    """A spec with this text beside the base, loaded."""
+    """A spec with this text in the folder of the base, loaded."""
     (folder / "over.yaml").write_text(text)
     return load_spec(folder / "over.yaml", settings)
 

@@ -234,13 +234,13 @@ def test_what_is_no_entry_is_told(entry):
 
 def test_all_that_is_wrong_with_settings_is_told():
     """In the order of the file, each once, even if two combinations have it."""
-    told = faults(
+    lines_of_error = faults(
         "{at: {batch.gradient: [100, 200]}, set: {arms.adm.lr: 1, arms.ful_hf.lr: 1}}",
         "{at: {batch.gradient: 100}, set: {seeds.count: 1}}",
         changes=[("lr: 3.0e-3", "lr: -1")],
     )
 
-    assert [line.split(": ")[1] for line in told] == [
+    assert [line.split(": ")[1] for line in lines_of_error] == [
         "arms.adam.lr", "settings.0.set.arms.adm.lr", "settings.0.set.arms.ful_hf.lr",
         "settings.1.set.seeds.count",
     ]  # fmt: skip
