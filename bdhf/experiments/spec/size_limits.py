@@ -46,7 +46,7 @@ LINE = 2_000
 
 
 def spec_text(file: Path) -> str:
-    """The text of a file. Raises SpecError if it cannot be read, or is too long or no file."""
+    """The text of a file. Raises SpecError if it is unreadable, too long, or not a regular file."""
     try:
         if not stat.S_ISREG(file.stat().st_mode):  # a pipe would block, a device has no end
             raise SpecError([f"{file}: not a regular file: give a YAML file"])
