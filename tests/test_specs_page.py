@@ -1,4 +1,4 @@
-"""docs/specs.md: every key is there as the schema has it, and every example is accepted."""
+"""docs/specs.md: every key has the row of the schema, and every example is accepted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODEL = Spec.model_json_schema()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
-#: Sections of a spec, by the key whose value, or whose list of values, they are.
+#: Sections of a spec, by key; the value of the key is a section or a list of them.
 SECTIONS = {
     name: MODEL["$defs"][section]
     for name, key in MODEL["properties"].items()
@@ -34,22 +34,22 @@ def row(name, key, needed):
     """A line of a table: the key, its default, and what it means."""
     target = DEFINITIONS.get(key.get("$ref", "").rpartition("/")[2], {})
     default = key.get("default")
-    said = "none" if default in (None, []) else f"`{json.dumps(default)}`".replace('"', "")
+    shown = "none" if default in (None, []) else f"`{json.dumps(default)}`".replace('"', "")
     if isinstance(default, dict):
-        said = "see below"
+        shown = "see below"
     meaning = key.get("description") or target["description"].partition("\n")[0]
-    return f"| `{name}` | {'needed' if name in needed else said} | {meaning} |"
+    return f"| `{name}` | {'needed' if name in needed else shown} | {meaning} |"
 
 
 @pytest.mark.parametrize("name", SPEC["properties"])
 def test_every_key_of_a_spec_is_in_the_page(name):
-    """Its line in the table, with default and meaning, is what the model says."""
+    """Its row in the table, with default and meaning, is that of the model."""
     assert row(name, SPEC["properties"][name], MODEL["required"]) in PAGE
 
 
 @pytest.mark.parametrize(("name", "section"), SECTIONS.items(), ids=SECTIONS)
 def test_every_key_of_a_section_is_in_the_page(name, section):
-    """Below a heading of its own, with default and meaning as the model has them."""
+    """Under the heading of the section, with default and meaning of the model."""
     _, heading, text = PAGE.partition(f"\n## `{name}`")
     text = text.partition("\n## ")[0]
     rows = [row(*key, section.get("required", ())) for key in section["properties"].items()]
@@ -68,8 +68,8 @@ def test_every_key_of_block_hf_is_in_the_page():
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_every_example_is_accepted(example):
-    """As it stands where it is whole; else on top of the small spec of the tests."""
-    given = parse(example).data
-    whole = given if "schema" in given else merged(parse(SMALL).data, given, ())
+    """Alone if it is a whole spec, else on top of the small spec of the tests."""
+    data = parse(example).data
+    whole = data if "schema" in data else merged(parse(SMALL).data, data, ())
 
     assert check_spec(parse(json.dumps(whole))).name

@@ -40,13 +40,13 @@ from bdhf.records import InputError, Status, Tuned, ended, run_labels
 class Ablation:
     """A checked spec with its plan and its results folder. Opening one writes nothing."""
 
-    spec: Spec  # of a grid the first combination: name, seeds and targets are those of all
+    spec: Spec  # with a grid, its first combination; name, seeds and targets are the same in all
     text: str
     plan: Plan
-    threads: int  # of the run that uses the most
+    threads: int  # of the run with the most
     store: Store
-    source: Source  # where everything stands in the spec
-    tuning: Tuned | None = None  # how its settings were found; None: it names no study
+    source: Source  # of the spec, with the lines of its values
+    tuning: Tuned | None = None  # how its settings were tuned; None: it names no study
 
     @classmethod
     def open(cls, file: Path, out: Path | None = None, settings: Sequence[str] = ()) -> Ablation:
@@ -68,40 +68,40 @@ class Ablation:
         return self.plan.cells
 
     def selected(self, only: Sequence[str] = (), shard: str | None = None) -> tuple[Cell, ...]:
-        """The cells of these arms or runs, and of this share `i/n`. Raises InputError."""
+        """The cells of these arms or runs, in this share `i/n`. Raises InputError."""
         share = Shard.parse(shard) if shard is not None else None
         return Selection(tuple(only), share).cells(self.plan)
 
     def left(self, cells: Sequence[Cell], retry: str | None = None) -> dict[str, RunSpec]:
         """The runs that are still to do, by their ids: in the plan's order, new ones first.
 
-        `retry` names statuses that are tried again beside those that the spec's policy names.
-        Raises InputError for what is no status.
+        `retry` names statuses that are tried again, in addition to the policy of the spec. Raises
+        InputError for an unknown status.
         """
         return self.store.left(cells, again(self.spec.retry, retry).wants)
 
     def stale(self, cells: Sequence[Cell], left: Collection[str]) -> tuple[Stale, ...]:
-        """By arm, the runs that are not left to do and were made with other code of own parts."""
+        """By arm, the finished runs that were made with other code of own parts."""
         return stale(self.store.folder, cells, left)
 
     def set_aside(self, runs: Sequence[RunSpec]) -> None:
-        """Move those of these runs that are stale out of the way. Raises StorageError."""
+        """Move the stale ones of these runs aside. Raises StorageError."""
         with self.store.writing():
             set_aside(self.store, runs)
 
     def replaced(self) -> str:
-        """Which other spec has been run in the folder since, in words; "": none.
+        """The other spec that has since been run in the folder, in words; "": none.
 
-        Raises InputError where the folder has no plan any more.
+        Raises InputError if the folder no longer has a plan.
         """
         return replaced(self.store.folder, self.text, self.plan)
 
     def labels(self) -> dict[str, str]:
-        """Run id -> the cells that it stands for, in words."""
+        """Run id -> its cells, in words."""
         return run_labels((cell.arm, cell.seed, cell.run_id) for cell in self.cells)
 
     def check_arms(self, cells: Sequence[Cell]) -> list[str]:
-        """Try a first update of every arm among these cells, on synthetic data: what was left out.
+        """Try a first update of every arm in these cells, on synthetic data; report skipped arms.
 
         Raises SpecError with a line for every arm that cannot make one.
         """
@@ -111,16 +111,16 @@ class Ablation:
         return tryout.lines()
 
     def check_data(self, runs: Sequence[RunSpec]) -> None:
-        """Load the data of users' own problems, and hold it against what they say of it.
+        """Load the data of users' own problems, and compare it with `samples` and `example`.
 
-        Raises SpecError with a line for every problem that says something else.
+        Raises SpecError with a line for every problem whose data differ.
         """
         faults = faults_of_data(runs)
         if faults:
             raise self.source.error(faults)
 
     def costs(self, cells: Sequence[Cell]) -> dict[str, float]:
-        """Label -> gradient equivalents of one update at most; NaN where the arm is skipped."""
+        """Label -> largest gradient equivalents of one update; NaN for a skipped arm."""
         with models_kept():
             return {
                 cell.arm: math.nan if cell.skip else _cost(cell.run)
@@ -128,17 +128,17 @@ class Ablation:
             }
 
     def durations(self, cells: Sequence[Cell], *, probing: bool) -> dict[str, Duration | str]:
-        """Label -> how long one run takes, or why that is not known.
+        """Label -> the duration of one run, or why it is unknown.
 
-        From the runs that have ended; where an arm has none, and `probing`, from a few updates.
+        It is measured on finished runs; for an arm without any, and if `probing`, on a few updates.
         """
         seconds = seconds_of(self.store.folder, [cell.run_id for cell in cells])
-        found: dict[str, Duration | str] = {**of_finished(cells, seconds)}
+        durations: dict[str, Duration | str] = {**of_finished(cells, seconds)}
         for cell in _first_of_arms(cells) if probing else ():
-            if cell.arm not in found and not cell.skip:
+            if cell.arm not in durations and not cell.skip:
                 device = resolve_devices(self.spec.device)[0]
-                found[cell.arm] = time_updates(cell.run, device=device, safety=self.spec.safety)
-        return found
+                durations[cell.arm] = time_updates(cell.run, device=device, safety=self.spec.safety)
+        return durations
 
     def outline(
         self,
@@ -146,7 +146,7 @@ class Ablation:
         left: Collection[str],
         durations: Mapping[str, Duration | str] = MappingProxyType({}),
     ) -> Preview:
-        """What `run` would do with these cells, of which these runs are still to do."""
+        """What `run` would do with these cells; `left` has the ids of the runs to do."""
         folder = str(self.store.folder)
         return preview(
             self.spec.name, folder, self.plan, cells, left, durations, self.spec.targets,
@@ -166,11 +166,11 @@ class Ablation:
         waiting: Callable[[Sequence[Claim]], None] = lambda holders: None,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Execute the runs in `todo`, then collect; `waiting` is told who holds what is left.
+        """Execute the runs in `todo`, then collect; `waiting` receives the claims of others.
 
-        `note` is given a line where a run cannot be saved, and where an interruption waits for it.
-        Raises KeyboardInterrupt when a person or the machine ends it, and InputError where results
-        cannot be written: what has finished is collected before.
+        `note` receives a line when a run cannot be saved, and when an interruption waits for a run.
+        Raises KeyboardInterrupt on an interruption, and InputError if results cannot be written;
+        finished runs are collected before.
         """
         conditions = Conditions(
             workers=self.workers(workers),
@@ -185,15 +185,15 @@ class Ablation:
             try:
                 run_all(todo, self.store, conditions, observer)
             except BaseException:
-                with suppress(InputError):  # what ended it counts more
+                with suppress(InputError):  # the first error counts
                     self.store.end()
                 raise
             self.store.end()
 
     def statuses(self, cells: Sequence[Cell]) -> dict[str, Status]:
-        """Status by run id, of those of these runs that have ended."""
-        found = ended(self.store.folder, {cell.run_id for cell in cells})
-        return {run_id: Status(status["status"]) for run_id, status in found.items()}
+        """The statuses of the runs of these cells that have ended, by run id."""
+        records = ended(self.store.folder, {cell.run_id for cell in cells})
+        return {run_id: Status(status["status"]) for run_id, status in records.items()}
 
 
 def _note(say: Callable[[str], None], labels: Mapping[str, str], run_id: str, line: str) -> None:

@@ -1,4 +1,4 @@
-"""How long runs take: from those that have finished, or from a few updates of each arm.
+"""The duration of runs, measured on finished runs or on a few updates of each arm.
 
 run = set-up + updates × (seconds an update) + evaluations × (seconds an evaluation)
 """
@@ -17,13 +17,13 @@ from bdhf.experiments.run.execute import execute
 from bdhf.experiments.spec.schema import Safety
 from bdhf.records import AXES, Budget, Status
 
-#: Updates of a probe: the first sets up what the others use.
+#: Updates of a probe; the first one includes set-up.
 _PROBE_UPDATES = 3
 
 
 @dataclass(frozen=True)
 class Duration:
-    """The wall-clock of one run of an arm, in seconds, and what the number comes from."""
+    """The wall-clock of one run of an arm, in seconds, and the source of the number."""
 
     seconds: float
     source: str  # "finished runs" or "probe"
@@ -31,23 +31,23 @@ class Duration:
 
 @dataclass(frozen=True)
 class Mark:
-    """When a row of a curve was measured, in seconds since the run began, and the row."""
+    """A row of a curve, and when it was measured, in seconds since the run began."""
 
     clock: float
     row: Mapping[str, float]
 
 
 def of_finished(cells: Iterable[Cell], seconds: Mapping[str, float]) -> dict[str, Duration]:
-    """Arm -> the mean over its runs that have ended; `seconds` is their wall-clock by run id."""
-    found: dict[str, list[float]] = {}
+    """Arm -> the mean over its ended runs; `seconds` has their wall-clock by run id."""
+    by_arm: dict[str, list[float]] = {}
     for cell in cells:
         if cell.run_id in seconds:
-            found.setdefault(cell.arm, []).append(seconds[cell.run_id])
-    return {arm: Duration(fmean(values), "finished runs") for arm, values in found.items()}
+            by_arm.setdefault(cell.arm, []).append(seconds[cell.run_id])
+    return {arm: Duration(fmean(values), "finished runs") for arm, values in by_arm.items()}
 
 
 def time_updates(run: RunSpec, *, device: str, safety: Safety) -> Duration | str:
-    """Make a few updates that are not recorded, and say how long the run takes; or why they fail.
+    """Make a few updates without recording them; return the duration of the run, or the failure.
 
     A run that stops at its targets may take less.
     """
@@ -64,15 +64,15 @@ def time_updates(run: RunSpec, *, device: str, safety: Safety) -> Duration | str
         return f"{outcome.status}: {outcome.reason}"
     seconds = whole_run(run, marks)
     if not math.isfinite(seconds):
-        return f"its updates spend no {run.budget.axis}, which its budget is of"
+        return f"its updates use no {run.budget.axis}, the axis of its budget"
     return Duration(seconds, "probe")
 
 
 def whole_run(run: RunSpec, marks: Sequence[Mark]) -> float:
-    """The seconds of a run whose first updates left these marks, one an update, from 0 on.
+    """The seconds of a whole run, from the marks of its first updates, from update 0 on.
 
-    The second update and those after it are taken for all that follow; what the first one takes
-    beside, and all before it, is set-up.
+    All later updates are assumed to take as long as the second and third. The additional time of
+    the first update, and all time before it, is set-up.
     """
     steady = marks[1:]
     update = _gain(steady, "seconds")
@@ -86,5 +86,5 @@ def whole_run(run: RunSpec, marks: Sequence[Mark]) -> float:
 
 
 def _gain(marks: Sequence[Mark], column: str) -> float:
-    """What an update adds to a column."""
+    """The mean increase of a column per update."""
     return (marks[-1].row[column] - marks[0].row[column]) / (len(marks) - 1)

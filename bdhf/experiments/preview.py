@@ -1,4 +1,4 @@
-"""What an ablation would do, as plain data: for `bdhf plan`, on a screen and as JSON."""
+"""What an ablation would do, as plain data: for `bdhf plan`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from bdhf.records import Comparison, PlannedArm, Status, Target, tests_of
 
 @dataclass(frozen=True)
 class ArmPreview:
-    """One arm of the tables: its cells, and what is known of them."""
+    """One arm of the tables, with its cells."""
 
     label: str
     name: str  # in the spec
     values: Mapping[str, str]  # axis of the grid -> value, in words
     seeds: tuple[int, ...]
     left: int  # runs still to do
-    skip: str  # why none of them is run; "": they are
-    seconds: float | None  # wall-clock of one run; None: not known
-    source: str  # of the seconds; why they are not known
+    skip: str  # why its cells are not run; "": they are
+    seconds: float | None  # wall-clock of one run; None: unknown
+    source: str  # of the seconds, or why they are unknown
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Preview:
     folder: str
     arms: tuple[ArmPreview, ...]
     cells: tuple[Cell, ...]
-    ended: frozenset[str]  # ids of runs that are not to be done any more
+    ended: frozenset[str]  # ids of runs that are not to do
     excluded: tuple[Excluded, ...]
     comparisons: tuple[Comparison, ...]
     targets: tuple[Target, ...]
-    statuses: Mapping[str, Status]  # of the runs that have ended, by id; those to do again too
+    statuses: Mapping[str, Status]  # of the ended runs, by id, including those to do again
     twins: tuple[Comparison, ...] = ()  # not compared: both arms are the same runs
 
     @property
     def runs(self) -> int:
-        """Different runs, skipped ones included."""
+        """The number of different runs, skipped ones included."""
         return len({cell.run_id for cell in self.cells})
 
     @property
@@ -55,32 +55,32 @@ class Preview:
 
     @property
     def kept(self) -> Counter[str]:
-        """Status -> the runs that ended so, and stay as they are."""
+        """Status -> the number of ended runs that are kept."""
         kept = Counter(str(self.statuses.get(run_id, Status.DONE)) for run_id in self.ended)
         return Counter({str(status): kept[status] for status in Status if kept[status]})
 
     @property
     def again(self) -> Counter[str]:
-        """Status -> the runs that ended so, and are to do again."""
+        """Status -> the number of ended runs that are to do again."""
         left = {c.run_id for c in self.cells if not c.skip} - self.ended
         return Counter(str(self.statuses[run_id]) for run_id in left & set(self.statuses))
 
     @property
     def skipped(self) -> Counter[str]:
-        """Reason -> the runs that are left out for it."""
+        """Reason -> the number of runs that are skipped for it."""
         reasons = {c.run_id: c.skip for c in self.cells if c.skip and c.run_id not in self.ended}
         return Counter(reasons.values())
 
     def seconds_left(self, workers: int) -> float | None:
-        """Wall-clock until all is done by so many workers; None where an arm is not known.
+        """Wall-clock until this many workers are done; None if the duration of an arm is unknown.
 
         A run that serves several arms is counted once.
         """
         of_arm = {arm.label: arm.seconds for arm in self.arms}
         left = {c.run_id: of_arm[c.arm] for c in self.cells if not c.skip}
         lengths = [seconds for run_id, seconds in left.items() if run_id not in self.ended]
-        known = [seconds for seconds in lengths if seconds is not None]
-        return time_of(known, workers) if len(known) == len(lengths) else None
+        timed = [seconds for seconds in lengths if seconds is not None]
+        return time_of(timed, workers) if len(timed) == len(lengths) else None
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain data; a comparison of costs once for each target."""
@@ -125,7 +125,7 @@ def preview(
     targets: tuple[Target, ...],
     statuses: Mapping[str, Status] = MappingProxyType({}),
 ) -> Preview:
-    """Put together what is known of these cells of a plan."""
+    """The preview of these cells of a plan."""
     of_arm: dict[str, list[Cell]] = {}
     for cell in cells:
         of_arm.setdefault(cell.arm, []).append(cell)
@@ -151,7 +151,7 @@ def preview(
 
 
 def _arm(
-    arm: PlannedArm, cells: Sequence[Cell], waiting: frozenset[str], known: Duration | str
+    arm: PlannedArm, cells: Sequence[Cell], waiting: frozenset[str], duration: Duration | str
 ) -> ArmPreview:
     return ArmPreview(
         label=arm.label,
@@ -160,6 +160,6 @@ def _arm(
         seeds=tuple(cell.seed for cell in cells),
         left=sum(cell.run_id in waiting for cell in cells),
         skip=cells[0].skip,
-        seconds=known.seconds if isinstance(known, Duration) else None,
-        source=known.source if isinstance(known, Duration) else known,
+        seconds=duration.seconds if isinstance(duration, Duration) else None,
+        source=duration.source if isinstance(duration, Duration) else duration,
     )

@@ -1,4 +1,4 @@
-"""Modules and initialisations that torch lacks; known to `optim` and `problems`."""
+"""Modules and initialisations that torch lacks, for `optim` and `problems`."""
 
 from bdhf.nn.initialise import Glorot, Initialisation, Sparse
 from bdhf.nn.peephole_lstm import PeepholeLSTM

@@ -1,7 +1,7 @@
-"""Initialisations: how the parameters of a model are drawn from a generator that the caller owns.
+"""Initialisations: draw the parameters of a model from a generator of the caller.
 
-What is a weight, a bias or a table of vectors is decided here once, for every initialisation:
-they differ in how they draw one weight matrix (units, inputs, ...).
+The rules for weights, biases and tables of vectors are the same for every initialisation. They
+differ in how they draw one weight matrix (units, inputs, ...).
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from bdhf.nn.peephole_lstm import PeepholeLSTM
 Draw = Callable[[Tensor, torch.Generator], object]  # fills one matrix (units, inputs, ...)
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_EMBEDDING_STD = 0.02  # of vectors that are looked up: embeddings and positions
-_FORGET_BIAS = 1.0  # of an LSTM, so that it remembers at first (Jozefowicz et al. 2015, §5)
+_EMBEDDING_STD = 0.02  # of embeddings and positions
+_FORGET_BIAS = 1.0  # of an LSTM, so that its gate starts open (Jozefowicz et al. 2015, §5)
 
 
 class Initialisation(Protocol):
-    """A way to draw the parameters of a model, all of them, from one generator."""
+    """Draws all parameters of a model from one generator."""
 
     def __call__(self, model: nn.Module, generator: torch.Generator) -> None:
-        """In place: set every parameter; the result depends on the generator alone."""
+        """Set every parameter in place; the values depend on the generator only."""
 
 
 @dataclass(frozen=True)
 class Glorot:
     """Weights uniform in ±√(6 / (n_in + n_out)), biases and peepholes zero.
 
-    But for the forget gates of an LSTM, whose bias is one, so that it remembers at first.
-    Each gate of a recurrent layer, each of the three projections of attention and each group of a
-    convolution is a matrix of its own. Scales of normalisation layers are one; what is neither a
-    weight nor a bias of a layer of torch (embeddings, positions) is normal with deviation 0.02.
+    The exception is the bias of the forget gates of an LSTM, which is one. Each gate of a recurrent
+    layer, each of the three projections of attention and each group of a convolution is a separate
+    matrix. Scales of normalisation layers are one; parameters that are neither weight nor bias of a
+    layer of torch (embeddings, positions) are normal with standard deviation 0.02.
     Glorot & Bengio (2010), eq. 16.
 
     >>> layer = nn.Linear(3, 3)
@@ -49,7 +49,7 @@ class Glorot:
     """
 
     def __call__(self, model: nn.Module, generator: torch.Generator) -> None:
-        """In place: draw every parameter of the model."""
+        """Draw every parameter of the model in place."""
         _fill(model, generator, _glorot)
 
 
@@ -57,9 +57,9 @@ class Glorot:
 class Sparse:
     """Every unit gets `connections` incoming weights from N(0, scale²); the others are zero.
 
-    `scale` is the standard deviation. A unit with fewer inputs gets all of them. The unit of a
+    `scale` is the standard deviation. A unit with fewer inputs uses all of them. The unit of a
     convolution is an output channel; a gate of a recurrent layer gets as many from its inputs as
-    from the last state. All else is as in `Glorot`. Raises ValueError for connections below 1 and
+    from the last state. The rest is as in `Glorot`. Raises ValueError for connections below 1 and
     for a scale that is not positive. Martens (2010), §5.
 
     >>> layer = nn.Linear(20, 3)
@@ -78,7 +78,7 @@ class Sparse:
             raise ValueError(f"Sparse scale must be finite and above 0; got {self.scale}")
 
     def __call__(self, model: nn.Module, generator: torch.Generator) -> None:
-        """In place: draw every parameter of the model."""
+        """Draw every parameter of the model in place."""
         _fill(model, generator, self._draw)
 
     def _draw(self, matrix: Tensor, generator: torch.Generator) -> None:
@@ -96,7 +96,7 @@ def _glorot(matrix: Tensor, generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def _fill(model: nn.Module, generator: torch.Generator, draw: Draw) -> None:
-    """Set every parameter, in the order of the modules, its matrices by `draw`."""
+    """Set every parameter, in the order of the modules; `draw` fills its matrices."""
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if "bias" in name or "peephole" in name:
@@ -113,7 +113,7 @@ def _fill(model: nn.Module, generator: torch.Generator, draw: Draw) -> None:
 
 
 def _matrices(module: nn.Module, parameter: Tensor) -> Sequence[Tensor]:
-    """The weight matrices (units, inputs, ...) that a parameter consists of; views; maybe none."""
+    """Views of the weight matrices (units, inputs, ...) in a parameter, if any."""
     if isinstance(module, nn.Linear):
         return (parameter,)
     if isinstance(module, _ConvTransposeNd):

@@ -1,11 +1,11 @@
-"""A stacked LSTM whose gates see the cell, out of operations that can be differentiated twice.
+"""A stacked LSTM with peepholes, from operations that can be differentiated twice.
 
     i, f = σ(W x_t + U h_{t-1} + b + p ∘ c_{t-1})      g = tanh(W x_t + U h_{t-1} + b)
     c_t  = f ∘ c_{t-1} + i ∘ g
     o    = σ(W x_t + U h_{t-1} + b + p ∘ c_t)          h_t = o ∘ tanh(c_t)
 
-with W, U, b and p of their own for every gate. Fused kernels have no second derivative on a GPU,
-and no forward-mode one in float32 on a CPU; this one has both.
+Every gate has separate W, U, b and p. Fused kernels have no second derivative on a GPU, and no
+forward-mode derivative in float32 on a CPU; this module has both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LSTMState = tuple[Tensor, Tensor]  # h and c
 
 
 class PeepholeLSTM(nn.Module):
-    """An LSTM with peephole connections, batch first; `nn.LSTM` where the peepholes are zero.
+    """An LSTM with peephole connections, batch first; equal to `nn.LSTM` if the peepholes are zero.
 
     Maps (N, T, input) to outputs (N, T, H) of the top layer and the last h and c of every layer,
     (L, N, H) each; h and c start at zero. Parameters have the names and the order of gates
@@ -64,8 +64,8 @@ class PeepholeLSTM(nn.Module):
         """Run every layer over all steps, (N, T, input) -> (N, T, H), and h, c (L, N, H)."""
         if inputs.dim() != 3 or inputs.shape[2] != self.input_size:
             raise ValueError(
-                f"PeepholeLSTM reads inputs (samples, steps, {self.input_size}); got a tensor of "
-                f"shape {tuple(inputs.shape)}"
+                f"PeepholeLSTM needs inputs of shape (samples, steps, {self.input_size}); got "
+                f"{tuple(inputs.shape)}"
             )
         last: list[LSTMState] = []
         for layer in range(self.num_layers):

@@ -1,4 +1,4 @@
-"""What is trained. One file a problem; `experiments.build` lists them by name."""
+"""The problems, one file each; `experiments/parts/tables.py` lists them by name."""
 
 from bdhf.problems.autoencoder import Autoencoder
 from bdhf.problems.mlp import MLP

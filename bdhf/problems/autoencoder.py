@@ -21,10 +21,10 @@ class Autoencoder(ImageProblem):
     """A deep autoencoder with mirrored decoder: hidden layers, a linear code, mean squared error.
 
     `encoder` lists the widths from the input to the code; the decoder mirrors them. `downsample`
-    averages squares of so many rows and columns first. `activation` stands behind the hidden
-    layers, `code` behind the code and `output` behind the reconstruction.
+    first averages squares of this many rows and columns. `activation` follows the hidden layers,
+    `code` the code and `output` the reconstruction.
 
-    `data` names the data set; `data_seed` shuffles its split, apart from the seeds of the runs.
+    `data` names the data set; `data_seed` shuffles its split, independently of the seeds of runs.
 
     Raises ValueError for widths that do not start at the size of a sample, for a `downsample` that
     does not divide the image, and for unknown names.
@@ -60,7 +60,7 @@ class Autoencoder(ImageProblem):
 
     @property
     def metrics(self) -> Mapping[str, Direction]:
-        """`squared_error` is summed over pixels, per image, as the literature reports it."""
+        """`squared_error` is the sum over pixels per image, as in the literature."""
         return {"mean_squared_error": "lower", "squared_error": "lower"}
 
     @property

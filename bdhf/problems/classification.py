@@ -1,4 +1,4 @@
-"""What the classification problems share: labels, loss and metric, and checks of their sizes."""
+"""Common code of the classification problems: labels, loss, metric, and checks of sizes."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ class Classification(ImageProblem):
         return self._inputs(pixels), labels
 
     def _inputs(self, pixels: Tensor) -> Tensor:
-        """What the model reads, from pixels (N, features)."""
+        """The inputs of the model, from pixels (N, features)."""
         return pixels
 
 
-def check_sizes(**given: int) -> None:
+def check_sizes(**fields: int) -> None:
     """Raise ValueError for a field that is not at least 1."""
-    for field, size in given.items():
+    for field, size in fields.items():
         if size < 1:
             raise ValueError(f"{field} must be at least 1; got {size}")
 
 
-def check_widths(**given: Sequence[int]) -> None:
+def check_widths(**fields: Sequence[int]) -> None:
     """Raise ValueError for a field that does not list sizes of at least 1."""
-    for field, sizes in given.items():
+    for field, sizes in fields.items():
         if not sizes or min(sizes) < 1:
             raise ValueError(
                 f"{field} {list(sizes)} must list at least one layer, each with a width of at "
@@ -65,7 +65,7 @@ def check_widths(**given: Sequence[int]) -> None:
 
 
 def spread(layers: Sequence[str], bottom: Sequence[str], top: Sequence[str]) -> list[list[str]]:
-    """One block per layer; what is below goes with the first, what is above with the last.
+    """One block per layer; `bottom` belongs to the first block, `top` to the last.
 
     >>> spread(["a.*", "b.*"], bottom=["stem.*"], top=["classifier.*"])
     [['stem.*', 'a.*'], ['b.*', 'classifier.*']]

@@ -1,4 +1,4 @@
-"""Stacks of linear layers with an activation after each, and the activations by name."""
+"""Stacks of linear layers, each with an activation, and the activations by name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 }
 
 
-def check_activations(**given: str) -> None:
+def check_activations(**fields: str) -> None:
     """Raise ValueError for a field whose activation is not in the table."""
-    for field, name in given.items():
+    for field, name in fields.items():
         if name not in _ACTIVATIONS:
             raise ValueError(f"unknown {field} {name!r}; known: {', '.join(_ACTIVATIONS)}")
 
 
 def stack(widths: Sequence[int], activation: str, last: str) -> nn.Sequential:
-    """Linear layers with an activation after each; the last one has its own.
+    """Linear layers, each followed by `activation`; the last one by `last`.
 
     >>> [type(module).__name__ for module in stack((4, 3, 2), "tanh", last="linear")]
     ['Linear', 'Tanh', 'Linear', 'Identity']

@@ -1,4 +1,4 @@
-"""What all problems on images share: their data, and how parameters are drawn."""
+"""Common code of all problems on images: their data, and the initialisation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bdhf.problems.data import DATASETS, Data, Dataset, Part, check_data, synthe
 class ImageProblem(ABC):
     """A model on the images of a data set.
 
-    A subclass adds its sizes, `init` as the last of its fields, and what is abstract here; its
-    metrics and its loss too, unless it is a `Classification`.
+    A subclass adds its sizes, `init` as its last field, and the abstract members; also its metrics
+    and its loss, unless it is a `Classification`.
 
     Raises ValueError for unknown data.
     """
@@ -41,7 +41,7 @@ class ImageProblem(ABC):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """A model with any parameters; works under torch.device("meta")."""
+        """A model with arbitrary parameters; works under torch.device("meta")."""
 
     @abstractmethod
     def _part(self, part: Part) -> Part:
@@ -53,11 +53,11 @@ class ImageProblem(ABC):
         return self._dataset.samples
 
     def load(self) -> Data:
-        """Load images in [0, 1] as the model reads them, with their targets."""
+        """Load images in [0, 1] in the form of the model's inputs, with their targets."""
         return self._dataset.load(self.data_seed).map(self._part)
 
     def example(self, samples: int) -> Part:
-        """Make up inputs and targets of the shapes and dtypes of `load`."""
+        """Synthetic inputs and targets with the shapes and dtypes of `load`."""
         return self._part(synthetic(self._dataset, samples))
 
     def initialise(self, model: nn.Module, generator: torch.Generator) -> None:

@@ -17,9 +17,9 @@ from bdhf.problems.dense import check_activations, stack
 class MLP(Classification):
     """A multilayer perceptron on images: hidden layers, a linear output, cross-entropy.
 
-    `hidden` lists the widths between the pixels and the classes; `activation` stands behind them.
+    `hidden` lists the widths between the pixels and the classes; `activation` follows each.
 
-    `data` names the data set; `data_seed` shuffles its split, apart from the seeds of the runs.
+    `data` names the data set; `data_seed` shuffles its split, independently of the seeds of runs.
 
     Raises ValueError for no hidden layer, for a width below 1 and for unknown names.
 
@@ -39,7 +39,7 @@ class MLP(Classification):
 
     @property
     def blocks(self) -> Sequence[Sequence[str]]:
-        """Two blocks, contiguous in depth, cut where their numbers of parameters differ least."""
+        """Two blocks, contiguous in depth and as equal in size as possible."""
         counts = [(n_in + 1) * n_out for n_in, n_out in pairwise(self._widths)]
         cut = min(range(1, len(counts)), key=lambda c: abs(sum(counts[:c]) - sum(counts[c:])))
         layers = [f"{2 * index}.*" for index in range(len(counts))]  # activations in between

@@ -1,4 +1,4 @@
-"""What a problem gives to a training run: data, a model, a loss and metrics."""
+"""The interface of a problem: data, a model, a loss and metrics."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Direction = Literal["lower", "higher"]
 
 
 class Problem(Protocol):
-    """A model and a data set. Frozen, and cheap until `load` is called."""
+    """A model and a data set: frozen, and cheap until `load`."""
 
     def __hash__(self) -> int:
-        """Equal problems have one model, which is checked once."""
+        """Equal problems share one cached model."""
 
     @property
     def init(self) -> Initialisation:
@@ -33,7 +33,7 @@ class Problem(Protocol):
 
     @property
     def metrics(self) -> Sequence[str] | Mapping[str, Direction]:
-        """Names of what `measure` returns; as a mapping, with which values of each are better."""
+        """The names that `measure` returns, or a mapping from name to better direction."""
 
     @property
     def samples(self) -> int:
@@ -41,19 +41,19 @@ class Problem(Protocol):
 
     @property
     def loss(self) -> Loss:
-        """The training loss: torch's own function, so that its likelihood can be recognised."""
+        """The training loss: a function of torch, so that its likelihood is recognised."""
 
     def load(self) -> Data:
         """Training, validation and test data, float32."""
 
     def example(self, samples: int) -> Part:
-        """Inputs and targets of the shapes and dtypes of `load`, made up: what costs are of."""
+        """Synthetic inputs and targets with the shapes and dtypes of `load`, to estimate costs."""
 
     def build(self) -> nn.Module:
-        """A model with any parameters; works under torch.device("meta")."""
+        """A model with arbitrary parameters; works under torch.device("meta")."""
 
     def initialise(self, model: nn.Module, generator: torch.Generator) -> None:
         """Draw the parameters, from this generator only."""
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        """Metrics (), each a mean over samples, beside the loss."""
+        """The metrics without the loss, each a scalar, a mean over samples."""

@@ -22,10 +22,10 @@ class ResNet(Classification):
 
     `channels` lists the widths of the blocks; from the second on they halve rows and columns. With
     L blocks a block computes relu(shortcut(x) + F(x) / √L), so that the scale of the activations
-    does not grow with depth (Hayou et al. 2021, "Stable ResNet"). Cross-entropy. `downsample`
-    averages squares of so many rows and columns first, for smaller experiments.
+    does not grow with depth (Hayou et al. 2021, "Stable ResNet"). Cross-entropy. `downsample` first
+    averages squares of this many rows and columns, for smaller experiments.
 
-    `data` names the data set; `data_seed` shuffles its split, apart from the seeds of the runs.
+    `data` names the data set; `data_seed` shuffles its split, independently of the seeds of runs.
 
     Raises ValueError for no block, for a width below 1, for unknown data, and for a `downsample`
     that does not divide the image.
@@ -74,7 +74,7 @@ class ResNet(Classification):
 
 
 class _Residual(nn.Module):
-    """Two 3×3 convolutions beside a shortcut, which is a 1×1 convolution where the shape changes.
+    """Two 3×3 convolutions and a shortcut, which is a 1×1 convolution where the shape changes.
 
     The first convolution and the shortcut have the stride.
     """

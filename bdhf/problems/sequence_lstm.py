@@ -16,12 +16,12 @@ _POOL = 4  # 28×28 pixels become 7×7
 
 @dataclass(frozen=True)
 class SequenceLSTM(Classification):
-    """A stacked LSTM that reads an image as 49 steps of one pixel, and classifies its last state.
+    """A stacked LSTM that reads an image as 49 steps of one pixel and classifies the last state.
 
     Images are averaged to 7×7. `layers` LSTM layers of `hidden` units, with peephole connections
     unless `peepholes` is False; a linear layer on the top layer's last state; cross-entropy.
 
-    `data` names the data set; `data_seed` shuffles its split, apart from the seeds of the runs.
+    `data` names the data set; `data_seed` shuffles its split, independently of the seeds of runs.
 
     Raises ValueError for a size below 1 and for unknown data.
 

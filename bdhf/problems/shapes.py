@@ -1,7 +1,7 @@
-"""Whether a loss takes outputs and targets as they are: torch broadcasts what does not fit.
+"""Whether outputs and targets have shapes that a loss does not broadcast.
 
-Outputs (N, 1) minus targets (N,) is (N, N): every output is held against every target, the mean of
-that is a number, and what minimises it is a model that ignores its inputs.
+Outputs (N, 1) minus targets (N,) is (N, N): every output meets every target. The mean of that is a
+number, but a model that ignores its inputs minimises it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from bdhf.problems.problem import Loss
 
-#: Losses of torch that take outputs and targets entry by entry.
+#: Losses of torch that work entry by entry.
 _ELEMENTWISE: Sequence[Callable[..., Any]] = (
     F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy,
     F.binary_cross_entropy_with_logits, F.poisson_nll_loss, F.gaussian_nll_loss,
@@ -27,9 +27,9 @@ _ROUNDING = 1e-3  # relative, of a mean in float32
 
 
 def wrong_shapes(loss: Loss, outputs: Tensor, targets: Tensor) -> str:
-    """Say what a loss does with outputs and targets that no mean over samples does; "" if nothing.
+    """Why a loss is not a mean over samples for these outputs and targets; "" if it is.
 
-    Whatever the loss calls is looked at. Raises what the loss raises.
+    All functions that the loss calls are checked. Raises what the loss raises.
 
     >>> wrong_shapes(F.mse_loss, torch.zeros(4, 1), torch.zeros(4))[:55]
     'mse_loss takes outputs (4, 1) and targets (4,) entry by'
@@ -42,7 +42,7 @@ def wrong_shapes(loss: Loss, outputs: Tensor, targets: Tensor) -> str:
         name, left, right = watch.unlike[0]
         return (
             f"{name} takes outputs {left} and targets {right} entry by entry, so torch would "
-            f"broadcast them: give both one shape, as with targets.reshape{left}"
+            f"broadcast them: give both the same shape, for example with targets.reshape{left}"
         )
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -50,14 +50,14 @@ def wrong_shapes(loss: Loss, outputs: Tensor, targets: Tensor) -> str:
     if _grows(outputs, targets) and not _is_mean(loss, outputs, targets, value):
         return (
             f"the loss of outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} is no "
-            "mean over samples, as where torch broadcasts one against the other: give both one "
-            f"shape, as with targets.reshape{tuple(outputs.shape)}"
+            "mean over samples, perhaps because torch broadcasts them: give both the same shape, "
+            f"for example with targets.reshape{tuple(outputs.shape)}"
         )
     return ""
 
 
 class _Elementwise(TorchFunctionMode):
-    """Notes every call of a loss of torch whose outputs and targets are of other shapes."""
+    """Records every call of a loss of torch with outputs and targets of different shapes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,19 +70,19 @@ class _Elementwise(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Look at the shapes, then call the function; one that is unlike is not called."""
+        """Compare the shapes, then call the function if they are equal."""
         named = kwargs or {}
         if func in _ELEMENTWISE:
             pair = [*args[:2], *(named[key] for key in ("input", "target") if key in named)]
             left, right = (tuple(getattr(tensor, "shape", ())) for tensor in pair[:2])
             if left != right:
                 self.unlike.append((func.__name__, left, right))
-                return pair[0].sum() * 0.0  # a loss of some value: it is refused anyway
+                return pair[0].sum() * 0.0  # any loss: the call is refused anyway
         return func(*args, **named)
 
 
 def _grows(outputs: Tensor, targets: Tensor) -> bool:
-    """Whether outputs and targets, broadcast, have more entries than either of them."""
+    """Whether outputs and targets have more entries after broadcasting than either before."""
     try:
         together = torch.broadcast_shapes(outputs.shape, targets.shape)
     except RuntimeError:

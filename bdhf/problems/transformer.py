@@ -15,13 +15,13 @@ from bdhf.problems.classification import Classification, check_sizes, spread
 
 @dataclass(frozen=True)
 class Transformer(Classification):
-    """A transformer encoder on the 28 rows of an image as tokens; classifies their mean.
+    """A transformer encoder with the 28 rows of an image as tokens; classifies their mean.
 
     A linear embedding of `width` features, learned positions, `layers` encoder layers with `heads`
     heads and `feedforward` hidden units, no dropout; a linear layer on the mean over tokens;
     cross-entropy.
 
-    `data` names the data set; `data_seed` shuffles its split, apart from the seeds of the runs.
+    `data` names the data set; `data_seed` shuffles its split, independently of the seeds of runs.
 
     Raises ValueError for a size below 1, for a width that the heads do not divide and for unknown
     data.
@@ -67,7 +67,7 @@ class Transformer(Classification):
         )
 
     def _inputs(self, pixels: Tensor) -> Tensor:
-        """Rows, each of all its channels, (N, 784) -> (N, 28, 28)."""
+        """Rows with all channels, (N, 784) -> (N, 28, 28)."""
         image = pixels.unflatten(1, self._dataset.image)
         rows: Tensor = image.transpose(1, 2).flatten(2)
         return rows

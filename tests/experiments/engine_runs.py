@@ -1,11 +1,11 @@
-"""The local engine on a folder that has begun, and an observer that remembers."""
+"""The local engine on a results folder, and an observer that records its calls."""
 
 from bdhf.experiments.engines.local import Conditions, run_all
 from bdhf.experiments.spec.schema import Safety
 
 
 class Silent:
-    """An observer that only remembers."""
+    """An observer that only records its calls."""
 
     def __init__(self):
         self.log = []

@@ -1,7 +1,7 @@
-"""Parts of a user's own that keep something between updates: what a resumed run may lose.
+"""A user's own parts that hold state between updates, which a resumed run may lose.
 
-`MODULE` is the text of a module; `OPTIMIZERS` and `PROBLEMS` say of each of its classes whether a
-run with it can go on from a checkpoint.
+`MODULE` is the text of a module; `OPTIMIZERS` and `PROBLEMS` state for each of its classes whether
+a run with it can resume from a checkpoint.
 """
 
 from __future__ import annotations
@@ -473,7 +473,7 @@ class Rule:
         return self.value / len(self.made)
 '''
 
-#: Optimizer -> whether a run with it goes on from its checkpoint.
+#: Optimizer -> whether a run with it resumes from its checkpoint.
 OPTIMIZERS = {
     "Descent": True, "Scheduled": False, "ScheduledAndSaved": True, "Counting": False,
     "InState": True, "InGroup": True, "InSlots": False, "InClosure": False, "InClass": False,
@@ -484,10 +484,10 @@ OPTIMIZERS = {
     "InCache": False, "OfContext": False, "OfLateImport": False, "ByCache": True,
 }  # fmt: skip
 
-#: Optimizers whose first checkpoints would do, and not those that come later.
+#: Optimizers whose first checkpoints are valid, and later ones are not.
 LATER = ("CountingLater", "AveragingLater", "FreezingLater", "GroupingLater")
 
-#: Problem -> whether a run on it goes on from its checkpoint.
+#: Problem -> whether a run on it resumes from its checkpoint.
 PROBLEMS = {
     "Line": True, "Matrices": True, "CountingLoss": False, "GlobalLoss": False, "Buffered": True,
     "Unbuffered": True, "Beside": False, "Dropping": True,
@@ -506,7 +506,7 @@ evaluate: {{every_updates: 2}}
 
 
 def anew() -> None:
-    """Let the next run find things as a new process does: its modules, and its generators."""
+    """Reset modules and generators, as in a new process."""
     for name in (NAME, MORE):
         sys.modules.pop(name, None)
     random.seed()
@@ -525,7 +525,7 @@ def run_of(arm: str, problem: str = "Line", curvature: int = 8) -> RunSpec:
 
 
 def importable(folder, monkeypatch):
-    """Where Python and its workers find the module; for a fixture to yield from."""
+    """Make the module importable for Python and its workers; for a fixture to yield from."""
     (folder / f"{NAME}.py").write_text(MODULE)
     (folder / f"{MORE}.py").write_text("made = 0")
     monkeypatch.syspath_prepend(str(folder))

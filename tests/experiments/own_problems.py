@@ -1,4 +1,4 @@
-"""Problems of a user's own for the tests, each with one thing that plans used to let through."""
+"""A user's own problems for the tests, each with one fault that a plan must detect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.experiments.specs import changed
 
-#: A regression on four numbers that fits: what the others change.
+#: A valid regression on four numbers, and variants of it.
 MODULE = '''
 from dataclasses import dataclass
 import torch
@@ -229,7 +229,7 @@ budget: {updates: 2}
 
 
 def written(folder: Path, problem: str = "Fits", *changes: tuple[str, str]) -> Path:
-    """A spec of one of these problems, changed, beside the module that has them."""
+    """Write a spec of one of these problems, changed, and their module."""
     (folder / "own_problems_here.py").write_text(MODULE)
     file = folder / "spec.yaml"
     file.write_text(changed((":Fits", f":{problem}"), *changes, text=SPEC))

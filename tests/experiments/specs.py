@@ -1,4 +1,4 @@
-"""Specs for the tests: one that is valid and small, and ways to change it."""
+"""Specs for the tests: a small valid one, and ways to change it."""
 
 from __future__ import annotations
 

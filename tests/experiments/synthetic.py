@@ -1,4 +1,4 @@
-"""Results folders in which nothing was trained: for what only reads, or removes, results."""
+"""Results folders without training, for tests that only read or remove results."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def write(
     trace: str = "",
     **times: Any,
 ) -> Path:
-    """Write one run; its folder."""
+    """Write one run; return its folder."""
     outcome = Outcome(status, "a reason", curve, trace)
     store.write(cell.run, outcome, {"cpu": "x"}, {"wall_seconds": 10.0, **times})
     return store.runs / cell.run_id
 
 
 def resealed(run: Path) -> None:
-    """Give the status of a run the sums of its files as they are: what a forger would do."""
+    """Write the present sums of a run's files into its status, as a forger would."""
     path = run / "status.json"
     status = json.loads(path.read_text())
     files = {name: (run / name).read_bytes() for name in status.pop("sha256")}
@@ -57,7 +57,7 @@ def claim(store: Store, cell: Cell, content: str) -> None:
 
 
 class Still:
-    """A run that an update leaves as it is: what a `Saver` asks of one."""
+    """A run that an update does not change, with the interface that a `Saver` needs."""
 
     update = 2
 
@@ -65,10 +65,10 @@ class Still:
         self._state = state
 
     def step(self):
-        """Make no difference."""
+        """Change nothing."""
 
     def state(self):
-        """What was given."""
+        """The state of the constructor."""
         return self._state
 
     def shared(self):
@@ -84,12 +84,12 @@ class Still:
         return {}
 
     def replay(self, state):
-        """Nothing, and so what the run holds."""
+        """No difference."""
         return {}
 
 
 def save(saver, state):
-    """Have the first checkpoint written, of this state."""
+    """Write the first checkpoint, of this state."""
     run = Still(state)
     saver.offer(run, evaluated=True)
     saver.updated(run)

@@ -1,4 +1,4 @@
-"""How long runs take, before they are made."""
+"""Estimates of the duration of runs."""
 
 import math
 
@@ -14,7 +14,7 @@ SETUP, UPDATE, EVALUATION = 3.0, 0.5, 0.25
 
 
 def marks(products=6.0):
-    """What three updates leave: the first carries the set-up, products come six an update."""
+    """The marks of three updates: the first includes set-up; each takes six products."""
     rows = []
     for update in range(4):
         seconds = UPDATE * update + (1.0 if update else 0.0)  # the first update takes longer
@@ -39,7 +39,7 @@ def marks(products=6.0):
     ],
 )
 def test_a_run_is_setup_updates_and_evaluations(budget, updates):
-    """Each at what it took in the probe, as often as the budget and the interval say."""
+    """Times of the probe, counts by the budget and the interval."""
     run = cell("adam", budget=budget, evaluate_every=10).run
 
     expected = SETUP + updates * UPDATE + (updates / 10 + 1) * EVALUATION
@@ -48,14 +48,14 @@ def test_a_run_is_setup_updates_and_evaluations(budget, updates):
 
 
 def test_what_spends_no_budget_never_ends():
-    """Adam takes no products: a budget of products is not reached."""
+    """Adam uses no products, so it never reaches a budget of products."""
     run = cell("adam", budget=Budget(products=10)).run
 
     assert math.isinf(whole_run(run, marks(products=0.0)))
 
 
 def test_a_probe_is_made_of_real_updates_and_leaves_nothing():
-    """It gives a time above zero that grows with the budget."""
+    """It gives a positive time that grows with the budget."""
     run = cell("full_hf").run
     long = run.model_copy(update={"budget": Budget(updates=6000)})
 
@@ -68,7 +68,7 @@ def test_a_probe_is_made_of_real_updates_and_leaves_nothing():
 
 
 def test_a_probe_that_fails_says_why(monkeypatch):
-    """An arm that cannot be run has no time, but a reason."""
+    """An arm that cannot run has a reason instead of a time."""
     run = cell("adam").run
 
     def refuse(*_, **__):
@@ -76,16 +76,16 @@ def test_a_probe_that_fails_says_why(monkeypatch):
 
     monkeypatch.setattr(torch.optim.Adam, "step", refuse)
 
-    found = time_updates(run, device="cpu", safety=Safety(seconds=60))
+    reason = time_updates(run, device="cpu", safety=Safety(seconds=60))
 
-    assert str(found).startswith("error: RuntimeError: planted in a step")
+    assert str(reason).startswith("error: RuntimeError: planted in a step")
 
 
 def test_finished_runs_tell_the_mean_of_their_arm():
-    """An arm of which none has ended is not known."""
+    """An arm without ended runs is not in the result."""
     plan = cells()
     adam = [cell.run_id for cell in plan if cell.arm == "adam"]
 
-    found = of_finished(plan, {adam[0]: 2.0, adam[1]: 4.0})
+    durations = of_finished(plan, {adam[0]: 2.0, adam[1]: 4.0})
 
-    assert found == {"adam": Duration(3.0, "finished runs")}
+    assert durations == {"adam": Duration(3.0, "finished runs")}

@@ -1,4 +1,4 @@
-"""What an ablation would do, as plain data."""
+"""The preview of an ablation, as plain data."""
 
 import json
 import math
@@ -30,35 +30,35 @@ def opened(tmp_path):
 
 
 def outline(ablation, **seconds):
-    """Its outline, with a duration of every arm that is given one."""
-    known = {label: Duration(float(value), "probe") for label, value in seconds.items()}
-    return ablation.outline(ablation.cells, ablation.left(ablation.cells), known)
+    """The outline, with these durations of arms."""
+    durations = {label: Duration(float(value), "probe") for label, value in seconds.items()}
+    return ablation.outline(ablation.cells, ablation.left(ablation.cells), durations)
 
 
 def test_runs_that_have_ended_are_not_left(opened):
-    """Each arm knows how many of its runs are to do; so does the whole."""
+    """Each arm has the number of its runs to do; so has the whole."""
     ablation = opened()
     write(ablation.store, ablation.cells[0])
     write(ablation.store, ablation.cells[1], Status.DIVERGED)
 
-    found = outline(ablation)
+    outlined = outline(ablation)
 
-    assert (found.runs, found.left) == (6, 4)
-    assert [arm.left for arm in found.arms] == [1, 1, 2]
-    assert found.ended == {cell.run_id for cell in ablation.cells[:2]}
+    assert (outlined.runs, outlined.left) == (6, 4)
+    assert [arm.left for arm in outlined.arms] == [1, 1, 2]
+    assert outlined.ended == {cell.run_id for cell in ablation.cells[:2]}
 
 
 def test_the_time_is_that_of_different_runs(opened):
-    """A run that serves two arms is counted once, and no run is shorter than itself."""
-    found = outline(opened(TWIN), twin=10, adam=10, full_hf=20, block_hf=30)
+    """A run that serves two arms counts once, and more workers do not shorten a run."""
+    outlined = outline(opened(TWIN), twin=10, adam=10, full_hf=20, block_hf=30)
 
-    assert found.seconds_left(1) == 2 * (10 + 20 + 30)
-    assert found.seconds_left(2) == 10 + 20 + 30
-    assert found.seconds_left(100) == 30
+    assert outlined.seconds_left(1) == 2 * (10 + 20 + 30)
+    assert outlined.seconds_left(2) == 10 + 20 + 30
+    assert outlined.seconds_left(100) == 30
 
 
 def test_the_time_is_not_known_where_an_arm_is_not(opened):
-    """One arm that is left without a duration makes the sum unknown; one that is done does not."""
+    """An unfinished arm without a duration makes the sum unknown; a finished one does not."""
     ablation = opened()
     assert outline(ablation, adam=10, full_hf=20).seconds_left(1) is None
     for cell in ablation.cells:
@@ -69,30 +69,30 @@ def test_the_time_is_not_known_where_an_arm_is_not(opened):
 
 
 def test_a_part_of_the_plan_has_the_arms_of_that_part(opened):
-    """What was not selected is not outlined."""
+    """Arms that are not selected are left out."""
     ablation = opened()
 
-    found = ablation.outline(ablation.selected(["adam"]), (), {"adam": "error: no"})
+    outlined = ablation.outline(ablation.selected(["adam"]), (), {"adam": "error: no"})
 
-    assert [(arm.label, arm.seeds, arm.seconds, arm.source) for arm in found.arms] == [
+    assert [(arm.label, arm.seeds, arm.seconds, arm.source) for arm in outlined.arms] == [
         ("adam", (0, 1), None, "error: no")
     ]
 
 
 def test_plain_data_has_cells_comparisons_by_target_and_what_is_excluded(opened):
-    """JSON gives it back whole."""
+    """The data survive a round trip through JSON."""
     second = ("below: 0.08}", "below: 0.08}, {metric: train_loss, below: 0.1, sustain: 2}")
     ablation = opened(second, GRID)
     write(ablation.store, ablation.cells[0])
 
-    found = json.loads(json.dumps(outline(ablation, adam=math.pi).to_json(), allow_nan=False))
+    outlined = json.loads(json.dumps(outline(ablation, adam=math.pi).to_json(), allow_nan=False))
 
-    assert [cell["ended"] for cell in found["cells"]] == [True] + [False] * (
-        len(found["cells"]) - 1
+    assert [cell["ended"] for cell in outlined["cells"]] == [True] + [False] * (
+        len(outlined["cells"]) - 1
     )
-    assert found["excluded"][0]["arm"] == "adam"
-    assert {entry["target"] for entry in found["comparisons"]} == {
+    assert outlined["excluded"][0]["arm"] == "adam"
+    assert {entry["target"] for entry in outlined["comparisons"]} == {
         "val_loss ≤ 0.08", "train_loss ≤ 0.1 for 2 evaluations",
     }  # fmt: skip
-    assert len(found["comparisons"]) == 2 * len(ablation.plan.comparisons)
-    assert next(arm["seconds"] for arm in found["arms"] if arm["label"] == "adam") == math.pi
+    assert len(outlined["comparisons"]) == 2 * len(ablation.plan.comparisons)
+    assert next(arm["seconds"] for arm in outlined["arms"] if arm["label"] == "adam") == math.pi

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from bdhf.nn import Glorot, PeepholeLSTM, Sparse
+from tests.messages import naming
 
 
 class Positions(nn.Module):
-    """A tensor that belongs to no layer of torch."""
+    """A parameter outside of the layers of torch."""
 
     def __init__(self):
         super().__init__()
@@ -54,15 +55,15 @@ def test_every_parameter_comes_from_the_generator(build, init):
         models.append(initialised(model, init))
         assert torch.equal(torch.get_rng_state(), state)
 
-    for one, other in zip(*(model.parameters() for model in models), strict=True):
-        assert torch.equal(one, other)
-        assert one.isfinite().all()
+    for first, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(first, other)
+        assert first.isfinite().all()
 
 
 @pytest.mark.parametrize("init", INITIALISATIONS.values(), ids=INITIALISATIONS)
 @pytest.mark.parametrize("build", MODULES.values(), ids=MODULES)
 def test_biases_are_zero_scales_one_and_weights_differ_by_seed(build, init):
-    """What is no weight is a constant, 1 for forget gates; every weight is drawn."""
+    """Other parameters are constant, 1 for forget gates; every weight is drawn."""
     model, other = initialised(build(), init), initialised(build(), init, seed=1)
 
     for name, parameter in model.named_parameters():
@@ -81,7 +82,7 @@ def test_biases_are_zero_scales_one_and_weights_differ_by_seed(build, init):
 @pytest.mark.parametrize("init", INITIALISATIONS.values(), ids=INITIALISATIONS)
 @pytest.mark.parametrize("name", ["embedding", "positions"])
 def test_vectors_that_are_looked_up_are_normal(name, init):
-    """Their deviation is 0.02, whatever their number."""
+    """Their standard deviation is 0.02, for any number of vectors."""
     table = next(initialised(MODULES[name](), init).parameters()).detach()
 
     assert float(table.std()) == pytest.approx(0.02, rel=0.05)
@@ -134,7 +135,7 @@ def test_glorot_reaches_to_its_bound(build, name, fans):
     ],
 )
 def test_sparse_gives_every_unit_its_connections(build, name, by_unit, inputs):
-    """15 weights that are not zero for every unit, or as many as it has inputs."""
+    """15 nonzero weights for every unit, or as many as it has inputs."""
     weight = by_unit(initialised(build(), Sparse()).get_parameter(name))
 
     assert weight.shape[1] == inputs
@@ -142,7 +143,7 @@ def test_sparse_gives_every_unit_its_connections(build, name, by_unit, inputs):
 
 
 def test_sparse_weights_are_normal_and_spread_over_all_inputs():
-    """N(0, scale²) on inputs chosen evenly."""
+    """N(0, scale²) on inputs chosen with equal probability."""
     weight = initialised(nn.Linear(40, 4000), Sparse(connections=10, scale=3.0)).weight.detach()
 
     assert float(weight[weight != 0].std()) == pytest.approx(3.0, rel=0.02)
@@ -155,12 +156,12 @@ def test_sparse_weights_are_normal_and_spread_over_all_inputs():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"connections": 0}, "Sparse connections must be at least 1; got 0"),
-        ({"scale": 0.0}, "Sparse scale must be finite and above 0; got 0.0"),
-        ({"scale": math.inf}, "Sparse scale must be finite and above 0; got inf"),
+        ({"connections": 0}, naming("connections", 1, 0)),
+        ({"scale": 0.0}, naming("scale", 0, 0.0)),
+        ({"scale": math.inf}, naming("scale", 0, "inf")),
     ],
 )
 def test_a_sparse_initialisation_that_draws_nothing_is_refused(arguments, message):
-    """Settings are checked where they are given."""
+    """The constructor checks its arguments."""
     with pytest.raises(ValueError, match=message):
         Sparse(**arguments)

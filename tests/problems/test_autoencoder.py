@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from bdhf.problems import Autoencoder
+from tests.messages import naming
 
 
 def layers(half):
@@ -24,7 +25,7 @@ def test_the_decoder_mirrors_the_encoder():
 
 
 def test_code_and_output_can_have_their_own_activation():
-    """A sigmoid code or output is a word in the spec."""
+    """`code` and `output` set their activations."""
     model = Autoencoder(encoder=(784, 8, 3), activation="relu", code="tanh", output="sigmoid")
 
     assert layers(model.build().encoder)[1::2] == ["ReLU", "Tanh"]
@@ -32,7 +33,7 @@ def test_code_and_output_can_have_their_own_activation():
 
 
 def test_initialisation_depends_on_the_generator_alone():
-    """Two models are byte-identical for one seed, whatever the global generator did."""
+    """Two models are byte-identical for one seed, for any state of the global generator."""
     problem = Autoencoder(encoder=(784, 8, 3))
     models = []
     for seed in (0, 0, 1):
@@ -46,7 +47,7 @@ def test_initialisation_depends_on_the_generator_alone():
 
 
 def test_squared_error_is_summed_over_pixels_per_image():
-    """784 times the mean squared error: the number that papers on autoencoders report."""
+    """784 times the mean squared error, as in papers on autoencoders."""
     problem = Autoencoder()
     outputs, targets = torch.rand(5, 784), torch.rand(5, 784)
 
@@ -69,15 +70,15 @@ def test_targets_are_the_images_themselves():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": "mnist6k"}, "unknown data 'mnist6k'; known: mnist5k"),
-        ({"activation": "tan"}, "unknown activation 'tan'; known: linear, relu, sigmoid, tanh"),
-        ({"output": "x"}, "unknown output 'x'"),
-        ({"encoder": (10, 3)}, "from the 784 pixels of mnist5k"),
-        ({"encoder": (784,)}, "from the 784 pixels of mnist5k"),
-        ({"encoder": (784, 0)}, "from the 784 pixels of mnist5k"),
+        ({"data": "mnist6k"}, naming("data", "'mnist6k'", "mnist5k")),
+        ({"activation": "tan"}, naming("activation", "'tan'", "linear, relu, sigmoid, tanh")),
+        ({"output": "x"}, naming("output", "'x'", "linear, relu, sigmoid, tanh")),
+        ({"encoder": (10, 3)}, naming("encoder", "[10, 3]", 784, "mnist5k")),
+        ({"encoder": (784,)}, naming("encoder", "[784]", 784, "mnist5k")),
+        ({"encoder": (784, 0)}, naming("encoder", "[784, 0]", 784, "mnist5k")),
     ],
 )
 def test_an_autoencoder_that_cannot_be_built_says_why(arguments, message):
-    """Widths and names are checked where they are given."""
+    """The constructor checks widths and names."""
     with pytest.raises(ValueError, match=message):
         Autoencoder(**arguments)

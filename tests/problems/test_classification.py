@@ -1,4 +1,4 @@
-"""The classification problems: their models, the blocks of the paper, and what they refuse."""
+"""The classification problems: their models, the blocks of the paper, and invalid arguments."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from bdhf.optim.partitions import Groups
 from bdhf.optim.vectors.layout import layout_of
 from bdhf.problems import MLP, ResNet, SequenceLSTM, Transformer
 from bdhf.problems.classification import Classification
+from tests.messages import naming
 
 
 def sizes(problem):
@@ -21,7 +22,7 @@ def sizes(problem):
 
 @dataclass(frozen=True)
 class Narrow(Classification):
-    """A problem that is a size, its blocks and a model, and nothing else."""
+    """A problem with only a size, blocks and a model."""
 
     width: int = 3
     init: Initialisation = Glorot()  # noqa: RUF009 - parts are frozen, so sharing one is safe
@@ -37,7 +38,7 @@ class Narrow(Classification):
 
 
 def test_a_problem_needs_sizes_blocks_and_a_model_only():
-    """Its data, loss and metric are those of every classification of images."""
+    """Data, loss and metric are those of every classification of images."""
     problem, other = Narrow(data_seed=1), MLP(data_seed=1)
     model = problem.build()
     problem.initialise(model, torch.Generator().manual_seed(0))
@@ -58,7 +59,7 @@ def test_a_problem_needs_sizes_blocks_and_a_model_only():
     ],
 )
 def test_the_blocks_of_an_mlp_are_halves(hidden, blocks, counts):
-    """Two blocks, cut between the layers where their sizes differ least."""
+    """Two blocks of whole layers, as equal in size as possible."""
     problem = MLP(hidden=hidden)
 
     assert problem.blocks == blocks
@@ -66,7 +67,7 @@ def test_the_blocks_of_an_mlp_are_halves(hidden, blocks, counts):
 
 
 def test_an_mlp_has_its_activation_between_linear_layers():
-    """Hidden layers have it, the scores of the classes are linear."""
+    """Hidden layers have it; the scores of the classes are linear."""
     model = MLP(hidden=(8, 6), activation="relu").build()
 
     kinds = [type(module).__name__ for module in model]
@@ -84,7 +85,7 @@ def test_a_sequence_is_the_averaged_image_read_row_by_row():
 
 
 def test_peepholes_can_be_left_out():
-    """Then it is the LSTM of torch, with the same names and blocks."""
+    """Without them it is the LSTM of torch, with the same names and blocks."""
     with_them, without = SequenceLSTM().build(), SequenceLSTM(peepholes=False).build()
 
     assert isinstance(with_them.lstm, PeepholeLSTM)
@@ -95,7 +96,7 @@ def test_peepholes_can_be_left_out():
 
 
 def test_the_classifier_reads_the_last_state_of_the_top_layer():
-    """The scores are those of h of the last layer after the last step."""
+    """The scores come from h of the last layer after the last step."""
     problem = SequenceLSTM(hidden=5, layers=2)
     model = problem.build()
     inputs, _ = problem.example(3)
@@ -132,7 +133,7 @@ def test_activations_of_a_resnet_keep_their_scale_with_depth():
 
 
 def test_a_transformer_reads_rows_whose_order_counts():
-    """Tokens are the 28 rows; positions tell them apart."""
+    """Tokens are the 28 rows; positions distinguish them."""
     problem = Transformer(width=8, heads=2, layers=1, feedforward=8)
     model = problem.build()
     problem.initialise(model, torch.Generator().manual_seed(0))
@@ -158,19 +159,19 @@ def test_a_transformer_scores_alike_in_training_and_evaluation():
 @pytest.mark.parametrize(
     ("problem", "arguments", "message"),
     [
-        (MLP, {"hidden": ()}, r"hidden \[\] must list at least one layer"),
-        (MLP, {"hidden": (10, 0)}, r"hidden \[10, 0\] must list at least one layer"),
-        (MLP, {"activation": "tan"}, "unknown activation 'tan'; known: linear, relu"),
-        (SequenceLSTM, {"hidden": 0}, "hidden must be at least 1; got 0"),
-        (SequenceLSTM, {"layers": 0}, "layers must be at least 1; got 0"),
-        (ResNet, {"channels": ()}, r"channels \[\] must list at least one layer"),
-        (ResNet, {"channels": (8, -1)}, r"channels \[8, -1\] must list"),
-        (Transformer, {"layers": 0}, "layers must be at least 1; got 0"),
-        (Transformer, {"width": 30}, "width 30 must be a multiple of the 4 heads"),
+        (MLP, {"hidden": ()}, naming("hidden", "[]", 1)),
+        (MLP, {"hidden": (10, 0)}, naming("hidden", "[10, 0]", 1)),
+        (MLP, {"activation": "tan"}, naming("activation", "'tan'", "linear, relu")),
+        (SequenceLSTM, {"hidden": 0}, naming("hidden", 1, 0)),
+        (SequenceLSTM, {"layers": 0}, naming("layers", 1, 0)),
+        (ResNet, {"channels": ()}, naming("channels", "[]", 1)),
+        (ResNet, {"channels": (8, -1)}, naming("channels", "[8, -1]", 1)),
+        (Transformer, {"layers": 0}, naming("layers", 1, 0)),
+        (Transformer, {"width": 30}, naming("width", 30, 4, "heads")),
     ],
 )
 def test_a_model_that_cannot_be_built_says_why(problem, arguments, message):
-    """Sizes and names are checked where they are given."""
+    """The constructor checks sizes and names."""
     with pytest.raises(ValueError, match=message):
         problem(**arguments)
 
@@ -179,7 +180,7 @@ def test_a_model_that_cannot_be_built_says_why(problem, arguments, message):
     "problem", [SequenceLSTM(hidden=4), ResNet(channels=(2, 3)), Transformer()]
 )
 def test_it_can_be_differentiated_twice_in_float32(problem):
-    """What products with the curvature need, of every kernel that the model runs."""
+    """Every kernel of the model has the derivatives that curvature products need."""
     model = problem.build()
     problem.initialise(model, torch.Generator().manual_seed(0))
     inputs, targets = problem.example(4)

@@ -6,11 +6,12 @@ import torch
 from bdhf.problems import Autoencoder, ResNet
 from bdhf.problems.data import DATASETS, stratified_split
 from bdhf.problems.data.mnist5k import Mnist5k
+from tests.messages import naming
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_data_set_is_as_it_says(name):
-    """Sizes and features are known before loading; pixels lie in [0, 1]."""
+    """The sizes equal those before loading; pixels lie in [0, 1]."""
     dataset = DATASETS[name]
     data = dataset.load(seed=0)
 
@@ -48,17 +49,17 @@ def test_the_split_depends_on_its_seed_alone():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "message"), [((30, 6, 12), "do not add up"), ((41, 7, 12), "does not split evenly")]
+    ("sizes", "names"), [((30, 6, 12), ((30, 6, 12), 60)), ((41, 7, 12), ((41, 7, 12), "class 0"))]
 )
-def test_a_split_that_does_not_fit_is_refused(sizes, message):
+def test_a_split_that_does_not_fit_is_refused(sizes, names):
     """Sizes that leave samples out, or cannot be equal shares, are errors."""
     y = torch.arange(3).repeat_interleave(20)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=naming(*names)):
         stratified_split(y[:, None], y, sizes, seed=0)
 
 
 def test_downsampling_averages_squares():
-    """Each pixel of a smaller image is the mean of its square, in problems of either kind."""
+    """Each pixel of a smaller image is the mean of its square, in both kinds of problems."""
     images = Mnist5k().load(0).train[0]
     squares = images.view(-1, 7, 4, 7, 4).mean((2, 4))
 
@@ -71,6 +72,6 @@ def test_downsampling_averages_squares():
 
 @pytest.mark.parametrize("side", [0, 3, 56])
 def test_a_side_that_does_not_divide_the_image_is_an_error(side):
-    """28 rows cannot be averaged by threes."""
-    with pytest.raises(ValueError, match=f"downsample of {side} does not divide images of 28 × 28"):
+    """28 rows cannot be averaged in threes."""
+    with pytest.raises(ValueError, match=naming("downsample", side, "28 × 28")):
         ResNet(downsample=side)

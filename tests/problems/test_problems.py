@@ -1,4 +1,4 @@
-"""What holds for every problem of the table."""
+"""Tests of every problem of the table."""
 
 import math
 
@@ -12,6 +12,7 @@ from bdhf.nn import Sparse
 from bdhf.optim import Groups
 from bdhf.optim.vectors.blocks import Blocks
 from bdhf.optim.vectors.layout import layout_of
+from tests.messages import naming
 
 SMALL = {
     "autoencoder": {"encoder": (784, 50, 20)},
@@ -29,7 +30,7 @@ def small(name, **more):
 
 
 def initialised(problem, seed=0):
-    """The problem's model with the parameters that one seed gives."""
+    """The problem's model, initialised with a seed."""
     model = problem.build()
     problem.initialise(model, torch.Generator().manual_seed(seed))
     return model
@@ -37,7 +38,7 @@ def initialised(problem, seed=0):
 
 @every_problem
 def test_it_can_be_built_without_storage(name):
-    """Under the meta device no parameter has values, and the model gives its outputs' shape."""
+    """On the meta device no parameter has values, and outputs have their shape."""
     problem = PROBLEMS[name]()
     with torch.device("meta"):
         model = problem.build()
@@ -66,7 +67,7 @@ def test_an_example_is_like_the_data(name):
 
 @every_problem
 def test_its_blocks_cover_the_model(name):
-    """Every parameter is in exactly one block, and no pattern is idle."""
+    """Every parameter is in exactly one block, and every pattern matches."""
     problem = PROBLEMS[name]()
     layout = layout_of(problem.build())
 
@@ -77,7 +78,7 @@ def test_its_blocks_cover_the_model(name):
 
 @every_problem
 def test_its_blocks_are_contiguous_in_depth(name):
-    """A block is a run of parameters in the order of the model."""
+    """A block is a contiguous range of parameters in the order of the model."""
     problem = PROBLEMS[name]()
     layout = layout_of(problem.build())
 
@@ -88,7 +89,7 @@ def test_its_blocks_are_contiguous_in_depth(name):
 
 @every_problem
 def test_its_loss_is_one_that_torch_names(name):
-    """The optimizer can tell which likelihood it is: the function itself, again and again."""
+    """The loss is always the same function of torch, so the optimizer recognises its likelihood."""
     problem = small(name)
 
     assert problem.loss in (F.mse_loss, F.cross_entropy)
@@ -117,7 +118,7 @@ def test_it_measures_what_it_names(name):
 
 @every_problem
 def test_initialisation_comes_from_the_generator_alone(name):
-    """Two models are byte-identical for one seed, whatever the global generator did."""
+    """Two models are byte-identical for one seed, for any state of the global generator."""
     problem = small(name)
     flat = []
     for seed in (0, 0, 1):
@@ -131,18 +132,18 @@ def test_initialisation_comes_from_the_generator_alone(name):
 
 @every_problem
 def test_its_initialisation_can_be_chosen(name):
-    """`init` is a part: what it draws is what the model has."""
+    """The model has the parameters that `init` draws."""
     problem = small(name, init=Sparse(connections=2))
     chosen, expected = initialised(problem), problem.build()
     Sparse(connections=2)(expected, torch.Generator().manual_seed(0))
 
-    for one, other in zip(chosen.parameters(), expected.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for drawn, other in zip(chosen.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(drawn, other)
 
 
 @every_problem
 def test_sixty_updates_of_adam_beat_the_best_constant(name):
-    """The model learns: below the class prior, or the mean target, on the training data."""
+    """The training loss is below that of the class prior, or of the mean target."""
     problem = small(name)
     inputs, targets = problem.load().train
     model = initialised(problem)
@@ -166,6 +167,6 @@ def test_sixty_updates_of_adam_beat_the_best_constant(name):
 
 @every_problem
 def test_unknown_data_are_refused(name):
-    """The error names what is known."""
-    with pytest.raises(ValueError, match="unknown data 'mnist6k'; known: mnist5k"):
+    """The error names the known data."""
+    with pytest.raises(ValueError, match=naming("data", "'mnist6k'", "mnist5k")):
         PROBLEMS[name](data="mnist6k")

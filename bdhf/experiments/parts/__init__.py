@@ -1,1 +1,1 @@
-"""Names and mappings of a spec -> objects: the tables, and the parts that a user brings."""
+"""Names and mappings of a spec -> objects: the tables, and the parts of users."""

@@ -1,4 +1,4 @@
-"""Which parts do not go together: reasons not to run, whatever the sizes of the batches."""
+"""Which parts are incompatible: reasons not to run an arm, at any batch size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bdhf.experiments.parts.meta_models import block_sizes
 from bdhf.experiments.parts.resolve import Resolved, refusals
 from bdhf.experiments.parts.tables import PARTS, part_of, problem_of
 
-#: Says why an arm of `block_hf` cannot be run on a problem; "" if it can.
+#: Why an arm of `block_hf` cannot run on a problem; "" if it can.
 CompatibilityRule = Callable[[Resolved, Resolved], str]
 
 
 @dataclass(frozen=True)
 class Never:
-    """Types of parts that never go together; None stands for every type."""
+    """Types of parts that are always incompatible; None stands for every type."""
 
     reason: str
     curvature: str | None = None
@@ -24,7 +24,7 @@ class Never:
     solver: str | None = None
 
     def __call__(self, arm: Resolved, problem: Resolved) -> str:
-        """Give the reason for an arm that has them all."""
+        """Give the reason for an arm that has all of them."""
         kinds = ("curvature", "partition", "solver")
         wanted = {kind: getattr(self, kind) for kind in kinds if getattr(self, kind) is not None}
         return self.reason if all(arm[k]["type"] == name for k, name in wanted.items()) else ""
@@ -65,7 +65,7 @@ _COMPATIBILITY: tuple[CompatibilityRule, ...] = (
 )
 
 
-#: What a solver asks beside: of the sizes, which only a problem and a batch can tell.
+#: Further conditions of solvers, on sizes that depend on the problem and the batch.
 CONDITIONS: Mapping[str, str] = {
     "sample_space": "with damping above 0, and up to `max_rows` rows (samples × outputs of the "
     "curvature batch; samples × draws for a Fisher matrix)",
@@ -74,14 +74,14 @@ CONDITIONS: Mapping[str, str] = {
 
 
 def why_not(arm: Resolved, problem: Resolved) -> str:
-    """Say why an arm cannot be run on a problem; "" if it can."""
+    """Give the reason why an arm cannot run on a problem; "" if it can."""
     if arm["type"] != "block_hf":
         return ""
     return next((reason for rule in _COMPATIBILITY if (reason := rule(arm, problem))), "")
 
 
 def triples() -> Iterator[tuple[str, str, str, str]]:
-    """Curvature, partition, solver, and why they do not go together at any damping, or ""."""
+    """Curvature, partition, solver, and why they are incompatible at any damping, or ""."""
     kinds = ("curvature", "partition", "solver")
     for names in product(*(PARTS[kind][0] for kind in kinds)):
         parts = {kind: {"type": name} for kind, name in zip(kinds, names, strict=True)}

@@ -1,7 +1,7 @@
-"""What is known of a problem's model without its weights: parameters, blocks, and what fits them.
+"""A problem's model without weights: its parameters and blocks, and the partitions that fit.
 
-A grid asks the same of thousands of arms, so answers are kept: of a model no more than its modules,
-of blocks no more than their sizes.
+A grid repeats these questions for thousands of arms, so answers are cached: the modules of a model,
+and the sizes of blocks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bdhf.problems import Problem
 
 
 def meta_model(problem: Problem) -> nn.Module:
-    """The problem's model, its parameters without values; not to be changed."""
+    """The problem's model with parameters without values; shared, so do not change it."""
     return _weightless(problem) if _is_hashable(problem) else _weightless.__wrapped__(problem)
 
 
@@ -32,16 +32,16 @@ def _weightless(problem: Problem) -> nn.Module:
 
 
 def blocks_of(partition: Partition, problem: Problem) -> Blocks:
-    """The blocks of a partition on the problem's model. Raises what the partition does."""
+    """The blocks of a partition on the problem's model. Raises what the partition raises."""
     return cut(layout_of(meta_model(problem)), partition)
 
 
 def block_sizes(
     partition: Partition, problem: Problem, refusals: tuple[type[Exception], ...]
 ) -> Blocks | str:
-    """The blocks without positions, which are as many as parameters; or why they do not fit.
+    """The blocks without positions, which take memory; or why the partition does not fit.
 
-    `refusals` are what the partition may raise at a model that it does not fit.
+    `refusals` are the exceptions of a partition that does not fit a model.
     """
     if isinstance(partition, Hashable) and _is_hashable((partition, problem)):
         return _block_sizes(partition, problem, refusals)
@@ -59,10 +59,10 @@ def _block_sizes(
     return replace(blocks, rows=(), places=(), place=None, blend=None)
 
 
-def _is_hashable(asked: object) -> bool:
-    """Whether an answer can be kept: a user's own part may hold a list."""
+def _is_hashable(key: object) -> bool:
+    """Whether an answer can be cached: a user's own part may hold a list."""
     try:
-        hash(asked)
+        hash(key)
     except TypeError:
         return False
     return True

@@ -1,7 +1,7 @@
 """Whether the data, the model and the loss of a user's own problem fit each other.
 
-What `load` gives is known only once it is loaded: it is held against `samples` and `example`, by
-which a plan is made. What a run would compute of it is computed once for a few samples.
+A plan is made from `samples` and `example`; the loaded data are compared with them. Outputs, loss
+and metrics are computed once, for a few samples.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from bdhf.problems.data import Data, Part
 from bdhf.problems.shapes import wrong_shapes
 from bdhf.records import of_what_kind
 
-#: Samples that are looked at.
+#: Samples that are evaluated.
 SAMPLES = 8
 
 
-class Misfit(BdhfError, ValueError):  # noqa: N818 - a fault of the problem, told in one line
-    """Data, model and loss of a problem do not go together."""
+class Misfit(BdhfError, ValueError):  # noqa: N818 - a fault of the problem, in one line
+    """Data, model and loss of a problem do not fit each other."""
 
 
 class NoExample(Exception):  # noqa: N818 - no fault
-    """A problem that cannot say what its data is like before that is loaded."""
+    """A problem that does not implement `example`."""
 
 
 def example_of(problem: Problem, samples: int) -> Part:
-    """What `example` makes up, checked for what it is; torch's random stream stays.
+    """The result of `example`, checked by its form; torch's random stream does not move.
 
-    Raises NoExample for one that is not implemented, and Misfit.
+    Raises NoExample if it is not implemented, and Misfit.
     """
     with torch.random.fork_rng(devices=[]):
         try:
@@ -51,7 +51,7 @@ def example_of(problem: Problem, samples: int) -> Part:
 
 
 def loaded(problem: Problem) -> Data:
-    """The data of a problem, as its `samples` and its `example` say it is. Raises Misfit."""
+    """The data of a problem, compared with its `samples` and `example`. Raises Misfit."""
     data = problem.load()
     parts = {name: getattr(data, name, None) for name in ("train", "validation", "test")}
     if not hasattr(data, "map") or None in parts.values():
@@ -75,7 +75,7 @@ def loaded(problem: Problem) -> Data:
 
 
 def refuse_misfit(problem: Problem, model: nn.Module, part: Part) -> None:
-    """Evaluate a few samples as a run does, and keep nothing. Raises Misfit for what cannot be."""
+    """Evaluate a few samples as a run does, without effects. Raises Misfit if that fails."""
     few = min(SAMPLES, len(part[0]))
     inputs, targets = part[0][:few], part[1][:few]
     devices = [inputs.device] if inputs.device.type == "cuda" else []
@@ -90,7 +90,7 @@ def refuse_misfit(problem: Problem, model: nn.Module, part: Part) -> None:
 
 
 def _evaluated(problem: Problem, model: nn.Module, inputs: Tensor, targets: Tensor) -> str:
-    """What goes wrong with outputs, loss or metrics; "" where nothing does."""
+    """The fault of outputs, loss or metrics; "" if there is none."""
     shape = f"inputs {_words(inputs)}"
     try:
         outputs = model(inputs)
@@ -110,18 +110,20 @@ def _evaluated(problem: Problem, model: nn.Module, inputs: Tensor, targets: Tens
     except Exception as error:
         return f"measure cannot take {pair}: {of_what_kind(error)}"
     missing = [name for name in problem.metrics if name not in measured]
-    told = ", ".join(measured) or "nothing"
-    return f"measure gives {told}, and lacks {', '.join(missing)} of `metrics`" if missing else ""
+    names = ", ".join(measured) or "nothing"
+    return f"measure gives {names}, and lacks {', '.join(missing)} of `metrics`" if missing else ""
 
 
 def _no_part(part: Any) -> str:
-    """What is wrong with a part of data, by its form alone; "" where nothing is."""
+    """The fault in the form of a part of the data; "" if there is none."""
     is_pair = isinstance(part, (tuple, list)) and len(part) == 2
     if not is_pair or not all(isinstance(tensor, Tensor) for tensor in part):
         return f"must be a pair of tensors, inputs and targets; it is a {type(part).__name__}"
     if not all(tensor.dim() for tensor in part) or len(part[0]) != len(part[1]):
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in part)
-        return f"must have as many inputs as targets, along their first axis; they are {shapes}"
+        return (
+            f"must have as many inputs as targets, along their first axis; the shapes are {shapes}"
+        )
     return "" if len(part[0]) else "has no samples"
 
 
@@ -132,12 +134,12 @@ def _refuse_unlike(example: Part, parts: dict[str, Any]) -> None:
             if _alike(made) != _alike(real):
                 raise Misfit(
                     f"example makes up {what} {_words(made)}, and the {name} part of load() has "
-                    f"{_words(real)}: make them alike but for the number of samples"
+                    f"{_words(real)}: make them alike except for the number of samples"
                 )
 
 
 def _alike(tensor: Tensor) -> tuple[Any, ...]:
-    """Shape of a sample, and dtype; a run casts every floating one to its own."""
+    """Shape of a sample, and dtype; all floating types count as one, because runs cast them."""
     return (*tensor.shape[1:], "float" if tensor.is_floating_point() else tensor.dtype)
 
 

@@ -1,4 +1,4 @@
-"""A problem or an optimizer as a spec gives it, checked, and with all its arguments written out."""
+"""Check the problem and the optimizers of a spec, and write out all their arguments."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ from bdhf.optim.products import METHODS
 from bdhf.problems import Problem
 
 
-def resolve_problem(given: Any) -> Resolved:
+def resolve_problem(data: Any) -> Resolved:
     """A problem with all its arguments. Raises Faults."""
-    return resolve("problem", PROBLEMS, given, ("problem",), NESTED, role=Problem)
+    return resolve("problem", PROBLEMS, data, ("problem",), NESTED, role=Problem)
 
 
-def resolve_arm(name: str, given: Any, problem: Problem) -> Resolved:
-    """An optimizer with all its parts, fit for the problem. Raises Faults."""
+def resolve_arm(name: str, data: Any, problem: Problem) -> Resolved:
+    """An optimizer with all its parts, checked against the problem. Raises Faults."""
     path: Keys = ("arms", name)
-    kind = given.get("type") if isinstance(given, dict) else given
-    given = given if isinstance(given, dict) else {"type": kind}
+    kind = data.get("type") if isinstance(data, dict) else data
+    data = data if isinstance(data, dict) else {"type": kind}
     if kind == "block_hf":
-        return _resolve_block_hf(given, problem, path)
+        return _resolve_block_hf(data, problem, path)
     cls = optimizer_class(kind, path)
     if cls is not None:
         return resolve_optimizer(
-            cls, given, path, lambda **k: cls(meta_model(problem).parameters(), **k)
+            cls, data, path, lambda **k: cls(meta_model(problem).parameters(), **k)
         )
-    known = ["block_hf", *torch_optimizers()]
-    at = (*path, "type") if "type" in given and isinstance(given["type"], str) else path
-    raise Faults(Fault(at, unknown("optimizer", kind, known)))
+    names = ["block_hf", *torch_optimizers()]
+    at = (*path, "type") if "type" in data and isinstance(data["type"], str) else path
+    raise Faults(Fault(at, unknown("optimizer", kind, names)))
 
 
-def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Resolved:
-    known = [*PARTS, "lr", *PRODUCTS]
+def _resolve_block_hf(data: dict[str, Any], problem: Problem, path: Keys) -> Resolved:
+    keys = [*PARTS, "lr", *PRODUCTS]
     faults = [
-        Fault((*path, key), unknown("key of block_hf", key, known), at_key=True)
-        for key in given
-        if key != "type" and key not in known
+        Fault((*path, key), unknown("key of block_hf", key, keys), at_key=True)
+        for key in data
+        if key != "type" and key not in keys
     ]
     resolved: Resolved = {"type": "block_hf"}
     for key, (table, default) in PARTS.items():
-        wanted, where = given.get(key, default), (*path, key)
+        wanted, where = data.get(key, default), (*path, key)
         try:
             spell = partial(_spelt, problem)
             resolved[key] = resolve(key, table, wanted, where, NESTED, spell, ROLES[key])
-        except Faults as found:
-            faults += found.faults
-    lr = given.get("lr", 0.5)
+        except Faults as error:
+            faults += error.faults
+    lr = data.get("lr", 0.5)
     number = isinstance(lr, (int, float)) and not isinstance(lr, bool)
     if not number or not (lr > 0 and math.isfinite(lr)):
         faults.append(Fault((*path, "lr"), f"lr must be a number above 0; got {lr!r}"))
-    products = {key: given.get(key, default) for key, default in PRODUCTS.items()}
+    products = {key: data.get(key, default) for key, default in PRODUCTS.items()}
     faults += [Fault((*path, key), text) for key, text in _wrong_products(products).items()]
     if faults:
         raise Faults(*faults)
@@ -79,7 +79,7 @@ def _resolve_block_hf(given: dict[str, Any], problem: Problem, path: Keys) -> Re
 
 
 def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the settings of products: key -> message."""
+    """Faults of the settings of products: key -> message."""
     method, limit = products["method"], products["max_bytes"]
     dtype, compiled = products["product_dtype"], products["compile"]
     wrong = {}
@@ -94,22 +94,22 @@ def _wrong_products(products: Mapping[str, Any]) -> dict[str, str]:
     return wrong
 
 
-def _spelt(problem: Problem, kind: str, given: Any) -> Any:
-    """A number is constant damping, or the weight of L2; `groups` alone are the problem's own."""
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and kind in NUMBERS:
+def _spelt(problem: Problem, kind: str, value: Any) -> Any:
+    """Expand a number to constant damping or L2, and `groups` to the blocks of the problem."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and kind in NUMBERS:
         name, argument = NUMBERS[kind]
-        return {"type": name, argument: given}
-    if kind == "partition" and given in ("groups", {"type": "groups"}):
+        return {"type": name, argument: value}
+    if kind == "partition" and value in ("groups", {"type": "groups"}):
         return {"type": "groups", "blocks": [list(block) for block in problem.blocks]}
-    return given
+    return value
 
 
 def _check_partition(resolved: Resolved, problem: Problem, path: Keys) -> None:
-    """Try the partition on the problem's model, without its weights; first those inside it."""
+    """Try the partitions inside a partition, then itself, on the problem's weightless model."""
     for key, value in resolved.items():
         if isinstance(value, dict) and value.get("type") in PARTITIONS:
             _check_partition(value, problem, (*path, key))
     partition = make(PARTITIONS, resolved, NESTED)
-    found = block_sizes(partition, problem, refusals(resolved["type"]))
-    if isinstance(found, str):
-        raise Faults(Fault(path, found))
+    sizes = block_sizes(partition, problem, refusals(resolved["type"]))
+    if isinstance(sizes, str):
+        raise Faults(Fault(path, sizes))

@@ -1,7 +1,7 @@
-"""A part of a run out of a table: given by name, or as a mapping with `type` and its arguments.
+"""Parts from tables, given by name or as a mapping with `type` and arguments.
 
-`resolve` writes every default out, so that two ways to say the same are the same; `make` builds.
-A field of a part may be a part itself: `Nested` says of which annotations, and out of which table.
+`resolve` writes out every default, so that equal parts are equal data; `make` builds the part. A
+field of a part may be a part itself: `Nested` maps the annotations of such fields to their tables.
 """
 
 from __future__ import annotations
@@ -21,52 +21,52 @@ from bdhf.experiments.parts.user_parts import is_own, lacks, no_plain_defaults, 
 Table = Mapping[str, Callable[..., Any]]
 Resolved = dict[str, Any]
 Nested = Mapping[Any, tuple[str, Table]]  # annotation of a field -> (kind of part, its table)
-Spell = Callable[[str, Any], Any]  # (kind, what is given) -> the same without shorthand
+Spell = Callable[[str, Any], Any]  # (kind, value) -> the value without shorthand
 
-_FLAT: Nested = types.MappingProxyType({})  # no field of a part is a part
+_FLAT: Nested = types.MappingProxyType({})  # no nested parts
 
-#: What a part may raise at arguments that it cannot use.
+#: The exceptions of a part for arguments that it refuses.
 _REFUSALS = (ValueError, TypeError, OverflowError, RuntimeError, MemoryError)
 
 
-def as_given(kind: str, given: Any) -> Any:
+def as_given(kind: str, value: Any) -> Any:
     """No shorthand."""
-    return given
+    return value
 
 
 def resolve(
     kind: str,
     table: Table,
-    given: Any,
+    data: Any,
     path: Keys,
     nested: Nested = _FLAT,
     spell: Spell = as_given,
     role: Any = None,
 ) -> Resolved:
-    """Give the part's `type` and all its arguments, defaults included. Raises Faults.
+    """Give the part's `type` and all its arguments, with defaults. Raises Faults.
 
-    `role` is the Protocol of the kind, against which a user's own part is held.
+    `role` is the Protocol of the kind, which a user's own part must implement.
     """
-    given = spell(kind, given)
-    if isinstance(given, str):
-        given = {"type": given}
-    if not isinstance(given, dict) or not isinstance(given.get("type"), str):
+    data = spell(kind, data)
+    if isinstance(data, str):
+        data = {"type": data}
+    if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise Faults(
             Fault(
                 path, f"give {kind} by name or as a mapping with `type`; known: {', '.join(table)}"
             )
         )
-    name = given["type"]
-    part = _part(kind, table, name, _type_path(given, path))
-    arguments = {key: value for key, value in given.items() if key != "type"}
+    name = data["type"]
+    part = _part(kind, table, name, _type_path(data, path))
+    arguments = {key: value for key, value in data.items() if key != "type"}
     _check_keys(name, part, arguments, path)
     arguments = _resolve_fields(part, arguments, path, nested, spell)
     built = _try(name, part, arguments, path, nested)
     missing = lacks(built, role) if role and is_own(name) else ()
     if missing:
-        raise Faults(Fault(path, f"{name} is no {kind}: it lacks {', '.join(missing)}"))
+        raise Faults(Fault(path, f"{name} cannot serve as {kind}: it lacks {', '.join(missing)}"))
     inner, own = _inner(part, nested), is_own(name)
-    defaults = {  # as the part has set them, which may depend on its other arguments
+    defaults = {  # from the built part, because they may depend on its other arguments
         field.name: _written(getattr(built, field.name), inner.get(field.name), nested, own)
         for field in _fields(part)
         if field.name not in arguments
@@ -86,12 +86,12 @@ def make(table: Table, resolved: Resolved, nested: Nested = _FLAT) -> Any:
 
 
 def refusals(name: str) -> tuple[type[Exception], ...]:
-    """What a part of this name may raise at what it cannot use; a user's own, anything."""
+    """The exceptions of a part for arguments that it refuses; of a user's own part, any."""
     return (Exception,) if is_own(name) else _REFUSALS
 
 
 def _part(kind: str, table: Table, name: str, path: Keys) -> Callable[..., Any]:
-    """What builds a part. Raises Faults."""
+    """The class or function that builds a part. Raises Faults."""
     if not is_own(name):
         if name not in table:
             raise Faults(Fault(path, unknown(kind, name, table)))
@@ -103,7 +103,7 @@ def _part(kind: str, table: Table, name: str, path: Keys) -> Callable[..., Any]:
 
 
 class _Inner(NamedTuple):
-    """A field that is a part itself."""
+    """A field that is itself a part."""
 
     kind: str
     table: Table
@@ -112,19 +112,19 @@ class _Inner(NamedTuple):
 
 
 def _inner(part: Callable[..., Any], nested: Nested) -> dict[str, _Inner]:
-    """The fields of a part that are parts: those with one of these annotations, or it or None."""
-    found = {}
+    """The fields of a part that are parts: one of these annotations, or it or None."""
+    fields = {}
     for name, hint in _hints(part).items() if nested else ():
         choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         kinds = [choice for choice in choices if choice is not types.NoneType]
         table = _table_of(kinds[0], nested) if len(kinds) == 1 else None
         if table:
-            found[name] = _Inner(*table, optional=len(choices) > 1, role=kinds[0])
-    return found
+            fields[name] = _Inner(*table, optional=len(choices) > 1, role=kinds[0])
+    return fields
 
 
 def _table_of(hint: Any, nested: Nested) -> tuple[str, Table] | None:
-    """The kind and the table of a field that is a part: of a class in a table, that class alone."""
+    """Kind and table of a field that is a part; a class as annotation allows that class only."""
     if hint in nested:
         return nested[hint]
     for kind, table in nested.values():
@@ -134,17 +134,17 @@ def _table_of(hint: Any, nested: Nested) -> tuple[str, Table] | None:
     return None
 
 
-_hints = lru_cache(maxsize=256)(get_type_hints)  # a grid asks for the same ones again and again
+_hints = lru_cache(maxsize=256)(get_type_hints)  # a grid repeats the same parts
 
 
 @lru_cache(maxsize=1024)
 def _adapter(part: Callable[..., Any], field: str) -> TypeAdapter[Any]:
-    """What checks a plain field of a part."""
+    """The checker of a plain field of a part."""
     return TypeAdapter(_hints(part)[field])
 
 
 def _check_keys(name: str, part: Callable[..., Any], arguments: Resolved, path: Keys) -> None:
-    """Refuse keys that are not those of the part, and miss those that it needs."""
+    """Raise Faults for unknown keys and for missing required keys."""
     fields = {field.name: field for field in _fields(part)}
     faults = [
         Fault((*path, key), unknown(f"key of {name}", key, fields), at_key=True)
@@ -163,7 +163,7 @@ def _check_keys(name: str, part: Callable[..., Any], arguments: Resolved, path: 
 def _resolve_fields(
     part: Callable[..., Any], arguments: Resolved, path: Keys, nested: Nested, spell: Spell
 ) -> Resolved:
-    """Check the types of plain arguments by the part's annotations, and resolve those in parts."""
+    """Check plain arguments by the part's annotations, and resolve nested parts."""
     inner = _inner(part, nested)
     resolved: Resolved = {}
     faults: list[Fault] = []
@@ -181,8 +181,8 @@ def _resolve_fields(
                 Fault((*path, key, *detail["loc"]), f"{detail['msg']}; got {detail['input']!r}")
                 for detail in error.errors()
             ]
-        except Faults as found:
-            faults += found.faults
+        except Faults as error:
+            faults += error.faults
     if faults:
         raise Faults(*faults)
     return resolved
@@ -191,17 +191,17 @@ def _resolve_fields(
 def _try(
     name: str, part: Callable[..., Any], arguments: Resolved, path: Keys, nested: Nested
 ) -> Any:
-    """Build the part, so that it refuses the values that it cannot use."""
+    """Build the part, which may refuse its arguments. Raises Faults."""
     try:
         return part(**_built(part, arguments, nested))
     except refusals(name) as error:
         named = next((key for key in arguments if key in str(error)), None)
-        said = str(error) or type(error).__name__
-        raise Faults(Fault(path if named is None else (*path, named), said)) from None
+        message = str(error) or type(error).__name__
+        raise Faults(Fault(path if named is None else (*path, named), message)) from None
 
 
 def _built(part: Callable[..., Any], arguments: Resolved, nested: Nested) -> Resolved:
-    """The arguments with the parts in them built."""
+    """The arguments, with nested parts built."""
     inner = _inner(part, nested)
     return {
         key: make(inner[key].table, value, nested) if key in inner and value else value
@@ -210,15 +210,15 @@ def _built(part: Callable[..., Any], arguments: Resolved, nested: Nested) -> Res
 
 
 def _written(value: Any, field: _Inner | None, nested: Nested, own: bool) -> Any:
-    """A default as a spec would give it: a part as its mapping, named by its class.
+    """A default in the form of a spec: a part as a mapping, named by its class.
 
-    `own`: of a user's part, whose default may be another one.
+    `own`: the default belongs to a user's part, and may itself be a user's part.
     """
     if field is None or value is None:
         return value
     cls = type(value)
     if own and not dataclasses.is_dataclass(value):
-        return value  # which is refused
+        return value  # `no_plain_defaults` refuses it
     names = [name for name, part in field.table.items() if part is cls]
     names += [f"{cls.__module__}:{cls.__qualname__}"] * own
     if not names:
@@ -231,7 +231,7 @@ def _written(value: Any, field: _Inner | None, nested: Nested, own: bool) -> Any
 
 
 def _fields(part: Callable[..., Any]) -> tuple[dataclasses.Field[Any], ...]:
-    is_plain = not dataclasses.is_dataclass(part)  # a function that is the part
+    is_plain = not dataclasses.is_dataclass(part)  # a function
     return () if is_plain else dataclasses.fields(part)  # type: ignore[arg-type]
 
 
@@ -239,12 +239,12 @@ def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _type_path(given: dict[str, Any], path: Keys) -> Keys:
-    return (*path, "type") if len(given) > 1 else path
+def _type_path(data: dict[str, Any], path: Keys) -> Keys:
+    return (*path, "type") if len(data) > 1 else path
 
 
 def plain_data(value: Any) -> Any:
-    """Lists for sequences, so that a resolved part is plain YAML and JSON."""
+    """A copy with lists for tuples, so that a resolved part is plain YAML and JSON."""
     if isinstance(value, dict):
         return {key: plain_data(inner) for key, inner in value.items()}
     return [plain_data(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -1,7 +1,7 @@
-"""JSON Schemas of the parts that a spec may name, out of the tables of `build`.
+"""JSON Schemas of the parts that a spec may name, from the tables.
 
-Every kind is one definition: a part by its name, as a mapping with `type` and its arguments, by its
-shorthand, or a user's own. No argument is required: a grid may give it.
+Every kind is one definition: a part by name, as a mapping with `type` and arguments, by shorthand,
+or a user's own. No argument is required, because a grid may supply it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from bdhf.problems import Problem
 
 JsonSchema = dict[str, Any]
 
-#: Parts whose arguments the problem knows, where none are given.
+#: Parts whose arguments come from the problem if a spec omits them.
 _FILLED = ("groups",)
 
-#: The types of the keys of `block_hf` that are no parts.
+#: The schemas of the keys of `block_hf` that are not parts.
 _SETTINGS: Mapping[str, JsonSchema] = {
     "lr": {
         "type": "number",
@@ -36,12 +36,12 @@ _SETTINGS: Mapping[str, JsonSchema] = {
     },
     "method": {
         "enum": ["auto", *METHODS],
-        "description": "How products are computed; auto: whichever is forecast to be cheaper.",
+        "description": "How products are computed; auto: the method of lowest estimated cost.",
     },
     "max_bytes": {
         "type": "integer",
         "minimum": 1,
-        "description": "Bytes that layer_io may keep of a batch; what is above is computed anew.",
+        "description": "Bytes of a batch that layer_io may keep; it recomputes the rest.",
     },
     "product_dtype": {
         "enum": list(DTYPES),
@@ -49,7 +49,7 @@ _SETTINGS: Mapping[str, JsonSchema] = {
     },
     "compile": {
         "type": "boolean",
-        "description": "Whether propagate goes through torch.compile.",
+        "description": "Whether propagate uses torch.compile.",
     },
 }
 
@@ -66,7 +66,7 @@ _OWN_WITH_KEYS: JsonSchema = {
 
 
 def part_schemas() -> dict[str, JsonSchema]:
-    """The definition of every kind of part, of every optimizer and of `arm`, by name."""
+    """The definitions of every kind of part, of every optimizer and of `arm`, by name."""
     roles = {"problem": Problem, **ROLES, **{kind: role for role, (kind, _) in NESTED.items()}}
     tables = {"problem": PROBLEMS, **{kind: table for kind, (table, _) in PARTS.items()}}
     tables |= dict(NESTED.values())
@@ -93,7 +93,7 @@ def described(part: Callable[..., Any]) -> str:
 
 
 def _kind(kind: str, table: Table) -> JsonSchema:
-    """A part of a kind, in every way to give it."""
+    """A part of a kind, in all its forms."""
     names = [_name(name, part) for name, part in table.items() if _stands_alone(name, part)]
     mappings = [_mapping(name, part, _arguments(part)) for name, part in table.items()]
     number: list[JsonSchema] = []
@@ -105,7 +105,7 @@ def _kind(kind: str, table: Table) -> JsonSchema:
 
 
 def _stands_alone(name: str, part: Callable[..., Any]) -> bool:
-    """Whether a part may be given by its name: it needs no argument, or the problem has it."""
+    """Whether a name alone gives a part: it needs no argument, or the problem supplies it."""
     return name in _FILLED or inspect.Parameter.empty not in _defaults(part).values()
 
 
@@ -113,13 +113,13 @@ def _arguments(part: Callable[..., Any]) -> dict[str, JsonSchema]:
     """The schema of every argument of a part."""
     hints = get_type_hints(part)
     return {
-        name: _typed(hints[name]) | _told(part, name) | _default(default)
+        name: _typed(hints[name]) | _description(part, name) | _default(default)
         for name, default in _defaults(part).items()
     }
 
 
 def _typed(hint: Any) -> JsonSchema:
-    """The schema of an annotation; of one that is a part, a reference to its kind."""
+    """The schema of an annotation; for a part, a reference to its kind."""
     choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kinds = [ref(NESTED[choice][0]) for choice in choices if choice in NESTED]
     if not kinds:
@@ -127,8 +127,8 @@ def _typed(hint: Any) -> JsonSchema:
     return _choice(*kinds, {"type": "null"}) if NoneType in choices else kinds[0]
 
 
-def _told(part: Callable[..., Any], argument: str) -> JsonSchema:
-    """The paragraph of a part's docstring that names the argument, as its description."""
+def _description(part: Callable[..., Any], argument: str) -> JsonSchema:
+    """The description of an argument: the paragraph of the part's docstring that names it."""
     prose = (inspect.getdoc(part) or "").partition(">>>")[0]
     for paragraph in prose.split("\n\n"):
         text = re.split(r"\bRaises ", " ".join(paragraph.split()))[0].strip()
@@ -138,33 +138,35 @@ def _told(part: Callable[..., Any], argument: str) -> JsonSchema:
 
 
 def _default(value: Any) -> JsonSchema:
-    """A default as a spec would give it; of a part with nothing but defaults, its name."""
+    """A default in the form of a spec; a part with default arguments by its name."""
     if isinstance(value, (bool, int, float, str, list, NoneType)):
         return {"default": value}
     if isinstance(value, tuple):
         return {"default": list(value)}
     named = (item for _, table in NESTED.values() for item in table.items())
-    found = [name for name, part in named if type(value) is part and vars(value) == _defaults(part)]
-    return {"default": found[0]} if found else {}
+    names = [name for name, part in named if type(value) is part and vars(value) == _defaults(part)]
+    return {"default": names[0]} if names else {}
 
 
 def _defaults(part: Callable[..., Any]) -> dict[str, Any]:
-    return {name: one.default for name, one in inspect.signature(part).parameters.items()}
+    return {
+        name: parameter.default for name, parameter in inspect.signature(part).parameters.items()
+    }
 
 
 def _block_hf() -> JsonSchema:
-    """`block_hf`: its parts, and how its products are computed."""
+    """`block_hf`: its parts and the settings of its products."""
     parts = {kind: {**ref(kind), "default": default} for kind, (_, default) in PARTS.items()}
-    given = _defaults(BlockHessianFree)
-    settings = {key: _SETTINGS.get(key, {}) | _default(given[key]) for key in ("lr", *PRODUCTS)}
+    defaults = _defaults(BlockHessianFree)
+    settings = {key: _SETTINGS.get(key, {}) | _default(defaults[key]) for key in ("lr", *PRODUCTS)}
     return _mapping("block_hf", BlockHessianFree, parts | settings)
 
 
 def _torch(name: str, optimizer: Callable[..., Any]) -> JsonSchema:
-    """An optimizer of torch; an argument is of the type of its default if that is plain."""
+    """An optimizer of torch; an argument has the type of its default if that is plain."""
     types = {int: "number", float: "number", bool: "boolean"}
     properties = {}
-    for argument, default in list(_defaults(optimizer).items())[1:]:  # behind the parameters
+    for argument, default in list(_defaults(optimizer).items())[1:]:  # after the parameters
         plain = types.get(type(default))
         properties[argument] = ({"type": plain} if plain else {}) | _default(default)
     return _mapping(name, optimizer, properties)

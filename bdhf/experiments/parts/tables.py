@@ -1,6 +1,6 @@
-"""THE tables: what a spec may name, and how a run's parts are built from it.
+"""THE tables: the parts that a spec may name, and how a run builds them.
 
-A new part is one file where it belongs and one line here.
+A new part is one file in its folder and one line here.
 """
 
 from __future__ import annotations
@@ -91,18 +91,18 @@ PARTS: Mapping[str, tuple[Table, Any]] = {
     "regularization": (REGULARIZATIONS, "l2"),
 }
 
-#: How products of `block_hf` are computed: key of an arm -> default.
+#: Settings of the products of `block_hf`: key of an arm -> default.
 PRODUCTS: Mapping[str, Any] = {
     "method": "auto", "max_bytes": MAX_BYTES, "product_dtype": None, "compile": False,
 }  # fmt: skip
 
-#: What a spec calls the precisions of products.
+#: The precisions of products, by their names in a spec.
 DTYPES = {None: None, "bfloat16": torch.bfloat16}
 
-#: Parts that may be given as a number: the type that it stands for, and its argument.
+#: Parts that may be given as a number: the type and the argument that it stands for.
 NUMBERS = {"damping": ("constant", "value"), "regularization": ("l2", "weight")}
 
-#: Fields of parts that are parts themselves: what they are annotated with -> (kind, table).
+#: Fields that are parts themselves: annotation -> (kind, table).
 NESTED: Nested = {
     Partition: ("partition", PARTITIONS),
     Preconditioner: ("preconditioner", PRECONDITIONERS),
@@ -110,7 +110,7 @@ NESTED: Nested = {
 }
 
 
-#: What a part of `block_hf` must be able to do: what a user's own is held against.
+#: The protocol of each part of `block_hf`, which a user's own part must implement.
 ROLES: Mapping[str, type] = {
     "curvature": OutputCurvature,
     "partition": Partition,
@@ -127,21 +127,21 @@ def problem_of(resolved: Resolved) -> Problem:
 
 
 def new_problem_of(resolved: Resolved) -> Problem:
-    """`problem_of`, but one that nobody else has: a run's own, which may keep something."""
+    """`problem_of` without the cache, for one run: a user's problem may keep state."""
     problem: Problem = make(PROBLEMS, resolved, NESTED)
     return problem
 
 
 @lru_cache(maxsize=64)
 def _problem_of(resolved: str) -> Problem:
-    """`problem_of` of JSON: a grid asks for the same ones again and again."""
+    """`problem_of` of JSON, cached: a grid repeats the same problems."""
     return new_problem_of(json.loads(resolved))
 
 
 def optimizer_of(
     resolved: Resolved, model: nn.Module, problem: Problem, seed: int = 0
 ) -> torch.optim.Optimizer:
-    """The optimizer of a resolved arm, on a model; `seed` is for what its curvature draws."""
+    """The optimizer of a resolved arm, on a model; `seed` seeds the draws of its curvature."""
     if resolved["type"] != "block_hf":
         cls = optimizer_class(resolved["type"], ())
         if cls is None:
@@ -168,7 +168,7 @@ def product_settings(resolved: Resolved) -> Settings:
 
 
 def catalogue() -> dict[str, dict[str, str]]:
-    """Every part that a spec may name, by kind: name -> what it is, in one line."""
+    """Every part that a spec may name, by kind: name -> description in one line."""
     tables = {"problem": PROBLEMS, **{kind: table for kind, (table, _) in PARTS.items()}}
     tables |= dict(NESTED.values())
     optimizers: Table = {"block_hf": BlockHessianFree, **torch_optimizers()}
@@ -184,5 +184,5 @@ def _first_line(part: Callable[..., Any]) -> str:
 
 
 def uses_curvature(resolved: Resolved) -> bool:
-    """Whether an arm reads the curvature batch and takes products."""
+    """Whether an arm uses the curvature batch and curvature products."""
     return bool(resolved["type"] == "block_hf")

@@ -1,4 +1,4 @@
-"""Optimizers beside `block_hf`: all of torch.optim by `torch.Name`, and a user's own."""
+"""Optimizers other than `block_hf`: all of torch.optim as `torch.Name`, and a user's own."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def torch_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
     }
 
 
-def torch_arguments(given: Resolved) -> dict[str, Any]:
-    """The arguments of a torch optimizer, which takes tuples where YAML has lists."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "type"}
+def torch_arguments(arm: Resolved) -> dict[str, Any]:
+    """The arguments of a torch optimizer, with tuples for lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in arm.items() if k != "type"}
 
 
 def written_out(resolved: Resolved) -> Resolved:
-    """A resolved optimizer with the arguments that it leaves to their defaults.
+    """A resolved optimizer with its default arguments written out.
 
     >>> written_out({"type": "torch.SGD", "lr": 0.1})["momentum"]
     0
@@ -52,64 +52,68 @@ def written_out(resolved: Resolved) -> Resolved:
     cls = optimizer_class(resolved["type"], ())
     if cls is None:
         return resolved
-    known = list(inspect.signature(cls).parameters.values())[1:]
-    defaults = {one.name: one.default for one in known if one.default is not one.empty}
+    parameters = list(inspect.signature(cls).parameters.values())[1:]
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if parameter.default is not parameter.empty
+    }
     return {"type": resolved["type"], **plain_data(defaults), **resolved}
 
 
 def resolve_optimizer(
-    cls: Callable[..., Any], given: dict[str, Any], path: Keys, trial: Callable[..., Any]
+    cls: Callable[..., Any], arm: dict[str, Any], path: Keys, trial: Callable[..., Any]
 ) -> Resolved:
-    """The arguments of an optimizer of torch's kind that differ from its defaults. Raises Faults.
+    """The arguments of a torch optimizer that differ from its defaults. Raises Faults.
 
-    `trial(**arguments)` builds one, so that it refuses itself what it cannot use.
+    `trial(**arguments)` builds one, which may refuse its arguments.
     """
-    name = given["type"]
-    known = dict(list(inspect.signature(cls).parameters.items())[1:])
-    arguments = torch_arguments(given)
+    name = arm["type"]
+    parameters = dict(list(inspect.signature(cls).parameters.items())[1:])
+    arguments = torch_arguments(arm)
     faults = [
-        Fault((*path, key), unknown(f"key of {name}", key, known), at_key=True)
+        Fault((*path, key), unknown(f"key of {name}", key, parameters), at_key=True)
         for key in arguments
-        if key not in known
+        if key not in parameters
     ]
     faults += [
         Fault((*path, key), f"{key} must be {wanted}; got {plain_data(value)!r}")
         for key, value in arguments.items()
-        if key in known and (wanted := _misses(known[key].default, value))
+        if key in parameters and (wanted := _misses(parameters[key].default, value))
     ]
     if faults:
         raise Faults(*faults)
     try:
         trial(**arguments)
-    except Exception as error:  # whatever torch says about its own arguments
+    except Exception as error:  # torch may raise anything here
         text = in_brief(error)
         named = next((key for key, value in arguments.items() if _mentions(text, value)), None)
         text = f"{name} refuses: {text}"
         raise Faults(Fault(path if named is None else (*path, named), text)) from None
     if not is_own(name):
         _check_update(cls, name, arguments, path)
-    own = {key: value for key, value in arguments.items() if value != known[key].default}
+    own = {key: value for key, value in arguments.items() if value != parameters[key].default}
     return {"type": name, **plain_data(own)}
 
 
 def _check_update(
     cls: Callable[..., Any], name: str, arguments: dict[str, Any], path: Keys
 ) -> None:
-    """Update once on a few numbers, as a run does: some settings are refused there only.
+    """Try one update on a few numbers, because some settings fail only there.
 
-    Raises Faults at the setting without which it works, or at the optimizer.
+    Raises Faults at the setting without which the update works, or at the optimizer.
     """
     text = _refused_update(cls, arguments)
     if not text:
         return
     others = {key: {k: v for k, v in arguments.items() if k != key} for key in arguments}
-    guilty = next((key for key, rest in others.items() if not _refused_update(cls, rest)), None)
-    at = path if guilty is None else (*path, guilty)
-    raise Faults(Fault(at, f"{name} cannot update here: {text}"))
+    culprit = next((key for key, rest in others.items() if not _refused_update(cls, rest)), None)
+    at = path if culprit is None else (*path, culprit)
+    raise Faults(Fault(at, f"{name} fails in an update: {text}"))
 
 
 def _refused_update(cls: Callable[..., Any], arguments: dict[str, Any]) -> str:
-    """What an optimizer says to a dense gradient on the CPU; "" where it updates."""
+    """The error of an update with a dense gradient on the CPU; "" if it works."""
     weight = torch.nn.Parameter(torch.ones(2, 2))
 
     def closure() -> torch.Tensor:
@@ -120,15 +124,15 @@ def _refused_update(cls: Callable[..., Any], arguments: dict[str, Any]) -> str:
 
     try:
         cls([weight], **arguments).step(closure)
-    except Exception as error:  # whatever torch says about its own arguments
+    except Exception as error:  # torch may raise anything here
         return in_brief(error)
     return ""
 
 
 def _misses(default: Any, value: Any) -> str:
-    """What a value must be to be of the kind of a plain default; "" where it is, or none is told.
+    """The type that a value should have by its default; "" if it has it, or any is allowed.
 
-    torch takes any text for a truth: `amsgrad: no` would turn it on.
+    torch treats any text as true: `amsgrad: no` would turn amsgrad on.
     """
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "true or false"
@@ -137,10 +141,12 @@ def _misses(default: Any, value: Any) -> str:
         return "" if is_number else "a number"
     if isinstance(default, tuple):
         is_list = isinstance(value, tuple) and len(value) == len(default)
-        return "" if is_list else f"a list of {len(default)} values, as {plain_data([*default])} is"
+        return (
+            "" if is_list else f"a list of {len(default)} values such as {plain_data([*default])}"
+        )
     return ""
 
 
 def _mentions(text: str, value: object) -> bool:
-    """Whether a text has the value as a word of its own."""
+    """Whether a text contains the value as a whole word."""
     return re.search(rf"(?<![\w.+-]){re.escape(str(value))}(?![\w.])", text) is not None

@@ -1,9 +1,9 @@
-"""A user's own parts: `package.module:name` in place of a name out of a table.
+"""A user's own parts: `package.module:name` instead of a name from a table.
 
-The name is that of a frozen dataclass, whose fields are the keys of the part in a spec, or of a
-function that serves as the part itself; an arm may be an optimizer of the user's. It is found
-wherever Python finds packages, in the working directory, or beside the spec (`beside.py`). Whoever
-runs a spec runs the code that it names.
+It names a frozen dataclass, whose fields are the keys of the part in a spec, or a function, which
+is the part itself; an arm may name an optimizer class. The module is searched where Python finds
+packages, in the working directory, and in the folder of the spec (`user_modules.py`). Whoever runs
+a spec runs the code that it names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_own(name: str) -> bool:
-    """Whether a type is the name of a user's own part.
+    """Whether a type names a user's own part.
 
     >>> is_own("lab.parts:Thirds"), is_own("per_layer")
     (True, False)
@@ -36,30 +36,30 @@ def is_own(name: str) -> bool:
 
 
 def own_part(name: str) -> Callable[..., Any]:
-    """A class or function as what builds the part. Raises ValueError for what is no part."""
-    found = _imported(name)
-    if inspect.isfunction(found):
-        return lambda: found
-    if not (inspect.isclass(found) and dataclasses.is_dataclass(found)):
-        what = type(found).__name__ if not inspect.isclass(found) else "class without fields"
+    """The class or function that builds the part. Raises ValueError if it is not a part."""
+    part = _imported(name)
+    if inspect.isfunction(part):
+        return lambda: part
+    if not (inspect.isclass(part) and dataclasses.is_dataclass(part)):
+        what = type(part).__name__ if not inspect.isclass(part) else "class without fields"
         raise ValueError(f"{name} is a {what}: give a (frozen) dataclass, or a function")
     try:
-        get_type_hints(found)
-    except Exception as error:  # whatever stands in the annotations
+        get_type_hints(part)
+    except Exception as error:  # annotations may raise anything
         raise ValueError(f"{name}: its annotations cannot be read: {error}") from None
-    return found
+    return part
 
 
 def own_class(name: str, base: type) -> type[Any]:
     """A class derived from `base`. Raises ValueError for anything else."""
-    found = _imported(name)
-    if not (inspect.isclass(found) and issubclass(found, base)):
-        raise ValueError(f"{name} is no subclass of {base.__module__}.{base.__qualname__}")
-    return found
+    cls = _imported(name)
+    if not (inspect.isclass(cls) and issubclass(cls, base)):
+        raise ValueError(f"{name} is not a subclass of {base.__module__}.{base.__qualname__}")
+    return cls
 
 
 def lacks(part: Any, role: type) -> Sequence[str]:
-    """The members of a role, given as a Protocol or a class, that a part does not have.
+    """The members of a role, a Protocol or a class, that a part lacks.
 
     >>> from collections.abc import Sized
     >>> lacks(3, Sized), lacks([3], Sized)
@@ -72,7 +72,7 @@ def lacks(part: Any, role: type) -> Sequence[str]:
 
 
 def no_plain_defaults(name: str, defaults: Mapping[str, Any]) -> list[str]:
-    """A line for every default of a part that no file can hold: the id of a run is of them all.
+    """A line for every default of a part that JSON cannot hold; run ids contain all defaults.
 
     >>> no_plain_defaults("lab:Chunks", {"size": (3, None), "end": {1}})[0][:55]
     "lab:Chunks: the default of its field 'end' is a set, wh"
@@ -84,15 +84,15 @@ def no_plain_defaults(name: str, defaults: Mapping[str, Any]) -> list[str]:
         except (TypeError, ValueError):
             lines.append(
                 f"{name}: the default of its field {field!r} is a {type(value).__name__}, which no "
-                "spec can hold. Annotate a part with its protocol (bdhf.nn.Initialisation, say) "
-                "and give an object of a dataclass; else give plain data: numbers, text, true, "
-                "false, null, lists and mappings"
+                "spec can hold. Annotate a part with its protocol (such as bdhf.nn.Initialisation) "
+                "and give an instance of a dataclass; otherwise give plain data: numbers, text, "
+                "true, false, null, lists and mappings"
             )
     return lines
 
 
 def _named_by(module: ModuleType) -> list[str]:
-    """Names of what a module or its package defines; all names where that is nothing."""
+    """The names that a module or its package defines; if there are none, all its names."""
     public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
     top = module.__name__.partition(".")[0]
     own = [key for key, value in public.items()
@@ -101,17 +101,17 @@ def _named_by(module: ModuleType) -> list[str]:
 
 
 def _imported(name: str) -> Any:
-    """What the name stands for. Raises ValueError."""
+    """The object of a name. Raises ValueError."""
     if not OWN.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a part: write package.module:name")
+        raise ValueError(f"{name!r} is not the name of a part: write package.module:name")
     module_name, _, attribute = name.partition(":")
     allow(module_name)
-    remember(module_name)  # before it is imported: its file may change afterwards
+    remember(module_name)  # before the import, because its file may change afterwards
     try:
         module = import_module(module_name)
     except SystemExit:
         raise ValueError(
-            f"cannot import {module_name}: it ends the program: put what it does as a script under "
+            f"cannot import {module_name}: it ends the program; put its script code under "
             '`if __name__ == "__main__":`'
         ) from None
     except Exception as error:  # the code of others may raise anything

@@ -1,9 +1,9 @@
-"""The source of a user's own parts: which modules a part is made of, and a hash of each.
+"""The source of a user's own parts: the modules of a part, with a hash of each.
 
-These are the module that the part is named by, its packages, and what they import of their own
-top-level package or of modules that lie in the same folder, and so on. Installed packages, the
-standard library, bdhf and extension modules are none of them: their versions are recorded. Files
-are read and parsed, never run; one that no import statement names is not seen.
+These are the module of the part, its packages, the modules that they import from their own
+top-level package or from the same folder, and so on. Installed packages, the standard library, bdhf
+and extension modules are left out, because their versions are recorded. Files are read and parsed,
+never run; only import statements count.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bdhf.experiments.parts import user_modules
 #: Hexadecimal digits of a module's hash.
 _DIGITS = 12
 
-#: Packages whose versions are in env.json, beside that of Python.
+#: Packages whose versions are in env.json, like that of Python.
 _WITH_VERSION = frozenset(("bdhf", "torch", "numpy"))
 
 #: Module -> hash of its source.
@@ -34,27 +34,27 @@ Hashes = Mapping[str, str]
 
 @dataclass(frozen=True)
 class ModuleSource:
-    """One module of a user's own: its file, and a hash of what stands there."""
+    """One of a user's modules: its file, and a hash of the content."""
 
     file: Path
     digest: str
 
 
 def sources(name: str) -> dict[str, ModuleSource]:
-    """The modules that an own part is made of, as their files are now: module -> source."""
+    """The modules of an own part, as their files are now: module -> source."""
     walk = _Walk()
     walk.follow(name.partition(":")[0])
     return walk.sources
 
 
 def remember(module: str) -> None:
-    """Take the hashes of a module's sources, which is to be called before it is imported."""
+    """Hash the sources of a module; call this before its import."""
     at_import(module)
 
 
 @cache
 def at_import(module: str) -> Hashes:
-    """Module -> hash, as they were when this process first asked."""
+    """Module -> hash, at the first call in this process."""
     return {name: source.digest for name, source in sources(f"{module}:").items()}
 
 
@@ -67,7 +67,7 @@ class _Walk:
     _specs: dict[str, ModuleSpec | None] = field(default_factory=dict)
 
     def follow(self, module: str) -> None:
-        """Take in a module that is named, and all that it imports of the user's own."""
+        """Add a named module, and all of the user's modules that it imports."""
         if _is_outside(module.partition(".")[0]):
             return
         todo = [module]
@@ -75,21 +75,21 @@ class _Walk:
             todo += self._take(todo.pop())
 
     def _take(self, module: str) -> list[str]:
-        """Read a module and the packages that it lies in; what they import of the user's own."""
+        """Read a module and its packages; return the user's modules that they import."""
         wanted: list[str] = []
         parts = module.split(".")
         for size in range(1, len(parts) + 1):
             name = ".".join(parts[:size])
             spec = self._spec(name)
             if spec is None:
-                break  # a name in a module, or a module that is not there
+                break  # a name in a module, or a missing module
             if name not in self._seen:
                 self._seen.add(name)
                 wanted += self._read(name, spec)
         return wanted
 
     def _read(self, name: str, spec: ModuleSpec) -> list[str]:
-        """Hash a module's file; what it imports of the user's own."""
+        """Hash a module's file; return the user's modules that it imports."""
         file = Path(spec.origin) if spec.has_location and spec.origin else None
         if file is None or file.suffix != ".py":
             return []
@@ -102,9 +102,9 @@ class _Walk:
         package = name if is_package else name.rpartition(".")[0]
         return [other for other in _imports(content, package) if self._is_own(other, name)]
 
-    def _is_own(self, module: str, asker: str) -> bool:
-        """Whether an import is one of the same package, or of a module in the same folder."""
-        top, home = module.partition(".")[0], asker.partition(".")[0]
+    def _is_own(self, module: str, importer: str) -> bool:
+        """Whether an import is from the same package, or of a module in the same folder."""
+        top, home = module.partition(".")[0], importer.partition(".")[0]
         if top == home:
             return True
         if _is_outside(top):
@@ -114,7 +114,7 @@ class _Walk:
         return folder is not None and beside_it and not _is_installed(folder)
 
     def _spec(self, name: str) -> ModuleSpec | None:
-        """Where a module is found; None for what is none."""
+        """The import spec of a module, or None."""
         if name not in self._specs:
             self._specs[name] = self._found(name)
         return self._specs[name]
@@ -127,15 +127,15 @@ class _Walk:
             outer = self._spec(package)
             within = outer.submodule_search_locations if outer else None
             return _inside(name, list(within)) if within else None
-        except (ImportError, ValueError, AttributeError):  # a name such as `a..b`, or an odd finder
+        except (ImportError, ValueError, AttributeError):  # a name such as `a..b`, a faulty finder
             return None
 
 
 def _inside(name: str, folders: list[str]) -> ModuleSpec | None:
-    """A module of a package in these folders, which need not be imported."""
+    """A module of a package in these folders, without an import of the package."""
     try:
         return PathFinder.find_spec(name, folders)
-    except KeyError:  # a folder without `__init__`, whose place Python asks of its loaded package
+    except KeyError:  # a folder without `__init__`: Python needs its package loaded
         spec = ModuleSpec(name, None, is_package=True)
         inner = [Path(folder) / name.rpartition(".")[2] for folder in folders]
         spec.submodule_search_locations = [str(folder) for folder in inner if folder.is_dir()]
@@ -143,10 +143,10 @@ def _inside(name: str, folders: list[str]) -> ModuleSpec | None:
 
 
 def _imports(content: bytes, package: str) -> Iterator[str]:
-    """Names of modules in the import statements of a source, and names that may be modules."""
+    """The modules in the import statements of a source, and the names that may be modules."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the user's code: Python tells them at the import
+            warnings.simplefilter("ignore")  # of the user's code: Python shows them at the import
             tree = ast.parse(content)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
@@ -161,7 +161,7 @@ def _imports(content: bytes, package: str) -> Iterator[str]:
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """The module of a `from … import`; "" where it lies above the top-level package."""
+    """The module of a `from … import`; "" if it is above the top-level package."""
     if not node.level:
         return node.module or ""
     outer = package.split(".") if package else []
@@ -171,7 +171,7 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 
 
 def _folder(spec: ModuleSpec | None) -> Path | None:
-    """The folder in which a top-level module or package lies."""
+    """The folder of a top-level module or package."""
     if spec is None:
         return None
     if spec.submodule_search_locations:
@@ -180,7 +180,7 @@ def _folder(spec: ModuleSpec | None) -> Path | None:
 
 
 def _is_outside(top: str) -> bool:
-    """Whether env.json has the version of a top-level module."""
+    """Whether env.json records the version of a top-level module."""
     return top in sys.stdlib_module_names or top in _WITH_VERSION
 
 
@@ -190,7 +190,7 @@ def _is_installed(folder: Path) -> bool:
 
 @cache
 def _installed() -> frozenset[Path]:
-    """Folders whose modules are installed ones."""
+    """The folders of installed modules."""
     named = (sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib"))
-    places: Iterable[str] = (*named, *site.getsitepackages(), site.getusersitepackages())
-    return frozenset(map(Path, places))
+    folders: Iterable[str] = (*named, *site.getsitepackages(), site.getusersitepackages())
+    return frozenset(map(Path, folders))

@@ -1,1 +1,1 @@
-"""A spec -> cells: every arm with every seed, its id, its comparisons, its costs and limits."""
+"""A spec -> cells: every arm with every seed, with ids, comparisons, costs and limits."""

@@ -1,6 +1,7 @@
 """Which arms are compared: every entry of `compare` in every combination of the grid.
 
-An arm that is left out on some axes stands there as what is left of it on the others.
+Where an arm is excluded by values on some axes, its cell with the same values on the other axes
+represents it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from bdhf.records import Comparison
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm of the spec, in the combinations in which its runs are the same."""
+    """An arm of the spec, in the combinations that give the same runs."""
 
     label: str
     name: str  # in the spec
-    picks: Combination  # on the axes on which its runs differ
+    picks: Combination  # on the axes that change its runs
     spec: Spec  # the first of these combinations
     run: RunSpec  # with the first seed
     run_id: str
@@ -35,17 +36,17 @@ class Question:
     is_of_twins: bool  # whether both arms are the same runs there
 
 
-#: Keys of a spec that are of the question: runs that differ in them do not stand in for each other.
-_ASKED = tuple(key for key in VARIED if key not in ("arms", "batch"))
+#: Keys of a spec that belong to the question: runs that differ in them do not replace each other.
+_QUESTION_KEYS = tuple(key for key in VARIED if key not in ("arms", "batch"))
 
-#: An arm in every combination; None where the spec leaves it out.
+#: An arm in every combination; None where the spec excludes it.
 Places = Sequence[Arm | None]
 
 
 def questions(
     entries: Sequence[Comparison], places: Mapping[str, Places], variants: Sequence[Variant]
 ) -> tuple[Question, ...]:
-    """Every entry once per pair of arms that a combination brings together."""
+    """Every entry, once per pair of arms that meet in a combination."""
     questions: dict[tuple[int, str, str], Question] = {}
     filled = {name: _filled(name, places[name], variants) for name in _compared(entries)}
     for index, entry in enumerate(entries):
@@ -72,43 +73,43 @@ def _compared(entries: Sequence[Comparison]) -> set[str]:
 
 
 def _filled(name: str, places: Places, variants: Sequence[Variant]) -> Places:
-    """An arm in every combination: where it is left out on some axes, that of their other values.
+    """An arm in every combination; where it is excluded, its cell with other values on those axes.
 
-    None where no arm is left there, or more than one; and where the axis, or what `settings` puts
-    there, changes what is asked: a run on another problem, or with another budget, is no baseline.
+    None if there is no such cell, or more than one; and if the axis, or a value of `settings`,
+    changes the question: a run on another problem, or with another budget, is not a baseline.
     """
     axes = {left.axes for variant in variants if (left := variant.excluded.get(name))}
     others = {
-        left: _by_other_axes(left, places, variants) if all(map(_is_lent, left)) else {}
+        left: _by_other_axes(left, places, variants) if all(map(_is_replaceable, left)) else {}
         for left in axes
     }
     filled = []
-    for place, variant in zip(places, variants, strict=True):
+    for own, variant in zip(places, variants, strict=True):
         left = variant.excluded.get(name)
-        there = others[left.axes].get(_beside(variant, left.axes), {}) if left else {}
-        lent = [arm for arm in there.values() if _asks_the_same(arm.spec, variant.spec)]
-        filled.append(lent[0] if len(there) == len(lent) == 1 else place)
+        there = others[left.axes].get(_on_other_axes(variant, left.axes), {}) if left else {}
+        alike = [arm for arm in there.values() if _same_question(arm.spec, variant.spec)]
+        filled.append(alike[0] if len(there) == len(alike) == 1 else own)
     return filled
 
 
-def _is_lent(axis: str) -> bool:
-    return axis.split(".")[0] not in _ASKED
+def _is_replaceable(axis: str) -> bool:
+    return axis.split(".")[0] not in _QUESTION_KEYS
 
 
-def _asks_the_same(lent: Spec, spec: Spec) -> bool:
-    return all(getattr(lent, key) == getattr(spec, key) for key in _ASKED)
+def _same_question(other: Spec, spec: Spec) -> bool:
+    return all(getattr(other, key) == getattr(spec, key) for key in _QUESTION_KEYS)
 
 
 def _by_other_axes(
     axes: frozenset[str], places: Places, variants: Sequence[Variant]
 ) -> dict[tuple[tuple[str, str], ...], dict[str, Arm]]:
     """The values on all axes but these -> the arms there, by the ids of their runs."""
-    found: dict[tuple[tuple[str, str], ...], dict[str, Arm]] = {}
+    arms: dict[tuple[tuple[str, str], ...], dict[str, Arm]] = {}
     for arm, variant in zip(places, variants, strict=True):
         if arm:
-            found.setdefault(_beside(variant, axes), {})[arm.run_id] = arm
-    return found
+            arms.setdefault(_on_other_axes(variant, axes), {})[arm.run_id] = arm
+    return arms
 
 
-def _beside(variant: Variant, axes: frozenset[str]) -> tuple[tuple[str, str], ...]:
+def _on_other_axes(variant: Variant, axes: frozenset[str]) -> tuple[tuple[str, str], ...]:
     return tuple((pick.axis, pick.words) for pick in variant.picks if pick.axis not in axes)

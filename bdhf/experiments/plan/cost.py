@@ -1,4 +1,4 @@
-"""What one update of an arm costs, before anything is run: in gradients of its gradient batch."""
+"""The cost of one update of an arm, before any run, in gradients of its gradient batch."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _EXAMPLE = 4  # samples on which costs are counted; every cost is linear in them
 
 _MOST = 8  # problems whose forward passes are kept at a time
 
-#: What of an arm is counted.
+#: The keys of an arm that decide its cost.
 _COUNTED = ("curvature", "partition", "solver", *PRODUCTS)
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """A problem's model and a few samples, and what has been made of them."""
+    """A problem's model and a few samples, with cached forward passes and blocks."""
 
     problem: Problem
     model: nn.Module
@@ -42,15 +42,15 @@ class _Bench:
     blocks: dict[str, Blocks] = field(default_factory=dict)  # of a partition, by its JSON
 
 
-#: The benches of the problems that are being estimated, by their JSON; None: outside `together`.
+#: The benches of the problems that are being estimated, by their JSON; None: outside `models_kept`.
 _BENCHES: ContextVar[dict[str, _Bench] | None] = ContextVar("benches", default=None)
 
 
 @contextmanager
 def models_kept() -> Iterator[None]:
-    """Estimates within have models and forward passes in common; at the end these are let go.
+    """Within this context estimates share models and forward passes; they are freed at the end.
 
-    Outside it every new estimate builds its own. The numbers are the same, and are kept.
+    Outside of it every new estimate builds its own. The numbers are the same, and are cached.
     """
     token = _BENCHES.set({})
     try:
@@ -62,7 +62,7 @@ def models_kept() -> Iterator[None]:
 def arm_cost(
     problem: Resolved, arm: Resolved, gradient_batch: int, curvature_batch: int | None
 ) -> float:
-    """Gradient equivalents of one update; an optimizer of torch is taken to need one gradient.
+    """Gradient equivalents of one update; an optimizer of torch counts as one gradient.
 
     `curvature_batch` None: the gradient batch itself.
     """
@@ -72,13 +72,13 @@ def arm_cost(
 
 
 def arm_factor_rows(problem: Resolved, arm: Resolved) -> float:
-    """Rows a sample of the curvature batch that an arm with `sample_space` solves for."""
+    """Rows per sample of the curvature batch that an arm with `sample_space` solves for."""
     sweeps, _ = _counted(json.dumps(problem), _alike(arm))
     return sweeps.factor_rows
 
 
 def _alike(arm: Resolved) -> str:
-    """What an arm costs by, in JSON: the same for all that differ in nothing that costs."""
+    """The parts of an arm that decide its cost, in JSON: arms of equal cost share it."""
     parts = {key: arm[key] for key in _COUNTED}
     if arm["curvature"]["type"] == "empirical_fisher":  # of rank 1, as one draw is
         parts["curvature"] = {"type": "fisher", "samples": 1}
@@ -87,7 +87,7 @@ def _alike(arm: Resolved) -> str:
 
 @lru_cache(maxsize=512)
 def _counted(problem: str, parts: str) -> tuple[Sweeps, Solver]:
-    """What products cost, and the solver that takes them; of JSON, so that each is counted once."""
+    """The cost of products, and the solver; arguments in JSON, so that each is counted once."""
     arm = json.loads(parts)
     with torch.random.fork_rng(devices=[]):
         bench = _bench(problem)
@@ -103,7 +103,7 @@ def _counted(problem: str, parts: str) -> tuple[Sweeps, Solver]:
 
 
 def _bench(problem: str) -> _Bench:
-    """The bench of a problem, new or in use."""
+    """The bench of a problem: the cached one, or a new one."""
     benches = _BENCHES.get()
     if benches is not None and problem in benches:
         return benches[problem]

@@ -1,8 +1,8 @@
 """From a spec to the cells of a plan: every arm with every seed, each with the id of its run.
 
-A combination of a grid makes arms of its own, labelled by what varies in them: `hf partition=full`.
-Combinations that do not change the runs of an arm leave it one arm. No model is built for it: which
-cells are not run, and why, a second pass says (`limits`).
+Each combination of a grid makes arms, labelled by what varies in them: `hf partition=full`.
+Combinations that do not change the runs of an arm give one arm. No model is built here: a second
+pass (`limits`) finds the cells that are not run, and why.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from bdhf.records import Comparison, PlannedArm
 
 @dataclass(frozen=True)
 class Cell:
-    """One place in the table of results. Two cells with the same content share one run."""
+    """One entry of the table of results. Two cells with the same content share one run."""
 
     arm: str  # its label
     seed: int
     run: RunSpec
-    skip: str = ""  # why it cannot or shall not be run, once `limits` has said so; "": run it
+    skip: str = ""  # why it is not run, set by `limits`; "": run it
     run_id: str = ""  # that of `run`
 
     def __post_init__(self) -> None:
-        """Fill in the id where a plan has not done so."""
+        """Compute the id if the plan does not supply it."""
         object.__setattr__(self, "run_id", self.run_id or self.run.run_id)
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """An arm of the spec in a combination in which the spec leaves it out."""
+    """An arm of the spec in a combination from which the spec excludes it."""
 
     arm: str
     combination: str  # in words
@@ -47,7 +47,7 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an ablation consists of: arms by their labels, their cells, and what is asked."""
+    """The content of an ablation: arms by their labels, their cells, and the questions."""
 
     arms: tuple[PlannedArm, ...]
     cells: tuple[Cell, ...]
@@ -56,20 +56,20 @@ class Plan:
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """What is compared: every question that is not of a run against itself."""
+        """The comparisons: every question except those of a run with itself."""
         return tuple(q.comparison for q in self.questions if not q.is_of_twins)
 
     @property
     def twins(self) -> tuple[Comparison, ...]:
-        """What is not compared, since both arms are the same runs."""
+        """The comparisons that are not made, because both arms are the same runs."""
         return tuple(q.comparison for q in self.questions if q.is_of_twins)
 
 
 def expand(variants: Sequence[Variant]) -> Plan:
-    """Every arm with every seed; seed by seed, so that pairs are complete as early as can be."""
+    """Every arm with every seed; seed by seed, so that pairs are complete early."""
     spec = variants[0].spec
     places = {name: _arms(name, variants) for name in spec.arms}
-    arms = {arm.label: arm for of_one in places.values() for arm in of_one if arm}
+    arms = {arm.label: arm for by_variant in places.values() for arm in by_variant if arm}
     order = {arm.label: arm for together in zip(*places.values(), strict=True)
              for arm in together if arm}  # fmt: skip
     seeds = range(spec.seeds.base, spec.seeds.base + spec.seeds.count)
@@ -97,7 +97,7 @@ def plan_table(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def _arms(name: str, variants: Sequence[Variant]) -> list[Arm | None]:
-    """The arm that an arm of the spec is in each combination: one, where its runs are one."""
+    """The arm of each combination for one arm of the spec; equal runs give one arm."""
     kept = [variant for variant in variants if name not in variant.excluded]
     runs = [_run(v.spec, name, v.spec.seeds.base) for v in kept]
     ids = [run.run_id for run in runs]
@@ -109,15 +109,15 @@ def _arms(name: str, variants: Sequence[Variant]) -> list[Arm | None]:
             picks.sort(key=lambda pick: _rank(pick.target, name))
             label = " ".join(filter(None, [name, picks_in_words(picks, name)]))
             arms[run_id] = Arm(label, name, tuple(picks), variant.spec, run, run_id)
-    found = iter(ids)
-    return [None if name in variant.excluded else arms[next(found)] for variant in variants]
+    remaining_ids = iter(ids)
+    return [None if name in variant.excluded else arms[next(remaining_ids)] for variant in variants]
 
 
 def _axes(name: str, ids: Sequence[str], variants: Sequence[Variant]) -> list[str]:
-    """The axes on which runs differ: without the others, the rest still tells which run it is.
+    """The axes that the label needs: their values determine the run.
 
-    Those of other arms change the runs of this one by `settings` alone, and are the first to be
-    left out; its own are the last.
+    Axes of other arms change the runs of this arm only by `settings`, and are dropped first; its
+    own axes are dropped last.
     """
     picks = {pick.axis: pick for variant in variants for pick in variant.picks}
     axes = sorted(picks, key=lambda axis: -_rank(picks[axis].target, name))
@@ -132,7 +132,7 @@ def _axes(name: str, ids: Sequence[str], variants: Sequence[Variant]) -> list[st
 
 
 def _rank(target: Keys, name: str) -> int:
-    """The place of an axis in the label of an arm: its own, then the shared, then another arm's."""
+    """The rank of an axis in the label of an arm: own axes, shared axes, axes of another arm."""
     if target[0] != "arms":
         return 1
     return 0 if target[1] == name else 2

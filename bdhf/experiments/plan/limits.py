@@ -1,7 +1,7 @@
-"""Which cells of a plan are not run, and why: parts that do not go together, or too high a cost.
+"""Which cells of a plan are not run, and why: incompatible parts, or too high a cost.
 
-A reason takes the blocks of a model, and may take what its products cost. So it is a pass of its
-own, for those who need it; whoever asks for cells alone has them by `plan.expand`.
+A reason needs the blocks of a model, and sometimes the cost of its products. It is therefore a
+separate pass; `plan.expand` gives the cells alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bdhf.experiments.spec.schema import Safety
 
 
 def with_skips(plan: Plan, safety: Safety) -> Plan:
-    """The plan with the reason in every cell that is not run: the same for all seeds of an arm."""
+    """The plan with a reason in every cell that is not run, the same for all seeds of an arm."""
     runs = {cell.arm: cell.run for cell in plan.cells}
     with cost.models_kept():
         skips = {
@@ -31,22 +31,22 @@ def with_skips(plan: Plan, safety: Safety) -> Plan:
 
 
 def too_costly(run: RunSpec, limit: float | None) -> str:
-    """Say that a run would exceed so many gradient equivalents; "" if it would not.
+    """Why a run would exceed this many gradient equivalents; "" if it would not.
 
-    A budget that is no number of updates says by itself what a run may cost.
+    Only a budget of updates or epochs is checked; the other axes bound the cost themselves.
     """
     updates = _updates(run)
     if limit is None or updates is None:
         return ""
-    one = cost.arm_cost(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
-    if one * updates <= limit:
+    per_update = cost.arm_cost(run.problem, run.optimizer, run.gradient_batch, run.curvature_batch)
+    if per_update * updates <= limit:
         return ""
-    total, most = (f"{n:,.0f}" if n >= 100 else f"{n:g}" for n in (one * updates, limit))
+    total, most = (f"{n:,.0f}" if n >= 100 else f"{n:g}" for n in (per_update * updates, limit))
     return f"estimated at {total} gradient equivalents, above the limit of {most}"
 
 
 def too_many_rows(run: RunSpec) -> str:
-    """Say that sample_space would solve for more rows than it takes; "" if it would not."""
+    """Why sample_space would exceed its `max_rows`; "" if it would not."""
     arm = run.optimizer
     if arm["type"] != "block_hf" or arm["solver"]["type"] != "sample_space":
         return ""
@@ -61,7 +61,7 @@ def too_many_rows(run: RunSpec) -> str:
 
 
 def _updates(run: RunSpec) -> int | None:
-    """Updates of a run that spends its budget; None where only running it can tell."""
+    """Updates of a run that uses its whole budget; None if the axis does not determine them."""
     if run.budget.epochs is not None:
         samples = problem_of(run.problem).samples
         return math.ceil(run.budget.epochs * samples / run.gradient_batch)

@@ -1,4 +1,4 @@
-"""One run: everything that changes its result, and the id that follows from it."""
+"""One run: everything that changes its result, and its id."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class RunSpec(Strict):
     dtype: Literal["float32", "float64"]
     threads: int
     budget: Budget
-    stop_at: tuple[Target, ...]  # ends the run once all are hit; empty: at the budget
+    stop_at: tuple[Target, ...]  # the run ends when all are hit; empty: at the budget
     evaluate_every: int  # updates
-    off_block_energy: int | None = None  # probes at each evaluation; None: not asked
+    off_block_energy: int | None = None  # probes at each evaluation; None: off
 
-    @property  # not cached: a copy of a model takes cached values with it
+    @property  # not cached: a copy of a model copies cached values
     def run_id(self) -> str:
-        """A hash of the content: 1 and 1.0, and any order of keys, are the same."""
+        """A hash of the content; 1 and 1.0, and any order of keys, give the same."""
         return ids_of(self, [self.seed])[0]
 
 
@@ -42,7 +42,7 @@ def ids_of(run: RunSpec, seeds: Iterable[int]) -> list[str]:
 
 
 def canonical(value: Any) -> Any:
-    """Whole floats as integers, and nothing that is null: a key added later changes no id."""
+    """Whole floats as integers, without nulls, so that a new optional key changes no id."""
     if isinstance(value, dict):
         return {key: canonical(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list):

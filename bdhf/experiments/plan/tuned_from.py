@@ -1,10 +1,10 @@
-"""How the settings of an ablation were found: its arms beside the record of the study it names.
+"""How the settings of an ablation were tuned: its arms, compared with the record of its study.
 
     tuned_from: studies/block_vs_full
 
-An arm is `tuned` if the study chose these very settings, on the same problem and at the same batch
-sizes, whatever either calls it. For any other arm the record is asked for its name, to say what is
-otherwise.
+An arm is `tuned` if the study chose exactly its settings, on the same problem and at the same batch
+sizes, under any name. Any other arm is compared with the arm of its name in the record, to report
+the differences.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from bdhf.records.disk.files import table_sums
 from bdhf.records.tuning import TRIALS_FILE
 from bdhf.text.formatting import short
 
-#: Settings that are named where an arm has others than those that were tuned.
+#: How many differing settings of an arm are named.
 _NAMED = 6
 
 
 def tuned(study: str, beside: Path, results: Path, plan: Plan) -> Tuned:
-    """What is known of the arms of a plan from a study, `studies/NAME`.
+    """The tuning of the arms of a plan by a study, `studies/NAME`.
 
-    Its record is `NAME.tuning.json` in the folder `beside`, where the spec is, or the study.json
-    there; else that in `studies/NAME` of the folder `results`. A record that is not there, or
-    cannot be read, is said.
+    Its record is `NAME.tuning.json` or study.json in the folder of the spec, `beside`; else
+    study.json in `studies/NAME` of the folder `results`. A missing or unreadable record is
+    reported in `missing`.
     """
     name = study.removeprefix("studies/")
     last = name.rpartition("/")[2]
     copy, own = beside / f"{last}.tuning.json", results / "studies" / name / STUDY_FILE
-    there = next((place for place in (copy, beside / STUDY_FILE, own) if place.exists()), None)
-    if there is None:
-        neither = f"neither {copy} nor {own} is there"
-        return Tuned(study=study, missing=f"{neither}: `bdhf tune STUDY --write SPEC` makes both")
+    record_file = next((file for file in (copy, beside / STUDY_FILE, own) if file.exists()), None)
+    if record_file is None:
+        neither = f"neither {copy} nor {own} exists"
+        return Tuned(study=study, missing=f"{neither}: `bdhf tune STUDY --write SPEC` writes both")
     try:
-        record = read_tuning(there, table_sums(there.with_name(TRIALS_FILE)))
+        record = read_tuning(record_file, table_sums(record_file.with_name(TRIALS_FILE)))
     except InputError as error:
         return Tuned(study=study, missing=error.lines[0])
     if record.name != last:
-        return Tuned(study=study, missing=f"{there}: is the record of study {record.name!r}")
-    return _held(study, record, plan)
+        return Tuned(study=study, missing=f"{record_file}: is the record of study {record.name!r}")
+    return _compared(study, record, plan)
 
 
-def _held(study: str, record: Tuning, plan: Plan) -> Tuned:
-    """The arms of a plan, held against a record."""
+def _compared(study: str, record: Tuning, plan: Plan) -> Tuned:
+    """The arms of a plan, compared with a record."""
     runs = {cell.arm: cell.run for cell in reversed(plan.cells)}
     return Tuned(
         study=study,
@@ -64,25 +64,25 @@ def _held(study: str, record: Tuning, plan: Plan) -> Tuned:
 
 
 def _arm(name: str, run: RunSpec, record: Tuning) -> ArmTuning:
-    """One arm of a plan: the same content in the record first, then the same name."""
+    """One arm of a plan, compared with equal content in the record, then with the same name."""
     problem = list(_differences(run.problem, record.problem))
     whole = [arm for arm in record.arms if arm.best is not None]
-    mine = [arm for arm in whole if arm.name == name]
+    namesakes = [arm for arm in whole if arm.name == name]
     here = [arm for arm in whole if not problem and _is_here(arm, run)]
     for arm in here:
         if canonical(arm.optimizer) == canonical(run.optimizer):
-            return _found(arm, record)
+            return _chosen(arm, record)
     for arm in here:
         if arm.name == name:
             other = list(_differences(run.optimizer, arm.optimizer))
             return ArmTuning(how="changed", why=_few(other), trials=arm.finished)
-    if mine:
-        return ArmTuning(how="elsewhere", why=_where(mine, run, problem))
+    if namesakes:
+        return ArmTuning(how="elsewhere", why=_where(namesakes, run, problem))
     tried = [arm for arm in record.arms if arm.name == name]
     return ArmTuning(how="untuned", why="no trial of it was completed" if tried else "")
 
 
-def _found(arm: TunedArm, record: Tuning) -> ArmTuning:
+def _chosen(arm: TunedArm, record: Tuning) -> ArmTuning:
     value, horizon = arm.best_value, arm.horizons.get(record.objectives[0])
     return ArmTuning(
         how="tuned",
@@ -117,26 +117,26 @@ def _or(sizes: list[int]) -> str:
     return " and ".join(map(str, sizes))
 
 
-def _differences(mine: Any, theirs: Any, path: str = "") -> Iterator[str]:
+def _differences(planned: Any, recorded: Any, path: str = "") -> Iterator[str]:
     """`lr 0.3, tuned 0.31` for every key with another value; a part of another type is one.
 
     >>> list(_differences({"lr": 0.3, "solver": {"type": "cg"}}, {"solver": {"type": "gmres"}}))
     ['lr 0.3, tuned not set', 'solver cg, tuned gmres']
     """
-    mine, theirs = canonical(mine), canonical(theirs)
-    both = isinstance(mine, Mapping) and isinstance(theirs, Mapping)
-    if both and (not path or mine.get("type") == theirs.get("type")):
-        for key in dict.fromkeys([*mine, *theirs]):
+    planned, recorded = canonical(planned), canonical(recorded)
+    both = isinstance(planned, Mapping) and isinstance(recorded, Mapping)
+    if both and (not path or planned.get("type") == recorded.get("type")):
+        for key in dict.fromkeys([*planned, *recorded]):
             inner = f"{path}.{key}" if path else key
-            yield from _differences(mine.get(key), theirs.get(key), inner)
-    elif mine != theirs:
-        one, other = _said(mine), _said(theirs)
-        if one == other:
-            one, other = json.dumps(mine), json.dumps(theirs)
-        yield f"{path} {one}, tuned {other}"
+            yield from _differences(planned.get(key), recorded.get(key), inner)
+    elif planned != recorded:
+        planned_text, recorded_text = _in_short(planned), _in_short(recorded)
+        if planned_text == recorded_text:
+            planned_text, recorded_text = json.dumps(planned), json.dumps(recorded)
+        yield f"{path} {planned_text}, tuned {recorded_text}"
 
 
-def _said(value: Any) -> str:
+def _in_short(value: Any) -> str:
     """A value in short."""
     if value is None:
         return "not set"

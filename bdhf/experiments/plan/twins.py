@@ -1,7 +1,7 @@
-"""Entries of `compare` that would hold a run against itself: refused before anything is run.
+"""Entries of `compare` that would compare a run with itself: refused before anything is run.
 
-Two arms whose settings come to the same share their runs, whatever they are called. In a grid such
-a combination is left out of the entry and told; an entry that has no other is an error.
+Two arms with equal settings share their runs under both names. In a grid such a combination is left
+out of the entry and reported; an entry without any other combination is an error.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from bdhf.experiments.spec.settings import with_settings
 from bdhf.experiments.spec.value_words import exactly, in_short
 from bdhf.experiments.spec.yaml_source import Source
 
-#: Differences in how two arms are written that a message names.
+#: How many differences in the notation of two arms a message names.
 _NAMED = 3
 
 
 def only_twins(plan: Plan) -> tuple[int, ...]:
-    """The places in `compare` of the entries whose arms are the same runs wherever they meet."""
-    asked: dict[int, list[bool]] = {}
+    """The indices in `compare` of the entries whose arms are the same runs in all combinations."""
+    twins: dict[int, list[bool]] = {}
     for question in plan.questions:
-        asked.setdefault(question.index, []).append(question.is_of_twins)
-    return tuple(index for index, are_twins in asked.items() if all(are_twins))
+        twins.setdefault(question.index, []).append(question.is_of_twins)
+    return tuple(index for index, are_twins in twins.items() if all(are_twins))
 
 
 def refuse_twins(plan: Plan, variants: Sequence[Variant], source: Source) -> None:
-    """Raise SpecError where an entry compares nothing but a run with itself."""
+    """Raise SpecError if an entry compares only runs with themselves."""
     faults = [_fault(index, variants, source) for index in only_twins(plan)]
     if faults:
         raise source.error(faults)
@@ -42,17 +42,17 @@ def _fault(index: int, variants: Sequence[Variant], source: Source) -> Fault:
     variant = (both or list(variants))[0]
     arms = with_settings(applied(source.data, variant.picks), variant.settings)["arms"]
     why = list(_unlike(arms[names[0]], arms[names[1]], names))
-    said = "; ".join(why[:_NAMED]) or "they have the same settings"
+    details = "; ".join(why[:_NAMED]) or "they have the same settings"
     where = " in every combination of the grid" if variant.picks else ""
     return Fault(
         ("compare", index),
-        f"{names[0]} and {names[1]} are the same runs{where} ({said}), and a run says nothing "
-        "against itself: change one of the two arms, or take out this entry",
+        f"{names[0]} and {names[1]} are the same runs{where} ({details}), so there is nothing to "
+        "compare: change one of the two arms, or remove this entry",
     )
 
 
 def _unlike(first: Any, second: Any, arms: tuple[str, str], path: str = "") -> Iterator[str]:
-    """What is written otherwise in two arms that come to the same, by the keys of the arms."""
+    """The differences in notation of two arms that are the same, by key."""
     if path and not (isinstance(first, Mapping) and isinstance(second, Mapping)):
         if exactly(first) != exactly(second):
             yield f"{path} is written in two ways"

@@ -16,9 +16,9 @@ def own_names(run: RunSpec) -> tuple[str, ...]:
 
 
 def own_code(run: RunSpec) -> dict[str, str]:
-    """What env.json says of the code of a run's own parts; nothing where it has none.
+    """The entry of env.json on the code of a run's own parts; empty without own parts.
 
-    It is that which this process imported, or is about to: files may have changed since.
+    It is the code that this process has imported or will import; the files may have changed since.
     """
     hashes: dict[str, str] = {}
     for name in own_names(run):
@@ -27,7 +27,7 @@ def own_code(run: RunSpec) -> dict[str, str]:
 
 
 def _named_in(part: Any) -> Iterator[str]:
-    """Types of a resolved part, and of the parts in it, that are a user's own."""
+    """The types of a resolved part, and of the parts in it, that are a user's own."""
     if isinstance(part, dict):
         if isinstance(part.get("type"), str) and ":" in part["type"]:
             yield part["type"]

@@ -1,1 +1,1 @@
-"""YAML -> a spec that is checked and complete."""
+"""YAML -> a checked and complete spec."""

@@ -1,7 +1,7 @@
-"""Checks the data of specs, many of which differ in little: the combinations of a grid.
+"""Check the data of specs that differ in little: the combinations of a grid.
 
-A spec is its frame (all keys but the problem and the arms), its problem, and its arms. Each is
-checked once, and what they say of each other once per problem and frame.
+A spec consists of its frame (all keys except the problem and the arms), its problem and its arms.
+Each is checked once; their consistency is checked once per problem and frame.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class _Frame:
-    """A spec whose problem and arms are as they are given; without one, what is wrong with it."""
+    """A spec with unresolved problem and arms; or None and its faults."""
 
     spec: Spec | None
     faults: tuple[Fault, ...]
 
 
 class Checker:
-    """Checks specs, and remembers what it has seen."""
+    """Checks specs and caches the outcomes."""
 
     def __init__(self) -> None:
         self._frames: dict[str, _Frame] = {}
@@ -51,20 +51,20 @@ class Checker:
         """Check and resolve the data of one spec, without a grid. Raises Faults."""
         key, frame = self._frame(data)
         faults, problem, arms = list(frame.faults), None, dict[str, Resolved]()
-        told = {fault.path[:2] for fault in faults}
-        if ("problem",) not in told and "problem" in data:
+        faulty = {fault.path[:2] for fault in faults}
+        if ("problem",) not in faulty and "problem" in data:
             try:
                 problem = self._problem(_named(data["problem"]))
-            except Faults as found:
-                faults += found.faults
-        given = data.get("arms")
-        for name, arm in given.items() if isinstance(given, dict) else ():
-            if problem is None or ("arms", name) in told:
-                continue  # an arm is fit for a problem
+            except Faults as error:
+                faults += error.faults
+        arms_data = data.get("arms")
+        for name, arm in arms_data.items() if isinstance(arms_data, dict) else ():
+            if problem is None or ("arms", name) in faulty:
+                continue  # an arm is checked against the problem
             try:
                 arms[name] = self._arm(name, _named(arm), problem)
-            except Faults as found:
-                faults += found.faults
+            except Faults as error:
+                faults += error.faults
         if faults or frame.spec is None or problem is None:
             raise Faults(*faults)
         spec = frame.spec.model_copy(update={"problem": problem[0], "arms": arms})
@@ -77,7 +77,7 @@ class Checker:
         return spec
 
     def _frame(self, data: Mapping[str, Any]) -> tuple[str, _Frame]:
-        """Check every key, but the problem and the arms only for what kind of value they are."""
+        """Check every key; of the problem and the arms only the type of the value."""
         arms = data.get("arms")
         kinds = {k: type(v).__name__ for k, v in arms.items()} if isinstance(arms, dict) else arms
         key = json.dumps({**data, "arms": kinds, "problem": type(data.get("problem")).__name__})
@@ -89,56 +89,56 @@ class Checker:
                 self._frames[key] = _Frame(None, validation_faults(error, Spec))
         return key, self._frames[key]
 
-    def _problem(self, given: Any) -> tuple[Resolved, Problem]:
-        key = json.dumps(given)
+    def _problem(self, data: Any) -> tuple[Resolved, Problem]:
+        key = json.dumps(data)
         if key not in self._problems:
             try:
-                resolved = resolve_problem(given)
+                resolved = resolve_problem(data)
                 self._problems[key] = resolved, _tried(resolved)
-            except Faults as found:
-                self._problems[key] = found
+            except Faults as error:
+                self._problems[key] = error
         return _or_raise(self._problems[key])
 
-    def _arm(self, name: str, given: Any, problem: tuple[Resolved, Problem]) -> Resolved:
-        key = json.dumps([name, given, problem[0]])
+    def _arm(self, name: str, data: Any, problem: tuple[Resolved, Problem]) -> Resolved:
+        key = json.dumps([name, data, problem[0]])
         if key not in self._arms:
             try:
-                self._arms[key] = resolve_arm(name, given, problem[1])
-            except Faults as found:
-                self._arms[key] = found
+                self._arms[key] = resolve_arm(name, data, problem[1])
+            except Faults as error:
+                self._arms[key] = error
         return _or_raise(self._arms[key])
 
 
-def _or_raise(found: _T | Faults) -> _T:
-    if isinstance(found, Faults):
-        raise found
-    return found
+def _or_raise(outcome: _T | Faults) -> _T:
+    if isinstance(outcome, Faults):
+        raise outcome
+    return outcome
 
 
 def _tried(resolved: Resolved) -> Problem:
-    """The problem; a user's own has been asked for what specs need of it. Raises Faults."""
+    """The problem; the attributes of a user's own that specs read are tried. Raises Faults."""
     problem = problem_of(resolved)
     if is_own(resolved["type"]):
         try:
             meta_model(problem)
             _ = problem.samples, list(problem.metrics), list(problem.blocks)
             undirected = no_directions(problem)
-            held = own_parameters(problem.loss)
+            of_loss = own_parameters(problem.loss)
         except Exception as error:  # the code of others may raise anything
-            said = f"{resolved['type']} raises {of_what_kind(error)}"
-            raise Faults(Fault(("problem",), said)) from None
+            message = f"{resolved['type']} raises {of_what_kind(error)}"
+            raise Faults(Fault(("problem",), message)) from None
         if undirected:
             raise Faults(Fault(("problem",), f"{resolved['type']}: {undirected}"))
-        if held:
-            said = (
-                f"the loss of {resolved['type']} has trainable parameters, and an ablation trains, "
-                "compares and keeps those of the model: let the model hold them and return what "
-                "the loss reads of them"
+        if of_loss:
+            message = (
+                f"the loss of {resolved['type']} has trainable parameters, but an ablation trains "
+                "those of the model only: move them into the model, and return from the model what "
+                "the loss needs of them"
             )
-            raise Faults(Fault(("problem",), said))
+            raise Faults(Fault(("problem",), message))
     return problem
 
 
-def _named(given: Any) -> Any:
-    """A part that is given by its name, as a mapping."""
-    return {"type": given} if isinstance(given, str) else given
+def _named(part: Any) -> Any:
+    """A part as a mapping, also if the spec names it only."""
+    return {"type": part} if isinstance(part, str) else part

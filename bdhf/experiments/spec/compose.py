@@ -1,11 +1,10 @@
-"""A spec out of several texts: the files that it includes, itself, and values set on top.
+"""A spec from several texts: the included files, the file itself, and values set on top.
 
-    include: base.yaml                  # or a list of files; relative to the file that says it
+    include: base.yaml                  # or a list of files; relative to the including file
     bdhf run spec.yaml --set arms.block_hf.lr=0.3
 
-Mappings are merged key by key. Whatever is no mapping, a part of another `type`, and `budget`,
-which names one axis, are taken as a whole. An arm, or a key of the spec, that is set to null is
-taken out.
+Mappings are merged key by key. All other values, a part of another `type`, and `budget`, which
+names one axis, are replaced as a whole. Null removes an arm or a key of the spec.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from bdhf.experiments.spec.yaml_source import Layer, Source, parse
 
 
 def read_spec(file: Path, settings: Sequence[str] = ()) -> Source:
-    """Read a spec with what it includes, and set `path=value` on top of it.
+    """Read a spec with the files that it includes, and set `path=value` on top of it.
 
     Raises SpecError for a file that is missing or malformed or includes itself, and for a setting
-    that leads nowhere. What else is wrong with the values is left to `Source.faults`.
+    whose path does not exist. Other faults of values are in `Source.faults`.
     """
     source = _with_includes(file)
     for setting in settings:
@@ -33,82 +32,80 @@ def read_spec(file: Path, settings: Sequence[str] = ()) -> Source:
 
 
 def _with_includes(file: Path) -> Source:
-    """A file on top of all that it includes: each file once, where it is named first."""
-    found: dict[Path, Source] = {}
-    _gather(file, (), found)
+    """A file on top of all that it includes; each file counts once, at its first mention."""
+    sources: dict[Path, Source] = {}
+    _gather(file, (), sources)
     data: Any = None
-    for source in found.values():
+    for source in sources.values():
         own = source.data
         if isinstance(own, dict):
             own = {key: value for key, value in own.items() if key != "include"}
         data = own if data is None else merged(data, own, ())
-    layers = tuple(layer for source in found.values() for layer in source.layers)
-    return Source(data, layers, tuple(f for source in found.values() for f in source.faults))
+    layers = tuple(layer for source in sources.values() for layer in source.layers)
+    return Source(data, layers, tuple(f for source in sources.values() for f in source.faults))
 
 
-def _gather(file: Path, outer: tuple[Path, ...], found: dict[Path, Source]) -> None:
-    """Read a file after those that it includes; `outer` are those that include it."""
+def _gather(file: Path, outer: tuple[Path, ...], sources: dict[Path, Source]) -> None:
+    """Read the files that a file includes, then the file; `outer` are those that include it."""
     own, here = parse(size_limits.spec_text(file), str(file)), _resolved(file)
     included = own.data.get("include", []) if isinstance(own.data, dict) else []
     names = included if isinstance(included, list) else [included]
     if not all(isinstance(name, str) for name in names):
         raise own.error([Fault(("include",), f"give a file or a list of files; got {included!r}")])
     for index, name in enumerate(names):
-        place: Keys = ("include", index) if isinstance(included, list) else ("include",)
-        _include(file.parent / name, (*outer, here), own, place, found)
-    found[here] = own
+        path: Keys = ("include", index) if isinstance(included, list) else ("include",)
+        _include(file.parent / name, (*outer, here), own, path, sources)
+    sources[here] = own
 
 
 def _include(
-    file: Path, outer: tuple[Path, ...], own: Source, place: Keys, found: dict[Path, Source]
+    file: Path, outer: tuple[Path, ...], own: Source, path: Keys, sources: dict[Path, Source]
 ) -> None:
-    """Read an included file. Raises SpecError at its place in the file that includes it."""
+    """Read an included file. Raises SpecError at the `include` that names it."""
     here = _resolved(file)
     if here in outer:
-        raise own.error([Fault(place, f"{file} includes itself")])
-    if here in found:
+        raise own.error([Fault(path, f"{file} includes itself")])
+    if here in sources:
         return
-    if len(outer) + len(found) >= size_limits.MOST_FILES:
-        raise own.error(
-            [Fault(place, f"one spec is made of at most {size_limits.MOST_FILES} files")]
-        )
+    if len(outer) + len(sources) >= size_limits.MOST_FILES:
+        raise own.error([Fault(path, f"a spec may have at most {size_limits.MOST_FILES} files")])
     try:
-        _gather(file, outer, found)
+        _gather(file, outer, sources)
     except SpecError as error:
         if not file.is_file():
-            raise own.error([Fault(place, error.lines[0])]) from None
+            raise own.error([Fault(path, error.lines[0])]) from None
         raise
-    if not isinstance(found[here].data, dict):
-        raise own.error([Fault(place, f"{file} is no mapping of keys")])
+    if not isinstance(sources[here].data, dict):
+        raise own.error([Fault(path, f"{file} is not a mapping of keys")])
 
 
 def _resolved(file: Path) -> Path:
-    """One name for one file; a name that leads nowhere is its own, and is told when it is read."""
+    """One name for each file; the name of a missing file stays, and reading it fails later."""
     try:
         return file.resolve()
-    except (OSError, RuntimeError, ValueError):  # a link to itself, a character that no name has
+    except (OSError, RuntimeError, ValueError):  # a link to itself, an invalid character
         return file.absolute()
 
 
 def merged(base: Any, over: Any, path: Keys) -> Any:
-    """`over` on top of `base`, as the head of this file says."""
+    """`over` on top of `base`, by the rules of this module."""
     if isinstance(base, str) and isinstance(over, dict) and path[:1] in (("arms",), ("problem",)):
-        base = {"type": base}  # a part that is given by its name
+        base = {"type": base}  # a part, given by its name
     both = isinstance(base, dict) and isinstance(over, dict)
     if not both or path == ("budget",) or over.get("type", base.get("type")) != base.get("type"):
         return over
     result = dict(base)
     for key, value in over.items():
         where = (*path, key)
-        if value is None and _may_go(where):
+        if value is None and _removes(where):
             result.pop(key, None)
         else:
             result[key] = merged(result.get(key), value, where)
     return result
 
 
-def _may_go(path: Keys) -> bool:
-    """Whether null takes an entry out: elsewhere it is a value."""
+def _removes(path: Keys) -> bool:
+    """Whether null removes the entry at a path; elsewhere null is a value."""
     return len(path) == 1 or (len(path) == 2 and path[0] == "arms")
 
 
@@ -116,16 +113,16 @@ def _set(source: Source, setting: str) -> Source:
     """The source with a value set. Raises SpecError."""
     label, (path, sign, text) = f"--set {setting}", setting.partition("=")
     if not isinstance(source.data, dict):
-        return source  # which will be told of
+        return source  # a later check reports it
     if not sign or not path:
         raise SpecError([f"{label}: give a dotted path and a value: --set arms.block_hf.lr=0.3"])
     value = parse(text, label)
     try:
         keys = keys_of(path, source.data, ())
         data = put(source.data, keys, value.data, ())
-    except Faults as found:
-        raise SpecError(f"{label}: {fault.message}" for fault in found.faults) from None
-    if value.data is None and _may_go(keys):
+    except Faults as error:
+        raise SpecError(f"{label}: {fault.message}" for fault in error.faults) from None
+    if value.data is None and _removes(keys):
         data = _without(data, keys)
     faults = (Fault((*keys, *fault.path), fault.message) for fault in value.faults)
     layer = Layer(label, setting, _nested(keys, value.data))
@@ -133,7 +130,7 @@ def _set(source: Source, setting: str) -> Source:
 
 
 def _nested(keys: Keys, value: Any) -> Any:
-    """Nothing but a value at the end of a path."""
+    """A mapping that holds only a value at the end of a path."""
     return {keys[0]: _nested(keys[1:], value)} if keys else value
 
 

@@ -1,4 +1,4 @@
-"""What only the spec as a whole can tell: names that must exist, sizes that must fit."""
+"""Checks across the keys of a spec: names that must exist, sizes that must fit."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def _budgets(variants: Sequence[Variant]) -> Iterable[Fault]:
     axes = list(dict.fromkeys(variant.spec.budget.axis for variant in variants))
     if len(axes) > 1:
         others = sorted(variants, key=lambda variant: variant.spec.budget.axis == axes[0])
-        places = [place for variant in others for place in _places(variant, "budget")]
-        message = f"all budgets must be on one axis; got {' and '.join(axes)}"
-        yield Fault(places[0], message, at_key=True)
+        paths = [path for variant in others for path in _paths(variant, "budget")]
+        message = f"all budgets must have the same axis; got {' and '.join(axes)}"
+        yield Fault(paths[0], message, at_key=True)
 
 
-def _places(variant: Variant, key: str) -> Iterable[Keys]:
-    """Where the grid and `settings` give a key of the spec, or something in it."""
+def _paths(variant: Variant, key: str) -> Iterable[Keys]:
+    """Where the grid and `settings` set a key of the spec, or a key in it."""
     yield from (pick.source[:-1] for pick in variant.picks if pick.target[0] == key)
-    yield from (setting.place for setting in variant.settings if setting.keys[0] == key)
+    yield from (setting.path for setting in variant.settings if setting.keys[0] == key)
 
 
 def _compatible(spec: Spec) -> Iterable[Fault]:
@@ -63,7 +63,7 @@ def _batches(spec: Spec) -> Iterable[Fault]:
     if curvature == 1:
         yield Fault(
             ("batch", "curvature"),
-            "1 could mean one sample or the whole batch; leave `curvature` out for the whole",
+            "1 could mean one sample or the whole batch; omit `curvature` for the whole batch",
         )
     elif curvature >= 1 and curvature != int(curvature):
         yield Fault(
@@ -83,13 +83,13 @@ def _targets(spec: Spec) -> Iterable[Fault]:
     if spec.stop == "at_target" and not spec.targets:
         yield Fault(("stop",), "at_target needs `targets`; or use at_budget")
     names = ("loss", *problem_of(spec.problem).metrics)
-    known = [f"{part}_{name}" for part in ("val", "train") for name in names]
+    metrics = [f"{part}_{name}" for part in ("val", "train") for name in names]
     for index, target in enumerate(spec.targets):
-        if target.metric not in known:
-            message = unknown("metric", target.metric, known)
+        if target.metric not in metrics:
+            message = unknown("metric", target.metric, metrics)
             yield Fault(("targets", index, "metric"), message)
         if target in spec.targets[:index]:
-            yield Fault(("targets", index), f"{target.label} is there already")
+            yield Fault(("targets", index), f"{target.label} is a duplicate")
 
 
 def _comparisons(spec: Spec) -> Iterable[Fault]:
@@ -97,7 +97,7 @@ def _comparisons(spec: Spec) -> Iterable[Fault]:
     if costs and not spec.targets:
         yield Fault(
             ("compare",),
-            f"a comparison of costs to target needs `targets`; {', '.join(LOSSES)} need none",
+            f"a comparison of costs to target needs `targets`; {', '.join(LOSSES)} do not",
         )
     seen: set[str] = set()
     for index, entry in enumerate(spec.compare):
@@ -119,6 +119,6 @@ def _budget(spec: Spec) -> Iterable[Fault]:
         if not uses_curvature(arm):
             yield Fault(
                 ("budget", "products"),
-                f"arm {name!r} takes no curvature products and would never end; "
+                f"arm {name!r} uses no curvature products, so its runs would never end; "
                 "use gradient_equivalents, updates, epochs or seconds",
             )

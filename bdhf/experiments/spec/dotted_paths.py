@@ -9,7 +9,7 @@ from typing import Any
 from bdhf.experiments.errors import Fault, Faults, Keys, unknown
 from bdhf.experiments.spec.schema import SECTIONS
 
-_PARTS = ("problem", "arms")  # below these a text is the name of a part
+_PARTS = ("problem", "arms")  # below these keys a text names a part
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Setting:
 
     keys: Keys
     value: Any
-    place: Keys  # in the file: that of the path
+    path: Keys  # in the file, where the spec states it
 
 
-def keys_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
-    """The keys of a path; the name of an arm may have dots itself. Raises Faults, at `place`."""
+def keys_of(path: str, data: Mapping[str, Any], at: Keys) -> Keys:
+    """The keys of a path; the name of an arm may contain dots. Raises Faults, located `at`."""
     keys = tuple(int(key) if key.isdecimal() and len(key) < 10 else key for key in path.split("."))
     if keys[0] != "arms":
         return keys
@@ -33,19 +33,19 @@ def keys_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
         message = (
             unknown("arm", inner.split(".")[0], arms)
             if inner
-            else f"name an arm: arms.{next(iter(arms), 'NAME')}, say; not all at once"
+            else f"name one arm, for example arms.{next(iter(arms), 'NAME')}"
         )
-        raise Faults(Fault(place, message, at_key=True))
+        raise Faults(Fault(at, message, at_key=True))
     name = max(fitting, key=len)
     rest = inner[len(name) + 1 :]
-    return ("arms", name, *(keys_of(rest, {}, place) if rest else ()))
+    return ("arms", name, *(keys_of(rest, {}, at) if rest else ()))
 
 
 def value_at(data: Any, keys: Keys) -> Any:
-    """What stands at the end of a path; None where nothing does."""
+    """The value at the end of a path, or None."""
     for key in keys:
         if isinstance(data, str) and key == "type":
-            return data  # a part that is given by its name
+            return data  # a part, given by its name
         if isinstance(data, Mapping):
             data = data.get(str(key))
         elif isinstance(data, list) and isinstance(key, int) and key < len(data):
@@ -55,11 +55,11 @@ def value_at(data: Any, keys: Keys) -> Any:
     return data
 
 
-def put(data: Any, keys: Keys, value: Any, place: Keys, done: Keys = ()) -> Any:
-    """The data with a value at the end of a path; what is beside the path is shared.
+def put(data: Any, keys: Keys, value: Any, at: Keys, done: Keys = ()) -> Any:
+    """The data with a value at the end of a path; the rest is shared, not copied.
 
-    A part that is given by its name becomes a mapping where the path goes into it. Raises Faults,
-    at `place`, where there is nothing to go into.
+    A part given by its name becomes a mapping where the path continues into it. Raises Faults,
+    located `at`, where a path continues into no mapping or list.
     """
     if not keys:
         return value
@@ -70,15 +70,15 @@ def put(data: Any, keys: Keys, value: Any, place: Keys, done: Keys = ()) -> Any:
         data = {}
     if isinstance(data, dict):
         name = str(key)
-        return {**data, name: put(data.get(name), rest, value, place, (*done, name))}
+        return {**data, name: put(data.get(name), rest, value, at, (*done, name))}
     if isinstance(data, list) and isinstance(key, int) and key < len(data):
-        inner = put(data[key], rest, value, place, (*done, key))
+        inner = put(data[key], rest, value, at, (*done, key))
         return [*data[:key], inner, *data[key + 1 :]]
-    raise Faults(Fault(place, _no_way(data, key, done), at_key=True))
+    raise Faults(Fault(at, _no_way(data, key, done), at_key=True))
 
 
 def _no_way(data: Any, key: str | int, done: Keys) -> str:
     there = ".".join(map(str, done))
     if isinstance(data, list):
-        return f"{there} is a list of {len(data)}, which {key!r} is no place of; they begin at 0"
-    return f"{there} is no mapping in the spec: give it there, with its `type`"
+        return f"{there} is a list of length {len(data)}, numbered from 0, without entry {key!r}"
+    return f"{there} is not a mapping in the spec: write it as one, with its `type`"

@@ -1,6 +1,6 @@
-"""What a spec leaves out of its grid: `exclude: [{arm: adam, batch.curvature: [125, 250]}]`.
+"""Cells that a spec excludes from its grid: `exclude: [{arm: adam, batch.curvature: [125, 250]}]`.
 
-An entry names arms, values on dotted paths, or both, and leaves out every cell that has them all.
+An entry names arms, values on dotted paths, or both, and excludes every cell that matches all.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ from bdhf.experiments.spec.dotted_paths import keys_of, value_at
 from bdhf.experiments.spec.grid import Combination
 from bdhf.experiments.spec.value_words import exactly
 
-#: Of every path: its text, its keys, and the values of which a combination has one.
+#: For every path: its text, its keys, and the values of which a combination must have one.
 ExcludedValues = tuple[tuple[str, Keys, tuple[Any, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """One entry: arms, and values on paths; where it says nothing, it means all."""
+    """One entry: arms, and values on paths; without arms, or without values, it matches all."""
 
-    words: str  # as a reader would say it: `adam, batch.curvature 125 or 250`
+    words: str  # for readers: `adam, batch.curvature 125 or 250`
     arms: frozenset[str]
     values: ExcludedValues
-    place: Keys
+    path: Keys
 
     def is_about(self, target: Keys) -> bool:
-        """Whether it names a value at a place, in it, or around it."""
+        """Whether it names a value at the target, in it, or around it."""
         return any(
             keys[: len(target)] == target or target[: len(keys)] == keys
             for _, keys, _ in self.values
         )
 
     def covers(self, arm: str, picks: Combination, data: Mapping[str, Any]) -> bool:
-        """Whether it leaves out an arm in a combination; `data` is the spec with it, unchecked."""
+        """Whether it excludes an arm in a combination; `data`: the unchecked spec with it."""
         return (not self.arms or arm in self.arms) and has_all(self.values, picks, data)
 
 
 def has_all(values: ExcludedValues, picks: Combination, data: Mapping[str, Any]) -> bool:
-    """Whether a combination has one of the values on every path; `data` is the spec with it."""
+    """Whether a combination has one of the values on every path; `data`: the spec with it."""
     return all(
         any(_is(wanted, path, keys, picks, data) for wanted in listed)
         for path, keys, listed in values
     )
 
 
-def values_at(given: Mapping[str, Any], data: Mapping[str, Any], place: Keys) -> ExcludedValues:
-    """Dotted paths with a value or a list of values, read. Raises Faults."""
+def values_at(entry: Mapping[str, Any], data: Mapping[str, Any], at: Keys) -> ExcludedValues:
+    """Parse dotted paths with a value or a list of values each. Raises Faults."""
     values, faults = list[tuple[str, Keys, tuple[Any, ...]]](), list[Fault]()
-    for path, listed in given.items():
+    for path, listed in entry.items():
         try:
-            keys = keys_of(path, data, (*place, path))
+            keys = keys_of(path, data, (*at, path))
         except Faults as wrong:
             faults += wrong.faults
             continue
@@ -62,36 +62,36 @@ def values_at(given: Mapping[str, Any], data: Mapping[str, Any], place: Keys) ->
     return tuple(values)
 
 
-def said(values: ExcludedValues) -> str:
-    """Values on paths, as a reader would say it: `batch.curvature 125 or 250`."""
-    return ", ".join(f"{path} {' or '.join(map(_said, listed))}" for path, _, listed in values)
+def values_in_words(values: ExcludedValues) -> str:
+    """Values on paths, for readers: `batch.curvature 125 or 250`."""
+    return ", ".join(f"{path} {' or '.join(map(_in_words, listed))}" for path, _, listed in values)
 
 
 def exclusions(data: Mapping[str, Any]) -> tuple[Exclusion, ...]:
-    """Every entry of `exclude`. Raises Faults for one that names what is not there."""
-    given = data.get("exclude", [])
-    if not isinstance(given, list):
-        raise Faults(Fault(("exclude",), f"give a list of mappings; got {given!r}"))
-    found, faults = list[Exclusion](), list[Fault]()
-    for index, entry in enumerate(given):
+    """Every entry of `exclude`. Raises Faults for an entry with an unknown name."""
+    entries = data.get("exclude", [])
+    if not isinstance(entries, list):
+        raise Faults(Fault(("exclude",), f"give a list of mappings; got {entries!r}"))
+    parsed, faults = list[Exclusion](), list[Fault]()
+    for index, entry in enumerate(entries):
         try:
-            found.append(_exclusion(entry, data, ("exclude", index)))
+            parsed.append(_exclusion(entry, data, ("exclude", index)))
         except Faults as wrong:
             faults += wrong.faults
     if faults:
         raise Faults(*faults)
-    return tuple(found)
+    return tuple(parsed)
 
 
 def entries_leaving_out(
     entries: Sequence[Exclusion], arms: Iterable[str], picks: Combination, data: Mapping[str, Any]
 ) -> dict[str, tuple[Exclusion, ...]]:
-    """Arm -> the entries that leave it out of a combination; `data` is the spec with that."""
+    """Arm -> the entries that exclude it from a combination; `data`: the spec with that."""
     covering = {
         arm: tuple(entry for entry in entries if entry.covers(arm, picks, data))
         for arm in (arms if entries else ())
     }
-    return {arm: found for arm, found in covering.items() if found}
+    return {arm: excluding for arm, excluding in covering.items() if excluding}
 
 
 def idle_exclusions(
@@ -99,50 +99,54 @@ def idle_exclusions(
     arms: Sequence[str],
     combinations: Sequence[Mapping[str, Sequence[Exclusion]]],
 ) -> list[Fault]:
-    """Faults of entries that leave nothing out, and of arms of which nothing is left."""
-    used = {entry.place for found in combinations for left in found.values() for entry in left}
+    """Faults of entries that exclude nothing, and of arms that lose every cell."""
+    used = {entry.path for excluded in combinations for left in excluded.values() for entry in left}
     faults = [
-        Fault(entry.place, f"leaves nothing out: no cell has {entry.words}")
+        Fault(entry.path, f"excludes nothing: no cell has {entry.words}")
         for entry in entries
-        if entry.place not in used
+        if entry.path not in used
     ]
     faults += [
-        Fault(("exclude",), f"leaves nothing of arm {arm!r}: take it out of `arms`", at_key=True)
+        Fault(
+            ("exclude",),
+            f"excludes every cell of arm {arm!r}: remove the arm from `arms`",
+            at_key=True,
+        )
         for arm in arms
-        if all(arm in found for found in combinations)
+        if all(arm in excluded for excluded in combinations)
     ]
     return faults
 
 
-def _exclusion(entry: Any, data: Mapping[str, Any], place: Keys) -> Exclusion:
+def _exclusion(entry: Any, data: Mapping[str, Any], path: Keys) -> Exclusion:
     """One entry. Raises Faults."""
     if not isinstance(entry, dict) or not entry:
-        message = f"give `arm`, dotted paths with the values to leave out, or both; got {entry!r}"
-        raise Faults(Fault(place, message))
+        message = f"give `arm`, dotted paths with the values to exclude, or both; got {entry!r}"
+        raise Faults(Fault(path, message))
     named = entry.get("arm", [])
     arms = named if isinstance(named, list) else [named]
-    known = data["arms"] if isinstance(data.get("arms"), dict) else {}
+    defined = data["arms"] if isinstance(data.get("arms"), dict) else {}
     faults = [
-        Fault((*place, "arm"), unknown("arm", arm, known))
+        Fault((*path, "arm"), unknown("arm", arm, defined))
         for arm in arms
-        if not isinstance(arm, str) or arm not in known
+        if not isinstance(arm, str) or arm not in defined
     ]
     values: ExcludedValues = ()
     try:
-        values = values_at({k: v for k, v in entry.items() if k != "arm"}, data, place)
+        values = values_at({k: v for k, v in entry.items() if k != "arm"}, data, path)
     except Faults as wrong:
         faults += wrong.faults
     if faults:
         raise Faults(*faults)
-    words = ", ".join(filter(None, [" and ".join(arms), said(values)]))
-    return Exclusion(words, frozenset(arms), values, place)
+    words = ", ".join(filter(None, [" and ".join(arms), values_in_words(values)]))
+    return Exclusion(words, frozenset(arms), values, path)
 
 
 def _is(wanted: Any, path: str, keys: Keys, picks: Combination, data: Mapping[str, Any]) -> bool:
-    """Whether a combination has a value on a path, given as it stands there or by its words."""
+    """Whether a combination has a value on a path, by the value itself or by its short words."""
     words = [pick.words for pick in picks if pick.axis == path]
     return wanted in words or exactly(value_at(data, keys)) == exactly(wanted)
 
 
-def _said(value: Any) -> str:
+def _in_words(value: Any) -> str:
     return value if isinstance(value, str) else exactly(value)

@@ -2,9 +2,9 @@
 
     grid: {batch.curvature: [125, 250], arms.hf.partition: [full, per_layer]}
 
-A list of grids is their union: every combination of each. A combination is put into the raw data,
-which is then checked like a spec of its own; what is wrong with a value of the grid is told where
-it stands in the grid.
+A list of grids is their union: every combination of each. Each combination is written into the raw
+data, which is then checked like any spec. A fault in a value of the grid is reported at the line of
+that value in the grid.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bdhf.experiments.spec.schema import Spec, keys_in
 from bdhf.experiments.spec.size_limits import combinations_in, too_many_cells
 from bdhf.experiments.spec.value_words import compact, exactly, in_short
 
-#: First keys of the paths that a grid may vary, and `settings` set; the other keys are those of the
+#: First keys of the paths that a grid may vary and `settings` may set. All other keys apply to the
 #: whole ablation.
 VARIED = ("problem", "batch", "arms", "budget", "evaluate", "dtype", "threads")
 
@@ -30,10 +30,10 @@ class Pick:
     """One value of one axis of the grid."""
 
     axis: str  # the dotted path, as written
-    target: Keys  # its place in the spec
+    target: Keys  # the path in the spec
     value: Any
-    words: str  # the value in short words: no other value of the axis has the same
-    source: Keys  # its place in the file
+    words: str  # the value in short words, unique on the axis
+    source: Keys  # the path in the file
 
 
 Combination = tuple[Pick, ...]
@@ -41,7 +41,7 @@ Combination = tuple[Pick, ...]
 
 @dataclass(frozen=True)
 class LeftOut:
-    """That an arm is not run in a combination: why, and the axes whose values say so."""
+    """An arm that is excluded from a combination: why, and the axes whose values decide it."""
 
     why: str
     axes: frozenset[str]
@@ -49,18 +49,18 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Variant:
-    """One combination of the grid, and the spec with it: checked and complete."""
+    """One combination of the grid, and the checked and complete spec with it."""
 
     picks: Combination
     spec: Spec
     excluded: Mapping[str, LeftOut] = field(default_factory=dict)  # by arm
-    settings: tuple[Setting, ...] = ()  # what `settings` has put into the spec
+    settings: tuple[Setting, ...] = ()  # the values that `settings` sets in it
 
 
 def combinations(data: Mapping[str, Any]) -> tuple[Combination, ...]:
-    """Every combination of a spec's grids; without a grid one, of nothing. Raises Faults.
+    """Every combination of a spec's grids; without a grid, one empty combination. Raises Faults.
 
-    First of all for more cells than a plan may have.
+    The first check is the number of cells.
     """
     grids, faults = _grids(data["grid"]) if "grid" in data else {}, list[Fault]()
     too_many = too_many_cells(combinations_in([*grids.values()]) if grids else 1, data)
@@ -70,35 +70,35 @@ def combinations(data: Mapping[str, Any]) -> tuple[Combination, ...]:
     if not grids:
         return ((),)
     words = _words_of(grids, data)
-    found: dict[tuple[str, ...], Combination] = {}
-    for place, grid in grids.items():
+    by_words: dict[tuple[str, ...], Combination] = {}
+    for grid_path, grid in grids.items():
         axes: dict[str, list[Pick]] = {}
         for path in words:
             try:
                 if path in grid:
-                    axes[path] = _axis(path, grid[path], data, (*place, path), words)
+                    axes[path] = _axis(path, grid[path], data, (*grid_path, path), words)
                 else:
-                    axes[path] = _as_it_stands(path, data, place, words)
+                    axes[path] = _as_it_stands(path, data, grid_path, words)
             except Faults as wrong:
                 faults += wrong.faults
         for picks in product(*filter(None, axes.values())) if not faults else ():
-            found.setdefault(tuple(f"{pick.axis}={pick.words}" for pick in picks), picks)
+            by_words.setdefault(tuple(f"{pick.axis}={pick.words}" for pick in picks), picks)
     if faults:
         raise Faults(*dict.fromkeys(faults))
-    return tuple(found.values())
+    return tuple(by_words.values())
 
 
 def applied(data: Mapping[str, Any], combination: Combination) -> dict[str, Any]:
-    """The data of a spec with every pick in its place, and without its grid. Raises Faults."""
+    """The data of a spec with every pick written in, without the grid. Raises Faults."""
     of_grid = ("grid", "exclude", "settings")
     spec: dict[str, Any] = {k: v for k, v in data.items() if k not in of_grid}
-    for pick in sorted(combination, key=lambda pick: len(pick.target)):  # a whole, then its parts
+    for pick in sorted(combination, key=lambda pick: len(pick.target)):  # outer paths first
         spec = put(spec, pick.target, pick.value, pick.source[:-1])
     return spec
 
 
 def traced(fault: Fault, combination: Combination) -> Fault:
-    """The fault of a spec at the place in the grid that its value came from, if it did."""
+    """A fault of a spec, moved to the value in the grid that it comes from, if any."""
     picks = [pick for pick in combination if fault.path[: len(pick.target)] == pick.target]
     if not picks:
         return fault
@@ -109,23 +109,23 @@ def traced(fault: Fault, combination: Combination) -> Fault:
     return Fault((*pick.source, *rest), fault.message, fault.at_key)
 
 
-def target_of(path: str, data: Mapping[str, Any], place: Keys) -> Keys:
-    """The keys of a path that a grid may vary. Raises Faults, at `place`."""
+def target_of(path: str, data: Mapping[str, Any], at: Keys) -> Keys:
+    """The keys of a path that a grid may vary. Raises Faults, located `at`."""
     first = path.split(".")[0]
     if first in VARIED:
-        return keys_of(path, data, place)
+        return keys_of(path, data, at)
     message = (
-        f"{first!r} is one for the whole ablation; a grid may vary {', '.join(VARIED)}"
+        f"{first!r} applies to the whole ablation; a grid may vary {', '.join(VARIED)}"
         if first in keys_in(Spec)
         else unknown("path", first, VARIED)
     )
-    raise Faults(Fault(place, message, at_key=True))
+    raise Faults(Fault(at, message, at_key=True))
 
 
 def picks_in_words(picks: Sequence[Pick], arm: str = "") -> str:
-    """Picks as a label: the end of each path, as short as tells it from the others.
+    """Picks as a label: the shortest unique ending of each path.
 
-    As the label of an `arm`, with the name of any other arm whose setting it is.
+    In the label of an `arm`, a setting of another arm has the name of that arm.
 
     >>> picks = [Pick(".".join(keys), keys, 1, "1", ()) for keys in (("batch", "curvature"),)]
     >>> picks_in_words(picks)
@@ -143,14 +143,14 @@ def _ending(pick: Pick, picks: Sequence[Pick], arm: str) -> str:
     return pick.axis
 
 
-def _grids(given: Any) -> dict[Keys, dict[str, Any]]:
-    """Every grid by its place in the file. Raises Faults."""
-    grids: dict[Keys, dict[str, Any]] = {("grid",): given}
-    if isinstance(given, list) and given:
-        grids = {("grid", index): grid for index, grid in enumerate(given)}
+def _grids(raw: Any) -> dict[Keys, dict[str, Any]]:
+    """Every grid, by its path in the file. Raises Faults."""
+    grids: dict[Keys, dict[str, Any]] = {("grid",): raw}
+    if isinstance(raw, list) and raw:
+        grids = {("grid", index): grid for index, grid in enumerate(raw)}
     faults = [
-        Fault(place, f"a grid is a mapping of dotted paths to lists of values; got {grid}")
-        for place, grid in grids.items()
+        Fault(path, f"a grid is a mapping of dotted paths to lists of values; got {grid}")
+        for path, grid in grids.items()
         if not isinstance(grid, dict) or not grid
     ]
     if faults:
@@ -161,7 +161,7 @@ def _grids(given: Any) -> dict[Keys, dict[str, Any]]:
 def _words_of(
     grids: Mapping[Keys, Mapping[str, Any]], data: Mapping[str, Any]
 ) -> dict[str, dict[str, str]]:
-    """Axis -> value, exactly -> its words: the same in every grid."""
+    """Axis -> exact text of a value -> its short words, the same in every grid."""
     values: dict[str, dict[str, Any]] = {}
     for path in dict.fromkeys(path for grid in grids.values() for path in grid):
         of_one = values.setdefault(path, {})
@@ -176,7 +176,7 @@ def _words_of(
 
 
 def _standing(path: str, data: Mapping[str, Any]) -> list[Any]:
-    """What stands on a path beside the grid; nothing where it is left to its default."""
+    """The value on a path outside of the grid, as a list; empty for a default."""
     try:
         value = value_at(data, keys_of(path, data, ()))
     except Faults:
@@ -185,11 +185,11 @@ def _standing(path: str, data: Mapping[str, Any]) -> list[Any]:
 
 
 def _as_it_stands(
-    path: str, data: Mapping[str, Any], place: Keys, words: Mapping[str, Mapping[str, str]]
+    path: str, data: Mapping[str, Any], at: Keys, words: Mapping[str, Mapping[str, str]]
 ) -> list[Pick]:
-    """The one pick of an axis that this grid of a union does not vary; none for a default."""
+    """The single pick of an axis that this grid of a union does not vary; none for a default."""
     return [
-        Pick(path, keys_of(path, data, place), value, words[path][exactly(value)], (*place, path))
+        Pick(path, keys_of(path, data, at), value, words[path][exactly(value)], (*at, path))
         for value in _standing(path, data)
     ]
 
@@ -198,20 +198,20 @@ def _axis(
     path: str,
     values: Any,
     data: Mapping[str, Any],
-    place: Keys,
+    at: Keys,
     words: Mapping[str, Mapping[str, str]],
 ) -> list[Pick]:
     """The picks of one axis. Raises Faults."""
-    target = target_of(path, data, place)
+    target = target_of(path, data, at)
     if not isinstance(values, list) or not values:
         message = f"give a list of values, at least one; got {compact(values)}"
-        raise Faults(Fault(place, message, at_key=True))
+        raise Faults(Fault(at, message, at_key=True))
     exact = [exactly(value) for value in values]
     first = {text: index for index, text in reversed([*enumerate(exact)])}
     again = [index for index, text in enumerate(exact) if first[text] < index]
     if again:
-        raise Faults(*(Fault((*place, i), f"{compact(values[i])} is there already") for i in again))
+        raise Faults(*(Fault((*at, i), f"{compact(values[i])} is a duplicate") for i in again))
     return [
-        Pick(path, target, value, words[path][text], (*place, index))
+        Pick(path, target, value, words[path][text], (*at, index))
         for index, (value, text) in enumerate(zip(values, exact, strict=True))
     ]

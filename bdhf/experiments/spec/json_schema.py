@@ -1,8 +1,8 @@
-"""The JSON Schema of a spec, by which editors complete, check and explain its keys.
+"""The JSON Schema of a spec, with which editors complete, check and explain its keys.
 
-It is made from the models and tables that check a spec, so what is new in them is in it. Draft 7 is
-what the YAML extensions of editors read. It refuses nothing that the tool accepts, but for a value
-in whose place every combination of a grid, or its settings, puts another.
+It is generated from the models and tables that check a spec, so it is always complete. The YAML
+extensions of editors read Draft 7. The schema accepts every spec that bdhf accepts, except for a
+value that every combination of a grid, or its settings, replaces.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def spec_schema() -> JsonSchema:
         "additionalProperties": ref("arm"),
     }
     layer = _layer(keys, sections)
-    for key in VARIED:  # a grid may give what is missing
+    for key in VARIED:  # a grid may supply a missing value
         _section(keys[key], sections).pop("required", None)
     needed = spec.pop("required")
     always = [key for key in needed if key not in VARIED]
@@ -57,8 +57,8 @@ def schema_text(schema: JsonSchema) -> str:
 
 
 def _layer(keys: Mapping[str, JsonSchema], sections: Mapping[str, JsonSchema]) -> JsonSchema:
-    """The keys of a spec that includes others, each whole or in part; null takes one out."""
-    partly = {"type": ["object", "null"]}  # keys of what the included spec has there
+    """The keys of a spec that includes others, each whole or in part; null removes a key."""
+    partly = {"type": ["object", "null"]}  # some keys of the value in the included spec
     loose = {key: _section(schema, sections) or schema for key, schema in keys.items()}
     loose["problem"] = {"anyOf": [keys["problem"], partly]}
     loose["arms"] = keys["arms"] | {"additionalProperties": {"anyOf": [ref("arm"), partly]}}
@@ -73,7 +73,7 @@ def _layer(keys: Mapping[str, JsonSchema], sections: Mapping[str, JsonSchema]) -
 
 
 def _section(schema: JsonSchema, sections: Mapping[str, JsonSchema]) -> JsonSchema:
-    """The section that a key refers to; {} for a key that is none."""
+    """The section that a key refers to; {} for any other key."""
     return sections.get(schema.get("$ref", "").rpartition("/")[2], {})
 
 
@@ -82,7 +82,7 @@ def _without(schema: JsonSchema, *keywords: str) -> JsonSchema:
 
 
 def tidy(node: Any) -> Any:
-    """Without the titles that repeat a key, and with `gt` where pydantic leaves its own word."""
+    """Remove titles that repeat a key, and translate pydantic's `gt`, which is not JSON Schema."""
     if isinstance(node, list):
         return [tidy(inner) for inner in node]
     if not isinstance(node, dict):

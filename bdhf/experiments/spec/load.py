@@ -1,4 +1,4 @@
-"""From a YAML file to a spec that is checked and complete, before anything is run or written."""
+"""From a YAML file to a checked and complete spec, before anything is run or written."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from bdhf.experiments.spec.grid import Combination, LeftOut, Variant, applied, c
 from bdhf.experiments.spec.schema import Spec
 from bdhf.experiments.spec.settings import (
     SettingsEntry,
+    moved_to_setting,
     settings_at,
-    told_at_setting,
     with_settings,
 )
 from bdhf.experiments.spec.yaml_source import Source
@@ -46,12 +46,12 @@ def load_spec(file: Path, settings: Sequence[str] = ()) -> tuple[tuple[Variant, 
 
 
 def check_spec(source: Source) -> Spec:
-    """Check and resolve a parsed spec; of a grid, its first combination. Raises SpecError."""
+    """Check and resolve a parsed spec; with a grid, its first combination. Raises SpecError."""
     return variants(source)[0].spec
 
 
 def variants(source: Source) -> tuple[Variant, ...]:
-    """Check and resolve a parsed spec with every combination of its grid; without a grid, one.
+    """Check and resolve every combination of the grid of a parsed spec; without a grid, one.
 
     Raises SpecError with a line for every fault.
     """
@@ -65,8 +65,8 @@ def variants(source: Source) -> tuple[Variant, ...]:
     for picks in every:
         try:
             checked.append(reader.variant(picks))
-        except Faults as found:
-            faults += found.faults
+        except Faults as error:
+            faults += error.faults
     faults = faults or reader.idle() or consistency_of_all(checked)
     if faults or source.faults:
         raise source.error(faults)
@@ -74,7 +74,7 @@ def variants(source: Source) -> tuple[Variant, ...]:
 
 
 class _Reader:
-    """Checks the combinations of one spec, and remembers which entries were of use."""
+    """Checks the combinations of one spec, and records which entries apply to any."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class _Reader:
         self._plain = list[tuple[Combination, Mapping[str, Any]]]()  # without settings
 
     def variant(self, picks: Combination) -> Variant:
-        """Check one combination. Raises Faults, at their places in the file."""
+        """Check one combination. Raises Faults, located in the file."""
         plain = applied(self._data, picks)
         self._plain.append((picks, plain))
         settings = settings_at(self._settings, picks, plain)
@@ -97,12 +97,12 @@ class _Reader:
         self._excluded.append(entries_leaving_out(self._entries, self._arms, picks, data))
         try:
             spec = self._checker.check(data)
-        except Faults as found:
-            raise Faults(*self._traced(found.faults, picks, settings)) from None
+        except Faults as error:
+            raise Faults(*self._traced(error.faults, picks, settings)) from None
         return Variant(picks, spec, _left_out(self._excluded[-1], picks), settings)
 
     def idle(self) -> list[Fault]:
-        """Faults of entries that no combination has needed, and of arms of which none is left."""
+        """Faults of entries that apply to no combination, and of arms without any cell."""
         faults = in_settings.idle_settings(self._settings, self._plain)
         if self._entries:
             faults += idle_exclusions(self._entries, list(self._arms), self._excluded)
@@ -111,30 +111,32 @@ class _Reader:
     def _traced(
         self, faults: Sequence[Fault], picks: Combination, settings: Sequence[Setting]
     ) -> Iterator[Fault]:
-        """Faults at the setting, or at the pick of the grid, that their values came from."""
+        """Move faults to the setting, or to the value of the grid, that they come from."""
         before: Sequence[Fault] = ()
         if settings:
             _, before = _or_faults(self._checker.check, self._plain[-1][1], None)
         for fault in faults:
-            yield told_at_setting(fault, settings, fault not in before) or traced(fault, picks)
+            yield moved_to_setting(fault, settings, fault not in before) or traced(fault, picks)
 
 
 def _or_faults(
-    found_in: Callable[[Mapping[str, Any]], _T], data: Mapping[str, Any], without: _T
+    read: Callable[[Mapping[str, Any]], _T], data: Mapping[str, Any], without: _T
 ) -> tuple[_T, Sequence[Fault]]:
-    """What is found in the data; or what stands for it, and why it is not."""
+    """What is read from the data, or a default with the faults."""
     try:
-        return found_in(data), ()
-    except Faults as found:
-        return without, found.faults
+        return read(data), ()
+    except Faults as error:
+        return without, error.faults
 
 
-def _left_out(found: Mapping[str, Sequence[Exclusion]], picks: Combination) -> dict[str, LeftOut]:
-    """By arm, why it is left out, and the axes that the entries speak of."""
+def _left_out(
+    excluded: Mapping[str, Sequence[Exclusion]], picks: Combination
+) -> dict[str, LeftOut]:
+    """By arm: why it is excluded, and the axes that the entries name."""
     return {
         arm: LeftOut(
             entries[0].words,
             frozenset(p.axis for p in picks if any(entry.is_about(p.target) for entry in entries)),
         )
-        for arm, entries in found.items()
+        for arm, entries in excluded.items()
     }

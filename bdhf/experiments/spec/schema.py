@@ -1,4 +1,4 @@
-"""The keys of a spec: what YAML may say, its types and its defaults."""
+"""The keys of a spec, with types and defaults."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 #: Seeds of an ablation, and of a trial.
 _MOST_SEEDS = 10_000
 
-#: The largest seed to begin with: whole numbers beyond are not exact in every reader of JSON.
+#: The largest first seed: JSON readers may round larger whole numbers.
 _MOST_BASE = 2**53 - _MOST_SEEDS
 
-#: Items of lists whose every item takes time: arms and comparisons, and targets.
+#: The most items of lists in which every item takes time: arms and comparisons, and targets.
 MOST_ENTRIES, MOST_TARGETS = 1_000, 100
 
 #: CPU threads of a run.
 _MOST_THREADS = 1_024
 
-#: What `tuned_from` names: a study below `studies`.
+#: The form of `tuned_from`: a study below `studies`.
 _STUDY = re.compile(r"studies(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 
 
 class BatchSizes(Strict):
-    """Samples of the gradient and of the curvature; below 1 is a share of the gradient batch."""
+    """Samples of the gradient batch and of the curvature batch."""
 
-    gradient: int = Field(gt=0, description="Samples of the gradient, the loss and every update.")
+    gradient: int = Field(gt=0, description="Samples of the gradient batch.")
     curvature: int | float | None = Field(
         default=None,
         gt=0,
-        description="Samples of the curvature batch, drawn from the gradient batch; below 1 a "
-        "share of it. Left out: all of it.",
+        description="Samples of the curvature batch, drawn from the gradient batch; a number below "
+        "1 is a share of it. Default: all of it.",
     )
 
     @property
@@ -50,88 +50,86 @@ class BatchSizes(Strict):
 
 
 class Seeds(Strict):
-    """`count` runs an arm, with seeds from `base` on."""
+    """`count` runs per arm, with seeds from `base` on."""
 
-    count: int = Field(
-        gt=0, le=_MOST_SEEDS, description="Runs of every arm: the pairs of a comparison."
-    )
+    count: int = Field(gt=0, le=_MOST_SEEDS, description="Runs per arm, and pairs per comparison.")
     base: int = Field(default=0, ge=0, le=_MOST_BASE, description="The first seed.")
 
 
 class Evaluate(Strict):
-    """How often a run is evaluated; never part of its training time."""
+    """How often a run is evaluated; training time excludes evaluations."""
 
-    every_updates: int = Field(default=1, gt=0, description="Updates from one to the next.")
+    every_updates: int = Field(default=1, gt=0, description="Updates between evaluations.")
     off_block_energy: int | None = Field(
         default=None,
         gt=0,
-        description="Probes that estimate ‖G - G_block‖ ÷ ‖G‖ at each; left out: not estimated.",
+        description="Probes that estimate ‖G - G_block‖ ÷ ‖G‖ at each evaluation. Default: none.",
     )
 
 
-#: A run is saved no sooner than this after it began, and after it was saved last.
+#: The least time before the first save of a run, and between saves.
 CHECKPOINT_SECONDS = 60.0
 
 
 class Safety(Strict):
-    """Wall-clock after which a run is given up as `timeout`; cost above which none is begun.
+    """Limits of the time and the cost of a run, and how often it is saved.
 
-    A long run is saved on the way, and goes on from there if it is killed.
+    A long run is saved at intervals, and resumes from the last save if it is killed.
     """
 
     seconds: float = Field(
         default=SAFETY_SECONDS,
         gt=0,
-        description="Wall-clock seconds after which a run is given up as `timeout`.",
+        description="Wall-clock seconds after which a run is stopped as `timeout`.",
     )
     gradient_equivalents: float | None = Field(
         default=None,
         gt=0,
-        description="Estimated cost of a whole run, in gradients of the gradient batch, above "
-        "which it is skipped; left out: no limit.",
+        description="Runs with a higher estimated cost, in gradients of the gradient batch, are "
+        "skipped. Default: no limit.",
     )
     checkpoint_every: int | None = Field(
         default=10,
         gt=0,
-        description="Evaluations from one save of a run to the next, and no sooner than after "
-        f"{CHECKPOINT_SECONDS:g} seconds; null: never.",
+        description="Evaluations between saves of a run, at least "
+        f"{CHECKPOINT_SECONDS:g} seconds apart; null: never.",
     )
 
 
 class Retry(Strict):
-    """How many times more a run is tried that ended as one of these."""
+    """How often a failed run is tried again, by status."""
 
-    error: int = Field(default=0, ge=0, description="Tries after an error.")
-    oom: int = Field(default=0, ge=0, description="Tries after running out of memory.")
-    timeout: int = Field(default=0, ge=0, description="Tries after `safety.seconds`.")
+    error: int = Field(default=0, ge=0, description="Retries after an error.")
+    oom: int = Field(default=0, ge=0, description="Retries after running out of memory.")
+    timeout: int = Field(default=0, ge=0, description="Retries after a timeout (`safety.seconds`).")
 
 
 class Report(Strict):
-    """What the report shows; nothing of it changes a run."""
+    """The content of the report; it changes no run."""
 
     figures: tuple[Figure, ...] | None = Field(
-        default=None, description="The figures that the report draws; left out: all."
+        default=None, description="The figures of the report. Default: all."
     )
 
 
 class CombinationSettings(Strict):
-    """Values for the combinations of the grid that have others."""
+    """Values for the combinations of the grid that match other values."""
 
     at: dict[str, Any] = Field(
         min_length=1,
-        description="Dotted paths with a value or a list of values: the combinations that have "
-        "one of each.",
+        description="Dotted paths with a value or a list of values: the combinations that have one "
+        "of the values on every path.",
     )
     set: dict[str, Any] = Field(
-        min_length=1, description="Dotted paths with the value that these combinations get."
+        min_length=1, description="Dotted paths with the values that these combinations get."
     )
 
 
 class Spec(Strict):
     """One ablation: arms on a problem, each with the same seeds and the same budget.
 
-    Of a grid this is one combination, put in its place: its own `grid`, `exclude` and `settings`
-    are empty, and what it included is part of it.
+    With a grid, this is one combination: its `grid`, `exclude` and `settings` are empty, and it
+    contains the included specs.
     """
 
     schema_version: Literal[1] = Field(
@@ -139,41 +137,41 @@ class Spec(Strict):
     )
     include: str | list[str] = Field(
         default_factory=list,
-        description="A spec, or several, that this one goes on top of; relative to this file.",
+        description="One or several specs on which this one builds, relative to this file.",
     )
-    name: Name = Field(description="Name of the ablation; its results go to `results/NAME`.")
-    problem: Resolved = Field(description="What is trained, on which data.")
+    name: Name = Field(description="Name of the ablation; the results folder is `results/NAME`.")
+    problem: Resolved = Field(description="The model, its loss, its metrics and its data.")
     batch: BatchSizes
     arms: dict[Name, Resolved] = Field(
         min_length=1,
         max_length=MOST_ENTRIES,
-        description="What is compared: a name and an optimizer each.",
+        description="The optimizers to compare, by name.",
     )
     grid: dict[str, list[Any]] | list[dict[str, list[Any]]] = Field(
         default_factory=dict,
-        description="Dotted paths, each with a list of values: every arm is run with every "
+        description="Dotted paths, each with a list of values: every arm runs with every "
         "combination that changes its runs. A list of grids is their union.",
     )
     exclude: list[dict[str, Any]] = Field(
         default_factory=list,
-        description="What of the grid is left out: `arm` (a name or a list), dotted paths with a "
+        description="Cells to exclude from the grid: `arm` (a name or a list), dotted paths with a "
         "value or a list of values, or both.",
     )
     settings: tuple[CombinationSettings, ...] = Field(
         default=(),
-        description="Values for some combinations of the grid: where it has those of `at`, those "
-        "of `set` are put.",
+        description="Values for some combinations of the grid: those that match `at` get the "
+        "values of `set`.",
     )
     tuned_from: str | None = Field(
         default=None,
-        description="The study that its settings come from, as `studies/NAME`: the report says how "
-        "each arm was tuned.",
+        description="The study that the settings come from, as `studies/NAME`; the report shows "
+        "how each arm was tuned.",
     )
     seeds: Seeds
     budget: Budget
     stop: Literal["at_target", "at_budget"] = Field(
         default="at_budget",
-        description="When a run ends: once all targets are reached, or when the budget is spent.",
+        description="A run ends when all targets are reached, or when the budget is used up.",
     )
     safety: Safety = Safety()
     retry: Retry = Retry()
@@ -181,53 +179,53 @@ class Spec(Strict):
     targets: tuple[Target, ...] = Field(
         default=(),
         max_length=MOST_TARGETS,
-        description="Where a run has got to: metrics, and values to reach.",
+        description="Metrics, with the values to reach.",
     )
     compare: tuple[Comparison, ...] = Field(
         default=(),
         max_length=MOST_ENTRIES,
-        description="The questions: a test per entry, combination of the grid and, for a cost, "
+        description="The questions: one test per entry, combination of the grid and, for costs, "
         "target.",
     )
     alpha: float = Field(
-        default=0.05, gt=0, lt=1, description="Level of all tests together (Holm)."
+        default=0.05, gt=0, lt=1, description="Significance level of all tests together (Holm)."
     )
     report: Report = Report()
     dtype: Literal["float32", "float64"] = Field(
-        default="float32", description="Of parameters, gradients and the vectors of the solver."
+        default="float32", description="Type of parameters, gradients and vectors of the solver."
     )
     threads: int = Field(
         default=1,
         gt=0,
         le=_MOST_THREADS,
-        description="CPU threads of a run; the bits of its results depend on it.",
+        description="CPU threads of a run; the bits of its results depend on this.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Where runs compute; auto: a GPU where there is one."
+        default="auto", description="Where runs compute; auto: a GPU if there is one."
     )
 
     @field_validator("tuned_from")
     @classmethod
-    def _a_study(cls, given: str | None) -> str | None:
-        if given is not None and not _STUDY.fullmatch(given):
-            raise ValueError(f"give the study as `studies/NAME`; got {given!r}")
-        return given
+    def _a_study(cls, study: str | None) -> str | None:
+        if study is not None and not _STUDY.fullmatch(study):
+            raise ValueError(f"give the study as `studies/NAME`; got {study!r}")
+        return study
 
     @field_validator("problem", mode="before")
     @classmethod
-    def _named_problem(cls, given: Any) -> Any:
-        return {"type": given} if isinstance(given, str) else given
+    def _named_problem(cls, problem: Any) -> Any:
+        return {"type": problem} if isinstance(problem, str) else problem
 
     @field_validator("arms", mode="before")
     @classmethod
-    def _named_arms(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {k: {"type": v} if isinstance(v, str) else v for k, v in given.items()}
+    def _named_arms(cls, arms: Any) -> Any:
+        if not isinstance(arms, dict):
+            return arms
+        return {k: {"type": v} if isinstance(v, str) else v for k, v in arms.items()}
 
 
 def keys_in(model: type[Strict]) -> dict[str, FieldInfo]:
-    """The keys of a model as YAML has them.
+    """The keys of a model, by their names in YAML.
 
     >>> list(keys_in(Seeds)), list(keys_in(Spec))[0]
     (['count', 'base'], 'schema')
@@ -235,7 +233,7 @@ def keys_in(model: type[Strict]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-#: Keys of a spec that are mappings of keys; a path may lead into one that is left out.
+#: Keys of a spec that are sections; a path may lead into an omitted one.
 SECTIONS = tuple(
     key
     for key, field in keys_in(Spec).items()

@@ -1,7 +1,7 @@
-"""How much a spec or a study may hold. Every limit is told at its place, before it costs anything.
+"""Size limits of specs and studies. An excess is reported at its line before it costs anything.
 
-An alias of YAML stands for all that it names, and a grid for the product of its lists: a short file
-may be very long. Whoever runs a spec that others wrote gets a line, and no process without memory.
+An alias of YAML stands for its whole value, and a grid for the product of its lists, so a short
+file can become very long. A spec from others then gives an error, and does not exhaust memory.
 """
 
 from __future__ import annotations
@@ -26,48 +26,48 @@ from bdhf.records import in_brief
 #: Bytes of one file.
 BYTES = 1_000_000
 
-#: Files of one spec: itself and all that it includes.
+#: Files of one spec, with all included files.
 MOST_FILES = 100
 
-#: Mappings and lists inside each other.
+#: Nested mappings and lists.
 DEPTH = 50
 
-#: Keys, values, mappings and lists of one file, with all that its aliases stand for.
+#: Keys, values, mappings and lists of one file, with aliases expanded.
 VALUES = 1_000_000
 
-#: Digits of one number. Python gives up at 4,300, and says no place.
+#: Digits of one number. Python refuses 4,300, without a position.
 DIGITS = 1_000
 
-#: Combinations × arms × seeds, before anything is excluded or falls together.
+#: Combinations × arms × seeds, before exclusion and before equal runs are merged.
 CELLS = 100_000
 
-#: Characters of one line that tells what is wrong.
+#: Characters of one line of an error message.
 LINE = 2_000
 
 
 def spec_text(file: Path) -> str:
-    """The text of a file. Raises SpecError for one that cannot be read, is none, or is too long."""
+    """The text of a file. Raises SpecError if it is unreadable, too long, or not a regular file."""
     try:
-        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would block, a device never end
-            raise SpecError([f"{file}: no regular file: give a YAML file, no folder or device"])
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would block, a device has no end
+            raise SpecError([f"{file}: not a regular file: give a YAML file"])
         with file.open("rb") as stream:
             content = stream.read(BYTES + 1)
         if len(content) > BYTES:
-            raise SpecError([f"{file}: longer than {BYTES:,} bytes, the most that a file may have"])
+            raise SpecError([f"{file}: longer than the limit of {BYTES:,} bytes"])
         return content.decode("utf-8")
     except (OSError, ValueError) as error:
         raise SpecError([f"{file}: cannot read the spec: {in_brief(error)}"]) from None
 
 
 def too_much(text: str) -> tuple[int, int, str] | None:
-    """Line and column, from 1, at which a YAML text is too much to be read, and why; None: never.
+    """Line and column, from 1, at which a YAML text exceeds a limit, and which; None: nowhere.
 
-    The events of the parser are counted, none is kept: an alias counts as all that it stands for.
-    Raises what the parser raises.
+    Only counts the events of the parser; an alias counts as its expanded value. Raises what the
+    parser raises.
     """
     total = depth = 0
-    sizes: dict[str, int] = {}  # of what an anchor names
-    opened: list[tuple[str | None, int]] = []  # anchors of what is open, and the total before each
+    sizes: dict[str, int] = {}  # of the value of each anchor
+    opened: list[tuple[str | None, int]] = []  # anchors of open collections, the total before each
     for event in YAML(typ="rt", pure=True).parse(text):
         wrong = ""
         if isinstance(event, CollectionEndEvent):
@@ -84,28 +84,28 @@ def too_much(text: str) -> tuple[int, int, str] | None:
             sizes |= {event.anchor: 1} if event.anchor else {}
             digits = event.value.lstrip("+-")
             if len(digits) > DIGITS and digits.isdecimal():
-                wrong = f"a number of more than {DIGITS:,} digits"
+                wrong = f"a number with more than {DIGITS:,} digits"
         elif isinstance(event, AliasEvent):
             total += sizes.get(event.anchor, 1)
             if any(anchor == event.anchor for anchor, _ in opened):
-                wrong = f"*{event.anchor} stands inside of what it stands for"
+                wrong = f"*{event.anchor} refers to a value that contains it"
         if total > VALUES:
-            wrong = f"more than {VALUES:,} values, counting what aliases stand for"
+            wrong = f"more than {VALUES:,} values, with aliases expanded"
         if wrong:
             return event.start_mark.line + 1, event.start_mark.column + 1, wrong
     return None
 
 
 def combinations_in(grids: Sequence[Mapping[str, Any]]) -> int:
-    """Combinations of all grids together, before those that are in two of them fall together."""
+    """The sum of the combinations of all grids; combinations that two grids share count twice."""
     lengths = ([len(v) for v in grid.values() if isinstance(v, list)] for grid in grids)
-    return sum(math.prod(of_one) for of_one in lengths)
+    return sum(map(math.prod, lengths))
 
 
 def too_many_cells(combinations: int, data: Mapping[str, Any]) -> str:
-    """Say that a spec would have more cells than a plan may have; "" if it would not.
+    """Why a spec has more cells than a plan may have; "" if it does not.
 
-    `data` is the spec as it is given, unchecked.
+    `data` is the unchecked spec.
     """
     arms, seeds = data.get("arms"), data.get("seeds")
     count = seeds.get("count") if isinstance(seeds, dict) else 1
@@ -119,11 +119,11 @@ def too_many_cells(combinations: int, data: Mapping[str, Any]) -> str:
         return ""
     words = " × ".join(f"{number:,} {name}" for name, number in factors.items())
     return (
-        f"{words} are {cells:,} cells, and a plan has at most {CELLS:,}: leave values out, or make "
-        "several specs of it"
+        f"{words} are {cells:,} cells, but a plan may have at most {CELLS:,}: remove values, or "
+        "split the spec into several"
     )
 
 
 def shortened(line: str) -> str:
-    """A line without what is beyond its limit."""
-    return line if len(line) <= LINE else f"{line[:LINE]}… ({len(line) - LINE:,} characters more)"
+    """A line, cut at the limit."""
+    return line if len(line) <= LINE else f"{line[:LINE]}… ({len(line) - LINE:,} more characters)"

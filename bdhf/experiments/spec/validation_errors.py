@@ -1,4 +1,4 @@
-"""Complaints of pydantic in our words: where in the YAML, what is wrong, what is allowed."""
+"""Errors of pydantic as faults: where in the YAML, what is wrong, what is allowed."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from bdhf.records import Strict
 
 
 def validation_faults(error: ValidationError, model: type[Strict]) -> tuple[Fault, ...]:
-    """Everything that a model says is wrong with data of its kind."""
+    """Every fault that a model reports in its data."""
     return tuple(_fault(detail, model) for detail in error.errors())
 
 
 def _fault(detail: Any, model: type[Strict]) -> Fault:
     path = tuple(key for key in detail["loc"] if key not in ("int", "float"))
     if detail["type"] == "extra_forbidden":
-        known = _known_at(model, path[:-1])
-        return Fault(path, unknown("key", path[-1], known), at_key=True)
+        allowed = _allowed_at(model, path[:-1])
+        return Fault(path, unknown("key", path[-1], allowed), at_key=True)
     if detail["type"] == "missing":
         return Fault(path[:-1], f"missing key {path[-1]!r}")
     if detail["type"] == "value_error":
         return Fault(path, str(detail["ctx"]["error"]))
     if detail["type"] == "string_pattern_mismatch":
-        message = f"{detail['input']!r} is no name: letters, digits, dots, dashes and underscores"
+        message = (
+            f"{detail['input']!r} is not a name: use letters, digits, dots, dashes and underscores"
+        )
         keys = tuple(key for key in path if key != "[key]")
         return Fault(keys, message, at_key=keys != path)
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return Fault(path, f"{message}; got {detail['input']!r}")
 
 
-def _known_at(model: Any, path: Keys) -> list[str]:
-    """The keys that a model allows at a place."""
+def _allowed_at(model: Any, path: Keys) -> list[str]:
+    """The keys that a model allows at a path."""
     for key in path:
         if isinstance(key, str):
             model = keys_in(model)[key].annotation

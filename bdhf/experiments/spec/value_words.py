@@ -1,4 +1,4 @@
-"""Values of a spec as texts: in short words for a label, and exactly, to tell which are equal."""
+"""Values of a spec as texts: in short words for labels, and exactly, to compare them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _LONGEST = 40  # characters of a value in words
 
 
 def exactly(value: Any) -> str:
-    """A value as a text that no other value has."""
+    """A value as a text; different values have different texts."""
     return json.dumps(value, sort_keys=True)
 
 
 def in_short(values: Sequence[Any]) -> list[str]:
-    """Each value in short words: a part by its type, with arguments and numbers if that repeats.
+    """Each value in short words: a part by its type, and by its arguments if types repeat.
 
     >>> in_short(["full", {"type": "cg", "tol": 0.1}, 250, [1, 2]])
     ['full', 'cg', '250', '[1,2]']
@@ -27,14 +27,14 @@ def in_short(values: Sequence[Any]) -> list[str]:
     times, before = Counter(short), Counter[str]()
     words = []
     for value, text in zip(values, short, strict=True):
-        told = _with_arguments(value) if times[text] > 1 else text
-        before[told] += 1
-        words.append(f"{told}#{before[told]}" if before[told] > 1 else told)
+        chosen = _with_arguments(value) if times[text] > 1 else text
+        before[chosen] += 1
+        words.append(f"{chosen}#{before[chosen]}" if before[chosen] > 1 else chosen)
     return words
 
 
 def compact(value: Any) -> str:
-    """A value in a few characters: a part by its type, the end of a long text left out."""
+    """A value in a few characters: a part by its type, a long text cut."""
     if isinstance(value, dict) and isinstance(value.get("type"), str):
         return str(value["type"])
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

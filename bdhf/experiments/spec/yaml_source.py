@@ -1,6 +1,6 @@
 """YAML 1.2 as plain data, with the line and column of every key.
 
-`1e-3` is a number, `no` a string, `010` ten, `2.0` is 2, and a repeated key an error.
+`1e-3` is a number, `no` a string, `010` ten, `2.0` the integer 2; a repeated key is an error.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from bdhf.records.disk.files import UNREADABLE
 
 @dataclass(frozen=True)
 class Layer:
-    """One text that a spec is made of: a file, or a value of the command line."""
+    """One text of a spec: a file, or a setting of the command line."""
 
     label: str  # the file, or `--set arms.hf.lr=0.3`
     text: str
-    tree: Any  # the round-trip tree of ruamel.yaml, which knows positions; else builtin types
+    tree: Any  # the round-trip tree of ruamel.yaml, with positions; of a setting, builtin types
 
     def depth(self, path: Keys) -> int:
-        """How many keys of a path stand in this layer."""
+        """How many keys of a path this layer contains."""
         node = self.tree
         for depth, key in enumerate(path):
             if not _holds(node, key):
@@ -38,25 +38,25 @@ class Layer:
             node = node[key]
         return len(path)
 
-    def place(self, fault: Fault) -> tuple[int, int]:
-        """Line and column, from 1, of the deepest part of the path that stands here; or (0, 0)."""
-        node, place = self.tree, (0, 0) if type(self.tree) is dict else (1, 1)
+    def position(self, fault: Fault) -> tuple[int, int]:
+        """Line and column, from 1, of the deepest part of the path in this layer; or (0, 0)."""
+        node, deepest = self.tree, (0, 0) if type(self.tree) is dict else (1, 1)
         for depth, key in enumerate(fault.path, start=1):
             last = depth == len(fault.path)
-            found = _position(node, key, at_key=not last or fault.at_key)
-            if found is None:
+            entry = _position(node, key, at_key=not last or fault.at_key)
+            if entry is None:
                 break
-            place, node = found, node[key]
-        return place
+            deepest, node = entry, node[key]
+        return deepest
 
 
 @dataclass(frozen=True)
 class Source:
-    """The plain data of a spec, and the layers that it was made of: where everything stands."""
+    """The plain data of a spec, and the layers that they come from, with positions."""
 
     data: Any
-    layers: tuple[Layer, ...]  # what it includes, its own file, what is set on top: the last counts
-    faults: tuple[Fault, ...] = ()  # what no reader of the file can take
+    layers: tuple[Layer, ...]  # included files, own file, settings; the last one wins
+    faults: tuple[Fault, ...] = ()  # values that are not plain data
 
     @property
     def file(self) -> str:
@@ -65,7 +65,7 @@ class Source:
 
     @property
     def text(self) -> str:
-        """The spec as one text: that of its file, or what its layers make together."""
+        """The spec as one text: that of its only file, or the merged layers."""
         if len(self.layers) == 1:
             return self.layers[0].text
         buffer, yaml = StringIO(), YAML()
@@ -78,9 +78,9 @@ class Source:
     def error(self, faults: Iterable[Fault]) -> SpecError:
         """Turn faults into an error whose lines name file, line and column, in file order.
 
-        Where a value is no value at all, what else is wrong with it is not told.
+        Other faults of values that are not plain data are left out.
         """
-        faults = [*self.faults, *(fault for fault in faults if not self._is_told(fault))]
+        faults = [*self.faults, *(fault for fault in faults if not self._is_covered(fault))]
         located = sorted(map(self._line, dict.fromkeys(faults)), key=lambda line: line[:-1])
         return SpecError(line for *_, line in located)
 
@@ -89,31 +89,31 @@ class Source:
         return max(i for i, layer in enumerate(self.layers) if type(layer.tree) is not dict)
 
     def _line(self, fault: Fault) -> tuple[int, int, int, str]:
-        """Which layer a fault is in, where, and the line that tells it."""
+        """The layer of a fault, its line and column, and the line of the message."""
         depths = [layer.depth(fault.path) for layer in self.layers]
         index = max(range(len(depths)), key=lambda i: (depths[i], i)) if any(depths) else self._own
         layer = self.layers[index]
-        line, column = layer.place(fault)
-        place = f"{layer.label}:" + (f"{line}:{column}:" if line else "")
-        return index, line, column, f"{place} {_on_a_line(_dotted(fault.path) + fault.message)}"
+        line, column = layer.position(fault)
+        location = f"{layer.label}:" + (f"{line}:{column}:" if line else "")
+        return index, line, column, f"{location} {_on_a_line(_dotted(fault.path) + fault.message)}"
 
-    def _is_told(self, fault: Fault) -> bool:
-        return any(fault.path[: len(told.path)] == told.path for told in self.faults)
+    def _is_covered(self, fault: Fault) -> bool:
+        return any(fault.path[: len(outer.path)] == outer.path for outer in self.faults)
 
 
 def parse(text: str, file: str = "<spec>") -> Source:
-    """Parse one text. Raises SpecError for YAML that is malformed or repeats a key, or is too much.
+    """Parse one text. Raises SpecError for malformed YAML, a repeated key, and an excess.
 
-    How much is too much is in `bounds`.
+    `size_limits` has the limits.
     """
     try:
         over = too_much(text)
         tree = None if over else YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        raise SpecError([f"{place}: {_first_line(error)}"]) from None
-    except (YAMLError, *UNREADABLE) as error:  # the parser raises more than it says
+        location = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        raise SpecError([f"{location}: {_first_line(error)}"]) from None
+    except (YAMLError, *UNREADABLE) as error:  # the parser raises more than it documents
         raise SpecError([f"{file}: not YAML: {in_brief(error)}"]) from None
     if over:
         line, column, why = over
@@ -124,7 +124,7 @@ def parse(text: str, file: str = "<spec>") -> Source:
 
 
 def _holds(node: Any, key: str | int) -> bool:
-    """Whether a mapping has a key, or a list a place."""
+    """Whether a mapping has a key, or a list an index."""
     if isinstance(node, Mapping):
         return key in node
     is_list = isinstance(node, Sequence) and not isinstance(node, str)
@@ -134,12 +134,12 @@ def _holds(node: Any, key: str | int) -> bool:
 def _first_line(error: MarkedYAMLError) -> str:
     problem = (error.problem or error.context or "malformed YAML").splitlines()[0]
     if "duplicate key" in problem:
-        return problem.split(" with value")[0] + ": every key may appear once"
+        return problem.split(" with value")[0] + ": a key may appear only once"
     return f"not YAML: {problem}"
 
 
 def _plain(node: Any) -> Any:
-    """Builtin types only, with merges resolved."""
+    """The data in builtin types, with merges resolved."""
     if isinstance(node, Mapping):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, Sequence) and not isinstance(node, str):
@@ -153,29 +153,29 @@ def _plain(node: Any) -> Any:
 
 
 def _not_plain(node: Any, path: Keys) -> Iterable[Fault]:
-    """What another reader of the file could take for something else.
+    """Values that other YAML readers may read differently.
 
-    Keys that are not text (1 and "1" would be one name), dates, tags, and text that is no Unicode.
+    Keys that are not text (1 and "1" would be one name), dates, tags, and text that is not Unicode.
     """
     if getattr(getattr(node, "tag", None), "value", None):
-        yield Fault(path, "tags (!...) have no meaning here: leave it out")
+        yield Fault(path, "tags (!...) are not supported: remove it")
     elif isinstance(node, Mapping):
         for key, inner in node.items():
             if not isinstance(key, str):
-                yield Fault((*path, key), 'a key is text: put it into quotes ("1")', at_key=True)
+                yield Fault((*path, key), 'a key must be text: put it in quotes ("1")', at_key=True)
             yield from _not_plain(inner, (*path, key))
     elif isinstance(node, str):
         if not node.isascii() and node != node.encode("utf-8", "ignore").decode():
-            yield Fault(path, "the text holds half of a surrogate pair")
+            yield Fault(path, "the text contains half of a surrogate pair")
     elif isinstance(node, Sequence):
         for index, inner in enumerate(node):
             yield from _not_plain(inner, (*path, index))
     elif node is not None and not isinstance(node, (bool, int, float)):
-        yield Fault(path, f'{node} is read as a {type(node).__name__}: put it into quotes ("...")')
+        yield Fault(path, f'{node} is read as a {type(node).__name__}: put it in quotes ("...")')
 
 
 def _bad_numbers(value: Any, path: Keys) -> Iterable[Fault]:
-    """Numbers that no computation can take."""
+    """Numbers that no computation can use: not finite, or too large."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _bad_numbers(inner, (*path, key))
@@ -204,12 +204,12 @@ def _position(node: Any, key: str | int, at_key: bool) -> tuple[int, int] | None
 
 
 def _merged(entry: Any) -> Any:
-    """The map that a merge brings in; ruamel.yaml before 0.18.7 gave (position, map)."""
+    """The mapping of a merge; ruamel.yaml before 0.18.7 gave (position, mapping)."""
     return entry[1] if isinstance(entry, tuple) else entry
 
 
 def _on_a_line(text: str) -> str:
-    """A text with escapes for what breaks a line, or cannot be seen in it; not too long."""
+    """A text on one line: line breaks and invisible characters are escaped, the end is cut."""
     return shortened("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 

@@ -1,4 +1,4 @@
-"""Data sets by name. One file each."""
+"""Data sets by name, one file each."""
 
 from collections.abc import Mapping
 

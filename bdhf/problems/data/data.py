@@ -1,4 +1,4 @@
-"""Training, validation and test data, and how a data set is cut into them."""
+"""Training, validation and test data, and the split of a data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Part = tuple[Tensor, Tensor]  # inputs (N, ...), targets (N, ...)
 
 @dataclass(frozen=True)
 class Data:
-    """Three disjoint parts: training reads `train`, targets and tuning `validation`."""
+    """Three disjoint parts: training uses `train`, targets and tuning use `validation`."""
 
     train: Part
     validation: Part
@@ -26,7 +26,7 @@ class Data:
 
 
 class Dataset(Protocol):
-    """A data set that can be asked for its shape before it is loaded."""
+    """A data set whose shape is available before it is loaded."""
 
     @property
     def features(self) -> int:
@@ -34,7 +34,7 @@ class Dataset(Protocol):
 
     @property
     def image(self) -> tuple[int, int, int]:
-        """Channels, rows and columns that the entries of a sample are, in this order."""
+        """Channels, rows and columns of a sample, in the order of its entries."""
 
     @property
     def classes(self) -> int:
@@ -45,11 +45,11 @@ class Dataset(Protocol):
         """Samples of the training part."""
 
     def load(self, seed: int) -> Data:
-        """Load and split; the split is shuffled by `seed`."""
+        """Load and split the data; `seed` shuffles the split."""
 
 
 def synthetic(dataset: Dataset, samples: int) -> Part:
-    """Make up pixels (N, features) and labels (N,) like those of a data set, without loading it.
+    """Synthetic pixels (N, features) and labels (N,) like those of a data set, without loading it.
 
     >>> from bdhf.problems.data import DATASETS
     >>> pixels, labels = synthetic(DATASETS["mnist5k"], 12)
@@ -62,13 +62,15 @@ def synthetic(dataset: Dataset, samples: int) -> Part:
 
 
 def stratified_split(x: Tensor, y: Tensor, sizes: tuple[int, int, int], seed: int) -> Data:
-    """Cut into parts of the given sizes with equal shares of every class, shuffled by `seed`.
+    """Split into parts of these sizes with equal shares of every class, shuffled by `seed`.
 
-    `y` is (N,) of class labels. The sizes must add up to N, and every class must split evenly;
-    else ValueError.
+    `y` is (N,) of class labels. Raises ValueError if the sizes do not add up to N, or a class does
+    not split evenly.
     """
     if sum(sizes) != len(y):
-        raise ValueError(f"parts of {sizes} samples do not add up to the {len(y)} of the data")
+        raise ValueError(
+            f"parts of {sizes} samples do not add up to the {len(y)} samples of the data"
+        )
     generator = torch.Generator().manual_seed(seed)
     chosen: list[list[Tensor]] = [[], [], []]
     for label in y.unique():

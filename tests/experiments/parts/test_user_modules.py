@@ -1,4 +1,4 @@
-"""Modules beside a spec: those that it names are found, and no others."""
+"""Modules next to a spec: only those that it names are imported."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def split(layout, size):
 
 @pytest.fixture
 def finder(monkeypatch):
-    """The finder as it is in a new process; modules that a test imports are forgotten."""
+    """The finder as in a new process; the imports of a test are undone."""
     for name, empty in (("folders", []), ("named", set()), ("_served", set())):
         monkeypatch.setattr(user_modules._BESIDE, name, empty)
     before = set(sys.modules)
@@ -61,7 +61,7 @@ def finder(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, finder):
-    """A folder with an own part, what it imports, and a module that nobody names."""
+    """A folder with an own part, the modules that it imports, and an unrelated one."""
     home = tmp_path / "beside"
     home.mkdir()
     (home / "bsd_part.py").write_text(PART.format(helper="bsd_helper", lazy="bsd_lazy"))
@@ -73,12 +73,12 @@ def folder(tmp_path, finder):
 
 
 def is_there(name):
-    """Whether anybody who tries finds a module."""
+    """Whether an ordinary import finds a module."""
     return importlib.util.find_spec(name) is not None
 
 
 def test_a_module_is_found_that_is_named_and_what_it_imports(folder):
-    """At once, deeper, and when it is called; they are asked for by it alone."""
+    """Direct, indirect and late imports work, but only from the part itself."""
     look_in([str(folder)])
     before = [is_there(name) for name in ("bsd_part", "bsd_helper", "bsd_lazy", "bsd_stray")]
 
@@ -95,7 +95,7 @@ def test_a_module_is_found_that_is_named_and_what_it_imports(folder):
                                  "f('bsd_stray')", "import importlib.util as u\n"
                                  "u.find_spec('bsd_stray') or 1 / 0"])  # fmt: skip
 def test_what_another_package_tries_to_import_is_not_there(folder, tmp_path, monkeypatch, way):
-    """Also where a user's module has imported that package, and whichever way it tries."""
+    """Also if a user's module imports that package, and for every way to import."""
     library = tmp_path / "library"
     library.mkdir()
     tried = "\n    ".join(way.splitlines())
@@ -110,11 +110,11 @@ def test_what_another_package_tries_to_import_is_not_there(folder, tmp_path, mon
     allow("bsd_lazy")
 
     assert sys.modules["bsd_library"].there is False
-    assert importlib.import_module("bsd_lazy").there  # which lies in the folder itself
+    assert importlib.import_module("bsd_lazy").there  # in the folder itself
 
 
 def test_an_installed_module_comes_first(folder, tmp_path, monkeypatch):
-    """For a name in the spec, and for what a user's module imports; Python's own library too."""
+    """For a name in the spec and for imports of a user's module, also of the standard library."""
     library = tmp_path / "library"
     library.mkdir()
     (library / "bsd_lazy.py").write_text("where = 'library'")
@@ -131,7 +131,7 @@ def test_an_installed_module_comes_first(folder, tmp_path, monkeypatch):
 
 
 def test_a_folder_of_the_name_elsewhere_hides_no_module(folder, tmp_path, monkeypatch):
-    """Python takes any folder for a package where it finds no better."""
+    """Python makes a namespace package of any folder if it finds nothing else."""
     (tmp_path / "library" / "bsd_part").mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path / "library")
     look_in([str(folder)])
@@ -141,7 +141,7 @@ def test_a_folder_of_the_name_elsewhere_hides_no_module(folder, tmp_path, monkey
 
 @pytest.mark.parametrize("has_init", [True, False])
 def test_a_part_may_lie_in_a_package(folder, has_init):
-    """With a file `__init__` or without, and whatever Python forgets meanwhile."""
+    """With or without `__init__.py`, and after caches are invalidated."""
     (folder / "bsd_package").mkdir()
     (folder / "bsd_package" / "part.py").write_text("def chunks(layout):\n    ...\n")
     (folder / "bsd_package" / "more.py").write_text("")
@@ -156,7 +156,7 @@ def test_a_part_may_lie_in_a_package(folder, has_init):
 
 
 def test_an_instance_of_an_own_class_is_pickled_and_read_again(folder):
-    """By a process that has not imported its module yet."""
+    """In a process that has not imported its module yet."""
     look_in([str(folder)])
     content = pickle.dumps(own_part("bsd_part:Chunks")(size=7))
     del sys.modules["bsd_part"]
@@ -165,7 +165,7 @@ def test_an_instance_of_an_own_class_is_pickled_and_read_again(folder):
 
 
 def test_a_spec_leaves_the_path_of_modules_as_it_is(folder):
-    """Whether it names a part or not, nobody else looks beside it."""
+    """With or without own parts, `sys.path` stays the same."""
     before = list(sys.path)
     (folder / "plain.yaml").write_text(SMALL)
     (folder / "own.yaml").write_text(changed(("partition: full", "partition: bsd_part:Chunks")))
@@ -179,11 +179,11 @@ def test_a_spec_leaves_the_path_of_modules_as_it_is(folder):
     assert not is_there("bsd_stray")
 
 
-#: Names that libraries try to import, and that are not installed here.
+#: Names that libraries try to import and that are not installed here.
 OPTIONAL = [name for name in ("gmpy2", "flint", "triton", "torchdistx", "dill", "tree", "pytz")
             if importlib.util.find_spec(name) is None]  # fmt: skip
 
-#: Names of Python's own library that a process imports when it starts another.
+#: Modules of the standard library that a process imports when it starts another.
 OWN_LIBRARY = ("random", "struct", "socket", "dis")
 
 TINY = (("updates: 6", "updates: 2"), ("count: 2", "count: 1"),
@@ -191,14 +191,14 @@ TINY = (("updates: 6", "updates: 2"), ("count: 2", "count: 1"),
 
 
 def spread(folder, names):
-    """Put harmless modules there that leave a mark when they are imported."""
+    """Write harmless modules that leave a mark when they are imported."""
     for name in names:
         text = f"open({str(folder / 'marks')!r}, 'a').write('{name} ')\nraise ImportError('mark')\n"
         (folder / f"{name}.py").write_text(text)
 
 
 def bdhf(folder, *words):
-    """Run Python with these arguments in a folder; what it said."""
+    """Run Python with these arguments in a folder; its output."""
     root = str(Path(user_modules.__file__).parents[3])
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=300,
@@ -209,7 +209,7 @@ def bdhf(folder, *words):
 
 
 def ran(folder, *names):
-    """Run the small ablation, with its part beside it, among modules of these names."""
+    """Run the small ablation with its part, in a folder with modules of these names."""
     (folder / "spec.yaml").write_text(changed(*TINY))
     spread(folder, names)
     bdhf(folder, "-P", "-m", "bdhf.cli", "run", "spec.yaml", "--out", "out", "--workers", "1")
@@ -217,7 +217,7 @@ def ran(folder, *names):
 
 @pytest.mark.slow
 def test_no_command_imports_what_merely_lies_there(folder, monkeypatch):
-    """Neither `run` and its workers, nor who plans a report again; all find the named part."""
+    """Neither `run` and its workers nor a new plan of a report; all import the named part."""
     assert OPTIONAL
     monkeypatch.chdir(folder)
 
@@ -235,7 +235,7 @@ def test_no_command_imports_what_merely_lies_there(folder, monkeypatch):
 
 @pytest.mark.long
 def test_nor_does_one_that_python_starts_as_a_module(folder):
-    """Python puts the working directory first there."""
+    """With `-m`, Python puts the working directory first."""
     (folder / "spec.yaml").write_text(changed(*TINY))
     spread(folder, OPTIONAL)
 
@@ -245,7 +245,7 @@ def test_nor_does_one_that_python_starts_as_a_module(folder):
 
 @pytest.mark.long
 def test_nor_does_verify_that_makes_every_run_again(folder, monkeypatch):
-    """In the folder of the report, and among modules of Python's own library."""
+    """In the folder of the report, among modules named like the standard library."""
     ran(folder, *OPTIONAL, *OWN_LIBRARY)
     monkeypatch.chdir(folder)
 
@@ -268,7 +268,7 @@ held_out: false
 
 @pytest.mark.long
 def test_nor_does_a_study_and_its_workers(folder):
-    """They find the part beside the ablation that they tune."""
+    """They import the part next to the ablation that they tune."""
     (folder / "spec.yaml").write_text(changed(*TINY, ("stop: at_budget", "stop: at_target")))
     (folder / "study.yaml").write_text(STUDY)
     spread(folder, (*OPTIONAL, *OWN_LIBRARY))

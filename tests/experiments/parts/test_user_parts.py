@@ -1,5 +1,7 @@
 """A user's own parts, named in a spec as `package.module:name`."""
 
+import re
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from bdhf.experiments.spec.load import load_spec
 from bdhf.experiments.spec.schema import Safety
 from bdhf.records import Status
 from tests.experiments.specs import changed
+from tests.messages import naming
 
 MODULE = """
 from dataclasses import dataclass
@@ -94,7 +97,7 @@ number = 3
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the user's module; specs stand beside it."""
+    """A folder with the user's modules, for specs."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "lab_parts.py").write_text(MODULE)
     (folder / "lab_broken.py").write_text("raise RuntimeError('of its own')")
@@ -103,7 +106,7 @@ def folder(tmp_path_factory):
 
 
 def opened(folder, *changes):
-    """The small spec, changed, as it is loaded from that folder."""
+    """The small spec, changed, loaded from that folder."""
     (folder / "spec.yaml").write_text(changed(*changes))
     return load_spec(folder / "spec.yaml")[0]
 
@@ -120,7 +123,7 @@ OWN = {
 
 @pytest.mark.parametrize("own", OWN)
 def test_an_own_part_is_resolved_built_and_trained(folder, own):
-    """It is a part like those of the tables: in the id, in the run's file, in the loop."""
+    """It is used like a part of the tables: in the id, in the run's file, in training."""
     spec = opened(folder, OWN[own])[0].spec
     arm = "adam" if own == "optimizer" else "full_hf"
 
@@ -133,7 +136,7 @@ def test_an_own_part_is_resolved_built_and_trained(folder, own):
 
 
 def test_defaults_of_an_own_part_are_written_out(folder):
-    """The id knows them, so a default that is raised in the code makes other runs."""
+    """The id contains them, so another default in the code makes other runs."""
     spec = opened(folder, ("partition: full", "partition: lab_parts:Chunks"))[0].spec
     arm = spec.arms["full_hf"]
     problem = problem_of(spec.problem)
@@ -147,52 +150,52 @@ def test_defaults_of_an_own_part_are_written_out(folder):
 
 
 def test_a_problem_whose_loss_is_trained_is_refused(folder):
-    """Arms of torch train the model's parameters only, and runs keep those."""
-    with pytest.raises(SpecError) as found:
+    """Arms of torch train only the model's parameters, and runs keep only those."""
+    with pytest.raises(SpecError) as caught:
         opened(
             folder, ("{type: autoencoder, encoder: [784, 12, 4]}", "lab_parts:Scaled"),
             ('[["encoder.*"], ["decoder.*"]]', '[["*"]]'),
         )  # fmt: skip
 
-    assert "the loss of lab_parts:Scaled has trainable parameters" in found.value.lines[0]
-    assert "let the model hold them" in found.value.lines[0]
+    assert re.search(naming("problem", "lab_parts:Scaled", "loss"), caught.value.lines[0])
 
 
+#: A part that is refused -> what the line names.
 WRONG = {
-    "no module": ("lab_gone:Chunks", "cannot import lab_gone: ModuleNotFoundError"),
-    "broken": ("lab_broken:Chunks", "cannot import lab_broken: RuntimeError: of its own"),
-    "a script": ("lab_script:Chunks", "cannot import lab_script: it ends the program: put"),
-    "no name": ("lab_parts:Chunk", "unknown name in lab_parts 'Chunk'; known: "),
-    "its names": ("lab_parts:Chunk", "known: halves, Chunks, "),
-    "nearest": ("lab_parts:Chunk", "Did you mean 'Chunks'?"),
-    "number": ("lab_parts:number", "lab_parts:number is a int: give a (frozen) dataclass"),
-    "class": ("lab_parts:Plain", "lab_parts:Plain is a class without fields: give a"),
-    "spelling": ("lab_parts:", "'lab_parts:' is no name of a part: write package.module:name"),
-    "role": ("lab_parts:Nothing", "lab_parts:Nothing is no partition: it lacks __call__"),
-    "annotation": ("lab_parts:Torn", "its annotations cannot be read: name 'Unheard'"),
-    "key": ("{type: lab_parts:Chunks, sise: 3}", "unknown key of lab_parts:Chunks 'sise'"),
-    "type": ("{type: lab_parts:Chunks, size: a}", "Input should be a valid integer"),
-    "value": ("{type: lab_parts:Chunks, size: 0}", "size must be above 0"),
-    "builtin": ("os:system", "os:system is a builtin_function_or_method: give a"),
+    "no module": ("lab_gone:Chunks", ("lab_gone", "ModuleNotFoundError")),
+    "broken": ("lab_broken:Chunks", ("lab_broken", "RuntimeError: of its own")),
+    "a script": ("lab_script:Chunks", ("lab_script", '`if __name__ == "__main__":`')),
+    "no name": ("lab_parts:Chunk", ("lab_parts", "'Chunk'")),
+    "its names": ("lab_parts:Chunk", ("halves, Chunks",)),
+    "nearest": ("lab_parts:Chunk", ("'Chunks'",)),
+    "number": ("lab_parts:number", ("lab_parts:number", "int", "dataclass")),
+    "class": ("lab_parts:Plain", ("lab_parts:Plain", "class", "dataclass")),
+    "spelling": ("lab_parts:", ("'lab_parts:'", "package.module:name")),
+    "role": ("lab_parts:Nothing", ("lab_parts:Nothing", "partition", "__call__")),
+    "annotation": ("lab_parts:Torn", ("lab_parts:Torn", "'Unheard'")),
+    "key": ("{type: lab_parts:Chunks, sise: 3}", ("lab_parts:Chunks", "'sise'", "'size'")),
+    "type": ("{type: lab_parts:Chunks, size: a}", ("size", "integer", "'a'")),
+    "value": ("{type: lab_parts:Chunks, size: 0}", ("size", 0)),
+    "builtin": ("os:system", ("os:system", "builtin_function_or_method")),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_no_part_is_told_where_it_is_named(folder, wrong):
-    """One line with the place, whatever the module raises."""
-    given, message = WRONG[wrong]
-    quoted = f'"{given}"' if given.endswith(":") else given
+    """One line with the path, for anything that the module raises."""
+    part, names = WRONG[wrong]
+    quoted = f'"{part}"' if part.endswith(":") else part
 
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         opened(folder, ("partition: full", f"partition: {quoted}"))
 
-    assert len(found.value.lines) == 1
-    assert "arms.full_hf.partition" in found.value.lines[0]
-    assert message in found.value.lines[0]
+    assert len(caught.value.lines) == 1
+    assert "arms.full_hf.partition" in caught.value.lines[0]
+    assert re.search(naming(*names), caught.value.lines[0])
 
 
-@pytest.mark.parametrize("given", ["lab_parts:Chunks", "lab_parts:gone"])
-def test_an_own_optimizer_is_one_of_torchs_kind(folder, given):
-    """Anything else is told at the arm."""
+@pytest.mark.parametrize("name", ["lab_parts:Chunks", "lab_parts:gone"])
+def test_an_own_optimizer_is_one_of_torchs_kind(folder, name):
+    """Anything else is a fault at the arm."""
     with pytest.raises(SpecError, match=r"arms\.adam"):
-        opened(folder, ("{type: torch.Adam, lr: 3.0e-3}", f"{{type: {given}}}"))
+        opened(folder, ("{type: torch.Adam, lr: 3.0e-3}", f"{{type: {name}}}"))

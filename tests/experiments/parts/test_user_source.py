@@ -1,4 +1,4 @@
-"""What a user's own part is made of: its module, and what that imports of the user's own."""
+"""The source of a user's own part: its module, and the user's modules that it imports."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.experiments.specs import cell
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder beside which modules are found, for this test alone."""
+    """A folder that is searched for modules in this test only."""
     monkeypatch.setattr(user_modules._BESIDE, "folders", [str(tmp_path)])
     return tmp_path
 
 
 def write(folder, **modules):
-    """Write modules: `pkg__sub="..."` is `pkg/sub.py`. None of them may be run."""
+    """Write modules: `pkg__sub="..."` is `pkg/sub.py`. They fail if they are run."""
     for name, text in modules.items():
         file = folder / f"{name.replace('__', '/')}.py"
         file.parent.mkdir(exist_ok=True, parents=True)
@@ -35,10 +35,10 @@ def init(folder, *packages):
         (folder / package / "__init__.py").write_text("")
 
 
-#: What is imported, and how -> the modules that the part is made of.
+#: An import -> the modules of the part.
 IMPORTS = {
     "nothing": ("x = 1", []),
-    "a module beside": ("import osrc_b", ["osrc_b"]),
+    "a module in the folder": ("import osrc_b", ["osrc_b"]),
     "a name of it": ("from osrc_b import anything", ["osrc_b"]),
     "within a function": ("def f():\n    import osrc_b", ["osrc_b"]),
     "under a condition": ("if False:\n    import osrc_b", ["osrc_b"]),
@@ -64,7 +64,7 @@ IMPORTS = {
 
 @pytest.mark.parametrize("how", IMPORTS)
 def test_a_part_is_made_of_what_it_imports_of_the_users_own(folder, how):
-    """Nothing is run; what has a version of its own is left out."""
+    """Nothing is run; packages with a recorded version are left out."""
     text, expected = IMPORTS[how]
     write(
         folder, osrc_a=text, osrc_b="", osrc_c="import osrc_b", osrc_d="import osrc_e",
@@ -76,15 +76,15 @@ def test_a_part_is_made_of_what_it_imports_of_the_users_own(folder, how):
     (folder / "osrc_torn.py").write_text("def (\n")
     (folder / "random.py").write_text("raise AssertionError")
 
-    found = sources("osrc_a:Part")
+    modules = sources("osrc_a:Part")
 
-    assert sorted(found) == ["osrc_a", *expected]
-    assert all(source.file.is_relative_to(folder) for source in found.values())
+    assert sorted(modules) == ["osrc_a", *expected]
+    assert all(source.file.is_relative_to(folder) for source in modules.values())
     assert not [name for name in sys.modules if name.startswith("osrc_")]
 
 
 def test_a_part_in_a_package_is_made_of_its_packages_too(folder):
-    """They are run before it, and what they import as well; relative names have any depth."""
+    """They run before it, with their imports; relative names may have any depth."""
     init(folder, "osrc_q", "osrc_q/deep")
     write(folder, osrc_q__deep__part="from ..lower import x\nfrom .side import y",
           osrc_q__lower="", osrc_q__deep__side="from ... import osrc_b", osrc_b="")  # fmt: skip
@@ -94,7 +94,7 @@ def test_a_part_in_a_package_is_made_of_its_packages_too(folder):
 
 
 def test_of_an_installed_package_its_own_modules_count_and_no_others(tmp_path, monkeypatch):
-    """Beside it lie the packages of others, whose versions are recorded."""
+    """The other packages in the folder have recorded versions."""
     home = tmp_path / "site-packages"
     init(home, "osrc_mine", "osrc_other")
     write(home, osrc_mine__part="from osrc_mine import more\nimport osrc_other, osrc_single",
@@ -108,14 +108,14 @@ def test_of_an_installed_package_its_own_modules_count_and_no_others(tmp_path, m
 
 @pytest.mark.parametrize("name", ["os:system", "bdhf.problems:MLP", "torch.optim:SGD", "osrc_no:X"])
 def test_what_is_not_the_users_own_has_no_source(folder, name):
-    """What has its version recorded, and what is not there."""
+    """Packages with a recorded version, and missing modules."""
     assert sources(name) == {}
 
 
 @pytest.mark.parametrize("file", ["osrc_a.py", "osrc_b.py"])
 @pytest.mark.parametrize("change", [b"x = 2\n", b"x = 1\n# a word\n", b""])
 def test_any_change_of_a_file_is_another_hash(folder, file, change):
-    """Of that module alone; the ends of lines are none."""
+    """Only of that module; line endings do not count."""
     for name in ("osrc_a.py", "osrc_b.py"):
         (folder / name).write_bytes(b"import osrc_b\nx = 1\n")
     before = sources("osrc_a:X")
@@ -130,7 +130,7 @@ def test_any_change_of_a_file_is_another_hash(folder, file, change):
 
 
 def test_hashes_are_told_in_words_and_read_again(folder):
-    """As env.json has them."""
+    """In the form of env.json."""
     hashes = {"lab.parts": "0123", "lab": "4567"}
 
     assert hashes_of_words(hashes_in_words(hashes)) == hashes
@@ -138,7 +138,7 @@ def test_hashes_are_told_in_words_and_read_again(folder):
 
 
 def test_own_parts_of_a_run_are_found_wherever_they_stand():
-    """The problem, an optimizer, a part, a part in a part; a value with a colon is none."""
+    """The problem, an optimizer, a part, a nested part; not a value with a colon."""
     run = cell("full_hf").run
     blend = {"type": "blend", "partition": {"type": "osrc_a:P", "name": "no:part"}, "alpha": 0.5}
     own = run.model_copy(
@@ -154,7 +154,7 @@ def test_own_parts_of_a_run_are_found_wherever_they_stand():
 
 
 def test_recorded_is_what_was_imported_and_not_what_lies_there_later(folder):
-    """A worker imports a module once, and a person may edit it while the worker goes on."""
+    """A worker imports a module once, and the file may change while the worker runs."""
     write(folder, osrc_kept="x = 1")
     run = cell("full_hf").run
     run = run.model_copy(update={"problem": {"type": "osrc_kept:Problem"}})

@@ -1,4 +1,4 @@
-"""Plans: which cells there are, and what the id of a run depends on."""
+"""Plans: their cells, and what the id of a run depends on."""
 
 import pytest
 
@@ -7,10 +7,10 @@ from tests.experiments.specs import cells, changed
 
 def ids(*changes):
     """Run ids of the small spec, changed: arm -> ids by seed."""
-    found = {}
+    by_arm = {}
     for cell in cells(*changes):
-        found.setdefault(cell.arm, []).append(cell.run.run_id)
-    return found
+        by_arm.setdefault(cell.arm, []).append(cell.run.run_id)
+    return by_arm
 
 
 def test_every_arm_meets_every_seed_once():
@@ -50,10 +50,10 @@ SAME = {
 
 @pytest.mark.parametrize("change", SAME)
 def test_what_does_not_change_the_result_does_not_change_the_id(change):
-    """Spelling, device, names and limits that only end failures leave the ids as they are."""
+    """Notation, device, names and safety limits change no id."""
     before, after = ids(), ids(SAME[change])
 
-    assert {arm: found[:2] for arm, found in after.items()} == before
+    assert {arm: run_ids[:2] for arm, run_ids in after.items()} == before
 
 
 DIFFERENT = {
@@ -70,7 +70,7 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("change", DIFFERENT)
 def test_what_changes_the_result_changes_every_id(change):
-    """No run is taken for another one."""
+    """Different runs have different ids."""
     before, after = ids(), ids(DIFFERENT[change])
 
     for arm in before:
@@ -78,14 +78,14 @@ def test_what_changes_the_result_changes_every_id(change):
 
 
 def test_the_algorithm_version_changes_the_id():
-    """A new version of the method does not find the runs of the old one."""
+    """A new version of the method does not reuse the runs of the old one."""
     run = cells()[0].run
 
     assert run.model_copy(update={"algorithm": run.algorithm + 1}).run_id != run.run_id
 
 
 def test_an_arm_without_curvature_ignores_the_curvature_batch():
-    """What Adam does not read does not make another run of it."""
+    """Adam does not use it, so its runs stay the same."""
     before, after = ids(), ids(("curvature: 50", "curvature: 25"))
 
     assert before["adam"] == after["adam"]
@@ -101,9 +101,9 @@ def test_targets_enter_the_id_where_they_end_the_run():
 
 def test_two_arms_with_one_definition_share_their_runs():
     """The name of an arm is not part of the result."""
-    found = ids(("arms:\n", "arms:\n  twin: {type: torch.Adam, lr: 3.0e-3}\n"))
+    by_arm = ids(("arms:\n", "arms:\n  twin: {type: torch.Adam, lr: 3.0e-3}\n"))
 
-    assert found["twin"] == found["adam"]
+    assert by_arm["twin"] == by_arm["adam"]
 
 
 def test_a_fraction_is_a_share_of_the_gradient_batch():
@@ -115,7 +115,7 @@ def test_a_fraction_is_a_share_of_the_gradient_batch():
 
 
 def test_a_run_spec_survives_its_own_file():
-    """What is written into a run's folder gives the same id when it is read."""
+    """The file in the folder of a run gives the same id."""
     for cell in cells():
         again = type(cell.run).model_validate(cell.run.model_dump(mode="json"))
         assert again.run_id == cell.run.run_id

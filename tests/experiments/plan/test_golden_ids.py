@@ -6,7 +6,7 @@ import pytest
 
 from tests.experiments.specs import changed, planned
 
-#: What is changed in the small spec, one feature each.
+#: Changes of the small spec, one feature each.
 SPECS = {
     "small": (),
     "float64": (("stop: at_budget", "stop: at_budget\ndtype: float64"),),
@@ -64,7 +64,7 @@ def first_ids(name):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_ids_are_golden(name):
-    """An id changes with the version of the algorithm, and by nothing that happens by accident."""
+    """An id changes only with the version of the algorithm."""
     assert first_ids(name) == GOLDEN[name]
 
 
@@ -73,7 +73,7 @@ def test_no_two_of_the_specs_share_what_they_change():
     ids = {name: set(first_ids(name)) for name in SPECS}
 
     for name, own in ids.items():
-        others = set().union(*(found for other, found in ids.items() if other != name))
+        others = set().union(*(run_ids for other, run_ids in ids.items() if other != name))
         assert own - others or name == "small"
 
 

@@ -1,4 +1,4 @@
-"""The two passes of a plan: its cells, which take no model, and why some of them are not run."""
+"""The two passes of a plan: the cells, without a model, and the reasons for skipped cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bdhf.experiments.spec.load import load_spec
 
 SHIPPED = Path(__file__).parents[3] / "ablations"
 
-#: Arm of a shipped spec -> the gradient equivalents it is estimated at; all others are run.
+#: Arm of a shipped spec -> its estimated gradient equivalents; all other arms are run.
 TOO_COSTLY = {
     "hf curvature=hessian partition=per_neuron problem=autoencoder": 214,
     "hf curvature=ggn partition=per_neuron problem=transformer": 349,
@@ -27,7 +27,7 @@ TOO_COSTLY = {
 
 @pytest.fixture
 def models(monkeypatch):
-    """Every module that is built while nothing is kept of what was built before."""
+    """The modules that are built, with empty caches."""
     built, begin = list[type](), nn.Module.__init__
 
     def counted(module, *arguments, **named):
@@ -41,7 +41,7 @@ def models(monkeypatch):
 
 
 def test_cells_take_no_model_and_reasons_do(models):
-    """No module is built for the cells, arms above the limit included, but for the reasons."""
+    """The cells need no module, also of arms above the limit; the reasons do."""
     variants, _ = load_spec(SHIPPED / "smoke.yaml")
     meta_models._block_sizes.cache_clear()
     models.clear()
@@ -58,7 +58,7 @@ def test_cells_take_no_model_and_reasons_do(models):
     "file", sorted(SHIPPED.rglob("*.yaml")), ids=lambda file: str(file.relative_to(SHIPPED))
 )
 def test_reasons_of_the_shipped_specs(file):
-    """Of all specs that come with bdhf the smoke test alone has arms that cost too much."""
+    """Only the smoke test has arms above the limit of cost."""
     variants, _ = load_spec(file)
     plan = expand(variants)
     skips = {cell.arm: cell.skip for cell in with_skips(plan, variants[0].spec.safety).cells}

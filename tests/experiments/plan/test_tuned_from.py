@@ -1,6 +1,7 @@
-"""How the settings of an ablation were found: its arms held against the record of a study."""
+"""How the settings of an ablation were tuned: its arms, compared with the record of a study."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,13 +15,14 @@ from bdhf.experiments.spec.yaml_source import parse
 from bdhf.experiments.storage.store import Store
 from bdhf.records import Target, TunedArm, Tuning, collect
 from tests.experiments.specs import SMALL, cells, changed, planned
+from tests.messages import naming
 
 STUDY = "studies/small"
 TUNED_FROM = ("seeds:", f"tuned_from: {STUDY}\nseeds:")
 
 
 def of_study(plan, **changes):
-    """An arm of a record for every arm of a plan, as if its settings had been chosen."""
+    """The arms of a plan as arms of a record, as if the study had chosen their settings."""
     runs = {cell.arm: cell.run for cell in reversed(plan.cells)}
     return tuple(
         TunedArm(
@@ -45,30 +47,30 @@ def record(plan=None, arms=None, **changes):
     ).model_copy(update=changes)  # fmt: skip
 
 
-def held(tmp_path, found, *changes):
-    """What is known of the small spec, changed, from a record that lies beside it."""
-    (tmp_path / "small.tuning.json").write_text(found.model_dump_json())
+def compared(tmp_path, record, *changes):
+    """The tuning of the small spec, changed, by a record next to it."""
+    (tmp_path / "small.tuning.json").write_text(record.model_dump_json())
     return tuned(STUDY, tmp_path, tmp_path / "results", planned(*changes))
 
 
 def test_the_settings_that_a_study_chose_are_tuned(tmp_path):
-    """Of every arm: trials, the best value with its spread over seeds, and what lies at an edge."""
-    found = held(tmp_path, record())
+    """Every arm has its trials, the best value with its range, and settings at an edge."""
+    small = compared(tmp_path, record())
 
-    assert (found.study, found.missing, found.seeds) == (STUDY, "", (1000, 1001))
-    assert (found.objective, found.target) == ("updates_to_target", "val_loss ≤ 0.08")
-    assert (found.sampler, found.pruner, found.shared_seeds) == ("tpe, seed 0", "none", ())
-    assert list(found.arms) == ["adam", "full_hf", "block_hf"]
-    for arm in found.arms.values():
+    assert (small.study, small.missing, small.seeds) == (STUDY, "", (1000, 1001))
+    assert (small.objective, small.target) == ("updates_to_target", "val_loss ≤ 0.08")
+    assert (small.sampler, small.pruner, small.shared_seeds) == ("tpe, seed 0", "none", ())
+    assert list(small.arms) == ["adam", "full_hf", "block_hf"]
+    for arm in small.arms.values():
         assert (arm.how, arm.why, arm.trials, arm.at_edge) == ("tuned", "", 24, ("lr",))
         assert (arm.best, arm.low, arm.high, arm.missed) == (4.5, 4.0, 5.0, False)
 
 
 def test_a_best_value_beyond_the_horizon_is_a_miss(tmp_path):
-    """It is no cost, since the target was reached on no seed."""
-    found = held(tmp_path, record(arms=of_study(planned(), best_value=6.5)))
+    """It is not a cost, because no seed reached the target."""
+    small = compared(tmp_path, record(arms=of_study(planned(), best_value=6.5)))
 
-    assert [arm.missed for arm in found.arms.values()] == [True] * 3
+    assert [arm.missed for arm in small.arms.values()] == [True] * 3
 
 
 @pytest.mark.parametrize(
@@ -84,8 +86,8 @@ def test_a_best_value_beyond_the_horizon_is_a_miss(tmp_path):
     ],
 )  # fmt: skip
 def test_other_settings_are_changed_and_named(tmp_path, change, why):
-    """Beside what the study chose for the arm; a part of another type is one difference."""
-    arms = held(tmp_path, record(), change).arms
+    """With the values that the study chose; a part of another type is one difference."""
+    arms = compared(tmp_path, record(), change).arms
 
     assert (arms["full_hf"].how, arms["full_hf"].why) == ("changed", why)
     assert arms["adam"].how == "tuned"
@@ -102,20 +104,20 @@ def test_other_settings_are_changed_and_named(tmp_path, change, why):
     ],
 )  # fmt: skip
 def test_an_arm_that_was_tuned_elsewhere_says_where(tmp_path, changes, why):
-    """On another problem, or at other batch sizes, its settings were chosen for something else."""
-    arms = held(tmp_path, record(), *changes).arms
+    """On another problem, or at other batch sizes."""
+    arms = compared(tmp_path, record(), *changes).arms
 
     assert (arms["full_hf"].how, arms["full_hf"].why) == ("elsewhere", why)
 
 
 def test_an_arm_is_held_against_its_own_batch_size(tmp_path):
-    """Settings that were chosen at one size are others than those chosen at another."""
+    """Each batch size has its own tuned settings."""
     grid = ("stop:", "grid: {batch.gradient: [100, 200, 400]}\nstop:")
     rates = ("stop:", "settings: [{at: {batch.gradient: 100}, set: {arms.adam.lr: 0.1}}]\nstop:")
     study = planned(("stop:", "grid: {batch.gradient: [100, 200]}\nstop:"), rates)
 
-    with_its_own = held(tmp_path, record(study), grid, rates).arms
-    with_one_rate = held(tmp_path, record(study), grid).arms
+    with_its_own = compared(tmp_path, record(study), grid, rates).arms
+    with_one_rate = compared(tmp_path, record(study), grid).arms
 
     assert [with_its_own[f"adam gradient={size}"].how for size in (100, 200, 400)] == [
         "tuned", "tuned", "elsewhere",
@@ -125,29 +127,29 @@ def test_an_arm_is_held_against_its_own_batch_size(tmp_path):
 
 
 def test_a_name_makes_no_settings_tuned(tmp_path):
-    """The same settings under another name are; an arm that no study knows is not."""
-    renamed = held(tmp_path, record(), ("  adam:", "  adam_2:")).arms
-    unknown = held(tmp_path, record(arms=of_study(planned())[1:])).arms
+    """The same settings under another name are tuned; an arm without a record is not."""
+    renamed = compared(tmp_path, record(), ("  adam:", "  adam_2:")).arms
+    unknown = compared(tmp_path, record(arms=of_study(planned())[1:])).arms
 
     assert renamed["adam_2"].how == "tuned"
     assert (unknown["adam"].how, unknown["adam"].why) == ("untuned", "")
 
 
 def test_an_arm_of_which_no_trial_was_completed_is_untuned(tmp_path):
-    """There is nothing that the study could have chosen."""
-    arms = held(tmp_path, record(arms=of_study(planned(), best=None, optimizer={}))).arms
+    """The study could not choose settings."""
+    arms = compared(tmp_path, record(arms=of_study(planned(), best=None, optimizer={}))).arms
 
     assert arms["adam"].how == "untuned"
     assert arms["adam"].why == "no trial of it was completed"
 
 
 def test_seeds_of_the_study_that_the_ablation_has_too_are_named(tmp_path):
-    """Whatever the study says of the seeds that it holds out."""
-    assert held(tmp_path, record(seeds=(1, 2))).shared_seeds == (1,)
+    """For any held-out seeds of the study."""
+    assert compared(tmp_path, record(seeds=(1, 2))).shared_seeds == (1,)
 
 
 def test_the_record_beside_the_spec_comes_first(tmp_path):
-    """Then that among the results; where neither is, both are named."""
+    """Then that in the results folder; if neither exists, both are named."""
     there = tmp_path / "results" / STUDY
     plan = planned()
     nowhere = tuned(STUDY, tmp_path, tmp_path / "results", plan)
@@ -155,40 +157,40 @@ def test_the_record_beside_the_spec_comes_first(tmp_path):
     (there / "study.json").write_text(record(sampler="random").model_dump_json())
     among_results = tuned(STUDY, tmp_path, tmp_path / "results", plan)
 
-    assert f"neither {tmp_path / 'small.tuning.json'} nor {there / 'study.json'}" in nowhere.missing
+    assert re.match(naming(tmp_path / "small.tuning.json", there / "study.json"), nowhere.missing)
     assert (among_results.missing, among_results.sampler) == ("", "random")
-    assert held(tmp_path, record()).sampler == "tpe, seed 0"
+    assert compared(tmp_path, record()).sampler == "tpe, seed 0"
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [("{", "no record of a study"), (record(name="other").model_dump_json(), "of study 'other'")],
+    ("content", "name"),
+    [("{", "small.tuning.json"), (record(name="other").model_dump_json(), "'other'")],
     ids=["torn", "another study"],
 )
-def test_a_record_that_cannot_serve_says_why(tmp_path, content, said):
-    """Nothing is taken from it, and nothing is raised."""
+def test_a_record_that_cannot_serve_says_why(tmp_path, content, name):
+    """It is not used, and nothing is raised."""
     (tmp_path / "small.tuning.json").write_text(content)
 
-    found = tuned(STUDY, tmp_path, tmp_path, planned())
+    small = tuned(STUDY, tmp_path, tmp_path, planned())
 
-    assert said in found.missing
-    assert found.arms == {}
+    assert re.search(naming(name), small.missing)
+    assert small.arms == {}
 
 
 def test_naming_a_study_changes_no_run():
-    """How settings were found is no part of what is run."""
+    """The study that settings come from changes no run."""
     assert [c.run_id for c in cells(TUNED_FROM)] == [c.run_id for c in cells()]
 
 
 @pytest.mark.parametrize("name", ["small", "studies/", "studies/../x", "3", "/studies/x"])
 def test_what_is_no_study_is_told(name):
-    """With the form that a name has."""
+    """The line has the position of the name."""
     with pytest.raises(SpecError, match=r"f:10:13: tuned_from: "):
         variants(parse(changed(("seeds:", f"tuned_from: {name}\nseeds:")), "f"))
 
 
 def test_what_is_known_stands_in_the_results(tmp_path):
-    """`bdhf run` finds it, plan.json holds it, and the reader has it; in order of the arms."""
+    """`bdhf run` reads it, plan.json stores it, and `bdhf.load` gives it, in order of the arms."""
     spec = tmp_path / "spec.yaml"
     spec.write_text(changed(TUNED_FROM))
     (tmp_path / "small.tuning.json").write_text(record().model_dump_json())

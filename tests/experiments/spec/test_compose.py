@@ -1,4 +1,6 @@
-"""Specs out of several texts: what is included, and what the command line sets."""
+"""Specs from several texts: included files, and settings of the command line."""
+
+import re
 
 import pytest
 
@@ -8,6 +10,7 @@ from bdhf.experiments.spec.compose import merged, read_spec
 from bdhf.experiments.spec.load import load_spec, variants
 from bdhf.experiments.spec.yaml_source import parse
 from tests.experiments.specs import SMALL, planned
+from tests.messages import naming
 
 
 @pytest.fixture
@@ -18,16 +21,16 @@ def base(tmp_path):
 
 
 def over(folder, text, *settings):
-    """A spec with this text beside the base, loaded."""
+    """A spec with this text in the folder of the base, loaded."""
     (folder / "over.yaml").write_text(text)
     return load_spec(folder / "over.yaml", settings)
 
 
 def faults(folder, text, *settings):
-    """The lines that tell what is wrong, without the folder."""
-    with pytest.raises(SpecError) as found:
+    """The lines of the error, without the folder."""
+    with pytest.raises(SpecError) as caught:
         over(folder, text, *settings)
-    return [line.replace(f"{folder}/", "") for line in found.value.lines]
+    return [line.replace(f"{folder}/", "") for line in caught.value.lines]
 
 
 MERGED = {
@@ -69,10 +72,10 @@ def test_mappings_merge_by_key_and_all_else_is_taken_whole(case):
 
 
 def test_an_included_spec_is_the_spec_written_out(base):
-    """Ids and comparisons are those of one file with everything in it."""
-    found, source = over(base, "include: base.yaml\nbudget: {updates: 9}\narms: {adam: null}\n")
+    """Ids and comparisons are those of one file with the same content."""
+    composed, source = over(base, "include: base.yaml\nbudget: {updates: 9}\narms: {adam: null}\n")
 
-    plan = expand(found)
+    plan = expand(composed)
 
     written = planned(
         ("updates: 6", "updates: 9"), ("  adam: {type: torch.Adam, lr: 3.0e-3}\n", "")
@@ -85,12 +88,12 @@ def test_an_included_spec_is_the_spec_written_out(base):
 
 
 def test_a_later_file_of_a_list_wins(base):
-    """Files are laid on each other in their order, then the spec itself."""
+    """Files are merged in their order, then the spec itself."""
     (base / "seeds.yaml").write_text("seeds: {count: 3}\nname: seeds\n")
 
-    found, _ = over(base, "include: [base.yaml, seeds.yaml]\nname: top\n")
+    composed, _ = over(base, "include: [base.yaml, seeds.yaml]\nname: top\n")
 
-    assert (found[0].spec.seeds.count, found[0].spec.name) == (3, "top")
+    assert (composed[0].spec.seeds.count, composed[0].spec.name) == (3, "top")
 
 
 def test_includes_are_relative_to_the_file_that_says_them(base):
@@ -98,19 +101,19 @@ def test_includes_are_relative_to_the_file_that_says_them(base):
     (base / "inner").mkdir()
     (base / "inner" / "middle.yaml").write_text("include: ../base.yaml\nname: middle\n")
 
-    found, source = over(base, "include: inner/middle.yaml\n")
+    composed, source = over(base, "include: inner/middle.yaml\n")
 
-    assert found[0].spec.name == "middle"
+    assert composed[0].spec.name == "middle"
     assert source.file == str(base / "over.yaml")
 
 
 def test_settings_win_over_every_file(base):
-    """A value on the command line is put where its path leads, a list's place included."""
-    found, source = over(
+    """The command line sets the value at a path, also in a list."""
+    composed, source = over(
         base, "include: base.yaml\n", "arms.block_hf.lr=0.3", "targets.0.below=5e-2",
         "arms.full_hf.solver=cg", "arms.adam=null", "safety.seconds=7",
     )  # fmt: skip
-    spec = found[0].spec
+    spec = composed[0].spec
 
     assert spec.arms["block_hf"]["lr"] == 0.3
     assert spec.targets[0].below == 0.05
@@ -121,74 +124,84 @@ def test_settings_win_over_every_file(base):
 
 
 def test_a_fault_is_told_where_its_value_stands(base):
-    """In the file, the included file, or on the command line: all at once."""
+    """In the file, the included file, or on the command line; all are reported at once."""
     text = "include: base.yaml\narms: {adam: {lr: -1}}\nseedz: 3\n"
 
-    found = faults(base, text, "arms.full_hf.partition=ful")
-    assert found[0].startswith("over.yaml:2:19: arms.adam.lr: torch.Adam refuses")
-    assert found[1].startswith("over.yaml:3:1: seedz: unknown key 'seedz'")
-    assert found[2].startswith("--set arms.full_hf.partition=ful: arms.full_hf.partition: unknown")
+    lines = faults(base, text, "arms.full_hf.partition=ful")
+    assert lines[0].startswith("over.yaml:2:19: arms.adam.lr: torch.Adam ")
+    assert lines[1].startswith("over.yaml:3:1: seedz: ")
+    assert lines[2].startswith("--set arms.full_hf.partition=ful: arms.full_hf.partition: ")
+    assert all(name in line for name, line in zip(("-1", "'seedz'", "'ful'"), lines, strict=True))
     (base / "base.yaml").write_text(SMALL.replace("count: 2", "count: two"))
-    assert faults(base, "include: base.yaml\n")[0].startswith("base.yaml:10:16: seeds.count: input")
+    assert faults(base, "include: base.yaml\n")[0].startswith("base.yaml:10:16: seeds.count: ")
 
 
+#: A setting -> how its line begins, and what the line names.
 SETTINGS = {
-    "no value": ("arms.adam.lr", "--set arms.adam.lr: give a dotted path and a value"),
-    "no path": ("=3", "--set =3: give a dotted path"),
-    "an arm": ("arms.adm.lr=3", "--set arms.adm.lr=3: unknown arm 'adm'; known: adam, full_hf"),
-    "all arms": ("arms=null", "--set arms=null: name an arm: arms."),
-    "into nothing": ("arms.adam.x.y=3", "--set arms.adam.x.y=3: arms.adam.x is no mapping"),
-    "beyond a list": ("targets.1.below=3", "--set targets.1.below=3: targets is a list of 1"),
-    "no YAML": ("name=[", "--set name=[:1:"),
-    "NaN": ("arms.adam.lr=.nan", "--set arms.adam.lr=.nan: arms.adam.lr: nan is not a finite"),
-    "unknown key": ("sead=3", "--set sead=3: sead: unknown key 'sead'"),
-}  # fmt: skip
+    "no value": ("arms.adam.lr", ": ", ("arms.block_hf.lr=0.3",)),
+    "no path": ("=3", ": ", ("arms.block_hf.lr=0.3",)),
+    "an arm": ("arms.adm.lr=3", ": ", ("'adm'", "adam", "full_hf", "block_hf")),
+    "all arms": ("arms=null", ": ", ("arms.adam",)),
+    "into nothing": ("arms.adam.x.y=3", ": ", ("arms.adam.x", "`type`")),
+    "beyond a list": ("targets.1.below=3", ": ", ("targets", 1, 0)),
+    "no YAML": ("name=[", ":1:", ()),
+    "NaN": ("arms.adam.lr=.nan", ": arms.adam.lr: ", ("nan",)),
+    "unknown key": ("sead=3", ": sead: ", ("'sead'", "'seeds'")),
+}
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_that_leads_nowhere_says_so(base, setting):
-    """The line names the setting, not a place in a file."""
-    given, line = SETTINGS[setting]
+    """The line names the setting, not a position in a file."""
+    text, start, names = SETTINGS[setting]
 
-    assert faults(base, "include: base.yaml\n", given)[0].startswith(line)
+    line = faults(base, "include: base.yaml\n", text)[0]
+
+    assert line.startswith(f"--set {text}{start}")
+    assert re.match(naming(*names), line.removeprefix(f"--set {text}"))
 
 
 INCLUDES = {
-    "missing": ("include: gone.yaml", "over.yaml:1:10: include: gone.yaml: cannot read the"),
-    "itself": ("include: over.yaml", "over.yaml:1:10: include: over.yaml includes itself"),
-    "a number": ("include: 3", "over.yaml:1:10: include: give a file or a list of files; got 3"),
-    "no mapping": ("include: [list.yaml]", "over.yaml:1:11: include.0: list.yaml is no mapping"),
-    "malformed": ("include: bad.yaml", "bad.yaml:2:1: not YAML"),
-}  # fmt: skip
+    "missing": ("include: gone.yaml", "over.yaml:1:10: include: ", "gone.yaml"),
+    "itself": ("include: over.yaml", "over.yaml:1:10: include: ", "over.yaml"),
+    "a number": ("include: 3", "over.yaml:1:10: include: ", "3"),
+    "no mapping": ("include: [list.yaml]", "over.yaml:1:11: include.0: ", "list.yaml"),
+    "malformed": ("include: bad.yaml", "bad.yaml:2:1: ", "YAML"),
+}
 
 
 @pytest.mark.parametrize("include", INCLUDES)
 def test_an_include_that_cannot_be_read_says_where(base, include):
-    """The place is that of the include, or that in the file that is malformed."""
+    """The position is that of the include, or that in the malformed file."""
     (base / "list.yaml").write_text("- 1\n")
     (base / "bad.yaml").write_text("a: [1,\n")
-    text, line = INCLUDES[include]
+    text, start, name = INCLUDES[include]
 
-    assert faults(base, text)[0].startswith(line)
+    line = faults(base, text)[0]
+
+    assert line.startswith(start)
+    assert re.match(naming(name), line.removeprefix(start))
 
 
 def test_one_file_alone_is_kept_as_it_is_written(base):
-    """Comments and order of a spec without includes reach the results folder."""
+    """The results folder keeps comments and order of a spec without includes."""
     assert read_spec(base / "base.yaml").text == SMALL
 
 
 def test_a_file_that_two_others_include_counts_once(base):
-    """What the first of them sets is not set back by the other's way to the same base."""
+    """The second one does not reset what the first one sets on the same base."""
     (base / "fast.yaml").write_text("include: base.yaml\nseeds: {count: 3}\n")
     (base / "slow.yaml").write_text("include: base.yaml\nthreads: 2\n")
 
-    found, _ = over(base, "include: [fast.yaml, slow.yaml]\n")
+    composed, _ = over(base, "include: [fast.yaml, slow.yaml]\n")
 
-    assert (found[0].spec.seeds.count, found[0].spec.threads) == (3, 2)
+    assert (composed[0].spec.seeds.count, composed[0].spec.threads) == (3, 2)
 
 
 def test_a_setting_of_many_lines_is_kept_as_a_comment(base):
-    """The composed text is YAML, whatever stands in a setting."""
-    found, source = over(base, "include: base.yaml\n", "targets=\n- {metric: val_loss, below: 0.5}")
+    """The composed text is YAML for any setting."""
+    composed, source = over(
+        base, "include: base.yaml\n", "targets=\n- {metric: val_loss, below: 0.5}"
+    )
 
-    assert variants(parse(source.text))[0].spec == found[0].spec
+    assert variants(parse(source.text))[0].spec == composed[0].spec

@@ -1,4 +1,4 @@
-"""Whatever stands in a spec, a person is told in lines, and nothing is written for a bad one."""
+"""For any spec the command reports faults in lines, and writes nothing for a bad one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ VALUES = st.recursive(
 )
 
 
-def places(node, path=()):
+def paths(node, path=()):
     """Every path in the data."""
     yield path
     items = (
@@ -57,15 +57,15 @@ def places(node, path=()):
         else ()
     )
     for key, inner in items:
-        yield from places(inner, (*path, key))
+        yield from paths(inner, (*path, key))
 
 
 @st.composite
 def mutated(draw):
-    """A good spec with up to three places replaced, taken out, renamed or added to, as text."""
+    """A good spec with up to three entries replaced, removed, renamed or added, as text."""
     data = copy.deepcopy(parse(draw(st.sampled_from(TEXTS))).data)
     for _ in range(draw(st.integers(1, 3))):
-        inner = sorted((path for path in places(data) if path), key=str)
+        inner = sorted((path for path in paths(data) if path), key=str)
         if not inner:
             break
         *outer, key = draw(st.sampled_from(inner))
@@ -86,7 +86,7 @@ def mutated(draw):
 
 @st.composite
 def garbled(draw):
-    """A good spec in whose text some letters are others, missing or doubled."""
+    """The text of a good spec with some characters replaced, removed or inserted."""
     text = draw(st.sampled_from(TEXTS))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(text) - 1))
@@ -103,7 +103,7 @@ def garbled(draw):
 )
 @given(text=mutated() | garbled())
 def test_a_mutated_spec_is_planned_or_told_in_lines(tmp_path, text):
-    """Exit code 0 or 2, never a traceback; bad specs are told on stderr; nothing is written."""
+    """Exit code 0 or 2, never a traceback; faults appear on stderr; nothing is written."""
     spec = tmp_path / "spec.yaml"
     spec.write_text(text, encoding="utf-8", errors="surrogatepass")
 

@@ -1,4 +1,6 @@
-"""Grids: every combination is a spec of its own, and an arm of its own where its runs differ."""
+"""Grids: every combination is a spec, and makes an arm if its runs differ."""
+
+import re
 
 import pandas as pd
 import pytest
@@ -6,7 +8,7 @@ import pytest
 import bdhf
 from bdhf.experiments.errors import SpecError
 from bdhf.experiments.parts import tables as part_tables
-from bdhf.experiments.spec.grid import combinations
+from bdhf.experiments.spec.grid import VARIED, combinations
 from bdhf.experiments.spec.load import check_spec, variants
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.experiments.storage.store import Store
@@ -15,6 +17,7 @@ from bdhf.stats.compare import compare
 from tests.experiments import specs
 from tests.experiments.specs import SMALL, changed
 from tests.experiments.synthetic import write
+from tests.messages import naming
 
 PARTITION = "arms.full_hf.partition: [full, per_layer]"
 CURVATURE = "batch.curvature: [50, 100]"
@@ -23,13 +26,13 @@ PROBLEM = "problem: [{type: autoencoder, encoder: [784, 12, 4]}, {type: narrow, 
 
 @pytest.fixture(autouse=True)
 def tables(monkeypatch):
-    """A second problem and a second curvature, by other names."""
+    """A second problem and a second curvature: the same under other names."""
     monkeypatch.setitem(part_tables.PROBLEMS, "narrow", part_tables.PROBLEMS["autoencoder"])
     monkeypatch.setitem(part_tables.CURVATURES, "other", part_tables.CURVATURES["ggn"])
 
 
 def grid(*axes):
-    """A change of the small spec: a grid with these axes, one a line, from line 11 on."""
+    """A change of the small spec: a grid with these axes, one per line, from line 11 on."""
     return ("seeds:", "grid:\n" + "".join(f"  {axis}\n" for axis in axes) + "seeds:")
 
 
@@ -38,26 +41,26 @@ def plan(*axes, changes=()):
     return specs.planned(*changes, grid(*axes))
 
 
-def labels(found):
-    """The arms of a plan, as the tables have them."""
-    return [arm.label for arm in found.arms]
+def labels(plan):
+    """The labels of the arms of a plan."""
+    return [arm.label for arm in plan.arms]
 
 
 def faults(*axes, changes=()):
-    """The lines that tell what is wrong with a grid."""
-    with pytest.raises(SpecError) as found:
+    """The lines of the error of a grid."""
+    with pytest.raises(SpecError) as caught:
         variants(parse(changed(*changes, grid(*axes)), "f"))
-    return found.value.lines
+    return caught.value.lines
 
 
 def test_every_combination_is_applied():
-    """The specs are those of the product, in the order of the axes, and have no grid."""
-    found = variants(parse(changed(grid(PARTITION, CURVATURE))))
+    """The specs are those of the product, in the order of the axes, without a grid."""
+    checked = variants(parse(changed(grid(PARTITION, CURVATURE))))
 
     assert [
-        (v.spec.arms["full_hf"]["partition"]["type"], v.spec.batch.curvature) for v in found
+        (v.spec.arms["full_hf"]["partition"]["type"], v.spec.batch.curvature) for v in checked
     ] == [("full", 50), ("full", 100), ("per_layer", 50), ("per_layer", 100)]
-    assert all(v.spec.grid == {} for v in found)
+    assert all(v.spec.grid == {} for v in checked)
 
 
 def test_a_combination_is_the_spec_that_says_so():
@@ -67,13 +70,13 @@ def test_a_combination_is_the_spec_that_says_so():
     )
     expected = {c.run.run_id for c in by_hand if c.arm == "full_hf"}
 
-    found = [c for c in plan(PARTITION, CURVATURE).cells if "per_layer curvature=100" in c.arm]
+    cells = [c for c in plan(PARTITION, CURVATURE).cells if "per_layer curvature=100" in c.arm]
 
-    assert {c.run.run_id for c in found} == expected
+    assert {c.run.run_id for c in cells} == expected
 
 
 def test_labels_name_what_varies_in_an_arm_and_nothing_else():
-    """An axis that does not change the runs of an arm is not in its label: own axes come first."""
+    """A label names only the axes that change the runs of the arm; own axes come first."""
     assert labels(plan(PROBLEM, CURVATURE, PARTITION)) == [
         "adam problem=autoencoder",
         "adam problem=narrow",
@@ -115,17 +118,17 @@ def test_labels_name_what_varies_in_an_arm_and_nothing_else():
     ],
 )  # fmt: skip
 def test_values_are_told_in_short_words(axis, expected):
-    """A part by its type, with its arguments where types repeat; a scalar as it is."""
-    found = labels(plan(axis))
+    """A part by its type, with arguments if types repeat; a scalar by its value."""
+    names = labels(plan(axis))
 
-    assert found[: len(expected)] == expected or found[1 : 1 + len(expected)] == expected
+    assert names[: len(expected)] == expected or names[1 : 1 + len(expected)] == expected
 
 
 def test_values_that_read_the_same_are_numbered():
     """No two values of an axis have the same words, however long they are."""
     tail = "x" * 60
-    one, other = (f"{{type: groups, blocks: [['*'], ['{tail}{n}']]}}" for n in (1, 2))
-    axis = f"arms.full_hf.partition: [{one}, {other}]"
+    first, second = (f"{{type: groups, blocks: [['*'], ['{tail}{n}']]}}" for n in (1, 2))
+    axis = f"arms.full_hf.partition: [{first}, {second}]"
 
     words = [picks[0].words for picks in combinations(parse(changed(grid(axis))).data)]
 
@@ -134,15 +137,15 @@ def test_values_that_read_the_same_are_numbered():
 
 
 def test_paths_that_end_alike_are_told_apart():
-    """`curvature` of the batch and of the arm take one more key of their paths."""
-    found = labels(plan("arms.full_hf.curvature: [ggn, {type: other}]", CURVATURE))
+    """The labels of `curvature` of the batch and of the arm have one more key."""
+    names = labels(plan("arms.full_hf.curvature: [ggn, {type: other}]", CURVATURE))
 
-    assert "full_hf full_hf.curvature=ggn batch.curvature=50" in found
-    assert "block_hf curvature=100" in found
+    assert "full_hf full_hf.curvature=ggn batch.curvature=50" in names
+    assert "block_hf curvature=100" in names
 
 
 def test_an_arm_with_dots_in_its_name_can_vary():
-    """The longest name that fits is the arm."""
+    """The longest matching name is the arm."""
     twin = ("  adam:", "  adam.b: {type: torch.Adam}\n  adam:")
 
     assert labels(plan("arms.adam.b.lr: [0.1, 0.2]", changes=(twin,)))[:3] == [
@@ -154,31 +157,31 @@ def test_a_name_for_a_part_takes_arguments_from_the_grid():
     """`partition: full` becomes a mapping when a path goes into it."""
     axis = "arms.full_hf.partition.blocks: [[['encoder.*'], ['decoder.*']], [['*']]]"
 
-    found = plan(axis, changes=(("partition: full", "partition: groups"),))
+    expanded = plan(axis, changes=(("partition: full", "partition: groups"),))
 
-    assert len([label for label in labels(found) if label.startswith("full_hf")]) == 2
+    assert len([label for label in labels(expanded) if label.startswith("full_hf")]) == 2
 
 
 def test_a_whole_is_put_in_place_before_its_parts():
-    """`problem.activation` holds for every problem of the grid, wherever it stands in it."""
-    found = variants(parse(changed(grid("problem.activation: [relu, tanh]", PROBLEM))))
+    """`problem.activation` applies to every problem of the grid, in any order of the axes."""
+    checked = variants(parse(changed(grid("problem.activation: [relu, tanh]", PROBLEM))))
 
-    assert [(v.spec.problem["type"], v.spec.problem["activation"]) for v in found] == [
+    assert [(v.spec.problem["type"], v.spec.problem["activation"]) for v in checked] == [
         ("autoencoder", "relu"), ("narrow", "relu"), ("autoencoder", "tanh"), ("narrow", "tanh"),
     ]  # fmt: skip
 
 
 def test_what_an_arm_does_not_read_makes_no_other_run_of_it():
-    """Adam is one arm under a grid over curvature batches and another arm's partition."""
-    found = plan(PARTITION, CURVATURE)
+    """Adam is one arm in a grid over curvature batches and another arm's partition."""
+    expanded = plan(PARTITION, CURVATURE)
 
-    assert labels(found)[0] == "adam"
-    assert len(found.cells) == (1 + 4 + 2) * 2
-    assert len({cell.run.run_id for cell in found.cells}) == len(found.cells)
+    assert labels(expanded)[0] == "adam"
+    assert len(expanded.cells) == (1 + 4 + 2) * 2
+    assert len({cell.run.run_id for cell in expanded.cells}) == len(expanded.cells)
 
 
 def test_values_with_the_same_run_are_one_arm():
-    """A share and the number of samples that it stands for are one value."""
+    """A share and the equal number of samples are one value."""
     assert labels(plan("batch.curvature: [0.25, 50, 100]")) == [
         "adam", "full_hf curvature=0.25", "full_hf curvature=100",
         "block_hf curvature=0.25", "block_hf curvature=100",
@@ -196,60 +199,62 @@ def test_pairs_are_complete_as_early_as_can_be():
     assert order[5:] == order[:5]
 
 
+#: A fault -> its line, column and path, and what the message names.
 FAULTS = {
     "unknown part": ("arms.full_hf.partition: [full, per_leyer]",
-                     "12:34: grid.arms.full_hf.partition.1: unknown partition 'per_leyer'"),
+                     "12:34: grid.arms.full_hf.partition.1", ("'per_leyer'", "per_layer")),
     "inside a part": ("arms.full_hf.solver: [cg, {type: cg, max_iters: 0}]",
-                      "12:51: grid.arms.full_hf.solver.1.max_iters: CG max_iters must be"),
+                      "12:51: grid.arms.full_hf.solver.1.max_iters", ("max_iters", 0)),
     "key of a part": ("arms.full_hf.solver: [{type: cg, maxiters: 1}]",
-                      "12:36: grid.arms.full_hf.solver.0.maxiters: unknown key of cg"),
+                      "12:36: grid.arms.full_hf.solver.0.maxiters", ("'maxiters'", "max_iters")),
     "unknown key": ("arms.full_hf.partitoin: [full]",
-                    "12:3: grid.arms.full_hf.partitoin: unknown key of block_hf 'partitoin'"),
-    "key of torch": ("arms.adam.rate: [1]", "12:3: grid.arms.adam.rate: unknown key of torch.Adam"),
-    "key of a section": ("batch.gradiant: [1]", "12:3: grid.batch.gradiant: unknown key"),
-    "value": ("arms.adam.lr: [0.1, -1]", "12:23: grid.arms.adam.lr.1: torch.Adam refuses"),
-    "scalar": ("batch.gradient: [200, 9000]", "12:25: grid.batch.gradient.1: 9000 exceeds"),
-    "dtype": ("dtype: [float32, float16]", "12:20: grid.dtype.1: input should be 'float32' or"),
-    "problem": ("problem: [autoencoder, autoencodr]", "12:26: grid.problem.1: unknown problem"),
-    "unknown arm": ("arms.ful_hf.lr: [1]", "12:3: grid.arms.ful_hf.lr: unknown arm 'ful_hf'"),
-    "all arms": ("arms: [1]", "12:3: grid.arms: name an arm: arms."),
-    "unknown path": ("bach.curvature: [1]", "12:3: grid.bach.curvature: unknown path 'bach'"),
-    "no list": ("batch.curvature: 50", "12:3: grid.batch.curvature: give a list of values"),
-    "empty list": ("batch.curvature: []", "12:3: grid.batch.curvature: give a list of values"),
-    "twice": ("batch.curvature: [50, 50.0]", "12:25: grid.batch.curvature.1: 50 is there already"),
+                    "12:3: grid.arms.full_hf.partitoin", ("'partitoin'", "partition")),
+    "key of torch": ("arms.adam.rate: [1]", "12:3: grid.arms.adam.rate", ("torch.Adam", "'rate'")),
+    "key of a section": ("batch.gradiant: [1]", "12:3: grid.batch.gradiant", ("'gradient'",)),
+    "value": ("arms.adam.lr: [0.1, -1]", "12:23: grid.arms.adam.lr.1", ("torch.Adam", -1)),
+    "scalar": ("batch.gradient: [200, 9000]", "12:25: grid.batch.gradient.1", (9000, 3500)),
+    "dtype": ("dtype: [float32, float16]", "12:20: grid.dtype.1", ("'float32'", "'float64'")),
+    "problem": ("problem: [autoencoder, autoencodr]", "12:26: grid.problem.1", ("'autoencodr'",)),
+    "unknown arm": ("arms.ful_hf.lr: [1]", "12:3: grid.arms.ful_hf.lr", ("'ful_hf'", "full_hf")),
+    "all arms": ("arms: [1]", "12:3: grid.arms", ("arms.adam",)),
+    "unknown path": ("bach.curvature: [1]", "12:3: grid.bach.curvature", ("'bach'", "batch")),
+    "no list": ("batch.curvature: 50", "12:3: grid.batch.curvature", (50,)),
+    "empty list": ("batch.curvature: []", "12:3: grid.batch.curvature", ("[]",)),
+    "twice": ("batch.curvature: [50, 50.0]", "12:25: grid.batch.curvature.1", (50,)),
     "into a number": ("arms.full_hf.damping.value: [1]",
-                      "12:3: grid.arms.full_hf.damping.value: arms.full_hf.damping is no mapping"),
+                      "12:3: grid.arms.full_hf.damping.value", ("arms.full_hf.damping", "`type`")),
     "into nothing": ("arms.full_hf.curvature.x: [1]",
-                     "12:3: grid.arms.full_hf.curvature.x: arms.full_hf.curvature is no mapping"),
+                     "12:3: grid.arms.full_hf.curvature.x", ("arms.full_hf.curvature", "`type`")),
     "budgets": ("budget: [{updates: 5}, {epochs: 1}]",
-                "12:3: grid.budget: all budgets must be on one axis; got updates and epochs"),
+                "12:3: grid.budget", ("updates", "epochs")),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_a_grid_is_told_where_it_stands_in_the_grid(fault):
     """Line and column are those of the value in the grid, or of its path."""
-    axis, start = FAULTS[fault]
+    axis, start, names = FAULTS[fault]
 
     other = "threads: [1]" if "curvature" in axis else CURVATURE
 
     (line,) = faults(other, axis)
 
-    assert line.startswith(f"f:{start}"), line
+    assert line.startswith(f"f:{start}: "), line
+    assert re.match(naming(*names), line.removeprefix(f"f:{start}: ")), line
 
 
 @pytest.mark.parametrize(
     "key", ["name", "seeds.count", "compare", "targets", "stop", "safety.seconds"]
 )
 def test_what_is_one_for_the_whole_ablation_cannot_vary(key):
-    """The message says so, and what can."""
+    """The message names the key, and the keys that a grid may vary."""
     (line,) = faults(f"{key}: [1, 2]")
 
-    assert f"{key.split('.')[0]!r} is one for the whole ablation; a grid may vary problem" in line
+    assert re.match(naming(repr(key.split(".")[0]), *VARIED), line)
 
 
 def test_all_faults_of_a_grid_are_told_once():
-    """Faults of values, and of the rest of the spec, each a single line, in file order."""
+    """Faults of values and of the rest of the spec, one line each, in file order."""
     lines = faults(
         "arms.adam.lr: [0.1, -1, -2]",
         CURVATURE,
@@ -266,9 +271,9 @@ def test_all_faults_of_a_grid_are_told_once():
 
 @pytest.mark.parametrize("text", ["grid: 3", "grid: {}", "grid: [a]", "grid:"])
 def test_a_grid_that_is_no_mapping_is_refused(text):
-    """A grid is paths and lists."""
-    with pytest.raises(SpecError, match="a grid is a mapping of dotted paths to lists of values"):
-        check_spec(parse(changed(("seeds:", f"{text}\nseeds:"))))
+    """A grid consists of paths and lists."""
+    with pytest.raises(SpecError, match=r"^f:1[01]:\d+: grid(\.0)?: "):
+        check_spec(parse(changed(("seeds:", f"{text}\nseeds:")), "f"))
 
 
 ADAM = ("compare:\n", "compare:\n  - {name: block vs adam, candidate: block_hf, baseline: adam}\n")
@@ -276,9 +281,9 @@ ADAM = ("compare:\n", "compare:\n  - {name: block vs adam, candidate: block_hf, 
 
 def test_every_entry_is_compared_in_every_combination_that_differs():
     """An arm that does not vary on an axis is compared with every cell of that axis."""
-    found = plan(PARTITION, CURVATURE, changes=(ADAM,)).comparisons
+    comparisons = plan(PARTITION, CURVATURE, changes=(ADAM,)).comparisons
 
-    assert [(entry.name, entry.candidate, entry.baseline) for entry in found] == [
+    assert [(entry.name, entry.candidate, entry.baseline) for entry in comparisons] == [
         ("block vs adam curvature=50", "block_hf curvature=50", "adam"),
         ("block vs adam curvature=100", "block_hf curvature=100", "adam"),
         *(
@@ -294,18 +299,18 @@ def test_every_entry_is_compared_in_every_combination_that_differs():
 
 
 def test_no_run_is_compared_with_itself():
-    """A combination in which both arms are the same run has nothing to compare."""
-    found = plan("arms.block_hf.partition: [full, per_layer]").comparisons
+    """A combination in which both arms are the same run gives no comparison."""
+    comparisons = plan("arms.block_hf.partition: [full, per_layer]").comparisons
 
-    assert [entry.candidate for entry in found] == ["block_hf partition=per_layer"]
+    assert [entry.candidate for entry in comparisons] == ["block_hf partition=per_layer"]
 
 
 def test_a_spec_without_a_grid_keeps_its_names():
     """Labels are the arms, comparisons are the entries."""
-    found = specs.planned(ADAM)
+    expanded = specs.planned(ADAM)
 
-    assert labels(found) == ["adam", "full_hf", "block_hf"]
-    assert [entry.name for entry in found.comparisons] == ["block vs adam", "block vs full"]
+    assert labels(expanded) == ["adam", "full_hf", "block_hf"]
+    assert [entry.name for entry in expanded.comparisons] == ["block vs adam", "block vs full"]
 
 
 AXES = (CURVATURE, "budget.updates: [4, 6]")
@@ -313,37 +318,37 @@ AXES = (CURVATURE, "budget.updates: [4, 6]")
 
 @pytest.fixture
 def begun(tmp_path):
-    """A results folder of a grid, nothing run yet: its store and its plan."""
-    store, found = Store(tmp_path), plan(*AXES)
-    store.begin(changed(grid(*AXES)), found)
-    return store, found
+    """A results folder of a grid without runs: its store and its plan."""
+    store, expanded = Store(tmp_path), plan(*AXES)
+    store.begin(changed(grid(*AXES)), expanded)
+    return store, expanded
 
 
 def test_the_reader_sees_arms_and_comparisons_of_the_grid(begun):
-    """`bdhf.load` has the labels, what is compared, and the budget of every arm."""
-    store, found = begun
-    for cell in found.cells:
+    """`bdhf.load` gives the labels, the comparisons and the budget of every arm."""
+    store, expanded = begun
+    for cell in expanded.cells:
         write(store, cell)
     collect(store.folder)
 
     records = bdhf.load(store.folder)
 
-    assert records.arms == tuple(labels(found))
-    assert records.comparisons == found.comparisons
+    assert records.arms == tuple(labels(expanded))
+    assert records.comparisons == expanded.comparisons
     assert records.budget == Budget(updates=6)
     assert records.budget_of("adam updates=4", "adam updates=6") == Budget(updates=4)
     assert set(records.curves["arm"]) == set(records.arms)
     assert not records.runs.duplicated(["arm", "seed"]).any()
     results = compare(records)
-    assert [result.name for result in results] == [entry.name for entry in found.comparisons]
+    assert [result.name for result in results] == [entry.name for entry in expanded.comparisons]
     assert {result.tests for result in results} == {4}
     assert [result.horizon for result in results] == [4, 6, 4, 6]
 
 
 def test_a_grid_that_grows_runs_only_what_is_new(begun):
-    """What a smaller grid, or no grid, has run is found again."""
-    store, found = begun
-    for cell in found.cells:
+    """The runs of a smaller grid, or of no grid, are reused."""
+    store, expanded = begun
+    for cell in expanded.cells:
         write(store, cell)
     larger = plan("batch.curvature: [50, 100, 25]", "budget.updates: [4, 6]")
 
@@ -375,9 +380,9 @@ def test_results_that_an_older_version_left_are_read(begun):
 
 
 def test_a_torn_index_is_told_in_words(begun):
-    """A plan.json that cannot be read names itself and what writes it anew."""
+    """The error of an unreadable plan.json names the file."""
     store, _ = begun
     (store.folder / "plan.json").write_text("{")
 
-    with pytest.raises(bdhf.records.InputError, match=r"plan\.json: cannot be read"):
+    with pytest.raises(bdhf.records.InputError, match=r"plan\.json: "):
         bdhf.load(store.folder)

@@ -1,4 +1,4 @@
-"""The published JSON Schema: whole, up to date, and strict where a spec is wrong."""
+"""The published JSON Schema: complete, up to date, and strict with wrong specs."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ PARTS += tables.PROBLEMS.items()
 
 
 def refused(text):
-    """What the schema has against a spec."""
+    """The errors of a spec by the schema."""
     return [error.message for error in VALIDATOR.iter_errors(parse(text).data)]
 
 
 def other_torch(schema):
-    """Whether a schema is of another torch, whose optimizers have other arguments."""
+    """Whether a schema is from another torch, whose optimizers have other arguments."""
     return schema["$comment"] != SCHEMA["$comment"]
 
 
 def without_torch(schema):
-    """A schema without what the version of torch decides."""
-    found = deepcopy(schema)
-    own = {k: v for k, v in found.pop("definitions").items() if not k.startswith("torch.")}
+    """A schema without the parts that depend on the version of torch."""
+    rest = deepcopy(schema)
+    own = {k: v for k, v in rest.pop("definitions").items() if not k.startswith("torch.")}
     choices = own.pop("arm")["anyOf"]
-    del found["$comment"]
-    return found, own, [choice for choice in choices if "torch." not in json.dumps(choice)]
+    del rest["$comment"]
+    return rest, own, [choice for choice in choices if "torch." not in json.dumps(choice)]
 
 
 def test_the_schema_is_one():
-    """It is valid in draft 7, and every reference in it leads somewhere."""
+    """It is valid in draft 7, and all references in it resolve."""
     Draft7Validator.check_schema(SCHEMA)
     references = set(_references(SCHEMA))
 
@@ -65,19 +65,18 @@ def _references(node):
 
 
 def test_the_committed_copy_is_up_to_date():
-    """Editors read what the models and tables say now."""
+    """The file for editors equals the schema of the current models and tables."""
     committed = json.loads(COMMITTED.read_text(encoding="utf-8"))
-    told = "rewrite it: bdhf schema > docs/spec.schema.json"
+    remedy = "rewrite it: bdhf schema > docs/spec.schema.json"
 
-    if other_torch(committed):
-        assert without_torch(committed) == without_torch(SCHEMA), told
-    else:
-        assert COMMITTED.read_text(encoding="utf-8") == schema_text(SCHEMA), told
+    assert without_torch(committed) == without_torch(SCHEMA), remedy
+    is_other = other_torch(committed)
+    assert is_other or COMMITTED.read_text(encoding="utf-8") == schema_text(SCHEMA), remedy
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.stem)
 def test_the_specs_of_the_repository_are_valid_and_point_to_it(spec):
-    """No spec has a line under it in an editor, and its first line says where the schema is."""
+    """An editor marks nothing in them, and their first line names the schema."""
     text = spec.read_text(encoding="utf-8")
     key, _, path = text.splitlines()[0].partition("$schema=")
 
@@ -95,7 +94,7 @@ STRUCTURAL = (
 
 @pytest.mark.parametrize("fault", STRUCTURAL)
 def test_faults_of_structure_are_refused(fault):
-    """Unknown keys, types and names, and values of another type, are marked in the editor."""
+    """An editor marks unknown keys, types and names, and values of another type."""
     old, new, *_ = FAULTS[fault]
 
     assert refused(changed((old, new)))
@@ -103,7 +102,7 @@ def test_faults_of_structure_are_refused(fault):
 
 @pytest.mark.parametrize("kind", ["curvature", "partition", "solver", "damping", "acceptance"])
 def test_a_part_of_ones_own_is_valid_wherever_a_part_is(kind):
-    """`package.module:name` alone, or with any keys; what is no such name is refused."""
+    """`package.module:name` alone, or with any keys; any other name is refused."""
     own, other = (f"{kind}: {{type: '{name}', any: [1]}}" for name in ("lab.parts:Own", "lab.Own"))
 
     def arm(text):
@@ -131,7 +130,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_spec_that_includes_another_needs_no_key(layer):
-    """It may change any part of it, and take keys and arms out; a typo is refused all the same."""
+    """It may change any part, and remove keys and arms; a typo is still refused."""
     assert refused(LAYERS[layer]) == []
     assert refused(f"{LAYERS[layer]}\nsafty: {{seconds: 3}}")
     assert refused(f"{LAYERS[layer]}\nsafety: {{second: 3}}")
@@ -139,7 +138,7 @@ def test_a_spec_that_includes_another_needs_no_key(layer):
 
 @pytest.mark.parametrize("name", [f.alias or n for n, f in Spec.model_fields.items()])
 def test_every_key_of_a_spec_says_what_it_is(name):
-    """There is something to read at every key, and at every key of a section."""
+    """Every key has a description, also in the sections."""
     key = SCHEMA["definitions"]["spec"]["properties"][name]
     section = SCHEMA["definitions"].get(key.get("$ref", "").rpartition("/")[2], {})
 
@@ -150,13 +149,13 @@ def test_every_key_of_a_spec_says_what_it_is(name):
 
 @pytest.mark.parametrize(("name", "part"), PARTS, ids=[name for name, _ in PARTS])
 def test_every_part_is_there_with_its_arguments_and_says_what_they_are(name, part):
-    """A part of the tables has a mapping with all its arguments, and something to read at each."""
+    """A part of the tables has a mapping with all arguments, each with a description."""
     kinds = [*tables.PARTS, *(kind for kind, _ in tables.NESTED.values()), "problem"]
     choices = [choice for kind in kinds for choice in SCHEMA["definitions"][kind]["anyOf"]]
-    found = next(choice["properties"] for choice in choices if _type_of(choice) == name)
+    properties = next(choice["properties"] for choice in choices if _type_of(choice) == name)
 
-    assert list(found) == ["type", *inspect.signature(part).parameters]
-    for key in found.values():
+    assert list(properties) == ["type", *inspect.signature(part).parameters]
+    for key in properties.values():
         assert key.get("description") or SCHEMA["definitions"][key["$ref"].split("/")[2]]
 
 

@@ -1,4 +1,4 @@
-"""Specs: everything that is wrong is told before anything is run."""
+"""Specs: all faults are reported before anything is run."""
 
 import pytest
 import torch
@@ -16,32 +16,32 @@ from tests.messages import naming
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_told_with_place_and_remedy(fault):
-    """Every fault names file, line, column and key, and what is allowed or near."""
+    """Every fault names file, line, column and key, and the allowed or nearest values."""
     old, new, start, mention = FAULTS[fault]
 
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         check_spec(parse(changed((old, new)), "spec.yaml"))
 
-    matching = [line for line in found.value.lines if line.startswith(f"spec.yaml:{start}")]
-    assert matching, found.value.lines
+    matching = [line for line in caught.value.lines if line.startswith(f"spec.yaml:{start}")]
+    assert matching, caught.value.lines
     assert mention in matching[0]
 
 
 def test_faults_of_different_arms_are_told_together():
-    """One reading of the file finds every fault of the arms."""
+    """Faults of all arms are reported at once."""
     text = changed(("lr: 3.0e-3", "lr: -1"), ('["decoder.*"]', '["decodr.*"]'))
 
-    with pytest.raises(SpecError) as found:
+    with pytest.raises(SpecError) as caught:
         check_spec(parse(text))
 
-    assert [line.split(": ")[1] for line in found.value.lines] == [
+    assert [line.split(": ")[1] for line in caught.value.lines] == [
         "arms.adam.lr",
         "arms.block_hf.partition",
     ]
 
 
 def test_targets_are_needed_to_stop_at_them_or_to_compare():
-    """A comparison of costs to target without a target is refused, and so is stopping at it."""
+    """Without targets, a comparison of costs to target and `stop: at_target` are refused."""
     line = "targets: [{metric: val_loss, below: 0.08}]\n"
 
     with pytest.raises(SpecError, match=naming("stop", "at_target", "`targets`", "at_budget")):
@@ -52,7 +52,7 @@ def test_targets_are_needed_to_stop_at_them_or_to_compare():
 
 @pytest.mark.parametrize("text", ["", "- 1", "3", "text"])
 def test_a_file_that_is_no_mapping_is_refused(text):
-    """Whatever YAML gives, a spec is a mapping."""
+    """A spec must be a mapping."""
     with pytest.raises(SpecError, match=naming("`schema: 1`")):
         check_spec(parse(text))
 
@@ -100,7 +100,7 @@ INSIDE = {
 
 @pytest.mark.parametrize("inside", INSIDE)
 def test_parts_inside_parts_are_resolved_and_built(inside):
-    """A part in a part is written out whole, is built, and resolves to itself."""
+    """A nested part is written out completely, is built, and resolves to itself."""
     spec = check_spec(parse(changed(INSIDE[inside])))
     problem, arm = problem_of(spec.problem), spec.arms["full_hf"]
 
@@ -112,7 +112,7 @@ def test_parts_inside_parts_are_resolved_and_built(inside):
 
 
 def test_arms_are_built_as_they_are_written():
-    """The optimizers of a spec have the parts and numbers that it gives them."""
+    """The optimizers have the parts and numbers of the spec."""
     spec = check_spec(parse(changed(("{type: torch.Adam, lr: 3.0e-3}", "torch.LBFGS"))))
     problem = problem_of(spec.problem)
     model = problem.build()
@@ -128,7 +128,7 @@ def test_arms_are_built_as_they_are_written():
 
 
 def test_lists_become_tuples_for_torch():
-    """`betas: [0.8, 0.9]` reaches Adam as the pair that it wants."""
+    """`betas: [0.8, 0.9]` reaches Adam as a pair."""
     spec = check_spec(parse(changed(("lr: 3.0e-3", "betas: [0.8, 0.9]"))))
     problem = problem_of(spec.problem)
 

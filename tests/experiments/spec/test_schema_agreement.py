@@ -1,4 +1,4 @@
-"""The JSON Schema is never stricter than the tool: an editor marks nothing that would run."""
+"""The JSON Schema is never stricter than bdhf: an editor marks nothing that would run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMA = spec_schema()
 
 
 def accepts(text):
-    """Whether the tool takes a spec."""
+    """Whether bdhf accepts a spec."""
     try:
         check_spec(parse(text))
     except SpecError:
@@ -32,7 +32,7 @@ def accepts(text):
 
 
 def refused(text):
-    """What the schema has against a spec."""
+    """The errors of a spec by the schema."""
     return [error.message for error in Draft7Validator(SCHEMA).iter_errors(parse(text).data)]
 
 
@@ -41,7 +41,7 @@ BLEND = "partition: {type: blend, partition: "
 
 
 def grid(text):
-    """A grid, and what follows it."""
+    """A change of the small spec: a grid."""
     return ("seeds: {count: 2}", f"seeds: {{count: 2}}\ngrid: {text}")
 
 
@@ -75,7 +75,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_say_it_is_valid(way):
-    """Shorthands, parts in parts, and what a grid gives run, and are valid."""
+    """Shorthands, nested parts and values from a grid run, and are valid."""
     text = changed(*WAYS[way])
 
     assert accepts(text)
@@ -96,7 +96,7 @@ PARTS = [*TABLES, *({"type": name} for name in TABLES)]
 
 
 def mappings(node, keys=()):
-    """Every mapping in the data of a spec, and the keys on the way to it."""
+    """Every mapping in the data of a spec, with its path."""
     if isinstance(node, dict):
         yield keys, node
     inside = node.items() if isinstance(node, dict) else enumerate(node)
@@ -119,7 +119,7 @@ def keys_at(keys, mapping):
 
 @st.composite
 def changed_specs(draw):
-    """The small spec with a few keys set to anything, or taken out."""
+    """The small spec with a few keys set to anything, or removed."""
     spec = json.loads(json.dumps(parse(SMALL).data))  # nothing in it is shared
     for _ in range(draw(st.integers(1, 2))):
         keys, where = draw(st.sampled_from(list(mappings(spec))))
@@ -135,7 +135,7 @@ def changed_specs(draw):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(changed_specs())
 def test_what_the_tool_accepts_the_schema_accepts(spec):
-    """Whatever is changed: too few accepted ones, and hypothesis itself would fail the test."""
+    """For any change; with too few accepted specs, hypothesis itself fails the test."""
     text = json.dumps(spec)
     assume(accepts(text))
 

@@ -1,4 +1,6 @@
-"""Targets that are reached from below, and those on the wrong side of their metric."""
+"""Targets that are reached from below, and targets on the wrong side of their metric."""
+
+import re
 
 import pandas as pd
 import pytest
@@ -13,8 +15,9 @@ from bdhf.experiments.spec.schema import Safety
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.records import Status, Target
 from tests.experiments.specs import changed
+from tests.messages import naming
 
-#: A classifier that says which values of its metrics are better, and one that does not.
+#: A classifier that names the better direction of its metrics, and one that does not.
 MODULE = """
 from dataclasses import dataclass
 from bdhf.problems import MLP
@@ -51,14 +54,14 @@ BLOCKS = ('{type: groups, blocks: [["encoder.*"], ["decoder.*"]]}', "per_layer")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the problems above; specs stand beside it."""
+    """A folder with the problems above, for specs."""
     folder = tmp_path_factory.mktemp("directions")
     (folder / "lab_directions.py").write_text(MODULE)
     return folder
 
 
 def opened(folder, targets, problem="lab_directions:Accurate", *changes):
-    """The small spec on another problem with other targets, as it is loaded."""
+    """The small spec on another problem with other targets, loaded."""
     (folder / "spec.yaml").write_text(
         changed(
             ("{type: autoencoder, encoder: [784, 12, 4]}", problem),
@@ -70,79 +73,77 @@ def opened(folder, targets, problem="lab_directions:Accurate", *changes):
     return load_spec(folder / "spec.yaml")[0]
 
 
-def told(folder, *asked):
-    """The lines that such a spec is refused with."""
+def faults(folder, *arguments):
+    """The lines of the error of such a spec."""
     with pytest.raises(SpecError) as error:
-        opened(folder, *asked)
+        opened(folder, *arguments)
     return error.value.lines
 
 
 WRONG = {
     "accuracy below": (
         "[{metric: val_accuracy, below: 0.7}]",
-        "targets.0.below: val_accuracy is better when higher, so this is where runs begin and not "
-        "where they get to: write `above: 0.7`",
+        "targets.0.below: ",
+        ("val_accuracy", "higher", "`above: 0.7`"),
     ),
     "error above": (
         "[{metric: train_error, above: 0.5}]",
-        "targets.0.above: train_error is better when lower, so this is where runs begin and not "
-        "where they get to: write `below: 0.5`",
+        "targets.0.above: ",
+        ("train_error", "lower", "`below: 0.5`"),
     ),
     "loss above": (
         "[{metric: val_error, below: 0.5}, {metric: val_loss, above: 2}]",
-        "targets.1.above: val_loss is better when lower, so this is where runs begin and not where "
-        "they get to: write `below: 2`",
+        "targets.1.above: ",
+        ("val_loss", "lower", "`below: 2`"),
     ),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_target_on_the_wrong_side_is_told_at_its_key(folder, name):
-    """With the side of the metric, and what to write instead."""
-    targets, message = WRONG[name]
+    """The line has the better side of the metric, and the correction."""
+    targets, path, names = WRONG[name]
 
-    (line,) = told(folder, targets)
+    (line,) = faults(folder, targets)
 
-    assert line.endswith(message)
-    assert "spec.yaml:14:" in line
+    assert re.search(rf"spec\.yaml:14:\d+: {re.escape(path)}", line)
+    assert re.match(naming(*names), line.partition(path)[2])
 
 
 def test_a_metric_is_better_on_one_side_only(folder):
-    """Where the problem is silent, two targets of one metric may not contradict each other."""
+    """If the problem names no direction, two targets of one metric must agree on one."""
     both = "[{metric: val_accuracy, above: 0.7}, {metric: train_accuracy, below: 0.9}]"
 
-    (line,) = told(folder, both, "lab_directions:Silent")
+    (line,) = faults(folder, both, "lab_directions:Silent")
 
-    assert (
-        "train_accuracy ≤ 0.9 and val_accuracy ≥ 0.7: accuracy is better either when lower" in line
-    )
+    assert re.match(naming("train_accuracy ≤ 0.9", "val_accuracy ≥ 0.7", "`below`"), line)
     assert opened(folder, "[{metric: val_accuracy, below: 0.7}]", "lab_directions:Silent")
 
 
 def test_a_problem_names_one_of_two_directions(folder):
-    """Anything else is told with what is allowed."""
-    (line,) = told(folder, "[{metric: val_loss, below: 1}]", "lab_directions:Wrong")
+    """The line for anything else has the allowed values."""
+    (line,) = faults(folder, "[{metric: val_loss, below: 1}]", "lab_directions:Wrong")
 
-    assert "lab_directions:Wrong: metrics accuracy: 'up': give 'lower' or 'higher'" in line
+    assert re.match(naming("lab_directions:Wrong", "accuracy: 'up'", "'lower'", "'higher'"), line)
 
 
 @pytest.mark.parametrize("targets", ["[{metric: val_loss}]", "[{metric: val_loss, sustain: 2}]"])
 def test_a_target_without_a_value_says_what_to_give(targets):
-    """Neither side is no target."""
-    with pytest.raises(SpecError, match=r"targets\.0: give the value to reach: `below` for"):
+    """A target needs one side."""
+    with pytest.raises(SpecError, match=r"targets\.0: .*`below`.*`above`"):
         variants(parse(changed(("[{metric: val_loss, below: 0.08}]", targets))))
 
 
 def test_a_target_has_one_side():
-    """Both are two targets."""
-    with pytest.raises(SpecError, match="two values are two targets"):
+    """Both sides are two targets."""
+    with pytest.raises(SpecError, match=r"targets\.0: .*`below`.*`above`"):
         variants(parse(changed(("below: 0.08", "below: 0.08, above: 0.01"))))
     with pytest.raises(ValidationError):
         Target(metric="val_loss", above=float("nan"))
 
 
 def test_the_command_line_changes_the_side(folder):
-    """`--set targets.0.above=…` with the other side taken out."""
+    """`--set targets.0.above=…` with the other side removed."""
     opened(folder, "[{metric: val_error, below: 0.5}]")
     settings = ["targets.0.metric=val_accuracy", "targets.0.above=0.6", "targets.0.below=null"]
 
@@ -152,7 +153,7 @@ def test_the_command_line_changes_the_side(folder):
 
 
 def test_a_run_ends_where_it_rises_to_its_target(folder):
-    """To 0.3 from about 0.1: not before the first update, and at the first that has it."""
+    """From about 0.1 to 0.3: after the first update, at the first value above the target."""
     variants = opened(
         folder,
         "[{metric: val_accuracy, above: 0.3}]",
@@ -172,7 +173,7 @@ def test_a_run_ends_where_it_rises_to_its_target(folder):
 
 
 def test_a_rising_target_enters_the_id(folder):
-    """Where it ends the run; another value is another run."""
+    """If it ends the run; another value is another run."""
     stop = ("at_budget", "at_target")
     ids = [
         expand(opened(folder, f"[{{metric: val_accuracy, above: {value}}}]",
@@ -186,7 +187,7 @@ def test_a_rising_target_enters_the_id(folder):
 
 @pytest.mark.parametrize(("sustain", "row"), [(1, 3), (2, 5)], ids=["first", "two in a row"])
 def test_reached_rises_with_the_metric(sustain, row):
-    """At the value counts, NaN never does and breaks a stretch."""
+    """The value itself counts; NaN never does, and interrupts a sequence."""
     rows = [0.1, float("nan"), 0.89, 0.9, float("nan"), 0.95, 0.9, 0.2]
     reached = Reached([Target(metric="val_accuracy", above=0.9, sustain=sustain)])
 
@@ -196,7 +197,7 @@ def test_reached_rises_with_the_metric(sustain, row):
 
 
 def test_what_is_written_of_a_target_is_what_was_written_before():
-    """No file, and no fingerprint of a study, has the side that is not given."""
+    """No file, and no fingerprint of a study, contains the omitted side."""
     low, high = Target(metric="val_loss", below=0.08), Target(metric="val_accuracy", above=0.9)
 
     assert low.model_dump(mode="json") == {"metric": "val_loss", "below": 0.08, "sustain": 1}
