@@ -84,11 +84,11 @@ def ours(workload: Workload, partition: str, options: Mapping[str, Any]) -> Adap
 
 def _again(workload: Workload, partition: str, options: Mapping[str, Any]) -> Callable[[], Product]:
     """Linearise as the second update of an optimizer does: decisions and programs are kept."""
-    given = {"dtype" if name == "product_dtype" else name: x for name, x in options.items()}
-    curvature = given.pop("curvature", bdhf.GGN())
+    settings = {"dtype" if name == "product_dtype" else name: x for name, x in options.items()}
+    curvature = settings.pop("curvature", bdhf.GGN())
     blocks, linearise = linearising(
         workload.model, workload.loss, workload.batch, curvature, workload.partitions[partition],
-        Settings(**given), lambda blocks: ITERATIONS + 1,
+        Settings(**settings), lambda blocks: ITERATIONS + 1,
     )  # fmt: skip
 
     def set_up() -> Product:

@@ -24,13 +24,13 @@ from asv_bench.benchmarks.synthetic import folder_to_read
 from bdhf.records import collect, planned
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make the folders and print the seconds of every reader, each timed once."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=2000, help="that have ended")
     parser.add_argument("--rows", type=int, default=50, help="of every curve")
     parser.add_argument("--cells", type=int, default=10_000, help="of the plan without runs")
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         runs, cells = arguments.runs, arguments.cells
         ended = folder_to_read(Path(temporary) / "ended", runs, runs, arguments.rows)

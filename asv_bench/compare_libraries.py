@@ -83,8 +83,11 @@ def adapters(
     for partition in workload.partitions:
         own: dict[str, Mapping[str, Any]] = {"bdhf": {}}
         own |= {f"bdhf {name}": OPTIONS[name] for name in options}
-        for library, given in own.items():
-            yield Row(workload.name, library, partition), partial(ours, workload, partition, given)
+        for library, arguments in own.items():
+            yield (
+                Row(workload.name, library, partition),
+                partial(ours, workload, partition, arguments),
+            )
         for library, baseline in BASELINES.items():
             if (baseline is ggnmp) == (partition == "tensors"):
                 yield Row(workload.name, library, partition), partial(baseline, workload, partition)
@@ -96,7 +99,7 @@ def measure(workload: Workload, options: Sequence[str], rounds: int, budget: flo
     """All rows of one workload; `budget` is seconds for the rounds of one piece."""
     rows: list[Row] = []
     pieces: dict[tuple[int, str], Piece] = {}
-    found: dict[int, Adapter] = {}
+    applicable: dict[int, Adapter] = {}
     for row, make in adapters(workload, options):
         rows.append(row)
         try:
@@ -105,13 +108,13 @@ def measure(workload: Workload, options: Sequence[str], rounds: int, budget: flo
             row.reason = str(refusal).splitlines()[0]
             continue
         row.method, row.blocks = adapter.method, adapter.blocks
-        found[len(rows) - 1] = adapter
+        applicable[len(rows) - 1] = adapter
         pieces |= {(len(rows) - 1, name): piece for name, piece in _pieces(workload, adapter)}
     spreads = interleaved(pieces, workload.gradient, most=rounds, budget=budget)
     for (index, name), spread in spreads.items():
         rows[index].times[name] = spread
     unit = peak_bytes(workload.gradient, workload.device)
-    for index, adapter in found.items():
+    for index, adapter in applicable.items():
         rows[index].memory = peak_bytes(adapter.probe, workload.device) / unit
     return rows
 
@@ -144,7 +147,7 @@ def table(rows: Sequence[Row], markdown: bool) -> str:
     return "\n".join(f"| {line} |" if markdown else line.rstrip() for line in text)
 
 
-def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=[])
@@ -155,22 +158,22 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     parser.add_argument("--markdown", action="store_true")
-    return parser.parse_args(given)
+    return parser.parse_args(argv)
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print a table for every workload."""
-    arguments = _arguments(given)
+    arguments = _arguments(argv)
     torch.set_num_threads(arguments.threads)
     rows: list[Row] = []
     write = sys.stdout.write
     write(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads\n")
     for name in arguments.workloads:
         workload = WORKLOADS[name](arguments.quick).to(arguments.device)
-        found = measure(workload, arguments.options, arguments.rounds, arguments.budget)
-        write(f"\n{name}\n\n{table(found, arguments.markdown)}\n")
+        measured = measure(workload, arguments.options, arguments.rounds, arguments.budget)
+        write(f"\n{name}\n\n{table(measured, arguments.markdown)}\n")
         sys.stdout.flush()
-        rows += found
+        rows += measured
     if arguments.json:
         text = json.dumps([asdict(row) for row in rows], indent=1)
         arguments.json.write_text(text + "\n", encoding="utf-8")

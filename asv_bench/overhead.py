@@ -64,18 +64,18 @@ def spending(spec: RunSpec) -> Spending:
     return Spending(int(outcome.curve["update"].iloc[-1]), wall_clock, parts)
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print one line an arm, and the bar."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("spec", nargs="?", type=Path, default=QUICKSTART)
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args(argv)
     plan = expand(load_spec(arguments.spec)[0])
     heading = ["arm", "updates made", "wall-clock", *PARTS, "share of the rest"]
     lines = [heading, ["---"] * len(heading)]
     for arm in plan.arms:
-        found = spending(next(cell.run for cell in plan.cells if cell.arm == arm.label))
-        seconds = [f"{value:.3f} s" for value in (found.wall_clock, *found.parts.values())]
-        lines.append([arm.label, str(found.updates), *seconds, f"{100 * found.share:.2f} %"])
+        spent = spending(next(cell.run for cell in plan.cells if cell.arm == arm.label))
+        seconds = [f"{value:.3f} s" for value in (spent.wall_clock, *spent.parts.values())]
+        lines.append([arm.label, str(spent.updates), *seconds, f"{100 * spent.share:.2f} %"])
     sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
     sys.stdout.write(f"\nThe rest is to be at most {100 * BAR:g} %.\n")
 

@@ -27,11 +27,11 @@ from bdhf.experiments.spec.yaml_source import parse
 BAR = 2.0
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print the seconds of expanding and of listing, and the bar."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rates", type=int, default=25, help="400 cells each")
-    rates = parser.parse_args(given).rates
+    rates = parser.parse_args(argv).rates
     expand(variants(parse(spec_of(1))))  # imports
     start = time.perf_counter()
     plan = expand(variants(parse(spec_of(rates))))

@@ -94,7 +94,7 @@ def shares(workload: Workload, partition: str, updates: int) -> Mapping[str, Spr
     )  # fmt: skip
     optimizer.step(workload.batch)  # decides what is decided once
     workload.gradient()
-    found: dict[str, list[float]] = {}
+    samples: dict[str, list[float]] = {}
     for _ in range(updates):
         unit = statistics.median(seconds(workload.gradient) for _ in range(5))
         with watching() as watch:
@@ -102,27 +102,27 @@ def shares(workload: Workload, partition: str, updates: int) -> Mapping[str, Spr
         whole = sum(watch.spent.values())
         parts = {part: watch.spent.get(part, 0.0) / whole for part in PARTS}
         for part, value in {"update": whole / unit, **parts}.items():
-            found.setdefault(part, []).append(value)
-    return {part: Spread.of(values) for part, values in found.items()}
+            samples.setdefault(part, []).append(value)
+    return {part: Spread.of(values) for part, values in samples.items()}
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print one line for every update that is taken apart."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workloads", nargs="+", choices=list(UPDATES), default=list(UPDATES))
     parser.add_argument("--updates", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="tiny models: is all in order?")
     parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     heading = ["update", "gradients", *PARTS]
     lines = [heading, ["---"] * len(heading)]
     for name in arguments.workloads:
         workload = WORKLOADS[name](arguments.quick)
         for partition in UPDATES[name]:
-            found = dict(shares(workload, partition, arguments.updates))
-            update = found.pop("update")
-            parts = [f"{100 * found[part].median:.1f} %" for part in PARTS]
+            spreads = dict(shares(workload, partition, arguments.updates))
+            update = spreads.pop("update")
+            parts = [f"{100 * spreads[part].median:.1f} %" for part in PARTS]
             lines.append([f"{name}, {partition}", f"{update.median:.3g}", *parts])
     sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
 

@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--rows", type=int, default=50)
     chosen = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as place:
-        folder = folder_to_report(Path(place) / "results", chosen.runs, chosen.rows)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder_to_report(Path(temporary) / "results", chosen.runs, chosen.rows)
         begun = time.perf_counter()
         collect(folder)
         collected = time.perf_counter()

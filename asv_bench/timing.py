@@ -90,4 +90,4 @@ def interleaved(
         for name, piece in pieces.items():
             if turn < rounds[name]:
                 ratios[name].append(ratio(piece, unit))
-    return {name: Spread.of(found or [warm_up[name]]) for name, found in ratios.items()}
+    return {name: Spread.of(measured or [warm_up[name]]) for name, measured in ratios.items()}

@@ -70,19 +70,19 @@ def test_ratio_of_the_unit_to_itself_is_one():
     def unit():
         return [x @ x for _ in range(20)]
 
-    found = interleaved({"four": lambda: [unit() for _ in range(4)]}, unit, most=9, budget=5.0)
+    spreads = interleaved({"four": lambda: [unit() for _ in range(4)]}, unit, most=9, budget=5.0)
 
-    assert 2 < found["four"].median < 8
-    assert found["four"].rounds == 9
+    assert 2 < spreads["four"].median < 8
+    assert spreads["four"].rounds == 9
 
 
 def test_a_piece_gets_rounds_by_its_length():
     """A piece that is longer than its budget gets one round."""
     x = torch.rand(100, 100)
 
-    found = interleaved({"piece": lambda: x @ x}, lambda: x + x, most=9, budget=0.0)
+    spreads = interleaved({"piece": lambda: x @ x}, lambda: x + x, most=9, budget=0.0)
 
-    assert found["piece"].rounds == 1
+    assert spreads["piece"].rounds == 1
 
 
 def test_quartiles():
@@ -123,7 +123,7 @@ def test_all_multiply_by_the_same_matrix(name, baseline):
     v = torch.randn(sum(p.numel() for p in workload.parameters), generator=draws)
     for partition in partitions:
         try:
-            found = BASELINES[baseline](workload, partition).set_up()(v)
+            product = BASELINES[baseline](workload, partition).set_up()(v)
         except NotApplicable:
             torn.append(partition)
             continue
@@ -132,7 +132,7 @@ def test_all_multiply_by_the_same_matrix(name, baseline):
         )
         expected = G @ v
         close = partial(assert_close, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
-        close(found, expected)
+        close(product, expected)
         close(ours(workload, partition, {}).set_up()(v), expected)
 
     only_tensors = baseline == "BackPACK GGNMP"
@@ -176,12 +176,12 @@ def test_an_option_is_a_row_for_every_partition():
         row for row, _ in compare_libraries.adapters(WORKLOADS["autoencoder"](True), ["layer_io"])
     ]
 
-    found = {(row.library, row.partition) for row in rows}
-    assert len(found) == len(rows) == 15
-    assert {p for library, p in found if library == "bdhf layer_io"} == {
+    pairs = {(row.library, row.partition) for row in rows}
+    assert len(pairs) == len(rows) == 15
+    assert {p for library, p in pairs if library == "bdhf layer_io"} == {
         "full", "halves", "layers", "tensors",
     }  # fmt: skip
-    assert {p for library, p in found if library == "BackPACK GGNMP"} == {"tensors"}
+    assert {p for library, p in pairs if library == "BackPACK GGNMP"} == {"tensors"}
 
 
 def test_peers_run(tmp_path, capsys):
@@ -213,9 +213,9 @@ def test_peers_run(tmp_path, capsys):
 
 def test_shares_of_an_update_add_up(capsys):
     """The parts of an update are a whole, and products are among them."""
-    found = profile.shares(WORKLOADS["autoencoder"](True), "halves", updates=1)
+    shares = profile.shares(WORKLOADS["autoencoder"](True), "halves", updates=1)
 
-    parts = {part: spread.median for part, spread in found.items() if part != "update"}
+    parts = {part: spread.median for part, spread in shares.items() if part != "update"}
     assert sum(parts.values()) == pytest.approx(1)
     assert all(share > 0 for share in parts.values())
 
@@ -250,12 +250,12 @@ def test_the_parts_of_a_run_add_up(arm):
     """Whatever a run takes is charged once, to one of four parts, of which each is there."""
     run = next(cell.run for cell in planned(text=TINY).cells if cell.arm == arm)
 
-    found = overhead.spending(run)
+    spent = overhead.spending(run)
 
-    assert found.updates == 4
-    assert list(found.parts) == ["updates", "evaluations", "once", "rest"]
-    assert 0.9 * found.wall_clock < sum(found.parts.values()) <= found.wall_clock
-    assert all(seconds > 0 for seconds in found.parts.values())
+    assert spent.updates == 4
+    assert list(spent.parts) == ["updates", "evaluations", "once", "rest"]
+    assert 0.9 * spent.wall_clock < sum(spent.parts.values()) <= spent.wall_clock
+    assert all(seconds > 0 for seconds in spent.parts.values())
 
 
 def test_overhead_runs(tmp_path, capsys):

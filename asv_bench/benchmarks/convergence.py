@@ -53,11 +53,11 @@ Results = Mapping[tuple[str, int, str], list[Outcome]]
 
 def results() -> Results:
     """Train every optimizer at every batch size and seed: what is asked of each run."""
-    found: dict[tuple[str, int, str], list[Outcome]] = {}
+    outcomes: dict[tuple[str, int, str], list[Outcome]] = {}
     for device in DEVICES:
         for optimizer, batch, outcome in _runs(device):
-            found.setdefault((optimizer, batch, device), []).append(outcome)
-    return found
+            outcomes.setdefault((optimizer, batch, device), []).append(outcome)
+    return outcomes
 
 
 def _runs(device: str) -> Iterator[tuple[str, int, Outcome]]:

@@ -103,12 +103,12 @@ def _write(
     table = pd.DataFrame(plan, columns=["arm", "seed", "run_id", "skip"])
     table.to_parquet(folder / "plan.parquet", index=False)
     status = {"records": RECORDS_VERSION, "status": "done", "reason": "every target reached"}
-    place = {"host": "made-up", "cpu": "made up", "torch": "2.9.0", "threads": 1, "device": "cpu"}
+    env = {"host": "made-up", "cpu": "made up", "torch": "2.9.0", "threads": 1, "device": "cpu"}
     for n in range(runs):
         run = folder / "runs" / f"{n:016x}"
         run.mkdir()
         curve(n).to_parquet(run / "curve.parquet", index=False)
         (run / "status.json").write_text(json.dumps(status), encoding="utf-8")
-        (run / "env.json").write_text(json.dumps(place), encoding="utf-8")
+        (run / "env.json").write_text(json.dumps(env), encoding="utf-8")
         (run / "spec.yaml").write_text(f"seed: {n}\n", encoding="utf-8")
     return folder

@@ -39,18 +39,18 @@ def gathered(
 
     For a `setup_cache`: several numbers of one computation, made once.
     """
-    found: Gathered = {}
+    numbers: Gathered = {}
     for combination in itertools.product(*parameters):
         try:
-            found[combination] = take(*combination)
+            numbers[combination] = take(*combination)
         except Exception as error:
-            found[combination] = f"{type(error).__name__}: {error}"
-    return found
+            numbers[combination] = f"{type(error).__name__}: {error}"
+    return numbers
 
 
-def taken(found: Gathered, combination: tuple[str, ...]) -> Mapping[str, float]:
+def taken(gathered: Gathered, combination: tuple[str, ...]) -> Mapping[str, float]:
     """The numbers of one combination. Raises RuntimeError with why there are none."""
-    numbers = found[combination]
+    numbers = gathered[combination]
     if isinstance(numbers, str):
         raise RuntimeError(numbers)
     return numbers

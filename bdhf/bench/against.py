@@ -22,10 +22,13 @@ from bdhf.records import InputError
 
 _T = TypeVar("_T")
 
-#: Whether a case is asked for, by its label.
+#: Verdicts on a first pair of processes that more pairs must confirm.
+_SUSPECT = (CaseVerdict.SLOWER, CaseVerdict.FASTER)
+
+#: Whether a case is wanted, by its label.
 Wanted = Callable[[str], bool]
 
-#: Told before a case is measured: how many are done, of how many, the case, the pair of processes.
+#: Called before a case is measured: cases done, cases in all, the case, the pair of processes.
 OnCase = Callable[[int, int, Case, int], None]
 
 
@@ -89,10 +92,10 @@ class Sides:
                 self.candidate.kill()
                 raise
 
-    def alone(self, case: Case, known: Sequence[Set[str]]) -> CaseFinding:
+    def alone(self, case: Case, labels_by_side: Sequence[Set[str]]) -> CaseFinding:
         """Measure what one side cannot import on the other."""
         sides: list[Value] = []
-        for worker, labels in zip(self._both, known, strict=True):
+        for worker, labels in zip(self.both, labels_by_side, strict=True):
             if case.label not in labels:
                 file = f"{case.name.partition('.')[0]}.py"
                 sides.append(Missing(f"{file}: {worker.broken.get(file, 'not there')}"))
@@ -106,30 +109,31 @@ class Sides:
         self, case: Case, so_far: CaseFinding | None, settings: TimingSettings
     ) -> CaseFinding:
         """Time both in turn."""
-        missing = [_tried(worker.prepare, case) for worker in self._both]
+        missing = [_tried(worker.prepare, case) for worker in self.both]
         if any(missing):
             return of_values(
-                case, *(_once(w, case, m) for w, m in zip(self._both, missing, strict=True))
+                case, *(_once(w, case, m) for w, m in zip(self.both, missing, strict=True))
             )
         try:
-            found = timed_ratio(
+            ratio = timed_ratio(
                 lambda number: self.baseline.seconds(case, number),
                 lambda number: self.candidate.seconds(case, number),
                 settings.budget,
             )
         except Failed as error:
             return self._failed(case, str(error))
-        return of_ratios(case, (*(so_far.ratios if so_far else ()), found), settings.margin)
+        return of_ratios(case, (*(so_far.ratios if so_far else ()), ratio), settings.margin)
 
     def _failed(self, case: Case, reason: str) -> CaseFinding:
         """Find out which side failed while they were timed."""
-        sides: list[Value] = [_once(w, case, _tried(w.prepare, case)) for w in self._both]
+        sides: list[Value] = [_once(w, case, _tried(w.prepare, case)) for w in self.both]
         if not any(isinstance(side, Missing) for side in sides):
             sides = [Missing(f"{reason}, once: nobody knows in which commit")] * 2
         return of_values(case, *sides)
 
     @property
-    def _both(self) -> tuple[BenchmarkProcess, BenchmarkProcess]:
+    def both(self) -> tuple[BenchmarkProcess, BenchmarkProcess]:
+        """The baseline and the candidate."""
         return self.baseline, self.candidate
 
     def __enter__(self) -> Self:
@@ -158,30 +162,28 @@ def compare_commits(
             sides.refuse_broken(checkout)
             versions = sides.candidate.versions
             cases = [case for case in _all_cases(sides) if wanted(case.label)]
-            found = dict(_first(sides, cases, settings, observe))
+            findings = dict(_first(sides, cases, settings, observe))
         for turn in range(1, settings.pairs):
-            again = [
-                c for c, f in found.items() if f.verdict in (CaseVerdict.SLOWER, CaseVerdict.FASTER)
-            ]
+            again = [case for case, finding in findings.items() if finding.verdict in _SUSPECT]
             if not again:
                 break
             with _sides(checkout, trees, swapped=bool(turn % 2)) as sides:
                 for done, case in enumerate(again):
                     observe(done, len(again), case, turn + 1)
-                    found[case] = sides.timed(case, found[case], settings)
-    left_out = _left_out(found.values())
-    kept = tuple(f for f in found.values() if not _is_left_out(f))
+                    findings[case] = sides.timed(case, findings[case], settings)
+    left_out = _left_out(findings.values())
+    kept = tuple(f for f in findings.values() if not f.is_left_out)
     return CommitComparison(baseline, candidate, versions, kept, left_out, settings)
 
 
 def _first(
     sides: Sides, cases: Sequence[Case], settings: TimingSettings, observe: OnCase
 ) -> Iterator[tuple[Case, CaseFinding]]:
-    known = [{case.label for case in side.cases} for side in (sides.baseline, sides.candidate)]
+    labels_by_side = [{case.label for case in side.cases} for side in sides.both]
     for done, case in enumerate(cases):
         observe(done, len(cases), case, 1)
-        if not all(case.label in labels for labels in known):
-            yield case, sides.alone(case, known)
+        if not all(case.label in labels for labels in labels_by_side):
+            yield case, sides.alone(case, labels_by_side)
         elif case.kind == "time":
             yield case, sides.timed(case, None, settings)
         else:
@@ -199,9 +201,9 @@ def _all_cases(sides: Sides) -> list[Case]:
 
 @contextmanager
 def _exported(checkout: Checkout, *commits: Commit) -> Iterator[list[Path]]:
-    with tempfile.TemporaryDirectory(prefix="bdhf-commits-") as place:
+    with tempfile.TemporaryDirectory(prefix="bdhf-commits-") as folder:
         yield [
-            checkout.export(commit, Path(place) / str(number))
+            checkout.export(commit, Path(folder) / str(number))
             for number, commit in enumerate(commits)
         ]
 
@@ -238,15 +240,10 @@ def _tried(ask: Callable[[Case], _T], case: Case) -> _T | Missing:
         return Missing(str(error))
 
 
-def _is_left_out(finding: CaseFinding) -> bool:
-    sides = (finding.before, finding.now)
-    return all(isinstance(side, Missing) and side.skipped for side in sides)
-
-
 def _left_out(findings: Iterable[CaseFinding]) -> dict[str, int]:
     reasons: dict[str, int] = {}
     for finding in findings:
-        if _is_left_out(finding):
+        if finding.is_left_out:
             assert isinstance(finding.now, Missing)
             reasons[finding.now.reason] = reasons.get(finding.now.reason, 0) + 1
     return reasons

@@ -47,9 +47,9 @@ class Checkout:
     def commit(self, name: str) -> Commit:
         """The commit of that name. Raises InputError where there is none."""
         try:
-            found = self._git("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+            resolved = self._git("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
             shown = ("show", "--no-patch", "--no-show-signature", "--format=%H %s")
-            line = self._git(*shown, found.decode().strip()).decode()
+            line = self._git(*shown, resolved.decode().strip()).decode()
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().splitlines()
             why = said[0] if said else "git does not say why"

@@ -30,7 +30,7 @@ class Counts:
     """What was counted here, and why it is not what was expected."""
 
     torch: str
-    found: Mapping[str, float]  # label -> count
+    by_label: Mapping[str, float]  # label -> count
     faults: tuple[str, ...]
 
 
@@ -45,25 +45,25 @@ def check_counts(
     nothing does not pass.
     """
     expected = read_expected(checkout)
-    torch, found, faults = _counted(checkout, wanted, observe)
-    if not found and not faults:
+    torch, counts, faults = _counted(checkout, wanted, observe)
+    if not counts and not faults:
         raise InputError(["no benchmark that counts was asked for, so nothing was checked"])
     if torch not in expected:
-        known = ", ".join(expected) or "none"
+        versions = ", ".join(expected) or "none"
         raise InputError(
             [
-                f"{checkout.root / EXPECTED}: no counts for torch {torch}; known: {known}. "
+                f"{checkout.root / EXPECTED}: no counts for torch {torch}; known: {versions}. "
                 "`bdhf bench --counts --write` adds them"
             ]
         )
     faults += [
-        f"{label}: {_told(found.get(label))} instead of {_told(expected[torch].get(label))}"
-        for label in sorted(expected[torch].keys() | found.keys())
-        if wanted(label) and found.get(label) != expected[torch].get(label)
+        f"{label}: {_told(counts.get(label))} instead of {_told(expected[torch].get(label))}"
+        for label in sorted(expected[torch].keys() | counts.keys())
+        if wanted(label) and counts.get(label) != expected[torch].get(label)
     ]
     if (missing := unexplained(checkout)) is not None:
         faults.append(missing)
-    return Counts(torch, found, tuple(faults))
+    return Counts(torch, counts, tuple(faults))
 
 
 def write_expected(
@@ -76,20 +76,20 @@ def write_expected(
     What is not wanted stays as it is. Raises InputError, and writes nothing, where a benchmark that
     counts fails, or none was asked for.
     """
-    torch, found, faults = _counted(checkout, wanted, observe)
+    torch, counts, faults = _counted(checkout, wanted, observe)
     if faults:
         raise InputError(faults)
-    if not found:
+    if not counts:
         raise InputError(["no benchmark that counts was asked for, so nothing was written"])
     before = read_expected(checkout)
     kept = {label: n for label, n in before.get(torch, {}).items() if not wanted(label)}
-    expected = {**before, torch: dict(sorted({**kept, **found}.items()))}
+    expected = {**before, torch: dict(sorted({**kept, **counts}.items()))}
     path = checkout.root / EXPECTED
     part = path.with_suffix(".part")
     part.write_text(json.dumps(dict(sorted(expected.items())), indent=1) + "\n", encoding="utf-8")
     part.replace(path)
     missing = unexplained(checkout)
-    return Counts(torch, found, () if missing is None else (missing,))
+    return Counts(torch, counts, () if missing is None else (missing,))
 
 
 def read_expected(checkout: Checkout) -> Expected:
@@ -121,7 +121,7 @@ def _counted(
     checkout: Checkout, wanted: Callable[[str], bool], observe: Callable[[Case], None]
 ) -> tuple[str, dict[str, float], list[str]]:
     """Version of torch, counts by label, and what failed."""
-    found: dict[str, float] = {}
+    counts: dict[str, float] = {}
     faults: list[str] = []
     with BenchmarkProcess(checkout.root, checkout.benchmarks, exactly=True) as worker:
         faults += [f"{name}: cannot be imported: {why}" for name, why in worker.broken.items()]
@@ -130,12 +130,12 @@ def _counted(
                 continue
             observe(case)
             try:
-                found[case.label] = worker.value(case)
+                counts[case.label] = worker.value(case)
             except Skipped:
                 continue
             except Failed as error:
                 faults.append(f"{case.label}: failed: {error}")
-    return worker.versions["torch"].partition("+")[0], found, faults
+    return worker.versions["torch"].partition("+")[0], counts, faults
 
 
 def _told(value: float | None) -> str:

@@ -73,7 +73,7 @@ class BenchmarkProcess:
         """
         self._tree, self._benchmarks, self._exactly = tree, benchmarks, exactly
         self._is_closing = False
-        self._place = tempfile.TemporaryDirectory(prefix="bdhf-bench-")
+        self._folder = tempfile.TemporaryDirectory(prefix="bdhf-bench-")
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by `close`
         try:
             begun = self._start()
@@ -83,7 +83,7 @@ class BenchmarkProcess:
         self.versions: Mapping[str, str] = begun["versions"]
         self.broken: Mapping[str, str] = begun["broken"]  # module -> why it cannot be imported
         self.cases = tuple(case for told in begun["benchmarks"] for case in _cases(told))
-        self._places = {case.label: case.index for case in self.cases}
+        self._indices = {case.label: case.index for case in self.cases}
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +99,7 @@ class BenchmarkProcess:
     def prepare(self, case: Case) -> None:
         """Set a case up. Raises Skipped or Failed."""
         answer = self._ask(
-            case.timeout + _GRACE, do="prepare", name=case.name, index=self._places[case.label]
+            case.timeout + _GRACE, do="prepare", name=case.name, index=self._indices[case.label]
         )
         if "skipped" in answer:
             raise Skipped(answer["skipped"])
@@ -126,7 +126,7 @@ class BenchmarkProcess:
         self.kill()
         self._end()
         self._errors.close()
-        self._place.cleanup()
+        self._folder.cleanup()
 
     def _start(self) -> Mapping[str, Any]:
         """Start the process, and see that it measures the commit that it is to measure."""
@@ -137,7 +137,7 @@ class BenchmarkProcess:
         self._errors.truncate()
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_WORKER), str(self._benchmarks)],
-            env=environment, cwd=self._place.name, encoding="utf-8",
+            env=environment, cwd=self._folder.name, encoding="utf-8",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
             start_new_session=True,
         )  # fmt: skip

@@ -74,8 +74,8 @@ def run_asv(
             ],
             git_environment(checkout.root),
         )  # fmt: skip
-        found, failed = count_since(results, start)
-        return Recorded(code, found, failed, None if quick else results)
+        numbers, failed = count_since(results, start)
+        return Recorded(code, numbers, failed, None if quick else results)
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str] = os.environ) -> int:
@@ -116,8 +116,8 @@ def count_since(folder: Path, start: float) -> tuple[int, int]:
     numbers = failures = 0
     for path in folder.glob("*/*.json"):
         if path.name != "machine.json":
-            found, failed = _count(json.loads(path.read_text(encoding="utf-8")), start)
-            numbers, failures = numbers + found, failures + failed
+            measured, failed = _count(json.loads(path.read_text(encoding="utf-8")), start)
+            numbers, failures = numbers + measured, failures + failed
     return numbers, failures
 
 
@@ -143,10 +143,10 @@ def _config(checkout: Checkout, quick: bool) -> Iterator[tuple[Path, Path]]:
     if not quick:
         yield path, checkout.root / settings["results_dir"]
         return
-    with tempfile.TemporaryDirectory(prefix="bdhf-asv-") as place:
+    with tempfile.TemporaryDirectory(prefix="bdhf-asv-") as temporary:
         absolute = {key: str((checkout.root / settings[key]).resolve()) for key in _PATHS}
-        results = Path(place) / "results"
-        passing = Path(place) / CONFIG
+        results = Path(temporary) / "results"
+        passing = Path(temporary) / CONFIG
         content = {**settings, **absolute, "results_dir": str(results)}
         passing.write_text(json.dumps(content), encoding="utf-8")
         yield passing, results
@@ -163,11 +163,11 @@ def _without_comments(path: Path) -> dict[str, Any]:
 def _this_machine() -> str:
     """The name of this machine; asv is told what it is, unless it knows."""
     name = platform.node()
-    known = Path("~/.asv-machine.json").expanduser()
+    file = Path("~/.asv-machine.json").expanduser()
     try:
-        machines = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+        machines = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
-        raise InputError([f"{known}: not JSON: {error}; remove it, and asv writes it"]) from None
+        raise InputError([f"{file}: not JSON: {error}; remove it, and asv writes it"]) from None
     if name not in machines:
         subprocess.run(
             [sys.executable, "-m", "asv", "machine", "--yes", "--machine", name],

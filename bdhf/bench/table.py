@@ -81,9 +81,9 @@ def _row(finding: CaseFinding, pairs: int) -> tuple[str, str, str, str]:
 def _why(finding: CaseFinding, pairs: int) -> str:
     if finding.ratios:
         low, middle, high = ratio_interval(finding.ratios)
-        found = len(finding.ratios)
-        agree = f"all {pairs}" if finding.verdict is not CaseVerdict.UNDECIDED else str(found)
-        seen = f", {agree} pairs of processes" if found > 1 else ""
+        timed = len(finding.ratios)
+        agree = f"all {pairs}" if finding.verdict is not CaseVerdict.UNDECIDED else str(timed)
+        seen = f", {agree} pairs of processes" if timed > 1 else ""
         return f": {middle:.2f}x the time ({low:.2f} to {high:.2f}{seen})"
     missing = [v.reason for v in (finding.now, finding.before) if isinstance(v, Missing)]
     if missing:
@@ -133,5 +133,5 @@ def _verdict(comparison: CommitComparison) -> str:
     if not comparison.regressions:
         return f"verdict: no regression, {measured}"
     counted = Counter(str(finding.verdict) for finding in comparison.regressions)
-    found = ", ".join(f"{number} {verdict}" for verdict, number in counted.items())
-    return f"verdict: {len(comparison.regressions)} regressions, {measured}: {found}"
+    kinds = ", ".join(f"{number} {verdict}" for verdict, number in counted.items())
+    return f"verdict: {len(comparison.regressions)} regressions, {measured}: {kinds}"

@@ -74,6 +74,12 @@ class CaseFinding:
         """Whether there is a number on both sides."""
         return not isinstance(self.before, Missing) and not isinstance(self.now, Missing)
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether the benchmark leaves the case out on both sides."""
+        sides = (self.before, self.now)
+        return all(isinstance(side, Missing) and side.skipped for side in sides)
+
 
 def of_values(case: Case, before: Value, now: Value) -> CaseFinding:
     """The finding of a tracked number, or of a case that one side could not be asked for."""

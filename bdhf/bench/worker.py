@@ -34,17 +34,18 @@ class BenchmarkFolder:
     def __init__(self, folder: str) -> None:
         update_sys_path(folder)
         self.broken = _broken(Path(folder))
-        found = disc_benchmarks(folder, ignore_import_errors=True)
-        self.benchmarks = {b.name: b for b in found if b.type in _KINDS}
+        discovered = disc_benchmarks(folder, ignore_import_errors=True)
+        self.benchmarks = {b.name: b for b in discovered if b.type in _KINDS}
         gc.freeze()  # what was imported stays: a collection need not look at it
         self._caches: dict[str, Any] = {}
         self._prepared: Any = None
 
     def begin(self) -> Mapping[str, Any]:
         """Which code this is, and what can be measured."""
-        found = importlib.util.find_spec("bdhf")
+        package = importlib.util.find_spec("bdhf")
+        origin = package.origin if package else None
         return {
-            "package": str(Path(found.origin).resolve().parent) if found and found.origin else "",
+            "package": str(Path(origin).resolve().parent) if origin else "",
             "versions": {"torch": _version("torch"), "python": sys.version.split()[0]},
             "broken": self.broken,
             "benchmarks": [_described(b) for b in self.benchmarks.values()],
@@ -116,8 +117,8 @@ def _broken(folder: Path) -> Mapping[str, str]:
 
 def _reason(said: str) -> str:
     """What NotImplementedError said, out of how asv prints it."""
-    found = re.search(r"asv: skipped: NotImplementedError\((['\"])(.*)\1\)", said)
-    return found[2] if found else said.strip() or "asv skips it"
+    match = re.search(r"asv: skipped: NotImplementedError\((['\"])(.*)\1\)", said)
+    return match[2] if match else said.strip() or "asv skips it"
 
 
 def _one_line(error: Exception) -> str:

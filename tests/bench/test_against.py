@@ -39,11 +39,11 @@ def compared(repository, now="now", wanted=lambda label: True, settings=QUICK, *
     return compare_commits(checkout, *commits, wanted, settings, **observe)
 
 
-def verdicts(found):
+def verdicts(comparison):
     """The verdict of every benchmark, by its name without the module and the device."""
     return {
         re.sub(r"^suite\.\w+\.|, cpu", "", finding.case.label): finding.verdict
-        for finding in found.findings
+        for finding in comparison.findings
     }
 
 
@@ -51,25 +51,27 @@ def test_an_unchanged_commit_is_as_before(repository):
     """Counts and amounts are equal, no time is slower, and what the machine lacks is counted."""
     repository.commit("now")
 
-    found = compared(repository)
+    comparison = compared(repository)
 
-    assert not found.regressions
-    assert {v for name, v in verdicts(found).items() if "work" not in name} == {CaseVerdict.SAME}
-    assert found.left_out == {"no such device": 6}
-    assert found.measured == len(found.findings) == 8
+    assert not comparison.regressions
+    assert {v for name, v in verdicts(comparison).items() if "work" not in name} == {
+        CaseVerdict.SAME
+    }
+    assert comparison.left_out == {"no such device": 6}
+    assert comparison.measured == len(comparison.findings) == 8
 
 
 def test_twice_the_work_is_slower(repository):
     """A piece that does its work twice is slower in every pair of processes, and by about two."""
     repository.commit("now", work="sum(range(2000)) + sum(range(2000))")
 
-    found = compared(repository, wanted=lambda label: "time" in label)
+    comparison = compared(repository, wanted=lambda label: "time" in label)
 
-    assert verdicts(found) == {
+    assert verdicts(comparison) == {
         "time_work(a)": CaseVerdict.SLOWER,
         "time_work(b)": CaseVerdict.SLOWER,
     }
-    for finding in found.findings:
+    for finding in comparison.findings:
         assert len(finding.ratios) == QUICK.pairs
         assert all(1.4 < ratio.middle < 2.8 for ratio in finding.ratios)
 
@@ -78,10 +80,10 @@ def test_half_the_work_is_faster(repository):
     """A piece that does half its work is faster, and no regression."""
     repository.commit("now", work="sum(range(1000))")
 
-    found = compared(repository, wanted=lambda label: "time" in label)
+    comparison = compared(repository, wanted=lambda label: "time" in label)
 
-    assert set(verdicts(found).values()) == {CaseVerdict.FASTER}
-    assert not found.regressions
+    assert set(verdicts(comparison).values()) == {CaseVerdict.FASTER}
+    assert not comparison.regressions
 
 
 @pytest.mark.parametrize(
@@ -108,10 +110,10 @@ def test_what_changed_is_said(repository, code, name, verdict):
     """Counts are compared exactly, amounts to a hundredth, and what fails now is a regression."""
     repository.commit("now", **code)
 
-    found = compared(repository, wanted=lambda label: "track_calls" not in label)
+    comparison = compared(repository, wanted=lambda label: "track_calls" not in label)
 
-    assert verdicts(found)[name] is verdict
-    others = {v for n, v in verdicts(found).items() if n.split("(")[0] != name.split("(")[0]}
+    assert verdicts(comparison)[name] is verdict
+    others = {v for n, v in verdicts(comparison).items() if n.split("(")[0] != name.split("(")[0]}
     assert not any(v.is_regression for v in others)
 
 
@@ -121,15 +123,15 @@ def test_what_failed_before_is_no_regression(repository):
     repository.commit("now", work="1 / 0")
     checkout = repository.checkout
 
-    found = compare_commits(
+    comparison = compare_commits(
         checkout, checkout.commit("before2"), checkout.commit("now"), lambda label: True, QUICK
     )
 
-    assert verdicts(found)["track_steps(a)"] is CaseVerdict.NEW
-    assert verdicts(found)["time_work(a)"] is CaseVerdict.NOT_MEASURED
-    assert not found.regressions
+    assert verdicts(comparison)["track_steps(a)"] is CaseVerdict.NEW
+    assert verdicts(comparison)["time_work(a)"] is CaseVerdict.NOT_MEASURED
+    assert not comparison.regressions
     assert "ZeroDivisionError" in next(
-        f.before.reason for f in found.findings if isinstance(f.before, Missing)
+        f.before.reason for f in comparison.findings if isinstance(f.before, Missing)
     )
 
 
@@ -165,13 +167,13 @@ def test_what_showed_in_one_pair_only_is_no_change(repository, monkeypatch):
 
     monkeypatch.setattr(module, "timed_ratio", slower_once)
     seen = []
-    found = compared(
+    comparison = compared(
         repository,
         wanted=lambda label: label.startswith("suite.Suite.time_work(a, cpu"),
         observe=lambda done, of, case, pair: seen.append(pair),
     )
 
-    assert [f.verdict for f in found.findings] == [CaseVerdict.UNDECIDED]
+    assert [f.verdict for f in comparison.findings] == [CaseVerdict.UNDECIDED]
     assert seen == [1, 2]
 
 
@@ -197,8 +199,8 @@ def test_the_table_in_words(repository):
     """The worst comes first, what stayed is a line a file, and the last line is the verdict."""
     repository.commit("now", steps="8", held="900.0")
 
-    found = compared(repository, wanted=lambda label: "time" not in label)
-    told = list(table_lines(found))
+    comparison = compared(repository, wanted=lambda label: "time" not in label)
+    told = list(table_lines(comparison))
 
     assert told[0].startswith("now ")
     assert '"Commit now" against before ' in told[0]
@@ -209,9 +211,9 @@ def test_the_table_in_words(repository):
     assert rows[2].endswith("less: 90 % of before")
     assert {"suite: 1 counts as before", "suite: 1 amounts as before"} <= set(told)
     assert told[-1] == "verdict: 2 regressions, of 6 measured: 2 more"
-    everything = list(table_lines(found, everything=True))
+    everything = list(table_lines(comparison, everything=True))
     assert sum("as before" in line for line in everything) == 2
-    content = json.loads(json.dumps(as_json(found)))
+    content = json.loads(json.dumps(as_json(comparison)))
     assert len(content["regressions"]) == 2
     assert content["measured"] == 6
 
@@ -314,20 +316,20 @@ def test_options_that_contradict(repository, monkeypatch, arguments):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_leaves_nothing(repository, tmp_path, number):
     """Told to end in the middle of a benchmark, it ends at once: no verdict, process or folder."""
-    place = tmp_path / "temporary"
-    place.mkdir()
-    (place / "pid").write_text("")
-    repository.commit("now", steps=f"(open({str(place / 'pid')!r}, 'w').write(str(__import__("
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    (folder / "pid").write_text("")
+    repository.commit("now", steps=f"(open({str(folder / 'pid')!r}, 'w').write(str(__import__("
                       "'os').getpid())), time.sleep(60))")  # fmt: skip
     started = subprocess.Popen(
         [sys.executable, "-m", "bdhf.cli", "bench", "--against", "before", "--bench", "steps"],
-        cwd=repository.folder, env=os.environ | {"TMPDIR": str(place), "PYTHONPATH": str(ROOT)},
+        cwd=repository.folder, env=os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not (place / "pid").read_text():
+    while not (folder / "pid").read_text():
         assert started.poll() is None, started.stderr.read()
         time.sleep(0.05)
-    pid = int((place / "pid").read_text())
+    pid = int((folder / "pid").read_text())
     start = time.monotonic()
     started.send_signal(number)
     out, err = started.communicate(timeout=40)
@@ -336,6 +338,6 @@ def test_an_interruption_leaves_nothing(repository, tmp_path, number):
     assert "interrupted: there is no verdict" in err
     assert "verdict:" not in out
     assert time.monotonic() - start < 30
-    assert [path.name for path in place.iterdir()] == ["pid"]
+    assert [path.name for path in folder.iterdir()] == ["pid"]
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

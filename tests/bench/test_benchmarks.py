@@ -39,21 +39,21 @@ def test_what_the_issue_of_benchmarks_has(worker):
 @pytest.mark.slow
 def test_every_benchmark_gives_a_number(worker):
     """The first combination that a benchmark does not leave out gives a finite number."""
-    given = {}
+    numbers = {}
     for case in worker.cases:
-        if case.name in given:
+        if case.name in numbers:
             continue
         try:
             if case.kind == "track":
-                given[case.name] = worker.value(case)
+                numbers[case.name] = worker.value(case)
             else:
                 worker.prepare(case)
-                given[case.name] = worker.seconds(case, 1)
+                numbers[case.name] = worker.seconds(case, 1)
         except Skipped:
             continue
 
-    assert given.keys() == {case.name for case in worker.cases}
-    assert all(math.isfinite(value) and value >= 0 for value in given.values())
+    assert numbers.keys() == {case.name for case in worker.cases}
+    assert all(math.isfinite(value) and value >= 0 for value in numbers.values())
 
 
 @pytest.mark.parametrize("model", models.MODELS)
@@ -95,11 +95,11 @@ def test_a_combination_that_fails_leaves_the_others():
             raise ValueError("not b")
         return {"x": float(number)}
 
-    found = tracked.gathered(take, (("a", "b"), ("1", "2")))
+    gathered = tracked.gathered(take, (("a", "b"), ("1", "2")))
 
-    assert tracked.taken(found, ("b", "2")) == {"x": 2.0}
+    assert tracked.taken(gathered, ("b", "2")) == {"x": 2.0}
     with pytest.raises(RuntimeError, match="ValueError: not b"):
-        tracked.taken(found, ("b", "1"))
+        tracked.taken(gathered, ("b", "1"))
 
 
 def test_a_missed_target_costs_the_budget(monkeypatch):
@@ -110,9 +110,11 @@ def test_a_missed_target_costs_the_budget(monkeypatch):
 
     monkeypatch.setattr(convergence, "BUDGET", 2)
 
-    found = convergence.results()
+    outcomes = convergence.results()
 
-    runs = {optimizer: run for (optimizer, _, device), (run,) in found.items() if device == "cpu"}
+    runs = {
+        optimizer: run for (optimizer, _, device), (run,) in outcomes.items() if device == "cpu"
+    }
     assert set(runs) == set(convergence.OPTIMIZERS)
     assert all(run["updates"] == 2 and run["missed"] == 1 for run in runs.values())
     assert runs["adam"]["products"] == 0 < runs["full_hf"]["products"]
@@ -140,9 +142,9 @@ def test_the_clock_of_a_gpu(device):
     many = clock() - start
     start = clock()
     x @ x
-    one = clock() - start
+    single = clock() - start
 
-    assert many > 5 * one > 0
+    assert many > 5 * single > 0
 
 
 @pytest.mark.gpu

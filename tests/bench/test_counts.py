@@ -27,9 +27,9 @@ def repository(tmp_path):
     return made
 
 
-def explained(repository, found):
+def explained(repository, counted):
     """Give the reason that is asked for."""
-    (line,) = found.faults
+    (line,) = counted.faults
     asked = line.split("`- Counts `")[1].split("`")[0]
     text = f"# Changelog\n\n- Counts `{asked}`: a better start.\n"
     (repository.folder / "CHANGELOG.md").write_text(text)
@@ -42,12 +42,12 @@ def expected(repository):
 
 def test_the_same_counts_pass(repository):
     """An unchanged package has no fault, and only what is exact was counted, on the CPU."""
-    found = counts.check_counts(repository.checkout)
+    counted = counts.check_counts(repository.checkout)
 
-    assert found.faults == ()
-    assert found.torch == TORCH
-    assert found.found == expected(repository)[TORCH]
-    assert set(found.found) == {
+    assert counted.faults == ()
+    assert counted.torch == TORCH
+    assert counted.by_label == expected(repository)[TORCH]
+    assert set(counted.by_label) == {
         LABEL, "suite.Suite.track_steps(b, cpu)", "suite.Cached.track_calls",
     }  # fmt: skip
 

@@ -37,9 +37,9 @@ def test_a_second_forward_pass_in_the_product_is_caught(clone):
     done = clone.bench(slow, "--against", "main", "--bench", PRODUCT, "--json")
 
     assert done.returncode == 1, done.stderr
-    found = json.loads(done.stdout)
-    slower = [f for f in found["findings"] if f["verdict"] == "slower"]
-    assert [f["benchmark"] for f in slower] == found["regressions"] != []
+    comparison = json.loads(done.stdout)
+    slower = [f for f in comparison["findings"] if f["verdict"] == "slower"]
+    assert [f["benchmark"] for f in slower] == comparison["regressions"] != []
     assert all(len(f["ratios"]) == 7 for f in slower)
     assert all(min(r["middle"] for r in f["ratios"]) > 1.05 for f in slower)
 

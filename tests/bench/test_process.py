@@ -56,9 +56,9 @@ def test_values_and_seconds(worker):
 
 def test_a_cache_is_made_once(worker):
     """What `setup_cache` returns serves all benchmarks of its class."""
-    found = [worker.value(c) for c in worker.cases if c.name.startswith("suite.Cached")]
+    calls = [worker.value(c) for c in worker.cases if c.name.startswith("suite.Cached")]
 
-    assert found == [1, 1]
+    assert calls == [1, 1]
 
 
 def test_what_is_left_out(worker):
@@ -113,15 +113,15 @@ def test_asv_that_is_missing_is_named(repository, tmp_path, monkeypatch):
 
 def test_nothing_is_left_behind(repository, tmp_path, monkeypatch):
     """A process that is closed is gone, and so is the folder it worked in."""
-    place = tmp_path / "temporary"
-    place.mkdir()
-    monkeypatch.setenv("TMPDIR", str(place))
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr("tempfile.tempdir", None)
     with BenchmarkProcess(repository.folder, repository.benchmarks) as worker:
         pid = worker._process.pid
-        assert list(place.iterdir())
+        assert list(folder.iterdir())
 
-    assert not list(place.iterdir())
+    assert not list(folder.iterdir())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -156,6 +156,6 @@ def test_counts_hang_on_no_kernel(repository):
     repository.write(steps="len([1 for name, value in dict(ATEN_CPU_CAPABILITY='default', "
                      "MKL_CBWR='COMPATIBLE', ONEDNN_MAX_CPU_ISA='SSE41', CUDA_VISIBLE_DEVICES='')"
                      ".items() if __import__('os').environ.get(name) == value])")  # fmt: skip
-    for exactly, found in ((True, 4), (False, 0)):
+    for exactly, expected in ((True, 4), (False, 0)):
         with BenchmarkProcess(repository.folder, repository.benchmarks, exactly=exactly) as worker:
-            assert worker.value(case(worker, "suite.Suite.track_steps(a, cpu)")) == found
+            assert worker.value(case(worker, "suite.Suite.track_steps(a, cpu)")) == expected

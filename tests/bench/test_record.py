@@ -68,24 +68,24 @@ def test_results_and_failures_are_counted(repository, monkeypatch):
     """A null is a failure, NaN is left out on purpose; what was there before does not count."""
     asv = Asv(monkeypatch, VALUES)
 
-    found = record.run_asv(repository.checkout, "main", ["imports", "solvers"], machine="lab")
+    recorded = record.run_asv(repository.checkout, "main", ["imports", "solvers"], machine="lab")
 
-    assert (found.results, found.failed, found.exit_code) == (2, 2, 0)
-    assert found.folder == repository.folder / "asv_bench/results"
+    assert (recorded.results, recorded.failed, recorded.exit_code) == (2, 2, 0)
+    assert recorded.folder == repository.folder / "asv_bench/results"
     (arguments,) = asv.calls
     assert arguments[2:5] == ["run", "--machine", "lab"]
     assert arguments[-5:] == ["--bench", "imports", "--bench", "solvers", "main^!"]
     assert "--quick" not in arguments
-    assert record.count_since(found.folder, time.time() + 1) == (0, 0)
+    assert record.count_since(recorded.folder, time.time() + 1) == (0, 0)
 
 
 def test_a_quick_run_keeps_nothing(repository, monkeypatch):
     """Quick results go to a folder that passes, by a configuration whose paths are absolute."""
     asv = Asv(monkeypatch, VALUES)
 
-    found = record.run_asv(repository.checkout, quick=True, machine="lab")
+    recorded = record.run_asv(repository.checkout, quick=True, machine="lab")
 
-    assert (found.results, found.folder) == (2, None)
+    assert (recorded.results, recorded.folder) == (2, None)
     ((*_, last),) = asv.calls
     assert "--quick" in asv.calls[0]
     assert last == "HEAD^!"
@@ -120,12 +120,12 @@ def test_machines_of_asv(repository, monkeypatch):
     """Asv is told of a machine that it does not know, once; a torn file of them is named."""
     calls = []
     monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))
-    known = Path("~/.asv-machine.json").expanduser()
+    machines = Path("~/.asv-machine.json").expanduser()
 
     name = record._this_machine()
-    known.write_text(json.dumps({name: {}}))
+    machines.write_text(json.dumps({name: {}}))
     assert record._this_machine() == name
-    known.write_text("")
+    machines.write_text("")
 
     assert [call[3:5] for call in calls] == [["machine", "--yes"]]
     with pytest.raises(InputError, match="remove it, and asv writes it"):

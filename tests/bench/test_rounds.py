@@ -25,8 +25,8 @@ def test_the_interval_covers_skewed_times():
     for _ in range(2000):
         before = 1 + rng.pareto(3, 15)
         now = 1.3 * (1 + rng.pareto(3, 15))
-        found = of_rounds(list(before), list(now))
-        held += found.low <= 1.3 <= found.high
+        ratio = of_rounds(list(before), list(now))
+        held += ratio.low <= 1.3 <= ratio.high
 
     assert held >= 2000 * COVERAGE - 3 * math.sqrt(2000 * COVERAGE * (1 - COVERAGE))
 
@@ -35,9 +35,9 @@ def test_one_disturbed_round_moves_nothing_far():
     """A round that took a hundred times as long moves the interval by one place."""
     now = [1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06, 1.07, 1.08, 1.09, 1.1]
 
-    found = of_rounds([1.0] * 11, [*now[:-1], 100.0])
+    ratio = of_rounds([1.0] * 11, [*now[:-1], 100.0])
 
-    assert (found.low, found.middle, found.high) == (1.01, 1.05, 1.09)
+    assert (ratio.low, ratio.middle, ratio.high) == (1.01, 1.05, 1.09)
 
 
 class Clocked:
@@ -56,20 +56,20 @@ def test_rounds_alternate_and_are_long_enough():
     """Who goes first changes from round to round; a short call is repeated within a sample."""
     calls = []
 
-    found = timed_ratio(Clocked("a", 1e-4, calls), Clocked("b", 2e-4, calls), budget=1.0)
+    ratio = timed_ratio(Clocked("a", 1e-4, calls), Clocked("b", 2e-4, calls), budget=1.0)
 
     sampled = [name for name, number in calls if number > 1]
     assert sampled[:8] == list("baabbaab")
     assert {number for _, number in calls[4:]} == {125}
-    assert found.rounds == 20
-    assert found.low == found.middle == found.high == pytest.approx(2.0)
+    assert ratio.rounds == 20
+    assert ratio.low == ratio.middle == ratio.high == pytest.approx(2.0)
 
 
 def test_a_long_piece_gets_the_fewest_rounds():
     """A piece that is longer than the budget is timed seven times after one call."""
     calls = []
 
-    found = timed_ratio(Clocked("a", 11.0, calls), Clocked("b", 11.0, calls), budget=1.0)
+    ratio = timed_ratio(Clocked("a", 11.0, calls), Clocked("b", 11.0, calls), budget=1.0)
 
-    assert found.rounds == 7
+    assert ratio.rounds == 7
     assert len(calls) == 16
