@@ -99,18 +99,18 @@ def _binary(name: str) -> str:
     """Where Debian puts it, the newest version; else on the path."""
     versions = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
     newest = max(versions, key=lambda path: int(path.parts[4].split(".")[0]), default=None)
-    found = newest or shutil.which(name)
-    if found is None:
+    binary = newest or shutil.which(name)
+    if binary is None:
         pytest.fail(f"no {name} of PostgreSQL: install it (Debian: apt install postgresql)")
-    return str(found)
+    return str(binary)
 
 
 def _user() -> pwd.struct_passwd | None:
     """Who runs it; None for whoever runs the tests."""
     if os.getuid() != 0:
         return None
-    known = {entry.pw_name: entry for entry in pwd.getpwall()}
-    return next(known[name] for name in _USERS if name in known)
+    users = {entry.pw_name: entry for entry in pwd.getpwall()}
+    return next(users[name] for name in _USERS if name in users)
 
 
 def _lowly(*command: object) -> list[str]:

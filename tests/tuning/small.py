@@ -120,8 +120,8 @@ def trials_of(study: Study, storage: BaseStorage) -> dict[str, list[FrozenTrial]
 def placed(study: Study, storage: BaseStorage) -> dict[str, list[tuple[dict[str, Any], Any]]]:
     """Parameters and values of the finished trials of every arm, place by place."""
     return {
-        one.cell.label: [(trial.params, trial.values) for trial in one.trials]
-        for one in stored_trials(study, storage)
+        arm.cell.label: [(trial.params, trial.values) for trial in arm.trials]
+        for arm in stored_trials(study, storage)
     }
 
 
@@ -132,13 +132,13 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def pool(file: str, folder: str, workers: str) -> None:
     """Tune a study with a worker pool."""
-    study, place = open_study(Path(file)), StudyLocation(Path(folder))
+    study, location = open_study(Path(file)), StudyLocation(Path(folder))
     try:
         with interruptible():
-            found = stored_trials(study, place.open())
-            left = [one.cell.label for one in found if len(one.trials) < study.spec.trials]
-            ArmPool(study, place, int(workers), say).tune(left)
-            collect_study(study, place)
+            arms = stored_trials(study, location.open())
+            left = [arm.cell.label for arm in arms if len(arm.trials) < study.spec.trials]
+            ArmPool(study, location, int(workers), say).tune(left)
+            collect_study(study, location)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -146,11 +146,11 @@ def pool(file: str, folder: str, workers: str) -> None:
 def join(file: str, folder: str, url: str, start: str) -> None:
     """Work on a study in a database."""
     execution.execute = synthetic_run
-    study, place = open_study(Path(file)), StudyLocation(Path(folder), url, heartbeat=20)
+    study, location = open_study(Path(file)), StudyLocation(Path(folder), url, heartbeat=20)
     Path(folder).mkdir()
     while not Path(start).exists():
         time.sleep(0.0005)
-    loop = TrialLoop(study, place, lambda *of_trial: say(line_of(*of_trial)), poll_seconds=0.1)
+    loop = TrialLoop(study, location, lambda *of_trial: say(line_of(*of_trial)), poll_seconds=0.1)
     loop.run([cell.label for cell in study.cells])
 
 

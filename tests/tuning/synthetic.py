@@ -81,5 +81,5 @@ def worked(
 
 def by_trial(table: pd.DataFrame, arm: str, *columns: str) -> list[Any]:
     """The values of an arm, trial by trial."""
-    mine = table[table["arm"] == arm].sort_values("trial", kind="stable")
-    return [tuple(row) for row in mine[list(columns)].replace({np.nan: None}).to_numpy()]
+    rows = table[table["arm"] == arm].sort_values("trial", kind="stable")
+    return [tuple(row) for row in rows[list(columns)].replace({np.nan: None}).to_numpy()]

@@ -59,7 +59,7 @@ def test_what_rises_fastest_is_not_pruned(tmp_path: Path, monkeypatch: pytest.Mo
         return dataclasses.replace(outcome, curve=curve)
 
     pruner = "pruner: {type: median, startup: 2, warmup: 10}\ntrials: 12"
-    found = {}
+    ends = {}
     for name, target in (("down", DOWN), ("up", UP)):
         monkeypatch.setattr("bdhf.experiments.engines.execution.execute", gaining)
         (tmp_path / name).mkdir()
@@ -67,10 +67,10 @@ def test_what_rises_fastest_is_not_pruned(tmp_path: Path, monkeypatch: pytest.Mo
         of = dataclasses.replace(of, cells=of.cells[:1])
         worked(of, tmp_path / name / "out")
         (adam,) = stored_trials(of, StudyLocation(tmp_path / name / "out").open())
-        found[name] = [(trial.user_attrs["status"], trial.values) for trial in adam.trials]
+        ends[name] = [(trial.user_attrs["status"], trial.values) for trial in adam.trials]
 
-    assert found["up"] == found["down"]
-    assert {status for status, _ in found["up"]} >= {"pruned", "done"}
+    assert ends["up"] == ends["down"]
+    assert {status for status, _ in ends["up"]} >= {"pruned", "done"}
 
 
 def towards(target: Target, of: Study) -> Study:

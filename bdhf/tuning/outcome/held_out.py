@@ -77,7 +77,7 @@ def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
             *(
                 entry
                 for variant in fewest_values_first(study.variants)
-                for entry in _given(study, variant)
+                for entry in _own_settings(study, variant)
             ),
             *(
                 {"at": at_of(variant), "set": values}
@@ -104,11 +104,11 @@ def count_tests(study: Study) -> int:
 def settings_in(study: Study, record: Tuning, variant: Variant, suffix: str = "") -> dict[str, Any]:
     """Dotted path -> best value, of every arm that is run in a combination of the grid."""
     by_label = {arm.label: arm for arm in record.arms}
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, cell in cells_in(study, variant).items():
         for path, value in by_label[cell.label].settings.items():
-            found[f"arms.{name}{suffix}.{path}"] = value
-    return found
+            settings[f"arms.{name}{suffix}.{path}"] = value
+    return settings
 
 
 def cells_in(study: Study, variant: Variant) -> dict[str, StudyCell]:
@@ -117,11 +117,11 @@ def cells_in(study: Study, variant: Variant) -> dict[str, StudyCell]:
     Where grids of a union vary other axes, that which has the most values of the combination.
     """
     there = {pick.axis: pick.words for pick in variant.picks}.items()
-    found: dict[str, StudyCell] = {}
+    cells: dict[str, StudyCell] = {}
     for cell in sorted(study.cells, key=lambda cell: len(cell.planned.values)):
         if cell.planned.name not in variant.excluded and cell.planned.values.items() <= there:
-            found[cell.planned.name] = cell
-    return found
+            cells[cell.planned.name] = cell
+    return cells
 
 
 def fewest_values_first(variants: Sequence[Variant]) -> list[Variant]:
@@ -137,7 +137,7 @@ def at_of(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _given(study: Study, variant: Variant) -> Iterator[dict[str, Any]]:
+def _own_settings(study: Study, variant: Variant) -> Iterator[dict[str, Any]]:
     """What the ablation's own `settings` put into a combination, for both forms of every arm."""
     for setting in variant.settings:
         if paths := _both(".".join(map(str, setting.keys)), study):
@@ -174,7 +174,7 @@ def _both(path: str, study: Study) -> list[str]:
 def _comparisons(study: Study, names: Sequence[str]) -> list[dict[str, Any]]:
     """Every arm against itself as it was, then what the spec compares, tuned."""
     estimand = study.spec.objectives[0]
-    found = [
+    comparisons = [
         {
             "name": f"{name}: tuned against default",
             "candidate": f"{name}.{TUNED}",
@@ -186,5 +186,5 @@ def _comparisons(study: Study, names: Sequence[str]) -> list[dict[str, Any]]:
     for entry in study.source.data.get("compare") or []:
         if entry["candidate"] in names and entry["baseline"] in names:
             sides = {side: f"{entry[side]}.{TUNED}" for side in ("candidate", "baseline")}
-            found.append({**entry, "name": f"{entry['name']}, tuned", **sides})
-    return found
+            comparisons.append({**entry, "name": f"{entry['name']}, tuned", **sides})
+    return comparisons

@@ -14,10 +14,10 @@ from bdhf.tuning.outcome.trial_rows import CellTrials
 _KEY = "own_code"
 
 
-def other_code(found: Iterable[CellTrials], folder: object) -> Iterator[str]:
+def other_code(arms: Iterable[CellTrials], folder: object) -> Iterator[str]:
     """A line for every arm with such trials; they still count, and guide the sampler."""
     present = Present()
-    for arm in found:
+    for arm in arms:
         changed: dict[str, str] = {}
         stale = 0
         for trial in arm.trials:

@@ -14,7 +14,7 @@ from optuna.pruners import HyperbandPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.tuning.sampling.trial_slots import trial_slots
-from bdhf.tuning.sampling.visible_trials import Seen, at_place
+from bdhf.tuning.sampling.visible_trials import Seen, at_position
 
 
 class Hyperband(HyperbandPruner):
@@ -22,15 +22,15 @@ class Hyperband(HyperbandPruner):
 
     def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
         trials = study._get_trials(deepcopy=False)
-        place = trial_slots(trials, len(trials)).place_of(trial.number)
-        return super()._get_bracket_id(study, at_place(trial, place))
+        position = trial_slots(trials, len(trials)).position_of(trial.number)
+        return super()._get_bracket_id(study, at_position(trial, position))
 
     def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
-        trials, of_place = study._get_trials(deepcopy=False), super()._get_bracket_id
+        trials, bracket_of = study._get_trials(deepcopy=False), super()._get_bracket_id
         numbers = {
             trial.number
-            for place, trial in enumerate(trial_slots(trials, len(trials)).places)
-            if of_place(study, at_place(trial, place)) == bracket_id
+            for position, trial in enumerate(trial_slots(trials, len(trials)).positions)
+            if bracket_of(study, at_position(trial, position)) == bracket_id
         }
         return _Bracket(study, numbers)
 

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bdhf.experiments.run.random_streams import derive
 from bdhf.tuning.sampling.brackets import Hyperband
 from bdhf.tuning.sampling.trial_slots import TrialSlots
-from bdhf.tuning.sampling.visible_trials import Seen, at_place
+from bdhf.tuning.sampling.visible_trials import Seen, at_position
 from bdhf.tuning.study.schema import Pruner, Sampler
 
 
@@ -60,17 +60,17 @@ SAMPLERS: Mapping[str, Callable[[int, int | None], BaseSampler]] = {
 }
 
 
-def _none(given: Pruner, updates: int | None) -> BasePruner:
+def _none(pruner: Pruner, updates: int | None) -> BasePruner:
     return NopPruner()
 
 
-def _median(given: Pruner, updates: int | None) -> BasePruner:
-    return MedianPruner(n_startup_trials=given.startup, n_warmup_steps=given.warmup)
+def _median(pruner: Pruner, updates: int | None) -> BasePruner:
+    return MedianPruner(n_startup_trials=pruner.startup, n_warmup_steps=pruner.warmup)
 
 
-def _hyperband(given: Pruner, updates: int | None) -> BasePruner:
+def _hyperband(pruner: Pruner, updates: int | None) -> BasePruner:
     """Its resource are updates, from the warm-up to the budget where that counts them."""
-    return Hyperband(min_resource=max(given.warmup, 1), max_resource=updates or "auto")
+    return Hyperband(min_resource=max(pruner.warmup, 1), max_resource=updates or "auto")
 
 
 #: Name -> what makes it; `updates` is the budget, None where it is on another axis.
@@ -81,34 +81,34 @@ PRUNERS: Mapping[str, Callable[[Pruner, int | None], BasePruner]] = {
 }
 
 
-def sampler_of(given: Sampler, label: str, place: int) -> BaseSampler:
+def sampler_of(sampler: Sampler, label: str, position: int) -> BaseSampler:
     """The sampler for one trial: the `place`-th of an arm."""
-    seed = derive(given.seed, f"{label}: trial {place}") % 2**32
+    seed = derive(sampler.seed, f"{label}: trial {position}") % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return SAMPLERS[given.type](seed, given.startup)
+        return SAMPLERS[sampler.type](seed, sampler.startup)
 
 
-class ByPlace(BaseSampler):
+class ByPosition(BaseSampler):
     """Draws every trial with the sampler of its place, known as soon as the trial is there.
 
     Of two workers that ask at the same moment each gets another place, so they do not draw alike.
     A sampler sees what was finished when the trial was asked for, and stands.
     """
 
-    def __init__(self, given: Sampler, label: str, look: Callable[[int], TrialSlots]) -> None:
-        self._given, self._label = given, label
+    def __init__(self, sampler: Sampler, label: str, look: Callable[[int], TrialSlots]) -> None:
+        self._settings, self._label = sampler, label
         self._look = look  # how the arm stands when a trial of this number is there
-        self._its = sampler_of(given, label, 0)
-        self._place: int | None = None
+        self._its = sampler_of(sampler, label, 0)
+        self._position: int | None = None
         self._finished = frozenset[int]()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Take the sampler of a trial."""
         now = self._look(trial.number)
-        self._place = now.place_of(trial.number)
-        place = now.wanted if self._place is None else self._place
-        self._its = sampler_of(self._given, self._label, place)
+        self._position = now.position_of(trial.number)
+        position = now.wanted if self._position is None else self._position
+        self._its = sampler_of(self._settings, self._label, position)
         self._finished = frozenset(finished.number for finished in now.finished)
         self._its.before_trial(*self._seen(study, trial))
 
@@ -138,21 +138,21 @@ class ByPlace(BaseSampler):
         self._its.after_trial(*self._seen(study, trial), state, values)
 
     def _seen(self, study: Study, trial: FrozenTrial) -> tuple[Study, FrozenTrial]:
-        return Seen(study, self._finished), at_place(trial, self._place)
+        return Seen(study, self._finished), at_position(trial, self._position)
 
 
-def pruner_of(given: Pruner, updates: int | None) -> BasePruner:
+def pruner_of(pruner: Pruner, updates: int | None) -> BasePruner:
     """The pruner of a study."""
-    return PRUNERS[given.type](given, updates)
+    return PRUNERS[pruner.type](pruner, updates)
 
 
-def part_in_words(given: Sampler | Pruner) -> str:
+def part_in_words(part: Sampler | Pruner) -> str:
     """`tpe (seed 0)`: the part and what it was given.
 
     >>> part_in_words(Sampler(startup=8)), part_in_words(Pruner())
     ('tpe (seed 0, startup 8)', 'none')
     """
-    if given.type == "none":
+    if part.type == "none":
         return "none"
-    values: dict[str, Any] = given.model_dump(exclude={"type"}, exclude_none=True)
-    return f"{given.type} ({', '.join(f'{key} {value}' for key, value in values.items())})"
+    values: dict[str, Any] = part.model_dump(exclude={"type"}, exclude_none=True)
+    return f"{part.type} ({', '.join(f'{key} {value}' for key, value in values.items())})"

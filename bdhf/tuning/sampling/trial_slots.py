@@ -30,23 +30,23 @@ class TrialSlots:
     """The places of an arm in order, each with the trial that counts for it now."""
 
     wanted: int
-    places: tuple[FrozenTrial, ...]  # at most `wanted`
+    positions: tuple[FrozenTrial, ...]  # at most `wanted`
     surplus: frozenset[int]  # numbers of trials that are in no place and have not failed
 
     @property
     def finished(self) -> tuple[FrozenTrial, ...]:
         """The trials that are completed or pruned."""
-        return tuple(trial for trial in self.places if trial.state in _FINISHED)
+        return tuple(trial for trial in self.positions if trial.state in _FINISHED)
 
     @property
     def abandoned(self) -> tuple[FrozenTrial, ...]:
         """Trials that failed, which nobody does again yet."""
-        return tuple(trial for trial in self.places if trial.state is TrialState.FAIL)
+        return tuple(trial for trial in self.positions if trial.state is TrialState.FAIL)
 
     @property
     def running(self) -> tuple[FrozenTrial, ...]:
         """Trials that some worker is at, or was."""
-        return tuple(trial for trial in self.places if trial.state is TrialState.RUNNING)
+        return tuple(trial for trial in self.positions if trial.state is TrialState.RUNNING)
 
     @property
     def is_done(self) -> bool:
@@ -56,18 +56,18 @@ class TrialSlots:
     @property
     def is_open(self) -> bool:
         """Whether there is a trial to be asked for."""
-        waits = any(trial.state is TrialState.WAITING for trial in self.places)
-        return waits or len(self.places) < self.wanted
+        waits = any(trial.state is TrialState.WAITING for trial in self.positions)
+        return waits or len(self.positions) < self.wanted
 
     @property
-    def next_place(self) -> int:
+    def next_position(self) -> int:
         """The place of the trial that is asked for next."""
-        waiting = (i for i, t in enumerate(self.places) if t.state is TrialState.WAITING)
-        return next(waiting, len(self.places))
+        waiting = (i for i, t in enumerate(self.positions) if t.state is TrialState.WAITING)
+        return next(waiting, len(self.positions))
 
-    def place_of(self, number: int) -> int | None:
+    def position_of(self, number: int) -> int | None:
         """The place of a trial; None for one that is surplus."""
-        return next((i for i, t in enumerate(self.places) if t.number == number), None)
+        return next((i for i, t in enumerate(self.positions) if t.number == number), None)
 
 
 def trial_slots(trials: Sequence[FrozenTrial], wanted: int) -> TrialSlots:
@@ -78,19 +78,19 @@ def trial_slots(trials: Sequence[FrozenTrial], wanted: int) -> TrialSlots:
         if AGAIN in trial.user_attrs and SURPLUS not in trial.user_attrs:
             later.setdefault(int(trial.user_attrs[AGAIN]), trial)  # the first one counts
     first = _originals(trials)[:wanted]
-    places = []
+    positions = []
     for trial in first:
         while trial.state is TrialState.FAIL and trial.number in later:
             trial = later[trial.number]
-        places.append(trial)
-    kept = {trial.number for trial in places}
+        positions.append(trial)
+    kept = {trial.number for trial in positions}
     surplus = (t for t in trials if t.number not in kept and t.state is not TrialState.FAIL)
-    return TrialSlots(wanted, tuple(places), frozenset(trial.number for trial in surplus))
+    return TrialSlots(wanted, tuple(positions), frozenset(trial.number for trial in surplus))
 
 
 def _originals(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Trials that do no other one again; of those with the spec's settings the first."""
-    found, has_default = list[FrozenTrial](), False
+    originals, has_default = list[FrozenTrial](), False
     for trial in trials:
         if AGAIN in trial.user_attrs or SURPLUS in trial.user_attrs:
             continue
@@ -98,5 +98,5 @@ def _originals(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
             if has_default:
                 continue
             has_default = True
-        found.append(trial)
-    return found
+        originals.append(trial)
+    return originals

@@ -43,13 +43,13 @@ class Seen(optuna.Study):
         return [trial for trial in trials if trial.number in self._numbers]
 
 
-def at_place(trial: FrozenTrial, place: int | None) -> FrozenTrial:
+def at_position(trial: FrozenTrial, position: int | None) -> FrozenTrial:
     """A trial under the number of its place, which it would have had if nothing had died.
 
     CMA-ES draws by it. Without a place it keeps its own.
     """
-    if place is None or place == trial.number:
+    if position is None or position == trial.number:
         return trial
     there = copy.copy(trial)
-    there.number = place
+    there.number = position
     return there

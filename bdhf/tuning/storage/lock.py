@@ -94,9 +94,9 @@ def _cut_torn_end(file: int) -> None:
     end = size = os.fstat(file).st_size
     while end:
         start = max(end - _CHUNK, 0)
-        found = os.pread(file, end - start, start).rfind(b"\n")
-        if found >= 0:
-            end = start + found + 1
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
             break
         end = start
     if end < size:

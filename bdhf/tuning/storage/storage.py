@@ -169,21 +169,21 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def hurry(found: optuna.Study) -> None:
+def hurry(cell_study: optuna.Study) -> None:
     """Wait no longer for the database of a study: somebody has asked for the end."""
-    storage = _database_of(found)
+    storage = _database_of(cell_study)
     if storage is not None:
         storage.patience.end()
 
 
-def had_outage(found: optuna.Study, seconds: float) -> bool:
+def had_outage(cell_study: optuna.Study, seconds: float) -> bool:
     """Whether the database of a study is gone, or was so this long ago or less."""
-    storage = _database_of(found)
+    storage = _database_of(cell_study)
     return storage is not None and storage.patience.was_needed(seconds)
 
 
-def _database_of(found: optuna.Study) -> Database | None:
-    storage = getattr(found._storage, "_backend", None)  # Optuna puts a cache before it
+def _database_of(cell_study: optuna.Study) -> Database | None:
+    storage = getattr(cell_study._storage, "_backend", None)  # Optuna puts a cache before it
     return storage if isinstance(storage, Database) else None
 
 
@@ -210,13 +210,13 @@ def study_of(study: Study, cell: StudyCell, storage: BaseStorage) -> optuna.Stud
     make = partial(optuna.create_study, study_name=name, storage=storage, pruner=pruner)
     with quiet():
         try:
-            found = make(directions=[StudyDirection.MINIMIZE] * len(cell.goals))
+            cell_study = make(directions=[StudyDirection.MINIMIZE] * len(cell.goals))
         except DuplicatedStudyError:
-            found = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
-        there = found.user_attrs.get(_FINGERPRINT)
+            cell_study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+        there = cell_study.user_attrs.get(_FINGERPRINT)
         if there is None:  # new, or its maker died at this point
-            found.set_user_attr(_FINGERPRINT, print_)
-            found.set_metric_names([goal.estimand for goal in cell.goals])
+            cell_study.set_user_attr(_FINGERPRINT, print_)
+            cell_study.set_metric_names([goal.estimand for goal in cell.goals])
         elif there != print_:
             raise InputError(
                 [
@@ -225,8 +225,8 @@ def study_of(study: Study, cell: StudyCell, storage: BaseStorage) -> optuna.Stud
                     "`name`, or remove its results"
                 ]
             )
-        refuse_fewer(study, found)
-    return found
+        refuse_fewer(study, cell_study)
+    return cell_study
 
 
 def has_default(trials: list[FrozenTrial]) -> bool:

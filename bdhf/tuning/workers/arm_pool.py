@@ -38,7 +38,7 @@ class ArmPool:
     """Tunes arms, so many at a time; `say` is given a line on every trial that ends."""
 
     study: Study
-    place: StudyLocation
+    location: StudyLocation
     workers: int
     say: Callable[[str], None]
 
@@ -63,7 +63,7 @@ class ArmPool:
 
     def _start_worker(self, slot: int) -> WorkerProcess:
         study, pool = self.study, str(Owner.here())
-        return WorkerProcess.start(_tune, study.file, study.settings, self.place, slot, pool)
+        return WorkerProcess.start(_tune, study.file, study.settings, self.location, slot, pool)
 
     def _take_in(
         self, pool: WorkerPool[str], slot: WorkerSlot[str], kind: str, content: Any
@@ -84,14 +84,19 @@ class ArmPool:
 
 
 def _tune(
-    parent: Parent, file: Path, settings: Sequence[str], place: StudyLocation, slot: int, pool: str
+    parent: Parent,
+    file: Path,
+    settings: Sequence[str],
+    location: StudyLocation,
+    slot: int,
+    pool: str,
 ) -> None:
     """Tune the arms that the parent of this process gives."""
 
     def told(cell: StudyCell, trial: FrozenTrial, now: TrialSlots) -> None:
         parent.tell(_TRIAL, line_of(cell, trial, now))
 
-    loop = TrialLoop(open_study(file, settings), place, told, slot=slot, pool=pool)
+    loop = TrialLoop(open_study(file, settings), location, told, slot=slot, pool=pool)
     for label in parent.jobs():
         loop.run([label])
         parent.tell(_TUNED)

@@ -78,8 +78,8 @@ def run_trial(
     trial.set_user_attr("settings", settings)
     trying = Trying(trial, cell, store, device)
     try:
-        for place, seed in enumerate(seeds):
-            trying.runs.append(_run(trying, settings, seed, reports=place == 0))
+        for index, seed in enumerate(seeds):
+            trying.runs.append(_run(trying, settings, seed, reports=index == 0))
             if trying.runs[-1].status is not Status.DONE:
                 break
     except _GivenUp:
@@ -99,24 +99,24 @@ def _run(trying: Trying, settings: ArmSettings, seed: int, *, reports: bool) -> 
     with trying.store.writing():
         if is_stale(trying.store.folder, spec):  # of a trial from before an own part was changed
             set_aside(trying.store, [spec])
-    found = _kept(trying.store, spec)
-    if found is None:
+    run = _kept(trying.store, spec)
+    if run is None:
         outcome = _made(trying, spec, _report(trying, reports))
-        found = SeedRun(seed, spec.run_id, outcome.status, outcome.reason, outcome.curve)
+        run = SeedRun(seed, spec.run_id, outcome.status, outcome.reason, outcome.curve)
     elif reports:
-        _replay(found, _report(trying, reports))
-    if reports and found.status is Status.DONE:
-        _stay(trying, found)
-    return found
+        _replay(run, _report(trying, reports))
+    if reports and run.status is Status.DONE:
+        _stay(trying, run)
+    return run
 
 
 def _kept(store: Store, spec: RunSpec) -> SeedRun | None:
     """A run that has an outcome already."""
-    found = read_run(store.runs / spec.run_id)
-    if not isinstance(found, Run) or Status(found.status["status"]).is_missing:
+    stored = read_run(store.runs / spec.run_id)
+    if not isinstance(stored, Run) or Status(stored.status["status"]).is_missing:
         return None
-    curve: pd.DataFrame = found.curve.to_pandas()
-    status = found.status
+    curve: pd.DataFrame = stored.curve.to_pandas()
+    status = stored.status
     return SeedRun(spec.seed, spec.run_id, Status(status["status"]), status["reason"], curve)
 
 

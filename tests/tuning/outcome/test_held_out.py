@@ -25,6 +25,6 @@ def test_an_entry_for_a_combination_applies_there_and_nowhere_else(axis):
 
     for variant in every:
         entry = json.dumps({"at": at_of(variant), "set": {"budget.updates": 3}})
-        found = variants(parse(changed(("seeds:", f"settings: [{entry}]\n{grid}"))))
-        budgets = [one.spec.budget.limit for one in found]
-        assert budgets == [3 if one.picks == variant.picks else 6 for one in every]
+        combinations = variants(parse(changed(("seeds:", f"settings: [{entry}]\n{grid}"))))
+        budgets = [combination.spec.budget.limit for combination in combinations]
+        assert budgets == [3 if combination.picks == variant.picks else 6 for combination in every]

@@ -35,14 +35,14 @@ def test_runs_of_other_code_are_told_and_another_plan_gets_no_report(
     monkeypatch.setattr("bdhf.report.build", built.append)
     record: Any = SimpleNamespace(arms=())
     study: Any = SimpleNamespace(held_out_seeds=(0,), file=Path("study.yaml"))
-    place: Any = SimpleNamespace(folder=Path())
+    location: Any = SimpleNamespace(folder=Path())
 
     if replaced:
         with pytest.raises(typer.Exit) as ended:
-            _hold_out(study, record, place, None)
+            _hold_out(study, record, location, None)
         assert ended.value.exit_code == 1
     else:
-        _hold_out(study, record, place, None)
+        _hold_out(study, record, location, None)
 
     said = capsys.readouterr().err
     assert "warning: hf.tuned: 2 runs made with other code of lab:Part" in said

@@ -43,7 +43,7 @@ UNION = (
 NO_CURVATURE = ("batch: {gradient: 200, curvature: 50}", "batch: {gradient: 200}")
 
 
-def found(home: Path, *changes: tuple[str, str]) -> tuple[Study, Tuning]:
+def tuned_study(home: Path, *changes: tuple[str, str]) -> tuple[Study, Tuning]:
     """A finished study and its record."""
     of = study(home, *changes)
     worked(of, home / "out")
@@ -55,7 +55,7 @@ def test_a_tuned_spec_has_the_best_settings(
     tmp_path: Path, changes: tuple[tuple[str, str], ...]
 ) -> None:
     """Every arm at every batch size has exactly the arm of its best trial; all else is kept."""
-    of, record = found(tmp_path, *changes)
+    of, record = tuned_study(tmp_path, *changes)
     file = tmp_path / "tuned" / "small.yaml"
 
     write_tuned(of, record, file)
@@ -73,7 +73,7 @@ def test_a_tuned_spec_has_the_best_settings(
 
 def test_a_comment_beside_every_value_names_study_and_trial(tmp_path: Path) -> None:
     """Whoever reads the tuned spec sees where each value comes from."""
-    of, record = found(tmp_path, FEW, GRID)
+    of, record = tuned_study(tmp_path, FEW, GRID)
     file = tmp_path / "tuned.yaml"
 
     write_tuned(of, record, file)
@@ -89,7 +89,7 @@ def test_a_comment_beside_every_value_names_study_and_trial(tmp_path: Path) -> N
 def test_a_comment_tells_a_failure_from_a_miss(tmp_path: Path) -> None:
     """An arm of which every trial diverged has missed nothing: it never got that far."""
     diverges = ("{lr: {log: [1.0e-4, 1.0]}}", "{lr: {log: [0.6, 2.0]}}")
-    of, record = found(tmp_path, ("trials: 8", "trials: 1"), diverges, ("3.0e-3", "0.9"))
+    of, record = tuned_study(tmp_path, ("trials: 8", "trials: 1"), diverges, ("3.0e-3", "0.9"))
     file = tmp_path / "tuned.yaml"
 
     write_tuned(of, record, file)
@@ -100,7 +100,7 @@ def test_a_comment_tells_a_failure_from_a_miss(tmp_path: Path) -> None:
 def test_what_the_study_sets_is_in_the_tuned_spec(tmp_path: Path) -> None:
     """Values that the study put on top of its ablation were tuned with, so they stand there too."""
     values = "set: {budget.updates: 30, targets.0.below: 0.2}\ntrials: 3"
-    of, record = found(tmp_path, ("trials: 8", values))
+    of, record = tuned_study(tmp_path, ("trials: 8", values))
     file = tmp_path / "tuned.yaml"
 
     write_tuned(of, record, file)
@@ -121,7 +121,7 @@ def test_whatever_a_study_sets_its_tuned_spec_has_the_runs_that_were_tuned(
     tmp_path: Path, values: str, base: tuple[tuple[str, str], ...]
 ) -> None:
     """Arms that are set in part, replaced or taken out, and grids, which no include can undo."""
-    of, record = found(tmp_path, FEW, *base, (SPACES, f"set: {{{values}}}\n{SPACES}"))
+    of, record = tuned_study(tmp_path, FEW, *base, (SPACES, f"set: {{{values}}}\n{SPACES}"))
     file = tmp_path / "tuned.yaml"
 
     write_tuned(of, record, file)
@@ -137,7 +137,7 @@ def test_whatever_a_study_sets_its_tuned_spec_has_the_runs_that_were_tuned(
 
 def test_nothing_is_written_of_an_arm_without_a_completed_trial(tmp_path: Path) -> None:
     """The tuned spec that was there before stays, whatever fails."""
-    of, record = found(tmp_path, FEW)
+    of, record = tuned_study(tmp_path, FEW)
     file = tmp_path / "tuned.yaml"
     file.write_text("before")
     hopeless = record.arms[0].model_copy(update={"best": None})
@@ -156,7 +156,7 @@ def test_the_best_settings_are_held_against_those_of_the_spec(
     tmp_path: Path, changes: tuple[tuple[str, str], ...]
 ) -> None:
     """On the ablation's own seeds, each arm is compared with itself as it was, cell by cell."""
-    of, record = found(tmp_path, *changes)
+    of, record = tuned_study(tmp_path, *changes)
 
     ablation = held_out(of, record, tmp_path / "out")
 
@@ -194,7 +194,7 @@ def test_what_was_not_tuned_is_not_held_against_anything(
     tmp_path: Path, base: tuple[tuple[str, str], ...]
 ) -> None:
     """The comparison has the cells of the study, twice, each tuned one with its own settings."""
-    of, record = found(tmp_path, FEW, SGD, *base)
+    of, record = tuned_study(tmp_path, FEW, SGD, *base)
 
     ablation = held_out(of, record, tmp_path / "out")
     write_tuned(of, record, tmp_path / "tuned.yaml")
@@ -225,8 +225,8 @@ def test_settings_of_the_ablation_itself_hold_for_both_forms_of_an_arm(
     tmp_path: Path, entry: str
 ) -> None:
     """Also where they speak of arms that nobody tunes."""
-    given = f"grid: {{batch.gradient: [100, 200]}}\nsettings: [{entry}]\n{SEEDS}"
-    of, record = found(tmp_path, FEW, SGD, (SEEDS, given))
+    change = f"grid: {{batch.gradient: [100, 200]}}\nsettings: [{entry}]\n{SEEDS}"
+    of, record = tuned_study(tmp_path, FEW, SGD, (SEEDS, change))
 
     ablation = held_out(of, record, tmp_path / "out")
 
@@ -243,7 +243,7 @@ def test_settings_of_the_ablation_itself_hold_for_both_forms_of_an_arm(
 
 def test_a_loss_is_held_out_where_it_was_tuned(tmp_path: Path) -> None:
     """At the end of the budget, though the ablation ends its runs at the target."""
-    of, record = found(tmp_path, ("trials: 8", "objective: final_loss\ntrials: 1"))
+    of, record = tuned_study(tmp_path, ("trials: 8", "objective: final_loss\ntrials: 1"))
 
     ablation = held_out(of, record, tmp_path / "out")
 
@@ -253,7 +253,7 @@ def test_a_loss_is_held_out_where_it_was_tuned(tmp_path: Path) -> None:
 
 def test_the_held_out_spec_can_be_run_again(tmp_path: Path) -> None:
     """What was written is a spec like any other, with the same runs."""
-    of, record = found(tmp_path, FEW, GRID)
+    of, record = tuned_study(tmp_path, FEW, GRID)
     ablation = held_out(of, record, tmp_path / "out")
 
     again = Ablation.open(tmp_path / "out" / "held_out.yaml", tmp_path / "out" / "held_out")
@@ -274,7 +274,7 @@ def test_the_tests_of_the_comparison_are_known_before_any_trial(
 
 def test_what_a_tuned_spec_is_made_from_is_not_replaced(tmp_path: Path) -> None:
     """Neither the study nor its ablation can be the file that is written."""
-    of, record = found(tmp_path, FEW)
+    of, record = tuned_study(tmp_path, FEW)
     before = (tmp_path / "study.yaml").read_text(), (tmp_path / "small.yaml").read_text()
 
     for name in ("study.yaml", "small.yaml"):

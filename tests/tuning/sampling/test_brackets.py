@@ -14,20 +14,20 @@ from bdhf.tuning.storage.storage import quiet
 def made(pruner: HyperbandPruner, dies: int | None) -> list[tuple[int, list[float]]]:
     """By place: the bracket, and the values there, of eight trials; one may die and be redone."""
     study = optuna.create_study(study_name="brackets", pruner=pruner)
-    for place in range(8):
+    for position in range(8):
         attributes = {}
-        if place == dies:
+        if position == dies:
             left = study.ask()
-            left.report(100.0 + place, 30)
+            left.report(100.0 + position, 30)
             left.should_prune()
             study.tell(left, state=TrialState.FAIL)
             attributes = {AGAIN: left.number}
         number = len(study.trials)
         study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes))
         trial = optuna.Trial(study, study.trials[number]._trial_id)
-        trial.report(float(place), 30)
+        trial.report(float(position), 30)
         trial.should_prune()
-        study.tell(trial, float(place))
+        study.tell(trial, float(position))
     numbers = [t.number for t in study.trials if t.state is TrialState.COMPLETE]
     brackets = [pruner._get_bracket_id(study, study.trials[number]) for number in numbers]
     there = [pruner._create_bracket_study(study, bracket).get_trials() for bracket in brackets]

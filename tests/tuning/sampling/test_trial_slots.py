@@ -15,10 +15,10 @@ from bdhf.tuning.sampling.trial_slots import AGAIN, DEFAULT, SURPLUS, trial_slot
 
 def trial(number: int, state: TrialState, **attributes: Any) -> FrozenTrial:
     """A trial as Optuna keeps it."""
-    found = create_trial(state=state, value=1.0 if state is TrialState.COMPLETE else None,
+    frozen = create_trial(state=state, value=1.0 if state is TrialState.COMPLETE else None,
                          user_attrs=attributes)  # fmt: skip
-    found.number = number
-    return found
+    frozen.number = number
+    return frozen
 
 
 def test_a_trial_that_is_made_again_keeps_its_place() -> None:
@@ -33,9 +33,9 @@ def test_a_trial_that_is_made_again_keeps_its_place() -> None:
 
     now = trial_slots(trials, 3)
 
-    assert [t.number for t in now.places] == [0, 3, 2]
+    assert [t.number for t in now.positions] == [0, 3, 2]
     assert now.surplus == {4}
-    assert (now.next_place, now.is_open, now.is_done) == (1, True, False)
+    assert (now.next_position, now.is_open, now.is_done) == (1, True, False)
 
 
 def test_what_is_asked_for_beyond_the_places_is_surplus() -> None:
@@ -44,7 +44,7 @@ def test_what_is_asked_for_beyond_the_places_is_surplus() -> None:
 
     now = trial_slots(trials, 3)
 
-    assert now.place_of(3) is None
+    assert now.position_of(3) is None
     assert now.surplus == {3}
     assert not now.is_open
 
@@ -73,23 +73,23 @@ class World:
         """A worker asks; what it saw before (`is_open`) may be out of date."""
         if not is_open:
             return
-        mine = self.study.ask()
-        mine.suggest_float("x", 0, 1)
-        if self.now.place_of(mine.number) is None:
-            mine.set_user_attr(SURPLUS, "taken")
-            self.study.tell(mine, state=TrialState.FAIL)
+        trial = self.study.ask()
+        trial.suggest_float("x", 0, 1)
+        if self.now.position_of(trial.number) is None:
+            trial.set_user_attr(SURPLUS, "taken")
+            self.study.tell(trial, state=TrialState.FAIL)
         else:
-            self.at[mine.number] = mine
+            self.at[trial.number] = trial
 
     def end(self, which: int, *, pruned: bool) -> None:
         if not self.at:
             return
-        mine = self.at.pop(sorted(self.at)[which % len(self.at)])
+        trial = self.at.pop(sorted(self.at)[which % len(self.at)])
         if pruned:
-            mine.report(1.0, 1)
-            self.study.tell(mine, state=TrialState.PRUNED)
+            trial.report(1.0, 1)
+            self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            self.study.tell(mine, 1.0)
+            self.study.tell(trial, 1.0)
 
     def kill(self, which: int) -> None:
         if self.at:

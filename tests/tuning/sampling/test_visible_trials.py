@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from bdhf.records import Owner
-from bdhf.tuning.sampling.samplers import SAMPLERS, ByPlace
+from bdhf.tuning.sampling.samplers import SAMPLERS, ByPosition
 from bdhf.tuning.sampling.trial_slots import SURPLUS, TrialSlots, trial_slots
 from bdhf.tuning.storage.storage import StudyLocation, quiet
 from bdhf.tuning.study.schema import Sampler
@@ -30,7 +30,7 @@ def drawn(of: optuna.Study, sampler: str, *, tells: bool = True) -> optuna.Trial
     def look(number: int) -> TrialSlots:
         return trial_slots(of.get_trials(deepcopy=False), 20)
 
-    of.sampler = ByPlace(Sampler(type=sampler, startup=3), "arm", look)
+    of.sampler = ByPosition(Sampler(type=sampler, startup=3), "arm", look)
     trial = of.ask()
     x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 1e-3, 1, log=True)
     if tells:
@@ -71,30 +71,30 @@ class Killed:
         self.lines = StudyLocation(home / "whole").journal.read_bytes().splitlines(keepends=True)
         self.whole = placed(self.study, StudyLocation(home / "whole").open())["hf"]
 
-    def work(self, place: StudyLocation) -> None:
+    def work(self, location: StudyLocation) -> None:
         """Make the trials of the arm to their end."""
         pool = str(Owner.here())
-        loop = TrialLoop(self.study, place, lambda *of_trial: None, poll_seconds=0.01, pool=pool)
+        loop = TrialLoop(self.study, location, lambda *of_trial: None, poll_seconds=0.01, pool=pool)
         loop.run(["hf"])
 
-    def of_trial(self, place: int) -> list[int]:
+    def of_trial(self, position: int) -> list[int]:
         """The numbers of the lines that are written between asking for a trial and telling of it.
 
         Without the reports of a run, of which one is like the other.
         """
         ends = [i for i, line in enumerate(self.lines, 1) if b'"op_code":6' in line]
-        between = range(ends[place] + 1, ends[place + 1])
+        between = range(ends[position] + 1, ends[position + 1])
         return [i for i in between if b'"op_code":7' not in self.lines[i - 1]]
 
     def check(self, lines: int) -> None:
         """Killed after so many lines, it ends with the same settings, values and trials."""
-        place = StudyLocation(self._home / f"after-{lines}")
-        place.folder.mkdir()
-        place.journal.write_bytes(b"".join(self.lines[:lines]))
-        self.work(place)
+        location = StudyLocation(self._home / f"after-{lines}")
+        location.folder.mkdir()
+        location.journal.write_bytes(b"".join(self.lines[:lines]))
+        self.work(location)
 
-        assert placed(self.study, place.open())["hf"] == self.whole, self.lines[lines - 1]
-        states = [trial.state for trial in place.open().get_all_trials(0, deepcopy=False)]
+        assert placed(self.study, location.open())["hf"] == self.whole, self.lines[lines - 1]
+        states = [trial.state for trial in location.open().get_all_trials(0, deepcopy=False)]
         assert sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states) == TRIALS
         assert all(state.is_finished() for state in states)
 

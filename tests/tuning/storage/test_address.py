@@ -30,14 +30,14 @@ URLS = {
 @pytest.mark.parametrize("url", URLS.values(), ids=URLS)
 def test_a_password_is_in_no_message(tmp_path: Path, url: str) -> None:
     """Whatever is wrong with the URL or with who answers, and however the place is printed."""
-    place = StudyLocation(tmp_path, url)
+    location = StudyLocation(tmp_path, url)
 
     with pytest.raises(InputError, match=r"^--storage: ") as told:
-        place.open()
+        location.open()
 
     assert len(told.value.lines) == 1
     assert "s3c" not in told.value.lines[0]
-    assert "s3c" not in repr(place)
+    assert "s3c" not in repr(location)
 
 
 def test_a_password_on_the_command_line_is_warned_of_and_not_repeated(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def state_of(of: optuna.Study) -> Any:
         (t.number, t.state, t.values, sorted(t.params), t.user_attrs, t.intermediate_values)
         for t in of.get_trials()
     ]
-    names = sorted(one.study_name for one in optuna.get_all_study_summaries(of._storage))
+    names = sorted(summary.study_name for summary in optuna.get_all_study_summaries(of._storage))
     return trials, of.user_attrs, of.metric_names, names
 
 
@@ -185,8 +185,8 @@ def test_a_study_whose_database_breaks_all_the_time_is_the_undisturbed_one(
     """A third of all commits break, half of them after they were done: not a trial more or less."""
     few = study(tmp_path, ("trials: 8", "trials: 3"))
     worked(few, tmp_path / "alone")
-    place, draw = StudyLocation(tmp_path / "out", f"sqlite:///{tmp_path}/db"), random.Random(3)
-    loop = TrialLoop(few, place, lambda *of_trial: None, pool=str(Owner.here()))
+    location, draw = StudyLocation(tmp_path / "out", f"sqlite:///{tmp_path}/db"), random.Random(3)
+    loop = TrialLoop(few, location, lambda *of_trial: None, pool=str(Owner.here()))
 
     def how(number: int) -> str:
         return draw.choice(["before", "after", "", "", "", ""])
@@ -195,7 +195,7 @@ def test_a_study_whose_database_breaks_all_the_time_is_the_undisturbed_one(
         loop.run(["adam"])
 
     assert len(commits) > 100
-    storage = place.open()
+    storage = location.open()
     trials = trials_of(few, storage)["adam"]
     assert [(t.number, t.state) for t in trials] == [(i, TrialState.COMPLETE) for i in range(3)]
     alone = placed(few, StudyLocation(tmp_path / "alone").open())["adam"]
@@ -340,8 +340,8 @@ def test_a_database_that_stays_away_is_one_line_at_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After the patience of a place a worker ends with a line, and Optuna's errors behind it."""
-    place = StudyLocation(tmp_path / "out", f"sqlite:///{tmp_path}/db", patience=0.0)
-    loop = TrialLoop(study(tmp_path), place, lambda *of_trial: None)
+    location = StudyLocation(tmp_path / "out", f"sqlite:///{tmp_path}/db", patience=0.0)
+    loop = TrialLoop(study(tmp_path), location, lambda *of_trial: None)
 
     with (
         breaking(monkeypatch, lambda number: "before" if number > 60 else ""),

@@ -35,8 +35,8 @@ Start = Callable[[Path, str], "subprocess.Popen[bytes]"]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A PostgreSQL."""
-    with running() as one:
-        yield one
+    with running() as postgres:
+        yield postgres
 
 
 @pytest.fixture
@@ -44,21 +44,21 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts `bdhf tune --worker`, and leaves none."""
     processes = []
 
-    def one(out: Path, url: str) -> subprocess.Popen[bytes]:
+    def begin(out: Path, url: str) -> subprocess.Popen[bytes]:
         words = ["bdhf.cli", "tune", tmp_path / "study.yaml", "--storage", url, "--out", out]
         more = ["--worker", "--heartbeat", HEARTBEAT]
         processes.append(begun([*words, *more], tmp_path / "log"))
         return processes[-1]
 
-    yield one
+    yield begin
     for process in processes:
         killed(process)
 
 
 @contextmanager
-def opened(place: StudyLocation) -> Iterator[BaseStorage]:
+def opened(location: StudyLocation) -> Iterator[BaseStorage]:
     """A storage, closed again."""
-    storage = place.open()
+    storage = location.open()
     yield storage
     storage.engine.dispose()
 
@@ -72,8 +72,8 @@ def its_trial(
         for label, trials in trials_of(study, storage).items():
             for trial in trials:
                 owner = Owner.parse(str(trial.user_attrs.get("owner", "")))
-                mine = owner is not None and owner.pid == process.pid
-                if mine and trial.state is TrialState.RUNNING and "settings" in trial.user_attrs:
+                is_own = owner is not None and owner.pid == process.pid
+                if is_own and trial.state is TrialState.RUNNING and "settings" in trial.user_attrs:
                     return label, trial
         time.sleep(0.1)
     raise AssertionError("it never came to a trial")
@@ -93,27 +93,27 @@ def test_the_trial_of_a_killed_worker_is_made_again_by_another(
     """
     study = open_study(written(tmp_path, *LONG, ("trials: 5", f"trials: {TRIALS}")))
     url = server.database("killed")
-    place = StudyLocation(tmp_path / "look", url, HEARTBEAT)
+    location = StudyLocation(tmp_path / "look", url, HEARTBEAT)
     workers = [start(tmp_path / name, url) for name in ("a", "b", "c")]
-    with opened(place) as storage:
+    with opened(location) as storage:
         label, trial = kill_one(workers[0], study, storage)
-        assert not _is_dead(trial, place, {})
+        assert not _is_dead(trial, location, {})
         assert _is_dead(trial, StudyLocation(tmp_path), {})  # in a journal its process would tell
         slept_label, slept = suspend_one(workers[1], study, storage)
 
         log = tmp_path / "log"
-        assert [one.wait(timeout=240) for one in workers[1:]] == [0, 0], log.read_text()
+        assert [worker.wait(timeout=240) for worker in workers[1:]] == [0, 0], log.read_text()
         assert "Traceback" not in log.read_text()
-        found = trials_of(study, storage)
-    for trials in found.values():
+        by_arm = trials_of(study, storage)
+    for trials in by_arm.values():
         assert len(finished(trials)) == TRIALS
-        assert all(one.state.is_finished() for one in trials)
-    assert found[label][trial.number].state is TrialState.FAIL
-    (second,) = again(trial, found[label])
+        assert all(t.state.is_finished() for t in trials)
+    assert by_arm[label][trial.number].state is TrialState.FAIL
+    (second,) = again(trial, by_arm[label])
     assert (second.params, second.user_attrs["deaths"]) == (trial.params, 1)
     assert second.user_attrs["owner"] != trial.user_attrs["owner"]
-    if found[slept_label][slept.number].state is TrialState.FAIL:  # another has looked meanwhile
-        assert [one.params for one in again(slept, found[slept_label])] == [slept.params]
+    if by_arm[slept_label][slept.number].state is TrialState.FAIL:  # another has looked meanwhile
+        assert [t.params for t in again(slept, by_arm[slept_label])] == [slept.params]
 
 
 def kill_one(
@@ -149,10 +149,10 @@ def test_workers_that_start_at_one_instant_share_the_work(tmp_path: Path, server
     assert [worker.wait(timeout=240) for worker in workers] == [0] * 4, log.read_text()
     study = open_study(file)
     with opened(StudyLocation(tmp_path / "look", url)) as storage:
-        names = [one.study_name for one in optuna.get_all_study_summaries(storage)]
-        found, ended = trials_of(study, storage), placed(study, storage)
+        names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+        by_arm, ended = trials_of(study, storage), placed(study, storage)
     assert sorted(names) == ["tiny/adam", "tiny/hf"]
-    for label, trials in found.items():
+    for label, trials in by_arm.items():
         assert len(finished(trials)) == 10
         assert all(trial.state.is_finished() for trial in trials)
         assert [bool(t.user_attrs.get("default")) for t in finished(trials)].count(True) == 1
@@ -208,13 +208,13 @@ def outlasted(home: Path, workers: int, trials: int, seconds: float) -> None:
                 killed(process)
         said = log.read_text()
         with opened(StudyLocation(home / "look", url)) as storage:
-            found, ended = trials_of(study, storage), placed(study, storage)
+            by_arm, ended = trials_of(study, storage), placed(study, storage)
     assert codes == [0] * workers, said
     assert "Traceback" not in said
     waits, goes = (said.count(f"the database {what}") for what in ("does not answer", "answers"))
     assert waits == goes
     assert 1 <= waits <= 2 * workers  # whoever computes meanwhile notices nothing
-    for label, of_arm in found.items():
+    for label, of_arm in by_arm.items():
         assert len(finished(of_arm)) == trials
         assert all(SURPLUS in trial.user_attrs for trial in of_arm if trial not in finished(of_arm))
         assert len({str(params) for params, _ in ended[label]}) == trials

@@ -33,30 +33,30 @@ def few(home: Path, trials: int = 4) -> Study:
 @pytest.mark.parametrize("torn", [b'{"op_code":8,"wor', b"x" * 200_000], ids=["a bit", "much"])
 def test_a_torn_last_line_is_cut_and_the_rest_is_read(tmp_path: Path, torn: bytes) -> None:
     """What a killed process did not finish is gone at once; all trials before it stand."""
-    of, place = few(tmp_path), StudyLocation(tmp_path / "out")
-    worked(of, place.folder)
-    before, whole = placed(of, place.open()), place.journal.read_bytes()
-    place.journal.write_bytes(whole + torn)
+    of, location = few(tmp_path), StudyLocation(tmp_path / "out")
+    worked(of, location.folder)
+    before, whole = placed(of, location.open()), location.journal.read_bytes()
+    location.journal.write_bytes(whole + torn)
 
-    storage = place.open()
+    storage = location.open()
 
-    assert place.journal.read_bytes() == whole
+    assert location.journal.read_bytes() == whole
     assert placed(of, storage) == before
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_line_that_is_torn_while_others_write_is_cut_before_the_next_one(tmp_path: Path) -> None:
     """A storage that was open all along writes after it as if it had not been there."""
-    of, place = few(tmp_path), StudyLocation(tmp_path / "out")
-    worked(of, place.folder)
-    storage = place.open()
-    with place.journal.open("ab") as journal:
+    of, location = few(tmp_path), StudyLocation(tmp_path / "out")
+    worked(of, location.folder)
+    storage = location.open()
+    with location.journal.open("ab") as journal:
         journal.write(b'{"op_code":8,"wor')
 
     storage.set_study_user_attr(0, "said", "after")
 
-    assert place.open().get_study_user_attrs(0)["said"] == "after"
-    assert b"wor\n" not in place.journal.read_bytes()
+    assert location.open().get_study_user_attrs(0)["said"] == "after"
+    assert b"wor\n" not in location.journal.read_bytes()
 
 
 def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
@@ -138,18 +138,18 @@ def test_a_definition_that_has_changed_is_refused(tmp_path: Path, change: tuple[
 @pytest.mark.usefixtures("quick")
 def test_more_trials_go_on_where_fewer_ended(tmp_path: Path) -> None:
     """Four trials and then six are the six of a study that had six from the start."""
-    place = StudyLocation(tmp_path / "out")
-    worked(few(tmp_path), place.folder)
-    four = placed(few(tmp_path), place.open())
+    location = StudyLocation(tmp_path / "out")
+    worked(few(tmp_path), location.folder)
+    four = placed(few(tmp_path), location.open())
 
     more = few(tmp_path, trials=6)
-    worked(more, place.folder)
+    worked(more, location.folder)
     worked(more, tmp_path / "alone")
 
-    six = placed(more, place.open())
+    six = placed(more, location.open())
     assert six == placed(more, StudyLocation(tmp_path / "alone").open())
     assert {label: trials[:4] for label, trials in six.items()} == four
-    assert all(arm.finished == 6 for arm in collect_study(more, place).arms)
+    assert all(arm.finished == 6 for arm in collect_study(more, location).arms)
 
 
 @pytest.mark.parametrize(

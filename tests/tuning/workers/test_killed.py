@@ -34,13 +34,13 @@ class Pool:
 
     def __init__(self, home: Path) -> None:
         self._file = home / "study.yaml"
-        self.place = StudyLocation(home / "out")
+        self.location = StudyLocation(home / "out")
         self.log = home / "log"
         self.running: subprocess.Popen[bytes] | None = None
 
     def start(self, **more: str) -> subprocess.Popen[bytes]:
         """Begin, or go on, with more in the environment."""
-        command = ["tests.tuning.small", "pool", self._file, self.place.folder, 2]
+        command = ["tests.tuning.small", "pool", self._file, self.location.folder, 2]
         self.running = begun(command, self.log, **more)
         return self.running
 
@@ -56,13 +56,14 @@ class Pool:
 
     def lines(self) -> int:
         """Of the journal."""
-        return self.place.journal.read_bytes().count(b"\n") if self.place.journal.exists() else 0
+        journal = self.location.journal
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
     def trials(self) -> dict[str, list[FrozenTrial]]:
         """As they stand; nothing is written, and no lock is taken."""
-        if not self.place.journal.exists():
+        if not self.location.journal.exists():
             return {}
-        storage = JournalStorage(JournalFileBackend(str(self.place.journal)))
+        storage = JournalStorage(JournalFileBackend(str(self.location.journal)))
         return trials_of(open_study(self._file), storage)
 
     def wait(self, process: subprocess.Popen[bytes], what: str, lines: int) -> bool:
@@ -77,10 +78,10 @@ class Pool:
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[Pool]:
     """A pool, which leaves no process."""
-    one = Pool(tmp_path)
-    yield one
-    if one.running is not None:
-        killed(one.running)
+    made = Pool(tmp_path)
+    yield made
+    if made.running is not None:
+        killed(made.running)
 
 
 def table(study: Study, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -115,17 +116,17 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(
     assert process.wait(timeout=240) == 0, pool.log.read_text()
     assert "Traceback" not in pool.log.read_text()
     worked(study, tmp_path / "alone")
-    assert placed(study, pool.place.open()) == placed(
+    assert placed(study, pool.location.open()) == placed(
         study, StudyLocation(tmp_path / "alone").open()
     )
     for trials in pool.trials().values():
         assert len(finished(trials)) == 4
         assert all(trial.state.is_finished() for trial in trials)
-    for mine, alone in zip(
-        table(study, pool.place.folder), table(study, tmp_path / "alone"), strict=True
+    for disturbed, alone in zip(
+        table(study, pool.location.folder), table(study, tmp_path / "alone"), strict=True
     ):
-        pd.testing.assert_frame_equal(mine, alone)
-    check_runs(pool.place.folder)
+        pd.testing.assert_frame_equal(disturbed, alone)
+    check_runs(pool.location.folder)
 
 
 def check_runs(folder: Path) -> None:
@@ -150,13 +151,13 @@ def test_told_to_end_it_goes_on_later_and_nothing_has_died(tmp_path: Path, pool:
         assert "Traceback" not in pool.log.read_text()
     left = [trial.user_attrs for trials in pool.trials().values() for trial in trials
             if trial.state is TrialState.RUNNING]  # fmt: skip
-    assert not [known for known in left if "settings" in known]  # else it was being asked for
+    assert not [trial for trial in left if "settings" in trial]  # else it was being asked for
 
     assert pool.start().wait(timeout=240) == 0, pool.log.read_text()
-    known = [trial.user_attrs for trials in pool.trials().values() for trial in trials]
-    assert not [deaths for one in known if (deaths := one.get("deaths", 0))]
+    made = [trial.user_attrs for trials in pool.trials().values() for trial in trials]
+    assert not [deaths for trial in made if (deaths := trial.get("deaths", 0))]
     worked(study, tmp_path / "alone")
-    assert placed(study, pool.place.open()) == placed(
+    assert placed(study, pool.location.open()) == placed(
         study, StudyLocation(tmp_path / "alone").open()
     )
 

@@ -73,12 +73,12 @@ def test_a_process_of_this_machine_leaves_no_file_behind(tmp_path: Path) -> None
 @pytest.mark.usefixtures("quick")
 def test_a_study_goes_on_after_the_machine_was_started_again(tmp_path: Path) -> None:
     """A trial whose worker was killed by that is made again; nobody waits for it for ever."""
-    of, place = study(tmp_path, ("trials: 8", "trials: 3")), StudyLocation(tmp_path / "out")
+    of, location = study(tmp_path, ("trials: 8", "trials: 3")), StudyLocation(tmp_path / "out")
     cell = of.cell("adam")
     with quiet():
-        trial = study_of(of, cell, place.open()).ask()
+        trial = study_of(of, cell, location.open()).ask()
         trial.set_user_attr("owner", str(replace(Owner.here(), host="before")))
 
-    worked(of, place.folder)
+    worked(of, location.folder)
 
-    assert [len(found.trials) for found in stored_trials(of, place.open())] == [3, 3]
+    assert [len(arm.trials) for arm in stored_trials(of, location.open())] == [3, 3]

@@ -67,15 +67,15 @@ def test_the_same_seed_gives_the_same_trials(tmp_path: Path, sampler: str) -> No
     """Two studies of one seed agree in every setting and value; another seed gives others."""
     change = ("{type: tpe, startup: 3}", f"{{type: {sampler}, startup: 3}}")
     of = study(tmp_path, change)
-    one, two = (tuned(of, tmp_path / name) for name in ("a", "b"))
+    first, second = (tuned(of, tmp_path / name) for name in ("a", "b"))
     other = tuned(study(tmp_path, (change[0], f"{{type: {sampler}, seed: 1}}")), tmp_path / "c")
 
     values = [by_trial(r.parameters, "hf", "trial", "parameter", "value", "text")
-              for r in (one, two, other)]  # fmt: skip
+              for r in (first, second, other)]  # fmt: skip
     assert values[0] == values[1]
     assert values[0] != values[2]
-    assert by_trial(one.trials, "hf", "updates_to_target") == by_trial(
-        two.trials, "hf", "updates_to_target"
+    assert by_trial(first.trials, "hf", "updates_to_target") == by_trial(
+        second.trials, "hf", "updates_to_target"
     )
 
 
@@ -218,8 +218,8 @@ def test_several_objectives_have_a_front(tmp_path: Path) -> None:
     names = ["updates_to_target", "seconds_to_target"]
 
     assert len(front)
-    for _, one in front.iterrows():
-        beaten = (adam[names] <= one[names]).all(axis=1) & (adam[names] < one[names]).any(axis=1)
+    for _, row in front.iterrows():
+        beaten = (adam[names] <= row[names]).all(axis=1) & (adam[names] < row[names]).any(axis=1)
         assert not beaten.any()
     best = records.study.arms[0].best
     assert adam.set_index("trial").loc[best, "updates_to_target"] == adam["updates_to_target"].min()
