@@ -37,7 +37,7 @@ def test_every_key_of_a_study_is_in_the_page(name: str) -> None:
     fields = {field.alias or n: field for n, field in StudySpec.model_fields.items()}
     default = fields[name].default if name not in needed else None
     default = getattr(default, "type", default)
-    lead = {"seeds": "Of every trial; none of the ablation's own."}
+    lead = {"seeds": StudySpec.model_fields["seeds"].description}
     key["description"] = lead.get(name, key.get("description"))
 
     assert row(name, key, needed, {} if name == "set" else default) in PAGE
