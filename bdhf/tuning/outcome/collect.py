@@ -1,6 +1,6 @@
-"""From Optuna's storage to the files of a study: tables of trials, and what was best.
+"""From Optuna's storage to the files of a study: tables of trials, and the best settings.
 
-The storage is the truth. Everything here can be made of it again.
+Everything here can be made again from the storage.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bdhf.tuning.study.study import Study
 
 
 def stored_trials(study: Study, storage: BaseStorage) -> tuple[CellTrials, ...]:
-    """What the storage holds of every cell. Raises InputError for trials of another definition."""
+    """The stored trials of every cell. Raises InputError for trials of another definition."""
     arms = []
     for cell in study.cells:
         with quiet():
@@ -70,7 +70,7 @@ def study_text(record: Tuning) -> str:
 
 
 def tuning(study: Study, arms: Sequence[CellTrials]) -> Tuning:
-    """What a study is, and what it found."""
+    """The record of a study and its results."""
     first, goals = study.variants[0].spec, study.cells[0].goals
     return Tuning(
         name=study.name,
@@ -90,7 +90,7 @@ def tuning(study: Study, arms: Sequence[CellTrials]) -> Tuning:
 
 
 def _comparisons(study: Study) -> tuple[Comparison, ...]:
-    """Those of the ablation between arms that are tuned."""
+    """The comparisons of the ablation between tuned arms."""
     tuned = {cell.label for cell in study.cells}
     return tuple(
         entry
@@ -125,7 +125,7 @@ def _arm(cell_trials: CellTrials) -> TunedArm:
 
 
 def _spread(cell_trials: CellTrials, best: int | None) -> list[float]:
-    """What the best trial cost on each tuning seed."""
+    """The cost of the best trial on each tuning seed."""
     if best is None:
         return []
     name = cell_trials.cell.goals[0].estimand
@@ -147,13 +147,13 @@ def _at_edge(cell_trials: CellTrials, best: int | None) -> tuple[str, ...]:
 
 
 def _importances(cell_trials: CellTrials) -> dict[str, float]:
-    """PED-ANOVA (Watanabe et al., 2023); nothing where too few trials are completed."""
+    """PED-ANOVA (Watanabe et al., 2023); empty where too few trials are completed."""
     try:
         with quiet():
             shares = optuna.importance.get_param_importances(
                 cell_trials.optuna, target=lambda trial: float(trial.values[0])
             )
-    except (ValueError, RuntimeError):  # one trial, or all values alike
+    except (ValueError, RuntimeError):  # a single trial, or equal values
         return {}
     finite = {name: float(share) for name, share in shares.items() if math.isfinite(share)}
     return dict(sorted(finite.items(), key=lambda entry: (-round(entry[1], 12), entry[0])))

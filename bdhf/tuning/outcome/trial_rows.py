@@ -1,4 +1,4 @@
-"""The finished trials of a cell as rows of the tables of a study."""
+"""The finished trials of a cell as rows in the tables of a study."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bdhf.tuning.workers.trial import SPENT
 
 @dataclass(frozen=True)
 class CellTrials:
-    """The finished trials of a cell, in the order of their places."""
+    """The finished trials of a cell, in the order of their positions."""
 
     cell: StudyCell
     optuna: optuna.Study
@@ -26,13 +26,13 @@ class CellTrials:
 
     @property
     def best(self) -> int | None:
-        """The completed trial with the least first objective, then the others; the first such."""
+        """The completed trial with the smallest objectives, in their order; the first of equals."""
         done = [i for i, trial in enumerate(self.trials) if trial.state is TrialState.COMPLETE]
         return min(done, key=lambda i: (self.trials[i].values, i), default=None)
 
     @property
     def front(self) -> frozenset[int]:
-        """The places of trials that no other one is as good as in all and better in one."""
+        """The positions of the Pareto front: no other trial is as good in all and better in one."""
         values = {i: t.values for i, t in enumerate(self.trials) if t.state is TrialState.COMPLETE}
         return frozenset(
             i for i, own in values.items()

@@ -1,8 +1,8 @@
-"""Hyperband by the places of trials.
+"""Hyperband by the positions of trials.
 
-Optuna puts a trial into a bracket by its number, and holds it against all trials that reached the
-same rung. A trial that is made again has another number, and what is left of it when its worker was
-killed would compete with it.
+Optuna assigns a trial to a bracket by its number, and compares it with all trials that reached the
+same rung. A repeated trial has another number, and would compete with the reports that it made
+before its worker was killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bdhf.tuning.sampling.visible_trials import Seen, at_position
 
 
 class Hyperband(HyperbandPruner):
-    """Successive halving in brackets; a trial that is made again stays in its bracket."""
+    """Successive halving in brackets; a repeated trial stays in its bracket."""
 
     def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
         trials = study._get_trials(deepcopy=False)
@@ -36,7 +36,7 @@ class Hyperband(HyperbandPruner):
 
 
 class _Bracket(Seen):
-    """The trials of a bracket; what a sampler asks for is all trials, as of Optuna's brackets."""
+    """The trials of a bracket; samplers get all trials, as with Optuna's brackets."""
 
     def _get_trials(
         self,

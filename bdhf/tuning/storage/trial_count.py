@@ -1,6 +1,6 @@
-"""The number of trials of a study, which may be raised and not lowered.
+"""The number of trials of a study, which can be raised but not lowered.
 
-Whoever lowers it has seen results, and the best trial may be among those that would be left out.
+By then results are known, and the best trial might be among those left out.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from bdhf.records import InputError
 from bdhf.tuning.sampling.trial_slots import trial_slots
 from bdhf.tuning.study.study import Study
 
-#: User attribute of a study of Optuna: how many trials it was last asked for.
+#: User attribute of a study of Optuna: the number of trials last asked for.
 _ASKED = "bdhf trials"
 
 
 def refuse_fewer(study: Study, cell_study: optuna.Study) -> None:
-    """Take note of the number of trials. Raises InputError for fewer than before."""
+    """Record the number of trials. Raises InputError for fewer than before."""
     wanted = study.spec.trials
     asked = int(cell_study.user_attrs.get(_ASKED, 0))
     if wanted == asked:

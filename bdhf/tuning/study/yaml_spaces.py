@@ -57,9 +57,7 @@ def space_of(
             faults += wrong.faults
     for dimension in dimensions:
         faults += [
-            Fault(
-                (*where, dimension.path), f"{other.path!r} lies within it: search only one", True
-            )
+            Fault((*where, dimension.path), f"{other.path!r} lies within it: search only one", True)
             for other in dimensions
             if other.path.startswith(f"{dimension.path}.")
         ]

@@ -1,4 +1,4 @@
-"""A trial in words, for the terminal."""
+"""One line about a trial, for the terminal."""
 
 from __future__ import annotations
 

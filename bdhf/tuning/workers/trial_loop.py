@@ -1,7 +1,7 @@
-"""The loop of a worker: trial after trial of an arm, until its places are finished.
+"""The loop of a worker: trial after trial of an arm, until all positions are finished.
 
-Workers know of each other through the storage alone. Before every trial, those whose workers have
-died are failed and asked for again (`revive`).
+Workers communicate through the storage only. Before every trial, trials of killed workers are
+failed and enqueued again (`recover`).
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from bdhf.tuning.workers.liveness import present
 from bdhf.tuning.workers.recovery import INTERRUPTED, OWNER, POOL, fail_own_trials, recover
 from bdhf.tuning.workers.trial import run_trial
 
-#: Seconds between two looks at trials that other workers are at.
+#: Seconds between two looks at the trials of other workers.
 TRIAL_POLL_SECONDS = 1.0
 
-#: Is told of every trial that ends: the cell, the trial, and how the arm stands now.
+#: Called for every trial that ends, with the cell, the trial and the state of the arm.
 OnTrial = Callable[[StudyCell, FrozenTrial, TrialSlots], None]
 
 
-class _Surplus(Exception):  # noqa: N818 - nobody needs this trial
-    """Another worker was quicker: all places are taken."""
+class _Surplus(Exception):  # noqa: N818 - not an error
+    """Another worker was faster: all positions are taken."""
 
 
 @dataclass(frozen=True)
 class TrialLoop:
-    """Makes trial after trial in this process, beside others that do the same."""
+    """Makes trial after trial in this process, possibly with other processes."""
 
     study: Study
     location: StudyLocation
     told: OnTrial
     poll_seconds: float = TRIAL_POLL_SECONDS
-    slot: int = 0  # of its worker in a pool, which tells its device
-    pool: str = ""  # the process whose pool that is, as `Owner` writes it; "": of none
-    seen: dict[int, float] = field(default_factory=dict)  # trials without an owner, since when
+    slot: int = 0  # of its worker in a pool; it selects the device
+    pool: str = ""  # the process of the pool, as `Owner` writes it; "": no pool
+    seen: dict[int, float] = field(default_factory=dict)  # trial without an owner -> first seen
 
     def run(self, labels: Sequence[str]) -> None:
-        """Work on these arms until all are finished: always on the one that is the least far.
+        """Work on these arms until all are finished; the arm with the fewest trials is next.
 
         Raises InputError where the storage cannot be reached or nothing can be written.
         """
@@ -62,7 +62,7 @@ class TrialLoop:
             self._run(labels)
 
     def _run(self, labels: Sequence[str]) -> None:
-        # A worker of a pool has a place that was there a moment ago, and waits for it.
+        # The parent of a pool's worker has just used the storage, so the worker waits for it.
         storage = self.location.open(self._names(), waits=bool(self.pool))
         store = Store(self.location.folder)
         store.sweep()
@@ -70,7 +70,7 @@ class TrialLoop:
             self._run_in(storage, store, labels)
 
     def _names(self) -> dict[str, str]:
-        """What a running trial says of whose it is."""
+        """The attributes that name the owner of a running trial."""
         return {**({POOL: self.pool} if self.pool else {}), OWNER: str(Owner.here())}
 
     def _run_in(self, storage: BaseStorage, store: Store, labels: Sequence[str]) -> None:
@@ -92,14 +92,14 @@ class TrialLoop:
     def _is_open(self, now: TrialSlots) -> bool:
         """Whether to ask for a trial.
 
-        In a journal not while there is one of which nobody knows whether its worker has died: what
-        is drawn before it has ended is drawn of fewer trials.
+        In a journal, wait while a running trial has no owner: its worker may have been killed, and
+        the sampler must see its repetition first.
         """
         unnamed = any(OWNER not in trial.user_attrs for trial in now.running)
         return now.is_open and (self.location.is_shared or not unnamed)
 
     def _look(self, label: str, cell_study: optuna.Study) -> TrialSlots:
-        """How an arm stands, once trials of the dead are asked for again."""
+        """The state of an arm, after trials of killed workers are enqueued again."""
         with quiet():
             cell = self.study.cell(label)
             recover(cell_study, cell, self.location, self.study.spec.trials, self.seen)
@@ -111,7 +111,7 @@ class TrialLoop:
         return trial_slots(trials, self.study.spec.trials)
 
     def _try(self, label: str, cell_study: optuna.Study, store: Store, device: str) -> None:
-        """Make one trial of an arm."""
+        """Make a trial of an arm."""
         cell, wanted = self.study.cell(label), self.study.spec.trials
         made, errors = list[optuna.Trial](), list[BaseException]()
         asked = list[int]()
@@ -132,7 +132,7 @@ class TrialLoop:
                 return run_trial(trial, cell, self.study.seeds, store, device)
             except (optuna.TrialPruned, UpdateFinishedTrialError, _Surplus):
                 raise
-            except BaseException as error:  # a person, a full disk: not for the settings' sake
+            except BaseException as error:  # an interruption or a full disk; not the settings
                 errors.append(error)
                 if isinstance(error, KeyboardInterrupt):
                     hurry(cell_study)
@@ -159,13 +159,13 @@ class TrialLoop:
                     if isinstance(error, KeyboardInterrupt):
                         raise error from None
                 if errors or not made or not _is_failed(cell_study, made[0]):
-                    raise  # else others took this worker for dead, and the trial away from it
+                    raise  # else another worker considered this one ended, and failed its trial
 
 
 def _give_sign(cell_study: optuna.Study, trial: optuna.Trial) -> None:
-    """A first sign of life, before the trial names its owner: by those that have one it is judged.
+    """Send a first heartbeat before the trial names its owner, which makes heartbeats decisive.
 
-    Optuna gives it in a thread, which a process that is killed may never have come to.
+    Optuna sends them from a thread, which may not have started when a process is killed.
     """
     storage = cell_study._storage
     if isinstance(storage, BaseHeartbeat) and is_heartbeat_enabled(storage):

@@ -1,4 +1,4 @@
-"""The combinations of a grid, as the entries of `settings` name them."""
+"""The combinations of a grid as entries of `settings`."""
 
 import json
 
@@ -19,7 +19,7 @@ AXES = (
 
 @pytest.mark.parametrize("axis", AXES)
 def test_an_entry_for_a_combination_applies_there_and_nowhere_else(axis):
-    """Also where the value of an axis is a list, which stands for any of its values in `at`."""
+    """Also where the value of an axis is a list; in `at`, a list means any of its values."""
     grid = f"grid: {{{axis}}}\nseeds:"
     every = variants(parse(changed(("seeds:", grid))))
 

@@ -1,4 +1,4 @@
-"""A trial that is made again stays in its bracket of Hyperband, and does not meet itself there."""
+"""A repeated trial stays in its bracket of Hyperband, and does not compete with itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bdhf.tuning.storage.storage import quiet
 
 
 def made(pruner: HyperbandPruner, dies: int | None) -> list[tuple[int, list[float]]]:
-    """By place: the bracket, and the values there, of eight trials; one may die and be redone."""
+    """By position: bracket and its values, for eight trials, of which one may be repeated."""
     study = optuna.create_study(study_name="brackets", pruner=pruner)
     for position in range(8):
         attributes = {}
@@ -38,7 +38,7 @@ def made(pruner: HyperbandPruner, dies: int | None) -> list[tuple[int, list[floa
 
 
 def test_without_a_death_the_brackets_are_those_of_optuna() -> None:
-    """The places of trials are their numbers then."""
+    """Without a repetition the positions of trials are their numbers."""
     with quiet():
         ours, optunas = (made(kind(1, 40), None) for kind in (Hyperband, HyperbandPruner))
 
@@ -47,7 +47,7 @@ def test_without_a_death_the_brackets_are_those_of_optuna() -> None:
 
 
 def test_a_death_changes_no_bracket() -> None:
-    """Whatever trial dies and is made again, each is held against the same values."""
+    """Whichever trial is repeated, each one is compared with the same values."""
     with quiet():
         whole = made(Hyperband(1, 40), None)
         after = [made(Hyperband(1, 40), dies) for dies in range(8)]

@@ -1,4 +1,4 @@
-"""Places of trials: exactly N finish, whoever asks, dies or is late."""
+"""Positions of trials: exactly N finish, however workers ask, end or are late."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def trial(number: int, state: TrialState, **attributes: Any) -> FrozenTrial:
 
 
 def test_a_trial_that_is_made_again_keeps_its_place() -> None:
-    """A failed trial is replaced by the first one that does it again, wherever that is numbered."""
+    """The first repetition of a failed trial takes its position, whatever its number is."""
     trials = [
         trial(0, TrialState.COMPLETE),
         trial(1, TrialState.FAIL),
@@ -39,7 +39,7 @@ def test_a_trial_that_is_made_again_keeps_its_place() -> None:
 
 
 def test_what_is_asked_for_beyond_the_places_is_surplus() -> None:
-    """Of N + 1 trials that were asked for at once, the last one has no place."""
+    """Of N + 1 trials that were asked for at once, the last one has no position."""
     trials = [trial(n, TrialState.RUNNING) for n in range(4)]
 
     now = trial_slots(trials, 3)
@@ -58,7 +58,7 @@ def test_a_second_default_is_surplus() -> None:
 
 
 class World:
-    """Workers on one study, in memory, that are interleaved, killed and revived at will."""
+    """Workers on one study, in memory, in any order, with kills and recoveries."""
 
     def __init__(self, wanted: int) -> None:
         self.wanted, self.study = wanted, optuna.create_study()
@@ -70,7 +70,7 @@ class World:
         return trial_slots(self.study.get_trials(deepcopy=False), self.wanted)
 
     def ask(self, is_open: bool) -> None:
-        """A worker asks; what it saw before (`is_open`) may be out of date."""
+        """A worker asks; its earlier observation (`is_open`) may be out of date."""
         if not is_open:
             return
         trial = self.study.ask()
@@ -98,7 +98,7 @@ class World:
             self.dead.append(number)
 
     def revive(self) -> None:
-        """What every worker does before it looks."""
+        """Recover the trials of killed workers, as every worker does before it asks."""
         while self.dead:
             self.study.tell(self.dead.pop(), state=TrialState.FAIL)
         for failed in self.now.abandoned:
@@ -119,7 +119,7 @@ MOVES = st.lists(
 def test_exactly_n_trials_finish_in_any_order_of_events(
     moves: list[tuple[str, int]], wanted: int
 ) -> None:
-    """However workers interleave and die, N trials are completed or pruned in the end."""
+    """Whatever the order of events, N trials are completed or pruned in the end."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     world = World(wanted)
     for move, which in moves:

@@ -1,4 +1,4 @@
-"""The journal of a study is Optuna's own: its dashboard shows all that is in it."""
+"""The journal of a study has Optuna's format: its dashboard shows the whole content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Get = Callable[[str], Any]
 
 @pytest.fixture
 def of(tmp_path: Path, quick: None) -> Study:
-    """A study whose runs report to a pruner, worked on to its end."""
+    """A finished study whose runs report to a pruner."""
     tuned = study(
         tmp_path, ("trials: 8", "trials: 6"), ("sampler: {", "pruner: median\nsampler: {")
     )
@@ -39,7 +39,7 @@ def of(tmp_path: Path, quick: None) -> Study:
 
 @pytest.fixture
 def get(of: Study, tmp_path: Path) -> Get:
-    """Asks `optuna-dashboard out/journal.log`, which opens the file like this."""
+    """Requests to `optuna-dashboard out/journal.log`, which opens the file like this."""
     journal = str(StudyLocation(tmp_path / "out").journal)
     app = optuna_dashboard.wsgi(JournalStorage(JournalFileBackend(journal)))
 
@@ -55,7 +55,7 @@ def get(of: Study, tmp_path: Path) -> Get:
 
 
 def test_every_study_is_listed_under_its_name(of: Study, get: Get) -> None:
-    """One an arm, `STUDY/ARM`, to be made small."""
+    """One study for each arm, `STUDY/ARM`, which is minimised."""
     listed = get("/api/studies")["study_summaries"]
 
     names = {summary["study_name"]: summary["directions"] for summary in listed}
@@ -65,7 +65,7 @@ def test_every_study_is_listed_under_its_name(of: Study, get: Get) -> None:
 def test_every_trial_is_shown_with_all_that_is_known_of_it(
     of: Study, tmp_path: Path, get: Get
 ) -> None:
-    """States, values, parameters, attributes and curves are those of the study's records."""
+    """States, values, parameters, attributes and curves equal the study's records."""
     location = StudyLocation(tmp_path / "out")
     before = location.journal.read_bytes()
     shown = {
@@ -82,7 +82,7 @@ def test_every_trial_is_shown_with_all_that_is_known_of_it(
 
 
 def check(arm: CellTrials, shown: list[dict[str, Any]]) -> None:
-    """The trials of an arm as they are shown."""
+    """Compare the trials of an arm with the shown ones."""
     assert len(shown) == len(arm.trials) == 6
     for trial, there in zip(arm.trials, shown, strict=True):
         assert there["state"] == trial.state.name.capitalize()

@@ -1,4 +1,4 @@
-"""A journal with a line that is no record: told with its place, and nothing is changed."""
+"""A journal with a line that is not a record: reported with its number, nothing is changed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tests.tuning.small import placed
 from tests.tuning.synthetic import study, synthetic_run, worked
 
 WRONG = {
-    "empty": (b"\n", "an empty line, which is no record"),
-    "spaces": (b"  \n", "an empty line, which is no record"),
-    "no JSON": (b"torn\n", "'torn' is no record of Optuna"),
-    "two in one": (b'{"op_code":8,"wor{"op_code":8}\n', "is no record of Optuna"),
-    "no text": (b"\xff\xfe\x00\n", "is no record of Optuna"),
-    "no mapping": (b"5\n", "'5' is no record of Optuna"),
-    "no operation": (b"{}\n", "'{}' is no record of Optuna"),
-    "no such operation": (b'{"op_code":99,"worker_id":"x"}\n', "is no record of Optuna"),
-    "no such trial": (b'{"op_code":4,"worker_id":"x"}\n', "is no record of Optuna"),
+    "empty": b"\n",
+    "spaces": b"  \n",
+    "no JSON": b"torn\n",
+    "two in one": b'{"op_code":8,"wor{"op_code":8}\n',
+    "no text": b"\xff\xfe\x00\n",
+    "no mapping": b"5\n",
+    "no operation": b"{}\n",
+    "no such operation": b'{"op_code":99,"worker_id":"x"}\n',
+    "no such trial": b'{"op_code":4,"worker_id":"x"}\n',
 }
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a study of random trials that is finished."""
+    """The folder of a finished study of random trials."""
     home = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bdhf.experiments.engines.execution.execute", synthetic_run)
@@ -56,11 +56,11 @@ def with_line(location: StudyLocation, number: int, line: bytes) -> bytes:
     return location.journal.read_bytes()
 
 
-@pytest.mark.parametrize(("line", "said"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("line", WRONG.values(), ids=WRONG)
 def test_a_line_that_is_no_record_is_told_with_its_number(
-    tmp_path: Path, location: StudyLocation, line: bytes, said: str
+    tmp_path: Path, location: StudyLocation, line: bytes
 ) -> None:
-    """One line: the file, the line, what stands there and what to do; taken out, it goes on."""
+    """One line: file, line number, content and the command to delete it, which then works."""
     of = of_few(tmp_path)
     whole = placed(of, location.open())
     content = with_line(location, 5, line)
@@ -70,7 +70,8 @@ def test_a_line_that_is_no_record_is_told_with_its_number(
 
     (words,) = told.value.lines
     assert words.startswith(f"{location.journal.resolve()}:5: ")
-    assert said in words
+    text = line.strip().decode(errors="replace")
+    assert not text or repr(text) in words
     assert f"sed -i 5d {location.journal.resolve()}" in words
     assert location.journal.read_bytes() == content
     kept = content.splitlines(keepends=True)
@@ -80,7 +81,7 @@ def test_a_line_that_is_no_record_is_told_with_its_number(
 
 @pytest.mark.parametrize("line", [b"\n", b"torn\n"])
 def test_a_whole_last_line_is_not_cut(location: StudyLocation, line: bytes) -> None:
-    """What ends with a line feed is no torn end: somebody put it there."""
+    """A line that ends with a line feed is complete, so it was not torn by a kill."""
     number = location.journal.read_bytes().count(b"\n") + 1
     content = with_line(location, number, line)
 
@@ -92,14 +93,14 @@ def test_a_whole_last_line_is_not_cut(location: StudyLocation, line: bytes) -> N
 def test_a_line_that_comes_while_a_study_is_open_is_told_too(
     tmp_path: Path, location: StudyLocation
 ) -> None:
-    """A storage that was whole when it was opened says which line is none."""
+    """A storage that was valid when it was opened reports the invalid line."""
     of = of_few(tmp_path)
     storage = location.open()
     number = location.journal.read_bytes().count(b"\n") + 1
     with location.journal.open("ab") as journal:
         journal.write(b"torn\n")
 
-    with pytest.raises(InputError, match=f"journal.log:{number}: 'torn' is no record"):
+    with pytest.raises(InputError, match=f"journal.log:{number}: 'torn' "):
         storage.set_study_user_attr(0, "said", "after")
     with pytest.raises(InputError, match=f"journal.log:{number}: "), location.losable():
         stored_trials(of, storage)

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.records import InputError, Owner
 from bdhf.tuning.sampling.trial_slots import SURPLUS
+from bdhf.tuning.storage.patience import PATIENCE_SECONDS
 from bdhf.tuning.storage.storage import GRACE, StudyLocation
 from bdhf.tuning.study.study import Study, open_study
 from bdhf.tuning.workers.recovery import _is_dead
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.slow
 HEARTBEAT = 1
 TRIALS = 3
 
-#: Starts a worker: where its results go, and the URL.
+#: Starts a worker, with its folder and the URL.
 Start = Callable[[Path, str], "subprocess.Popen[bytes]"]
 
 
@@ -41,7 +42,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `bdhf tune --worker`, and leaves none."""
+    """Starts `bdhf tune --worker`, and ends all of them."""
     processes = []
 
     def begin(out: Path, url: str) -> subprocess.Popen[bytes]:
@@ -66,7 +67,7 @@ def opened(location: StudyLocation) -> Iterator[BaseStorage]:
 def its_trial(
     process: subprocess.Popen[bytes], study: Study, storage: BaseStorage
 ) -> tuple[str, FrozenTrial]:
-    """Wait until a worker is amid a trial of an arm; give both."""
+    """Wait until a worker is amid a trial; return the arm and the trial."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for label, trials in trials_of(study, storage).items():
@@ -80,16 +81,16 @@ def its_trial(
 
 
 def again(of: FrozenTrial, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that do one again."""
+    """The trials that repeat one."""
     return [trial for trial in trials if trial.user_attrs.get("again") == of.number]
 
 
 def test_the_trial_of_a_killed_worker_is_made_again_by_another(
     tmp_path: Path, server: Server, start: Start
 ) -> None:
-    """Three workers; one dies, one is silent for too long: N trials an arm, none twice.
+    """Three workers; one is killed, one is silent for too long: N trials an arm, none twice.
 
-    The heartbeat tells, since the processes of other machines cannot be looked at.
+    The heartbeat shows this, since the processes of other machines are not visible.
     """
     study = open_study(written(tmp_path, *LONG, ("trials: 5", f"trials: {TRIALS}")))
     url = server.database("killed")
@@ -98,7 +99,7 @@ def test_the_trial_of_a_killed_worker_is_made_again_by_another(
     with opened(location) as storage:
         label, trial = kill_one(workers[0], study, storage)
         assert not _is_dead(trial, location, {})
-        assert _is_dead(trial, StudyLocation(tmp_path), {})  # in a journal its process would tell
+        assert _is_dead(trial, StudyLocation(tmp_path), {})  # in a journal its process shows it
         slept_label, slept = suspend_one(workers[1], study, storage)
 
         log = tmp_path / "log"
@@ -119,7 +120,7 @@ def test_the_trial_of_a_killed_worker_is_made_again_by_another(
 def kill_one(
     worker: subprocess.Popen[bytes], study: Study, storage: BaseStorage
 ) -> tuple[str, FrozenTrial]:
-    """Kill a worker amid a trial of an arm; give both."""
+    """Kill a worker amid a trial; return the arm and the trial."""
     there = its_trial(worker, study, storage)
     killed(worker)
     return there
@@ -128,7 +129,7 @@ def kill_one(
 def suspend_one(
     worker: subprocess.Popen[bytes], study: Study, storage: BaseStorage
 ) -> tuple[str, FrozenTrial]:
-    """Stop a worker amid a trial until it is taken for dead, then let it go on."""
+    """Stop a worker amid a trial until it counts as ended, then let it continue."""
     there = its_trial(worker, study, storage)
     os.killpg(worker.pid, signal.SIGSTOP)
     time.sleep((GRACE + 3) * HEARTBEAT)
@@ -169,7 +170,7 @@ def with_deadline(done: Callable[[], bool]) -> None:
 
 
 def test_a_database_that_is_lost_is_one_line(tmp_path: Path, server: Server, start: Start) -> None:
-    """A worker whose database goes away ends with exit code 2 and what the database said."""
+    """A worker whose database disappears ends with exit code 2 and the message of the database."""
     study = open_study(written(tmp_path, *LONG))
     url = server.database("lost")
     worker = start(tmp_path / "out", url)
@@ -186,7 +187,7 @@ def test_a_database_that_is_lost_is_one_line(tmp_path: Path, server: Server, sta
 def outlasted(home: Path, workers: int, trials: int, seconds: float) -> None:
     """Restart a server amid the trials of some workers: N trials an arm, none lost or doubled.
 
-    Each worker says in two lines that it waits and goes on, and nothing of Optuna's.
+    Each worker prints two lines, when it waits and when it continues, and none of Optuna.
     """
     study = open_study(written(home, *SHORT_OUTAGE, ("trials: 5", f"trials: {trials}")))
     log, go = home / "log", home / "go"
@@ -211,16 +212,17 @@ def outlasted(home: Path, workers: int, trials: int, seconds: float) -> None:
             by_arm, ended = trials_of(study, storage), placed(study, storage)
     assert codes == [0] * workers, said
     assert "Traceback" not in said
-    waits, goes = (said.count(f"the database {what}") for what in ("does not answer", "answers"))
-    assert waits == goes
-    assert 1 <= waits <= 2 * workers  # whoever computes meanwhile notices nothing
+    outages = [line for line in said.splitlines() if line.startswith("--storage: ")]
+    waits = [line for line in outages if f"{PATIENCE_SECONDS:g} s" in line]
+    assert len(outages) == 2 * len(waits)
+    assert 1 <= len(waits) <= 2 * workers  # a worker amid a run notices nothing
     for label, of_arm in by_arm.items():
         assert len(finished(of_arm)) == trials
         assert all(SURPLUS in trial.user_attrs for trial in of_arm if trial not in finished(of_arm))
         assert len({str(params) for params, _ in ended[label]}) == trials
 
 
-#: Draws at random, of arms that take a while though their runs are made up.
+#: Random draws, for arms that take a while with synthetic runs.
 SHORT_OUTAGE = (("{type: tpe, startup: 2}", "random"),)
 
 
@@ -246,7 +248,7 @@ def test_many_workers_outlast_a_server_that_is_restarted(tmp_path: Path) -> None
 def test_a_database_that_cannot_be_reached_is_one_line(
     tmp_path: Path, server: Server, url: str, said: str
 ) -> None:
-    """Where nobody answers, or not to this name, a line says which."""
+    """Without a server, or without this database, one line names the reason."""
     with pytest.raises(InputError, match=f"^--storage: {said}") as error:
         StudyLocation(tmp_path, url.format(folder=server.folder)).open()
 

@@ -1,4 +1,4 @@
-"""The number of trials may be raised, and not lowered once results were seen."""
+"""The number of trials can be raised, and not lowered once there are results."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def of(home: Path, trials: int) -> Study:
 
 
 def files(location: StudyLocation) -> dict[Path, bytes]:
-    """What was collected: all but the journal, which takes note of everybody who opens it."""
+    """The collected files, without the journal, which changes at every opening."""
     paths = [path for path in location.folder.glob("*.*") if path != location.journal]
     return {path: path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize("by", ["file", "--set"])
 def test_fewer_trials_than_were_made_are_refused(tmp_path: Path, by: str) -> None:
-    """In the file and by --set: where, how many there were, and the ways out; nothing changes."""
+    """In the file and by --set: a line with location, number and solutions; nothing changes."""
     location = StudyLocation(tmp_path / "out")
     worked(of(tmp_path, 3), location.folder)
     collect_study(of(tmp_path, 3), location)
@@ -55,10 +55,10 @@ def test_fewer_trials_than_were_made_are_refused(tmp_path: Path, by: str) -> Non
 
 
 def test_fewer_than_were_asked_for_are_refused_as_soon_as_one_is_finished(tmp_path: Path) -> None:
-    """To stop early, having seen results, is a choice of the best of fewer."""
+    """Stopping early, with results known, selects the best of fewer trials."""
     location, seven = StudyLocation(tmp_path / "out"), of(tmp_path, 7)
     stored_trials(seven, location.open())
-    worked(of(tmp_path, 1), location.folder)  # nothing was seen yet: it may be lowered
+    worked(of(tmp_path, 1), location.folder)  # without results the number may be lowered
     stored_trials(seven, location.open())
 
     with pytest.raises(InputError, match=naming(7, 1, "`trials: 7`", "`name`")):
@@ -67,7 +67,7 @@ def test_fewer_than_were_asked_for_are_refused_as_soon_as_one_is_finished(tmp_pa
 
 
 def test_a_study_that_kept_no_number_is_held_to_the_trials_that_it_has(tmp_path: Path) -> None:
-    """One that an earlier version made: fewer than it has finished are refused, more are not."""
+    """A study of an earlier version: fewer trials than are finished are refused, more are not."""
     location, three = StudyLocation(tmp_path / "out"), of(tmp_path, 3)
     worked(three, location.folder)
     with quiet():

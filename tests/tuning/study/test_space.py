@@ -1,4 +1,4 @@
-"""Search spaces: what YAML says is what is tried, and trial 0 is the spec itself."""
+"""Search spaces: trials follow the YAML, and trial 0 has the settings of the spec."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HF = "damping=constant"
 
 
 def test_the_defaults_are_the_settings_of_the_spec(tmp_path: Path) -> None:
-    """A trial with the defaults of its space has exactly the spec's own arm."""
+    """A trial with the defaults of its space has exactly the arm of the spec."""
     for cell in study(tmp_path).cells:
         fixed = optuna.trial.FixedTrial(defaults(cell.space, cell.arm))
 
@@ -41,7 +41,7 @@ def test_a_conditional_parameter_exists_where_it_is_chosen(tmp_path: Path) -> No
 
 
 def test_every_trial_lies_in_the_space(tmp_path: Path) -> None:
-    """What is drawn at random resolves to an arm, within the ends, whole where it is said."""
+    """Random draws resolve to arms; values lie between the ends and are whole where required."""
     hf = study(tmp_path).cell("hf")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     trials = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -56,7 +56,7 @@ def test_every_trial_lies_in_the_space(tmp_path: Path) -> None:
 
 
 def test_fixed_values_stand_beside_what_is_searched(tmp_path: Path) -> None:
-    """In a conditional space a plain value is set as it is."""
+    """In a conditional space a plain value is fixed."""
     solver = "solver.max_iters: {log: [2, 20], whole: true}"
     choice = """solver:
       choice:
@@ -87,7 +87,7 @@ def test_the_ends_of_a_range_are_its_edge(tmp_path: Path) -> None:
 
 
 def test_every_dimension_is_told_with_what_brings_it_in(tmp_path: Path) -> None:
-    """The records name each parameter once, those of a choice with that choice."""
+    """The records name each parameter once, with the choice on which it depends."""
     hf = study(tmp_path).cell("hf")
     parents = {dimension.name: dict(path) for dimension, path in all_of(hf.space)}
 
@@ -123,7 +123,7 @@ ADAM = "adam: {lr: {log: [1.0e-4, 1.0]}}"
 def test_a_wrong_space_is_told_at_its_place(
     tmp_path: Path, space: str, where: str, facts: tuple[object, ...]
 ) -> None:
-    """Each fault is a line with file, line and column, and what is allowed."""
+    """Each fault is a line with file, line, column, and the allowed values."""
     with pytest.raises(SpecError) as told:
         study(tmp_path, (ADAM, space))
 
@@ -133,7 +133,7 @@ def test_a_wrong_space_is_told_at_its_place(
 
 
 def test_a_choice_that_changes_trial_0_is_refused(tmp_path: Path) -> None:
-    """A type that leaves out an argument of the spec would make another trial 0."""
+    """A type that omits an argument of the spec would give another trial 0."""
     solver = "solver.max_iters: {log: [2, 20], whole: true}"
 
     with pytest.raises(SpecError, match=naming("study.yaml:6:3", "spaces.hf")):

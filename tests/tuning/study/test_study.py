@@ -1,4 +1,4 @@
-"""What a study may say of its ablation, and what it is then."""
+"""A study and its ablation: what is accepted, and what results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_arm_is_tuned_in_every_combination_of_the_grid(tmp_path: Path) -> 
 
 
 def test_a_trial_ends_at_the_target_and_has_the_tuning_seeds(tmp_path: Path) -> None:
-    """Whatever the ablation does at its targets, a trial is over when the first is reached."""
+    """A trial ends at the first target, whatever `stop` of the ablation is."""
     cell = study(tmp_path, ("stop: at_target", "stop: at_budget")).cell("adam")
 
     run = cell.trial({"lr": 0.1}, 101)
@@ -47,14 +47,14 @@ def test_a_trial_ends_at_the_target_and_has_the_tuning_seeds(tmp_path: Path) -> 
     ],
 )
 def test_a_trial_of_a_loss_runs_to_the_budget(tmp_path: Path, objective: str, ends: bool) -> None:
-    """The final loss of a run that ended at the target would be the target."""
+    """Otherwise the final loss would be the target."""
     cell = study(tmp_path, ("trials: 8", f"objective: {objective}\ntrials: 8")).cell("adam")
 
     assert bool(cell.trial({"lr": 0.1}, 101).stop_at) is ends
 
 
 def test_what_the_study_sets_is_put_on_top(tmp_path: Path) -> None:
-    """`set` changes the ablation that is tuned, and no file."""
+    """`set` changes the tuned ablation, and no file."""
     changed = study(
         tmp_path, ("trials: 8", "set: {budget: {updates: 7}, arms.adam.lr: 0.01}\ntrials: 8")
     )
@@ -122,7 +122,7 @@ def test_a_fingerprint_tells_definitions_apart(tmp_path: Path) -> None:
 def test_a_wrong_study_is_told_at_its_place(
     tmp_path: Path, old: str, new: str, where: str, facts: tuple[object, ...]
 ) -> None:
-    """Each fault is a line with file, line and column, what is allowed and what to do."""
+    """Each fault is a line with file, line, column, and the allowed values or the solution."""
     with pytest.raises(SpecError) as told:
         study(tmp_path, (old, new), *([("stop: at_target", "")] if not new else []))
 
@@ -132,7 +132,7 @@ def test_a_wrong_study_is_told_at_its_place(
 
 
 def test_a_fault_of_the_ablation_is_told_in_its_own_file(tmp_path: Path) -> None:
-    """What is wrong with the spec itself has the place of the spec."""
+    """A fault of the spec is reported at its line in the spec."""
     with pytest.raises(SpecError) as told:
         study(tmp_path, base=TWO_ARMS.replace("partition: full", "partition: ful"), text=STUDY)
 
