@@ -1,4 +1,4 @@
-"""What one full GGN product costs, as a ratio to the gradient on the same batch.
+"""The cost of one full GGN product, as a ratio to the gradient on the same batch.
 
     python -m asv_bench.product_cost
 

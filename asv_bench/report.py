@@ -1,9 +1,9 @@
-"""What a report of 2,000 runs takes: seconds to build, and megabytes of the page.
+"""The cost of a report of 2,000 runs: seconds to build it, and megabytes of the page.
 
     python -m asv_bench.report [--runs 2000] [--rows 50]
 
-The runs are made up, in a temporary folder: 20 arms, each compared with the first, every curve of
-random numbers that compress no better than real ones.
+The runs are synthetic: 20 arms, each compared with the first, with curves of random numbers that
+compress no better than real ones.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Linearising a model and multiplying by its curvature: seconds, and bytes held at most.
+"""Linearising a model and multiplying by its curvature: seconds, and peak bytes.
 
 curvature × partition × method × model × device. Set-up is `bdhf.block_curvature`: forward pass,
-gradient, and what a run decides and counts once; linearising is the part of it that every update
-pays. A product is `G @ v`, which never runs the model again.
+gradient, and the choices and counts of a run; linearising is the part of it in every update. A
+product is `G @ v`, which never runs the model again.
 """
 
 from __future__ import annotations

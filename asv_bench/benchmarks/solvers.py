@@ -1,6 +1,6 @@
 """Solving the damped systems of one update: CG, Woodbury in the space of the samples, Cholesky.
 
-The systems are those of a first update: (G_bb + λI) x_b = -g_b of the blocks that a solver is for.
+The systems are those of a first update: (G_bb + λI) x_b = -g_b for the blocks of a solver.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _progress(**parts: Any) -> bdhf.CG:
     return bdhf.CG(max_iters=250, tol=5e-4, **parts)
 
 
-#: Name -> what makes the solver, and the model and partition of its systems.
+#: Name -> constructor of the solver, and the model and partition of its systems.
 SOLVERS: Mapping[str, tuple[Callable[[], bdhf.optim.Solver], str, str]] = {
     "cg full": (_thirty, "classifier", "full"),
     "cg groups": (_thirty, "classifier", "groups"),

@@ -1,4 +1,4 @@
-"""Specs and results folders that are made up, as large as one likes."""
+"""Synthetic specs and results folders of any size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TWENTY = tuple(f"arm{n}" for n in range(20))
 
 
 def spec_of(rates: int) -> str:
-    """A spec with 400 cells for every learning rate, and 50 beside."""
+    """A spec with 400 cells for every learning rate, and 50 more."""
     return _SPEC.format(rates=[round(0.01 * (rate + 1), 2) for rate in range(rates)])
 
 

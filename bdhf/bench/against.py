@@ -1,7 +1,7 @@
-"""Two commits compared on every benchmark: the verdict of `bdhf bench --against`.
+"""Comparison of two commits on every benchmark: the verdict of `bdhf bench --against`.
 
-Both commits are exported from git and imported from there by the Python that runs this, so a second
-commit costs a second, and no environment. The benchmarks are those of the working tree for both.
+Both commits are exported from git and imported by the Python that runs this, so a second commit
+takes one second and needs no environment. Both use the benchmarks of the working tree.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ OnCase = Callable[[int, int, Case, int], None]
 
 @dataclass(frozen=True)
 class TimingSettings:
-    """How long and how strictly times are compared."""
+    """Duration and strictness of the comparison of times."""
 
-    margin: float = 1.05  # a ratio that is not called a change
+    margin: float = 1.05  # largest ratio without a change
     budget: float = 1.5  # seconds for the rounds of one case in one pair of processes
-    pairs: int = PAIRS  # of processes in which a change must show
+    pairs: int = PAIRS  # of processes, all of which must show a change
 
 
 @dataclass(frozen=True)
 class CommitComparison:
-    """What was found of two commits."""
+    """The results for two commits."""
 
     baseline: Commit
     candidate: Commit
     versions: Mapping[str, str]
     findings: tuple[CaseFinding, ...]
-    left_out: Mapping[str, int]  # reason -> cases that are left out on both sides
+    left_out: Mapping[str, int]  # reason -> number of cases left out on both sides
     settings: TimingSettings
 
     @property
     def regressions(self) -> tuple[CaseFinding, ...]:
-        """What is worse."""
+        """The cases that are worse."""
         return tuple(f for f in self.findings if f.verdict.is_regression)
 
     @property
     def measured(self) -> int:
-        """Cases with a number on both sides."""
+        """The number of cases with a value on both sides."""
         return sum(finding.is_measured for finding in self.findings)
 
 
@@ -71,7 +71,7 @@ class Sides:
     candidate: BenchmarkProcess
 
     def refuse_broken(self, checkout: Checkout) -> None:
-        """Raise InputError for a module that neither side can import: it would go unmeasured."""
+        """Raise InputError for a module that neither side can import: it could not be measured."""
         both = self.baseline.broken.keys() & self.candidate.broken.keys()
         if both:
             raise InputError(
@@ -81,19 +81,19 @@ class Sides:
             )
 
     def tracked(self, case: Case) -> CaseFinding:
-        """Take a number on both sides, at once: it does not depend on the time."""
+        """Take a number on both sides in parallel: it does not depend on the time."""
         with ThreadPoolExecutor(2) as pool:
             before = pool.submit(_tried, self.baseline.value, case)
             now = pool.submit(_tried, self.candidate.value, case)
             try:
                 return of_values(case, before.result(), now.result())
-            except BaseException:  # interrupted: nobody waits for what the other side computes
+            except BaseException:  # interrupted: do not wait for the other side
                 self.baseline.kill()
                 self.candidate.kill()
                 raise
 
     def alone(self, case: Case, labels_by_side: Sequence[Set[str]]) -> CaseFinding:
-        """Measure what one side cannot import on the other."""
+        """Measure a case that only one side can import."""
         sides: list[Value] = []
         for worker, labels in zip(self.both, labels_by_side, strict=True):
             if case.label not in labels:
@@ -108,7 +108,7 @@ class Sides:
     def timed(
         self, case: Case, so_far: CaseFinding | None, settings: TimingSettings
     ) -> CaseFinding:
-        """Time both in turn."""
+        """Time both sides in turn."""
         missing = [_tried(worker.prepare, case) for worker in self.both]
         if any(missing):
             return of_values(
@@ -125,10 +125,10 @@ class Sides:
         return of_ratios(case, (*(so_far.ratios if so_far else ()), ratio), settings.margin)
 
     def _failed(self, case: Case, reason: str) -> CaseFinding:
-        """Find out which side failed while they were timed."""
+        """Find out which side failed during the timing."""
         sides: list[Value] = [_once(w, case, _tried(w.prepare, case)) for w in self.both]
         if not any(isinstance(side, Missing) for side in sides):
-            sides = [Missing(f"{reason}, once: nobody knows in which commit")] * 2
+            sides = [Missing(f"{reason}, once, in an unknown commit")] * 2
         return of_values(case, *sides)
 
     @property
@@ -152,10 +152,10 @@ def compare_commits(
     settings: TimingSettings = TimingSettings(),
     observe: OnCase = lambda *_: None,
 ) -> CommitComparison:
-    """Compare two commits on the benchmarks that are wanted.
+    """Compare two commits on the wanted benchmarks.
 
-    What differs in time in a first pair of processes is timed again in new ones, until it has shown
-    in all of them or in one not. Raises InputError where a commit cannot be measured at all.
+    A case whose times differ in the first pair of processes is timed again in new pairs, until one
+    pair shows no difference. Raises InputError where a commit cannot be measured at all.
     """
     with _exported(checkout, baseline, candidate) as trees:
         with _sides(checkout, trees) as sides:
@@ -191,7 +191,7 @@ def _first(
 
 
 def _all_cases(sides: Sides) -> list[Case]:
-    """The cases of the candidate, and those that only the baseline can import."""
+    """The cases of the candidate, then those that only the baseline can import."""
     labels = {case.label for case in sides.candidate.cases}
     return [
         *sides.candidate.cases,
@@ -209,7 +209,7 @@ def _exported(checkout: Checkout, *commits: Commit) -> Iterator[list[Path]]:
 
 
 def _sides(checkout: Checkout, trees: Sequence[Path], swapped: bool = False) -> Sides:
-    """A new process for each; which is started first changes from pair to pair."""
+    """A new process for each; the order of starting alternates from pair to pair."""
     order = (1, 0) if swapped else (0, 1)
     started: dict[int, BenchmarkProcess] = {}
     try:
@@ -223,7 +223,7 @@ def _sides(checkout: Checkout, trees: Sequence[Path], swapped: bool = False) -> 
 
 
 def _once(worker: BenchmarkProcess, case: Case, missing: Missing | None) -> Value:
-    """Seconds of a single call of what is prepared: a number, where the other side has none."""
+    """Seconds of a single call of a prepared case that the other side cannot run."""
     try:
         return missing or worker.seconds(case, 1)
     except Failed as error:
@@ -231,7 +231,7 @@ def _once(worker: BenchmarkProcess, case: Case, missing: Missing | None) -> Valu
 
 
 def _tried(ask: Callable[[Case], _T], case: Case) -> _T | Missing:
-    """What a worker answers; why it has no answer."""
+    """The answer of a worker, or why there is none."""
     try:
         return ask(case)
     except Skipped as reason:

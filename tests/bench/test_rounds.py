@@ -1,4 +1,4 @@
-"""Ratios of times taken in turn, and their intervals."""
+"""Ratios of times that are measured in turn, and their intervals."""
 
 import math
 
@@ -10,7 +10,7 @@ from bdhf.bench.rounds import COVERAGE, of_rounds, ratios_outside, timed_ratio
 
 @pytest.mark.parametrize("rounds", [7, 8, 12, 25, 60, 101])
 def test_the_interval_holds_the_median(rounds):
-    """Whatever the distribution, the interval covers, and one that is a place shorter does not."""
+    """For any distribution the interval covers the median, and the next shorter one does not."""
     out = ratios_outside(rounds)
     cdf = np.cumsum([math.comb(rounds, k) * 0.5**rounds for k in range(rounds)])
 
@@ -19,7 +19,7 @@ def test_the_interval_holds_the_median(rounds):
 
 
 def test_the_interval_covers_skewed_times():
-    """Of 2,000 made-up series of disturbed rounds at least the stated share hold the ratio."""
+    """Of 2,000 simulated series of disturbed rounds at least the stated share contain the ratio."""
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(2000):
@@ -32,7 +32,7 @@ def test_the_interval_covers_skewed_times():
 
 
 def test_one_disturbed_round_moves_nothing_far():
-    """A round that took a hundred times as long moves the interval by one place."""
+    """A round that took a hundred times as long moves the interval by one rank."""
     now = [1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06, 1.07, 1.08, 1.09, 1.1]
 
     ratio = of_rounds([1.0] * 11, [*now[:-1], 100.0])
@@ -41,19 +41,19 @@ def test_one_disturbed_round_moves_nothing_far():
 
 
 class Clocked:
-    """A piece that takes so long, and remembers when it was called."""
+    """A timer with a fixed duration, which records its calls."""
 
     def __init__(self, name, seconds, calls):
         self.name, self.seconds, self.calls = name, seconds, calls
 
     def __call__(self, number):
-        """So many calls."""
+        """The seconds of these calls."""
         self.calls.append((self.name, number))
         return number * self.seconds
 
 
 def test_rounds_alternate_and_are_long_enough():
-    """Who goes first changes from round to round; a short call is repeated within a sample."""
+    """The order changes from round to round; a short call is repeated within a sample."""
     calls = []
 
     ratio = timed_ratio(Clocked("a", 1e-4, calls), Clocked("b", 2e-4, calls), budget=1.0)
@@ -66,7 +66,7 @@ def test_rounds_alternate_and_are_long_enough():
 
 
 def test_a_long_piece_gets_the_fewest_rounds():
-    """A piece that is longer than the budget is timed seven times after one call."""
+    """A case that is longer than the budget is timed seven times after one call."""
     calls = []
 
     ratio = timed_ratio(Clocked("a", 11.0, calls), Clocked("b", 11.0, calls), budget=1.0)
