@@ -82,7 +82,7 @@ class BenchmarkProcess:
             raise
         self.versions: Mapping[str, str] = begun["versions"]
         self.broken: Mapping[str, str] = begun["broken"]  # module -> why it cannot be imported
-        self.cases = tuple(case for told in begun["benchmarks"] for case in _cases(told))
+        self.cases = tuple(case for entry in begun["benchmarks"] for case in _cases(entry))
         self._indices = {case.label: case.index for case in self.cases}
 
     def __enter__(self) -> Self:
@@ -216,12 +216,12 @@ def _read(stream: IO[str], lines: queue.Queue[str]) -> None:
     lines.put("")
 
 
-def _cases(told: Mapping[str, Any]) -> list[Case]:
+def _cases(entry: Mapping[str, Any]) -> list[Case]:
     return [
         Case(
-            name=told["name"], combination=tuple(combination), index=index, kind=told["kind"],
-            unit=told["unit"], exact=told["exact"] and "cuda" not in combination,
-            timeout=float(told["timeout"] or 60.0),
+            name=entry["name"], combination=tuple(combination), index=index, kind=entry["kind"],
+            unit=entry["unit"], exact=entry["exact"] and "cuda" not in combination,
+            timeout=float(entry["timeout"] or 60.0),
         )
-        for index, combination in enumerate(told["combinations"])
+        for index, combination in enumerate(entry["combinations"])
     ]  # fmt: skip

@@ -72,10 +72,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def worked(
     of: Study,
     folder: Path,
-    told: Callable[[StudyCell, FrozenTrial, TrialSlots], None] | None = None,
+    on_trial: Callable[[StudyCell, FrozenTrial, TrialSlots], None] | None = None,
 ) -> None:
     """Tune every arm in this process."""
-    loop = TrialLoop(of, StudyLocation(folder), told or (lambda *trial: None), poll_seconds=0.05)
+    loop = TrialLoop(
+        of, StudyLocation(folder), on_trial or (lambda *trial: None), poll_seconds=0.05
+    )
     loop.run([cell.label for cell in of.cells])
 
 

@@ -90,10 +90,10 @@ def _tune(
 ) -> None:
     """Tune the arms that the parent process assigns."""
 
-    def told(cell: StudyCell, trial: FrozenTrial, now: TrialSlots) -> None:
+    def report(cell: StudyCell, trial: FrozenTrial, now: TrialSlots) -> None:
         parent.tell(_TRIAL, line_of(cell, trial, now))
 
-    loop = TrialLoop(open_study(file, settings), location, told, slot=slot, pool=pool)
+    loop = TrialLoop(open_study(file, settings), location, report, slot=slot, pool=pool)
     for label in parent.jobs():
         loop.run([label])
         parent.tell(_TUNED)

@@ -47,7 +47,7 @@ class TrialLoop:
 
     study: Study
     location: StudyLocation
-    told: OnTrial
+    on_trial: OnTrial
     poll_seconds: float = TRIAL_POLL_SECONDS
     slot: int = 0  # of its worker in a pool; it selects the device
     pool: str = ""  # the process of the pool, as `Owner` writes it; "": no pool
@@ -143,7 +143,7 @@ class TrialLoop:
         def tell(study: optuna.Study, trial: FrozenTrial) -> None:
             if trial.state is not TrialState.FAIL:
                 trials = study.get_trials(deepcopy=False)
-                self.told(cell, trial, trial_slots(trials, wanted))
+                self.on_trial(cell, trial, trial_slots(trials, wanted))
 
         with quiet():
             cell_study.sampler = ByPosition(self.study.spec.sampler, label, look)
