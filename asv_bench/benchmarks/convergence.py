@@ -91,7 +91,7 @@ def _executed(run: Any, device: str) -> Any:
 
 
 class Convergence:
-    """What training came to."""
+    """The results of training."""
 
     param_names = ("optimizer", "batch", "device")
     params = (OPTIMIZERS, BATCHES, DEVICES)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from .tracked import Timed, count
 
-#: What is started -> its Python.
+#: Module or command -> Python code that starts it.
 STARTED: Mapping[str, str] = {
     "bdhf": "import bdhf",
     "bdhf.optim": "import bdhf.optim",

@@ -57,7 +57,7 @@ class Example:
 
 
 def example(name: str, device: str, dtype: torch.dtype = torch.float32) -> Example:
-    """The same one for the same arguments; whatever is done with it is done on one thread."""
+    """An example with seeded parameters and batch; sets torch to one thread."""
     torch.set_num_threads(1)
     make, samples = MODELS[name]
     problem = make()

@@ -77,7 +77,7 @@ def solving(name: str, device: str, dtype: torch.dtype) -> Solving:
         with torch.no_grad():
             return solver.solve(system)
 
-    solve()  # what is counted and decided once
+    solve()  # makes the counts and choices of a run
     return Solving(solve, device)
 
 
@@ -108,7 +108,7 @@ def took(name: str, device: str) -> Mapping[str, float]:
 
 
 class Counted:
-    """The same in float64, for what it took."""
+    """The counts of one solve in float64."""
 
     param_names = ("solver", "device")
     params = (tuple(SOLVERS), DEVICES)

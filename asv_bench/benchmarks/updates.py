@@ -108,10 +108,10 @@ class Update(Timed):
 
 
 def took(recipe: str, model: str, device: str) -> Mapping[str, float]:
-    """What the first three updates took together, all blocks of them."""
+    """The counts of the first three updates together, over all blocks."""
     own = example(model, device, torch.float64)
     optimizer = RECIPES[recipe](own)
-    assert isinstance(optimizer, bdhf.BlockHessianFree)  # Adam has nothing to tell
+    assert isinstance(optimizer, bdhf.BlockHessianFree)  # Adam has no such counts
     infos = [optimizer.step(own.batch) for _ in range(3)]
     return {
         "iterations": sum(sum(info.cg_iterations) for info in infos),
@@ -121,7 +121,7 @@ def took(recipe: str, model: str, device: str) -> Mapping[str, float]:
 
 
 class Counted:
-    """The first three updates in float64: what they took, all blocks and updates together."""
+    """The counts of the first three updates in float64, over all blocks and updates."""
 
     param_names = ("recipe", "model", "device")
     params = (tuple(name for name in RECIPES if name != "adam"), tuple(MODELS), DEVICES)
