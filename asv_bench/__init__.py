@@ -1,1 +1,1 @@
-"""Performance and convergence over commits, and scripts that print the figures of the docs."""
+"""Performance and convergence over commits, and scripts that print the numbers in the docs."""

@@ -1,4 +1,4 @@
-"""What is measured of a library: linearise, multiply, update. And the same of bdhf.
+"""The measured operations of a library, and of bdhf: linearise, multiply, update.
 
 A product is v -> (G_bb v_b for every block b), (P,) -> (P,) in the order of the parameters. An
 update is the gradient, 30 iterations of CG on every block, and a step.
@@ -30,23 +30,23 @@ DAMPING = 1e-3
 
 
 class NotApplicable(Exception):  # noqa: N818 - a reason for the table, not a failure
-    """What a library cannot do, and why."""
+    """Why a library cannot do something."""
 
 
 @dataclass(frozen=True)
 class Adapter:
     """One library on one workload under one partition."""
 
-    method: str  # in its own words
+    method: str  # in the words of the library
     blocks: int
-    first: Callable[[], object]  # linearise, decide what is decided once, and compile
-    set_up: Callable[[], Product]  # linearise once more
-    update: Callable[[], object]  # moves the parameters of a model of its own
-    probe: Callable[[], object]  # an update that holds as much memory, and may be shorter
+    first: Callable[[], object]  # linearise, make the choices of a run, and compile
+    set_up: Callable[[], Product]  # linearise again
+    update: Callable[[], object]  # moves the parameters of its own model
+    probe: Callable[[], object]  # an update with the same memory, possibly shorter
 
 
 def ours(workload: Workload, partition: str, options: Mapping[str, Any]) -> Adapter:
-    """bdhf; `options` are arguments that `block_curvature` and the optimizer share."""
+    """bdhf; `options` are common arguments of `block_curvature` and the optimizer."""
     own, moved = workload.partitions[partition], workload.copy()
 
     def linearised() -> bdhf.BlockCurvature:
@@ -65,13 +65,13 @@ def ours(workload: Workload, partition: str, options: Mapping[str, Any]) -> Adap
         product = linearised().matvec
         if options.get("compile"):
             v = torch.zeros(G.shape[0], device=workload.device)
-            return [product(v) for _ in range(2)]  # the first is counted, operator by operator
+            return [product(v) for _ in range(2)]  # the first counts its operators
         return product
 
     def update() -> object:
         return optimizer.step(moved.batch)
 
-    update()  # what a run does once has been done when it is timed
+    update()  # so that the timing has no work that a run does once
     return Adapter(
         method=G.method,
         blocks=len(G.blocks),
@@ -83,12 +83,12 @@ def ours(workload: Workload, partition: str, options: Mapping[str, Any]) -> Adap
 
 
 def _again(workload: Workload, partition: str, options: Mapping[str, Any]) -> Callable[[], Product]:
-    """Linearise as the second update of an optimizer does: decisions and programs are kept."""
-    given = {"dtype" if name == "product_dtype" else name: x for name, x in options.items()}
-    curvature = given.pop("curvature", bdhf.GGN())
+    """Linearise as in the second update of an optimizer, with its choices and programs."""
+    settings = {"dtype" if name == "product_dtype" else name: x for name, x in options.items()}
+    curvature = settings.pop("curvature", bdhf.GGN())
     blocks, linearise = linearising(
         workload.model, workload.loss, workload.batch, curvature, workload.partitions[partition],
-        Settings(**given), lambda blocks: ITERATIONS + 1,
+        Settings(**settings), lambda blocks: ITERATIONS + 1,
     )  # fmt: skip
 
     def set_up() -> Product:

@@ -1,6 +1,6 @@
 """Other libraries with products of the same matrix: curvlinops, and BackPACK in two ways.
 
-None of them has an optimizer, so their update is a textbook CG, block by block.
+They have no optimizer, so their update is a textbook CG, block by block.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from bdhf.optim.vectors.layout import flatten, layout_of, split_like
 
 Indices = Sequence[int]  # which parameters a block has
 
-#: A model linearised: its gradient, and the product of a block, (P_b,) -> (P_b,).
+#: A linearised model: its gradient, and the product of a block, (P_b,) -> (P_b,).
 Linearised = tuple[Sequence[Tensor], Callable[[Indices], Product]]
 Linearise = Callable[[], Linearised]
 
-#: Modules that GGNMP propagates through, of those that stand in a Sequential of the workloads.
+#: Modules in the Sequentials of the workloads that GGNMP supports.
 KNOWN = (nn.Conv2d, nn.Flatten, nn.Linear, nn.ReLU, nn.Sigmoid, nn.Tanh)
 
 
 def curvlinops(workload: Workload, partition: str) -> Adapter:
-    """curvlinops: a GGNLinearOperator a block, of the parameters of the block alone."""
+    """curvlinops: a GGNLinearOperator for each block, with the parameters of the block."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a dependency uses torch.jit.script, which warns
@@ -51,7 +51,7 @@ def curvlinops(workload: Workload, partition: str) -> Adapter:
 
 
 def ggnvp(workload: Workload, partition: str) -> Adapter:
-    """BackPACK's `ggn_vector_product_from_plist`, on a graph that is kept: any model."""
+    """BackPACK's `ggn_vector_product_from_plist` on a retained graph, for any model."""
     try:
         from backpack.hessianfree.ggnvp import ggn_vector_product_from_plist as multiply
     except ImportError as missing:
@@ -72,7 +72,7 @@ def ggnvp(workload: Workload, partition: str) -> Adapter:
 
 
 def ggnmp(workload: Workload, partition: str) -> Adapter:
-    """BackPACK's GGNMP: module by module through a Sequential; every tensor is a block."""
+    """BackPACK's GGNMP, module by module of a Sequential; every tensor is a block."""
     try:
         from backpack import backpack, extend
         from backpack.extensions import GGNMP
@@ -99,15 +99,15 @@ def ggnmp(workload: Workload, partition: str) -> Adapter:
 
 
 def _taken(parameter: Any) -> tuple[Tensor, Product]:
-    """Take the gradient and the product of flat vectors that GGNMP left at a parameter."""
+    """The gradient and the product of flat vectors that GGNMP stored at a parameter."""
     gradient, multiply, shape = parameter.grad, parameter.ggnmp, parameter.shape
     parameter.grad = None
-    del parameter.ggnmp  # else the graph would outlive the product
+    del parameter.ggnmp  # else the graph would live longer than the product
     return gradient, lambda v: multiply(v.view(1, *shape)).reshape(-1)
 
 
 def _leaves(model: nn.Module) -> list[nn.Module]:
-    """The modules of nested Sequentials in their order, but for those that do nothing."""
+    """The modules of nested Sequentials in order, without identities."""
     if isinstance(model, nn.Sequential):
         return [leaf for child in model for leaf in _leaves(child)]
     if isinstance(model, KNOWN):
@@ -115,11 +115,11 @@ def _leaves(model: nn.Module) -> list[nn.Module]:
     if isinstance(model, nn.Identity):
         return []
     name = type(model).__name__.lstrip("_")
-    raise NotApplicable(f"it needs a Sequential of modules that it knows, not {name}")
+    raise NotApplicable(f"it needs a Sequential of supported modules, not {name}")
 
 
 def _blocks(workload: Workload, partition: str) -> list[Indices]:
-    """The parameters of every block. Raises NotApplicable for parts of tensors."""
+    """The parameters of every block. Raises NotApplicable for blocks of parts of tensors."""
     blocks = cut(layout_of(workload.model), workload.partitions[partition])
     if any(block.within is not None for block in blocks.rows):
         raise NotApplicable("a block is a part of tensors")
@@ -129,7 +129,7 @@ def _blocks(workload: Workload, partition: str) -> list[Indices]:
 def _adapter(
     workload: Workload, partition: str, method: str, prepare: Callable[[Workload], Linearise]
 ) -> Adapter:
-    """The adapter of a way to linearise; product and update have a model of their own each."""
+    """The adapter of a way to linearise; product and update have separate models."""
     blocks, kept, moved = _blocks(workload, partition), workload.copy(), workload.copy()
     linearise, again = prepare(kept), prepare(moved)
 
@@ -166,7 +166,7 @@ def _update(
     for indices in blocks:
         rhs = -flatten([gradient[i] for i in indices])
         steps.append(conjugate_gradients(block(indices), rhs, iterations))
-    del block  # the graph goes before the parameters move
+    del block  # release the graph before the parameters move
     with torch.no_grad():
         for indices, step in zip(blocks, steps, strict=True):
             parameters = [workload.parameters[i] for i in indices]
@@ -175,7 +175,7 @@ def _update(
 
 
 def conjugate_gradients(product: Product, rhs: Tensor, iterations: int) -> Tensor:
-    """Solve (G + λI) x = rhs from zero, so many iterations (Hestenes & Stiefel 1952)."""
+    """Solve (G + λI) x = rhs from zero by these iterations (Hestenes & Stiefel 1952)."""
     x, r = torch.zeros_like(rhs), rhs.clone()
     p, rr = r.clone(), r @ r
     for _ in range(iterations):

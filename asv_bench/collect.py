@@ -1,9 +1,8 @@
-"""What reading a results folder takes: seconds of `planned`, `collect` and `load`.
+"""The cost of reading a results folder: seconds of `planned`, `collect` and `load`.
 
     python -m asv_bench.collect
 
-The folders are made up, in a temporary folder: one in which every run has ended, and a plan of
-which nothing has run.
+The folders are synthetic: one in which every run has ended, and a plan without runs.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from asv_bench.benchmarks.synthetic import folder_to_read
 from bdhf.records import collect, planned
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make the folders and print the seconds of every reader, each timed once."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=2000, help="that have ended")
-    parser.add_argument("--rows", type=int, default=50, help="of every curve")
-    parser.add_argument("--cells", type=int, default=10_000, help="of the plan without runs")
-    arguments = parser.parse_args(given)
+    parser.add_argument("--runs", type=int, default=2000, help="runs that have ended")
+    parser.add_argument("--rows", type=int, default=50, help="rows of every curve")
+    parser.add_argument("--cells", type=int, default=10_000, help="cells of the plan without runs")
+    arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         runs, cells = arguments.runs, arguments.cells
         ended = folder_to_read(Path(temporary) / "ended", runs, runs, arguments.rows)

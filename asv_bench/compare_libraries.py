@@ -1,12 +1,12 @@
-"""bdhf beside other libraries: what products and updates cost, in gradients on the same batch.
+"""bdhf and other libraries: the cost of products and updates, in gradients on the same batch.
 
     python -m asv_bench.compare_libraries
     python -m asv_bench.compare_libraries --workloads lstm --options propagate bfloat16
 
 Every number is a ratio to one gradient, the median of interleaved rounds in one process with the
-quartiles in brackets; memory is peak bytes to peak bytes. Set-up gives the loss, the gradient and
-what products need; the first one of bdhf also decides how to compute, checks it, and compiles what
-torch does not find on disk. The product is of all blocks of the partition. An update, not the
+quartiles in brackets; memory is a ratio of peak bytes. Set-up computes the loss, the gradient and
+the inputs of products; the first set-up of bdhf also selects methods, checks them, and compiles
+what torch has not cached on disk. The product is of all blocks of the partition. An update, not the
 first of a run, has 30 iterations of CG on every block; bdhf evaluates the loss once more than the
 others, for its reduction ratio.
 """
@@ -30,7 +30,7 @@ from asv_bench.benchmarks.memory import peak_bytes
 from asv_bench.timing import Piece, Spread, interleaved
 from asv_bench.workloads import WORKLOADS, Workload
 
-#: Name of a row -> what it changes in bdhf: a new line here is a new row for every partition.
+#: Name of a row -> its arguments of bdhf. A new line here adds a row for every partition.
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "propagate": {"method": "propagate"},
     "layer_io": {"method": "layer_io"},
@@ -38,7 +38,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "compile": {"compile": True},
 }
 
-#: Columns: what is timed -> its heading.
+#: Timed operation -> heading of its column.
 TIMED: Mapping[str, str] = {
     "first": "first set-up",
     "set_up": "set-up",
@@ -49,7 +49,7 @@ TIMED: Mapping[str, str] = {
 
 @dataclass
 class Row:
-    """One line of the table: a library, a partition, and what was found; or why nothing was."""
+    """One line of the table: a library, a partition, and its results or the reason for none."""
 
     workload: str
     library: str
@@ -61,7 +61,7 @@ class Row:
     memory: float | None = None  # peak of an update ÷ peak of a gradient
 
     def cells(self) -> list[str]:
-        """The line as text; a library that does not apply says so once."""
+        """The line as text; a library that does not apply gives its reason."""
         head = [self.library, self.partition]
         if self.reason:
             return [*head, "", f"not applicable: {self.reason}", *[""] * len(TIMED), ""]
@@ -78,13 +78,16 @@ def adapters(
 ) -> Iterator[tuple[Row, Callable[[], Adapter]]]:
     """A row for bdhf, for its options and for every baseline, under every partition.
 
-    Single tensors are the blocks of GGNMP and of nobody else's interest.
+    Only GGNMP is compared on blocks of single tensors.
     """
     for partition in workload.partitions:
         own: dict[str, Mapping[str, Any]] = {"bdhf": {}}
         own |= {f"bdhf {name}": OPTIONS[name] for name in options}
-        for library, given in own.items():
-            yield Row(workload.name, library, partition), partial(ours, workload, partition, given)
+        for library, arguments in own.items():
+            yield (
+                Row(workload.name, library, partition),
+                partial(ours, workload, partition, arguments),
+            )
         for library, baseline in BASELINES.items():
             if (baseline is ggnmp) == (partition == "tensors"):
                 yield Row(workload.name, library, partition), partial(baseline, workload, partition)
@@ -93,10 +96,10 @@ def adapters(
 
 
 def measure(workload: Workload, options: Sequence[str], rounds: int, budget: float) -> list[Row]:
-    """All rows of one workload; `budget` is seconds for the rounds of one piece."""
+    """All rows of one workload; `budget` is in seconds for the rounds of one operation."""
     rows: list[Row] = []
     pieces: dict[tuple[int, str], Piece] = {}
-    found: dict[int, Adapter] = {}
+    applicable: dict[int, Adapter] = {}
     for row, make in adapters(workload, options):
         rows.append(row)
         try:
@@ -105,24 +108,24 @@ def measure(workload: Workload, options: Sequence[str], rounds: int, budget: flo
             row.reason = str(refusal).splitlines()[0]
             continue
         row.method, row.blocks = adapter.method, adapter.blocks
-        found[len(rows) - 1] = adapter
+        applicable[len(rows) - 1] = adapter
         pieces |= {(len(rows) - 1, name): piece for name, piece in _pieces(workload, adapter)}
     spreads = interleaved(pieces, workload.gradient, most=rounds, budget=budget)
     for (index, name), spread in spreads.items():
         rows[index].times[name] = spread
     unit = peak_bytes(workload.gradient, workload.device)
-    for index, adapter in found.items():
+    for index, adapter in applicable.items():
         rows[index].memory = peak_bytes(adapter.probe, workload.device) / unit
     return rows
 
 
 def _pieces(workload: Workload, adapter: Adapter) -> Iterator[tuple[str, Piece]]:
-    """What is timed of an adapter; the vector of its product is the same in every round."""
+    """The timed operations of an adapter; its product has the same vector in every round."""
     generator = torch.Generator().manual_seed(0)
     parameters = sum(parameter.numel() for parameter in workload.parameters)
     v = torch.randn(parameters, generator=generator).to(workload.device)
     product: Product = adapter.set_up()
-    for _ in range(2):  # bdhf counts the first, operator by operator, and may compile the second
+    for _ in range(2):  # bdhf counts the operators of the first, and may compile the second
         product(v)
     if adapter.first is not adapter.set_up:
         yield "first", adapter.first
@@ -132,7 +135,7 @@ def _pieces(workload: Workload, adapter: Adapter) -> Iterator[tuple[str, Piece]]
 
 
 def table(rows: Sequence[Row], markdown: bool) -> str:
-    """The rows under their headings, the columns aligned; with bars as Markdown wants them."""
+    """The rows under their headings, with aligned columns, or as a table of Markdown."""
     lines = [HEAD, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     bar = " | " if markdown else "  "
@@ -144,33 +147,35 @@ def table(rows: Sequence[Row], markdown: bool) -> str:
     return "\n".join(f"| {line} |" if markdown else line.rstrip() for line in text)
 
 
-def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=[])
-    parser.add_argument("--rounds", type=int, default=9, help="at most, for one piece")
-    parser.add_argument("--budget", type=float, default=2.0, help="seconds for the rounds of one")
-    parser.add_argument("--quick", action="store_true", help="tiny models: is all in order?")
+    parser.add_argument("--rounds", type=int, default=9, help="at most, for one operation")
+    parser.add_argument(
+        "--budget", type=float, default=2.0, help="seconds for the rounds of one operation"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny models, as a test")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--markdown", action="store_true")
-    return parser.parse_args(given)
+    return parser.parse_args(argv)
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print a table for every workload."""
-    arguments = _arguments(given)
+    arguments = _arguments(argv)
     torch.set_num_threads(arguments.threads)
     rows: list[Row] = []
     write = sys.stdout.write
     write(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads\n")
     for name in arguments.workloads:
         workload = WORKLOADS[name](arguments.quick).to(arguments.device)
-        found = measure(workload, arguments.options, arguments.rounds, arguments.budget)
-        write(f"\n{name}\n\n{table(found, arguments.markdown)}\n")
+        measured = measure(workload, arguments.options, arguments.rounds, arguments.budget)
+        write(f"\n{name}\n\n{table(measured, arguments.markdown)}\n")
         sys.stdout.flush()
-        rows += found
+        rows += measured
     if arguments.json:
         text = json.dumps([asdict(row) for row in rows], indent=1)
         arguments.json.write_text(text + "\n", encoding="utf-8")

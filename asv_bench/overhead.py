@@ -1,11 +1,11 @@
-"""What the training loop costs beside the training: its share of a run's wall-clock.
+"""The overhead of the training loop: its share of a run's wall-clock.
 
     python -m asv_bench.overhead
 
-    rest = wall-clock - updates - evaluations - what is done once
+    rest = wall-clock - updates - evaluations - work done once
 
-One run of every arm of a spec, one seed, in this process. Taking batches, counting and recording
-are the rest; done once are loading the data, building the model and checking the products.
+One run of every arm of a spec, with one seed, in this process. The rest is taking batches, counting
+and recording; the work done once is loading data, building the model and checking the products.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bdhf.experiments.spec.schema import Safety
 
 QUICKSTART = Path(__file__).parents[1] / "ablations" / "quickstart.yaml"
 
-#: Share of a run's wall-clock above which the loop is in the way.
+#: Largest acceptable share of the rest in a run's wall-clock.
 BAR = 0.02
 
 #: Part of a run -> the calls in which it happens.
@@ -42,20 +42,20 @@ PARTS: Mapping[str, Sequence[Part]] = {
 
 @dataclass(frozen=True)
 class Spending:
-    """Where the wall-clock of a run went, in seconds."""
+    """The parts of a run's wall-clock, in seconds."""
 
-    updates: int  # that were made
+    updates: int  # made in the run
     wall_clock: float
     parts: Mapping[str, float]  # by the keys of PARTS
 
     @property
     def share(self) -> float:
-        """That of the rest."""
+        """The share of the rest."""
         return self.parts["rest"] / self.wall_clock
 
 
 def spending(spec: RunSpec) -> Spending:
-    """Make a run on the CPU, and see where its time goes."""
+    """Make a run on the CPU, and measure its parts."""
     with watching(PARTS) as watch:
         start = time.perf_counter()
         outcome = execute.execute(spec, device="cpu", safety=Safety(seconds=600))
@@ -64,20 +64,20 @@ def spending(spec: RunSpec) -> Spending:
     return Spending(int(outcome.curve["update"].iloc[-1]), wall_clock, parts)
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    """Print one line an arm, and the bar."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print one line for each arm, and the limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("spec", nargs="?", type=Path, default=QUICKSTART)
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args(argv)
     plan = expand(load_spec(arguments.spec)[0])
     heading = ["arm", "updates made", "wall-clock", *PARTS, "share of the rest"]
     lines = [heading, ["---"] * len(heading)]
     for arm in plan.arms:
-        found = spending(next(cell.run for cell in plan.cells if cell.arm == arm.label))
-        seconds = [f"{value:.3f} s" for value in (found.wall_clock, *found.parts.values())]
-        lines.append([arm.label, str(found.updates), *seconds, f"{100 * found.share:.2f} %"])
+        spent = spending(next(cell.run for cell in plan.cells if cell.arm == arm.label))
+        seconds = [f"{value:.3f} s" for value in (spent.wall_clock, *spent.parts.values())]
+        lines.append([arm.label, str(spent.updates), *seconds, f"{100 * spent.share:.2f} %"])
     sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
-    sys.stdout.write(f"\nThe rest is to be at most {100 * BAR:g} %.\n")
+    sys.stdout.write(f"\nThe limit of the rest is {100 * BAR:g} %.\n")
 
 
 if __name__ == "__main__":

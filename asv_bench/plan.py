@@ -1,9 +1,9 @@
-"""What planning costs: an ablation of ten thousand cells, expanded and listed.
+"""The cost of planning: an ablation of ten thousand cells, expanded and listed.
 
     python -m asv_bench.plan
 
-Three arms, a grid over two learning rates and dampings and the curvature batch, and ten seeds. What
-Python imports on the way is done before.
+Three arms, a grid over two learning rates and dampings and the curvature batch, and ten seeds. All
+imports are done before.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from bdhf.experiments.plan.expand import expand
 from bdhf.experiments.spec.load import variants
 from bdhf.experiments.spec.yaml_source import parse
 
-#: Seconds that a plan of ten thousand cells may take.
+#: Largest acceptable seconds for a plan of ten thousand cells.
 BAR = 2.0
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    """Print the seconds of expanding and of listing, and the bar."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the seconds of expanding and of listing, and the limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rates", type=int, default=25, help="400 cells each")
-    rates = parser.parse_args(given).rates
+    rates = parser.parse_args(argv).rates
     expand(variants(parse(spec_of(1))))  # imports
     start = time.perf_counter()
     plan = expand(variants(parse(spec_of(rates))))
@@ -46,7 +46,7 @@ def main(given: Sequence[str] | None = None) -> None:
         raise RuntimeError(done.output)
     sys.stdout.write(
         f"{len(plan.cells)} cells of {len(plan.arms)} arms: expanded in {expanded:.2f} s; "
-        f"expanded and listed by `bdhf plan` in {listed:.2f} s (bar: {BAR:g} s)\n"
+        f"expanded and listed by `bdhf plan` in {listed:.2f} s (limit: {BAR:g} s)\n"
     )
 
 

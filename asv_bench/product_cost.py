@@ -1,4 +1,4 @@
-"""What one full GGN product costs, as a ratio to the gradient on the same batch.
+"""The cost of one full GGN product, as a ratio to the gradient on the same batch.
 
     python -m asv_bench.product_cost
 
@@ -29,16 +29,16 @@ def product_cost(batch_size: int, rounds: int) -> Spread:
     return interleaved(pieces, workload.gradient, most=rounds, budget=float("inf"))["product"]
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print the median ratio and its quartiles."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=21)
-    arguments = parser.parse_args(given)
-    found = product_cost(arguments.batch, arguments.rounds)
+    arguments = parser.parse_args(argv)
+    cost = product_cost(arguments.batch, arguments.rounds)
     sys.stdout.write(
-        f"one full GGN product costs {found.median:.2f} gradients "
-        f"(quartiles {found.low:.2f} to {found.high:.2f}, {found.rounds} rounds, "
+        f"one full GGN product costs {cost.median:.2f} gradients "
+        f"(quartiles {cost.low:.2f} to {cost.high:.2f}, {cost.rounds} rounds, "
         f"batch {arguments.batch}, {torch.get_num_threads()} threads, torch {torch.__version__})\n"
     )
 

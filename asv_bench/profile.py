@@ -1,10 +1,10 @@
-"""Where the time of an update goes: products, the solver's vectors, set-up, acceptance.
+"""The parts of an update's time: products, the solver's vectors, set-up, acceptance.
 
     python -m asv_bench.profile
 
-A stopwatch is put around what an update calls, from outside. A call is charged its own time, not
-that of watched calls within it, so the shares add up to the whole. (Run it with -m only: a
-directory on Python's path must not hold a module of the name of the standard library's `profile`.)
+A stopwatch wraps the calls of an update. A call is charged its time without watched calls within
+it, so the shares add up to 1. (Run it with -m only: a directory on Python's path must not contain a
+module with the name of the standard library's `profile`.)
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from asv_bench.workloads import WORKLOADS, Workload
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.update.candidates import CandidateSteps
 
-#: A call that is watched: a method of a class, or a function of a module, by name.
+#: A watched call: a method of a class, or a function of a module, by name.
 Part = tuple[object, str]
 
-#: Part of an update -> the methods in which it happens.
+#: Part of an update -> its methods.
 PARTS: Mapping[str, Sequence[Part]] = {
     "products": [(BlockProduct, "__call__")],
     "solver's vectors": [(bdhf.CG, "solve")],
@@ -39,7 +39,7 @@ PARTS: Mapping[str, Sequence[Part]] = {
     "other": [(bdhf.BlockHessianFree, "step")],
 }
 
-#: Workload -> the partitions whose updates are taken apart.
+#: Workload -> the partitions whose updates are profiled.
 UPDATES: Mapping[str, Sequence[str]] = {
     "autoencoder": ("full", "halves", "layers"),
     "classifier": ("neurons",),
@@ -49,7 +49,7 @@ UPDATES: Mapping[str, Sequence[str]] = {
 
 
 class Stopwatch:
-    """Seconds of watched calls by part, those within others taken off."""
+    """Seconds of watched calls by part, without watched calls within them."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
@@ -74,7 +74,7 @@ class Stopwatch:
 
 @contextmanager
 def watching(parts: Mapping[str, Sequence[Part]] = PARTS) -> Iterator[Stopwatch]:
-    """Watch these parts in all of the body."""
+    """Watch these parts in the body."""
     watch = Stopwatch()
     with ExitStack() as patches:
         for part, calls in parts.items():
@@ -92,9 +92,9 @@ def shares(workload: Workload, partition: str, updates: int) -> Mapping[str, Spr
         solver=bdhf.CG(max_iters=ITERATIONS, tol=0.0, warm_start=0.0),
         damping=bdhf.Constant(DAMPING),
     )  # fmt: skip
-    optimizer.step(workload.batch)  # decides what is decided once
+    optimizer.step(workload.batch)  # makes the choices of a run
     workload.gradient()
-    found: dict[str, list[float]] = {}
+    samples: dict[str, list[float]] = {}
     for _ in range(updates):
         unit = statistics.median(seconds(workload.gradient) for _ in range(5))
         with watching() as watch:
@@ -102,27 +102,27 @@ def shares(workload: Workload, partition: str, updates: int) -> Mapping[str, Spr
         whole = sum(watch.spent.values())
         parts = {part: watch.spent.get(part, 0.0) / whole for part in PARTS}
         for part, value in {"update": whole / unit, **parts}.items():
-            found.setdefault(part, []).append(value)
-    return {part: Spread.of(values) for part, values in found.items()}
+            samples.setdefault(part, []).append(value)
+    return {part: Spread.of(values) for part, values in samples.items()}
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    """Print one line for every update that is taken apart."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print one line for every profiled update."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workloads", nargs="+", choices=list(UPDATES), default=list(UPDATES))
     parser.add_argument("--updates", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="tiny models: is all in order?")
+    parser.add_argument("--quick", action="store_true", help="tiny models, as a test")
     parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     heading = ["update", "gradients", *PARTS]
     lines = [heading, ["---"] * len(heading)]
     for name in arguments.workloads:
         workload = WORKLOADS[name](arguments.quick)
         for partition in UPDATES[name]:
-            found = dict(shares(workload, partition, arguments.updates))
-            update = found.pop("update")
-            parts = [f"{100 * found[part].median:.1f} %" for part in PARTS]
+            spreads = dict(shares(workload, partition, arguments.updates))
+            update = spreads.pop("update")
+            parts = [f"{100 * spreads[part].median:.1f} %" for part in PARTS]
             lines.append([f"{name}, {partition}", f"{update.median:.3g}", *parts])
     sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
 

@@ -1,9 +1,9 @@
-"""What a report of 2,000 runs takes: seconds to build, and megabytes of the page.
+"""The cost of a report of 2,000 runs: seconds to build it, and megabytes of the page.
 
     python -m asv_bench.report [--runs 2000] [--rows 50]
 
-The runs are made up, in a temporary folder: 20 arms, each compared with the first, every curve of
-random numbers that compress no better than real ones.
+The runs are synthetic: 20 arms, each compared with the first, with curves of random numbers that
+compress no better than real ones.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--rows", type=int, default=50)
     chosen = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as place:
-        folder = folder_to_report(Path(place) / "results", chosen.runs, chosen.rows)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder_to_report(Path(temporary) / "results", chosen.runs, chosen.rows)
         begun = time.perf_counter()
         collect(folder)
         collected = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Ratios of times that can be trusted on a machine whose speed varies: interleaved rounds.
+"""Reliable ratios of times on a machine whose speed varies: interleaved rounds.
 
     ratio = seconds of a piece ÷ median seconds of the unit, just before and just after the piece
 
-Every round takes each piece once, in turn, so that a slow minute falls on all of them.
+Every round takes each piece once, in turn, so that a slow minute affects all of them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 Piece = Callable[[], object]
 Key = TypeVar("Key", bound=Hashable)
 
-#: How often the unit is timed before a piece, and again behind it.
+#: How often the unit is timed before a piece, and again after it.
 UNITS = 3
 
-#: Affordable rounds below which the warm-up of a piece has to do.
+#: Affordable rounds below which only the warm-up of a piece counts.
 LONG = 1 / 3
 
 
@@ -49,7 +49,7 @@ class Spread:
 
 
 def seconds(work: Piece) -> float:
-    """How long `work` takes, once; on a GPU, until its last kernel has ended."""
+    """Seconds of one call of `work`; on a GPU, until its last kernel has ended."""
     _wait()
     start = time.perf_counter()
     work()
@@ -63,7 +63,7 @@ def _wait() -> None:
 
 
 def ratio(piece: Piece, unit: Piece) -> float:
-    """Time of `piece` in units around it."""
+    """Time of `piece` in units measured around it."""
     before = [seconds(unit) for _ in range(UNITS)]
     taken = seconds(piece)
     return taken / statistics.median([*before, *(seconds(unit) for _ in range(UNITS))])
@@ -74,8 +74,8 @@ def interleaved(
 ) -> dict[Key, Spread]:
     """Quartiles of the ratio of every piece to the unit.
 
-    A piece gets as many rounds as it has time for in `budget` seconds, by its warm-up, from 1 to
-    `most`; one that takes more than three times as long is not done again after its warm-up.
+    The warm-up of a piece gives its number of rounds in `budget` seconds, from 1 to `most`; a piece
+    that takes more than three times as long has only its warm-up.
     """
     seconds(unit)
     warm_up: dict[Key, float] = {}
@@ -90,4 +90,4 @@ def interleaved(
         for name, piece in pieces.items():
             if turn < rounds[name]:
                 ratios[name].append(ratio(piece, unit))
-    return {name: Spread.of(found or [warm_up[name]]) for name, found in ratios.items()}
+    return {name: Spread.of(measured or [warm_up[name]]) for name, measured in ratios.items()}

@@ -1,4 +1,4 @@
-"""What is measured: five models with a loss, a batch of made-up data, and their partitions.
+"""The measured workloads: five models with a loss, a batch of synthetic data, and partitions.
 
     python -m asv_bench.compare_libraries --workloads autoencoder lstm
 
@@ -20,7 +20,7 @@ from bdhf.optim import Partition
 from bdhf.problems import MLP, Autoencoder, ResNet, SequenceLSTM, Transformer
 from bdhf.problems.problem import Problem
 
-#: Function of torch -> its module, which other libraries need to recognise a loss.
+#: Function of torch -> its module, by which other libraries recognise a loss.
 LOSSES: Mapping[object, type[nn.Module]] = {
     F.mse_loss: nn.MSELoss,
     F.cross_entropy: nn.CrossEntropyLoss,
@@ -29,7 +29,7 @@ LOSSES: Mapping[object, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class Workload:
-    """A model, its loss and one batch; what the model is cut into, by name."""
+    """A model, its loss, one batch, and partitions by name."""
 
     name: str
     model: nn.Module
@@ -44,7 +44,7 @@ class Workload:
 
     @property
     def device(self) -> str:
-        """Where it is computed, "cpu" or "cuda"."""
+        """The type of the device, "cpu" or "cuda"."""
         return self.parameters[0].device.type
 
     def gradient(self) -> tuple[Tensor, ...]:
@@ -53,7 +53,7 @@ class Workload:
         return torch.autograd.grad(self.loss(self.model(inputs), targets), self.parameters)
 
     def copy(self) -> Workload:
-        """The same with a model of its own, for somebody who moves the parameters."""
+        """The same with a copy of the model, whose parameters may move."""
         return replace(self, model=deepcopy(self.model))
 
     def to(self, device: str) -> Workload:
@@ -63,14 +63,14 @@ class Workload:
 
 
 def tensors(model: nn.Module) -> Partition:
-    """One block a tensor, weight and bias apart: the blocks of BackPACK's GGNMP."""
+    """One block for each tensor, with separate weight and bias: the blocks of BackPACK's GGNMP."""
     return bdhf.Groups([[name] for name, _ in model.named_parameters()])
 
 
 def _made(
     name: str, problem: Problem, samples: int, cut: Callable[[nn.Module], Mapping[str, Partition]]
 ) -> Workload:
-    """The workload of a problem: full, and the partitions that `cut` makes of its model."""
+    """The workload of a problem, with the full partition and those that `cut` returns."""
     model = problem.build()
     problem.initialise(model, torch.Generator().manual_seed(0))
     partitions = {"full": bdhf.Full(), **cut(model)}
@@ -93,7 +93,7 @@ def autoencoder(quick: bool, samples: int = 512) -> Workload:
 
 
 def classifier(quick: bool) -> Workload:
-    """784-1000-500-250-100-10, cross-entropy, N = 512: layers, and every neuron for itself."""
+    """784-1000-500-250-100-10, cross-entropy, N = 512: layers, and single neurons."""
     problem = MLP(hidden=(9, 7) if quick else (1000, 500, 250, 100))
 
     def cut(model: nn.Module) -> Mapping[str, Partition]:

@@ -1,8 +1,8 @@
-"""What asv and `bdhf bench` measure: one file a subject, one class a set of parameters.
+"""The benchmarks of asv and `bdhf bench`: one file per subject, one class per set of parameters.
 
-A `time_*` is seconds of one call, a `track_*` what it returns; lower is better for all. What is
-`exact` (see `tracked`) is a count that an unchanged algorithm gives again to the last digit: it is
-computed in float64 on one thread. What a machine or a combination cannot do raises
-NotImplementedError in `setup` and is left out. Set-up is called before every timed call, so it only
-looks up what is kept in memory.
+A `time_*` gives the seconds of one call, a `track_*` its return value; lower is better for all. An
+`exact` number (see `tracked`) is a count that an unchanged algorithm reproduces to the last digit:
+it is computed in float64 on one thread. A combination that cannot be measured raises
+NotImplementedError in `setup` and is left out. asv calls `setup` before every timed call, so it
+only looks up objects in memory.
 """

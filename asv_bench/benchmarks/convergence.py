@@ -1,8 +1,8 @@
-"""How far training gets: updates and products to a target, and the loss at a budget.
+"""Convergence: updates and products to a target, and the loss at a budget.
 
 optimizer × batch size × device, each the mean of the same two seeds, in float64 on one thread: an
-unchanged algorithm gives the same numbers again. Lower is better for all. A run that misses its
-target counts with the budget, and `track_target_missed` says how many of the seeds did.
+unchanged algorithm reproduces the numbers. Lower is better for all. A run that misses its target
+counts with the budget, and `track_target_missed` is the share of such seeds.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ evaluate: {{every_updates: 1}}
 targets: [{{metric: val_loss, below: {TARGET}}}]
 """
 
-#: What is asked of a run, or why it could not be asked.
+#: The numbers of a run, or the reason for none.
 Outcome = Mapping[str, float] | str
 
 Results = Mapping[tuple[str, int, str], list[Outcome]]
 
 
 def results() -> Results:
-    """Train every optimizer at every batch size and seed: what is asked of each run."""
-    found: dict[tuple[str, int, str], list[Outcome]] = {}
+    """Train every optimizer at every batch size and seed; the numbers of each run."""
+    outcomes: dict[tuple[str, int, str], list[Outcome]] = {}
     for device in DEVICES:
         for optimizer, batch, outcome in _runs(device):
-            found.setdefault((optimizer, batch, device), []).append(outcome)
-    return found
+            outcomes.setdefault((optimizer, batch, device), []).append(outcome)
+    return outcomes
 
 
 def _runs(device: str) -> Iterator[tuple[str, int, Outcome]]:
@@ -83,7 +83,7 @@ def _runs(device: str) -> Iterator[tuple[str, int, Outcome]]:
 
 
 def _executed(run: Any, device: str) -> Any:
-    """Make a run; older commits take the seconds of its safety alone."""
+    """Make a run; older commits take only the seconds of its safety."""
     execute = named("execute")
     if "safety_seconds" in signature(execute).parameters:
         return execute(run, device=device, safety_seconds=600.0)
@@ -91,7 +91,7 @@ def _executed(run: Any, device: str) -> Any:
 
 
 class Convergence:
-    """What training came to."""
+    """The results of training."""
 
     param_names = ("optimizer", "batch", "device")
     params = (OPTIMIZERS, BATCHES, DEVICES)

@@ -1,4 +1,4 @@
-"""Where a benchmark is computed, and the clock of that place."""
+"""The devices of benchmarks, and their clocks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
 class Clock:
-    """Seconds that grow: of the host, or of the device's own events once CUDA is in use.
+    """Increasing seconds: of the host, or of the device's events once CUDA is in use.
 
-    An event is recorded behind everything that was launched and waited for, so a stretch holds the
-    kernels of the call that it is around, and nothing of the wait.
+    An event is recorded after all launched work and waited for, so a difference contains the
+    kernels of the call between two readings, without the wait.
     """
 
     def __init__(self) -> None:
         self._seconds, self._last = 0.0, None
 
     def __call__(self) -> float:
-        """A reading; only differences mean something."""
+        """A reading; only differences are meaningful."""
         if not torch.cuda.is_initialized():
             return time.perf_counter()
         now = torch.cuda.Event(enable_timing=True)

@@ -1,4 +1,4 @@
-"""What is done around the runs: reading a spec, planning, collecting, reporting."""
+"""The work around the runs: reading a spec, planning, collecting, reporting."""
 
 from __future__ import annotations
 
@@ -123,5 +123,5 @@ def _to_report() -> Path:
 
 
 def _temporary(name: str) -> Path:
-    """A new folder in the current one, which whoever runs a benchmark makes and takes away."""
+    """A new folder in the current one, which the caller of a benchmark creates and removes."""
     return Path(tempfile.mkdtemp(prefix="made-up-", dir=Path.cwd())) / name

@@ -1,7 +1,7 @@
-"""What starting costs: seconds of an import or a command in an interpreter of its own.
+"""The cost of starting: seconds of an import or a command in a new interpreter.
 
 The public names are lazy, so help, statistics and reports start without torch: `track_torch` is 1
-where something brought it in.
+where torch was imported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from .tracked import Timed, count
 
-#: What is started -> its Python.
+#: Module or command -> Python code that starts it.
 STARTED: Mapping[str, str] = {
     "bdhf": "import bdhf",
     "bdhf.optim": "import bdhf.optim",
@@ -25,7 +25,7 @@ STARTED: Mapping[str, str] = {
 
 
 def run(code: str) -> str:
-    """Run Python in a new interpreter, that of this benchmark; what it printed."""
+    """Run code in a new process of this interpreter; its output."""
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, encoding="utf-8"
     )

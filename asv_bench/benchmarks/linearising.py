@@ -1,6 +1,6 @@
-"""A model linearised as every update of a run but the first does it.
+"""Linearise a model as in every update of a run after the first one.
 
-What is decided, traced and counted once is kept from call to call.
+Choices, traces and counts of the first call are kept.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def linearising(
     settings: Settings | None = None,
     products: Callable[[Blocks], int] = lambda blocks: 30,
 ) -> tuple[Blocks, Callable[[], BlockProduct]]:
-    """The blocks of the partition, and what linearises once more.
+    """The blocks of the partition, and a function that linearises again.
 
-    `products` tells how many a linearisation is to serve, by which a method is chosen.
+    `products` is the number of products per linearisation, by which a method is chosen.
     """
     from bdhf.optim.products import Settings, Workspace, linearise
 

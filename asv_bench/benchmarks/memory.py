@@ -1,9 +1,9 @@
-"""Peak memory of a piece of work: the bytes of the tensors that it makes and that live at once.
+"""Peak memory of a computation: the bytes of its tensors that exist at the same time.
 
-On the CPU a dispatch mode sees every operator below autograd and holds a weak reference on every
-storage that one makes, so what autograd saves for a reverse sweep counts until it is let go.
-Storages from before (parameters, the batch) do not count, nor does what an operator takes and
-returns within itself. On CUDA the allocator of torch is asked, which knows that too.
+On the CPU a dispatch mode sees every operator below autograd and holds a weak reference to every
+new storage, so tensors that autograd saves for a reverse sweep count until they are released.
+Earlier storages (parameters, the batch) do not count, nor does temporary memory within an operator.
+On CUDA torch's allocator gives the number, with that memory.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def peak_bytes(work: Callable[[], object], device: str = "cpu") -> int:
-    """The most bytes that `work` holds at once beyond what was there before."""
-    gc.collect()  # what a cycle still holds would be let go during the work
+    """The largest number of bytes that `work` holds at once, in addition to those before."""
+    gc.collect()  # else memory of reference cycles might be released during the work
     if device != "cpu":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -35,33 +35,33 @@ def peak_bytes(work: Callable[[], object], device: str = "cpu") -> int:
 
 
 class _Meter(TorchDispatchMode):
-    """Adds up storages that operators make, as long as they live."""
+    """Adds up the storages that operators create, while they exist."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         self.now = self.peak = 0
-        self._known: dict[int, weakref.ref[Any]] = {}  # address of a storage -> the storage
+        self._storages: dict[int, weakref.ref[Any]] = {}  # address of a storage -> the storage
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for tensor in _tensors((args, kwargs)):
-            self._know(tensor.untyped_storage(), 0)  # not made here: it was there before
+            self._add(tensor.untyped_storage(), 0)  # not made here: it was there before
         result = func(*args, **kwargs)
         for tensor in _tensors(result):
             storage = tensor.untyped_storage()
-            self._know(storage, storage.nbytes())
+            self._add(storage, storage.nbytes())
         return result
 
-    def _know(self, storage: torch.UntypedStorage, size: int) -> None:
+    def _add(self, storage: torch.UntypedStorage, size: int) -> None:
         address = storage._cdata
-        if address in self._known:
+        if address in self._storages:
             return
 
         def forget(_: object) -> None:
-            del self._known[address]
+            del self._storages[address]
             self.now -= size
 
-        self._known[address] = weakref.ref(storage, forget)
+        self._storages[address] = weakref.ref(storage, forget)
         self.now += size
         self.peak = max(self.peak, self.now)
 

@@ -1,7 +1,7 @@
-"""The models that are measured: five problems of the package, small enough for one thread.
+"""The measured models: five problems of the package, small enough for one thread.
 
-A product takes milliseconds, so the whole suite takes minutes. `asv_bench.workloads` has
-them large.
+A product takes milliseconds, so the whole suite takes minutes. `asv_bench.workloads` has large
+models.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import bdhf
 from bdhf.problems import MLP, Autoencoder, ResNet, SequenceLSTM, Transformer
 from bdhf.problems.problem import Loss, Problem
 
-#: Name -> what makes the problem, and samples of its batch. Nothing is made on import: a commit
-#: that cannot make one of them can still be measured on the others.
+#: Name -> constructor of the problem, and samples of its batch. Nothing is constructed on import: a
+#: commit that cannot construct one problem can still be measured on the others.
 MODELS: Mapping[str, tuple[Callable[[], Problem], int]] = {
     "autoencoder": (lambda: Autoencoder(encoder=(196, 64, 32, 8), downsample=2), 64),
     "classifier": (lambda: MLP(hidden=(64, 32)), 32),
@@ -29,13 +29,13 @@ MODELS: Mapping[str, tuple[Callable[[], Problem], int]] = {
 #: Steps of a sequence, of the 49 that the problem has.
 STEPS = 12
 
-#: Partitions by the names that a spec has for them; `groups` are the blocks of the paper.
+#: Partitions by their names in a spec; `groups` are the blocks of the paper.
 PARTITIONS = ("full", "groups", "per_layer", "per_neuron")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A model with seeded parameters, its loss and a made-up batch."""
+    """A model with seeded parameters, its loss and a synthetic batch."""
 
     problem: Problem
     model: nn.Module
@@ -57,7 +57,7 @@ class Example:
 
 
 def example(name: str, device: str, dtype: torch.dtype = torch.float32) -> Example:
-    """The same one for the same arguments; whatever is done with it is done on one thread."""
+    """An example with seeded parameters and batch; sets torch to one thread."""
     torch.set_num_threads(1)
     make, samples = MODELS[name]
     problem = make()

@@ -24,7 +24,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
 
 
 def named(name: str) -> Any:
-    """What bears the name in the package that is installed. Raises ImportError where nothing does.
+    """The object with this name in the installed package. Raises ImportError if there is none.
 
     >>> named("expand").__module__
     'bdhf.experiments.plan.expand'

@@ -1,8 +1,8 @@
-"""Linearising a model and multiplying by its curvature: seconds, and bytes held at most.
+"""Linearising a model and multiplying by its curvature: seconds, and peak bytes.
 
 curvature × partition × method × model × device. Set-up is `bdhf.block_curvature`: forward pass,
-gradient, and what a run decides and counts once; linearising is the part of it that every update
-pays. A product is `G @ v`, which never runs the model again.
+gradient, and the choices and counts of a run; linearising is the part of it in every update. A
+product is `G @ v`, which never runs the model again.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Subject:
 
 @lru_cache(maxsize=1)
 def subject(model: str, curvature: str, partition: str, method: str, device: str) -> Subject:
-    """Ready to be timed. NotImplementedError for what a method does not do, or not in one sweep."""
+    """A subject for timing. Raises NotImplementedError for combinations to leave out."""
     from bdhf.optim.products import Settings
 
     if partition == "per_neuron" and (method == "propagate" or model == "transformer"):
-        raise NotImplementedError("a sweep for every neuron: nobody would use it")
+        raise NotImplementedError("a sweep for every neuron is of no use")
     if model == "autoencoder" and curvature == "ggn" and method == "layer_io":
-        raise NotImplementedError("a factor row for every pixel: nobody would use it")
+        raise NotImplementedError("a factor row for every pixel is of no use")
     own = example(model, device)
 
     def set_up() -> bdhf.BlockCurvature:
@@ -63,10 +63,10 @@ def subject(model: str, curvature: str, partition: str, method: str, device: str
 
     G = set_up()
     if G.method != method:
-        raise NotImplementedError(f"{method} does not do it")
+        raise NotImplementedError(f"{method} does not support it")
     v = torch.randn(G.shape[0], generator=torch.Generator().manual_seed(0)).to(device)
     for _ in range(2):
-        G @ v  # the first is counted, operator by operator
+        G @ v  # the first one counts its operators
     _, again = linearising(
         own.model, own.loss, own.batch, CURVATURES[curvature](), own.partition(partition),
         Settings(method=method),

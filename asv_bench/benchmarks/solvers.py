@@ -1,6 +1,6 @@
 """Solving the damped systems of one update: CG, Woodbury in the space of the samples, Cholesky.
 
-The systems are those of a first update: (G_bb + λI) x_b = -g_b of the blocks that a solver is for.
+The systems are those of a first update: (G_bb + λI) x_b = -g_b for the blocks of a solver.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _progress(**parts: Any) -> bdhf.CG:
     return bdhf.CG(max_iters=250, tol=5e-4, **parts)
 
 
-#: Name -> what makes the solver, and the model and partition of its systems.
+#: Name -> constructor of the solver, and the model and partition of its systems.
 SOLVERS: Mapping[str, tuple[Callable[[], bdhf.optim.Solver], str, str]] = {
     "cg full": (_thirty, "classifier", "full"),
     "cg groups": (_thirty, "classifier", "groups"),
@@ -77,7 +77,7 @@ def solving(name: str, device: str, dtype: torch.dtype) -> Solving:
         with torch.no_grad():
             return solver.solve(system)
 
-    solve()  # what is counted and decided once
+    solve()  # makes the counts and choices of a run
     return Solving(solve, device)
 
 
@@ -108,7 +108,7 @@ def took(name: str, device: str) -> Mapping[str, float]:
 
 
 class Counted:
-    """The same in float64, for what it took."""
+    """The counts of one solve in float64."""
 
     param_names = ("solver", "device")
     params = (tuple(SOLVERS), DEVICES)

@@ -1,4 +1,4 @@
-"""Specs and results folders that are made up, as large as one likes."""
+"""Synthetic specs and results folders of any size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TWENTY = tuple(f"arm{n}" for n in range(20))
 
 
 def spec_of(rates: int) -> str:
-    """A spec with 400 cells for every learning rate, and 50 beside."""
+    """A spec with 400 cells for every learning rate, and 50 more."""
     return _SPEC.format(rates=[round(0.01 * (rate + 1), 2) for rate in range(rates)])
 
 
@@ -103,12 +103,12 @@ def _write(
     table = pd.DataFrame(plan, columns=["arm", "seed", "run_id", "skip"])
     table.to_parquet(folder / "plan.parquet", index=False)
     status = {"records": RECORDS_VERSION, "status": "done", "reason": "every target reached"}
-    place = {"host": "made-up", "cpu": "made up", "torch": "2.9.0", "threads": 1, "device": "cpu"}
+    env = {"host": "made-up", "cpu": "made up", "torch": "2.9.0", "threads": 1, "device": "cpu"}
     for n in range(runs):
         run = folder / "runs" / f"{n:016x}"
         run.mkdir()
         curve(n).to_parquet(run / "curve.parquet", index=False)
         (run / "status.json").write_text(json.dumps(status), encoding="utf-8")
-        (run / "env.json").write_text(json.dumps(place), encoding="utf-8")
+        (run / "env.json").write_text(json.dumps(env), encoding="utf-8")
         (run / "spec.yaml").write_text(f"seed: {n}\n", encoding="utf-8")
     return folder

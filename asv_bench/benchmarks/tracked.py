@@ -1,4 +1,4 @@
-"""What a tracked number is: a count, or an amount in some unit."""
+"""Tracked numbers: a count, or an amount in some unit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-#: Combination of parameters -> its numbers by name, or why there are none.
+#: Combination of parameters -> its numbers by name, or the reason for none.
 Gathered = dict[tuple[str, ...], Mapping[str, float] | str]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def count(unit: str) -> Callable[[Method], Method]:
-    """A number that an unchanged algorithm gives again exactly: a change of it is a change."""
+    """A number that an unchanged algorithm reproduces exactly."""
 
     def marked(method: Method) -> Method:
         method.unit, method.exact = unit, True  # type: ignore[attr-defined]
@@ -35,22 +35,22 @@ def amount(unit: str) -> Callable[[Method], Method]:
 def gathered(
     take: Callable[..., Mapping[str, float]], parameters: Iterable[Sequence[str]]
 ) -> Gathered:
-    """What `take` gives for every combination of the parameters, or why it gave nothing.
+    """The result of `take` for every combination of the parameters, or its error.
 
-    For a `setup_cache`: several numbers of one computation, made once.
+    For a `setup_cache`: several numbers of one computation.
     """
-    found: Gathered = {}
+    numbers: Gathered = {}
     for combination in itertools.product(*parameters):
         try:
-            found[combination] = take(*combination)
+            numbers[combination] = take(*combination)
         except Exception as error:
-            found[combination] = f"{type(error).__name__}: {error}"
-    return found
+            numbers[combination] = f"{type(error).__name__}: {error}"
+    return numbers
 
 
-def taken(found: Gathered, combination: tuple[str, ...]) -> Mapping[str, float]:
-    """The numbers of one combination. Raises RuntimeError with why there are none."""
-    numbers = found[combination]
+def taken(gathered: Gathered, combination: tuple[str, ...]) -> Mapping[str, float]:
+    """The numbers of one combination. Raises RuntimeError with the reason for none."""
+    numbers = gathered[combination]
     if isinstance(numbers, str):
         raise RuntimeError(numbers)
     return numbers

@@ -1,7 +1,7 @@
-"""One update of every recipe on every model: seconds, bytes, and in float64 what it took.
+"""One update of every recipe on every model: seconds, bytes, and counts in float64.
 
-The update that is timed is the second of a run, from the same parameters and the same warm start
-each time: what a run decides and checks once has been done.
+The timed update is the second of a run, each time from the same parameters and the same warm start:
+the choices and checks of a run are done before.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _adam(own: Example) -> torch.optim.Optimizer:
     return torch.optim.Adam(own.model.parameters(), lr=1e-3)
 
 
-#: Name -> optimizer of a model. Adam is there to see what everybody pays.
+#: Name -> optimizer of a model. Adam shows the common costs.
 RECIPES: Mapping[str, Callable[[Example], torch.optim.Optimizer]] = {
     "martens2010": _martens2010,
     "zhang2017 full": _zhang2017("full"),
@@ -51,7 +51,7 @@ timer = Clock()
 
 
 class Training:
-    """A model and its optimizer, at the end of a first update as often as one wants."""
+    """A model and its optimizer, which can return to the end of the first update."""
 
     def __init__(self, recipe: str, model: str, device: str, dtype: torch.dtype) -> None:
         self.own, self.device = example(model, device, dtype), device
@@ -61,14 +61,14 @@ class Training:
         self._state = copy.deepcopy(self.optimizer.state_dict())
 
     def back(self) -> None:
-        """Take parameters and state as they were after the first update."""
+        """Restore parameters and state after the first update."""
         with torch.no_grad():
             for parameter, kept in zip(self.own.model.parameters(), self._parameters, strict=True):
                 parameter.copy_(kept)
         self.optimizer.load_state_dict(copy.deepcopy(self._state))
 
     def update(self) -> Any:
-        """One update on the batch: a StepInfo of ours, and None of torch's optimizers."""
+        """One update on the batch; returns our StepInfo, and None for torch's optimizers."""
         if isinstance(self.optimizer, bdhf.BlockHessianFree):
             return self.optimizer.step(self.own.batch)
         inputs, targets = self.own.batch
@@ -80,9 +80,9 @@ class Training:
 
 @lru_cache(maxsize=1)
 def training(recipe: str, model: str, device: str, dtype: torch.dtype) -> Training:
-    """The same one for the same arguments, after its first update."""
+    """A cached training after its first update."""
     made = Training(recipe, model, device, dtype)
-    made.update()  # what a second update decides once more
+    made.update()  # makes the choices of a second update
     return made
 
 
@@ -108,10 +108,10 @@ class Update(Timed):
 
 
 def took(recipe: str, model: str, device: str) -> Mapping[str, float]:
-    """What the first three updates took together, all blocks of them."""
+    """The counts of the first three updates together, over all blocks."""
     own = example(model, device, torch.float64)
     optimizer = RECIPES[recipe](own)
-    assert isinstance(optimizer, bdhf.BlockHessianFree)  # Adam has nothing to tell
+    assert isinstance(optimizer, bdhf.BlockHessianFree)  # Adam has no such counts
     infos = [optimizer.step(own.batch) for _ in range(3)]
     return {
         "iterations": sum(sum(info.cg_iterations) for info in infos),
@@ -121,7 +121,7 @@ def took(recipe: str, model: str, device: str) -> Mapping[str, float]:
 
 
 class Counted:
-    """The first three updates in float64: what they took, all blocks and updates together."""
+    """The counts of the first three updates in float64, over all blocks and updates."""
 
     param_names = ("recipe", "model", "device")
     params = (tuple(name for name in RECIPES if name != "adam"), tuple(MODELS), DEVICES)

@@ -1,4 +1,4 @@
-"""Benchmarks over commits: what asv and `bdhf bench` do with `asv_bench/benchmarks`.
+"""Benchmarks over commits: asv and `bdhf bench` run `asv_bench/benchmarks`.
 
-Never imports torch: what is measured runs in processes of its own, `worker.py`.
+This package never imports torch: the measured code runs in separate processes, `worker.py`.
 """

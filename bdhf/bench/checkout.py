@@ -1,4 +1,4 @@
-"""The clone in which benchmarks live, and the package as it is in one of its commits."""
+"""The clone with the benchmarks, and the package in one of its commits."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 from bdhf.records import InputError
 from bdhf.records.provenance.git import diff, git
 
-#: The file that says where the benchmarks are, in the format of asv.
+#: The configuration of asv.
 CONFIG = "asv.conf.json"
 
-#: Where they are in the clone, as that file has it.
+#: The folder of the benchmarks in the clone, as in that file.
 BENCHMARKS = Path("asv_bench/benchmarks")
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit, as it was asked for."""
+    """A commit, with the name by which it was requested."""
 
     name: str
     digest: str
@@ -47,23 +47,20 @@ class Checkout:
     def commit(self, name: str) -> Commit:
         """The commit of that name. Raises InputError where there is none."""
         try:
-            found = self._git("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+            resolved = self._git("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
             shown = ("show", "--no-patch", "--no-show-signature", "--format=%H %s")
-            line = self._git(*shown, found.decode().strip()).decode()
+            line = self._git(*shown, resolved.decode().strip()).decode()
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().splitlines()
-            why = said[0] if said else "git does not say why"
+            why = said[0] if said else "git gives no reason"
             if self._is_shallow():
-                why += (
-                    " (the clone is shallow, without the commits before its first one: "
-                    "`git fetch --unshallow` gets them)"
-                )
+                why += " (the clone is shallow: `git fetch --unshallow` fetches earlier commits)"
             raise InputError([f"{self.root}: no commit '{name}': {why}"]) from None
         digest, _, subject = line.strip().partition(" ")
         return Commit(name, digest, subject)
 
     def export(self, commit: Commit, folder: Path) -> Path:
-        """Write the package as it is in a commit into a folder, and return the folder.
+        """Write the package of a commit into a folder, and return the folder.
 
         Raises InputError for a commit that has no package.
         """
@@ -80,7 +77,7 @@ class Checkout:
         return folder
 
     def changed(self, commit: Commit) -> list[str]:
-        """Files of the package that are otherwise in the working tree than in a commit."""
+        """Files of the package in the working tree that differ from a commit."""
         differ = diff("--name-only", commit.digest, "--", "bdhf", folder=self.root)
         new = self._git("ls-files", "--others", "--exclude-standard", "--", "bdhf")
         return [*differ.decode().splitlines(), *new.decode().splitlines()]
@@ -92,15 +89,15 @@ class Checkout:
         try:
             return git(*arguments, folder=self.root)
         except FileNotFoundError:
-            raise InputError(["git is not installed, and commits are read by it"]) from None
+            raise InputError(["git is not installed; it is needed to read commits"]) from None
 
 
 def find_clone() -> Checkout:
-    """The clone that the current folder is in. Raises InputError outside of one."""
+    """The clone that contains the current folder. Raises InputError outside of one."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / CONFIG).is_file() and (folder / BENCHMARKS).is_dir():
             return Checkout(folder)
     raise InputError(
-        [f"{here}: no {CONFIG} here or above: benchmarks are run in a clone of the repository"]
+        [f"{here}: no {CONFIG} here or above: run benchmarks in a clone of the repository"]
     )

@@ -1,8 +1,8 @@
-"""The counts that an unchanged algorithm gives again exactly, held against those that are expected.
+"""The counts that an unchanged algorithm reproduces exactly, compared with the expected counts.
 
-They are computed in float64 on one thread of the CPU, by kernels that every x86-64 has, and kept by
-the version of torch in `asv_bench/expected_counts.json`. A change of that file needs a reason: a
-line of CHANGELOG.md that names the file's fingerprint.
+They are computed in float64 on one thread of the CPU, by kernels that every x86-64 has.
+`asv_bench/expected_counts.json` holds them by the version of torch. A change of that file needs a
+reason: a line of CHANGELOG.md with the file's fingerprint.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _CHANGELOG = Path("CHANGELOG.md")
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted here, and why it is not what was expected."""
+    """The counts of the working tree, and the differences from the expected ones."""
 
     torch: str
-    found: Mapping[str, float]  # label -> count
+    by_label: Mapping[str, float]  # label -> count
     faults: tuple[str, ...]
 
 
@@ -39,31 +39,31 @@ def check_counts(
     wanted: Callable[[str], bool] = lambda label: True,
     observe: Callable[[Case], None] = lambda case: None,
 ) -> Counts:
-    """Count in the working tree, and compare with what is expected of this version of torch.
+    """Count in the working tree, and compare with the counts for this version of torch.
 
-    Raises InputError where nothing is counted, or nothing is known of this version: a check of
-    nothing does not pass.
+    Raises InputError where nothing is counted, or this version has no expected counts: a check
+    without numbers does not pass.
     """
     expected = read_expected(checkout)
-    torch, found, faults = _counted(checkout, wanted, observe)
-    if not found and not faults:
-        raise InputError(["no benchmark that counts was asked for, so nothing was checked"])
+    torch, counts, faults = _counted(checkout, wanted, observe)
+    if not counts and not faults:
+        raise InputError(["no counting benchmark was selected, so nothing was checked"])
     if torch not in expected:
-        known = ", ".join(expected) or "none"
+        versions = ", ".join(expected) or "none"
         raise InputError(
             [
-                f"{checkout.root / EXPECTED}: no counts for torch {torch}; known: {known}. "
+                f"{checkout.root / EXPECTED}: no counts for torch {torch}; known: {versions}. "
                 "`bdhf bench --counts --write` adds them"
             ]
         )
     faults += [
-        f"{label}: {_told(found.get(label))} instead of {_told(expected[torch].get(label))}"
-        for label in sorted(expected[torch].keys() | found.keys())
-        if wanted(label) and found.get(label) != expected[torch].get(label)
+        f"{label}: {_told(counts.get(label))} instead of {_told(expected[torch].get(label))}"
+        for label in sorted(expected[torch].keys() | counts.keys())
+        if wanted(label) and counts.get(label) != expected[torch].get(label)
     ]
     if (missing := unexplained(checkout)) is not None:
         faults.append(missing)
-    return Counts(torch, found, tuple(faults))
+    return Counts(torch, counts, tuple(faults))
 
 
 def write_expected(
@@ -71,48 +71,48 @@ def write_expected(
     wanted: Callable[[str], bool] = lambda label: True,
     observe: Callable[[Case], None] = lambda case: None,
 ) -> Counts:
-    """Count, and expect that from now on; `faults` is what has to be done next.
+    """Count, and write the counts as the expected ones; `faults` has the next step.
 
-    What is not wanted stays as it is. Raises InputError, and writes nothing, where a benchmark that
-    counts fails, or none was asked for.
+    Other counts stay as they are. Raises InputError, and writes nothing, where a counting benchmark
+    fails, or none was selected.
     """
-    torch, found, faults = _counted(checkout, wanted, observe)
+    torch, counts, faults = _counted(checkout, wanted, observe)
     if faults:
         raise InputError(faults)
-    if not found:
-        raise InputError(["no benchmark that counts was asked for, so nothing was written"])
+    if not counts:
+        raise InputError(["no counting benchmark was selected, so nothing was written"])
     before = read_expected(checkout)
     kept = {label: n for label, n in before.get(torch, {}).items() if not wanted(label)}
-    expected = {**before, torch: dict(sorted({**kept, **found}.items()))}
+    expected = {**before, torch: dict(sorted({**kept, **counts}.items()))}
     path = checkout.root / EXPECTED
     part = path.with_suffix(".part")
     part.write_text(json.dumps(dict(sorted(expected.items())), indent=1) + "\n", encoding="utf-8")
     part.replace(path)
     missing = unexplained(checkout)
-    return Counts(torch, found, () if missing is None else (missing,))
+    return Counts(torch, counts, () if missing is None else (missing,))
 
 
 def read_expected(checkout: Checkout) -> Expected:
-    """What is expected; nothing where there is no file. Raises InputError for one that is torn."""
+    """The expected counts; none without a file. Raises InputError for a torn file."""
     path = checkout.root / EXPECTED
     if not path.is_file():
         return {}
     try:
         expected: Expected = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError([f"{path}: not JSON: {error}; `git checkout` it"]) from None
+        raise InputError([f"{path}: not JSON: {error}; restore it by `git checkout`"]) from None
     return expected
 
 
 def unexplained(checkout: Checkout) -> str | None:
-    """What to write into CHANGELOG.md; None where it gives a reason for the file as it is."""
+    """The line to add to CHANGELOG.md; None where it has a reason for the present file."""
     digest = hashlib.sha256((checkout.root / EXPECTED).read_bytes()).hexdigest()[:8]
     changelog = checkout.root / _CHANGELOG
     text = changelog.read_text(encoding="utf-8") if changelog.is_file() else ""
     if re.search(rf"^- Counts `{digest}`: .*\w+ \w+", text, flags=re.MULTILINE):
         return None
     return (
-        f"{changelog}: gives no reason for the counts as they are: add a line "
+        f"{changelog}: no reason for the present counts: add a line "
         f"`- Counts `{digest}`: WHY THEY CHANGED.`"
     )
 
@@ -120,8 +120,8 @@ def unexplained(checkout: Checkout) -> str | None:
 def _counted(
     checkout: Checkout, wanted: Callable[[str], bool], observe: Callable[[Case], None]
 ) -> tuple[str, dict[str, float], list[str]]:
-    """Version of torch, counts by label, and what failed."""
-    found: dict[str, float] = {}
+    """The version of torch, the counts by label, and the failures."""
+    counts: dict[str, float] = {}
     faults: list[str] = []
     with BenchmarkProcess(checkout.root, checkout.benchmarks, exactly=True) as worker:
         faults += [f"{name}: cannot be imported: {why}" for name, why in worker.broken.items()]
@@ -130,12 +130,12 @@ def _counted(
                 continue
             observe(case)
             try:
-                found[case.label] = worker.value(case)
+                counts[case.label] = worker.value(case)
             except Skipped:
                 continue
             except Failed as error:
                 faults.append(f"{case.label}: failed: {error}")
-    return worker.versions["torch"].partition("+")[0], found, faults
+    return worker.versions["torch"].partition("+")[0], counts, faults
 
 
 def _told(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The near end of `worker.py`: a process with the benchmarks of one commit, asked by JSON lines."""
+"""The client of `worker.py`: a process with the benchmarks of a commit, used by JSON lines."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typing import IO, Any, Self
 
 from bdhf.records import InputError
 
-#: Seconds that importing all benchmarks of a commit may take.
+#: Seconds for importing all benchmarks of a commit.
 _START = 300.0
 
-#: Seconds beyond a benchmark's own time-out in which its set-up has to be done.
+#: Seconds for the set-up of a benchmark, in addition to its time-out.
 _GRACE = 900.0
 
-#: Kernels that every x86-64 has. With wider ones sums round otherwise, and CG stops elsewhere.
+#: Kernels that every x86-64 has. Wider kernels round sums differently, which changes CG's stop.
 _PLAIN_KERNELS = {
     "ATEN_CPU_CAPABILITY": "default",
     "MKL_CBWR": "COMPATIBLE",
@@ -35,12 +35,12 @@ _PLAIN_KERNELS = {
 _WORKER = Path(__file__).with_name("worker.py")
 
 
-class Failed(Exception):  # noqa: N818 - an answer: this could not be measured, and why
-    """What a benchmark raised, or how its process ended; one line."""
+class Failed(Exception):  # noqa: N818 - an answer: why this could not be measured
+    """The error of a benchmark, or the end of its process; one line."""
 
 
 class Skipped(Exception):  # noqa: N818 - an answer too
-    """Why a benchmark leaves this combination, or this machine, out."""
+    """Why a benchmark omits this combination, or this machine."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Case:
     index: int
     kind: str  # "time" or "track"
     unit: str
-    exact: bool  # a count; on a GPU, whose sums come in any order, nothing is
+    exact: bool  # a count; never on a GPU, where the order of sums varies
     timeout: float
 
     @property
@@ -62,18 +62,18 @@ class Case:
 
 
 class BenchmarkProcess:
-    """A process that measures one commit. Ends with the `with` that it is entered by."""
+    """A process that measures one commit. It ends with its `with` block."""
 
     def __init__(self, tree: Path, benchmarks: Path, *, exactly: bool = False) -> None:
         """Start it; `tree` holds the package `bdhf` of the commit.
 
-        `exactly`: on the CPU, by kernels that round alike on every x86-64.
+        `exactly`: on the CPU, by kernels with the same rounding on every x86-64.
 
         Raises InputError where asv is not installed or the benchmarks cannot be imported.
         """
         self._tree, self._benchmarks, self._exactly = tree, benchmarks, exactly
         self._is_closing = False
-        self._place = tempfile.TemporaryDirectory(prefix="bdhf-bench-")
+        self._folder = tempfile.TemporaryDirectory(prefix="bdhf-bench-")
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by `close`
         try:
             begun = self._start()
@@ -82,8 +82,8 @@ class BenchmarkProcess:
             raise
         self.versions: Mapping[str, str] = begun["versions"]
         self.broken: Mapping[str, str] = begun["broken"]  # module -> why it cannot be imported
-        self.cases = tuple(case for told in begun["benchmarks"] for case in _cases(told))
-        self._places = {case.label: case.index for case in self.cases}
+        self.cases = tuple(case for entry in begun["benchmarks"] for case in _cases(entry))
+        self._indices = {case.label: case.index for case in self.cases}
 
     def __enter__(self) -> Self:
         return self
@@ -99,37 +99,37 @@ class BenchmarkProcess:
     def prepare(self, case: Case) -> None:
         """Set a case up. Raises Skipped or Failed."""
         answer = self._ask(
-            case.timeout + _GRACE, do="prepare", name=case.name, index=self._places[case.label]
+            case.timeout + _GRACE, do="prepare", name=case.name, index=self._indices[case.label]
         )
         if "skipped" in answer:
             raise Skipped(answer["skipped"])
 
     def seconds(self, case: Case, number: int) -> float:
-        """Seconds of so many calls of the case that is prepared, within its time-out of one.
+        """Seconds of `number` calls of the prepared case, within the time-out of one call.
 
         Raises Failed.
         """
         return float(self._ask(case.timeout, do="time", number=number)["seconds"])
 
     def value(self, case: Case) -> float:
-        """Prepare a tracked number and take it. Raises Skipped or Failed."""
+        """Prepare and take a tracked number. Raises Skipped or Failed."""
         self.prepare(case)
         return float(self._ask(case.timeout, do="track")["value"])
 
     def kill(self) -> None:
-        """End the process now, from another thread too: whoever waits for an answer gets Failed."""
+        """End the process now, from any thread; a pending request raises Failed."""
         self._is_closing = True
         self._kill()
 
     def close(self) -> None:
-        """End the process and take away what it wrote."""
+        """End the process and remove its files."""
         self.kill()
         self._end()
         self._errors.close()
-        self._place.cleanup()
+        self._folder.cleanup()
 
     def _start(self) -> Mapping[str, Any]:
-        """Start the process, and see that it measures the commit that it is to measure."""
+        """Start the process, and check that it imports the package of `tree`."""
         environment = os.environ | {"PYTHONPATH": str(self._tree), "OMP_NUM_THREADS": "1"}
         if self._exactly:
             environment |= {**_PLAIN_KERNELS, "CUDA_VISIBLE_DEVICES": ""}
@@ -137,7 +137,7 @@ class BenchmarkProcess:
         self._errors.truncate()
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_WORKER), str(self._benchmarks)],
-            env=environment, cwd=self._place.name, encoding="utf-8",
+            env=environment, cwd=self._folder.name, encoding="utf-8",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
             start_new_session=True,
         )  # fmt: skip
@@ -150,13 +150,13 @@ class BenchmarkProcess:
         try:
             begun = self._answer(_START, {"do": "begin"})
             if Path(begun["package"]).parent != self._tree.resolve():
-                raise Failed(f"{begun['package']} was imported in place of {self._tree / 'bdhf'}")
+                raise Failed(f"{begun['package']} was imported instead of {self._tree / 'bdhf'}")
         except (Failed, _Lost) as error:
-            raise InputError([f"nothing can be measured of {self._tree}: {error}"]) from None
+            raise InputError([f"cannot measure {self._tree}: {error}"]) from None
         return begun
 
     def _kill(self) -> None:
-        """End the process and all that it started: they are a session of their own."""
+        """End the process and all processes that it started, which form one session."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -169,7 +169,7 @@ class BenchmarkProcess:
                     stream.close()
 
     def _ask(self, seconds: float, **request: Any) -> Mapping[str, Any]:
-        """Send a request and wait for its answer; after a process that is lost comes a new one."""
+        """Send a request and wait for its answer; replace a lost process."""
         try:
             return self._answer(seconds, request)
         except _Lost as lost:
@@ -201,27 +201,27 @@ class BenchmarkProcess:
         lines = self._errors.read().strip().splitlines()
         if "No module named 'asv_runner'" in "".join(lines[-1:]):
             return "asv is not installed here: pip install '.[bench]'"
-        return f"its process ended with {code}: {lines[-1] if lines else 'it said nothing'}"
+        return f"its process ended with {code}: {lines[-1] if lines else 'no output'}"
 
 
 class _Lost(Exception):  # noqa: N818 - the process, not the benchmark
-    """The process is gone, or as good as gone."""
+    """The process has ended, or does not respond."""
 
 
 def _read(stream: IO[str], lines: queue.Queue[str]) -> None:
-    """Pass on every line, and an empty one at the end."""
-    with contextlib.suppress(ValueError):  # closed while it was read
+    """Put every line into a queue, and an empty one at the end."""
+    with contextlib.suppress(ValueError):  # closed while it is read
         for line in iter(stream.readline, ""):
             lines.put(line)
     lines.put("")
 
 
-def _cases(told: Mapping[str, Any]) -> list[Case]:
+def _cases(entry: Mapping[str, Any]) -> list[Case]:
     return [
         Case(
-            name=told["name"], combination=tuple(combination), index=index, kind=told["kind"],
-            unit=told["unit"], exact=told["exact"] and "cuda" not in combination,
-            timeout=float(told["timeout"] or 60.0),
+            name=entry["name"], combination=tuple(combination), index=index, kind=entry["kind"],
+            unit=entry["unit"], exact=entry["exact"] and "cuda" not in combination,
+            timeout=float(entry["timeout"] or 60.0),
         )
-        for index, combination in enumerate(told["combinations"])
+        for index, combination in enumerate(entry["combinations"])
     ]  # fmt: skip

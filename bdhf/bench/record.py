@@ -1,7 +1,7 @@
-"""asv, with the settings that are right for this machine: results of commits, kept as files.
+"""Run asv with the right settings for this machine: results of commits, stored in files.
 
-asv keeps one environment for a version of torch, and builds and installs a commit into it without
-dependencies: seconds. What it finds is kept in `asv_bench/results`, by machine and commit.
+asv has one environment for each version of torch, and installs a commit into it without
+dependencies, in seconds. Its results are in `asv_bench/results`, by machine and commit.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from bdhf.bench.checkout import CONFIG, Checkout
 from bdhf.records import InputError
 from bdhf.records.provenance.git import git_environment
 
-#: Seconds that asv has to end its processes when it is interrupted.
+#: Seconds for asv to end its processes after an interruption.
 _PATIENCE = 15.0
 
-#: What asv takes for a range, beside ranges of git.
+#: Words that asv accepts as a range, in addition to ranges of git.
 _WORDS = ("NEW", "ALL", "EXISTING", "TAGS")
 
-#: Paths in the configuration, which asv takes from where it is started.
+#: Paths in the configuration, relative to the working directory of asv.
 _PATHS = ("repo", "benchmark_dir", "results_dir", "env_dir", "html_dir")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run of asv left."""
+    """The results of a run of asv."""
 
     exit_code: int
     results: int  # numbers
-    failed: int  # combinations without one, but for those that are left out on purpose
-    folder: Path | None  # where they are kept; None: nowhere
+    failed: int  # combinations without a number, except those left out on purpose
+    folder: Path | None  # the folder of the results; None: not kept
 
 
 def run_asv(
@@ -55,9 +55,9 @@ def run_asv(
     quick: bool = False,
     machine: str | None = None,
 ) -> Recorded:
-    """Run asv on a commit or a range of commits; its output is that of this process.
+    """Run asv on a commit or a range of commits, with its output on that of this process.
 
-    `quick` takes one sample of each and keeps nothing. Raises InputError where asv is missing.
+    `quick` takes one sample of each and keeps no result. Raises InputError where asv is missing.
     """
     if find_spec("asv") is None:
         raise InputError(["asv is not installed here: pip install '.[bench]'"])
@@ -74,14 +74,14 @@ def run_asv(
             ],
             git_environment(checkout.root),
         )  # fmt: skip
-        found, failed = count_since(results, start)
-        return Recorded(code, found, failed, None if quick else results)
+        numbers, failed = count_since(results, start)
+        return Recorded(code, numbers, failed, None if quick else results)
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str] = os.environ) -> int:
-    """Run asv to its end, with these variables of its environment.
+    """Run asv with these environment variables.
 
-    Interrupted, it is told so, and has time to end what it started.
+    An interruption is passed on, and asv gets time to end its processes.
     """
     process = subprocess.Popen(command, env={**variables, "OMP_NUM_THREADS": "1"})
     try:
@@ -96,7 +96,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str] = os.environ) -> i
 
 
 def range_of(commits: str) -> str:
-    """A single commit as the range that holds it; ranges and asv's own words as they are.
+    """A single commit as a range; ranges and asv's words unchanged.
 
     >>> range_of("main"), range_of("v1..main"), range_of("NEW")
     ('main^!', 'v1..main', 'NEW')
@@ -106,27 +106,27 @@ def range_of(commits: str) -> str:
 
 
 def launch_method() -> str:
-    """A process forked from one that has imported everything; with CUDA, which forbids it, none."""
+    """Fork each process from one with all imports; with CUDA, which forbids this, start it new."""
     has_gpu = shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
     return "spawn" if has_gpu or not hasattr(os, "fork") else "forkserver"
 
 
 def count_since(folder: Path, start: float) -> tuple[int, int]:
-    """Numbers, and failures, of the benchmarks that were started since, in all result files."""
+    """Numbers and failures of the benchmarks that started since `start`, in all result files."""
     numbers = failures = 0
     for path in folder.glob("*/*.json"):
         if path.name != "machine.json":
-            found, failed = _count(json.loads(path.read_text(encoding="utf-8")), start)
-            numbers, failures = numbers + found, failures + failed
+            measured, failed = _count(json.loads(path.read_text(encoding="utf-8")), start)
+            numbers, failures = numbers + measured, failures + failed
     return numbers, failures
 
 
 def _count(content: Mapping[str, Any], start: float) -> tuple[int, int]:
-    """Numbers and failures of a result file: null is a failure, NaN is left out on purpose."""
+    """Numbers and failures in a result file: null is a failure, NaN was left out on purpose."""
     numbers = failures = 0
     for cells in content["results"].values():
         row = dict(zip(content["result_columns"], cells, strict=False))
-        if (row.get("started_at") or 0) < 1000 * start - 1:  # asv merges into what was there
+        if (row.get("started_at") or 0) < 1000 * start - 1:  # asv keeps older results in the file
             continue
         values = row.get("result")
         for value in values if isinstance(values, list) else [values]:
@@ -137,23 +137,23 @@ def _count(content: Mapping[str, Any], start: float) -> tuple[int, int]:
 
 @contextmanager
 def _config(checkout: Checkout, quick: bool) -> Iterator[tuple[Path, Path]]:
-    """The configuration, and the folder of results that it names; a passing one for `quick`."""
+    """The configuration and its folder of results; temporary ones for `quick`."""
     path = checkout.root / CONFIG
     settings = _without_comments(path)
     if not quick:
         yield path, checkout.root / settings["results_dir"]
         return
-    with tempfile.TemporaryDirectory(prefix="bdhf-asv-") as place:
+    with tempfile.TemporaryDirectory(prefix="bdhf-asv-") as temporary:
         absolute = {key: str((checkout.root / settings[key]).resolve()) for key in _PATHS}
-        results = Path(place) / "results"
-        passing = Path(place) / CONFIG
+        results = Path(temporary) / "results"
+        passing = Path(temporary) / CONFIG
         content = {**settings, **absolute, "results_dir": str(results)}
         passing.write_text(json.dumps(content), encoding="utf-8")
         yield passing, results
 
 
 def _without_comments(path: Path) -> dict[str, Any]:
-    """JSON with whole lines of comments, as asv reads it."""
+    """Read JSON with lines of comments, as asv does."""
     lines = path.read_text(encoding="utf-8").splitlines()
     kept = "\n".join("" if line.lstrip().startswith("//") else line for line in lines)
     content: dict[str, Any] = json.loads(kept)
@@ -161,13 +161,13 @@ def _without_comments(path: Path) -> dict[str, Any]:
 
 
 def _this_machine() -> str:
-    """The name of this machine; asv is told what it is, unless it knows."""
+    """The name of this machine, registered with asv if it is new."""
     name = platform.node()
-    known = Path("~/.asv-machine.json").expanduser()
+    file = Path("~/.asv-machine.json").expanduser()
     try:
-        machines = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+        machines = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
-        raise InputError([f"{known}: not JSON: {error}; remove it, and asv writes it"]) from None
+        raise InputError([f"{file}: not JSON: {error}; remove it; asv writes a new one"]) from None
     if name not in machines:
         subprocess.run(
             [sys.executable, "-m", "asv", "machine", "--yes", "--machine", name],

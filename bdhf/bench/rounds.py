@@ -1,10 +1,10 @@
-"""Two commits timed in turn, and what their ratio is.
+"""Time two commits in turn, and compute the ratio.
 
     r_i = log(seconds of the candidate ÷ seconds of the baseline) in round i,  ABBA over rounds
 
-A slow minute of the machine falls on both. The interval of the median ratio is that of the sign
-test, two order statistics of the r_i (Conover, Practical Nonparametric Statistics, §3.2): it asks
-for no distribution, and a round that something else disturbed moves it by one place.
+A slow minute of the machine affects both. The interval of the median ratio is that of the sign
+test, two order statistics of the r_i (Conover, Practical Nonparametric Statistics, §3.2): it
+assumes no distribution, and a disturbed round moves it by one rank.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-#: Probability with which an interval holds the median ratio of its pair of processes, at least.
+#: Least probability that an interval contains the median ratio of its pair of processes.
 COVERAGE = 0.98
 
-#: Seconds that one sample lasts at least; shorter calls are repeated within it. The first calls
-#: after the other process has run are slow: medians of samples of 5 ms scatter three times as far.
+#: Least duration of a sample in seconds; shorter calls are repeated within it. The first calls
+#: after the other process has run are slow: medians of 5 ms samples scatter three times as much.
 _SAMPLE = 0.025
 
-#: Seconds from which on one call tells how long a piece takes.
+#: Seconds of a call above which a single call gives the duration of a case.
 _LONG = 10.0
 
-#: Rounds that a piece gets, by how long it takes.
+#: Least and largest number of rounds, by the duration of a case.
 _FEWEST, _MOST = 7, 101
 
 Timer = Callable[[int], float]  # number of calls -> seconds
@@ -43,12 +43,12 @@ class Ratio:
 
 
 def timed_ratio(baseline: Timer, candidate: Timer, budget: float) -> Ratio:
-    """Time both in turn for about `budget` seconds, seven rounds at least.
+    """Time both in turn for about `budget` seconds, with at least seven rounds.
 
-    The first call of each is not counted. Raises whatever a sample raises.
+    The first call of each is not counted. Raises the errors of the samples.
     """
     longest = max(baseline(1), candidate(1), 1e-9)
-    if longest < _LONG:  # a first call imports and decides, so it tells little
+    if longest < _LONG:  # a first call includes imports and choices
         longest = max(baseline(1), candidate(1), 1e-9)
     number = max(1, math.ceil(_SAMPLE / longest))
     rounds = min(_MOST, max(_FEWEST, int(budget / (2 * number * longest))))
@@ -64,8 +64,8 @@ def timed_ratio(baseline: Timer, candidate: Timer, budget: float) -> Ratio:
 def of_rounds(before: Sequence[float], now: Sequence[float]) -> Ratio:
     """The median ratio of paired seconds and its interval.
 
-    >>> found = of_rounds([1.0] * 9, [1.1, 1.3, 1.2, 1.2, 1.2, 1.0, 1.25, 1.2, 9.0])
-    >>> [round(value, 2) for value in (found.low, found.middle, found.high)]
+    >>> ratio = of_rounds([1.0] * 9, [1.1, 1.3, 1.2, 1.2, 1.2, 1.0, 1.25, 1.2, 9.0])
+    >>> [round(value, 2) for value in (ratio.low, ratio.middle, ratio.high)]
     [1.0, 1.2, 9.0]
     """
     ratios = sorted(b / a for a, b in zip(before, now, strict=True))
@@ -77,7 +77,7 @@ def of_rounds(before: Sequence[float], now: Sequence[float]) -> Ratio:
 
 
 def ratios_outside(rounds: int) -> int:
-    """How many of the ratios lie outside the interval on either side; 0 where all are needed.
+    """The number of ratios outside the interval on either side; 0 where all are needed.
 
     >>> [ratios_outside(rounds) for rounds in (7, 9, 11, 15, 25)]
     [0, 0, 1, 2, 6]

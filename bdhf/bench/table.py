@@ -1,4 +1,4 @@
-"""The verdict between two commits as a table in words."""
+"""The verdict on two commits as a table."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bdhf.bench.against import CommitComparison
 from bdhf.bench.verdict import CaseFinding, CaseVerdict, Missing, Value, ratio_interval
 from bdhf.text.formatting import short, with_unit
 
-#: Kind and exactness of a case -> what several of them are called.
+#: Kind and exactness of a case -> its plural.
 _KINDS = {("time", False): "times", ("track", True): "counts", ("track", False): "amounts"}
 
 _HEADINGS = ("benchmark", "before", "now", "verdict")
 
 
 def table_lines(comparison: CommitComparison, everything: bool = False) -> Iterator[str]:
-    """What was compared, a row for every change, a line for what stayed, and the verdict."""
+    """The commits, a row for every change, a line for unchanged benchmarks, and the verdict."""
     versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
     yield f"{comparison.candidate} against {comparison.baseline}; {versions}, one thread"
     yield ""
@@ -35,7 +35,7 @@ def table_lines(comparison: CommitComparison, everything: bool = False) -> Itera
 
 
 def as_json(comparison: CommitComparison) -> dict[str, Any]:
-    """The same as plain data; a side without a number says why."""
+    """The same as plain data; a side without a number has the reason."""
     return {
         "baseline": asdict(comparison.baseline),
         "candidate": asdict(comparison.candidate),
@@ -81,15 +81,15 @@ def _row(finding: CaseFinding, pairs: int) -> tuple[str, str, str, str]:
 def _why(finding: CaseFinding, pairs: int) -> str:
     if finding.ratios:
         low, middle, high = ratio_interval(finding.ratios)
-        found = len(finding.ratios)
-        agree = f"all {pairs}" if finding.verdict is not CaseVerdict.UNDECIDED else str(found)
-        seen = f", {agree} pairs of processes" if found > 1 else ""
+        timed = len(finding.ratios)
+        agree = f"all {pairs}" if finding.verdict is not CaseVerdict.UNDECIDED else str(timed)
+        seen = f", {agree} pairs of processes" if timed > 1 else ""
         return f": {middle:.2f}x the time ({low:.2f} to {high:.2f}{seen})"
     missing = [v.reason for v in (finding.now, finding.before) if isinstance(v, Missing)]
     if missing:
         return f": {missing[0]}"
     if finding.verdict is not CaseVerdict.SAME and not finding.case.exact:
-        return f": {_quotient(finding)} of before"
+        return f": {_quotient(finding)}"
     return ""
 
 
@@ -97,7 +97,7 @@ def _quotient(finding: CaseFinding) -> str:
     before, now = finding.before, finding.now
     assert not isinstance(before, Missing)
     assert not isinstance(now, Missing)
-    return f"{short(100 * now / before)} %" if before else "more than the nothing"
+    return f"{short(100 * now / before)} % of before" if before else "0 before"
 
 
 def _told(value: Value, unit: str) -> str:
@@ -105,13 +105,13 @@ def _told(value: Value, unit: str) -> str:
 
 
 def _is_quiet(finding: CaseFinding) -> bool:
-    """Whether it needs no row: as before, or a time that gave no reason to be timed again."""
+    """Whether it needs no row: unchanged, or a time without a suspicion in its first pair."""
     unsuspected = finding.verdict is CaseVerdict.UNDECIDED and len(finding.ratios) == 1
     return finding.verdict is CaseVerdict.SAME or unsuspected
 
 
 def _stayed(comparison: CommitComparison) -> Iterator[str]:
-    """One line for every file of benchmarks, and every kind of finding in it."""
+    """One line for every file of benchmarks and every kind of finding."""
     groups: dict[tuple[str, str], list[CaseFinding]] = {}
     for finding in comparison.findings:
         if _is_quiet(finding):
@@ -128,10 +128,10 @@ def _stayed(comparison: CommitComparison) -> Iterator[str]:
 
 def _verdict(comparison: CommitComparison) -> str:
     if not comparison.measured and not comparison.regressions:
-        return "verdict: nothing was measured, so nothing is known"
+        return "verdict: nothing was measured"
     measured = f"of {comparison.measured} measured"
     if not comparison.regressions:
         return f"verdict: no regression, {measured}"
     counted = Counter(str(finding.verdict) for finding in comparison.regressions)
-    found = ", ".join(f"{number} {verdict}" for verdict, number in counted.items())
-    return f"verdict: {len(comparison.regressions)} regressions, {measured}: {found}"
+    kinds = ", ".join(f"{number} {verdict}" for verdict, number in counted.items())
+    return f"verdict: {len(comparison.regressions)} regressions, {measured}: {kinds}"

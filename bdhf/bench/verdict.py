@@ -1,9 +1,9 @@
-"""What a benchmark says of two commits: counts exactly, amounts to 1 %, times by their ratio.
+"""The verdict of a benchmark: counts exactly, amounts to 1 %, times by their ratio.
 
-One pair of processes only raises a suspicion of a time: where a process keeps its memory decides up
-to a third of the time of a convolution, and stays so as long as it lives. A suspect is timed again
-in new pairs, seven in all, and is slower when the ratio of every pair is above the margin. The
-lowest and the highest of seven are the interval of the median over pairs, at 98 % as within a pair.
+One pair of processes only raises a suspicion about a time: the memory layout of a process changes
+the time of a convolution by up to a third, until the process ends. A suspect is timed again in new
+pairs, seven in all, and is slower if the ratio of every pair is above the margin. The lowest and
+the highest of seven form the interval of the median over pairs, at 98 % as within a pair.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from enum import StrEnum
 from bdhf.bench.process import Case
 from bdhf.bench.rounds import Ratio
 
-#: How much a tracked amount that is no count (bytes, a loss) may change and be called the same.
+#: Relative change up to which a tracked amount (bytes, a loss) counts as the same.
 _TOLERANCE = 0.01
 
-#: Pairs of processes in which a change of time has to show: `rounds.left_out` of 7 is none.
+#: Pairs of processes that must all show a change of time: `ratios_outside(7)` is 0.
 PAIRS = 7
 
 
 class CaseVerdict(StrEnum):
-    """How the candidate stands to the baseline."""
+    """The candidate compared with the baseline."""
 
     SAME = "as before"
     FASTER = "faster"
@@ -74,14 +74,20 @@ class CaseFinding:
         """Whether there is a number on both sides."""
         return not isinstance(self.before, Missing) and not isinstance(self.now, Missing)
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether the benchmark leaves the case out on both sides."""
+        sides = (self.before, self.now)
+        return all(isinstance(side, Missing) and side.skipped for side in sides)
+
 
 def of_values(case: Case, before: Value, now: Value) -> CaseFinding:
-    """The finding of a tracked number, or of a case that one side could not be asked for."""
+    """The finding of a tracked number, or of a case that one side cannot run."""
     return CaseFinding(case, _of_values(case, before, now), before, now)
 
 
 def of_ratios(case: Case, ratios: Sequence[Ratio], margin: float) -> CaseFinding:
-    """The finding of a time, by the ratios of its pairs of processes so far."""
+    """The finding of a time, from the ratios of its pairs of processes so far."""
     last = ratios[-1]
     return CaseFinding(case, _of_ratios(ratios, margin), last.before, last.now, tuple(ratios))
 
@@ -110,7 +116,7 @@ def _of_ratios(ratios: Sequence[Ratio], margin: float) -> CaseVerdict:
 
 
 def ratio_interval(ratios: Sequence[Ratio]) -> tuple[float, float, float]:
-    """Low, middle and high: of the rounds of a single pair, or else of the medians of all pairs."""
+    """Low, middle and high: of the rounds of a single pair, or of the medians of several pairs."""
     if len(ratios) == 1:
         return ratios[0].low, ratios[0].middle, ratios[0].high
     middles = sorted(ratio.middle for ratio in ratios)

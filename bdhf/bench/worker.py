@@ -1,7 +1,7 @@
-"""The process in which the benchmarks of one commit run, told what to do by lines of JSON.
+"""The process that runs the benchmarks of one commit, on requests in lines of JSON.
 
-It is started by path, with the tree of a commit on PYTHONPATH, so it must not import the package
-that it is part of: that of the commit is another. `process.py` is the other end.
+It is started by path, with the tree of a commit on PYTHONPATH. It must not import its own package,
+because that of the commit is another one. `process.py` is the client.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ from typing import Any, TextIO
 from asv_runner._aux import update_sys_path
 from asv_runner.discovery import disc_benchmarks
 
-#: Types of asv that are measured here; the others (RSS, pickles of objects) are left to asv.
+#: Types of asv that are measured here; only asv measures the others (RSS, pickles of objects).
 _KINDS = {"time": "time", "track": "track"}
 
 
 class BenchmarkFolder:
-    """The benchmarks of a folder, one of which is prepared."""
+    """The benchmarks of a folder, of which one is prepared."""
 
     def __init__(self, folder: str) -> None:
         update_sys_path(folder)
         self.broken = _broken(Path(folder))
-        found = disc_benchmarks(folder, ignore_import_errors=True)
-        self.benchmarks = {b.name: b for b in found if b.type in _KINDS}
-        gc.freeze()  # what was imported stays: a collection need not look at it
+        discovered = disc_benchmarks(folder, ignore_import_errors=True)
+        self.benchmarks = {b.name: b for b in discovered if b.type in _KINDS}
+        gc.freeze()  # imported objects stay, so collections need not visit them
         self._caches: dict[str, Any] = {}
         self._prepared: Any = None
 
     def begin(self) -> Mapping[str, Any]:
-        """Which code this is, and what can be measured."""
-        found = importlib.util.find_spec("bdhf")
+        """The imported package, the versions and the benchmarks."""
+        package = importlib.util.find_spec("bdhf")
+        origin = package.origin if package else None
         return {
-            "package": str(Path(found.origin).resolve().parent) if found and found.origin else "",
+            "package": str(Path(origin).resolve().parent) if origin else "",
             "versions": {"torch": _version("torch"), "python": sys.version.split()[0]},
             "broken": self.broken,
             "benchmarks": [_described(b) for b in self.benchmarks.values()],
@@ -71,7 +72,7 @@ class BenchmarkFolder:
         return {"ready": True}
 
     def time(self, number: int) -> Mapping[str, Any]:
-        """Seconds of so many calls of what is prepared, set up anew before each as asv does."""
+        """Seconds of `number` calls of the prepared benchmark, each after a set-up, as in asv."""
         benchmark = self._prepared
         parameters, timer = benchmark._build_params(), benchmark.timer
         taken = 0.0
@@ -87,7 +88,7 @@ class BenchmarkFolder:
         return {"seconds": taken}
 
     def track(self) -> Mapping[str, Any]:
-        """The number that what is prepared returns."""
+        """The number that the prepared benchmark returns."""
         value = self._prepared.do_run()
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError(f"a tracked number must be finite; got {value!r}")
@@ -95,7 +96,7 @@ class BenchmarkFolder:
 
 
 def _kept(make: Callable[[], Any]) -> Any:
-    """What is made once, or the exception that it ended with: it would not do better again."""
+    """The result of a call that is made once, or its exception, which would occur again."""
     try:
         return make()
     except Exception as error:
@@ -104,7 +105,7 @@ def _kept(make: Callable[[], Any]) -> Any:
 
 
 def _broken(folder: Path) -> Mapping[str, str]:
-    """Modules that cannot be imported here, and why; their benchmarks are missing."""
+    """Modules that cannot be imported, with the reason; their benchmarks are missing."""
     reasons = {}
     for module in sorted(folder.glob("[!_]*.py")):
         try:
@@ -115,9 +116,9 @@ def _broken(folder: Path) -> Mapping[str, str]:
 
 
 def _reason(said: str) -> str:
-    """What NotImplementedError said, out of how asv prints it."""
-    found = re.search(r"asv: skipped: NotImplementedError\((['\"])(.*)\1\)", said)
-    return found[2] if found else said.strip() or "asv skips it"
+    """The message of NotImplementedError, from the output of asv."""
+    match = re.search(r"asv: skipped: NotImplementedError\((['\"])(.*)\1\)", said)
+    return match[2] if match else said.strip() or "asv skips it"
 
 
 def _one_line(error: Exception) -> str:
@@ -125,7 +126,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _described(benchmark: Any) -> Mapping[str, Any]:
-    """What the other end needs to know; combinations in the order of their index."""
+    """A benchmark for the client; combinations in the order of their index."""
     return {
         "name": benchmark.name,
         "kind": _KINDS[benchmark.type],
@@ -151,7 +152,7 @@ def _version(name: str) -> str:
 
 
 def serve(worker: BenchmarkFolder, requests: TextIO, replies: TextIO) -> None:
-    """Answer one request after the other; what a benchmark raises is an answer too."""
+    """Answer one request after another; the error of a benchmark is an answer too."""
     for line in requests:
         request = json.loads(line)
         try:
@@ -164,7 +165,7 @@ def serve(worker: BenchmarkFolder, requests: TextIO, replies: TextIO) -> None:
 
 
 def main() -> None:
-    """Serve requests of stdin on stdout; benchmarks print to stderr, and have nothing to read."""
+    """Serve requests of stdin on stdout; benchmarks print to stderr and have an empty stdin."""
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -115,12 +115,12 @@ def _count(checkout: Checkout, wanted: Callable[[str], bool], write: bool) -> No
     for fault in found.faults:
         say(fault)
     if write:
-        say(f"{len(found.found)} counts of torch {found.torch} written")
+        say(f"{len(found.by_label)} counts of torch {found.torch} written")
     elif found.faults:
         say(f"verdict: not the counts that are expected of torch {found.torch}")
         raise typer.Exit(1)
     else:
-        say(f"verdict: all {len(found.found)} counts are those expected of torch {found.torch}")
+        say(f"verdict: all {len(found.by_label)} counts are those expected of torch {found.torch}")
 
 
 def _compare(

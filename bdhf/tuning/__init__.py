@@ -1,1 +1,1 @@
-"""Optuna studies: fair budgets of trials for every arm at every batch size."""
+"""Optuna studies: the same number of trials for every arm at every batch size."""

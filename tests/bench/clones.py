@@ -10,10 +10,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-#: What a clone takes from the working tree, so that what is not committed yet is tested too.
+#: Files that a clone takes from the working tree, so that uncommitted changes are tested too.
 TAKEN = ("bdhf", "asv_bench", "asv.conf.json", "pyproject.toml", "CHANGELOG.md", "README.md")
 
-#: Who commits, without a signature, whatever the machine is set to.
+#: Author of commits, without a signature, whatever the settings of the machine.
 _SETTINGS = (
     "user.name=test",
     "user.email=test@example.org",
@@ -23,7 +23,7 @@ _SETTINGS = (
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git says in a folder. Raises CalledProcessError."""
+    """The output of git in a folder. Raises CalledProcessError."""
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     done = subprocess.run(
         ["git", "-C", folder, *settings, *arguments], check=True, capture_output=True, text=True
@@ -32,7 +32,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 class Clone:
-    """A clone whose branch `main` is the working tree as it is."""
+    """A clone whose branch `main` is the present working tree."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,17 +48,17 @@ class Clone:
         self.commit("The working tree")
 
     def git(self, *arguments: str) -> str:
-        """What git says in the clone."""
+        """The output of git in the clone."""
         return git(self.folder, *arguments)
 
     def commit(self, message: str) -> str:
-        """Commit all that differs; the commit."""
+        """Commit all changes; the commit."""
         self.git("add", "--all", "bdhf", *TAKEN)
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
         return self.git("rev-parse", "HEAD")
 
     def plant(self, file: str, old: str, new: str) -> str:
-        """Change one place of a file on a branch of its own; the commit, `main` untouched."""
+        """Change one part of a file on a new branch; the commit. `main` stays unchanged."""
         self.git("checkout", "--quiet", "-B", "planted", "main")
         path = self.folder / file
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A repository of a few lines with benchmarks of it: commits to compare in a second."""
+"""A tiny repository with benchmarks, whose commits are compared in a second."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Cached:
 
 
 class Repository:
-    """A git repository whose package is what a test says."""
+    """A git repository whose package a test defines."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,14 +86,14 @@ class Repository:
         held: str = "1000.0",
         more: str = "",
     ) -> None:
-        """Change the package, which is not committed yet."""
+        """Change the package without a commit."""
         code = CODE.format(work=work, steps=steps, held=held, more=more)
-        # Python takes bytecode for that of a file of the same second and size: 7 steps, then 8.
+        # Python would reuse the bytecode of a file with the same second and size: 7 steps, then 8.
         shutil.rmtree(self.folder / "bdhf" / "__pycache__", ignore_errors=True)
         (self.folder / "bdhf" / "__init__.py").write_text(code)
 
     def commit(self, name: str, **code: str) -> None:
-        """Commit the package as it is to be, under a name."""
+        """Commit the package with this code, under a name."""
         self.write(**code)
         git(self.folder, "add", "bdhf")
         git(self.folder, "commit", "--quiet", "--allow-empty", "--message", f"Commit {name}")

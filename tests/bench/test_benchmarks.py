@@ -1,4 +1,4 @@
-"""Every benchmark gives a number, and what they share does what it says."""
+"""Every benchmark gives a number, and their shared functions are right."""
 
 import math
 import time
@@ -24,7 +24,7 @@ def worker():
 
 
 def test_what_the_issue_of_benchmarks_has(worker):
-    """The files and the numbers of convergence by the names that the site and CI rely on."""
+    """Files and the numbers of convergence have the names that the site and CI use."""
     names = {case.name for case in worker.cases}
 
     assert not worker.broken
@@ -38,27 +38,27 @@ def test_what_the_issue_of_benchmarks_has(worker):
 
 @pytest.mark.slow
 def test_every_benchmark_gives_a_number(worker):
-    """The first combination that a benchmark does not leave out gives a finite number."""
-    given = {}
+    """The first combination that a benchmark supports gives a finite number."""
+    numbers = {}
     for case in worker.cases:
-        if case.name in given:
+        if case.name in numbers:
             continue
         try:
             if case.kind == "track":
-                given[case.name] = worker.value(case)
+                numbers[case.name] = worker.value(case)
             else:
                 worker.prepare(case)
-                given[case.name] = worker.seconds(case, 1)
+                numbers[case.name] = worker.seconds(case, 1)
         except Skipped:
             continue
 
-    assert given.keys() == {case.name for case in worker.cases}
-    assert all(math.isfinite(value) and value >= 0 for value in given.values())
+    assert numbers.keys() == {case.name for case in worker.cases}
+    assert all(math.isfinite(value) and value >= 0 for value in numbers.values())
 
 
 @pytest.mark.parametrize("model", models.MODELS)
 def test_examples_are_the_same_again(model):
-    """Parameters and batch of a model are the same bits in every process, in either precision."""
+    """Parameters and batch of a model are bitwise the same each time."""
     first, second = (models.example(model, "cpu", torch.float64) for _ in range(2))
 
     pairs = zip(first.model.parameters(), second.model.parameters(), strict=True)
@@ -69,14 +69,14 @@ def test_examples_are_the_same_again(model):
 
 
 def test_a_method_that_does_not_do_it_is_left_out():
-    """A combination that a method would hand to another one is no benchmark of that method."""
-    with pytest.raises(NotImplementedError, match="layer_io does not do it"):
+    """A combination that a method passes to another method is not a benchmark of it."""
+    with pytest.raises(NotImplementedError, match="layer_io"):
         subject("classifier", "hessian", "full", "layer_io", "cpu")
 
 
 @pytest.mark.parametrize("recipe", ["martens2010", "zhang2017 groups", "adam"])
 def test_the_update_is_the_same_each_time(recipe):
-    """Going back gives an update that ends at the same parameters."""
+    """After a reset, an update ends at the same parameters."""
     training = Training(recipe, "autoencoder", "cpu", torch.float64)
     ends = []
     for _ in range(2):
@@ -88,38 +88,40 @@ def test_the_update_is_the_same_each_time(recipe):
 
 
 def test_a_combination_that_fails_leaves_the_others():
-    """What could not be computed for one combination is told where that is asked for."""
+    """The error of one combination is raised only for that combination."""
 
     def take(letter, number):
         if (letter, number) == ("b", "1"):
             raise ValueError("not b")
         return {"x": float(number)}
 
-    found = tracked.gathered(take, (("a", "b"), ("1", "2")))
+    gathered = tracked.gathered(take, (("a", "b"), ("1", "2")))
 
-    assert tracked.taken(found, ("b", "2")) == {"x": 2.0}
+    assert tracked.taken(gathered, ("b", "2")) == {"x": 2.0}
     with pytest.raises(RuntimeError, match="ValueError: not b"):
-        tracked.taken(found, ("b", "1"))
+        tracked.taken(gathered, ("b", "1"))
 
 
 def test_a_missed_target_costs_the_budget(monkeypatch):
-    """Of runs that miss, updates are the budget, products those of the whole run, misses all."""
+    """A miss counts the updates of the budget and the products of the whole run."""
     monkeypatch.setattr(convergence, "SPEC", convergence.SPEC
         .replace(f"updates: {convergence.BUDGET}", "updates: 2").replace("count: 2", "count: 1")
         .replace("[250, 500, 1000]", "[250]"))  # fmt: skip
 
     monkeypatch.setattr(convergence, "BUDGET", 2)
 
-    found = convergence.results()
+    outcomes = convergence.results()
 
-    runs = {optimizer: run for (optimizer, _, device), (run,) in found.items() if device == "cpu"}
+    runs = {
+        optimizer: run for (optimizer, _, device), (run,) in outcomes.items() if device == "cpu"
+    }
     assert set(runs) == set(convergence.OPTIMIZERS)
     assert all(run["updates"] == 2 and run["missed"] == 1 for run in runs.values())
     assert runs["adam"]["products"] == 0 < runs["full_hf"]["products"]
 
 
 def test_the_clock_of_the_host():
-    """Without CUDA a stretch is one of the host's clock."""
+    """Without CUDA a duration is measured by the clock of the host."""
     clock = devices.Clock()
     start = clock()
     time.sleep(0.01)
@@ -130,7 +132,7 @@ def test_the_clock_of_the_host():
 @pytest.mark.gpu
 @pytest.mark.parametrize("device", GPUS)
 def test_the_clock_of_a_gpu(device):
-    """With CUDA a stretch holds the kernels that were launched in it, by events of the device."""
+    """With CUDA a duration includes the launched kernels, by events of the device."""
     x = torch.rand(4096, 4096, device=device)
     x @ x
     clock = devices.Clock()
@@ -140,9 +142,9 @@ def test_the_clock_of_a_gpu(device):
     many = clock() - start
     start = clock()
     x @ x
-    one = clock() - start
+    single = clock() - start
 
-    assert many > 5 * one > 0
+    assert many > 5 * single > 0
 
 
 @pytest.mark.gpu

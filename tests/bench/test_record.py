@@ -1,4 +1,4 @@
-"""asv is called with the right settings, and a run that left no number is no success."""
+"""asv is called with the right settings, and a run without a number is no success."""
 
 import json
 import math
@@ -17,6 +17,7 @@ from bdhf.cli import app
 from bdhf.records import InputError
 from tests.bench.clones import ROOT
 from tests.bench.synthetic import Repository
+from tests.messages import naming
 
 CONFIG = {
     "version": 1, "repo": ".", "benchmark_dir": "asv_bench/benchmarks",
@@ -36,7 +37,7 @@ def repository(tmp_path, monkeypatch):
 
 
 class Asv:
-    """A stand-in for asv: what it was called with; it leaves a result file of these values."""
+    """A stand-in for asv: it records its arguments and writes a result file with these values."""
 
     def __init__(self, monkeypatch, values, code=0):
         self.values, self.code, self.calls = values, code, []
@@ -51,7 +52,7 @@ class Asv:
 
 
 def leave(results, values, started):
-    """A result file as asv writes it; a benchmark that failed has no more than its null."""
+    """A result file in the format of asv; a failed benchmark has null."""
     folder = results / "lab"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "machine.json").write_text('{"results": {}}')
@@ -65,27 +66,27 @@ VALUES = {"a": [1.0, None, math.nan], "b": [2.0], "c": None}
 
 
 def test_results_and_failures_are_counted(repository, monkeypatch):
-    """A null is a failure, NaN is left out on purpose; what was there before does not count."""
+    """A null is a failure, NaN was left out on purpose; older results do not count."""
     asv = Asv(monkeypatch, VALUES)
 
-    found = record.run_asv(repository.checkout, "main", ["imports", "solvers"], machine="lab")
+    recorded = record.run_asv(repository.checkout, "main", ["imports", "solvers"], machine="lab")
 
-    assert (found.results, found.failed, found.exit_code) == (2, 2, 0)
-    assert found.folder == repository.folder / "asv_bench/results"
+    assert (recorded.results, recorded.failed, recorded.exit_code) == (2, 2, 0)
+    assert recorded.folder == repository.folder / "asv_bench/results"
     (arguments,) = asv.calls
     assert arguments[2:5] == ["run", "--machine", "lab"]
     assert arguments[-5:] == ["--bench", "imports", "--bench", "solvers", "main^!"]
     assert "--quick" not in arguments
-    assert record.count_since(found.folder, time.time() + 1) == (0, 0)
+    assert record.count_since(recorded.folder, time.time() + 1) == (0, 0)
 
 
 def test_a_quick_run_keeps_nothing(repository, monkeypatch):
-    """Quick results go to a folder that passes, by a configuration whose paths are absolute."""
+    """Quick results go to a temporary folder, by a configuration with absolute paths."""
     asv = Asv(monkeypatch, VALUES)
 
-    found = record.run_asv(repository.checkout, quick=True, machine="lab")
+    recorded = record.run_asv(repository.checkout, quick=True, machine="lab")
 
-    assert (found.results, found.folder) == (2, None)
+    assert (recorded.results, recorded.folder) == (2, None)
     ((*_, last),) = asv.calls
     assert "--quick" in asv.calls[0]
     assert last == "HEAD^!"
@@ -93,7 +94,7 @@ def test_a_quick_run_keeps_nothing(repository, monkeypatch):
 
 
 def test_asv_is_told_to_end(repository, tmp_path, monkeypatch):
-    """An interruption is passed on to asv, which gets time to end what it started."""
+    """An interruption is passed on to asv, which gets time to end its processes."""
     said = tmp_path / "said"
     code = (
         "import pathlib, signal, sys, time\n"
@@ -117,18 +118,18 @@ def test_asv_is_told_to_end(repository, tmp_path, monkeypatch):
 
 
 def test_machines_of_asv(repository, monkeypatch):
-    """Asv is told of a machine that it does not know, once; a torn file of them is named."""
+    """A new machine is registered with asv once; the message names a torn file of machines."""
     calls = []
     monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))
-    known = Path("~/.asv-machine.json").expanduser()
+    machines = Path("~/.asv-machine.json").expanduser()
 
     name = record._this_machine()
-    known.write_text(json.dumps({name: {}}))
+    machines.write_text(json.dumps({name: {}}))
     assert record._this_machine() == name
-    known.write_text("")
+    machines.write_text("")
 
     assert [call[3:5] for call in calls] == [["machine", "--yes"]]
-    with pytest.raises(InputError, match="remove it, and asv writes it"):
+    with pytest.raises(InputError, match=naming(machines)):
         record._this_machine()
 
 
@@ -143,7 +144,7 @@ def test_machines_of_asv(repository, monkeypatch):
     ],
 )
 def test_exit_codes(repository, monkeypatch, values, code, expected):
-    """0 for numbers only, 1 for a failure among them, 2 for no number at all."""
+    """0 for numbers only, 1 with a failure, 2 without any number."""
     Asv(monkeypatch, values, code)
     leave(repository.folder / "asv_bench/results", {"old": [1.0, None]}, time.time() - 60)
 
@@ -151,7 +152,7 @@ def test_exit_codes(repository, monkeypatch, values, code, expected):
 
 
 def test_a_commit_that_is_none(repository, monkeypatch):
-    """What names no commit ends with 2 before asv is started: a path is none, nor is a range."""
+    """A name that is no commit gives exit code 2 before asv starts: also a path or a range."""
     asv = Asv(monkeypatch, VALUES)
 
     for name in ("no-such-commit", "bdhf"):
@@ -162,7 +163,7 @@ def test_a_commit_that_is_none(repository, monkeypatch):
 
 
 def test_asv_that_is_missing_is_named(repository, monkeypatch):
-    """Without asv nothing is started, and the message says how to install it."""
+    """Without asv nothing is started, and the message has the command to install it."""
     monkeypatch.setattr(record, "find_spec", lambda name: None)
 
     with pytest.raises(InputError, match=r"pip install '\.\[bench\]'"):
@@ -170,12 +171,12 @@ def test_asv_that_is_missing_is_named(repository, monkeypatch):
 
 
 def configuration():
-    """That of this repository."""
+    """The configuration of this repository."""
     return record._without_comments(ROOT / "asv.conf.json")
 
 
 def test_asv_installs_what_the_package_depends_on():
-    """The environment of asv has every dependency, since a commit is installed without them."""
+    """The environment of asv has all dependencies, since a commit is installed without them."""
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     names = {re.split(r"[<>=]", line)[0].strip().replace(".", "-") for line in dependencies}
 
@@ -183,7 +184,7 @@ def test_asv_installs_what_the_package_depends_on():
 
 
 def test_a_commit_brings_no_other_torch():
-    """Neither building nor installing a commit touches what it depends on."""
+    """Neither building nor installing a commit changes its dependencies."""
     content = configuration()
 
     for command in (*content["build_command"], *content["install_command"]):
@@ -195,7 +196,7 @@ def test_a_commit_brings_no_other_torch():
 
 
 def test_asv_finds_no_fault():
-    """`asv check` imports every benchmark and finds that all take their parameters."""
+    """`asv check` imports every benchmark and checks its parameters."""
     done = subprocess.run(
         [sys.executable, "-m", "asv", "check", "--python=same"],
         cwd=ROOT, capture_output=True, text=True,

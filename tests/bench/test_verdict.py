@@ -1,4 +1,4 @@
-"""When a time is called slower: a suspicion in one pair of processes, a verdict in all."""
+"""When a time counts as slower: a suspicion in one pair of processes, a verdict in all."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def ratios(*triples):
     ],
 )
 def test_verdicts_of_times(triples, verdict):
-    """Every median is beyond the margin, or else one interval within it says that nothing is."""
+    """Every median is beyond the margin, or one interval within it shows no change."""
     assert of_ratios(CASE, ratios(*triples), 1.05).verdict is verdict
 
 
@@ -48,7 +48,7 @@ def test_the_interval_is_that_of_the_pairs():
 
 @pytest.mark.parametrize("verdict", CaseVerdict)
 def test_what_is_a_regression(verdict):
-    """Slower, more, failing and left out are regressions, and nothing else is."""
+    """Only slower, more, failing and left out are regressions."""
     bad = {"slower", "more", "fails now", "left out now"}
 
     assert verdict.is_regression == (str(verdict) in bad)

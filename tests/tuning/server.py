@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own: in a temporary folder, on a socket in it, ended afterwards."""
+"""A PostgreSQL for the tests, in a temporary folder and on a socket in it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pathlib import Path
 import psycopg
 import pytest
 
-#: Who may run it in the place of root, whom it refuses.
+#: Users that may run it; it refuses to run as root.
 _USERS = ("postgres", "nobody")
 
 
 @dataclass
 class Server:
-    """One that runs."""
+    """A running PostgreSQL."""
 
     folder: Path
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it, and wait until it responds."""
         data = self.folder / "data"
         start = ["-D", data, "-k", self.folder, "-c", "listen_addresses=", "-c", "fsync=off"]
         with (self.folder / "log").open("ab") as log:
@@ -62,7 +62,7 @@ class Server:
         )
 
     def wait(self, process: subprocess.Popen[bytes]) -> None:
-        """Until it answers."""
+        """Wait until it responds."""
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -96,21 +96,21 @@ def running() -> Iterator[Server]:
 
 
 def _binary(name: str) -> str:
-    """Where Debian puts it, the newest version; else on the path."""
+    """The newest version in Debian's folder; else the one on the path."""
     versions = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
     newest = max(versions, key=lambda path: int(path.parts[4].split(".")[0]), default=None)
-    found = newest or shutil.which(name)
-    if found is None:
+    binary = newest or shutil.which(name)
+    if binary is None:
         pytest.fail(f"no {name} of PostgreSQL: install it (Debian: apt install postgresql)")
-    return str(found)
+    return str(binary)
 
 
 def _user() -> pwd.struct_passwd | None:
-    """Who runs it; None for whoever runs the tests."""
+    """The user that runs it; None for the user of the tests."""
     if os.getuid() != 0:
         return None
-    known = {entry.pw_name: entry for entry in pwd.getpwall()}
-    return next(known[name] for name in _USERS if name in known)
+    users = {entry.pw_name: entry for entry in pwd.getpwall()}
+    return next(users[name] for name in _USERS if name in users)
 
 
 def _lowly(*command: object) -> list[str]:

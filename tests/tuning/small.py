@@ -1,14 +1,14 @@
-"""A study of real runs that are tiny, worked on by processes that a test may kill.
+"""A study with tiny real runs, made by processes that a test may kill.
 
     python -m tests.tuning.small pool STUDY FOLDER WORKERS
     python -m tests.tuning.small join STUDY FOLDER URL START
 
-The first tunes it with a worker pool and collects its tables: `bdhf tune` without what comes after
-the trials. The second joins it as `--worker` does, with runs that are made up, as soon as there is
-a file START: so several begin at one instant.
+The first command tunes it with a worker pool and collects its tables: `bdhf tune` without the steps
+after the trials. The second joins it as `--worker` does, with synthetic runs, as soon as a file
+START exists: so several processes start at the same moment.
 
-With STOP_AFTER=WHAT:COUNT:FILE in the environment a process that has written what it says so often
-makes the file, and goes no further until it is killed.
+With STOP_AFTER=WHAT:COUNT:FILE in the environment, a process that has written WHAT for the COUNT-th
+time creates FILE and waits to be killed.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ LONG = (("updates: 6", "updates: 60"), ("stop: at_target", "stop: at_budget"),
         ("below: 0.08", "below: 1.0e-9"))  # fmt: skip
 
 
-#: What is written at a moment of a trial -> how its line in the journal is known.
+#: Moment of a trial -> pattern of its line in the journal.
 MOMENTS = {
-    "asked": '"op_code":4,.*"state":0',  # and nothing is known of its settings
+    "asked": '"op_code":4,.*"state":0',  # its settings are unknown
     "claimed": '"op_code":6,.*"state":0',  # it had been asked for before
     "proposed": '"user_attr":{"settings"',
     "begun": '"op_code":7,',
-    "made": '"user_attr":{"status"',  # and not told
+    "made": '"user_attr":{"status"',  # its value is not told
     "told": '"op_code":6,.*"state":1',
 }
 
 
 def stop_after(what: str, count: int, marker: Path) -> None:
-    """Let this process stop after the line in the journal that ends a moment for the n-th time."""
+    """Stop this process after the count-th line of the journal for a moment."""
     append, times = JournalFileBackend.append_logs, list[int]()
 
     def appended(backend: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
@@ -73,20 +73,20 @@ def stop_after(what: str, count: int, marker: Path) -> None:
     JournalFileBackend.append_logs = appended
 
 
-if "STOP_AFTER" in os.environ:  # in workers of a pool too, which import what began it
+if "STOP_AFTER" in os.environ:  # also in workers of a pool, which import this module
     _what, _count, _marker = os.environ["STOP_AFTER"].split(":", 2)
     stop_after(_what, int(_count), Path(_marker))
 
 
 def written(home: Path, *changes: tuple[str, str]) -> Path:
-    """Write the study and its ablation into a folder, with pieces of their text replaced."""
+    """Write the study and its ablation into a folder, with parts of their text replaced."""
     return write_study(home, *changes, text=TINY_STUDY, base=TINY)
 
 
 def begun(command: Sequence[object], log: Path, **more: str) -> subprocess.Popen[bytes]:
-    """Start a module of Python in a process group of its own; what it says goes into a file.
+    """Start a Python module in its own process group, with its output in a file.
 
-    `more` is put into its environment.
+    `more` are additional variables of its environment.
     """
     with log.open("ab") as said:
         return subprocess.Popen(
@@ -100,13 +100,13 @@ def begun(command: Sequence[object], log: Path, **more: str) -> subprocess.Popen
 
 def killed(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> int:
     """Send a signal to a process and all of its workers; its exit code."""
-    with suppress(ProcessLookupError):  # it has come to its end
+    with suppress(ProcessLookupError):  # it has ended
         os.killpg(process.pid, number)
     return process.wait(timeout=60)
 
 
 def trials_of(study: Study, storage: BaseStorage) -> dict[str, list[FrozenTrial]]:
-    """All trials in the storage, by arm, as Optuna has them."""
+    """All trials in the storage, by arm."""
     with quiet():
         summaries = optuna.get_all_study_summaries(storage)
     names = {summary.study_name: summary._study_id for summary in summaries}
@@ -118,10 +118,10 @@ def trials_of(study: Study, storage: BaseStorage) -> dict[str, list[FrozenTrial]
 
 
 def placed(study: Study, storage: BaseStorage) -> dict[str, list[tuple[dict[str, Any], Any]]]:
-    """Parameters and values of the finished trials of every arm, place by place."""
+    """Parameters and values of the finished trials of every arm, by position."""
     return {
-        one.cell.label: [(trial.params, trial.values) for trial in one.trials]
-        for one in stored_trials(study, storage)
+        arm.cell.label: [(trial.params, trial.values) for trial in arm.trials]
+        for arm in stored_trials(study, storage)
     }
 
 
@@ -132,13 +132,13 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def pool(file: str, folder: str, workers: str) -> None:
     """Tune a study with a worker pool."""
-    study, place = open_study(Path(file)), StudyLocation(Path(folder))
+    study, location = open_study(Path(file)), StudyLocation(Path(folder))
     try:
         with interruptible():
-            found = stored_trials(study, place.open())
-            left = [one.cell.label for one in found if len(one.trials) < study.spec.trials]
-            ArmPool(study, place, int(workers), say).tune(left)
-            collect_study(study, place)
+            arms = stored_trials(study, location.open())
+            left = [arm.cell.label for arm in arms if len(arm.trials) < study.spec.trials]
+            ArmPool(study, location, int(workers), say).tune(left)
+            collect_study(study, location)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -146,11 +146,11 @@ def pool(file: str, folder: str, workers: str) -> None:
 def join(file: str, folder: str, url: str, start: str) -> None:
     """Work on a study in a database."""
     execution.execute = synthetic_run
-    study, place = open_study(Path(file)), StudyLocation(Path(folder), url, heartbeat=20)
+    study, location = open_study(Path(file)), StudyLocation(Path(folder), url, heartbeat=20)
     Path(folder).mkdir()
     while not Path(start).exists():
         time.sleep(0.0005)
-    loop = TrialLoop(study, place, lambda *of_trial: say(line_of(*of_trial)), poll_seconds=0.1)
+    loop = TrialLoop(study, location, lambda *of_trial: say(line_of(*of_trial)), poll_seconds=0.1)
     loop.run([cell.label for cell in study.cells])
 
 

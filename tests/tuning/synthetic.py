@@ -1,4 +1,4 @@
-"""A study whose runs are a formula: quick, and with an optimum that is known."""
+"""A study whose runs are a formula: fast, and with a known optimum."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from bdhf.tuning.study.study import Study, StudyCell, open_study
 from bdhf.tuning.workers.trial_loop import TrialLoop
 from tests.experiments.specs import STUDY, TWO_ARMS, write_study
 
-#: Made-up learning rates at which a run is the quickest; those above the last one diverge.
+#: The learning rate with the fastest runs, and the one above which runs diverge.
 BEST_LR, HIGHEST_LR = 3e-2, 0.5
 
 
 def study(home: Path, *changes: tuple[str, str], text: str = STUDY, base: str = TWO_ARMS) -> Study:
-    """The study in a folder, with pieces of its text or of the ablation's replaced."""
+    """The study in a folder, with parts of its text or of the ablation's text replaced."""
     return open_study(write_study(home, *changes, text=text, base=base))
 
 
@@ -39,7 +39,7 @@ def synthetic_run(
     observe: Callable[[dict[str, float]], None] = lambda row: None,
     **others: object,
 ) -> Outcome:
-    """In the place of `execute`: exp(-rate t), the rate highest at one learning rate."""
+    """Replaces `execute`: exp(-rate t), with the highest rate at one learning rate."""
     lr, limit = float(spec.optimizer.get("lr", 1e-3)), int(spec.budget.updates or 0)
     if spec.optimizer["type"] == "torch.Adam" and lr > HIGHEST_LR:
         row = dict.fromkeys(CURVE_COLUMNS, 1.0) | {"update": 0}
@@ -65,21 +65,23 @@ def synthetic_run(
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that are made up."""
+    """Synthetic runs."""
     monkeypatch.setattr("bdhf.experiments.engines.execution.execute", synthetic_run)
 
 
 def worked(
     of: Study,
     folder: Path,
-    told: Callable[[StudyCell, FrozenTrial, TrialSlots], None] | None = None,
+    on_trial: Callable[[StudyCell, FrozenTrial, TrialSlots], None] | None = None,
 ) -> None:
     """Tune every arm in this process."""
-    loop = TrialLoop(of, StudyLocation(folder), told or (lambda *trial: None), poll_seconds=0.05)
+    loop = TrialLoop(
+        of, StudyLocation(folder), on_trial or (lambda *trial: None), poll_seconds=0.05
+    )
     loop.run([cell.label for cell in of.cells])
 
 
 def by_trial(table: pd.DataFrame, arm: str, *columns: str) -> list[Any]:
     """The values of an arm, trial by trial."""
-    mine = table[table["arm"] == arm].sort_values("trial", kind="stable")
-    return [tuple(row) for row in mine[list(columns)].replace({np.nan: None}).to_numpy()]
+    rows = table[table["arm"] == arm].sort_values("trial", kind="stable")
+    return [tuple(row) for row in rows[list(columns)].replace({np.nan: None}).to_numpy()]

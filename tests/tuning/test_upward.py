@@ -1,4 +1,4 @@
-"""Trials whose target is reached from below: the same values, prunings and trials as mirrored."""
+"""Trials whose target is reached from below: values, prunings and trials of their mirror image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(losses: list[float]) -> SeedRun:
 
 @pytest.mark.parametrize("name", CURVES)
 def test_the_value_of_a_trial_is_that_of_its_mirror_image(name: str) -> None:
-    """Hits, and misses by how much of the way was left."""
+    """Hits, and misses by their remaining fraction of the way."""
     down, up = (Goal("updates_to_target", t, 10.0, Budget(updates=10)) for t in (DOWN, UP))
 
     assert value(up, [run(CURVES[name])]) == value(down, [run(CURVES[name])])
@@ -46,7 +46,7 @@ def test_the_value_of_a_trial_is_that_of_its_mirror_image(name: str) -> None:
 
 
 def test_what_rises_fastest_is_not_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every trial of the mirrored study has the value, and the end, of the one that falls."""
+    """Every trial of the mirrored study has the value and the status of the original one."""
 
     def gain(row: dict[str, float]) -> dict[str, float]:
         return {**row, "val_gain": -row["val_loss"]}
@@ -59,7 +59,7 @@ def test_what_rises_fastest_is_not_pruned(tmp_path: Path, monkeypatch: pytest.Mo
         return dataclasses.replace(outcome, curve=curve)
 
     pruner = "pruner: {type: median, startup: 2, warmup: 10}\ntrials: 12"
-    found = {}
+    ends = {}
     for name, target in (("down", DOWN), ("up", UP)):
         monkeypatch.setattr("bdhf.experiments.engines.execution.execute", gaining)
         (tmp_path / name).mkdir()
@@ -67,10 +67,10 @@ def test_what_rises_fastest_is_not_pruned(tmp_path: Path, monkeypatch: pytest.Mo
         of = dataclasses.replace(of, cells=of.cells[:1])
         worked(of, tmp_path / name / "out")
         (adam,) = stored_trials(of, StudyLocation(tmp_path / name / "out").open())
-        found[name] = [(trial.user_attrs["status"], trial.values) for trial in adam.trials]
+        ends[name] = [(trial.user_attrs["status"], trial.values) for trial in adam.trials]
 
-    assert found["up"] == found["down"]
-    assert {status for status, _ in found["up"]} >= {"pruned", "done"}
+    assert ends["up"] == ends["down"]
+    assert {status for status, _ in ends["up"]} >= {"pruned", "done"}
 
 
 def towards(target: Target, of: Study) -> Study:

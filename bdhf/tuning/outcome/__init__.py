@@ -1,1 +1,1 @@
-"""What a study leaves: its files, the tuned spec, the comparison on held-out seeds."""
+"""The outcome of a study: its files, the tuned spec, the comparison on held-out seeds."""

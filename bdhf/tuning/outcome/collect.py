@@ -1,6 +1,6 @@
-"""From Optuna's storage to the files of a study: tables of trials, and what was best.
+"""From Optuna's storage to the files of a study: tables of trials, and the best settings.
 
-The storage is the truth. Everything here can be made of it again.
+Everything here can be made again from the storage.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from bdhf.tuning.study.study import Study
 
 
 def stored_trials(study: Study, storage: BaseStorage) -> tuple[CellTrials, ...]:
-    """What the storage holds of every cell. Raises InputError for trials of another definition."""
-    found = []
+    """The stored trials of every cell. Raises InputError for trials of another definition."""
+    arms = []
     for cell in study.cells:
         with quiet():
             of_cell = study_of(study, cell, storage)
             now = trial_slots(of_cell.get_trials(deepcopy=False), study.spec.trials)
-        found.append(CellTrials(cell, of_cell, now.finished))
-    return tuple(found)
+        arms.append(CellTrials(cell, of_cell, now.finished))
+    return tuple(arms)
 
 
-def collect_study(study: Study, place: StudyLocation) -> Tuning:
+def collect_study(study: Study, location: StudyLocation) -> Tuning:
     """Write study.yaml, study.json and the tables of a study. Raises InputError."""
-    Store(place.folder).sweep()
-    with place.losable():
-        arms = stored_trials(study, place.open(waits=True))
+    Store(location.folder).sweep()
+    with location.losable():
+        arms = stored_trials(study, location.open(waits=True))
     record = tuning(study, arms)
     tables = {
         "trials": [row for arm in arms for row in trial_rows.trial_rows(arm)],
@@ -60,7 +60,7 @@ def collect_study(study: Study, place: StudyLocation) -> Tuning:
         written[name] = table.reindex(
             columns=list(dict.fromkeys((*columns, *more, *table.columns)))
         )
-    write_study(place.folder, study.text, study_text(record), written)
+    write_study(location.folder, study.text, study_text(record), written)
     return record
 
 
@@ -69,8 +69,8 @@ def study_text(record: Tuning) -> str:
     return record.model_dump_json(indent=1) + "\n"
 
 
-def tuning(study: Study, found: Sequence[CellTrials]) -> Tuning:
-    """What a study is, and what it found."""
+def tuning(study: Study, arms: Sequence[CellTrials]) -> Tuning:
+    """The record of a study and its results."""
     first, goals = study.variants[0].spec, study.cells[0].goals
     return Tuning(
         name=study.name,
@@ -85,12 +85,12 @@ def tuning(study: Study, found: Sequence[CellTrials]) -> Tuning:
         pruner=part_in_words(study.spec.pruner),
         comparisons=_comparisons(study),
         alpha=first.alpha,
-        arms=tuple(_arm(one) for one in found),
+        arms=tuple(_arm(arm) for arm in arms),
     )
 
 
 def _comparisons(study: Study) -> tuple[Comparison, ...]:
-    """Those of the ablation between arms that are tuned."""
+    """The comparisons of the ablation between tuned arms."""
     tuned = {cell.label for cell in study.cells}
     return tuple(
         entry
@@ -99,10 +99,10 @@ def _comparisons(study: Study) -> tuple[Comparison, ...]:
     )
 
 
-def _arm(found: CellTrials) -> TunedArm:
-    cell, best = found.cell, found.best
-    settings = found.settings(best) if best is not None else {}
-    spread = _spread(found, best)
+def _arm(cell_trials: CellTrials) -> TunedArm:
+    cell, best = cell_trials.cell, cell_trials.best
+    settings = cell_trials.settings(best) if best is not None else {}
+    spread = _spread(cell_trials, best)
     return TunedArm(
         label=cell.label,
         name=cell.planned.name,
@@ -112,46 +112,48 @@ def _arm(found: CellTrials) -> TunedArm:
         curvature_batch=cell.run.curvature_batch,
         space=parameters(cell.space, cell.arm),
         horizons={g.estimand: g.horizon for g in cell.goals if math.isfinite(g.horizon)},
-        finished=len(found.trials),
+        finished=len(cell_trials.trials),
         best=best,
-        best_value=None if best is None else found.trials[best].values[0],
+        best_value=None if best is None else cell_trials.trials[best].values[0],
         least=min(spread, default=None),
         largest=max(spread, default=None),
         settings=settings,
         optimizer=cell.optimizer(settings) if best is not None else {},
-        at_edge=_at_edge(found, best),
-        importances=_importances(found),
+        at_edge=_at_edge(cell_trials, best),
+        importances=_importances(cell_trials),
     )
 
 
-def _spread(found: CellTrials, best: int | None) -> list[float]:
-    """What the best trial cost on each tuning seed."""
+def _spread(cell_trials: CellTrials, best: int | None) -> list[float]:
+    """The cost of the best trial on each tuning seed."""
     if best is None:
         return []
-    name = found.cell.goals[0].estimand
-    costs = [seed[name] for seed in found.trials[best].user_attrs.get("seeds", [])]
+    name = cell_trials.cell.goals[0].estimand
+    costs = [seed[name] for seed in cell_trials.trials[best].user_attrs.get("seeds", [])]
     return [float(cost) for cost in costs if cost is not None]
 
 
-def _at_edge(found: CellTrials, best: int | None) -> tuple[str, ...]:
+def _at_edge(cell_trials: CellTrials, best: int | None) -> tuple[str, ...]:
     if best is None:
         return ()
-    there = found.trials[best].params
+    there = cell_trials.trials[best].params
     return tuple(
-        one.name
-        for one, _ in all_of(found.cell.space)
-        if isinstance(one, Range) and one.name in there and one.at_edge(there[one.name])
+        dimension.name
+        for dimension, _ in all_of(cell_trials.cell.space)
+        if isinstance(dimension, Range)
+        and dimension.name in there
+        and dimension.at_edge(there[dimension.name])
     )
 
 
-def _importances(found: CellTrials) -> dict[str, float]:
-    """PED-ANOVA (Watanabe et al., 2023); nothing where too few trials are completed."""
+def _importances(cell_trials: CellTrials) -> dict[str, float]:
+    """PED-ANOVA (Watanabe et al., 2023); empty where too few trials are completed."""
     try:
         with quiet():
             shares = optuna.importance.get_param_importances(
-                found.optuna, target=lambda trial: float(trial.values[0])
+                cell_trials.optuna, target=lambda trial: float(trial.values[0])
             )
-    except (ValueError, RuntimeError):  # one trial, or all values alike
+    except (ValueError, RuntimeError):  # a single trial, or equal values
         return {}
     finite = {name: float(share) for name, share in shares.items() if math.isfinite(share)}
-    return dict(sorted(finite.items(), key=lambda one: (-round(one[1], 12), one[0])))
+    return dict(sorted(finite.items(), key=lambda entry: (-round(entry[1], 12), entry[0])))

@@ -1,10 +1,9 @@
-"""After a study: the best settings against those of the spec, on seeds that no trial has seen.
+"""After a study: the best settings against those of the spec, on seeds that no trial used.
 
-It is an ordinary ablation in the study's folder. Each arm of the spec is in it twice, as it was
-(`ARM.default`) and as it was tuned (`ARM.tuned`); what the spec compares is compared between tuned
-arms. What tuning has made one and the same is not compared: an arm whose default was not beaten,
-and two arms that it gave the same settings. Where a grid varies batch sizes, `settings` give each
-its own.
+It is an ordinary ablation in the study's folder. It contains each arm of the spec twice, with the
+settings of the spec (`ARM.default`) and with the best ones (`ARM.tuned`); the comparisons of the
+spec are made between tuned arms. Twins are not compared: an arm whose default is the best, and two
+arms with the same best settings. Where a grid varies batch sizes, `settings` give each its own.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from bdhf.records import LOSSES, Comparison, Tuning, tests_of, write_atomically
 from bdhf.tuning.study.space import placed
 from bdhf.tuning.study.study import Study, StudyCell
 
-#: What an arm is called with the settings of the spec, and with the best ones.
+#: Suffixes of an arm with the settings of the spec, and with the best ones.
 DEFAULT, TUNED = "default", "tuned"
 
-#: Keys of the ablation that are made anew, or are another spec's business.
+#: Keys of the ablation that are replaced or omitted.
 _OWN = ("include", "name", "arms", "settings", "exclude", "compare", "tuned_from", "report")
 
 
@@ -70,14 +69,14 @@ def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
     spec = {key: value for key, value in data.items() if key not in _OWN}
     spec |= {"name": f"{study.name}-held-out", "tuned_from": f"studies/{study.name}", "arms": arms}
     if not LOSSES.keys().isdisjoint(study.spec.objectives):
-        spec["stop"] = "at_budget"  # as its trials: at the target the loss is that of the target
+        spec["stop"] = "at_budget"  # as in the trials: a run that stops early has the target's loss
     if study.variants[0].picks:
         spec["exclude"] = list(_excluded(study))
         spec["settings"] = [
             *(
                 entry
                 for variant in fewest_values_first(study.variants)
-                for entry in _given(study, variant)
+                for entry in _own_settings(study, variant)
             ),
             *(
                 {"at": at_of(variant), "set": values}
@@ -92,7 +91,7 @@ def held_out_spec(study: Study, record: Tuning) -> dict[str, Any]:
 
 
 def count_tests(study: Study) -> int:
-    """How many tests the comparison makes, which Holm counts."""
+    """The number of tests of the comparison, for Holm's correction."""
     first, objective = study.variants[0].spec, study.spec.objectives[0]
     labels = {cell.label for cell in study.cells}
     asked = [question.comparison for question in study.plan.questions]
@@ -102,50 +101,50 @@ def count_tests(study: Study) -> int:
 
 
 def settings_in(study: Study, record: Tuning, variant: Variant, suffix: str = "") -> dict[str, Any]:
-    """Dotted path -> best value, of every arm that is run in a combination of the grid."""
+    """Dotted path -> best value, for every arm in a combination of the grid."""
     by_label = {arm.label: arm for arm in record.arms}
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, cell in cells_in(study, variant).items():
         for path, value in by_label[cell.label].settings.items():
-            found[f"arms.{name}{suffix}.{path}"] = value
-    return found
+            settings[f"arms.{name}{suffix}.{path}"] = value
+    return settings
 
 
 def cells_in(study: Study, variant: Variant) -> dict[str, StudyCell]:
-    """Name -> cell, of every tuned arm that is run in a combination of the grid.
+    """Name -> cell, for every tuned arm in a combination of the grid.
 
-    Where grids of a union vary other axes, that which has the most values of the combination.
+    If the grids of a union vary different axes: the cell with the most values of the combination.
     """
     there = {pick.axis: pick.words for pick in variant.picks}.items()
-    found: dict[str, StudyCell] = {}
+    cells: dict[str, StudyCell] = {}
     for cell in sorted(study.cells, key=lambda cell: len(cell.planned.values)):
         if cell.planned.name not in variant.excluded and cell.planned.values.items() <= there:
-            found[cell.planned.name] = cell
-    return found
+            cells[cell.planned.name] = cell
+    return cells
 
 
 def fewest_values_first(variants: Sequence[Variant]) -> list[Variant]:
-    """Combinations with fewer values first: `at` of such a one holds for those with more too."""
+    """Combinations with fewer values first: their `at` also matches those with more."""
     return sorted(variants, key=lambda variant: len(variant.picks))
 
 
 def at_of(variant: Variant) -> dict[str, Any]:
     """A combination of the grid, as `at` of an entry of `settings`."""
-    return {  # where a list stands for any of its values
+    return {  # in `at`, a list means any of its values
         pick.axis: [pick.value] if isinstance(pick.value, list) else pick.value
         for pick in variant.picks
     }
 
 
-def _given(study: Study, variant: Variant) -> Iterator[dict[str, Any]]:
-    """What the ablation's own `settings` put into a combination, for both forms of every arm."""
+def _own_settings(study: Study, variant: Variant) -> Iterator[dict[str, Any]]:
+    """The entries of the ablation's `settings` for a combination, for both forms of every arm."""
     for setting in variant.settings:
         if paths := _both(".".join(map(str, setting.keys)), study):
             yield {"at": at_of(variant), "set": dict.fromkeys(paths, setting.value)}
 
 
 def _excluded(study: Study) -> Iterator[dict[str, Any]]:
-    """The entries of `exclude` about tuned arms: what nobody tuned is compared with nothing."""
+    """The entries of `exclude` for tuned arms; untuned arms are not compared."""
     for entry in study.source.data.get("exclude", []):
         named = entry.get("arm", list(study.spec.spaces))
         arms = [named] if isinstance(named, str) else named
@@ -160,7 +159,7 @@ def _excluded(study: Study) -> Iterator[dict[str, Any]]:
 
 
 def _both(path: str, study: Study) -> list[str]:
-    """A path, for both forms of the arm that it leads into; none for an arm that is not tuned."""
+    """A path for both forms of its arm; empty for an arm that is not tuned."""
     if not path.startswith("arms."):
         return [path]
     inner = path.removeprefix("arms.")
@@ -172,9 +171,9 @@ def _both(path: str, study: Study) -> list[str]:
 
 
 def _comparisons(study: Study, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Every arm against itself as it was, then what the spec compares, tuned."""
+    """Every arm against its default, then the comparisons of the spec between tuned arms."""
     estimand = study.spec.objectives[0]
-    found = [
+    comparisons = [
         {
             "name": f"{name}: tuned against default",
             "candidate": f"{name}.{TUNED}",
@@ -186,5 +185,5 @@ def _comparisons(study: Study, names: Sequence[str]) -> list[dict[str, Any]]:
     for entry in study.source.data.get("compare") or []:
         if entry["candidate"] in names and entry["baseline"] in names:
             sides = {side: f"{entry[side]}.{TUNED}" for side in ("candidate", "baseline")}
-            found.append({**entry, "name": f"{entry['name']}, tuned", **sides})
-    return found
+            comparisons.append({**entry, "name": f"{entry['name']}, tuned", **sides})
+    return comparisons

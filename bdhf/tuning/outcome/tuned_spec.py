@@ -1,4 +1,4 @@
-"""The tuned spec: what a study found, as an ablation of its own, a comment beside every value."""
+"""The tuned spec: the best settings of a study as an ablation, with a comment for every value."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from bdhf.tuning.outcome.held_out import at_of, cells_in, fewest_values_first, s
 from bdhf.tuning.study.space import placed
 from bdhf.tuning.study.study import Study
 
-#: Columns that a comment stands behind, where the value is short.
+#: Column at which a comment starts, after a short value.
 _COLUMN = 34
 
 
 def write_tuned(study: Study, record: Tuning, file: Path) -> None:
-    """Write the tuned spec, and the record of the study beside it as `NAME.tuning.json`.
+    """Write the tuned spec, and the record of the study to the same folder as `NAME.tuning.json`.
 
     Raises InputError for an arm without a completed trial, and where the file cannot be written.
-    What was written is read again: it must give the very settings that were best.
+    The file is read again: it must give exactly the best settings.
     """
     hopeless = [arm.label for arm in record.arms if arm.best is None]
     if hopeless:
@@ -36,7 +36,7 @@ def write_tuned(study: Study, record: Tuning, file: Path) -> None:
             [f"{file}: not written: no trial of {', '.join(hopeless)} has been completed"]
         )
     if file.resolve() in (study.file.resolve(), study.ablation_file.resolve()):
-        message = "would replace what it is made from: give another file, as ablations/tuned/…"
+        message = "would overwrite its source: give another file, for example ablations/tuned/…"
         raise InputError([f"{file}: {message}"])
     before = file.read_bytes() if file.exists() else None
     write_atomically(file, tuned_spec_text(study, record, file).encode())
@@ -77,7 +77,7 @@ def tuned_spec_text(study: Study, record: Tuning, file: Path) -> str:
 
 
 def _schema_line(file: Path) -> list[str]:
-    """What tells an editor where the schema is, for a file in a checkout of bdhf."""
+    """The path of the schema, for editors, for a file in a checkout of bdhf."""
     for folder in file.resolve().parents:
         schema = folder / "docs" / "spec.schema.json"
         if schema.exists():
@@ -87,10 +87,10 @@ def _schema_line(file: Path) -> list[str]:
 
 
 def _set(study: Study) -> tuple[list[str], bool]:
-    """The keys that are to be written, and whether the ablation is included below them.
+    """The keys to write, and whether the tuned spec includes the ablation.
 
-    Those that the study sets, as a whole, since a list cannot be merged in part; all of the spec
-    where they would be merged into something else: an axis of a grid cannot be taken out.
+    These are the keys that the study sets, each as a whole, since a list cannot be merged in part.
+    If merging gives another spec (an axis of a grid cannot be removed), they are all keys.
     """
     data, base = study.source.data, read_spec(study.ablation_file).data
     keys = list(dict.fromkeys(path.split(".")[0] for path in study.spec.set))
@@ -99,7 +99,7 @@ def _set(study: Study) -> tuple[list[str], bool]:
 
 
 def _arms(study: Study, record: Tuning, *, is_whole: bool) -> Iterator[str]:
-    """The best settings of every arm; with all else that it has, if it is to be whole."""
+    """The best settings of every arm; if `is_whole`, with all its other keys."""
     by_name = {arm.name: arm for arm in record.arms}
     raw: Mapping[str, Any] = study.source.data["arms"]
     for name in raw if is_whole else by_name:
@@ -132,7 +132,7 @@ def _entry(study: Study, record: Tuning, variant: Variant) -> Iterator[str]:
     by_label = {arm.label: arm for arm in record.arms}
     by_name = {name: by_label[cell.label] for name, cell in cells_in(study, variant).items()}
     settings = settings_in(study, record, variant)
-    if not settings:  # no arm is run there
+    if not settings:  # the combination has no arm
         return
     yield f"  - at: {_flow(at_of(variant))}"
     yield "    set:"
@@ -146,7 +146,7 @@ def _line(text: str, arm: TunedArm, record: Tuning) -> str:
 
 
 def _value(arm: TunedArm, record: Tuning) -> str:
-    """`71.5 updates (66 to 77)`: the value of the best trial, with its spread over seeds."""
+    """`71.5 updates (66 to 77 over seeds)`: the value of the best trial, with its spread."""
     unit, horizon = unit_of(record.objectives[0]), arm.horizons.get(record.objectives[0])
     value = arm.best_value if arm.best_value is not None else float("nan")
     if horizon is not None and value > horizon:
@@ -160,7 +160,7 @@ def _value(arm: TunedArm, record: Tuning) -> str:
 
 
 def _flow(value: Any) -> str:
-    """A value as YAML on one line; JSON is YAML, but for numbers such as 1e-05, which get a dot."""
+    """A value as YAML on one line: JSON, with a dot in numbers such as 1e-05."""
     if isinstance(value, Mapping):
         inner = ", ".join(
             f"{json.dumps(k) if _quoted(k) else k}: {_flow(v)}" for k, v in value.items()
@@ -179,7 +179,7 @@ def _quoted(key: str) -> bool:
 
 
 def _check(record: Tuning, file: Path) -> None:
-    """Read the tuned spec again. Raises SpecError, and ValueError where it says another thing."""
+    """Read the tuned spec again. Raises SpecError, and ValueError where its settings differ."""
     variants, _ = load_spec(file)
     runs = {cell.arm: cell.run for cell in expand(variants).cells}
     for arm in record.arms:

@@ -1,1 +1,1 @@
-"""What the next trial is: samplers, pruners, and which trials they see."""
+"""The next trial: samplers, pruners, and the trials that they see."""

@@ -1,8 +1,8 @@
-"""Hyperband by the places of trials.
+"""Hyperband by the positions of trials.
 
-Optuna puts a trial into a bracket by its number, and holds it against all trials that reached the
-same rung. A trial that is made again has another number, and what is left of it when its worker was
-killed would compete with it.
+Optuna assigns a trial to a bracket by its number, and compares it with all trials that reached the
+same rung. A repeated trial has another number, and would compete with the reports that it made
+before its worker was killed.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from optuna.pruners import HyperbandPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from bdhf.tuning.sampling.trial_slots import trial_slots
-from bdhf.tuning.sampling.visible_trials import Seen, at_place
+from bdhf.tuning.sampling.visible_trials import Seen, at_position
 
 
 class Hyperband(HyperbandPruner):
-    """Successive halving in brackets; a trial that is made again stays in its bracket."""
+    """Successive halving in brackets; a repeated trial stays in its bracket."""
 
     def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
         trials = study._get_trials(deepcopy=False)
-        place = trial_slots(trials, len(trials)).place_of(trial.number)
-        return super()._get_bracket_id(study, at_place(trial, place))
+        position = trial_slots(trials, len(trials)).position_of(trial.number)
+        return super()._get_bracket_id(study, at_position(trial, position))
 
     def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
-        trials, of_place = study._get_trials(deepcopy=False), super()._get_bracket_id
+        trials, bracket_of = study._get_trials(deepcopy=False), super()._get_bracket_id
         numbers = {
             trial.number
-            for place, trial in enumerate(trial_slots(trials, len(trials)).places)
-            if of_place(study, at_place(trial, place)) == bracket_id
+            for position, trial in enumerate(trial_slots(trials, len(trials)).positions)
+            if bracket_of(study, at_position(trial, position)) == bracket_id
         }
         return _Bracket(study, numbers)
 
 
 class _Bracket(Seen):
-    """The trials of a bracket; what a sampler asks for is all trials, as of Optuna's brackets."""
+    """The trials of a bracket; samplers get all trials, as with Optuna's brackets."""
 
     def _get_trials(
         self,

@@ -1,9 +1,9 @@
-"""How far an arm is with its trials, whoever made, repeats or abandons them.
+"""The progress of an arm, whichever workers make, repeat or abandon its trials.
 
-Optuna numbers trials as they are asked for. The first N that nobody asked for by mistake are the
-arm's places 0 to N-1. A trial whose worker has died fails, and is asked for again with the same
-settings in the same place; what is asked for beyond N places fails as surplus. So, however many
-workers there are and whenever they die, exactly N trials finish.
+Optuna numbers trials in the order of their creation. The first N, without surplus ones, have the
+arm's positions 0 to N-1. A trial whose worker has ended fails, and a new one with the same settings
+takes its position; a trial beyond N positions fails as surplus. So exactly N trials finish, for
+any number of workers, whenever they are killed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-#: User attribute of a trial that does another one again: the number of that one.
+#: User attribute of a trial that repeats another one: the number of the latter.
 AGAIN = "again"
 
 #: User attribute of the trial with the settings of the spec.
 DEFAULT = "default"
 
-#: User attribute of a trial that nobody needs, with why.
+#: User attribute of a trial that is not needed: the reason.
 SURPLUS = "surplus"
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -27,70 +27,70 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 @dataclass(frozen=True)
 class TrialSlots:
-    """The places of an arm in order, each with the trial that counts for it now."""
+    """The positions of an arm in order, each with the trial that counts for it now."""
 
     wanted: int
-    places: tuple[FrozenTrial, ...]  # at most `wanted`
-    surplus: frozenset[int]  # numbers of trials that are in no place and have not failed
+    positions: tuple[FrozenTrial, ...]  # at most `wanted`
+    surplus: frozenset[int]  # numbers of trials that have no position and have not failed
 
     @property
     def finished(self) -> tuple[FrozenTrial, ...]:
-        """The trials that are completed or pruned."""
-        return tuple(trial for trial in self.places if trial.state in _FINISHED)
+        """Completed and pruned trials."""
+        return tuple(trial for trial in self.positions if trial.state in _FINISHED)
 
     @property
     def abandoned(self) -> tuple[FrozenTrial, ...]:
-        """Trials that failed, which nobody does again yet."""
-        return tuple(trial for trial in self.places if trial.state is TrialState.FAIL)
+        """Failed trials that are not repeated yet."""
+        return tuple(trial for trial in self.positions if trial.state is TrialState.FAIL)
 
     @property
     def running(self) -> tuple[FrozenTrial, ...]:
-        """Trials that some worker is at, or was."""
-        return tuple(trial for trial in self.places if trial.state is TrialState.RUNNING)
+        """Trials that are running, or whose worker was killed."""
+        return tuple(trial for trial in self.positions if trial.state is TrialState.RUNNING)
 
     @property
     def is_done(self) -> bool:
-        """Whether every place is finished."""
+        """Whether the trials of all positions are finished."""
         return len(self.finished) == self.wanted
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a trial to be asked for."""
-        waits = any(trial.state is TrialState.WAITING for trial in self.places)
-        return waits or len(self.places) < self.wanted
+        """Whether a worker may ask for another trial."""
+        waits = any(trial.state is TrialState.WAITING for trial in self.positions)
+        return waits or len(self.positions) < self.wanted
 
     @property
-    def next_place(self) -> int:
-        """The place of the trial that is asked for next."""
-        waiting = (i for i, t in enumerate(self.places) if t.state is TrialState.WAITING)
-        return next(waiting, len(self.places))
+    def next_position(self) -> int:
+        """The position of the next trial."""
+        waiting = (i for i, t in enumerate(self.positions) if t.state is TrialState.WAITING)
+        return next(waiting, len(self.positions))
 
-    def place_of(self, number: int) -> int | None:
-        """The place of a trial; None for one that is surplus."""
-        return next((i for i, t in enumerate(self.places) if t.number == number), None)
+    def position_of(self, number: int) -> int | None:
+        """The position of a trial; None for surplus."""
+        return next((i for i, t in enumerate(self.positions) if t.number == number), None)
 
 
 def trial_slots(trials: Sequence[FrozenTrial], wanted: int) -> TrialSlots:
-    """Sort the trials of an arm into places."""
+    """Assign the trials of an arm to positions."""
     trials = sorted(trials, key=lambda trial: trial.number)
     later: dict[int, FrozenTrial] = {}
     for trial in trials:
         if AGAIN in trial.user_attrs and SURPLUS not in trial.user_attrs:
             later.setdefault(int(trial.user_attrs[AGAIN]), trial)  # the first one counts
     first = _originals(trials)[:wanted]
-    places = []
+    positions = []
     for trial in first:
         while trial.state is TrialState.FAIL and trial.number in later:
             trial = later[trial.number]
-        places.append(trial)
-    kept = {trial.number for trial in places}
+        positions.append(trial)
+    kept = {trial.number for trial in positions}
     surplus = (t for t in trials if t.number not in kept and t.state is not TrialState.FAIL)
-    return TrialSlots(wanted, tuple(places), frozenset(trial.number for trial in surplus))
+    return TrialSlots(wanted, tuple(positions), frozenset(trial.number for trial in surplus))
 
 
 def _originals(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials that do no other one again; of those with the spec's settings the first."""
-    found, has_default = list[FrozenTrial](), False
+    """Trials that repeat no other one; of those with the settings of the spec only the first."""
+    originals, has_default = list[FrozenTrial](), False
     for trial in trials:
         if AGAIN in trial.user_attrs or SURPLUS in trial.user_attrs:
             continue
@@ -98,5 +98,5 @@ def _originals(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
             if has_default:
                 continue
             has_default = True
-        found.append(trial)
-    return found
+        originals.append(trial)
+    return originals

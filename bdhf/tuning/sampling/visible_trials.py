@@ -1,8 +1,8 @@
-"""A study as its samplers see it: the finished trials that stand, and no others.
+"""The view of a study for its samplers: the finished trials that count, and no others.
 
-A trial that runs may be that of a process that was killed. Were it seen, the settings that come
-next would depend on the moment of the kill: TPE keeps away from such trials, the Gaussian process
-fits them, and a search space is taken from them.
+A running trial may belong to a killed process. If samplers saw it, the next settings would depend
+on the moment of the kill: TPE avoids such trials, the Gaussian process fits them, and the search
+space is derived from them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 class Seen(optuna.Study):
-    """A study of which only trials with some numbers are there."""
+    """A study that contains only the trials with certain numbers."""
 
     def __init__(self, study: optuna.Study, numbers: Container[int]) -> None:
         super().__init__(
@@ -26,7 +26,7 @@ class Seen(optuna.Study):
     def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """The trials that are seen, by their numbers."""
+        """The visible trials."""
         return self._kept(self._whole.get_trials(deepcopy=deepcopy, states=states))
 
     def _get_trials(
@@ -35,7 +35,7 @@ class Seen(optuna.Study):
         states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        """What samplers ask for in place of `get_trials`."""
+        """The same for samplers, which do not call `get_trials`."""
         trials = self._whole._get_trials(deepcopy=deepcopy, states=states, use_cache=use_cache)
         return self._kept(trials)
 
@@ -43,13 +43,13 @@ class Seen(optuna.Study):
         return [trial for trial in trials if trial.number in self._numbers]
 
 
-def at_place(trial: FrozenTrial, place: int | None) -> FrozenTrial:
-    """A trial under the number of its place, which it would have had if nothing had died.
+def at_position(trial: FrozenTrial, position: int | None) -> FrozenTrial:
+    """A trial whose number is its position, as if no worker had been killed.
 
-    CMA-ES draws by it. Without a place it keeps its own.
+    CMA-ES draws by this number. Without a position the trial keeps its own.
     """
-    if place is None or place == trial.number:
+    if position is None or position == trial.number:
         return trial
     there = copy.copy(trial)
-    there.number = place
+    there.number = position
     return there

@@ -1,4 +1,4 @@
-"""The URL of a database, without its password wherever it may be read.
+"""The URL of a database, and how to hide its password.
 
 >>> hidden("cannot reach bdhf:s3cret@there", "postgresql://bdhf:s3cret@there/db")
 'cannot reach bdhf:***@there'
@@ -18,27 +18,27 @@ def hidden(text: str, url: str) -> str:
 
 
 def has_password(url: str) -> bool:
-    """Whether a URL holds a password, which others can read in the list of processes."""
+    """Whether a URL holds a password, which others could read in the list of processes."""
     return any(_passwords(url))
 
 
 def what_is_wrong(url: str) -> str:
-    """Why a URL names no database, or one that no other process sees; empty where it does.
+    """Why a URL names no database that all workers can open; empty if it names one.
 
-    Told before anybody reads it otherwise, and puts half of a password into a message.
+    This check comes first: other parsers may put half of a password into a message.
     """
     scheme, _, rest = url.partition("://")
     before_query, _, query = rest.partition("?")
     if before_query.count("@") > 1:
-        return "it has several @: write one that belongs to a password as %40"
+        return "the URL has several @: write an @ of the password as %40"
     is_in_memory = before_query in ("", "/", "/:memory:") or "mode=memory" in query
     if scheme.partition("+")[0] == "sqlite" and is_in_memory:
-        return "it is kept in the memory of one process, and each worker is another one"
+        return "the database is in the memory of one process, and each worker is another process"
     return ""
 
 
 def _passwords(url: str) -> Iterator[str]:
-    """The passwords in a URL, as they are written and as they are meant."""
+    """The passwords in a URL, encoded and decoded."""
     rest = url.partition("://")[2]
     before_query, _, query = rest.partition("?")
     ends = {rest.rpartition("@")[0], before_query.rpartition("@")[0], rest.partition("@")[0]}
@@ -50,7 +50,7 @@ def _passwords(url: str) -> Iterator[str]:
 
 
 def _in_place_of_a_port(rest: str) -> list[str]:
-    """What stands where a port does and is none: a password whose `@host` was forgotten."""
+    """The text after the host's colon that is no port: a password without its `@host`."""
     authority = rest.partition("/")[0]
     after = authority.rpartition("]")[2].partition(":")[2]
     return [] if after.isdecimal() else [after]

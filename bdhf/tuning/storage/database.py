@@ -1,8 +1,8 @@
-"""Trials in a database that may be gone for a while: every operation is done once, or not yet.
+"""Trials in a database that may be unreachable for a while: no operation takes effect twice.
 
-Where a connection breaks, nobody knows whether what it was asked for has been done. Most
-operations are the same done twice. Three are not, and know themselves again: a trial is made with
-a mark of its own, so is a claim to one that waits, and one that is ended is looked at.
+Where a connection breaks, it is unknown whether the operation was done. Most operations can be
+repeated. Three cannot, and recognise a first attempt: creating a trial and claiming a waiting one
+write a mark, and ending a trial looks at its state.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from sqlalchemy.orm import Session
 
 from bdhf.tuning.storage.patience import Patience, is_outage
 
-#: System attributes of a trial: the marks of the calls that made it, and that claimed it.
+#: System attributes of a trial: the marks of the calls that created and claimed it.
 _MADE, _CLAIMED = "bdhf:made", "bdhf:claimed"
 
-#: Operations of Optuna's that are the same done twice.
+#: Operations of Optuna that can be repeated.
 _REPEATABLE = (
-    "create_new_study",  # a second time it is there, which the caller expects
+    "create_new_study",  # the second time the study exists, which the caller expects
     "set_study_user_attr",
     "set_study_system_attr",
     "get_study_id_from_name",
@@ -50,17 +50,17 @@ _REPEATABLE = (
 
 
 class Database(RDBStorage):
-    """Optuna's database, whose operations outlast an outage."""
+    """Optuna's database, whose operations survive an outage."""
 
     def __init__(self, url: str, patience: Patience, **how: Any) -> None:
         self.patience = patience
-        self._thread = threading.get_ident()  # all others are of Optuna's heartbeat
+        self._thread = threading.get_ident()  # all other threads are Optuna's heartbeats
         super().__init__(url, **how)
 
     def _create_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None = None
     ) -> FrozenTrial:
-        """Make a trial once: Optuna tries it several times itself."""
+        """Create a trial once, although Optuna itself tries several times."""
         template = copy.copy(template_trial or create_trial(state=TrialState.RUNNING))
         template.system_attrs = {**template.system_attrs, _MADE: uuid.uuid4().hex}
         make = super()._create_new_trial
@@ -69,7 +69,7 @@ class Database(RDBStorage):
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
     ) -> models.TrialModel:
-        """The trial that this call has made already, if so; the study is locked meanwhile."""
+        """The trial that this call has already created, if any; the study is locked meanwhile."""
         mark = template_trial.system_attrs[_MADE] if template_trial else ""
         attribute = models.TrialSystemAttributeModel
         made = (
@@ -84,7 +84,7 @@ class Database(RDBStorage):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """Claim a trial that waits, or end one. Raises UpdateFinishedTrialError as Optuna does."""
+        """Claim a waiting trial, or end one. Raises UpdateFinishedTrialError as Optuna does."""
         if state is TrialState.RUNNING:
             mark = uuid.uuid4().hex
             return self.patience.keep_at(lambda: self._claim(trial_id, mark))
@@ -102,9 +102,9 @@ class Database(RDBStorage):
         return self.patience.keep_at(ended)
 
     def _claim(self, trial_id: int, mark: str) -> bool:
-        """Set a trial running and mark it in one transaction; whether it is this call's."""
+        """Set a trial to running and mark it, in one transaction; whether this call claimed it."""
         with _create_scoped_session(self.scoped_session) as session:
-            find: Any = models.TrialModel.find_or_raise_by_id  # whose types are of columns
+            find: Any = models.TrialModel.find_or_raise_by_id  # its types are those of columns
             trial = find(trial_id, session, for_update=True)
             self.check_trial_is_updatable(trial_id, trial.state)
             if trial.state is not TrialState.WAITING:
@@ -122,7 +122,7 @@ class Database(RDBStorage):
         return trial.state is state and (values is None or trial.values == list(values))
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Give a sign of life; where the database is gone, the heartbeat's thread lets it out."""
+        """Send a heartbeat; during an outage the heartbeat's thread skips it."""
         give = super().record_heartbeat
         if threading.get_ident() == self._thread:
             self.patience.keep_at(lambda: give(trial_id))
@@ -134,7 +134,7 @@ class Database(RDBStorage):
                 raise
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        """Trials whose workers are silent; nobody could give a sign while the database was gone."""
+        """Trials whose workers are silent; none after an outage, which blocked all heartbeats."""
         if self.patience.was_needed(self.grace_period or 0):
             return []
         return self.patience.keep_at(lambda: super(Database, self)._get_stale_trial_ids(study_id))

@@ -1,7 +1,7 @@
-"""The journal file: every trial names its process at once, and no line is passed over.
+"""The journal file: every trial names its process at once, and no line is skipped.
 
-A trial that is asked for is running before a sampler has proposed its settings. A process that is
-killed in between must leave a trial of which others know that it has ended.
+A trial is running before a sampler has proposed its settings. If its process is killed in between,
+other processes must be able to detect that.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from bdhf.records import InputError
 from bdhf.tuning.storage.lock import JournalLock
 
-#: What Optuna raises at a record that is none of its own.
+#: Errors of Optuna at a record that it did not write.
 _SENSELESS = (LookupError, TypeError, ValueError, AttributeError, AssertionError)
 
-#: Characters of a line that a message repeats.
+#: Characters of a line that a message quotes.
 _SHOWN = 60
 
 
 class Journal(JournalStorage):
-    """Trials in a journal file. `names` are attributes that say whose a running trial is.
+    """Trials in a journal file. `names` are attributes with the owner of a running trial.
 
-    Raises InputError for a line that is no record.
+    Raises InputError for a line that is not a record.
     """
 
     def __init__(self, path: str, names: Mapping[str, str]) -> None:
@@ -42,7 +42,7 @@ class Journal(JournalStorage):
             raise _refusal(path, number, line) from None
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Add a trial; one that runs has its names from the line that makes it."""
+        """Add a trial; the same line names the owner of a running one."""
         if template_trial is None:
             template_trial = create_trial(state=TrialState.RUNNING, user_attrs=dict(self._names))
         return super().create_new_trial(study_id, template_trial)
@@ -50,7 +50,7 @@ class Journal(JournalStorage):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """Change the state of a trial; one that was asked for before gets its names now."""
+        """Change the state of a trial; an enqueued one gets its names when it starts."""
         is_done = super().set_trial_state_values(trial_id, state, values)
         if is_done and state is TrialState.RUNNING:
             for name, content in self._names.items():
@@ -65,7 +65,7 @@ class _File(JournalFileBackend):
         super().__init__(path, JournalLock(path))
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        """The records from a number on. Raises InputError at a line that is none."""
+        """The records from a number on. Raises InputError at a line that is not a record."""
         try:
             yield from super().read_logs(log_number_from)
         except ValueError:
@@ -74,7 +74,7 @@ class _File(JournalFileBackend):
 
 
 def refuse_unreadable(path: Path) -> None:
-    """Raise InputError for the first line of a journal that is no record; one may be unfinished."""
+    """Raise InputError for the first line that is not a record; the last may be incomplete."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.endswith(b"\n") and not _is_record(line):
@@ -92,13 +92,13 @@ def _is_record(line: bytes) -> bool:
 def _refusal(path: str, number: int, line: bytes) -> InputError:
     text = line.strip().decode(errors="replace")
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-    what = f"{shown!r} is no record of Optuna" if text else "an empty line, which is no record"
-    way = f"take it out (`sed -i {number}d {path}`)" + (
-        ", if nothing stood in its place before; else put the file back from a copy" if text else ""
+    what = f"{shown!r} is not a record of Optuna" if text else "the line is empty"
+    way = f"delete the line (`sed -i {number}d {path}`)" + (
+        " if it replaces no record, else restore the file from a copy" if text else ""
     )
     return InputError(
         [
-            f"{path}:{number}: {what}: nothing was changed; {way}, then run the same command "
+            f"{path}:{number}: {what}. Nothing was changed; {way}; then run the same command "
             "to resume"
         ]
     )

@@ -1,8 +1,8 @@
-"""The lock of a journal: whoever holds it may write, and finds nothing torn at its end.
+"""The lock of a journal: its holder may write, and the end of the file is complete.
 
-The system lets it go when its process ends, however that ends. Optuna's own lock, a file that is
-there or not, stays behind and holds all others up; it is taken inside of this one, since other
-programs that write into a journal (optuna-dashboard) respect it.
+The operating system releases it when the process ends for any reason. Optuna's own lock, an extra
+file, remains after a kill and blocks all other processes; we take it inside of this one, because
+other programs that write into a journal (optuna-dashboard) respect it.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from optuna.storages.journal import JournalFileOpenLock
-from optuna.storages.journal._file import BaseJournalFileLock  # is exported nowhere
+from optuna.storages.journal._file import BaseJournalFileLock  # not exported
 
 from bdhf.records.disk.locks import lock
 
-#: Seconds after which the lock file of a program that is none of ours is broken.
+#: Seconds after which the lock file of another program is broken.
 _LOCK_SECONDS = 15
 
-#: Bytes that are searched for the end of a line at a time.
+#: Bytes to search at a time for the end of a line.
 _CHUNK = 1 << 16
 
 
 class JournalLock(BaseJournalFileLock):
-    """A lock of the system (`flock`) on the journal itself, for the processes of one machine."""
+    """A lock (`flock`) on the journal itself, for the processes of one machine."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._optunas = JournalFileOpenLock(path, grace_period=_LOCK_SECONDS)
-        self._held: int | None = None  # the file that is locked
+        self._held: int | None = None  # the locked file
 
     def acquire(self) -> bool:
-        """Wait for the lock, then cut away a line that a killed process did not finish.
+        """Wait for the lock, then cut an incomplete last line of a killed process.
 
-        What follows such a line could not be read. Raises OSError.
+        No record after such a line could be read. Raises OSError.
         """
-        self._let_go()  # what an interruption left between taking and using it
+        self._let_go()  # in case an interruption came between taking and using it
         try:
             self._held = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             if lock(self._held) and not os.path.islink(f"{self._path}.lock"):
                 with suppress(FileNotFoundError):
-                    os.unlink(f"{self._path}.lock")  # of one of us that has ended; a link is not
+                    os.unlink(f"{self._path}.lock")  # of an ended bdhf process, if it is no link
             with _interruptions():
                 self._optunas.acquire()
             _cut_torn_end(self._held)
@@ -51,9 +51,9 @@ class JournalLock(BaseJournalFileLock):
         return True
 
     def release(self) -> None:
-        """Let the next one write."""
+        """Release the lock."""
         try:
-            # Somebody may have taken its file away: so it is gone.
+            # Another program may have removed its file.
             with suppress(RuntimeError), _interruptions():
                 self._optunas.release()
         finally:
@@ -69,8 +69,8 @@ class JournalLock(BaseJournalFileLock):
 def _interruptions() -> Iterator[None]:
     """Raise the interruption that Optuna's lock hides.
 
-    Interrupted, it removes its file; where that is gone already, the error of it takes the place of
-    KeyboardInterrupt.
+    When interrupted, that lock removes its file; if the file does not exist, the resulting error
+    replaces KeyboardInterrupt.
     """
     try:
         yield
@@ -82,7 +82,7 @@ def _interruptions() -> Iterator[None]:
 
 
 def _contexts(error: BaseException) -> Iterator[BaseException]:
-    """What was being handled when an error arose, from the last to the first."""
+    """The errors that were being handled when an error arose, from the last to the first."""
     context = error.__context__
     while context is not None:
         yield context
@@ -90,13 +90,13 @@ def _contexts(error: BaseException) -> Iterator[BaseException]:
 
 
 def _cut_torn_end(file: int) -> None:
-    """Cut an open file after its last whole line."""
+    """Cut an open file after its last complete line."""
     end = size = os.fstat(file).st_size
     while end:
         start = max(end - _CHUNK, 0)
-        found = os.pread(file, end - start, start).rfind(b"\n")
-        if found >= 0:
-            end = start + found + 1
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
             break
         end = start
     if end < size:

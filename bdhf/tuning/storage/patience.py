@@ -1,7 +1,7 @@
-"""Waiting for a database that is gone for a while: upgraded, restarted, or out of reach.
+"""Wait for a database that is unreachable for a while, for example during an upgrade.
 
-An operation is tried again after pauses that double. Whether it was done before the connection
-broke is not this module's business (`database`).
+An operation is retried after pauses that double. `database` handles operations that may have been
+done before the connection broke.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from bdhf.errors import BdhfError
 from bdhf.records import in_brief
 
-#: How long an operation is tried again, in seconds, and the first pause, which doubles.
+#: Seconds for which an operation is retried, and the first pause, which doubles.
 PATIENCE_SECONDS, FIRST_PAUSE_SECONDS = 300.0, 0.5
 
-#: What a server says that answers, and will not answer otherwise later. One that speaks another
-#: language is waited for like one that is gone.
+#: Parts of a server's replies that will not change by waiting. For replies in other languages we
+#: wait as for an unreachable server.
 _ANSWERS = ("does not exist", "authentication failed", "no password supplied", "no pg_hba.conf")
 
 _Result = TypeVar("_Result")
 
 
 class LostError(BdhfError, StorageInternalError):
-    """The database was gone for longer than is waited."""
+    """The outage was longer than the waiting time."""
 
 
 class Patience:
-    """Tries operations again. The threads of a process share one, and tell of an outage once."""
+    """Retries operations. The threads of a process share one, so each outage is reported once."""
 
     def __init__(self, seconds: float, longest_pause: float, say: Callable[[str], None]) -> None:
         self._seconds, self._longest = seconds, longest_pause
         self._say = say
         self._lock = threading.Lock()
-        self._since: float | None = None  # when the outage that lasts was noticed
-        self._over = float("-inf")  # when the last one was over
+        self._since: float | None = None  # start of the present outage
+        self._over = float("-inf")  # end of the last outage
 
     def keep_at(self, operation: Callable[[], _Result]) -> _Result:
-        """Do an operation, again while the database is gone. Raises LostError in the end."""
+        """Do an operation, and retry it during an outage. Raises LostError in the end."""
         begun, pauses = time.monotonic(), self._pauses()
         while True:
             try:
@@ -56,11 +56,11 @@ class Patience:
             try:
                 time.sleep(min(next(pauses), left))
             except BaseException:
-                self.end()  # a person does not wait any longer
+                self.end()  # interrupted: stop waiting
                 raise
 
     def once(self, operation: Callable[[], _Result]) -> _Result:
-        """Do an operation, and take note of whether the database is there."""
+        """Do an operation, and record whether the database responded."""
         try:
             result = operation()
         except Exception as error:
@@ -71,11 +71,11 @@ class Patience:
         return result
 
     def end(self) -> None:
-        """From now on, give up at once."""
+        """From now on, do not wait."""
         self._seconds = 0.0
 
     def was_needed(self, seconds: float) -> bool:
-        """Whether the database is gone, or was so this long ago or less."""
+        """Whether there is an outage, or was one within the last `seconds`."""
         return self._since is not None or time.monotonic() - self._over <= seconds
 
     def _pauses(self) -> Iterator[float]:
@@ -89,8 +89,8 @@ class Patience:
             if self._since is None:
                 self._since = time.monotonic()
                 self._say(
-                    f"--storage: the database does not answer: {in_brief(_cause(error))}; "
-                    f"trying again, for {self._seconds:g} s at most"
+                    f"--storage: the database does not respond: {in_brief(_cause(error))}; "
+                    f"retrying for up to {self._seconds:g} s"
                 )
 
     def _answered(self) -> None:
@@ -98,19 +98,19 @@ class Patience:
             if self._since is not None:
                 self._over = time.monotonic()
                 gone, self._since = self._over - self._since, None
-                self._say(f"--storage: the database answers again, after {gone:.0f} s: going on")
+                self._say(f"--storage: the database responds again after {gone:.0f} s; continuing")
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error says that the database is gone for now.
+    """Whether an error is a temporary outage of the database.
 
-    A connection broke, or none could be made though nothing was wrong with what was asked for.
+    A connection broke, or a valid connection could not be made.
     """
     return not isinstance(error, LostError) and isinstance(_cause(error), DBAPIError)
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The outage behind an error: Optuna and SQLAlchemy stumble over it once more; else itself."""
+    """The outage that caused an error of Optuna or SQLAlchemy; without one, the error itself."""
     behind: BaseException | None = error
     while behind is not None and not isinstance(behind, LostError):
         if isinstance(behind, DBAPIError) and _says_gone(behind):

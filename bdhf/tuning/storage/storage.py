@@ -1,7 +1,7 @@
-"""Where trials are kept: a journal file on one machine, a database for many.
+"""The storage of trials: a journal file for one machine, a database for many.
 
-SQLite locks under parallel workers, so the default is Optuna's journal file. In a database a worker
-gives signs of life; a trial whose worker was silent for `GRACE` times the interval has failed.
+SQLite locks under parallel workers, so the default is Optuna's journal file. With a database,
+workers send heartbeats; a trial fails if its worker is silent for `GRACE` times the interval.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from bdhf.tuning.storage.patience import PATIENCE_SECONDS, Patience
 from bdhf.tuning.storage.trial_count import refuse_fewer
 from bdhf.tuning.study.study import Study, StudyCell
 
-#: A worker is given up after so many intervals without a sign of life.
+#: Number of heartbeat intervals of silence after which a worker counts as ended.
 GRACE = 3
 
-#: Looks at an empty database, in which others may be making the same tables at this moment.
+#: Attempts at an empty database, in which other workers may be creating the same tables.
 _TRIES = 6
 
 _FINGERPRINT = "bdhf"
@@ -47,16 +47,16 @@ _EXAMPLE = "postgresql+psycopg://user@host/database"
 
 @dataclass(frozen=True)
 class StudyLocation:
-    """Where a study is kept: its folder, and a database or None for the journal in the folder."""
+    """The location of a study: its folder, and a database (None: the journal in the folder)."""
 
     folder: Path
     url: str | None = field(default=None, repr=False)  # may hold a password
-    heartbeat: int = 20  # seconds between signs of life, in a database
-    patience: float = PATIENCE_SECONDS  # for how long a database that is gone is waited for
+    heartbeat: int = 20  # seconds between heartbeats, in a database
+    patience: float = PATIENCE_SECONDS  # how long to wait for a database
 
     @property
     def is_shared(self) -> bool:
-        """Whether workers of other machines may be at it."""
+        """Whether workers of other machines may use it."""
         return self.url is not None
 
     @property
@@ -67,8 +67,8 @@ class StudyLocation:
     def open(self, names: Mapping[str, str] | None = None, *, waits: bool = False) -> BaseStorage:
         """Connect. Raises InputError where that fails, and StorageError for a full disk.
 
-        `names` say in a journal whose a trial is that runs. A database that is gone is waited for
-        where it `waits`: else the URL may be wrong, which is better told at once.
+        In a journal, `names` give the owner of a running trial. Only with `waits` do we wait for
+        an unreachable database: otherwise the URL may be wrong, which is reported at once.
         """
         if self.url is None:
             return self._journal(names or {})
@@ -84,12 +84,12 @@ class StudyLocation:
         except (ImportError, ValueError, ArgumentError) as error:
             message = f"{self._brief(error)}; as in {_EXAMPLE}"
             raise InputError([f"--storage: {message} (pip install 'bdhf[postgresql]')"]) from None
-        except Exception as error:  # every driver has errors of its own
+        except Exception as error:  # every driver has its own errors
             raise InputError([f"--storage: cannot be reached: {self._brief(error)}"]) from None
 
     @contextmanager
     def losable(self) -> Iterator[None]:
-        """Raise InputError, one line, where what fails is that the storage was lost or is torn."""
+        """Raise InputError, one line, if the storage was lost or is torn."""
         try:
             yield
         except Exception as error:
@@ -97,11 +97,8 @@ class StudyLocation:
                 if isinstance(behind, InputError):
                     raise behind from None
                 if isinstance(behind, StorageInternalError):
-                    lost = self._brief(behind)
-                    line = (
-                        f"--storage: lost: {lost}; finished trials are kept; run the same command"
-                    )
-                    raise InputError([f"{line} to resume"]) from None
+                    way = "finished trials are kept; run the same command to resume"
+                    raise InputError([f"--storage: lost: {self._brief(behind)}; {way}"]) from None
             raise
 
     def _say(self, line: str) -> None:
@@ -114,32 +111,32 @@ class StudyLocation:
         return hidden(in_brief(next(of_database, error)), self.url or "")
 
     def _database(self, url: str, patience: Patience) -> Database:
-        """Connect. Raises InputError where another version of Optuna has made the tables."""
+        """Connect. Raises InputError where another version of Optuna created the tables."""
         storage = self._connected(url, patience)
         there, ours = storage.get_current_version(), storage.get_head_version()
         if there == ours:
             return storage
-        which = f"the database has tables of version {there}, and Optuna {optuna.__version__}"
+        which = f"the database has tables of version {there}; Optuna {optuna.__version__}"
         if there in storage.get_all_versions():
-            way = "make a copy of it, then `optuna storage upgrade --storage URL`"
+            way = "copy the database, then run `optuna storage upgrade --storage URL`"
         else:
-            way = "`pip install -U optuna`"
+            way = "run `pip install -U optuna`"
         storage.engine.dispose()
         raise InputError(
-            [f"--storage: {which} needs {ours}: {way}, or give an empty database; nothing changed"]
+            [f"--storage: {which} needs {ours}: {way}, or use an empty database; nothing changed"]
         )
 
     def _connected(self, url: str, patience: Patience) -> Database:
-        """Connect; of several that find no tables one makes them, and the others look again."""
+        """Connect; if several processes find no tables, one creates them and the others retry."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             for left in reversed(range(_TRIES)):
                 try:
                     return Database(
-                        url.replace("{", "{{").replace("}", "}}"),  # else Optuna fills them in
+                        url.replace("{", "{{").replace("}", "}}"),  # Optuna would replace them
                         patience,
                         engine_kwargs={"pool_pre_ping": True},
-                        skip_compatibility_check=True,  # `_database` looks itself
+                        skip_compatibility_check=True,  # `_database` checks
                         heartbeat_interval=self.heartbeat,
                         grace_period=GRACE * self.heartbeat,
                     )
@@ -154,7 +151,7 @@ class StudyLocation:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.journal.resolve()
             lock = JournalLock(str(path))
-            lock.acquire()  # which cuts a torn end, before anybody reads
+            lock.acquire()  # cuts a torn end before anything is read
             try:
                 refuse_unreadable(path)
             finally:
@@ -163,27 +160,27 @@ class StudyLocation:
 
 
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what is behind it: Optuna stumbles over one of the storage once more."""
+    """An error and its causes: Optuna raises further errors after one of the storage."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def hurry(found: optuna.Study) -> None:
-    """Wait no longer for the database of a study: somebody has asked for the end."""
-    storage = _database_of(found)
+def hurry(cell_study: optuna.Study) -> None:
+    """Stop waiting for the database of a study, after an interruption."""
+    storage = _database_of(cell_study)
     if storage is not None:
         storage.patience.end()
 
 
-def had_outage(found: optuna.Study, seconds: float) -> bool:
-    """Whether the database of a study is gone, or was so this long ago or less."""
-    storage = _database_of(found)
+def had_outage(cell_study: optuna.Study, seconds: float) -> bool:
+    """Whether the database of a study has an outage, or had one within the last `seconds`."""
+    storage = _database_of(cell_study)
     return storage is not None and storage.patience.was_needed(seconds)
 
 
-def _database_of(found: optuna.Study) -> Database | None:
-    storage = getattr(found._storage, "_backend", None)  # Optuna puts a cache before it
+def _database_of(cell_study: optuna.Study) -> Database | None:
+    storage = getattr(cell_study._storage, "_backend", None)  # behind Optuna's cache
     return storage if isinstance(storage, Database) else None
 
 
@@ -196,13 +193,13 @@ def refuse_other_contents(study: Study, folder: Path) -> None:
         name = read_tuning(folder / STUDY_FILE).name
         there = f"study {name}" if name != study.name else ""
     if there:
-        raise InputError([f"--out: {folder} holds {there}: give the study a folder of its own"])
+        raise InputError([f"--out: {folder} holds {there}: use another folder for the study"])
 
 
 def study_of(study: Study, cell: StudyCell, storage: BaseStorage) -> optuna.Study:
-    """The study of Optuna for a cell, made where there is none yet.
+    """The study of Optuna for a cell, created if it does not exist.
 
-    Raises InputError where trials of another definition are there, or where more were asked for.
+    Raises InputError if it holds trials of another definition, or if more trials were asked for.
     """
     name, print_ = f"{study.name}/{cell.label}", study.fingerprint(cell)
     updates = cell.run.budget.updates
@@ -210,23 +207,23 @@ def study_of(study: Study, cell: StudyCell, storage: BaseStorage) -> optuna.Stud
     make = partial(optuna.create_study, study_name=name, storage=storage, pruner=pruner)
     with quiet():
         try:
-            found = make(directions=[StudyDirection.MINIMIZE] * len(cell.goals))
+            cell_study = make(directions=[StudyDirection.MINIMIZE] * len(cell.goals))
         except DuplicatedStudyError:
-            found = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
-        there = found.user_attrs.get(_FINGERPRINT)
-        if there is None:  # new, or its maker died at this point
-            found.set_user_attr(_FINGERPRINT, print_)
-            found.set_metric_names([goal.estimand for goal in cell.goals])
+            cell_study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+        there = cell_study.user_attrs.get(_FINGERPRINT)
+        if there is None:  # new, or its creator was killed at this point
+            cell_study.set_user_attr(_FINGERPRINT, print_)
+            cell_study.set_metric_names([goal.estimand for goal in cell.goals])
         elif there != print_:
             raise InputError(
                 [
-                    f"{study.file}: {name} holds trials of another space, run, seeds, objective, "
-                    "sampler or pruner, and they cannot stand beside these: give the study another "
-                    "`name`, or remove its results"
+                    f"{study.file}: {name} holds trials with another space, run, seeds, objective, "
+                    "sampler or pruner, which cannot be combined with these: give the study "
+                    "another `name`, or remove its results"
                 ]
             )
-        refuse_fewer(study, found)
-    return found
+        refuse_fewer(study, cell_study)
+    return cell_study
 
 
 def has_default(trials: list[FrozenTrial]) -> bool:
@@ -236,9 +233,9 @@ def has_default(trials: list[FrozenTrial]) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Optuna's own words away: every trial is told in ours, every warning was weighed.
+    """Silence Optuna: bdhf reports every trial itself, and each warning is known.
 
-    Those are: parts that are experimental, and parameters that a sampler draws by another one.
+    They concern experimental parts, and parameters that a sampler leaves to another one.
     """
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -1,1 +1,1 @@
-"""A study as it was checked: its ablation, spaces, budget and goals."""
+"""A checked study: its ablation, spaces, budget and goals."""

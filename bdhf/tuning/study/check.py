@@ -1,8 +1,8 @@
-"""What cannot run is told before the first trial, as `plan` and `run` of an ablation tell it.
+"""Find what cannot run before the first trial, as `plan` and `run` of an ablation do.
 
-Every arm is tried as the spec has it, and with every choice of its space: a choice of which every
-trial fails costs trials, and looks like a bad one. The ends of ranges need no update: what they
-may break is seen when the arm is resolved.
+We try every arm with the settings of the spec and with every choice of its space: a choice that
+always fails costs trials, and looks like a bad choice. The ends of ranges need no update: their
+faults show when the arm is resolved.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bdhf.tuning.study.study import Study, path_of
 
 
 def is_finished(study: Study, folder: Path) -> bool:
-    """Whether a study's folder has all its trials already."""
+    """Whether the folder of a study has all its trials."""
     file = folder / STUDY_FILE
     if not file.exists():
         return False
@@ -31,9 +31,10 @@ def is_finished(study: Study, folder: Path) -> bool:
 
 
 def check_study(study: Study) -> list[str]:
-    """Try a first update of every arm, on synthetic data, and load that of users' own problems.
+    """Try a first update of every arm on synthetic data, and load the data of users' problems.
 
-    What was left out. Raises SpecError with a line for all that cannot run.
+    Returns a line for each group of arms that were not checked. Raises SpecError with a line for
+    each one that cannot run.
     """
     runs = {cell.label: cell.run for cell in study.cells}
     names = {cell.label: cell.planned.name for cell in study.cells}
@@ -57,7 +58,7 @@ def _as_planned(runs: dict[str, RunSpec]) -> list[Planned]:
 
 
 def _choices(study: Study) -> Iterator[tuple[str, Keys, RunSpec]]:
-    """Every choice of every space, in words, where it stands in the study, and its run."""
+    """Every choice of every space: a description, its path in the study, and its run."""
     for cell in study.cells:
         for dimension, settings in corners(cell.space, cell.arm):
             if isinstance(dimension, Choice):

@@ -1,4 +1,4 @@
-"""What a study says that its ablation contradicts: arms, seeds, objectives."""
+"""Contradictions between a study and its ablation: arms, seeds, objectives."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def _wrong_spaces(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
     varied = [pick.axis for pick in variants[0].picks if pick.target[0] == "arms"]
     if varied:
         message = (
-            f"its grid varies {', '.join(varied)}, and a study tunes an arm, not each of its "
-            "forms: name them as arms, or search over the values in `spaces`"
+            f"its grid varies {', '.join(varied)}, and a study tunes whole arms: make each value "
+            "an arm, or search over the values in `spaces`"
         )
         faults.append(Fault(("ablation",), message))
     others = [pick.axis for pick in variants[0].picks if pick.target[0] == "problem"]
     if others:
-        message = f"its grid varies {', '.join(others)}: give each problem a study of its own"
+        message = f"its grid varies {', '.join(others)}: make one study for each problem"
         faults.append(Fault(("ablation",), message))
     return faults
 
@@ -47,9 +47,9 @@ def _wrong_seeds(spec: StudySpec, variants: Sequence[Variant]) -> list[Fault]:
     if own.base >= theirs.base + theirs.count or theirs.base >= own.base + own.count:
         return []
     message = (
-        f"seeds {theirs.base} to {theirs.base + theirs.count - 1} are those that the ablation is "
-        f"evaluated on, and settings must not be chosen on them: take `base: "
-        f"{theirs.base + theirs.count + 1000}`"
+        f"the ablation is evaluated on seeds {theirs.base} to {theirs.base + theirs.count - 1}, "
+        "and settings must not be tuned on them: use "
+        f"`base: {theirs.base + theirs.count + 1000}`"
     )
     return [Fault(("seeds",), message)]
 
@@ -61,23 +61,24 @@ def _wrong_objectives(spec: StudySpec, variants: Sequence[Variant]) -> list[Faul
         horizon = horizon_of(estimand, first.budget, first.safety)
         if horizon is None:
             axis = axis_of(estimand)
-            known = dict.fromkeys(f"{one}_to_target" for one in (first.budget.axis, "seconds"))
+            limited = dict.fromkeys((first.budget.axis, "seconds"))
+            others = " or ".join(f"{name}_to_target" for name in limited)
             message = (
-                f"what a miss costs in {axis} is not known, since the budget counts "
-                f"{first.budget.axis}: give it in {axis} (`set: {{budget: {{{axis}: …}}}}`), or "
-                f"tune {' or '.join(known)}"
+                f"the cost of a miss in {axis} is unknown, because the budget is in "
+                f"{first.budget.axis}: give the budget in {axis} (`set: {{budget: {{{axis}: "
+                f"…}}}}`), or tune {others}"
             )
             faults.append(Fault(("objective",), message))
         elif horizon == horizon and not first.targets:
             faults.append(Fault(("objective",), f"{estimand} needs `targets` in the ablation"))
-    costs = [one for one in spec.objectives if one not in LOSSES]
+    costs = [name for name in spec.objectives if name not in LOSSES]
     if costs and spec.objectives[0] in LOSSES:
-        message = f"the first decides what is best: put {costs[0]} before the losses"
+        message = f"the first objective selects the best trial: put {costs[0]} before the losses"
         faults.append(Fault(("objective",), message))
     return faults
 
 
 def _wrong_pruner(spec: StudySpec) -> list[Fault]:
     if len(spec.objectives) > 1 and spec.pruner.type != "none":
-        return [Fault(("pruner",), "Optuna prunes for one objective only: `pruner: none`")]
+        return [Fault(("pruner",), "Optuna prunes for a single objective only: `pruner: none`")]
     return []

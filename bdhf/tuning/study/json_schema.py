@@ -1,4 +1,4 @@
-"""The JSON Schema of a study, by which editors complete, check and explain its keys."""
+"""The JSON Schema of a study. Editors use it to complete, check and explain the keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DIMENSION: JsonSchema = {
         "linear": _RANGE | {"description": "Uniform from the first number to the second."},
         "whole": {"description": "Whole numbers only.", "type": "boolean"},
         "choice": {
-            "description": "One of some values, or of some types, each with a space of its own.",
+            "description": "One of several values, or one of several types with their own spaces.",
             "anyOf": [
                 {"type": "array", "minItems": 2},
                 {

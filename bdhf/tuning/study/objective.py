@@ -1,13 +1,13 @@
-"""The value of a trial: what its runs cost, mean over the tuning seeds; less is better.
+"""The value of a trial: the mean cost of its runs over the tuning seeds; less is better.
 
     hits      mean of min(U, τ) over seeds, a miss costing τ, if any seed reached the target
     misses    τ (1 + g), g = r / (1 + r) in (0, 1)       if none did
     failures  2 τ                                         if a run diverged or left no outcome
 
-r is the mean over seeds of (L_end - target) ÷ (L_start - target), how much of the way to the target
-was left, from whichever side it is reached: it orders trials that all miss, and puts none of them
-before one that hits. τ is the budget on its own axis, and `safety.seconds` for seconds, which no
-run exceeds. A loss is its own value, up to twice the loss of the start: that is what a failure has.
+r is the mean over seeds of (L_end - target) ÷ (L_start - target), the remaining fraction of the way
+to the target, from either side. It orders trials that all miss, and each of them comes after every
+hit. τ is the budget on its axis, and `safety.seconds` for seconds, which no run exceeds. A loss is
+its own value, up to twice the initial loss, which is the value of a failure.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from bdhf.records import AXES, LOSSES, Budget, Status, Target, axis_of
 from bdhf.stats.observations.losses import METRIC, losses
 from bdhf.stats.observations.targets import observe_targets
 
-#: Value of a trial that failed before there was any loss, where losses are tuned.
+#: Value of a trial that failed before its first loss, where losses are tuned.
 HOPELESS = 1e12
 
-#: What is left of the way at least, of a miss that ended at the target: no hit has its value.
+#: Smallest remaining fraction of a miss, even at the target: no miss has the value of a hit.
 _LEAST_LEFT = 1e-6
 
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One run of a trial: how it ended, and its curve."""
+    """One run of a trial: its status and its curve."""
 
     seed: int
     run_id: str
@@ -48,22 +48,22 @@ class Goal:
 
     estimand: str
     target: Target | None  # None: a loss
-    horizon: float  # what a miss costs; NaN for a loss
+    horizon: float  # cost of a miss; NaN for a loss
     budget: Budget
 
     @property
     def metric(self) -> str:
-        """The metric that tells how near a run is."""
+        """The metric of the target or the loss."""
         return self.target.metric if self.target else METRIC
 
     @property
     def is_upward(self) -> bool:
-        """Whether more of that metric is better."""
+        """Whether a larger metric is better."""
         return self.target is not None and self.target.is_upward
 
 
 def horizon_of(estimand: str, budget: Budget, safety: Safety) -> float | None:
-    """What a miss costs; None where nothing limits that axis, NaN for a loss."""
+    """The cost of a miss; None where nothing limits that axis, NaN for a loss."""
     if estimand in LOSSES:
         return math.nan
     axis = axis_of(estimand)
@@ -73,15 +73,15 @@ def horizon_of(estimand: str, budget: Budget, safety: Safety) -> float | None:
 
 
 def trial_cost(goal: Goal, run: SeedRun) -> tuple[float, bool]:
-    """What one run cost, and whether it is a hit: a loss is one unless the run diverged.
+    """The cost of one run, and whether it is a hit; a loss is a hit unless the run diverged.
 
-    NaN where the run left no outcome.
+    The cost is NaN where the run left no outcome.
     """
     runs = _table(run)
     curves = run.curve.assign(arm="", seed=run.seed, run_id=run.run_id)
     if goal.target is None:
-        found = losses(runs, curves, goal.estimand, goal.budget).iloc[0]
-        return float(found["cost"]), bool(found["hit"])
+        row = losses(runs, curves, goal.estimand, goal.budget).iloc[0]
+        return float(row["cost"]), bool(row["hit"])
     if curves.empty:
         return (goal.horizon if run.status is Status.DIVERGED else math.nan), False
     seen = observe_targets(runs, curves, goal.target, axis_of(goal.estimand)).iloc[0]
@@ -92,7 +92,7 @@ def trial_cost(goal: Goal, run: SeedRun) -> tuple[float, bool]:
 
 
 def value(goal: Goal, runs: Sequence[SeedRun]) -> float:
-    """The value of a trial with these runs, at least one; it is finite whatever happened."""
+    """The value of a trial with these runs, at least one; always finite."""
     failed = any(run.status is not Status.DONE for run in runs)
     if goal.target is None:
         return _of_losses(goal, runs, failed=failed)
@@ -106,12 +106,12 @@ def value(goal: Goal, runs: Sequence[SeedRun]) -> float:
 
 
 def final(goal: Goal, run: SeedRun) -> float:
-    """The metric at the last evaluation at which it was finite; NaN where there is none."""
+    """The last finite value of the metric; NaN if there is none."""
     return _ends(run.curve, goal.metric)[1]
 
 
 def spent(run: SeedRun, axis: str) -> float:
-    """What a run had spent in all, on an axis; 0 where nothing was recorded."""
+    """The total cost of a run on an axis; 0 where nothing was recorded."""
     column = AXES[axis][0]
     if column not in run.curve or run.curve.empty:
         return 0.0
@@ -122,16 +122,16 @@ def spent(run: SeedRun, axis: str) -> float:
 def _of_losses(goal: Goal, runs: Sequence[SeedRun], *, failed: bool) -> float:
     starts = [start for run in runs if math.isfinite(start := _ends(run.curve, METRIC)[0])]
     worst = float(np.mean([start + abs(start) for start in starts])) if starts else HOPELESS
-    found = [trial_cost(goal, run)[0] for run in runs]
-    if failed or not all(map(math.isfinite, found)):
+    costs = [trial_cost(goal, run)[0] for run in runs]
+    if failed or not all(map(math.isfinite, costs)):
         return worst
-    return min(float(np.mean(found)), worst)
+    return min(float(np.mean(costs)), worst)
 
 
 def _left(target: Target, curve: pd.DataFrame) -> float:
-    """How much of the way from start to target is left: 0 at it, 1 at the start, or more.
+    """The remaining fraction of the way to the target: 0 at it, 1 at the start, or more.
 
-    All of it where the metric was never finite.
+    It is 1 if the metric was never finite.
     """
     start, end = (float(target.short_of(value)) for value in _ends(curve, target.metric))
     if math.isnan(end):
@@ -150,7 +150,7 @@ def _ends(curve: pd.DataFrame, metric: str) -> tuple[float, float]:
 
 
 def _table(run: SeedRun) -> pd.DataFrame:
-    """The run as the one row of a table of runs."""
+    """The run as a table with one row."""
     row = {"arm": "", "seed": run.seed, "run_id": run.run_id, "status": str(run.status)}
     last = {column: [spent(run, axis)] for axis, (column, _) in AXES.items()}
     return pd.DataFrame({**{key: [value] for key, value in row.items()}, **last})

@@ -1,4 +1,4 @@
-"""The keys of a study: what its YAML may say, its types and its defaults."""
+"""The keys of a study, with their types and defaults."""
 
 from __future__ import annotations
 
@@ -10,97 +10,99 @@ from bdhf.experiments.errors import unknown
 from bdhf.experiments.spec.schema import MOST_ENTRIES, Name, Seeds
 from bdhf.records import Estimand, Strict
 
-#: Trials of an arm in one combination.
+#: Largest number of trials of an arm in one combination.
 _MOST_TRIALS = 100_000
 
 
 class Sampler(Strict):
-    """What proposes the settings of a trial, from the trials before it."""
+    """The sampler: it proposes the settings of a trial from the earlier trials."""
 
     type: Literal["tpe", "gp", "cmaes", "random"] = Field(
         default="tpe",
         description="`tpe`: multivariate tree-structured Parzen estimator; `gp`: Gaussian process; "
-        "`cmaes`: CMA-ES, for two ranges or more; `random`: the control.",
+        "`cmaes`: CMA-ES, for two or more ranges; `random`: random search, the control.",
     )
-    seed: int = Field(default=0, ge=0, description="Of all that it draws.")
+    seed: int = Field(default=0, ge=0, description="Seed of all its random draws.")
     startup: int | None = Field(
         default=None,
         ge=1,
-        description="Random trials before it learns; left out: 10, or 1 for `cmaes`.",
+        description="Number of random trials at the start; if omitted, 10, or 1 for `cmaes`.",
     )
 
 
 class Pruner(Strict):
-    """What gives up a trial early that falls behind the others."""
+    """The pruner: it stops trials that fall behind."""
 
     type: Literal["none", "median", "hyperband"] = Field(
         default="none",
-        description="`median`: worse than the median of the trials before it at this point; "
-        "`hyperband`: successive halving in brackets.",
+        description="`median`: stops a trial that is worse than the median of the earlier trials "
+        "at the same update; `hyperband`: successive halving in brackets.",
     )
     warmup: int = Field(
-        default=0, ge=0, description="Updates of a run before which nothing is given up."
+        default=0, ge=0, description="Updates of a run before the pruner may stop it."
     )
     startup: int = Field(
-        default=5, ge=1, description="Finished trials before `median` gives one up."
+        default=5, ge=1, description="Finished trials before `median` may stop one."
     )
 
 
 class StudySpec(Strict):
-    """One study: search spaces for the arms of an ablation, and a budget that all of them share."""
+    """A study: search spaces for the arms of an ablation, and one number of trials for all arms."""
 
     schema_version: Literal[1] = Field(
         alias="schema", description="Version of this format: always 1."
     )
     name: Name = Field(description="Name of the study; its results go to `results/studies/NAME`.")
     ablation: str = Field(
-        description="The spec that is tuned, relative to this file: problem, arms, budget, targets "
-        "and grid are its own."
+        description="Path of the spec to tune, relative to this file. The spec defines problem, "
+        "arms, budget, targets and grid."
     )
     set: dict[str, Any] = Field(
         default_factory=dict,
-        description="Dotted paths into the ablation, each with a value that is put on top.",
+        description="Changes of the ablation: dotted paths, each with its new value.",
     )
     spaces: dict[Name, dict[str, Any]] = Field(
         min_length=1,
         max_length=MOST_ENTRIES,
-        description="By arm, what is searched: dotted paths below the arm, each with a range or "
-        "choices. They hold in every combination of the ablation's grid.",
+        description="Search space of each arm: dotted paths below the arm, each with a range or "
+        "choices. The space is the same in every combination of the ablation's grid.",
     )
     trials: int = Field(
-        gt=0, le=_MOST_TRIALS, description="Trials of every arm in every combination of the grid."
+        gt=0,
+        le=_MOST_TRIALS,
+        description="Number of trials of every arm in every combination of the grid.",
     )
-    seeds: Seeds = Field(description="Of every trial; none of the ablation's own.")
+    seeds: Seeds = Field(description="Seeds of every trial; no seed of the ablation is allowed.")
     objective: Estimand | list[Estimand] = Field(
         default="updates_to_target",
-        description="What is made small, on the ablation's first target; a list of several gives "
-        "a Pareto front, and its first decides what is best.",
+        description="Quantity to minimise, for the ablation's first target. A list gives a Pareto "
+        "front; its first entry selects the best trial.",
     )
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
     held_out: bool = Field(
         default=True,
-        description="Whether the best settings are compared with those of the spec afterwards, on "
+        description="Whether to compare the best settings with those of the spec afterwards, on "
         "the seeds of the ablation.",
     )
 
     @field_validator("sampler", "pruner", mode="before")
     @classmethod
-    def _named(cls, given: Any) -> Any:
-        return {"type": given} if isinstance(given, str) else given
+    def _named(cls, part: Any) -> Any:
+        return {"type": part} if isinstance(part, str) else part
 
     @field_validator("objective", mode="before")
     @classmethod
-    def _known(cls, given: Any) -> Any:
-        for one in given if isinstance(given, list) else [given]:
-            if one not in get_args(Estimand):
-                raise ValueError(unknown("objective", one, get_args(Estimand)))
-        if isinstance(given, list) and (not given or len(set(given)) < len(given)):
-            raise ValueError("give one objective, or several that differ")
-        return given
+    def _check_objective(cls, value: Any) -> Any:
+        for objective in value if isinstance(value, list) else [value]:
+            if objective not in get_args(Estimand):
+                raise ValueError(unknown("objective", objective, get_args(Estimand)))
+        if isinstance(value, list) and (not value or len(set(value)) < len(value)):
+            raise ValueError("give one objective, or several different ones")
+        return value
 
     @property
     def objectives(self) -> tuple[Estimand, ...]:
-        """The objectives, the one that decides first."""
-        given = self.objective
-        return tuple(given) if isinstance(given, list) else (given,)
+        """The objectives; the first one selects the best trial."""
+        objective = self.objective
+        return tuple(objective) if isinstance(objective, list) else (objective,)

@@ -1,7 +1,7 @@
-"""A search space: its dimensions, and from a trial to the settings of an arm.
+"""A search space: its dimensions, and the settings of an arm from a trial.
 
-A choice may bring dimensions of its own, which exist only where it is made (Optuna's
-define-by-run; Akiba et al., 2019, section 2). `reading.py` has the YAML.
+A choice may add dimensions, which exist only where it is made (Optuna's define-by-run; Akiba et
+al., 2019, section 2). `yaml_spaces.py` reads the YAML.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bdhf.experiments.spec.dotted_paths import keys_of, put, value_at
 from bdhf.experiments.spec.value_words import exactly
 from bdhf.records import Parameter
 
-#: Settings of an arm: dotted path below it -> value. A shorter path comes before what is in it.
+#: Settings of an arm: dotted path below it -> value. A part comes before the paths within it.
 ArmSettings = dict[str, Any]
 
 
@@ -42,11 +42,11 @@ class Range:
         return trial.suggest_float(self.name, self.low, self.high, log=log)
 
     def number(self, value: float) -> float | int:
-        """A value of the kind that a trial gives."""
+        """A value with the type of a trial's values."""
         return int(value) if self.whole else float(value)
 
     def at_edge(self, value: float) -> bool:
-        """Whether a value lies within 1 % of the range from an end of it."""
+        """Whether the distance of a value to an end is at most 1 % of the range."""
         low, high, at = self.low, self.high, float(value)
         if self.scale == "log":
             low, high, at = math.log(low), math.log(high), math.log(at)
@@ -55,15 +55,15 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, by their words; each may bring dimensions and fixed values with it."""
+    """One of several named values; each may add dimensions and fixed values."""
 
     path: str
     name: str
-    values: Mapping[str, Any]  # words -> value, a part without what is searched in it
-    inner: Mapping[str, tuple[Dimension, ...]]  # words -> what exists where it is chosen
+    values: Mapping[str, Any]  # name -> value; a part without its searched arguments
+    inner: Mapping[str, tuple[Dimension, ...]]  # name -> dimensions that exist where it is chosen
 
     def suggest(self, trial: Trial) -> str:
-        """The words of the value in a trial."""
+        """The name of the value in a trial."""
         return str(trial.suggest_categorical(self.name, list(self.values)))
 
 
@@ -71,120 +71,128 @@ Dimension = Range | Choice
 
 
 def settings_of(space: Sequence[Dimension], chosen: Callable[[Dimension], Any]) -> ArmSettings:
-    """The settings that `chosen` makes of a space: it gives a number, or the words of a choice."""
+    """The settings of a space, where `chosen` returns a number or the name of a choice."""
     settings: ArmSettings = {}
-    for one in space:
-        value = chosen(one)
-        settings[one.path] = one.number(value) if isinstance(one, Range) else one.values[value]
-        if isinstance(one, Choice):
-            settings |= settings_of(one.inner[value], chosen)
+    for dimension in space:
+        value = chosen(dimension)
+        if isinstance(dimension, Range):
+            settings[dimension.path] = dimension.number(value)
+        else:
+            settings[dimension.path] = dimension.values[value]
+            settings |= settings_of(dimension.inner[value], chosen)
     return settings
 
 
 def suggested(space: Sequence[Dimension], trial: Trial) -> ArmSettings:
     """The settings of a trial."""
-    return settings_of(space, lambda one: one.suggest(trial))
+    return settings_of(space, lambda dimension: dimension.suggest(trial))
 
 
 def defaults(space: Sequence[Dimension], arm: Mapping[str, Any]) -> dict[str, Any]:
-    """Name -> the value at which a resolved arm stands, as a trial has it."""
-    found: dict[str, Any] = {}
-    for one in space:
-        value = standing_at(one, arm, ())
-        found[one.name] = value
-        if isinstance(one, Choice):
-            found |= defaults(one.inner[value], arm)
-    return found
+    """Name -> the value of a resolved arm, in the form of a trial."""
+    values: dict[str, Any] = {}
+    for dimension in space:
+        value = standing_at(dimension, arm, ())
+        values[dimension.name] = value
+        if isinstance(dimension, Choice):
+            values |= defaults(dimension.inner[value], arm)
+    return values
 
 
 def placed(arm: Mapping[str, Any] | str, settings: ArmSettings) -> dict[str, Any]:
-    """An arm, also one given by its name, with settings in their places; it is to be resolved."""
-    given: Any = {"type": arm} if isinstance(arm, str) else dict(arm)
+    """An arm, or the name of one, with these settings; not yet resolved."""
+    tree: Any = {"type": arm} if isinstance(arm, str) else dict(arm)
     for path, value in settings.items():
-        given = put(given, _keys(path), value, (), ("arms",))
-    whole: dict[str, Any] = given
+        tree = put(tree, _keys(path), value, (), ("arms",))
+    whole: dict[str, Any] = tree
     return whole
 
 
 def corners(
     space: Sequence[Dimension], arm: Mapping[str, Any]
 ) -> Iterator[tuple[Dimension, ArmSettings]]:
-    """Every end of every range, and every choice, with all else as the resolved arm has it."""
+    """Every end of every range and every choice; all other values are those of the resolved arm."""
     standing = defaults(space, arm)
 
-    def other(one: Dimension) -> Any:
-        first = one.low if isinstance(one, Range) else next(iter(one.values))
-        return standing.get(one.name, first)
+    def other(dimension: Dimension) -> Any:
+        return standing.get(dimension.name, _ends(dimension)[0])
 
-    for one, path in all_of(space):
-        for value in [one.low, one.high] if isinstance(one, Range) else list(one.values):
-            there = {**path, one.name: value}
-            yield one, settings_of(space, lambda d, at=there: at.get(d.name, other(d)))  # type: ignore[misc]
+    for dimension, path in all_of(space):
+        for value in _ends(dimension):
+            there = {**path, dimension.name: value}
+            yield dimension, settings_of(space, lambda d, at=there: at.get(d.name, other(d)))  # type: ignore[misc]
+
+
+def _ends(dimension: Dimension) -> Sequence[float | str]:
+    if isinstance(dimension, Range):
+        return dimension.low, dimension.high
+    return tuple(dimension.values)
 
 
 def parameters(space: Sequence[Dimension], arm: Mapping[str, Any]) -> tuple[Parameter, ...]:
-    """The dimensions as the records of a study have them."""
+    """The dimensions for the records of a study."""
     standing = defaults(space, arm)
     return tuple(
         Parameter(
-            name=one.name,
-            scale=one.scale if isinstance(one, Range) else "choice",
-            low=one.low if isinstance(one, Range) else None,
-            high=one.high if isinstance(one, Range) else None,
-            whole=isinstance(one, Range) and one.whole,
-            choices=() if isinstance(one, Range) else tuple(one.values),
-            default=standing.get(one.name),
+            name=dimension.name,
+            scale=dimension.scale if isinstance(dimension, Range) else "choice",
+            low=dimension.low if isinstance(dimension, Range) else None,
+            high=dimension.high if isinstance(dimension, Range) else None,
+            whole=isinstance(dimension, Range) and dimension.whole,
+            choices=() if isinstance(dimension, Range) else tuple(dimension.values),
+            default=standing.get(dimension.name),
             parent=" ".join(f"{name}={value}" for name, value in path.items()),
         )
-        for one, path in all_of(space)
+        for dimension, path in all_of(space)
     )
 
 
 def all_of(
     space: Sequence[Dimension], path: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Dimension, Mapping[str, str]]]:
-    """Every dimension, with the choices that bring it in."""
-    for one in space:
-        yield one, path or {}
-        for words, inner in one.inner.items() if isinstance(one, Choice) else ():
-            yield from all_of(inner, {**(path or {}), one.name: words})
+    """Every dimension, with the choices on which it depends."""
+    for dimension in space:
+        yield dimension, path or {}
+        for words, inner in dimension.inner.items() if isinstance(dimension, Choice) else ():
+            yield from all_of(inner, {**(path or {}), dimension.name: words})
 
 
-def standing_at(one: Dimension, arm: Mapping[str, Any], place: Keys) -> Any:
-    """Where a resolved arm stands in a dimension. Raises Faults where that is outside of it."""
-    keys = _keys(one.path)
+def standing_at(dimension: Dimension, arm: Mapping[str, Any], where: Keys) -> Any:
+    """The value of a resolved arm in a dimension. Raises Faults for a value outside of it."""
+    keys = _keys(dimension.path)
     if keys[0] not in arm:
-        known = [key for key in arm if key != "type"]
-        raise Faults(Fault(place, unknown(f"key of {arm['type']}", keys[0], known), at_key=True))
+        allowed = [key for key in arm if key != "type"]
+        raise Faults(Fault(where, unknown(f"key of {arm['type']}", keys[0], allowed), at_key=True))
     if any(isinstance(key, int) for key in keys):
-        message = "a list is searched as a whole: give choices that are lists"
-        raise Faults(Fault(place, message, at_key=True))
+        message = "a list can only be searched as a whole: give choices that are lists"
+        raise Faults(Fault(where, message, at_key=True))
     value = value_at(arm, keys)
-    if isinstance(one, Range):
-        value = _as_number(one.path, value)
+    if isinstance(dimension, Range):
+        value = _as_number(dimension.path, value)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not one.low <= value <= one.high or (one.whole and value % 1):
-            raise Faults(Fault(place, _outside(value, f"{one.low:g} to {one.high:g}")))
-        return int(value) if one.whole else float(value)
-    for words, choice in one.values.items():
-        if _stands_at(one, words, choice, value):
-            for inner in one.inner[words]:
-                standing_at(inner, arm, place)
+        inside = number and dimension.low <= value <= dimension.high
+        if not inside or (dimension.whole and value % 1):
+            raise Faults(Fault(where, _outside(value, f"{dimension.low:g} to {dimension.high:g}")))
+        return int(value) if dimension.whole else float(value)
+    for words, choice in dimension.values.items():
+        if _stands_at(dimension, words, choice, value):
+            for inner in dimension.inner[words]:
+                standing_at(inner, arm, where)
             return words
-    raise Faults(Fault(place, _outside(value, ", ".join(one.values))))
+    raise Faults(Fault(where, _outside(value, ", ".join(dimension.values))))
 
 
-def _outside(value: Any, known: str) -> str:
+def _outside(value: Any, allowed: str) -> str:
     return (
-        f"the spec has {exactly(value)} there, which is none of {known}; trial 0 is the spec's own "
-        "settings, so they must lie in the space"
+        f"the spec has {exactly(value)}, which is not in the space ({allowed}); trial 0 has the "
+        "settings of the spec, so the space must contain them"
     )
 
 
-def _stands_at(one: Choice, words: str, choice: Any, value: Any) -> bool:
-    """Whether a resolved value is a choice: for parts, whether its type and fixed values are."""
+def _stands_at(dimension: Choice, words: str, choice: Any, value: Any) -> bool:
+    """Whether a resolved value equals a choice; for a part, compare its type and fixed values."""
     if isinstance(value, dict) and isinstance(choice, (str, int, float)):
-        short = _as_number(one.path, value)
+        short = _as_number(dimension.path, value)
         return exactly(short) == exactly(choice) or value.get("type") == choice
     if isinstance(value, dict) and isinstance(choice, dict):
         return all(exactly(value.get(key)) == exactly(inner) for key, inner in choice.items())
@@ -192,7 +200,7 @@ def _stands_at(one: Choice, words: str, choice: Any, value: Any) -> bool:
 
 
 def _as_number(path: str, value: Any) -> Any:
-    """A part that may be given as a number, as that number."""
+    """The number of a part that may be given as a number."""
     kind, argument = NUMBERS.get(path, ("", ""))
     if isinstance(value, dict) and value.get("type") == kind:
         return value[argument]

@@ -1,4 +1,4 @@
-"""A study as it was checked: an ablation, and for each of its arms a space, a budget and goals."""
+"""A checked study: an ablation, and a space, a budget and goals for each of its arms."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from bdhf.tuning.study.yaml_spaces import space_of
 
 @dataclass(frozen=True)
 class StudyCell:
-    """One arm in one combination of the grid: what a study of Optuna is made for."""
+    """One arm in one combination of the grid. Each has its own study of Optuna."""
 
     planned: PlannedArm
-    run: RunSpec  # of the spec itself, with the first tuning seed
+    run: RunSpec  # the run of the spec, with the first tuning seed
     space: tuple[Dimension, ...]
-    goals: tuple[Goal, ...]  # the one that decides first
+    goals: tuple[Goal, ...]  # the first one selects the best trial
     safety: Safety  # of the ablation
 
     @property
@@ -51,16 +51,16 @@ class StudyCell:
 
     @property
     def arm(self) -> Resolved:
-        """The arm as the spec has it, every argument written out."""
+        """The arm of the spec, with every argument."""
         return written_out(self.run.optimizer)
 
     def optimizer(self, settings: ArmSettings) -> Resolved:
-        """The arm with settings in their places. Raises Faults."""
-        given = placed(self.arm, settings)
-        return resolve_arm(self.planned.name, given, problem_of(self.run.problem))
+        """The resolved arm with these settings. Raises Faults."""
+        arm = placed(self.arm, settings)
+        return resolve_arm(self.planned.name, arm, problem_of(self.run.problem))
 
     def trial(self, settings: ArmSettings, seed: int) -> RunSpec:
-        """The run of a trial on one seed; it ends at the target, unless a loss is asked for too."""
+        """The run of a trial on one seed; it ends at the target unless a loss is an objective."""
         targets = [goal.target for goal in self.goals if goal.target]
         return self.run.model_copy(
             update={
@@ -73,14 +73,14 @@ class StudyCell:
 
 @dataclass(frozen=True)
 class Study:
-    """A study that is checked and complete. Loading one writes nothing."""
+    """A checked and complete study. Loading it writes nothing."""
 
     spec: StudySpec
     file: Path
     text: str
-    settings: tuple[str, ...]  # what the command line set on top of it
+    settings: tuple[str, ...]  # `--set` of the command line
     variants: tuple[Variant, ...]
-    source: Source  # of the ablation, with what the study sets
+    source: Source  # of the ablation, with the changes of the study
     plan: Plan
     cells: tuple[StudyCell, ...]
 
@@ -111,7 +111,7 @@ class Study:
         return next(cell for cell in self.cells if cell.label == label)
 
     def fingerprint(self, cell: StudyCell) -> str:
-        """A hash of all that the trials of a cell depend on: those of two do not stand together."""
+        """A hash of everything on which the trials of a cell depend. Never mix two fingerprints."""
         content = {
             "run": cell.run.model_dump(mode="json"),
             "seeds": self.seeds,
@@ -125,7 +125,7 @@ class Study:
 
 
 def open_study(file: Path, settings: Sequence[str] = ()) -> Study:
-    """Read a study and the ablation that it names. Raises SpecError, a line for every fault."""
+    """Read a study and its ablation. Raises SpecError with a line for every fault."""
     source = read_spec(file, settings)
     spec = _spec(source)
     variants, ablation = _ablation(file, spec, source)
@@ -151,7 +151,7 @@ def _spec(source: Source) -> StudySpec:
 
 
 def _ablation(file: Path, spec: StudySpec, source: Source) -> tuple[tuple[Variant, ...], Source]:
-    """The ablation with what the study sets. Raises SpecError at the places in the study."""
+    """The ablation with the changes of the study. Raises SpecError at their lines in the study."""
     settings = {f"{path}={json.dumps(value)}": path for path, value in spec.set.items()}
     path = file.parent / spec.ablation
     try:
@@ -176,28 +176,28 @@ def _cells(
     """Every cell of the plan whose arm has a space."""
     by_label = {cell.arm: cell for cell in reversed(plan.cells)}
     safety = variants[0].spec.safety
-    found, faults = list[StudyCell](), list[Fault]()
+    cells, faults = list[StudyCell](), list[Fault]()
     for planned in plan.arms:
         if planned.name not in spec.spaces:
             continue
-        there, place = by_label[planned.label], ("spaces", planned.name)
-        if there.skip:
-            faults.append(Fault(place, f"{planned.label} cannot be run: {there.skip}", True))
+        first, space_path = by_label[planned.label], ("spaces", planned.name)
+        if first.skip:
+            faults.append(Fault(space_path, f"{planned.label} cannot be run: {first.skip}", True))
             continue
-        run = there.run.model_copy(update={"seed": spec.seeds.base})
+        run = first.run.model_copy(update={"seed": spec.seeds.base})
         try:
             cell = StudyCell(
                 planned=planned,
                 run=run,
-                space=space_of(spec.spaces[planned.name], written_out(run.optimizer), place),
+                space=space_of(spec.spaces[planned.name], written_out(run.optimizer), space_path),
                 goals=_goals(spec, run, variants[0].spec.targets, safety),
                 safety=safety,
             )
-            _try(cell, place)
-            found.append(cell)
+            _try(cell, space_path)
+            cells.append(cell)
         except Faults as wrong:
             faults += wrong.faults
-    return tuple(found), list(dict.fromkeys(faults))
+    return tuple(cells), list(dict.fromkeys(faults))
 
 
 def _goals(
@@ -211,11 +211,11 @@ def _goals(
     return tuple(goals)
 
 
-def _try(cell: StudyCell, place: Keys) -> None:
+def _try(cell: StudyCell, space_path: Keys) -> None:
     """Resolve the arm at every end of its space. Raises Faults."""
     faults = []
-    for one, settings in corners(cell.space, cell.arm):
-        where = path_of(place, one, cell)
+    for dimension, settings in corners(cell.space, cell.arm):
+        where = path_of(space_path, dimension, cell)
         try:
             arm = cell.optimizer(settings)
         except Faults as wrong:
@@ -226,13 +226,13 @@ def _try(cell: StudyCell, place: Keys) -> None:
     if faults:
         raise Faults(*dict.fromkeys(faults))
     standing = defaults(cell.space, cell.arm)
-    own = settings_of(cell.space, lambda one: standing[one.name])
+    own = settings_of(cell.space, lambda dimension: standing[dimension.name])
     if cell.optimizer(own) != cell.run.optimizer:
-        message = "a choice leaves out arguments that the spec has there: give them beside its type"
-        raise Faults(Fault(place, message, at_key=True))
+        message = "a choice omits arguments that the spec has there: give them with its type"
+        raise Faults(Fault(space_path, message, at_key=True))
 
 
-def path_of(place: Keys, one: Dimension, cell: StudyCell) -> Keys:
-    """The path in `spaces` under which a dimension stands."""
-    outer = (d.path for d in cell.space if f"{one.path}.".startswith(f"{d.path}."))
-    return (*place, max(outer, key=len, default=one.path))
+def path_of(space_path: Keys, dimension: Dimension, cell: StudyCell) -> Keys:
+    """The path in `spaces` that defines a dimension."""
+    outer = (d.path for d in cell.space if f"{dimension.path}.".startswith(f"{d.path}."))
+    return (*space_path, max(outer, key=len, default=dimension.path))

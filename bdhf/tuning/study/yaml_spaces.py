@@ -2,13 +2,12 @@
 
     lr:               {log: [1.0e-4, 0.1]}            log-uniform between the two
     solver.max_iters: {linear: [5, 50], whole: true}  whole numbers
-    curvature:        {choice: [ggn, fisher]}         one of some values
+    curvature:        {choice: [ggn, fisher]}         one of several values
     damping:          {choice: {constant: {value: {log: [1.0e-5, 0.1]}},
                                 levenberg_marquardt: {initial: {log: [1.0e-3, 10]}}}}
 
-The last is conditional: a part by its type, each with a space of its own that exists where that
-type is chosen (Optuna's define-by-run; Akiba et al., 2019, section 2). A plain value in it is set
-as it is.
+The last dimension is conditional: a part by its type. The space of a type exists only where that
+type is chosen (Optuna's define-by-run; Akiba et al., 2019, section 2). Plain values are fixed.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from bdhf.records import Strict
 from bdhf.tuning.study.space import Choice, Dimension, Range, standing_at
 
 
-class _Given(Strict):
-    """One dimension as YAML has it."""
+class _Entry(Strict):
+    """One dimension as written in YAML."""
 
     log: list[float] | None = Field(default=None, min_length=2, max_length=2)
     linear: list[float] | None = Field(default=None, min_length=2, max_length=2)
@@ -35,91 +34,91 @@ class _Given(Strict):
 
     @field_validator("choice", mode="before")
     @classmethod
-    def _bare(cls, given: Any) -> Any:
-        """A type without a space of its own may stand without braces."""
-        if not isinstance(given, dict):
-            return given
-        return {name: {} if inner is None else inner for name, inner in given.items()}
+    def _bare(cls, choice: Any) -> Any:
+        """A type without a space needs no braces."""
+        if not isinstance(choice, dict):
+            return choice
+        return {name: {} if inner is None else inner for name, inner in choice.items()}
 
 
 def space_of(
-    given: Mapping[str, Any], arm: Mapping[str, Any], place: Keys
+    entries: Mapping[str, Any], arm: Mapping[str, Any], where: Keys
 ) -> tuple[Dimension, ...]:
-    """The dimensions of an arm, which is resolved. Raises Faults, at `place` and below.
+    """The dimensions of a resolved arm. Raises Faults at `where` and below.
 
-    Paths may not lead into each other: which of two were to count?
+    No path may contain another one: the value of the inner one would be ambiguous.
     """
-    found, faults = list[Dimension](), list[Fault]()
-    for path, inner in given.items():
+    dimensions, faults = list[Dimension](), list[Fault]()
+    for path, entry in entries.items():
         try:
-            found.append(_dimension(path, path, inner, (*place, path)))
-            standing_at(found[-1], arm, (*place, path))
+            dimensions.append(_dimension(path, path, entry, (*where, path)))
+            standing_at(dimensions[-1], arm, (*where, path))
         except Faults as wrong:
             faults += wrong.faults
-    for one in found:
+    for dimension in dimensions:
         faults += [
-            Fault((*place, one.path), f"{other.path!r} leads into it: search one of them", True)
-            for other in found
-            if other.path.startswith(f"{one.path}.")
+            Fault((*where, dimension.path), f"{other.path!r} lies within it: search only one", True)
+            for other in dimensions
+            if other.path.startswith(f"{dimension.path}.")
         ]
-    if not given:
-        faults.append(Fault(place, "nothing to search: give dotted paths with ranges or choices"))
+    if not entries:
+        faults.append(Fault(where, "the space is empty: give dotted paths with ranges or choices"))
     if faults:
         raise Faults(*faults)
-    return tuple(found)
+    return tuple(dimensions)
 
 
-def _dimension(path: str, name: str, given: Any, place: Keys) -> Dimension:
+def _dimension(path: str, name: str, entry: Any, where: Keys) -> Dimension:
     """One dimension. Raises Faults."""
     try:
-        read = _Given.model_validate(given)
+        read = _Entry.model_validate(entry)
     except ValidationError as error:
         faults = (
-            validation_faults(error, _Given) if isinstance(given, dict) else (_no_dimension(given),)
+            validation_faults(error, _Entry) if isinstance(entry, dict) else (_no_dimension(entry),)
         )
-        raise Faults(*(Fault((*place, *f.path), f.message, f.at_key) for f in faults)) from None
+        raise Faults(*(Fault((*where, *f.path), f.message, f.at_key) for f in faults)) from None
     kinds = [k for k in ("log", "linear", "choice") if getattr(read, k) is not None]
     if len(kinds) != 1:
-        raise Faults(Fault((*place, *_no_dimension(given).path), _no_dimension(given).message))
+        raise Faults(Fault((*where, *_no_dimension(entry).path), _no_dimension(entry).message))
     if read.choice is not None:
-        return _choice(path, name, read.choice, read.whole, (*place, "choice"))
+        return _choice(path, name, read.choice, read.whole, (*where, "choice"))
     low, high = getattr(read, kinds[0])
     wrong = _wrong_range(low, high, kinds[0], read.whole)
     if wrong:
-        raise Faults(Fault((*place, kinds[0]), wrong))
+        raise Faults(Fault((*where, kinds[0]), wrong))
     return Range(path, name, low, high, "log" if kinds[0] == "log" else "linear", read.whole)
 
 
-def _no_dimension(given: Any) -> Fault:
-    example = "as in {log: [1.0e-4, 0.1]}"
-    return Fault((), f"give one of log, linear and choice, {example}; got {given!r}")
+def _no_dimension(entry: Any) -> Fault:
+    example = "for example {log: [1.0e-4, 0.1]}"
+    return Fault((), f"give one of log, linear and choice, {example}; got {entry!r}")
 
 
 def _wrong_range(low: float, high: float, scale: str, whole: bool) -> str:
     if not low < high:
-        return f"a range goes up from its first number; got {low:g} and {high:g}"
+        return f"the first number of a range must be the smaller one; got {low:g} and {high:g}"
     if scale == "log" and low <= 0:
-        return f"a logarithmic range begins above 0; got {low:g}: use linear"
+        return f"a logarithmic range must start above 0; got {low:g}: use linear"
     if whole and (low % 1 or high % 1):
-        return f"whole numbers lie between whole numbers; got {low:g} and {high:g}"
+        return f"the ends of a range of whole numbers must be whole; got {low:g} and {high:g}"
     return ""
 
 
-def _choice(path: str, name: str, given: Any, whole: bool, place: Keys) -> Choice:
-    """A choice between values, or between parts that have spaces of their own. Raises Faults."""
+def _choice(path: str, name: str, choices: Any, whole: bool, where: Keys) -> Choice:
+    """A choice between values, or between parts with their own spaces. Raises Faults."""
     if whole:
-        raise Faults(Fault(place, "`whole` is for ranges: leave it out", at_key=True))
-    if len(given) < 2 or len({exactly(one) for one in given}) < len(given):
-        raise Faults(Fault(place, "give two choices or more that differ"))
-    if isinstance(given, list):
-        values = dict(zip(in_short(given), given, strict=True))
+        raise Faults(Fault(where, "`whole` applies to ranges only: remove it", at_key=True))
+    if len(choices) < 2 or len({exactly(choice) for choice in choices}) < len(choices):
+        raise Faults(Fault(where, "give at least 2 different choices"))
+    if isinstance(choices, list):
+        values = dict(zip(in_short(choices), choices, strict=True))
         return Choice(path, name, values, dict.fromkeys(values, ()))
     parts, inner = dict[str, Any](), dict[str, tuple[Dimension, ...]]()
-    for kind, arguments in given.items():
+    for kind, arguments in choices.items():
         fixed = {key: value for key, value in arguments.items() if not _is_searched(value)}
         parts[kind] = {"type": kind, **fixed}
         inner[kind] = tuple(
-            _dimension(f"{path}.{key}", f"{name}.{kind}.{key}", value, (*place, kind, key))
+            _dimension(f"{path}.{key}", f"{name}.{kind}.{key}", value, (*where, kind, key))
             for key, value in arguments.items()
             if _is_searched(value)
         )

@@ -1,1 +1,1 @@
-"""Processes that make trials, and what becomes of the trials of those that died."""
+"""Processes that make trials, and the recovery of trials whose process was killed."""

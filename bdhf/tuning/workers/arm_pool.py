@@ -1,7 +1,7 @@
-"""A study in worker processes of this machine, each of which tunes one arm after another.
+"""A study in worker processes of this machine. Each worker tunes one arm after another.
 
 An arm has one worker at a time, so its trials do not depend on how many arms are tuned at once. A
-worker that dies is replaced; its trial is made again.
+worker that was killed is replaced, and its trial repeated.
 """
 
 from __future__ import annotations
@@ -26,27 +26,26 @@ from bdhf.tuning.workers.progress import line_of
 from bdhf.tuning.workers.recovery import MOST_DEATHS
 from bdhf.tuning.workers.trial_loop import TrialLoop
 
-#: Seconds that workers have to end cleanly, once their runs are saved.
+#: Seconds for workers to end cleanly, after their runs are saved.
 _PATIENCE_SECONDS = 10.0
 
-#: Kinds of what a worker says: a line on a trial that has ended, and that its arm is tuned.
+#: Kinds of messages of a worker: a line about a trial that has ended; its arm is tuned.
 _TRIAL, _TUNED = "trial", "tuned"
 
 
 @dataclass(frozen=True)
 class ArmPool:
-    """Tunes arms, so many at a time; `say` is given a line on every trial that ends."""
+    """Tunes arms with several workers; `say` gets a line about every trial that ends."""
 
     study: Study
-    place: StudyLocation
+    location: StudyLocation
     workers: int
     say: Callable[[str], None]
 
     def tune(self, labels: Sequence[str]) -> None:
-        """Tune these arms to their end.
+        """Make all trials of these arms.
 
-        Raises KeyboardInterrupt when a person or the machine ends it, and InputError where the
-        storage fails.
+        Raises KeyboardInterrupt when it is interrupted, and InputError where the storage fails.
         """
         left, pool = deque(labels), WorkerPool[str](self._start_worker)
         with interruptible():
@@ -57,18 +56,18 @@ class ArmPool:
                         pool.give(slot, left.popleft())
                     for slot, kind, content in pool.hear():
                         self._take_in(pool, slot, kind, content)
-            finally:  # cleanly, so that runs are saved and trials count as interrupted
+            finally:  # so that runs are saved and trials count as interrupted
                 pool.stop(pool.busy, SAVE_SECONDS + _PATIENCE_SECONDS)
                 pool.close()
 
     def _start_worker(self, slot: int) -> WorkerProcess:
         study, pool = self.study, str(Owner.here())
-        return WorkerProcess.start(_tune, study.file, study.settings, self.place, slot, pool)
+        return WorkerProcess.start(_tune, study.file, study.settings, self.location, slot, pool)
 
     def _take_in(
         self, pool: WorkerPool[str], slot: WorkerSlot[str], kind: str, content: Any
     ) -> None:
-        """Act on what the worker in a slot says, or on its end."""
+        """Process a message of the worker in a slot, or its end."""
         if kind == FAULT:
             raise InputError(content)
         if kind == _TRIAL:
@@ -76,22 +75,25 @@ class ArmPool:
         elif kind == _TUNED:
             slot.job = None
         elif pool.retry(slot, MOST_DEATHS * self.study.spec.trials):
-            self.say(f"{slot.job}: a worker ended with {content.code}; another takes over")
+            self.say(f"{slot.job}: a worker ended with {content.code}; a new one continues")
         else:
-            raise InputError(
-                [f"{slot.job}: its workers end again and again; what they said went to stderr"]
-            )
+            raise InputError([f"{slot.job}: its workers keep ending; their messages are on stderr"])
 
 
 def _tune(
-    parent: Parent, file: Path, settings: Sequence[str], place: StudyLocation, slot: int, pool: str
+    parent: Parent,
+    file: Path,
+    settings: Sequence[str],
+    location: StudyLocation,
+    slot: int,
+    pool: str,
 ) -> None:
-    """Tune the arms that the parent of this process gives."""
+    """Tune the arms that the parent process assigns."""
 
-    def told(cell: StudyCell, trial: FrozenTrial, now: TrialSlots) -> None:
+    def report(cell: StudyCell, trial: FrozenTrial, now: TrialSlots) -> None:
         parent.tell(_TRIAL, line_of(cell, trial, now))
 
-    loop = TrialLoop(open_study(file, settings), place, told, slot=slot, pool=pool)
+    loop = TrialLoop(open_study(file, settings), location, report, slot=slot, pool=pool)
     for label in parent.jobs():
         loop.run([label])
         parent.tell(_TUNED)

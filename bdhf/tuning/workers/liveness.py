@@ -1,8 +1,8 @@
-"""Who is at a study in a journal, told to processes that cannot see each other.
+"""Detect the workers of a journal, also across containers and restarts.
 
-A machine that was started again, and every container, counts its processes anew: of one that it
-does not know it cannot say whether it has ended. So each worker keeps a file of its own locked,
-which the system lets go when it ends, however that is.
+Process numbers start again in every container and after a restart, so they cannot show whether the
+owner of a trial has ended. Each worker therefore keeps its own file locked. The operating system
+releases the lock when the worker ends for any reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PREFIX = ".worker-"
 
 @contextmanager
 def present(folder: Path) -> Iterator[None]:
-    """Say in a study's folder, while it lasts, that this process is at it. Raises InputError."""
+    """Mark this process as a worker in the folder of a study. Raises InputError."""
     _sweep(folder)
     path = _path(folder, Owner.here())
     with unwritable(folder):
@@ -34,7 +34,7 @@ def present(folder: Path) -> Iterator[None]:
 
 
 def has_left(folder: Path, owner: Owner) -> bool:
-    """Whether a process that is said to be at the study in a folder has ended."""
+    """Whether the owner of a trial in a folder has ended."""
     if owner.is_here:
         return owner.is_gone
     try:
@@ -42,13 +42,13 @@ def has_left(folder: Path, owner: Owner) -> bool:
     except FileNotFoundError:
         return True
     try:
-        return lock(file, wait=False)  # without locks nobody can tell: it may be at work
+        return lock(file, wait=False)  # without locks this is unknown: it may be running
     finally:
         os.close(file)
 
 
 def _sweep(folder: Path) -> None:
-    """Take away the files of killed processes that are known to have ended."""
+    """Remove the files of processes that were killed."""
     for path in folder.glob(f"{_PREFIX}*"):
         owner = Owner.parse(path.name.removeprefix(_PREFIX))
         if owner is not None and owner.is_gone:

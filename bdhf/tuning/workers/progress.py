@@ -1,4 +1,4 @@
-"""A trial in words, for the terminal."""
+"""One line about a trial, for the terminal."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bdhf.tuning.study.study import StudyCell
 
 def line_of(cell: StudyCell, trial: FrozenTrial, now: TrialSlots) -> str:
     """`adam 3/24: 71.5 updates; lr=0.0031` for a trial that has just ended."""
-    place = f"{cell.label} {len(now.finished)}/{now.wanted}"
+    progress = f"{cell.label} {len(now.finished)}/{now.wanted}"
     settings = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
-    return f"{place}: {_ended(cell, trial)}; {settings}"
+    return f"{progress}: {_ended(cell, trial)}; {settings}"
 
 
 def _ended(cell: StudyCell, trial: FrozenTrial) -> str:

@@ -1,7 +1,7 @@
-"""One trial: the settings that a sampler proposes, on every tuning seed, and what it leaves behind.
+"""One trial: the settings that a sampler proposes, on every tuning seed, and their results.
 
-A finished run lies in the study's folder like those of an ablation: a trial that is made again, or
-that has the settings of another one, does not run it twice.
+The folder of the study holds finished runs like that of an ablation: a repeated trial, or one with
+the settings of another, does not make a run twice.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from bdhf.tuning.study.objective import Goal, SeedRun, final, spent, trial_cost,
 from bdhf.tuning.study.space import ArmSettings, suggested
 from bdhf.tuning.study.study import StudyCell
 
-#: Columns of a curve that a trial carries, beside the metrics of its goals.
+#: Columns of a curve that a trial stores, with the metrics of its goals.
 CURVE = ("update", "products", "gradient_equivalents", "seconds")
 
-#: Evaluations of a run that a trial carries, and that it tells the pruner, at most.
+#: Largest number of evaluations of a run that a trial stores and reports to the pruner.
 MOST_ROWS = 100
 
-#: What the runs of a trial spent together, by the names of axes.
+#: Total costs of the runs of a trial, by the names of axes.
 SPENT = ("updates", "products", "gradient_equivalents", "seconds")
 
 
 class _GivenUp(BaseException):
-    """The pruner wants no more of a run; no `Exception`, since those are outcomes of runs."""
+    """The pruner stops a run; not an `Exception`, since those are outcomes of runs."""
 
 
 @dataclass
 class Trying:
-    """What is known of a trial, whatever becomes of it."""
+    """The state of a trial under way."""
 
     trial: optuna.Trial
     cell: StudyCell
@@ -56,7 +56,7 @@ class Trying:
     device: str
     runs: list[SeedRun] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
-    rows: list[Row] = field(default_factory=list)  # of the run that is under way
+    rows: list[Row] = field(default_factory=list)  # of the run under way
 
     @property
     def goals(self) -> Sequence[Goal]:
@@ -64,7 +64,7 @@ class Trying:
         return self.cell.goals
 
     def say(self, line: str) -> None:
-        """Tell a person of its run that is under way."""
+        """Print a line about the run under way."""
         sys.stderr.write(f"{self.cell.label}, a run of its trial {self.trial.number}: {line}\n")
         sys.stderr.flush()
 
@@ -72,14 +72,14 @@ class Trying:
 def run_trial(
     trial: optuna.Trial, cell: StudyCell, seeds: Sequence[int], store: Store, device: str
 ) -> list[float]:
-    """Run a trial; its values. Raises TrialPruned when it is given up, and StorageError."""
-    trial.set_user_attr("owner", str(Owner.here()))  # first: to propose may take a while
+    """Run a trial; its values. Raises TrialPruned when it is pruned, and StorageError."""
+    trial.set_user_attr("owner", str(Owner.here()))  # first, since a proposal may take a while
     settings = suggested(cell.space, trial)
     trial.set_user_attr("settings", settings)
     trying = Trying(trial, cell, store, device)
     try:
-        for place, seed in enumerate(seeds):
-            trying.runs.append(_run(trying, settings, seed, reports=place == 0))
+        for index, seed in enumerate(seeds):
+            trying.runs.append(_run(trying, settings, seed, reports=index == 0))
             if trying.runs[-1].status is not Status.DONE:
                 break
     except _GivenUp:
@@ -91,44 +91,44 @@ def run_trial(
 
 
 def _run(trying: Trying, settings: ArmSettings, seed: int, *, reports: bool) -> SeedRun:
-    """One run of a trial: that which lies there, or a new one, which is kept."""
+    """A run of a trial: the stored one, or a new one, which is stored."""
     spec = trying.cell.trial(settings, seed)
     trying.rows = []
     for key, hashes in own_code(spec).items():
         trying.trial.set_user_attr(key, hashes)
     with trying.store.writing():
-        if is_stale(trying.store.folder, spec):  # of a trial from before an own part was changed
+        if is_stale(trying.store.folder, spec):  # made with other code of an own part
             set_aside(trying.store, [spec])
-    found = _kept(trying.store, spec)
-    if found is None:
+    run = _kept(trying.store, spec)
+    if run is None:
         outcome = _made(trying, spec, _report(trying, reports))
-        found = SeedRun(seed, spec.run_id, outcome.status, outcome.reason, outcome.curve)
+        run = SeedRun(seed, spec.run_id, outcome.status, outcome.reason, outcome.curve)
     elif reports:
-        _replay(found, _report(trying, reports))
-    if reports and found.status is Status.DONE:
-        _stay(trying, found)
-    return found
+        _replay(run, _report(trying, reports))
+    if reports and run.status is Status.DONE:
+        _stay(trying, run)
+    return run
 
 
 def _kept(store: Store, spec: RunSpec) -> SeedRun | None:
-    """A run that has an outcome already."""
-    found = read_run(store.runs / spec.run_id)
-    if not isinstance(found, Run) or Status(found.status["status"]).is_missing:
+    """The stored run, if it has an outcome."""
+    stored = read_run(store.runs / spec.run_id)
+    if not isinstance(stored, Run) or Status(stored.status["status"]).is_missing:
         return None
-    curve: pd.DataFrame = found.curve.to_pandas()
-    status = found.status
+    curve: pd.DataFrame = stored.curve.to_pandas()
+    status = stored.status
     return SeedRun(spec.seed, spec.run_id, Status(status["status"]), status["reason"], curve)
 
 
 def _made(trying: Trying, spec: RunSpec, observe: Callable[[Row], None]) -> Outcome:
-    """Make a run and write it. Raises KeyboardInterrupt where it was saved in place of that."""
+    """Make a run and write it. Raises KeyboardInterrupt where it was only saved."""
     execution = Execution(spec, trying.store, trying.device, trying.cell.safety)
     with saved_first(f"a run of {trying.cell.label} that is") as ending:
         try:
             outcome = execution.make(
                 ending,
                 observe=observe,
-                again=observe,  # the pruner of a trial that is made again knows what it knew
+                again=observe,  # the pruner of a repeated trial sees the same values
                 tell=trying.say,
             )
         except _GivenUp:
@@ -140,7 +140,7 @@ def _made(trying: Trying, spec: RunSpec, observe: Callable[[Row], None]) -> Outc
 
 
 def _report(trying: Trying, reports: bool) -> Callable[[Row], None]:
-    """What watches a run: the first one of a trial tells the pruner how it goes."""
+    """The observer of a run; that of a trial's first run reports to the pruner."""
     goal, stride = trying.goals[0], _stride(trying.cell.run)
     prunes = reports and len(trying.goals) == 1
 
@@ -156,15 +156,15 @@ def _report(trying: Trying, reports: bool) -> Callable[[Row], None]:
 
 
 def _replay(run: SeedRun, observe: Callable[[Row], None]) -> None:
-    """Tell of a run that was made before as if it were made now."""
+    """Report a stored run as if it were made now."""
     for row in run.curve.to_dict("records"):
         observe({str(name): number for name, number in row.items()})
 
 
 def _stay(trying: Trying, run: SeedRun) -> None:
-    """Let a run that ended at its target stay there up to the budget.
+    """Report the target's value of a run that reached it, up to the budget.
 
-    Otherwise those that are slower would be held against each other only, and none given up.
+    Otherwise slower runs would be compared with each other only, and none would be pruned.
     """
     goal, stride, rows = trying.goals[0], _stride(trying.cell.run), run.curve
     budget = trying.cell.run.budget.updates
@@ -177,12 +177,12 @@ def _stay(trying: Trying, run: SeedRun) -> None:
 
 
 def _falling(goal: Goal, metric: float) -> float:
-    """The metric as pruners take it: less is better."""
+    """The metric for the pruner: less is better."""
     return -metric if goal.is_upward else metric
 
 
 def _stride(run: RunSpec) -> int:
-    """Updates from one report to the next: a multiple of the interval of evaluation."""
+    """Updates between two reports: a multiple of the interval of evaluation."""
     updates = run.budget.updates or 0
     return run.evaluate_every * max(1, math.ceil(updates / run.evaluate_every / MOST_ROWS))
 
@@ -192,7 +192,7 @@ def _updates(rows: Sequence[Row]) -> int:
 
 
 def _leave(trying: Trying, status: str, reason: str) -> None:
-    """Write what came of the trial into its attributes: all that a study's records are made of."""
+    """Write the outcome of the trial into its attributes, the source of a study's records."""
     trial, runs = trying.trial, list(trying.runs)
     if status == "pruned":
         seed = trying.cell.run.seed
@@ -228,7 +228,7 @@ def _of_seed(goals: Sequence[Goal], run: SeedRun, status: str) -> dict[str, Any]
 
 
 def _curve(goals: Sequence[Goal], curve: pd.DataFrame) -> dict[str, list[float | None]]:
-    """The columns of a curve as lists: all its rows, or some of them with the last."""
+    """The columns of a curve as lists: all rows, or a selection with the last row."""
     names = [name for name in dict.fromkeys((*CURVE, *(g.metric for g in goals))) if name in curve]
     places = np.unique(np.linspace(0, max(len(curve) - 1, 0), MOST_ROWS).astype(int))
     rows = curve.iloc[places] if len(curve) else curve
@@ -236,6 +236,6 @@ def _curve(goals: Sequence[Goal], curve: pd.DataFrame) -> dict[str, list[float |
 
 
 def _plain(content: Any) -> Any:
-    """Plain data that JSON can hold: null for a number that is not finite."""
+    """Plain data for JSON: null for a number that is not finite."""
     text = json.dumps(content)
     return json.loads(text, parse_constant=lambda _: None)

@@ -1,4 +1,4 @@
-"""The combinations of a grid, as the entries of `settings` name them."""
+"""The combinations of a grid as entries of `settings`."""
 
 import json
 
@@ -19,12 +19,12 @@ AXES = (
 
 @pytest.mark.parametrize("axis", AXES)
 def test_an_entry_for_a_combination_applies_there_and_nowhere_else(axis):
-    """Also where the value of an axis is a list, which stands for any of its values in `at`."""
+    """Also where the value of an axis is a list; in `at`, a list means any of its values."""
     grid = f"grid: {{{axis}}}\nseeds:"
     every = variants(parse(changed(("seeds:", grid))))
 
     for variant in every:
         entry = json.dumps({"at": at_of(variant), "set": {"budget.updates": 3}})
-        found = variants(parse(changed(("seeds:", f"settings: [{entry}]\n{grid}"))))
-        budgets = [one.spec.budget.limit for one in found]
-        assert budgets == [3 if one.picks == variant.picks else 6 for one in every]
+        combinations = variants(parse(changed(("seeds:", f"settings: [{entry}]\n{grid}"))))
+        budgets = [combination.spec.budget.limit for combination in combinations]
+        assert budgets == [3 if combination.picks == variant.picks else 6 for combination in every]

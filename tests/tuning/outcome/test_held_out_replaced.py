@@ -1,7 +1,8 @@
-"""What the comparison on held-out seeds says before its verdicts: other code, another plan."""
+"""Warnings before the comparison on held-out seeds: other code, another plan."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,13 @@ import typer
 
 from bdhf.cli.tune import _hold_out
 from bdhf.experiments.storage.stale import Stale
+from tests.messages import naming
 
 STALE = Stale("hf.tuned", ("lab:Part",), ("/home/lab.py",), ("a", "b"))
 
 
 def stand_in(replaced: str) -> Any:
-    """An ablation of which nothing is left, with two runs of other code."""
+    """An ablation without runs to make, and with two runs of other code."""
     store = SimpleNamespace(folder=Path("held_out"), runs=Path("held_out/runs"))
     return SimpleNamespace(
         cells=(), plan=SimpleNamespace(cells=()), store=store,
@@ -29,22 +31,22 @@ def stand_in(replaced: str) -> Any:
 def test_runs_of_other_code_are_told_and_another_plan_gets_no_report(
     replaced: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A warning for the arm; exit code 1 for the plan, before a report is made."""
+    """A warning for the arm; for another plan exit code 1, and no report."""
     built: list[Path] = []
     monkeypatch.setattr("bdhf.tuning.outcome.held_out.held_out", lambda *of: stand_in(replaced))
     monkeypatch.setattr("bdhf.report.build", built.append)
     record: Any = SimpleNamespace(arms=())
     study: Any = SimpleNamespace(held_out_seeds=(0,), file=Path("study.yaml"))
-    place: Any = SimpleNamespace(folder=Path())
+    location: Any = SimpleNamespace(folder=Path())
 
     if replaced:
         with pytest.raises(typer.Exit) as ended:
-            _hold_out(study, record, place, None)
+            _hold_out(study, record, location, None)
         assert ended.value.exit_code == 1
     else:
-        _hold_out(study, record, place, None)
+        _hold_out(study, record, location, None)
 
     said = capsys.readouterr().err
-    assert "warning: hf.tuned: 2 runs made with other code of lab:Part" in said
+    assert re.search(naming("warning:", "hf.tuned", "2 runs", "lab:Part"), said)
     assert bool(built) is not bool(replaced)
     assert ("that of 'other'" in said) is bool(replaced)

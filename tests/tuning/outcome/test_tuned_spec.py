@@ -1,4 +1,4 @@
-"""What a study found, as specs: the tuned one, and the comparison on held-out seeds."""
+"""The specs that a study writes: the tuned spec, and the comparison on held-out seeds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from bdhf.experiments.spec.load import load_spec
 from bdhf.records import InputError, Tuning, read_tuning
 from bdhf.tuning.outcome.collect import collect_study
 from bdhf.tuning.outcome.held_out import count_tests, held_out
-from bdhf.tuning.outcome.tuned_spec import write_tuned
+from bdhf.tuning.outcome.tuned_spec import _value, write_tuned
 from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study
+from tests.messages import naming
 from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
@@ -39,11 +40,11 @@ UNION = (
     "grid: [{batch.gradient: [100], batch.curvature: [25]}, {batch.gradient: [100, 200]}]\n"
     + SEEDS,
 )
-#: An axis that one grid of a union leaves to its default.
+#: An axis that has its default in one grid of a union.
 NO_CURVATURE = ("batch: {gradient: 200, curvature: 50}", "batch: {gradient: 200}")
 
 
-def found(home: Path, *changes: tuple[str, str]) -> tuple[Study, Tuning]:
+def tuned_study(home: Path, *changes: tuple[str, str]) -> tuple[Study, Tuning]:
     """A finished study and its record."""
     of = study(home, *changes)
     worked(of, home / "out")
@@ -54,8 +55,8 @@ def found(home: Path, *changes: tuple[str, str]) -> tuple[Study, Tuning]:
 def test_a_tuned_spec_has_the_best_settings(
     tmp_path: Path, changes: tuple[tuple[str, str], ...]
 ) -> None:
-    """Every arm at every batch size has exactly the arm of its best trial; all else is kept."""
-    of, record = found(tmp_path, *changes)
+    """Every arm at every batch size has the settings of its best trial; all else is unchanged."""
+    of, record = tuned_study(tmp_path, *changes)
     file = tmp_path / "tuned" / "small.yaml"
 
     write_tuned(of, record, file)
@@ -72,24 +73,25 @@ def test_a_tuned_spec_has_the_best_settings(
 
 
 def test_a_comment_beside_every_value_names_study_and_trial(tmp_path: Path) -> None:
-    """Whoever reads the tuned spec sees where each value comes from."""
-    of, record = found(tmp_path, FEW, GRID)
+    """The comments of the tuned spec give the origin of each value."""
+    of, record = tuned_study(tmp_path, FEW, GRID)
     file = tmp_path / "tuned.yaml"
 
     write_tuned(of, record, file)
 
     lines = [line for line in file.read_text().splitlines() if line.strip().startswith("arms.")]
+    values = tuple(_value(arm, record) for arm in record.arms)
     assert len(lines) == sum(len(arm.settings) for arm in record.arms)
     for line in lines:
         assert "# small, trial " in line
-        assert " over seeds)" in line or "missed" in line
+        assert line.endswith(values), line
     assert "tuned_from: studies/small" in file.read_text()
 
 
 def test_a_comment_tells_a_failure_from_a_miss(tmp_path: Path) -> None:
-    """An arm of which every trial diverged has missed nothing: it never got that far."""
+    """The comment distinguishes an arm whose trials all diverged from one that always missed."""
     diverges = ("{lr: {log: [1.0e-4, 1.0]}}", "{lr: {log: [0.6, 2.0]}}")
-    of, record = found(tmp_path, ("trials: 8", "trials: 1"), diverges, ("3.0e-3", "0.9"))
+    of, record = tuned_study(tmp_path, ("trials: 8", "trials: 1"), diverges, ("3.0e-3", "0.9"))
     file = tmp_path / "tuned.yaml"
 
     write_tuned(of, record, file)
@@ -98,9 +100,9 @@ def test_a_comment_tells_a_failure_from_a_miss(tmp_path: Path) -> None:
 
 
 def test_what_the_study_sets_is_in_the_tuned_spec(tmp_path: Path) -> None:
-    """Values that the study put on top of its ablation were tuned with, so they stand there too."""
+    """The tuned spec contains the values of `set`, since the arms were tuned with them."""
     values = "set: {budget.updates: 30, targets.0.below: 0.2}\ntrials: 3"
-    of, record = found(tmp_path, ("trials: 8", values))
+    of, record = tuned_study(tmp_path, ("trials: 8", values))
     file = tmp_path / "tuned.yaml"
 
     write_tuned(of, record, file)
@@ -120,8 +122,8 @@ def test_what_the_study_sets_is_in_the_tuned_spec(tmp_path: Path) -> None:
 def test_whatever_a_study_sets_its_tuned_spec_has_the_runs_that_were_tuned(
     tmp_path: Path, values: str, base: tuple[tuple[str, str], ...]
 ) -> None:
-    """Arms that are set in part, replaced or taken out, and grids, which no include can undo."""
-    of, record = found(tmp_path, FEW, *base, (SPACES, f"set: {{{values}}}\n{SPACES}"))
+    """Arms that are changed, replaced or removed, and grids, which an include cannot remove."""
+    of, record = tuned_study(tmp_path, FEW, *base, (SPACES, f"set: {{{values}}}\n{SPACES}"))
     file = tmp_path / "tuned.yaml"
 
     write_tuned(of, record, file)
@@ -136,16 +138,16 @@ def test_whatever_a_study_sets_its_tuned_spec_has_the_runs_that_were_tuned(
 
 
 def test_nothing_is_written_of_an_arm_without_a_completed_trial(tmp_path: Path) -> None:
-    """The tuned spec that was there before stays, whatever fails."""
-    of, record = found(tmp_path, FEW)
+    """After any failure the previous tuned spec remains."""
+    of, record = tuned_study(tmp_path, FEW)
     file = tmp_path / "tuned.yaml"
     file.write_text("before")
     hopeless = record.arms[0].model_copy(update={"best": None})
 
-    with pytest.raises(InputError, match="no trial of adam has been completed"):
+    with pytest.raises(InputError, match=naming(file, "adam")):
         write_tuned(of, record.model_copy(update={"arms": (hopeless,)}), file)
     wrong = record.arms[0].model_copy(update={"optimizer": {"type": "torch.SGD"}})
-    with pytest.raises(InputError, match="would not have the settings"):
+    with pytest.raises(InputError, match=naming(file, "adam", f"trial {wrong.best}")):
         write_tuned(of, record.model_copy(update={"arms": (wrong, *record.arms[1:])}), file)
 
     assert file.read_text() == "before"
@@ -155,8 +157,8 @@ def test_nothing_is_written_of_an_arm_without_a_completed_trial(tmp_path: Path) 
 def test_the_best_settings_are_held_against_those_of_the_spec(
     tmp_path: Path, changes: tuple[tuple[str, str], ...]
 ) -> None:
-    """On the ablation's own seeds, each arm is compared with itself as it was, cell by cell."""
-    of, record = found(tmp_path, *changes)
+    """On the seeds of the ablation, each tuned arm is compared with its default, cell by cell."""
+    of, record = tuned_study(tmp_path, *changes)
 
     ablation = held_out(of, record, tmp_path / "out")
 
@@ -193,8 +195,8 @@ def test_the_best_settings_are_held_against_those_of_the_spec(
 def test_what_was_not_tuned_is_not_held_against_anything(
     tmp_path: Path, base: tuple[tuple[str, str], ...]
 ) -> None:
-    """The comparison has the cells of the study, twice, each tuned one with its own settings."""
-    of, record = found(tmp_path, FEW, SGD, *base)
+    """The comparison has every cell of the study twice, the tuned one with its best settings."""
+    of, record = tuned_study(tmp_path, FEW, SGD, *base)
 
     ablation = held_out(of, record, tmp_path / "out")
     write_tuned(of, record, tmp_path / "tuned.yaml")
@@ -224,9 +226,9 @@ def test_what_was_not_tuned_is_not_held_against_anything(
 def test_settings_of_the_ablation_itself_hold_for_both_forms_of_an_arm(
     tmp_path: Path, entry: str
 ) -> None:
-    """Also where they speak of arms that nobody tunes."""
-    given = f"grid: {{batch.gradient: [100, 200]}}\nsettings: [{entry}]\n{SEEDS}"
-    of, record = found(tmp_path, FEW, SGD, (SEEDS, given))
+    """Also for entries about arms that are not tuned."""
+    change = f"grid: {{batch.gradient: [100, 200]}}\nsettings: [{entry}]\n{SEEDS}"
+    of, record = tuned_study(tmp_path, FEW, SGD, (SEEDS, change))
 
     ablation = held_out(of, record, tmp_path / "out")
 
@@ -242,8 +244,8 @@ def test_settings_of_the_ablation_itself_hold_for_both_forms_of_an_arm(
 
 
 def test_a_loss_is_held_out_where_it_was_tuned(tmp_path: Path) -> None:
-    """At the end of the budget, though the ablation ends its runs at the target."""
-    of, record = found(tmp_path, ("trials: 8", "objective: final_loss\ntrials: 1"))
+    """Its runs end at the budget, although those of the ablation end at the target."""
+    of, record = tuned_study(tmp_path, ("trials: 8", "objective: final_loss\ntrials: 1"))
 
     ablation = held_out(of, record, tmp_path / "out")
 
@@ -252,8 +254,8 @@ def test_a_loss_is_held_out_where_it_was_tuned(tmp_path: Path) -> None:
 
 
 def test_the_held_out_spec_can_be_run_again(tmp_path: Path) -> None:
-    """What was written is a spec like any other, with the same runs."""
-    of, record = found(tmp_path, FEW, GRID)
+    """The written spec has the same runs as the opened one."""
+    of, record = tuned_study(tmp_path, FEW, GRID)
     ablation = held_out(of, record, tmp_path / "out")
 
     again = Ablation.open(tmp_path / "out" / "held_out.yaml", tmp_path / "out" / "held_out")
@@ -265,7 +267,7 @@ def test_the_held_out_spec_can_be_run_again(tmp_path: Path) -> None:
 def test_the_tests_of_the_comparison_are_known_before_any_trial(
     tmp_path: Path, changes: tuple[tuple[str, str], ...]
 ) -> None:
-    """As many as the held-out ablation makes, were no default the best."""
+    """The number of tests in the held-out ablation if no default is the best."""
     of = study(tmp_path, *changes)
     cells, combinations = len(of.cells), len(of.variants)
 
@@ -273,12 +275,12 @@ def test_the_tests_of_the_comparison_are_known_before_any_trial(
 
 
 def test_what_a_tuned_spec_is_made_from_is_not_replaced(tmp_path: Path) -> None:
-    """Neither the study nor its ablation can be the file that is written."""
-    of, record = found(tmp_path, FEW)
+    """The tuned spec cannot overwrite the study or its ablation."""
+    of, record = tuned_study(tmp_path, FEW)
     before = (tmp_path / "study.yaml").read_text(), (tmp_path / "small.yaml").read_text()
 
     for name in ("study.yaml", "small.yaml"):
-        with pytest.raises(InputError, match="would replace what it is made from"):
+        with pytest.raises(InputError, match=naming(tmp_path / name)):
             write_tuned(of, record, tmp_path / name)
 
     assert before == ((tmp_path / "study.yaml").read_text(), (tmp_path / "small.yaml").read_text())

@@ -1,4 +1,4 @@
-"""A trial that is made again stays in its bracket of Hyperband, and does not meet itself there."""
+"""A repeated trial stays in its bracket of Hyperband, and does not compete with itself."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from bdhf.tuning.storage.storage import quiet
 
 
 def made(pruner: HyperbandPruner, dies: int | None) -> list[tuple[int, list[float]]]:
-    """By place: the bracket, and the values there, of eight trials; one may die and be redone."""
+    """By position: bracket and its values, for eight trials, of which one may be repeated."""
     study = optuna.create_study(study_name="brackets", pruner=pruner)
-    for place in range(8):
+    for position in range(8):
         attributes = {}
-        if place == dies:
+        if position == dies:
             left = study.ask()
-            left.report(100.0 + place, 30)
+            left.report(100.0 + position, 30)
             left.should_prune()
             study.tell(left, state=TrialState.FAIL)
             attributes = {AGAIN: left.number}
         number = len(study.trials)
         study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes))
         trial = optuna.Trial(study, study.trials[number]._trial_id)
-        trial.report(float(place), 30)
+        trial.report(float(position), 30)
         trial.should_prune()
-        study.tell(trial, float(place))
+        study.tell(trial, float(position))
     numbers = [t.number for t in study.trials if t.state is TrialState.COMPLETE]
     brackets = [pruner._get_bracket_id(study, study.trials[number]) for number in numbers]
     there = [pruner._create_bracket_study(study, bracket).get_trials() for bracket in brackets]
@@ -38,7 +38,7 @@ def made(pruner: HyperbandPruner, dies: int | None) -> list[tuple[int, list[floa
 
 
 def test_without_a_death_the_brackets_are_those_of_optuna() -> None:
-    """The places of trials are their numbers then."""
+    """Without a repetition the positions of trials are their numbers."""
     with quiet():
         ours, optunas = (made(kind(1, 40), None) for kind in (Hyperband, HyperbandPruner))
 
@@ -47,7 +47,7 @@ def test_without_a_death_the_brackets_are_those_of_optuna() -> None:
 
 
 def test_a_death_changes_no_bracket() -> None:
-    """Whatever trial dies and is made again, each is held against the same values."""
+    """Whichever trial is repeated, each one is compared with the same values."""
     with quiet():
         whole = made(Hyperband(1, 40), None)
         after = [made(Hyperband(1, 40), dies) for dies in range(8)]

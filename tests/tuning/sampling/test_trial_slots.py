@@ -1,4 +1,4 @@
-"""Places of trials: exactly N finish, whoever asks, dies or is late."""
+"""Positions of trials: exactly N finish, however workers ask, end or are late."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bdhf.tuning.sampling.trial_slots import AGAIN, DEFAULT, SURPLUS, trial_slot
 
 def trial(number: int, state: TrialState, **attributes: Any) -> FrozenTrial:
     """A trial as Optuna keeps it."""
-    found = create_trial(state=state, value=1.0 if state is TrialState.COMPLETE else None,
+    frozen = create_trial(state=state, value=1.0 if state is TrialState.COMPLETE else None,
                          user_attrs=attributes)  # fmt: skip
-    found.number = number
-    return found
+    frozen.number = number
+    return frozen
 
 
 def test_a_trial_that_is_made_again_keeps_its_place() -> None:
-    """A failed trial is replaced by the first one that does it again, wherever that is numbered."""
+    """The first repetition of a failed trial takes its position, whatever its number is."""
     trials = [
         trial(0, TrialState.COMPLETE),
         trial(1, TrialState.FAIL),
@@ -33,18 +33,18 @@ def test_a_trial_that_is_made_again_keeps_its_place() -> None:
 
     now = trial_slots(trials, 3)
 
-    assert [t.number for t in now.places] == [0, 3, 2]
+    assert [t.number for t in now.positions] == [0, 3, 2]
     assert now.surplus == {4}
-    assert (now.next_place, now.is_open, now.is_done) == (1, True, False)
+    assert (now.next_position, now.is_open, now.is_done) == (1, True, False)
 
 
 def test_what_is_asked_for_beyond_the_places_is_surplus() -> None:
-    """Of N + 1 trials that were asked for at once, the last one has no place."""
+    """Of N + 1 trials that were asked for at once, the last one has no position."""
     trials = [trial(n, TrialState.RUNNING) for n in range(4)]
 
     now = trial_slots(trials, 3)
 
-    assert now.place_of(3) is None
+    assert now.position_of(3) is None
     assert now.surplus == {3}
     assert not now.is_open
 
@@ -58,7 +58,7 @@ def test_a_second_default_is_surplus() -> None:
 
 
 class World:
-    """Workers on one study, in memory, that are interleaved, killed and revived at will."""
+    """Workers on one study, in memory, in any order, with kills and recoveries."""
 
     def __init__(self, wanted: int) -> None:
         self.wanted, self.study = wanted, optuna.create_study()
@@ -70,26 +70,26 @@ class World:
         return trial_slots(self.study.get_trials(deepcopy=False), self.wanted)
 
     def ask(self, is_open: bool) -> None:
-        """A worker asks; what it saw before (`is_open`) may be out of date."""
+        """A worker asks; its earlier observation (`is_open`) may be out of date."""
         if not is_open:
             return
-        mine = self.study.ask()
-        mine.suggest_float("x", 0, 1)
-        if self.now.place_of(mine.number) is None:
-            mine.set_user_attr(SURPLUS, "taken")
-            self.study.tell(mine, state=TrialState.FAIL)
+        trial = self.study.ask()
+        trial.suggest_float("x", 0, 1)
+        if self.now.position_of(trial.number) is None:
+            trial.set_user_attr(SURPLUS, "taken")
+            self.study.tell(trial, state=TrialState.FAIL)
         else:
-            self.at[mine.number] = mine
+            self.at[trial.number] = trial
 
     def end(self, which: int, *, pruned: bool) -> None:
         if not self.at:
             return
-        mine = self.at.pop(sorted(self.at)[which % len(self.at)])
+        trial = self.at.pop(sorted(self.at)[which % len(self.at)])
         if pruned:
-            mine.report(1.0, 1)
-            self.study.tell(mine, state=TrialState.PRUNED)
+            trial.report(1.0, 1)
+            self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            self.study.tell(mine, 1.0)
+            self.study.tell(trial, 1.0)
 
     def kill(self, which: int) -> None:
         if self.at:
@@ -98,7 +98,7 @@ class World:
             self.dead.append(number)
 
     def revive(self) -> None:
-        """What every worker does before it looks."""
+        """Recover the trials of killed workers, as every worker does before it asks."""
         while self.dead:
             self.study.tell(self.dead.pop(), state=TrialState.FAIL)
         for failed in self.now.abandoned:
@@ -119,7 +119,7 @@ MOVES = st.lists(
 def test_exactly_n_trials_finish_in_any_order_of_events(
     moves: list[tuple[str, int]], wanted: int
 ) -> None:
-    """However workers interleave and die, N trials are completed or pruned in the end."""
+    """Whatever the order of events, N trials are completed or pruned in the end."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     world = World(wanted)
     for move, which in moves:

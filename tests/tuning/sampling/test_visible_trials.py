@@ -1,4 +1,4 @@
-"""What a sampler draws depends on the finished trials that stand, and on nothing else."""
+"""The draws of a sampler depend only on the finished trials that count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from bdhf.records import Owner
-from bdhf.tuning.sampling.samplers import SAMPLERS, ByPlace
+from bdhf.tuning.sampling.samplers import SAMPLERS, ByPosition
 from bdhf.tuning.sampling.trial_slots import SURPLUS, TrialSlots, trial_slots
 from bdhf.tuning.storage.storage import StudyLocation, quiet
 from bdhf.tuning.study.schema import Sampler
@@ -25,12 +25,12 @@ GONE = Owner(Owner.here().host, 2**22 + 7, 1.0)  # no process has such a number
 
 
 def drawn(of: optuna.Study, sampler: str, *, tells: bool = True) -> optuna.Trial:
-    """Ask for the next trial of two ranges, and tell what it is worth."""
+    """Ask for the next trial of two ranges, and tell its value."""
 
     def look(number: int) -> TrialSlots:
         return trial_slots(of.get_trials(deepcopy=False), 20)
 
-    of.sampler = ByPlace(Sampler(type=sampler, startup=3), "arm", look)
+    of.sampler = ByPosition(Sampler(type=sampler, startup=3), "arm", look)
     trial = of.ask()
     x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 1e-3, 1, log=True)
     if tells:
@@ -40,7 +40,7 @@ def drawn(of: optuna.Study, sampler: str, *, tells: bool = True) -> optuna.Trial
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_trial_that_a_dead_process_left_running_steers_nothing(sampler: str) -> None:
-    """With one beside them that runs and will not end, the next settings are the same."""
+    """A trial that stays running does not change the next settings."""
     next_ones = []
     with quiet():
         for leaves in (False, True):
@@ -56,7 +56,7 @@ def test_a_trial_that_a_dead_process_left_running_steers_nothing(sampler: str) -
 
 
 class Killed:
-    """A study of one arm as a process leaves it that is killed after some line of the journal."""
+    """A study of one arm whose process is killed after a line of the journal."""
 
     def __init__(
         self, home: Path, sampler: str, patch: pytest.MonkeyPatch, pruner: str = "none"
@@ -71,30 +71,30 @@ class Killed:
         self.lines = StudyLocation(home / "whole").journal.read_bytes().splitlines(keepends=True)
         self.whole = placed(self.study, StudyLocation(home / "whole").open())["hf"]
 
-    def work(self, place: StudyLocation) -> None:
-        """Make the trials of the arm to their end."""
+    def work(self, location: StudyLocation) -> None:
+        """Make all trials of the arm."""
         pool = str(Owner.here())
-        loop = TrialLoop(self.study, place, lambda *of_trial: None, poll_seconds=0.01, pool=pool)
+        loop = TrialLoop(self.study, location, lambda *of_trial: None, poll_seconds=0.01, pool=pool)
         loop.run(["hf"])
 
-    def of_trial(self, place: int) -> list[int]:
-        """The numbers of the lines that are written between asking for a trial and telling of it.
+    def of_trial(self, position: int) -> list[int]:
+        """The numbers of the lines from asking for a trial to telling its value.
 
-        Without the reports of a run, of which one is like the other.
+        Without the reports of a run, which are all alike.
         """
         ends = [i for i, line in enumerate(self.lines, 1) if b'"op_code":6' in line]
-        between = range(ends[place] + 1, ends[place + 1])
+        between = range(ends[position] + 1, ends[position + 1])
         return [i for i in between if b'"op_code":7' not in self.lines[i - 1]]
 
     def check(self, lines: int) -> None:
-        """Killed after so many lines, it ends with the same settings, values and trials."""
-        place = StudyLocation(self._home / f"after-{lines}")
-        place.folder.mkdir()
-        place.journal.write_bytes(b"".join(self.lines[:lines]))
-        self.work(place)
+        """After a kill at this line, it ends with the same settings, values and trials."""
+        location = StudyLocation(self._home / f"after-{lines}")
+        location.folder.mkdir()
+        location.journal.write_bytes(b"".join(self.lines[:lines]))
+        self.work(location)
 
-        assert placed(self.study, place.open())["hf"] == self.whole, self.lines[lines - 1]
-        states = [trial.state for trial in place.open().get_all_trials(0, deepcopy=False)]
+        assert placed(self.study, location.open())["hf"] == self.whole, self.lines[lines - 1]
+        states = [trial.state for trial in location.open().get_all_trials(0, deepcopy=False)]
         assert sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states) == TRIALS
         assert all(state.is_finished() for state in states)
 
@@ -113,9 +113,9 @@ def check_all(killed: Killed, lines: Sequence[int], patch: pytest.MonkeyPatch) -
 def test_killed_before_it_is_told_a_trial_is_made_again_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
 ) -> None:
-    """Asked for, amid its parameters, and done but not told: nothing else is drawn before.
+    """After asking, amid its parameters, and before telling: no other trial is drawn before it.
 
-    The trial is one that a sampler models, and another one comes after it.
+    A sampler models this trial, and another trial follows.
     """
     killed = Killed(tmp_path, "tpe", monkeypatch, pruner)
     lines = killed.of_trial(2)

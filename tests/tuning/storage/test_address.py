@@ -1,7 +1,8 @@
-"""The password of a database stands in no message, no output and no file."""
+"""The password of a database is in no message, no output and no file."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from typer.testing import CliRunner
 
 from bdhf.cli.app import app
 from bdhf.records import InputError
-from bdhf.tuning.storage.address import has_password, hidden
+from bdhf.tuning.storage.address import has_password, hidden, what_is_wrong
 from bdhf.tuning.storage.storage import StudyLocation
+from tests.messages import naming
 from tests.tuning.synthetic import study
 
 SECRET = "s3c{r}et"
@@ -29,19 +31,19 @@ URLS = {
 
 @pytest.mark.parametrize("url", URLS.values(), ids=URLS)
 def test_a_password_is_in_no_message(tmp_path: Path, url: str) -> None:
-    """Whatever is wrong with the URL or with who answers, and however the place is printed."""
-    place = StudyLocation(tmp_path, url)
+    """Neither a wrong URL, nor an error of the server, nor the repr of the location shows it."""
+    location = StudyLocation(tmp_path, url)
 
     with pytest.raises(InputError, match=r"^--storage: ") as told:
-        place.open()
+        location.open()
 
     assert len(told.value.lines) == 1
     assert "s3c" not in told.value.lines[0]
-    assert "s3c" not in repr(place)
+    assert "s3c" not in repr(location)
 
 
 def test_a_password_on_the_command_line_is_warned_of_and_not_repeated(tmp_path: Path) -> None:
-    """`bdhf tune` says where it belongs; nothing that is printed or written holds it."""
+    """`bdhf tune` names the right place for it, and neither prints nor writes it."""
     study(tmp_path)
     words = ["tune", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out")]
     with pytest.MonkeyPatch.context() as patch:
@@ -49,8 +51,8 @@ def test_a_password_on_the_command_line_is_warned_of_and_not_repeated(tmp_path: 
         done = CliRunner().invoke(app, [*words, "--storage", URLS["plain"]])
 
     assert done.exit_code == 2
-    assert "put it into ~/.pgpass or PGPASSWORD" in done.output
-    assert "cannot be reached" in done.output
+    assert re.search(naming("~/.pgpass", "PGPASSWORD"), done.output)
+    assert "127.0.0.1" in done.output
     assert "s3c" not in done.output
     files = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert not [content for content in files if b"s3c" in content]
@@ -70,13 +72,16 @@ def test_a_password_on_the_command_line_is_warned_of_and_not_repeated(tmp_path: 
     ],
 )
 def test_whether_a_url_holds_a_password_is_known(url: str, has: bool) -> None:
-    """Ports, sockets and files with a colon are none."""
+    """Ports, sockets and files with a colon are no passwords."""
     assert has_password(url) is has
     assert (hidden(f"cannot open {url}", url) != f"cannot open {url}") is has
 
 
 @pytest.mark.parametrize("rest", ["", "/", "/:memory:", "/file:x?mode=memory&uri=true"])
 def test_a_database_in_memory_is_refused(tmp_path: Path, rest: str) -> None:
-    """Each worker would make all trials in one of its own, and the command find none of them."""
-    with pytest.raises(InputError, match="in the memory of one process, and each worker is anoth"):
+    """Each worker would have its own database, and the command would find no trial."""
+    with pytest.raises(InputError, match=r"^--storage: ") as error:
         StudyLocation(tmp_path, f"sqlite://{rest}").open()
+
+    assert error.value.lines[0].startswith(f"--storage: {what_is_wrong(f'sqlite://{rest}')}")
+    assert what_is_wrong(f"sqlite://{rest}")

@@ -1,4 +1,4 @@
-"""The journal of a study is Optuna's own: its dashboard shows all that is in it."""
+"""The journal of a study has Optuna's format: its dashboard shows the whole content."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ Get = Callable[[str], Any]
 
 @pytest.fixture
 def of(tmp_path: Path, quick: None) -> Study:
-    """A study whose runs report to a pruner, worked on to its end."""
-    one = study(tmp_path, ("trials: 8", "trials: 6"), ("sampler: {", "pruner: median\nsampler: {"))
-    worked(one, tmp_path / "out")
-    return one
+    """A finished study whose runs report to a pruner."""
+    tuned = study(
+        tmp_path, ("trials: 8", "trials: 6"), ("sampler: {", "pruner: median\nsampler: {")
+    )
+    worked(tuned, tmp_path / "out")
+    return tuned
 
 
 @pytest.fixture
 def get(of: Study, tmp_path: Path) -> Get:
-    """Asks `optuna-dashboard out/journal.log`, which opens the file like this."""
+    """Requests to `optuna-dashboard out/journal.log`, which opens the file like this."""
     journal = str(StudyLocation(tmp_path / "out").journal)
     app = optuna_dashboard.wsgi(JournalStorage(JournalFileBackend(journal)))
 
-    def one(path: str) -> Any:
+    def fetch(path: str) -> Any:
         request: dict[str, Any] = {"PATH_INFO": path}
         setup_testing_defaults(request)
         said: list[str] = []
@@ -49,40 +51,40 @@ def get(of: Study, tmp_path: Path) -> Get:
         assert said == ["200 OK"]
         return json.loads(body)
 
-    return one
+    return fetch
 
 
 def test_every_study_is_listed_under_its_name(of: Study, get: Get) -> None:
-    """One an arm, `STUDY/ARM`, to be made small."""
+    """One study for each arm, `STUDY/ARM`, which is minimised."""
     listed = get("/api/studies")["study_summaries"]
 
-    names = {one["study_name"]: one["directions"] for one in listed}
+    names = {summary["study_name"]: summary["directions"] for summary in listed}
     assert names == {f"{of.name}/{cell.label}": ["minimize"] for cell in of.cells}
 
 
 def test_every_trial_is_shown_with_all_that_is_known_of_it(
     of: Study, tmp_path: Path, get: Get
 ) -> None:
-    """States, values, parameters, attributes and curves are those of the study's records."""
-    place = StudyLocation(tmp_path / "out")
-    before = place.journal.read_bytes()
+    """States, values, parameters, attributes and curves equal the study's records."""
+    location = StudyLocation(tmp_path / "out")
+    before = location.journal.read_bytes()
     shown = {
-        one["study_name"]: get(f"/api/studies/{one['study_id']}")
-        for one in get("/api/studies")["study_summaries"]
+        summary["study_name"]: get(f"/api/studies/{summary['study_id']}")
+        for summary in get("/api/studies")["study_summaries"]
     }
-    assert place.journal.read_bytes() == before
+    assert location.journal.read_bytes() == before
 
-    for found in stored_trials(of, place.open()):
-        there = shown[f"{of.name}/{found.cell.label}"]
+    for arm in stored_trials(of, location.open()):
+        there = shown[f"{of.name}/{arm.cell.label}"]
         assert there["objective_names"] == ["updates_to_target"]
         assert there["has_intermediate_values"]
-        check(found, there["trials"])
+        check(arm, there["trials"])
 
 
-def check(found: CellTrials, shown: list[dict[str, Any]]) -> None:
-    """The trials of an arm as they are shown."""
-    assert len(shown) == len(found.trials) == 6
-    for trial, there in zip(found.trials, shown, strict=True):
+def check(arm: CellTrials, shown: list[dict[str, Any]]) -> None:
+    """Compare the trials of an arm with the shown ones."""
+    assert len(shown) == len(arm.trials) == 6
+    for trial, there in zip(arm.trials, shown, strict=True):
         assert there["state"] == trial.state.name.capitalize()
         assert there["values"] == trial.values
         assert {p["name"]: p["param_external_value"] for p in there["params"]} == {
@@ -94,4 +96,4 @@ def check(found: CellTrials, shown: list[dict[str, Any]]) -> None:
             value = trial.user_attrs[attribute["key"]]
             words = json.dumps(value) if isinstance(value, (list, dict)) else str(value)
             assert attribute["value"][:SHOWN] == words[:SHOWN]
-        assert {one["key"] for one in there["user_attrs"]} == set(trial.user_attrs)
+        assert {attribute["key"] for attribute in there["user_attrs"]} == set(trial.user_attrs)

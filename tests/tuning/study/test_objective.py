@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bdhf.experiments.spec.schema import Safety
@@ -47,7 +47,7 @@ def test_the_value_of_hits_is_the_mean_restricted_cost() -> None:
 
 
 def test_misses_are_ordered_by_what_is_left_of_the_way() -> None:
-    """A trial that misses is worth the horizon, and more the farther it ended from the target."""
+    """A miss costs more than the horizon, and the more, the farther it ended from the target."""
     left = 0.1 / 0.9
 
     assert value(UPDATES, [NEAR]) == pytest.approx(10 * (1 + left / (1 + left)))
@@ -56,7 +56,7 @@ def test_misses_are_ordered_by_what_is_left_of_the_way() -> None:
 
 @pytest.mark.parametrize("status", [s for s in Status if s not in (Status.DONE, Status.SKIPPED)])
 def test_a_failure_is_finite_and_the_worst(status: Status) -> None:
-    """A run that diverged, or left no outcome, makes its trial worth twice the horizon."""
+    """A run that diverged, or left no outcome, gives its trial twice the horizon."""
     failed = run([1.0, 0.05], status)
 
     assert value(UPDATES, [HIT, failed]) == 20
@@ -65,7 +65,7 @@ def test_a_failure_is_finite_and_the_worst(status: Status) -> None:
 
 
 def test_a_failure_before_any_evaluation_is_finite() -> None:
-    """A run without a row of its curve has a value too."""
+    """A run with an empty curve has a value too."""
     nothing = run([], Status.ERROR)
 
     assert value(UPDATES, [nothing]) == 20
@@ -74,7 +74,7 @@ def test_a_failure_before_any_evaluation_is_finite() -> None:
 
 
 def test_a_miss_is_never_worth_the_horizon() -> None:
-    """Nor is one that came to the target too late, or of whose metric nothing is known."""
+    """Also if it reached the target too late, or its metric was never finite."""
     late = Goal("seconds_to_target", UPDATES.target, 1.5, Budget(seconds=1.5))
     seconds = run([1.0, 0.5, 0.1])
     seconds.curve["seconds"] = [0.0, 1.0, 2.0]
@@ -85,12 +85,13 @@ def test_a_miss_is_never_worth_the_horizon() -> None:
 
 
 def test_losses_are_their_own_value() -> None:
-    """A final loss is tuned as it is, and a divergence is worth twice the start."""
+    """The value is the final loss; a divergence has twice the initial loss."""
     assert value(FINAL, [NEAR, FAR]) == pytest.approx(0.55)
     assert value(FINAL, [DIVERGED]) == 2
     assert value(FINAL, [run([1.0, 50.0])]) == 2  # no worse than a divergence
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.lists(st.floats(0, 1e6, allow_nan=False), min_size=1, max_size=11),
@@ -99,18 +100,18 @@ def test_losses_are_their_own_value() -> None:
     )
 )
 def test_any_trial_with_a_hit_precedes_any_without(curves: list[list[float]]) -> None:
-    """Whatever the losses, a trial is worth at most the horizon exactly if it hits."""
+    """For any losses, the value is at most the horizon if and only if the trial hits."""
     runs = [run(losses, seed=i) for i, losses in enumerate(curves)]
-    hits = any(trial_cost(UPDATES, one)[1] for one in runs)
-    found = value(UPDATES, runs)
+    hits = any(trial_cost(UPDATES, seed_run)[1] for seed_run in runs)
+    worth = value(UPDATES, runs)
 
-    assert np.isfinite(found)
-    assert found < 20
-    assert (found <= 10) == hits
+    assert np.isfinite(worth)
+    assert worth < 20
+    assert (worth <= 10) == hits
 
 
 def test_what_a_miss_costs_is_known_or_refused() -> None:
-    """The budget limits its own axis, `safety.seconds` any clock, and nothing the others."""
+    """The budget limits its axis, `safety.seconds` the seconds, and nothing limits the others."""
     budget = Budget(updates=300)
 
     assert horizon_of("updates_to_target", budget, MINUTE) == 300

@@ -1,4 +1,4 @@
-"""docs/studies.md and its schema say what the program does; shipped studies are whole."""
+"""docs/studies.md and its schema agree with the program; shipped studies are complete."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 
 
 def row(name: str, key: dict[str, Any], needed: list[str], default: object) -> str:
-    """A line of a table: the key, its default, and what it means."""
+    """A line of a table: the key, its default, and its meaning."""
     said = "none" if default in (None, {}, []) else f"`{json.dumps(default)}`".replace('"', "")
     return f"| `{name}` | {'needed' if name in needed else said} | {key['description']} |"
 
 
 @pytest.mark.parametrize("name", SCHEMA["properties"])
 def test_every_key_of_a_study_is_in_the_page(name: str) -> None:
-    """Its line in the table, with default and meaning, is what the model says."""
+    """Its line in the table has the default and the description of the model."""
     key, needed = dict(SCHEMA["properties"][name]), SCHEMA["required"]
     fields = {field.alias or n: field for n, field in StudySpec.model_fields.items()}
     default = fields[name].default if name not in needed else None
     default = getattr(default, "type", default)
-    lead = {"seeds": "Of every trial; none of the ablation's own."}
+    lead = {"seeds": StudySpec.model_fields["seeds"].description}
     key["description"] = lead.get(name, key.get("description"))
 
     assert row(name, key, needed, {} if name == "set" else default) in PAGE
@@ -45,7 +45,7 @@ def test_every_key_of_a_study_is_in_the_page(name: str) -> None:
 
 @pytest.mark.parametrize("part", [Sampler, Pruner])
 def test_every_key_of_a_part_is_in_the_page(part: type[Sampler | Pruner]) -> None:
-    """Below a heading of its own, with default and meaning as the model has them."""
+    """Below its own heading, with the default and the description of the model."""
     text = PAGE.partition(f"\n## `{part.__name__.lower()}`")[2].partition("\n## ")[0]
     keys = part.model_json_schema()["properties"]
 
@@ -60,7 +60,7 @@ def test_the_committed_schema_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_shipped_studies_are_whole(file: Path) -> None:
-    """Each is accepted by the program and the schema, and has a space for every arm."""
+    """Program and schema accept each one, and it has a space for every arm."""
     study = open_study(file)
 
     assert not list(VALIDATOR.iter_errors(parse(file.read_text(encoding="utf-8")).data))
@@ -69,7 +69,7 @@ def test_shipped_studies_are_whole(file: Path) -> None:
 
 
 def test_the_example_of_the_page_is_accepted(tmp_path: Path) -> None:
-    """The study of the page, on an ablation with its arms, is whole."""
+    """The study of the page is valid for an ablation with its arms."""
     (tmp_path / "small.yaml").write_text(SMALL)
     (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     (tmp_path / "study.yaml").write_text(example)
@@ -89,6 +89,6 @@ def test_the_example_of_the_page_is_accepted(tmp_path: Path) -> None:
     ],
 )
 def test_the_schema_refuses_what_is_wrong(old: str, new: str) -> None:
-    """What the program refuses by its form, an editor marks; the study itself it does not."""
+    """The schema finds the faults of form that the program refuses, and accepts the study."""
     assert not list(VALIDATOR.iter_errors(parse(STUDY).data))
     assert list(VALIDATOR.iter_errors(parse(STUDY.replace(old, new)).data))

@@ -1,7 +1,8 @@
-"""Search spaces: what YAML says is what is tried, and trial 0 is the spec itself."""
+"""Search spaces: trials follow the YAML, and trial 0 has the settings of the spec."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import optuna
@@ -9,13 +10,14 @@ import pytest
 
 from bdhf.experiments.errors import SpecError
 from bdhf.tuning.study.space import Choice, Range, all_of, defaults, suggested
+from tests.messages import naming
 from tests.tuning.synthetic import study
 
 HF = "damping=constant"
 
 
 def test_the_defaults_are_the_settings_of_the_spec(tmp_path: Path) -> None:
-    """A trial with the defaults of its space has exactly the spec's own arm."""
+    """A trial with the defaults of its space has exactly the arm of the spec."""
     for cell in study(tmp_path).cells:
         fixed = optuna.trial.FixedTrial(defaults(cell.space, cell.arm))
 
@@ -39,7 +41,7 @@ def test_a_conditional_parameter_exists_where_it_is_chosen(tmp_path: Path) -> No
 
 
 def test_every_trial_lies_in_the_space(tmp_path: Path) -> None:
-    """What is drawn at random resolves to an arm, within the ends, whole where it is said."""
+    """Random draws resolve to arms; values lie between the ends and are whole where required."""
     hf = study(tmp_path).cell("hf")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     trials = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -54,7 +56,7 @@ def test_every_trial_lies_in_the_space(tmp_path: Path) -> None:
 
 
 def test_fixed_values_stand_beside_what_is_searched(tmp_path: Path) -> None:
-    """In a conditional space a plain value is set as it is."""
+    """In a conditional space a plain value is fixed."""
     solver = "solver.max_iters: {log: [2, 20], whole: true}"
     choice = """solver:
       choice:
@@ -85,61 +87,54 @@ def test_the_ends_of_a_range_are_its_edge(tmp_path: Path) -> None:
 
 
 def test_every_dimension_is_told_with_what_brings_it_in(tmp_path: Path) -> None:
-    """The records name each parameter once, those of a choice with that choice."""
+    """The records name each parameter once, with the choice on which it depends."""
     hf = study(tmp_path).cell("hf")
-    found = {one.name: dict(path) for one, path in all_of(hf.space)}
+    parents = {dimension.name: dict(path) for dimension, path in all_of(hf.space)}
 
-    assert found["damping.constant.value"] == {"damping": "constant"}
-    assert found["lr"] == {}
-    assert sum(isinstance(one, Choice) for one, _ in all_of(hf.space)) == 1
+    assert parents["damping.constant.value"] == {"damping": "constant"}
+    assert parents["lr"] == {}
+    assert sum(isinstance(dimension, Choice) for dimension, _ in all_of(hf.space)) == 1
 
 
 ADAM = "adam: {lr: {log: [1.0e-4, 1.0]}}"
 
 
 @pytest.mark.parametrize(
-    ("given", "place", "words"),
+    ("space", "where", "facts"),
     [
-        ("adam: {lr: 0.1}", "5:14", "give one of log, linear and choice"),
-        (
-            "adam: {lr: {lgo: [1, 2]}}",
-            "5:15",
-            "unknown key 'lgo'; known: log, linear, choice",
-        ),
-        ("adam: {lr: {log: [1], linear: [1, 2]}}", "5:20", "at least 2"),
-        ("adam: {lr: {log: [1.0e-4, 1], linear: [1, 2]}}", "5:14", "give one of"),
-        ("adam: {lr: {log: [1, 0.1]}}", "5:20", "goes up from its first number"),
-        ("adam: {lr: {log: [0, 0.1]}}", "5:20", "begins above 0; got 0: use linear"),
-        ("adam: {lr: {log: [0.01, 0.1]}}", "5:14", "the spec has 0.003 there"),
-        ("adam: {lr: {linear: [0, 1], whole: true}}", "5:14", "the spec has 0.003 there"),
-        ("adam: {lr: {choice: [0.1, 0.003], whole: true}}", "5:15", "`whole` is for ranges"),
-        ("adam: {lr: {choice: [0.003]}}", "5:23", "two choices or more"),
-        (
-            "adam: {learning: {log: [1, 2]}}",
-            "5:10",
-            "unknown key of torch.Adam 'learning'; known: lr",
-        ),
-        ("adam: {betas.0: {linear: [0.8, 0.99]}}", "5:10", "a list is searched as a whole"),
-        ("adam: {}", "5:9", "nothing to search"),
-        ("adam: {lr: {log: [1.0e-4, 1.0]}, lr.x: {log: [1, 2]}}", "5:10", "leads into it"),
-        ("adam: {lr: {linear: [-1, 1]}}", "5:14", "lr"),
-        ("amda: {lr: {log: [1, 2]}}", "5:3", "unknown arm 'amda'; known: adam, hf. Did you mean"),
+        ("adam: {lr: 0.1}", "5:14", ("log", "linear", "choice", "got 0.1")),
+        ("adam: {lr: {lgo: [1, 2]}}", "5:15", ("'lgo'", "log", "linear", "choice")),
+        ("adam: {lr: {log: [1], linear: [1, 2]}}", "5:20", ("lr.log", 2)),
+        ("adam: {lr: {log: [1.0e-4, 1], linear: [1, 2]}}", "5:14", ("log", "linear", "choice")),
+        ("adam: {lr: {log: [1, 0.1]}}", "5:20", (1, 0.1)),
+        ("adam: {lr: {log: [0, 0.1]}}", "5:20", ("got 0", "linear")),
+        ("adam: {lr: {log: [0.01, 0.1]}}", "5:14", (0.003, "0.01 to 0.1")),
+        ("adam: {lr: {linear: [0, 1], whole: true}}", "5:14", (0.003, "0 to 1")),
+        ("adam: {lr: {choice: [0.1, 0.003], whole: true}}", "5:15", ("`whole`",)),
+        ("adam: {lr: {choice: [0.003]}}", "5:23", ("lr.choice", 2)),
+        ("adam: {learning: {log: [1, 2]}}", "5:10", ("torch.Adam", "'learning'", "lr")),
+        ("adam: {betas.0: {linear: [0.8, 0.99]}}", "5:10", ("betas.0",)),
+        ("adam: {}", "5:9", ("adam",)),
+        ("adam: {lr: {log: [1.0e-4, 1.0]}, lr.x: {log: [1, 2]}}", "5:10", ("lr", "'lr.x'")),
+        ("adam: {lr: {linear: [-1, 1]}}", "5:14", ("lr",)),
+        ("amda: {lr: {log: [1, 2]}}", "5:3", ("'amda'", "adam", "hf", "Did you mean")),
     ],
 )
 def test_a_wrong_space_is_told_at_its_place(
-    tmp_path: Path, given: str, place: str, words: str
+    tmp_path: Path, space: str, where: str, facts: tuple[object, ...]
 ) -> None:
-    """Each fault is a line with file, line and column, and what is allowed."""
+    """Each fault is a line with file, line, column, and the allowed values."""
     with pytest.raises(SpecError) as told:
-        study(tmp_path, (ADAM, given))
+        study(tmp_path, (ADAM, space))
 
-    line = next(line for line in told.value.lines if words in line)
-    assert line.startswith(f"{tmp_path}/study.yaml:{place}: spaces."), line
+    lines = [line for line in told.value.lines if re.search(naming(*facts), line)]
+    assert lines, told.value.lines
+    assert lines[0].startswith(f"{tmp_path}/study.yaml:{where}: spaces."), lines
 
 
 def test_a_choice_that_changes_trial_0_is_refused(tmp_path: Path) -> None:
-    """A type that leaves out an argument of the spec would make another trial 0."""
+    """A type that omits an argument of the spec would give another trial 0."""
     solver = "solver.max_iters: {log: [2, 20], whole: true}"
 
-    with pytest.raises(SpecError, match="leaves out arguments"):
+    with pytest.raises(SpecError, match=naming("study.yaml:6:3", "spaces.hf")):
         study(tmp_path, (solver, "solver: {choice: {cg: {}, sample_space: {}}}"))

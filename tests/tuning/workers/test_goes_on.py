@@ -1,7 +1,8 @@
-"""A trial whose run goes on from a checkpoint is the trial that nobody disturbed."""
+"""A trial whose run resumes from a checkpoint equals the undisturbed trial."""
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -12,15 +13,16 @@ import optuna
 import pytest
 import torch
 
-from bdhf.experiments.engines.ending import saved_first
+from bdhf.experiments.engines.ending import SAVE_SECONDS, saved_first
 from bdhf.experiments.engines.interrupt import interruptible
 from bdhf.records import run_status
 from bdhf.tuning.outcome.collect import stored_trials
 from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study
+from tests.messages import naming
 from tests.tuning.synthetic import study, worked
 
-#: Real runs, saved at every evaluation, of one arm whose trials a median gives up.
+#: Real runs, saved at every evaluation, of one arm whose trials are pruned by the median.
 OFTEN = (
     ("seeds: {count: 6}", "seeds: {count: 6}\nsafety: {checkpoint_every: 1}"),
     ("budget: {updates: 40}", "budget: {updates: 12}\nevaluate: {every_updates: 2}"),
@@ -48,7 +50,7 @@ def of_adam(home: Path, *changes: tuple[str, str]) -> Study:
 
 
 def reported(of: Study, folder: Path) -> list[object]:
-    """What the pruner knew of every finished trial, and what became of it."""
+    """The reports of every finished trial to the pruner, with its state, settings and values."""
     (adam,) = stored_trials(of, StudyLocation(folder).open())
     return [(t.state, t.params, t.values, t.intermediate_values) for t in adam.trials]
 
@@ -56,7 +58,7 @@ def reported(of: Study, folder: Path) -> list[object]:
 def interrupting(
     at: int, interrupt: Callable[[], None]
 ) -> Callable[[optuna.Trial, float, int], None]:
-    """`Trial.report` that is interrupted at an update of the first trial, once."""
+    """A `Trial.report` that is interrupted once, at an update of the first trial."""
     report, times = optuna.Trial.report, list[int]()
 
     def reporting(trial: optuna.Trial, value: float, step: int) -> None:
@@ -69,7 +71,7 @@ def interrupting(
 
 
 def killed() -> None:
-    """What ends a run that cannot save itself."""
+    """End a run without saving it."""
     raise KeyboardInterrupt
 
 
@@ -85,7 +87,7 @@ def interrupted(of: Study, folder: Path, interrupt: Callable[[], None]) -> list[
 def test_the_pruner_knows_all_of_a_run_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rows from before the interruption are told again, so that the same is given up."""
+    """The rows before the interruption are reported again, so the pruner decides alike."""
     monkeypatch.setattr("bdhf.experiments.engines.execution.CHECKPOINT_SECONDS", 0.0)
     of = of_adam(tmp_path)
 
@@ -101,7 +103,7 @@ def test_the_pruner_knows_all_of_a_run_that_goes_on(
 def test_told_to_end_a_trial_saves_its_run_and_goes_on_from_there(
     tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Short as it is; it is told, no one has died of it, and handlers are those of before."""
+    """Even a short run is saved; a line reports it, no death counts, handlers are restored."""
     of, before = of_adam(tmp_path), [signal.getsignal(n) for n in SIGNALS]
 
     (saved,) = interrupted(of, tmp_path / "out", partial(signal.raise_signal, number))
@@ -112,7 +114,7 @@ def test_told_to_end_a_trial_saves_its_run_and_goes_on_from_there(
     status = run_status(tmp_path / "out", run_id)
 
     assert 8 <= update < 12
-    assert "saving a run of adam that is under way, for 20 seconds" in capfd.readouterr().err
+    assert re.search(naming("adam", f"{SAVE_SECONDS:g}"), capfd.readouterr().err)
     assert status is not None
     assert (status["status"], status["resumed"]) == ("done", 1)
     assert adam.trials[0].user_attrs["deaths"] == 0
@@ -121,14 +123,14 @@ def test_told_to_end_a_trial_saves_its_run_and_goes_on_from_there(
 
 
 def test_where_no_checkpoint_is_wanted_an_interruption_waits_for_none(tmp_path: Path) -> None:
-    """`checkpoint_every: null` is never, Ctrl-C included."""
+    """With `checkpoint_every: null` no checkpoint is written, not even after Ctrl-C."""
     of = of_adam(tmp_path, ("checkpoint_every: 1", "checkpoint_every: null"))
 
     assert interrupted(of, tmp_path / "out", partial(signal.raise_signal, signal.SIGINT)) == []
 
 
 def saving(*during: Callable[[], object]) -> None:
-    """Do something while a run can be saved."""
+    """Do something while a run waits to be saved."""
     with saved_first("a run that is") as ending:
         ending.can_wait = True
         for what in during:
@@ -136,7 +138,7 @@ def saving(*during: Callable[[], object]) -> None:
 
 
 def test_a_second_signal_ends_a_run_that_is_being_saved(tmp_path: Path) -> None:
-    """Whoever cannot wait need not."""
+    """A second signal does not wait for the checkpoint."""
     told = list[int]()
 
     def handler(number: int, frame: object) -> None:
@@ -155,7 +157,7 @@ def test_a_second_signal_ends_a_run_that_is_being_saved(tmp_path: Path) -> None:
 
 
 def test_what_takes_too_long_to_save_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An update of minutes is not waited for."""
+    """We do not wait minutes for an update."""
     monkeypatch.setattr("bdhf.experiments.engines.ending.SAVE_SECONDS", 0.05)
     begun = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""Workers of a journal that cannot look each other up: after a restart, or in other containers."""
+"""Workers of a journal whose processes are not visible: after a restart, or in containers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.tuning.synthetic import quick, study, worked
 
 __all__ = ["quick"]
 
-#: Takes the part of a process of another container: it is present under another name.
+#: Simulates a process of another container: a worker with another host name.
 _ELSEWHERE = """
 import sys
 from dataclasses import replace
@@ -36,7 +36,7 @@ with presence.present(Path(sys.argv[1])):
 
 @contextmanager
 def elsewhere(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Owner]]:
-    """A process that is at a study and whose owner is of no process here."""
+    """A worker whose owner is not a process of this machine."""
     command = [sys.executable, "-c", _ELSEWHERE, str(folder)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
@@ -49,7 +49,7 @@ def elsewhere(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Owner]]:
 
 
 def test_a_process_that_cannot_be_looked_up_has_left_once_it_has_ended(tmp_path: Path) -> None:
-    """However it ended; one that nobody has heard of, as before a restart, has left as well."""
+    """After a kill; an unknown owner, as from before a restart, has left too."""
     with elsewhere(tmp_path) as (process, owner):
         assert not has_left(tmp_path, owner)
         process.kill()
@@ -59,7 +59,7 @@ def test_a_process_that_cannot_be_looked_up_has_left_once_it_has_ended(tmp_path:
 
 
 def test_a_process_of_this_machine_leaves_no_file_behind(tmp_path: Path) -> None:
-    """Its own goes with it, and those of killed ones with the next one that comes."""
+    """A worker removes its file at its end, and the files of killed workers at its start."""
     killed = tmp_path / f".worker-{replace(Owner.here(), started=1.0, ticks=1)}"
     killed.touch()
 
@@ -72,13 +72,13 @@ def test_a_process_of_this_machine_leaves_no_file_behind(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("quick")
 def test_a_study_goes_on_after_the_machine_was_started_again(tmp_path: Path) -> None:
-    """A trial whose worker was killed by that is made again; nobody waits for it for ever."""
-    of, place = study(tmp_path, ("trials: 8", "trials: 3")), StudyLocation(tmp_path / "out")
+    """A trial whose worker was killed by a restart is made again; no worker waits for it."""
+    of, location = study(tmp_path, ("trials: 8", "trials: 3")), StudyLocation(tmp_path / "out")
     cell = of.cell("adam")
     with quiet():
-        trial = study_of(of, cell, place.open()).ask()
+        trial = study_of(of, cell, location.open()).ask()
         trial.set_user_attr("owner", str(replace(Owner.here(), host="before")))
 
-    worked(of, place.folder)
+    worked(of, location.folder)
 
-    assert [len(found.trials) for found in stored_trials(of, place.open())] == [3, 3]
+    assert [len(arm.trials) for arm in stored_trials(of, location.open())] == [3, 3]

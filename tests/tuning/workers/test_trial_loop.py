@@ -1,7 +1,8 @@
-"""Trials as they are made: exactly N an arm, the same ones each time; none fails the study."""
+"""Making trials: exactly N an arm, the same ones each time; none fails the study."""
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from bdhf.tuning.outcome.collect import collect_study, stored_trials
 from bdhf.tuning.sampling.samplers import PRUNERS, SAMPLERS
 from bdhf.tuning.storage.storage import StudyLocation
 from bdhf.tuning.study.study import Study
+from tests.messages import naming
 from tests.tuning.small import placed
 from tests.tuning.synthetic import (
     BEST_LR,
@@ -34,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 def tuned(of: Study, folder: Path) -> StudyRecords:
-    """The records of a study that was worked on to its end."""
+    """The records of a finished study."""
     worked(of, folder)
     collect_study(of, StudyLocation(folder))
     return load_study(folder)
@@ -53,7 +55,7 @@ def test_every_arm_has_exactly_its_trials(tmp_path: Path) -> None:
 
 
 def test_work_that_is_done_is_not_done_again(tmp_path: Path) -> None:
-    """A finished study that is worked on again has the same trials."""
+    """A finished study that is run again has the same trials."""
     of = study(tmp_path)
     before = tuned(of, tmp_path / "out").trials
 
@@ -67,15 +69,15 @@ def test_the_same_seed_gives_the_same_trials(tmp_path: Path, sampler: str) -> No
     """Two studies of one seed agree in every setting and value; another seed gives others."""
     change = ("{type: tpe, startup: 3}", f"{{type: {sampler}, startup: 3}}")
     of = study(tmp_path, change)
-    one, two = (tuned(of, tmp_path / name) for name in ("a", "b"))
+    first, second = (tuned(of, tmp_path / name) for name in ("a", "b"))
     other = tuned(study(tmp_path, (change[0], f"{{type: {sampler}, seed: 1}}")), tmp_path / "c")
 
     values = [by_trial(r.parameters, "hf", "trial", "parameter", "value", "text")
-              for r in (one, two, other)]  # fmt: skip
+              for r in (first, second, other)]  # fmt: skip
     assert values[0] == values[1]
     assert values[0] != values[2]
-    assert by_trial(one.trials, "hf", "updates_to_target") == by_trial(
-        two.trials, "hf", "updates_to_target"
+    assert by_trial(first.trials, "hf", "updates_to_target") == by_trial(
+        second.trials, "hf", "updates_to_target"
     )
 
 
@@ -86,7 +88,7 @@ def test_the_same_seed_gives_the_same_trials(tmp_path: Path, sampler: str) -> No
 def test_an_interrupted_trial_is_to_its_sampler_what_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
 ) -> None:
-    """What CMA-ES keeps with a trial that it proposed is there when the trial is made again."""
+    """The state that CMA-ES stored with a trial is there when the trial is made again."""
     startup = ("{type: tpe, startup: 3}", f"{{type: {sampler}, startup: 2}}")
     of, runs = study(tmp_path, startup, ("updates: 40", "updates: 6")), list[RunSpec]()
 
@@ -112,7 +114,7 @@ def test_an_interrupted_trial_is_to_its_sampler_what_it_was(
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_no_two_trials_are_drawn_alike(tmp_path: Path, sampler: str) -> None:
-    """A sampler that is made anew for each trial does not repeat what it drew."""
+    """Although each trial has a new sampler, no draw is repeated."""
     change = ("{type: tpe, startup: 3}", f"{{type: {sampler}, startup: 3}}")
     records = tuned(study(tmp_path, change), tmp_path / "out")
     settings: dict[int, tuple[object, ...]] = {}
@@ -136,22 +138,22 @@ def test_samplers_and_pruners_go_together(tmp_path: Path, sampler: str, pruner: 
     assert records.trials.groupby("arm").size().to_dict() == {"adam": 8, "hf": 8}
     assert (len(pruned) > 0) == (pruner != "none")
     assert pruned["updates_to_target"].isna().all()
-    assert pruned["reason"].str.startswith("behind other trials at update").all()
+    assert pruned["reason"].str.contains(r" update \d+$").all()
 
 
 def test_what_falls_behind_is_given_up_though_the_others_are_there(tmp_path: Path) -> None:
-    """Trials that reached the target stay at it: a slow one is behind them, and not alone."""
+    """Trials that reached the target keep its value, so a slow one is compared with them."""
     pruner = "pruner: {type: median, startup: 2, warmup: 20}\ntrials: 16"
     records = tuned(study(tmp_path, ("trials: 8", pruner)), tmp_path / "out")
     adam = records.trials[records.trials["arm"] == "adam"]
     missed = adam[(adam["updates_to_target"] > 40) & (adam["status"] == "done")]
 
     assert (adam["status"] == "pruned").sum() >= 4
-    assert (missed["trial"] < 4).all()  # while there was too little to hold them against
+    assert (missed["trial"] < 4).all()  # before there were enough trials to compare with
 
 
 def test_a_diverged_trial_has_a_finite_worst_value_and_its_reason(tmp_path: Path) -> None:
-    """Twice the horizon, the status and the reason are kept, and the study goes on."""
+    """Its value is twice the horizon; status and reason are stored, and the study continues."""
     wide = ("{log: [1.0e-4, 1.0]}}", "{log: [1.0e-4, 1000.0]}}")
     records = tuned(study(tmp_path, wide), tmp_path / "out")
     diverged = records.trials[records.trials["status"] == "diverged"]
@@ -164,7 +166,7 @@ def test_a_diverged_trial_has_a_finite_worst_value_and_its_reason(tmp_path: Path
 
 
 def test_an_error_of_a_run_is_a_trial_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that raised, or ran out of memory, makes its trial the worst and no more."""
+    """A run that raised, or ran out of memory, gives its trial the worst value."""
 
     def failing(spec: RunSpec, **how: Any) -> Outcome:
         outcome = synthetic_run(spec, **how)
@@ -182,21 +184,19 @@ def test_an_error_of_a_run_is_a_trial_too(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_study_in_which_all_miss_says_so_and_what_to_change(tmp_path: Path) -> None:
-    """Every trial missed: it is told of each arm, with the budget that was too small."""
+    """Every trial missed: a sentence for each arm names target, trials and budget."""
     of = study(tmp_path, ("updates: 40", "updates: 3"))
     records = tuned(of, tmp_path / "out")
 
     said = build_study(tmp_path / "out").sentences
 
-    beware = [line for line in said if "reached val_loss ≤ 0.1 within 3 updates" in line]
-    assert len(beware) == 2
-    assert all("None of 8 trials" in line for line in beware)
-    assert all("a larger budget" in line for line in beware)
+    facts = naming("8 trials", "val_loss ≤ 0.1", "3 updates")
+    assert len([line for line in said if re.search(facts, line)]) == 2
     assert (records.trials["updates_to_target"] >= 3).all()
 
 
 def test_the_best_trial_is_near_the_optimum(tmp_path: Path) -> None:
-    """With 40 trials TPE comes nearer to the best learning rate than random search's first few."""
+    """With 40 trials TPE comes within a factor of 2.5 of the best learning rate."""
     of = study(tmp_path, ("trials: 8", "trials: 40"))
     records = tuned(of, tmp_path / "out")
     adam = next(arm for arm in records.study.arms if arm.name == "adam")
@@ -210,7 +210,7 @@ def test_the_best_trial_is_near_the_optimum(tmp_path: Path) -> None:
 
 
 def test_several_objectives_have_a_front(tmp_path: Path) -> None:
-    """On the front no trial is beaten in all; the first objective decides what is best."""
+    """No trial dominates one on the front; the first objective selects the best trial."""
     both = "objective: [updates_to_target, seconds_to_target]\ntrials: 8"
     records = tuned(study(tmp_path, ("trials: 8", both)), tmp_path / "out")
     adam = records.trials[records.trials["arm"] == "adam"]
@@ -218,15 +218,15 @@ def test_several_objectives_have_a_front(tmp_path: Path) -> None:
     names = ["updates_to_target", "seconds_to_target"]
 
     assert len(front)
-    for _, one in front.iterrows():
-        beaten = (adam[names] <= one[names]).all(axis=1) & (adam[names] < one[names]).any(axis=1)
+    for _, row in front.iterrows():
+        beaten = (adam[names] <= row[names]).all(axis=1) & (adam[names] < row[names]).any(axis=1)
         assert not beaten.any()
     best = records.study.arms[0].best
     assert adam.set_index("trial").loc[best, "updates_to_target"] == adam["updates_to_target"].min()
 
 
 def test_what_a_trial_leaves_is_in_its_attributes(tmp_path: Path) -> None:
-    """Wall-clock, products, curve, status and settings lie with Optuna, for any other reader."""
+    """Optuna holds wall-clock, products, curve, status and settings, for other readers."""
     of = study(tmp_path)
     worked(of, tmp_path / "out")
     adam = stored_trials(of, StudyLocation(tmp_path / "out").open())[0]
@@ -265,7 +265,7 @@ process._live(print, None, (), ())
 
 
 def test_a_worker_that_is_told_to_end_while_it_starts_ends_without_a_traceback() -> None:
-    """The signal waits until the worker lets signals in; Ctrl-C early in `tune` does this."""
+    """The signal waits until the worker unblocks signals; as after an early Ctrl-C in `tune`."""
     ended = subprocess.run(
         [sys.executable, "-c", STARTED_TO_END], capture_output=True, text=True, timeout=120
     )
