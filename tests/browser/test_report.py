@@ -92,13 +92,13 @@ def test_print_shows_what_was_chosen(see):
     assert seen.page.locator("form.views:visible, nav:visible").count() == 0
 
 
-@pytest.mark.parametrize("place", range(1, len(COMPARISONS) + 1))
-def test_the_number_of_a_verdict_leads_to_its_runs(see, place):
+@pytest.mark.parametrize("number", range(1, len(COMPARISONS) + 1))
+def test_the_number_of_a_verdict_leads_to_its_runs(see, number):
     """From a ratio to the unfolded pairs, and from each pair to the rows of both its runs."""
     seen = see()
 
-    seen.page.locator(f".sentence a[href='#pairs-{place}']").first.click()
-    pairs = seen.page.locator(f"#pairs-{place}")
+    seen.page.locator(f".sentence a[href='#pairs-{number}']").first.click()
+    pairs = seen.page.locator(f"#pairs-{number}")
     assert is_in_view(pairs)
     assert pairs.get_attribute("open") is not None
 
@@ -164,11 +164,11 @@ def test_axe_finds_nothing_serious(see, scheme, width):
     seen = see(width=width, color_scheme=scheme)
     seen.unfold()
 
-    found = Axe().run(seen.page).response
+    response = Axe().run(seen.page).response
 
-    grave = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    grave = [v for v in response["violations"] if v["impact"] in ("serious", "critical")]
     assert not grave, [(v["id"], v["nodes"][0]["html"][:200]) for v in grave]
-    assert len(found["passes"]) > 10
+    assert len(response["passes"]) > 10
 
 
 def test_the_page_has_a_light_and_a_dark_face(see):

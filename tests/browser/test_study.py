@@ -55,11 +55,11 @@ def test_axe_finds_nothing_serious(see, scheme, width):
     seen = see(width=width, color_scheme=scheme)
     seen.unfold()
 
-    found = Axe().run(seen.page).response
+    response = Axe().run(seen.page).response
 
-    grave = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    grave = [v for v in response["violations"] if v["impact"] in ("serious", "critical")]
     assert not grave, [(v["id"], v["nodes"][0]["html"][:200]) for v in grave]
-    assert len(found["passes"]) > 10
+    assert len(response["passes"]) > 10
 
 
 def test_contents_lead_to_headings_that_nothing_covers(see):

@@ -37,12 +37,12 @@ def mirrored(records: Records) -> Records:
 def test_bands_are_those_of_the_mirror_image(arms):
     """Upside down: runs at the target rank as better, and diverged ones as worse, than the rest."""
     down = synthetic_records(arms)
-    one = bands(down, "updates", ["val_loss"])
-    other = bands(mirrored(down), "updates", ["val_accuracy"])
+    bands_down = bands(down, "updates", ["val_loss"])
+    bands_up = bands(mirrored(down), "updates", ["val_accuracy"])
 
-    assert one[["arm", "x", "runs", "end"]].equals(other[["arm", "x", "runs", "end"]])
+    assert bands_down[["arm", "x", "runs", "end"]].equals(bands_up[["arm", "x", "runs", "end"]])
     for edge, opposite in (("low", "high"), ("median", "median"), ("high", "low")):
-        np.testing.assert_allclose(1 - other[opposite], one[edge], rtol=1e-12)
+        np.testing.assert_allclose(1 - bands_up[opposite], bands_down[edge], rtol=1e-12)
 
 
 def test_a_figure_shows_what_rises_whole_with_its_target():

@@ -63,7 +63,7 @@ class RunFiles(BaseModel):
 def files_of(folder: Path, records: Records) -> dict[str, RunFiles]:
     """The files of every run that has ended; a run without a readable spec.yaml has none."""
     ended = records.runs.loc[records.runs["status"].notna(), "run_id"].drop_duplicates()
-    found: dict[str, RunFiles] = {}
+    files: dict[str, RunFiles] = {}
     for run_id in map(str, ended):
         contents = {name: content_of(folder / "runs" / run_id / name) for name in ARCHIVED_FILES}
         try:
@@ -72,8 +72,8 @@ def files_of(folder: Path, records: Records) -> dict[str, RunFiles]:
             continue
         if spec:
             sums = {name: digest(content) for name, content in contents.items() if content}
-            found[run_id] = RunFiles(spec=spec, sha256=sums)
-    return found
+            files[run_id] = RunFiles(spec=spec, sha256=sums)
+    return files
 
 
 def content_of(path: Path) -> bytes | None:
@@ -140,12 +140,12 @@ def lighten(curves: pd.DataFrame) -> pd.DataFrame:
     return light
 
 
-def _kept(place: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def _kept(row: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Whether a row is one of the evenly spaced ones of its run: (rows,)."""
     most = _MOST_EVALUATIONS - 1
     last = np.maximum(lengths - 1, 1)
-    nearest = np.rint(np.rint(place * most / last) * last / most)
-    return np.asarray((lengths <= _MOST_EVALUATIONS) | (nearest == place))
+    nearest = np.rint(np.rint(row * most / last) * last / most)
+    return np.asarray((lengths <= _MOST_EVALUATIONS) | (nearest == row))
 
 
 def _ablation(records: Records) -> str:

@@ -47,9 +47,9 @@ class Evidence:
 
     def looks_of(self, names: Sequence[str]) -> Mapping[str, Look]:
         """The looks of lines that are arms, or else of groups of arms, which have their own."""
-        known = self.looks
-        if all(name in known for name in names):
-            return {name: known[name] for name in known if name in names}
+        looks_of_arms = self.looks
+        if all(name in looks_of_arms for name in names):
+            return {name: looks_of_arms[name] for name in looks_of_arms if name in names}
         return looks(names)
 
 

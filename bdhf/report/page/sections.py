@@ -80,8 +80,8 @@ class Section:
         if not views:
             return {}
         axes = dict.fromkeys(view.axis for view in views)
-        found = {view.scale for view in views}
-        scales = [scale for scale in SCALES if scale in found]
+        drawn_scales = {view.scale for view in views}
+        scales = [scale for scale in SCALES if scale in drawn_scales]
         return {
             "axis": {axis: AXES[axis][1] for axis in axes},
             "scale": {scale: SCALES[scale] for scale in scales},

@@ -23,7 +23,7 @@ _TURNS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), SIGN)
 @cache
 def template_environment() -> Environment:
     """The templates of this package."""
-    found = Environment(
+    environment = Environment(
         loader=PackageLoader("bdhf.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -32,17 +32,17 @@ def template_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters |= {
+    environment.filters |= {
         "number": number,
         "p_value": p_value,
     }
-    found.globals |= {
+    environment.globals |= {
         "interval": interval,
         "counted": counted,
         "seeds": partial(seeds_in_a_cell, most=MOST_SEEDS),
         "policy": policy,
     }
-    return found
+    return environment
 
 
 def _unturned(value: Any) -> Any:

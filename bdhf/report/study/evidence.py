@@ -48,8 +48,8 @@ class CellEvidence:
     @property
     def best(self) -> pd.Series | None:
         """The row of its best trial."""
-        found = self.trials[self.trials["trial"] == self.arm.best]
-        return None if found.empty else found.iloc[0]
+        rows = self.trials[self.trials["trial"] == self.arm.best]
+        return None if rows.empty else rows.iloc[0]
 
     @property
     def hit(self) -> bool:
@@ -83,22 +83,22 @@ class StudyEvidence:
     @property
     def by_name(self) -> Mapping[str, tuple[CellEvidence, ...]]:
         """The cells of every arm of the spec that have a trial."""
-        found: dict[str, tuple[CellEvidence, ...]] = {}
+        cells_by_name: dict[str, tuple[CellEvidence, ...]] = {}
         for cell in self.cells:
             if len(cell.trials):
-                found[cell.arm.name] = (*found.get(cell.arm.name, ()), cell)
-        return found
+                cells_by_name[cell.arm.name] = (*cells_by_name.get(cell.arm.name, ()), cell)
+        return cells_by_name
 
     @property
     def by_place(self) -> Mapping[str, tuple[CellEvidence, ...]]:
         """The cells of every combination of the grid, in words; a cell that it says less of too."""
         values = [dict(cell.arm.values) for cell in self.cells]
         whole = [v for v in values if not any(v.items() < other.items() for other in values)]
-        found: dict[str, tuple[CellEvidence, ...]] = {}
+        cells_by_place: dict[str, tuple[CellEvidence, ...]] = {}
         for chosen in whole:
             cells = tuple(c for c in self.cells if c.arm.values.items() <= chosen.items())
-            found.setdefault(max((c.where for c in cells), key=len), cells)
-        return found
+            cells_by_place.setdefault(max((c.where for c in cells), key=len), cells)
+        return cells_by_place
 
 
 def gather_study(
@@ -126,15 +126,15 @@ def _cell(records: StudyRecords, arm: TunedArm) -> CellEvidence:
     objective = records.study.objectives[0]
     trials = trials_of(records, arm.label)
     horizon = miss_value_of(records, arm, objective)
-    known = len(trials) > 0 and np.isfinite(horizon)
-    values = trial_values(records, arm, objective) if known else ()
+    has_value = len(trials) > 0 and np.isfinite(horizon)
+    values = trial_values(records, arm, objective) if has_value else ()
     return CellEvidence(
         arm=arm,
         trials=trials.assign(kind=_kinds(trials, objective, horizon)),
         places=_places(records, arm, trials["trial"]),
         so_far=best_so_far(records, arm, objective),
         horizon=horizon,
-        expected=expected_best(values, records.study.alpha) if known else None,
+        expected=expected_best(values, records.study.alpha) if has_value else None,
     )
 
 
@@ -150,14 +150,14 @@ def _kinds(trials: pd.DataFrame, objective: str, horizon: float) -> list[str]:
 
 
 def _places(records: StudyRecords, arm: TunedArm, trials: pd.Series[int]) -> pd.DataFrame:
-    mine = records.parameters[records.parameters["arm"] == arm.label]
-    columns = {p.name: _column(mine[mine["parameter"] == p.name], p) for p in arm.space}
+    rows = records.parameters[records.parameters["arm"] == arm.label]
+    columns = {p.name: _column(rows[rows["parameter"] == p.name], p) for p in arm.space}
     return pd.DataFrame(columns, index=pd.Index(trials, name="trial"), dtype=float)
 
 
 def _column(rows: pd.DataFrame, parameter: Parameter) -> pd.Series[float]:
     values = rows["value"].astype(float)
     if parameter.choices:
-        index = {choice: float(place) for place, choice in enumerate(parameter.choices)}
-        values = rows["text"].map(index).astype(float)
+        indices = {choice: float(index) for index, choice in enumerate(parameter.choices)}
+        values = rows["text"].map(indices).astype(float)
     return pd.Series(values.to_numpy(), index=rows["trial"].to_numpy())

@@ -71,12 +71,12 @@ def progress(records: StudyRecords) -> str:
 
 def trial_settings(cell: CellEvidence, trial: int) -> dict[str, str]:
     """Parameter -> value in words, of one trial; those that are there."""
-    mine = cell.places[cell.places.index == trial]
+    rows = cell.places[cell.places.index == trial]
     return {
-        p.name: p.choices[int(place)] if p.choices else number(place, tidy=True)
+        p.name: p.choices[int(value)] if p.choices else number(value, tidy=True)
         for p in cell.arm.space
-        for place in mine[p.name]
-        if not math.isnan(place)
+        for value in rows[p.name]
+        if not math.isnan(value)
     }
 
 
@@ -145,13 +145,17 @@ def _sentence(
         return f"{cell.arm.label}: none of {made} reached the target; the nearest has {settings}"
     hits = f"; {int(best['hits'])} of {counted(int(best['seeds']), 'seed')} reached it"
     hits = "" if evidence.objective in LOSSES else hits
-    found = _measured(number(value), asked)
-    found = f"{found} with {settings} (best of {made}{hits})"
+    best_words = _measured(number(value), asked)
+    best_words = f"{best_words} with {settings} (best of {made}{hits})"
     if bool(best["is_default"]):
-        return f"{cell.arm.label}: {found}: the settings of the spec, which no other trial beat"
+        return (
+            f"{cell.arm.label}: {best_words}: the settings of the spec, which no other trial beat"
+        )
     if not math.isnan(ratio):
-        return f"{cell.arm.label}: {found}, {number(ratio, mark=1.0)}× the {default} of the spec"
-    return f"{cell.arm.label}: {found}; the settings of the spec: {default}"
+        return (
+            f"{cell.arm.label}: {best_words}, {number(ratio, mark=1.0)}× the {default} of the spec"
+        )
+    return f"{cell.arm.label}: {best_words}; the settings of the spec: {default}"
 
 
 def _measured(value: str, asked: str) -> str:
@@ -160,8 +164,8 @@ def _measured(value: str, asked: str) -> str:
 
 
 def _default(cell: CellEvidence) -> pd.Series | None:
-    found = cell.trials[cell.trials["is_default"].astype(bool)]
-    return None if found.empty else found.iloc[0]
+    rows = cell.trials[cell.trials["is_default"].astype(bool)]
+    return None if rows.empty else rows.iloc[0]
 
 
 def _kind_words(cell: CellEvidence, row: pd.Series, value: float) -> str:

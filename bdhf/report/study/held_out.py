@@ -108,10 +108,12 @@ def _scaling(ablation: Records) -> tuple[Drawing, ...]:
     if ablation.curves.empty:
         return ()
     tuned = {arm for arm in ablation.arms if ablation.names.get(arm, arm).endswith(_SUFFIX)}
-    mine = replace(
+    tuned_records = replace(
         ablation,
         arms=tuple(arm for arm in ablation.arms if arm in tuned),
         values={arm: v for arm, v in ablation.values.items() if arm in tuned},
     )
-    evidence = Evidence(mine, pd.DataFrame(), sizes=drawn(mine), scaling=fits_of(mine))
+    evidence = Evidence(
+        tuned_records, pd.DataFrame(), sizes=drawn(tuned_records), scaling=fits_of(tuned_records)
+    )
     return tuple(replace(drawing, section=SECTION) for drawing in draw_scaling(evidence))

@@ -41,7 +41,7 @@ def build_study(folder: str | Path, *, anonymous: bool = False) -> Built:
     held_out = hold_out(records)
     evidence = evidence_of(records, held_out)
     report = render_study(evidence, held_out, anonymous=anonymous)
-    said = [found.sentence for found in findings(evidence)]
+    said = [finding.sentence for finding in findings(evidence)]
     said += [f"beware: {notice}" for notice in notices(evidence)]
     said += [f"held out: {sentence}" for sentence in (held_out.sentences if held_out else ())]
     page = Path(folder) / (ANONYMOUS_PAGE if anonymous else "report.html")
@@ -81,7 +81,7 @@ def study_page(
 ) -> str:
     """Fill the page with figures that are drawn already."""
     records = evidence.records
-    found = findings(evidence)
+    all_findings = findings(evidence)
     by_title = {section.title: section for section in drawn}
     others = tuple(section for section in drawn if section.title not in _OWN)
     return template_environment().get_template("study.html.j2").render(
@@ -91,8 +91,8 @@ def study_page(
         progress=progress(records),
         contents=_contents(others),
         notices=notices(evidence),
-        findings=found,
-        sentences=_sentences(found),
+        findings=all_findings,
+        sentences=_sentences(all_findings),
         question=question(records, evidence.objective),
         held_out=held_out,
         unbeaten=listed(unbeaten(evidence)),
@@ -109,26 +109,30 @@ def study_page(
 
 def sorted_rows(records: StudyRecords) -> StudyRecords:
     """The same with the rows of all tables by arm, trial and seed."""
-    place = {arm.label: i for i, arm in enumerate(records.study.arms)}
+    order = {arm.label: i for i, arm in enumerate(records.study.arms)}
     return replace(
         records,
-        trials=_ordered(records.trials, place),
-        parameters=_ordered(records.parameters, place),
-        seeds=_ordered(records.seeds, place),
-        curves=_ordered(records.curves, place),
+        trials=_ordered(records.trials, order),
+        parameters=_ordered(records.parameters, order),
+        seeds=_ordered(records.seeds, order),
+        curves=_ordered(records.curves, order),
     )
 
 
-def _ordered(table: pd.DataFrame, place: dict[str, int]) -> pd.DataFrame:
+def _ordered(table: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:
     keys = [name for name in ("trial", "parameter", "seed", "update") if name in table]
-    ordered = table.assign(_place=table["arm"].map(place)).sort_values(
-        ["_place", *keys], kind="stable"
+    ordered = table.assign(_order=table["arm"].map(order)).sort_values(
+        ["_order", *keys], kind="stable"
     )
-    return ordered.drop(columns="_place").reset_index(drop=True)
+    return ordered.drop(columns="_order").reset_index(drop=True)
 
 
-def _sentences(found: tuple[Finding, ...]) -> tuple[str, ...]:
-    return tuple(f.sentence for f in found) if len(found) <= _MOST_SENTENCES else ()
+def _sentences(all_findings: tuple[Finding, ...]) -> tuple[str, ...]:
+    return (
+        tuple(finding.sentence for finding in all_findings)
+        if len(all_findings) <= _MOST_SENTENCES
+        else ()
+    )
 
 
 def _contents(others: tuple[Section, ...]) -> tuple[tuple[str, str], ...]:

@@ -68,12 +68,12 @@ def facts(records: StudyRecords) -> tuple[str, ...]:
 
 def verdict_words(evidence: StudyEvidence) -> tuple[str, ...]:
     """A sentence or two for every comparison: does its verdict hang on the number of trials?"""
-    return tuple(_about(one, evidence.verdicts) for one in evidence.ahead)
+    return tuple(_about(ahead, evidence.verdicts) for ahead in evidence.ahead)
 
 
 def not_in_study(evidence: StudyEvidence) -> str:
     """The comparisons of the ablation that the study says nothing of, and why; "": none."""
-    told = {one.name for one in evidence.ahead}
+    told = {ahead.name for ahead in evidence.ahead}
     objectives = evidence.records.study.objectives
     left = [entry for entry in evidence.records.study.comparisons if entry.name not in told]
     other = [f"{e.name} ({unit_of(e.estimand)})" for e in left if e.estimand not in objectives]
@@ -86,43 +86,43 @@ def not_in_study(evidence: StudyEvidence) -> str:
     return " ".join(parts)
 
 
-def _about(one: Ahead, verdicts: Mapping[str, Verdict]) -> str:
-    known = verdicts.get(one.name)
-    parts = [f"{one.name}: {_held(one, known)}.", _seen(one)]
-    for k, ahead, behind in (
-        (one.ahead_of_all, one.candidate, one.baseline),
-        (one.behind_of_all, one.baseline, one.candidate),
+def _about(ahead: Ahead, verdicts: Mapping[str, Verdict]) -> str:
+    held_out = verdicts.get(ahead.name)
+    parts = [f"{ahead.name}: {_held(ahead, held_out)}.", _seen(ahead)]
+    for k, leader, rival in (
+        (ahead.ahead_of_all, ahead.candidate, ahead.baseline),
+        (ahead.behind_of_all, ahead.baseline, ahead.candidate),
     ):
         if k:
             parts.append(
-                f"The best of only {counted(k, 'trial')} of {ahead} is ahead of the best of all "
-                f"{one.trials} of {behind}."
+                f"The best of only {counted(k, 'trial')} of {leader} is ahead of the best of all "
+                f"{ahead.trials} of {rival}."
             )
     return " ".join(parts)
 
 
-def _held(one: Ahead, known: Verdict | None) -> str:
+def _held(ahead: Ahead, held_out: Verdict | None) -> str:
     """Whether the verdict holds, and from how many trials on."""
-    where = "on held-out seeds" if known else "on the tuning seeds, with no held-out verdict yet"
-    verdict = known or one.leads
+    where = "on held-out seeds" if held_out else "on the tuning seeds, with no held-out verdict yet"
+    verdict = held_out or ahead.leads
     if verdict not in (Verdict.BETTER, Verdict.WORSE):
         return f"{verdict} {where}, so there is no verdict that could hold from some k on"
-    first = one.holds_from(verdict)
+    first = ahead.holds_from(verdict)
     if first is None:
-        level = percent(1 - one.alpha)
+        level = percent(1 - ahead.alpha)
         return (
-            f"{verdict} {where}, but after no number of trials up to {one.trials} do {level} of "
+            f"{verdict} {where}, but after no number of trials up to {ahead.trials} do {level} of "
             "the resamples of the tuning agree: it may hang on the luck of the search"
         )
     return f"{verdict} {where}, and so in tuning from {counted(first, 'trial')} of each on"
 
 
-def _seen(one: Ahead) -> str:
-    share = f"{100 * one.shares[-1]:.3g} %"
-    ends = interval(one.lows[-1], one.highs[-1], mark=1.0)
+def _seen(ahead: Ahead) -> str:
+    share = f"{100 * ahead.shares[-1]:.3g} %"
+    ends = interval(ahead.lows[-1], ahead.highs[-1], mark=1.0)
     return (
-        f"With all {counted(one.trials, 'trial')}, {one.candidate} is ahead of {one.baseline} in "
-        f"{share} of the resamples; its best is {number(one.ratios[-1], mark=1.0)}× the other’s "
+        f"With all {counted(ahead.trials, 'trial')}, {ahead.candidate} is ahead of {ahead.baseline} in "
+        f"{share} of the resamples; its best is {number(ahead.ratios[-1], mark=1.0)}× the other’s "
         f"({ends})."
     )
 

@@ -59,24 +59,28 @@ def compare_with_folder(capsule: EmbeddedRecords, folder: str | Path) -> FolderC
 def _asked(carried: Records, there: Records) -> Iterator[str]:
     """What spec.yaml and plan.json say otherwise."""
     for name in (field.name for field in fields(Records) if field.name not in _TABLES):
-        one, other = getattr(carried, name), getattr(there, name)
-        if one != other:
-            values = "" if name == "spec_text" else f": {one!r} in the report, {other!r} there"
+        carried_value, folder_value = getattr(carried, name), getattr(there, name)
+        if carried_value != folder_value:
+            values = (
+                ""
+                if name == "spec_text"
+                else f": {carried_value!r} in the report, {folder_value!r} there"
+            )
             yield f"spec.yaml or plan.json: {name} differs{values}"
 
 
 def _cells(runs: pd.DataFrame, there: pd.DataFrame) -> Iterator[str]:
     """Runs of one side only, and those that ended otherwise."""
-    one, other = _ends(runs), _ends(there)
-    for key in dict.fromkeys([*one, *other]):
+    in_report, in_folder = _ends(runs), _ends(there)
+    for key in dict.fromkeys([*in_report, *in_folder]):
         arm, seed, run_id = key
         name = f"{run_id} ({arm} seed {seed})"
-        if key not in one:
+        if key not in in_report:
             yield f"{name}: in the plan of the folder, not in the report"
-        elif key not in other:
+        elif key not in in_folder:
             yield f"{name}: in the report, not in the plan of the folder"
-        elif one[key] != other[key]:
-            yield f"{name}: {_end(one[key])} in the report, {_end(other[key])} there"
+        elif in_report[key] != in_folder[key]:
+            yield f"{name}: {_end(in_report[key])} in the report, {_end(in_folder[key])} there"
 
 
 def _ends(runs: pd.DataFrame) -> dict[tuple[str, int, str], tuple[str, str]]:

@@ -54,15 +54,15 @@ def take_apart(html: str) -> Page:
             lines.append("")
             numbers.append(at)
 
-    for found in _DRAWING.finditer(html):
-        read(html[end : found.start()])
-        head, body = found.groups()
+    for match in _DRAWING.finditer(html):
+        read(html[end : match.start()])
+        head, body = match.groups()
         box = _BOX.search(head)
-        names = _NAME.findall(html, end, found.start())
+        names = _NAME.findall(html, end, match.start())
         drawings.append(DrawnSvg(names[-1] if names else "", box[0] if box else "", body))
         read(_BOX.sub("", head))
         read(body, kept=False)
-        end = found.end()
+        end = match.end()
     read(html[end:])
     return Page(tuple(lines), tuple(numbers), tuple(drawings))
 

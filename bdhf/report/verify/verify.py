@@ -145,22 +145,22 @@ def _lines(text: str) -> str:
 
 def _unlike(says: Page, gives: Page) -> list[Line]:
     """The lines that differ, aligned where they are not too many."""
-    one, other = says.lines, gives.lines
+    shown, expected = says.lines, gives.lines
     start = 0
-    while start < min(len(one), len(other)) and one[start] == other[start]:
+    while start < min(len(shown), len(expected)) and shown[start] == expected[start]:
         start += 1
     end = 0
-    while end < min(len(one), len(other)) - start and one[-1 - end] == other[-1 - end]:
+    while end < min(len(shown), len(expected)) - start and shown[-1 - end] == expected[-1 - end]:
         end += 1
-    left, right = one[start : len(one) - end], other[start : len(other) - end]
-    found: list[Line] = []
+    left, right = shown[start : len(shown) - end], expected[start : len(expected) - end]
+    unlike: list[Line] = []
     for first, last, begin, stop in _stretches(left, right):
         pairs = zip_longest(left[first:last], right[begin:stop])
         for i, (a, b) in enumerate(pairs, start=start + first):
             if a != b:
-                place = min(i, start + max(last - 1, first), len(one) - 1)
-                found.append(Line(says.numbers[place], a, b))
-    return found
+                line = min(i, start + max(last - 1, first), len(shown) - 1)
+                unlike.append(Line(says.numbers[line], a, b))
+    return unlike
 
 
 def _stretches(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int, int, int]]:
@@ -176,16 +176,16 @@ def _drawn_otherwise(says: Sequence[DrawnSvg], gives: Sequence[DrawnSvg]) -> lis
     return [(b or a).name for a, b in pairs if a != b and (a or b) and not _alike(a, b)]
 
 
-def _alike(one: DrawnSvg | None, other: DrawnSvg | None) -> bool:
+def _alike(shown: DrawnSvg | None, expected: DrawnSvg | None) -> bool:
     """Whether drawings are the same but for the hashes in their ids.
 
     matplotlib makes these of coordinates to the last bit, which another processor may round
     otherwise; what is drawn has two digits behind the point.
     """
-    if one is None or other is None:
+    if shown is None or expected is None:
         return False
-    bodies = _without_hashes(one.body), _without_hashes(other.body)
-    return (one.name, one.box, bodies[0]) == (other.name, other.box, bodies[1])
+    bodies = _without_hashes(shown.body), _without_hashes(expected.body)
+    return (shown.name, shown.box, bodies[0]) == (expected.name, expected.box, bodies[1])
 
 
 def _without_hashes(body: str) -> str:

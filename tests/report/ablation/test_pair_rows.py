@@ -64,7 +64,7 @@ def test_every_link_of_the_page_leads_somewhere(study):
 
     assert targets <= set(ids)
     assert len(ids) == len(set(ids))
-    assert {f"pairs-{place}" for place in (1, 2, 3)} <= targets
+    assert {f"pairs-{index}" for index in (1, 2, 3)} <= targets
     assert len([target for target in targets if target.startswith("run-")]) == 24
 
 
@@ -107,6 +107,6 @@ def test_losses_that_are_not_positive_are_shown_as_differences():
 
     html = page(records, [result], [sentence(result)])
 
-    known = [float(pair.effect.replace("−", "-")) for pair in pairs if pair.effect != "–"]
-    assert np.mean(known) == pytest.approx(result.difference, rel=5e-3)
+    effects = [float(pair.effect.replace("−", "-")) for pair in pairs if pair.effect != "–"]
+    assert np.mean(effects) == pytest.approx(result.difference, rel=5e-3)
     assert '<th scope="col" class="n">difference</th>' in html

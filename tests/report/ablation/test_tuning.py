@@ -29,7 +29,7 @@ def tuning(arms, **changes):
     ).model_copy(update=changes)  # fmt: skip
 
 
-def known(**arms):
+def tuned_records(**arms):
     """Records of the quickstart, and how its arms were tuned; the others as they should be."""
     how = dict.fromkeys(("adam", "block_hf", "full_hf"), TUNED) | arms
     return replace(synthetic_records(seeds=2, updates=40, comparisons=()), tuning=tuning(how))
@@ -53,7 +53,7 @@ def test_a_spec_that_names_no_study_says_that_nothing_is_known():
 
 def test_the_study_and_every_arm_are_told():
     """Trials, seeds, objective, sampler and pruner; of an arm its best value with its spread."""
-    text, rows = section(known())
+    text, rows = section(tuned_records())
 
     assert (
         "studies/x: 24 trials an arm on seeds 1000 and 1001, for the least updates to "
@@ -68,7 +68,7 @@ def test_the_study_and_every_arm_are_told():
 
 def test_a_best_trial_that_missed_has_no_value():
     """What stands for a miss is no cost."""
-    _, rows = section(known(adam=TUNED.model_copy(update={"best": 431.0, "missed": True})))
+    _, rows = section(tuned_records(adam=TUNED.model_copy(update={"best": 431.0, "missed": True})))
 
     assert "target missed" in rows[0]
     assert "431" not in rows[0]
@@ -88,7 +88,7 @@ def test_a_best_trial_that_missed_has_no_value():
 )  # fmt: skip
 def test_arms_that_were_not_tuned_alike_are_a_warning(arms, said):
     """With the names of the arms; the table says what is otherwise."""
-    records = known(**arms).in_order()
+    records = tuned_records(**arms).in_order()
     text, rows = section(records)
 
     (notice,) = tuning_section(records).notices
@@ -99,7 +99,7 @@ def test_arms_that_were_not_tuned_alike_are_a_warning(arms, said):
 
 def test_an_arm_that_the_record_does_not_name_is_untuned():
     """Its row is there all the same."""
-    records = replace(known(), tuning=tuning({"adam": TUNED}))
+    records = replace(tuned_records(), tuning=tuning({"adam": TUNED}))
 
     assert [row.how for row in tuning_section(records).rows] == ["tuned", "untuned", "untuned"]
     assert len(tuning_section(replace(records, tuning=tuning({}))).rows) == 3
@@ -107,7 +107,7 @@ def test_an_arm_that_the_record_does_not_name_is_untuned():
 
 def test_seeds_that_are_judged_on_too_are_a_warning():
     """Settings would be judged on the runs that they were chosen for."""
-    records = known()
+    records = tuned_records()
     shared = replace(records, tuning=records.tuning.model_copy(update={"shared_seeds": (0, 1)}))
 
     assert (
@@ -120,7 +120,7 @@ def test_seeds_that_are_judged_on_too_are_a_warning():
 def test_a_record_that_is_missing_is_a_warning():
     """It says why, and no arm is said to be tuned."""
     lost = Tuned(study="studies/x", missing="<b>gone</b>")
-    text, rows = section(replace(known(), tuning=lost))
+    text, rows = section(replace(tuned_records(), tuning=lost))
 
     assert "Beware: The record of studies/x is missing (<b>gone</b>): nothing is known" in text
     assert rows == []
@@ -134,21 +134,21 @@ def sized():
 
 def caption(records, arms=None, **changes):
     """What is said below the figure of batch scaling of these records."""
-    found = replace(records, tuning=None if arms is None else tuning(arms, **changes))
-    return per_batch_size(found, ["adam", "block_hf", "full_hf"])
+    with_tuning = replace(records, tuning=None if arms is None else tuning(arms, **changes))
+    return per_batch_size(with_tuning, ["adam", "block_hf", "full_hf"])
 
 
 def test_batch_scaling_says_whether_arms_were_tuned_at_each_size(sized):
     """By how many trials and on which seeds, if all were; else which ones were not, and how."""
     arms = dict.fromkeys(sized.arms, TUNED)
-    one = "adam gradient=100"
+    changed = "adam gradient=100"
 
     assert caption(sized, arms) == (
         "Settings were tuned at each batch size by 24 trials an arm on other seeds."
     )
     assert "on seeds 1000 and 1001" in caption(sized, arms, shared_seeds=(1000,))
-    assert caption(sized, arms | {one: CHANGED}).endswith(
-        f"{one} was tuned and then changed (lr 0.3, tuned 0.31)."
+    assert caption(sized, arms | {changed: CHANGED}).endswith(
+        f"{changed} was tuned and then changed (lr 0.3, tuned 0.31)."
     )
     assert "and 9 more." in caption(sized, dict.fromkeys(sized.arms, CHANGED))
     assert "were not tuned per batch size" in caption(sized)
@@ -175,7 +175,7 @@ def test_the_figure_carries_the_sentence(sized):
 
 def test_a_report_with_a_study_is_verified(tmp_path):
     """The page carries what is known of the study, and is made again from it."""
-    records = known(adam=CHANGED)
+    records = tuned_records(adam=CHANGED)
     folder = save(records, tmp_path)
     arms = [
         {"label": arm, "name": arm, "budget": {"updates": 40}, "evaluate_every": 2}
@@ -185,7 +185,7 @@ def test_a_report_with_a_study_is_verified(tmp_path):
              "tuning": records.tuning.model_dump(mode="json")}  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(index))
 
-    found = verify(build(folder).path)
+    verified = verify(build(folder).path)
 
-    assert (found.numbers > 500, found.lines, found.drawings) == (True, (), ())
-    assert found.capsule.records.tuning == records.in_order().tuning
+    assert (verified.numbers > 500, verified.lines, verified.drawings) == (True, (), ())
+    assert verified.capsule.records.tuning == records.in_order().tuning

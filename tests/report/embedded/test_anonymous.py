@@ -90,10 +90,10 @@ def test_it_says_the_same_of_what_was_asked(named):
 
 def test_it_agrees_with_itself_and_says_what_was_left_out(page):
     """On the page, and to whoever verifies it."""
-    found = verify(page)
+    verified = verify(page)
 
-    assert found.agrees
-    assert found.capsule.anonymous
+    assert verified.agrees
+    assert verified.capsule.anonymous
     assert "<strong>Anonymous:</strong>" in page.read_text(encoding="utf-8")
 
 

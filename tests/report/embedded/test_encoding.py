@@ -32,10 +32,10 @@ from tests.report.synthetic import save, synthetic_records
 TABLES = ("runs", "curves", "environments")
 
 
-def assert_same(one: Records, other: Records, tables=TABLES) -> None:
+def assert_same(actual: Records, expected: Records, tables=TABLES) -> None:
     """Every field is equal, every value of the tables the same bits."""
     for field in fields(Records):
-        left, right = getattr(one, field.name), getattr(other, field.name)
+        left, right = getattr(actual, field.name), getattr(expected, field.name)
         if field.name not in TABLES:
             assert left == right, field.name
         elif field.name in tables:
@@ -86,9 +86,9 @@ def test_an_archive_of_an_older_version_is_read():
                 text = json.dumps(ablation).encode()
             new.writestr(name, text)
 
-    found, _ = unpack(changed.getvalue())
+    unpacked, _ = unpack(changed.getvalue())
 
-    assert_same(found, records)
+    assert_same(unpacked, records)
 
 
 def test_a_field_that_is_added_to_the_records_is_tested_here():
@@ -149,17 +149,17 @@ def test_the_files_of_the_runs_are_carried(quickstart):
     """Specs to the letter, and the sums of the files."""
     files = {"ab": RunFiles(spec="a: </script> λ\n", sha256={"spec.yaml": "00"})}
 
-    found = decode(encode(quickstart, files))
+    decoded = decode(encode(quickstart, files))
 
-    assert found.files == files
-    assert len(found.sha256) == 64
+    assert decoded.files == files
+    assert len(decoded.sha256) == 64
 
 
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 0.99])
-def test_a_changed_character_is_told_in_one_line(quickstart, place):
+@pytest.mark.parametrize("position", [0.0, 0.3, 0.6, 0.99])
+def test_a_changed_character_is_told_in_one_line(quickstart, position):
     """Wherever it is, in the header or in the content."""
     block = encode(quickstart)
-    at = next(i for i in range(int(place * len(block)), len(block)) if block[i].isdigit())
+    at = next(i for i in range(int(position * len(block)), len(block)) if block[i].isdigit())
     changed = block[:at] + str((int(block[at]) + 1) % 10) + block[at + 1 :]
 
     with pytest.raises(InputError, match=r"^a\.html: its records (are|have|can|of)") as error:
@@ -234,19 +234,19 @@ def test_a_heavy_block_has_diagnostics_in_short_and_all_else_exact(quickstart, m
     monkeypatch.setattr(encoding, "HEAVY", 1000)
     records = replace(quickstart, curves=many(200))
 
-    found = decode(encode(records))
+    decoded = decode(encode(records))
 
-    assert found.light
+    assert decoded.light
     exact = [name for name in records.curves if name not in DIAGNOSTICS]
     pd.testing.assert_frame_equal(
-        found.records.curves[exact], records.curves[exact], check_exact=True
+        decoded.records.curves[exact], records.curves[exact], check_exact=True
     )
-    kept = found.records.curves.groupby("seed")["damping"].count()
+    kept = decoded.records.curves.groupby("seed")["damping"].count()
     assert kept.to_dict() == {0: 25, 1: 25, 2: 10}
-    there = found.records.curves["damping"].dropna()
+    there = decoded.records.curves["damping"].dropna()
     rounded = records.curves.loc[there.index, "damping"].to_numpy(np.float32)
     assert (there.to_numpy() == rounded.astype(float)).all()
-    first_and_last = found.records.curves.groupby("seed")["damping"].agg(["first", "last"])
+    first_and_last = decoded.records.curves.groupby("seed")["damping"].agg(["first", "last"])
     whole = records.curves.groupby("seed")["damping"].agg(["first", "last"])
     assert (first_and_last == whole.astype(np.float32).astype(float)).all(axis=None)
 

@@ -50,10 +50,10 @@ def test_arms_keep_their_colour_in_every_figure(name, evidence):
     if name == "diagnostics":  # Adam has none
         del expected["adam"]
 
-    found = [colours(drawing.figure) for drawing in FIGURES[name](evidence)]
+    legends = [colours(drawing.figure) for drawing in FIGURES[name](evidence)]
 
-    assert found
-    assert all(legend == expected for legend in found)
+    assert legends
+    assert all(legend == expected for legend in legends)
 
 
 @pytest.mark.parametrize("name", ["curves", "survival"])
@@ -81,15 +81,15 @@ def test_eight_arms_differ_in_colour_and_without_it():
 def test_survival_steps_are_the_table(evidence):
     """The line of an arm goes through the rows of its survival curve and no others."""
     table = evidence.survival
-    mine = table[(table["arm"] == "full_hf") & (table["axis"] == "updates")]
+    rows = table[(table["arm"] == "full_hf") & (table["axis"] == "updates")]
     colour = evidence.looks["full_hf"].colour
 
     (axes,) = FIGURES["survival"](evidence)[0].figure.axes
 
     line = next(line for line in axes.lines if line.get_color() == colour)
     assert line.get_drawstyle() == "steps-post"
-    assert line.get_xdata().tolist() == mine["time"].tolist()
-    assert line.get_ydata().tolist() == mine["surviving"].tolist()
+    assert line.get_xdata().tolist() == rows["time"].tolist()
+    assert line.get_ydata().tolist() == rows["surviving"].tolist()
 
 
 def test_targets_lie_inside_the_panel_and_are_named(drawings, evidence):
@@ -145,8 +145,8 @@ def test_rounded_coordinates_are_where_they_were(evidence):
 
 def numbers(pattern: str, text: str) -> list[float]:
     """All numbers within the places that a pattern finds."""
-    found = re.findall(pattern, text)
-    return [float(n) for place in found for n in re.findall(r"-?\d+(?:\.\d+)?", place)]
+    matches = re.findall(pattern, text)
+    return [float(n) for match in matches for n in re.findall(r"-?\d+(?:\.\d+)?", match)]
 
 
 def test_ids_are_unique_in_the_page(drawn):

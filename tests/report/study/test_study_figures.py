@@ -184,14 +184,14 @@ def test_scaling_marks_points_fit_and_critical_size(sized):
     (axes,) = drawing.figure.axes
     stars = {line.get_color(): line.get_xdata()[0] for line in axes.lines
              if line.get_marker() == "*"}  # fmt: skip
-    known = looks(sorted(CRITICAL))
+    looks_by_group = looks(sorted(CRITICAL))
 
     assert axes.get_xscale() == axes.get_yscale() == "log"
-    for found in sized.scaling:
-        colour = known[found.group].colour
-        assert stars[colour] == found.b_crit
+    for scaling in sized.scaling:
+        colour = looks_by_group[scaling.group].colour
+        assert stars[colour] == scaling.b_crit
         dots = [x for line in axes.lines if line.get_color() == colour
-                and line.get_marker() == known[found.group].marker
+                and line.get_marker() == looks_by_group[scaling.group].marker
                 for x in line.get_xdata()]  # fmt: skip
         assert sorted(dots) == list(SIZES)
     caption = " ".join(drawing.caption)
@@ -203,7 +203,7 @@ def test_where_whole_updates_are_coarse_the_caption_says_so(sized):
     """Of few updates the rounding shifts B_crit more than seeds show; of many it does not."""
 
     def caption(s_min):
-        fits = [dataclasses.replace(found, s_min=s_min) for found in sized.scaling]
+        fits = [dataclasses.replace(scaling, s_min=s_min) for scaling in sized.scaling]
         return " ".join(draw_scaling(dataclasses.replace(sized, scaling=fits))[0].caption)
 
     every = sized.records.evaluate_every
@@ -216,11 +216,11 @@ def test_hardware_that_was_not_recorded_is_told_under_seconds(sized):
     """Runs of unknown hardware are one kind, whose seconds are drawn where it is the commonest."""
     without = dataclasses.replace(sized.records, environments=pd.DataFrame())
 
-    known = draw_scaling(sized)[1].caption
-    unknown = draw_scaling(dataclasses.replace(sized, records=without))[1].caption
+    recorded = draw_scaling(sized)[1].caption
+    unrecorded = draw_scaling(dataclasses.replace(sized, records=without))[1].caption
 
-    assert "was not recorded" not in " ".join(known)
-    assert f"The hardware of {len(sized.records.runs)} runs was not recorded." in unknown
+    assert "was not recorded" not in " ".join(recorded)
+    assert f"The hardware of {len(sized.records.runs)} runs was not recorded." in unrecorded
 
 
 def test_sizes_with_misses_are_hollow(sized):
@@ -240,17 +240,19 @@ def test_seconds_are_joined_points_with_the_critical_size_of_the_updates(sized):
     updates, drawing = draw_scaling(sized)
     (axes,) = drawing.figure.axes
     seconds = sized.sizes[sized.sizes["axis"] == "seconds"]
-    known = looks(sorted(CRITICAL))
+    looks_by_group = looks(sorted(CRITICAL))
 
     assert axes.get_xscale() == axes.get_yscale() == "log"
-    for found in sized.scaling:
-        mine = [one for one in axes.lines if one.get_color() == known[found.group].colour]
-        line = next(one for one in mine if one.get_linestyle() != "None")
-        star = next(one for one in mine if one.get_marker() == "*")
-        means = seconds[seconds["group"] == found.group]
+    for scaling in sized.scaling:
+        lines = [
+            line for line in axes.lines if line.get_color() == looks_by_group[scaling.group].colour
+        ]
+        line = next(line for line in lines if line.get_linestyle() != "None")
+        star = next(line for line in lines if line.get_marker() == "*")
+        means = seconds[seconds["group"] == scaling.group]
         assert line.get_xydata() == pytest.approx(means[["size", "cost"]].to_numpy())
-        at = between(means, found.b_crit)
-        assert star.get_xydata()[0] == pytest.approx([found.b_crit, at])
+        at = between(means, scaling.b_crit)
+        assert star.get_xydata()[0] == pytest.approx([scaling.b_crit, at])
     assert (updates.title, drawing.title) == ("Updates to val_loss ≤ 0.02",
                                               "Seconds to val_loss ≤ 0.02")  # fmt: skip
     assert updates.figure.legends[0].get_texts()[0].get_text() == "adam"
@@ -258,7 +260,7 @@ def test_seconds_are_joined_points_with_the_critical_size_of_the_updates(sized):
 
 def test_a_critical_size_beyond_the_sizes_is_not_on_a_line_of_seconds(sized):
     """A line without a law has no height there, though the fit of the updates has one."""
-    far = [dataclasses.replace(found, b_crit=1.5 * SIZES[-1]) for found in sized.scaling]
+    far = [dataclasses.replace(scaling, b_crit=1.5 * SIZES[-1]) for scaling in sized.scaling]
 
     stars = [
         [line.get_marker() for line in drawing.figure.axes[0].lines].count("*")
@@ -302,8 +304,8 @@ def test_seconds_say_which_runs_are_theirs(sized):
     mixed = dataclasses.replace(records, environments=where, runs=runs, curves=curves)
 
     quiet, told = (
-        " ".join(draw_scaling(evidence_of(one))[1].caption)
-        for one in (dataclasses.replace(records, environments=records.environments[:0]), mixed)
+        " ".join(draw_scaling(evidence_of(version))[1].caption)
+        for version in (dataclasses.replace(records, environments=records.environments[:0]), mixed)
     )
 
     assert "4 of 75 runs are left out" in told
@@ -325,14 +327,16 @@ def test_without_seconds_there_are_updates_alone(sized):
 
     assert updates.name == "scaling"
     assert "Not drawn, without seconds: adam." in drawing.caption
-    known = looks(sorted(CRITICAL))
+    looks_by_group = looks(sorted(CRITICAL))
     handles = drawing.figure.legends[0].legend_handles
-    assert [h.get_color() for h in handles] == [known[g].colour for g in ("block_hf", "full_hf")]
+    assert [h.get_color() for h in handles] == [
+        looks_by_group[g].colour for g in ("block_hf", "full_hf")
+    ]
 
 
 def test_a_critical_size_that_is_not_found_has_no_star(sized):
     """At a limit of the search there is no mark, and caption and alternative text say so."""
-    lost = [dataclasses.replace(found, at_limit=1) for found in sized.scaling]
+    lost = [dataclasses.replace(scaling, at_limit=1) for scaling in sized.scaling]
 
     drawing, seconds = draw_scaling(dataclasses.replace(sized, scaling=lost))
 
@@ -374,12 +378,12 @@ def test_ranks_are_drawn_where_there_are_problems_enough(ranked, study):
     """A row per solver at its mean rank, a bar per group; none on one problem."""
     (drawing,) = draw_ranks(ranked)
     (axes,) = drawing.figure.axes
-    (found,) = ranked.ranks
+    (ranks,) = ranked.ranks
     dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
     bars = [line for line in axes.lines if line.get_linewidth() == 3.5]
 
-    assert dots == pytest.approx(found.mean_ranks)
-    assert len(bars) == len(found.groups)
+    assert dots == pytest.approx(ranks.mean_ranks)
+    assert len(bars) == len(ranks.groups)
     assert "solver_0" in texts(drawing.figure)
     assert draw_ranks(study) == ()
 

@@ -107,15 +107,15 @@ def test_ids_are_unique_and_the_contents_lead_to_every_section(html):
 def test_findings_name_the_best_settings_and_what_they_gain(html):
     """Value, hits and settings of the best trial, beside the settings of the spec."""
     records = synthetic_study()
-    mine = records.trials[records.trials["arm"] == "adam"].set_index("trial")
+    trials = records.trials[records.trials["arm"] == "adam"].set_index("trial")
     best = records.study.arms[0].best
-    found = findings(evidence_of(records))[0]
+    finding = findings(evidence_of(records))[0]
 
-    assert f"{mine.loc[best, UPDATES]:.1f} updates to val_loss ≤ 0.02" in found.sentence
-    assert "2 of 2 seeds reached it" in found.sentence
-    assert found.ratio == f"{mine.loc[best, UPDATES] / mine.loc[0, UPDATES]:.3f}×"
-    assert found.default == f"{mine.loc[0, UPDATES]:.0f}"
-    assert found.settings.startswith("lr = 0.0")
+    assert f"{trials.loc[best, UPDATES]:.1f} updates to val_loss ≤ 0.02" in finding.sentence
+    assert "2 of 2 seeds reached it" in finding.sentence
+    assert finding.ratio == f"{trials.loc[best, UPDATES] / trials.loc[0, UPDATES]:.3f}×"
+    assert finding.default == f"{trials.loc[0, UPDATES]:.0f}"
+    assert finding.settings.startswith("lr = 0.0")
     for finding in findings(evidence_of(records)):
         assert finding.sentence in Page(html).text
 
@@ -126,9 +126,9 @@ def test_the_spread_is_that_of_the_trial_that_was_chosen():
     adam = records.study.arms[0].model_copy(update={"least": 31.0, "largest": 37.0})
     study = records.study.model_copy(update={"arms": (adam, *records.study.arms[1:])})
 
-    found = findings(evidence_of(dataclasses.replace(records, study=study)))[0]
+    finding = findings(evidence_of(dataclasses.replace(records, study=study)))[0]
 
-    assert found.spread == "31.0 to 37.0"
+    assert finding.spread == "31.0 to 37.0"
 
 
 def test_where_a_loss_was_tuned_no_run_is_said_to_have_reached_a_target():
@@ -136,15 +136,15 @@ def test_where_a_loss_was_tuned_no_run_is_said_to_have_reached_a_target():
     records = CASES["a loss"]
 
     assert records.study.target is None
-    assert {found.hits for found in findings(evidence_of(records))} == {"–"}
+    assert {finding.hits for finding in findings(evidence_of(records))} == {"–"}
     assert " of 2 " not in words(records).text.split("Every trial")[1]
 
 
 def test_settings_of_the_spec_that_win_are_told_as_such():
     """Where trial 0 is the best, no gain is claimed."""
-    found = findings(evidence_of(synthetic_study()))[2]
+    finding = findings(evidence_of(synthetic_study()))[2]
 
-    assert "the settings of the spec, which no other trial beat" in found.sentence
+    assert "the settings of the spec, which no other trial beat" in finding.sentence
 
 
 def test_a_best_trial_that_failed_is_not_told_as_a_find():
@@ -154,10 +154,10 @@ def test_a_best_trial_that_failed_is_not_told_as_a_find():
             for a in records.study.arms]  # fmt: skip
     study = records.study.model_copy(update={"arms": tuple(arms)})
 
-    found = findings(evidence_of(dataclasses.replace(records, study=study)))[2]
+    finding = findings(evidence_of(dataclasses.replace(records, study=study)))[2]
 
-    assert found.sentence == "full_hf: none of 16 trials was done; the nearest ended as diverged"
-    assert (found.value, found.default, found.ratio) == ("diverged", "diverged", "–")
+    assert finding.sentence == "full_hf: none of 16 trials was done; the nearest ended as diverged"
+    assert (finding.value, finding.default, finding.ratio) == ("diverged", "diverged", "–")
 
 
 def test_an_arm_that_always_missed_says_what_to_change():
@@ -236,13 +236,15 @@ def test_verdicts_on_held_out_seeds_are_those_between_tuned_arms(sizes):
     verdicts = {r.name: v for r, v in zip(results, 2 * list(Verdict) + list(Verdict), strict=False)}
     results = [dataclasses.replace(r, verdict=verdicts[r.name]) for r in results]
 
-    found = final_verdicts(records, results)
+    held_out_verdicts = final_verdicts(records, results)
 
-    assert set(found) == {entry.name for entry in records.study.comparisons}
+    assert set(held_out_verdicts) == {entry.name for entry in records.study.comparisons}
     for entry in ENTRIES:
         for size in sizes or (0,):
             rest = f" gradient={size}" if size else ""
-            assert found[f"{entry.name}{rest}"] is verdicts[f"{entry.name}, tuned{rest}"]
+            assert (
+                held_out_verdicts[f"{entry.name}{rest}"] is verdicts[f"{entry.name}, tuned{rest}"]
+            )
 
 
 def test_tuned_arms_have_a_batch_scaling_that_says_they_were_tuned(tmp_path):
@@ -263,12 +265,12 @@ def test_tuned_arms_have_a_batch_scaling_that_says_they_were_tuned(tmp_path):
 def test_the_verdict_against_the_budget_is_said_in_words(folder):
     """From how many trials on the verdict holds, and whose few trials beat all of the other's."""
     evidence = evidence_of(load_study(folder), hold_out(load_study(folder)))
-    (one,) = [one for one in evidence.ahead if one.name == "block vs adam"]
+    (ahead,) = [each for each in evidence.ahead if each.name == "block vs adam"]
     text = Page(study_page(evidence)).text
 
     assert evidence.verdicts["block vs adam"] is Verdict.BETTER
-    assert f"and so in tuning from {one.holds_from(Verdict.BETTER)} trials of each on" in text
-    assert f"The best of only {one.ahead_of_all} trials of block_hf is ahead" in text
+    assert f"and so in tuning from {ahead.holds_from(Verdict.BETTER)} trials of each on" in text
+    assert f"The best of only {ahead.ahead_of_all} trials of block_hf is ahead" in text
 
 
 def test_what_was_not_tuned_is_named():
@@ -317,13 +319,14 @@ def test_an_arm_whose_default_was_the_best_is_named(folder):
     records = load_study(folder)
     first = records.study.arms[0]
     trials = records.trials.copy()
-    mine = trials["arm"] == first.label
-    trials.loc[mine, "is_default"] = trials.loc[mine, "trial"] == first.best
+    of_first = trials["arm"] == first.label
+    trials.loc[of_first, "is_default"] = trials.loc[of_first, "trial"] == first.best
     changed = dataclasses.replace(records, trials=trials)
     held_out = hold_out(records)
 
     before, after = (
-        Page(study_page(evidence_of(one, held_out), held_out)).text for one in (records, changed)
+        Page(study_page(evidence_of(version, held_out), held_out)).text
+        for version in (records, changed)
     )
 
     said = f"No trial beat the settings of the spec in {first.label}"

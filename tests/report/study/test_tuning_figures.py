@@ -133,8 +133,8 @@ def test_budget_curves_are_the_expected_best(evidence):
 
     for cell in evidence.cells:
         values = np.minimum(cell.trials[UPDATES].fillna(HORIZON), HORIZON)
-        mine = [line for line in above.lines if line.get_color() == colours[cell.arm.name]]
-        assert mine[0].get_ydata().tolist() == pytest.approx(list(expected_best(values).mean))
+        lines = [line for line in above.lines if line.get_color() == colours[cell.arm.name]]
+        assert lines[0].get_ydata().tolist() == pytest.approx(list(expected_best(values).mean))
         steps = [line for line in below.lines if line.get_color() == colours[cell.arm.name]]
         assert steps[0].get_ydata().tolist() == cell.so_far["best"].clip(upper=HORIZON).tolist()
 
@@ -144,9 +144,9 @@ def test_the_mark_is_where_the_verdict_begins_to_hold():
     records = synthetic_study(comparisons=ENTRIES[1:])
     better = gather_study(records, {"block vs adam": Verdict.BETTER})
     worse = gather_study(records, {"block vs adam": Verdict.WORSE})
-    (found,) = better.ahead
+    (ahead,) = better.ahead
 
-    for evidence, expected in ((better, [found.holds_from(Verdict.BETTER)]), (worse, [])):
+    for evidence, expected in ((better, [ahead.holds_from(Verdict.BETTER)]), (worse, [])):
         (drawing,) = verdict_budget(evidence)
         (axes,) = drawing.figure.axes
         marks = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
@@ -202,16 +202,16 @@ def test_the_best_trial_is_the_thickest_line(evidence):
 def test_contours_are_over_learning_rate_and_damping(evidence):
     """Every trial that has both is a point, and the star is the best of them."""
     cell = evidence.cells[2]
-    found = surface(cell, UPDATES)
+    trials = surface(cell, UPDATES)
 
-    assert found.names[0].name == "lr"
-    damping = found.names[1].name
+    assert trials.names[0].name == "lr"
+    damping = trials.names[1].name
     assert damping == "damping.constant.value"  # the one that the best trial has
-    known = cell.places[["lr", damping]].notna().all(axis=1).to_numpy()
-    known = known & cell.trials[UPDATES].notna().to_numpy()
-    np.testing.assert_allclose(10**found.x, cell.places["lr"].to_numpy()[known])
-    assert found.best.sum() == 1
-    assert found.value.max() <= HORIZON
+    is_known = cell.places[["lr", damping]].notna().all(axis=1).to_numpy()
+    is_known = is_known & cell.trials[UPDATES].notna().to_numpy()
+    np.testing.assert_allclose(10**trials.x, cell.places["lr"].to_numpy()[is_known])
+    assert trials.best.sum() == 1
+    assert trials.value.max() <= HORIZON
 
 
 @pytest.mark.parametrize("kind", ["few", "on a line", "all alike"])
@@ -243,8 +243,8 @@ def test_the_front_is_filled_and_joined():
 
     assert len(steps) == 3
     for cell, line in zip(evidence.cells, steps, strict=True):
-        mine = cell.trials[cell.trials["on_front"]].sort_values(UPDATES)
-        assert line.get_xdata().tolist() == mine[UPDATES].tolist()
+        front_trials = cell.trials[cell.trials["on_front"]].sort_values(UPDATES)
+        assert line.get_xdata().tolist() == front_trials[UPDATES].tolist()
         assert (np.diff(line.get_ydata()) < 0).all()
     assert front(gather_study(CASES["one arm"])) == ()
 
@@ -259,11 +259,11 @@ def test_the_order_of_rows_changes_no_figure(evidence):
         seeds=records.seeds.sample(frac=1, random_state=0),
     )
 
-    for one, other in zip(history(evidence) + coordinates(evidence),
+    for drawn, again in zip(history(evidence) + coordinates(evidence),
                           history(gather_study(backwards)) + coordinates(gather_study(backwards)),
                           strict=True):  # fmt: skip
-        assert svg.to_svg(one.figure, one.name, one.alt) == svg.to_svg(
-            other.figure, one.name, one.alt
+        assert svg.to_svg(drawn.figure, drawn.name, drawn.alt) == svg.to_svg(
+            again.figure, drawn.name, drawn.alt
         )
 
 

@@ -49,34 +49,34 @@ def honest(study, tmp_path_factory):
 def changed(honest, tmp_path):
     """Change a piece of the page, once, and verify it."""
 
-    def verified(old, new, count=1):
+    def change_and_verify(old, new, count=1):
         text = honest.read_text(encoding="utf-8")
         assert re.search(old, text), old
         path = tmp_path / "changed.html"
         path.write_text(re.sub(old, new, text, count=count), encoding="utf-8")
         return verify.verify(path)
 
-    return verified
+    return change_and_verify
 
 
 def test_an_honest_page_agrees(honest):
     """Every line and figure, and numbers were looked at."""
-    found = verify.verify(honest)
+    verified = verify.verify(honest)
 
-    assert found.agrees
-    assert (found.lines, found.drawings, found.contradictions) == ((), (), ())
-    assert found.runs == 23
-    assert found.figures == len(re.findall("<svg", honest.read_text(encoding="utf-8"))) > 1
-    assert found.numbers > 100
-    assert found.other_versions == {}
+    assert verified.agrees
+    assert (verified.lines, verified.drawings, verified.contradictions) == ((), (), ())
+    assert verified.runs == 23
+    assert verified.figures == len(re.findall("<svg", honest.read_text(encoding="utf-8"))) > 1
+    assert verified.numbers > 100
+    assert verified.other_versions == {}
 
 
 def test_the_page_carries_what_it_shows(study, honest):
     """The records that are taken out of a page are those that it was made from."""
     text = honest.read_text(encoding="utf-8")
-    found = decode(verify.block_of(text, "page"))
+    decoded = decode(verify.block_of(text, "page"))
 
-    assert found.records.runs.equals(study.runs)
+    assert decoded.records.runs.equals(study.runs)
     assert text.count('id="records"') == 1
     assert text.rstrip().endswith("</script>\n</body>\n</html>")
     assert "bdhf verify report.html" in text
@@ -98,11 +98,11 @@ def test_the_page_carries_what_it_shows(study, honest):
 )
 def test_a_changed_word_or_number_is_found_and_its_line_told(honest, changed, old, new):
     """The number of the line in the file, what it says and what the records give."""
-    found = changed(old, new)
+    verified = changed(old, new)
 
-    assert not found.agrees
-    assert found.differing == 1
-    (line,) = found.lines
+    assert not verified.agrees
+    assert verified.differing == 1
+    (line,) = verified.lines
     before = honest.read_text(encoding="utf-8").split("\n")
     if "<svg" not in before[line.number - 1]:
         assert line.gives == before[line.number - 1]
@@ -129,10 +129,10 @@ def test_a_line_that_was_added_or_taken_out_is_one_line(honest, tmp_path):
 
 def test_no_more_than_twenty_lines_are_told(changed):
     """And how many there are in all."""
-    found = changed(r"<td", "<td ", count=0)
+    verified = changed(r"<td", "<td ", count=0)
 
-    assert len(found.lines) == 20
-    assert found.differing > 20
+    assert len(verified.lines) == 20
+    assert verified.differing > 20
 
 
 PATH = r'(<path d="M \d+)'
@@ -140,11 +140,11 @@ PATH = r'(<path d="M \d+)'
 
 def test_a_changed_drawing_is_found(changed):
     """A path of a figure that was moved, by the same matplotlib, is no longer what was drawn."""
-    found = changed(PATH, r"\g<1>1")
+    verified = changed(PATH, r"\g<1>1")
 
-    assert not found.agrees
-    assert found.differing == 0
-    assert list(found.drawings) == ["forest"]  # the first of the page
+    assert not verified.agrees
+    assert verified.differing == 0
+    assert list(verified.drawings) == ["forest"]  # the first of the page
 
 
 def test_a_drawing_of_another_matplotlib_is_told_and_no_failure(study, tmp_path, monkeypatch):
@@ -156,13 +156,13 @@ def test_a_drawing_of_another_matplotlib_is_told_and_no_failure(study, tmp_path,
     text = re.sub(PATH, r"\g<1>1", path.read_text(encoding="utf-8"), count=1)
     path.write_text(text, encoding="utf-8")
 
-    found = verify.verify(path)
+    verified = verify.verify(path)
     path.write_text(text.replace("<figcaption>", "<figcaption>Not ", 1), encoding="utf-8")
     with_other_words = verify.verify(path)
 
-    assert found.agrees
-    assert len(found.drawings) == 1
-    assert found.other_versions["matplotlib"][0] == "2.0.2"
+    assert verified.agrees
+    assert len(verified.drawings) == 1
+    assert verified.other_versions["matplotlib"][0] == "2.0.2"
     assert not with_other_words.agrees
 
 
@@ -206,11 +206,11 @@ def test_runs_that_were_taken_out_of_the_records_are_found(study, honest, tmp_pa
         curves=study.curves[study.curves["seed"] != 3].reset_index(drop=True),
     )
 
-    found = swapped(without, honest, tmp_path)
+    verified = swapped(without, honest, tmp_path)
 
-    assert not found.agrees
-    assert any("8 seeds" in (line.says or "") for line in found.lines)
-    assert any("7 seeds" in (line.gives or "") for line in found.lines)
+    assert not verified.agrees
+    assert any("8 seeds" in (line.says or "") for line in verified.lines)
+    assert any("7 seeds" in (line.gives or "") for line in verified.lines)
 
 
 def test_a_loss_that_was_changed_in_the_records_is_found(study, honest, tmp_path):
@@ -226,11 +226,11 @@ def test_records_that_contradict_themselves_are_found(study, tmp_path):
     """Where page and records agree, the table of runs must agree with the curves."""
     runs = study.runs.assign(update=study.runs["update"].where(study.runs.index != 2, 1.0))
 
-    found = verify.verify(paged(replace(study, runs=runs), tmp_path))
+    verified = verify.verify(paged(replace(study, runs=runs), tmp_path))
 
-    assert not found.agrees
-    assert found.differing == 0
-    assert found.contradictions == (
+    assert not verified.agrees
+    assert verified.differing == 0
+    assert verified.contradictions == (
         "adam seed 2: the table of runs has update 1.0, the last row of its curve "
         f"{float(study.runs['update'][2])!r}",
     )
@@ -261,12 +261,12 @@ def test_what_no_drawing_of_ours_holds_is_found_whatever_drew_it(study, tmp_path
     for new, told in (("<script>1</script>", "script"), ('<g onclick="f()"/>', "onclick")):
         path.write_text(text.replace("</svg>", f"{new}</svg>", 1), encoding="utf-8")
 
-        found = verify.verify(path)
+        verified = verify.verify(path)
 
-        assert not found.agrees
-        assert found.differing == 0
-        assert all(what.startswith("forest: ") for what in found.foreign)
-        assert told in found.foreign[0]
+        assert not verified.agrees
+        assert verified.differing == 0
+        assert all(what.startswith("forest: ") for what in verified.foreign)
+        assert told in verified.foreign[0]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def coordinates(evidence: StudyEvidence) -> tuple[Drawing, ...]:
     cells = [cell for cell in evidence.cells if len(cell.trials) >= _LEAST and cell.arm.space]
     return tuple(
         Drawing(
-            name=f"coordinates_{place}" if len(cells) > 1 else "coordinates",
+            name=f"coordinates_{index}" if len(cells) > 1 else "coordinates",
             section="Parallel coordinates",
             title=cell.arm.label,
             caption=_CAPTION,
@@ -35,7 +35,7 @@ def coordinates(evidence: StudyEvidence) -> tuple[Drawing, ...]:
             figure=parallel_lines(cell, evidence.objective),
             group=cell.arm.name,
         )
-        for place, cell in enumerate(cells, start=1)
+        for index, cell in enumerate(cells, start=1)
     )
 
 
@@ -97,10 +97,10 @@ def _scaled_values(cell: CellEvidence, objective: str) -> tuple[NDArray[np.float
     kinds = cell.trials["kind"].to_numpy()
     values = cell.trials[objective].to_numpy(float)
     values = np.minimum(np.where(kinds == "pruned", np.nan, values), cell.horizon)
-    known = values[np.isfinite(values)]
-    if not len(known):
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return values, "no value"
-    low, high = float(known.min()), float(known.max())
+    low, high = float(finite.min()), float(finite.max())
     logs = low > 0 and high > DECADE * low
     scaled = np.log(values / low) / np.log(high / low) if logs else (values - low) / (
         (high - low) or 1.0
@@ -121,8 +121,8 @@ def _choices(axes: Axes, row: int, parameter: Parameter) -> None:
     """The names of choices above their places; the room is shared."""
     last = len(parameter.choices) - 1
     room = max(6, 44 // max(1, last + 1))
-    for place, choice in enumerate(parameter.choices):
-        x = place / last if last else 0.5
+    for index, choice in enumerate(parameter.choices):
+        x = index / last if last else 0.5
         align = "center" if 0 < x < 1 else "left" if x == 0 else "right"
         axes.annotate(literal(choice, limit=room), (x, row), xytext=(0, 7), ha=align,
                       textcoords="offset points", fontsize=9)  # fmt: skip
@@ -138,9 +138,9 @@ _CAPTION = (
 
 def _words(cell: CellEvidence, objective: str) -> str:
     values, ends = _scaled_values(cell, objective)
-    known = int(np.isfinite(values).sum())
+    finite = int(np.isfinite(values).sum())
     names = ", ".join(p.name for p in cell.arm.space)
     return (
         f"Settings ({names}) and value of {counted(len(cell.trials), 'trial')} of "
-        f"{cell.arm.label}, {known} with a value: {ends}."
+        f"{cell.arm.label}, {finite} with a value: {ends}."
     )

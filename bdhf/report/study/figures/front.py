@@ -22,7 +22,7 @@ def front(evidence: StudyEvidence) -> tuple[Drawing, ...]:
     """One figure for the first objective with each other one; none for a single objective."""
     first, *others = evidence.records.study.objectives
     drawings = []
-    for place, other in enumerate(others, start=1):
+    for index, other in enumerate(others, start=1):
         groups = {
             where: tuple(cell for cell in cells if len(_known(cell, first, other)))
             for where, cells in evidence.by_place.items()
@@ -31,7 +31,7 @@ def front(evidence: StudyEvidence) -> tuple[Drawing, ...]:
         if groups:
             drawings.append(
                 Drawing(
-                    name=f"front_{place}" if len(others) > 1 else "front",
+                    name=f"front_{index}" if len(others) > 1 else "front",
                     section="Front",
                     title=f"{_capital(axis_label(first))}, and {axis_label(other)}",
                     caption=_caption(len(others)),
@@ -86,8 +86,8 @@ def _known(cell: CellEvidence, first: str, other: str) -> pd.DataFrame:
     table = cell.trials
     values = {name: table[name].clip(upper=cell.arm.horizons.get(name)) for name in (first, other)}
     table = table.assign(**values)
-    known: pd.DataFrame = table[np.isfinite(table[[first, other]].to_numpy(float)).all(axis=1)]
-    return known
+    rows: pd.DataFrame = table[np.isfinite(table[[first, other]].to_numpy(float)).all(axis=1)]
+    return rows
 
 
 def _caption(others: int) -> tuple[str, ...]:
@@ -103,10 +103,10 @@ def _alt(groups: Mapping[str, Sequence[CellEvidence]], first: str, other: str) -
     for cells in groups.values():
         for cell in cells:
             table = _known(cell, first, other)
-            mine = table[table["on_front"]]
-            ends = [f"{number(mine[name].min())} to {number(mine[name].max())}"
+            rows = table[table["on_front"]]
+            ends = [f"{number(rows[name].min())} to {number(rows[name].max())}"
                     for name in (first, other)]  # fmt: skip
-            trials = counted(len(mine), "trial")
+            trials = counted(len(rows), "trial")
             words.append(f"{cell.arm.label} {trials}, {ends[0]} by {ends[1]}")
     return (
         f"Trials on the front of {axis_label(first)} and {axis_label(other)}: {'; '.join(words)}."

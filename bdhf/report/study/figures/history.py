@@ -37,7 +37,7 @@ def history(evidence: StudyEvidence) -> tuple[Drawing, ...]:
     groups = evidence.by_name
     return tuple(
         Drawing(
-            name=f"history_{place}" if len(groups) > 1 else "history",
+            name=f"history_{index}" if len(groups) > 1 else "history",
             section="History",
             title=name,
             caption=_caption(evidence),
@@ -45,7 +45,7 @@ def history(evidence: StudyEvidence) -> tuple[Drawing, ...]:
             f"{'; '.join(_words(cell) for cell in cells)}.",
             figure=trial_history(cells, evidence.objective, evidence.looks[name]),
         )
-        for place, (name, cells) in enumerate(groups.items(), start=1)
+        for index, (name, cells) in enumerate(groups.items(), start=1)
     )
 
 
@@ -76,14 +76,14 @@ def _panel(axes: Axes, cell: CellEvidence, objective: str, look: Look) -> None:
         axes.axhline(cell.horizon, color=INK, ls=":", lw=1.2)
     axes.step(best["trial"], best["best"], where="post", color=look.colour, lw=1.6)
     for kind in _MARKS:
-        mine = table[table["kind"] == kind]
+        rows = table[table["kind"] == kind]
         if kind == PRUNED:  # it has no value: on the upper edge
-            place = axes.get_xaxis_transform()
+            position = axes.get_xaxis_transform()
             axes.plot(
-                mine["trial"], [0.95] * len(mine), ls="", transform=place, **_mark(kind, look)
+                rows["trial"], [0.95] * len(rows), ls="", transform=position, **_mark(kind, look)
             )
         else:
-            axes.plot(mine["trial"], mine[objective], ls="", zorder=3, **_mark(kind, look))
+            axes.plot(rows["trial"], rows[objective], ls="", zorder=3, **_mark(kind, look))
     if cell.where:
         axes.set_title(literal(cell.where, limit=60), loc="left", fontsize=9)
 

@@ -21,19 +21,19 @@ _CELL = 0.42  # inches: height of a row of the heat map
 
 def importances(evidence: StudyEvidence) -> tuple[Drawing, ...]:
     """Bars where every arm has one cell; else a heat map an arm, batch sizes from left to right."""
-    known = {
+    cells_by_arm = {
         name: tuple(cell for cell in cells if cell.arm.importances)
         for name, cells in evidence.by_name.items()
     }
-    known = {name: cells for name, cells in known.items() if cells}
-    if not known:
+    cells_by_arm = {name: cells for name, cells in cells_by_arm.items() if cells}
+    if not cells_by_arm:
         return ()
-    if all(len(cells) == 1 for cells in known.values()):
-        cells = [cells[0] for cells in known.values()]
+    if all(len(cells) == 1 for cells in cells_by_arm.values()):
+        cells = [cells[0] for cells in cells_by_arm.values()]
         return (_drawing("importances", "Every arm", cells, bars(cells, evidence.looks)),)
     return tuple(
-        _drawing(f"importances_{place}", name, cells, heat(cells))
-        for place, (name, cells) in enumerate(known.items(), start=1)
+        _drawing(f"importances_{index}", name, cells, heat(cells))
+        for index, (name, cells) in enumerate(cells_by_arm.items(), start=1)
     )
 
 
