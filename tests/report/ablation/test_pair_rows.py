@@ -44,8 +44,8 @@ def test_the_effects_of_the_rows_average_to_the_ratio(study):
         assert np.exp(np.mean(np.log(ratios))) == pytest.approx(result.ratio, rel=5e-3)
 
 
-def test_a_row_says_what_befell_its_runs(study):
-    """A diverged run costs the budget and says so; a missing one says why it has no cost."""
+def test_a_row_has_how_its_runs_ended(study):
+    """A diverged run costs the budget and has a note; a missing run has its status as value."""
     by_cost = pair_rows(study.in_order())[0]
 
     diverged, missing = by_cost[5], by_cost[7]
@@ -96,7 +96,7 @@ def test_cells_that_share_a_run_have_rows_of_their_own():
 
 
 def test_losses_that_are_not_positive_are_shown_as_differences():
-    """Without ratios a row has the difference, and the table says so."""
+    """Without ratios a row has the difference, and the head of the column is another."""
     records = synthetic_records(
         {k: QUICKSTART[k] for k in ("adam", "block_hf")}, comparisons=[LOSS]
     )
