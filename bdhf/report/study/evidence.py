@@ -1,4 +1,4 @@
-"""What the figures and tables of a study are drawn from: its cells, one an arm at a batch size."""
+"""The evidence for the figures and tables of a study: cells, each an arm at one combination."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from bdhf.stats.studies.trials import (
 )
 from bdhf.stats.studies.tuning_budget import Ahead, ExpectedBest, against_the_budget, expected_best
 
-#: What became of a trial, in words; all but the first are drawn apart.
+#: How a trial ended, as text; all but the first have their own marks.
 HIT, MISSED, FAILED = "done", "missed the target", "failed"
 
 
 @dataclass(frozen=True, eq=False)
 class CellEvidence:
-    """One arm at one combination of the grid, by the first objective.
+    """One arm at one combination of the grid, for the first objective.
 
-    `trials`: its rows by trial, and `kind`. `places`: a row a trial, a column a parameter: where
-    the trial stands, as a number, or as the index of a choice; NaN where it is not there.
+    `trials`: its rows by trial, and `kind`. `places`: a row per trial and a column per parameter:
+    its value, or the index of its choice; NaN for a parameter that the trial does not have.
     """
 
     arm: TunedArm
     trials: pd.DataFrame
     places: pd.DataFrame
-    so_far: pd.DataFrame  # of `stats.trials.best_so_far`
-    horizon: float  # NaN: a loss of which no trial was done
+    so_far: pd.DataFrame  # that of `stats.trials.best_so_far`
+    horizon: float  # NaN for a loss without a completed trial
     expected: ExpectedBest | None  # None: no trial, or no horizon
 
     @property
     def where(self) -> str:
-        """Its combination of the grid, in words; "" without a grid."""
+        """Its combination of the grid, as text; "" without a grid."""
         return self.arm.label.removeprefix(self.arm.name).strip()
 
     @property
@@ -53,7 +53,7 @@ class CellEvidence:
 
     @property
     def hit(self) -> bool:
-        """Whether any trial reached the target, or a loss was tuned and a trial was done."""
+        """Whether a trial reached the target; for a tuned loss, whether a trial was completed."""
         return bool((self.trials["kind"] == HIT).any())
 
 
@@ -61,8 +61,8 @@ class CellEvidence:
 class StudyEvidence:
     """The tidy tables that the figures of a study draw.
 
-    `verdicts`: of the comparisons in `ahead` on held-out seeds, by name; one that is not there is
-    not known.
+    `verdicts`: those of the comparisons in `ahead` on held-out seeds, by name; a missing name is an
+    unknown verdict.
     """
 
     records: StudyRecords
@@ -82,7 +82,7 @@ class StudyEvidence:
 
     @property
     def by_name(self) -> Mapping[str, tuple[CellEvidence, ...]]:
-        """The cells of every arm of the spec that have a trial."""
+        """The cells with a trial, by arm of the spec."""
         cells_by_name: dict[str, tuple[CellEvidence, ...]] = {}
         for cell in self.cells:
             if len(cell.trials):
@@ -91,7 +91,7 @@ class StudyEvidence:
 
     @property
     def by_place(self) -> Mapping[str, tuple[CellEvidence, ...]]:
-        """The cells of every combination of the grid, in words; a cell that it says less of too."""
+        """The cells of every combination of the grid, including matching cells of fewer axes."""
         values = [dict(cell.arm.values) for cell in self.cells]
         whole = [v for v in values if not any(v.items() < other.items() for other in values)]
         cells_by_place: dict[str, tuple[CellEvidence, ...]] = {}
@@ -104,20 +104,20 @@ class StudyEvidence:
 def gather_study(
     records: StudyRecords, verdicts: Mapping[str, Verdict] | None = None
 ) -> StudyEvidence:
-    """Compute what the figures of a study need."""
+    """Compute the evidence for the figures of a study."""
     cells = tuple(_cell(records, arm) for arm in records.study.arms)
     return StudyEvidence(records, cells, against_the_budget(records), verdicts or {})
 
 
 def question(records: StudyRecords, objective: str) -> str:
-    """What was measured, in words: "updates to val_loss ≤ 0.02"."""
+    """What was measured, as text: "updates to val_loss ≤ 0.02"."""
     target = records.study.target
     words = unit_of(objective)
     return words if objective in LOSSES or target is None else f"{words} to {target.label}"
 
 
 def axis_label(objective: str) -> str:
-    """The same beside an axis, where there is little room."""
+    """A short form of `question` for the label of an axis."""
     words = unit_of(objective)
     return words if objective in LOSSES else f"{words} to the target"
 

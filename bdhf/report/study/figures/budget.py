@@ -1,4 +1,4 @@
-"""Budget curves: what k trials of an arm may be expected to find, and what was found in order."""
+"""Budget curves: the expected best of k trials of an arm, and the best of the first k."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Style = Literal["default", "steps-post"]
 
 
 def budget(evidence: StudyEvidence) -> tuple[Drawing, ...]:
-    """One figure a combination of the grid, with a line for every arm."""
+    """One figure per combination of the grid, with a line for every arm."""
     groups = {where: [c for c in g if c.expected] for where, g in evidence.by_place.items()}
     groups = {where: cells for where, cells in groups.items() if cells}
     asked = question(evidence.records, evidence.objective)
@@ -87,14 +87,13 @@ def _caption(evidence: StudyEvidence) -> tuple[str, ...]:
         if cell.arm.finished < evidence.records.study.trials
     ]
     parts = [
-        "Above: the mean of the best of k trials that are drawn from those of an arm, whatever "
-        f"their order; band: {level} of such draws. Below: the best of the first k trials in the "
-        "order in which they were made; band: the least and the largest over the tuning seeds of "
-        "the trial that was best. A trial that missed, was pruned or failed counts as a miss. The "
-        "lower line is the better one.",
+        "Above: expected best of k trials drawn with replacement from those of an arm; band: "
+        f"{level} of such draws. Below: best of the first k trials, in the order in which they "
+        "were made; band: smallest to largest value of the best trial over the tuning seeds. A "
+        "trial that missed, was pruned or failed counts as a miss. Lower is better.",
     ]
     if short:
-        parts.append(f"Not all trials have been made: {listed(short)}.")
+        parts.append(f"Incomplete: {listed(short)} trials.")
     return tuple(parts)
 
 

@@ -1,4 +1,4 @@
-"""Contours: the value of a trial over its two most important numbers, and where the best lies."""
+"""Contours: the value of trials over their two most important numbers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bdhf.report.page.style import DECADE, WIDTH, literal, styled
 from bdhf.report.study.evidence import HIT, CellEvidence, StudyEvidence, axis_label
 from bdhf.text.formatting import counted, number
 
-_LEAST_POINTS = 6  # for a surface; fewer are drawn as points
+_LEAST_POINTS = 6  # of a surface; fewer are drawn as points
 _LEVELS = 9
-_POINT, _EDGE = "#fcfcfc", "#101418"  # read on every colour of the surface
+_POINT, _EDGE = "#fcfcfc", "#101418"  # visible on every colour of the surface
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Surface:
 
     @property
     def triangles(self) -> NDArray[np.int32] | None:
-        """Of a triangulation; None where points are too few, or on one line."""
+        """The triangles of a triangulation; None where points are too few or on one line."""
         points = np.unique(np.column_stack([self.x, self.y]), axis=0)
         if len(points) < _LEAST_POINTS or np.ptp(self.value) == 0:
             return None
@@ -52,7 +52,7 @@ class Surface:
 
 
 def contour(evidence: StudyEvidence) -> tuple[Drawing, ...]:
-    """One figure a cell with two numbers that were varied together."""
+    """One figure for each cell with two numbers that vary together."""
     candidates = [(cell, surface(cell, evidence.objective)) for cell in evidence.cells]
     drawn = [(cell, trials) for cell, trials in candidates if trials is not None]
     return tuple(
@@ -70,9 +70,9 @@ def contour(evidence: StudyEvidence) -> tuple[Drawing, ...]:
 
 
 def surface(cell: CellEvidence, objective: str) -> Surface | None:
-    """The trials of a cell over the two numbers that matter most; None: it has not two.
+    """The trials of a cell over its two most important numbers; None if it has fewer than two.
 
-    A learning rate and a damping come before others, these by their importance.
+    A learning rate and a damping come first, then others by their importance.
     """
     chosen = _chosen(cell)
     values = cell.trials[objective].to_numpy(float)
@@ -97,7 +97,7 @@ def surface(cell: CellEvidence, objective: str) -> Surface | None:
 
 @styled()
 def surfaces(trials: Surface, objective: str) -> Figure:
-    """Filled contours where points suffice, and every trial as a point."""
+    """Filled contours if there are enough points, and every trial as a point."""
     figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
     axes = figure.subplots()
     triangles = trials.triangles
@@ -119,7 +119,7 @@ def surfaces(trials: Surface, objective: str) -> Figure:
 
 
 def _chosen(cell: CellEvidence) -> tuple[Parameter, Parameter] | None:
-    """Two numbers: for either axis the first of those that suit it best."""
+    """The parameters of both axes; None for fewer than two numbers."""
     weights = cell.arm.importances
     seen = cell.places.notna().sum()
     numbers = [p for p in cell.arm.space if not p.choices and seen[p.name]]
@@ -139,7 +139,7 @@ def _drawn(values: NDArray[np.float64], parameter: Parameter) -> NDArray[np.floa
 
 
 def _axis(axes: Axes, name: str, parameter: Parameter, values: NDArray[np.float64]) -> None:
-    """An axis over what was tried, with ticks in the parameter's own units."""
+    """An axis over the values of trials, with ticks in the units of the parameter."""
     axis = {"x": axes.xaxis, "y": axes.yaxis}[name]
     room = 0.06 * (float(np.ptp(values)) or 1.0)
     low, high = float(values.min()) - room, float(values.max()) + room
@@ -162,10 +162,10 @@ def _shown(value: float, *, logs: bool) -> str:
 def _caption(cell: CellEvidence, trials: Surface) -> tuple[str, ...]:
     whole = trials.triangles is not None
     parts = [
-        "Dark points: trials; a light one missed the target; the star is the best. "
-        + ("Colours between them are interpolated (linear on triangles), misses at the horizon; "
-           "other parameters differ too, so this is a projection." if whole else
-           "Too few trials, or all on one line: nothing is interpolated.")
+        "Dark point: trial; light point: trial that missed the target; star: best trial. "
+        + ("Colours are interpolated linearly on triangles, with misses at the horizon. The trials "
+           "also differ in other parameters, so this is a projection." if whole else
+           "No interpolation, because trials are too few, on one line or of one value.")
     ]  # fmt: skip
     left = len(cell.trials) - len(trials.x)
     if left:

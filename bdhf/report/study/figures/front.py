@@ -1,4 +1,4 @@
-"""The Pareto front: trials by two objectives, and those that no other trial beats in both."""
+"""The Pareto front: trials by two objectives, and those that no other trial dominates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STACKED = 2.2
 
 
 def front(evidence: StudyEvidence) -> tuple[Drawing, ...]:
-    """One figure for the first objective with each other one; none for a single objective."""
+    """One figure for the first objective with each other objective; () for a single objective."""
     first, *others = evidence.records.study.objectives
     drawings = []
     for index, other in enumerate(others, start=1):
@@ -50,7 +50,7 @@ def fronts(
     *,
     steps: bool,
 ) -> Figure:
-    """A panel a combination of the grid; `steps`: join the front of two objectives."""
+    """A panel per combination of the grid; `steps`: join the front of two objectives."""
     names = {cell.arm.name for cells in groups.values() for cell in cells}
     seen = {name: look for name, look in looks.items() if name in names}
     figure, panels = canvas(len(groups), seen, _HEIGHTS.get(len(groups), _STACKED))
@@ -82,7 +82,7 @@ def _cell(
 
 
 def _known(cell: CellEvidence, first: str, other: str) -> pd.DataFrame:
-    """The trials that have a value in both, a miss at the horizon."""
+    """The trials with a value in both objectives; a miss has that of the horizon."""
     table = cell.trials
     values = {name: table[name].clip(upper=cell.arm.horizons.get(name)) for name in (first, other)}
     table = table.assign(**values)
@@ -91,10 +91,10 @@ def _known(cell: CellEvidence, first: str, other: str) -> pd.DataFrame:
 
 
 def _caption(others: int) -> tuple[str, ...]:
-    line = "; the line joins them" if others == 1 else ", all objectives together"
+    line = "; the line joins them" if others == 1 else ", over all objectives"
     return (
-        "A point is a trial; lower and further left is better. Filled: no other trial of the arm "
-        f"is as good in every objective and better in one{line}. A miss stands at the horizon.",
+        "Point: trial; lower and further left is better. Filled: trials that no other trial of the "
+        f"arm dominates{line}. A miss has the value of the horizon.",
     )
 
 

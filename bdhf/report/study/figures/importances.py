@@ -1,4 +1,4 @@
-"""Importances: what share of the spread between trials each parameter explains."""
+"""Importances: the share of each parameter in the differences between trials."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bdhf.report.page.style import INK, WIDTH, Look, listing, literal, styled
 from bdhf.report.study.evidence import CellEvidence, StudyEvidence
 from bdhf.text.formatting import NONE
 
-#: One hue from pale to deep: opaque, so that it looks the same on paper of any colour.
+#: One hue from pale to deep, opaque, so that it looks the same on a page of any colour.
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#eaf1f7", "#0173b2", "#01375c"])
 _CELL = 0.42  # inches: height of a row of the heat map
 
 
 def importances(evidence: StudyEvidence) -> tuple[Drawing, ...]:
-    """Bars where every arm has one cell; else a heat map an arm, batch sizes from left to right."""
+    """Bars if every arm has one cell; otherwise a heat map per arm, batch sizes left to right."""
     cells_by_arm = {
         name: tuple(cell for cell in cells if cell.arm.importances)
         for name, cells in evidence.by_name.items()
@@ -39,7 +39,7 @@ def importances(evidence: StudyEvidence) -> tuple[Drawing, ...]:
 
 @styled()
 def bars(cells: Sequence[CellEvidence], looks: Mapping[str, Look]) -> Figure:
-    """A bar a parameter, arm by arm, the most important first."""
+    """A bar per parameter, arm by arm, the most important first."""
     rows = [(cell, name, share) for cell in cells for name, share in _sorted(cell).items()]
     figure, axes = listing(len(rows))
     for row, (cell, name, share) in enumerate(rows):
@@ -56,7 +56,7 @@ def bars(cells: Sequence[CellEvidence], looks: Mapping[str, Look]) -> Figure:
 
 @styled()
 def heat(cells: Sequence[CellEvidence]) -> Figure:
-    """A row a parameter, a column a cell of one arm; a parameter that has none is a dash."""
+    """A row per parameter, a column per cell of one arm; a dash for a parameter without a share."""
     names = list(dict.fromkeys(name for cell in cells for name in cell.arm.importances))
     table = np.array([[cell.arm.importances.get(n, np.nan) for cell in cells] for n in names])
     names = [names[i] for i in np.argsort(-np.nan_to_num(table).mean(axis=1), kind="stable")]
@@ -96,10 +96,9 @@ def _drawing(name: str, title: str, cells: Sequence[CellEvidence], figure: Figur
         section="Importances",
         title=title,
         caption=(
-            "The share of what makes a trial good that a parameter explains by itself, over the "
-            "trials of one arm (PED-ANOVA). It describes these trials and their ranges: a "
-            "parameter that is well set anywhere in its range explains nothing, and a wider range "
-            "could change it.",
+            "Share of each parameter alone in what distinguishes the good trials of an arm "
+            "(PED-ANOVA). It holds for these trials and ranges: a parameter that is good "
+            "throughout its range has a share of 0, and a wider range can change it.",
         ),
         alt=f"Importance of the parameters: {'; '.join(_words(cell) for cell in cells)}.",
         figure=figure,

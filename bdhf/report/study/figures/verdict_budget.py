@@ -1,4 +1,4 @@
-"""The verdict against the tuning budget: how surely a candidate is ahead after k trials of each."""
+"""The verdict against the tuning budget: how often a candidate is ahead after k trials each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def verdict_budget(evidence: StudyEvidence) -> tuple[Drawing, ...]:
 def draw_verdict_shares(
     group: Sequence[Ahead], look: Look, verdicts: Mapping[str, Verdict]
 ) -> Figure:
-    """A panel a comparison; the colour is that of the candidate."""
+    """A panel per comparison, in the colour of the candidate."""
     figure, panels = canvas(len(group), {}, _HEIGHTS.get(len(group), _STACKED))
     for axes, ahead in zip(panels, group, strict=True):
         verdict = settled(ahead, verdicts)
@@ -71,7 +71,7 @@ def draw_verdict_shares(
 
 
 def settled(ahead: Ahead, verdicts: Mapping[str, Verdict]) -> Verdict:
-    """The verdict to hold the shares against: on held-out seeds, or else that of all trials."""
+    """The verdict on held-out seeds; without it, that of all trials."""
     return verdicts.get(ahead.name, ahead.leads)
 
 
@@ -93,20 +93,20 @@ def _panel(axes: Axes, ahead: Ahead, look: Look, verdict: Verdict) -> None:
 
 def _caption(alpha: float) -> tuple[str, ...]:
     return (
-        "Share of resamples of the trials in which the candidate’s best is less than the "
-        f"baseline’s, ties half. Dotted: {percent(alpha)} and {percent(1 - alpha)}. A verdict "
-        "holds from the number of trials from which on the share stays beyond the dotted line on "
-        "its side. Dashed: the best of only k trials of the candidate against the best of all "
-        "trials of the baseline.",
+        "Share of resamples of the trials in which the best value of the candidate is lower than "
+        f"that of the baseline; ties count half. Dotted: {percent(alpha)} and "
+        f"{percent(1 - alpha)}. A verdict holds from k on if the share stays beyond the dotted "
+        "line on its side from there. Dashed: best of k trials of the candidate against the best "
+        "of all trials of the baseline.",
     )
 
 
 def _held(ahead: Ahead, verdict: Verdict) -> str:
-    """From when on a verdict holds; one that is neither better nor worse cannot."""
+    """The verdict, and for better or worse the number of trials from which it holds."""
     if verdict not in (Verdict.BETTER, Verdict.WORSE):
         return str(verdict)
     first = ahead.holds_from(verdict)
-    return f"{verdict}, from {counted(first, 'trial')} on" if first else f"{verdict}, from none on"
+    return f"{verdict}, from {counted(first, 'trial')} on" if first else f"{verdict}, does not hold"
 
 
 def _words(ahead: Ahead, verdicts: Mapping[str, Verdict]) -> str:
