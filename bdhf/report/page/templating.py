@@ -1,7 +1,7 @@
-"""How templates become pages: strict about names, escaping all text, numbers for human readers.
+"""The environment of templates: strict about names, with all text escaped and numbers formatted.
 
-No text turns the direction of writing: the name of a comparison could turn round the words that
-stand behind it, and a comment of the spec those of the spec.
+No text changes the direction of writing: otherwise the name of a comparison, or a comment of the
+spec, could reverse the text that follows it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bdhf.stats.inference.power import MOST_SEEDS
 from bdhf.text.formatting import counted, interval, number, p_value, seeds_in_a_cell
 from bdhf.text.printable import SIGN
 
-#: Characters that embed, override or isolate a direction of writing -> what stands there instead.
+#: Characters that embed, override or isolate a direction of writing -> their replacement.
 _TURNS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), SIGN)
 
 
@@ -46,5 +46,5 @@ def template_environment() -> Environment:
 
 
 def _unturned(value: Any) -> Any:
-    """The text, markup or not, with a sign for what turns it; what is no text stays."""
+    """Text, markup or not, without characters that change its direction; other values unchanged."""
     return value.translate(_TURNS) if isinstance(value, str) and not value.isascii() else value
