@@ -150,10 +150,9 @@ def _sentence(
     if bool(best["is_default"]):
         return f"{cell.arm.label}: {best_words}; these are the settings of the spec"
     if not math.isnan(ratio):
-        return (
-            f"{cell.arm.label}: {best_words}, {number(ratio, mark=1.0)}× the {default} of the spec"
-        )
-    return f"{cell.arm.label}: {best_words}; the settings of the spec: {default}"
+        times = number(ratio, mark=1.0)
+        return f"{cell.arm.label}: {best_words}, {times}× the value of the spec ({default})"
+    return f"{cell.arm.label}: {best_words}; value of the spec: {default}"
 
 
 def _measured(value: str, asked: str) -> str:

@@ -27,6 +27,7 @@ from bdhf.report import build
 from bdhf.report.embedded import encoding, size_limits
 from bdhf.report.embedded.archive import RunFiles, lighten, pack, unpack
 from bdhf.report.embedded.encoding import decode, encode
+from tests.messages import naming
 from tests.report.synthetic import save, synthetic_records
 
 TABLES = ("runs", "curves", "environments")
@@ -162,7 +163,7 @@ def test_a_changed_character_is_told_in_one_line(quickstart, position):
     at = next(i for i in range(int(position * len(block)), len(block)) if block[i].isdigit())
     changed = block[:at] + str((int(block[at]) + 1) % 10) + block[at + 1 :]
 
-    with pytest.raises(InputError, match=r"^a\.html: its records (are|have|can|of)") as error:
+    with pytest.raises(InputError, match=r"^a\.html: its records") as error:
         decode(changed, "a.html")
 
     assert len(error.value.lines) == 1
@@ -183,27 +184,27 @@ def test_no_block_can_begin_an_element(quickstart, where, monkeypatch):
     elif where == "the content":
         block = header + "\n" + body.replace(",", "<")
 
-    with pytest.raises(InputError, match=r"its records are cut or changed \(they hold a `<`\)"):
+    with pytest.raises(InputError, match=r"its records.*`<`"):
         decode(block)
 
 
 @pytest.mark.parametrize("rest", [0.0, 0.01, 0.5, 0.999])
 def test_a_cut_block_is_told_in_one_line(quickstart, rest):
-    """Wherever it is cut; the line says what to do."""
+    """Wherever it is cut; the line has the command that makes it again."""
     block = encode(quickstart)
 
-    with pytest.raises(InputError, match=r"its records .*: get the file anew") as error:
+    with pytest.raises(InputError, match=naming("bdhf report RESULTS")) as error:
         decode(block[: int(rest * len(block))])
 
     assert len(error.value.lines) == 1
 
 
 def test_a_block_of_a_newer_bdhf_is_told_in_one_line(quickstart):
-    """Which version it is, which is read, and to upgrade."""
+    """It has the version, the largest version that is read, and the advice to upgrade."""
     header, body = encode(quickstart).split("\n", 1)
     newer = json.dumps({**json.loads(header), "capsule": 2})
 
-    with pytest.raises(InputError, match="of version 2; this bdhf reads up to version 1: upgrade"):
+    with pytest.raises(InputError, match=naming("version 2", "up to version 1", "upgrade bdhf")):
         decode(f"{newer}\n{body}")
 
 
@@ -211,8 +212,10 @@ def test_content_that_is_no_archive_is_told_in_one_line(quickstart, monkeypatch)
     """Also where its sum is right."""
     monkeypatch.setattr(encoding, "pack", lambda records, files: b"PK, but no archive")
 
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"^the records: ") as error:
         decode(encode(quickstart))
+
+    assert len(error.value.lines) == 1
 
 
 def many(evaluations: int) -> pd.DataFrame:
@@ -299,7 +302,7 @@ def test_records_that_would_unpack_to_too_much_are_told_in_one_line(quickstart, 
     monkeypatch.setattr(size_limits, "MOST_BYTES", bound)
     monkeypatch.setattr(ZipFile, "open", lambda *_: pytest.fail("it was unpacked"))
 
-    with pytest.raises(InputError, match=r"its archive would have .* at most") as error:
+    with pytest.raises(InputError, match=naming("archive", "0 MB")) as error:
         decode(block)
 
     assert len(error.value.lines) == 1
@@ -313,9 +316,9 @@ def test_a_table_that_would_be_too_large_is_told_in_one_line(quickstart, monkeyp
     block = encode(replace(quickstart, runs=runs, curves=curves))
     size = 8 * len(runs) * runs.shape[1]
 
-    for bound, most in ((size - 1, "MB, and at most"), (2 * size, "MB, and at most")):
+    for bound in (size - 1, 2 * size):
         monkeypatch.setattr(size_limits, "MOST_BYTES", bound)
-        with pytest.raises(InputError, match=f"a table would have .* {most}"):
+        with pytest.raises(InputError, match=naming("table", f"{bound // 2**20} MB")):
             decode(block)
 
 
@@ -337,6 +340,6 @@ def test_what_is_no_file_and_what_is_too_large_is_no_page(tmp_path, monkeypatch)
     page.write_text("x" * 100)
     monkeypatch.setattr(size_limits, "MOST_OF_A_PAGE", 99)
 
-    for path, why in ((tmp_path, "it is no file"), (page, "it has more than")):
-        with pytest.raises(InputError, match=f"no report that can be read: {why}"):
+    for path, facts in ((tmp_path, ("file",)), (page, ("0 MB",))):
+        with pytest.raises(InputError, match=naming(path, *facts)):
             size_limits.read_page(path)

@@ -1,4 +1,4 @@
-"""A page is held against its own records: whatever was changed in it is found."""
+"""A page is compared with its own records: every change is detected."""
 
 import re
 from dataclasses import replace
@@ -13,11 +13,12 @@ from bdhf.report.embedded.archive import ARCHIVED_FILES, RunFiles
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.verify import verify
 from bdhf.report.verify.page_contents import count_numbers, take_apart
+from tests.messages import naming
 from tests.report.synthetic import ENTRIES, synthetic_records
 
 
 def files_of(records):
-    """What the folders of the runs that have ended would have held."""
+    """Files as in the folders of the runs that have ended."""
     spec = "seed: 0\n"
     sums = dict.fromkeys(ARCHIVED_FILES, digest(b"")) | {"spec.yaml": digest(spec.encode())}
     ended = records.runs.loc[records.runs["status"].notna(), "run_id"]
@@ -96,7 +97,7 @@ def test_the_page_carries_what_it_shows(study, honest):
     ],
     ids=["effect", "verdict", "status", "alt text", "caption", "spec", "provenance", "style"],
 )
-def test_a_changed_word_or_number_is_found_and_its_line_told(honest, changed, old, new):
+def test_a_changed_word_or_number_is_found_with_its_line(honest, changed, old, new):
     """The number of the line in the file, what it says and what the records give."""
     verified = changed(old, new)
 
@@ -127,7 +128,7 @@ def test_a_line_that_was_added_or_taken_out_is_one_line(honest, tmp_path):
     assert [(line.says, line.gives) for line in gone.lines] == [(None, lines[at])]
 
 
-def test_no_more_than_twenty_lines_are_told(changed):
+def test_at_most_twenty_lines_are_reported(changed):
     """And how many there are in all."""
     verified = changed(r"<td", "<td ", count=0)
 
@@ -147,7 +148,7 @@ def test_a_changed_drawing_is_found(changed):
     assert list(verified.drawings) == ["forest"]  # the first of the page
 
 
-def test_a_drawing_of_another_matplotlib_is_told_and_no_failure(study, tmp_path, monkeypatch):
+def test_a_drawing_of_another_matplotlib_is_reported_but_no_failure(study, tmp_path, monkeypatch):
     """Its words must agree all the same."""
     with monkeypatch.context() as patch:
         other = {**encoding.versions(), "matplotlib": "2.0.2"}
@@ -167,7 +168,7 @@ def test_a_drawing_of_another_matplotlib_is_told_and_no_failure(study, tmp_path,
 
 
 def test_hashes_in_ids_may_be_others_and_what_they_name_may_not(honest, tmp_path):
-    """Another processor rounds the last bits otherwise, of which matplotlib makes these."""
+    """Ids of matplotlib hash the last bits, which another processor rounds differently."""
     text = honest.read_text(encoding="utf-8")
     hashes = sorted(set(re.findall(r'id="forest-[a-zA-Z]([0-9a-f]{10})"', text)))
     others = {old: f"{int(old, 16) ^ 1:010x}" for old in hashes}
@@ -245,14 +246,14 @@ def test_records_that_make_no_page_are_one_line(study, honest, tmp_path, column)
     block = encode(replace(study, runs=runs), files_of(study))
     path.write_text(text.replace(verify.block_of(text, ""), block), encoding="utf-8")
 
-    with pytest.raises(InputError, match="its records make no page") as error:
+    with pytest.raises(InputError, match=naming(path, "records")) as error:
         verify.verify(path)
 
     assert len(error.value.lines) == 1
 
 
 def test_what_no_drawing_of_ours_holds_is_found_whatever_drew_it(study, tmp_path, monkeypatch):
-    """Also where another matplotlib leaves the paths unchecked; told with the figure's name."""
+    """Also where another matplotlib leaves the paths unchecked; reported with the figure's name."""
     with monkeypatch.context() as patch:
         other = {**encoding.versions(), "matplotlib": "2.0.2"}
         patch.setattr(encoding, "versions", lambda: other)
@@ -270,18 +271,18 @@ def test_what_no_drawing_of_ours_holds_is_found_whatever_drew_it(study, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line"),
+    ("old", "new", "advice"),
     [
-        (r'(id="records">\n[^\n]*\n.{1000})..', r"\g<1>zz", "are cut or changed"),
-        (r"(?s)<script.*</script>", "", "carries no whole records"),
-        (r"(?s)(<script[^\n]*\n[^\n]*\n[^\n]*\n).*", r"\1", "carries no whole records"),
+        (r'(id="records">\n[^\n]*\n.{1000})..', r"\g<1>zz", "bdhf report RESULTS"),
+        (r"(?s)<script.*</script>", "", "bdhf report RESULTS"),
+        (r"(?s)(<script[^\n]*\n[^\n]*\n[^\n]*\n).*", r"\1", "bdhf report RESULTS"),
         ('"capsule": 1', '"capsule": 7', "upgrade bdhf"),
     ],
     ids=["changed", "taken out", "cut", "newer"],
 )
-def test_records_that_cannot_be_trusted_are_one_line(changed, old, new, line):
-    """What is wrong and what to do."""
-    with pytest.raises(InputError, match=line) as error:
+def test_records_that_cannot_be_trusted_are_one_line(changed, old, new, advice):
+    """With the file and what to do."""
+    with pytest.raises(InputError, match=naming(advice)) as error:
         changed(f"(?s){old}" if "{1000}" in old else old, new)
 
     assert len(error.value.lines) == 1
@@ -290,10 +291,10 @@ def test_records_that_cannot_be_trusted_are_one_line(changed, old, new, line):
 
 def test_a_file_that_is_no_page_is_one_line(tmp_path):
     """No file, or no text."""
-    with pytest.raises(InputError, match="no report that can be read: No such file"):
+    with pytest.raises(InputError, match=naming("none.html", "No such file")):
         verify.verify(tmp_path / "none.html")
     (tmp_path / "bytes.html").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="no report that can be read"):
+    with pytest.raises(InputError, match=naming("bytes.html", "utf-8")):
         verify.verify(tmp_path / "bytes.html")
 
 
@@ -321,7 +322,7 @@ def test_taken_apart_a_page_keeps_its_lines_and_their_numbers(honest):
 
 
 def test_numbers_of_the_spec_and_of_the_records_are_not_counted():
-    """They were given, not computed."""
+    """They are not computed."""
     page = (
         '<head>1</head><style>2</style><p>3 of 4, 1,234.5 × 1e-3</p><svg aria-label="5 runs">'
         '<path d="M 6 7"/></svg><section id="spec">8</section><script>9</script>'

@@ -203,7 +203,7 @@ def _caption(sizes: pd.DataFrame, scalings: Sequence[Scaling], records: Records)
         "Point: geometric mean over seeds; line: S(B) = S_min (1 + B_crit / B), fitted to all runs "
         f"with misses as censored; star: B_crit with its {percent(1 - records.alpha)} interval "
         "from the spread between seeds. Below B_crit a larger batch saves updates in proportion; "
-        "beyond it saves few.",
+        "beyond B_crit it saves few.",
     ]
     if (sizes["hits"] < sizes["runs"]).any():
         parts.append(captions.HOLLOW)
