@@ -29,14 +29,14 @@ LOST_ARM = {**QUICKSTART, "adam": Arm(tau=30.0, status=dict.fromkeys(range(3), (
 
 
 def mirrored(records: Records) -> Records:
-    """The same runs, seen by 1 - loss."""
+    """The same runs, measured by 1 - loss."""
     curves = records.curves.assign(val_accuracy=1 - records.curves["val_loss"])
     return dataclasses.replace(records, curves=curves, targets=(UP,))
 
 
 @pytest.mark.parametrize("arms", [QUICKSTART, LOST_ARM], ids=["quickstart", "many diverged"])
 def test_bands_are_those_of_the_mirror_image(arms):
-    """Upside down: runs at the target rank as better, and diverged ones as worse, than the rest."""
+    """Runs at the target rank as better, and diverged runs as worse, than the others."""
     down = synthetic_records(arms)
     bands_down = bands(down, "updates", ["val_loss"])
     bands_up = bands(mirrored(down), "updates", ["val_accuracy"])

@@ -1,4 +1,4 @@
-"""Records and results -> the tables that the figures draw; what is not asked is not computed."""
+"""Records and results -> the tables of figures, only for the figures that the spec asks for."""
 
 from __future__ import annotations
 

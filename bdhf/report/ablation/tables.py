@@ -1,4 +1,4 @@
-"""What the page tabulates beside the comparisons: every run, how runs ended, final losses."""
+"""Tables of the page apart from comparisons: every run, how runs ended, final losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records that a page carries: the same bits come back, and nothing else passes for them."""
+"""The records that a page carries: they come back to the last bit, and changes are detected."""
 
 import base64
 import io
@@ -73,7 +73,7 @@ def test_what_is_put_in_comes_out(quickstart):
 
 
 def test_an_archive_of_an_older_version_is_read():
-    """What its records could not have yet is left out."""
+    """It lacks the fields that were added later."""
     records = synthetic_records(seeds=2, updates=20)
     content, changed = pack(records, {}), io.BytesIO()
     with ZipFile(io.BytesIO(content)) as old, ZipFile(changed, "w") as new:
@@ -93,7 +93,7 @@ def test_an_archive_of_an_older_version_is_read():
 
 
 def test_a_field_that_is_added_to_the_records_is_tested_here():
-    """Every field that may be left out has another value than then in the small records."""
+    """The small records have a value other than the default for every optional field."""
     plain, full = synthetic_records(seeds=2, updates=20), small()
     optional = [
         field.name for field in fields(Records)
@@ -130,7 +130,7 @@ def test_any_number_and_any_text_comes_back(losses, counts, texts):
 
 
 def test_the_same_records_give_the_same_block(quickstart):
-    """No clock and no order of a set is in it."""
+    """It depends neither on the clock nor on the order of sets."""
     assert encode(quickstart) == encode(replace(quickstart))
 
 
@@ -157,8 +157,8 @@ def test_the_files_of_the_runs_are_carried(quickstart):
 
 
 @pytest.mark.parametrize("position", [0.0, 0.3, 0.6, 0.99])
-def test_a_changed_character_is_told_in_one_line(quickstart, position):
-    """Wherever it is, in the header or in the content."""
+def test_a_changed_character_is_reported_in_one_line(quickstart, position):
+    """At any position, in the header or in the content."""
     block = encode(quickstart)
     at = next(i for i in range(int(position * len(block)), len(block)) if block[i].isdigit())
     changed = block[:at] + str((int(block[at]) + 1) % 10) + block[at + 1 :]
@@ -171,7 +171,7 @@ def test_a_changed_character_is_told_in_one_line(quickstart, position):
 
 @pytest.mark.parametrize("where", ["a key of the header", "a version", "the content"])
 def test_no_block_can_begin_an_element(quickstart, where, monkeypatch):
-    """It stands in a page as it is: a reader must not see what somebody put into it."""
+    """The page contains it unescaped: markup inside it must not become visible."""
     words = "</script><p>better</p>"
     if where == "a version":
         monkeypatch.setattr(encoding, "versions", lambda: {"bdhf": words})
@@ -189,7 +189,7 @@ def test_no_block_can_begin_an_element(quickstart, where, monkeypatch):
 
 
 @pytest.mark.parametrize("rest", [0.0, 0.01, 0.5, 0.999])
-def test_a_cut_block_is_told_in_one_line(quickstart, rest):
+def test_a_cut_block_is_reported_in_one_line(quickstart, rest):
     """Wherever it is cut; the line has the command that makes it again."""
     block = encode(quickstart)
 
@@ -199,7 +199,7 @@ def test_a_cut_block_is_told_in_one_line(quickstart, rest):
     assert len(error.value.lines) == 1
 
 
-def test_a_block_of_a_newer_bdhf_is_told_in_one_line(quickstart):
+def test_a_block_of_a_newer_bdhf_is_reported_in_one_line(quickstart):
     """It has the version, the largest version that is read, and the advice to upgrade."""
     header, body = encode(quickstart).split("\n", 1)
     newer = json.dumps({**json.loads(header), "capsule": 2})
@@ -208,7 +208,7 @@ def test_a_block_of_a_newer_bdhf_is_told_in_one_line(quickstart):
         decode(f"{newer}\n{body}")
 
 
-def test_content_that_is_no_archive_is_told_in_one_line(quickstart, monkeypatch):
+def test_content_that_is_no_archive_is_reported_in_one_line(quickstart, monkeypatch):
     """Also where its sum is right."""
     monkeypatch.setattr(encoding, "pack", lambda records, files: b"PK, but no archive")
 
@@ -233,7 +233,7 @@ def many(evaluations: int) -> pd.DataFrame:
 
 
 def test_a_heavy_block_has_diagnostics_in_short_and_all_else_exact(quickstart, monkeypatch):
-    """What a verdict reads keeps its bits; diagnostics are float32, at 25 evaluations a run."""
+    """Columns of verdicts stay exact; diagnostics are float32 at 25 evaluations per run."""
     monkeypatch.setattr(encoding, "HEAVY", 1000)
     records = replace(quickstart, curves=many(200))
 
@@ -256,7 +256,7 @@ def test_a_heavy_block_has_diagnostics_in_short_and_all_else_exact(quickstart, m
 
 @pytest.mark.parametrize("evaluations", [1, 2, 24, 25, 26, 49, 51, 74, 1000])
 def test_lightening_twice_is_lightening_once(evaluations):
-    """And a curve alone is lightened as it is among others: a run made again can be compared."""
+    """A curve alone is lightened as among others, so a repeated run can be compared."""
     curves = many(evaluations)
     once = lighten(curves)
 
@@ -296,7 +296,7 @@ def test_the_order_of_arms_and_rows_changes_no_byte_of_a_folder(quickstart, tmp_
 
 
 @pytest.mark.parametrize("bound", [1000, 20_000])
-def test_records_that_would_unpack_to_too_much_are_told_in_one_line(quickstart, monkeypatch, bound):
+def test_records_that_would_unpack_to_too_much_are_refused(quickstart, monkeypatch, bound):
     """By the sizes that the archive states, before any of it is unpacked."""
     block = encode(quickstart)
     monkeypatch.setattr(size_limits, "MOST_BYTES", bound)
@@ -308,7 +308,7 @@ def test_records_that_would_unpack_to_too_much_are_told_in_one_line(quickstart, 
     assert len(error.value.lines) == 1
 
 
-def test_a_table_that_would_be_too_large_is_told_in_one_line(quickstart, monkeypatch):
+def test_a_table_that_would_be_too_large_is_refused(quickstart, monkeypatch):
     """Its cells, and the texts that many of them share."""
     times = 3000
     runs = pd.concat([quickstart.runs] * times, ignore_index=True).assign(reason="x" * 1000)

@@ -33,12 +33,12 @@ from tests.report.synthetic_grids import CRITICAL, SIZES, batches, diagnosed, pr
 
 
 def evidence_of(records):
-    """All that figures are drawn from."""
+    """The evidence for all figures."""
     return gather(records, compare(records), survival_curves(records))
 
 
 def texts(figure: Figure) -> list[str]:
-    """What is written in the panels."""
+    """The texts in the panels."""
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
@@ -62,7 +62,7 @@ def ranked():
 
 
 def test_the_table_draws_what_a_spec_may_ask_for():
-    """Every name of `report.figures` is drawn here, but for the multiverse, a table of the page."""
+    """Every name of `report.figures` is drawn here, except the multiverse, a table of the page."""
     assert set(FIGURES) == set(get_args(Named)) - {"multiverse"}
     assert set(CROWDED) < set(get_args(Named))
 
@@ -117,7 +117,7 @@ def test_forest_gives_each_verdict_a_look_of_its_own(study):
 
 
 def test_an_unbounded_interval_is_an_arrow(study):
-    """Without an end on either side there is an arrow at either edge of the panel."""
+    """Without bounds there is an arrow at both edges of the panel."""
     endless = dataclasses.replace(study.results[0], ratio_low=0.0, ratio_high=math.inf)
 
     (drawing,) = draw_forest(dataclasses.replace(study, results=[endless]))
@@ -150,7 +150,7 @@ def test_every_question_has_a_forest_of_its_own():
 
 
 def test_profile_steps_are_the_table(study):
-    """The line of an arm goes through its rows, and on to the edge of the panel."""
+    """The line of an arm passes through its rows and extends to the edge of the panel."""
     (drawing,) = draw_profile(study)
     (axes,) = drawing.figure.axes
     table = study.profile[study.profile["arm"] == "full_hf"]
@@ -262,7 +262,7 @@ def test_seconds_are_joined_points_with_the_critical_size_of_the_updates(sized):
 
 
 def test_a_critical_size_beyond_the_sizes_is_not_on_a_line_of_seconds(sized):
-    """A line without a law has no height there, though the fit of the updates has one."""
+    """A line without a model has no value there, but the fit of updates has."""
     far = [dataclasses.replace(scaling, b_crit=1.5 * SIZES[-1]) for scaling in sized.scaling]
 
     stars = [
@@ -317,7 +317,7 @@ def test_seconds_count_the_runs_they_leave_out(sized):
 
 
 def test_without_seconds_there_are_updates_alone(sized):
-    """Records that hold no clock have no figure of it; an arm that has none is named."""
+    """Without recorded seconds there is no second figure; an arm without them is named."""
     seconds = sized.sizes["axis"] == "seconds"
     none = dataclasses.replace(sized, sizes=sized.sizes[~seconds])
     some = dataclasses.replace(
@@ -350,7 +350,7 @@ def test_a_critical_size_that_is_not_found_has_no_star(sized):
 
 
 def test_two_batch_sizes_are_no_scaling():
-    """Three are needed for a fit, and without one there is no figure."""
+    """A fit needs three, and without a fit there is no figure."""
     assert draw_scaling(evidence_of(batches(sizes=(100, 400), seeds=2, updates=60))) == ()
 
 
@@ -393,7 +393,7 @@ def test_ranks_are_drawn_where_there_are_problems_enough(ranked, study):
 
 @pytest.mark.parametrize("name", ["study", "sized", "ranked"])
 def test_figures_are_the_same_whatever_the_order_of_rows(name, request):
-    """Rows turned around give the same bytes."""
+    """Reversed rows give the same bytes."""
     evidence = request.getfixturevalue(name)
     records = evidence.records
     turned = dataclasses.replace(records, runs=records.runs[::-1], curves=records.curves[::-1])

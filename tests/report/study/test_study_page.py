@@ -125,7 +125,7 @@ def test_findings_name_the_best_settings_and_what_they_gain(html):
 
 
 def test_the_spread_is_that_of_the_trial_that_was_chosen():
-    """Of several trials with the least first objective, the others decide, not who came first."""
+    """Of several trials with the least first objective, the other objectives decide."""
     records = synthetic_study()
     adam = records.study.arms[0].model_copy(update={"least": 31.0, "largest": 37.0})
     study = records.study.model_copy(update={"arms": (adam, *records.study.arms[1:])})

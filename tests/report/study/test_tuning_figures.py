@@ -70,7 +70,7 @@ def test_every_study_is_drawn(name):
 
 
 def test_history_draws_every_trial_and_the_best_so_far(evidence):
-    """Each trial has one mark, by what became of it; the step line is the running least value."""
+    """Each trial has a mark by how it ended; the step line is the running minimum."""
     figure = history(evidence)[2].figure
     cell = evidence.cells[2]
     (axes,) = figure.axes
@@ -88,7 +88,7 @@ def test_history_draws_every_trial_and_the_best_so_far(evidence):
 
 
 def test_a_miss_is_hollow_and_above_the_horizon(evidence):
-    """Trials of which no run reached the target are drawn apart from those that did."""
+    """Trials without a hit have their own mark."""
     (axes,) = history(evidence)[0].figure.axes
     kinds = evidence.cells[0].trials["kind"]
     hollow = [
@@ -103,7 +103,7 @@ def test_a_miss_is_hollow_and_above_the_horizon(evidence):
 
 
 def test_a_grid_is_small_multiples(gridded):
-    """Five batch sizes are five panels of one figure an arm, or of one pair of arms."""
+    """Five batch sizes are five panels of a figure per arm, or per pair of arms."""
     assert [len(drawing.figure.axes) for drawing in history(gridded)] == [5, 5, 5]
     assert [len(drawing.figure.axes) for drawing in verdict_budget(gridded)] == [5, 5]
     assert [d.title for d in budget(gridded)] == [f"gradient={size}" for size in SIZES]
@@ -140,7 +140,7 @@ def test_budget_curves_are_the_expected_best(evidence):
 
 
 def test_the_mark_is_where_the_verdict_begins_to_hold():
-    """A diamond stands at `holds_from` of the held-out verdict; with another there is none."""
+    """A diamond marks `holds_from` of the held-out verdict; another verdict has no mark."""
     records = synthetic_study(comparisons=ENTRIES[1:])
     better = gather_study(records, {"block vs adam": Verdict.BETTER})
     worse = gather_study(records, {"block vs adam": Verdict.WORSE})
@@ -156,7 +156,7 @@ def test_the_mark_is_where_the_verdict_begins_to_hold():
 
 
 def test_importances_are_bars_or_tiles(evidence, gridded):
-    """Without a grid a bar a parameter; with one a tile for every parameter at every size."""
+    """Without a grid a bar per parameter; with a grid a tile per parameter and size."""
     (bars,) = importances(evidence)
     widths = [patch.get_width() for patch in bars.figure.axes[0].patches]
     shares = [share for cell in evidence.cells for share in cell.arm.importances.values()]
@@ -169,7 +169,7 @@ def test_importances_are_bars_or_tiles(evidence, gridded):
 
 
 def test_what_a_choice_does_not_bring_in_is_a_gap(evidence):
-    """A trial of constant damping has no place on the rows of Levenberg–Marquardt."""
+    """A trial of constant damping has no value on the rows of Levenberg–Marquardt."""
     cell = evidence.cells[1]
     drawing = coordinates(evidence)[1]
     lines = [np.asarray(line.get_xdata(), float) for line in drawing.figure.axes[0].lines]
@@ -236,7 +236,7 @@ def test_what_cannot_be_interpolated_is_drawn_as_points(evidence, kind):
 
 
 def test_the_front_is_filled_and_joined():
-    """Trials that nothing beats are filled and joined; a single objective has no front."""
+    """Trials on the front are filled and joined; a single objective has no front."""
     evidence = gather_study(CASES["two objectives"])
     (drawing,) = front(evidence)
     (axes,) = drawing.figure.axes

@@ -50,14 +50,14 @@ def told(records, files=None):
 
 
 def changed(records, arm, seed, change):
-    """One curve otherwise, and the table of runs with it."""
+    """Change a curve and its row in the table of runs."""
     here = (records.curves["arm"] == arm) & (records.curves["seed"] == seed)
     parts = [records.curves[~here], change(records.curves[here])]
     return with_last_rows(replace(records, curves=pd.concat(parts, ignore_index=True)).in_order())
 
 
 def ended(records, arm, seed, status, reason):
-    """One run with another end."""
+    """Change the end of a run."""
     runs = records.runs.copy()
     runs.loc[(runs["arm"] == arm) & (runs["seed"] == seed), ["status", "reason"]] = status, reason
     return replace(records, runs=runs)
@@ -125,8 +125,8 @@ def test_a_done_run_that_may_stop_at_its_targets_has_reached_them_all(records):
         ("the largest parameter is inf at update 60", 0),
     ],
 )
-def test_a_diverged_run_with_finite_losses_must_say_what_was_not(records, reason, count):
-    """A curve does not show a batch, a gradient or a parameter; it does show the losses."""
+def test_a_diverged_run_with_finite_losses_needs_another_reason(records, reason, count):
+    """The reason may be a batch, a gradient or a parameter, which a curve does not contain."""
     lines = told(ended(records, "misses", 0, "diverged", reason))
 
     assert len(lines) == count
@@ -143,7 +143,7 @@ def test_a_diverged_run_with_finite_losses_must_say_what_was_not(records, reason
     ],
     ids=["a gap", "no first", "every second", "none"],
 )
-def test_evaluations_that_were_taken_out_are_told(records, change, facts):
+def test_evaluations_that_were_removed_are_reported(records, change, facts):
     """A curve begins at 0 and has every evaluation that the spec asks for."""
     lines = told(changed(records, "misses", 1, change))
 
@@ -171,15 +171,15 @@ def test_a_run_that_has_ended_carries_its_spec_and_sums(records):
 
 
 @pytest.mark.parametrize("name", ARCHIVED_FILES)
-def test_every_sum_is_there_and_one(records, name):
-    """None is left out, and none is a word."""
+def test_every_run_has_a_valid_sum_of_every_file(records, name):
+    """A text that is not a SHA-256 is reported for every run."""
     lines = told(records, files_of(records, **{name: "none"}))
 
     assert len(lines) == 8
     assert all(line.endswith(name) for line in lines)
 
 
-def test_a_spec_that_is_not_that_of_its_sum_is_told(records):
+def test_a_spec_that_does_not_match_its_sum_is_reported(records):
     """Of every run."""
     lines = told(records, files_of(records, **{"spec.yaml": digest(b"other")}))
 
@@ -208,14 +208,14 @@ def test_cells_that_share_a_run_share_its_curve_and_end(records):
         assert re.match(naming("misses seed 0", f"misses seed {seed}", "a1"), line)
 
 
-def test_a_status_that_no_run_has_is_told(records):
+def test_an_invalid_status_is_reported(records):
     """An invented status removes a run from every count."""
     lines = told(ended(records, "hits", 0, "withdrawn", "by its author"))
 
     assert any(line.startswith("hits seed 0: 'withdrawn' ") for line in lines)
 
 
-def test_evaluations_of_another_run_are_told(records):
+def test_evaluations_of_another_run_are_reported(records):
     """A lookup by the run of the table would miss them."""
 
     def with_another(rows):

@@ -61,7 +61,7 @@ def changed(honest, tmp_path):
 
 
 def test_an_honest_page_agrees(honest):
-    """Every line and figure, and numbers were looked at."""
+    """Every line, figure and number is compared."""
     verified = verify.verify(honest)
 
     assert verified.agrees
@@ -98,7 +98,7 @@ def test_the_page_carries_what_it_shows(study, honest):
     ids=["effect", "verdict", "status", "alt text", "caption", "spec", "provenance", "style"],
 )
 def test_a_changed_word_or_number_is_found_with_its_line(honest, changed, old, new):
-    """The number of the line in the file, what it says and what the records give."""
+    """The number of the line in the file, its text, and the text that the records give."""
     verified = changed(old, new)
 
     assert not verified.agrees
@@ -129,7 +129,7 @@ def test_a_line_that_was_added_or_taken_out_is_one_line(honest, tmp_path):
 
 
 def test_at_most_twenty_lines_are_reported(changed):
-    """And how many there are in all."""
+    """The total is counted."""
     verified = changed(r"<td", "<td ", count=0)
 
     assert len(verified.lines) == 20
@@ -140,7 +140,7 @@ PATH = r'(<path d="M \d+)'
 
 
 def test_a_changed_drawing_is_found(changed):
-    """A path of a figure that was moved, by the same matplotlib, is no longer what was drawn."""
+    """With the same matplotlib, a moved path is a difference."""
     verified = changed(PATH, r"\g<1>1")
 
     assert not verified.agrees
@@ -149,7 +149,7 @@ def test_a_changed_drawing_is_found(changed):
 
 
 def test_a_drawing_of_another_matplotlib_is_reported_but_no_failure(study, tmp_path, monkeypatch):
-    """Its words must agree all the same."""
+    """Its texts must still agree."""
     with monkeypatch.context() as patch:
         other = {**encoding.versions(), "matplotlib": "2.0.2"}
         patch.setattr(encoding, "versions", lambda: other)
@@ -307,7 +307,7 @@ def test_other_ends_of_lines_change_nothing(honest, tmp_path):
 
 
 def test_taken_apart_a_page_keeps_its_lines_and_their_numbers(honest):
-    """Every line outside drawings stands there once, under its number in the file."""
+    """Every line outside drawings occurs once, under its number in the file."""
     text = honest.read_text(encoding="utf-8")
     lines, page = text.split("\n"), take_apart(text)
 

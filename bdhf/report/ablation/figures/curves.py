@@ -103,7 +103,7 @@ def _metrics(records: Records) -> list[str]:
 
 
 def _scale(axes: Axes, panel: pd.DataFrame, targets: Sequence[Target], scale: str) -> None:
-    """Set the limits, and make logarithmic what the scale says and has positive values."""
+    """Set the limits and the scale of both axes; only positive values allow a logarithmic axis."""
     beyond = panel.loc[panel["x"] > 0, "x"]
     if scale == "log":
         logarithmic(axes, "x", beyond.min(), beyond.max())

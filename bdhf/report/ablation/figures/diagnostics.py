@@ -17,7 +17,7 @@ from bdhf.report.page.style import DECADE, INK, Look, canvas, linear, logarithmi
 from bdhf.stats.observations.targets import OUTCOMES
 from bdhf.text.formatting import counted, number
 
-#: Column of a curve -> its name beside the panel.
+#: Column of a curve -> the label of its panel.
 UPDATES: Mapping[str, str] = {
     "cg_iterations": "CG iterations",
     "damping": "damping λ",
