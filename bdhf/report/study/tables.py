@@ -114,7 +114,7 @@ def _held(ahead: Ahead, held_out: Verdict | None) -> str:
             f"{verdict} {where}, but {level} of the resamples of the tuning agree after no number "
             f"of trials up to {ahead.trials}, so the verdict may depend on the luck of the search"
         )
-    return f"{verdict} {where}; the tuning agrees from {counted(first, 'trial')} each on"
+    return f"{verdict} {where}; the tuning agrees from {counted(first, 'trial')} per arm on"
 
 
 def _seen(ahead: Ahead) -> str:

@@ -62,7 +62,7 @@ def draw_verdict_shares(
     key(
         figure,
         {
-            "k trials of each": Line2D([], [], color=look.colour, ls=_EACH),
+            "k trials of each arm": Line2D([], [], color=look.colour, ls=_EACH),
             "k of the candidate, all of the baseline": Line2D([], [], color=look.colour, ls=_ALL),
         }
         | ({"the verdict holds from here": mark} if marks else {}),
