@@ -35,19 +35,19 @@ COMPARISONS = (
 
 @dataclass
 class Seen:
-    """An open page, with what it asked for and complained of."""
+    """An open page with its requests and errors."""
 
     page: Any
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
     def curves(self) -> list[tuple[str, str]]:
-        """Axis and scale of every training curve that is seen."""
+        """Axis and scale of every visible training curve."""
         shown = self.page.locator("figure[data-axis]:visible").all()
         return [(f.get_attribute("data-axis"), f.get_attribute("data-scale")) for f in shown]
 
     def unfold(self) -> None:
-        """Open everything that can be opened."""
+        """Unfold everything."""
         self.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
 
 
@@ -78,7 +78,7 @@ def browser():
 
 @pytest.fixture
 def see(browser, path):
-    """Open the report from disk, offline; closes what it opened."""
+    """Open the report from disk, offline; close it at the end."""
     contexts = []
 
     def look(*, width: int = 1280, anchor: str = "", **settings: Any) -> Seen:

@@ -23,7 +23,7 @@ MARKER = "document.documentElement.dataset.marker = 'set'"
 
 @pytest.fixture
 def listen(browser):
-    """Open a page with something that notes violations; closes what it opened."""
+    """Open a page that records violations of its policy; close it at the end."""
     contexts = []
 
     def look(path, anchor=""):
@@ -45,7 +45,7 @@ def study(tmp_path_factory):
 
 
 def marker(page):
-    """What a script would have left behind."""
+    """The trace that a script would leave."""
     return page.evaluate("document.documentElement.dataset.marker || 'none'")
 
 
@@ -89,7 +89,7 @@ def test_the_page_of_a_study_does_not_violate_its_policy(listen, study):
     ids=["script", "script in a figure", "onerror", "ontoggle"],
 )
 def test_a_script_that_was_put_into_the_page_is_not_run(listen, path, tmp_path, old, new):
-    """It is told instead; without the policy it would run."""
+    """A violation is reported; without the policy it would run."""
     text = path.read_text(encoding="utf-8").replace(old, old + new, 1)
     guarded, bare = tmp_path / "guarded.html", tmp_path / "bare.html"
     guarded.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ SCALES = ("linear", "log_loss", "log")
 
 
 def test_the_page_opens_offline_without_a_complaint(see, path):
-    """From the disk, without a network: nothing is asked for but the page, no error is logged."""
+    """From the disk, without a network: the only request is the page, and no error is logged."""
     seen = see()
 
     seen.unfold()
@@ -73,7 +73,7 @@ def test_nothing_is_remembered(see):
 
 
 def test_without_a_script_every_axis_is_seen(see):
-    """No choice is offered that would do nothing; each axis stands on the scale that suits it."""
+    """Every choice changes the figure; each axis begins with the scale that suits it."""
     seen = see(java_script_enabled=False)
 
     assert [axis for axis, _ in seen.curves()] == list(AXES)
@@ -81,7 +81,7 @@ def test_without_a_script_every_axis_is_seen(see):
 
 
 def test_print_shows_what_was_chosen(see):
-    """On paper stands the chosen curve, without the choice and without the contents."""
+    """A printed page has the chosen curve, without the choices and the contents."""
     seen = see()
     seen.page.check("input[name=axis][value=products]")
     seen.page.check("input[name=scale][value=linear]")
@@ -92,13 +92,13 @@ def test_print_shows_what_was_chosen(see):
     assert seen.page.locator("form.views:visible, nav:visible").count() == 0
 
 
-@pytest.mark.parametrize("place", range(1, len(COMPARISONS) + 1))
-def test_the_number_of_a_verdict_leads_to_its_runs(see, place):
+@pytest.mark.parametrize("number", range(1, len(COMPARISONS) + 1))
+def test_the_number_of_a_verdict_leads_to_its_runs(see, number):
     """From a ratio to the unfolded pairs, and from each pair to the rows of both its runs."""
     seen = see()
 
-    seen.page.locator(f".sentence a[href='#pairs-{place}']").first.click()
-    pairs = seen.page.locator(f"#pairs-{place}")
+    seen.page.locator(f".sentence a[href='#pairs-{number}']").first.click()
+    pairs = seen.page.locator(f"#pairs-{number}")
     assert is_in_view(pairs)
     assert pairs.get_attribute("open") is not None
 
@@ -113,7 +113,7 @@ def test_the_number_of_a_verdict_leads_to_its_runs(see, place):
 
 
 def test_an_address_with_an_anchor_opens_the_pairs(see):
-    """A link to the pairs that comes from elsewhere unfolds them; so does the same link again."""
+    """A link to the pairs from another page unfolds them; so does a second click."""
     seen = see(anchor="#pairs-2")
     pairs = seen.page.locator("#pairs-2")
     opened = pairs.get_attribute("open") is not None
@@ -158,21 +158,21 @@ def test_the_page_never_scrolls_sideways(see, width, scripts):
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(see, scheme, width):
-    """With everything unfolded axe-core finds no serious or critical fault, by day and by night."""
+    """With everything unfolded axe-core finds no serious or critical fault, light and dark."""
     from axe_playwright_python.sync_playwright import Axe
 
     seen = see(width=width, color_scheme=scheme)
     seen.unfold()
 
-    found = Axe().run(seen.page).response
+    response = Axe().run(seen.page).response
 
-    grave = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    grave = [v for v in response["violations"] if v["impact"] in ("serious", "critical")]
     assert not grave, [(v["id"], v["nodes"][0]["html"][:200]) for v in grave]
-    assert len(found["passes"]) > 10
+    assert len(response["passes"]) > 10
 
 
 def test_the_page_has_a_light_and_a_dark_face(see):
-    """Dark paper for readers who ask for it."""
+    """A reader who prefers dark gets a dark page."""
     papers = [background(see(color_scheme=s).page.locator("body")) for s in ("light", "dark")]
 
     assert papers == ["rgb(255, 255, 255)", "rgb(20, 23, 28)"]

@@ -1,4 +1,4 @@
-"""The page of a study in a browser: offline, without a fault, on a telephone, by day and night."""
+"""The page of a study in a browser: offline, without a fault, on a telephone, light and dark."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def path(request, tmp_path_factory):
 
 
 def test_the_page_opens_offline_without_a_complaint(see, path):
-    """From the disk, without a network: nothing is asked for but the page, no error is logged."""
+    """From the disk, without a network: the only request is the page, and no error is logged."""
     seen = see()
 
     seen.unfold()
@@ -49,17 +49,17 @@ def test_the_page_never_scrolls_sideways(see, width):
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(see, scheme, width):
-    """With everything unfolded axe-core finds no serious or critical fault, by day and by night."""
+    """With everything unfolded axe-core finds no serious or critical fault, light and dark."""
     from axe_playwright_python.sync_playwright import Axe
 
     seen = see(width=width, color_scheme=scheme)
     seen.unfold()
 
-    found = Axe().run(seen.page).response
+    response = Axe().run(seen.page).response
 
-    grave = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    grave = [v for v in response["violations"] if v["impact"] in ("serious", "critical")]
     assert not grave, [(v["id"], v["nodes"][0]["html"][:200]) for v in grave]
-    assert len(found["passes"]) > 10
+    assert len(response["passes"]) > 10
 
 
 def test_contents_lead_to_headings_that_nothing_covers(see):

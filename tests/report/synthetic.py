@@ -57,10 +57,10 @@ def synthetic_records(
 ) -> Records:
     """The records of an ablation whose runs stop at the first of `targets`, or at the budget."""
     runs, curves = [], []
-    for place, (arm, how) in enumerate(arms.items()):
+    for index, (arm, how) in enumerate(arms.items()):
         for seed in range(seeds):
             status, reason = how.status.get(seed, ("done", ""))
-            rng = np.random.default_rng([7, place, seed])
+            rng = np.random.default_rng([7, index, seed])
             curve = _curve(how, rng, np.arange(0, updates + 1, every), status)
             if stop_at_target and targets and status == "done":
                 hits = np.flatnonzero(curve["val_loss"] <= targets[0].below)
@@ -68,7 +68,7 @@ def synthetic_records(
                 reason = (
                     "every target reached" if len(hits) else f"budget of {updates} updates spent"
                 )
-            cell = {"arm": arm, "seed": seed, "run_id": f"{place:02x}{seed:02x}c0ffee{place}{seed}"}
+            cell = {"arm": arm, "seed": seed, "run_id": f"{index:02x}{seed:02x}c0ffee{index}{seed}"}
             if status is None:
                 curve = curve.iloc[:0]
             curves.append(curve.assign(**cell))

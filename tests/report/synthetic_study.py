@@ -159,14 +159,14 @@ def _cell(
                 **_objectives(objectives, float(value), places),
             }
         )  # fmt: skip
-        for place, seed in enumerate(seeds):
-            hit = bool(costs[place] <= HORIZON) and status == "done"
-            cost = float(cut[place]) if status == "done" else HORIZON
+        for column, seed in enumerate(seeds):
+            hit = bool(costs[column] <= HORIZON) and status == "done"
+            cost = float(cut[column]) if status == "done" else HORIZON
             runs.append(
                 {
                     "arm": label, "trial": trial, "seed": seed,
                     "run_id": f"{label}-{trial}-{seed}", "status": status, "reason": reason,
-                    "hit": hit, "final": 0.0195 if hit else 0.02 * (1 + costs[place] / 1e3),
+                    "hit": hit, "final": 0.0195 if hit else 0.02 * (1 + costs[column] / 1e3),
                     **_objectives(objectives, cost, places),
                 }
             )  # fmt: skip
@@ -206,13 +206,13 @@ def _is_there(parameter: Parameter, places: Mapping[str, float]) -> bool:
     return not parameter.parent or places["damping"] == float(parameter.parent == LM)
 
 
-def _setting(label: str, trial: int, p: Parameter, place: float) -> dict[str, object]:
+def _setting(label: str, trial: int, p: Parameter, coordinate: float) -> dict[str, object]:
     row: dict[str, object] = {"arm": label, "trial": trial, "parameter": p.name}
     if p.choices:
-        return row | {"value": np.nan, "text": p.choices[int(place)]}
+        return row | {"value": np.nan, "text": p.choices[int(coordinate)]}
     assert p.low is not None
     assert p.high is not None
-    value = p.low * (p.high / p.low) ** place
+    value = p.low * (p.high / p.low) ** coordinate
     return row | {"value": float(round(value)) if p.whole else value, "text": None}
 
 

@@ -24,22 +24,22 @@ from bdhf.stats.result import Result
 from bdhf.stats.summaries.survival import kaplan_meier
 from bdhf.stats.text.sentences import sentence
 
-#: The name of a page for a double-blind review: it is not to be taken for the other one.
+#: The name of a page for a double-blind review, to distinguish it from the other page.
 ANONYMOUS_PAGE = "report_anonymous.html"
 
 _COLUMNS = ("target", "axis", "arm", "time", "surviving")
 
 
 class Built(NamedTuple):
-    """What a report says, a sentence for every comparison, made or not, and where its page is."""
+    """The sentences of a report, one per comparison (made or not), and the path of its page."""
 
     sentences: tuple[str, ...]
     path: Path
-    unwritten: str = ""  # why nothing was written; "": it was
+    unwritten: str = ""  # why nothing was written; "" if the page was written
 
 
 class Shown(NamedTuple):
-    """What records say: their results, a sentence for each, and the page."""
+    """The results of records, a sentence for each, and the page."""
 
     results: tuple[Result, ...]
     sentences: tuple[str, ...]
@@ -50,10 +50,9 @@ class Shown(NamedTuple):
 def build(folder: str | Path, records: Records | None = None, *, anonymous: bool = False) -> Built:
     """Write comparisons.parquet, multiverse.parquet, figures and page into a results folder.
 
-    The page carries the records, and all of it is made from what it carries: `bdhf verify` makes
-    it again. `records`: what the folder holds; None: they are read from it. `anonymous`: only a
-    page, for a double-blind review, of another name. Where the folder may only be read, nothing is
-    written.
+    The page carries its records and is made from them alone, so `bdhf verify` can make it again.
+    `records`: the records of the folder; None reads them. `anonymous`: write only the page for a
+    double-blind review, under another name. In a read-only folder nothing is written.
 
     Raises InputError when the folder holds no collected ablation, and ValueError for a
     target whose metric the curves do not have.
@@ -78,9 +77,9 @@ def build(folder: str | Path, records: Records | None = None, *, anonymous: bool
 
 
 def built_report(records: Records, carried: str = "", *, anonymous: bool = False) -> Shown:
-    """Compute everything that a page says of records; it carries the block `carried`.
+    """Compute the page of records, which carries the block `carried`.
 
-    `anonymous`: the page says that what identifies was left out of them.
+    `anonymous`: the page states that identifying values were left out.
     """
     results = compare(records)
     sentences = tuple(sentence(result) for result in results)
@@ -100,9 +99,9 @@ def built_report(records: Records, carried: str = "", *, anonymous: bool = False
 def survival_curves(records: Records) -> pd.DataFrame:
     """Kaplan-Meier curves of every target, on the budget's axis and on those of the comparisons.
 
-    The budget's axis has every arm, another axis the arms that are compared on it. Every arm is
-    followed up to its own horizon: the budget, or on another axis its first miss. Columns:
-    `target` (in words), `axis`, `arm`, `time` (in units of the axis), `surviving`.
+    The axis of the budget has every arm, another axis the arms that are compared on it. Every arm
+    is observed up to its own horizon: the budget, or on another axis its first miss. Columns:
+    `target` (its label), `axis`, `arm`, `time` (in units of the axis), `surviving`.
     """
     records = records.in_order()
     parts = [

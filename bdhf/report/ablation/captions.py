@@ -1,4 +1,4 @@
-"""The words beside a figure: how to read it, and what is seen in it."""
+"""Captions and alternative texts: how to read a figure, and what it shows."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from bdhf.text.formatting import counted, number
 def curves_caption(
     records: Records, table: pd.DataFrame, axis: str, idle: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """How to read training curves, with what this table (`bands.bands`) needs and no more.
+    """How to read training curves; only the sentences that this table needs.
 
-    `idle` are the arms that have spent nothing on this axis, and are not drawn.
+    `table`: that of `curve_bands.bands`. `idle`: arms that spent nothing on this axis; they are
+    not drawn.
     """
     ends, own = set(table["end"]), axis == records.budget.axis
-    parts = ["Line: median over seeds; band: the middle half of them."]
+    parts = ["Line: median over seeds; band: interquartile range."]
     if axis != "updates":
-        parts.append("Between its evaluations a run’s loss is taken as linear.")
+        parts.append("Losses are interpolated linearly between evaluations.")
     if AT_TARGET in ends:
         parts.append(STOPPED_ABOVE if _are_upward(records) else STOPPED)
     if AT_BUDGET in ends and not own:
         line = "A line without a marker" if AT_TARGET in ends else "A line"
         parts.append(
-            f"{line} ends where the first run of its arm had used up the budget of "
-            f"{_budget(records)}."
+            f"{line} ends where the first run of its arm spent the budget of {_budget(records)}."
         )
     if AT_BUDGET in ends and own and AT_TARGET in ends:
-        parts.append("A line without a marker ran to the end of the budget.")
+        parts.append("A line without a marker extends to the budget.")
     if DIVERGED in ends:
-        parts.append("A line ends in a cross where more than half of its runs have diverged.")
+        parts.append("A cross ends a line where more than half of its runs have diverged.")
     if np.isinf(table[["low", "high"]].to_numpy(float)).any():
         parts.append(_OPEN_ABOVE if _are_upward(records) else _OPEN)
     if idle:
@@ -48,25 +48,25 @@ def curves_caption(
 
 
 STOPPED = (
-    "Runs stop at their target, and from then on rank below those still training. A line ends, "
-    "with a marker, where half of its runs have stopped: up to there its median is that of a run "
-    "still training, whatever the others would have done below the target. Once a quarter have "
-    "stopped, the lower edge of the band is read from their last losses, and is an upper bound."
+    "A run stops at its target and then ranks below all runs that still train. A line ends, with a "
+    "marker, where half of its runs have stopped, so its median is always the loss of a run that "
+    "still trains. Once a quarter have stopped, the lower edge of the band is taken from their "
+    "last losses and is an upper bound."
 )
 _OPEN = (
-    "Where a quarter of an arm’s runs have diverged, its band has no upper edge, and only its "
-    "lower half is drawn."
+    "Where a quarter of an arm’s runs have diverged, the band has no upper edge: only its lower "
+    "half is drawn."
 )
 
 STOPPED_ABOVE = (
-    "Runs stop at their target, and from then on rank as better than those still training. A line "
-    "ends, with a marker, where half of its runs have stopped: up to there its median is that of a "
-    "run still training, whatever the others would have done beyond the target. Once a quarter "
-    "have stopped, the better edge of the band is read from their last values, and is a bound."
+    "A run stops at its target and then ranks as better than all runs that still train. A line "
+    "ends, with a marker, where half of its runs have stopped, so its median is always the value "
+    "of a run that still trains. Once a quarter have stopped, the better edge of the band is taken "
+    "from their last values and is a bound."
 )
 _OPEN_ABOVE = (
-    "Where a quarter of an arm’s runs have diverged, its band has no worse edge, and only its "
-    "better half is drawn."
+    "Where a quarter of an arm’s runs have diverged, the band has no worse edge: only its better "
+    "half is drawn."
 )
 
 
@@ -75,7 +75,7 @@ def _are_upward(records: Records) -> bool:
 
 
 def curves_alt(table: pd.DataFrame, unit: str) -> str:
-    """What is seen in training curves: where every median begins and ends."""
+    """What training curves show: where every median begins and ends."""
     parts = []
     for metric, panel in table.groupby("metric", sort=False):
         lines = [_line_alt(str(arm), line, unit) for arm, line in panel.groupby("arm", sort=False)]
@@ -86,62 +86,61 @@ def curves_alt(table: pd.DataFrame, unit: str) -> str:
 def survival_caption(records: Records, axis: str) -> tuple[str, ...]:
     """How to read survival curves against an axis."""
     parts = [
-        "Each step down is a run that reached the target (Kaplan–Meier estimate); a line crosses ½ "
-        "at the arm’s median cost.",
-        f"What is left at the end (the budget of {_budget(records)}) has missed the target."
+        "Kaplan–Meier estimate: each step down is a run that reached the target; a line crosses ½ "
+        "at the median cost of its arm.",
+        f"Runs that remain at the budget of {_budget(records)} missed the target."
         if axis == records.budget.axis
-        else "A line that stops above 0 ends where the first run of its arm to miss had spent "
-        "the budget of "
-        f"{_budget(records)}: beyond, not every run was watched.",
+        else "A line that ends above 0 ends where the first of its runs that missed the target "
+        f"spent the budget of {_budget(records)}: beyond, not every run was observed.",
     ]
     return (*parts, *_left_out(records))
 
 
 def survival_alt(table: pd.DataFrame, target: str, unit: str) -> str:
-    """What is seen in survival curves: the median and the rest of every arm."""
+    """What survival curves show: the median of every arm, and the fraction that remains."""
     lines = [_steps_alt(str(arm), line, unit) for arm, line in table.groupby("arm", sort=False)]
     return f"Fraction of runs that have not reached {target}, against {unit}: {'; '.join(lines)}."
 
 
-HOLLOW = "A hollow point with an arrow holds runs that missed the target: it is a lower bound."
+HOLLOW = "A hollow point with an arrow includes runs that missed the target: it is a lower bound."
 
 
 def seconds_of_sizes(
     records: Records, sizes: pd.DataFrame, groups: Sequence[str]
 ) -> tuple[str, ...]:
-    """How to read seconds against the batch size, with which runs they are those of.
+    """How to read seconds against the batch size, and which runs they come from.
 
     `sizes`: the means of one target in seconds; `groups` are those with a mean in updates.
     """
     parts = [
-        "Point: geometric mean over seeds; the lines join them without a fit. Star: the critical "
-        "batch size of the updates, with its interval, where it lies among the sizes. Beyond it a "
-        "larger batch saves hardly any updates; what it costs in seconds is seen here."
+        "Point: geometric mean over seeds, joined by lines without a fit. Star: the critical batch "
+        "size for updates, with its interval, if it lies within the sizes. Beyond it a larger "
+        "batch saves few updates; this figure shows what it costs in seconds."
     ]
     if (sizes["hits"] < sizes["runs"]).any():
-        parts += [HOLLOW, "A miss counts as the seconds for which it was watched."]
+        parts += [HOLLOW, "A miss counts with the seconds that were observed."]
     lines = [_fewest(str(group), line) for group, line in sizes.groupby("group", sort=False)]
-    parts.append(f"Fewest seconds, as the points have it and without a test: {'; '.join(lines)}.")
+    parts.append(f"Fewest seconds among the points, without a test: {'; '.join(lines)}.")
     seen = set(sizes["group"])
     absent = [group for group in groups if group not in seen]
     if absent:
-        parts.append(f"Not drawn, without seconds: {listed(absent)}.")
+        parts.append(f"Not drawn for lack of seconds: {listed(absent)}.")
     return (*parts, *_timed(records, int(sizes["runs"].sum())))
 
 
 def _fewest(group: str, line: pd.DataFrame) -> str:
-    found = fewest(line)
-    if found is None:
-        return f"{group} not known, runs missed at every B"
-    edge = {-1: ", the smallest that was run", 1: ", the largest that was run", 0: ""}[found.edge]
-    rivals = listed([number(rival, tidy=True) for rival in found.rivals])
-    open_ = f", if not at B = {rivals}, where runs missed" if rivals else ""
-    at = f"B = {number(found.size, tidy=True)} ({number(found.cost)} s)"
+    cheapest = fewest(line)
+    if cheapest is None:
+        return f"{group} unknown, since runs missed at every B"
+    edge = {-1: ", the smallest size", 1: ", the largest size", 0: ""}[cheapest.edge]
+    rivals = listed([number(rival, tidy=True) for rival in cheapest.rivals])
+    open_ = f", or possibly at B = {rivals}, where runs missed" if rivals else ""
+    at = f"B = {number(cheapest.size, tidy=True)} ({number(cheapest.cost)} s)"
     return f"{group} at {at}{edge}{open_}"
 
 
 def _timed(records: Records, drawn: int) -> list[str]:
-    """Sentences on runs whose seconds are not drawn, and on those that were not alone."""
+    """Sentences on runs whose seconds are not drawn, and on runs that shared their machine."""
     runs = sized(records)
     kept = runs[~runs["elsewhere"]]
     apart, silent = len(runs) - len(kept), len(kept) - drawn
@@ -151,16 +150,16 @@ def _timed(records: Records, drawn: int) -> list[str]:
         parts.append(f"The hardware of {counted(unknown, 'run')} was not recorded.")
     if apart:
         parts.append(
-            f"Only one kind of machine is drawn, that of most runs: {apart} of "
+            f"Only the most common kind of machine is drawn: {apart} of "
             f"{counted(len(runs), 'run')} {'is' if apart == 1 else 'are'} left out."
         )
     if silent > 0:
-        parts.append(f"Not in it: {counted(silent, 'run')} without recorded seconds.")
+        parts.append(f"Left out: {counted(silent, 'run')} without recorded seconds.")
     if "concurrent" in records.environments:
         company = kept["run_id"].map(records.environments.set_index("run_id")["concurrent"])
         if (shared := int((company > 1).sum())) > 0:
             parts.append(
-                f"{shared} of {counted(len(kept), 'run')} shared the machine with others, up to "
+                f"{shared} of {counted(len(kept), 'run')} shared their machine, up to "
                 f"{company.max():.0f} at once: seconds depend on what else ran there."
             )
     return parts
@@ -193,7 +192,7 @@ def _steps_alt(arm: str, line: pd.DataFrame, unit: str) -> str:
 
 
 def _left_out(records: Records) -> list[str]:
-    """Sentences on diverged runs and on runs that have no outcome; none when there are none."""
+    """Sentences on diverged runs and on runs without an outcome."""
     status = records.runs["status"]
     diverged = int((status == Status.DIVERGED).sum())
     missing = int((~status.isin(OUTCOMES)).sum())
@@ -203,14 +202,14 @@ def _left_out(records: Records) -> list[str]:
         parts.append(f"{counted(diverged, 'diverged run')} {verb} as worse than all others.")
     if missing:
         drawn = len(status) - missing
-        parts.append(f"Drawn from {drawn} of {counted(len(status), 'run')}: {_short(records)}.")
+        parts.append(f"Drawn from {drawn} of {counted(len(status), 'run')} ({_short(records)}).")
     return parts
 
 
 def _short(records: Records) -> str:
     """Which arms lack runs: "adam 7 of 8"."""
-    known = records.runs["status"].isin(OUTCOMES)
-    rows = known.groupby(records.runs["arm"]).agg(["sum", "size"])
+    has_outcome = records.runs["status"].isin(OUTCOMES)
+    rows = has_outcome.groupby(records.runs["arm"]).agg(["sum", "size"])
     rows = rows.reindex([a for a in records.arms if a in rows.index])
     short = [f"{arm} {k} of {n}" for arm, k, n in rows.itertuples() if k < n]
     return listed(short)

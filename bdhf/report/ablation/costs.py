@@ -1,4 +1,4 @@
-"""What the runs of every arm cost: in all, and for one update."""
+"""What the runs of every arm cost, in total and per update."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bdhf.stats.observations.hardware import kinds_of
 from bdhf.stats.observations.targets import OUTCOMES
 from bdhf.text.formatting import counted, whole
 
-#: Axes of which the cost of one update is told.
+#: Axes whose cost per update is reported.
 _PER_UPDATE = ("seconds", "gradient_equivalents")
 
 
 @dataclass(frozen=True)
 class CostRow:
-    """What the runs of an arm spent: of every head the median and the quartiles, in words."""
+    """What the runs of an arm spent: median and quartiles for every head, as text."""
 
     arm: str
     runs: str  # with an outcome, of those planned
@@ -26,20 +26,22 @@ class CostRow:
 
 
 def cost_rows(records: Records) -> tuple[tuple[str, ...], tuple[CostRow, ...]]:
-    """Heads and rows of the costs of runs with an outcome; what no run recorded is left out."""
+    """Heads and rows of the costs of runs with an outcome, without costs that no run recorded."""
     ended = records.runs[records.runs["status"].isin(OUTCOMES)]
     columns = _columns(records, ended)
     rows = []
     for arm in records.arms:
-        mine = ended["arm"] == arm
+        is_of_arm = ended["arm"] == arm
         planned = int((records.runs["arm"] == arm).sum())
-        cells = tuple(spread_in_words(values[mine].tolist(), whole) for values in columns.values())
-        rows.append(CostRow(arm, f"{int(mine.sum())} of {planned}", cells))
+        cells = tuple(
+            spread_in_words(values[is_of_arm].tolist(), whole) for values in columns.values()
+        )
+        rows.append(CostRow(arm, f"{int(is_of_arm.sum())} of {planned}", cells))
     return tuple(columns), tuple(rows)
 
 
 def cautions(records: Records) -> tuple[str, ...]:
-    """What stands against comparing seconds: several kinds of machines, or company on one."""
+    """Why seconds may not be comparable: several kinds of machines, or shared machines."""
     where = records.environments
     ended = records.runs.loc[records.runs["status"].isin(OUTCOMES), "run_id"]
     kinds = kinds_of(ended, where).nunique()
@@ -47,7 +49,7 @@ def cautions(records: Records) -> tuple[str, ...]:
     told = []
     if kinds > 1:
         told.append(
-            f"Seconds were taken on {kinds} kinds of machines (see Provenance): they cannot be "
+            f"Seconds were measured on {kinds} kinds of machines (see Provenance) and cannot be "
             "compared between arms; the other columns can."
         )
     if most > 1:
@@ -59,7 +61,7 @@ def cautions(records: Records) -> tuple[str, ...]:
 
 
 def _columns(records: Records, ended: pd.DataFrame) -> dict[str, pd.Series[float]]:
-    """Every cost of every run that has ended, by its head."""
+    """The costs of all runs that have ended, by head."""
     _, last = evaluations(records)
     spent = {axis: total(last, ended, column) for axis, (column, _) in AXES.items()}
     updates = spent["updates"].where(spent["updates"] > 0)

@@ -1,20 +1,21 @@
-"""Median and quartiles of a curve over seeds, honest about runs that end before the others.
+"""Median and quartiles of a curve over seeds, where some runs end before the others.
 
 At a position x of an axis, every run with an outcome has a value, linear between its evaluations.
-The k-th smallest of n such values is a quantile (k = ⌈q n⌉, so that it is always some run's value
-and no average of two). What becomes of a run that has ended depends on how it ended:
+A quantile is the k-th smallest of n such values, k = ⌈q n⌉: always the value of one run, never an
+average of two. The rank of a run that has ended depends on how it ended:
 
-  at its target   it ranks below every run still training. As long as fewer than half are through,
-                  the median is that of a run still training: it is what it would be had no run
-                  stopped, unless one would have come back up. The line ends where half of the runs
-                  are through, the Kaplan-Meier median time to target. The lower edge of the band
-                  is read from the last losses of runs that are through, hence an upper bound.
-  diverged        it ranks above every other run from then on. Once more than half have, the line
-                  ends.
-  at the budget   nothing is known beyond. The line ends at the first such end: on the budget's
-                  own axis that is the budget, on another axis the shortest follow-up.
+  at its target   it ranks below every run that still trains. While fewer than half have stopped,
+                  the median is the value of a run that still trains. It equals the median without
+                  stopping, unless a stopped run would have risen above the target again. The line
+                  ends where half of the runs have stopped: the Kaplan-Meier median time to target.
+                  The lower edge of the band uses the last losses of stopped runs and is therefore
+                  an upper bound.
+  diverged        it ranks above every other run from then on. The line ends once more than half
+                  have diverged.
+  at the budget   its value beyond is unknown. The line ends at the first such end: on the axis of
+                  the budget that is the budget, on another axis the shortest follow-up.
 
-Where more of a metric is better, as a target `above` says, all of this holds upside down.
+Where a metric is better the larger it is (a target `above`), the order is reversed.
 
 Runs without an outcome (error, timeout, not run yet ...) are not drawn; captions count them.
 """
@@ -38,12 +39,12 @@ AT_TARGET, AT_BUDGET, DIVERGED = "target", "budget", "diverged"
 _COLUMNS = ("metric", "arm", "runs", "x", "low", "median", "high", "end")
 
 Positions = NDArray[np.float64]
-_POSITIONS = 160  # at most so many points a line: more can hardly be seen
+_POSITIONS = 160  # points of a line at most: more cannot be seen
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One run's values along an axis, and where and how it ended."""
+    """The values of a run along an axis, and where and how it ended."""
 
     x: Positions  # (evaluations,), increasing
     value: Positions  # (evaluations,), inf where a diverged run's loss is not a number
@@ -64,9 +65,9 @@ class _Run:
 def bands(records: Records, axis: str, metrics: Sequence[str]) -> pd.DataFrame:
     """Quartiles over seeds of every arm: one row per metric, arm and position.
 
-    Columns: `metric, arm`; `runs`, the number that counts; `x` in units of the axis; `low, median,
-    high`, the quartiles (infinite where a quarter, half ... of the runs diverged); `end`, on the
-    last row of a line why it ends (`target`, `budget` or `diverged`), elsewhere empty.
+    Columns: `metric, arm`; `runs`, the number of runs; `x` in units of the axis; `low, median,
+    high`, the quartiles (infinite where a quarter, half ... of the runs diverged); `end`, why the
+    line ends (`target`, `budget` or `diverged`) on its last row, otherwise empty.
     """
     through = _through(records)
     column = AXES[axis][0]
@@ -97,7 +98,7 @@ def _empty() -> pd.DataFrame:
 
 
 def _through(records: Records) -> set[tuple[str, int]]:
-    """The cells (arm, seed) whose run reached every target; none when there is no target."""
+    """The cells (arm, seed) whose run reached every target; none without a target."""
     cells: list[set[tuple[str, int]]] = []
     for target in records.targets:
         seen = observe_targets(records.runs, records.curves, target)
@@ -108,7 +109,7 @@ def _through(records: Records) -> set[tuple[str, int]]:
 
 @dataclass(frozen=True)
 class _Curve:
-    """One run's evaluations, in order."""
+    """The evaluations of a run, in order."""
 
     cell: tuple[str, int]
     status: str
@@ -116,11 +117,11 @@ class _Curve:
 
 
 def _curves(records: Records, arm: str, column: str) -> list[_Curve]:
-    """The curve of every run of an arm that has an outcome and a place on the axis."""
+    """The curve of every run of an arm with an outcome and with values on the axis."""
     runs = records.runs[(records.runs["arm"] == arm) & records.runs["status"].isin(OUTCOMES)]
     needed = [*records.curves.columns, column, AXES[records.budget.axis][0]]
-    mine = records.curves[records.curves["arm"] == arm]
-    curves = mine.reindex(columns=list(dict.fromkeys(needed)))
+    rows = records.curves[records.curves["arm"] == arm]
+    curves = rows.reindex(columns=list(dict.fromkeys(needed)))
     seeds: dict[Any, pd.DataFrame] = dict(list(curves.dropna(subset=[column]).groupby("seed")))
     return [
         _Curve((arm, seed), status, seeds[seed].sort_values("update", kind="stable"))
@@ -145,23 +146,23 @@ def _run(
 
 
 def _band(runs: list[_Run]) -> pd.DataFrame:
-    """The quartiles of one arm on positions that suit its runs, up to where they can be known."""
+    """The quartiles of an arm at positions that suit its runs, as far as they are determined."""
     stop, why = _stop(runs)
     grid = _grid(runs, stop)
     values = np.array([run.at(grid) for run in runs])  # (runs, positions)
     through = np.array([(grid > run.last) & (run.end == AT_TARGET) for run in runs])
     low, median, high = quartiles(np.where(through, -np.inf, values))
     low = np.where(np.isneginf(low), quartiles(values)[0], low)
-    known = np.isfinite(median)
+    is_finite = np.isfinite(median)
     columns = {"x": grid, "low": low, "median": median, "high": high}
-    table = pd.DataFrame({name: column[known] for name, column in columns.items()})
+    table = pd.DataFrame({name: column[is_finite] for name, column in columns.items()})
     table = table.assign(runs=len(runs), end="")
-    table.loc[table.index[-1:], "end"] = why if known.all() else DIVERGED
+    table.loc[table.index[-1:], "end"] = why if is_finite.all() else DIVERGED
     return table
 
 
 def _upside_down(runs: list[_Run]) -> pd.DataFrame:
-    """The quartiles where more is better: those of the negative values, a diverged run is -∞."""
+    """The quartiles where larger is better: those of the negated values; a diverged run is -∞."""
     table = _band(
         [replace(run, value=np.where(np.isfinite(run.value), -run.value, np.inf)) for run in runs]
     )
@@ -169,14 +170,14 @@ def _upside_down(runs: list[_Run]) -> pd.DataFrame:
 
 
 def _stop(runs: list[_Run]) -> tuple[float, str]:
-    """Where the median of these runs ceases to be known, and why."""
+    """Where the median of these runs ceases to be determined, and why."""
     enough = {AT_TARGET: ceil(len(runs) / 2), AT_BUDGET: 1, DIVERGED: len(runs) // 2 + 1}
     ends = {why: sorted(run.last for run in runs if run.end == why) for why in enough}
     return min((ends[why][n - 1], why) for why, n in enough.items() if len(ends[why]) >= n)
 
 
 def _grid(runs: list[_Run], stop: float) -> Positions:
-    """Positions where some run was evaluated, from where all have begun, thinned evenly."""
+    """Positions of evaluations, from where all runs have begun, thinned evenly."""
     begin = min(max(run.x[0] for run in runs), stop)
     seen = np.unique(np.concatenate([run.x for run in runs]))
     seen = seen[(seen >= begin) & (seen <= stop)]

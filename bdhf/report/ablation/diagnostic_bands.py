@@ -1,8 +1,8 @@
 """Median and quartiles over seeds of what the solver did, update by update.
 
-Unlike a loss, a number of CG iterations has no worst value that a run which has ended could take:
-at every update the quartiles are those of the runs that are still training and were measured
-there. A line ends where fewer than half of its arm's runs are.
+A number of CG iterations has no worst value to assign to a run that has ended. So at every update
+the quartiles are those of the runs that still train and were measured there. A line ends where
+fewer than half of the runs of its arm remain.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from bdhf.records import Records
 from bdhf.stats.observations.targets import OUTCOMES
 
 _COLUMNS = ("metric", "arm", "runs", "x", "low", "median", "high")
-_POSITIONS = 160  # at most so many points a line: more can hardly be seen
+_POSITIONS = 160  # points of a line at most: more cannot be seen
 
 
 def diagnostic_bands(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
-    """Quartiles of every arm that has measured a metric: one row per metric, arm and update.
+    """Quartiles of every arm with measurements of a metric: a row per metric, arm and update.
 
-    Columns: `metric, arm`; `runs`, the runs of the arm with an outcome that measured it at all;
+    Columns: `metric, arm`; `runs`, the runs of the arm with an outcome that measured it;
     `x`, in updates; `low, median, high`, each the k-th smallest value (k = ⌈q n⌉). Values that are
     not finite are left out.
     """
     runs = records.runs[records.runs["status"].isin(OUTCOMES)]
-    known = records.curves.merge(runs[["arm", "seed"]], on=["arm", "seed"])
+    curves = records.curves.merge(runs[["arm", "seed"]], on=["arm", "seed"])
     parts = []
-    for metric in [metric for metric in metrics if metric in known]:
-        value = known[metric].astype(float)
-        seen = known.assign(value=value)[np.isfinite(value)]
+    for metric in [metric for metric in metrics if metric in curves]:
+        value = curves[metric].astype(float)
+        seen = curves.assign(value=value)[np.isfinite(value)]
         lines = dict(list(seen.groupby("arm", sort=False)))
         for arm in [arm for arm in records.arms if arm in lines]:
             parts.append(_quartiles(lines[arm]).assign(metric=metric, arm=arm))
@@ -39,7 +39,7 @@ def diagnostic_bands(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _quartiles(line: pd.DataFrame) -> pd.DataFrame:
-    """Quartiles of one arm at every update that at least half of its runs were measured at."""
+    """Quartiles of an arm at every update with measurements of at least half of its runs."""
     cells = line.pivot(index="update", columns="seed", values="value").sort_index()
     runs, count = cells.shape[1], cells.notna().sum(axis="columns")
     cells = cells[2 * count >= runs]

@@ -1,4 +1,4 @@
-"""Records and results -> the tables that the figures draw; what is not asked is not computed."""
+"""Records and results -> the tables of figures, only for the figures that the spec asks for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def gather(records: Records, results: Sequence[Result], survival: pd.DataFrame) 
     if records.curves.empty:
         return Evidence(records, survival, results)
     scales, ranked = records.shows("scaling"), records.shows("ranks")
-    found = [mean_ranks(records, target) for target in records.targets] if ranked else []
+    ranks = [mean_ranks(records, target) for target in records.targets] if ranked else []
     return Evidence(
         records=records,
         survival=survival,
@@ -30,5 +30,5 @@ def gather(records: Records, results: Sequence[Result], survival: pd.DataFrame) 
         profile=performance_profiles(records) if records.shows("profile") else pd.DataFrame(),
         sizes=drawn(records) if scales else pd.DataFrame(),
         scaling=batch_scaling(records) if scales else (),
-        ranks=tuple(one for one in found if one is not None),
+        ranks=tuple(table for table in ranks if table is not None),
     )

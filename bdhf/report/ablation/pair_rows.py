@@ -1,4 +1,4 @@
-"""The runs behind a verdict: one row per planned pair, each side a link to the run's own row."""
+"""The runs behind a verdict: a row per planned pair, with links to the rows of both runs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Side:
     anchor: str  # id of its row under "Every run"
     run_id: str
     value: str  # its cost or loss, or why there is none
-    note: str  # what the value stands for, where it is not that of a plain hit
+    note: str  # what the value stands for, unless the run is a hit
 
 
 @dataclass(frozen=True)
 class PairRow:
-    """One planned pair, in words."""
+    """One planned pair, as text."""
 
     seed: str
     candidate: Side
@@ -55,7 +55,7 @@ def pair_rows(records: Records) -> tuple[tuple[PairRow, ...], ...]:
 def linked(sentence: str, result: Result, href: str) -> Markup:
     """The sentence of a result, its numbers linked to the runs behind them.
 
-    Names are set aside while numbers are looked for, since they may hold some.
+    Names are replaced while numbers are searched for, since names may contain numbers.
     """
     names = {result.candidate, result.baseline, result.target} - {""}
     signs = {chr(0xE000 + i): name for i, name in enumerate(sorted(names, key=len, reverse=True))}
@@ -69,7 +69,7 @@ def linked(sentence: str, result: Result, href: str) -> Markup:
     return text
 
 
-#: A ratio, a difference, and what stands in parentheses, which ends with the number of pairs.
+#: A ratio, a difference, and the parentheses, which end with the number of pairs.
 _NUMBERS = re.compile(
     r"(\d[\d.]*×(?= the)|\d[\d.e+-]*(?= (?:above|below))"
     r"|(?<=\()[^()]*\d[^()]*(?=\))|\d+ of \d+ pairs?)"
@@ -80,7 +80,7 @@ def _rows(
     pairs: Pairs, places: Mapping[tuple[object, object], str], arms: tuple[str, str]
 ) -> tuple[PairRow, ...]:
     effects = np.exp(pairs.log_ratios()) if pairs.are_ratios else pairs.differences()
-    known = dict(zip(pairs.complete.candidate.index, effects, strict=True))
+    effect_by_seed = dict(zip(pairs.complete.candidate.index, effects, strict=True))
     mark = 1.0 if pairs.are_ratios else 0.0
     sides = (
         [
@@ -90,13 +90,13 @@ def _rows(
         for arm, table in zip(arms, pairs.sides, strict=True)
     )
     return tuple(
-        PairRow(str(seed), candidate, baseline, number(known.get(seed), mark=mark))
+        PairRow(str(seed), candidate, baseline, number(effect_by_seed.get(seed), mark=mark))
         for seed, candidate, baseline in zip(pairs.candidate.index, *sides, strict=True)
     )
 
 
 def _side(run: Mapping[object, object], anchor: str) -> Side:
-    """One run: its value, and beside it what befell it."""
+    """One run: its value, and a note on how it ended."""
     status = run["status"] if isinstance(run["status"], str) else ""
     run_id = run["run_id"] if isinstance(run["run_id"], str) else ""
     if pd.isna(run["cost"]):  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Where the runs of an ablation ran: distinct values of every field, and what to beware of."""
+"""Where the runs of an ablation ran: distinct values of every field, and warnings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pandas as pd
 
 from bdhf.text.formatting import counted
 
-#: Fields by their name: seconds are comparable only where these agree.
+#: Names of fields on which runs must agree for their seconds to be comparable.
 _HARDWARE = re.compile(r"(host|hostname|cpu|gpu|device)$")
 _COMMIT = re.compile(r"commit$")
 _DIRTY = re.compile(r"dirty$")  # False or "" where the working tree was clean
 
-#: More distinct values than this are counted, and listed only on demand.
+#: More distinct values than this are counted, and listed on demand.
 _SHOWN = 4
 
 
@@ -34,34 +34,34 @@ class Field:
 
 
 def fields(environments: pd.DataFrame) -> tuple[Field, ...]:
-    """Every field of the environments, the most common value first; nested ones are dotted."""
+    """Every field of the environments, the most common value first; nested names are dotted."""
     flat = [_flat(row) for row in environments.to_dict("records")]
     names = dict.fromkeys(name for row in flat for name in row if name != "run_id")
     return tuple(_field(name, [row[name] for row in flat if name in row]) for name in names)
 
 
 def warnings(environments: pd.DataFrame) -> tuple[str, ...]:
-    """What a reader must know before trusting seconds, or the code behind the numbers."""
-    found: list[str] = []
+    """Warnings about seconds, and about the code behind the numbers."""
+    sentences: list[str] = []
     for field in fields(environments):
         kinds = [f"{value or 'none'} ({counted(n, 'run')})" for value, n in field.values]
         unset = sum(n for value, n in field.values if value in _UNSET)
         if _HARDWARE.search(field.name) and len(kinds) > 1:
-            found.append(
-                f"Wall-clock comes from different machines ({field.name}: {', '.join(kinds)}): "
-                "seconds are not comparable across them; updates are."
+            sentences.append(
+                f"Seconds come from different machines ({field.name}: {', '.join(kinds)}) and are "
+                "not comparable across them; updates are."
             )
         if _COMMIT.search(field.name) and len(kinds) > 1:
-            found.append(f"The runs come from different commits: {', '.join(kinds)}.")
+            sentences.append(f"The runs come from different commits: {', '.join(kinds)}.")
         if _COMMIT.search(field.name) and unset:
-            found.append(f"{counted(unset, 'run')} recorded no commit.")
+            sentences.append(f"{counted(unset, 'run')} recorded no commit.")
         changed = len(environments) - unset
         if _DIRTY.search(field.name) and changed:
-            found.append(
-                f"{counted(changed, 'run')} came from a working tree with uncommitted changes: "
+            sentences.append(
+                f"{counted(changed, 'run')} came from a working tree with uncommitted changes; "
                 "the commit alone does not reproduce them."
             )
-    return tuple(found)
+    return tuple(sentences)
 
 
 _UNSET = ("False", "None", "")

@@ -1,7 +1,7 @@
 """Records and results -> one HTML file that needs no network, and its figures.
 
-`render` is pure: the same records and results give the same bytes, whatever the order of arms,
-seeds and rows.
+`render` is pure: the same records and results give the same bytes, in any order of arms, seeds and
+rows.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def render(
 ) -> RenderedReport:
     """Draw the figures and fill the page.
 
-    `sentences` say each of `results` in words, in the same order. `survival`: the columns `target,
+    `sentences`: one for each of `results`, in the same order. `survival`: the columns `target,
     axis, arm, time, surviving` of `drawing.Evidence`. `universes`: every comparison under every
-    other choice. `carried`: the block of `capsule` that the page carries. `anonymous`: whether
-    what identifies was left out of the records.
+    other choice. `carried`: the block of records that the page carries. `anonymous`: whether
+    identifying values were left out of the records.
 
     Raises ValueError when sentences and results differ in number.
     """
@@ -70,7 +70,7 @@ def page(
     *,
     anonymous: bool = False,
 ) -> str:
-    """Fill the page with what `render` takes, and with figures that are drawn already."""
+    """Fill the page with the arguments of `render` and with figures that are already drawn."""
     records = records.in_order()
     crowded = len(records.arms) > MOST_LINES
     template = template_environment().get_template("report.html.j2")
@@ -101,7 +101,7 @@ def page(
 
 @dataclass(frozen=True)
 class Answer:
-    """A result with its sentence, whose numbers are links, and the pairs that they lead to."""
+    """A result with its sentence, whose numbers are links, and the pairs they link to."""
 
     result: Result
     sentence: Markup
@@ -115,8 +115,8 @@ def _answers(
     rows = pair_rows(records) if results else ()
     answers = enumerate(zip(results, sentences, rows, strict=True), start=1)
     return tuple(
-        Answer(result, linked(said, result, f"#pairs-{place}"), pairs, f"pairs-{place}")
-        for place, (result, said, pairs) in answers
+        Answer(result, linked(said, result, f"#pairs-{index}"), pairs, f"pairs-{index}")
+        for index, (result, said, pairs) in answers
     )
 
 
@@ -141,7 +141,7 @@ def _contents(
 
 
 def _facts(records: Records) -> tuple[str, ...]:
-    """The ablation in short: its size, its budget and its targets."""
+    """The size of the ablation, its budget and its targets."""
     unit = AXES[records.budget.axis][1]
     seeds = records.runs["seed"].nunique()
     targets = [target.label for target in records.targets]
@@ -154,9 +154,9 @@ def _facts(records: Records) -> tuple[str, ...]:
 
 
 def progress_of(records: Records) -> str:
-    """How much of the plan has an outcome, in words; empty when all of it has."""
-    planned, known = len(records.runs), int(records.runs["status"].isin(OUTCOMES).sum())
-    if known == planned:
+    """How many planned runs have an outcome, as text; "" when all have."""
+    planned, finished = len(records.runs), int(records.runs["status"].isin(OUTCOMES).sum())
+    if finished == planned:
         return ""
     rest = [f"{n} {s}" for s, n in tables.statuses(records).items() if s not in OUTCOMES]
-    return f"{known} of {counted(planned, 'run')} finished ({listed(rest)})"
+    return f"{finished} of {counted(planned, 'run')} finished ({listed(rest)})"

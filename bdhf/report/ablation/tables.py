@@ -1,4 +1,4 @@
-"""What the page tabulates beside the comparisons: every run, how runs ended, final losses."""
+"""Tables of the page apart from comparisons: every run, how runs ended, final losses."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from bdhf.text.formatting import NONE, number, whole
 
 @dataclass(frozen=True)
 class EndReason:
-    """Why a run ended as it did: one line, and the whole text where there is more."""
+    """Why a run ended: one line, and the whole text if it is longer."""
 
     line: str
-    whole: str  # empty when the line says it all
+    whole: str  # "" if the line is the whole text
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """One planned cell, in words."""
+    """One planned cell, as text."""
 
     anchor: str  # its id in the page
     arm: str
@@ -37,20 +37,20 @@ class RunRow:
 
 @dataclass(frozen=True)
 class RunTable:
-    """Every planned cell, none left out; `heads` name the numbers of a row."""
+    """Every planned cell; `heads` name the numbers of a row."""
 
     heads: tuple[str, ...]
     rows: tuple[RunRow, ...]
 
     @property
     def first(self) -> dict[str, str]:
-        """Arm -> the id of its first row in the page: where what is said of the arm comes from."""
+        """Arm -> the id of its first row in the page."""
         return {row.arm: row.anchor for row in reversed(self.rows)}
 
 
 @dataclass(frozen=True)
 class LossRow:
-    """The final losses of an arm: per metric the median and the two quartiles, in words."""
+    """The final losses of an arm: median and quartiles per metric, as text."""
 
     arm: str
     runs: str  # with an outcome, of those planned
@@ -59,7 +59,7 @@ class LossRow:
 
 
 def statuses(records: Records) -> dict[str, int]:
-    """How many runs ended in which way, `done` first; ways that no run took are left out."""
+    """The number of runs with each status, `done` first; statuses without a run are left out."""
     status = records.runs["status"].astype(object)
     seen = status.fillna(records.runs["reason"].map(uncounted)).value_counts()
     order = [*(str(s) for s in Status), NOT_RUN, *UNCOUNTED.values()]
@@ -67,7 +67,7 @@ def statuses(records: Records) -> dict[str, int]:
 
 
 def runs(records: Records) -> RunTable:
-    """Every planned cell in the order of the records, with what it spent and reached."""
+    """Every planned cell in the order of the records, with its costs and losses."""
     _, last = evaluations(records)
     cells = records.runs
     columns = {
@@ -102,16 +102,16 @@ def runs(records: Records) -> RunTable:
 
 
 def anchors(records: Records) -> tuple[str, ...]:
-    """The id in the page of the row of every planned cell; cells may share a run, and its id."""
+    """The id in the page of every planned cell's row; cells may share a run and its run id."""
     ids = enumerate(records.runs["run_id"], start=1)
-    return tuple(re.sub(r"\W+", "-", f"run-{_text(run)}-{place}") for place, run in ids)
+    return tuple(re.sub(r"\W+", "-", f"run-{_text(run)}-{row}") for row, run in ids)
 
 
 def final_losses(records: Records) -> tuple[tuple[str, ...], tuple[LossRow, ...]]:
     """Heads and rows of the final losses: validation, then test, then other such metrics.
 
-    The loss at the last evaluation of every run with an outcome; a diverged run counts with its
-    loss at its first evaluation, before any update.
+    They are the losses at the last evaluation of runs with an outcome; a diverged run counts with
+    its loss before the first update.
     """
     metrics = _metrics(records.curves)
     outcome = records.runs[records.runs["status"].isin(OUTCOMES)]
@@ -119,22 +119,27 @@ def final_losses(records: Records) -> tuple[tuple[str, ...], tuple[LossRow, ...]
     first, last = evaluations(records)
     rows = []
     for arm in records.arms:
-        mine = outcome["arm"] == arm
+        is_of_arm = outcome["arm"] == arm
         planned = int((records.runs["arm"] == arm).sum())
         cells = []
         for metric in metrics:
-            final = at(last, outcome[mine & ~diverged], metric)
-            cells.append(spread_in_words([*final, *at(first, outcome[mine & diverged], metric)]))
+            final = at(last, outcome[is_of_arm & ~diverged], metric)
+            cells.append(
+                spread_in_words([*final, *at(first, outcome[is_of_arm & diverged], metric)])
+            )
         rows.append(
             LossRow(
-                arm, f"{int(mine.sum())} of {planned}", int((mine & diverged).sum()), tuple(cells)
+                arm,
+                f"{int(is_of_arm.sum())} of {planned}",
+                int((is_of_arm & diverged).sum()),
+                tuple(cells),
             )
         )
     return tuple(metric_name(m) for m in metrics), tuple(rows)
 
 
 def reason(text: object) -> EndReason:
-    r"""The line of a reason to show at once: of a traceback the last, else the first.
+    r"""The line of a reason to show: the last line of a traceback, else the first line.
 
     >>> reason("Traceback (most recent call last):\n  File ...\nValueError: no").line
     'ValueError: no'
@@ -144,37 +149,37 @@ def reason(text: object) -> EndReason:
     whole = _text(text).strip()
     lines = [line.strip() for line in whole.splitlines() if line.strip()]
     if not lines or whole == NOT_RUN:
-        return EndReason("", "")  # the status says it
+        return EndReason("", "")  # the status states it
     line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
     short = line if len(line) <= 90 else line[:89] + "…"
     return EndReason(short, "" if short == whole else whole)
 
 
 def _why(ended: object, rise: Rise | None) -> EndReason:
-    """Why a run ended, and beside it that its loss is above that before the first update."""
+    """Why a run ended, and whether its loss ended above that before the first update."""
     return reason(ended if rise is None else f"{_text(ended)}; ended above its start: {rise}")
 
 
 def _metrics(curves: pd.DataFrame) -> list[str]:
-    """Measured validation and test metrics, losses first; one that repeats another is left out."""
+    """Measured validation and test metrics, losses first, without duplicates."""
     own = [str(c) for c in curves if str(c).startswith(("val_", "test_"))]
     metrics: list[str] = []
     for metric in dict.fromkeys(["val_loss", "test_loss", *own]):
-        known = metric in curves and curves[metric].notna().any()
-        if known and not any(curves[metric].equals(curves[other]) for other in metrics):
+        is_measured = metric in curves and curves[metric].notna().any()
+        if is_measured and not any(curves[metric].equals(curves[other]) for other in metrics):
             metrics.append(metric)
     return metrics
 
 
 def _to_target(records: Records) -> dict[str, pd.Series[str]]:
-    """Per target what reaching it cost on the budget's axis, or that the run missed it."""
-    found = {}
+    """The cost to each target on the axis of the budget, or that the run missed it."""
+    columns = {}
     for target in records.targets:
         seen = observe_targets(records.runs, records.curves, target, records.budget.axis)
         outcome = seen["status"].isin(OUTCOMES) | seen["reached"]
         words = seen["time"].map(whole).where(seen["reached"], "missed").where(outcome, NONE)
-        found[f"{AXES[records.budget.axis][1]} to {target.label}"] = words
-    return found
+        columns[f"{AXES[records.budget.axis][1]} to {target.label}"] = words
+    return columns
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""How the settings of every arm were found: the rows and sentences of the section "Tuning"."""
+"""How the settings of every arm were chosen: the rows and sentences of the section "Tuning"."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bdhf.stats.scaling.scaling import AXIS
 from bdhf.stats.summaries.costs import label_without
 from bdhf.text.formatting import NONE, counted, number
 
-#: Arms that a sentence names; the others it counts.
+#: Arms that a sentence names; it counts the others.
 _NAMED = 6
 
-_MAY = "so a line may show its settings and not its optimizer."
+_MAY = "so a line may reflect its settings and not its optimizer."
 
-#: What a figure over batch sizes says where no study is known.
+#: The caption of figures over batch sizes where the spec names no study.
 _NO_STUDY = (
-    f"Settings were not tuned per batch size: each arm has those of the spec at every size, {_MAY}"
+    f"Settings were not tuned per batch size: each arm uses those of the spec at all sizes, {_MAY}"
 )
 
 _UNTUNED = ArmTuning(how="untuned")
@@ -27,19 +27,19 @@ _UNTUNED = ArmTuning(how="untuned")
 
 @dataclass(frozen=True)
 class TuningRow:
-    """One arm, in words."""
+    """One arm, as text."""
 
     arm: str
     how: str
     trials: str
     best: str  # on the tuning seeds
-    spread: str  # its least and largest value over them
-    edge: str  # settings at an end of their range
+    spread: str  # the smallest and largest value over these seeds
+    edge: str  # settings at an edge of their range
 
 
 @dataclass(frozen=True)
 class TuningSection:
-    """What the page says of the tuning: of the study, of every arm, and what to beware of."""
+    """What the page states on tuning: the study, every arm, and warnings."""
 
     study: str
     rows: tuple[TuningRow, ...]
@@ -47,14 +47,14 @@ class TuningSection:
 
 
 def tuning_section(records: Records) -> TuningSection | None:
-    """Put the section into words; None where the spec names no study."""
+    """The text of the section; None where the spec names no study."""
     tuning = records.tuning
     if tuning is None:
         return None
     if tuning.missing:
         missing = f"The record of {tuning.study} is missing ({tuning.missing})"
         return TuningSection(
-            "", (), (f"{missing}: nothing is known of how these settings were found.",)
+            "", (), (f"{missing}, so it is unknown how the settings were chosen.",)
         )
     arms = {arm: tuning.arms.get(arm, _UNTUNED) for arm in records.arms}
     return TuningSection(
@@ -65,19 +65,19 @@ def tuning_section(records: Records) -> TuningSection | None:
 
 
 def per_batch_size(records: Records, groups: Collection[str]) -> str:
-    """Say whether the arms of these groups were tuned at each of their batch sizes."""
+    """State whether the arms of these groups were tuned at each of their batch sizes."""
     tuning = records.tuning
     if tuning is None:
         return _NO_STUDY
     if tuning.missing:
-        return f"Whether settings were tuned per batch size is not known (see Tuning), {_MAY}"
+        return f"It is unknown whether settings were tuned per batch size (see Tuning), {_MAY}"
     drawn = [a for a in records.values_of(AXIS) if label_without(records, a, [AXIS]) in groups]
     arms = {arm: tuning.arms.get(arm, _UNTUNED) for arm in drawn}
     others = [f"{arm} {how_in_words(how)}" for arm, how in arms.items() if how.how != "tuned"]
     if others:
         return f"Not every arm was tuned at each batch size, {_MAY} {_few(others)}."
     seeds = "on other seeds" if not tuning.shared_seeds else f"on seeds {_seeds(tuning.seeds)}"
-    return f"Settings were tuned at each batch size by {_trials(arms.values())} an arm {seeds}."
+    return f"Settings were tuned at each batch size: {_trials(arms.values())} per arm {seeds}."
 
 
 def _study(tuning: Tuned) -> str:
@@ -85,41 +85,43 @@ def _study(tuning: Tuned) -> str:
     unit = unit_of(tuning.objective)
     what = f"{unit} to {tuning.target}" if tuning.target else unit
     return (
-        f"{tuning.study}: {_trials(tuning.arms.values())} an arm on "
-        f"{'seed' if len(tuning.seeds) == 1 else 'seeds'} {_seeds(tuning.seeds)}, for the least "
+        f"{tuning.study}: {_trials(tuning.arms.values())} per arm on "
+        f"{'seed' if len(tuning.seeds) == 1 else 'seeds'} {_seeds(tuning.seeds)}, minimising "
         f"{what}; sampler {tuning.sampler}, pruner {tuning.pruner}."
     )
 
 
 def _row(arm: str, how: ArmTuning) -> TuningRow:
     best = number(how.best, tidy=True)
-    known = how.low is not None and not how.missed
+    has_spread = how.low is not None and not how.missed
     return TuningRow(
         arm=arm,
         how=how.how + (f": {how.why}" if how.why else ""),
         trials=f"{how.trials:,}" if how.trials else NONE,
         best="target missed" if how.missed else best,
-        spread=f"{number(how.low, tidy=True)} to {number(how.high, tidy=True)}" if known else "",
+        spread=f"{number(how.low, tidy=True)} to {number(how.high, tidy=True)}"
+        if has_spread
+        else "",
         edge=listed(list(how.at_edge)) or NONE,
     )
 
 
 def _otherwise(arms: dict[str, ArmTuning]) -> Iterator[str]:
-    """Sentences on arms whose settings are not those that were tuned for them."""
+    """Sentences on arms without the settings that were tuned for them."""
     words = {
         "untuned": "not tuned",
-        "changed": "given other settings than those that were tuned",
+        "changed": "changed after tuning",
         "elsewhere": "tuned on another problem or at another batch size",
     }
     for kind, said in words.items():
         names = [arm for arm, how in arms.items() if how.how == kind]
         if names:
             verb = "was" if len(names) == 1 else "were"
-            yield f"{_few(names)} {verb} {said}: a difference to a tuned arm may be one of tuning."
+            yield f"{_few(names)} {verb} {said}: tuning may explain a difference from a tuned arm."
 
 
 def _unequal(arms: dict[str, ArmTuning]) -> Iterator[str]:
-    """A sentence on arms that were tuned with unequal effort."""
+    """A sentence on arms with unequal numbers of trials."""
     tuned = {arm: how.trials for arm, how in arms.items() if how.how == "tuned"}
     if len(set(tuned.values())) > 1:
         by_trials = {
@@ -127,15 +129,15 @@ def _unequal(arms: dict[str, ArmTuning]) -> Iterator[str]:
             for n in sorted(set(tuned.values()))
         }
         parts = [f"{names} {counted(n, 'trial')}" for n, names in by_trials.items()]
-        yield f"Arms were not tuned alike: {'; '.join(parts)}."
+        yield f"Arms had unequal numbers of trials: {'; '.join(parts)}."
 
 
 def _shared(tuning: Tuned) -> Iterator[str]:
-    """A sentence on seeds that settings were chosen and are judged on."""
+    """A sentence on tuning seeds that the ablation uses too."""
     seeds = tuning.shared_seeds
     if seeds:
         which = f"Seed {_seeds(seeds)} is" if len(seeds) == 1 else f"Seeds {_seeds(seeds)} are"
-        yield f"{which} among those of this ablation: settings are judged where they were chosen."
+        yield f"{which} also used here: settings are judged on the seeds that chose them."
 
 
 def _trials(arms: Collection[ArmTuning]) -> str:

@@ -1,9 +1,9 @@
-"""Records for a double-blind review: what says where and by whom runs were made is left out.
+"""Records for a double-blind review, without what identifies authors and machines.
 
-Of an environment, versions and what was set stay. A host, a processor, a commit become
-`machine A`, `processor B`: which runs share one is still seen, and verdicts that rest on it stay.
-Comments of the spec go, and paths, addresses and names in what runs say of their ends. Names that
-were chosen in a spec (arms, comparisons, parts of one's own) stay: they are the question.
+Environments keep versions and settings. Hosts, processors and commits become `machine A`,
+`processor B` and so on, so readers still see which runs share one, and verdicts do not change.
+Comments of the spec are removed, and paths, addresses and names in the reasons of runs. Names that
+a spec chooses (arms, comparisons, own parts) stay, because they define the question.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from bdhf.records.provenance.environment import hashes_in_words, hashes_of_words
 from bdhf.report.embedded.archive import RunFiles
 from bdhf.report.embedded.redaction import first_path, redacted, users_in, without_paths
 
-#: Fields of env.json that say nothing of where a run was made: they stay as they are.
+#: Fields of env.json that do not identify a machine: they stay unchanged.
 KEPT = ("run_id", "device", "threads", "gpu", "tf32", "deterministic", "concurrent")
 
-#: Fields that stay where they are the version of a release, and not of a commit.
+#: Fields that stay if they hold the version of a release, and not of a commit.
 VERSIONS = ("python", "bdhf", "torch", "numpy", "cuda")
 
-#: What the letters of a field count; of another field its own name.
+#: The nouns before letters; other fields use their own name.
 _NOUNS = {"host": "machine", "cpu": "processor", "commit": "commit", "dirty": "changes"}
 
-#: The files of a run whose sums an anonymous page carries: in the others a name could be guessed.
+#: Files whose sums an anonymous page carries; from the other sums a name could be guessed.
 SUMMED = ("spec.yaml", "curve.parquet")
 
-#: What a page says of itself.
+#: What an anonymous page omits, as text in the page.
 LEFT_OUT = (
     "names of hosts, processors and platforms, commits and uncommitted changes (a letter stands "
     "for each), comments of the spec, and paths, addresses and names of users in reasons"
@@ -44,7 +44,7 @@ _RELEASE = re.compile(r"\d+(\.\d+)*((a|b|rc|\.?post|\.?dev)\d+)*(\+(cpu|cu\d+|ro
 
 
 def anonymous(records: Records) -> Records:
-    """The records without what identifies; the same records give the same ones."""
+    """The records without identifying values; a deterministic function of the records."""
     names = names_in(records)
     runs = records.runs.assign(reason=records.runs["reason"].map(lambda why: redacted(why, names)))
     return replace(
@@ -59,13 +59,12 @@ def anonymous(records: Records) -> Records:
 def anonymous_files(files: Mapping[str, RunFiles]) -> dict[str, RunFiles]:
     """The specs of the runs, and the sums of `SUMMED`.
 
-    Raises InputError for a spec with a path or an address: it is part of what its run is.
+    Raises InputError for a spec with a path or an address, since the run id depends on it.
     """
     paths = {run_id: first_path(entry.spec) for run_id, entry in files.items()}
     lines = [
-        f"runs/{run_id}/spec.yaml: {text!r} tells where the run was made, and the run's id follows "
-        "from it: --anonymous cannot leave it out; give it in the spec by a path within the "
-        "project, or through a part of your own"
+        f"runs/{run_id}/spec.yaml: --anonymous cannot remove {text!r}, because the id of the run "
+        "depends on it; use a path relative to the project in the spec, or a part of your own"
         for run_id, text in paths.items()
         if text
     ]
@@ -80,7 +79,7 @@ def anonymous_files(files: Mapping[str, RunFiles]) -> dict[str, RunFiles]:
 
 
 def anonymous_study(records: StudyRecords) -> StudyRecords:
-    """A study without what identifies."""
+    """A study without identifying values."""
     names = users_in(
         [*records.trials["reason"], *records.seeds["reason"], str(records.folder.resolve())]
     )
@@ -96,7 +95,7 @@ def anonymous_study(records: StudyRecords) -> StudyRecords:
 
 
 def lettered(environments: pd.DataFrame) -> pd.DataFrame:
-    """Every value that may identify as a letter, the first one as A; equal values have one."""
+    """Replace every identifying value by a letter, from A on; equal values share a letter."""
     names = [str(name) for name in environments if name not in KEPT]
     letters = {
         name: _letters(environments[name], _NOUNS.get(name, name), versions=name in VERSIONS)
@@ -108,9 +107,9 @@ def lettered(environments: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_comments(text: str) -> str:
-    """A spec with the same content and no comment; paths and addresses in it are left out.
+    """A spec without comments, paths and addresses, with otherwise equal content.
 
-    Names of comparisons stay: the records have them, and a plan of the spec must too.
+    Names of comparisons stay, because the plan of the spec must match the records.
     """
     if not text.strip():
         return text
@@ -127,24 +126,24 @@ def without_comments(text: str) -> str:
 
 
 def names_in(records: Records) -> set[str]:
-    """Names of hosts and users, which may stand anywhere in a reason."""
+    """Names of hosts and users, which may occur anywhere in a reason."""
     return users_in(records.runs["reason"]) | _hosts(records.environments)
 
 
 def _hosts(table: pd.DataFrame) -> set[str]:
-    """The hosts in a table, with their domain and without."""
+    """The hosts in a table, with and without their domain."""
     hosts = set(map(str, table["host"].dropna())) if "host" in table else set()
     return hosts | {host.partition(".")[0] for host in hosts}
 
 
 def _compared(content: Any) -> list[dict[str, Any]]:
-    """The entries of `compare`, of a spec that has some."""
+    """The entries of `compare` in a spec."""
     entries = content.get("compare") if isinstance(content, dict) else None
     return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
 
 def _tuning(tuning: Tuned) -> Tuned:
-    """How settings were found; of a study on other data it says where those were."""
+    """The tuning record without paths, such as those of other data."""
     arms = {
         label: arm.model_copy(update={"why": without_paths(arm.why)})
         for label, arm in tuning.arms.items()
@@ -162,7 +161,7 @@ def _deep(value: Any) -> Any:
 
 
 def _letters(column: pd.Series[Any], noun: str, *, versions: bool) -> list[Any]:
-    """What a value does not tell stays: nothing, and yes or no."""
+    """The column with letters; missing values and booleans stay."""
     letters: dict[str, str] = {}
 
     def letter(value: Any) -> Any:
@@ -176,7 +175,7 @@ def _letters(column: pd.Series[Any], noun: str, *, versions: bool) -> list[Any]:
 
 
 def _letters_of_code(column: pd.Series[Any]) -> list[Any]:
-    """Letters in the place of hashes, counted by module: modules have the names of the spec."""
+    """Replace hashes by letters per module; names of modules stay, as in the spec."""
     letters: dict[str, list[str]] = {}
 
     def lettered_code(text: Any) -> Any:

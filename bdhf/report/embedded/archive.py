@@ -1,11 +1,11 @@
-"""The records of an ablation as the bytes of a ZIP archive, and back: the same bits.
+"""The records of an ablation as the bytes of a ZIP archive, and back, to the last bit.
 
     ablation.json      names, spec, arms, targets, comparisons, budgets
     runs.parquet  curves.parquet
     environments.json  columns, and the values of every run that has ended
     files.json         run id -> its spec.yaml, and the SHA-256 of each of its files
 
-Nothing but zipfile, json and a reader of parquet is needed to look into it.
+To read it, zipfile, json and a reader of parquet suffice.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from bdhf.records import DIAGNOSTICS, Records
 from bdhf.records.disk.checksums import digest
 from bdhf.report.embedded.size_limits import read_member, read_parquet, refuse_large
 
-#: What reading an archive that was not made here may raise, beside `records.files.UNREADABLE`.
+#: What reading any archive may raise, in addition to `UNREADABLE`.
 BROKEN = (BadZipFile, EOFError, NotImplementedError)
 
 #: The files of a run whose SHA-256 are carried.
 ARCHIVED_FILES = ("spec.yaml", "status.json", "env.json", "curve.parquet")
 
-#: Evaluations of a run of which a light archive keeps the diagnostics.
+#: The number of evaluations per run whose diagnostics a light archive keeps.
 _MOST_EVALUATIONS = 25
 
 _TABLES = ("runs", "curves", "environments")
 
-#: Fields that the archives of older versions lack.
+#: Fields that archives of older versions lack.
 _LATER = ("tuning", "safety_seconds", "twins")
 
 _HINTS = get_type_hints(Records)
@@ -52,7 +52,7 @@ _Ablation: type[BaseModel] = create_model(
 
 
 class RunFiles(BaseModel):
-    """What lay in the folder of a run: its spec, and the SHA-256 of each file by name."""
+    """The spec of a run and the SHA-256 of each of its files, by name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,7 +63,7 @@ class RunFiles(BaseModel):
 def files_of(folder: Path, records: Records) -> dict[str, RunFiles]:
     """The files of every run that has ended; a run without a readable spec.yaml has none."""
     ended = records.runs.loc[records.runs["status"].notna(), "run_id"].drop_duplicates()
-    found: dict[str, RunFiles] = {}
+    files: dict[str, RunFiles] = {}
     for run_id in map(str, ended):
         contents = {name: content_of(folder / "runs" / run_id / name) for name in ARCHIVED_FILES}
         try:
@@ -72,8 +72,8 @@ def files_of(folder: Path, records: Records) -> dict[str, RunFiles]:
             continue
         if spec:
             sums = {name: digest(content) for name, content in contents.items() if content}
-            found[run_id] = RunFiles(spec=spec, sha256=sums)
-    return found
+            files[run_id] = RunFiles(spec=spec, sha256=sums)
+    return files
 
 
 def content_of(path: Path) -> bytes | None:
@@ -85,7 +85,7 @@ def content_of(path: Path) -> bytes | None:
 
 
 def pack(records: Records, files: Mapping[str, RunFiles]) -> bytes:
-    """Put the records into an archive; the same records give the same bytes."""
+    """Pack the records into an archive; the same records give the same bytes."""
     texts = {
         "ablation.json": _ablation(records),
         "environments.json": _rows(records.environments),
@@ -102,7 +102,7 @@ def pack(records: Records, files: Mapping[str, RunFiles]) -> bytes:
 
 
 def unpack(content: bytes) -> tuple[Records, dict[str, RunFiles]]:
-    """Read an archive. Raises one of UNREADABLE or BROKEN for what is none."""
+    """Read an archive. Raises one of UNREADABLE or BROKEN for invalid content."""
     with ZipFile(io.BytesIO(content)) as archive:
         refuse_large(archive)
         ablation = _Ablation.model_validate_json(read_member(archive, "ablation.json"))
@@ -120,10 +120,10 @@ def unpack(content: bytes) -> tuple[Records, dict[str, RunFiles]]:
 
 
 def lighten(curves: pd.DataFrame) -> pd.DataFrame:
-    """Round diagnostics to float32, and keep those of at most 25 evaluations a run.
+    """Round diagnostics to float32, and keep those of at most 25 evaluations per run.
 
-    Evenly spaced, the first and the last among them. All other columns stay as they are.
-    `curves`: the rows of one run, or of all with their `arm` and `seed`.
+    These are evenly spaced and include the first and the last. All other columns stay unchanged.
+    `curves`: the rows of one run, or of all runs with their `arm` and `seed`.
     """
     names = [name for name in DIAGNOSTICS if name in curves]
     keys = [name for name in ("arm", "seed") if name in curves]
@@ -135,17 +135,17 @@ def lighten(curves: pd.DataFrame) -> pd.DataFrame:
         values = curves[name].to_numpy(float, na_value=np.nan)
         with np.errstate(over="ignore", under="ignore"):
             rounded = values.astype(np.float32).astype(float)
-        rounded = np.where(np.isfinite(rounded), rounded, values)  # what float32 cannot hold stays
+        rounded = np.where(np.isfinite(rounded), rounded, values)  # values beyond float32 stay
         light[name] = np.where(kept, rounded, np.nan)
     return light
 
 
-def _kept(place: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Whether a row is one of the evenly spaced ones of its run: (rows,)."""
+def _kept(row: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Whether each row is among the evenly spaced rows of its run: (rows,)."""
     most = _MOST_EVALUATIONS - 1
     last = np.maximum(lengths - 1, 1)
-    nearest = np.rint(np.rint(place * most / last) * last / most)
-    return np.asarray((lengths <= _MOST_EVALUATIONS) | (nearest == place))
+    nearest = np.rint(np.rint(row * most / last) * last / most)
+    return np.asarray((lengths <= _MOST_EVALUATIONS) | (nearest == row))
 
 
 def _ablation(records: Records) -> str:
@@ -154,7 +154,7 @@ def _ablation(records: Records) -> str:
 
 
 def _rows(table: pd.DataFrame) -> str:
-    """A table of plain values; a value that a row does not have is left out of it."""
+    """A table of plain values as JSON; rows omit missing values."""
     rows = [
         {key: value for key, value in row.items() if not _missing(value)}
         for row in table.to_dict("records")
@@ -167,7 +167,7 @@ def _missing(value: Any) -> bool:
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
-    """Bytes of floats side by side: those of sign and exponent hardly differ, and go away."""
+    """The table as parquet, with byte stream split of floats, which compresses exponents well."""
     content = pa.Table.from_pandas(table, preserve_index=False)
     floats = [field.name for field in content.schema if pa.types.is_floating(field.type)]
     others = [name for name in content.column_names if name not in floats]

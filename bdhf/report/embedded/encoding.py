@@ -1,9 +1,8 @@
-"""Records as one block of text that a page carries, and back: `encode` and `decode`.
+"""Records as a block of text that a page carries, and back: `encode` and `decode`.
 
-The first line is JSON: the version of this format, the bdhf that wrote it, the versions of what
-draws and computes, and a SHA-256. The lines below are the archive of `packing` in base85 (that of
-Python's base64.b85encode), with `,` in the place of `<`, so that the block can stand inside an
-element of HTML.
+The first line is JSON: the version of this format, the versions of bdhf and of the packages that
+draw and compute, and a SHA-256. The lines below are the archive in base85 (Python's
+base64.b85encode) with `,` instead of `<`, so an HTML element can contain the block.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from bdhf.report.embedded.archive import ARCHIVED_FILES, BROKEN, RunFiles, light
 
 _CAPSULE_VERSION = 1
 
-#: Characters of a block beyond which diagnostics are carried in short.
+#: The number of characters of a block beyond which diagnostics are reduced.
 HEAVY = 8_000_000
 
 #: Packages whose version may change what a page shows.
@@ -37,7 +36,7 @@ _WIDTH = 160
 class EmbeddedRecords:
     """What a page carries.
 
-    `light`: diagnostics are those of `packing.lighten`. `versions`: package -> its version, where
+    `light`: whether diagnostics are reduced by `lighten`. `versions`: package -> its version where
     the page was made.
     """
 
@@ -46,21 +45,21 @@ class EmbeddedRecords:
     light: bool
     versions: Mapping[str, str]
     sha256: str
-    anonymous: bool = False  # whether what identifies was left out
+    anonymous: bool = False  # whether identifying values were left out
 
     @property
     def summed(self) -> tuple[str, ...]:
-        """The files of a run whose sums it carries."""
+        """The files of a run whose sums are carried."""
         return SUMMED if self.anonymous else ARCHIVED_FILES
 
 
 def encode(
     records: Records, files: Mapping[str, RunFiles] | None = None, *, anonymous: bool = False
 ) -> str:
-    """Make the block: exact, but for the diagnostics of one that would be larger than `HEAVY`.
+    """Make the block: exact, except that diagnostics are reduced if it would exceed `HEAVY`.
 
-    `files`: what lay in the folders of the runs, by run id. `anonymous`: records and files are
-    those of the module of that name, and the block says so.
+    `files`: the files of the runs, by run id. `anonymous`: whether records and files are anonymous;
+    the header states it.
     """
     content, light = pack(records, files or {}), False
     if len(content) * 5 / 4 > HEAVY:
@@ -77,11 +76,11 @@ def encode(
 def decode(block: str, where: str = "the records") -> EmbeddedRecords:
     """Read a block.
 
-    Raises InputError, in one line that begins with `where`, for one that is cut, changed, or of a
-    newer bdhf.
+    Raises InputError, with one line that begins with `where`, for a block that is cut, changed or
+    of a newer bdhf.
     """
-    if "<" in block:  # it stands in the page as it is: no character of it may begin an element
-        raise _unfit(where, "are cut or changed (they hold a `<`)")
+    if "<" in block:  # the page contains it unescaped: it must not begin an element
+        raise _unfit(where, "are cut or changed (they contain a `<`)")
     header, body = _header(block, where)
     try:
         content = base64.b85decode("".join(body.split()).replace(",", "<"))
@@ -89,7 +88,7 @@ def decode(block: str, where: str = "the records") -> EmbeddedRecords:
         raise _unfit(where, f"are cut or changed ({in_brief(error)})") from None
     expected = header.pop("sha256")
     if _sum(header, content) != expected:
-        raise _unfit(where, "are cut or changed (their SHA-256 is another)")
+        raise _unfit(where, "are cut or changed (their SHA-256 differs)")
     try:
         records, files = unpack(content)
     except (*BROKEN, *UNREADABLE) as error:
@@ -105,8 +104,8 @@ def decode(block: str, where: str = "the records") -> EmbeddedRecords:
 
 
 def versions() -> dict[str, str]:
-    """The versions here of bdhf, and of what draws and computes for it."""
-    own: str = import_module("bdhf").__version__  # whose lazy names the report must not import
+    """The installed versions of bdhf and of the packages that draw and compute for it."""
+    own: str = import_module("bdhf").__version__  # its lazy names would import torch
     return {"bdhf": own, **{name: version(name) for name in _PACKAGES}}
 
 
@@ -118,21 +117,21 @@ def _header(block: str, where: str) -> tuple[dict[str, Any], str]:
         if type(number) is not int:
             raise TypeError("no version")
     except (ValueError, TypeError, LookupError):
-        raise _unfit(where, "have no header that can be read") from None
+        raise _unfit(where, "have no readable header") from None
     if number > _CAPSULE_VERSION:
-        newer = f"are of version {number}; this bdhf reads up to version {_CAPSULE_VERSION}"
+        newer = f"have version {number}; this bdhf reads up to version {_CAPSULE_VERSION}"
         raise InputError([f"{where}: its records {newer}: upgrade bdhf"])
     kinds = {"light": bool, "versions": dict, "sha256": str}
     if any(not isinstance(header.get(key), kind) for key, kind in kinds.items()):
-        raise _unfit(where, "have no header that can be read")
+        raise _unfit(where, "have no readable header")
     return header, body
 
 
 def _sum(header: Mapping[str, Any], content: bytes) -> str:
-    """SHA-256 of the header without it, as JSON with sorted keys, and of the archive."""
+    """SHA-256 of the header without the sum, as JSON with sorted keys, and of the archive."""
     return digest(json.dumps(header, sort_keys=True).encode() + content)
 
 
 def _unfit(where: str, what: str) -> InputError:
-    whole = "get the file anew from whoever made it (`bdhf report RESULTS` does)"
-    return InputError([f"{where}: its records {what}: {whole}"])
+    advice = "get the file again from its author (`bdhf report RESULTS` makes it)"
+    return InputError([f"{where}: its records {what}: {advice}"])

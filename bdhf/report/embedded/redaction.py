@@ -1,4 +1,4 @@
-"""What a text says of where it was written: paths, addresses, names of hosts and users."""
+"""Remove paths, addresses, and names of hosts and users from texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IN_A_HOME = r"[^\s\"']*/(home|Users)/[^\"'\n:,;<>]*"
 _QUOTED = r"(?<=[\"'])(~[\w.-]*)?/[^\"'\n]+(?=[\"'])"
 _HOME = re.compile(r"/(?:home|Users)/([^/\s\"']+)")
 
-#: What is found in a text -> what stands there instead.
+#: Pattern -> its replacement.
 _PATTERNS = (
     (re.compile(_ADDRESS), "[address]"),
     (re.compile(_EMAIL), "[e-mail]"),
@@ -31,7 +31,7 @@ _PATTERNS = (
 
 
 def redacted(text: Any, names: Iterable[str]) -> Any:
-    """A reason without paths, addresses and these names; what is no text stays.
+    """A reason without paths, addresses and these names; other values stay.
 
     >>> redacted("OSError: /home/ada/data/x.bin on lab-3: ada has no rights", {"ada", "lab-3"})
     'OSError: [path] on [name]: [name] has no rights'
@@ -46,7 +46,7 @@ def redacted(text: Any, names: Iterable[str]) -> Any:
 
 
 def users_in(texts: Iterable[Any]) -> set[str]:
-    """The user here, and those whose home is named in a text."""
+    """The current user, and users whose home a text names."""
     users = {name for text in texts if isinstance(text, str) for name in _HOME.findall(text)}
     with suppress(OSError, KeyError, ImportError, RuntimeError):  # a container without users
         users |= {getpass.getuser(), Path.home().name}
@@ -54,7 +54,7 @@ def users_in(texts: Iterable[Any]) -> set[str]:
 
 
 def without_paths(text: str) -> str:
-    """The text with a word in the place of every path and address."""
+    """The text with every path and address replaced by a word."""
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
     return text

@@ -1,7 +1,7 @@
-"""How much the records of a page may be once they are unpacked: small files can hold endless ones.
+"""Limits for the unpacked records of a page, since a small file can unpack to a huge one.
 
-The sizes that an archive states are looked at before anything of it is unpacked, and no more is
-read than is stated.
+The sizes that an archive states are checked before it is unpacked, and no more is read than is
+stated.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from pyarrow import compute, parquet
 
 from bdhf.records import InputError, in_brief
 
-#: Bytes that all members of an archive may have together, and a table once it is read.
+#: The largest size in bytes of all members of an archive together, and of a table in memory.
 MOST_BYTES = 2**30
 
-#: Bytes of a page.
+#: The largest size of a page, in bytes.
 MOST_OF_A_PAGE = 2**29
 
 
 def read_page(path: Path) -> str:
-    """The text of a page. Raises InputError for what is no file, too large, or no text."""
+    """The text of a page. Raises InputError for anything but a text file below the limit."""
     try:
         if path.exists() and not path.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         if path.stat().st_size > MOST_OF_A_PAGE:
             raise ValueError(f"it has more than {MOST_OF_A_PAGE // 2**20} MB")
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InputError([f"{path}: no report that can be read: {in_brief(error)}"]) from None
+        raise InputError([f"{path}: not a readable report: {in_brief(error)}"]) from None
 
 
 def refuse_large(archive: ZipFile) -> None:
-    """Raises BadZipFile where the members of an archive would be too large."""
+    """Raise BadZipFile if the members of an archive would be too large."""
     _refuse(sum(member.file_size for member in archive.infolist()), "its archive")
 
 
 def read_member(archive: ZipFile, name: str) -> bytes:
-    """A member of an archive, no further than its stated size. Raises BadZipFile for another."""
+    """A member of an archive. Raises BadZipFile if its size is not the stated one."""
     stated = archive.getinfo(name).file_size
     with archive.open(name) as file:
         content = file.read(stated + 1)
     if len(content) != stated:
-        raise BadZipFile(f"{name} is not of the size that it states")
+        raise BadZipFile(f"{name} does not have its stated size")
     return content
 
 
 def read_parquet(content: bytes) -> pa.Table:
-    """A table out of its file; texts are read as numbers of a list of distinct ones.
+    """Read a table; texts are read as indices into a list of distinct ones.
 
-    Raises BadZipFile for one that would be too large, and ArrowException for what is no table.
+    Raises BadZipFile for a table that would be too large, ArrowException for invalid content.
     """
     file = parquet.ParquetFile(pa.BufferReader(content))
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
@@ -69,7 +69,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _length(column: pa.ChunkedArray) -> int:
-    """Bytes of all texts of a column, each as often as it stands there."""
+    """Bytes of all texts of a column, including repeated ones."""
     total = 0
     for chunk in column.chunks:
         lengths = compute.binary_length(chunk.dictionary).take(chunk.indices)
@@ -79,5 +79,5 @@ def _length(column: pa.ChunkedArray) -> int:
 
 def _refuse(size: int, what: str) -> None:
     if size > MOST_BYTES:
-        limit = f"{MOST_BYTES // 2**20} MB are read"
-        raise BadZipFile(f"{what} would have {size / 2**20:.0f} MB, and at most {limit}")
+        limit = f"{MOST_BYTES // 2**20} MB"
+        raise BadZipFile(f"{what} would take {size / 2**20:.0f} MB; the limit is {limit}")

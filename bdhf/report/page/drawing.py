@@ -1,4 +1,4 @@
-"""What a figure is drawn from, and what comes with it into the page."""
+"""The evidence for figures, and a figure with its caption and alternative text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bdhf.stats.result import Result
 from bdhf.stats.scaling.scaling import Scaling
 from bdhf.stats.summaries.ranks import Ranks
 
-#: Which axes are logarithmic, in words of the page; where a value is not positive, none is.
+#: Which axes are logarithmic, as text; an axis with a value that is not positive never is.
 SCALES: Mapping[str, str] = {
     "linear": "linear",
     "log_loss": "losses logarithmic",
@@ -26,7 +26,7 @@ SCALES: Mapping[str, str] = {
 class Evidence:
     """The tidy tables that figures draw.
 
-    `survival`: columns `target` (in words), `axis` (a key of `records.AXES`), `arm`, `time` (in
+    `survival`: columns `target` (its label), `axis` (a key of `records.AXES`), `arm`, `time` (in
     units of the axis), `surviving` (the fraction of runs not yet at the target). `profile`: that of
     `stats.profile`. `sizes`: `drawn` of `stats.scaling`, means on several axes; `scaling` are the
     fits to those of updates.
@@ -46,16 +46,16 @@ class Evidence:
         return looks(self.records.arms)
 
     def looks_of(self, names: Sequence[str]) -> Mapping[str, Look]:
-        """The looks of lines that are arms, or else of groups of arms, which have their own."""
-        known = self.looks
-        if all(name in known for name in names):
-            return {name: known[name] for name in known if name in names}
+        """The looks of lines: those of arms, or for groups of arms looks of their own."""
+        looks_of_arms = self.looks
+        if all(name in looks_of_arms for name in names):
+            return {name: looks_of_arms[name] for name in looks_of_arms if name in names}
         return looks(names)
 
 
 @dataclass(frozen=True)
 class View:
-    """One of several ways to look at the same: the reader of the page switches between them."""
+    """One of several views of a figure; the reader of the page can switch between them."""
 
     axis: str  # a key of `records.AXES`
     scale: str  # a key of `SCALES`
@@ -64,20 +64,20 @@ class View:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with the words that it needs: it is named, captioned, and told to the blind."""
+    """A figure with its name, title, caption and alternative text."""
 
     name: str  # of its file: figures/<name>.svg
     section: str  # the heading of the page that it stands under
     title: str
-    caption: tuple[str, ...]  # how to read it, in sentences: what is drawn, what is left out
-    alt: str  # what is seen, from the data
+    caption: tuple[str, ...]  # sentences: how to read it, and what is left out
+    alt: str  # what it shows, from the data
     figure: Figure
-    view: View | None = None  # None: the figure is always shown
+    view: View | None = None  # None: always shown
     group: str = ""  # figures of a group are folded together where a section has many
 
 
 def by_section(drawings: Iterable[Drawing]) -> Mapping[str, tuple[Drawing, ...]]:
-    """Drawings by the section of the page that they belong to, both in the order they come in."""
+    """Drawings by section of the page; sections and drawings keep their order."""
     sections: dict[str, tuple[Drawing, ...]] = {}
     for drawing in drawings:
         sections[drawing.section] = (*sections.get(drawing.section, ()), drawing)

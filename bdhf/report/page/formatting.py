@@ -1,4 +1,4 @@
-"""Lists, budgets and names of metrics in words, for a page."""
+"""Lists, budgets and names of metrics as text, for a page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bdhf.text.formatting import whole
 
 
 def listed(parts: list[str]) -> str:
-    """Parts of a sentence with their commas and an "and".
+    """Join parts of a sentence with commas and "and".
 
     >>> listed(["a", "b", "c"])
     'a, b and c'
@@ -22,7 +22,7 @@ def budgets(records: Records) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """The name of a metric's column in words.
+    """The name of the column of a metric, as text.
 
     >>> metric_name("val_loss"), metric_name("test_squared_error"), metric_name("accuracy")
     ('validation loss', 'test squared error', 'accuracy')

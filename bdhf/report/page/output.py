@@ -1,4 +1,4 @@
-"""A report as it is written: one HTML file that needs no network, and its figures."""
+"""A rendered report: one HTML file that needs no network, and its figures."""
 
 from __future__ import annotations
 

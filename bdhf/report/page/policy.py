@@ -1,7 +1,7 @@
 """The Content-Security-Policy of a page: its own style and its own script, and nothing else.
 
-The page stands alone, so nothing is fetched, framed or sent. Whatever finds its way into a page,
-a browser runs no other script, not even an attribute such as `onclick`.
+The page is self-contained, so nothing is fetched, framed or sent. Whatever is added to a page, a
+browser runs no other script, not even an attribute such as `onclick`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from markupsafe import Markup
 
 
 def policy(style: str, script: str) -> Markup:
-    """The policy that allows just these contents of `<style>` and of `<script>`.
+    """The policy that allows exactly these contents of `<style>` and `<script>`.
 
-    The contents as they stand between the tags, ends of lines included. Those of Windows count as
-    the same, since a browser reads both alike.
+    These are the contents between the tags, including line ends. Windows line ends are equivalent,
+    since a browser normalises them.
     """
     directives = (
         "default-src 'none'",
@@ -25,7 +25,7 @@ def policy(style: str, script: str) -> Markup:
         "base-uri 'none'",
         "form-action 'none'",
     )
-    return Markup("; ".join(directives))  # no character of it ends an attribute
+    return Markup("; ".join(directives))  # it contains no character that ends an attribute
 
 
 def _source(content: str) -> str:

@@ -1,4 +1,4 @@
-"""Drawings -> the sections of the page: figures under headings, and what the reader may choose."""
+"""Drawings -> the sections of the page: figures under headings, and the choices of the reader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bdhf.records import AXES
 from bdhf.report.page import svg
 from bdhf.report.page.drawing import SCALES, Drawing
 
-#: Figures of a section beyond which its groups are folded.
+#: With more figures than this, the groups of a section are folded.
 _MOST_SHOWN = 6
 
 
@@ -22,7 +22,7 @@ class PageFigure:
 
     drawing: Drawing
     svg: svg.Svg
-    caption: str  # without what the section says once
+    caption: str  # without the sentences that the section shares
 
     @property
     def element(self) -> Markup:
@@ -31,20 +31,20 @@ class PageFigure:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of its file; the scale that suits an axis also has the name of the axis."""
+        """The names of its files; the default scale also has a file with the name of the axis."""
         name, view = self.drawing.name, self.drawing.view
         short = [name.removesuffix(f"_{view.scale}")] if view and view.is_default else []
         return tuple(f"{each}.svg" for each in (*short, name))
 
     @property
     def is_hidden(self) -> bool:
-        """Whether it is shown only on demand; without scripts, never."""
+        """Whether it is shown only on demand; without scripts it is never shown."""
         return self.drawing.view is not None and not self.drawing.view.is_default
 
 
 @dataclass(frozen=True)
 class Group:
-    """Figures that stand together; with a title they are folded, but for the first."""
+    """Figures of a group; with a title they are folded, except for the first group."""
 
     title: str
     figures: tuple[PageFigure, ...]
@@ -52,7 +52,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Section:
-    """The figures under one heading, and what all their captions say."""
+    """The figures under one heading, and the sentences that all their captions share."""
 
     title: str
     figures: tuple[PageFigure, ...]
@@ -60,12 +60,12 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """Its id in the page, which is that of no figure."""
+        """Its id in the page; no figure has the same id."""
         return "figures-" + re.sub(r"\W+", "-", self.title.lower())
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """The figures; where they are many, by the groups of their drawings."""
+        """The figures; if they are many, by the groups of their drawings."""
         names = list(dict.fromkeys(figure.drawing.group for figure in self.figures))
         if len(self.figures) <= _MOST_SHOWN or len(names) < 2:
             return (Group("", self.figures),)
@@ -75,13 +75,13 @@ class Section:
 
     @property
     def choices(self) -> Mapping[str, Mapping[str, str]]:
-        """What the reader may choose: "axis" and "scale", each key -> words, the first chosen."""
+        """The choices of the reader: "axis" and "scale", each key -> text."""
         views = [f.drawing.view for f in self.figures if f.drawing.view is not None]
         if not views:
             return {}
         axes = dict.fromkeys(view.axis for view in views)
-        found = {view.scale for view in views}
-        scales = [scale for scale in SCALES if scale in found]
+        drawn_scales = {view.scale for view in views}
+        scales = [scale for scale in SCALES if scale in drawn_scales]
         return {
             "axis": {axis: AXES[axis][1] for axis in axes},
             "scale": {scale: SCALES[scale] for scale in scales},
@@ -95,7 +95,7 @@ class Section:
 
 
 def sections(drawings: Mapping[str, tuple[Drawing, ...]]) -> tuple[Section, ...]:
-    """Draw the figures, and say once what all captions of a section say."""
+    """Draw the figures, and move shared sentences of captions to their section."""
     return tuple(_section(title, group) for title, group in drawings.items())
 
 

@@ -1,4 +1,4 @@
-"""How figures look: one colour, line style and marker per arm; ink that an SVG can exchange.
+"""The style of figures: a colour, line style and marker per arm, and ink that an SVG can replace.
 
 Every figure is drawn by matplotlib's object interface under `styled()`, so it needs no display,
 touches no global figure, and does not depend on a reader's own matplotlibrc.
@@ -25,10 +25,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from bdhf.text.formatting import number
 
-#: The colour of text, axes and grid while drawing; `svg` exchanges it for the reader's ink.
+#: The colour of text, axes and grid while drawing; `svg` replaces it by the ink of the page.
 INK = "#010203"
 
-#: Lines beyond which a figure can no longer be read.
+#: A figure with more lines than this is not readable.
 MOST_LINES = 24
 
 #: seaborn's "colorblind" without its pink and yellow, which vanish on a white page.
@@ -38,19 +38,19 @@ _COLOURS = tuple(
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (7, 2, 1.5, 2)), (0, (2, 1.2)), (0, (9, 3)))
 _MARKERS = "osD^vPX"
 
-WIDTH = 5.6  # inches: small enough that 10-point labels stay readable on a telephone
+WIDTH = 5.6  # inches: narrow enough for 10-point labels to stay readable on a telephone
 _PANEL_HEIGHT = 2.6  # inches
 _ROW_HEIGHT = 0.5  # inches
-_LINE, _HANDLE = 66, 10  # the room of a line of the legend, and of a handle, in characters
+_LINE, _HANDLE = 66, 10  # widths of a line of the legend and of a handle, in characters
 _CONTROL = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u2029\u202f-\u2065\u206a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 )
-DECADE = 10.0  # an axis is logarithmic when what it shows differs by more than this factor
+DECADE = 10.0  # an axis is logarithmic if its values differ by more than this factor
 
 _RC: dict[str, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "grid.color"), INK),
     **dict.fromkeys(("xtick.color", "ytick.color", "legend.labelcolor"), INK),
-    "font.family": ["DejaVu Sans"],  # it comes with matplotlib, so every machine draws the same
+    "font.family": ["DejaVu Sans"],  # part of matplotlib, so every machine draws the same
     "font.size": 10,
     "axes.labelsize": 10,
     "legend.fontsize": 10,
@@ -88,13 +88,13 @@ class Look:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in the report's style, whatever the user's settings; also a decorator."""
+    """Draw in the style of the report, independent of the user's settings; also a decorator."""
     with matplotlib.style.context(["default", _RC]):
         yield
 
 
 def looks(arms: Sequence[str]) -> Mapping[str, Look]:
-    """The look of every arm, by its place in the spec: the same in every figure.
+    """The look of every arm, by its position in the spec: the same in every figure.
 
     >>> looks(["adam", "block_hf"])["adam"].colour
     '#0173b2'
@@ -106,12 +106,12 @@ def looks(arms: Sequence[str]) -> Mapping[str, Look]:
 def canvas(
     panels: int, arms: Mapping[str, Look], panel_height: float = _PANEL_HEIGHT
 ) -> tuple[Figure, list[Axes]]:
-    """Stacked panels that share their horizontal axis; the arms are named above, over no curve.
+    """Stacked panels that share their horizontal axis, with a legend of the arms above them.
 
     `panel_height`: of each, in inches.
     """
     names = [literal(arm) for arm in arms]
-    if len(set(names)) < len(names):  # shortened to the same: labels of a grid are long
+    if len(set(names)) < len(names):  # shortened to equal names: labels of a grid are long
         names = [literal(arm, limit=_LINE - _HANDLE) for arm in arms]
     columns = max(1, min(4, _LINE // (max(map(len, names), default=0) + _HANDLE)))
     rows = ceil(len(names) / columns)
@@ -124,7 +124,7 @@ def canvas(
 
 
 def key(figure: Figure, handles: Mapping[str, Artist]) -> None:
-    """Say above a figure what its marks are, where those are no arms."""
+    """Add a legend above a figure whose marks are not arms."""
     columns = max(1, min(4, _LINE // (max(map(len, handles), default=0) + _HANDLE)))
     rows = ceil(len(handles) / columns)
     figure.set_figheight(figure.get_figheight() + 0.25 * rows)
@@ -133,7 +133,7 @@ def key(figure: Figure, handles: Mapping[str, Artist]) -> None:
 
 
 def literal(text: str, limit: int = 30) -> str:
-    """A name as matplotlib draws it literally: no mathematics, not hidden, not endless.
+    """A name that matplotlib draws literally: not as mathematics, not hidden, and shortened.
 
     (Before matplotlib 3.10 a legend refuses names that begin with an underscore.)
 
@@ -148,7 +148,7 @@ def literal(text: str, limit: int = 30) -> str:
 
 
 def drawable(text: str) -> str:
-    r"""The text without what controls it, its direction too, and what else XML cannot hold.
+    r"""The text without control characters, marks of direction, and characters invalid in XML.
 
     >>> drawable("block\x1b[2K")
     'block[2K'
@@ -157,7 +157,7 @@ def drawable(text: str) -> str:
 
 
 def linear(axes: Axes, values: pd.Series[float]) -> None:
-    """Let a horizontal axis begin at 0, with whole ticks where it counts whole things."""
+    """Let a horizontal axis begin at 0, with integer ticks where its values are integers."""
     axes.set_xlim(min(0.0, values.min()), 1.02 * values.max() or 1.0)
     whole = bool((values % 1 == 0).all())
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=whole))
@@ -186,7 +186,7 @@ def listing(rows: int) -> tuple[Figure, Axes]:
 def span(
     axes: Axes, ends: tuple[float, float], height: float, limits: tuple[float, float], colour: str
 ) -> None:
-    """A horizontal interval within the limits of a panel; an end beyond them is an arrow."""
+    """Draw a horizontal interval within the limits of a panel; an end beyond them is an arrow."""
     low, high = limits
     inside = [min(max(end, low), high) for end in ends]
     axes.plot(inside, [height, height], color=colour, lw=1.5)
@@ -196,7 +196,7 @@ def span(
 
 
 def ratios(axes: Axes, low: float, high: float) -> None:
-    """Make a horizontal axis of ratios from low to high: logarithmic, with ticks however near."""
+    """Make a horizontal axis of ratios from low to high: logarithmic, with ticks in any range."""
     logarithmic(axes, "x", low, high)
     axes.set_xlim(low, high)
     if high < DECADE * low:

@@ -1,10 +1,10 @@
-"""A figure as SVG bytes: dark ink on white for the disk, the reader's own ink inside the page.
+"""A figure as SVG bytes: dark ink on white for the disk, the ink of the page inside the page.
 
 The same figure gives the same bytes: matplotlib's random ids are salted with the figure's name,
-and no date, creator or version is written. Whatever a label holds, the file is well-formed XML.
+and no date, creator or version is written. For any label, the file is well-formed XML.
 
-Inline there is no comment, no text and no `style`: every property is an attribute of its own, so
-that the page's Content-Security-Policy needs no exception, and `svg_check` a short table.
+The inline SVG has no comment, no text and no `style`. Every property is an attribute, so the
+Content-Security-Policy of the page needs no exception and the table of `svg_check` is short.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bdhf.report.page.style import INK, drawable
 WHITE, DARK = "#ffffff", "#1b1f24"
 _PAPER = "#010204"  # stands for the background while drawing
 _GEOMETRY = re.compile(r' (?:d|x|y|width|height)="[^"]*"|translate\([^)]*\)')  # no scales
-_LONG = re.compile(r"\d+\.\d{3,}")  # 1/100 of a point cannot be seen, and costs half the file
+_LONG = re.compile(r"\d+\.\d{3,}")  # 1/100 of a point is invisible and takes half the file
 _STYLE = re.compile(r' style="([^"]*)"')
 _COMMENT = re.compile(r"<!--.*?-->\s*", re.DOTALL)
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -39,20 +39,20 @@ class Svg:
 
 
 def to_svg(figure: Figure, name: str, alt: str) -> Svg:
-    """Draw once and ink twice: dark on white for the disk, in the page's own colour inline.
+    """Draw once, with two inks: dark on white for the disk, the colour of the page inline.
 
-    Inline the element is transparent and named by `alt`; its ids carry the figure's name, since all
-    figures of a page share one document.
+    The inline element is transparent and labelled by `alt`. Its ids include the name of the figure,
+    since all figures of a page share one document.
     """
     for label in figure.findobj(Text):
         label.set_text(drawable(label.get_text()))
     buffer = io.BytesIO()
     with (
-        matplotlib.style.context("default"),  # ticks, and what is saved, do not wait for `styled`
+        matplotlib.style.context("default"),  # ticks and saving are evaluated after `styled` ends
         matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}),
         warnings.catch_warnings(),
     ):
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page has the name in words
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page has the name as text
         figure.savefig(buffer, format="svg", facecolor=_PAPER, metadata=_NO_METADATA)
     lines = drawable(buffer.getvalue().decode()).splitlines()
     text = "\n".join(line.rstrip() for line in lines) + "\n"
@@ -76,7 +76,7 @@ def _inline(text: str, prefix: str, alt: str) -> str:
 
 
 def _attributes(style: re.Match[str]) -> str:
-    """The properties of a `style`, each as an attribute, which means the same."""
+    """The properties of a `style` as equivalent attributes."""
     pairs = (declared.partition(":") for declared in style[1].split(";") if declared.strip())
     return "".join(f' {name.strip()}="{value.strip()}"' for name, _, value in pairs)
 

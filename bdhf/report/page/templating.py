@@ -1,7 +1,7 @@
-"""How templates become pages: strict about names, escaping all text, numbers for human readers.
+"""The environment of templates: strict about names, with all text escaped and numbers formatted.
 
-No text turns the direction of writing: the name of a comparison could turn round the words that
-stand behind it, and a comment of the spec those of the spec.
+No text changes the direction of writing: otherwise the name of a comparison, or a comment of the
+spec, could reverse the text that follows it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bdhf.stats.inference.power import MOST_SEEDS
 from bdhf.text.formatting import counted, interval, number, p_value, seeds_in_a_cell
 from bdhf.text.printable import SIGN
 
-#: Characters that embed, override or isolate a direction of writing -> what stands there instead.
+#: Characters that embed, override or isolate a direction of writing -> their replacement.
 _TURNS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), SIGN)
 
 
 @cache
 def template_environment() -> Environment:
     """The templates of this package."""
-    found = Environment(
+    environment = Environment(
         loader=PackageLoader("bdhf.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -32,19 +32,19 @@ def template_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters |= {
+    environment.filters |= {
         "number": number,
         "p_value": p_value,
     }
-    found.globals |= {
+    environment.globals |= {
         "interval": interval,
         "counted": counted,
         "seeds": partial(seeds_in_a_cell, most=MOST_SEEDS),
         "policy": policy,
     }
-    return found
+    return environment
 
 
 def _unturned(value: Any) -> Any:
-    """The text, markup or not, with a sign for what turns it; what is no text stays."""
+    """Text, markup or not, without characters that change its direction; other values unchanged."""
     return value.translate(_TURNS) if isinstance(value, str) and not value.isascii() else value

@@ -1,4 +1,4 @@
-"""What the figures and tables of a study are drawn from: its cells, one an arm at a batch size."""
+"""The evidence for the figures and tables of a study: cells, each an arm at one combination."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from bdhf.stats.studies.trials import (
 )
 from bdhf.stats.studies.tuning_budget import Ahead, ExpectedBest, against_the_budget, expected_best
 
-#: What became of a trial, in words; all but the first are drawn apart.
+#: How a trial ended, as text; all but the first have their own marks.
 HIT, MISSED, FAILED = "done", "missed the target", "failed"
 
 
 @dataclass(frozen=True, eq=False)
 class CellEvidence:
-    """One arm at one combination of the grid, by the first objective.
+    """One arm at one combination of the grid, for the first objective.
 
-    `trials`: its rows by trial, and `kind`. `places`: a row a trial, a column a parameter: where
-    the trial stands, as a number, or as the index of a choice; NaN where it is not there.
+    `trials`: its rows by trial, and `kind`. `places`: a row per trial and a column per parameter:
+    its value, or the index of its choice; NaN for a parameter that the trial does not have.
     """
 
     arm: TunedArm
     trials: pd.DataFrame
     places: pd.DataFrame
-    so_far: pd.DataFrame  # of `stats.trials.best_so_far`
-    horizon: float  # NaN: a loss of which no trial was done
+    so_far: pd.DataFrame  # that of `stats.trials.best_so_far`
+    horizon: float  # NaN for a loss without a completed trial
     expected: ExpectedBest | None  # None: no trial, or no horizon
 
     @property
     def where(self) -> str:
-        """Its combination of the grid, in words; "" without a grid."""
+        """Its combination of the grid, as text; "" without a grid."""
         return self.arm.label.removeprefix(self.arm.name).strip()
 
     @property
     def best(self) -> pd.Series | None:
         """The row of its best trial."""
-        found = self.trials[self.trials["trial"] == self.arm.best]
-        return None if found.empty else found.iloc[0]
+        rows = self.trials[self.trials["trial"] == self.arm.best]
+        return None if rows.empty else rows.iloc[0]
 
     @property
     def hit(self) -> bool:
-        """Whether any trial reached the target, or a loss was tuned and a trial was done."""
+        """Whether a trial reached the target; for a tuned loss, whether a trial was completed."""
         return bool((self.trials["kind"] == HIT).any())
 
 
@@ -61,8 +61,8 @@ class CellEvidence:
 class StudyEvidence:
     """The tidy tables that the figures of a study draw.
 
-    `verdicts`: of the comparisons in `ahead` on held-out seeds, by name; one that is not there is
-    not known.
+    `verdicts`: those of the comparisons in `ahead` on held-out seeds, by name; a missing name is an
+    unknown verdict.
     """
 
     records: StudyRecords
@@ -82,42 +82,42 @@ class StudyEvidence:
 
     @property
     def by_name(self) -> Mapping[str, tuple[CellEvidence, ...]]:
-        """The cells of every arm of the spec that have a trial."""
-        found: dict[str, tuple[CellEvidence, ...]] = {}
+        """The cells with a trial, by arm of the spec."""
+        cells_by_name: dict[str, tuple[CellEvidence, ...]] = {}
         for cell in self.cells:
             if len(cell.trials):
-                found[cell.arm.name] = (*found.get(cell.arm.name, ()), cell)
-        return found
+                cells_by_name[cell.arm.name] = (*cells_by_name.get(cell.arm.name, ()), cell)
+        return cells_by_name
 
     @property
     def by_place(self) -> Mapping[str, tuple[CellEvidence, ...]]:
-        """The cells of every combination of the grid, in words; a cell that it says less of too."""
+        """The cells of every combination of the grid, including matching cells of fewer axes."""
         values = [dict(cell.arm.values) for cell in self.cells]
         whole = [v for v in values if not any(v.items() < other.items() for other in values)]
-        found: dict[str, tuple[CellEvidence, ...]] = {}
+        cells_by_place: dict[str, tuple[CellEvidence, ...]] = {}
         for chosen in whole:
             cells = tuple(c for c in self.cells if c.arm.values.items() <= chosen.items())
-            found.setdefault(max((c.where for c in cells), key=len), cells)
-        return found
+            cells_by_place.setdefault(max((c.where for c in cells), key=len), cells)
+        return cells_by_place
 
 
 def gather_study(
     records: StudyRecords, verdicts: Mapping[str, Verdict] | None = None
 ) -> StudyEvidence:
-    """Compute what the figures of a study need."""
+    """Compute the evidence for the figures of a study."""
     cells = tuple(_cell(records, arm) for arm in records.study.arms)
     return StudyEvidence(records, cells, against_the_budget(records), verdicts or {})
 
 
 def question(records: StudyRecords, objective: str) -> str:
-    """What was measured, in words: "updates to val_loss ≤ 0.02"."""
+    """What was measured, as text: "updates to val_loss ≤ 0.02"."""
     target = records.study.target
     words = unit_of(objective)
     return words if objective in LOSSES or target is None else f"{words} to {target.label}"
 
 
 def axis_label(objective: str) -> str:
-    """The same beside an axis, where there is little room."""
+    """A short form of `question` for the label of an axis."""
     words = unit_of(objective)
     return words if objective in LOSSES else f"{words} to the target"
 
@@ -126,15 +126,15 @@ def _cell(records: StudyRecords, arm: TunedArm) -> CellEvidence:
     objective = records.study.objectives[0]
     trials = trials_of(records, arm.label)
     horizon = miss_value_of(records, arm, objective)
-    known = len(trials) > 0 and np.isfinite(horizon)
-    values = trial_values(records, arm, objective) if known else ()
+    has_value = len(trials) > 0 and np.isfinite(horizon)
+    values = trial_values(records, arm, objective) if has_value else ()
     return CellEvidence(
         arm=arm,
         trials=trials.assign(kind=_kinds(trials, objective, horizon)),
         places=_places(records, arm, trials["trial"]),
         so_far=best_so_far(records, arm, objective),
         horizon=horizon,
-        expected=expected_best(values, records.study.alpha) if known else None,
+        expected=expected_best(values, records.study.alpha) if has_value else None,
     )
 
 
@@ -150,14 +150,14 @@ def _kinds(trials: pd.DataFrame, objective: str, horizon: float) -> list[str]:
 
 
 def _places(records: StudyRecords, arm: TunedArm, trials: pd.Series[int]) -> pd.DataFrame:
-    mine = records.parameters[records.parameters["arm"] == arm.label]
-    columns = {p.name: _column(mine[mine["parameter"] == p.name], p) for p in arm.space}
+    rows = records.parameters[records.parameters["arm"] == arm.label]
+    columns = {p.name: _column(rows[rows["parameter"] == p.name], p) for p in arm.space}
     return pd.DataFrame(columns, index=pd.Index(trials, name="trial"), dtype=float)
 
 
 def _column(rows: pd.DataFrame, parameter: Parameter) -> pd.Series[float]:
     values = rows["value"].astype(float)
     if parameter.choices:
-        index = {choice: float(place) for place, choice in enumerate(parameter.choices)}
-        values = rows["text"].map(index).astype(float)
+        indices = {choice: float(index) for index, choice in enumerate(parameter.choices)}
+        values = rows["text"].map(indices).astype(float)
     return pd.Series(values.to_numpy(), index=rows["trial"].to_numpy())

@@ -1,4 +1,4 @@
-"""What a study found, in words: the best settings of every cell, and what to beware of."""
+"""The findings of a study as text: the best settings of every cell, and warnings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bdhf.text.formatting import NONE, counted, number, whole
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found in one cell, in words."""
+    """The finding of one cell, as text."""
 
     arm: str  # its label
-    trial: str  # the best one
+    trial: str  # the best trial
     value: str
-    spread: str  # least and largest over the tuning seeds
+    spread: str  # smallest and largest over the tuning seeds
     hits: str
     default: str  # the value of trial 0
     ratio: str  # best ÷ default
@@ -30,12 +30,12 @@ class Finding:
 
 
 def findings(evidence: StudyEvidence) -> tuple[Finding, ...]:
-    """What was found in every cell, in the order of the study."""
+    """The finding of every cell, in the order of the study."""
     return tuple(_finding(evidence, cell) for cell in evidence.cells)
 
 
 def notices(evidence: StudyEvidence) -> tuple[str, ...]:
-    """Cells of which no trial reached the target, and best settings at an end of their range."""
+    """Warnings: cells in which no trial hit, and best settings at an end of their range."""
     study = evidence.records.study
     tried = [cell for cell in evidence.cells if len(cell.trials)]
     lost = [cell for cell in tried if study.target and not cell.hit]
@@ -50,7 +50,7 @@ def notices(evidence: StudyEvidence) -> tuple[str, ...]:
 
 
 def unbeaten(evidence: StudyEvidence) -> list[str]:
-    """Cells of which no trial beat the settings of the spec, which trial 0 has."""
+    """Cells in which no trial improved on trial 0, which has the settings of the spec."""
     return [
         cell.arm.label
         for cell in evidence.cells
@@ -59,7 +59,7 @@ def unbeaten(evidence: StudyEvidence) -> list[str]:
 
 
 def progress(records: StudyRecords) -> str:
-    """How many trials have been made, in words; "" when all have."""
+    """How many trials have been made, as text; "" when all have."""
     study = records.study
     if study.is_whole:
         return ""
@@ -70,13 +70,13 @@ def progress(records: StudyRecords) -> str:
 
 
 def trial_settings(cell: CellEvidence, trial: int) -> dict[str, str]:
-    """Parameter -> value in words, of one trial; those that are there."""
-    mine = cell.places[cell.places.index == trial]
+    """Parameter -> value as text, for the parameters that a trial has."""
+    rows = cell.places[cell.places.index == trial]
     return {
-        p.name: p.choices[int(place)] if p.choices else number(place, tidy=True)
+        p.name: p.choices[int(value)] if p.choices else number(value, tidy=True)
         for p in cell.arm.space
-        for place in mine[p.name]
-        if not math.isnan(place)
+        for value in rows[p.name]
+        if not math.isnan(value)
     }
 
 
@@ -86,7 +86,7 @@ def settings_in_words(settings: dict[str, str]) -> str:
 
 
 def value_words(cell: CellEvidence, value: float, *, done: bool = True) -> str:
-    """The value of a trial; one beyond the horizon is a miss."""
+    """The value of a trial; beyond the horizon it is a miss."""
     if math.isnan(value):
         return NONE
     if value <= cell.horizon or math.isnan(cell.horizon):
@@ -95,7 +95,7 @@ def value_words(cell: CellEvidence, value: float, *, done: bool = True) -> str:
 
 
 def hits_words(records: StudyRecords, hits: int, seeds: int) -> str:
-    """How many runs reached the target; where a loss was tuned there is none to reach."""
+    """How many runs reached the target; a tuned loss has no target."""
     return NONE if records.study.target is None else f"{hits} of {seeds}"
 
 
@@ -105,7 +105,7 @@ def _finding(evidence: StudyEvidence, cell: CellEvidence) -> Finding:
     first = math.nan if default is None else float(default[objective])
     words = NONE if default is None else _kind_words(cell, default, first)
     if best is None:
-        sentence = f"{cell.arm.label}: no trial has been completed"
+        sentence = f"{cell.arm.label}: no completed trial"
         lost = counted(len(cell.trials), "trial")
         sentence += f" ({lost}, all pruned or failed)" if len(cell.trials) else ""
         return Finding(cell.arm.label, NONE, NONE, NONE, NONE, words, NONE, NONE, sentence)
@@ -140,18 +140,19 @@ def _sentence(
     made = counted(len(cell.trials), "trial")
     value = float(best[evidence.objective])
     if best["kind"] == FAILED:
-        return f"{cell.arm.label}: none of {made} was done; the nearest ended as {best['status']}"
+        return f"{cell.arm.label}: none of {made} completed; the best ended as {best['status']}"
     if value > cell.horizon:
         return f"{cell.arm.label}: none of {made} reached the target; the nearest has {settings}"
     hits = f"; {int(best['hits'])} of {counted(int(best['seeds']), 'seed')} reached it"
     hits = "" if evidence.objective in LOSSES else hits
-    found = _measured(number(value), asked)
-    found = f"{found} with {settings} (best of {made}{hits})"
+    best_words = _measured(number(value), asked)
+    best_words = f"{best_words} with {settings} (best of {made}{hits})"
     if bool(best["is_default"]):
-        return f"{cell.arm.label}: {found}: the settings of the spec, which no other trial beat"
+        return f"{cell.arm.label}: {best_words}; these are the settings of the spec"
     if not math.isnan(ratio):
-        return f"{cell.arm.label}: {found}, {number(ratio, mark=1.0)}× the {default} of the spec"
-    return f"{cell.arm.label}: {found}; the settings of the spec: {default}"
+        times = number(ratio, mark=1.0)
+        return f"{cell.arm.label}: {best_words}, {times}× the value of the spec ({default})"
+    return f"{cell.arm.label}: {best_words}; value of the spec: {default}"
 
 
 def _measured(value: str, asked: str) -> str:
@@ -160,8 +161,8 @@ def _measured(value: str, asked: str) -> str:
 
 
 def _default(cell: CellEvidence) -> pd.Series | None:
-    found = cell.trials[cell.trials["is_default"].astype(bool)]
-    return None if found.empty else found.iloc[0]
+    rows = cell.trials[cell.trials["is_default"].astype(bool)]
+    return None if rows.empty else rows.iloc[0]
 
 
 def _kind_words(cell: CellEvidence, row: pd.Series, value: float) -> str:
@@ -170,7 +171,7 @@ def _kind_words(cell: CellEvidence, row: pd.Series, value: float) -> str:
 
 
 def _all_missed(evidence: StudyEvidence, cell: CellEvidence) -> str:
-    """Say it, how near a run came, and what to change."""
+    """A warning with how near a run came, and what may help."""
     study = evidence.records.study
     target, budget = study.target, cell.arm.budget
     kinds = cell.trials["kind"].value_counts()
@@ -182,9 +183,8 @@ def _all_missed(evidence: StudyEvidence, cell: CellEvidence) -> str:
     return (
         f"None of {counted(len(cell.trials), 'trial')} of {cell.arm.label}{lost} reached "
         f"{target.label if target else 'the target'} within {within}. {_nearest(evidence, cell)}"
-        f"What may help: a larger budget (budget.{budget.axis} under set in the study), a "
-        f"target that is easier to reach (targets of the ablation), or {wider} in "
-        f"spaces.{cell.arm.name}."
+        f"Possible remedies: a larger budget (budget.{budget.axis} under set in the study), an "
+        f"easier target (targets of the ablation), or {wider} in spaces.{cell.arm.name}."
     )
 
 
@@ -205,11 +205,11 @@ def _nearest(evidence: StudyEvidence, cell: CellEvidence) -> str:
 
 
 def _at_edge(name: str, cells: list[CellEvidence]) -> str:
-    """Say that the range of a parameter may be too narrow, and where to widen it."""
+    """A warning that the range of a parameter may be too narrow, and where to widen it."""
     places = listed([f"{_end(cell, name)} ({cell.arm.label})" for cell in cells])
     return (
-        f"{name} is best at {places}: better settings may lie beyond. Widen its range in "
-        f"spaces.{cells[0].arm.name} of the study, and tune again."
+        f"The best {name} is {places}; better settings may lie beyond. Widen its range in "
+        f"spaces.{cells[0].arm.name} of the study and tune again."
     )
 
 

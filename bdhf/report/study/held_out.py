@@ -1,4 +1,4 @@
-"""What the ablation on held-out seeds says of a study: tuned against default, and tuned arms."""
+"""The ablation of a study on held-out seeds: tuned against default settings, and tuned arms."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SUFFIX = ".tuned"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The results on held-out seeds, each with its sentence, and the figures of them."""
+    """The results on held-out seeds, each with its sentence, and their figures."""
 
     results: tuple[Result, ...]
     sentences: tuple[str, ...]
     drawings: tuple[Drawing, ...]
-    progress: str  # how much of it has been run; "": all
-    not_compared: tuple[str, ...] = ()  # questions whose arms were tuned to the same runs
+    progress: str  # how many runs are finished; "": all
+    not_compared: tuple[str, ...] = ()  # comparisons whose arms were tuned to the same runs
 
     @property
     def answers(self) -> tuple[tuple[Result, str], ...]:
@@ -40,7 +40,7 @@ class HeldOut:
 
 
 def hold_out(records: StudyRecords) -> HeldOut | None:
-    """Compare what is in the folder `held_out`; None: there is none.
+    """Compare the runs in the folder `held_out`; None without that folder.
 
     Raises InputError for a folder that cannot be read.
     """
@@ -78,7 +78,7 @@ def final_verdicts(records: StudyRecords, results: Sequence[Result]) -> Mapping[
 
 
 def _tuned_alike(study: Tuning) -> tuple[Comparison, ...]:
-    """The comparisons of a study whose two arms have the same best settings: their runs are one."""
+    """The comparisons of a study whose two arms have the same best settings, so the same runs."""
     arms = {arm.label: arm for arm in study.arms if arm.best is not None}
     pairs = ((e, arms.get(e.candidate), arms.get(e.baseline)) for e in study.comparisons)
     return tuple(
@@ -89,7 +89,7 @@ def _tuned_alike(study: Tuning) -> tuple[Comparison, ...]:
 
 
 def _runs(arm: TunedArm) -> tuple[object, ...]:
-    """What the runs of a tuned arm depend on, beside what all arms of a study have in common."""
+    """What determines the runs of a tuned arm, apart from what all arms of a study share."""
     return arm.optimizer, arm.gradient_batch, arm.curvature_batch, arm.budget
 
 
@@ -104,14 +104,16 @@ def _effects(ablation: Records, results: Sequence[Result]) -> tuple[Drawing, ...
 
 
 def _scaling(ablation: Records) -> tuple[Drawing, ...]:
-    """Updates against the batch size of the tuned arms, where three sizes were run."""
+    """Updates of the tuned arms against the batch size, from three sizes on."""
     if ablation.curves.empty:
         return ()
     tuned = {arm for arm in ablation.arms if ablation.names.get(arm, arm).endswith(_SUFFIX)}
-    mine = replace(
+    tuned_records = replace(
         ablation,
         arms=tuple(arm for arm in ablation.arms if arm in tuned),
         values={arm: v for arm, v in ablation.values.items() if arm in tuned},
     )
-    evidence = Evidence(mine, pd.DataFrame(), sizes=drawn(mine), scaling=fits_of(mine))
+    evidence = Evidence(
+        tuned_records, pd.DataFrame(), sizes=drawn(tuned_records), scaling=fits_of(tuned_records)
+    )
     return tuple(replace(drawing, section=SECTION) for drawing in draw_scaling(evidence))

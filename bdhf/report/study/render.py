@@ -21,17 +21,17 @@ from bdhf.report.study.figures.table import MOST_CELLS, draw_study_figures
 from bdhf.report.study.findings import Finding, findings, notices, progress, unbeaten
 from bdhf.report.study.held_out import SECTION, HeldOut, final_verdicts, hold_out
 
-#: Cells up to which each has a sentence at the top of the page; beyond, only a row of the table.
+#: Up to so many cells, each has a sentence at the top of the page; beyond, only a row.
 _MOST_SENTENCES = 6
 
-#: Sections that the page has whether there is a figure or not, with the words of its templates.
+#: Sections that the page has with or without figures, as named in its templates.
 _OWN = (SECTION, "Verdict against the tuning budget")
 
 
 def build_study(folder: str | Path, *, anonymous: bool = False) -> Built:
-    """Write figures and page into the folder of a study; what it found, and what to beware of.
+    """Write figures and page into the folder of a study; return its findings and warnings.
 
-    `anonymous`: only a page, for a double-blind review, of another name.
+    `anonymous`: write only the page for a double-blind review, under another name.
 
     Raises InputError when the folder holds no study.
     """
@@ -41,8 +41,8 @@ def build_study(folder: str | Path, *, anonymous: bool = False) -> Built:
     held_out = hold_out(records)
     evidence = evidence_of(records, held_out)
     report = render_study(evidence, held_out, anonymous=anonymous)
-    said = [found.sentence for found in findings(evidence)]
-    said += [f"beware: {notice}" for notice in notices(evidence)]
+    said = [finding.sentence for finding in findings(evidence)]
+    said += [f"warning: {notice}" for notice in notices(evidence)]
     said += [f"held out: {sentence}" for sentence in (held_out.sentences if held_out else ())]
     page = Path(folder) / (ANONYMOUS_PAGE if anonymous else "report.html")
     with if_writable() as unwritten:
@@ -54,7 +54,7 @@ def build_study(folder: str | Path, *, anonymous: bool = False) -> Built:
 
 
 def evidence_of(records: StudyRecords, held_out: HeldOut | None = None) -> StudyEvidence:
-    """What a page says of records, which does not depend on the order of their rows."""
+    """The evidence of a page, which does not depend on the order of rows in the records."""
     results = held_out.results if held_out else ()
     return gather_study(sorted_rows(records), final_verdicts(records, results))
 
@@ -79,9 +79,9 @@ def study_page(
     *,
     anonymous: bool = False,
 ) -> str:
-    """Fill the page with figures that are drawn already."""
+    """Fill the page with figures that are already drawn."""
     records = evidence.records
-    found = findings(evidence)
+    all_findings = findings(evidence)
     by_title = {section.title: section for section in drawn}
     others = tuple(section for section in drawn if section.title not in _OWN)
     return template_environment().get_template("study.html.j2").render(
@@ -91,8 +91,8 @@ def study_page(
         progress=progress(records),
         contents=_contents(others),
         notices=notices(evidence),
-        findings=found,
-        sentences=_sentences(found),
+        findings=all_findings,
+        sentences=_sentences(all_findings),
         question=question(records, evidence.objective),
         held_out=held_out,
         unbeaten=listed(unbeaten(evidence)),
@@ -108,27 +108,31 @@ def study_page(
 
 
 def sorted_rows(records: StudyRecords) -> StudyRecords:
-    """The same with the rows of all tables by arm, trial and seed."""
-    place = {arm.label: i for i, arm in enumerate(records.study.arms)}
+    """The records with the rows of all tables sorted by arm, trial and seed."""
+    order = {arm.label: i for i, arm in enumerate(records.study.arms)}
     return replace(
         records,
-        trials=_ordered(records.trials, place),
-        parameters=_ordered(records.parameters, place),
-        seeds=_ordered(records.seeds, place),
-        curves=_ordered(records.curves, place),
+        trials=_ordered(records.trials, order),
+        parameters=_ordered(records.parameters, order),
+        seeds=_ordered(records.seeds, order),
+        curves=_ordered(records.curves, order),
     )
 
 
-def _ordered(table: pd.DataFrame, place: dict[str, int]) -> pd.DataFrame:
+def _ordered(table: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:
     keys = [name for name in ("trial", "parameter", "seed", "update") if name in table]
-    ordered = table.assign(_place=table["arm"].map(place)).sort_values(
-        ["_place", *keys], kind="stable"
+    ordered = table.assign(_order=table["arm"].map(order)).sort_values(
+        ["_order", *keys], kind="stable"
     )
-    return ordered.drop(columns="_place").reset_index(drop=True)
+    return ordered.drop(columns="_order").reset_index(drop=True)
 
 
-def _sentences(found: tuple[Finding, ...]) -> tuple[str, ...]:
-    return tuple(f.sentence for f in found) if len(found) <= _MOST_SENTENCES else ()
+def _sentences(all_findings: tuple[Finding, ...]) -> tuple[str, ...]:
+    return (
+        tuple(finding.sentence for finding in all_findings)
+        if len(all_findings) <= _MOST_SENTENCES
+        else ()
+    )
 
 
 def _contents(others: tuple[Section, ...]) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""What the page of a study tabulates and says beside its figures: every trial, and the verdicts."""
+"""Tables and sentences of the page of a study: every trial, and the verdicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bdhf.text.formatting import counted, interval, number, percent, whole
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial, in words."""
+    """One trial, as text."""
 
     trial: int
     notes: tuple[str, ...]  # best, default, on the front
@@ -44,12 +44,12 @@ class TrialTable:
 
 
 def trial_tables(evidence: StudyEvidence) -> tuple[TrialTable, ...]:
-    """A table for every cell; none of its trials is left out."""
+    """A table for every cell, with all of its trials."""
     return tuple(_table(evidence.records, cell) for cell in evidence.cells)
 
 
 def facts(records: StudyRecords) -> tuple[str, ...]:
-    """The study in short."""
+    """The size of the study, its objectives, sampler and pruner."""
     study = records.study
     names = {arm.name for arm in study.arms}
     cells = counted(len(study.arms), "cell") + " (arms at their batch sizes)"
@@ -57,7 +57,7 @@ def facts(records: StudyRecords) -> tuple[str, ...]:
     return (
         counted(len(names), "arm"),
         *([cells] if len(study.arms) > len(names) else []),
-        f"{counted(study.trials, 'trial')} of each",
+        f"{counted(study.trials, 'trial')} each",
         f"{seeds} ({listed([str(seed) for seed in study.seeds])})",
         f"objective {listed([question(records, name) for name in study.objectives])}",
         f"sampler {study.sampler}",
@@ -67,63 +67,63 @@ def facts(records: StudyRecords) -> tuple[str, ...]:
 
 
 def verdict_words(evidence: StudyEvidence) -> tuple[str, ...]:
-    """A sentence or two for every comparison: does its verdict hang on the number of trials?"""
-    return tuple(_about(one, evidence.verdicts) for one in evidence.ahead)
+    """Sentences on whether the verdict of every comparison depends on the number of trials."""
+    return tuple(_about(ahead, evidence.verdicts) for ahead in evidence.ahead)
 
 
 def not_in_study(evidence: StudyEvidence) -> str:
-    """The comparisons of the ablation that the study says nothing of, and why; "": none."""
-    told = {one.name for one in evidence.ahead}
+    """The comparisons of the ablation that the study does not cover, and why; "": none."""
+    told = {ahead.name for ahead in evidence.ahead}
     objectives = evidence.records.study.objectives
     left = [entry for entry in evidence.records.study.comparisons if entry.name not in told]
     other = [f"{e.name} ({unit_of(e.estimand)})" for e in left if e.estimand not in objectives]
     short = [entry.name for entry in left if entry.estimand in objectives]
     parts = []
     if other:
-        parts.append(f"Not shown, since the study did not tune it: {listed(other)}.")
+        parts.append(f"Not shown, because the study did not tune for it: {listed(other)}.")
     if short:
-        parts.append(f"Not shown, since an arm has no trial yet: {listed(short)}.")
+        parts.append(f"Not shown, because an arm has no trial yet: {listed(short)}.")
     return " ".join(parts)
 
 
-def _about(one: Ahead, verdicts: Mapping[str, Verdict]) -> str:
-    known = verdicts.get(one.name)
-    parts = [f"{one.name}: {_held(one, known)}.", _seen(one)]
-    for k, ahead, behind in (
-        (one.ahead_of_all, one.candidate, one.baseline),
-        (one.behind_of_all, one.baseline, one.candidate),
+def _about(ahead: Ahead, verdicts: Mapping[str, Verdict]) -> str:
+    held_out = verdicts.get(ahead.name)
+    parts = [f"{ahead.name}: {_held(ahead, held_out)}.", _seen(ahead)]
+    for k, leader, rival in (
+        (ahead.ahead_of_all, ahead.candidate, ahead.baseline),
+        (ahead.behind_of_all, ahead.baseline, ahead.candidate),
     ):
         if k:
             parts.append(
-                f"The best of only {counted(k, 'trial')} of {ahead} is ahead of the best of all "
-                f"{one.trials} of {behind}."
+                f"The best of {counted(k, 'trial')} of {leader} is already ahead of the best of "
+                f"all {ahead.trials} of {rival}."
             )
     return " ".join(parts)
 
 
-def _held(one: Ahead, known: Verdict | None) -> str:
+def _held(ahead: Ahead, held_out: Verdict | None) -> str:
     """Whether the verdict holds, and from how many trials on."""
-    where = "on held-out seeds" if known else "on the tuning seeds, with no held-out verdict yet"
-    verdict = known or one.leads
+    where = "on held-out seeds" if held_out else "on the tuning seeds (no held-out verdict yet)"
+    verdict = held_out or ahead.leads
     if verdict not in (Verdict.BETTER, Verdict.WORSE):
-        return f"{verdict} {where}, so there is no verdict that could hold from some k on"
-    first = one.holds_from(verdict)
+        return f"{verdict} {where}, so no verdict can depend on the number of trials"
+    first = ahead.holds_from(verdict)
     if first is None:
-        level = percent(1 - one.alpha)
+        level = percent(1 - ahead.alpha)
         return (
-            f"{verdict} {where}, but after no number of trials up to {one.trials} do {level} of "
-            "the resamples of the tuning agree: it may hang on the luck of the search"
+            f"{verdict} {where}, but {level} of the resamples of the tuning agree after no number "
+            f"of trials up to {ahead.trials}, so the verdict may depend on the luck of the search"
         )
-    return f"{verdict} {where}, and so in tuning from {counted(first, 'trial')} of each on"
+    return f"{verdict} {where}; the tuning agrees from {counted(first, 'trial')} per arm on"
 
 
-def _seen(one: Ahead) -> str:
-    share = f"{100 * one.shares[-1]:.3g} %"
-    ends = interval(one.lows[-1], one.highs[-1], mark=1.0)
+def _seen(ahead: Ahead) -> str:
+    share = f"{100 * ahead.shares[-1]:.3g} %"
+    ends = interval(ahead.lows[-1], ahead.highs[-1], mark=1.0)
     return (
-        f"With all {counted(one.trials, 'trial')}, {one.candidate} is ahead of {one.baseline} in "
-        f"{share} of the resamples; its best is {number(one.ratios[-1], mark=1.0)}× the other’s "
-        f"({ends})."
+        f"With all {counted(ahead.trials, 'trial')}, {ahead.candidate} is ahead of "
+        f"{ahead.baseline} in {share} of the resamples; its best value is "
+        f"{number(ahead.ratios[-1], mark=1.0)}× the other’s ({ends})."
     )
 
 
@@ -161,7 +161,7 @@ def _row(records: StudyRecords, cell: CellEvidence, row: Mapping[Hashable, objec
 def _value(
     cell: CellEvidence, objectives: tuple[str, ...], objective: str, row: Mapping[Hashable, object]
 ) -> str:
-    """A value with what it is counted as; of the first objective a miss is told in words too."""
+    """A value; for the first objective also whether it is a miss or failed."""
     value = float(str(row[objective]))
     words = number(value)
     if objective != objectives[0]:

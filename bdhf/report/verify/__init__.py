@@ -1,1 +1,1 @@
-"""A page against the records that it carries, and against a results folder."""
+"""Compare a page with the records that it carries, and with a results folder."""

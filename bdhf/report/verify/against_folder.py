@@ -1,6 +1,6 @@
-"""What a page carries against a results folder on disk: files by their SHA-256, and contents.
+"""Compare the records of a page with a results folder: files by their SHA-256, and contents.
 
-Every run of the report's table is looked at, whether the report carries files of it or not.
+Every run in the table of the report is compared, even if the report carries no files of it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _TABLES = ("runs", "curves", "environments")
 
 @dataclass(frozen=True)
 class FolderComparison:
-    """How many files have been held against the carried sums, and what differs, in words."""
+    """The number of files compared with the carried sums, and the differences as text."""
 
     files: int
     differences: tuple[str, ...]
 
 
 def compare_with_folder(capsule: EmbeddedRecords, folder: str | Path) -> FolderComparison:
-    """Hold the carried records against a results folder: its spec, plan, files and curves.
+    """Compare the carried records with a results folder: its spec, plan, files and curves.
 
-    An anonymous report is held against what the folder gives without what identifies.
+    An anonymous report is compared with the folder without identifying values.
 
-    Raises InputError for a folder that holds no ablation.
+    Raises InputError for a folder without an ablation.
     """
     folder = Path(folder)
     there, cells = load(folder, checked=False).in_order(), planned(folder, checked=False)
@@ -57,26 +57,30 @@ def compare_with_folder(capsule: EmbeddedRecords, folder: str | Path) -> FolderC
 
 
 def _asked(carried: Records, there: Records) -> Iterator[str]:
-    """What spec.yaml and plan.json say otherwise."""
+    """Differences in spec.yaml and plan.json."""
     for name in (field.name for field in fields(Records) if field.name not in _TABLES):
-        one, other = getattr(carried, name), getattr(there, name)
-        if one != other:
-            values = "" if name == "spec_text" else f": {one!r} in the report, {other!r} there"
+        carried_value, folder_value = getattr(carried, name), getattr(there, name)
+        if carried_value != folder_value:
+            values = (
+                ""
+                if name == "spec_text"
+                else f": {carried_value!r} in the report, {folder_value!r} there"
+            )
             yield f"spec.yaml or plan.json: {name} differs{values}"
 
 
 def _cells(runs: pd.DataFrame, there: pd.DataFrame) -> Iterator[str]:
-    """Runs of one side only, and those that ended otherwise."""
-    one, other = _ends(runs), _ends(there)
-    for key in dict.fromkeys([*one, *other]):
+    """Runs of one side only, and runs with another end."""
+    in_report, in_folder = _ends(runs), _ends(there)
+    for key in dict.fromkeys([*in_report, *in_folder]):
         arm, seed, run_id = key
         name = f"{run_id} ({arm} seed {seed})"
-        if key not in one:
+        if key not in in_report:
             yield f"{name}: in the plan of the folder, not in the report"
-        elif key not in other:
+        elif key not in in_folder:
             yield f"{name}: in the report, not in the plan of the folder"
-        elif one[key] != other[key]:
-            yield f"{name}: {_end(one[key])} in the report, {_end(other[key])} there"
+        elif in_report[key] != in_folder[key]:
+            yield f"{name}: {_end(in_report[key])} in the report, {_end(in_folder[key])} there"
 
 
 def _ends(runs: pd.DataFrame) -> dict[tuple[str, int, str], tuple[str, str]]:
@@ -90,7 +94,7 @@ def _end(end: tuple[str, str]) -> str:
 
 
 def _files(capsule: EmbeddedRecords, folder: Path) -> Iterator[str]:
-    """Files whose bytes are others than when the page was made."""
+    """Files that have changed since the page was made."""
     for run_id, entry in capsule.files.items():
         for name in capsule.summed:
             content, carried = content_of(folder / "runs" / run_id / name), entry.sha256.get(name)
@@ -101,12 +105,12 @@ def _files(capsule: EmbeddedRecords, folder: Path) -> Iterator[str]:
 
 
 def _run_ids(capsule: EmbeddedRecords) -> tuple[str, ...]:
-    """Every run of the table, then others of which there are files."""
+    """Every run of the table, then other runs with carried files."""
     return tuple(dict.fromkeys([*map(str, capsule.records.runs["run_id"]), *capsule.files]))
 
 
 def _contents(capsule: EmbeddedRecords, folder: Path) -> Iterator[str]:
-    """Curves that do not have what the files have."""
+    """Curves that differ from those in the files."""
     records = capsule.records
     curves = dict(list(records.curves.groupby(list(CELL), sort=False)))
     cells = records.runs[list(CELL)].itertuples(index=False, name=None)
@@ -122,7 +126,7 @@ def _contents(capsule: EmbeddedRecords, folder: Path) -> Iterator[str]:
 
 
 def _environments(carried: Records, there: Records) -> Iterator[str]:
-    """Runs whose env.json holds something else."""
+    """Runs whose env.json differs."""
     places = {str(row["run_id"]): row for row in _rows(carried.environments)}
     for row in _rows(there.environments):
         if places.get(str(row["run_id"]), {}) != row:
@@ -130,7 +134,7 @@ def _environments(carried: Records, there: Records) -> Iterator[str]:
 
 
 def _curve(cell: tuple[Any, ...], carried: pd.DataFrame, there: pd.DataFrame) -> Iterator[str]:
-    """The first value that differs, or that one curve is longer."""
+    """The first value that differs, or a difference in length."""
     arm, seed, run_id = cell
     where = f"runs/{run_id}/curve.parquet ({arm} seed {seed})"
     unlike = first_unlike(carried.reset_index(drop=True), there, ignored=CELL)
@@ -142,7 +146,7 @@ def _curve(cell: tuple[Any, ...], carried: pd.DataFrame, there: pd.DataFrame) ->
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as the files have them: what a run did not record is no key."""
+    """Rows as in the files, without keys for values that a run did not record."""
     return [
         {str(key): value for key, value in row.items()
          if not (isinstance(value, float) and value != value)}

@@ -1,4 +1,4 @@
-"""What a page shows, taken apart: its lines of text, its drawings, and its numbers."""
+"""Split a page into its lines of text and its drawings, and count its numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BOX = re.compile(r'\bviewBox="[^"]*"')
 _NAME = re.compile(r'<figure id="([^"]*)"')
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
-#: What no number is computed for: style, code, the spec as it was given, and what is no text.
+#: Parts without computed numbers: style, code, the spec, the head and the footer.
 _GIVEN = re.compile(
     r'<(style|script)\b.*?</\1>|<section id="spec">.*?</section>|<footer class="carried">.*?'
     r"</footer>|<head>.*?</head>",
@@ -23,7 +23,7 @@ _TAG = re.compile(r"<[^>]*>")
 
 @dataclass(frozen=True)
 class DrawnSvg:
-    """An inline SVG: the figure that it stands in, its viewBox, and all that its element holds."""
+    """An inline SVG: the name of its figure, its viewBox, and the content of its element."""
 
     name: str
     box: str
@@ -32,7 +32,7 @@ class DrawnSvg:
 
 @dataclass(frozen=True)
 class Page:
-    """A page without its drawings, line by line, each with its number in the file; and these."""
+    """The lines of a page without its drawings, their numbers in the file, and the drawings."""
 
     lines: tuple[str, ...]
     numbers: tuple[int, ...]
@@ -50,27 +50,27 @@ def take_apart(html: str) -> Page:
             lines[-1] += first
             lines.extend(rest)
             numbers.extend(range(at + 1, at + 1 + len(rest)))
-        elif rest:  # what follows the drawing stands on a later line of the file
+        elif rest:  # text after the drawing is on a later line of the file
             lines.append("")
             numbers.append(at)
 
-    for found in _DRAWING.finditer(html):
-        read(html[end : found.start()])
-        head, body = found.groups()
+    for match in _DRAWING.finditer(html):
+        read(html[end : match.start()])
+        head, body = match.groups()
         box = _BOX.search(head)
-        names = _NAME.findall(html, end, found.start())
+        names = _NAME.findall(html, end, match.start())
         drawings.append(DrawnSvg(names[-1] if names else "", box[0] if box else "", body))
         read(_BOX.sub("", head))
         read(body, kept=False)
-        end = found.end()
+        end = match.end()
     read(html[end:])
     return Page(tuple(lines), tuple(numbers), tuple(drawings))
 
 
 def count_numbers(html: str) -> int:
-    """How many numbers a reader meets that follow from the records.
+    """Count the numbers of a page that are computed from the records.
 
-    Those of the alt texts too; not those of the spec, which stands there as it was given.
+    Numbers in alternative texts count, numbers in the spec do not.
 
     >>> count_numbers("<p>hf needed 0.71× the updates (95 % interval 0.62 to 0.83)</p>")
     4

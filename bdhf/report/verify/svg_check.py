@@ -1,7 +1,7 @@
-"""What an inline drawing may hold: the elements and attributes that `svg` writes, and no other.
+"""Check that an inline drawing contains only the elements and attributes that `svg` writes.
 
-Another matplotlib draws other paths, so a drawing cannot always be held against the one that is
-made here. This can: no version of it writes a script, a style, a text or a link.
+Another version of matplotlib draws other paths, so drawings cannot always be compared. This check
+holds for all versions: none of them writes a script, a style, a text or a link.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from xml.etree.ElementTree import ParseError, XMLParser
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 
-#: Differences of one drawing of which no more are told.
+#: The largest number of faults that are reported for a drawing.
 _MOST_TOLD = 5
 
 _NUMBER = r"-?\d+(\.\d+)?(e[-+]?\d+)?"
@@ -21,7 +21,7 @@ _NAME = r"[\w.-]+"
 _COLOUR = r"none|currentColor|#[0-9a-f]{6}"
 _WORD = r"[a-z]+"
 
-#: Attribute -> what its whole value may be. A link stays within the page.
+#: Attribute -> pattern of its whole value. Links stay within the page.
 _VALUES: Mapping[str, str] = {
     "id": _NAME,
     "d": r"[MmLlHhVvCcQqZz\d\s.,e+-]*",
@@ -54,9 +54,9 @@ _ELEMENTS: Mapping[str, tuple[str, ...]] = {
 
 
 def foreign(box: str, body: str) -> tuple[str, ...]:
-    """What of a drawing no drawing of ours has, in words; () for nothing.
+    """The parts of a drawing that bdhf does not write, as text; () for none.
 
-    `box`: the attribute viewBox of its element; `body`: what the element holds.
+    `box`: the attribute viewBox of its element; `body`: the content of the element.
     """
     if re.search(r"<[!?]", body):  # comments end elsewhere in HTML than in XML; entities grow
         return ("a comment, a declaration or an instruction",)
@@ -66,19 +66,19 @@ def foreign(box: str, body: str) -> tuple[str, ...]:
         parser.feed(f'<svg xmlns="{_SVG}" xmlns:xlink="{_XLINK}" {box}>{body}</svg>')
         parser.close()
     except ParseError as error:
-        seen.faults.append(f"what is no well-formed XML ({error})")
+        seen.faults.append(f"malformed XML ({error})")
     return tuple(dict.fromkeys(seen.faults))[:_MOST_TOLD]
 
 
 class _Seen:
-    """Takes what the parser reads, and keeps nothing of it but the faults."""
+    """A target of the parser that collects faults."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
         self._depth = 0
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """Hold an element against the table; the outermost one is the drawing itself."""
+        """Check an element against the table; the outermost element is the drawing itself."""
         self._depth += 1
         name = tag.removeprefix(f"{{{_SVG}}}")
         allowed = ("viewBox",) if self._depth == 1 else _ELEMENTS.get(name)
@@ -96,12 +96,12 @@ class _Seen:
         self._depth -= 1
 
     def data(self, text: str) -> None:
-        """Nothing of ours is text: letters are paths."""
+        """Report text: bdhf draws letters as paths."""
         if text.strip():
             self.faults.append(f"the text {_brief(text.strip())}")
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """End without a result."""
 
 
 def _brief(text: str) -> str:

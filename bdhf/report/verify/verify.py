@@ -1,4 +1,4 @@
-"""A page against what its own records give: every line, number and drawing of it, made again."""
+"""Compare a page with the page that its records give: every line, number and drawing."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from bdhf.report.verify.consistency import record_contradictions
 from bdhf.report.verify.page_contents import DrawnSvg, Page, count_numbers, take_apart
 from bdhf.report.verify.svg_check import foreign
 
-#: Lines that differ of which no more are told.
+#: The largest number of differing lines that are reported.
 _MOST_TOLD = 20
 
 _BEGIN = '<script type="application/octet-stream" id="records">\n'
 _END = "\n</script>"
 
-#: What the title of the page of a study ends with.
+#: The end of the title of the page of a study.
 _OF_A_STUDY = " – bdhf study</title>"
 
-#: An id, or what leads to one, that ends with a hash.
+#: An id, or a reference to one, that ends with a hash.
 _HASHED = re.compile(r'((?:\bid="|\bhref="#|url\(#)[\w.-]*)([0-9a-f]{10})(?=[")])')
 
-#: Lines beyond which those that differ are not aligned, only held beside each other.
+#: Beyond this number of lines, differing lines are compared in order and not aligned.
 _ALIGNED = 3000
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the page that the records do not give; None: there is no such line."""
+    """A line of the page that differs from the records; None: there is no such line."""
 
     number: int  # in the file, from 1
     says: str | None
@@ -45,12 +45,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was computed again, and what of the page is otherwise.
+    """What was recomputed, and how the page differs from it.
 
-    `lines`: at most 20 of the `differing` lines. `drawings`: names of the figures that are drawn
-    otherwise. `foreign`: what drawings hold that no version of matplotlib and of bdhf draws.
-    `contradictions`: where the records disagree with themselves. `made_with` and `here`: versions
-    by package.
+    `lines`: at most 20 of the `differing` lines. `drawings`: names of figures with another drawing.
+    `foreign`: parts of drawings that no version of matplotlib and bdhf draws. `contradictions`:
+    those within the records. `made_with` and `here`: versions by package.
     """
 
     capsule: EmbeddedRecords
@@ -67,18 +66,18 @@ class Verified:
 
     @property
     def same_drawing(self) -> bool:
-        """Whether the matplotlib that is here drew the figures, so that they must agree."""
+        """Whether the installed matplotlib drew the figures, so that they must agree."""
         return self.made_with.get("matplotlib") == self.here.get("matplotlib")
 
     @property
     def agrees(self) -> bool:
-        """Whether the page shows what its records give."""
+        """Whether the page agrees with its records."""
         drawn = not (self.drawings and self.same_drawing)
         return drawn and not (self.differing or self.foreign or self.contradictions)
 
     @property
     def other_versions(self) -> dict[str, tuple[str, str]]:
-        """Package -> its versions there and here, where they differ."""
+        """Package -> its versions there and here, if they differ."""
         names = dict.fromkeys([*self.made_with, *self.here])
         pairs = {name: (self.made_with.get(name, "?"), self.here.get(name, "?")) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -87,8 +86,8 @@ class Verified:
 def verify(path: str | Path) -> Verified:
     """Make a page again from the records that it carries, and compare.
 
-    Raises InputError for a file that cannot be read, that carries no records, or whose records are
-    cut, changed or of a newer bdhf.
+    Raises InputError for a file that is not readable, carries no records, or whose records are cut,
+    changed or of a newer bdhf.
     """
     html = read_page(Path(path))
     block = block_of(html, str(path))
@@ -96,8 +95,8 @@ def verify(path: str | Path) -> Verified:
     try:
         expected = built_report(capsule.records, block, anonymous=capsule.anonymous).report.html
         faults = tuple(record_contradictions(capsule.records, capsule.files, capsule.summed))
-    except (ArithmeticError, *UNREADABLE) as error:  # whatever records of another kind lead to
-        fault = f"its records make no page ({in_brief(error)}): they were changed"
+    except (ArithmeticError, *UNREADABLE) as error:  # any error that changed records cause
+        fault = f"its records were changed: they make no page ({in_brief(error)})"
         raise InputError([f"{path}: {fault}"]) from None
     says, gives = take_apart(html), take_apart(_lines(expected))
     lines = tuple(_unlike(says, gives))
@@ -129,38 +128,38 @@ def block_of(html: str, where: str) -> str:
 def _no_block(html: str) -> str:
     if _OF_A_STUDY in html:
         return (
-            "the page of a study carries no records, and cannot be verified; that of its "
-            "comparison on held-out seeds can: held_out/report.html in the folder of the study"
+            "the page of a study carries no records and cannot be verified; verify the report of "
+            "its comparison on held-out seeds, held_out/report.html in the folder of the study"
         )
     return (
-        "carries no whole records: an older bdhf made it, or they were cut or taken out; "
-        "`bdhf report RESULTS` makes a page that does"
+        "carries no complete records: an older bdhf made it, or they were cut or removed; "
+        "`bdhf report RESULTS` makes a page with records"
     )
 
 
 def _lines(text: str) -> str:
-    """The text with the ends of lines that reading a file gives."""
+    """The text with the line ends that reading a file gives."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _unlike(says: Page, gives: Page) -> list[Line]:
-    """The lines that differ, aligned where they are not too many."""
-    one, other = says.lines, gives.lines
+    """The lines that differ, aligned if they are not too many."""
+    shown, expected = says.lines, gives.lines
     start = 0
-    while start < min(len(one), len(other)) and one[start] == other[start]:
+    while start < min(len(shown), len(expected)) and shown[start] == expected[start]:
         start += 1
     end = 0
-    while end < min(len(one), len(other)) - start and one[-1 - end] == other[-1 - end]:
+    while end < min(len(shown), len(expected)) - start and shown[-1 - end] == expected[-1 - end]:
         end += 1
-    left, right = one[start : len(one) - end], other[start : len(other) - end]
-    found: list[Line] = []
+    left, right = shown[start : len(shown) - end], expected[start : len(expected) - end]
+    unlike: list[Line] = []
     for first, last, begin, stop in _stretches(left, right):
         pairs = zip_longest(left[first:last], right[begin:stop])
         for i, (a, b) in enumerate(pairs, start=start + first):
             if a != b:
-                place = min(i, start + max(last - 1, first), len(one) - 1)
-                found.append(Line(says.numbers[place], a, b))
-    return found
+                line = min(i, start + max(last - 1, first), len(shown) - 1)
+                unlike.append(Line(says.numbers[line], a, b))
+    return unlike
 
 
 def _stretches(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int, int, int]]:
@@ -171,31 +170,31 @@ def _stretches(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int
 
 
 def _drawn_otherwise(says: Sequence[DrawnSvg], gives: Sequence[DrawnSvg]) -> list[str]:
-    """The names of figures whose drawing differs; one that is missing is told by its lines too."""
+    """The names of figures whose drawing differs or is missing."""
     pairs = zip_longest(says, gives)
     return [(b or a).name for a, b in pairs if a != b and (a or b) and not _alike(a, b)]
 
 
-def _alike(one: DrawnSvg | None, other: DrawnSvg | None) -> bool:
-    """Whether drawings are the same but for the hashes in their ids.
+def _alike(shown: DrawnSvg | None, expected: DrawnSvg | None) -> bool:
+    """Whether drawings are equal except for the hashes in their ids.
 
-    matplotlib makes these of coordinates to the last bit, which another processor may round
-    otherwise; what is drawn has two digits behind the point.
+    matplotlib hashes coordinates to the last bit, which another processor may round differently;
+    drawn coordinates have two decimals.
     """
-    if one is None or other is None:
+    if shown is None or expected is None:
         return False
-    bodies = _without_hashes(one.body), _without_hashes(other.body)
-    return (one.name, one.box, bodies[0]) == (other.name, other.box, bodies[1])
+    bodies = _without_hashes(shown.body), _without_hashes(expected.body)
+    return (shown.name, shown.box, bodies[0]) == (expected.name, expected.box, bodies[1])
 
 
 def _without_hashes(body: str) -> str:
-    """A number for every hash, in the order in which they come."""
+    """Replace every hash by its index in the order of occurrence."""
     numbers: dict[str, int] = {}
     return _HASHED.sub(lambda m: f"{m[1]}{numbers.setdefault(m[2], len(numbers))}", body)
 
 
 def _foreign(drawings: Sequence[DrawnSvg]) -> list[str]:
-    """What drawings hold beside paths, each with the name of its figure."""
+    """Foreign parts of drawings, each with the name of its figure."""
     return [
         f"{drawing.name}: {what}"
         for drawing in drawings

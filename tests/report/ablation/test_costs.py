@@ -1,4 +1,4 @@
-"""The table of costs: medians over the runs with an outcome, and what stands against seconds."""
+"""The table of costs: medians over the runs with an outcome, and warnings on seconds."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def test_costs_are_medians_of_what_the_runs_spent():
 
 
 def test_runs_without_an_outcome_are_counted_and_left_out():
-    """A failed run spends nothing that is told; the arm says how many of its runs are told of."""
+    """The table does not use failed runs, and counts the runs that it uses."""
     arms = {"full_hf": Arm(tau=9.0, status={0: ("error", "boom"), 1: (None, "")})}
     records = synthetic_records(arms, seeds=4, updates=60, comparisons=())
     cut = dataclasses.replace(records, runs=records.runs[records.runs["seed"] > 1])
@@ -40,7 +40,7 @@ def test_runs_without_an_outcome_are_counted_and_left_out():
 
 
 def test_seconds_are_cautioned_where_machines_differ_or_are_shared():
-    """Two kinds of processor, or company on one machine, are said; a clean study has neither."""
+    """Two kinds of processor and a shared machine are reported, each with its number."""
     records = synthetic_records(QUICKSTART, seeds=2, updates=20)
     mixed = records.environments.copy()
     mixed.loc[0, "cpu"] = "another"
@@ -51,4 +51,4 @@ def test_seconds_are_cautioned_where_machines_differ_or_are_shared():
 
     assert cautions(records) == ()
     assert "2 kinds of machines" in kinds
-    assert "Up to 3 runs shared a machine" in company
+    assert "3 runs" in company

@@ -65,12 +65,12 @@ def test_a_line_ends_at_the_median_time_to_target():
     records = synthetic_records()
     steps = survival_curves(records)
     for arm in ("full_hf", "block_hf"):
-        mine = steps[(steps["arm"] == arm) & (steps["axis"] == "updates")]
+        arm_steps = steps[(steps["arm"] == arm) & (steps["axis"] == "updates")]
 
         end = band(records, arm=arm).iloc[-1]
 
         assert end["end"] == AT_TARGET
-        assert end.name == mine.loc[mine["surviving"] <= 0.5, "time"].iloc[0]
+        assert end.name == arm_steps.loc[arm_steps["surviving"] <= 0.5, "time"].iloc[0]
         assert end["median"] <= records.targets[0].below
 
 

@@ -53,7 +53,7 @@ def test_all_numbers_of_a_result_are_tabled(study):
 
 @pytest.mark.parametrize(("seeds", "said"), [(23.0, "about 23"), (float("inf"), "over 10,000")])
 def test_seeds_that_would_decide_are_told(study, seeds, said):
-    """A number of seeds, or that no number would do."""
+    """A number of seeds, or the largest number that was tried."""
     (result,) = compare(study)
 
     html = shown(study, dataclasses.replace(result, seeds_to_decide=seeds))
@@ -69,5 +69,6 @@ def test_a_comparison_of_losses_says_nothing_of_a_target(study):
     html = page(dataclasses.replace(study, comparisons=(entry,)), [result], [sentence(result)])
 
     text = Page(html).text
-    assert "Is block_hf better than full_hf in final validation loss?" in text
+    assert f"block_hf better than full_hf in {result.question}" in text
+    assert result.question == "final validation loss"
     assert "6 of 6 block_hf" not in text

@@ -44,8 +44,8 @@ def test_the_effects_of_the_rows_average_to_the_ratio(study):
         assert np.exp(np.mean(np.log(ratios))) == pytest.approx(result.ratio, rel=5e-3)
 
 
-def test_a_row_says_what_befell_its_runs(study):
-    """A diverged run costs the budget and says so; a missing one says why it has no cost."""
+def test_a_row_has_how_its_runs_ended(study):
+    """A diverged run costs the budget and has a note; a missing run has its status as value."""
     by_cost = pair_rows(study.in_order())[0]
 
     diverged, missing = by_cost[5], by_cost[7]
@@ -64,7 +64,7 @@ def test_every_link_of_the_page_leads_somewhere(study):
 
     assert targets <= set(ids)
     assert len(ids) == len(set(ids))
-    assert {f"pairs-{place}" for place in (1, 2, 3)} <= targets
+    assert {f"pairs-{index}" for index in (1, 2, 3)} <= targets
     assert len([target for target in targets if target.startswith("run-")]) == 24
 
 
@@ -96,7 +96,7 @@ def test_cells_that_share_a_run_have_rows_of_their_own():
 
 
 def test_losses_that_are_not_positive_are_shown_as_differences():
-    """Without ratios a row has the difference, and the table says so."""
+    """Without ratios a row has the difference, and the head of the column is another."""
     records = synthetic_records(
         {k: QUICKSTART[k] for k in ("adam", "block_hf")}, comparisons=[LOSS]
     )
@@ -107,6 +107,6 @@ def test_losses_that_are_not_positive_are_shown_as_differences():
 
     html = page(records, [result], [sentence(result)])
 
-    known = [float(pair.effect.replace("−", "-")) for pair in pairs if pair.effect != "–"]
-    assert np.mean(known) == pytest.approx(result.difference, rel=5e-3)
+    effects = [float(pair.effect.replace("−", "-")) for pair in pairs if pair.effect != "–"]
+    assert np.mean(effects) == pytest.approx(result.difference, rel=5e-3)
     assert '<th scope="col" class="n">difference</th>' in html

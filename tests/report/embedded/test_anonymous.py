@@ -1,4 +1,4 @@
-"""A page for a double-blind review: nothing of it identifies, and it says the same."""
+"""A page for a double-blind review: it does not identify, and its verdicts are the same."""
 
 import getpass
 import json
@@ -25,6 +25,7 @@ from bdhf.report.embedded.redaction import redacted
 from bdhf.report.study.render import build_study
 from bdhf.report.verify.verify import block_of, verify
 from bdhf.stats.compare import compare
+from tests.messages import naming
 from tests.report.identifying import IDENTIFYING, PLACES, TRACE, unpacked
 from tests.report.synthetic import ENTRIES, QUICKSTART, Arm, synthetic_records
 from tests.report.synthetic_held_out import save_study
@@ -51,7 +52,7 @@ def named():
 
 
 def files_of(records):
-    """What the folders of the runs would have held."""
+    """Files as in the folders of the runs."""
     sums = dict.fromkeys(ARCHIVED_FILES, digest(b"")) | {"spec.yaml": digest(b"seed: 0\n")}
     ended = records.runs.loc[records.runs["status"].notna(), "run_id"]
     return {run_id: RunFiles(spec="seed: 0\n", sha256=sums) for run_id in ended}
@@ -68,7 +69,7 @@ def page(named, tmp_path_factory):
 
 
 def test_neither_the_page_nor_what_it_carries_identifies(named, page):
-    """Of all that the records name, no string is left, in capitals or not; before there were."""
+    """No identifying string of the records is left, in any case; the named page has them."""
     block = encode(named, files_of(named))
     open_page = built_report(decode(block).records, block).report.html
     html = page.read_text(encoding="utf-8")
@@ -80,7 +81,7 @@ def test_neither_the_page_nor_what_it_carries_identifies(named, page):
 
 
 def test_it_says_the_same_of_what_was_asked(named):
-    """Verdicts, intervals, and as many flags, in which machines have their letters."""
+    """Verdicts and intervals are equal, and flags have letters for machines."""
     nameless, full = compare(anonymous(named)), compare(named)
 
     assert [len(result.flags) for result in nameless] == [len(result.flags) for result in full]
@@ -89,11 +90,11 @@ def test_it_says_the_same_of_what_was_asked(named):
 
 
 def test_it_agrees_with_itself_and_says_what_was_left_out(page):
-    """On the page, and to whoever verifies it."""
-    found = verify(page)
+    """On the page, and in the output of `bdhf verify`."""
+    verified = verify(page)
 
-    assert found.agrees
-    assert found.capsule.anonymous
+    assert verified.agrees
+    assert verified.capsule.anonymous
     assert "<strong>Anonymous:</strong>" in page.read_text(encoding="utf-8")
 
 
@@ -107,7 +108,7 @@ def test_an_anonymous_page_that_is_changed_is_found(page, tmp_path):
 
 
 def test_machines_are_letters_and_what_was_set_stays(named):
-    """Equal values have one letter; releases, devices and what is empty stay."""
+    """Equal values share a letter; releases, devices and empty values stay."""
     places = lettered(named.environments)
 
     assert places["host"].tolist()[:3] == ["machine A", "machine B", "machine A"]
@@ -121,14 +122,14 @@ def test_machines_are_letters_and_what_was_set_stays(named):
 
 
 def test_code_of_own_parts_is_a_letter_for_every_module(named):
-    """Which runs share it is still seen, so a comparison has the flags that it has by name."""
+    """It shows which runs share code, so comparisons have the same flags."""
     where = named.environments.iloc[:3].assign(own_code=["lab 12, opt 9", "lab 34", None])
 
     assert lettered(where)["own_code"].fillna("").tolist() == ["lab A, opt A", "lab B", ""]
 
 
 def test_sums_of_files_in_which_names_could_be_guessed_are_left_out(named):
-    """Who guesses the host could hold its env.json against the sum."""
+    """A guess of the host could be checked with the sum of env.json."""
     files = anonymous_files(files_of(named))
 
     assert {tuple(entry.sha256) for entry in files.values()} == {SUMMED}
@@ -163,19 +164,19 @@ def test_sums_of_files_in_which_names_could_be_guessed_are_left_out(named):
     ],
 )
 def test_paths_addresses_and_names_go_from_a_reason(text, left):
-    """Whatever stands between; words that only hold a name, and fractions, stay."""
+    """Words that only contain a name, and fractions, stay."""
     assert redacted(text, {"ada"}) == left
 
 
 def test_the_user_who_is_logged_in_is_a_name(named):
-    """Also where no path says it."""
+    """Also without a path."""
     runs = named.runs.assign(reason=f"PermissionError: {getpass.getuser()}")
 
     assert set(anonymous(replace(named, runs=runs)).runs["reason"]) == {"PermissionError: [name]"}
 
 
 def test_what_a_study_did_elsewhere_is_told_without_its_paths(named):
-    """Its problem is compared with that of the runs, and may have had its data in a home."""
+    """The reason may contain the path of its data in a home."""
     why = "tuned on another problem: folder data, tuned /home/lovelace/cards"
     tuned = Tuned(study="studies/x", arms={"adam": ArmTuning(how="elsewhere", why=why)})
 
@@ -185,7 +186,7 @@ def test_what_a_study_did_elsewhere_is_told_without_its_paths(named):
 
 
 def test_a_spec_keeps_its_content_and_loses_its_comments():
-    """Numbers, anchors, block texts with a # in them; paths in it go."""
+    """Numbers, anchors and block texts with a # stay; paths are removed."""
     text = (
         "# of Ada\nname: 'a # b'  # Ada\nseeds: &s {count: 3, base: 1e-3}\nother: *s\n"
         "no: yes\ntext: |\n  # stays\n  so\nlist: [1, 2.5, 010, '010', null, true]\n"
@@ -201,7 +202,7 @@ def test_a_spec_keeps_its_content_and_loses_its_comments():
 
 
 def test_names_of_comparisons_stay_in_the_spec():
-    """The tables have them; else the plan of the spec would not be that of the page."""
+    """The tables have them, and the plan of the spec must match."""
     names = ["block /full", "a@b.org", "HF@100"]
     text = "\n".join(["compare:", *(f"  - {{name: {name!r}, candidate: x}}" for name in names)])
 
@@ -212,15 +213,17 @@ def test_names_of_comparisons_stay_in_the_spec():
 
 
 def test_a_path_that_is_part_of_a_run_is_refused_in_a_line():
-    """Its id follows from it: it cannot be left out; the line says what to do."""
+    """The run id depends on it: the line has the file, the option and the path."""
     spec = "problem: {type: lab.data:Cards, folder: /home/ada/cards}\n"
 
-    with pytest.raises(InputError, match=r"/home/ada/cards.*--anonymous cannot leave it out; give"):
+    with pytest.raises(
+        InputError, match=naming("runs/ab/spec.yaml", "--anonymous", "/home/ada/cards")
+    ):
         anonymous_files({"ab": RunFiles(spec=spec, sha256={})})
 
 
 def test_the_page_of_a_study_does_not_identify_either(tmp_path):
-    """Its file without comments, its reasons without names; the other page stays."""
+    """The file has no comments and the reasons have no names; the other page stays."""
     arms = ARMS | {"adam": Searched(best=95.0, status={3: ("error", f"on turing-7: {TRACE}")})}
     records = synthetic_study(arms)
     study = records.study.model_copy(update={"ablation": "/home/lovelace/cards.yaml"})
@@ -242,14 +245,14 @@ def test_the_page_of_a_study_does_not_identify_either(tmp_path):
 
 
 def test_letters_go_on_beyond_z():
-    """As columns of a spreadsheet do."""
+    """AA follows Z, as in the columns of a spreadsheet."""
     hosts = pd.DataFrame({"host": [f"h{i}" for i in range(28)]})
 
     assert lettered(hosts)["host"].tolist()[25:] == ["machine Z", "machine AA", "machine AB"]
 
 
 def test_json_of_the_header_says_it(named, page):
-    """And that of other pages does not, so that these keep their bytes."""
+    """The header of other pages has no such key, so these keep their bytes."""
     header = block_of(page.read_text(encoding="utf-8"), "page").split("\n")[0]
 
     assert json.loads(header)["anonymous"] is True

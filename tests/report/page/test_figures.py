@@ -25,7 +25,7 @@ GROUPED = ("forest", "scaling", "ranks")  # figures whose lines are no single ar
 
 @pytest.fixture(scope="module")
 def evidence(quickstart) -> Evidence:
-    """What the figures of the study are drawn from, diagnostics with them."""
+    """The evidence for the figures of the study, including diagnostics."""
     records = diagnosed(quickstart)
     return gather(records, compare(records), survival_curves(records))
 
@@ -50,10 +50,10 @@ def test_arms_keep_their_colour_in_every_figure(name, evidence):
     if name == "diagnostics":  # Adam has none
         del expected["adam"]
 
-    found = [colours(drawing.figure) for drawing in FIGURES[name](evidence)]
+    legends = [colours(drawing.figure) for drawing in FIGURES[name](evidence)]
 
-    assert found
-    assert all(legend == expected for legend in found)
+    assert legends
+    assert all(legend == expected for legend in legends)
 
 
 @pytest.mark.parametrize("name", ["curves", "survival"])
@@ -81,19 +81,19 @@ def test_eight_arms_differ_in_colour_and_without_it():
 def test_survival_steps_are_the_table(evidence):
     """The line of an arm goes through the rows of its survival curve and no others."""
     table = evidence.survival
-    mine = table[(table["arm"] == "full_hf") & (table["axis"] == "updates")]
+    rows = table[(table["arm"] == "full_hf") & (table["axis"] == "updates")]
     colour = evidence.looks["full_hf"].colour
 
     (axes,) = FIGURES["survival"](evidence)[0].figure.axes
 
     line = next(line for line in axes.lines if line.get_color() == colour)
     assert line.get_drawstyle() == "steps-post"
-    assert line.get_xdata().tolist() == mine["time"].tolist()
-    assert line.get_ydata().tolist() == mine["surviving"].tolist()
+    assert line.get_xdata().tolist() == rows["time"].tolist()
+    assert line.get_ydata().tolist() == rows["surviving"].tolist()
 
 
 def test_targets_lie_inside_the_panel_and_are_named(drawings, evidence):
-    """The target's line is within the limits of the validation panel, with its value beside."""
+    """The line of the target is within the limits of the validation panel, with its value."""
     below = evidence.records.targets[0].below
     for drawing in (drawing for drawing in drawings if drawing.view):
         axes = drawing.figure.axes[0]
@@ -112,7 +112,7 @@ def test_every_figure_says_what_is_seen(drawings, evidence):
 
 
 def test_ink_is_dark_on_disk_and_the_pages_own_inline(drawn):
-    """The disk has dark ink on white paper; inline there is neither, but the page's own colour."""
+    """The file has dark ink on white; the inline figure has the colour of the page."""
     inline = re.findall(r"<svg.*?</svg>", drawn.html, re.DOTALL)
 
     assert len(inline) > 13
@@ -145,8 +145,8 @@ def test_rounded_coordinates_are_where_they_were(evidence):
 
 def numbers(pattern: str, text: str) -> list[float]:
     """All numbers within the places that a pattern finds."""
-    found = re.findall(pattern, text)
-    return [float(n) for place in found for n in re.findall(r"-?\d+(?:\.\d+)?", place)]
+    matches = re.findall(pattern, text)
+    return [float(n) for match in matches for n in re.findall(r"-?\d+(?:\.\d+)?", match)]
 
 
 def test_ids_are_unique_in_the_page(drawn):
@@ -160,7 +160,7 @@ def test_ids_are_unique_in_the_page(drawn):
 
 
 def test_long_labels_that_differ_in_the_middle_are_told_apart():
-    """The labels of a grid are shortened only as far as no two become one."""
+    """The labels of a grid stay different when they are shortened."""
     names = [f"block_hf partition={p} problem=autoencoder" for p in ("full", "random")]
 
     figure, _ = canvas(1, looks(names))
@@ -169,7 +169,7 @@ def test_long_labels_that_differ_in_the_middle_are_told_apart():
 
 
 def test_odd_names_are_drawn_literally():
-    """Names that matplotlib would typeset or let run off, and markup, are drawn as they are."""
+    """Names that matplotlib would typeset or clip, and markup, are drawn literally."""
     names = [r"$\oops$", "a-->b", "a\\b", '<b>&"', "x" * 80]
     records = synthetic_records(
         dict.fromkeys(names, Arm(tau=10.0)), seeds=2, updates=60, comparisons=()

@@ -27,7 +27,7 @@ HARD = ("a\x1b[2K\u202e", "\x00b", "c\x85\x7f", "d--><!--", "e</svg>&amp;", "f\u
 
 
 def assert_well_formed(made):
-    """Every file of the figures, and every inline one, which has nothing but what ours have."""
+    """All figures on disk and inline; inline figures contain only allowed parts."""
     inline = re.findall(r"(?s)<svg\b.*?</svg>", made.html)
     parts = [re.fullmatch(r'(?s)<svg (viewBox="[^"]*")[^>]*>(.*)</svg>', text) for text in inline]
     assert len(parts) > 2
@@ -89,7 +89,7 @@ def test_any_text_of_a_figure_is_drawn_as_well_formed_xml(label, alt):
      {"path.sketch": (1, 100, 2)}, {"axes.formatter.use_locale": True}],
 )  # fmt: skip
 def test_a_drawing_does_not_depend_on_a_matplotlibrc(setting):
-    """Neither how it is laid out nor how it is saved: else an honest page would differ."""
+    """Neither layout nor saving depends on it: otherwise an honest page would differ."""
 
     @styled()
     def drawn():
@@ -104,7 +104,7 @@ def test_a_drawing_does_not_depend_on_a_matplotlibrc(setting):
 
 @pytest.mark.parametrize("name", HARD)
 def test_a_plain_name_holds_nothing_that_xml_cannot(name):
-    """What can be seen of it is kept."""
+    """Its visible characters stay."""
     ElementTree.fromstring(f"<a>{escape(literal(name))}</a>")
 
     assert [c for c in literal(name) if c.isalnum()] == [c for c in name if c.isalnum()]
@@ -126,8 +126,8 @@ FOREIGN = {
     "comment": ("<!-- better -->", "a comment, a declaration or an instruction"),
     "declaration": ("<!DOCTYPE svg>", "a comment, a declaration or an instruction"),
     "instruction": ("<?xml-stylesheet?>", "a comment, a declaration or an instruction"),
-    "not closed": ("<g>", "no well-formed XML"),
-    "closed twice": ("</g>", "no well-formed XML"),
+    "not closed": ("<g>", "malformed XML"),
+    "closed twice": ("</g>", "malformed XML"),
     "HTML in it": ('<p xmlns="http://www.w3.org/1999/xhtml"/>', "xhtml}p"),
     "colour": ('<g fill="url(#a)"/>', "the 'fill' 'url(#a)' of g"),
     "capitals": ("<SCRIPT/>", "an element 'SCRIPT'"),
@@ -135,8 +135,8 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_what_no_drawing_of_ours_has_is_told(kind):
-    """An element, an attribute, a value, a text, or what is read in two ways."""
+def test_foreign_parts_of_a_drawing_are_reported(kind):
+    """An element, an attribute, a value, a text, or ambiguous markup."""
     body, told = FOREIGN[kind]
 
     faults = foreign('viewBox="0 0 1 1"', f'<g id="a"><path d="M 0 1" fill="none"/></g>{body}')
@@ -145,7 +145,7 @@ def test_what_no_drawing_of_ours_has_is_told(kind):
 
 
 def test_the_box_of_a_drawing_is_looked_at_too():
-    """It is four numbers."""
+    """It must be four numbers."""
     assert foreign('viewBox="0 0 1.5 1e3"', "<g/>") == ()
     assert foreign('viewBox="0 0 1 1" onload="f()"', "<g/>") == ("an attribute 'onload' of svg",)
     assert len(foreign('viewBox="0 0 100%"', "<g/>")) == 1

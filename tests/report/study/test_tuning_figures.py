@@ -1,4 +1,4 @@
-"""Figures of a study: what is drawn is what the trials say, whatever became of them."""
+"""Figures of a study show its trials, however they ended."""
 
 import dataclasses
 import re
@@ -52,7 +52,7 @@ def gridded():
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_study_is_drawn(name):
-    """Every figure is drawn in the reader's ink, named once, and says what is seen."""
+    """Every figure is drawn in the ink of the page, has its own name, and an alternative text."""
     drawings = [
         d for group in draw_study_figures(gather_study(CASES[name])).values() for d in group
     ]
@@ -70,7 +70,7 @@ def test_every_study_is_drawn(name):
 
 
 def test_history_draws_every_trial_and_the_best_so_far(evidence):
-    """Each trial has one mark, by what became of it; the step line is the running least value."""
+    """Each trial has a mark by how it ended; the step line is the running minimum."""
     figure = history(evidence)[2].figure
     cell = evidence.cells[2]
     (axes,) = figure.axes
@@ -88,7 +88,7 @@ def test_history_draws_every_trial_and_the_best_so_far(evidence):
 
 
 def test_a_miss_is_hollow_and_above_the_horizon(evidence):
-    """Trials of which no run reached the target are drawn apart from those that did."""
+    """Trials without a hit have their own mark."""
     (axes,) = history(evidence)[0].figure.axes
     kinds = evidence.cells[0].trials["kind"]
     hollow = [
@@ -103,7 +103,7 @@ def test_a_miss_is_hollow_and_above_the_horizon(evidence):
 
 
 def test_a_grid_is_small_multiples(gridded):
-    """Five batch sizes are five panels of one figure an arm, or of one pair of arms."""
+    """Five batch sizes are five panels of a figure per arm, or per pair of arms."""
     assert [len(drawing.figure.axes) for drawing in history(gridded)] == [5, 5, 5]
     assert [len(drawing.figure.axes) for drawing in verdict_budget(gridded)] == [5, 5]
     assert [d.title for d in budget(gridded)] == [f"gradient={size}" for size in SIZES]
@@ -133,20 +133,20 @@ def test_budget_curves_are_the_expected_best(evidence):
 
     for cell in evidence.cells:
         values = np.minimum(cell.trials[UPDATES].fillna(HORIZON), HORIZON)
-        mine = [line for line in above.lines if line.get_color() == colours[cell.arm.name]]
-        assert mine[0].get_ydata().tolist() == pytest.approx(list(expected_best(values).mean))
+        lines = [line for line in above.lines if line.get_color() == colours[cell.arm.name]]
+        assert lines[0].get_ydata().tolist() == pytest.approx(list(expected_best(values).mean))
         steps = [line for line in below.lines if line.get_color() == colours[cell.arm.name]]
         assert steps[0].get_ydata().tolist() == cell.so_far["best"].clip(upper=HORIZON).tolist()
 
 
 def test_the_mark_is_where_the_verdict_begins_to_hold():
-    """A diamond stands at `holds_from` of the held-out verdict; with another there is none."""
+    """A diamond marks `holds_from` of the held-out verdict; another verdict has no mark."""
     records = synthetic_study(comparisons=ENTRIES[1:])
     better = gather_study(records, {"block vs adam": Verdict.BETTER})
     worse = gather_study(records, {"block vs adam": Verdict.WORSE})
-    (found,) = better.ahead
+    (ahead,) = better.ahead
 
-    for evidence, expected in ((better, [found.holds_from(Verdict.BETTER)]), (worse, [])):
+    for evidence, expected in ((better, [ahead.holds_from(Verdict.BETTER)]), (worse, [])):
         (drawing,) = verdict_budget(evidence)
         (axes,) = drawing.figure.axes
         marks = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
@@ -156,7 +156,7 @@ def test_the_mark_is_where_the_verdict_begins_to_hold():
 
 
 def test_importances_are_bars_or_tiles(evidence, gridded):
-    """Without a grid a bar a parameter; with one a tile for every parameter at every size."""
+    """Without a grid a bar per parameter; with a grid a tile per parameter and size."""
     (bars,) = importances(evidence)
     widths = [patch.get_width() for patch in bars.figure.axes[0].patches]
     shares = [share for cell in evidence.cells for share in cell.arm.importances.values()]
@@ -169,7 +169,7 @@ def test_importances_are_bars_or_tiles(evidence, gridded):
 
 
 def test_what_a_choice_does_not_bring_in_is_a_gap(evidence):
-    """A trial of constant damping has no place on the rows of Levenberg–Marquardt."""
+    """A trial of constant damping has no value on the rows of Levenberg–Marquardt."""
     cell = evidence.cells[1]
     drawing = coordinates(evidence)[1]
     lines = [np.asarray(line.get_xdata(), float) for line in drawing.figure.axes[0].lines]
@@ -202,21 +202,21 @@ def test_the_best_trial_is_the_thickest_line(evidence):
 def test_contours_are_over_learning_rate_and_damping(evidence):
     """Every trial that has both is a point, and the star is the best of them."""
     cell = evidence.cells[2]
-    found = surface(cell, UPDATES)
+    trials = surface(cell, UPDATES)
 
-    assert found.names[0].name == "lr"
-    damping = found.names[1].name
+    assert trials.names[0].name == "lr"
+    damping = trials.names[1].name
     assert damping == "damping.constant.value"  # the one that the best trial has
-    known = cell.places[["lr", damping]].notna().all(axis=1).to_numpy()
-    known = known & cell.trials[UPDATES].notna().to_numpy()
-    np.testing.assert_allclose(10**found.x, cell.places["lr"].to_numpy()[known])
-    assert found.best.sum() == 1
-    assert found.value.max() <= HORIZON
+    is_known = cell.places[["lr", damping]].notna().all(axis=1).to_numpy()
+    is_known = is_known & cell.trials[UPDATES].notna().to_numpy()
+    np.testing.assert_allclose(10**trials.x, cell.places["lr"].to_numpy()[is_known])
+    assert trials.best.sum() == 1
+    assert trials.value.max() <= HORIZON
 
 
 @pytest.mark.parametrize("kind", ["few", "on a line", "all alike"])
 def test_what_cannot_be_interpolated_is_drawn_as_points(evidence, kind):
-    """Few trials, trials on one line, or of one value: points only, and the caption says so."""
+    """Few trials, trials on one line, or of one value: points only, with another caption."""
     cell = evidence.cells[2]
     lr, damping = cell.places["lr"], "damping.constant.value"
     places = {
@@ -230,12 +230,13 @@ def test_what_cannot_be_interpolated_is_drawn_as_points(evidence, kind):
     (drawing,) = contour(dataclasses.replace(evidence, cells=(cell,)))
 
     assert surface(cell, UPDATES).triangles is None
-    assert "nothing is interpolated" in " ".join(drawing.caption)
+    (whole,) = [other for other in contour(evidence) if other.title == drawing.title]
+    assert drawing.caption[0] != whole.caption[0]
     assert len(drawing.figure.axes) == 1  # no colour bar
 
 
 def test_the_front_is_filled_and_joined():
-    """Trials that nothing beats are filled and joined; a single objective has no front."""
+    """Trials on the front are filled and joined; a single objective has no front."""
     evidence = gather_study(CASES["two objectives"])
     (drawing,) = front(evidence)
     (axes,) = drawing.figure.axes
@@ -243,8 +244,8 @@ def test_the_front_is_filled_and_joined():
 
     assert len(steps) == 3
     for cell, line in zip(evidence.cells, steps, strict=True):
-        mine = cell.trials[cell.trials["on_front"]].sort_values(UPDATES)
-        assert line.get_xdata().tolist() == mine[UPDATES].tolist()
+        front_trials = cell.trials[cell.trials["on_front"]].sort_values(UPDATES)
+        assert line.get_xdata().tolist() == front_trials[UPDATES].tolist()
         assert (np.diff(line.get_ydata()) < 0).all()
     assert front(gather_study(CASES["one arm"])) == ()
 
@@ -259,11 +260,11 @@ def test_the_order_of_rows_changes_no_figure(evidence):
         seeds=records.seeds.sample(frac=1, random_state=0),
     )
 
-    for one, other in zip(history(evidence) + coordinates(evidence),
+    for drawn, again in zip(history(evidence) + coordinates(evidence),
                           history(gather_study(backwards)) + coordinates(gather_study(backwards)),
                           strict=True):  # fmt: skip
-        assert svg.to_svg(one.figure, one.name, one.alt) == svg.to_svg(
-            other.figure, one.name, one.alt
+        assert svg.to_svg(drawn.figure, drawn.name, drawn.alt) == svg.to_svg(
+            again.figure, drawn.name, drawn.alt
         )
 
 

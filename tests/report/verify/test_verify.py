@@ -1,4 +1,4 @@
-"""A page is held against its own records: whatever was changed in it is found."""
+"""A page is compared with its own records: every change is detected."""
 
 import re
 from dataclasses import replace
@@ -13,11 +13,12 @@ from bdhf.report.embedded.archive import ARCHIVED_FILES, RunFiles
 from bdhf.report.embedded.encoding import decode, encode
 from bdhf.report.verify import verify
 from bdhf.report.verify.page_contents import count_numbers, take_apart
+from tests.messages import naming
 from tests.report.synthetic import ENTRIES, synthetic_records
 
 
 def files_of(records):
-    """What the folders of the runs that have ended would have held."""
+    """Files as in the folders of the runs that have ended."""
     spec = "seed: 0\n"
     sums = dict.fromkeys(ARCHIVED_FILES, digest(b"")) | {"spec.yaml": digest(spec.encode())}
     ended = records.runs.loc[records.runs["status"].notna(), "run_id"]
@@ -49,34 +50,34 @@ def honest(study, tmp_path_factory):
 def changed(honest, tmp_path):
     """Change a piece of the page, once, and verify it."""
 
-    def verified(old, new, count=1):
+    def change_and_verify(old, new, count=1):
         text = honest.read_text(encoding="utf-8")
         assert re.search(old, text), old
         path = tmp_path / "changed.html"
         path.write_text(re.sub(old, new, text, count=count), encoding="utf-8")
         return verify.verify(path)
 
-    return verified
+    return change_and_verify
 
 
 def test_an_honest_page_agrees(honest):
-    """Every line and figure, and numbers were looked at."""
-    found = verify.verify(honest)
+    """Every line, figure and number is compared."""
+    verified = verify.verify(honest)
 
-    assert found.agrees
-    assert (found.lines, found.drawings, found.contradictions) == ((), (), ())
-    assert found.runs == 23
-    assert found.figures == len(re.findall("<svg", honest.read_text(encoding="utf-8"))) > 1
-    assert found.numbers > 100
-    assert found.other_versions == {}
+    assert verified.agrees
+    assert (verified.lines, verified.drawings, verified.contradictions) == ((), (), ())
+    assert verified.runs == 23
+    assert verified.figures == len(re.findall("<svg", honest.read_text(encoding="utf-8"))) > 1
+    assert verified.numbers > 100
+    assert verified.other_versions == {}
 
 
 def test_the_page_carries_what_it_shows(study, honest):
     """The records that are taken out of a page are those that it was made from."""
     text = honest.read_text(encoding="utf-8")
-    found = decode(verify.block_of(text, "page"))
+    decoded = decode(verify.block_of(text, "page"))
 
-    assert found.records.runs.equals(study.runs)
+    assert decoded.records.runs.equals(study.runs)
     assert text.count('id="records"') == 1
     assert text.rstrip().endswith("</script>\n</body>\n</html>")
     assert "bdhf verify report.html" in text
@@ -96,13 +97,13 @@ def test_the_page_carries_what_it_shows(study, honest):
     ],
     ids=["effect", "verdict", "status", "alt text", "caption", "spec", "provenance", "style"],
 )
-def test_a_changed_word_or_number_is_found_and_its_line_told(honest, changed, old, new):
-    """The number of the line in the file, what it says and what the records give."""
-    found = changed(old, new)
+def test_a_changed_word_or_number_is_found_with_its_line(honest, changed, old, new):
+    """The number of the line in the file, its text, and the text that the records give."""
+    verified = changed(old, new)
 
-    assert not found.agrees
-    assert found.differing == 1
-    (line,) = found.lines
+    assert not verified.agrees
+    assert verified.differing == 1
+    (line,) = verified.lines
     before = honest.read_text(encoding="utf-8").split("\n")
     if "<svg" not in before[line.number - 1]:
         assert line.gives == before[line.number - 1]
@@ -127,28 +128,28 @@ def test_a_line_that_was_added_or_taken_out_is_one_line(honest, tmp_path):
     assert [(line.says, line.gives) for line in gone.lines] == [(None, lines[at])]
 
 
-def test_no_more_than_twenty_lines_are_told(changed):
-    """And how many there are in all."""
-    found = changed(r"<td", "<td ", count=0)
+def test_at_most_twenty_lines_are_reported(changed):
+    """The total is counted."""
+    verified = changed(r"<td", "<td ", count=0)
 
-    assert len(found.lines) == 20
-    assert found.differing > 20
+    assert len(verified.lines) == 20
+    assert verified.differing > 20
 
 
 PATH = r'(<path d="M \d+)'
 
 
 def test_a_changed_drawing_is_found(changed):
-    """A path of a figure that was moved, by the same matplotlib, is no longer what was drawn."""
-    found = changed(PATH, r"\g<1>1")
+    """With the same matplotlib, a moved path is a difference."""
+    verified = changed(PATH, r"\g<1>1")
 
-    assert not found.agrees
-    assert found.differing == 0
-    assert list(found.drawings) == ["forest"]  # the first of the page
+    assert not verified.agrees
+    assert verified.differing == 0
+    assert list(verified.drawings) == ["forest"]  # the first of the page
 
 
-def test_a_drawing_of_another_matplotlib_is_told_and_no_failure(study, tmp_path, monkeypatch):
-    """Its words must agree all the same."""
+def test_a_drawing_of_another_matplotlib_is_reported_but_no_failure(study, tmp_path, monkeypatch):
+    """Its texts must still agree."""
     with monkeypatch.context() as patch:
         other = {**encoding.versions(), "matplotlib": "2.0.2"}
         patch.setattr(encoding, "versions", lambda: other)
@@ -156,18 +157,18 @@ def test_a_drawing_of_another_matplotlib_is_told_and_no_failure(study, tmp_path,
     text = re.sub(PATH, r"\g<1>1", path.read_text(encoding="utf-8"), count=1)
     path.write_text(text, encoding="utf-8")
 
-    found = verify.verify(path)
+    verified = verify.verify(path)
     path.write_text(text.replace("<figcaption>", "<figcaption>Not ", 1), encoding="utf-8")
     with_other_words = verify.verify(path)
 
-    assert found.agrees
-    assert len(found.drawings) == 1
-    assert found.other_versions["matplotlib"][0] == "2.0.2"
+    assert verified.agrees
+    assert len(verified.drawings) == 1
+    assert verified.other_versions["matplotlib"][0] == "2.0.2"
     assert not with_other_words.agrees
 
 
 def test_hashes_in_ids_may_be_others_and_what_they_name_may_not(honest, tmp_path):
-    """Another processor rounds the last bits otherwise, of which matplotlib makes these."""
+    """Ids of matplotlib hash the last bits, which another processor rounds differently."""
     text = honest.read_text(encoding="utf-8")
     hashes = sorted(set(re.findall(r'id="forest-[a-zA-Z]([0-9a-f]{10})"', text)))
     others = {old: f"{int(old, 16) ^ 1:010x}" for old in hashes}
@@ -206,11 +207,11 @@ def test_runs_that_were_taken_out_of_the_records_are_found(study, honest, tmp_pa
         curves=study.curves[study.curves["seed"] != 3].reset_index(drop=True),
     )
 
-    found = swapped(without, honest, tmp_path)
+    verified = swapped(without, honest, tmp_path)
 
-    assert not found.agrees
-    assert any("8 seeds" in (line.says or "") for line in found.lines)
-    assert any("7 seeds" in (line.gives or "") for line in found.lines)
+    assert not verified.agrees
+    assert any("8 seeds" in (line.says or "") for line in verified.lines)
+    assert any("7 seeds" in (line.gives or "") for line in verified.lines)
 
 
 def test_a_loss_that_was_changed_in_the_records_is_found(study, honest, tmp_path):
@@ -226,11 +227,11 @@ def test_records_that_contradict_themselves_are_found(study, tmp_path):
     """Where page and records agree, the table of runs must agree with the curves."""
     runs = study.runs.assign(update=study.runs["update"].where(study.runs.index != 2, 1.0))
 
-    found = verify.verify(paged(replace(study, runs=runs), tmp_path))
+    verified = verify.verify(paged(replace(study, runs=runs), tmp_path))
 
-    assert not found.agrees
-    assert found.differing == 0
-    assert found.contradictions == (
+    assert not verified.agrees
+    assert verified.differing == 0
+    assert verified.contradictions == (
         "adam seed 2: the table of runs has update 1.0, the last row of its curve "
         f"{float(study.runs['update'][2])!r}",
     )
@@ -245,14 +246,14 @@ def test_records_that_make_no_page_are_one_line(study, honest, tmp_path, column)
     block = encode(replace(study, runs=runs), files_of(study))
     path.write_text(text.replace(verify.block_of(text, ""), block), encoding="utf-8")
 
-    with pytest.raises(InputError, match="its records make no page") as error:
+    with pytest.raises(InputError, match=naming(path, "records")) as error:
         verify.verify(path)
 
     assert len(error.value.lines) == 1
 
 
 def test_what_no_drawing_of_ours_holds_is_found_whatever_drew_it(study, tmp_path, monkeypatch):
-    """Also where another matplotlib leaves the paths unchecked; told with the figure's name."""
+    """Also where another matplotlib leaves the paths unchecked; reported with the figure's name."""
     with monkeypatch.context() as patch:
         other = {**encoding.versions(), "matplotlib": "2.0.2"}
         patch.setattr(encoding, "versions", lambda: other)
@@ -261,27 +262,27 @@ def test_what_no_drawing_of_ours_holds_is_found_whatever_drew_it(study, tmp_path
     for new, told in (("<script>1</script>", "script"), ('<g onclick="f()"/>', "onclick")):
         path.write_text(text.replace("</svg>", f"{new}</svg>", 1), encoding="utf-8")
 
-        found = verify.verify(path)
+        verified = verify.verify(path)
 
-        assert not found.agrees
-        assert found.differing == 0
-        assert all(what.startswith("forest: ") for what in found.foreign)
-        assert told in found.foreign[0]
+        assert not verified.agrees
+        assert verified.differing == 0
+        assert all(what.startswith("forest: ") for what in verified.foreign)
+        assert told in verified.foreign[0]
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line"),
+    ("old", "new", "advice"),
     [
-        (r'(id="records">\n[^\n]*\n.{1000})..', r"\g<1>zz", "are cut or changed"),
-        (r"(?s)<script.*</script>", "", "carries no whole records"),
-        (r"(?s)(<script[^\n]*\n[^\n]*\n[^\n]*\n).*", r"\1", "carries no whole records"),
+        (r'(id="records">\n[^\n]*\n.{1000})..', r"\g<1>zz", "bdhf report RESULTS"),
+        (r"(?s)<script.*</script>", "", "bdhf report RESULTS"),
+        (r"(?s)(<script[^\n]*\n[^\n]*\n[^\n]*\n).*", r"\1", "bdhf report RESULTS"),
         ('"capsule": 1', '"capsule": 7', "upgrade bdhf"),
     ],
     ids=["changed", "taken out", "cut", "newer"],
 )
-def test_records_that_cannot_be_trusted_are_one_line(changed, old, new, line):
-    """What is wrong and what to do."""
-    with pytest.raises(InputError, match=line) as error:
+def test_records_that_cannot_be_trusted_are_one_line(changed, old, new, advice):
+    """With the file and what to do."""
+    with pytest.raises(InputError, match=naming(advice)) as error:
         changed(f"(?s){old}" if "{1000}" in old else old, new)
 
     assert len(error.value.lines) == 1
@@ -290,10 +291,10 @@ def test_records_that_cannot_be_trusted_are_one_line(changed, old, new, line):
 
 def test_a_file_that_is_no_page_is_one_line(tmp_path):
     """No file, or no text."""
-    with pytest.raises(InputError, match="no report that can be read: No such file"):
+    with pytest.raises(InputError, match=naming("none.html", "No such file")):
         verify.verify(tmp_path / "none.html")
     (tmp_path / "bytes.html").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="no report that can be read"):
+    with pytest.raises(InputError, match=naming("bytes.html", "utf-8")):
         verify.verify(tmp_path / "bytes.html")
 
 
@@ -306,7 +307,7 @@ def test_other_ends_of_lines_change_nothing(honest, tmp_path):
 
 
 def test_taken_apart_a_page_keeps_its_lines_and_their_numbers(honest):
-    """Every line outside drawings stands there once, under its number in the file."""
+    """Every line outside drawings occurs once, under its number in the file."""
     text = honest.read_text(encoding="utf-8")
     lines, page = text.split("\n"), take_apart(text)
 
@@ -321,7 +322,7 @@ def test_taken_apart_a_page_keeps_its_lines_and_their_numbers(honest):
 
 
 def test_numbers_of_the_spec_and_of_the_records_are_not_counted():
-    """They were given, not computed."""
+    """They are not computed."""
     page = (
         '<head>1</head><style>2</style><p>3 of 4, 1,234.5 × 1e-3</p><svg aria-label="5 runs">'
         '<path d="M 6 7"/></svg><section id="spec">8</section><script>9</script>'

@@ -24,9 +24,9 @@ _LOSSES = ["low", "median", "high"]
 
 
 def draw_curves(evidence: Evidence) -> tuple[Drawing, ...]:
-    """Losses against every axis that was recorded, on every scale; the one that suits first.
+    """Losses against every recorded axis, on every scale; the most suitable scale comes first.
 
-    Nothing where no run has an outcome.
+    () where no run has an outcome.
     """
     return tuple(drawing for axis in AXES for drawing in _views(evidence, axis))
 
@@ -39,7 +39,7 @@ def draw_lines(
     xlabel: str,
     scale: str,
 ) -> Figure:
-    """One panel per metric of `table`, whose columns `bands.bands` documents.
+    """One panel per metric of `table`, whose columns `curve_bands.bands` documents.
 
     `scale` is a key of SCALES.
     """
@@ -49,11 +49,11 @@ def draw_lines(
     for axes, metric in zip(panels, metrics, strict=True):
         panel = table[table["metric"] == metric]
         axes.set_ylabel(metric_name(metric))
-        mine = [target for target in targets if target.metric == metric]
-        _scale(axes, panel, mine, scale)
+        panel_targets = [target for target in targets if target.metric == metric]
+        _scale(axes, panel, panel_targets, scale)
         for arm, line in panel.groupby("arm", sort=False):
             _line(axes, line, looks[str(arm)])
-        for target in mine:
+        for target in panel_targets:
             _target(axes, target)
     logged = " (log scale)" if panels[-1].get_xscale() == "log" else ""
     panels[-1].set_xlabel(xlabel + logged)
@@ -73,7 +73,7 @@ def suited(table: pd.DataFrame, targets: Sequence[Target]) -> str:
 
 
 def _views(evidence: Evidence, axis: str) -> tuple[Drawing, ...]:
-    """One axis on every scale; nothing where no arm has left 0 on it."""
+    """One axis on every scale; () where no arm has spent anything on it."""
     records, unit = evidence.records, AXES[axis][1]
     table = bands(records, axis, _metrics(records))
     left = table.groupby("arm")["x"].max() > 0 if len(table) else pd.Series(dtype=bool)
@@ -97,13 +97,13 @@ def _views(evidence: Evidence, axis: str) -> tuple[Drawing, ...]:
 
 
 def _metrics(records: Records) -> list[str]:
-    """Validation loss first, then what the targets read, then training loss."""
+    """Validation loss first, then the metrics of targets, then training loss."""
     wanted = dict.fromkeys(["val_loss", *(t.metric for t in records.targets), "train_loss"])
     return [m for m in wanted if m in records.curves and records.curves[m].notna().any()]
 
 
 def _scale(axes: Axes, panel: pd.DataFrame, targets: Sequence[Target], scale: str) -> None:
-    """Set the limits, and make logarithmic what the scale says and has positive values."""
+    """Set the limits and the scale of both axes; only positive values allow a logarithmic axis."""
     beyond = panel.loc[panel["x"] > 0, "x"]
     if scale == "log":
         logarithmic(axes, "x", beyond.min(), beyond.max())
@@ -122,7 +122,7 @@ def _scale(axes: Axes, panel: pd.DataFrame, targets: Sequence[Target], scale: st
 def _range(panel: pd.DataFrame, targets: Sequence[Target]) -> tuple[float, float]:
     """The smallest and the largest value to show, targets among them.
 
-    What rises towards its target is shown whole.
+    A metric that rises towards its target is shown whole.
     """
     drawn = panel[_LOSSES].to_numpy(float).ravel()
     drawn = np.append(drawn[np.isfinite(drawn)], [target.value for target in targets])
@@ -132,7 +132,7 @@ def _range(panel: pd.DataFrame, targets: Sequence[Target]) -> tuple[float, float
 
 
 def _line(axes: Axes, line: pd.DataFrame, look: Look) -> None:
-    """One arm: its median, its band, and a mark where half of its runs are through."""
+    """One arm: its median, its band, and a mark where half of its runs have stopped."""
     if axes.get_xscale() == "log":
         line = line[line["x"] > 0]
     if line.empty:
@@ -148,7 +148,7 @@ def _line(axes: Axes, line: pd.DataFrame, look: Look) -> None:
 
 
 def _target(axes: Axes, target: Target) -> None:
-    """A dotted line, named in the margin where it covers no curve."""
+    """A dotted line with a label in the margin, where it covers no curve."""
     axes.axhline(target.value, color=INK, lw=0.9, linestyle=(0, (1, 2)))
     axes.annotate(
         f"target\n{number(target.value, tidy=True)}",

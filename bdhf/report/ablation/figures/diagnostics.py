@@ -1,4 +1,4 @@
-"""What the optimizer did: CG iterations, damping, reduction ratio, and why solvers stopped."""
+"""CG iterations, damping, reduction ratio, and why solvers stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bdhf.report.page.style import DECADE, INK, Look, canvas, linear, logarithmi
 from bdhf.stats.observations.targets import OUTCOMES
 from bdhf.text.formatting import counted, number
 
-#: Column of a curve -> its name beside the panel.
+#: Column of a curve -> the label of its panel.
 UPDATES: Mapping[str, str] = {
     "cg_iterations": "CG iterations",
     "damping": "damping λ",
@@ -26,16 +26,16 @@ UPDATES: Mapping[str, str] = {
 #: Shares of blocks whose solver stopped for a reason.
 STOP_METRICS: Mapping[str, str] = {
     "stop_converged": "share of blocks that\nconverged",
-    "stop_progress": "share of blocks that\nceased to progress",
-    "stop_max_iters": "share of blocks at\nthe most iterations",
+    "stop_progress": "share of blocks that\nstopped progressing",
+    "stop_max_iters": "share of blocks at\nthe iteration limit",
     "negative_curvature": "share of blocks with\nnegative curvature",
 }
-_RATIOS = (-1.0, 3.0)  # a reduction ratio beyond leaves the panel
+_RATIOS = (-1.0, 3.0)  # reduction ratios beyond these are outside the panel
 _COUNTS = ("cg_iterations",)
 
 
 def draw_diagnostics(evidence: Evidence) -> tuple[Drawing, ...]:
-    """The updates, and why their solvers stopped; none where no run has measured any of it."""
+    """The updates, and why their solvers stopped; () where no run measured either."""
     records = evidence.records
     stops = diagnostic_bands(records, list(STOP_METRICS))
     some = [str(name) for name, line in stops.groupby("metric") if (line["high"] > 0).any()]
@@ -53,7 +53,7 @@ def draw_diagnostics(evidence: Evidence) -> tuple[Drawing, ...]:
 
 @styled()
 def panels(table: pd.DataFrame, looks: Mapping[str, Look], names: Mapping[str, str]) -> Figure:
-    """One panel per metric of `table`, whose columns `during.during` documents."""
+    """One panel per metric of `table`, whose columns `diagnostic_bands` documents."""
     metrics = list(table["metric"].drop_duplicates())
     seen = set(table["arm"])
     figure, stack = canvas(len(metrics), {arm: looks[arm] for arm in looks if arm in seen})
@@ -104,7 +104,7 @@ def _line(axes: Axes, line: pd.DataFrame, look: Look) -> None:
 
 
 def _scale(axes: Axes, panel: pd.DataFrame, metric: str) -> None:
-    """Limits that suit a share, a count, a ratio or a damping."""
+    """Set limits that suit a share, a count, a ratio or a damping."""
     low, high = float(panel["low"].min()), float(panel["high"].max())
     if metric in STOP_METRICS:
         axes.set(ylim=(-0.03, 1.03), yticks=[0, 0.25, 0.5, 0.75, 1])
@@ -119,29 +119,32 @@ def _scale(axes: Axes, panel: pd.DataFrame, metric: str) -> None:
 
 def _caption(records: Records, table: pd.DataFrame, never: Sequence[str]) -> tuple[str, ...]:
     parts = [
-        "Line: median over the seeds still training, each measured at the last update before an "
-        "evaluation; band: the middle half of them. A line ends where fewer than half are left.",
+        "Line: median over the seeds that still train, measured at the last update before an "
+        "evaluation; band: interquartile range. A line ends where fewer than half of the seeds "
+        "remain.",
     ]
     ratio = table[table["metric"] == "reduction_ratio"]
     if len(ratio):
-        parts.append("A reduction ratio of 1 (dotted) is a model that predicts its step exactly.")
+        parts.append(
+            "At a reduction ratio of 1 (dotted) the quadratic model predicts the decrease exactly."
+        )
     if (ratio["low"] < _RATIOS[0]).any() or (ratio["high"] > _RATIOS[1]).any():
         parts.append(
-            f"Ratios below {number(_RATIOS[0], tidy=True)} and above "
-            f"{number(_RATIOS[1], tidy=True)} leave the panel."
+            f"Ratios below {number(_RATIOS[0], tidy=True)} or above "
+            f"{number(_RATIOS[1], tidy=True)} are outside the panel."
         )
     if never:
-        parts.append(f"No panel, for no more than a quarter ever: {listed(list(never))}.")
+        parts.append(f"No panel, because the upper quartile is always 0: {listed(list(never))}.")
     return (*parts, *_left_out(records, table))
 
 
 def _left_out(records: Records, table: pd.DataFrame) -> list[str]:
-    """Which arms have measured nothing of it, and how many runs have no outcome."""
+    """Which arms have no measurements, and how many runs have no outcome."""
     seen = set(table["arm"])
     absent = [arm for arm in records.arms if arm not in seen]
-    parts = [f"Nothing of it was measured for {listed(absent)}."] if absent else []
+    parts = [f"No measurements for {listed(absent)}."] if absent else []
     runs = records.runs[records.runs["arm"].isin(seen)]
-    known = int(runs["status"].isin(OUTCOMES).sum())
-    if known < len(runs):
-        parts.append(f"Drawn from {known} of {counted(len(runs), 'run')}.")
+    drawn = int(runs["status"].isin(OUTCOMES).sum())
+    if drawn < len(runs):
+        parts.append(f"Drawn from {drawn} of {counted(len(runs), 'run')}.")
     return parts

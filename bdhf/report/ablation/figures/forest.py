@@ -23,18 +23,18 @@ VERDICTS: Mapping[Verdict, Look] = {
     Verdict.EQUIVALENT: Look("#029e73", "-", "s"),
     Verdict.UNDECIDED: Look(INK, "-", "o"),
 }
-_REACH = 20.0  # an interval that reaches further beyond all ratios than this factor has an arrow
+_REACH = 20.0  # an interval that exceeds all ratios by more than this factor has an arrow
 
 
 def draw_forest(evidence: Evidence) -> tuple[Drawing, ...]:
-    """One figure per question (costs on an axis to a target, or a loss); none without a ratio."""
+    """One figure per question (costs on an axis to a target, or a loss); () without a ratio."""
     groups: dict[str, list[Result]] = {}
     for result in evidence.results:
         groups.setdefault(result.question, []).append(result)
     drawn = [group for group in groups.values() if any(_has_ratio(result) for result in group)]
     return tuple(
-        _drawn(group, f"_{place}" if len(drawn) > 1 else "")
-        for place, group in enumerate(drawn, start=1)
+        _drawn(group, f"_{index}" if len(drawn) > 1 else "")
+        for index, group in enumerate(drawn, start=1)
     )
 
 
@@ -83,7 +83,7 @@ def _has_ratio(result: Result) -> bool:
 
 
 def _limits(results: Sequence[Result]) -> tuple[float, float]:
-    """The range of ratios to show: all of them and 1, and intervals and margins that are near."""
+    """The range to show: 1, all ratios, and the ends of intervals and margins that are near."""
     seen = [1.0, *(result.ratio for result in results)]
     least, most = min(seen) / _REACH, max(seen) * _REACH
     ends = [end for r in results for end in (r.ratio_low, r.ratio_high, r.margin, 1 / r.margin)]
@@ -94,7 +94,7 @@ def _limits(results: Sequence[Result]) -> tuple[float, float]:
 
 
 def _row(axes: Axes, row: int, result: Result, limits: tuple[float, float]) -> None:
-    """One result: margin, interval, ratio, and above them its name and its numbers."""
+    """One result: margin, interval and ratio, below its name and its ratio as text."""
     look = VERDICTS[result.verdict]
     if not math.isnan(result.margin):
         inner = np.clip([1 / result.margin, result.margin], *limits)
@@ -108,10 +108,10 @@ def _row(axes: Axes, row: int, result: Result, limits: tuple[float, float]) -> N
 
 
 def _above(axes: Axes, row: int, side: int, text: str) -> None:
-    """Write above a row, at the left (0) or the right (1) of the panel."""
-    place, align = (side, row - 0.42), ("left", "right")[side]
+    """Write above a row, at the left (0) or right (1) end of the panel."""
+    position, align = (side, row - 0.42), ("left", "right")[side]
     axes.annotate(
-        text, place, xycoords=("axes fraction", "data"), ha=align, va="center", fontsize=9
+        text, position, xycoords=("axes fraction", "data"), ha=align, va="center", fontsize=9
     )
 
 
@@ -131,19 +131,21 @@ def _caption(results: Sequence[Result]) -> tuple[str, ...]:
     shown = [result for result in results if _has_ratio(result)]
     level = percent(1 - shown[0].alpha)
     parts = [
-        f"Marker: geometric mean over seeds of candidate ÷ baseline; line: its {level} interval, "
-        "not widened for the number of comparisons, as the verdict is: an interval can leave out "
-        "1 where the verdict is undecided.",
+        f"Marker: geometric mean over seeds of candidate ÷ baseline; line: its {level} interval. "
+        "Verdicts are corrected for the number of comparisons, intervals are not: an interval can "
+        "exclude 1 where the verdict is undecided.",
     ]
     if not all(math.isnan(result.margin) for result in shown):
-        parts.append("Shaded: the margin within which arms are equivalent.")
+        parts.append("Shaded: the equivalence margin.")
     if any(math.isinf(r.ratio_high) or r.ratio_low == 0 for r in shown):
-        parts.append("An arrow: the interval goes on, without an end where pairs are too few.")
+        parts.append(
+            "Arrow: the interval extends beyond the panel; with too few pairs it is unbounded."
+        )
     short = [f"{r.name} {r.pairs} of {r.planned}" for r in shown if r.pairs < r.planned]
     if short:
         parts.append(f"Not all pairs have an outcome: {listed(short)}.")
     absent = [result.name for result in results if not _has_ratio(result)]
     if absent:
         left_out = counted(len(absent), "comparison")
-        parts.append(f"Left out, for want of a ratio: {left_out} ({listed(absent)}).")
+        parts.append(f"Left out for lack of a ratio: {left_out} ({listed(absent)}).")
     return tuple(parts)

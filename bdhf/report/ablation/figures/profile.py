@@ -16,14 +16,14 @@ from bdhf.text.formatting import counted, number
 
 
 def draw_profile(evidence: Evidence) -> tuple[Drawing, ...]:
-    """One figure per target of `evidence.profile`; none where that table is empty."""
+    """One figure per target of `evidence.profile`; () where that table is empty."""
     table = evidence.profile
     if table.empty or table["arm"].nunique() > MOST_LINES:
         return ()
     groups = list(table.groupby("target", sort=False))
     return tuple(
-        _drawn(evidence, lines, str(target), f"_{place}" if len(groups) > 1 else "")
-        for place, (target, lines) in enumerate(groups, start=1)
+        _drawn(evidence, lines, str(target), f"_{index}" if len(groups) > 1 else "")
+        for index, (target, lines) in enumerate(groups, start=1)
     )
 
 
@@ -72,22 +72,22 @@ def _caption(evidence: Evidence, table: pd.DataFrame, unit: str) -> tuple[str, .
     has_problems = bool(problem_axes(evidence.records))
     instance = "a problem with a seed" if has_problems else "a seed"
     parts = [
-        f"An instance is {instance}. A line begins at the share on which its arm is the best, "
-        "and ends at the share that it solves within the budget of "
-        f"{budgets(evidence.records)} {unit}; the upper line is the better one. Two lines can "
-        "change places when a third is left out.",
+        f"An instance is {instance}. A line begins at the share of instances on which its arm is "
+        "best, and ends at the share that it solves within the budget of "
+        f"{budgets(evidence.records)} {unit}; higher is better. Removing an arm can change the "
+        "order of the others.",
     ]
     if left_out:
         parts.append(
-            f"Drawn from {whole} of {counted(whole + left_out, 'instance')}: in the others a run "
-            "of some arm has no outcome."
+            f"Drawn from {whole} of {counted(whole + left_out, 'instance')}: in the others an arm "
+            "has a run without an outcome."
         )
     else:
         parts.append(f"Drawn from {counted(whole, 'instance')}.")
     seen = set(table["arm"])
     absent = [a for a in evidence.records.arms if not has_problems and a not in seen]
     if absent:
-        parts.append(f"Not drawn, without any outcome: {listed(absent)}.")
+        parts.append(f"Not drawn for lack of an outcome: {listed(absent)}.")
     return tuple(parts)
 
 

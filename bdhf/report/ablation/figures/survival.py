@@ -1,4 +1,4 @@
-"""Survival curves: the fraction of an arm's runs that have not reached a target yet."""
+"""Survival curves: the fraction of the runs of an arm that have not yet reached a target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bdhf.report.page.style import DECADE, INK, Look, canvas, linear, logarithmi
 
 
 def draw_survival(evidence: Evidence) -> tuple[Drawing, ...]:
-    """One figure per target and axis of `evidence.survival`; none where that table is empty."""
+    """One figure per target and axis of `evidence.survival`; () where that table is empty."""
     if evidence.survival.empty:
         return ()
     groups = evidence.survival.groupby(["target", "axis"], sort=False)

@@ -15,7 +15,7 @@ from bdhf.report.ablation.figures.survival import draw_survival
 from bdhf.report.page.drawing import Drawing, Evidence, by_section
 from bdhf.report.page.style import MOST_LINES
 
-#: Name -> what draws it, in the order of the page. A figure with nothing to show returns ().
+#: Name -> what draws it, in the order of the page. An empty figure is ().
 FIGURES: Mapping[str, Callable[[Evidence], tuple[Drawing, ...]]] = {
     "forest": draw_forest,
     "curves": draw_curves,
@@ -26,17 +26,17 @@ FIGURES: Mapping[str, Callable[[Evidence], tuple[Drawing, ...]]] = {
     "diagnostics": draw_diagnostics,
 }
 
-#: Figures with a line for every arm, whatever the grid.
+#: Figures with a line for every arm, even in a grid.
 CROWDED = ("curves", "survival", "diagnostics")
 
 
 def draw_figures(evidence: Evidence) -> Mapping[str, tuple[Drawing, ...]]:
-    """Every figure that has something to show, by the section of the page it belongs to."""
+    """All figures that are not empty, by section of the page."""
     figures = (figure for name, figure in FIGURES.items() if _is_drawn(evidence.records, name))
     return by_section(drawing for figure in figures for drawing in figure(evidence))
 
 
 def _is_drawn(records: Records, name: str) -> bool:
-    """Whether the spec asks for a figure, and its lines can be told apart."""
+    """Whether the spec asks for a figure and its lines are not too many."""
     crowded = name in CROWDED and len(records.arms) > MOST_LINES
     return records.shows(name) and not crowded

@@ -1,4 +1,4 @@
-"""Budget curves: what k trials of an arm may be expected to find, and what was found in order."""
+"""Budget curves: the expected best of k trials of an arm, and the best of the first k."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _Style = Literal["default", "steps-post"]
 
 
 def budget(evidence: StudyEvidence) -> tuple[Drawing, ...]:
-    """One figure a combination of the grid, with a line for every arm."""
+    """One figure per combination of the grid, with a line for every arm."""
     groups = {where: [c for c in g if c.expected] for where, g in evidence.by_place.items()}
     groups = {where: cells for where, cells in groups.items() if cells}
     asked = question(evidence.records, evidence.objective)
     return tuple(
         Drawing(
-            name=f"budget_{place}" if len(groups) > 1 else "budget",
+            name=f"budget_{index}" if len(groups) > 1 else "budget",
             section="Budget curves",
             title=where or asked[:1].upper() + asked[1:],
             caption=_caption(evidence),
             alt=f"Expected best of k trials, {asked}: {'; '.join(_words(c) for c in cells)}.",
             figure=budget_curves(cells, evidence.objective, evidence.looks),
         )
-        for place, (where, cells) in enumerate(groups.items(), start=1)
+        for index, (where, cells) in enumerate(groups.items(), start=1)
     )
 
 
@@ -46,10 +46,10 @@ def budget_curves(
     names = [cell.arm.name for cell in cells]
     figure, (above, below) = canvas(2, {name: looks[name] for name in names}, 2.3)
     for cell in cells:
-        look, found = looks[cell.arm.name], cell.expected
-        if found is not None:
-            k = np.arange(1, len(found.mean) + 1)
-            _line(above, k, (found.low, found.mean, found.high), look, "default")
+        look, expected = looks[cell.arm.name], cell.expected
+        if expected is not None:
+            k = np.arange(1, len(expected.mean) + 1)
+            _line(above, k, (expected.low, expected.mean, expected.high), look, "default")
         order = [
             cell.so_far[name].clip(upper=cell.horizon).tolist() for name in ("low", "best", "high")
         ]
@@ -74,9 +74,9 @@ def _line(
 
 
 def _scale(axes: Axes, values: list[float]) -> None:
-    known = [value for value in values if np.isfinite(value)]
-    if known and min(known) > 0 and max(known) > DECADE * min(known):
-        logarithmic(axes, "y", min(known), max(known))
+    finite = [value for value in values if np.isfinite(value)]
+    if finite and min(finite) > 0 and max(finite) > DECADE * min(finite):
+        logarithmic(axes, "y", min(finite), max(finite))
 
 
 def _caption(evidence: StudyEvidence) -> tuple[str, ...]:
@@ -87,14 +87,13 @@ def _caption(evidence: StudyEvidence) -> tuple[str, ...]:
         if cell.arm.finished < evidence.records.study.trials
     ]
     parts = [
-        "Above: the mean of the best of k trials that are drawn from those of an arm, whatever "
-        f"their order; band: {level} of such draws. Below: the best of the first k trials in the "
-        "order in which they were made; band: the least and the largest over the tuning seeds of "
-        "the trial that was best. A trial that missed, was pruned or failed counts as a miss. The "
-        "lower line is the better one.",
+        "Above: expected best of k trials drawn with replacement from those of an arm; band: "
+        f"{level} of such draws. Below: best of the first k trials, in the order in which they "
+        "were made; band: smallest to largest value of the best trial over the tuning seeds. A "
+        "trial that missed, was pruned or failed counts as a miss. Lower is better.",
     ]
     if short:
-        parts.append(f"Not all trials have been made: {listed(short)}.")
+        parts.append(f"Incomplete: {listed(short)} trials.")
     return tuple(parts)
 
 

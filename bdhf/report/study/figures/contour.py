@@ -1,4 +1,4 @@
-"""Contours: the value of a trial over its two most important numbers, and where the best lies."""
+"""Contours: the value of trials over their two most important numbers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bdhf.report.page.style import DECADE, WIDTH, literal, styled
 from bdhf.report.study.evidence import HIT, CellEvidence, StudyEvidence, axis_label
 from bdhf.text.formatting import counted, number
 
-_LEAST_POINTS = 6  # for a surface; fewer are drawn as points
+_LEAST_POINTS = 6  # of a surface; fewer are drawn as points
 _LEVELS = 9
-_POINT, _EDGE = "#fcfcfc", "#101418"  # read on every colour of the surface
+_POINT, _EDGE = "#fcfcfc", "#101418"  # visible on every colour of the surface
 
 
 @dataclass(frozen=True)
@@ -37,87 +37,89 @@ class Surface:
 
     @property
     def triangles(self) -> NDArray[np.int32] | None:
-        """Of a triangulation; None where points are too few, or on one line."""
+        """The triangles of a triangulation; None where points are too few or on one line."""
         points = np.unique(np.column_stack([self.x, self.y]), axis=0)
         if len(points) < _LEAST_POINTS or np.ptp(self.value) == 0:
             return None
         spans = np.ptp(points, axis=0)
         try:
-            found = Delaunay((np.column_stack([self.x, self.y]) - points.min(axis=0)) / spans)
+            triangulation = Delaunay(
+                (np.column_stack([self.x, self.y]) - points.min(axis=0)) / spans
+            )
         except (QhullError, ValueError):  # on a line; a span of 0 makes NaN
             return None
-        return np.asarray(found.simplices, dtype=np.int32)
+        return np.asarray(triangulation.simplices, dtype=np.int32)
 
 
 def contour(evidence: StudyEvidence) -> tuple[Drawing, ...]:
-    """One figure a cell with two numbers that were varied together."""
-    found = [(cell, surface(cell, evidence.objective)) for cell in evidence.cells]
-    drawn = [(cell, one) for cell, one in found if one is not None]
+    """One figure for each cell with two numbers that vary together."""
+    candidates = [(cell, surface(cell, evidence.objective)) for cell in evidence.cells]
+    drawn = [(cell, trials) for cell, trials in candidates if trials is not None]
     return tuple(
         Drawing(
-            name=f"contour_{place}" if len(drawn) > 1 else "contour",
+            name=f"contour_{index}" if len(drawn) > 1 else "contour",
             section="Contours",
             title=cell.arm.label,
-            caption=_caption(cell, one),
-            alt=_words(cell, one),
-            figure=surfaces(one, evidence.objective),
+            caption=_caption(cell, trials),
+            alt=_words(cell, trials),
+            figure=surfaces(trials, evidence.objective),
             group=cell.arm.name,
         )
-        for place, (cell, one) in enumerate(drawn, start=1)
+        for index, (cell, trials) in enumerate(drawn, start=1)
     )
 
 
 def surface(cell: CellEvidence, objective: str) -> Surface | None:
-    """The trials of a cell over the two numbers that matter most; None: it has not two.
+    """The trials of a cell over its two most important numbers; None if it has fewer than two.
 
-    A learning rate and a damping come before others, these by their importance.
+    A learning rate and a damping come first, then others by their importance.
     """
     chosen = _chosen(cell)
     values = cell.trials[objective].to_numpy(float)
     if chosen is None or not np.isfinite(cell.horizon):
         return None
     x, y = (_drawn(cell.places[p.name].to_numpy(float), p) for p in chosen)
-    known = np.isfinite(values) & np.isfinite(x) & np.isfinite(y)
-    if not known.any():
+    is_known = np.isfinite(values) & np.isfinite(x) & np.isfinite(y)
+    if not is_known.any():
         return None
-    values = np.minimum(values, cell.horizon)[known]
+    values = np.minimum(values, cell.horizon)[is_known]
     logs = bool(values.min() > 0 and values.max() > DECADE * values.min())
     return Surface(
-        x=x[known],
-        y=y[known],
+        x=x[is_known],
+        y=y[is_known],
         value=np.log10(values) if logs else values,
-        hit=(cell.trials["kind"] == HIT).to_numpy()[known],
-        best=(cell.trials["trial"] == cell.arm.best).to_numpy()[known],
+        hit=(cell.trials["kind"] == HIT).to_numpy()[is_known],
+        best=(cell.trials["trial"] == cell.arm.best).to_numpy()[is_known],
         names=chosen,
         logs=logs,
     )
 
 
 @styled()
-def surfaces(one: Surface, objective: str) -> Figure:
-    """Filled contours where points suffice, and every trial as a point."""
+def surfaces(trials: Surface, objective: str) -> Figure:
+    """Filled contours if there are enough points, and every trial as a point."""
     figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
     axes = figure.subplots()
-    triangles = one.triangles
+    triangles = trials.triangles
     if triangles is not None:
-        grid = Triangulation(one.x, one.y, triangles)
-        drawn = axes.tricontourf(grid, one.value, levels=_LEVELS, cmap="cividis")
+        grid = Triangulation(trials.x, trials.y, triangles)
+        drawn = axes.tricontourf(grid, trials.value, levels=_LEVELS, cmap="cividis")
         bar = figure.colorbar(drawn, ax=axes, pad=0.02, aspect=30)
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _shown(v, logs=one.logs)))
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _shown(v, logs=trials.logs)))
         bar.set_label(f"{axis_label(objective)} (dark: better)")
-    for kind, face, edge in ((one.hit, _EDGE, _POINT), (~one.hit, _POINT, _EDGE)):
-        mine = kind & ~one.best
-        axes.scatter(one.x[mine], one.y[mine], s=22, facecolor=face, edgecolor=edge,
+    for kind, face, edge in ((trials.hit, _EDGE, _POINT), (~trials.hit, _POINT, _EDGE)):
+        is_plain = kind & ~trials.best
+        axes.scatter(trials.x[is_plain], trials.y[is_plain], s=22, facecolor=face, edgecolor=edge,
                      linewidth=0.9, zorder=3)  # fmt: skip
-    axes.scatter(one.x[one.best], one.y[one.best], s=230, marker="*", facecolor="#ffc20a",
-                 edgecolor=_EDGE, linewidth=1.0, zorder=4)  # fmt: skip
-    _axis(axes, "x", one.names[0], one.x)
-    _axis(axes, "y", one.names[1], one.y)
+    axes.scatter(trials.x[trials.best], trials.y[trials.best], s=230, marker="*",
+                 facecolor="#ffc20a", edgecolor=_EDGE, linewidth=1.0, zorder=4)  # fmt: skip
+    _axis(axes, "x", trials.names[0], trials.x)
+    _axis(axes, "y", trials.names[1], trials.y)
     return figure
 
 
 def _chosen(cell: CellEvidence) -> tuple[Parameter, Parameter] | None:
-    """Two numbers: for either axis the first of those that suit it best."""
+    """The parameters of both axes; None for fewer than two numbers."""
     weights = cell.arm.importances
     seen = cell.places.notna().sum()
     numbers = [p for p in cell.arm.space if not p.choices and seen[p.name]]
@@ -137,7 +139,7 @@ def _drawn(values: NDArray[np.float64], parameter: Parameter) -> NDArray[np.floa
 
 
 def _axis(axes: Axes, name: str, parameter: Parameter, values: NDArray[np.float64]) -> None:
-    """An axis over what was tried, with ticks in the parameter's own units."""
+    """An axis over the values of trials, with ticks in the units of the parameter."""
     axis = {"x": axes.xaxis, "y": axes.yaxis}[name]
     room = 0.06 * (float(np.ptp(values)) or 1.0)
     low, high = float(values.min()) - room, float(values.max()) + room
@@ -157,15 +159,15 @@ def _shown(value: float, *, logs: bool) -> str:
     return number(10**value if logs else value, tidy=True)
 
 
-def _caption(cell: CellEvidence, one: Surface) -> tuple[str, ...]:
-    whole = one.triangles is not None
+def _caption(cell: CellEvidence, trials: Surface) -> tuple[str, ...]:
+    whole = trials.triangles is not None
     parts = [
-        "Dark points: trials; a light one missed the target; the star is the best. "
-        + ("Colours between them are interpolated (linear on triangles), misses at the horizon; "
-           "other parameters differ too, so this is a projection." if whole else
-           "Too few trials, or all on one line: nothing is interpolated.")
+        "Dark point: trial; light point: trial that missed the target; star: best trial. "
+        + ("Colours are interpolated linearly on triangles, with misses at the horizon. The trials "
+           "also differ in other parameters, so this is a projection." if whole else
+           "No interpolation, because trials are too few, on one line or of one value.")
     ]  # fmt: skip
-    left = len(cell.trials) - len(one.x)
+    left = len(cell.trials) - len(trials.x)
     if left:
         parts.append(
             f"Not shown: {counted(left, 'trial')} without a value or without one of the parameters."
@@ -173,15 +175,15 @@ def _caption(cell: CellEvidence, one: Surface) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _words(cell: CellEvidence, one: Surface) -> str:
-    x, y = one.names
+def _words(cell: CellEvidence, trials: Surface) -> str:
+    x, y = trials.names
     text = (
-        f"{counted(len(one.x), 'trial')} of {cell.arm.label} over {x.name} and {y.name}, with "
-        f"values from {_shown(float(one.value.min()), logs=one.logs)} to "
-        f"{_shown(float(one.value.max()), logs=one.logs)}"
+        f"{counted(len(trials.x), 'trial')} of {cell.arm.label} over {x.name} and {y.name}, with "
+        f"values from {_shown(float(trials.value.min()), logs=trials.logs)} to "
+        f"{_shown(float(trials.value.max()), logs=trials.logs)}"
     )
-    if not one.best.any():
+    if not trials.best.any():
         return f"{text}."
-    at = [_shown(float(v[one.best][0]), logs=p.scale == "log")
-          for v, p in ((one.x, x), (one.y, y))]  # fmt: skip
+    at = [_shown(float(v[trials.best][0]), logs=p.scale == "log")
+          for v, p in ((trials.x, x), (trials.y, y))]  # fmt: skip
     return f"{text}; the best at {x.name} {at[0]} and {y.name} {at[1]}."

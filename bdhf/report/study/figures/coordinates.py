@@ -1,4 +1,4 @@
-"""Parallel coordinates: a line a trial, through its settings from above and down to its value."""
+"""Parallel coordinates: a line per trial through its settings, down to its value."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from bdhf.report.page.style import DECADE, INK, WIDTH, literal, styled
 from bdhf.report.study.evidence import HIT, CellEvidence, StudyEvidence, axis_label
 from bdhf.text.formatting import counted, number
 
-#: Good to bad, told apart by the colour-blind, and neither lost on white nor on dark paper.
+#: Good to bad: distinguishable by the colour-blind, and visible on light and dark pages.
 _COLOURS = LinearSegmentedColormap.from_list("good to bad", ["#0173b2", "#8f8a80", "#de8f05"])
 _ROW = 0.62  # inches from one parameter to the next
 _LEAST = 2  # trials
 
 
 def coordinates(evidence: StudyEvidence) -> tuple[Drawing, ...]:
-    """One figure a cell with two trials or more."""
+    """One figure for each cell with at least two trials."""
     cells = [cell for cell in evidence.cells if len(cell.trials) >= _LEAST and cell.arm.space]
     return tuple(
         Drawing(
-            name=f"coordinates_{place}" if len(cells) > 1 else "coordinates",
+            name=f"coordinates_{index}" if len(cells) > 1 else "coordinates",
             section="Parallel coordinates",
             title=cell.arm.label,
             caption=_CAPTION,
@@ -35,13 +35,13 @@ def coordinates(evidence: StudyEvidence) -> tuple[Drawing, ...]:
             figure=parallel_lines(cell, evidence.objective),
             group=cell.arm.name,
         )
-        for place, cell in enumerate(cells, start=1)
+        for index, cell in enumerate(cells, start=1)
     )
 
 
 @styled()
 def parallel_lines(cell: CellEvidence, objective: str) -> Figure:
-    """A row a parameter, low values on the left, and the value of the trial in the last row."""
+    """A row per parameter, low values on the left, and the value of the trial in the last row."""
     space = cell.arm.space
     value, ends = _scaled_values(cell, objective)
     rows = [*(_scaled(cell.places[p.name].to_numpy(float), p) for p in space), value]
@@ -66,7 +66,7 @@ def parallel_lines(cell: CellEvidence, objective: str) -> Figure:
 
 
 def _trial(axes: Axes, row: NDArray[np.float64], height: np.ndarray, *, is_best: bool) -> None:
-    """One line; where a setting is not there it has a gap, and what stands alone has a dot."""
+    """One line with a dot at each setting, and a gap at settings that the trial does not have."""
     unknown = not np.isfinite(row[-1])
     colour = INK if unknown else _COLOURS(float(row[-1]))
     width, alpha = (3.0, 1.0) if is_best else (1.1, 0.35 if unknown else 0.75)
@@ -82,7 +82,7 @@ def _trial(axes: Axes, row: NDArray[np.float64], height: np.ndarray, *, is_best:
 
 
 def _scaled(values: NDArray[np.float64], parameter: Parameter) -> NDArray[np.float64]:
-    """Where values lie in their range, 0 to 1."""
+    """The positions of values in their range, 0 to 1."""
     if parameter.choices:
         last = len(parameter.choices) - 1
         return values / last if last else values * 0 + 0.5
@@ -93,14 +93,14 @@ def _scaled(values: NDArray[np.float64], parameter: Parameter) -> NDArray[np.flo
 
 
 def _scaled_values(cell: CellEvidence, objective: str) -> tuple[NDArray[np.float64], str]:
-    """Values from the best of the cell (0) to its worst or the horizon (1), and both in words."""
+    """Values from the best of the cell (0) to its worst or the horizon (1), and both as text."""
     kinds = cell.trials["kind"].to_numpy()
     values = cell.trials[objective].to_numpy(float)
     values = np.minimum(np.where(kinds == "pruned", np.nan, values), cell.horizon)
-    known = values[np.isfinite(values)]
-    if not len(known):
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return values, "no value"
-    low, high = float(known.min()), float(known.max())
+    low, high = float(finite.min()), float(finite.max())
     logs = low > 0 and high > DECADE * low
     scaled = np.log(values / low) / np.log(high / low) if logs else (values - low) / (
         (high - low) or 1.0
@@ -118,29 +118,28 @@ def _range(parameter: Parameter) -> str:
 
 
 def _choices(axes: Axes, row: int, parameter: Parameter) -> None:
-    """The names of choices above their places; the room is shared."""
+    """Write the names of choices above their positions; they share the width."""
     last = len(parameter.choices) - 1
     room = max(6, 44 // max(1, last + 1))
-    for place, choice in enumerate(parameter.choices):
-        x = place / last if last else 0.5
+    for index, choice in enumerate(parameter.choices):
+        x = index / last if last else 0.5
         align = "center" if 0 < x < 1 else "left" if x == 0 else "right"
         axes.annotate(literal(choice, limit=room), (x, row), xytext=(0, 7), ha=align,
                       textcoords="offset points", fontsize=9)  # fmt: skip
 
 
 _CAPTION = (
-    "A line is a trial; blue ones are good, orange ones bad, and the thick one is the best. Every "
-    "row is a parameter from the low to the high end of its range. A line has a gap at a parameter "
-    "that another choice brings in; a thin line in the colour of the text has no value, since its "
-    "trial was pruned.",
+    "Each line is a trial: blue is good, orange is bad, thick is the best. Each row is a "
+    "parameter, from the low to the high end of its range. A gap marks a parameter that belongs to "
+    "another choice. A thin line in the colour of the text is a pruned trial, which has no value.",
 )
 
 
 def _words(cell: CellEvidence, objective: str) -> str:
     values, ends = _scaled_values(cell, objective)
-    known = int(np.isfinite(values).sum())
+    finite = int(np.isfinite(values).sum())
     names = ", ".join(p.name for p in cell.arm.space)
     return (
         f"Settings ({names}) and value of {counted(len(cell.trials), 'trial')} of "
-        f"{cell.arm.label}, {known} with a value: {ends}."
+        f"{cell.arm.label}, {finite} with a value: {ends}."
     )

@@ -1,4 +1,4 @@
-"""The Pareto front: trials by two objectives, and those that no other trial beats in both."""
+"""The Pareto front: trials by two objectives, and those that no other trial dominates."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _STACKED = 2.2
 
 
 def front(evidence: StudyEvidence) -> tuple[Drawing, ...]:
-    """One figure for the first objective with each other one; none for a single objective."""
+    """One figure for the first objective with each other objective; () for a single objective."""
     first, *others = evidence.records.study.objectives
     drawings = []
-    for place, other in enumerate(others, start=1):
+    for index, other in enumerate(others, start=1):
         groups = {
             where: tuple(cell for cell in cells if len(_known(cell, first, other)))
             for where, cells in evidence.by_place.items()
@@ -31,7 +31,7 @@ def front(evidence: StudyEvidence) -> tuple[Drawing, ...]:
         if groups:
             drawings.append(
                 Drawing(
-                    name=f"front_{place}" if len(others) > 1 else "front",
+                    name=f"front_{index}" if len(others) > 1 else "front",
                     section="Front",
                     title=f"{_capital(axis_label(first))}, and {axis_label(other)}",
                     caption=_caption(len(others)),
@@ -50,7 +50,7 @@ def fronts(
     *,
     steps: bool,
 ) -> Figure:
-    """A panel a combination of the grid; `steps`: join the front of two objectives."""
+    """A panel per combination of the grid; `steps`: join the front of two objectives."""
     names = {cell.arm.name for cells in groups.values() for cell in cells}
     seen = {name: look for name, look in looks.items() if name in names}
     figure, panels = canvas(len(groups), seen, _HEIGHTS.get(len(groups), _STACKED))
@@ -82,19 +82,19 @@ def _cell(
 
 
 def _known(cell: CellEvidence, first: str, other: str) -> pd.DataFrame:
-    """The trials that have a value in both, a miss at the horizon."""
+    """The trials with a value in both objectives; a miss has that of the horizon."""
     table = cell.trials
     values = {name: table[name].clip(upper=cell.arm.horizons.get(name)) for name in (first, other)}
     table = table.assign(**values)
-    known: pd.DataFrame = table[np.isfinite(table[[first, other]].to_numpy(float)).all(axis=1)]
-    return known
+    rows: pd.DataFrame = table[np.isfinite(table[[first, other]].to_numpy(float)).all(axis=1)]
+    return rows
 
 
 def _caption(others: int) -> tuple[str, ...]:
-    line = "; the line joins them" if others == 1 else ", all objectives together"
+    line = "; the line joins them" if others == 1 else ", over all objectives"
     return (
-        "A point is a trial; lower and further left is better. Filled: no other trial of the arm "
-        f"is as good in every objective and better in one{line}. A miss stands at the horizon.",
+        "Point: trial; lower and further left is better. Filled: trials that no other trial of the "
+        f"arm dominates{line}. A miss has the value of the horizon.",
     )
 
 
@@ -103,10 +103,10 @@ def _alt(groups: Mapping[str, Sequence[CellEvidence]], first: str, other: str) -
     for cells in groups.values():
         for cell in cells:
             table = _known(cell, first, other)
-            mine = table[table["on_front"]]
-            ends = [f"{number(mine[name].min())} to {number(mine[name].max())}"
+            rows = table[table["on_front"]]
+            ends = [f"{number(rows[name].min())} to {number(rows[name].max())}"
                     for name in (first, other)]  # fmt: skip
-            trials = counted(len(mine), "trial")
+            trials = counted(len(rows), "trial")
             words.append(f"{cell.arm.label} {trials}, {ends[0]} by {ends[1]}")
     return (
         f"Trials on the front of {axis_label(first)} and {axis_label(other)}: {'; '.join(words)}."

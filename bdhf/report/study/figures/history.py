@@ -26,18 +26,18 @@ from bdhf.report.study.evidence import (
 from bdhf.stats.studies.trials import PRUNED
 from bdhf.text.formatting import counted, number
 
-_HEIGHTS = {1: 2.6}  # inches of a panel: one alone has more room
+_HEIGHTS = {1: 2.6}  # inches of a panel, by the number of panels
 _STACKED = 1.7
-#: How a trial is drawn by what became of it: its marker, and whether it is filled.
+#: The mark of a trial by how it ended: its marker, and whether it is filled.
 _MARKS = {HIT: ("o", True), MISSED: ("o", False), FAILED: ("X", True), PRUNED: ("|", True)}
 
 
 def history(evidence: StudyEvidence) -> tuple[Drawing, ...]:
-    """One figure an arm of the spec, with a panel for each of its batch sizes."""
+    """One figure per arm of the spec, with a panel for each of its batch sizes."""
     groups = evidence.by_name
     return tuple(
         Drawing(
-            name=f"history_{place}" if len(groups) > 1 else "history",
+            name=f"history_{index}" if len(groups) > 1 else "history",
             section="History",
             title=name,
             caption=_caption(evidence),
@@ -45,13 +45,13 @@ def history(evidence: StudyEvidence) -> tuple[Drawing, ...]:
             f"{'; '.join(_words(cell) for cell in cells)}.",
             figure=trial_history(cells, evidence.objective, evidence.looks[name]),
         )
-        for place, (name, cells) in enumerate(groups.items(), start=1)
+        for index, (name, cells) in enumerate(groups.items(), start=1)
     )
 
 
 @styled()
 def trial_history(cells: Sequence[CellEvidence], objective: str, look: Look) -> Figure:
-    """A panel a cell, trials from left to right."""
+    """A panel per cell, trials from left to right."""
     figure, panels = canvas(len(cells), {}, _HEIGHTS.get(len(cells), _STACKED))
     limits = [_limits(cell, objective) for cell in cells]
     logs = all(low > 0 for low, _ in limits) and any(high > DECADE * low for low, high in limits)
@@ -76,20 +76,20 @@ def _panel(axes: Axes, cell: CellEvidence, objective: str, look: Look) -> None:
         axes.axhline(cell.horizon, color=INK, ls=":", lw=1.2)
     axes.step(best["trial"], best["best"], where="post", color=look.colour, lw=1.6)
     for kind in _MARKS:
-        mine = table[table["kind"] == kind]
-        if kind == PRUNED:  # it has no value: on the upper edge
-            place = axes.get_xaxis_transform()
+        rows = table[table["kind"] == kind]
+        if kind == PRUNED:  # without a value: on the upper edge
+            position = axes.get_xaxis_transform()
             axes.plot(
-                mine["trial"], [0.95] * len(mine), ls="", transform=place, **_mark(kind, look)
+                rows["trial"], [0.95] * len(rows), ls="", transform=position, **_mark(kind, look)
             )
         else:
-            axes.plot(mine["trial"], mine[objective], ls="", zorder=3, **_mark(kind, look))
+            axes.plot(rows["trial"], rows[objective], ls="", zorder=3, **_mark(kind, look))
     if cell.where:
         axes.set_title(literal(cell.where, limit=60), loc="left", fontsize=9)
 
 
 def _limits(cell: CellEvidence, objective: str) -> tuple[float, float]:
-    """The least and the largest value of a cell, its horizon among them."""
+    """The smallest and largest value of a cell, including its horizon."""
     values = cell.trials[objective].to_numpy(float)
     seen = values[np.isfinite(values)].tolist()
     seen += [cell.horizon] if objective in cell.arm.horizons else []
@@ -97,7 +97,7 @@ def _limits(cell: CellEvidence, objective: str) -> tuple[float, float]:
 
 
 def _scale(axes: Axes, low: float, high: float, *, logs: bool) -> None:
-    """The vertical axis, with room above for the marks of pruned trials."""
+    """Set the vertical axis, with room above for the marks of pruned trials."""
     if logs:
         logarithmic(axes, "y", low, high)
         axes.set_ylim(low / 1.25, high * 1.6)
@@ -121,26 +121,26 @@ def _mark(kind: str, look: Look) -> dict[str, Any]:
 def _caption(evidence: StudyEvidence) -> tuple[str, ...]:
     seeds = counted(len(evidence.records.study.seeds), "tuning seed")
     parts = [
-        f"Point: the mean over {seeds} of a trial; line: the best so far. Trial 0 has the "
-        "settings of the spec."
+        f"Point: mean of a trial over {seeds}; line: best so far. Trial 0 uses the settings of the "
+        "spec."
     ]
     if any(evidence.objective in cell.arm.horizons for cell in evidence.cells):
-        parts.append("Dotted: the horizon, which is what a miss costs.")
+        parts.append("Dotted: the horizon, which is the cost of a miss.")
     kinds = {kind for cell in evidence.cells for kind in cell.trials["kind"]}
     if MISSED in kinds:
         parts.append(
-            "Above the horizon no run of a trial reached the target: the higher, the further "
-            "from it."
+            "Above the horizon, no run of the trial reached the target; lower points came nearer "
+            "to it."
         )
     if FAILED in kinds:
-        parts.append("A trial that failed or diverged counts twice the horizon.")
+        parts.append("A failed or diverged trial counts as two horizons.")
     if PRUNED in kinds:
-        parts.append("A trial that was pruned has no value, and a mark on the upper edge.")
+        parts.append("A pruned trial has no value and is marked on the upper edge.")
     return tuple(parts)
 
 
 def _words(cell: CellEvidence) -> str:
-    """What is seen of a cell: its best, where it was found, and what was lost."""
+    """What the panel of a cell shows: its best value and trial, and trials that did not hit."""
     kinds = cell.trials["kind"].value_counts()
     lost = [f"{kinds[kind]} {kind}" for kind in _MARKS if kind != HIT and kind in kinds]
     ended = f", {listed(lost)}" if lost else ""

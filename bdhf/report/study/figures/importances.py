@@ -1,4 +1,4 @@
-"""Importances: what share of the spread between trials each parameter explains."""
+"""Importances: the share of each parameter in the differences between trials."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from bdhf.report.page.style import INK, WIDTH, Look, listing, literal, styled
 from bdhf.report.study.evidence import CellEvidence, StudyEvidence
 from bdhf.text.formatting import NONE
 
-#: One hue from pale to deep: opaque, so that it looks the same on paper of any colour.
+#: One hue from pale to deep, opaque, so that it looks the same on a page of any colour.
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#eaf1f7", "#0173b2", "#01375c"])
 _CELL = 0.42  # inches: height of a row of the heat map
 
 
 def importances(evidence: StudyEvidence) -> tuple[Drawing, ...]:
-    """Bars where every arm has one cell; else a heat map an arm, batch sizes from left to right."""
-    known = {
+    """Bars if every arm has one cell; otherwise a heat map per arm, batch sizes left to right."""
+    cells_by_arm = {
         name: tuple(cell for cell in cells if cell.arm.importances)
         for name, cells in evidence.by_name.items()
     }
-    known = {name: cells for name, cells in known.items() if cells}
-    if not known:
+    cells_by_arm = {name: cells for name, cells in cells_by_arm.items() if cells}
+    if not cells_by_arm:
         return ()
-    if all(len(cells) == 1 for cells in known.values()):
-        cells = [cells[0] for cells in known.values()]
+    if all(len(cells) == 1 for cells in cells_by_arm.values()):
+        cells = [cells[0] for cells in cells_by_arm.values()]
         return (_drawing("importances", "Every arm", cells, bars(cells, evidence.looks)),)
     return tuple(
-        _drawing(f"importances_{place}", name, cells, heat(cells))
-        for place, (name, cells) in enumerate(known.items(), start=1)
+        _drawing(f"importances_{index}", name, cells, heat(cells))
+        for index, (name, cells) in enumerate(cells_by_arm.items(), start=1)
     )
 
 
 @styled()
 def bars(cells: Sequence[CellEvidence], looks: Mapping[str, Look]) -> Figure:
-    """A bar a parameter, arm by arm, the most important first."""
+    """A bar per parameter, arm by arm, the most important first."""
     rows = [(cell, name, share) for cell in cells for name, share in _sorted(cell).items()]
     figure, axes = listing(len(rows))
     for row, (cell, name, share) in enumerate(rows):
@@ -56,7 +56,7 @@ def bars(cells: Sequence[CellEvidence], looks: Mapping[str, Look]) -> Figure:
 
 @styled()
 def heat(cells: Sequence[CellEvidence]) -> Figure:
-    """A row a parameter, a column a cell of one arm; a parameter that has none is a dash."""
+    """A row per parameter, a column per cell of one arm; a dash for a parameter without a share."""
     names = list(dict.fromkeys(name for cell in cells for name in cell.arm.importances))
     table = np.array([[cell.arm.importances.get(n, np.nan) for cell in cells] for n in names])
     names = [names[i] for i in np.argsort(-np.nan_to_num(table).mean(axis=1), kind="stable")]
@@ -96,10 +96,9 @@ def _drawing(name: str, title: str, cells: Sequence[CellEvidence], figure: Figur
         section="Importances",
         title=title,
         caption=(
-            "The share of what makes a trial good that a parameter explains by itself, over the "
-            "trials of one arm (PED-ANOVA). It describes these trials and their ranges: a "
-            "parameter that is well set anywhere in its range explains nothing, and a wider range "
-            "could change it.",
+            "Share of each parameter alone in what distinguishes the good trials of an arm "
+            "(PED-ANOVA). It holds for these trials and ranges: a parameter that is good "
+            "throughout its range has a share of 0, and a wider range can change it.",
         ),
         alt=f"Importance of the parameters: {'; '.join(_words(cell) for cell in cells)}.",
         figure=figure,

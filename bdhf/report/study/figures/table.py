@@ -14,7 +14,7 @@ from bdhf.report.study.figures.history import history
 from bdhf.report.study.figures.importances import importances
 from bdhf.report.study.figures.verdict_budget import verdict_budget
 
-#: Name -> what draws it, in the order of the page. A figure with nothing to show returns ().
+#: Name -> what draws it, in the order of the page. An empty figure is ().
 STUDY_FIGURES: Mapping[str, Callable[[StudyEvidence], tuple[Drawing, ...]]] = {
     "verdict_budget": verdict_budget,
     "history": history,
@@ -25,15 +25,15 @@ STUDY_FIGURES: Mapping[str, Callable[[StudyEvidence], tuple[Drawing, ...]]] = {
     "front": front,
 }
 
-#: Cells beyond which nobody reads a figure for each.
+#: Cells beyond which there is no figure for each.
 MOST_CELLS = 40
 
-#: Figures that are one a cell.
+#: Figures that are drawn for each cell.
 STUDY_CROWDED = ("coordinates", "contour")
 
 
 def draw_study_figures(evidence: StudyEvidence) -> Mapping[str, tuple[Drawing, ...]]:
-    """Every figure that has something to show, by the section of the page it belongs to."""
+    """All figures that are not empty, by section of the page."""
     left_out = STUDY_CROWDED if len(evidence.cells) > MOST_CELLS else ()
     figures = (figure for name, figure in STUDY_FIGURES.items() if name not in left_out)
     return by_section(drawing for figure in figures for drawing in figure(evidence))

@@ -1,4 +1,4 @@
-"""The verdict against the tuning budget: how surely a candidate is ahead after k trials of each."""
+"""The verdict against the tuning budget: how often a candidate is ahead after k trials each."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def verdict_budget(evidence: StudyEvidence) -> tuple[Drawing, ...]:
     """One figure for each pair of arms of the spec, with a panel for each batch size."""
     names = {cell.arm.label: cell.arm.name for cell in evidence.cells}
     groups: dict[tuple[str, str, str], list[Ahead]] = {}
-    for found in evidence.ahead:
-        sides = names[found.candidate], names[found.baseline]
-        groups.setdefault((*sides, found.objective), []).append(found)
+    for ahead in evidence.ahead:
+        sides = names[ahead.candidate], names[ahead.baseline]
+        groups.setdefault((*sides, ahead.objective), []).append(ahead)
     return tuple(
         Drawing(
-            name=f"verdict_budget_{place}" if len(groups) > 1 else "verdict_budget",
+            name=f"verdict_budget_{index}" if len(groups) > 1 else "verdict_budget",
             section="Verdict against the tuning budget",
             title=f"{candidate} against {baseline}",
             caption=_caption(group[0].alpha),
             alt="Share of resamples in which the candidate is ahead, against the trials of each "
-            f"arm: {'; '.join(_words(one, evidence.verdicts) for one in group)}.",
+            f"arm: {'; '.join(_words(ahead, evidence.verdicts) for ahead in group)}.",
             figure=draw_verdict_shares(group, evidence.looks[candidate], evidence.verdicts),
         )
-        for place, ((candidate, baseline, _), group) in enumerate(groups.items(), start=1)
+        for index, ((candidate, baseline, _), group) in enumerate(groups.items(), start=1)
     )
 
 
@@ -47,22 +47,22 @@ def verdict_budget(evidence: StudyEvidence) -> tuple[Drawing, ...]:
 def draw_verdict_shares(
     group: Sequence[Ahead], look: Look, verdicts: Mapping[str, Verdict]
 ) -> Figure:
-    """A panel a comparison; the colour is that of the candidate."""
+    """A panel per comparison, in the colour of the candidate."""
     figure, panels = canvas(len(group), {}, _HEIGHTS.get(len(group), _STACKED))
-    for axes, one in zip(panels, group, strict=True):
-        verdict = settled(one, verdicts)
-        _panel(axes, one, look, verdict)
-        words = f"{literal(one.name, limit=50)}: {_held(one, verdict)}"
+    for axes, ahead in zip(panels, group, strict=True):
+        verdict = settled(ahead, verdicts)
+        _panel(axes, ahead, look, verdict)
+        words = f"{literal(ahead.name, limit=50)}: {_held(ahead, verdict)}"
         axes.set_title(words, loc="left", fontsize=9)
     panels[len(panels) // 2].set_ylabel("resamples in which\nthe candidate is ahead")
     panels[-1].set_xlabel("trials k")
     panels[-1].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    marks = any(one.holds_from(settled(one, verdicts)) for one in group)
+    marks = any(ahead.holds_from(settled(ahead, verdicts)) for ahead in group)
     mark = Line2D([], [], color=look.colour, marker="D", ls="", ms=7)
     key(
         figure,
         {
-            "k trials of each": Line2D([], [], color=look.colour, ls=_EACH),
+            "k trials of each arm": Line2D([], [], color=look.colour, ls=_EACH),
             "k of the candidate, all of the baseline": Line2D([], [], color=look.colour, ls=_ALL),
         }
         | ({"the verdict holds from here": mark} if marks else {}),
@@ -70,21 +70,21 @@ def draw_verdict_shares(
     return figure
 
 
-def settled(one: Ahead, verdicts: Mapping[str, Verdict]) -> Verdict:
-    """The verdict to hold the shares against: on held-out seeds, or else that of all trials."""
-    return verdicts.get(one.name, one.leads)
+def settled(ahead: Ahead, verdicts: Mapping[str, Verdict]) -> Verdict:
+    """The verdict on held-out seeds; without it, that of all trials."""
+    return verdicts.get(ahead.name, ahead.leads)
 
 
-def _panel(axes: Axes, one: Ahead, look: Look, verdict: Verdict) -> None:
-    k = np.arange(1, one.trials + 1)
-    for level in (one.alpha, 1 - one.alpha):
+def _panel(axes: Axes, ahead: Ahead, look: Look, verdict: Verdict) -> None:
+    k = np.arange(1, ahead.trials + 1)
+    for level in (ahead.alpha, 1 - ahead.alpha):
         axes.axhline(level, color=INK, ls=":", lw=1.2)
     axes.axhline(0.5, color=INK, lw=0.7, alpha=0.4)
-    axes.plot(k, one.shares, color=look.colour, ls=_EACH)
-    axes.plot(k, one.against_all, color=look.colour, ls=_ALL, lw=1.4)
-    first = one.holds_from(verdict)
+    axes.plot(k, ahead.shares, color=look.colour, ls=_EACH)
+    axes.plot(k, ahead.against_all, color=look.colour, ls=_ALL, lw=1.4)
+    first = ahead.holds_from(verdict)
     if first is not None:
-        share = one.shares[first - 1]
+        share = ahead.shares[first - 1]
         axes.plot([first], [share], "D", color=look.colour, ms=7, zorder=4, clip_on=False)
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
@@ -93,25 +93,25 @@ def _panel(axes: Axes, one: Ahead, look: Look, verdict: Verdict) -> None:
 
 def _caption(alpha: float) -> tuple[str, ...]:
     return (
-        "Share of resamples of the trials in which the candidate’s best is less than the "
-        f"baseline’s, ties half. Dotted: {percent(alpha)} and {percent(1 - alpha)}. A verdict "
-        "holds from the number of trials from which on the share stays beyond the dotted line on "
-        "its side. Dashed: the best of only k trials of the candidate against the best of all "
-        "trials of the baseline.",
+        "Share of resamples of the trials in which the best value of the candidate is lower than "
+        f"that of the baseline; ties count half. Dotted: {percent(alpha)} and "
+        f"{percent(1 - alpha)}. A verdict holds from k on if the share stays beyond the dotted "
+        "line on its side from there. Dashed: best of k trials of the candidate against the best "
+        "of all trials of the baseline.",
     )
 
 
-def _held(one: Ahead, verdict: Verdict) -> str:
-    """From when on a verdict holds; one that is neither better nor worse cannot."""
+def _held(ahead: Ahead, verdict: Verdict) -> str:
+    """The verdict, and for better or worse the number of trials from which it holds."""
     if verdict not in (Verdict.BETTER, Verdict.WORSE):
         return str(verdict)
-    first = one.holds_from(verdict)
-    return f"{verdict}, from {counted(first, 'trial')} on" if first else f"{verdict}, from none on"
+    first = ahead.holds_from(verdict)
+    return f"{verdict}, from {counted(first, 'trial')} on" if first else f"{verdict}, does not hold"
 
 
-def _words(one: Ahead, verdicts: Mapping[str, Verdict]) -> str:
-    held = _held(one, settled(one, verdicts))
+def _words(ahead: Ahead, verdicts: Mapping[str, Verdict]) -> str:
+    held = _held(ahead, settled(ahead, verdicts))
     return (
-        f"{one.name} from {one.shares[0]:.0%} with 1 trial to {one.shares[-1]:.0%} with "
-        f"{one.trials}, {held}"
+        f"{ahead.name} from {ahead.shares[0]:.0%} with 1 trial to {ahead.shares[-1]:.0%} with "
+        f"{ahead.trials}, {held}"
     )
