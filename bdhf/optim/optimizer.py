@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.diagnosis.coupling import refuse_coupled
-from bdhf.optim.forward.batches import Batch, Batches, micro_batches
+from bdhf.optim.forward.batches import Batches, BatchOrList, micro_batches
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.inspection.check import check_curvature
 from bdhf.optim.inspection.energy import Energy, off_block_energy
@@ -37,6 +36,7 @@ from bdhf.optim.refusals.refusals import refuse_no_parts
 from bdhf.optim.solvers import CG, Solution, Solver
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.update.acceptance import Acceptance, FullStep
+from bdhf.optim.update.block_optimizer import BlockOptimizer
 from bdhf.optim.update.carried import Carried
 from bdhf.optim.update.damping import Constant, Damping
 from bdhf.optim.update.expansion import Expansion, expansion_at
@@ -44,12 +44,10 @@ from bdhf.optim.update.info import StepInfo
 from bdhf.optim.update.parameter_steps import moving
 from bdhf.optim.update.regularization import L2
 from bdhf.optim.update.update import Taken, Update
-from bdhf.optim.vectors.param_groups import masks, param_groups, per_block, refuse_foreign_groups
-
-Given = Batch | list[Batch]  # one batch, or its micro-batches
+from bdhf.optim.vectors.param_groups import masks
 
 
-class BlockHessianFree(torch.optim.Optimizer):
+class BlockHessianFree(BlockOptimizer):
     """Block-diagonal Hessian-free optimization (Zhang et al. 2017), out of exchangeable parts.
 
     `model` maps the inputs of a batch to one tensor of outputs; `loss_fn(outputs, targets)`
@@ -105,35 +103,12 @@ class BlockHessianFree(torch.optim.Optimizer):
         self.blocks = cut(self.objective.layout, partition).to(self.objective.device)
         solver.check(self.blocks, curvature)
         self._flops, self._workspace = Flops(), Workspace()
-        self._complete, self._unchecked = False, check
+        self._unchecked = check
         self._lists_checked: Hashable = () if check else None  # flags of the model; None: never
-        groups, self._group_of_block = param_groups(self.blocks, self.objective.parameters)
-        self._own = (*vars(self), "_own")  # torch copies what its class has, and no more
-        super().__init__(groups, {"lr": lr, "damping": damping.initial})
-        self._complete = True
+        defaults = {"lr": lr, "damping": damping.initial}
+        super().__init__(self.blocks, self.objective.parameters, defaults)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Keep the parts too when copied or pickled; torch keeps state and groups only.
-
-        The copy trains a copy of the model: copy them together, `deepcopy((model, optimizer))`.
-        """
-        return {**super().__getstate__(), **{name: vars(self)[name] for name in self._own}}
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refuse: the groups are the partition's blocks."""
-        if self._complete:
-            raise TypeError(
-                "the param_groups of BlockHessianFree are the blocks of its partition; build a "
-                "new optimizer for a model with more trainable parameters"
-            )
-        super().add_param_group(param_group)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict()` gave. Raises ModelError for that of another optimizer."""
-        refuse_foreign_groups(state_dict["param_groups"])
-        super().load_state_dict(state_dict)
-
-    def check(self, batch: Given, *, watch: Callable[[], None] | None = None) -> None:
+    def check(self, batch: BatchOrList, *, watch: Callable[[], None] | None = None) -> None:
         """Examine the products on a batch once, as the first update does if nobody did.
 
         `watch` is called before every product, and may raise. Raises CurvatureError for products
@@ -153,7 +128,7 @@ class BlockHessianFree(torch.optim.Optimizer):
             warn_if_unbounded(self.objective, self.curvature, self.param_groups, penalty)
         self._unchecked = False
 
-    def off_block_energy(self, batch: Given, probes: int = 8) -> float:
+    def off_block_energy(self, batch: BatchOrList, probes: int = 8) -> float:
         """‖G - G_block‖_F / ‖G‖_F on a batch, at the parameters as they are, in [0, 1].
 
         By random signs (`BlockCurvature.off_block_energy`), drawn anew after every update: they
@@ -162,7 +137,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         return self._energy(batch, probes).ratio
 
     def off_block_energy_interval(
-        self, batch: Given, probes: int = 8, level: float = 0.95
+        self, batch: BatchOrList, probes: int = 8, level: float = 0.95
     ) -> tuple[float, float]:
         """The ends (low, high) of a confidence interval of `off_block_energy` by the same probes.
 
@@ -170,7 +145,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         """
         return self._energy(batch, probes).interval(level)
 
-    def _energy(self, batch: Given, probes: int) -> Energy:
+    def _energy(self, batch: BatchOrList, probes: int) -> Energy:
         self.objective.check()
         with self.objective.arithmetic():
             product = self._product(micro_batches(batch), Flops())
@@ -179,8 +154,8 @@ class BlockHessianFree(torch.optim.Optimizer):
     @torch.no_grad()
     def step(  # type: ignore[override]  # a second-order step needs batches, not a closure
         self,
-        batch: Given,
-        curvature_batch: Given | None = None,
+        batch: BatchOrList,
+        curvature_batch: BatchOrList | None = None,
         *,
         watch: Callable[[], None] | None = None,
     ) -> StepInfo:
@@ -219,13 +194,13 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _step(
         self, batches: Batches, curvature_batches: Batches, watch: Callable[[], None] | None
     ) -> StepInfo:
-        before = self._flops.spent
+        before, like = self._flops.spent, self.objective.parameters[0]
         update = Update(
             self.objective, self.blocks, self.solver, self.acceptance, self.regularization,
-            self._flops, watch, self._per_block("damping"), self._per_block("lr"),
+            self._flops, watch, self._per_block("damping", like), self._per_block("lr", like),
         )  # fmt: skip
         expansion, product = self._linearise(batches, curvature_batches)
-        solution = update.solve(expansion, product, self._start())
+        solution = update.solve(expansion, product, self._carried.start())
         del product  # the graph goes before the parameters move
         with moving(self.objective.parameters) as move:
             taken = update.take(expansion, solution, move, self._groups_apart())
@@ -255,10 +230,6 @@ class BlockHessianFree(torch.optim.Optimizer):
         )
         return expansion, product
 
-    def _per_block(self, key: str) -> Tensor:
-        like = self.objective.parameters[0]
-        return per_block(self.param_groups, key, self._group_of_block, like)
-
     def _groups_apart(self) -> list[Tensor]:
         """Masks of the blocks of each group, (rows,), where the damping asks for their ratios."""
         if not self.damping.per_block or len(self.param_groups) == 1:
@@ -269,10 +240,6 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _carried(self) -> Carried:
         warm_start = self.solver.warm_start
         return Carried(self.state, self.objective, self.blocks, warm_start, self.seed)
-
-    def _start(self) -> Tensor | None:
-        """The warm start, (P,) in block order; None at the first update or when it is off."""
-        return self._carried.start()
 
     def _remember(self, solution: Solution, taken: Taken) -> None:
         """Keep what the next update starts from; nothing is kept if a damping rule raises."""

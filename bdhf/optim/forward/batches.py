@@ -11,21 +11,22 @@ from bdhf.optim.torch_support.channels_last import channels_first
 
 Batch = tuple[Any, Any]  # (inputs, targets)
 Batches = tuple[Batch, ...]  # the micro-batches of one batch
+BatchOrList = Batch | list[Batch]  # one batch, or its micro-batches
 
 
-def micro_batches(given: Any) -> Batches:
+def micro_batches(batch_or_list: Any) -> Batches:
     """Take a tuple as one batch, a list as the micro-batches of one batch.
 
     Images that lie channels-last are put channels first: the model's operators decide
     (`image_layout`). Raises ModelTypeError for anything else, and ModelError for an empty list or
     tensors that autograd cannot keep.
     """
-    batches = tuple(given) if isinstance(given, list) else (given,)
+    batches = tuple(batch_or_list) if isinstance(batch_or_list, list) else (batch_or_list,)
     for batch in batches:
         if not isinstance(batch, tuple) or len(batch) != 2:
             raise ModelTypeError(
                 "a batch is a tuple (inputs, targets), or a list of such micro-batches; got "
-                f"{'a list with ' if isinstance(given, list) else ''}{_no_batch(batch)}"
+                f"{'a list with ' if isinstance(batch_or_list, list) else ''}{_no_batch(batch)}"
             )
     if not batches:
         raise ModelError("a list of micro-batches needs at least one (inputs, targets)")

@@ -79,7 +79,7 @@ def test_a_warm_start_that_meets_it_keeps_what_lies_below_zero(point):
     case = valley(*point)
     optimizer = hessian_hf(case, lr=0.05, solver=bdhf.CG(warm_start=0.5))
     optimizer.step(case.batch)
-    start, before = optimizer._start(), flat_parameters(case)
+    start, before = optimizer._carried.start(), flat_parameters(case)
     gradient = dense_gradient(case)
     damped = dense_hessian(case) + 0.05 * torch.eye(3, dtype=torch.float64)
     residual = -gradient - damped @ start

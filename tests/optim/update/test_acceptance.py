@@ -188,7 +188,7 @@ def test_the_next_solve_starts_at_the_answer_of_the_solver_not_at_what_was_appli
 
     optimizer.step(case.batch)
 
-    assert_close(optimizer._start(), 0.5 * iterates[-1])
+    assert_close(optimizer._carried.start(), 0.5 * iterates[-1])
 
 
 def test_a_rejected_step_leaves_the_parameters_bit_equal():
@@ -202,7 +202,7 @@ def test_a_rejected_step_leaves_the_parameters_bit_equal():
     assert torch.equal(flat_parameters(case), before)
     assert info.step_norm == 0
     assert info.step_size == (0.0,)
-    assert_close(optimizer._start(), 0.5 * iterates[-1])
+    assert_close(optimizer._carried.start(), 0.5 * iterates[-1])
 
 
 def test_a_step_into_losses_that_are_no_number_is_rejected():
