@@ -66,11 +66,9 @@ def estimate(
     return scaled(_of(optimizer, batch), optimizer.solver, gradient_batch, curvature_batch)
 
 
-def scaled(
-    found: Sweeps, solver: Solver, gradient_batch: int, curvature_batch: int | None
-) -> float:
+def scaled(cost: Sweeps, solver: Solver, gradient_batch: int, curvature_batch: int | None) -> float:
     """`estimate` from what products cost."""
-    solve = found.setup + solver.cost(found, curvature_batch or gradient_batch)
+    solve = cost.setup + solver.cost(cost, curvature_batch or gradient_batch)
     if curvature_batch is None:
         return 1 + solve + 1 / 3  # a forward pass is a third of a gradient
     return 1 + curvature_batch / gradient_batch * (1 + solve + 1 / 3)

@@ -137,7 +137,7 @@ def test_block_order_is_the_order_of_the_partition(name):
     blocks = Blocks.of(layout, matrices)
     flat = torch.randn(layout.size, 2, 3).permute(1, 2, 0)  # the last stride is not 1
 
-    assert all(place.positions is None for place in blocks.places) is strided
+    assert all(view.positions is None for view in blocks.views) is strided
     for vector in (flat, flat[0, 0], flat[0, 0].contiguous()):
         assert torch.equal(blocks.gather(vector), vector[..., order])
         assert torch.equal(blocks.scatter(blocks.gather(vector)), vector)

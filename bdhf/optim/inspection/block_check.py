@@ -66,7 +66,7 @@ class Probe:
         """The blocks that products are cut to; None where there is only the full matrix."""
         blend = self.product.blocks.blend
         blocks = self.product.blocks if blend is None else blend.inner
-        return blocks if len(blocks.rows) > 1 or blocks.place is not None else None
+        return blocks if len(blocks.rows) > 1 or blocks.permutation is not None else None
 
     @cached_property
     def vectors(self) -> tuple[Tensor, Tensor]:

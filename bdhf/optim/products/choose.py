@@ -50,10 +50,10 @@ METHODS: Mapping[str, Callable[[Request], Linearisation]] = {
 
 
 def check_method(settings: Settings) -> None:
-    """Raise ValueError for a method that is not known."""
-    known = ["auto", *METHODS]
-    if settings.method not in known:
-        raise ValueError(f"unknown method {settings.method!r}; known: {', '.join(known)}")
+    """Raise ValueError for a method that is unknown."""
+    names = ["auto", *METHODS]
+    if settings.method not in names:
+        raise ValueError(f"unknown method {settings.method!r}; known: {', '.join(names)}")
 
 
 def linearise(

@@ -86,13 +86,13 @@ def _costs(product: BlockProduct, blocks: Blocks, flops: Flops) -> list[float]:
         product.cut_to(blocks, v)
         share = (flops.spent - before) / blocks.layout.size
         return [share * block.size for block in blocks.rows]
-    known: dict[tuple[int, ...], float] = {}
+    cost_by_slots: dict[tuple[int, ...], float] = {}
     for index, block in enumerate(blocks.rows):
-        if block.slots not in known:
+        if block.slots not in cost_by_slots:
             before = flops.spent
             product.cut_to(blocks, v, [index])
-            known[block.slots] = flops.spent - before
-    return [known[block.slots] for block in blocks.rows]
+            cost_by_slots[block.slots] = flops.spent - before
+    return [cost_by_slots[block.slots] for block in blocks.rows]
 
 
 def warn_if_expensive(product: BlockProduct, flops: Flops) -> None:

@@ -88,7 +88,7 @@ def _sweeps(blocks: Blocks, survey: Survey) -> int:
         first = own.index(True)
         behind = sum(flops for _, flops in survey.sites[first:])
         later = (
-            sum(flops for (_, flops), mine in zip(survey.sites, own, strict=True) if mine)
+            sum(flops for (_, flops), touches in zip(survey.sites, own, strict=True) if touches)
             - survey.sites[first][1]
         )  # a site behind the first carries its own tangent beside
         starts = PROPAGATE_STARTS * FLOPS_A_START * (len(survey.sites) - first)

@@ -99,7 +99,7 @@ def block_by_block(
     """
     result = torch.empty_like(v) if len(active) == len(blocks.rows) else torch.zeros_like(v)
     for block in (blocks.rows[index] for index in active):
-        place = slice(block.start, block.stop)
+        entries = slice(block.start, block.stop)
         with flops.counting((*key, block.slots)):
-            multiply(block, v[place], result[place])
+            multiply(block, v[entries], result[entries])
     return result

@@ -49,14 +49,14 @@ def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
     names = _names(objective)
     named = [parameter.detach() for parameter in objective.parameters]
 
-    def one(sample: Any, u: Tensor) -> tuple[Tensor, ...]:
+    def sample_vjp(sample: Any, u: Tensor) -> tuple[Tensor, ...]:
         single = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, sample)
 
         def outputs(*parameters: Tensor) -> Tensor:
-            given = {name: parameters[index] for name, index in names.items()}
+            by_name = {name: parameters[index] for name, index in names.items()}
             with plain_kernels(objective.model), objective.run.guard():
                 result: Tensor = functional_call(
-                    objective.model, given, (single,), tie_weights=False
+                    objective.model, by_name, (single,), tie_weights=False
                 )
             return result
 
@@ -65,7 +65,11 @@ def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
 
     size = sum(parameter.numel() for parameter in objective.parameters)
     chunk = max(1, MAX_ENTRIES // size)
-    ways = (_quiet(vmap(one)), _looped(one), _looped(partial(_by_autograd, objective)))
+    ways = (
+        _quiet(vmap(sample_vjp)),
+        _looped(sample_vjp),
+        _looped(partial(_by_autograd, objective)),
+    )
     sums = [partial(_summed, many, inputs, cotangents, chunk) for many in ways]
     with request.flops.counting(("squared gradients", request.shapes)):
         squares, added = _first_that_works(objective, sums)
@@ -159,12 +163,12 @@ def _quiet(many: Callable[..., Any]) -> Callable[..., Any]:
     return quiet
 
 
-def _looped(one: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+def _looped(sample_vjp: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
     """What vmap does, sample by sample."""
 
     def many(inputs: Any, cotangents: Tensor) -> tuple[Tensor, ...]:
         rows = [
-            one(tree_map(lambda x, n=n: x[n] if isinstance(x, Tensor) else x, inputs), u)
+            sample_vjp(tree_map(lambda x, n=n: x[n] if isinstance(x, Tensor) else x, inputs), u)
             for n, u in enumerate(cotangents)
         ]
         return tuple(torch.stack(column) for column in zip(*rows, strict=True))

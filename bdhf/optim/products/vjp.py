@@ -21,29 +21,29 @@ def vjp(end: Tensor, parameters: Sequence[Tensor], w: Tensor, out: Tensor | None
     """
     size = sum(parameter.numel() for parameter in parameters)
     flat = parameters[0].detach().new_empty(size) if out is None else out
-    places = split_like(flat, parameters)
+    parts = split_like(flat, parameters)
     hooks = [
-        parameter.register_hook(_writing(place))
-        for parameter, place in zip(parameters, places, strict=True)
+        parameter.register_hook(_writing(part))
+        for parameter, part in zip(parameters, parts, strict=True)
     ]
     try:
-        found = torch.autograd.grad(end, parameters, w, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(end, parameters, w, retain_graph=True, allow_unused=True)
     finally:
         for hook in hooks:
             hook.remove()
-    for place, gradient in zip(places, found, strict=True):
+    for part, gradient in zip(parts, gradients, strict=True):
         if gradient is None:
-            place.zero_()
+            part.zero_()
     return flat
 
 
-def _writing(place: Tensor) -> Callable[[Tensor | None], Tensor | None]:
+def _writing(part: Tensor) -> Callable[[Tensor | None], Tensor | None]:
     """A hook that takes a gradient as soon as it is whole, and lets its memory go."""
 
     def write(gradient: Tensor | None) -> Tensor | None:
         if gradient is None:  # a reverse sweep came by, with nothing
             return None
-        place.copy_(gradient)
+        part.copy_(gradient)
         return gradient.new_zeros(()).expand_as(gradient)
 
     return write

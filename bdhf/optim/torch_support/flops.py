@@ -162,10 +162,10 @@ class Tally(Flops):
             self._spared += self._done[key].cost
         else:
             with self._measuring() as counter:
-                result = work()
-            self._done[key] = Done(result, counter.total)
-        given: _T = self._done[key].result
-        return given
+                outcome = work()
+            self._done[key] = Done(outcome, counter.total)
+        result: _T = self._done[key].result
+        return result
 
     def once(self, key: Hashable, work: Callable[[], _T]) -> _T:
         """Do `work` if nobody has; give what it gave."""

@@ -59,8 +59,8 @@ class Blocks:
     layout: Layout
     shapes: tuple[tuple[int, int], ...]  # (rows, n) of every block matrix
     rows: tuple[Block, ...]
-    places: tuple[Strided, ...]  # of every slot, in block order
-    place: Tensor | None  # (P,) place in block order of each flat entry; None: the same
+    views: tuple[Strided, ...]  # of every slot, in a vector in block order
+    permutation: Tensor | None  # (P,) position in block order of each flat entry; None: the same
     blend: Blending | None = None  # other blocks, towards which the matrix is blended
 
     @classmethod
@@ -74,59 +74,60 @@ class Blocks:
         for positions in (row for matrix in matrices for row in matrix):
             start = rows[-1].stop if rows else 0
             rows.append(_block(layout, positions, start, whole))
-        place = torch.empty_like(order)
-        place[order] = torch.arange(layout.size)
+        permutation = torch.empty_like(order)
+        permutation[order] = torch.arange(layout.size)
         identity = torch.equal(order, torch.arange(layout.size))
         shapes = tuple((matrix.shape[0], matrix.shape[1]) for matrix in matrices)
-        places = strided(layout.split(place))
-        return cls(layout, shapes, tuple(rows), places, None if identity else place)
+        views = strided(layout.split(permutation))
+        return cls(layout, shapes, tuple(rows), views, None if identity else permutation)
 
     def to(self, device: torch.device) -> Blocks:
         """The same blocks, their positions on a device, those that a blend goes towards too."""
-        if self.place is None:
-            place, places = None, self.places
+        if self.permutation is None:
+            permutation, views = None, self.views
         else:
-            place = self.place.to(device)
-            pairs = zip(self.places, self.layout.split(place), strict=True)
-            places = tuple(known.at(positions) for known, positions in pairs)
+            permutation = self.permutation.to(device)
+            pairs = zip(self.views, self.layout.split(permutation), strict=True)
+            views = tuple(view.at(positions) for view, positions in pairs)
         return replace(
-            self, place=place, places=places, rows=tuple(block.to(device) for block in self.rows),
+            self, permutation=permutation, views=views,
+            rows=tuple(block.to(device) for block in self.rows),
             blend=self.blend and replace(self.blend, inner=self.blend.inner.to(device)),
         )  # fmt: skip
 
     def gather(self, flat: Tensor) -> Tensor:
         """From the order of `model.parameters()` to block order, (..., P) -> (..., P)."""
-        if self.place is None:
+        if self.permutation is None:
             return flat
         vector = torch.empty_like(flat)
         if not self._regular:
-            vector[..., self.place] = flat
+            vector[..., self.permutation] = flat
             return vector
-        for place, part in zip(self.places, self.layout.split(flat), strict=True):
-            place.write(vector, part)
+        for view, part in zip(self.views, self.layout.split(flat), strict=True):
+            view.write(vector, part)
         return vector
 
     def scatter(self, vector: Tensor) -> Tensor:
         """From block order to the order of `model.parameters()`, (..., P) -> (..., P)."""
-        if self.place is None:
+        if self.permutation is None:
             return vector
         if not self._regular:
-            return vector[..., self.place]
+            return vector[..., self.permutation]
         flat = torch.empty_like(vector)
-        for place, part in zip(self.places, self.layout.split(flat), strict=True):
-            part.copy_(place.of(vector))
+        for view, part in zip(self.views, self.layout.split(flat), strict=True):
+            part.copy_(view.of(vector))
         return flat
 
     @property
     def _regular(self) -> bool:
         """Whether strides lead to all; entry by entry, memory is read 10 times slower."""
-        return all(place.positions is None for place in self.places)
+        return all(view.positions is None for view in self.views)
 
     def positions(self) -> list[Tensor]:
         """Flat positions of every block, one 1-D LongTensor on the CPU a block."""
         order = torch.arange(self.layout.size)
-        if self.place is not None:
-            order[self.place.cpu()] = order.clone()
+        if self.permutation is not None:
+            order[self.permutation.cpu()] = order.clone()
         return [order[block.start : block.stop] for block in self.rows]
 
     def matrices(self, vector: Tensor) -> list[Tensor]:

@@ -32,7 +32,7 @@ class Strided:
         return vector.as_strided((*vector.shape[:-1], *self.shape), strides, start)
 
     def at(self, positions: Tensor) -> Strided:
-        """The same place, with the positions on another device where they are needed."""
+        """The same view, with its positions on another device where they are needed."""
         return self if self.positions is None else replace(self, positions=positions)
 
     def write(self, vector: Tensor, values: Tensor) -> None:

@@ -221,8 +221,12 @@ def test_blocks_bring_their_positions_to_a_device_once():
                 touched = [parts[i] for i in row.slots]
                 pick(row, flatten(touched))
                 slot_tensors(row, flat[: row.size], parts)
-    positions = [moved.place, moved.blend.inner.place, *(row.within for row in moved.rows)]
-    positions += [place.positions for place in moved.places]
+    positions = [
+        moved.permutation,
+        moved.blend.inner.permutation,
+        *(row.within for row in moved.rows),
+    ]
+    positions += [view.positions for view in moved.views]
     assert {tensor.device for tensor in positions} == {flat.device}
     assert copies.count == 0
 

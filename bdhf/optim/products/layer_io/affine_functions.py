@@ -127,8 +127,8 @@ def _embedding(
     padding = -1 if padding_idx is None else padding_idx % len(weight)
 
     def apply(data: Tensor, w: Tensor) -> Tensor:
-        found = F.embedding(data, w)
-        return found if padding < 0 else found.masked_fill((data == padding).unsqueeze(-1), 0.0)
+        rows = F.embedding(data, w)
+        return rows if padding < 0 else rows.masked_fill((data == padding).unsqueeze(-1), 0.0)
 
     return Affine(weight, None, input, apply, _columns, -1)
 
@@ -176,17 +176,17 @@ def _channels(whitened: Tensor, weight: Any, bias: Any) -> Affine:
 
 def _multiply(input: Any, other: Any) -> Affine | None:  # noqa: A002
     """A scale, broadcast over the samples."""
-    scale, data, found = _broadcast(input, other)
-    if found is None:
+    scale, data, extent = _broadcast(input, other)
+    if extent is None:
         return None
-    by_position = found == (-1, 1)
-    return Affine(scale, None, data, torch.mul, _entries, *found, positionwise=by_position)
+    by_position = extent == (-1, 1)
+    return Affine(scale, None, data, torch.mul, _entries, *extent, positionwise=by_position)
 
 
 def _add(input: Any, other: Any) -> Affine | None:  # noqa: A002
     """A shift, broadcast over the samples."""
-    shift, _, found = _broadcast(input, other)
-    return None if found is None else Affine(None, shift, None, torch.mul, _entries, *found)
+    shift, _, extent = _broadcast(input, other)
+    return None if extent is None else Affine(None, shift, None, torch.mul, _entries, *extent)
 
 
 def _broadcast(a: Any, b: Any) -> tuple[Any, Any, tuple[int, int] | None]:

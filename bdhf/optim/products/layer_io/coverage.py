@@ -35,7 +35,7 @@ COUPLED = (
 
 
 def compare_with_autograd(
-    found: Mapping[int, Tensor], exact: Sequence[Tensor], slots: Sequence[Slot],
+    columns: Mapping[int, Tensor], exact: Sequence[Tensor], slots: Sequence[Slot],
     dtype: torch.dtype, why: str,
 ) -> None:  # fmt: skip
     """Raise Uncovered, naming the parameter that differs most, unless all agree within rounding."""
@@ -44,7 +44,7 @@ def compare_with_autograd(
     floor = 1e-3 * max(float(part.norm()) for part in exact)
     if not floor:
         return  # nothing to compare
-    errors = [part - found[i].detach() if i in found else part for i, part in enumerate(exact)]
+    errors = [part - columns[i].detach() if i in columns else part for i, part in enumerate(exact)]
     pairs = zip(errors, exact, strict=True)
     ratios = torch.tensor([float(e.norm()) / (float(part.norm()) + floor) for e, part in pairs])
     ratios = ratios.nan_to_num(torch.inf)

@@ -149,7 +149,7 @@ class LayerIO:
             chosen = tuple(chosen[i] for i in numbers)
         key = (*key, blocks.shapes, None if numbers is None else tuple(numbers))
         with self.flops.counting(key):
-            result = self._multiplied(chosen, blocks.places, v)
+            result = self._multiplied(chosen, blocks.views, v)
         if not every:
             idle = torch.ones(len(blocks.rows), dtype=torch.bool, device=v.device)
             idle[list(active)] = False
@@ -157,16 +157,16 @@ class LayerIO:
         return result
 
     def _multiplied(
-        self, components: Sequence[Component], places: Sequence[Strided], v: Tensor
+        self, components: Sequence[Component], views: Sequence[Strided], v: Tensor
     ) -> Tensor:
         """Whole components of a partition, zero elsewhere; (P,) -> (P,), in block order."""
         sites = {term.site for component in components for term in component.terms}
         slots = {slot for i in sites for slot in self._sites[i].slots}
-        columns = self._multiply(components, {slot: places[slot].of(v) for slot in slots})
-        every = len(columns) == len(places)
+        columns = self._multiply(components, {slot: views[slot].of(v) for slot in slots})
+        every = len(columns) == len(views)
         result = torch.empty_like(v) if every else torch.zeros_like(v)
         for slot, column in columns.items():
-            places[slot].write(result, column)
+            views[slot].write(result, column)
         return result
 
     def _single(self, block: Block, v: Tensor, out: Tensor) -> None:

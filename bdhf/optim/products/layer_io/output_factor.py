@@ -150,8 +150,8 @@ class OutputFactor:
         if outputs is None or not edges:
             return {}
         cotangents = _columns(self._hessian, outputs, start, stop)
-        found = sweep_factor(outputs, edges, cotangents)
-        return gathered(found, wanted, self._sites)
+        by_edge = sweep_factor(outputs, edges, cotangents)
+        return gathered(by_edge, wanted, self._sites)
 
 
 def sweep_factor(
@@ -165,18 +165,20 @@ def sweep_factor(
                 is_grads_batched=True, retain_graph=True, allow_unused=True,
             )
         )  # fmt: skip
-    found = torch.autograd.grad(outputs, edges, cotangents[0], retain_graph=True, allow_unused=True)
-    return [None if g is None else g[None] for g in found]
+    columns = torch.autograd.grad(
+        outputs, edges, cotangents[0], retain_graph=True, allow_unused=True
+    )
+    return [None if g is None else g[None] for g in columns]
 
 
 def gathered(
-    found: list[Tensor | None], wanted: Collection[int], sites: Sequence[Site]
+    by_edge: list[Tensor | None], wanted: Collection[int], sites: Sequence[Site]
 ) -> dict[int, Tensor]:
-    """Cotangents of edges as those of sites; `found` is emptied on the way."""
+    """Cotangents of edges as those of sites; `by_edge` is emptied on the way."""
     result = {}
-    found.reverse()
+    by_edge.reverse()
     for index in wanted:
-        s = sites[index].gather([found.pop() for _ in sites[index].edges])
+        s = sites[index].gather([by_edge.pop() for _ in sites[index].edges])
         if s is not None:
             result[index] = s
     return result

@@ -43,20 +43,20 @@ class Use:
 
     def __init__(
         self,
-        place: ParameterView,
+        view: ParameterView,
         apply: Callable[[Tensor], Tensor],
         rows: Callable[[Tensor], Tensor],
         dtype: torch.dtype,
         adjoint: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """`adjoint` is that of `apply`; without one, autograd is asked."""
-        self.place, self.rows = place, rows
+        self.view, self.rows = view, rows
         self._apply, self._dtype, self._adjoint = apply, dtype, adjoint
         self._graph: tuple[GradientEdge, Tensor] | None = None
 
     def push(self, tangent: Tensor) -> Tensor:
         """Of a tangent of the parameter; broadcasts to the shape of y."""
-        v = self.place.of(tangent).to(self._dtype)
+        v = self.view.of(tangent).to(self._dtype)
         if self._graph is None and self._adjoint is None:
             return self._first(v).to(tangent.dtype)
         with torch.no_grad():
@@ -66,12 +66,12 @@ class Use:
         """The adjoint of `push`: of a cotangent of y, of the shape of the parameter."""
         w = cotangent.to(self._dtype)
         part = self._by_graph(w) if self._adjoint is None else self._adjoint(w)
-        return self.place.whole_of(part.to(cotangent.dtype))
+        return self.view.whole_of(part.to(cotangent.dtype))
 
     def _by_graph(self, w: Tensor) -> Tensor:
         """The adjoint as autograd has it."""
         if self._graph is None:
-            self._first(self.place.of(w.new_zeros(self.place.whole)))
+            self._first(self.view.of(w.new_zeros(self.view.whole)))
         assert self._graph is not None
         edge, leaf = self._graph
         (part,) = torch.autograd.grad(edge, leaf, w, retain_graph=True)

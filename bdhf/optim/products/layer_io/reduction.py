@@ -123,9 +123,9 @@ def plan_reduction(blocks: Blocks, sites: Sequence[Site], device: torch.device) 
     terms: list[Labelled] = []
     for index, site in enumerate(sites):
         labels = [_labels(use, label_of) for use in site.uses]
-        if any(found is None for found in labels):
+        if any(part is None for part in labels):
             return ReductionPlan(blocks, (), mixed=True)
-        terms += _terms(index, [found for found in labels if found is not None])
+        terms += _terms(index, [part for part in labels if part is not None])
     return ReductionPlan(blocks, tuple(_components(terms, sites, device)), mixed=False)
 
 
@@ -138,15 +138,15 @@ def whole_reduction(sites: Sequence[Site], slots: Collection[int]) -> Component:
 
 def _labels(use: Use, label_of: Sequence[Tensor]) -> Tensor | None:
     """The block of every feature, (features,); None where a feature has several."""
-    rows = use.rows(use.place.of(label_of[use.place.slot]))
+    rows = use.rows(use.view.of(label_of[use.view.slot]))
     return rows[:, 0].contiguous() if bool((rows == rows[:, :1]).all()) else None
 
 
 def _terms(index: int, labels: Sequence[Tensor]) -> list[Labelled]:
     """A weight and its bias are one term, unless a partition separates them."""
-    if all(torch.equal(found, labels[0]) for found in labels):
+    if all(torch.equal(part, labels[0]) for part in labels):
         return [(index, tuple(range(len(labels))), labels[0])]
-    return [(index, (use,), found) for use, found in enumerate(labels)]
+    return [(index, (use,), part) for use, part in enumerate(labels)]
 
 
 def _components(
@@ -170,11 +170,11 @@ def _components(
 def _component(
     blocks: list[int], terms: Sequence[Labelled], sites: Sequence[Site], device: torch.device
 ) -> Component:
-    found = []
+    parts = []
     for site, uses, labels in terms:
         columns = torch.searchsorted(torch.tensor(blocks), labels)
         identity = torch.equal(columns, torch.arange(len(blocks)))
-        found.append(Term(site, uses, None if identity else columns.to(device)))
-    _, before, features, after = sites[found[0].site].shape
-    single = before * after == 1 and features == len(blocks) and len(found) == 1
-    return Component(tuple(found), tuple(blocks), closed=single)
+        parts.append(Term(site, uses, None if identity else columns.to(device)))
+    _, before, features, after = sites[parts[0].site].shape
+    single = before * after == 1 and features == len(blocks) and len(parts) == 1
+    return Component(tuple(parts), tuple(blocks), closed=single)

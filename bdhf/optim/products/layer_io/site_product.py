@@ -34,7 +34,7 @@ class SiteProduct:
     def _push(self, term: Term, tangents: Mapping[int, Tensor]) -> Tensor:
         """∂y of some uses of a site, (N, before, features, after)."""
         uses = [self.sites[term.site].uses[i] for i in term.uses]
-        parts: list[Tensor] = [use.push(tangents[use.place.slot]) for use in uses]
+        parts: list[Tensor] = [use.push(tangents[use.view.slot]) for use in uses]
         return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])  # a weight's is its own
 
     def _reduced(
@@ -85,5 +85,5 @@ def _add_pulled(site: Site, uses: Sequence[int], total: Tensor, result: dict[int
     """Add what a cotangent of y gives to the slots of some uses of a site."""
     for i in uses:
         use = site.uses[i]
-        column, slot = use.pull(total), use.place.slot
+        column, slot = use.pull(total), use.view.slot
         result[slot] = result[slot] + column if slot in result else column

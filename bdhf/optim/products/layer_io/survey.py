@@ -90,10 +90,10 @@ def plan_of(request: Request, blocks: Blocks, sites: Sequence[Site]) -> Reductio
     # The plan holds the blocks, so that no others get their id.
     number = id(blocks) if any(blocks is some for some in _named(request)) else None
     kept, key = request.workspace.kept, ("layer_io plan", request.shapes, number)
-    known: tuple[tuple[Hashable, ...], ReductionPlan] | None = kept.get(key)
-    if known is None or known[0] != structure or known[1].blocks is not blocks:
-        known = kept[key] = structure, plan_reduction(blocks, sites, request.objective.device)
-    return known[1]
+    last: tuple[tuple[Hashable, ...], ReductionPlan] | None = kept.get(key)
+    if last is None or last[0] != structure or last[1].blocks is not blocks:
+        last = kept[key] = structure, plan_reduction(blocks, sites, request.objective.device)
+    return last[1]
 
 
 def plans(request: Request, sites: Sequence[Site]) -> list[ReductionPlan]:

@@ -10,7 +10,6 @@ sweeps where all columns of the Jacobian can be held, and more where only some c
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -19,30 +18,18 @@ from torch import Tensor
 
 from bdhf.optim.losses import OutputHessian, recognise
 from bdhf.optim.products.agreement import random_tangents, tolerance_of
+from bdhf.optim.products.propagate.find_bottleneck import (
+    BOTTLENECK_COLUMNS,
+    Bottleneck,
+    Slots,
+    count_sets,
+    find_bottleneck,
+)
 from bdhf.optim.products.propagate.jvp import JVP, TapeJVP, vjp_of
 from bdhf.optim.products.propagate.sample_independence import always_apart, apart, loss_apart
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.route import Route, route
 from bdhf.optim.products.tape.tape import Tape
-
-Slots = tuple[int, ...]
-
-#: Columns that H is applied to at a time.
-BOTTLENECK_COLUMNS = 2
-
-#: What a Jacobian at a bottleneck may take, in bytes of the parameters or of the activations: as
-#: much as the vectors of CG do, which come later.
-ROOM = 2.75
-
-
-@dataclass(frozen=True)
-class Bottleneck:
-    """A value on a tape, and the blocks that reach the outputs only through it."""
-
-    value: int
-    width: int  # w
-    held: int  # columns of the Jacobian that are held at once
-    blocks: frozenset[Slots]  # the tensors that each of them touches
 
 
 @dataclass(frozen=True)
@@ -89,7 +76,7 @@ def at_bottleneck(
     kept, key = request.workspace.kept, _key(request, tape.structure)
     if key in kept and kept[key] is None:
         return None
-    bottleneck = kept[key] if key in kept else _find(request, tape, z)
+    bottleneck = kept[key] if key in kept else find_bottleneck(request, tape, z)
     linearised = (
         None if bottleneck is None else _linearised(request, bottleneck, tape, z, hessian, push)
     )
@@ -116,68 +103,7 @@ def forget_bottleneck(request: Request, structure: int) -> None:
 
 
 def _key(request: Request, structure: int) -> Hashable:
-    return "bottleneck", request.shapes, structure, frozenset(_counted(request).items())
-
-
-def _counted(request: Request) -> Counter[Slots]:
-    return Counter(block.slots for block in request.blocks.rows)
-
-
-def _find(request: Request, tape: Tape, z: Tensor) -> Bottleneck | None:
-    """By FLOPs, over the products that are expected."""
-    samples = z.shape[0] if z.dim() else 0
-    sweeps: Counter[int] = Counter()
-    blocks: dict[int, set[Slots]] = {}
-    behind: dict[int, int] = {}
-    for slots, count in _counted(request).items():
-        for value, flops in _cuts(request, tape, slots).items():
-            sweeps[value] += count * request.products
-            blocks.setdefault(value, set()).add(slots)
-            behind[value] = flops
-    best, most = None, 0
-    own = sum(p.numel() * p.element_size() for p in request.objective.parameters)
-    made = request.flops.once(("bytes", request.shapes), lambda: tape.bytes)
-    room = min(request.settings.max_bytes, int(ROOM * max(own, made)))
-    for value, count in sweeps.items():
-        c = tape.made(value)
-        width = c[0].numel() if c.dim() and c.shape[0] == samples else 0
-        held = min(width, room // (z.numel() * z.element_size()) - 2 * BOTTLENECK_COLUMNS)
-        if held < 1 or c.grad_fn is None or c.is_complex():
-            continue
-        sweeps_once = sum(width - start for start in range(0, width, held))
-        saved = count * 2 * (behind[value] - samples * width**2)  # there and back, but for K
-        cost = sweeps_once * behind[value] + 2 * z.numel() * width**2
-        if saved - 2 * cost > most:  # twice, since CG may stop early
-            most = saved - 2 * cost
-            best = Bottleneck(value, width, held, frozenset(blocks[value]))
-    return best
-
-
-def _cuts(request: Request, tape: Tape, slots: Slots) -> dict[int, int]:
-    """Values through which all goes that some parameters do, each with the FLOPs behind it."""
-    assert tape.output is not None  # a tape without one is not used
-    key, target = ("cuts", request.shapes, slots), tape.output
-    return request.flops.once(key, lambda: _cuts_of(route(tape, slots, target), slots))
-
-
-def _cuts_of(path: Route, sources: Slots) -> dict[int, int]:
-    """Values through which all of a path goes, each with the FLOPs behind it."""
-    reached = {*sources, *(value for entry in path.entries for value in entry.makes)}
-    last = {
-        read: at for at, entry in enumerate(path.entries) for read in entry.reads if read in reached
-    }
-    live = {source for source in sources if source in last}
-    behind = sum(entry.flops for entry in path.entries)
-    cuts: dict[int, int] = {}
-    for at, entry in enumerate(path.entries):
-        behind -= entry.flops
-        live = {value for value in live if last[value] > at}
-        live.update(value for value in entry.makes if last.get(value, -1) > at)
-        if len(live) == 1 and behind:
-            (value,) = live
-            if value not in sources:
-                cuts.setdefault(value, behind)
-    return cuts
+    return "bottleneck", request.shapes, structure, frozenset(count_sets(request).items())
 
 
 def _linearised(
@@ -247,9 +173,9 @@ def _matrices(
         for first in range(start, width, BOTTLENECK_COLUMNS):
             few = range(first, min(width, first + BOTTLENECK_COLUMNS))
             weighed = z.new_empty(samples, z[0].numel(), len(few))
-            for place, index in enumerate(few):
-                given = jacobian[:, index - start] if index < stop else column(index)
-                weighed[:, :, place] = hessian(given.reshape(z.shape)).reshape(samples, -1)
+            for at, index in enumerate(few):
+                column_at = jacobian[:, index - start] if index < stop else column(index)
+                weighed[:, :, at] = hessian(column_at.reshape(z.shape)).reshape(samples, -1)
             k[:, start:stop, few.start : few.stop] = torch.bmm(jacobian, weighed)
         k[:, stop:, start:stop] = k[:, start:stop, stop:].transpose(1, 2)
     return k, moved
@@ -275,5 +201,5 @@ def _agrees(
         tangent = way(tangents)
         assert tangent is not None  # a bottleneck lies between its blocks and the outputs
         results.append(vjp_of(way, end, touched, matrix(tangent)))
-    exact, found = results
-    return bool((found - exact).norm() <= 10 * tolerance_of(z, request) * exact.norm())
+    at_outputs, at_code = results
+    return bool((at_code - at_outputs).norm() <= 10 * tolerance_of(z, request) * at_outputs.norm())

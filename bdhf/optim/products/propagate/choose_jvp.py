@@ -177,8 +177,8 @@ def _goes_back(request: Request, tape: Tape, z: Tensor) -> bool:
     if key not in kept:
         (w,) = random_tangents([z])
         exact = vjp(z, parameters, w)
-        found = torch.zeros_like(exact)
-        rooms = dict(enumerate(split_like(found, parameters)))
+        pulled = torch.zeros_like(exact)
+        rooms = dict(enumerate(split_like(pulled, parameters)))
         tried = TapeJVP(tape, tape.output)
         pulls = attempt(lambda: tried.pull(w, rooms))
         if isinstance(pulls, Failure):
@@ -186,7 +186,7 @@ def _goes_back(request: Request, tape: Tape, z: Tensor) -> bool:
         if isinstance(pulls, Failure) or not pulls:
             kept[key] = False
         else:
-            error = (found - exact).norm()
+            error = (pulled - exact).norm()
             kept[key] = bool(error <= tolerance_of(z, request) * exact.norm())
     agrees: bool = kept[key]
     return agrees

@@ -73,8 +73,8 @@ class OperatorCall:
 
 def results(call: OperatorCall) -> list[Tensor | Hollow]:
     """The tensors that a call gave, or what stands for them."""
-    given = call.result if isinstance(call.result, (tuple, list)) else [call.result]
-    return [x for x in given if isinstance(x, (Tensor, Hollow))]
+    made = call.result if isinstance(call.result, (tuple, list)) else [call.result]
+    return [x for x in made if isinstance(x, (Tensor, Hollow))]
 
 
 def _hollow(tree: Any) -> Any:

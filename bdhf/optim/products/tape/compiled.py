@@ -41,18 +41,18 @@ class Compiled:
         """
         if _get_current_dispatch_mode() is not None:
             return route(self._tape, tuple(tangents), self._target)(dict(tangents))
-        sources, given = tuple(tangents), [tangent.contiguous() for tangent in tangents.values()]
+        sources, vectors = tuple(tangents), [tangent.contiguous() for tangent in tangents.values()]
         if sources not in self._made:
-            self._made[sources] = self._make(sources, given)
+            self._made[sources] = self._make(sources, vectors)
         made = self._made[sources]
         if made is None:  # no operator leads from there to the target
             return None
         compiled, values = made
         with compiler_runs():
-            return compiled(given, values)
+            return compiled(vectors, values)
 
     def _make(
-        self, sources: tuple[int, ...], given: list[Tensor]
+        self, sources: tuple[int, ...], vectors: list[Tensor]
     ) -> tuple[Program, list[Tensor]] | None:
         """A program, new or kept, and the values that it takes in this update."""
         path = route(self._tape, sources, self._target)
@@ -62,7 +62,7 @@ class Compiled:
         values, program, structure = _lifted(replace(path, entries=entries), sources)
         key = ("compiled", self._key, sources, structure)
         if key not in self._kept:
-            self._kept[key] = torch.compile(make_fx(program)(given, values), dynamic=False)
+            self._kept[key] = torch.compile(make_fx(program)(vectors, values), dynamic=False)
         return self._kept[key], values
 
 
@@ -72,7 +72,7 @@ def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Progra
     The rest is all else that the function depends on: equal for routes that are the same function.
     """
     values: list[Tensor] = []
-    places: dict[int, int] = {}
+    indices: dict[int, int] = {}
     recipes: list[tuple[TapeEntry, list[Any], TreeSpec]] = []
     for entry in path.entries:
         call = entry.call
@@ -80,22 +80,22 @@ def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Progra
         recipe = []
         for leaf in leaves:
             if isinstance(leaf, Tensor):
-                if id(leaf) not in places:
-                    places[id(leaf)] = len(values)
+                if id(leaf) not in indices:
+                    indices[id(leaf)] = len(values)
                     values.append(leaf.detach())
-                leaf = _Place(places[id(leaf)])
+                leaf = _Index(indices[id(leaf)])
             recipe.append(leaf)
         recipes.append((entry, recipe, spec))
 
-    def program(tangents: list[Tensor], given: list[Tensor]) -> Tensor:
+    def program(tangents: list[Tensor], values: list[Tensor]) -> Tensor:
         entries = []
         for entry, recipe, spec in recipes:
-            leaves = [given[leaf.index] if isinstance(leaf, _Place) else leaf for leaf in recipe]
+            leaves = [values[leaf.index] if isinstance(leaf, _Index) else leaf for leaf in recipe]
             args, kwargs, result = tree_unflatten(leaves, spec)
             entries.append(replace(entry, call=OperatorCall(entry.call.func, args, kwargs, result)))
-        found = replace(path, entries=tuple(entries))(dict(zip(sources, tangents, strict=True)))
-        assert found is not None  # every entry leads to the target
-        return found
+        tangent = replace(path, entries=tuple(entries))(dict(zip(sources, tangents, strict=True)))
+        assert tangent is not None  # every entry leads to the target
+        return tangent
 
     structure = tuple(
         (entry.call.func, entry.reads, entry.makes, tuple(recipe), spec)
@@ -105,7 +105,7 @@ def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Progra
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Index:
     """Stands for the value of an index."""
 
     index: int

@@ -42,7 +42,7 @@ class CotangentPart:
 
 
 @dataclass(frozen=True)
-class Known:
+class ValueTable:
     """What is known of the values of a replay before any cotangent comes."""
 
     shapes: Mapping[int, torch.Size]
@@ -66,7 +66,7 @@ class WayBack:
     blank (its room must be filled at once), or held (what comes is added).
     """
 
-    known: Known
+    table: ValueTable
     blank: set[int]
     like: Tensor
     instructions: list[Instruction] = field(default_factory=list)
@@ -109,7 +109,7 @@ class WayBack:
         """
         if self._is_new(value):
             self._held.add(value)
-            shared = value in self.known.once
+            shared = value in self.table.once
 
             def keep(rooms: Rooms, cotangent: Tensor, own: bool) -> None:
                 rooms[value] = cotangent if own or shared else cotangent.clone()
@@ -121,9 +121,9 @@ class WayBack:
 
     def add_scaled(self, value: int, scale: Scale, source: int) -> None:
         """Add scale ∘ (the cotangent of `source`)."""
-        if value not in self.known.reached:
+        if value not in self.table.reached:
             return
-        if self.known.shapes[value] != self.known.shapes[source]:
+        if self.table.shapes[value] != self.table.shapes[source]:
             self._add_wide(value, scale, source)
         elif not isinstance(scale, Tensor):
             self._add_number(value, scale, source)
@@ -141,7 +141,7 @@ class WayBack:
         self, value: int | None, a: Callable[[Rooms], Tensor], b: Callable[[Rooms], Tensor]
     ) -> None:
         """Add the matrix product a b."""
-        if value is None or value not in self.known.reached:
+        if value is None or value not in self.table.reached:
             return
         if self._is_new(value):
             self._held.add(value)
@@ -153,15 +153,15 @@ class WayBack:
 
     def add_rows(self, value: int | None, source: Callable[[Rooms], Tensor]) -> None:
         """Add a tensor to a value that was broadcast to its shape."""
-        if value is None or value not in self.known.reached:
+        if value is None or value not in self.table.reached:
             return
-        put, shape, dtype = self.put(value), self.known.shapes[value], self.known.dtypes[value]
+        put, shape, dtype = self.put(value), self.table.shapes[value], self.table.dtypes[value]
         self.instructions.append(
             lambda rooms: put(rooms, source(rooms).sum_to_size(shape).to(dtype), False)
         )
 
     def _add_number(self, value: int, scale: float, source: int) -> None:
-        part = self.known.parts.get(source)
+        part = self.table.parts.get(source)
         if part is not None and part.call is None and part.base == value:
             return  # they share a room
         put = self.put(value)
@@ -187,7 +187,7 @@ class WayBack:
 
     def _is_new(self, value: int) -> bool:
         """Whether a value has no room yet, and its room may lie anywhere."""
-        return not (value in self._held or value in self.blank or value in self.known.parts)
+        return not (value in self._held or value in self.blank or value in self.table.parts)
 
     def _fill(self, value: int) -> bool:
         """Make sure that a value has a room; whether it is blank, and is now taken to be filled."""
@@ -197,9 +197,9 @@ class WayBack:
         if value in self.blank:
             self.blank.remove(value)
             return True
-        part = self.known.parts.get(value)
+        part = self.table.parts.get(value)
         if part is None:
-            shape, dtype = self.known.shapes[value], self.known.dtypes[value]
+            shape, dtype = self.table.shapes[value], self.table.dtypes[value]
             self.instructions.append(
                 lambda rooms: _set(rooms, value, rooms[W].new_empty(shape, dtype=dtype))
             )

@@ -47,13 +47,13 @@ def by_dual_numbers(call: OperatorCall, *tangents: Tensor | None) -> list[Tensor
     """By torch's own rule, at the cost of running the operator again."""
     _load_forward_mode()
     leaves, spec = tree_flatten((call.args, dict(call.kwargs)))
-    given = iter(tangents)
+    remaining = iter(tangents)
     overwritten = call.args[0] if call.func in ONTO_CONSTANTS else None
     with fwAD.dual_level():
         duals: list[Any] = []
         for leaf in leaves:
             if isinstance(leaf, Tensor):
-                tangent, leaf = next(given), leaf.detach()
+                tangent, leaf = next(remaining), leaf.detach()
                 if tangent is None and call.func in MOVES_ALL and has_tangents(leaf):
                     tangent = torch.zeros_like(leaf)
                 if tangent is not None:  # torch makes no dual of a tensor that was expanded

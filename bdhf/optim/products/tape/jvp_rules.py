@@ -87,8 +87,8 @@ def _shaped(tangent: Tensor, result: Tensor) -> Tensor:
 def _product_rule(call: OperatorCall, *tangents: Tensor | None) -> Tensor:
     """`mul` of two tensors, or of a tensor and a number."""
     a, b = call.args
-    given = iter(tangents)
-    da, db = (next(given) if isinstance(x, Tensor) else None for x in (a, b))
+    remaining = iter(tangents)
+    da, db = (next(remaining) if isinstance(x, Tensor) else None for x in (a, b))
     if da is not None and db is not None:
         return torch.addcmul(da * b, a, db)
     return _shaped(da * b if da is not None else a * db, call.result)

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from bdhf.optim.products.tape.calls import Hollow, results
 from bdhf.optim.products.tape.condensing import steps_of
-from bdhf.optim.products.tape.cotangents import CotangentPart, Instruction, Known, Rooms, W, WayBack
+from bdhf.optim.products.tape.cotangents import (
+    CotangentPart,
+    Instruction,
+    Rooms,
+    ValueTable,
+    W,
+    WayBack,
+)
 from bdhf.optim.products.tape.route import Route
 from bdhf.optim.products.tape.steps import Step, SumStep
 from bdhf.optim.products.tape.tape import TapeEntry
@@ -68,9 +75,9 @@ class Replay:
 
     def _back(self, w: Tensor) -> list[Instruction]:
         """The sweep back, step by step."""
-        known = self._known()
-        way = WayBack(known, set(self._sources), w)
-        if self.target in known.reached:
+        table = self._table()
+        way = WayBack(table, set(self._sources), w)
+        if self.target in table.reached:
             put = way.put(self.target)  # w itself, or its copy within what the target is part of
             way.instructions.append(lambda rooms: put(rooms, rooms[W], False))
         for step in reversed(self.steps):
@@ -79,7 +86,7 @@ class Replay:
         way.finish()
         return way.instructions
 
-    def _known(self) -> Known:
+    def _table(self) -> ValueTable:
         made: dict[int, Tensor | Hollow] = {
             value: result
             for entry in self._entries
@@ -88,14 +95,14 @@ class Replay:
         every = {**self._sources, **made}
         counts = Counter(read for step in self.steps for read in step.reads if read is not None)
         counts[self.target] += 1  # w
-        known = Known(
+        table = ValueTable(
             shapes={value: tensor.shape for value, tensor in every.items()},
             dtypes={value: tensor.dtype for value, tensor in every.items()},
             parts=_views(self._entries, self._sources),
             once={value for value, count in counts.items() if count == 1},
             reached=frozenset(every),
         )
-        return replace(known, parts=known.parts | _shared(self.steps, known))
+        return replace(table, parts=table.parts | _shared(self.steps, table))
 
 
 def _views(entries: Sequence[TapeEntry], sources: Iterable[int]) -> dict[int, CotangentPart]:
@@ -112,7 +119,7 @@ def _views(entries: Sequence[TapeEntry], sources: Iterable[int]) -> dict[int, Co
     return parts
 
 
-def _shared(steps: Iterable[Step], known: Known) -> dict[int, CotangentPart]:
+def _shared(steps: Iterable[Step], table: ValueTable) -> dict[int, CotangentPart]:
     """Sums with a term that is a part, not scaled and read by nobody else: one room for both."""
     parts: dict[int, CotangentPart] = {}
     for step in steps:
@@ -120,7 +127,7 @@ def _shared(steps: Iterable[Step], known: Known) -> dict[int, CotangentPart]:
             continue
         (value,) = step.makes
         for source, scale in step.pairs:
-            if source in known.parts and source in known.once and known.alike(value, source, scale):
+            if source in table.parts and source in table.once and table.alike(value, source, scale):
                 parts[value] = CotangentPart(source, (value,), covers=True)
                 break
     return parts

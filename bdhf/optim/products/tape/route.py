@@ -22,8 +22,8 @@ class Route:
         """The tangent of the target; None where it is zero. `tangents` are those of the values."""
         tangents = dict(tangents)
         for entry in self.entries:
-            given = [None if read is None else tangents.get(read) for read in entry.reads]
-            made = tangent_of(entry.call, given)
+            arriving = [None if read is None else tangents.get(read) for read in entry.reads]
+            made = tangent_of(entry.call, arriving)
             for value, tangent in zip(entry.makes, made, strict=True):
                 if tangent is not None:
                     tangents[value] = tangent

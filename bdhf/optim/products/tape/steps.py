@@ -47,17 +47,17 @@ class RuleStep:
 
     def push(self, values: ValueTangents) -> None:
         """By the rule of `tangents`."""
-        given = [None if read is None else values.get(read) for read in self.reads]
-        if all(tangent is None for tangent in given):
+        arriving = [None if read is None else values.get(read) for read in self.reads]
+        if all(tangent is None for tangent in arriving):
             return
-        for value, tangent in zip(self.makes, tangent_of(self._call, given), strict=True):
+        for value, tangent in zip(self.makes, tangent_of(self._call, arriving), strict=True):
             if tangent is not None:
                 values[value] = tangent
 
     def back(self, way: WayBack) -> None:
         """By the rule of `transposes`, else by reverse mode."""
         held = [way.take(value) for value in self.makes]
-        if all(value in way.known.parts for value in self.makes) or not any(held):
+        if all(value in way.table.parts for value in self.makes) or not any(held):
             return  # they lie where they belong, or there are none
         transpose = TRANSPOSES.get(self._call.func)
         if transpose is None or self._call.kwargs.keys() - {"dtype"}:

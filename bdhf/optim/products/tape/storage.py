@@ -23,7 +23,7 @@ def storage_of(tensor: Tensor) -> int | None:
         return None
 
 
-def place_of(tensor: Tensor) -> StorageView | None:
+def view_of(tensor: Tensor) -> StorageView | None:
     """Where a tensor lies; None for a tensor without memory of its own."""
     storage = storage_of(tensor)
     if storage is None:
@@ -31,8 +31,8 @@ def place_of(tensor: Tensor) -> StorageView | None:
     return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
-def entries_of(place: StorageView) -> Hashable:
+def entries_of(view: StorageView) -> Hashable:
     """Where the entries lie: without the strides of axes of length 1, which say nothing."""
-    storage, offset, shape, stride, dtype = place
+    storage, offset, shape, stride, dtype = view
     steps = tuple(step for length, step in zip(shape, stride, strict=True) if length > 1)
     return storage, offset, shape, steps, dtype

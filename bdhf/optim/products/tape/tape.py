@@ -22,7 +22,7 @@ from bdhf.optim.products.tape.calls import OperatorCall
 from bdhf.optim.products.tape.dual_numbers import has_tangents
 from bdhf.optim.products.tape.in_place import overwritten, restrides, tensors_in
 from bdhf.optim.products.tape.jvp_rules import NO_TANGENT, in_place_rule
-from bdhf.optim.products.tape.storage import StorageView, entries_of, place_of, storage_of
+from bdhf.optim.products.tape.storage import StorageView, entries_of, storage_of, view_of
 from bdhf.optim.torch_support.dispatch import DispatchMode
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.flop_counter import operator_flops
@@ -55,14 +55,14 @@ class Tape:
         self.entries: list[TapeEntry] = []
         self.problem = ""  # why this pass cannot be replayed; empty: it can
         self.blind = ""  # why a comparison may miss what it lacks; empty: none can
-        self._now: dict[StorageView, int] = {}  # place in memory -> number of the value there
-        self._places: dict[int, set[StorageView]] = {}  # storage -> places in it that have a number
+        self._now: dict[StorageView, int] = {}  # view in memory -> number of its value
+        self._views: dict[int, set[StorageView]] = {}  # storage -> its views that have a number
         self.output: int | None = None
         self._values = 0
         self._failed = False  # to write an operator down
         for parameter in parameters:
             self._number(parameter)
-        self._given = frozenset(self._places)  # storages of the parameters
+        self._given = frozenset(self._views)  # storages of the parameters
 
     def record(self, run: Callable[[], Tensor]) -> Tensor:
         """Do `run`, a forward pass, and write it down."""
@@ -102,7 +102,7 @@ class Tape:
         if not self._now:  # it is slim
             return
         self.entries = [TapeEntry(e.call.slim(), e.reads, e.makes) for e in self.entries]
-        self._now, self._places = {}, {}
+        self._now, self._views = {}, {}
 
     def add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Write an operator down, if it depends on the parameters.
@@ -133,27 +133,27 @@ class Tape:
             return
         call = OperatorCall(func, args, kwargs, result)
         if written:
-            self._check_inplace_of(call, written)
+            self._check_inview_of(call, written)
         makes = tuple(self._number(tensor, func) for tensor in made)
         self.entries.append(TapeEntry(call, reads, makes))
 
     def restride(self, func: Any, before: StorageView, tensor: Tensor) -> None:
         """Take note of new strides of a value, given in place; pooling does so in channels-last."""
-        number, place = self._now.pop(before, None), place_of(tensor)
-        if number is None or place is None:
+        number, view = self._now.pop(before, None), view_of(tensor)
+        if number is None or view is None:
             return
-        if entries_of(before) != entries_of(place):
+        if entries_of(before) != entries_of(view):
             self.problem = self.problem or f"{func} changes the shape of a value in place"
-        self._now[place] = number
-        self._places[place[0]].add(place)
+        self._now[view] = number
+        self._views[view[0]].add(view)
 
     def _seen(self, result: Any) -> bool:
         return isinstance(result, Tensor) and self._number_of(result) is not None
 
     def _number_of(self, tensor: Tensor) -> int | None:
         """The number of the value that a tensor holds; None for a constant."""
-        place = place_of(tensor)
-        return None if place is None else self._now.get(place)
+        view = view_of(tensor)
+        return None if view is None else self._now.get(view)
 
     def _stops(self, func: Any) -> bool:
         return func in NO_TANGENT or not torch.is_grad_enabled()
@@ -162,23 +162,23 @@ class Tape:
         """A value that is overwritten by a constant."""
         for tensor in written:
             storage = storage_of(tensor)
-            for place in self._places.get(storage, ()) if storage is not None else ():
-                self._now.pop(place, None)
+            for view in self._views.get(storage, ()) if storage is not None else ():
+                self._now.pop(view, None)
 
-    def _check_inplace_of(self, call: OperatorCall, written: Sequence[Tensor]) -> None:
+    def _check_inview_of(self, call: OperatorCall, written: Sequence[Tensor]) -> None:
         """What is overwritten may have no second view, and its rule must not need the old value."""
         storages = [storage_of(tensor) for tensor in written]
-        shared = any(len(self._places.get(s, ())) > 1 for s in storages if s is not None)
+        shared = any(len(self._views.get(s, ())) > 1 for s in storages if s is not None)
         constant = all(self._number_of(tensor) is None for tensor in written)
         if shared or not in_place_rule(call.func, constant):
             self.problem = self.problem or f"{call.func} overwrites a value"
 
     def _number(self, tensor: Tensor, func: Any = None) -> int:
         """A new number; nobody reads that of a value which carries no tangent, as of an index."""
-        place = place_of(tensor) if _carries(tensor) else None
-        if place is not None:
-            self._now[place] = self._values
-            self._places.setdefault(place[0], set()).add(place)
+        view = view_of(tensor) if _carries(tensor) else None
+        if view is not None:
+            self._now[view] = self._values
+            self._views.setdefault(view[0], set()).add(view)
         elif _carries(tensor):
             self.problem = self.problem or f"{func} makes a tensor without memory of its own"
         self._values += 1
@@ -215,7 +215,7 @@ class _Recorder(DispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        before = place_of(args[0]) if restrides(func) else None
+        before = view_of(args[0]) if restrides(func) else None
         result = func(*args, **kwargs)
         if before is None:
             self._tape.add(func, args, kwargs, result)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.products.tape.calls import OperatorCall
-from bdhf.optim.products.tape.cotangents import Known, Rooms, WayBack
+from bdhf.optim.products.tape.cotangents import Rooms, ValueTable, WayBack
 from bdhf.optim.products.tape.jvp_rules import JVP_RULES, tangent_of
 
 aten = torch.ops.aten
@@ -47,7 +47,7 @@ def _through(map_back: Callable[[OperatorCall, Tensor], Tensor], own: bool) -> T
     def transpose(call: OperatorCall, reads: Sequence[int | None], made: int, way: WayBack) -> None:
         (value,) = reads
         assert value is not None  # the only way that leads here
-        put, dtype = way.put(value), way.known.dtypes[value]
+        put, dtype = way.put(value), way.table.dtypes[value]
         way.instructions.append(
             lambda rooms: put(rooms, map_back(call, rooms[made]).to(dtype), own)
         )
@@ -106,10 +106,10 @@ def by_reverse_mode(
     call: OperatorCall, reads: Sequence[int | None], makes: Sequence[int], way: WayBack
 ) -> None:
     """The transpose of any operator, by reverse mode of its rule forward."""
-    given = [_zeros(read, way.known, way.like) for read in reads]
-    wanted = [(read, x) for read, x in zip(reads, given, strict=True) if x is not None]
+    tangents_in = [_zeros(read, way.table, way.like) for read in reads]
+    wanted = [(read, x) for read, x in zip(reads, tangents_in, strict=True) if x is not None]
     with torch.enable_grad():
-        tangents = tangent_of(call.detached(), given)
+        tangents = tangent_of(call.detached(), tangents_in)
     ends = [
         (value, made)
         for value, made in zip(makes, tangents, strict=True)
@@ -124,10 +124,10 @@ def by_reverse_mode(
             retain_graph=True, allow_unused=True,
         )  # fmt: skip
 
-    found = back([torch.zeros_like(made) for _, made in ends])
+    probe = back([torch.zeros_like(made) for _, made in ends])
     puts = [
         None if read is None or cotangent is None else way.put(read)
-        for (read, _), cotangent in zip(wanted, found, strict=True)
+        for (read, _), cotangent in zip(wanted, probe, strict=True)
     ]
 
     def run(rooms: Rooms) -> None:
@@ -139,9 +139,9 @@ def by_reverse_mode(
     way.instructions.append(run)
 
 
-def _zeros(read: int | None, known: Known, like: Tensor) -> Tensor | None:
+def _zeros(read: int | None, table: ValueTable, like: Tensor) -> Tensor | None:
     """A tangent that is zero and takes no memory; None where none comes."""
-    if read is None or read not in known.reached:
+    if read is None or read not in table.reached:
         return None
-    zero = like.new_zeros((), dtype=known.dtypes[read])
-    return zero.expand(known.shapes[read]).detach().requires_grad_()
+    zero = like.new_zeros((), dtype=table.dtypes[read])
+    return zero.expand(table.shapes[read]).detach().requires_grad_()
