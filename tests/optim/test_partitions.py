@@ -344,8 +344,8 @@ UNITS = {
         [(4 + 4, 4 + 1), (4, 3 + 1), (4, 2 + 1), (8, 1)],
         both(
             lambda t: [
-                [t[f"{one}_proj_weight"][u], t["in_proj_bias"][4 * i + u]]
-                for i, one in enumerate("qkv")
+                [t[f"{name}_proj_weight"][u], t["in_proj_bias"][4 * i + u]]
+                for i, name in enumerate("qkv")
                 for u in range(4)
             ],
             lambda t: [[entry] for name in ("bias_k", "bias_v") for entry in t[name].flatten()],
@@ -526,10 +526,10 @@ def test_random_is_determined_by_its_seed_alone():
     """Same seed, same blocks; another seed, others; torch's own generator stays where it was."""
     layout = layout_of(MODEL)
     before = torch.get_rng_state()
-    one, again, other = (Random(blocks=2, seed=seed)(layout)[0] for seed in (0, 0, 1))
+    first, again, other = (Random(blocks=2, seed=seed)(layout)[0] for seed in (0, 0, 1))
 
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
     assert Random() == Random(blocks=2, seed=0)
 

@@ -481,6 +481,6 @@ def test_11_fishers_draws_resume_bit_exactly(tmp_path):
     infos = [(optimizer.step(batch), resumed.step(batch)) for _ in range(3)]
     bdhf.BlockHessianFree(fresh, F.cross_entropy, seed=3, **STOCHASTIC).step(batch)
 
-    assert all(one == other for one, other in infos)
+    assert all(info == other for info, other in infos)
     assert same(model, twin)
     assert not same(model, fresh)

@@ -30,8 +30,8 @@ def test_state_dict_continues_bit_exactly(tmp_path):
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     infos = [(optimizer.step(batch), resumed.step(batch)) for _ in range(3)]
 
-    for one, other in infos:
-        assert one == other
+    for info, other in infos:
+        assert info == other
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(p, q)
 
@@ -46,7 +46,7 @@ def test_a_copy_goes_on_like_the_original(copied):
     twin, other = copied((model, optimizer))
     infos = [(optimizer.step(batch), other.step(batch)) for _ in range(2)]
 
-    assert all(one == two for one, two in infos)
+    assert all(info == two for info, two in infos)
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(p, q)
         assert p is not q

@@ -88,11 +88,11 @@ def test_the_check_of_a_matrix_tells_it_too(middle):
     """The matrix of two halves is not that of the batch."""
     model, whole, halves = net(middle)
     parts = bdhf.block_curvature(model, F.mse_loss, halves)
-    one = bdhf.block_curvature(model, F.mse_loss, whole)
+    undivided = bdhf.block_curvature(model, F.mse_loss, whole)
 
-    assert (parts.to_dense() - one.to_dense()).norm() > 0.01 * one.to_dense().norm()
+    assert (parts.to_dense() - undivided.to_dense()).norm() > 0.01 * undivided.to_dense().norm()
     assert re.search(SPLIT, parts.check().problem)
-    assert one.check().passed
+    assert undivided.check().passed
 
 
 def test_a_model_that_takes_no_other_number_of_samples_is_coupled():

@@ -282,11 +282,11 @@ def test_images_that_come_channels_last_are_the_same_images(name):
     """The model decides in which order it gets them."""
     case = between(name)
     images, labels = case.batch
-    given = turned(images)
+    inputs_last = turned(images)
     seen = []
     case.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
 
-    G = bdhf.block_curvature(case.model, case.loss_fn, (given, labels), method="propagate")
+    G = bdhf.block_curvature(case.model, case.loss_fn, (inputs_last, labels), method="propagate")
     v = torch.randn(G.shape[0], dtype=images.dtype)
 
     assert like_channels_last(seen[-1]) is (name == "relu")
@@ -296,8 +296,8 @@ def test_images_that_come_channels_last_are_the_same_images(name):
 @pytest.mark.parametrize("batch", [(torch.randn(3, 2, 6, 6),), {"x": torch.randn(3, 2, 6, 6)}])
 def test_images_within_other_inputs_are_put_channels_first(batch):
     """A tuple or a mapping of inputs."""
-    given = {"x": turned(batch["x"])} if isinstance(batch, dict) else (turned(batch[0]),)
-    ((inputs, _),) = bdhf.optim.forward.batches.micro_batches((given, torch.zeros(3)))
+    images = {"x": turned(batch["x"])} if isinstance(batch, dict) else (turned(batch[0]),)
+    ((inputs, _),) = bdhf.optim.forward.batches.micro_batches((images, torch.zeros(3)))
     (image,) = inputs.values() if isinstance(inputs, dict) else inputs
 
     assert type(inputs) is type(batch)
@@ -444,9 +444,9 @@ def test_shapes_and_modes_decide_anew():
     layout, images = ImageLayout(case.model), case.batch[0]
 
     counts = []
-    for given in (images, images, images[:2], images[:2]):
+    for inputs in (images, images, images[:2], images[:2]):
         passes.clear()
-        layout(given)
+        layout(inputs)
         counts.append(len(passes))
 
     assert counts == [3, 1, 3, 1]

@@ -32,8 +32,8 @@ class Skewed:
         made = self.inner.product(blocks, v, active)
         if len(blocks.rows) > 1 and self.block in active:
             row = blocks.rows[self.block]
-            place = slice(row.start, row.stop)
-            made[place] = self.wrong(v[place], made[place])
+            entries = slice(row.start, row.stop)
+            made[entries] = self.wrong(v[entries], made[entries])
         return made
 
     def __getattr__(self, name):

@@ -114,7 +114,7 @@ def with_middle(middle, dtype=torch.float64):
     )
 
 
-def found(model, batch, curvature=bdhf.GGN()):  # noqa: B008 - parts are frozen
+def check_of(model, batch, curvature=bdhf.GGN()):  # noqa: B008 - parts are frozen
     """What the check of a matrix finds."""
     return bdhf.block_curvature(
         model, F.mse_loss, batch, curvature=curvature, partition=bdhf.PerLayer()
@@ -126,7 +126,7 @@ def found(model, batch, curvature=bdhf.GGN()):  # noqa: B008 - parts are frozen
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.GELU, nn.ReLU, nn.SiLU])
 def test_good_models_pass(activation, curvature, dtype):
     """Nothing is found where derivatives are right."""
-    check = found(*with_middle(lambda: nn.Sequential(nn.Linear(4, 4), activation()), dtype))
+    check = check_of(*with_middle(lambda: nn.Sequential(nn.Linear(4, 4), activation()), dtype))
 
     assert check.passed
     assert check.problem == ""
@@ -140,7 +140,7 @@ def test_the_hessian_of_weight_norm_is_found_to_be_wrong(dtype):
     """Pitfall 12: torch 2.13 gives it an asymmetric second derivative; the module is named."""
     model, batch = with_middle(lambda: weight_norm(nn.Linear(4, 4)), dtype)
 
-    check = found(model, batch, bdhf.Hessian())
+    check = check_of(model, batch, bdhf.Hessian())
 
     assert not check.passed
     assert check.asymmetry > check.tolerance
@@ -152,7 +152,7 @@ def test_the_hessian_of_weight_norm_is_found_to_be_wrong(dtype):
 @precisions
 def test_the_ggn_of_weight_norm_is_right(dtype):
     """It needs the first derivative alone."""
-    check = found(*with_middle(lambda: weight_norm(nn.Linear(4, 4)), dtype))
+    check = check_of(*with_middle(lambda: weight_norm(nn.Linear(4, 4)), dtype))
 
     assert check.passed
     assert check.asymmetry < 1e-6
@@ -165,7 +165,7 @@ def test_a_wrong_derivative_is_found_by_the_finite_difference(curvature, dtype):
     """The matrix is symmetric all the same, so symmetry alone would not tell."""
     model, batch = with_middle(lambda: Wrong(4, 4), dtype)
 
-    check = found(model, batch, curvature)
+    check = check_of(model, batch, curvature)
 
     assert not check.passed
     assert check.asymmetry < check.tolerance < check.finite_difference
@@ -179,7 +179,7 @@ def test_a_wrong_derivative_is_pinned_to_its_module(dtype):
         dtype,
     )
 
-    check = found(model, batch)
+    check = check_of(model, batch)
 
     assert "suspect: module '0' (Wrong)" in check.problem
     assert f"finite difference by {check.finite_difference:.2g}" in check.problem
@@ -232,14 +232,14 @@ class NoisyInPlace(nn.Module):
 )
 def test_noise_is_pinned_to_where_it_is_drawn(middle, where):
     """A module that is given other inputs is not to blame for other outputs."""
-    assert re.match(where + ".*gives other outputs", found(*with_middle(middle)).problem)
+    assert re.match(where + ".*gives other outputs", check_of(*with_middle(middle)).problem)
 
 
 def test_noise_of_the_model_itself_is_pinned_to_its_root():
     """No layer of it draws."""
     model, batch = seeded(lambda: NoisyRoot(3, 2))
 
-    problem = found(model, batch).problem
+    problem = check_of(model, batch).problem
 
     assert problem.startswith("module at the root (NoisyRoot), in its forward before module 'last'")
 
@@ -271,7 +271,7 @@ class Differentiates(nn.Module):
 @curvatures
 def test_a_model_that_differentiates_in_its_forward_passes(curvature):
     """The check runs it with gradients on."""
-    check = found(*seeded(Differentiates), curvature)
+    check = check_of(*seeded(Differentiates), curvature)
 
     assert check.passed, check.problem
     assert check.finite_difference < check.tolerance
@@ -285,7 +285,7 @@ def nested(module):
 @pytest.mark.parametrize("curvature", CURVATURES[:-1], ids=lambda c: type(c).__name__)
 def test_a_module_without_a_second_derivative_serves_what_needs_the_first_only(curvature):
     """J v goes along the tape of the forward pass, and the finite difference agrees."""
-    assert found(*nested(TorchDistances), curvature).passed
+    assert check_of(*nested(TorchDistances), curvature).passed
 
 
 class TorchDistances(nn.Module):
@@ -309,7 +309,7 @@ def test_a_module_that_may_be_differentiated_once_is_named(curvature, module):
 def refuses(model, batch, curvature, message):
     """Assert that the matrix of a model is refused."""
     with pytest.raises(CurvatureError, match=message):
-        found(model, batch, curvature)
+        check_of(model, batch, curvature)
 
 
 def test_a_matrix_that_is_lost_behind_a_module_is_not_a_matrix_of_zeros():
@@ -317,7 +317,7 @@ def test_a_matrix_that_is_lost_behind_a_module_is_not_a_matrix_of_zeros():
     model, batch = seeded(lambda: nn.Sequential(nn.Linear(3, 2), Activation(OnceSquare)))
 
     with pytest.raises(CurvatureError, match=r"module '1' \(Activation\)"):
-        found(model, batch)
+        check_of(model, batch)
 
 
 class Activation(nn.Module):

@@ -127,7 +127,8 @@ def test_fisher_matrices_are_those_of_the_logits(curvature, names, method):
     """Scores of log-probabilities and of logits are the same in the parameters."""
     for name in names:
         own, other = (
-            bdhf.block_curvature(*given, curvature=curvature, method=method) for given in pair(name)
+            bdhf.block_curvature(*arguments, curvature=curvature, method=method)
+            for arguments in pair(name)
         )
         assert other.to_dense().norm() > 1e-3
         assert_close(own.to_dense(), other.to_dense(), rtol=1e-10, atol=1e-12)

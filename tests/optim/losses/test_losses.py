@@ -131,15 +131,15 @@ def test_expansion_is_that_of_autograd(name, reduction):
     """Loss, gradient and H w are those of the loss; B Bᵀ is its dense Hessian."""
     loss_fn, z, y = loss_of(name, reduction)
 
-    found = expand_loss(loss_fn, z, y)
+    expansion = expand_loss(loss_fn, z, y)
 
     leaf = z.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss_fn(leaf, y), leaf)
     exact = dense(loss_fn, z, y)
-    factor = root(found.hessian)
-    assert_close(found.loss, loss_fn(z, y))
-    assert_close(found.gradient, gradient)
-    assert_close(columns(found.hessian, z.shape), exact)
+    factor = root(expansion.hessian)
+    assert_close(expansion.loss, loss_fn(z, y))
+    assert_close(expansion.gradient, gradient)
+    assert_close(columns(expansion.hessian, z.shape), exact)
     assert_close(factor @ factor.T, exact)
 
 
@@ -279,12 +279,12 @@ def test_an_own_convex_loss_has_a_root(reduce):
         return reduce(outputs.logsumexp(1) + (outputs - targets).cosh().log().sum(1))
 
     z, y = drawn(N, C), drawn(N, C, seed=4)
-    found = expand_loss(log_sum_exp, z, y)
-    factor = root(found.hessian)
+    expansion = expand_loss(log_sum_exp, z, y)
+    factor = root(expansion.hessian)
 
-    assert isinstance(found.hessian, Differentiated)
-    assert_close(found.loss, log_sum_exp(z, y))
-    assert_close(columns(found.hessian, z.shape), dense(log_sum_exp, z, y))
+    assert isinstance(expansion.hessian, Differentiated)
+    assert_close(expansion.loss, log_sum_exp(z, y))
+    assert_close(columns(expansion.hessian, z.shape), dense(log_sum_exp, z, y))
     assert_close(factor @ factor.T, dense(log_sum_exp, z, y))
 
 
@@ -562,7 +562,8 @@ def test_scores_are_those_of_long_labels(curvature, dtype):
     """Draws and scores know labels by their value, whatever their type."""
     likelihood, z, y = recognise(F.cross_entropy), drawn(N, C), labels(N)
     made = [
-        likelihood.draw(z, given, torch.Generator().manual_seed(0)) for given in (y, y.to(dtype))
+        likelihood.draw(z, targets, torch.Generator().manual_seed(0))
+        for targets in (y, y.to(dtype))
     ]
 
     assert torch.equal(*made)
@@ -571,11 +572,11 @@ def test_scores_are_those_of_long_labels(curvature, dtype):
     if dtype == torch.uint8:
         model = nn.Linear(3, C).double()
         x = drawn(N, 3)
-        one, other = (
-            bdhf.block_curvature(model, F.cross_entropy, (x, given), curvature=curvature)
-            for given in (y, y.to(dtype))
+        own, other = (
+            bdhf.block_curvature(model, F.cross_entropy, (x, targets), curvature=curvature)
+            for targets in (y, y.to(dtype))
         )
-        assert torch.equal(one.to_dense(), other.to_dense())
+        assert torch.equal(own.to_dense(), other.to_dense())
 
 
 def differentiable_against(dtype):

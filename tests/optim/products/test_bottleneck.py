@@ -194,11 +194,11 @@ def test_a_decision_holds_for_the_pass_that_it_was_made_on():
     case, workspace = autoencoder(), Workspace()
     for way, narrow in ((0, True), (1, False), (2, False), (0, True)):
         case.model.between = ways[way]
-        found, by_bottleneck = multiplied(case, workspace=workspace)
+        product, by_bottleneck = multiplied(case, workspace=workspace)
         exact, _ = multiplied(case, products=1)
 
         assert by_bottleneck == narrow
-        assert_close(found, exact)
+        assert_close(product, exact)
     assert (
         len([key for key in workspace.kept if key[0] == "bottleneck"]) == 2
     )  # the second: no tape
@@ -212,12 +212,12 @@ def test_a_bottleneck_is_looked_for_once():
     with torch.no_grad():
         for parameter in case.model.parameters():
             parameter.mul_(1.5)
-    found, by_bottleneck = multiplied(case, workspace=workspace)
+    narrowed, by_bottleneck = multiplied(case, workspace=workspace)
     plain, _ = multiplied(case, products=1)
 
     assert by_bottleneck
     assert workspace.kept == kept
-    assert_close(found, plain)
+    assert_close(narrowed, plain)
     assert first._linearised.bottleneck.width == CODE
 
 
@@ -289,11 +289,11 @@ def test_rows_that_are_mixed_on_a_later_batch_only_are_found_out():
     mixings, workspace = [torch.eye(24), torch.eye(24).roll(1, 0), torch.eye(24)], Workspace()
     case = neighbours(lambda h: mixings[0].to(h) @ h)
     for narrow in (True, False, True):
-        found, by_bottleneck = multiplied(case, workspace=workspace)
+        product, by_bottleneck = multiplied(case, workspace=workspace)
         exact, _ = multiplied(case, products=1)
 
         assert by_bottleneck == narrow
-        assert_close(found, exact)
+        assert_close(product, exact)
         mixings.pop(0)
 
 
@@ -323,8 +323,8 @@ def test_a_loss_that_mixes_samples_on_a_later_pass_only_is_found_out():
     for height, narrow in ((0.0, True), (10.0, False), (0.0, True)):
         with torch.no_grad():
             model[-1].bias.fill_(height)
-        found, by_bottleneck = multiplied(case, workspace=workspace)
+        product, by_bottleneck = multiplied(case, workspace=workspace)
         exact, _ = multiplied(case, products=1)
 
         assert by_bottleneck == narrow
-        assert_close(found, exact)
+        assert_close(product, exact)

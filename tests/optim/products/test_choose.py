@@ -97,18 +97,18 @@ def test_a_draw_is_one_column_whatever_the_outputs():
 def test_the_hessian_takes_propagation(method):
     """It is no Jᵀ H J."""
     case = classifier(6, 5, 3)
-    found, why = took(case, curvature=bdhf.Hessian(), partition=bdhf.PerNeuron(), method=method)
+    chosen, why = took(case, curvature=bdhf.Hessian(), partition=bdhf.PerNeuron(), method=method)
 
-    assert found == "propagate"
+    assert chosen == "propagate"
     assert "the Hessian is no Jᵀ H J" in why
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_asked_for_is_taken_where_it_can_be(method):
     """And `explain` says that it was asked for."""
-    found, why = took(classifier(6, 5, 3), partition=bdhf.PerLayer(), method=method)
+    chosen, why = took(classifier(6, 5, 3), partition=bdhf.PerLayer(), method=method)
 
-    assert found == method
+    assert chosen == method
     assert why.startswith("asked for; ")
 
 
@@ -126,11 +126,11 @@ def test_uncovered_parameters_fall_back_with_their_name():
 @pytest.mark.parametrize("method", ["auto", "layer_io"])
 def test_too_little_memory_for_a_column_falls_back_with_the_bytes(method):
     """A bound that not one column fits below is no error."""
-    found, why = took(
+    chosen, why = took(
         classifier(100, 80, 60, 10), partition=bdhf.PerNeuron(), max_bytes=1000, method=method
     )
 
-    assert found == "propagate"
+    assert chosen == "propagate"
     assert "bytes while it is swept, above max_bytes of 1,000" in why
 
 
@@ -231,10 +231,10 @@ def test_a_forecast_of_two_layers_counted_by_hand():
 
     for partition, flops in expected.items():
         request = asked(case, partition)
-        found = forecast(request, survey(request, request.curvature))
-        assert found.propagate == pytest.approx(flops / gradient)
-        columns = 4 * second + FLOPS_A_NEW_BYTE * found.cache  # not to the inputs
-        assert found.setup == pytest.approx(columns / gradient)
+        costs = forecast(request, survey(request, request.curvature))
+        assert costs.propagate == pytest.approx(flops / gradient)
+        columns = 4 * second + FLOPS_A_NEW_BYTE * costs.cache  # not to the inputs
+        assert costs.setup == pytest.approx(columns / gradient)
 
 
 def test_more_products_never_speak_for_the_method_with_a_start():

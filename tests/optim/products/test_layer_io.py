@@ -66,9 +66,9 @@ def assert_same(layer_io, propagate, blocks, active=None, **tolerances):
     """Both give one product, with a random vector."""
     active = range(len(blocks.rows)) if active is None else active
     v = torch.randn(blocks.layout.size, dtype=propagate.gradient.dtype)
-    found, expected = (part.product(blocks, v, active) for part in (layer_io, propagate))
+    cached, expected = (part.product(blocks, v, active) for part in (layer_io, propagate))
     tolerances = tolerances or {"rtol": 1e-9, "atol": 1e-9 * float(expected.norm())}
-    assert_close(found, expected, **tolerances)
+    assert_close(cached, expected, **tolerances)
 
 
 def both(case, *arguments, **settings):
@@ -142,8 +142,8 @@ def test_closed_form_is_the_general_reduction(case):
     assert not layer_io._factor.h
     general = torch.empty_like(v)
     for block in blocks.rows:
-        place = slice(block.start, block.stop)
-        layer_io._single(block, v[place], general[place])
+        entries = slice(block.start, block.stop)
+        layer_io._single(block, v[entries], general[entries])
     assert_close(closed.product(blocks, v, every), general)
 
 
@@ -442,17 +442,17 @@ def test_set_up_is_charged_as_a_gradient_and_the_factor_apart():
 
 def test_survey_counts_without_sweeping():
     """Columns, the cost of a push of every site, and bytes, for a network by hand."""
-    found = survey(request(build("mlp"), "per_neuron"), GGN)  # 4-5-4-3 on 7 samples
+    surveyed = survey(request(build("mlp"), "per_neuron"), GGN)  # 4-5-4-3 on 7 samples
 
-    assert found.columns == 3
-    assert found.sites == (
+    assert surveyed.columns == 3
+    assert surveyed.sites == (
         ((0, 1), 2 * 7 * 4 * 5), ((2, 3), 2 * 7 * 5 * 4), ((4, 5), 2 * 7 * 4 * 3)
     )  # fmt: skip
-    assert found.column_bytes == 8 * 7 * (5 + 4 + 3)
-    assert found.kept_bytes == found.column_bytes  # h, whatever the columns
-    assert not found.mixed
+    assert surveyed.column_bytes == 8 * 7 * (5 + 4 + 3)
+    assert surveyed.kept_bytes == surveyed.column_bytes  # h, whatever the columns
+    assert not surveyed.mixed
     assert survey(request(build("mlp"), "random"), GGN).mixed
-    assert survey(request(build("mlp"), "full"), GGN).kept_bytes == 3 * found.column_bytes
+    assert survey(request(build("mlp"), "full"), GGN).kept_bytes == 3 * surveyed.column_bytes
 
 
 def test_survey_draws_nothing():
@@ -513,8 +513,8 @@ def test_samples_that_are_coupled_on_a_later_batch_only_are_found_out(method):
 
         assert made.method == expected
         exact = dense_ggn(Case(model, F.cross_entropy, batch))
-        found = blocks.scatter(made(blocks.gather(v)))
-        assert_close(found, cut_matrix(exact, blocks.positions()) @ v)
+        product = blocks.scatter(made(blocks.gather(v)))
+        assert_close(product, cut_matrix(exact, blocks.positions()) @ v)
 
 
 def residual():

@@ -214,8 +214,8 @@ def test_what_fails_in_a_product_gives_way_once(seam, error, monkeypatch):
     v = torch.randn(layout_of(case.model).size, dtype=torch.float64)
     expected = cut(dense_ggn(case), G.blocks.positions()) @ v
     for _ in range(2):
-        found = G.blocks.scatter(G(G.blocks.gather(v)))
-        assert_close(found, expected, rtol=0, atol=1e-10 * float(expected.norm()))
+        product = G.blocks.scatter(G(G.blocks.gather(v)))
+        assert_close(product, expected, rtol=0, atol=1e-10 * float(expected.norm()))
 
     assert len(fails) == 1
     assert words in G.why

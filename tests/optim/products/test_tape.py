@@ -81,7 +81,7 @@ def patterns(entry):
 
 def assert_rules_are_derivatives(tape):
     """Every recorded operator with a rule gives torch's own tangent, slim too."""
-    found = set()
+    compared = set()
     for entry in tape.entries:
         call = entry.call
         if call.func not in JVP_RULES or overwritten(call.func, call.args, call.kwargs):
@@ -94,8 +94,8 @@ def assert_rules_are_derivatives(tape):
             expected = by_dual_numbers(call, *tangents)
             for same in (call, call.slim()):
                 assert_close(tangent_of(same, tangents), expected)
-        found.add(call.func)
-    return found
+        compared.add(call.func)
+    return compared
 
 
 @cases
@@ -163,11 +163,11 @@ def test_tangents_along_the_tape_are_those_of_two_reverse_sweeps(case, dtype):
     with torch.no_grad():
         for slots in (None, *([i] for i in draws(case))):
             v = draws(case, slots)
-            found, expected = (
+            pushed, expected = (
                 torch.zeros_like(z) if jv is None else jv for jv in (push(v), exact(v))
             )
             tolerance = 1e-10 if dtype == torch.float64 else 1e-4
-            assert_close(found, expected, rtol=tolerance, atol=tolerance)
+            assert_close(pushed, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if (name, torch.float64) not in OFF_TAPE])
@@ -179,10 +179,10 @@ def test_a_replay_is_its_route_operator_by_operator(case):
     with torch.no_grad():
         for slots in [range(count), *([i, (i + 2) % count] for i in range(count - 2))]:
             v = draws(case, sorted(set(slots)))
-            found, expected = push(v), route(tape, tuple(v), tape.output)(v)
-            assert (found is None) == (expected is None)
-            if found is not None:
-                assert_close(found, expected, rtol=1e-12, atol=1e-12)
+            pushed, expected = push(v), route(tape, tuple(v), tape.output)(v)
+            assert (pushed is None) == (expected is None)
+            if pushed is not None:
+                assert_close(pushed, expected, rtol=1e-12, atol=1e-12)
 
 
 class StraightThrough(torch.autograd.Function):
@@ -449,6 +449,6 @@ def test_a_function_behind_a_gate_that_opens_later_is_not_replayed(partition):
         product_ = linearised(case, workspace, partition)
         blocks = product_.blocks
 
-        found = blocks.scatter(product_(blocks.gather(v)))
-        assert_close(found, oracles_cut(dense_ggn(case), blocks.positions()) @ v)
+        product = blocks.scatter(product_(blocks.gather(v)))
+        assert_close(product, oracles_cut(dense_ggn(case), blocks.positions()) @ v)
         assert "autograd.Function" in product_.why

@@ -25,13 +25,13 @@ cases = pytest.mark.parametrize("case", [c for c in CASES if (c, torch.float64) 
 def back(tape, target, parameters, slots, w):
     """Jᵀw of some parameters by a replay, written over NaN, twice."""
     touched = [parameters[i] for i in slots]
-    found = torch.empty(sum(p.numel() for p in touched), dtype=w.dtype)
-    rooms = dict(zip(slots, split_like(found, touched), strict=True))
+    pulled = torch.empty(sum(p.numel() for p in touched), dtype=w.dtype)
+    rooms = dict(zip(slots, split_like(pulled, touched), strict=True))
     replay = Replay(route(tape, slots, target), rooms)
     for _ in range(2):
-        found.fill_(torch.nan)
+        pulled.fill_(torch.nan)
         replay.pull(w, rooms)
-    return found
+    return pulled
 
 
 @cases
@@ -87,9 +87,9 @@ def test_an_operator_without_a_transpose_goes_through_reverse_mode_of_its_rule()
     assert torch.ops.aten.cumsum.default not in TRANSPOSES
     w = torch.randn_like(z)
 
-    found = back(tape, tape.output, [parameter], (0,), w)
+    pulled = back(tape, tape.output, [parameter], (0,), w)
 
-    assert_close(found, 2 * w.flip(1).cumsum(1).flip(1).flatten())
+    assert_close(pulled, 2 * w.flip(1).cumsum(1).flip(1).flatten())
 
 
 def test_a_recurrent_model_goes_back_along_the_tape_and_a_short_one_along_its_graph():
@@ -99,12 +99,12 @@ def test_a_recurrent_model_goes_back_along_the_tape_and_a_short_one_along_its_gr
         z, tape = recorded(case)
         push, _ = choose_jvp(asked(case), tape, z)
         parameters = [p for p in case.model.parameters() if p.requires_grad]
-        found = torch.zeros(sum(p.numel() for p in parameters), dtype=z.dtype)
+        pulled = torch.zeros(sum(p.numel() for p in parameters), dtype=z.dtype)
 
         assert (
-            push.pull(torch.ones_like(z), dict(enumerate(split_like(found, parameters)))) is short
+            push.pull(torch.ones_like(z), dict(enumerate(split_like(pulled, parameters)))) is short
         )
-        assert bool(found.any()) is short
+        assert bool(pulled.any()) is short
 
 
 def test_a_tape_that_goes_back_otherwise_than_the_graph_is_not_used_for_it(monkeypatch):

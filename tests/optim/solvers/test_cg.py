@@ -65,22 +65,22 @@ def test_lockstep_rows_equal_separate_solves(problem, preconditioned):
         CG(**setting, preconditioner=Diagonal(part)).solve(system([a], [b], keep_iterates=True))
         for a, b, part in zip(matrices, rhs, parts, strict=True)
     ]
-    for x, one in zip(answers(together, solved), alone, strict=True):
-        assert_close(x, one.x, rtol=1e-9, atol=1e-12)
-    assert_close(together.model, torch.cat([one.model for one in alone]))
-    assert together.iterations == tuple(one.iterations[0] for one in alone)
-    assert together.products == tuple(one.products[0] for one in alone)
-    assert together.stop == tuple(one.stop[0] for one in alone)
+    for x, single in zip(answers(together, solved), alone, strict=True):
+        assert_close(x, single.x, rtol=1e-9, atol=1e-12)
+    assert_close(together.model, torch.cat([single.model for single in alone]))
+    assert together.iterations == tuple(single.iterations[0] for single in alone)
+    assert together.products == tuple(single.products[0] for single in alone)
+    assert together.stop == tuple(single.stop[0] for single in alone)
     assert Stop.NEGATIVE_CURVATURE in together.stop
     assert len(set(together.iterations)) > 2
-    for place, saved in enumerate(SAVED):
+    for position, saved in enumerate(SAVED):
         if saved >= max(together.iterations):
             break
-        for b, (row, one) in enumerate(zip(solved.blocks.rows, alone, strict=True)):
-            own = one.iterates[place if saved < one.iterations[0] else -1]
-            assert_close(together.iterates[place].x[row.start : row.stop], own.x)
-            assert_close(together.iterates[place].model[b], own.model[0])
-    assert place > 0
+        for b, (row, single) in enumerate(zip(solved.blocks.rows, alone, strict=True)):
+            own = single.iterates[position if saved < single.iterations[0] else -1]
+            assert_close(together.iterates[position].x[row.start : row.stop], own.x)
+            assert_close(together.iterates[position].model[b], own.model[0])
+    assert position > 0
 
 
 @pytest.mark.parametrize("diagonal", [1.0, torch.linspace(1, 5, 60, dtype=torch.float64)])
@@ -383,12 +383,12 @@ def test_inner_products_do_not_depend_on_the_slabs(monkeypatch, shape, dtype):
     exact = (a.double() * b.double()).sum(1)
     monkeypatch.setattr(rows, "SLAB_CPU", 16)
 
-    found = rows.dots(a, b, dtype)
+    computed = rows.dots(a, b, dtype)
 
-    assert found.dtype == dtype
+    assert computed.dtype == dtype
     precision = 1e-14 if dtype == torch.float64 else 1e-6
     size = (a.double() * b.double()).abs().sum(1)
-    assert ((found.double() - exact).abs() <= precision * size).all()
+    assert ((computed.double() - exact).abs() <= precision * size).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])

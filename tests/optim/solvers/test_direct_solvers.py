@@ -167,9 +167,9 @@ def test_steps_of_micro_batches_are_those_of_the_whole_batch(solver, case, sizes
 def test_groups_have_their_own_damping(solver, partition):
     """The λ of a param_group is that of its blocks: the step is that of converged CG."""
     steps = []
-    for one in (solver, EXACT):
+    for each in (solver, EXACT):
         case = build("mlp")
-        optimizer = optimizer_of(case, partition, solver=one, lr=1.0)
+        optimizer = optimizer_of(case, partition, solver=each, lr=1.0)
         for index, group in enumerate(optimizer.param_groups):
             group["damping"] = 0.05 + 0.4 * index
         optimizer.step(case.batch)

@@ -27,8 +27,8 @@ def valley(*point: float) -> Case:
     def loss_fn(outputs, targets):
         return (0.5 * SHAPE * outputs**2).sum() + 0.25 * outputs[:, 2].pow(4).sum()
 
-    one = torch.ones(1, 1, dtype=torch.float64)
-    return Case(model, loss_fn, (one, one), known=False)
+    unit = torch.ones(1, 1, dtype=torch.float64)
+    return Case(model, loss_fn, (unit, unit), known=False)
 
 
 LOWEST = -1 / 16  # at (0, 0, ±√½)

@@ -69,9 +69,9 @@ def squares(case):
     rows = []
     for n in range(len(x)):
         z = case.model(x)
-        one = z.detach().clone()
-        one[n] = z[n]
-        rows.append(scale * derivative(case.loss_fn(one, y), case))
+        sample = z.detach().clone()
+        sample[n] = z[n]
+        rows.append(scale * derivative(case.loss_fn(sample, y), case))
     return torch.stack(rows).square()
 
 
@@ -225,13 +225,13 @@ def test_truncated_steps_differ_with_the_preconditioner():
 @pytest.mark.parametrize("partition", ["full", "per_layer", "per_neuron", "blend"])
 def test_the_converged_solution_does_not_depend_on_the_preconditioner(case, partition):
     """Both solve (G + λI) d = -g, to 1e-8."""
-    one, other = build(case), build(case)
+    plain, other = build(case), build(case)
 
-    for twin, solver in ((one, EXACT), (other, PRECONDITIONED)):
+    for twin, solver in ((plain, EXACT), (other, PRECONDITIONED)):
         damping = bdhf.Constant(0.05)
         optimizer_of(twin, partition, solver=solver, damping=damping).step(twin.batch)
 
-    assert_close(flat_parameters(other), flat_parameters(one), rtol=0, atol=1e-8)
+    assert_close(flat_parameters(other), flat_parameters(plain), rtol=0, atol=1e-8)
 
 
 def test_the_pass_over_the_samples_is_counted():

@@ -69,9 +69,9 @@ class Made(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage().data_ptr() for t in tensors((args, kwargs))}
+        storages = {t.untyped_storage().data_ptr() for t in tensors((args, kwargs))}
         for tensor in tensors(result):
-            new = tensor.untyped_storage().data_ptr() not in given
+            new = tensor.untyped_storage().data_ptr() not in storages
             self.count += new and tensor.numel() >= self.size
         return result
 
@@ -131,9 +131,9 @@ def test_the_answer_is_the_same_however_seldom_flags_are_read(every, warm, preco
     for field in ("iterations", "products", "stop"):
         assert getattr(seldom, field) == getattr(eager, field)
     assert len(seldom.iterates) == len(eager.iterates) > 3
-    for one, other in zip(seldom.iterates, eager.iterates, strict=True):
-        assert torch.equal(one.x, other.x)
-        assert torch.equal(one.model, other.model)
+    for iterate, other in zip(seldom.iterates, eager.iterates, strict=True):
+        assert torch.equal(iterate.x, other.x)
+        assert torch.equal(iterate.model, other.model)
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])
@@ -270,5 +270,5 @@ def test_a_device_is_waited_for_as_seldom_as_promised(device):
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    assert sum("called a synchronizing" in str(one.message) for one in told) == 3 + 1
+    assert sum("called a synchronizing" in str(warning.message) for warning in told) == 3 + 1
     assert_close(solution.x.cpu(), CG(30, tol=0).solve(solved).x)

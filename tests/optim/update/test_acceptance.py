@@ -293,11 +293,11 @@ def test_l2_is_the_penalty_in_the_loss(curvature, acceptance):
         "acceptance": acceptance,
         "lr": 0.8,
     }
-    one = optimizer_of(plain, regularization=bdhf.L2(mu), **parts)
+    penalised = optimizer_of(plain, regularization=bdhf.L2(mu), **parts)
     two = bdhf.BlockHessianFree(Penalised(twin.model, mu), penalised_loss, **parts)
 
     for _ in range(3):
-        info, explicit = one.step(plain.batch), two.step(twin.batch)
+        info, explicit = penalised.step(plain.batch), two.step(twin.batch)
 
         assert_close(flat_parameters(plain), flat_parameters(twin), rtol=0, atol=1e-8)
         assert info.loss == pytest.approx(explicit.loss)

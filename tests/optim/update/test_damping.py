@@ -120,12 +120,12 @@ def test_asking_for_the_ratios_of_the_groups_does_not_change_the_step():
     """Parameters and info are those of a rule that does not ask, but for the work."""
     asked, plain = build("mlp"), build("mlp")
 
-    one = optimizer_of(asked, damping=Recorded(per_block=True)).step(asked.batch)
+    by_block = optimizer_of(asked, damping=Recorded(per_block=True)).step(asked.batch)
     two = optimizer_of(plain, damping=Recorded(per_block=False)).step(plain.batch)
 
     assert torch.equal(flat_parameters(asked), flat_parameters(plain))
-    assert one.reduction_ratio == two.reduction_ratio
-    assert one.gradient_equivalents > two.gradient_equivalents
+    assert by_block.reduction_ratio == two.reduction_ratio
+    assert by_block.gradient_equivalents > two.gradient_equivalents
 
 
 def least_squares():

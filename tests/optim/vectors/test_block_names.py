@@ -84,9 +84,9 @@ def test_the_row_of_a_permuted_whole_is_no_cut():
 @pytest.mark.parametrize("blocks", [2, 7, 20, 48])
 def test_names_are_unique(blocks):
     """No two blocks have the same name, however they cross the tensors."""
-    given = names(Autoencoder(), Random(blocks=blocks))
+    block_names = names(Autoencoder(), Random(blocks=blocks))
 
-    assert len(set(given)) == len(given)
+    assert len(set(block_names)) == len(block_names)
 
 
 def test_names_that_would_be_equal_list_their_tensors():
