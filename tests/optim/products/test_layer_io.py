@@ -409,7 +409,7 @@ def test_bfloat16_products_are_the_exact_ones_to_its_precision(case, partition):
     """Products of matrices in bfloat16, sums over a block in the precision of the model."""
     case = build(case, dtype=torch.float32)
     layer_io, propagate, blocks = both(case, partition, dtype=torch.bfloat16)
-    v = torch.randn(blocks.layout.size)
+    v = torch.randn(blocks.layout.size, generator=torch.Generator().manual_seed(SEED))
     every = range(len(blocks.rows))
     exact = propagate.product(blocks, v, every)
 
