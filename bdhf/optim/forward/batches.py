@@ -1,4 +1,4 @@
-"""What a caller gives as a batch: one pair (inputs, targets), or a list of micro-batches of one."""
+"""Batches as callers pass them: one pair (inputs, targets), or a list of micro-batches."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BatchOrList = Batch | list[Batch]  # one batch, or its micro-batches
 def micro_batches(batch_or_list: Any) -> Batches:
     """Take a tuple as one batch, a list as the micro-batches of one batch.
 
-    Images that lie channels-last are put channels first: the model's operators decide
-    (`image_layout`). Raises ModelTypeError for anything else, and ModelError for an empty list or
-    tensors that autograd cannot keep.
+    Channels-last images are converted to channels first; `image_layout` chooses the order. Raises
+    ModelTypeError for anything else, and ModelError for an empty list or tensors that autograd
+    cannot keep.
     """
     batches = tuple(batch_or_list) if isinstance(batch_or_list, list) else (batch_or_list,)
     for batch in batches:
@@ -35,12 +35,12 @@ def micro_batches(batch_or_list: Any) -> Batches:
 
 
 def _no_batch(batch: object) -> str:
-    """What was given in place of a batch, and the way out."""
+    """What was passed instead of a batch, and what to do."""
     name = type(batch).__name__
     if isinstance(batch, tuple):
-        return f"a tuple of {len(batch)}: a model of several inputs takes them as one, (x, mask)"
+        return f"a tuple of {len(batch)}: pass several inputs of a model as one, (x, mask)"
     if isinstance(batch, Mapping):
-        return f"{name}: pass (batch, batch['labels']), by the name that the targets have"
+        return f"{name}: pass (batch, batch['labels']), with the key of the targets"
     if callable(batch):
-        return f"{name}: a step needs the batch itself, no closure"
-    return f"{name}: a pair from a DataLoader is tuple(pair)"
+        return f"{name}: a step needs the batch itself, not a closure"
+    return f"{name}: convert a pair from a DataLoader with tuple(pair)"

@@ -1,4 +1,4 @@
-"""Jᵀw back along the tape of a forward pass: what reverse mode gives, in whatever room it is."""
+"""Jᵀw back along the tape of a forward pass: what reverse mode gives, in whatever buffer it is."""
 
 from itertools import combinations
 
@@ -26,17 +26,17 @@ def back(tape, target, parameters, slots, w):
     """Jᵀw of some parameters by a replay, written over NaN, twice."""
     touched = [parameters[i] for i in slots]
     pulled = torch.empty(sum(p.numel() for p in touched), dtype=w.dtype)
-    rooms = dict(zip(slots, split_like(pulled, touched), strict=True))
-    replay = Replay(route(tape, slots, target), rooms)
+    buffers = dict(zip(slots, split_like(pulled, touched), strict=True))
+    replay = Replay(route(tape, slots, target), buffers)
     for _ in range(2):
         pulled.fill_(torch.nan)
-        replay.pull(w, rooms)
+        replay.pull(w, buffers)
     return pulled
 
 
 @cases
 def test_every_set_of_parameters_gets_what_reverse_mode_gives(case):
-    """Each tensor alone, all but one, pairs and all, of a slim tape, in rooms that held NaN."""
+    """Each tensor alone, all but one, pairs and all, of a slim tape, in buffers that held NaN."""
     case = build(case)
     z, tape = recorded(case)
     tape.slim()
@@ -113,17 +113,17 @@ def test_a_tape_that_goes_back_otherwise_than_the_graph_is_not_used_for_it(monke
     z, tape = recorded(case)
     true = TapeJVP.pull
 
-    def wrong(self, w, rooms):
-        return true(self, 2 * w, rooms)
+    def wrong(self, w, buffers):
+        return true(self, 2 * w, buffers)
 
     monkeypatch.setattr(TapeJVP, "pull", wrong)
     push, problem = choose_jvp(asked(case), tape, z)
     monkeypatch.setattr(TapeJVP, "pull", true)
 
     parameters = [p for p in case.model.parameters() if p.requires_grad]
-    rooms = {i: torch.zeros_like(p) for i, p in enumerate(parameters)}
+    buffers = {i: torch.zeros_like(p) for i, p in enumerate(parameters)}
     assert not problem  # it still goes forward
-    assert not push.pull(torch.ones_like(z), rooms)
+    assert not push.pull(torch.ones_like(z), buffers)
 
 
 def images(model):

@@ -1,4 +1,4 @@
-"""The calls of a forward pass that use a parameter, intercepted with their cached data.
+"""The calls of affine functions on parameters in a forward pass, with their cached data.
 
 A parameter, or a view of one, is identified by where it lies in memory.
 """
@@ -42,7 +42,7 @@ class AffineCall:
 
 
 class Record(TorchFunctionMode):
-    """Writes down the calls that use a parameter, while it is entered."""
+    """Records the calls that use a parameter, while it is entered."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Record(TorchFunctionMode):
         return any(self._view(x) is not None for x in (*args, *kwargs.values()))
 
     def _affine(self, func: Any, args: Any, kwargs: Any) -> Affine | None:
-        """What the rule of a function says, with everything but the parameters detached."""
+        """The result of the rule of a function, with everything but the parameters detached."""
 
         def bare(x: Any) -> Any:
             return x.detach() if isinstance(x, Tensor) and self._view(x) is None else x
@@ -86,7 +86,7 @@ class Record(TorchFunctionMode):
         rule = AFFINE_FUNCTIONS[func]
         try:
             inspect.signature(rule).bind(*args, **kwargs)
-        except TypeError:  # an option that the rule does not know
+        except TypeError:  # an option without a rule
             return None
         with torch.no_grad():
             return rule(*args, **kwargs)

@@ -1,6 +1,6 @@
 """Where a forward pass uses its parameters: the sites y = W·a + b, with their data cached.
 
-A site lets J v be computed without a walk through the model. With ∂y = W(v)·a + b(v),
+Through sites J v takes no sweep through the model. With ∂y = W(v)·a + b(v),
 
     J v = Σ over sites of (∂z/∂y) ∂y        Jᵀ w = Σ over sites of Wᵀ((∂z/∂y)ᵀ w)
 
@@ -25,8 +25,8 @@ from bdhf.optim.products.layer_io.parameter_uses import ParameterView, Use
 Shape = tuple[int, int, int, int]  # of y: (N, before, features, after)
 
 
-class Uncovered(Exception):  # noqa: N818 - it is an answer, with a reason, and no error
-    """`layer_io` cannot work here, and why."""
+class Uncovered(Exception):  # noqa: N818 - a result with a reason, not an error
+    """`layer_io` does not apply, with the reason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -54,7 +54,7 @@ class Site:
         return self.shape, tuple(use.view for use in self.uses)
 
     def gather(self, cotangents: Sequence[Tensor | None]) -> Tensor | None:
-        """Those of every call, (k, *shape of y), as one (k, N, before, features, after).
+        """Cotangents of all calls, each (k, *shape of y), as one (k, N, before, features, after).
 
         None is a zero; None for all calls gives None.
         """
@@ -79,9 +79,9 @@ def record_sites(
     """Run a forward pass and find its sites, in the order in which they are first used.
 
     Dimension 0 of the outputs counts the samples. `names` are those of the parameters; `dtype` is
-    the precision of the data that are cached and of the products with them, None as they are.
-    Raises Uncovered for outputs without samples, and for a call whose dimension 0 cannot count
-    them.
+    the precision of the cached data and of the products with them (None: unchanged). Raises
+    Uncovered for outputs without a dimension of samples, and for a call whose dimension 0 cannot
+    count them.
     """
     with Record(parameters) as record:
         outputs = run()
@@ -112,7 +112,7 @@ def _shape(call: AffineCall, samples: int) -> Shape | None:
 
 
 def _site(pairs: Sequence[tuple[AffineCall, Shape]], dtype: torch.dtype | None) -> Site:
-    """One site of calls that are alike."""
+    """One site of calls with equal keys."""
     calls, shapes = [call for call, _ in pairs], [shape for _, shape in pairs]
     before = tuple(shape[1] for shape in shapes)
     shape = (shapes[0][0], sum(before), *shapes[0][2:])

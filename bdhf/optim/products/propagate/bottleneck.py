@@ -1,11 +1,11 @@
-"""The bottleneck: a block's outputs that pass through few numbers a sample, as a code does.
+"""Products at a bottleneck: a value with few numbers per sample, such as an autoencoder's code.
 
-Where all that a block does reaches z through c_n, of w numbers a sample,
+Where a block affects z only through c_n, of w numbers per sample,
 
     J_bᵀ H J_b = Σ_n (∂c_n/∂θ_b)ᵀ K_n (∂c_n/∂θ_b),    K_n = (∂z_n/∂c_n)ᵀ H_n (∂z_n/∂c_n)   (w × w)
 
-so K_n, made once, spares every product the walk behind the bottleneck, there and back. It takes w
-sweeps where all columns of the Jacobian can be held, and more where only some can.
+so with K_n, computed once, products skip the sweeps behind the bottleneck, forward and back. K_n
+takes w sweeps where all columns of the Jacobian fit into memory, and more where only some do.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from bdhf.optim.products.tape.tape import Tape
 
 @dataclass(frozen=True)
 class SampleMatrices:
-    """H = diag(K_1 … K_N), a dense matrix a sample; what stands at a bottleneck."""
+    """H = diag(K_1 … K_N), one dense matrix per sample: the H at a bottleneck."""
 
     k: Tensor  # (N, w, w)
 
     @property
     def root_shape(self) -> tuple[int, ...]:
-        """One column a number at the bottleneck."""
+        """One column per number at the bottleneck."""
         return tuple(self.k.shape[:2])
 
     def __call__(self, w: Tensor) -> Tensor:
@@ -49,13 +49,13 @@ class SampleMatrices:
         return moved.to(w.dtype).view_as(w)
 
     def root(self, u: Tensor) -> Tensor:
-        """Refuse: factors are made of the outputs."""
-        raise ValueError("the matrix at a bottleneck is not asked for a root")
+        """Refuse: factors are computed at the outputs."""
+        raise ValueError("the matrix at a bottleneck has no root: factors are those at the outputs")
 
 
 @dataclass(frozen=True)
 class LinearisedBottleneck:
-    """A bottleneck at one θ: the value c there, the way to it, and the matrix K at it."""
+    """A bottleneck at one θ: the value c, J v up to it, and the matrix K at it."""
 
     bottleneck: Bottleneck
     c: Tensor
@@ -66,12 +66,11 @@ class LinearisedBottleneck:
 def at_bottleneck(
     request: Request, tape: Tape, z: Tensor, hessian: OutputHessian, push: JVP
 ) -> LinearisedBottleneck | None:
-    """The bottleneck that spares most, with its matrix; None where no bottleneck spares anything.
+    """The bottleneck that saves most, with its matrix; None where no bottleneck saves anything.
 
-    Where it is decided, once per shape, structure of the pass and partition, the products of all
-    its blocks are compared with those of `push`. That samples are apart behind it, and in a loss of
-    the user's own, is seen to in every linearisation, unless nothing there can mix them whatever
-    the data.
+    It is chosen once per shape, structure of the pass and partition; then the products of all its
+    blocks are compared with those of `push`. Every linearisation checks that samples stay
+    independent behind it, and in a user's loss, unless no operator there can mix them.
     """
     kept, key = request.workspace.kept, _key(request, tape.structure)
     if key in kept and kept[key] is None:
@@ -98,7 +97,7 @@ def at_bottleneck(
 
 
 def forget_bottleneck(request: Request, structure: int) -> None:
-    """Take no bottleneck any more for passes of this structure."""
+    """Use no bottleneck from now on for passes of this structure."""
     request.workspace.kept[_key(request, structure)] = None
 
 
@@ -114,14 +113,14 @@ def _linearised(
     hessian: OutputHessian,
     push: JVP,
 ) -> LinearisedBottleneck | None:
-    """The bottleneck at this θ; None where samples are mixed behind it, or by the loss."""
+    """The bottleneck at this θ; None where samples mix behind it, or in the loss."""
     assert tape.output is not None
     if recognise(request.objective.loss_fn) is None and not request.flops.once(
         ("loss apart", request.shapes), lambda: loss_apart(hessian, z, tolerance_of(z, request))
     ):
         return None
     c = tape.made(bottleneck.value)
-    request.flops.release(tape.slim)  # it is at its largest when the Jacobian is
+    request.flops.release(tape.slim)  # the Jacobian comes next: the peak of memory
     behind = route(tape, (bottleneck.value,), tape.output)
     key = ("bottleneck", request.shapes, bottleneck.value)
     t = None if always_apart(behind, bottleneck.value, len(c)) else random_tangents([c])[0]
@@ -132,7 +131,7 @@ def _linearised(
         lambda: apart(behind, bottleneck.value, t, moved, tolerance_of(z, request)),
     ):
         return None
-    back = isinstance(push, TapeJVP) and push.back  # what was found of all the tape
+    back = isinstance(push, TapeJVP) and push.back  # as checked on the whole tape
     return LinearisedBottleneck(
         bottleneck, c, TapeJVP(tape, bottleneck.value, back), SampleMatrices(k)
     )
@@ -149,7 +148,7 @@ def _matrices(
 ) -> tuple[Tensor, Tensor]:
     """K, (N, w, w): the columns that are held, with themselves and with all later ones.
 
-    And (∂z/∂c) t out of the columns, (N, C), as it is where samples are apart; 0 for no t.
+    And (∂z/∂c) t from the columns, (N, C), as for independent samples; 0 without t.
     """
     samples, width = len(c), bottleneck.width
     moved = z.new_zeros(samples, z[0].numel())
@@ -190,7 +189,7 @@ def _agrees(
     push: JVP,
     request: Request,
 ) -> bool:
-    """Whether a block's product at the bottleneck is the one at the outputs."""
+    """Whether a block's product at the bottleneck equals the one at the outputs."""
     touched = {i: request.objective.parameters[i] for i in slots}
     tangents = dict(zip(slots, random_tangents(list(touched.values())), strict=True))
     results = []

@@ -1,4 +1,4 @@
-"""Where a bottleneck pays: the values on a tape through which all goes that a block does."""
+"""Which bottleneck saves most: values on a tape through which all effects of a block pass."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Slots = tuple[int, ...]
 #: Columns that H is applied to at a time.
 BOTTLENECK_COLUMNS = 2
 
-#: What a Jacobian at a bottleneck may take, in bytes of the parameters or of the activations: as
-#: much as the vectors of CG do, which come later.
+#: The memory limit of a Jacobian at a bottleneck, relative to the parameters or the activations: as
+#: much as the vectors of CG take later.
 ROOM = 2.75
 
 
@@ -37,7 +37,7 @@ def count_sets(request: Request) -> Counter[Slots]:
 
 
 def find_bottleneck(request: Request, tape: Tape, z: Tensor) -> Bottleneck | None:
-    """By FLOPs, over the products that are expected."""
+    """The bottleneck that saves most FLOPs over the expected products; None: none does."""
     samples = z.shape[0] if z.dim() else 0
     sweeps: Counter[int] = Counter()
     blocks: dict[int, set[Slots]] = {}
@@ -58,7 +58,7 @@ def find_bottleneck(request: Request, tape: Tape, z: Tensor) -> Bottleneck | Non
         if held < 1 or c.grad_fn is None or c.is_complex():
             continue
         sweeps_once = sum(width - start for start in range(0, width, held))
-        saved = count * 2 * (behind[value] - samples * width**2)  # there and back, but for K
+        saved = count * 2 * (behind[value] - samples * width**2)  # forward and back, less K
         cost = sweeps_once * behind[value] + 2 * z.numel() * width**2
         if saved - 2 * cost > most:  # twice, since CG may stop early
             most = saved - 2 * cost
@@ -67,14 +67,14 @@ def find_bottleneck(request: Request, tape: Tape, z: Tensor) -> Bottleneck | Non
 
 
 def _cuts(request: Request, tape: Tape, slots: Slots) -> dict[int, int]:
-    """Values through which all goes that some parameters do, each with the FLOPs behind it."""
+    """Values through which all effects of some parameters pass, with the FLOPs behind each."""
     assert tape.output is not None  # a tape without one is not used
     key, target = ("cuts", request.shapes, slots), tape.output
     return request.flops.once(key, lambda: _cuts_of(route(tape, slots, target), slots))
 
 
 def _cuts_of(path: Route, sources: Slots) -> dict[int, int]:
-    """Values through which all of a path goes, each with the FLOPs behind it."""
+    """Values through which the whole path passes, with the FLOPs behind each."""
     reached = {*sources, *(value for entry in path.entries for value in entry.makes)}
     last = {
         read: at for at, entry in enumerate(path.entries) for read in entry.reads if read in reached

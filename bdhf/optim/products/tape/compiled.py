@@ -1,8 +1,8 @@
 """J v along a tape through torch.compile: the operators of a route as one compiled program.
 
-The program takes tangents and the values that its rules read, so one program serves every update in
-which the same operators run, on the same shapes. Torch keeps what it compiled on disk, so the next
-process finds it there.
+The program takes tangents and the values that its rules read, so one program serves all updates in
+which the same operators run on the same shapes. Torch caches what it compiled on disk, for later
+processes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Compiled:
         self._made: dict[tuple[int, ...], tuple[Program, list[Tensor]] | None] = {}
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
-        """Run the program of the given parameters; the first time, make it.
+        """Run the program for these parameters; the first time, compile it.
 
-        Under a mode that watches operators, as a count of FLOPs does, they run one by one.
+        Under a mode that intercepts operators, such as a FLOP counter, they run one by one.
         """
         if _get_current_dispatch_mode() is not None:
             return route(self._tape, tuple(tangents), self._target)(dict(tangents))
@@ -45,7 +45,7 @@ class Compiled:
         if sources not in self._made:
             self._made[sources] = self._make(sources, vectors)
         made = self._made[sources]
-        if made is None:  # no operator leads from there to the target
+        if made is None:  # no path from these parameters to the target
             return None
         compiled, values = made
         with compiler_runs():
@@ -54,7 +54,7 @@ class Compiled:
     def _make(
         self, sources: tuple[int, ...], vectors: list[Tensor]
     ) -> tuple[Program, list[Tensor]] | None:
-        """A program, new or kept, and the values that it takes in this update."""
+        """A new or cached program, and its values in this update."""
         path = route(self._tape, sources, self._target)
         if not path.entries:
             return None
@@ -67,9 +67,9 @@ class Compiled:
 
 
 def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Program, Hashable]:
-    """The values that a route reads, each once, the route as a function of them, and the rest.
+    """The values that a route reads, each once, the route as a function of them, and its structure.
 
-    The rest is all else that the function depends on: equal for routes that are the same function.
+    The structure is everything else that the function depends on: equal for equal functions.
     """
     values: list[Tensor] = []
     indices: dict[int, int] = {}
@@ -106,6 +106,6 @@ def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Progra
 
 @dataclass(frozen=True)
 class _Index:
-    """Stands for the value of an index."""
+    """Replaces the value of this index."""
 
     index: int

@@ -1,6 +1,6 @@
-"""A route of a tape made ready to be replayed many times, forward for J v and back for Jᵀw.
+"""A route of a tape prepared for many replays, forward for J v and back for Jᵀw.
 
-`condensing.py` makes fewer and larger steps of its operators, once a linearisation.
+`condensing.py` joins its operators to fewer and larger steps, once per linearisation.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 from bdhf.optim.products.tape.calls import Hollow, results
 from bdhf.optim.products.tape.condensing import steps_of
 from bdhf.optim.products.tape.cotangents import (
+    Buffers,
     CotangentPart,
     Instruction,
-    Rooms,
     ValueTable,
     W,
     WayBack,
@@ -29,11 +29,11 @@ from bdhf.optim.products.tape.vjp_rules import COVERING, PARTIAL
 
 
 class Replay:
-    """J v and Jᵀw between some parameters and a route's target, by steps that were made once."""
+    """J v and Jᵀw between some parameters and a route's target, by prepared steps."""
 
     @torch.no_grad()
     def __init__(self, path: Route, sources: Mapping[int, Tensor]) -> None:
-        """`sources` are the parameters, or what has their shapes, by number."""
+        """`sources` are the parameters, or tensors of their shapes, by number."""
         self.target = path.target
         self._sources = dict(sources)
         self.steps = steps_of(path)
@@ -51,7 +51,7 @@ class Replay:
 
     @property
     def condensed(self) -> bool:
-        """Whether it takes half as many steps as there were operators, or fewer."""
+        """Whether it takes at most half as many steps as there were operators."""
         return 2 * len(self.steps) <= len(self._entries)
 
     @torch.no_grad()
@@ -60,16 +60,16 @@ class Replay:
         values = dict(tangents)
         for step, done in zip(self.steps, self._done, strict=True):
             step.push(values)
-            for value in done:  # so that its memory is free again
+            for value in done:  # frees its memory
                 values.pop(value, None)
         return values.get(self.target)
 
     @torch.no_grad()
-    def pull(self, w: Tensor, rooms: Mapping[int, Tensor]) -> None:
-        """Jᵀw, written into a room for each source."""
+    def pull(self, w: Tensor, buffers: Mapping[int, Tensor]) -> None:
+        """Jᵀw, written into the buffer of each source."""
         if self._way is None:
             self._way = self._back(w)
-        held: Rooms = {W: w, **dict(rooms.items())}
+        held: Buffers = {W: w, **dict(buffers.items())}
         for instruction in self._way:
             instruction(held)
 
@@ -78,8 +78,8 @@ class Replay:
         table = self._table()
         way = WayBack(table, set(self._sources), w)
         if self.target in table.reached:
-            put = way.put(self.target)  # w itself, or its copy within what the target is part of
-            way.instructions.append(lambda rooms: put(rooms, rooms[W], False))
+            put = way.put(self.target)  # w itself, or its copy where the target is part of a value
+            way.instructions.append(lambda buffers: put(buffers, buffers[W], False))
         for step in reversed(self.steps):
             step.back(way)
             way.let_go(step.makes)
@@ -106,7 +106,7 @@ class Replay:
 
 
 def _views(entries: Sequence[TapeEntry], sources: Iterable[int]) -> dict[int, CotangentPart]:
-    """Values whose cotangent lies within that of another: slices, and views of parameters."""
+    """Values whose cotangent is part of that of another: slices, and views of parameters."""
     parts: dict[int, CotangentPart] = {}
     rooted = set(sources)
     for entry in entries:
@@ -120,7 +120,7 @@ def _views(entries: Sequence[TapeEntry], sources: Iterable[int]) -> dict[int, Co
 
 
 def _shared(steps: Iterable[Step], table: ValueTable) -> dict[int, CotangentPart]:
-    """Sums with a term that is a part, not scaled and read by nobody else: one room for both."""
+    """Sums with a term that is a part, unscaled and without other readers: one buffer for both."""
     parts: dict[int, CotangentPart] = {}
     for step in steps:
         if not isinstance(step, SumStep):

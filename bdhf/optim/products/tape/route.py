@@ -1,4 +1,4 @@
-"""The part of a tape that leads from some values to another: tangents are sent along it."""
+"""The part of a tape between some values and another, for JVPs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bdhf.optim.products.tape.tape import Tape, TapeEntry
 
 @dataclass(frozen=True)
 class Route:
-    """The part of a tape that leads from some values to another, and nothing else of it."""
+    """The operators of a tape between some values and another."""
 
     entries: tuple[TapeEntry, ...]
     target: int
