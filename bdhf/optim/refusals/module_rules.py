@@ -87,11 +87,11 @@ _DRIFT = "leaves each rank with its own gradient, so that the ranks drift apart"
 SHARED_OUT = {
     "DistributedDataParallel": (_DRIFT, "pass `model.module`, on one process"),
     "FullyShardedDataParallel": (
-        "shares its parameters out over ranks",
+        "distributes its parameters over ranks",
         "pass the model before it is wrapped, on one process",
     ),
     "FSDPModule": (
-        "shares its parameters out over ranks",
+        "distributes its parameters over ranks",
         "pass the model before fully_shard, on one process",
     ),
     "DataParallel": (

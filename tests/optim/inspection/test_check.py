@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import bdhf
 from bdhf.optim import CurvatureError
 from tests.cases import Attention, ScaledDotProduct
+from tests.messages import naming
 
 PRECISIONS = [torch.float32, torch.float64]
 CURVATURES = [bdhf.GGN(), bdhf.Fisher(), bdhf.EmpiricalFisher(), bdhf.Hessian()]
@@ -144,9 +145,9 @@ def test_the_hessian_of_weight_norm_is_found_to_be_wrong(dtype):
 
     assert not check.passed
     assert check.asymmetry > check.tolerance
-    assert "asymmetric" in check.problem
-    assert re.search(r"suspect: module '2\.parametrizations\.weight'", check.problem)
-    assert "GGN" in check.problem  # a way out
+    assert f"{check.asymmetry:.2g}" in check.problem
+    assert "module '2.parametrizations.weight'" in check.problem
+    assert "GGN" in check.problem  # the alternative
 
 
 @precisions
@@ -181,8 +182,8 @@ def test_a_wrong_derivative_is_pinned_to_its_module(dtype):
 
     check = check_of(model, batch)
 
-    assert "suspect: module '0' (Wrong)" in check.problem
-    assert f"finite difference by {check.finite_difference:.2g}" in check.problem
+    assert "module '0' (Wrong)" in check.problem
+    assert f"{check.finite_difference:.2g}" in check.problem
 
 
 @curvatures
@@ -197,7 +198,8 @@ def test_a_module_with_hidden_randomness_is_named(curvature):
     assert torch.equal(torch.get_rng_state(), before)
     assert not check.passed
     assert check.repeatability > 0.1
-    assert check.problem.startswith("module '2' (Noisy) gives other outputs at every forward pass")
+    assert check.problem.startswith("module '2' (Noisy)")
+    assert f"{check.repeatability:.2g}" in check.problem
 
 
 class NoisyParent(nn.Module):
@@ -222,8 +224,8 @@ class NoisyInPlace(nn.Module):
 @pytest.mark.parametrize(
     ("middle", "where"),
     [
-        (NoisyParent, r"module '2' \(NoisyParent\), in its forward before module '2\.second' "),
-        (lambda: nn.Sequential(NoisyParent()), r"module '2\.0' \(NoisyParent\), in its forward "),
+        (NoisyParent, r"module '2' \(NoisyParent\).*module '2\.second' "),
+        (lambda: nn.Sequential(NoisyParent()), r"module '2\.0' \(NoisyParent\)"),
         (
             lambda: nn.Sequential(nn.Linear(4, 4), NoisyInPlace()),
             r"module '2\.1' \(NoisyInPlace\) ",
@@ -232,7 +234,7 @@ class NoisyInPlace(nn.Module):
 )
 def test_noise_is_pinned_to_where_it_is_drawn(middle, where):
     """A module that is given other inputs is not to blame for other outputs."""
-    assert re.match(where + ".*gives other outputs", check_of(*with_middle(middle)).problem)
+    assert re.match(where, check_of(*with_middle(middle)).problem)
 
 
 def test_noise_of_the_model_itself_is_pinned_to_its_root():
@@ -241,7 +243,7 @@ def test_noise_of_the_model_itself_is_pinned_to_its_root():
 
     problem = check_of(model, batch).problem
 
-    assert problem.startswith("module at the root (NoisyRoot), in its forward before module 'last'")
+    assert re.match(r"module at the root \(NoisyRoot\).*module 'last'", problem)
 
 
 class NoisyRoot(nn.Module):
@@ -303,7 +305,7 @@ class TorchDistances(nn.Module):
 @pytest.mark.parametrize("module", [Distances, lambda: Once(4, 4)], ids=["Distances", "Once"])
 def test_a_module_that_may_be_differentiated_once_is_named(curvature, module):
     """A reverse sweep through it raises nothing, so it is refused before any product."""
-    refuses(*nested(module), curvature, r"module '2\.2' \((Distances|Once)\) cannot be")
+    refuses(*nested(module), curvature, r"module '2\.2' \((Distances|Once)\)")
 
 
 def refuses(model, batch, curvature, message):
@@ -385,9 +387,9 @@ def test_a_module_that_needs_keywords_is_not_in_the_way():
         (
             Noisy,
             bdhf.GGN(),
-            r"Sequential cannot be right.*module '2' \(Noisy\).*check=False",
+            naming("Sequential", "module '2' (Noisy)", "check=False"),
         ),
-        (Distances, bdhf.Hessian(), r"module '2' \(Distances\) cannot be.*replace it"),
+        (Distances, bdhf.Hessian(), naming("module '2' (Distances)")),
     ],
 )
 def test_the_optimizer_refuses_before_the_first_step(middle, curvature, message):

@@ -228,10 +228,10 @@ def test_a_curvature_of_zero_is_said(name):
     G = bdhf.block_curvature(model, loss_fn, (x, targets))
     optimizer = bdhf.BlockHessianFree(model, loss_fn, damping=bdhf.Constant(10.0))
 
-    with pytest.warns(CurvatureWarning, match="exactly 0 since the loss is linear in the outputs"):
+    with pytest.warns(CurvatureWarning, match=naming(0, "l1_loss", "damping")):
         assert G.check().passed
     assert not G.to_dense().any()
-    with pytest.warns(CurvatureWarning, match="divided by the damping"):
+    with pytest.warns(CurvatureWarning, match=naming("damping")):
         optimizer.step((x, targets))
     optimizer.step((x, targets))  # says nothing: a warning is an error here
 
@@ -241,7 +241,7 @@ def test_a_hessian_of_zero_is_said_too():
     model, x = logits(positions=False)
     line = nn.Linear(4, C).double()
 
-    with pytest.warns(CurvatureWarning, match="exactly 0 on this batch"):
+    with pytest.warns(CurvatureWarning, match=r"^(?![\s\S]*l1_loss)" + naming(0, "damping")):
         bdhf.block_curvature(line, F.l1_loss, (x, soft(N, C)), curvature=bdhf.Hessian()).check()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

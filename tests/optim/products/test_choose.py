@@ -1,6 +1,7 @@
 """Which method is taken, and what is said about it: what is asked, what covers, what it costs."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from bdhf.optim.products import METHODS, Workspace, choose
 from bdhf.optim.products.forecast import FLOPS_A_NEW_BYTE, FLOPS_A_START, PROPAGATE_STARTS, forecast
 from bdhf.optim.products.layer_io.survey import survey
 from tests.cases import Case, build
+from tests.messages import naming
 from tests.optim.tapes import asked
 from tests.oracles import dense_ggn
 
@@ -95,48 +97,48 @@ def test_a_draw_is_one_column_whatever_the_outputs():
 
 @pytest.mark.parametrize("method", ["auto", "layer_io"])
 def test_the_hessian_takes_propagation(method):
-    """It is no Jᵀ H J."""
+    """It is not of the form Jᵀ H J."""
     case = classifier(6, 5, 3)
     chosen, why = took(case, curvature=bdhf.Hessian(), partition=bdhf.PerNeuron(), method=method)
 
     assert chosen == "propagate"
-    assert "the Hessian is no Jᵀ H J" in why
+    assert "Hessian" in why
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_asked_for_is_taken_where_it_can_be(method):
-    """And `explain` says that it was asked for."""
+    """And `explain` names the argument."""
     chosen, why = took(classifier(6, 5, 3), partition=bdhf.PerLayer(), method=method)
 
     assert chosen == method
-    assert why.startswith("asked for; ")
+    assert "method=" in why
 
 
 def test_uncovered_parameters_fall_back_with_their_name():
-    """What layer_io does not know goes by propagation, and its product is right."""
+    """A layer without a rule in layer_io takes propagation, and its product is right."""
     case = build("attention")
     G = matrix(case, method="layer_io", partition=bdhf.Full())
 
     assert G.method == "propagate"
-    assert "layer_io does not apply: 'attention." in G.explain()
-    assert "J v in forward mode" in G.explain()
+    assert "'attention." in G.explain()
+    assert "forward mode" in G.explain()
     assert_close(G.to_dense(), dense_ggn(case), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("method", ["auto", "layer_io"])
 def test_too_little_memory_for_a_column_falls_back_with_the_bytes(method):
-    """A bound that not one column fits below is no error."""
+    """A bound below one column is no error."""
     chosen, why = took(
         classifier(100, 80, 60, 10), partition=bdhf.PerNeuron(), max_bytes=1000, method=method
     )
 
     assert chosen == "propagate"
-    assert "bytes while it is swept, above max_bytes of 1,000" in why
+    assert re.search(naming("max_bytes", "1,000"), why)
 
 
 def test_an_unknown_method_is_an_error_that_lists_the_known():
     """In the function, and in the optimizer before any step."""
-    case, message = classifier(6, 5, 3), "unknown method 'fast'; known: auto, propagate, layer_io"
+    case, message = classifier(6, 5, 3), naming("'fast'", "auto", *METHODS)
 
     with pytest.raises(ValueError, match=message):
         matrix(case, method="fast")
@@ -211,7 +213,7 @@ def test_what_does_not_cover_is_tried_once_a_shape(monkeypatch):
     assert len(tried) == 1
     assert made[0].method == made[1].method == "propagate"
     assert made[0].why == made[1].why
-    assert "layer_io does not apply" in made[0].why
+    assert "layer_io" in made[0].why
 
 
 def test_a_forecast_of_two_layers_counted_by_hand():

@@ -19,6 +19,7 @@ from bdhf.optim.products import Settings, linearise
 from bdhf.optim.products.cost import sweeps
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.layout import layout_of
+from tests.messages import naming
 
 WIDTHS = (8, 16, 12, 4)
 FIRST, SECOND, THIRD = 8 * 16, 16 * 12, 12 * 4  # multiplications of each layer and sample
@@ -235,7 +236,7 @@ def test_neurons_of_a_wide_layer_are_warned_of():
     batch = (torch.randn(5, 8), torch.randn(5, 4))
     optimizer = sweeping()
 
-    with pytest.warns(CostWarning, match=r"204 blocks costs about 173 gradients.*coarser"):
+    with pytest.warns(CostWarning, match=naming(204, 173, "PerLayer", "Fisher")):
         optimizer.check(batch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -247,7 +248,7 @@ def test_an_update_warns_by_itself():
     batch = (torch.randn(5, 8), torch.randn(5, 4))
     optimizer = sweeping()
 
-    with pytest.warns(CostWarning, match="204 blocks"):
+    with pytest.warns(CostWarning, match=naming(204)):
         optimizer.step(batch)
 
 

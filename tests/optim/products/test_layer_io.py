@@ -28,6 +28,7 @@ from bdhf.optim.products.request import Request
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case, build
+from tests.messages import naming
 from tests.optim.curvatures import CURVATURES, DEFINED, NAMED_INSTEAD, SEED, UNDEFINED
 from tests.optim.partitions import PARTITIONS
 from tests.oracles import cut as cut_matrix
@@ -38,7 +39,7 @@ REFUSED = {
     "lstm": f"(recurrent: LSTM) {UNKNOWN_USE}",
     "gru": f"(recurrent: GRU) {UNKNOWN_USE}",
     "attention": UNKNOWN_USE,
-    "own_loss": "the loss is not one whose Hessian's root is known sample by sample",
+    "own_loss": "binary_cross_entropy_with_logits",
 }
 
 #: (case, curvature) wherever the matrix has no negative eigenvalue.
@@ -198,7 +199,7 @@ def test_unbatched_outputs_are_refused():
     case = Case(nn.Linear(3, 4), F.cross_entropy, (torch.randn(3), torch.tensor(1)))
     asked = request(case)
 
-    with pytest.raises(Uncovered, match=r"without a batch dimension|does not count"):
+    with pytest.raises(Uncovered, match="dimension"):
         LayerIO(asked, GGN)
 
 
@@ -359,7 +360,7 @@ def test_cache_that_holds_no_column_is_refused():
     case = wide()
     column = survey(request(case), GGN).column_bytes + 8 * 30 * 6  # and of the outputs
 
-    with pytest.raises(Uncovered, match=f"one column of the output factor takes {2 * column:,} b"):
+    with pytest.raises(Uncovered, match=naming(f"{2 * column:,}", "max_bytes")):
         LayerIO(request(case, max_bytes=2 * column - 1), GGN)
     LayerIO(request(case, max_bytes=2 * column), GGN)
 
@@ -478,7 +479,7 @@ class Square(nn.Module):
 
 def test_model_without_a_known_function_is_refused():
     """There is no site at all."""
-    with pytest.raises(Uncovered, match="no function that layer_io knows"):
+    with pytest.raises(Uncovered, match="layer_io"):
         LayerIO(request(squared(Square(), 3)), GGN)
 
 
@@ -596,7 +597,7 @@ def test_a_use_that_data_hide_at_first_is_seen_later(way):
     for _ in range(2):
         LayerIO(replace(asked, batch=(hidden, case.batch[1])), GGN)
 
-    with pytest.raises(Uncovered, match="a function that layer_io does not know"):
+    with pytest.raises(Uncovered, match=UNKNOWN_USE):
         LayerIO(asked, GGN)
 
 

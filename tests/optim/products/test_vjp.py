@@ -156,7 +156,7 @@ def test_images_are_channels_last_in_memory_where_the_model_can_take_them():
         G = bdhf.block_curvature(case.model, case.loss_fn, case.batch, method="propagate")
 
         assert G._objective.run.refused is refused
-        assert "J v in forward mode" in G.explain()
+        assert "forward mode" in G.explain()
         assert_close(G.to_dense(), dense_ggn(case), rtol=0, atol=1e-12)
 
 
@@ -186,4 +186,4 @@ def test_a_shape_that_changes_in_place_is_a_problem():
     tape = Tape([weight])
     tape.record(lambda: (weight * 2).t_() * 3)
 
-    assert "changes the shape of a value" in tape.problem
+    assert "aten.t_" in tape.problem

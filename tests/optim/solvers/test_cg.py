@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from bdhf.optim import CG, Stop
 from bdhf.optim.vectors import rows
+from tests.messages import naming
 from tests.optim.systems import SIZES, Diagonal, answers, positive, system, textbook
 
 #: ⌈5 · 1.3^j⌉ up to 20, by hand.
@@ -414,5 +415,5 @@ def test_rows_are_set_to_zero_whatever_is_in_them(dtype):
 )
 def test_settings_out_of_range_are_errors(setting):
     """A setting that CG cannot use is refused where it is given, by name."""
-    with pytest.raises(ValueError, match=f"CG {next(iter(setting))} must be"):
+    with pytest.raises(ValueError, match=naming("CG", next(iter(setting)))):
         CG(**setting)

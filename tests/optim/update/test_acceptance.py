@@ -14,6 +14,7 @@ from torch.testing import assert_close
 import bdhf
 from bdhf.optim import Backtracking, FullStep
 from tests.cases import build
+from tests.messages import naming
 from tests.optim.curvatures import CURVATURES
 from tests.optim.optimizers import EXACT, optimizer_of, regression
 from tests.optim.systems import textbook
@@ -115,13 +116,13 @@ def test_the_slope_is_that_of_the_iterate_that_is_chosen():
 )
 def test_settings_out_of_range_are_errors(setting):
     """Both are shares, strictly between 0 and 1."""
-    with pytest.raises(ValueError, match=f"Backtracking {next(iter(setting))} must be between"):
+    with pytest.raises(ValueError, match=naming("Backtracking", next(iter(setting)), 0, 1)):
         Backtracking(**setting)
 
 
 def test_a_line_search_without_tries_is_an_error():
     """At least one try."""
-    with pytest.raises(ValueError, match="max_tries must be at least 1"):
+    with pytest.raises(ValueError, match=naming("Backtracking", "max_tries", 1)):
         Backtracking(max_tries=0)
 
 
@@ -340,5 +341,5 @@ def test_l2_adds_mu_to_the_diagonal_of_every_curvature(partition):
 @pytest.mark.parametrize("weight", [-1e-5, math.nan, math.inf])
 def test_a_penalty_below_zero_is_an_error(weight):
     """It would pull the parameters apart."""
-    with pytest.raises(ValueError, match="L2 weight must be finite and at least 0"):
+    with pytest.raises(ValueError, match=naming("L2", "weight", 0)):
         bdhf.L2(weight)

@@ -11,6 +11,7 @@ import bdhf
 from bdhf.optim import LevenbergMarquardt
 from bdhf.optim.update.damping import LIMITS
 from tests.cases import build
+from tests.messages import naming
 from tests.optim.optimizers import EXACT, optimizer_of, regression
 from tests.oracles import blocked, dense_ggn, dense_gradient, flat_parameters
 
@@ -50,7 +51,7 @@ def test_damping_stays_within_its_limits():
 @pytest.mark.parametrize("initial", [0.0, -1.0, math.nan, math.inf])
 def test_an_initial_damping_that_is_not_positive_is_an_error(initial):
     """A factor never leads away from 0."""
-    with pytest.raises(ValueError, match="LevenbergMarquardt initial must be finite and above 0"):
+    with pytest.raises(ValueError, match=naming("LevenbergMarquardt", "initial", 0)):
         LevenbergMarquardt(initial)
 
 

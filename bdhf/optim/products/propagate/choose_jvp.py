@@ -18,11 +18,14 @@ from bdhf.optim.products.no_derivative import no_second_derivative
 from bdhf.optim.products.propagate.jvp import JVP, DoubleBackwardJVP, TapeJVP
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.compiled import Compiled
-from bdhf.optim.products.tape.tape import Tape
+from bdhf.optim.products.tape.tape import NO_OUTPUT, Tape
 from bdhf.optim.products.vjp import vjp
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.graphs import is_own_function, nodes_behind
 from bdhf.optim.vectors.layout import split_like
+
+#: Why the tape is not used at a linearisation that decides nothing.
+NOT_FINITE = "the products are not finite"
 
 
 def choose_jvp(request: Request, tape: Tape, z: Tensor) -> tuple[JVP, str]:
@@ -34,7 +37,7 @@ def choose_jvp(request: Request, tape: Tape, z: Tensor) -> tuple[JVP, str]:
     if key not in kept:
         verdict = _verdict(request, tape, z)
         if verdict is None:  # NaN: decide at a later linearisation
-            return _undecided(request, tape, z), "the products are not finite"
+            return _undecided(request, tape, z), NOT_FINITE
         kept[key] = verdict or tape.blind
     if kept[key]:
         return two_sweeps(request, z, kept[key]), kept[key]
@@ -123,7 +126,7 @@ def _verdict(request: Request, tape: Tape, z: Tensor) -> str | None:
     It is compared with double backward; where that does not exist, with reverse mode.
     """
     if tape.problem or tape.output is None:
-        return tape.problem or "no recorded operator made its outputs"
+        return tape.problem or NO_OUTPUT
     push = TapeJVP(tape, tape.output, back=False)
     tangents = dict(enumerate(random_tangents(request.objective.parameters)))
     moved = attempt(lambda: push(tangents))

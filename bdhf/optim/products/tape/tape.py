@@ -27,6 +27,9 @@ from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.flop_counter import operator_flops
 from bdhf.optim.torch_support.graphs import is_own_function
 
+#: The problem of a tape without outputs.
+NO_OUTPUT = "no recorded operator made its outputs"
+
 
 @dataclass(frozen=True)
 class TapeEntry:
@@ -69,7 +72,7 @@ class Tape:
             outputs = run()
         self.output = self._number_of(outputs)
         if self.output is None and not self.problem:
-            self.problem = "no recorded operator made its outputs"
+            self.problem = NO_OUTPUT
         return outputs
 
     @cached_property
