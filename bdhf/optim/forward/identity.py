@@ -16,7 +16,7 @@ from bdhf.optim.refusals.refusals import modules_of
 from bdhf.optim.vectors.layout import named_parameters
 
 #: Names that an error lists; the rest is counted.
-LISTED = 5
+NAMES_LISTED = 5
 
 
 def refuse_other_parameters(
@@ -79,5 +79,5 @@ def _refuse(
 def few(names: Iterable[str]) -> str:
     """The first names of a list for an error, and the number of the others."""
     listed = [repr(name) for name in names]
-    rest = len(listed) - LISTED
-    return ", ".join(listed[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(listed) - NAMES_LISTED
+    return ", ".join(listed[:NAMES_LISTED]) + (f" and {rest} more" if rest > 0 else "")

@@ -61,7 +61,7 @@ class Differences:
             self.parts, self._slopes(v, -1.0), self._slopes(v, 1.0), strict=True
         ):
             if (before - behind).norm() > _KINK * (before.norm() + behind.norm()):
-                return math.nan  # a ReLU at exactly 0, say: the derivative is a convention
+                return math.nan  # such as a ReLU at exactly 0: the derivative is a convention
             total += part[0] * _quadratic((before + behind) / 2, v, part[2])
         return total
 

@@ -94,7 +94,7 @@ class Solution:
 
 
 class Solver(Protocol):
-    """Solves the system of every block."""
+    """Solves every block's system on its own."""
 
     @property
     def warm_start(self) -> float:

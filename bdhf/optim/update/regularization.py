@@ -10,7 +10,7 @@ from bdhf.optim.forward.objective import Objective
 
 @dataclass(frozen=True)
 class L2:
-    """½ μ ‖θ‖² over all trainable parameters, including biases (Martens 2010, §6: μ = 2e-5).
+    """½ μ ‖θ‖² over all trainable parameters, biases too (Martens 2010, §6: μ = 2e-5).
 
     μ is the `weight`. It adds μθ to the gradient and μI to every curvature, also to a Fisher
     matrix. Losses that the optimizer reports include it; those of an evaluation do not. Raises
