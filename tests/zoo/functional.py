@@ -198,7 +198,7 @@ ENTRIES: dict[str, Entry] = {
     },
     "cdist": Entry(
         lambda: regression(Through(*USES["cdist"]), torch.randn(4, 3)),
-        {} if _twice(torch.cdist) else {"hessian": ("Through", "GGN|replace")},
+        {} if _twice(torch.cdist) else {"hessian": ("Through", "GGN")},
     ),
     "index_select": Entry(
         lambda: regression(Through(lambda h, w: _rows(h, w).T, (3, 4)), torch.randn(4, 3))

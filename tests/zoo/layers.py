@@ -200,11 +200,11 @@ ENTRIES: dict[str, Entry] = {
     **_entries(WITH_PARAMETERS, ("full", "per_layer", "per_neuron")),
     **_entries(WITHOUT, ("per_layer",)),
     "hardsigmoid": Entry(
-        lambda: between(nn.Hardsigmoid(), 3), {"hessian": (r"'1' \(Hardsigmoid\)", "GGN|replace")}
+        lambda: between(nn.Hardsigmoid(), 3), {"hessian": (r"'1' \(Hardsigmoid\)", "GGN")}
     ),
     "cross-map norm": Entry(
         lambda: between(nn.CrossMapLRN2d(2), 3, 2, 2),
-        {"all": (r"'1' \(CrossMapLRN2d\)", "replace")},
+        {"all": (r"'1' \(CrossMapLRN2d\)",)},
         partitions=("per_layer",),
     ),
     "instance norm 2d, batch of one": Entry(

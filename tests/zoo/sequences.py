@@ -185,5 +185,5 @@ ENTRIES: dict[str, Entry] = {
     "bert": Entry(_bert, partitions=RANDOM),
     "t5": Entry(_t5, partitions=RANDOM),
     "siamese": Entry(_siamese),
-    "variational autoencoder": Entry(_autoencoder, {"fisher": ("terms of the loss|likelihood",)}),
+    "variational autoencoder": Entry(_autoencoder, {"fisher": (r"bdhf\.optim\.Likelihood",)}),
 }

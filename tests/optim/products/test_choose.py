@@ -68,9 +68,9 @@ def test_a_classifier_takes_layer_io_for_many_blocks(name):
     method, why = took(classifier(*widths), partition=partition)
 
     assert method == expected
-    assert f"{expected} is expected to be cheaper: layer_io takes" in why
-    assert ("all blocks at once, " in why) == (expected == "layer_io")
-    assert ("J v in forward mode" in why) == (expected == "propagate")
+    assert why.startswith(expected)
+    assert ("sites" in why) == (expected == "layer_io")
+    assert ("forward mode" in why) == (expected == "propagate")
 
 
 def test_an_autoencoder_takes_propagation():
@@ -78,8 +78,8 @@ def test_an_autoencoder_takes_propagation():
     method, why = took(autoencoder(), partition=bdhf.PerLayer())
 
     assert method == "propagate"
-    assert "propagate is expected to be cheaper" in why
-    assert "up to a bottleneck of 20" in why
+    assert why.startswith("propagate")
+    assert re.search(naming("bottleneck", 20), why)
 
 
 def test_a_draw_is_one_column_whatever_the_outputs():
