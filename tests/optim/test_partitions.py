@@ -90,7 +90,7 @@ def test_groups_that_are_no_lists_of_patterns_are_refused(blocks):
 
 
 def test_a_pattern_for_frozen_or_tied_parameters_says_so():
-    """An idle pattern whose parameter exists says why it does not count."""
+    """The error for an unused pattern of an existing parameter names the reason."""
     frozen = build("frozen").model
     with pytest.raises(ValueError, match=naming("'2.weight'", "frozen")):
         bdhf.Groups([["0.weight", "2.bias", "4.*"], ["2.weight"]])(layout_of(frozen))
@@ -181,13 +181,13 @@ def test_blocks_that_cut_through_the_same_tensors_share_a_group():
 
 
 def test_a_model_without_trainable_parameters_is_an_error():
-    """Nothing to train is said in words."""
+    """The error names the model and what to set."""
     with pytest.raises(ValueError, match=naming("Tanh", "requires_grad")):
         layout_of(nn.Tanh())
 
 
 class Custom(nn.Module):
-    """A module that no rule knows: two tensors of two rows, one of three, and a scalar."""
+    """A module without a rule: two tensors of two rows, one of three, and a scalar."""
 
     def __init__(self):
         super().__init__()

@@ -34,7 +34,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_says_so(value):
 
 
 def test_a_gradient_that_is_not_finite_in_one_block_moves_no_block():
-    """One poisoned layer does not let the others go on alone."""
+    """With one NaN layer the others do not step alone."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
 
     def hook(gradient):
@@ -104,7 +104,7 @@ def test_parameters_frozen_later_are_refused():
     ],
 )
 def test_modules_that_are_no_function_of_each_sample_are_refused_in_training(module, message):
-    """Their products would be silently wrong; in eval mode they are welcome."""
+    """Their products would be silently wrong; in eval mode they are accepted."""
     model = nn.Sequential(nn.Linear(6, 8), module, nn.Linear(8, 2))
     _, batch = regression()
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
@@ -216,7 +216,7 @@ def test_an_instance_norm_that_moves_its_statistics_is_refused():
     [nn.InstanceNorm2d(2), nn.InstanceNorm2d(2, track_running_stats=True).eval()],
     ids=["no statistics", "eval"],
 )
-def test_an_instance_norm_that_moves_nothing_is_welcome(norm):
+def test_an_instance_norm_that_moves_nothing_is_accepted(norm):
     """Both ways out that the refusal names work."""
     model, batch = images(norm)
 
@@ -327,7 +327,7 @@ def test_a_loss_that_returns_no_tensor_is_refused(wrap):
 )
 @pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Hessian()])
 def test_a_loss_without_a_graph_is_refused(loss_fn, curvature):
-    """Torch speaks of an element 0 of tensors; here the loss is named."""
+    """Torch's error names an element 0 of tensors; this one names the loss."""
     model, batch = regression()
 
     with pytest.raises(ModelError, match=naming("<lambda>", "detach()")):
@@ -379,7 +379,7 @@ class Empty(nn.Linear):
 
 
 def made_in_inference_mode():
-    """A model whose parameters autograd may not keep."""
+    """A model with parameters that autograd may not keep."""
     with torch.inference_mode():
         return nn.Linear(6, 2)
 
@@ -504,7 +504,7 @@ class Doubling(nn.Module):
 
 @pytest.mark.parametrize("first", [lambda: nn.ReLU(inplace=True), Doubling])
 def test_inputs_that_are_changed_in_place_are_refused(first):
-    """A second pass would read others; the same module further up is welcome."""
+    """A second pass would read others; the same module further up is accepted."""
     model, (x, y) = nn.Sequential(first(), nn.Linear(4, 3)), (torch.randn(8, 4), torch.randn(8, 3))
 
     with pytest.raises(ModelError, match=naming("inplace=True")):

@@ -1,4 +1,4 @@
-"""Exact steps: what one update does, and what it says of itself."""
+"""Exact steps: what one update does, and its report."""
 
 import copy
 import weakref

@@ -25,7 +25,7 @@ WEIGHTS = torch.tensor([1.0, 2.0, 0.5])
 
 
 class Adaptive(nn.Module):
-    """Rare classes in a cluster of their own (Grave et al. 2017)."""
+    """Rare classes in their own cluster (Grave et al. 2017)."""
 
     def __init__(self) -> None:
         super().__init__()

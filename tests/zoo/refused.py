@@ -1,4 +1,4 @@
-"""What has no curvature products, or would be trained wrongly: refused, with a way out."""
+"""Refusals, with what to do, of what has no products or would be trained wrongly."""
 
 from __future__ import annotations
 

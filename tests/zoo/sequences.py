@@ -79,7 +79,7 @@ class Llama(nn.Module):
 
 
 class Bert(nn.Module):
-    """Tokens, positions and segments; a dictionary of inputs; the first token tells."""
+    """Tokens, positions and segments; a dictionary of inputs; the first token is classified."""
 
     def __init__(self) -> None:
         super().__init__()

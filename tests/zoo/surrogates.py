@@ -39,7 +39,7 @@ class OnceOnly(Cube):
 
 
 class Reversed(torch.autograd.Function):
-    """The identity, whose gradient is turned round: domain adaptation."""
+    """The identity with a reversed gradient: domain adaptation."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

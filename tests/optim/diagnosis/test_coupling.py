@@ -14,7 +14,7 @@ from tests.optim.optimizers import regression
 
 
 class BatchStatistics(nn.Module):
-    """Batch normalisation by the function, which no module tells."""
+    """Batch normalisation by the function, which no module shows."""
 
     def forward(self, x):
         return F.batch_norm(x, None, None, training=True)
@@ -39,14 +39,14 @@ class Graph(nn.Module):
 
 
 class Cumulated(nn.Module):
-    """Sums of all samples before each: the first half does not hang on the second."""
+    """Sums of all samples before each: the first half does not depend on the second."""
 
     def forward(self, x):
         return x.cumsum(0)
 
 
 class TimeFirst(nn.Module):
-    """A bidirectional layer over sequences whose samples are in dimension 1."""
+    """A bidirectional layer over sequences with samples in dimension 1."""
 
     def __init__(self):
         super().__init__()
@@ -72,7 +72,7 @@ def net(middle):
 
 @pytest.mark.parametrize("middle", [BatchStatistics, OverBatch])
 def test_micro_batches_of_a_coupled_model_are_refused(middle):
-    """At whatever step the first list comes; one batch is welcome, and so is check=False."""
+    """At the step of the first list; one batch is accepted, and so is check=False."""
     model, whole, halves = net(middle)
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
 
@@ -84,7 +84,7 @@ def test_micro_batches_of_a_coupled_model_are_refused(middle):
 
 
 @pytest.mark.parametrize("middle", [BatchStatistics, OverBatch])
-def test_the_check_of_a_matrix_tells_it_too(middle):
+def test_the_check_of_a_matrix_reports_it_too(middle):
     """The matrix of two halves is not that of the batch."""
     model, whole, halves = net(middle)
     parts = bdhf.block_curvature(model, F.mse_loss, halves)
@@ -96,14 +96,14 @@ def test_the_check_of_a_matrix_tells_it_too(middle):
 
 
 def test_a_model_that_takes_no_other_number_of_samples_is_coupled():
-    """A graph has the nodes that it has: twelve rows at a time are a unit of their own."""
+    """A graph has fixed nodes: twelve rows are one unit."""
     model, (x, y), _ = net(Graph)
 
     with pytest.raises(ModelError, match=SPLIT):
         bdhf.BlockHessianFree(model, F.mse_loss).step([(x, y), (x + 1, y)])
 
 
-def test_micro_batches_of_other_models_are_welcome():
+def test_micro_batches_of_other_models_are_accepted():
     """Samples in dimension 0, and in dimension 1 behind the time steps, even as many as those."""
     model, (x, y) = regression()
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
@@ -148,7 +148,7 @@ def test_a_preconditioner_sees_a_batch_that_couples_samples_later(method):
 
 
 class Centred(nn.Module):
-    """Samples less their mean, once a flag says so."""
+    """Samples less their mean, once a flag is set."""
 
     def __init__(self):
         super().__init__()

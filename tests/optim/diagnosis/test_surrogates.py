@@ -1,4 +1,4 @@
-"""Backward passes that are no derivatives: told apart from wrong second derivatives, and named."""
+"""Backward passes that are no derivatives: named, and not taken for wrong second derivatives."""
 
 import re
 
@@ -81,7 +81,7 @@ NAMES = ["StraightThrough", "Detached", "Equilibrium", "Scaled", "TwiceBackward"
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("middle", "name"), list(zip(SURROGATES, NAMES, strict=True)), ids=NAMES)
 def test_a_surrogate_gradient_is_called_one_and_its_module_named(middle, name, dtype):
-    """The backward pass is another function's: torch's second derivative is not to blame."""
+    """The backward pass is another function's: torch's second derivative is not the cause."""
     model, batch = net(middle, dtype)
 
     problem = bdhf.block_curvature(model, F.mse_loss, batch).check().problem
@@ -92,7 +92,7 @@ def test_a_surrogate_gradient_is_called_one_and_its_module_named(middle, name, d
 
 
 def test_a_hidden_surrogate_is_pinned_to_the_innermost_module():
-    """Modules around it, and those beside it, are not named."""
+    """Modules around it, and its neighbours, are not named."""
     model, batch = net(lambda: nn.Sequential(nn.Linear(4, 4), nn.Sequential(Detached())))
 
     problem = bdhf.block_curvature(model, F.mse_loss, batch).check().problem

@@ -1,4 +1,4 @@
-"""Buffers that forward passes move are told of, and the check leaves them as they were."""
+"""Buffers that forward passes change get a warning, and the check restores them."""
 
 import warnings
 
@@ -38,7 +38,7 @@ class Average(nn.Module):
 
 
 class Cache(nn.Module):
-    """A table that the first pass fills, and every pass writes anew with the same numbers."""
+    """A table that the first pass fills, and every pass writes again with the same numbers."""
 
     def __init__(self):
         super().__init__()

@@ -47,7 +47,7 @@ def untie(model):
 
 
 def convert(model):
-    """Have `model.to` swap parameters, as torch may be told to."""
+    """Have `model.to` swap parameters, an option of torch."""
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         model.double()
@@ -70,7 +70,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES, ids=[c.__name__ for c, _ in CHANGES])
-def test_parameters_that_came_or_went_are_named(change, message):
+def test_parameters_that_were_added_or_removed_are_named(change, message):
     """A step would move tensors that the model no longer reads."""
     model, batch = regression()
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
@@ -106,7 +106,7 @@ def test_a_parameter_that_is_frozen_later_is_named():
         optimizer.step(batch)
 
 
-def test_values_that_are_loaded_in_place_are_welcome():
+def test_values_that_are_loaded_in_place_are_accepted():
     """The parameters are the same; a frozen layer may be any."""
     model, batch = regression()
     model.append(nn.Linear(2, 2))

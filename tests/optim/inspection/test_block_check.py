@@ -24,7 +24,7 @@ CURVATURES = [bdhf.GGN(), bdhf.Fisher(), bdhf.Hessian()]
 
 @dataclass(frozen=True)
 class Skewed:
-    """A linearisation whose product is wrong for one block only, and right for the full matrix."""
+    """A linearisation with a product that is wrong for one block, and right for the full matrix."""
 
     inner: Any
     block: int
@@ -48,7 +48,7 @@ def scaled(v, product):
 
 
 def asymmetric(v, product):
-    """What vᵀGv cannot tell: an antisymmetric part."""
+    """What vᵀGv cannot detect: an antisymmetric part."""
     turned = torch.cat([v[1::2], -v[0::2]]) if len(v) % 2 == 0 else torch.zeros_like(v)
     halves = torch.zeros_like(v)
     half = len(v) // 2
@@ -67,7 +67,7 @@ def skewed(matrix, block, wrong=scaled):
 @pytest.mark.parametrize("curvature", CURVATURES, ids=lambda c: type(c).__name__)
 @pytest.mark.parametrize("block", [0, 1])
 def test_a_block_that_is_wrong_alone_is_found_and_named(block, curvature, dtype):
-    """The full matrix is right, so it alone would not tell."""
+    """The full matrix is right, so checking it alone is not enough."""
     model, (x, y) = regression()
     G = bdhf.block_curvature(
         model.to(dtype), F.mse_loss, (x.to(dtype), y.to(dtype)), curvature=curvature,

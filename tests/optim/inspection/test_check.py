@@ -65,7 +65,7 @@ class Once(nn.Linear):
 
 
 class OnceDistance(torch.autograd.Function):
-    """Distances, whose second derivative torch has from 2.15 on: here they have none."""
+    """Distances without a second derivative, which torch has from 2.15 on."""
 
     @staticmethod
     def forward(ctx, x, centres):
@@ -93,7 +93,7 @@ class Distances(nn.Module):
 
 
 class Noisy(nn.Module):
-    """Dropout that nobody can see from outside."""
+    """Dropout that is not visible from outside."""
 
     def forward(self, x):
         return F.dropout(x, 0.5, training=True)
@@ -163,7 +163,7 @@ def test_the_ggn_of_weight_norm_is_right(dtype):
 @precisions
 @pytest.mark.parametrize("curvature", CURVATURES[:3], ids=lambda c: type(c).__name__)
 def test_a_wrong_derivative_is_found_by_the_finite_difference(curvature, dtype):
-    """The matrix is symmetric all the same, so symmetry alone would not tell."""
+    """The matrix is symmetric nevertheless, so symmetry alone is not enough."""
     model, batch = with_middle(lambda: Wrong(4, 4), dtype)
 
     check = check_of(model, batch, curvature)
@@ -233,7 +233,7 @@ class NoisyInPlace(nn.Module):
     ],
 )
 def test_noise_is_pinned_to_where_it_is_drawn(middle, where):
-    """A module that is given other inputs is not to blame for other outputs."""
+    """A module with other inputs does not cause the other outputs."""
     assert re.match(where, check_of(*with_middle(middle)).problem)
 
 
@@ -286,7 +286,7 @@ def nested(module):
 
 @pytest.mark.parametrize("curvature", CURVATURES[:-1], ids=lambda c: type(c).__name__)
 def test_a_module_without_a_second_derivative_serves_what_needs_the_first_only(curvature):
-    """J v goes along the tape of the forward pass, and the finite difference agrees."""
+    """J v uses the tape of the forward pass, and the finite difference agrees."""
     assert check_of(*nested(TorchDistances), curvature).passed
 
 
@@ -459,7 +459,7 @@ def test_the_check_before_the_first_step_leaves_the_callers_generator():
     ids=["mse", "bce", "cross_entropy"],
 )
 def test_inputs_that_are_no_numbers_are_not_the_business_of_the_check(curvature, loss_fn, targets):
-    """A NaN is said by the update, which moves nothing; nobody raises."""
+    """The update reports a NaN and changes nothing; nothing is raised."""
     model, (x, _) = with_middle(lambda: nn.Linear(4, 4), torch.float32)
     x = torch.full_like(x, torch.nan)
     before = copy.deepcopy(model.state_dict())

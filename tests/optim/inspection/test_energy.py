@@ -77,7 +77,7 @@ def test_no_estimate_leaves_0_to_1(partition):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
 def test_of_a_blend_it_is_that_of_the_partition_inside(alpha):
-    """Whatever the weight: what is asked is whether the blended part is small."""
+    """Whatever the weight: the question is whether the blended part is small."""
     case = build("classifier")
 
     blend = matrix(case, bdhf.Blend(bdhf.PerLayer(), alpha)).off_block_energy()

@@ -1,4 +1,4 @@
-"""Losses that are linear in the outputs: log-probabilities have curvature, others are said."""
+"""Losses that are linear in the outputs: log-probabilities have curvature, others get a warning."""
 
 import copy
 import warnings
@@ -233,7 +233,7 @@ def test_a_curvature_of_zero_is_said(name):
     assert not G.to_dense().any()
     with pytest.warns(CurvatureWarning, match=naming("damping")):
         optimizer.step((x, targets))
-    optimizer.step((x, targets))  # says nothing: a warning is an error here
+    optimizer.step((x, targets))  # no warning, which would be an error here
 
 
 def test_a_hessian_of_zero_is_said_too():

@@ -78,7 +78,7 @@ class Tied(nn.Module):
 
 
 class Collocation(nn.Module):
-    """A loss that holds the model, and calls it at points of its own."""
+    """A loss that holds the model, and calls it at other points."""
 
     def __init__(self, model):
         super().__init__()
@@ -200,7 +200,7 @@ def test_the_gradient_is_that_of_everything_that_is_held(name, curvature):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_gradient_of_another_batch_is_as_complete(name):
-    """A curvature batch of its own leaves the gradient that of the batch."""
+    """A separate curvature batch does not change the gradient."""
     model, (x, y) = network()
     loss_fn = LOSSES[name](model)
     before = together(model, loss_fn)
@@ -289,7 +289,7 @@ def test_training_lowers_the_loss_and_moves_every_parameter(name):
 
 
 def test_parameters_of_the_loss_are_named_behind_those_of_the_model():
-    """They are a block of their own, and patterns name them."""
+    """They are a separate block, and patterns name them."""
     model, batch = network()
     loss_fn = Temperature()
 
@@ -328,7 +328,7 @@ def test_slots_are_the_parameters_that_are_trained(name):
     [((), "loss"), (("loss",), "loss_fn"), (("loss", "loss_fn"), "loss_fn_")],
 )
 def test_names_of_the_loss_are_not_those_of_the_model(names, prefix):
-    """A model with a `loss` of its own, trained or not, keeps that name."""
+    """A model with its own `loss`, trained or not, keeps that name."""
     model = nn.Module()
     model.head = nn.Linear(2, 2)
     for name in names:
@@ -338,7 +338,7 @@ def test_names_of_the_loss_are_not_those_of_the_model(names, prefix):
 
 
 def test_a_tensor_that_both_hold_is_the_models():
-    """It stands once, under the model's name, and a pattern on the loss's says so."""
+    """It is listed once, under the model's name, and a pattern on the loss's is an error."""
     model, batch = network()
 
     layout = layout_of(model, Tied(model))
@@ -508,7 +508,7 @@ def test_a_long_step_of_the_loss_is_said_before_the_first_update(partition):
 
 
 def captured():
-    """A model and a batch, with losses that read what they do not hold, and what is to be said."""
+    """A model and a batch, with losses that read what they do not hold, and facts of the errors."""
     model, batch = network()
     weight, free = model[0].weight, torch.ones(3, dtype=torch.float64, requires_grad=True)
 
@@ -605,7 +605,7 @@ def test_a_constant_that_is_frozen_is_no_parameter():
 
 
 def test_a_curvature_that_gives_no_gradient_of_the_loss_is_refused():
-    """A user's own curvature must say what the loss reads itself; a silent 0 would be wrong."""
+    """A user's curvature must return the gradient of the loss itself; 0 would be wrong."""
 
     class Own:
         def expand_loss(self, loss_fn, outputs, targets, generator):

@@ -30,7 +30,7 @@ def drawn(*shape, seed=0):
 
 
 def labels(*shape, ignored=None):
-    """Class indices, two of which are the ignored one where that is asked for."""
+    """Class indices, optionally with two ignored ones."""
     y = torch.randint(0, C, shape, generator=torch.Generator().manual_seed(1))
     if ignored is not None:
         y.view(-1)[0], y.view(-1)[-1] = ignored, ignored
@@ -47,7 +47,7 @@ def bits(*shape):
     return drawn(*shape, seed=3).sigmoid().round(decimals=1)
 
 
-#: name -> (loss by keywords, outputs, targets): every option that `recognise` knows.
+#: name -> (loss by keywords, outputs, targets): every option of `recognise`.
 LOSSES = {
     "ce": (F.cross_entropy, {}, drawn(N, C), labels(N)),
     "ce_ignored": (F.cross_entropy, {"ignore_index": 2}, drawn(N, C), labels(N, ignored=2)),
@@ -239,7 +239,7 @@ def test_what_is_not_known_for_certain_is_not_recognised(loss_fn):
 
 @pytest.mark.parametrize("how", ["hook", "pre-hook", "forward"])
 def test_a_module_of_torch_that_is_changed_is_differentiated(how):
-    """With a hook, or another forward, it is another loss than its class says."""
+    """With a hook, or another forward, it is another loss than its class."""
     loss_fn, plain = nn.MSELoss(), nn.MSELoss()
     if how == "hook":
         loss_fn.register_forward_hook(lambda _module, _inputs, loss: 3 * loss)
@@ -254,7 +254,7 @@ def test_a_module_of_torch_that_is_changed_is_differentiated(how):
 
 
 def test_a_loss_that_cannot_be_hashed_is_one_that_is_not_known():
-    """A callable with an equality of its own has no hash, and is a loss all the same."""
+    """A callable with its own equality has no hash, but is a loss."""
 
     @dataclass
     class Weighted:
@@ -273,7 +273,7 @@ def test_a_loss_that_cannot_be_hashed_is_one_that_is_not_known():
 
 @pytest.mark.parametrize("reduce", [torch.mean, torch.sum])
 def test_an_own_convex_loss_has_a_root(reduce):
-    """B Bᵀ = ∇²_z L for a loss that couples outputs and that nobody knows."""
+    """B Bᵀ = ∇²_z L for an unknown loss that couples outputs."""
 
     def log_sum_exp(outputs, targets):
         return reduce(outputs.logsumexp(1) + (outputs - targets).cosh().log().sum(1))
@@ -354,7 +354,7 @@ def test_weights_add_micro_batches_up(name, reduction, sizes):
 
 
 def test_a_micro_batch_without_a_term_has_no_weight():
-    """Nothing of its NaN is in the whole; weight goes by labels that count, not by samples."""
+    """Its NaN has no effect on the whole; weights count labels, not samples."""
     z, y = drawn(6, C), labels(6)
     y[:2], y[2] = -100, -100
     pairs = list(zip(z.split(2), y.split(2), strict=True))
@@ -365,7 +365,7 @@ def test_a_micro_batch_without_a_term_has_no_weight():
 
 
 def test_micro_batches_without_any_term_have_no_loss():
-    """Their mean is 0 / 0, as torch says of the whole batch."""
+    """Their mean is 0 / 0, like torch's for the whole batch."""
     pairs = [(drawn(2, C), torch.full((2,), -100))] * 2
 
     assert all(math.isnan(share) for share in weights(F.cross_entropy, pairs))
@@ -642,7 +642,7 @@ MISFITS = {
     "curvature", [bdhf.GGN(), bdhf.Hessian(), bdhf.Fisher()], ids=["ggn", "hessian", "fisher"]
 )
 def test_targets_that_do_not_fit_are_refused(name, curvature):
-    """The error says what the targets are, what they should be, and how to make them so."""
+    """The error names the targets, the right ones, and the conversion."""
     loss_fn, targets, message = MISFITS[name]
 
     with pytest.raises(ModelError, match=message):

@@ -1,4 +1,4 @@
-"""Which method is taken, and what is said about it: what is asked, what covers, what it costs."""
+"""Which method is taken, and the reason: the request, the coverage, the cost."""
 
 import itertools
 import re
@@ -30,7 +30,7 @@ def perceptron(*widths):
 
 
 def classifier(*widths):
-    """A perceptron with cross-entropy, whose H has a column a class."""
+    """A perceptron with cross-entropy: H has one column per class."""
     classes = torch.randint(0, widths[-1], (SAMPLES,))
     return Case(perceptron(*widths), F.cross_entropy, (torch.randn(SAMPLES, widths[0]), classes))
 
@@ -172,7 +172,7 @@ def decided(case, workspace, partition=None):
 
 
 def test_a_method_is_chosen_once_a_shape(monkeypatch):
-    """The next update of a shape asks nothing, another shape does; a new process decides alike."""
+    """The next update of a shape does not decide, another shape does; a new process does so too."""
     surveys = []
 
     def counted(*arguments):

@@ -46,7 +46,7 @@ def perceptron():
 
 
 class Scaled(nn.Module):
-    """A layer whose outputs are scaled by a number that is no tensor, and may be turned."""
+    """A layer with outputs scaled by a number that is no tensor, and possibly flipped."""
 
     def __init__(self):
         super().__init__()
@@ -90,7 +90,7 @@ def test_products_are_the_same_compiled(build_case):
 
 
 def test_a_program_serves_every_update_of_its_shape():
-    """The second update compiles nothing, at other parameters; another shape compiles anew."""
+    """The second update compiles nothing, at other parameters; another shape compiles again."""
     torch.manual_seed(0)
     case, workspace = perceptron(), Workspace()
     product(case, workspace, compile=True)

@@ -54,7 +54,7 @@ GRADIENT = (FIRST + SECOND + THIRD) + (FIRST + 2 * SECOND + 2 * THIRD)
 FULL = 2 * (FIRST + 2 * SECOND + 2 * THIRD)
 #: Cached inputs and output factors are multiplied by, and multiplied, layer by layer.
 CACHED = 2 * (FIRST + SECOND + THIRD)
-#: A product with a layer goes from it to the outputs and back.
+#: A product with a layer sweeps from it to the outputs and back.
 LAYERS = (2 * (FIRST + SECOND + THIRD), 2 * (SECOND + THIRD), 2 * THIRD)
 
 
@@ -132,7 +132,7 @@ def test_the_factor_of_draws_has_a_row_a_draw():
 
 
 def solving(case, curvature, partition, iterations):
-    """An optimizer whose solver takes exactly so many iterations, and a batch."""
+    """An optimizer with a fixed number of iterations of its solver, and a batch."""
     model, batch = case()
     solver = bdhf.CG(max_iters=iterations, tol=0, residual_tol=0)
     damping = bdhf.Constant(10.0 if curvature == bdhf.Hessian() else 1e-3)  # else it is indefinite
@@ -232,7 +232,7 @@ def sweeping():
 
 
 def test_neurons_of_a_wide_layer_are_warned_of():
-    """The check says how many gradients its 204 sweeps cost, by hand 173, and what is cheaper."""
+    """The warning has the cost of its 204 sweeps, by hand 173 gradients, and what is cheaper."""
     batch = (torch.randn(5, 8), torch.randn(5, 4))
     optimizer = sweeping()
 
@@ -244,7 +244,7 @@ def test_neurons_of_a_wide_layer_are_warned_of():
 
 
 def test_an_update_warns_by_itself():
-    """The first step checks what nobody has checked."""
+    """The first step checks, unless `check` was called."""
     batch = (torch.randn(5, 8), torch.randn(5, 4))
     optimizer = sweeping()
 

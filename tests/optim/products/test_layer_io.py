@@ -48,7 +48,7 @@ GGN = CURVATURES["ggn"][0]
 
 
 def request(case, partition="full", curvature=GGN, **settings):
-    """What a product method is asked for a case; `partition` is a name or a partition."""
+    """The request of a product method for a case; `partition` is a name or a partition."""
     layout = layout_of(case.model)
     made = PARTITIONS[partition](layout) if isinstance(partition, str) else partition
     return Request(
@@ -243,7 +243,7 @@ def test_calls_that_are_alike_are_one_site():
 
 
 class Shown(nn.Module):
-    """A model whose first layer does not show in the gradient until the last is not zero."""
+    """A model with a gradient of 0 in the first layer while the last is zero."""
 
     def __init__(self):
         super().__init__()
@@ -255,7 +255,7 @@ class Shown(nn.Module):
 
 
 def test_a_use_that_shows_later_is_checked_later():
-    """What was found is trusted only for parameters that had a gradient when it was checked."""
+    """The check holds only for parameters that had a gradient then."""
     case = squared(Shown(), 3, 4)
     asked = request(case)
     LayerIO(asked, GGN)
@@ -266,7 +266,7 @@ def test_a_use_that_shows_later_is_checked_later():
 
 
 class Switched(nn.Module):
-    """A model that does something else with its middle layer once its setting says so."""
+    """A model with a setting that changes the use of its middle layer."""
 
     def __init__(self):
         super().__init__()
@@ -356,7 +356,7 @@ def test_cache_stays_below_max_bytes_and_the_matrix_stays_the_same(partition, co
 
 
 def test_cache_that_holds_no_column_is_refused():
-    """The reason says how many bytes one column takes."""
+    """The reason has the bytes of one column."""
     case = wide()
     column = survey(request(case), GGN).column_bytes + 8 * 30 * 6  # and of the outputs
 
@@ -390,7 +390,7 @@ def test_graph_is_let_go_when_every_column_is_kept():
 
 
 def test_linearisation_is_freed_without_the_garbage_collector():
-    """No reference leads in a circle, so that a cache of many bytes goes with its update."""
+    """There is no reference cycle, so that a large cache is freed with its update."""
     asked = request(build("conv"), "per_neuron")
     layer_io = LayerIO(asked, GGN)
     v = torch.randn(asked.blocks.layout.size, dtype=torch.float64)
@@ -467,7 +467,7 @@ def test_survey_draws_nothing():
 
 
 class Square(nn.Module):
-    """One parameter, in a function that no rule knows."""
+    """One parameter, in a function without a rule."""
 
     def __init__(self):
         super().__init__()
@@ -497,7 +497,7 @@ class Graph(nn.Module):
 
 @pytest.mark.parametrize("method", ["auto", "layer_io"])
 def test_samples_that_are_coupled_on_a_later_batch_only_are_found_out(method):
-    """The edges of a graph are data: a batch without any says nothing of those that come."""
+    """The edges of a graph are data: a batch without edges is no test of later ones."""
     torch.manual_seed(0)
     model, workspace = Graph().double(), Workspace()
     x, y = torch.randn(8, 4).double(), torch.randint(0, 3, (8,))
@@ -519,7 +519,7 @@ def test_samples_that_are_coupled_on_a_later_batch_only_are_found_out(method):
 
 
 def residual():
-    """A layer whose outputs are added to its inputs."""
+    """A layer with its outputs added to its inputs."""
     layer = nn.Linear(4, 4)
     layer.forward = lambda x: x + torch.tanh(nn.Linear.forward(layer, x))
     return layer
@@ -571,7 +571,7 @@ def test_samples_of_plain_layers_are_alone_by_the_graph(name):
 
 
 class Again(nn.Module):
-    """A layer whose weight is used once more, by an operator that layer_io does not see."""
+    """A layer with a second use of its weight, by an operator that layer_io does not record."""
 
     def __init__(self, way):
         super().__init__()
@@ -602,7 +602,7 @@ def test_a_use_that_data_hide_at_first_is_seen_later(way):
 
 
 def test_plans_of_blocks_that_a_probe_cuts_are_not_gathered():
-    """Blocks that are cut anew at every look leave no more behind than the last of them."""
+    """Of blocks that every call cuts again only the last are kept."""
     asked = request(build("mlp"), "per_layer")
     made = LayerIO(asked, GGN)
     v = torch.ones(asked.blocks.layout.size, dtype=torch.float64)

@@ -138,7 +138,7 @@ def test_a_vector_of_another_type_is_multiplied_in_the_precision_of_the_model(dt
 
 @pytest.mark.parametrize("wrong", [lambda v: v.numpy(), lambda v: v.tolist(), lambda v: v + 0j])
 def test_what_is_no_real_vector_is_refused(wrong):
-    """An array of numpy is told to become a Tensor."""
+    """The error for an array of numpy has the conversion."""
     case = build("mlp")
     G = bdhf.block_curvature(case.model, case.loss_fn, case.batch)
 
@@ -148,7 +148,7 @@ def test_what_is_no_real_vector_is_refused(wrong):
 
 @pytest.mark.parametrize("shape", [(3,), (70, 2, 1), ()])
 def test_a_vector_of_the_wrong_shape_is_an_error_that_names_the_right_one(shape):
-    """A product with anything but (P,) or (P, k) says what is allowed."""
+    """The error for anything but (P,) or (P, k) has the allowed shapes."""
     case = build("mlp")
     G = bdhf.block_curvature(case.model, case.loss_fn, case.batch)
 

@@ -1,4 +1,4 @@
-"""Where torch fails inside a method, the next one serves, and `explain` says why."""
+"""Where torch fails inside a method, the next one is used, and `explain` has the reason."""
 
 import re
 
@@ -78,7 +78,7 @@ def linearised(case, partition, workspace=None):
 
 
 def assert_right(case, partition, method, reason, workspace=None):
-    """Products are those of the dense matrix, by a method, for a reason that is told."""
+    """Products are those of the dense matrix, by a method, for a reason in `why`."""
     G = linearised(case, partition, workspace)
     v = torch.randn(layout_of(case.model).size, dtype=torch.float64)
     expected = cut(dense_ggn(case), G.blocks.positions()) @ v
@@ -115,7 +115,7 @@ SET_UP = {
 @errors
 @pytest.mark.parametrize("seam", SET_UP)
 def test_what_fails_in_a_set_up_gives_way_and_says_so(seam, error, monkeypatch):
-    """The error of torch is the reason, and the products are right by what comes next."""
+    """The error of torch is the reason, and the products are right by the next method."""
     owner, name, case, partition = SET_UP[seam]
     monkeypatch.setattr(owner, name, raising(error))
     alone = str(error) or type(error).__name__
@@ -127,7 +127,7 @@ def test_what_fails_in_a_set_up_gives_way_and_says_so(seam, error, monkeypatch):
 @errors
 @pytest.mark.parametrize("seam", ["sites", "output_factor", "check"])
 def test_layer_io_by_name_gives_way_to_nothing_and_says_what_to_do(seam, error, monkeypatch):
-    """What was asked for by name is not replaced; the error of torch is the cause."""
+    """A named method is not replaced; the error of torch is the cause."""
     owner, name, case, partition = SET_UP[seam]
     monkeypatch.setattr(owner, name, raising(error))
     case = case()
@@ -141,8 +141,8 @@ def test_layer_io_by_name_gives_way_to_nothing_and_says_what_to_do(seam, error, 
 
 @pytest.mark.parametrize("seam", SET_UP)
 @pytest.mark.parametrize("error", MEMORY, ids=lambda e: type(e).__name__)
-def test_a_want_of_memory_is_no_reason_to_go_on(seam, error, monkeypatch):
-    """Who runs out of memory must know, since the next method takes as much."""
+def test_lack_of_memory_is_raised(seam, error, monkeypatch):
+    """Lack of memory is raised, since the next method takes as much."""
     owner, name, case, partition = SET_UP[seam]
     monkeypatch.setattr(owner, name, raising(error))
 
@@ -181,7 +181,7 @@ IN_PRODUCTS = {
 @errors
 @pytest.mark.parametrize("seam", IN_PRODUCTS)
 def test_what_fails_in_a_product_gives_way_once(seam, error, monkeypatch):
-    """The product in which it fails is right, says why, and is remembered."""
+    """The product in which it fails is right, has the reason, and decides later ones."""
     owner, name, case, partition, words = IN_PRODUCTS[seam]
     case, workspace = case(), Workspace()
     G = linearised(case, partition, workspace)
@@ -207,7 +207,7 @@ def test_what_fails_in_a_product_gives_way_once(seam, error, monkeypatch):
 
 
 def test_forward_mode_that_fails_for_one_block_only_gives_way(monkeypatch):
-    """All parameters together were compared; a block of biases goes another way."""
+    """All parameters together were compared; a block of biases has another route."""
     case, push = autoencoder(), Replay.push
 
     def failing(replay, tangents):
@@ -247,7 +247,7 @@ def test_the_way_back_along_a_tape_gives_way_to_the_graph(error, monkeypatch):
 
 @errors
 def test_a_factor_is_made_row_by_row_where_rows_cannot_be_taken_at_once(error, monkeypatch):
-    """AᵀA is the matrix all the same."""
+    """AᵀA is still the matrix."""
     case = autoencoder()
     monkeypatch.setattr(propagate.Propagate, "_rows_at_once", raising(error))
     factor = linearised(case, bdhf.Full()).factor(5)
@@ -266,7 +266,7 @@ def test_squared_gradients_take_a_plain_pass_where_torch_func_fails(error, monke
 
 
 class Refusing(nn.Module):
-    """A model of a user that raises an error of its own."""
+    """A user's model that raises an error."""
 
     def __init__(self, error):
         super().__init__()
@@ -289,7 +289,7 @@ def test_an_error_of_the_model_itself_is_raised_unchanged(error, method, curvatu
 
 
 def test_an_error_of_the_loss_itself_is_raised_unchanged():
-    """Labels out of range are the user's business."""
+    """Labels out of range are the user's error."""
     batch = torch.randn(4, 6), torch.tensor([0, 1, 2, 7])
 
     with pytest.raises(IndexError, match="7 is out of bounds"):
@@ -400,7 +400,7 @@ def test_models_of_the_field_have_the_dense_matrix(model, method):
 
 
 class Detaching(Cube):
-    """x³, whose backward leaves no graph."""
+    """x³, with a backward that has no graph."""
 
     @staticmethod
     def backward(ctx, grad):
@@ -422,7 +422,7 @@ class Cubed(nn.Module):
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
 @pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Fisher(), bdhf.Hessian()], ids=repr)
 def test_a_function_that_may_be_differentiated_once_is_refused(curvature, beside, method):
-    """Double backward is cut off there without a word; `block_curvature` names the module."""
+    """Double backward is silently cut off there; `block_curvature` names the module."""
     net = nn.Sequential(nn.Linear(6, 3), Cubed(OnceOnly), nn.Linear(3, 3))
     if beside:
         net.forward = lambda x: nn.Sequential.forward(net, x) + net[0](x)
@@ -502,7 +502,7 @@ def test_an_operator_without_a_second_derivative_is_named_for_the_hessian():
     ) as caught:
         H @ torch.ones(H.shape[0])
     assert isinstance(caught.value.__cause__, RuntimeError)
-    assert H.check().problem == str(caught.value)  # said once, without a word of the check around
+    assert H.check().problem == str(caught.value)  # once, without a frame by the check
     with pytest.raises(CurvatureError, match=f"^{re.escape(str(caught.value))}$"):
         bdhf.BlockHessianFree(net, F.mse_loss, curvature=bdhf.Hessian()).check(batch)
 
@@ -528,7 +528,7 @@ class Margins(nn.Module):
 
 @pytest.mark.parametrize("how", ["product", "factor"])
 def test_a_loss_without_a_second_derivative_is_named(how):
-    """The model is not to blame."""
+    """The error does not name the model."""
     loss = nn.MultiMarginLoss()
     G = linearised(
         Case(nn.Linear(6, 3), loss, (torch.randn(4, 6), torch.randint(0, 3, (4,)))), bdhf.Full()

@@ -66,7 +66,7 @@ def curvature(case, **settings):
 
 
 def assert_exact(case, why=""):
-    """The matrix is the dense one, and `explain` says how it came about."""
+    """The matrix is the dense one, and `explain` has the reason."""
     G = curvature(case)
 
     assert why in G.explain()
@@ -134,7 +134,7 @@ def test_every_rule_is_reached_by_some_test():
 
 @pytest.mark.parametrize("operator", IN_PLACE, ids=str)
 def test_rules_in_place_are_derivatives_at_the_value_before(operator):
-    """An overwritten value still has the derivative that it had before it was overwritten."""
+    """An overwritten value keeps the derivative from before."""
     plain = getattr(aten, operator._overloadpacket.__name__[:-1])
     count = len(plain.default._schema.arguments) if "Tensor" not in str(operator) else 2
     values = [torch.randn(4, 3, dtype=torch.float64) for _ in range(count)]
@@ -186,7 +186,7 @@ def test_a_replay_is_its_route_operator_by_operator(case):
 
 
 class StraightThrough(torch.autograd.Function):
-    """Rounds, and pretends that it did not."""
+    """Rounds, with the gradient of the identity."""
 
     @staticmethod
     def forward(ctx, x):
@@ -214,7 +214,7 @@ def assert_two_sweeps(case, why):
     ],
 )
 def test_a_backward_that_is_no_derivative_is_not_replayed(function, why):
-    """What a custom backward pretends is in the products, as it is in the gradient."""
+    """The gradient of a custom backward is in the products, as it is in the gradient."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
     model.forward = lambda x: function.apply(3 * nn.Sequential.forward(model, x))
@@ -256,7 +256,7 @@ def overwritten_argument(h):
     ids=["view", "part", "argument", "operator"],
 )
 def test_an_overwritten_value_that_matters_is_not_replayed(function, why):
-    """Where memory holds another value than the rule of an operator needs, autograd is asked."""
+    """Where memory holds another value than the rule of an operator needs, autograd is used."""
     torch.manual_seed(0)
 
     assert_two_sweeps(squared(Applied(function), torch.randn(5, 3)), why)

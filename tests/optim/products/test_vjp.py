@@ -80,7 +80,7 @@ def test_every_value_on_the_way_can_be_where_a_sweep_begins(case):
 
 
 def test_an_operator_without_a_transpose_goes_through_reverse_mode_of_its_rule():
-    """`cumsum`, of which neither table knows."""
+    """`cumsum`, which neither table has."""
     parameter = nn.Parameter(torch.randn(3, 4, dtype=torch.float64))
     tape = Tape([parameter])
     z = tape.record(lambda: parameter.cumsum(1) * 2)
@@ -108,7 +108,7 @@ def test_a_recurrent_model_goes_back_along_the_tape_and_a_short_one_along_its_gr
 
 
 def test_a_tape_that_goes_back_otherwise_than_the_graph_is_not_used_for_it(monkeypatch):
-    """As where a backward pretends another derivative than the operator has."""
+    """Such as a backward with another derivative than the operator's."""
     case = build("peephole")
     z, tape = recorded(case)
     true = TapeJVP.pull

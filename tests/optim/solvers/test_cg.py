@@ -129,7 +129,7 @@ def test_the_answer_of_rows_that_ended_early_is_listed_once():
 
 
 def test_converged_rows_solve_their_damped_systems(problem):
-    """With a residual tolerance every row ends at (A + λI)⁻¹ b, and says converged."""
+    """With a residual tolerance every row ends at (A + λI)⁻¹ b, with stop "converged"."""
     matrices, rhs = problem
     solved = system(matrices, rhs, damping=0.1)
 
@@ -247,7 +247,7 @@ def test_negative_curvature_at_a_warm_start_drops_a_start_above_zero(first):
 
 
 def test_a_cold_row_of_a_warm_solve_leaves_the_saddle():
-    """A row whose own start is 0 takes the bounded gradient step that it takes in a cold solve."""
+    """A row with a start of 0 takes the bounded gradient step of a cold solve."""
     matrices = [-2.0 * torch.eye(3, dtype=torch.float64), positive(4, 0)]
     rhs = [torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.ones(4, dtype=torch.float64)]
     start = torch.tensor([0.0] * 3 + [0.1] * 4, dtype=torch.float64)
@@ -274,7 +274,7 @@ def test_curvature_too_small_for_a_finite_step_takes_none(scale):
 
 
 def test_no_progress_is_claimed_above_phi_zero():
-    """From a far start φ > 0: Martens' rule has no say until φ is below 0."""
+    """From a far start φ > 0: Martens' rule has no effect until φ is below 0."""
     matrix = positive(60, 3, condition=1e4)
     rhs = torch.ones(60, dtype=torch.float64)
     start = 1e3 * torch.ones(60, dtype=torch.float64)
@@ -287,7 +287,7 @@ def test_no_progress_is_claimed_above_phi_zero():
 
 
 def test_the_span_of_the_progress_rule_grows_with_the_iterations():
-    """Beyond 100 iterations k = ⌈0.1 i⌉: the stop is where the rule with that k says."""
+    """Beyond 100 iterations k = ⌈0.1 i⌉: the rule with that k determines the stop."""
     matrix = torch.logspace(0, 5, 300, dtype=torch.float64).diag()
     rhs = torch.ones(300, dtype=torch.float64)
     models = [0.0] + [float(model) for _, model in textbook(matrix, rhs, 290)]
@@ -394,7 +394,7 @@ def test_inner_products_do_not_depend_on_the_slabs(monkeypatch, shape, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_rows_are_set_to_zero_whatever_is_in_them(dtype):
-    """NaN and infinity give way, and the other rows stay as they are."""
+    """NaN and infinity become 0, and the other rows do not change."""
     matrix = torch.tensor([[math.nan, 1], [math.nan, math.inf], [2, 3]], dtype=dtype)
     expected = torch.tensor([[math.nan, 1], [0, 0], [2, 3]], dtype=dtype)
 

@@ -196,7 +196,7 @@ def badly_scaled(solver):
 
 
 def test_preconditioning_saves_iterations_on_a_badly_scaled_problem():
-    """It is applied: where the parameters have scales of their own, CG needs fewer iterations."""
+    """It is applied: with parameters of different scales, CG needs fewer iterations."""
     counts = {}
     for preconditioner in (bdhf.optim.NoPreconditioner(), Martens()):
         solver = CG(max_iters=2000, tol=0, residual_tol=1e-6, preconditioner=preconditioner)
@@ -274,7 +274,7 @@ def test_an_exponent_out_of_range_is_an_error(exponent):
 
 
 def test_a_recurrent_network_gets_no_word_of_vmap_s_rules():
-    """Its fused operator has none in float32, which is no business of the user."""
+    """Its fused operator has none in float32, which does not concern the user."""
     torch.manual_seed(0)
 
     class Last(nn.Module):

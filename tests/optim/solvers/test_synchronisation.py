@@ -1,4 +1,4 @@
-"""A solve seldom waits for the device, stays on it, and makes no vectors beside those it needs."""
+"""A solve seldom waits for the device, stays on it, and makes no vectors that it does not need."""
 
 import math
 import warnings
@@ -23,7 +23,7 @@ from bdhf.optim.vectors.layout import flatten, layout_of
 from tests.optim.devices import GPUS
 from tests.optim.systems import SIZES, Diagonal, positive, system
 
-#: Operators whose result, or its shape, the host has to know, and methods that never dispatch.
+#: Operators that return a value or a shape to the host, and methods that never dispatch.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "is_nonzero")
 READING = ("tolist", "numpy", "cpu")
 
@@ -61,7 +61,7 @@ class Driverless(TorchFunctionMode):
 
 
 class Made(TorchDispatchMode):
-    """Counts the tensors of at least `size` entries that are made anew."""
+    """Counts the new tensors of at least `size` entries."""
 
     def __init__(self, size):
         super().__init__()
@@ -88,7 +88,7 @@ def tensors(tree):
 
 @contextmanager
 def waits():
-    """Gives a function that tells how often the block has waited."""
+    """Yields a function that returns how often the block has waited."""
     with Waits() as dispatched, Reads() as read:
         yield lambda: dispatched.count + read.count
 
@@ -108,7 +108,7 @@ def rows_of_all_ends(keep_iterates=False):
 
 
 def settings(solved, preconditioned):
-    """A diagonal, and what CG is asked for."""
+    """A diagonal, and the settings of CG."""
     m = torch.linspace(1, 3, len(solved.rhs), dtype=torch.float64) if preconditioned else None
     return {"tol": 2e-3, "residual_tol": 1e-9, "preconditioner": Diagonal(m)}
 

@@ -184,7 +184,7 @@ def test_an_update_in_float64_is_float64_throughout(method):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int8])
 def test_other_precisions_are_refused(dtype):
-    """What is allowed is said, by the function and by the optimizer."""
+    """The errors of the function and of the optimizer name the allowed values."""
     case = regression()
     message = rf"product_dtype must be torch.bfloat16, or None .*; got {dtype}"
 

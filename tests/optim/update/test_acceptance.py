@@ -23,7 +23,7 @@ from tests.oracles import blocked, dense_ggn, dense_gradient, flat_parameters
 
 @dataclass
 class StandIn:
-    """A trial whose losses are given: of every iterate at t = 1, and of any factor."""
+    """A trial with fixed losses: of every iterate at t = 1, and of any factor."""
 
     losses: list[float]
     start_loss: float = 1.0
@@ -64,7 +64,7 @@ def test_backtracking_walks_back_while_the_loss_falls(losses, index):
 
 
 def test_every_loss_is_taken_once():
-    """The walk asks for one loss an iterate, the line search for one a factor."""
+    """Backtracking takes one loss per iterate, the line search one per factor."""
     trial = StandIn([0.9, 0.2, 2.0], at={0.8: 0.9})
 
     Backtracking().choose(trial)
