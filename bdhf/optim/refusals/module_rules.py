@@ -55,11 +55,11 @@ MODULE_RULES = (
     ),
     Refusal(
         (_DropoutNd,), lambda m: m.training and m.p > 0,
-        "drops other units at every forward pass", f"{_EVAL}, or set its p to 0",
+        "drops other units in every forward pass", f"{_EVAL}, or set its p to 0",
     ),
     Refusal(
         (nn.RNNBase, nn.MultiheadAttention), lambda m: m.training and m.dropout > 0,
-        "drops other units at every forward pass", f"{_EVAL}, or set its dropout to 0",
+        "drops other units in every forward pass", f"{_EVAL}, or set its dropout to 0",
     ),
     Refusal(
         (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d), lambda m: m._random_samples is None,
