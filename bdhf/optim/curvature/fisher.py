@@ -43,7 +43,7 @@ class Fisher:
     def expand_loss(
         self, loss_fn: LossFn, outputs: Tensor, targets: Any, generator: torch.Generator
     ) -> OutputLoss:
-        """The loss at the outputs, with the H that stands between Jᵀ and J."""
+        """The loss at the outputs, with the H between Jᵀ and J."""
         likelihood = likelihood_of(loss_fn, "Fisher")
         z = outputs.detach().requires_grad_()
         loss, gradient, direct = value_and_gradient(loss_fn, z, targets)
@@ -67,7 +67,7 @@ class EmpiricalFisher:
     def expand_loss(
         self, loss_fn: LossFn, outputs: Tensor, targets: Any, generator: torch.Generator
     ) -> OutputLoss:
-        """The loss at the outputs, with the H that stands between Jᵀ and J."""
+        """The loss at the outputs, with the H between Jᵀ and J."""
         likelihood = likelihood_of(loss_fn, "EmpiricalFisher")
         z = outputs.detach().requires_grad_()
         loss, gradient, direct = value_and_gradient(loss_fn, z, targets)

@@ -156,7 +156,7 @@ class Tally(Flops):
         self._spared = 0  # cost of the skipped parts of the current work
 
     def part(self, key: Hashable, work: Callable[[], _T]) -> _T:
-        """Do `work` if nobody has; give what it gave."""
+        """The result of `work`, which runs once per key."""
         if key in self._done:
             self._spared += self._done[key].cost
         else:
@@ -167,7 +167,7 @@ class Tally(Flops):
         return result
 
     def once(self, key: Hashable, work: Callable[[], _T]) -> _T:
-        """Do `work` if nobody has; give what it gave."""
+        """The result of `work`, which runs once per key."""
         if key not in self._done:
             self._done[key] = Done(work(), 0)
         result: _T = self._done[key].result

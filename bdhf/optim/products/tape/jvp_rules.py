@@ -187,7 +187,7 @@ JVP_RULES: Mapping[Any, JVPRule] = {
     aten.relu.default: lambda call, dx: aten.threshold_backward(dx, call.result, 0),
 }
 
-#: Operators whose every entry is a function of the arguments at that entry alone.
+#: Operators with results that at every entry depend on the arguments at that entry alone.
 ELEMENTWISE = {
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default,
     aten.mul.Scalar, aten.div.Scalar, aten.tanh.default, aten.sigmoid.default, aten.relu.default,
