@@ -28,7 +28,7 @@ from bdhf.optim.update.damping import Constant, Damping, LevenbergMarquardt
 from bdhf.optim.update.info import StepInfo
 from bdhf.optim.update.regularization import L2
 
-#: Part of every run's id: raised when the same settings give other iterates than before.
+#: Part of every run's id: raised when the same settings lead to different iterates.
 ALGORITHM_VERSION = 8
 
 __all__ = [

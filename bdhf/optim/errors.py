@@ -1,7 +1,7 @@
-"""The errors of the method: what it refuses, each with the module, the reason and the way out.
+"""The errors of the method; messages name the module, the reason and what to do.
 
 BdhfError             the base of all errors of bdhf (bdhf/errors.py)
-├── ModelError        a model, a loss or a batch that has no curvature product here
+├── ModelError        a model, a loss or a batch without a curvature product here
 │   └── ModelTypeError    ... because something is of the wrong type
 └── CurvatureError    products that cannot be computed, or cannot be right
 """

@@ -20,21 +20,21 @@ from bdhf.optim.vectors.blocks import Blocks
 
 @dataclass(frozen=True)
 class Shared:
-    """What estimates on one model, loss and batch have in common: it is computed once.
+    """What estimates on one model, loss and batch share, computed once.
 
-    Such are the forward pass with its tape, the checks of it, and the sweeps from every set of
-    tensors; they are kept while it lives. Curvature, partition and solver may differ.
+    That is the forward pass with its tape, its checks, and the sweeps from every set of tensors;
+    they are kept with this object. Curvature, partition and solver may differ.
     """
 
     done: dict[Hashable, dict[Hashable, Done]] = field(default_factory=dict)
 
     def tally(self, settings: Settings) -> Tally:
-        """A meter that knows what has been done for products of the same kind."""
+        """A meter that shares what was computed for products of the same kind."""
         return Tally(self.done.setdefault((settings.dtype, settings.compile), {}))
 
 
 def factor_rows(optimizer: BlockHessianFree, batch: Batch) -> float:
-    """Rows of the factor a sample: what `SampleSpace` has to solve for. NaN where there is none.
+    """Rows of the factor per sample, which `SampleSpace` solves for. NaN without a factor.
 
     >>> from torch import nn
     >>> optimizer = BlockHessianFree(nn.Linear(4, 2), nn.functional.mse_loss)
@@ -53,8 +53,8 @@ def estimate(
 ) -> float:
     """Gradient equivalents of one update at most: FLOPs on a small batch, scaled to the sizes.
 
-    `batch` is any few samples of the right shapes; `gradient_batch` and `curvature_batch` (None:
-    the same batch) are the numbers of samples of an update. The solver is taken to use all of its
+    `batch` is a few samples of the right shapes; `gradient_batch` and `curvature_batch` (None: the
+    same batch) are the numbers of samples of an update. The solver is assumed to use all of its
     iterations; a line search is not counted.
 
     >>> from torch import nn
@@ -66,11 +66,9 @@ def estimate(
     return scaled(_of(optimizer, batch), optimizer.solver, gradient_batch, curvature_batch)
 
 
-def scaled(
-    found: Sweeps, solver: Solver, gradient_batch: int, curvature_batch: int | None
-) -> float:
-    """`estimate` from what products cost."""
-    solve = found.setup + solver.cost(found, curvature_batch or gradient_batch)
+def scaled(cost: Sweeps, solver: Solver, gradient_batch: int, curvature_batch: int | None) -> float:
+    """`estimate` from the cost of products."""
+    solve = cost.setup + solver.cost(cost, curvature_batch or gradient_batch)
     if curvature_batch is None:
         return 1 + solve + 1 / 3  # a forward pass is a third of a gradient
     return 1 + curvature_batch / gradient_batch * (1 + solve + 1 / 3)
@@ -94,7 +92,7 @@ def count_products(
     solver: Solver,
     settings: Settings,
 ) -> Sweeps:
-    """What the products of an update cost; `shared` is that of the same model, loss and batch."""
+    """The cost of the products of an update; `shared` is for the same model, loss and batch."""
     objective.check()
     flops = shared.tally(settings)
     with torch.enable_grad(), objective.arithmetic():

@@ -1,4 +1,4 @@
-"""Block-diagonal Hessian-free optimization: every block's quadratic model, solved on its own.
+"""Block-diagonal Hessian-free optimization: the quadratic model of every block, solved alone.
 
     for every block b:  (G_bb + λ_b I) d_b = -g_b,      then   θ_b ← θ_b + t · lr_b · d_b
 
@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.diagnosis.coupling import refuse_coupled
-from bdhf.optim.forward.batches import Batch, Batches, micro_batches
+from bdhf.optim.forward.batches import Batches, BatchOrList, micro_batches
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.inspection.check import check_curvature
 from bdhf.optim.inspection.energy import Energy, off_block_energy
@@ -37,6 +36,7 @@ from bdhf.optim.refusals.refusals import refuse_no_parts
 from bdhf.optim.solvers import CG, Solution, Solver
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.update.acceptance import Acceptance, FullStep
+from bdhf.optim.update.block_optimizer import BlockOptimizer
 from bdhf.optim.update.carried import Carried
 from bdhf.optim.update.damping import Constant, Damping
 from bdhf.optim.update.expansion import Expansion, expansion_at
@@ -44,24 +44,21 @@ from bdhf.optim.update.info import StepInfo
 from bdhf.optim.update.parameter_steps import moving
 from bdhf.optim.update.regularization import L2
 from bdhf.optim.update.update import Taken, Update
-from bdhf.optim.vectors.param_groups import masks, param_groups, per_block, refuse_foreign_groups
-
-Given = Batch | list[Batch]  # one batch, or its micro-batches
+from bdhf.optim.vectors.param_groups import masks
 
 
-class BlockHessianFree(torch.optim.Optimizer):
-    """Block-diagonal Hessian-free optimization (Zhang et al. 2017), out of exchangeable parts.
+class BlockHessianFree(BlockOptimizer):
+    """Block-diagonal Hessian-free optimization (Zhang et al. 2017) from exchangeable parts.
 
     `model` maps the inputs of a batch to one tensor of outputs; `loss_fn(outputs, targets)`
     returns a scalar loss, and is trained too if it is a module with parameters. The partition
-    decides the blocks: `Full()` is ordinary Hessian-free. Blocks of whole tensors are param_groups
-    with an `lr` and a `damping` of their own. `seed` begins the stream of what the curvature draws.
-    `check` has the products examined once, before the first update (`BlockCurvature.check`). How
-    products are computed is chosen from what they cost (`method="auto"`, see `block_curvature`), or
-    by `method`, `max_bytes`, `product_dtype` and `compile`. Raises ValueError for a partition that
-    does not fit the model, a solver that fits neither blocks nor curvature, an lr that is not
-    positive, and an unknown method; ModelTypeError for a name, a number or a class in place of a
-    part.
+    defines the blocks: `Full()` is ordinary Hessian-free. Blocks of whole tensors are param_groups
+    with their own `lr` and `damping`. `seed` seeds what the curvature draws. `check` examines the
+    products once, before the first update (`BlockCurvature.check`). `method="auto"` computes
+    products in the cheaper way; `method`, `max_bytes`, `product_dtype` and `compile` are those of
+    `block_curvature`. Raises ValueError for a partition that does not fit the model, a solver that
+    does not fit blocks or curvature, an lr that is not positive, and an unknown method;
+    ModelTypeError for a name, a number or a class in place of a part.
 
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
@@ -105,46 +102,23 @@ class BlockHessianFree(torch.optim.Optimizer):
         self.blocks = cut(self.objective.layout, partition).to(self.objective.device)
         solver.check(self.blocks, curvature)
         self._flops, self._workspace = Flops(), Workspace()
-        self._complete, self._unchecked = False, check
+        self._unchecked = check
         self._lists_checked: Hashable = () if check else None  # flags of the model; None: never
-        groups, self._group_of_block = param_groups(self.blocks, self.objective.parameters)
-        self._own = (*vars(self), "_own")  # torch copies what its class has, and no more
-        super().__init__(groups, {"lr": lr, "damping": damping.initial})
-        self._complete = True
+        defaults = {"lr": lr, "damping": damping.initial}
+        super().__init__(self.blocks, self.objective.parameters, defaults)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Keep the parts too when copied or pickled; torch keeps state and groups only.
-
-        The copy trains a copy of the model: copy them together, `deepcopy((model, optimizer))`.
-        """
-        return {**super().__getstate__(), **{name: vars(self)[name] for name in self._own}}
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refuse: the groups are the partition's blocks."""
-        if self._complete:
-            raise TypeError(
-                "the param_groups of BlockHessianFree are the blocks of its partition; build a "
-                "new optimizer for a model with more trainable parameters"
-            )
-        super().add_param_group(param_group)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict()` gave. Raises ModelError for that of another optimizer."""
-        refuse_foreign_groups(state_dict["param_groups"])
-        super().load_state_dict(state_dict)
-
-    def check(self, batch: Given, *, watch: Callable[[], None] | None = None) -> None:
-        """Examine the products on a batch once, as the first update does if nobody did.
+    def check(self, batch: BatchOrList, *, watch: Callable[[], None] | None = None) -> None:
+        """Examine the products on a batch; the first update does so unless this was called before.
 
         `watch` is called before every product, and may raise. Raises CurvatureError for products
-        that cannot be right, naming the module in question. Warns when one product of all blocks
+        that cannot be right, naming the suspected module. Warns when one product with all blocks
         costs more than fifty gradients (CostWarning), and where no curvature bounds a step
-        (CurvatureWarning): a loss that is linear in the outputs, a parameter of the loss itself.
+        (CurvatureWarning): for a loss that is linear in the outputs, or a parameter of the loss.
         """
         batches = micro_batches(batch)
         self.objective.check()
         with self.objective.arithmetic(), self.objective.random_state_kept():
-            flops = Flops()  # a meter of its own: an update is not charged for the check
+            flops = Flops()  # a separate meter: the check is not counted in an update
             product = self._product(batches, flops)
             warn_if_expensive(product, flops)
             check_curvature(self.objective, product, self.curvature, watch)
@@ -153,16 +127,16 @@ class BlockHessianFree(torch.optim.Optimizer):
             warn_if_unbounded(self.objective, self.curvature, self.param_groups, penalty)
         self._unchecked = False
 
-    def off_block_energy(self, batch: Given, probes: int = 8) -> float:
-        """‖G - G_block‖_F / ‖G‖_F on a batch, at the parameters as they are, in [0, 1].
+    def off_block_energy(self, batch: BatchOrList, probes: int = 8) -> float:
+        """‖G - G_block‖_F / ‖G‖_F on a batch, at the current parameters, in [0, 1].
 
-        By random signs (`BlockCurvature.off_block_energy`), drawn anew after every update: they
-        depend on `seed` and the number of updates. Changes nothing.
+        By random signs (`BlockCurvature.off_block_energy`), which depend on `seed` and the number
+        of updates. Changes nothing.
         """
         return self._energy(batch, probes).ratio
 
     def off_block_energy_interval(
-        self, batch: Given, probes: int = 8, level: float = 0.95
+        self, batch: BatchOrList, probes: int = 8, level: float = 0.95
     ) -> tuple[float, float]:
         """The ends (low, high) of a confidence interval of `off_block_energy` by the same probes.
 
@@ -170,7 +144,7 @@ class BlockHessianFree(torch.optim.Optimizer):
         """
         return self._energy(batch, probes).interval(level)
 
-    def _energy(self, batch: Given, probes: int) -> Energy:
+    def _energy(self, batch: BatchOrList, probes: int) -> Energy:
         self.objective.check()
         with self.objective.arithmetic():
             product = self._product(micro_batches(batch), Flops())
@@ -179,8 +153,8 @@ class BlockHessianFree(torch.optim.Optimizer):
     @torch.no_grad()
     def step(  # type: ignore[override]  # a second-order step needs batches, not a closure
         self,
-        batch: Given,
-        curvature_batch: Given | None = None,
+        batch: BatchOrList,
+        curvature_batch: BatchOrList | None = None,
         *,
         watch: Callable[[], None] | None = None,
     ) -> StepInfo:
@@ -188,14 +162,13 @@ class BlockHessianFree(torch.optim.Optimizer):
 
         The gradient is taken on `batch`, the curvature on `curvature_batch` (None: the same). A
         tuple (inputs, targets) is one batch; a list of them is the micro-batches of one batch,
-        weighted by their loss terms. `watch` is called before every product and every loss of a
-        step that is tried; when it, or anything else, raises, parameters and state stay as they
-        were. A loss or gradient that is not finite moves nothing, and says so in `StepInfo.loss`,
-        `grad_norm` and `stop`. Raises ModelError (a ValueError) for a model whose forward is not a
-        function of each sample alone (batch normalisation, dropout in training mode), for one whose
-        trainable parameters are no longer those it was built with, and for micro-batches of one
-        that couples samples; CurvatureError before the first update for products that cannot be
-        right.
+        weighted by their loss terms. `watch` is called before every product and before every loss
+        of a trial step; after an exception in it or elsewhere, parameters and state are unchanged.
+        For a loss or gradient that is not finite the parameters stay; `StepInfo.loss`, `grad_norm`
+        and `stop` show it. Raises ModelError (a ValueError) for a model whose forward is not a
+        function of each sample alone (batch normalisation, dropout in training mode), after a
+        change of its trainable parameters, and for micro-batches of a model that couples samples;
+        CurvatureError before the first update for products that cannot be right.
         """
         batches = micro_batches(batch)
         same = curvature_batch is None or curvature_batch is batch
@@ -209,7 +182,7 @@ class BlockHessianFree(torch.optim.Optimizer):
             return self._step(batches, curvature_batches, watch)
 
     def _check_lists(self, *lists: Batches) -> None:
-        """Refuse micro-batches of a model that couples samples; again where a flag changed."""
+        """Refuse micro-batches of a model that couples samples; check again when a flag changes."""
         flags = self.objective.signature(())
         if self._lists_checked not in (None, flags):
             for batches in lists:
@@ -219,14 +192,14 @@ class BlockHessianFree(torch.optim.Optimizer):
     def _step(
         self, batches: Batches, curvature_batches: Batches, watch: Callable[[], None] | None
     ) -> StepInfo:
-        before = self._flops.spent
+        before, like = self._flops.spent, self.objective.parameters[0]
         update = Update(
             self.objective, self.blocks, self.solver, self.acceptance, self.regularization,
-            self._flops, watch, self._per_block("damping"), self._per_block("lr"),
+            self._flops, watch, self._per_block("damping", like), self._per_block("lr", like),
         )  # fmt: skip
         expansion, product = self._linearise(batches, curvature_batches)
-        solution = update.solve(expansion, product, self._start())
-        del product  # the graph goes before the parameters move
+        solution = update.solve(expansion, product, self._carried.start())
+        del product  # free the graph before the parameters change
         with moving(self.objective.parameters) as move:
             taken = update.take(expansion, solution, move, self._groups_apart())
             spent = self._flops.spent - before
@@ -236,7 +209,7 @@ class BlockHessianFree(torch.optim.Optimizer):
 
     @torch.enable_grad()
     def _product(self, batches: Batches, flops: Flops) -> BlockProduct:
-        """The curvature of a batch; what it draws depends on the seed and the update."""
+        """The curvature of a batch; its draws depend on the seed and the number of updates."""
         return linearise(
             self.objective, batches,
             curvature=self.curvature, blocks=self.blocks, flops=flops,
@@ -255,12 +228,8 @@ class BlockHessianFree(torch.optim.Optimizer):
         )
         return expansion, product
 
-    def _per_block(self, key: str) -> Tensor:
-        like = self.objective.parameters[0]
-        return per_block(self.param_groups, key, self._group_of_block, like)
-
     def _groups_apart(self) -> list[Tensor]:
-        """Masks of the blocks of each group, (rows,), where the damping asks for their ratios."""
+        """Masks of the blocks of each group, (rows,), where the damping needs their ratios."""
         if not self.damping.per_block or len(self.param_groups) == 1:
             return []
         return masks(self._group_of_block, self.objective.device)
@@ -270,12 +239,8 @@ class BlockHessianFree(torch.optim.Optimizer):
         warm_start = self.solver.warm_start
         return Carried(self.state, self.objective, self.blocks, warm_start, self.seed)
 
-    def _start(self) -> Tensor | None:
-        """The warm start, (P,) in block order; None at the first update or when it is off."""
-        return self._carried.start()
-
     def _remember(self, solution: Solution, taken: Taken) -> None:
-        """Keep what the next update starts from; nothing is kept if a damping rule raises."""
+        """Keep the state for the next update; nothing changes if a damping rule raises."""
         ratios = taken.group_ratios or [taken.reduction_ratio] * len(self.param_groups)
         pairs = zip(self.param_groups, ratios, strict=True)
         dampings = [self.damping.update(float(group["damping"]), ratio) for group, ratio in pairs]

@@ -99,7 +99,7 @@ for _name in CASES:
 #: What the refusal names: the loss and what it may have, or a curvature that it has.
 NAMED_INSTEAD = f"{naming('log_cosh', 'bdhf.optim.Likelihood')}|{naming('GGN')}"
 
-#: The cases whose loss is not one whose terms are known: micro-batches cannot be weighted.
+#: The cases with unknown terms of the loss: micro-batches cannot be weighted.
 UNKNOWN_TERMS = [name for name in CASES if not build(name).known]
 
 

@@ -82,10 +82,10 @@ def test_full_matrix_is_theirs(name, kind, reduction):
     """GGN, empirical Fisher and Hessian of the trainable parameters are those of curvlinops."""
     case, twin = (with_module(build(name), reduction) for _ in range(2))
 
-    mine, _ = ours(case, kind)
+    matrix, _ = ours(case, kind)
 
     # a twin, since torch.func leaves a model that reaches one module by two names changed
-    assert_close(mine, theirs(twin, kind, parameters(twin)), rtol=0, atol=1e-10)
+    assert_close(matrix, theirs(twin, kind, parameters(twin)), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_hessian_per_layer_is_theirs(name):
     case, twin = (with_module(build(name), "mean") for _ in range(2))
     sizes = [len(members) for members in layers_of(layout_of(case.model)).values()]
 
-    mine, blocks = ours(case, "hessian", bdhf.PerLayer())
+    matrix, blocks = ours(case, "hessian", bdhf.PerLayer())
 
     expected = theirs(twin, "hessian", parameters(twin), block_sizes=sizes)
     assert len(blocks) == len(sizes)
-    assert_close(mine, expected, rtol=0, atol=1e-10)
+    assert_close(matrix, expected, rtol=0, atol=1e-10)
 
 
 # Curvlinops cuts the Hessian alone into blocks; for the others, a block is the operator of a layer.
@@ -110,13 +110,13 @@ def test_layers_are_their_matrices_of_the_layers_alone(name, kind):
     """A diagonal block is the matrix in the layer's parameters, the others held."""
     case = with_module(build(name), "mean")
     own = parameters(case)
-    mine, blocks = ours(case, kind, bdhf.PerLayer())
+    matrix, blocks = ours(case, kind, bdhf.PerLayer())
     layout = layout_of(case.model)
 
     for block, members in zip(blocks, layers_of(layout).values(), strict=True):
         layer = [own[layout.slots.index(member.slot)] for member in members]
         expected = theirs(case, kind, layer)
-        assert_close(mine[block[:, None], block], expected, rtol=0, atol=1e-10)
+        assert_close(matrix[block[:, None], block], expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
@@ -125,8 +125,8 @@ def test_matrices_agree_in_single_precision(name, kind):
     """In float32 both libraries round, and stay within its tolerance of each other."""
     case = with_module(build(name, dtype=torch.float32), "mean")
 
-    mine, _ = ours(case, kind)
+    matrix, _ = ours(case, kind)
 
     expected = theirs(case, kind, parameters(case))
-    assert mine.dtype == torch.float32
-    assert_close(mine, expected, rtol=1e-4, atol=1e-5)
+    assert matrix.dtype == torch.float32
+    assert_close(matrix, expected, rtol=1e-4, atol=1e-5)

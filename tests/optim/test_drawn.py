@@ -1,4 +1,4 @@
-"""Architectures, losses, curvatures and partitions that nobody chose, against the oracles."""
+"""Random architectures, losses, curvatures and partitions, against the oracles."""
 
 from itertools import pairwise
 
@@ -49,7 +49,7 @@ def _net(widths, activation, bias, convolve):
 
 
 def labelled(labels):
-    """The partition whose blocks are the entries of one label, in a drawn order."""
+    """The partition into the entries of each label, in a drawn order."""
     kinds = list(dict.fromkeys(labels))
     table = torch.tensor(labels)
     return lambda layout: [(table == kind).nonzero().view(1, -1) for kind in kinds]

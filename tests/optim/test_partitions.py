@@ -71,9 +71,9 @@ def test_groups_follow_the_order_of_the_user():
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [
-        ([["0.*"]], r"parameter '2.weight' is in no block"),
-        ([["0.*"], ["*.weight"], ["2.bias"]], r"'0.weight' is matched by '0.\*' and '\*.weight'"),
-        ([["*"], ["encoder.*"]], r"'encoder.\*' matches no trainable parameter; known: 0.weight"),
+        ([["0.*"]], naming("'2.weight'")),
+        ([["0.*"], ["*.weight"], ["2.bias"]], naming("'0.weight'", "'0.*'", "'*.weight'")),
+        ([["*"], ["encoder.*"]], naming("'encoder.*'", "0.weight", "2.bias")),
     ],
 )
 def test_groups_that_miss_or_repeat_a_parameter_name_it(blocks, message):
@@ -90,24 +90,24 @@ def test_groups_that_are_no_lists_of_patterns_are_refused(blocks):
 
 
 def test_a_pattern_for_frozen_or_tied_parameters_says_so():
-    """An idle pattern whose parameter exists says why it does not count."""
+    """The error for an unused pattern of an existing parameter names the reason."""
     frozen = build("frozen").model
-    with pytest.raises(ValueError, match=r"'2.weight', which is frozen"):
+    with pytest.raises(ValueError, match=naming("'2.weight'", "frozen")):
         bdhf.Groups([["0.weight", "2.bias", "4.*"], ["2.weight"]])(layout_of(frozen))
-    with pytest.raises(ValueError, match=r"'mirror.weight', which is tied to an earlier name"):
+    with pytest.raises(ValueError, match=naming("'mirror.weight'", "tied")):
         bdhf.Groups([["encoder.*", "decoder.*"], ["mirror.*"]])(layout_of(build("tied").model))
 
 
 @pytest.mark.parametrize(
     ("matrices", "message"),
     [
-        ([torch.arange(60)[None]], "'2.weight': entry 18 is in no block"),
-        ([torch.arange(66)[None], torch.tensor([[0]])], "'0.weight': entry 0 is in 2 blocks"),
-        ([torch.arange(67)[None]], "names position 66; the model has positions 0 to 65"),
-        ([torch.arange(66)], "non-empty LongTensors"),
-        ([[*range(66)]], r"non-empty LongTensors .*; got \[\[0, 1"),
-        (None, "returns a list of block matrices.*; got None"),
-        ([], "returned no block"),
+        ([torch.arange(60)[None]], naming("'2.weight'", 18)),
+        ([torch.arange(66)[None], torch.tensor([[0]])], naming("'0.weight'", 0, 2)),
+        ([torch.arange(67)[None]], naming(66, 0, 65)),
+        ([torch.arange(66)], naming("LongTensors", "(66,)")),
+        ([[*range(66)]], r"LongTensors .*\[\[0, 1"),
+        (None, naming("LongTensors", None)),
+        ([], naming("partition")),
     ],
 )
 def test_a_partition_that_does_not_cover_each_entry_once_is_refused(matrices, message):
@@ -137,7 +137,7 @@ def test_block_order_is_the_order_of_the_partition(name):
     blocks = Blocks.of(layout, matrices)
     flat = torch.randn(layout.size, 2, 3).permute(1, 2, 0)  # the last stride is not 1
 
-    assert all(place.positions is None for place in blocks.places) is strided
+    assert all(view.positions is None for view in blocks.views) is strided
     for vector in (flat, flat[0, 0], flat[0, 0].contiguous()):
         assert torch.equal(blocks.gather(vector), vector[..., order])
         assert torch.equal(blocks.scatter(blocks.gather(vector)), vector)
@@ -181,13 +181,13 @@ def test_blocks_that_cut_through_the_same_tensors_share_a_group():
 
 
 def test_a_model_without_trainable_parameters_is_an_error():
-    """Nothing to train is said in words."""
-    with pytest.raises(ValueError, match="no trainable parameter"):
+    """The error names the model and what to set."""
+    with pytest.raises(ValueError, match=naming("Tanh", "requires_grad")):
         layout_of(nn.Tanh())
 
 
 class Custom(nn.Module):
-    """A module that no rule knows: two tensors of two rows, one of three, and a scalar."""
+    """A module without a rule: two tensors of two rows, one of three, and a scalar."""
 
     def __init__(self):
         super().__init__()
@@ -344,8 +344,8 @@ UNITS = {
         [(4 + 4, 4 + 1), (4, 3 + 1), (4, 2 + 1), (8, 1)],
         both(
             lambda t: [
-                [t[f"{one}_proj_weight"][u], t["in_proj_bias"][4 * i + u]]
-                for i, one in enumerate("qkv")
+                [t[f"{name}_proj_weight"][u], t["in_proj_bias"][4 * i + u]]
+                for i, name in enumerate("qkv")
                 for u in range(4)
             ],
             lambda t: [[entry] for name in ("bias_k", "bias_v") for entry in t[name].flatten()],
@@ -526,10 +526,10 @@ def test_random_is_determined_by_its_seed_alone():
     """Same seed, same blocks; another seed, others; torch's own generator stays where it was."""
     layout = layout_of(MODEL)
     before = torch.get_rng_state()
-    one, again, other = (Random(blocks=2, seed=seed)(layout)[0] for seed in (0, 0, 1))
+    first, again, other = (Random(blocks=2, seed=seed)(layout)[0] for seed in (0, 0, 1))
 
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
     assert Random() == Random(blocks=2, seed=0)
 
@@ -537,9 +537,9 @@ def test_random_is_determined_by_its_seed_alone():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"blocks": 0}, "blocks of Random must be at least 1; got 0"),
-        ({"blocks": 2, "like": bdhf.PerLayer()}, "blocks or like, not both"),
-        ({"seed": -1}, r"seed of Random must be in \[0, 2\^64\); got -1"),
+        ({"blocks": 0}, naming("Random", "blocks", 1, 0)),
+        ({"blocks": 2, "like": bdhf.PerLayer()}, naming("Random", "blocks", "like")),
+        ({"seed": -1}, naming("Random", "seed", "[0, 2^64)", -1)),
     ],
 )
 def test_random_refuses_what_it_cannot_cut(arguments, message):
@@ -550,7 +550,7 @@ def test_random_refuses_what_it_cannot_cut(arguments, message):
 
 def test_random_refuses_more_blocks_than_parameters():
     """A block holds one parameter at least."""
-    with pytest.raises(ValueError, match="blocks of Random is 67, but the model has 66"):
+    with pytest.raises(ValueError, match=naming("Random", "blocks", 67, 66)):
         Random(blocks=67)(layout_of(MODEL))
 
 
@@ -565,7 +565,7 @@ def test_a_blend_is_one_system(alpha):
 @pytest.mark.parametrize("alpha", [-0.1, 1.5, float("nan")])
 def test_a_blend_outside_its_ends_is_refused(alpha):
     """The share alpha is between nothing and all."""
-    with pytest.raises(ValueError, match=r"alpha of Blend must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=naming("Blend", "alpha", "[0, 1]")):
         Blend(bdhf.PerLayer(), alpha)
 
 

@@ -84,6 +84,6 @@ def test_zhang2017_is_the_optimizer_of_its_parts(partition):
 
     infos = [(recipe.step(batch, subset), by_hand.step(batch, subset)) for _ in range(5)]
 
-    assert all(one == other for one, other in infos)
+    assert all(info == other for info, other in infos)
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(p, q)

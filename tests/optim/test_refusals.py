@@ -19,7 +19,7 @@ from tests.optim.optimizers import regression
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_moves_nothing_and_says_so(value):
-    """A NaN is met where it arises: the parameters stay finite, the info tells."""
+    """A NaN is detected where it arises: the parameters stay finite, the info reports it."""
     model, (x, y) = regression()
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
     optimizer.step((x, y))
@@ -34,7 +34,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_says_so(value):
 
 
 def test_a_gradient_that_is_not_finite_in_one_block_moves_no_block():
-    """One poisoned layer does not let the others go on alone."""
+    """With one NaN layer the others do not step alone."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
 
     def hook(gradient):
@@ -80,31 +80,31 @@ def test_parameters_frozen_later_are_refused():
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
     model[0].requires_grad_(False)
 
-    with pytest.raises(ValueError, match="frozen since the blocks were made"):
+    with pytest.raises(ValueError, match=naming("frozen", "'0.weight'", "'0.bias'")):
         optimizer.step(batch)
 
 
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.BatchNorm1d(8), r"'1' \(BatchNorm1d\) couples the samples .*eval mode, or use Group"),
-        (nn.SyncBatchNorm(8), r"'1' \(SyncBatchNorm\) couples the samples"),
-        (nn.RReLU(), r"'1' \(RReLU\) draws another slope .*eval mode, or use LeakyReLU"),
-        (nn.Dropout(0.5), r"'1' \(Dropout\) drops other units .*eval mode, or set its p to 0"),
-        (nn.AlphaDropout(0.5), r"'1' \(AlphaDropout\) drops other units"),
+        (nn.BatchNorm1d(8), naming("'1' (BatchNorm1d)", "eval", "GroupNorm")),
+        (nn.SyncBatchNorm(8), naming("'1' (SyncBatchNorm)", "eval")),
+        (nn.RReLU(), naming("'1' (RReLU)", "eval", "LeakyReLU")),
+        (nn.Dropout(0.5), naming("'1' (Dropout)", "eval", "p", 0)),
+        (nn.AlphaDropout(0.5), naming("'1' (AlphaDropout)", "eval", "p", 0)),
         (
             nn.MultiheadAttention(8, 2, dropout=0.1),
-            r"'1' \(MultiheadAttention\) drops .*set its dropout to 0",
+            naming("'1' (MultiheadAttention)", "eval", "dropout", 0),
         ),
-        (nn.LSTM(8, 8, 2, dropout=0.1), r"'1' \(LSTM\) drops .*set its dropout to 0"),
+        (nn.LSTM(8, 8, 2, dropout=0.1), naming("'1' (LSTM)", "eval", "dropout", 0)),
         (
             spectral_norm(nn.Linear(8, 8)),
-            r"'1\.parametrizations\.weight\.0' .*power iteration.*eval",
+            naming("'1.parametrizations.weight.0'", "eval"),
         ),
     ],
 )
 def test_modules_that_are_no_function_of_each_sample_are_refused_in_training(module, message):
-    """Their products would be silently wrong; in eval mode they are welcome."""
+    """Their products would be silently wrong; in eval mode they are accepted."""
     model = nn.Sequential(nn.Linear(6, 8), module, nn.Linear(8, 2))
     _, batch = regression()
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
@@ -128,21 +128,21 @@ def test_a_batch_that_is_no_pair_is_refused(batches):
     """Both batches are checked, before anything is computed."""
     optimizer = bdhf.BlockHessianFree(nn.Linear(2, 1), F.mse_loss)
 
-    with pytest.raises(TypeError, match=r"a batch is a tuple \(inputs, targets\), or a list"):
+    with pytest.raises(TypeError, match=naming("(inputs, targets)")):
         optimizer.step(*batches)
 
 
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ((1, 2, 3), r"a tuple of 3: a model of several inputs takes them as one"),
-        ({"labels": 1}, r"dict: pass \(batch, batch\['labels'\]\)"),
-        (lambda: 0.0, "function: a step needs the batch itself, no closure"),
-        ([[1, 2]], r"a list with list: a pair from a DataLoader is tuple\(pair\)"),
+        ((1, 2, 3), naming("tuple", 3, "(x, mask)")),
+        ({"labels": 1}, naming("dict", "(batch, batch['labels'])")),
+        (lambda: 0.0, naming("function")),
+        ([[1, 2]], naming("list", "tuple(pair)")),
     ],
 )
-def test_what_stands_for_a_batch_is_told_its_way_out(batch, message):
-    """It is another for a tuple of three, a dict, a closure and a pair of a DataLoader."""
+def test_what_stands_for_a_batch_is_refused_with_a_way_out(batch, message):
+    """It differs for a tuple of three, a dict, a closure and a pair of a DataLoader."""
     optimizer = bdhf.BlockHessianFree(nn.Linear(2, 1), F.mse_loss)
 
     with pytest.raises(ModelTypeError, match=message):
@@ -152,14 +152,14 @@ def test_what_stands_for_a_batch_is_told_its_way_out(batch, message):
 @pytest.mark.parametrize("lr", [math.nan, math.inf, 0.0, -0.1])
 def test_a_learning_rate_that_is_not_positive_is_an_error(lr):
     """The lr is checked where it is given."""
-    with pytest.raises(ValueError, match="lr must be finite and above 0"):
+    with pytest.raises(ValueError, match=naming("lr", 0)):
         bdhf.BlockHessianFree(nn.Linear(2, 1), F.mse_loss, lr=lr)
 
 
 @pytest.mark.parametrize("value", [-1e-3, math.nan, math.inf])
 def test_a_damping_below_zero_is_an_error(value):
     """Constant damping is finite and at least 0."""
-    with pytest.raises(ValueError, match="Constant damping"):
+    with pytest.raises(ValueError, match=naming("Constant", 0)):
         bdhf.Constant(value)
 
 
@@ -172,7 +172,7 @@ def test_a_group_that_was_set_out_of_range_is_an_error(key, value):
     before = [p.detach().clone() for p in model.parameters()]
     optimizer.param_groups[1][key] = value
 
-    with pytest.raises(ValueError, match=rf"param_groups\[1\]\['{key}'\] must be finite and at"):
+    with pytest.raises(ValueError, match=naming(f"param_groups[1]['{key}']", 0)):
         optimizer.step(batch)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
     optimizer.param_groups[1][key] = 0.0
@@ -185,7 +185,7 @@ def test_a_batch_norm_without_running_statistics_is_refused_in_every_mode(traini
     norm = nn.BatchNorm1d(8, track_running_stats=False).train(training)
     model = nn.Sequential(nn.Linear(6, 8), norm, nn.Linear(8, 2))
     _, batch = regression()
-    message = r"module '1' \(BatchNorm1d\) couples .* in eval mode too.*track_running_stats=True"
+    message = naming("'1' (BatchNorm1d)", "track_running_stats=True")
 
     with pytest.raises(ModelError, match=message):
         bdhf.block_curvature(model, F.mse_loss, batch)
@@ -204,7 +204,9 @@ def test_an_instance_norm_that_moves_its_statistics_is_refused():
     """An update makes several forward passes; each would move the running mean."""
     model, batch = images(nn.InstanceNorm2d(2, track_running_stats=True))
 
-    with pytest.raises(ModelError, match=r"'1' \(InstanceNorm2d\) moves its running statistics"):
+    with pytest.raises(
+        ModelError, match=naming("'1' (InstanceNorm2d)", "track_running_stats=False")
+    ):
         bdhf.BlockHessianFree(model, F.mse_loss).step(batch)
     assert torch.equal(model[1].running_mean, torch.zeros(2))
 
@@ -214,7 +216,7 @@ def test_an_instance_norm_that_moves_its_statistics_is_refused():
     [nn.InstanceNorm2d(2), nn.InstanceNorm2d(2, track_running_stats=True).eval()],
     ids=["no statistics", "eval"],
 )
-def test_an_instance_norm_that_moves_nothing_is_welcome(norm):
+def test_an_instance_norm_that_moves_nothing_is_accepted(norm):
     """Both ways out that the refusal names work."""
     model, batch = images(norm)
 
@@ -227,7 +229,7 @@ def test_the_hook_of_spectral_norm_is_refused_in_training():
     """It moves its power iteration, as the parametrization does."""
     layer = torch.nn.utils.spectral_norm(nn.Linear(6, 2))
 
-    with pytest.raises(ModelError, match=r"at the root .*power iteration .*put it into eval mode"):
+    with pytest.raises(ModelError, match=naming("root", "Linear", "eval")):
         bdhf.block_curvature(layer, F.mse_loss, regression()[1])
 
 
@@ -247,9 +249,7 @@ def test_sparse_gradients_are_refused_with_a_way_out(kind):
     """Vectors of parameters are dense."""
     model = Tokens(kind(7, 2, sparse=True))
 
-    with pytest.raises(
-        ModelError, match=rf"'tokens' \({kind.__name__}\) has sparse .*sparse=False"
-    ):
+    with pytest.raises(ModelError, match=naming(f"'tokens' ({kind.__name__})", "sparse=False")):
         bdhf.BlockHessianFree(model, F.mse_loss).step((torch.tensor([[1, 2]]), torch.zeros(1, 2)))
 
 
@@ -282,7 +282,7 @@ def test_parameters_in_place_of_the_model_are_refused(build, parameters):
     ids=str,
 )
 def test_a_part_that_is_a_name_a_number_or_a_class_is_refused(part, value):
-    """The keyword and an example are told where the part is given."""
+    """The error names the keyword and an example."""
     model, batch = regression()
 
     with pytest.raises(ModelTypeError, match=naming(part, "bdhf")):
@@ -300,7 +300,7 @@ def test_the_class_of_a_loss_is_refused():
 
 @pytest.mark.parametrize("loss_fn", ["mse", {"a": F.mse_loss}, None, torch.tensor(1.0)])
 def test_a_loss_that_is_no_callable_is_refused(loss_fn):
-    """It is told where it is given."""
+    """When the optimizer is built."""
     with pytest.raises(ModelTypeError, match=naming("loss_fn(outputs, targets)")):
         bdhf.BlockHessianFree(nn.Linear(2, 1), loss_fn)
 
@@ -313,7 +313,7 @@ def test_a_loss_that_returns_no_tensor_is_refused(wrap):
     model, batch = regression()
     optimizer = bdhf.BlockHessianFree(model, lambda z, y: wrap(F.mse_loss(z, y)))
 
-    with pytest.raises(ModelTypeError, match="must return a scalar Tensor"):
+    with pytest.raises(ModelTypeError, match=naming("loss_fn(outputs, targets)", "Tensor")):
         optimizer.step(batch)
 
 
@@ -327,7 +327,7 @@ def test_a_loss_that_returns_no_tensor_is_refused(wrap):
 )
 @pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Hessian()])
 def test_a_loss_without_a_graph_is_refused(loss_fn, curvature):
-    """Torch speaks of an element 0 of tensors; here the loss is named."""
+    """Torch's error names an element 0 of tensors; this one names the loss."""
     model, batch = regression()
 
     with pytest.raises(ModelError, match=naming("<lambda>", "detach()")):
@@ -354,7 +354,7 @@ def test_a_loss_without_a_second_derivative_is_named_with_a_way_out(loss_fn, bat
     model, _ = regression()
 
     with pytest.raises(
-        CurvatureError, match=r"the loss .* has no second derivative .*EmpiricalFisher"
+        CurvatureError, match=naming("bdhf.optim.Likelihood", "EmpiricalFisher", "Fisher")
     ):
         bdhf.BlockHessianFree(model, loss_fn).step(batch)
 
@@ -379,7 +379,7 @@ class Empty(nn.Linear):
 
 
 def made_in_inference_mode():
-    """A model whose parameters autograd may not keep."""
+    """A model with parameters that autograd may not keep."""
     with torch.inference_mode():
         return nn.Linear(6, 2)
 
@@ -387,15 +387,18 @@ def made_in_inference_mode():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (Modulus, r"'w' of module at the root \(Modulus\) is complex, .*view_as_complex"),
-        (Empty, r"'nothing' of module at the root \(Empty\) has no entries: freeze it"),
-        (lambda: nn.Sequential(nn.Linear(6, 2, device="meta")), r"'0\.weight' .*meta.*to_empty"),
-        (made_in_inference_mode, r"'weight' .*inference_mode\(\): build the model outside"),
+        (Modulus, naming("'w'", "(Modulus)", "torch.view_as_complex")),
+        (Empty, naming("'nothing'", "(Empty)", "requires_grad_(False)")),
+        (
+            lambda: nn.Sequential(nn.Linear(6, 2, device="meta")),
+            naming("'0.weight'", "meta", "model.to_empty"),
+        ),
+        (made_in_inference_mode, naming("'weight'", "torch.inference_mode()")),
     ],
     ids=["complex", "empty", "meta", "inference"],
 )
 def test_parameters_that_no_vector_holds_are_named(build, message):
-    """Told when the optimizer is built, with the way out."""
+    """When the optimizer is built, with the way out."""
     with pytest.raises(ModelError, match=message):
         bdhf.BlockHessianFree(build(), F.mse_loss)
 
@@ -405,7 +408,7 @@ def test_a_lazy_layer_is_refused_until_it_has_a_shape():
     """One forward pass is the way out."""
     model, (_, batch) = nn.Sequential(nn.LazyLinear(2)), regression()
 
-    with pytest.raises(ModelError, match=r"'0\.weight' .*has no shape yet: run the model forward"):
+    with pytest.raises(ModelError, match=naming("'0.weight'", "'0' (LazyLinear)")):
         bdhf.BlockHessianFree(model, F.mse_loss)
     model(batch[0])
     assert bdhf.BlockHessianFree(model, F.mse_loss).step(batch).loss > 0
@@ -442,7 +445,7 @@ def test_a_caller_in_inference_mode_is_refused():
         optimizer.step(batch)
     with torch.inference_mode():
         inside = tuple(x * 1 for x in batch)
-    with pytest.raises(ModelError, match=r"made in torch\.inference_mode\(\).*clone\(\)"):
+    with pytest.raises(ModelError, match=naming("torch.inference_mode()", "clone()")):
         optimizer.step(inside)
     with torch.no_grad():
         assert optimizer.step(tuple(x.clone() for x in inside)).loss > 0
@@ -467,8 +470,8 @@ class Distributed(Standing, DistributedDataParallel):
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (Distributed, r"\(Distributed\) leaves each rank .*pass `model\.module`, on one process"),
-        (DataParallel, r"\(DataParallel\) copies the parameters .*pass `model\.module`"),
+        (Distributed, naming("(Distributed)", "model.module")),
+        (DataParallel, naming("(DataParallel)", "model.module")),
     ],
     ids=["DistributedDataParallel", "DataParallel"],
 )
@@ -488,7 +491,7 @@ def test_a_sharded_model_is_refused(name):
     kind = type("Sharded", (Standing, sharded), {"__new__": lambda cls, *_: object.__new__(cls)})
     model, batch = regression()
 
-    with pytest.raises(ModelError, match=r"\(Sharded\) shares its parameters out over ranks"):
+    with pytest.raises(ModelError, match=naming("(Sharded)")):
         bdhf.block_curvature(kind(model), F.mse_loss, batch)
 
 
@@ -501,7 +504,7 @@ class Doubling(nn.Module):
 
 @pytest.mark.parametrize("first", [lambda: nn.ReLU(inplace=True), Doubling])
 def test_inputs_that_are_changed_in_place_are_refused(first):
-    """A second pass would read others; the same module further up is welcome."""
+    """A second pass would read others; the same module further up is accepted."""
     model, (x, y) = nn.Sequential(first(), nn.Linear(4, 3)), (torch.randn(8, 4), torch.randn(8, 3))
 
     with pytest.raises(ModelError, match=naming("inplace=True")):

@@ -1,4 +1,4 @@
-"""Exact steps: what one update does, and what it says of itself."""
+"""Exact steps: what one update does, and its report."""
 
 import copy
 import weakref
@@ -55,7 +55,7 @@ def test_groups_with_one_block_give_the_bits_of_full():
 
     infos = [(full.step(batch), groups.step(batch)) for _ in range(4)]
 
-    assert all(one == other for one, other in infos)
+    assert all(info == other for info, other in infos)
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(p, q)
 

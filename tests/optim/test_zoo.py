@@ -1,4 +1,4 @@
-"""Whatever people bring: products are right in float32, or an error says where and what to do.
+"""Models of all kinds: products are right in float32, or an error names where and what to do.
 
 There is no third outcome. Which of the two it is stands in the tables of `tests/zoo`.
 """
@@ -15,7 +15,7 @@ from tests.zoo import ZOO, build
 from tests.zoo.covered import NOT_COVERED, classes_of_torch, kinds_in
 from tests.zoo.oracle import SAMPLES, SEED, dense, oracle
 
-#: What torch says of its own operators once a process, wherever that is.
+#: Torch's warnings about its own operators, once per process.
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
     for text in ("Sparse CSR", "LSTM with proj", "`torch.jit", "indexing with dtype torch.uint8")
@@ -48,7 +48,7 @@ def products(expected):
 
 
 def steps(expected):
-    """The entries whose update should come out so."""
+    """The entries with this expected update."""
     names = [name for name, entry in ZOO.items() if entry.outcome("step") == expected]
     return pytest.mark.parametrize("name", names)
 
@@ -109,7 +109,7 @@ def test_products_and_gradient_are_those_of_the_dense_matrix(name, curvature, pa
 
 @products("refused")
 def test_what_has_no_products_is_refused_with_a_way_out(name, curvature, partition):
-    """The error is one of the method's own, and says where and what to do."""
+    """The error is one of the method's own, and names where and what to do."""
     with pytest.raises(BdhfError) as caught:
         multiplied(name, curvature, partition)
 
@@ -118,7 +118,7 @@ def test_what_has_no_products_is_refused_with_a_way_out(name, curvature, partiti
 
 @products("doubted")
 def test_products_that_torch_gets_wrong_do_not_pass_the_check(name, curvature, partition):
-    """The products follow a wrong formula of torch: the check says so."""
+    """The products follow a wrong formula of torch: the check reports it."""
     check = block_curvature(name, curvature, partition).check()
 
     assert not check.passed

@@ -1,4 +1,4 @@
-"""Models, losses and batches as people bring them: each is right, or refused with a way out.
+"""Models, losses and batches of all kinds: each is right, or refused with what to do.
 
 To add one: a module and a line in the table of its family. All are small (P up to 2,000, most under
 100), in float32, and drawn from one seed.
@@ -46,6 +46,6 @@ def build(name: str) -> Case:
 
 
 def reference(name: str) -> Case:
-    """The same numbers in float64, with the loss whose matrix it is."""
+    """The same numbers in float64, with the reference loss."""
     case, loss = build(name), ZOO[name].reference
     return cast(case if loss is None else replace(case, loss_fn=loss), torch.float64)

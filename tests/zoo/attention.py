@@ -110,7 +110,7 @@ class OverTheBatch(nn.Module):
 
 
 class Checkpointed(Scaled):
-    """Attention that is computed again on the way back."""
+    """Attention that the backward pass computes again."""
 
     def forward(self, x: Tensor) -> Tensor:
         return checkpoint(super().forward, x, use_reentrant=False)

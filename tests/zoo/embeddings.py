@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from tests.cases import Case
 from tests.zoo.entry import Entry, Words, classes
 
-SCALED: Words = ("'table'", "finite difference|scale_grad_by_freq|surrogate")
-SECOND: Words = (r"(?i)EmbeddingBag", "GGN|Fisher|replace")
+SCALED: Words = ("'table'", "scale_grad_by_freq|check=False|GGN|PyTorch")
+SECOND: Words = (r"(?i)EmbeddingBag", "GGN|Fisher")
 
 
 class Tokens(nn.Module):

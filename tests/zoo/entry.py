@@ -1,4 +1,4 @@
-"""What a line of the zoo says: a model, its loss and a batch, and what must come of it."""
+"""An entry of the zoo: a model, its loss and a batch, and the expected outcome."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Entry:
     Keys of `refused` are curvatures ("ggn", "hessian", "fisher"), "step" for the update of the
     optimizer, or "all" for the others. The products of a curvature in `doubted` are wrong since a
     formula of torch or the model's own backward pass is: the check must say so. An update that is
-    `warned` of is made.
+    `warned` of runs nevertheless.
     """
 
     build: Callable[[], Case]
@@ -34,11 +34,11 @@ class Entry:
     doubted: Mapping[str, Words] = field(default_factory=dict)
     warned: str = ""
     damping: float = 1.0  # of the update
-    reference: Any = None  # the loss whose matrix it has, if that is another's
+    reference: Any = None  # the loss with the same matrix, if that is another
     partitions: tuple[str, ...] = ("full", "per_layer", "per_neuron")
 
     def outcome(self, what: str) -> str:
-        """What must come of it: "right", "refused", and "doubted", or "warned" for an update."""
+        """The expected outcome: "right", "refused", and "doubted", or "warned" for an update."""
         if self.words(what) is not None:
             return "refused"
         if what == "step" and self.warned:
@@ -57,7 +57,7 @@ def regression(model: nn.Module, inputs: Any, loss_fn: Any = F.mse_loss) -> Case
 
 
 def classes(model: nn.Module, inputs: Any, loss_fn: Any = F.cross_entropy) -> Case:
-    """A model whose outputs are scores of classes in dimension 1, and random labels."""
+    """A model with scores of classes in dimension 1 as outputs, and random labels."""
     shape = model(inputs).shape
     return Case(model, loss_fn, (inputs, torch.randint(0, shape[1], (shape[0], *shape[2:]))))
 
@@ -82,7 +82,7 @@ def between(layer: nn.Module, *shape: int, n: int = 3) -> Case:
 def seeded(build: Callable[[], Case]) -> Case:
     """Build from one seed, leaving torch's global generator as it was."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch deprecates is brought all the same
+        warnings.simplefilter("ignore")  # deprecated parts of torch are included
         torch.manual_seed(0)
         return build()
 

@@ -52,7 +52,7 @@ class Shifted(nn.Module):
 
 
 class Gathered(nn.Module):
-    """A graph convolution by messages along edges, whose bias is added behind the sum."""
+    """A graph convolution by messages along edges, with its bias added after the sum."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from tests.zoo.layers import settled
 
 
 class Residual(nn.Module):
-    """Convolution, norm, convolution, norm, beside a shortcut of one pixel."""
+    """Convolution, norm, convolution, norm, plus a shortcut of one pixel."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()

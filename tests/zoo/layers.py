@@ -132,14 +132,14 @@ def padded(mode: str, kind: type[nn.Module]) -> nn.Module:
 
 
 def settled(norm: nn.Module) -> nn.Module:
-    """A norm in eval mode, as if it had seen batches: other statistics than at the outset."""
+    """A norm in eval mode, with other statistics than the initial ones, as after training."""
     norm.running_mean.normal_()
     norm.running_var.uniform_(0.5, 1.5)
     return norm.eval()
 
 
 def scaled(build: Callable[[], nn.Module]) -> nn.Module:
-    """A layer whose scales, shifts and slopes are not the ones and zeros that torch gives."""
+    """A layer with scales, shifts and slopes other than torch's ones and zeros."""
     layer = build()
     for parameter in layer.parameters():
         if parameter.dim() < 2:
@@ -200,11 +200,11 @@ ENTRIES: dict[str, Entry] = {
     **_entries(WITH_PARAMETERS, ("full", "per_layer", "per_neuron")),
     **_entries(WITHOUT, ("per_layer",)),
     "hardsigmoid": Entry(
-        lambda: between(nn.Hardsigmoid(), 3), {"hessian": (r"'1' \(Hardsigmoid\)", "GGN|replace")}
+        lambda: between(nn.Hardsigmoid(), 3), {"hessian": (r"'1' \(Hardsigmoid\)", "GGN")}
     ),
     "cross-map norm": Entry(
         lambda: between(nn.CrossMapLRN2d(2), 3, 2, 2),
-        {"all": (r"'1' \(CrossMapLRN2d\)", "replace")},
+        {"all": (r"'1' \(CrossMapLRN2d\)",)},
         partitions=("per_layer",),
     ),
     "instance norm 2d, batch of one": Entry(

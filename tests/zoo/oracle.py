@@ -34,7 +34,7 @@ def plain() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The matrices of one case; those that nobody asks for are not made."""
+    """The matrices of one case, computed when they are used."""
 
     case: Case
 

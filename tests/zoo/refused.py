@@ -1,4 +1,4 @@
-"""What has no curvature products, or would be trained wrongly: refused, with a way out."""
+"""Refusals, with what to do, of what has no products or would be trained wrongly."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _refused(build: Callable[[], Case], *words: str) -> Entry:
     return Entry(build, {"all": words}, partitions=("per_layer",))
 
 
-NOISE: Words = ("Noisy", "eval|draw")
+NOISE: Words = ("Noisy", "eval")
 ENTRIES: dict[str, Entry] = {
     "dropout in training": _refused(lambda: _between(nn.Dropout(0.5)), r"'1' \(Dropout\)", "eval"),
     "rrelu in training": _refused(lambda: _between(nn.RReLU()), r"'1' \(RReLU\)", "eval"),
@@ -112,7 +112,7 @@ ENTRIES: dict[str, Entry] = {
     "dropout by the function": Entry(
         lambda: _whole(Noisy()), {"step": NOISE}, dict.fromkeys(("ggn", "hessian", "fisher"), NOISE)
     ),
-    "spectral norm in training": _refused(_spectral, "'1", "eval mode"),
+    "spectral norm in training": _refused(_spectral, "'1", "eval"),
     "instance norm, statistics in training": _refused(
         lambda: _images(nn.InstanceNorm2d(2, track_running_stats=True)),
         r"'1' \(InstanceNorm2d\)", "track_running_stats=False",
@@ -126,16 +126,16 @@ ENTRIES: dict[str, Entry] = {
     "copied to devices": _refused(
         lambda: _whole(nn.DataParallel(nn.Linear(3, 2))), "DataParallel", "model.module"
     ),
-    "complex parameter": _refused(lambda: _whole(Complex()), "'weight'", "complex", "real"),
-    "parameter without entries": _refused(lambda: _whole(Empty()), "'extra'", "no entries"),
+    "complex parameter": _refused(lambda: _whole(Complex()), "'weight'", "view_as_complex"),
+    "parameter without entries": _refused(lambda: _whole(Empty()), "'extra'", "requires_grad_"),
     "lazy parameter": _refused(_lazy, "'1.weight'", "forward"),
     "meta parameter": _refused(_meta, "'0.weight'", "meta"),
     "scripted model": _refused(_scripted, "torch.jit", "nn.Module"),
-    "two outputs": _refused(lambda: _whole(Two(3, 2)), "Two returned tuple", "wrap"),
+    "two outputs": _refused(lambda: _whole(Two(3, 2)), "Two", "tuple", "Tensor"),
     "outputs without a graph": _refused(lambda: _whole(NoGraph(3, 2)), "NoGraph", "no_grad"),
     "losses not reduced": _refused(
         lambda: Case(nn.Linear(3, 2), nn.MSELoss(reduction="none"), _whole(nn.Linear(3, 2)).batch),
-        "reduction='mean'|terms of the loss",
+        r"reduction='mean'|bdhf\.optim\.Likelihood",
     ),
     "nothing to train": _refused(
         lambda: _whole(nn.Linear(3, 2).requires_grad_(False)), "Linear", "requires_grad"

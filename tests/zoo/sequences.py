@@ -79,7 +79,7 @@ class Llama(nn.Module):
 
 
 class Bert(nn.Module):
-    """Tokens, positions and segments; a dictionary of inputs; the first token tells."""
+    """Tokens, positions and segments; a dictionary of inputs; the first token is classified."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,5 +185,5 @@ ENTRIES: dict[str, Entry] = {
     "bert": Entry(_bert, partitions=RANDOM),
     "t5": Entry(_t5, partitions=RANDOM),
     "siamese": Entry(_siamese),
-    "variational autoencoder": Entry(_autoencoder, {"fisher": ("terms of the loss|likelihood",)}),
+    "variational autoencoder": Entry(_autoencoder, {"fisher": (r"bdhf\.optim\.Likelihood",)}),
 }

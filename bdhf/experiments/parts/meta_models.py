@@ -56,7 +56,7 @@ def _block_sizes(
         blocks = blocks_of(partition, problem)
     except refusals as error:
         return str(error) or type(error).__name__
-    return replace(blocks, rows=(), places=(), place=None, blend=None)
+    return replace(blocks, rows=(), views=(), permutation=None, blend=None)
 
 
 def _is_hashable(key: object) -> bool:

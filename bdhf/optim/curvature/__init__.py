@@ -1,6 +1,6 @@
-"""Curvatures: which matrix stands in the quadratic model. One file each.
+"""Curvatures: the matrix of the quadratic model. One file each.
 
-How a product with it is computed is the business of `bdhf.optim.products`.
+`bdhf.optim.products` computes products with it.
 """
 
 from typing import Any, Protocol
@@ -21,14 +21,14 @@ class OutputCurvature(Protocol):
     def expand_loss(
         self, loss_fn: LossFn, outputs: Tensor, targets: Any, generator: torch.Generator
     ) -> OutputLoss:
-        """The loss at the outputs, with the H that stands between Jᵀ and J.
+        """The loss at the outputs, with the H between Jᵀ and J.
 
-        `expand` gives both for any loss, and `direct` for one with parameters of its own.
-        `generator` is for draws: each linearisation has a stream of its own.
+        `expand_loss` returns both for any loss, and `direct` for one with its own parameters.
+        `generator` is for draws; each linearisation has its own stream.
         """
 
 
-#: What may stand in the quadratic model: a Jᵀ H J, or the Hessian of the loss.
+#: The matrix of a quadratic model: a Jᵀ H J, or the Hessian of the loss.
 Curvature = OutputCurvature | Hessian
 
 __all__ = [

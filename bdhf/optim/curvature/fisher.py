@@ -19,7 +19,7 @@ from bdhf.optim.losses.likelihoods import CrossEntropy
 from bdhf.optim.losses.log_probabilities import KullbackLeibler, NegativeLogLikelihood
 from bdhf.optim.losses.weights import LossFn
 
-#: Likelihoods whose outputs without a batch are the classes of one sample.
+#: Likelihoods whose unbatched outputs are the classes of one sample.
 _OVER_CLASSES = (CrossEntropy, NegativeLogLikelihood, KullbackLeibler)
 
 
@@ -29,8 +29,8 @@ class Fisher:
 
     Its expectation is the GGN for cross-entropy, squared error and binary cross-entropy with
     logits, so K = `samples` trades noise against the rank of H_n. The targets are drawn once per
-    linearisation, from the optimizer's own generator: all products of an update are with one
-    matrix. Dimension 0 of the outputs counts the samples. Raises ValueError for fewer than one
+    linearisation, from the optimizer's generator: all products of an update are with one matrix.
+    Dimension 0 of the outputs counts the samples. Raises ValueError for fewer than one
     draw, and at the first product for a loss that is no likelihood.
     """
 
@@ -43,7 +43,7 @@ class Fisher:
     def expand_loss(
         self, loss_fn: LossFn, outputs: Tensor, targets: Any, generator: torch.Generator
     ) -> OutputLoss:
-        """The loss at the outputs, with the H that stands between Jᵀ and J."""
+        """The loss at the outputs, with the H between Jᵀ and J."""
         likelihood = likelihood_of(loss_fn, "Fisher")
         z = outputs.detach().requires_grad_()
         loss, gradient, direct = value_and_gradient(loss_fn, z, targets)
@@ -59,15 +59,15 @@ class Fisher:
 class EmpiricalFisher:
     """Outer products of the gradients of the observed targets: NOT the Fisher matrix.
 
-    Its scores are those of the data, so it vanishes where the data are fitted and carries no
-    curvature of its own (Kunstner, Hennig & Balles 2019); it is here as the control that it is
-    elsewhere used without. Dimension 0 of the outputs counts the samples.
+    Its scores are those of the data, so it vanishes where the data are fitted and is not a
+    curvature (Kunstner, Hennig & Balles 2019); it is meant as a control. Dimension 0 of the outputs
+    counts the samples.
     """
 
     def expand_loss(
         self, loss_fn: LossFn, outputs: Tensor, targets: Any, generator: torch.Generator
     ) -> OutputLoss:
-        """The loss at the outputs, with the H that stands between Jᵀ and J."""
+        """The loss at the outputs, with the H between Jᵀ and J."""
         likelihood = likelihood_of(loss_fn, "EmpiricalFisher")
         z = outputs.detach().requires_grad_()
         loss, gradient, direct = value_and_gradient(loss_fn, z, targets)

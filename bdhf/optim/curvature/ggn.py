@@ -26,5 +26,5 @@ class GGN:
     def expand_loss(
         self, loss_fn: LossFn, outputs: Tensor, targets: Any, generator: torch.Generator
     ) -> OutputLoss:
-        """The loss at the outputs, with the H that stands between Jᵀ and J."""
+        """The loss at the outputs, with the H between Jᵀ and J."""
         return expand_loss(loss_fn, outputs, targets)

@@ -9,6 +9,6 @@ from dataclasses import dataclass
 class Hessian:
     """The Hessian ∇²L of the loss, by Pearlmutter's (1994) product; indefinite.
 
-    It equals the GGN where the model is linear in its parameters. CG meets directions of negative
-    curvature and says so in `StepInfo.stop`.
+    It equals the GGN where the model is linear in its parameters. `StepInfo.stop` reports where CG
+    meets negative curvature.
     """

@@ -1,4 +1,4 @@
-"""The loss as a function of the model's outputs z, expanded to second order at one point."""
+"""The loss as a function of the outputs z, expanded to second order at one point."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bdhf.optim.refusals.refusals import refuse_no_scalar
 
 @dataclass(frozen=True)
 class OutputLoss:
-    """Loss and gradient at the outputs, and the H that a curvature puts between Jᵀ and J."""
+    """Loss and gradient at the outputs, and the H of a curvature Jᵀ H J."""
 
     loss: Tensor  # ()
     gradient: Tensor  # ∇_z L, shape of z
@@ -28,7 +28,7 @@ class OutputLoss:
 
 
 def expand_loss(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
-    """Expand the loss at the outputs: H in closed form where the loss is known, else by autograd.
+    """Expand the loss at the outputs: H in closed form for a known loss, else by autograd.
 
     Raises ModelError as `value_and_gradient` does.
     """
@@ -43,7 +43,7 @@ def expand_loss(loss_fn: LossFn, outputs: Tensor, targets: Any) -> OutputLoss:
 
 
 def _closed_form(loss_fn: LossFn, z: Tensor, targets: Any) -> OutputHessian | None:
-    """∇²_z L of a known loss, in numbers: without a graph to parameters that the loss holds."""
+    """∇²_z L of a known loss, without a graph to parameters that the loss holds."""
     likelihood = recognise(loss_fn)
     if likelihood is None:
         return None
@@ -60,7 +60,7 @@ def value_and_gradient(
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """L, detached, ∇_z L, and the gradients of the parameters that the loss itself holds, detached.
 
-    Outputs that are a leaf z tell what the loss does at fixed outputs. Raises ModelError as
+    With a leaf as outputs z, these are derivatives at fixed outputs. Raises ModelError as
     `scalar` does.
     """
     loss, own = scalar(loss_fn, z, targets), own_parameters(loss_fn)
@@ -76,12 +76,12 @@ def value_and_gradient(
 def scalar(loss_fn: LossFn, z: Tensor, targets: Any) -> Tensor:
     """L at the outputs z, with its graph.
 
-    Raises ModelError for a loss that is not a scalar or has no graph, targets that it cannot have,
-    and a loss that reads parameters which it does not hold: they would be left out of every
-    gradient.
+    Raises ModelError for a loss that is not a scalar or has no graph, for targets that it does not
+    take, and for a loss that reads parameters which it does not hold: every gradient would omit
+    them.
     """
     check_targets(loss_fn, z, targets)
-    behind = z.grad_fn  # an operator in place would make another
+    behind = z.grad_fn  # before an in-place operator replaces it
     loss = loss_fn(z, targets)
     refuse_no_scalar(loss)
     refuse_foreign(loss_fn, loss, (z, behind), targets)
@@ -92,7 +92,7 @@ def scalar(loss_fn: LossFn, z: Tensor, targets: Any) -> Tensor:
         )
     if not loss.requires_grad:
         raise ModelError(
-            f"the loss {loss_name(loss_fn)} leads back to no outputs: check it for a detach(), an "
-            "item(), numpy or a new torch.tensor(...) of what it computed"
+            f"the loss {loss_name(loss_fn)} has no graph back to the outputs: check it for a "
+            "detach(), an item(), numpy or a new torch.tensor(...) of what it computed"
         )
     return loss

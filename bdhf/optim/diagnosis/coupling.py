@@ -1,7 +1,7 @@
-"""Whether the samples of a batch are coupled: an output that hangs on the other samples.
+"""Whether the samples of a batch are coupled: an output depends on the other samples.
 
-Graph networks and attention over the batch are such on purpose, and products of one batch are right
-for them. Micro-batches are not the batch then: each has outputs of its own.
+Graph networks and attention over the batch do so by design, and products of one batch are right for
+them. Their micro-batches do not add up to the batch, since they have other outputs.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from bdhf.optim.errors import ModelError
 from bdhf.optim.forward.batches import Batches
 from bdhf.optim.forward.objective import Objective
 
-#: Relative change of the outputs that is rounding, by their precision.
+#: Relative change of the outputs that rounding may explain, by their precision.
 _TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
 _COARSE = 0.1
 
 
-#: Dimensions of inputs and outputs that may count the samples; those of sequences may come first.
+#: Dimensions of inputs and outputs that may count the samples, which can follow the sequence.
 COUNTING = ((0, 0), (1, 1), (1, 0))
 
 
 def coupled(objective: Objective, inputs: Any) -> str:
-    """Why micro-batches of this model are not its batch, and the way out; empty if they are.
+    """Why micro-batches of this model do not add up to its batch, and what to do; empty if they do.
 
-    The first half of the samples alone must have the outputs that it has among all. Inputs that are
-    no tensor, or whose dimension 0 is not that of the outputs, tell nothing.
+    The first half of the samples must have the same outputs alone as in the batch. Not tested for
+    inputs that are not a tensor, or whose dimension 0 differs from that of the outputs.
     """
     if not isinstance(inputs, Tensor) or inputs.dim() == 0 or len(inputs) < 2:
         return ""
@@ -42,8 +42,8 @@ def coupled(objective: Objective, inputs: Any) -> str:
             return ""
     return (
         f"the outputs of {type(objective.model).__name__} for a sample change with the other "
-        "samples of its batch, so micro-batches are not the batch: give one tuple (inputs, "
-        "targets) of all samples"
+        "samples of its batch, so micro-batches do not add up to the batch: pass one tuple "
+        "(inputs, targets) of all samples"
     )
 
 
@@ -52,8 +52,8 @@ def refuse_coupled(objective: Objective, batches: Batches) -> None:
     with objective.random_state_kept():
         if len(batches) > 1 and (problem := coupled(objective, batches[0][0])):
             raise ModelError(
-                f"{problem} (check=False skips this check, for micro-batches that are each a "
-                "unit of its own, such as a graph)"
+                f"{problem} (check=False skips this check, for micro-batches that are each one "
+                "unit, such as a graph)"
             )
 
 
@@ -69,10 +69,10 @@ def _change(
     among = whole.narrow(of_outputs, 0, samples // 2)
     try:
         alone = objective.outputs(inputs.narrow(of_inputs, 0, samples // 2)).detach()
-    except (RuntimeError, ValueError, IndexError):  # it takes no other number of samples
+    except (RuntimeError, ValueError, IndexError):  # it needs this number of samples
         return math.inf
     if alone.shape != among.shape:
         return math.inf
     size = float(among.norm())
     change = float((alone - among).norm()) / size if size else 0.0
-    return 0.0 if math.isnan(change) else change  # outputs that are no numbers tell nothing
+    return 0.0 if math.isnan(change) else change  # NaN in the outputs: not tested

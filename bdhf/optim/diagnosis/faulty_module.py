@@ -1,4 +1,4 @@
-"""Which module is to blame: modules are run one by one on what they are given in the model."""
+"""Which module causes a fault: each module runs alone on its inputs within the model."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class ModuleCall:
     path: str
     module: nn.Module
     inputs: Any  # (arguments, keywords), copies
-    moves: Sequence[bool]  # which tensors among them depend on trainable parameters
+    moves: Sequence[bool]  # which of their tensors depend on trainable parameters
     outputs: Any
 
 
 def first_change(model: nn.Module, inputs: Any) -> tuple[float, str]:
     """Relative change of the outputs between two forward passes, and where it begins.
 
-    The module that is named was given the same twice, and gave something else.
+    The named module had the same inputs twice, and other outputs.
     """
     if not _change(_run(model, inputs), _run(model, inputs)):
         return 0.0, ""
     first, second = calls_of(model, inputs), calls_of(model, inputs)
     pairs = list(zip(first, second, strict=False))
     whole = _change(first[-1].outputs, second[-1].outputs)  # the model itself ends last
-    given_others = ""  # the first module whose inputs are not the same twice
+    given_others = ""  # the first module whose inputs differ
     for a, b in pairs:  # a module ends after its children
         if _change(a.inputs, b.inputs):
             given_others = given_others or named(a.path, a.module)
@@ -59,10 +59,10 @@ def not_differentiable_twice(model: nn.Module, inputs: Any) -> str | None:
 
 
 def _differentiate_twice(module: nn.Module, inputs: Any) -> None:
-    """Run a module on leaves of its own, as `Objective.outputs` does. Raises RuntimeError."""
+    """Run a module on fresh leaves, as `Objective.outputs` does. Raises RuntimeError."""
     fresh = tree_map(_leaf, inputs)
     with torch.enable_grad(), plain_kernels(module), ChannelsFirst():
-        arguments, keywords = tree_map(copied, fresh)  # a leaf may not be changed in place
+        arguments, keywords = tree_map(copied, fresh)  # a leaf must not change in place
         outputs = [z for z in tree_leaves(module(*arguments, **keywords)) if differentiable(z)]
     if not outputs:
         return
@@ -85,9 +85,9 @@ def _run(model: nn.Module, inputs: Any) -> Any:
 
 
 def calls_of(model: nn.Module, inputs: Any) -> list[ModuleCall]:
-    """Run the model; every call of a module, in the order in which they end."""
+    """Run the model, and return the calls of its modules in the order in which they end."""
     calls: list[ModuleCall] = []
-    begun: list[tuple[nn.Module, Any, Sequence[bool]]] = []  # that have not ended yet
+    begun: list[tuple[nn.Module, Any, Sequence[bool]]] = []  # without an end so far
 
     def begin(module: nn.Module, arguments: Any, keywords: Any) -> None:
         both = arguments, keywords
@@ -137,7 +137,7 @@ def _leaf(x: Any) -> Any:
 
 
 def copied(x: Any) -> Any:
-    """A copy with a graph of what is a leaf; anything else as it is."""
+    """A copy with a graph for a leaf; anything else unchanged."""
     return x.clone() if differentiable(x) else x
 
 

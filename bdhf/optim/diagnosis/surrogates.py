@@ -1,7 +1,8 @@
 """Backward passes that are not the derivative of their forward pass, and the module they are in.
 
-Straight-through estimators, detach(), no_grad() and gradient hooks are such on purpose. Each module
-is run alone, in float64. For random directions d of its inputs and parameters, w of its outputs,
+Straight-through estimators, detach(), no_grad() and gradient hooks are examples by design. Each
+module runs alone, in float64. For random directions d of its inputs and parameters, and w of its
+outputs, compare
 
     wᵀ(f(x + hd) - f(x - hd)) / 2h    against    (wᵀJ)d  by autograd.
 """
@@ -24,23 +25,23 @@ from bdhf.optim.refusals.refusals import named
 #: Relative step of the central difference.
 _STEP = 1e-6
 
-#: Relative difference of the two derivatives above which they are of two functions.
+#: Relative difference of the two derivatives above which they belong to two functions.
 OTHER = 1e-3
 
-#: Relative difference of the slopes to both sides above which a point is a kink: no derivative.
+#: Relative difference of the slopes on both sides above which a point is a kink.
 _KINK = 1e-3
 
-#: What rounding may change in a value, relative to its terms.
+#: Rounding error of a value, relative to its terms.
 ROUNDING = 1e-13
 
-#: What to do beside check=False, by the attribute of a module that makes its gradient another.
+#: What to do instead of check=False, by the attribute of a module that changes its gradient.
 WAYS_OUT = {"scale_grad_by_freq": "build it with scale_grad_by_freq=False"}
 
 
 def held_fixed(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
     """Rows of parameters whose gradient torch defines as 0, though the outputs depend on them.
 
-    Those of `padding_idx`: a difference along them is not what a derivative by torch is.
+    Those of `padding_idx`: along them a finite difference is not torch's derivative.
     """
     for module in model.modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.padding_idx is not None:
@@ -48,16 +49,16 @@ def held_fixed(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
 
 
 def double(piece: Any) -> Any:
-    """All real tensors of a nest in float64."""
+    """A nest of objects with its real tensors in float64."""
     return tree_map(
         lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, piece
     )
 
 
 def surrogate(model: nn.Module, inputs: Any) -> str:
-    """The innermost module whose backward pass is not its derivative, and the way out.
+    """The innermost module whose backward pass is not its derivative, and what to do.
 
-    Empty where there is none, or no copy in float64 that could tell.
+    Empty where there is none, or where the model has no copy in float64.
     """
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter._backward_hooks:
@@ -69,7 +70,7 @@ def surrogate(model: nn.Module, inputs: Any) -> str:
         for call in calls_of(twin, double(inputs)):  # a module ends after its children
             if _is_surrogate(call):
                 return named(call.path, call.module) + _way_out(call.module)
-    except (RuntimeError, TypeError):  # it has no copy, or is not for float64
+    except (RuntimeError, TypeError):  # it has no copy in float64
         pass
     return ""
 
@@ -138,7 +139,7 @@ def _derivative(
 def _slopes(
     run: Any, weights: Sequence[Tensor], moving: Sequence[Tensor], directions: Sequence[Tensor]
 ) -> tuple[float, float, float]:
-    """The slopes of wᵀf along d before and behind the point, and what may be rounding in them."""
+    """The slopes of wᵀf along d before and behind the point, and their rounding error."""
     origin = [x.clone() for x in moving]
     size = max(1.0, float(torch.stack([x.norm() for x in origin]).norm()))
     step = _STEP * size / max(1e-300, float(torch.stack([d.norm() for d in directions]).norm()))

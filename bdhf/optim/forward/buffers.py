@@ -1,7 +1,7 @@
-"""Buffers that forward passes move: an update makes several passes, so it moves them several times.
+"""Buffers that forward passes change: an update makes several passes, so they change repeatedly.
 
-Counters, running averages and the ranges of observers are such. Nothing is wrong with the products;
-but what the buffers say after training is of other passes than those of plain training.
+Examples are counters, running averages and the ranges of observers. Products are not affected, but
+after training the buffers differ from those of plain training.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bdhf.optim.forward.identity import few
 
 
 class BufferWarning(UserWarning):
-    """Buffers that every forward pass moves."""
+    """Buffers that every forward pass changes."""
 
 
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
-    """After the body, every buffer is what it was; what is yielded tells which differ by now."""
+    """Restore every buffer after the body; yields a function that lists the changed ones."""
     held = [
         (f"{path}.{name}" if path else name, module, name, buffer, buffer._version, buffer.clone())
         for path, module in model.named_modules()
@@ -48,13 +48,13 @@ def buffers_kept(model: nn.Module) -> Iterator[Callable[[], list[str]]]:
 
 
 def warn_of_moved(model: nn.Module, names: list[str]) -> None:
-    """Say which buffers every pass moves, and what to do."""
+    """Warn which buffers every pass changes, and what to do."""
     if not names:
         return
     warnings.warn(
-        f"every forward pass of {type(model).__name__} moves its buffers ({few(names)}), and an "
-        "update makes several passes, with losses of steps that are tried: put the module that "
-        "holds them into eval mode, or write to them outside of forward, once per update",
+        f"every forward pass of {type(model).__name__} changes its buffers ({few(names)}), and an "
+        "update makes several passes, including those of trial steps: put the module that holds "
+        "them into eval mode, or write to them outside of forward, once per update",
         BufferWarning,
         stacklevel=5,
     )

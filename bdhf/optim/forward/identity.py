@@ -1,7 +1,7 @@
-"""Whether the parameters that are trained are still those of the model.
+"""Whether the trained parameters are still those of the model.
 
-Loading with assign=True, a parametrization that is added, a layer that is replaced: the model reads
-other tensors afterwards, and updates of the former ones would move nothing.
+After loading with assign=True, adding a parametrization or replacing a layer the model reads other
+tensors, and updates of the former ones would have no effect.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from bdhf.optim.errors import ModelError
 from bdhf.optim.refusals.refusals import modules_of
 from bdhf.optim.vectors.layout import named_parameters
 
-#: Names that an error tells; the rest is counted.
-TOLD = 5
+#: Names that an error lists; the rest is counted.
+NAMES_LISTED = 5
 
 
 def refuse_other_parameters(
     model: nn.Module, loss_fn: object, parameters: Sequence[nn.Parameter], names: Sequence[str]
 ) -> None:
-    """Compare the trainable parameters of a model and its loss with those that were, by identity.
+    """Compare the trainable parameters of a model and its loss with `parameters`, by identity.
 
-    `names` are the names of `parameters` at the outset. Raises ModelError, naming those that came,
-    went or were frozen.
+    `names` are their names at the start. Raises ModelError, naming those that were added, removed
+    or frozen.
     """
     trained = {id(parameter) for parameter in parameters}
     roots = [model, loss_fn] if isinstance(loss_fn, nn.Module) else [model]
@@ -43,7 +43,7 @@ def refuse_other_parameters(
 def refuse_other_shapes(
     parameters: Sequence[nn.Parameter], names: Sequence[str], shapes: Sequence[torch.Size]
 ) -> None:
-    """Raise ModelError for a parameter whose data are of another shape than at the outset."""
+    """Raise ModelError for a parameter whose shape differs from that at the start."""
     for name, parameter, shape in zip(names, parameters, shapes, strict=True):
         if parameter.shape != shape:
             raise ModelError(
@@ -60,24 +60,24 @@ def _refuse(
     now = named_parameters(model, loss_fn)
     held = {id(parameter) for parameter in now.values()}
     pairs = list(zip(names, parameters, strict=True))
-    came = [name for name, p in now.items() if p.requires_grad and id(p) not in trained]
-    went = [name for name, parameter in pairs if id(parameter) not in held]
+    added = [name for name, p in now.items() if p.requires_grad and id(p) not in trained]
+    removed = [name for name, parameter in pairs if id(parameter) not in held]
     frozen = [n for n, p in pairs if not p.requires_grad and id(p) in held]
     changes = [
         f"{len(listed)} {what} since the blocks were made ({few(listed)})"
-        for listed, what in ((came, "came"), (went, "went"), (frozen, "frozen"))
+        for listed, what in ((added, "added"), (removed, "removed"), (frozen, "frozen"))
         if listed
     ]
     if changes:
         raise ModelError(
-            f"the trainable parameters of {type(model).__name__} are no longer those that are "
-            f"trained: {'; '.join(changes)}; build a new optimizer after changing the model or "
+            f"the trainable parameters of {type(model).__name__} have changed: "
+            f"{'; '.join(changes)}; build a new optimizer after changing the model or "
             "requires_grad (load_state_dict without assign=True keeps the parameters)"
         )
 
 
 def few(names: Iterable[str]) -> str:
-    """Some names for an error to tell, and how many more there are."""
+    """The first names of a list for an error, and the number of the others."""
     listed = [repr(name) for name in names]
-    rest = len(listed) - TOLD
-    return ", ".join(listed[:TOLD]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(listed) - NAMES_LISTED
+    return ", ".join(listed[:NAMES_LISTED]) + (f" and {rest} more" if rest > 0 else "")

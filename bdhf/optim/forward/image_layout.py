@@ -1,10 +1,10 @@
-"""Images channels-last in memory: what the CPU's convolutions read and write without a copy.
+"""Images channels-last in memory, which the CPU's convolutions read and write without a copy.
 
-A convolution of images (N, C, rows, columns) keeps the order in memory that its input has. Channels
-first, oneDNN sorts input, weight and output anew at every call; the numbers are the same.
+A convolution of images (N, C, rows, columns) keeps the memory order of its input. With channels
+first, oneDNN reorders input, weight and output in every call; the numbers are the same.
 
-Some kernels of torch crash or are wrong channels-last, so a model gets its images so only where all
-that it does with them is on a list (`operators.py`, decision 26).
+Some kernels of torch crash or are wrong in channels-last, so a model gets such images only if all
+of its operators are on a list (`channels_last_operators.py`, decision 26).
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ class Decision:
     """How a model is run on inputs of one signature."""
 
     channels_last: bool = False
-    guarded: bool = False  # whether some kernels must be given channels first
-    graph: Counter[str] | None = None  # of the outputs, channels-last; None: not to be compared
+    guarded: bool = False  # whether some kernels need channels first
+    graph: Counter[str] | None = None  # of the outputs, channels-last; None: not compared
     reason: str = ""  # why not channels-last
 
 
 @dataclass
 class ImageLayout:
-    """Runs one model, on images channels-last where all of its operators are verified so."""
+    """Runs one model, on channels-last images where all of its operators are verified for them."""
 
     model: nn.Module
-    refused: bool = field(default=False, init=False)  # it views memory as if channels came first
+    refused: bool = field(default=False, init=False)  # it assumes channels first in memory
     decisions: dict[Hashable, Decision] = field(default_factory=dict, init=False)
 
     def __call__(self, inputs: Any) -> Any:
-        """What the model makes of the inputs; a tensor is contiguous, as without this.
+        """The outputs of the model; a tensor is contiguous, as without this.
 
-        Raises ModelError for a model that makes images channels-last itself, and gives them so to
-        a kernel that torch gets wrong.
+        Raises ModelError for a model that makes channels-last images itself, and passes them to a
+        kernel that is wrong in torch.
         """
         inputs = channels_first(inputs)
         decision = self.decide(inputs)
@@ -57,12 +57,12 @@ class ImageLayout:
         try:  # to(), since a single channel is contiguous in both orders already
             outputs = self._run(inputs.to(memory_format=torch.channels_last), decision)
         except RuntimeError:
-            outputs = self._run(inputs, decision)  # raises again where it was not the layout
+            outputs = self._run(inputs, decision)  # raises again if the layout is not the cause
             self.refused = True
             return outputs
         if decision.graph is not None and graph_of(outputs) != decision.graph:
             reason = "it does not run the same operators at every forward pass"
-            for enabled in (True, False):  # without gradients, there is no graph to see it by
+            for enabled in (True, False):  # without gradients, no graph shows it
                 with torch.set_grad_enabled(enabled):
                     key = self._key(inputs)
                 self.decisions[key] = Decision(guarded=decision.guarded, reason=reason)
@@ -70,21 +70,21 @@ class ImageLayout:
         return outputs.contiguous() if isinstance(outputs, Tensor) else outputs
 
     def first(self, inputs: Any) -> Any:
-        """The same, channels first."""
+        """The outputs, with channels first."""
         inputs = channels_first(inputs)
         return self._run(inputs, self.decide(inputs))
 
     def applies(self, inputs: Any) -> bool:
-        """Whether images are given to the model channels-last."""
+        """Whether the model gets channels-last images."""
         return self.decide(channels_first(inputs)).channels_last
 
     def guard(self) -> AbstractContextManager[object]:
-        """For a run of the model by other means: what must be given channels first is."""
+        """Channels first where needed, for a run of the model by other means."""
         guarded = any(decision.guarded for decision in self.decisions.values())
         return ChannelsFirst() if guarded else nullcontext()
 
     def decide(self, inputs: Any) -> Decision:
-        """How to run the model on such inputs; found out once, by passes that are observed."""
+        """How to run the model on such inputs; decided once, by observed passes."""
         if not self._has_images(inputs):
             return Decision()
         key = self._key(inputs)
@@ -94,7 +94,7 @@ class ImageLayout:
         return Decision(guarded=decision.guarded) if self.refused else decision
 
     def _has_images(self, inputs: Any) -> bool:
-        """Whether the order of channels may play a part: on the CPU."""
+        """Whether the order of channels may matter: on the CPU."""
         leaves = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
         if any(leaf.device.type != "cpu" for leaf in leaves):
             return False
@@ -109,7 +109,7 @@ class ImageLayout:
         )
 
     def _key(self, inputs: Any) -> Hashable:
-        """What may change the operators of a forward pass, as far as it can be told beforehand."""
+        """What may change the operators of a forward pass, as far as known in advance."""
         modes = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
         return pass_signature(self.model, inputs), modes
 
@@ -124,7 +124,7 @@ class ImageLayout:
         return self._channels_last(inputs, guarded=bool(own.sensitive))
 
     def _channels_last(self, inputs: Tensor, guarded: bool) -> Decision:
-        """Watch a pass channels-last, too: what is given to those kernels is seen, not supposed."""
+        """Observe a pass on channels-last images too, for the real inputs of those kernels."""
         try:
             images = inputs.to(memory_format=torch.channels_last)
             passed = observe_pass(self.model, images, guarded=guarded)
@@ -142,13 +142,13 @@ class ImageLayout:
 
 
 def _refuse(model: nn.Module, passed: Observation) -> None:
-    """Raise ModelError where a kernel that torch gets wrong is given images channels-last still."""
+    """Raise ModelError where a kernel that is wrong in torch still gets channels-last images."""
     if not passed.wrong and not passed.recomputed:
         return
     what = ", ".join(sorted(passed.wrong)) or "a group norm, instance norm or strided convolution"
-    where = " in a forward pass that is run again on the way back" if passed.recomputed else ""
+    where = " in a forward pass that the backward pass runs again" if passed.recomputed else ""
     raise ModelError(
-        f"{type(model).__name__} makes images channels-last and gives them to {what}{where}: "
+        f"{type(model).__name__} makes channels-last images and passes them to {what}{where}: "
         "torch's CPU kernels crash or are wrong there; use "
         "model.to(memory_format=torch.contiguous_format), and .contiguous() before that operator"
     )

@@ -1,4 +1,4 @@
-"""The loss of a model as a function of its trainable parameters: what a quadratic model is of."""
+"""The loss of a model as a function of its trainable parameters."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from bdhf.optim.vectors.layout import Layout, flatten, layout_of, named_paramete
 
 @contextmanager
 def plain_kernels(model: nn.Module) -> Iterator[None]:
-    """Keep to kernels that have a second derivative, and are one function with and without a graph.
+    """Use kernels with a second derivative that are the same function with and without a graph.
 
     No fused attention, no fast path of torch's encoders, which sets masked positions to 0 under
-    no_grad, and no recurrent cuDNN.
+    no_grad, and no recurrent layers of cuDNN.
     """
     with ExitStack() as plain:
         plain.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -45,7 +45,7 @@ def plain_kernels(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Objective:
-    """A model, its loss, and the parameters that are trained: those trainable at the outset."""
+    """A model, its loss, and the trained parameters: those trainable at the start."""
 
     model: nn.Module
     loss_fn: LossFn
@@ -53,16 +53,16 @@ class Objective:
     run: ImageLayout  # the forward pass
     held: tuple[int, ...]  # indices of the parameters that the loss itself holds
     names: tuple[str, ...]  # of the parameters
-    shapes: tuple[torch.Size, ...]  # of the parameters, at the outset
-    passes: Passes  # what is known of forward passes
+    shapes: tuple[torch.Size, ...]  # of the parameters, at the start
+    passes: Passes  # properties of forward passes
 
     @classmethod
     def of(cls, model: nn.Module, loss_fn: LossFn) -> Objective:
         """Take every parameter that requires a gradient now, in the order of the model.
 
         Those of a loss module follow; one that both hold counts once, as the model's. Raises
-        ModelTypeError or ModelError for what is no model or no loss, and for a parameter that has
-        no real values.
+        ModelTypeError or ModelError for an invalid model or loss, and for a parameter without real
+        values.
         """
         refuse_types(model, loss_fn)
         named = named_parameters(model, loss_fn)
@@ -82,22 +82,22 @@ class Objective:
 
     @contextmanager
     def naming_foreign(self) -> Iterator[None]:
-        """Let the refusal of a loss that reads foreign parameters say which ones of the model."""
+        """Add the names in the model to the refusal of a loss that reads its parameters."""
         try:
             yield
         except ForeignError as error:
             raise error.named(self.model) from None
 
     def with_direct(self, gradient: Tensor, direct: Sequence[Tensor] | None) -> Tensor:
-        """The gradient through the outputs, (P,), with that of what the loss holds itself.
+        """The gradient through the outputs, (P,), plus that of the loss's own parameters.
 
-        `direct` is that of `OutputLoss`. Raises ModelError where it is missing, or is that of
-        other parameters than were trainable at the outset.
+        `direct` is that of `OutputLoss`. Raises ModelError where it is missing, or belongs to
+        other parameters than those trainable at the start.
         """
         if direct is None and self.held:
             raise ModelError(
-                "the loss has trainable parameters, and the curvature gave no gradient of them: "
-                "set `direct` of its OutputLoss, as bdhf.optim.curvature.expand does"
+                "the loss has trainable parameters, and the curvature returns no gradient of them: "
+                "set `direct` of its OutputLoss, as bdhf.optim.curvature.expand_loss does"
             )
         if direct is not None and len(direct) != len(self.held):
             raise ModelError(
@@ -106,7 +106,7 @@ class Objective:
             )
         if not self.held:
             return gradient
-        gradient = gradient.clone()  # an estimate keeps the one through the outputs
+        gradient = gradient.clone()  # an estimate reuses the one through the outputs
         parts = split_like(gradient, self.parameters)
         for index, part in zip(self.held, direct or (), strict=True):
             parts[index].add_(part)
@@ -114,36 +114,36 @@ class Objective:
 
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
-        """Hold precision and kernels for all that an update does, the sweeps back included.
+        """Fix precision and kernels for a whole update, including the reverse sweeps.
 
-        A part of the model that is checkpointed runs once more in a sweep, and must do the same.
+        A checkpointed part of the model runs again in a sweep, and must compute the same.
         """
         with full_precision(self.device), plain_kernels(self.model):
             yield
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.parameters[0].device
 
     def theta(self) -> Tensor:
-        """θ as it is, (P,) in the order of the parameters."""
+        """The current θ, (P,) in the order of the parameters."""
         return flatten(parameter.detach() for parameter in self.parameters)
 
     def signature(self, batch: Any) -> Hashable:
-        """What forward passes on a batch, or on micro-batches, have in common with others."""
+        """The key of forward passes on a batch, or on micro-batches, that behave alike."""
         return self.passes.key(batch)
 
     def random_state_kept(self) -> AbstractContextManager[None]:
-        """Whatever the body draws, torch's global generators are afterwards as before."""
+        """Restore torch's global generators after the body."""
         devices = [self.device] if self.device.type == "cuda" else []
         return torch.random.fork_rng(devices=devices)
 
     def outputs(self, inputs: Any, *, channels_last: bool = True) -> Tensor:
         """Run the model forward, so that it can be differentiated twice.
 
-        `channels_last` allows images in that order, where it is faster. Fused attention and cuDNN's
-        recurrent layers have no double backward, so their plain kernels run. Raises
+        `channels_last` permits images in that order, where it is faster. Fused attention and
+        cuDNN's recurrent layers have no double backward, so their plain kernels run. Raises
         ModelTypeError or ModelError for outputs without curvature.
         """
         versions, key = _versions(inputs), self.signature(inputs)
@@ -152,8 +152,8 @@ class Objective:
         name = type(self.model).__name__
         if _versions(inputs) != versions:
             raise ModelError(
-                f"{name} changes its inputs in place, so that every pass reads others than the "
-                "pass before: build the module that does without inplace=True, or clone its input"
+                f"{name} changes its inputs in place, so every pass reads other inputs than the "
+                "previous one: build that module without inplace=True, or clone its input"
             )
         if not isinstance(outputs, Tensor):
             raise ModelTypeError(
@@ -205,10 +205,10 @@ class Objective:
         return _weighted(shares, losses), _weighted(shares, gradients)
 
     def check(self) -> None:
-        """Refuse what would give wrong products silently, before anything is computed.
+        """Refuse what would silently give wrong products, before anything is computed.
 
-        Raises ModelError for parameters that came, went or were frozen since, for a module whose
-        forward is not a function of each sample alone, and for what `refuse_modules` knows besides.
+        Raises ModelError for parameters that were added, removed or frozen, for a module whose
+        forward is not a function of each sample alone, and for the others of `refuse_modules`.
         """
         refuse_other_parameters(self.model, self.loss_fn, self.parameters, self.names)
         refuse_other_shapes(self.parameters, self.names, self.shapes)
@@ -216,12 +216,12 @@ class Objective:
 
 
 def _versions(inputs: Any) -> list[int]:
-    """How often each tensor of the inputs was written to."""
+    """The number of writes to each tensor of the inputs."""
     return [leaf._version for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
 def _weighted(shares: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
-    """Σ share · tensor; a micro-batch without terms, whose mean is no number, does not count."""
+    """Σ share · tensor; a micro-batch without terms, whose mean is NaN, does not count."""
     if len(tensors) == 1:
         return tensors[0]
     pairs = zip(shares, tensors, strict=True)

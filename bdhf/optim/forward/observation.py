@@ -1,4 +1,4 @@
-"""A forward pass that is observed once, before anything is computed from it: it leaves no trace."""
+"""A forward pass that is observed once, before anything is computed, without side effects."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from bdhf.optim.torch_support.graphs import is_own_function, nodes_behind
 
 @dataclass
 class Observation:
-    """What a forward pass did, as far as the order of its images is concerned."""
+    """What a forward pass did that concerns the memory order of images."""
 
-    unverified: str = ""  # the first thing in it that is not known to be right channels-last
+    unverified: str = ""  # the first part of it that is not verified for channels-last
     channels_last: bool = False  # whether a tensor in it was
     convolves: bool = False  # whether it has a convolution
-    recomputed: bool = False  # whether parts of it are run again on the way back
-    wrong: set[str] = field(default_factory=set)  # operators torch gets wrong as they were called
-    sensitive: Counter[str] = field(default_factory=Counter)  # ... and would, channels-last
+    recomputed: bool = False  # whether the backward pass runs parts of it again
+    wrong: set[str] = field(default_factory=set)  # operators that are wrong in torch as called
+    sensitive: Counter[str] = field(default_factory=Counter)  # ... and would be, channels-last
     graph: Counter[str] = field(default_factory=Counter)  # of the outputs: nodes by name
 
     def refuse(self, reason: str) -> None:
-        """Take note of something that is not verified; the first counts."""
+        """Record an unverified part; the first counts."""
         self.unverified = self.unverified or reason
 
 
 def observe_pass(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Observation:
-    """Run a model, `guarded` by `ChannelsFirst` or not, and see what it does.
+    """Run a model, `guarded` by `ChannelsFirst` or not, and observe it.
 
-    Neither modes that are entered nor random generators nor buffers take note of it.
+    Active modes, random generators and buffers are not affected.
     """
     observed = Observation()
     guard = ChannelsFirst()
@@ -54,7 +54,7 @@ def observe_pass(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Obs
         outputs = model(inputs)
     observed.graph = graph_of(outputs)
     if custom := [name for name in observed.graph if name.startswith(_CUSTOM)]:
-        observed.refuse(f"{custom[0]}, whose way back cannot be seen")
+        observed.refuse(f"{custom[0]}, whose backward pass cannot be observed")
     norms = str(aten.native_batch_norm.default)
     if observed.channels_last and observed.sensitive[norms] != guard.instance_norms:
         observed.wrong.add(norms)  # a gradient may arrive channels-last
@@ -62,9 +62,9 @@ def observe_pass(model: nn.Module, inputs: Any, *, guarded: bool = False) -> Obs
 
 
 def pass_signature(model: nn.Module, inputs: Any) -> Hashable:
-    """What is the same for forward passes of which one is observed: shapes of inputs, and flags.
+    """The key of forward passes of which one is observed: shapes of inputs, and flags.
 
-    Flags such as `training` are truth values and words, of every module and among the inputs.
+    Flags such as `training` are booleans and strings, of every module and among the inputs.
     """
     flags = [
         value
@@ -102,14 +102,14 @@ class _Observer(DispatchMode):
         ordered = any(like_channels_last(tensor) for tensor in read)
         result = func(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if before is not None:  # as pooling to one pixel does: no entry moves
+        if before is not None:  # such as pooling to one pixel: no entry moves
             if before != (made[0].shape, True) or not made[0].is_contiguous():
                 observed.refuse(str(func))
         elif not is_verified(func, args, made):
             observed.refuse(str(func))
         if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
             observed.recomputed = True
-            observed.refuse("a part that is run again on the way back")
+            observed.refuse("a part that the backward pass runs again")
         observed.convolves |= func is aten.convolution.default
         if needs_channels_first(func, args):
             observed.sensitive[str(func)] += 1
@@ -121,7 +121,7 @@ class _Observer(DispatchMode):
 
 @contextmanager
 def unseen(model: nn.Module) -> Iterator[None]:
-    """The body is not counted, draws nothing, and moves no buffer of the model."""
+    """Run the body uncounted, and restore random state and the buffers of the model."""
     with buffers_kept(model), ExitStack() as hidden:
         for _ in range(torch._C._len_torch_function_stack()):
             hidden.enter_context(_pop_mode_temporarily())

@@ -1,11 +1,11 @@
-"""What is found out once about the forward passes of a model, by its inputs and flags.
+"""Properties of the forward passes of a model, tested once per signature of inputs and flags.
 
 Is it the same function without gradients? Losses of trial steps need no graph. But a model may
-differentiate in its forward (physics-informed networks, force fields), or ask whether gradients are
-enabled and go another way. Such a model is run with its graph, which is dropped at once: every loss
-of an update is of one function.
+differentiate in its forward (physics-informed networks, force fields), or branch on whether
+gradients are enabled. Such a model runs with its graph, which is freed at once, so that all losses
+of an update are of one function.
 
-Does its graph hold all parameters? A reentrant checkpoint hides those inside of it.
+Does its graph contain all parameters? A reentrant checkpoint hides those inside of it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from bdhf.optim.errors import ModelError
 from bdhf.optim.forward.observation import graph_of, pass_signature, unseen
 from bdhf.optim.torch_support.failures import is_out_of_memory
 
-#: Relative difference of the outputs that is rounding, by their precision.
+#: Relative difference of the outputs that rounding may explain, by their precision.
 _TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 _COARSE = 5e-2
 
-#: What a forward pass raises that differentiates, where there is no graph.
+#: What a forward pass that differentiates raises without a graph.
 NEED_GRAPH = (RuntimeError, AssertionError)
 
 
 @dataclass
 class Passes:
-    """What is known of the forward passes of one model."""
+    """Properties of the forward passes of one model."""
 
     model: nn.Module
     graphless: dict[Hashable, bool] = field(default_factory=dict, init=False)
@@ -45,7 +45,7 @@ class Passes:
     def may_drop_graph(self, inputs: Any, run: Callable[[Any], Any]) -> bool:
         """Whether `run`, the forward pass, gives the same outputs under no_grad.
 
-        Found out once for inputs of a signature, by two passes that leave no trace.
+        Tested once per signature of inputs, by two passes without side effects.
         """
         key = self.key(inputs)
         if key not in self.graphless:
@@ -54,10 +54,10 @@ class Passes:
         return self.graphless[key]
 
     def lean(self, inputs: Any, run: Callable[[Any], Any]) -> tuple[Any, bool]:
-        """What `run`, the forward pass, makes of the inputs, and whether with a graph: if it must.
+        """The outputs of `run`, the forward pass, and whether with a graph: only if it needs one.
 
-        What was found out may hold no longer, where training goes on to a loss of derivatives: a
-        pass that fails without a graph is looked at anew.
+        The earlier test may no longer hold, if training continues with a loss of derivatives: a
+        pass that fails without a graph is tested again.
         """
         if self.may_drop_graph(inputs, run):
             try:
@@ -67,22 +67,22 @@ class Passes:
                 if is_out_of_memory(error):
                     raise
                 del self.graphless[self.key(inputs)]
-                if self.may_drop_graph(inputs, run):  # it was not that
+                if self.may_drop_graph(inputs, run):  # the graph is not the cause
                     raise
         with torch.enable_grad():
             return run(inputs), True
 
     def outputs(self, inputs: Any, run: Callable[[Any], Any]) -> Tensor:
-        """What `run`, the forward pass, makes of the inputs, for an evaluation: without a graph."""
+        """The outputs of `run`, the forward pass, for an evaluation: without a graph."""
         outputs: Tensor = self.lean(inputs, run)[0]
         return outputs.detach()
 
     def watching(self, key: Hashable) -> AbstractContextManager[object]:
-        """On the first forward pass of a signature, see whether transforms nest."""
+        """On the first forward pass of a signature, record whether transforms nest."""
         return nullcontext() if key in self.walked else _Levels(self)
 
     def check_graph(self, key: Hashable, outputs: Tensor) -> None:
-        """Walk the graph of the outputs once for passes of a signature.
+        """Walk the graph of the outputs once per signature.
 
         Raises ModelError for a reentrant checkpoint, whose parameters are in no graph.
         """
@@ -98,12 +98,12 @@ class Passes:
         self.walked.add(key)
 
     def key(self, inputs: Any) -> Hashable:
-        """The signature of a forward pass, as it would be now."""
+        """The signature of a forward pass at present."""
         return pass_signature(self.model, inputs)
 
 
 class _Levels(TorchFunctionMode):
-    """Sees whether functions are called in a torch.func.jvp, as jacfwd and hessian make one."""
+    """Records whether functions run in a nested torch.func.jvp, as in jacfwd and hessian."""
 
     def __init__(self, passes: Passes) -> None:
         super().__init__()

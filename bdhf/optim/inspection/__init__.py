@@ -1,1 +1,1 @@
-"""A curvature matrix to look at and to check: products, symmetry, differences, energy."""
+"""A curvature matrix to inspect and to check: products, symmetry, differences, energy."""

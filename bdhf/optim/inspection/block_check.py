@@ -1,7 +1,7 @@
-"""How far products are from symmetric, and from a finite difference: in full, and in blocks.
+"""How far products are from symmetric, and from a finite difference: in full and in blocks.
 
-A block's product may go another way than that of the full matrix (a bottleneck, a component of
-layer_io), so the full matrix does not tell for it.
+A block's product may be computed in another way than that of the full matrix (a bottleneck, a
+component of layer_io), so checking the full matrix is not enough.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.vectors.blocks import Blocks
 
-#: Where the product is 0, a finite difference counts from this share of the gradient on.
+#: Where the product is 0, a finite difference counts relative to this share of the gradient.
 FLOOR = 1e-3
 
-#: Share of the tolerance below which a difference from one side is good enough.
+#: Share of the tolerance below which a one-sided difference is accurate enough.
 CLOSE = 0.1
 
-#: Blocks that are examined at most: the first, the last, one of every kind, and others by chance.
+#: The most blocks to examine: the first, the last, one of every kind, and random others.
 BLOCKS = 16
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Relative errors of one matrix or block; NaN was not looked at."""
+    """Relative errors of one matrix or block; NaN: not examined."""
 
     asymmetry: float  # |uᵀGv - vᵀGu| ÷ ‖Gu‖ + ‖Gv‖
     finite_difference: float  # |vᵀGv - its finite difference| ÷ ‖Gv‖ + |vᵀGv|
 
     @property
     def worst(self) -> float:
-        """The larger one that was looked at; 0 where none was."""
+        """The larger examined one; 0 where none was."""
         return max((e for e in (self.asymmetry, self.finite_difference) if e == e), default=0.0)
 
 
@@ -63,10 +63,10 @@ class Probe:
 
     @cached_property
     def blocks(self) -> Blocks | None:
-        """The blocks that products are cut to; None where there is only the full matrix."""
+        """The blocks of the products; None where there is only the full matrix."""
         blend = self.product.blocks.blend
         blocks = self.product.blocks if blend is None else blend.inner
-        return blocks if len(blocks.rows) > 1 or blocks.place is not None else None
+        return blocks if len(blocks.rows) > 1 or blocks.permutation is not None else None
 
     @cached_property
     def vectors(self) -> tuple[Tensor, Tensor]:
@@ -76,21 +76,21 @@ class Probe:
         return u * self._moves, v * self._moves
 
     def of_full(self, mask: Tensor | None = None) -> Errors:
-        """Errors of the full matrix; `mask` (P,) marks the parameters that are moved."""
+        """Errors of the full matrix; `mask` (P,) selects the parameters to move."""
         u, v = self.vectors if mask is None else (x * mask.to(x) for x in self.vectors)
         gu, gv = (self._product(self.full, x, [0]) for x in (u, v))
         floor = 0.0 if gv.any() else FLOOR * float(self.product.gradient.norm())
         return self._errors(u, v, gu, gv, floor)
 
     def of_blocks(self) -> dict[int, Errors]:
-        """Errors of the blocks that are examined, by their index."""
+        """Errors of the examined blocks, by their index."""
         blocks = self.blocks
         if blocks is None:
             return {}
         chosen = chosen_blocks(blocks)
         u, v = self.vectors
         gu, gv = (blocks.scatter(self._product(blocks, blocks.gather(x), chosen)) for x in (u, v))
-        floor = FLOOR * float(gv.norm())  # a block far below the others may be all rounding
+        floor = FLOOR * float(gv.norm())  # a block far below the others may be rounding only
         errors = {}
         for index, positions in zip(chosen, _positions(blocks, chosen), strict=True):
             mask = torch.zeros(blocks.layout.size, dtype=torch.bool)
@@ -105,16 +105,16 @@ class Probe:
         return self.product.cut_to(blocks, v, active)
 
     def _errors(self, u: Tensor, v: Tensor, gu: Tensor, gv: Tensor, floor: float) -> Errors:
-        """An error counts relative to the products, and at least to `floor`."""
+        """Errors relative to the products, or to `floor` if that is larger."""
         if not (gu.isfinite().all() and gv.isfinite().all()):
-            return Errors(math.nan, math.nan)  # not the business of the check: the update tells
+            return Errors(math.nan, math.nan)  # the update reports it
         actual = float(v @ gv)
         size, scale = float(gv.norm() + gu.norm()) + floor, float(gv.norm()) + abs(actual) + floor
         asymmetry = float((u @ gv - v @ gu).abs()) / size if size else 0.0
         if self._differences is None or not scale or not v.any():
             return Errors(asymmetry, math.nan)
         error = abs(self._differences.forward(v) - actual) / scale
-        if error > CLOSE * self.tolerance:  # then another pass is worth it, which tells kinks too
+        if error > CLOSE * self.tolerance:  # take another pass, which detects kinks too
             error = abs(self._differences.central(v) - actual) / scale
         return Errors(asymmetry, error)
 
@@ -124,7 +124,7 @@ class Probe:
 
     @cached_property
     def _moves(self) -> Tensor:
-        """1 for a parameter that is moved, 0 for those whose gradient is 0 by convention, (P,)."""
+        """1 for a parameter to move, 0 for those whose gradient is 0 by convention, (P,)."""
         moves = torch.ones_like(self.product.gradient)
         indices = {id(p): i for i, p in enumerate(self.objective.parameters)}
         parts = self.product.blocks.layout.split(moves)
@@ -135,7 +135,7 @@ class Probe:
 
 
 def chosen_blocks(blocks: Blocks) -> list[int]:
-    """Indices of the blocks that are examined, ascending."""
+    """Indices of the blocks to examine, ascending."""
     count = len(blocks.rows)
     if count <= BLOCKS:
         return list(range(count))

@@ -1,8 +1,8 @@
-"""Can these products be right? Determinism, symmetry, and a finite difference, on random vectors.
+"""Checks of products on random vectors: determinism, symmetry, and a finite difference.
 
 Derivatives come from many formulas of many operators, and some are wrong: in torch 2.13 on the CPU
-the Hessian through `parametrizations.weight_norm` is asymmetric by a third. The error is pinned to
-a module.
+the Hessian through `parametrizations.weight_norm` is asymmetric by a third. The check names the
+module that causes an error.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from bdhf.optim.inspection.block_check import Errors, Probe
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.refusals.refusals import named
 
-#: What is too far from 0, by the precision: of forward passes, or of products.
+#: Tolerances, by the precision of forward passes or of products.
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-2}
 
-#: The same for a block alone, whose products may be small beside what they are made of.
+#: The same for a block alone, whose products may be small differences of large terms.
 BLOCK_TOLERANCES = {torch.float64: 1e-4, torch.float32: 5e-2}
 
 #: For any other precision.
@@ -37,7 +37,7 @@ _COARSE = 0.2
 
 @dataclass(frozen=True)
 class Check:
-    """What was found; each number is relative, 0 is perfect, NaN was not looked at.
+    """The result of the check; numbers are relative, 0 is perfect, NaN: not examined.
 
     Those of products are of the full matrix, or of the worst block where only blocks are wrong.
     """
@@ -50,18 +50,18 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there is no problem."""
         return not self.problem
 
 
 def examine(objective: Objective, product: BlockProduct, curvature: Curvature) -> Check:
-    """Examine the products of one linearisation at the parameters as they are."""
+    """Examine the products of one linearisation at the current parameters."""
     check = _examine_passes(objective, product)
     if not check.passed:
         return check
     try:
         return _examine_products(Probe(objective, product, curvature, check.tolerance), check)
-    except CurvatureError as error:  # there is no product; it says where, why and what to do
+    except CurvatureError as error:  # there is no product; the error has the reason
         return replace(check, problem=str(error))
 
 
@@ -71,7 +71,7 @@ def check_curvature(
     curvature: Curvature,
     watch: Callable[[], None] | None = None,
 ) -> None:
-    """Raise CurvatureError if `examine` finds something.
+    """Raise CurvatureError if there is a problem.
 
     `watch` is called before every product; it may raise.
     """
@@ -87,7 +87,7 @@ def check_curvature(
 
 
 def _examine_passes(objective: Objective, product: BlockProduct) -> Check:
-    """Is the model one function, and are its micro-batches the batch?"""
+    """Whether the model is deterministic, and its micro-batches add up to the batch."""
     inputs = product.parts[0][1].batch[0]
     problem = ""
     with objective.random_state_kept(), buffers_kept(objective.model) as moved:
@@ -98,7 +98,7 @@ def _examine_passes(objective: Objective, product: BlockProduct) -> Check:
                 warn_of_moved(objective.model, moved_again())
         if change > _TOLERANCES.get(product.gradient.dtype, _COARSE):
             problem = (
-                f"{module} gives other outputs at every forward pass (relative change "
+                f"{module} returns other outputs in every forward pass (relative change "
                 f"{change:.2g}): put it into eval mode, or draw its noise once per update"
             )
         elif len(product.parts) > 1:
@@ -108,7 +108,7 @@ def _examine_passes(objective: Objective, product: BlockProduct) -> Check:
 
 
 def _examine_products(probe: Probe, check: Check) -> Check:
-    """Errors of the full matrix, then those of blocks. Raises CurvatureError where none can be."""
+    """Errors of the full matrix, then those of blocks. Raises CurvatureError without products."""
     with probe.objective.random_state_kept(), buffers_kept(probe.objective.model):
         full = probe.of_full()
         check = replace(check, asymmetry=full.asymmetry, finite_difference=full.finite_difference)
@@ -128,8 +128,8 @@ def _surrogate_problem(probe: Probe, check: Check) -> str:
     return (
         f"the product {_errors(check)}; suspect: {module}: its backward pass is not the "
         "derivative of its forward pass, as with a straight-through estimator, a detach(), a "
-        "no_grad() or a gradient hook. If that is on purpose, check=False takes this backward "
-        "pass for the Jacobian; else make the two agree"
+        "no_grad() or a gradient hook. If that is intended, check=False uses this backward pass "
+        "as the Jacobian; otherwise make the two agree"
     )
 
 
@@ -141,7 +141,7 @@ def _errors(check: Check) -> str:
 
 
 def _full_problem(probe: Probe, check: Check) -> str:
-    """What is wrong with the full matrix, whose first derivatives are those of the function."""
+    """What is wrong with the full matrix, where no module has a surrogate backward pass."""
     order, way_out = "first", "replace it, or report it to PyTorch"
     if isinstance(probe.curvature, Hessian):
         order = "second"
@@ -185,7 +185,7 @@ def _examine_blocks(probe: Probe, check: Check) -> tuple[Check, str]:
     listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return check, (
         f"the product of block {index} ({listed}) {_errors(check)} (tolerance {tolerance:g}), "
-        "while the full matrix is right. Its way is wrong for this model "
+        "while the full matrix is right. The method is wrong for this model "
         f"({probe.product.why}): try another method= ('propagate', 'layer_io') or Full(), and "
         "report it to bdhf"
     )

@@ -1,7 +1,7 @@
-"""vᵀGv by differences of the outputs, or for the Hessian of the gradient: no derivative is used.
+"""vᵀGv by differences of the outputs, or of the gradient for the Hessian.
 
-They are taken in float64 on a copy of the model, whatever its precision. The base point is shared
-by all v.
+They are computed in float64 on a copy of the model, whatever its precision. All v share the base
+point.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.vectors.layout import split_like
 
-#: Relative step of the finite difference, which is taken in float64 whatever the model, so small
-#: that a sample rarely crosses the kink of a ReLU.
+#: Relative step of the finite difference, in float64 for every model; so small that a sample rarely
+#: crosses the kink of a ReLU.
 _STEP = 1e-8
 
-#: Relative difference of the slopes to both sides above which a point is a kink: no derivative.
+#: Relative difference of the slopes on both sides above which a point is a kink.
 _KINK = 1e-3
 
 
 @dataclass(frozen=True)
 class Differences:
-    """A copy of a model in float64, and what is differenced at the parameters as they are."""
+    """A copy of a model in float64, and the values at the current parameters."""
 
     twin: Objective
     theta: Tensor  # (P,), float64
@@ -43,7 +43,7 @@ class Differences:
     def of(
         cls, objective: Objective, product: BlockProduct, curvature: Curvature
     ) -> Differences | None:
-        """None where no copy can be made, or something in it is not for float64."""
+        """None where the model has no copy in float64."""
         try:
             twin = Objective.of(*_doubled(objective.model, objective.loss_fn))
             parts = []
@@ -61,17 +61,17 @@ class Differences:
             self.parts, self._slopes(v, -1.0), self._slopes(v, 1.0), strict=True
         ):
             if (before - behind).norm() > _KINK * (before.norm() + behind.norm()):
-                return math.nan  # a ReLU at exactly 0, say: the derivative is a convention
+                return math.nan  # such as a ReLU at exactly 0: the derivative is a convention
             total += part[0] * _quadratic((before + behind) / 2, v, part[2])
         return total
 
     def forward(self, v: Tensor) -> float:
-        """The same from one side, at half the cost: of no meaning at a kink."""
+        """The same from one side, at half the cost; wrong at a kink."""
         pairs = zip(self.parts, self._slopes(v, 1.0), strict=True)
         return sum(part[0] * _quadratic(slope, v, part[2]) for part, slope in pairs)
 
     def _slopes(self, v: Tensor, sign: float) -> list[Tensor]:
-        """The change of what is differenced along ±v, per unit of v, for every micro-batch."""
+        """The change of the values along ±v, per unit of v, for every micro-batch."""
         step = sign * _STEP * max(float(self.theta.norm()), 1.0) / float(v.norm())
         _set(self.twin.parameters, self.theta + step * v.double())
         values = [_value(self.twin, batch, self.curvature) for _, batch, _, _ in self.parts]
@@ -80,7 +80,7 @@ class Differences:
 
 
 def _doubled(model: nn.Module, loss_fn: LossFn) -> tuple[nn.Module, LossFn]:
-    """Copies in float64, made together: a parameter that both hold stays one."""
+    """Copies in float64, made together: a shared parameter stays shared."""
     if not isinstance(loss_fn, nn.Module):
         return copy.deepcopy(model).double(), loss_fn
     model, loss_fn = copy.deepcopy((model, loss_fn))
@@ -88,7 +88,7 @@ def _doubled(model: nn.Module, loss_fn: LossFn) -> tuple[nn.Module, LossFn]:
 
 
 def _value(twin: Objective, batch: Any, curvature: Curvature) -> Tensor:
-    """What is differenced: the outputs, or for the Hessian the gradient (P,)."""
+    """The values to difference: the outputs, or for the Hessian the gradient (P,)."""
     with torch.enable_grad():  # a model may differentiate in its forward
         if isinstance(curvature, Hessian):
             return twin.loss_and_gradient((batch,))[1]

@@ -1,4 +1,4 @@
-"""How much of a matrix lies outside its blocks: is it block-diagonal?
+"""The share of a matrix outside its blocks: how far it is from block-diagonal.
 
     e = ‖G - G_block‖_F ÷ ‖G‖_F = √(off ÷ (off + on)),
     off = ‖G - G_block‖²_F = E‖(G - G_block) v‖²,   on = ‖G_block‖²_F = E‖G_block v‖²
@@ -20,16 +20,16 @@ from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.torch_support.student import two_sided_quantile
 
-#: Sets the signs apart from what a curvature draws by the same seed: the two must be independent.
+#: Separates the signs from the draws of a curvature with the same seed: they must be independent.
 _STREAM = 0x632BE59BD9B4E019
 
-#: Probes that an interval takes at least: its quantile has half of n - 1 degrees of freedom.
+#: The fewest probes for an interval: its quantile has half of n - 1 degrees of freedom.
 FEWEST = 3
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What every probe saw, outside the blocks and in them."""
+    """The result of every probe, outside the blocks and in them."""
 
     off: Tensor  # ‖(G - G_block) v‖², (probes,), float64 on the CPU
     on: Tensor  # ‖G_block v‖², (probes,), likewise
@@ -88,7 +88,7 @@ def squares_of(product: BlockProduct, v: Tensor) -> tuple[float, float]:
     blocks = product.blocks if blend is None else blend.inner
     v = v.to(product.gradient)
     block = blocks.scatter(product.cut_to(blocks, blocks.gather(v)))
-    whole = product.cut_to(cut(layout, Full()), v)  # the identity: nothing in it has a device
+    whole = product.cut_to(cut(layout, Full()), v)  # in the identity no tensor has a device
     return float((whole - block).square().sum()), float(block.square().sum())
 
 

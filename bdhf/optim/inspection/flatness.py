@@ -1,4 +1,4 @@
-"""Where there is no curvature, a step is the gradient divided by the damping: that is said first.
+"""Warnings for zero curvature, where a step is the gradient divided by the damping.
 
 (0 + λ) d = -g,    so that    θ ← θ - (lr / λ) g,    of length 500 ‖g‖ by default
 """
@@ -19,7 +19,7 @@ from bdhf.optim.partitions import Full
 from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import BlockProduct
 
-#: lr / damping from which a step along the gradient is called a long one.
+#: lr / damping above which a step along the gradient is long.
 LONG = 1.0
 
 
@@ -47,14 +47,14 @@ def warn_if_flat(product: BlockProduct, watch: Callable[[], None] | None = None)
     warnings.warn(
         f"the curvature is exactly 0 {why}: every step would be the gradient divided by the "
         "damping. Use a loss with curvature (cross_entropy of logits, nll_loss behind a "
-        "LogSoftmax, mse_loss, smooth_l1_loss), or a damping that is meant as 1 / learning rate",
+        "LogSoftmax, mse_loss, smooth_l1_loss), or set the damping to 1 / learning rate",
         CurvatureWarning,
         stacklevel=3,
     )
 
 
 def _is_flat(product: BlockProduct, watch: Callable[[], None] | None) -> bool:
-    """Whether the product with a random vector is 0; of the outputs, where H stands there."""
+    """Whether the product with a random vector is 0; with H alone, where there is one."""
     draws = torch.Generator().manual_seed(0)
 
     def random(like: Tensor) -> Tensor:
@@ -93,10 +93,10 @@ def warn_if_unbounded(
         rate = float(group["lr"]) / damping if damping else float("inf")
         way = f"set optimizer.param_groups[{index}]['damping'] to lr / (the learning rate you want)"
         if not all(bare):
-            way = "give it a block of its own (PerLayer, Groups) with a damping of its own"
+            way = "give them a separate block (PerLayer, Groups) with its own damping"
         warnings.warn(
-            f"there is no curvature in what the loss alone holds ({names}), so every update moves "
-            f"it by lr / damping = {rate:.3g} times its gradient: {way}",
+            f"parameters that only the loss holds ({names}) have no curvature, so every update "
+            f"moves them by lr / damping = {rate:.3g} times their gradient: {way}",
             CurvatureWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""A block-diagonal curvature matrix to look at: products, blocks, entries, a self-check."""
+"""A block-diagonal curvature matrix to inspect: products, blocks, entries, a self-check."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from bdhf.optim.vectors.block_names import Description, describe
 
 
 class BlockCurvature:
-    """The block-diagonal curvature of one batch at the parameters as they were when it was built.
+    """The block-diagonal curvature of one batch at the parameters of its construction.
 
     Vectors are flat, in the order of `model.parameters()`, trainable entries only: (P,). Those of a
-    loss module follow; of what only the loss has, the rows of a GGN or Fisher matrix are 0. It
-    keeps the graph of the forward pass while it lives. Changing the parameters in place invalidates
-    it: its products raise CurvatureError from then on.
+    loss module follow; the rows of a GGN or Fisher matrix for parameters of the loss alone are 0.
+    Keeps the graph of the forward pass. Changing the parameters in place invalidates it: its
+    products raise CurvatureError from then on.
     """
 
     def __init__(self, objective: Objective, curvature: Curvature, product: BlockProduct) -> None:
@@ -52,11 +52,11 @@ class BlockCurvature:
         return self._product.method
 
     def explain(self) -> str:
-        """Why products are computed as they are: what each method would cost, or cannot do."""
+        """Why products are computed by this method: what each method costs, or why it fails."""
         return self._product.why
 
     def describe(self) -> Description:
-        """Name, parameters and share of every block; printed as a table."""
+        """Name, number of parameters and share of every block; prints as a table."""
         return describe(self._blocks)
 
     def matvec(self, v: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class BlockCurvature:
     def __matmul__(self, v: Tensor) -> Tensor:
         """G v for a vector (P,) or for the columns of a matrix (P, k); the shape stays.
 
-        It is computed in the precision of the model. Raises ModelTypeError for what is no real
+        Computed in the precision of the model. Raises ModelTypeError for anything but a real
         Tensor, and ValueError for any other shape.
         """
         size, like = self.shape[0], self._product.gradient
@@ -75,7 +75,7 @@ class BlockCurvature:
             what = f"{v.dtype} on {v.device}" if isinstance(v, Tensor) else type(v).__name__
             raise ModelTypeError(
                 f"G multiplies a Tensor of real numbers on {like.device}; got {what}: "
-                f"torch.as_tensor(v, dtype={like.dtype}, device={str(like.device)!r})"
+                f"use torch.as_tensor(v, dtype={like.dtype}, device={str(like.device)!r})"
             )
         if v.dim() not in (1, 2) or v.shape[0] != size:
             raise ValueError(
@@ -83,7 +83,7 @@ class BlockCurvature:
                 f"got {tuple(v.shape)}"
             )
         self._refuse_if_outdated()
-        if v.dtype != like.dtype:  # whole numbers would round every product to 0
+        if v.dtype != like.dtype:  # integers would round every product to 0
             return (self @ v.to(like.dtype)).to(v.dtype if v.is_floating_point() else like.dtype)
         if v.dim() == 1:
             with self._objective.arithmetic():
@@ -118,7 +118,7 @@ class BlockCurvature:
         self._refuse_if_outdated()
         with self._objective.arithmetic():
             check = examine(self._objective, self._product, self._curvature)
-            if check.passed:  # else there is worse to say
+            if check.passed:  # else the problem comes first
                 warn_if_flat(self._product)
         return check
 
@@ -131,7 +131,7 @@ class BlockCurvature:
         partition inside. Collobert (2004) claims it to be small for blocks of neurons. NaN where G
         is zero. Raises ValueError for fewer than one probe.
 
-        >>> model = nn.Linear(2, 1)  # one block, so that nothing is outside
+        >>> model = nn.Linear(2, 1)  # one block, so nothing is outside
         >>> batch = torch.eye(2), torch.zeros(2, 1)
         >>> block_curvature(model, nn.functional.mse_loss, batch).off_block_energy()
         0.0
@@ -156,7 +156,7 @@ class BlockCurvature:
             return off_block_energy(self._product, probes, seed)
 
     def _refuse_if_outdated(self) -> None:
-        """Raise CurvatureError where the parameters have been written to since."""
+        """Raise CurvatureError if the parameters have been written to."""
         now = _versions(self._objective.model)
         if now != self._versions:
             pairs = {**self._versions, **now}
@@ -169,7 +169,7 @@ class BlockCurvature:
 
 
 def _versions(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """How often every parameter has been written to, and where it lies."""
+    """The number of writes to every parameter, and its address."""
     return {name: (p._version, p.data_ptr()) for name, p in model.named_parameters()}
 
 
@@ -188,17 +188,17 @@ def block_curvature(
 ) -> BlockCurvature:
     """Linearise the curvature of one batch (inputs, targets) at the current parameters.
 
-    A list is the micro-batches of one batch, weighted by their loss terms. `seed` begins the
-    stream of what the curvature draws (`Fisher`).
+    A list is the micro-batches of one batch, weighted by their loss terms. `seed` seeds what the
+    curvature draws (`Fisher`).
 
-    `method` is how products are computed: "propagate" sends v through the model and back, a sweep a
+    `method` is how products are computed: "propagate" takes a forward and a reverse sweep per
     block, for every model and curvature; "layer_io" caches inputs and output factors of every layer
-    and takes all blocks at once, where the layers are known and H has few columns a sample; "auto"
-    takes the cheaper one by FLOPs and memory. `G.method` says which it is, `G.explain()` why.
-    `max_bytes` bounds the cache of layer_io; `product_dtype=torch.bfloat16` has matrix products
-    in that precision, loss, gradient and vectors in the model's; `compile` sends the forward mode
-    of propagate through torch.compile. Raises ValueError for a partition that does not
-    fit the model, an unknown method, and a model whose forward is not a function of each sample
+    and takes all blocks at once, for known layers and an H with few columns per sample; "auto"
+    takes the cheaper one by FLOPs and memory. `G.method` is the method in use, `G.explain()` the
+    reason. `max_bytes` bounds the cache of layer_io; `product_dtype=torch.bfloat16` computes matrix
+    products in that precision, but loss, gradient and vectors in the model's; `compile` compiles
+    the forward mode of propagate with torch.compile. Raises ValueError for a partition that does
+    not fit the model, an unknown method, and a model whose forward is not a function of each sample
     alone (batch normalisation, dropout).
 
     >>> model = nn.Linear(2, 1, bias=False)

@@ -1,4 +1,4 @@
-"""What a loss says about the outputs: its terms, its curvature in them, and targets to draw."""
+"""Losses as functions of the outputs: terms, curvature, and targets to draw."""
 
 from bdhf.optim.losses.hessians import OutputHessian
 from bdhf.optim.losses.likelihoods import Likelihood

@@ -1,6 +1,6 @@
-"""Hessians of a loss in its outputs, H = B Bᵀ: multiplied by, and factored.
+"""Hessians of a loss in its outputs, H = B Bᵀ: products and roots.
 
-Each form multiplies (`h(w)` is H w) and gives its root B column by column: `h.root(u)` is B u for a
+Each form multiplies (`h(w)` is H w) and applies its root B to columns: `h.root(u)` is B u for a
 batch of u, (k, *root_shape) -> (k, *shape of z).
 """
 
@@ -18,11 +18,11 @@ from bdhf.optim.torch_support.failures import Failure, attempt
 
 
 class OutputHessian(Protocol):
-    """The matrix H that stands between Jᵀ and J."""
+    """The matrix H between Jᵀ and J."""
 
     @property
     def root_shape(self) -> tuple[int, ...]:
-        """Shape of the u that B multiplies; its entries count the columns of B."""
+        """Shape of the u in B u; its entries count the columns of B."""
 
     def __call__(self, w: Tensor) -> Tensor:
         """H w, both of the shape of z."""
@@ -39,7 +39,7 @@ class Diagonal:
 
     @property
     def root_shape(self) -> tuple[int, ...]:
-        """One column an output."""
+        """One column per output."""
         return tuple(self.h.shape)
 
     def __call__(self, w: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Softmax:
 
     @property
     def root_shape(self) -> tuple[int, ...]:
-        """One column a class and term."""
+        """One column per class and term."""
         return tuple(self.p.shape)
 
     def __call__(self, w: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Outer:
 
     @property
     def root_shape(self) -> tuple[int, ...]:
-        """One column a draw and sample, (K, N)."""
+        """One column per draw and sample, (K, N)."""
         return tuple(self.scores.shape[:2])
 
     def __call__(self, w: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def _spread(u: Tensor, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Differentiated:
-    """∇²_z of any loss, by automatic differentiation of its gradient on a kept graph."""
+    """∇²_z of any loss, by automatic differentiation of its gradient with its graph."""
 
     gradient: Tensor  # of z, with its graph
     z: Tensor
@@ -116,7 +116,7 @@ class Differentiated:
 
     @property
     def root_shape(self) -> tuple[int, ...]:
-        """One column an output of the batch."""
+        """One column per output of the batch."""
         return (self.z.numel(),)
 
     def __call__(self, w: Tensor) -> Tensor:
@@ -179,8 +179,7 @@ def no_curved_loss(loss: str, failure: Failure) -> CurvatureError:
     error = CurvatureError(
         f"the loss {loss} has no second derivative in torch ({failure.reason}): use a loss made of "
         "differentiable operators, or give it a closed form (the methods of "
-        "bdhf.optim.Likelihood), with which EmpiricalFisher and Fisher need its first derivative "
-        "only"
+        "bdhf.optim.Likelihood); EmpiricalFisher and Fisher then need its first derivative only"
     )
     error.__cause__ = failure.error
     return error

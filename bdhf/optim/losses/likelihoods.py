@@ -1,9 +1,9 @@
-"""The losses of torch that are likelihoods: how many terms, what curvature, how to draw targets.
+"""The losses of torch that are likelihoods: number of terms, curvature, draws of targets.
 
     L = (1/M) Σ_m ℓ_m for reduction="mean", with M its number of terms; M = 1 for "sum"
 
-`recognise` (`recognition.py`) says which loss is one of them. A loss of a user's own joins by
-having these methods itself.
+`recognise` (`recognition.py`) maps a loss to one of them. A user's loss with these methods is used
+like them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bdhf.optim.losses.hessians import Diagonal, OutputHessian, Softmax
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """A loss that is a sum or a weighted mean of negative log-likelihoods, one a term."""
+    """A loss that is a sum or a weighted mean of negative log-likelihoods, one per term."""
 
     @property
     def is_mean(self) -> bool:
@@ -32,13 +32,13 @@ class Likelihood(Protocol):
         """M, the weight of the batch in a mean, ()."""
 
     def hessian(self, outputs: Tensor, targets: Any) -> OutputHessian | None:
-        """∇²_z Σ_m ℓ_m; None where only differentiation tells."""
+        """∇²_z Σ_m ℓ_m; None where it takes automatic differentiation."""
 
     def draw(self, outputs: Tensor, targets: Any, generator: torch.Generator) -> Any:
-        """Targets ŷ from exp(-ℓ_m); ignored terms stay ignored. ModelError: no likelihood."""
+        """Targets ŷ from exp(-ℓ_m); ignored terms stay ignored. ModelError: not a likelihood."""
 
     def score(self, outputs: Tensor, targets: Any, drawn: Any) -> Tensor:
-        """∇_z Σ_m ℓ_m at the targets `drawn`; which terms count is as in the observed ones."""
+        """∇_z Σ_m ℓ_m at the targets `drawn`; the observed targets say which terms count."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class CrossEntropy:
         return self.reduction == "mean"
 
     def terms(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Labels that count, by the weight of their class; samples for class probabilities."""
+        """The class weights of counted labels; the number of samples for class probabilities."""
         if targets.is_floating_point():
             return outputs.new_tensor(outputs.numel() / outputs.shape[self._classes(outputs)])
         return self._of_label(outputs, targets).sum()
 
     def hessian(self, outputs: Tensor, targets: Tensor) -> OutputHessian:
-        """Σ_c t_c times the covariance of the class, whatever the target."""
+        """Σ_c t_c times the covariance of the class."""
         dim = self._classes(outputs)
         smooth = self.label_smoothing / outputs.shape[dim]
         weight = self._weights(outputs)
@@ -82,15 +82,15 @@ class CrossEntropy:
         if self.weight is not None or self.label_smoothing or targets.is_floating_point():
             raise ModelError(
                 "cross-entropy with class weights, label smoothing or class probabilities as "
-                "targets is no likelihood to draw labels from: use GGN, or plain labels"
+                "targets is not a likelihood to draw labels from: use GGN, or plain labels"
             )
         p = outputs.softmax(self._classes(outputs)).movedim(self._classes(outputs), -1)
-        p = p.reshape(-1, p.shape[-1]).nan_to_num(1.0)  # a NaN is for the update to report
+        p = p.reshape(-1, p.shape[-1]).nan_to_num(1.0)  # the update reports NaN
         drawn = torch.multinomial(p, 1, generator=generator)
         return drawn.view(targets.shape).where(self._counted(targets), targets.long())
 
     def score(self, outputs: Tensor, targets: Tensor, drawn: Tensor) -> Tensor:
-        """Softmax minus the label; a drawn label may be `ignore_index` and counts all the same."""
+        """Softmax minus the label; a drawn label counts even if it equals `ignore_index`."""
         dim, counted = self._classes(outputs), self._counted(targets)
         label = F.one_hot(drawn.where(counted, 0), outputs.shape[dim]).movedim(-1, dim)
         return (outputs.softmax(dim) - label) * counted.unsqueeze(dim)
@@ -99,7 +99,7 @@ class CrossEntropy:
         return 0 if outputs.dim() == 1 else 1
 
     def _weights(self, outputs: Tensor) -> Tensor:
-        """Of every class, (C,)."""
+        """The weight of every class, (C,)."""
         classes = outputs.shape[self._classes(outputs)]
         return outputs.new_ones(classes) if self.weight is None else self.weight.to(outputs)
 
@@ -110,7 +110,7 @@ class CrossEntropy:
         return weights
 
     def _counted(self, targets: Tensor) -> Tensor:
-        """Which labels count; as long, since eight bits have no -100 and index as a mask."""
+        """Which labels count; as int64, since uint8 has no -100 and indexes as a mask."""
         return targets.long() != self.ignore_index
 
 
@@ -131,7 +131,7 @@ class SquaredError:
         return outputs.new_tensor(torch.Size(shape).numel())
 
     def hessian(self, outputs: Tensor, targets: Tensor) -> OutputHessian | None:
-        """2 for every element; by differentiation where the shapes are broadcast."""
+        """2 for every element; None where the shapes are broadcast."""
         if outputs.shape != targets.shape:
             return None
         return Diagonal(outputs.new_tensor(2.0).expand_as(outputs))
@@ -149,7 +149,7 @@ class SquaredError:
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy:
-    """`F.binary_cross_entropy_with_logits`: a coin with P(1) = σ(z) for every element."""
+    """`F.binary_cross_entropy_with_logits`: Bernoulli with P(1) = σ(z) for every element."""
 
     weight: Tensor | None = None
     reduction: str = "mean"
@@ -165,7 +165,7 @@ class BinaryCrossEntropy:
         return outputs.new_tensor(outputs.numel())
 
     def hessian(self, outputs: Tensor, targets: Tensor) -> OutputHessian:
-        """σ(1 - σ), by the weights of the element."""
+        """σ(1 - σ), times the weights of the element."""
         p = outputs.sigmoid()
         h = p * (1 - p)
         if self.pos_weight is not None:
@@ -176,7 +176,8 @@ class BinaryCrossEntropy:
         """Zeros and ones, with P(1) = σ(z)."""
         if self.weight is not None or self.pos_weight is not None:
             raise ModelError(
-                "binary cross-entropy with weights is no likelihood to draw targets from: use GGN"
+                "binary cross-entropy with weights is not a likelihood to draw targets from: use "
+                "GGN"
             )
         return torch.bernoulli(outputs.sigmoid().nan_to_num(0.5), generator=generator)
 
@@ -189,5 +190,5 @@ def _same_shape(outputs: Tensor, targets: Tensor) -> None:
     if outputs.shape != targets.shape:
         raise ModelError(
             f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} differ in shape; "
-            "targets can be drawn only for outputs of their own shape"
+            "targets can be drawn only in the shape of the outputs"
         )

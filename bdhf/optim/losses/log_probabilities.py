@@ -1,10 +1,10 @@
-"""Losses of log-probabilities: linear in the outputs z, and yet with the curvature of a likelihood.
+"""Losses of log-probabilities: linear in the outputs z, but with the curvature of a likelihood.
 
     -t_y z_y,   Σ_c t_c (log t_c - z_c)      with   log Σ_c exp z_c = 0 whatever the parameters
 
-As a function of the outputs each has a Hessian of 0, and a GGN of 0 is no curvature. Where the
-outputs are normalised, as behind a LogSoftmax, the loss is the cross-entropy of the same outputs,
--Σ_c t_c log softmax(z)_c, up to a constant. Its Hessian t (diag p - ppᵀ) stands there, p = exp z.
+As a function of the outputs each has a Hessian of 0, and a GGN of 0 is useless. Where the outputs
+are normalised, as by a LogSoftmax, the loss is the cross-entropy of the same outputs,
+-Σ_c t_c log softmax(z)_c, up to a constant, and its Hessian t (diag p - ppᵀ), p = exp z, is used.
 The Jacobian of normalised outputs maps the gradients of both to the same vector.
 """
 
@@ -20,7 +20,7 @@ from bdhf.optim.errors import ModelError
 from bdhf.optim.losses.hessians import OutputHessian, Softmax
 from bdhf.optim.losses.likelihoods import CrossEntropy
 
-#: How far log Σ exp z of normalised outputs is from 0 by rounding, by their precision.
+#: Rounding error of log Σ exp z = 0 for normalised outputs, by their precision.
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 _COARSE = 5e-2  # of any other precision
 
@@ -39,7 +39,7 @@ class NegativeLogLikelihood:
         return self.reduction == "mean"
 
     def terms(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Labels that count, by the weight of their class."""
+        """The class weights of counted labels."""
         return self._entropy.terms(outputs, targets)
 
     def hessian(self, outputs: Tensor, targets: Tensor) -> OutputHessian | None:
@@ -50,16 +50,16 @@ class NegativeLogLikelihood:
 
     def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Labels from exp(z)."""
-        finite = bool(outputs.isfinite().all())  # a NaN is for the update to report
+        finite = bool(outputs.isfinite().all())  # the update reports NaN
         if finite and not self._normalised(outputs, targets):
             raise ModelError(
-                "nll_loss is a likelihood of log-probabilities only, and the outputs are not: "
-                "log Σ exp z is not 0. End the model by a LogSoftmax, or use cross_entropy"
+                "nll_loss is a likelihood for log-probabilities only, and log Σ exp z of the "
+                "outputs is not 0: end the model with a LogSoftmax, or use cross_entropy"
             )
         return self._entropy.draw(outputs, targets, generator)
 
     def score(self, outputs: Tensor, targets: Tensor, drawn: Tensor) -> Tensor:
-        """That of cross-entropy, exp(z) minus the label: in the parameters it is the same."""
+        """That of cross-entropy, exp(z) minus the label: the same in the parameters."""
         return self._entropy.score(outputs, targets, drawn)
 
     @property
@@ -107,8 +107,8 @@ class KullbackLeibler:
     def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Refuse: the targets are distributions."""
         raise ModelError(
-            "kl_div has class probabilities as targets, and is no likelihood to draw labels from: "
-            "use GGN, or plain labels with nll_loss"
+            "kl_div has class probabilities as targets, and is not a likelihood to draw labels "
+            "from: use GGN, or plain labels with nll_loss"
         )
 
     def score(self, outputs: Tensor, targets: Tensor, drawn: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""What a loss depends on beside outputs and targets: parameters of its own, and none of others'.
+"""The parameters that a loss depends on directly: only its own.
 
-A loss is linearised at fixed outputs, so what it reads of the model's parameters directly would be
+A loss is linearised at fixed outputs, so a direct dependence on the model's parameters would be
 missing from every gradient. Parameters that a loss module holds are trained; others are refused.
 """
 
@@ -21,26 +21,26 @@ LISTED = 3
 
 
 def own_parameters(loss_fn: object) -> tuple[nn.Parameter, ...]:
-    """The trainable parameters of a loss that is a module, each once; none of any other."""
+    """The trainable parameters of a loss that is a module, each once; () for any other."""
     if not isinstance(loss_fn, nn.Module):
         return ()
     return tuple(parameter for parameter in loss_fn.parameters() if parameter.requires_grad)
 
 
 def loss_name(loss_fn: object) -> str:
-    """What errors call a loss."""
+    """The name of a loss in errors."""
     return str(getattr(loss_fn, "__name__", type(loss_fn).__name__))
 
 
 class ForeignError(ModelError):
-    """A loss that reads tensors which require a gradient, and which it does not hold."""
+    """A loss that reads tensors which require a gradient and which it does not hold."""
 
     def __init__(self, loss_fn: object, leaves: Sequence[Tensor]) -> None:
         super().__init__(_explained(loss_fn, leaves, {}))
         self._loss_fn, self._leaves = loss_fn, leaves
 
     def named(self, model: nn.Module) -> ModelError:
-        """The same refusal, which says what they are in the model."""
+        """The same error with their names in the model."""
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         return ModelError(_explained(self._loss_fn, self._leaves, names))
 
@@ -50,7 +50,7 @@ def refuse_foreign(
 ) -> None:
     """Raise ForeignError for a loss that depends on more than it may.
 
-    It may depend on the outputs, which are given with the node that made them, on the targets, and
+    It may depend on the outputs, which are passed with the node that made them, on the targets, and
     on the parameters that it holds. The walk takes as many steps as the loss has operators.
     """
     z, behind = outputs
@@ -63,7 +63,7 @@ def refuse_foreign(
 
 
 def _leaves(value: Tensor, ends: set[Node]) -> Iterator[Tensor]:
-    """The leaves of the graph of a value, which is not walked beyond some ends."""
+    """The leaves of the graph of a value, which is walked up to `ends`."""
     for node in nodes_behind([value], ends):
         if node.name() == "torch::autograd::AccumulateGrad":
             yield node.variable  # type: ignore[attr-defined]  # of this kind of node only
@@ -78,17 +78,17 @@ def _explained(loss_fn: object, leaves: Sequence[Tensor], names: Mapping[int, st
     if len(listed) > LISTED:
         what += f" and {len(listed) - LISTED} more"
     name = loss_name(loss_fn)
-    reads = f"the loss {name} reads {what} beside the outputs: a step would leave that out; "
+    reads = f"the loss {name} reads {what} besides the outputs, which a step would ignore; "
     ours = [leaf for leaf in leaves if id(leaf) in names]
     ways = []
     if len(ours) > 1:
-        ways.append("if it calls the model, return all that it needs from the model's forward")
+        ways.append("if it calls the model, return what it needs from the model's forward")
     if ours:
-        ways.append("a penalty on the weights is regularization=bdhf.L2(...)")
+        ways.append("for a penalty on the weights, use regularization=bdhf.L2(...)")
     if len(ours) < len(leaves):
         ways.append(
-            "for a parameter of the loss, make the loss an nn.Module that holds it, and it is "
-            "trained; a constant is to be frozen, with requires_grad_(False)"
+            "for a parameter of the loss, make the loss an nn.Module that holds it, which trains "
+            "it; freeze a constant with requires_grad_(False)"
         )
     else:
         ways.append("for a term that shares a weight, make the loss an nn.Module that holds it too")

@@ -38,7 +38,7 @@ LOSS_MODULES: Mapping[type[nn.Module], Build] = {
 
 
 def recognise(loss_fn: Callable[..., Any]) -> Likelihood | None:
-    """Say which likelihood a loss is; None for one that is not known, or reduces to no scalar.
+    """Map a loss to its likelihood; None for an unknown loss, or one without a scalar reduction.
 
     >>> recognise(functools.partial(F.cross_entropy, ignore_index=0))
     CrossEntropy(weight=None, ignore_index=0, reduction='mean', label_smoothing=0.0)
@@ -63,7 +63,7 @@ def recognise(loss_fn: Callable[..., Any]) -> Likelihood | None:
 
 
 def _is_changed(loss_fn: Any) -> bool:
-    """Whether a module of torch computes something else: by hooks, or a forward of its own."""
+    """Whether a module of torch computes something else, by hooks or its own forward."""
     hooks = loss_fn._forward_pre_hooks or loss_fn._forward_hooks
     return bool(hooks) or "forward" in vars(loss_fn)
 

@@ -1,4 +1,4 @@
-"""Targets that a known loss cannot have, refused before they broadcast or index wrongly."""
+"""Refusals of targets that a known loss does not take, before they broadcast or index wrongly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OF_TORCH = (
 def check_targets(loss_fn: Any, outputs: Tensor, targets: Any) -> None:
     """Raise ModelError for targets of a type or shape that a known loss of torch does not take.
 
-    ModelTypeError for what is no Tensor. Labels out of range are told by torch.
+    ModelTypeError for anything but a Tensor. Torch reports labels out of range.
     """
     likelihood = recognise(loss_fn)
     if type(likelihood) in _OF_TORCH and not isinstance(targets, Tensor):

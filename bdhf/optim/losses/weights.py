@@ -1,4 +1,4 @@
-"""How much each micro-batch counts in the loss of the whole batch.
+"""The weight of each micro-batch in the loss of the whole batch.
 
 L = Σ_i w_i L_i,    w_i = M_i / Σ_j M_j for a mean loss with M_i terms, 1 for a sum
 """
@@ -19,14 +19,14 @@ LossFn = Callable[[Any, Any], Tensor]
 
 
 def likelihood_of(loss_fn: LossFn, purpose: str) -> Likelihood:
-    """The likelihood that a loss is. Raises ModelError for one that is not known, with a way out.
+    """The likelihood of a loss. Raises ModelError for an unknown loss.
 
-    `purpose` says what needs it.
+    `purpose` is what needs it, for the error.
     """
     likelihood = recognise(loss_fn)
     if likelihood is None:
         raise ModelError(
-            f"{purpose} must know the terms of the loss, and {loss_name(loss_fn)} is not one of "
+            f"{purpose} needs the terms of the loss, and {loss_name(loss_fn)} is not one of "
             "torch's cross_entropy, mse_loss, binary_cross_entropy_with_logits, nll_loss and "
             "kl_div: pass the function itself, its module (nn.CrossEntropyLoss(...)) without hooks "
             "or functools.partial of it, or give your loss the methods of bdhf.optim.Likelihood"
@@ -49,6 +49,6 @@ def weights(loss_fn: LossFn, pairs: Sequence[tuple[Tensor, Any]]) -> list[float]
 
 
 def is_mean(loss_fn: LossFn) -> bool:
-    """Whether the loss is a mean over samples: what an unknown loss is taken for."""
+    """Whether the loss is a mean over samples; an unknown loss is assumed to be."""
     likelihood = recognise(loss_fn)
     return likelihood is None or likelihood.is_mean

@@ -1,4 +1,4 @@
-"""The full matrix with its cross-block part scaled: the dose-response of dropping it."""
+"""The full matrix with its cross-block part scaled, between all and nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A partition applied to a model's layout: the blocks of its products and solves."""
+"""A partition applied to a model's layout: the blocks of products and solves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def cut(layout: Layout, partition: Partition) -> Blocks:
     """Apply a partition.
 
     Raises ValueError unless it covers every trainable entry once, and ModelTypeError for a name or
-    a class in its place.
+    a class in place of a partition.
     """
     refuse_no_parts(partition=partition)
     blocks = Blocks.of(layout, partition(layout))

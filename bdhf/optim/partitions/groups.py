@@ -56,8 +56,8 @@ class Groups:
 def _check_pattern(pattern: str, layout: Layout) -> None:
     if any(fnmatchcase(slot.name, pattern) for slot in layout.slots):
         return
-    known = ", ".join(slot.name for slot in layout.slots)
-    message = f"pattern {pattern!r} matches no trainable parameter; known: {known}"
+    trainable = ", ".join(slot.name for slot in layout.slots)
+    message = f"pattern {pattern!r} matches no trainable parameter; known: {trainable}"
     for names, why in ((layout.frozen, "frozen"), (layout.aliases, "tied to an earlier name")):
         hits = [name for name in names if fnmatchcase(name, pattern)]
         if hits:
@@ -67,9 +67,9 @@ def _check_pattern(pattern: str, layout: Layout) -> None:
 
 def _misfit(name: str, hits: list[str], blocks: Sequence[Sequence[str]]) -> str:
     if not hits:
-        given = [list(block) for block in blocks]
+        patterns = [list(block) for block in blocks]
         return (
-            f"parameter {name!r} is in no block of {given}; add a pattern that matches it, "
+            f"parameter {name!r} is in no block of {patterns}; add a pattern that matches it, "
             "or freeze it"
         )
     listed = " and ".join(repr(pattern) for pattern in hits)

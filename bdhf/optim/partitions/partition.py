@@ -1,4 +1,4 @@
-"""What a partition is."""
+"""The interface of a partition."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ class PerNeuron:
     Collobert (2004); Le Roux et al. (2007, TONGA). The unit is the output channel of a convolution,
     transposed or not, and the channel of a norm; the column of an embedding, which is a linear map
     of one-hot vectors; the hidden unit of a recurrent layer, with its rows of all gates, its biases
-    and peepholes; a row of every tensor of a module that is not known here, where tensors with as
-    many rows share their units. A tied tensor belongs to the first name that torch reports for it.
+    and peepholes; a row of every tensor of any other module, where tensors with as many rows
+    share their units. A tied tensor belongs to the first name that torch reports for it.
 
     >>> from bdhf.optim.vectors.layout import layout_of
     >>> mlp = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))

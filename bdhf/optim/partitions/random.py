@@ -18,8 +18,8 @@ class Random:
     """All entries shuffled into blocks: of equal size (±1), or of the sizes of another partition.
 
     `Random(blocks=2, seed=0)` has two halves; `Random(like=PerLayer(), seed=0)` has blocks of the
-    sizes of the layers, in their order: what it lacks against `PerLayer()` is structure alone.
-    `Random()` has two `blocks`. The shuffle is drawn from a Generator of its own, begun by `seed`;
+    sizes of the layers, in their order: it differs from `PerLayer()` in structure alone.
+    `Random()` has two `blocks`. The shuffle is drawn from its own Generator, seeded by `seed`;
     `like` is the partition whose sizes are taken.
 
     Raises ValueError for both `blocks` and `like`, for fewer blocks than one or more than there

@@ -1,4 +1,4 @@
-"""How a block product is computed, apart from which matrix it is. One file each."""
+"""How block products are computed, whichever matrix they are with. One file each."""
 
 from bdhf.optim.products.choose import METHODS, check_method, linearise
 from bdhf.optim.products.product import BlockProduct

@@ -1,8 +1,8 @@
-"""Whether two ways to the same vector agree, on random vectors and up to rounding.
+"""Whether two computations of the same vector agree, on random vectors and up to rounding.
 
-J v is held against reverse mode by first derivatives only: ⟨w, J v⟩ = ⟨Jᵀw, v⟩ for random v and w.
-For normal w the difference is normal with the norm of the error of J v for its deviation, so a few
-draws tell its size.
+J v is compared with reverse mode by first derivatives only: ⟨w, J v⟩ = ⟨Jᵀw, v⟩ for random v and w.
+For normal w the difference is normal, and its deviation is the norm of the error of J v, so a few
+draws estimate its size.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from bdhf.optim.products.request import Request
 from bdhf.optim.products.vjp import vjp
 from bdhf.optim.vectors.layout import split_like
 
-#: What rounding may explain, by precision.
+#: Relative differences that rounding may explain, by precision.
 _TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
-LOOSE = 0.1  # for shorter floating-point numbers
+LOOSE = 0.1  # for lower precisions
 
-#: Draws of w: the chance that all of them miss an error a tenfold above the tolerance is 3e-6.
+#: Draws of w: the chance that all of them miss an error of ten times the tolerance is 3e-6.
 _DRAWS = 5
 
 
 def random_tangents(tensors: Sequence[Tensor], seed: int = 0) -> list[Tensor]:
-    """A fixed random tensor of the shape of every one, for ways that must agree.
+    """One fixed random tensor of the shape of each, for computations that must agree.
 
-    Drawn on the CPU, so that every device is asked the same.
+    Drawn on the CPU, so that they are the same for every device.
     """
     draws = torch.Generator().manual_seed(seed)
     return [torch.randn(p.shape, generator=draws).to(p) for p in tensors]
 
 
 def tolerance_of(z: Tensor, request: Request) -> float:
-    """Relative difference of two ways to the same vector that rounding may explain."""
+    """Relative difference of two computations of a vector that rounding may explain."""
     return _TOLERANCES.get(request.settings.dtype or z.dtype, LOOSE)
 
 
@@ -46,9 +46,9 @@ def adjoint_error(
     draws: int = _DRAWS,
     by_block: bool = True,
 ) -> float | None:
-    """Relative error of J v, at most: for all parameters, and for the tensors of every block.
+    """The largest relative error of J v: for all parameters, and for the tensors of every block.
 
-    `draws` are those of w; `by_block` False leaves the blocks out. None where something is not
+    `draws` is the number of w; `by_block=False` leaves the blocks out. None where something is not
     finite.
     """
     parameters = request.objective.parameters

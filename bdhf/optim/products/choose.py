@@ -1,4 +1,4 @@
-"""Which way to compute a product: the table of methods, and the choice that "auto" makes."""
+"""How a product is computed: the table of methods, and the choice of "auto"."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ MethodChoice = tuple[str, str]  # method, and why
 
 
 def _propagate(request: Request) -> Linearisation:
-    """By sweeps through the model: of the outputs, or of the gradient."""
+    """By sweeps through the graph of the outputs, or of the gradient."""
     if isinstance(request.curvature, Hessian):
         return DoubleBackward(request)
     return Propagate(request, request.curvature)
 
 
 def _layer_io(request: Request) -> Linearisation:
-    """By cached inputs and output factors. Raises Uncovered where they do not tell all."""
+    """By cached inputs and output factors. Raises Uncovered where they do not determine it."""
     if isinstance(request.curvature, Hessian):
-        raise Uncovered("the Hessian is no Jᵀ H J")
+        raise Uncovered("the Hessian is not of the form Jᵀ H J")
     return LayerIO(request, request.curvature)
 
 
@@ -50,10 +50,10 @@ METHODS: Mapping[str, Callable[[Request], Linearisation]] = {
 
 
 def check_method(settings: Settings) -> None:
-    """Raise ValueError for a method that is not known."""
-    known = ["auto", *METHODS]
-    if settings.method not in known:
-        raise ValueError(f"unknown method {settings.method!r}; known: {', '.join(known)}")
+    """Raise ValueError for an unknown method."""
+    names = ["auto", *METHODS]
+    if settings.method not in names:
+        raise ValueError(f"unknown method {settings.method!r}; known: {', '.join(names)}")
 
 
 def linearise(
@@ -70,9 +70,8 @@ def linearise(
 ) -> BlockProduct:
     """Linearise the curvature at the current parameters on the micro-batches of one batch.
 
-    `seed` begins the stream of what the curvature draws; `workspace` keeps what outlives the
-    linearisation; `products` is how many products are expected of it. Raises ValueError for an
-    unknown method.
+    `seed` seeds what the curvature draws; `workspace` holds what outlives the linearisation;
+    `products` is the expected number of products with it. Raises ValueError for an unknown method.
     """
     check_method(settings)
     generator = torch.Generator(objective.device).manual_seed(seed)
@@ -100,23 +99,24 @@ def linearise(
 
 
 def _of_the_loss(objective: Objective, curvature: Curvature, blocks: Blocks) -> str:
-    """What products do with the parameters that the loss holds; empty where it holds none."""
+    """How products treat the parameters that the loss holds; empty where it holds none."""
     if not objective.held:
         return ""
     names = ", ".join(blocks.layout.slots[i].name for i in objective.held)
     if isinstance(curvature, Hessian):
         return f"the loss reads {names} itself: its second derivatives are in the Hessian"
     return (
-        f"the loss reads {names} itself: the gradient is exact, and the curvature is that through "
-        "the outputs only, so that a parameter of the loss alone moves by -lr/damping times its "
-        "gradient; the lr and damping of its param_group set how far"
+        f"the loss reads {names} itself: the gradient is exact, but the curvature is that through "
+        "the outputs only, so a parameter of the loss alone moves by -lr/damping times its "
+        "gradient, with the lr and damping of its param_group"
     )
 
 
 def _linearised(request: Request) -> tuple[MethodChoice, Linearisation]:
     """Linearise one micro-batch by the method that was chosen for its shape.
 
-    The choice is kept where it led to products: an error of the model or the loss decides nothing.
+    The choice is kept once it has led to a linearisation: an error of the model or the loss does
+    not change it.
     """
     kept, key = request.workspace.kept, ("method", request.shapes)
     choice: MethodChoice = kept[key] if key in kept else _choose(request)
@@ -132,10 +132,10 @@ def _linearised(request: Request) -> tuple[MethodChoice, Linearisation]:
 
 
 def _or_refusal(request: Request, work: Callable[[], _T]) -> _T | str:
-    """What `work` for layer_io gives, or why layer_io does not apply.
+    """The result of `work` for layer_io, or why layer_io does not apply.
 
-    Raises CurvatureError where it was asked for by name and torch fails in it; what fails by any
-    method is raised as it is.
+    Raises CurvatureError where the caller named layer_io and torch fails in it; an error that every
+    method meets is raised unchanged.
     """
     try:
         outcome = attempt(work)
@@ -147,19 +147,19 @@ def _or_refusal(request: Request, work: Callable[[], _T]) -> _T | str:
         return f"layer_io does not apply: {outcome.reason}"
     METHODS["propagate"](request)
     raise CurvatureError(
-        f"layer_io cannot be set up ({outcome.reason}): use method='auto', which gives way where "
-        "torch fails, or 'propagate'"
+        f"layer_io cannot be set up ({outcome.reason}): use method='auto', which falls back to "
+        "'propagate' where torch fails, or method='propagate'"
     ) from outcome.error
 
 
 def _choose(request: Request) -> MethodChoice:
-    """What was asked for; for "auto" what is cheaper."""
+    """The requested method; for "auto" the cheaper one."""
     if request.settings.method != "auto":
-        return request.settings.method, "asked for"
+        return request.settings.method, "requested by method="
     if isinstance(request.curvature, Hessian):
         return "propagate", ""
     if not request.products:
-        return "propagate", "the solver takes the factor of the matrix, and no product"
+        return "propagate", "the solver uses the factor of the matrix and no products"
     curvature = request.curvature
     costs = _or_refusal(request, lambda: forecast(request, survey(request, curvature)))
     if isinstance(costs, str):

@@ -1,7 +1,7 @@
-"""What an update will cost, in gradients, before it is paid: counted in FLOPs on a small batch.
+"""What an update will cost, in gradients: counted in FLOPs on a small batch before it runs.
 
-Blocks that touch the same tensors cost the same, so one sweep for each such set tells all; where
-one sweep takes all blocks, it is counted once.
+Blocks that touch the same tensors cost the same, so one sweep for each such set is enough; a sweep
+that takes all blocks is counted once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bdhf.optim.products.product import BlockProduct
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.blocks import Blocks
 
-#: One product of all blocks that costs more gradients than this is worth a warning.
+#: One product with all blocks that costs more gradients than this gets a warning.
 EXPENSIVE = 50.0
 
 
@@ -34,7 +34,7 @@ class Sweeps:
     sizes: tuple[int, ...]  # parameters of each block
     whole: float  # a product with the full matrix
     blended: float  # what a blend adds to each product
-    setup: float  # what is made once for all products, beside the gradient
+    setup: float  # what is computed once for all products, without the gradient
     factor_rows: float  # rows of the factor a sample; NaN where there is none
     gradient: float  # FLOPs of the gradient a sample
 
@@ -45,7 +45,7 @@ class Sweeps:
 
 
 def sweeps(product: BlockProduct, flops: Flops, samples: int) -> Sweeps:
-    """Count what products cost; `flops` is the meter of a linearisation that has just been made."""
+    """Count what products cost; `flops` has metered the linearisation and nothing else."""
     gradient, setup = _linearised(product, flops)
     own, inner = _own_and_blended(product, flops)
     full = flops.once("full", lambda: cut(product.blocks.layout, Full()))
@@ -66,13 +66,13 @@ def sweeps(product: BlockProduct, flops: Flops, samples: int) -> Sweeps:
 
 
 def _linearised(product: BlockProduct, flops: Flops) -> tuple[int, int]:
-    """FLOPs of the gradient, and of what has been made for the products."""
+    """FLOPs of the gradient, and of the set-up of the products."""
     gradient = sum(flops.cost(("linearise", part.shapes)) for _, part in product.parts)
     return gradient, flops.spent - gradient
 
 
 def _own_and_blended(product: BlockProduct, flops: Flops) -> tuple[list[float], float]:
-    """FLOPs of a product with each block, and what a blend adds to a product of all."""
+    """FLOPs of a product with each block, and what a blend adds to a product with all."""
     blend = product.blocks.blend
     inner = sum(_costs(product, blend.inner, flops)) if blend is not None else 0
     return _costs(product, product.blocks, flops), inner
@@ -86,19 +86,19 @@ def _costs(product: BlockProduct, blocks: Blocks, flops: Flops) -> list[float]:
         product.cut_to(blocks, v)
         share = (flops.spent - before) / blocks.layout.size
         return [share * block.size for block in blocks.rows]
-    known: dict[tuple[int, ...], float] = {}
+    cost_by_slots: dict[tuple[int, ...], float] = {}
     for index, block in enumerate(blocks.rows):
-        if block.slots not in known:
+        if block.slots not in cost_by_slots:
             before = flops.spent
             product.cut_to(blocks, v, [index])
-            known[block.slots] = flops.spent - before
-    return [known[block.slots] for block in blocks.rows]
+            cost_by_slots[block.slots] = flops.spent - before
+    return [cost_by_slots[block.slots] for block in blocks.rows]
 
 
 def warn_if_expensive(product: BlockProduct, flops: Flops) -> None:
-    """Warn when one product of all blocks costs more than `EXPENSIVE` gradients.
+    """Warn when one product with all blocks costs more than `EXPENSIVE` gradients.
 
-    `flops` is the meter of the linearisation, which has just been made.
+    `flops` has metered the linearisation and nothing else.
     """
     blend = product.blocks.blend
     blocks = len(product.blocks.rows) + (len(blend.inner.rows) if blend is not None else 0)
@@ -109,10 +109,10 @@ def warn_if_expensive(product: BlockProduct, flops: Flops) -> None:
     cost = (sum(own) + inner) / gradient if gradient else math.nan
     if cost > EXPENSIVE:
         warnings.warn(
-            f"one product of all {blocks:,} blocks costs about {cost:,.0f} gradients, since every "
-            f"block is a sweep of its own ({product.why}): a coarser partition (PerLayer, Groups) "
-            "or a curvature of fewer columns (Fisher) is cheaper, and `bdhf plan --cost` estimates "
-            "an ablation before it is run",
+            f"one product with all {blocks:,} blocks costs about {cost:,.0f} gradients, since each "
+            f"block takes its own sweep ({product.why}): a coarser partition (PerLayer, Groups) or "
+            "a curvature of fewer columns (Fisher) is cheaper; `bdhf plan --cost` estimates an "
+            "ablation before it runs",
             CostWarning,
             stacklevel=4,
         )

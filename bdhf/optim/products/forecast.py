@@ -1,12 +1,12 @@
-"""What the two methods will cost, in gradients, before either is paid for.
+"""What the two methods will cost, in gradients, before either runs.
 
 With f_i the FLOPs of one forward pass through site i and F their sum, a gradient takes 3F - f_1,
 
     propagate:  for every block 2 f of its own sites, and 2 f of all sites behind its first
     layer_io:   2F for all blocks and the traffic of S; once C (F - f_1) for C columns, and S is new
 
-a product. Where blocks cut through rows, layer_io takes a sweep a block as well. Both are counted
-for the products that are expected, with the time that an operator takes to start.
+per product. Where blocks cut through rows, layer_io also takes one sweep per block. Both are
+counted for the expected number of products, with the start-up time of operators.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from bdhf.optim.products.layer_io.survey import Survey
 from bdhf.optim.products.request import Request
 from bdhf.optim.vectors.blocks import Blocks
 
-#: FLOPs in the time that a byte takes from memory: 10 GB/s beside 80 GFLOP/s on two cores of a CPU,
-#: and less than a GPU has, so that a cache is never underrated; and to memory that is new.
+#: FLOPs in the time of reading a byte from memory: 10 GB/s and 80 GFLOP/s on two cores of a CPU,
+#: and fewer than on a GPU, so that the cost of a cache is never too low; and of writing new memory.
 FLOPS_A_BYTE, FLOPS_A_NEW_BYTE = 8, 40
 
-#: What channels-last saves the convolutions of propagation (`image_layout`).
+#: Cost of propagation's convolutions in channels-last, relative to channels first (`image_layout`).
 CHANNELS_LAST = 0.75
 
-#: FLOPs in the time that an operator takes to start, some ten microseconds; and operators that
-#: either method runs for a site, in one sweep.
+#: FLOPs in the start-up time of an operator, about ten microseconds; and operators that each method
+#: runs for a site in one sweep.
 FLOPS_A_START = 500_000
 PROPAGATE_STARTS, LAYER_IO_STARTS = 5, 8
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Gradients that each method takes: once, and for each product."""
+    """The cost of each method in gradients: once, and for each product."""
 
-    products: int  # that are expected
-    propagate: float  # a product
+    products: int  # the expected number
+    propagate: float  # per product
     setup: float  # of layer_io
-    layer_io: float  # a product
+    layer_io: float  # per product
     cache: int  # bytes
 
     @property
@@ -88,9 +88,9 @@ def _sweeps(blocks: Blocks, survey: Survey) -> int:
         first = own.index(True)
         behind = sum(flops for _, flops in survey.sites[first:])
         later = (
-            sum(flops for (_, flops), mine in zip(survey.sites, own, strict=True) if mine)
+            sum(flops for (_, flops), touches in zip(survey.sites, own, strict=True) if touches)
             - survey.sites[first][1]
-        )  # a site behind the first carries its own tangent beside
+        )  # a site behind the first adds its own tangent
         starts = PROPAGATE_STARTS * FLOPS_A_START * (len(survey.sites) - first)
         total += count * (2 * (behind + later) + starts)
     return total

@@ -1,4 +1,4 @@
-"""What a method of computing products gives: one batch at one θ, multiplied by, block by block."""
+"""The interface of a method of computing products: one batch at one θ, block by block."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Linearisation(Protocol):
 
     @property
     def shapes(self) -> Hashable:
-        """What costs, programs and choices of this batch are kept by."""
+        """The key under which costs, programs and choices for this batch are kept."""
 
     @property
     def method(self) -> str:
-        """The method that computes its products, a key of the table of methods."""
+        """The method that computes its products, a key of `METHODS`."""
 
     @property
     def why(self) -> str:
-        """How its products are computed, and for what reason."""
+        """How its products are computed, and why."""
 
     @property
     def outputs(self) -> Tensor:
@@ -40,7 +40,7 @@ class Linearisation(Protocol):
 
     @property
     def hessian(self) -> OutputHessian | None:
-        """The H of Jᵀ H J; None for a matrix that has none."""
+        """The H of Jᵀ H J; None for a matrix of another form."""
 
     @property
     def loss(self) -> Tensor:
@@ -54,7 +54,7 @@ class Linearisation(Protocol):
         """G_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
 
     def together(self, blocks: Blocks) -> bool:
-        """Whether one sweep takes all of these blocks; else each is a sweep of its own."""
+        """Whether one sweep takes all of these blocks; else each takes its own sweep."""
 
     @property
     def factor_rows(self) -> int:
@@ -99,7 +99,7 @@ def block_by_block(
     """
     result = torch.empty_like(v) if len(active) == len(blocks.rows) else torch.zeros_like(v)
     for block in (blocks.rows[index] for index in active):
-        place = slice(block.start, block.stop)
+        entries = slice(block.start, block.stop)
         with flops.counting((*key, block.slots)):
-            multiply(block, v[place], result[place])
+            multiply(block, v[entries], result[entries])
     return result

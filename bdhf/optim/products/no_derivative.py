@@ -1,4 +1,4 @@
-"""What is said where no method can compute a product: which module, why, and the ways out."""
+"""The errors where no method can compute a product: which module, why, and what to do."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from bdhf.optim.losses.own import loss_name
 from bdhf.optim.products.request import Request
 from bdhf.optim.torch_support.failures import Failure, attempt
 
-_WAYS_OUT = "replace it by a module made of differentiable operators, or freeze what is below it"
+_WAYS_OUT = "replace it with a module of differentiable operators, or freeze what is below it"
 
 
 def no_second_derivative(request: Request, failure: Failure, problem: str) -> CurvatureError:
-    """Neither double backward nor the tape gives J v; `problem` is that of the tape."""
+    """Neither double backward nor the tape gives J v; `problem` is why the tape does not."""
     name = _culprit(request) or type(request.objective.model).__name__
     return _caused(
-        f"{name} cannot be differentiated twice ({failure.reason}), and J v along a tape of the "
-        f"forward pass cannot stand in ({problem or 'there is none'}): {_WAYS_OUT}; GGN, Fisher "
-        "and EmpiricalFisher all need one of the two",
+        f"{name} cannot be differentiated twice ({failure.reason}), and a tape of the forward pass "
+        f"does not give J v either ({problem or 'there is none'}): {_WAYS_OUT}; GGN, Fisher and "
+        "EmpiricalFisher all need one of the two",
         failure,
     )
 
@@ -30,7 +30,7 @@ def no_hessian(request: Request, failure: Failure) -> CurvatureError:
     if not name:
         return no_curved_loss(loss_name(request.objective.loss_fn), failure)
     return _caused(
-        f"{name} cannot be differentiated twice ({failure.reason}), as the Hessian needs: "
+        f"{name} cannot be differentiated twice ({failure.reason}), which the Hessian needs: "
         f"{_WAYS_OUT}, or use GGN, Fisher or EmpiricalFisher, which need first derivatives of the "
         "model only",
         failure,
@@ -38,11 +38,11 @@ def no_hessian(request: Request, failure: Failure) -> CurvatureError:
 
 
 def no_gradient(request: Request, failure: Failure, what: str) -> CurvatureError:
-    """Reverse mode fails, with which everything begins."""
+    """Reverse mode fails, which every method needs."""
     name = _culprit(request) or type(request.objective.model).__name__
     return _caused(
-        f"{what} cannot be computed by torch ({failure.reason}), since loss.backward() does not "
-        f"work; suspect: {name}. {_WAYS_OUT.capitalize()}",
+        f"torch cannot compute {what} ({failure.reason}), since loss.backward() fails; suspect: "
+        f"{name}. {_WAYS_OUT.capitalize()}",
         failure,
     )
 
@@ -54,7 +54,7 @@ def _caused(message: str, failure: Failure) -> CurvatureError:
 
 
 def _culprit(request: Request) -> str:
-    """The module without a second derivative, or with another backward pass; empty: none."""
+    """The module without a second derivative, or with a surrogate backward pass; empty: none."""
     model, inputs = request.objective.model, request.batch[0]
     with request.objective.random_state_kept():
         name = attempt(lambda: not_differentiable_twice(model, inputs))

@@ -1,4 +1,4 @@
-"""Squared gradients of the samples, one by one: what Martens' preconditioner is made of."""
+"""Squared per-sample gradients, from which Martens' preconditioner is made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bdhf.optim.products.request import Request
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.vectors.layout import flatten
 
-#: Entries of the gradients that are held at a time.
+#: Entries of per-sample gradients that are held at a time.
 MAX_ENTRIES = 2**24
 
 #: Relative error of the gradients' sum that is rounding, by the precision of the parameters.
@@ -32,31 +32,31 @@ _Sums = Callable[[], tuple[Tensor, Tensor]]
 def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
     """Σ_n (J_nᵀ u_n)² over the samples n, (P,), for cotangents u of the shape of the outputs.
 
-    Samples go through the model in one vectorised pass where its operators allow it, one after the
-    other where they do not. Raises ModelError where dimension 0 of some tensor among inputs and
-    outputs does not count the samples, and for a model that takes no sample alone, or makes
-    something else of it than among the others.
+    Samples go through the model in one vectorised pass where its operators allow it, and one by one
+    where they do not. Raises ModelError where dimension 0 of an input or of the outputs does not
+    count the samples, for a model that cannot run on a single sample, and for one whose outputs for
+    a sample depend on the others.
     """
     objective, inputs = request.objective, request.batch[0]
     samples = cotangents.shape[0] if cotangents.dim() else 0
     lengths = {leaf.shape[0] if leaf.dim() else 0 for leaf in _tensors(inputs)}
     if lengths != {samples} or not samples:
         raise ModelError(
-            f"squared gradients of the samples need inputs and outputs that count the samples in "
-            f"dimension 0; inputs have {sorted(lengths)}, outputs {tuple(cotangents.shape)}: use "
-            "no preconditioner"
+            f"squared gradients of samples need the samples in dimension 0 of inputs and outputs; "
+            f"inputs have {sorted(lengths)}, outputs {tuple(cotangents.shape)}: use no "
+            "preconditioner"
         )
     names = _names(objective)
     named = [parameter.detach() for parameter in objective.parameters]
 
-    def one(sample: Any, u: Tensor) -> tuple[Tensor, ...]:
+    def sample_vjp(sample: Any, u: Tensor) -> tuple[Tensor, ...]:
         single = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, sample)
 
         def outputs(*parameters: Tensor) -> Tensor:
-            given = {name: parameters[index] for name, index in names.items()}
+            by_name = {name: parameters[index] for name, index in names.items()}
             with plain_kernels(objective.model), objective.run.guard():
                 result: Tensor = functional_call(
-                    objective.model, given, (single,), tie_weights=False
+                    objective.model, by_name, (single,), tie_weights=False
                 )
             return result
 
@@ -65,7 +65,11 @@ def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
 
     size = sum(parameter.numel() for parameter in objective.parameters)
     chunk = max(1, MAX_ENTRIES // size)
-    ways = (_quiet(vmap(one)), _looped(one), _looped(partial(_by_autograd, objective)))
+    ways = (
+        _quiet(vmap(sample_vjp)),
+        _looped(sample_vjp),
+        _looped(partial(_by_autograd, objective)),
+    )
     sums = [partial(_summed, many, inputs, cotangents, chunk) for many in ways]
     with request.flops.counting(("squared gradients", request.shapes)):
         squares, added = _first_that_works(objective, sums)
@@ -74,7 +78,7 @@ def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
 
 
 def _first_that_works(objective: Objective, sums: Sequence[_Sums]) -> tuple[Tensor, Tensor]:
-    """The sums of squares and of gradients in the first way that torch can go."""
+    """The sums of squares and of gradients, in the first way that torch can compute."""
     reason = ""
     for add_up in sums:
         made = attempt(add_up)
@@ -82,15 +86,15 @@ def _first_that_works(objective: Objective, sums: Sequence[_Sums]) -> tuple[Tens
             return made
         reason = made.reason
     raise ModelError(
-        f"{type(objective.model).__name__} cannot take a sample alone ({reason}), so there are no "
-        "squared gradients of the samples: use no preconditioner"
+        f"{type(objective.model).__name__} cannot run on a single sample ({reason}), so there are "
+        "no squared gradients of samples: use no preconditioner"
     )
 
 
 def _check_apart(request: Request, cotangents: Tensor, squares: Tensor, added: Tensor) -> None:
-    """The gradients of the samples must add up to that of all; every time, since data may couple.
+    """Check that the per-sample gradients add up to the gradient; every time: data may couple them.
 
-    Raises ModelError where a sample's outputs hang on the other samples.
+    Raises ModelError where a sample's outputs depend on the other samples.
     """
     objective = request.objective
     whole = flatten(_whole(objective, request.batch[0], cotangents))
@@ -98,20 +102,20 @@ def _check_apart(request: Request, cotangents: Tensor, squares: Tensor, added: T
     if error > _TOLERANCES.get(whole.dtype, _COARSE) * size:
         raise ModelError(
             f"the outputs of {type(objective.model).__name__} for a sample change with the "
-            f"other samples of its batch: gradients of the samples alone differ from that of all "
-            f"by {float(error / size):.2g} of their size, so squares of them say nothing: use no "
-            "preconditioner"
+            f"other samples of its batch: the per-sample gradients do not add up to the gradient "
+            f"(relative difference {float(error / size):.2g}), so their squares have no meaning: "
+            "use no preconditioner"
         )
 
 
 def _by_autograd(objective: Objective, sample: Any, u: Tensor) -> tuple[Tensor, ...]:
-    """J_nᵀ u_n by a plain pass, for functions that torch.func does not take."""
+    """J_nᵀ u_n by plain autograd, for functions that torch.func does not support."""
     single = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, sample)
     return _whole(objective, single, u[None])
 
 
 def _whole(objective: Objective, inputs: Any, cotangents: Tensor) -> tuple[Tensor, ...]:
-    """Jᵀu of all samples that are passed, one tensor a parameter."""
+    """Jᵀu over all samples of `inputs`, one tensor per parameter."""
     with torch.enable_grad():
         return torch.autograd.grad(
             objective.outputs(inputs, channels_last=False), objective.parameters, cotangents,
@@ -120,9 +124,9 @@ def _whole(objective: Objective, inputs: Any, cotangents: Tensor) -> tuple[Tenso
 
 
 def _names(objective: Objective) -> dict[str, int]:
-    """Every place in the model that holds a trained parameter, once: name -> its index.
+    """Every name in the model under which a module holds a trained parameter -> its index.
 
-    A module that is reached by two names is one place; a tensor that two modules hold is two.
+    A module that is reached by two names counts once; a tensor that two modules hold counts twice.
     """
     index = {id(parameter): i for i, parameter in enumerate(objective.parameters)}
     return {
@@ -149,7 +153,7 @@ def _summed(
 
 
 def _quiet(many: Callable[..., Any]) -> Callable[..., Any]:
-    """Without vmap's word that it loops over an operator: the loops to come are no faster."""
+    """Suppress vmap's warning that it loops over an operator: the fallback loops too."""
 
     def quiet(inputs: Any, cotangents: Tensor) -> Any:
         with warnings.catch_warnings():
@@ -159,12 +163,12 @@ def _quiet(many: Callable[..., Any]) -> Callable[..., Any]:
     return quiet
 
 
-def _looped(one: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+def _looped(sample_vjp: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
     """What vmap does, sample by sample."""
 
     def many(inputs: Any, cotangents: Tensor) -> tuple[Tensor, ...]:
         rows = [
-            one(tree_map(lambda x, n=n: x[n] if isinstance(x, Tensor) else x, inputs), u)
+            sample_vjp(tree_map(lambda x, n=n: x[n] if isinstance(x, Tensor) else x, inputs), u)
             for n, u in enumerate(cotangents)
         ]
         return tuple(torch.stack(column) for column in zip(*rows, strict=True))

@@ -20,7 +20,7 @@ from bdhf.optim.vectors.blocks import Blocks
 class BlockProduct:
     """The block-diagonal curvature of one batch at one θ: loss, gradient and products."""
 
-    reason: str  # for the method that was chosen
+    reason: str  # for the choice of the method
     first: Linearisation  # of the first micro-batch
     parts: tuple[tuple[float, Linearisation], ...]  # weight and micro-batch
     blocks: Blocks
@@ -29,12 +29,12 @@ class BlockProduct:
 
     @property
     def method(self) -> str:
-        """How products are computed; another method from the product on in which one failed."""
+        """How products are computed; after a failure in a product, the method that replaced it."""
         return self.first.method
 
     @property
     def why(self) -> str:
-        """The reason for the method, and how it goes about it."""
+        """The reason for the method, and how it computes products."""
         return "; ".join(filter(None, [self.reason, self.first.why]))
 
     @property
@@ -99,7 +99,7 @@ class BlockProduct:
     def squared_gradients(self) -> Tensor:
         """The mean (for a summed loss: the sum) of squared gradients of the samples, (P,).
 
-        In block order; with the reduction of the loss, so that it compares to the damping.
+        In block order; with the reduction of the loss, so that it is comparable to the damping.
         """
         squares = _sum([weight**2 * part.squared_gradients() for weight, part in self.parts])
         return self.blocks.gather(squares * self.samples)

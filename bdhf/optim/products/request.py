@@ -1,4 +1,4 @@
-"""What a method of computing products is asked for: which matrix, what batch, how, how often."""
+"""The input of a method of computing products: which matrix, what batch, how, how often."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from bdhf.optim.forward.objective import Objective
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.blocks import Blocks
 
-#: Products that a linearisation is expected to serve, where nobody says.
+#: Expected products per linearisation, by default.
 EXPECTED_PRODUCTS = 30
 
-#: Bytes that a cache may take, where nobody says.
+#: Bytes that a cache may take, by default.
 MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How products are computed. Which matrix they are with is not decided here.
+    """How products are computed, whichever matrix they are with.
 
     `method` is "auto" or a key of `METHODS`; `max_bytes` bounds what `layer_io` caches; `dtype` is
-    the precision of matrix products (None: that of the model); `compile` sends traced programs
-    through torch.compile. Raises ValueError for settings out of range.
+    the precision of matrix products (None: that of the model); `compile` compiles traced programs
+    with torch.compile. Raises ValueError for settings out of range.
     """
 
     method: str = "auto"
@@ -48,18 +48,18 @@ class Settings:
 
 @dataclass
 class Workspace:
-    """What outlives an update: decisions and traced programs, by what they depend on."""
+    """What outlives an update: decisions and traced programs, keyed by what they depend on."""
 
     kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
-        """Copies and pickles are empty: what is kept is of the model itself, not of its copy."""
+        """Copies and pickles are empty: what is kept belongs to the model, not to its copy."""
         return Workspace, ()
 
 
 @dataclass(frozen=True)
 class Request:
-    """One micro-batch to linearise, and all that decides how."""
+    """One micro-batch to linearise, and everything that determines how."""
 
     objective: Objective
     batch: Batch
@@ -69,9 +69,9 @@ class Request:
     flops: Flops
     settings: Settings
     workspace: Workspace
-    products: int = EXPECTED_PRODUCTS  # that are expected with this linearisation
+    products: int = EXPECTED_PRODUCTS  # the expected number with this linearisation
 
     @cached_property
     def shapes(self) -> Hashable:
-        """What costs and programs depend on: shapes of the batch, and flags of the model."""
+        """What costs and programs depend on: the shapes of the batch, and flags of the model."""
         return self.objective.signature(self.batch)

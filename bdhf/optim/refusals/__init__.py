@@ -1,1 +1,1 @@
-"""What has no right curvature product, said before anything runs."""
+"""Refusals of what has no right curvature product, before anything runs."""

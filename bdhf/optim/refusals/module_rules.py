@@ -1,4 +1,4 @@
-"""Modules without a right curvature product, and wrappers that share a model out: two tables."""
+"""Tables of modules without a right curvature product, and of wrappers that distribute a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-RefusalReason = tuple[str, str]  # why a module is refused, and the way out
+RefusalReason = tuple[str, str]  # why a module is refused, and what to do
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Refusal:
 
 
 _EVAL = "put it into eval mode"
-_POWER_ITERATION = "moves its power iteration at every forward pass"
+_POWER_ITERATION = "updates its power iteration in every forward pass"
 
-#: The first that applies is told.
+#: The first that applies is reported.
 MODULE_RULES = (
     Refusal(
         (_BatchNorm,),
@@ -41,29 +41,29 @@ MODULE_RULES = (
     ),
     Refusal(
         (_BatchNorm,), lambda m: m.training,
-        "couples the samples of a batch and moves its statistics at every forward pass",
+        "couples the samples of a batch and updates its statistics in every forward pass",
         f"{_EVAL}, or use GroupNorm or LayerNorm",
     ),
     Refusal(
         (_InstanceNorm,), lambda m: m.training and m.running_mean is not None,
-        "moves its running statistics at every forward pass, of which an update makes several",
+        "updates its running statistics in every forward pass, of which an update makes several",
         f"{_EVAL}, or build it with track_running_stats=False",
     ),
     Refusal(
-        (nn.RReLU,), lambda m: m.training, "draws another slope at every forward pass",
+        (nn.RReLU,), lambda m: m.training, "draws another slope in every forward pass",
         f"{_EVAL}, or use LeakyReLU",
     ),
     Refusal(
         (_DropoutNd,), lambda m: m.training and m.p > 0,
-        "drops other units at every forward pass", f"{_EVAL}, or set its p to 0",
+        "drops other units in every forward pass", f"{_EVAL}, or set its p to 0",
     ),
     Refusal(
         (nn.RNNBase, nn.MultiheadAttention), lambda m: m.training and m.dropout > 0,
-        "drops other units at every forward pass", f"{_EVAL}, or set its dropout to 0",
+        "drops other units in every forward pass", f"{_EVAL}, or set its dropout to 0",
     ),
     Refusal(
         (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d), lambda m: m._random_samples is None,
-        "draws other regions at every forward pass, in eval mode too",
+        "draws other regions in every forward pass, in eval mode too",
         "build it with _random_samples, or use MaxPool2d or AdaptiveMaxPool2d",
     ),
     Refusal(
@@ -81,17 +81,17 @@ MODULE_RULES = (
     ),
 )  # fmt: skip
 
-_DRIFT = "leaves each rank with a gradient of its own, so that the ranks drift apart"
+_DRIFT = "leaves each rank with its own gradient, so that the ranks drift apart"
 
-#: Wrappers and classes of parameters that share a model out, by name: reason and way out.
+#: Wrappers and classes of parameters that distribute a model, by name: reason and what to do.
 SHARED_OUT = {
     "DistributedDataParallel": (_DRIFT, "pass `model.module`, on one process"),
     "FullyShardedDataParallel": (
-        "shares its parameters out over ranks",
+        "distributes its parameters over ranks",
         "pass the model before it is wrapped, on one process",
     ),
     "FSDPModule": (
-        "shares its parameters out over ranks",
+        "distributes its parameters over ranks",
         "pass the model before fully_shard, on one process",
     ),
     "DataParallel": (
@@ -102,13 +102,13 @@ SHARED_OUT = {
 
 
 def shared_out(module: nn.Module) -> RefusalReason | None:
-    """Why no product can follow the parameters of a wrapper; None where it is no such."""
+    """Why no product can follow the parameters of a wrapper; None for another module."""
     kind: type = type(module)
     return _of_type(kind)[1]
 
 
 def refused(module: nn.Module) -> RefusalReason | None:
-    """Why a module is refused as it is now; None where it is not."""
+    """Why a module is refused in its current state; None where it is not."""
     kind: type = type(module)
     rules, wrapped = _of_type(kind)
     if wrapped is not None:
@@ -121,7 +121,7 @@ def refused(module: nn.Module) -> RefusalReason | None:
 
 @cache
 def _of_type(kind: type) -> tuple[tuple[Refusal, ...], RefusalReason | None]:
-    """What there is to ask of modules of a type: once, since this is asked at every update."""
+    """The rules for modules of a type, cached since every update needs them."""
     rules = tuple(rule for rule in MODULE_RULES if issubclass(kind, rule.kinds))
     ancestors = [ancestor.__name__ for ancestor in kind.__mro__ if _is_torchs(ancestor)]
     return rules, next((SHARED_OUT[name] for name in ancestors if name in SHARED_OUT), None)

@@ -1,7 +1,7 @@
-"""What has no right curvature product, told before anything runs: models, parameters and modules.
+"""Refusals of models, parameters and modules without a right product, before anything runs.
 
-The table of modules (`module_rules.py`) is read before every update, so a module that is put into
-training mode later is refused too.
+The table of modules (`module_rules.py`) is checked before every update, so a module that is put
+into training mode later is refused too.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from bdhf.optim.refusals.module_rules import RefusalReason, refused, shared_out
 
 
 def named(path: str, module: nn.Module) -> str:
-    """A module as errors call it: its path and its type."""
+    """The name of a module in errors: its path and its type."""
     where = repr(path) if path else "at the root"
     return f"module {where} ({type(module).__name__})"
 
 
 def refuse_types(model: object, loss_fn: object) -> None:
-    """Refuse what is no model, no loss, or has parameters that no vector can hold.
+    """Refuse what is not a model or a loss, or has parameters that no vector can hold.
 
-    Raises ModelTypeError for a wrong type; ModelError for a parameter that has no real values, and
-    for a model that is shared out over ranks or devices.
+    Raises ModelTypeError for a wrong type; ModelError for a parameter without real values, and for
+    a model that is distributed over ranks or devices.
     """
     if not isinstance(model, nn.Module):
         raise ModelTypeError(
@@ -37,13 +37,13 @@ def refuse_types(model: object, loss_fn: object) -> None:
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise ModelTypeError(
-            f"{named('', model)} is compiled by torch.jit, and its operators cannot be followed: "
+            f"{named('', model)} is compiled by torch.jit, and its operators cannot be recorded: "
             "pass the nn.Module that was scripted or traced"
         )
     _refuse_by(shared_out, model)  # a wrapper may hide its parameters
     if isinstance(loss_fn, type) and issubclass(loss_fn, nn.Module):
         name = loss_fn.__name__
-        raise ModelTypeError(f"the loss is the class {name}: make one of it, {name}()")
+        raise ModelTypeError(f"the loss is the class {name}: pass an instance, {name}()")
     if not callable(loss_fn):
         raise ModelTypeError(
             f"the loss is a callable loss_fn(outputs, targets) that returns a scalar; got "
@@ -58,11 +58,11 @@ def refuse_types(model: object, loss_fn: object) -> None:
 
 
 def _no_real_vector(parameter: nn.Parameter) -> str:
-    """Why a parameter cannot be part of a flat real vector, and the way out; empty if it can."""
+    """Why a parameter cannot be part of a flat real vector, and what to do; empty if it can."""
     if is_lazy(parameter):
         return "has no shape yet: run the model forward once before building blocks"
     if parameter.is_meta:
-        return "is on the meta device and has no values: model.to_empty(device=...), then load them"
+        return "is on the meta device without values: call model.to_empty(device=...) and load some"
     if not parameter.requires_grad:
         return ""
     if parameter.is_complex():
@@ -75,25 +75,25 @@ def _no_real_vector(parameter: nn.Parameter) -> str:
     if parameter.is_inference():
         return "was made in torch.inference_mode(): build the model outside of it"
     if type(parameter).__name__ == "DTensor":
-        return "is shared out over ranks: pass the model as it is on one process"
+        return "is distributed over ranks: pass the model of a single process"
     return ""
 
 
 def refuse_modules(model: nn.Module) -> None:
     """Refuse a model with a module whose forward pass is not a function of each sample alone.
 
-    Raises ModelError, naming the module, the reason and the way out; also where the caller is in
-    torch.inference_mode(), or the model is shared out over ranks or devices.
+    Raises ModelError, naming the module, the reason and what to do; also under
+    torch.inference_mode(), and for a model that is distributed over ranks or devices.
     """
     if torch.is_inference_mode_enabled():
         raise ModelError(
-            "products need autograd, which torch.inference_mode() turns off: leave it (no_grad() "
-            "is no obstacle)"
+            "products need autograd, which torch.inference_mode() turns off: leave that mode "
+            "(no_grad() is fine)"
         )
     _refuse_by(refused, model)
 
 
-#: What each part may be, for those who give a name, a number or a class.
+#: An example of each part, for the error.
 _PARTS = {
     "curvature": "bdhf.GGN()",
     "partition": "bdhf.PerLayer(), or a function from a layout to blocks",
@@ -105,7 +105,7 @@ _PARTS = {
 
 
 def refuse_no_parts(**parts: object) -> None:
-    """Raise ModelTypeError for a part, by its keyword, that is a name, a number or a class."""
+    """Raise ModelTypeError for a name, a number or a class in place of a part, by its keyword."""
     for name, part in parts.items():
         if part is None or isinstance(part, (type, str, int, float, Tensor, list, tuple, dict)):
             kind = f"the class {part.__name__}" if isinstance(part, type) else repr(part)
@@ -122,7 +122,7 @@ def _refuse_by(reason_of: Callable[[nn.Module], RefusalReason | None], model: nn
 
 
 def modules_of(model: nn.Module) -> Iterator[nn.Module]:
-    """The model and all modules below, each once, in no order: `model.modules()` takes longer."""
+    """The model and all modules below, each once, unordered: `model.modules()` takes longer."""
     seen: set[nn.Module] = {model}
     todo = [model]
     while todo:
@@ -144,9 +144,9 @@ def refuse_inference_tensors(batch: Any) -> None:
 
 
 def refuse_no_scalar(loss: object) -> None:
-    """Raise ModelTypeError for a loss that returned something else than a Tensor."""
+    """Raise ModelTypeError for a loss that returned anything but a Tensor."""
     if not isinstance(loss, Tensor):
         raise ModelTypeError(
             f"the loss returned {type(loss).__name__}; loss_fn(outputs, targets) must return a "
-            "scalar Tensor: add the terms up in one, and return no log beside it"
+            "scalar Tensor: add the terms up, and return nothing else"
         )

@@ -1,6 +1,6 @@
 """Conjugate gradients on all blocks in lockstep: when a row stops, and which iterates are kept.
 
-`recurrence` is the algorithm, `lockstep` keeps the books of its rows.
+`recurrence` is the algorithm, `lockstep` records the state of its rows.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from bdhf.optim.solvers.recurrence import Recurrence
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
 from bdhf.optim.vectors.blocks import Blocks
 
-#: Iterations after which the recurrence of r gives way to the true residual (rounding drift).
+#: Iterations after which the true residual replaces that of the recurrence (rounding drift).
 REFRESH_EVERY = 50
 
-#: Iterations between two looks at which rows are done, where a look waits for the device.
+#: Iterations between two reads of which rows are done, where a read waits for the device.
 CHECK_EVERY = 10
 
 
@@ -38,10 +38,10 @@ class CG:
     includes the damping.
 
     Every `check_every` iterations (None: 1 on the CPU, 10 elsewhere) the solve waits for the device
-    to tell which blocks are done. The answer, its counts and its reasons are the same for every
-    choice: a block that is done stays as it is, and the products that it is given until the next
-    look are wasted, and counted in the FLOPs of the update only. `float64_dots` accumulates inner
-    products in float64, and computes α, β and φ in it; vectors and products stay as they are.
+    to read which blocks are done. The answer, its counts and its reasons do not depend on it: a
+    block that is done does not change, and its products until the next read are wasted; only the
+    FLOPs of the update include them. `float64_dots` accumulates inner products in float64, and
+    computes α, β and φ in it; the precision of vectors and products does not change.
 
     Raises ValueError for a setting out of range.
     """
@@ -65,10 +65,10 @@ class CG:
                 raise ValueError(f"CG {name} must be finite and at least 0; got {value}")
 
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
-        """Take any blocks and any symmetric matrix."""
+        """Accept any blocks and any symmetric matrix."""
 
     def products(self, blocks: Blocks) -> int:
-        """All iterations, the first residual, and those that are taken anew."""
+        """All iterations, the first residual, and its refreshes."""
         return self._most_products
 
     @property
@@ -81,7 +81,7 @@ class CG:
         return self._most_products * sweeps.product + apart
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
-        """Solve every block from `start`, (P,) in block order, which is used up, or from zero."""
+        """Solve every block from `start`, (P,) in block order, overwriting it, or from zero."""
         on_cpu = system.rhs.device.type == "cpu"
         every = self.check_every or (1 if on_cpu else CHECK_EVERY)
         dtype = torch.float64 if self.float64_dots else system.rhs.dtype
@@ -106,13 +106,13 @@ class CG:
         return cg.rows.solution(Iterate(cg.x, cg.phi), kept)
 
     def _stop_small(self, cg: Recurrence) -> None:
-        """Rest the rows whose residual is small enough, or no longer a number."""
+        """Stop the rows whose residual is small enough, or not finite."""
         floor = max(self.residual_tol, torch.finfo(cg.r.dtype).eps)
         cg.rows.rest(~(cg.rr.isfinite() & cg.rz.isfinite()), Stop.NONFINITE)
         cg.rows.rest(cg.rr <= floor**2 * cg.bb, Stop.CONVERGED)
 
     def _stop_progress(self, rows: Rows, phis: Sequence[Tensor]) -> None:
-        """Rest the rows whose φ has come to a stand (Martens 2010, §4.4); `phis` begin at x_0."""
+        """Stop the rows whose φ hardly changes (Martens 2010, §4.4); `phis` begin at x_0."""
         iteration, phi = len(phis) - 1, phis[-1]
         span = max(10, math.ceil(0.1 * iteration))
         if iteration <= span or self.tol == 0:

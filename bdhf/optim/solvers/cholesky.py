@@ -32,11 +32,11 @@ class Cholesky:
 
     @property
     def warm_start(self) -> float:
-        """A direct solve starts nowhere."""
+        """A direct solve has no start."""
         return 0.0
 
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
-        """Raise ValueError for a block that is too large to be dense."""
+        """Raise ValueError for a block that is too large for a dense matrix."""
         largest = max(n for _, n in blocks.shapes)
         if largest > self.max_block:
             raise ValueError(
@@ -46,11 +46,11 @@ class Cholesky:
             )
 
     def products(self, blocks: Blocks) -> int:
-        """One product a column."""
+        """One product per column."""
         return max(n for _, n in blocks.shapes)
 
     def cost(self, sweeps: Sweeps, samples: float) -> float:
-        """A product a column of every block, and the decompositions."""
+        """One product per column of every block, and the decompositions."""
         columns = sum(n * cost for n, cost in zip(sweeps.sizes, sweeps.blocks, strict=True))
         flops = sum(n**3 / 3 for n in sweeps.sizes)
         blended = max(sweeps.sizes) * sweeps.blended
@@ -73,7 +73,7 @@ class Cholesky:
 
 
 def _solve(matrix: Tensor, rhs: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve (B, n, n) x = (B, n); the rows of B that are not positive definite step along rhs."""
+    """Solve (B, n, n) x = (B, n); a matrix that is not positive definite steps along rhs."""
     lower, info = torch.linalg.cholesky_ex(0.5 * (matrix + matrix.mT))
     definite = info == 0
     answer = torch.cholesky_solve(rhs[:, :, None], lower)[:, :, 0]

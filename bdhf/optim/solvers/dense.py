@@ -1,4 +1,4 @@
-"""The blocks of a matrix as dense matrices, out of products with unit vectors."""
+"""The blocks of a matrix as dense matrices, from products with unit vectors."""
 
 from __future__ import annotations
 

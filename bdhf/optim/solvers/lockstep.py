@@ -1,7 +1,7 @@
-"""The books of a solve in lockstep: which rows go on, what each has taken, and why it stopped.
+"""The state of a solve in lockstep: which rows are active, their counts, and why they stopped.
 
-Every number is a vector with one entry per row (block), on the device of the vectors: nothing but
-`look` and `solution` waits for it.
+Every number is a vector with one entry per row (block), on the device of the vectors; only `look`
+and `solution` wait for the device.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ _CODE = {stop: code for code, stop in enumerate(_STOPS)}
 class Rows:
     """All rows of a solve, at first active.
 
-    `eager` says that a flag costs nothing to read, so that work on no row may be left out.
+    `eager`: reading a flag costs nothing, so work without rows can be skipped.
     """
 
     def __init__(self, like: Tensor, eager: bool) -> None:
         """`like` has one entry per row."""
         self._eager = eager
         self.active = torch.ones_like(like, dtype=torch.bool)
-        self.listed: list[int] | None = None  # the active rows at the last look; None: all
+        self.listed: list[int] | None = None  # the active rows at the last `look`; None: all
         self._code = torch.full_like(like, _CODE[Stop.MAX_ITERS], dtype=torch.long)
         self.iterations = torch.zeros_like(self._code)
         self.products = torch.zeros_like(self._code)
 
     def look(self) -> bool:
-        """Ask which rows are active, and whether there is any: the only wait for the device."""
+        """Read which rows are active; whether there is any. Waits for the device."""
         flags = self.active.tolist()
         self.listed = None if all(flags) else [row for row, on in enumerate(flags) if on]
         return any(flags)
 
     def any(self, mask: Tensor) -> bool:
-        """Whether work on the rows of `mask` is due; where a flag is not free to read, it is."""
+        """Whether to work on the rows of `mask`; always where reading a flag is not free."""
         return not self._eager or bool(mask.any())
 
     def rest(self, mask: Tensor, stop: Stop) -> None:
-        """Freeze the active rows in `mask`: nothing touches their x again."""
+        """Stop the active rows in `mask`: their x does not change again."""
         mask = mask & self.active
         self.active = self.active & ~mask
         self._code = self._code.masked_fill(mask, _CODE[stop])
 
     def solution(self, answer: Iterate, kept: Sequence[tuple[int, Iterate]]) -> Solution:
-        """Name what happened in every row; an iterate after which no row moved is the answer."""
+        """Counts and reasons of every row, with the iterates; the last one is the answer."""
         counts = torch.stack([self.iterations, self.products, self._code])
         iterations, products, codes = counts.tolist()
         iterates = [iterate for iteration, iterate in kept if iteration < max(iterations)]

@@ -12,7 +12,7 @@ from bdhf.optim.solvers.system import System
 
 
 class Preconditioner(Protocol):
-    """Gives the diagonal of M for one system."""
+    """Computes the diagonal of M for one system."""
 
     def __call__(self, system: System) -> Tensor | None:
         """diag(M) > 0, (P,) in block order; None: M = I."""
@@ -23,7 +23,7 @@ class NoPreconditioner:
     """M = I: plain conjugate gradients."""
 
     def __call__(self, system: System) -> Tensor | None:
-        """Leave the system as it is."""
+        """Leave the system unchanged."""
         return None
 
 
@@ -31,7 +31,7 @@ class NoPreconditioner:
 class Martens:
     """M = (D + λ)^ξ, D the mean of squared per-sample gradients (Martens 2010, section 4.7).
 
-    ξ is the `exponent`. D is a mean, as the loss is one: a sum would drown λ. Costs one pass over
+    ξ is the `exponent`. D is a mean, as the loss is: a sum would outweigh λ. Costs one pass over
     the samples of the curvature batch per update. Raises ValueError for an exponent outside (0, 1].
     """
 

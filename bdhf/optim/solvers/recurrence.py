@@ -5,8 +5,8 @@
     r = r - α A p
     z = M⁻¹ r
 
-Vectors are (P,) in block order; α, β and inner products have one entry a row, and stay where the
-vectors are. φ(x) = ½ xᵀA x - bᵀx changes by ½ α² pᵀA p - α rᵀz, so no second product tells it.
+Vectors are (P,) in block order; α, β and inner products have one entry per row, on the device of
+the vectors. φ(x) = ½ xᵀA x - bᵀx changes by ½ α² pᵀA p - α rᵀz, so it takes no second product.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from bdhf.optim.solvers.system import Stop, System, escape_length
 
 
 class Recurrence:
-    """The iterate x of every row, its residual r and its direction p; `rows` tells which go on.
+    """The iterate x of every row, its residual r and its direction p; `rows` has the active ones.
 
-    Beside b there are x, r, p and A p, and with a preconditioner its diagonal M and z. Scalars are
-    in `dtype`. In a row at rest p is zero, so that its x stays and its product is zero; its other
-    numbers mean nothing, and nothing takes them up.
+    Vectors are b, x, r, p and A p, and with a preconditioner its diagonal M and z. Scalars are in
+    `dtype`. In a stopped row p is zero, so that x stays and its product is zero; its other numbers
+    are meaningless and unused.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Recurrence:
             self._begin_warm()
 
     def step(self, first: bool) -> None:
-        """Go along the next direction to the minimum of φ, in every row that is active."""
+        """Step along the next direction to the minimum of φ, in every active row."""
         beta = (self.rz / self._last_rz).masked_fill(~self.rows.active, 0.0)
         self._turn_(self.p, beta, self.z)  # p = z + β p
         self._still(~self.rows.active)
@@ -69,26 +69,26 @@ class Recurrence:
         self.rows.iterations += moved
 
     def precondition(self) -> None:
-        """Let z = M⁻¹ r, and take rᵀz; rᵀr comes with r."""
+        """Compute z = M⁻¹ r, and rᵀz; rᵀr is computed with r."""
         self.rz = self.rr
         if self.m is not None:
             torch.div(self.r, self.m, out=self.z)
             self.rz = self._dot(self.r, self.z)
 
     def refresh(self) -> None:
-        """Take r = b - A x in place of the recurrence, which drifts, at the cost of a product."""
+        """Compute r = b - A x, since the recurrence drifts, at the cost of a product."""
         ax = self._add_(self._product(self.x), self.system.damping, self.x)
         torch.sub(self.system.rhs, ax, out=self.r)
         self.rr = self._dot(self.r, self.r)
 
     def _product(self, v: Tensor) -> Tensor:
-        """G v, counted on the active rows; on those at rest it may be anything."""
+        """G v, counted for the active rows; undefined in stopped ones."""
         product = self.system.matrix(v, self.rows.listed)
         self.rows.products += self.rows.active
         return product
 
     def _length(self, pap: Tensor, first: bool) -> tuple[Tensor, Tensor]:
-        """α, 0 in a row that does not move, and which rows move; others come to rest."""
+        """α, 0 in a row that does not move, and which rows move; the others stop."""
         alpha = self.rz / pap
         finite = pap.isfinite()
         negative = self.rows.active & finite & (pap <= 0)
@@ -102,11 +102,11 @@ class Recurrence:
         return alpha.masked_fill(~moved, 0.0), moved
 
     def _leave_saddle(self, pap: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-        """Negative curvature in the first direction: which rows move all the same, and how far.
+        """Negative curvature in the first direction: which rows move anyway, and how far.
 
-        A row that began at zero has no iterate to keep: x = p / (|pᵀA p| / pᵀp + λ), nowhere if
-        both are 0. One that began warm keeps its start, unless that lies above zero: then it
-        moves nothing, and begins cold the next time.
+        A row that started at zero has no iterate to keep: x = p / (|pᵀA p| / pᵀp + λ), 0 if both
+        are 0. A row with a warm start keeps it, unless its φ is above zero: then it does not move,
+        and starts cold the next time.
         """
         cold = negative & (self._dot(self.x, self.x) == 0)
         above = negative & ~cold & ~(self.phi < 0)
@@ -115,13 +115,13 @@ class Recurrence:
         return cold, escape_length(pap, self._dot(self.p, self.p), self.system.damping)
 
     def _begin_warm(self) -> None:
-        """Take φ of the start; no row starts from a NaN."""
+        """Compute φ of the start; no row starts from a NaN."""
         lost = ~self.rr.isfinite()
         self.system.blocks.zero_(lost, self.x)
         phi = -0.5 * (self._dot(self.x, self.system.rhs) + self._dot(self.x, self.r))
         self.phi = phi.masked_fill(lost, 0.0)
 
     def _still(self, mask: Tensor) -> None:
-        """Let p be zero in the rows of `mask`: 0 · p would not do, where p is not finite."""
+        """Set p to zero in the rows of `mask`: 0 · p is NaN where p is not finite."""
         if self.rows.any(mask):
             self.system.blocks.zero_(mask, self.p)

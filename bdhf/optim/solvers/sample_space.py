@@ -2,8 +2,8 @@
 
     (AᵀA + λI)⁻¹ b = (b - Aᵀ(AAᵀ + λI)⁻¹ A b) / λ
 
-A has one row an output (or a draw) and sample, R = N·C. One Cholesky decomposition of R × R a
-block takes the place of CG.
+A has one row per output (or draw) and sample, R = N·C. One Cholesky decomposition of R × R per
+block replaces CG.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ class SampleSpace:
 
     @property
     def warm_start(self) -> float:
-        """A direct solve starts nowhere."""
+        """A direct solve has no start."""
         return 0.0
 
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
         """Raise ValueError for a curvature that has no factor."""
         if isinstance(curvature, Hessian):
             raise ValueError(
-                "SampleSpace needs a positive semi-definite matrix Jᵀ H J, and the Hessian is none:"
-                " use CG or Cholesky, or GGN"
+                "SampleSpace needs a positive semi-definite matrix Jᵀ H J, which the Hessian is "
+                "not: use CG or Cholesky, or GGN"
             )
 
     def products(self, blocks: Blocks) -> int:
-        """None: the factor takes their place."""
+        """None: the factor replaces them."""
         return 0
 
     def cost(self, sweeps: Sweeps, samples: float) -> float:
@@ -93,7 +93,7 @@ def _solve(a: Tensor, rhs: Tensor, damping: Tensor) -> Tensor:
     gram = a @ a.T if rows < n else a.T @ a
     gram.diagonal().add_(damping)
     lower, info = torch.linalg.cholesky_ex(gram)
-    lower = torch.where(info == 0, lower, torch.nan)  # rounding ate λ: no number is better
+    lower = torch.where(info == 0, lower, torch.nan)  # λ is below rounding: there is no answer
     if n <= rows:
         return torch.cholesky_solve(rhs[:, None], lower)[:, 0]
     inner = torch.cholesky_solve((a @ rhs)[:, None], lower)[:, 0]

@@ -1,4 +1,4 @@
-"""What a solver is given and what it returns: (G_bb + λ_b I) x_b = rhs_b for every block b."""
+"""Input and result of a solver: (G_bb + λ_b I) x_b = rhs_b for every block b."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bdhf.optim.vectors.blocks import Blocks
 
 
 class Stop(StrEnum):
-    """Why the solver left a block."""
+    """Why the solver stopped in a block."""
 
-    CONVERGED = "converged"  # the residual is as small as was asked, or the solve was direct
+    CONVERGED = "converged"  # the residual is within its tolerance, or the solve was direct
     PROGRESS = "progress"  # Martens' relative progress fell below its tolerance
     MAX_ITERS = "max_iters"
     NEGATIVE_CURVATURE = "negative_curvature"  # pᵀAp ≤ 0: the last iterate is kept
@@ -50,12 +50,12 @@ class System:
     matrix: Matrix
     rhs: Tensor
     damping: Tensor  # λ ≥ 0
-    keep_iterates: bool = False  # ask an iterative solver for iterates on the way
+    keep_iterates: bool = False  # for an iterative solver
 
 
 @dataclass(frozen=True)
 class Iterate:
-    """A point on the way to the solution, with φ_b of it, (rows,).
+    """An iterate x with its φ_b, (rows,).
 
     φ_b = ½ x_bᵀ(G_bb + λ_b I) x_b - rhs_bᵀ x_b.
     """
@@ -66,9 +66,9 @@ class Iterate:
 
 @dataclass(frozen=True)
 class Solution:
-    """The solver's answer: x and, for every block, what it took and why it ended.
+    """The solver's answer: x and, for every block, its counts and why it stopped.
 
-    `model` is φ of the answer; `iterates` are points on the way, the answer last.
+    `model` is φ of the answer; `iterates` are kept iterates, the answer last.
     """
 
     x: Tensor
@@ -80,7 +80,7 @@ class Solution:
 
     @classmethod
     def nowhere(cls, blocks: Blocks, like: Tensor) -> Solution:
-        """No block moves, and no product was made; `like` is (P,), its values do not matter."""
+        """The solution without any step or product; `like` is (P,), its values are unused."""
         count = len(blocks.rows)
         stay = Iterate(torch.zeros_like(like), like.new_zeros(count))
         return cls(
@@ -98,22 +98,22 @@ class Solver(Protocol):
 
     @property
     def warm_start(self) -> float:
-        """How much of the last solution is the next start; 0: none."""
+        """The factor of the last solution in the next start; 0: no warm start."""
 
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
-        """Raise ValueError for blocks or a curvature that it cannot solve, with a way out."""
+        """Raise ValueError, with an alternative, for blocks or a curvature that it cannot solve."""
 
     def products(self, blocks: Blocks) -> int:
-        """How many products with all blocks one solve takes at most."""
+        """The most products with all blocks in one solve."""
 
     def cost(self, sweeps: Sweeps, samples: float) -> float:
-        """What one solve takes at most, in gradients on a curvature batch of `samples`."""
+        """The highest cost of one solve, in gradients on a curvature batch of `samples`."""
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
-        """Solve from `start` (P,), which is used up, or from zero."""
+        """Solve from `start` (P,), overwriting it, or from zero."""
 
 
 def escape_length(curvature: Tensor, norm: Tensor, damping: Tensor) -> Tensor:
-    """Step along p where pᵀAp ≤ 0: 1 / (|pᵀAp| / pᵀp + λ), 0 where that is no number; (rows,)."""
+    """Step along p where pᵀAp ≤ 0: 1 / (|pᵀAp| / pᵀp + λ), 0 where that is not finite; (rows,)."""
     length = 1.0 / (curvature.abs() / norm + damping)
     return torch.where(length.isfinite(), length, 0.0)

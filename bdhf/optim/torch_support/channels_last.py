@@ -1,4 +1,4 @@
-"""What torch's CPU kernels get wrong on images channels-last is given them channels first."""
+"""Channels first for the CPU kernels of torch that are wrong on channels-last images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _NORMS = (F.group_norm, torch.group_norm, *_INSTANCE_NORMS)
 
 
 class ChannelsFirst(TorchFunctionMode):
-    """Gives images channels first to those functions whose kernels are wrong otherwise.
+    """Passes images channels first to those functions whose kernels are wrong otherwise.
 
-    They are those of `operators.needs_channels_first`, called as module or as function.
+    They are those of `needs_channels_first`, called as module or as function.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.instance_norms = 0  # that went through it
+        self.instance_norms = 0  # calls so far
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -37,7 +37,7 @@ class ChannelsFirst(TorchFunctionMode):
         if func in _INSTANCE_NORMS:
             self.instance_norms += 1
             if result.requires_grad:
-                result.register_hook(channels_first)  # the order of the gradient counts as well
+                result.register_hook(channels_first)  # the order of the gradient matters too
         return result
 
 
@@ -53,7 +53,7 @@ def _of_one_pixel(
 
 
 def channels_first(tree: Any) -> Any:
-    """The same with images and volumes on the CPU in the usual order in memory."""
+    """The same nest, with images and volumes on the CPU in the usual memory order."""
     if not any(isinstance(leaf, Tensor) and _turned(leaf) for leaf in tree_leaves(tree)):
         return tree
     return tree_map(lambda leaf: _first(leaf) if isinstance(leaf, Tensor) else leaf, tree)
@@ -64,7 +64,7 @@ def _turned(tensor: Tensor) -> bool:
 
 
 def _first(tensor: Tensor) -> Tensor:
-    """By both, since either takes some strides of axes of length 1 for the usual order already."""
+    """By both, since each accepts some strides of axes of length 1 as the usual order."""
     if not _turned(tensor):
         return tensor
     return tensor.contiguous().to(memory_format=torch.contiguous_format)

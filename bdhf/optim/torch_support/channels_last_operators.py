@@ -1,10 +1,10 @@
-"""Operators of torch on the CPU that are right on images channels-last, and those that are not.
+"""Operators of torch on the CPU that are right on channels-last images, and those that are not.
 
-`VERIFIED` are those whose outputs, gradients of any of their inputs, second derivatives and
-tangents were seen to be the same channels-last as channels first, whatever the order of what comes
-back (`tests/optim/torch_support/test_channels_last_operators.py` does it again). Nothing else gets
-images channels-last.
-`needs_channels_first` are those that torch (2.9 to 2.13) gets wrong.
+`VERIFIED` are those with the same outputs, gradients of all inputs, second derivatives and tangents
+in channels-last as in channels first, whatever the memory order of cotangents
+(`tests/optim/torch_support/test_channels_last_operators.py` repeats the comparison). No other
+operator gets channels-last images.
+`needs_channels_first` are those that are wrong in torch (2.9 to 2.13).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 #: Precisions in which the operators were compared.
 PRECISIONS = (torch.float32, torch.float64, torch.bfloat16)
 
-#: Operators that give or take an entry as it is, or write constants.
+#: Operators that copy or drop entries, or write constants.
 _MOVES = {
     aten.view.default, aten._unsafe_view.default, aten.t.default, aten.transpose.int,
     aten.permute.default, aten.expand.default, aten.squeeze.dim, aten.unsqueeze.default,
@@ -41,7 +41,7 @@ _ELEMENTWISE = {
     aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor,
 }  # fmt: skip
 
-#: Operators that bring entries together.
+#: Operators that combine entries.
 _SUMS = {
     aten.sum.dim_IntList, aten.mean.default, aten.mean.dim, aten.avg_pool2d.default,
     aten._adaptive_avg_pool2d.default, aten.max_pool2d_with_indices.default, aten.mm.default,
@@ -53,23 +53,23 @@ VERIFIED = frozenset(_MOVES | _ELEMENTWISE | _SUMS)
 
 
 def is_verified(func: Any, args: tuple[Any, ...], results: list[Tensor]) -> bool:
-    """Whether an operator, as it was called, is on the list."""
+    """Whether this call of an operator is on the list."""
     floats = [tensor.dtype for tensor in results if tensor.is_floating_point()]
     if any(dtype not in PRECISIONS for dtype in floats) or any(map(torch.is_complex, results)):
         return False
     if func is aten.convolution.default:  # of images, and not transposed
         return args[0].dim() == 4 and not args[6]
     if func is aten.native_batch_norm.default:
-        return not args[5]  # with statistics that are held
+        return not args[5]  # with fixed statistics
     return func in VERIFIED
 
 
 def needs_channels_first(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether torch's way back of an operator crashes or is wrong on images channels-last.
+    """Whether torch's backward pass of an operator crashes or is wrong on channels-last images.
 
-    Group norm crashes where not all of its gradients are asked for. The norm of one image alone, as
-    instance norm makes it, is wrong where a gradient arrives channels-last. A convolution of one
-    pixel with a stride writes outside of its memory.
+    Group norm crashes if not all of its gradients are requested. The norm of single images, as in
+    instance norm, is wrong for a channels-last gradient. A convolution of one pixel with a stride
+    writes outside of its memory.
     """
     if func in (aten.native_group_norm.default, aten.native_batch_norm.default):
         return func is aten.native_group_norm.default or bool(args[5])
@@ -83,9 +83,9 @@ def _one_pixel_with_a_stride(weight: Tensor, stride: list[int]) -> bool:
 
 
 def like_channels_last(tensor: Tensor) -> bool:
-    """Whether torch takes images or volumes for channels-last, or may take what is made of them so.
+    """Whether torch takes images or volumes, or what it may make of them, for channels-last.
 
-    Torch goes by strides, also those of axes of length 1, which say nothing.
+    Torch goes by strides, including those of axes of length 1, which have no meaning.
     """
     if tensor.dim() not in (4, 5) or tensor.layout != torch.strided:
         return False
@@ -98,7 +98,7 @@ def like_channels_last(tensor: Tensor) -> bool:
 
 
 def _descend(shape: torch.Size, strides: Sequence[int], axes: Sequence[int]) -> bool:
-    """Whether strides grow along some axes, the channels' first; as torch tells channels-last."""
+    """Whether strides grow along some axes, the channels' first; as torch detects channels-last."""
     least = 0
     for axis in axes:
         if not shape[axis] or not strides[1] or strides[axis] < least:
@@ -110,7 +110,7 @@ def _descend(shape: torch.Size, strides: Sequence[int], axes: Sequence[int]) -> 
 
 
 def _dense(shape: torch.Size, strides: Sequence[int], axes: Sequence[int]) -> bool:
-    """Whether the entries lie one behind the other along some axes."""
+    """Whether the entries are contiguous along some axes."""
     step = 1
     for axis in axes:
         if shape[axis] > 1 and strides[axis] != step:

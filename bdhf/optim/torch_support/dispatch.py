@@ -1,4 +1,4 @@
-"""A mode of torch that sees every operator, as the meter of FLOPs and the tape do."""
+"""A mode of torch that intercepts every operator, for the FLOP counter and the tape."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class DispatchMode(TorchDispatchMode):
-    """Sees every operator while it is entered; a subclass has `__torch_dispatch__`."""
+    """Intercepts every operator while it is entered; subclasses have `__torch_dispatch__`."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Refuse torch's offer to keep its compiler out: that would load it, for seconds."""
+        """Do not let torch skip its compiler: that would load it, which takes seconds."""
         return False

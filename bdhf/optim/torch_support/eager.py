@@ -1,9 +1,9 @@
-"""What the caller has compiled runs operator by operator inside an update.
+"""Code that the caller compiled runs operator by operator inside an update.
 
-A product reads the operators of a forward pass one by one, under modes that watch them, and through
-`torch.func`. Once torch's compiler (2.13) has met either on its way through a module, it runs that
-module and every other of its class operator by operator from then on, without a word. So it is kept
-out: inside an update it neither runs what it made nor makes anything new, and what it made stays.
+A product records the operators of a forward pass one by one, under dispatch modes and `torch.func`.
+Once torch's compiler (2.13) meets either in a module, it silently runs that module and all others
+of its class operator by operator from then on. So inside an update it neither runs compiled code
+nor compiles anything, and what it compiled before stays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 
 def caller_compiled_nothing() -> AbstractContextManager[object]:
-    """In the body, functions and modules that the caller compiled run as they were written."""
+    """In the body, functions and modules that the caller compiled run uncompiled."""
     return _stance("force_eager")
 
 
@@ -25,7 +25,7 @@ def compiler_runs() -> AbstractContextManager[object]:
 
 
 def _stance(name: str) -> AbstractContextManager[object]:
-    """A stance of torch's compiler; nothing to do where nobody has loaded it, for seconds."""
+    """A stance of torch's compiler; none if it is not loaded, since loading takes seconds."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance(name)

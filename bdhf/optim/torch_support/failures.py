@@ -1,6 +1,6 @@
-"""Errors of torch inside a method of computing products, where another method may serve.
+"""Errors of torch inside a method of computing products, where another method may work.
 
-A failure is data: whoever tries a method takes it, says its reason, and goes on with the next one.
+A failure is a value: the caller reports its reason, and continues with the next method.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from bdhf.errors import BdhfError
 
 _T = TypeVar("_T")
 
-#: What torch and Python raise where an operator cannot do what a method asks of it.
+#: What torch and Python raise where an operator does not support a method.
 FAILURE_KINDS = (
     RuntimeError, TypeError, ValueError, AssertionError, LookupError, AttributeError,
     ArithmeticError,
 )  # fmt: skip
 
-#: What torch says, in lower case, where it has no exception of its own for memory.
+#: Messages of torch, in lower case, for lack of memory without its own exception.
 _OUT_OF_MEMORY = (
     "can't allocate memory",  # on the CPU
     "not enough memory",  # on the CPU under Windows
@@ -32,7 +32,7 @@ _OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Failure:
-    """What a method raised, without the frames that it raised it in: they hold graphs."""
+    """An exception of a method, without its frames, which reference graphs."""
 
     error: Exception
 
@@ -50,10 +50,10 @@ class Failure:
 
 
 def attempt(work: Callable[[], _T]) -> _T | Failure:
-    """Do `work`, or tell what failed.
+    """The result of `work`, or its failure.
 
-    Raises what no other method can help with: a want of memory, what bdhf refuses itself, and every
-    exception that is not one of `FAILURE_KINDS`, such as KeyboardInterrupt.
+    Raises what no other method can avoid: lack of memory, refusals of bdhf, and every exception
+    that is not one of `FAILURE_KINDS`, such as KeyboardInterrupt.
     """
     try:
         return work()
@@ -65,7 +65,7 @@ def attempt(work: Callable[[], _T]) -> _T | Failure:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was wanting, on the CPU or on a device."""
+    """Whether memory ran out, on the CPU or on a device."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()

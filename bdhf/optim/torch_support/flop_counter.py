@@ -1,6 +1,6 @@
-"""What operators of torch cost, by tables of formulas, and a mode that adds them up.
+"""FLOPs of operators of torch, by tables of formulas, and a mode that adds them up.
 
-The tables are torch's own and that of `flop_formulas.py`, for what torch leaves out.
+The tables are torch's own and `flop_formulas.py`, for operators that torch's lacks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Counter(DispatchMode):
         super().__init__()
         self.total = 0
         self.uncounted: dict[str, tuple[int, ...]] = {}  # operator -> matrix of parameters it read
-        self._stored: set[int] = set()  # storages of the parameters that were seen
+        self._stored: set[int] = set()  # storages of the parameters so far
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -44,14 +44,14 @@ class Counter(DispatchMode):
         return result
 
     def _note(self, name: str, tensors: list[Tensor]) -> None:
-        """Remember an operator without a formula that reads a matrix of parameters, or a view."""
+        """Record an operator without a formula that reads a matrix of parameters, or a view."""
         read = [x for x in tensors if x.dim() > 1 and _storage(x) in self._stored - {0}]
         if read:
             self.uncounted.setdefault(name, tuple(read[0].shape))
 
 
 def operator_flops(func: Any, args: Any, kwargs: Any, result: Any) -> int:
-    """What one operator costs; 0 for those without matrix products."""
+    """FLOPs of one operator; 0 for those without matrix products."""
     formula = _formula(func)
     return round(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
 
@@ -66,7 +66,7 @@ def _formula(func: Any) -> Callable[..., float] | None:
 
 
 def _packet(func: Any) -> Any:
-    """The operator of a call; for one in place the other one, since tables list none in place."""
+    """The operator of a call; for an in-place one its counterpart, which the tables list."""
     packet = func._overloadpacket
     name = packet.__name__
     if func.namespace != "aten" or not name.endswith("_"):
@@ -76,7 +76,7 @@ def _packet(func: Any) -> Any:
 
 @cache
 def _is_free(func: Any) -> bool:
-    """Whether an operator is known to be no matrix product: views, pointwise ones, and `FREE`."""
+    """Whether an operator is known to be free: views, pointwise ones, and `FREE`."""
     if func.is_view or torch.Tag.pointwise in func.tags:
         return True
     name = func._overloadpacket.__name__
@@ -86,7 +86,7 @@ def _is_free(func: Any) -> bool:
 
 
 def _storage(tensor: Tensor) -> int:
-    """Where a tensor lies; 0 for one that lies nowhere, such as a sparse one or a wrapper."""
+    """The address of a tensor; 0 for one without memory, such as a sparse one or a wrapper."""
     try:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):

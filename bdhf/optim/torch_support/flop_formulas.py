@@ -1,4 +1,4 @@
-"""FLOPs of operators that torch's own table leaves out: fused layers, attention, linear algebra.
+"""FLOPs of operators that torch's own table lacks: fused layers, attention, linear algebra.
 
 A product of (m, k) with (k, n) is 2 m n k, as in torch's table. Decompositions are those of Golub
 and Van Loan, Matrix Computations (4th ed., 2013), for real matrices: the leading terms.
@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: FLOPs of a call: its arguments, and what it gave as `out_val`.
+#: FLOPs of a call, from its arguments and its result `out_val`.
 Formula = Callable[..., float]
 
 
 def _entries(x: Tensor) -> int:
-    """Those that are stored: of a sparse matrix without its zeros."""
+    """The number of stored entries: without the zeros of a sparse matrix."""
     if x.layout == torch.strided:
         return x.numel()
     return int((x._values() if x.layout == torch.sparse_coo else x.values()).numel())
@@ -37,18 +37,18 @@ def _matmul(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
 
 
 def _added(_: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any) -> float:
-    """With something to add the product to in front."""
+    """A product that is added to the first argument."""
     return _product(a, b)
 
 
 def _grouped(a: Tensor, b: Tensor, *_: Any, out_val: Tensor, **__: Any) -> float:
-    """Groups of rows, each with a matrix of its own, or groups of the inner dimension."""
+    """Groups of rows, each with its own matrix, or groups of the inner dimension."""
     flat = a.dim() == b.dim() == 2
     return 2 * a.numel() * b.shape[-1] if flat else 2 * out_val.numel() * a.shape[-1]
 
 
 def _recurrent(inputs: Tensor, matrices: Iterable[Tensor]) -> float:
-    """Every weight matrix meets every position once; inputs are (..., features)."""
+    """Every weight matrix multiplies every position once; inputs are (..., features)."""
     positions = inputs.numel() // max(inputs.shape[-1], 1)
     return 2 * positions * sum(matrix.numel() for matrix in matrices if matrix.dim() == 2)
 
@@ -64,7 +64,7 @@ def _cudnn_rnn(inputs: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) ->
 
 
 def _twice(forward: Formula) -> Formula:
-    """The way back of matrix products: one for the data and one for the weights."""
+    """The backward pass of matrix products: one for the data and one for the weights."""
     return lambda *args, **kwargs: 2 * forward(*args, **kwargs)
 
 
@@ -77,7 +77,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) ->
 def _attention_back(
     _: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any
 ) -> float:
-    """The scores once more, and a product for each argument, the weights and the scores."""
+    """The scores again, and a product for each argument, the weights and the scores."""
     pairs = math.prod(query.shape[:-1]) * key.shape[-2]
     return 2 * pairs * (3 * query.shape[-1] + 2 * value.shape[-1])
 
@@ -89,7 +89,7 @@ def _trilinear(
 ) -> float:  # fmt: skip
     """Σ a b c over some dimensions: a with b first, and the result with c.
 
-    The dimensions are counted with those that an argument does not have (`without_`).
+    The numbering of dimensions includes those that an argument lacks (`without_`).
     """
     lengths: dict[int, int] = {}
     dims = a.dim() + len(without_a)
@@ -131,7 +131,7 @@ def _affine_grid(theta: Tensor, *_: Any, out_val: Tensor, **__: Any) -> float:
 
 
 def _fft(_: Tensor, dims: Sequence[int], *__: Any, out_val: Tensor, **___: Any) -> float:
-    """5 n log₂ n, by custom."""
+    """5 n log₂ n, by convention."""
     n = math.prod(out_val.shape[d] for d in dims)
     return 5 * out_val.numel() * math.log2(n) if n > 1 else 0
 
@@ -148,7 +148,7 @@ def _decomposed(count: Callable[[int, int], float], argument: int = 0) -> Formul
 
 
 def _solved(factor: float, each: float, matrix: int, right: int) -> Formula:
-    """`factor` n³ to decompose and `each` n² for every right-hand side; which arguments they are.
+    """`factor` n³ to decompose and `each` n² per right-hand side, by positions of arguments.
 
     A right-hand side that is a vector has one column.
     """
@@ -196,7 +196,7 @@ def _cube(name: str) -> Formula:
     return _decomposed(lambda m, n: _CUBE[name] * n**3)
 
 
-#: Operator -> formula. Those of dense matrices are torch's; they are here for the sparse ones.
+#: Operator -> formula. Those of matrix products are torch's, repeated here for sparse matrices.
 FORMULAS: Mapping[str, Formula] = {
     **dict.fromkeys(("mm", "bmm", "mv", "_sparse_mm", "_int_mm", "matmul"), _matmul),
     **dict.fromkeys(("addmm", "baddbmm", "addmv", "addbmm", "_sparse_addmm"), _added),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: Operators that are no matrix products, beside those that torch tags as pointwise and the views.
+#: Operators that are no matrix products, besides views and those that torch tags as pointwise.
 FREE = frozenset((
     "_adaptive_avg_pool2d", "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d",
     "_adaptive_avg_pool3d_backward", "addr", "alias", "all", "amax", "amin", "any", "arange",

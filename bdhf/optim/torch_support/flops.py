@@ -1,8 +1,7 @@
-"""What a piece of work costs, in floating-point operations, and what parts of it may be shared.
+"""The cost of a piece of work in floating-point operations, and which parts of it are shared.
 
 Counting (`flop_counter.py`) slows a piece of work down, so each is counted once per key (its kind
-and shapes) and remembered. Where only the costs are asked for, a `Tally` does what pieces have in
-common once.
+and shapes). Where only costs are needed, a `Tally` runs the common parts of pieces once.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ _T = TypeVar("_T")
 
 
 class UncountedWarning(UserWarning):
-    """An operator whose FLOPs nobody knows, so that costs come out too low."""
+    """An operator of unknown FLOPs, so that costs are too low."""
 
 
 class Flops:
-    """A meter: the body of `counting` is work, whose cost is added to `spent`.
+    """A meter: `counting` adds the cost of its body to `spent`.
 
     >>> import torch
     >>> flops, a = Flops(), torch.ones(2, 3)
@@ -40,11 +39,11 @@ class Flops:
         self.spent = 0
         self._known: dict[Hashable, int] = {}
         self._said: set[str] = set()  # operators that a warning has named
-        self.flat = 0  # what every further piece counts; 0: it is counted
+        self.flat = 0  # the cost of every further piece; 0: it is counted
 
     @contextmanager
     def counting(self, key: Hashable) -> Iterator[None]:
-        """Charge the body as a piece of work; its cost is counted the first time of `key`."""
+        """Charge the body as a piece of work; its cost is counted once per `key`."""
         if key in self._known:
             yield
         else:
@@ -54,37 +53,37 @@ class Flops:
         self.spent += self._known[key]
 
     def stop_counting(self) -> None:
-        """Let every further piece count as much as all that was counted so far.
+        """Charge every further piece as much as everything so far.
 
-        Watching operators on the way back through nested transforms of torch.func ends the process
-        (torch 2.13).
+        Intercepting operators in a backward pass through nested transforms of torch.func crashes
+        the process (torch 2.13).
         """
         if not self.flat:
             self.flat = max(self.spent, 1)
             warnings.warn(_TRANSFORMED, UncountedWarning, stacklevel=3)
 
     def part(self, key: Hashable, work: Callable[[], _T]) -> _T:
-        """Do `work`, a part of a piece of work that others have too; counted with that piece.
+        """Run `work`, a common part of pieces of work; counted with the current piece.
 
-        `key` tells all that what it gives depends on, beside model, batch and settings.
+        `key` is everything that its result depends on besides model, batch and settings.
         """
         return work()
 
     def once(self, key: Hashable, work: Callable[[], _T]) -> _T:
-        """Do `work` outside of every piece, such as a check: it is not counted."""
+        """Run `work` outside of every piece, such as a check: it is not counted."""
         return work()
 
     def release(self, let_go: Callable[[], None]) -> None:
-        """Let go of what this linearisation needs no longer, unless others share it."""
+        """Free what this linearisation no longer needs, unless others share it."""
         let_go()
 
     def cost(self, key: Hashable) -> int:
-        """The cost of one piece of work of `key`, which has been done before."""
+        """The cost of an earlier piece of work of `key`."""
         return self._known[key]
 
     @contextmanager
     def _measuring(self) -> Iterator[Counter]:
-        """Count the body; a warning names what could not be counted."""
+        """Count the body; warn of what cannot be counted."""
         counter = Counter()
         if self.flat:
             yield counter
@@ -99,7 +98,7 @@ class Flops:
 
 
 class Metered(Protocol):
-    """What has parts that a meter may have seen before."""
+    """An object with a meter, whose parts may be shared."""
 
     @property
     def flops(self) -> Flops:
@@ -107,7 +106,7 @@ class Metered(Protocol):
 
     @property
     def shapes(self) -> Hashable:
-        """What the costs of its work are kept by."""
+        """The key of the costs of its work."""
 
 
 S = TypeVar("S", bound=Metered)
@@ -115,7 +114,7 @@ _Work = Callable[Concatenate[S, P], _T]
 
 
 def part(kind: str) -> Callable[[_Work[S, P, _T]], _Work[S, P, _T]]:
-    """Make work on something metered a part, as `Flops.part` says, by this kind and its shapes."""
+    """Make a method of something metered a `Flops.part`, with its kind and shapes as key."""
 
     def decorate(work: _Work[S, P, _T]) -> _Work[S, P, _T]:
         @wraps(work)
@@ -129,17 +128,17 @@ def part(kind: str) -> Callable[[_Work[S, P, _T]], _Work[S, P, _T]]:
 
 @dataclass(frozen=True)
 class Done:
-    """A part that was done: what it gave, and what it cost."""
+    """A part that has run: its result and its cost."""
 
     result: Any
     cost: int
 
 
 class Tally(Flops):
-    """A meter for work whose numbers nobody needs: a part that is known is not done again.
+    """A meter for work whose results are not needed: it runs every part once.
 
-    The costs are those of `Flops`, a part that is spared included. Tallies on one model, batch and
-    settings may share `done`, which holds what the parts gave: forward passes and their graphs.
+    The costs are those of `Flops`, including skipped parts. Tallies on one model, batch and
+    settings may share `done`, which holds the results of parts: forward passes and their graphs.
 
     >>> import torch
     >>> done, a = {}, torch.ones(2, 3)
@@ -154,32 +153,32 @@ class Tally(Flops):
     def __init__(self, done: dict[Hashable, Done]) -> None:
         super().__init__()
         self._done = done
-        self._spared = 0  # cost of the parts that were known, of all work that is going on
+        self._spared = 0  # cost of the skipped parts of the current work
 
     def part(self, key: Hashable, work: Callable[[], _T]) -> _T:
-        """Do `work` if nobody has; give what it gave."""
+        """The result of `work`, which runs once per key."""
         if key in self._done:
             self._spared += self._done[key].cost
         else:
             with self._measuring() as counter:
-                result = work()
-            self._done[key] = Done(result, counter.total)
-        given: _T = self._done[key].result
-        return given
+                outcome = work()
+            self._done[key] = Done(outcome, counter.total)
+        result: _T = self._done[key].result
+        return result
 
     def once(self, key: Hashable, work: Callable[[], _T]) -> _T:
-        """Do `work` if nobody has; give what it gave."""
+        """The result of `work`, which runs once per key."""
         if key not in self._done:
             self._done[key] = Done(work(), 0)
         result: _T = self._done[key].result
         return result
 
     def release(self, let_go: Callable[[], None]) -> None:
-        """Keep it, for whoever comes next."""
+        """Keep it, since others may share it."""
 
     @contextmanager
     def _measuring(self) -> Iterator[Counter]:
-        """Count the body, with the parts that it spares."""
+        """Count the body, including skipped parts."""
         spared = self._spared
         with super()._measuring() as counter:
             yield counter
@@ -187,14 +186,14 @@ class Tally(Flops):
 
 
 _TRANSFORMED = (
-    "the forward pass nests transforms of torch.func, and operators cannot be counted behind them: "
-    "every product and loss counts as one linearisation in gradient_equivalents and budgets"
+    "the forward pass nests transforms of torch.func, where operators cannot be counted: every "
+    "product and loss counts as one linearisation in gradient_equivalents and budgets"
 )
 
 
 def _uncounted(name: str, shape: tuple[int, ...]) -> str:
     return (
         f"the operator {name}, which reads a parameter of shape {shape}, has no FLOP formula: it "
-        "counts nothing in gradient_equivalents, estimates and budgets; give it one by "
+        "counts as 0 in gradient_equivalents, estimates and budgets; register one with "
         f"torch.utils.flop_counter.register_flop_formula(torch.ops.{name})"
     )

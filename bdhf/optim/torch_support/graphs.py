@@ -1,4 +1,4 @@
-"""Walks over the graphs that autograd keeps behind tensors."""
+"""Traversals of autograd graphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 
 def nodes_behind(tensors: Iterable[Tensor], ends: Iterable[Node] = ()) -> Iterator[Node]:
-    """Every node of the graphs of some tensors, once, but for `ends` and what lies behind them."""
+    """Every node of the graphs of some tensors, once, without `ends` and what lies behind them."""
     seen = set(ends)
     todo = [node for node in (tensor.grad_fn for tensor in tensors) if node is not None]
     todo = [node for node in dict.fromkeys(todo) if node not in seen]
@@ -25,7 +25,7 @@ def nodes_behind(tensors: Iterable[Tensor], ends: Iterable[Node] = ()) -> Iterat
 
 
 def structure_behind(tensor: Tensor) -> Hashable:
-    """The nodes behind a tensor: names, dimensions, which inputs have a gradient; how many each."""
+    """The nodes behind a tensor: names, dimensions, which inputs have a gradient; with counts."""
     return frozenset(
         Counter(
             (
@@ -39,13 +39,13 @@ def structure_behind(tensor: Tensor) -> Hashable:
 
 
 def ends_early(tensors: Iterable[Tensor]) -> bool:
-    """Whether a graph ends in what torch puts behind `once_differentiable`.
+    """Whether a graph ends in the node that torch puts behind `once_differentiable`.
 
-    A reverse sweep through such a graph raises nothing: it leaves out what lies behind.
+    A reverse sweep through such a graph raises no error, but omits what lies behind.
     """
     return any(node.name() == "torch::autograd::Error" for node in nodes_behind(tensors))
 
 
 def is_own_function(node: Node | None) -> bool:
-    """Whether a node is an autograd.Function of the user's own."""
+    """Whether a node is a user's autograd.Function."""
     return isinstance(node, BackwardCFunction)

@@ -1,4 +1,4 @@
-"""Full precision inside an update: no autocast, no TF32, no kernels that a compiler fused."""
+"""Full precision inside an update: no autocast, no TF32, no compiled kernels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bdhf.optim.torch_support.eager import caller_compiled_nothing
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Switch autocast and TF32 off for the body, and back to what they were behind it.
+    """Switch autocast and TF32 off for the body, and restore them after it.
 
     What the caller compiled runs uncompiled (`eager`), so that all losses are rounded alike.
-    Torch has two names for the settings and refuses to read the older ones once the newer were
-    set, so the ones that the caller has used are used.
+    Torch has two names for the settings and raises on reading the older ones once the newer are
+    set, so this uses the names that the caller used.
     """
     backends: Any = torch.backends  # whose modules are made at run time
     kinds = (

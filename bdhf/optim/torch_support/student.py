@@ -1,4 +1,4 @@
-"""Quantiles of Student's t: the method imports torch alone, and torch has none.
+"""Quantiles of Student's t, since the method imports only torch, which has none.
 
 With x = √ν tan φ the density of t is proportional to cos^(ν-1) φ on (-π/2, π/2), so that
 
@@ -16,7 +16,7 @@ _INTERVALS = 512
 
 @lru_cache
 def two_sided_quantile(level: float, freedom: float) -> float:
-    """The t with P(|T| ≤ t) = level for a T of `freedom` ν ≥ 1 degrees, a whole number or not.
+    """The t with P(|T| ≤ t) = level for a T of `freedom` ν ≥ 1 degrees, an integer or not.
 
     >>> round(two_sided_quantile(0.95, 7), 3)
     2.365

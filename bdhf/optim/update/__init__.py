@@ -1,1 +1,1 @@
-"""The parts of an update beside its solver: damping, acceptance, regularization, the step taken."""
+"""The parts of an update without its solver: damping, acceptance, regularization, steps."""

@@ -1,4 +1,4 @@
-"""How much of the solver's step is taken, and of which iterate."""
+"""Which iterate of the solver is taken, and which fraction of its step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class CandidateStep(Protocol):
-    """What may be tried: θ + t · lr · d_i for the iterates d_0 … d_last of the solver."""
+    """The steps to try: θ + t · lr · d_i for the iterates d_0 … d_last of the solver."""
 
     @property
     def last(self) -> int:
@@ -30,7 +30,7 @@ class Acceptance(Protocol):
 
     @property
     def needs_iterates(self) -> bool:
-        """Whether the solver should keep iterates on the way; else there is its answer only."""
+        """Whether the solver should keep earlier iterates, and not only its answer."""
 
     def choose(self, trial: CandidateStep) -> tuple[int, float]:
         """The index i and the factor t; t = 0 rejects the step."""
@@ -38,15 +38,15 @@ class Acceptance(Protocol):
 
 @dataclass(frozen=True)
 class FullStep:
-    """Take the whole step: θ ← θ + lr · d, without a look at the loss (Zhang et al. 2017)."""
+    """Take the full step: θ ← θ + lr · d, without evaluating the loss (Zhang et al. 2017)."""
 
     @property
     def needs_iterates(self) -> bool:
-        """The answer is taken."""
+        """Only the answer is used."""
         return False
 
     def choose(self, trial: CandidateStep) -> tuple[int, float]:
-        """Take the answer whole, without evaluating the loss."""
+        """Take the full answer, without evaluating the loss."""
         return trial.last, 1.0
 
 
@@ -75,7 +75,7 @@ class Backtracking:
 
     @property
     def needs_iterates(self) -> bool:
-        """CG-backtracking walks over them."""
+        """CG-backtracking compares them."""
         return True
 
     def choose(self, trial: CandidateStep) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""A matrix that lets somebody look before every product: a wall-clock limit, a progress bar."""
+"""A matrix with a callback before every product: for a wall-clock limit or a progress bar."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bdhf.optim.products import BlockProduct
 
 @dataclass(frozen=True)
 class WithCallback:
-    """The product, with `watch` called before each one, and before the factor is made."""
+    """The product; `watch` is called before each one, and before the factor is computed."""
 
     product: BlockProduct
     watch: Callable[[], None] | None
 
     def __call__(self, v: Tensor, active: Sequence[int] | None = None) -> Tensor:
-        """Look, then multiply."""
+        """Call `watch`, then multiply."""
         self._look()
         return self.product(v, active)
 
@@ -28,12 +28,12 @@ class WithCallback:
         return self.product.factor_rows
 
     def factor(self, chunk: int) -> Tensor:
-        """Look, then make the factor."""
+        """Call `watch`, then compute the factor."""
         self._look()
         return self.product.factor(chunk)
 
     def squared_gradients(self) -> Tensor:
-        """Look, then go through the samples."""
+        """Call `watch`, then compute squared gradients."""
         self._look()
         return self.product.squared_gradients()
 

@@ -1,4 +1,4 @@
-"""Steps that may be taken from θ: what each would cost, and what the quadratic model predicts."""
+"""Candidate steps from θ: the loss of each, and what the quadratic model predicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bdhf.optim.vectors.blocks import Blocks
 
 @dataclass(frozen=True)
 class CandidateSteps:
-    """The steps t · lr · d_i of one update; `loss_of` takes the loss where `move` has gone.
+    """The steps t · lr · d_i of one update; `loss_of` is the loss where `move` has moved to.
 
     Vectors are (P,) in block order, coefficients (rows,).
     """
@@ -26,7 +26,7 @@ class CandidateSteps:
     iterates: Sequence[Iterate]
     expansion: Expansion
     lr: Tensor
-    damping: Tensor  # that the solver used, the penalty of the loss not counted
+    damping: Tensor  # of the solver, without the penalty of the loss
     move: Callable[[Tensor], None]
     loss_of: Callable[[Batches], float]
 
@@ -54,14 +54,14 @@ class CandidateSteps:
         return self.blocks.add_scaled_(torch.zeros_like(x), scale, x)
 
     def loss_at(self, step: Tensor, batches: Batches) -> float:
-        """Go to θ + step, and take the loss there."""
+        """Move to θ + step, and return the loss there."""
         self.move(self.blocks.scatter(step))
         return self.loss_of(batches)
 
     def predicted(self, index: int, scale: Tensor) -> Tensor:
-        """Change that each block's model predicts at s = scale_b · d_b: gᵀs + ½ sᵀGs; (rows,).
+        """Change predicted by each block's model at s = scale_b · d_b: gᵀs + ½ sᵀGs; (rows,).
 
-        Without damping: dᵀGd comes from φ, so it costs no product.
+        Without damping: φ gives dᵀGd, at the cost of no product.
         """
         iterate = self.iterates[index]
         slope = self.blocks.dot(self.expansion.gradient, iterate.x)

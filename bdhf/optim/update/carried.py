@@ -1,4 +1,4 @@
-"""What an update leaves to the next one: its direction, and how many updates there were.
+"""The state between updates: the last direction, and the number of updates.
 
 The next solve starts at ζ times the last solution, ζ the `warm_start` of the solver.
 """
@@ -36,7 +36,7 @@ class Carried:
 
     @property
     def draws(self) -> int:
-        """The seed of what the next update draws."""
+        """The seed of the draws of the next update."""
         return (self.seed + self.updates * 0x9E3779B97F4A7C15) % 2**63
 
     def start(self) -> Tensor | None:
@@ -51,20 +51,20 @@ class Carried:
         for name, p, direction in zip(self.objective.names, parameters, last, strict=True):
             if direction.shape != p.shape:
                 raise ModelError(
-                    f"the state is that of another model: the last direction of {name!r} has shape "
+                    f"the state belongs to another model: the last direction of {name!r} has shape "
                     f"{tuple(direction.shape)}, the parameter {tuple(p.shape)}; load the state of "
-                    "an optimizer of this model, or begin without one"
+                    "an optimizer of this model, or start without a state"
                 )
-        flat = flatten(last).to(parameters[0])  # the model may be of another precision by now
-        if not flat.any():  # the last update moved nothing: there is no start to save work
+        flat = flatten(last).to(parameters[0])  # the precision of the model may have changed
+        if not flat.any():  # the last step was 0: a warm start saves nothing
             return None
         return self.warm_start * self.blocks.gather(flat)
 
     def keep(self, solution: Solution) -> None:
         """Keep the direction of an update, and count the update.
 
-        A block that met negative curvature before any step begins cold: a warm start alone would
-        shrink from update to update, and never leave the saddle.
+        A block that met negative curvature before its first step starts cold: a warm start alone
+        would shrink from update to update, and never leave the saddle.
         """
         stuck = [
             stop == Stop.NEGATIVE_CURVATURE and not iterations

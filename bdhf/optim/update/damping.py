@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-#: λ stays between these, so that no rule runs it into 0 or infinity.
+#: Bounds of λ, so that no rule reaches 0 or infinity.
 LIMITS = (1e-12, 1e12)
 
 
 class Damping(Protocol):
-    """A rule for λ; its value lives in the optimizer's param_groups, under "damping"."""
+    """A rule for λ; its value is in the optimizer's param_groups, under "damping"."""
 
     @property
     def initial(self) -> float:
@@ -19,7 +19,7 @@ class Damping(Protocol):
 
     @property
     def per_block(self) -> bool:
-        """Whether `update` is told the reduction ratio of its own param_group alone."""
+        """Whether `update` gets the reduction ratio of its own param_group alone."""
 
     def update(self, damping: float, reduction_ratio: float) -> float:
         """λ for the next update, from the actual ÷ predicted change of the loss."""
@@ -46,11 +46,11 @@ class Constant:
 
     @property
     def per_block(self) -> bool:
-        """No ratio is read."""
+        """No ratio is used."""
         return False
 
     def update(self, damping: float, reduction_ratio: float) -> float:
-        """Leave λ as it is."""
+        """Leave λ unchanged."""
         return damping
 
 
@@ -58,10 +58,10 @@ class Constant:
 class LevenbergMarquardt:
     """λ × 3/2 where the reduction ratio is below ¼, × 2/3 where it is above ¾ (Martens 2010, §4.1).
 
-    The ratio is that of the step as applied, on the curvature batch, with damping off. A ratio that
-    is no number (a rejected or a diverging step) raises λ. The first λ is `initial`. `per_block`
-    keeps a λ for every param_group, at the cost of one loss evaluation each; blocks that cut the
-    same tensors share theirs. Raises ValueError for an initial λ that is not above 0.
+    The ratio is that of the applied step, on the curvature batch, without damping. NaN (a rejected
+    or diverging step) raises λ. The first λ is `initial`. `per_block` keeps one λ per param_group,
+    at the cost of one loss evaluation each; blocks that cut the same tensors share one. Raises
+    ValueError for an initial λ that is not above 0.
 
     >>> rule = LevenbergMarquardt(initial=1.0)
     >>> [rule.update(1.0, reduction_ratio) for reduction_ratio in (0.1, 0.5)]

@@ -1,4 +1,4 @@
-"""The loss around θ as an update sees it, the penalty of the parameters included.
+"""The quadratic model of the loss around θ, including the penalty of the parameters.
 
 Loss and gradient are those of one batch, the matrix G of the same batch or of another:
 
@@ -22,7 +22,7 @@ from bdhf.optim.update.regularization import L2
 
 @dataclass(frozen=True)
 class Expansion:
-    """Loss and gradient at θ. The matrix is apart: its graph goes before the parameters move."""
+    """Loss and gradient at θ; without the matrix, whose graph is freed before the step."""
 
     batches: Batches  # the gradient batch
     curvature_batches: Batches  # the curvature batch

@@ -1,4 +1,4 @@
-"""What an update tells about itself."""
+"""The report of one update."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bdhf.optim.vectors.blocks import Blocks
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What one update did. Tuples are per block, or per param_group where it says so."""
+    """What one update did. Tuples are per block, or per param_group where noted."""
 
     loss: float  # on the gradient batch, before the update, penalty included
     grad_norm: float  # ‖g‖₂ on the gradient batch
-    step_norm: float  # ‖Δθ‖₂ as applied
+    step_norm: float  # ‖Δθ‖₂ of the applied step
     cg_iterations: tuple[int, ...]
     stop: tuple[Stop, ...]
     products: float  # Σ_b n_b · P_b / P: n_b products with block b of P_b parameters
     gradient_equivalents: float  # FLOPs of the update ÷ FLOPs of one gradient
-    damping: tuple[float, ...]  # the λ that was used, per param_group
+    damping: tuple[float, ...]  # λ of this update, per param_group
     step_size: tuple[float, ...]  # t · lr, per param_group
     reduction_ratio: float  # actual ÷ predicted change of the curvature batch's loss; NaN: no fall
 
@@ -38,7 +38,7 @@ class StepInfo:
         spent: int,
         blocks: Blocks,
     ) -> StepInfo:
-        """Put together; `groups` are param_groups as they were used, `spent` is in FLOPs."""
+        """Collect the report; `groups` are the param_groups of the update, `spent` is in FLOPs."""
         products = zip(solution.products, blocks.rows, strict=True)
         unit = expansion.gradient_cost  # 0 where torch counts no FLOPs in a gradient
         return cls(

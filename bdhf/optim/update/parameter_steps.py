@@ -1,4 +1,4 @@
-"""Moving parameters away from where an update began, and back when anything fails."""
+"""Steps of the parameters from the start of an update, undone when anything fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bdhf.optim.vectors.layout import split_like
 
 @contextmanager
 def moving(parameters: Sequence[nn.Parameter]) -> Iterator[Callable[[Tensor], None]]:
-    """Give `move(step)`: θ = θ₀ + step, (P,) in the order of the parameters, θ₀ from the entry.
+    """Yield `move(step)`: θ = θ₀ + step, (P,) in the order of the parameters, θ₀ at entry.
 
     When the body raises, the parameters are θ₀ again, bit for bit.
     """

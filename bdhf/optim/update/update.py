@@ -1,4 +1,4 @@
-"""One update: every block's quadratic model solved on its own, and as much of it as is accepted.
+"""One update: every block's quadratic model, solved alone, and the step that is accepted.
 
 For every block b, with the step size t of the acceptance:
 
@@ -28,12 +28,12 @@ from bdhf.optim.vectors.blocks import Blocks
 
 @dataclass(frozen=True)
 class Taken:
-    """What was taken of the steps that a solver offers."""
+    """The accepted part of the solver's steps."""
 
     factor: float  # t; 0: nothing
     norm: float  # ‖Δθ‖₂
     reduction_ratio: float  # of the whole step
-    group_ratios: tuple[float, ...]  # of the steps of some groups of blocks, each taken alone
+    group_ratios: tuple[float, ...]  # of the steps of some groups of blocks, each alone
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Update:
     lr: Tensor
 
     def solve(self, expansion: Expansion, product: BlockProduct, start: Tensor | None) -> Solution:
-        """The direction d of every block; `start` is used up. Zero where there is no model."""
-        if not expansion.is_finite:  # in one block: none may go on alone
+        """The direction d of every block; overwrites `start`. Zero where there is no model."""
+        if not expansion.is_finite:  # even in one block: no block steps alone
             return Solution.nowhere(self.blocks, expansion.gradient)
         rhs = expansion.gradient.neg_()
         system = System(
@@ -60,7 +60,7 @@ class Update:
             keep_iterates=self.acceptance.needs_iterates,
         )  # fmt: skip
         solution = self.solver.solve(system, start)
-        rhs.neg_()  # in place, there and back: it is as long as the parameters
+        rhs.neg_()  # in place both times: it is as long as the parameters
         return solution
 
     def take(
@@ -70,7 +70,7 @@ class Update:
         move: Callable[[Tensor], None],
         groups: Sequence[Tensor],
     ) -> Taken:
-        """Move the parameters by what is accepted; `groups` are masks of blocks, (rows,)."""
+        """Move the parameters by the accepted step; `groups` are masks of blocks, (rows,)."""
         trial = CandidateSteps(
             self.blocks, solution.iterates, expansion, self.lr, self.damping, move, self._loss
         )
@@ -78,11 +78,11 @@ class Update:
         scale = factor * self.lr
         alone = [torch.where(group, scale, 0.0) for group in groups]
         group_ratios = tuple(trial.reduction_ratio(index, part) for part in alone)
-        ratio = trial.reduction_ratio(index, scale)  # the last: there the parameters stay
+        ratio = trial.reduction_ratio(index, scale)  # last, since the parameters stay there
         return Taken(factor, float(trial.step(index, scale).norm()), ratio, group_ratios)
 
     def _loss(self, batches: Batches) -> float:
-        """The loss at the parameters as they are, with its penalty."""
+        """The loss at the current parameters, with its penalty."""
         if self.watch is not None:
             self.watch()
         with self.flops.counting(("forward", self.objective.signature(batches))):

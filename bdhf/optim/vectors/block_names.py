@@ -1,4 +1,4 @@
-"""Blocks -> names that a reader knows: which tensors a block holds, and how many parameters."""
+"""Names of blocks for readers, from the tensors in each, and numbers of parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Touched = tuple[int, ...]
 
 @dataclass(frozen=True)
 class BlockInfo:
-    """What one block is."""
+    """Name and size of one block."""
 
     name: str
     parameters: int  # P_b
@@ -27,9 +27,9 @@ class BlockInfo:
 
 @dataclass(frozen=True)
 class Description:
-    """What every block is, in block order; printed as a table.
+    """Name and size of every block, in block order; prints as a table.
 
-    Blocks of equal size that follow each other in the same tensors are one line of it.
+    Consecutive blocks of equal size in the same tensors share a line of it.
     """
 
     blocks: tuple[BlockInfo, ...]
@@ -54,12 +54,12 @@ class Description:
 
 
 def describe(blocks: Blocks) -> Description:
-    """Name every block, and say how many parameters it has and which share of all.
+    """Name, number of parameters and share of every block.
 
-    A block of whole tensors is named by what they are together: `all`, a layer (`0` for 0.weight
-    and 0.bias), a module (`encoder` for all of encoder.*), one tensor (`0.weight`), else the first
-    and the last of them. A block that cuts tensors has its number among the blocks in the same
-    tensors behind the name: `0[3]`. No two blocks have the same name.
+    The name of a block of whole tensors is `all`, a layer (`0` for 0.weight and 0.bias), a module
+    (`encoder` for all of encoder.*), one tensor (`0.weight`), or the first and the last tensor. A
+    block that cuts tensors also has its number among the blocks in the same tensors: `0[3]`. Names
+    are unique.
 
     >>> from torch import nn
     >>> from bdhf.optim.vectors.layout import layout_of
@@ -87,7 +87,7 @@ def describe(blocks: Blocks) -> Description:
 
 
 def _names(layout: Layout, sets: Sequence[Touched]) -> dict[Touched, str]:
-    """A name for every set of tensors, with the tensors behind it where two would have the same."""
+    """A unique name for every set of tensors; equal names get the list of tensors."""
     layers = _layers(layout)
     names = {touched: _name(layout, touched, layers) for touched in sets}
     times = Counter(names.values())
@@ -99,7 +99,7 @@ def _names(layout: Layout, sets: Sequence[Touched]) -> dict[Touched, str]:
 
 
 def _layers(layout: Layout) -> dict[Touched, str]:
-    """The names of the layers, by the tensors that they consist of."""
+    """The names of the layers, by their tensors."""
     index = {slot.name: i for i, slot in enumerate(layout.slots)}
     return {
         tuple(index[member.slot.name] for member in members): name
@@ -108,7 +108,7 @@ def _layers(layout: Layout) -> dict[Touched, str]:
 
 
 def _name(layout: Layout, touched: Touched, layers: dict[Touched, str]) -> str:
-    """What some tensors are together."""
+    """The common name of some tensors."""
     tensors = [layout.slots[slot].name for slot in touched]
     if len(touched) == len(layout.slots):
         return "all"

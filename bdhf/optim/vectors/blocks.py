@@ -1,4 +1,4 @@
-"""Flat vector <-> block matrices: a partition, and the arithmetic of vectors in its order.
+"""Flat vector <-> block matrices: a partition, and arithmetic on vectors in block order.
 
 A partition cuts the flat vector of the parameters into block matrices: each a LongTensor (rows, n)
 of flat positions, one block a row. `Blocks` holds vectors in *block order* (matrix after matrix,
@@ -21,7 +21,7 @@ from bdhf.optim.vectors.strides import Strided, strided
 
 @dataclass(frozen=True)
 class Block:
-    """One block: where it stands in block order, and which tensors it touches."""
+    """One block: its position in block order, and the tensors that it touches."""
 
     start: int
     stop: int
@@ -34,7 +34,7 @@ class Block:
         return self.stop - self.start
 
     def to(self, device: torch.device) -> Block:
-        """The same block, its positions on a device."""
+        """The block with its positions on a device."""
         within = None if self.within is None else self.within.to(device)
         return replace(self, within=within)
 
@@ -49,19 +49,19 @@ class Blending:
 
 @dataclass(frozen=True)
 class Blocks:
-    """A partition of a layout, and the vector arithmetic of vectors in block order.
+    """A partition of a layout, and arithmetic on vectors in block order.
 
     Build it with `Blocks.of(layout, matrices)`, which checks that every trainable entry is covered
-    exactly once. Vectors live on the device of the model; `to` brings the positions there once,
-    else every use does. No method waits for the device.
+    exactly once. Vectors are on the device of the model; `to` copies the positions there once,
+    otherwise every use does. No method waits for the device.
     """
 
     layout: Layout
     shapes: tuple[tuple[int, int], ...]  # (rows, n) of every block matrix
     rows: tuple[Block, ...]
-    places: tuple[Strided, ...]  # of every slot, in block order
-    place: Tensor | None  # (P,) place in block order of each flat entry; None: the same
-    blend: Blending | None = None  # other blocks, towards which the matrix is blended
+    views: tuple[Strided, ...]  # of every slot, in a vector in block order
+    permutation: Tensor | None  # (P,) position in block order of each flat entry; None: the same
+    blend: Blending | None = None  # the matrix is blended with one cut to other blocks
 
     @classmethod
     def of(cls, layout: Layout, matrices: Sequence[Tensor]) -> Blocks:
@@ -74,63 +74,64 @@ class Blocks:
         for positions in (row for matrix in matrices for row in matrix):
             start = rows[-1].stop if rows else 0
             rows.append(_block(layout, positions, start, whole))
-        place = torch.empty_like(order)
-        place[order] = torch.arange(layout.size)
+        permutation = torch.empty_like(order)
+        permutation[order] = torch.arange(layout.size)
         identity = torch.equal(order, torch.arange(layout.size))
         shapes = tuple((matrix.shape[0], matrix.shape[1]) for matrix in matrices)
-        places = strided(layout.split(place))
-        return cls(layout, shapes, tuple(rows), places, None if identity else place)
+        views = strided(layout.split(permutation))
+        return cls(layout, shapes, tuple(rows), views, None if identity else permutation)
 
     def to(self, device: torch.device) -> Blocks:
-        """The same blocks, their positions on a device, those that a blend goes towards too."""
-        if self.place is None:
-            place, places = None, self.places
+        """The blocks with their positions on a device, including those of a blend."""
+        if self.permutation is None:
+            permutation, views = None, self.views
         else:
-            place = self.place.to(device)
-            pairs = zip(self.places, self.layout.split(place), strict=True)
-            places = tuple(known.at(positions) for known, positions in pairs)
+            permutation = self.permutation.to(device)
+            pairs = zip(self.views, self.layout.split(permutation), strict=True)
+            views = tuple(view.at(positions) for view, positions in pairs)
         return replace(
-            self, place=place, places=places, rows=tuple(block.to(device) for block in self.rows),
+            self, permutation=permutation, views=views,
+            rows=tuple(block.to(device) for block in self.rows),
             blend=self.blend and replace(self.blend, inner=self.blend.inner.to(device)),
         )  # fmt: skip
 
     def gather(self, flat: Tensor) -> Tensor:
         """From the order of `model.parameters()` to block order, (..., P) -> (..., P)."""
-        if self.place is None:
+        if self.permutation is None:
             return flat
         vector = torch.empty_like(flat)
         if not self._regular:
-            vector[..., self.place] = flat
+            vector[..., self.permutation] = flat
             return vector
-        for place, part in zip(self.places, self.layout.split(flat), strict=True):
-            place.write(vector, part)
+        for view, part in zip(self.views, self.layout.split(flat), strict=True):
+            view.write(vector, part)
         return vector
 
     def scatter(self, vector: Tensor) -> Tensor:
         """From block order to the order of `model.parameters()`, (..., P) -> (..., P)."""
-        if self.place is None:
+        if self.permutation is None:
             return vector
         if not self._regular:
-            return vector[..., self.place]
+            return vector[..., self.permutation]
         flat = torch.empty_like(vector)
-        for place, part in zip(self.places, self.layout.split(flat), strict=True):
-            part.copy_(place.of(vector))
+        for view, part in zip(self.views, self.layout.split(flat), strict=True):
+            part.copy_(view.of(vector))
         return flat
 
     @property
     def _regular(self) -> bool:
-        """Whether strides lead to all; entry by entry, memory is read 10 times slower."""
-        return all(place.positions is None for place in self.places)
+        """Whether all are strided views; indexing by entry is 10 times slower."""
+        return all(view.positions is None for view in self.views)
 
     def positions(self) -> list[Tensor]:
-        """Flat positions of every block, one 1-D LongTensor on the CPU a block."""
+        """Flat positions of every block, one 1-D LongTensor on the CPU per block."""
         order = torch.arange(self.layout.size)
-        if self.place is not None:
-            order[self.place.cpu()] = order.clone()
+        if self.permutation is not None:
+            order[self.permutation.cpu()] = order.clone()
         return [order[block.start : block.stop] for block in self.rows]
 
     def matrices(self, vector: Tensor) -> list[Tensor]:
-        """Views (rows, n) of a vector in block order, one a block matrix."""
+        """Views (rows, n) of a vector in block order, one per block matrix."""
         parts = vector.split([rows * n for rows, n in self.shapes])
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
@@ -180,7 +181,7 @@ class Blocks:
 def _block(
     layout: Layout, positions: Tensor, start: int, whole: Callable[[tuple[int, ...]], Tensor]
 ) -> Block:
-    """`whole` gives the flat positions of all entries of some slots."""
+    """`whole` returns the flat positions of all entries of some slots."""
     slots = tuple(int(i) for i in layout.slot_at(positions).unique())
     if torch.equal(positions, whole(slots)):
         return Block(start, start + len(positions), slots, None)
@@ -205,7 +206,7 @@ def _check_shapes(matrices: Sequence[Tensor]) -> None:
 
 
 def _check_coverage(layout: Layout, order: Tensor) -> None:
-    """Every trainable entry exactly once, else an error that names a tensor."""
+    """Raise ValueError, naming a tensor, unless every trainable entry occurs exactly once."""
     outside = (order < 0) | (order >= layout.size)
     if outside.any():
         raise ValueError(

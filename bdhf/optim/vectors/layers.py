@@ -1,4 +1,4 @@
-"""Which layer a trainable tensor belongs to, and what the layer's module calls it."""
+"""The layer of each trainable tensor, and the tensor's name in the layer's module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from bdhf.nn import PeepholeLSTM
 from bdhf.optim.vectors.layout import Layout, Slot
 
-#: Modules that hold several layers, told apart by the `_l{k}` in their tensors' names.
+#: Modules of several layers, distinguished by the `_l{k}` in their tensors' names.
 STACKED = (nn.RNNBase, PeepholeLSTM)
 
 

@@ -1,7 +1,7 @@
-"""Parameters <-> flat vector: the trainable tensors of a model, in order, and how to split one.
+"""Parameters <-> flat vector: the trainable tensors of a model, in order.
 
 The trainable tensors of a model, in the order of `model.parameters()`, are one flat vector of P
-entries. Those of a loss that is a module follow behind them.
+entries. Those of a loss that is a module follow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bdhf.optim.errors import ModelError
 
 @dataclass(frozen=True)
 class Slot:
-    """One trainable tensor: where it lives in the model or its loss, and in the flat vector."""
+    """One trainable tensor: its place in the model or its loss, and in the flat vector."""
 
     name: str  # as model.named_parameters() reports it: the first name of a tied tensor
     owners: tuple[tuple[str, nn.Module], ...]  # path and module, from the outermost to the owner
@@ -64,7 +64,7 @@ class Layout:
 
 
 def layout_of(model: nn.Module, loss_fn: object = None) -> Layout:
-    """List the trainable tensors of a model, and behind them those of a loss that is a module.
+    """List the trainable tensors of a model, then those of a loss that is a module.
 
     A tied tensor is listed once, under its first name. Names of the loss begin with "loss.", or
     "loss_fn." where the model has a "loss" itself. Raises ModelError when nothing of the model is
@@ -127,7 +127,7 @@ def _every(model: nn.Module, loss_fn: object) -> Iterator[Named]:
 
 
 def _prefix(model: nn.Module) -> str:
-    """The first name that nothing in the model begins with."""
+    """The first prefix that no name in the model has."""
     names = [*dict(model.named_modules()), *dict(model.named_parameters())]
     used = {name.split(".")[0] for name in names}
     return next(name for name in _prefixes() if name not in used)
@@ -148,7 +148,7 @@ def _owners(root: nn.Module, name: str) -> Owners:
 
 
 def split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Views of a flat vector with the shapes of the tensors, one behind the other."""
+    """Consecutive views of a flat vector with the shapes of the tensors."""
     return _split(flat, [tensor.shape for tensor in tensors])
 
 
@@ -159,5 +159,5 @@ def _split(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
 
 
 def flatten(tensors: Iterable[Tensor]) -> Tensor:
-    """One vector of all entries, one tensor behind the other: what `split_like` takes apart."""
+    """One vector of all entries, tensor after tensor: the inverse of `split_like`."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])

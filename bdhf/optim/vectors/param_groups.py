@@ -1,4 +1,4 @@
-"""Blocks as param_groups of torch.optim: what may have a learning rate and a damping of its own."""
+"""Blocks as param_groups of torch.optim, each with its own learning rate and damping."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def param_groups(
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """One group per set of blocks that share no tensor with any other block.
 
-    A block of whole tensors is a group of its own; blocks that cut through the same tensors are
-    one group together, since a tensor can be in one group only. Returns the groups, in the order
+    A block of whole tensors is a group; blocks that cut through the same tensors are one group
+    together, since a tensor can be in one group only. Returns the groups, in the order
     of their first block, and for every block the index of its group.
     """
     members: list[set[int]] = []  # slots of each group
@@ -51,7 +51,7 @@ def per_block(
 ) -> Tensor:
     """A setting of the groups as one entry per block, (rows,), of the dtype and device of `like`.
 
-    Raises ValueError for one that a caller or a scheduler set below 0, or to no number.
+    Raises ValueError for one that a caller or a scheduler set below 0, or to infinity or NaN.
     """
     for index, group in enumerate(groups):
         if not (math.isfinite(group[key]) and group[key] >= 0):
@@ -63,7 +63,7 @@ def per_block(
 
 
 def masks(group_of_block: Sequence[int], device: torch.device) -> list[Tensor]:
-    """Which blocks are in each group, one mask (rows,) a group."""
+    """Which blocks are in each group, one mask (rows,) per group."""
     owner = torch.tensor(group_of_block, device=device)
     return [owner == group for group in range(1 + max(group_of_block))]
 
@@ -73,6 +73,6 @@ def refuse_foreign_groups(groups: Sequence[Mapping[str, Any]]) -> None:
     for index, group in enumerate(groups):
         if missing := [repr(key) for key in ("lr", "damping") if key not in group]:
             raise ModelError(
-                f"param_groups[{index}] of the state has no {' and no '.join(missing)}: it is "
-                "that of another optimizer; load what a BlockHessianFree gave"
+                f"param_groups[{index}] of the state has no {' and no '.join(missing)}: it "
+                "belongs to another optimizer; load the state_dict of a BlockHessianFree"
             )

@@ -1,7 +1,7 @@
-"""Where each parameter lies in a vector in block order: as a strided view, wherever it can.
+"""The position of each parameter in a vector in block order: a strided view where possible.
 
-A block of a neuron is a row of a weight and an entry of a bias, so that the weight is the vector
-seen with another stride: nothing needs to be put into another order entry by entry.
+A block of a neuron is a row of a weight and an entry of a bias, so the weight is a strided view of
+the vector, and no entries are reordered one by one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Strided:
     shape: torch.Size
     strides: tuple[int, ...]
     offset: int
-    positions: Tensor | None  # of its entries, where no strides give them
+    positions: Tensor | None  # of its entries, where they are not strided
 
     def of(self, vector: Tensor) -> Tensor:
         """The entries, in the shape of the parameter; (..., P) -> (..., *shape)."""
@@ -32,7 +32,7 @@ class Strided:
         return vector.as_strided((*vector.shape[:-1], *self.shape), strides, start)
 
     def at(self, positions: Tensor) -> Strided:
-        """The same place, with the positions on another device where they are needed."""
+        """The same view, with its positions on another device where they are needed."""
         return self if self.positions is None else replace(self, positions=positions)
 
     def write(self, vector: Tensor, values: Tensor) -> None:
@@ -44,9 +44,9 @@ class Strided:
 
 
 def strided(positions: Sequence[Tensor]) -> tuple[Strided, ...]:
-    """Find parameters in vectors, by the position of every entry, in the shapes of the parameters.
+    """Views of parameters in vectors, from the position of every entry, in their shapes.
 
-    Where no strides give the positions, the tensors themselves are held.
+    Positions that are not strided are kept as tensors.
     """
     return tuple(_strided(position) for position in positions)
 

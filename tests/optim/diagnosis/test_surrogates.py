@@ -1,4 +1,6 @@
-"""Backward passes that are no derivatives: told apart from wrong second derivatives, and named."""
+"""Backward passes that are no derivatives: named, and not taken for wrong second derivatives."""
+
+import re
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch.testing import assert_close
 import bdhf
 from bdhf.optim import CurvatureError
 from tests.cases import Case
+from tests.messages import naming
 from tests.oracles import dense_ggn, dense_hessian
 
 
@@ -78,23 +81,23 @@ NAMES = ["StraightThrough", "Detached", "Equilibrium", "Scaled", "TwiceBackward"
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("middle", "name"), list(zip(SURROGATES, NAMES, strict=True)), ids=NAMES)
 def test_a_surrogate_gradient_is_called_one_and_its_module_named(middle, name, dtype):
-    """The backward pass is another function's: torch's second derivative is not to blame."""
+    """The backward pass is another function's: torch's second derivative is not the cause."""
     model, batch = net(middle, dtype)
 
     problem = bdhf.block_curvature(model, F.mse_loss, batch).check().problem
 
-    assert f"suspect: module '2' ({name}): its backward pass is not the derivative" in problem
-    assert "torch's second derivative" not in problem
-    assert "check=False takes this backward pass for the Jacobian" in problem
+    assert f"module '2' ({name})" in problem
+    assert "PyTorch" not in problem
+    assert "check=False" in problem
 
 
 def test_a_hidden_surrogate_is_pinned_to_the_innermost_module():
-    """Modules around it, and those beside it, are not named."""
+    """Modules around it, and its neighbours, are not named."""
     model, batch = net(lambda: nn.Sequential(nn.Linear(4, 4), nn.Sequential(Detached())))
 
     problem = bdhf.block_curvature(model, F.mse_loss, batch).check().problem
 
-    assert "suspect: module '2.1.0' (Detached)" in problem
+    assert "module '2.1.0' (Detached)" in problem
 
 
 def test_a_gradient_hook_of_a_parameter_is_named():
@@ -102,7 +105,7 @@ def test_a_gradient_hook_of_a_parameter_is_named():
     model, batch = net(lambda: nn.Linear(4, 4))
     model[2].weight.register_hook(lambda gradient: 2 * gradient)
 
-    with pytest.raises(CurvatureError, match=r"module '2' \(Linear\) \(its weight has a gradient"):
+    with pytest.raises(CurvatureError, match=naming("module '2' (Linear)", "weight")):
         bdhf.BlockHessianFree(model, F.mse_loss).step(batch)
 
 
@@ -111,7 +114,7 @@ def test_a_surrogate_under_the_hessian_is_called_one():
     model, batch = net(Detached, torch.float64)
     G = bdhf.block_curvature(model, F.mse_loss, batch, curvature=bdhf.Hessian())
 
-    assert "module '2' (Detached): its backward pass is not" in G.check().problem
+    assert re.search(naming("module '2' (Detached)", "check=False"), G.check().problem)
 
 
 def test_a_straight_through_model_trains_without_the_check():
@@ -209,12 +212,14 @@ def test_padding_is_not_blamed_for_a_fault_elsewhere():
 
     problem = bdhf.block_curvature(case.model, case.loss_fn, case.batch).check().problem
 
-    assert "module 'gate' (StraightThrough): its backward pass" in problem
+    assert re.search(naming("module 'gate' (StraightThrough)", "check=False"), problem)
 
 
 def test_gradients_scaled_by_frequency_are_named_with_a_way_out():
     """They are a rescaled gradient, not a derivative."""
     case = padded(lambda: Pooled(padding_idx=0, scale_grad_by_freq=True), 2)
 
-    with pytest.raises(CurvatureError, match=r"'tokens' \(Embedding\) \(build it with scale_grad"):
+    with pytest.raises(
+        CurvatureError, match=naming("'tokens' (Embedding)", "scale_grad_by_freq=False")
+    ):
         bdhf.block_curvature(case.model, case.loss_fn, case.batch)

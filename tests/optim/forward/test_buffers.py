@@ -1,4 +1,4 @@
-"""Buffers that forward passes move are told of, and the check leaves them as they were."""
+"""Buffers that forward passes change get a warning, and the check restores them."""
 
 import warnings
 
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import bdhf
 from bdhf.optim import BufferWarning
 from bdhf.optim.forward.buffers import buffers_kept
+from tests.messages import naming
 
 
 class Counter(nn.Module):
@@ -37,7 +38,7 @@ class Average(nn.Module):
 
 
 class Cache(nn.Module):
-    """A table that the first pass fills, and every pass writes anew with the same numbers."""
+    """A table that the first pass fills, and every pass writes again with the same numbers."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +64,7 @@ def test_buffers_that_every_pass_moves_are_named_once(middle, name):
     model, batch = case(middle())
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
 
-    with pytest.warns(BufferWarning, match=f"moves its buffers \\('{name}'\\).*eval mode"):
+    with pytest.warns(BufferWarning, match=naming(f"'{name}'", "eval")):
         optimizer.step(batch)
     optimizer.step(batch)
     G = bdhf.block_curvature(model, F.mse_loss, batch)

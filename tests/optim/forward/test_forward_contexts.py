@@ -18,7 +18,7 @@ CURVATURES = {"ggn": (bdhf.GGN(), dense_ggn), "hessian": (bdhf.Hessian(), dense_
 
 
 class Residual(nn.Module):
-    """The derivatives of a network in its inputs, of an order: what physics asks of it."""
+    """The derivatives of a network in its inputs, of an order, as in physics."""
 
     def __init__(self, order):
         super().__init__()
@@ -50,7 +50,7 @@ def _slope(function):
 
 
 class Asks(nn.Module):
-    """A forward pass that goes another way where gradients are off, as torch's fast paths do."""
+    """A forward pass that branches where gradients are off, as torch's fast paths do."""
 
     def __init__(self):
         super().__init__()
@@ -123,7 +123,7 @@ class Curriculum(Residual):
         self.physics, self.later = False, later
 
     def begin(self):
-        """What differs later: a flag of the module, or a number that no flag tells of."""
+        """What differs later: a flag of the module, or a number without a flag."""
         if self.later == "flag":
             self.physics = True
         else:
@@ -137,7 +137,7 @@ class Curriculum(Residual):
 
 @pytest.mark.parametrize("later", ["flag", "number"])
 def test_a_forward_that_comes_to_need_gradients_is_looked_at_anew(later):
-    """A model that is trained without them first goes on, to losses of the same function."""
+    """A model that is trained without them first continues, with losses of the same function."""
     case = physical(lambda: Curriculum(later))
     optimizer = bdhf.BlockHessianFree(
         case.model, case.loss_fn, partition=bdhf.Full(), damping=bdhf.Constant(1.0), lr=0.1
@@ -151,7 +151,7 @@ def test_a_forward_that_comes_to_need_gradients_is_looked_at_anew(later):
 
 
 class Encoder(nn.Module):
-    """Torch's encoder, whose fast path sets masked positions to 0, and the mean over tokens."""
+    """Torch's encoder, with a fast path that zeroes masked positions, and the mean over tokens."""
 
     def __init__(self, dropout=0.1):
         super().__init__()
@@ -210,7 +210,7 @@ def test_kernels_are_afterwards_as_the_caller_had_them(fast):
 
 
 class Recomputed(nn.Module):
-    """Attention, a recurrent layer or a perceptron that is computed again on the way back."""
+    """Attention, a recurrent layer or a perceptron that the backward pass computes again."""
 
     def __init__(self, part, reentrant=None):
         super().__init__()
@@ -271,7 +271,7 @@ def recomputed(part, reentrant):
 @pytest.mark.parametrize("curvature", CURVATURES)
 @pytest.mark.parametrize("part", PARTS)
 def test_a_checkpointed_part_has_the_products_of_the_part(part, curvature, method):
-    """It is recomputed by the kernels that it had run by."""
+    """It is recomputed by the same kernels."""
     model, plain, batch = recomputed(part, reentrant=False)
     chosen = CURVATURES[curvature][0]
 

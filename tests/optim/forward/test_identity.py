@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import bdhf
 from bdhf.optim import ModelError
 from bdhf.optim.forward.objective import Objective
+from tests.messages import naming
 from tests.optim.optimizers import regression
 
 
@@ -46,7 +47,7 @@ def untie(model):
 
 
 def convert(model):
-    """Have `model.to` swap parameters, as torch may be told to."""
+    """Have `model.to` swap parameters, an option of torch."""
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         model.double()
@@ -55,18 +56,21 @@ def convert(model):
 
 
 CHANGES = [
-    (assign, r"4 came .*'0\.weight'.*; 4 went .*'2\.bias'"),
-    (parametrize, r"2 came .*'0\.parametrizations\.weight\.original0'.*; 1 went .*'0\.weight'"),
-    (replace_layer, r"2 came .*'2\.weight', '2\.bias'.*; 2 went"),
-    (append_layer, r"2 came since .*'3\.weight', '3\.bias'"),
-    (drop_bias, r"1 went since .*'0\.bias'"),
-    (untie, r"1 came .*'0\.weight'.*; 1 went .*'0\.weight'"),
-    (convert, r"4 came .*; 4 went"),
+    (assign, naming("4 added", "'0.weight'", "4 removed", "'2.bias'")),
+    (
+        parametrize,
+        naming("2 added", "'0.parametrizations.weight.original0'", "1 removed", "'0.weight'"),
+    ),
+    (replace_layer, naming("2 added", "'2.weight'", "'2.bias'", "2 removed")),
+    (append_layer, naming("2 added", "'3.weight'", "'3.bias'")),
+    (drop_bias, naming("1 removed", "'0.bias'")),
+    (untie, naming("1 added", "1 removed", "'0.weight'")),
+    (convert, naming("4 added", "4 removed")),
 ]
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES, ids=[c.__name__ for c, _ in CHANGES])
-def test_parameters_that_came_or_went_are_named(change, message):
+def test_parameters_that_were_added_or_removed_are_named(change, message):
     """A step would move tensors that the model no longer reads."""
     model, batch = regression()
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)
@@ -74,10 +78,8 @@ def test_parameters_that_came_or_went_are_named(change, message):
 
     change(model)
 
-    with pytest.raises(ModelError, match=message) as caught:
+    with pytest.raises(ModelError, match=message + naming("load_state_dict", "assign=True")):
         optimizer.step(batch)
-    assert "build a new optimizer" in str(caught.value)
-    assert "load_state_dict without assign=True" in str(caught.value)
 
 
 def test_a_parameter_that_is_unfrozen_later_is_named():
@@ -89,7 +91,7 @@ def test_a_parameter_that_is_unfrozen_later_is_named():
 
     model[0].weight.requires_grad_(True)
 
-    with pytest.raises(ModelError, match=r"1 came since the blocks were made \('0\.weight'\)"):
+    with pytest.raises(ModelError, match=naming("1 added", "'0.weight'")):
         optimizer.step(batch)
 
 
@@ -100,11 +102,11 @@ def test_a_parameter_that_is_frozen_later_is_named():
 
     model[2].bias.requires_grad_(False)
 
-    with pytest.raises(ModelError, match=r"1 frozen since the blocks were made \('2\.bias'\)"):
+    with pytest.raises(ModelError, match=naming("1 frozen", "'2.bias'")):
         optimizer.step(batch)
 
 
-def test_values_that_are_loaded_in_place_are_welcome():
+def test_values_that_are_loaded_in_place_are_accepted():
     """The parameters are the same; a frozen layer may be any."""
     model, batch = regression()
     model.append(nn.Linear(2, 2))

@@ -64,7 +64,7 @@ class Call(nn.Module):
 
 
 class Twice(torch.autograd.Function):
-    """An operator whose way back is written in Python."""
+    """An operator with a backward pass in Python."""
 
     @staticmethod
     def forward(ctx, x):
@@ -167,7 +167,7 @@ def test_products_are_right_in_the_order_that_was_chosen(name, samples):
     "name", ["group norm", "instance norm", "function with stride", "batch norm in eval mode"]
 )
 def test_products_are_right_for_groups_of_layers(name):
-    """A block that has the norm and another that goes past it."""
+    """A block with the norm and another around it."""
     groups = bdhf.Groups([["conv.*", "again.*"], ["middle.*", "linear.*"]])
 
     check_products(between(name), partitions=[groups], method="propagate")
@@ -178,7 +178,7 @@ def test_products_are_right_for_groups_of_layers(name):
     "name", ["group norm", "instance norm", "function with stride", "batch norm in eval mode"]
 )
 def test_products_are_right_with_a_layer_frozen(name, frozen):
-    """A way back that is asked for some of its gradients only."""
+    """A backward pass for some of its gradients only."""
     case = between(name)
     getattr(case.model, frozen).requires_grad_(False)
 
@@ -194,7 +194,7 @@ def test_products_with_the_hessian_are_right(name):
 
 
 def test_the_residual_network_gets_images_channels_last():
-    """Also in updates, whose every shortcut is given its images channels first."""
+    """Also in updates, where every shortcut gets its images channels first."""
     problem = ResNet(channels=(2, 4), downsample=2)
     model, images = problem.build(), problem.example(4)[0]
     objective = Objective.of(model, problem.loss)
@@ -235,7 +235,7 @@ def tokens(x):
 
 
 def norms(kind):
-    """The norm of an image, whose gradient comes from a convolution."""
+    """The norm of an image, with its gradient from a convolution."""
     return {"group": nn.GroupNorm(2, 4), "instance": nn.InstanceNorm2d(4, affine=True)}[kind]
 
 
@@ -282,11 +282,11 @@ def test_images_that_come_channels_last_are_the_same_images(name):
     """The model decides in which order it gets them."""
     case = between(name)
     images, labels = case.batch
-    given = turned(images)
+    inputs_last = turned(images)
     seen = []
     case.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
 
-    G = bdhf.block_curvature(case.model, case.loss_fn, (given, labels), method="propagate")
+    G = bdhf.block_curvature(case.model, case.loss_fn, (inputs_last, labels), method="propagate")
     v = torch.randn(G.shape[0], dtype=images.dtype)
 
     assert like_channels_last(seen[-1]) is (name == "relu")
@@ -296,8 +296,8 @@ def test_images_that_come_channels_last_are_the_same_images(name):
 @pytest.mark.parametrize("batch", [(torch.randn(3, 2, 6, 6),), {"x": torch.randn(3, 2, 6, 6)}])
 def test_images_within_other_inputs_are_put_channels_first(batch):
     """A tuple or a mapping of inputs."""
-    given = {"x": turned(batch["x"])} if isinstance(batch, dict) else (turned(batch[0]),)
-    ((inputs, _),) = bdhf.optim.forward.batches.micro_batches((given, torch.zeros(3)))
+    images = {"x": turned(batch["x"])} if isinstance(batch, dict) else (turned(batch[0]),)
+    ((inputs, _),) = bdhf.optim.forward.batches.micro_batches((images, torch.zeros(3)))
     (image,) = inputs.values() if isinstance(inputs, dict) else inputs
 
     assert type(inputs) is type(batch)
@@ -310,10 +310,10 @@ def test_images_within_other_inputs_are_put_channels_first(batch):
         lambda x: torch.ops.aten.native_group_norm(x, None, None, len(x), 4, 36, 2, 1e-5)[0],
         lambda x: checkpoint(lambda y: F.group_norm(y, 2), x, use_reentrant=False),
     ],
-    ids=["out of reach", "run again on the way back"],
+    ids=["out of reach", "run again in the backward pass"],
 )
 def test_a_norm_that_cannot_be_given_channels_first_is_refused(norm, monkeypatch):
-    """The error names the operator and the way out; nothing goes back through it."""
+    """The error names the operator and what to do; there is no backward pass through it."""
     monkeypatch.setattr(
         "bdhf.optim.torch_support.channels_last.ChannelsFirst.__torch_function__",
         lambda self, func, types, args=(), kwargs=None: func(*args, **(kwargs or {})),
@@ -339,7 +339,7 @@ def test_preconditioner_and_check_of_a_converted_model_are_right():
 
 
 class Fork(nn.Module):
-    """Goes another way where its images are bright, or where it is told to."""
+    """Branches where its images are bright, or by a flag."""
 
     def __init__(self, by_images=False):
         super().__init__()
@@ -437,16 +437,16 @@ def test_the_forecast_counts_on_what_was_chosen(name, saved, monkeypatch):
     assert expected[0] == pytest.approx(saved * expected[1], rel=0.1)
 
 
-def test_shapes_and_modes_decide_anew():
+def test_shapes_and_modes_decide_again():
     """One decision for each, and no more passes for those that were seen."""
     case, passes = between("relu"), []
     case.model.register_forward_pre_hook(lambda *_: passes.append(1))
     layout, images = ImageLayout(case.model), case.batch[0]
 
     counts = []
-    for given in (images, images, images[:2], images[:2]):
+    for inputs in (images, images, images[:2], images[:2]):
         passes.clear()
-        layout(given)
+        layout(inputs)
         counts.append(len(passes))
 
     assert counts == [3, 1, 3, 1]

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import bdhf
 from bdhf.optim import CurvatureError
 from tests.cases import Attention, ScaledDotProduct
+from tests.messages import naming
 
 PRECISIONS = [torch.float32, torch.float64]
 CURVATURES = [bdhf.GGN(), bdhf.Fisher(), bdhf.EmpiricalFisher(), bdhf.Hessian()]
@@ -64,7 +65,7 @@ class Once(nn.Linear):
 
 
 class OnceDistance(torch.autograd.Function):
-    """Distances, whose second derivative torch has from 2.15 on: here they have none."""
+    """Distances without a second derivative, which torch has from 2.15 on."""
 
     @staticmethod
     def forward(ctx, x, centres):
@@ -92,7 +93,7 @@ class Distances(nn.Module):
 
 
 class Noisy(nn.Module):
-    """Dropout that nobody can see from outside."""
+    """Dropout that is not visible from outside."""
 
     def forward(self, x):
         return F.dropout(x, 0.5, training=True)
@@ -114,7 +115,7 @@ def with_middle(middle, dtype=torch.float64):
     )
 
 
-def found(model, batch, curvature=bdhf.GGN()):  # noqa: B008 - parts are frozen
+def check_of(model, batch, curvature=bdhf.GGN()):  # noqa: B008 - parts are frozen
     """What the check of a matrix finds."""
     return bdhf.block_curvature(
         model, F.mse_loss, batch, curvature=curvature, partition=bdhf.PerLayer()
@@ -126,7 +127,7 @@ def found(model, batch, curvature=bdhf.GGN()):  # noqa: B008 - parts are frozen
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.GELU, nn.ReLU, nn.SiLU])
 def test_good_models_pass(activation, curvature, dtype):
     """Nothing is found where derivatives are right."""
-    check = found(*with_middle(lambda: nn.Sequential(nn.Linear(4, 4), activation()), dtype))
+    check = check_of(*with_middle(lambda: nn.Sequential(nn.Linear(4, 4), activation()), dtype))
 
     assert check.passed
     assert check.problem == ""
@@ -140,19 +141,19 @@ def test_the_hessian_of_weight_norm_is_found_to_be_wrong(dtype):
     """Pitfall 12: torch 2.13 gives it an asymmetric second derivative; the module is named."""
     model, batch = with_middle(lambda: weight_norm(nn.Linear(4, 4)), dtype)
 
-    check = found(model, batch, bdhf.Hessian())
+    check = check_of(model, batch, bdhf.Hessian())
 
     assert not check.passed
     assert check.asymmetry > check.tolerance
-    assert "asymmetric" in check.problem
-    assert re.search(r"suspect: module '2\.parametrizations\.weight'", check.problem)
-    assert "GGN" in check.problem  # a way out
+    assert f"{check.asymmetry:.2g}" in check.problem
+    assert "module '2.parametrizations.weight'" in check.problem
+    assert "GGN" in check.problem  # the alternative
 
 
 @precisions
 def test_the_ggn_of_weight_norm_is_right(dtype):
     """It needs the first derivative alone."""
-    check = found(*with_middle(lambda: weight_norm(nn.Linear(4, 4)), dtype))
+    check = check_of(*with_middle(lambda: weight_norm(nn.Linear(4, 4)), dtype))
 
     assert check.passed
     assert check.asymmetry < 1e-6
@@ -162,10 +163,10 @@ def test_the_ggn_of_weight_norm_is_right(dtype):
 @precisions
 @pytest.mark.parametrize("curvature", CURVATURES[:3], ids=lambda c: type(c).__name__)
 def test_a_wrong_derivative_is_found_by_the_finite_difference(curvature, dtype):
-    """The matrix is symmetric all the same, so symmetry alone would not tell."""
+    """The matrix is symmetric nevertheless, so symmetry alone is not enough."""
     model, batch = with_middle(lambda: Wrong(4, 4), dtype)
 
-    check = found(model, batch, curvature)
+    check = check_of(model, batch, curvature)
 
     assert not check.passed
     assert check.asymmetry < check.tolerance < check.finite_difference
@@ -179,10 +180,10 @@ def test_a_wrong_derivative_is_pinned_to_its_module(dtype):
         dtype,
     )
 
-    check = found(model, batch)
+    check = check_of(model, batch)
 
-    assert "suspect: module '0' (Wrong)" in check.problem
-    assert f"finite difference by {check.finite_difference:.2g}" in check.problem
+    assert "module '0' (Wrong)" in check.problem
+    assert f"{check.finite_difference:.2g}" in check.problem
 
 
 @curvatures
@@ -197,7 +198,8 @@ def test_a_module_with_hidden_randomness_is_named(curvature):
     assert torch.equal(torch.get_rng_state(), before)
     assert not check.passed
     assert check.repeatability > 0.1
-    assert check.problem.startswith("module '2' (Noisy) gives other outputs at every forward pass")
+    assert check.problem.startswith("module '2' (Noisy)")
+    assert f"{check.repeatability:.2g}" in check.problem
 
 
 class NoisyParent(nn.Module):
@@ -222,8 +224,8 @@ class NoisyInPlace(nn.Module):
 @pytest.mark.parametrize(
     ("middle", "where"),
     [
-        (NoisyParent, r"module '2' \(NoisyParent\), in its forward before module '2\.second' "),
-        (lambda: nn.Sequential(NoisyParent()), r"module '2\.0' \(NoisyParent\), in its forward "),
+        (NoisyParent, r"module '2' \(NoisyParent\).*module '2\.second' "),
+        (lambda: nn.Sequential(NoisyParent()), r"module '2\.0' \(NoisyParent\)"),
         (
             lambda: nn.Sequential(nn.Linear(4, 4), NoisyInPlace()),
             r"module '2\.1' \(NoisyInPlace\) ",
@@ -231,17 +233,17 @@ class NoisyInPlace(nn.Module):
     ],
 )
 def test_noise_is_pinned_to_where_it_is_drawn(middle, where):
-    """A module that is given other inputs is not to blame for other outputs."""
-    assert re.match(where + ".*gives other outputs", found(*with_middle(middle)).problem)
+    """A module with other inputs does not cause the other outputs."""
+    assert re.match(where, check_of(*with_middle(middle)).problem)
 
 
 def test_noise_of_the_model_itself_is_pinned_to_its_root():
     """No layer of it draws."""
     model, batch = seeded(lambda: NoisyRoot(3, 2))
 
-    problem = found(model, batch).problem
+    problem = check_of(model, batch).problem
 
-    assert problem.startswith("module at the root (NoisyRoot), in its forward before module 'last'")
+    assert re.match(r"module at the root \(NoisyRoot\).*module 'last'", problem)
 
 
 class NoisyRoot(nn.Module):
@@ -271,7 +273,7 @@ class Differentiates(nn.Module):
 @curvatures
 def test_a_model_that_differentiates_in_its_forward_passes(curvature):
     """The check runs it with gradients on."""
-    check = found(*seeded(Differentiates), curvature)
+    check = check_of(*seeded(Differentiates), curvature)
 
     assert check.passed, check.problem
     assert check.finite_difference < check.tolerance
@@ -284,8 +286,8 @@ def nested(module):
 
 @pytest.mark.parametrize("curvature", CURVATURES[:-1], ids=lambda c: type(c).__name__)
 def test_a_module_without_a_second_derivative_serves_what_needs_the_first_only(curvature):
-    """J v goes along the tape of the forward pass, and the finite difference agrees."""
-    assert found(*nested(TorchDistances), curvature).passed
+    """J v uses the tape of the forward pass, and the finite difference agrees."""
+    assert check_of(*nested(TorchDistances), curvature).passed
 
 
 class TorchDistances(nn.Module):
@@ -303,13 +305,13 @@ class TorchDistances(nn.Module):
 @pytest.mark.parametrize("module", [Distances, lambda: Once(4, 4)], ids=["Distances", "Once"])
 def test_a_module_that_may_be_differentiated_once_is_named(curvature, module):
     """A reverse sweep through it raises nothing, so it is refused before any product."""
-    refuses(*nested(module), curvature, r"module '2\.2' \((Distances|Once)\) cannot be")
+    refuses(*nested(module), curvature, r"module '2\.2' \((Distances|Once)\)")
 
 
 def refuses(model, batch, curvature, message):
     """Assert that the matrix of a model is refused."""
     with pytest.raises(CurvatureError, match=message):
-        found(model, batch, curvature)
+        check_of(model, batch, curvature)
 
 
 def test_a_matrix_that_is_lost_behind_a_module_is_not_a_matrix_of_zeros():
@@ -317,7 +319,7 @@ def test_a_matrix_that_is_lost_behind_a_module_is_not_a_matrix_of_zeros():
     model, batch = seeded(lambda: nn.Sequential(nn.Linear(3, 2), Activation(OnceSquare)))
 
     with pytest.raises(CurvatureError, match=r"module '1' \(Activation\)"):
-        found(model, batch)
+        check_of(model, batch)
 
 
 class Activation(nn.Module):
@@ -385,9 +387,9 @@ def test_a_module_that_needs_keywords_is_not_in_the_way():
         (
             Noisy,
             bdhf.GGN(),
-            r"Sequential cannot be right.*module '2' \(Noisy\).*check=False",
+            naming("Sequential", "module '2' (Noisy)", "check=False"),
         ),
-        (Distances, bdhf.Hessian(), r"module '2' \(Distances\) cannot be.*replace it"),
+        (Distances, bdhf.Hessian(), naming("module '2' (Distances)")),
     ],
 )
 def test_the_optimizer_refuses_before_the_first_step(middle, curvature, message):
@@ -457,7 +459,7 @@ def test_the_check_before_the_first_step_leaves_the_callers_generator():
     ids=["mse", "bce", "cross_entropy"],
 )
 def test_inputs_that_are_no_numbers_are_not_the_business_of_the_check(curvature, loss_fn, targets):
-    """A NaN is said by the update, which moves nothing; nobody raises."""
+    """The update reports a NaN and changes nothing; nothing is raised."""
     model, (x, _) = with_middle(lambda: nn.Linear(4, 4), torch.float32)
     x = torch.full_like(x, torch.nan)
     before = copy.deepcopy(model.state_dict())

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import bdhf
 from bdhf.optim.inspection.energy import Energy, squares_of
 from tests.cases import Case, build
+from tests.messages import naming
 from tests.oracles import cut, dense_ggn
 
 PARTITIONS = {
@@ -76,7 +77,7 @@ def test_no_estimate_leaves_0_to_1(partition):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
 def test_of_a_blend_it_is_that_of_the_partition_inside(alpha):
-    """Whatever the weight: what is asked is whether the blended part is small."""
+    """Whatever the weight: the question is whether the blended part is small."""
     case = build("classifier")
 
     blend = matrix(case, bdhf.Blend(bdhf.PerLayer(), alpha)).off_block_energy()
@@ -154,10 +155,10 @@ def test_of_zero_there_is_none():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"probes": 2}, "at least 3 probes; got 2"),
-        ({"probes": 0}, "at least one probe; got 0"),
-        ({"level": 1.0}, "between 0 and 1, as 0.95 does; got 1.0"),
-        ({"level": 95}, "between 0 and 1, as 0.95 does; got 95"),
+        ({"probes": 2}, naming("probes", 3, 2)),
+        ({"probes": 0}, naming("probe", 0)),
+        ({"level": 1.0}, naming("level", 0, 1, 1.0)),
+        ({"level": 95}, naming("level", 0, 1, 95)),
     ],
 )
 def test_an_interval_that_cannot_be_is_refused(settings, message):

@@ -1,6 +1,7 @@
-"""Which method is taken, and what is said about it: what is asked, what covers, what it costs."""
+"""Which method is taken, and the reason: the request, the coverage, the cost."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from bdhf.optim.products import METHODS, Workspace, choose
 from bdhf.optim.products.forecast import FLOPS_A_NEW_BYTE, FLOPS_A_START, PROPAGATE_STARTS, forecast
 from bdhf.optim.products.layer_io.survey import survey
 from tests.cases import Case, build
+from tests.messages import naming
 from tests.optim.tapes import asked
 from tests.oracles import dense_ggn
 
@@ -28,7 +30,7 @@ def perceptron(*widths):
 
 
 def classifier(*widths):
-    """A perceptron with cross-entropy, whose H has a column a class."""
+    """A perceptron with cross-entropy: H has one column per class."""
     classes = torch.randint(0, widths[-1], (SAMPLES,))
     return Case(perceptron(*widths), F.cross_entropy, (torch.randn(SAMPLES, widths[0]), classes))
 
@@ -66,9 +68,9 @@ def test_a_classifier_takes_layer_io_for_many_blocks(name):
     method, why = took(classifier(*widths), partition=partition)
 
     assert method == expected
-    assert f"{expected} is expected to be cheaper: layer_io takes" in why
-    assert ("all blocks at once, " in why) == (expected == "layer_io")
-    assert ("J v in forward mode" in why) == (expected == "propagate")
+    assert why.startswith(expected)
+    assert ("sites" in why) == (expected == "layer_io")
+    assert ("forward mode" in why) == (expected == "propagate")
 
 
 def test_an_autoencoder_takes_propagation():
@@ -76,8 +78,8 @@ def test_an_autoencoder_takes_propagation():
     method, why = took(autoencoder(), partition=bdhf.PerLayer())
 
     assert method == "propagate"
-    assert "propagate is expected to be cheaper" in why
-    assert "up to a bottleneck of 20" in why
+    assert why.startswith("propagate")
+    assert re.search(naming("bottleneck", 20), why)
 
 
 def test_a_draw_is_one_column_whatever_the_outputs():
@@ -95,48 +97,48 @@ def test_a_draw_is_one_column_whatever_the_outputs():
 
 @pytest.mark.parametrize("method", ["auto", "layer_io"])
 def test_the_hessian_takes_propagation(method):
-    """It is no Jᵀ H J."""
+    """It is not of the form Jᵀ H J."""
     case = classifier(6, 5, 3)
-    found, why = took(case, curvature=bdhf.Hessian(), partition=bdhf.PerNeuron(), method=method)
+    chosen, why = took(case, curvature=bdhf.Hessian(), partition=bdhf.PerNeuron(), method=method)
 
-    assert found == "propagate"
-    assert "the Hessian is no Jᵀ H J" in why
+    assert chosen == "propagate"
+    assert "Hessian" in why
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_asked_for_is_taken_where_it_can_be(method):
-    """And `explain` says that it was asked for."""
-    found, why = took(classifier(6, 5, 3), partition=bdhf.PerLayer(), method=method)
+    """And `explain` names the argument."""
+    chosen, why = took(classifier(6, 5, 3), partition=bdhf.PerLayer(), method=method)
 
-    assert found == method
-    assert why.startswith("asked for; ")
+    assert chosen == method
+    assert "method=" in why
 
 
 def test_uncovered_parameters_fall_back_with_their_name():
-    """What layer_io does not know goes by propagation, and its product is right."""
+    """A layer without a rule in layer_io takes propagation, and its product is right."""
     case = build("attention")
     G = matrix(case, method="layer_io", partition=bdhf.Full())
 
     assert G.method == "propagate"
-    assert "layer_io does not apply: 'attention." in G.explain()
-    assert "J v in forward mode" in G.explain()
+    assert "'attention." in G.explain()
+    assert "forward mode" in G.explain()
     assert_close(G.to_dense(), dense_ggn(case), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("method", ["auto", "layer_io"])
 def test_too_little_memory_for_a_column_falls_back_with_the_bytes(method):
-    """A bound that not one column fits below is no error."""
-    found, why = took(
+    """A bound below one column is no error."""
+    chosen, why = took(
         classifier(100, 80, 60, 10), partition=bdhf.PerNeuron(), max_bytes=1000, method=method
     )
 
-    assert found == "propagate"
-    assert "bytes while it is swept, above max_bytes of 1,000" in why
+    assert chosen == "propagate"
+    assert re.search(naming("max_bytes", "1,000"), why)
 
 
 def test_an_unknown_method_is_an_error_that_lists_the_known():
     """In the function, and in the optimizer before any step."""
-    case, message = classifier(6, 5, 3), "unknown method 'fast'; known: auto, propagate, layer_io"
+    case, message = classifier(6, 5, 3), naming("'fast'", "auto", *METHODS)
 
     with pytest.raises(ValueError, match=message):
         matrix(case, method="fast")
@@ -170,7 +172,7 @@ def decided(case, workspace, partition=None):
 
 
 def test_a_method_is_chosen_once_a_shape(monkeypatch):
-    """The next update of a shape asks nothing, another shape does; a new process decides alike."""
+    """The next update of a shape does not decide, another shape does; a new process does so too."""
     surveys = []
 
     def counted(*arguments):
@@ -211,7 +213,7 @@ def test_what_does_not_cover_is_tried_once_a_shape(monkeypatch):
     assert len(tried) == 1
     assert made[0].method == made[1].method == "propagate"
     assert made[0].why == made[1].why
-    assert "layer_io does not apply" in made[0].why
+    assert "layer_io" in made[0].why
 
 
 def test_a_forecast_of_two_layers_counted_by_hand():
@@ -231,10 +233,10 @@ def test_a_forecast_of_two_layers_counted_by_hand():
 
     for partition, flops in expected.items():
         request = asked(case, partition)
-        found = forecast(request, survey(request, request.curvature))
-        assert found.propagate == pytest.approx(flops / gradient)
-        columns = 4 * second + FLOPS_A_NEW_BYTE * found.cache  # not to the inputs
-        assert found.setup == pytest.approx(columns / gradient)
+        costs = forecast(request, survey(request, request.curvature))
+        assert costs.propagate == pytest.approx(flops / gradient)
+        columns = 4 * second + FLOPS_A_NEW_BYTE * costs.cache  # not to the inputs
+        assert costs.setup == pytest.approx(columns / gradient)
 
 
 def test_more_products_never_speak_for_the_method_with_a_start():

@@ -46,7 +46,7 @@ def perceptron():
 
 
 class Scaled(nn.Module):
-    """A layer whose outputs are scaled by a number that is no tensor, and may be turned."""
+    """A layer with outputs scaled by a number that is no tensor, and possibly flipped."""
 
     def __init__(self):
         super().__init__()
@@ -82,15 +82,15 @@ def test_products_are_the_same_compiled(build_case):
     torch.manual_seed(0)
     case, workspace = build_case(), Workspace()
     expected = product(case)
-    found = product(case, workspace, compile=True)
+    compiled = product(case, workspace, compile=True)
 
     assert programs(workspace)
     assert counters["stats"]["unique_graphs"] == len(programs(workspace))
-    assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.norm()))
+    assert_close(compiled, expected, rtol=0, atol=1e-5 * float(expected.norm()))
 
 
 def test_a_program_serves_every_update_of_its_shape():
-    """The second update compiles nothing, at other parameters; another shape compiles anew."""
+    """The second update compiles nothing, at other parameters; another shape compiles again."""
     torch.manual_seed(0)
     case, workspace = perceptron(), Workspace()
     product(case, workspace, compile=True)
@@ -98,12 +98,12 @@ def test_a_program_serves_every_update_of_its_shape():
     with torch.no_grad():
         for parameter in case.model.parameters():
             parameter.add_(torch.randn_like(parameter))
-    found = product(case, workspace, compile=True)
+    replayed = product(case, workspace, compile=True)
 
     assert made == compiled == 2  # layers
     assert len(programs(workspace)) == made
     assert counters["stats"]["unique_graphs"] == compiled
-    assert_close(found, product(case))
+    assert_close(replayed, product(case))
     fewer = Case(case.model, case.loss_fn, tuple(part[:3] for part in case.batch))
     assert_close(product(fewer, workspace, compile=True), product(fewer))
     assert len(programs(workspace)) == 2 * made

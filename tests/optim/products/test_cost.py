@@ -19,6 +19,7 @@ from bdhf.optim.products import Settings, linearise
 from bdhf.optim.products.cost import sweeps
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.layout import layout_of
+from tests.messages import naming
 
 WIDTHS = (8, 16, 12, 4)
 FIRST, SECOND, THIRD = 8 * 16, 16 * 12, 12 * 4  # multiplications of each layer and sample
@@ -53,67 +54,67 @@ GRADIENT = (FIRST + SECOND + THIRD) + (FIRST + 2 * SECOND + 2 * THIRD)
 FULL = 2 * (FIRST + 2 * SECOND + 2 * THIRD)
 #: Cached inputs and output factors are multiplied by, and multiplied, layer by layer.
 CACHED = 2 * (FIRST + SECOND + THIRD)
-#: A product with a layer goes from it to the outputs and back.
+#: A product with a layer sweeps from it to the outputs and back.
 LAYERS = (2 * (FIRST + SECOND + THIRD), 2 * (SECOND + THIRD), 2 * THIRD)
 
 
 def test_the_full_matrix_costs_two_sweeps():
     """One block: the product with it is the product with the whole."""
-    found = counted(bdhf.Full())
+    cost = counted(bdhf.Full())
 
-    assert found.blocks == pytest.approx((FULL / GRADIENT,))
-    assert found.whole == found.blocks[0] == found.product
-    assert found.sizes == (FIRST + SECOND + THIRD,)
-    assert found.gradient == 2 * GRADIENT  # FLOPs: a multiplication and an addition
-    assert found.blended == 0
+    assert cost.blocks == pytest.approx((FULL / GRADIENT,))
+    assert cost.whole == cost.blocks[0] == cost.product
+    assert cost.sizes == (FIRST + SECOND + THIRD,)
+    assert cost.gradient == 2 * GRADIENT  # FLOPs: a multiplication and an addition
+    assert cost.blended == 0
 
 
 def test_a_layer_costs_the_way_to_the_outputs_and_back():
     """Late layers are cheap, and all of them together cost more than the full matrix."""
-    found = counted(bdhf.PerLayer())
+    cost = counted(bdhf.PerLayer())
 
-    assert found.blocks == pytest.approx(tuple(layer / GRADIENT for layer in LAYERS))
-    assert found.product == pytest.approx(sum(LAYERS) / GRADIENT)
-    assert found.whole == pytest.approx(FULL / GRADIENT)
-    assert found.sizes == (FIRST, SECOND, THIRD)
+    assert cost.blocks == pytest.approx(tuple(layer / GRADIENT for layer in LAYERS))
+    assert cost.product == pytest.approx(sum(LAYERS) / GRADIENT)
+    assert cost.whole == pytest.approx(FULL / GRADIENT)
+    assert cost.sizes == (FIRST, SECOND, THIRD)
 
 
 def test_a_neuron_costs_as_much_as_its_layer():
     """Every block that cuts through a tensor is a sweep of that tensor's layer."""
-    found = counted(bdhf.PerNeuron(), max_bytes=1)  # no memory for a bottleneck
+    costs = counted(bdhf.PerNeuron(), max_bytes=1)  # no memory for a bottleneck
 
     expected = [LAYERS[i] for i, n in enumerate(WIDTHS[1:]) for _ in range(n)]
-    assert found.blocks == pytest.approx(tuple(cost / GRADIENT for cost in expected))
-    assert found.sizes == (8,) * 16 + (16,) * 12 + (12,) * 4
+    assert costs.blocks == pytest.approx(tuple(cost / GRADIENT for cost in expected))
+    assert costs.sizes == (8,) * 16 + (16,) * 12 + (12,) * 4
 
 
 def test_a_neuron_in_front_of_a_bottleneck_costs_the_way_to_it_and_back():
     """Sixteen neurons of the first layer meet a matrix of 16² a sample, and no further layer."""
-    found = counted(bdhf.PerNeuron())
+    cost = counted(bdhf.PerNeuron())
 
-    assert found.blocks[:16] == pytest.approx([(2 * FIRST + 16**2) / GRADIENT] * 16)
-    assert found.blocks[16:28] == pytest.approx([LAYERS[1] / GRADIENT] * 12)
+    assert cost.blocks[:16] == pytest.approx([(2 * FIRST + 16**2) / GRADIENT] * 16)
+    assert cost.blocks[16:28] == pytest.approx([LAYERS[1] / GRADIENT] * 12)
 
 
 @pytest.mark.parametrize("partition", [bdhf.PerNeuron(), bdhf.PerLayer(), bdhf.Full()])
 def test_cached_layers_cost_one_sweep_for_all_blocks(partition):
     """By layer_io a product with all blocks is one sweep, and every block has its share of it."""
-    found = counted(partition, method="layer_io")
+    cost = counted(partition, method="layer_io")
 
-    assert found.product == pytest.approx(CACHED / GRADIENT)
-    sizes = sum(found.sizes)
-    assert found.blocks == pytest.approx([found.product * size / sizes for size in found.sizes])
+    assert cost.product == pytest.approx(CACHED / GRADIENT)
+    sizes = sum(cost.sizes)
+    assert cost.blocks == pytest.approx([cost.product * size / sizes for size in cost.sizes])
     columns = 4 * (SECOND + THIRD)  # swept once: four outputs, not to the inputs
-    assert found.setup >= columns / GRADIENT
+    assert cost.setup >= columns / GRADIENT
 
 
 def test_a_blend_costs_the_full_matrix_and_the_blocks_within_it():
     """Both products are taken each time."""
-    found = counted(bdhf.Blend(bdhf.PerLayer(), 0.5))
+    cost = counted(bdhf.Blend(bdhf.PerLayer(), 0.5))
 
-    assert found.blocks == pytest.approx((FULL / GRADIENT,))
-    assert found.blended == pytest.approx(sum(LAYERS) / GRADIENT)
-    assert found.product == pytest.approx((FULL + sum(LAYERS)) / GRADIENT)
+    assert cost.blocks == pytest.approx((FULL / GRADIENT,))
+    assert cost.blended == pytest.approx(sum(LAYERS) / GRADIENT)
+    assert cost.product == pytest.approx((FULL + sum(LAYERS)) / GRADIENT)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_the_factor_of_draws_has_a_row_a_draw():
 
 
 def solving(case, curvature, partition, iterations):
-    """An optimizer whose solver takes exactly so many iterations, and a batch."""
+    """An optimizer with a fixed number of iterations of its solver, and a batch."""
     model, batch = case()
     solver = bdhf.CG(max_iters=iterations, tol=0, residual_tol=0)
     damping = bdhf.Constant(10.0 if curvature == bdhf.Hessian() else 1e-3)  # else it is indefinite
@@ -194,11 +195,11 @@ def test_estimates_that_share_their_work_count_what_each_counts_alone(method):
             objective, (batch,), curvature=curvature, blocks=blocks, flops=flops,
             settings=settings, products=solver.products(blocks),
         )  # fmt: skip
-        found = estimated(
+        estimate = estimated(
             objective, batch, shared,
             curvature=curvature, blocks=blocks, solver=solver, settings=settings,
         )  # fmt: skip
-        assert str(found) == str(sweeps(product, flops, SAMPLES))  # NaN is NaN
+        assert str(estimate) == str(sweeps(product, flops, SAMPLES))  # NaN is NaN
 
 
 def test_a_shared_forward_pass_is_made_once():
@@ -231,11 +232,11 @@ def sweeping():
 
 
 def test_neurons_of_a_wide_layer_are_warned_of():
-    """The check says how many gradients its 204 sweeps cost, by hand 173, and what is cheaper."""
+    """The warning has the cost of its 204 sweeps, by hand 173 gradients, and what is cheaper."""
     batch = (torch.randn(5, 8), torch.randn(5, 4))
     optimizer = sweeping()
 
-    with pytest.warns(CostWarning, match=r"204 blocks costs about 173 gradients.*coarser"):
+    with pytest.warns(CostWarning, match=naming(204, 173, "PerLayer", "Fisher")):
         optimizer.check(batch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -243,11 +244,11 @@ def test_neurons_of_a_wide_layer_are_warned_of():
 
 
 def test_an_update_warns_by_itself():
-    """The first step checks what nobody has checked."""
+    """The first step checks, unless `check` was called."""
     batch = (torch.randn(5, 8), torch.randn(5, 4))
     optimizer = sweeping()
 
-    with pytest.warns(CostWarning, match="204 blocks"):
+    with pytest.warns(CostWarning, match=naming(204)):
         optimizer.step(batch)
 
 

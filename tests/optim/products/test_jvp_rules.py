@@ -125,7 +125,7 @@ def _embedded():
 
 
 class Steps(nn.Module):
-    """A recurrent cell of two linear layers whose first step has no state."""
+    """A recurrent cell of two linear layers; the first step has no state."""
 
     def __init__(self):
         super().__init__()
@@ -158,7 +158,7 @@ NETS = {
 @pytest.mark.parametrize("method", ["auto", "propagate", "layer_io"])
 @pytest.mark.parametrize("net", NETS)
 def test_a_block_of_biases_is_a_block_like_any_other(net, method):
-    """The tangent of a bias is expanded over samples and positions, and goes on as it is."""
+    """The tangent of a bias is expanded over samples and positions, without a copy."""
     model, x = NETS[net]()
     x = x.double() if x.is_floating_point() else x
     case = Case(model.double(), F.mse_loss, (x, torch.randn(4, 3).double()))

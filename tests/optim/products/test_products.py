@@ -12,6 +12,7 @@ import bdhf
 from bdhf.optim.errors import ModelTypeError
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import CASES, build
+from tests.messages import naming
 from tests.optim.partitions import PARTITIONS
 from tests.oracles import dense_gradient, size
 
@@ -137,31 +138,31 @@ def test_a_vector_of_another_type_is_multiplied_in_the_precision_of_the_model(dt
 
 @pytest.mark.parametrize("wrong", [lambda v: v.numpy(), lambda v: v.tolist(), lambda v: v + 0j])
 def test_what_is_no_real_vector_is_refused(wrong):
-    """An array of numpy is told to become a Tensor."""
+    """The error for an array of numpy has the conversion."""
     case = build("mlp")
     G = bdhf.block_curvature(case.model, case.loss_fn, case.batch)
 
-    with pytest.raises(ModelTypeError, match=r"G multiplies a Tensor of real .*as_tensor"):
+    with pytest.raises(ModelTypeError, match=naming("torch.as_tensor")):
         G @ wrong(torch.zeros(G.shape[0], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("shape", [(3,), (70, 2, 1), ()])
 def test_a_vector_of_the_wrong_shape_is_an_error_that_names_the_right_one(shape):
-    """A product with anything but (P,) or (P, k) says what is allowed."""
+    """The error for anything but (P,) or (P, k) has the allowed shapes."""
     case = build("mlp")
     G = bdhf.block_curvature(case.model, case.loss_fn, case.batch)
 
-    with pytest.raises(ValueError, match=r"multiplies \(\d+,\) or \(\d+, k\)"):
+    with pytest.raises(ValueError, match=r"\(\d+,\).*\(\d+, k\)"):
         G @ torch.zeros(shape, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "magic"}, "known: auto, propagate"),
-        ({"batch": [1, 2]}, r"a batch is a tuple \(inputs, targets\), or a list"),
-        ({"loss_fn": nn.MSELoss(reduction="none")}, "must return a scalar"),
-        ({"model": nn.LSTM(4, 3).double()}, "need one Tensor of outputs"),
+        ({"method": "magic"}, naming("'magic'", "auto", "propagate", "layer_io")),
+        ({"batch": [1, 2]}, naming("(inputs, targets)")),
+        ({"loss_fn": nn.MSELoss(reduction="none")}, naming("reduction='mean'", "'sum'")),
+        ({"model": nn.LSTM(4, 3).double()}, naming("LSTM", "tuple", "Tensor")),
     ],
 )
 def test_what_cannot_be_linearised_is_an_error_that_says_what_to_do(change, message):
@@ -180,7 +181,7 @@ def test_a_model_that_detaches_its_outputs_is_an_error():
         def forward(self, x):
             return super().forward(x).detach()
 
-    with pytest.raises(ValueError, match="depend on no trainable parameter"):
+    with pytest.raises(ValueError, match=naming("Detached", "detach()")):
         bdhf.block_curvature(
             Detached(2, 1), nn.functional.mse_loss, (torch.ones(1, 2), torch.ones(1, 1))
         )

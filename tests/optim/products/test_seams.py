@@ -1,4 +1,4 @@
-"""Where torch fails inside a method, the next one serves, and `explain` says why."""
+"""Where torch fails inside a method, the next one is used, and `explain` has the reason."""
 
 import re
 
@@ -21,6 +21,7 @@ from bdhf.optim.products.tape.replay import Replay
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case
+from tests.messages import naming
 from tests.oracles import cut, dense_ggn, dense_gradient
 from tests.zoo.surrogates import Cube, OnceOnly
 
@@ -77,7 +78,7 @@ def linearised(case, partition, workspace=None):
 
 
 def assert_right(case, partition, method, reason, workspace=None):
-    """Products are those of the dense matrix, by a method, for a reason that is told."""
+    """Products are those of the dense matrix, by a method, for a reason in `why`."""
     G = linearised(case, partition, workspace)
     v = torch.randn(layout_of(case.model).size, dtype=torch.float64)
     expected = cut(dense_ggn(case), G.blocks.positions()) @ v
@@ -96,49 +97,29 @@ def told(error):
     return f"{type(error).__name__}: {error!s}" if str(error) else type(error).__name__
 
 
-#: Seam: module and name of what fails, the case, its partition, the method that serves instead.
+#: Seam: module and name of what fails, the case, its partition.
 SET_UP = {
-    "survey": (choose, "survey", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
-    "forecast": (choose, "forecast", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
-    "sites": (layer_io, "recorded", classifier, bdhf.PerNeuron(), "layer_io does not apply"),
-    "output_factor": (
-        output_factor,
-        "sweep_factor",
-        classifier,
-        bdhf.PerNeuron(),
-        "does not apply",
-    ),
-    "check": (
-        site_check,
-        "compare_with_autograd",
-        classifier,
-        bdhf.PerNeuron(),
-        "layer_io does not apply",
-    ),
-    "recording": (tape.Tape, "record", autoencoder, bdhf.Full(), "cannot be recorded"),
-    "operator": (tape.Tape, "_add", autoencoder, bdhf.Full(), "cannot be written down"),
-    "bottleneck": (
-        propagate,
-        "at_bottleneck",
-        autoencoder,
-        bdhf.PerLayer(),
-        "without a bottleneck",
-    ),
-    "matrices": (bottleneck, "_matrices", autoencoder, bdhf.PerLayer(), "without a bottleneck"),
-    "forward_mode": (jvp.TapeJVP, "__call__", autoencoder, bdhf.Full(), "no forward mode"),
+    "survey": (choose, "survey", classifier, bdhf.PerNeuron()),
+    "forecast": (choose, "forecast", classifier, bdhf.PerNeuron()),
+    "sites": (layer_io, "recorded", classifier, bdhf.PerNeuron()),
+    "output_factor": (output_factor, "sweep_factor", classifier, bdhf.PerNeuron()),
+    "check": (site_check, "compare_with_autograd", classifier, bdhf.PerNeuron()),
+    "recording": (tape.Tape, "record", autoencoder, bdhf.Full()),
+    "operator": (tape.Tape, "_add", autoencoder, bdhf.Full()),
+    "bottleneck": (propagate, "at_bottleneck", autoencoder, bdhf.PerLayer()),
+    "matrices": (bottleneck, "_matrices", autoencoder, bdhf.PerLayer()),
+    "forward_mode": (jvp.TapeJVP, "__call__", autoencoder, bdhf.Full()),
 }
 
 
 @errors
 @pytest.mark.parametrize("seam", SET_UP)
 def test_what_fails_in_a_set_up_gives_way_and_says_so(seam, error, monkeypatch):
-    """The error of torch is the reason, and the products are right by what comes next."""
-    owner, name, case, partition, words = SET_UP[seam]
+    """The error of torch is the reason, and the products are right by the next method."""
+    owner, name, case, partition = SET_UP[seam]
     monkeypatch.setattr(owner, name, raising(error))
-    if seam == "forward_mode":  # says the message alone
-        reason = f"{words}: {str(error) or type(error).__name__}"
-    else:
-        reason = told(error)
+    alone = str(error) or type(error).__name__
+    reason = alone if seam == "forward_mode" else told(error)
 
     assert_right(case(), partition, "propagate", reason)
 
@@ -146,12 +127,12 @@ def test_what_fails_in_a_set_up_gives_way_and_says_so(seam, error, monkeypatch):
 @errors
 @pytest.mark.parametrize("seam", ["sites", "output_factor", "check"])
 def test_layer_io_by_name_gives_way_to_nothing_and_says_what_to_do(seam, error, monkeypatch):
-    """What was asked for by name is not replaced; the error of torch is the cause."""
-    owner, name, case, partition, _ = SET_UP[seam]
+    """A named method is not replaced; the error of torch is the cause."""
+    owner, name, case, partition = SET_UP[seam]
     monkeypatch.setattr(owner, name, raising(error))
     case = case()
 
-    with pytest.raises(CurvatureError, match=r"layer_io cannot be set up.*method='auto'") as caught:
+    with pytest.raises(CurvatureError, match=naming("layer_io", "method='auto'")) as caught:
         bdhf.block_curvature(
             case.model, case.loss_fn, case.batch, partition=partition, method="layer_io"
         )
@@ -160,9 +141,9 @@ def test_layer_io_by_name_gives_way_to_nothing_and_says_what_to_do(seam, error, 
 
 @pytest.mark.parametrize("seam", SET_UP)
 @pytest.mark.parametrize("error", MEMORY, ids=lambda e: type(e).__name__)
-def test_a_want_of_memory_is_no_reason_to_go_on(seam, error, monkeypatch):
-    """Who runs out of memory must know, since the next method takes as much."""
-    owner, name, case, partition, _ = SET_UP[seam]
+def test_lack_of_memory_is_raised(seam, error, monkeypatch):
+    """Lack of memory is raised, since the next method takes as much."""
+    owner, name, case, partition = SET_UP[seam]
     monkeypatch.setattr(owner, name, raising(error))
 
     with pytest.raises(type(error), match="planted"):
@@ -175,7 +156,7 @@ def test_a_want_of_memory_is_no_reason_to_go_on(seam, error, monkeypatch):
 @pytest.mark.parametrize("seam", SET_UP)
 def test_interruptions_and_refusals_pass_every_seam(seam, error, monkeypatch):
     """What no method can help with is raised as it is."""
-    owner, name, case, partition, _ = SET_UP[seam]
+    owner, name, case, partition = SET_UP[seam]
     monkeypatch.setattr(owner, name, raising(error))
 
     with pytest.raises(type(error)) as caught:
@@ -185,22 +166,22 @@ def test_interruptions_and_refusals_pass_every_seam(seam, error, monkeypatch):
 
 #: What fails in a product only: owner, name, case, partition, words.
 IN_PRODUCTS = {
-    "layer_io": (layer_io.LayerIO, "_product", classifier, bdhf.PerNeuron(), "layer_io failed in"),
+    "layer_io": (layer_io.LayerIO, "_product", classifier, bdhf.PerNeuron(), "layer_io"),
     "bottleneck": (
         SampleMatrices,
         "__call__",
         autoencoder,
         bdhf.PerLayer(),
-        "without a bottleneck",
+        "bottleneck",
     ),
-    "tape": (Replay, "push", autoencoder, bdhf.Full(), "the tape failed in a product"),
+    "tape": (Replay, "push", autoencoder, bdhf.Full(), "tape"),
 }
 
 
 @errors
 @pytest.mark.parametrize("seam", IN_PRODUCTS)
 def test_what_fails_in_a_product_gives_way_once(seam, error, monkeypatch):
-    """The product in which it fails is right, says why, and is remembered."""
+    """The product in which it fails is right, has the reason, and decides later ones."""
     owner, name, case, partition, words = IN_PRODUCTS[seam]
     case, workspace = case(), Workspace()
     G = linearised(case, partition, workspace)
@@ -214,8 +195,8 @@ def test_what_fails_in_a_product_gives_way_once(seam, error, monkeypatch):
     v = torch.randn(layout_of(case.model).size, dtype=torch.float64)
     expected = cut(dense_ggn(case), G.blocks.positions()) @ v
     for _ in range(2):
-        found = G.blocks.scatter(G(G.blocks.gather(v)))
-        assert_close(found, expected, rtol=0, atol=1e-10 * float(expected.norm()))
+        product = G.blocks.scatter(G(G.blocks.gather(v)))
+        assert_close(product, expected, rtol=0, atol=1e-10 * float(expected.norm()))
 
     assert len(fails) == 1
     assert words in G.why
@@ -226,7 +207,7 @@ def test_what_fails_in_a_product_gives_way_once(seam, error, monkeypatch):
 
 
 def test_forward_mode_that_fails_for_one_block_only_gives_way(monkeypatch):
-    """All parameters together were compared; a block of biases goes another way."""
+    """All parameters together were compared; a block of biases has another route."""
     case, push = autoencoder(), Replay.push
 
     def failing(replay, tangents):
@@ -266,7 +247,7 @@ def test_the_way_back_along_a_tape_gives_way_to_the_graph(error, monkeypatch):
 
 @errors
 def test_a_factor_is_made_row_by_row_where_rows_cannot_be_taken_at_once(error, monkeypatch):
-    """AᵀA is the matrix all the same."""
+    """AᵀA is still the matrix."""
     case = autoencoder()
     monkeypatch.setattr(propagate.Propagate, "_rows_at_once", raising(error))
     factor = linearised(case, bdhf.Full()).factor(5)
@@ -285,7 +266,7 @@ def test_squared_gradients_take_a_plain_pass_where_torch_func_fails(error, monke
 
 
 class Refusing(nn.Module):
-    """A model of a user that raises an error of its own."""
+    """A user's model that raises an error."""
 
     def __init__(self, error):
         super().__init__()
@@ -308,7 +289,7 @@ def test_an_error_of_the_model_itself_is_raised_unchanged(error, method, curvatu
 
 
 def test_an_error_of_the_loss_itself_is_raised_unchanged():
-    """Labels out of range are the user's business."""
+    """Labels out of range are the user's error."""
     batch = torch.randn(4, 6), torch.tensor([0, 1, 2, 7])
 
     with pytest.raises(IndexError, match="7 is out of bounds"):
@@ -419,7 +400,7 @@ def test_models_of_the_field_have_the_dense_matrix(model, method):
 
 
 class Detaching(Cube):
-    """x³, whose backward leaves no graph."""
+    """x³, with a backward that has no graph."""
 
     @staticmethod
     def backward(ctx, grad):
@@ -441,13 +422,13 @@ class Cubed(nn.Module):
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
 @pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Fisher(), bdhf.Hessian()], ids=repr)
 def test_a_function_that_may_be_differentiated_once_is_refused(curvature, beside, method):
-    """Double backward is cut off there without a word; `block_curvature` names the module."""
+    """Double backward is silently cut off there; `block_curvature` names the module."""
     net = nn.Sequential(nn.Linear(6, 3), Cubed(OnceOnly), nn.Linear(3, 3))
     if beside:
         net.forward = lambda x: nn.Sequential.forward(net, x) + net[0](x)
     batch = torch.randn(4, 6), torch.randn(4, 3)
 
-    with pytest.raises(CurvatureError, match=r"module '1' \(Cubed\) cannot be differentiated"):
+    with pytest.raises(CurvatureError, match=r"module '1' \(Cubed\)"):
         bdhf.block_curvature(net, F.mse_loss, batch, curvature=curvature, method=method)
 
 
@@ -456,7 +437,7 @@ def test_a_backward_that_leaves_no_graph_is_refused():
     net = nn.Sequential(nn.Linear(6, 3), Cubed(Detaching), nn.Linear(3, 3))
     net.forward = lambda x: nn.Sequential.forward(net, x) + net[0](x)
 
-    with pytest.raises(CurvatureError, match="its second derivative differs from its first by"):
+    with pytest.raises(CurvatureError, match="second derivative"):
         bdhf.block_curvature(net, F.mse_loss, (torch.randn(4, 6), torch.randn(4, 3)))
 
 
@@ -495,7 +476,7 @@ def test_a_backward_without_a_graph_behind_a_gate_is_refused_once_it_opens():
     with torch.no_grad():
         model.gate.fill_(1.0)
 
-    with pytest.raises(CurvatureError, match="its second derivative differs from its first by"):
+    with pytest.raises(CurvatureError, match="second derivative"):
         examined(model, x, bdhf.GGN(), workspace)
 
 
@@ -506,7 +487,7 @@ def test_a_graph_that_is_cut_in_a_later_batch_is_refused():
     examined(model, x, bdhf.Hessian(), workspace)
     x[0, 0] = 1.0
 
-    with pytest.raises(CurvatureError, match="it is marked once_differentiable"):
+    with pytest.raises(CurvatureError, match="once_differentiable"):
         examined(model, x, bdhf.Hessian(), workspace)
 
 
@@ -516,10 +497,12 @@ def test_an_operator_without_a_second_derivative_is_named_for_the_hessian():
     batch = torch.randn(4, 6), torch.randn(4, 3)
     H = bdhf.block_curvature(net, F.mse_loss, batch, curvature=bdhf.Hessian())
 
-    with pytest.raises(CurvatureError, match=r"'1' \(Hardsigmoid\).*use GGN, Fisher") as caught:
+    with pytest.raises(
+        CurvatureError, match=naming("'1' (Hardsigmoid)", "GGN", "Fisher")
+    ) as caught:
         H @ torch.ones(H.shape[0])
     assert isinstance(caught.value.__cause__, RuntimeError)
-    assert H.check().problem == str(caught.value)  # said once, without a word of the check around
+    assert H.check().problem == str(caught.value)  # once, without a frame by the check
     with pytest.raises(CurvatureError, match=f"^{re.escape(str(caught.value))}$"):
         bdhf.BlockHessianFree(net, F.mse_loss, curvature=bdhf.Hessian()).check(batch)
 
@@ -530,7 +513,7 @@ def test_what_neither_tape_nor_double_backward_can_do_is_named(partition):
     net = nn.Sequential(nn.Linear(6, 4), Margins(), nn.Linear(1, 3))
     batch = torch.randn(4, 6), torch.randn(4, 3)
 
-    with pytest.raises(CurvatureError, match=r"module '1' \(Margins\).*replace it by") as caught:
+    with pytest.raises(CurvatureError, match=r"module '1' \(Margins\)") as caught:
         bdhf.block_curvature(net, F.mse_loss, batch, partition=partition)
     assert "multi_margin_loss" in str(caught.value)
 
@@ -545,12 +528,12 @@ class Margins(nn.Module):
 
 @pytest.mark.parametrize("how", ["product", "factor"])
 def test_a_loss_without_a_second_derivative_is_named(how):
-    """The model is not to blame."""
+    """The error does not name the model."""
     loss = nn.MultiMarginLoss()
     G = linearised(
         Case(nn.Linear(6, 3), loss, (torch.randn(4, 6), torch.randint(0, 3, (4,)))), bdhf.Full()
     )
     work = {"product": lambda: G(torch.ones(21)), "factor": lambda: G.factor(4)}
 
-    with pytest.raises(CurvatureError, match=r"the loss MultiMarginLoss .*EmpiricalFisher"):
+    with pytest.raises(CurvatureError, match=naming("MultiMarginLoss", "EmpiricalFisher")):
         work[how]()

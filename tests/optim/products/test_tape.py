@@ -14,13 +14,13 @@ import bdhf
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products import Settings, Workspace, linearise
-from bdhf.optim.products.propagate.choose_jvp import choose_jvp
+from bdhf.optim.products.propagate.choose_jvp import NOT_FINITE, choose_jvp
 from bdhf.optim.products.propagate.jvp import DoubleBackwardJVP, TapeJVP
 from bdhf.optim.products.tape.dual_numbers import by_dual_numbers
 from bdhf.optim.products.tape.in_place import overwritten
 from bdhf.optim.products.tape.jvp_rules import IN_PLACE, JVP_RULES, tangent_of
 from bdhf.optim.products.tape.route import route
-from bdhf.optim.products.tape.tape import Tape
+from bdhf.optim.products.tape.tape import NO_OUTPUT, Tape
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import CASES, build
@@ -66,7 +66,7 @@ def curvature(case, **settings):
 
 
 def assert_exact(case, why=""):
-    """The matrix is the dense one, and `explain` says how it came about."""
+    """The matrix is the dense one, and `explain` has the reason."""
     G = curvature(case)
 
     assert why in G.explain()
@@ -81,7 +81,7 @@ def patterns(entry):
 
 def assert_rules_are_derivatives(tape):
     """Every recorded operator with a rule gives torch's own tangent, slim too."""
-    found = set()
+    compared = set()
     for entry in tape.entries:
         call = entry.call
         if call.func not in JVP_RULES or overwritten(call.func, call.args, call.kwargs):
@@ -94,8 +94,8 @@ def assert_rules_are_derivatives(tape):
             expected = by_dual_numbers(call, *tangents)
             for same in (call, call.slim()):
                 assert_close(tangent_of(same, tangents), expected)
-        found.add(call.func)
-    return found
+        compared.add(call.func)
+    return compared
 
 
 @cases
@@ -134,7 +134,7 @@ def test_every_rule_is_reached_by_some_test():
 
 @pytest.mark.parametrize("operator", IN_PLACE, ids=str)
 def test_rules_in_place_are_derivatives_at_the_value_before(operator):
-    """An overwritten value still has the derivative that it had before it was overwritten."""
+    """An overwritten value keeps the derivative from before."""
     plain = getattr(aten, operator._overloadpacket.__name__[:-1])
     count = len(plain.default._schema.arguments) if "Tensor" not in str(operator) else 2
     values = [torch.randn(4, 3, dtype=torch.float64) for _ in range(count)]
@@ -157,17 +157,17 @@ def test_tangents_along_the_tape_are_those_of_two_reverse_sweeps(case, dtype):
     z, tape = recorded(case)
     push, problem = choose_jvp(asked(case), tape, z)
 
-    assert problem.startswith(OFF_TAPE.get((name, dtype), ""))
+    assert OFF_TAPE.get((name, dtype), "") in problem
     assert isinstance(push, TapeJVP) == ((name, dtype) not in OFF_TAPE)
     exact = DoubleBackwardJVP(z, [p for p in case.model.parameters() if p.requires_grad])
     with torch.no_grad():
         for slots in (None, *([i] for i in draws(case))):
             v = draws(case, slots)
-            found, expected = (
+            pushed, expected = (
                 torch.zeros_like(z) if jv is None else jv for jv in (push(v), exact(v))
             )
             tolerance = 1e-10 if dtype == torch.float64 else 1e-4
-            assert_close(found, expected, rtol=tolerance, atol=tolerance)
+            assert_close(pushed, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if (name, torch.float64) not in OFF_TAPE])
@@ -179,14 +179,14 @@ def test_a_replay_is_its_route_operator_by_operator(case):
     with torch.no_grad():
         for slots in [range(count), *([i, (i + 2) % count] for i in range(count - 2))]:
             v = draws(case, sorted(set(slots)))
-            found, expected = push(v), route(tape, tuple(v), tape.output)(v)
-            assert (found is None) == (expected is None)
-            if found is not None:
-                assert_close(found, expected, rtol=1e-12, atol=1e-12)
+            pushed, expected = push(v), route(tape, tuple(v), tape.output)(v)
+            assert (pushed is None) == (expected is None)
+            if pushed is not None:
+                assert_close(pushed, expected, rtol=1e-12, atol=1e-12)
 
 
 class StraightThrough(torch.autograd.Function):
-    """Rounds, and pretends that it did not."""
+    """Rounds, with the gradient of the identity."""
 
     @staticmethod
     def forward(ctx, x):
@@ -209,20 +209,18 @@ def assert_two_sweeps(case, why):
 @pytest.mark.parametrize(
     ("function", "why"),
     [
-        (StraightThrough, "the tape does not reach the outputs"),
-        (Reversal, "forward mode differs from reverse mode by"),
+        (StraightThrough, NO_OUTPUT),
+        (Reversal, "forward mode"),
     ],
 )
 def test_a_backward_that_is_no_derivative_is_not_replayed(function, why):
-    """What a custom backward pretends is in the products, as it is in the gradient."""
+    """The gradient of a custom backward is in the products, as it is in the gradient."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
     model.forward = lambda x: function.apply(3 * nn.Sequential.forward(model, x))
     both = Applied(lambda h: function.apply(h) + h)
 
-    assert_two_sweeps(squared(both, torch.randn(5, 3)), "forward mode differs")
-    if function is StraightThrough:
-        why = "its outputs come from no operator that was seen"
+    assert_two_sweeps(squared(both, torch.randn(5, 3)), "forward mode")
     assert_two_sweeps(squared(model, torch.randn(5, 3)), why)
 
 
@@ -250,15 +248,15 @@ def overwritten_argument(h):
 @pytest.mark.parametrize(
     ("function", "why"),
     [
-        (overwritten_view, "aten.relu_.default overwrites a value"),
-        (overwritten_part, "overwrites a value"),
-        (overwritten_argument, "forward mode differs from reverse mode"),
-        (lambda h: (h * 1).mul_(h), "aten.mul_.Tensor overwrites a value"),
+        (overwritten_view, "aten.relu_.default"),
+        (overwritten_part, "aten."),
+        (overwritten_argument, "forward mode"),
+        (lambda h: (h * 1).mul_(h), "aten.mul_.Tensor"),
     ],
     ids=["view", "part", "argument", "operator"],
 )
 def test_an_overwritten_value_that_matters_is_not_replayed(function, why):
-    """Where memory holds another value than the rule of an operator needs, autograd is asked."""
+    """Where memory holds another value than the rule of an operator needs, autograd is used."""
     torch.manual_seed(0)
 
     assert_two_sweeps(squared(Applied(function), torch.randn(5, 3)), why)
@@ -303,7 +301,7 @@ def test_a_constant_that_is_multiplied_in_place_is_not_replayed():
     torch.manual_seed(0)
     model = Applied(lambda h: torch.full_like(h, 2.0).mul_(h))
 
-    assert_two_sweeps(squared(model, torch.randn(5, 3)), "aten.mul_.Tensor overwrites a value")
+    assert_two_sweeps(squared(model, torch.randn(5, 3)), "aten.mul_.Tensor")
 
 
 def gated(h):
@@ -316,9 +314,9 @@ def gated(h):
 @pytest.mark.parametrize(
     ("function", "why"),
     [
-        (gated, "J v in forward mode"),
-        (lambda h: h.detach().tanh() + h, "forward mode differs from reverse mode"),
-        (lambda h: h.tanh().detach().clone() * h, "forward mode differs from reverse mode"),
+        (gated, "forward mode"),
+        (lambda h: h.detach().tanh() + h, "two reverse sweeps"),
+        (lambda h: h.tanh().detach().clone() * h, "two reverse sweeps"),
     ],
     ids=["no_grad", "detach_first", "detach_last"],
 )
@@ -334,7 +332,7 @@ def test_an_operator_without_forward_mode_is_named():
     torch.manual_seed(0)
     case = squared(nn.Sequential(weight_norm(nn.Linear(3, 4)), nn.Tanh()), torch.randn(5, 3))
 
-    assert_two_sweeps(case, "no forward mode: Trying to use forward AD with _weight_norm_interface")
+    assert_two_sweeps(case, "_weight_norm_interface")
 
 
 def test_slim_frees_what_no_rule_reads():
@@ -397,7 +395,7 @@ def test_what_is_not_finite_decides_nothing():
     broken = linearised(case, workspace)
     decisions = [key for key in workspace.kept if key[0] != "method"]
 
-    assert "not finite" in broken.why
+    assert NOT_FINITE in broken.why
     assert broken(v).isnan().any()
     assert not decisions
     with torch.no_grad():
@@ -420,7 +418,7 @@ def test_a_pass_that_goes_another_way_is_decided_anew():
         v = torch.randn(layout_of(model).size, dtype=torch.float64)
 
         assert_close(product_(v), dense_ggn(case) @ v, rtol=1e-10, atol=1e-10)
-    assert "forward mode differs" in product_.why
+    assert "reverse sweeps" in product_.why
 
 
 class Gated(nn.Module):
@@ -449,6 +447,6 @@ def test_a_function_behind_a_gate_that_opens_later_is_not_replayed(partition):
         product_ = linearised(case, workspace, partition)
         blocks = product_.blocks
 
-        found = blocks.scatter(product_(blocks.gather(v)))
-        assert_close(found, oracles_cut(dense_ggn(case), blocks.positions()) @ v)
+        product = blocks.scatter(product_(blocks.gather(v)))
+        assert_close(product, oracles_cut(dense_ggn(case), blocks.positions()) @ v)
         assert "autograd.Function" in product_.why

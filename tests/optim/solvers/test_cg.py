@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from bdhf.optim import CG, Stop
 from bdhf.optim.vectors import rows
+from tests.messages import naming
 from tests.optim.systems import SIZES, Diagonal, answers, positive, system, textbook
 
 #: ⌈5 · 1.3^j⌉ up to 20, by hand.
@@ -65,22 +66,22 @@ def test_lockstep_rows_equal_separate_solves(problem, preconditioned):
         CG(**setting, preconditioner=Diagonal(part)).solve(system([a], [b], keep_iterates=True))
         for a, b, part in zip(matrices, rhs, parts, strict=True)
     ]
-    for x, one in zip(answers(together, solved), alone, strict=True):
-        assert_close(x, one.x, rtol=1e-9, atol=1e-12)
-    assert_close(together.model, torch.cat([one.model for one in alone]))
-    assert together.iterations == tuple(one.iterations[0] for one in alone)
-    assert together.products == tuple(one.products[0] for one in alone)
-    assert together.stop == tuple(one.stop[0] for one in alone)
+    for x, single in zip(answers(together, solved), alone, strict=True):
+        assert_close(x, single.x, rtol=1e-9, atol=1e-12)
+    assert_close(together.model, torch.cat([single.model for single in alone]))
+    assert together.iterations == tuple(single.iterations[0] for single in alone)
+    assert together.products == tuple(single.products[0] for single in alone)
+    assert together.stop == tuple(single.stop[0] for single in alone)
     assert Stop.NEGATIVE_CURVATURE in together.stop
     assert len(set(together.iterations)) > 2
-    for place, saved in enumerate(SAVED):
+    for position, saved in enumerate(SAVED):
         if saved >= max(together.iterations):
             break
-        for b, (row, one) in enumerate(zip(solved.blocks.rows, alone, strict=True)):
-            own = one.iterates[place if saved < one.iterations[0] else -1]
-            assert_close(together.iterates[place].x[row.start : row.stop], own.x)
-            assert_close(together.iterates[place].model[b], own.model[0])
-    assert place > 0
+        for b, (row, single) in enumerate(zip(solved.blocks.rows, alone, strict=True)):
+            own = single.iterates[position if saved < single.iterations[0] else -1]
+            assert_close(together.iterates[position].x[row.start : row.stop], own.x)
+            assert_close(together.iterates[position].model[b], own.model[0])
+    assert position > 0
 
 
 @pytest.mark.parametrize("diagonal", [1.0, torch.linspace(1, 5, 60, dtype=torch.float64)])
@@ -128,7 +129,7 @@ def test_the_answer_of_rows_that_ended_early_is_listed_once():
 
 
 def test_converged_rows_solve_their_damped_systems(problem):
-    """With a residual tolerance every row ends at (A + λI)⁻¹ b, and says converged."""
+    """With a residual tolerance every row ends at (A + λI)⁻¹ b, with stop "converged"."""
     matrices, rhs = problem
     solved = system(matrices, rhs, damping=0.1)
 
@@ -246,7 +247,7 @@ def test_negative_curvature_at_a_warm_start_drops_a_start_above_zero(first):
 
 
 def test_a_cold_row_of_a_warm_solve_leaves_the_saddle():
-    """A row whose own start is 0 takes the bounded gradient step that it takes in a cold solve."""
+    """A row with a start of 0 takes the bounded gradient step of a cold solve."""
     matrices = [-2.0 * torch.eye(3, dtype=torch.float64), positive(4, 0)]
     rhs = [torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.ones(4, dtype=torch.float64)]
     start = torch.tensor([0.0] * 3 + [0.1] * 4, dtype=torch.float64)
@@ -273,7 +274,7 @@ def test_curvature_too_small_for_a_finite_step_takes_none(scale):
 
 
 def test_no_progress_is_claimed_above_phi_zero():
-    """From a far start φ > 0: Martens' rule has no say until φ is below 0."""
+    """From a far start φ > 0: Martens' rule has no effect until φ is below 0."""
     matrix = positive(60, 3, condition=1e4)
     rhs = torch.ones(60, dtype=torch.float64)
     start = 1e3 * torch.ones(60, dtype=torch.float64)
@@ -286,7 +287,7 @@ def test_no_progress_is_claimed_above_phi_zero():
 
 
 def test_the_span_of_the_progress_rule_grows_with_the_iterations():
-    """Beyond 100 iterations k = ⌈0.1 i⌉: the stop is where the rule with that k says."""
+    """Beyond 100 iterations k = ⌈0.1 i⌉: the rule with that k determines the stop."""
     matrix = torch.logspace(0, 5, 300, dtype=torch.float64).diag()
     rhs = torch.ones(300, dtype=torch.float64)
     models = [0.0] + [float(model) for _, model in textbook(matrix, rhs, 290)]
@@ -383,17 +384,17 @@ def test_inner_products_do_not_depend_on_the_slabs(monkeypatch, shape, dtype):
     exact = (a.double() * b.double()).sum(1)
     monkeypatch.setattr(rows, "SLAB_CPU", 16)
 
-    found = rows.dots(a, b, dtype)
+    computed = rows.dots(a, b, dtype)
 
-    assert found.dtype == dtype
+    assert computed.dtype == dtype
     precision = 1e-14 if dtype == torch.float64 else 1e-6
     size = (a.double() * b.double()).abs().sum(1)
-    assert ((found.double() - exact).abs() <= precision * size).all()
+    assert ((computed.double() - exact).abs() <= precision * size).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_rows_are_set_to_zero_whatever_is_in_them(dtype):
-    """NaN and infinity give way, and the other rows stay as they are."""
+    """NaN and infinity become 0, and the other rows do not change."""
     matrix = torch.tensor([[math.nan, 1], [math.nan, math.inf], [2, 3]], dtype=dtype)
     expected = torch.tensor([[math.nan, 1], [0, 0], [2, 3]], dtype=dtype)
 
@@ -414,5 +415,5 @@ def test_rows_are_set_to_zero_whatever_is_in_them(dtype):
 )
 def test_settings_out_of_range_are_errors(setting):
     """A setting that CG cannot use is refused where it is given, by name."""
-    with pytest.raises(ValueError, match=f"CG {next(iter(setting))} must be"):
+    with pytest.raises(ValueError, match=naming("CG", next(iter(setting)))):
         CG(**setting)

@@ -25,7 +25,7 @@ from tests.oracles import dense_ggn, flat_parameters
 DIRECT = {"sample_space": bdhf.SampleSpace(chunk=5), "cholesky": bdhf.Cholesky()}
 direct = pytest.mark.parametrize("solver", DIRECT.values(), ids=DIRECT)
 
-#: Solvers by curvature and partition, as the table of what goes together allows them.
+#: Solvers by curvature and partition, where the combination is allowed.
 ALLOWED: dict[tuple[str, str], list[str]] = {}
 for _curvature, _partition, _solver, _reason in triples():
     if _solver in DIRECT and not _reason:
@@ -34,7 +34,7 @@ for _curvature, _partition, _solver, _reason in triples():
 
 @dataclass(frozen=True)
 class Counting:
-    """A matrix that counts what is asked of each of its blocks."""
+    """A matrix that counts the products with each of its blocks."""
 
     product: BlockProduct
     counts: list[int]
@@ -86,7 +86,7 @@ def definite(case, curvature):
 
 
 def test_the_table_allows_direct_solvers_wherever_there_is_a_factor():
-    """Cholesky goes with everything, SampleSpace with everything but the Hessian."""
+    """Cholesky accepts every curvature, SampleSpace every one but the Hessian."""
     for (curvature, _), solvers in ALLOWED.items():
         expected = {"cholesky"} if curvature == "hessian" else {"cholesky", "sample_space"}
         assert set(solvers) == expected
@@ -167,9 +167,9 @@ def test_steps_of_micro_batches_are_those_of_the_whole_batch(solver, case, sizes
 def test_groups_have_their_own_damping(solver, partition):
     """The λ of a param_group is that of its blocks: the step is that of converged CG."""
     steps = []
-    for one in (solver, EXACT):
+    for each in (solver, EXACT):
         case = build("mlp")
-        optimizer = optimizer_of(case, partition, solver=one, lr=1.0)
+        optimizer = optimizer_of(case, partition, solver=each, lr=1.0)
         for index, group in enumerate(optimizer.param_groups):
             group["damping"] = 0.05 + 0.4 * index
         optimizer.step(case.batch)
@@ -371,7 +371,7 @@ def test_a_step_of_an_indefinite_block_is_along_its_right_hand_side_and_downhill
 
 @direct
 def test_a_right_hand_side_that_is_not_finite_moves_nothing(solver):
-    """NaN in one block: it rests at 0 with φ 0 and says so; the others are solved."""
+    """NaN in one block: it stays at 0 with φ 0 and stop "nonfinite"; the others are solved."""
     case = build("mlp")
     system = system_of(case)
     clean = solve(solver, system)
@@ -415,7 +415,7 @@ def test_single_precision_is_double_precision_within_its_tolerance(solver, case)
 
 
 def test_rounding_that_eats_the_damping_is_no_solution():
-    """In float32 λ = 1e-12 beside a factor of rank 1 says nonfinite, and moves nothing."""
+    """In float32 λ = 1e-12 and a factor of rank 1 give stop "nonfinite", and no step."""
     model = nn.Linear(3, 1, bias=False)
     optimizer = bdhf.BlockHessianFree(
         model, F.mse_loss, solver=bdhf.SampleSpace(), damping=bdhf.Constant(1e-12)

@@ -13,6 +13,7 @@ from bdhf.optim import CG, Stop
 from bdhf.optim.solvers import Martens, System
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import CASES, Case, build
+from tests.messages import naming
 from tests.optim.curvatures import CURVATURES
 from tests.optim.optimizers import EXACT, optimizer_of
 from tests.optim.partitions import PARTITIONS
@@ -69,9 +70,9 @@ def squares(case):
     rows = []
     for n in range(len(x)):
         z = case.model(x)
-        one = z.detach().clone()
-        one[n] = z[n]
-        rows.append(scale * derivative(case.loss_fn(one, y), case))
+        sample = z.detach().clone()
+        sample[n] = z[n]
+        rows.append(scale * derivative(case.loss_fn(sample, y), case))
     return torch.stack(rows).square()
 
 
@@ -195,7 +196,7 @@ def badly_scaled(solver):
 
 
 def test_preconditioning_saves_iterations_on_a_badly_scaled_problem():
-    """It is applied: where the parameters have scales of their own, CG needs fewer iterations."""
+    """It is applied: with parameters of different scales, CG needs fewer iterations."""
     counts = {}
     for preconditioner in (bdhf.optim.NoPreconditioner(), Martens()):
         solver = CG(max_iters=2000, tol=0, residual_tol=1e-6, preconditioner=preconditioner)
@@ -225,13 +226,13 @@ def test_truncated_steps_differ_with_the_preconditioner():
 @pytest.mark.parametrize("partition", ["full", "per_layer", "per_neuron", "blend"])
 def test_the_converged_solution_does_not_depend_on_the_preconditioner(case, partition):
     """Both solve (G + λI) d = -g, to 1e-8."""
-    one, other = build(case), build(case)
+    plain, other = build(case), build(case)
 
-    for twin, solver in ((one, EXACT), (other, PRECONDITIONED)):
+    for twin, solver in ((plain, EXACT), (other, PRECONDITIONED)):
         damping = bdhf.Constant(0.05)
         optimizer_of(twin, partition, solver=solver, damping=damping).step(twin.batch)
 
-    assert_close(flat_parameters(other), flat_parameters(one), rtol=0, atol=1e-8)
+    assert_close(flat_parameters(other), flat_parameters(plain), rtol=0, atol=1e-8)
 
 
 def test_the_pass_over_the_samples_is_counted():
@@ -261,19 +262,19 @@ def test_inputs_that_do_not_count_the_samples_are_refused_with_a_way_out():
     solver = CG(preconditioner=Martens())
     optimizer = bdhf.BlockHessianFree(TimeFirst(), F.mse_loss, solver=solver)
 
-    with pytest.raises(ValueError, match=r"inputs have \[5\], outputs \(4, 2\): use no precond"):
+    with pytest.raises(ValueError, match=naming("[5]", "(4, 2)", "preconditioner")):
         optimizer.step(batch)
 
 
 @pytest.mark.parametrize("exponent", [0.0, -0.5, 1.01, float("nan")])
 def test_an_exponent_out_of_range_is_an_error(exponent):
     """M must grow with the squares, and not faster than them."""
-    with pytest.raises(ValueError, match=r"exponent of Martens must be in \(0, 1\]"):
+    with pytest.raises(ValueError, match=naming("Martens", "exponent", "(0, 1]")):
         Martens(exponent)
 
 
 def test_a_recurrent_network_gets_no_word_of_vmap_s_rules():
-    """Its fused operator has none in float32, which is no business of the user."""
+    """Its fused operator has none in float32, which does not concern the user."""
     torch.manual_seed(0)
 
     class Last(nn.Module):

@@ -1,4 +1,4 @@
-"""A solve seldom waits for the device, stays on it, and makes no vectors beside those it needs."""
+"""A solve seldom waits for the device, stays on it, and makes no vectors that it does not need."""
 
 import math
 import warnings
@@ -23,7 +23,7 @@ from bdhf.optim.vectors.layout import flatten, layout_of
 from tests.optim.devices import GPUS
 from tests.optim.systems import SIZES, Diagonal, positive, system
 
-#: Operators whose result, or its shape, the host has to know, and methods that never dispatch.
+#: Operators that return a value or a shape to the host, and methods that never dispatch.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "is_nonzero")
 READING = ("tolist", "numpy", "cpu")
 
@@ -61,7 +61,7 @@ class Driverless(TorchFunctionMode):
 
 
 class Made(TorchDispatchMode):
-    """Counts the tensors of at least `size` entries that are made anew."""
+    """Counts the new tensors of at least `size` entries."""
 
     def __init__(self, size):
         super().__init__()
@@ -69,9 +69,9 @@ class Made(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage().data_ptr() for t in tensors((args, kwargs))}
+        storages = {t.untyped_storage().data_ptr() for t in tensors((args, kwargs))}
         for tensor in tensors(result):
-            new = tensor.untyped_storage().data_ptr() not in given
+            new = tensor.untyped_storage().data_ptr() not in storages
             self.count += new and tensor.numel() >= self.size
         return result
 
@@ -88,7 +88,7 @@ def tensors(tree):
 
 @contextmanager
 def waits():
-    """Gives a function that tells how often the block has waited."""
+    """Yields a function that returns how often the block has waited."""
     with Waits() as dispatched, Reads() as read:
         yield lambda: dispatched.count + read.count
 
@@ -108,7 +108,7 @@ def rows_of_all_ends(keep_iterates=False):
 
 
 def settings(solved, preconditioned):
-    """A diagonal, and what CG is asked for."""
+    """A diagonal, and the settings of CG."""
     m = torch.linspace(1, 3, len(solved.rhs), dtype=torch.float64) if preconditioned else None
     return {"tol": 2e-3, "residual_tol": 1e-9, "preconditioner": Diagonal(m)}
 
@@ -131,9 +131,9 @@ def test_the_answer_is_the_same_however_seldom_flags_are_read(every, warm, preco
     for field in ("iterations", "products", "stop"):
         assert getattr(seldom, field) == getattr(eager, field)
     assert len(seldom.iterates) == len(eager.iterates) > 3
-    for one, other in zip(seldom.iterates, eager.iterates, strict=True):
-        assert torch.equal(one.x, other.x)
-        assert torch.equal(one.model, other.model)
+    for iterate, other in zip(seldom.iterates, eager.iterates, strict=True):
+        assert torch.equal(iterate.x, other.x)
+        assert torch.equal(iterate.model, other.model)
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])
@@ -221,8 +221,12 @@ def test_blocks_bring_their_positions_to_a_device_once():
                 touched = [parts[i] for i in row.slots]
                 pick(row, flatten(touched))
                 slot_tensors(row, flat[: row.size], parts)
-    positions = [moved.place, moved.blend.inner.place, *(row.within for row in moved.rows)]
-    positions += [place.positions for place in moved.places]
+    positions = [
+        moved.permutation,
+        moved.blend.inner.permutation,
+        *(row.within for row in moved.rows),
+    ]
+    positions += [view.positions for view in moved.views]
     assert {tensor.device for tensor in positions} == {flat.device}
     assert copies.count == 0
 
@@ -266,5 +270,5 @@ def test_a_device_is_waited_for_as_seldom_as_promised(device):
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    assert sum("called a synchronizing" in str(one.message) for one in told) == 3 + 1
+    assert sum("called a synchronizing" in str(warning.message) for warning in told) == 3 + 1
     assert_close(solution.x.cpu(), CG(30, tol=0).solve(solved).x)

@@ -191,7 +191,7 @@ def derivatives(function, inputs, wanted, images_last, gradient_last):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, as it loads its rules
 @pytest.mark.parametrize("name", CASES)
 def test_an_operator_is_the_same_in_either_order(name):
-    """Whichever gradients are asked for, and in whichever order they arrive."""
+    """Whichever gradients are requested, and in whichever order they arrive."""
     function, others = CASES[name]
     torch.manual_seed(0)
     for shape, (dtype, tolerance) in product(SHAPES, TOLERANCES.items()):
@@ -258,7 +258,7 @@ def test_what_was_not_compared_is_not_verified(function):
     assert seen(function, lambda *size: []).unverified
 
 
-def test_the_order_is_told_as_torch_does():
+def test_the_order_is_detected_as_by_torch():
     """By strides, also where one channel or one pixel is contiguous in both orders."""
     for shape in [(2, 3, 4, 5), (2, 1, 4, 5), (2, 3, 1, 1), (1, 1, 1, 1), (1, 3, 4, 5)]:
         for order in (torch.contiguous_format, torch.channels_last):

@@ -182,7 +182,7 @@ def test_bilinear_has_a_unit():
 
 
 def test_an_operator_without_a_formula_is_named_once():
-    """Where it reads a matrix of parameters, even as a view; a vector or data alone say nothing."""
+    """Where it reads a matrix of parameters, even as a view; not for a vector or data alone."""
     with torch.library._scoped_library("bdhf_test_flops", "DEF") as library:
         library.define("mix(Tensor a, Tensor b) -> Tensor")
         library.impl("mix", lambda a, b: a @ b, "CPU")
@@ -235,7 +235,7 @@ class Curved(nn.Module):
     ("build", "nested"), [(Curved, True), (lambda: nn.Linear(2, 1), False)], ids=["nested", "plain"]
 )
 def test_nothing_is_counted_on_the_way_back_through_nested_transforms(build, nested):
-    """Every further piece counts as much as the linearisation, and a warning says so."""
+    """Every further piece counts as much as the linearisation, with a warning."""
     flops = Flops()
     objective = Objective.of(build(), F.mse_loss)
     blocks = cut(objective.layout, Full())
@@ -255,7 +255,7 @@ def test_nothing_is_counted_on_the_way_back_through_nested_transforms(build, nes
 
 
 class Deeper(nn.Module):
-    """As many of its layers as a flag says: one, or all eight."""
+    """One layer or all eight, by a flag."""
 
     def __init__(self):
         super().__init__()

@@ -81,10 +81,10 @@ def test_a_product_in_bfloat16_is_that_of_float32_within_two_percent(method, bui
     """It is near, and it is another: the precision was really lower."""
     case = build_case()
     exact, low = curvature_of(case, method), curvature_of(case, method, product_dtype=LOW)
-    expected, found = exact @ vector(exact), low @ vector(exact)
+    expected, lowered = exact @ vector(exact), low @ vector(exact)
 
-    assert found.dtype == torch.float32
-    assert 1e-5 < float((found - expected).norm() / expected.norm()) < 0.02
+    assert lowered.dtype == torch.float32
+    assert 1e-5 < float((lowered - expected).norm() / expected.norm()) < 0.02
 
 
 @methods
@@ -184,7 +184,7 @@ def test_an_update_in_float64_is_float64_throughout(method):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int8])
 def test_other_precisions_are_refused(dtype):
-    """What is allowed is said, by the function and by the optimizer."""
+    """The errors of the function and of the optimizer name the allowed values."""
     case = regression()
     message = rf"product_dtype must be torch.bfloat16, or None .*; got {dtype}"
 
@@ -200,10 +200,10 @@ def test_a_model_in_float64_may_have_products_in_bfloat16(method):
     case = build("classifier")
     exact, low = curvature_of(case, method), curvature_of(case, method, product_dtype=LOW)
     v = vector(exact).double()
-    expected, found = exact @ v, low @ v
+    expected, lowered = exact @ v, low @ v
 
-    assert found.dtype == low._product.gradient.dtype == torch.float64
-    assert_close(found, expected, rtol=0, atol=0.03 * float(expected.norm()))
+    assert lowered.dtype == low._product.gradient.dtype == torch.float64
+    assert_close(lowered, expected, rtol=0, atol=0.03 * float(expected.norm()))
 
 
 @pytest.mark.parametrize(

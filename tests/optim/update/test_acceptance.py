@@ -14,6 +14,7 @@ from torch.testing import assert_close
 import bdhf
 from bdhf.optim import Backtracking, FullStep
 from tests.cases import build
+from tests.messages import naming
 from tests.optim.curvatures import CURVATURES
 from tests.optim.optimizers import EXACT, optimizer_of, regression
 from tests.optim.systems import textbook
@@ -22,7 +23,7 @@ from tests.oracles import blocked, dense_ggn, dense_gradient, flat_parameters
 
 @dataclass
 class StandIn:
-    """A trial whose losses are given: of every iterate at t = 1, and of any factor."""
+    """A trial with fixed losses: of every iterate at t = 1, and of any factor."""
 
     losses: list[float]
     start_loss: float = 1.0
@@ -63,7 +64,7 @@ def test_backtracking_walks_back_while_the_loss_falls(losses, index):
 
 
 def test_every_loss_is_taken_once():
-    """The walk asks for one loss an iterate, the line search for one a factor."""
+    """Backtracking takes one loss per iterate, the line search one per factor."""
     trial = StandIn([0.9, 0.2, 2.0], at={0.8: 0.9})
 
     Backtracking().choose(trial)
@@ -115,13 +116,13 @@ def test_the_slope_is_that_of_the_iterate_that_is_chosen():
 )
 def test_settings_out_of_range_are_errors(setting):
     """Both are shares, strictly between 0 and 1."""
-    with pytest.raises(ValueError, match=f"Backtracking {next(iter(setting))} must be between"):
+    with pytest.raises(ValueError, match=naming("Backtracking", next(iter(setting)), 0, 1)):
         Backtracking(**setting)
 
 
 def test_a_line_search_without_tries_is_an_error():
     """At least one try."""
-    with pytest.raises(ValueError, match="max_tries must be at least 1"):
+    with pytest.raises(ValueError, match=naming("Backtracking", "max_tries", 1)):
         Backtracking(max_tries=0)
 
 
@@ -188,7 +189,7 @@ def test_the_next_solve_starts_at_the_answer_of_the_solver_not_at_what_was_appli
 
     optimizer.step(case.batch)
 
-    assert_close(optimizer._start(), 0.5 * iterates[-1])
+    assert_close(optimizer._carried.start(), 0.5 * iterates[-1])
 
 
 def test_a_rejected_step_leaves_the_parameters_bit_equal():
@@ -202,7 +203,7 @@ def test_a_rejected_step_leaves_the_parameters_bit_equal():
     assert torch.equal(flat_parameters(case), before)
     assert info.step_norm == 0
     assert info.step_size == (0.0,)
-    assert_close(optimizer._start(), 0.5 * iterates[-1])
+    assert_close(optimizer._carried.start(), 0.5 * iterates[-1])
 
 
 def test_a_step_into_losses_that_are_no_number_is_rejected():
@@ -293,11 +294,11 @@ def test_l2_is_the_penalty_in_the_loss(curvature, acceptance):
         "acceptance": acceptance,
         "lr": 0.8,
     }
-    one = optimizer_of(plain, regularization=bdhf.L2(mu), **parts)
+    penalised = optimizer_of(plain, regularization=bdhf.L2(mu), **parts)
     two = bdhf.BlockHessianFree(Penalised(twin.model, mu), penalised_loss, **parts)
 
     for _ in range(3):
-        info, explicit = one.step(plain.batch), two.step(twin.batch)
+        info, explicit = penalised.step(plain.batch), two.step(twin.batch)
 
         assert_close(flat_parameters(plain), flat_parameters(twin), rtol=0, atol=1e-8)
         assert info.loss == pytest.approx(explicit.loss)
@@ -340,5 +341,5 @@ def test_l2_adds_mu_to_the_diagonal_of_every_curvature(partition):
 @pytest.mark.parametrize("weight", [-1e-5, math.nan, math.inf])
 def test_a_penalty_below_zero_is_an_error(weight):
     """It would pull the parameters apart."""
-    with pytest.raises(ValueError, match="L2 weight must be finite and at least 0"):
+    with pytest.raises(ValueError, match=naming("L2", "weight", 0)):
         bdhf.L2(weight)

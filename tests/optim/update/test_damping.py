@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt damping: its rule, and the ratio that it is told."""
+"""Levenberg-Marquardt damping: its rule, and the ratio that it gets."""
 
 import math
 
@@ -11,6 +11,7 @@ import bdhf
 from bdhf.optim import LevenbergMarquardt
 from bdhf.optim.update.damping import LIMITS
 from tests.cases import build
+from tests.messages import naming
 from tests.optim.optimizers import EXACT, optimizer_of, regression
 from tests.oracles import blocked, dense_ggn, dense_gradient, flat_parameters
 
@@ -37,7 +38,7 @@ def test_the_rule_is_martens(ratio, factor):
 
 
 def test_damping_stays_within_its_limits():
-    """However long it goes one way, λ is neither 0 nor infinite, and comes back."""
+    """However often λ changes in one direction, it is neither 0 nor infinite, and returns."""
     rule, low, high = LevenbergMarquardt(), 1.0, 1.0
     for _ in range(200):
         low, high = rule.update(low, 1.0), rule.update(high, 0.0)
@@ -50,12 +51,12 @@ def test_damping_stays_within_its_limits():
 @pytest.mark.parametrize("initial", [0.0, -1.0, math.nan, math.inf])
 def test_an_initial_damping_that_is_not_positive_is_an_error(initial):
     """A factor never leads away from 0."""
-    with pytest.raises(ValueError, match="LevenbergMarquardt initial must be finite and above 0"):
+    with pytest.raises(ValueError, match=naming("LevenbergMarquardt", "initial", 0)):
         LevenbergMarquardt(initial)
 
 
 class Recorded:
-    """A rule that writes down every ratio that it is told, and leaves λ alone."""
+    """A rule that records every ratio, and does not change λ."""
 
     def __init__(self, per_block, initial=0.05):
         self.per_block, self.initial, self.ratios = per_block, initial, []
@@ -120,16 +121,16 @@ def test_asking_for_the_ratios_of_the_groups_does_not_change_the_step():
     """Parameters and info are those of a rule that does not ask, but for the work."""
     asked, plain = build("mlp"), build("mlp")
 
-    one = optimizer_of(asked, damping=Recorded(per_block=True)).step(asked.batch)
+    by_block = optimizer_of(asked, damping=Recorded(per_block=True)).step(asked.batch)
     two = optimizer_of(plain, damping=Recorded(per_block=False)).step(plain.batch)
 
     assert torch.equal(flat_parameters(asked), flat_parameters(plain))
-    assert one.reduction_ratio == two.reduction_ratio
-    assert one.gradient_equivalents > two.gradient_equivalents
+    assert by_block.reduction_ratio == two.reduction_ratio
+    assert by_block.gradient_equivalents > two.gradient_equivalents
 
 
 def least_squares():
-    """A linear model, whose quadratic model is exact, with its batch."""
+    """A linear model, for which the quadratic model is exact, with its batch."""
     draws = torch.Generator().manual_seed(0)
     batch = tuple(torch.randn(20, n, generator=draws, dtype=torch.float64) for n in (4, 2))
     model = nn.Linear(4, 2).double()
@@ -219,7 +220,7 @@ def test_groups_go_their_own_ways_with_per_block():
 
 
 def test_state_dict_keeps_the_damping():
-    """A resumed optimizer goes on with the λ that was reached, not with the initial one."""
+    """A resumed optimizer continues with the last λ, not with the initial one."""
     model, batch = regression()
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss, damping=LevenbergMarquardt(1.0))
     for _ in range(3):

@@ -61,7 +61,7 @@ def test_a_module_names_a_block_only_if_all_of_it_is_inside():
 
 
 def test_a_layer_of_a_stack_has_its_number():
-    """Layers of one recurrent module are told apart."""
+    """Layers of one recurrent module have different names."""
     model = nn.Sequential(PeepholeLSTM(2, 3, num_layers=2), nn.Linear(3, 1))
 
     assert names(model, bdhf.PerLayer()) == ["0.l0", "0.l1", "1"]
@@ -84,13 +84,13 @@ def test_the_row_of_a_permuted_whole_is_no_cut():
 @pytest.mark.parametrize("blocks", [2, 7, 20, 48])
 def test_names_are_unique(blocks):
     """No two blocks have the same name, however they cross the tensors."""
-    given = names(Autoencoder(), Random(blocks=blocks))
+    block_names = names(Autoencoder(), Random(blocks=blocks))
 
-    assert len(set(given)) == len(given)
+    assert len(set(block_names)) == len(block_names)
 
 
 def test_names_that_would_be_equal_list_their_tensors():
-    """Two blocks from the same first to the same last tensor say which they hold."""
+    """Names of two blocks with the same first and last tensor list their tensors."""
     model = nn.ModuleList([nn.Linear(1, 2, bias=False) for _ in range(5)])  # two entries each
 
     def partition(layout):
@@ -127,7 +127,7 @@ def test_a_description_is_read_as_a_table():
 
 
 def test_a_description_is_a_sequence_of_blocks():
-    """It is iterated in block order, and knows how many there are."""
+    """It iterates in block order, and has a length."""
     description = described(MODEL, bdhf.PerLayer())
 
     assert description == Description((BlockInfo("0", 42, 42 / 66), BlockInfo("2", 24, 24 / 66)))

@@ -1,1 +1,1 @@
-"""Products with all blocks at once, out of cached inputs and output factors."""
+"""Products with all blocks at once, from cached inputs and output factors."""

@@ -1,9 +1,9 @@
-"""The functions of torch that are affine in their parameters: y = W·a + b, one line a function.
+"""The functions of torch that are affine in their parameters: y = W·a + b, one rule each.
 
-A rule takes what its function takes, with everything but the parameters detached, and says which
-argument is the weight, what acts on a tangent of it (`apply`, linear), which of its entries one
-output feature reads (`rows`), and where the features are among the dimensions of y. The adjoint of
-`apply` is left to autograd, but for matrices, where that costs more than the product of small ones.
+A rule takes the arguments of its function, with everything but the parameters detached. It returns
+which argument is the weight, the linear map of a tangent of it (`apply`), which of its entries one
+output feature reads (`rows`), and which dimensions of y are the features. Autograd computes the
+adjoint of `apply`, except for small matrices, where that costs more than the product.
 `AFFINE_FUNCTIONS` is the table.
 """
 
@@ -25,13 +25,13 @@ Adjoint = Callable[[Tensor, Tensor], Tensor]
 class Affine:
     """One call of an affine function: y = apply(data, weight) + bias.
 
-    The bias has one entry a feature. `positionwise`: data (N, ..., in) belong to y (N, ..., out)
-    entry by entry of the dimensions between.
+    The bias has one entry per feature. `positionwise`: data (N, ..., in) correspond to y
+    (N, ..., out) entry by entry in the dimensions between.
     """
 
     weight: Any  # a Tensor, or None
     bias: Any  # a Tensor, or None
-    data: Any  # of the samples; what `apply` reads beside the tangent
+    data: Any  # of the samples; the first argument of `apply`
     apply: Apply  # linear in its second argument, of the shape of the weight
     rows: Callable[[Tensor], Tensor]  # of the shape of the weight -> (features, entries)
     first: int  # first dimension of y that counts features, from the end: -1 is the last
@@ -66,7 +66,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Any = None) -> Affine:  # noqa:
 
 
 def _times(input: Tensor, other: Tensor, bias: Any = None) -> Affine:  # noqa: A002
-    """The matrix (in, out) behind the data."""
+    """The matrix (in, out) to the right of the data."""
 
     def adjoint(data: Tensor, cotangents: Tensor) -> Tensor:
         return data.t() @ cotangents
@@ -123,12 +123,12 @@ def _embedding(
     norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
 ) -> Affine | None:  # fmt: skip
     if max_norm is not None or scale_grad_by_freq or sparse:
-        return None  # rescaled weights, or gradients that are none
+        return None  # weights or gradients are rescaled, or gradients are sparse
     padding = -1 if padding_idx is None else padding_idx % len(weight)
 
     def apply(data: Tensor, w: Tensor) -> Tensor:
-        found = F.embedding(data, w)
-        return found if padding < 0 else found.masked_fill((data == padding).unsqueeze(-1), 0.0)
+        rows = F.embedding(data, w)
+        return rows if padding < 0 else rows.masked_fill((data == padding).unsqueeze(-1), 0.0)
 
     return Affine(weight, None, input, apply, _columns, -1)
 
@@ -176,21 +176,21 @@ def _channels(whitened: Tensor, weight: Any, bias: Any) -> Affine:
 
 def _multiply(input: Any, other: Any) -> Affine | None:  # noqa: A002
     """A scale, broadcast over the samples."""
-    scale, data, found = _broadcast(input, other)
-    if found is None:
+    scale, data, extent = _broadcast(input, other)
+    if extent is None:
         return None
-    by_position = found == (-1, 1)
-    return Affine(scale, None, data, torch.mul, _entries, *found, positionwise=by_position)
+    by_position = extent == (-1, 1)
+    return Affine(scale, None, data, torch.mul, _entries, *extent, positionwise=by_position)
 
 
 def _add(input: Any, other: Any) -> Affine | None:  # noqa: A002
     """A shift, broadcast over the samples."""
-    shift, _, found = _broadcast(input, other)
-    return None if found is None else Affine(None, shift, None, torch.mul, _entries, *found)
+    shift, _, extent = _broadcast(input, other)
+    return None if extent is None else Affine(None, shift, None, torch.mul, _entries, *extent)
 
 
 def _broadcast(a: Any, b: Any) -> tuple[Any, Any, tuple[int, int] | None]:
-    """Which of two is the parameter, which the data, and what dimensions the parameter has."""
+    """The parameter, the data, and the dimensions along which the parameter varies."""
     tensors = [x for x in (a, b) if isinstance(x, Tensor)]
     if len(tensors) != 2 or a.requires_grad == b.requires_grad:
         return a, b, None
@@ -199,7 +199,7 @@ def _broadcast(a: Any, b: Any) -> tuple[Any, Any, tuple[int, int] | None]:
 
 
 def _extent(small: Tensor, large: Tensor) -> tuple[int, int] | None:
-    """Which dimensions of `large` a broadcast tensor varies along: first, and how many."""
+    """The dimensions of `large` along which a broadcast tensor varies: the first, and how many."""
     shape = (1,) * (large.dim() - small.dim()) + tuple(small.shape)
     varying = [d for d, n in enumerate(shape) if n != 1]
     if not varying:

@@ -1,8 +1,8 @@
-"""Whether the sites that were found are all uses of the parameters: by two numbers that must agree.
+"""Whether the sites cover all uses of the parameters: a comparison with autograd.
 
-A use that no rule knows would make products silently wrong. So the gradient that the sites make up
-is compared with autograd's, parameter by parameter, and the product with the full matrix with two
-reverse sweeps, which also finds samples that are not in dimension 0.
+A use without a rule would make products silently wrong. So the gradient through the sites is
+compared with autograd's, parameter by parameter, and the product with the full matrix with two
+reverse sweeps, which also detects samples that are not in dimension 0.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from bdhf.optim.products.vjp import vjp
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.vectors.layout import Slot, split_like
 
-#: Relative differences that are rounding, by the precision of the products.
+#: Relative differences that rounding may explain, by the precision of the products.
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
 _COARSE = 5e-2  # of any other precision
 
-#: What is wrong with a parameter whose gradient differs, and whose product does.
-UNKNOWN_USE = "is used by a function that layer_io does not know"
+#: What is wrong with a parameter whose gradient differs, and with one whose product differs.
+UNKNOWN_USE = "is used by a function for which layer_io has no rule"
 COUPLED = (
-    "takes part in a product that the samples do not make up one by one: is dimension 0 that of "
-    "the samples everywhere?"
+    "takes part in a product that is not a sum over the samples: does dimension 0 count the "
+    "samples everywhere?"
 )
 
 
 def compare_with_autograd(
-    found: Mapping[int, Tensor], exact: Sequence[Tensor], slots: Sequence[Slot],
+    columns: Mapping[int, Tensor], exact: Sequence[Tensor], slots: Sequence[Slot],
     dtype: torch.dtype, why: str,
 ) -> None:  # fmt: skip
     """Raise Uncovered, naming the parameter that differs most, unless all agree within rounding."""
@@ -44,7 +44,7 @@ def compare_with_autograd(
     floor = 1e-3 * max(float(part.norm()) for part in exact)
     if not floor:
         return  # nothing to compare
-    errors = [part - found[i].detach() if i in found else part for i, part in enumerate(exact)]
+    errors = [part - columns[i].detach() if i in columns else part for i, part in enumerate(exact)]
     pairs = zip(errors, exact, strict=True)
     ratios = torch.tensor([float(e.norm()) / (float(part.norm()) + floor) for e, part in pairs])
     ratios = ratios.nan_to_num(torch.inf)
@@ -61,7 +61,7 @@ def exact_product(
     """Jᵀ H J v by propagation, v and the result of the shapes of the parameters.
 
     J v is by double backward; where torch has no second derivative, along the tape of another pass.
-    Raises CurvatureError where neither can be.
+    Raises CurvatureError where neither works.
     """
     tangents = dict(enumerate(v))
     jv = attempt(lambda: uncut(request, outputs)(tangents))

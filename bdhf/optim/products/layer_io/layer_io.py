@@ -1,12 +1,12 @@
-"""Products with Jᵀ H J for all blocks at once, out of cached inputs and output factors.
+"""Products with Jᵀ H J for all blocks at once, from cached inputs and output factors.
 
 With H = B Bᵀ and the sites y = W·a + b of `sites.py`, S[c] = (∂z/∂y)ᵀ B_c, for tangents v of all
 parameters:
 
     ∂y = W(v)·a + b(v);    t = S ∘ ∂y added up over each block;    ȳ = Σ_c t S;    G v = ȳ aᵀ
 
-No product walks through the model, and the number of blocks costs nothing: only the reduction
-knows them. A partition whose blocks cut through rows takes one such sweep a block.
+No product runs through the model, and the number of blocks costs nothing: only the reduction
+depends on them. A partition whose blocks cut through rows takes one such sweep per block.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from bdhf.optim.vectors.strides import Strided
 class LayerIO:
     """One batch at one θ under a curvature Jᵀ H J; keeps inputs and output factors.
 
-    Raises Uncovered, with the reason, where the uses of the parameters that were found do not
-    make up the gradient or the product, where the loss has no root sample by sample, and where
-    not one column fits below `max_bytes`.
+    Raises Uncovered, with the reason, where the recorded uses of the parameters do not give the
+    gradient or the product, where the loss has no root sample by sample, and where not one column
+    fits below `max_bytes`.
     """
 
     gradient: Tensor
@@ -60,7 +60,7 @@ class LayerIO:
         try:
             self._set_up(curvature)
         except Exception:
-            request.generator.set_state(drawn)  # for the method that comes instead
+            request.generator.set_state(drawn)  # for the method that replaces this one
             raise
 
     def _set_up(self, curvature: OutputCurvature) -> None:
@@ -76,7 +76,7 @@ class LayerIO:
         if self._factor.release():
             self._sites = [replace(site, edges=()) for site in self._sites]
         objective, direct = self._request.objective, self._expansion.direct
-        self.gradient = objective.with_direct(self.gradient, direct)  # the sites make no direct one
+        self.gradient = objective.with_direct(self.gradient, direct)  # not through the sites
 
     def _linearise(self, curvature: OutputCurvature) -> Tensor:
         objective = self._request.objective
@@ -104,12 +104,12 @@ class LayerIO:
 
     @property
     def method(self) -> str:
-        """That of the table of methods which computes its products."""
+        """The method that computes its products, a key of `METHODS`."""
         return "layer_io" if self._failure is None else "propagate"
 
     @property
     def why(self) -> str:
-        """How its products are computed, and for what reason."""
+        """How its products are computed, and why."""
         if self._failure is None:
             return self._how
         return f"layer_io failed in a product: {self._failure.reason}; {self._propagate.why}"
@@ -120,18 +120,18 @@ class LayerIO:
             result = attempt(lambda: self._product(blocks, v, active))
             if not isinstance(result, Failure):
                 return result
-            self._give_way(result)
+            self._fall_back(result)
         return self._propagate.product(blocks, v, active)
 
-    def _give_way(self, failure: Failure) -> None:
-        """Leave products to propagation, of this linearisation and of all that come.
+    def _fall_back(self, failure: Failure) -> None:
+        """Use propagation, for this linearisation and all later ones.
 
-        Raises CurvatureError where layer_io was asked for by name.
+        Raises CurvatureError where the caller named layer_io.
         """
         if self._request.settings.method != "auto":
             raise CurvatureError(
-                f"layer_io failed in a product ({failure.reason}): use method='auto', which gives "
-                "way where torch fails, or 'propagate'"
+                f"layer_io failed in a product ({failure.reason}): use method='auto', which falls "
+                "back to 'propagate' where torch fails, or method='propagate'"
             ) from failure.error
         self._failure = failure
         reason = f"layer_io does not apply: it failed in a product: {failure.reason}"
@@ -149,7 +149,7 @@ class LayerIO:
             chosen = tuple(chosen[i] for i in numbers)
         key = (*key, blocks.shapes, None if numbers is None else tuple(numbers))
         with self.flops.counting(key):
-            result = self._multiplied(chosen, blocks.places, v)
+            result = self._multiplied(chosen, blocks.views, v)
         if not every:
             idle = torch.ones(len(blocks.rows), dtype=torch.bool, device=v.device)
             idle[list(active)] = False
@@ -157,16 +157,16 @@ class LayerIO:
         return result
 
     def _multiplied(
-        self, components: Sequence[Component], places: Sequence[Strided], v: Tensor
+        self, components: Sequence[Component], views: Sequence[Strided], v: Tensor
     ) -> Tensor:
         """Whole components of a partition, zero elsewhere; (P,) -> (P,), in block order."""
         sites = {term.site for component in components for term in component.terms}
         slots = {slot for i in sites for slot in self._sites[i].slots}
-        columns = self._multiply(components, {slot: places[slot].of(v) for slot in slots})
-        every = len(columns) == len(places)
+        columns = self._multiply(components, {slot: views[slot].of(v) for slot in slots})
+        every = len(columns) == len(views)
         result = torch.empty_like(v) if every else torch.zeros_like(v)
         for slot, column in columns.items():
-            places[slot].write(result, column)
+            views[slot].write(result, column)
         return result
 
     def _single(self, block: Block, v: Tensor, out: Tensor) -> None:
@@ -184,19 +184,19 @@ class LayerIO:
     @cached_property
     @torch.enable_grad()
     def _propagate(self) -> Propagate:
-        """The same matrix by propagation, for what is not a product."""
+        """The same matrix by propagation, for the factor and after a failure."""
         plain = replace(self._request, settings=replace(self._request.settings, dtype=None))
-        return Propagate(plain, _Given(self._expansion))
+        return Propagate(plain, _Expanded(self._expansion))
 
     def together(self, blocks: Blocks) -> bool:
-        """Unless a row of a parameter lies in several blocks."""
+        """Whether no row of a parameter lies in several blocks."""
         if self._failure is not None:
             return self._propagate.together(blocks)
         return not plan_of(self._request, blocks, self._sites).mixed
 
     @property
     def factor_rows(self) -> int:
-        """R, one row a column of B."""
+        """R, one row per column of B."""
         return torch.Size(self.hessian.root_shape).numel()
 
     def factor(self, chunk: int) -> Tensor:
@@ -209,13 +209,13 @@ class LayerIO:
 
 
 @dataclass(frozen=True)
-class _Given:
-    """The curvature as it was expanded before: nothing is drawn again."""
+class _Expanded:
+    """A curvature with its expansion: nothing is drawn again."""
 
     expansion: OutputLoss
 
     def expand_loss(
         self, loss_fn: LossFn, outputs: Tensor, targets: Any, generator: torch.Generator
     ) -> OutputLoss:
-        """What was given."""
+        """The expansion."""
         return self.expansion

@@ -1,8 +1,8 @@
 """The output factor: S[c] = (∂z/∂y)ᵀ B_c at every site, for the columns of H = B Bᵀ.
 
-A column is swept back for all samples at once, since no sample sees another: C sweeps, as many as
-a sample has outputs (K for K draws of a Fisher matrix). What fits below `max_bytes` is kept; other
-columns are swept again, from the graph that is kept, whenever they are needed.
+A column is swept back for all samples at once, since samples are independent: C sweeps, as many as
+a sample has outputs (K for K draws of a Fisher matrix). Columns that fit below `max_bytes` are
+kept; the others are swept again from the kept graph whenever they are needed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def columns_of(hessian: OutputHessian, outputs: Tensor) -> int:
     inner = _unscaled(hessian)
     if not isinstance(inner, (Diagonal, Softmax, Outer)):
         raise Uncovered(
-            "the loss is not one whose Hessian's root is known sample by sample; those of torch's "
-            "cross_entropy, mse_loss and binary_cross_entropy_with_logits are"
+            "the root of the loss's Hessian is not known sample by sample, as it is for torch's "
+            "cross_entropy, mse_loss and binary_cross_entropy_with_logits"
         )
     if isinstance(inner, Softmax) and inner.classes == -outputs.dim():
         raise Uncovered("the outputs are the classes of one sample, without a batch dimension")
@@ -72,15 +72,15 @@ class Schedule:
 def schedule(columns: int, swept: int, kept: int, fixed: int, max_bytes: int) -> Schedule:
     """Keep all columns if they fit below `max_bytes`, else whole chunks of them.
 
-    In bytes: `swept` and `kept` of one column while it is swept and afterwards, `fixed` of what is
-    kept whatever the columns. A sweep holds about as much again in cotangents on their way, so it
-    counts twice. Raises Uncovered where no column fits.
+    In bytes: `swept` and `kept` for one column during its sweep and afterwards, `fixed` for what is
+    kept independently of the columns. A sweep holds about as much again in intermediate cotangents,
+    so it counts twice. Raises Uncovered where no column fits.
     """
     free = max_bytes - fixed - 2 * swept
     if free < 0:
         raise Uncovered(
-            f"one column of the output factor takes {fixed + 2 * swept:,} bytes while it is "
-            f"swept, above max_bytes of {max_bytes:,}: use a smaller curvature batch, or a larger "
+            f"one column of the output factor takes {fixed + 2 * swept:,} bytes during its sweep, "
+            f"above max_bytes of {max_bytes:,}: use a smaller curvature batch, or a larger "
             "max_bytes"
         )
     at_once = (max_bytes - fixed - columns * kept) // (2 * swept)
@@ -92,7 +92,7 @@ def schedule(columns: int, swept: int, kept: int, fixed: int, max_bytes: int) ->
 
 
 class OutputFactor:
-    """S of every site, by chunks of columns; keeps the graph of the outputs where it must."""
+    """S of every site, by chunks of columns; keeps the graph of the outputs where it is needed."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class OutputFactor:
         self._sites: Sequence[Site] = sites
         self._kept: list[dict[int, Tensor]] = []
         self.closed_sites = frozenset(closed_sites)
-        self.h: dict[int, Tensor] = {}  # Σ_c S², a site, of the shape of its y
+        self.h: dict[int, Tensor] = {}  # Σ_c S² per site, of the shape of its y
         for start, stop in plan.spans:
             keep = stop <= plan.kept
             s = self._sweep(start, stop, {*closed_sites, *(open_sites if keep else ())})
@@ -119,7 +119,7 @@ class OutputFactor:
             s.clear()  # before the next sweep begins
 
     def release(self) -> bool:
-        """Let the graph go, if all that may be needed is kept."""
+        """Free the graph, if everything that may be needed is kept."""
         every = sum(len(part) for part in self._kept) == len(self._sites) * len(self._plan.spans)
         if every:
             self._graph, self._sites = None, ()
@@ -133,16 +133,16 @@ class OutputFactor:
                     self.h[site] = torch.zeros_like(column)
                 self.h[site].addcmul_(column, column)
 
-    def visit(self, sites: Collection[int], give: Callable[[Mapping[int, Tensor]], None]) -> None:
-        """Give S of some sites, chunk after chunk: site -> (k, N, before, features, after).
+    def visit(self, sites: Collection[int], take: Callable[[Mapping[int, Tensor]], None]) -> None:
+        """Pass S of some sites to `take` by chunks: site -> (k, N, before, features, after).
 
-        A site that the outputs do not depend on is left out.
+        Sites that the outputs do not depend on are left out.
         """
         for number, (start, stop) in enumerate(self._plan.spans if sites else ()):
             kept = self._kept[number] if number < len(self._kept) else {}
             there = {i: kept[i] for i in sites if i in kept}
             missing = [i for i in sites if i not in kept]
-            give({**self._sweep(start, stop, missing), **there})  # and hold none of it
+            take({**self._sweep(start, stop, missing), **there})  # without a reference to it here
 
     def _sweep(self, start: int, stop: int, wanted: Collection[int]) -> dict[int, Tensor]:
         outputs = self._graph
@@ -150,8 +150,8 @@ class OutputFactor:
         if outputs is None or not edges:
             return {}
         cotangents = _columns(self._hessian, outputs, start, stop)
-        found = sweep_factor(outputs, edges, cotangents)
-        return gathered(found, wanted, self._sites)
+        by_edge = sweep_factor(outputs, edges, cotangents)
+        return gathered(by_edge, wanted, self._sites)
 
 
 def sweep_factor(
@@ -165,18 +165,20 @@ def sweep_factor(
                 is_grads_batched=True, retain_graph=True, allow_unused=True,
             )
         )  # fmt: skip
-    found = torch.autograd.grad(outputs, edges, cotangents[0], retain_graph=True, allow_unused=True)
-    return [None if g is None else g[None] for g in found]
+    columns = torch.autograd.grad(
+        outputs, edges, cotangents[0], retain_graph=True, allow_unused=True
+    )
+    return [None if g is None else g[None] for g in columns]
 
 
 def gathered(
-    found: list[Tensor | None], wanted: Collection[int], sites: Sequence[Site]
+    by_edge: list[Tensor | None], wanted: Collection[int], sites: Sequence[Site]
 ) -> dict[int, Tensor]:
-    """Cotangents of edges as those of sites; `found` is emptied on the way."""
+    """Cotangents of edges as those of sites; empties `by_edge`."""
     result = {}
-    found.reverse()
+    by_edge.reverse()
     for index in wanted:
-        s = sites[index].gather([found.pop() for _ in sites[index].edges])
+        s = sites[index].gather([by_edge.pop() for _ in sites[index].edges])
         if s is not None:
             result[index] = s
     return result

@@ -1,4 +1,4 @@
-"""A parameter where it is used: which part of it, and the linear map from it to y."""
+"""One use of a parameter: which part of it, and the linear map from it to y."""
 
 from __future__ import annotations
 
@@ -43,44 +43,44 @@ class Use:
 
     def __init__(
         self,
-        place: ParameterView,
+        view: ParameterView,
         apply: Callable[[Tensor], Tensor],
         rows: Callable[[Tensor], Tensor],
         dtype: torch.dtype,
         adjoint: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """`adjoint` is that of `apply`; without one, autograd is asked."""
-        self.place, self.rows = place, rows
+        """`adjoint` is that of `apply`; None: autograd computes it."""
+        self.view, self.rows = view, rows
         self._apply, self._dtype, self._adjoint = apply, dtype, adjoint
         self._graph: tuple[GradientEdge, Tensor] | None = None
 
     def push(self, tangent: Tensor) -> Tensor:
-        """Of a tangent of the parameter; broadcasts to the shape of y."""
-        v = self.place.of(tangent).to(self._dtype)
+        """The tangent of y for a tangent of the parameter; broadcasts to the shape of y."""
+        v = self.view.of(tangent).to(self._dtype)
         if self._graph is None and self._adjoint is None:
             return self._first(v).to(tangent.dtype)
         with torch.no_grad():
             return self._apply(v).to(tangent.dtype)
 
     def pull(self, cotangent: Tensor) -> Tensor:
-        """The adjoint of `push`: of a cotangent of y, of the shape of the parameter."""
+        """The adjoint of `push`: the cotangent of the parameter for one of y."""
         w = cotangent.to(self._dtype)
         part = self._by_graph(w) if self._adjoint is None else self._adjoint(w)
-        return self.place.whole_of(part.to(cotangent.dtype))
+        return self.view.whole_of(part.to(cotangent.dtype))
 
     def _by_graph(self, w: Tensor) -> Tensor:
-        """The adjoint as autograd has it."""
+        """The adjoint by autograd."""
         if self._graph is None:
-            self._first(self.place.of(w.new_zeros(self.place.whole)))
+            self._first(self.view.of(w.new_zeros(self.view.whole)))
         assert self._graph is not None
         edge, leaf = self._graph
         (part,) = torch.autograd.grad(edge, leaf, w, retain_graph=True)
         return part
 
     def _first(self, v: Tensor) -> Tensor:
-        """Push with a graph, which serves any v: the map is linear.
+        """Push with a graph, which holds for any v since the map is linear.
 
-        Of a copy: the graph may keep it, and a vector of CG changes.
+        On a copy: the graph may keep it, and CG changes its vectors.
         """
         with torch.enable_grad():
             leaf = v.detach().clone().requires_grad_()

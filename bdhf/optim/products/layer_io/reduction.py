@@ -1,12 +1,12 @@
-"""The partition as `layer_io` sees it: which entries of S ∘ ∂y are added up for one block.
+"""The reduction of a partition: which entries of S ∘ ∂y `layer_io` adds up for one block.
 
     t[c, n, b] = Σ over the sites, positions and features of block b of S ∘ ∂y
     ȳ = Σ_c t[c, n, b of the feature] S[c]
 
-Only this file knows the partition. Every feature of a site (a row of a linear layer, a channel, a
-column of an embedding) has the label of the block that its parameters lie in. Labels that share a
-site are one component, which has a t of its own. Where every block of a component has one entry of
-y a sample, h = Σ_c S² stands for all of S: ȳ = h ∘ ∂y.
+Only this file depends on the partition. Every feature of a site (a row of a linear layer, a
+channel, a column of an embedding) is labelled with the block of its parameters. Blocks that share a
+site are one component with one t. Where every block of a component has one entry of y per sample,
+h = Σ_c S² replaces S: ȳ = h ∘ ∂y.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Term:
 
     site: int  # its index
     uses: tuple[int, ...]  # of the site
-    columns: Tensor | None  # (features,) the column of t of each; None: one column a feature
+    columns: Tensor | None  # (features,) the column of t of each; None: one column per feature
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Component:
 
     terms: tuple[Term, ...]
     blocks: tuple[int, ...]  # ascending; column i of t belongs to blocks[i]
-    closed: bool  # whether h stands for S
+    closed: bool  # whether h replaces S
 
     def add(self, s: Mapping[int, Tensor], pushed: Sequence[Tensor], to: Sequence[Tensor]) -> None:
-        """Add Σ_c t S, over the columns c that are given, to the ȳ of every term.
+        """Add Σ_c t S, over the columns c in `s`, to the ȳ of every term.
 
         `s` has S of every site, (k, N, before, features, after); `pushed` and `to` are one tensor
-        of the shape of y a term.
+        of the shape of y per term.
         """
         triples = [
             (term, s[term.site].to(y.dtype), y, total)
@@ -80,7 +80,7 @@ class Component:
         return zero.index_add_(1, term.columns, by_feature)
 
     def _spread(self, term: Term, t: Tensor) -> Tensor:
-        """T of one column, (N, blocks), where a site has it; broadcasts to the shape of y."""
+        """T of one column, (N, blocks), at the features of a site; broadcasts to the shape of y."""
         if len(self.blocks) > 1 and term.columns is not None:
             t = t.index_select(1, term.columns)
         return t[:, None, :, None]
@@ -88,14 +88,14 @@ class Component:
 
 @dataclass(frozen=True)
 class ReductionPlan:
-    """The components of a partition; none where a feature depends on several blocks."""
+    """The components of a partition; none where a feature depends on several blocks (`mixed`)."""
 
     blocks: Blocks
     components: tuple[Component, ...]
     mixed: bool
 
     def owners(self, active: Sequence[int]) -> list[int]:
-        """The components of some blocks, ascending; a block that is used nowhere has none."""
+        """The components of some blocks, ascending; a block without uses has none."""
         return sorted({self._owner[b] for b in active if b in self._owner})
 
     @cached_property
@@ -105,12 +105,12 @@ class ReductionPlan:
 
     @property
     def open_sites(self) -> frozenset[int]:
-        """The sites whose S is needed, and not only its h."""
+        """The sites for which S is needed."""
         return frozenset(t.site for c in self.components if not c.closed for t in c.terms)
 
     @property
     def closed_sites(self) -> frozenset[int]:
-        """The sites of which h is enough."""
+        """The sites for which h is enough."""
         return frozenset(t.site for c in self.components if c.closed for t in c.terms)
 
 
@@ -123,9 +123,9 @@ def plan_reduction(blocks: Blocks, sites: Sequence[Site], device: torch.device) 
     terms: list[Labelled] = []
     for index, site in enumerate(sites):
         labels = [_labels(use, label_of) for use in site.uses]
-        if any(found is None for found in labels):
+        if any(part is None for part in labels):
             return ReductionPlan(blocks, (), mixed=True)
-        terms += _terms(index, [found for found in labels if found is not None])
+        terms += _terms(index, [part for part in labels if part is not None])
     return ReductionPlan(blocks, tuple(_components(terms, sites, device)), mixed=False)
 
 
@@ -138,15 +138,15 @@ def whole_reduction(sites: Sequence[Site], slots: Collection[int]) -> Component:
 
 def _labels(use: Use, label_of: Sequence[Tensor]) -> Tensor | None:
     """The block of every feature, (features,); None where a feature has several."""
-    rows = use.rows(use.place.of(label_of[use.place.slot]))
+    rows = use.rows(use.view.of(label_of[use.view.slot]))
     return rows[:, 0].contiguous() if bool((rows == rows[:, :1]).all()) else None
 
 
 def _terms(index: int, labels: Sequence[Tensor]) -> list[Labelled]:
     """A weight and its bias are one term, unless a partition separates them."""
-    if all(torch.equal(found, labels[0]) for found in labels):
+    if all(torch.equal(part, labels[0]) for part in labels):
         return [(index, tuple(range(len(labels))), labels[0])]
-    return [(index, (use,), found) for use, found in enumerate(labels)]
+    return [(index, (use,), part) for use, part in enumerate(labels)]
 
 
 def _components(
@@ -170,11 +170,11 @@ def _components(
 def _component(
     blocks: list[int], terms: Sequence[Labelled], sites: Sequence[Site], device: torch.device
 ) -> Component:
-    found = []
+    parts = []
     for site, uses, labels in terms:
         columns = torch.searchsorted(torch.tensor(blocks), labels)
         identity = torch.equal(columns, torch.arange(len(blocks)))
-        found.append(Term(site, uses, None if identity else columns.to(device)))
-    _, before, features, after = sites[found[0].site].shape
-    single = before * after == 1 and features == len(blocks) and len(found) == 1
-    return Component(tuple(found), tuple(blocks), closed=single)
+        parts.append(Term(site, uses, None if identity else columns.to(device)))
+    _, before, features, after = sites[parts[0].site].shape
+    single = before * after == 1 and features == len(blocks) and len(parts) == 1
+    return Component(tuple(parts), tuple(blocks), closed=single)

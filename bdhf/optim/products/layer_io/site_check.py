@@ -1,7 +1,7 @@
-"""Whether the products through sites are those of the model, once for shapes of a batch and graph.
+"""Whether the products through sites are those of the model, once per batch shape and graph.
 
-What the sites make up is compared with autograd (`coverage.py`): the gradient and a product for
-every parameter that shows in the gradient, and what a later batch or flag may have changed.
+Results through the sites are compared with autograd (`coverage.py`): the gradient and a product for
+every parameter with a nonzero gradient, and what a later batch or flag may have changed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bdhf.optim.vectors.layout import split_like
 
 @dataclass(frozen=True)
 class SiteCheck:
-    """Compares at outputs z, whose graph is there; raises Uncovered for what differs."""
+    """Compares at outputs z with their graph; raises Uncovered for a difference."""
 
     request: Request
     product: SiteProduct
@@ -42,9 +42,9 @@ class SiteCheck:
     gradient: Tensor  # of the parameters, through the outputs, (P,)
 
     def __call__(self) -> None:
-        """Compare, once for every parameter that shows in the gradient.
+        """Compare, once for every parameter with a nonzero gradient.
 
-        And again where the forward pass has another graph: a flag may let it mix samples.
+        And again where the forward pass has another graph: a flag may make it mix samples.
         """
         request, kept, sites = self.request, self.request.workspace.kept, self.product.sites
         parameters, slots = request.objective.parameters, request.blocks.layout.slots
@@ -57,7 +57,7 @@ class SiteCheck:
         seen = {i for i in unseen if bool(gradient[i].any())}
         if key in kept and not seen:
             return
-        if not bool(self.gradient.isfinite().all()):  # nothing to learn from
+        if not bool(self.gradient.isfinite().all()):  # nothing to compare
             return
         self._compare(self._rebuilt(), gradient, UNKNOWN_USE)
         v, everything = random_tangents(parameters), whole_reduction(sites, range(len(slots)))
@@ -66,10 +66,10 @@ class SiteCheck:
         kept[key] = unseen - seen
 
     def _check_again(self) -> None:
-        """See in every linearisation that the sites make up Jᵀw, and that S of D w is D S of w.
+        """Check in every linearisation that the sites give Jᵀw, and that S of D w is D S of w.
 
-        For D = diag(d_n) of the samples. A model may mix them, or use a parameter otherwise, by its
-        data or by a gate, which was 0 when products were compared.
+        For D = diag(d_n) over the samples. Depending on its data, or on a gate that was 0 when
+        products were compared, a model may mix samples or use a parameter in another way.
         """
         sites, slots, z = self.product.sites, self.request.blocks.layout.slots, self.z
         w, d = random_tangents([z, z.new_empty(len(z))])
@@ -87,7 +87,7 @@ class SiteCheck:
             self._compare(through_sites, through_graph, UNKNOWN_USE)
 
     def _rebuilt(self) -> dict[int, Tensor]:
-        """The gradient that the sites make up."""
+        """The gradient through the sites."""
         sites = self.product.sites
         edges = [edge for site in sites for edge in site.edges]
         s = gathered(sweep_factor(self.z, edges, self.u[None]), range(len(sites)), sites)

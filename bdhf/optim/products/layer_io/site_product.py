@@ -1,4 +1,4 @@
-"""The product through sites y = W·a + b, out of cached inputs a and output factors S.
+"""The product through sites y = W·a + b, from cached inputs a and output factors S.
 
 ∂y = W(v)·a + b(v);    ȳ = Σ_c t S, t = S ∘ ∂y added up over each block;    G v = ȳ aᵀ
 """
@@ -18,7 +18,7 @@ from bdhf.optim.products.layer_io.sites import Site
 
 @dataclass(frozen=True)
 class SiteProduct:
-    """G v of components of a partition, whatever the model between the sites is."""
+    """G v of components of a partition, independent of the model between the sites."""
 
     sites: Sequence[Site]
     factor: OutputFactor
@@ -26,7 +26,7 @@ class SiteProduct:
     def __call__(
         self, components: Sequence[Component], tangents: Mapping[int, Tensor]
     ) -> dict[int, Tensor]:
-        """The product of every slot that is reached, from the tangents of slots."""
+        """The product for every slot of the components, from the tangents of slots."""
         pushed = [[self._push(term, tangents) for term in c.terms] for c in components]
         totals = self._reduced(components, pushed)
         return self._pulled(components, totals)
@@ -34,8 +34,8 @@ class SiteProduct:
     def _push(self, term: Term, tangents: Mapping[int, Tensor]) -> Tensor:
         """∂y of some uses of a site, (N, before, features, after)."""
         uses = [self.sites[term.site].uses[i] for i in term.uses]
-        parts: list[Tensor] = [use.push(tangents[use.place.slot]) for use in uses]
-        return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])  # a weight's is its own
+        parts: list[Tensor] = [use.push(tangents[use.view.slot]) for use in uses]
+        return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])  # a weight's is no view
 
     def _reduced(
         self, components: Sequence[Component], pushed: Sequence[Sequence[Tensor]]
@@ -54,12 +54,12 @@ class SiteProduct:
         return totals
 
     def _begun(self, component: Component, pushed: Sequence[Tensor]) -> list[Tensor]:
-        """The ȳ of every term before any S: h ∘ ∂y where that is all."""
+        """The initial ȳ of every term: h ∘ ∂y where h replaces S, else 0."""
         h = self.factor.h.get(component.terms[0].site) if self._is_closed(component) else None
         return [torch.zeros_like(y) if h is None else h * y for y in pushed]
 
     def _is_closed(self, component: Component) -> bool:
-        """Whether h was made for it: not for blocks that the request did not name."""
+        """Whether there is h for it: there is none for blocks that the request does not name."""
         return component.closed and component.terms[0].site in self.factor.closed_sites
 
     def _pulled(
@@ -74,7 +74,7 @@ class SiteProduct:
 
 
 def pulled_through(sites: Sequence[Site], totals: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    """What cotangents of some sites, by their index, give to every slot."""
+    """The cotangent of every slot, from cotangents of some sites by index."""
     result: dict[int, Tensor] = {}
     for i, total in totals.items():
         _add_pulled(sites[i], range(len(sites[i].uses)), total, result)
@@ -82,8 +82,8 @@ def pulled_through(sites: Sequence[Site], totals: Mapping[int, Tensor]) -> dict[
 
 
 def _add_pulled(site: Site, uses: Sequence[int], total: Tensor, result: dict[int, Tensor]) -> None:
-    """Add what a cotangent of y gives to the slots of some uses of a site."""
+    """Add the cotangents of the slots of some uses of a site, from one of y."""
     for i in uses:
         use = site.uses[i]
-        column, slot = use.pull(total), use.place.slot
+        column, slot = use.pull(total), use.view.slot
         result[slot] = result[slot] + column if slot in result else column

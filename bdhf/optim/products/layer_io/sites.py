@@ -1,38 +1,32 @@
 """Where a forward pass uses its parameters: the sites y = W·a + b, with their data cached.
 
-A site lets J v be computed without a walk through the model. With ∂y = W(v)·a + b(v),
+Through sites J v takes no sweep through the model. With ∂y = W(v)·a + b(v),
 
     J v = Σ over sites of (∂z/∂y) ∂y        Jᵀ w = Σ over sites of Wᵀ((∂z/∂y)ᵀ w)
 
-Sites are found by intercepting the functions of `AFFINE_FUNCTIONS` during one forward pass; a
-parameter, or a view of one, is known by where it lies in memory. Calls that use the same parameters
-in the same way, such as the steps of a recurrent layer, are one site with more positions.
+`affine_calls.py` intercepts the functions of `AFFINE_FUNCTIONS` during one forward pass. Calls that
+use the same parameters in the same way, such as the steps of a recurrent layer, are one site with
+more positions.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.autograd.graph import GradientEdge
 
-from bdhf.optim.products.layer_io.affine_functions import AFFINE_FUNCTIONS, Affine
+from bdhf.optim.products.layer_io.affine_calls import AffineCall, Record
 from bdhf.optim.products.layer_io.parameter_uses import ParameterView, Use
-from bdhf.optim.products.tape.storage import storage_of
-from bdhf.optim.torch_support.flops import Flops
 
 Shape = tuple[int, int, int, int]  # of y: (N, before, features, after)
 
 
-class Uncovered(Exception):  # noqa: N818 - it is an answer, with a reason, and no error
-    """`layer_io` cannot work here, and why."""
+class Uncovered(Exception):  # noqa: N818 - a result with a reason, not an error
+    """`layer_io` does not apply, with the reason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -52,15 +46,15 @@ class Site:
     @property
     def slots(self) -> tuple[int, ...]:
         """Indices of its parameters."""
-        return tuple(use.place.slot for use in self.uses)
+        return tuple(use.view.slot for use in self.uses)
 
     @property
     def structure(self) -> Hashable:
         """What the reduction depends on."""
-        return self.shape, tuple(use.place for use in self.uses)
+        return self.shape, tuple(use.view for use in self.uses)
 
     def gather(self, cotangents: Sequence[Tensor | None]) -> Tensor | None:
-        """Those of every call, (k, *shape of y), as one (k, N, before, features, after).
+        """Cotangents of all calls, each (k, *shape of y), as one (k, N, before, features, after).
 
         None is a zero; None for all calls gives None.
         """
@@ -76,93 +70,6 @@ class Site:
         return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-@dataclass(frozen=True)
-class AffineCall:
-    """One intercepted call."""
-
-    affine: Affine
-    weight: ParameterView | None
-    bias: ParameterView | None
-    edge: GradientEdge
-    shape: torch.Size  # of y
-    flops: int
-
-    @property
-    def slot(self) -> int:
-        """Index of a parameter that it uses."""
-        place = self.weight or self.bias
-        assert place is not None
-        return place.slot
-
-
-class Record(TorchFunctionMode):
-    """Writes down the calls that use a parameter, while it is entered."""
-
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.calls: list[AffineCall] = []
-        self._stored: dict[int, list[tuple[int, Tensor]]] = {}
-        for slot, parameter in enumerate(parameters):
-            storage = storage_of(parameter)
-            if storage is not None:
-                self._stored.setdefault(storage, []).append((slot, parameter))
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if (
-            func not in AFFINE_FUNCTIONS
-            or not torch.is_grad_enabled()
-            or not self._uses(args, kwargs)
-        ):
-            return func(*args, **kwargs)
-        meter = Flops()
-        with meter.counting(func):
-            out = func(*args, **kwargs)
-        affine = self._affine(func, args, kwargs)
-        if affine is not None:
-            weight, bias = self._place(affine.weight), self._place(affine.bias)
-            if weight or bias:
-                edge = get_gradient_edge(out)  # now: out may be overwritten later
-                self.calls.append(AffineCall(affine, weight, bias, edge, out.shape, meter.spent))
-        return out
-
-    def _uses(self, args: Any, kwargs: Any) -> bool:
-        """Whether an argument is a parameter."""
-        return any(self._place(x) is not None for x in (*args, *kwargs.values()))
-
-    def _affine(self, func: Any, args: Any, kwargs: Any) -> Affine | None:
-        """What the rule of a function says, with everything but the parameters detached."""
-
-        def bare(x: Any) -> Any:
-            return x.detach() if isinstance(x, Tensor) and self._place(x) is None else x
-
-        args, kwargs = tree_map(bare, (args, kwargs))
-        rule = AFFINE_FUNCTIONS[func]
-        try:
-            inspect.signature(rule).bind(*args, **kwargs)
-        except TypeError:  # an option that the rule does not know
-            return None
-        with torch.no_grad():
-            return rule(*args, **kwargs)
-
-    def _place(self, tensor: Any) -> ParameterView | None:
-        """Which parameter a tensor is, or is a view of."""
-        if not isinstance(tensor, Tensor) or not tensor.requires_grad or not tensor.numel():
-            return None
-        storage = storage_of(tensor)
-        for slot, p in self._stored.get(storage, ()) if storage is not None else ():
-            whole = tuple(p.shape)
-            begin = int(tensor.storage_offset() - p.storage_offset())
-            if begin == 0 and tensor.shape == p.shape and tensor.stride() == p.stride():
-                return ParameterView(slot, whole, None)
-            pairs = [(n, s) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n > 1]
-            end = begin + sum((n - 1) * s for n, s in pairs)
-            inside = begin >= 0 and end < p.numel() and all(s for _, s in pairs)
-            if inside and p.is_contiguous() and tensor.dtype == p.dtype:
-                return ParameterView(slot, whole, (tuple(tensor.shape), tensor.stride(), begin))
-        return None
-
-
 def record_sites(
     run: Callable[[], Tensor],
     parameters: Sequence[Tensor],
@@ -172,16 +79,16 @@ def record_sites(
     """Run a forward pass and find its sites, in the order in which they are first used.
 
     Dimension 0 of the outputs counts the samples. `names` are those of the parameters; `dtype` is
-    the precision of the data that are cached and of the products with them, None as they are.
-    Raises Uncovered for outputs without samples, and for a call whose dimension 0 cannot count
-    them.
+    the precision of the cached data and of the products with them (None: unchanged). Raises
+    Uncovered for outputs without a dimension of samples, and for a call whose dimension 0 cannot
+    count them.
     """
-    with Record(parameters) as found:
+    with Record(parameters) as record:
         outputs = run()
     if outputs.dim() == 0:
         raise Uncovered("the outputs have no dimension that counts the samples")
     alike: dict[Hashable, list[tuple[AffineCall, Shape]]] = {}
-    for index, call in enumerate(found.calls):
+    for index, call in enumerate(record.calls):
         way = (call.affine.apply, call.affine.first) if call.affine.positionwise else index
         shape = _shape(call, len(outputs))
         if shape is None:
@@ -205,7 +112,7 @@ def _shape(call: AffineCall, samples: int) -> Shape | None:
 
 
 def _site(pairs: Sequence[tuple[AffineCall, Shape]], dtype: torch.dtype | None) -> Site:
-    """One site of calls that are alike."""
+    """One site of calls with equal keys."""
     calls, shapes = [call for call, _ in pairs], [shape for _, shape in pairs]
     before = tuple(shape[1] for shape in shapes)
     shape = (shapes[0][0], sum(before), *shapes[0][2:])
@@ -219,8 +126,8 @@ def _site(pairs: Sequence[tuple[AffineCall, Shape]], dtype: torch.dtype | None) 
 
 
 def _weight(calls: Sequence[AffineCall], shape: Shape, dtype: torch.dtype | None) -> Use:
-    affine, place = calls[0].affine, calls[0].weight
-    assert place is not None
+    affine, view = calls[0].affine, calls[0].weight
+    assert view is not None
     data = affine.data
     if len(calls) > 1:
         parts = [call.affine.data for call in calls]
@@ -236,10 +143,10 @@ def _weight(calls: Sequence[AffineCall], shape: Shape, dtype: torch.dtype | None
         assert affine.adjoint is not None
         return affine.adjoint(data.reshape(-1, data.shape[-1]), w.reshape(-1, shape[2]))
 
-    return Use(place, apply, affine.rows, precision, adjoint if affine.adjoint else None)
+    return Use(view, apply, affine.rows, precision, adjoint if affine.adjoint else None)
 
 
-def _bias(place: ParameterView, bias: Tensor, shape: Shape) -> Use:
+def _bias(view: ParameterView, bias: Tensor, shape: Shape) -> Use:
     entries = bias.shape
 
     def apply(v: Tensor) -> Tensor:
@@ -248,4 +155,4 @@ def _bias(place: ParameterView, bias: Tensor, shape: Shape) -> Use:
     def adjoint(w: Tensor) -> Tensor:
         return w.sum((0, 1, 3)).reshape(entries)
 
-    return Use(place, apply, lambda b: b.reshape(-1, 1), bias.dtype, adjoint)
+    return Use(view, apply, lambda b: b.reshape(-1, 1), bias.dtype, adjoint)

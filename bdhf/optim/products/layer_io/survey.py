@@ -1,6 +1,6 @@
 """What `layer_io` would cost, by one forward pass: columns, bytes, and the plan of a partition.
 
-S takes N · Σ d numbers a column, with d the entries of y of a sample at every site; h takes as many
+S takes N · Σ d numbers per column, with d the entries of y per sample at a site; h takes as many
 for all columns together.
 """
 
@@ -27,14 +27,14 @@ class Survey:
 
     columns: int  # C, of the root of one sample's Hessian
     sites: tuple[tuple[tuple[int, ...], int], ...]  # slots; flops of a push; as first used
-    column_bytes: int  # of S of all sites, for one column
-    kept_bytes: int  # of what is cached under the blocks of the request
-    swept: int  # columns that do not fit, and are swept again at every product
-    mixed: bool  # whether a product takes one sweep a block
+    column_bytes: int  # of one column of S at all sites
+    kept_bytes: int  # of the cache for the blocks of the request
+    swept: int  # columns that do not fit and are swept again in every product
+    mixed: bool  # whether a product takes one sweep per block
 
 
 def survey(request: Request, curvature: OutputCurvature) -> Survey:
-    """Find out by one forward pass what `LayerIO` would cost; raises Uncovered where it cannot."""
+    """Measure by one forward pass what `LayerIO` would cost; raises Uncovered where it fails."""
     state = request.generator.get_state()
     generator = torch.Generator(request.objective.device).set_state(state)  # the same draws
     outputs, sites = recorded(request)
@@ -54,10 +54,10 @@ def survey(request: Request, curvature: OutputCurvature) -> Survey:
 
 @dataclass(frozen=True)
 class Needs:
-    """What is kept, in bytes a column, and when."""
+    """What is kept, in bytes per column, and how columns are swept."""
 
     open: tuple[int, ...]  # sites whose columns are needed one by one
-    closed: tuple[int, ...]  # sites of which h is enough
+    closed: tuple[int, ...]  # sites for which h is enough
     swept: int  # a column of all sites
     kept: int  # a column of the open sites
     fixed: int  # h of the closed ones
@@ -68,7 +68,7 @@ def recorded(request: Request) -> tuple[Tensor, list[Site]]:
     """The outputs of the batch and the sites of its forward pass. Raises Uncovered for none."""
     outputs, sites = _recorded(request)
     if not sites:
-        raise Uncovered("no function that layer_io knows uses a parameter of the model")
+        raise Uncovered("no function for which layer_io has a rule uses a parameter of the model")
     return outputs, sites
 
 
@@ -82,22 +82,22 @@ def _recorded(request: Request) -> tuple[Tensor, list[Site]]:
 
 
 def plan_of(request: Request, blocks: Blocks, sites: Sequence[Site]) -> ReductionPlan:
-    """How products under some blocks go; made once for the sites' structure, in the workspace.
+    """The reduction plan for some blocks, kept in the workspace while the sites have its structure.
 
-    That of blocks which the request does not name is the last one: a probe cuts new ones each time.
+    For blocks that the request does not name only the last one is kept: every probe cuts new ones.
     """
     structure = tuple(site.structure for site in sites)
-    # The plan holds the blocks, so that no others get their id.
+    # The plan references the blocks, so their id is not reused.
     number = id(blocks) if any(blocks is some for some in _named(request)) else None
     kept, key = request.workspace.kept, ("layer_io plan", request.shapes, number)
-    known: tuple[tuple[Hashable, ...], ReductionPlan] | None = kept.get(key)
-    if known is None or known[0] != structure or known[1].blocks is not blocks:
-        known = kept[key] = structure, plan_reduction(blocks, sites, request.objective.device)
-    return known[1]
+    last: tuple[tuple[Hashable, ...], ReductionPlan] | None = kept.get(key)
+    if last is None or last[0] != structure or last[1].blocks is not blocks:
+        last = kept[key] = structure, plan_reduction(blocks, sites, request.objective.device)
+    return last[1]
 
 
 def plans(request: Request, sites: Sequence[Site]) -> list[ReductionPlan]:
-    """Those of the blocks that products are expected under."""
+    """The plans of the blocks that the request names."""
     return [plan_of(request, blocks, sites) for blocks in _named(request)]
 
 
@@ -118,6 +118,6 @@ def needs_of(request: Request, sites: Sequence[Site], outputs: Tensor, columns: 
     cached = size if request.settings.dtype is None else request.settings.dtype.itemsize
     swept, kept = size * sum(sizes), cached * sum(sizes[i] for i in needed)
     fixed = size * sum(sizes[i] for i in closed)
-    largest = swept + size * outputs.numel()  # a column of B is held as well
+    largest = swept + size * outputs.numel()  # a column of B is held too
     timetable = schedule(columns, largest, kept, fixed, request.settings.max_bytes)
     return Needs(tuple(sorted(needed)), tuple(sorted(closed)), swept, kept, fixed, timetable)

@@ -1,1 +1,1 @@
-"""Products by propagation, a sweep a block: J v, H, Jᵀw."""
+"""Products by propagation, one sweep per block: J v, H, Jᵀw."""

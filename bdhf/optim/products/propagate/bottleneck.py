@@ -1,16 +1,15 @@
-"""The bottleneck: a block's outputs that pass through few numbers a sample, as a code does.
+"""Products at a bottleneck: a value with few numbers per sample, such as an autoencoder's code.
 
-Where all that a block does reaches z through c_n, of w numbers a sample,
+Where a block affects z only through c_n, of w numbers per sample,
 
     J_bᵀ H J_b = Σ_n (∂c_n/∂θ_b)ᵀ K_n (∂c_n/∂θ_b),    K_n = (∂z_n/∂c_n)ᵀ H_n (∂z_n/∂c_n)   (w × w)
 
-so K_n, made once, spares every product the walk behind the bottleneck, there and back. It takes w
-sweeps where all columns of the Jacobian can be held, and more where only some can.
+so with K_n, computed once, products skip the sweeps behind the bottleneck, forward and back. K_n
+takes w sweeps where all columns of the Jacobian fit into memory, and more where only some do.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -19,41 +18,29 @@ from torch import Tensor
 
 from bdhf.optim.losses import OutputHessian, recognise
 from bdhf.optim.products.agreement import random_tangents, tolerance_of
+from bdhf.optim.products.propagate.find_bottleneck import (
+    BOTTLENECK_COLUMNS,
+    Bottleneck,
+    Slots,
+    count_sets,
+    find_bottleneck,
+)
 from bdhf.optim.products.propagate.jvp import JVP, TapeJVP, vjp_of
 from bdhf.optim.products.propagate.sample_independence import always_apart, apart, loss_apart
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.route import Route, route
 from bdhf.optim.products.tape.tape import Tape
 
-Slots = tuple[int, ...]
-
-#: Columns that H is applied to at a time.
-BOTTLENECK_COLUMNS = 2
-
-#: What a Jacobian at a bottleneck may take, in bytes of the parameters or of the activations: as
-#: much as the vectors of CG do, which come later.
-ROOM = 2.75
-
-
-@dataclass(frozen=True)
-class Bottleneck:
-    """A value on a tape, and the blocks that reach the outputs only through it."""
-
-    value: int
-    width: int  # w
-    held: int  # columns of the Jacobian that are held at once
-    blocks: frozenset[Slots]  # the tensors that each of them touches
-
 
 @dataclass(frozen=True)
 class SampleMatrices:
-    """H = diag(K_1 … K_N), a dense matrix a sample; what stands at a bottleneck."""
+    """H = diag(K_1 … K_N), one dense matrix per sample: the H at a bottleneck."""
 
     k: Tensor  # (N, w, w)
 
     @property
     def root_shape(self) -> tuple[int, ...]:
-        """One column a number at the bottleneck."""
+        """One column per number at the bottleneck."""
         return tuple(self.k.shape[:2])
 
     def __call__(self, w: Tensor) -> Tensor:
@@ -62,13 +49,13 @@ class SampleMatrices:
         return moved.to(w.dtype).view_as(w)
 
     def root(self, u: Tensor) -> Tensor:
-        """Refuse: factors are made of the outputs."""
-        raise ValueError("the matrix at a bottleneck is not asked for a root")
+        """Refuse: factors are computed at the outputs."""
+        raise ValueError("the matrix at a bottleneck has no root: factors are those at the outputs")
 
 
 @dataclass(frozen=True)
 class LinearisedBottleneck:
-    """A bottleneck at one θ: the value c there, the way to it, and the matrix K at it."""
+    """A bottleneck at one θ: the value c, J v up to it, and the matrix K at it."""
 
     bottleneck: Bottleneck
     c: Tensor
@@ -79,17 +66,16 @@ class LinearisedBottleneck:
 def at_bottleneck(
     request: Request, tape: Tape, z: Tensor, hessian: OutputHessian, push: JVP
 ) -> LinearisedBottleneck | None:
-    """The bottleneck that spares most, with its matrix; None where no bottleneck spares anything.
+    """The bottleneck that saves most, with its matrix; None where no bottleneck saves anything.
 
-    Where it is decided, once per shape, structure of the pass and partition, the products of all
-    its blocks are compared with those of `push`. That samples are apart behind it, and in a loss of
-    the user's own, is seen to in every linearisation, unless nothing there can mix them whatever
-    the data.
+    It is chosen once per shape, structure of the pass and partition; then the products of all its
+    blocks are compared with those of `push`. Every linearisation checks that samples stay
+    independent behind it, and in a user's loss, unless no operator there can mix them.
     """
     kept, key = request.workspace.kept, _key(request, tape.structure)
     if key in kept and kept[key] is None:
         return None
-    bottleneck = kept[key] if key in kept else _find(request, tape, z)
+    bottleneck = kept[key] if key in kept else find_bottleneck(request, tape, z)
     linearised = (
         None if bottleneck is None else _linearised(request, bottleneck, tape, z, hessian, push)
     )
@@ -111,73 +97,12 @@ def at_bottleneck(
 
 
 def forget_bottleneck(request: Request, structure: int) -> None:
-    """Take no bottleneck any more for passes of this structure."""
+    """Use no bottleneck from now on for passes of this structure."""
     request.workspace.kept[_key(request, structure)] = None
 
 
 def _key(request: Request, structure: int) -> Hashable:
-    return "bottleneck", request.shapes, structure, frozenset(_counted(request).items())
-
-
-def _counted(request: Request) -> Counter[Slots]:
-    return Counter(block.slots for block in request.blocks.rows)
-
-
-def _find(request: Request, tape: Tape, z: Tensor) -> Bottleneck | None:
-    """By FLOPs, over the products that are expected."""
-    samples = z.shape[0] if z.dim() else 0
-    sweeps: Counter[int] = Counter()
-    blocks: dict[int, set[Slots]] = {}
-    behind: dict[int, int] = {}
-    for slots, count in _counted(request).items():
-        for value, flops in _cuts(request, tape, slots).items():
-            sweeps[value] += count * request.products
-            blocks.setdefault(value, set()).add(slots)
-            behind[value] = flops
-    best, most = None, 0
-    own = sum(p.numel() * p.element_size() for p in request.objective.parameters)
-    made = request.flops.once(("bytes", request.shapes), lambda: tape.bytes)
-    room = min(request.settings.max_bytes, int(ROOM * max(own, made)))
-    for value, count in sweeps.items():
-        c = tape.made(value)
-        width = c[0].numel() if c.dim() and c.shape[0] == samples else 0
-        held = min(width, room // (z.numel() * z.element_size()) - 2 * BOTTLENECK_COLUMNS)
-        if held < 1 or c.grad_fn is None or c.is_complex():
-            continue
-        sweeps_once = sum(width - start for start in range(0, width, held))
-        saved = count * 2 * (behind[value] - samples * width**2)  # there and back, but for K
-        cost = sweeps_once * behind[value] + 2 * z.numel() * width**2
-        if saved - 2 * cost > most:  # twice, since CG may stop early
-            most = saved - 2 * cost
-            best = Bottleneck(value, width, held, frozenset(blocks[value]))
-    return best
-
-
-def _cuts(request: Request, tape: Tape, slots: Slots) -> dict[int, int]:
-    """Values through which all goes that some parameters do, each with the FLOPs behind it."""
-    assert tape.output is not None  # a tape without one is not used
-    key, target = ("cuts", request.shapes, slots), tape.output
-    return request.flops.once(key, lambda: _cuts_of(route(tape, slots, target), slots))
-
-
-def _cuts_of(path: Route, sources: Slots) -> dict[int, int]:
-    """Values through which all of a path goes, each with the FLOPs behind it."""
-    reached = {*sources, *(value for entry in path.entries for value in entry.makes)}
-    last = {
-        read: at for at, entry in enumerate(path.entries) for read in entry.reads if read in reached
-    }
-    live = {source for source in sources if source in last}
-    behind = sum(entry.flops for entry in path.entries)
-    cuts: dict[int, int] = {}
-    for at, entry in enumerate(path.entries):
-        behind -= entry.flops
-        live = {value for value in live if last[value] > at}
-        live.update(value for value in entry.makes if last.get(value, -1) > at)
-        if len(live) == 1 and behind:
-            (value,) = live
-            if value not in sources:
-                cuts.setdefault(value, behind)
-    return cuts
+    return "bottleneck", request.shapes, structure, frozenset(count_sets(request).items())
 
 
 def _linearised(
@@ -188,14 +113,14 @@ def _linearised(
     hessian: OutputHessian,
     push: JVP,
 ) -> LinearisedBottleneck | None:
-    """The bottleneck at this θ; None where samples are mixed behind it, or by the loss."""
+    """The bottleneck at this θ; None where samples mix behind it, or in the loss."""
     assert tape.output is not None
     if recognise(request.objective.loss_fn) is None and not request.flops.once(
         ("loss apart", request.shapes), lambda: loss_apart(hessian, z, tolerance_of(z, request))
     ):
         return None
     c = tape.made(bottleneck.value)
-    request.flops.release(tape.slim)  # it is at its largest when the Jacobian is
+    request.flops.release(tape.slim)  # the Jacobian comes next: the peak of memory
     behind = route(tape, (bottleneck.value,), tape.output)
     key = ("bottleneck", request.shapes, bottleneck.value)
     t = None if always_apart(behind, bottleneck.value, len(c)) else random_tangents([c])[0]
@@ -206,7 +131,7 @@ def _linearised(
         lambda: apart(behind, bottleneck.value, t, moved, tolerance_of(z, request)),
     ):
         return None
-    back = isinstance(push, TapeJVP) and push.back  # what was found of all the tape
+    back = isinstance(push, TapeJVP) and push.back  # as checked on the whole tape
     return LinearisedBottleneck(
         bottleneck, c, TapeJVP(tape, bottleneck.value, back), SampleMatrices(k)
     )
@@ -223,7 +148,7 @@ def _matrices(
 ) -> tuple[Tensor, Tensor]:
     """K, (N, w, w): the columns that are held, with themselves and with all later ones.
 
-    And (∂z/∂c) t out of the columns, (N, C), as it is where samples are apart; 0 for no t.
+    And (∂z/∂c) t from the columns, (N, C), as for independent samples; 0 without t.
     """
     samples, width = len(c), bottleneck.width
     moved = z.new_zeros(samples, z[0].numel())
@@ -247,9 +172,9 @@ def _matrices(
         for first in range(start, width, BOTTLENECK_COLUMNS):
             few = range(first, min(width, first + BOTTLENECK_COLUMNS))
             weighed = z.new_empty(samples, z[0].numel(), len(few))
-            for place, index in enumerate(few):
-                given = jacobian[:, index - start] if index < stop else column(index)
-                weighed[:, :, place] = hessian(given.reshape(z.shape)).reshape(samples, -1)
+            for at, index in enumerate(few):
+                column_at = jacobian[:, index - start] if index < stop else column(index)
+                weighed[:, :, at] = hessian(column_at.reshape(z.shape)).reshape(samples, -1)
             k[:, start:stop, few.start : few.stop] = torch.bmm(jacobian, weighed)
         k[:, stop:, start:stop] = k[:, start:stop, stop:].transpose(1, 2)
     return k, moved
@@ -264,7 +189,7 @@ def _agrees(
     push: JVP,
     request: Request,
 ) -> bool:
-    """Whether a block's product at the bottleneck is the one at the outputs."""
+    """Whether a block's product at the bottleneck equals the one at the outputs."""
     touched = {i: request.objective.parameters[i] for i in slots}
     tangents = dict(zip(slots, random_tangents(list(touched.values())), strict=True))
     results = []
@@ -275,5 +200,5 @@ def _agrees(
         tangent = way(tangents)
         assert tangent is not None  # a bottleneck lies between its blocks and the outputs
         results.append(vjp_of(way, end, touched, matrix(tangent)))
-    exact, found = results
-    return bool((found - exact).norm() <= 10 * tolerance_of(z, request) * exact.norm())
+    at_outputs, at_code = results
+    return bool((at_code - at_outputs).norm() <= 10 * tolerance_of(z, request) * at_outputs.norm())

@@ -1,8 +1,8 @@
-"""J v: along the tape of a forward pass, or by a second reverse sweep where that cannot be.
+"""J v: along the tape of a forward pass, or by a second reverse sweep where the tape fails.
 
-Which of the two is decided once per shape and structure of the pass, by comparing them on a random
-vector: a tape does not see what a custom backward pretends, nor a value that was changed behind its
-back. Where torch has no second derivative, the tape is compared with reverse mode (`agreement.py`).
+The choice is made once per shape and structure of the pass, by comparing both on a random vector: a
+tape records neither a custom backward nor a value that was changed without an operator. Where torch
+has no second derivative, the tape is compared with reverse mode (`agreement.py`).
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ from bdhf.optim.products.no_derivative import no_second_derivative
 from bdhf.optim.products.propagate.jvp import JVP, DoubleBackwardJVP, TapeJVP
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.compiled import Compiled
-from bdhf.optim.products.tape.tape import Tape
+from bdhf.optim.products.tape.tape import NO_OUTPUT, Tape
 from bdhf.optim.products.vjp import vjp
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.graphs import is_own_function, nodes_behind
 from bdhf.optim.vectors.layout import split_like
 
+#: Why the tape is not used at a linearisation that decides nothing.
+NOT_FINITE = "the products are not finite"
+
 
 def choose_jvp(request: Request, tape: Tape, z: Tensor) -> tuple[JVP, str]:
-    """Give the way to J v, and why it is not the tape; empty where it is.
+    """Return J v, and why it does not use the tape; empty where it does.
 
-    Raises CurvatureError where neither serves.
+    Raises CurvatureError where neither works.
     """
     kept, key = request.workspace.kept, ("push", request.shapes, tape.structure)
     if key not in kept:
         verdict = _verdict(request, tape, z)
-        if verdict is None:  # there is NaN in it: nothing can be told today
-            return _untold(request, tape, z), "the products are not finite"
+        if verdict is None:  # NaN: decide at a later linearisation
+            return _undecided(request, tape, z), NOT_FINITE
         kept[key] = verdict or tape.blind
     if kept[key]:
         return two_sweeps(request, z, kept[key]), kept[key]
@@ -47,7 +50,7 @@ def choose_jvp(request: Request, tape: Tape, z: Tensor) -> tuple[JVP, str]:
 def fall_back(
     request: Request, structure: int, z: Tensor, failure: Failure
 ) -> tuple[DoubleBackwardJVP, str]:
-    """Two reverse sweeps, from now on, since the tape failed in a product.
+    """Use two reverse sweeps from now on, since the tape failed in a product.
 
     Raises CurvatureError where there is no second derivative.
     """
@@ -60,7 +63,7 @@ def fall_back(
 def two_sweeps(request: Request, z: Tensor, problem: str) -> DoubleBackwardJVP:
     """J v by double backward. Raises CurvatureError, naming a module, where that does not exist.
 
-    `problem` says why the tape cannot serve.
+    `problem` is why the tape cannot be used.
     """
     exact = attempt(lambda: uncut(request, z))
     if isinstance(exact, Failure):
@@ -68,7 +71,7 @@ def two_sweeps(request: Request, z: Tensor, problem: str) -> DoubleBackwardJVP:
     key = "two sweeps", request.shapes
     again = key in request.workspace.kept and any(map(is_own_function, nodes_behind([z])))
     reason = _once(request, key, lambda: _flaw(request, exact, z))
-    if again and not reason:  # what it pretends may have been multiplied by 0 before
+    if again and not reason:  # a wrong backward may have been multiplied by 0 before
         reason = _flaw(request, exact, z, draws=1, by_block=False)
     if reason:
         raise no_second_derivative(request, Failure(RuntimeError(reason)), problem)
@@ -84,7 +87,7 @@ def uncut(request: Request, z: Tensor) -> DoubleBackwardJVP:
 
 
 def _flaw(request: Request, exact: DoubleBackwardJVP, z: Tensor, **how: Any) -> str | None:
-    """Why double backward must not be used; empty if it may, None if that cannot be told."""
+    """Why double backward must not be used; empty if it may, None if undecided."""
     error = attempt(lambda: adjoint_error(exact, z, request, **how))
     if isinstance(error, Failure):
         return error.line
@@ -95,19 +98,19 @@ def _flaw(request: Request, exact: DoubleBackwardJVP, z: Tensor, **how: Any) -> 
 
 
 def _once(request: Request, key: Hashable, work: Callable[[], str | None]) -> str | None:
-    """What `work` tells, kept unless it is None."""
+    """The result of `work`, kept unless it is None."""
     kept = request.workspace.kept
     if key in kept:
         before: str = kept[key]
         return before
-    told = work()
-    if told is not None:
-        kept[key] = told
-    return told
+    reason = work()
+    if reason is not None:
+        kept[key] = reason
+    return reason
 
 
-def _untold(request: Request, tape: Tape, z: Tensor) -> JVP:
-    """A way to J v for products that are not finite, whichever there is."""
+def _undecided(request: Request, tape: Tape, z: Tensor) -> JVP:
+    """J v for products that are not finite, by whichever method works."""
     exact = attempt(lambda: DoubleBackwardJVP(z, request.objective.parameters))
     if not isinstance(exact, Failure):
         return exact
@@ -118,12 +121,12 @@ def _untold(request: Request, tape: Tape, z: Tensor) -> JVP:
 
 @torch.no_grad()
 def _verdict(request: Request, tape: Tape, z: Tensor) -> str | None:
-    """Why the tape must not be used; empty if it may, None if that cannot be told.
+    """Why the tape must not be used; empty if it may, None if undecided.
 
     It is compared with double backward; where that does not exist, with reverse mode.
     """
     if tape.problem or tape.output is None:
-        return tape.problem or "its outputs come from no operator that was seen"
+        return tape.problem or NO_OUTPUT
     push = TapeJVP(tape, tape.output, back=False)
     tangents = dict(enumerate(random_tangents(request.objective.parameters)))
     moved = attempt(lambda: push(tangents))
@@ -140,7 +143,7 @@ def _verdict(request: Request, tape: Tape, z: Tensor) -> str | None:
     if error > tolerance_of(z, request) * scale:
         problem = f"forward mode differs from reverse mode by {error / scale:.2g}"
         return problem if _against_reverse_mode(push, z, request) else ""
-    return _against_reverse_mode(push, z, request, draws=1, by_block=False)  # both may be blind
+    return _against_reverse_mode(push, z, request, draws=1, by_block=False)  # both may be wrong
 
 
 def _finite(vector: Tensor | None) -> bool:
@@ -148,7 +151,7 @@ def _finite(vector: Tensor | None) -> bool:
 
 
 def _against_reverse_mode(push: JVP, z: Tensor, request: Request, **how: Any) -> str | None:
-    """What differs between J v and Jᵀw; empty: nothing; None: it cannot be told."""
+    """How J v and Jᵀw differ; empty: they agree; None: undecided."""
     error = attempt(lambda: adjoint_error(push, z, request, **how))
     if isinstance(error, Failure):
         return f"no forward mode: {error.line}"
@@ -164,29 +167,29 @@ def _back_key(request: Request, structure: int) -> Hashable:
 
 
 def no_way_back(request: Request, structure: int) -> str:
-    """Why Jᵀw is not along the tape, where that failed; else empty."""
+    """Why Jᵀw does not use the tape, where that failed; else empty."""
     reason: str = request.workspace.kept.get(_back_key(request, structure), "")
     return f", Jᵀw on the graph ({reason})" if reason else ""
 
 
 def _goes_back(request: Request, tape: Tape, z: Tensor) -> bool:
-    """Whether Jᵀw along the tape is what the graph gives; compared once, like J v."""
+    """Whether Jᵀw along the tape equals that on the graph; compared once, like J v."""
     assert tape.output is not None
     kept, parameters = request.workspace.kept, request.objective.parameters
     key = ("pull", request.shapes, tape.structure)
     if key not in kept:
         (w,) = random_tangents([z])
         exact = vjp(z, parameters, w)
-        found = torch.zeros_like(exact)
-        rooms = dict(enumerate(split_like(found, parameters)))
+        pulled = torch.zeros_like(exact)
+        buffers = dict(enumerate(split_like(pulled, parameters)))
         tried = TapeJVP(tape, tape.output)
-        pulls = attempt(lambda: tried.pull(w, rooms))
+        pulls = attempt(lambda: tried.pull(w, buffers))
         if isinstance(pulls, Failure):
             kept[_back_key(request, tape.structure)] = pulls.reason
         if isinstance(pulls, Failure) or not pulls:
             kept[key] = False
         else:
-            error = (found - exact).norm()
+            error = (pulled - exact).norm()
             kept[key] = bool(error <= tolerance_of(z, request) * exact.norm())
     agrees: bool = kept[key]
     return agrees

@@ -33,7 +33,7 @@ class DoubleBackward:
 
     hessian = None  # the matrix acts on the parameters
     method = "propagate"
-    why = "the Hessian is no Jᵀ H J: reverse sweeps through the graph of the gradient"
+    why = "the Hessian is not of the form Jᵀ H J: reverse sweeps through the graph of the gradient"
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -50,7 +50,7 @@ class DoubleBackward:
             raise no_hessian(request, Failure(RuntimeError("it is marked once_differentiable")))
 
     def _lower(self, dtype: torch.dtype) -> None:
-        """Build the graph once more in the precision of the products; loss and gradient stay."""
+        """Build the graph again in the precision of the products; loss and gradient stay."""
         with (
             torch.autocast(self._objective.device.type, dtype=dtype),
             self.flops.counting(("lower", self.shapes)),
@@ -78,7 +78,7 @@ class DoubleBackward:
     _linearise_lower = part("lower")(_graph)
 
     def _of_everything(self, outputs: Tensor, targets: Any) -> _Graph:
-        """What the loss holds has second derivatives too, with the rest and of its own."""
+        """The graph with the loss's own parameters, which have second derivatives too."""
         loss = scalar(self._objective.loss_fn, outputs, targets)
         gradients = attempt(
             lambda: torch.autograd.grad(
@@ -119,14 +119,14 @@ class DoubleBackward:
         out.copy_(pick(block, flatten(columns).detach()))  # torch 2.9's zeros require a gradient
 
     def together(self, blocks: Blocks) -> bool:
-        """Only a single block."""
+        """Whether there is a single block."""
         return len(blocks.rows) == 1
 
     @property
     def factor_rows(self) -> int:
-        """Refuse: an indefinite matrix is no AᵀA."""
+        """Refuse: an indefinite matrix has no factor."""
         raise ValueError(
-            "the Hessian is indefinite and has no factor A with AᵀA; use CG or Cholesky, or GGN"
+            "the Hessian is indefinite and has no factor A with G = AᵀA: use CG or Cholesky, or GGN"
         )
 
     def factor(self, chunk: int) -> Tensor:

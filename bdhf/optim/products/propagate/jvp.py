@@ -1,4 +1,4 @@
-"""J v, and Jᵀw: along the tape of a forward pass, or by a second reverse sweep."""
+"""J v and Jᵀw: along the tape of a forward pass, or by a second reverse sweep."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ class JVP(Protocol):
     """J v for tangents v of some parameters."""
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
-        """Σ_i J_i v_i over the given parameters i, shape of z; None where z depends on none."""
+        """Σ_i J_i v_i over the parameters i, shape of z; None where z depends on none."""
 
 
 class TapeJVP:
-    """J v along a tape, to the outputs or to a value on the way; and Jᵀw, where that is shorter."""
+    """J v along a tape, to the outputs or another value; and Jᵀw, where that is shorter."""
 
     def __init__(self, tape: Tape, target: int, back: bool = True) -> None:
-        """`back` allows it to go back along the tape as well."""
+        """`back` permits Jᵀw along the tape."""
         self._tape, self._target, self.back = tape, target, back
         self._replays: dict[tuple[int, ...], Replay] = {}
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
-        """Replay the operators that the given parameters reach."""
+        """Replay the operators that the parameters reach."""
         return self._replay(tangents).push(tangents)
 
-    def pull(self, w: Tensor, rooms: Mapping[int, Tensor]) -> bool:
-        """Write Jᵀw for some parameters into a room for each; w has the shape of the target.
+    def pull(self, w: Tensor, buffers: Mapping[int, Tensor]) -> bool:
+        """Write Jᵀw for each parameter into its buffer; w has the shape of the target.
 
-        False: the graph is no longer than the replay, so it is to be taken, and nothing is written.
+        False: the graph is no longer than the replay, so use the graph; nothing is written.
         """
-        replay = self._replay(rooms)
+        replay = self._replay(buffers)
         if not self.back or not replay.condensed:
             return False
-        replay.pull(w, rooms)
+        replay.pull(w, buffers)
         return True
 
     def _replay(self, sources: Mapping[int, Tensor]) -> Replay:
-        """What is replayed for some parameters, or tensors of their shapes."""
+        """The replay for some parameters, or tensors of their shapes."""
         key = tuple(sources)
         if key not in self._replays:
             self._replays[key] = Replay(route(self._tape, key, self._target), sources)
@@ -55,10 +55,10 @@ class TapeJVP:
 
 
 class DoubleBackwardJVP:
-    """J v = ∂⟨q(u), v⟩/∂u, with q(u) = Jᵀu kept as a graph; for every model and operator."""
+    """J v = ∂⟨q(u), v⟩/∂u, with q(u) = Jᵀu kept as a graph; for all models."""
 
     def __init__(self, z: Tensor, parameters: Sequence[Tensor]) -> None:
-        """Raises RuntimeError for an operator that torch cannot go back through with a graph."""
+        """Raises RuntimeError for an operator without a differentiable backward pass."""
         self._u = torch.zeros_like(z, requires_grad=True)
         with torch.enable_grad():
             self._q = torch.autograd.grad(
@@ -68,7 +68,7 @@ class DoubleBackwardJVP:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the graph of q ends in a function that may be differentiated only once."""
+        """Whether the graph of q ends in a function that is marked once_differentiable."""
         return ends_early(self._q)
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
@@ -86,15 +86,14 @@ class DoubleBackwardJVP:
 def vjp_of(
     push: JVP, end: Tensor, parameters: Mapping[int, Tensor], w: Tensor, out: Tensor | None = None
 ) -> Tensor:
-    """Jᵀw of some parameters, by number, one behind the other; `push` is J v from them to `end`.
+    """Jᵀw of some parameters, by number, concatenated; `push` is J v from them to `end`.
 
-    Along the tape where that is shorter, else on the graph of `end`. It is written into `out`,
-    where that is given.
+    Along the tape where that is shorter, else on the graph of `end`. Written into `out`, if passed.
     """
     touched = list(parameters.values())
     if not isinstance(push, TapeJVP):
         return vjp(end, touched, w, out)
     if out is None:
         out = w.new_empty(sum(tensor.numel() for tensor in touched), dtype=touched[0].dtype)
-    rooms = dict(zip(parameters, split_like(out, touched), strict=True))
-    return out if push.pull(w, rooms) else vjp(end, touched, w, out)
+    buffers = dict(zip(parameters, split_like(out, touched), strict=True))
+    return out if push.pull(w, buffers) else vjp(end, touched, w, out)

@@ -1,11 +1,11 @@
-"""Products with Jᵀ H J by propagation, through a forward pass that is made once.
+"""Products with Jᵀ H J by propagation through a single recorded forward pass.
 
 The graph of z = f_θ(x) is kept, and a tape of its operators. For a block b
 
     J_b v_b  along the tape in forward mode,    then H,    then J_bᵀ w = ∂⟨z, w⟩/∂θ_b  on the graph
 
-(Pearlmutter 1994; Schraudolph 2002). No product runs the model forward, and both sweeps walk only
-between the tensors of the block and the outputs, or a bottleneck on the way to them.
+(Pearlmutter 1994; Schraudolph 2002). No product runs the model forward, and both sweeps cover only
+the part between the tensors of the block and the outputs, or a bottleneck before them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from bdhf.optim.vectors.blocks import Block, Blocks
 class Propagate:
     """One batch at one θ under a curvature Jᵀ H J; keeps the graph while it lives.
 
-    The bottleneck, the tape and double backward give way to each other in this order where torch
-    fails; CurvatureError where none is left.
+    Where torch fails, the bottleneck falls back to the tape, and the tape to double backward.
+    Raises CurvatureError where none works.
     """
 
     method = "propagate"
@@ -65,7 +65,7 @@ class Propagate:
         self.flops.release(tape.slim)
 
     def _narrow(self, tape: Tape) -> None:
-        """Look for a bottleneck, which only spares work: without one everything goes on."""
+        """Look for a bottleneck; it only saves work, so a failure here is no error."""
         request, push = self._request, self._push
         linearised = attempt(lambda: at_bottleneck(request, tape, self.outputs, self.hessian, push))
         if isinstance(linearised, Failure):
@@ -94,7 +94,7 @@ class Propagate:
         return vjp(self.outputs, self._parameters, self._u)
 
     def _lower(self, dtype: torch.dtype) -> Tape:
-        """Go forward once more in the precision of the products; loss, gradient and H stay."""
+        """Run forward again in the precision of the products; loss, gradient and H stay."""
         with (
             torch.autocast(self._objective.device.type, dtype=dtype),
             self.flops.counting(("lower", self.shapes)),
@@ -109,7 +109,7 @@ class Propagate:
 
     @property
     def why(self) -> str:
-        """How its products are computed, and for what reason."""
+        """How its products are computed, and why."""
         problem = self._problem
         how = f"J v by two reverse sweeps ({problem})" if problem else "J v in forward mode"
         how += "" if problem else no_way_back(self._request, self._structure)
@@ -125,7 +125,7 @@ class Propagate:
         return block_by_block(blocks, v, active, self._product, self.flops, key)
 
     def _product(self, block: Block, v: Tensor, out: Tensor) -> None:
-        """G_bb v for one block, (P_b,) into (P_b,); what fails gives way to what is left."""
+        """G_bb v for one block, (P_b,) into (P_b,), with fallbacks after failures."""
         while True:
             failure = attempt(partial(self._multiply, block, v, out))
             if not isinstance(failure, Failure):
@@ -152,7 +152,7 @@ class Propagate:
         way.back(hjv, out)
 
     def _way(self, block: Block) -> Way:
-        """Up to the bottleneck for the blocks that have one, else to the outputs."""
+        """The path to the bottleneck for blocks that have one, else to the outputs."""
         way = Way(
             self.flops, (self.shapes, block.slots, None), block, self._parameters,
             self.outputs, self._push, self.hessian,
@@ -166,12 +166,12 @@ class Propagate:
         )
 
     def together(self, blocks: Blocks) -> bool:
-        """Only a single block."""
+        """Whether there is a single block."""
         return len(blocks.rows) == 1
 
     @property
     def factor_rows(self) -> int:
-        """R, one row a column of B."""
+        """R, one row per column of B."""
         return torch.Size(self.hessian.root_shape).numel()
 
     def factor(self, chunk: int) -> Tensor:
@@ -180,7 +180,7 @@ class Propagate:
         return torch.cat([self._rows(self.hessian.root(u)) for u in units])
 
     def _rows(self, cotangents: Tensor) -> Tensor:
-        """Jᵀw for k vectors w, (k, *shape of z) -> (k, P); at once where torch can."""
+        """Jᵀw for k vectors w, (k, *shape of z) -> (k, P); in one sweep where torch can."""
         with self.flops.counting(("factor", self.shapes, len(cotangents))):
             rows = attempt(partial(self._rows_at_once, cotangents))
             if isinstance(rows, Failure):
@@ -208,7 +208,7 @@ class Propagate:
 
 
 def _units(shape: tuple[int, ...], chunk: int, like: Tensor) -> Iterator[Tensor]:
-    """Unit vectors of a shape, (k, *shape) with k ≤ chunk, until each was there once."""
+    """All unit vectors of a shape, in chunks (k, *shape) with k ≤ chunk."""
     size = torch.Size(shape).numel()
     for start in range(0, size, chunk):
         units = like.new_zeros(min(chunk, size - start), size)

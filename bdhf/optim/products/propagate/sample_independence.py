@@ -1,12 +1,12 @@
-"""Whether samples stay apart behind a bottleneck: z_n depends on c_n, and on no other c_m.
+"""Whether samples stay independent behind a bottleneck: z_n depends on c_n, and on no other c_m.
 
 With D = diag(d_1 … d_N) over the samples and J = ∂z/∂c,
 
     J D t = D J t  for random d and t,  exactly where J is block-diagonal in the samples
 
-A model may mix samples by its data (a graph, an order), so that it does so on one batch and not on
-another of the same shape. Operators that treat every row alone, whatever their data, need no second
-look.
+Whether a model mixes samples may depend on its data (a graph, an order), so it may do so on one
+batch and not on another of the same shape. Operators that treat every row alone, whatever their
+data, are checked once.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ _VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"}
 def graph_apart(z: Tensor, uses: int) -> bool:
     """Whether every node behind the outputs treats each row alone, whatever the data are.
 
-    Of layers one after the other, and added up, that read leaves `uses` times in all. False where
-    that cannot be told from the graph.
+    For layers in sequence or added up, which read leaves `uses` times in all. False where the graph
+    does not show it.
     """
     reads = 0
     for node in nodes_behind([z]):
@@ -71,7 +71,7 @@ def _leaves_read(node: Node) -> int:
 
 def _node_apart(node: Node, samples: int) -> bool:
     name = node.name()
-    if name in _VIEWS:  # which keeps rows, or must be undone by one that does not
+    if name in _VIEWS:  # a view keeps rows, or another one that does not undoes it
         return int(node._saved_self_sym_sizes[0]) == samples  # type: ignore[attr-defined]
     if name == "TBackward0":
         return _is_leaf(_untransposed(node))
@@ -89,7 +89,7 @@ def _is_leaf(node: Node | None) -> bool:
 
 
 def always_apart(behind: Route, source: int, samples: int) -> bool:
-    """Whether every operator on the way treats each sample alone, whatever the data are."""
+    """Whether every operator of the route treats each sample alone, whatever the data are."""
     reached = {source}
     for entry in behind.entries:
         if not _row_by_row(entry, reached, samples):
@@ -108,7 +108,7 @@ def _row_by_row(entry: TapeEntry, reached: set[int], samples: int) -> bool:
         return False
     if func in _ROWS_OF:
         return moved == [_ROWS_OF[func]]
-    if func in ELEMENTWISE:  # broadcasting must not bring dimension 0 elsewhere
+    if func in ELEMENTWISE:  # broadcasting must not move dimension 0
         return all(len(tensors[at].shape) == len(result.shape) for at in moved)
     return func in _SHAPED
 
@@ -128,13 +128,14 @@ def apart(behind: Route, source: int, t: Tensor, moved: Tensor, tolerance: float
     return bool((scaled.flatten(1) - expected).norm() <= tolerance * expected.norm())
 
 
-#: How much less than products the Hessian of a loss may differ: what many samples share adds up.
+#: Tolerance for the Hessian of a loss, relative to that of products: contributions of many samples
+#: add up.
 FINER = 1e-2
 
 
 @torch.no_grad()
 def loss_apart(hessian: OutputHessian, z: Tensor, tolerance: float) -> bool:
-    """Whether H D w = D H w for w of the shape of z: a loss may mix samples at some z only."""
+    """Whether H D w = D H w for w of the shape of z; a loss may mix samples at some z only."""
     draws = torch.Generator().manual_seed(1)
     d, w = (torch.randn(*shape, generator=draws).to(z) for shape in ((len(z), 1), z.shape))
     d = d.view(-1, *[1] * (z.dim() - 1))

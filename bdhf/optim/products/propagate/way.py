@@ -1,4 +1,4 @@
-"""There and back for one block: J v in forward mode, and Jᵀ w = ∂⟨z, w⟩/∂θ_b on the graph of z."""
+"""The two sweeps of one block: J v in forward mode, and Jᵀ w = ∂⟨z, w⟩/∂θ_b on the graph of z."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from bdhf.optim.vectors.blocks import Block
 
 @dataclass(frozen=True)
 class Way:
-    """From the parameters of a block to the outputs z, or to a bottleneck on the way to them."""
+    """From the parameters of a block to the outputs z, or to a bottleneck before them."""
 
     flops: Flops
-    shapes: Hashable  # what its costs are kept by
+    shapes: Hashable  # the key of its costs
     block: Block
     parameters: Sequence[Tensor]  # of all blocks
     end: Tensor  # z, or the value at the bottleneck
     push: JVP  # J v, to `end`
-    hessian: OutputHessian  # the matrix that stands there
+    hessian: OutputHessian  # the matrix at `end`
 
     @part("J v")
     def forward(self, v: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""An operator of torch as it was called, and which of its values its derivative reads."""
+"""A call of an operator of torch, and which of its values the derivative reads."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ STRUCTURAL = (
     aten.constant_pad_nd.default, aten._adaptive_avg_pool2d.default, aten.avg_pool2d.default,
 )  # fmt: skip
 
-#: Operators whose rule reads the values that they gave; every other rule reads their shape at most.
+#: Operators whose rule reads the values of their result; other rules read its shape at most.
 READS_RESULT = {
     aten.tanh.default, aten.sigmoid.default, aten.relu.default, aten.tanh_.default,
     aten.sigmoid_.default, aten.relu_.default, aten._softmax.default, aten._safe_softmax.default,
     aten._embedding_bag.default, aten._cdist_forward.default,
 }  # fmt: skip
 
-#: Operators whose rule does not read the values that they were given.
+#: Operators whose rule does not read the values of their arguments.
 READS_NO_ARGUMENT = (READS_RESULT - {aten._embedding_bag.default, aten._cdist_forward.default}) | {
     *STRUCTURAL, *VIEWS, aten.cat.default, aten.stack.default, aten.add.Tensor, aten.sub.Tensor,
     aten.add_.Tensor,
@@ -41,7 +41,7 @@ READS_NO_ARGUMENT = (READS_RESULT - {aten._embedding_bag.default, aten._cdist_fo
 
 @dataclass(frozen=True)
 class Hollow:
-    """Stands for a tensor of which only the shape and the dtype are wanted."""
+    """Replaces a tensor of which only the shape and the dtype are needed."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -49,7 +49,7 @@ class Hollow:
 
 @dataclass(frozen=True)
 class OperatorCall:
-    """An operator of torch with what it was given and what it gave."""
+    """An operator of torch with its arguments and its result."""
 
     func: Any
     args: tuple[Any, ...]
@@ -66,15 +66,15 @@ class OperatorCall:
         return OperatorCall(self.func, args, self.kwargs, result)
 
     def detached(self) -> OperatorCall:
-        """The same with values that lead to no graph."""
+        """The same with detached values."""
         args, result = (_mapped(torch.Tensor.detach, x) for x in (self.args, self.result))
         return OperatorCall(self.func, args, self.kwargs, result)
 
 
 def results(call: OperatorCall) -> list[Tensor | Hollow]:
-    """The tensors that a call gave, or what stands for them."""
-    given = call.result if isinstance(call.result, (tuple, list)) else [call.result]
-    return [x for x in given if isinstance(x, (Tensor, Hollow))]
+    """The tensors of the result of a call, or their placeholders."""
+    made = call.result if isinstance(call.result, (tuple, list)) else [call.result]
+    return [x for x in made if isinstance(x, (Tensor, Hollow))]
 
 
 def _hollow(tree: Any) -> Any:
@@ -82,7 +82,7 @@ def _hollow(tree: Any) -> Any:
 
 
 def _mapped(change: Callable[[Tensor], Any], tree: Any) -> Any:
-    """The same tree with other tensors; by hand, since this runs for every operator."""
+    """The tree with its tensors mapped; hand-written, since this runs for every operator."""
     if isinstance(tree, Tensor):
         return change(tree)
     if isinstance(tree, (tuple, list)):

@@ -1,8 +1,8 @@
 """J v along a tape through torch.compile: the operators of a route as one compiled program.
 
-The program takes tangents and the values that its rules read, so one program serves every update in
-which the same operators run, on the same shapes. Torch keeps what it compiled on disk, so the next
-process finds it there.
+The program takes tangents and the values that its rules read, so one program serves all updates in
+which the same operators run on the same shapes. Torch caches what it compiled on disk, for later
+processes.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ class Compiled:
         self._made: dict[tuple[int, ...], tuple[Program, list[Tensor]] | None] = {}
 
     def __call__(self, tangents: Mapping[int, Tensor]) -> Tensor | None:
-        """Run the program of the given parameters; the first time, make it.
+        """Run the program for these parameters; the first time, compile it.
 
-        Under a mode that watches operators, as a count of FLOPs does, they run one by one.
+        Under a mode that intercepts operators, such as a FLOP counter, they run one by one.
         """
         if _get_current_dispatch_mode() is not None:
             return route(self._tape, tuple(tangents), self._target)(dict(tangents))
-        sources, given = tuple(tangents), [tangent.contiguous() for tangent in tangents.values()]
+        sources, vectors = tuple(tangents), [tangent.contiguous() for tangent in tangents.values()]
         if sources not in self._made:
-            self._made[sources] = self._make(sources, given)
+            self._made[sources] = self._make(sources, vectors)
         made = self._made[sources]
-        if made is None:  # no operator leads from there to the target
+        if made is None:  # no path from these parameters to the target
             return None
         compiled, values = made
         with compiler_runs():
-            return compiled(given, values)
+            return compiled(vectors, values)
 
     def _make(
-        self, sources: tuple[int, ...], given: list[Tensor]
+        self, sources: tuple[int, ...], vectors: list[Tensor]
     ) -> tuple[Program, list[Tensor]] | None:
-        """A program, new or kept, and the values that it takes in this update."""
+        """A new or cached program, and its values in this update."""
         path = route(self._tape, sources, self._target)
         if not path.entries:
             return None
@@ -62,17 +62,17 @@ class Compiled:
         values, program, structure = _lifted(replace(path, entries=entries), sources)
         key = ("compiled", self._key, sources, structure)
         if key not in self._kept:
-            self._kept[key] = torch.compile(make_fx(program)(given, values), dynamic=False)
+            self._kept[key] = torch.compile(make_fx(program)(vectors, values), dynamic=False)
         return self._kept[key], values
 
 
 def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Program, Hashable]:
-    """The values that a route reads, each once, the route as a function of them, and the rest.
+    """The values that a route reads, each once, the route as a function of them, and its structure.
 
-    The rest is all else that the function depends on: equal for routes that are the same function.
+    The structure is everything else that the function depends on: equal for equal functions.
     """
     values: list[Tensor] = []
-    places: dict[int, int] = {}
+    indices: dict[int, int] = {}
     recipes: list[tuple[TapeEntry, list[Any], TreeSpec]] = []
     for entry in path.entries:
         call = entry.call
@@ -80,22 +80,22 @@ def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Progra
         recipe = []
         for leaf in leaves:
             if isinstance(leaf, Tensor):
-                if id(leaf) not in places:
-                    places[id(leaf)] = len(values)
+                if id(leaf) not in indices:
+                    indices[id(leaf)] = len(values)
                     values.append(leaf.detach())
-                leaf = _Place(places[id(leaf)])
+                leaf = _Index(indices[id(leaf)])
             recipe.append(leaf)
         recipes.append((entry, recipe, spec))
 
-    def program(tangents: list[Tensor], given: list[Tensor]) -> Tensor:
+    def program(tangents: list[Tensor], values: list[Tensor]) -> Tensor:
         entries = []
         for entry, recipe, spec in recipes:
-            leaves = [given[leaf.index] if isinstance(leaf, _Place) else leaf for leaf in recipe]
+            leaves = [values[leaf.index] if isinstance(leaf, _Index) else leaf for leaf in recipe]
             args, kwargs, result = tree_unflatten(leaves, spec)
             entries.append(replace(entry, call=OperatorCall(entry.call.func, args, kwargs, result)))
-        found = replace(path, entries=tuple(entries))(dict(zip(sources, tangents, strict=True)))
-        assert found is not None  # every entry leads to the target
-        return found
+        tangent = replace(path, entries=tuple(entries))(dict(zip(sources, tangents, strict=True)))
+        assert tangent is not None  # every entry leads to the target
+        return tangent
 
     structure = tuple(
         (entry.call.func, entry.reads, entry.makes, tuple(recipe), spec)
@@ -105,7 +105,7 @@ def _lifted(path: Route, sources: tuple[int, ...]) -> tuple[list[Tensor], Progra
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Stands for the value of an index."""
+class _Index:
+    """Replaces the value of this index."""
 
     index: int

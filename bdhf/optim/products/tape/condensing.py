@@ -1,9 +1,9 @@
 """A route of a tape as fewer and larger steps: elementwise chains and products of one weight.
 
-The tape is linear in its tangents, so what does not depend on them is worked out once a
+The tape is linear in its tangents, so what does not depend on them is computed once per
 linearisation. Chains of elementwise operators become one sum of scaled tangents,
 
-    ∂y = Σ_k s_k ∘ ∂x_k,    s_k the product of the derivatives on the way from x_k to y
+    ∂y = Σ_k s_k ∘ ∂x_k,    s_k the product of the derivatives between x_k and y
 
 and the matrix products of one weight with many inputs, the steps of a recurrent layer, become one
 product with all of them.
@@ -35,28 +35,28 @@ aten = torch.ops.aten
 
 
 def steps_of(path: Route) -> list[Step]:
-    """The steps that a route takes, in their order."""
+    """The steps of a route, in order."""
     return _Scheduler(path).steps
 
 
 @dataclass
 class _Sum:
-    """An elementwise operator that has not become a step yet."""
+    """An elementwise operator without a step so far."""
 
     entry: TapeEntry
-    terms: Terms | None = None  # worked out when it is first joined to another
+    terms: Terms | None = None  # computed when it is first joined to another
 
 
 @dataclass
 class _Scheduler:
-    """Walks along a route once, and makes its steps."""
+    """Makes the steps of a route in one pass."""
 
     path: Route
     steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._uses = Counter(read for entry in self.path.entries for read in entry.reads)
-        self._uses[self.path.target] += 2  # what is asked for is made for itself
+        self._uses[self.path.target] += 2  # the target gets its own step
         self._waiting: dict[int, _Sum] = {}
         self._batches = _batches(self.path.entries)
         for entry in self.path.entries:
@@ -73,7 +73,7 @@ class _Scheduler:
                 self._emit(read)
 
     def _emit(self, value: int) -> None:
-        """Make a step of a sum that is needed now."""
+        """Make a step of a pending sum."""
         waiting = self._waiting.get(value)
         if waiting is None:
             return
@@ -90,7 +90,7 @@ class _Scheduler:
             self.steps.append(SumStep(value, terms, waiting.entry.call.result.shape))
 
     def _joined(self, waiting: _Sum) -> Terms | None:
-        """The terms of a sum with those of its parts put in; None if no part can be."""
+        """The terms of a sum with those of its parts inlined; None if no part can be."""
         if waiting.terms is not None:
             return waiting.terms
         reads = [read for read in waiting.entry.reads if read is not None]
@@ -101,7 +101,7 @@ class _Scheduler:
         return waiting.terms
 
     def _part(self, value: int) -> Terms | None:
-        """The terms of a part that costs nothing more when it is put in where it is used."""
+        """The terms of a part whose inlining costs nothing; else None."""
         waiting = self._waiting.get(value)
         if waiting is None:
             return None
@@ -115,7 +115,7 @@ class _Scheduler:
 
 
 def _summed(entry: TapeEntry, parts: Mapping[int, Terms | None]) -> Terms:
-    """The terms of an elementwise operator, with those of its parts put in."""
+    """The terms of an elementwise operator, with those of its parts inlined."""
     terms: Terms = {}
     for read, scale in _partials(entry):
         for value, inner in (parts.get(read) or {read: 1.0}).items():
@@ -137,7 +137,7 @@ def _plain(call: OperatorCall) -> bool:
 
 
 def _partials(entry: TapeEntry) -> list[tuple[int, Scale]]:
-    """What an elementwise operator multiplies the tangent of each value by that it reads."""
+    """The factor of the tangent of each value that an elementwise operator reads."""
     call = entry.call
     operands = [x for x in call.args[:2] if hasattr(x, "dtype")]
     scales = _ELEMENTWISE[call.func](call, len(operands))
@@ -163,7 +163,7 @@ def _of_product(call: OperatorCall, operands: int) -> list[Scale]:
     return [b, a]
 
 
-#: Elementwise operator -> what it multiplies the tangents by, one scale a tensor that it reads.
+#: Elementwise operator -> the factors of the tangents, one per tensor that it reads.
 _ELEMENTWISE: dict[object, Callable[[OperatorCall, int], list[Scale]]] = {
     aten.add.Tensor: _of_sum(1.0),
     aten.sub.Tensor: _of_sum(-1.0),
@@ -174,7 +174,7 @@ _ELEMENTWISE: dict[object, Callable[[OperatorCall, int], list[Scale]]] = {
 }
 
 
-#: Those of them whose scales cost nothing to make.
+#: Those whose factors cost nothing to compute.
 LINEAR = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
 
 

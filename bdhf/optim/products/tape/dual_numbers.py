@@ -1,4 +1,4 @@
-"""The derivative of an operator by torch's own forward mode, at the cost of running it again."""
+"""The derivative of an operator by torch's forward mode, which runs the operator again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bdhf.optim.products.tape.calls import OperatorCall
 
 aten = torch.ops.aten
 
-#: Operators whose rule in torch reads the tangent of every operand: below a dispatch mode, such as
-#: the meter of FLOPs, it reads that of a constant, which is none, and ends the process.
+#: Operators whose rule in torch reads the tangent of every operand: under a dispatch mode, such as
+#: the FLOP counter, it reads the missing tangent of a constant, and the process crashes.
 MOVES_ALL = {
     aten.addmm.default, aten.baddbmm.default, aten.addcmul.default, aten.addcdiv.default,
     aten.rsub.Tensor, aten.index_add.default,
@@ -33,10 +33,10 @@ ONTO_CONSTANTS = {
 
 @cache
 def _load_forward_mode() -> None:
-    """Let torch load the rules that it scripts, without its warnings about its own script.
+    """Load torch's scripted rules without its warnings about them.
 
-    Their category changes from release to release (2.15 made them a FutureWarning), and no caller
-    can act on them.
+    The category of the warnings changes between releases (FutureWarning in 2.15), and no caller can
+    act on them.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -44,19 +44,19 @@ def _load_forward_mode() -> None:
 
 
 def by_dual_numbers(call: OperatorCall, *tangents: Tensor | None) -> list[Tensor | None]:
-    """By torch's own rule, at the cost of running the operator again."""
+    """The tangents by torch's own rule, which runs the operator again."""
     _load_forward_mode()
     leaves, spec = tree_flatten((call.args, dict(call.kwargs)))
-    given = iter(tangents)
+    remaining = iter(tangents)
     overwritten = call.args[0] if call.func in ONTO_CONSTANTS else None
     with fwAD.dual_level():
         duals: list[Any] = []
         for leaf in leaves:
             if isinstance(leaf, Tensor):
-                tangent, leaf = next(given), leaf.detach()
+                tangent, leaf = next(remaining), leaf.detach()
                 if tangent is None and call.func in MOVES_ALL and has_tangents(leaf):
                     tangent = torch.zeros_like(leaf)
-                if tangent is not None:  # torch makes no dual of a tensor that was expanded
+                if tangent is not None:  # torch makes no dual of an expanded tensor
                     leaf = fwAD.make_dual(leaf.clone() if 0 in leaf.stride() else leaf, tangent)
                 elif leaves[len(duals)] is overwritten:  # the graph of the pass reads it
                     leaf = leaf.clone()
@@ -70,5 +70,5 @@ def by_dual_numbers(call: OperatorCall, *tangents: Tensor | None) -> list[Tensor
 
 
 def has_tangents(tensor: Tensor) -> bool:
-    """Whether a tensor can have one: whole numbers and truth values have none."""
+    """Whether a tensor can have a tangent: integers and booleans have none."""
     return tensor.is_floating_point() or tensor.is_complex()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
-    """The tensors of a tuple, list or mapping, in order; by hand, since this runs very often."""
+    """The tensors of a tuple, list or mapping, in order; hand-written: this runs very often."""
     if isinstance(tree, Tensor):
         return [tree]
     if isinstance(tree, dict):

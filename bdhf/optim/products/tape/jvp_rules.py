@@ -1,7 +1,7 @@
-"""The derivative of one operator along tangents of what it read: a table of rules.
+"""The derivative of one operator along tangents of its arguments: a table of rules.
 
-An operator without a rule of its own goes through torch's forward mode, which runs it once more;
-the rules are for the operators of common layers, whose derivative needs no second run.
+An operator without a rule goes through torch's forward mode, which runs it again; the rules are for
+the operators of common layers, whose derivative needs no second run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ JVPRule = Callable[
 
 
 def tangent_of(call: OperatorCall, tangents: Tangents) -> list[Tensor | None]:
-    """The tangents of what a call gave; None is zero. At least one tangent is not None.
+    """The tangents of the result of a call; None is zero. At least one of `tangents` is not None.
 
     Raises NotImplementedError for an operator that has no derivative in forward mode.
     """
@@ -37,7 +37,7 @@ def tangent_of(call: OperatorCall, tangents: Tangents) -> list[Tensor | None]:
 
 
 def in_place_rule(func: Any, constant: bool) -> bool:
-    """Whether an operator that overwrites its first argument, maybe a constant, may be replayed."""
+    """Whether an operator that overwrites its first argument (`constant`: one) can be replayed."""
     return func in IN_PLACE or (constant and func in ONTO_CONSTANTS)
 
 
@@ -47,7 +47,7 @@ def _linear(call: OperatorCall, dx: Tensor) -> Any:
 
 
 def _reshaped(call: OperatorCall, dx: Tensor) -> Any:
-    """A view; the tangent may have other strides than the value, as that of a bias has."""
+    """A view; the strides of the tangent may differ from those of the value, as for a bias."""
     return dx.reshape(call.args[1])
 
 
@@ -73,7 +73,7 @@ def _sum_rule(sign: int) -> JVPRule:
             return torch.add(da, db, alpha=alpha)
         if da is not None:
             return _shaped(da, call.result)
-        assert db is not None  # a call is replayed only where a tangent arrives
+        assert db is not None  # a call is replayed only with a tangent
         return _shaped(db if alpha == 1 else alpha * db, call.result)
 
     return rule
@@ -87,8 +87,8 @@ def _shaped(tangent: Tensor, result: Tensor) -> Tensor:
 def _product_rule(call: OperatorCall, *tangents: Tensor | None) -> Tensor:
     """`mul` of two tensors, or of a tensor and a number."""
     a, b = call.args
-    given = iter(tangents)
-    da, db = (next(given) if isinstance(x, Tensor) else None for x in (a, b))
+    remaining = iter(tangents)
+    da, db = (next(remaining) if isinstance(x, Tensor) else None for x in (a, b))
     if da is not None and db is not None:
         return torch.addcmul(da * b, a, db)
     return _shaped(da * b if da is not None else a * db, call.result)
@@ -156,7 +156,7 @@ def _softmax_rule(call: OperatorCall, dx: Tensor) -> Any:
     return aten._softmax_backward_data(dx, call.result, call.args[1], dx.dtype)
 
 
-#: Operators through which no tangent goes: they read a shape at most.
+#: Operators without tangents: they read a shape at most.
 NO_TANGENT = {
     aten.detach.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
     aten.new_empty.default, aten.zeros_like.default, aten.ones_like.default,
@@ -187,7 +187,7 @@ JVP_RULES: Mapping[Any, JVPRule] = {
     aten.relu.default: lambda call, dx: aten.threshold_backward(dx, call.result, 0),
 }
 
-#: Operators whose result has, at every entry, a function of the arguments at that entry alone.
+#: Operators with results that at every entry depend on the arguments at that entry alone.
 ELEMENTWISE = {
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default,
     aten.mul.Scalar, aten.div.Scalar, aten.tanh.default, aten.sigmoid.default, aten.relu.default,
@@ -196,7 +196,7 @@ ELEMENTWISE = {
     aten.leaky_relu.default, aten.hardtanh.default, aten.exp.default,
 }  # fmt: skip
 
-#: Operators that overwrite what they read, and whose rule needs the new value only.
+#: Operators that overwrite their argument, and whose rule needs the new value only.
 IN_PLACE: Mapping[Any, JVPRule] = {
     aten.relu_.default: JVP_RULES[aten.relu.default],
     aten.tanh_.default: JVP_RULES[aten.tanh.default],

@@ -1,4 +1,4 @@
-"""The derivative of operators that torch has no forward mode of: sums of embeddings, distances."""
+"""The derivatives of operators without forward mode in torch: bags of embeddings, distances."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bdhf.optim.products.tape.calls import OperatorCall
 
 aten = torch.ops.aten
 
-#: What `_embedding_bag` takes for arguments that are left out, after its weight.
+#: Defaults of the arguments of `_embedding_bag`, after its weight.
 _BAG_DEFAULTS = (None, None, None, False, 0, False, None, False, -1)
 _BAG_MAXIMUM = 2  # the mode
 
 
 def bag_rule(call: OperatorCall, dw: Tensor | None, *others: Tensor | None) -> list[Tensor | None]:
-    """`_embedding_bag`: linear in the weight, and in the weights of the samples; a maximum picks.
+    """`_embedding_bag`: linear in the weight, and in the weights of the samples; a maximum selects.
 
     Only the first of its four results has a tangent.
     """

@@ -1,6 +1,6 @@
-"""A route of a tape made ready to be replayed many times, forward for J v and back for Jᵀw.
+"""A route of a tape prepared for many replays, forward for J v and back for Jᵀw.
 
-`condensing.py` makes fewer and larger steps of its operators, once a linearisation.
+`condensing.py` joins its operators to fewer and larger steps, once per linearisation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from torch import Tensor
 
 from bdhf.optim.products.tape.calls import Hollow, results
 from bdhf.optim.products.tape.condensing import steps_of
-from bdhf.optim.products.tape.cotangents import CotangentPart, Instruction, Known, Rooms, W, WayBack
+from bdhf.optim.products.tape.cotangents import (
+    Buffers,
+    CotangentPart,
+    Instruction,
+    ValueTable,
+    W,
+    WayBack,
+)
 from bdhf.optim.products.tape.route import Route
 from bdhf.optim.products.tape.steps import Step, SumStep
 from bdhf.optim.products.tape.tape import TapeEntry
@@ -22,11 +29,11 @@ from bdhf.optim.products.tape.vjp_rules import COVERING, PARTIAL
 
 
 class Replay:
-    """J v and Jᵀw between some parameters and a route's target, by steps that were made once."""
+    """J v and Jᵀw between some parameters and a route's target, by prepared steps."""
 
     @torch.no_grad()
     def __init__(self, path: Route, sources: Mapping[int, Tensor]) -> None:
-        """`sources` are the parameters, or what has their shapes, by number."""
+        """`sources` are the parameters, or tensors of their shapes, by number."""
         self.target = path.target
         self._sources = dict(sources)
         self.steps = steps_of(path)
@@ -44,7 +51,7 @@ class Replay:
 
     @property
     def condensed(self) -> bool:
-        """Whether it takes half as many steps as there were operators, or fewer."""
+        """Whether it takes at most half as many steps as there were operators."""
         return 2 * len(self.steps) <= len(self._entries)
 
     @torch.no_grad()
@@ -53,33 +60,33 @@ class Replay:
         values = dict(tangents)
         for step, done in zip(self.steps, self._done, strict=True):
             step.push(values)
-            for value in done:  # so that its memory is free again
+            for value in done:  # frees its memory
                 values.pop(value, None)
         return values.get(self.target)
 
     @torch.no_grad()
-    def pull(self, w: Tensor, rooms: Mapping[int, Tensor]) -> None:
-        """Jᵀw, written into a room for each source."""
+    def pull(self, w: Tensor, buffers: Mapping[int, Tensor]) -> None:
+        """Jᵀw, written into the buffer of each source."""
         if self._way is None:
             self._way = self._back(w)
-        held: Rooms = {W: w, **dict(rooms.items())}
+        held: Buffers = {W: w, **dict(buffers.items())}
         for instruction in self._way:
             instruction(held)
 
     def _back(self, w: Tensor) -> list[Instruction]:
         """The sweep back, step by step."""
-        known = self._known()
-        way = WayBack(known, set(self._sources), w)
-        if self.target in known.reached:
-            put = way.put(self.target)  # w itself, or its copy within what the target is part of
-            way.instructions.append(lambda rooms: put(rooms, rooms[W], False))
+        table = self._table()
+        way = WayBack(table, set(self._sources), w)
+        if self.target in table.reached:
+            put = way.put(self.target)  # w itself, or its copy where the target is part of a value
+            way.instructions.append(lambda buffers: put(buffers, buffers[W], False))
         for step in reversed(self.steps):
             step.back(way)
             way.let_go(step.makes)
         way.finish()
         return way.instructions
 
-    def _known(self) -> Known:
+    def _table(self) -> ValueTable:
         made: dict[int, Tensor | Hollow] = {
             value: result
             for entry in self._entries
@@ -88,18 +95,18 @@ class Replay:
         every = {**self._sources, **made}
         counts = Counter(read for step in self.steps for read in step.reads if read is not None)
         counts[self.target] += 1  # w
-        known = Known(
+        table = ValueTable(
             shapes={value: tensor.shape for value, tensor in every.items()},
             dtypes={value: tensor.dtype for value, tensor in every.items()},
             parts=_views(self._entries, self._sources),
             once={value for value, count in counts.items() if count == 1},
             reached=frozenset(every),
         )
-        return replace(known, parts=known.parts | _shared(self.steps, known))
+        return replace(table, parts=table.parts | _shared(self.steps, table))
 
 
 def _views(entries: Sequence[TapeEntry], sources: Iterable[int]) -> dict[int, CotangentPart]:
-    """Values whose cotangent lies within that of another: slices, and views of parameters."""
+    """Values whose cotangent is part of that of another: slices, and views of parameters."""
     parts: dict[int, CotangentPart] = {}
     rooted = set(sources)
     for entry in entries:
@@ -112,15 +119,15 @@ def _views(entries: Sequence[TapeEntry], sources: Iterable[int]) -> dict[int, Co
     return parts
 
 
-def _shared(steps: Iterable[Step], known: Known) -> dict[int, CotangentPart]:
-    """Sums with a term that is a part, not scaled and read by nobody else: one room for both."""
+def _shared(steps: Iterable[Step], table: ValueTable) -> dict[int, CotangentPart]:
+    """Sums with a term that is a part, unscaled and without other readers: one buffer for both."""
     parts: dict[int, CotangentPart] = {}
     for step in steps:
         if not isinstance(step, SumStep):
             continue
         (value,) = step.makes
         for source, scale in step.pairs:
-            if source in known.parts and source in known.once and known.alike(value, source, scale):
+            if source in table.parts and source in table.once and table.alike(value, source, scale):
                 parts[value] = CotangentPart(source, (value,), covers=True)
                 break
     return parts

@@ -1,4 +1,4 @@
-"""The part of a tape that leads from some values to another: tangents are sent along it."""
+"""The part of a tape between some values and another, for JVPs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bdhf.optim.products.tape.tape import Tape, TapeEntry
 
 @dataclass(frozen=True)
 class Route:
-    """The part of a tape that leads from some values to another, and nothing else of it."""
+    """The operators of a tape between some values and another."""
 
     entries: tuple[TapeEntry, ...]
     target: int
@@ -22,8 +22,8 @@ class Route:
         """The tangent of the target; None where it is zero. `tangents` are those of the values."""
         tangents = dict(tangents)
         for entry in self.entries:
-            given = [None if read is None else tangents.get(read) for read in entry.reads]
-            made = tangent_of(entry.call, given)
+            arriving = [None if read is None else tangents.get(read) for read in entry.reads]
+            made = tangent_of(entry.call, arriving)
             for value, tangent in zip(entry.makes, made, strict=True):
                 if tangent is not None:
                     tangents[value] = tangent

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.tape.cotangents import Rooms, Scale, WayBack
+from bdhf.optim.products.tape.cotangents import Buffers, Scale, WayBack
 from bdhf.optim.products.tape.jvp_rules import tangent_of
 from bdhf.optim.products.tape.tape import TapeEntry
 from bdhf.optim.products.tape.vjp_rules import TRANSPOSES, by_reverse_mode
@@ -36,29 +36,29 @@ class Step(Protocol):
         """Add the tangents of what it makes; none where they are zero."""
 
     def back(self, way: WayBack) -> None:
-        """Tell how the cotangents of what it makes are added to those of what it reads."""
+        """Add the instructions for the cotangents of what it reads."""
 
 
 class RuleStep:
-    """An operator by its own rules."""
+    """An operator by its rules in the tables."""
 
     def __init__(self, entry: TapeEntry) -> None:
         self._call, self.reads, self.makes = entry.call, entry.reads, entry.makes
 
     def push(self, values: ValueTangents) -> None:
-        """By the rule of `tangents`."""
-        given = [None if read is None else values.get(read) for read in self.reads]
-        if all(tangent is None for tangent in given):
+        """By the rule of `jvp_rules`."""
+        arriving = [None if read is None else values.get(read) for read in self.reads]
+        if all(tangent is None for tangent in arriving):
             return
-        for value, tangent in zip(self.makes, tangent_of(self._call, given), strict=True):
+        for value, tangent in zip(self.makes, tangent_of(self._call, arriving), strict=True):
             if tangent is not None:
                 values[value] = tangent
 
     def back(self, way: WayBack) -> None:
-        """By the rule of `transposes`, else by reverse mode."""
+        """By the rule of `vjp_rules`, else by reverse mode."""
         held = [way.take(value) for value in self.makes]
-        if all(value in way.known.parts for value in self.makes) or not any(held):
-            return  # they lie where they belong, or there are none
+        if all(value in way.table.parts for value in self.makes) or not any(held):
+            return  # they are views of the right buffer, or there are none
         transpose = TRANSPOSES.get(self._call.func)
         if transpose is None or self._call.kwargs.keys() - {"dtype"}:
             by_reverse_mode(self._call, self.reads, self.makes, way)
@@ -75,7 +75,7 @@ class SumStep:
         self.pairs = sorted(terms.items(), key=lambda pair: _is_number(pair[1]), reverse=True)
 
     def push(self, values: ValueTangents) -> None:
-        """Term by term; a tangent that is not scaled is no kernel of its own."""
+        """Term by term; an unscaled tangent takes no kernel."""
         total: Tensor | None = None
         own = False  # whether total may be written to
         for source, scale in self.pairs:
@@ -122,7 +122,7 @@ class BatchedProducts:
         return torch.cat([entry.call.args[1] for entry in self._members])
 
     def part(self, index: int, values: ValueTangents) -> tuple[Tensor | None, bool]:
-        """∂c + a_t ∂b of one input, and whether it may be written to; the first one makes all."""
+        """∂c + a_t ∂b of one input, and whether it may be written to; the first computes all."""
         weight = None if self._weight is None else values.get(self._weight)
         bias = None if self._bias is None else values.get(self._bias)
         if weight is None:
@@ -147,18 +147,18 @@ class BatchedProducts:
         if len(held) < len(self._members):
             inputs = torch.cat([member.call.args[1] for member in held])
 
-        def join(rooms: Rooms) -> None:
-            rooms[key] = torch.cat([rooms[value] for value in made])
+        def join(buffers: Buffers) -> None:
+            buffers[key] = torch.cat([buffers[value] for value in made])
 
         way.instructions.append(join)
-        way.add_product(self._weight, lambda rooms: inputs.t(), lambda rooms: rooms[key])
-        way.add_rows(self._bias, lambda rooms: rooms[key])
-        way.instructions.append(lambda rooms: rooms.pop(key))
+        way.add_product(self._weight, lambda buffers: inputs.t(), lambda buffers: buffers[key])
+        way.add_rows(self._bias, lambda buffers: buffers[key])
+        way.instructions.append(lambda buffers: buffers.pop(key))
         way.let_go(made)
 
 
 class BatchStep:
-    """One of a batch of `addmm`, with what comes through its own input beside."""
+    """One of a batch of `addmm`, plus the tangent through its own input."""
 
     def __init__(self, batch: BatchedProducts, index: int, entry: TapeEntry) -> None:
         self._batch, self._index = batch, index
@@ -178,13 +178,13 @@ class BatchStep:
         elif tangent is not None:
             made = tangent @ self._weight
         if made is not None:
-            values[self.makes[0]] = made.expand(self._shape)  # that of a bias alone is a row
+            values[self.makes[0]] = made.expand(self._shape)  # the tangent of a bias alone is a row
 
     def back(self, way: WayBack) -> None:
-        """W bᵀ to the input; the first, which is the last on the way back, adds the rest."""
+        """W bᵀ to the input; the first, which is last in the sweep back, adds the rest."""
         (value,), moved = self.makes, self.reads[1]
         if way.take(value):
-            way.add_product(moved, lambda rooms: rooms[value], lambda rooms: self._weight.t())
+            way.add_product(moved, lambda buffers: buffers[value], lambda buffers: self._weight.t())
         way.keep(value)
         if self._index == 0:
             self._batch.back(way)

@@ -1,4 +1,4 @@
-"""Where a tensor lies in memory: what it is known by below autograd, if it has memory at all."""
+"""Where a tensor lies in memory, which identifies it below autograd."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ StorageView = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.
 def storage_of(tensor: Tensor) -> int | None:
     """The address of a tensor's memory.
 
-    None for a tensor that has none of its own: sparse, nested, masked, wrapped by torch.func, or
-    without entries.
+    None for a tensor without memory: sparse, nested, masked, wrapped by torch.func, or without
+    entries.
     """
     try:
         return tensor.untyped_storage().data_ptr() or None
@@ -23,16 +23,16 @@ def storage_of(tensor: Tensor) -> int | None:
         return None
 
 
-def place_of(tensor: Tensor) -> StorageView | None:
-    """Where a tensor lies; None for a tensor without memory of its own."""
+def view_of(tensor: Tensor) -> StorageView | None:
+    """Where a tensor lies; None for a tensor without memory."""
     storage = storage_of(tensor)
     if storage is None:
         return None
     return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
-def entries_of(place: StorageView) -> Hashable:
-    """Where the entries lie: without the strides of axes of length 1, which say nothing."""
-    storage, offset, shape, stride, dtype = place
+def entries_of(view: StorageView) -> Hashable:
+    """Where the entries lie: without the strides of axes of length 1, which have no effect."""
+    storage, offset, shape, stride, dtype = view
     steps = tuple(step for length, step in zip(shape, stride, strict=True) if length > 1)
     return storage, offset, shape, steps, dtype

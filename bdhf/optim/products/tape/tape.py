@@ -1,9 +1,8 @@
-"""A forward pass written down operator by operator, so that tangents can be sent along it.
+"""A forward pass recorded operator by operator, for JVPs along it.
 
-Forward mode without a second forward pass: the tape holds what every operator read and gave, and a
-product replays the derivative of those that its block reaches (`tangents.py` has the rules).
-Writing it down costs some tens of microseconds an operator and update; there is nothing to trace
-first.
+Forward mode without a second forward pass: the tape holds arguments and result of every operator,
+and a product replays the derivatives of those that its block reaches (`jvp_rules.py`). Recording
+costs some tens of microseconds per operator and update; nothing is traced beforehand.
 """
 
 from __future__ import annotations
@@ -22,11 +21,14 @@ from bdhf.optim.products.tape.calls import OperatorCall
 from bdhf.optim.products.tape.dual_numbers import has_tangents
 from bdhf.optim.products.tape.in_place import overwritten, restrides, tensors_in
 from bdhf.optim.products.tape.jvp_rules import NO_TANGENT, in_place_rule
-from bdhf.optim.products.tape.storage import StorageView, entries_of, place_of, storage_of
+from bdhf.optim.products.tape.storage import StorageView, entries_of, storage_of, view_of
 from bdhf.optim.torch_support.dispatch import DispatchMode
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.flop_counter import operator_flops
 from bdhf.optim.torch_support.graphs import is_own_function
+
+#: The problem of a tape without outputs.
+NO_OUTPUT = "no recorded operator made its outputs"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class TapeEntry:
 
     @cached_property
     def flops(self) -> int:
-        """What the operator cost; to be asked before the tape is made slim."""
+        """The cost of the operator; only before `Tape.slim`."""
         call = self.call
         return operator_flops(call.func, call.args, call.kwargs, call.result)
 
@@ -47,40 +49,40 @@ class TapeEntry:
 class Tape:
     """The operators between the parameters and the outputs, in the order in which they ran.
 
-    Values are numbered; the parameters are the first. A tensor is known by where it lies in memory,
-    since a view has another identity below autograd than above it.
+    Values are numbered; the parameters are the first. A tensor is identified by where it lies in
+    memory, since a view is another object below autograd than above it.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.entries: list[TapeEntry] = []
         self.problem = ""  # why this pass cannot be replayed; empty: it can
-        self.blind = ""  # why a comparison may miss what it lacks; empty: none can
-        self._now: dict[StorageView, int] = {}  # place in memory -> number of the value there
-        self._places: dict[int, set[StorageView]] = {}  # storage -> places in it that have a number
+        self.blind = ""  # why a comparison may miss an error of the tape; empty: it cannot
+        self._now: dict[StorageView, int] = {}  # view in memory -> number of its value
+        self._views: dict[int, set[StorageView]] = {}  # storage -> its views that have a number
         self.output: int | None = None
         self._values = 0
-        self._failed = False  # to write an operator down
+        self._failed = False  # whether recording an operator failed
         for parameter in parameters:
             self._number(parameter)
-        self._given = frozenset(self._places)  # storages of the parameters
+        self._given = frozenset(self._views)  # storages of the parameters
 
     def record(self, run: Callable[[], Tensor]) -> Tensor:
-        """Do `run`, a forward pass, and write it down."""
+        """Run a forward pass, and record it."""
         with _collector_paused(), _Recorder(self):
             outputs = run()
         self.output = self._number_of(outputs)
         if self.output is None and not self.problem:
-            self.problem = "its outputs come from no operator that was seen"
+            self.problem = NO_OUTPUT
         return outputs
 
     @cached_property
     def structure(self) -> int:
-        """Which operators ran, and which values they read: equal where decisions hold again."""
+        """A hash of the operators and the values they read; decisions hold where it is equal."""
         return hash((self.output, *((entry.call.func, entry.reads) for entry in self.entries)))
 
     @property
     def bytes(self) -> int:
-        """What its values take beside the parameters; before the tape is made slim."""
+        """The memory of its values without the parameters; only before `slim`."""
         tensors = (tensor for entry in self.entries for tensor in tensors_in(entry.call.result))
         storages = {
             storage: tensor.untyped_storage().nbytes()
@@ -90,103 +92,103 @@ class Tape:
         return sum(size for storage, size in storages.items() if storage not in self._given)
 
     def made(self, value: int) -> Tensor:
-        """The tensor that is a value, as long as the tape has not been made slim."""
+        """The tensor of a value; only before `slim`."""
         entry = next(entry for entry in self.entries if value in entry.makes)
         return tensors_in(entry.call.result)[entry.makes.index(value)]
 
     def slim(self) -> None:
-        """Let go of the values that no rule reads.
+        """Free the values that no rule reads.
 
-        Not before the pass has ended: memory that is used again would look like the same value.
+        Only after the pass: reused memory would be taken for the same value.
         """
         if not self._now:  # it is slim
             return
         self.entries = [TapeEntry(e.call.slim(), e.reads, e.makes) for e in self.entries]
-        self._now, self._places = {}, {}
+        self._now, self._views = {}, {}
 
     def add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """Write an operator down, if it depends on the parameters.
+        """Record an operator, if it depends on the parameters.
 
-        Where that fails, the pass goes on, and the tape has a problem.
+        Where that fails, the pass continues, and the tape has a problem.
         """
         if self._failed:
             return
         outcome = attempt(lambda: self._add(func, args, kwargs, result))
         if isinstance(outcome, Failure):
             self._failed = True
-            self.problem = self.problem or f"{func} cannot be written down: {outcome.reason}"
+            self.problem = self.problem or f"{func} cannot be recorded: {outcome.reason}"
 
     def _add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         tensors = [*tensors_in(args), *tensors_in(kwargs)]
         reads = tuple(self._number_of(tensor) for tensor in tensors)
         written = overwritten(func, args, kwargs)
-        if not written and self._seen(result):  # another view of the same, as of a weight
+        if not written and self._seen(result):  # another view of a value, such as a weight
             return
         made = tensors_in(result)
         for tensor, read in zip(tensors, reads, strict=True):
-            # gradients are off in it, and a comparison may miss it, as behind a gate that is 0
+            # no gradients inside it, and a comparison may miss it, such as behind a gate that is 0
             if read is None and is_own_function(tensor.grad_fn):
-                self.blind = "the tape does not see into an autograd.Function"
+                self.blind = "the tape does not record inside an autograd.Function"
         constant = all(read is None for read in reads) or self._stops(func)
         if constant or not any(_carries(tensor) for tensor in made):
             self._forget(written)
             return
         call = OperatorCall(func, args, kwargs, result)
         if written:
-            self._check_inplace_of(call, written)
+            self._check_inview_of(call, written)
         makes = tuple(self._number(tensor, func) for tensor in made)
         self.entries.append(TapeEntry(call, reads, makes))
 
     def restride(self, func: Any, before: StorageView, tensor: Tensor) -> None:
-        """Take note of new strides of a value, given in place; pooling does so in channels-last."""
-        number, place = self._now.pop(before, None), place_of(tensor)
-        if number is None or place is None:
+        """Record in-place changes of the strides of a value, as by pooling in channels-last."""
+        number, view = self._now.pop(before, None), view_of(tensor)
+        if number is None or view is None:
             return
-        if entries_of(before) != entries_of(place):
+        if entries_of(before) != entries_of(view):
             self.problem = self.problem or f"{func} changes the shape of a value in place"
-        self._now[place] = number
-        self._places[place[0]].add(place)
+        self._now[view] = number
+        self._views[view[0]].add(view)
 
     def _seen(self, result: Any) -> bool:
         return isinstance(result, Tensor) and self._number_of(result) is not None
 
     def _number_of(self, tensor: Tensor) -> int | None:
         """The number of the value that a tensor holds; None for a constant."""
-        place = place_of(tensor)
-        return None if place is None else self._now.get(place)
+        view = view_of(tensor)
+        return None if view is None else self._now.get(view)
 
     def _stops(self, func: Any) -> bool:
         return func in NO_TANGENT or not torch.is_grad_enabled()
 
     def _forget(self, written: Iterable[Tensor]) -> None:
-        """A value that is overwritten by a constant."""
+        """Forget values that a constant overwrote."""
         for tensor in written:
             storage = storage_of(tensor)
-            for place in self._places.get(storage, ()) if storage is not None else ():
-                self._now.pop(place, None)
+            for view in self._views.get(storage, ()) if storage is not None else ():
+                self._now.pop(view, None)
 
-    def _check_inplace_of(self, call: OperatorCall, written: Sequence[Tensor]) -> None:
-        """What is overwritten may have no second view, and its rule must not need the old value."""
+    def _check_inview_of(self, call: OperatorCall, written: Sequence[Tensor]) -> None:
+        """Check that no second view is overwritten, and that no rule needs the old value."""
         storages = [storage_of(tensor) for tensor in written]
-        shared = any(len(self._places.get(s, ())) > 1 for s in storages if s is not None)
+        shared = any(len(self._views.get(s, ())) > 1 for s in storages if s is not None)
         constant = all(self._number_of(tensor) is None for tensor in written)
         if shared or not in_place_rule(call.func, constant):
             self.problem = self.problem or f"{call.func} overwrites a value"
 
     def _number(self, tensor: Tensor, func: Any = None) -> int:
-        """A new number; nobody reads that of a value which carries no tangent, as of an index."""
-        place = place_of(tensor) if _carries(tensor) else None
-        if place is not None:
-            self._now[place] = self._values
-            self._places.setdefault(place[0], set()).add(place)
+        """A new number; that of a value without tangents, such as an index, is never read."""
+        view = view_of(tensor) if _carries(tensor) else None
+        if view is not None:
+            self._now[view] = self._values
+            self._views.setdefault(view[0], set()).add(view)
         elif _carries(tensor):
-            self.problem = self.problem or f"{func} makes a tensor without memory of its own"
+            self.problem = self.problem or f"{func} makes a tensor without memory"
         self._values += 1
         return self._values - 1
 
 
 def taped(parameters: Sequence[Tensor], run: Callable[[], Tensor]) -> tuple[Tensor, Tape]:
-    """The outputs of a forward pass, with its tape; an error of the model itself is raised."""
+    """The outputs of a forward pass with its tape. Raises the model's own errors."""
     tape = Tape(parameters)
     outputs = attempt(lambda: tape.record(run))
     if isinstance(outputs, Failure):
@@ -198,7 +200,7 @@ def taped(parameters: Sequence[Tensor], run: Callable[[], Tensor]) -> tuple[Tens
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Thousands of entries would set the garbage collector to walk over all of torch, in vain."""
+    """Pause garbage collection: thousands of entries would trigger useless passes over memory."""
     paused = gc.isenabled()
     gc.disable()
     try:
@@ -215,7 +217,7 @@ class _Recorder(DispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        before = place_of(args[0]) if restrides(func) else None
+        before = view_of(args[0]) if restrides(func) else None
         result = func(*args, **kwargs)
         if before is None:
             self._tape.add(func, args, kwargs, result)
@@ -225,5 +227,5 @@ class _Recorder(DispatchMode):
 
 
 def _carries(tensor: Tensor) -> bool:
-    """Whether a tensor can have a tangent: whole numbers and truth values never have one."""
+    """Whether a tensor can have a tangent, and has entries."""
     return has_tangents(tensor) and bool(tensor.numel())

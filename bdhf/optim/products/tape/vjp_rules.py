@@ -1,7 +1,7 @@
-"""The transpose of the derivative of one operator: a table of rules beside that of `tangents`.
+"""The transpose of the derivative of one operator: a table of rules, like that of `jvp_rules`.
 
-A rule tells, once, how w is added to what the operator read. An operator without one goes through
-reverse mode of its rule forward, which is linear in its tangents.
+A rule adds, once, the instructions that add w to the cotangents of the arguments. An operator
+without one goes through reverse mode of its JVP rule, which is linear in its tangents.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.products.tape.calls import OperatorCall
-from bdhf.optim.products.tape.cotangents import Known, Rooms, WayBack
+from bdhf.optim.products.tape.cotangents import Buffers, ValueTable, WayBack
 from bdhf.optim.products.tape.jvp_rules import JVP_RULES, tangent_of
 
 aten = torch.ops.aten
 
-#: (call, what it read, what it made, the way back); for operators that make one tensor.
+#: (call, values it reads, value it makes, the way back); for operators that make one tensor.
 Transpose = Callable[[OperatorCall, Sequence[int | None], int, WayBack], None]
 
 
@@ -26,7 +26,7 @@ def _affine(call: OperatorCall, reads: Sequence[int | None], made: int, way: Way
     """`addmm`: c + a b."""
     _, a, b = call.args
     c, *factors = reads
-    way.add_rows(c, lambda rooms: rooms[made])
+    way.add_rows(c, lambda buffers: buffers[made])
     _products(a, b, factors, made, way)
 
 
@@ -37,19 +37,19 @@ def _matrix(call: OperatorCall, reads: Sequence[int | None], made: int, way: Way
 
 
 def _products(a: Any, b: Any, reads: Sequence[int | None], made: int, way: WayBack) -> None:
-    way.add_product(reads[0], lambda rooms: rooms[made], lambda rooms: b.t())
-    way.add_product(reads[1], lambda rooms: a.t(), lambda rooms: rooms[made])
+    way.add_product(reads[0], lambda buffers: buffers[made], lambda buffers: b.t())
+    way.add_product(reads[1], lambda buffers: a.t(), lambda buffers: buffers[made])
 
 
 def _through(map_back: Callable[[OperatorCall, Tensor], Tensor], own: bool) -> Transpose:
-    """An operator of one tensor; `own`: what `map_back` gives shares no memory with w."""
+    """An operator of one tensor; `own`: the result of `map_back` shares no memory with w."""
 
     def transpose(call: OperatorCall, reads: Sequence[int | None], made: int, way: WayBack) -> None:
         (value,) = reads
-        assert value is not None  # the only way that leads here
-        put, dtype = way.put(value), way.known.dtypes[value]
+        assert value is not None  # the only argument with a tangent
+        put, dtype = way.put(value), way.table.dtypes[value]
         way.instructions.append(
-            lambda rooms: put(rooms, map_back(call, rooms[made]).to(dtype), own)
+            lambda buffers: put(buffers, map_back(call, buffers[made]).to(dtype), own)
         )
 
     return transpose
@@ -83,7 +83,7 @@ PARTIAL = {
     aten.unbind.int,
 }  # fmt: skip
 
-#: Operators whose Jacobian is symmetric: their rule forward serves.
+#: Operators with a symmetric Jacobian: the JVP rule is its own transpose.
 _SYMMETRIC = (
     aten.tanh.default, aten.tanh_.default, aten.sigmoid.default, aten.sigmoid_.default,
     aten.relu.default, aten.relu_.default, aten._softmax.default, aten._safe_softmax.default,
@@ -105,11 +105,11 @@ TRANSPOSES: Mapping[Any, Transpose] = {
 def by_reverse_mode(
     call: OperatorCall, reads: Sequence[int | None], makes: Sequence[int], way: WayBack
 ) -> None:
-    """The transpose of any operator, by reverse mode of its rule forward."""
-    given = [_zeros(read, way.known, way.like) for read in reads]
-    wanted = [(read, x) for read, x in zip(reads, given, strict=True) if x is not None]
+    """The transpose of any operator, by reverse mode of its JVP rule."""
+    tangents_in = [_zeros(read, way.table, way.like) for read in reads]
+    wanted = [(read, x) for read, x in zip(reads, tangents_in, strict=True) if x is not None]
     with torch.enable_grad():
-        tangents = tangent_of(call.detached(), given)
+        tangents = tangent_of(call.detached(), tangents_in)
     ends = [
         (value, made)
         for value, made in zip(makes, tangents, strict=True)
@@ -124,24 +124,24 @@ def by_reverse_mode(
             retain_graph=True, allow_unused=True,
         )  # fmt: skip
 
-    found = back([torch.zeros_like(made) for _, made in ends])
+    probe = back([torch.zeros_like(made) for _, made in ends])
     puts = [
         None if read is None or cotangent is None else way.put(read)
-        for (read, _), cotangent in zip(wanted, found, strict=True)
+        for (read, _), cotangent in zip(wanted, probe, strict=True)
     ]
 
-    def run(rooms: Rooms) -> None:
-        made = back([rooms[value].to(end.dtype) for value, end in ends])
+    def run(buffers: Buffers) -> None:
+        made = back([buffers[value].to(end.dtype) for value, end in ends])
         for put, cotangent in zip(puts, made, strict=True):
             if put is not None and cotangent is not None:
-                put(rooms, cotangent, False)
+                put(buffers, cotangent, False)
 
     way.instructions.append(run)
 
 
-def _zeros(read: int | None, known: Known, like: Tensor) -> Tensor | None:
-    """A tangent that is zero and takes no memory; None where none comes."""
-    if read is None or read not in known.reached:
+def _zeros(read: int | None, table: ValueTable, like: Tensor) -> Tensor | None:
+    """A zero tangent that takes no memory; None for a value without tangents."""
+    if read is None or read not in table.reached:
         return None
-    zero = like.new_zeros((), dtype=known.dtypes[read])
-    return zero.expand(known.shapes[read]).detach().requires_grad_()
+    zero = like.new_zeros((), dtype=table.dtypes[read])
+    return zero.expand(table.shapes[read]).detach().requires_grad_()
