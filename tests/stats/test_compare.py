@@ -6,9 +6,11 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from bdhf.records import Budget, Comparison, Target
+from bdhf.stats.caveats.flags import evaluation_interval, too_few_pairs
+from bdhf.stats.caveats.overturned import OF_MISSING_PAIRS
 from bdhf.stats.compare import compare, to_table
 from bdhf.stats.result import Result, Verdict
-from bdhf.stats.text.sentences import sentence
+from bdhf.stats.text.sentences import OF_OTHERS, sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 FAST = [50, 62, 55, 71, 64, 58, 49, 66]  # seed by seed cheaper than SLOW, by 20 to 40 %
@@ -52,15 +54,15 @@ def test_direction_is_that_of_the_entry():
     """Candidate and baseline are what the YAML says, not what sorts first or stands first."""
     records = synthetic({"block": FAST, "full": SLOW})
     swapped = Comparison(name="full vs block", candidate="full", baseline="block")
-    one, other = only(records), only(dataclasses.replace(records, comparisons=(swapped,)))
+    result, turned = only(records), only(dataclasses.replace(records, comparisons=(swapped,)))
     reordered = only(synthetic({"full": SLOW, "block": FAST}))
 
-    assert reordered == one
-    assert other.verdict is Verdict.WORSE
-    assert other.p == one.p
-    assert other.ratio == pytest.approx(1 / one.ratio)
-    assert other.ratio_low == pytest.approx(1 / one.ratio_high)
-    assert (other.wins, other.losses) == (one.losses, one.wins)
+    assert reordered == result
+    assert turned.verdict is Verdict.WORSE
+    assert turned.p == result.p
+    assert turned.ratio == pytest.approx(1 / result.ratio)
+    assert turned.ratio_low == pytest.approx(1 / result.ratio_high)
+    assert (turned.wins, turned.losses) == (result.losses, result.wins)
 
 
 def test_misses_cost_the_budget():
@@ -72,7 +74,7 @@ def test_misses_cost_the_budget():
     assert result.baseline_mean == pytest.approx(np.mean([*SLOW[:5], 300, 300, 300]))
     assert result.flags == (
         "3 of 8 runs of full did not reach the target within 300 updates: each counts as 300",
-        "1 of 8 runs of full diverged, which is a miss whatever came before",
+        "1 of 8 runs of full diverged, which is a miss even after a hit",
     )
 
 
@@ -82,7 +84,7 @@ def test_arms_that_both_miss_are_undecided():
 
     assert result.verdict is Verdict.UNDECIDED
     assert (result.p, result.ratio, result.ties) == (1.0, 1.0, 8)
-    assert flagged(result, "No pair differs, so p is 1; p ≤ 0.05 takes 6 that differ")
+    assert flagged(result, "All pairs tie, so p is 1; p ≤ 0.05 requires 6 untied pairs")
 
 
 def test_one_arm_that_always_misses_is_worse():
@@ -101,7 +103,7 @@ def test_tied_pairs_raise_the_floor():
 
     assert result.verdict is Verdict.UNDECIDED
     assert result.p == 2 / 2**5
-    assert flagged(result, "5 untied pairs give no p below 0.0625; p ≤ 0.05 takes 6")
+    assert flagged(result, "With 5 untied pairs p is at least 0.0625; p ≤ 0.05 requires 6")
 
 
 @pytest.mark.parametrize("n", [1, 5])
@@ -112,7 +114,7 @@ def test_below_the_floor_nothing_is_decided(n):
     assert result.verdict is Verdict.UNDECIDED
     assert (result.ratio_low, result.ratio_high) == (0.0, math.inf)
     assert (result.difference_low, result.difference_high) == (-math.inf, math.inf)
-    assert flagged(result, "takes 6")
+    assert too_few_pairs(n, n, 0.05, 1)[0] in result.flags
 
 
 def test_no_pairs_at_all():
@@ -158,7 +160,8 @@ def test_verdict_that_a_missing_pair_could_overturn_is_undecided():
     assert result.verdict is Verdict.UNDECIDED
     assert flagged(
         result,
-        "better without them, better with them at their best for block, undecided at their worst",
+        f"{OF_MISSING_PAIRS}: better without them, better in the best case for block, undecided in "
+        "the worst",
     )
 
 
@@ -191,8 +194,10 @@ def test_missing_runs_of_another_test_can_overturn_a_verdict():
 
     assert result.p_holm <= 0.05 < run.p_holm
     assert (result.verdict, run.verdict) == (Verdict.UNDECIDED, Verdict.UNDECIDED)
-    assert flagged(result, "The verdict hangs on runs of other tests, whose p Holm counts: better")
-    assert sentence(result).endswith("→ undecided: what is open in other tests could overturn it")
+    assert flagged(result, OF_OTHERS)
+    assert sentence(result).endswith(
+        "→ undecided: uncertain runs of other tests could change the verdict"
+    )
 
 
 def test_diverged_run_is_no_missing_pair():
@@ -264,7 +269,8 @@ def test_correction_can_undo_a_verdict():
     assert first.p < 0.05 < first.p_holm
     assert first.ratio_high < 1
     assert first.verdict is Verdict.UNDECIDED
-    assert flagged(first, "p ≤ 0.00625, the first step of Holm over 8 tests, takes 9")
+    assert too_few_pairs(8, 8, 0.05, 8)[0] in first.flags
+    assert flagged(first, "p ≤ 0.00625, the first step of Holm over 8 tests, requires 9")
 
 
 def test_axis_that_the_budget_does_not_limit_is_flagged():
@@ -278,7 +284,7 @@ def test_axis_that_the_budget_does_not_limit_is_flagged():
     assert result.horizon == 75.0
     assert result.candidate_mean == pytest.approx(np.mean([75, *(0.25 * u for u in FAST[1:])]))
     assert result.baseline_mean == pytest.approx(75.0)
-    assert flagged(result, "limits updates, not seconds of training: costs count up to 75, where")
+    assert flagged(result, "limits updates, not seconds of training: costs are restricted at 75,")
 
 
 def test_diverged_run_on_another_axis_is_flagged():
@@ -297,18 +303,18 @@ def test_diverged_run_on_another_axis_is_flagged():
 
 
 def test_seconds_of_runs_in_company_are_flagged():
-    """Runs timed beside others are counted, and the command for timing is named; updates are not.
+    """Runs that shared the machine are counted, and the flag has the command for timing.
 
-    Runs that were alone, or did not count their company, raise no flag.
+    Runs that were alone, or have no record of it, raise no flag; nor do comparisons of updates.
     """
     entries = tuple(
         Comparison(name=axis, candidate="block", baseline="full", estimand=f"{axis}_to_target")
         for axis in ("seconds", "updates")
     )
     records = synthetic({"block": FAST, "full": SLOW}, comparisons=entries)
-    company = {"block-0": 3, "block-1": 2, "full-0": 1}
+    concurrent = {"block-0": 3, "block-1": 2, "full-0": 1}
     environments = records.environments.assign(
-        concurrent=records.environments["run_id"].map(company)
+        concurrent=records.environments["run_id"].map(concurrent)
     )
     alone = environments.assign(concurrent=1)
 
@@ -316,7 +322,7 @@ def test_seconds_of_runs_in_company_are_flagged():
 
     assert shared[0].flags == (
         "2 of 8 runs of block shared the machine with others, up to 3 at once",
-        "Seconds depend on what else ran there: `bdhf run SPEC --workers 1` is for timing",
+        "Seconds depend on the load of the machine: use `bdhf run SPEC --workers 1` for timing",
     )
     assert shared[1].flags == ()
     assert compare(dataclasses.replace(records, environments=alone))[0].flags == ()
@@ -353,8 +359,8 @@ def test_zero_cost_and_evaluation_interval_are_flagged():
     result = only(synthetic({"block": [0, *FAST[1:]], "full": SLOW}, every=5))
 
     assert result.ratio > 0
-    assert flagged(result, "1 of 8 runs of block cost 0 updates: in the ratio it counts as 5")
-    assert flagged(result, "up to 4 updates before it is recorded: evaluations are every 5 updates")
+    assert flagged(result, "1 of 8 runs of block cost 0 updates: it counts as 5 in the ratio")
+    assert evaluation_interval(5)[0] in result.flags
 
 
 def test_family_of_identical_arms_is_rarely_rejected():

@@ -58,7 +58,7 @@ def test_an_axis_on_which_an_arm_spends_nothing_is_no_choice(records):
 
     assert {c.measure for c in full.choices} > {"curvature products"}
     assert "curvature products" not in {c.measure for c in adam.choices}
-    assert adam.left_out == ("curvature products: adam has none",)
+    assert adam.left_out == ("curvature products: adam spends none",)
 
 
 def test_a_target_at_which_runs_begin_is_no_choice(records):

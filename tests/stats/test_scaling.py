@@ -43,13 +43,13 @@ def sample_of(runs):
 def test_a_planted_critical_batch_size_is_recovered(b_crit, share):
     """B_crit and S_min are found within a tenth, 30 % of runs censored or none."""
     runs = drawn(b_crit, share=share, seeds=100)
-    found = fit(sample_of(runs), limits=sample_of(runs).limits)
+    fitted = fit(sample_of(runs), limits=sample_of(runs).limits)
 
     assert (~runs["hit"]).mean() == pytest.approx(share, abs=0.01)
-    assert found.b_crit == pytest.approx(b_crit, rel=0.1)
-    assert found.s_min == pytest.approx(20.0, rel=0.1)
-    assert found.sigma == pytest.approx(0.15, rel=0.1)
-    assert found.at_limit == 0
+    assert fitted.b_crit == pytest.approx(b_crit, rel=0.1)
+    assert fitted.s_min == pytest.approx(20.0, rel=0.1)
+    assert fitted.sigma == pytest.approx(0.15, rel=0.1)
+    assert fitted.at_limit == 0
 
 
 def test_taking_misses_for_hits_would_be_wrong():
@@ -69,10 +69,10 @@ def test_without_misses_it_is_least_squares_in_logs():
         return np.log(sample.updates) - a - np.log1p(np.exp(b) / sample.size)
 
     squares = least_squares(residuals, [1.0, 1.0], xtol=1e-14, ftol=1e-14, gtol=1e-14)
-    found = fit(sample, limits=sample.limits)
+    fitted = fit(sample, limits=sample.limits)
 
-    assert [found.s_min, found.b_crit] == pytest.approx(np.exp(squares.x), rel=1e-5)
-    assert found.sigma == pytest.approx(np.sqrt((squares.fun**2).mean()), rel=1e-5)
+    assert [fitted.s_min, fitted.b_crit] == pytest.approx(np.exp(squares.x), rel=1e-5)
+    assert fitted.sigma == pytest.approx(np.sqrt((squares.fun**2).mean()), rel=1e-5)
 
 
 def test_the_likelihood_is_that_of_a_censored_log_normal():
@@ -334,8 +334,8 @@ def test_the_cheapest_size_is_one_where_every_run_hits(costs, hits, size, rivals
     line = pd.DataFrame({"size": [50, 100, 400], "cost": costs, "hits": hits, "runs": 2})
 
     for table in (line, line[::-1]):
-        found = fewest(table)
-        assert (found.size, found.rivals, found.edge) == (size, rivals, edge)
+        lowest = fewest(table)
+        assert (lowest.size, lowest.rivals, lowest.edge) == (size, rivals, edge)
     assert fewest(line.assign(hits=0)) is None
 
 

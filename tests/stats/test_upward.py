@@ -33,13 +33,13 @@ def test_results_are_those_of_the_mirror_image():
     down = synthetic({"block": BLOCK, "full": FULL})
     up = mirrored(down)
 
-    (one,), (other,) = compare(down), compare(up)
+    (lower,), (higher,) = compare(down), compare(up)
 
-    said = [r.target for r in (one, other)]
-    assert said == ["val_loss ≤ 0.02", "val_accuracy ≥ 0.98"]
-    assert repr(dataclasses.replace(other, target=one.target)) == repr(one)
-    assert sentence(other) == sentence(one).replace(*said)
-    assert r"val\_accuracy $\geq$ 0.98" in to_latex([other])
+    targets = [r.target for r in (lower, higher)]
+    assert targets == ["val_loss ≤ 0.02", "val_accuracy ≥ 0.98"]
+    assert repr(dataclasses.replace(higher, target=lower.target)) == repr(lower)
+    assert sentence(higher) == sentence(lower).replace(*targets)
+    assert r"val\_accuracy $\geq$ 0.98" in to_latex([higher])
     pd.testing.assert_frame_equal(
         performance_profiles(up).drop(columns="target"),
         performance_profiles(down).drop(columns="target"),
@@ -71,9 +71,8 @@ def test_easier_targets_of_a_multiverse_are_lower():
     assert {choice.target for choice in universe.choices} == {
         f"val_accuracy ≥ {0.98 / factor:g}" for factor in (1, 1.1, 1.25)
     }
-    assert f"val_accuracy ≥ {0.98 / 1.5:g}: a run is there before the first update" in (
-        universe.left_out
-    )
+    label = f"val_accuracy ≥ {0.98 / 1.5:g}: "
+    assert any(choice.startswith(label) for choice in universe.left_out)
 
 
 @pytest.mark.parametrize("sustain", [1, 2])

@@ -30,11 +30,11 @@ def counts(d):
     chosen = subsets(d.shape[1])
     chosen = chosen / chosen.sum(axis=0)
     step = max(1, ROWS // chosen.shape[1])
-    found = []
+    parts = []
     for rows in (d[start : start + step] for start in range(0, len(d), step)):
         means, tie = rows @ chosen, TIE * np.abs(rows).max(axis=1, keepdims=True)
-        found.append(((means <= tie).sum(axis=1), (means >= -tie).sum(axis=1)))
-    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+        parts.append(((means <= tie).sum(axis=1), (means >= -tie).sum(axis=1)))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def two_sided(d):

@@ -35,7 +35,7 @@ def test_arms_that_made_no_update_are_not_equivalent(estimand):
     assert result.p_equivalence == 1
     assert "8 of 8 runs of block met the target before the first update" in result.flags
     assert "8 of 8 runs of full met the target before the first update" in result.flags
-    assert any("say nothing of the arms, not even that they are alike" in f for f in result.flags)
+    assert sum("before the first update" in flag for flag in result.flags) == 3
     assert sentence(result).endswith("→ undecided")
 
 
@@ -45,7 +45,7 @@ def test_free_pairs_do_not_decide_beside_others():
 
     assert result.verdict is Verdict.UNDECIDED
     assert "6 of 8 runs of full met the target before the first update" in result.flags
-    assert any("6 pairs met the target before the first update on both" in f for f in result.flags)
+    assert any(flag.startswith("6 pairs met the target before the first") for flag in result.flags)
 
 
 def test_pairs_with_a_cost_still_decide():

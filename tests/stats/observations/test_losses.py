@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bdhf.records import Budget
+from bdhf.stats.caveats.overturned import OF_MISSING_PAIRS
 from bdhf.stats.compare import compare
 from bdhf.stats.observations.losses import losses
 from bdhf.stats.result import Verdict
@@ -44,7 +45,7 @@ def test_a_diverged_run_has_the_loss_that_it_began_with(estimand):
 
     result = only({"block": LOW, "full": HIGH}, estimand=estimand, diverged=[("block", 3)])
     assert (result.pairs, result.candidate_hits) == (8, 7)
-    assert "1 of 8 runs of block diverged: it counts as the loss that it began with" in result.flags
+    assert "1 of 8 runs of block diverged: it counts as its initial loss" in result.flags
 
 
 @pytest.mark.parametrize("estimand", ESTIMANDS)
@@ -77,7 +78,7 @@ def test_arms_that_both_diverge_are_not_equivalent():
 
     assert result.verdict is Verdict.UNDECIDED
     assert (result.ties, result.p_equivalence) == (8, 0.25)
-    assert "6 pairs diverged on both sides" in "; ".join(result.flags)
+    assert any(flag.startswith("6 pairs diverged on both sides") for flag in result.flags)
 
 
 def test_equivalent_losses_take_runs_that_did_not_diverge():
@@ -89,8 +90,8 @@ def test_equivalent_losses_take_runs_that_did_not_diverge():
     assert result.p_equivalence <= 0.05
     assert result.verdict is Verdict.UNDECIDED
     assert (
-        "Not called equivalent: that takes 80 % of the runs of both arms that did not diverge, and "
-        "block has 5 of 8"
+        "Not called equivalent: at least 80 % of the runs of both arms must not diverge "
+        "(block: 5 of 8)"
     ) in result.flags
 
 
@@ -103,8 +104,8 @@ def test_losses_that_are_not_positive_use_differences(shift):
     assert result.verdict is Verdict.BETTER
     assert result.difference == pytest.approx(-0.4)
     assert np.isnan([result.ratio, result.ratio_low, result.p_equivalence]).all()
-    assert (
-        "Not every final validation loss is above 0: there is no ratio for a margin" in result.flags
+    assert result.flags == (
+        "The margin needs ratios, but not every final validation loss is positive",
     )
     assert sentence(result).startswith(
         "block was 0.4 below full in final validation loss (95 % interval -0.4 to -0.4; p = 0.008"
@@ -154,11 +155,11 @@ def test_missing_run_may_have_diverged():
 
     assert lost.p_holm == early.p_holm <= 0.05
     assert lost.verdict is Verdict.UNDECIDED
-    assert "The verdict hangs on the missing pairs: better without them" in "; ".join(lost.flags)
+    assert any(flag.startswith(f"{OF_MISSING_PAIRS}: better ") for flag in lost.flags)
     assert stands.verdict is Verdict.BETTER
 
 
 def test_unknown_loss_is_an_error():
     """A name that is no loss is refused, with those that are."""
-    with pytest.raises(ValueError, match="'last_loss' is no loss; known: final_loss"):
+    with pytest.raises(ValueError, match=r"'last_loss'.*final_loss"):
         loss_of([2.0, 1.0], "last_loss")

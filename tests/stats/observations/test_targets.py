@@ -161,7 +161,7 @@ def test_ablation_that_has_not_begun_has_no_outcome():
 
 def test_unknown_metric_names_the_known_ones():
     """The error says what the curves have and what was probably meant."""
-    with pytest.raises(ValueError, match=r"'val_los'; known: val_loss. Did you mean 'val_loss'\?"):
+    with pytest.raises(ValueError, match=r"'val_los'.* val_loss.*'val_loss'"):
         observe_targets(*one_run([1.0]), Target(metric="val_los", below=0.2))
 
 
@@ -175,5 +175,5 @@ def test_a_metric_that_no_run_measured_is_a_fault_of_the_input():
 
 def test_unknown_axis_names_the_known_ones():
     """The error says which axes a cost can be counted on."""
-    with pytest.raises(ValueError, match="unknown 'hours'; known: updates, epochs"):
+    with pytest.raises(ValueError, match=r"'hours'.*updates, epochs"):
         observe_targets(*one_run([1.0]), Target(metric="val_loss", below=0.2), axis="hours")

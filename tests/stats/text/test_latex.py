@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bdhf.stats.caveats.flags import too_few_pairs
 from bdhf.stats.compare import compare
 from bdhf.stats.text.latex import escaped, to_latex
 from bdhf.stats.text.tables import rows
@@ -93,7 +94,8 @@ def test_a_line_break_in_a_name_does_not_end_a_comment():
 
     assert r"a \textbackslash{}input\{x\} & updates to" in latex
     assert [line for line in latex.splitlines() if line.startswith("\\input")] == []
-    assert "% a \\input{x}: 3 untied pairs give no p" in latex
+    (flag,) = too_few_pairs(3, 3, 0.05, 1)
+    assert f"% a \\input{{x}}: {flag}" in latex
 
 
 def test_what_is_not_latin_stays_and_symbols_are_set():
@@ -116,5 +118,5 @@ def test_losses_without_ratios_have_no_interval_of_one():
               "full": [[1, -0.3 + i / 90] for i in range(8)]}  # fmt: skip
     words = dict(rows(*compare(with_losses(losses))))
 
-    none = "– (not every value is above 0, so there is no ratio)"
+    none = "– (not every value is positive, so no ratio exists)"
     assert (words["interval"], words["BCa interval"]) == (none, none)

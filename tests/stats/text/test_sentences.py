@@ -60,7 +60,7 @@ def test_arms_that_never_reach_the_target():
 def test_all_ties():
     """Equal costs on every seed are said as such."""
     assert said(FAST, FAST) == (
-        "block and full needed equally many updates to reach val_loss ≤ 0.02 "
+        "block and full needed the same number of updates to reach val_loss ≤ 0.02 "
         "(8 of 8 pairs, all tied) → undecided"
     )
 
@@ -78,7 +78,7 @@ def test_no_pairs(seeds, pairs):
 def test_verdict_that_missing_pairs_overturn_says_why():
     """A small p beside `undecided` is explained."""
     assert said([*FAST, "timeout"], [*SLOW, 80]).endswith(
-        "8 of 9 pairs) → undecided: the missing pairs could overturn it"
+        "8 of 9 pairs) → undecided: the missing pairs could change the verdict"
     )
 
 
@@ -123,7 +123,7 @@ def test_equivalent_ties_are_said_as_such():
     entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
 
     assert said(FAST, FAST, comparisons=(entry,)) == (
-        "block and full needed equally many updates to reach val_loss ≤ 0.02 "
+        "block and full needed the same number of updates to reach val_loss ≤ 0.02 "
         "(8 of 8 pairs, all tied) → equivalent within 1.1× (p = 0.004)"
     )
 
