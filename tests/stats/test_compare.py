@@ -24,7 +24,7 @@ def only(records):
 
 
 def flagged(result, text):
-    """Whether one of the flags says this."""
+    """Whether one of the flags contains this text."""
     return any(text in flag for flag in result.flags)
 
 
@@ -51,7 +51,7 @@ def test_p_equal_to_alpha_decides():
 
 
 def test_direction_is_that_of_the_entry():
-    """Candidate and baseline are what the YAML says, not what sorts first or stands first."""
+    """Candidate and baseline are those of the YAML, independent of any order."""
     records = synthetic({"block": FAST, "full": SLOW})
     swapped = Comparison(name="full vs block", candidate="full", baseline="block")
     result, turned = only(records), only(dataclasses.replace(records, comparisons=(swapped,)))
@@ -66,7 +66,7 @@ def test_direction_is_that_of_the_entry():
 
 
 def test_misses_cost_the_budget():
-    """Restricted means count a miss and a diverged run as the budget, and the flags say so."""
+    """Restricted means count a miss and a diverged run as the budget, with flags."""
     result = only(synthetic({"block": FAST, "full": [*SLOW[:5], None, None, "diverged"]}))
 
     assert result.horizon == 300.0
@@ -79,7 +79,7 @@ def test_misses_cost_the_budget():
 
 
 def test_arms_that_both_miss_are_undecided():
-    """All runs of both arms censored: ties, no evidence, and no untied pair."""
+    """All runs of both arms are censored: only ties, so no evidence."""
     result = only(synthetic({"block": [None] * 8, "full": [None] * 8}))
 
     assert result.verdict is Verdict.UNDECIDED
@@ -88,7 +88,7 @@ def test_arms_that_both_miss_are_undecided():
 
 
 def test_one_arm_that_always_misses_is_worse():
-    """All runs of one arm censored: the other is better on every seed."""
+    """All runs of one arm are censored: the other is better on every seed."""
     result = only(synthetic({"block": [None] * 8, "full": SLOW}))
 
     assert result.verdict is Verdict.WORSE
@@ -96,7 +96,7 @@ def test_one_arm_that_always_misses_is_worse():
 
 
 def test_tied_pairs_raise_the_floor():
-    """Eight pairs of which three tie are five pairs as far as the smallest p goes."""
+    """Eight pairs with three ties have the smallest p of five pairs."""
     result = only(
         synthetic({"block": [*FAST[:5], None, None, None], "full": [*SLOW[:5]] + [None] * 3})
     )
@@ -108,7 +108,7 @@ def test_tied_pairs_raise_the_floor():
 
 @pytest.mark.parametrize("n", [1, 5])
 def test_below_the_floor_nothing_is_decided(n):
-    """With too few seeds even a perfect record is undecided, with an infinite interval."""
+    """With too few seeds even wins on every seed are undecided, with an infinite interval."""
     result = only(synthetic({"block": FAST[:n], "full": SLOW[:n]}))
 
     assert result.verdict is Verdict.UNDECIDED
@@ -118,7 +118,7 @@ def test_below_the_floor_nothing_is_decided(n):
 
 
 def test_no_pairs_at_all():
-    """Before anything has run a result exists, has p = 1 and says why."""
+    """Before any run a result exists, with p = 1 and the reasons."""
     result = only(synthetic({"block": ["planned"] * 3, "full": ["planned"] * 3}))
 
     assert (result.planned, result.pairs, result.p) == (3, 0, 1.0)
@@ -131,7 +131,7 @@ def test_no_pairs_at_all():
 
 
 def test_no_pairs_on_an_axis_that_the_budget_does_not_limit():
-    """Without a run there is no horizon either, and no flag speaks of one."""
+    """Without a run there is no horizon, and no flag contains one."""
     entry = Comparison(
         name="time", candidate="block", baseline="full", estimand="seconds_to_target"
     )
@@ -143,7 +143,7 @@ def test_no_pairs_on_an_axis_that_the_budget_does_not_limit():
 
 
 def test_missing_pair_is_counted_and_survived():
-    """A strong effect stands whatever the one missing run would have cost."""
+    """A strong effect holds for any cost of the missing run."""
     block, full = [v // 4 for v in FAST] * 2, SLOW * 2
     result = only(synthetic({"block": block, "full": ["oom", *full[1:]]}, last=100))
 
@@ -153,7 +153,7 @@ def test_missing_pair_is_counted_and_survived():
 
 
 def test_verdict_that_a_missing_pair_could_overturn_is_undecided():
-    """Better on the pairs at hand, undecided had the missing run missed: undecided."""
+    """Better on the complete pairs, undecided if the missing run missed: undecided."""
     result = only(synthetic({"block": [*FAST, "timeout"], "full": [*SLOW, 80]}))
 
     assert result.p_holm <= result.alpha
@@ -183,7 +183,7 @@ X_AND_Y = tuple(Comparison(name=arm, candidate=arm, baseline="full") for arm in 
 
 
 def test_missing_runs_of_another_test_can_overturn_a_verdict():
-    """Holm lets a larger p pass once a smaller one has: not where missing runs made it small."""
+    """Holm accepts a larger p after a smaller one, but not if missing runs made that one small."""
     arms = {
         "x": [80, 82, 84, 86, 88, 90, 119, 124],
         "y": ["planned", 52, 54, 56, 58, 60, 62, 64],
@@ -201,7 +201,7 @@ def test_missing_runs_of_another_test_can_overturn_a_verdict():
 
 
 def test_diverged_run_is_no_missing_pair():
-    """Divergence is an outcome: the pair counts, and the arm pays for it."""
+    """Divergence is an outcome: the pair counts, with the budget as cost."""
     result = only(synthetic({"block": FAST, "full": ["diverged", *SLOW[1:]]}))
 
     assert result.pairs == 8
@@ -209,7 +209,7 @@ def test_diverged_run_is_no_missing_pair():
 
 
 def test_one_nan_in_a_curve_is_no_hit():
-    """A NaN where the run would have hit turns the hit into a miss, and nothing else."""
+    """A NaN at the hit turns it into a miss, and changes nothing else."""
     records = synthetic({"block": FAST, "full": SLOW})
     curves = records.curves.reset_index(drop=True)
     at_hit = (curves["arm"] == "block") & (curves["seed"] == 0) & (curves["update"] == FAST[0])
@@ -258,7 +258,7 @@ def test_later_steps_of_holm_ask_less():
 
 
 def test_correction_can_undo_a_verdict():
-    """A p that is enough alone is not enough among eight tests."""
+    """A p that is significant alone is not significant among eight tests."""
     entries = tuple(
         Comparison(name=str(i), candidate="block", baseline="full" if i == 0 else "late")
         for i in range(8)
@@ -274,7 +274,7 @@ def test_correction_can_undo_a_verdict():
 
 
 def test_axis_that_the_budget_does_not_limit_is_flagged():
-    """In seconds the fast arm's misses end early, and everything is restricted there."""
+    """In seconds the fast arm's misses end early, and all costs are restricted there."""
     entry = Comparison(
         name="time", candidate="block", baseline="full", estimand="seconds_to_target"
     )
@@ -288,7 +288,7 @@ def test_axis_that_the_budget_does_not_limit_is_flagged():
 
 
 def test_diverged_run_on_another_axis_is_flagged():
-    """Without a miss a diverged run counts as the budget at its arm's slowest pace; said so."""
+    """Without a miss a diverged run counts as the budget at its arm's slowest pace, with a flag."""
     entry = Comparison(
         name="time", candidate="block", baseline="full", estimand="seconds_to_target"
     )
@@ -330,7 +330,7 @@ def test_seconds_of_runs_in_company_are_flagged():
 
 
 def test_unrecorded_axis_is_missing_data():
-    """A run without a recorded cost on the axis leaves its pair out, and the flag says why."""
+    """A run without a recorded cost on the axis makes its pair missing, with a flag."""
     entry = Comparison(
         name="time", candidate="block", baseline="full", estimand="seconds_to_target"
     )
@@ -346,7 +346,7 @@ def test_unrecorded_axis_is_missing_data():
 
 
 def test_run_that_ended_before_the_budget_is_flagged():
-    """A miss that was not watched up to the budget still counts as the budget, but not silently."""
+    """A miss that ended before the budget counts as the budget, with a flag."""
     records = synthetic({"block": FAST, "full": [*SLOW[:7], None]}, budget=Budget(updates=400))
 
     assert flagged(
@@ -355,7 +355,7 @@ def test_run_that_ended_before_the_budget_is_flagged():
 
 
 def test_zero_cost_and_evaluation_interval_are_flagged():
-    """What a cost of 0 counts as, and how late a hit is recorded, stand beside the number."""
+    """Flags report what a cost of 0 counts as, and how late hits are recorded."""
     result = only(synthetic({"block": [0, *FAST[1:]], "full": SLOW}, every=5))
 
     assert result.ratio > 0
@@ -381,7 +381,7 @@ def test_family_of_identical_arms_is_rarely_rejected():
 
 
 def test_table_has_a_row_per_result_and_survives_parquet(tmp_path):
-    """comparisons.parquet holds every field, and none of them when there was nothing to compare."""
+    """comparisons.parquet has every field, and no row without comparisons."""
     results = compare(synthetic({"block": FAST, "full": [*SLOW[:7], "diverged"]}))
     table, empty = to_table(results), to_table(())
     table.to_parquet(tmp_path / "comparisons.parquet")

@@ -1,4 +1,4 @@
-"""Drawn comparisons: what holds whatever the costs, misses, failures and losses are."""
+"""Random comparisons: properties for any costs, misses, failures and losses."""
 
 import dataclasses
 import math
@@ -38,7 +38,7 @@ def results_of(pairs, *, estimand="updates_to_target"):
 @drawn
 @given(st.lists(st.integers(-40, 40), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.2]))
 def test_p_and_interval_never_contradict_each_other(d, alpha):
-    """The interval excludes 0 exactly when p ≤ alpha, and it holds the mean."""
+    """The interval excludes 0 exactly when p ≤ alpha, and contains the mean."""
     test = sign_flip(np.array(d) / 7, alpha=alpha)
 
     assert (test.p <= alpha) == (test.low > 0 or test.high < 0)
@@ -48,7 +48,7 @@ def test_p_and_interval_never_contradict_each_other(d, alpha):
 @drawn
 @given(seeds, st.sampled_from(["updates_to_target", "final_loss"]))
 def test_swapping_the_arms_turns_everything_around(pairs, estimand):
-    """The ratio is inverted, the verdict is turned, and every p stays."""
+    """The ratio is inverted, the verdict reversed, and every p stays."""
     result, turned = results_of(pairs, estimand=estimand)
 
     assert turned.verdict is TURNED.get(result.verdict, result.verdict)

@@ -1,4 +1,4 @@
-"""The verdict against the tuning budget: closed forms against every draw there is."""
+"""The verdict against the tuning budget: closed forms against all possible draws."""
 
 from itertools import product
 
@@ -70,7 +70,7 @@ def test_the_best_of_all_is_met_by_the_best_of_few():
 
 
 def test_resampling_agrees_with_the_closed_form():
-    """2,000 resamples of paired trials come within their own error of the share."""
+    """2,000 resamples of paired trials agree with the share within their error."""
     a, b = MANY
     lead = ahead(ENTRY, a, b)
     drawn = np.random.default_rng(0).integers(24, size=(2000, 24))
@@ -131,7 +131,7 @@ def test_the_order_of_trials_changes_nothing():
 
 
 def test_a_verdict_holds_from_the_last_time_that_it_began_to():
-    """`holds_from` is the least k from which on every share agrees; a lead that is lost is none."""
+    """`holds_from` is the smallest k from which every share agrees; a lost lead does not count."""
     lost = ahead(ENTRY, np.full(24, 1.0), np.arange(24) + 0.5)  # the baseline's best comes late
 
     agree = [share >= 0.95 for share in lost.shares]
@@ -154,14 +154,14 @@ def test_losses_that_are_not_positive_have_no_ratio():
 
 
 def test_a_value_that_is_not_finite_is_refused():
-    """NaN is no value of a trial: a miss costs the horizon; nor is there a best of no trial."""
+    """NaN is no value of a trial, since a miss costs the horizon; no trials have no best."""
     for values in ([1.0, np.nan], []):
         with pytest.raises(ValueError, match="horizon"):
             expected_best(values)
 
 
 def test_misses_count_as_the_horizon():
-    """Trials that missed, were pruned or failed are all worth the horizon, and no more."""
+    """Trials that missed, were pruned or failed all count as the horizon."""
     records = synthetic_study()
     arm = next(arm for arm in records.study.arms if arm.label == "full_hf")
     values = trial_values(records, arm, UPDATES)
@@ -192,7 +192,7 @@ def test_arms_of_a_study_are_compared_at_the_trials_that_both_have():
 
 
 def test_what_was_not_tuned_is_not_compared():
-    """A comparison of seconds says nothing where updates were tuned."""
+    """A comparison of seconds is left out where updates were tuned."""
     entry = ENTRY.model_copy(update={"candidate": "block_hf", "baseline": "adam"})
     seconds = entry.model_copy(update={"estimand": "seconds_to_target"})
 

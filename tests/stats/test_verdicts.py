@@ -1,4 +1,4 @@
-"""Each verdict is reached, and none that the data do not carry: margins, losses, missing pairs."""
+"""Each verdict is reached, and only with enough evidence: margins, losses, missing pairs."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def versus(block, full, *, entry=SAME, **options):
 
 
 def flagged(result, text):
-    """Whether one of the flags says this."""
+    """Whether one of the flags contains this text."""
     return any(text in flag for flag in result.flags)
 
 
@@ -45,7 +45,7 @@ def flagged(result, text):
     ],
 )
 def test_each_verdict_is_reached(block, full, verdict):
-    """And swapping the arms turns it around."""
+    """Swapping the arms reverses it."""
     turned = {"better": "worse", "worse": "better"}
 
     assert versus(block, full).verdict == verdict
@@ -61,7 +61,7 @@ def test_without_a_margin_nothing_is_equivalent():
 
 
 def test_a_difference_within_the_margin_is_a_difference():
-    """Better comes first, and the flag says that it is small."""
+    """Better takes precedence, and a flag reports that the difference is small."""
     result = versus(FASTER, FULL)
 
     assert result.verdict is Verdict.BETTER
@@ -83,7 +83,7 @@ def test_ties_are_equivalent_only_with_a_margin_and_enough_pairs(n, verdict):
 
 @pytest.mark.parametrize("n", [1, 8])
 def test_arms_that_only_miss_are_not_equivalent(n):
-    """All censored in both arms: no pair says anything, so no margin is shown to hold."""
+    """All runs of both arms are censored: no pair is informative, so equivalence is not shown."""
     result = versus([None] * n, [None] * n)
 
     assert result.verdict is Verdict.UNDECIDED
@@ -92,7 +92,7 @@ def test_arms_that_only_miss_are_not_equivalent(n):
 
 
 def test_pairs_that_both_miss_are_left_out_of_equivalence():
-    """The p is that of the other pairs, however many ties at the budget stand beside them."""
+    """The p is that of the other pairs, for any number of ties at the budget."""
     result = versus([*NEAR, None, None], [*FULL, None, None])
 
     assert result.verdict is Verdict.EQUIVALENT
@@ -101,7 +101,7 @@ def test_pairs_that_both_miss_are_left_out_of_equivalence():
 
 
 def test_equivalent_takes_hits():
-    """Below 80 % hits the flag says which arm falls short, and the verdict is undecided."""
+    """Below 80 % hits the verdict is undecided, and the flag names the arm."""
     result = versus([*NEAR, None, None, None], [*FULL, 295, None, None], last=300)
     enough = versus([*NEAR, None, None], [*FULL, None, None], last=300)
 
@@ -137,7 +137,7 @@ def test_missing_pair_can_overturn_better(status):
 
 
 def test_missing_runs_are_no_hits():
-    """Costs that hardly differ up to the budget stay equivalent only while 80 % are known to hit.
+    """Costs that hardly differ within the budget are equivalent only while 80 % are known hits.
 
     Two missing pairs of ten leave 80 %, three of eleven do not.
     """
@@ -195,7 +195,7 @@ def test_equivalence_is_corrected_over_the_tests_with_a_margin():
 
 
 def test_seconds_of_mixed_hardware_leave_the_pair_out():
-    """One pair timed on two machines is missing, with its reason; the others may mix."""
+    """One pair timed on two machines is missing, with its reason; pairs may differ in hardware."""
     entry = BLOCK_VS_FULL.model_copy(update={"estimand": "seconds_to_target"})
     arms = {"block": FAST, "full": FULL}
     kinds = {"block-0": "x", "full-0": "y", "block-1": "y", "full-1": "y"}
@@ -215,7 +215,7 @@ def test_seconds_of_mixed_hardware_leave_the_pair_out():
 
 
 def test_seeds_to_decide_are_more_than_there_were():
-    """A number that the pairs at hand did not decide with is not named again."""
+    """A number of pairs that did not decide is not suggested again."""
     block, full = [50, 50, 50, 50, 50, 102], [100] * 6
     result = versus(block, full, entry=BLOCK_VS_FULL)
 
@@ -225,7 +225,7 @@ def test_seeds_to_decide_are_more_than_there_were():
 
 @pytest.mark.parametrize("status", [*map(str, FAILED)])
 def test_a_hit_that_fails_later_is_a_hit(status):
-    """Runs that go on after their target and fail there are compared, and the flag counts them."""
+    """Runs that fail after their target are compared, and a flag counts them."""
     records = synthetic({"block": FAST, "full": FULL}, comparisons=(SAME,))
     runs = records.runs.copy()
     runs.loc[runs["arm"] == "block", "status"] = status

@@ -40,7 +40,7 @@ def test_each_loss_is_what_it_says(estimand, value):
 
 @pytest.mark.parametrize("estimand", ESTIMANDS)
 def test_a_diverged_run_has_the_loss_that_it_began_with(estimand):
-    """Whatever it reached before: its loss at update 0, in all three; and it is no missing pair."""
+    """Its loss is that at update 0, for all three estimands; the pair is not missing."""
     assert loss_of([2.0, 0.1, math.nan], estimand, status="diverged") == 2.0
 
     result = only({"block": LOW, "full": HIGH}, estimand=estimand, diverged=[("block", 3)])
@@ -72,7 +72,7 @@ def test_losses_can_be_equivalent():
 
 
 def test_arms_that_both_diverge_are_not_equivalent():
-    """Runs that diverge on both sides tie at the loss that they began with, and say nothing."""
+    """Runs that diverge on both sides tie at their initial loss, and are uninformative."""
     both = [(arm, seed) for arm in ("block", "full") for seed in range(6)]
     result = only({"block": LOW, "full": LOW}, margin=1.1, diverged=both)
 
@@ -82,7 +82,7 @@ def test_arms_that_both_diverge_are_not_equivalent():
 
 
 def test_equivalent_losses_take_runs_that_did_not_diverge():
-    """With three of eight runs diverged in one arm the flag says what is short."""
+    """With three of eight runs diverged in one arm a flag has the counts."""
     lost = [("block", seed) for seed in range(3)]
     same = [[0.5, 0.5, 0.5]] * 8
     result = only({"block": same, "full": same}, margin=1.1, diverged=lost)
@@ -97,7 +97,7 @@ def test_equivalent_losses_take_runs_that_did_not_diverge():
 
 @pytest.mark.parametrize("shift", [-0.5, -3.0])
 def test_losses_that_are_not_positive_use_differences(shift):
-    """Without ratios the differences are tested, a margin does not apply, and both are said."""
+    """Without ratios the differences are tested, and a flag reports that no margin applies."""
     block, full = ([[x + shift for x in run] for run in arm] for arm in (LOW, HIGH))
     result = only({"block": block, "full": full}, margin=1.1)
 
@@ -113,7 +113,7 @@ def test_losses_that_are_not_positive_use_differences(shift):
 
 
 def test_runs_that_stop_at_their_target_are_flagged():
-    """A loss at the stop is not that of a run that went on to the budget."""
+    """A loss at the target is not that of a run up to the budget."""
     result = only({"block": LOW, "full": [run[:2] for run in HIGH[:3]] + HIGH[3:]})
 
     assert result.pairs == 8
@@ -125,7 +125,7 @@ def test_runs_that_stop_at_their_target_are_flagged():
 
 
 def test_area_is_averaged_up_to_the_first_end():
-    """Every run is watched up to there; beyond it the longer runs are not counted."""
+    """Every run was observed up to there; later parts of longer runs do not count."""
     result = only({"block": [[2.0, 1.0, 9.0]] * 6, "full": [[4.0, 2.0]] * 6},
                   estimand="area_under_curve")  # fmt: skip
 
@@ -133,7 +133,7 @@ def test_area_is_averaged_up_to_the_first_end():
 
 
 def test_one_loss_that_is_not_a_number():
-    """In the middle it is passed over; at the end there is no final loss: the pair is missing."""
+    """In the middle it is skipped; at the end there is no final loss: the pair is missing."""
     assert loss_of([2.0, math.nan, 0.5], "final_loss") == 0.5
     assert loss_of([2.0, math.nan, 0.5], "area_under_curve") == pytest.approx(1.25)
     assert loss_of([2.0, 0.4, math.nan], "best_loss") == 0.4
@@ -147,7 +147,7 @@ def test_one_loss_that_is_not_a_number():
 
 
 def test_missing_run_may_have_diverged():
-    """At worst it has the loss that runs begin with: a verdict that hangs on that is overturned."""
+    """At worst it has the initial loss: a verdict that depends on that is undecided."""
     high = [[9.0, *run[1:]] for run in HIGH]
     lost, early = (only({"block": [*LOW[:6], "oom"], "full": full[:7]}) for full in (high, HIGH))
     near = [[run[2] + 0.001, run[1], run[2]] for run in HIGH]
@@ -160,6 +160,6 @@ def test_missing_run_may_have_diverged():
 
 
 def test_unknown_loss_is_an_error():
-    """A name that is no loss is refused, with those that are."""
+    """An unknown loss is refused, and the error lists the known ones."""
     with pytest.raises(ValueError, match=r"'last_loss'.*final_loss"):
         loss_of([2.0, 1.0], "last_loss")

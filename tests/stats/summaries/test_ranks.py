@@ -70,7 +70,7 @@ def test_groups_are_stretches_within_the_critical_difference():
 
 
 def test_below_five_problems_or_three_solvers_there_is_none():
-    """Neither is a problem counted on which a solver has no outcome."""
+    """A problem on which a solver has no outcome is left out."""
     idle = {f"b problem={p}": ["oom"] * 3 for p in range(2)}
 
     assert mean_ranks(study(problems=4), TARGET) is None
@@ -80,7 +80,7 @@ def test_below_five_problems_or_three_solvers_there_is_none():
 
 
 def test_solvers_that_all_miss_tie():
-    """Nothing is reached anywhere: equal ranks, and no difference."""
+    """No target is reached: equal ranks, and no difference."""
     records = study()
     runs = records.runs.assign(status="diverged")
     ranks = mean_ranks(dataclasses.replace(records, runs=runs), TARGET)
