@@ -70,7 +70,7 @@ def axis_of(estimand: str) -> str:
     """
     axis = estimand.removesuffix("_to_target")
     if axis not in AXES:
-        raise ValueError(f"estimand: {estimand!r} is no cost to target, and has no axis")
+        raise ValueError(f"estimand: {estimand!r} is not a cost to target and has no axis")
     return axis
 
 

@@ -101,7 +101,7 @@ def sums_of(folder: Path) -> dict[str, str]:
 def _checked(status: Mapping[str, Any], run_id: str) -> dict[str, str]:
     """The sums of a status.json. Raises ValueError for one that was changed."""
     if status.get("run_id", run_id) != run_id:
-        raise ValueError(f"of run {status['run_id']}")
+        raise ValueError(f"belongs to run {status['run_id']}")
     return _sums(status)
 
 
@@ -124,9 +124,9 @@ def _status(path: Path) -> dict[str, Any]:
     if content.get("status") not in list(Status):
         raise ValueError(f"unknown status {content.get('status')!r}; known: {', '.join(Status)}")
     if not isinstance(content["reason"], str):
-        raise ValueError("the reason is no text")
+        raise ValueError("the reason is not text")
     if type(content.get("attempts", 1)) is not int:
-        raise ValueError("attempts: no whole number")
+        raise ValueError("attempts: not a whole number")
     return content
 
 

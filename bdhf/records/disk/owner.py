@@ -98,11 +98,11 @@ ticks=None))
         host, pid, ticks = content.get("host"), content.get("pid"), content.get("ticks")
         started: Any = content.get("started")
         if not isinstance(host, str) or type(pid) is not int or not 0 < pid <= _LAST_PID:
-            raise ValueError(f"host {host!r}, pid {pid!r}: no process")
+            raise ValueError(f"host {host!r}, pid {pid!r}: not a process")
         if type(started) not in (int, float) or not math.isfinite(started):
-            raise ValueError(f"started: {started!r} is no time")
+            raise ValueError(f"started: {started!r} is not a time")
         if ticks is not None and type(ticks) is not int:
-            raise ValueError(f"ticks: {ticks!r} is no whole number")
+            raise ValueError(f"ticks: {ticks!r} is not a whole number")
         if unknown := content.keys() - {field.name for field in fields(cls)}:
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
         return cls(host, pid, float(started), ticks)

@@ -49,7 +49,7 @@ def parse_record(path: Path, read: bytes) -> dict[str, Any]:
         raise ValueError("not a mapping")
     version = content.get("records", 0)
     if type(version) is not int or version < 0:
-        raise ValueError(f"records: {version!r} is no version")
+        raise ValueError(f"records: {version!r} is not a version")
     if version > RECORDS_VERSION:
         raise NewerRecordsError(path, version)
     return content

@@ -64,9 +64,7 @@ def cost_flags(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ..
         ),
         *_per_arm(pairs, entry, _diverged, "diverged, which is a miss even after a hit"),
         *_ended_early(pairs, entry),
-        *_per_arm(
-            pairs, entry, _failed_later, "reached the target before it failed, which is a hit"
-        ),
+        *_per_arm(pairs, entry, _failed_later, "reached the target before failing, which is a hit"),
         *_per_arm(pairs, entry, _free, f"cost 0 {unit}: {{each}} {cost(pairs.floor)} in the ratio"),
     )
 
@@ -99,7 +97,7 @@ def margin(
     p_holm: float,
     alpha: float,
 ) -> tuple[str, ...]:
-    """Explain a verdict that may surprise a reader who knows the margin."""
+    """Explain how the margin relates to the verdict."""
     if entry.margin is None:
         return ()
     if not pairs.are_ratios:

@@ -42,7 +42,7 @@ def losses(runs: pd.DataFrame, curves: pd.DataFrame, estimand: str, budget: Budg
     [0.2, 2.0]
     """
     if estimand not in LOSSES:
-        raise ValueError(f"estimand: {estimand!r} is no loss; known: {', '.join(LOSSES)}")
+        raise ValueError(f"estimand: {estimand!r} is not a loss; known: {', '.join(LOSSES)}")
     column = AXES[budget.axis][0]
     curve_of = _curves(runs, curves, column)
     ends = {key: x[-1] for key, (x, _) in curve_of.items()}
