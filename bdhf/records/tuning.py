@@ -162,7 +162,7 @@ def refuse_study(folder: Path) -> None:
         raise InputError(
             [
                 f"{folder}: the folder of a study; `bdhf report {folder}` reports its results, and "
-                f"its comparison on held-out seeds is the ablation in {held_out}"
+                f"its comparison on held-out seeds is an ablation in {held_out}"
             ]
         )
 

@@ -12,10 +12,10 @@ def not_compared(entries: Sequence[Comparison]) -> tuple[str, ...]:
     """Report the comparisons of a run with itself, which are not made, in the order of the spec.
 
     >>> not_compared([Comparison(name="a vs b", candidate="a", baseline="b")])[0]
-    'a vs b: not compared, because a and b are the same runs'
+    'a vs b: not compared, since a and b are the same runs'
     """
     return tuple(
-        f"{entry.name}: not compared, because {entry.candidate} and {entry.baseline} are the same "
+        f"{entry.name}: not compared, since {entry.candidate} and {entry.baseline} are the same "
         "runs"
         for entry in entries
     )

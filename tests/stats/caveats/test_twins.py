@@ -47,7 +47,7 @@ def test_records_of_an_older_plan_have_no_verdict_of_twins(estimand):
     assert [entry.name for entry in with_twins.twins] == ["twin"]
     assert [universe.question for universe in multiverse(with_twins)] == ["block vs full"]
     (line,) = not_compared(with_twins.twins)
-    assert line == ("twin: not compared, because again and full are the same runs")
+    assert line == ("twin: not compared, since again and full are the same runs")
     assert to_latex([result], [line]).endswith(f"% {line}\n")
 
 
