@@ -6,9 +6,9 @@
       runs.parquet  curves.parquet  comparisons.parquet  multiverse.parquet  report.html
       figures/*.svg
 
-Run folders are the truth; `collect` makes the tables of them, `load` is the one reader. Nothing
-here imports torch, and nothing here computes a statistic. `docs/records.md` is for those who read
-the files; `columns.py` says what is in them.
+Run folders are the primary data; `collect` derives the tables from them, and `load` is the only
+reader. Nothing here imports torch or computes a statistic. `docs/records.md` describes the files
+for users; `columns.py` describes their columns.
 """
 
 from bdhf.records.collect import collect, collected, ended, planned, run_labels, torn

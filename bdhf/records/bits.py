@@ -1,4 +1,4 @@
-"""Whether two curves are the same, bit for bit, and where they first are not."""
+"""Whether two curves are equal, bit for bit, and where they first differ."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import pandas as pd
 
 
 class Unlike(NamedTuple):
-    """The first value that differs: in which row (from 0) and column, and what stands there."""
+    """The first difference: its row (from 0), its column and both values."""
 
     row: int
     column: str
-    one: float
+    first: float
     other: float
 
 
 def first_unlike(
-    one: pd.DataFrame, other: pd.DataFrame, ignored: Collection[str] = ()
+    first: pd.DataFrame, other: pd.DataFrame, ignored: Collection[str] = ()
 ) -> Unlike | None:
     """Find the first row in which two curves differ, over as many rows as both have.
 
-    NaN equals NaN, and is what stands in a column that a curve does not have; 0.0 and -0.0 differ.
+    NaN equals NaN, and fills a column that a curve lacks; 0.0 and -0.0 differ.
     """
-    rows = min(len(one), len(other))
-    found: list[Unlike] = []
-    for name in dict.fromkeys([*one.columns, *other.columns]):
+    rows = min(len(first), len(other))
+    differences: list[Unlike] = []
+    for name in dict.fromkeys([*first.columns, *other.columns]):
         if name in ignored:
             continue
-        left, right = _values(one, name, rows), _values(other, name, rows)
-        same = (left.view(np.int64) == right.view(np.int64)) | (np.isnan(left) & np.isnan(right))
+        a, b = _values(first, name, rows), _values(other, name, rows)
+        same = (a.view(np.int64) == b.view(np.int64)) | (np.isnan(a) & np.isnan(b))
         if not same.all():
             row = int(np.argmin(same))
-            found.append(Unlike(row, name, float(left[row]), float(right[row])))
-    return min(found, key=lambda unlike: unlike.row, default=None)
+            differences.append(Unlike(row, name, float(a[row]), float(b[row])))
+    return min(differences, key=lambda unlike: unlike.row, default=None)
 
 
 def _values(curve: pd.DataFrame, name: str, rows: int) -> np.ndarray:

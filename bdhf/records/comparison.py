@@ -31,12 +31,12 @@ LOSSES: Mapping[str, str] = {
 class Comparison(Strict):
     """One question of the ablation: is `candidate` better than `baseline`?"""
 
-    name: str = Field(min_length=1, description="What the report calls it; no two alike.")
+    name: str = Field(min_length=1, description="Its name in the report; must be unique.")
     candidate: str = Field(description="The arm that may be better.")
-    baseline: str = Field(description="The arm that it is held against.")
+    baseline: str = Field(description="The arm that the candidate is compared with.")
     estimand: Estimand = Field(
         default="updates_to_target",
-        description="What is compared, less is better: a cost to target, or a validation loss.",
+        description="What is compared; lower is better: a cost to target, or a validation loss.",
     )
     margin: float | None = Field(
         default=None,
@@ -47,8 +47,8 @@ class Comparison(Strict):
     log_ratio_sd: float | None = Field(
         default=None,
         gt=0,
-        description="Standard deviation over seeds of the log of the ratio, from a pilot: "
-        "`bdhf plan` tells the power that it leaves. Left out: that of finished runs.",
+        description="Standard deviation over seeds of the log ratio, from a pilot: `bdhf plan` "
+        "reports the resulting power. Left out: that of finished runs.",
     )
 
     @property
@@ -70,12 +70,12 @@ def axis_of(estimand: str) -> str:
     """
     axis = estimand.removesuffix("_to_target")
     if axis not in AXES:
-        raise ValueError(f"estimand: {estimand!r} is no cost to target, and has no axis")
+        raise ValueError(f"estimand: {estimand!r} is not a cost to target and has no axis")
     return axis
 
 
 def unit_of(estimand: str) -> str:
-    """What an estimand is counted in, in words.
+    """The unit of an estimand, in words.
 
     >>> unit_of("updates_to_target"), unit_of("final_loss")
     ('updates', 'final validation loss')
@@ -88,7 +88,7 @@ def tests_of(
 ) -> tuple[tuple[Comparison, Target | None], ...]:
     """Every test of an ablation, in order: a cost once per target, a loss once.
 
-    Holm's correction and the power guard count these.
+    Holm's correction and the power check count these.
     """
     return tuple(
         (entry, target)

@@ -1,4 +1,4 @@
-"""What plan.json holds: an ablation by the labels of its tables."""
+"""The content of plan.json: an ablation by the labels of its tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bdhf.records.tuning import Tuned
 
 
 class PlannedArm(Strict):
-    """An arm as the tables have it: one of the spec, in one combination of what its grid varies."""
+    """An arm of the tables: an arm of the spec in one combination of its grid."""
 
     label: str
     name: str  # in the spec
@@ -21,7 +21,7 @@ class PlannedArm(Strict):
 
 
 class PlanIndex(Strict):
-    """The content of plan.json: arms of the tables, how they were tuned, what is compared."""
+    """The content of plan.json: arms of the tables, their tuning, and the comparisons."""
 
     records: int = RECORDS_VERSION
     arms: tuple[PlannedArm, ...] = Field(min_length=1)

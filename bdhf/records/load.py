@@ -1,4 +1,4 @@
-"""The one reader: a results folder as tidy tables."""
+"""The only reader: a results folder as tidy tables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Safety(BaseModel):
 
 
 class _Spec(BaseModel):
-    """What the tables need of spec.yaml, which was checked before it was run."""
+    """The part of spec.yaml that the tables need; it was checked before the runs."""
 
     name: str
     alpha: float = 0.05
@@ -62,9 +62,9 @@ def load(
 ) -> Records:
     """Read the collected tables of one ablation's results folder.
 
-    `tables`: file name -> content of tables that are not read from the folder, as `collected` makes
-    them where nothing can be written. `checked` False also reads a spec.yaml and a plan.json that
-    are not as they were written.
+    `tables`: file name -> content of tables that are not read from the folder, from `collected`
+    where nothing can be written. `checked` False also reads a spec.yaml and a plan.json that differ
+    from what was written.
 
     Raises InputError when the folder holds no collected ablation, or one of a newer version.
     """
@@ -77,11 +77,11 @@ def load(
         raise InputError(
             [
                 f"{folder}: no {', '.join(missing)}: not the results of an ablation; "
-                f"`bdhf run SPEC --out {folder}` makes them"
+                f"`bdhf run SPEC --out {folder}` writes them"
             ]
         )
     sums = table_sums(folder / "plan.parquet") if checked else {}
-    text, spec, index = _what_was_asked(folder, plan, sums)
+    text, spec, index = _read_plan(folder, plan, sums)
     runs, curves = (
         read_table(folder / name, [*CELL, *columns], content=tables.get(name))
         for name, columns in (
@@ -115,10 +115,10 @@ def load(
     )
 
 
-def _what_was_asked(
+def _read_plan(
     folder: Path, plan: PlanFile, sums: Mapping[str, str]
 ) -> tuple[str, _Spec, PlanIndex]:
-    """The text of the spec, what it says, and its arms and comparisons."""
+    """The text of the spec, its content, and the arms and comparisons."""
     path = folder / "spec.yaml"
     try:
         text = read_whole(path, sums).decode("utf-8")
@@ -131,12 +131,12 @@ def _what_was_asked(
         path = folder / "spec.yaml"
         return text, spec, _index_of(content)
     except (YAMLError, *UNREADABLE) as error:
-        fault = f"cannot be read ({in_brief(error)}); `bdhf run` writes it anew"
+        fault = f"cannot be read ({in_brief(error)}); `bdhf run` rewrites it"
         raise InputError([f"{path}: {fault}"]) from None
 
 
 def _index_of(spec: Mapping[str, Any]) -> PlanIndex:
-    """The arms and comparisons of a spec beside which an older version left no plan.json."""
+    """The arms and comparisons of a spec from an older version, without a plan.json."""
     every = int(spec.get("evaluate", {}).get("every_updates", 1))
     budget = Budget(**spec["budget"])
     return PlanIndex(
@@ -150,7 +150,7 @@ def _index_of(spec: Mapping[str, Any]) -> PlanIndex:
 
 
 def _environments(folder: Path, run_ids: Iterable[str]) -> pd.DataFrame:
-    """Where each finished run ran; a run without its whole env.json has no row."""
+    """The environment of each finished run; no row without a whole env.json."""
     rows: list[dict[str, Any]] = []
     for run_id in run_ids:
         try:

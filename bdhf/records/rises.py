@@ -1,6 +1,6 @@
-"""Runs whose loss ended above where it began: done, and worth less than no update at all.
+"""Runs whose loss ended above its initial value: worse than no update at all.
 
-Their status is `done`, for nothing failed; whoever reads a number of theirs must be told.
+Their status is `done`, because nothing failed; reports must mark them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bdhf.records.run import Run, read_run
 from bdhf.records.schema import Status
 from bdhf.text.formatting import short
 
-#: The losses that say so, the first that a run has.
+#: The losses that are checked; the first one that a run has decides.
 _LOSSES = ("val_loss", "train_loss")
 
 
@@ -32,10 +32,10 @@ class Rise(NamedTuple):
 
 
 def rise_of(curve: pd.DataFrame) -> Rise | None:
-    """Say that a run ended above where it began, beyond equality; None where it did not.
+    """The rise of a run that ended strictly above its initial loss; None where it did not.
 
-    None too where a curve does not begin before the first update, or has no loss that is finite at
-    both ends.
+    Also None where a curve does not begin before the first update, or no loss is finite at both
+    ends.
 
     >>> str(rise_of(pd.DataFrame({"update": [0, 9], "val_loss": [2.4, 794.0]})))
     'val_loss 2.4 -> 794'
@@ -62,7 +62,7 @@ def rises(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Rise]:
 
 
 def rises_in(folder: str | Path, run_ids: Collection[str]) -> dict[str, Rise]:
-    """Run id -> its rise, of those of these runs that are done and lie in a results folder."""
+    """Run id -> its rise, of those of these runs of a results folder that are done."""
     risen: dict[str, Rise] = {}
     for run_id in dict.fromkeys(run_ids):
         run = read_run(Path(folder) / "runs" / run_id)

@@ -1,8 +1,8 @@
 """One run's folder: read whole, each file once, or not counted for a reason.
 
-A folder that cannot be understood is never counted as done. A torn one is run again; one that a
-newer bdhf has written is left as it is. Torn is also one in which a single bit is another: its
-status.json has the sums of its files, which older versions did not write.
+A folder that cannot be read is never counted as done. A torn one is run again; one that a newer
+bdhf wrote stays as it is. A single changed bit makes a folder torn: its status.json has the sums of
+its files, which older versions did not write.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from bdhf.records.disk.files import UNREADABLE, InputError, UnreadableError, in_
 from bdhf.records.disk.version import RECORDS_VERSION, NewerRecordsError, parse_record, read_record
 from bdhf.records.schema import Status
 
-#: Columns that a curve cannot have: those of the tables that curves are put into.
+#: Columns that a curve cannot have: those that the collected tables add.
 _TAKEN = {*CELL, "status", "reason"}
 
 _STATUS_FILE = "status.json"
 _CURVE_FILE = "curve.parquet"
 
-#: The files of a run whose sums stand in its status.json; not every run has the last one.
+#: The files of a run with sums in its status.json; not every run has the last one.
 _SUMMED = ("spec.yaml", "env.json", _CURVE_FILE, "traceback.txt")
 
-#: Keys of status.json that tell of its files, not of the run.
+#: Keys of status.json that describe its files, not the run.
 SEALS = ("run_id", "sha256", SUM)
 
 
@@ -39,29 +39,28 @@ SEALS = ("run_id", "sha256", SUM)
 class Run:
     """A whole run."""
 
-    status: dict[str, Any]  # status.json, its reason filled in
+    status: dict[str, Any]  # status.json, with its reason
     curve: pa.Table  # counts are int64, everything else float64
 
 
 @dataclass(frozen=True)
 class Uncounted:
-    """A folder that is no whole run."""
+    """A folder that is not a whole run."""
 
     reason: str
-    kept: InputError | None = None  # why it may be one all the same, and stays as it is
+    kept: InputError | None = None  # why it may still be one, and must not be replaced
 
 
 def sealed(run_id: str, status: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The content of a run's status.json, with the sums of its files and its own."""
+    """The content of a run's status.json, with the sums of its files and of itself."""
     sums = {name: digest(content) for name, content in files.items()}
     return with_sum({**status, "run_id": run_id, "sha256": sums})
 
 
 def read_run(folder: Path, *, checked: bool = True) -> Run | Uncounted:
-    """Read all files of a run's folder, and hold each against its sum.
+    """Read all files of a run's folder, and check each against its sum.
 
-    `checked` False reads status and curve whether they are what was written or not: for whoever
-    looks for what was changed.
+    `checked` False reads status and curve without that check, to look for changes.
     """
     name = _STATUS_FILE
     try:
@@ -83,14 +82,14 @@ def read_run(folder: Path, *, checked: bool = True) -> Run | Uncounted:
 def run_status(folder: str | Path, run_id: str) -> dict[str, Any] | None:
     """Give the content of a run's status.json, or None where there is no whole run.
 
-    Raises InputError for a run of a newer version, or one that cannot be read at this moment:
-    neither must be made again.
+    Raises InputError for a run of a newer version, or one that cannot be read at the moment:
+    neither must be run again.
     """
-    found = read_run(Path(folder) / "runs" / run_id)
-    if isinstance(found, Run):
-        return found.status
-    if found.kept is not None:
-        raise found.kept
+    run = read_run(Path(folder) / "runs" / run_id)
+    if isinstance(run, Run):
+        return run.status
+    if run.kept is not None:
+        raise run.kept
     return None
 
 
@@ -100,16 +99,16 @@ def sums_of(folder: Path) -> dict[str, str]:
 
 
 def _checked(status: Mapping[str, Any], run_id: str) -> dict[str, str]:
-    """The sums of a status.json. Raises ValueError for one that is not as it was written."""
+    """The sums of a status.json. Raises ValueError for one that was changed."""
     if status.get("run_id", run_id) != run_id:
-        raise ValueError(f"of run {status['run_id']}")
+        raise ValueError(f"belongs to run {status['run_id']}")
     return _sums(status)
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """Read a run's env.json. Raises one of UNREADABLE where it is not the one that was written."""
+    """Read a run's env.json. Raises one of UNREADABLE where it was changed."""
     path, sums = folder / "env.json", dict[str, str]()
-    with suppress(FileNotFoundError):  # no status: tables that were given away without their runs
+    with suppress(FileNotFoundError):  # no status: tables without their runs
         sums = sums_of(folder)
     return parse_record(path, read_whole(path, sums))
 
@@ -120,19 +119,19 @@ def curve_schema(names: list[str]) -> pa.Schema:
 
 
 def _status(path: Path) -> dict[str, Any]:
-    """Raises one of UNREADABLE for what is no status."""
+    """Raises one of UNREADABLE for anything else."""
     content = {"reason": "", **read_record(path)}
     if content.get("status") not in list(Status):
         raise ValueError(f"unknown status {content.get('status')!r}; known: {', '.join(Status)}")
     if not isinstance(content["reason"], str):
-        raise ValueError("the reason is no text")
+        raise ValueError("the reason is not text")
     if type(content.get("attempts", 1)) is not int:
-        raise ValueError("attempts: no whole number")
+        raise ValueError("attempts: not a whole number")
     return content
 
 
 def _sums(status: Mapping[str, Any]) -> dict[str, str]:
-    """The sums that a status.json has. Raises ValueError for one that was changed."""
+    """The sums in a status.json. Raises ValueError where they are wrong or incomplete."""
     check_sum(status)
     sums = status.get("sha256", {})
     if not isinstance(sums, dict) or not sums.keys() <= set(_SUMMED):
@@ -143,7 +142,7 @@ def _sums(status: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _curve(content: bytes) -> pa.Table:
-    """Raises one of UNREADABLE for what is no curve."""
+    """Raises one of UNREADABLE for anything else."""
     table = parquet.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     names = table.column_names
     missing = [name for name in TOTALS if name not in names]
@@ -158,10 +157,10 @@ def _curve(content: bytes) -> pa.Table:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    """Null too: the type of a column in which nothing was measured."""
+    """Also true for null: the type of a column without measurements."""
     of_numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     return bool(of_numbers or pa.types.is_null(kind))
 
 
-#: A curve without rows, which has every column.
+#: A curve without rows, with every column.
 NO_CURVE = curve_schema(list(CURVE_COLUMNS)).empty_table()

@@ -30,17 +30,17 @@ class Status(StrEnum):
 
     @property
     def is_missing(self) -> bool:
-        """Whether it leaves no outcome behind: missing data. A diverged run is a miss instead."""
+        """Whether a run with it has no outcome: missing data. A diverged run is a miss instead."""
         return self in (Status.OOM, Status.ERROR, Status.TIMEOUT, Status.SKIPPED)
 
 
-#: Seconds of wall-clock after which a run is given up, unless its spec says otherwise.
+#: Wall-clock seconds after which a run is stopped, unless its spec sets another limit.
 SAFETY_SECONDS = 3600.0
 
 #: The statuses of missing data.
 MISSING = tuple(status for status in Status if status.is_missing)
 
-#: Those of runs that were begun and failed; a diverged run is an outcome.
+#: Those of runs that started and failed; a diverged run is an outcome.
 FAILED = tuple(status for status in MISSING if status is not Status.SKIPPED)
 
 #: Axes on which the cost of a run is counted: name -> (column of a curve, unit in words).
@@ -59,7 +59,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-#: The two sides on which a target is met, by its key.
+#: The two keys of a target's value: the side on which it is met.
 _SIDES = ("below", "above")
 
 
@@ -73,15 +73,16 @@ class Target(Strict):
     metric: str = Field(description="A metric of the problem on a part: `val_loss`, `train_loss`.")
     below: float | None = Field(
         default=None,
-        description="The value to reach, of a metric that is better when lower: at or below "
-        "counts. Exactly one of `below` and `above`.",
+        description="The value to reach (≤), for a metric that is better when lower. Exactly one "
+        "of `below` and `above`.",
     )
     above: float | None = Field(
         default=None,
-        description="The value to reach, of a metric that is better when higher: at or above "
-        "counts.",
+        description="The value to reach (≥), for a metric that is better when higher.",
     )
-    sustain: int = Field(default=1, ge=1, description="Evaluations in a row that it must hold.")
+    sustain: int = Field(
+        default=1, ge=1, description="Number of evaluations in a row that must meet it."
+    )
 
     @model_validator(mode="after")
     def _one_side(self) -> Target:
@@ -96,11 +97,11 @@ class Target(Strict):
 
     @model_serializer(mode="wrap")
     def _without_the_other_side(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the side that is not given: older versions know no `above`."""
+        """Leave out the side that is not set: older versions do not accept `above`."""
         return {k: v for k, v in plain(self).items() if v is not None or k not in _SIDES}
 
     def __repr_args__(self) -> Any:
-        """Leave it out here too: the fingerprints of studies are made of this text."""
+        """Leave it out here too: fingerprints of studies depend on this text."""
         return [(k, v) for k, v in super().__repr_args__() if v is not None or k not in _SIDES]
 
     @property
@@ -110,7 +111,7 @@ class Target(Strict):
 
     @property
     def is_upward(self) -> bool:
-        """Whether it is reached from below: more of the metric is better."""
+        """Whether it is reached from below: higher values are better."""
         return self.above is not None
 
     @property
@@ -120,22 +121,22 @@ class Target(Strict):
         return f"{self.metric} {'≥' if self.is_upward else '≤'} {self.value:g}{held}"
 
     def met(self, values: ArrayLike) -> NDArray[np.bool_]:
-        """Say of every value of the metric whether it is at or beyond the target; NaN is not.
+        """Whether each value of the metric is at or beyond the target; NaN is not.
 
         >>> Target(metric="val_accuracy", above=0.9).met([0.8, 0.9, float("nan")]).tolist()
         [False, True, False]
         """
-        seen = np.asarray(values, dtype=float)
-        return np.asarray(seen >= self.value if self.is_upward else seen <= self.value)
+        array = np.asarray(values, dtype=float)
+        return np.asarray(array >= self.value if self.is_upward else array <= self.value)
 
     def short_of(self, values: ArrayLike) -> NDArray[np.float64]:
-        """How far every value is from the target, in units of the metric: above 0 is not there.
+        """Distance of every value to the target, in units of the metric; above 0 it is not met.
 
         >>> Target(metric="val_accuracy", above=0.75).short_of([0.5, 1.0]).tolist()
         [0.25, -0.25]
         """
-        way = np.asarray(values, dtype=float) - self.value
-        return -way if self.is_upward else way
+        distance = np.asarray(values, dtype=float) - self.value
+        return -distance if self.is_upward else distance
 
 
 Figure = Literal[
@@ -144,7 +145,7 @@ Figure = Literal[
 
 
 class Budget(Strict):
-    """Where a run that has not reached its target is censored: one axis, one limit."""
+    """The limit at which a run without a hit is censored, on one axis."""
 
     updates: int | None = Field(default=None, gt=0, description="Updates of the parameters.")
     epochs: float | None = Field(default=None, gt=0, description="Passes over the training data.")

@@ -1,4 +1,4 @@
-"""A results folder as tidy tables, and what its spec and its plan say of them."""
+"""A results folder as tidy tables, with the settings of its spec and its plan."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, repr=False)
 class Records:
-    """Everything that an ablation left behind, as tidy tables.
+    """All results of an ablation, as tidy tables.
 
     `arms` and `comparisons` name arms by their labels, one for every combination of a grid that
-    makes other runs. `budget` is the largest one, and `evaluate_every` the largest interval;
-    `budgets` and `intervals` are those of single arms, where they differ. `values` says what a grid
-    varies: label -> axis -> value in words. `questions` are the names of the spec's comparisons,
-    with which those of its grid begin. `figures` are those that the spec asks for; None: all.
-    `tuning` says how the settings of the arms were found; None: the spec names no study.
-    `safety_seconds` is the wall-clock after which a run was given up. `twins` are comparisons of
-    arms that are the same runs: those that are given among `comparisons` are put there, and only
-    the others are tests.
+    changes its runs. `budget` is the largest one, and `evaluate_every` the largest interval;
+    `budgets` and `intervals` are those of single arms, where they differ. `values` has what a grid
+    varies: label -> axis -> value in words. `questions` are the names of the spec's comparisons;
+    those of its grid begin with them. `figures` are those that the spec selects; None: all.
+    `tuning` describes how the settings of the arms were chosen; None: the spec names no study.
+    `safety_seconds` is the wall-clock limit of a run. `twins` are comparisons of arms that are the
+    same runs: those among `comparisons` are moved there, and only the others are tests.
 
-    `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and where its curve ends;
+    `runs`: one row per planned cell: `arm, seed, run_id, status, reason` and the end of its curve;
     a cell without a whole run has status None, and one that the plan leaves out is `skipped`.
     `curves`: one row per cell and evaluation: `arm, seed, run_id` and the columns of a curve.
     `environments`: one row per run that has ended.
@@ -64,7 +63,7 @@ class Records:
     twins: tuple[Comparison, ...] = ()
 
     def __post_init__(self) -> None:
-        """Take the comparisons of a run with itself out of those that are tests."""
+        """Move comparisons of a run with itself from `comparisons` to `twins`."""
         if not self.comparisons or not {*CELL} <= {*self.runs.columns}:
             return
         cells = self.runs[list(CELL)].itertuples(index=False, name=None)
@@ -72,14 +71,14 @@ class Records:
         if twins:
             rest = tuple(entry for entry in self.comparisons if entry not in twins)
             object.__setattr__(self, "comparisons", rest)
-            told = tuple(entry for entry in twins if entry not in self.twins)
-            object.__setattr__(self, "twins", (*self.twins, *told))
+            moved = tuple(entry for entry in twins if entry not in self.twins)
+            object.__setattr__(self, "twins", (*self.twins, *moved))
 
     def __repr__(self) -> str:
-        """What there is, and which tables to look at."""
+        """A summary of the runs, the arms and the tables."""
         ended = self.runs["status"].notna() & (self.runs["status"] != str(Status.SKIPPED))
         why = self.runs["reason"].map(uncounted)
-        counts = Counter(self.runs["status"].astype(object).fillna(why))  # equals as they come
+        counts = Counter(self.runs["status"].astype(object).fillna(why))  # of equals, the first
         words = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         arms = textwrap.shorten(", ".join(self.arms), 80, placeholder=" …")
         return (
@@ -91,22 +90,24 @@ class Records:
         )
 
     def in_order(self) -> Records:
-        """The same with arms by their labels, and all rows by arm, seed and update.
+        """The same with sorted arms, and all rows by arm, seed and update.
 
-        What is computed from it does not depend on the order of arms, seeds or files.
+        Results from it do not depend on the order of arms, seeds or files.
         """
         arms = tuple(sorted(self.arms, key=natural))
         runs = _ordered(self.runs, arms)
-        place = {run_id: i for i, run_id in enumerate(runs["run_id"].drop_duplicates())}
-        where = self.environments
-        if len(where):
-            where = where.sort_values("run_id", key=lambda ids: ids.map(place), kind="stable")
+        rank = {run_id: i for i, run_id in enumerate(runs["run_id"].drop_duplicates())}
+        environments = self.environments
+        if len(environments):
+            environments = environments.sort_values(
+                "run_id", key=lambda ids: ids.map(rank), kind="stable"
+            )
         return replace(
             self,
             arms=arms,
             runs=runs,
             curves=_ordered(self.curves, arms),
-            environments=where.reset_index(drop=True),
+            environments=environments.reset_index(drop=True),
             budgets=_of_arms(self.budgets, arms),
             intervals=_of_arms(self.intervals, arms),
             names=_of_arms(self.names, arms),
@@ -124,13 +125,13 @@ class Records:
         return {arm: v[axis] for arm, v in self.values.items() if axis in v}
 
     def shows(self, figure: str) -> bool:
-        """Whether the report shall show a figure: the spec names it, or names none."""
+        """Whether the report shows a figure: the spec selects it, or selects none."""
         return self.figures is None or figure in self.figures
 
     def question_of(self, comparison: str) -> str:
-        """The comparison of the spec of which this one is a combination of the grid."""
-        mine = [q for q in self.questions if comparison == q or comparison.startswith(f"{q} ")]
-        return max(mine, key=len, default=comparison)
+        """The comparison of the spec that this one, a combination of the grid, belongs to."""
+        names = [q for q in self.questions if comparison == q or comparison.startswith(f"{q} ")]
+        return max(names, key=len, default=comparison)
 
     def evaluate_every_of(self, *arms: str) -> int:
         """The largest interval of evaluation of these arms, in updates."""
@@ -146,7 +147,7 @@ def _size(table: pd.DataFrame) -> str:
 
 
 def natural(label: str) -> tuple[Any, ...]:
-    """Key that puts labels in the order of a person: `b=25` before `b=100`.
+    """Key for the natural order of labels: `b=25` before `b=100`.
 
     >>> sorted(["hf b=100", "adam", "hf b=25"], key=natural)
     ['adam', 'hf b=25', 'hf b=100']
@@ -156,10 +157,10 @@ def natural(label: str) -> tuple[Any, ...]:
 
 
 def _ordered(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """By arm, seed and update, whatever order the file has."""
+    """Rows by arm, seed and update."""
     if table.empty:
         return table
-    place = table["arm"].map({arm: i for i, arm in enumerate(arms)}).fillna(len(arms))
+    rank = table["arm"].map({arm: i for i, arm in enumerate(arms)}).fillna(len(arms))
     keys = [name for name in ("arm", "seed", "update") if name in table]
-    ordered = table.assign(_place=place).sort_values(["_place", *keys], kind="stable")
-    return ordered.drop(columns="_place").reset_index(drop=True)
+    ordered = table.assign(_rank=rank).sort_values(["_rank", *keys], kind="stable")
+    return ordered.drop(columns="_rank").reset_index(drop=True)

@@ -1,11 +1,11 @@
-"""The files of a study, and what an ablation says of the study that its settings come from.
+"""The files of a study, and how an ablation records the study of its settings.
 
     results/studies/<study>/
       study.yaml  study.json
       trials.parquet  parameters.parquet  seeds.parquet  trial_curves.parquet
       journal.log  runs/  held_out/  report.html  figures/*.svg
 
-The tables are made of Optuna's storage; `load_study` is their one reader.
+The tables are derived from Optuna's storage; `load_study` is their only reader.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from bdhf.records.disk.files import (
 from bdhf.records.disk.version import RECORDS_VERSION
 from bdhf.records.schema import Budget, Strict, Target
 
-#: The file that tells what a study is and what it found.
+#: The file that describes a study and its results.
 STUDY_FILE = "study.json"
 
 #: The table that is written last, with the sums of all other files.
 TRIALS_FILE = "trials.parquet"
 
-#: A study's tables -> the columns that each has at least; `trials` and `seeds` have one more for
-#: every objective, `trial_curves` those of a curve.
+#: A study's tables -> their minimum columns; `trials` and `seeds` have one more per objective,
+#: `trial_curves` those of a curve.
 STUDY_TABLES: Mapping[str, tuple[str, ...]] = {
     "trials": (
         "arm", "trial", "number", "status", "reason", "is_default", "on_front", "hits", "seeds",
@@ -62,13 +62,13 @@ class Parameter(Strict):
     high: float | None = None
     whole: bool = False  # whether only whole numbers are tried
     choices: tuple[str, ...] = ()  # in words
-    default: float | str | None = None  # where the spec itself stands; None: not in this space
+    default: float | str | None = None  # the value of the spec; None: not in this space
 
-    parent: str = ""  # the choice that brings it in, `damping=constant`; "": it is always there
+    parent: str = ""  # the choice that activates it, `damping=constant`; "": always active
 
 
 class TunedArm(Strict):
-    """One arm at one combination of the grid: what was tried, and what was best."""
+    """One arm at one combination of the grid: its search space and its best trial."""
 
     label: str  # in the plan of the study's ablation: `full_hf gradient=500`
     name: str  # of the arm in the spec
@@ -83,7 +83,7 @@ class TunedArm(Strict):
     settings: Mapping[str, Any] = Field(default_factory=dict)  # dotted path below the arm -> value
     optimizer: Mapping[str, Any] = Field(default_factory=dict)  # the arm with them, resolved
     best_value: float | None = None  # of the best trial, in the first objective
-    least: float | None = None  # and its least and largest cost over the tuning seeds
+    least: float | None = None  # its smallest and largest cost over the tuning seeds
     largest: float | None = None
     at_edge: tuple[str, ...] = ()  # parameters of the best trial that lie at an end of their range
     importances: Mapping[str, float] = Field(default_factory=dict)  # parameter -> share of 1
@@ -96,7 +96,7 @@ class Tuning(Strict):
     name: str
     ablation: str  # the spec that is tuned, as the study names it
     problem: Mapping[str, Any]
-    objectives: tuple[Estimand, ...] = Field(min_length=1)  # the first decides what is best
+    objectives: tuple[Estimand, ...] = Field(min_length=1)  # the first selects the best trial
     target: Target | None  # None: a loss is tuned
     trials: int  # of every arm
     seeds: tuple[int, ...]  # of every trial
@@ -117,15 +117,15 @@ class Tuning(Strict):
 class StudyRecords:
     """A study as tidy tables. Trials are numbered 0, 1, … within an arm, as they ended up.
 
-    `trials`: a row a finished trial: `arm, trial, number` (Optuna's), `status` (`done`, `pruned`,
+    `trials`: a row per finished trial: `arm, trial, number` (Optuna's), `status` (`done`, `pruned`,
     or that of the run that ended it: `diverged`, `oom`, `error`, `timeout`), `reason`,
     `is_default` (the spec's own settings), `on_front` (no other trial of the arm is as good in
-    every objective and better in one), `hits` of `seeds` that reached the target, what its runs
-    spent together, and its value in a column for every objective, NaN where it was pruned. A value
-    above the arm's horizon is a miss: between horizon and twice that the nearer to the target the
-    less, and twice the horizon for a run that failed.
-    `parameters`: `value` of numbers, `text` of choices. `seeds`: a row a run, with its cost in
-    every objective (a miss costs the horizon). `curves`: a row an evaluation.
+    every objective and better in one), `hits` of `seeds` that reached the target, the total
+    cost of its runs, and its value in a column per objective, NaN where it was pruned. A value
+    above the arm's horizon is a miss: between the horizon and twice that, smaller the nearer it
+    came to the target, and twice the horizon for a run that failed.
+    `parameters`: `value` of numbers, `text` of choices. `seeds`: a row per run, with its cost in
+    every objective (a miss costs the horizon). `curves`: a row per evaluation.
     """
 
     folder: Path
@@ -138,37 +138,37 @@ class StudyRecords:
 
     @property
     def held_out(self) -> Path | None:
-        """The results folder of the ablation on held-out seeds, where there is one."""
+        """The results folder of the ablation on held-out seeds, if it exists."""
         folder = self.folder / "held_out"
         return folder if (folder / "runs.parquet").exists() else None
 
 
 def read_tuning(path: Path, sums: Mapping[str, str] = MappingProxyType({})) -> Tuning:
-    """Read a study.json, or a copy of one. Raises InputError for a file that is none.
+    """Read a study.json, or a copy of one. Raises InputError for any other file.
 
-    `sums`: file name -> sum of what was written with the study's trials, as `table_sums` reads it.
+    `sums`: file name -> sum of the files of the study, as `table_sums` reads them.
     """
     try:
         return Tuning.model_validate_json(read_whole(path, sums))
     except (OSError, ValueError) as error:
-        what = "no record of a study: `bdhf tune STUDY` writes it"
+        what = "no record of a study; `bdhf tune STUDY` writes it"
         raise InputError([f"{path}: {what} ({in_brief(error)})"]) from None
 
 
 def refuse_study(folder: Path) -> None:
-    """Raise InputError for the folder of a study, where one of an ablation is wanted."""
+    """Raise InputError for the folder of a study instead of an ablation."""
     if (folder / STUDY_FILE).exists():
         held_out = folder / "held_out"
         raise InputError(
             [
-                f"{folder}: the folder of a study; `bdhf report {folder}` says what it found, and "
+                f"{folder}: the folder of a study; `bdhf report {folder}` reports its results, and "
                 f"its comparison on held-out seeds is an ablation in {held_out}"
             ]
         )
 
 
 def load_study(folder: str | Path) -> StudyRecords:
-    """Read the folder of a study. Raises InputError where it holds none, or not a whole one."""
+    """Read the folder of a study. Raises InputError where it has no whole one."""
     folder = Path(folder)
     sums = table_sums(folder / TRIALS_FILE)
     study = read_tuning(folder / STUDY_FILE, sums)
@@ -188,7 +188,7 @@ def load_study(folder: str | Path) -> StudyRecords:
 
 
 def write_study(folder: Path, text: str, record: str, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write study.yaml, study.json and the tables; those of the trials at last, with all sums.
+    """Write study.yaml, study.json and the tables; that of the trials last, with all sums.
 
     Raises StorageError.
     """
@@ -205,7 +205,7 @@ def write_study(folder: Path, text: str, record: str, tables: Mapping[str, pd.Da
 
 
 def _text(path: Path, sums: Mapping[str, str]) -> str:
-    """The text of a file; "" where there is none. Raises InputError for another one."""
+    """The text of a file; "" where there is none. Raises InputError for a changed one."""
     try:
         return read_whole(path, sums).decode("utf-8")
     except FileNotFoundError:
@@ -214,31 +214,31 @@ def _text(path: Path, sums: Mapping[str, str]) -> str:
         why = "missing"
     except (OSError, ValueError) as error:
         why = in_brief(error)
-    raise InputError([f"{path}: {why}; `bdhf tune STUDY` writes it anew"])
+    raise InputError([f"{path}: {why}; `bdhf tune STUDY` rewrites it"])
 
 
 class ArmTuning(Strict):
-    """How the settings of one arm of an ablation were found."""
+    """How the settings of one arm of an ablation were chosen."""
 
     how: Literal["tuned", "changed", "elsewhere", "untuned"]
     why: str = ""  # in words, where it is not `tuned`: what differs
-    trials: int = 0  # that the study gave it
+    trials: int = 0  # number of trials in the study
     best: float | None = None  # value of the first objective on the tuning seeds
-    missed: bool = False  # whether that is no cost: the target was reached on none of them
-    low: float | None = None  # least and largest over the tuning seeds
+    missed: bool = False  # whether the target was reached on no tuning seed, so `best` is no cost
+    low: float | None = None  # smallest and largest over the tuning seeds
     high: float | None = None
     at_edge: tuple[str, ...] = ()
 
 
 class Tuned(Strict):
-    """What an ablation says of the tuning of its settings (`tuned_from`), by label of the arm."""
+    """What an ablation records of the tuning of its settings (`tuned_from`), by arm."""
 
-    study: str  # as `tuned_from` has it
-    missing: str = ""  # why nothing is known of the study; "": it is known
-    objective: Estimand | Literal[""] = ""  # the one that decides
+    study: str  # the path in `tuned_from`
+    missing: str = ""  # why the study could not be read; "": it was
+    objective: Estimand | Literal[""] = ""  # that selects the best trial
     target: str = ""  # in words; "": a loss was tuned
     seeds: tuple[int, ...] = ()
-    shared_seeds: tuple[int, ...] = ()  # that the ablation is evaluated on as well
+    shared_seeds: tuple[int, ...] = ()  # that the ablation uses too
     sampler: str = ""
     pruner: str = ""
     arms: Mapping[str, ArmTuning] = Field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Comparisons of a run with itself: two arms that are one run on every seed.
+"""Comparisons of a run with itself: two arms that share their run on every seed.
 
-Arms whose settings come to the same share their runs. Their pairs tie by construction, and say
-nothing: such comparisons are no test, and are counted by no correction.
+Arms with equivalent settings share their runs. Their pairs tie by construction and are
+uninformative: such comparisons are not tests, and no correction counts them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from bdhf.records.comparison import Comparison
 def twins_among(
     comparisons: Sequence[Comparison], cells: Iterable[tuple[Any, Any, Any]]
 ) -> tuple[Comparison, ...]:
-    """The comparisons of which both arms have the same run on every seed that they share.
+    """The comparisons whose arms have the same run on every common seed.
 
     `cells`: the arm, the seed and the run id of every planned cell. Arms without a common seed are
-    no twins.
+    not twins.
     """
     ids: dict[str, dict[int, str]] = {}
     for arm, seed, run_id in cells if comparisons else ():

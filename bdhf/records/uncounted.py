@@ -1,11 +1,11 @@
-"""In words: cells of the plan without a whole run, by the reason that `runs.parquet` gives."""
+"""Words for cells of the plan without a whole run, by their reason in `runs.parquet`."""
 
 from __future__ import annotations
 
-#: A folder that is not there.
+#: The reason of a folder that does not exist.
 NOT_RUN = "not run yet"
 
-#: First word of the reason of a folder that is no whole run -> what it is.
+#: First word of the reason of a folder that is not a whole run -> its name in reports.
 UNCOUNTED = {"torn": "torn", "foreign": "of a newer bdhf", "unreadable": "unreadable"}
 
 

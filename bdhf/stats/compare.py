@@ -1,7 +1,7 @@
-"""Records -> results: everything that is known of every comparison entry × target.
+"""Records -> results: every comparison entry × target with its estimates, tests and caveats.
 
-The verdict and its p-values are those of `judge.py`. The interval of the ratio inverts the very
-test that gives p, so it excludes 1 exactly when p ≤ alpha. What stands beside them decides nothing.
+The verdict and its p-values are those of `judge.py`. The interval of the ratio inverts the test
+that gives p, so it excludes 1 exactly when p ≤ alpha. The other tests do not affect the verdict.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def compare(records: Records) -> tuple[Result, ...]:
     """Test every comparison entry on every target, or on its loss, in the order of the YAML.
 
     Costs are in units of the entry's axis. A test without a complete pair has p = 1 and counts in
-    Holm's correction (Holm, 1979). Missing pairs are filled in as best and as worst for the
-    candidate, beside the other tests as observed and with the largest p that their missing pairs
+    Holm's correction (Holm, 1979). Missing pairs are imputed as best and as worst for the
+    candidate, with the other tests as observed and with the largest p that their missing pairs
     allow; a verdict that any of these changes is undecided.
 
     Raises ValueError for a target whose metric the curves do not have.
@@ -47,28 +47,28 @@ def to_table(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def result_of(judged: Judged, records: Records) -> Result:
-    """Say everything that is known of a judged test."""
-    one, alpha = judged.test, records.alpha
-    numbers = _numbers(one, alpha)
+    """Make the result of a judged test: numbers, verdict and flags."""
+    test, alpha = judged.test, records.alpha
+    numbers = _numbers(test, alpha)
     undecided = judged.observed is Verdict.UNDECIDED
     seeds = math.nan
-    if undecided and one.pairs.are_ratios:
-        margin = one.entry.margin or math.nan
+    if undecided and test.pairs.are_ratios:
+        margin = test.entry.margin or math.nan
         seeds = seeds_to_decide(
-            one.effect.mean,
+            test.effect.mean,
             numbers["log_ratio_sd"],
             alpha / judged.tests,
-            margin if one.enough_hits else math.nan,
-            farthest=_farthest(one),
-            more_than=one.effect.n,
+            margin if test.enough_hits else math.nan,
+            farthest=_farthest(test),
+            more_than=test.effect.n,
         )
     return Result(
         **numbers,
         alpha=alpha,
-        p=one.effect.p,
+        p=test.effect.p,
         p_holm=judged.p_holm,
         tests=judged.tests,
-        p_equivalence=one.p_equivalence,
+        p_equivalence=test.p_equivalence,
         p_equivalence_holm=judged.p_equivalence_holm,
         verdict=judged.verdict,
         seeds_to_decide=seeds,
@@ -77,9 +77,9 @@ def result_of(judged: Judged, records: Records) -> Result:
 
 
 def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
-    """Everything that a reader must know beside the number."""
-    one, alpha = judged.test, records.alpha
-    entry, pairs, verdict = one.entry, one.pairs, judged.observed
+    """All caveats of a test."""
+    test, alpha = judged.test, records.alpha
+    entry, pairs, verdict = test.entry, test.pairs, judged.observed
     sides = entry.candidate, entry.baseline
     few = verdict is Verdict.UNDECIDED
     return (
@@ -90,22 +90,22 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
             if judged.is_overturned
             else ()
         ),
-        *(flags.too_few_pairs(_untied(one), one.effect.n, alpha, judged.tests) if few else ()),
+        *(flags.too_few_pairs(_untied(test), test.effect.n, alpha, judged.tests) if few else ()),
         *flags.margin(
-            entry, verdict, one.effect, one.hits, pairs, judged.p_equivalence_holm, alpha
+            entry, verdict, test.effect, test.hits, pairs, judged.p_equivalence_holm, alpha
         ),
         *(
             (
                 *flags.cost_flags(pairs, entry, records.budget_of(*sides)),
                 *open_costs.missing_costs(pairs, entry, records.budget_of(*sides)),
-                *(open_costs.coarse(pairs, entry, one.p_equivalence, alpha) if few else ()),
+                *(open_costs.coarse(pairs, entry, test.p_equivalence, alpha) if few else ()),
                 *open_costs.unequal(pairs, entry, verdict),
             )
             if entry.is_to_target
             else flags.loss_flags(pairs, entry, records.budget_of(*sides))
         ),
         *rises.risen(pairs, entry, records),
-        *met_before_training(records, entry, one.target, pairs),
+        *met_before_training(records, entry, test.target, pairs),
         *flags.shared_machine(pairs, entry, records.environments),
         *surroundings(pairs, entry, records.environments),
         *tuning.caveats(entry, records),
@@ -117,35 +117,35 @@ def _flags(judged: Judged, records: Records) -> tuple[str, ...]:
     )
 
 
-def _farthest(one: HypothesisTest) -> float:
-    """How far from 0 the mean log ratio may lie, within what the evaluations leave open."""
-    low, high = one.pairs.box()
+def _farthest(test: HypothesisTest) -> float:
+    """The largest distance from 0 of the mean log ratio that the evaluations allow."""
+    low, high = test.pairs.box()
     return max(abs(float(low.mean())), abs(float(high.mean()))) if len(low) else math.nan
 
 
-def _untied(one: HypothesisTest) -> int:
-    return int(np.count_nonzero(one.pairs.effects()))
+def _untied(test: HypothesisTest) -> int:
+    return int(np.count_nonzero(test.pairs.effects()))
 
 
-def _numbers(one: HypothesisTest, alpha: float) -> dict[str, Any]:
-    """Collect what a result says of the test itself, before any correction."""
-    entry, pairs, ratio = one.entry, one.pairs, one.effect
+def _numbers(test: HypothesisTest, alpha: float) -> dict[str, Any]:
+    """Collect the numbers of the test itself, before any correction."""
+    entry, pairs, ratio = test.entry, test.pairs, test.effect
     differences, logs = pairs.differences(), pairs.log_ratios()
     difference = sign_flip(differences, alpha=alpha)
     candidate, baseline = pairs.complete.sides
     low, high = robustness.bca(logs, alpha=alpha) if pairs.are_ratios else (math.nan, math.nan)
     center = ratio if pairs.are_ratios else SignFlip(ratio.n, math.nan, 1.0, math.nan, math.nan)
-    hits = one.hits
+    hits = test.hits
     return {
         "name": entry.name,
         "candidate": entry.candidate,
         "baseline": entry.baseline,
         "estimand": entry.estimand,
-        "target": one.target.label if one.target else "",
+        "target": test.target.label if test.target else "",
         "horizon": pairs.horizon.value,
         "planned": len(pairs),
         "pairs": len(differences),
-        "untied": _untied(one),
+        "untied": _untied(test),
         "candidate_hits": hits[0],
         "baseline_hits": hits[1],
         "candidate_mean": float(candidate["cost"].mean()),
@@ -174,5 +174,5 @@ def _numbers(one: HypothesisTest, alpha: float) -> dict[str, Any]:
 
 
 def _exp(value: float) -> float:
-    """The ratio of a log ratio; beyond the range of numbers it is infinite."""
+    """The ratio of a log ratio; infinite on overflow."""
     return math.inf if value > 700 else math.exp(value)

@@ -7,10 +7,10 @@
     verdict       better or worse, by the sign of the mean, if p_holm ≤ alpha; else equivalent, if
                   its p after Holm is ≤ alpha and enough runs hit; else undecided
 
-A verdict is undecided that the missing pairs could change, or what a diverged run counts as, or,
-where evaluations cost one arm more than the other, when between them the target was reached. Holm
-ties the tests together, so those of other tests count too: their p are then the largest that their
-runs allow.
+A verdict is undecided if uncertain costs could change it: those of missing pairs, of diverged
+runs, and of hits between evaluations where these cost one arm more than the other. Holm's
+correction connects the tests, so the uncertain costs of other tests count too: each of them then
+has the largest p that its runs allow.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class HypothesisTest:
 
     @property
     def hits(self) -> tuple[int, int]:
-        """Complete pairs' runs of the candidate, and of the baseline, that are hits."""
+        """Hits of the candidate and of the baseline, over complete pairs."""
         candidate, baseline = self.pairs.complete.sides
         return int(candidate["hit"].sum()), int(baseline["hit"].sum())
 
     @property
     def enough_hits(self) -> bool:
-        """Whether so many runs of both arms hit that costs can be called equivalent."""
+        """Whether enough runs of both arms hit for costs to be called equivalent."""
         return min(self.hits) >= LEAST_HITS * self.effect.n
 
     @cached_property
@@ -76,18 +76,18 @@ class Judged:
     p_holm: float
     p_equivalence_holm: float
     observed: Verdict  # of the complete pairs
-    bounds: dict[str, Verdict]  # with uncertain runs as `best` and `worst` for the candidate
-    others: Verdict  # the first other verdict that the uncertain runs of other tests allow too
+    bounds: dict[str, Verdict]  # with uncertain runs at the candidate's `best` and `worst`
+    others: Verdict  # the first other verdict that uncertain runs of other tests allow
 
     @property
     def is_overturned(self) -> bool:
-        """Whether what uncertain runs would have cost could change the verdict."""
+        """Whether the costs of uncertain runs could change the verdict."""
         verdicts = (*self.bounds.values(), self.others)
         return any(verdict is not self.observed for verdict in verdicts)
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict."""
+        """The observed verdict, or undecided where it is overturned."""
         return Verdict.UNDECIDED if self.is_overturned else self.observed
 
 
@@ -115,34 +115,35 @@ test.__test__ = False  # type: ignore[attr-defined]
 
 
 def judge(tests: Sequence[HypothesisTest], alpha: float) -> tuple[Judged, ...]:
-    """Correct the tests of one ablation for their number, and give each its verdict."""
-    return tuple(judge_one(tests, place, alpha) for place in range(len(tests)))
+    """Correct the tests of one ablation for multiplicity, and decide each verdict."""
+    return tuple(judge_one(tests, index, alpha) for index in range(len(tests)))
 
 
-def judge_one(tests: Sequence[HypothesisTest], place: int, alpha: float) -> Judged:
-    """Give one test among all tests of its ablation its verdict."""
-    one = tests[place]
+def judge_one(tests: Sequence[HypothesisTest], index: int, alpha: float) -> Judged:
+    """Decide the verdict of one test among all tests of its ablation."""
+    subject = tests[index]
     p = [test.effect.p for test in tests]
     p_equivalence = [test.p_equivalence for test in tests]
-    p_holm, same_holm = holm(p)[place], holm(p_equivalence)[place]
-    observed = _verdict(one.effect.mean, p_holm, same_holm, alpha, enough=one.enough_hits)
+    p_holm, same_holm = holm(p)[index], holm(p_equivalence)[index]
+    mean, enough = subject.effect.mean, subject.enough_hits
+    observed = _verdict(mean, p_holm, same_holm, alpha, enough=enough)
     decided = observed is not Verdict.UNDECIDED
-    bounds = _bounds(one, p, p_equivalence, place, alpha) if decided else {}
-    others = _beside(tests, place, alpha, observed) if decided else observed
-    return Judged(one, len(tests), p_holm, same_holm, observed, bounds, others)
+    bounds = _bounds(subject, p, p_equivalence, index, alpha) if decided else {}
+    others = _with_others(tests, index, alpha, observed) if decided else observed
+    return Judged(subject, len(tests), p_holm, same_holm, observed, bounds, others)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Correct p-values for their number (Holm, 1979); NaN is no test, and stays.
+    """Correct p-values for multiplicity (Holm, 1979); NaN is no test, and stays.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
     corrected, least = [math.nan] * len(p), 0.0
-    order = sorted((value, place) for place, value in enumerate(p) if not math.isnan(value))
-    for done, (value, place) in enumerate(order):
+    order = sorted((value, index) for index, value in enumerate(p) if not math.isnan(value))
+    for done, (value, index) in enumerate(order):
         least = max(least, min(1.0, (len(order) - done) * value))
-        corrected[place] = least
+        corrected[index] = least
     return corrected
 
 
@@ -155,40 +156,39 @@ def _verdict(
 
 
 def _bounds(
-    one: HypothesisTest,
+    subject: HypothesisTest,
     p: Sequence[float],
     p_equivalence: Sequence[float],
-    place: int,
+    index: int,
     alpha: float,
 ) -> dict[str, Verdict]:
-    """Judge a test again with its uncertain runs as best and as worst for the candidate.
+    """Judge a test with its uncertain runs at the candidate's best and worst.
 
-    For `equivalent` a missing run may also have missed: it is no hit.
+    For `equivalent` a missing run does not count as a hit, because it may have missed.
     """
-    if one.pairs.are_certain:
+    if subject.pairs.are_certain:
         return {}
-    enough = min(one.hits) >= LEAST_HITS * len(one.pairs)
-    best, worst = (one.pairs.filled(best=side) for side in (True, False))
-    same = equivalence_over(best, worst, one.entry.margin)
-    same_holm = holm([*p_equivalence[:place], same, *p_equivalence[place + 1 :]])[place]
+    enough = min(subject.hits) >= LEAST_HITS * len(subject.pairs)
+    best, worst = (subject.pairs.filled(best=side) for side in (True, False))
+    same = equivalence_over(best, worst, subject.entry.margin)
+    same_holm = holm([*p_equivalence[:index], same, *p_equivalence[index + 1 :]])[index]
     bounds = {}
-    for name, effects in zip(("best", "worst"), one.pairs.ends(best, worst), strict=True):
+    for name, effects in zip(("best", "worst"), subject.pairs.ends(best, worst), strict=True):
         filled = sign_flip(outweighing(effects), alpha=alpha)
-        p_holm = holm([*p[:place], filled.p, *p[place + 1 :]])[place]
+        p_holm = holm([*p[:index], filled.p, *p[index + 1 :]])[index]
         bounds[name] = _verdict(filled.mean, p_holm, same_holm, alpha, enough=enough)
     return bounds
 
 
-def _beside(
-    tests: Sequence[HypothesisTest], place: int, alpha: float, observed: Verdict
+def _with_others(
+    tests: Sequence[HypothesisTest], index: int, alpha: float, observed: Verdict
 ) -> Verdict:
-    """Judge a test again beside the largest p of all others; `observed` where nothing changes."""
-    if all(test.pairs.are_certain for test in (*tests[:place], *tests[place + 1 :])):
+    """Judge a test with the largest p of all others; `observed` where the verdict stays."""
+    if all(test.pairs.are_certain for test in (*tests[:index], *tests[index + 1 :])):
         return observed
-    one, p, same = tests[place], *zip(*(test.at_most for test in tests), strict=True)
-    verdicts = _bounds(one, p, same, place, alpha) or {
-        "seen": _verdict(
-            one.effect.mean, holm(p)[place], holm(same)[place], alpha, enough=one.enough_hits
-        )
+    subject, p, same = tests[index], *zip(*(test.at_most for test in tests), strict=True)
+    mean, enough = subject.effect.mean, subject.enough_hits
+    verdicts = _bounds(subject, p, same, index, alpha) or {
+        "observed": _verdict(mean, holm(p)[index], holm(same)[index], alpha, enough=enough)
     }
     return next((verdict for verdict in verdicts.values() if verdict is not observed), observed)

@@ -1,13 +1,13 @@
 """The verdict of every comparison under every other choice that its author could have made.
 
-A verdict hangs on choices: the target and how hard it is, the axis on which cost is counted, the
-margin, the cell of the grid. Each is made in every way and the verdict is reached again, as if the
-spec had said so for this comparison alone (multiverse analysis; Steegen et al., 2016): Holm counts
-the same tests, the others as they are. What the spec says is one of the choices, and has the
-verdict of the report.
+A verdict depends on choices: the target and its difficulty, the axis of the cost, the margin, the
+cell of the grid. The verdict is computed for every combination of choices, as if the spec had made
+them for this comparison alone (multiverse analysis; Steegen et al., 2016): Holm counts the same
+tests, and the other tests stay as they are. The spec's own choice is among them, with the verdict
+of the report.
 
-Targets that are easier than the spec's are choices too, since the curves go through them; harder
-ones are not, since runs may have ended before.
+Targets that are easier than the spec's are choices too, because the curves pass through them;
+harder ones are not, because runs may have ended before.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from bdhf.stats.observations.idle import most_spent
 from bdhf.stats.result import Verdict
 from bdhf.stats.table import table_of
 
-#: Axes on which costs are counted, beside that of the spec.
+#: Axes of the cost, in addition to that of the spec.
 _CHOSEN_AXES = ("updates", "products", "seconds")
 
-#: Margins, beside that of the spec.
+#: Margins, in addition to that of the spec.
 CHOSEN_MARGINS = (1.05, 1.1, 1.25)
 
-#: Targets: that of the spec, and easier ones, so many times as high; `above`, divided by these.
+#: Factors of easier targets: they multiply `below`, and divide `above`.
 _EASIER = (1.0, 1.1, 1.25, 1.5)
 
 
 @dataclass(frozen=True)
 class AnalysisChoice:
-    """One way to make a comparison, and what it comes to."""
+    """One way to make a comparison, and its result."""
 
     question: str  # the comparison of the spec
     name: str  # with the cell of the grid
     target: str  # in words; "" for a loss
     measure: str  # the estimand, in words
     margin: float  # NaN: none
-    is_declared: bool  # whether the spec says so
+    is_declared: bool  # whether the spec makes this choice
     ratio: float  # NaN without pairs, and without ratios
     p_holm: float
     pairs: int
@@ -67,7 +67,7 @@ class Universe:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict of most choices of the spec; the first of those that are equally many."""
+        """The most frequent verdict of the spec's choices; of equals, the first."""
         return Counter(choice.verdict for choice in self.declared).most_common(1)[0][0]
 
     @property
@@ -96,17 +96,17 @@ def multiverse(records: Records) -> tuple[Universe, ...]:
     """
     records = records.in_order()
     tests = tested(records)
-    found: dict[str, list[AnalysisChoice]] = {}
+    choices_of: dict[str, list[AnalysisChoice]] = {}
     left_out: dict[str, dict[str, None]] = {}
-    for place, (entry, target) in enumerate(tests_of(records.comparisons, records.targets)):
+    for index, (entry, target) in enumerate(tests_of(records.comparisons, records.targets)):
         question = records.question_of(entry.name)
         sides = _of_two_arms(records, entry)
         ways, why = _ways(sides, entry, target)
         left_out.setdefault(question, {}).update(dict.fromkeys(why))
-        found.setdefault(question, []).extend(_made(sides, tests, place, ways, question))
+        choices_of.setdefault(question, []).extend(_made(sides, tests, index, ways, question))
     return tuple(
         Universe(question, tuple(choices), tuple(left_out[question]))
-        for question, choices in found.items()
+        for question, choices in choices_of.items()
     )
 
 
@@ -126,7 +126,7 @@ _Way = tuple[Comparison, Target | None]
 def _ways(
     records: Records, entry: Comparison, target: Target | None
 ) -> tuple[list[_Way], list[str]]:
-    """Every entry and target that could stand in the place of this one, but for the margin."""
+    """Every entry and target that could replace this one; margins come later."""
     if target is None:
         others = (entry.model_copy(update={"estimand": loss}) for loss in LOSSES)
         return [(other, None) for other in others], []
@@ -140,7 +140,7 @@ def _ways(
         if axis == entry.axis or not without[axis]
     ]
     why += [
-        f"{AXES[axis][1]}: {' and '.join(arms)} {'has' if len(arms) == 1 else 'have'} none"
+        f"{AXES[axis][1]}: {' and '.join(arms)} {'spends' if len(arms) == 1 else 'spend'} none"
         for axis, arms in without.items()
         if arms and axis != entry.axis
     ]
@@ -148,15 +148,15 @@ def _ways(
 
 
 def _targets(records: Records, target: Target) -> tuple[list[Target], list[str]]:
-    """The target and easier ones; not those at which a run begins."""
+    """The target and easier ones, except those that a run meets at its start."""
     if target.value <= 0:
-        return [target], [f"easier targets than {target.label}: only of a positive value"]
+        return [target], [f"easier targets than {target.label}: defined for positive values only"]
     first = records.curves.sort_values("update", kind="stable").groupby(["arm", "seed"]).head(1)
     start = first[target.metric].to_numpy(dtype=float, na_value=math.nan)
     easier = [_easier(target, factor) for factor in _EASIER]
     kept = [level for level in easier if level == target or not level.met(start).any()]
     gone = [level.label for level in easier if level not in kept]
-    return kept, [f"{label}: a run is there before the first update" for label in gone]
+    return kept, [f"{label}: a run meets it before the first update" for label in gone]
 
 
 def _easier(target: Target, factor: float) -> Target:
@@ -167,7 +167,7 @@ def _easier(target: Target, factor: float) -> Target:
 
 
 def _arms_without(records: Records, entry: Comparison, axis: str) -> list[str]:
-    """The arms of an entry that spend nothing on an axis, as Adam takes no curvature products."""
+    """The arms of an entry that spend nothing on an axis, as Adam computes no products."""
     most = most_spent(records, axis)
     return [arm for arm in (entry.candidate, entry.baseline) if not most.get(arm, 0.0) > 0]
 
@@ -175,21 +175,21 @@ def _arms_without(records: Records, entry: Comparison, axis: str) -> list[str]:
 def _made(
     records: Records,
     tests: Sequence[HypothesisTest],
-    place: int,
+    index: int,
     ways: Sequence[_Way],
     question: str,
 ) -> Iterator[AnalysisChoice]:
-    """Every way with every margin, judged in its place among the other tests as they are."""
-    given = tests[place]
-    margins = dict.fromkeys([given.entry.margin, *CHOSEN_MARGINS])
+    """Every way with every margin, judged among the other tests as they are."""
+    declared_test = tests[index]
+    margins = dict.fromkeys([declared_test.entry.margin, *CHOSEN_MARGINS])
     for entry, target in ways:
         made = test(records, entry, target)
         for margin in margins:
             chosen = made.at_margin(margin)
-            beside = [*tests[:place], chosen, *tests[place + 1 :]]
-            judged = judge_one(beside, place, records.alpha)
+            family = [*tests[:index], chosen, *tests[index + 1 :]]
+            judged = judge_one(family, index, records.alpha)
             declared = (entry.estimand, target, margin) == (
-                given.entry.estimand, given.target, given.entry.margin
+                declared_test.entry.estimand, declared_test.target, declared_test.entry.margin
             )  # fmt: skip
             yield AnalysisChoice(
                 question=question,
@@ -207,7 +207,7 @@ def _made(
 
 
 def _of_two_arms(records: Records, entry: Comparison) -> Records:
-    """The records of the two arms of an entry alone: all that its tests read."""
+    """The records of only the two arms of an entry, which its tests read."""
     sides = (entry.candidate, entry.baseline)
     runs = records.runs[records.runs["arm"].isin(sides)]
     return replace(records, runs=runs, curves=records.curves[records.curves["arm"].isin(sides)])

@@ -1,9 +1,9 @@
-"""Before any time is spent: can these comparisons be decided with so many seeds?
+"""Before the runs: can these comparisons be decided with so many seeds?
 
     floor   with m tests under Holm the smallest p of n pairs, 2/2ⁿ, must beat α/m
     power   P(better or worse) for a true ratio at the margin, from the spread of a pilot
 
-The spread is stated in the spec (`log_ratio_sd`), or that of runs that have finished.
+The spread is that of the spec (`log_ratio_sd`), or that of finished runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bdhf.stats.inference.coarseness import Coarse, too_coarse
 from bdhf.stats.inference.paired import pairs_needed
 from bdhf.stats.inference.power import power, seeds_to_decide
 
-#: A spread over fewer finished pairs than this is not used.
+#: Finished pairs below which their spread is not used.
 _LEAST_PAIRS = 3
 
 
@@ -56,18 +56,18 @@ def power_check(
     arms: Sequence[PlannedArm] = (),
     finished: Records | None = None,
 ) -> PowerCheck:
-    """Work out floor and power for the tests of an ablation.
+    """Compute the floor and the power of the tests of an ablation.
 
-    `arms` are those of the plan, with their budgets and intervals of evaluation; `finished` are the
-    records of runs of the same ablation, where there are any.
+    `arms` are those of the plan, with their budgets and evaluation intervals; `finished` are the
+    records of finished runs of the same ablation, if any.
     """
     tests = tests_of(comparisons, targets)
     level = alpha / max(len(tests), 1)
-    seen = _seen(finished)
+    spreads = _observed_spreads(finished)
     powers = []
     for entry, target in tests:
         label = target.label if target else ""
-        sd, source = seen.get((entry.name, label), (math.nan, ""))
+        sd, source = spreads.get((entry.name, label), (math.nan, ""))
         if entry.log_ratio_sd is not None:
             sd, source = entry.log_ratio_sd, "stated"
         if entry.margin is not None and sd > 0:
@@ -93,8 +93,8 @@ def power_check(
     )
 
 
-def _seen(finished: Records | None) -> dict[tuple[str, str], tuple[float, str]]:
-    """The spread of every comparison of which enough pairs have finished."""
+def _observed_spreads(finished: Records | None) -> dict[tuple[str, str], tuple[float, str]]:
+    """The spread of every comparison with enough finished pairs."""
     if finished is None:
         return {}
     return {

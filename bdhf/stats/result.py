@@ -1,4 +1,4 @@
-"""What one comparison says: the frozen row that every test fills and every report reads."""
+"""The result of one comparison: the frozen row that every report reads."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Result:
     ratio: float  # geometric mean of the paired ratios
     ratio_low: float  # interval that inverts the same test as `p`, at `alpha` (not widened by Holm)
     ratio_high: float
-    ratio_bca_low: float  # BCa bootstrap over pairs, beside it; NaN where all pairs are alike
+    ratio_bca_low: float  # BCa bootstrap over pairs; NaN where all pairs are alike
     ratio_bca_high: float
     log_ratio_sd: float  # standard deviation of the paired log ratios; NaN below two pairs
     difference: float  # candidate_mean - baseline_mean
@@ -66,8 +66,8 @@ class Result:
     p_equivalence: float  # two one-sided tests, over pairs of which a run hit; NaN: no margin
     p_equivalence_holm: float  # the same after Holm over the tests that have a margin
     verdict: Verdict
-    seeds_to_decide: float  # pairs with 80 % power for what was seen; NaN when decided, or unknown
-    flags: tuple[str, ...]  # what a reader must know beside the number, in words
+    seeds_to_decide: float  # pairs with 80 % power at this effect; NaN: decided, or unknown
+    flags: tuple[str, ...]  # caveats, in words
 
     @property
     def is_to_target(self) -> bool:
@@ -76,7 +76,7 @@ class Result:
 
     @property
     def unit(self) -> str:
-        """What the values are counted in, in words."""
+        """The unit of the values, in words."""
         return unit_of(self.estimand)
 
     @property

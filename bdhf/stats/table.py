@@ -1,7 +1,7 @@
-"""Rows of a dataclass as a table whose columns have their types even where it is empty.
+"""Rows of a dataclass as a table whose columns keep their types even where it is empty.
 
-An empty column without one is written to parquet as null, which no reader can put beside the same
-column of another ablation.
+Parquet stores an empty column without a type as null, and readers cannot concatenate that with the
+same column of another ablation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 import pandas as pd
 
-#: Type of a field -> dtype of its column where no row tells; text for all that is not here.
+#: Type of a field -> dtype of its column in an empty table; all other types are text.
 _DTYPES: Mapping[Any, str] = {bool: "bool", int: "int64", float: "float64"}
 
 

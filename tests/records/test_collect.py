@@ -1,4 +1,4 @@
-"""Tables from run folders: what they hold, what is read for them, and who may write at once."""
+"""Tables from run folders: their content, the files that are read, and concurrent writers."""
 
 import re
 import shutil
@@ -24,12 +24,12 @@ def _listen(event, arguments):
         _opened.append(str(arguments[0]))
 
 
-sys.addaudithook(_listen)  # Python tells of every file that it opens; a hook stays for good
+sys.addaudithook(_listen)  # called for every file that is opened; a hook cannot be removed
 
 
 @contextmanager
 def opened():
-    """Count what is opened or listed meanwhile, by path."""
+    """Count what is opened or listed inside this context, by path."""
     global _opened
     _opened = paths = []
     counts = Counter()
@@ -41,7 +41,7 @@ def opened():
 
 
 def test_every_file_of_a_run_is_opened_once(tmp_path):
-    """Two cells that share a run are no reason to read it twice, nor is its environment read."""
+    """Two cells that share a run do not read it twice, and no environment is read."""
     folder = make(tmp_path / "results", cells=5, runs=4, rows=ROWS)
     plan = pd.read_parquet(folder / "plan.parquet")
     plan.loc[4, "run_id"] = plan.loc[0, "run_id"]
@@ -60,7 +60,7 @@ def test_every_file_of_a_run_is_opened_once(tmp_path):
 
 
 def test_a_plan_without_runs_costs_one_listing(tmp_path):
-    """What is opened does not depend on the number of cells."""
+    """The files that are opened do not depend on the number of cells."""
     folder = make(tmp_path / "results", cells=10_000, runs=0, rows=ROWS)
 
     with opened() as counts:
@@ -72,7 +72,7 @@ def test_a_plan_without_runs_costs_one_listing(tmp_path):
 
 
 def test_a_file_that_is_loaded_is_opened_once(tmp_path):
-    """One look at plan.json says its version, its sum and its content; all others take one too."""
+    """plan.json is read once for its version, its sum and its content; all others once too."""
     folder = make(tmp_path / "results", cells=5, runs=4, rows=ROWS)
     collect(folder)
 
@@ -86,7 +86,7 @@ def test_a_file_that_is_loaded_is_opened_once(tmp_path):
 
 
 def test_tables_are_the_curves_one_after_the_other(tmp_path):
-    """Every cell has the rows of its run, and in the table of runs the last one's totals."""
+    """Every cell has the rows of its run, and in the table of runs the totals of the last row."""
     folder = make(tmp_path / "results", cells=4, runs=3, rows=ROWS)
     collect(folder)
     records = bdhf.load(folder)
@@ -103,7 +103,7 @@ def test_tables_are_the_curves_one_after_the_other(tmp_path):
 
 
 def test_columns_have_their_types_whatever_has_run(tmp_path):
-    """Tables of nothing and tables of something can be put together."""
+    """Empty tables and others can be concatenated."""
     tables = []
     for runs in 0, 2:
         folder = make(tmp_path / str(runs), cells=4, runs=runs, rows=ROWS)
@@ -115,7 +115,7 @@ def test_columns_have_their_types_whatever_has_run(tmp_path):
 
 
 def while_writing(monkeypatch, happens):
-    """Let something happen whenever a table has been written; give how often that was."""
+    """Call `happens` after every written table; return the names of these tables."""
     module = sys.modules["bdhf.records.collect"]
     write, calls = module.write_table, []
 
@@ -129,7 +129,7 @@ def while_writing(monkeypatch, happens):
 
 
 def test_a_run_that_ends_while_tables_are_written_is_in_them(tmp_path, monkeypatch):
-    """Who writes last has looked after writing; what was read before is not read again."""
+    """The last writer has looked after writing; runs that were read are not read again."""
     folder = make(tmp_path / "results", cells=4, runs=3, rows=ROWS)
     late = shutil.move(folder / "runs" / f"{1:016x}", tmp_path / "late")
 
@@ -148,7 +148,7 @@ def test_a_run_that_ends_while_tables_are_written_is_in_them(tmp_path, monkeypat
 
 
 def test_a_plan_that_changes_while_tables_are_written_is_followed(tmp_path, monkeypatch):
-    """Tables are those of the plan that lies beside them."""
+    """Tables are those of the plan in the folder."""
     folder = make(tmp_path / "results", cells=4, runs=3, rows=ROWS)
     plan = pd.read_parquet(folder / "plan.parquet")
 
@@ -162,7 +162,7 @@ def test_a_plan_that_changes_while_tables_are_written_is_followed(tmp_path, monk
     assert len(bdhf.load(folder).runs) == 2
 
 
-def test_collecting_ends_where_runs_never_cease_to_end(tmp_path, monkeypatch):
+def test_collecting_ends_while_runs_keep_ending(tmp_path, monkeypatch):
     """The number of rounds is bounded, whatever happens meanwhile."""
     folder = make(tmp_path / "results", cells=4, runs=3, rows=ROWS)
     calls = while_writing(monkeypatch, lambda call: (folder / "runs" / f"new {call}").mkdir())
@@ -172,8 +172,8 @@ def test_collecting_ends_where_runs_never_cease_to_end(tmp_path, monkeypatch):
     assert 2 < len(calls) < 100
 
 
-def test_records_say_what_they_hold(tmp_path):
-    """Name, how many runs have ended and how, arms, and the tables to look at."""
+def test_records_have_a_summary(tmp_path):
+    """Name, counts of runs by status, arms, and the tables."""
     folder = make(tmp_path / "results", cells=7, runs=4, rows=ROWS)
     (folder / "runs" / f"{0:016x}" / "status.json").write_text('{"status": "diverged"}')
     (folder / "runs" / f"{1:016x}" / "status.json").write_text("{")
@@ -193,6 +193,6 @@ def test_the_benchmark_times_every_reader(capsys):
     bench.main(["--runs", "8", "--rows", "4", "--cells", "12"])
 
     lines = capsys.readouterr().out.splitlines()
-    found = [re.fullmatch(r"  (\w+) +\d+\.\d\d s", line) for line in lines]
-    assert [match[1] for match in found if match] == ["planned", "collect", "load"] * 2
+    matches = [re.fullmatch(r"  (\w+) +\d+\.\d\d s", line) for line in lines]
+    assert [match[1] for match in matches if match] == ["planned", "collect", "load"] * 2
     assert lines[0] == "8 runs that have ended:"

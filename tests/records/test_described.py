@@ -1,4 +1,4 @@
-"""docs/records.md is the description of the files: complete, and the same as that in the code."""
+"""docs/records.md describes the files completely, and in the words of the code."""
 
 import json
 import re
@@ -20,14 +20,14 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encodin
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_column_and_key_has_its_line(table):
-    """Name, unit and meaning stand in the document as they stand in the code."""
+    """Name, unit and meaning are the same in the document and in the code."""
     assert f"`{table}`" in DOCUMENT
     for name, (unit, meaning) in TABLES[table].items():
         assert f"| `{name}` | {unit} | {meaning} |" in DOCUMENT
 
 
 def test_every_status_has_its_line():
-    """What a run's end means stands in the document as in the code."""
+    """The meaning of each status is the same in the document and in the code."""
     assert list(STATUSES) == list(Status)
     for status, meaning in STATUSES.items():
         assert f"| `{status}` | {meaning} |" in DOCUMENT
@@ -35,12 +35,12 @@ def test_every_status_has_its_line():
 
 
 def test_the_document_names_the_version_of_today():
-    """The number of the code is the number of the document."""
+    """Code and document have the same number."""
     assert f"the version of these files, now {RECORDS_VERSION}." in DOCUMENT
 
 
 def test_python_of_the_document_runs(tmp_path, monkeypatch):
-    """A reader may type it where the folder is."""
+    """Its examples run in the directory of the results."""
     collect(make(tmp_path / "results" / "x", cells=8, runs=8, rows=3))
     monkeypatch.chdir(tmp_path)
     namespace = {}
@@ -53,13 +53,13 @@ def test_python_of_the_document_runs(tmp_path, monkeypatch):
 
 def undocumented(names, table):
     """The names that the description of a table lacks; a problem's metrics need none."""
-    known = TABLES[table]
-    return [n for n in names if n not in known and not n.startswith(METRIC_PREFIXES)]
+    described = TABLES[table]
+    return [n for n in names if n not in described and not n.startswith(METRIC_PREFIXES)]
 
 
 @pytest.mark.slow
 def test_a_finished_run_has_no_undocumented_column_or_key(tmp_path):
-    """What the engine really writes is what the document describes, and carries the version."""
+    """The engine writes what the document describes, with the version."""
     plan, store = planned(), Store(tmp_path)
     store.begin(SMALL, plan)
     block = next(cell for cell in plan.cells if cell.arm == "block_hf")

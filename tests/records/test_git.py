@@ -1,4 +1,4 @@
-"""What git says of a repository depends on no settings, and no program that they name is run."""
+"""The output of git depends on no settings, and no program that they name is run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def committed(tmp_path_factory):
 
 @pytest.fixture
 def repository(committed, tmp_path, monkeypatch):
-    """A copy of it with one changed file, where the tests run; a person without settings."""
+    """A copy with one changed file as working directory, for a user without settings."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
     folder = shutil.copytree(committed, tmp_path / "repository", symlinks=True)
@@ -45,7 +45,7 @@ def repository(committed, tmp_path, monkeypatch):
 
 @pytest.fixture
 def program(tmp_path):
-    """A harmless program that leaves a mark when it is run, and passes on what it reads."""
+    """A harmless program that creates a mark when it is run, and copies its input."""
     mark, file = tmp_path / "mark", tmp_path / "program"
     file.write_text(f"#!/bin/sh\ntouch {shlex.quote(str(mark))}\ncat 2>/dev/null\nexit 0\n")
     file.chmod(0o755)
@@ -53,11 +53,11 @@ def program(tmp_path):
 
 
 def recorded():
-    """What a run records of the repository, looked at anew."""
+    """The record of the repository in a run, without the cache."""
     return provenance._repository.__wrapped__()
 
 
-#: Setting -> what .gitattributes has to say for it to be of effect.
+#: Setting -> the .gitattributes that make it effective.
 PROGRAMS = {
     "diff.external": "",
     "diff.own.command": "*.txt diff=own\n",
@@ -70,7 +70,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("setting", PROGRAMS)
 def test_no_program_is_run_that_a_repository_names(repository, program, setting):
-    """The mark is not left, and the changes are those that they are."""
+    """The mark does not exist, and the changes are correct."""
     (file, mark), before = program, recorded()
     plainly(repository, "config", setting, str(file))
     (repository / ".git" / "info").mkdir(exist_ok=True)
@@ -87,11 +87,11 @@ def test_no_program_is_run_that_a_repository_names(repository, program, setting)
 
 @pytest.mark.parametrize("name", ["post-index-change", "reference-transaction"])
 def test_no_hook_is_run_and_no_index_is_written(repository, program, name):
-    """Another git may be at work in the repository at this moment."""
+    """Another git may be running in the repository."""
     (file, mark), index = program, repository / ".git" / "index"
     (repository / ".git" / "hooks").mkdir(exist_ok=True)
     (repository / ".git" / "hooks" / name).symlink_to(file)
-    os.utime(repository / "bdhf" / "code.txt", (1, 1))  # what git would note in its index
+    os.utime(repository / "bdhf" / "code.txt", (1, 1))  # git would record this in its index
     before = index.read_bytes()
 
     recorded()
@@ -108,8 +108,8 @@ def test_no_hook_is_run_and_no_index_is_written(repository, program, name):
         "diff.context=0", "diff.algorithm=patience", "diff.relative=true", "diff.renames=false",
     ],
 )  # fmt: skip
-def test_the_hash_of_changes_depends_on_no_persons_settings(repository, setting, monkeypatch):
-    """The same changes have the same hash for whoever looks, from whichever folder."""
+def test_the_hash_of_changes_depends_on_no_users_settings(repository, setting, monkeypatch):
+    """The same changes have the same hash for every user and from every folder."""
     before = recorded()
     plainly(repository, "config", *setting.split("="))
     monkeypatch.chdir(repository / "bdhf")
@@ -127,8 +127,8 @@ def test_nor_on_variables(repository, program, variable, monkeypatch):
     assert not program[1].exists()
 
 
-def test_filters_of_a_persons_own_settings_are_kept(repository, program, tmp_path, monkeypatch):
-    """Without them, files that are kept elsewhere would look changed though they are not."""
+def test_filters_of_a_users_own_settings_are_kept(repository, program, tmp_path, monkeypatch):
+    """Without them, unchanged files that are stored elsewhere would look changed."""
     plainly(repository, "checkout", "--quiet", "notes.txt")
     settings = tmp_path / "settings"
     settings.write_text(f'[filter "kept"]\n\tclean = {program[0]}\n')
@@ -141,7 +141,7 @@ def test_filters_of_a_persons_own_settings_are_kept(repository, program, tmp_pat
 
 
 def test_settings_in_variables_are_kept(repository, monkeypatch):
-    """A person's come first, as `safe.directory` on a machine that builds."""
+    """Those of the user come first, such as `safe.directory` on a build machine."""
     for name, value in (("COUNT", "1"), ("KEY_0", "user.name"), ("VALUE_0", "somebody")):
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
 
@@ -156,8 +156,8 @@ def test_a_changed_file_in_any_encoding_has_a_hash(repository):
     assert len(recorded()["dirty"]) == 12
 
 
-def test_changes_that_git_cannot_tell_are_not_none(repository):
-    """A repository that has lost a tree: its commit is known, its changes are not."""
+def test_changes_that_git_cannot_read_are_not_none(repository):
+    """A repository without one of its trees: its commit is known, its changes are not."""
     tree = git("rev-parse", "HEAD^{tree}").decode().strip()
     (repository / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
 

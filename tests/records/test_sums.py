@@ -1,4 +1,4 @@
-"""Sums: a file of which a single bit is another one is told, and never read as another value."""
+"""Sums: a file with a single flipped bit is reported, and never read as another value."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def flip(path, byte, bit=0):
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("part", [0.2, 0.8])
 def test_a_run_with_a_flipped_bit_is_torn_and_says_so_in_one_line(made, name, part):
-    """Of whichever file of it; the other runs are counted, and it is to do again."""
+    """Any of its files; the other runs count, and it is planned again."""
     store, cells, run = made
     content = (run / name).read_bytes()
 
@@ -56,8 +56,8 @@ def test_a_run_with_a_flipped_bit_is_torn_and_says_so_in_one_line(made, name, pa
 
 
 @pytest.mark.parametrize("name", FILES[:3])
-def test_a_run_says_which_of_its_files_is_another_one(made, name):
-    """The words are those of the documentation."""
+def test_the_reason_names_the_changed_file(made, name):
+    """The reason is the documented one."""
     store, _, run = made
     flip(run / name, 5)
 
@@ -67,7 +67,7 @@ def test_a_run_says_which_of_its_files_is_another_one(made, name):
 
 @pytest.mark.parametrize("name", [*FILES[:3], "traceback.txt"])
 def test_a_run_that_has_lost_a_file_is_torn(made, name):
-    """One that its status.json lists; a run that left no traceback needs none."""
+    """If its status.json lists that file; a run without a traceback needs none."""
     store, cells, run = made
     (run / name).unlink()
 
@@ -76,7 +76,7 @@ def test_a_run_that_has_lost_a_file_is_torn(made, name):
 
 
 def test_no_flipped_bit_of_a_status_is_read_as_another_value(made):
-    """Every byte in turn: the run is not counted, or says what it said."""
+    """Every byte in turn: the run is not counted, or has the same status."""
     _, _, run = made
     path, whole = run / "status.json", read_run(run)
     content = path.read_bytes()
@@ -106,7 +106,7 @@ def test_files_of_another_run_are_not_taken_for_its_own(made, names):
 
 @pytest.mark.parametrize("change", [{"sha256": {"/dev/zero": ""}}, {"sha256": 1}, {"sum": 1}])
 def test_sums_that_cannot_be_those_of_a_run_are_no_sums(made, change):
-    """No file but a run's own is opened for them."""
+    """No file outside of the run is opened for them."""
     _, _, run = made
     path = run / "status.json"
     content = json.loads(path.read_text()) | change
@@ -117,7 +117,7 @@ def test_sums_that_cannot_be_those_of_a_run_are_no_sums(made, change):
 
 
 def test_sums_of_files_without_one_of_their_own_are_torn(made):
-    """Both were written; a status that has lost one of them is not an older one."""
+    """Both were written; a status that lost one of them is not an older one."""
     _, _, run = made
     content = json.loads((run / "status.json").read_text())
     del content["sum"]
@@ -127,7 +127,7 @@ def test_sums_of_files_without_one_of_their_own_are_torn(made):
 
 
 def test_a_run_of_an_older_version_has_no_sums_and_is_read(made):
-    """Its files are what they are."""
+    """Its files are accepted without a check."""
     _, _, run = made
     content = json.loads((run / "status.json").read_text())
     for key in ("sum", "sha256", "run_id"):
@@ -149,7 +149,7 @@ def test_the_sum_is_of_the_values_and_not_of_their_layout():
 
 
 def test_a_table_with_its_sum_is_a_table_to_others():
-    """Pandas and pyarrow read what was written, without knowing of it."""
+    """Pandas and pyarrow read it like any other table."""
     table = pd.DataFrame({"a": [1.5, None], "b": ["x", "y"], "c": pd.array([1, None], "Int64")})
 
     content = table_bytes(table)
@@ -159,15 +159,15 @@ def test_a_table_with_its_sum_is_a_table_to_others():
 
 @pytest.mark.parametrize("name", ["plan.parquet", "runs.parquet", "curves.parquet"])
 def test_no_flipped_bit_of_a_table_is_read_as_another_value(made, name):
-    """In a dozen places: an error in one line."""
+    """At a dozen positions: an error in one line."""
     store, _, _ = made
     collect(store.folder)
     path, cells, before = store.folder / name, planned(store.folder), bdhf.load(store.folder)
     content = path.read_bytes()
     refused = []
 
-    places = range(0, len(content), len(content) // 11)
-    for byte in places:
+    positions = range(0, len(content), len(content) // 11)
+    for byte in positions:
         flip(path, byte, byte % 8)
         try:
             now = bdhf.load(store.folder)
@@ -178,14 +178,14 @@ def test_no_flipped_bit_of_a_table_is_read_as_another_value(made, name):
             refused.append(error.lines)
         path.write_bytes(content)
 
-    assert len(refused) >= len(places) - 1  # a bit of the key that says that there is a sum
+    assert len(refused) >= len(positions) - 1  # a bit of the key that marks the sum
     assert all(name in line for (line,) in refused)
 
 
 @pytest.mark.parametrize("name", ["spec.yaml", "plan.json"])
 @pytest.mark.parametrize("harm", ["flip", "lost"])
-def test_what_was_asked_must_be_what_the_plan_was_written_with(made, name, harm):
-    """A target of another value is no target of this ablation; `begin` writes it anew."""
+def test_spec_and_index_must_match_the_plan(made, name, harm):
+    """A target with another value is refused; `begin` rewrites the file."""
     store, _, _ = made
     collect(store.folder)
     path = store.folder / name
@@ -216,8 +216,8 @@ STUDY = ("study.json", "study.yaml", "trials.parquet", "parameters.parquet", "se
 
 @pytest.mark.parametrize("name", STUDY)
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.95])
-def test_a_study_with_a_flipped_bit_is_told_in_one_line(study, name, part):
-    """Of whichever file, anywhere in it."""
+def test_a_study_with_a_flipped_bit_is_reported_in_one_line(study, name, part):
+    """Any file, anywhere in it."""
     load_study(study)
     path = study / name
     flip(path, int(part * path.stat().st_size))
@@ -230,8 +230,8 @@ def test_a_study_with_a_flipped_bit_is_told_in_one_line(study, name, part):
 
 
 @pytest.mark.parametrize("name", STUDY[1:])
-def test_a_study_that_has_lost_a_file_or_has_a_folder_there_is_told(study, name):
-    """Which one, and what writes it."""
+def test_a_study_that_lost_a_file_or_has_a_folder_instead_is_reported(study, name):
+    """The error names the file."""
     (study / name).unlink()
     with pytest.raises(InputError, match=name):
         load_study(study)
@@ -249,15 +249,15 @@ def test_a_study_of_an_older_version_is_read(tmp_path):
     assert load_study(folder).text == ""
 
 
-def test_the_copy_of_a_record_needs_no_trials_beside_it(study, tmp_path):
-    """`NAME.tuning.json` beside a spec."""
+def test_the_copy_of_a_record_needs_no_trials(study, tmp_path):
+    """`NAME.tuning.json` of a spec."""
     copy = shutil.copy(study / "study.json", tmp_path / "made-up.tuning.json")
 
     assert read_tuning(Path(copy)) == read_tuning(study / "study.json")
 
 
-def test_a_run_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
-    """Its files, its folder, then the rename, then the folder of runs: what a power cut keeps."""
+def test_a_run_is_on_disk_before_it_is_renamed(tmp_path, monkeypatch):
+    """Files, folder, rename, then the folder of runs: this order survives a power failure."""
     store, cells = begun(tmp_path / "results")
     order = []
     fsync, rename = os.fsync, Path.rename

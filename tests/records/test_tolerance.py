@@ -1,4 +1,4 @@
-"""Damaged, foreign and newer folders: left out with a reason, and nothing else suffers."""
+"""Damaged, foreign and newer folders are left out with a reason; all others are unaffected."""
 
 import json
 import shutil
@@ -39,14 +39,14 @@ def run(folder):
 
 
 def rewrite(run, **columns):
-    """Write the curve of a run with other columns; None takes one out."""
+    """Write the curve of a run with other columns; None removes one."""
     path = run / "curve.parquet"
     curve = pd.read_parquet(path).assign(**columns)
     curve.drop(columns=[n for n, c in columns.items() if c is None]).to_parquet(path)
 
 
 def assert_left_out(folder, run):
-    """The run is not counted and says why; all others stay, with their curves."""
+    """The run is not counted, with a reason; all others stay, with their curves."""
     collect(folder)
     records = bdhf.load(folder)
     assert records.runs["status"].isna().tolist() == [True, False, False, False, True, True]
@@ -65,7 +65,7 @@ def assert_left_out(folder, run):
      '{"status": "done", "records": "new"}', '{"status": "done", "records": -1}', "[" * 100_000],
 )  # fmt: skip
 def test_a_run_without_a_status_is_left_out(folder, run, content):
-    """Whatever stands in status.json, it is not counted, and the other runs stay."""
+    """For any content of status.json it is not counted, and the other runs stay."""
     (run / "status.json").write_text(content)
 
     assert_left_out(folder, run)
@@ -94,7 +94,7 @@ def test_a_curve_that_is_cut_is_left_out(folder, run, kept):
 
 
 def test_a_curve_whose_pages_are_lost_is_left_out(folder, run):
-    """The footer alone, which says that all is well, does not make a curve."""
+    """A valid footer alone is not a curve."""
     path = run / "curve.parquet"
     path.write_bytes(b"PAR1" + bytes(1000) + path.read_bytes()[1004:])
 
@@ -103,7 +103,7 @@ def test_a_curve_whose_pages_are_lost_is_left_out(folder, run):
 
 @pytest.mark.parametrize("name", ["status.json", "curve.parquet"])
 def test_a_run_that_cannot_be_opened_is_left_out(folder, run, name):
-    """A lost file, and a folder in its place."""
+    """A lost file, and a folder instead of it."""
     (run / name).unlink()
     assert_left_out(folder, run)
     (run / name).mkdir()
@@ -112,19 +112,19 @@ def test_a_run_that_cannot_be_opened_is_left_out(folder, run, name):
 
 @pytest.mark.parametrize("name", ["status.json", "curve.parquet"])
 def test_a_run_that_the_system_does_not_let_one_read_stays(folder, run, name):
-    """It may be whole: it is not counted, says why, and is not taken for one to make again."""
+    """It may be whole: it is not counted, has a reason, and is not run again."""
     (run / name).unlink()
-    (run / name).symlink_to(name)  # to itself: the system refuses to open it, whoever asks
+    (run / name).symlink_to(name)  # to itself: the system refuses to open it for every user
 
     collect(folder)
 
     assert bdhf.load(folder).runs["reason"][0].startswith("unreadable: ")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=name):
         run_status(folder, run.name)
 
 
 def test_what_is_no_folder_is_no_run(folder, run):
-    """A file and a dead link in the place of a run."""
+    """A file and a dead link instead of a run."""
     shutil.rmtree(run)
     run.touch()
     assert_left_out(folder, run)
@@ -184,17 +184,16 @@ def newer(path):
 
 @pytest.mark.parametrize("reader", [planned, collect, bdhf.load])
 def test_a_folder_of_a_newer_version_is_refused(folder, reader):
-    """The error names the file, its version, what is read, and what to do."""
+    """The error has the file, its version, and the version that is read."""
     collect(folder)
     newer(folder / PLAN_INDEX)
 
-    with pytest.raises(InputError, match=r"plan\.json: records of version 2; this bdhf reads up to "
-                                         r"version 1: upgrade bdhf"):  # fmt: skip
+    with pytest.raises(InputError, match=r"plan\.json: .*version 2.*version 1"):
         reader(folder)
 
 
 def test_a_run_of_a_newer_version_is_foreign_and_never_made_again(folder, run):
-    """Tables leave it out and say so; who would run it again is stopped."""
+    """Tables leave it out with a reason; running it again is an error."""
     newer(run / "status.json")
     collect(folder)
 
@@ -203,44 +202,44 @@ def test_a_run_of_a_newer_version_is_foreign_and_never_made_again(folder, run):
     assert pd.isna(runs["status"][0])
     assert runs["reason"][0].startswith("foreign: records of version 2")
     assert (runs["status"] == "done").sum() == RUNS - 1
-    with pytest.raises(InputError, match=r"status\.json: records of version 2"):
+    with pytest.raises(InputError, match=r"status\.json: .*version 2"):
         run_status(folder, run.name)
 
 
-def test_how_an_ablation_stands_is_told_beside_a_newer_run(folder, run):
-    """What is left out is a trouble with its reason, and no reason to tell nothing."""
+def test_the_status_of_an_ablation_includes_a_newer_run(folder, run):
+    """The newer run is listed with its reason, and the others are counted."""
     newer(run / "status.json")
 
-    found = ablation_status(folder)
+    status = ablation_status(folder)
 
-    assert (found.done, found.left) == (RUNS - 1, CELLS - RUNS + 1)
-    assert [run.name in line and "foreign: " in line for line in found.troubles] == [True]
+    assert (status.done, status.left) == (RUNS - 1, CELLS - RUNS + 1)
+    assert [run.name in line and "foreign: " in line for line in status.troubles] == [True]
 
 
 @pytest.mark.parametrize("name", ["plan.parquet", "runs.parquet", "curves.parquet"])
 @pytest.mark.parametrize("source", ["curve.parquet", "status.json"])
 def test_a_table_that_is_another_file_is_refused(folder, run, name, source):
-    """A readable table with other columns is no better than a torn one."""
+    """A readable table with other columns is refused like a torn one."""
     collect(folder)
     shutil.copy(run / source, folder / name)
 
-    with pytest.raises(InputError, match=rf"{name}: not a whole table .*`bdhf run` writes it anew"):
+    with pytest.raises(InputError, match=rf"{name}: .*`bdhf run`"):
         [bdhf.load(folder), planned(folder)]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("spec.yaml", "a: [", r"cannot be read"),
-        ("spec.yaml", "[]", r"cannot be read"),
+        ("spec.yaml", "a: [", r"`bdhf run`"),
+        ("spec.yaml", "[]", r"`bdhf run`"),
         ("spec.yaml", "schema: 1", r"name: Field required"),
-        ("spec.yaml", "name: x\ntargets: [{metric: a}]", r"targets\.0: .*give the value to reach"),
+        ("spec.yaml", "name: x\ntargets: [{metric: a}]", r"targets\.0: .*`below`.*`above`"),
         (PLAN_INDEX, "{}", r"arms: Field required"),
         (PLAN_INDEX, '{"arms": [], "comparisons": []}', r"arms: Tuple should have at least 1"),
     ],
 )
-def test_what_was_asked_must_be_readable(folder, name, content, said):
-    """An error names the file and the first thing that is wrong in it."""
+def test_spec_and_index_must_be_readable(folder, name, content, said):
+    """The error has the file and its first fault."""
     collect(folder)
     (folder / name).write_text(content)
 
@@ -249,22 +248,22 @@ def test_what_was_asked_must_be_readable(folder, name, content, said):
 
 
 def test_runs_that_cannot_be_listed_are_no_empty_ablation(folder):
-    """A file in the place of the folder of runs is told, not counted as nothing."""
+    """A file instead of the folder of runs is an error, not an empty ablation."""
     shutil.rmtree(folder / "runs")
     (folder / "runs").touch()
 
-    with pytest.raises(InputError, match="runs: cannot be read: Not a directory"):
+    with pytest.raises(InputError, match=r"runs: .*Not a directory"):
         collect(folder)
 
 
-def damaged(content, kind, place, byte):
-    """Other bytes than these, somewhere in a file."""
-    place %= max(1, len(content))
+def damaged(content, kind, position, byte):
+    """The content with one kind of damage."""
+    position %= max(1, len(content))
     return {
-        "cut": content[:place],
-        "flip": content[:place] + bytes([byte]) + content[place + 1 :],
-        "insert": content[:place] + bytes([byte]) * 5 + content[place:],
-        "zero": content[:place] + bytes(len(content) - place),
+        "cut": content[:position],
+        "flip": content[:position] + bytes([byte]) + content[position + 1 :],
+        "insert": content[:position] + bytes([byte]) * 5 + content[position:],
+        "zero": content[:position] + bytes(len(content) - position),
     }[kind]
 
 
@@ -277,16 +276,16 @@ def pristine(tmp_path_factory):
 
 
 def damage(folder, origin, harm):
-    """Do harm to files of the folder, a copy of `origin`; give their paths."""
+    """Damage files of the folder, a copy of `origin`; return their paths."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     touched = [files[which % len(files)] for which, *_ in harm]
-    for path, (_, kind, place, byte) in zip(touched, harm, strict=True):
+    for path, (_, kind, position, byte) in zip(touched, harm, strict=True):
         if kind == "lost":
             path.unlink(missing_ok=True)
         elif kind == "swap":
-            shutil.copy(origin / files[place % len(files)].relative_to(folder), path)
+            shutil.copy(origin / files[position % len(files)].relative_to(folder), path)
         elif path.exists():
-            path.write_bytes(damaged(path.read_bytes(), kind, place, byte))
+            path.write_bytes(damaged(path.read_bytes(), kind, position, byte))
     return touched
 
 
@@ -294,8 +293,8 @@ def assert_kept(before, after, intact):
     """The rows of these runs are the same; metrics go with the last run that has any."""
     for new, old in (after.runs, before.runs), (after.curves, before.curves):
         rows, expected = (t[t["run_id"].isin(intact)].reset_index(drop=True) for t in (new, old))
-        found = rows.reindex(columns=old.columns)
-        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+        aligned = rows.reindex(columns=old.columns)
+        pd.testing.assert_frame_equal(aligned, expected, check_exact=True)
 
 
 @settings(max_examples=100, deadline=None)
@@ -312,7 +311,7 @@ def assert_kept(before, after, intact):
     )
 )
 def test_whatever_is_damaged_intact_runs_keep_their_values(pristine, harm):
-    """Readers raise InputError at most, and none of the runs that nobody touched is lost."""
+    """Readers raise InputError at most, and no intact run is lost."""
     origin, before = pristine
     with tempfile.TemporaryDirectory() as temporary:
         folder = shutil.copytree(origin, Path(temporary) / "results")
@@ -324,6 +323,6 @@ def test_whatever_is_damaged_intact_runs_keep_their_values(pristine, harm):
         except InputError:
             assert not in_runs  # a damaged run is no reason to refuse the others
         else:
-            if folder / "plan.parquet" not in touched:  # it says which runs there are
+            if folder / "plan.parquet" not in touched:  # it lists the runs
                 harmed = {path.parent.name for path in touched}
                 assert_kept(before, after, set(before.runs["run_id"]) - harmed)

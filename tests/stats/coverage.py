@@ -1,7 +1,7 @@
-"""How often the interval of a critical batch size holds it: `python -m tests.stats.coverage`.
+"""Coverage of the interval of a critical batch size: `python -m tests.stats.coverage`.
 
-Groups are drawn of a law whose B_crit is planted, and tested as `bdhf.stats.scaling.intervals`
-does. The table stands in docs/statistics.md.
+Groups are simulated from the law with known B_crit, and tested as in
+`bdhf.stats.scaling.intervals`. docs/statistics.md has the table.
 """
 
 import sys
@@ -15,19 +15,19 @@ from bdhf.stats.scaling.intervals import t_statistic
 from tests.stats.simulation import markdown
 
 SIZES = np.array([50.0, 100, 200, 400, 800, 1600])
-PLANTED = (60.0, 300.0, 900.0)  # samples
+TRUE_B_CRIT = (60.0, 300.0, 900.0)  # samples
 SEEDS, MISSES, SHARED = (3, 5, 8), (0.0, 0.3), (0.0, 0.3)
 SIGMA, ALPHA = 0.15, 0.05
 
-#: Updates at an endless batch. Costs are rounded up, so that with few of them no bar must hold.
+#: Updates at an infinite batch. Costs are rounded up, so the limits do not apply to few updates.
 S_MIN, FEW = 100.0, 5.0
 
-#: Between which the share must lie, up to two standard errors of the simulation.
-BARS = (0.92, 0.98)
+#: Limits of the coverage, up to two standard errors of the simulation.
+LIMITS = (0.92, 0.98)
 
 
 def table(draws, *, seeds=SEEDS, misses=MISSES, shared=SHARED, s_min=S_MIN):
-    """A row a setting: the share of intervals that hold the planted value, over `draws` of each."""
+    """A row per setting: the coverage of the interval over `draws` of each."""
     return pd.DataFrame(
         [
             {"S_min": f"{s_min:g}", "shared sd": f"{sd:g}", "seeds": str(n)}
@@ -41,39 +41,39 @@ def table(draws, *, seeds=SEEDS, misses=MISSES, shared=SHARED, s_min=S_MIN):
 
 
 def coarse(draws, **settings):
-    """The same of runs that need few updates, which are whole numbers."""
+    """The same for runs with few updates, which are whole numbers."""
     return table(draws, misses=(0.0,), shared=(0.0,), s_min=FEW, **settings)
 
 
 def rates(draws, n, share, sd, s_min):
-    """Over draws of every planted value: the rate of intervals that hold it, and of open ones.
+    """Over draws of every true B_crit: the rate of intervals that cover it, and of open ones.
 
-    A value is held where the test does not reject it, and an interval has no end where the test
-    does not reject a limit of the search: that is asked of the test itself, to save time.
+    An interval covers a value where the test does not reject it, and has no end where the test does
+    not reject a limit of the search. Calling the test directly saves time.
     """
-    held, opened = [], []
+    covered, opened = [], []
     beyond = stats.t.ppf(1 - ALPHA / 2, n - 1)
-    for planted in PLANTED:
-        rng = np.random.default_rng([n, int(planted), int(100 * share), int(100 * sd)])
-        law = s_min * (1 + planted / SIZES[:, None])
+    for b_crit in TRUE_B_CRIT:
+        rng = np.random.default_rng([n, int(b_crit), int(100 * share), int(100 * sd)])
+        law = s_min * (1 + b_crit / SIZES[:, None])
         budget = _budget(law, share, sd)
         for _ in range(draws):
             sample, rows = _group(rng, law, n, budget, sd)
-            against = [abs(t_statistic(sample, rows, b)) for b in (planted, *sample.limits)]
-            held.append(against[0] <= beyond)
-            opened.append(min(against[1:]) <= beyond)
-    return {"interval covers": np.mean(held), "without an end": np.mean(opened)}
+            statistics = [abs(t_statistic(sample, rows, b)) for b in (b_crit, *sample.limits)]
+            covered.append(statistics[0] <= beyond)
+            opened.append(min(statistics[1:]) <= beyond)
+    return {"interval covers": np.mean(covered), "without an end": np.mean(opened)}
 
 
 def broken(rates, draws):
-    """The rows whose coverage is beyond the bars by more than two standard errors."""
-    error = 2 * np.sqrt(0.05 * 0.95 / (draws * len(PLANTED)))
-    low, high = BARS
+    """The rows whose coverage exceeds the limits by more than two standard errors."""
+    error = 2 * np.sqrt(0.05 * 0.95 / (draws * len(TRUE_B_CRIT)))
+    low, high = LIMITS
     return rates[~rates["interval covers"].between(low - error, high + error)]
 
 
 def _group(rng, law, n, budget, sd):
-    """Runs of a group, and which are those of every seed, which moves them alike by `sd`."""
+    """Runs of a group, and the rows of every seed, whose shared effect has the spread `sd`."""
     noise = rng.normal(0, SIGMA, (len(SIZES), n)) + rng.normal(0, sd, n)
     updates = np.ceil(law * np.exp(noise))
     size, seed = (grid.ravel() for grid in np.meshgrid(SIZES, np.arange(n), indexing="ij"))
@@ -90,7 +90,7 @@ def _budget(law, share, sd):
 
 
 def main():
-    """Print the table of 400 draws of every planted value."""
+    """Print the table of 400 draws of every true B_crit."""
     draws = 400
     rates = table(draws)
     sys.stdout.write(f"{markdown(pd.concat([rates, coarse(draws)]))}\n")

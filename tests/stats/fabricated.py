@@ -1,4 +1,4 @@
-"""A results folder fabricated from tables, as an ablation would have left it."""
+"""A results folder written from tables, as an ablation would write it."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ alpha: {alpha}
 
 
 def fabricate(folder: Path, records: Records) -> Path:
-    """Write what these records would be read from; a run without a status is not there."""
+    """Write the files of these records; a run without a status has no folder."""
     folder.mkdir()
     (folder / "spec.yaml").write_text(
         SPEC.format(

@@ -1,8 +1,8 @@
-"""What the tests of a comparison are worth, by simulation: `python -m tests.stats.simulation`.
+"""Error rates of the tests of a comparison, by simulation: `python -m tests.stats.simulation`.
 
-Each scenario draws ablations of a world whose truth is known, tests every one of them, and returns
-a table of rates with a row per setting. BARS says which rates must hold, up to 2 standard errors
-of the simulation. docs/statistics.md shows what came out.
+Each scenario draws ablations with known ground truth, tests every one of them, and returns a table
+of rates with a row per setting. LIMITS bounds the rates, up to 2 standard errors of the simulation.
+docs/statistics.md has the results.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PAGE, MARKS = Path("docs/statistics.md"), ("<!-- simulated -->", "<!-- end -->")
 
 
 def null(draws):
-    """Identical arms: three candidates against one baseline, of which the first is shown alone."""
+    """Identical arms: three candidates, one baseline; single tests are of the first candidate."""
     rows = []
     for n, misses, rng in settings():
         costs, _ = World(1.0, 0.25, misses).draw(rng, draws, n, candidates=3)
@@ -42,7 +42,7 @@ def null(draws):
 
 
 def margin(draws):
-    """Arms that differ by exactly the margin, which are not equivalent."""
+    """Arms that differ by exactly the margin, and so are not equivalent."""
     rows = []
     for sd in (0.1, 0.25):
         for n, misses, rng in settings((0.0, 0.1, 0.3, 0.7)):
@@ -65,7 +65,7 @@ def margin(draws):
 
 
 def capped(draws):
-    """Arms whose costs differ by half, seen through a budget that many runs miss."""
+    """Arms whose costs differ by half, with a budget that many runs miss."""
     rows = []
     for n, misses, rng in settings():
         if misses:
@@ -77,16 +77,16 @@ def capped(draws):
                 setting(n, misses)
                 | {
                     "equivalent": (same & enough).mean(),
-                    "without the rule of 80 % hits": same.mean(),
-                    "with it, over all pairs": (everything & enough).mean(),
-                    "neither": everything.mean(),
+                    "without the 80 % rule": same.mean(),
+                    "80 % rule, all pairs": (everything & enough).mean(),
+                    "no rule, all pairs": everything.mean(),
                 }
             )
     return pd.DataFrame(rows)
 
 
 def effect(draws):
-    """A candidate that needs 0.8 of the costs: does the interval hold the restricted ratio?"""
+    """A candidate with 0.8 of the costs: coverage of the restricted ratio."""
     rows = []
     for n, misses, rng in settings():
         world = World(0.8, 0.25, misses)
@@ -104,22 +104,22 @@ def effect(draws):
 
 
 def planned(draws):
-    """A candidate that needs 0.8 of the costs: the power that was planned, and the one had."""
+    """A candidate with 0.8 of the costs: predicted and observed power."""
     rows = []
     for sd in (0.15, 0.25, 0.35):
         for n in PAIRS:
             d, _ = World(0.8, sd, 0.0).log_ratios(np.random.default_rng(n), draws, n)
-            foretold = power.power(np.log(0.8), sd, n, ALPHA)
-            had = (vectorised.two_sided(d) <= ALPHA).mean()
+            predicted = power.power(np.log(0.8), sd, n, ALPHA)
+            observed = (vectorised.two_sided(d) <= ALPHA).mean()
             rows.append(
-                {"sd": f"{sd:g}", "pairs": str(n), "foretold": foretold, "had": had}
-                | {"off by": abs(had - foretold)}
+                {"sd": f"{sd:g}", "pairs": str(n), "predicted": predicted, "observed": observed}
+                | {"difference": abs(observed - predicted)}
             )
     return pd.DataFrame(rows)
 
 
 def seeds(draws, cases=((0.7, 0.35), (0.8, 0.25), (0.8, 0.35), (0.9, 0.15), (0.9, 0.2))):
-    """Power with as many pairs as `seeds_to_decide` names, for 80 %; last, for equivalence."""
+    """Power with the pairs of `seeds_to_decide` for 80 %; the last row is for equivalence."""
     rows = []
     for ratio, sd in (*cases, (1.0, 0.1)):
         same = MARGIN if ratio == 1 else np.nan
@@ -138,18 +138,18 @@ def seeds(draws, cases=((0.7, 0.35), (0.8, 0.25), (0.8, 0.35), (0.9, 0.15), (0.9
 
 
 def uncertain_runs(draws):
-    """Seconds, on a budget of updates: a share of runs is slow, lost or diverged (2,000 draws)."""
+    """Seconds with a budget of updates: a share of runs is slow, lost or diverged (2,000 draws)."""
     return _uncertain(draws, [(kind, share) for kind in uncertain.KINDS for share in (0.1, 0.3)])
 
 
 def coarse(draws):
-    """Costs recorded at the next evaluation, every so many of some 300 updates (2,000 draws)."""
+    """Costs recorded at the next evaluation, at about 300 updates (2,000 draws)."""
     return _uncertain(draws, [("coarse", every) for every in (25, 100, 200)])
 
 
-def dearer(draws):
-    """Seconds of arms of which one takes ten times as long for an update (2,000 draws)."""
-    return _uncertain(draws, [("dearer", every) for every in (1, 5, 25)])
+def costlier(draws):
+    """Seconds, where an update of one arm takes ten times as long (2,000 draws)."""
+    return _uncertain(draws, [("costlier", every) for every in (1, 5, 25)])
 
 
 def _uncertain(draws, cells):
@@ -165,14 +165,14 @@ def _uncertain(draws, cells):
 
 SCENARIOS = {
     f.__name__: f
-    for f in (null, margin, capped, planned, seeds, effect, uncertain_runs, coarse, dearer)
+    for f in (null, margin, capped, planned, seeds, effect, uncertain_runs, coarse, costlier)
 }
 
-#: Scenarios whose tests are made one by one -> their draws at most.
-DRAWN = dict.fromkeys(("uncertain_runs", "coarse", "dearer"), UNCERTAIN_DRAWS)
+#: Scenarios that are tested one draw at a time -> their largest number of draws.
+DRAWN = dict.fromkeys(("uncertain_runs", "coarse", "costlier"), UNCERTAIN_DRAWS)
 
 #: scenario -> column -> (least, most), up to the error of the simulation.
-BARS = {
+LIMITS = {
     "null": {
         "p ≤ 0.05": (0.0, ALPHA),
         "interval covers": (1 - ALPHA, 1.0),
@@ -180,27 +180,27 @@ BARS = {
     },
     "margin": dict.fromkeys(("p_t", "p_flip", "p", "equivalent"), (0.0, ALPHA)),
     "capped": {"equivalent": (0.0, ALPHA)},
-    "planned": {"off by": (0.0, 0.05)},
+    "planned": {"difference": (0.0, 0.05)},
     "seeds": {"power": (0.75, 0.87)},
     "effect": {},
     "uncertain_runs": {
-        "alike: better or worse": (0.0, ALPHA),
+        "identical: better or worse": (0.0, ALPHA),
         "at the margin: equivalent": (0.0, ALPHA),
-        "not what all runs would say": (0.0, 0.0),
+        "contradicts all runs": (0.0, 0.0),
     },
     "coarse": {
-        "alike: better or worse": (0.0, ALPHA),
+        "identical: better or worse": (0.0, ALPHA),
         "at the margin: equivalent": (0.0, ALPHA),
     },
-    "dearer": {
-        "alike: better or worse": (0.0, ALPHA),
+    "costlier": {
+        "identical: better or worse": (0.0, ALPHA),
         "at the margin: equivalent": (0.0, ALPHA),
     },
 }
 
 
 def settings(shares=MISSES):
-    """Every number of pairs with every share of misses, and a generator of its own."""
+    """Every number of pairs with every share of misses, each with its own generator."""
     for n in PAIRS:
         for misses in shares:
             yield n, misses, np.random.default_rng([n, int(100 * misses)])
@@ -212,16 +212,16 @@ def setting(n, misses):
 
 
 def broken(name, table, draws):
-    """The rates of a scenario that are beyond their bar by more than 2 standard errors."""
-    found = []
-    for column, bar in BARS[name].items():
+    """The rates of a scenario that exceed a limit by more than 2 standard errors."""
+    faults = []
+    for column, limit in LIMITS[name].items():
         least, most = (
             b + side * 2 * np.sqrt(b * (1 - b) / draws)
-            for side, b in zip((-1, 1), bar, strict=True)
+            for side, b in zip((-1, 1), limit, strict=True)
         )
         beyond = table[~table[column].between(least, most)]
-        found += [f"{name}: {column} in {row}" for row in beyond.to_dict("records")]
-    return found
+        faults += [f"{name}: {column} in {row}" for row in beyond.to_dict("records")]
+    return faults
 
 
 def markdown(table):
@@ -231,18 +231,18 @@ def markdown(table):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def bars(name):
-    """What must hold of a scenario, in words."""
+def limits(name):
+    """The limits of a scenario, in words."""
     words = [
         f"{column} at most {most:g}" if least == 0 else f"{column} at least {least:g}"
         + (f" and at most {most:g}" if most < 1 else "")
-        for column, (least, most) in BARS[name].items()
+        for column, (least, most) in LIMITS[name].items()
     ]  # fmt: skip
-    return f"Must hold: {'; '.join(words)}." if words else "Nothing must hold: this is what it is."
+    return f"Limits: {'; '.join(words)}." if words else "No limits."
 
 
 def put(page, tables):
-    """Put the tables between the marks of a page; without such a page they are the page."""
+    """Replace the text between the marks of a page by the tables; create a missing page."""
     text = page.read_text(encoding="utf-8") if page.exists() else "\n".join(MARKS)
     before, _, rest = text.partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
@@ -251,19 +251,19 @@ def put(page, tables):
 
 
 def main():
-    """Run every scenario, print its table, and put the tables into the page."""
+    """Run every scenario, print its table, and write the tables into the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=4000, help="ablations per row")
-    parser.add_argument("--out", type=Path, default=PAGE, help="page that the tables go into")
+    parser.add_argument("--out", type=Path, default=PAGE, help="page to write the tables into")
     options = parser.parse_args()
-    faults, text = [], [f"{options.draws:,} draws a row.\n"]
+    faults, text = [], [f"{options.draws:,} draws per row.\n"]
     for name, scenario in SCENARIOS.items():
         table = scenario(options.draws)
         faults += broken(name, table, min(options.draws, DRAWN.get(name, options.draws)))
-        said = f"**{name}** · {scenario.__doc__}\n\n{markdown(table)}\n\n{bars(name)}\n"
-        sys.stdout.write(f"{said}\n")
+        section = f"**{name}** · {scenario.__doc__}\n\n{markdown(table)}\n\n{limits(name)}\n"
+        sys.stdout.write(f"{section}\n")
         sys.stdout.flush()
-        text.append(said)
+        text.append(section)
     put(options.out, "\n".join(text))
     sys.exit("\n".join(faults) or 0)
 

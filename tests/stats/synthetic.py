@@ -1,4 +1,4 @@
-"""Records made up from outcomes: for each arm and seed, where the run hit or how it ended."""
+"""Synthetic records from outcomes: for each arm and seed, the hit or how the run ended."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

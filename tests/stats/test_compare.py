@@ -6,9 +6,11 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from bdhf.records import Budget, Comparison, Target
+from bdhf.stats.caveats.flags import evaluation_interval, too_few_pairs
+from bdhf.stats.caveats.overturned import OF_MISSING_PAIRS
 from bdhf.stats.compare import compare, to_table
 from bdhf.stats.result import Result, Verdict
-from bdhf.stats.text.sentences import sentence
+from bdhf.stats.text.sentences import OF_OTHERS, sentence
 from tests.stats.synthetic import BLOCK_VS_FULL, TARGET, synthetic
 
 FAST = [50, 62, 55, 71, 64, 58, 49, 66]  # seed by seed cheaper than SLOW, by 20 to 40 %
@@ -22,7 +24,7 @@ def only(records):
 
 
 def flagged(result, text):
-    """Whether one of the flags says this."""
+    """Whether one of the flags contains this text."""
     return any(text in flag for flag in result.flags)
 
 
@@ -49,22 +51,22 @@ def test_p_equal_to_alpha_decides():
 
 
 def test_direction_is_that_of_the_entry():
-    """Candidate and baseline are what the YAML says, not what sorts first or stands first."""
+    """Candidate and baseline are those of the YAML, independent of any order."""
     records = synthetic({"block": FAST, "full": SLOW})
     swapped = Comparison(name="full vs block", candidate="full", baseline="block")
-    one, other = only(records), only(dataclasses.replace(records, comparisons=(swapped,)))
+    result, turned = only(records), only(dataclasses.replace(records, comparisons=(swapped,)))
     reordered = only(synthetic({"full": SLOW, "block": FAST}))
 
-    assert reordered == one
-    assert other.verdict is Verdict.WORSE
-    assert other.p == one.p
-    assert other.ratio == pytest.approx(1 / one.ratio)
-    assert other.ratio_low == pytest.approx(1 / one.ratio_high)
-    assert (other.wins, other.losses) == (one.losses, one.wins)
+    assert reordered == result
+    assert turned.verdict is Verdict.WORSE
+    assert turned.p == result.p
+    assert turned.ratio == pytest.approx(1 / result.ratio)
+    assert turned.ratio_low == pytest.approx(1 / result.ratio_high)
+    assert (turned.wins, turned.losses) == (result.losses, result.wins)
 
 
 def test_misses_cost_the_budget():
-    """Restricted means count a miss and a diverged run as the budget, and the flags say so."""
+    """Restricted means count a miss and a diverged run as the budget, with flags."""
     result = only(synthetic({"block": FAST, "full": [*SLOW[:5], None, None, "diverged"]}))
 
     assert result.horizon == 300.0
@@ -72,21 +74,21 @@ def test_misses_cost_the_budget():
     assert result.baseline_mean == pytest.approx(np.mean([*SLOW[:5], 300, 300, 300]))
     assert result.flags == (
         "3 of 8 runs of full did not reach the target within 300 updates: each counts as 300",
-        "1 of 8 runs of full diverged, which is a miss whatever came before",
+        "1 of 8 runs of full diverged, which is a miss even after a hit",
     )
 
 
 def test_arms_that_both_miss_are_undecided():
-    """All runs of both arms censored: ties, no evidence, and no untied pair."""
+    """All runs of both arms are censored: only ties, so no evidence."""
     result = only(synthetic({"block": [None] * 8, "full": [None] * 8}))
 
     assert result.verdict is Verdict.UNDECIDED
     assert (result.p, result.ratio, result.ties) == (1.0, 1.0, 8)
-    assert flagged(result, "No pair differs, so p is 1; p ≤ 0.05 takes 6 that differ")
+    assert flagged(result, "All pairs tie, so p is 1; p ≤ 0.05 requires 6 untied pairs")
 
 
 def test_one_arm_that_always_misses_is_worse():
-    """All runs of one arm censored: the other is better on every seed."""
+    """All runs of one arm are censored: the other is better on every seed."""
     result = only(synthetic({"block": [None] * 8, "full": SLOW}))
 
     assert result.verdict is Verdict.WORSE
@@ -94,29 +96,29 @@ def test_one_arm_that_always_misses_is_worse():
 
 
 def test_tied_pairs_raise_the_floor():
-    """Eight pairs of which three tie are five pairs as far as the smallest p goes."""
+    """Eight pairs with three ties have the smallest p of five pairs."""
     result = only(
         synthetic({"block": [*FAST[:5], None, None, None], "full": [*SLOW[:5]] + [None] * 3})
     )
 
     assert result.verdict is Verdict.UNDECIDED
     assert result.p == 2 / 2**5
-    assert flagged(result, "5 untied pairs give no p below 0.0625; p ≤ 0.05 takes 6")
+    assert flagged(result, "With 5 untied pairs p is at least 0.0625; p ≤ 0.05 requires 6")
 
 
 @pytest.mark.parametrize("n", [1, 5])
 def test_below_the_floor_nothing_is_decided(n):
-    """With too few seeds even a perfect record is undecided, with an infinite interval."""
+    """With too few seeds even wins on every seed are undecided, with an infinite interval."""
     result = only(synthetic({"block": FAST[:n], "full": SLOW[:n]}))
 
     assert result.verdict is Verdict.UNDECIDED
     assert (result.ratio_low, result.ratio_high) == (0.0, math.inf)
     assert (result.difference_low, result.difference_high) == (-math.inf, math.inf)
-    assert flagged(result, "takes 6")
+    assert too_few_pairs(n, n, 0.05, 1)[0] in result.flags
 
 
 def test_no_pairs_at_all():
-    """Before anything has run a result exists, has p = 1 and says why."""
+    """Before any run a result exists, with p = 1 and the reasons."""
     result = only(synthetic({"block": ["planned"] * 3, "full": ["planned"] * 3}))
 
     assert (result.planned, result.pairs, result.p) == (3, 0, 1.0)
@@ -129,7 +131,7 @@ def test_no_pairs_at_all():
 
 
 def test_no_pairs_on_an_axis_that_the_budget_does_not_limit():
-    """Without a run there is no horizon either, and no flag speaks of one."""
+    """Without a run there is no horizon, and no flag contains one."""
     entry = Comparison(
         name="time", candidate="block", baseline="full", estimand="seconds_to_target"
     )
@@ -141,7 +143,7 @@ def test_no_pairs_on_an_axis_that_the_budget_does_not_limit():
 
 
 def test_missing_pair_is_counted_and_survived():
-    """A strong effect stands whatever the one missing run would have cost."""
+    """A strong effect holds for any cost of the missing run."""
     block, full = [v // 4 for v in FAST] * 2, SLOW * 2
     result = only(synthetic({"block": block, "full": ["oom", *full[1:]]}, last=100))
 
@@ -151,14 +153,15 @@ def test_missing_pair_is_counted_and_survived():
 
 
 def test_verdict_that_a_missing_pair_could_overturn_is_undecided():
-    """Better on the pairs at hand, undecided had the missing run missed: undecided."""
+    """Better on the complete pairs, undecided if the missing run missed: undecided."""
     result = only(synthetic({"block": [*FAST, "timeout"], "full": [*SLOW, 80]}))
 
     assert result.p_holm <= result.alpha
     assert result.verdict is Verdict.UNDECIDED
     assert flagged(
         result,
-        "better without them, better with them at their best for block, undecided at their worst",
+        f"{OF_MISSING_PAIRS}: better without them, better in the best case for block, undecided in "
+        "the worst",
     )
 
 
@@ -180,7 +183,7 @@ X_AND_Y = tuple(Comparison(name=arm, candidate=arm, baseline="full") for arm in 
 
 
 def test_missing_runs_of_another_test_can_overturn_a_verdict():
-    """Holm lets a larger p pass once a smaller one has: not where missing runs made it small."""
+    """Holm accepts a larger p after a smaller one, but not if missing runs made that one small."""
     arms = {
         "x": [80, 82, 84, 86, 88, 90, 119, 124],
         "y": ["planned", 52, 54, 56, 58, 60, 62, 64],
@@ -191,12 +194,14 @@ def test_missing_runs_of_another_test_can_overturn_a_verdict():
 
     assert result.p_holm <= 0.05 < run.p_holm
     assert (result.verdict, run.verdict) == (Verdict.UNDECIDED, Verdict.UNDECIDED)
-    assert flagged(result, "The verdict hangs on runs of other tests, whose p Holm counts: better")
-    assert sentence(result).endswith("→ undecided: what is open in other tests could overturn it")
+    assert flagged(result, OF_OTHERS)
+    assert sentence(result).endswith(
+        "→ undecided: uncertain runs of other tests could change the verdict"
+    )
 
 
 def test_diverged_run_is_no_missing_pair():
-    """Divergence is an outcome: the pair counts, and the arm pays for it."""
+    """Divergence is an outcome: the pair counts, with the budget as cost."""
     result = only(synthetic({"block": FAST, "full": ["diverged", *SLOW[1:]]}))
 
     assert result.pairs == 8
@@ -204,7 +209,7 @@ def test_diverged_run_is_no_missing_pair():
 
 
 def test_one_nan_in_a_curve_is_no_hit():
-    """A NaN where the run would have hit turns the hit into a miss, and nothing else."""
+    """A NaN at the hit turns it into a miss, and changes nothing else."""
     records = synthetic({"block": FAST, "full": SLOW})
     curves = records.curves.reset_index(drop=True)
     at_hit = (curves["arm"] == "block") & (curves["seed"] == 0) & (curves["update"] == FAST[0])
@@ -253,7 +258,7 @@ def test_later_steps_of_holm_ask_less():
 
 
 def test_correction_can_undo_a_verdict():
-    """A p that is enough alone is not enough among eight tests."""
+    """A p that is significant alone is not significant among eight tests."""
     entries = tuple(
         Comparison(name=str(i), candidate="block", baseline="full" if i == 0 else "late")
         for i in range(8)
@@ -264,11 +269,12 @@ def test_correction_can_undo_a_verdict():
     assert first.p < 0.05 < first.p_holm
     assert first.ratio_high < 1
     assert first.verdict is Verdict.UNDECIDED
-    assert flagged(first, "p ≤ 0.00625, the first step of Holm over 8 tests, takes 9")
+    assert too_few_pairs(8, 8, 0.05, 8)[0] in first.flags
+    assert flagged(first, "p ≤ 0.00625, the first step of Holm over 8 tests, requires 9")
 
 
 def test_axis_that_the_budget_does_not_limit_is_flagged():
-    """In seconds the fast arm's misses end early, and everything is restricted there."""
+    """In seconds the fast arm's misses end early, and all costs are restricted there."""
     entry = Comparison(
         name="time", candidate="block", baseline="full", estimand="seconds_to_target"
     )
@@ -278,11 +284,11 @@ def test_axis_that_the_budget_does_not_limit_is_flagged():
     assert result.horizon == 75.0
     assert result.candidate_mean == pytest.approx(np.mean([75, *(0.25 * u for u in FAST[1:])]))
     assert result.baseline_mean == pytest.approx(75.0)
-    assert flagged(result, "limits updates, not seconds of training: costs count up to 75, where")
+    assert flagged(result, "limits updates, not seconds of training: costs are restricted at 75,")
 
 
 def test_diverged_run_on_another_axis_is_flagged():
-    """Without a miss a diverged run counts as the budget at its arm's slowest pace; said so."""
+    """Without a miss a diverged run counts as the budget at its arm's slowest pace, with a flag."""
     entry = Comparison(
         name="time", candidate="block", baseline="full", estimand="seconds_to_target"
     )
@@ -297,18 +303,18 @@ def test_diverged_run_on_another_axis_is_flagged():
 
 
 def test_seconds_of_runs_in_company_are_flagged():
-    """Runs timed beside others are counted, and the command for timing is named; updates are not.
+    """Runs that shared the machine are counted, and the flag has the command for timing.
 
-    Runs that were alone, or did not count their company, raise no flag.
+    Runs that were alone, or have no record of it, raise no flag; nor do comparisons of updates.
     """
     entries = tuple(
         Comparison(name=axis, candidate="block", baseline="full", estimand=f"{axis}_to_target")
         for axis in ("seconds", "updates")
     )
     records = synthetic({"block": FAST, "full": SLOW}, comparisons=entries)
-    company = {"block-0": 3, "block-1": 2, "full-0": 1}
+    concurrent = {"block-0": 3, "block-1": 2, "full-0": 1}
     environments = records.environments.assign(
-        concurrent=records.environments["run_id"].map(company)
+        concurrent=records.environments["run_id"].map(concurrent)
     )
     alone = environments.assign(concurrent=1)
 
@@ -316,7 +322,7 @@ def test_seconds_of_runs_in_company_are_flagged():
 
     assert shared[0].flags == (
         "2 of 8 runs of block shared the machine with others, up to 3 at once",
-        "Seconds depend on what else ran there: `bdhf run SPEC --workers 1` is for timing",
+        "Seconds depend on the load of the machine: use `bdhf run SPEC --workers 1` for timing",
     )
     assert shared[1].flags == ()
     assert compare(dataclasses.replace(records, environments=alone))[0].flags == ()
@@ -324,7 +330,7 @@ def test_seconds_of_runs_in_company_are_flagged():
 
 
 def test_unrecorded_axis_is_missing_data():
-    """A run without a recorded cost on the axis leaves its pair out, and the flag says why."""
+    """A run without a recorded cost on the axis makes its pair missing, with a flag."""
     entry = Comparison(
         name="time", candidate="block", baseline="full", estimand="seconds_to_target"
     )
@@ -340,7 +346,7 @@ def test_unrecorded_axis_is_missing_data():
 
 
 def test_run_that_ended_before_the_budget_is_flagged():
-    """A miss that was not watched up to the budget still counts as the budget, but not silently."""
+    """A miss that ended before the budget counts as the budget, with a flag."""
     records = synthetic({"block": FAST, "full": [*SLOW[:7], None]}, budget=Budget(updates=400))
 
     assert flagged(
@@ -349,12 +355,12 @@ def test_run_that_ended_before_the_budget_is_flagged():
 
 
 def test_zero_cost_and_evaluation_interval_are_flagged():
-    """What a cost of 0 counts as, and how late a hit is recorded, stand beside the number."""
+    """Flags report what a cost of 0 counts as, and how late hits are recorded."""
     result = only(synthetic({"block": [0, *FAST[1:]], "full": SLOW}, every=5))
 
     assert result.ratio > 0
-    assert flagged(result, "1 of 8 runs of block cost 0 updates: in the ratio it counts as 5")
-    assert flagged(result, "up to 4 updates before it is recorded: evaluations are every 5 updates")
+    assert flagged(result, "1 of 8 runs of block cost 0 updates: it counts as 5 in the ratio")
+    assert evaluation_interval(5)[0] in result.flags
 
 
 def test_family_of_identical_arms_is_rarely_rejected():
@@ -375,7 +381,7 @@ def test_family_of_identical_arms_is_rarely_rejected():
 
 
 def test_table_has_a_row_per_result_and_survives_parquet(tmp_path):
-    """comparisons.parquet holds every field, and none of them when there was nothing to compare."""
+    """comparisons.parquet has every field, and no row without comparisons."""
     results = compare(synthetic({"block": FAST, "full": [*SLOW[:7], "diverged"]}))
     table, empty = to_table(results), to_table(())
     table.to_parquet(tmp_path / "comparisons.parquet")

@@ -1,4 +1,4 @@
-"""Drawn comparisons: what holds whatever the costs, misses, failures and losses are."""
+"""Random comparisons: properties for any costs, misses, failures and losses."""
 
 import dataclasses
 import math
@@ -38,7 +38,7 @@ def results_of(pairs, *, estimand="updates_to_target"):
 @drawn
 @given(st.lists(st.integers(-40, 40), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.2]))
 def test_p_and_interval_never_contradict_each_other(d, alpha):
-    """The interval excludes 0 exactly when p ≤ alpha, and it holds the mean."""
+    """The interval excludes 0 exactly when p ≤ alpha, and contains the mean."""
     test = sign_flip(np.array(d) / 7, alpha=alpha)
 
     assert (test.p <= alpha) == (test.low > 0 or test.high < 0)
@@ -48,18 +48,18 @@ def test_p_and_interval_never_contradict_each_other(d, alpha):
 @drawn
 @given(seeds, st.sampled_from(["updates_to_target", "final_loss"]))
 def test_swapping_the_arms_turns_everything_around(pairs, estimand):
-    """The ratio is inverted, the verdict is turned, and every p stays."""
-    one, other = results_of(pairs, estimand=estimand)
+    """The ratio is inverted, the verdict reversed, and every p stays."""
+    result, turned = results_of(pairs, estimand=estimand)
 
-    assert other.verdict is TURNED.get(one.verdict, one.verdict)
-    assert (other.wins, other.ties, other.losses) == (one.losses, one.ties, one.wins)
+    assert turned.verdict is TURNED.get(result.verdict, result.verdict)
+    assert (turned.wins, turned.ties, turned.losses) == (result.losses, result.ties, result.wins)
     for p in ("p", "p_holm", "p_equivalence", "p_wilcoxon", "p_sign", "p_mcnemar"):
-        assert getattr(other, p) == pytest.approx(getattr(one, p), nan_ok=True)
-    assert other.ratio == pytest.approx(1 / one.ratio, nan_ok=True)
-    assert other.win_probability == pytest.approx(1 - one.win_probability, nan_ok=True)
-    assert other.rank_biserial == pytest.approx(-one.rank_biserial, nan_ok=True)
-    low = math.inf if one.ratio_low == 0 else 1 / one.ratio_low
-    assert other.ratio_high == pytest.approx(low, nan_ok=True)
+        assert getattr(turned, p) == pytest.approx(getattr(result, p), nan_ok=True)
+    assert turned.ratio == pytest.approx(1 / result.ratio, nan_ok=True)
+    assert turned.win_probability == pytest.approx(1 - result.win_probability, nan_ok=True)
+    assert turned.rank_biserial == pytest.approx(-result.rank_biserial, nan_ok=True)
+    low = math.inf if result.ratio_low == 0 else 1 / result.ratio_low
+    assert turned.ratio_high == pytest.approx(low, nan_ok=True)
 
 
 @drawn
@@ -68,11 +68,11 @@ def test_order_of_seeds_does_not_matter(pairs, random):
     """A permutation of the seeds gives the same numbers, flags and words."""
     shuffled = random.sample(pairs, len(pairs))
 
-    for one, other in zip(results_of(pairs), results_of(shuffled), strict=True):
-        assert (one.verdict, one.flags) == (other.verdict, other.flags)
-        assert sentence(one) == sentence(other)
-        for field in dataclasses.fields(one):
-            a, b = getattr(one, field.name), getattr(other, field.name)
+    for original, permuted in zip(results_of(pairs), results_of(shuffled), strict=True):
+        assert (original.verdict, original.flags) == (permuted.verdict, permuted.flags)
+        assert sentence(original) == sentence(permuted)
+        for field in dataclasses.fields(original):
+            a, b = getattr(original, field.name), getattr(permuted, field.name)
             if isinstance(a, float):
                 assert a == pytest.approx(b, nan_ok=True)
 

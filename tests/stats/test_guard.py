@@ -1,4 +1,4 @@
-"""The guard: what the seeds of a spec can decide, said before any time is spent."""
+"""The power check before the runs: what the seeds of a spec can decide."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ SLOW = [80, 85, 79, 95, 90, 88, 77, 91]
 def test_costs_count_once_a_target_and_losses_once():
     """The floor is that of all tests that Holm will count."""
     other = TARGET.model_copy(update={"below": 0.5})
-    found = power_check([BLOCK_VS_FULL, FINAL], [TARGET, other], alpha=0.05, seeds=5)
+    check = power_check([BLOCK_VS_FULL, FINAL], [TARGET, other], alpha=0.05, seeds=5)
 
-    assert (found.tests, found.needed, found.powers) == (3, 7, ())
+    assert (check.tests, check.needed, check.powers) == (3, 7, ())
 
 
 def test_power_is_that_at_the_margin_and_the_level_of_holms_first_step():
     """With the stated spread, for a ratio as large as the margin."""
-    (one,) = power_check([STATED, FINAL], [TARGET], alpha=0.05, seeds=10).powers
+    (planned,) = power_check([STATED, FINAL], [TARGET], alpha=0.05, seeds=10).powers
 
     effect = math.log(1.2)
-    assert (one.sd, one.source) == (0.3, "stated")
-    assert one.power == power(effect, 0.3, 10, 0.025)
-    assert one.seeds == seeds_to_decide(effect, 0.3, 0.025)
+    assert (planned.sd, planned.source) == (0.3, "stated")
+    assert planned.power == power(effect, 0.3, 10, 0.025)
+    assert planned.seeds == seeds_to_decide(effect, 0.3, 0.025)
 
 
-def test_finished_runs_tell_the_spread():
-    """A pilot in the same folder stands in where nothing is stated."""
+def test_finished_runs_give_the_spread():
+    """Without a stated spread, finished runs in the folder are the pilot."""
     entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
     pilot = synthetic({"block": FAST, "full": SLOW}, comparisons=[entry])
-    (one,) = power_check([entry], [TARGET], alpha=0.05, seeds=8, finished=pilot).powers
+    (planned,) = power_check([entry], [TARGET], alpha=0.05, seeds=8, finished=pilot).powers
 
-    assert one.source == "8 finished pairs"
-    assert 0.02 < one.sd < 0.2
+    assert planned.source == "8 finished pairs"
+    assert 0.02 < planned.sd < 0.2
 
 
 @pytest.mark.parametrize("pairs", [0, 1, 2])
 def test_two_pairs_are_no_pilot(pairs):
-    """A spread over so few is a guess, and is not used."""
+    """A spread over so few pairs is not used."""
     entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
     ends = {"block": [*FAST[:pairs], "planned"], "full": [*SLOW[:pairs], "planned"]}
     pilot = synthetic(ends, comparisons=[entry])
@@ -71,7 +71,7 @@ def coarse(every=200, *, entry=STATED, finished=None, **budget):
 
 
 def test_evaluations_too_far_apart_for_the_margin_are_told():
-    """Every 200 updates only costs of 1,194 lie within 1.2 times wherever they were."""
+    """With evaluations every 200 updates, only costs from 1,194 on lie within 1.2× in any case."""
     (test,) = coarse(updates=300)
 
     assert (test.name, test.target) == ("block vs full", "val_loss ≤ 0.02")
@@ -82,7 +82,7 @@ def test_evaluations_too_far_apart_for_the_margin_are_told():
 @pytest.mark.parametrize("expected", [20, 150, 151, 1000])
 @pytest.mark.parametrize("margin", [1.05, 1.1, 2.0])
 def test_fine_is_the_widest_interval_that_is_fine_enough(expected, margin):
-    """At that interval nothing is told, and at one update more something is."""
+    """At that interval there is no warning, and at one more update there is one."""
     entry = STATED.model_copy(update={"margin": margin})
     (test,) = coarse(10_000, entry=entry, updates=2 * expected)
 
@@ -92,7 +92,7 @@ def test_fine_is_the_widest_interval_that_is_fine_enough(expected, margin):
 
 
 def test_finished_runs_tell_what_is_expected():
-    """The median of what they took, whatever the budget names."""
+    """The expected cost is their median, whatever the budget."""
     finished = synthetic({"block": FAST, "full": SLOW}, every=10)
     (test,) = coarse(25, finished=finished, seconds=60)
 
@@ -101,7 +101,7 @@ def test_finished_runs_tell_what_is_expected():
 
 
 def test_nothing_is_told_of_what_is_not_known():
-    """Without a margin, at every update, of a loss, or on a budget that says no updates."""
+    """Without a margin, at every update, for a loss, or with a budget on another axis."""
     assert coarse(updates=300, entry=BLOCK_VS_FULL) == ()
     assert coarse(1, updates=300) == ()
     assert coarse(200, seconds=60) == ()

@@ -1,4 +1,4 @@
-"""The multiverse: the choice of the spec is one of the choices, and all the others are made."""
+"""The multiverse includes the choice of the spec and all others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_choice_of_the_spec_has_the_verdict_of_the_report(records):
 
 
 def test_every_target_axis_and_margin_is_chosen(records):
-    """Four heights of the target × three axes × no margin and three margins."""
+    """Four targets × three axes × no margin and three margins."""
     first = multiverse(records)[0]
 
     assert len(first.choices) == 4 * 3 * (1 + len(CHOSEN_MARGINS))
@@ -51,18 +51,18 @@ def test_choices_that_hold_and_those_that_do_not_are_all(records):
 
 
 def test_an_axis_on_which_an_arm_spends_nothing_is_no_choice(records):
-    """Adam takes no curvature products: it would win or lose by definition."""
+    """Adam computes no curvature products: it would win or lose by definition."""
     none = records.curves["products"].where(records.curves["arm"] != "adam", 0.0)
     records = dataclasses.replace(records, curves=records.curves.assign(products=none))
     full, adam, _ = multiverse(records)
 
     assert {c.measure for c in full.choices} > {"curvature products"}
     assert "curvature products" not in {c.measure for c in adam.choices}
-    assert adam.left_out == ("curvature products: adam has none",)
+    assert adam.left_out == ("curvature products: adam spends none",)
 
 
 def test_a_target_at_which_runs_begin_is_no_choice(records):
-    """Where a run is there before its first update, nothing is compared."""
+    """A target that a run meets before its first update compares nothing."""
     target = Target(metric="val_loss", below=0.2)
     universe = multiverse(dataclasses.replace(records, targets=(target,)))[0]
 
@@ -95,7 +95,7 @@ def test_cells_of_a_grid_are_choices_of_one_question(records):
 
 
 def test_a_margin_alone_turns_undecided_into_equivalent(records):
-    """Two arms that hardly differ: the verdict hangs on the margin, and the table says so."""
+    """For two arms that hardly differ the verdict depends on the margin, as in the table."""
     rng = np.random.default_rng(3)
     arms = {"full_hf": Arm(tau=21.0, noise=0.0), "block_hf": Arm(tau=21.0, noise=0.0)}
     twins = synthetic_records(arms, every=1, updates=400, comparisons=ENTRIES[:1])

@@ -1,4 +1,4 @@
-"""Batch scaling: a planted B_crit is found, misses or not, and what is not found is said."""
+"""Batch scaling: a known B_crit is recovered, with and without misses; failures are reported."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ SIZES = np.array([25.0, 50, 100, 200, 400, 800, 1600])
 
 
 def drawn(b_crit, *, s_min=20.0, sigma=0.15, seeds=20, share=0.0, sizes=SIZES, rng=0):
-    """Runs of a group as `of_points` takes them, this share of them misses of one budget."""
+    """Runs of a group as input of `of_points`; this share of them misses one budget."""
     noise = np.random.default_rng(rng).normal(0, sigma, (len(sizes), seeds))
     updates = s_min * (1 + b_crit / sizes[:, None]) * np.exp(noise)
     budget = np.quantile(updates, 1 - share)
@@ -41,19 +41,19 @@ def sample_of(runs):
 @pytest.mark.parametrize("share", [0.0, 0.3])
 @pytest.mark.parametrize("b_crit", [60.0, 300.0, 900.0])
 def test_a_planted_critical_batch_size_is_recovered(b_crit, share):
-    """B_crit and S_min are found within a tenth, 30 % of runs censored or none."""
+    """B_crit and S_min are recovered within 10 %, with 30 % of runs censored or none."""
     runs = drawn(b_crit, share=share, seeds=100)
-    found = fit(sample_of(runs), limits=sample_of(runs).limits)
+    fitted = fit(sample_of(runs), limits=sample_of(runs).limits)
 
     assert (~runs["hit"]).mean() == pytest.approx(share, abs=0.01)
-    assert found.b_crit == pytest.approx(b_crit, rel=0.1)
-    assert found.s_min == pytest.approx(20.0, rel=0.1)
-    assert found.sigma == pytest.approx(0.15, rel=0.1)
-    assert found.at_limit == 0
+    assert fitted.b_crit == pytest.approx(b_crit, rel=0.1)
+    assert fitted.s_min == pytest.approx(20.0, rel=0.1)
+    assert fitted.sigma == pytest.approx(0.15, rel=0.1)
+    assert fitted.at_limit == 0
 
 
 def test_taking_misses_for_hits_would_be_wrong():
-    """The survival terms matter: without them the planted B_crit is missed by a third and more."""
+    """Without the survival terms the estimate of B_crit is off by a third or more."""
     runs = drawn(300.0, share=0.3, seeds=100)
     naive = sample_of(runs.assign(hit=True))
 
@@ -61,7 +61,7 @@ def test_taking_misses_for_hits_would_be_wrong():
 
 
 def test_without_misses_it_is_least_squares_in_logs():
-    """Nothing censored: the most likely S_min and B_crit minimise the squared log residuals."""
+    """Without censoring the most likely S_min and B_crit minimise the squared log residuals."""
     sample = sample_of(drawn(300.0, seeds=5))
 
     def residuals(parameters):
@@ -69,10 +69,10 @@ def test_without_misses_it_is_least_squares_in_logs():
         return np.log(sample.updates) - a - np.log1p(np.exp(b) / sample.size)
 
     squares = least_squares(residuals, [1.0, 1.0], xtol=1e-14, ftol=1e-14, gtol=1e-14)
-    found = fit(sample, limits=sample.limits)
+    fitted = fit(sample, limits=sample.limits)
 
-    assert [found.s_min, found.b_crit] == pytest.approx(np.exp(squares.x), rel=1e-5)
-    assert found.sigma == pytest.approx(np.sqrt((squares.fun**2).mean()), rel=1e-5)
+    assert [fitted.s_min, fitted.b_crit] == pytest.approx(np.exp(squares.x), rel=1e-5)
+    assert fitted.sigma == pytest.approx(np.sqrt((squares.fun**2).mean()), rel=1e-5)
 
 
 def test_the_likelihood_is_that_of_a_censored_log_normal():
@@ -90,7 +90,7 @@ def test_the_likelihood_is_that_of_a_censored_log_normal():
 
 
 def test_the_likelihood_is_finite_far_from_the_data():
-    """A search may pass where every run is a million deviations off: slopes stay numbers."""
+    """Slopes stay finite even where every run is a million deviations off."""
     sample = sample_of(drawn(300.0, share=0.3, seeds=3))
 
     for a in (-20.0, 20.0):
@@ -99,7 +99,7 @@ def test_the_likelihood_is_finite_far_from_the_data():
 
 
 def test_the_interval_covers_the_planted_size_and_narrows_with_seeds():
-    """Few seeds give a wide interval around the planted B_crit, many a narrow one."""
+    """Few seeds give a wide interval around the true B_crit, many a narrow one."""
     few, many = (of_points(drawn(300.0, seeds=n), "hf", "t", 0.05) for n in (4, 40))
 
     assert few.low < 300 < few.high
@@ -110,7 +110,7 @@ def test_the_interval_covers_the_planted_size_and_narrows_with_seeds():
 
 
 def test_the_interval_takes_a_seed_as_a_whole():
-    """Noise that a seed shares over all its runs moves S_min and never B_crit: no width."""
+    """Noise that all runs of a seed share affects S_min only: the interval has no width."""
     runs = drawn(300.0, sigma=0.0)
     runs["cost"] *= np.exp(0.3 * np.sin(runs["seed"]))
 
@@ -120,7 +120,7 @@ def test_the_interval_takes_a_seed_as_a_whole():
 
 
 def test_what_the_sizes_do_not_show_is_said():
-    """Updates that never stop falling have no upper end; updates that never fall no lower one."""
+    """Updates that keep falling give no upper end; updates that never fall give no lower one."""
     falling = of_points(drawn(1e7, s_min=1e-3), "hf", "t", 0.05)
     flat = of_points(drawn(1e-3), "hf", "t", 0.05)
 
@@ -131,7 +131,7 @@ def test_what_the_sizes_do_not_show_is_said():
 
 
 def test_two_seeds_have_no_interval():
-    """Two seeds show hardly any spread: there is no interval of them."""
+    """Two seeds are too few to estimate a spread: there is no interval."""
     scaling = of_points(drawn(300.0, seeds=2), "hf", "t", 0.05)
 
     assert (scaling.low, scaling.high) == (0.0, math.inf)
@@ -170,7 +170,7 @@ def test_the_scores_are_slopes_of_the_likelihood():
 
 
 def test_planted_values_are_held_by_as_many_intervals_as_are_said():
-    """A small sample of `coverage`, which the long tests draw in full."""
+    """A small sample of `coverage`; the long tests run all draws."""
     rates = coverage.table(20, seeds=(3, 8), shared=(0.3,), misses=(0.0, 0.3))
 
     assert len(rates) == 4
@@ -197,14 +197,14 @@ def test_the_interval_holds_what_the_test_does_not_reject(share):
 @pytest.mark.parametrize("shared", coverage.SHARED)
 @pytest.mark.parametrize("seeds", coverage.SEEDS)
 def test_coverage_holds(seeds, shared):
-    """Over 1,200 draws a row the interval holds the planted value in 92 to 98 of 100."""
+    """Over 1,200 draws per row the interval covers the true value in 92 to 98 %."""
     rates = coverage.table(400, seeds=(seeds,), shared=(shared,))
 
     assert len(coverage.broken(rates, 400)) == 0
 
 
 def test_the_page_has_a_row_for_every_setting():
-    """docs/statistics.md holds the table of coverage."""
+    """docs/statistics.md has the table of coverage."""
     page = simulation.PAGE.read_text(encoding="utf-8")
     text = page.partition("## The critical batch size")[2].partition("\n## ")[0]
     rows = [line for line in text.splitlines() if line.startswith(("| 100 | ", "| 5 | "))]
@@ -219,7 +219,7 @@ def test_the_page_has_a_row_for_every_setting():
 
 @pytest.mark.parametrize("reached", [SIZES[:1], []])
 def test_a_group_that_hits_at_one_size_or_none_has_no_fit(reached):
-    """Neither have two batch sizes, whatever they show."""
+    """Nor do two batch sizes, whatever their costs."""
     runs = drawn(300.0)
 
     assert of_points(runs.assign(hit=runs["size"].isin(reached)), "hf", "t", 0.05) is None
@@ -253,7 +253,7 @@ def test_points_are_the_runs_with_a_size_and_an_outcome(grid):
 
 
 def test_seconds_are_those_for_which_a_run_was_watched(grid):
-    """Costs are the same runs on the clock; a miss, and one that diverged, costs its follow-up."""
+    """Costs are those of the same runs in seconds; a miss or a diverged run costs its follow-up."""
     updates, seconds = points(grid), points(grid, "seconds")
     pace = pd.Series({arm: 0.5 if "hf" in arm else 0.1 for arm in grid.arms})
     slow = grid.curves.assign(seconds=grid.curves["update"] * grid.curves["arm"].map(pace))
@@ -269,7 +269,7 @@ def test_seconds_are_those_for_which_a_run_was_watched(grid):
 
 
 def test_seconds_of_different_hardware_are_in_no_mean_together(grid):
-    """Those on the most common hardware are used, updates of all; whatever the order of rows."""
+    """Seconds on the most common hardware are used, and updates of all, in any order of rows."""
     where = grid.runs[["run_id"]].assign(cpu="fast", gpu="", device="cpu")
     other = where["run_id"].isin([f"hf gradient={size}-0" for size in (100, 200, 400, 800)])
     where.loc[other, "cpu"] = "slow"
@@ -286,7 +286,7 @@ def test_seconds_of_different_hardware_are_in_no_mean_together(grid):
 
 
 def test_of_two_kinds_of_hardware_as_common_one_is_kept_in_any_order():
-    """A tie is broken by name, and a run of unknown hardware is of a kind of its own."""
+    """A tie is broken by name, and unknown hardware is a separate kind."""
     runs = pd.DataFrame({"run_id": ["a", "b", "c", "d", "e"]})
     where = pd.DataFrame({"run_id": ["a", "b", "c", "d"], "cpu": ["y", "x", "y", "x"]})
 
@@ -309,7 +309,7 @@ def test_without_a_clock_there_are_means_of_updates_alone(grid):
 
 
 def test_a_line_is_a_power_law_between_its_sizes_and_nothing_beyond():
-    """Any c B^k is met exactly between the sizes; outside of them there is no height."""
+    """Any c B^k is interpolated exactly between the sizes; outside of them there is no height."""
     line = pd.DataFrame({"size": [400.0, 50.0, 100.0]})
     line["cost"] = 7 * line["size"] ** -0.6
 
@@ -330,17 +330,17 @@ def test_a_line_is_a_power_law_between_its_sizes_and_nothing_beyond():
     ],
 )
 def test_the_cheapest_size_is_one_where_every_run_hits(costs, hits, size, rivals, edge):
-    """A lower bound is never the cheapest, but is named where the truth may lie below it."""
+    """A lower bound is never the cheapest, but a rival where the true mean may be lower."""
     line = pd.DataFrame({"size": [50, 100, 400], "cost": costs, "hits": hits, "runs": 2})
 
     for table in (line, line[::-1]):
-        found = fewest(table)
-        assert (found.size, found.rivals, found.edge) == (size, rivals, edge)
+        lowest = fewest(table)
+        assert (lowest.size, lowest.rivals, lowest.edge) == (size, rivals, edge)
     assert fewest(line.assign(hits=0)) is None
 
 
 def test_every_group_is_fitted(grid):
-    """One fit per optimizer, with what it rests on; the order of the records does not matter."""
+    """One fit per optimizer, with its sample sizes, independent of the order of the records."""
     adam, hf = batch_scaling(grid)
     turned = dataclasses.replace(
         grid, arms=grid.arms[::-1], runs=grid.runs[::-1], curves=grid.curves[::-1]
@@ -353,7 +353,7 @@ def test_every_group_is_fitted(grid):
 
 
 def test_a_size_that_is_no_number_is_no_point(grid):
-    """A batch size in words, such as `null`, has no place on the axis."""
+    """A batch size that is no number, such as `null`, is not on the axis."""
     values = {**grid.values, "hf gradient=100": {"batch.gradient": "null"}}
 
     table = points(dataclasses.replace(grid, values=values))

@@ -17,7 +17,7 @@ DRAWS = 400
 
 @pytest.mark.parametrize("name", ["null", "margin", "capped", "planned"])
 def test_rates_hold(name):
-    """With a few hundred draws every rate that must hold does, up to two standard errors."""
+    """With a few hundred draws every rate is within its limits, up to two standard errors."""
     table = simulation.SCENARIOS[name](DRAWS)
 
     assert simulation.broken(name, table, DRAWS) == []
@@ -25,14 +25,14 @@ def test_rates_hold(name):
 
 
 def test_seeds_that_would_decide_do():
-    """So many pairs as are named have the power that is enough."""
+    """The suggested number of pairs has the required power."""
     table = simulation.seeds(1000, cases=((0.7, 0.35), (0.8, 0.25)))
 
     assert simulation.broken("seeds", table, 1000) == []
 
 
 def test_a_broken_rate_is_found():
-    """A test that rejects too often, or an interval that covers too little, is a fault."""
+    """A test that rejects too often, or an interval with too little coverage, is a fault."""
     table = simulation.null(50)
     wrong = table.assign(**{"p ≤ 0.05": 0.2, "interval covers": 0.8})
 
@@ -40,20 +40,20 @@ def test_a_broken_rate_is_found():
 
 
 def test_ties_at_the_budget_fake_equivalence():
-    """Over all pairs, the test at the margin passes too often; without those that both miss, not.
+    """Over all pairs the test at the margin rejects too often; without double misses it does not.
 
-    So would arms that differ by half behind a budget that most runs miss.
+    The same holds for arms that differ by half, with a budget that most runs miss.
     """
     margin, capped = simulation.margin(DRAWS), simulation.capped(DRAWS)
     hidden = margin["misses"] == "70 %"
 
     assert margin.loc[hidden, "p over all pairs"].min() > 0.075
     assert margin.loc[hidden, "p"].max() < 0.01
-    assert capped.loc[capped["misses"] == "70 %", "neither"].min() > 0.05
+    assert capped.loc[capped["misses"] == "70 %", "no rule, all pairs"].min() > 0.05
 
 
 def test_power_is_that_of_the_test_itself():
-    """Below the number of pairs that could ever decide it is 0, and it grows with pairs."""
+    """It is 0 below the smallest number of pairs that can decide, and grows with pairs."""
     powers = [power(np.log(0.8), 0.25, n, 0.05) for n in (5, 6, 8, 12, 13, 20)]
 
     assert powers[0] == 0.0
@@ -64,8 +64,8 @@ def test_power_is_that_of_the_test_itself():
 
 
 @pytest.mark.parametrize("misses", [0.0, 0.3, 0.7])
-def test_worlds_are_what_they_say(misses):
-    """The share of misses, the spread, and the ratio at the margin are those asked for."""
+def test_worlds_have_their_stated_parameters(misses):
+    """The share of misses, the spread, and the ratio at the margin are the requested ones."""
     world, rng = at_margin(1.1, 0.25, misses), np.random.default_rng(5)
     d, hits = world.log_ratios(rng, 50_000, 2)
 
@@ -79,7 +79,7 @@ def test_worlds_are_what_they_say(misses):
 @pytest.mark.parametrize("n", [6, 8])
 @pytest.mark.parametrize("misses", [0.0, 0.7])
 def test_rows_are_tested_as_the_package_tests_one(n, misses):
-    """The tests of many draws at once give what `bdhf.stats` gives for each of them."""
+    """The vectorised tests give the results of `bdhf.stats` for every draw."""
     d, _ = World(0.8, 0.25, misses).log_ratios(np.random.default_rng(n), 60, n)
     flips = [sign_flip(row) for row in d]
     same = [tost(row, 1.1) for row in d]
@@ -91,15 +91,15 @@ def test_rows_are_tested_as_the_package_tests_one(n, misses):
     )
     np.testing.assert_array_equal(vectorised.wilcoxon(d), [wilcoxon(row) for row in d])
     p_t, p_flip = vectorised.tost(d, 1.1)
-    np.testing.assert_allclose(p_t, [one.p_t for one in same], rtol=1e-12)
-    np.testing.assert_array_equal(p_flip, [one.p_flip for one in same])
+    np.testing.assert_allclose(p_t, [result.p_t for result in same], rtol=1e-12)
+    np.testing.assert_array_equal(p_flip, [result.p_flip for result in same])
     np.testing.assert_allclose(
         vectorised.holm(d[:20] ** 2 / 10), [holm(row) for row in d[:20] ** 2 / 10]
     )
 
 
 def test_bootstrap_of_rows_is_that_of_one():
-    """With as many resamples the intervals of rows hold what those of the package hold."""
+    """With equally many resamples the intervals of rows cover what those of the package cover."""
     d, _ = World(0.8, 0.25, 0.0).log_ratios(np.random.default_rng(0), 30, 6)
     intervals = [bca(row) for row in d]
     held = [low <= np.log(0.8) <= high for low, high in intervals]
@@ -111,7 +111,7 @@ def test_bootstrap_of_rows_is_that_of_one():
 
 @pytest.mark.parametrize(("ratio", "sd", "misses"), [(1.0, 0.05, 0.1), (0.8, 0.25, 0.3)])
 def test_verdicts_are_those_of_compare(ratio, sd, misses):
-    """Drawn runs that go the whole way through `compare` give the p and the verdict drawn here."""
+    """`compare` gives the p and the verdict of the vectorised tests for simulated runs."""
     world = World(ratio, sd, misses)
     costs, hits = world.draw(np.random.default_rng(3), 25, 8)
     d = np.log(costs[:, 0] / costs[:, 1])
@@ -140,8 +140,8 @@ def test_verdicts_are_those_of_compare(ratio, sd, misses):
     assert len(seen) > 1
 
 
-def test_page_holds_the_tables(tmp_path, monkeypatch, capsys):
-    """The command prints every table and puts it between the marks of the page only."""
+def test_page_has_the_tables(tmp_path, monkeypatch, capsys):
+    """The command prints every table and writes it between the marks of the page only."""
     page = tmp_path / "page.md"
     page.write_text("before\n" + "\n".join(simulation.MARKS) + "\nafter\n", encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["simulation", "--draws", "40", "--out", str(page)])
@@ -159,10 +159,10 @@ def test_page_holds_the_tables(tmp_path, monkeypatch, capsys):
 
 
 def test_the_page_is_that_of_four_thousand_draws():
-    """docs/statistics.md holds a table of every scenario, with its bars."""
+    """docs/statistics.md has a table of every scenario, with its limits."""
     text = simulation.PAGE.read_text(encoding="utf-8")
 
-    assert "4,000 draws a row" in text
+    assert "4,000 draws per row" in text
     for name in simulation.SCENARIOS:
         assert f"**{name}**" in text
-        assert simulation.bars(name) in text
+        assert simulation.limits(name) in text

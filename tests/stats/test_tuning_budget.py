@@ -1,4 +1,4 @@
-"""The verdict against the tuning budget: closed forms against every draw there is."""
+"""The verdict against the tuning budget: closed forms against all possible draws."""
 
 from itertools import product
 
@@ -30,39 +30,39 @@ def quantile(values: np.ndarray, q: float) -> float:
 @pytest.mark.parametrize("values", [A, B, [7.0], [5.0, 5.0, 5.0]])
 def test_the_expected_best_is_the_mean_over_all_draws(values):
     """Mean and quantiles of the best of k are those over all N^k equally likely draws."""
-    found = expected_best(values, alpha=0.2)
+    best = expected_best(values, alpha=0.2)
 
     for k in range(1, len(values) + 1):
         bests = np.array(values)[draws(len(values), k)].min(axis=1)
-        assert found.mean[k - 1] == pytest.approx(bests.mean(), rel=1e-14)
-        assert found.low[k - 1] == quantile(bests, 0.1)
-        assert found.high[k - 1] == quantile(bests, 0.9)
+        assert best.mean[k - 1] == pytest.approx(bests.mean(), rel=1e-14)
+        assert best.low[k - 1] == quantile(bests, 0.1)
+        assert best.high[k - 1] == quantile(bests, 0.9)
 
 
 @pytest.mark.parametrize(("a", "b"), [(A, B), (B, A), (A[:3], B[:3]), (A, A[::-1])])
 def test_who_is_ahead_is_counted_over_all_draws(a, b):
     """Share, geometric mean ratio and its quantiles are those over all draws of the same trials."""
-    found = ahead(ENTRY, a, b, alpha=0.2)
+    lead = ahead(ENTRY, a, b, alpha=0.2)
 
     for k in range(1, len(a) + 1):
         drawn = draws(len(a), k)
         best_a, best_b = (np.array(v)[drawn].min(axis=1) for v in (a, b))
         ratios = best_a / best_b
         wins = (best_a < best_b).mean() + (best_a == best_b).mean() / 2
-        assert found.shares[k - 1] == pytest.approx(wins, abs=1e-12)
-        assert found.ratios[k - 1] == pytest.approx(np.exp(np.log(ratios).mean()), rel=1e-12)
-        assert found.lows[k - 1] == pytest.approx(quantile(ratios, 0.1), rel=1e-12)
-        assert found.highs[k - 1] == pytest.approx(quantile(ratios, 0.9), rel=1e-12)
+        assert lead.shares[k - 1] == pytest.approx(wins, abs=1e-12)
+        assert lead.ratios[k - 1] == pytest.approx(np.exp(np.log(ratios).mean()), rel=1e-12)
+        assert lead.lows[k - 1] == pytest.approx(quantile(ratios, 0.1), rel=1e-12)
+        assert lead.highs[k - 1] == pytest.approx(quantile(ratios, 0.9), rel=1e-12)
 
 
 def test_the_best_of_all_is_met_by_the_best_of_few():
     """Against the best of all N of the other arm, every draw of k is counted, ties half."""
-    found = ahead(ENTRY, A, B)
+    lead = ahead(ENTRY, A, B)
 
     for k in range(1, 5):
         for values, other, shares in (
-            (A, B, found.against_all),
-            (B, A, found.baseline_against_all),
+            (A, B, lead.against_all),
+            (B, A, lead.baseline_against_all),
         ):
             bests = np.array(values)[draws(4, k)].min(axis=1)
             wins = (bests < min(other)).mean() + (bests == min(other)).mean() / 2
@@ -70,75 +70,75 @@ def test_the_best_of_all_is_met_by_the_best_of_few():
 
 
 def test_resampling_agrees_with_the_closed_form():
-    """2,000 resamples of paired trials come within their own error of the share."""
+    """2,000 resamples of paired trials agree with the share within their error."""
     a, b = MANY
-    found = ahead(ENTRY, a, b)
+    lead = ahead(ENTRY, a, b)
     drawn = np.random.default_rng(0).integers(24, size=(2000, 24))
     best_a, best_b = (np.minimum.accumulate(v[drawn], axis=1) for v in (a, b))
 
-    np.testing.assert_allclose((best_a < best_b).mean(axis=0), found.shares, atol=0.04)
+    np.testing.assert_allclose((best_a < best_b).mean(axis=0), lead.shares, atol=0.04)
     np.testing.assert_allclose(best_a.mean(axis=0), expected_best(a).mean, rtol=0.04)
 
 
 def test_the_expected_best_never_rises_with_trials():
     """One more trial cannot make the best worse, nor its quantiles."""
-    found = expected_best(MANY[0])
+    best = expected_best(MANY[0])
 
-    for line in (found.mean, found.low, found.high):
+    for line in (best.mean, best.low, best.high):
         assert (np.diff(line) <= 1e-12).all()
-    assert found.mean[0] == pytest.approx(MANY[0].mean())
-    assert found.low[-1] == MANY[0].min()
+    assert best.mean[0] == pytest.approx(MANY[0].mean())
+    assert best.low[-1] == MANY[0].min()
 
 
 def test_arms_that_are_equal_are_ahead_half_of_the_time():
     """The same values give one half and a ratio of 1, whatever the number of trials."""
-    found = ahead(ENTRY, MANY[0], MANY[0])
+    lead = ahead(ENTRY, MANY[0], MANY[0])
 
-    assert found.shares == (0.5,) * 24
-    np.testing.assert_allclose([found.ratios, found.lows, found.highs], 1.0)
-    assert found.leads is Verdict.UNDECIDED
-    assert (found.ahead_of_all, found.behind_of_all) == (None, None)
+    assert lead.shares == (0.5,) * 24
+    np.testing.assert_allclose([lead.ratios, lead.lows, lead.highs], 1.0)
+    assert lead.leads is Verdict.UNDECIDED
+    assert (lead.ahead_of_all, lead.behind_of_all) == (None, None)
 
 
 def test_candidate_and_baseline_are_mirrors():
     """Exchanged, shares go to 1 - share, ratios to 1 ÷ ratio, and better to worse."""
     a, b = MANY[0] * 0.25, MANY[1]
-    one, other = ahead(ENTRY, a, b), ahead(ENTRY, b, a)
+    lead, mirrored = ahead(ENTRY, a, b), ahead(ENTRY, b, a)
 
-    np.testing.assert_allclose(other.shares, 1 - np.array(one.shares), atol=1e-11)
-    np.testing.assert_allclose(other.ratios, 1 / np.array(one.ratios), rtol=1e-11)
-    assert one.holds_from(Verdict.BETTER) == other.holds_from(Verdict.WORSE) is not None
-    assert one.ahead_of_all == other.behind_of_all is not None
-    assert (one.leads, other.leads) == (Verdict.BETTER, Verdict.WORSE)
+    np.testing.assert_allclose(mirrored.shares, 1 - np.array(lead.shares), atol=1e-11)
+    np.testing.assert_allclose(mirrored.ratios, 1 / np.array(lead.ratios), rtol=1e-11)
+    assert lead.holds_from(Verdict.BETTER) == mirrored.holds_from(Verdict.WORSE) is not None
+    assert lead.ahead_of_all == mirrored.behind_of_all is not None
+    assert (lead.leads, mirrored.leads) == (Verdict.BETTER, Verdict.WORSE)
 
 
 @pytest.mark.parametrize("factor", [2.0**-7, 0.1, 3.7, 1e6])
 def test_units_change_no_share(factor):
     """Both arms in other units: the same shares and ratios."""
     a, b = MANY
-    one, other = ahead(ENTRY, a, b), ahead(ENTRY, factor * a, factor * b)
+    lead, scaled = ahead(ENTRY, a, b), ahead(ENTRY, factor * a, factor * b)
 
-    assert (one.shares, one.against_all) == (other.shares, other.against_all)
-    np.testing.assert_allclose(other.ratios, one.ratios, rtol=1e-11)
+    assert (lead.shares, lead.against_all) == (scaled.shares, scaled.against_all)
+    np.testing.assert_allclose(scaled.ratios, lead.ratios, rtol=1e-11)
 
 
 def test_the_order_of_trials_changes_nothing():
     """Both arms' trials in another order, the same for both: the same shares."""
     order = np.random.default_rng(1).permutation(24)
-    one, other = ahead(ENTRY, *MANY), ahead(ENTRY, *MANY[:, order])
+    lead, permuted = ahead(ENTRY, *MANY), ahead(ENTRY, *MANY[:, order])
 
-    assert one.shares == other.shares
+    assert lead.shares == permuted.shares
 
 
 def test_a_verdict_holds_from_the_last_time_that_it_began_to():
-    """`holds_from` is the least k from which on every share agrees; a lead that is lost is none."""
-    found = ahead(ENTRY, np.full(24, 1.0), np.arange(24) + 0.5)  # the baseline's best comes late
+    """`holds_from` is the smallest k from which every share agrees; a lost lead does not count."""
+    lost = ahead(ENTRY, np.full(24, 1.0), np.arange(24) + 0.5)  # the baseline's best comes late
 
-    agree = [share >= 0.95 for share in found.shares]
+    agree = [share >= 0.95 for share in lost.shares]
     assert agree[0]
     assert not agree[-1]
-    assert found.holds_from(Verdict.BETTER) is None
-    assert found.holds_from(Verdict.EQUIVALENT) is None
+    assert lost.holds_from(Verdict.BETTER) is None
+    assert lost.holds_from(Verdict.EQUIVALENT) is None
     sure = ahead(ENTRY, MANY[0], MANY[1] * 4)
     first = sure.holds_from(Verdict.BETTER)
     assert first > 1
@@ -147,21 +147,21 @@ def test_a_verdict_holds_from_the_last_time_that_it_began_to():
 
 def test_losses_that_are_not_positive_have_no_ratio():
     """A best of 0 or less has shares, and NaN for its ratio."""
-    found = ahead(ENTRY, [-1.0, 2.0], [1.0, 3.0])
+    lead = ahead(ENTRY, [-1.0, 2.0], [1.0, 3.0])
 
-    assert found.shares == (1.0, 1.0)
-    assert np.isnan(found.ratios).all()
+    assert lead.shares == (1.0, 1.0)
+    assert np.isnan(lead.ratios).all()
 
 
 def test_a_value_that_is_not_finite_is_refused():
-    """NaN is no value of a trial: a miss costs the horizon; nor is there a best of no trial."""
+    """NaN is no value of a trial, since a miss costs the horizon; no trials have no best."""
     for values in ([1.0, np.nan], []):
         with pytest.raises(ValueError, match="horizon"):
             expected_best(values)
 
 
 def test_misses_count_as_the_horizon():
-    """Trials that missed, were pruned or failed are all worth the horizon, and no more."""
+    """Trials that missed, were pruned or failed all count as the horizon."""
     records = synthetic_study()
     arm = next(arm for arm in records.study.arms if arm.label == "full_hf")
     values = trial_values(records, arm, UPDATES)
@@ -186,13 +186,13 @@ def test_arms_of_a_study_are_compared_at_the_trials_that_both_have():
     """The number of trials is that of the arm with fewer; an arm without any is left out."""
     short = synthetic_study(ARMS | {"adam": Searched(trials=6), "full_hf": Searched(trials=0)})
 
-    (found,) = against_the_budget(short)
+    (lead,) = against_the_budget(short)
 
-    assert (found.name, found.trials) == ("block vs adam", 6)
+    assert (lead.name, lead.trials) == ("block vs adam", 6)
 
 
 def test_what_was_not_tuned_is_not_compared():
-    """A comparison of seconds says nothing where updates were tuned."""
+    """A comparison of seconds is left out where updates were tuned."""
     entry = ENTRY.model_copy(update={"candidate": "block_hf", "baseline": "adam"})
     seconds = entry.model_copy(update={"estimand": "seconds_to_target"})
 

@@ -1,4 +1,4 @@
-"""Verdicts over slow, lost and diverged runs and coarse evaluation, against rules written apart."""
+"""Verdicts with slow, lost and diverged runs and coarse evaluation, against independent rules."""
 
 import dataclasses
 
@@ -18,13 +18,13 @@ ENTRY = Comparison(
 )
 CELLS = [
     ("slow", 0.1), ("slow", 0.3), ("lost", 0.1), ("lost", 0.3), ("diverged", 0.1),
-    ("diverged", 0.3), ("coarse", 25), ("coarse", 200), ("dearer", 1), ("dearer", 5),
+    ("diverged", 0.3), ("coarse", 25), ("coarse", 200), ("costlier", 1), ("costlier", 5),
 ]  # fmt: skip
 WORLDS = (World(1.0, 0.02, 0.0), World(1 / 1.1, 0.1, 0.0), World(0.75, 0.15, 0.0))
 
 
 def records_of(drawn: uncertain.Drawn) -> Records:
-    """The tables that these runs leave behind."""
+    """The tables of these runs."""
     runs, curves = [], []
     for side, arm in enumerate(("block", "full")):
         for seed in range(drawn.updates.shape[1]):
@@ -52,13 +52,13 @@ def records_of(drawn: uncertain.Drawn) -> Records:
 
 
 def drawn(kind, share, draws):
-    """Ablations of every world, of 8 pairs."""
+    """Ablations of 8 pairs for every ground truth."""
     rng = np.random.default_rng(7)
     return [uncertain.draw(rng, world, 8, kind, share) for world in WORLDS for _ in range(draws)]
 
 
 def check(cells, draws):
-    """Hold both against each other, and return the verdicts."""
+    """Compare both implementations, and return the verdicts."""
     verdicts = []
     for kind, share in cells:
         for ablation in drawn(kind, share, draws):
@@ -69,22 +69,22 @@ def check(cells, draws):
 
 
 @pytest.mark.parametrize("kind", [*uncertain.KINDS, *uncertain.EVALUATED])
-def test_verdicts_are_those_of_rules_written_apart(kind):
-    """Every verdict of a few ablations is that of the arrays, and not all are alike."""
+def test_verdicts_are_those_of_independent_rules(kind):
+    """Both implementations agree on a few ablations, whose verdicts differ."""
     cells = [(name, share) for name, share in CELLS if name == kind]
 
     assert len(set(check(cells, 4))) >= 2
 
 
 @pytest.mark.long
-def test_many_verdicts_are_those_of_rules_written_apart():
-    """The same of hundreds, among which every verdict is."""
+def test_many_verdicts_are_those_of_independent_rules():
+    """The same for hundreds of ablations with every verdict."""
     assert set(check(CELLS, 60)) >= {"better", "equivalent", "undecided"}
 
 
 @pytest.mark.parametrize(("kind", "share"), CELLS[1::2])
 def test_folders_give_the_verdicts_of_the_tables(kind, share, tmp_path):
-    """What `load` reads of a folder is compared as it was drawn, limits of wall-clock included."""
+    """A folder gives the verdicts of its tables, including the limits of wall-clock."""
     for number, ablation in enumerate(drawn(kind, share, 1)):
         records = records_of(ablation)
         loaded = load(fabricate(tmp_path / str(number), records))
@@ -95,9 +95,9 @@ def test_folders_give_the_verdicts_of_the_tables(kind, share, tmp_path):
         assert str(from_folder.verdict) == uncertain.verdict(ablation)
 
 
-@pytest.mark.parametrize("name", ["uncertain_runs", "coarse", "dearer"])
+@pytest.mark.parametrize("name", ["uncertain_runs", "coarse", "costlier"])
 def test_rates_hold_of_runs_without_a_plain_outcome(name, monkeypatch):
-    """With a few draws every rate that must hold does, up to two standard errors."""
+    """With a few draws every rate is within its limits, up to two standard errors."""
     monkeypatch.setattr(simulation, "UNCERTAIN_DRAWS", 30)
     table = simulation.SCENARIOS[name](30)
 
@@ -106,16 +106,16 @@ def test_rates_hold_of_runs_without_a_plain_outcome(name, monkeypatch):
 
 
 def test_coarse_costs_as_recorded_would_pass_for_equivalent():
-    """The rule that is held against: over recorded costs alone the rate is far beyond 5 %."""
+    """With recorded costs alone the rate is far beyond 5 %."""
     rates = uncertain.rates(100, 8, "coarse", 200)
 
     assert rates["at the margin: equivalent as recorded"] > 0.12
     assert rates["at the margin: equivalent"] <= 0.05
 
 
-def test_seconds_as_recorded_would_pass_for_different_where_an_arm_makes_dearer_updates():
-    """Arms that are alike in seconds, of which evaluations cost one ten times as much."""
-    rates = uncertain.rates(100, 12, "dearer", 25)
+def test_seconds_as_recorded_would_pass_for_different_where_an_arm_makes_costlier_updates():
+    """Identical arms in seconds, with evaluation intervals that cost one arm ten times as much."""
+    rates = uncertain.rates(100, 12, "costlier", 25)
 
-    assert rates["alike: better or worse as recorded"] > 0.5
-    assert rates["alike: better or worse"] <= 0.05
+    assert rates["identical: better or worse as recorded"] > 0.5
+    assert rates["identical: better or worse"] <= 0.05

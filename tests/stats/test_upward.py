@@ -22,24 +22,24 @@ FULL = [180, 185, 179, 195, "diverged", 188, 177, 191]
 
 
 def mirrored(records):
-    """The same runs, seen by 1 - loss: what fell to 0.02 rises to 0.98."""
+    """The same runs with 1 - loss as metric: a fall to 0.02 is a rise to 0.98."""
     curves = records.curves.assign(val_accuracy=1 - records.curves["val_loss"])
     target = Target(metric="val_accuracy", above=0.98)
     return dataclasses.replace(records, curves=curves, targets=(target,))
 
 
 def test_results_are_those_of_the_mirror_image():
-    """Pairs, costs, p and verdict do not depend on which way a metric goes."""
+    """Pairs, costs, p and verdict do not depend on the direction of a metric."""
     down = synthetic({"block": BLOCK, "full": FULL})
     up = mirrored(down)
 
-    (one,), (other,) = compare(down), compare(up)
+    (lower,), (higher,) = compare(down), compare(up)
 
-    said = [r.target for r in (one, other)]
-    assert said == ["val_loss ≤ 0.02", "val_accuracy ≥ 0.98"]
-    assert repr(dataclasses.replace(other, target=one.target)) == repr(one)
-    assert sentence(other) == sentence(one).replace(*said)
-    assert r"val\_accuracy $\geq$ 0.98" in to_latex([other])
+    targets = [r.target for r in (lower, higher)]
+    assert targets == ["val_loss ≤ 0.02", "val_accuracy ≥ 0.98"]
+    assert repr(dataclasses.replace(higher, target=lower.target)) == repr(lower)
+    assert sentence(higher) == sentence(lower).replace(*targets)
+    assert r"val\_accuracy $\geq$ 0.98" in to_latex([higher])
     pd.testing.assert_frame_equal(
         performance_profiles(up).drop(columns="target"),
         performance_profiles(down).drop(columns="target"),
@@ -71,14 +71,13 @@ def test_easier_targets_of_a_multiverse_are_lower():
     assert {choice.target for choice in universe.choices} == {
         f"val_accuracy ≥ {0.98 / factor:g}" for factor in (1, 1.1, 1.25)
     }
-    assert f"val_accuracy ≥ {0.98 / 1.5:g}: a run is there before the first update" in (
-        universe.left_out
-    )
+    label = f"val_accuracy ≥ {0.98 / 1.5:g}: "
+    assert any(choice.startswith(label) for choice in universe.left_out)
 
 
 @pytest.mark.parametrize("sustain", [1, 2])
 def test_met_is_the_comparison_itself(sustain):
-    """Of random values, the ones at the border among them, either side is what numpy says."""
+    """For random values, including those at the limit, both sides agree with numpy."""
     values = np.append(np.random.default_rng(sustain).normal(size=50), [0.25, math.nan, math.inf])
     up = Target(metric="val_x", above=0.25, sustain=sustain)
     down = Target(metric="val_x", below=0.25, sustain=sustain)

@@ -1,13 +1,13 @@
-"""Made-up runs in seconds of which some leave no plain outcome, and what may be said of them.
+"""Simulated runs in seconds, some without a plain outcome, and independent rules for verdicts.
 
-    slow      a run takes 200 times as long, and is given up after an hour, short of its target
-    lost      a run never begins, or fails somewhere on its way to the target
-    diverged  a run diverges somewhere on its way to the target
+    slow      a run takes 200 times as long, and is stopped after an hour, before its target
+    lost      a run never starts, or fails before the target
+    diverged  a run diverges before the target
     coarse    every run reaches its target, and only every k-th update is evaluated
-    dearer    the same, and an update of the candidate takes ten times as long
+    costlier  the same, and an update of the candidate takes ten times as long
 
-The rules of a verdict are written here apart from `bdhf.stats`, which reads tables: arrays of one
-comparison (2, n), the candidate first. `test_uncertain.py` holds the two together.
+These rules are independent of `bdhf.stats`, which reads tables: they take arrays of one comparison
+(2, n), the candidate first. `test_uncertain.py` compares the two.
 """
 
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ from tests.stats.worlds import World
 
 LIMIT, SAFETY = 1500, 3600.0  # updates of the budget, seconds of wall-clock
 PACE, SLOWER = 0.1, 200.0  # seconds an update, and how many times that of a slow run
-DEARER = np.array([[10.0], [1.0]])  # how many times that of an update of either arm
-EVALUATED = ("coarse", "dearer")  # kinds whose share is k
+COSTLIER = np.array([[10.0], [1.0]])  # how many times that of an update of either arm
+EVALUATED = ("coarse", "costlier")  # kinds whose share is k
 KINDS = ("slow", "lost", "diverged")
 ALPHA, MARGIN, LEAST_HITS, ALIKE = 0.05, 1.1, 0.8, 1.25
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One ablation of two arms, (2, n) each: what was recorded, and what would have been."""
+    """One ablation of two arms, (2, n) each: recorded runs and their true costs."""
 
-    updates: np.ndarray  # at which the target is reached, were the run to go on
+    updates: np.ndarray  # at which an uninterrupted run reaches the target
     pace: np.ndarray  # seconds an update
-    ended: np.ndarray  # updates that the run made; 0 where it was not begun
+    ended: np.ndarray  # updates that the run made; 0 where it was not started
     status: np.ndarray  # "done", "timeout", "error", "planned" or "diverged"
     every: int = 1  # updates between evaluations
 
@@ -43,12 +43,12 @@ class Drawn:
 
     @property
     def recorded(self):
-        """Updates of the hit as they were recorded: at the next evaluation."""
+        """Recorded updates of the hit, at the next evaluation."""
         return np.ceil(self.updates / self.every) * self.every
 
     @property
     def costs(self):
-        """Seconds to target, those of runs without an outcome NaN."""
+        """Seconds to target; NaN for runs without an outcome."""
         costs = np.where(self.hits, self.recorded * self.pace, np.nan)
         diverged = self.status == "diverged"
         return np.where(diverged, self._tau if diverged.any() else np.nan, costs)
@@ -61,7 +61,7 @@ class Drawn:
 
     @property
     def ends(self):
-        """The least and the most that every run may have cost."""
+        """Bounds on the cost of every run."""
         costs, spent = self.costs, self.ended * self.pace
         gave_up = self.status == "timeout"
         most = np.where(gave_up & (spent == 0), np.inf, self._slowest[:, None])
@@ -71,8 +71,8 @@ class Drawn:
         return np.where(self.status == "diverged", self._largest, least), most
 
     @property
-    def known(self):
-        """What every run would have cost: no less than the ends, and no more."""
+    def full_costs(self):
+        """The true cost of every run, within the bounds."""
         costs = np.where(self.status == "timeout", np.maximum(self.updates * self.pace, SAFETY),
                          self.updates * self.pace)  # fmt: skip
         counts = np.maximum(LIMIT * self.pace, self._largest)
@@ -80,7 +80,7 @@ class Drawn:
 
     @property
     def floor(self):
-        """The smallest cost of any evaluation after the first, which a cost of 0 counts as."""
+        """The smallest cost of an evaluation after the first; a cost of 0 counts as this."""
         first = np.minimum(self.every, self.ended) * self.pace
         return first[self.ended > 0].min()
 
@@ -92,19 +92,19 @@ class Drawn:
 
     @property
     def _largest(self):
-        """The largest cost seen: of a hit, or of what a diverged run had run up."""
+        """The largest cost observed, of a hit or a diverged run."""
         seen = np.where(self.hits, self.recorded * self.pace, 0.0)
         diverged = np.where(self.status == "diverged", self.ended * self.pace, 0.0)
         return max(seen.max(), diverged.max())
 
     @property
     def _tau(self):
-        """What a diverged run counts as."""
+        """The cost of a diverged run."""
         return max(self._slowest[(self.status == "diverged").any(axis=1)].max(), self._largest)
 
 
 def draw(rng, world, n, kind, share):
-    """One ablation in which a share of all runs is of a kind; or the share is k."""
+    """One ablation in which a share of all runs is of a kind, or `share` is k."""
     costs, _ = world.draw(rng, 1, n)
     updates = np.minimum(costs[0], LIMIT)
     pace = PACE * np.exp(0.1 * rng.standard_normal((2, n)))
@@ -112,10 +112,10 @@ def draw(rng, world, n, kind, share):
     if kind == "coarse":
         ended = np.ceil(updates / share) * share
         return Drawn(updates, pace, ended, status, every=int(share))
-    if kind == "dearer":
-        updates = np.maximum(np.rint(updates / DEARER), 1)
+    if kind == "costlier":
+        updates = np.maximum(np.rint(updates / COSTLIER), 1)
         ended = np.ceil(updates / share) * share
-        return Drawn(updates, pace * DEARER, ended, status, every=int(share))
+        return Drawn(updates, pace * COSTLIER, ended, status, every=int(share))
     struck = rng.random((2, n)) < share
     on_the_way = np.floor(updates * rng.random((2, n)))
     if kind == "slow":
@@ -134,7 +134,7 @@ def draw(rng, world, n, kind, share):
 
 
 def verdict(drawn):
-    """The verdict of one test, with the ends of its runs."""
+    """The verdict of one test, with the bounds of its runs."""
     low, high = drawn.ends
     costs = drawn.costs
     complete = ~np.isnan(costs).any(axis=0)
@@ -176,9 +176,9 @@ def _decided(d, same):
     return "equivalent" if same <= ALPHA else "undecided"
 
 
-def equivalence(low, high, says_something):
+def equivalence(low, high, informative):
     """The largest p of two one-sided tests over the corners of the box, all of them."""
-    low, high = low[says_something], high[says_something]
+    low, high = low[informative], high[informative]
     if len(low) < 2 or not (np.isfinite(low) & np.isfinite(high)).all():
         return 1.0
     limit = np.log(MARGIN)
@@ -207,7 +207,7 @@ def _largest_t(d):
 
 
 def rates(draws, n, kind, share):
-    """What of these ablations is called what: arms alike, at the margin, and 0.75 times as dear."""
+    """Rates of verdicts for identical arms, arms at the margin, and arms with 0.75 of the costs."""
     number = KINDS.index(kind) if kind in KINDS else 9 + EVALUATED.index(kind)
     rng = np.random.default_rng([n, number, int(100 * share)])
     alike = [draw(rng, World(1.0, 0.15, 0.0), n, kind, share) for _ in range(draws)]
@@ -223,28 +223,28 @@ def rates(draws, n, kind, share):
     if kind == "coarse":
         passed = [as_recorded(d) for d in edge]
         last = {"at the margin: equivalent as recorded": float(np.mean(passed))}
-    elif kind == "dearer":
+    elif kind == "costlier":
         passed = [_decided(np.log(d.costs[0] / d.costs[1]), 1.0) for d in alike]
-        last = {"alike: better or worse as recorded": _share(passed, "better", "worse")}
+        last = {"identical: better or worse as recorded": _share(passed, "better", "worse")}
     else:
-        last = {"not what all runs would say": float(np.mean(otherwise))}
+        last = {"contradicts all runs": float(np.mean(otherwise))}
     return {
-        "alike: better or worse": _share(called["alike"], "better", "worse"),
+        "identical: better or worse": _share(called["alike"], "better", "worse"),
         "at the margin: equivalent": _share(called["edge"], "equivalent"),
         "faster: better": _share(called["faster"], "better"),
     } | last
 
 
 def as_recorded(drawn):
-    """Whether updates to target would pass for equivalent, were they known as recorded."""
+    """Whether the test of recorded updates alone would report equivalence."""
     d = np.log(drawn.recorded[0] / drawn.recorded[1])
     return equivalence(d, d, np.full(len(d), True)) <= ALPHA
 
 
 def in_full(drawn):
-    """The verdict with the cost of every run known, of better, worse and the rest."""
-    d = np.log(drawn.known[0] / drawn.known[1])
-    return _decided(d, 0.0)  # equivalent is not held against it: whether it is so, `edge` says
+    """The verdict from the true costs of all runs: better, worse or neither."""
+    d = np.log(drawn.full_costs[0] / drawn.full_costs[1])
+    return _decided(d, 0.0)  # the rate of equivalent is that of `edge`
 
 
 def _share(called, *names):

@@ -26,15 +26,15 @@ def subsets(n):
 
 
 def counts(d):
-    """Of every row, how many subset means are at most 0, and how many at least 0; ties by TIE."""
+    """Counts of subset means at most 0 and at least 0, for every row; ties by TIE."""
     chosen = subsets(d.shape[1])
     chosen = chosen / chosen.sum(axis=0)
     step = max(1, ROWS // chosen.shape[1])
-    found = []
+    parts = []
     for rows in (d[start : start + step] for start in range(0, len(d), step)):
         means, tie = rows @ chosen, TIE * np.abs(rows).max(axis=1, keepdims=True)
-        found.append(((means <= tie).sum(axis=1), (means >= -tie).sum(axis=1)))
-    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+        parts.append(((means <= tie).sum(axis=1), (means >= -tie).sum(axis=1)))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def two_sided(d):
@@ -50,7 +50,7 @@ def wilcoxon(d):
 
 
 def covers(d, centre, alpha):
-    """Whether the 1 - alpha interval that inverts the sign-flip test holds the centre."""
+    """Whether the 1 - alpha interval that inverts the sign-flip test covers the centre."""
     return two_sided(d - centre) > alpha
 
 
@@ -81,7 +81,7 @@ def enough(hits):
 
 
 def bca_covers(d, centre, alpha, resamples=RESAMPLES):
-    """Whether the BCa interval of the mean holds the centre; NaN where a row has no interval."""
+    """Whether the BCa interval of the mean covers the centre; NaN where a row has no interval."""
     covered = np.full(len(d), np.nan)
     spread = np.ptp(d, axis=1) > TIE * np.abs(d).max(axis=1)
     for rows in np.array_split(np.flatnonzero(spread), max(1, spread.sum() // 50)):

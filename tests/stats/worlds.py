@@ -1,8 +1,8 @@
-"""Made-up costs to target whose truth is known.
+"""Simulated costs to target with known ground truth.
 
     log U_ij = log 300 + 0.3 s_i + sd z_ij / √2 + log ratio (candidates only)      s, z ~ N(0, 1)
 
-U, rounded up, are the updates of seed i in arm j: s is what a seed does to all arms, and sd the
+U, rounded up, are the updates of seed i in arm j: s is the effect of a seed on all arms, and sd the
 standard deviation of the paired log ratio. Runs beyond the budget miss, and cost the budget.
 """
 
@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 SEED_SPREAD, LEVEL = 0.3, np.log(300.0)
-MANY = 200_000  # draws behind a budget, and behind a truth
+MANY = 200_000  # draws that estimate a budget, and a true effect
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class World:
 def at_margin(margin, sd, misses):
     """The world whose restricted geometric-mean ratio is 1 ÷ margin, found by bisection.
 
-    A ratio of `margin` is the same world with the arms swapped, and TOST does not tell them apart.
+    A ratio of `margin` is the same world with the arms swapped, and TOST is symmetric.
     """
     low, high = 0.05, 1.0
     for _ in range(25):

@@ -196,7 +196,7 @@ def _of_curves(
     if unlike is not None:
         update = int(made["update"].iloc[unlike.row])
         found.append(
-            f"evaluation {unlike.row} (update {update}), {unlike.column}: {unlike.one!r} in the "
+            f"evaluation {unlike.row} (update {update}), {unlike.column}: {unlike.first!r} in the "
             f"report, {unlike.other!r} here"
         )
     if len(claimed) != len(made) and not prefix:

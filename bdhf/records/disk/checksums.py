@@ -1,4 +1,4 @@
-"""Sums (SHA-256) by which a file shows that it is what was written: no bit of it is another one.
+"""Sums (SHA-256) that detect any change of a file after it was written.
 
 A run's status.json holds the sum of every other file of the run, and one of its own content. A
 table holds the sum of its own bytes, and those of the files that were written with it.
@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from pydantic_core import from_json
 
-#: What is said of a file that is another one.
+#: The message for a file that was changed.
 _OTHER_BYTES = "not the bytes that were written"
 
 #: Key of a JSON file: the sum of the rest of it.
@@ -28,7 +28,7 @@ _SEAL = b"bdhf.sha256"
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
-#: What stands after the footer of a parquet file: its length (4 bytes), and the name of the format.
+#: Bytes after the footer of a parquet file: its length (4 bytes) and the name of the format.
 _END_BYTES = 8
 
 
@@ -44,14 +44,14 @@ def require_checksum(content: bytes, expected: str) -> None:
 
 
 def with_sum(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain data with the sum of its values, however they are laid out in a file."""
+    """Plain data with the sum of its values, independent of their layout in a file."""
     rest = {key: value for key, value in content.items() if key != SUM}
     canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
     return {**rest, SUM: digest(canonical.encode("ascii"))}
 
 
 def check_sum(content: Mapping[str, Any]) -> None:
-    """Raise ValueError for plain data that has a sum which is not its own."""
+    """Raise ValueError for plain data with a wrong sum."""
     if SUM in content and with_sum(content) != content:
         raise ValueError(_OTHER_BYTES)
 
@@ -59,8 +59,8 @@ def check_sum(content: Mapping[str, Any]) -> None:
 def table_bytes(table: pd.DataFrame, sums: Mapping[str, str] | None = None) -> bytes:
     """A table without its index as parquet with its own sum: 32 bytes in front of the footer.
 
-    Readers of parquet go by the places that the footer names, and do not see them. `sums`: of files
-    that were written with it.
+    Readers of parquet use the offsets of the footer and ignore these bytes. `sums`: of files that
+    were written with it.
     """
     content = pa.Table.from_pandas(table, preserve_index=False)
     metadata = {**(content.schema.metadata or {}), _SEAL: json.dumps(dict(sums or {})).encode()}
@@ -71,7 +71,7 @@ def table_bytes(table: pd.DataFrame, sums: Mapping[str, str] | None = None) -> b
 
 
 def check_table(content: bytes) -> None:
-    """Raise ValueError for a table that has a sum which is not its own; older ones have none."""
+    """Raise ValueError for a table with a wrong sum; older ones have none."""
     before, footer = _parts(content)
     if _SEAL not in footer:
         return
@@ -83,7 +83,7 @@ def check_table(content: bytes) -> None:
 def sums_with(content: bytes) -> dict[str, str]:
     """File name -> sum of what was written with a table; {} for one that has none.
 
-    Raises one of `files.UNREADABLE` for what is no whole table.
+    Raises one of `files.UNREADABLE` for anything but a whole table.
     """
     check_table(content)
     metadata = parquet.read_schema(pa.BufferReader(content)).metadata or {}
@@ -91,7 +91,7 @@ def sums_with(content: bytes) -> dict[str, str]:
 
 
 def _parts(content: bytes) -> tuple[bytes, bytes]:
-    """What stands before the footer of a parquet file, and the rest."""
+    """The bytes before the footer of a parquet file, and the rest."""
     length = int.from_bytes(content[-_END_BYTES : -_END_BYTES // 2], "little")
     at = max(len(content) - _END_BYTES - length, 0)
     return content[:at], content[at:]

@@ -1,4 +1,4 @@
-"""Files that are read whole or refused in words, and written whole or not at all."""
+"""Files that are read whole or refused with a message, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from bdhf.errors import BdhfError
 from bdhf.records.disk.checksums import check_table, require_checksum, sums_with, table_bytes
 from bdhf.records.disk.temporary import remove_leftovers, temporary_file
 
-#: What the readers of JSON, YAML and parquet raise at bytes that they can make nothing of.
+#: What the readers of JSON, YAML and parquet raise for invalid bytes.
 UNREADABLE = (
     OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError,
     pa.ArrowException,
 )  # fmt: skip
 
 
-#: Why nothing can be written: no room, no rights, a broken disk, something else in the place of a
-#: file or folder, or nothing any more -> what to do then.
-_UNWRITABLE: Mapping[int, str] = {
+#: Why writing fails (no space, no permission, a broken disk, a wrong kind of file, or a missing
+#: folder) -> what to do.
+WHAT_TO_DO: Mapping[int, str] = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG,
          errno.EIO, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY),
-        "make room or give the rights",
+        "free space or grant write permission",
     ),
-    errno.ENOTDIR: "take away the file that stands in the place of a folder",
-    errno.EISDIR: "take away the folder that stands in the place of a file",
-    errno.ENOENT: "the folder is no longer there",
-    errno.ESTALE: "the folder is no longer there",
+    errno.ENOTDIR: "remove the file that has the name of a folder",
+    errno.EISDIR: "remove the folder that has the name of a file",
+    errno.ENOENT: "restore the missing folder",
+    errno.ESTALE: "restore the missing folder",
 }  # fmt: skip
 
-#: Why nothing can be written that can be read all the same.
+#: Errors of a folder that can be read but not written.
 _READ_ONLY = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
 
 
 class InputError(BdhfError):
-    """What was given cannot be used: one line per fault, each with what to do next."""
+    """Invalid input: one line per fault, each with what to do next."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = tuple(lines)
@@ -52,24 +52,24 @@ class InputError(BdhfError):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What is wrong, one line per fault; a line of many, as of an odd name, stays whole."""
+        """The faults, one entry each; an entry may contain line breaks, as in odd names."""
         return self._lines
 
 
 class UnreadableError(InputError):
-    """A file is there, and the system does not let it be read."""
+    """A file exists, but the system does not allow reading it."""
 
 
 class StorageError(InputError):
-    """Results cannot be written; those that are there are whole."""
+    """Results cannot be written; existing results are whole."""
 
 
 class ReadOnlyError(StorageError):
-    """Results cannot be written for want of rights, and can be read."""
+    """Results can be read, but writing is not permitted."""
 
 
 def in_brief(error: BaseException) -> str:
-    """What went wrong, in one line without the path."""
+    """The error message, in one line without the path."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
@@ -79,7 +79,7 @@ def in_brief(error: BaseException) -> str:
 
 
 def of_what_kind(error: BaseException) -> str:
-    """The type of what went wrong and what it says, in one line.
+    """The type and the message of an error, in one line.
 
     >>> of_what_kind(KeyError("lr"))
     "KeyError: 'lr'"
@@ -88,9 +88,9 @@ def of_what_kind(error: BaseException) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file. Raises UnreadableError where it is there and cannot be read at this moment.
+    """Read a file. Raises UnreadableError where it exists and cannot be read at the moment.
 
-    That is not to be taken for a torn one: what is torn is made again.
+    Such a file must not count as torn, because torn runs are made again.
     """
     try:
         return path.read_bytes()
@@ -101,7 +101,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_whole(path: Path, sums: Mapping[str, str]) -> bytes:
-    """Read a file. Raises ValueError where its sum is among these, and another one.
+    """Read a file. Raises ValueError where these sums have another one for it.
 
     Raises OSError where there is no file, and UnreadableError.
     """
@@ -120,13 +120,13 @@ def read_table(
 ) -> pd.DataFrame:
     """Read a table that has these columns. Raises InputError for any other file.
 
-    `content`: what the file would hold; None: what it holds. `sums`: of files by their names.
+    `content`: use this instead of the content of the file. `sums`: of files by their names.
     """
     try:
         whole = read_whole(path, sums) if content is None else content
         check_table(whole)
         read = parquet.read_table(pa.BufferReader(whole))
-        read.validate(full=True)  # text too, which is decoded when it is used
+        read.validate(full=True)  # including text, which is otherwise decoded only on use
         table: pd.DataFrame = read.to_pandas()
         missing = [name for name in columns if name not in table]
         if missing or not table.columns.is_unique:
@@ -137,7 +137,7 @@ def read_table(
 
 
 def table_sums(path: Path) -> dict[str, str]:
-    """File name -> sum of what was written with a table; {} where it has no sums, or is not there.
+    """File name -> sum of what was written with a table; {} without sums, or without the table.
 
     Raises InputError for a table that is not whole.
     """
@@ -150,11 +150,11 @@ def table_sums(path: Path) -> dict[str, str]:
 
 
 def _not_whole(path: Path, error: BaseException) -> str:
-    return f"{path}: not a whole table ({in_brief(error)}); `bdhf run` writes it anew"
+    return f"{path}: not a whole table ({in_brief(error)}); `bdhf run` rewrites it"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that exists whole or not at all, whatever kills the process.
+    """Write a file whole or not at all, even if the process is killed.
 
     Raises StorageError where nothing can be written.
     """
@@ -164,24 +164,24 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def unwritable(path: Path) -> Iterator[None]:
-    """Turn a disk that is full or read-only into one line. Raises StorageError."""
+    """Turn the error of a full or read-only disk into one line. Raises StorageError."""
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.errno not in _UNWRITABLE:
+        if error.errno is None or error.errno not in WHAT_TO_DO:
             raise
         kind = ReadOnlyError if error.errno in _READ_ONLY else StorageError
         raise kind(
             [
                 f"{path}: cannot write results: {in_brief(error)}; finished runs are kept: "
-                f"{_UNWRITABLE[error.errno]}, then run the same command to resume"
+                f"{WHAT_TO_DO[error.errno]}, then run the same command to resume"
             ]
         ) from error
 
 
 @contextmanager
 def if_writable() -> Iterator[list[str]]:
-    """Write within it where the folder lets one; else give why, in words, and go on behind it."""
+    """Write inside this context if the folder permits it; else yield the reason and continue."""
     why: list[str] = []
     try:
         yield why
@@ -191,7 +191,7 @@ def if_writable() -> Iterator[list[str]]:
 
 def _write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers((path.parent,))  # what a killed process was writing there
+    remove_leftovers((path.parent,))  # of a killed process
     handle, temporary = temporary_file(path.parent)
     try:
         _write_and_close(handle, content)
@@ -203,7 +203,7 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a new file that is on the disk when this returns; its name, after `keep_names`.
+    """Write a new file that is on disk when this returns; its name is after `keep_names`.
 
     Raises OSError.
     """
@@ -218,8 +218,8 @@ def _write_and_close(handle: int, content: bytes) -> None:
 
 
 def keep_names(folder: Path) -> None:
-    """See that the names in a folder outlive a power cut, where the system can do that."""
-    with suppress(OSError):  # some file systems know no such thing, or it is gone again
+    """Make the names in a folder survive a power failure, where the system supports it."""
+    with suppress(OSError):  # unsupported by the file system, or the folder is gone
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -1,6 +1,6 @@
-"""Locks of files, for processes of one machine: the system lets them go when their process ends.
+"""Locks of files, for processes of one machine: the system releases them when a process ends.
 
-Not on Windows, which has no `flock`: so nothing that only reads records imports this.
+Not on Windows, which has no `flock`: so code that only reads records does not import this.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import errno
 import fcntl
 
-#: What `flock` says on a file system that has no locks.
+#: Errors of `flock` on a file system without locks.
 _NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
 
 def lock(file: int, *, wait: bool = True) -> bool:
-    """Lock an open file until it is closed; whether that came to be.
+    """Lock an open file until it is closed, and return whether that succeeded.
 
-    It does not where the file system has no locks, nor, without `wait`, while another process has
-    the lock. Raises OSError.
+    It fails where the file system has no locks and, without `wait`, while another process has the
+    lock. Raises OSError.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

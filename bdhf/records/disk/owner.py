@@ -1,4 +1,4 @@
-"""Who holds something on disk: a process on a machine, and whether it still lives."""
+"""The owner of a file on disk: a process on a machine, and whether it still runs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any
 
 import psutil
 
-#: Seconds by which the clock may tell two starting times of one process apart.
+#: Seconds by which two readings of the starting time of one process may differ.
 _SAME_START = 2.0
 
-#: Numbers that processes have; whatever else a file calls a process is none.
+#: The largest process number; a larger one in a file is invalid.
 _LAST_PID = 2**31 - 1
 
-#: States of a process that has ended and that its parent has not taken note of, as Linux has them.
+#: Linux states of a process that has ended before its parent waited for it.
 _ENDED = ("Z", "X", "x")
 
 
@@ -30,23 +30,23 @@ _ENDED = ("Z", "X", "x")
 class Owner:
     """A process: the numbers of processes repeat, so its starting time is part of it.
 
-    That is counted in ticks since the machine was started, where the system tells them (Linux): the
-    clock may be set meanwhile. Older versions wrote no ticks, and are held against the clock.
+    On Linux that is counted in ticks since the machine was started, because the clock may be set
+    meanwhile. Files of older versions have no ticks, and are compared by the clock.
     """
 
-    host: str  # with its boot and the name space of process numbers: a container's are its own
+    host: str  # with the boot and the process namespace, which differs in containers
     pid: int
-    started: float  # seconds since 1970, as the clock had it
-    ticks: int | None = None  # since the machine was started; None: not known
+    started: float  # seconds since 1970, by the clock
+    ticks: int | None = None  # since the machine was started; None: unknown
 
     @classmethod
     def here(cls) -> Owner:
-        """Name the process that asks."""
+        """The current process."""
         return _owner(os.getpid())
 
     @classmethod
     def of(cls, pid: int) -> Owner:
-        """Name a process of this machine. Raises psutil.Error where there is none."""
+        """A process of this machine. Raises psutil.Error where there is none."""
         state = _state(pid)
         return cls(_host(), pid, psutil.Process(pid).create_time(), state and state[1])
 
@@ -57,9 +57,9 @@ class Owner:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is known to have ended; of another machine nothing is known.
+        """Whether it is known to have ended; False for another machine.
 
-        One that has ended without its parent taking note, as in many containers, is gone as well.
+        This includes a process whose parent has not waited for it, as in many containers.
         """
         if not self.is_here:
             return False
@@ -90,7 +90,7 @@ ticks=None))
     def read(cls, content: Mapping[str, Any]) -> Owner:
         """Read the fields of an owner, as JSON has them.
 
-        Raises ValueError where one is missing or of another type, or more are there.
+        Raises ValueError for a missing, unknown or ill-typed field.
 
         >>> Owner.read({"host": "a-b", "pid": 3, "started": 17.0})
         Owner(host='a-b', pid=3, started=17.0, ticks=None)
@@ -98,11 +98,11 @@ ticks=None))
         host, pid, ticks = content.get("host"), content.get("pid"), content.get("ticks")
         started: Any = content.get("started")
         if not isinstance(host, str) or type(pid) is not int or not 0 < pid <= _LAST_PID:
-            raise ValueError(f"host {host!r}, pid {pid!r}: no process")
+            raise ValueError(f"host {host!r}, pid {pid!r}: not a process")
         if type(started) not in (int, float) or not math.isfinite(started):
-            raise ValueError(f"started: {started!r} is no time")
+            raise ValueError(f"started: {started!r} is not a time")
         if ticks is not None and type(ticks) is not int:
-            raise ValueError(f"ticks: {ticks!r} is no whole number")
+            raise ValueError(f"ticks: {ticks!r} is not a whole number")
         if unknown := content.keys() - {field.name for field in fields(cls)}:
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
         return cls(host, pid, float(started), ticks)
@@ -123,7 +123,7 @@ def _is_gone_by_the_clock(owner: Owner) -> bool:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether the system has the process of another user, and does not show it."""
+    """Whether the process belongs to another user and is hidden."""
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -134,23 +134,23 @@ def _is_hidden(pid: int) -> bool:
 
 
 def _state(pid: int) -> tuple[str, int] | None:
-    """State and starting time, in ticks, of a process; None where the system does not tell."""
+    """State and starting time, in ticks, of a process; None where the system does not report it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    fields = stat.rpartition(b")")[2].split()  # the name before may hold anything
+    fields = stat.rpartition(b")")[2].split()  # the name before may contain any character
     return fields[0].decode("ascii"), int(fields[19])
 
 
 @cache
-def _owner(pid: int) -> Owner:  # by number: a forked process is another one
+def _owner(pid: int) -> Owner:  # by number: a forked process is another process
     return Owner.of(pid)
 
 
 @cache
 def _host() -> str:
-    """The machine's name and what its processes are counted in: many machines are `localhost`."""
+    """The machine's name, boot and process namespace: many machines are called `localhost`."""
     name, space = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()), ""
     with suppress(OSError):  # Linux only
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")

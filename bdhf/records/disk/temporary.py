@@ -1,6 +1,6 @@
-"""What is half-written has a name that tells whose it is, `.tmp-<owner>~…`, until it is renamed.
+"""Incomplete files have a name with their owner, `.tmp-<owner>~…`, until they are renamed.
 
-So what a killed process leaves behind can be told from what a living one is writing, and swept.
+So leftovers of killed processes can be distinguished from files in progress, and removed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from bdhf.records.disk.owner import Owner
 
-#: Silence after which the owner of something on another machine is taken for dead.
+#: Seconds without a change after which an owner on another machine counts as ended.
 STALE_SECONDS = 600.0
 
 _PREFIX = ".tmp-"
@@ -24,24 +24,24 @@ _T = TypeVar("_T")
 
 
 def temporary_file(folder: Path) -> tuple[int, Path]:
-    """Open a file of this process's own, to be renamed into place: its descriptor and path.
+    """Open a temporary file of this process, to be renamed: its descriptor and path.
 
-    It has the rights that the umask leaves.
+    It has the permissions that the umask leaves.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     return _with_new_name(folder, lambda path: os.open(path, flags, 0o666))
 
 
 def temporary_folder(parent: Path) -> Path:
-    """Make a folder of this process's own, to be renamed into place.
+    """Make a temporary folder of this process, to be renamed.
 
-    It has the rights that the umask leaves.
+    It has the permissions that the umask leaves.
     """
     return _with_new_name(parent, os.mkdir)[1]
 
 
 def _with_new_name(folder: Path, make: Callable[[Path], _T]) -> tuple[_T, Path]:
-    """Make something under a name that nothing there has."""
+    """Make a file or folder with an unused name."""
     while True:
         path = folder / f"{_PREFIX}{Owner.here()}~{secrets.token_hex(4)}"
         with suppress(FileExistsError):
@@ -49,11 +49,11 @@ def _with_new_name(folder: Path, make: Callable[[Path], _T]) -> tuple[_T, Path]:
 
 
 def remove_leftovers(folders: Iterable[Path], stale_seconds: float = STALE_SECONDS) -> None:
-    """Remove what processes that are gone have left half-written in these folders."""
+    """Remove incomplete files of ended processes from these folders."""
     for folder in folders:
         leftovers: list[Path] = []
-        now = 0.0  # no clock can be read: leftovers of other machines stay
-        with suppress(OSError):  # the folder itself may go
+        now = 0.0  # without a clock, leftovers of other machines stay
+        with suppress(OSError):  # the folder may be removed meanwhile
             leftovers = list(folder.glob(f"{_PREFIX}*"))
             now = clock_of(folder) if leftovers else 0.0
         for leftover in leftovers:
@@ -62,7 +62,7 @@ def remove_leftovers(folders: Iterable[Path], stale_seconds: float = STALE_SECON
 
 
 def clock_of(folder: Path) -> float:
-    """The time of the file system there, seconds since 1970: machines that share it agree on it."""
+    """The time of the file system, in seconds since 1970, which machines that share it agree on."""
     handle, path = temporary_file(folder)
     try:
         return os.fstat(handle).st_mtime
@@ -72,10 +72,10 @@ def clock_of(folder: Path) -> float:
 
 
 def is_silent(path: Path, now: float, stale_seconds: float) -> bool:
-    """Whether nothing has touched a file for so long before `now`. Raises OSError.
+    """Whether a file has not changed for so long before `now`. Raises OSError.
 
-    One that is dated as far ahead is silent too: the clock was set back since, and whoever lives
-    would have touched it by the new one.
+    A file that far in the future is silent too: the clock was set back since, and a running process
+    would have touched it after that.
     """
     return abs(now - path.stat().st_mtime) > stale_seconds
 

@@ -1,7 +1,7 @@
 """The version of the records: a whole number in plan.json and in the status.json of every run.
 
 It rises when an older bdhf would misread a file. Every version up to this one is read; files
-without a number are of version 0. A newer one is refused before anything else of it is looked at.
+without a number have version 0. A newer version is refused before its other content is read.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class NewerRecordsError(InputError):
 def read_record(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds a mapping.
 
-    Raises NewerRecordsError for a newer version, and one of UNREADABLE for what is no such file.
+    Raises NewerRecordsError for a newer version, and one of UNREADABLE for any other file.
     """
     return parse_record(path, read_bytes(path))
 
 
 def parse_record(path: Path, read: bytes) -> dict[str, Any]:
-    """What a JSON file holds whose bytes have been read; raises what `read_record` raises."""
+    """The content of a JSON file from its bytes; raises what `read_record` raises."""
     content = from_json(read)  # stricter with Unicode than json: it can be saved again
     if not isinstance(content, dict):
         raise ValueError("not a mapping")
     version = content.get("records", 0)
     if type(version) is not int or version < 0:
-        raise ValueError(f"records: {version!r} is no version")
+        raise ValueError(f"records: {version!r} is not a version")
     if version > RECORDS_VERSION:
         raise NewerRecordsError(path, version)
     return content
@@ -57,16 +57,16 @@ def parse_record(path: Path, read: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PlanFile:
-    """What one look at plan.json has found."""
+    """The result of reading plan.json once."""
 
     path: Path
     content: bytes | None  # None: nothing could be read
-    record: dict[str, Any] | Exception  # what it holds, or why it holds nothing
+    record: dict[str, Any] | Exception  # its content, or why it has none
 
     def whole(self, sums: Mapping[str, str]) -> dict[str, Any] | None:
-        """What it holds; None where there is none, and none is among these sums.
+        """Its content; None where there is no file, and these sums have none for it.
 
-        Raises one of UNREADABLE for a file that is torn, gone, or not what was written.
+        Raises one of UNREADABLE for a file that is torn, lost or changed.
         """
         name = self.path.name
         if isinstance(self.record, FileNotFoundError) and name not in sums:

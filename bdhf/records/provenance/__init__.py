@@ -1,1 +1,1 @@
-"""Where runs are made: git, and what can change the numbers of a run."""
+"""Where runs are made: git, and environments that can change the numbers of a run."""

@@ -1,4 +1,4 @@
-"""What of the place where a run was made can change its numbers, and its values in words."""
+"""Properties of an environment that can change the numbers of a run, and their values in words."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MATTERS = (
 #: Further keys that can change how long a run took.
 TIMING = ("host", "cores")
 
-#: What stands where a file has no such key.
+#: The value of a missing key.
 NOT_RECORDED = "not recorded"
 
 
 def shown(name: str, value: Any) -> str:
-    """A value of a key of env.json in words, the same for values that count as alike.
+    """A value of a key of env.json in words, the same for values that count as equal.
 
-    Of several GPUs of one machine every one is alike: their model is in `gpu`.
+    All GPUs of one machine count as equal: their model is in `gpu`.
 
     >>> shown("device", "cuda:3"), shown("tf32", True), shown("gpu", ""), shown("threads", 2.0)
     ('cuda', 'yes', 'none', '2')
@@ -33,7 +33,9 @@ def shown(name: str, value: Any) -> str:
         return NOT_RECORDED
     if str(value) in ("True", "False"):
         return "yes" if str(value) == "True" else "no"
-    if isinstance(value, float) and value.is_integer():  # whole numbers beside missing ones
+    if (
+        isinstance(value, float) and value.is_integer()
+    ):  # whole numbers in a column with missing ones
         return str(int(value))
     text = str(value)
     if name == "device":
@@ -42,7 +44,7 @@ def shown(name: str, value: Any) -> str:
 
 
 def hashes_in_words(hashes: Mapping[str, str]) -> str:
-    """Hashes of modules as env.json has them, under `own_code`.
+    """Hashes of modules in the format of `own_code` in env.json.
 
     >>> hashes_in_words({"lab.parts": "12ab", "lab": "34cd"})
     'lab 34cd, lab.parts 12ab'
@@ -51,7 +53,7 @@ def hashes_in_words(hashes: Mapping[str, str]) -> str:
 
 
 def hashes_of_words(text: str) -> dict[str, str]:
-    """The hashes of modules in the words of an env.json.
+    """The hashes of modules from that format.
 
     >>> hashes_of_words("lab 34cd, lab.parts 12ab")
     {'lab': '34cd', 'lab.parts': '12ab'}

@@ -1,9 +1,9 @@
-"""What git says of a repository, whatever the settings of a person or of the repository are.
+"""Output of git for a repository, independent of the settings of the user and the repository.
 
-Settings can name programs: to compare files, to convert them, to watch them, to tell of them. A
-repository that somebody else has packed brings its own. None of these is run, no lock is taken and
-nothing is written. Filters of a person's own settings are run: without them, files that are kept
-elsewhere (as by Git LFS) would all look changed.
+Settings can name programs that compare, convert, watch or print files, and a repository from an
+unknown source has its own settings. None of these programs is run, no lock is taken and nothing is
+written. Filters of the user's own settings are run: without them, files that are stored elsewhere
+(as by Git LFS) would all look changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-#: Settings that name programs, or change what is printed; as they are by default, or off.
+#: Settings that name programs or change the output, at their defaults or off.
 _SETTINGS: Mapping[str, str] = {
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
@@ -38,15 +38,15 @@ _SETTINGS: Mapping[str, str] = {
     "log.showSignature": "false",
 }
 
-#: Variables that would do the same.
+#: Environment variables with the same effect.
 _UNSET = ("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS")
 
-#: Options of `diff`: no program compares files or makes text of them.
+#: Options of `diff`: no external program compares or converts files.
 _DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color")
 
 
 def git(*arguments: str, folder: Path | None = None, timeout: float | None = None) -> bytes:
-    """What git prints, in the working directory or another folder.
+    """Output of git, in the working directory or another folder.
 
     Raises CalledProcessError, TimeoutExpired, and FileNotFoundError where git is not installed.
     """
@@ -55,28 +55,28 @@ def git(*arguments: str, folder: Path | None = None, timeout: float | None = Non
 
 
 def diff(*arguments: str, folder: Path | None = None, timeout: float | None = None) -> bytes:
-    """What `git diff` prints of the working tree. Raises as `git`, and OSError.
+    """Output of `git diff` for the working tree. Raises as `git`, and OSError.
 
-    It notes in the index what it has looked at, and locks it for that: here, in a copy.
+    Git locks the index and records there which files it has checked: here, in a copy.
     """
     where = folder if folder is not None else Path.cwd()
-    asked = git("rev-parse", "--git-path", "index", folder=where, timeout=timeout)
-    index = where / os.fsdecode(asked.rstrip(b"\n"))
+    answer = git("rev-parse", "--git-path", "index", folder=where, timeout=timeout)
+    index = where / os.fsdecode(answer.rstrip(b"\n"))
     with tempfile.TemporaryDirectory(prefix="bdhf-git-") as passing:
         copy = Path(passing) / "index"
         if index.exists():
-            shutil.copy2(index, copy)  # with its time, by which git knows which files are fresh
+            shutil.copy2(index, copy)  # with its time, from which git derives which files are fresh
         variables = git_environment(where) | {"GIT_INDEX_FILE": str(copy)}
         return _run(_command(where, *_DIFF, *arguments), variables, timeout)
 
 
 def git_environment(folder: Path) -> dict[str, str]:
-    """The variables with which git, and what calls it, runs no program that settings name."""
+    """Variables that stop git from running programs that settings name."""
     return _with_settings({**_SETTINGS, **_without_filters(folder)})
 
 
 def _without_filters(folder: Path) -> Mapping[str, str]:
-    """Settings that turn off the filters which the repository's own settings name."""
+    """Settings that turn off the filters of the repository's own settings."""
     asked = ("config", "--null", "--show-scope", "--get-regexp", r"^filter\.")
     try:
         listed = _run(_command(folder, *asked), _with_settings(_SETTINGS), None).decode(
@@ -95,12 +95,12 @@ def _without_filters(folder: Path) -> Mapping[str, str]:
 
 
 def _with_settings(settings: Mapping[str, str]) -> dict[str, str]:
-    """The variables of this process, with settings of git behind those that it sets already."""
+    """The variables of this process, with settings of git after those that are already set."""
     variables = {key: value for key, value in os.environ.items() if key not in _UNSET}
     before = variables.get("GIT_CONFIG_COUNT", "0")
     first = int(before) if before.isdecimal() else 0
-    for place, (key, value) in enumerate(settings.items(), first):
-        variables |= {f"GIT_CONFIG_KEY_{place}": key, f"GIT_CONFIG_VALUE_{place}": value}
+    for number, (key, value) in enumerate(settings.items(), first):
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     variables["GIT_CONFIG_COUNT"] = str(first + len(settings))
     return variables | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
 

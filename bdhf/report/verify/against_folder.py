@@ -140,7 +140,7 @@ def _curve(cell: tuple[Any, ...], carried: pd.DataFrame, there: pd.DataFrame) ->
     unlike = first_unlike(carried.reset_index(drop=True), there, ignored=CELL)
     if unlike is not None:
         what = f"{unlike.column} of evaluation {unlike.row}"
-        yield f"{where}: {what} is {unlike.one!r} in the report, {unlike.other!r} there"
+        yield f"{where}: {what} is {unlike.first!r} in the report, {unlike.other!r} there"
     elif len(carried) != len(there):
         yield f"{where}: {len(carried)} evaluations in the report, {len(there)} there"
 

@@ -77,7 +77,7 @@ def _last_rows(runs: pd.DataFrame, curves: pd.DataFrame) -> Iterator[str]:
     if unlike is not None:
         arm, seed = cells[unlike.row]
         yield (
-            f"{arm} seed {seed}: the table of runs has {unlike.column} {unlike.one!r}, the last "
+            f"{arm} seed {seed}: the table of runs has {unlike.column} {unlike.first!r}, the last "
             f"row of its curve {unlike.other!r}"
         )
 

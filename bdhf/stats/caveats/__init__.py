@@ -1,1 +1,1 @@
-"""What a reader must know beside a comparison's number."""
+"""Caveats that a reader needs to interpret a comparison."""

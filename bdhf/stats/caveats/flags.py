@@ -1,7 +1,7 @@
-"""What a reader must know beside a comparison's number, in short sentences that name numbers.
+"""Caveats of a comparison, in short sentences with their numbers.
 
-Each function looks for one caveat and returns a tuple of sentences, empty where it does not apply.
-Counts per arm are over the complete pairs, which are the ones that the number is made of.
+Each function checks for one caveat and returns a tuple of sentences, empty where it does not apply.
+Counts per arm are over the complete pairs, from which the estimate is computed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bdhf.text.formatting import cost, percent, plain_count
 
 
 def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
-    """Count the pairs that are missing, and say why."""
+    """Count the missing pairs by reason."""
     missing = len(pairs) - len(pairs.complete)
     if not missing:
         return ()
@@ -35,65 +35,57 @@ def missing_pairs(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
 
 
 def too_few_pairs(untied: int, pairs: int, alpha: float, tests: int) -> tuple[str, ...]:
-    """Say that no outcome of so many untied pairs could pass the first step of Holm.
+    """Report that no outcome of so many untied pairs could pass the first step of Holm.
 
     >>> too_few_pairs(5, 8, alpha=0.05, tests=1)[0]
-    '5 untied pairs give no p below 0.0625; p ≤ 0.05 takes 6'
+    'With 5 untied pairs p is at least 0.0625; p ≤ 0.05 requires 6'
     """
     level = alpha / tests
     if smallest_p(untied) <= level:
         return ()
-    asked = f", the first step of Holm over {tests} tests," if tests > 1 else ""
-    if not pairs:
-        return (
-            f"There is no pair, so p is 1; p ≤ {level:.3g}{asked} takes {pairs_needed(level)} "
-            "that differ",
-        )
+    step = f", the first step of Holm over {tests} tests," if tests > 1 else ""
+    required = f"p ≤ {level:.3g}{step} requires {pairs_needed(level)}"
     if not untied:
-        return (
-            f"No pair differs, so p is 1; p ≤ {level:.3g}{asked} takes {pairs_needed(level)} that "
-            "differ",
-        )
+        cause = "All pairs tie" if pairs else "There is no pair"
+        return (f"{cause}, so p is 1; {required} untied pairs",)
     return (
-        f"{plain_count(untied, 'untied pair')} {'gives' if untied == 1 else 'give'} no p below "
-        f"{smallest_p(untied):.3g}; p ≤ {level:.3g}{asked} takes {pairs_needed(level)}",
+        f"With {plain_count(untied, 'untied pair')} p is at least {smallest_p(untied):.3g}; "
+        f"{required}",
     )
 
 
 def cost_flags(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
-    """Say of every arm how many costs are not those of a plain hit, and what they count as."""
+    """Count the costs of each arm that are not those of a plain hit, with what they count as."""
     unit, tau = AXES[entry.axis][1], cost(pairs.horizon.value)
     return (
         *_horizon(pairs, entry, budget),
         *_per_arm(
             pairs, entry, _missed, f"did not reach the target within {tau} {unit}: {{each}} {tau}"
         ),
-        *_per_arm(pairs, entry, _diverged, "diverged, which is a miss whatever came before"),
+        *_per_arm(pairs, entry, _diverged, "diverged, which is a miss even after a hit"),
         *_ended_early(pairs, entry),
-        *_per_arm(
-            pairs, entry, _failed_later, "reached the target and failed later, which is a hit"
-        ),
-        *_per_arm(pairs, entry, _free, f"cost 0 {unit}: in the ratio {{each}} {cost(pairs.floor)}"),
+        *_per_arm(pairs, entry, _failed_later, "reached the target before failing, which is a hit"),
+        *_per_arm(pairs, entry, _free, f"cost 0 {unit}: {{each}} {cost(pairs.floor)} in the ratio"),
     )
 
 
 def shared_machine(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) -> tuple[str, ...]:
-    """Say of seconds how many runs were timed beside others of the ablation, on one machine.
+    """For seconds, count the runs that shared their machine with other runs of the ablation.
 
-    `environments` is that of the records; runs that did not count their company are left out.
+    `environments` is that of the records; runs without a recorded `concurrent` are left out.
     """
     if entry.estimand != "seconds_to_target" or "concurrent" not in environments:
         return ()
-    company = environments.set_index("run_id")["concurrent"]
+    concurrent = environments.set_index("run_id")["concurrent"]
 
     def shared(runs: pd.DataFrame) -> pd.Series[bool]:
-        return runs["run_id"].map(company) > 1
+        return runs["run_id"].map(concurrent) > 1
 
-    most = max(runs["run_id"].map(company).max() for runs in pairs.complete.sides)
-    said = f"shared the machine with others, up to {most:.0f} at once"
-    told = _per_arm(pairs, entry, shared, said)
-    advice = "Seconds depend on what else ran there: `bdhf run SPEC --workers 1` is for timing"
-    return (*told, advice) if told else ()
+    most = max(runs["run_id"].map(concurrent).max() for runs in pairs.complete.sides)
+    predicate = f"shared the machine with others, up to {most:.0f} at once"
+    counts = _per_arm(pairs, entry, shared, predicate)
+    advice = "Seconds depend on the load of the machine: use `bdhf run SPEC --workers 1` for timing"
+    return (*counts, advice) if counts else ()
 
 
 def margin(
@@ -105,85 +97,83 @@ def margin(
     p_holm: float,
     alpha: float,
 ) -> tuple[str, ...]:
-    """Say how the margin of an entry and its verdict go together, where a reader may stumble."""
+    """Explain how the margin relates to the verdict."""
     if entry.margin is None:
         return ()
     if not pairs.are_ratios:
-        return (f"Not every {unit_of(entry.estimand)} is above 0: there is no ratio for a margin",)
+        return (f"The margin needs ratios, but not every {unit_of(entry.estimand)} is positive",)
     if verdict in (Verdict.BETTER, Verdict.WORSE):
         limit = math.log(entry.margin)
         small = -limit <= effect.low and effect.high <= limit
-        return (
-            (f"A difference, but a small one: the interval lies within the margin of "
-             f"{entry.margin:g}×",) if small else ()
-        )  # fmt: skip
+        text = f"The difference is small: its interval lies within the margin of {entry.margin:g}×"
+        return (text,) if small else ()
     short = [
-        f"{arm} has {k} of {effect.n}"
+        f"{arm}: {k} of {effect.n}"
         for arm, k in zip(_arms(entry), hits, strict=True)
         if k < LEAST_HITS * effect.n
     ]
     if verdict is Verdict.UNDECIDED and p_holm <= alpha and short:
-        where = "at the target" if entry.is_to_target else "that did not diverge"
+        required = "reach the target" if entry.is_to_target else "not diverge"
         return (
-            *_say_nothing(pairs, entry),
-            f"Not called equivalent: that takes {percent(LEAST_HITS)} of the runs of both arms "
-            f"{where}, and {' and '.join(short)}",
+            *_excluded(pairs, entry),
+            f"Not called equivalent: at least {percent(LEAST_HITS)} of the runs of both arms must "
+            f"{required} ({', '.join(short)})",
         )
-    return _say_nothing(pairs, entry)
+    return _excluded(pairs, entry)
 
 
 def loss_flags(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
-    """Say of every arm how many losses are not those of a run that went on to the budget."""
+    """Count the losses of each arm that are not those of a run up to the budget."""
     unit = AXES[budget.axis][1]
 
     def early(runs: pd.DataFrame) -> pd.Series[bool]:
         return ~_diverged(runs) & (runs["time"] < budget.limit * (1 - 1e-9))
 
     what = (
-        "losses are averaged up to the first such end"
+        "losses are averaged up to the earliest such end"
         if entry.estimand == "area_under_curve"
-        else "its loss is that of its part"
+        else "losses cover only the part that was run"
     )
     return (
         *_per_arm(pairs, entry, early, f"ended before the budget of {cost(budget.limit)} {unit}: "
-                  f"{what} (`stop: at_budget` goes on)"),
-        *_per_arm(pairs, entry, _diverged, "diverged: {each} the loss that it began with"),
+                  f"{what} (`stop: at_budget` runs all of it)"),
+        *_per_arm(pairs, entry, _diverged, "diverged: {each} its initial loss"),
     )  # fmt: skip
 
 
 def evaluation_interval(updates: int) -> tuple[str, ...]:
-    """Say how late a hit can be recorded.
+    """Report how late a hit can be recorded.
 
     >>> evaluation_interval(5)[0]
-    'A target may be reached up to 4 updates before it is recorded: evaluations are every 5 updates'
+    'Hits may be recorded up to 4 updates late: evaluations are 5 updates apart'
     """
     if updates <= 1:
         return ()
     return (
-        f"A target may be reached up to {plain_count(updates - 1, 'update')} before it is "
-        f"recorded: evaluations are every {updates} updates",
+        f"Hits may be recorded up to {plain_count(updates - 1, 'update')} late: evaluations are "
+        f"{updates} updates apart",
     )
 
 
-def _say_nothing(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
-    """Count the pairs that the test of equivalence leaves out."""
+def _excluded(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
+    """Count the pairs that the equivalence test excludes."""
     k = int(pairs.complete.both_miss.sum())
     if not k:
         return ()
     what = "missed" if entry.is_to_target else "diverged"
     ties, them = ("ties", "it") if k == 1 else ("tie", "them")
     return (
-        f"{plain_count(k, 'pair')} {what} on both sides and {ties} whatever the arms are worth: "
-        f"the test of equivalence leaves {them} out",
+        f"{plain_count(k, 'pair')} {what} on both sides and {ties} regardless of the arms: the "
+        f"equivalence test excludes {them}",
     )
 
 
 def _horizon(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
-    """Say where costs are restricted when the budget does not."""
+    """Report where costs are restricted on an axis that the budget does not limit."""
     cause = f"The budget limits {AXES[budget.axis][1]}, not {AXES[entry.axis][1]}"
     tau = cost(pairs.horizon.value)
     if pairs.horizon.source == "first miss":
-        return (f"{cause}: costs count up to {tau}, where the first run that missed ended",)
+        return (f"{cause}: costs are restricted at {tau}, where the first run without a hit ended",)
     if pairs.horizon.source == "slowest pace":
         return (
             f"{cause}: a diverged run counts as {tau}, the budget at the slowest pace of its arm",
@@ -192,7 +182,7 @@ def _horizon(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]
 
 
 def _ended_early(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
-    """Count the misses that count as the budget though they were not watched up to it."""
+    """Count the misses that count as the budget although they ended before it."""
     limit = pairs.horizon.value
     if pairs.horizon.source != "budget":
         return ()
@@ -201,8 +191,8 @@ def _ended_early(pairs: Pairs, entry: Comparison) -> tuple[str, ...]:
         return _missed(runs) & ~_diverged(runs) & (runs["time"] < limit * (1 - 1e-9))
 
     unit = AXES[entry.axis][1]
-    said = f"ended without a hit before the budget of {cost(limit)} {unit}"
-    return _per_arm(pairs, entry, early, said)
+    predicate = f"ended without a hit before the budget of {cost(limit)} {unit}"
+    return _per_arm(pairs, entry, early, predicate)
 
 
 def _arms(entry: Comparison) -> tuple[str, str]:
@@ -226,14 +216,17 @@ def _free(runs: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _per_arm(
-    pairs: Pairs, entry: Comparison, which: Callable[[pd.DataFrame], pd.Series[bool]], said: str
+    pairs: Pairs,
+    entry: Comparison,
+    which: Callable[[pd.DataFrame], pd.Series[bool]],
+    predicate: str,
 ) -> tuple[str, ...]:
-    """Write `k of n runs of ARM SAID` for each arm with k > 0."""
+    """Write `k of n runs of ARM PREDICATE` for each arm with k > 0."""
     flags = []
     for arm, runs in zip(_arms(entry), pairs.complete.sides, strict=True):
         k = int(which(runs).sum())
         if k:
-            words = said.format(each="it counts as" if k == 1 else "each counts as")
+            words = predicate.format(each="it counts as" if k == 1 else "each counts as")
             flags.append(f"{k} of {plain_count(len(runs), 'run')} of {arm} {words}")
     return tuple(flags)
 
@@ -244,4 +237,4 @@ def _reasons(runs: pd.DataFrame, unit: str) -> dict[str, int]:
     words = status.where(~status.isin(OUTCOMES), f"without recorded {unit}")
     words = words.where(runs.loc[words.index, "note"] == "", runs["note"])
     counted = {str(reason): int(n) for reason, n in words.value_counts().items()}
-    return dict(sorted(counted.items(), key=lambda found: (-found[1], found[0])))
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))

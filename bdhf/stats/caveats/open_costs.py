@@ -1,6 +1,6 @@
-"""Caveats on costs that are known to their ends only: of missing runs, and between evaluations.
+"""Caveats on costs with only a lower and an upper bound: missing runs, and between evaluations.
 
-As those of `flags`: a tuple of sentences, empty where there is nothing to say.
+Like `flags`, each function returns a tuple of sentences, empty where its caveat does not apply.
 """
 
 from __future__ import annotations
@@ -18,57 +18,55 @@ from bdhf.text.formatting import cost, p_in_a_sentence, ratio
 
 
 def missing_costs(pairs: Pairs, entry: Comparison, budget: Budget) -> tuple[str, ...]:
-    """Say of an axis that the budget does not limit what the missing runs may have cost."""
+    """Bound the costs of missing runs on an axis that the budget does not limit."""
     ends = pd.concat([runs[runs["cost"].isna()] for runs in pairs.sides])
     if pairs.horizon.source == "budget" or ends.empty:
         return ()
     least, most = float(ends["least"].min()), float(ends["most"].max())
     unit = AXES[entry.axis][1]
     if math.isinf(most):
-        is_known = ends.loc[np.isinf(ends["most"]), "slowest"].notna().all()
+        has_pace = ends.loc[np.isinf(ends["most"]), "slowest"].notna().all()
         why = (
-            "it timed out before an evaluation told its pace"
-            if is_known
-            else f"no run of its arm tells what the budget costs in {unit}"
+            "it timed out before an evaluation recorded its pace"
+            if has_pace
+            else "no run of its arm recorded a pace"
         )
-        return (f"A missing run may have cost any number of {unit}: {why}",)
+        return (f"The cost of a missing run in {unit} has no upper bound: {why}",)
     if least == most:
         return (
-            f"A missing run counts as {cost(most)} {unit}, which it had spent without a hit, or "
-            "which end the costs of all runs",
+            f"A missing run counts as {cost(most)} {unit}: it spent that much without a hit, or "
+            "the costs of all runs are restricted there",
         )
     gave_up = entry.axis == "seconds" and (ends["status"] == Status.TIMEOUT.value).any()
-    timed_out = ", or the limit of wall-clock after a time-out if that is more" if gave_up else ""
+    timed_out = ", or the wall-clock limit if it timed out and that is larger" if gave_up else ""
     return (
-        f"A missing run counts as {cost(least)} to {cost(most)} {unit}: at least what it had "
-        f"spent, at most the {AXES[budget.axis][1]} of the budget at the slowest pace of its "
-        f"arm{timed_out}",
+        f"A missing run counts as {cost(least)} to {cost(most)} {unit}: at least what it spent, at "
+        f"most the {AXES[budget.axis][1]} of the budget at the slowest pace of its arm{timed_out}",
     )
 
 
 def coarse(pairs: Pairs, entry: Comparison, p: float, alpha: float) -> tuple[str, ...]:
-    """Say that costs within the margin may differ by more: evaluations leave too much open.
+    """Report that recorded costs are equivalent, but not all costs that the evaluations allow.
 
-    `p` is that of equivalence, over all costs that the evaluations leave open.
+    `p` is that of equivalence, over all these costs.
     """
     if entry.margin is None or not pairs.are_ratios or not p > alpha:
         return ()
-    says_something = ~pairs.complete.says_nothing
-    recorded = tost(pairs.log_ratios()[says_something], entry.margin).p
+    informative = ~pairs.complete.says_nothing
+    recorded = tost(pairs.log_ratios()[informative], entry.margin).p
     if recorded > alpha:
         return ()
     return (
-        f"Not called equivalent: evaluations leave open when a target was reached, and the costs "
-        f"lie within {entry.margin:g}× as they were recorded "
-        f"(p {p_in_a_sentence(recorded, alpha)}) but not wherever they may have been "
+        f"Not called equivalent: costs are equivalent within {entry.margin:g}× as recorded "
+        f"(p {p_in_a_sentence(recorded, alpha)}), but not for all hits that the evaluations allow "
         f"(p {p_in_a_sentence(p, alpha)})",
     )
 
 
 def unequal(pairs: Pairs, entry: Comparison, observed: Verdict) -> tuple[str, ...]:
-    """Say that better or worse may be one of evaluations that cost one arm more than the other.
+    """Report that better or worse may be due to evaluation intervals of unequal cost.
 
-    Recorded costs of arms that are alike are exchangeable only where these cost them the same.
+    Recorded costs of identical arms are exchangeable only where the intervals cost both the same.
     """
     if observed not in (Verdict.BETTER, Verdict.WORSE) or not pairs.are_ratios:
         return ()
@@ -79,7 +77,7 @@ def unequal(pairs: Pairs, entry: Comparison, observed: Verdict) -> tuple[str, ..
     late = pairs.late
     means = f"{cost(late[0])} in {entry.candidate} and {cost(late[1])} in {entry.baseline}"
     return (
-        f"Evaluations cost the arms differently: a target may be reached up to {means} (means, in "
-        f"{AXES[entry.axis][1]}) before it is recorded, and the ratio may be anything from "
-        f"{ratio(math.exp(low))} to {ratio(math.exp(high))} by that alone",
+        f"Evaluation intervals cost the arms differently: hits may be recorded late by up to "
+        f"{means} (means, in {AXES[entry.axis][1]}), which alone allows ratios from "
+        f"{ratio(math.exp(low))} to {ratio(math.exp(high))}",
     )

@@ -1,4 +1,4 @@
-"""Say of a verdict what could change it: costs that are not known, or only between two ends."""
+"""The caveat that a verdict depends on costs that are unknown, or known only within bounds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from bdhf.stats.result import Verdict
 from bdhf.stats.text.sentences import OF_EVALUATIONS, OF_OTHERS
 from bdhf.text.formatting import cost
 
+#: First words of the flags of verdicts that costs of their own runs could change.
+OF_MISSING_PAIRS = "The verdict depends on the missing pairs"
+OF_DIVERGED_RUNS = "The verdict depends on the cost of a diverged run"
+
 
 def overturned(
     pairs: Pairs,
@@ -18,48 +22,43 @@ def overturned(
     bounds: Mapping[str, Verdict],
     others: Verdict,
 ) -> tuple[str, ...]:
-    """Say what the verdict would be with the uncertain runs as `best` and as `worst`.
+    """Report the verdicts with the uncertain runs at their `best` and at their `worst`.
 
-    `others` is what it may be by those of other tests, where its own change nothing.
+    `others` is the verdict that the uncertain runs of other tests allow, where its own change
+    nothing.
     """
     if all(verdict is observed for verdict in bounds.values()):
         return (
-            f"{OF_OTHERS}, whose p Holm counts: {observed} as they are, {others} with the largest "
-            "that their costs allow",
+            f"{OF_OTHERS} through Holm's correction: {observed} with their observed p, {others} "
+            "with the largest p that their costs allow",
         )
+    cases = (
+        f"{bounds['best']} in the best case for {entry.candidate}, {bounds['worst']} in the worst"
+    )
     if pairs.evaluations_differ:
-        return (
-            f"{OF_EVALUATIONS}{_or_on(pairs)}: {observed} as recorded, {bounds['best']} at the "
-            f"best for {entry.candidate}, {bounds['worst']} at the worst",
-        )
+        return (f"{OF_EVALUATIONS}{_or_on(pairs)}: {observed} as recorded, {cases}",)
     if len(pairs) == len(pairs.complete):
         return (
-            "The verdict hangs on what a diverged run counts as, which is no less than the largest "
-            f"cost seen and no more than {cost(pairs.horizon.value)}: {observed} at the most, "
-            f"{bounds['best']} at the best for {entry.candidate}, {bounds['worst']} at the worst",
+            f"{OF_DIVERGED_RUNS}, which is at least the largest cost observed and at most "
+            f"{cost(pairs.horizon.value)}: {observed} at the upper bound, {cases}",
         )
-    ends = f"at their best for {entry.candidate}, {bounds['worst']} at their worst"
     if _is_guessed(pairs):
         return (
-            "The verdict hangs on the missing pairs, or on what a diverged run counts as: "
-            f"{observed} without the missing and with the diverged at the most, {bounds['best']} "
-            f"with both {ends}",
+            f"{OF_MISSING_PAIRS}, or on the cost of a diverged run: {observed} without missing "
+            f"pairs and with diverged runs at the upper bound, {cases}",
         )
-    return (
-        f"The verdict hangs on the missing pairs: {observed} without them, {bounds['best']} with "
-        f"them {ends}",
-    )
+    return (f"{OF_MISSING_PAIRS}: {observed} without them, {cases}",)
 
 
 def _or_on(pairs: Pairs) -> str:
-    """What else leaves costs open."""
+    """What else makes costs uncertain."""
     return (", or on the missing pairs" if len(pairs.complete) < len(pairs) else "") + (
-        ", or on what a diverged run counts as" if _is_guessed(pairs) else ""
+        ", or on the cost of a diverged run" if _is_guessed(pairs) else ""
     )
 
 
 def _is_guessed(pairs: Pairs) -> bool:
-    """Whether a diverged run may count as something else."""
+    """Whether the cost of a diverged run is only bounded."""
     return any(
         bool((side["cost"].notna() & (side["least"] < side["most"])).any()) for side in pairs.sides
     )

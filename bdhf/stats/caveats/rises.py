@@ -1,4 +1,4 @@
-"""The caveat that runs ended above the loss that they began with, though they are done."""
+"""The caveat that runs with status `done` ended above their initial loss."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from bdhf.text.formatting import plain_count
 
 
 def risen(pairs: Pairs, entry: Comparison, records: Records) -> tuple[str, ...]:
-    """Say of every arm how many runs of its complete pairs did, and the worst of them."""
+    """Count them per arm, over complete pairs, and name the worst one."""
     flags = []
     arms = entry.candidate, entry.baseline
     for arm, side in zip(arms, pairs.complete.sides, strict=True):
         runs = records.runs[records.runs["run_id"].isin(side["run_id"])]
-        seen = rises(runs[runs["arm"] == arm], records.curves)
-        if seen:
-            worst = max(seen.values(), key=lambda rise: rise.last)
+        risen_runs = rises(runs[runs["arm"] == arm], records.curves)
+        if risen_runs:
+            worst = max(risen_runs.values(), key=lambda rise: rise.last)
+            prefix = "at worst " if len(risen_runs) > 1 else ""
             flags.append(
-                f"{len(seen)} of {plain_count(len(side), 'run')} of {arm} ended above the loss "
-                f"before the first update ({'at worst ' if len(seen) > 1 else ''}{worst})"
+                f"{len(risen_runs)} of {plain_count(len(side), 'run')} of {arm} ended above the "
+                f"loss before the first update ({prefix}{worst})"
             )
     return tuple(flags)

@@ -1,8 +1,8 @@
-"""Caveats on where the runs of a comparison were made: what else than the arms was different.
+"""Caveats on the environments of the runs of a comparison: differences other than the arms.
 
-Whatever differs within a pair may be the cause of what is seen. Whatever differs only between the
-pairs is alike in both arms. Keys of env.json that split the runs in the same way are told together.
-The code of own parts counts module by module, where both runs of a pair have the module.
+A difference within a pair may be the cause of the effect. A difference between pairs affects both
+arms alike. Keys of env.json that split the runs in the same way are reported together. The code of
+own parts counts module by module, where both runs of a pair have the module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bdhf.stats.observations.hardware import HARDWARE
 from bdhf.stats.observations.pairs import Pairs
 from bdhf.text.formatting import plain_count
 
-#: More distinct values of one side than these are counted.
+#: Distinct values of one side that are listed; further ones are only counted.
 _NAMED = 3
 
 
@@ -39,17 +39,17 @@ class _Split:
 
 
 def surroundings(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) -> tuple[str, ...]:
-    """Say what differs within pairs, what between them, and of which runs that is not known.
+    """Report differences within pairs and between pairs, and runs without a known environment.
 
-    `environments` is that of the records. For seconds the machine matters too.
+    `environments` is that of the records. For seconds the machine counts too.
     """
     sides = pairs.complete.sides
     on_clock = entry.estimand == "seconds_to_target"
     names = [n for n in (*MATTERS, *(TIMING if on_clock else ())) if n in environments]
-    places = environments.set_index("run_id") if len(environments) else environments
-    is_known = [side["run_id"].isin(places.index) for side in sides]
+    by_run = environments.set_index("run_id") if len(environments) else environments
+    is_known = [side["run_id"].isin(by_run.index) for side in sides]
     both = is_known[0] & is_known[1]
-    made_at = [places.reindex(side.loc[both, "run_id"]).reset_index(drop=True) for side in sides]
+    made_at = [by_run.reindex(side.loc[both, "run_id"]).reset_index(drop=True) for side in sides]
     splits = _splits(
         [
             pd.concat([rows[names], code], axis=1)
@@ -71,7 +71,7 @@ def surroundings(pairs: Pairs, entry: Comparison, environments: pd.DataFrame) ->
 def _code(sides: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """Hashes of the modules of own parts, a column each; `sides` have a row per pair, in order.
 
-    A module of one arm alone is part of what is compared: it counts as alike in the other.
+    A module of only one arm is part of what is compared: it counts as equal in the other arm.
     """
     recorded = [
         side.get("own_code", pd.Series(None, index=side.index, dtype=object)) for side in sides
@@ -111,8 +111,8 @@ def _unknown(arm: str, recorded: pd.Series[bool]) -> tuple[str, ...]:
     if not k:
         return ()
     return (
-        f"Where {k} of {plain_count(len(recorded), 'run')} of {arm} {'was' if k == 1 else 'were'} "
-        "made is not known (no env.json that can be read): hardware and versions may differ",
+        f"{k} of {plain_count(len(recorded), 'run')} of {arm} {'has' if k == 1 else 'have'} no "
+        "readable env.json: hardware and versions may differ",
     )
 
 
@@ -120,16 +120,16 @@ def _within(split: _Split, arms: tuple[str, str]) -> str:
     sides = split.candidate, split.baseline
     values = [_counted(side, "run", f" of {arm}") for arm, side in zip(arms, sides, strict=True)]
     return (
-        f"Not only the arms differ within {split.apart} of {plain_count(len(sides[0]), 'pair')}: "
-        f"{'; '.join(values)}"
+        f"The arms are not the only difference within {split.apart} of "
+        f"{plain_count(len(sides[0]), 'pair')}: {'; '.join(values)}"
     )
 
 
 def _between(split: _Split, *, on_clock: bool) -> str:
     of_machine = {*HARDWARE, *TIMING} & set(split.names)
-    mixed = ", and means of seconds mix them" if on_clock and of_machine else ""
+    mixed = ", and means of seconds pool them" if on_clock and of_machine else ""
     return (
-        f"Pairs differ in more than the seed, though both runs of each are alike{mixed}: "
+        f"Pairs differ in more than the seed, although both runs of each agree{mixed}: "
         f"{_counted(split.candidate, 'pair')}"
     )
 
@@ -137,7 +137,7 @@ def _between(split: _Split, *, on_clock: bool) -> str:
 def _counted(values: Sequence[str], noun: str, of: str = "") -> str:
     """`torch 2.9.0 for 7 of 8 runs, torch 2.13.0 for 1`: most first, then by name."""
     ordered = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{value} for {k}" for value, k in ordered[:_NAMED]]
-    told[0] += f" of {plain_count(len(values), noun)}{of}"
+    listed = [f"{value} for {k}" for value, k in ordered[:_NAMED]]
+    listed[0] += f" of {plain_count(len(values), noun)}{of}"
     rest = len(ordered) - _NAMED
-    return ", ".join([*told, *([f"and {plain_count(rest, 'other')}"] if rest > 0 else [])])
+    return ", ".join([*listed, *([f"and {plain_count(rest, 'other')}"] if rest > 0 else [])])

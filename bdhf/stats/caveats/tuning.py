@@ -1,7 +1,7 @@
-"""What the tuning of two arms says about their comparison: who was tuned better may win by that.
+"""Caveats on tuning: a difference between two arms may be due to how well each was tuned.
 
-Settings are compared, never optimizers alone. A difference between a tuned arm and one that was not
-can be one of tuning, and so can one between arms with other numbers of trials.
+A comparison compares settings, never optimizers alone. Tuning can cause a difference between a
+tuned arm and an untuned one, and between arms with different numbers of trials.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from bdhf.text.formatting import plain_count
 
 
 def is_tuned(records: Records, *arms: str) -> bool:
-    """Whether each of these arms has the settings that its study chose where the arm is run."""
+    """Whether each of these arms has the settings that its study chose for this setting."""
     tuning = records.tuning
     return tuning is not None and all(
         arm in tuning.arms and tuning.arms[arm].how == "tuned" for arm in arms
@@ -27,65 +27,67 @@ def how_in_words(arm: ArmTuning) -> str:
     words = {
         "tuned": f"was tuned in {plain_count(arm.trials, 'trial')}",
         "changed": "was tuned and then changed",
-        "elsewhere": "was not tuned for what it is run on",
+        "elsewhere": "was not tuned for this setting",
         "untuned": "was not tuned",
     }
     return words[arm.how] + (f" ({arm.why})" if arm.why else "")
 
 
 def caveats(entry: Comparison, records: Records) -> tuple[str, ...]:
-    """Say where one arm of a comparison was tuned and the other was not, or neither per size."""
+    """Report unequal tuning of two arms, shared seeds, and batch sizes without own tuning."""
     tuning, sides = records.tuning, (entry.candidate, entry.baseline)
-    known = tuning is not None and all(side in tuning.arms for side in sides)
+    batch_sizes = untuned_batch_sizes(entry, records)
+    if tuning is None or not all(side in tuning.arms for side in sides):
+        return batch_sizes
     return (
-        *(_unequal(tuning, *sides) if tuning is not None and known else ()),
-        *(_shared_seeds(tuning, *sides) if tuning is not None and known else ()),
-        *(_for_something_else(tuning, entry) if tuning is not None and known else ()),
-        *untuned_batch_sizes(entry, records),
+        *_unequal(tuning, *sides),
+        *_shared_seeds(tuning, *sides),
+        *_for_something_else(tuning, entry),
+        *batch_sizes,
     )
 
 
 def untuned_batch_sizes(entry: Comparison, records: Records) -> tuple[str, ...]:
-    """Say that arms run at several batch sizes have one setting for all of them."""
+    """Report that arms at several batch sizes share one setting."""
     sizes, sides = records.values_of("batch.gradient"), (entry.candidate, entry.baseline)
-    mine = {sizes[arm] for arm in sides if arm in sizes}
-    if len(set(sizes.values())) < 2 or not mine or any(is_tuned(records, arm) for arm in sides):
+    compared = {sizes[arm] for arm in sides if arm in sizes}
+    if len(set(sizes.values())) < 2 or not compared or any(is_tuned(records, arm) for arm in sides):
         return ()
     return (
-        f"At batch size {' and '.join(sorted(mine))} both arms have the settings of the spec, not "
-        "those tuned for it: an arm may lose by its settings",
+        f"At batch size {' and '.join(sorted(compared))} both arms have the settings of the spec, "
+        "not tuned for this size: a difference may be due to the settings",
     )
 
 
 def _unequal(tuning: Tuned, candidate: str, baseline: str) -> tuple[str, ...]:
-    """Say of both arms how they were tuned, where that is not the same."""
-    one, other = tuning.arms[candidate], tuning.arms[baseline]
-    if (one.how, one.trials) == (other.how, other.trials) or (one.how == other.how != "tuned"):
+    """Report how both arms were tuned, where that differs."""
+    left, right = tuning.arms[candidate], tuning.arms[baseline]
+    if (left.how, left.trials) == (right.how, right.trials) or (left.how == right.how != "tuned"):
         return ()
     return (
-        f"{candidate} {how_in_words(one)}, {baseline} {how_in_words(other)}: a difference may be "
-        "one of tuning",
+        f"{candidate} {how_in_words(left)}, {baseline} {how_in_words(right)}: a difference may be "
+        "due to tuning",
     )
 
 
 def _shared_seeds(tuning: Tuned, *sides: str) -> tuple[str, ...]:
-    """Say that settings were chosen on seeds of the comparison itself."""
+    """Report settings that were chosen on seeds of the comparison itself."""
     touched = [side for side in sides if tuning.arms[side].how != "untuned"]
     if not tuning.shared_seeds or not touched:
         return ()
     seeds = plain_count(len(tuning.shared_seeds), "seed")
     return (
         f"Settings of {' and '.join(touched)} were chosen on {seeds} of this comparison, which "
-        "flatters them",
+        "biases it in their favour",
     )
 
 
 def _for_something_else(tuning: Tuned, entry: Comparison) -> tuple[str, ...]:
-    """Say that the settings were chosen for another quantity than the one that is compared."""
+    """Report settings that were chosen for another estimand than the one that is compared."""
     tuned = [s for s in (entry.candidate, entry.baseline) if tuning.arms[s].how == "tuned"]
     if not tuned or entry.estimand == tuning.objective:
         return ()
     return (
-        f"Settings were chosen for the fewest {unit_of(tuning.objective)}, not for "
+        f"Settings were chosen to minimize {unit_of(tuning.objective)}, not "
         f"{unit_of(entry.estimand)}",
     )

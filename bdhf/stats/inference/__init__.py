@@ -1,1 +1,1 @@
-"""Tests and intervals of paired differences, and what they can decide."""
+"""Tests, intervals and power of paired differences."""

@@ -1,11 +1,11 @@
-"""Before any time is spent: are evaluations fine enough for the margin of `equivalent`?
+"""Before the runs: are evaluations fine enough for the margin of `equivalent`?
 
-A hit at update U that is evaluated every k updates was reached at U - k + 1 at the earliest. Two
-costs that are recorded alike lie within a margin m of each other, wherever they were, if
+With evaluations every k updates, a hit recorded at U was reached at U - k + 1 at the earliest. Two
+equal recorded costs lie within a margin m of each other in any case, if
 
     U / (U - k + 1) ≤ m,   that is   U ≥ (k - 1) m / (m - 1)
 
-With smaller costs arms cannot be called equivalent, however many seeds there are.
+With smaller costs, no number of seeds can show equivalence.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from bdhf.records import Comparison, PlannedArm, Records, Target, tests_of
 from bdhf.stats.observations.targets import observe_targets
 
-#: Without finished runs a target is taken to be reached within this share of the budget.
+#: Share of the budget at which hits are expected, without finished runs.
 _EXPECTED = 0.5
 
-#: Whole numbers of updates are not missed by so little, relative to them.
+#: Relative tolerance for rounding to whole numbers of updates.
 _ROUNDING = 1e-12
 
 
@@ -46,10 +46,10 @@ def too_coarse(
     arms: Sequence[PlannedArm],
     finished: Records | None = None,
 ) -> tuple[Coarse, ...]:
-    """Find the tests of a plan that cannot end in `equivalent` for the costs that are expected.
+    """Find the tests of a plan that cannot end in `equivalent` at the expected costs.
 
-    Expected is the median of the hits of `finished` runs, or else half of a budget of updates; a
-    test of which neither is known is left out.
+    The expected cost is the median hit of `finished` runs, or half of a budget of updates; a test
+    with neither is left out.
     """
     planned = {arm.label: arm for arm in arms}
     tests = []
@@ -71,7 +71,7 @@ def too_coarse(
 def _expected(
     sides: Sequence[PlannedArm], target: Target, finished: Records | None
 ) -> tuple[float, str]:
-    """Updates to target that the runs of these arms take, and from what that is known."""
+    """Expected updates to target of these arms, and their source."""
     if finished is not None and target.metric in finished.curves:
         labels = [arm.label for arm in sides]
         runs = finished.runs[finished.runs["arm"].isin(labels)]

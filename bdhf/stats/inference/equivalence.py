@@ -7,24 +7,24 @@ Either half is rejected at level α by a one-sided test, and the larger p is tha
 ratios whatever their spread (`ttost_paired` of statsmodels on logs), and the sign-flip test, which
 holds for symmetric ones and has the floor 2⁻ⁿ when all pairs are alike.
 
-A pair that misses on both sides ties at the budget, whatever its runs would have cost: its log
-ratio is 0, and many of those pass for agreement. It says nothing, and is left out:
+A pair that misses on both sides ties at the budget: its log ratio is 0, and many such ties look
+like agreement. Such pairs are uninformative and excluded:
 
     |E[l]| = P(a run hits) |E[l | a run hits]| ≤ |E[l | a run hits]|
 
-so whatever is shown to lie within the margin for the other pairs does so for all of them. So it is
-with a pair that met the target on both sides before the first update, at no cost. The share of
-tests that call arms at the margin equivalent is in docs/statistics.md, with and without them.
+so a mean within the margin over the other pairs is within it over all pairs. The same holds for
+pairs that met the target on both sides before the first update, at no cost. docs/statistics.md has
+the error rate at the margin with and without such pairs.
 
-A log ratio is known to the evaluations that surround its hits: it lies in the box [low_i, high_i].
-Costs that are recorded at the same evaluation tie, and say no more than that. So p is the largest
-over the box. The sign-flip p is monotone in every l_i, and largest at an end. That of t rises with
+Evaluations bound each hit, and so each log ratio: it lies in the box [low_i, high_i]. Costs that
+are recorded at the same evaluation tie, although they may differ. So p is the largest over the
+box. The sign-flip p is monotone in every l_i, and largest at an end. The p of t rises with
 
     r = Σ d_i² / (Σ d_i)²,   d_i = l_i - log m,   where Σ d_i < 0
 
-a quasi-convex function of d, whose maximum over a box is at one of its corners. All of them are
-visited up to 16 pairs. Beyond that r is bounded over the upper hull of the corners' (Σ d, Σ d²): no
-less than the maximum, and hardly more.
+a quasi-convex function of d, whose maximum over a box is at one of its corners. Up to 16 pairs all
+corners are enumerated. Beyond that r is bounded over the upper hull of the corners' (Σ d, Σ d²): at
+least the maximum, and only slightly above it.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from scipy import stats
 from bdhf.stats.inference.paired import EXACT_UP_TO, one_sided, subset_sums
 from bdhf.stats.observations.pairs import Pairs
 
-#: Share of runs of either arm that must reach the target before costs can be called equivalent:
-#: beyond the budget nobody looked, and arms that agree below it may differ there.
+#: Share of runs of each arm that must reach the target before costs can be called equivalent: arms
+#: that agree within the budget may differ beyond it.
 LEAST_HITS = 0.8
 
 
 @dataclass(frozen=True)
 class Tost:
-    """Two one-sided tests at one margin; p is 1 where there are no two differences."""
+    """Two one-sided tests at one margin; p is 1 below two differences."""
 
     p_t: float  # Student's t, as ttost_paired of statsmodels
     p_flip: float  # sign flips
 
     @property
     def p(self) -> float:
-        """That of the verdict: both must reject."""
+        """The p of the verdict: both must reject."""
         return max(self.p_t, self.p_flip)
 
 
@@ -71,9 +71,9 @@ def tost(log_ratios: ArrayLike, margin: float) -> Tost:
 
 
 def tost_over(low: ArrayLike, high: ArrayLike, margin: float) -> Tost:
-    """Make the same test of log ratios that are known to lie between `low` and `high`, both (n,).
+    """Make the same test for log ratios between `low` and `high`, both (n,).
 
-    Each p is the largest over all log ratios between; 1 where their mean may lie at the margin.
+    Each p is the largest over all log ratios in between; 1 where their mean may lie at the margin.
 
     Raises ValueError for a margin that is not above 1, or an end that is not finite.
 
@@ -97,7 +97,7 @@ def tost_over(low: ArrayLike, high: ArrayLike, margin: float) -> Tost:
 
 
 def equivalence(pairs: Pairs, margin: float | None) -> float:
-    """Give the p of `tost_over` over the complete pairs of which a run hit, and at a cost.
+    """Give the p of `tost_over` over the complete, informative pairs.
 
     NaN without a margin, and where the pairs have no log ratios; 1 where a log ratio is unbounded.
     """
@@ -107,10 +107,10 @@ def equivalence(pairs: Pairs, margin: float | None) -> float:
 
 
 def equivalence_over(best: Pairs, worst: Pairs, margin: float | None) -> float:
-    """Give that p over all pairs, whatever the uncertain runs would have cost.
+    """Give that p over all pairs, for any cost of the uncertain runs.
 
-    `best` and `worst` are `Pairs.filled`. One missing run at its best and another at its worst
-    spread the log ratios more than all at the best or all at the worst: the box holds every mix.
+    `best` and `worst` are `Pairs.filled`. Missing runs may be at their best in one pair and at
+    their worst in another, which spreads the log ratios further: the box contains every mix.
     """
     if margin is None or not (best.are_ratios and worst.are_ratios):
         return math.nan
@@ -123,7 +123,7 @@ def _of_box(
     says_nothing: NDArray[np.bool_],
     margin: float,
 ) -> float:
-    """The p of the pairs that say something."""
+    """The p over the informative pairs."""
     low, high = low[~says_nothing], high[~says_nothing]
     if not (np.isfinite(low) & np.isfinite(high)).all():
         return 1.0
@@ -145,7 +145,7 @@ def _t_below(low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
 def _t_of(d: NDArray[np.float64]) -> float:
     """One-sided p against a mean of 0 or more."""
     mean, error = float(d.mean()), float(d.std(ddof=1)) / math.sqrt(d.size)
-    if error <= 1e-12 * float(np.abs(d).max()):  # no spread: it lies on one side, and that is all
+    if error <= 1e-12 * float(np.abs(d).max()):  # no spread: the sign decides
         return 0.0 if mean < 0 else 1.0
     return float(stats.t.cdf(mean / error, d.size - 1))
 

@@ -11,7 +11,7 @@ the two-sided test does not reject lie between two order statistics of the 2ⁿ 
     p(δ) = min(1, 2 min(#{mean_F ≤ δ} + 1, #{mean_F ≥ δ} + 1) / 2ⁿ)
     [low, high] = the m-th smallest and m-th largest mean_F,   m = ⌊α 2ⁿ / 2⌋
 
-(Hartigan, 1969). Both read the same list of means, so p ≤ α exactly when 0 is outside the interval.
+(Hartigan, 1969). Both use the same list of means, so p ≤ α exactly when 0 is outside the interval.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: Up to so many differences every subset is visited.
+#: Number of differences up to which every subset is enumerated.
 EXACT_UP_TO = 16
 
-#: Beyond that, so many random subsets. With the identity they are a power of two, as in the exact
-#: test: dividing by it is exact, and p and the interval cannot disagree by a rounding error.
+#: Number of random subsets beyond that. With the identity they are a power of two, as in the exact
+#: test: division by it is exact, so rounding cannot make p and the interval disagree.
 DRAWS = 2**EXACT_UP_TO - 1
 
-#: Means closer to 0 than this, relative to the largest difference, are ties with it.
+#: Means closer to 0 than this, relative to the largest difference, count as 0.
 TIE = 1e-12
 
 
@@ -90,7 +90,7 @@ def one_sided(differences: ArrayLike, centre: float = 0.0) -> float:
 
 
 def outweighing(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give infinite differences a value at which one of them outweighs all finite ones together.
+    """Replace infinite differences by a value that outweighs the sum of all finite ones.
 
     Every sum over a subset then has the sign that it has in the limit, and so has the mean.
 
@@ -105,7 +105,7 @@ def outweighing(differences: NDArray[np.float64]) -> NDArray[np.float64]:
 def smallest_p(untied: int) -> float:
     """Give the smallest two-sided p that n differences other than 0 can have: 2 / 2ⁿ.
 
-    A difference of 0 is no help: flipping it doubles the count and the number of subsets alike.
+    A difference of 0 does not help: it doubles both the count and the number of subsets.
 
     >>> smallest_p(5)
     0.0625
@@ -125,7 +125,7 @@ def pairs_needed(level: float) -> int:
 def _means(
     d: NDArray[np.float64], rng: np.random.Generator | None = None
 ) -> tuple[NDArray[np.float64], int]:
-    """Return the means over non-empty subsets, and the number of all subsets that p divides by.
+    """Return the means over non-empty subsets, and the number of all subsets.
 
     Means that differ from 0 by rounding only are 0.
     """
@@ -134,7 +134,7 @@ def _means(
 
 @lru_cache(maxsize=4)
 def _means_of(d: tuple[float, ...]) -> tuple[NDArray[np.float64], int]:
-    """Those of the same differences again: an interval, a p and every margin read them."""
+    """Cached: an interval, a p and every margin use the same differences."""
     means, total = _subset_means(np.array(d), None)
     means.flags.writeable = False
     return means, total
@@ -148,7 +148,7 @@ def _subset_means(
         sizes = _subset_sizes(d.size)
     else:
         flips, sizes = _random_flips(d.size) if rng is None else _draw(d.size, rng)
-        sums, total = flips @ d, DRAWS + 1  # the identity, which every p must count
+        sums, total = flips @ d, DRAWS + 1  # plus the identity, which every p counts
     filled = sizes > 0
     means = sums[filled] / sizes[filled]
     means[np.abs(means) <= TIE * np.abs(d).max()] = 0.0
@@ -169,13 +169,13 @@ def subset_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=EXACT_UP_TO + 1)
 def _subset_sizes(n: int) -> NDArray[np.int64]:
-    """How many values each of these subsets has."""
+    """The size of each of these subsets."""
     return subset_sums(np.ones(n)).astype(np.int64)
 
 
 @lru_cache(maxsize=4)
 def _random_flips(n: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The subsets of every test of n differences without a generator of its own."""
+    """The subsets of every test of n differences with the default generator."""
     return _draw(n, np.random.default_rng(0))
 
 

@@ -3,9 +3,9 @@
     power     P(p ≤ level) of the sign-flip test, for log ratios ~ Normal(effect, sd²)
     seeds     the fewest pairs that are enough for 80 % power, and for any p ≤ level at all
 
-With few pairs the sign-flip test has few p-values to choose from, so up to 12 pairs its power is
-simulated with the test itself; beyond, and for the search for seeds, it is that of Student's
-t-test (noncentral t), which it approaches.
+With few pairs the sign-flip p takes few values, so up to 12 pairs its power is simulated with the
+test itself. Beyond that, and in the search for seeds, it is approximated by the power of Student's
+t-test (noncentral t).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from scipy import stats
 
 from bdhf.stats.inference.paired import pairs_needed
 
-#: The power that is enough.
+#: The required power.
 ENOUGH = 0.8
 
-#: No more pairs than these are asked for.
+#: The largest number of pairs that is suggested.
 MOST_SEEDS = 10_000
 
 _SIMULATED_UP_TO, _DRAWS = 12, 20_000
@@ -57,12 +57,12 @@ def seeds_to_decide(
     farthest: float | None = None,
     more_than: int = 0,
 ) -> float:
-    """Give the pairs with 80 % power, were the effect and its spread over seeds the true ones.
+    """Give the pairs with 80 % power, if the effect and its spread over seeds are the true ones.
 
     Enough for better or worse at `level`, or with a margin (a ratio) for equivalent, whichever
-    takes fewer, and more than those that did not decide. `farthest` is how far from 0 the effect
-    may lie where it is known to an interval only; for equivalent it counts. NaN where the spread is
-    not known or 0; infinite beyond MOST_SEEDS.
+    needs fewer, and more than `more_than`, which did not decide. `farthest` is the largest distance
+    from 0 of an effect that is only bounded; the test for equivalent uses it. NaN where the spread
+    is unknown or 0; infinite beyond MOST_SEEDS.
 
     >>> seeds_to_decide(math.log(0.9), sd=0.2, level=0.05)
     31.0
@@ -73,11 +73,11 @@ def seeds_to_decide(
         return math.nan
     away = abs(effect) if farthest is None else farthest
     room = math.log(margin) - away if margin > 1 else 0.0
-    found = min(
+    pairs = min(
         _first(lambda n: _t_power(abs(effect) / sd, n, level), pairs_needed(level)),
         _first(lambda n: _tost_power(away, sd, margin, n, level), 2) if room > 0 else math.inf,
     )
-    return max(found, float(more_than + 1))
+    return max(pairs, float(more_than + 1))
 
 
 def _first(power_of: Callable[[int], float], least: int) -> float:

@@ -1,6 +1,6 @@
-"""Other tests and effect sizes of the same pairs: does the verdict hang on the choice of the test?
+"""Other tests and effect sizes of the same pairs: does the verdict depend on the choice of test?
 
-They are printed beside the verdict and never decide it.
+They are reported with the verdict and never affect it.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def rank_biserial(differences: ArrayLike) -> float:
 def bca(differences: ArrayLike, *, alpha: float = 0.05) -> tuple[float, float]:
     """BCa bootstrap interval of the mean, over pairs (Efron, 1987); NaN where all are alike.
 
-    Of 6 to 12 pairs it covers less than it says (86 to 91 % for 95 %, and less where runs miss).
+    With 6 to 12 pairs its coverage is below nominal (86 to 91 % for 95 %, and less with misses).
     The order of the differences does not matter.
     """
     d = np.sort(np.asarray(differences, dtype=float).ravel())
     if d.size < 2 or np.ptp(d) <= 1e-12 * np.abs(d).max():
         return math.nan, math.nan
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (d,),
         np.mean,
         n_resamples=RESAMPLES,
@@ -101,14 +101,14 @@ def bca(differences: ArrayLike, *, alpha: float = 0.05) -> tuple[float, float]:
         method="BCa",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def _snapped(differences: ArrayLike) -> NDArray[np.float64]:
-    """The differences in units of the largest, alike where they differ by rounding only.
+    """The differences in units of the largest, equal where they differ by rounding only.
 
-    log(2/3) and -log(3/2) are not the same number: without this, ranks would hang on the order of
-    the arms.
+    log(2/3) and -log(3/2) are not the same number: without this, ranks would depend on the order
+    of the arms.
     """
     d = np.asarray(differences, dtype=float).ravel()
     largest = np.abs(d).max(initial=0.0)

@@ -1,1 +1,1 @@
-"""What runs cost or reached, and runs in pairs by their seeds."""
+"""Costs and losses of runs, and their pairs by seed."""

@@ -1,19 +1,19 @@
-"""What a run without an outcome may have cost: the ends between which a verdict must hold.
+"""Bounds on the cost of a run without an outcome, between which a verdict must hold.
 
-    on the budget's axis      [smallest cost seen, budget]
-    on another axis           [what it had spent, budget × slowest pace of its arm]
+    on the budget's axis      [smallest cost observed, budget]
+    on another axis           [what it spent, budget × slowest pace of its arm]
     seconds, after a time-out the same, and the upper end no lower than `safety.seconds`
 
-A pace is a run's cost on the axis ÷ its cost on the budget's axis, both at its end, and the slowest
-one is the largest. An arm of which no run has a pace may cost anything: its upper end is infinite.
-So is that of seconds of a run that timed out before it had recorded any, for it was slower than
-the others. `safety.seconds` are of wall-clock, of which evaluation may have had any share, so they
-are no lower end of seconds of training.
-Where a miss restricts the costs of all runs (`restriction`), it restricts these ends too. A loss
-lies between the smallest one seen and the largest at a start, which is what a diverged run has.
+A pace is a run's cost on the axis ÷ its cost on the budget's axis, both at its end; the slowest
+pace is the largest. Without a run that has a pace, the upper bound of an arm is infinite. It is
+infinite too for seconds of a run that timed out before it recorded any, because that run was slower
+than the others. `safety.seconds` are of wall-clock, which includes evaluation, so they are no lower
+bound of seconds of training.
+Where a miss restricts the costs of all runs (`restriction`), it restricts these bounds too. A loss
+lies between the smallest one observed and the largest initial one, which is that of diverged runs.
 
-A diverged run never reaches the target. Where nothing but it limits the costs, it counts as the
-budget at the slowest pace, and at least as the largest cost seen: a verdict must hold for both.
+A diverged run never reaches the target. Where no other run limits the costs, it counts as the
+budget at the slowest pace, and at least as the largest cost observed: a verdict must hold for both.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def restricted(
 ) -> tuple[pd.DataFrame, Horizon]:
     """Observe these runs and restrict their costs, with the columns of `restriction.restrict`.
 
-    `runs` are those of the arms that are compared and no other, with the budget that they share.
-    `earliest` is no more than the cost, and equal to it for a run that never reached the target.
+    `runs` are those of the compared arms only, with the budget that they share. `earliest` is at
+    most the cost, and equal to it for a run that never reached the target.
     """
     observed = observe_targets(runs, curves, target, axis)
-    slowest: pd.Series[float] | float = np.nan  # of no use on the budget's axis
+    slowest: pd.Series[float] | float = np.nan  # not used on the budget's axis
     if axis != budget.axis:
         slowest = slowest_cost(observed, spent_at_end(runs, curves, budget.axis), budget.limit)
     observed = observed.assign(slowest=slowest)
@@ -48,10 +48,10 @@ def restricted(
 def slowest_cost(
     observed: pd.DataFrame, progress: pd.Series[float], limit: float
 ) -> pd.Series[float]:
-    """The cost of the whole budget at the slowest pace of each run's arm; NaN where none is known.
+    """The cost of the whole budget at the slowest pace of each run's arm; NaN without a pace.
 
-    `observed` comes from `targets.observe`; `progress`, by its rows, is what each run had spent on
-    the budget's axis, and `limit` the budget there.
+    `observed` comes from `targets.observe_targets`; `progress`, by its rows, is the cost of a run
+    on the budget's axis, and `limit` the budget there.
 
     >>> observed = pd.DataFrame({"arm": ["hf", "hf", "sgd"], "spent": [10.0, 30.0, 0.0]})
     >>> slowest_cost(observed, pd.Series([100.0, 200.0, 0.0]), limit=300).tolist()
@@ -67,8 +67,8 @@ def with_ends(
     """Add `least` and `most`, in units of the axis, to the restricted costs of paired runs.
 
     `table` has a row per run of both arms, with the columns `cost, status, spent, slowest`. `worst`
-    is the most that a missing run counts as on the budget's axis or as a loss; `timeout` are the
-    seconds after which a run was given up, 0 on another axis. Both ends of a run with an
+    is the largest value of a missing run on the budget's axis or as a loss; `timeout` is the limit
+    in seconds after which runs were stopped, 0 on another axis. Both bounds of a run with an
     outcome are its cost.
     """
     seen, missing = table["cost"], table["cost"].isna()
@@ -85,7 +85,7 @@ def with_ends(
 
 
 def _off_the_budget(table: pd.DataFrame, horizon: Horizon, timeout: float) -> pd.DataFrame:
-    """Between which costs every run would have ended, had it been run."""
+    """Bounds on the cost at which every run would have ended."""
     least = table["spent"].fillna(0.0)
     timed_out = (table["status"] == Status.TIMEOUT.value) & (timeout > 0)
     slowest = table["slowest"].mask(timed_out & (least == 0)).fillna(np.inf)

@@ -1,7 +1,7 @@
-"""Arms that spend nothing on an axis, as Adam makes no curvature products.
+"""Arms that spend nothing on an axis, as Adam computes no curvature products.
 
-Their cost is 0 whatever they are worth, so that a ratio of it says nothing of them. An arm that
-made no update spent nothing either, but could have: `untrained` tells of it.
+Their cost is always 0, so its ratio is uninformative. An arm that made no update spent nothing
+either, but would have: `untrained` covers that case.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bdhf.records import AXES, Records
 
 
 def most_spent(records: Records, axis: str) -> pd.Series[float]:
-    """The most that a run of every arm spent on an axis; no entry where none recorded it."""
+    """The largest cost of any run on an axis, by arm; no entry where none was recorded."""
     column = AXES[axis][0]
     if column not in records.curves:
         return pd.Series(dtype=float)
@@ -22,6 +22,6 @@ def most_spent(records: Records, axis: str) -> pd.Series[float]:
 
 
 def idle_arms(records: Records, arms: Sequence[str], axis: str) -> tuple[str, ...]:
-    """Those of the arms that made updates and spent nothing on an axis."""
+    """The arms that made updates and spent nothing on an axis."""
     most, updates = most_spent(records, axis), most_spent(records, "updates")
     return tuple(arm for arm in arms if most.get(arm) == 0 and updates.get(arm, 0.0) > 0)

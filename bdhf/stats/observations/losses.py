@@ -1,12 +1,12 @@
-"""Losses of runs, for comparisons that need no target: final, best, and the mean over the budget.
+"""Losses of runs, for comparisons without a target: final, best, and the mean over the budget.
 
     final_loss         L(T)            best_loss   min_t L(t)
     area_under_curve   (1/τ) ∫₀^τ L(t) dt    t on the budget's axis, L linear between evaluations
 
-L is the validation loss. τ is the budget; where runs ended before it, at their target, it is the
-end of the first of them, the last point up to which every run was watched. A diverged run has the
-loss that it began with, whatever it reached before, in all three; missing data have none. Where an
-evaluation is not finite there is no final loss; the others pass over it.
+L is the validation loss. τ is the budget, or the earliest end of runs that ended before it, at
+their target: the last point up to which every run was observed. A diverged run counts as its
+initial loss in all three; missing data have none. Where the last evaluation is not finite there is
+no final loss; the others skip values that are not finite.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ METRIC = "val_loss"
 def losses(runs: pd.DataFrame, curves: pd.DataFrame, estimand: str, budget: Budget) -> pd.DataFrame:
     """Give every planned run its loss, in the columns of `restriction.restrict`.
 
-    `runs` are those of the arms that are compared, with the budget that they share. `cost` is the
-    loss, NaN where data are missing; `hit` says that the run did not diverge; `time` is where its
-    curve ends, in units of the budget's axis. Beside them `start` is the loss that it began with.
+    `runs` are those of the compared arms, with the budget that they share. `cost` is the loss, NaN
+    where data are missing; `hit`: the run did not diverge; `time` is where its curve ends, in units
+    of the budget's axis. An extra column `start` is the initial loss.
 
     Raises ValueError for an estimand that is no loss.
 
@@ -42,27 +42,27 @@ def losses(runs: pd.DataFrame, curves: pd.DataFrame, estimand: str, budget: Budg
     [0.2, 2.0]
     """
     if estimand not in LOSSES:
-        raise ValueError(f"estimand: {estimand!r} is no loss; known: {', '.join(LOSSES)}")
+        raise ValueError(f"estimand: {estimand!r} is not a loss; known: {', '.join(LOSSES)}")
     column = AXES[budget.axis][0]
-    seen = _curves(runs, curves, column)
-    ends = {key: x[-1] for key, (x, _) in seen.items()}
+    curve_of = _curves(runs, curves, column)
+    ends = {key: x[-1] for key, (x, _) in curve_of.items()}
     status = {
         key: status
         for key, status in zip(_keys(runs), runs["status"], strict=True)
         if status in OUTCOMES
     }
-    watched = [ends[k] for k, s in status.items() if k in ends and s != Status.DIVERGED.value]
-    tau = min([budget.limit, *watched])
+    observed = [ends[k] for k, s in status.items() if k in ends and s != Status.DIVERGED.value]
+    tau = min([budget.limit, *observed])
     costs = [
-        _loss(*seen[key], estimand, tau, diverged=status[key] == Status.DIVERGED.value)
-        if key in seen and key in status
+        _loss(*curve_of[key], estimand, tau, diverged=status[key] == Status.DIVERGED.value)
+        if key in curve_of and key in status
         else np.nan
         for key in _keys(runs)
     ]
     return runs[["arm", "seed", "run_id", "status"]].assign(
         time=[ends.get(key, np.nan) for key in _keys(runs)],
         cost=np.array(costs, dtype=float),
-        start=[seen[key][1][0] if key in seen else np.nan for key in _keys(runs)],
+        start=[curve_of[key][1][0] if key in curve_of else np.nan for key in _keys(runs)],
         hit=(runs["status"] == Status.DONE.value).to_numpy(),
     )
 
@@ -75,11 +75,11 @@ def _keys(runs: pd.DataFrame) -> list[Hashable]:
 
 
 def _curves(runs: pd.DataFrame, curves: pd.DataFrame, column: str) -> dict[Hashable, _Curve]:
-    """Position on the axis and loss of every evaluation of these runs that measured it."""
+    """Position on the axis and loss of every evaluation of these runs that has one."""
     needed = dict.fromkeys(["arm", "seed", "update", column, METRIC])
-    mine = curves[curves["arm"].isin(runs["arm"].unique())] if len(curves) else curves
-    known = mine.reindex(columns=list(needed)).dropna(subset=[column])
-    ordered = known.sort_values("update", kind="stable")
+    of_arms = curves[curves["arm"].isin(runs["arm"].unique())] if len(curves) else curves
+    located = of_arms.reindex(columns=list(needed)).dropna(subset=[column])
+    ordered = located.sort_values("update", kind="stable")
     return {
         key: (
             curve[column].to_numpy(dtype=float),

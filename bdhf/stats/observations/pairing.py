@@ -19,8 +19,8 @@ _COLUMNS = ["run_id", "status", "time", "cost", "earliest", "spent", "slowest", 
 def pair(records: Records, entry: Comparison, target: Target | None) -> Pairs:
     """Pair the runs of the two arms of an entry by seed; a loss needs no target.
 
-    Costs are restricted to the horizon that both share. A planned pair is a seed that the plan
-    holds for both arms, with a run for each. Seconds of runs on different hardware make no pair.
+    Costs are restricted to the horizon that both share. A planned pair is a seed that the plan has
+    for both arms, with a run for each. Seconds of runs on different hardware do not form a pair.
 
     Raises ValueError when an arm has two runs of one seed, and when a cost has no target.
     """
@@ -64,7 +64,7 @@ def _by_seed(table: pd.DataFrame, arm: str) -> pd.DataFrame:
 def _without_idle(
     candidate: pd.DataFrame, baseline: pd.DataFrame, entry: Comparison, records: Records
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Leave out the costs of an arm that spends nothing on the axis: they say nothing of it."""
+    """Mask the costs of an arm that spends nothing on the axis: they are uninformative."""
     unspent = idle_arms(records, (entry.candidate, entry.baseline), entry.axis)
     note = f"that spent no {AXES[entry.axis][1]}"
     if entry.candidate in unspent:

@@ -3,8 +3,8 @@
     l_i = log(Y_candidate,i / Y_baseline,i)        d_i = Y_candidate,i - Y_baseline,i
 
 Y is a restricted cost or a loss. Seeds pair arms because initialisation and data order are equal in
-both. A pair with a missing side has no l and no d, but it has bounds (`bounds`). A cost is known to
-one evaluation, and so is a log ratio: it lies in the box of its pair
+both. A pair with a missing side has no l and no d, but it has bounds (`cost_bounds`). A cost is
+known to one evaluation interval, and so is a log ratio: it lies in the box of its pair
 
     log(earliest_candidate,i / Y_baseline,i)   to   log(Y_candidate,i / earliest_baseline,i)
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bdhf.stats.observations.restriction import Horizon
 
-#: Evaluations whose costs differ by no more than this factor cost both arms alike.
+#: Factor up to which evaluation intervals count as equally costly.
 _ALIKE = 1.25
 
 
@@ -30,8 +30,8 @@ class Pairs:
 
     `candidate` and `baseline` have one row per planned seed, the seed as index, in the same order,
     and the columns `run_id, status, time, cost, hit` of `restriction.restrict` (`cost` is the loss
-    where losses are compared), `earliest`, `least` and `most` of `bounds`, and
-    `note`, why a whole run is missing here. `cost` is NaN where the run is missing.
+    where losses are compared), `earliest`, `least` and `most` of `cost_bounds`, and `note`, why a
+    whole run is missing here. `cost` is NaN where the run is missing.
     """
 
     candidate: pd.DataFrame
@@ -63,16 +63,16 @@ class Pairs:
     def both_free(self) -> NDArray[np.bool_]:
         """Which pairs are known to have met the target on both sides at no cost.
 
-        So they do where it holds before the first update.
+        That is, the target holds before the first update.
         """
         free = self._free
         return np.asarray(free[0] & free[1], dtype=bool)
 
     @property
     def says_nothing(self) -> NDArray[np.bool_]:
-        """Which pairs tie whatever the arms are worth: `equivalent` takes others.
+        """Which pairs tie regardless of the arms: the equivalence test excludes them.
 
-        So does no cost beside one at the floor, since it counts as that much.
+        A cost of 0 against one at the floor is such a tie, because 0 counts as the floor.
         """
         free, low = self._free, [side["cost"] <= self.floor for side in self.sides]
         by_floor = (free[0] ^ free[1]) & low[0] & low[1]
@@ -101,11 +101,11 @@ class Pairs:
         return _log_ratios(self._at_least(candidate["cost"]), self._at_least(baseline["cost"]))
 
     def effects(self) -> NDArray[np.float64]:
-        """What is tested: the log ratios, or the differences where there are none."""
+        """The tested values: the log ratios, or the differences where there are none."""
         return self.log_ratios() if self.are_ratios else self.differences()
 
     def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The least and the largest that the log ratio of every complete pair may have been.
+        """The smallest and the largest possible log ratio of every complete pair.
 
         NaN where the pairs have none. Equal to the log ratios where evaluations are a single
         update apart.
@@ -118,10 +118,10 @@ class Pairs:
 
     @cached_property
     def late(self) -> tuple[float, float]:
-        """By how much hits may have been recorded too late: means of candidate and of baseline.
+        """The largest delay of recorded hits: means of candidate and of baseline.
 
         In units of the axis, over the complete pairs; 0 where an arm has no hit. A hit at no cost
-        was at the start, which no evaluation records late.
+        happened at the start, which is never recorded late.
         """
         means = []
         for side in self.complete.sides:
@@ -132,17 +132,17 @@ class Pairs:
 
     @cached_property
     def evaluations_differ(self) -> bool:
-        """Whether evaluations cost one arm more than the other: its hits are recorded later.
+        """Whether evaluation intervals cost one arm more, so that its hits are recorded later.
 
-        Then recorded costs of arms that are alike are not exchangeable.
+        Then recorded costs of identical arms are not exchangeable.
         """
         return self.are_ratios and max(self.late) > _ALIKE * min(self.late)
 
     @cached_property
     def are_certain(self) -> bool:
-        """Whether no run could have cost anything else.
+        """Whether every cost is certain.
 
-        None is missing, no miss is guessed, and evaluations cost both arms alike.
+        No run is missing or only bounded, and evaluation intervals cost both arms alike.
         """
         return not self.evaluations_differ and all(
             bool((side["cost"].eq(side["least"]) & side["cost"].eq(side["most"])).all())
@@ -150,12 +150,12 @@ class Pairs:
         )
 
     def filled(self, *, best: bool) -> Pairs:
-        """The pairs with every uncertain run as best, or else worst, for the candidate.
+        """The pairs with every uncertain run at its best, or else worst, for the candidate.
 
-        Best is the least that the candidate's runs may have cost against the most that those of the
-        baseline may have, and worst is the reverse. A one-sided sign-flip p is monotone in every
-        difference, so whatever these runs would have cost between their ends, p lies between. Where
-        an end is infinite, so is the effect. A filled run is not known to miss.
+        Best is the lower bound of the candidate's runs with the upper bound of the baseline's, and
+        worst the reverse. A one-sided sign-flip p is monotone in every difference, so for all costs
+        within the bounds p lies between those of best and worst. An infinite bound gives an
+        infinite effect. An imputed run is not known to miss.
         """
         ends = ("least", "most") if best else ("most", "least")
         candidate, baseline = (
@@ -165,31 +165,31 @@ class Pairs:
         return replace(self, candidate=candidate, baseline=baseline)
 
     def ends(self, best: Pairs, worst: Pairs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What is tested of the pairs as `filled`, as good and as bad for the candidate as may be.
+        """The tested values of the `filled` pairs, at the best and at the worst for the candidate.
 
-        Where evaluations cost one arm more than the other, so may every hit have been: the end of
-        its box. Elsewhere a hit is what was recorded.
+        Where evaluation intervals cost one arm more than the other, every hit is at the end of its
+        box. Elsewhere a hit has its recorded cost.
         """
         if self.evaluations_differ:
             return best.box()[0], worst.box()[1]
         return best.effects(), worst.effects()
 
     def _at_least(self, costs: pd.Series[float]) -> pd.Series[float]:
-        """What costs count as in a ratio."""
+        """The costs as they count in a ratio."""
         return costs.clip(lower=self.floor)
 
     def _earliest(self, side: pd.DataFrame) -> pd.Series[float]:
-        """The earliest costs in a ratio; a cost of 0 is known, and counts as the floor."""
+        """The earliest costs in a ratio; a cost of 0 is certain, and counts as the floor."""
         return side["earliest"].where(side["cost"] > 0, self.floor)
 
 
 def _log_ratios(candidate: pd.Series[float], baseline: pd.Series[float]) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore"):  # against a baseline that may cost anything: -inf
+    with np.errstate(divide="ignore"):  # a baseline without an upper bound: -inf
         return np.log((candidate / baseline).to_numpy(dtype=float))
 
 
 def _filled(side: pd.DataFrame, ends: pd.Series[float]) -> pd.DataFrame:
-    """One side with its uncertain runs at these ends."""
+    """One side with its uncertain runs at these bounds."""
     uncertain = side["cost"].isna() | (side["least"] < side["most"])
     missing = side["cost"].isna()
     return side.assign(

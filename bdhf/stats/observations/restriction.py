@@ -1,13 +1,13 @@
-"""Restricted costs: what a run costs when some runs never reach the target.
+"""Restricted costs: the cost of a run when some runs never reach the target.
 
     Y = min(U, τ)   and   Y = τ for a run that misses
 
 The mean of Y is the restricted mean survival time (RMST; Royston and Parmar, 2013). On the axis
 that the budget names, τ is the budget and Y is observed for every run. On another axis runs that
 miss end at different costs, and τ is where the first of them ended, the last point up to which
-every run was watched. A diverged run never reaches the target, so it costs τ however early it
-ended, and does not say where τ is: where no run but diverged ones misses, τ is the budget at the
-slowest pace of their arms. Where no run misses, nothing is restricted: τ is the largest cost seen.
+every run was observed. A diverged run never reaches the target, so it costs τ however early it
+ended, and does not define τ: where only diverged runs miss, τ is the budget at the slowest pace of
+their arms. Where no run misses, nothing is restricted: τ is the largest cost observed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bdhf.stats.observations.targets import OUTCOMES, axis_column
 
 @dataclass(frozen=True)
 class Horizon:
-    """The restriction τ in units of the axis, and what it comes from.
+    """The restriction τ in units of the axis, and its source.
 
     NaN when nothing has run, and for losses, which are not restricted.
     """
@@ -36,8 +36,8 @@ class Horizon:
 def horizon(observed: pd.DataFrame, axis: str, budget: Budget) -> Horizon:
     """Choose where the costs of these runs are restricted.
 
-    `observed` comes from `targets.observe`, with the arms that are compared and no other, and has
-    the column `slowest` of `bounds.slowest_cost`.
+    `observed` comes from `targets.observe_targets`, with the compared arms only, and has the column
+    `slowest` of `cost_bounds.slowest_cost`.
 
     >>> observed = pd.DataFrame({"status": ["done"] * 3, "reached": [True, False, False],
     ...                          "time": [12.0, 30.0, 41.0], "slowest": 50.0})
@@ -59,9 +59,9 @@ def horizon(observed: pd.DataFrame, axis: str, budget: Budget) -> Horizon:
 def restrict(observed: pd.DataFrame, horizon: Horizon) -> pd.DataFrame:
     """Add `cost` = Y to the observations, NaN where data are missing, and `hit` = U ≤ τ.
 
-    A run whose cost on the axis was not recorded is missing data. On the budget's own axis a miss
-    needs no recorded cost: it costs the budget. A diverged run needs none, but there must be a τ
-    that does not come from hits: without one it is missing data too.
+    A run without a recorded cost on the axis is missing data. On the budget's own axis a miss needs
+    no recorded cost: it costs the budget. A diverged run needs none either, but a τ that does not
+    come from hits: without one it is missing data too.
     """
     reached, time = observed["reached"], observed["time"]
     diverged = observed["status"] == Status.DIVERGED.value
@@ -80,7 +80,7 @@ def smallest_cost(restricted: pd.DataFrame, curves: pd.DataFrame, axis: str) -> 
     """Find the smallest positive cost of any evaluation or outcome of these arms, or else 1.
 
     A target that holds before the first update costs 0, whose logarithm does not exist; in ratios
-    such a run costs this much instead, one step of the grid on which costs are seen.
+    such a run costs this value instead, one step of the grid on which costs are observed.
     """
     column = axis_column(axis)
     curves = curves.reindex(columns=["arm", column])

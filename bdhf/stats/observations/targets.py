@@ -5,13 +5,13 @@ in a row at or below the value, and `metric ≥ above` at or above it likewise:
 
     U = cost(i),   i = min { i : metric(i), ..., metric(i + sustain - 1) ≤ below }
 
-NaN is at or beyond nothing, so it never hits and it breaks a stretch. A stretch that the end of
-the run cuts short does not count. A run without a hit is censored at its follow-up, the cost that
-it had run up at its end. A diverged run is a miss, whatever it reached before. A run that failed
-after a hit is a hit; one that failed before, or has not run yet, is missing data.
+NaN never hits, and it breaks a stretch. A stretch that is incomplete at the end of the run does not
+count. A run without a hit is censored at its follow-up, its cost at its end. A diverged run is a
+miss, even after a hit. A run that failed after a hit is a hit; one that failed before, or has not
+run yet, is missing data.
 
-The cost of a hit is known to one evaluation: the target was reached after the last evaluation
-before it, by an update at least, and by the hit. `earliest` is the first of these updates.
+The cost of a hit is known to one evaluation interval: the target was reached at least one update
+after the evaluation before the hit. `earliest` is the cost of that update.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bdhf.records import AXES, MISSING, InputError, Status, Target
 #: Statuses that are an outcome: the run hit the target or missed it.
 OUTCOMES = tuple(status.value for status in Status if status not in MISSING)
 
-#: Columns of a curve that say where a run stands, not how good it is.
+#: Columns of a curve that measure progress, not quality.
 _NOT_METRICS = {"arm", "seed", "run_id", "samples", *(column for column, _ in AXES.values())}
 
 
@@ -38,12 +38,12 @@ class MetricError(InputError, ValueError):
 def observe_targets(
     runs: pd.DataFrame, curves: pd.DataFrame, target: Target, axis: str = "updates"
 ) -> pd.DataFrame:
-    """Say of every planned run whether it reached the target, and what that cost.
+    """Observe for every planned run whether it reached the target, and at what cost.
 
     Takes the tables of `bdhf.records.Records`. Returns `arm, seed, run_id, status, reached, time,
     earliest, spent`, costs in units of the axis: `time` is the cost of the hit or, for a miss, the
     follow-up (the run's total, or its last evaluation where no total is recorded), NaN where data
-    are missing; `earliest` is the least that the hit may have cost, and `time` for a miss; `spent`
+    are missing; `earliest` is the smallest possible cost of the hit, and `time` for a miss; `spent`
     is the run's total, however it ended.
 
     Raises ValueError for a metric that the curves do not have and for an axis that does not exist.
@@ -72,7 +72,7 @@ def observe_targets(
 
 
 def spent_at_end(runs: pd.DataFrame, curves: pd.DataFrame, axis: str) -> pd.Series[float]:
-    """What every run had spent at its end, by the rows of `runs`; NaN where it is not recorded.
+    """The cost of every run at its end, by the rows of `runs`; NaN where it is not recorded.
 
     It is the run's total, or the cost of its last evaluation where there is none.
     """
@@ -92,32 +92,32 @@ def axis_column(axis: str) -> str:
 
 
 def hits(below: NDArray[np.bool_], sustain: int = 1) -> NDArray[np.bool_]:
-    """Say of every position whether a stretch of `sustain` true values begins there.
+    """Whether a stretch of `sustain` true values begins at each position.
 
     >>> hits(np.array([False, True, False, True, True]), sustain=2).tolist()
     [False, False, False, True, False]
     """
-    found = np.zeros(below.size, dtype=bool)
+    begins = np.zeros(below.size, dtype=bool)
     if below.size >= sustain:
         stretches = np.lib.stride_tricks.sliding_window_view(below, sustain)
-        found[: len(stretches)] = stretches.all(axis=1)
-    return found
+        begins[: len(stretches)] = stretches.all(axis=1)
+    return begins
 
 
 def _measure(runs: pd.DataFrame, curves: pd.DataFrame, target: Target, column: str) -> pd.DataFrame:
-    """Say per run whether it hits, at what cost, and the least that this may have been.
+    """Whether each run hits, at what cost, and the smallest possible cost.
 
-    All runs at once: rows are put in order, and a stretch that reaches into the next run is none.
+    All runs at once, in sorted rows; a stretch must not extend into the next run.
     """
     keys = pd.MultiIndex.from_frame(runs[["arm", "seed"]])
     cells = keys.unique()
     needed = dict.fromkeys(["arm", "seed", "update", column, target.metric])
     ordered = _of_arms(runs, curves).reindex(columns=list(needed))
-    place = cells.get_indexer(pd.MultiIndex.from_frame(ordered[["arm", "seed"]]))
+    cell = cells.get_indexer(pd.MultiIndex.from_frame(ordered[["arm", "seed"]]))
     update = ordered["update"].to_numpy(dtype=float, na_value=np.nan)
-    order = np.lexsort((update, place))
-    order = order[place[order] >= 0]
-    run = place[order]
+    order = np.lexsort((update, cell))
+    order = order[cell[order] >= 0]
+    run = cell[order]
     metric = ordered[target.metric].to_numpy(dtype=float, na_value=np.nan)[order]
     cost = ordered[column].to_numpy(dtype=float, na_value=np.nan)[order]
     hit = hits(target.met(metric), target.sustain)
@@ -145,7 +145,7 @@ def _earliest(
 ) -> NDArray[np.float64]:
     """The cost one update after the evaluation before each of these rows.
 
-    Updates between two evaluations cost alike; before the first evaluation of a run lies its start.
+    Updates between two evaluations cost the same; a run starts before its first evaluation.
     """
     before = np.maximum(rows - 1, 0)
     has_before = (rows > 0) & (run[before] == run[rows]) & np.isfinite(cost[before])
@@ -156,9 +156,9 @@ def _earliest(
 
 
 def _check_metric(metric: str, curves: pd.DataFrame) -> None:
-    known = [str(column) for column in curves.columns if column not in _NOT_METRICS]
-    if metric not in known:
-        near = difflib.get_close_matches(metric, known, n=1)
+    metrics = [str(column) for column in curves.columns if column not in _NOT_METRICS]
+    if metric not in metrics:
+        near = difflib.get_close_matches(metric, metrics, n=1)
         hint = f". Did you mean {near[0]!r}?" if near else ""
-        fault = f"targets: the curves have no metric {metric!r}; known: {', '.join(known)}{hint}"
+        fault = f"targets: the curves have no metric {metric!r}; known: {', '.join(metrics)}{hint}"
         raise MetricError([fault])

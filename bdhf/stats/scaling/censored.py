@@ -3,9 +3,9 @@
     log U = log S_min + log(1 + B_crit / B) + σ ε,   ε ~ N(0, 1)
 
 A run that hits at U adds the density of log U to the likelihood; one that misses up to C adds the
-probability of U > C. Without misses the fit is that of least squares in log U. B_crit is sought
-from 1/100 of the smallest batch size to 100 times the largest one: a fit that ends at a limit has
-found no B_crit (at the lower one U does not fall with B, at the upper one it falls like 1 / B).
+probability of U > C. Without misses this is least squares in log U. The search for B_crit runs
+from 1/100 of the smallest batch size to 100 times the largest one. A fit at a limit has no B_crit
+(at the lower limit U does not fall with B, at the upper one it falls like 1 / B).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy.special import erfcx, log_ndtr
 
 Floats = NDArray[np.float64]
 
-#: How far beyond the sizes that were run B_crit is sought, as a factor.
+#: Factor by which the search for B_crit extends beyond the sizes that were run.
 _REACH = 100.0
 
 _LEAST_SIZES = 3  # batch sizes with an outcome
@@ -46,17 +46,17 @@ class CensoredSample:
 
     @property
     def is_enough(self) -> bool:
-        """Whether there are sizes enough for the fit."""
+        """Whether there are enough sizes for the fit."""
         sizes, hit = np.unique(self.size), np.unique(self.size[self.hit])
         return len(sizes) >= _LEAST_SIZES and len(hit) >= _LEAST_HIT
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Between which B_crit is sought."""
+        """The range of the search for B_crit."""
         return float(self.size.min()) / _REACH, float(self.size.max()) * _REACH
 
     def take(self, rows: NDArray[np.intp]) -> CensoredSample:
-        """Some of the runs, each as often as it is named."""
+        """Some of the runs, with repetition."""
         return CensoredSample(self.size[rows], self.updates[rows], self.hit[rows])
 
 
@@ -75,7 +75,7 @@ def fit(
 ) -> Fit:
     """Find the most likely parameters, from several `starts` of B_crit (by default a range).
 
-    Raises ValueError where the sample is not enough.
+    Raises ValueError for too few sizes.
     """
     if not sample.is_enough:
         raise ValueError(
@@ -84,7 +84,7 @@ def fit(
     low, high = math.log(limits[0]), math.log(limits[1])
     inside = [math.log(start) for start in starts] or np.linspace(low, high, 9)[1:-1].tolist()
     bounds = ((None, None), (low, high), (_TIGHTEST, _WIDEST))
-    found = min(
+    best = min(
         (
             minimize(
                 _loss,
@@ -97,18 +97,18 @@ def fit(
             )
             for b in inside
         ),
-        key=lambda one: float(one.fun),
+        key=lambda optimum: float(optimum.fun),
     )
-    a, b, s = (float(value) for value in found.x)
+    a, b, s = (float(value) for value in best.x)
     edge = 0.01 * (high - low)
     at_limit = -1 if b < low + edge else 1 if b > high - edge else 0
     return Fit(math.exp(a), math.exp(b), math.exp(s), at_limit)
 
 
 def fit_at(sample: CensoredSample, b_crit: float) -> Fit:
-    """Find the most likely S_min and σ for a given B_crit, which is at no limit."""
+    """Find the most likely S_min and σ for a fixed B_crit."""
     a, b, s = _start(sample, math.log(b_crit))
-    if not sample.hit.all():  # else this is where the likelihood is highest
+    if not sample.hit.all():  # else the start is the maximum of the likelihood
         bounds = ((None, None), (b, b), (_TIGHTEST, _WIDEST))
         result = minimize(
             _loss, (a, b, s), args=(sample,), jac=True, method="L-BFGS-B", bounds=bounds,
@@ -122,7 +122,7 @@ def residuals(sample: CensoredSample, fitted: Fit) -> tuple[Floats, Floats]:
     """Slope and minus the curvature of every run's log-likelihood in log S_min ÷ σ.
 
     The slope of a hit is its standardised residual, and its curvature 1; the slope of a miss is the
-    hazard at the updates up to which it was watched.
+    hazard at the updates up to which it was observed.
     """
     rest = np.log(sample.updates) - np.log1p(fitted.b_crit / sample.size) - math.log(fitted.s_min)
     z = rest / fitted.sigma
@@ -138,7 +138,7 @@ def _hazard(z: Floats) -> Floats:
 
 
 def _start(sample: CensoredSample, b: float) -> tuple[float, float, float]:
-    """Where the likelihood is highest for this log B_crit, were every miss a hit."""
+    """The maximum of the likelihood at this log B_crit, if every miss were a hit."""
     rest = np.log(sample.updates) - np.log1p(math.exp(b) / sample.size)
     a, spread = float(rest.mean()), float(rest.std())
     return a, b, float(np.clip(math.log(max(spread, 1e-3)), _TIGHTEST, _WIDEST))

@@ -1,9 +1,9 @@
-"""A line of means over batch sizes, as it is read: its height anywhere, and where it is lowest.
+"""A line of means over batch sizes: its interpolated height, and its minimum.
 
     log Y(B) = linear in log B between two neighbouring sizes that were run
 
-No law stands behind the line, so it has no height outside of the sizes. A mean with misses is a
-lower bound: such a size is never called the cheapest, but it may rival the one that is.
+The line has no model, so it is not extrapolated. A mean with misses is a lower bound: such a size
+is never called the cheapest, but it may be a rival of the cheapest one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def between(line: pd.DataFrame, size: float) -> float:
 
 
 def fewest(line: pd.DataFrame) -> Fewest | None:
-    """Where a line is lowest; None where runs missed at every size. Of equals, the smallest size.
+    """The minimum of a line; None where runs missed at every size. Of equals, the smallest size.
 
     `line`: the columns `size, cost, hits, runs` of `scaling.means`, of one group.
 

@@ -1,18 +1,18 @@
-"""The critical batch size of every group of arms: where larger batches cease to save updates.
+"""The critical batch size of every group of arms: where larger batches stop saving updates.
 
     S(B) = S_min (1 + B_crit / B)
 
 S is the number of updates to the target at batch size B. Far below B_crit, doubling the batch
 halves the updates; far above, it saves none (McCandlish et al., 2018; Shallue et al., 2019). The
-fit is that of `censored`, and its interval that of `by_seed`, which takes all runs of a seed
-together since they share data and initialisation. A 95 % interval holds a planted B_crit in 94 to
-97 of 100 simulations, over 3 to 8 seeds, with and without misses (docs/statistics.md); in fewer
-where S_min is but a few updates, which are whole numbers.
+fit is that of `censored`. Its interval is that of `intervals`, which groups the runs of a seed
+because they share data and initialisation. In simulations over 3 to 8 seeds, with and without
+misses, a 95 % interval covers the true B_crit in 94 to 97 % (docs/statistics.md), and in fewer
+where S_min is only a few updates, which are whole numbers.
 
-A larger batch makes an update dearer, by how much is up to the machine. So seconds to the target
-have no such law: of them there are the means alone, over runs on one kind of hardware.
+The cost of an update grows with the batch in a way that depends on the machine. So seconds to the
+target follow no such law: they have only means, over runs on one kind of hardware.
 
-The curve compares optimizers fairly only where each is tuned at every batch size.
+The curve is a fair comparison of optimizers only where each is tuned at every batch size.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bdhf.stats.summaries.costs import label_without
 
 AXIS = "batch.gradient"
 
-#: The axes on which means are drawn: the law is one of updates, and seconds are what is paid.
+#: The axes of the means: the law is one of updates; seconds are the cost in practice.
 DRAWN = ("updates", "seconds")
 
 _POINTS = ("axis", "target", "group", "arm", "size", "seed", "cost", "hit")
@@ -48,18 +48,18 @@ class Scaling:
     group: str  # the label of its arms without the batch size
     target: str  # in words
     s_min: float  # updates
-    b_crit: float  # samples; at a limit of the search it is only that limit
+    b_crit: float  # samples; where `at_limit`, only that limit of the search
     low: float  # of the interval, in samples; 0 where it has no lower end
     high: float  # inf where it has no upper end
     sizes: tuple[float, ...]  # batch sizes with an outcome
     seeds: int
     points: int  # runs in the fit
     censored: int  # of these: misses
-    at_limit: int  # -1: no fall of updates with the batch; 1: no end of it; else 0
+    at_limit: int  # -1: updates do not fall with the batch; 1: they fall throughout; else 0
 
     @property
     def is_bounded(self) -> bool:
-        """Whether B_crit is found and its interval has two ends."""
+        """Whether B_crit is at no limit and its interval has two ends."""
         return self.at_limit == 0 and self.low > 0 and math.isfinite(self.high)
 
     @property
@@ -75,24 +75,24 @@ class Scaling:
 def batch_scaling(records: Records) -> tuple[Scaling, ...]:
     """Fit every group of arms that was run at three batch sizes or more, for every target.
 
-    A group of fewer, or one that hits at fewer than two of them, has none.
+    A group with fewer sizes, or with hits at fewer than two of them, has no fit.
 
     Raises ValueError for a target whose metric the curves do not have.
     """
     table = points(records)
     return tuple(
-        found
+        scaling
         for (target, group), runs in table.groupby(["target", "group"], sort=False)
-        if (found := of_points(runs, str(group), str(target), records.alpha)) is not None
+        if (scaling := of_points(runs, str(group), str(target), records.alpha)) is not None
     )
 
 
 def points(records: Records, axis: str = "updates") -> pd.DataFrame:
     """Every run with a batch size and an outcome, with the columns of `_POINTS`.
 
-    `cost`, in units of the axis, of a miss is that up to which it was watched; a diverged run can
-    never hit, so it is watched up to the budget (or the follow-up of the others). Seconds are those
-    of the runs on the most common hardware alone.
+    `cost`, in units of the axis, is for a miss the cost up to which it was observed; a diverged run
+    can never hit, so it counts as observed up to the budget (or the follow-up of the others).
+    Seconds are those of the runs on the most common hardware only.
 
     Raises ValueError for a target whose metric the curves do not have and for an unknown axis.
     """
@@ -111,7 +111,7 @@ def points(records: Records, axis: str = "updates") -> pd.DataFrame:
 def means(table: pd.DataFrame) -> pd.DataFrame:
     """Geometric means over the runs of every size, with the columns of `_MEANS`.
 
-    A miss counts as the cost up to which it was watched, so with misses the mean is a lower bound.
+    A miss counts as the cost up to which it was observed, so its mean is a lower bound.
 
     >>> table = pd.DataFrame({"axis": "updates", "target": "t", "group": "hf", "size": 100.0,
     ...                       "seed": [0, 1], "cost": [10.0, 40.0], "hit": [True, False]})
@@ -121,8 +121,8 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     """
     logs = table.assign(cost=np.log(table["cost"].astype(float)))
     groups = logs.groupby(["axis", "target", "group", "size"], sort=False)
-    found = groups.agg(cost=("cost", "mean"), hits=("hit", "sum"), runs=("hit", "size"))
-    return found.assign(cost=np.exp(found["cost"]).round(9)).reset_index()
+    averages = groups.agg(cost=("cost", "mean"), hits=("hit", "sum"), runs=("hit", "size"))
+    return averages.assign(cost=np.exp(averages["cost"]).round(9)).reset_index()
 
 
 def drawn(records: Records) -> pd.DataFrame:
@@ -137,7 +137,7 @@ def drawn(records: Records) -> pd.DataFrame:
 def sized(records: Records) -> pd.DataFrame:
     """The rows of `records.runs` with a batch size and an outcome, and whether they are timed.
 
-    `elsewhere`: on other hardware than most of them, so that their seconds are in no mean.
+    `elsewhere`: on other hardware than the most common one, so their seconds are in no mean.
     """
     runs = records.runs[records.runs["arm"].isin(list(_sizes(records)))]
     runs = runs[runs["status"].isin(OUTCOMES)]
@@ -177,7 +177,7 @@ def _sizes(records: Records) -> dict[str, float]:
     for arm, words in records.values_of(AXIS).items():
         try:
             sizes[arm] = float(words)
-        except ValueError:  # a value that is no number has no place on the axis
+        except ValueError:  # a value that is no number is not on the axis
             continue
     groups = {arm: natural(label_without(records, arm, [AXIS])) for arm in sizes}
     return {arm: sizes[arm] for arm in sorted(sizes, key=lambda arm: (groups[arm], sizes[arm]))}

@@ -1,1 +1,1 @@
-"""What trials were worth, and whether a verdict depends on their number."""
+"""Values of trials, and whether a verdict depends on their number."""

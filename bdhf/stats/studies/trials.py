@@ -1,10 +1,10 @@
-"""What the trials of a study were worth, one arm at a time, in the order in which they were made.
+"""Values of the trials of a study, one arm at a time, in the order of the trials.
 
     value   of a trial: its mean cost over the tuning seeds; at the arm's horizon it is a miss
-    best    of the trials so far: the least of their values; its trial is the incumbent
+    best    of the trials so far: the smallest of their values; its trial is the incumbent
 
-A trial that was pruned or failed tells no more than a miss: it counts as one. A loss has no
-horizon: such trials count as the worst trial of the study that was done.
+A pruned or failed trial counts as a miss. A loss has no horizon: such trials count as the worst
+trial of the study with status `done`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _SO_FAR = ("trial", "value", "best", "incumbent", "low", "high")
 
 def trials_of(records: StudyRecords, label: str) -> pd.DataFrame:
     """The rows of one arm, by trial."""
-    mine = records.trials[records.trials["arm"] == label]
-    return mine.sort_values("trial", kind="stable").reset_index(drop=True)
+    trials = records.trials[records.trials["arm"] == label]
+    return trials.sort_values("trial", kind="stable").reset_index(drop=True)
 
 
 def miss_value_of(records: StudyRecords, arm: TunedArm, objective: str) -> float:
-    """What a miss counts as; NaN for a loss of which no trial was done."""
+    """The value of a miss; NaN for a loss without a trial that was done."""
     if objective in arm.horizons:
         return float(arm.horizons[objective])
     done = records.trials.loc[records.trials["status"] == DONE, objective].to_numpy(float)
@@ -40,15 +40,15 @@ def miss_value_of(records: StudyRecords, arm: TunedArm, objective: str) -> float
 def trial_values(
     records: StudyRecords, arm: TunedArm, objective: str, horizon: float | None = None
 ) -> NDArray[np.float64]:
-    """The values of an arm's trials (trials,), those that missed at the horizon.
+    """The values of an arm's trials (trials,), with misses at the horizon.
 
-    `horizon`: that of another arm, where it is less than the arm's own.
+    `horizon`: that of another arm, where it is smaller.
     """
     end = miss_value_of(records, arm, objective) if horizon is None else horizon
     table = trials_of(records, arm.label)
     values = table[objective].to_numpy(float)
-    known = (table["status"] == DONE).to_numpy() & np.isfinite(values)
-    return np.minimum(np.where(known, values, end), end)
+    has_value = (table["status"] == DONE).to_numpy() & np.isfinite(values)
+    return np.minimum(np.where(has_value, values, end), end)
 
 
 def best_so_far(records: StudyRecords, arm: TunedArm, objective: str) -> pd.DataFrame:

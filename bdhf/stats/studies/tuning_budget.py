@@ -1,4 +1,4 @@
-"""The verdict against the tuning budget: would k trials an arm have told the same as all N?
+"""The verdict against the tuning budget: would k trials per arm give the same one as all N?
 
 The best of k trials, drawn from the N of an arm with replacement, has a distribution in closed
 form: with values v_(1) ≤ … ≤ v_(N)
@@ -7,15 +7,15 @@ form: with values v_(1) ≤ … ≤ v_(N)
     V_k = E[best] = Σ_i v_(i) (P(best ≥ v_(i)) - P(best ≥ v_(i+1)))
 
 (Dodge et al., 2019, section 3, there for the largest). Two arms are compared at the same drawn
-trials, so at the same places of their searches: with a_i, b_i the values of trial i of each
+trials, that is at the same positions of their searches: with a_i, b_i the values of trial i
 
     P(best of a ≥ x and best of b ≥ y) = (#{i: a_i ≥ x and b_i ≥ y} / N)^k
 
-gives the share of resamples in which the candidate is ahead, and the ratio of the two bests, as
-endlessly many resamples would: no generator, no error of a simulation.
+gives the share of resamples in which the candidate is ahead, and the ratio of the two bests,
+exactly, as the limit of infinitely many resamples.
 
-Trials of a sampler that learns are no independent draws; what is said is how much rests on the
-number of trials, not what another sampler would have found.
+Trials of an adaptive sampler are not independent draws. The shares measure how the verdict depends
+on the number of trials, not the result of another sampler.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bdhf.records import Comparison, StudyRecords
 from bdhf.stats.result import Verdict
 from bdhf.stats.studies.trials import miss_value_of, trial_values
 
-_DIGITS = 12  # of a share: what lies beyond is rounding, and shall not move it over a mark
+_DIGITS = 12  # of a share: rounding beyond them must not move it across a threshold
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Ahead:
     baseline: str
     objective: str
     alpha: float
-    shares: tuple[float, ...]  # of resamples in which the candidate's best is less; ties half
+    shares: tuple[float, ...]  # of resamples in which the candidate's best is smaller; ties half
     ratios: tuple[float, ...]  # geometric mean over resamples
     lows: tuple[float, ...]  # quantiles alpha / 2 and 1 - alpha / 2
     highs: tuple[float, ...]
@@ -63,21 +63,21 @@ class Ahead:
 
     @property
     def trials(self) -> int:
-        """How many trials of each arm are compared: N."""
+        """The number of compared trials of each arm: N."""
         return len(self.shares)
 
     @property
     def leads(self) -> Verdict:
-        """Who is ahead after all trials; undecided where neither is in 1 - alpha of resamples."""
+        """The verdict after all trials; undecided below a share of 1 - alpha of the resamples."""
         for verdict in (Verdict.BETTER, Verdict.WORSE):
             if _agree(self.shares[-1:], verdict, self.alpha)[0]:
                 return verdict
         return Verdict.UNDECIDED
 
     def holds_from(self, verdict: Verdict) -> int | None:
-        """The least k from which on, up to N, at least 1 - alpha of the resamples say so too.
+        """The smallest k from which up to N at least 1 - alpha of the resamples agree with it.
 
-        None: never, or the verdict is neither better nor worse.
+        None: there is none, or the verdict is neither better nor worse.
         """
         last = None
         for k in range(self.trials, 0, -1):
@@ -88,12 +88,12 @@ class Ahead:
 
     @property
     def ahead_of_all(self) -> int | None:
-        """The least k at which the candidate's best of k is ahead of the baseline's best of all."""
+        """The smallest k whose best of the candidate is ahead of the baseline's best of all."""
         return _first(_agree(self.against_all, Verdict.BETTER, self.alpha))
 
     @property
     def behind_of_all(self) -> int | None:
-        """The least k at which the baseline's best of k is ahead of the candidate's best of all."""
+        """The smallest k whose best of the baseline is ahead of the candidate's best of all."""
         return _first(_agree(self.baseline_against_all, Verdict.BETTER, self.alpha))
 
 
@@ -117,8 +117,8 @@ def ahead(
 ) -> Ahead:
     """Compare the best of k trials of two arms, at the same drawn trials.
 
-    `candidate`, `baseline`: values of trials 0, 1, … of each; the arm with more is cut to the
-    other's number. Raises ValueError where one has none, or a value that is not finite.
+    `candidate`, `baseline`: values of trials 0, 1, … of each; extra trials of the longer one are
+    dropped. Raises ValueError where one has none, or a value that is not finite.
     """
     a, b = _finite(candidate), _finite(baseline)
     n = min(len(a), len(b))
@@ -140,24 +140,24 @@ def ahead(
 
 
 def against_the_budget(records: StudyRecords) -> tuple[Ahead, ...]:
-    """Every comparison of the study's ablation in what was tuned, in order.
+    """Every comparison of the study's ablation on a tuned objective, in order.
 
-    Left out: those of another estimand, and those of an arm without a trial.
+    Without those of another estimand, and those of an arm without a trial.
     """
     arms = {arm.label: arm for arm in records.study.arms}
-    found = []
+    leads = []
     for entry in records.study.comparisons:
         sides = [arms[label] for label in (entry.candidate, entry.baseline) if label in arms]
         if entry.estimand in records.study.objectives and len(sides) == 2:
             horizon = min(miss_value_of(records, arm, entry.estimand) for arm in sides)
             a, b = (trial_values(records, arm, entry.estimand, horizon) for arm in sides)
             if len(a) and len(b) and np.isfinite(horizon):
-                found.append(ahead(entry, a, b, records.study.alpha))
-    return tuple(found)
+                leads.append(ahead(entry, a, b, records.study.alpha))
+    return tuple(leads)
 
 
 def _tails(n: int) -> NDArray[np.float64]:
-    """P(best ≥ v_(i)) of the best of k in row k - 1, for i = 1 … N, and 0 behind them."""
+    """P(best ≥ v_(i)) of the best of k in row k - 1, for i = 1 … N, and then 0."""
     k = np.arange(1, n + 1)[:, None]
     tails: NDArray[np.float64] = (np.arange(n, -1, -1) / n) ** k
     return tails
@@ -166,9 +166,9 @@ def _tails(n: int) -> NDArray[np.float64]:
 def _quantiles(
     v: NDArray[np.float64], reached: NDArray[np.float64], q: float
 ) -> NDArray[np.float64]:
-    """The least value whose probability to be reached is at least q, of every row."""
-    found: NDArray[np.float64] = v[np.argmax(reached >= q - 10.0**-_DIGITS, axis=1)]
-    return found
+    """The smallest value with a cumulative probability of at least q, in every row."""
+    quantiles: NDArray[np.float64] = v[np.argmax(reached >= q - 10.0**-_DIGITS, axis=1)]
+    return quantiles
 
 
 def _bests_of_both(
@@ -183,23 +183,23 @@ def _bests_of_both(
     positive = x[0] > 0 and y[0] > 0
     logs = np.log(x)[:, None] - np.log(y) if positive else np.full(wins.shape, np.nan)
     order = np.argsort(logs, axis=None, kind="stable")
-    found = []
+    rows = []
     for k in range(1, len(a) + 1):
         tails = beyond**k
         p = tails[:-1, :-1] - tails[1:, :-1] - tails[:-1, 1:] + tails[1:, 1:]
         reached = p.ravel()[order].cumsum()
-        ends = [logs.ravel()[order][_place(reached, q)] for q in (alpha / 2, 1 - alpha / 2)]
+        ends = [logs.ravel()[order][_rank(reached, q)] for q in (alpha / 2, 1 - alpha / 2)]
         share = round(float((p * wins).sum()), _DIGITS)
-        found.append((share, math.exp((p * logs).sum()), math.exp(ends[0]), math.exp(ends[1])))
-    return found
+        rows.append((share, math.exp((p * logs).sum()), math.exp(ends[0]), math.exp(ends[1])))
+    return rows
 
 
-def _place(reached: NDArray[np.float64], q: float) -> int:
+def _rank(reached: NDArray[np.float64], q: float) -> int:
     return min(int(np.searchsorted(reached, q - 10.0**-_DIGITS)), len(reached) - 1)
 
 
 def _against(values: NDArray[np.float64], best: float) -> tuple[float, ...]:
-    """The share in which the best of k = 1 … N is less than a given value; ties half."""
+    """The share in which the best of k = 1 … N is smaller than a value; ties half."""
     k = np.arange(1, len(values) + 1)
     above, not_below = float((values > best).mean()), float((values >= best).mean())
     shares = (1 - not_below**k) + (not_below**k - above**k) / 2
@@ -207,7 +207,7 @@ def _against(values: NDArray[np.float64], best: float) -> tuple[float, ...]:
 
 
 def _agree(shares: tuple[float, ...], verdict: Verdict, alpha: float) -> list[bool]:
-    """Whether shares say that the candidate is better, or worse, as a verdict does."""
+    """Whether shares agree with a verdict that the candidate is better, or worse."""
     if verdict is Verdict.BETTER:
         return [share >= round(1 - alpha, _DIGITS) for share in shares]
     return [verdict is Verdict.WORSE and share <= alpha for share in shares]
@@ -218,11 +218,11 @@ def _first(agree: list[bool]) -> int | None:
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
-    found = np.asarray(values, dtype=float).ravel()
-    if not len(found) or not np.isfinite(found).all():
-        raise ValueError("values must be finite, and at least one: a trial that missed costs the "
+    flat = np.asarray(values, dtype=float).ravel()
+    if not len(flat) or not np.isfinite(flat).all():
+        raise ValueError("give at least one value, all finite: a trial that missed costs the "
                          "horizon")  # fmt: skip
-    return found
+    return flat
 
 
 def _plain(values: NDArray[np.float64]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""One table of costs over all arms, on the budget's axis, with what tells problems from solvers.
+"""One table of costs over all arms, on the budget's axis, split into problems and solvers.
 
 A grid whose axes begin with `problem` solves several problems with the same solvers: an arm
 `hf problem=mlp` is the solver `hf` on the problem `problem=mlp`. Without such an axis there is one
@@ -19,11 +19,11 @@ _COLUMNS = ("problem", "solver", "arm", "seed", "cost", "hit")
 
 
 def costs(records: Records, target: Target) -> pd.DataFrame:
-    """What every run pays to reach the target: `problem, solver, arm, seed, cost, hit`.
+    """The cost of every run to reach the target: `problem, solver, arm, seed, cost, hit`.
 
     `cost`, in units of the budget's axis, is restricted at the smallest budget of the problem's
-    arms (see `restriction`), at least one step of the grid on which costs are seen, and NaN where
-    data are missing; `hit` says whether the target was reached within that.
+    arms (see `restriction`), at least one step of the grid on which costs are observed, and NaN
+    where data are missing; `hit`: whether the target was reached within that budget.
 
     Raises ValueError for a target whose metric the curves do not have.
     """
@@ -43,7 +43,7 @@ def costs(records: Records, target: Target) -> pd.DataFrame:
 
 
 def by_instance(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay the costs out: a row per problem and seed, a column per solver, NaN where one is missing.
+    """Pivot the costs: a row per problem and seed, a column per solver, NaN where one is missing.
 
     Raises ValueError where a solver has two runs of one instance.
     """
@@ -67,11 +67,11 @@ def label_without(records: Records, arm: str, axes: Collection[str]) -> str:
 
 
 def _cut(label: str, keys: list[str], value: str) -> str:
-    """Take ` keys=value` out of a label, which holds as many of the last keys as it needs."""
+    """Remove ` keys=value` from a label, which has as many of the last keys as it needs."""
     for start in range(len(keys)):
         part = f" {'.'.join(keys[start:])}={value}"
-        head, found, rest = label.partition(part)
-        if found and rest[:1] in ("", " "):
+        head, separator, rest = label.partition(part)
+        if separator and rest[:1] in ("", " "):
             return head + rest
     return label
 

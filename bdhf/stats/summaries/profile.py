@@ -3,11 +3,11 @@
     r_{p,s} = c_{p,s} / min_s c_{p,s}        ρ_s(r) = |{p : r_{p,s} ≤ r}| / |{p}|
 
 c is the cost of solver s on instance p, infinite where the target is missed; an instance is a
-problem with a seed (Dolan and Moré, 2002). ρ_s(1) is the share on which s is the best, and where
-its line ends is the share that it solves at all. An instance that no solver solves counts.
+problem with a seed (Dolan and Moré, 2002). ρ_s(1) is the share on which s is the best, and the end
+of its line the share that it solves at all. Instances that no solver solves count.
 
-A profile depends on which solvers are in it: two of them can change order when a third is left out
-(Gould and Scott, 2016).
+A profile depends on its solvers: two of them can change order when a third is removed (Gould and
+Scott, 2016).
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def of_costs(table: pd.DataFrame) -> pd.DataFrame:
 def instances(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """The costs of whole instances, a column per solver, inf for a miss; and how many are not."""
     has = table.groupby("solver", sort=False)["cost"].transform("count") > 0
-    known = table[has]
-    cost = known["cost"].where(known["hit"] | known["cost"].isna(), np.inf)
-    cells = by_instance(known.assign(cost=cost))
+    observed = table[has]
+    cost = observed["cost"].where(observed["hit"] | observed["cost"].isna(), np.inf)
+    cells = by_instance(observed.assign(cost=cost))
     whole = cells.notna().all(axis="columns")
     return cells[whole], int((~whole).sum())
 

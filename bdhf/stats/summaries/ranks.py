@@ -1,11 +1,11 @@
-"""Ranks over problems: Friedman's test, and the difference of mean ranks that Nemenyi calls real.
+"""Ranks over problems: Friedman's test, and Nemenyi's critical difference of mean ranks.
 
     value_{p,s} = mean over seeds of log c_{p,s}      c the cost restricted at the budget
     CD = q_α √(k (k + 1) / (6 N))                     k solvers, N problems
 
-Two solvers whose mean ranks differ by less than CD are not told apart (Friedman, 1937; Nemenyi,
-1963; Demšar, 2006). q_α is the quantile of the studentized range for infinitely many degrees of
-freedom, divided by √2. Below five problems or three solvers the test says too little to be shown.
+Mean ranks that differ by less than CD do not differ significantly (Friedman, 1937; Nemenyi, 1963;
+Demšar, 2006). q_α is the quantile of the studentized range for infinitely many degrees of freedom,
+divided by √2. Below five problems or three solvers the test has too little power to be shown.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Ranks:
     solvers: tuple[str, ...]
     mean_ranks: tuple[float, ...]  # 1 is the best
     problems: int
-    left_out: int  # problems on which some solver has no seed with an outcome of all
+    left_out: int  # problems without a seed on which every solver has an outcome
     statistic: float  # Friedman's chi-squared; 0 where all solvers tie on every problem
     p: float
     alpha: float
     critical_difference: float
-    groups: tuple[tuple[int, int], ...]  # first and last place of solvers that are not told apart
+    groups: tuple[tuple[int, int], ...]  # first and last of solvers that do not differ
 
 
 def mean_ranks(records: Records, target: Target) -> Ranks | None:
@@ -58,8 +58,8 @@ def mean_ranks(records: Records, target: Target) -> Ranks | None:
     width = critical_difference(len(order), len(values), records.alpha)
     return Ranks(
         target=target.label,
-        solvers=tuple(str(values.columns[place]) for place in order),
-        mean_ranks=tuple(float(mean[place]) for place in order),
+        solvers=tuple(str(values.columns[column]) for column in order),
+        mean_ranks=tuple(float(mean[column]) for column in order),
         problems=len(values),
         left_out=left_out,
         statistic=statistic,
@@ -86,12 +86,12 @@ def friedman(values: ArrayLike) -> tuple[float, float]:
     table = np.asarray(values, dtype=float)  # (problems, solvers)
     if (table == table[:, :1]).all():
         return 0.0, 1.0
-    found = stats.friedmanchisquare(*table.T)
-    return float(found.statistic), float(found.pvalue)
+    outcome = stats.friedmanchisquare(*table.T)
+    return float(outcome.statistic), float(outcome.pvalue)
 
 
 def critical_difference(solvers: int, problems: int, alpha: float) -> float:
-    """The difference of mean ranks from which on Nemenyi's test tells two solvers apart.
+    """The smallest difference of mean ranks that Nemenyi's test calls significant.
 
     >>> round(critical_difference(4, 6 * 20, 0.05), 4)  # q / 6 of Demšar's table 5
     0.4282
@@ -101,7 +101,7 @@ def critical_difference(solvers: int, problems: int, alpha: float) -> float:
 
 
 def _groups(mean: np.ndarray, width: float) -> tuple[tuple[int, int], ...]:
-    """The longest stretches of sorted mean ranks within the critical difference."""
+    """The longest ranges of sorted mean ranks within the critical difference."""
     stretches: list[tuple[int, int]] = []
     for first in range(len(mean)):
         last = int(np.flatnonzero(mean - mean[first] < width)[-1])

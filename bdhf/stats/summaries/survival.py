@@ -3,7 +3,7 @@
     S(t) = Π_{t_i ≤ t} (1 - d_i / n_i)
 
 with d_i runs that hit at cost t_i and n_i runs still at risk there, that is, neither hit nor ended
-before t_i (Kaplan and Meier, 1958). The estimate is scipy's; here are only the rules of who is at
+before t_i (Kaplan and Meier, 1958). The estimate is scipy's; this module decides which runs are at
 risk. The area under S up to τ is the restricted mean of `restriction.py`.
 """
 
@@ -21,13 +21,13 @@ _COLUMNS = ("arm", "time", "surviving", "at_risk", "hits", "censored")
 def kaplan_meier(observed: pd.DataFrame, *, end: float | None = None) -> pd.DataFrame:
     """Estimate the survival curve of every arm, as steps that hold until the next row.
 
-    `observed` comes from `targets.observe`; runs without an outcome are left out. A diverged run
-    can never reach the target and stays at risk until `end`, in units of the axis: the budget on
-    its own axis, by default the largest time. What happens after `end` is not shown.
+    `observed` comes from `targets.observe_targets`; runs without an outcome are left out. A
+    diverged run can never reach the target and stays at risk until `end`, in units of the axis: the
+    budget on its own axis, by default the largest time. The curve ends at `end`.
 
     Returns `arm, time, surviving, at_risk, hits, censored`: a first row per arm at time 0 with
-    everything at risk, then a row per time at which a run hits or is censored; `at_risk` counts the
-    runs just before `time`, so hits and censored ones among them are those of this row.
+    all runs at risk, then a row per time at which a run hits or is censored; `at_risk` counts the
+    runs just before `time`, including the hits and censored runs of this row.
 
     >>> observed = pd.DataFrame({"arm": "hf", "status": "done", "reached": [True, True, False],
     ...                          "time": [2.0, 4.0, 4.0]})
@@ -37,11 +37,11 @@ def kaplan_meier(observed: pd.DataFrame, *, end: float | None = None) -> pd.Data
     1   2.0      0.667        3
     2   4.0      0.333        2
     """
-    known = observed[observed["time"].notna() | (observed["status"] == Status.DIVERGED.value)]
-    end = float(known["time"].max()) if end is None else end
-    if known.empty or np.isnan(end):
+    outcomes = observed[observed["time"].notna() | (observed["status"] == Status.DIVERGED.value)]
+    end = float(outcomes["time"].max()) if end is None else end
+    if outcomes.empty or np.isnan(end):
         return pd.DataFrame(columns=list(_COLUMNS))
-    arms = known.groupby("arm", sort=False)
+    arms = outcomes.groupby("arm", sort=False)
     curves = [_arm_curve(runs, end).assign(arm=arm) for arm, runs in arms]
     return pd.concat(curves, ignore_index=True)[list(_COLUMNS)]
 

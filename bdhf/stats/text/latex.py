@@ -1,7 +1,7 @@
 """Results as a table of LaTeX, for a paper.
 
-Names come from a spec, or from somebody else's results folder: whatever they hold, a row stays a
-row, and a comment ends where its line does.
+Names come from a spec, or from a results folder of unknown origin: whatever they contain, each row
+stays one row, and each comment one line.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ comparison & estimand & ratio ({interval}) & $p$ & $p_\mathrm{{Holm}}$ & pairs &
 def to_latex(results: Sequence[Result], more: Sequence[str] = ()) -> str:
     """A `tabular` for the package booktabs, a row per comparison; flags follow as comments.
 
-    So does what is said beside the results, a line each.
-    Names are escaped, and lose what is no character of a line. Letters beyond those of the Latin
-    script need a font that has them (LuaLaTeX, XeLaTeX).
+    The lines of `more` follow as comments too. Names are escaped, without control characters.
+    Letters beyond the Latin script need a font that has them (LuaLaTeX, XeLaTeX).
     """
     rows = [" & ".join(map(escaped, _cells(result))) + r" \\" for result in results]
     notes = [

@@ -1,4 +1,4 @@
-"""A comparison as one sentence, in words that a reviewer can check against the numbers."""
+"""A comparison as one sentence that a reviewer can check against the numbers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from bdhf.text.formatting import (
     three_digits,
 )
 
-#: How the flag of a verdict begins that runs of other tests could change through Holm.
-OF_OTHERS = "The verdict hangs on runs of other tests"
+#: First words of the flag of a verdict that runs of other tests could change through Holm.
+OF_OTHERS = "The verdict depends on runs of other tests"
 
-#: How that begins which evaluations could change that cost one arm more than the other.
-OF_EVALUATIONS = "The verdict hangs on when between evaluations the target was reached"
+#: First words of the flag of a verdict that evaluation intervals of unequal cost could change.
+OF_EVALUATIONS = "The verdict depends on when the target was reached between evaluations"
 
 
 def sentence(result: Result) -> str:
-    """Say what was compared, by how much it differs, how sure that is, and the verdict.
+    """State what was compared, the effect, its uncertainty, and the verdict.
 
     For example: block_hf needed 0.71× the updates of full_hf to reach val_loss ≤ 0.02 (95 %
     interval 0.62 to 0.83; p = 0.008, after Holm over 3 tests 0.023; 8 of 8 pairs) → better
@@ -50,7 +50,7 @@ def _finding(result: Result) -> str:
         return f"{arms} never reached {result.target} within {within} ({pairs})"
     if result.ties == result.pairs:
         tied = f"{pairs}, all tied{_misses(result)}"
-        return f"{arms} needed equally many {result.unit} to reach {result.target} ({tied})"
+        return f"{arms} needed the same number of {result.unit} to reach {result.target} ({tied})"
     evidence = f"{_evidence(result)}; {pairs}{_misses(result)}"
     return (
         f"{result.candidate} needed {ratio(result.ratio)}× the {result.unit} of "
@@ -91,12 +91,12 @@ def _verdict(result: Result) -> str:
         return f"{result.verdict} within {result.margin:g}× (p {p})"
     if result.verdict is Verdict.UNDECIDED and decided:
         missing = result.pairs < result.planned
-        what = "the missing pairs" if missing else "what a diverged run counts as"
+        what = "the missing pairs" if missing else "the cost of diverged runs"
         if any(flag.startswith(OF_OTHERS) for flag in result.flags):
-            what = "what is open in other tests"
+            what = "uncertain runs of other tests"
         if any(flag.startswith(OF_EVALUATIONS) for flag in result.flags):
-            what = "evaluations that cost the arms differently"
-        return f"{result.verdict}: {what} could overturn it"
+            what = "evaluation intervals of unequal cost"
+        return f"{result.verdict}: {what} could change the verdict"
     if result.verdict is Verdict.UNDECIDED and not math.isnan(result.seeds_to_decide):
         return f"{result.verdict}; {seeds_in_a_sentence(result.seeds_to_decide, MOST_SEEDS)}"
     return str(result.verdict)

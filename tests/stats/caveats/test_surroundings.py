@@ -38,7 +38,7 @@ def compared(entry, value_of, keys=tuple(OTHER)):
 
 
 def test_the_keys_are_those_of_a_rerun():
-    """One list: what `verify --rerun` explains bits by is what comparisons are flagged for."""
+    """`verify --rerun` and the flags of comparisons use one list."""
     from bdhf.experiments.audit import rerun
 
     assert rerun.MATTERS is MATTERS
@@ -47,12 +47,12 @@ def test_the_keys_are_those_of_a_rerun():
 
 @pytest.mark.parametrize("key", MATTERS)
 def test_every_key_that_matters_is_flagged_by_its_values(key):
-    """A key that is otherwise on both sides stands beside the verdict of updates."""
+    """A key with different values on both sides is a flag of a comparison of updates."""
     result = compared(BLOCK_VS_FULL, lambda arm, seed, name: name == key and arm == "full")
 
     (flag,) = result.flags
     assert str(result.verdict) == "better"
-    assert flag.startswith("Not only the arms differ within 8 of 8 pairs: ")
+    assert " within 8 of 8 pairs: " in flag
     assert flag.count(f"{key} ") == 2
     assert flag.endswith(" for 8 of 8 runs of full")
     assert " for 8 of 8 runs of block; " in flag
@@ -69,7 +69,7 @@ def test_the_machine_matters_for_seconds_alone(entry, told, key):
 
 
 def test_values_are_named_with_the_runs_that_have_them():
-    """Keys that split the runs alike are one flag, others another one."""
+    """Keys that split the runs in the same way share one flag."""
     result = compared(
         BLOCK_VS_FULL,
         lambda arm, seed, name: (
@@ -78,22 +78,22 @@ def test_values_are_named_with_the_runs_that_have_them():
     )
 
     assert result.flags == (
-        "Not only the arms differ within 8 of 8 pairs: torch 2.9.0, tf32 yes for 8 of 8 runs of "
-        "block; torch 2.13.0, tf32 no for 8 of 8 runs of full",
-        "Not only the arms differ within 3 of 8 pairs: commit aaaaaaaa for 8 of 8 runs of block; "
-        "commit aaaaaaaa for 5 of 8 runs of full, commit bbbbbbbb for 3",
+        "The arms are not the only difference within 8 of 8 pairs: torch 2.9.0, tf32 yes for 8 of "
+        "8 runs of block; torch 2.13.0, tf32 no for 8 of 8 runs of full",
+        "The arms are not the only difference within 3 of 8 pairs: commit aaaaaaaa for 8 of 8 runs "
+        "of block; commit aaaaaaaa for 5 of 8 runs of full, commit bbbbbbbb for 3",
     )
 
 
 @pytest.mark.parametrize(("entry", "more"), [
-    (BLOCK_VS_FULL, ""), (SECONDS, ", and means of seconds mix them"),
+    (BLOCK_VS_FULL, ""), (SECONDS, ", and means of seconds pool them"),
 ])  # fmt: skip
 def test_a_mix_over_pairs_is_told_apart(entry, more):
-    """Both runs of every pair are alike: no cause of what is seen, yet a reader must know."""
+    """Both runs of every pair are alike: it cannot cause the effect, but it is flagged."""
     result = compared(entry, lambda arm, seed, name: name in ("torch", "cpu") and seed < 3)
 
     assert result.flags == (
-        f"Pairs differ in more than the seed, though both runs of each are alike{more}: "
+        f"Pairs differ in more than the seed, although both runs of each agree{more}: "
         "torch 2.9.0, cpu EPYC for 5 of 8 pairs, torch 2.13.0, cpu Xeon for 3",
     )
 
@@ -125,7 +125,7 @@ def lost():
 
 
 def test_runs_of_which_the_place_is_not_known_are_told(lost):
-    """A lost env.json is no sign of likeness: it is told, and makes no pair of seconds."""
+    """A lost env.json is no evidence of equality: it is flagged, and prevents a pair of seconds."""
     records, where = lost
     torn = dataclasses.replace(
         records, environments=where[~where["run_id"].isin(["block-0", "block-5"])]
@@ -134,19 +134,18 @@ def test_runs_of_which_the_place_is_not_known_are_told(lost):
     updates, seconds = compare(torn)
 
     assert updates.flags == (
-        "Where 2 of 8 runs of block were made is not known (no env.json that can be read): "
-        "hardware and versions may differ",
+        "2 of 8 runs of block have no readable env.json: hardware and versions may differ",
     )
     assert seconds.pairs == 6
     assert seconds.flags[0] == (
-        "2 of 8 pairs are missing: 2 with hardware recorded for one run of the pair only in block, "
-        "2 with hardware recorded for one run of the pair only in full"
+        "2 of 8 pairs are missing: 2 with hardware recorded for only one run of the pair in block, "
+        "2 with hardware recorded for only one run of the pair in full"
     )
 
 
 @pytest.mark.parametrize("left", [0, 8])
 def test_unknown_hardware_is_one_kind_more_in_pairs_and_scaling(lost, left):
-    """Two runs of unknown hardware are alike, as is said; one of them beside a known one is not."""
+    """Two runs of unknown hardware are alike; one of them and a known one are not."""
     records, where = lost
     kept = where[where["run_id"].str[-1].astype(int) < left]
     torn = dataclasses.replace(records, environments=kept)
@@ -156,20 +155,20 @@ def test_unknown_hardware_is_one_kind_more_in_pairs_and_scaling(lost, left):
     assert kinds.nunique() == 1
     assert (kinds == "").all() == (not left)
     assert not elsewhere(records.runs, kept).any()
-    assert any("not known" in flag for flag in compare(torn)[1].flags) == (not left)
+    assert any("env.json" in flag for flag in compare(torn)[1].flags) == (not left)
 
 
 def test_the_costs_of_a_page_count_unknown_hardware_too(lost):
-    """One kind more, as in pairs."""
+    """It is a separate kind, as in pairs."""
     records, where = lost
     torn = dataclasses.replace(records, environments=where[where["run_id"] != "block-0"])
 
     assert cautions(records) == ()
-    assert cautions(torn)[0].startswith("Seconds were taken on 2 kinds of machines")
+    assert " 2 " in cautions(torn)[0]
 
 
 def test_a_file_that_names_no_hardware_is_unknown():
-    """So is one without a row; a part of it is a kind of its own."""
+    """So is one without a row; an incomplete record is a separate kind."""
     where = pd.DataFrame(
         {"run_id": ["a", "b", "c"], "cpu": ["x", None, "x"], "device": ["cpu", np.nan, None]}
     )
@@ -179,7 +178,7 @@ def test_a_file_that_names_no_hardware_is_unknown():
 
 
 def test_a_key_that_one_side_lacks_is_told():
-    """An older file without the key is not alike to one that has it."""
+    """An older file without the key differs from one that has it."""
     records = synthetic({"block": FAST, "full": SLOW})
     where = records.environments.astype(object)
     where.loc[where["run_id"].str.startswith("full"), "tf32"] = None
@@ -199,17 +198,17 @@ def with_code(code_of, entry=BLOCK_VS_FULL):
 
 
 def test_other_code_of_a_shared_own_part_is_flagged():
-    """A problem that was edited between the arms may be the cause of what is seen."""
+    """A problem that was edited between the arms may cause the effect."""
     result = with_code(lambda arm, seed: "lab 12ab" if arm == "block" or seed < 2 else "lab 34cd")
 
     assert result.flags == (
-        "Not only the arms differ within 6 of 8 pairs: code of lab 12ab for 8 of 8 runs of block; "
-        "code of lab 34cd for 6 of 8 runs of full, code of lab 12ab for 2",
+        "The arms are not the only difference within 6 of 8 pairs: code of lab 12ab for 8 of 8 "
+        "runs of block; code of lab 34cd for 6 of 8 runs of full, code of lab 12ab for 2",
     )
 
 
 def test_code_of_one_arm_alone_is_what_is_compared():
-    """An optimizer of a user's own is another module than that of its baseline: no caveat."""
+    """A user's own optimizer is another module than its baseline: no caveat."""
     assert (
         with_code(lambda arm, seed: "lab 12ab, opt 56ef" if arm == "full" else "lab 12ab").flags
         == ()
@@ -223,6 +222,6 @@ def test_an_own_part_of_one_arm_that_changed_between_its_runs_is_told():
     result = with_code(lambda arm, seed: f"opt {seed // 4}" if arm == "full" else None)
 
     assert result.flags == (
-        "Pairs differ in more than the seed, though both runs of each are alike: "
+        "Pairs differ in more than the seed, although both runs of each agree: "
         "code of opt 0 for 4 of 8 pairs, code of opt 1 for 4",
     )

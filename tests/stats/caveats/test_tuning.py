@@ -13,7 +13,7 @@ HITS = {"block": [10, 11, 12, 13, 14, 15, 16, 17], "full": [20, 22, 24, 26, 28, 
 SIZES = {"block": {"batch.gradient": "100"}, "full": {"batch.gradient": "200"}}
 
 
-def known(block="tuned", full="tuned", trials=(24, 24), **changes):
+def tuned_as(block="tuned", full="tuned", trials=(24, 24), **changes):
     """Records of two arms, and how each was tuned."""
     arms = {
         "block": ArmTuning(how=block, trials=trials[0]),
@@ -26,15 +26,15 @@ def known(block="tuned", full="tuned", trials=(24, 24), **changes):
 
 
 def flags(records):
-    """What is said beside the one comparison."""
+    """The flags of the only comparison."""
     (result,) = compare(records)
     return result.flags
 
 
 def test_arms_that_were_tuned_alike_need_no_word():
-    """Nor do arms of a spec that names no study, or whose study is not to be had."""
-    assert flags(known()) == flags(synthetic(HITS)) == ()
-    assert flags(known("untuned", "untuned", (0, 0))) == ()
+    """The same for arms of a spec without a study, or whose study is missing."""
+    assert flags(tuned_as()) == flags(synthetic(HITS)) == ()
+    assert flags(tuned_as("untuned", "untuned", (0, 0))) == ()
     lost = Tuned(study="studies/x", missing="it is gone")
     assert flags(replace(synthetic(HITS), tuning=lost)) == ()
 
@@ -42,45 +42,44 @@ def test_arms_that_were_tuned_alike_need_no_word():
 @pytest.mark.parametrize(
     ("records", "said"),
     [
-        (known("tuned", "untuned", (24, 0)), "full was not tuned"),
-        (known("tuned", "changed"), "full was tuned and then changed (lr 0.3, tuned 0.31)"),
-        (known("tuned", "elsewhere", (24, 0)), "full was not tuned for what it is run on"),
-        (known(trials=(24, 12)), "full was tuned in 12 trials"),
+        (tuned_as("tuned", "untuned", (24, 0)), "full was not tuned"),
+        (tuned_as("tuned", "changed"), "full was tuned and then changed (lr 0.3, tuned 0.31)"),
+        (tuned_as("tuned", "elsewhere", (24, 0)), "full was not tuned for this setting"),
+        (tuned_as(trials=(24, 12)), "full was tuned in 12 trials"),
     ],
 )  # fmt: skip
 def test_a_tuned_arm_against_another_is_flagged(records, said):
-    """Whatever kept the other one from being tuned alike."""
+    """Whatever the reason why the other arm was not tuned alike."""
     assert flags(records) == (
-        f"block was tuned in 24 trials, {said}: a difference may be one of tuning",
+        f"block was tuned in 24 trials, {said}: a difference may be due to tuning",
     )
 
 
 def test_settings_that_were_chosen_on_the_same_seeds_are_flagged():
-    """Of the arms that a study has touched."""
+    """The flag names the arms with settings of the study."""
     shared = {"shared_seeds": (0, 1)}
 
-    assert flags(known(**shared)) == (
-        "Settings of block and full were chosen on 2 seeds of this comparison, which flatters them",
+    assert flags(tuned_as(**shared)) == (
+        "Settings of block and full were chosen on 2 seeds of this comparison, which biases it in "
+        "their favour",
     )
-    assert "Settings of block were" in flags(known("tuned", "untuned", (24, 0), **shared))[1]
+    assert "Settings of block were" in flags(tuned_as("tuned", "untuned", (24, 0), **shared))[1]
 
 
 def test_arms_that_were_tuned_at_each_size_have_not_one_setting_for_all():
     """Batch sizes are flagged where neither arm is tuned, and only there."""
-    tuned, untuned = known(), known("untuned", "untuned", (0, 0))
+    tuned, untuned = tuned_as(), tuned_as("untuned", "untuned", (0, 0))
 
     assert flags(replace(tuned, values=SIZES)) == ()
-    assert flags(replace(untuned, values=SIZES))[0].startswith(
-        "At batch size 100 and 200 both arms have"
-    )
-    one = flags(replace(known("tuned", "untuned", (24, 0)), values=SIZES))
-    assert len(one) == 1
-    assert "full was not tuned" in one[0]
+    assert flags(replace(untuned, values=SIZES))[0].startswith("At batch size 100 and 200 ")
+    unequal = tuned_as("tuned", "untuned", (24, 0))
+    assert flags(replace(unequal, values=SIZES)) == flags(unequal)
+    assert len(flags(unequal)) == 1
 
 
 def test_only_the_settings_that_were_chosen_are_tuned():
-    """Arms that the record does not speak of are not."""
-    assert is_tuned(known(), "block", "full")
-    assert not is_tuned(known("changed"), "block")
-    assert not is_tuned(known(), "block", "other")
+    """Arms without a record are not."""
+    assert is_tuned(tuned_as(), "block", "full")
+    assert not is_tuned(tuned_as("changed"), "block")
+    assert not is_tuned(tuned_as(), "block", "other")
     assert not is_tuned(synthetic(HITS), "block")

@@ -1,4 +1,4 @@
-"""Targets that are met before the first update: told, and no evidence of agreement."""
+"""Targets that are met before the first update: flagged, and no evidence of equivalence."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ def versus(block, full, entry=SAME, **options):
     "estimand", ["updates_to_target", "seconds_to_target", "products_to_target"]
 )
 def test_arms_that_made_no_update_are_not_equivalent(estimand):
-    """Eight of eight pairs at cost 0 tie, and say nothing: no test, with the reason."""
+    """Eight of eight pairs tie at cost 0 and are uninformative: no evidence, with a flag."""
     entry = SAME.model_copy(update={"estimand": estimand})
     records = synthetic({"block": [0] * 8, "full": [0] * 8}, comparisons=(entry,))
     curves = records.curves.assign(products=3.0 * records.curves["update"])
@@ -35,17 +35,17 @@ def test_arms_that_made_no_update_are_not_equivalent(estimand):
     assert result.p_equivalence == 1
     assert "8 of 8 runs of block met the target before the first update" in result.flags
     assert "8 of 8 runs of full met the target before the first update" in result.flags
-    assert any("say nothing of the arms, not even that they are alike" in f for f in result.flags)
+    assert sum("before the first update" in flag for flag in result.flags) == 3
     assert sentence(result).endswith("→ undecided")
 
 
 def test_free_pairs_do_not_decide_beside_others():
-    """Two pairs that agree and six that cost nothing are two pairs: too few."""
+    """Two pairs that agree and six at no cost are only two pairs: too few."""
     result = versus([0] * 6 + [180, 190], [0] * 6 + [181, 189])
 
     assert result.verdict is Verdict.UNDECIDED
     assert "6 of 8 runs of full met the target before the first update" in result.flags
-    assert any("6 pairs met the target before the first update on both" in f for f in result.flags)
+    assert any(flag.startswith("6 pairs met the target before the first") for flag in result.flags)
 
 
 def test_pairs_with_a_cost_still_decide():
@@ -66,7 +66,7 @@ def test_a_missing_pair_may_not_bring_agreement_back():
 
 
 def test_an_arm_that_is_there_at_once_wins_and_is_told():
-    """One side at update 0 is a difference; the reader is told how it came about."""
+    """Hits of one side at update 0 are a difference, with a flag."""
     result = versus([0] * 8, FULL)
 
     assert result.verdict is Verdict.BETTER
@@ -75,7 +75,7 @@ def test_an_arm_that_is_there_at_once_wins_and_is_told():
 
 
 def test_a_run_without_products_is_not_one_without_updates():
-    """Adam costs no products whatever it does: nothing is said of the first update."""
+    """Adam always has cost 0 in products: no flag on the first update."""
     entry = BLOCK_VS_FULL.model_copy(update={"estimand": "products_to_target"})
     records = synthetic({"block": FULL, "full": NEAR}, comparisons=(entry,))
     curves = records.curves.assign(products=0.0)
@@ -86,12 +86,12 @@ def test_a_run_without_products_is_not_one_without_updates():
 
 
 def test_targets_that_take_training_are_not_told():
-    """Nothing is said where every run made an update."""
+    """There is no flag where every run made an update."""
     assert not any("first update" in flag for flag in versus(NEAR, FULL).flags)
 
 
 def test_no_update_and_one_are_not_equivalent():
-    """Both count as one in a ratio, which is a convention and no agreement."""
+    """Both count as 1 in a ratio, which is a convention and no evidence."""
     result = versus([0] * 8, [1] * 8)
 
     assert (result.wins, result.untied) == (8, 0)

@@ -208,7 +208,7 @@ def test_area_under_the_curve_equals_a_dense_sum(tau):
     x, loss = np.array([0, 3, 10, 40, 60]), rng.random(5)
     runs = pd.DataFrame({"arm": "hf", "seed": [0], "run_id": "a", "status": "done"})
     curves = pd.DataFrame({"arm": "hf", "seed": 0, "update": x, "val_loss": loss})
-    found = losses(runs, curves, "area_under_curve", Budget(updates=tau))["cost"].item()
+    area = losses(runs, curves, "area_under_curve", Budget(updates=tau))["cost"].item()
     middles = (np.arange(600_000) + 0.5) / 600_000 * tau
 
-    assert found == pytest.approx(np.interp(middles, x, loss).mean(), rel=1e-8)
+    assert area == pytest.approx(np.interp(middles, x, loss).mean(), rel=1e-8)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bdhf.records import Budget
+from bdhf.stats.caveats.overturned import OF_MISSING_PAIRS
 from bdhf.stats.compare import compare
 from bdhf.stats.observations.losses import losses
 from bdhf.stats.result import Verdict
@@ -39,12 +40,12 @@ def test_each_loss_is_what_it_says(estimand, value):
 
 @pytest.mark.parametrize("estimand", ESTIMANDS)
 def test_a_diverged_run_has_the_loss_that_it_began_with(estimand):
-    """Whatever it reached before: its loss at update 0, in all three; and it is no missing pair."""
+    """Its loss is that at update 0, for all three estimands; the pair is not missing."""
     assert loss_of([2.0, 0.1, math.nan], estimand, status="diverged") == 2.0
 
     result = only({"block": LOW, "full": HIGH}, estimand=estimand, diverged=[("block", 3)])
     assert (result.pairs, result.candidate_hits) == (8, 7)
-    assert "1 of 8 runs of block diverged: it counts as the loss that it began with" in result.flags
+    assert "1 of 8 runs of block diverged: it counts as its initial loss" in result.flags
 
 
 @pytest.mark.parametrize("estimand", ESTIMANDS)
@@ -71,17 +72,17 @@ def test_losses_can_be_equivalent():
 
 
 def test_arms_that_both_diverge_are_not_equivalent():
-    """Runs that diverge on both sides tie at the loss that they began with, and say nothing."""
+    """Runs that diverge on both sides tie at their initial loss, and are uninformative."""
     both = [(arm, seed) for arm in ("block", "full") for seed in range(6)]
     result = only({"block": LOW, "full": LOW}, margin=1.1, diverged=both)
 
     assert result.verdict is Verdict.UNDECIDED
     assert (result.ties, result.p_equivalence) == (8, 0.25)
-    assert "6 pairs diverged on both sides" in "; ".join(result.flags)
+    assert any(flag.startswith("6 pairs diverged on both sides") for flag in result.flags)
 
 
 def test_equivalent_losses_take_runs_that_did_not_diverge():
-    """With three of eight runs diverged in one arm the flag says what is short."""
+    """With three of eight runs diverged in one arm a flag has the counts."""
     lost = [("block", seed) for seed in range(3)]
     same = [[0.5, 0.5, 0.5]] * 8
     result = only({"block": same, "full": same}, margin=1.1, diverged=lost)
@@ -89,22 +90,22 @@ def test_equivalent_losses_take_runs_that_did_not_diverge():
     assert result.p_equivalence <= 0.05
     assert result.verdict is Verdict.UNDECIDED
     assert (
-        "Not called equivalent: that takes 80 % of the runs of both arms that did not diverge, and "
-        "block has 5 of 8"
+        "Not called equivalent: at least 80 % of the runs of both arms must not diverge "
+        "(block: 5 of 8)"
     ) in result.flags
 
 
 @pytest.mark.parametrize("shift", [-0.5, -3.0])
 def test_losses_that_are_not_positive_use_differences(shift):
-    """Without ratios the differences are tested, a margin does not apply, and both are said."""
+    """Without ratios the differences are tested, and a flag reports that no margin applies."""
     block, full = ([[x + shift for x in run] for run in arm] for arm in (LOW, HIGH))
     result = only({"block": block, "full": full}, margin=1.1)
 
     assert result.verdict is Verdict.BETTER
     assert result.difference == pytest.approx(-0.4)
     assert np.isnan([result.ratio, result.ratio_low, result.p_equivalence]).all()
-    assert (
-        "Not every final validation loss is above 0: there is no ratio for a margin" in result.flags
+    assert result.flags == (
+        "The margin needs ratios, but not every final validation loss is positive",
     )
     assert sentence(result).startswith(
         "block was 0.4 below full in final validation loss (95 % interval -0.4 to -0.4; p = 0.008"
@@ -112,7 +113,7 @@ def test_losses_that_are_not_positive_use_differences(shift):
 
 
 def test_runs_that_stop_at_their_target_are_flagged():
-    """A loss at the stop is not that of a run that went on to the budget."""
+    """A loss at the target is not that of a run up to the budget."""
     result = only({"block": LOW, "full": [run[:2] for run in HIGH[:3]] + HIGH[3:]})
 
     assert result.pairs == 8
@@ -124,7 +125,7 @@ def test_runs_that_stop_at_their_target_are_flagged():
 
 
 def test_area_is_averaged_up_to_the_first_end():
-    """Every run is watched up to there; beyond it the longer runs are not counted."""
+    """Every run was observed up to there; later parts of longer runs do not count."""
     result = only({"block": [[2.0, 1.0, 9.0]] * 6, "full": [[4.0, 2.0]] * 6},
                   estimand="area_under_curve")  # fmt: skip
 
@@ -132,7 +133,7 @@ def test_area_is_averaged_up_to_the_first_end():
 
 
 def test_one_loss_that_is_not_a_number():
-    """In the middle it is passed over; at the end there is no final loss: the pair is missing."""
+    """In the middle it is skipped; at the end there is no final loss: the pair is missing."""
     assert loss_of([2.0, math.nan, 0.5], "final_loss") == 0.5
     assert loss_of([2.0, math.nan, 0.5], "area_under_curve") == pytest.approx(1.25)
     assert loss_of([2.0, 0.4, math.nan], "best_loss") == 0.4
@@ -146,7 +147,7 @@ def test_one_loss_that_is_not_a_number():
 
 
 def test_missing_run_may_have_diverged():
-    """At worst it has the loss that runs begin with: a verdict that hangs on that is overturned."""
+    """At worst it has the initial loss: a verdict that depends on that is undecided."""
     high = [[9.0, *run[1:]] for run in HIGH]
     lost, early = (only({"block": [*LOW[:6], "oom"], "full": full[:7]}) for full in (high, HIGH))
     near = [[run[2] + 0.001, run[1], run[2]] for run in HIGH]
@@ -154,11 +155,11 @@ def test_missing_run_may_have_diverged():
 
     assert lost.p_holm == early.p_holm <= 0.05
     assert lost.verdict is Verdict.UNDECIDED
-    assert "The verdict hangs on the missing pairs: better without them" in "; ".join(lost.flags)
+    assert any(flag.startswith(f"{OF_MISSING_PAIRS}: better ") for flag in lost.flags)
     assert stands.verdict is Verdict.BETTER
 
 
 def test_unknown_loss_is_an_error():
-    """A name that is no loss is refused, with those that are."""
-    with pytest.raises(ValueError, match="'last_loss' is no loss; known: final_loss"):
+    """An unknown loss is refused, and the error lists the known ones."""
+    with pytest.raises(ValueError, match=r"'last_loss'.*final_loss"):
         loss_of([2.0, 1.0], "last_loss")

@@ -1,4 +1,4 @@
-"""Why a run is missing is said in one way by every output: torn is not the same as not run yet."""
+"""All outputs use the same words for the reasons of missing runs."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from bdhf.stats.compare import compare, to_table
 from bdhf.stats.text.latex import to_latex
 from tests.stats.synthetic import synthetic
 
-#: The reasons that `records` gives, and what they are called.
+#: The reasons of `records`, and their words in outputs.
 REASONS = {
     "torn: curve.parquet: Parquet magic bytes not found in footer": "torn",
     "foreign: records of version 2, this bdhf reads up to 1: upgrade bdhf": "of a newer bdhf",
@@ -56,6 +56,6 @@ def test_kinds_are_counted_apart():
     )
 
 
-def test_a_reason_that_says_nothing_is_not_run_yet():
+def test_an_empty_reason_is_not_run_yet():
     """Records made by hand may have none."""
     assert {uncounted(reason) for reason in ("", None, float("nan"))} == {NOT_RUN}

@@ -9,7 +9,7 @@ BUDGET = Budget(updates=300)
 
 
 def observations(*rows):
-    """A table of (status, reached, time), as `targets.observe` gives it, at no known pace."""
+    """A table of (status, reached, time) like `observe_targets`, without a pace."""
     table = pd.DataFrame(rows, columns=["status", "reached", "time"])
     return table.assign(arm="hf", slowest=np.nan)
 
@@ -54,7 +54,7 @@ def test_other_axis_restricts_where_the_first_miss_ended():
 
 
 def test_other_axis_without_a_miss_restricts_nothing():
-    """Without a miss τ is the largest cost seen."""
+    """Without a miss τ is the largest cost observed."""
     observed = observations(("done", True, 20.0), ("done", True, 45.0))
 
     assert costs(observed, "seconds") == (Horizon(45.0, "largest cost"), [20.0, 45.0])
@@ -62,14 +62,14 @@ def test_other_axis_without_a_miss_restricts_nothing():
 
 @pytest.mark.parametrize(("ended", "tau"), [(3.0, 60.0), (90.0, 90.0)])
 def test_diverged_runs_alone_restrict_at_the_budget_of_the_slowest_pace(ended, tau):
-    """τ is what the budget costs at the slowest pace, and no less than any run had run up."""
+    """τ is the budget at the slowest pace, and at least the cost of any run."""
     observed = observations(("done", True, 20.0), ("diverged", False, ended)).assign(slowest=60.0)
 
     assert costs(observed, "seconds") == (Horizon(tau, "slowest pace"), [20.0, tau])
 
 
 def test_unrecorded_cost_is_missing_data():
-    """A run without a cost on the axis has no Y, unless the budget says what its miss costs."""
+    """A run without a cost on the axis has no Y, unless the budget is its cost as a miss."""
     observed = observations(
         ("done", True, 5.0), ("done", True, np.nan), ("done", False, np.nan), ("oom", False, np.nan)
     )
@@ -86,7 +86,7 @@ def test_diverged_run_needs_no_recorded_cost():
 
 
 def test_diverged_run_of_an_arm_without_a_pace_is_missing():
-    """Nothing tells what the budget would have cost it."""
+    """The cost of the budget is unknown for it."""
     observed = observations(("done", True, 5.0), ("diverged", False, 2.0))
 
     np.testing.assert_equal(costs(observed, "seconds")[1], [5.0, np.nan])

@@ -46,7 +46,7 @@ def test_nan_never_hits_and_breaks_a_stretch():
 
 @pytest.mark.parametrize("sustain", [1, 2, 3])
 def test_hits_equal_a_literal_search(sustain):
-    """The sliding window finds what a loop over all positions finds."""
+    """The sliding window agrees with a loop over all positions."""
     below = np.random.default_rng(sustain).random((200, 7)) < 0.5
 
     for row in below:
@@ -68,12 +68,12 @@ def test_order_of_rows_does_not_matter():
 
 
 def test_follow_up_falls_back_on_the_last_evaluation():
-    """A miss without a recorded total was watched up to its last evaluation."""
+    """A miss without a recorded total is censored at its last evaluation."""
     assert outcome([1.0, 0.9, 0.8], total=np.nan) == (False, 4.0)
 
 
 def test_run_without_evaluations_is_a_miss():
-    """A run that ended before its first evaluation was watched up to its end and hit nothing."""
+    """A run that ended before its first evaluation is censored at its end."""
     runs, curves = one_run([1.0, 0.1], total=2)
     other = runs.assign(seed=1, update=7)
     observed = observe_targets(
@@ -100,7 +100,7 @@ def test_failed_and_unfinished_runs_have_no_outcome(status):
 
 @pytest.mark.parametrize("status", [*map(str, FAILED)])
 def test_hit_before_a_failure_is_a_hit(status):
-    """What ended the run later does not undo that it reached the target, nor when."""
+    """A later failure changes neither the hit nor its time."""
     assert outcome([1.0, 0.1, 0.9], status=status, total=4) == (True, 2.0)
     assert outcome([1.0, 0.1, 0.9], status=status, total=4, sustain=2)[0] is False
 
@@ -137,17 +137,17 @@ def test_earliest_cost_of_a_sustained_hit_is_that_of_its_stretch():
 
 
 def test_earliest_cost_on_another_axis_is_that_of_one_update():
-    """The updates between two evaluations cost alike."""
+    """The updates between two evaluations cost the same."""
     assert ends([1.0, 0.9, 0.1], [0, 4, 8], [0.0, 10.0, 30.0], axis="seconds") == (15.0, 30.0)
 
 
 def test_earliest_cost_without_a_cost_before_counts_from_the_start():
-    """Where the evaluation before has no cost on the axis, the run's start is what is known."""
+    """Where the previous evaluation has no cost on the axis, the bound is the start of the run."""
     assert ends([1.0, 0.9, 0.1], [0, 4, 8], [0.0, np.nan, 32.0], axis="seconds") == (4.0, 32.0)
 
 
 def test_earliest_cost_of_a_miss_is_its_time():
-    """A miss was watched up to its end."""
+    """A miss is censored at its end."""
     assert ends([1.0, 0.9, 0.8], [0, 4, 8]) == (8.0, 8.0)
 
 
@@ -160,13 +160,13 @@ def test_ablation_that_has_not_begun_has_no_outcome():
 
 
 def test_unknown_metric_names_the_known_ones():
-    """The error says what the curves have and what was probably meant."""
-    with pytest.raises(ValueError, match=r"'val_los'; known: val_loss. Did you mean 'val_loss'\?"):
+    """The error lists the metrics of the curves and suggests the closest one."""
+    with pytest.raises(ValueError, match=r"'val_los'.* val_loss.*'val_loss'"):
         observe_targets(*one_run([1.0]), Target(metric="val_los", below=0.2))
 
 
 def test_a_metric_that_no_run_measured_is_a_fault_of_the_input():
-    """Runs kept from before a problem had the metric: the commands end with a line."""
+    """With runs from before a problem had the metric, commands end with a one-line error."""
     with pytest.raises(InputError) as caught:
         observe_targets(*one_run([1.0]), Target(metric="val_accuracy", above=0.9))
 
@@ -174,6 +174,6 @@ def test_a_metric_that_no_run_measured_is_a_fault_of_the_input():
 
 
 def test_unknown_axis_names_the_known_ones():
-    """The error says which axes a cost can be counted on."""
-    with pytest.raises(ValueError, match="unknown 'hours'; known: updates, epochs"):
+    """The error lists the axes of a cost."""
+    with pytest.raises(ValueError, match=r"'hours'.*updates, epochs"):
         observe_targets(*one_run([1.0]), Target(metric="val_loss", below=0.2), axis="hours")

@@ -20,7 +20,7 @@ def lines(records):
 
 
 def test_shares_are_those_of_the_definition():
-    """Three seeds by hand: ties are best twice, and a miss never comes."""
+    """Three seeds by hand: ties count as best twice, and a miss never counts."""
     records = synthetic({"block": [10, 20, 30], "full": [20, 20, None]})
 
     assert lines(records) == {
@@ -37,7 +37,7 @@ def test_an_instance_that_nobody_solves_counts():
 
 
 def test_an_instance_with_missing_data_is_left_out_and_counted():
-    """A run that failed tells of its instance nothing, for no solver."""
+    """A failed run excludes its instance for all solvers."""
     table = performance_profiles(synthetic({"block": [10, 20, "oom"], "full": [20, "planned", 10]}))
 
     assert set(table["instances"]) == {1}
@@ -96,7 +96,7 @@ def test_a_value_leaves_a_label_only_as_a_whole():
 
 
 def test_costs_are_restricted_at_the_smallest_budget_of_a_problem():
-    """A solver that may run longer gains no hits by it: the others were not watched so far."""
+    """A solver with a larger budget gains no hits by it: the others were not observed so far."""
     records = synthetic({"block": [10, 150], "full": [20, 90]}, last=200)
     short = records.budget.model_copy(update={"updates": 100})
     records = dataclasses.replace(records, budgets={"full": short})

@@ -41,7 +41,7 @@ def test_critical_values_at_ten_percent():
 def test_the_test_is_scipys_on_mean_log_costs():
     """Per problem the mean over seeds of the log cost; the best solver has rank 1."""
     records = study()
-    found = mean_ranks(records, TARGET)
+    ranks = mean_ranks(records, TARGET)
     end = records.runs.set_index(["arm", "seed"])["update"].astype(float)
     means = np.array(
         [[np.log([end[f"{s} problem={p}", i] for i in range(3)]).mean() for s in "abcd"]
@@ -49,28 +49,28 @@ def test_the_test_is_scipys_on_mean_log_costs():
     )  # fmt: skip
     expected = stats.friedmanchisquare(*means.T)
 
-    assert found.solvers == ("a", "b", "c", "d")
-    assert found.mean_ranks == pytest.approx(stats.rankdata(means, axis=1).mean(axis=0))
-    assert (found.statistic, found.p) == pytest.approx((expected.statistic, expected.pvalue))
-    assert found.critical_difference == critical_difference(4, 6, 0.05)
-    assert (found.problems, found.left_out) == (6, 0)
+    assert ranks.solvers == ("a", "b", "c", "d")
+    assert ranks.mean_ranks == pytest.approx(stats.rankdata(means, axis=1).mean(axis=0))
+    assert (ranks.statistic, ranks.p) == pytest.approx((expected.statistic, expected.pvalue))
+    assert ranks.critical_difference == critical_difference(4, 6, 0.05)
+    assert (ranks.problems, ranks.left_out) == (6, 0)
 
 
 def test_groups_are_stretches_within_the_critical_difference():
     """Solvers are joined exactly when their mean ranks differ by less, no group in another."""
-    found = mean_ranks(study(problems=12, solvers=tuple("abcdef")), TARGET)
-    joined = {(i, j) for first, last in found.groups
+    ranks = mean_ranks(study(problems=12, solvers=tuple("abcdef")), TARGET)
+    joined = {(i, j) for first, last in ranks.groups
               for i in range(first, last + 1) for j in range(i + 1, last + 1)}  # fmt: skip
-    mean = found.mean_ranks
+    mean = ranks.mean_ranks
     near = {(i, j) for i in range(6) for j in range(i + 1, 6)
-            if mean[j] - mean[i] < found.critical_difference}  # fmt: skip
+            if mean[j] - mean[i] < ranks.critical_difference}  # fmt: skip
 
     assert joined == near
-    assert 1 < len(found.groups) < len(near)
+    assert 1 < len(ranks.groups) < len(near)
 
 
 def test_below_five_problems_or_three_solvers_there_is_none():
-    """Neither is a problem counted on which a solver has no outcome."""
+    """A problem on which a solver has no outcome is left out."""
     idle = {f"b problem={p}": ["oom"] * 3 for p in range(2)}
 
     assert mean_ranks(study(problems=4), TARGET) is None
@@ -80,14 +80,14 @@ def test_below_five_problems_or_three_solvers_there_is_none():
 
 
 def test_solvers_that_all_miss_tie():
-    """Nothing is reached anywhere: equal ranks, and no difference."""
+    """No target is reached: equal ranks, and no difference."""
     records = study()
     runs = records.runs.assign(status="diverged")
-    found = mean_ranks(dataclasses.replace(records, runs=runs), TARGET)
+    ranks = mean_ranks(dataclasses.replace(records, runs=runs), TARGET)
 
-    assert set(found.mean_ranks) == {2.5}
-    assert (found.statistic, found.p) == (0.0, 1.0)
-    assert found.groups == ((0, 3),)
+    assert set(ranks.mean_ranks) == {2.5}
+    assert (ranks.statistic, ranks.p) == (0.0, 1.0)
+    assert ranks.groups == ((0, 3),)
 
 
 def test_false_alarms_are_rare():

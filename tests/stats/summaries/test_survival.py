@@ -7,7 +7,7 @@ from bdhf.stats.summaries.survival import kaplan_meier
 
 
 def observations(time, reached, *, arm="hf", status="done"):
-    """A table as `targets.observe` gives it."""
+    """A table like that of `observe_targets`."""
     return pd.DataFrame({"arm": arm, "status": status, "reached": reached, "time": time})
 
 
@@ -52,7 +52,7 @@ def test_curve_starts_with_everything_at_risk():
 
 
 def test_diverged_run_stays_at_risk():
-    """A diverged run never reaches the target: it is no early censoring, which would hide it."""
+    """A diverged run never reaches the target: early censoring would hide it."""
     observed = pd.concat(
         [
             observations([1.0], [False], status="diverged"),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bdhf.stats.caveats.flags import too_few_pairs
 from bdhf.stats.compare import compare
 from bdhf.stats.text.latex import escaped, to_latex
 from bdhf.stats.text.tables import rows
@@ -18,7 +19,7 @@ NAMES = st.text(min_size=1, max_size=12) | st.lists(
                      "\\input{x}", "$", "^^M", "#1", "~", "_", "a"]), min_size=1, max_size=6,
 ).map("".join)  # fmt: skip
 
-#: What LaTeX gives a meaning, where no backslash stands before it.
+#: Characters with a meaning in LaTeX, without a backslash before them.
 BARE = re.compile(r"(?<!\\)[&%#_]")
 
 
@@ -73,7 +74,7 @@ def test_any_names_are_a_row_and_comments(name, target, flags):
     st.integers(1, 5).flatmap(lambda n: st.tuples(*2 * [st.lists(ENDS, min_size=n, max_size=n)]))
 )
 def test_any_few_pairs_are_a_row_and_comments(ends):
-    """However runs ended: intervals that begin at 0, no pairs, and costs of 0."""
+    """For all ends of runs: intervals that begin at 0, no pairs, and costs of 0."""
     (result,) = results_of(*ends)
 
     check(to_latex([result]), len(result.flags))
@@ -81,19 +82,20 @@ def test_any_few_pairs_are_a_row_and_comments(ends):
 
 @pytest.mark.parametrize("pairs", [1, 2, 3, 4, 5])
 def test_an_interval_that_begins_at_zero_is_none(pairs):
-    """Too few pairs for the level have a ratio, and no interval beside it."""
+    """Too few pairs for the level have a ratio without an interval."""
     latex = to_latex(results_of([10] * pairs, [20] * pairs))
 
     assert f" & 0.50 & {2 ** (1 - pairs):.3f} & ".replace("1.000", "1") in latex
 
 
 def test_a_line_break_in_a_name_does_not_end_a_comment():
-    """What stands behind it stays a part of the comment, and of the row."""
+    """The text after it stays in the comment, and in the row."""
     latex = to_latex(results_of([10] * 3, [20] * 3, name="a\n\\input{x}"))
 
     assert r"a \textbackslash{}input\{x\} & updates to" in latex
     assert [line for line in latex.splitlines() if line.startswith("\\input")] == []
-    assert "% a \\input{x}: 3 untied pairs give no p" in latex
+    (flag,) = too_few_pairs(3, 3, 0.05, 1)
+    assert f"% a \\input{{x}}: {flag}" in latex
 
 
 def test_what_is_not_latin_stays_and_symbols_are_set():
@@ -104,17 +106,17 @@ def test_what_is_not_latin_stays_and_symbols_are_set():
 @settings(deadline=None)
 @given(NAMES, NAMES)
 def test_tables_in_words_are_lines(name, target):
-    """Whatever arms and targets are called, a value is one line that a terminal shows."""
+    """For any names of arms and targets, a value is one printable line."""
     result = dataclasses.replace(PLAIN, candidate=name, target=target)
 
     assert all(value.isprintable() for _, value in rows(result))
 
 
 def test_losses_without_ratios_have_no_interval_of_one():
-    """Pairs that differ are not said to be alike or too few."""
+    """The reason is the missing ratio, not tied or too few pairs."""
     losses = {"block": [[1, -0.2 + i / 100] for i in range(8)],
               "full": [[1, -0.3 + i / 90] for i in range(8)]}  # fmt: skip
     words = dict(rows(*compare(with_losses(losses))))
 
-    none = "– (not every value is above 0, so there is no ratio)"
+    none = "– (not every value is positive, so no ratio exists)"
     assert (words["interval"], words["BCa interval"]) == (none, none)

@@ -25,7 +25,7 @@ def test_verdict_names_arms_unit_target_interval_and_p():
 
 
 def test_correction_and_misses_are_named():
-    """With several tests the corrected p stands beside, and misses say what they count as."""
+    """With several tests it has the corrected p, and the cost of a miss."""
     entries = [Comparison(name=str(i), candidate="block", baseline="full") for i in range(3)]
     text = said([*FAST[:7], None], SLOW, comparisons=entries)
 
@@ -42,7 +42,7 @@ def test_small_p_keeps_its_side_of_a_small_alpha():
     assert "p = 0.001;" in sentence(dataclasses.replace(result, p=0.0007, alpha=0.0005))
 
 
-def test_infinite_interval_is_said_in_words():
+def test_an_infinite_interval_is_reported_in_words():
     """Too few pairs for the level give no interval, not one from 0 to inf."""
     text = said(FAST[:4], SLOW[:4])
 
@@ -51,16 +51,16 @@ def test_infinite_interval_is_said_in_words():
 
 
 def test_arms_that_never_reach_the_target():
-    """If nothing was reached there is no ratio to quote."""
+    """Without a hit there is no ratio."""
     assert said([None] * 6, ["diverged"] * 6) == (
         "block and full never reached val_loss ≤ 0.02 within 300 updates (6 of 6 pairs) → undecided"
     )
 
 
 def test_all_ties():
-    """Equal costs on every seed are said as such."""
+    """Equal costs on every seed are reported as ties."""
     assert said(FAST, FAST) == (
-        "block and full needed equally many updates to reach val_loss ≤ 0.02 "
+        "block and full needed the same number of updates to reach val_loss ≤ 0.02 "
         "(8 of 8 pairs, all tied) → undecided"
     )
 
@@ -69,16 +69,16 @@ def test_all_ties():
     ("seeds", "pairs"), [(1, "0 of 1 pair has an outcome"), (3, "0 of 3 pairs have an outcome")]
 )
 def test_no_pairs(seeds, pairs):
-    """Nothing to compare is a sentence too."""
+    """Without pairs there is still a sentence."""
     assert said(["planned"] * seeds, [40] * seeds) == (
         f"block and full cannot be compared on val_loss ≤ 0.02: {pairs} on both sides → undecided"
     )
 
 
 def test_verdict_that_missing_pairs_overturn_says_why():
-    """A small p beside `undecided` is explained."""
+    """A small p with `undecided` is explained."""
     assert said([*FAST, "timeout"], [*SLOW, 80]).endswith(
-        "8 of 9 pairs) → undecided: the missing pairs could overturn it"
+        "8 of 9 pairs) → undecided: the missing pairs could change the verdict"
     )
 
 
@@ -112,18 +112,18 @@ def test_rounding_does_not_cross_the_mark(numbers, text):
     ],
 )
 def test_each_verdict_ends_its_sentence(block, full, verdict):
-    """The verdict stands last, with what a reader needs beside it."""
+    """The verdict comes last, with its p or the number of seeds."""
     entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
 
     assert said(block, full, comparisons=(entry,)).endswith(f"8 of 8 pairs) → {verdict}")
 
 
-def test_equivalent_ties_are_said_as_such():
-    """Where all pairs tie there is no ratio to quote, but there is a margin."""
+def test_equivalent_ties_are_reported_as_ties():
+    """Where all pairs tie there is no ratio, but a margin."""
     entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
 
     assert said(FAST, FAST, comparisons=(entry,)) == (
-        "block and full needed equally many updates to reach val_loss ≤ 0.02 "
+        "block and full needed the same number of updates to reach val_loss ≤ 0.02 "
         "(8 of 8 pairs, all tied) → equivalent within 1.1× (p = 0.004)"
     )
 
@@ -136,14 +136,14 @@ def test_equivalent_ties_are_said_as_such():
     ],
 )
 def test_losses_are_named(estimand, text):
-    """A loss has no target and no unit: its name says what it is."""
+    """A loss has no target and no unit, only its name."""
     records = with_losses({"block": [[2.0, 1.0]] * 6, "full": [[2.0, 2.0]] * 6}, estimand=estimand)
 
     assert sentence(compare(records)[0]).startswith(text)
 
 
 def test_losses_without_a_ratio_are_differences():
-    """Losses at or below 0 are said to be above or below each other."""
+    """Losses at or below 0 are compared by their difference."""
     records = with_losses({"block": [[2.0, 1.0]] * 3, "full": [[2.0, -1.0]] * 3})
 
     assert sentence(compare(records)[0]) == (
@@ -152,8 +152,8 @@ def test_losses_without_a_ratio_are_differences():
     )
 
 
-def test_missing_pairs_are_blamed_only_where_they_decide():
-    """Ties without enough hits are undecided by themselves, though a pair is missing as well."""
+def test_missing_pairs_are_a_reason_only_where_they_decide():
+    """Ties without enough hits are undecided in any case, even if a pair is missing."""
     entry = BLOCK_VS_FULL.model_copy(update={"margin": 1.1})
     some = [*FAST[:6], *[None] * 3]
     text = said([*some, "oom"], [*some, 50], comparisons=(entry,))
