@@ -331,7 +331,7 @@ def test_products_that_cannot_be_right_end_the_run_as_an_error(monkeypatch):
 
     assert result.status is Status.ERROR
     assert "CurvatureError" in result.reason
-    assert "suspect: module 'encoder." in result.reason
+    assert "'encoder." in result.reason
     assert result.curve["update"].tolist() == [0]
 
 

@@ -77,7 +77,7 @@ LINE_SEARCH = ("partition: full, lr: 0.5", "partition: full, lr: 1.0e+5, accepta
 
 
 @pytest.mark.parametrize(
-    ("arm", "changes", "seconds", "place", "updates"),
+    ("arm", "changes", "seconds", "doing", "updates"),
     [
         # looks: 3 at an evaluation; 2 at the check; at the updates 6, 7 and 7
         ("full_hf", (), 1, "in the evaluation at update 0", []),
@@ -90,7 +90,7 @@ LINE_SEARCH = ("partition: full, lr: 0.5", "partition: full, lr: 1.0e+5, accepta
     ],
 )
 def test_a_run_that_exceeds_the_safety_limit_times_out_where_it_is(
-    monkeypatch, arm, changes, seconds, place, updates
+    monkeypatch, arm, changes, seconds, doing, updates
 ):
     """Inside CG, a line search, L-BFGS, the check before the first update, or an evaluation."""
     stand_in = SimpleNamespace(monotonic=Clock(), perf_counter=time.perf_counter)
@@ -99,7 +99,7 @@ def test_a_run_that_exceeds_the_safety_limit_times_out_where_it_is(
     result = outcome(arm, *changes, safety=Safety(seconds=seconds))
 
     assert result.status is Status.TIMEOUT
-    assert result.reason == f"still running after {seconds} s, {place}"
+    assert result.reason == f"still running after {seconds} s, {doing}"
     assert result.curve["update"].tolist() == updates
 
 

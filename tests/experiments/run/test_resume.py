@@ -81,10 +81,10 @@ INTERRUPTIONS = {
 }
 
 
-def assert_same_bits(one: pd.DataFrame, other: pd.DataFrame) -> None:
+def assert_same_bits(first: pd.DataFrame, second: pd.DataFrame) -> None:
     """In every column but seconds."""
     drop = {"columns": "seconds"}
-    pd.testing.assert_frame_equal(one.drop(**drop), other.drop(**drop), check_exact=True)
+    pd.testing.assert_frame_equal(first.drop(**drop), second.drop(**drop), check_exact=True)
 
 
 def check_interrupted(spec, folder, resumable, how):
@@ -189,8 +189,8 @@ def test_what_a_part_keeps_later_ends_the_checkpoints(name, tmp_path):
     assert_same_bits(taken_up.curve, whole.curve)
     assert taken_up.resumed == 1
     assert taken_up.no_checkpoint
-    assert case.told[0].startswith("no more checkpoints: a run that went on from one would ")
-    assert case.told[0].endswith("starts from the last one if it is interrupted")
+    assert case.checkpoint.path.exists()
+    assert taken_up.no_checkpoint in case.told[-1]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,9 @@ def test_what_a_part_keeps_later_ends_the_checkpoints(name, tmp_path):
 def test_what_comes_again_is_not_tried_at_every_save(arm, most, tmp_path, monkeypatch):
     """Once for each thing that changes beside what is saved."""
     trials, replay = [], Training.replay
-    monkeypatch.setattr(Training, "replay", lambda *given: trials.append(1) or replay(*given))
+    monkeypatch.setattr(
+        Training, "replay", lambda *arguments: trials.append(1) or replay(*arguments)
+    )
 
     case = Case(run_of(arm), tmp_path, every=1)
 
