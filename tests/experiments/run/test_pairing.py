@@ -1,4 +1,4 @@
-"""What pairs the arms: one initialisation and one order of batches a seed, byte for byte."""
+"""The pairing of arms: one initialisation and one order of batches per seed, byte for byte."""
 
 import hashlib
 import random
@@ -14,7 +14,7 @@ from tests.experiments.specs import outcome
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Arm -> the bytes that it begins with, and those of its batches, update by update.
+    """Arm -> digests of its initial parameters and of its batches, update by update.
 
     An arm called "restless" draws from every global generator before each of its updates.
     """

@@ -1,4 +1,4 @@
-"""Random streams: what pairs the arms."""
+"""Random streams, which pair the arms."""
 
 from itertools import islice
 
@@ -67,7 +67,7 @@ def test_a_smaller_subset_is_part_of_a_larger_one():
 )
 @pytest.mark.parametrize("drawn", [0, 1, 2, 3, 7])
 def test_a_stream_goes_on_from_its_state(stream, drawn):
-    """Wherever it stood, in the middle of an epoch or across the end of one."""
+    """From any position, in the middle of an epoch or across its end."""
     first, second = stream(), stream()
     list(islice(first, drawn))
     state = first.state()
