@@ -20,7 +20,7 @@ from bdhf.nn import PeepholeLSTM
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its loss and a batch, built afresh for each test."""
+    """A model, its loss and a batch, built again for each test."""
 
     model: nn.Module
     loss_fn: Callable[[Any, Any], Tensor]
