@@ -69,7 +69,7 @@ __all__ = [
     "recipes",
 ]
 
-#: Names that do not live in `bdhf.optim`: where they do, and "" for a module of that name.
+#: The module of each public name outside `bdhf.optim`; "" for a name that is itself a module.
 _ELSEWHERE = {
     "BdhfError": "bdhf.errors", "figures": "", "load": "bdhf.records", "recipes": "",
 }  # fmt: skip
@@ -77,10 +77,10 @@ _ELSEWHERE = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        known = ", ".join(__all__)
-        raise AttributeError(f"module 'bdhf' has no attribute {name!r}; known: {known}")
-    home = _ELSEWHERE.get(name, "bdhf.optim")
-    return getattr(import_module(home), name) if home else import_module(f"bdhf.{name}")
+        names = ", ".join(__all__)
+        raise AttributeError(f"module 'bdhf' has no attribute {name!r}; known: {names}")
+    module = _ELSEWHERE.get(name, "bdhf.optim")
+    return getattr(import_module(module), name) if module else import_module(f"bdhf.{name}")
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
 """The base of all errors that bdhf raises itself: `except bdhf.BdhfError` catches every one.
 
 BdhfError
-├── InputError         what was given cannot be used: a spec, a folder, a storage (bdhf.records)
+├── InputError         unusable input: a spec, a folder, a storage (bdhf.records)
 │   ├── SpecError          a spec that cannot be run (bdhf.experiments.errors)
 │   └── StorageError       results that cannot be written
 ├── ModelError         a model, a loss or a batch that has no curvature product (bdhf.optim)
@@ -26,7 +26,7 @@ class BdhfError(Exception):
         return tuple(str(self).splitlines()) or (type(self).__name__,)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy it, to another process too, without its constructor, which may take anything."""
+        """Copy and pickle without the constructor, which may take any arguments."""
         return _without_constructor, (type(self), self.args), self.__dict__
 
 

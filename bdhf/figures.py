@@ -4,7 +4,7 @@
     bdhf.figures.forest(records).savefig("forest.pdf")
 
 Every function takes the records of an ablation and returns a matplotlib Figure in the style of the
-report, arms in the same colours. It raises ValueError, which says why, where there is nothing to
+report, with the same colours for arms. It raises ValueError with the reason if there is nothing to
 draw. Nothing here needs torch.
 """
 
@@ -67,7 +67,7 @@ def curves(
     ...
     ValueError: forest: no comparison has a ratio (the spec compares nothing)
     """
-    axis_column(axis)  # an unknown axis is told
+    axis_column(axis)  # raises for an unknown axis
     records = records.in_order()
     usual = ["val_loss", *(target.metric for target in records.targets), "train_loss"]
     wanted = list(dict.fromkeys(usual if metrics is None else metrics))
@@ -105,20 +105,20 @@ def forest(records: Records, question: str | None = None) -> Figure:
     """
     records = records.in_order()
     results = compare(records)
-    known = list(dict.fromkeys(result.question for result in results))
-    if (question is None and len(known) > 1) or question not in (None, *known):
-        raise ValueError(f"forest: name one of the questions: {'; '.join(known)}")
+    questions = list(dict.fromkeys(result.question for result in results))
+    if (question is None and len(questions) > 1) or question not in (None, *questions):
+        raise ValueError(f"forest: name one of the questions: {'; '.join(questions)}")
     chosen = [result for result in results if question in (None, result.question)]
-    found = _forest.draw_forest(Evidence(records, survival_table(records), chosen))
+    drawings = _forest.draw_forest(Evidence(records, survival_table(records), chosen))
     why = "no pair has an outcome" if results else "the spec compares nothing"
-    return _only("forest", found, f"no comparison has a ratio ({why})")
+    return _only("forest", drawings, f"no comparison has a ratio ({why})")
 
 
 def profile(records: Records, target: str | None = None) -> Figure:
     """Share of instances solved within a factor of the best (Dolan and Moré)."""
     records = _one_target("profile", records, target)
     evidence = Evidence(records, survival_table(records), profile=profile_table(records))
-    why = "fewer than two arms share an instance, or more than can be told apart"
+    why = "fewer than two arms share an instance, or more than a plot can distinguish"
     return _only("profile", _profile.draw_profile(evidence), why)
 
 
@@ -132,49 +132,49 @@ def scaling(records: Records, target: str | None = None, axis: str = "updates") 
     records = _one_target("scaling", records, target)
     sizes, fits = drawn(records), fits_of(records)
     evidence = Evidence(records, survival_table(records), sizes=sizes, scaling=fits)
-    found = {drawing.name: drawing for drawing in _scaling.draw_scaling(evidence)}
+    drawings = {drawing.name: drawing for drawing in _scaling.draw_scaling(evidence)}
     why = "no arm has three values of batch.gradient with an outcome, and hits at two of them"
-    if found and axis == "seconds":
+    if drawings and axis == "seconds":
         why = "no run has recorded its seconds"
-    chosen = found.get("scaling" if axis == "updates" else f"scaling_{axis}")
+    chosen = drawings.get("scaling" if axis == "updates" else f"scaling_{axis}")
     return _only("scaling", () if chosen is None else (chosen,), why)
 
 
 def diagnostics(records: Records) -> Figure:
     """CG iterations, damping and reduction ratio over updates."""
     records = records.in_order()
-    found = _diagnostics.draw_diagnostics(Evidence(records, survival_table(records)))
-    found = tuple(drawing for drawing in found if drawing.name == "diagnostics")
-    return _only("diagnostics", found, "no run has measured its solver")
+    drawings = _diagnostics.draw_diagnostics(Evidence(records, survival_table(records)))
+    drawings = tuple(drawing for drawing in drawings if drawing.name == "diagnostics")
+    return _only("diagnostics", drawings, "no run has measured its solver")
 
 
 def ranks(records: Records, target: str | None = None) -> Figure:
-    """Mean ranks over problems, and which arms are not told apart (Friedman, Nemenyi)."""
+    """Mean ranks over problems, and the arms that do not differ significantly (Nemenyi)."""
     records = _one_target("ranks", records, target)
-    found = ranks_of(records, records.targets[0])
+    mean_ranks = ranks_of(records, records.targets[0])
     evidence = Evidence(
         records, survival_table(records), profile=profile_table(records),
-        ranks=() if found is None else (found,),
+        ranks=() if mean_ranks is None else (mean_ranks,),
     )  # fmt: skip
     why = f"fewer than {LEAST_PROBLEMS} problems in the grid, or than {LEAST_SOLVERS} arms"
     return _only("ranks", _ranks.draw_ranks(evidence), why)
 
 
 def _one_target(figure: str, records: Records, target: str | None) -> Records:
-    """The records with one target only. Raises ValueError where it is not clear which one."""
-    labels = [known.label for known in records.targets]
+    """The records with one target only. Raises ValueError if it is ambiguous or unknown."""
+    labels = [entry.label for entry in records.targets]
     if not labels:
         raise ValueError(f"{figure}: the ablation has no target")
     if target is None and len(labels) > 1:
         raise ValueError(f"{figure}: name one of the targets: {', '.join(labels)}")
     if target is not None and target not in labels:
         raise ValueError(f"{figure}: no target {target!r}; known: {', '.join(labels)}")
-    chosen = [known for known in records.targets if target in (None, known.label)]
+    chosen = [entry for entry in records.targets if target in (None, entry.label)]
     return replace(records.in_order(), targets=tuple(chosen))
 
 
 def _only(figure: str, drawings: Sequence[Drawing], why: str) -> Figure:
-    """The figure that was drawn. Raises ValueError, which says why, where there is none."""
+    """The figure that was drawn. Raises ValueError with the reason if there is none."""
     if not drawings:
         raise ValueError(f"{figure}: {why}")
     return drawings[0].figure

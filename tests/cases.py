@@ -20,12 +20,12 @@ from bdhf.nn import PeepholeLSTM
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its loss and a batch, built afresh for each test."""
+    """A model, its loss and a batch, built again for each test."""
 
     model: nn.Module
     loss_fn: Callable[[Any, Any], Tensor]
     batch: tuple[Tensor, Tensor]
-    known: bool = True  # whether the loss is one whose terms are known
+    recognised: bool = True  # whether bdhf knows the terms of the loss
     draws: bool = True  # whether, if it is, targets can be drawn from it
 
 
@@ -202,7 +202,7 @@ def _own_loss() -> Case:
     def log_cosh(outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).cosh().log().mean()
 
-    return Case(model, log_cosh, (torch.randn(5, 3), torch.randn(5, 2)), known=False)
+    return Case(model, log_cosh, (torch.randn(5, 3), torch.randn(5, 2)), recognised=False)
 
 
 def _transposed() -> Case:

@@ -1,4 +1,4 @@
-"""What a message must carry for a reader to act: names and values, whatever the words around."""
+"""The facts of a message, names and values, in any wording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Harm to a results folder, drawn at random: what disks, copies and people do to files."""
+"""Random damage to a results folder, as by disks, copies and users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ODD: tuple[Any, ...] = (None, True, -1, 1.5, 10**30, "", "x", [], {}, ["x"], {"x
 
 
 def mutate(folder: Path, seed: int) -> str:
-    """Do harm to one file of a folder; what was done, and to which."""
+    """Damage one file of a folder; return the damage and the file."""
     rng = random.Random(seed)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     path = rng.choice(files)
@@ -76,7 +76,7 @@ def _folder(path: Path, rng: random.Random, files: list[Path]) -> None:
 
 
 def _loop(path: Path, rng: random.Random, files: list[Path]) -> None:
-    """What the system refuses to open, whoever asks: as a file without rights."""
+    """A file that the system refuses to open, as without permission."""
     path.unlink()
     path.symlink_to(path.name)
 

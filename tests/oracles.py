@@ -68,9 +68,9 @@ def dense_scores(
     for loss in losses:
         for n in range(len(case.batch[0])):
             z = case.model(case.batch[0])
-            one = z.detach().clone()
-            one[n] = z[n]
-            score = derivative(loss(one), case)
+            attached_at_n = z.detach().clone()
+            attached_at_n[n] = z[n]
+            score = derivative(loss(attached_at_n), case)
             total += score.outer(score)
     return total / ((terms if is_mean else 1) * len(losses))
 

@@ -32,7 +32,7 @@ def baseline(problem: str) -> float:
 
 def failures(folder: Path) -> list[str]:
     """One line per run that neither trained nor diverged."""
-    runs, found = bdhf.load(folder).runs, []
+    runs, faults = bdhf.load(folder).runs, []
     yaml = YAML(typ="safe", pure=True)
     for row in runs.itertuples():
         if row.status == "skipped":
@@ -43,8 +43,10 @@ def failures(folder: Path) -> list[str]:
         spec = yaml.load((folder / "runs" / row.run_id / "spec.yaml").read_text(encoding="utf-8"))
         limit = baseline(repr(spec["problem"]))
         if row.status != "done" or not row.val_loss < limit:
-            found.append(f"{row.arm}: {row.status}, val_loss {row.val_loss:.4g}, not < {limit:.4g}")
-    return found
+            faults.append(
+                f"{row.arm}: {row.status}, val_loss {row.val_loss:.4g}, not < {limit:.4g}"
+            )
+    return faults
 
 
 if __name__ == "__main__":

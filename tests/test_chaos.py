@@ -28,14 +28,14 @@ KILLS = 20
 
 
 class Process:
-    """One `bdhf run` on the shared folder, started again whenever it has ended."""
+    """One `bdhf run` on the shared folder, restarted whenever it has ended."""
 
     def __init__(self, home: Path, out: str) -> None:
         self._home, self._out = home, out
         self.start()
 
     def start(self) -> None:
-        """Begin, or go on."""
+        """Start, or resume."""
         command = ["run", "spec.yaml", "--out", self._out, "--workers", "1"]
         with (self._home / "log").open("a") as log:
             self.running = subprocess.Popen(
@@ -56,19 +56,19 @@ class Process:
         self.start()
 
     def keep_going(self) -> None:
-        """Start it again if it has come to its end."""
+        """Restart it if it has ended."""
         if self.running.poll() is not None:
             assert self.running.returncode == 0, (self._home / "log").read_text()
             self.start()
 
     def end(self) -> int:
-        """Let it come to its end; give its exit code."""
+        """Wait for its end; return its exit code."""
         return self.running.wait(timeout=240)
 
 
 @pytest.fixture
 def started():
-    """Starts processes, and leaves none."""
+    """Starts processes, and ends them."""
     processes: list[Process] = []
 
     def start(home: Path, out: str) -> Process:
@@ -103,13 +103,13 @@ def victim(
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         pids = of(results)
-        found = [process for process in processes if process.pid in pids]
-        if found:
-            return draw.choice(found)
+        matching = [process for process in processes if process.pid in pids]
+        if matching:
+            return draw.choice(matching)
         for process in processes:
             process.keep_going()
         time.sleep(0.002)
-    return draw.choice(processes)  # nobody is in it any more, when all is done
+    return draw.choice(processes)  # none is in this phase any more when all is done
 
 
 def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from bdhf.cli import app
 from bdhf.records import load
+from bdhf.stats.caveats.twins import not_compared
 from bdhf.stats.compare import compare
 from bdhf.stats.text.sentences import sentence
 from tests.commands import bdhf
@@ -31,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_every_comparison_is_a_table_its_sentence_and_its_flags(folder):
-    """Nothing that a reader must know is left out."""
+    """Nothing is left out."""
     printed = bdhf("compare", folder).stdout
 
     for result in compare(load(folder)):
@@ -41,14 +42,14 @@ def test_every_comparison_is_a_table_its_sentence_and_its_flags(folder):
 
 
 def test_json_has_every_number_and_null_for_none(folder):
-    """What JSON says is the row of comparisons.parquet."""
-    found = json.loads(bdhf("compare", folder, "--json").stdout)["comparisons"]
+    """The JSON has the rows of comparisons.parquet."""
+    rows = json.loads(bdhf("compare", folder, "--json").stdout)["comparisons"]
     table = pd.read_parquet(folder / "comparisons.parquet")
 
-    assert [row["p"] for row in found] == table["p"].tolist()
-    assert [row["margin"] for row in found] == [1.1, None]
-    assert [row["verdict"] for row in found] == table["verdict"].tolist()
-    assert set(found[0]) == {*table.columns, "sentence"}
+    assert [row["p"] for row in rows] == table["p"].tolist()
+    assert [row["margin"] for row in rows] == [1.1, None]
+    assert [row["verdict"] for row in rows] == table["verdict"].tolist()
+    assert set(rows[0]) == {*table.columns, "sentence"}
 
 
 def test_latex_has_a_row_a_comparison_and_escapes_names(folder):
@@ -64,30 +65,31 @@ def test_latex_has_a_row_a_comparison_and_escapes_names(folder):
 
 
 def test_one_form_at_a_time(folder):
-    """Two forms of one output would be neither."""
+    """Two forms of one output exclude each other."""
     done = CliRunner().invoke(app, ["compare", str(folder), "--json", "--latex"])
 
     assert done.exit_code == 2
-    assert "not both" in done.output
+    assert "--json" in done.output
+    assert "--latex" in done.output
 
 
 def test_an_older_folder_of_twins_has_no_verdict_of_them(folder):
-    """An entry whose arms are the same runs is told in words, as JSON and in LaTeX; no more."""
+    """An entry whose arms are the same runs is only listed, in words, as JSON and in LaTeX."""
     runs = pd.read_parquet(folder / "runs.parquet")
-    one = runs["arm"].isin(["full_hf", "adam"])
-    runs.loc[one, "run_id"] = [f"one-{seed}" for seed in runs.loc[one, "seed"]]
+    twins = runs["arm"].isin(["full_hf", "adam"])
+    runs.loc[twins, "run_id"] = [f"one-{seed}" for seed in runs.loc[twins, "seed"]]
     runs.to_parquet(folder / "runs.parquet", index=False)
     text = (folder / "spec.yaml").read_text(encoding="utf-8")
     twin = '"margin": 1.1}, {"name": "twin", "candidate": "full_hf", "baseline": "adam"}, '
     assert '"margin": 1.1}, ' in text
     (folder / "spec.yaml").write_text(text.replace('"margin": 1.1}, ', twin), encoding="utf-8")
-    said = "twin: not compared, since full_hf and adam are the same runs"
+    (said,) = not_compared(load(folder).twins)
 
     printed = " ".join(bdhf("compare", folder).stdout.split())
-    found = json.loads(bdhf("compare", folder, "--json").stdout)
+    content = json.loads(bdhf("compare", folder, "--json").stdout)
 
     assert said in printed
     assert f"% {said}" in bdhf("compare", folder, "--latex").stdout
-    assert [row["name"] for row in found["comparisons"]] == [ENTRIES[0].name, ENTRIES[2].name]
-    assert {row["tests"] for row in found["comparisons"]} == {2}
-    assert found["not_compared"] == [{"name": "twin", "candidate": "full_hf", "baseline": "adam"}]
+    assert [row["name"] for row in content["comparisons"]] == [ENTRIES[0].name, ENTRIES[2].name]
+    assert {row["tests"] for row in content["comparisons"]} == {2}
+    assert content["not_compared"] == [{"name": "twin", "candidate": "full_hf", "baseline": "adam"}]

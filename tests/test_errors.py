@@ -1,4 +1,4 @@
-"""The errors of bdhf: one base for all, which crosses processes and is told in one way."""
+"""The errors of bdhf: one base for all, which crosses processes and is reported in one way."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ ERRORS = {
     LostError("the server has gone"): StorageInternalError,
 }
 
-#: What steers the code and never leaves it -> what it stands for there.
+#: Exceptions that never leave the code -> what they mean there.
 INTERNAL = {
     "bdhf.bench.process.Failed": "a benchmark that could not be measured: a row of the table",
     "bdhf.bench.process.Skipped": "a combination that a benchmark leaves out: a row of the table",
-    "bdhf.bench.process._Lost": "a process that is gone: it is told as Failed",
+    "bdhf.bench.process._Lost": "a process that has ended: reported as Failed",
     "bdhf.experiments.run.checkpoint.Interrupted": "an interruption, no `Exception`",
     "bdhf.experiments.dry_run.first_update.NotTried": "an arm that a plan does not try: a line",
     "bdhf.experiments.parts.problem_fit.NoExample": "a problem without an example: a line",
@@ -72,7 +72,7 @@ def defined():
 
 
 def test_every_error_has_the_base_or_steers_the_code():
-    """Whoever catches `bdhf.BdhfError` has all; what stays inside is listed with its reason."""
+    """`bdhf.BdhfError` catches all; internal exceptions are listed with their reason."""
     classes = dict(defined())
 
     assert {name for name, cls in classes.items() if not issubclass(cls, BdhfError)} == {*INTERNAL}
@@ -80,13 +80,13 @@ def test_every_error_has_the_base_or_steers_the_code():
 
 
 def test_the_base_has_one_class_by_all_its_names():
-    """An `except` by the name of the method's base catches what it caught, and all others."""
+    """An `except` with the name in `bdhf.optim` catches all errors."""
     assert bdhf.BdhfError is bdhf.optim.BdhfError is bdhf.optim.errors.BdhfError is BdhfError
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_is_what_it_was(error):
-    """An `except ValueError` that caught it before there was a base still does."""
+    """An `except ValueError` that caught it before the common base still does."""
     with pytest.raises(ERRORS[error]):
         raise error
 
@@ -94,7 +94,7 @@ def test_an_error_is_what_it_was(error):
 @pytest.mark.parametrize("made", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_crosses_processes(error, made):
-    """Its copy says the same, in the same lines, with all that it carries."""
+    """Its copy has the same text, lines and attributes."""
     again = made(error)
 
     assert type(again) is type(error)
@@ -104,7 +104,7 @@ def test_an_error_crosses_processes(error, made):
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_command_tells_an_error_in_its_lines(error, capsys):
-    """Whichever room refuses: every fault is a line on stderr, and the exit code is 2."""
+    """Every fault is a line on stderr, and the exit code is 2."""
     with pytest.raises(typer.Exit) as ended, errors_reported():
         raise error
 

@@ -1,4 +1,4 @@
-"""Numbers for human readers at the edges of their forms: what a digit more or less would change."""
+"""Numbers for readers at the edges of their forms."""
 
 import math
 
@@ -37,12 +37,12 @@ EDGES = (0.0, 1e-5, 0.9995, 999.5, math.nan, math.inf, -math.inf, -0.9995, -999.
     ],
 )
 def test_every_form_at_the_edges(form, texts):
-    """Nothing, the least, what rounds up to the next digit, what is no number, and below 0."""
+    """Zero, small values, values that round up to the next digit, NaN, infinities, below 0."""
     assert [form(value) for value in EDGES] == texts
 
 
 def test_ratios_at_the_edges():
-    """From 0 to ∞; at 1 and beside it a limit is told from 1."""
+    """From 0 to ∞; a limit near 1 is distinguished from 1."""
     values = (0.0, 1e-5, 9.9e-5, 1e-4, 0.0995, 0.995, 0.9995, 1.0, 1.0004, 999.5, 1e6, math.inf)
 
     assert [ratio(value) for value in values] == [
@@ -67,7 +67,7 @@ def test_ratios_at_the_edges():
     ],
 )
 def test_a_p_stays_on_its_side_of_alpha(p, alpha, page, plain, sentence):
-    """On a page, on a terminal and in a sentence alike, and no small one hides behind "< 0.001"."""
+    """On a page, on a terminal and in a sentence alike, also below 0.001."""
     assert [form(p, alpha) for form in (p_value, plain_p, p_in_a_sentence)] == [
         page, plain, sentence,
     ]  # fmt: skip
@@ -75,12 +75,12 @@ def test_a_p_stays_on_its_side_of_alpha(p, alpha, page, plain, sentence):
 
 @pytest.mark.parametrize("missing", [None, pd.NA, pd.NaT, math.nan])
 def test_what_is_missing_is_a_dash(missing):
-    """However a table holds it."""
+    """In any form of a missing value."""
     assert number(missing) == whole(missing) == p_value(missing, 0.05) == formatting.NONE
 
 
 def test_a_mark_is_never_rounded_onto():
-    """Nor is the end of an interval; a value that is the mark is written as any other."""
+    """Nor is the end of an interval; a value equal to the mark is written as usual."""
     assert [number(v, mark=1.0) for v in (0.9995, 1.0, 1.0004)] == ["0.9995", "1.00", "1.0004"]
     assert interval(-0.9995, 0.99951, mark=1.0) == "−1.00 to 0.9995"
     assert interval(0.5, math.nan, mark=1.0) == interval(0.5, math.inf, mark=1.0) == "no interval"
@@ -97,7 +97,7 @@ def test_where_a_page_turns_to_powers_of_ten():
 
 
 def test_units_change_at_their_sizes():
-    """What is below the least unit, and what has no scale, keeps its own."""
+    """A value below the smallest unit, or without a scale, keeps its unit."""
     seconds = [with_unit(value, "seconds") for value in (1.0, 0.9995, 1e-3, 1e-6, 5e-7, 0.0)]
 
     assert seconds == ["1 s", "1e+03 ms", "1 ms", "1 µs", "5e-07 seconds", "0 seconds"]
@@ -105,6 +105,6 @@ def test_units_change_at_their_sizes():
 
 
 def test_commas_stand_on_pages_only():
-    """A terminal's numbers can be pasted."""
+    """Numbers on a terminal can be pasted."""
     assert (plain_count(0, "run"), formatting.counted(1000, "run")) == ("0 runs", "1,000 runs")
     assert (plain_count(1000, "run"), whole(1000)) == ("1000 runs", "1,000")

@@ -1,4 +1,4 @@
-"""Whatever is done to a file: no traceback, no other value is read, and nothing good is changed."""
+"""Any damage to a file: no traceback, no other value is read, and nothing whole is changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from bdhf.cli import app
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.observers.progress import Lines
-from bdhf.records import InputError, Records, Status, collect, load, load_study
+from bdhf.records import NOT_RUN, InputError, Records, Status, collect, load, load_study
 from bdhf.records.tuning import write_study
 from bdhf.report import build
 from tests.experiments.specs import changed
@@ -31,13 +31,13 @@ STUDY_SAMPLE, STUDY_MANY = range(20), range(20, 320)
 MADE = ("runs.parquet", "curves.parquet", "comparisons.parquet", "multiverse.parquet",
         "report.html")  # fmt: skip
 
-#: What the lines of `show` have that tell of a file that is not shown.
-SHOWN = ("cannot be read", "not the bytes", "missing", "whole", "holds ", "cells")
+#: What the lines of `show` name that report a file that is not shown.
+SHOWN = ("status.json", "spec.yaml", "curve.parquet", "env.json", "traceback.txt", "whole", "cells")
 
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory):
-    """A finished folder of six runs with its report and a claim from elsewhere; what it holds."""
+    """A finished folder of six runs with its report and a claim of another machine."""
     home = tmp_path_factory.mktemp("pristine")
     spec = home / "spec.yaml"
     spec.write_text(changed(NO_FIGURES))
@@ -53,7 +53,7 @@ def pristine(tmp_path_factory):
 
 
 def bdhf(*arguments: object) -> str:
-    """What a command prints; it ends without a traceback, and says why where it ends badly."""
+    """The output of a command; it ends without a traceback, and with a reason if it fails."""
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert isinstance(done.exception, (SystemExit, type(None))), repr(done.exception)
     assert done.exit_code in (0, 2), done.output
@@ -62,49 +62,50 @@ def bdhf(*arguments: object) -> str:
 
 
 def assert_same_values(now: Records, before: Records) -> None:
-    """Each run has the values that it had, or none and a reason; what was asked is the same."""
+    """Each run has its old values, or none and a reason; the spec is the same."""
     for name in ("name", "spec_text", "arms", "targets", "comparisons", "budget", "alpha",
                  "evaluate_every", "budgets", "values", "stops_at_target"):  # fmt: skip
         assert getattr(now, name) == getattr(before, name), name
     counted = now.runs["status"].notna()
     assert all(
-        now.runs.loc[~counted, "reason"].str.contains("torn: |unreadable: |foreign: |not run")
+        now.runs.loc[~counted, "reason"].str.contains(f"torn: |unreadable: |foreign: |{NOT_RUN}")
     )
     intact = now.runs.loc[counted, "run_id"]
     for name in ("runs", "curves", "environments"):
-        one, other = getattr(now, name), getattr(before, name)
-        rows = [t[t["run_id"].isin(intact)].reset_index(drop=True) for t in (one, other)]
+        tables = getattr(now, name), getattr(before, name)
+        rows = [t[t["run_id"].isin(intact)].reset_index(drop=True) for t in tables]
         pd.testing.assert_frame_equal(*rows, check_exact=True)
 
 
 def words_of(text: str) -> set[str]:
-    """Its lines, whatever the width of their columns."""
+    """Its lines, without the widths of columns."""
     return {" ".join(line.split()) for line in text.splitlines()}
 
 
 def told(spec: Path, folder: Path, pristine, seed: int) -> None:
-    """One command at a mutated folder, in turn; what it says is what was there."""
+    """One command, in turn, on a mutated folder; its output agrees with the old content."""
     _, _, before, shown = pristine
     command = ("status", "show", "compare", "report", "plan", "run")[seed % 6]
     if command == "show":
         run_id = sorted(shown)[seed // 6 % len(shown)]
         said = bdhf("show", folder / "runs" / run_id).replace(str(folder), str(pristine[1]))
-        named = re.search(r"whole no: torn: status.json: of run (\w+)", " ".join(said.split()))
-        told_of = shown[run_id] + (shown[named[1]] if named else "")
+        text = " ".join(said.split())
+        named = re.search(r"whole no: torn: status\.json: [^:]*?\b([0-9a-f]{16})\b", text)
+        told_of = shown[run_id] + (shown.get(named[1], "") if named else "")
         new = words_of(said) - words_of(told_of)
         assert [line for line in new if not any(words in line for words in SHOWN)] == []
     elif command == "status":
-        found = json.loads(bdhf("status", folder, "--json") or "{}")
+        content = json.loads(bdhf("status", folder, "--json") or "{}")
         counts = {"done": 5, "diverged": 1, "failed": 0}
-        assert all(found.get(key, 0) <= most for key, most in counts.items())
-        troubles = sum("diverged: " not in line for line in found.get("troubles", []))
-        assert not found or found["done"] + found["diverged"] + found["left"] == 6
-        assert not found or found["left"] <= troubles + sum(
+        assert all(content.get(key, 0) <= most for key, most in counts.items())
+        troubles = sum("diverged: " not in line for line in content.get("troubles", []))
+        assert not content or content["done"] + content["diverged"] + content["left"] == 6
+        assert not content or content["left"] <= troubles + sum(
             not (folder / "runs" / run_id).is_dir() for run_id in shown
         )
     elif command == "plan":
-        found = json.loads(bdhf("plan", spec, "--out", folder, "--json") or "{}")
-        assert not found or len(found["arms"]) == 3
+        content = json.loads(bdhf("plan", spec, "--out", folder, "--json") or "{}")
+        assert not content or len(content["arms"]) == 3
     elif command == "run":
         ablation = Ablation.open(spec, folder)
         with suppress(InputError):
@@ -115,7 +116,7 @@ def told(spec: Path, folder: Path, pristine, seed: int) -> None:
 
 
 def check(pristine, tmp_path: Path, seed: int) -> None:
-    """Mutate a copy, ask one command, and look at what it says and leaves."""
+    """Mutate a copy, run one command, and check its output and the files."""
     spec, origin, _, _ = pristine
     folder = shutil.copytree(origin, tmp_path / "results")
     what = mutate(folder, seed)
@@ -136,7 +137,7 @@ def check(pristine, tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("start", range(0, len(SAMPLE), 10))
 def test_a_mutated_results_folder_is_told_and_nothing_else_is_read(pristine, tmp_path, start):
-    """A sample of all mutations, each met by one command."""
+    """A sample of all mutations, with one command each."""
     for seed in SAMPLE[start : start + 10]:
         check(pristine, tmp_path, seed)
 
@@ -151,7 +152,7 @@ def test_any_mutated_results_folder_is_told_and_nothing_else_is_read(pristine, t
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The folder of a study as `tune` writes it, and what it holds."""
+    """The folder of a study as `tune` writes it, and its content."""
     folder, records = tmp_path_factory.mktemp("study"), synthetic_study()
     tables = {"trials": records.trials, "parameters": records.parameters,
               "seeds": records.seeds, "trial_curves": records.curves}  # fmt: skip
@@ -160,7 +161,7 @@ def study(tmp_path_factory):
 
 
 def check_study(study, tmp_path: Path, seed: int) -> None:
-    """Mutate a copy; its report is refused in lines, or all that it holds is the same."""
+    """Mutate a copy; its report is refused in lines, or its content is the same."""
     origin, before = study
     folder = shutil.copytree(origin, tmp_path / "study")
     what = mutate(folder, seed)
@@ -171,12 +172,12 @@ def check_study(study, tmp_path: Path, seed: int) -> None:
         except InputError:
             assert bdhf("report", folder) == ""
             assert sums(folder) == there
-            return
-        assert (now.text, now.study) == (before.text, before.study)
-        for name in ("trials", "parameters", "seeds", "curves"):
-            pd.testing.assert_frame_equal(
-                getattr(now, name), getattr(before, name), check_exact=True
-            )
+        else:
+            assert (now.text, now.study) == (before.text, before.study)
+            for name in ("trials", "parameters", "seeds", "curves"):
+                pd.testing.assert_frame_equal(
+                    getattr(now, name), getattr(before, name), check_exact=True
+                )
     except BaseException as error:
         error.add_note(what)
         raise

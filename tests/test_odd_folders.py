@@ -1,9 +1,10 @@
-"""Folders that cannot be written, entered or found any more: a line, and nothing good is lost."""
+"""Folders that cannot be written or entered, or are gone: one line, and nothing is lost."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,11 @@ import pytest
 
 from bdhf.experiments import ablation
 from bdhf.records import Owner, Status, clock_of, collect, load
-from bdhf.records.disk import files
 from bdhf.records.disk import temporary as temporary_names
 from tests.commands import bdhf
 from tests.experiments.specs import changed
 from tests.experiments.synthetic import begun, claim, write
+from tests.messages import naming
 from tests.mutations import sums
 
 NO_FIGURES = ("seeds: {count: 2}", "report: {figures: []}\nseeds: {count: 2}")
@@ -25,7 +26,7 @@ NO_FIGURES = ("seeds: {count: 2}", "report: {figures: []}\nseeds: {count: 2}")
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """A folder with a finished run of every cell but one, beside its spec; and its cells."""
+    """A folder with a finished run of every cell but one, with its spec; and its cells."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "spec.yaml").write_text(changed(NO_FIGURES))
     store, cells = begun(tmp_path / "small", NO_FIGURES)
@@ -36,7 +37,7 @@ def made(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["EROFS", "EACCES"])
 def read_only(request, monkeypatch):
-    """Makes that nothing can be made anywhere: root may write whatever the rights are."""
+    """Makes every write fail, because root may write in any folder."""
 
     def refused(*_):
         number = getattr(errno, request.param)
@@ -51,7 +52,7 @@ def read_only(request, monkeypatch):
 
 @pytest.mark.parametrize("form", [(), ("--json",), ("--latex",)], ids=str)
 def test_compare_answers_where_nothing_can_be_written(made, read_only, form):
-    """What it prints is what it prints elsewhere; a line says what was not written."""
+    """The output is the same as elsewhere; a line names what was not written."""
     store, _ = made
     said = bdhf("compare", "small", *form).stdout
     for name in ("runs.parquet", "curves.parquet", "comparisons.parquet"):
@@ -61,15 +62,14 @@ def test_compare_answers_where_nothing_can_be_written(made, read_only, form):
     done = bdhf("compare", "small", *form)
 
     assert done.stdout == said
-    assert done.stderr == (
-        f"small/comparisons.parquet: not written: {why}; the tables of the folder are those of "
-        "before\n"
-    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("small/comparisons.parquet: ")
+    assert why in line
     assert sums(store.folder) == before
 
 
 def test_report_says_its_verdicts_where_nothing_can_be_written(made, read_only):
-    """All but the line with the path of the page."""
+    """Everything except the line with the path of the page."""
     store, _ = made
     said = bdhf("report", "small").stdout.splitlines()
     before, why = sums(store.folder), read_only()
@@ -77,16 +77,15 @@ def test_report_says_its_verdicts_where_nothing_can_be_written(made, read_only):
     done = bdhf("report", "small")
 
     assert done.stdout.splitlines() == said[:-1]
-    assert done.stderr == (
-        f"small/report.html: not written: {why}; the tables, the figures and the page are those "
-        "of before\n"
-    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("small/report.html: ")
+    assert why in line
     assert sums(store.folder) == before
 
 
 @pytest.mark.parametrize("command", [("status",), ("clean", "--failed", "--dry-run")], ids=str)
 def test_what_only_looks_needs_no_rights(made, read_only, command):
-    """It says what it says elsewhere."""
+    """The output is the same as elsewhere."""
     store, cells = made
     claim(store, cells[5], '{"host": "elsewhere", "pid": 7, "started": 17.0, "made": 1.5}')
     said = bdhf(command[0], "small", *command[1:]).stdout
@@ -101,7 +100,7 @@ def test_what_only_looks_needs_no_rights(made, read_only, command):
 
 @pytest.mark.parametrize("command", ["compare", "report"])
 def test_a_full_disk_is_told_as_what_it_is(made, monkeypatch, command):
-    """A page of before must not pass for the one that was asked for."""
+    """An old page must not look like the new one."""
 
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -109,13 +108,13 @@ def test_a_full_disk_is_told_as_what_it_is(made, monkeypatch, command):
     monkeypatch.setattr(os, "fsync", full)
 
     (line,) = bdhf(command, "small", code=2).stderr.splitlines()
-    assert "cannot write results: No space left on device" in line
+    assert os.strerror(errno.ENOSPC) in line
 
 
 @pytest.mark.parametrize("command", ["compare", "report", "run"])
 @pytest.mark.parametrize("name", ["runs.parquet", "comparisons.parquet"])
 def test_a_folder_in_the_place_of_a_table_is_told(made, monkeypatch, command, name):
-    """Which file, and what to do; nothing of the runs changes."""
+    """The message names the file; no run changes."""
     store, _ = made
     monkeypatch.setattr(ablation, "run_all", lambda *_: {})
     collect(store.folder)
@@ -126,15 +125,15 @@ def test_a_folder_in_the_place_of_a_table_is_told(made, monkeypatch, command, na
 
     (line,) = bdhf(command, *arguments, code=2).stderr.splitlines()[-1:]
 
-    assert line.startswith(f"small/{name}: cannot write results: Is a directory")
-    assert files.WHAT_TO_DO[errno.EISDIR] in line
+    assert line.startswith(f"small/{name}: ")
+    assert os.strerror(errno.EISDIR) in line
     assert sums(store.runs) == before
 
 
 @pytest.mark.parametrize("name", ["plan.parquet", "plan.json", "spec.yaml"])
 @pytest.mark.parametrize("command", ["status", "report", "plan", "run"])
 def test_a_folder_in_the_place_of_what_was_asked_is_told(made, monkeypatch, command, name):
-    """A line where the command needs it, and no traceback where it does not."""
+    """A line if the command needs the file, and no traceback otherwise."""
     store, _ = made
     monkeypatch.setattr(ablation, "run_all", lambda *_: {})
     (store.folder / name).unlink()
@@ -166,7 +165,7 @@ def test_a_folder_in_the_place_of_a_file_of_a_run_is_torn(made, name):
 
 @pytest.fixture
 def locked(made, monkeypatch):
-    """The folder of a run that the system does not let one enter: mode 000, for all but root."""
+    """The folder of a run without permission to enter: mode 000, for all but root."""
     store, cells = made
     run = store.runs / cells[0].run_id
 
@@ -185,15 +184,15 @@ def locked(made, monkeypatch):
 
 @pytest.mark.parametrize("command", ["status", "show"])
 def test_a_run_that_may_not_be_entered_is_unreadable(locked, command):
-    """It may be whole, and the command says why that is not known."""
+    """It may be whole, and the command gives the reason why this is unknown."""
     said = bdhf(command, locked if command == "show" else "small").output
 
-    assert "cannot be read: Permission denied" in said
+    assert os.strerror(errno.EACCES) in said
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])
 def test_a_run_that_may_not_be_entered_is_in_no_table(locked, command):
-    """The tables say why; it is none to remove or to make again."""
+    """The tables give the reason; it is neither removed nor repeated."""
     bdhf(command, "small")
 
     runs = load("small").runs.set_index("run_id")
@@ -202,7 +201,7 @@ def test_a_run_that_may_not_be_entered_is_in_no_table(locked, command):
 
 
 def test_a_folder_that_may_not_be_searched_is_a_line(made, monkeypatch):
-    """Whatever looks into it: the system's word for it, and the path."""
+    """For every command: the error of the system, and the path."""
 
     def refused(path, *_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
@@ -216,7 +215,7 @@ def test_a_folder_that_may_not_be_searched_is_a_line(made, monkeypatch):
 
 
 def test_a_results_folder_that_goes_during_a_run_is_a_line(made, monkeypatch):
-    """Not sixty; the same command makes it anew."""
+    """Not sixty lines; the same command creates it again."""
     store, _ = made
 
     def vanish(todo, there, conditions, observer):
@@ -228,15 +227,15 @@ def test_a_results_folder_that_goes_during_a_run_is_a_line(made, monkeypatch):
 
     done = bdhf("run", "spec.yaml", "--out", "small", code=2)
 
-    (line,) = done.stderr.splitlines()[-1:]
-    assert line.startswith("small: cannot write results: No such file or directory")
-    assert files.WHAT_TO_DO[errno.ENOENT] in line
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("small: ")
+    assert os.strerror(errno.ENOENT) in line
     assert not store.folder.exists()
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])
 def test_what_a_killed_command_left_is_swept_by_the_next(made, command):
-    """Beside the tables and beside the page; of living processes nothing."""
+    """With the tables and the page; files of running processes stay."""
     store, _ = made
     dead = store.folder / f".tmp-{replace(Owner.here(), pid=2**22 + 1)}~abc"
     alive = store.folder / f".tmp-{Owner.here()}~abc"
@@ -250,7 +249,7 @@ def test_what_a_killed_command_left_is_swept_by_the_next(made, command):
 
 
 def test_clean_sweeps_what_a_killed_clean_left(made):
-    """A run that was renamed out of sight, and not removed."""
+    """A run that was renamed, but not removed."""
     store, _ = made
     dead = store.runs / f".tmp-{replace(Owner.here(), pid=2**22 + 1)}~abc"
     dead.mkdir()
@@ -261,7 +260,7 @@ def test_clean_sweeps_what_a_killed_clean_left(made):
 
 
 def test_whoever_waits_hears_for_whom_and_what_to_remove(made, capsys):
-    """Claims of other machines by their files; a process of this one is known to live."""
+    """Claims of other machines by their files; a process of this machine is known to run."""
     from bdhf.cli.ablation import _say_waiting
     from bdhf.experiments.storage.claims import Claim
 
@@ -274,16 +273,14 @@ def test_whoever_waits_hears_for_whom_and_what_to_remove(made, capsys):
 
     this = f"process {os.getpid()} on {Owner.here().host}"
     both = ", ".join(sorted([this, "process 71 on lab-3"]))
-    assert capsys.readouterr().out.splitlines() == [
-        f"waiting for 1 of the runs: {this} at work on them",
-        f"waiting for 2 of the runs: {both} at work on them",
-        f"  once they have ended, remove {store.folder}/claims/{cells[1].run_id}.2 to continue at "
-        "once",
-    ]
+    first, second, what_to_do = capsys.readouterr().out.splitlines()
+    assert re.search(naming(1, this), first)
+    assert re.search(naming(2, both), second)
+    assert f" {store.folder}/claims/{cells[1].run_id}.2 " in what_to_do
 
 
 def test_a_report_is_still_held_against_files_that_were_changed(made):
-    """Where other commands refuse them, `verify --against` says what is other in them."""
+    """Other commands refuse them; `verify --against` names the differences."""
     store, cells = made
     bdhf("report", "small")
     run = store.runs / cells[0].run_id
@@ -296,5 +293,5 @@ def test_a_report_is_still_held_against_files_that_were_changed(made):
     bdhf("compare", "small", code=2)
     said = bdhf("verify", "small/report.html", "--against", "small", code=1).stdout
 
-    assert "name differs: 'small' in the report, 'tiny' there" in said
-    assert "val_loss of evaluation 1 is 1.0 in the report, 0.25 there" in said
+    for facts in (("name", "'small'", "'tiny'"), ("val_loss", "evaluation 1", "1.0", "0.25")):
+        assert any(all(fact in line for fact in facts) for line in said.splitlines()), facts

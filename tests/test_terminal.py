@@ -1,8 +1,9 @@
-"""What others wrote never acts on a terminal: each command shows it, in lines of its own making."""
+"""Untrusted text never acts on a terminal: each command shows it within its own lines."""
 
 import dataclasses
 import io
 import json
+import re
 import unicodedata
 
 import pandas as pd
@@ -16,10 +17,11 @@ from bdhf.records import Status, write_atomically, write_table
 from bdhf.text.printable import SIGN, on_a_line
 from tests.experiments.specs import changed, planned
 from tests.experiments.synthetic import begun, claim, resealed, write
+from tests.messages import naming
 from tests.report.synthetic_held_out import save_study
 from tests.report.synthetic_study import synthetic_study
 
-#: Harmless sequences: a colour, a C1 control, a direction of writing, a return, a line of its own.
+#: Harmless sequences: a colour, a C1 control, a direction of writing, a return, a forged line.
 ODD = "x\x1b[35m\x9b35m\u202e\rA\nall agree"
 IN_YAML = r'"x\e[35m\x9b35m\u202e\rA\nall agree"'
 NAMED = ("name: block vs full", f"name: {IN_YAML}")
@@ -30,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Glyph")
 
 
 def printed(*arguments, codes=(0,)):
-    """What a command prints, without a traceback; nothing of it acts, and no line is another's."""
+    """The output of a command, without a traceback, control characters or forged lines."""
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert done.exit_code in codes, done.output
     assert done.exception is None or isinstance(done.exception, SystemExit), done.output
@@ -39,14 +41,14 @@ def printed(*arguments, codes=(0,)):
 
 
 def assert_plain(text):
-    """No control character but line breaks, none of which somebody else has made."""
+    """No control character but line breaks, and no forged line."""
     hidden = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")} - {"\n", "\t"}
     assert not hidden
     assert not [line for line in text.splitlines() if line.startswith("all agree")]
 
 
 def relabel(folder, arm, label):
-    """Give an arm another label in the plan, as a foreign folder may have it."""
+    """Give an arm another label in the plan, as the folder of somebody else may have it."""
     content = json.loads((folder / "plan.json").read_text())
     index = json.loads(json.dumps(content).replace(f'"{arm}"', json.dumps(label)))
     read = pd.read_parquet(folder / "plan.parquet")
@@ -84,15 +86,15 @@ def made(tmp_path, monkeypatch):
     ids=" ".join,
 )  # fmt: skip
 def test_what_a_folder_says_is_shown_and_does_nothing(made, command):
-    """Names of arms and comparisons, reasons, what a claim says of its owner."""
+    """Names of arms and comparisons, reasons, owners of claims."""
     said = printed(*command)
 
-    if command[0] in ("plan", "status", "clean") and "--json" not in command:
-        assert f"x{SIGN}[35m" in said
+    is_shown = command[0] in ("plan", "status", "clean") and "--json" not in command
+    assert f"x{SIGN}[35m" in said or not is_shown
 
 
 def test_a_run_is_shown_line_by_line(made):
-    """Its traceback keeps the lines that it has; a key and a value are one line each."""
+    """Its traceback keeps its lines; a key and a value are one line each."""
     _, _, run = made
 
     said = printed("show", run)
@@ -104,14 +106,14 @@ def test_a_run_is_shown_line_by_line(made):
 
 
 def test_a_table_for_a_paper_keeps_its_lines(made, monkeypatch):
-    """Whatever its text holds."""
-    monkeypatch.setattr("bdhf.stats.text.latex.to_latex", lambda found, more: "a \x1b[35m\n\tb\n")
+    """Whatever the text contains."""
+    monkeypatch.setattr("bdhf.stats.text.latex.to_latex", lambda results, more: "a \x1b[35m\n\tb\n")
 
     assert printed("compare", "small", "--latex") == f"a {SIGN}[35m\n\tb\n"
 
 
 def test_errors_are_lines(made):
-    """Of a spec, of a folder, of a study: one for every fault."""
+    """One line for each fault of a spec, a folder or a study."""
     spec = changed(NAMED, ("lr: 3.0e-3", f"lr: 3.0e-3, {IN_YAML}: 1"))
     made[0].folder.parent.joinpath("odd.yaml").write_text(spec)
     study = f"schema: 1\nname: s\nablation: spec.yaml\nspaces: {{{IN_YAML}: {{lr: {IN_YAML}}}}}\n"
@@ -127,7 +129,7 @@ def test_errors_are_lines(made):
 
 @pytest.mark.slow
 def test_a_study_is_told_in_plain_lines(tmp_path):
-    """Its name, its arms and what it found."""
+    """Its name, its arms and its results."""
     records = synthetic_study()
     study = records.study.model_copy(
         update={
@@ -148,7 +150,7 @@ def test_a_study_is_told_in_plain_lines(tmp_path):
 
 
 def test_a_line_of_a_page_that_somebody_sent_is_one_line(made):
-    """`verify` tells it as it stands there, and it cannot look like a verdict."""
+    """`verify` shows it within its own line, and it cannot look like a verdict."""
     printed("report", "small")
     page = made[0].folder / "report.html"
     page.write_text(page.read_text().replace("<h1>small", "<h1>\x1b[1A\x1b[2K\u2028all agree"))
@@ -156,12 +158,12 @@ def test_a_line_of_a_page_that_somebody_sent_is_one_line(made):
     said = printed("verify", page, codes=(1,))
 
     assert f"<h1>{SIGN}[1A" in said
-    assert "recomputed: differing: 1 line" in said
+    assert re.search(naming("1 line"), said.splitlines()[-1])
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_progress_is_plain(is_terminal):
-    """Labels and reasons of runs, as bars and as lines; brackets are no colours."""
+    """Labels and reasons of runs, as bars and as lines; brackets are not read as markup."""
     cells = planned().cells
     file = io.StringIO()
     console = PlainConsole(file=file, force_terminal=is_terminal, color_system=None, width=200)
@@ -180,7 +182,7 @@ def test_progress_is_plain(is_terminal):
 
 
 def test_own_texts_keep_their_lines_and_other_alphabets_their_letters():
-    """What is no control character is as it was."""
+    """Other characters are unchanged."""
     file = io.StringIO()
     console = PlainConsole(file=file, width=20)
 

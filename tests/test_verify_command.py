@@ -1,4 +1,4 @@
-"""`bdhf verify` on the report of a real ablation: as a reviewer meets it."""
+"""`bdhf verify` on the report of a real ablation, as a reviewer uses it."""
 
 import json
 import re
@@ -53,45 +53,45 @@ def edit(path, old, new):
 
 
 def test_an_honest_report_agrees_in_everything(results):
-    """Its page, the folder that it was made from, and every run of it made again."""
+    """Its page, its results folder, and every run repeated."""
     page = results / "report.html"
 
     done = verified(page, "--rerun", 9, "--seed", 5, "--against", results, code=0)
 
     first, second, third, *runs = done.stdout.splitlines()
     assert re.fullmatch(r"\d\d+ numbers of 3 runs and \d+ figures recomputed: all agree", first)
-    assert second == f"12 files of {results} held against the report: all agree"
+    assert second.startswith(f"12 files of {results} ")
+    assert second.endswith(": all agree")
     assert third.startswith("drawn with --seed 5: ")
     assert len(runs) == 3
     assert all(line.endswith(": the same bits") for line in runs)
-    assert sum("made again, diverged" in line for line in runs) == 1
+    assert sum(", diverged: " in line for line in runs) == 1
 
 
 def test_a_page_that_was_mailed_needs_no_folder(results, tmp_path):
-    """All that is needed is in the file; the same seed makes the same run again."""
+    """The file has everything that is needed; the same seed repeats the same run."""
     (tmp_path / "mail").mkdir()
     page = shutil.copy(results / "report.html", tmp_path / "mail" / "attachment.html")
     shutil.rmtree(results)
 
-    one = verified(page, "--rerun", 1, code=0).stdout.splitlines()
-    seed = one[1].split(":")[0].rpartition(" ")[2]
-    other = verified(page, "--rerun", 1, "--seed", seed, code=0).stdout.splitlines()
+    first = verified(page, "--rerun", 1, code=0).stdout.splitlines()
+    seed = first[1].split(":")[0].rpartition(" ")[2]
+    second = verified(page, "--rerun", 1, "--seed", seed, code=0).stdout.splitlines()
 
-    assert one == other
+    assert first == second
 
 
 def test_a_changed_number_is_told_with_its_line_and_exit_code_1(results):
-    """What the file says, and what its records give."""
+    """The text of the file, and that of its records."""
     page = results / "report.html"
     edit(page, r"<h1>small</h1>", "<h1>large</h1>")
 
     lines = verified(page, code=1).stdout.splitlines()
 
     number = page.read_text().split("\n").index("<h1>large</h1>") + 1
-    assert lines[0] == (
-        f"{page}:{number}: says `<h1>large</h1>`, the records give `<h1>small</h1>`"
-    )
-    assert lines[-1].endswith("recomputed: differing: 1 line")
+    assert lines[0].startswith(f"{page}:{number}: ")
+    assert all(side in lines[0] for side in ("`<h1>large</h1>`", "`<h1>small</h1>`"))
+    assert lines[-1].endswith(": 1 line")
 
 
 def test_as_json_it_is_all_there(results):
@@ -113,7 +113,7 @@ def test_as_json_it_is_all_there(results):
 
 
 def test_changed_records_are_one_line_and_exit_code_2(results):
-    """On stderr; nothing is computed from them."""
+    """On stderr; nothing is computed from these records."""
     page = results / "report.html"
     edit(page, r'(id="records">\n.*\n.{100})..', r"\1zz")
 
@@ -121,16 +121,16 @@ def test_changed_records_are_one_line_and_exit_code_2(results):
 
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    assert "cut or changed" in done.stderr
+    assert done.stderr.startswith(f"{page}: ")
 
 
 def test_a_seed_without_runs_to_draw_is_a_mistake(results):
-    """It would do nothing."""
+    """It would have no effect."""
     assert "--rerun" in verified(results / "report.html", "--seed", 3, code=2).output
 
 
 def forged(results, change):
-    """Change the curve of a run where it lies, and make the report of it: it agrees with itself."""
+    """Change the curve of a run in the folder, and build the report, which agrees with itself."""
     runs = load(results).runs.set_index("arm")
     home = results / "runs" / runs["run_id"]["block_hf"]
     curve = pd.read_parquet(home / "curve.parquet")
@@ -143,7 +143,7 @@ def forged(results, change):
 
 
 def test_a_run_that_was_made_up_is_caught_by_making_it_again(results):
-    """Its page follows from its records, and its records from no run."""
+    """Its page follows from its records, but its records from no run."""
 
     def better(curve):
         curve["val_loss"] *= 0.5
@@ -153,7 +153,7 @@ def test_a_run_that_was_made_up_is_caught_by_making_it_again(results):
     assert "all agree" in verified(page, "--against", results, code=0).stdout
     lines = verified(page, "--rerun", 3, code=1).stdout.splitlines()
     assert f"{run_id} (block_hf seed 0): evaluation 0 (update 0), val_loss: " in "\n".join(lines)
-    assert sum(line.startswith("  what may explain it: ") for line in lines) == 1
+    assert sum(line.startswith("  ") for line in lines) == 1  # the possible causes
     assert sum(line.endswith(": the same bits") for line in lines) == 2
     assert sum(line.endswith(": differs") for line in lines) == 1
 
@@ -173,18 +173,22 @@ def test_files_that_changed_since_are_named(results):
     lines = verified(page, "--against", results, code=1).stdout.splitlines()[1:]
     told = [line.removeprefix(f"{results}: ") for line in lines]
 
-    assert "spec.yaml or plan.json: name differs: 'small' in the report, 'tiny' there" in told
-    assert "spec.yaml or plan.json: spec_text differs" in told
-    assert any(f"{runs['adam']} (adam seed 0): 'diverged' because" in line for line in told)
-    assert f"runs/{runs['adam']}/status.json: differs" in told
-    assert f"runs/{runs['full_hf']}/env.json: missing" in told
-    assert f"runs/{runs['full_hf']}/curve.parquet: differs" in told
-    assert any(" val_loss of evaluation 1 is " in line and "0.25 there" in line for line in told)
-    assert told[-1].endswith("held against the report: 7 differences")
+    differences = (
+        ("spec.yaml", "name", "'small'", "'tiny'"),
+        ("spec.yaml", "spec_text"),
+        (runs["adam"], "adam seed 0", "'diverged'"),
+        (f"runs/{runs['adam']}/status.json",),
+        (f"runs/{runs['full_hf']}/env.json",),
+        (f"runs/{runs['full_hf']}/curve.parquet",),
+        ("val_loss", "evaluation 1", "0.25"),
+    )
+    for facts in differences:
+        assert any(all(fact in line for fact in facts) for line in told), facts
+    assert told[-1].endswith(f": {len(differences)} differences")
 
 
 def test_a_report_is_held_against_what_a_folder_holds_and_not_only_against_its_sums(results):
-    """Whoever changes the carried numbers, and leaves the sums, is found too."""
+    """Changed numbers with unchanged sums are found too."""
     from bdhf.report.ablation.build import built_report
     from bdhf.report.embedded.encoding import decode, encode
     from bdhf.report.verify.verify import block_of
@@ -199,14 +203,14 @@ def test_a_report_is_held_against_what_a_folder_holds_and_not_only_against_its_s
 
     told = verified(page, "--against", results, code=1).stdout
 
-    assert "test_loss of evaluation 0 is" in told
-    assert "env.json: the report has another environment" in told
-    assert "curve.parquet: differs" not in told
+    assert "test_loss of evaluation 0 " in told
+    assert "env.json: " in told
+    assert "curve.parquet: " not in told
 
 
 def test_a_folder_of_something_else_is_exit_code_2(results, tmp_path):
     """It is no ablation."""
-    assert "no spec.yaml" in verified(results / "report.html", "--against", tmp_path, code=2).stderr
+    assert "spec.yaml" in verified(results / "report.html", "--against", tmp_path, code=2).stderr
 
 
 def test_building_twice_gives_the_same_bytes(results):

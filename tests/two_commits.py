@@ -34,10 +34,10 @@ def torches() -> dict[str, tuple[int, int]]:
 def measured(commit: str) -> tuple[int, float]:
     """Results of a commit, and seconds."""
     start = time.monotonic()
-    found = run_asv(find_clone(), commit, SUBSET, quick=True)
-    if found.failed or found.exit_code or not found.results:
-        sys.exit(f"asv left {found.results} results and {found.failed} failures: no gate")
-    return found.results, time.monotonic() - start
+    recorded = run_asv(find_clone(), commit, SUBSET, quick=True)
+    if recorded.failed or recorded.exit_code or not recorded.results:
+        sys.exit(f"asv left {recorded.results} results and {recorded.failed} failures: no gate")
+    return recorded.results, time.monotonic() - start
 
 
 def main() -> None:

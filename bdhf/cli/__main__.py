@@ -8,9 +8,9 @@ from bdhf.cli import main
 
 
 def _leave_out_the_working_directory() -> None:
-    """Take from `sys.path` what `python -m` has put there, unless bdhf itself was found there.
+    """Remove the entry of `sys.path` that `python -m` added, unless bdhf itself is there.
 
-    As with the installed command, only modules that a spec names are found beside it.
+    As with the installed command, only modules that a spec names are imported from its folder.
     """
     here = Path.cwd()
     is_first = not sys.flags.safe_path and sys.path[:1] == [str(here)]

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from bdhf.experiments.plan.runspec import RunSpec
     from bdhf.experiments.storage.claims import Claim
 
-#: Files of claims that are named one by one.
+#: Claim files that a message names, at most.
 _FILES = 8
 
 SpecArgument = Annotated[Path, typer.Argument(help="An ablation: a YAML file.", metavar="SPEC")]
@@ -159,7 +159,7 @@ def run(
     if failed:
         err.print(
             f"{counts_in_words(failed)}: see the table of runs in the report; "
-            f"`bdhf run {spec} --out {home}{settings_again} --retry all` tries them again",
+            f"`bdhf run {spec} --out {home}{settings_again} --retry all` repeats them",
             markup=False,
         )
         raise typer.Exit(1)
@@ -222,17 +222,17 @@ def plan(
 
 
 def _say_waiting(home: Path, holders: Sequence[Claim]) -> None:
-    """Say for whom, and what a person may remove who knows that those elsewhere have ended."""
+    """Print who makes the runs, and the claims to remove if processes elsewhere have ended."""
     owners = {holder(claim) for claim in holders}
-    say(f"waiting for {len(holders)} of the runs: {', '.join(sorted(owners))} at work on them")
+    say(f"waiting for runs of other processes ({len(holders)}): {', '.join(sorted(owners))}")
     files = [str(home / "claims" / c.name) for c in holders if not c.owner.is_here]
     more = f" and {len(files) - _FILES} more" if len(files) > _FILES else ""
     if files:
-        say(f"  once they have ended, remove {', '.join(files[:_FILES])}{more} to continue at once")
+        say(f"  if they have ended, remove {', '.join(files[:_FILES])}{more} to continue at once")
 
 
 def _check(ablation: Ablation, cells: Sequence[Cell], todo: Sequence[RunSpec] = ()) -> None:
-    """Refuse arms that cannot run, and data of these runs that is not what the problem says."""
+    """Refuse arms that cannot run, and data of these runs that does not match the problem."""
     with errors_reported():
         for line in ablation.check_arms(cells):
             warn(f"warning: {line}")

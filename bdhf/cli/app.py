@@ -1,4 +1,4 @@
-"""What the commands share: the app, its two consoles, and how bad input is told."""
+"""Shared by the commands: the app, its two consoles, and the reporting of errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _options(
 
 @contextmanager
 def errors_reported() -> Iterator[None]:
-    """Turn what bdhf refuses, and what is wrong with the disk, into lines and exit code 2."""
+    """Print errors of bdhf and of the disk line by line, and exit with code 2."""
     from bdhf.records import in_brief
 
     try:
@@ -61,15 +61,15 @@ def errors_reported() -> Iterator[None]:
         for line in error.lines:
             warn(line)
         raise typer.Exit(2) from None
-    except BrokenPipeError:  # whoever reads what is printed has enough
+    except BrokenPipeError:  # the reader of the output has closed it
         raise
-    except OSError as error:  # a folder that may not be entered, or goes while it is read
+    except OSError as error:  # no permission, or the folder was removed while it was read
         warn(": ".join(filter(None, [str(error.filename or ""), in_brief(error)])))
         raise typer.Exit(2) from None
 
 
 def say(line: str) -> None:
-    """Print a line: whatever it holds, it is one."""
+    """Print a text as one line, whatever it holds."""
     out.print(line, markup=False)
 
 
@@ -98,7 +98,7 @@ def _finite(value: Any) -> Any:
 
 
 def say_counts(counts: Mapping[str, int], what: str) -> None:
-    """One line a reason, with how often it holds."""
+    """Print one line per reason, with its count."""
     for reason, number in counts.items():
         say(f"{number} {what}: {reason}")
 
@@ -109,13 +109,13 @@ def counts_in_words(counts: Counter[str]) -> str:
 
 
 def holder(claim: Claim) -> str:
-    """`process 71 on lab-3`; a claim that cannot be read has a holder that is not known."""
+    """`process 71 on lab-3`, or an unknown process if the claim cannot be read."""
     owner = claim.owner
-    return f"process {owner.pid} on {owner.host}" if owner.pid else "a process that is not known"
+    return f"process {owner.pid} on {owner.host}" if owner.pid else "an unknown process"
 
 
 def clock(seconds: float) -> str:
-    """A stretch of time as a person says it.
+    """A duration in words.
 
     >>> clock(8.2), clock(75), clock(7300)
     ('8 s', '1 min 15 s', '2 h 2 min')

@@ -1,4 +1,4 @@
-"""What `verify` says: of the page, of a results folder, of runs that were made again."""
+"""The output of `verify`: on the page, on a results folder, on repeated runs."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ if TYPE_CHECKING:
     from bdhf.report.verify.against_folder import FolderComparison
     from bdhf.report.verify.verify import Line, Verified
 
-#: Contradictions, or parts of drawings, of which no more are told.
-_MOST_TOLD = 20
+#: Contradictions, and foreign parts of drawings, that are printed at most.
+_MOST_PRINTED = 20
 
-#: Characters of a line that are told around the place where it differs.
+#: Characters of a line that are printed around a difference.
 _AROUND = 50
 
 
-def page_lines(report: Path, found: Verified) -> Iterator[str]:
-    """What differs of a page; at last what was computed again, and whether all agrees."""
-    for line in found.lines:
-        yield f"{report}:{line.number}: {_told(line)}"
-    if found.differing > len(found.lines):
-        yield f"{found.differing - len(found.lines)} more lines differ"
-    for what in found.foreign[:_MOST_TOLD]:
-        yield f"a drawing holds what no drawing of bdhf has: {what}"
-    for contradiction in found.contradictions[:_MOST_TOLD]:
+def page_lines(report: Path, audit: Verified) -> Iterator[str]:
+    """The differences of a page, then what was recomputed and whether all agrees."""
+    for line in audit.lines:
+        yield f"{report}:{line.number}: {_both_sides(line)}"
+    if audit.differing > len(audit.lines):
+        yield f"{audit.differing - len(audit.lines)} more lines differ"
+    for part in audit.foreign[:_MOST_PRINTED]:
+        yield f"a drawing has a part that bdhf does not draw: {part}"
+    for contradiction in audit.contradictions[:_MOST_PRINTED]:
         yield f"the records contradict themselves: {contradiction}"
-    for rest, what in ((found.foreign, "such"), (found.contradictions, "contradictory")):
-        if len(rest) > _MOST_TOLD:
-            yield f"{len(rest) - _MOST_TOLD} more {what} places"
-    if found.drawings:
-        yield _drawn(found)
-    if found.other_versions and (found.drawings or not found.agrees):
-        pairs = (f"{name} {a}, here {b}" for name, (a, b) in found.other_versions.items())
+    for faults, noun in ((audit.foreign, "foreign part"), (audit.contradictions, "contradiction")):
+        if len(faults) > _MOST_PRINTED:
+            yield plain_count(len(faults) - _MOST_PRINTED, f"more {noun}")
+    if audit.drawings:
+        yield _drawn(audit)
+    if audit.other_versions and (audit.drawings or not audit.agrees):
+        pairs = (f"{name} {a}, here {b}" for name, (a, b) in audit.other_versions.items())
         yield f"made with {'; '.join(pairs)}"
-    if found.capsule.anonymous:
-        yield f"anonymous: left out were {LEFT_OUT}"
-    yield _summary(found)
+    if audit.capsule.anonymous:
+        yield f"anonymous: left out are {LEFT_OUT}"
+    yield _summary(audit)
 
 
 def held_lines(folder: Path, held: FolderComparison) -> Iterator[str]:
-    """What differs between a report and a folder."""
+    """The differences between a report and a folder."""
     for difference in held.differences:
         yield f"{folder}: {difference}"
     verdict = plain_count(len(held.differences), "difference") if held.differences else "all agree"
-    yield f"{plain_count(held.files, 'file')} of {folder} held against the report: {verdict}"
+    yield f"{plain_count(held.files, 'file')} of {folder} compared with the report: {verdict}"
 
 
 def pool_line(begun: int, unchecked: Counter[str]) -> str:
@@ -77,41 +77,41 @@ def unmade_line(planned: int, unmade: Counter[str]) -> str:
 
 
 def rerun_lines(run: Rerun) -> Iterator[str]:
-    """What differs of a run that was made again, and what may explain it."""
+    """The differences of a repeated run, and their possible causes."""
     for difference in run.differences:
         yield f"{run.run_id} ({run.name}): {difference}"
     if run.differences:
-        why = "; ".join(run.explanations) or "nothing of the environment does"
-        yield f"  what may explain it: {why}"
+        causes = "; ".join(run.explanations) or "none in the environment"
+        yield f"  possible causes: {causes}"
     verdict = "the same bits" if run.agrees else _differs(run)
     size = f"{plain_count(run.numbers, 'number')} in {plain_count(run.rows, 'evaluation')}"
     yield f"{run.run_id} ({run.name}) made again, {run.status}: {size}: {verdict}"
 
 
-def page_as_json(found: Verified) -> dict[str, Any]:
-    """Everything that was found of a page, as plain data."""
+def page_as_json(audit: Verified) -> dict[str, Any]:
+    """The audit of a page as plain data."""
     return {
-        "page_agrees": found.agrees,
-        "runs": found.runs,
-        "numbers": found.numbers,
-        "figures": found.figures,
-        "sha256": found.capsule.sha256,
-        "anonymous": found.capsule.anonymous,
-        "differing_lines": found.differing,
+        "page_agrees": audit.agrees,
+        "runs": audit.runs,
+        "numbers": audit.numbers,
+        "figures": audit.figures,
+        "sha256": audit.capsule.sha256,
+        "anonymous": audit.capsule.anonymous,
+        "differing_lines": audit.differing,
         "lines": [
-            {"line": line.number, "says": line.says, "gives": line.gives} for line in found.lines
+            {"line": line.number, "says": line.says, "gives": line.gives} for line in audit.lines
         ],
-        "drawings": list(found.drawings),
-        "drawings_checked": found.same_drawing,
-        "foreign": list(found.foreign),
-        "contradictions": list(found.contradictions),
-        "made_with": dict(found.made_with),
-        "here": dict(found.here),
+        "drawings": list(audit.drawings),
+        "drawings_checked": audit.same_drawing,
+        "foreign": list(audit.foreign),
+        "contradictions": list(audit.contradictions),
+        "made_with": dict(audit.made_with),
+        "here": dict(audit.here),
     }
 
 
 def rerun_as_json(run: Rerun) -> dict[str, Any]:
-    """Everything that was found of a run, as plain data."""
+    """The check of a repeated run as plain data."""
     return {
         "run_id": run.run_id,
         "name": run.name,
@@ -125,51 +125,51 @@ def rerun_as_json(run: Rerun) -> dict[str, Any]:
 
 
 def _differs(run: Rerun) -> str:
-    """The verdict on a run that differs: with other code of a user's own, it could not but."""
+    """The verdict on a run that differs; other code of an own part explains any difference."""
     if not run.other_code:
         return "differs"
     return (
-        f"not checked: the code of {', '.join(run.other_code)} here is not that which the run "
-        "was made with, and another code gives other numbers; put the recorded one there"
+        f"not checked: the code of {', '.join(run.other_code)} here differs from the code of the "
+        "run, and so may the numbers; restore the recorded code"
     )
 
 
-def _summary(found: Verified) -> str:
+def _summary(audit: Verified) -> str:
     """`412 numbers of 24 runs and 3 figures recomputed: all agree`."""
-    what = f"{plain_count(found.numbers, 'number')} of {plain_count(found.runs, 'run')}"
-    figures = f" and {plain_count(found.figures, 'figure')}" if found.figures else ""
+    what = f"{plain_count(audit.numbers, 'number')} of {plain_count(audit.runs, 'run')}"
+    figures = f" and {plain_count(audit.figures, 'figure')}" if audit.figures else ""
     counts = {
-        "line": found.differing,
-        "figure": len(found.drawings),
-        "foreign part": len(found.foreign),
-        "contradiction": len(found.contradictions),
+        "line": audit.differing,
+        "figure": len(audit.drawings),
+        "foreign part": len(audit.foreign),
+        "contradiction": len(audit.contradictions),
     }
     differ = " and ".join(plain_count(n, noun) for noun, n in counts.items() if n)
-    verdict = "all numbers and words agree" if differ and found.agrees else "all agree"
-    return f"{what}{figures} recomputed: {verdict if found.agrees else f'differing: {differ}'}"
+    verdict = "all numbers and words agree" if differ and audit.agrees else "all agree"
+    return f"{what}{figures} recomputed: {verdict if audit.agrees else f'differing: {differ}'}"
 
 
-def _drawn(found: Verified) -> str:
-    names = ", ".join(found.drawings)
-    if found.same_drawing:
-        return f"drawn otherwise than the records give: {names}"
-    there = found.made_with.get("matplotlib", "that is not known")
+def _drawn(audit: Verified) -> str:
+    names = ", ".join(audit.drawings)
+    if audit.same_drawing:
+        return f"drawings that differ from the records: {names}"
+    version = audit.made_with.get("matplotlib", "(version unknown)")
     return (
-        f"drawn by matplotlib {there} and otherwise than by the one here, so the drawings are not "
-        f"checked: {names}; `pip install matplotlib=={there}` lets them be"
+        f"drawings not checked, because matplotlib {version} drew them and the version here draws "
+        f"them differently: {names}; `pip install matplotlib=={version}` to check them"
     )
 
 
-def _told(line: Line) -> str:
-    """Both sides of a line, from a little before the place where they differ."""
+def _both_sides(line: Line) -> str:
+    """Both sides of a line, from a little before their first difference."""
     if line.gives is None:
-        return f"says `{_short(line.says or '', 0)}`, which the records do not give"
+        return f"has `{_short(line.says or '', 0)}`, which the records do not give"
     if line.says is None:
-        return f"`{_short(line.gives, 0)}` is missing, which the records give"
+        return f"lacks `{_short(line.gives, 0)}`, which the records give"
     pairs = enumerate(zip(line.says, line.gives, strict=False))
     end = min(len(line.says), len(line.gives))
     at = next((i for i, (a, b) in pairs if a != b), end)
-    return f"says `{_short(line.says, at)}`, the records give `{_short(line.gives, at)}`"
+    return f"has `{_short(line.says, at)}`, the records give `{_short(line.gives, at)}`"
 
 
 def _short(text: str, at: int) -> str:

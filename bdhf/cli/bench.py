@@ -67,7 +67,7 @@ def bench(
     from bdhf.experiments.engines.interrupt import interruptible
 
     if against is not None and counts:
-        raise typer.BadParameter("--against and --counts are two questions: ask one")
+        raise typer.BadParameter("give --against or --counts, not both")
     _refuse_idle(
         {"--write": (write, counts), "--margin": (margin is not None, against is not None),
          "--all": (everything, against is not None), "--json": (as_json, against is not None),
@@ -85,19 +85,19 @@ def bench(
             else:
                 _record(checkout, commits, benchmarks or [], quick, machine)
     except KeyboardInterrupt:
-        err.print("interrupted: there is no verdict")
+        err.print("Interrupted: no verdict.")
         raise typer.Exit(130) from None
 
 
-def _refuse_idle(given: Mapping[str, tuple[bool, bool]]) -> None:
-    """Refuse what was given and does nothing in this question, rather than to leave it unheard."""
-    idle = [name for name, (was_given, has_use) in given.items() if was_given and not has_use]
+def _refuse_idle(options: Mapping[str, tuple[bool, bool]]) -> None:
+    """Refuse options that have no effect here, so that none is silently ignored."""
+    idle = [name for name, (is_set, has_use) in options.items() if is_set and not has_use]
     if idle:
-        raise typer.BadParameter(f"{', '.join(idle)}: does nothing here; see `bdhf bench --help`")
+        raise typer.BadParameter(f"{', '.join(idle)}: no effect here; see `bdhf bench --help`")
 
 
 def _wanted(patterns: list[str]) -> Callable[[str], bool]:
-    """Whether a label matches one of the patterns; any does where there is none."""
+    """Whether a label matches one of the patterns; without patterns, every label does."""
     try:
         compiled = [re.compile(pattern) for pattern in patterns]
     except re.error as error:
@@ -111,16 +111,17 @@ def _count(checkout: Checkout, wanted: Callable[[str], bool], write: bool) -> No
     def observe(case: Case) -> None:
         err.print(case.label, markup=False)
 
-    found = (counts.write_expected if write else counts.check_counts)(checkout, wanted, observe)
-    for fault in found.faults:
+    counted = (counts.write_expected if write else counts.check_counts)(checkout, wanted, observe)
+    for fault in counted.faults:
         say(fault)
     if write:
-        say(f"{len(found.by_label)} counts of torch {found.torch} written")
-    elif found.faults:
-        say(f"verdict: not the counts that are expected of torch {found.torch}")
+        say(f"{len(counted.by_label)} counts of torch {counted.torch} written")
+    elif counted.faults:
+        say(f"verdict: the counts differ from those expected of torch {counted.torch}")
         raise typer.Exit(1)
     else:
-        say(f"verdict: all {len(found.by_label)} counts are those expected of torch {found.torch}")
+        number = len(counted.by_label)
+        say(f"verdict: all {number} counts are those expected of torch {counted.torch}")
 
 
 def _compare(
@@ -137,19 +138,19 @@ def _compare(
     from bdhf.bench.against import compare_commits as compared
     from bdhf.bench.table import as_json as in_json
     from bdhf.bench.table import table_lines
+    from bdhf.text.formatting import plain_count
 
     def observe(done: int, of: int, case: Case, pair: int) -> None:
         err.print(f"pair {pair}, {done + 1}/{of}: {case.label}", markup=False)
 
     baseline, candidate = checkout.commit(against), checkout.commit(commits)
     if candidate.digest == baseline.digest:
-        err.print("warning: both are the same commit: whatever differs is noise", markup=False)
+        err.print("warning: both are the same commit: every difference is noise", markup=False)
     if changed := checkout.changed(candidate):
-        files, are = ("1 file", "is") if len(changed) == 1 else (f"{len(changed)} files", "are")
-        those = "that" if len(changed) == 1 else "those"
+        files = plain_count(len(changed), "file")
         err.print(
-            f"warning: {files} of the package in the working tree {are} not {those} of "
-            f"{candidate}, and not measured: commit them, or give `$(git stash create)` as COMMIT",
+            f"warning: the working tree differs from {candidate} in {files} of the package, and is "
+            "not measured: commit the changes, or give `$(git stash create)` as COMMIT",
             markup=False,
         )
     default = TimingSettings()
@@ -158,15 +159,15 @@ def _compare(
         margin=default.margin if margin is None else margin,
         budget=default.budget / (3 if quick else 1),
     )
-    found = compared(checkout, baseline, candidate, wanted, settings, observe)
+    comparison = compared(checkout, baseline, candidate, wanted, settings, observe)
     if as_json:
-        say_json(in_json(found))
+        say_json(in_json(comparison))
     else:
-        for line in table_lines(found, everything):
+        for line in table_lines(comparison, everything):
             say(line)
-    if not found.measured and not found.regressions:
+    if not comparison.measured and not comparison.regressions:
         raise typer.Exit(2)
-    if found.regressions:
+    if comparison.regressions:
         raise typer.Exit(1)
 
 
@@ -176,11 +177,11 @@ def _record(
     from bdhf.bench.record import range_of, run_asv
 
     if range_of(commits) == f"{commits}^!":
-        checkout.commit(commits)  # says what is wrong with it
-    found = run_asv(checkout, commits, benchmarks, quick=quick, machine=machine)
-    kept = "kept nowhere" if found.folder is None else f"kept in {found.folder}"
-    say(f"{found.results} results, {found.failed} failed; {kept}")
-    if not found.results:
+        checkout.commit(commits)  # raises if there is no such commit
+    recorded = run_asv(checkout, commits, benchmarks, quick=quick, machine=machine)
+    kept = "not kept" if recorded.folder is None else f"kept in {recorded.folder}"
+    say(f"{recorded.results} results, {recorded.failed} failed; {kept}")
+    if not recorded.results:
         raise typer.Exit(2)
-    if found.failed or found.exit_code:
+    if recorded.failed or recorded.exit_code:
         raise typer.Exit(1)

@@ -33,22 +33,22 @@ def compare(
     from bdhf.text.printable import stripped_line
 
     if as_json and as_latex:
-        raise typer.BadParameter("one of --json and --latex, not both")
+        raise typer.BadParameter("give --json or --latex, not both")
     with errors_reported():
         records = fresh(results)
-        found = compare(records)
+        results_of_tests = compare(records)
         path = results / "comparisons.parquet"
         with if_writable() as unwritten:
-            write_table(path, to_table(found))
+            write_table(path, to_table(results_of_tests))
     for why in unwritten:
-        warn(f"{path}: not written: {why}; the tables of the folder are those of before")
+        warn(f"{path}: not written: {why}; the folder keeps its old tables")
     if as_json:
         say_json(
             {
                 "name": records.name,
                 "comparisons": [
                     result.to_row() | {"flags": list(result.flags), "sentence": sentence(result)}
-                    for result in found
+                    for result in results_of_tests
                 ],
                 "not_compared": [
                     {"name": e.name, "candidate": e.candidate, "baseline": e.baseline}
@@ -58,9 +58,9 @@ def compare(
         )
         return
     if as_latex:
-        typer.echo(printable(to_latex(found, not_compared(records.twins))), nl=False)
+        typer.echo(printable(to_latex(results_of_tests, not_compared(records.twins))), nl=False)
         return
-    for result in found:
+    for result in results_of_tests:
         table = Table(
             title=escape(stripped_line(result.name)), title_justify="left", show_header=False,
             min_width=60,
@@ -75,5 +75,5 @@ def compare(
             say(f"  ! {stripped_line(flag)}")
         say("")
     say_twins(records.twins)
-    if not found and not records.twins:
-        say(f"{results}: the spec asks for no comparison; `compare` in it names arms")
+    if not results_of_tests and not records.twins:
+        say(f"{results}: the spec has no comparison; its `compare` names the arms to compare")

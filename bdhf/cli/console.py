@@ -1,7 +1,7 @@
-"""A console on which nothing that is told of files of others acts on the terminal.
+"""A console for untrusted text: no control character reaches the terminal.
 
-Every string that is printed, put into a cell or into a title is one line without control
-characters; own texts of many lines are printed line by line.
+Every printed string, cell and title is one line without control characters; texts of several
+lines are printed line by line.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from bdhf.text.printable import on_a_line, printable
 
 
 class PlainConsole(Console):
-    """Prints lines as they are, whatever their width; what would act on a terminal is shown."""
+    """Prints lines of any width; shows control characters instead of sending them."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(soft_wrap=True, highlight=False, emoji=False, **settings)
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Turn a string into one line; before the width of a cell is measured."""
+        """Turn a string into one line before the width of a cell is measured."""
         return super().render_str(on_a_line(text), **settings)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Clean also what never was a string here; what moves the cursor is rich's own."""
+        """Clean text that did not pass `render_str`; control segments come from rich itself."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment

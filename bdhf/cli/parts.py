@@ -1,4 +1,4 @@
-"""Commands about what a spec may say: `list`, `schema`."""
+"""Commands on the contents of a spec: `list`, `schema`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def schema(
         bool, typer.Option("--study", help="Print the schema of a study, not of a spec.")
     ] = False,
 ) -> None:
-    """Print the JSON Schema of a spec, with which editors complete and check."""
+    """Print the JSON Schema of a spec, for completion and checks in an editor."""
     from bdhf.experiments.spec.json_schema import schema_text, spec_schema
 
     if study:
@@ -48,17 +48,17 @@ def schema(
 
 
 def _say_compatibility() -> None:
-    """Print curvature × partition, a column a solver: yes, or the number of the reason below."""
+    """Print curvature × partition, one column per solver: yes, or the number of the reason."""
     from bdhf.experiments.parts.compatibility import CONDITIONS, triples
 
     reasons: dict[str, int] = {}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for curvature, partition, solver, reason in triples():
-        place = str(reasons.setdefault(reason, len(reasons) + 1)) if reason else "yes"
-        rows.setdefault((curvature, partition), {})[solver] = place
+        answer = str(reasons.setdefault(reason, len(reasons) + 1)) if reason else "yes"
+        rows.setdefault((curvature, partition), {})[solver] = answer
     table = Table("curvature", "partition", *next(iter(rows.values())))
-    for names, places in rows.items():
-        table.add_row(*names, *places.values())
+    for names, answers in rows.items():
+        table.add_row(*names, *answers.values())
     out.print(table)
     for reason, number in reasons.items():
         say(f"{number}: {reason}")

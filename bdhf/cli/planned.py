@@ -1,4 +1,4 @@
-"""A plan in words: its arms, its comparisons, its time, and whether it can decide anything."""
+"""A plan in words: its arms, its comparisons, its time and its power."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from bdhf.records import Comparison
     from bdhf.stats.power_check import PowerCheck
 
-_ROWS = 60  # arms of a plan that are shown one by one
+_ROWS = 60  # rows of a table, or lines of a list, that are printed at most
 
 
 def arms_table(outline: Preview, costs: dict[str, float] | None) -> Table:
-    """A row an arm; of many, a row for all that the spec calls by one name."""
+    """One row per arm; with many arms, one row per name in the spec."""
     columns = ["arm", "seeds", "runs", "still to do", "a run"]
     columns += ["gradients an update"] if costs else []
     table = Table(*columns, title=escape(outline.name))
@@ -45,16 +45,16 @@ def arms_table(outline: Preview, costs: dict[str, float] | None) -> Table:
 
 
 def _range(values: Sequence[float | None], words: Callable[[float], str]) -> str:
-    """The least and the most of some numbers in words; "?" where one is not known."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
+    """The range of some numbers in words; "?" if one is unknown."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
         return "?"
-    least, most = words(min(known)), words(max(known))
+    least, most = words(min(numbers)), words(max(numbers))
     return least if least == most else f"{least} to {most}"
 
 
 def say_comparisons(outline: Preview) -> None:
-    """A line for every test, up to a screenful."""
+    """Print a line for every test, up to a limit."""
     from bdhf.records import tests_of, unit_of
 
     lines = [
@@ -65,12 +65,12 @@ def say_comparisons(outline: Preview) -> None:
     for line in lines[:_ROWS]:
         say(line)
     if len(lines) > _ROWS:
-        say(f"… and {len(lines) - _ROWS} comparisons more; --json lists all")
+        say(f"… and {len(lines) - _ROWS} more comparisons; --json lists all")
     say_twins(outline.twins)
 
 
 def say_twins(entries: Sequence[Comparison]) -> None:
-    """A line for every comparison that is not made, up to a screenful."""
+    """Print a line for every comparison that is not made, up to a limit."""
     from bdhf.stats.caveats.twins import not_compared
 
     for line in not_compared(entries[:_ROWS]):
@@ -80,7 +80,7 @@ def say_twins(entries: Sequence[Comparison]) -> None:
 
 
 def say_time(outline: Preview, workers: int) -> None:
-    """Say how long it will take, and from what that is known."""
+    """Print the estimated time and its source."""
     from bdhf.text.formatting import plain_count
 
     if not outline.left:
@@ -89,7 +89,7 @@ def say_time(outline: Preview, workers: int) -> None:
     if seconds is None:
         unknown = Counter(arm.source for arm in outline.arms if arm.left and arm.seconds is None)
         why = "; ".join(f"{number} arms: {source}" for source, number in unknown.items())
-        say(f"time: not known ({why}); --probe times three updates of each")
+        say(f"time: unknown ({why}); --probe times three updates of each")
         return
     sources = sorted({arm.source for arm in outline.arms if arm.left})
     at_a_time = f"{plain_count(workers, 'run')} at a time"
@@ -98,7 +98,7 @@ def say_time(outline: Preview, workers: int) -> None:
 
 
 def guard_of(ablation: Ablation, *, pilot: bool = False) -> PowerCheck:
-    """What its comparisons can decide; as a `pilot`, finished runs tell the spread over seeds."""
+    """The power of the comparisons; with `pilot`, finished runs give the spread over seeds."""
     from bdhf.records import InputError, load
     from bdhf.stats.power_check import power_check
 
@@ -113,32 +113,32 @@ def guard_of(ablation: Ablation, *, pilot: bool = False) -> PowerCheck:
     )  # fmt: skip
 
 
-def say_power(found: PowerCheck) -> None:
-    """A line for every test whose power is known, up to a screenful."""
+def say_power(check: PowerCheck) -> None:
+    """Print a line for every test whose power is known, up to a limit."""
     from bdhf.stats.inference.power import MOST_SEEDS
     from bdhf.text.formatting import seeds_in_a_sentence
 
-    for one in found.powers[:_ROWS]:
-        on = f" on {one.target}" if one.target else ""
+    for test in check.powers[:_ROWS]:
+        on = f" on {test.target}" if test.target else ""
         say(
-            f"power {one.name}{on}: {100 * one.power:.0f} % for a ratio of {one.margin:g}× with "
-            f"{found.seeds} seeds (log ratios spread by {one.sd:.3g}, {one.source}); "
-            f"{seeds_in_a_sentence(one.seeds, MOST_SEEDS)} it with 80 %"
+            f"power {test.name}{on}: {100 * test.power:.0f} % for a ratio of {test.margin:g}× with "
+            f"{check.seeds} seeds (log ratios spread by {test.sd:.3g}, {test.source}); "
+            f"{seeds_in_a_sentence(test.seeds, MOST_SEEDS)} it with 80 %"
         )
 
 
-def warn_of_power(found: PowerCheck) -> None:
-    """Say before anything is run that its comparisons cannot be decided, if so."""
+def warn_of_power(check: PowerCheck) -> None:
+    """Warn, before any run, of comparisons that cannot be decided."""
     from bdhf.text.formatting import plain_count
 
-    if found.seeds < found.needed:
-        tests = plain_count(found.tests, "test")
+    if check.seeds < check.needed:
+        tests = plain_count(check.tests, "test")
         err.print(
-            f"warning: {tests} at alpha {found.alpha:g} cannot be decided with fewer than "
-            f"{found.needed} seeds; the spec has {found.seeds}",
+            f"warning: {tests} at alpha {check.alpha:g} cannot be decided with fewer than "
+            f"{check.needed} seeds; the spec has {check.seeds}",
             markup=False,
         )
-    for test in found.coarse[:_ROWS]:
+    for test in check.coarse[:_ROWS]:
         err.print(
             f"warning: {test.name} on {test.target}: evaluated every {test.every} updates, costs "
             f"below {test.least:,} updates cannot be called equivalent within {test.margin:g}×; "
@@ -161,16 +161,15 @@ def say_left(outline: Preview, todo: int) -> None:
 
 
 def say_failed(outline: Preview, retry: Retry) -> None:
-    """Say of runs that left no outcome whether they are tried again, and why not."""
+    """Print which failed runs are repeated, and which are not and why."""
     from bdhf.text.formatting import plain_count
 
     for status, number in outline.again.items():
         why = "" if status in type(retry).model_fields else " with other code of an own part"
-        say(f"{plain_count(number, 'run')} of those to do ended as {status} before{why}: once more")
+        say(f"to repeat: {plain_count(number, 'run')} that ended as {status} before{why}")
     for status in (s for s in outline.kept if s in type(retry).model_fields):
         number, tries = outline.kept[status], getattr(retry, status)
         say(
-            f"{plain_count(number, 'run')} ended as {status} and "
-            f"{'stays' if number == 1 else 'stay'} so (retry.{status} of the spec: {tries}); "
-            f"`bdhf run` with `--retry {status}` tries again"
+            f"not repeated: {plain_count(number, 'run')} that ended as {status} "
+            f"(retry.{status} in the spec: {tries}); `--retry {status}` of `bdhf run` repeats them"
         )

@@ -1,4 +1,4 @@
-"""A folder in which another spec has been run meanwhile: no verdict is given on that one."""
+"""A results folder in which another spec was run meanwhile: no verdict."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ if TYPE_CHECKING:
 
 
 def refuse_another_plan(ablation: Ablation, command: str) -> None:
-    """End with exit code 1 where an ablation's folder is of another spec by now.
+    """Exit with code 1 if the folder of an ablation now has the plan of another spec.
 
-    `command` is the one that made its runs. Raises InputError where the folder has no plan any
-    more.
+    `command` made the runs of the ablation. Raises InputError if the folder has no plan any more.
     """
     other = ablation.replaced()
     if not other:
         return
     err.print(
-        f"{ablation.store.folder}: another spec has been run there meanwhile, {other}: no verdict "
-        f"is given here. The runs that `{command}` made are kept in {ablation.store.runs}: the "
-        "same command again brings its plan back, or give it an --out of its own",
+        f"{ablation.store.folder}: no verdict, because another spec was run there meanwhile: "
+        f"{other}. {ablation.store.runs} keeps the runs of `{command}`: run it again to restore "
+        "its plan, or give it another --out",
         markup=False,
     )
     raise typer.Exit(1)

@@ -31,7 +31,7 @@ from bdhf.cli.app import (
     warn,
 )
 
-#: Runs that ended above their start and are told one by one.
+#: Runs that ended above their start and are listed, at most.
 _MOST_RISEN = 10
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def status(
     from bdhf.experiments.storage.status import ablation_status
 
     if as_json and watch is not None:
-        raise typer.BadParameter("--json prints it once: leave out --watch")
+        raise typer.BadParameter("give --json or --watch, not both")
     with errors_reported():
         now = ablation_status(results)
     if as_json:
@@ -78,8 +78,8 @@ def show(
     from bdhf.experiments.storage.show import find_run, run_detail
 
     with errors_reported():
-        found = run_detail(find_run(run, results))
-    for title, content in found.items():
+        sections = run_detail(find_run(run, results))
+    for title, content in sections.items():
         out.print(escape(title), style="bold")
         if isinstance(content, str):
             say_lines(indent(content.rstrip(), "  "))
@@ -96,7 +96,7 @@ def clean(
         bool,
         typer.Option("--failed", help="Runs that ended as error, oom or timeout, or are torn."),
     ] = False,
-    foreign: Annotated[
+    unplanned: Annotated[
         bool, typer.Option("--foreign", help="Runs that are not in the plan (any more).")
     ] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
@@ -105,19 +105,19 @@ def clean(
     from bdhf.experiments.storage.clean import Doomed, removable, remove
     from bdhf.text.formatting import plain_count
 
-    if not (failed or foreign):
-        raise typer.BadParameter("say what to remove: --failed, --foreign or both")
-    doomed = Doomed(failed=failed, foreign=foreign)
+    if not (failed or unplanned):
+        raise typer.BadParameter("give --failed, --foreign or both")
+    doomed = Doomed(failed=failed, unplanned=unplanned)
     with errors_reported():
-        found = removable(results, doomed)
-        for run_id, why in found.items():
+        reasons = removable(results, doomed)
+        for run_id, why in reasons.items():
             say(f"{run_id}: {why}")
-        gone = list(found) if dry else remove(results, found, doomed)
+        gone = list(reasons) if dry else remove(results, reasons, doomed)
     say(
         f"{plain_count(len(gone), 'run')} {'would be removed' if dry else 'removed'} from {results}"
     )
-    if len(gone) < len(found):
-        say(f"{len(found) - len(gone)} left: another process has taken them up meanwhile")
+    if len(gone) < len(reasons):
+        say(f"{len(reasons) - len(gone)} kept: another process has claimed them meanwhile")
 
 
 @app.command()
@@ -143,7 +143,7 @@ def report(
 
 
 def fresh(results: Path) -> Records:
-    """Collect a results folder and load it; where it may only be read, load what it would hold."""
+    """Collect and load a results folder; if it is read-only, load what it would hold."""
     from bdhf.records import collect, collected, load
     from bdhf.records.disk.files import if_writable
 
@@ -153,14 +153,14 @@ def fresh(results: Path) -> Records:
 
 
 def say_report(results: Path, records: Records | None = None, *, anonymous: bool = False) -> None:
-    """Write the report of a folder, or of what was read from it; print the verdicts and where."""
+    """Write the report of a folder, or of its records; print the verdicts and the path."""
     from bdhf.report import build
 
     _say_built(build(results, records, anonymous=anonymous))
 
 
 def say_study(folder: Path, *, anonymous: bool = False) -> None:
-    """Write the page of a study; print what it found and where it is."""
+    """Write the page of a study; print its results and its path."""
     from bdhf.report.study.render import build_study
 
     _say_built(build_study(folder, anonymous=anonymous))
@@ -170,14 +170,14 @@ def _say_built(built: Built) -> None:
     for sentence in built.sentences:
         say(sentence)
     if built.unwritten:
-        what = "the tables, the figures and the page are those of before"
-        warn(f"{built.path}: not written: {built.unwritten}; {what}")
+        kept = "the old tables, figures and page stay"
+        warn(f"{built.path}: not written: {built.unwritten}; {kept}")
     else:
         say(f"report: {built.path}")
 
 
 def _standing(now: AblationStatus) -> Table:
-    """A row an arm."""
+    """One row per arm."""
     table = Table(title=_headline(now), title_justify="left")
     table.add_column("arm", overflow="fold")
     for number in ("planned", "ended", "running"):
@@ -206,7 +206,7 @@ def _headline(now: AblationStatus) -> str:
 
 
 def _watch(results: Path, now: AblationStatus, seconds: float) -> AblationStatus:
-    """Show the standing again and again until nothing is left, or a person ends it."""
+    """Repeat the table until no run is left or the user interrupts."""
     from bdhf.experiments.storage.status import ablation_status
 
     live = Live(_standing(now), console=out, auto_refresh=False)
@@ -219,7 +219,7 @@ def _watch(results: Path, now: AblationStatus, seconds: float) -> AblationStatus
 
 
 def _say_details(now: AblationStatus) -> None:
-    """Who runs what, what is skipped, and what went wrong."""
+    """Print the runs under way, the skipped runs and the problems."""
     for claim in now.running:
         since = f", for {clock(max(time.time() - claim.made, 0.0))}" if claim.owner.pid else ""
         say(f"running {now.labels[claim.run_id]} ({claim.run_id}): {holder(claim)}{since}")
@@ -230,7 +230,7 @@ def _say_details(now: AblationStatus) -> None:
 
 
 def say_risen(risen: Mapping[str, object], labels: Mapping[str, str]) -> None:
-    """A line for each run that is done and ended above the loss that it began with; ten at most."""
+    """Print a line for each run that is done and ended above its first loss, ten at most."""
     for run_id, rise in list(risen.items())[:_MOST_RISEN]:
         say(f"{labels[run_id]} ({run_id}): done, but ended above its start: {rise}")
     if len(risen) > _MOST_RISEN:

@@ -1,4 +1,4 @@
-"""Runs that were made with other code of a user's own parts: told, and kept or made again."""
+"""Stale runs, made with other code of an own part: reported, and kept or repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StaleAction(StrEnum):
-    """What becomes of runs that were made with other code."""
+    """What to do with stale runs."""
 
     KEEP = "keep"
     RERUN = "rerun"
@@ -44,9 +44,9 @@ def stale_lines(arms: Sequence[Stale]) -> list[str]:
 def to_make_again(
     ablation: Ablation, cells: Sequence[Cell], left: dict[str, RunSpec], choice: StaleAction | None
 ) -> dict[str, RunSpec]:
-    """The runs that are to be made again for their code, by their ids.
+    """The stale runs to repeat, by id.
 
-    Raises InputError where there are such runs and no choice.
+    Raises InputError if there are stale runs and no choice.
     """
     from bdhf.records import InputError
 
@@ -59,8 +59,7 @@ def to_make_again(
             [
                 *lines,
                 f"{folder}: choose for these runs: `--stale keep` leaves them as they are; "
-                f"`--stale rerun` makes them again, and keeps the old ones in "
-                f"{ablation.store.aside}",
+                f"`--stale rerun` repeats them, and keeps the old ones in {ablation.store.aside}",
             ]
         )
     if choice is StaleAction.KEEP:

@@ -56,8 +56,8 @@ def tune(
         typer.Option(
             "--heartbeat",
             min=1,
-            help="Seconds between a worker's signs of life in a database; silent for three times "
-            "as long, its trial is made again.",
+            help="Seconds between a worker's heartbeats in a database; three times as long without "
+            "one, and its trial is repeated.",
         ),
     ] = 20,
     write: Annotated[
@@ -72,61 +72,62 @@ def tune(
     from bdhf.tuning.study.study import open_study
 
     if worker and write is not None:
-        raise typer.BadParameter("--write is for the process that ends a study, not for a worker")
+        raise typer.BadParameter("give --worker or --write, not both: a worker makes trials only")
     with errors_reported():
         opened = open_study(study, settings or ())
-        place = StudyLocation(folder or Path("results/studies") / opened.name, storage, heartbeat)
-        refuse_other_contents(opened, place.folder)
-        _warn_of_password(place)
+        home = folder or Path("results/studies") / opened.name
+        location = StudyLocation(home, storage, heartbeat)
+        refuse_other_contents(opened, location.folder)
+        _warn_of_password(location)
         if not no_check:
-            _check(opened, place)
-        _say_begun(opened, place)
+            _check(opened, location)
+        _say_begun(opened, location)
         try:
             with interruptible():
                 if worker:
-                    _join(opened, place)
+                    _join(opened, location)
                     return
-                _tune(opened, place, workers)
-                _finish(opened, place, workers, write)
+                _tune(opened, location, workers)
+                _finish(opened, location, workers, write)
         except KeyboardInterrupt:
             err.print("Interrupted. Finished runs are kept; run the same command to resume.")
             raise typer.Exit(130) from None
 
 
-def _say_begun(study: Study, place: StudyLocation) -> None:
+def _say_begun(study: Study, location: StudyLocation) -> None:
     spec = study.spec
-    kept = "the database" if place.is_shared else str(place.journal)
+    kept = "the database" if location.is_shared else str(location.journal)
     say(
         f"{study.name}: {spec.trials} trials × {spec.seeds.count} seeds of each of "
-        f"{len(study.cells)} arms, kept in {kept} -> {place.folder}"
+        f"{len(study.cells)} arms, kept in {kept} -> {location.folder}"
     )
     if spec.held_out:
         _warn_of_power(study)
 
 
-def _check(study: Study, place: StudyLocation) -> None:
-    """Refuse arms and choices that cannot run, before anything is written, if any trial is left."""
+def _check(study: Study, location: StudyLocation) -> None:
+    """Refuse arms and choices that cannot run, before any write, if any trial is left."""
     from bdhf.tuning.study.check import check_study, is_finished
 
-    if not is_finished(study, place.folder):
+    if not is_finished(study, location.folder):
         for line in check_study(study):
             warn(f"warning: {line}")
 
 
-def _warn_of_password(place: StudyLocation) -> None:
-    """Say that others can read a password on the command line, if there is one."""
+def _warn_of_password(location: StudyLocation) -> None:
+    """Warn of a password on the command line, which others can read."""
     from bdhf.tuning.storage.address import has_password
 
-    if place.url is not None and has_password(place.url):
+    if location.url is not None and has_password(location.url):
         err.print(
-            "warning: everybody on this machine can read the password in --storage, in the list of "
-            "processes: leave it out there, and put it into ~/.pgpass or PGPASSWORD",
+            "warning: the list of processes shows the password in --storage to every user of this "
+            "machine: put it into ~/.pgpass or PGPASSWORD instead",
             markup=False,
         )
 
 
 def _warn_of_power(study: Study) -> None:
-    """Say before any trial that the comparison on held-out seeds cannot be decided, if so."""
+    """Warn, before any trial, of a comparison on held-out seeds that cannot be decided."""
     from bdhf.stats.inference.paired import pairs_needed
     from bdhf.tuning.outcome.held_out import count_tests
 
@@ -142,52 +143,52 @@ def _warn_of_power(study: Study) -> None:
         )
 
 
-def _tune(study: Study, place: StudyLocation, workers: int | None) -> None:
-    """Make all trials in a pool of workers: of a journal alone, in a database beside others."""
+def _tune(study: Study, location: StudyLocation, workers: int | None) -> None:
+    """Make all trials in a pool of workers; workers elsewhere may share a database with it."""
     from bdhf.experiments.engines.local import default_workers
     from bdhf.experiments.run.provenance import resolve_devices
     from bdhf.tuning.outcome.collect import stored_trials
     from bdhf.tuning.outcome.stale import other_code
     from bdhf.tuning.workers.arm_pool import ArmPool
 
-    with place.losable():
-        arms = stored_trials(study, place.open())
-    for line in other_code(arms, place.folder):
+    with location.losable():
+        arms = stored_trials(study, location.open())
+    for line in other_code(arms, location.folder):
         err.print(f"warning: {line}", markup=False)
     left = [arm.cell.label for arm in arms if len(arm.trials) < study.spec.trials]
     first = study.variants[0].spec
     default = default_workers(first.threads, resolve_devices(first.device))
     _warn_of_company(study, workers or default)
-    ArmPool(study, place, workers or default, say).tune(left)
+    ArmPool(study, location, workers or default, say).tune(left)
 
 
 def _warn_of_company(study: Study, workers: int) -> None:
-    """Say that seconds are tuned while several arms share the machine, if so."""
+    """Warn if seconds are tuned while several arms share the machine."""
     counted = {study.variants[0].spec.budget.axis, *study.spec.objectives}
     if workers > 1 and counted & {"seconds", "seconds_to_target"}:
         err.print(
-            f"warning: seconds are counted while up to {workers} arms are tuned at a time, and "
-            "depend on who else is at work: `--workers 1` tunes one after the other",
+            f"warning: seconds are tuned with up to {workers} arms at a time, and each slows the "
+            "others: `--workers 1` tunes one arm at a time",
             markup=False,
         )
 
 
-def _join(study: Study, place: StudyLocation) -> None:
+def _join(study: Study, location: StudyLocation) -> None:
     from bdhf.tuning.workers.progress import line_of
     from bdhf.tuning.workers.trial_loop import TrialLoop
 
-    loop = TrialLoop(study, place, lambda *of_trial: say(line_of(*of_trial)))
+    loop = TrialLoop(study, location, lambda *of_trial: say(line_of(*of_trial)))
     loop.run([cell.label for cell in study.cells])
 
 
-def _finish(study: Study, place: StudyLocation, workers: int | None, write: Path | None) -> None:
+def _finish(study: Study, location: StudyLocation, workers: int | None, write: Path | None) -> None:
     """Collect, compare on held-out seeds, write the report and the tuned spec."""
     from bdhf.tuning.outcome.collect import collect_study
     from bdhf.tuning.outcome.tuned_spec import write_tuned
 
-    record = collect_study(study, place)
-    failed = _hold_out(study, record, place, workers) if study.spec.held_out else Counter()
-    say_study(place.folder)
+    record = collect_study(study, location)
+    failed = _hold_out(study, record, location, workers) if study.spec.held_out else Counter()
+    say_study(location.folder)
     if write is not None:
         write_tuned(study, record, write)
         say(f"tuned spec: {write}")
@@ -198,7 +199,7 @@ def _finish(study: Study, place: StudyLocation, workers: int | None, write: Path
 
 
 def _warn_of_twins(tuned: Path) -> None:
-    """Say that tuning has made two arms one, so that the tuned spec cannot be run as it is."""
+    """Warn if tuning made two arms equal, so that the tuned spec cannot be run as it is."""
     from bdhf.experiments.ablation import Ablation
     from bdhf.records import InputError
 
@@ -210,21 +211,19 @@ def _warn_of_twins(tuned: Path) -> None:
 
 
 def _hold_out(
-    study: Study, record: Tuning, place: StudyLocation, workers: int | None
+    study: Study, record: Tuning, location: StudyLocation, workers: int | None
 ) -> Counter[str]:
-    """Run the comparison on held-out seeds, with its own report; the runs that failed."""
+    """Run the comparison on held-out seeds, and write its report; return the failed runs."""
     from bdhf.experiments.observers.progress import watching
     from bdhf.report import build
     from bdhf.tuning.outcome.held_out import held_out
 
     if any(arm.best is None for arm in record.arms):
         return Counter()
-    ablation = held_out(study, record, place.folder)
+    ablation = held_out(study, record, location.folder)
     left = ablation.left(ablation.cells)
     for line in stale_lines(ablation.stale(ablation.cells, left)):
-        err.print(
-            f"warning: {line}; remove {ablation.store.folder} to make them again", markup=False
-        )
+        err.print(f"warning: {line}; remove {ablation.store.folder} to repeat them", markup=False)
     runs = len({cell.run_id for cell in ablation.plan.cells})
     say(f"held out: {runs} runs on {len(study.held_out_seeds)} seeds")
     with watching(ablation.labels(), len(left), out) as watcher:

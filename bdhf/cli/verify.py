@@ -1,4 +1,4 @@
-"""The command `verify`: a report audited by someone who need not trust whoever made it."""
+"""The command `verify`: an audit of a report, without trust in its author."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bdhf.records import Records
     from bdhf.report.embedded.encoding import EmbeddedRecords
 
-#: What may explain a difference of an anonymous report, and cannot be compared.
+#: Possible causes of a difference that an anonymous report leaves out.
 _LEFT_OUT = "the processor, the platform and the commit, which were left out"
 
 _KEYS = ["arm", "seed", "run_id"]
@@ -46,24 +46,24 @@ def verify(
     from bdhf.report.verify.against_folder import compare_with_folder as held_against
     from bdhf.report.verify.verify import verify as verified
 
-    def tell(lines: Iterable[str]) -> None:
+    def print_lines(lines: Iterable[str]) -> None:
         for line in () if as_json else lines:
             say(line)
 
     if seed is not None and not rerun:
-        raise typer.BadParameter("--seed draws the runs of --rerun N: give that too")
+        raise typer.BadParameter("--seed needs --rerun N")
     with errors_reported():
-        found = verified(report)
-        tell(page_lines(report, found))
-        content, agrees = {"report": str(report), **page_as_json(found)}, found.agrees
+        audit = verified(report)
+        print_lines(page_lines(report, audit))
+        content, agrees = {"report": str(report), **page_as_json(audit)}, audit.agrees
         if against is not None:
-            held = held_against(found.capsule, against)
-            tell(held_lines(against, held))
+            held = held_against(audit.capsule, against)
+            print_lines(held_lines(against, held))
             content["against"] = {"files": held.files, "differences": held.differences}
             agrees &= not held.differences
         if rerun:
             drawn = secrets.randbelow(10**6) if seed is None else seed
-            content["rerun"], same = _rerun(found.capsule, report, rerun, drawn, tell)
+            content["rerun"], same = _rerun(audit.capsule, report, rerun, drawn, print_lines)
             agrees &= same
     if as_json:
         say_json({**content, "agrees": agrees})
@@ -76,9 +76,9 @@ def _rerun(
     report: Path,
     count: int,
     seed: int,
-    tell: Callable[[Iterable[str]], None],
+    print_lines: Callable[[Iterable[str]], None],
 ) -> tuple[dict[str, Any], bool]:
-    """Hold the plan and the runs against their specs, then make runs again; told as they end."""
+    """Compare the plan and the runs with their specs, then repeat runs; print each as it ends."""
     from bdhf.cli.audit import pool_line, rerun_as_json, rerun_lines, unmade_line
     from bdhf.experiments.audit.replan import unplanned
     from bdhf.experiments.audit.rerun import choose, misnamed, unrepeatable_runs
@@ -86,17 +86,17 @@ def _rerun(
 
     claimed = _claimed(capsule)
     others = (*unplanned(capsule.records, report), *misnamed(claimed))
-    tell(f"{report}: {other}" for other in others)
+    print_lines(f"{report}: {other}" for other in others)
     unchecked = unrepeatable_runs(claimed)
-    tell([pool_line(len(claimed), unchecked)] if unchecked else [])
+    print_lines([pool_line(len(claimed), unchecked)] if unchecked else [])
     unmade = _not_made(capsule.records)
-    tell([unmade_line(len(claimed) + unmade.total(), unmade)] if unmade else [])
+    print_lines([unmade_line(len(claimed) + unmade.total(), unmade)] if unmade else [])
     chosen = choose(claimed, count, seed)
-    tell([f"drawn with --seed {seed}: {', '.join(claim.run_id for claim in chosen)}"])
+    print_lines([f"drawn with --seed {seed}: {', '.join(claim.run_id for claim in chosen)}"])
     runs: list[Rerun] = []
     for claim in chosen:
         runs.append(made_again(claim))
-        tell(rerun_lines(runs[-1]))
+        print_lines(rerun_lines(runs[-1]))
     content = {
         "seed": seed,
         "plan": others,
@@ -109,7 +109,7 @@ def _rerun(
 
 
 def _not_made(records: Records) -> Counter[str]:
-    """How many runs of the plan were not begun, or are not whole, by why."""
+    """The number of runs of the plan that did not begin or are incomplete, by reason."""
     from bdhf.records import uncounted
     from bdhf.report.verify.consistency import BEGUN
 
@@ -119,7 +119,7 @@ def _not_made(records: Records) -> Counter[str]:
 
 
 def _claimed(capsule: EmbeddedRecords) -> list[Claimed]:
-    """What the report says of each run that was begun; one that stands for many cells once."""
+    """The statements of the report on each run that began; a run of several cells is one entry."""
     from bdhf.experiments.audit.rerun import Claimed
     from bdhf.records import run_labels
     from bdhf.report.embedded.archive import lighten
@@ -130,7 +130,7 @@ def _claimed(capsule: EmbeddedRecords) -> list[Claimed]:
              in records.runs[[*_KEYS, "status"]].astype(object).to_numpy()]  # fmt: skip
     labels = run_labels(cell[:3] for cell in cells)
     curves = dict(list(records.curves.groupby(["arm", "seed"], sort=False)))
-    places = {row["run_id"]: row for row in records.environments.to_dict("records")}
+    environments = {row["run_id"]: row for row in records.environments.to_dict("records")}
     no_curve = records.curves.iloc[:0]
     claims: dict[str, Claimed] = {}
     for arm, seed, run_id, status in cells:
@@ -141,15 +141,15 @@ def _claimed(capsule: EmbeddedRecords) -> list[Claimed]:
                 spec=files[run_id].spec if run_id in files else "",
                 status=status,
                 curve=curves.get((arm, seed), no_curve).drop(columns=_KEYS).reset_index(drop=True),
-                environment=_told(capsule, places.get(run_id, {})),
+                environment=_stated(capsule, environments.get(run_id, {})),
                 short=lighten if capsule.light else _as_it_is,
                 left_out=_LEFT_OUT if capsule.anonymous else "",
             )
     return list(claims.values())
 
 
-def _told(capsule: EmbeddedRecords, environment: Mapping[Hashable, Any]) -> dict[str, Any]:
-    """What the report says of an environment: a letter says nothing."""
+def _stated(capsule: EmbeddedRecords, environment: Mapping[Hashable, Any]) -> dict[str, Any]:
+    """The environment that the report states, without the letters of an anonymous report."""
     from bdhf.report.embedded.anonymous import KEPT, VERSIONS
 
     kept = (*KEPT, *VERSIONS) if capsule.anonymous else tuple(map(str, environment))

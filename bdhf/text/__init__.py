@@ -1,1 +1,1 @@
-"""Texts for human readers: numbers, and what others wrote."""
+"""Texts for readers: numbers, and untrusted strings."""

@@ -1,8 +1,8 @@
-"""Numbers for human readers, in every form that a page, a sentence or a terminal has.
+"""Numbers for readers, one function for each form on a page, in a sentence or on a terminal.
 
-A page is set with care: three significant digits, commas, `1.50 × 10⁻⁷`. A terminal and a sentence
-have plain digits. Rounding never changes what a number says: a p or a limit on one side of its mark
-(alpha, a ratio of 1) has as many digits as it takes to stay on that side.
+A page has three significant digits, commas and `1.50 × 10⁻⁷`; a terminal and a sentence have plain
+digits. Rounding keeps a p-value or a limit on its side of its mark (alpha, a ratio of 1): it gets
+as many digits as this takes.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import math
 
 import pandas as pd
 
-#: Stands where there is no number.
+from bdhf.text.rounding import on_its_side, rounded_onto
+
+#: Printed where there is no number.
 NONE = "–"
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-#: Unit -> what it is told in, the largest first: (size, name).
+#: Unit -> the units in which it is printed, the largest first: (size, name).
 _SCALES = {
     "seconds": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
     "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")),
@@ -26,7 +28,7 @@ _SCALES = {
 def number(value: object, *, tidy: bool = False, mark: float | None = None) -> str:
     """A number on a page, with three significant digits; `tidy` drops the zeros of a fraction.
 
-    A value that is not at the `mark` is given as many digits as it takes not to be rounded onto it.
+    A value off the `mark` gets as many digits as keep it from being rounded onto the mark.
 
     >>> [number(v) for v in (0.0123456, 0.02, 12.3456, 250, 48210.4, 1.5e-7, 0, float("nan"))]
     ['0.0123', '0.0200', '12.3', '250', '48,210', '1.50 × 10⁻⁷', '0', '–']
@@ -39,7 +41,7 @@ def number(value: object, *, tidy: bool = False, mark: float | None = None) -> s
     if math.isinf(real):
         return "∞" if real > 0 else "−∞"
     digits = 3
-    while mark is not None and digits < 12 and _rounded_onto(real, mark, digits):
+    while mark is not None and digits < 12 and rounded_onto(real, mark, digits):
         digits += 1
     if real and not 1e-4 <= abs(real) < 1e7:
         return _scientific(real, tidy)
@@ -50,7 +52,7 @@ def number(value: object, *, tidy: bool = False, mark: float | None = None) -> s
 
 
 def whole(value: object) -> str:
-    """A whole number on a page, with commas; what is not whole is written as a `number`.
+    """A whole number on a page, with commas; other values as a `number`.
 
     >>> whole(12345.0), whole(0.5), whole(None)
     ('12,345', '0.500', '–')
@@ -61,7 +63,7 @@ def whole(value: object) -> str:
 
 
 def interval(low: object, high: object, mark: float) -> str:
-    """The ends of an interval on a page, neither rounded onto the mark that it may exclude.
+    """The ends of an interval on a page, neither rounded onto the mark.
 
     >>> interval(0.41, 0.9997, mark=1.0), interval(0.0, math.inf, mark=1.0)
     ('0.410 to 0.9997', 'no interval')
@@ -80,7 +82,7 @@ def p_value(value: object, alpha: float) -> str:
     p = _as_float(value)
     if math.isnan(p):
         return NONE
-    return "< 0.001" if p < min(0.001, alpha) else _beside(p, alpha, digits=3)
+    return "< 0.001" if p < min(0.001, alpha) else on_its_side(p, alpha, digits=3)
 
 
 def plain_p(p: float, alpha: float) -> str:
@@ -93,7 +95,7 @@ def plain_p(p: float, alpha: float) -> str:
 
 
 def p_in_a_sentence(p: float, alpha: float) -> str:
-    """A p-value with the sign that stands between it and its "p".
+    """A p-value with the sign to put after "p".
 
     >>> [p_in_a_sentence(p, 0.05) for p in (0.0078125, 1e-5, 1.0, float("nan"))]
     ['= 0.008', '< 0.001', '= 1', '–']
@@ -115,7 +117,7 @@ def ratio(value: float) -> str:
     if not 1e-4 <= value < 1e6:
         return three_digits(value)
     digits = 2 if value >= 0.1 else 1 - math.floor(math.log10(value))
-    return _beside(value, 1.0, digits)
+    return on_its_side(value, 1.0, digits)
 
 
 def cost(value: float) -> str:
@@ -130,7 +132,7 @@ def cost(value: float) -> str:
 
 
 def three_digits(value: float) -> str:
-    """A number in a sentence, with three significant digits at the most.
+    """A number in a sentence, with at most three significant digits.
 
     >>> three_digits(0.5), three_digits(12345.6), three_digits(math.nan)
     ('0.5', '1.23e+04', '–')
@@ -139,7 +141,7 @@ def three_digits(value: float) -> str:
 
 
 def short(value: float) -> str:
-    """A setting, a loss or a value of a trial on a terminal: four significant digits at the most.
+    """A setting, a loss or a value of a trial on a terminal: at most four significant digits.
 
     >>> short(0.003), short(12345.6), short(math.nan)
     ('0.003', '1.235e+04', 'nan')
@@ -157,7 +159,7 @@ def in_full(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in a sentence, as the spec or a constant has it.
+    """A share in a sentence, with the digits of the spec.
 
     >>> percent(1 - 0.05), percent(0.125)
     ('95 %', '12.5 %')
@@ -196,7 +198,7 @@ def plain_count(amount: int, singular: str) -> str:
 
 
 def seeds_in_a_sentence(number_of: float, most: int) -> str:
-    """What it would take to decide, in a sentence; more than `most` were not looked at.
+    """The number of seeds that would decide, in a sentence; at most `most` were considered.
 
     >>> seeds_in_a_sentence(23.0, 10_000), seeds_in_a_sentence(math.inf, 10_000)
     ('about 23 seeds would decide', 'no number of seeds up to 10,000 would decide')
@@ -207,7 +209,7 @@ def seeds_in_a_sentence(number_of: float, most: int) -> str:
 
 
 def seeds_in_a_cell(number_of: float, most: int) -> str:
-    """How many seeds would decide, in a table of a page.
+    """The number of seeds that would decide, in a table of a page.
 
     >>> [seeds_in_a_cell(n, 10_000) for n in (23.0, math.inf, math.nan)]
     ['about 23', 'over 10,000', '–']
@@ -233,25 +235,9 @@ def _with_digits(real: float, digits: int) -> str:
     return f"{real:#.{digits}g}".rstrip(".")
 
 
-def _rounded_onto(real: float, mark: float, digits: int) -> bool:
-    return real != mark and float(f"{real:.{digits}g}") == mark
-
-
 def _scientific(real: float, tidy: bool) -> str:
     mantissa, exponent = f"{real:.2e}".split("e")
     if tidy:
         mantissa = mantissa.rstrip("0").rstrip(".")
     text = f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
     return text if not text.startswith("-") else "−" + text[1:]
-
-
-def _beside(value: float, mark: float, digits: int) -> str:
-    """Round, with more digits where fewer would move the value to or across the mark."""
-    for more in range(digits, 12):
-        if _side(round(value, more), mark) == _side(value, mark):
-            return f"{value:.{more}f}"
-    return f"{value:.{digits}f}"  # equal to the mark but for a rounding error
-
-
-def _side(value: float, mark: float) -> int:
-    return (value > mark) - (value < mark)

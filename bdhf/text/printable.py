@@ -1,21 +1,21 @@
-"""Texts of others on a terminal: names, reasons, hosts, lines of a page that somebody sent.
+"""Untrusted text on a terminal: names, reasons, hosts, lines of a page from somebody else.
 
-What moves the cursor, clears the screen, sets a title or turns the direction of writing is shown as
-one sign, and so could a line break be that begins a line of its own making.
+A character that moves the cursor, clears the screen, sets a title or changes the direction of
+writing is shown as one sign; in a single line, so is a line break, which could begin a forged line.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
-#: What stands in the place of a character that is not printed.
+#: Replaces a character that is not printed.
 SIGN = "\N{REPLACEMENT CHARACTER}"
 
-#: Unicode's control characters (C0, C1, DEL), format characters (directions, joiners), halves of
-#: pairs, and separators of lines and paragraphs.
+#: Unicode categories: control characters (C0, C1, DEL), format characters (directions, joiners),
+#: surrogates, and separators of lines and paragraphs.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
-#: Characters that lay out a text of many lines.
+#: Layout of a text of several lines.
 _LAYOUT = "\n\t"
 
 
@@ -29,7 +29,7 @@ def on_a_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""A text of many lines without control characters; line breaks and tabs stay.
+    r"""A text of several lines without control characters; line breaks and tabs stay.
 
     >>> printable("a\r\n\tb\u202e") == f"a{SIGN}\n\tb{SIGN}"
     True
@@ -38,7 +38,7 @@ def printable(text: str) -> str:
 
 
 def stripped_line(text: str) -> str:
-    r"""A text as part of a line: spaces for line breaks and tabs, without what else is not shown.
+    r"""A text as part of a line: spaces for line breaks and tabs, other hidden characters removed.
 
     >>> stripped_line("a\nb\x1b[2K")
     'a b[2K'

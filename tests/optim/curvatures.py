@@ -86,7 +86,9 @@ assert set(CURVATURES) == set(TABLE), "a curvature without an oracle"
 
 def fits(curvature: str, case: Case) -> bool:
     """Whether a curvature is defined for the loss of a case."""
-    return (case.known or curvature in ("ggn", "hessian")) and (case.draws or curvature != "fisher")
+    return (case.recognised or curvature in ("ggn", "hessian")) and (
+        case.draws or curvature != "fisher"
+    )
 
 
 #: (case, curvature) of the tables: where the curvature is defined for the loss, and where not.
@@ -100,7 +102,7 @@ for _name in CASES:
 NAMED_INSTEAD = f"{naming('log_cosh', 'bdhf.optim.Likelihood')}|{naming('GGN')}"
 
 #: The cases with unknown terms of the loss: micro-batches cannot be weighted.
-UNKNOWN_TERMS = [name for name in CASES if not build(name).known]
+UNKNOWN_TERMS = [name for name in CASES if not build(name).recognised]
 
 
 def curved(

@@ -90,7 +90,9 @@ def seeded(build: Callable[[], Case]) -> Case:
 def cast(case: Case, dtype: torch.dtype) -> Case:
     """The same numbers in another precision: the model itself is converted."""
     batch = torch.utils._pytree.tree_map(lambda leaf: _cast(leaf, dtype), case.batch)
-    return Case(case.model.to(dtype), _cast(case.loss_fn, dtype), batch, case.known, case.draws)
+    return Case(
+        case.model.to(dtype), _cast(case.loss_fn, dtype), batch, case.recognised, case.draws
+    )
 
 
 def _cast(leaf: Any, dtype: torch.dtype) -> Any:

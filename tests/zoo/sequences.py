@@ -156,7 +156,7 @@ def _elbo(outputs: Tensor, x: Tensor) -> Tensor:
 
 def _autoencoder() -> Case:
     x = torch.randn(4, 3)
-    return Case(Autoencoder(), _elbo, (x, x), known=False)
+    return Case(Autoencoder(), _elbo, (x, x), recognised=False)
 
 
 def _language(build: Callable[[], nn.Module]) -> Entry:

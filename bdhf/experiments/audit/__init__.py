@@ -1,1 +1,1 @@
-"""What `bdhf verify` makes again: the plan, and single runs."""
+"""The parts of `bdhf verify` that repeat work: the plan, and single runs."""

@@ -1,4 +1,4 @@
-"""The plan of a report against the one that its spec gives: whether runs were left out of it."""
+"""The plan of a report against the plan of its spec: whether runs were left out."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from bdhf.records import Records, Status
 
 
 def unplanned(records: Records, report: Path) -> tuple[str, ...]:
-    """What the records have otherwise than the plan of their spec, in words; () for nothing.
+    """The differences between the records and the plan of their spec, in words; () for none.
 
-    A user's own parts are looked for beside the report. Raises SpecError for a spec that cannot be
-    run here.
+    A user's own parts are looked for in the folder of the report. Raises SpecError for a spec that
+    cannot be run here.
     """
     look_beside(report)
-    found = variants(parse(records.spec_text, f"{report}: its spec"))
-    plan = expand(found)
-    said = _said(records, found[0].spec, plan)
+    specs = variants(parse(records.spec_text, f"{report}: its spec"))
+    plan = expand(specs)
+    both = _both_sides(records, specs[0].spec, plan)
     others = (f"{name}: {a!r} in the report, {b!r} by its spec"
-              for name, (a, b) in said.items() if a != b)  # fmt: skip
-    return (*others, *_cells(records, plan), *_skipped(records, plan, found[0].spec.safety))
+              for name, (a, b) in both.items() if a != b)  # fmt: skip
+    return (*others, *_cells(records, plan), *_skipped(records, plan, specs[0].spec.safety))
 
 
-def _said(records: Records, spec: Spec, plan: Plan) -> dict[str, tuple[Any, Any]]:
-    """Everything beside cells that decides what the page says: in the records, and by the spec."""
+def _both_sides(records: Records, spec: Spec, plan: Plan) -> dict[str, tuple[Any, Any]]:
+    """Everything except cells that the page depends on: in the records, and by the spec."""
     arms = {arm.label: arm for arm in plan.arms}
     budgets = {label: arm.budget for label, arm in arms.items()}
     intervals = {label: arm.evaluate_every for label, arm in arms.items()}
@@ -62,22 +62,22 @@ def _plain(values: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]
 
 
 def _cells(records: Records, plan: Plan) -> Iterator[str]:
-    """Cells that only one side has; a run of another id has another content."""
+    """Cells that only one side has, or with another run id, and so with other content."""
     carried = _by_cell(records.runs[["arm", "seed", "run_id"]].itertuples(index=False, name=None))
     planned = _by_cell((cell.arm, cell.seed, cell.run_id) for cell in plan.cells)
     for cell in dict.fromkeys([*planned, *carried]):
-        one, other = carried.get(cell), planned.get(cell)
+        reported, expected = carried.get(cell), planned.get(cell)
         name = f"{cell[0]} seed {cell[1]}"
-        if one is None:
+        if reported is None:
             yield f"{name}: planned by the spec, and left out of the report"
-        elif other is None:
+        elif expected is None:
             yield f"{name}: in the report, not planned by its spec"
-        elif one != other:
-            yield f"{name}: run {one} in the report, {other} by its spec"
+        elif reported != expected:
+            yield f"{name}: run {reported} in the report, {expected} by its spec"
 
 
 def _skipped(records: Records, plan: Plan, safety: Safety) -> Iterator[str]:
-    """Cells that are said to be left out by the plan, and are not."""
+    """Cells that the report states as skipped, but the plan does not skip."""
     rows = records.runs[records.runs["status"] == str(Status.SKIPPED)]
     skipped = [(arm, int(seed)) for arm, seed in rows[["arm", "seed"]].itertuples(False, None)]
     cells = {(cell.arm, cell.seed): cell for cell in plan.cells}
@@ -85,7 +85,7 @@ def _skipped(records: Records, plan: Plan, safety: Safety) -> Iterator[str]:
     left_out = {(cell.arm, cell.seed) for cell in with_skips(asked, safety).cells if cell.skip}
     for arm, seed in skipped:
         if (arm, seed) not in left_out:
-            yield f"{arm} seed {seed}: skipped in the report, and to be run by its spec"
+            yield f"{arm} seed {seed}: skipped in the report, not skipped by its spec"
 
 
 def _by_cell(rows: Iterable[tuple[str, int, str]]) -> dict[tuple[str, int], str]:

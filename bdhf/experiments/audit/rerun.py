@@ -1,7 +1,7 @@
-"""Makes runs of a report again, from the specs that it carries, and holds the curves beside them.
+"""Repeats runs of a report from the specs that it carries, and compares the curves.
 
-What a report shows follows from its records; that somebody really made these runs does not. A run
-that is made again, and has the same bits, was made.
+The content of a report follows from its records, but these may be invented. A repeated run with the
+same bits shows that the run was really made.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ from bdhf.records import DIAGNOSTICS, FAILED, MATTERS, InputError, Status, in_br
 from bdhf.records.bits import first_unlike
 from bdhf.records.provenance.environment import hashes_of_words
 
-#: Statuses that a run has again, wherever it is made: an exception comes again, a want of memory or
-#: of time need not.
+#: Statuses that a run has again on any machine: an exception recurs, a lack of memory or of time
+#: need not.
 _REPEATABLE = (Status.DONE, Status.DIVERGED, Status.ERROR)
 
-#: Wall-clock is never the same twice.
+#: Wall-clock is different each time.
 _IGNORED = ("seconds",)
 
-#: As long as it takes; no spec may say so.
+#: Without a limit, which no spec may ask for.
 _NO_LIMIT = Safety.model_construct(seconds=math.inf)
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a report says of a run: its spec, how it ended, its curve, and where it was made.
+    """A run as the report states it: its spec, its end, its curve, its environment.
 
-    `short` gives of a curve what the report carries of one: diagnostics may be rounded.
+    `short` converts a curve to the form in which the report carries it: diagnostics may be rounded.
     """
 
     run_id: str
-    name: str  # the cells that it stands for, in words
+    name: str  # its cells, in words
     spec: str
     status: str
     curve: pd.DataFrame
     environment: Mapping[str, Any]
     short: Callable[[pd.DataFrame], pd.DataFrame]
-    left_out: str = ""  # what of the environment cannot be compared, in words
+    left_out: str = ""  # the parts of the environment that cannot be compared, in words
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """A run that was made again: how many numbers were held beside each other, and what differs.
+    """A repeated run: how many numbers were compared, and the differences.
 
-    `explanations`: what is otherwise here than where the run was made.
+    `explanations`: differences between this environment and that of the run.
     """
 
     run_id: str
@@ -70,36 +70,36 @@ class Rerun:
     numbers: int
     differences: tuple[str, ...]
     explanations: tuple[str, ...]
-    other_code: tuple[str, ...] = ()  # modules of own parts that are not those of the recorded run
+    other_code: tuple[str, ...] = ()  # modules of own parts that differ from those of the run
 
     @property
     def agrees(self) -> bool:
-        """Whether it ended alike, with the same bits."""
+        """Whether it ended with the same status and the same bits."""
         return not self.differences
 
 
 def choose(claimed: Sequence[Claimed], count: int, seed: int) -> list[Claimed]:
-    """Draw runs at random, failed ones too; the same seed draws the same ones.
+    """Draw runs at random, also failed ones; the same seed draws the same runs.
 
-    Raises InputError when there is none that can be made again.
+    Raises InputError if no run can be repeated.
     """
-    fit = [claim for claim in claimed if _can_be_made(claim)]
+    fit = [claim for claim in claimed if _is_repeatable(claim)]
     fit.sort(key=lambda claim: claim.run_id)
     if not fit:
         raise InputError(
-            ["--rerun: the report carries the spec of no run with an outcome or an error: there is "
-             "none to make again"]
+            ["--rerun: no run to repeat: the report has no run with a spec and with an outcome or "
+             "an error"]
         )  # fmt: skip
     return random.Random(seed).sample(fit, min(count, len(fit)))
 
 
 def unrepeatable_runs(claimed: Sequence[Claimed]) -> Counter[str]:
-    """How many runs of which status no draw can hold: nobody can check these."""
-    return Counter(claim.status for claim in claimed if not _can_be_made(claim))
+    """The number of runs that cannot be repeated, and so cannot be checked, by status."""
+    return Counter(claim.status for claim in claimed if not _is_repeatable(claim))
 
 
 def misnamed(claimed: Sequence[Claimed]) -> list[str]:
-    """Runs whose spec is that of another run, or of none, in words; drawn or not."""
+    """Runs with the spec of another run, or with an invalid spec, in words; drawn or not."""
     lines: list[str] = []
     for claim in claimed:
         try:
@@ -112,12 +112,12 @@ def misnamed(claimed: Sequence[Claimed]) -> list[str]:
     return lines
 
 
-def _can_be_made(claim: Claimed) -> bool:
+def _is_repeatable(claim: Claimed) -> bool:
     return bool(claim.spec) and claim.status in _REPEATABLE
 
 
 def rerun(claim: Claimed) -> Rerun:
-    """Make a run again, on its kind of device if there is one, and compare.
+    """Repeat a run, on its kind of device if there is one, and compare.
 
     Raises InputError for a spec that this bdhf cannot read.
     """
@@ -154,17 +154,17 @@ def _spec(claim: Claimed) -> RunSpec:
     try:
         return RunSpec.model_validate(YAML(typ="safe", pure=True).load(claim.spec))
     except (ValueError, YAMLError) as error:
-        fault = f"its spec is none that this bdhf can run ({in_brief(error)})"
+        fault = f"this bdhf cannot run its spec ({in_brief(error)})"
         raise InputError([f"{claim.run_id} ({claim.name}): {fault}"]) from None
 
 
 def _device(recorded: str) -> str:
-    """The CPU, or a GPU for a run that was on one, where there is one."""
+    """The CPU, or a GPU if the run was on one and there is one here."""
     return "cuda:0" if recorded.startswith("cuda") and torch.cuda.is_available() else "cpu"
 
 
 def _ended(claim: Claimed, outcome: Outcome, *, by_clock: bool) -> list[str]:
-    """Say that it ended otherwise, if it did; the clock may end a run before it diverges."""
+    """A different status, if any; the clock may end a run before it diverges."""
     has_outcome = claim.status not in FAILED and outcome.status not in FAILED
     if outcome.status == claim.status or (by_clock and has_outcome):
         return []
@@ -178,34 +178,34 @@ def _regular(curve: pd.DataFrame, spec: RunSpec) -> pd.DataFrame:
 
 
 def _unrecorded(claimed: pd.DataFrame, made: pd.DataFrame) -> list[str]:
-    """Diagnostics that an older bdhf did not record: nothing of them is claimed."""
-    known = claimed.reindex(columns=list(DIAGNOSTICS)).notna().any()
+    """Diagnostics that an older bdhf did not record, so that they cannot be compared."""
+    recorded = claimed.reindex(columns=list(DIAGNOSTICS)).notna().any()
     return [
         name
         for name in DIAGNOSTICS
-        if name in made and made[name].notna().any() and not known[name]
+        if name in made and made[name].notna().any() and not recorded[name]
     ]
 
 
 def _of_curves(
     claimed: pd.DataFrame, made: pd.DataFrame, ignored: Collection[str], *, prefix: bool
 ) -> list[str]:
-    """The first value that differs; `prefix`: as far as both curves go."""
-    found: list[str] = []
+    """The first value that differs; with `prefix`, only in the rows that both curves have."""
+    differences: list[str] = []
     unlike = first_unlike(claimed, made, ignored=ignored)
     if unlike is not None:
         update = int(made["update"].iloc[unlike.row])
-        found.append(
+        differences.append(
             f"evaluation {unlike.row} (update {update}), {unlike.column}: {unlike.first!r} in the "
             f"report, {unlike.other!r} here"
         )
     if len(claimed) != len(made) and not prefix:
-        found.append(f"{len(claimed)} evaluations in the report, {len(made)} here")
-    return found
+        differences.append(f"{len(claimed)} evaluations in the report, {len(made)} here")
+    return differences
 
 
 def _other_code(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Modules of own parts whose source is not the recorded one; none where none was recorded."""
+    """Modules of own parts with another source than recorded; none if nothing was recorded."""
     recorded = there.get("own_code")
     if not isinstance(recorded, str):
         return []
@@ -214,17 +214,18 @@ def _other_code(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 
 def _of_code(module: str) -> str:
-    return f"{module}: another source here than where the run was made"
+    return f"{module}: its source here differs from that of the run"
 
 
 def _otherwise(spec: RunSpec, claim: Claimed, here: Mapping[str, Any]) -> list[str]:
-    """What differs between the environments that can change the bits of a curve."""
+    """The differences between the environments that can change the bits of a curve."""
     there = claim.environment
-    found = [
+    differences = [
         f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
         for name in MATTERS
         if there.get(name) != here.get(name) and not (claim.left_out and name not in there)
     ]
     if spec.algorithm != ALGORITHM_VERSION:
-        found.insert(0, f"algorithm: version {spec.algorithm} there, {ALGORITHM_VERSION} here")
-    return [*found, claim.left_out] if claim.left_out else found
+        other = f"algorithm: version {spec.algorithm} there, {ALGORITHM_VERSION} here"
+        differences.insert(0, other)
+    return [*differences, claim.left_out] if claim.left_out else differences

@@ -1,1 +1,1 @@
-"""What cannot run is reported before anything is planned or claimed."""
+"""A check that every arm can run, before anything is planned or claimed."""

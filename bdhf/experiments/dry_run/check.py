@@ -1,8 +1,8 @@
-"""What cannot run is told before anything is planned for or claimed.
+"""A check that every arm can run, before anything is planned or claimed.
 
-A spec may be right by its words and yet not run: dropout under a curvature, targets that are
-broadcast, an optimizer that does not take what the model has. A first update of every arm tells it
-(`first_update`), and a look at the data of a user's own problem (`fit`).
+A valid spec may still fail in a run: dropout under a curvature, targets that are broadcast, an
+optimizer that does not accept the model. A first update of every arm shows it (`first_update`), and
+so does a check of the data of a user's own problem (`faults_of_data`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run.failures import classified
 from bdhf.records import Status
 
-#: Seconds for all arms of a plan together; those that are not begun by then are left out.
+#: Seconds for all arms of a plan together; arms that have not started by then are left out.
 SECONDS = 5.0
 
 _GO_ON = "--no-check skips this check"
@@ -38,13 +38,13 @@ _GO_ON = "--no-check skips this check"
 
 @dataclass(frozen=True)
 class Tryout:
-    """What first updates have shown: what is wrong with the spec, and which arms were left out."""
+    """The result of first updates: faults of the spec, and arms that were left out."""
 
     faults: tuple[Fault, ...]
     left_out: Mapping[str, str]  # label of an arm -> why
 
     def lines(self) -> list[str]:
-        """What was left out, in a line for each reason."""
+        """The arms that were left out, one line per reason."""
         reasons = Counter(self.left_out.values())
         first = {why: label for label, why in reversed([*self.left_out.items()])}
         return [
@@ -56,7 +56,7 @@ class Tryout:
 def try_out(cells: Iterable[Cell], names: Mapping[str, str]) -> Tryout:
     """Make a first update of every arm among these cells that has not worked before.
 
-    `names` has the arm of the spec for every label. Nothing stays of it but that it has worked.
+    `names` maps labels to arms of the spec. Only the fact that an arm works is kept.
     """
     arms: dict[str, Cell] = {}
     for cell in cells:
@@ -81,9 +81,9 @@ def try_out(cells: Iterable[Cell], names: Mapping[str, str]) -> Tryout:
 
 
 def faults_of_data(runs: Iterable[RunSpec]) -> tuple[Fault, ...]:
-    """What is wrong with the data of users' own problems, each loaded once, and let go.
+    """The faults in the data of users' own problems; each is loaded once, and freed.
 
-    The problems that come with bdhf make up what they load.
+    The problems of bdhf generate their data.
     """
     own = {(str(run.problem), run.dtype): run for run in runs if is_own(run.problem["type"])}
     faults = dict[Fault, None]()
@@ -96,7 +96,7 @@ def faults_of_data(runs: Iterable[RunSpec]) -> tuple[Fault, ...]:
                 refuse_misfit(problem, model_of(run, problem), as_in_run(data.train, run))
         except Misfit as error:
             faults[Fault(("problem",), f"{name}: {error}; {_GO_ON}")] = None
-        except Exception as error:  # the code of others may raise anything
+        except Exception as error:  # a user's code may raise anything
             status, said = classified(error)
             if status is not Status.OOM:
                 faults[Fault(("problem",), f"load() of {name} raises {said}; {_GO_ON}")] = None
@@ -104,22 +104,22 @@ def faults_of_data(runs: Iterable[RunSpec]) -> tuple[Fault, ...]:
 
 
 def _until(end: float) -> Callable[[], None]:
-    """What raises NotTried from a moment on."""
+    """A function that raises NotTried after the end."""
 
     def watch() -> None:
         if time.monotonic() > end:
-            raise NotTried(f"its first update was not over in the {SECONDS:g} s of this check")
+            raise NotTried(f"its first update did not end within the {SECONDS:g} s of this check")
 
     return watch
 
 
 def _outcome(run: RunSpec, end: float) -> Fault | str:
-    """What a first update shows: a fault, why it could not be made, or "" where it was.
+    """The result of a first update: a fault, why it was not made, or "" if it worked.
 
-    The fault of an arm, not of its problem, has no place yet.
+    The fault of an arm, not of its problem, has no location yet.
     """
     if time.monotonic() > end:
-        return f"the {SECONDS:g} s of this check were over before it; the next check begins with it"
+        return f"the {SECONDS:g} s of this check were over before it; the next check starts with it"
     try:
         with untouched():
             first_update(run, _until(end))
@@ -129,8 +129,8 @@ def _outcome(run: RunSpec, end: float) -> Fault | str:
     except NotTried as why:
         return str(why)
     except NoExample as why:
-        return f"{run.problem['type']}: {why}, and what it loads is only seen by a run"
-    except Exception as error:  # whatever fails a run
+        return f"{run.problem['type']}: {why}, and only a run loads its data"
+    except Exception as error:  # a run may fail with anything
         status, said = classified(error)
         if status is Status.OOM:
             return "there is too little memory for this check"
@@ -139,7 +139,7 @@ def _outcome(run: RunSpec, end: float) -> Fault | str:
 
 
 def _of_arm(fault: Fault, name: str, label: str) -> Fault:
-    """The fault at its place in the spec, with the label of the arm."""
+    """The fault at its location in the spec, with the label of the arm."""
     if fault.path:
         return fault
     said = f"{label}: its first update, on a synthetic batch, raises {fault.message}"

@@ -1,6 +1,6 @@
-"""The first update of an arm, on a few samples that its problem makes up, on the CPU.
+"""The first update of an arm, on a few synthetic samples of its problem, on the CPU.
 
-It is what a run does up to its first row, on less: no data is loaded, nothing is compiled.
+It does what a run does up to its first row, with less work: no data is loaded, nothing is compiled.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bdhf.experiments.run.updaters import updater_of
 from bdhf.problems import Problem
 from bdhf.problems.data import Part
 
-#: Parameters of the largest model that is built: a larger one takes longer than a plan has.
+#: Parameters of the largest model that is built: a larger one would take too long for a plan.
 PARAMETERS = 20_000_000
 
 #: Iterations of conjugate gradients.
@@ -32,12 +32,12 @@ _ITERATIONS = 2
 
 
 class NotTried(Exception):  # noqa: N818 - an outcome, not an error
-    """An arm that cannot be tried, which is no fault of it."""
+    """The arm cannot be tried here, which is no fault of the arm."""
 
 
 @contextmanager
 def untouched() -> Iterator[None]:
-    """Random streams of this process as before, and no warnings: a run gives them again."""
+    """Restore the random streams of this process, and hide warnings, which a run repeats."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -49,10 +49,10 @@ def untouched() -> Iterator[None]:
 
 
 def as_tried(run: RunSpec) -> RunSpec:
-    """The run whose first update stands for that of another, and takes less.
+    """A run whose first update fails in the same cases, and takes less time.
 
-    Arms of `block_hf` that differ in a rate, a damping above 0 or the iterations of cg have one:
-    whether an update can be made does not depend on these. Nothing is compiled.
+    Arms of `block_hf` that differ in learning rate, a damping above 0 or the iterations of cg share
+    one, because these do not decide whether an update can be made. Nothing is compiled.
     """
     arm = run.optimizer
     if arm["type"] != "block_hf":
@@ -67,10 +67,10 @@ def as_tried(run: RunSpec) -> RunSpec:
 
 
 def first_update(run: RunSpec, watch: Callable[[], None]) -> None:
-    """Evaluate, check and update once; `watch` is called on the way, and may raise.
+    """Evaluate, check and update once; `watch` is called meanwhile, and may raise.
 
-    Raises NotTried and NoExample where that says nothing, Misfit for a problem whose parts do not
-    fit each other, and whatever the arm raises.
+    Raises NotTried and NoExample if this shows nothing, Misfit for a problem whose parts do not fit
+    each other, and any error of the arm.
     """
     problem = problem_of(run.problem)
     size = sum(parameter.numel() for parameter in meta_model(problem).parameters())

@@ -1,7 +1,7 @@
-"""Which arms have made a first update on synthetic data before, so that no plan tries them again.
+"""The arms whose first update on synthetic data worked, so that no plan tries them again.
 
-An empty file an arm, in the user's cache folder: it may be removed at any time, and where nothing
-can be written nothing is kept. Only what worked is kept: what failed is tried again.
+One empty file per arm in the user's cache folder. It may be removed at any time, and nothing is
+kept if the folder cannot be written. Arms that failed are not kept, and are tried again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from bdhf.experiments.plan.user_code import own_names
 
 
 def key_of(run: RunSpec) -> str:
-    """A hash of all that a first update on synthetic data depends on.
+    """A hash of everything that a first update on synthetic data depends on.
 
-    That is the problem, the optimizer and what they are computed with, and the files of a user's
-    own parts; neither the seed nor the budget, and of batch sizes only that there are two.
+    That is the problem, the optimizer, the versions and the dtype, the files of own parts, and
+    whether there are two batch sizes; neither the seed nor the budget.
     """
     content = {
         "versions": [bdhf.__version__, run.algorithm, torch.__version__],
@@ -51,7 +51,7 @@ def is_kept(key: str) -> bool:
 
 
 def keep(key: str) -> None:
-    """Remember that it has; where that cannot be written, do without."""
+    """Record that an arm of this key has worked, if the folder can be written."""
     with suppress(OSError, RuntimeError):
         _folder().mkdir(parents=True, exist_ok=True)
         (_folder() / key).touch()

@@ -1,1 +1,1 @@
-"""Where runs execute. One file each."""
+"""Where runs execute: worker processes of this machine."""

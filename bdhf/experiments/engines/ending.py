@@ -1,6 +1,7 @@
-"""Told to end in the midst of a run: it is saved first.
+"""A signal to end during a run: the run is saved first.
 
-A signal raises KeyboardInterrupt where it comes; of a run that can be saved, once that is done.
+A signal raises KeyboardInterrupt at once, but after the save if a run that can be saved is under
+way.
 """
 
 from __future__ import annotations
@@ -17,35 +18,35 @@ from typing import Any
 from bdhf.experiments.engines.interrupt import SIGNALS
 from bdhf.experiments.run.checkpoint import Interrupted
 
-#: Seconds in which runs that are under way may save themselves when a person ends them; a
-#: scheduler kills about half a minute after it has told to end.
+#: Seconds to save the runs under way after an interrupt; a scheduler kills about half a minute
+#: after its signal to end.
 SAVE_SECONDS = 20.0
 
 
 def saving_line(runs: str) -> str:
-    """What a person is told who waits for runs to be saved.
+    """The message while runs are saved.
 
-    >>> saving_line("2 runs that are")
-    'interrupted: saving 2 runs that are under way, for 20 seconds at most; once more ends at once'
+    >>> saving_line("a run")
+    'interrupted: saving a run under way, for 20 seconds at most; interrupt again to end at once'
     """
     return (
-        f"interrupted: saving {runs} under way, for {SAVE_SECONDS:g} seconds at most; once more "
-        "ends at once"
+        f"interrupted: saving {runs} under way, for {SAVE_SECONDS:g} seconds at most; interrupt "
+        "again to end at once"
     )
 
 
 class Ending:
-    """Whether this process was told to end, and whether it may do so later."""
+    """Whether this process received a signal to end, and whether the end can wait."""
 
     def __init__(self, run: str) -> None:
-        self.can_wait = False  # a run is under way that may be saved after an update
+        self.can_wait = False  # a run is under way that can be saved after an update
         self.is_asked = False
         self._run = run
 
     def hear(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
-        """Do what a handler of signals does, but raise later where that can wait.
+        """Call the handler of a signal, but raise later if the end can wait.
 
-        A second signal is as it would be without this.
+        A second signal is handled as usual.
         """
         if not self.can_wait or self.is_asked:
             handler(number, frame)
@@ -54,7 +55,7 @@ class Ending:
         with suppress(KeyboardInterrupt):
             handler(number, frame)
         if self._run:
-            with suppress(OSError):  # what is printed may be interrupted in its midst
+            with suppress(OSError):  # stderr may be closed
                 os.write(2, f"{saving_line(self._run)}\n".encode())
         signal.signal(signal.SIGALRM, _no_longer)
         signal.setitimer(signal.ITIMER_REAL, SAVE_SECONDS)
@@ -62,10 +63,10 @@ class Ending:
 
 @contextmanager
 def saved_first(run: str = "") -> Iterator[Ending]:
-    """Put off KeyboardInterrupt while a run is under way that can be saved; raise it at the end.
+    """Delay KeyboardInterrupt while a run that can be saved is under way; raise it at the end.
 
-    `run` names it in the line that a person is told; "" tells nothing. In other threads than the
-    main one, which alone hears signals, nothing is changed.
+    `run` names the run in the message; "" prints none. Only the main thread receives signals; in
+    other threads nothing changes.
     """
     ending = Ending(run)
     if threading.current_thread() is not threading.main_thread():
@@ -77,11 +78,11 @@ def saved_first(run: str = "") -> Iterator[Ending]:
     for number, handler in ours.items():
         signal.signal(number, handler)
     try:
-        with suppress(Interrupted):  # it has saved itself, for it was told to end
+        with suppress(Interrupted):  # the run was saved because of the signal
             yield ending
     finally:
         for number, handler in ours.items():
-            if signal.getsignal(number) is handler:  # else a first signal has changed it
+            if signal.getsignal(number) is handler:  # else the first signal has changed it
                 signal.signal(number, before[number])
         if ending.is_asked:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,4 +1,4 @@
-"""A run from its spec to its folder: made, saved first where it is told to end, and written."""
+"""A run from its spec to its folder: executed, saved on a signal to end, and written."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from bdhf.experiments.storage.store import Store
 
 
 def now() -> str:
-    """The time, as status.json has it."""
+    """The present time, in the format of status.json."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
 class Execution:
-    """A run that is executed on a device for a store, from now on."""
+    """A run that executes on a device for a store, from now on."""
 
     run: RunSpec
     store: Store
@@ -37,7 +37,7 @@ class Execution:
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """Where the run saves itself, and how often; None: it never does."""
+        """Where the run is saved, and how often; None: never."""
         if self.safety.checkpoint_every is None:
             return None
         path = self.store.checkpoints / f"{self.run.run_id}.pt"
@@ -51,9 +51,9 @@ class Execution:
         tell: Callable[[str], None],
         again: Callable[[Row], None] = lambda row: None,
     ) -> Outcome:
-        """Train as `execute` does; from its first row on the run may be saved, and ends then.
+        """Train as `execute` does; from its first row on, a signal to end saves the run.
 
-        Raises Interrupted where it was.
+        Raises Interrupted then.
         """
         checkpoint = self.checkpoint
 
@@ -73,9 +73,9 @@ class Execution:
         )
 
     def write(self, outcome: Outcome, **more: Any) -> None:
-        """Record an outcome, with more of the environment; the checkpoint is not needed any more.
+        """Record an outcome, with more keys of the environment, and discard the checkpoint.
 
-        Raises StorageError, and OSError where the checkpoint cannot be removed.
+        Raises StorageError, and OSError if the checkpoint cannot be removed.
         """
         env = run_environment(self.device, self.run.threads) | more | own_code(self.run)
         wall = round(time.monotonic() - self._begun, 3)

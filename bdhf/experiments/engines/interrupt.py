@@ -1,4 +1,4 @@
-"""Ctrl-C, and being told to end: once is cleanly, twice is at once."""
+"""Ctrl-C and signals to end: the first ends cleanly, the second at once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 
-#: A person; a scheduler, or a machine that goes down.
+#: From a user; from a scheduler or a machine that shuts down.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first signal; at a second one the process ends as it stands.
+    """Raise KeyboardInterrupt at the first signal; end the process at once at the second.
 
-    What it leaves half-written has a name that says so, and is swept by the next one. Handlers are
-    those of before afterwards. In other threads than the main one, which alone may set handlers,
-    nothing is changed.
+    Half-written files have temporary names, and the next process removes them. The old handlers
+    are restored afterwards. Only the main thread may set handlers; in others nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -46,8 +45,8 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Hold signals back; processes that are started meanwhile hear none until they let them in."""
-    resource_tracker.ensure_running()  # it is started first: starting it lets signals in again
+    """Block signals, also in processes started meanwhile, until these unblock them."""
+    resource_tracker.ensure_running()  # first, because its start unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Runs in worker processes of this machine, beside those of other processes and machines."""
+"""Runs in worker processes of this machine; other processes and machines may share an ablation."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from bdhf.experiments.storage.claims import Claim, Claims, holds
 from bdhf.experiments.storage.store import Store
 from bdhf.records import CURVE_COLUMNS, Status, StorageError
 
-#: How often the run of a worker that was told to end, and not by its parent, is given to another.
+#: How often the run of a worker that another process terminated is restarted.
 _MOST_RETRIES = 3
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which runs are made; none of them changes a result."""
+    """How runs are executed; nothing of it changes a result."""
 
     workers: int
     devices: tuple[str, ...] = ("cpu",)
     safety: Safety = Safety()  # noqa: RUF009 - frozen
     again: Again = Again(Retry())  # noqa: RUF009 - both are frozen
-    waiting: Callable[[Sequence[Claim]], None] = lambda holders: None  # told once for each wait
-    note: Callable[[str, str], None] = lambda run_id, line: None  # for a person; "": of no run
+    waiting: Callable[[Sequence[Claim]], None] = lambda holders: None  # called once per wait
+    note: Callable[[str, str], None] = lambda run_id, line: None  # for the user; "": no run
 
 
 def default_workers(threads: int, devices: Sequence[str] = ("cpu",)) -> int:
-    """As many runs at a time as there are GPUs, or as the cores of this process can carry."""
+    """One run per GPU, or cores of this process ÷ threads."""
     if any(device.startswith("cuda") for device in devices):
         return len(devices)
     usable = getattr(os, "sched_getaffinity", None)  # Linux only
@@ -54,10 +54,10 @@ def default_workers(threads: int, devices: Sequence[str] = ("cpu",)) -> int:
 def run_all(
     todo: Sequence[RunSpec], store: Store, conditions: Conditions, observer: Observer
 ) -> dict[str, Status]:
-    """Execute every run, some at a time; give the status of each that this process did, by id.
+    """Execute every run, some at a time; return the status of those of this process, by id.
 
-    It ends when all have an outcome, whoever made it. Raises StorageError where nothing can be
-    written, and gives up what is under way; when it is interrupted, that is saved before.
+    Returns when all runs have an outcome, from whichever process. Raises StorageError, and drops
+    the runs under way, if nothing can be written; an interrupt saves them first.
     """
     claims = Claims(store.folder)
     engine = _Engine(store, claims, conditions, observer)
@@ -98,7 +98,7 @@ class _Engine:
                 self._take_in(slot, kind, content, queue)
 
     def _wait(self, queue: Queue) -> None:
-        """Nothing is left but what other processes do, or leave when they die."""
+        """Wait: all runs that are left are claimed by other processes, which may end early."""
         holders = queue.holders()
         if holders and not self._has_waited:
             self._conditions.waiting(holders)
@@ -106,7 +106,7 @@ class _Engine:
         time.sleep(POLL_SECONDS)
 
     def save(self) -> None:
-        """Have the runs that are under way saved, those that are quick enough."""
+        """Let the workers save the runs under way, as far as the time is enough."""
         saves = self._conditions.safety.checkpoint_every is not None
         saving = [slot for slot in self._pool.busy if saves and slot.has_spoken]
         if saving:
@@ -119,7 +119,7 @@ class _Engine:
         self._pool.close()
 
     def _fill(self, queue: Queue) -> None:
-        """Give every worker that is free a run."""
+        """Give every free worker a run."""
         for slot in self._pool.free:
             taken = queue.take()
             if taken is None:
@@ -131,10 +131,10 @@ class _Engine:
             self._observer.started(run)
 
     def _take_in(self, slot: WorkerSlot[Job], kind: str, content: Any, queue: Queue) -> None:
-        """Act on what the worker in a slot says, or on its end."""
+        """Act on a message of the worker in a slot, or on its end."""
         job = slot.job
         if job is None:
-            raise RuntimeError("a worker without a run has spoken")
+            raise RuntimeError("message from a worker without a run")
         if kind == ROW:
             self._observer.evaluated(job.run, content)
             return
@@ -149,21 +149,19 @@ class _Engine:
             kind, content = self._record(job, content)
         slot.job = None
         queue.ended(job.run, job.claim)
-        if kind == LOST:  # whoever has taken it over tells of it
+        if kind == LOST:  # the process that took it over reports it
             return
         self._statuses[job.run.run_id] = Status(content[0])
         self._observer.finished(job.run, *content)
 
     def _record(self, job: Job, ended: ExitStatus) -> tuple[str, tuple[str, str] | None]:
-        """Record how a worker's end ended its run, unless it was written or lost before."""
+        """Record the run of a worker that ended, unless it was written or lost before."""
         if not holds(self._store.folder, job.claim):
             return LOST, None
         run, status, reason = job.run, ended.status, str(ended)
         outcome = Outcome(status, reason, pd.DataFrame(columns=list(CURVE_COLUMNS)))
-        env = run_environment("cpu", run.threads) | {
-            "device": job.device
-        }  # this process uses no GPU
-        env |= own_code(run)
+        env = run_environment("cpu", run.threads)  # this process uses no GPU
+        env |= {"device": job.device} | own_code(run)
         self._store.write(run, outcome, env, {"finished": now()})
         written = self._store.status(run.run_id) or {"status": status, "reason": reason}
         return ENDED, (str(written["status"]), str(written["reason"]))

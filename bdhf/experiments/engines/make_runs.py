@@ -1,4 +1,4 @@
-"""What a worker process of an ablation does: one run after the other, which it writes itself."""
+"""The work of a worker process of an ablation: it executes and writes one run after another."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from bdhf.experiments.spec.schema import Safety
 from bdhf.experiments.storage.claims import Claim, holds, living
 from bdhf.experiments.storage.store import Store
 
-#: Kinds of what a worker says: a row of its run, a line for a person, status and reason of its run,
-#: and that another process has taken the run over.
+#: Kinds of messages of a worker: a row of its run, a line for the user, status and reason of its
+#: run, and that another process has taken the run over.
 ROW, NOTE, ENDED, LOST = "row", "note", "ended", "lost"
 
-#: Seconds between two looks at who else is at work on this machine.
+#: Seconds between two counts of the runs under way on this machine.
 _LOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run as a worker is given it."""
+    """A run, as a worker receives it."""
 
     run: RunSpec
     claim: Claim
@@ -49,15 +49,15 @@ class _Company:
         self.most, self._last = max(self.most, here), time.monotonic()
 
     def look_at_times(self) -> None:
-        """Count again, if it is some time since."""
+        """Count again if the last count is some time ago."""
         if time.monotonic() - self._last > _LOOK_SECONDS:
             self.look()
 
 
 def make_runs(parent: Parent, folder: Path) -> None:
-    """Make the runs that the parent of this process gives, and tell of each how it ended.
+    """Execute the runs from the parent of this process, and report how each ended.
 
-    Raises StorageError, and KeyboardInterrupt where it was told to end: then the run is saved.
+    Raises StorageError, and KeyboardInterrupt after a signal to end: then the run is saved.
     """
     store = Store(folder)
     for job in parent.jobs():
@@ -70,7 +70,7 @@ def make_runs(parent: Parent, folder: Path) -> None:
 
 
 def _make(job: Job, store: Store, parent: Parent, ending: Ending) -> Outcome | None:
-    """Make a run and write it; None where another process has taken it over meanwhile."""
+    """Execute a run and write it; None if another process has taken it over meanwhile."""
     company, execution = _Company(store.folder), Execution(job.run, store, job.device, job.safety)
     if job.device.startswith("cuda"):
         torch.cuda.set_device(job.device)

@@ -1,6 +1,6 @@
-"""A pool of worker processes: so many slots, each with a worker and the job that it is at.
+"""A pool of worker processes: a number of slots, each with a worker and its job.
 
-A worker that has ended is replaced in its slot. Whoever owns the pool says what becomes of the job.
+A worker that has ended is replaced in its slot. The owner of the pool decides about the job.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from bdhf.experiments.engines.process import WorkerProcess
 
 _Job = TypeVar("_Job")
 
-#: The kind of what is heard of a worker that has ended at its job: its ExitStatus.
+#: The kind of the event that a worker has ended during its job; the content is its ExitStatus.
 EXITED = "worker exited"
 
 
 @dataclass
 class WorkerSlot(Generic[_Job]):
-    """A slot of a pool: the worker process in it, and the job that it is at."""
+    """A slot of a pool: its worker process and the job of this worker."""
 
     number: int  # from 0
     worker: WorkerProcess
     job: _Job | None = None
-    has_spoken: bool = False  # its worker has said something of the job
-    ends: int = 0  # of workers at this job
+    has_spoken: bool = False  # its worker has sent a message on the job
+    ends: int = 0  # workers that ended during this job
 
 
 @dataclass
 class WorkerPool(Generic[_Job]):
-    """Worker processes that are started, given jobs, heard, and ended together."""
+    """Worker processes that are started, supplied with jobs, read and ended together."""
 
     start_worker: Callable[[int], WorkerProcess]  # for the slot of a number
     slots: list[WorkerSlot[_Job]] = field(default_factory=list)
 
     def start(self, count: int) -> None:
-        """Start so many workers."""
+        """Start a number of workers."""
         for number in range(count):
             self.slots.append(WorkerSlot(number, self.start_worker(number)))
 
@@ -49,7 +49,7 @@ class WorkerPool(Generic[_Job]):
 
     @property
     def free(self) -> list[WorkerSlot[_Job]]:
-        """The other slots."""
+        """The slots whose workers have no job."""
         return [slot for slot in self.slots if slot.job is None]
 
     def give(self, slot: WorkerSlot[_Job], job: _Job) -> None:
@@ -61,7 +61,7 @@ class WorkerPool(Generic[_Job]):
         slot.worker.send(job)
 
     def retry(self, slot: WorkerSlot[_Job], most: int) -> bool:
-        """Give the job of a worker that has ended to the next one, unless `most` had it again."""
+        """Restart the job of a worker that has ended, at most `most` times; False after these."""
         if slot.ends > most:
             return False
         slot.has_spoken = False
@@ -69,9 +69,9 @@ class WorkerPool(Generic[_Job]):
         return True
 
     def hear(self, seconds: float | None = None) -> Iterator[tuple[WorkerSlot[_Job], str, Any]]:
-        """Wait until workers say something of their jobs, or end, or so long; and take that in.
+        """Wait for messages of workers, or the end of one, for so many seconds at most.
 
-        Gives slot, kind and content. In the slot of one that has ended there is another already.
+        Yields slot, kind and content. A worker that has ended is already replaced in its slot.
         """
         busy = {slot.worker.pipe: slot for slot in self.busy}
         for pipe in connection.wait(list(busy), seconds) if busy else ():
@@ -86,9 +86,9 @@ class WorkerPool(Generic[_Job]):
             yield slot, kind, content
 
     def stop(self, slots: Collection[WorkerSlot[_Job]], seconds: float) -> None:
-        """Tell the workers of some slots to end, and wait so long for them at most.
+        """Send the workers of some slots a signal to end, and wait for so many seconds at most.
 
-        Nothing is read from them: an interrupt may have come in the midst of a message.
+        Nothing is read from them, because the interrupt may have cut a message.
         """
         for slot in slots:
             slot.worker.tell_to_end()
@@ -98,6 +98,6 @@ class WorkerPool(Generic[_Job]):
             left.difference_update(connection.wait(list(left), seconds))
 
     def close(self) -> None:
-        """End all workers, whatever they do."""
+        """Kill all workers."""
         for slot in self.slots:
             slot.worker.kill()

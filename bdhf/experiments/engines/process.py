@@ -1,7 +1,7 @@
-"""A worker process: it does the jobs that its parent gives it, one after the other.
+"""A worker process: it does the jobs of its parent, one after another.
 
-It ends when its parent does, however that ends. Told to end by SIGTERM, it raises KeyboardInterrupt
-and exits with a code of its own; Ctrl-C in a terminal, which all processes hear, is for the parent.
+It ends when its parent ends, in whatever way. On SIGTERM it raises KeyboardInterrupt and exits with
+a special code. It ignores Ctrl-C in a terminal, which the parent handles.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from bdhf.experiments.engines.safe_path import safe_path
 from bdhf.experiments.parts.user_modules import folders, look_in
 from bdhf.records import Status
 
-#: The kind of what a worker says that can do no more: the lines of a BdhfError.
+#: The kind of the last message of a worker that failed: the lines of a BdhfError.
 FAULT = "fault"
 
-#: Exit code of a worker that was told to end.
+#: Exit code of a worker after SIGTERM.
 TOLD_TO_END = 128 + signal.SIGTERM
 
 
@@ -38,21 +38,22 @@ class ExitStatus:
     """How a worker process ended."""
 
     code: int  # negative: minus the signal that killed it
-    is_out_of_memory: bool = False  # the kernel is known to have killed it for that
+    is_out_of_memory: bool = False  # the kernel reports that it killed it for lack of memory
 
     @property
     def status(self) -> Status:
-        """What becomes of the run that it was at."""
+        """The status of its run."""
         return Status.OOM if self.is_out_of_memory else Status.ERROR
 
     def __str__(self) -> str:
         if self.code == TOLD_TO_END:
-            return "the worker process was told to end (SIGTERM)"
+            return "the worker process received SIGTERM"
         if self.code >= 0:
             code = self.code
-            return f"the worker process died with exit code {code}; its traceback went to stderr"
-        words = f"the worker process died by signal {-self.code} ({signal.strsignal(-self.code)})"
-        return f"{words}: the kernel was out of memory" if self.is_out_of_memory else words
+            return f"the worker process ended with exit code {code}; stderr has its traceback"
+        name = signal.strsignal(-self.code)
+        words = f"the worker process was killed by signal {-self.code} ({name})"
+        return f"{words}: the machine was out of memory" if self.is_out_of_memory else words
 
 
 @dataclass(frozen=True)
@@ -62,20 +63,20 @@ class Parent:
     pipe: Connection
 
     def jobs(self) -> Iterator[Any]:
-        """What it gives to do, until it gives no more."""
+        """The jobs from the parent, until it closes the pipe."""
         with suppress(EOFError):
             while True:
                 yield self.pipe.recv()
 
     def tell(self, kind: str, content: Any = None) -> None:
-        """Say something of the job, and of what kind that is."""
+        """Send a message on the job, with its kind."""
         try:
             self.pipe.send((kind, content))
         except OSError:
-            os._exit(1)  # nobody is there: what is unfinished must not be recorded as failed
+            os._exit(1)  # without a parent, an unfinished run must not be recorded as failed
 
 
-#: What a worker process does, with the arguments that it was started with.
+#: The work of a worker process, with the arguments that it was started with.
 WorkFunction = Callable[..., None]
 
 
@@ -85,7 +86,7 @@ class WorkerProcess:
 
     process: SpawnProcess
     pipe: Connection
-    _memory_kills: int = 0  # of the kernel, when it was last heard
+    _memory_kills: int = 0  # of the kernel, at the last message
 
     @classmethod
     def start(cls, work: WorkFunction, *arguments: Any) -> WorkerProcess:
@@ -95,9 +96,9 @@ class WorkerProcess:
         process = context.Process(
             target=_live, args=(work, theirs, folders(), arguments), daemon=True
         )
-        with safe_path(), shielded():  # the child inherits both, from its first moment
+        with safe_path(), shielded():  # the child inherits both
             process.start()
-        theirs.close()  # so that the death of the worker closes the pipe
+        theirs.close()  # so that the end of the worker closes the pipe
         return cls(process, ours)
 
     @property
@@ -108,27 +109,27 @@ class WorkerProcess:
     def send(self, job: Any) -> None:
         """Give it a job."""
         self._memory_kills = _memory_kills()
-        with suppress(OSError):  # it died before: the next read of the pipe says so
+        with suppress(OSError):  # the worker has ended: the next read of the pipe reports it
             self.pipe.send(job)
 
     def hear(self) -> tuple[str, Any]:
-        """What it says, and of what kind that is. Raises EOFError or OSError when it has died."""
+        """Its next message, with the kind. Raises EOFError or OSError if it has ended."""
         kind, content = self.pipe.recv()
         self._memory_kills = _memory_kills()
         return kind, content
 
     def tell_to_end(self) -> None:
-        """Have it save what is under way and end."""
+        """Let it save its run and end."""
         self.process.terminate()
 
     def kill(self) -> None:
-        """End it, whatever it does."""
-        self.process.kill()  # what it was writing has a name that says so, and is swept
+        """End it at once."""
+        self.process.kill()  # half-written files have temporary names, and are removed later
         self.process.join()
         self.pipe.close()
 
     def exit_status(self) -> ExitStatus:
-        """How it ended: out of memory only where the kernel is known to have said so."""
+        """How it ended: out of memory only if the kernel reports it."""
         self.process.join()
         self.pipe.close()
         code = self.process.exitcode or 0
@@ -139,13 +140,13 @@ class WorkerProcess:
 def _live(
     work: WorkFunction, pipe: Connection, modules: Sequence[str], arguments: Sequence[Any]
 ) -> None:
-    """The life of a worker process; a user's own modules are looked for in `modules` too."""
+    """Run a worker process; a user's own modules are also looked for in `modules`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     look_in(modules)
     parent = Parent(pipe)
-    try:  # a signal that came while the process started is raised by its first line
+    try:  # the first line raises a signal that came during the start
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         work(parent, *arguments)
     except BdhfError as error:
@@ -159,12 +160,12 @@ def _live(
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # what ends cleanly is not interrupted at that
+    signal.signal(number, signal.SIG_IGN)  # do not interrupt a clean end
     raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:
-    """End this process as soon as its parent has ended, however that was; for a thread."""
+    """End this process as soon as its parent has ended; for a thread."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
@@ -172,7 +173,7 @@ def _end_with_parent() -> None:
 
 
 def _memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory; 0 where it does not tell."""
+    """How many processes the kernel has killed for lack of memory; 0 if it does not report it."""
     with suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
     return 0

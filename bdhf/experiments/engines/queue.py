@@ -1,4 +1,4 @@
-"""Which run is next: one that has no outcome yet, and that no other process holds."""
+"""The next run: one without an outcome that no other process has claimed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bdhf.experiments.storage.claims import Claim, Claims, living
 from bdhf.experiments.storage.store import Store
 from bdhf.records import Status, clock_of, ended
 
-#: Seconds between two looks at runs that other processes hold.
+#: Seconds between two checks of runs that other processes have claimed.
 POLL_SECONDS = 1.0
 
 
 class Queue:
-    """The runs that are still to do, in their order; those that others hold are looked at again."""
+    """The runs still to do, in order; those claimed by other processes are checked again later."""
 
     def __init__(self, todo: Sequence[RunSpec], store: Store, claims: Claims, again: Again) -> None:
         self._next, self._held = deque(todo), deque[RunSpec]()
@@ -29,15 +29,15 @@ class Queue:
             run_id: status
             for run_id, status in there.items()
             if Status(status["status"]).is_missing
-        }  # what is done anew
+        }  # to be repeated
 
     def __len__(self) -> int:
         return len(self._next) + len(self._held)
 
     def take(self) -> tuple[RunSpec, Claim] | None:
-        """The next run, claimed; None where there is none, or others hold all that are left.
+        """The next run, claimed; None if none is left, or others have claimed all that are left.
 
-        Raises OSError where nothing can be written.
+        Raises OSError if nothing can be written.
         """
         if not self._next and time.monotonic() - self._looked > POLL_SECONDS:
             self._next, self._held, self._looked = self._held, deque(), time.monotonic()
@@ -49,26 +49,26 @@ class Queue:
             if claim is None:
                 self._held.append(run)
                 continue
-            clock_of(self._store.runs)  # a client of NFS looks anew where it has changed something
-            if self._is_settled(run):  # between the look and the claim
+            clock_of(self._store.runs)  # a write makes a client of NFS read the folder again
+            if self._is_settled(run):  # between the check and the claim
                 self._claims.release(claim)
                 continue
             return run, claim
         return None
 
     def ended(self, run: RunSpec, claim: Claim) -> None:
-        """Let the run go; it waits again where the policy tries it once more, or it was lost."""
+        """Release the run; queue it again if the policy repeats it, or if it was lost."""
         self._claims.release(claim)
         if not self._is_settled(run):
             self._next.append(run)
 
     def holders(self) -> tuple[Claim, ...]:
-        """Who holds what is left."""
+        """The claims on the runs that are left."""
         waiting = {run.run_id for run in (*self._next, *self._held)}
         return tuple(c for c in living(self._store.folder) if c.run_id in waiting)
 
     def _is_settled(self, run: RunSpec) -> bool:
-        """Whether the run has ended since this process began, and is not to be tried again."""
+        """Whether the run has ended since this process started, and is not to be repeated."""
         status = self._store.status(run.run_id)
         if status is None or status == self._before.get(run.run_id):
             return False

@@ -1,4 +1,4 @@
-"""Which runs that left no outcome are tried again, and how often."""
+"""Which failed runs are repeated, and how often."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from bdhf.records import FAILED, InputError, Status
 
 @dataclass(frozen=True)
 class Again:
-    """The spec's policy, and what the command line asks for beside: once more, each of these."""
+    """The policy of the spec, and the statuses that the command line asks to repeat once."""
 
     policy: Retry
     asked: frozenset[Status] = frozenset()
 
     def wants(self, status: Mapping[str, Any], *, once: bool = True) -> bool:
-        """Whether a run with this status.json is to be tried again.
+        """Whether a run with this status.json is to be repeated.
 
-        `once`: what the command line asks for still counts; it does not for a run that this command
-        has tried itself.
+        `once`: the command line still counts; it does not for a run that this command has tried.
         """
         ended = Status(status["status"])
         if ended not in FAILED:
@@ -32,17 +31,17 @@ class Again:
 
 
 def again(policy: Retry, asked: str | None = None) -> Again:
-    """Read what the command line asks for: statuses with commas between, or `all`.
+    """Read the statuses of the command line: separated by commas, or `all`.
 
     Raises InputError.
 
     >>> sorted(again(Retry(), "oom,timeout").asked)
     [<Status.OOM: 'oom'>, <Status.TIMEOUT: 'timeout'>]
     """
-    known = [*map(str, FAILED), "all"]
+    allowed = [*map(str, FAILED), "all"]
     names = asked.split(",") if asked is not None else []
     for name in names:
-        if name not in known:
-            raise InputError([f"--retry {asked}: {unknown('status', name, known)}"])
+        if name not in allowed:
+            raise InputError([f"--retry {asked}: {unknown('status', name, allowed)}"])
     wanted = FAILED if "all" in names else tuple(Status(name) for name in names)
     return Again(policy, frozenset(wanted))

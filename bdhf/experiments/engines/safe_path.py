@@ -1,7 +1,7 @@
-"""Processes that are started do not look for modules in the folder that they are started in.
+"""Child processes do not import modules from their working directory.
 
-Python begins a worker by `python -c`, which looks there first, for its own library too. What a
-worker does need of that folder, its parent tells it.
+Python starts a worker with `python -c`, which searches that folder first, even for the standard
+library. The parent sends a worker the folders that it does need.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _VARIABLE = "PYTHONSAFEPATH"  # what `python -P` sets
 
 @contextmanager
 def safe_path() -> Iterator[None]:
-    """Start processes so within; the environment of this process is as before afterwards."""
+    """Set this for processes started inside; restore the environment afterwards."""
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = "1"
     try:

@@ -1,11 +1,11 @@
-"""Runs in MLflow: one experiment an ablation, one MLflow run every time a run is made.
+"""Runs in MLflow: one experiment per ablation, one MLflow run each time a run is executed.
 
-MLFLOW_TRACKING_URI says where; without it a database beside the results, which the full package
+They go to MLFLOW_TRACKING_URI, else to a database in the results folder, which the full package
 `mlflow` shows: `mlflow ui --backend-store-uri sqlite:///<results>/trackers/mlflow/mlflow.db`. It
 is a database because MLflow 3 refuses to write plain files.
 
-A run that is made again is a new MLflow run with the same tag `run_id`: a server may be shared, so
-nothing on it is replaced.
+A repeated run is a new MLflow run with the same tag `run_id`: a server may be shared, so nothing on
+it is replaced.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from bdhf.records import Status
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-#: Where MLflow's own defaults do not suit a run; a variable that is set already stays as it is.
+#: Environment variables of MLflow, unless they are set already.
 DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # no server is told of a run but the one that was named
-    "MLFLOW_LOGGING_LEVEL": "WARNING",  # no lines of its own between the bars
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a server that is away costs seconds, not minutes
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # no data to any other server
+    "MLFLOW_LOGGING_LEVEL": "WARNING",  # no log lines between the bars
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # an unreachable server costs seconds, not minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 
@@ -37,7 +37,7 @@ class MLflow:
     """Settings as parameters, the columns of a curve as metrics with step = update, tags as below.
 
     The tags are columns of runs.parquet: `arm, seed, run_id`, and at the end `status, reason`.
-    Raises ImportError where the package `mlflow-skinny` (or `mlflow`) is not installed.
+    Raises ImportError if the package `mlflow-skinny` (or `mlflow`) is not installed.
     """
 
     def __init__(self, folder: Path, ablation: str, labels: Mapping[str, str]) -> None:
@@ -50,7 +50,7 @@ class MLflow:
         self._server = os.environ.get("MLFLOW_TRACKING_URI")
         self._ablation = ablation
         self._labels = labels
-        self._ids: dict[str, str] = {}  # run id -> id of the MLflow run that is under way
+        self._ids: dict[str, str] = {}  # run id -> id of the MLflow run under way
 
     def started(self, run: RunSpec) -> None:
         """Begin an MLflow run."""
@@ -67,31 +67,31 @@ class MLflow:
         self._client.log_batch(made.info.run_id, params=params)
 
     def evaluated(self, run: RunSpec, row: Mapping[str, float]) -> None:
-        """Log what was measured."""
+        """Log the measured values."""
         now, update = int(time.time() * 1000), int(row["update"])
         metric = self._mlflow.entities.Metric
         metrics = [metric(name, value, now, update) for name, value in measured(row).items()]
         self._client.log_batch(self._ids[run.run_id], metrics=metrics)
 
     def finished(self, run: RunSpec, status: str, reason: str) -> None:
-        """Tag the run with how it ended. What diverged has an outcome: it has not failed."""
+        """Tag the run with status and reason. A diverged run has an outcome: it has not failed."""
         end = "FAILED" if Status(status).is_missing else "FINISHED"
         self._end(run.run_id, end, {"status": status, "reason": reason})
 
     def close(self) -> None:
-        """End the MLflow runs of what was interrupted."""
+        """End the MLflow runs of interrupted runs."""
         for run_id in tuple(self._ids):
             self._end(run_id, "KILLED", {"reason": "interrupted"})
 
     def _end(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
-        place = self._ids.pop(run_id)
+        mlflow_id = self._ids.pop(run_id)
         for name, value in tags.items():
-            self._client.set_tag(place, name, value)
-        self._client.set_terminated(place, status)
+            self._client.set_tag(mlflow_id, name, value)
+        self._client.set_terminated(mlflow_id, status)
 
     @cached_property
     def _client(self) -> MlflowClient:
-        """The client itself: the global active run of MLflow is one, and runs interleave."""
+        """The client: the global active run of MLflow is only one, and runs interleave."""
         if not self._server:
             self._folder.mkdir(parents=True, exist_ok=True)
         local = f"sqlite:///{(self._folder / 'mlflow.db').as_posix()}"
@@ -99,9 +99,9 @@ class MLflow:
 
     @cached_property
     def _experiment(self) -> str:
-        """The id of the ablation's experiment, which is made where it is new."""
-        found = self._client.get_experiment_by_name(self._ablation)
-        if found is not None:
-            return str(found.experiment_id)
+        """The id of the ablation's experiment, which is created if it is new."""
+        experiment = self._client.get_experiment_by_name(self._ablation)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         artifacts = None if self._server else (self._folder / "artifacts").as_uri()
         return str(self._client.create_experiment(self._ablation, artifact_location=artifacts))

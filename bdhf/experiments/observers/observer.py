@@ -1,4 +1,4 @@
-"""What an observer of runs is: a terminal, a log or a tracker. Never the source of truth."""
+"""Observers of runs: a terminal, a log or a tracker. Never the source of truth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bdhf.experiments.plan.runspec import RunSpec
 
 
 class Observer(Protocol):
-    """Is told of every run as it starts, is evaluated and ends."""
+    """Is called when a run starts, is evaluated and ends."""
 
     def started(self, run: RunSpec) -> None:
         """A run begins."""

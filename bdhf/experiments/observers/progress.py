@@ -1,4 +1,4 @@
-"""The progress of runs on a terminal: live bars, or plain lines where the output is no terminal."""
+"""The progress of runs: live bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bdhf.text.printable import on_a_line
 
 @contextmanager
 def watching(labels: Mapping[str, str], total: int, console: Console) -> Iterator[Observer]:
-    """Give live bars on a terminal, plain lines anywhere else."""
+    """Live bars on a terminal, plain lines elsewhere."""
     if console.is_terminal and total:
         bars = Bars(labels, total, console)
         with bars.progress:
@@ -47,14 +47,14 @@ class Lines:
     _last: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     def started(self, run: RunSpec) -> None:
-        """Say nothing yet."""
+        """Print nothing yet."""
 
     def evaluated(self, run: RunSpec, row: Mapping[str, float]) -> None:
         """Keep the last row for the line at the end."""
         self._last[run.run_id] = row
 
     def finished(self, run: RunSpec, status: str, reason: str) -> None:
-        """Write which run ended, how, where it stands, and the time left."""
+        """Write the run, its status and reason, its last row, and the time left."""
         self._done += 1
         row = self._last.pop(run.run_id, None)
         where = (
@@ -68,7 +68,7 @@ class Lines:
 
 
 class Bars:
-    """Live bars on a terminal: one for the ablation, one per run that is under way."""
+    """Live bars on a terminal: one for the ablation, one per run under way."""
 
     def __init__(self, labels: Mapping[str, str], total: int, console: Console) -> None:
         self._labels = labels
@@ -91,13 +91,13 @@ class Bars:
         )
 
     def evaluated(self, run: RunSpec, row: Mapping[str, float]) -> None:
-        """Show how far it is, and the loss."""
+        """Show the progress and the loss."""
         spent = row[AXES[run.budget.axis][0]]
         note = f"update {row['update']:.0f}, val_loss {row['val_loss']:.4g}"
         self.progress.update(self._tasks[run.run_id], completed=spent, note=note)
 
     def finished(self, run: RunSpec, status: str, reason: str) -> None:
-        """Close its bar; print what did not go well."""
+        """Close its bar; print the status and reason unless it is done."""
         task = self._tasks.pop(run.run_id, None)
         if task is not None:
             self.progress.remove_task(task)

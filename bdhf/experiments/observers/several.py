@@ -1,6 +1,6 @@
-"""Several observers as one, and an observer that cannot cost a run.
+"""Several observers as one, and a guard, so that a failing observer never ends a run.
 
-A method that `Observer` gains is one line in each of the two classes here.
+A new method of `Observer` needs one line in each of the two classes here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bdhf.records import of_what_kind
 
 @dataclass(frozen=True)
 class Together:
-    """Tells several observers of everything, in their order."""
+    """Calls several observers in order."""
 
     observers: tuple[Observer, ...]
 
@@ -36,14 +36,14 @@ class Together:
 
 
 def together(*observers: Observer) -> Observer:
-    """Make one observer of several: a terminal and what `tracking` gives, for one."""
+    """One observer of several, for example of a terminal and of trackers."""
     return Together(observers)
 
 
 class GuardedObserver:
-    """Tells an observer until it raises, then says so once and leaves it alone.
+    """Calls an observer until it raises, then warns once and calls it no more.
 
-    Whatever fails there (a server, a disk, a package), the runs and their records go on without.
+    If anything in it fails (a server, a disk, a package), the runs and their records continue.
     """
 
     def __init__(self, name: str, observer: Observer, warn: Callable[[str], None]) -> None:
@@ -62,15 +62,15 @@ class GuardedObserver:
         """A run has ended."""
         self.attempt(lambda: self._observer.finished(run, status, reason))
 
-    def attempt(self, tell: Callable[[], None]) -> None:
-        """Call `tell`, unless a call before it failed."""
+    def attempt(self, call: Callable[[], None]) -> None:
+        """Make a call, unless one before it failed."""
         if self._failed:
             return
         try:
-            tell()
+            call()
         except Exception as error:
             self._failed = True
             self._warn(
-                f"warning: {self._name} is off from here on ({of_what_kind(error)}); "
+                f"warning: {self._name} is off from now on ({of_what_kind(error)}); "
                 "the runs and their records are not affected"
             )

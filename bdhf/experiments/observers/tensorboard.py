@@ -1,7 +1,7 @@
 """Runs as event files: `tensorboard --logdir results/<ablation>/trackers/tensorboard`.
 
-One folder a run, named after its arm, its seed and its run id. A run that is made again replaces
-its folder, so that no two curves mix.
+One folder per run, named after its arm, its seed and its run id. A repeated run replaces its
+folder, so that no two curves mix.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PARTS = ("train", "val", "test")
 class TensorBoard:
     """Scalars against the update, settings as hyperparameters, the end of the run as text.
 
-    Raises ImportError where the package `tensorboard` is not installed.
+    Raises ImportError if the package `tensorboard` is not installed.
     """
 
     def __init__(self, folder: Path, ablation: str, labels: Mapping[str, str]) -> None:
@@ -38,7 +38,7 @@ class TensorBoard:
         self._updates: dict[str, int] = {}
 
     def started(self, run: RunSpec) -> None:
-        """Begin the run's folder anew."""
+        """Create the folder of the run, instead of an old one."""
         from torch.utils.tensorboard.summary import hparams
 
         path = self._folder / folder_name(self._labels[run.run_id], run.run_id)
@@ -46,14 +46,14 @@ class TensorBoard:
             shutil.rmtree(path)
         writer = self._writers[run.run_id] = self._open_writer(str(path))
         self._updates[run.run_id] = 0
-        # Of the three summaries only the run's own: arms differ in their settings, and TensorBoard
-        # would take the columns of one run's `experiment` for those of all.
+        # Only the second of the three summaries: arms differ in their settings, and TensorBoard
+        # would use the columns of one run's `experiment` for all runs.
         _, start, _ = hparams(settings(run), {})
         _add(writer, start)
         writer.flush()
 
     def evaluated(self, run: RunSpec, row: Mapping[str, float]) -> None:
-        """Write what was measured, at once: somebody may be looking."""
+        """Write the measured values at once, for a viewer that is open."""
         writer, update = self._writers[run.run_id], int(row["update"])
         self._updates[run.run_id] = update
         for column, value in measured(row).items():
@@ -61,7 +61,7 @@ class TensorBoard:
         writer.flush()
 
     def finished(self, run: RunSpec, status: str, reason: str) -> None:
-        """Write how it ended and close its file."""
+        """Write status and reason, and close the file."""
         from torch.utils.tensorboard.summary import hparams
 
         writer = self._writers.pop(run.run_id)
@@ -78,13 +78,13 @@ class TensorBoard:
 
 
 def _add(writer: SummaryWriter, summary: object) -> None:
-    """Write a summary for which the writer has no method of its own."""
+    """Write a summary for which the writer has no method."""
     file: Any = writer.file_writer  # its annotation in torch is that of a closed writer, None
     file.add_summary(summary)
 
 
 def tag(column: str) -> str:
-    """Name a column of a curve for TensorBoard, which puts what stands before a `/` together.
+    """The name of a column of a curve in TensorBoard, which groups names by the part before `/`.
 
     >>> tag("val_loss"), tag("seconds"), tag("damping")
     ('loss/val', 'cost/seconds', 'diagnostics/damping')
@@ -96,7 +96,7 @@ def tag(column: str) -> str:
 
 
 def folder_name(label: str, run_id: str) -> str:
-    """Name the folder of a run so that any file system takes it, and no two runs share it.
+    """The name of the folder of a run: valid on any file system, and unique.
 
     >>> folder_name("hf partition=full seed 3", "0f3a")
     'hf_partition=full_seed_3_0f3a'

@@ -1,7 +1,7 @@
-"""What a tracker is: an observer that copies runs to where somebody looks at them.
+"""Trackers: observers that copy runs to a viewer.
 
-The records of an ablation are the truth. A tracker reads none and changes none; what it has
-written may be deleted at any time.
+The records of an ablation are the source of truth. A tracker neither reads nor changes them; its
+files may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bdhf.experiments.plan.runspec import RunSpec
 
 
 class Tracker(Observer, Protocol):
-    """An observer that keeps something open for every run that is under way."""
+    """An observer that keeps something open for every run under way."""
 
     def close(self) -> None:
-        """Let go of the runs that have not ended: no more will be told of them."""
+        """Close the runs that have not ended: no more calls for them follow."""
 
 
 def measured(row: Mapping[str, float]) -> dict[str, float]:
-    """Give the values of a row that were measured, by column; `update` is their place, not one.
+    """The measured values of a row, by column; without `update`, which is their position.
 
     >>> measured({"update": 2, "val_loss": 0.5, "damping": float("nan")})
     {'val_loss': 0.5}
@@ -36,9 +36,9 @@ def measured(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def settings(run: RunSpec) -> dict[str, float | str]:
-    """Give the whole content of a run by dotted names: `optimizer.solver.max_iters: 30`.
+    """The whole spec of a run by dotted names: `optimizer.solver.max_iters: 30`.
 
-    Numbers and texts stay what they are, anything else becomes JSON; what is null is left out.
+    Numbers and strings stay, null is left out, anything else becomes JSON.
     """
     return _flat("", run.model_dump(mode="json"))
 

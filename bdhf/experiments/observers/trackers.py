@@ -1,4 +1,4 @@
-"""The table of trackers: a new one is one new file, one line here, and an extra of its name."""
+"""The table of trackers: a new one needs a new file, one line here, and an extra of its name."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bdhf.experiments.observers.tensorboard import TensorBoard
 from bdhf.experiments.observers.tracker import Tracker
 from bdhf.records import InputError
 
-#: Name -> what makes it, of the results folder, the ablation's name, and run id -> its words.
-#: Making one imports its package, and does nothing else that can fail.
+#: Name -> constructor, with the results folder, the name of the ablation, and run id -> label.
+#: The constructor imports the package, and does nothing else that can fail.
 TRACKERS: Mapping[str, Callable[[Path, str, Mapping[str, str]], Tracker]] = {
     "tensorboard": TensorBoard,
     "mlflow": MLflow,
@@ -30,12 +30,11 @@ def tracking(
     labels: Mapping[str, str],
     warn: Callable[[str], None],
 ) -> Iterator[Observer]:
-    """Give the trackers of these names as one observer that never raises; close them at the end.
+    """The trackers of these names as one observer that never raises; closed at the end.
 
-    `folder` is the results folder and `labels` says which run a run id is: `full_hf seed 3`. A
-    tracker that fails while runs are made is switched off, and `warn` is told why in one line.
-    Raises InputError on entering, before anything runs, for a name that is unknown and for a
-    tracker whose package is not installed.
+    `folder` is the results folder; `labels` maps run ids to words: `full_hf seed 3`. A tracker that
+    fails during runs is switched off, and `warn` receives the reason in one line. Raises InputError
+    on entry, before any run, for an unknown name and for a tracker without its package.
     """
     trackers = {name: _make(name, folder, ablation, labels) for name in dict.fromkeys(names)}
     guards = {

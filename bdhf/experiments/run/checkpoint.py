@@ -1,4 +1,4 @@
-"""Checkpoints: when a run saves itself, and whether one that goes on from there would be it."""
+"""Checkpoints: when a run is saved, and whether a run resumed from there would be the same."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ RunState = dict[str, Any]  # tensors, numbers, strings, and lists and mappings o
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run saves itself, and how often: after `every` evaluations at the most.
+    """Where a run is saved, and how often: after `every` evaluations.
 
-    No sooner than `at_least_seconds` of wall-clock after the last time or the beginning, so that
-    a short run never does. The caller of `execute` discards the file once the outcome is recorded.
+    At least `at_least_seconds` of wall-clock lie between two saves, and before the first one, so a
+    short run is never saved. The caller of `execute` discards the file after it has recorded the
+    outcome.
     """
 
     path: Path
@@ -37,7 +38,7 @@ class Checkpoint:
 
 
 class Interrupted(BaseException):
-    """A run was asked to end, and has saved itself where it can; no outcome of it."""
+    """A run was asked to end, and was saved if possible; it has no outcome."""
 
 
 class Resumable(Protocol):
@@ -49,28 +50,28 @@ class Resumable(Protocol):
         """Make one update."""
 
     def state(self) -> RunState:
-        """What it goes on from."""
+        """What it resumes from."""
 
     def shared(self) -> ObjectState:
-        """What it holds that one built anew in this process would have in common with it."""
+        """What it shares with a second build of the run in this process."""
 
     def kept(self) -> ObjectState:
-        """What it holds beside, saved or not."""
+        """Everything else that it holds, saved or not."""
 
     def unsaved(self) -> ObjectState:
-        """What of this is not saved."""
+        """The part of `kept` that is not saved."""
 
     def replay(self, state: RunState) -> ObjectState:
-        """What `kept` is after one update by another run that goes on from a state."""
+        """The `kept` of a second run after one update from a state."""
 
 
 class Saver:
     """Reads and writes the checkpoint of one run; without a checkpoint it does neither.
 
-    The first one, and one before which something else has changed than what is saved, is held back
-    until a run that went on from it has made the same update, bit for bit. `refused` says why none
-    is written any more. `tell` is given a line about that, and `asked` says after every update
-    whether the run shall save itself and end.
+    The first checkpoint, and each one before which unsaved state has changed, is written only after
+    a run resumed from it has made the same update, bit for bit. `refused` is the reason why none is
+    written any more, and `tell` receives a line about it. `asked` is read after every update:
+    whether to save the run and end it.
     """
 
     def __init__(
@@ -90,38 +91,38 @@ class Saver:
         self._unsaved, self._is_there, self.refused = Unsaved(), False, ""
 
     def load(self) -> RunState | None:
-        """Give the state that was saved, on the CPU; None where there is none to go on from."""
+        """The saved state, on the CPU; None if there is none to resume from."""
         if self._checkpoint is None:
             return None
         try:
             content = read(self._checkpoint.path)
             state: RunState = content.pop("state")
-        except Exception:  # none is there, or a torn one, which may fail in any way
+        except Exception:  # no file, or a torn one, which may fail in any way
             return None
         self._is_there = content == self._header
         return state if self._is_there else None
 
     def resumed(self, run: Resumable) -> None:
-        """The run stands where it was saved, by a checkpoint that was tried."""
+        """Note that the run was resumed from a checkpoint, which was tested before it was saved."""
         self._unsaved.proven(run.unsaved())
 
     def updated(self, run: Resumable) -> None:
-        """Hold the run, which has just made an update, against the one that made it on trial."""
+        """Compare the run, which has just made an update, with the trial of that update."""
         if self._trial is None or self._checkpoint is None:
             return
         trial, self._trial = self._trial, None
         differs = unlike(run.kept(), trial.kept)
         if differs:
-            self._refuse(f"a run that went on from one would not be this one: {differs}")
+            self._refuse(f"a run resumed from one would differ: {differs}")
             return
         self._unsaved.proven(trial.unsaved)
         self._write(self._checkpoint.path, trial.content)
 
     def offer(self, run: Resumable, *, evaluated: bool) -> None:
-        """Save the run if it is time to, as it is between two updates.
+        """Save the run between two updates if a save is due.
 
-        A run that cannot be saved goes on, and says so once. Raises Interrupted when it was asked
-        to end.
+        A run that cannot be saved continues, with one message. Raises Interrupted if the run was
+        asked to end.
         """
         self._evaluations += evaluated
         is_asked = self._asked()
@@ -131,17 +132,17 @@ class Saver:
             if is_asked or self._is_due(self._checkpoint, run):
                 self._save(run, self._checkpoint.path)
             if is_asked and self._trial:
-                run.step()  # forgotten with the run, which goes on from before it
+                run.step()  # dropped with the run, which resumes from before it
                 self.updated(run)
         if is_asked:
             raise Interrupted
 
     def _save(self, run: Resumable, path: Path) -> None:
-        """Write the run as it is; if none was written before, after a trial of it."""
+        """Write the run as it is; the first checkpoint only after a trial."""
         self._evaluations, self._last = 0, time.monotonic()
         differs = "" if self._shared is None else unlike(run.shared(), self._shared)
         if differs:
-            self._refuse(f"they do not hold what has changed since the first update: {differs}")
+            self._refuse(f"they do not hold state that has changed since update 1: {differs}")
             return
         try:
             content = serialised({**self._header, "state": run.state()})
@@ -153,19 +154,19 @@ class Saver:
             self._write(path, content)
             return
         self._try(run, content, unsaved)
-        self._shared = run.shared()  # what was built anew may have changed it
+        self._shared = run.shared()  # the second build may have changed it
 
     def _try(self, run: Resumable, content: bytes, unsaved: ObjectState) -> None:
-        """Make an update from what would be written."""
+        """Make an update from the content that would be written."""
         try:
             state = parsed(content)["state"]
         except pickle.UnpicklingError:
-            self._refuse("model or optimizer save more than tensors, numbers, texts and lists")
+            self._refuse("model or optimizer save more than tensors, numbers, strings and lists")
             return
         try:
             self._trial = _Trial(content, run.replay(state), unsaved)
         except Exception as error:  # a user's code, or no memory for a second model
-            self._refuse(f"a run that went on from one would fail: {of_what_kind(error)}")
+            self._refuse(f"a run resumed from one would fail: {of_what_kind(error)}")
             release(error)
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -177,23 +178,23 @@ class Saver:
 
     def _warn(self, path: Path, error: Exception) -> None:
         if not self._has_warned:
-            why = in_brief(error.__cause__ or error)  # what the system said
+            why = in_brief(error.__cause__ or error)  # the error of the system
             self._tell(
                 f"{path}: no checkpoint was written ({why}); the run continues, and starts again "
-                "if it is killed"
+                "from update 0 if it is killed"
             )
         self._has_warned = True
 
     def _refuse(self, why: str) -> None:
         self.refused = why
-        more, where = ("more ", "from the last one") if self._is_there else ("", "again")
+        more, where = ("more ", "the last one") if self._is_there else ("", "update 0")
         self._tell(
-            f"no {more}checkpoints: {why}; the run continues, and starts {where} if it is "
+            f"no {more}checkpoints: {why}; the run continues, and restarts from {where} if it is "
             "interrupted"
         )
 
     def _is_due(self, checkpoint: Checkpoint, run: Resumable) -> bool:
-        """A trial takes two updates: after one, what counts them stands where it would anew."""
+        """Not after one update: counters of a second build would then agree with any state."""
         waited = time.monotonic() - self._last
         is_time = self._evaluations >= checkpoint.every and waited >= checkpoint.at_least_seconds
         return is_time and run.update > 1
@@ -201,7 +202,7 @@ class Saver:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A checkpoint that is not written yet, and what a run holds one update after it."""
+    """A checkpoint that is not written yet, and the state of a run one update after it."""
 
     content: bytes
     kept: ObjectState

@@ -1,9 +1,9 @@
-"""The file of a checkpoint, from which a killed run goes on.
+"""The file of a checkpoint, from which a killed run resumes.
 
-    {"format": 2, "run": "<run id>", "torch": "2.13.0", ..., "state": what the run gave}
+    {"format": 2, "run": "<run id>", "torch": "2.13.0", ..., "state": the state of the run}
 
-A file that is torn, or of another run, machine, version or code of a user's own, is ignored: no
-bits of it would fit.
+A file that is torn, or of another run, machine, version or code of own parts, is ignored, because
+a run resumed from it would have other bits.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.plan.user_code import own_code
 from bdhf.experiments.run.provenance import run_environment
 
-#: Raised when what a run saves changes.
+#: Incremented when the saved state changes its form.
 FORMAT = 2
 
-#: Keys of env.json that hold for a run as a whole: it has no other ones before its checkpoint.
+#: Keys of env.json that hold for the whole run.
 _WHERE = ("bdhf", "python", "numpy", "torch", "cuda", "cpu", "gpu")
 
 
 def header(spec: RunSpec, device: str) -> Mapping[str, Any]:
-    """What must agree for a run to go on with the same bits, and its seconds on one machine."""
+    """What must agree for a run to resume with the same bits, and its seconds on one machine."""
     machine = run_environment(device, spec.threads)
     where = {key: str(machine[key]) for key in _WHERE}
     where |= own_code(spec)
@@ -41,7 +41,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def parsed(content: bytes) -> dict[str, Any]:
-    """What a file holds, on the CPU. Raises whatever is wrong with one that is not whole."""
+    """The content of a file, on the CPU. Raises any error if the file is torn."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch does not look at the checksums
         if (torn := archive.testzip()) is not None:
             raise zipfile.BadZipFile(torn)

@@ -1,4 +1,4 @@
-"""One RunSpec in, one outcome out; whatever happens on the way is data."""
+"""One RunSpec in, one outcome out; a failure is an outcome too."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bdhf.records import CURVE_COLUMNS, Status
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, and everything that was measured up to then."""
+    """How a run ended, and everything measured up to then."""
 
     status: Status
     reason: str
     curve: pd.DataFrame
     trace: str = ""
-    resumed: int = 0  # how often the curve goes on from a checkpoint
-    no_checkpoint: str = ""  # why it cannot go on from one
+    resumed: int = 0  # how often the run resumed from a checkpoint
+    no_checkpoint: str = ""  # why it cannot resume from one
 
 
 def _warn(line: str) -> None:
@@ -37,7 +37,7 @@ def _warn(line: str) -> None:
 
 
 def _show(observe: Callable[[Row], None], row: Row) -> None:
-    """Let nobody who watches a run draw from the generators that it draws from."""
+    """Call an observer without any effect on the generators of the run."""
     with own_globals(torch.device("cpu")):
         observe(row)
 
@@ -53,16 +53,15 @@ def execute(
     tell: Callable[[str], None] = _warn,
     asked: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Train once. `observe` sees every row of the curve as it is measured.
+    """Train once. `observe` receives every row of the curve as it is measured.
 
-    `again` sees those that a run which goes on from a checkpoint had before.
+    `again` receives the rows that a resumed run had before.
 
-    With a checkpoint the run goes on from where it was saved last, if it was, to the curve that it
-    would have had without an end between: the same bits in every column but `seconds`.
-    A run that cannot, for its own parts keep something that no checkpoint has, begins anew instead;
-    `tell` is given a line that says so. `safety.seconds` are of wall-clock; the time between an end
-    and the next start is not counted. Once `asked` is true the run saves itself after its update,
-    and Interrupted is raised.
+    With a checkpoint the run resumes from its last save, if there is one. Its curve then has the
+    same bits as without the interruption, in every column but `seconds`. A run whose own parts
+    keep state that no checkpoint has starts again instead, and `tell` receives a line about it.
+    `safety.seconds` is wall-clock without the time between an end and the next start. Once `asked`
+    is true, the run is saved after its update and Interrupted is raised.
     """
     log = Log(partial(_show, observe), again=partial(_show, again))
     status, reason, trace = Status.DONE, "", ""
@@ -77,7 +76,7 @@ def execute(
         status, reason = Status.DIVERGED, str(error)
     except OutOfTime as error:
         status, reason = Status.TIMEOUT, str(error)
-    except Exception as error:  # a failed run is kept and shown, whatever failed it
+    except Exception as error:  # a failed run is kept and shown, whatever the reason
         status, reason = classified(error)
         trace = traceback.format_exc()
         release(error)
@@ -88,6 +87,6 @@ def execute(
 
 
 def _curve(rows: list[Row]) -> pd.DataFrame:
-    """The rows as a table whose columns are those of every curve, then the problem's metrics."""
+    """The rows as a table: the columns of every curve, then the metrics of the problem."""
     curve = pd.DataFrame(rows, columns=None if rows else list(CURVE_COLUMNS))
     return curve.astype({"update": "int64", "samples": "int64"})

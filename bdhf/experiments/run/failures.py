@@ -1,4 +1,4 @@
-"""What an exception says about a run: out of memory, or an error. Then its memory is let go."""
+"""The status of a run that an exception ended: out of memory, or an error; frees its memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from bdhf.records import Status, of_what_kind
 def classified(error: Exception) -> tuple[Status, str]:
     """The status of a run that an exception ended, and the reason in one line.
 
-    An error that came of a want of memory is one, whatever it was turned into on its way up.
+    An error that was caused by a lack of memory counts as one, whatever it was converted to.
     """
     memory = next((cause for cause in _chain(error) if is_out_of_memory(cause)), None)
-    told = memory or error
-    return (Status.OOM if memory else Status.ERROR), of_what_kind(told)
+    return (Status.OOM if memory else Status.ERROR), of_what_kind(memory or error)
 
 
 def release(error: Exception) -> None:
-    """Free what the frames of the exceptions hold: a model, its graph, the caches of CUDA."""
+    """Free the memory that frames of the exceptions hold: a model, its graph, caches of CUDA."""
     for cause in _chain(error):
         traceback.clear_frames(cause.__traceback__)
     gc.collect()
@@ -32,10 +31,10 @@ def release(error: Exception) -> None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception and what it came of, as a traceback shows them."""
+    """The exception and its causes, as a traceback shows them."""
     seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        yield found
-        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)

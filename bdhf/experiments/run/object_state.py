@@ -1,8 +1,8 @@
-"""What objects hold, as text: path of an attribute -> its value, or a digest of its bits.
+"""The state of objects as text: path of an attribute -> its value, or a digest of its bits.
 
-    held({"optimizer": optimizer})["optimizer.schedule.last_epoch"] == "7"
+    object_state({"optimizer": optimizer})["optimizer.schedule.last_epoch"] == "7"
 
-Two objects that were built alike, and would go on alike, hold the same.
+Two objects that were built alike, and would continue alike, have the same state.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch import Tensor
 
 from bdhf.experiments.run.object_tree import BOXES, PLAIN, look_into
 
-#: Path -> what stands there.
+#: Path -> value or digest.
 ObjectState = dict[str, str]
 
-#: The ids of the boxes that something lies in, up to the next object.
+#: The ids of the containers around a value, up to the next object.
 _Above = tuple[int, ...]
 
 
 def object_state(roots: Mapping[str, Any], saved: Container[int] = ()) -> ObjectState:
     """Everything that can be reached from the roots.
 
-    An object is looked at once; a number, a tensor or a list of them wherever it stands, for a copy
-    of what holds it may have one where the other has two. `saved` are ids of tensors whose values
-    do not count.
+    An object is read once. Numbers, tensors and lists of them are read at every path, because a
+    copy may share one where the original has two. `saved` are ids of tensors whose values are
+    ignored.
     """
     texts, seen = (
         ObjectState(),
         dict[int, Any](),
-    )  # keeps what it has seen, so that no id comes twice
+    )  # keeps the objects alive, so that no id is used twice
     left: list[tuple[str, Any, _Above]] = []
     left += [(name, root, ()) for name, root in [*roots.items()][::-1]]
     while left:
@@ -52,12 +52,12 @@ def object_state(roots: Mapping[str, Any], saved: Container[int] = ()) -> Object
 
 
 def _path(path: str, name: str, child: Any) -> str:
-    """Where a child stands; a module by its own name, whoever names it."""
+    """The path of a child; of a module its own name."""
     return child.__name__ if isinstance(child, types.ModuleType) else f"{path}{name}"
 
 
 def unlike(here: ObjectState, there: ObjectState) -> str:
-    """Name what differs, at most twice and the likely cause first; "" where nothing does.
+    """Name the differences, at most two and the likely cause first; "" if there is none.
 
     >>> unlike({"a.made": "5", "a.lr": "1"}, {"a.made": "2", "a.lr": "1"})
     'a.made (5 and 2)'
@@ -75,6 +75,6 @@ def _differs(path: str, here: ObjectState, there: ObjectState) -> str:
 
 
 def _is_effect(path: str, text: str) -> int:
-    """Tensors differ because something else does; what is saved, because something is not."""
+    """Rank tensors after other values, and saved state after unsaved state: these are causes."""
     is_saved = path.startswith(("state", "optimizer.state", "optimizer.param_groups"))
     return 2 * text.startswith("torch.") + is_saved

@@ -1,6 +1,6 @@
-"""What stands in an object, and what lies below it: a text, and children by their names.
+"""An object as a text and its children by name.
 
-Code of libraries is not looked into; a user's own modules are, for a counter may stand in a global.
+Modules of libraries are not read. A user's own modules are, because a global may hold a counter.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from bdhf.optim import BlockHessianFree
 #: Name of a child -> the child.
 Children = Iterable[tuple[str, Any]]
 
-#: What is a text by itself.
+#: Types that are written as text.
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, Path)
 
-#: What holds others, and may be copied with them.
+#: Containers, which may be copied together with their content.
 BOXES = (dict, list, tuple, deque, set, frozenset)
 
-#: A text that is longer is shortened to its digest.
+#: A longer text is replaced by its digest.
 _LONG = 60
 
-#: Of `BlockHessianFree`: the rest is caches, and what its parts make of the model.
+#: Attributes of `BlockHessianFree`; the others are caches, and derived from the model.
 _OF_BLOCK_HF = (
     "curvature", "solver", "damping", "acceptance", "regularization", "seed", "settings",
     "defaults", "param_groups", "state",
 )  # fmt: skip
 
-#: In a cache: keys, and results that are as good as their arguments; its own parts by their homes.
+#: Entries of a cache that are skipped: its own parts by module, keys, and immutable results.
 _CACHE_PARTS = ("functools", "builtins")
 _NO_RESULTS = (*PLAIN, *BOXES, Tensor, np.ndarray, type, types.FunctionType)
 
-#: Iterators whose place nobody can see; each counts as unlike any other.
+#: Numbers for iterators whose position cannot be read; each counts as unlike any other.
 _UNSEEN = itertools.count()
 
 
 def look_into(thing: Any) -> tuple[str, Children]:
-    """What stands here, and what stands below it."""
+    """The text of an object, and its children."""
     if isinstance(thing, PLAIN):
         return _short(repr(thing)), ()
     for kind, look in _KINDS:
@@ -97,14 +97,14 @@ def _digest(content: Any) -> str:
 
 
 def _named(attributes: Mapping[str, Any]) -> Children:
-    """Attributes; hooks without the numbers that torch counts them by."""
+    """Attributes; hooks without their numbers in torch."""
     for name, value in attributes.items():
         is_hooks = name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))
         yield f".{name}", [*value.values()] if is_hooks and isinstance(value, dict) else value
 
 
 def _own_class(kind: type) -> Children:
-    """A class of a user may hold something itself, and so may its module."""
+    """A user's class, which may hold state, and through it the module."""
     return [(f".{kind.__name__}", kind)] if is_own_module(kind.__module__) else []
 
 
@@ -162,29 +162,27 @@ def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _look_at_module(module: types.ModuleType) -> tuple[str, Children]:
-    if not is_own_module(module.__name__):
-        return module.__name__, ()
-    return module.__name__, _named(_public(vars(module)))
+    is_own = is_own_module(module.__name__)
+    return module.__name__, _named(_public(vars(module))) if is_own else ()
 
 
 def _look_at_class(kind: type) -> tuple[str, Children]:
     if not is_own_module(kind.__module__):
         return kind.__qualname__, ()
-    module = sys.modules[kind.__module__]
-    return kind.__qualname__, (*_named(_public(vars(kind))), ("", module))
+    return kind.__qualname__, (*_named(_public(vars(kind))), ("", sys.modules[kind.__module__]))
 
 
 def _public(names: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what Python itself puts there."""
+    """Without the names that Python itself adds."""
     return {name: value for name, value in names.items() if not name.startswith("__")}
 
 
 def _attributes(thing: Any) -> dict[str, Any] | None:
-    """Attributes by name, in slots too; None for an object of C, which has none."""
+    """Attributes by name, also in slots; None for an object of C, which has none."""
     if isinstance(thing, torch.optim.Optimizer):
         is_ours = isinstance(thing, BlockHessianFree)
         own = {k: v for k, v in vars(thing).items() if not is_ours or k in _OF_BLOCK_HF}
-        loaded = "differentiable"  # load_state_dict puts it where there is none
+        loaded = "differentiable"  # load_state_dict may add it
         return own | {"defaults": {k: v for k, v in thing.defaults.items() if k != loaded}}
     slots = [name for kind in type(thing).__mro__ for name in _slots(kind)]
     if not slots and not hasattr(thing, "__dict__"):
@@ -200,25 +198,24 @@ def _slots(kind: type) -> Iterable[str]:
 
 
 def _look_at_parts(thing: Any) -> tuple[str, Children]:
-    """An object of C by what a copy of it would be made of."""
+    """An object of C, by the parts that a copy is made of."""
     kind = type(thing).__qualname__
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # iterators that Python will not copy for ever
+            warnings.simplefilter("ignore")  # copying iterators is deprecated
             made_of = thing.__reduce_ex__(4)
-    except Exception:  # it has none
-        is_unseen = isinstance(thing, Iterator)
-        return f"{kind} {next(_UNSEEN)}" if is_unseen else kind, ()
+    except Exception:  # it cannot be copied
+        return f"{kind} {next(_UNSEEN)}" if isinstance(thing, Iterator) else kind, ()
     return kind, [("", [*made_of])] if isinstance(made_of, tuple) else ()
 
 
 def _by(state: Callable[[Any], Any]) -> Callable[[Any], tuple[str, Children]]:
-    """Look at what gives a state of its own."""
+    """Read an object by its state."""
     return lambda thing: (type(thing).__qualname__, [(".state", state(thing))])
 
 
 def _look_at_cache(function: Any) -> tuple[str, Children]:
-    """A function with a cache: of what it has made, what may change, as a generator may."""
+    """A function with a cache: the cached results that may change, such as generators."""
     held = gc.get_referents(function)
     held += [entry for inner in held if isinstance(inner, dict) for entry in inner.values()]
     made = (e for e in held if type(e).__module__ not in _CACHE_PARTS)
@@ -230,7 +227,7 @@ def _nothing(thing: Any) -> tuple[str, Children]:
     return type(thing).__qualname__, ()
 
 
-#: Kinds that are not looked at by their attributes.
+#: Types that are not read by their attributes.
 _KINDS: tuple[tuple[Any, Callable[[Any], tuple[str, Children]]], ...] = (
     (Tensor, _look_at_tensor),
     (np.ndarray, _look_at_array),

@@ -1,4 +1,4 @@
-"""What a process shares between its runs: put back as it was, whatever is done meanwhile."""
+"""The state that runs of one process share: saved before a piece of work, restored after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.optim import optimizer as optimizers
 
 from bdhf.experiments.run.random_streams import global_state, set_global
 
-#: What reads a setting of torch, and what writes it back.
+#: Getter and setter of each setting of torch.
 _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_num_threads, torch.set_num_threads),
@@ -23,7 +23,7 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
 )
 
-#: Flags of cuDNN, by the object that has them.
+#: Flags of cuDNN: object and name.
 _FLAGS: tuple[tuple[Any, str], ...] = (
     (torch.backends.cudnn, "benchmark"),
     (torch.backends.cudnn, "deterministic"),
@@ -32,16 +32,16 @@ _FLAGS: tuple[tuple[Any, str], ...] = (
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Leave the global generators, the settings of torch, its global hooks and filters as they are.
+    """Restore the global generators, the settings of torch, its global hooks and warning filters.
 
-    Within it nothing warns: what is done there has been done before.
+    Warnings are off inside, because the run has done the same work before.
     """
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.callback(set_global, global_state(device), device)
         for read, write in _SETTINGS:
-            with suppress(RuntimeError):  # torch reads no setting that was made in two ways
+            with suppress(RuntimeError):  # torch cannot read a setting that was set in two ways
                 stack.callback(_write, read, write, read())
         for owner, name in _FLAGS:
             stack.callback(setattr, owner, name, getattr(owner, name))
@@ -57,8 +57,8 @@ def _write(read: Callable[[], Any], write: Callable[[Any], Any], value: Any) -> 
 
 def _global_hooks() -> list[dict[int, Any]]:
     """Hooks on every module and every optimizer of this process."""
-    names = [(home, name) for home in (modules, optimizers) for name in vars(home)]
-    tables = (getattr(home, name) for home, name in names if name.startswith("_global_"))
+    names = [(module, name) for module in (modules, optimizers) for name in vars(module)]
+    tables = (getattr(module, name) for module, name in names if name.startswith("_global_"))
     return [table for table in tables if isinstance(table, dict)]
 
 
@@ -69,7 +69,7 @@ def _put_back(table: dict[int, Any], content: dict[int, Any]) -> None:
 
 @contextmanager
 def own_globals(device: torch.device) -> Iterator[None]:
-    """Put the global generators of this process back where they were."""
+    """Restore the global generators of this process afterwards."""
     before = global_state(device)
     try:
         yield

@@ -17,15 +17,15 @@ import bdhf
 from bdhf.records import InputError
 from bdhf.records.provenance.git import diff, git
 
-#: Seconds that git may take: a working tree may be large, or on a slow disk.
+#: Seconds to wait for git: a working tree may be large, or on a slow disk.
 _PATIENCE = 20.0
 
-#: What stands for changes where git cannot say whether there are any.
+#: Stands for the changes if git does not report them.
 UNKNOWN_COMMIT = "unknown"
 
 
 def run_environment(device: str, threads: int) -> dict[str, Any]:
-    """What a reader needs in order to compare, or to repeat, a run."""
+    """What a reader needs to compare or repeat a run."""
     return {
         **_machine(),
         **_repository(),
@@ -38,9 +38,9 @@ def run_environment(device: str, threads: int) -> dict[str, Any]:
 
 
 def resolve_devices(wanted: str) -> tuple[str, ...]:
-    """Every GPU for "cuda", and for "auto" where there is one; else the CPU.
+    """Every GPU for "cuda", and for "auto" if there is one; else the CPU.
 
-    Raises InputError for "cuda" where there is none.
+    Raises InputError for "cuda" without a GPU.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "cpu" or (wanted == "auto" and not count):

@@ -1,4 +1,4 @@
-"""Random streams: one per (seed, purpose), so that no arm can disturb what pairs it with others."""
+"""Random streams: one per (seed, purpose), so that no arm can disturb its pairing with others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """Give a generator whose stream depends on the seed and the purpose alone.
+    """A generator whose stream depends on the seed and the purpose alone.
 
     >>> first, again, other = (generator(0, p).initial_seed() for p in ("order", "order", "init"))
     >>> first == again, first == other
@@ -23,17 +23,17 @@ def generator(seed: int, purpose: str) -> torch.Generator:
 
 
 def derive(seed: int, purpose: str) -> int:
-    """Give the seed of a stream, below 2⁶³."""
+    """The seed of a stream, below 2⁶³."""
     digest = hashlib.blake2b(f"{purpose}:{seed}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 class BatchSampler:
-    """Index batches of `size` for ever: epoch after epoch, each sample once an epoch.
+    """Endless index batches of `size`: epoch after epoch, each sample once per epoch.
 
-    Every batch is full and holds no sample twice: one that crosses the end of an epoch is filled
-    with samples that it does not hold yet, first in the next epoch. Raises ValueError for a size
-    above `samples`.
+    Every batch is full and holds no sample twice. A batch that crosses the end of an epoch is
+    filled with samples that it does not hold yet; these come first in the next epoch. Raises
+    ValueError for a size above `samples`.
 
     >>> stream = BatchSampler(5, 2, torch.Generator().manual_seed(0))
     >>> epochs = torch.cat([next(stream) for _ in range(5)]).view(2, 5)
@@ -57,7 +57,7 @@ class BatchSampler:
         return batch
 
     def _refilled(self) -> Tensor:
-        """The queue, then the next epoch, its first samples those that the queue does not hold."""
+        """The queue, then the next epoch, led by samples that the queue does not hold."""
         fresh = torch.randperm(self._samples, generator=self._order)
         held = torch.isin(fresh, self._queue)
         lead = (~held).nonzero().reshape(-1)[: self._size - len(self._queue)]
@@ -66,17 +66,17 @@ class BatchSampler:
         return torch.cat([self._queue, fresh[lead], fresh[rest]])
 
     def state(self) -> dict[str, Tensor]:
-        """Where the stream is: what `restore` needs to go on with the same batches."""
+        """The position of the stream: what `restore` needs to continue with the same batches."""
         return {"order": self._order.get_state(), "queue": self._queue.clone()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state of a stream with the same samples and size."""
+        """Continue from a state of a stream with the same samples and size."""
         self._order.set_state(state["order"])
         self._queue = state["queue"]
 
 
 class Subsets:
-    """Positions of a random subset of each batch for ever, (chosen,).
+    """Endless positions of a random subset of each batch, (chosen,).
 
     A smaller subset is the beginning of a larger one from the same stream, so that arms with
     different curvature batches stay paired.
@@ -92,23 +92,23 @@ class Subsets:
         return torch.randperm(self._size, generator=self._draws)[: self._chosen]
 
     def state(self) -> dict[str, Tensor]:
-        """Where the stream is: what `restore` needs to go on with the same subsets."""
+        """The position of the stream: what `restore` needs to continue with the same subsets."""
         return {"draws": self._draws.get_state()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state of a stream with the same sizes."""
+        """Continue from a state of a stream with the same sizes."""
         self._draws.set_state(state["draws"])
 
 
 def seed_globals(seed: int) -> None:
-    """Begin the generators of torch, Python and NumPy that all share: for what has none itself."""
+    """Seed the global generators of torch, Python and NumPy, for code without its own generator."""
     torch.manual_seed(derive(seed, "global"))
     random.seed(derive(seed, "global python"))
     np.random.seed(derive(seed, "global numpy") % 2**32)
 
 
 def global_state(device: torch.device) -> dict[str, Any]:
-    """Where the global generators are: torch's on the CPU and a CUDA device in use, and others."""
+    """The state of the global generators: torch (CPU and the CUDA device in use), Python, NumPy."""
     on_cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     numpy = np.random.get_state(legacy=False)
     key, position = numpy["state"]["key"], numpy["state"]["pos"]
@@ -120,7 +120,7 @@ def global_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_global(state: Mapping[str, Any], device: torch.device) -> None:
-    """Put the global generators where they were."""
+    """Restore the global generators."""
     torch.set_rng_state(state["torch"][0])
     for on_cuda in state["torch"][1:]:
         torch.cuda.set_rng_state(on_cuda, device)

@@ -1,9 +1,9 @@
-"""What a run goes on from, and whether another one that is built from it goes on alike.
+"""The state that a run resumes from, and a test that a resumed run continues alike.
 
-A checkpoint has what torch knows of: `state_dict` of model and optimizer, buffers, the streams and
-the global generators. A user's own parts may keep more, in an attribute or a global, and a run that
-goes on without it ends elsewhere. So a run is built anew from its first checkpoint, makes one
-update, and is held against the one that is under way.
+A checkpoint has the state that torch exposes: `state_dict` of model and optimizer, buffers, the
+streams and the global generators. A user's own parts may keep more, in an attribute or a global,
+and a run resumed without it ends with other bits. So the first checkpoint is tested: a second run
+is built from it, makes one update, and is compared with the run under way.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from bdhf.records.provenance.environment import hashes_of_words
 if TYPE_CHECKING:
     from bdhf.experiments.run.training import Training
 
-#: What a run counts, by the names of its attributes and of columns of its curve.
+#: Counters of a run: attributes of it, and columns of its curve.
 COUNTS = ("update", "samples", "products", "gradient_equivalents", "seconds")
 
 
 def state_of(run: Training) -> RunState:
-    """Give all that updates change, as the run stands between two of them."""
+    """Everything that updates change, between two of them."""
     return {
         **{name: getattr(run, name) for name in COUNTS},
         "model": run.model.state_dict(),
@@ -44,10 +44,10 @@ def state_of(run: Training) -> RunState:
 
 
 def go_on(run: Training, state: RunState) -> None:
-    """Put a run that was just built where the state was saved.
+    """Bring a run that was just built to a saved state.
 
-    The first update is made once more and forgotten: what a run decides once it decides again on
-    the same batch, and no time of it falls on the clock of a later update.
+    The first update is repeated and dropped: decisions that a run makes once are made again on the
+    same batch, and their time does not count in a later update.
     """
     run.step()
     for name in COUNTS:
@@ -65,10 +65,10 @@ def go_on(run: Training, state: RunState) -> None:
 
 
 def replay(run: Training, state: RunState) -> ObjectState:
-    """What another run holds that goes on from a state, and makes one update more.
+    """The `kept` of a second run that resumes from a state and makes one update.
 
-    Model and optimizer are built a second time; the data are those of the run, which nothing of
-    this changes. Raises whatever goes wrong.
+    Model and optimizer are built a second time; the data is shared and not changed. Raises any
+    error of this.
     """
     with undisturbed(run.device):
         other = copy.copy(run)
@@ -78,36 +78,35 @@ def replay(run: Training, state: RunState) -> ObjectState:
         other.step()
         after = kept(other)
         del other
-        gc.collect()  # a model and an optimizer, as soon as may be
+        gc.collect()  # free the second model and optimizer at once
     return after
 
 
 def kept(run: Training) -> ObjectState:
-    """What optimizer and model hold, saved or not, then all that is saved but the clock."""
+    """The state of optimizer and model, saved or not, then all saved state but the clock."""
     saved = state_of(run)
     del saved["seconds"]
     return object_state({"optimizer": run.optimizer, "model": run.model, "state": saved})
 
 
 def unsaved(run: Training) -> ObjectState:
-    """What optimizer and model hold beside what is saved; of that, only of what kind it is."""
+    """The unsaved state of optimizer and model, and the kind of each saved tensor."""
     tensors = {id(tensor) for tensor in (*run.model.parameters(), *run.model.buffers())}
     everything = object_state({"optimizer": run.optimizer, "model": run.model}, tensors)
     return {path: text for path, text in everything.items() if not _is_state(path)}
 
 
 def _is_state(path: str) -> bool:
-    """Whether `state_dict` of an optimizer has it; which parameters are in which group it lacks."""
+    """Whether `state_dict` of an optimizer has it; it lacks which parameters a group has."""
     in_group = path.startswith("optimizer.param_groups[") and "]['params']" not in path
     return in_group or path.startswith("optimizer.state")
 
 
 def shared(run: Training) -> ObjectState:
-    """What a run built anew would have in common with this one: its problem and own modules."""
+    """What a second build of the run shares with this one: its problem and own modules."""
     names = [part.partition(":")[0] for part in own_names(run.spec)]
-    names += hashes_of_words(
-        own_code(run.spec).get("own_code", "")
-    )  # and what these import, also late
+    code = own_code(run.spec).get("own_code", "")
+    names += hashes_of_words(code)  # and their imports, also late ones
     modules = {name: sys.modules[name] for name in names if name in sys.modules}
     return object_state({"problem": run.problem, **modules})
 

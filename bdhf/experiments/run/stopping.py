@@ -1,4 +1,4 @@
-"""When a run that may stop at its targets has reached them all."""
+"""Whether a run that stops at its targets has reached them all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bdhf.records import Target
 
 
 class Reached:
-    """Watches evaluations; a target is reached once it was held `sustain` times in a row."""
+    """Counts evaluations; a target is reached when it is met `sustain` times in a row."""
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self._open = list(targets)
@@ -16,7 +16,7 @@ class Reached:
         self._any = bool(targets)
 
     def after(self, row: Mapping[str, float]) -> bool:
-        """Take in one evaluation; True when no target is open any more. NaN never reaches one."""
+        """Count an evaluation; True when no target is open any more. NaN never meets a target."""
         for target in list(self._open):
             hit = bool(target.met(row[target.metric]))
             self._held[target] = self._held[target] + 1 if hit else 0

@@ -1,4 +1,4 @@
-"""The only training loop: batches, updates, evaluations, the clock, and when it ends."""
+"""The only training loop: batches, updates, evaluations, the clock and the end."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from bdhf.experiments.parts.user_parts import is_own
 from bdhf.experiments.plan.runspec import RunSpec
 from bdhf.experiments.run import resume
 from bdhf.experiments.run.checkpoint import RunState, Saver
+from bdhf.experiments.run.evaluation import scores
 from bdhf.experiments.run.object_state import ObjectState
 from bdhf.experiments.run.random_streams import (
     BatchSampler,
@@ -28,14 +29,12 @@ from bdhf.experiments.run.random_streams import (
 from bdhf.experiments.run.stopping import Reached
 from bdhf.experiments.run.updaters import TensorBatch, UpdateRecord, updater_of
 from bdhf.experiments.spec.schema import Safety
-from bdhf.optim.forward.objective import plain_kernels
 from bdhf.optim.forward.passes import Passes
 from bdhf.problems import Problem
 from bdhf.problems.data import Part
 from bdhf.records import AXES, CURVE_COLUMNS
 
 Row = dict[str, float]
-_EVALUATION_BATCH = 4096  # samples at a time, so that an evaluation cannot exhaust the memory
 
 
 class OutOfTime(Exception):  # noqa: N818 - an outcome, not an error
@@ -48,12 +47,12 @@ class Diverged(Exception):  # noqa: N818
 
 @dataclass
 class Log:
-    """What is known of a run so far, whatever becomes of it."""
+    """The record of a run so far."""
 
     observe: Callable[[Row], None]
     rows: list[Row] = field(default_factory=list)
     resumed: int = 0
-    again: Callable[[Row], None] = lambda row: None  # what was recorded before a run goes on
+    again: Callable[[Row], None] = lambda row: None  # receives the rows of before a resume
 
     def record(self, row: Row) -> None:
         """Keep a row, and show it."""
@@ -62,7 +61,7 @@ class Log:
 
 
 class Training:
-    """A run in the making: model, data, streams and clock."""
+    """A run under way: model, data, streams and clock."""
 
     def __init__(self, spec: RunSpec, device: torch.device, safety: Safety) -> None:
         seed_globals(spec.seed)
@@ -77,7 +76,7 @@ class Training:
         self.build()
 
     def build(self) -> None:
-        """Make everything that updates change, as it is before the first of them."""
+        """Make everything that updates change, in its state before the first update."""
         spec = self.spec
         self.model = self.problem.build()
         self.problem.initialise(self.model, generator(spec.seed, "initialisation"))
@@ -95,9 +94,9 @@ class Training:
         self.products = self.gradient_equivalents = self.seconds = 0.0
 
     def train(self, log: Log, saver: Saver) -> str:
-        """Update until the targets are reached or the budget is spent; say which.
+        """Update until the targets are reached or the budget is spent; return which.
 
-        Raises Interrupted when the run is asked to end before.
+        Raises Interrupted if the run is asked to end before.
         """
         if self.is_own:
             refuse_misfit(self.problem, self.model, self.data.train)
@@ -114,7 +113,7 @@ class Training:
         return ended
 
     def _look(self, log: Log) -> str:
-        """Evaluate; say why the run ends here, or nothing."""
+        """Evaluate; return why the run ends here, or "" if it does not."""
         row = self._evaluate()
         log.record(row)
         self._check_finite({name: row[name] for name in ("train_loss", "val_loss")})
@@ -127,7 +126,7 @@ class Training:
         return f"budget of {budget.limit:g} {budget.axis} spent" if self._spent() else ""
 
     def step(self) -> None:
-        """Make one update; its time, and nothing else, is counted."""
+        """Make one update; only its time counts."""
         batch, curvature = self._draw()
         if not self.update:
             self.doing = "in the check before update 1"
@@ -143,7 +142,7 @@ class Training:
         self._count(update)
 
     def _draw(self) -> tuple[TensorBatch, TensorBatch | None]:
-        """The next gradient batch, and the part of it that the curvature is taken on."""
+        """The next gradient batch, and the curvature batch in it."""
         batch, subset = _take(self.data.train, next(self.order)), next(self.subset)
         return batch, _take(batch, subset) if self.spec.curvature_batch else None
 
@@ -190,28 +189,28 @@ class Training:
             torch.cuda.synchronize(self.device)
 
     def state(self) -> RunState:
-        """What the run goes on from, beside what its spec tells."""
+        """What the run resumes from, together with its spec."""
         passed = {"wall_clock": time.monotonic() - self.begun}
         return passed | resume.state_of(self) | {"rows": self.log.rows, "resumed": self.log.resumed}
 
     def shared(self) -> ObjectState:
-        """What the run's problem and its own modules hold, which no checkpoint has."""
+        """The state of its problem and own modules, which no checkpoint has."""
         return resume.shared(self)
 
     def kept(self) -> ObjectState:
-        """What model and optimizer hold, and everything that a checkpoint has."""
+        """The state of model and optimizer, and everything that a checkpoint has."""
         return resume.kept(self)
 
     def unsaved(self) -> ObjectState:
-        """What model and optimizer hold that no checkpoint has."""
+        """The state of model and optimizer that no checkpoint has."""
         return resume.unsaved(self)
 
     def replay(self, state: RunState) -> ObjectState:
-        """What `kept` is after one update by a run that goes on from a state."""
+        """The `kept` of a second run after one update from a state."""
         return resume.replay(self, state)
 
     def _resumed(self, saver: Saver) -> bool:
-        """Go on from the checkpoint, if there is one."""
+        """Resume from the checkpoint, if there is one."""
         state = saver.load()
         if state is None:
             return False
@@ -223,27 +222,6 @@ class Training:
         resume.go_on(self, state)
         saver.resumed(self)
         return True
-
-
-@torch.no_grad()
-def scores(
-    model: nn.Module, passes: Passes, problem: Problem, part: Part, watch: Callable[[], None]
-) -> Row:
-    """Loss and metrics on one part of the data, each a mean over its samples.
-
-    By the kernels of the updates, since others may be another function (`plain_kernels`). `watch`
-    is called before every piece of it, and may raise.
-    """
-    sums: Row = {}
-    for start in range(0, len(part[0]), _EVALUATION_BATCH):
-        watch()
-        inputs, targets = (tensor[start : start + _EVALUATION_BATCH] for tensor in part)
-        with plain_kernels(model):
-            outputs = passes.outputs(inputs, model)
-        measured = {"loss": problem.loss(outputs, targets), **problem.measure(outputs, targets)}
-        for name, value in measured.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(inputs)
-    return {name: value / len(part[0]) for name, value in sums.items()}
 
 
 def _cast(part: Part, device: torch.device, dtype: torch.dtype) -> Part:

@@ -1,4 +1,4 @@
-"""One update of any optimizer, and what it cost: one interface for torch.optim and block HF."""
+"""One update of any optimizer, and its cost: one interface for torch.optim and block HF."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bdhf.problems import Problem
 
 TensorBatch = tuple[Tensor, Tensor]
 
-#: Column of the curve -> why a solver left a block; what they leave of 1 is `nonfinite`.
+#: Column of the curve -> why a solver stopped on a block; the rest of 1 is `nonfinite`.
 _STOPS: Mapping[str, Stop] = {
     "stop_converged": Stop.CONVERGED,
     "stop_progress": Stop.PROGRESS,
@@ -28,10 +28,10 @@ _STOPS: Mapping[str, Stop] = {
 
 @dataclass(frozen=True)
 class UpdateRecord:
-    """What the loop must know of every update."""
+    """What the loop records of every update."""
 
     loss: float  # on the gradient batch, before the update
-    norm: float  # of the gradient, where the optimizer takes it anyway; else 0
+    norm: float  # of the gradient, if the optimizer computes it; else 0
     products: float  # full curvature products
     gradient_equivalents: float
 
@@ -47,15 +47,15 @@ class Updater(Protocol):
     def check(
         self, batch: TensorBatch, curvature: TensorBatch | None, watch: Callable[[], None]
     ) -> None:
-        """Look, before the first update, whether updates can be right; `watch` as in `step`."""
+        """Check, before the first update, whether updates can be right; `watch` as in `step`."""
 
     def prepare(self) -> None:
-        """Get ready to be measured on the next update."""
+        """Prepare the measurement of the next update."""
 
     def measure(self, energy_probes: int | None) -> Mapping[str, float]:
         """Measure the last update, in columns of the curve.
 
-        `energy_probes` asks how much of the curvature lies outside the blocks, by so many probes.
+        `energy_probes`: measure the share of curvature outside the blocks with so many probes.
         """
 
 
@@ -77,7 +77,7 @@ class BlockUpdater:
     def check(
         self, batch: TensorBatch, curvature: TensorBatch | None, watch: Callable[[], None]
     ) -> None:
-        """Examine the products once. What they cost is the plan's to say."""
+        """Check the products once, without warnings on their cost, which the plan reports."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CostWarning)
             self._optimizer.check(curvature or batch, watch=watch)
@@ -91,10 +91,10 @@ class BlockUpdater:
         return UpdateRecord(info.loss, info.grad_norm, info.products, info.gradient_equivalents)
 
     def prepare(self) -> None:
-        """Every step is measured by the optimizer itself."""
+        """Do nothing: the optimizer measures every step itself."""
 
     def measure(self, energy_probes: int | None) -> Mapping[str, float]:
-        """Means over blocks or groups where there are several."""
+        """Means over blocks or groups if there are several."""
         info, batch = self._info, self._batch
         if info is None or batch is None:
             return {}
@@ -141,14 +141,14 @@ class TorchUpdater:
     def check(
         self, batch: TensorBatch, curvature: TensorBatch | None, watch: Callable[[], None]
     ) -> None:
-        """Nothing can be wrong with a gradient that its author would not know."""
+        """Do nothing: there is nothing to check in a plain gradient."""
 
     def prepare(self) -> None:
-        """Keep the parameters, to see how far the next update goes."""
+        """Keep the parameters, to measure the length of the next step."""
         self._before = [p.detach().clone() for p in self._model.parameters()]
 
     def measure(self, energy_probes: int | None) -> Mapping[str, float]:
-        """Norms of the last gradient and of the last step; the rate as it stands."""
+        """Norms of the last gradient and of the last step; the present learning rate."""
         parameters = list(self._model.parameters())
         gradients = [p.grad for p in parameters if p.grad is not None]
         before, self._before = self._before, []

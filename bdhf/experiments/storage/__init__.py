@@ -1,1 +1,1 @@
-"""The results folder: who writes and claims it; `bdhf status`, `show` and `clean`."""
+"""The results folder: its writers and claims; `bdhf status`, `show` and `clean`."""

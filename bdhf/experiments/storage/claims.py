@@ -2,11 +2,11 @@
 
     results/<ablation>/claims/<run id>.<generation>
 
-A claim is a file that is made whole and only by one: the highest generation holds the run. A stale
-claim is taken over by making the next generation, never by removing one, so that of two who try
-one wins (docs/decisions/0014). A claim is stale when its process on this machine is gone; one of
-another machine, when no heartbeat has touched it for `STALE_SECONDS` by the clock of the file
-system.
+A claim is a file that is created whole, by one process only; the highest generation holds the run.
+A process takes over a stale claim by creating the next generation, never by removing a file, so
+that of two processes only one succeeds (docs/decisions/0014). A claim of this machine is stale when
+its process has ended; a claim of another machine when no heartbeat has touched its file for
+`STALE_SECONDS` by the clock of the file system.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from bdhf.records.disk.files import UNREADABLE
 
 _HEARTBEAT_SECONDS = 30.0
 
-#: What `os.link` says on a file system that has no links.
+#: Errors of `os.link` on a file system without links.
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
 
-#: A whole number as it is written: by another name a claim could not be removed.
+#: A whole number in the form in which it is written; a claim of another name could not be removed.
 _GENERATION = re.compile("0|[1-9][0-9]*")
 
-#: The owner of a claim that cannot be read: only its silence can tell that it has ended.
+#: The owner of an unreadable claim: only missing heartbeats show that it has ended.
 _UNKNOWN = Owner("unknown", 0, 0.0)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A run that an owner holds, or held."""
+    """A claim on a run, present or past."""
 
     run_id: str
     generation: int
     owner: Owner
-    made: float  # seconds since 1970, by the owner's clock: to be shown, not to be relied on
+    made: float  # seconds since 1970, by the owner's clock: for display only
 
     @property
     def name(self) -> str:
-        """Its file."""
+        """The name of its file."""
         return f"{self.run_id}.{self.generation}"
 
 
 @dataclass
 class Claims:
-    """The claims on the runs of one ablation, as this process makes and holds them."""
+    """The claims of this process on the runs of one ablation."""
 
     folder: Path  # of the results
     stale_seconds: float = STALE_SECONDS
@@ -70,16 +70,16 @@ class Claims:
         return self.folder / "claims"
 
     def take(self, run_id: str) -> Claim | None:
-        """Hold a run; None while another process does. Raises OSError where nothing can be written.
+        """Claim a run; None while another process holds it. Raises OSError if it cannot be written.
 
-        Whoever holds it must look whether it has been done before.
+        The caller must check afterwards that the run has no outcome yet.
         """
         highest = _highest(_read(self.home, run_id))
         if highest is not None and not _is_stale(self.home, highest, self.stale_seconds):
             return None
         generation = 0 if highest is None else highest.generation + 1
         claim = Claim(run_id, generation, Owner.here(), time.time())
-        self._held[run_id] = claim  # before it is made: who is interrupted lets it go as well
+        self._held[run_id] = claim  # before it is made, so that an interrupt releases it
         if _make(self.home, claim):
             if self._follows(claim, highest):
                 self._beat_from_now_on()
@@ -89,26 +89,26 @@ class Claims:
         return None
 
     def release(self, claim: Claim) -> None:
-        """Let a run go: all generations up to this one, the lowest first.
+        """Release a run: remove all generations up to this one, the lowest first.
 
-        Of a run that another process has taken over nothing is removed: what is there is its own.
+        If another process has taken the run over, nothing is removed.
         """
         generations = sorted(_read(self.home, claim.run_id), key=lambda other: other.generation)
         for old in generations if claim in generations[-1:] else ():
             with suppress(OSError):
                 (self.home / old.name).unlink()
-        self._held.pop(claim.run_id, None)  # at last: who is interrupted before lets it go again
+        self._held.pop(claim.run_id, None)  # last, so that an interrupt releases it again
 
     def close(self) -> None:
-        """Let all runs go and end the heartbeat."""
+        """Release all runs and end the heartbeat."""
         self._stop.set()
         for claim in list(self._held.values()):
             self.release(claim)
 
     def _follows(self, claim: Claim, highest: Claim | None) -> bool:
-        """Whether a claim was made on the one that was seen before it, and is the highest now.
+        """Whether a claim follows the highest one that was read before, and is the highest now.
 
-        Between the look and the claim the run may have been let go and claimed anew.
+        Between the read and the claim, the run may have been released and claimed again.
         """
         others = [other for other in _read(self.home, claim.run_id) if other != claim]
         overtaken = any(other.generation >= claim.generation for other in others)
@@ -122,20 +122,20 @@ class Claims:
     def _beat(self) -> None:
         while not self._stop.wait(self.heartbeat_seconds):
             for claim in list(self._held.values()):
-                with suppress(OSError):  # a full disk lets a claim go stale, no more
+                with suppress(OSError):  # on a full disk the claim becomes stale
                     os.utime(self.home / claim.name)
 
 
 def holds(folder: Path, claim: Claim) -> bool:
-    """Whether no one has taken the run over from the owner of a claim. Raises OSError."""
+    """Whether no process has taken the run over from the owner of a claim. Raises OSError."""
     home = folder / "claims"
     with suppress(FileNotFoundError):
-        clock_of(home)  # a client of NFS looks at a folder anew when it has changed it itself
+        clock_of(home)  # a write makes a client of NFS read the folder again
     return _highest(_read(home, claim.run_id)) == claim
 
 
 def release_ended(folder: Path) -> None:
-    """Release what processes that have ended still hold. Raises OSError."""
+    """Release the claims of processes that have ended. Raises OSError."""
     claims = Claims(folder)
     try:
         for run_id in {claim.run_id for claim in _read(claims.home)}:
@@ -147,7 +147,7 @@ def release_ended(folder: Path) -> None:
 
 
 def living(folder: str | Path, stale_seconds: float = STALE_SECONDS) -> tuple[Claim, ...]:
-    """The claims whose owners are at work, each run once."""
+    """The claims that are not stale, one per run."""
     home, highest = Path(folder) / "claims", dict[str, Claim]()
     for claim in _read(home):
         if claim.generation >= highest.get(claim.run_id, claim).generation:
@@ -156,17 +156,17 @@ def living(folder: str | Path, stale_seconds: float = STALE_SECONDS) -> tuple[Cl
 
 
 def _is_stale(home: Path, claim: Claim, stale_seconds: float) -> bool:
-    """Whether the owner has ended, as far as one can tell from here."""
+    """Whether the owner has ended, as far as this process can see."""
     if claim.owner.is_here:
         return claim.owner.is_gone
     try:
         return is_silent(home / claim.name, clock_of(home), stale_seconds)
-    except OSError:  # released meanwhile, or nothing can be written here: nothing is taken over
+    except OSError:  # released meanwhile, or a folder that cannot be written: no takeover
         return False
 
 
 def _make(home: Path, claim: Claim) -> bool:
-    """Make the file of a claim, whole; False where another process was quicker."""
+    """Create the file of a claim, whole; False if another process was faster."""
     content = json.dumps({**asdict(claim.owner), "made": claim.made})
     home.mkdir(parents=True, exist_ok=True)
     folder = temporary_folder(home)
@@ -179,11 +179,11 @@ def _make(home: Path, claim: Claim) -> bool:
 
 
 def _link(whole: Path, path: Path) -> bool:
-    """Give a file the name of a claim; False where the name is taken."""
+    """Link a file to the name of a claim; False if the name is taken."""
     try:
         os.link(whole, path)
     except FileExistsError:
-        return whole.stat().st_nlink > 1  # NFS may tell of one's own link
+        return whole.stat().st_nlink > 1  # NFS may report the link just made
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -192,7 +192,7 @@ def _link(whole: Path, path: Path) -> bool:
 
 
 def _create(path: Path, content: bytes) -> bool:
-    """Make a claim where there are no links: for a moment it can be seen unfinished."""
+    """Create a claim without links; for a moment other processes can see it incomplete."""
     try:
         file = path.open("xb")
     except FileExistsError:
@@ -207,7 +207,7 @@ def _create(path: Path, content: bytes) -> bool:
 
 
 def _read(home: Path, run_id: str = "*") -> Iterator[Claim]:
-    """The claims in a folder; what is none, or goes meanwhile, is left out."""
+    """The claims in a folder, without other files and those removed meanwhile."""
     for path in home.glob(f"{run_id}.[0-9]*"):
         name, _, generation = path.name.rpartition(".")
         if _GENERATION.fullmatch(generation) is None:
@@ -222,7 +222,7 @@ def _read(home: Path, run_id: str = "*") -> Iterator[Claim]:
 
 
 def _content(read: bytes) -> tuple[Owner, float]:
-    """The owner of a claim and when it was made. Raises what `_read` catches for what is none."""
+    """The owner of a claim and its time. Raises an error that `_read` catches if it is invalid."""
     content = json.loads(read)
     made = content.pop("made")
     if type(made) not in (int, float):

@@ -1,7 +1,7 @@
-"""Which runs of a results folder may go, and their removal. Runs that are under way stay.
+"""The removal of runs from a results folder. Runs under way stay.
 
-Other processes may work in the folder meanwhile: whoever removes a run holds it, and has looked
-again that it may go.
+Other processes may work in the folder meanwhile. So a run is claimed, and checked again, before it
+is removed.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from bdhf.records import (
 
 @dataclass(frozen=True)
 class Doomed:
-    """Says of which runs a folder is to be rid."""
+    """Which runs to remove."""
 
     failed: bool = False  # those that ended as error, oom or timeout, and torn ones
-    foreign: bool = False  # those that the plan does not have
+    unplanned: bool = False  # those that are not in the plan
 
     def why(self, folder: Path, run_id: str, in_plan: frozenset[str]) -> str:
-        """Why a run may go; "" where it stays."""
+        """Why to remove a run; "" if it stays."""
         broken = torn(folder, run_id)
         if broken and not broken.startswith("torn"):
-            return ""  # of a newer version: a run to it
+            return ""  # foreign: a newer version can read it
         if self.failed and broken:
             return broken
         status = run_status(folder, run_id)
         if self.failed and status is not None and status["status"] in FAILED:
             return f"{status['status']}: {status['reason']}"
-        return "not in the plan" if self.foreign and run_id not in in_plan else ""
+        return "not in the plan" if self.unplanned and run_id not in in_plan else ""
 
 
 def removable(folder: Path, doomed: Doomed) -> dict[str, str]:
-    """Run id -> why it may go. Changes nothing. Raises InputError where there is no plan."""
+    """Run id -> why to remove it. Changes nothing. Raises InputError if there is no plan."""
     in_plan = frozenset(planned(folder)["run_id"])
     running = {claim.run_id for claim in living(folder)}
     names = [path.name for path in sorted((folder / "runs").glob("*")) if _is_run(path)]
@@ -56,9 +56,9 @@ def removable(folder: Path, doomed: Doomed) -> dict[str, str]:
 
 
 def remove(folder: Path, run_ids: Iterable[str], doomed: Doomed) -> list[str]:
-    """Remove those of these runs that no one has begun or ended anew; then collect the tables.
+    """Remove these runs, except those claimed or made again meanwhile; then collect the tables.
 
-    Returns the ids of those that are gone. Raises InputError where nothing can be written.
+    Returns the ids of the removed runs. Raises InputError if nothing can be written.
     """
     in_plan = frozenset(planned(folder)["run_id"])
     remove_leftovers((folder / "runs", folder / "claims"))
@@ -75,7 +75,7 @@ def remove(folder: Path, run_ids: Iterable[str], doomed: Doomed) -> list[str]:
         if gone:
             collect(folder)
     except OSError as error:
-        why = f"{in_brief(error)}; {len(gone)} are gone"
+        why = f"{in_brief(error)}; removed before: {len(gone)}"
         raise InputError([f"{folder}: cannot remove runs: {why}"]) from error
     finally:
         claims.close()
@@ -83,13 +83,13 @@ def remove(folder: Path, run_ids: Iterable[str], doomed: Doomed) -> list[str]:
 
 
 def _is_run(path: Path) -> bool:
-    """Whether it is a folder of a run, and not a person's own or a link to one elsewhere."""
+    """Whether it is the folder of a run, not another folder or a link."""
     named = re.fullmatch(r"[0-9a-f]{16}", path.name) is not None
     return named and path.is_dir() and not path.is_symlink()
 
 
 def _remove(run: Path) -> None:
-    """Remove a run at once: renamed out of sight, then deleted; `sweep` finds what is left."""
+    """Rename a run to a temporary name, then delete it; `sweep` removes what is left."""
     doomed = temporary_folder(run.parent)
     run.rename(doomed)  # onto an empty folder, which a rename replaces
     shutil.rmtree(doomed, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Whether another spec has been run in a results folder while an ablation was under way there.
+"""Whether another spec was run in a results folder while an ablation was under way there.
 
-Its runs are all there. But the spec, the plan and the tables of the folder are those of the other
-one, and so would be the report.
+The runs of the ablation are all kept. But the folder now has the spec, the plan and the tables of
+the other spec, and a report would show these.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from bdhf.experiments.spec.yaml_source import parse
 from bdhf.records import InputError
 from bdhf.records.disk.files import read_table
 
-#: Differences between two specs that are told.
+#: Differences between two specs that are named, at most.
 _MOST = 3
 
 _NOTHING = object()
 
 
 def replaced(folder: Path, text: str, plan: Plan) -> str:
-    """Which other spec a folder is of by now, in words; "" where it is still of this one.
+    """The other spec that a folder has now, in words; "" if it still has this one.
 
-    Raises InputError where there is no plan any more.
+    Raises InputError if there is no plan any more.
     """
     file = folder / "spec.yaml"
     try:
@@ -36,16 +36,14 @@ def replaced(folder: Path, text: str, plan: Plan) -> str:
         differences = list(_differences(ours, others, ()))
         if differences:
             more = len(differences) - _MOST
-            told = "; ".join(differences[:_MOST]) + (f"; {more} more" if more > 0 else "")
-            return f"that of {_name_of(others)} ({told})"
+            named = "; ".join(differences[:_MOST]) + (f"; {more} more" if more > 0 else "")
+            return f"that of {_name_of(others)} ({named})"
     ids = {(cell.arm, cell.seed, cell.run_id) for cell in plan.cells}
     columns = ["arm", "seed", "run_id"]
     table = read_table(folder / "plan.parquet", columns)
     rows = table[columns].itertuples(index=False, name=None)
     if {(str(arm), int(seed), str(run_id)) for arm, seed, run_id in rows} != ids:
-        return (
-            "one of the same text with other runs: by another bdhf, or other defaults of own parts"
-        )
+        return "the same text with other runs, of another bdhf or with other defaults of own parts"
     return ""
 
 
@@ -65,6 +63,6 @@ def _differences(ours: Any, theirs: Any, path: tuple[str, ...]) -> Iterator[str]
 
 
 def _short(value: Any) -> str:
-    """A value on one line, its middle left out where it is long."""
+    """A value on one line; a long one without its middle."""
     text = "nothing" if value is _NOTHING else repr(value)
     return text if len(text) <= 60 else f"{text[:40]} … {text[-15:]}"

@@ -1,4 +1,4 @@
-"""One run, told in full: from its folder, and from the plan that it is part of."""
+"""One run in full: from its folder, and from the plan that it is part of."""
 
 from __future__ import annotations
 
@@ -19,48 +19,49 @@ from bdhf.records.run import SEALS, sums_of
 from bdhf.text.formatting import in_full
 from bdhf.text.printable import printable
 
-#: Title -> key -> value; or a text that is shown as it is.
+#: Title -> key -> value, or a text that is printed as it is.
 RunDetail = dict[str, dict[str, str] | str]
 
-#: Runs that are named where the beginning of an id fits many.
+#: Runs that are named, at most, if the beginning of an id fits many.
 _NAMED = 8
 
 
 def find_run(run: str, results: Path | None) -> Path:
-    """The folder of a run: itself, or the one whose id begins so. Raises InputError.
+    """The folder of a run, from its path or from the beginning of its id. Raises InputError.
 
     `results` None: every folder in results/ is searched.
     """
-    given = Path(run)
-    with suppress(OSError):  # no name that a file could have
-        if given.is_dir() and (given.resolve().parent.name == "runs" or _has_status(given)):
-            return given
+    folder = Path(run)
+    with suppress(OSError):  # not a valid name of a file
+        if folder.is_dir() and (folder.resolve().parent.name == "runs" or _has_status(folder)):
+            return folder
     folders = [results] if results else sorted(Path("results").glob("*"))
     start = "".join(letter for letter in run if letter.isalnum())  # no wildcards, no folders
-    found = [
+    matches = [
         path
         for folder in folders if start and start == run
         for path in sorted((folder / "runs").glob(f"{start}*"))
         if path.is_dir()
     ]  # fmt: skip
     where = str(results) if results else "results/*"
-    if not found:
+    if not matches:
         waiting = [line for folder in folders if start for line in _waiting(folder, run)]
-        none = f"{run}: no run begins so in {where}; `bdhf status RESULTS` names those that failed"
+        none = f"{run}: no run id in {where} begins so; `bdhf status RESULTS` names failed runs"
         raise InputError(waiting[:_NAMED] or [none])
-    if len(found) > 1:
-        names = ", ".join(map(str, found[:_NAMED])) + (", …" if len(found) > _NAMED else "")
-        raise InputError([f"{run}: {len(found)} runs begin so; give more of it, or one of {names}"])
-    return found[0]
+    if len(matches) > 1:
+        names = ", ".join(map(str, matches[:_NAMED])) + (", …" if len(matches) > _NAMED else "")
+        why = f"{len(matches)} run ids begin so; give a longer part, or one of {names}"
+        raise InputError([f"{run}: {why}"])
+    return matches[0]
 
 
 def run_detail(folder: Path) -> RunDetail:
-    """What a run's files say, file by file; a file that cannot be read says so."""
+    """The content of a run's files, file by file; the reason for each that cannot be read."""
     home = folder.resolve()
     cells, why = _cells(home.parent.parent, home.name), torn(home.parent.parent, home.name)
     sums = _sums(folder)
     risen = rises_in(home.parent.parent, [home.name])
-    found: RunDetail = {
+    detail: RunDetail = {
         str(folder): {
             "cells": ", ".join(cells) or "none of the plan",
             **({"whole": f"no: {why}"} if why else {}),
@@ -72,11 +73,11 @@ def run_detail(folder: Path) -> RunDetail:
         "environment": _read(folder / "env.json", json.loads, sums),
     }
     trace = _trace(folder / "traceback.txt", sums)
-    return {**found, "traceback": trace} if trace else found
+    return {**detail, "traceback": trace} if trace else detail
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """The sums of the run's files; {} where there are none that can be read."""
+    """The sums of the run's files; {} if they cannot be read."""
     try:
         return sums_of(folder)
     except (InputError, *UNREADABLE):
@@ -84,7 +85,7 @@ def _sums(folder: Path) -> dict[str, str]:
 
 
 def _status(text: str) -> Any:
-    """What status.json says of the run, without what it says of files."""
+    """The content of status.json, without its seals of files."""
     content = json.loads(text)
     if not isinstance(content, dict):
         return content
@@ -92,7 +93,7 @@ def _status(text: str) -> Any:
 
 
 def _trace(path: Path, sums: Mapping[str, str]) -> str:
-    """The traceback; "" where there is none and none was written."""
+    """The traceback; "" if none was written."""
     try:
         return printable(read_whole(path, sums).decode("utf-8", errors="replace"))
     except (InputError, *UNREADABLE) as error:
@@ -106,20 +107,20 @@ def _has_status(folder: Path) -> bool:
 
 
 def _cells(results: Path, run_id: str) -> list[str]:
-    """The cells of the plan that a run is the result of."""
+    """The cells of the plan that have this run."""
     try:
         cells = planned(results)
-    except InputError:  # a run that was copied elsewhere is shown as well
+    except InputError:  # a run that was copied elsewhere is shown too
         return []
     rows = cells[cells["run_id"] == run_id]
     return [f"{row.arm} seed {row.seed}" for row in rows.itertuples()]
 
 
 def _waiting(results: Path, start: str) -> Iterator[str]:
-    """A line for each planned run whose id begins so, and that has not ended."""
+    """A line for each planned run that has not ended and whose id begins so."""
     try:
         cells = planned(results)
-    except InputError:  # it is not there, or no ablation
+    except InputError:  # no folder, or no ablation
         return
     running = {claim.run_id for claim in living(results)}
     labels = run_labels(cells[["arm", "seed", "run_id"]].itertuples(index=False, name=None))
@@ -131,13 +132,13 @@ def _waiting(results: Path, start: str) -> Iterator[str]:
 
 
 def _read(path: Path, parse: Callable[[str], Any], sums: Mapping[str, str]) -> dict[str, str]:
-    """What a file says, key by key, or why it says nothing."""
+    """The content of a file, key by key, or the reason why it cannot be read."""
     try:
         content = parse(read_whole(path, sums).decode("utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"holds {type(content).__name__}, not keys and values")
         return {printable(key): printable(value) for key, value in _flat(content)}
-    except Exception as error:  # whatever tore it
+    except Exception as error:  # a torn file may raise anything
         return {path.name: _why(error)}
 
 
@@ -151,7 +152,7 @@ def _last_row(path: Path, sums: Mapping[str, str]) -> dict[str, str]:
             for key, value in row.items()
             if not pd.isna(value)
         }
-    except Exception as error:  # whatever tore it
+    except Exception as error:  # a torn file may raise anything
         return {path.name: _why(error)}
     return {"evaluations": str(len(curve)), **values}
 
@@ -166,7 +167,7 @@ def _why(error: Exception) -> str:
 
 
 def _flat(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Keys with dots, and values as JSON has them; nothing that is null or empty."""
+    """Keys with dots, and values as JSON, without null and empty ones."""
     for key, value in content.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{before}{key}.")

@@ -1,7 +1,7 @@
-"""Runs that were made with other code of a user's own parts than that which lies there now.
+"""Stale runs: made with other code of own parts than the present code.
 
-The code is no part of a run's id. So env.json says which code a run was made with, and whoever
-runs an ablation decides what becomes of runs whose code has changed since.
+The code is no part of a run's id. So env.json records the code of a run, and the user decides about
+runs whose code has changed since.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from bdhf.records.provenance.environment import hashes_of_words
 
 @dataclass(frozen=True)
 class Stale:
-    """The runs of one arm that were made with other code of its own parts."""
+    """The stale runs of one arm."""
 
     arm: str  # its label
     parts: tuple[str, ...]  # own parts, as the spec names them
-    files: tuple[str, ...]  # that have changed, come or gone since; a module where its file is gone
+    files: tuple[str, ...]  # changed, added or removed since; of a removed file its module
     run_ids: tuple[str, ...]
 
 
 class Present:
-    """The code of own parts as it lies there now; every part is looked at once."""
+    """The present code of own parts; every part is read once."""
 
     def __init__(self) -> None:
         self._of = cache(sources)
 
     def changed(self, recorded: Hashes, names: Iterable[str]) -> dict[str, str]:
-        """Module -> its file, or its name where it is gone: those that are not as recorded."""
+        """Each module that is not as recorded -> its file, or its name if the file is gone."""
         now: dict[str, ModuleSource] = {}
         for name in names:
             now |= self._of(name)
@@ -56,15 +56,15 @@ class Present:
         }
 
     def parts_of(self, names: Sequence[str], modules: AbstractSet[str]) -> list[str]:
-        """Which own parts have one of these modules; all of them, where none has one now."""
+        """The own parts that have one of these modules; all of them if none has one now."""
         having = [name for name in names if not modules.isdisjoint(self._of(name))]
         return having or list(names)
 
 
 def stale(folder: Path, cells: Sequence[Cell], left: Collection[str]) -> tuple[Stale, ...]:
-    """By arm, the runs of these cells that are not left to do and were made with other code.
+    """The stale runs of these cells that are not left to do, by arm.
 
-    A run that does not say which code it was made with is none of them.
+    A run without a record of its code is not stale.
     """
     present, by_arm = Present(), dict[str, list[tuple[str, list[str], Mapping[str, str]]]]()
     for cell in cells:
@@ -88,16 +88,16 @@ def stale(folder: Path, cells: Sequence[Cell], left: Collection[str]) -> tuple[S
 
 
 def is_stale(folder: Path, run: RunSpec) -> bool:
-    """Whether a run lies there that was made with other code than there is now."""
+    """Whether there is a run that was made with other code than the present one."""
     names = own_names(run)
     recorded = _recorded(folder, run.run_id) if names else {}
     return bool(recorded and Present().changed(recorded, names))
 
 
 def set_aside(store: Store, runs: Iterable[RunSpec]) -> list[str]:
-    """Move those of these runs that are stale, and that no one is making, out of the way.
+    """Move those of these runs that are stale, and that no process holds, to `stale/`.
 
-    They are kept as `stale/<run id>.1`, `.2` and so on. Returns their ids. Raises OSError.
+    Their names there are `<run id>.1`, `.2` and so on. Returns their ids. Raises OSError.
     """
     claims, moved = Claims(store.folder), list[str]()
     try:
@@ -105,7 +105,7 @@ def set_aside(store: Store, runs: Iterable[RunSpec]) -> list[str]:
             claim = claims.take(run.run_id)
             if claim is None:
                 continue
-            if is_stale(store.folder, run):  # no other process has made it again between
+            if is_stale(store.folder, run):  # another process may have repeated it meanwhile
                 _move(store.runs / run.run_id, store.aside)
                 moved.append(run.run_id)
             claims.release(claim)
@@ -115,7 +115,7 @@ def set_aside(store: Store, runs: Iterable[RunSpec]) -> list[str]:
 
 
 def _recorded(folder: Path, run_id: str) -> dict[str, str]:
-    """The code that a run was made with; nothing where that is not known."""
+    """The recorded code of a run; {} if it is unknown."""
     content: dict[str, Any] = {}
     with suppress(InputError, *UNREADABLE):
         content = read_record(folder / "runs" / run_id / "env.json")

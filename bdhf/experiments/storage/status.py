@@ -1,4 +1,4 @@
-"""How an ablation stands: what is done, under way, failed and left. Reads a results folder only."""
+"""The status of an ablation: runs done, under way, failed and left. Only reads a results folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bdhf.records import FAILED, NOT_RUN, Status, ended, planned, rises_in, run_
 
 @dataclass(frozen=True)
 class ArmStatus:
-    """One arm: its planned cells, and how those that have ended did."""
+    """One arm: its planned cells, and the statuses of those that have ended."""
 
     label: str
     planned: int
@@ -33,7 +33,7 @@ class ArmStatus:
 
 @dataclass(frozen=True)
 class AblationStatus:
-    """All arms, and what a person asks of an ablation that is under way."""
+    """All arms, and the state of the ablation as a whole."""
 
     arms: tuple[ArmStatus, ...]
     running: tuple[Claim, ...]
@@ -41,15 +41,15 @@ class AblationStatus:
     done: int  # runs, as below
     diverged: int
     failed: int  # error, oom, timeout
-    left: int  # to do, those under way included
-    workers: int  # runs at a time: those under way, and one where none is
-    seconds_left: float | None  # by so many, as those went that have ended; None: not known
-    skipped: tuple[str, ...]  # reasons, one a cell
-    troubles: tuple[str, ...]  # a line for every cell that did not end well, or is torn
-    risen: dict[str, str]  # run id -> the loss of a done run that ended above where it began
+    left: int  # to do, including those under way
+    workers: int  # runs at a time: those under way, or one
+    seconds_left: float | None  # estimated from runs that have ended; None: unknown
+    skipped: tuple[str, ...]  # reasons, one per cell
+    troubles: tuple[str, ...]  # a line for every cell that failed, diverged or is torn
+    risen: dict[str, str]  # run id -> the loss of a done run that ended above its start
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as plain data; claims with their owners and the cells that they are for."""
+        """Everything, as plain data; claims with their owners and cells."""
         return {
             "done": self.done,
             "diverged": self.diverged,
@@ -67,7 +67,7 @@ class AblationStatus:
 
 
 def ablation_status(folder: str | Path) -> AblationStatus:
-    """Look at a results folder. Raises InputError where it has no plan."""
+    """Read a results folder. Raises InputError if it has no plan."""
     cells = planned(folder)
     runs = cells.drop_duplicates("run_id").set_index("run_id")
     running = tuple(claim for claim in living(folder) if claim.run_id in runs.index)
@@ -91,19 +91,19 @@ def ablation_status(folder: str | Path) -> AblationStatus:
 
 
 def seconds_of(folder: str | Path, run_ids: Sequence[str]) -> dict[str, float]:
-    """The wall-clock of runs that have left an outcome, by run id."""
-    found: dict[str, float] = {}
+    """The wall-clock of runs with an outcome, by run id."""
+    seconds: dict[str, float] = {}
     for run_id, status in ended(folder, run_ids).items():
         wall = status.get("wall_seconds")
         if status["status"] not in (Status.DONE, Status.DIVERGED):
             continue
         if isinstance(wall, (int, float)) and math.isfinite(wall):
-            found[run_id] = float(wall)
-    return found
+            seconds[run_id] = float(wall)
+    return seconds
 
 
 def time_of(seconds: Sequence[float], workers: int) -> float:
-    """The wall-clock of runs of these lengths, so many at a time: never less than the longest.
+    """The wall-clock of runs of these lengths, so many at a time: at least the longest.
 
     >>> time_of([10.0, 10.0, 40.0], 2), time_of([10.0, 40.0], 8)
     (40.0, 40.0)
@@ -120,15 +120,15 @@ def _arm(label: str, rows: pd.DataFrame, running: Sequence[Claim]) -> ArmStatus:
 def _seconds_left(
     folder: str | Path, arms: pd.Series[str], left: Sequence[str], workers: int
 ) -> float | None:
-    """What is left, at the mean wall-clock of each arm's finished runs, or of all.
+    """The time left, from the mean wall-clock of the finished runs of each arm, or of all arms.
 
     `arms` is the arm of every run, by run id.
     """
-    known = pd.Series(seconds_of(folder, list(arms.index.difference(list(left)))), dtype=float)
-    if not left or known.empty:
+    walls = pd.Series(seconds_of(folder, list(arms.index.difference(list(left)))), dtype=float)
+    if not left or walls.empty:
         return None
-    means = known.groupby(arms.loc[known.index]).mean()
-    return time_of([float(means.get(arms[run_id], fmean(known))) for run_id in left], workers)
+    means = walls.groupby(arms.loc[walls.index]).mean()
+    return time_of([float(means.get(arms[run_id], fmean(walls))) for run_id in left], workers)
 
 
 def _troubles(cells: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""A results folder on disk, as it is written: runs that exist whole or not at all."""
+"""The writer of a results folder: every run exists whole or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from bdhf.records.disk.checksums import digest
 from bdhf.records.disk.files import keep_names, write_durably
 from bdhf.records.run import sealed
 
-#: Says whether a run that has ended with this status.json is to be tried again.
+#: Whether a run that has ended with this status.json is to be repeated.
 TryAgain = Callable[[Mapping[str, Any]], bool]
 
 
@@ -55,16 +55,16 @@ class Store:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder with what runs that are under way have saved."""
+        """The folder with the checkpoints of runs under way."""
         return self.folder / "checkpoints"
 
     @property
     def aside(self) -> Path:
-        """The folder with runs that were made again since the code of an own part has changed."""
+        """The folder with stale runs that were repeated."""
         return self.folder / "stale"
 
     def status(self, run_id: str) -> dict[str, Any] | None:
-        """Give the content of a run's status.json, or None where there is no whole run."""
+        """The content of a run's status.json; None if there is no whole run."""
         return run_status(self.folder, run_id)
 
     def has_outcome(self, run_id: str) -> bool:
@@ -75,16 +75,15 @@ class Store:
     def unfinished(
         self, cells: Collection[Cell], again: TryAgain = lambda status: False
     ) -> list[RunSpec]:
-        """Give the runs that are still to do, each once, in the order of the plan."""
+        """The runs that are still to do, each once, in the order of the plan."""
         return list(self.left(cells, again).values())
 
     def left(
         self, cells: Collection[Cell], again: TryAgain = lambda status: False
     ) -> dict[str, RunSpec]:
-        """Give the runs that are still to do by their ids: in the plan's order, new ones first.
+        """The runs that are still to do, by id: in the order of the plan, new ones first.
 
-        A cell that the plan skips is never one of them. `again` says which of those that left no
-        outcome are still to do.
+        Cells that the plan skips are left out. `again` decides which failed runs are to do.
         """
         todo = {cell.run_id: cell.run for cell in cells if not cell.skip}
         retried: dict[str, RunSpec] = {}
@@ -95,12 +94,12 @@ class Store:
         return todo | retried
 
     def begin(self, spec_text: str, plan: Plan, tuning: Tuned | None = None) -> None:
-        """Write what the ablation is, and sweep away what a killed process left half-written.
+        """Write spec and plan, and remove what a killed process left half-written.
 
-        `tuning` says how its settings were found; None: its spec names no study.
+        `tuning`: the study of its settings; None: its spec names no study.
 
-        Raises StorageError when nothing can be written there, and InputError for a folder of a
-        newer version.
+        Raises StorageError if nothing can be written, and InputError for a folder of a newer
+        version.
         """
         with self.writing():
             self.runs.mkdir(parents=True, exist_ok=True)
@@ -109,7 +108,7 @@ class Store:
             index = PlanIndex(
                 arms=plan.arms, comparisons=plan.comparisons, tuning=tuning, twins=plan.twins
             )
-            later = {"tuning": tuning, "twins": plan.twins}  # which older versions do not know
+            later = {"tuning": tuning, "twins": plan.twins}  # unknown to older versions
             left_out = {key for key, value in later.items() if not value}
             content = index.model_dump_json(indent=1, exclude=left_out).encode("utf-8")
             asked = {"spec.yaml": spec_text.encode("utf-8"), PLAN_INDEX: content}
@@ -117,33 +116,33 @@ class Store:
                 write_atomically(self.folder / name, text)
             sums = {name: digest(text) for name, text in asked.items()}
             write_table(self.folder / "plan.parquet", plan_table(plan.cells), sums)
-            collect(self.folder)  # so that no table is older than the spec it stands beside
+            collect(self.folder)  # so that no table is older than the spec
 
     def end(self) -> None:
-        """Sweep once more, and make the tables of what there is. Raises StorageError."""
+        """Sweep once more, and collect the tables. Raises StorageError."""
         with self.writing():
             self.sweep()
             collect(self.folder)
 
     def sweep(self) -> None:
-        """Remove what processes that are gone have left half-written, hold, or need no more."""
+        """Remove files and claims that ended processes left, and checkpoints of ended runs."""
         folders = (self.folder, self.runs, self.checkpoints)
         remove_leftovers((*folders, self.folder / "claims", self.folder / "figures"))
-        with suppress(OSError):  # where nothing can be written, claims stay and go stale
+        with suppress(OSError):  # without permission to write, claims stay and become stale
             release_ended(self.folder)
         with suppress(OSError):  # another process may be doing the same
             for saved in self.checkpoints.glob("*.pt"):
                 if self.has_outcome(saved.stem):
                     saved.unlink(missing_ok=True)
-            self.checkpoints.rmdir()  # where it is empty
+            self.checkpoints.rmdir()  # if it is empty
 
     def write(
         self, run: RunSpec, outcome: Outcome, env: dict[str, Any], times: dict[str, Any]
     ) -> None:
         """Write a run's folder under a temporary name, then rename it.
 
-        An outcome that is there already stays, unless it is missing data or torn. Raises
-        StorageError when it cannot be written, and leaves nothing of it then.
+        An outcome that exists stays, unless it is missing data or torn. Raises StorageError if the
+        run cannot be written, and leaves nothing of it then.
         """
         with self.writing():
             self.runs.mkdir(parents=True, exist_ok=True)
@@ -157,7 +156,7 @@ class Store:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def writing(self) -> AbstractContextManager[None]:
-        """Within it, a disk that is full or read-only is one line. Raises StorageError."""
+        """Turn errors of a full or read-only disk into StorageError, in one line."""
         return unwritable(self.folder)
 
     def _install(self, temporary: Path, run_id: str) -> None:
@@ -173,7 +172,7 @@ class Store:
                 temporary.rename(final)
                 keep_names(self.runs)
                 return
-            except OSError as error:  # another outcome came between: look at that one
+            except OSError as error:  # another outcome was written meanwhile: check that one
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
             finally:
@@ -183,7 +182,7 @@ class Store:
 def _write_run(
     folder: Path, run: RunSpec, outcome: Outcome, env: dict[str, Any], times: dict[str, Any]
 ) -> None:
-    """Write the files of a run, each on the disk before the folder is renamed, and their sums."""
+    """Write the files of a run and their sums, durably before the folder is renamed."""
     files = {
         "spec.yaml": _yaml(run.model_dump(mode="json")),
         "env.json": _json(env),

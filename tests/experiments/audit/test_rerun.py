@@ -1,7 +1,8 @@
-"""A run that a report shows is made again: the same bits, or the first that is not, and why."""
+"""A run of a report is repeated: the same bits, or the first difference and its causes."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from io import StringIO
 
@@ -16,12 +17,13 @@ from bdhf.optim import ALGORITHM_VERSION
 from bdhf.records import Budget, InputError, Records, Status, Tuned, load
 from tests.experiments.specs import cell, outcome
 from tests.experiments.synthetic import begun
+from tests.messages import naming
 
 HERE = {**run_environment("cpu", 1)}
 
 
 def claimed(arm, *changes, **update):
-    """An honest claim: what a report says of a run of the small spec, changed."""
+    """An honest entry of a report: a run of the small spec, changed."""
     run, made = cell(arm, *changes, **update).run, outcome(arm, *changes, **update)
     text = StringIO()
     YAML().dump(run.model_dump(mode="json"), text)
@@ -33,7 +35,7 @@ def claimed(arm, *changes, **update):
 
 @pytest.fixture(scope="module")
 def adam():
-    """A run of Adam, honestly claimed."""
+    """An honest entry: a run of Adam."""
     return claimed("adam")
 
 
@@ -51,7 +53,7 @@ def test_an_honest_run_has_the_same_bits(arm):
 
 
 def test_what_an_older_bdhf_did_not_record_is_not_held_against_it():
-    """A diagnostic that came later is no difference, and no number that was held beside another."""
+    """A later diagnostic is no difference, and does not count as a compared number."""
     claim = claimed("full_hf")
     older = replace(claim, curve=claim.curve.drop(columns=["stop_converged", "stop_progress"]))
 
@@ -70,7 +72,7 @@ def test_a_diverged_run_diverges_again():
 
 
 def test_one_changed_bit_is_found(adam):
-    """The first row and column, both values to the last digit, and that nothing explains it."""
+    """The first row and column, both values to the last digit, without an explanation."""
     curve = adam.curve.copy()
     true = float(curve["val_loss"][2])
     curve.loc[2:, "val_loss"] = np.nextafter(true, 0)
@@ -86,7 +88,7 @@ def test_one_changed_bit_is_found(adam):
 
 
 def test_seconds_may_differ(adam):
-    """No clock shows the same time twice."""
+    """Wall-clock differs each time."""
     assert rerun(replace(adam, curve=adam.curve.assign(seconds=7.0))).agrees
 
 
@@ -120,12 +122,12 @@ def test_the_spec_of_another_run_is_found(adam):
     """The id of a run is a hash of its spec: with another seed it is another run."""
     again = rerun(replace(adam, spec=adam.spec.replace("seed: 0", "seed: 1")))
 
-    assert again.differences[0].startswith("the spec is that of run ")
+    assert adam.run_id in again.differences[0]
     assert len(again.differences) > 1
 
 
 def test_a_run_of_so_many_seconds_is_held_beside_as_far_as_both_go():
-    """How far it comes depends on the machine; what it meets on the way does not."""
+    """The number of evaluations depends on the machine; their values do not."""
     claim = claimed("adam", budget=Budget(seconds=0.02))
     longer = claimed("adam", budget=Budget(updates=400)).curve  # farther than any machine comes
     wrong = claim.curve.assign(val_loss=claim.curve["val_loss"] + 1)
@@ -137,7 +139,7 @@ def test_a_run_of_so_many_seconds_is_held_beside_as_far_as_both_go():
 
 
 def test_what_a_report_carries_in_short_is_held_beside_in_short(adam):
-    """Both curves go through the same rounding."""
+    """Both curves are rounded alike."""
 
     def short(curve):
         return curve.assign(grad_norm=curve["grad_norm"].round(2))
@@ -150,13 +152,15 @@ def test_what_a_report_carries_in_short_is_held_beside_in_short(adam):
 
 @pytest.mark.parametrize("spec", ["{", "seed: 1", "- 1"])
 def test_a_spec_that_cannot_be_run_is_one_line(adam, spec):
-    """It is told which run it is."""
-    with pytest.raises(InputError, match=rf"^{adam.run_id} \(adam seed 0\): its spec is none"):
+    """The line names the run."""
+    with pytest.raises(InputError, match=rf"^{adam.run_id} \(adam seed 0\): ") as refusal:
         rerun(replace(adam, spec=spec))
+
+    assert len(refusal.value.lines) == 1
 
 
 def test_the_same_seed_draws_the_same_runs(adam):
-    """Whatever the order of the runs; none that must not end alike is drawn, and none twice."""
+    """In any order of the runs; each is drawn once, and only if it must end alike."""
     runs = [replace(adam, run_id=f"{i:02d}") for i in range(18)]
     runs += [replace(adam, run_id=f"{i}", status="error") for i in (18, 19)]
     runs += [replace(adam, run_id="x", status="oom"), replace(adam, run_id="y", status="timeout")]
@@ -172,18 +176,18 @@ def test_the_same_seed_draws_the_same_runs(adam):
 
 
 def test_a_run_that_is_said_to_have_failed_and_does_not_is_a_difference(adam):
-    """Whether its curve was taken out or left: here the run is done."""
+    """With its curve and without: here the run is done."""
     for curve in (adam.curve, adam.curve.iloc[:0]):
         again = rerun(replace(adam, status="error", curve=curve))
 
         assert not again.agrees
         assert again.status == "done"
-        assert again.differences[0].startswith("status: error in the report, done (budget of 6")
+        assert re.match("status: " + naming("error", "done"), again.differences[0])
 
 
 @pytest.mark.parametrize("status", ["done", "error"])
 def test_a_failure_is_told_where_the_budget_is_in_seconds_too(adam, status, monkeypatch):
-    """The clock may end a run before it diverges, and not before it fails."""
+    """The clock may end a run before it diverges, but not before it fails."""
     made = outcome("adam")
     other = {"done": Status.ERROR, "error": Status.DONE}[status]
     monkeypatch.setattr(
@@ -193,7 +197,7 @@ def test_a_failure_is_told_where_the_budget_is_in_seconds_too(adam, status, monk
 
     again = rerun(replace(claim, status=status))
 
-    assert again.differences[0].startswith(f"status: {status} in the report, {other} (")
+    assert re.match("status: " + naming(status, str(other)), again.differences[0])
 
 
 def test_an_honest_error_fails_again():
@@ -207,28 +211,28 @@ def test_an_honest_error_fails_again():
 
 
 def test_a_spec_of_another_run_is_told_of_every_run(adam):
-    """Also of runs that are not drawn, and of those whose spec cannot be read."""
+    """Also for runs that are not drawn, and for an unreadable spec."""
     other = claimed("full_hf")
     swapped = replace(adam, spec=other.spec, status="oom")
     broken = replace(adam, run_id="b", spec="seed: [")
 
     told = misnamed([adam, other, swapped, broken])
 
-    assert told[0].startswith(f"{adam.run_id} (adam seed 0): its spec is that of run ")
-    assert told[0].endswith(other.run_id)
-    assert "b (adam seed 0): its spec is none that this bdhf can run" in told[1]
+    assert told[0].startswith(f"{adam.run_id} (adam seed 0): ")
+    assert other.run_id in told[0]
+    assert told[1].startswith("b (adam seed 0): ")
     assert len(told) == 2
 
 
 def test_without_a_run_to_make_again_a_line_says_so(adam):
-    """Nothing passes for a check that was none."""
-    with pytest.raises(InputError, match="there is none to make again"):
+    """No check must not look like a passed check."""
+    with pytest.raises(InputError, match="--rerun"):
         choose([replace(adam, status="oom")], 1, 0)
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    """The records of the small spec, of which nothing has run."""
+    """The records of the small spec, without any run."""
     return load(begun(tmp_path_factory.mktemp("plan") / "small")[0].folder)
 
 
@@ -248,35 +252,37 @@ def test_what_was_left_out_of_a_plan_or_changed_is_found(records, tmp_path):
     renamed = unplanned(replace(records, runs=other), tmp_path / "report.html")
 
     assert told[0].startswith("targets: ")
-    assert told[1:] == ("adam seed 1: planned by the spec, and left out of the report",)
+    assert [line.split(":")[0] for line in told[1:]] == ["adam seed 1"]
     assert len(renamed) == 6
-    assert all(line.endswith(" by its spec") for line in renamed)
+    ids = records.runs["run_id"]
+    assert all(any(i in line and i[::-1] in line for i in ids) for line in renamed)
 
 
 @pytest.mark.parametrize(
-    ("changed", "line"),
+    ("changed", "name", "values"),
     [
-        ({"figures": ()}, "figures: () in the report, None by its spec"),
-        ({"safety_seconds": 7.0}, "safety.seconds: 7.0 in the report, 3600.0 by its spec"),
-        ({"evaluate_every": 9}, "largest interval: 9 in the report, 2 by its spec"),
-        ({"budget": Budget(updates=9)}, "largest budget: 9.0 in the report, 6.0 by its spec"),
-        ({"questions": ("x",)}, "questions: ('x',) in the report, ('block vs full',) by its spec"),
-        ({"tuning": Tuned(study="studies/x")}, "tuned_from: 'studies/x' in the report, None by"),
-        ({"values": {"adam": {"batch.gradient": "9"}}}, "grid: {'adam': {'batch.gradient': '9'}"),
-        ({"names": {"adam": "sgd"}}, "arms of the spec: {'adam': 'sgd'} in the report"),
+        ({"figures": ()}, "figures", ("()", "None")),
+        ({"safety_seconds": 7.0}, "safety.seconds", ("7.0", "3600.0")),
+        ({"evaluate_every": 9}, "largest interval", ("9", "2")),
+        ({"budget": Budget(updates=9)}, "largest budget", ("9.0", "6.0")),
+        ({"questions": ("x",)}, "questions", ("('x',)", "('block vs full',)")),
+        ({"tuning": Tuned(study="studies/x")}, "tuned_from", ("'studies/x'", "None")),
+        ({"values": {"adam": {"batch.gradient": "9"}}}, "grid", ("'batch.gradient': '9'",)),
+        ({"names": {"adam": "sgd"}}, "arms of the spec", ("{'adam': 'sgd'}",)),
     ],
 )
 def test_whatever_of_the_spec_decides_what_a_page_says_is_held_against_it(
-    records, tmp_path, changed, line
+    records, tmp_path, changed, name, values
 ):
-    """Figures that were left out, sizes of a grid, a study: not only targets and comparisons."""
+    """Also figures, sizes of a grid and the study, not only targets and comparisons."""
     (told,) = unplanned(replace(records, **changed), tmp_path / "report.html")
 
-    assert told.startswith(line)
+    assert told.startswith(f"{name}: ")
+    assert all(value in told for value in values)
 
 
 def test_every_field_of_the_records_is_held_against_the_spec():
-    """But the spec itself, the tables, and what a test of its own is about."""
+    """Except the spec itself, and the tables, which other tests check."""
     held = {"name", "alpha", "targets", "arms", "names", "values", "budgets", "budget",
             "intervals", "evaluate_every", "comparisons", "twins", "questions", "figures",
             "stops_at_target", "safety_seconds", "tuning"}  # fmt: skip
@@ -287,7 +293,7 @@ def test_every_field_of_the_records_is_held_against_the_spec():
 
 
 def test_equal_arms_that_are_none_and_cells_that_no_plan_skips_are_told(records, tmp_path):
-    """Neither takes a test or a run away without a word."""
+    """Neither removes a test or a run silently."""
     twins = tuple(entry.model_copy(update={"name": "x"}) for entry in records.comparisons)
     runs = records.runs.astype({"status": object, "reason": object})
     runs.loc[0, ["status", "reason"]] = "skipped", "too costly"
@@ -295,7 +301,7 @@ def test_equal_arms_that_are_none_and_cells_that_no_plan_skips_are_told(records,
     told = unplanned(replace(records, twins=twins, runs=runs), tmp_path / "report.html")
 
     assert told[0].startswith("not compared: (Comparison(name='x'")
-    assert told[1:] == ("adam seed 0: skipped in the report, and to be run by its spec",)
+    assert [line.split(":")[0] for line in told[1:]] == ["adam seed 0"]
 
 
 def test_what_a_plan_skips_and_compares_of_equal_arms_is_no_difference(tmp_path):

@@ -26,7 +26,7 @@ with interruptible():
 @pytest.mark.parametrize("second", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
 def test_a_second_signal_ends_the_process_while_it_cleans_up(first, second):
-    """Nothing runs after it, not even what was to be cleaned up."""
+    """Nothing runs after it, not even the cleanup."""
     command = [sys.executable, "-c", TWICE, first, second]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -47,22 +47,22 @@ def test_handlers_are_those_of_before_afterwards(number):
 
 
 def test_another_thread_changes_no_handler():
-    """Only the main thread may, and a run in another one goes on without."""
-    found = []
+    """Only the main thread may; a run in another thread continues without handlers."""
+    handlers = []
 
     def run():
         with interruptible():
-            found.append(signal.getsignal(signal.SIGTERM))
+            handlers.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
 
-    assert found == [signal.getsignal(signal.SIGTERM)]
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
 
 
 def test_what_is_started_in_shelter_hears_no_signal_and_its_parent_hears_it_later():
-    """The child inherits it from its first moment; for the parent a signal is only held back."""
+    """The child inherits the block from its start; for the parent the signal is only delayed."""
     heard = []
     code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); print('still here')"
     with pytest.raises(KeyboardInterrupt), interruptible(), shielded():  # noqa: PT012

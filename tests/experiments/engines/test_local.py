@@ -1,4 +1,4 @@
-"""The local engine: worker processes that may die without losing a run or doing one twice."""
+"""The local engine: a worker process that is killed loses no run, and no run is made twice."""
 
 import json
 import os
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_run_is_started_evaluated_and_finished_once(tmp_path):
-    """Two workers do every run of the plan, and the observer is told of each row."""
+    """Two workers do every run of the plan, and the observer receives each row."""
     plan, store, watcher = cells(), Store(tmp_path), Silent()
     store.begin(SMALL, planned())
 
@@ -41,7 +41,7 @@ def test_every_run_is_started_evaluated_and_finished_once(tmp_path):
 
 
 def test_what_another_process_has_finished_is_not_done_again(tmp_path):
-    """The disk is looked at again before each run: a finished one is not given to a worker."""
+    """The disk is read again before each run: a finished run is not given to a worker."""
     plan, store, watcher = cells(("count: 2", "count: 1")), Store(tmp_path), Silent()
     store.begin(SMALL, planned(("count: 2", "count: 1")))
     todo = store.unfinished(plan)
@@ -56,7 +56,7 @@ def test_what_another_process_has_finished_is_not_done_again(tmp_path):
 
 
 def test_a_worker_that_is_killed_costs_its_run_only(tmp_path):
-    """A run whose process dies is an error with the signal; every other run is done."""
+    """A run whose process is killed is an error with the signal; every other run is done."""
     plan, store = cells(("updates: 6", "updates: 60")), Store(tmp_path)
     store.begin(SMALL, planned(("updates: 6", "updates: 60")))
 
@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed_costs_its_run_only(tmp_path):
     assert killer.victim is not None
     assert statuses.pop(killer.victim) is Status.ERROR
     assert set(statuses.values()) == {Status.DONE}
-    assert "died by signal 9" in store.status(killer.victim)["reason"]
+    assert store.status(killer.victim)["reason"] == str(process.ExitStatus(-signal.SIGKILL))
     collect(tmp_path)
     assert bdhf.load(tmp_path).runs["status"].value_counts().to_dict() == {"done": 5, "error": 1}
 
@@ -98,7 +98,7 @@ def plant(folder, run_id, owner, generation=0):
 
 
 def test_a_run_that_another_holds_is_waited_for_and_taken_over_when_it_dies(tmp_path, peer):
-    """All else is done first; who is waited for is told once; then the run is done here."""
+    """All other runs come first; the owner is reported once; then the run is done here."""
     changes = [("count: 2", "count: 1")]
     plan, store, watcher, told = cells(*changes), Store(tmp_path), Silent(), []
     store.begin(SMALL, planned(*changes))
@@ -121,7 +121,7 @@ def test_a_run_that_another_holds_is_waited_for_and_taken_over_when_it_dies(tmp_
 
 
 def test_who_has_lost_a_run_drops_its_outcome(tmp_path, peer):
-    """Taken over while it was under way, a run is not written; its new owner is waited for."""
+    """A run taken over while under way is not written; the process waits for its new owner."""
     changes = [("count: 2", "count: 1"), ("updates: 6", "updates: 60")]
     (plan, *_), store, (process, owner) = cells(*changes), Store(tmp_path), peer
     store.begin(SMALL, planned(*changes))
@@ -149,7 +149,7 @@ def test_who_has_lost_a_run_drops_its_outcome(tmp_path, peer):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_tells_how_many_were_at_work_on_the_machine(tmp_path, workers):
-    """Alone it says 1; runs beside each other say how many, so that seconds can be doubted."""
+    """1 for a run alone; for concurrent runs their number, so that seconds can be doubted."""
     plan, store = cells(("count: 2", "count: 1"))[:2], Store(tmp_path)
     store.begin(SMALL, planned(("count: 2", "count: 1")))
 
@@ -164,7 +164,7 @@ def test_a_run_tells_how_many_were_at_work_on_the_machine(tmp_path, workers):
 def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
     tmp_path, monkeypatch, kills, status
 ):
-    """SIGKILL alone tells nothing of memory; the kernel's own count does."""
+    """SIGKILL alone does not show a lack of memory; the count of the kernel does."""
     (plan, *_), store = cells(("updates: 6", "updates: 60")), Store(tmp_path)
     store.begin(SMALL, planned())
     dead = []
@@ -182,12 +182,13 @@ def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
     monkeypatch.setattr(process.WorkerProcess, "hear", hear)
     run_all([plan.run], store, Conditions(1, safety=Safety(seconds=60)), Killer())
 
-    assert store.status(plan.run_id)["status"] == status
-    assert ("out of memory" in store.status(plan.run_id)["reason"]) == (status == "oom")
+    ended = process.ExitStatus(-signal.SIGKILL, is_out_of_memory=status == "oom")
+    written = store.status(plan.run_id)
+    assert (written["status"], written["reason"]) == (status, str(ended))
 
 
 def deaf_after(dead, hear):
-    """What a dead worker had still to say is not heard."""
+    """Further messages of a killed worker are lost."""
 
     def deaf(self):
         if dead:

@@ -1,4 +1,4 @@
-"""Ctrl-C, or a scheduler's SIGTERM, in the midst of a run: its worker saves it, and it goes on."""
+"""Ctrl-C, or SIGTERM of a scheduler, during a run: its worker saves it, and it resumes later."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from bdhf.experiments.ablation import Ablation
+from bdhf.experiments.engines.process import TOLD_TO_END, ExitStatus
 from tests.experiments.keeping import NAME, importable, spec_of
 from tests.experiments.specs import changed
 
@@ -28,7 +29,7 @@ def module(tmp_path, monkeypatch):
 
 @dataclass
 class Watcher:
-    """Sends this process a signal when a run has got to an update."""
+    """Sends this process a signal when a run reaches an update."""
 
     at: float = float("inf")
     number: int = signal.SIGINT
@@ -49,7 +50,7 @@ class Watcher:
 
 @dataclass
 class Teller(Watcher):
-    """Tells the worker to end instead, and only it, so many times."""
+    """Sends SIGTERM to the worker only, a number of times."""
 
     times: int = 1
 
@@ -64,7 +65,7 @@ class Teller(Watcher):
 
 
 def run(folder, arm, watcher, changes=""):
-    """Run the spec with an arm; what it told."""
+    """Run the spec with an arm; return its messages."""
     told: list[str] = []
     spec = folder / "spec.yaml"
     spec.write_text(changed(*LONG, text=spec_of(arm)) + changes)
@@ -90,7 +91,7 @@ def result(folder):
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_saves_the_run_where_it_is(tmp_path, number):
-    """Short as it is, at the very update at which it was told."""
+    """Also a short run, at the update of the signal."""
     (saved,) = interrupted(tmp_path, ADAM, number)
 
     assert torch.load(saved, weights_only=True)["state"]["update"] >= 50
@@ -98,7 +99,7 @@ def test_an_interruption_saves_the_run_where_it_is(tmp_path, number):
 
 @pytest.mark.slow
 def test_the_next_command_goes_on_from_there(tmp_path):
-    """No evaluation comes twice, and none is left out."""
+    """No evaluation is repeated, and none is left out."""
     (saved,) = interrupted(tmp_path, ADAM, signal.SIGTERM)
     update = torch.load(saved, weights_only=True)["state"]["update"]
     watcher = Watcher()
@@ -114,13 +115,13 @@ def test_the_next_command_goes_on_from_there(tmp_path):
 
 @pytest.mark.long
 def test_a_run_that_keeps_more_than_a_checkpoint_is_not_saved(tmp_path):
-    """It begins anew."""
+    """It starts again."""
     assert interrupted(tmp_path, COUNTING, signal.SIGINT) == []
 
 
 @pytest.mark.long
 def test_where_no_checkpoint_is_wanted_an_interruption_waits_for_none(tmp_path):
-    """`checkpoint_every: null` is never, Ctrl-C included."""
+    """`checkpoint_every: null` means never, also on Ctrl-C."""
     never = "safety: {checkpoint_every: null}\n"
 
     assert interrupted(tmp_path, ADAM, signal.SIGINT, never) == []
@@ -128,7 +129,7 @@ def test_where_no_checkpoint_is_wanted_an_interruption_waits_for_none(tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_is_told_to_end_alone_costs_nothing(tmp_path):
-    """Another one goes on where it has saved its run."""
+    """Another worker resumes its run."""
     watcher = Teller()
     run(tmp_path, ADAM, watcher)
     status, curve = result(tmp_path)
@@ -139,9 +140,9 @@ def test_a_worker_that_is_told_to_end_alone_costs_nothing(tmp_path):
 
 @pytest.mark.long
 def test_a_run_whose_workers_are_told_to_end_again_and_again_is_an_error(tmp_path):
-    """Whatever ends them would never end."""
+    """Otherwise the restarts would never end."""
     run(tmp_path, ADAM, Teller(times=10))
     status, _ = result(tmp_path)
 
     assert status["status"] == "error"
-    assert status["reason"] == "the worker process was told to end (SIGTERM)"
+    assert status["reason"] == str(ExitStatus(TOLD_TO_END))

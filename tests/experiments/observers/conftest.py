@@ -1,4 +1,4 @@
-"""No server, and no settings of MLflow but those of the test."""
+"""No server, and only the settings of the test for MLflow."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from bdhf.experiments.observers.mlflow import DEFAULTS
 
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch):
-    """Whoever runs the tests may have a server, which is none of theirs."""
+    """The tests must not use a server of the user."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for name, value in DEFAULTS.items():
         monkeypatch.setenv(name, value)

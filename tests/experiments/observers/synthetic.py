@@ -1,4 +1,4 @@
-"""Runs that never ran: what the engine would tell its observer, without training anything."""
+"""Made-up runs: the calls of the engine to its observer, without training."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MAPS_ITS_TABLES = pytest.mark.filterwarnings(
 def row(update, loss, **more):
     """A row of a curve in which nothing was measured but these values."""
     values = dict.fromkeys(CURVE_COLUMNS, math.nan) | {"update": update, "val_loss": loss} | more
-    return MappingProxyType(values)  # nobody who is told of a row may change it
+    return MappingProxyType(values)  # no observer may change a row
 
 
 def tell_interleaved(observer):
-    """Two runs at a time: Adam ends well, block HF diverges in its last row."""
+    """Two runs at a time: Adam is done, block HF diverges in its last row."""
     adam, hf = RUNS["adam"], RUNS["block_hf"]
     observer.started(adam)
     observer.started(hf)

@@ -1,4 +1,4 @@
-"""The training loop: what is counted, when it ends, and that every failure is data."""
+"""The training loop: its counts, its end, and failures as outcomes."""
 
 import math
 import time
@@ -55,7 +55,7 @@ def test_metrics_are_those_of_the_problem():
 
 
 def test_adam_is_the_plain_training_loop():
-    """The loop adds nothing to torch: the same loss as Adam written out by hand."""
+    """The loop adds nothing to torch: the same loss as a plain loop with Adam."""
     run = cell("adam").run
     problem = problem_of(run.problem)
     model = problem.build()
@@ -153,7 +153,7 @@ def test_adams_norms_are_those_of_its_last_update():
 
 @pytest.mark.parametrize("sustain", [1, 2, 3])
 def test_a_target_is_reached_after_as_many_evaluations_as_it_asks(sustain):
-    """A stretch that is broken, by a rise or a NaN, begins again."""
+    """A rise or a NaN resets the count."""
     reached = Reached([Target(metric="m", below=1.0, sustain=sustain)])
 
     ends = [reached.after({"m": m}) for m in (2.0, 1.0, math.nan, 0.5, 1.5, 0.9, 0.8, 0.7)]
@@ -171,7 +171,7 @@ def test_every_target_must_be_reached_and_none_is_no_reason_to_stop():
 
 
 def test_a_run_stops_at_its_sustained_target():
-    """It ends at the evaluation that completes the stretch, and says why."""
+    """It ends at the evaluation that completes the count, with the reason."""
     target = Target(metric="val_loss", below=0.08, sustain=2)
     full = outcome("block_hf", budget=Budget(updates=40)).curve
     first = full.index[full["val_loss"] <= 0.08][0]
@@ -224,7 +224,7 @@ def test_seconds_are_training_only(monkeypatch):
 
 
 def test_observers_see_every_row():
-    """What is observed is what is recorded."""
+    """Observed rows are the recorded rows."""
     seen = []
 
     curve = outcome("adam", observe=seen.append).curve
@@ -331,7 +331,7 @@ def test_products_that_cannot_be_right_end_the_run_as_an_error(monkeypatch):
 
     assert result.status is Status.ERROR
     assert "CurvatureError" in result.reason
-    assert "suspect: module 'encoder." in result.reason
+    assert "'encoder." in result.reason
     assert result.curve["update"].tolist() == [0]
 
 

@@ -1,4 +1,4 @@
-"""Runs that do not end as they should: each is an outcome with its reason."""
+"""Failed runs: each is an outcome with its reason."""
 
 import math
 import time
@@ -30,7 +30,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged():
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_parameter_that_is_not_finite_ends_the_run_where_no_loss_shows_it(monkeypatch, value):
-    """A saturated unit, or one that nothing reads, hides it from every loss."""
+    """A saturated or unused unit hides it from every loss."""
     build, step = Autoencoder.build, updaters.TorchUpdater.step
 
     def with_a_spare(problem):
@@ -63,7 +63,7 @@ def test_hessian_free_that_diverges_says_so():
 
 
 class Clock:
-    """A clock on which a second passes whenever somebody looks, and none otherwise."""
+    """A clock that advances by a second with each reading."""
 
     now = 0.0
 
@@ -77,9 +77,9 @@ LINE_SEARCH = ("partition: full, lr: 0.5", "partition: full, lr: 1.0e+5, accepta
 
 
 @pytest.mark.parametrize(
-    ("arm", "changes", "seconds", "place", "updates"),
+    ("arm", "changes", "seconds", "doing", "updates"),
     [
-        # looks: 3 at an evaluation; 2 at the check; at the updates 6, 7 and 7
+        # readings of the clock: 3 at an evaluation; 2 at the check; at the updates 6, 7 and 7
         ("full_hf", (), 1, "in the evaluation at update 0", []),
         ("full_hf", (), 3, "in the check before update 1", [0]),
         ("full_hf", (), 8, "in update 1", [0]),
@@ -90,7 +90,7 @@ LINE_SEARCH = ("partition: full, lr: 0.5", "partition: full, lr: 1.0e+5, accepta
     ],
 )
 def test_a_run_that_exceeds_the_safety_limit_times_out_where_it_is(
-    monkeypatch, arm, changes, seconds, place, updates
+    monkeypatch, arm, changes, seconds, doing, updates
 ):
     """Inside CG, a line search, L-BFGS, the check before the first update, or an evaluation."""
     stand_in = SimpleNamespace(monotonic=Clock(), perf_counter=time.perf_counter)
@@ -99,7 +99,7 @@ def test_a_run_that_exceeds_the_safety_limit_times_out_where_it_is(
     result = outcome(arm, *changes, safety=Safety(seconds=seconds))
 
     assert result.status is Status.TIMEOUT
-    assert result.reason == f"still running after {seconds} s, {place}"
+    assert result.reason == f"still running after {seconds} s, {doing}"
     assert result.curve["update"].tolist() == updates
 
 
@@ -118,7 +118,7 @@ def test_a_run_that_exceeds_the_safety_limit_times_out_where_it_is(
     ],
 )
 def test_an_exception_is_an_outcome_with_reason_and_traceback(monkeypatch, error, status):
-    """What happened before it is kept."""
+    """The rows before it are kept."""
     steps = []
 
     def failing(self, batch, curvature, watch):
@@ -138,7 +138,7 @@ def test_an_exception_is_an_outcome_with_reason_and_traceback(monkeypatch, error
 
 
 def raised(error, cause=None, context=None, hidden=False):
-    """An exception with what it came of."""
+    """An exception with its causes."""
     error.__cause__, error.__context__ = cause, context
     error.__suppress_context__ = hidden or cause is not None
     return error
@@ -160,12 +160,12 @@ FULL = torch.OutOfMemoryError("CUDA out of memory: planted")
     ],
 )
 def test_a_want_of_memory_is_found_behind_the_error_it_became(error, status):
-    """Of what a traceback would show, whichever raised it."""
+    """In the whole chain that a traceback shows."""
     assert classified(error)[0] is status
 
 
 def test_the_reason_names_the_want_of_memory_and_a_loop_of_causes_ends():
-    """Not the error that was made of it; an exception may be its own cause."""
+    """Not the error that it was converted to; an exception may be its own cause."""
     itself = ValueError("mine")
     itself.__cause__ = itself
 
@@ -177,7 +177,7 @@ def test_the_reason_names_the_want_of_memory_and_a_loop_of_causes_ends():
 
 
 def test_a_run_that_failed_holds_no_memory(monkeypatch):
-    """The model of a run that ended in an error is gone when its outcome is there."""
+    """The model of a failed run is freed before its outcome is returned."""
     models = []
 
     def failing(self, batch, curvature, watch):

@@ -1,4 +1,4 @@
-"""What pairs the arms: one initialisation and one order of batches a seed, byte for byte."""
+"""The pairing of arms: one initialisation and one order of batches per seed, byte for byte."""
 
 import hashlib
 import random
@@ -14,22 +14,22 @@ from tests.experiments.specs import outcome
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Arm -> the bytes that it begins with, and those of its batches, update by update.
+    """Arm -> digests of its initial parameters and of its batches, update by update.
 
     An arm called "restless" draws from every global generator before each of its updates.
     """
-    found = {}
+    by_arm = {}
 
     def spied(cls):
         step = cls.step
 
         def recorded(self, batch, curvature, watch):
-            mine = found.setdefault(found["now"], [])
-            if not mine:
+            own = by_arm.setdefault(by_arm["now"], [])
+            if not own:
                 parameters = (p for g in self._optimizer.param_groups for p in g["params"])
-                mine.append(sorted(digest(p) for p in parameters))
-            mine.append((digest(*batch), digest(*curvature) if curvature else None))
-            if found["now"] == "restless":
+                own.append(sorted(digest(p) for p in parameters))
+            own.append((digest(*batch), digest(*curvature) if curvature else None))
+            if by_arm["now"] == "restless":
                 torch.rand(3), np.random.rand(3), random.random()
             return step(self, batch, curvature, watch)
 
@@ -37,7 +37,7 @@ def seen(monkeypatch):
 
     spied(updaters.BlockUpdater)
     spied(updaters.TorchUpdater)
-    return found
+    return by_arm
 
 
 def digest(*tensors):
@@ -63,10 +63,10 @@ def test_arms_begin_at_the_same_point_and_see_the_same_batches(seen, order):
         outcome(arm, FOUR_ARMS, budget=Budget(updates=50), evaluate_every=50)
     del seen["now"]
 
-    assert {len(found) for found in seen.values()} == {51}
-    starts = {tuple(found[0]) for found in seen.values()}
-    gradients = {tuple(batch for batch, _ in found[1:]) for found in seen.values()}
-    curvatures = {arm: [batch for _, batch in found[1:]] for arm, found in seen.items()}
+    assert {len(records) for records in seen.values()} == {51}
+    starts = {tuple(records[0]) for records in seen.values()}
+    gradients = {tuple(batch for batch, _ in records[1:]) for records in seen.values()}
+    curvatures = {arm: [batch for _, batch in records[1:]] for arm, records in seen.items()}
     assert len(starts) == len(gradients) == 1
     assert len(set(*gradients)) == 50
     assert curvatures.pop("adam") == [None] * 50

@@ -1,4 +1,4 @@
-"""Random streams: what pairs the arms."""
+"""Random streams, which pair the arms."""
 
 from itertools import islice
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bdhf.experiments.run.random_streams import BatchSampler, Subsets, derive, generator
+from tests.messages import naming
 
 
 def test_a_stream_depends_on_seed_and_purpose_alone():
@@ -44,7 +45,7 @@ def test_epochs_are_shuffled_anew():
 
 def test_a_batch_larger_than_the_data_is_refused():
     """No batch can hold more distinct samples than there are."""
-    with pytest.raises(ValueError, match="a batch of 6 cannot be drawn from 5 samples"):
+    with pytest.raises(ValueError, match=naming(6, 5)):
         next(BatchSampler(5, 6, generator(0, "order")))
 
 
@@ -66,7 +67,7 @@ def test_a_smaller_subset_is_part_of_a_larger_one():
 )
 @pytest.mark.parametrize("drawn", [0, 1, 2, 3, 7])
 def test_a_stream_goes_on_from_its_state(stream, drawn):
-    """Wherever it stood, in the middle of an epoch or across the end of one."""
+    """From any position, in the middle of an epoch or across its end."""
     first, second = stream(), stream()
     list(islice(first, drawn))
     state = first.state()

@@ -1,4 +1,4 @@
-"""Claims: of all who want a run one holds it, whatever ends in between."""
+"""Claims: one process holds a run, whatever ends in between."""
 
 import errno
 import json
@@ -54,13 +54,13 @@ def plant(folder, owner, generation=0, silent=0.0):
 
 
 def race(racers, lap):
-    """Call `lap` in so many threads at once; what each gave. Whatever one raises is raised."""
-    start, found, raised = threading.Barrier(racers), [], []
+    """Call `lap` in several threads at once; return the results, or raise the first error."""
+    start, results, raised = threading.Barrier(racers), [], []
 
     def run():
         start.wait()
         try:
-            found.append(lap())
+            results.append(lap())
         except Exception as error:
             raised.append(error)
 
@@ -71,7 +71,7 @@ def race(racers, lap):
         thread.join()
     if raised:
         raise raised[0]
-    return found
+    return results
 
 
 def test_among_many_threads_each_run_is_held_by_one(opened):
@@ -125,7 +125,7 @@ def test_among_processes_each_run_is_held_by_one(tmp_path):
 
 
 def test_claims_come_and_go_without_two_holding_one(tmp_path):
-    """Who takes a run and lets it go never meets another in it."""
+    """Two threads never hold a run at once."""
     inside, met = threading.Semaphore(1), []
 
     def lap():
@@ -165,7 +165,7 @@ def test_claims_come_and_go_without_two_holding_one(tmp_path):
     ],
 )
 def test_a_claim_is_taken_over_only_when_it_is_stale(claims, owner, silent, is_stale):
-    """Here the process decides, whose number may be another's now; elsewhere its silence."""
+    """On this machine the process decides, whose id may be reused; elsewhere missing heartbeats."""
     old = plant(claims.folder, owner(Owner.here()), silent=silent)
 
     new = claims.take(RUN)
@@ -207,7 +207,7 @@ def test_of_several_who_take_over_a_stale_claim_one_wins(tmp_path, opened):
 
 
 def test_who_was_taken_over_removes_nothing_of_its_successors(claims):
-    """Not even where the run was let go and claimed anew under the very name of its claim."""
+    """Not even if the run was released and claimed again under the same name."""
     lost = plant(claims.folder, ELSEWHERE, silent=LONG_AGO)
     second = claims.take(RUN)
     claims.release(lost)
@@ -223,7 +223,7 @@ def test_who_was_taken_over_removes_nothing_of_its_successors(claims):
 
 
 def test_a_claim_made_on_an_outdated_look_is_withdrawn(claims, monkeypatch):
-    """Between look and claim the stale run was let go and claimed anew: the newcomer keeps it."""
+    """Between read and claim the run was released and claimed again: the new owner keeps it."""
     plant(claims.folder, replace(Owner.here(), pid=2**22 + 1), generation=1)
     make = os.link
     newcomer = replace(ELSEWHERE, pid=8)
@@ -251,7 +251,7 @@ def test_letting_go_leaves_nothing(claims):
 
 
 def test_what_the_dead_held_is_let_go_and_the_rest_stays(claims):
-    """A process that died between the outcome and the release leaves a claim on a finished run."""
+    """A process that was killed between outcome and release leaves a claim on a finished run."""
     plant(claims.folder, replace(Owner.here(), pid=2**22 + 1), generation=3)
     other = claims.take("f" * 16)
 
@@ -261,7 +261,7 @@ def test_what_the_dead_held_is_let_go_and_the_rest_stays(claims):
 
 
 def test_age_is_told_by_the_clock_of_the_file_system(claims, monkeypatch):
-    """A machine whose clock is a day ahead takes nothing from one that is at work."""
+    """A machine whose clock is a day ahead takes over no live claim."""
     plant(claims.folder, ELSEWHERE)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 86400)
@@ -270,7 +270,7 @@ def test_age_is_told_by_the_clock_of_the_file_system(claims, monkeypatch):
 
 
 def test_a_heartbeat_touches_what_is_held(tmp_path):
-    """A claim that had fallen silent is touched again by the thread of its process."""
+    """The thread of its process touches a claim again."""
     claims = Claims(tmp_path, heartbeat_seconds=0.01)
     path = claims.home / claims.take(RUN).name
     os.utime(path, (1.0, 1.0))
@@ -299,7 +299,7 @@ def test_without_links_a_claim_is_made_by_its_name(claims, monkeypatch):
 
 
 def test_a_claim_that_cannot_be_read_is_one(claims):
-    """It may be in the making; silent for long, it is taken over."""
+    """It may be incomplete; without heartbeats for long, it is taken over."""
     path = claims.folder / "claims" / f"{RUN}.0"
     path.parent.mkdir()
     path.write_text("{")

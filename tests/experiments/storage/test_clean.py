@@ -1,4 +1,4 @@
-"""Removing runs: those that are meant, and nothing beside."""
+"""Removing runs: those requested, and nothing else."""
 
 import subprocess
 import sys
@@ -12,8 +12,8 @@ from bdhf.experiments.storage.clean import Doomed, removable, remove
 from bdhf.records import InputError, Status
 from tests.experiments.synthetic import begun, write
 
-FOREIGN = "f" * 16
-ALL = Doomed(failed=True, foreign=True)
+UNPLANNED = "f" * 16
+ALL = Doomed(failed=True, unplanned=True)
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ def made(tmp_path):
 
 
 def clean(store, doomed):
-    """Remove all that may go."""
+    """Remove everything that may be removed."""
     return remove(store.folder, removable(store.folder, doomed), doomed)
 
 
 @pytest.mark.parametrize("status", list(Status))
 def test_failed_is_error_oom_and_timeout(made, status):
-    """Outcomes stay, diverged ones as well."""
+    """Outcomes stay, also diverged ones."""
     store, cells = made
     folder = write(store, cells[0], status)
 
@@ -40,11 +40,11 @@ def test_failed_is_error_oom_and_timeout(made, status):
 
 
 def test_torn_runs_count_as_failed(made):
-    """A folder without its curve goes with the failed ones, and only with them."""
+    """A folder without its curve is removed with the failed runs only."""
     store, cells = made
     (write(store, cells[0]) / "curve.parquet").unlink()
 
-    assert removable(store.folder, Doomed(foreign=True)) == {}
+    assert removable(store.folder, Doomed(unplanned=True)) == {}
     assert removable(store.folder, Doomed(failed=True)) == {
         cells[0].run_id: "torn: curve.parquet: No such file or directory"
     }
@@ -59,23 +59,23 @@ def test_runs_of_a_newer_version_are_not_torn(made):
     assert removable(store.folder, Doomed(failed=True)) == {}
 
 
-def test_foreign_runs_are_those_that_the_plan_has_not(made):
-    """A done run goes when it is not in the plan, and is asked for."""
+def test_unplanned_runs_are_those_that_are_not_in_the_plan(made):
+    """A done run is removed if it is not in the plan, and only on request."""
     store, cells = made
     write(store, cells[0])
-    foreign = write(store, cells[1]).rename(store.runs / FOREIGN)
-    (foreign / "status.json").write_text('{"status": "done"}')  # as older versions wrote it
+    unplanned = write(store, cells[1]).rename(store.runs / UNPLANNED)
+    (unplanned / "status.json").write_text('{"status": "done"}')  # as older versions wrote it
 
     assert removable(store.folder, Doomed(failed=True)) == {}
-    assert clean(store, Doomed(foreign=True)) == [FOREIGN]
+    assert clean(store, Doomed(unplanned=True)) == [UNPLANNED]
     assert [path.name for path in store.runs.iterdir()] == [cells[0].run_id]
 
 
 def test_what_is_no_run_stays(made, tmp_path):
-    """Files, folders with other names and links to elsewhere are a person's own."""
+    """Files, folders with other names and links to elsewhere belong to the user."""
     store, cells = made
     elsewhere = write(store, cells[0], Status.ERROR).rename(tmp_path / "elsewhere")
-    (store.runs / FOREIGN).symlink_to(elsewhere)
+    (store.runs / UNPLANNED).symlink_to(elsewhere)
     (store.runs / ("e" * 16)).touch()
     (store.runs / "backup").mkdir()
     before = {path.name for path in store.runs.iterdir()}
@@ -102,7 +102,7 @@ def test_a_run_that_is_under_way_stays(made):
 
 
 def test_a_run_that_has_succeeded_since_it_was_listed_stays(made):
-    """What was failed when a person saw the list, and is done now, is looked at again."""
+    """A run that failed when it was listed, and is done now, is checked again."""
     store, cells = made
     folder = write(store, cells[0], Status.ERROR)
     listed = removable(store.folder, ALL)
@@ -113,7 +113,7 @@ def test_a_run_that_has_succeeded_since_it_was_listed_stays(made):
 
 
 def test_the_claim_of_a_process_that_has_died_is_no_hindrance(made):
-    """The run of a killed process may go, and its claim with it."""
+    """The run of a killed process can be removed, with its claim."""
     store, cells = made
     write(store, cells[0], Status.ERROR)
     script = (
@@ -140,7 +140,7 @@ def test_the_tables_follow_and_nothing_temporary_stays(made):
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_words(made, monkeypatch):
-    """No traceback, and no claim that stays."""
+    """No traceback, and no claim is left."""
     store, cells = made
     write(store, cells[0], Status.ERROR)
 
@@ -149,14 +149,14 @@ def test_a_folder_that_cannot_be_written_is_told_in_words(made, monkeypatch):
 
     monkeypatch.setattr(storage_clean, "temporary_folder", read_only)
 
-    with pytest.raises(InputError, match="cannot remove runs: Read-only file system"):
+    with pytest.raises(InputError, match="Read-only file system"):
         clean(store, ALL)
     assert list((store.folder / "claims").iterdir()) == []
 
 
 def test_a_folder_without_a_plan_is_refused(tmp_path):
-    """Where there is no plan every run would be foreign: nothing is removed."""
-    (tmp_path / "runs" / FOREIGN).mkdir(parents=True)
+    """Without a plan every run would be unplanned: nothing is removed."""
+    (tmp_path / "runs" / UNPLANNED).mkdir(parents=True)
 
-    with pytest.raises(InputError, match=r"no plan\.parquet"):
+    with pytest.raises(InputError, match=r"plan\.parquet"):
         removable(tmp_path, ALL)

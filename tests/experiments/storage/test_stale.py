@@ -1,4 +1,4 @@
-"""Runs whose own code has changed since: told by `plan`, and kept or made again by `run`."""
+"""Stale runs: reported by `plan`, and kept or repeated by `run`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from bdhf.cli.stale import stale_lines
 from bdhf.experiments.ablation import Ablation
 from bdhf.experiments.parts import user_modules
 from bdhf.experiments.parts.user_source import sources
@@ -24,7 +25,7 @@ PART = "import {name}_helper\n" + CHUNKS
 
 @pytest.fixture
 def home(tmp_path, monkeypatch, request):
-    """A spec with an own part in one arm, where the commands run; and the name of its modules."""
+    """A spec with an own part in one arm, in the working directory; and the name of its modules."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(user_modules._BESIDE, "folders", [])
     name = f"stl{abs(hash(request.node.name))}"
@@ -95,8 +96,9 @@ def test_plan_tells_the_arm_its_part_and_the_file(home, module):
     said = bdhf("plan", "spec.yaml", "--out", "out", code=0).stdout
     (arm,) = json.loads(bdhf("plan", "spec.yaml", "--out", "out", "--json", code=0).stdout)["stale"]
 
-    line = f"full_hf: 2 runs made with other code of {name}_part:Chunks; changed since: {file}"
+    (line,) = stale_lines(stale_of(folder))
     assert f"stale: {line}" in said.splitlines()
+    assert all(fact in line for fact in ("full_hf", "2 runs", f"{name}_part:Chunks", str(file)))
     assert arm["arm"] == "full_hf"
     assert arm["parts"] == [f"{name}_part:Chunks"]
     assert arm["files"] == [str(file)]
@@ -123,7 +125,7 @@ def test_a_module_that_came_or_went_is_told_too(home):
     ids=["of an older bdhf", "not run", "failed", "done"],
 )
 def test_runs_that_say_nothing_of_their_code_are_not_stale(home, way, expected):
-    """Nor are those that are to be made anyway; those that failed would be kept as they are."""
+    """Nor are runs that are to do anyway; failed runs would be kept."""
     folder, name = home
     made(opened(folder), **way)
     (folder / f"{name}_helper.py").write_text("x = 1")
@@ -132,7 +134,7 @@ def test_runs_that_say_nothing_of_their_code_are_not_stale(home, way, expected):
 
 
 def test_a_run_that_is_tried_again_anyway_is_no_question(home):
-    """`--retry` makes it with the code that is there."""
+    """`--retry` repeats it with the present code."""
     folder, name = home
     made(opened(folder), status=Status.ERROR)
     (folder / f"{name}_helper.py").write_text("x = 1")
@@ -150,7 +152,7 @@ def test_run_asks_what_becomes_of_them_and_changes_nothing(home):
 
     lines = bdhf("run", "spec.yaml", "--out", "out", code=2).stderr.splitlines()
 
-    assert lines[-2].startswith("full_hf: 2 runs made with other code of ")
+    assert lines[-2:-1] == stale_lines(stale_of(folder))
     assert "--stale keep" in lines[-1]
     assert "--stale rerun" in lines[-1]
     assert "out/stale" in lines[-1]
@@ -160,7 +162,7 @@ def test_run_asks_what_becomes_of_them_and_changes_nothing(home):
 
 @pytest.mark.usefixtures("quick")
 def test_kept_ones_stay_as_they_are_and_are_told(home):
-    """What is left is made, here nothing; the next `plan` tells them still."""
+    """The runs left are made, here none; the next `plan` still reports the stale ones."""
     folder, name = home
     made(opened(folder))
     (folder / f"{name}_helper.py").write_text("x = 1")
@@ -168,14 +170,14 @@ def test_kept_ones_stay_as_they_are_and_are_told(home):
 
     said = bdhf("run", "spec.yaml", "--out", "out", "--stale", "keep", code=0).stderr
 
-    assert "kept: full_hf: 2 runs made with other code" in said
+    assert [f"kept: {line}" for line in stale_lines(stale_of(folder))] == said.splitlines()[:1]
     assert {path: path.stat().st_mtime_ns for path in folder.glob("out/runs/*/*")} == before
     assert len(stale_of(folder)) == 1
 
 
 @pytest.mark.usefixtures("quick")
 def test_those_that_are_made_again_leave_the_old_ones_aside(home):
-    """As many as --limit lets; the others ask again, and nothing is lost."""
+    """Up to --limit; the next command asks for the others again, and nothing is lost."""
     folder, name = home
     made(opened(folder))
     (folder / f"{name}_helper.py").write_text("x = 1")
@@ -201,7 +203,7 @@ def test_those_that_are_made_again_leave_the_old_ones_aside(home):
 
 
 def test_a_run_that_another_process_is_making_again_is_left_to_it(home):
-    """And one that has been made again is no more moved; names aside are never taken twice."""
+    """A repeated run is not moved again, and no name in stale/ is used twice."""
     folder, name = home
     ablation = opened(folder)
     made(ablation)

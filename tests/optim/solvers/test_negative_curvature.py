@@ -29,7 +29,7 @@ def valley(*point: float) -> Case:
         return (0.5 * SHAPE * outputs**2).sum() + 0.25 * outputs[:, 2].pow(4).sum()
 
     unit = torch.ones(1, 1, dtype=torch.float64)
-    return Case(model, loss_fn, (unit, unit), known=False)
+    return Case(model, loss_fn, (unit, unit), recognised=False)
 
 
 LOWEST = -1 / 16  # at (0, 0, ±√½)
