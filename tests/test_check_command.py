@@ -54,7 +54,7 @@ def test_arms_that_are_not_selected_are_not_tried(there):
     bdhf("plan", "spec.yaml", "--only", "hf", code=2)
 
 
-def test_what_is_left_out_is_said_on_stderr(there, monkeypatch):
+def test_what_is_left_out_is_reported_on_stderr(there, monkeypatch):
     """The JSON output stays the same."""
     monkeypatch.setattr("bdhf.experiments.dry_run.check.SECONDS", -1.0)
     monkeypatch.setattr("bdhf.experiments.dry_run.check.is_kept", lambda key: False)

@@ -174,7 +174,7 @@ class Stops(torch.optim.SGD):
 """
 
 
-def test_a_failed_run_is_kept_and_tells_by_exit_code_1(tmp_path):
+def test_a_failed_run_is_kept_and_gives_exit_code_1(tmp_path):
     """A run that raises stays in the table with its reason; the others are done."""
     (tmp_path / "lab_stops.py").write_text(STOPS)
     text = changed(("torch.Adam, lr: 3.0e-3", "lab_stops:Stops"), ("count: 2", "count: 1"))
@@ -235,7 +235,7 @@ GRID = changed(
 )
 
 
-def test_a_grid_runs_what_it_can_and_tells_what_it_skips(tmp_path):
+def test_a_grid_runs_what_it_can_and_reports_what_it_skips(tmp_path):
     """Skipped cells are listed by reason in plan, run and status, and are no failure."""
     (tmp_path / "spec.yaml").write_text(GRID)
 

@@ -111,7 +111,7 @@ def test_who_stops_watching_gets_the_last_look(made, monkeypatch):
      ("plan", "nowhere.yaml"), ("plan", "spec.yaml", "--only", "adm"),
      ("plan", "spec.yaml", "--shard", "3/2"), ("run", "spec.yaml", "--retry", "eror")],
 )  # fmt: skip
-def test_bad_input_is_told_on_stderr_with_exit_code_2(made, arguments):
+def test_bad_input_is_reported_on_stderr_with_exit_code_2(made, arguments):
     """Nothing on stdout, no traceback."""
     done = bdhf(*arguments, code=2)
 
@@ -172,7 +172,7 @@ def test_plan_as_json_is_json_and_warnings_go_elsewhere(made):
     assert re.match("warning: " + naming("2 tests", 0.05, 7, 2), done.stderr)
 
 
-def test_plan_tells_the_time_from_finished_runs(made):
+def test_plan_reports_the_time_from_finished_runs(made):
     """Finished runs give the time of the others."""
     store, cells = made
     for cell in cells[:3]:
@@ -197,7 +197,7 @@ def test_plan_shows_a_part_and_what_is_set(made):
 
 
 @pytest.mark.slow
-def test_run_stops_at_a_limit_and_goes_on(made):
+def test_run_stops_at_a_limit_and_continues(made):
     """A limit bounds the number of runs now."""
     only = ("--only", "adam", "--workers", "1")
 

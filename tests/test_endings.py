@@ -62,7 +62,7 @@ def check_what_is_left(folder) -> set[str]:
     ],
     ids=["interrupted", "terminated", "Ctrl-C in a terminal", "a scheduler that ends them all"],
 )
-def test_told_to_end_it_keeps_what_has_finished_and_records_no_failure(tmp_path, running, send):
+def test_asked_to_end_it_keeps_what_has_finished_and_records_no_failure(tmp_path, running, send):
     """One line and exit code 130; workers end, claims are released, the tables are collected."""
     workers = psutil.Process(running.pid).children(recursive=True)
     send(running)
@@ -79,7 +79,7 @@ def test_told_to_end_it_keeps_what_has_finished_and_records_no_failure(tmp_path,
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="limits are set on Linux only")
 @pytest.mark.parametrize("whose", ["engine", "worker"])
-def test_a_disk_that_takes_no_more_is_one_line_and_the_same_command_goes_on(
+def test_a_disk_that_takes_no_more_is_one_line_and_the_same_command_continues(
     tmp_path, running, whose
 ):
     """Files cannot grow: a claim, or an outcome, cannot be written. Nothing is torn."""

@@ -103,7 +103,7 @@ def test_an_error_crosses_processes(error, made):
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_a_command_tells_an_error_in_its_lines(error, capsys):
+def test_a_command_reports_an_error_in_its_lines(error, capsys):
     """Every fault is a line on stderr, and the exit code is 2."""
     with pytest.raises(typer.Exit) as ended, errors_reported():
         raise error

@@ -127,7 +127,7 @@ SAMPLE = [forgery for forgery in FORGERIES if any(words in forgery.what for word
 
 @pytest.mark.slow
 @pytest.mark.parametrize("forgery", SAMPLE, ids=name)
-def test_without_a_folder_and_a_run_the_page_alone_tells_what_the_table_says(
+def test_without_a_folder_and_a_run_the_page_alone_reports_what_the_table_says(
     forgery, honest, tmp_path
 ):
     """A sample of the forgeries, in the mode without further input."""

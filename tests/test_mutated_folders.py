@@ -136,7 +136,7 @@ def check(pristine, tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("start", range(0, len(SAMPLE), 10))
-def test_a_mutated_results_folder_is_told_and_nothing_else_is_read(pristine, tmp_path, start):
+def test_a_mutated_results_folder_is_reported_and_nothing_else_is_read(pristine, tmp_path, start):
     """A sample of all mutations, with one command each."""
     for seed in SAMPLE[start : start + 10]:
         check(pristine, tmp_path, seed)
@@ -144,7 +144,7 @@ def test_a_mutated_results_folder_is_told_and_nothing_else_is_read(pristine, tmp
 
 @pytest.mark.long
 @pytest.mark.parametrize("start", range(0, len(MANY), 100))
-def test_any_mutated_results_folder_is_told_and_nothing_else_is_read(pristine, tmp_path, start):
+def test_any_mutated_results_folder_is_reported_and_nothing_else_is_read(pristine, tmp_path, start):
     """Two thousand of them."""
     for seed in MANY[start : start + 100]:
         check(pristine, tmp_path, seed)
@@ -185,14 +185,14 @@ def check_study(study, tmp_path: Path, seed: int) -> None:
         shutil.rmtree(folder)
 
 
-def test_a_mutated_study_is_told_and_nothing_else_is_read(study, tmp_path):
+def test_a_mutated_study_is_reported_and_nothing_else_is_read(study, tmp_path):
     """A sample of all mutations."""
     for seed in STUDY_SAMPLE:
         check_study(study, tmp_path, seed)
 
 
 @pytest.mark.long
-def test_any_mutated_study_is_told_and_nothing_else_is_read(study, tmp_path):
+def test_any_mutated_study_is_reported_and_nothing_else_is_read(study, tmp_path):
     """Three hundred of them."""
     for seed in STUDY_MANY:
         check_study(study, tmp_path, seed)

@@ -99,7 +99,7 @@ def test_what_only_looks_needs_no_rights(made, read_only, command):
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])
-def test_a_full_disk_is_told_as_what_it_is(made, monkeypatch, command):
+def test_a_full_disk_is_reported_as_such(made, monkeypatch, command):
     """An old page must not look like the new one."""
 
     def full(_):
@@ -113,7 +113,7 @@ def test_a_full_disk_is_told_as_what_it_is(made, monkeypatch, command):
 
 @pytest.mark.parametrize("command", ["compare", "report", "run"])
 @pytest.mark.parametrize("name", ["runs.parquet", "comparisons.parquet"])
-def test_a_folder_in_the_place_of_a_table_is_told(made, monkeypatch, command, name):
+def test_a_folder_in_the_place_of_a_table_is_reported(made, monkeypatch, command, name):
     """The message names the file; no run changes."""
     store, _ = made
     monkeypatch.setattr(ablation, "run_all", lambda *_: {})
@@ -132,7 +132,7 @@ def test_a_folder_in_the_place_of_a_table_is_told(made, monkeypatch, command, na
 
 @pytest.mark.parametrize("name", ["plan.parquet", "plan.json", "spec.yaml"])
 @pytest.mark.parametrize("command", ["status", "report", "plan", "run"])
-def test_a_folder_in_the_place_of_what_was_asked_is_told(made, monkeypatch, command, name):
+def test_a_folder_in_the_place_of_what_was_asked_is_reported(made, monkeypatch, command, name):
     """A line if the command needs the file, and no traceback otherwise."""
     store, _ = made
     monkeypatch.setattr(ablation, "run_all", lambda *_: {})

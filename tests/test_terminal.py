@@ -128,7 +128,7 @@ def test_errors_are_lines(made):
 
 
 @pytest.mark.slow
-def test_a_study_is_told_in_plain_lines(tmp_path):
+def test_a_study_is_reported_in_plain_lines(tmp_path):
     """Its name, its arms and its results."""
     records = synthetic_study()
     study = records.study.model_copy(

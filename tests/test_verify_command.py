@@ -81,7 +81,7 @@ def test_a_page_that_was_mailed_needs_no_folder(results, tmp_path):
     assert first == second
 
 
-def test_a_changed_number_is_told_with_its_line_and_exit_code_1(results):
+def test_a_changed_number_is_reported_with_its_line_and_exit_code_1(results):
     """The text of the file, and that of its records."""
     page = results / "report.html"
     edit(page, r"<h1>small</h1>", "<h1>large</h1>")

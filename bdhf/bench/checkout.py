@@ -51,8 +51,8 @@ class Checkout:
             shown = ("show", "--no-patch", "--no-show-signature", "--format=%H %s")
             line = self._git(*shown, resolved.decode().strip()).decode()
         except subprocess.CalledProcessError as error:
-            said = error.stderr.decode(errors="replace").strip().splitlines()
-            why = said[0] if said else "git gives no reason"
+            error_lines = error.stderr.decode(errors="replace").strip().splitlines()
+            why = error_lines[0] if error_lines else "git gives no reason"
             if self._is_shallow():
                 why += " (the clone is shallow: `git fetch --unshallow` fetches earlier commits)"
             raise InputError([f"{self.root}: no commit '{name}': {why}"]) from None

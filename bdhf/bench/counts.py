@@ -57,7 +57,7 @@ def check_counts(
             ]
         )
     faults += [
-        f"{label}: {_told(counts.get(label))} instead of {_told(expected[torch].get(label))}"
+        f"{label}: {_as_text(counts.get(label))} instead of {_as_text(expected[torch].get(label))}"
         for label in sorted(expected[torch].keys() | counts.keys())
         if wanted(label) and counts.get(label) != expected[torch].get(label)
     ]
@@ -138,5 +138,5 @@ def _counted(
     return worker.versions["torch"].partition("+")[0], counts, faults
 
 
-def _told(value: float | None) -> str:
+def _as_text(value: float | None) -> str:
     return "nothing" if value is None else repr(value).removesuffix(".0")

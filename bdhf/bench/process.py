@@ -189,13 +189,13 @@ class BenchmarkProcess:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise _Lost(self._last_words())
+            raise _Lost(self._failure())
         answer: Mapping[str, Any] = json.loads(line)
         if "failed" in answer:
             raise Failed(answer["failed"])
         return answer
 
-    def _last_words(self) -> str:
+    def _failure(self) -> str:
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()

@@ -73,7 +73,7 @@ def _table(findings: list[CaseFinding], pairs: int) -> Iterator[str]:
 def _row(finding: CaseFinding, pairs: int) -> tuple[str, str, str, str]:
     unit = finding.case.unit
     return (
-        finding.case.label, _told(finding.before, unit), _told(finding.now, unit),
+        finding.case.label, _as_text(finding.before, unit), _as_text(finding.now, unit),
         f"{finding.verdict}{_why(finding, pairs)}",
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def _quotient(finding: CaseFinding) -> str:
     return f"{short(100 * now / before)} % of before" if before else "0 before"
 
 
-def _told(value: Value, unit: str) -> str:
+def _as_text(value: Value, unit: str) -> str:
     return "-" if isinstance(value, Missing) else with_unit(value, unit)
 
 

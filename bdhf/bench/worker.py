@@ -62,11 +62,11 @@ class BenchmarkFolder:
         if isinstance(cache, Exception):
             raise cache
         benchmark.set_cache(cache)
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
             skipped = benchmark.do_setup()
         if skipped:
-            return {"skipped": _reason(said.getvalue())}
+            return {"skipped": _reason(output.getvalue())}
         self._prepared = benchmark
         gc.collect()
         return {"ready": True}
@@ -115,10 +115,10 @@ def _broken(folder: Path) -> Mapping[str, str]:
     return reasons
 
 
-def _reason(said: str) -> str:
+def _reason(output: str) -> str:
     """The message of NotImplementedError, from the output of asv."""
-    match = re.search(r"asv: skipped: NotImplementedError\((['\"])(.*)\1\)", said)
-    return match[2] if match else said.strip() or "asv skips it"
+    match = re.search(r"asv: skipped: NotImplementedError\((['\"])(.*)\1\)", output)
+    return match[2] if match else output.strip() or "asv skips it"
 
 
 def _one_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ from bdhf.cli.app import (
 )
 from bdhf.cli.planned import (
     arms_table,
-    guard_of,
+    power_check_of,
     say_comparisons,
     say_failed,
     say_left,
@@ -127,10 +127,10 @@ def run(
             errors_reported(),
             tracking(track or (), home, ablation.spec.name, labels, warn) as trackers,
         ):
-            warn_of_power(guard_of(ablation))
-            outlined = ablation.outline(cells, left)
-            say_left(outlined, len(todo))
-            say_failed(outlined, ablation.spec.retry)
+            warn_of_power(power_check_of(ablation))
+            preview = ablation.preview(cells, left)
+            say_left(preview, len(todo))
+            say_failed(preview, ablation.spec.retry)
             ablation.set_aside([run for run in todo if run.run_id in again])
             with watching(labels, len(todo), out) as watcher:
                 observer = together(watcher, trackers)
@@ -196,29 +196,29 @@ def plan(
         _check(ablation, [cell for cell in cells if cell.run_id in left])
     with errors_reported():
         durations = ablation.durations(cells, probing=probe)
-        outline = ablation.outline(cells, left, durations)
+        preview = ablation.preview(cells, left, durations)
         stale = ablation.stale(cells, left)
         at_a_time = ablation.workers(workers)
-    power = guard_of(ablation, pilot=True)
+    power = power_check_of(ablation, pilot=True)
     if as_json:
         costs = {"gradients_an_update": ablation.costs(cells)} if cost else {}
-        time = {"workers": at_a_time, "seconds_left": outline.seconds_left(at_a_time)}
+        time = {"workers": at_a_time, "seconds_left": preview.seconds_left(at_a_time)}
         others = {"power": asdict(power), "stale": [asdict(arm) for arm in stale]}
-        say_json(outline.to_json() | time | others | costs)
+        say_json(preview.to_json() | time | others | costs)
         warn_of_power(power)
         return
-    out.print(arms_table(outline, ablation.costs(cells) if cost else None))
-    say_counts(outline.skipped, "skipped")
-    for entry, number in Counter((e.arm, e.why) for e in outline.excluded).items():
+    out.print(arms_table(preview, ablation.costs(cells) if cost else None))
+    say_counts(preview.skipped, "skipped")
+    for entry, number in Counter((e.arm, e.why) for e in preview.excluded).items():
         say(f"{plain_count(number, 'combination')} of {entry[0]} excluded: {entry[1]}")
-    say_comparisons(outline)
-    say_time(outline, at_a_time)
+    say_comparisons(preview)
+    say_time(preview, at_a_time)
     say_power(power)
     warn_of_power(power)
     for line in stale_lines(stale):
         say(f"stale: {line}")
-    say_left(outline, outline.left)
-    say_failed(outline, ablation.spec.retry)
+    say_left(preview, preview.left)
+    say_failed(preview, ablation.spec.retry)
 
 
 def _say_waiting(home: Path, holders: Sequence[Claim]) -> None:

@@ -41,7 +41,7 @@ def page_lines(report: Path, audit: Verified) -> Iterator[str]:
     if audit.other_versions and (audit.drawings or not audit.agrees):
         pairs = (f"{name} {a}, here {b}" for name, (a, b) in audit.other_versions.items())
         yield f"made with {'; '.join(pairs)}"
-    if audit.capsule.anonymous:
+    if audit.embedded.anonymous:
         yield f"anonymous: left out are {LEFT_OUT}"
     yield _summary(audit)
 
@@ -95,8 +95,8 @@ def page_as_json(audit: Verified) -> dict[str, Any]:
         "runs": audit.runs,
         "numbers": audit.numbers,
         "figures": audit.figures,
-        "sha256": audit.capsule.sha256,
-        "anonymous": audit.capsule.anonymous,
+        "sha256": audit.embedded.sha256,
+        "anonymous": audit.embedded.anonymous,
         "differing_lines": audit.differing,
         "lines": [
             {"line": line.number, "says": line.says, "gives": line.gives} for line in audit.lines

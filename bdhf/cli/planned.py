@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 _ROWS = 60  # rows of a table, or lines of a list, that are printed at most
 
 
-def arms_table(outline: Preview, costs: dict[str, float] | None) -> Table:
+def arms_table(preview: Preview, costs: dict[str, float] | None) -> Table:
     """One row per arm; with many arms, one row per name in the spec."""
     columns = ["arm", "seeds", "runs", "still to do", "a run"]
     columns += ["gradients an update"] if costs else []
-    table = Table(*columns, title=escape(outline.name))
+    table = Table(*columns, title=escape(preview.name))
     together: dict[str, list[ArmPreview]] = {}
-    for arm in outline.arms:
-        many = len(outline.arms) > _ROWS
+    for arm in preview.arms:
+        many = len(preview.arms) > _ROWS
         together.setdefault(arm.name if many else arm.label, []).append(arm)
     for label, arms in together.items():
         seeds = sorted({seed for arm in arms for seed in arm.seeds})
@@ -53,20 +53,20 @@ def _range(values: Sequence[float | None], words: Callable[[float], str]) -> str
     return least if least == most else f"{least} to {most}"
 
 
-def say_comparisons(outline: Preview) -> None:
+def say_comparisons(preview: Preview) -> None:
     """Print a line for every test, up to a limit."""
     from bdhf.records import tests_of, unit_of
 
     lines = [
         f"compare {entry.name}: {entry.candidate} against {entry.baseline}, "
         f"{unit_of(entry.estimand)}{f' to {target.label}' if target else ''}"
-        for entry, target in tests_of(outline.comparisons, outline.targets)
+        for entry, target in tests_of(preview.comparisons, preview.targets)
     ]
     for line in lines[:_ROWS]:
         say(line)
     if len(lines) > _ROWS:
         say(f"… and {len(lines) - _ROWS} more comparisons; --json lists all")
-    say_twins(outline.twins)
+    say_twins(preview.twins)
 
 
 def say_twins(entries: Sequence[Comparison]) -> None:
@@ -79,25 +79,25 @@ def say_twins(entries: Sequence[Comparison]) -> None:
         say(f"… and {len(entries) - _ROWS} more that are not compared; --json lists all")
 
 
-def say_time(outline: Preview, workers: int) -> None:
+def say_time(preview: Preview, workers: int) -> None:
     """Print the estimated time and its source."""
     from bdhf.text.formatting import plain_count
 
-    if not outline.left:
+    if not preview.left:
         return
-    seconds = outline.seconds_left(workers)
+    seconds = preview.seconds_left(workers)
     if seconds is None:
-        unknown = Counter(arm.source for arm in outline.arms if arm.left and arm.seconds is None)
+        unknown = Counter(arm.source for arm in preview.arms if arm.left and arm.seconds is None)
         why = "; ".join(f"{number} arms: {source}" for source, number in unknown.items())
         say(f"time: unknown ({why}); --probe times three updates of each")
         return
-    sources = sorted({arm.source for arm in outline.arms if arm.left})
+    sources = sorted({arm.source for arm in preview.arms if arm.left})
     at_a_time = f"{plain_count(workers, 'run')} at a time"
     less = "; less where targets end runs" if "probe" in sources else ""
     say(f"time: about {clock(seconds)} with {at_a_time}, from {' and '.join(sources)}{less}")
 
 
-def guard_of(ablation: Ablation, *, pilot: bool = False) -> PowerCheck:
+def power_check_of(ablation: Ablation, *, pilot: bool = False) -> PowerCheck:
     """The power of the comparisons; with `pilot`, finished runs give the spread over seeds."""
     from bdhf.records import InputError, load
     from bdhf.stats.power_check import power_check
@@ -148,27 +148,27 @@ def warn_of_power(check: PowerCheck) -> None:
         )
 
 
-def say_left(outline: Preview, todo: int) -> None:
+def say_left(preview: Preview, todo: int) -> None:
     """`small: 6 runs, 2 done, 1 error, 3 to do, 1 of them now -> results/small`."""
-    left, skipped, kept = outline.left, sum(outline.skipped.values()), outline.kept
+    left, skipped, kept = preview.left, sum(preview.skipped.values()), preview.kept
     ended = ", ".join(f"{kept[status]} {status}" for status in dict.fromkeys(("done", *kept)))
     now = f", {todo} of them now" if todo < left else ""
     left_out = f", {skipped} skipped" if skipped else ""
     say(
-        f"{outline.name}: {outline.runs} runs, {ended}, "
-        f"{left} to do{now}{left_out} -> {outline.folder}"
+        f"{preview.name}: {preview.runs} runs, {ended}, "
+        f"{left} to do{now}{left_out} -> {preview.folder}"
     )
 
 
-def say_failed(outline: Preview, retry: Retry) -> None:
+def say_failed(preview: Preview, retry: Retry) -> None:
     """Print which failed runs are repeated, and which are not and why."""
     from bdhf.text.formatting import plain_count
 
-    for status, number in outline.again.items():
+    for status, number in preview.again.items():
         why = "" if status in type(retry).model_fields else " with other code of an own part"
         say(f"to repeat: {plain_count(number, 'run')} that ended as {status} before{why}")
-    for status in (s for s in outline.kept if s in type(retry).model_fields):
-        number, tries = outline.kept[status], getattr(retry, status)
+    for status in (s for s in preview.kept if s in type(retry).model_fields):
+        number, tries = preview.kept[status], getattr(retry, status)
         say(
             f"not repeated: {plain_count(number, 'run')} that ended as {status} "
             f"(retry.{status} in the spec: {tries}); `--retry {status}` of `bdhf run` repeats them"

@@ -60,7 +60,7 @@ def status(
         say_json(now.to_json())
         return
     if watch is None:
-        out.print(_standing(now))
+        out.print(_status_table(now))
     else:
         now = _watch(results, now, watch)
     _say_details(now)
@@ -176,7 +176,7 @@ def _say_built(built: Built) -> None:
         say(f"report: {built.path}")
 
 
-def _standing(now: AblationStatus) -> Table:
+def _status_table(now: AblationStatus) -> Table:
     """One row per arm."""
     table = Table(title=_headline(now), title_justify="left")
     table.add_column("arm", overflow="fold")
@@ -199,22 +199,23 @@ def _headline(now: AblationStatus) -> str:
         "running": len(now.running),
         "left": now.left,
     }
-    said = [f"{n} {name}" for name, n in counts.items() if n or name == "done"]
+    counts_in_words = [f"{n} {name}" for name, n in counts.items() if n or name == "done"]
     if now.seconds_left is None:
-        return ", ".join(said)
-    return f"{', '.join(said)}: about {clock(now.seconds_left)} with {now.workers} at a time"
+        return ", ".join(counts_in_words)
+    time = f"about {clock(now.seconds_left)} with {now.workers} at a time"
+    return f"{', '.join(counts_in_words)}: {time}"
 
 
 def _watch(results: Path, now: AblationStatus, seconds: float) -> AblationStatus:
     """Repeat the table until no run is left or the user interrupts."""
     from bdhf.experiments.storage.status import ablation_status
 
-    live = Live(_standing(now), console=out, auto_refresh=False)
+    live = Live(_status_table(now), console=out, auto_refresh=False)
     with errors_reported(), suppress(KeyboardInterrupt), live:
         while now.left:
             time.sleep(seconds)
             now = ablation_status(results)
-            live.update(_standing(now), refresh=True)
+            live.update(_status_table(now), refresh=True)
     return now
 
 

@@ -57,13 +57,13 @@ def verify(
         print_lines(page_lines(report, audit))
         content, agrees = {"report": str(report), **page_as_json(audit)}, audit.agrees
         if against is not None:
-            held = held_against(audit.capsule, against)
+            held = held_against(audit.embedded, against)
             print_lines(held_lines(against, held))
             content["against"] = {"files": held.files, "differences": held.differences}
             agrees &= not held.differences
         if rerun:
             drawn = secrets.randbelow(10**6) if seed is None else seed
-            content["rerun"], same = _rerun(audit.capsule, report, rerun, drawn, print_lines)
+            content["rerun"], same = _rerun(audit.embedded, report, rerun, drawn, print_lines)
             agrees &= same
     if as_json:
         say_json({**content, "agrees": agrees})
@@ -72,7 +72,7 @@ def verify(
 
 
 def _rerun(
-    capsule: EmbeddedRecords,
+    embedded: EmbeddedRecords,
     report: Path,
     count: int,
     seed: int,
@@ -84,12 +84,12 @@ def _rerun(
     from bdhf.experiments.audit.rerun import choose, misnamed, unrepeatable_runs
     from bdhf.experiments.audit.rerun import rerun as made_again
 
-    claimed = _claimed(capsule)
-    others = (*unplanned(capsule.records, report), *misnamed(claimed))
+    claimed = _claimed(embedded)
+    others = (*unplanned(embedded.records, report), *misnamed(claimed))
     print_lines(f"{report}: {other}" for other in others)
     unchecked = unrepeatable_runs(claimed)
     print_lines([pool_line(len(claimed), unchecked)] if unchecked else [])
-    unmade = _not_made(capsule.records)
+    unmade = _not_made(embedded.records)
     print_lines([unmade_line(len(claimed) + unmade.total(), unmade)] if unmade else [])
     chosen = choose(claimed, count, seed)
     print_lines([f"drawn with --seed {seed}: {', '.join(claim.run_id for claim in chosen)}"])
@@ -118,14 +118,14 @@ def _not_made(records: Records) -> Counter[str]:
     return Counter(runs["status"].astype(object).fillna(runs["reason"].map(uncounted)))
 
 
-def _claimed(capsule: EmbeddedRecords) -> list[Claimed]:
+def _claimed(embedded: EmbeddedRecords) -> list[Claimed]:
     """The statements of the report on each run that began; a run of several cells is one entry."""
     from bdhf.experiments.audit.rerun import Claimed
     from bdhf.records import run_labels
     from bdhf.report.embedded.archive import lighten
     from bdhf.report.verify.consistency import BEGUN
 
-    records, files = capsule.records, capsule.files
+    records, files = embedded.records, embedded.files
     cells = [(str(arm), int(seed), str(run_id), str(status)) for arm, seed, run_id, status
              in records.runs[[*_KEYS, "status"]].astype(object).to_numpy()]  # fmt: skip
     labels = run_labels(cell[:3] for cell in cells)
@@ -141,18 +141,18 @@ def _claimed(capsule: EmbeddedRecords) -> list[Claimed]:
                 spec=files[run_id].spec if run_id in files else "",
                 status=status,
                 curve=curves.get((arm, seed), no_curve).drop(columns=_KEYS).reset_index(drop=True),
-                environment=_stated(capsule, environments.get(run_id, {})),
-                short=lighten if capsule.light else _as_it_is,
-                left_out=_LEFT_OUT if capsule.anonymous else "",
+                environment=_stated(embedded, environments.get(run_id, {})),
+                short=lighten if embedded.light else _as_it_is,
+                left_out=_LEFT_OUT if embedded.anonymous else "",
             )
     return list(claims.values())
 
 
-def _stated(capsule: EmbeddedRecords, environment: Mapping[Hashable, Any]) -> dict[str, Any]:
+def _stated(embedded: EmbeddedRecords, environment: Mapping[Hashable, Any]) -> dict[str, Any]:
     """The environment that the report states, without the letters of an anonymous report."""
     from bdhf.report.embedded.anonymous import KEPT, VERSIONS
 
-    kept = (*KEPT, *VERSIONS) if capsule.anonymous else tuple(map(str, environment))
+    kept = (*KEPT, *VERSIONS) if embedded.anonymous else tuple(map(str, environment))
     return {str(key): value for key, value in environment.items() if key in kept}
 
 

@@ -140,7 +140,7 @@ class Ablation:
                 durations[cell.arm] = time_updates(cell.run, device=device, safety=self.spec.safety)
         return durations
 
-    def outline(
+    def preview(
         self,
         cells: Sequence[Cell],
         left: Collection[str],

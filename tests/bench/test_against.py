@@ -107,7 +107,7 @@ def test_half_the_work_is_faster(repository):
         ),
     ],
 )
-def test_what_changed_is_said(repository, code, name, verdict):
+def test_what_changed_is_reported(repository, code, name, verdict):
     """Counts are compared exactly, amounts to 1 %, and a new failure is a regression."""
     repository.commit("now", **code)
 

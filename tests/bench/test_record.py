@@ -93,7 +93,7 @@ def test_a_quick_run_keeps_nothing(repository, monkeypatch):
     assert not (repository.folder / "asv_bench/results").exists()
 
 
-def test_asv_is_told_to_end(repository, tmp_path, monkeypatch):
+def test_asv_is_asked_to_end(repository, tmp_path, monkeypatch):
     """An interruption is passed on to asv, which gets time to end its processes."""
     said = tmp_path / "said"
     code = (

@@ -24,7 +24,7 @@ OFF_TAPE = {
     ("gru", torch.float32): "aten.add_.Tensor",
 }
 
-#: Operators with a rule that torch itself has no forward mode of (`test_seams.py`).
+#: Operators with a rule that torch itself has no forward mode of (`test_fallbacks.py`).
 NO_FORWARD_MODE = {aten._embedding_bag.default, aten._cdist_forward.default}
 
 

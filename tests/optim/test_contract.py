@@ -145,7 +145,7 @@ def test_micro_batches_make_the_matrix_of_the_whole_batch(case, curvature, sizes
 
 @pytest.mark.parametrize("case", [case for case, curvature in DEFINED if curvature == "fisher"])
 @splits
-def test_draws_go_on_from_one_micro_batch_to_the_next(case, sizes):
+def test_draws_continue_from_one_micro_batch_to_the_next(case, sizes):
     """The Fisher of micro-batches is the weighted sum of theirs; loss and gradient draw nothing."""
     case = build(case)
     batch, pieces = split(case, sizes)

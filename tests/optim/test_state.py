@@ -37,7 +37,7 @@ def test_state_dict_continues_bit_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
-def test_a_copy_goes_on_like_the_original(copied):
+def test_a_copy_continues_like_the_original(copied):
     """A model copied together with its optimizer trains on, bit for bit, and apart from it."""
     model, batch = regression()
     optimizer = bdhf.BlockHessianFree(model, F.mse_loss)

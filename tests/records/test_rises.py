@@ -127,11 +127,11 @@ def test_the_plan_counts_each_way_to_end_apart(tmp_path, capsys):
         write(store, cell, status)
     ablation = Ablation.open(tmp_path / "spec.yaml", tmp_path / "out")
 
-    kept = ablation.outline(cells, ablation.left(cells))
-    again = ablation.outline(cells, ablation.left(cells, "error"))
-    for outline in (kept, again):
-        say_left(outline, outline.left)
-        say_failed(outline, Retry())
+    kept = ablation.preview(cells, ablation.left(cells))
+    again = ablation.preview(cells, ablation.left(cells, "error"))
+    for preview in (kept, again):
+        say_left(preview, preview.left)
+        say_failed(preview, Retry())
     lines = capsys.readouterr().out.splitlines()
 
     assert dict(kept.kept) == {"done": 1, "diverged": 1, "error": 1}
@@ -155,7 +155,7 @@ def test_a_run_that_is_done_and_made_again_has_the_reason(tmp_path, capsys):
     ablation = Ablation.open(tmp_path / "spec.yaml", tmp_path / "out")
 
     left = ablation.left(cells) | {cells[0].run_id: cells[0].run}
-    say_failed(ablation.outline(cells, left), Retry())
+    say_failed(ablation.preview(cells, left), Retry())
 
     (line,) = capsys.readouterr().out.splitlines()
     assert re.findall(r"\d+|\bdone\b", line) == ["1", "done"]
@@ -168,6 +168,6 @@ def test_a_plan_names_what_is_compared_as_its_results_do(tmp_path, capsys):
     ablation = Ablation.open(tmp_path / "spec.yaml", tmp_path / "out", settings=settings)
     cells = ablation.cells
 
-    say_comparisons(ablation.outline(cells, ablation.left(cells)))
+    say_comparisons(ablation.preview(cells, ablation.left(cells)))
 
     assert "full_hf, gradient equivalents to val_loss ≤ 0.08" in capsys.readouterr().out

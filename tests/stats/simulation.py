@@ -14,7 +14,7 @@ import pandas as pd
 
 from bdhf.stats.inference import power
 from tests.stats import uncertain, vectorised
-from tests.stats.worlds import World, at_margin
+from tests.stats.simulated_costs import CostModel, at_margin
 
 UNCERTAIN_PAIRS, UNCERTAIN_DRAWS = (5, 8, 12), 2000
 PAIRS, MISSES, ALPHA, MARGIN = (6, 8, 12), (0.0, 0.3, 0.7), 0.05, 1.1
@@ -25,7 +25,7 @@ def null(draws):
     """Identical arms: three candidates, one baseline; single tests are of the first candidate."""
     rows = []
     for n, misses, rng in settings():
-        costs, _ = World(1.0, 0.25, misses).draw(rng, draws, n, candidates=3)
+        costs, _ = CostModel(1.0, 0.25, misses).draw(rng, draws, n, candidates=3)
         d = np.log(costs[:, :3] / costs[:, 3:])
         p = np.stack([vectorised.two_sided(d[:, i]) for i in range(3)], axis=1)
         rows.append(
@@ -69,7 +69,7 @@ def capped(draws):
     rows = []
     for n, misses, rng in settings():
         if misses:
-            d, hits = World(1.5, 0.25, misses).log_ratios(rng, draws, n)
+            d, hits = CostModel(1.5, 0.25, misses).log_ratios(rng, draws, n)
             everything = np.maximum(*vectorised.tost(d, MARGIN)) <= ALPHA
             same = np.maximum(*vectorised.equivalence(d, hits, MARGIN)) <= ALPHA
             enough = vectorised.enough(hits)
@@ -89,14 +89,14 @@ def effect(draws):
     """A candidate with 0.8 of the costs: coverage of the restricted ratio."""
     rows = []
     for n, misses, rng in settings():
-        world = World(0.8, 0.25, misses)
-        d, _ = world.log_ratios(rng, draws, n)
+        cost_model = CostModel(0.8, 0.25, misses)
+        d, _ = cost_model.log_ratios(rng, draws, n)
         rows.append(
             setting(n, misses)
             | {
-                "true ratio": np.exp(world.truth),
-                "interval covers": vectorised.covers(d, world.truth, ALPHA).mean(),
-                "BCa covers": np.nanmean(vectorised.bca_covers(d, world.truth, ALPHA)),
+                "true ratio": np.exp(cost_model.truth),
+                "interval covers": vectorised.covers(d, cost_model.truth, ALPHA).mean(),
+                "BCa covers": np.nanmean(vectorised.bca_covers(d, cost_model.truth, ALPHA)),
                 "p ≤ 0.05": (vectorised.two_sided(d) <= ALPHA).mean(),
             }
         )
@@ -108,7 +108,7 @@ def planned(draws):
     rows = []
     for sd in (0.15, 0.25, 0.35):
         for n in PAIRS:
-            d, _ = World(0.8, sd, 0.0).log_ratios(np.random.default_rng(n), draws, n)
+            d, _ = CostModel(0.8, sd, 0.0).log_ratios(np.random.default_rng(n), draws, n)
             predicted = power.power(np.log(0.8), sd, n, ALPHA)
             observed = (vectorised.two_sided(d) <= ALPHA).mean()
             rows.append(
@@ -124,7 +124,7 @@ def seeds(draws, cases=((0.7, 0.35), (0.8, 0.25), (0.8, 0.35), (0.9, 0.15), (0.9
     for ratio, sd in (*cases, (1.0, 0.1)):
         same = MARGIN if ratio == 1 else np.nan
         n = int(power.seeds_to_decide(np.log(ratio), sd, ALPHA, same))
-        d, hits = World(ratio, sd, 0.0).log_ratios(np.random.default_rng(n), draws, n)
+        d, hits = CostModel(ratio, sd, 0.0).log_ratios(np.random.default_rng(n), draws, n)
         p = (
             np.maximum(*vectorised.equivalence(d, hits, MARGIN))
             if ratio == 1

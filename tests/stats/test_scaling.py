@@ -119,7 +119,7 @@ def test_the_interval_takes_a_seed_as_a_whole():
     assert [scaling.low, scaling.b_crit, scaling.high] == pytest.approx([300, 300, 300], rel=1e-3)
 
 
-def test_what_the_sizes_do_not_show_is_said():
+def test_what_the_sizes_do_not_show_is_reported():
     """Updates that keep falling give no upper end; updates that never fall give no lower one."""
     falling = of_points(drawn(1e7, s_min=1e-3), "hf", "t", 0.05)
     flat = of_points(drawn(1e-3), "hf", "t", 0.05)
@@ -169,7 +169,7 @@ def test_the_scores_are_slopes_of_the_likelihood():
     assert [again.s_min, again.sigma] == pytest.approx([best.s_min, best.sigma], rel=1e-4)
 
 
-def test_planted_values_are_held_by_as_many_intervals_as_are_said():
+def test_planted_values_are_held_by_as_many_intervals_as_are_stated():
     """A small sample of `coverage`; the long tests run all draws."""
     rates = coverage.table(20, seeds=(3, 8), shared=(0.3,), misses=(0.0, 0.3))
 
@@ -320,7 +320,7 @@ def test_a_line_is_a_power_law_between_its_sizes_and_nothing_beyond():
 
 
 @pytest.mark.parametrize(
-    ("costs", "hits", "size", "rivals", "edge"),
+    ("costs", "hits", "size", "alternatives", "edge"),
     [
         ((3, 2, 4), (2, 2, 2), 100, (), 0),
         ((1, 2, 4), (2, 2, 2), 50, (), -1),
@@ -329,13 +329,13 @@ def test_a_line_is_a_power_law_between_its_sizes_and_nothing_beyond():
         ((2, 2, 4), (1, 2, 0), 100, (50.0,), 0),
     ],
 )
-def test_the_cheapest_size_is_one_where_every_run_hits(costs, hits, size, rivals, edge):
-    """A lower bound is never the cheapest, but a rival where the true mean may be lower."""
+def test_the_cheapest_size_is_one_where_every_run_hits(costs, hits, size, alternatives, edge):
+    """A lower bound is never the cheapest, but an alternative where the true mean may be lower."""
     line = pd.DataFrame({"size": [50, 100, 400], "cost": costs, "hits": hits, "runs": 2})
 
     for table in (line, line[::-1]):
         lowest = fewest(table)
-        assert (lowest.size, lowest.rivals, lowest.edge) == (size, rivals, edge)
+        assert (lowest.size, lowest.alternatives, lowest.edge) == (size, alternatives, edge)
     assert fewest(line.assign(hits=0)) is None
 
 

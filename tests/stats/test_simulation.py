@@ -9,8 +9,8 @@ from bdhf.stats.inference.power import ENOUGH, power, seeds_to_decide
 from bdhf.stats.inference.robustness import bca, wilcoxon
 from bdhf.stats.judge import holm
 from tests.stats import simulation, vectorised
+from tests.stats.simulated_costs import CostModel, at_margin
 from tests.stats.synthetic import synthetic
-from tests.stats.worlds import World, at_margin
 
 DRAWS = 400
 
@@ -66,12 +66,12 @@ def test_power_is_that_of_the_test_itself():
 @pytest.mark.parametrize("misses", [0.0, 0.3, 0.7])
 def test_worlds_have_their_stated_parameters(misses):
     """The share of misses, the spread, and the ratio at the margin are the requested ones."""
-    world, rng = at_margin(1.1, 0.25, misses), np.random.default_rng(5)
-    d, hits = world.log_ratios(rng, 50_000, 2)
+    cost_model, rng = at_margin(1.1, 0.25, misses), np.random.default_rng(5)
+    d, hits = cost_model.log_ratios(rng, 50_000, 2)
 
     assert hits.mean() == pytest.approx(1 - misses, abs=0.01)
     assert d.mean() == pytest.approx(-np.log(1.1), abs=0.005)
-    assert World(1.0, 0.25, 0.0).log_ratios(rng, 50_000, 1)[0].std() == pytest.approx(
+    assert CostModel(1.0, 0.25, 0.0).log_ratios(rng, 50_000, 1)[0].std() == pytest.approx(
         0.25, rel=0.01
     )
 
@@ -80,7 +80,7 @@ def test_worlds_have_their_stated_parameters(misses):
 @pytest.mark.parametrize("misses", [0.0, 0.7])
 def test_rows_are_tested_as_the_package_tests_one(n, misses):
     """The vectorised tests give the results of `bdhf.stats` for every draw."""
-    d, _ = World(0.8, 0.25, misses).log_ratios(np.random.default_rng(n), 60, n)
+    d, _ = CostModel(0.8, 0.25, misses).log_ratios(np.random.default_rng(n), 60, n)
     flips = [sign_flip(row) for row in d]
     same = [tost(row, 1.1) for row in d]
     centre = -0.13
@@ -100,7 +100,7 @@ def test_rows_are_tested_as_the_package_tests_one(n, misses):
 
 def test_bootstrap_of_rows_is_that_of_one():
     """With equally many resamples the intervals of rows cover what those of the package cover."""
-    d, _ = World(0.8, 0.25, 0.0).log_ratios(np.random.default_rng(0), 30, 6)
+    d, _ = CostModel(0.8, 0.25, 0.0).log_ratios(np.random.default_rng(0), 30, 6)
     intervals = [bca(row) for row in d]
     held = [low <= np.log(0.8) <= high for low, high in intervals]
 
@@ -112,8 +112,8 @@ def test_bootstrap_of_rows_is_that_of_one():
 @pytest.mark.parametrize(("ratio", "sd", "misses"), [(1.0, 0.05, 0.1), (0.8, 0.25, 0.3)])
 def test_verdicts_are_those_of_compare(ratio, sd, misses):
     """`compare` gives the p and the verdict of the vectorised tests for simulated runs."""
-    world = World(ratio, sd, misses)
-    costs, hits = world.draw(np.random.default_rng(3), 25, 8)
+    cost_model = CostModel(ratio, sd, misses)
+    costs, hits = cost_model.draw(np.random.default_rng(3), 25, 8)
     d = np.log(costs[:, 0] / costs[:, 1])
     p, same = vectorised.two_sided(d), np.maximum(*vectorised.equivalence(d, hits, 1.1))
     entry = Comparison(name="x", candidate="block", baseline="full", margin=1.1)
@@ -125,7 +125,7 @@ def test_verdicts_are_those_of_compare(ratio, sd, misses):
         ]
         records = synthetic(
             dict(zip(("block", "full"), ends, strict=True)),
-            comparisons=(entry,), last=int(world.budget),
+            comparisons=(entry,), last=int(cost_model.budget),
         )  # fmt: skip
         (result,) = compare(records)
         equivalent = same[i] <= 0.05 and vectorised.enough(hits[i : i + 1])[0]

@@ -10,8 +10,8 @@ from bdhf.records import Budget, Comparison, Records, load
 from bdhf.stats.compare import compare
 from tests.stats import simulation, uncertain
 from tests.stats.fabricated import fabricate
+from tests.stats.simulated_costs import CostModel
 from tests.stats.synthetic import TARGET
-from tests.stats.worlds import World
 
 ENTRY = Comparison(
     name="seconds", candidate="block", baseline="full", estimand="seconds_to_target", margin=1.1
@@ -20,7 +20,7 @@ CELLS = [
     ("slow", 0.1), ("slow", 0.3), ("lost", 0.1), ("lost", 0.3), ("diverged", 0.1),
     ("diverged", 0.3), ("coarse", 25), ("coarse", 200), ("costlier", 1), ("costlier", 5),
 ]  # fmt: skip
-WORLDS = (World(1.0, 0.02, 0.0), World(1 / 1.1, 0.1, 0.0), World(0.75, 0.15, 0.0))
+COST_MODELS = (CostModel(1.0, 0.02, 0.0), CostModel(1 / 1.1, 0.1, 0.0), CostModel(0.75, 0.15, 0.0))
 
 
 def records_of(drawn: uncertain.Drawn) -> Records:
@@ -54,7 +54,11 @@ def records_of(drawn: uncertain.Drawn) -> Records:
 def drawn(kind, share, draws):
     """Ablations of 8 pairs for every ground truth."""
     rng = np.random.default_rng(7)
-    return [uncertain.draw(rng, world, 8, kind, share) for world in WORLDS for _ in range(draws)]
+    return [
+        uncertain.draw(rng, cost_model, 8, kind, share)
+        for cost_model in COST_MODELS
+        for _ in range(draws)
+    ]
 
 
 def check(cells, draws):

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from tests.stats import vectorised
-from tests.stats.worlds import World
+from tests.stats.simulated_costs import CostModel
 
 LIMIT, SAFETY = 1500, 3600.0  # updates of the budget, seconds of wall-clock
 PACE, SLOWER = 0.1, 200.0  # seconds an update, and how many times that of a slow run
@@ -103,9 +103,9 @@ class Drawn:
         return max(self._slowest[(self.status == "diverged").any(axis=1)].max(), self._largest)
 
 
-def draw(rng, world, n, kind, share):
+def draw(rng, cost_model, n, kind, share):
     """One ablation in which a share of all runs is of a kind, or `share` is k."""
-    costs, _ = world.draw(rng, 1, n)
+    costs, _ = cost_model.draw(rng, 1, n)
     updates = np.minimum(costs[0], LIMIT)
     pace = PACE * np.exp(0.1 * rng.standard_normal((2, n)))
     status, ended = np.full((2, n), "done", dtype=object), updates.copy()
@@ -210,9 +210,9 @@ def rates(draws, n, kind, share):
     """Rates of verdicts for identical arms, arms at the margin, and arms with 0.75 of the costs."""
     number = KINDS.index(kind) if kind in KINDS else 9 + EVALUATED.index(kind)
     rng = np.random.default_rng([n, number, int(100 * share)])
-    alike = [draw(rng, World(1.0, 0.15, 0.0), n, kind, share) for _ in range(draws)]
-    edge = [draw(rng, World(1 / MARGIN, 0.1, 0.0), n, kind, share) for _ in range(draws)]
-    faster = [draw(rng, World(0.75, 0.15, 0.0), n, kind, share) for _ in range(draws)]
+    alike = [draw(rng, CostModel(1.0, 0.15, 0.0), n, kind, share) for _ in range(draws)]
+    edge = [draw(rng, CostModel(1 / MARGIN, 0.1, 0.0), n, kind, share) for _ in range(draws)]
+    faster = [draw(rng, CostModel(0.75, 0.15, 0.0), n, kind, share) for _ in range(draws)]
     called = {name: [verdict(d) for d in of_one] for name, of_one in
               (("alike", alike), ("edge", edge), ("faster", faster))}  # fmt: skip
     otherwise = [

@@ -119,7 +119,7 @@ def test_seconds_that_are_tuned_in_company_are_warned_of(
     assert ("--workers 1" in capsys.readouterr().err) is warns
 
 
-def test_a_wrong_command_line_is_told(home: Path) -> None:
+def test_a_wrong_command_line_is_reported(home: Path) -> None:
     """--write is refused for a worker, and an invalid storage is one line."""
     worker = bdhf(home, "tune", "study.yaml", "--worker", "--write", "x.yaml")
     url = bdhf(home, "tune", "study.yaml", "--storage", "nonsense://x", "--out", "other")

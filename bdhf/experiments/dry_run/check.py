@@ -97,9 +97,9 @@ def faults_of_data(runs: Iterable[RunSpec]) -> tuple[Fault, ...]:
         except Misfit as error:
             faults[Fault(("problem",), f"{name}: {error}; {_GO_ON}")] = None
         except Exception as error:  # a user's code may raise anything
-            status, said = classified(error)
+            status, message = classified(error)
             if status is not Status.OOM:
-                faults[Fault(("problem",), f"load() of {name} raises {said}; {_GO_ON}")] = None
+                faults[Fault(("problem",), f"load() of {name} raises {message}; {_GO_ON}")] = None
     return tuple(faults)
 
 
@@ -124,17 +124,17 @@ def _outcome(run: RunSpec, end: float) -> Fault | str:
         with untouched():
             first_update(run, _until(end))
     except Misfit as error:
-        said = f"{run.problem['type']}, on a synthetic batch: {error}; {_GO_ON}"
-        return Fault(("problem",), said)
+        message = f"{run.problem['type']}, on a synthetic batch: {error}; {_GO_ON}"
+        return Fault(("problem",), message)
     except NotTried as why:
         return str(why)
     except NoExample as why:
         return f"{run.problem['type']}: {why}, and only a run loads its data"
     except Exception as error:  # a run may fail with anything
-        status, said = classified(error)
+        status, message = classified(error)
         if status is Status.OOM:
             return "there is too little memory for this check"
-        return Fault((), said)
+        return Fault((), message)
     return ""
 
 
@@ -142,6 +142,6 @@ def _of_arm(fault: Fault, name: str, label: str) -> Fault:
     """The fault at its location in the spec, with the label of the arm."""
     if fault.path:
         return fault
-    said = f"{label}: its first update, on a synthetic batch, raises {fault.message}"
-    said += f"; change the arm, or the model of its problem; {_GO_ON}"
-    return Fault(("arms", name), said, at_key=True)
+    message = f"{label}: its first update, on a synthetic batch, raises {fault.message}"
+    message += f"; change the arm, or the model of its problem; {_GO_ON}"
+    return Fault(("arms", name), message, at_key=True)

@@ -43,7 +43,7 @@ class Ending:
         self.is_asked = False
         self._run = run
 
-    def hear(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
+    def handle(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
         """Call the handler of a signal, but raise later if the end can wait.
 
         A second signal is handled as usual.
@@ -74,7 +74,9 @@ def saved_first(run: str = "") -> Iterator[Ending]:
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
     alarm = signal.getsignal(signal.SIGALRM)
-    ours = {n: partial(ending.hear, handler) for n, handler in before.items() if callable(handler)}
+    ours = {
+        n: partial(ending.handle, handler) for n, handler in before.items() if callable(handler)
+    }
     for number, handler in ours.items():
         signal.signal(number, handler)
     try:

@@ -48,7 +48,7 @@ class Execution:
         ending: Ending,
         *,
         observe: Callable[[Row], None],
-        tell: Callable[[str], None],
+        note: Callable[[str], None],
         again: Callable[[Row], None] = lambda row: None,
     ) -> Outcome:
         """Train as `execute` does; from its first row on, a signal to end saves the run.
@@ -68,7 +68,7 @@ class Execution:
             observe=observed,
             again=again,
             checkpoint=checkpoint,
-            tell=tell,
+            note=note,
             asked=lambda: ending.is_asked,
         )
 

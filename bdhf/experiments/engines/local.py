@@ -14,7 +14,7 @@ from bdhf.experiments.engines.ending import SAVE_SECONDS, saving_line
 from bdhf.experiments.engines.execution import now
 from bdhf.experiments.engines.make_runs import ENDED, LOST, NOTE, ROW, Job, make_runs
 from bdhf.experiments.engines.pool import EXITED, WorkerPool, WorkerSlot
-from bdhf.experiments.engines.process import FAULT, TOLD_TO_END, ExitStatus, WorkerProcess
+from bdhf.experiments.engines.process import ASKED_TO_END, FAULT, ExitStatus, WorkerProcess
 from bdhf.experiments.engines.queue import POLL_SECONDS, Queue
 from bdhf.experiments.engines.retry import Again
 from bdhf.experiments.observers.observer import Observer
@@ -94,7 +94,7 @@ class _Engine:
             if not self._pool.busy:
                 self._wait(queue)
             looks_again = self._pool.free and len(queue)
-            for slot, kind, content in self._pool.hear(POLL_SECONDS if looks_again else None):
+            for slot, kind, content in self._pool.messages(POLL_SECONDS if looks_again else None):
                 self._take_in(slot, kind, content, queue)
 
     def _wait(self, queue: Queue) -> None:
@@ -108,7 +108,7 @@ class _Engine:
     def save(self) -> None:
         """Let the workers save the runs under way, as far as the time is enough."""
         saves = self._conditions.safety.checkpoint_every is not None
-        saving = [slot for slot in self._pool.busy if saves and slot.has_spoken]
+        saving = [slot for slot in self._pool.busy if saves and slot.has_reported]
         if saving:
             runs = "a run that is" if len(saving) == 1 else f"{len(saving)} runs that are"
             self._conditions.note("", saving_line(runs))
@@ -144,7 +144,7 @@ class _Engine:
         if kind == FAULT:
             raise StorageError(content)
         if kind == EXITED:
-            if content.code == TOLD_TO_END and self._pool.retry(slot, _MOST_RETRIES):
+            if content.code == ASKED_TO_END and self._pool.retry(slot, _MOST_RETRIES):
                 return
             kind, content = self._record(job, content)
         slot.job = None

@@ -64,9 +64,9 @@ def make_runs(parent: Parent, folder: Path) -> None:
         with saved_first() as ending:
             outcome = _make(job, store, parent, ending)
             if outcome is None:
-                parent.tell(LOST)
+                parent.send(LOST)
             else:
-                parent.tell(ENDED, (str(outcome.status), outcome.reason))
+                parent.send(ENDED, (str(outcome.status), outcome.reason))
 
 
 def _make(job: Job, store: Store, parent: Parent, ending: Ending) -> Outcome | None:
@@ -77,9 +77,9 @@ def _make(job: Job, store: Store, parent: Parent, ending: Ending) -> Outcome | N
 
     def observe(row: Row) -> None:
         company.look_at_times()
-        parent.tell(ROW, row)
+        parent.send(ROW, row)
 
-    outcome = execution.make(ending, observe=observe, tell=lambda line: parent.tell(NOTE, line))
+    outcome = execution.make(ending, observe=observe, note=lambda line: parent.send(NOTE, line))
     company.look()
     with store.writing():
         if not holds(store.folder, job.claim):

@@ -26,7 +26,7 @@ class WorkerSlot(Generic[_Job]):
     number: int  # from 0
     worker: WorkerProcess
     job: _Job | None = None
-    has_spoken: bool = False  # its worker has sent a message on the job
+    has_reported: bool = False  # its worker has sent a message on the job
     ends: int = 0  # workers that ended during this job
 
 
@@ -57,18 +57,18 @@ class WorkerPool(Generic[_Job]):
         if not slot.worker.is_alive:
             slot.worker.kill()
             slot.worker = self.start_worker(slot.number)
-        slot.job, slot.has_spoken, slot.ends = job, False, 0
+        slot.job, slot.has_reported, slot.ends = job, False, 0
         slot.worker.send(job)
 
     def retry(self, slot: WorkerSlot[_Job], most: int) -> bool:
         """Restart the job of a worker that has ended, at most `most` times; False after these."""
         if slot.ends > most:
             return False
-        slot.has_spoken = False
+        slot.has_reported = False
         slot.worker.send(slot.job)
         return True
 
-    def hear(self, seconds: float | None = None) -> Iterator[tuple[WorkerSlot[_Job], str, Any]]:
+    def messages(self, seconds: float | None = None) -> Iterator[tuple[WorkerSlot[_Job], str, Any]]:
         """Wait for messages of workers, or the end of one, for so many seconds at most.
 
         Yields slot, kind and content. A worker that has ended is already replaced in its slot.
@@ -77,8 +77,8 @@ class WorkerPool(Generic[_Job]):
         for pipe in connection.wait(list(busy), seconds) if busy else ():
             slot = busy[pipe]  # type: ignore[index]
             try:
-                kind, content = slot.worker.hear()
-                slot.has_spoken = True
+                kind, content = slot.worker.receive()
+                slot.has_reported = True
             except (EOFError, OSError):
                 kind, content = EXITED, slot.worker.exit_status()
                 slot.worker = self.start_worker(slot.number)
@@ -91,7 +91,7 @@ class WorkerPool(Generic[_Job]):
         Nothing is read from them, because the interrupt may have cut a message.
         """
         for slot in slots:
-            slot.worker.tell_to_end()
+            slot.worker.ask_to_end()
         left = {slot.worker.process.sentinel for slot in slots}
         until = time.monotonic() + seconds
         while left and (seconds := until - time.monotonic()) > 0:

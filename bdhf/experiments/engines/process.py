@@ -30,7 +30,7 @@ from bdhf.records import Status
 FAULT = "fault"
 
 #: Exit code of a worker after SIGTERM.
-TOLD_TO_END = 128 + signal.SIGTERM
+ASKED_TO_END = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ExitStatus:
         return Status.OOM if self.is_out_of_memory else Status.ERROR
 
     def __str__(self) -> str:
-        if self.code == TOLD_TO_END:
+        if self.code == ASKED_TO_END:
             return "the worker process received SIGTERM"
         if self.code >= 0:
             code = self.code
@@ -68,7 +68,7 @@ class Parent:
             while True:
                 yield self.pipe.recv()
 
-    def tell(self, kind: str, content: Any = None) -> None:
+    def send(self, kind: str, content: Any = None) -> None:
         """Send a message on the job, with its kind."""
         try:
             self.pipe.send((kind, content))
@@ -112,13 +112,13 @@ class WorkerProcess:
         with suppress(OSError):  # the worker has ended: the next read of the pipe reports it
             self.pipe.send(job)
 
-    def hear(self) -> tuple[str, Any]:
+    def receive(self) -> tuple[str, Any]:
         """Its next message, with the kind. Raises EOFError or OSError if it has ended."""
         kind, content = self.pipe.recv()
         self._memory_kills = _memory_kills()
         return kind, content
 
-    def tell_to_end(self) -> None:
+    def ask_to_end(self) -> None:
         """Let it save its run and end."""
         self.process.terminate()
 
@@ -150,9 +150,9 @@ def _live(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         work(parent, *arguments)
     except BdhfError as error:
-        parent.tell(FAULT, error.lines)
+        parent.send(FAULT, error.lines)
     except KeyboardInterrupt:
-        os._exit(TOLD_TO_END)
+        os._exit(ASKED_TO_END)
     except Exception:
         traceback.print_exc(file=sys.stderr)
         sys.stderr.flush()

@@ -22,11 +22,11 @@ from bdhf.problems import Problem
 
 def meta_model(problem: Problem) -> nn.Module:
     """The problem's model with parameters without values; shared, so do not change it."""
-    return _weightless(problem) if _is_hashable(problem) else _weightless.__wrapped__(problem)
+    return _meta_model(problem) if _is_hashable(problem) else _meta_model.__wrapped__(problem)
 
 
 @lru_cache(maxsize=64)
-def _weightless(problem: Problem) -> nn.Module:
+def _meta_model(problem: Problem) -> nn.Module:
     with torch.device("meta"):
         return problem.build()
 

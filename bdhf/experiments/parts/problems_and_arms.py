@@ -105,7 +105,7 @@ def _spelt(problem: Problem, kind: str, value: Any) -> Any:
 
 
 def _check_partition(resolved: Resolved, problem: Problem, path: Keys) -> None:
-    """Try the partitions inside a partition, then itself, on the problem's weightless model."""
+    """Try nested partitions, then the partition itself, on the meta model of the problem."""
     for key, value in resolved.items():
         if isinstance(value, dict) and value.get("type") in PARTITIONS:
             _check_partition(value, problem, (*path, key))

@@ -70,7 +70,7 @@ class Saver:
 
     The first checkpoint, and each one before which unsaved state has changed, is written only after
     a run resumed from it has made the same update, bit for bit. `refused` is the reason why none is
-    written any more, and `tell` receives a line about it. `asked` is read after every update:
+    written any more, and `note` receives a line about it. `asked` is read after every update:
     whether to save the run and end it.
     """
 
@@ -80,10 +80,10 @@ class Saver:
         spec: RunSpec,
         device: str,
         *,
-        tell: Callable[[str], None] = lambda line: None,
+        note: Callable[[str], None] = lambda line: None,
         asked: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._checkpoint, self._tell, self._asked = checkpoint, tell, asked
+        self._checkpoint, self._note, self._asked = checkpoint, note, asked
         self._header = header(spec, device) if checkpoint else {}
         self._evaluations, self._last, self._has_warned = 0, time.monotonic(), False
         self._shared: ObjectState | None = None
@@ -179,7 +179,7 @@ class Saver:
     def _warn(self, path: Path, error: Exception) -> None:
         if not self._has_warned:
             why = in_brief(error.__cause__ or error)  # the error of the system
-            self._tell(
+            self._note(
                 f"{path}: no checkpoint was written ({why}); the run continues, and starts again "
                 "from update 0 if it is killed"
             )
@@ -188,7 +188,7 @@ class Saver:
     def _refuse(self, why: str) -> None:
         self.refused = why
         more, where = ("more ", "the last one") if self._is_there else ("", "update 0")
-        self._tell(
+        self._note(
             f"no {more}checkpoints: {why}; the run continues, and restarts from {where} if it is "
             "interrupted"
         )

@@ -50,7 +50,7 @@ def execute(
     observe: Callable[[Row], None] = lambda row: None,
     again: Callable[[Row], None] = lambda row: None,
     checkpoint: Checkpoint | None = None,
-    tell: Callable[[str], None] = _warn,
+    note: Callable[[str], None] = _warn,
     asked: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train once. `observe` receives every row of the curve as it is measured.
@@ -59,7 +59,7 @@ def execute(
 
     With a checkpoint the run resumes from its last save, if there is one. Its curve then has the
     same bits as without the interruption, in every column but `seconds`. A run whose own parts
-    keep state that no checkpoint has starts again instead, and `tell` receives a line about it.
+    keep state that no checkpoint has starts again instead, and `note` receives a line about it.
     `safety.seconds` is wall-clock without the time between an end and the next start. Once `asked`
     is true, the run is saved after its update and Interrupted is raised.
     """
@@ -68,7 +68,7 @@ def execute(
     threads = torch.get_num_threads()
     saver: Saver | None = None
     try:
-        saver = Saver(checkpoint, spec, device, tell=tell, asked=asked)
+        saver = Saver(checkpoint, spec, device, note=note, asked=asked)
         with own_globals(torch.device(device)):
             torch.set_num_threads(spec.threads)
             reason = Training(spec, torch.device(device), safety).train(log, saver)

@@ -43,7 +43,7 @@ def state_of(run: Training) -> RunState:
     }
 
 
-def go_on(run: Training, state: RunState) -> None:
+def restore(run: Training, state: RunState) -> None:
     """Bring a run that was just built to a saved state.
 
     The first update is repeated and dropped: decisions that a run makes once are made again on the
@@ -74,7 +74,7 @@ def replay(run: Training, state: RunState) -> ObjectState:
         other = copy.copy(run)
         set_global(run.built_from, run.device)
         other.build()
-        go_on(other, state)
+        restore(other, state)
         other.step()
         after = kept(other)
         del other

@@ -219,7 +219,7 @@ class Training:
         self.log.resumed = state["resumed"] + 1
         for row in state["rows"]:
             self.log.again(row)
-        resume.go_on(self, state)
+        resume.restore(self, state)
         saver.resumed(self)
         return True
 

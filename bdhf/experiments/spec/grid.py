@@ -166,7 +166,7 @@ def _words_of(
     for path in dict.fromkeys(path for grid in grids.values() for path in grid):
         of_one = values.setdefault(path, {})
         for grid in grids.values():
-            listed = grid[path] if path in grid else _standing(path, data)
+            listed = grid[path] if path in grid else _spec_values(path, data)
             for value in listed if isinstance(listed, list) else ():
                 of_one.setdefault(exactly(value), value)
     return {
@@ -175,7 +175,7 @@ def _words_of(
     }
 
 
-def _standing(path: str, data: Mapping[str, Any]) -> list[Any]:
+def _spec_values(path: str, data: Mapping[str, Any]) -> list[Any]:
     """The value on a path outside of the grid, as a list; empty for a default."""
     try:
         value = value_at(data, keys_of(path, data, ()))
@@ -190,7 +190,7 @@ def _as_it_stands(
     """The single pick of an axis that this grid of a union does not vary; none for a default."""
     return [
         Pick(path, keys_of(path, data, at), value, words[path][exactly(value)], (*at, path))
-        for value in _standing(path, data)
+        for value in _spec_values(path, data)
     ]
 
 

@@ -72,8 +72,8 @@ def build(folder: str | Path, records: Records | None = None, *, anonymous: bool
             write_table(folder / "multiverse.parquet", table_of_choices(shown.universes))
             write_report(folder, shown.report)
     page = folder / (ANONYMOUS_PAGE if anonymous else "report.html")
-    said = (*shown.sentences, *not_compared(records.twins))
-    return Built(said, page, "".join(unwritten))
+    sentences = (*shown.sentences, *not_compared(records.twins))
+    return Built(sentences, page, "".join(unwritten))
 
 
 def built_report(records: Records, carried: str = "", *, anonymous: bool = False) -> Shown:

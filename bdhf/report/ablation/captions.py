@@ -133,8 +133,8 @@ def _fewest(group: str, line: pd.DataFrame) -> str:
     if cheapest is None:
         return f"{group} unknown, since runs missed at every B"
     edge = {-1: ", the smallest size", 1: ", the largest size", 0: ""}[cheapest.edge]
-    rivals = listed([number(rival, tidy=True) for rival in cheapest.rivals])
-    open_ = f", or possibly at B = {rivals}, where runs missed" if rivals else ""
+    alternatives = listed([number(size, tidy=True) for size in cheapest.alternatives])
+    open_ = f", or possibly at B = {alternatives}, where runs missed" if alternatives else ""
     at = f"B = {number(cheapest.size, tidy=True)} ({number(cheapest.cost)} s)"
     return f"{group} at {at}{edge}{open_}"
 

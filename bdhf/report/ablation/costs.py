@@ -46,18 +46,18 @@ def cautions(records: Records) -> tuple[str, ...]:
     ended = records.runs.loc[records.runs["status"].isin(OUTCOMES), "run_id"]
     kinds = kinds_of(ended, where).nunique()
     most = where["concurrent"].max() if "concurrent" in where else 1
-    told = []
+    notes = []
     if kinds > 1:
-        told.append(
+        notes.append(
             f"Seconds were measured on {kinds} kinds of machines (see Provenance) and cannot be "
             "compared between arms; the other columns can."
         )
     if most > 1:
-        told.append(
+        notes.append(
             f"Up to {counted(int(most), 'run')} shared a machine at once: seconds depend on what "
             "else ran there."
         )
-    return tuple(told)
+    return tuple(notes)
 
 
 def _columns(records: Records, ended: pd.DataFrame) -> dict[str, pd.Series[float]]:

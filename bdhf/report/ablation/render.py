@@ -115,8 +115,8 @@ def _answers(
     rows = pair_rows(records) if results else ()
     answers = enumerate(zip(results, sentences, rows, strict=True), start=1)
     return tuple(
-        Answer(result, linked(said, result, f"#pairs-{index}"), pairs, f"pairs-{index}")
-        for index, (result, said, pairs) in answers
+        Answer(result, linked(sentence, result, f"#pairs-{index}"), pairs, f"pairs-{index}")
+        for index, (result, sentence, pairs) in answers
     )
 
 

@@ -113,11 +113,12 @@ def _otherwise(arms: dict[str, ArmTuning]) -> Iterator[str]:
         "changed": "changed after tuning",
         "elsewhere": "tuned on another problem or at another batch size",
     }
-    for kind, said in words.items():
+    for kind, description in words.items():
         names = [arm for arm, how in arms.items() if how.how == kind]
         if names:
             verb = "was" if len(names) == 1 else "were"
-            yield f"{_few(names)} {verb} {said}: tuning may explain a difference from a tuned arm."
+            caveat = "tuning may explain a difference from a tuned arm"
+            yield f"{_few(names)} {verb} {description}: {caveat}."
 
 
 def _unequal(arms: dict[str, ArmTuning]) -> Iterator[str]:

@@ -148,8 +148,10 @@ def _tuning(tuning: Tuned) -> Tuned:
         label: arm.model_copy(update={"why": without_paths(arm.why)})
         for label, arm in tuning.arms.items()
     }
-    said = {name: without_paths(getattr(tuning, name)) for name in ("study", "missing")}
-    return tuning.model_copy(update={**said, "arms": arms})
+    fields_without_paths = {
+        name: without_paths(getattr(tuning, name)) for name in ("study", "missing")
+    }
+    return tuning.model_copy(update={**fields_without_paths, "arms": arms})
 
 
 def _deep(value: Any) -> Any:

@@ -21,7 +21,7 @@ from bdhf.records.disk.files import UNREADABLE
 from bdhf.report.embedded.anonymous import SUMMED
 from bdhf.report.embedded.archive import ARCHIVED_FILES, BROKEN, RunFiles, lighten, pack, unpack
 
-_CAPSULE_VERSION = 1
+_FORMAT_VERSION = 1
 
 #: The number of characters of a block beyond which diagnostics are reduced.
 HEAVY = 8_000_000
@@ -65,7 +65,7 @@ def encode(
     if len(content) * 5 / 4 > HEAVY:
         light = True
         content = pack(replace(records, curves=lighten(records.curves)), files or {})
-    header: dict[str, Any] = {"capsule": _CAPSULE_VERSION, "light": light, "versions": versions()}
+    header: dict[str, Any] = {"capsule": _FORMAT_VERSION, "light": light, "versions": versions()}
     if anonymous:
         header["anonymous"] = True
     text = base64.b85encode(content).decode().replace("<", ",")
@@ -118,8 +118,8 @@ def _header(block: str, where: str) -> tuple[dict[str, Any], str]:
             raise TypeError("no version")
     except (ValueError, TypeError, LookupError):
         raise _unfit(where, "have no readable header") from None
-    if number > _CAPSULE_VERSION:
-        newer = f"have version {number}; this bdhf reads up to version {_CAPSULE_VERSION}"
+    if number > _FORMAT_VERSION:
+        newer = f"have version {number}; this bdhf reads up to version {_FORMAT_VERSION}"
         raise InputError([f"{where}: its records {newer}: upgrade bdhf"])
     kinds = {"light": bool, "versions": dict, "sha256": str}
     if any(not isinstance(header.get(key), kind) for key, kind in kinds.items()):

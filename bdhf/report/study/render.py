@@ -41,16 +41,16 @@ def build_study(folder: str | Path, *, anonymous: bool = False) -> Built:
     held_out = hold_out(records)
     evidence = evidence_of(records, held_out)
     report = render_study(evidence, held_out, anonymous=anonymous)
-    said = [finding.sentence for finding in findings(evidence)]
-    said += [f"warning: {notice}" for notice in notices(evidence)]
-    said += [f"held out: {sentence}" for sentence in (held_out.sentences if held_out else ())]
+    sentences = [finding.sentence for finding in findings(evidence)]
+    sentences += [f"warning: {notice}" for notice in notices(evidence)]
+    sentences += [f"held out: {sentence}" for sentence in (held_out.sentences if held_out else ())]
     page = Path(folder) / (ANONYMOUS_PAGE if anonymous else "report.html")
     with if_writable() as unwritten:
         if anonymous:
             write_atomically(page, report.html.encode())
         else:
             write_report(Path(folder), report)
-    return Built(tuple(said), page, "".join(unwritten))
+    return Built(tuple(sentences), page, "".join(unwritten))
 
 
 def evidence_of(records: StudyRecords, held_out: HeldOut | None = None) -> StudyEvidence:

@@ -73,9 +73,9 @@ def verdict_words(evidence: StudyEvidence) -> tuple[str, ...]:
 
 def not_in_study(evidence: StudyEvidence) -> str:
     """The comparisons of the ablation that the study does not cover, and why; "": none."""
-    told = {ahead.name for ahead in evidence.ahead}
+    decided = {ahead.name for ahead in evidence.ahead}
     objectives = evidence.records.study.objectives
-    left = [entry for entry in evidence.records.study.comparisons if entry.name not in told]
+    left = [entry for entry in evidence.records.study.comparisons if entry.name not in decided]
     other = [f"{e.name} ({unit_of(e.estimand)})" for e in left if e.estimand not in objectives]
     short = [entry.name for entry in left if entry.estimand in objectives]
     parts = []
@@ -89,14 +89,14 @@ def not_in_study(evidence: StudyEvidence) -> str:
 def _about(ahead: Ahead, verdicts: Mapping[str, Verdict]) -> str:
     held_out = verdicts.get(ahead.name)
     parts = [f"{ahead.name}: {_held(ahead, held_out)}.", _seen(ahead)]
-    for k, leader, rival in (
+    for k, leader, other in (
         (ahead.ahead_of_all, ahead.candidate, ahead.baseline),
         (ahead.behind_of_all, ahead.baseline, ahead.candidate),
     ):
         if k:
             parts.append(
                 f"The best of {counted(k, 'trial')} of {leader} is already ahead of the best of "
-                f"all {ahead.trials} of {rival}."
+                f"all {ahead.trials} of {other}."
             )
     return " ".join(parts)
 
@@ -166,5 +166,11 @@ def _value(
     words = number(value)
     if objective != objectives[0]:
         return words
-    told = value_words(cell, value, done=row["kind"] != FAILED)
-    return words if told == words else f"{words} ({told})" if words != told else told
+    value_text = value_words(cell, value, done=row["kind"] != FAILED)
+    return (
+        words
+        if value_text == words
+        else f"{words} ({value_text})"
+        if words != value_text
+        else value_text
+    )

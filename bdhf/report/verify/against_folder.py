@@ -33,7 +33,7 @@ class FolderComparison:
     differences: tuple[str, ...]
 
 
-def compare_with_folder(capsule: EmbeddedRecords, folder: str | Path) -> FolderComparison:
+def compare_with_folder(embedded: EmbeddedRecords, folder: str | Path) -> FolderComparison:
     """Compare the carried records with a results folder: its spec, plan, files and curves.
 
     An anonymous report is compared with the folder without identifying values.
@@ -42,17 +42,19 @@ def compare_with_folder(capsule: EmbeddedRecords, folder: str | Path) -> FolderC
     """
     folder = Path(folder)
     there, cells = load(folder, checked=False).in_order(), planned(folder, checked=False)
-    if capsule.anonymous:
+    if embedded.anonymous:
         names, there = names_in(there), anonymous(there)
         cells = cells.assign(reason=[redacted(why, names) for why in cells["reason"]])
     differences = [
-        *_asked(capsule.records.in_order(), there),
-        *_cells(capsule.records.runs, cells),
-        *_files(capsule, folder),
-        *_contents(capsule, folder),
-        *_environments(capsule.records, there),
+        *_asked(embedded.records.in_order(), there),
+        *_cells(embedded.records.runs, cells),
+        *_files(embedded, folder),
+        *_contents(embedded, folder),
+        *_environments(embedded.records, there),
     ]
-    held = sum(name in capsule.summed for entry in capsule.files.values() for name in entry.sha256)
+    held = sum(
+        name in embedded.summed for entry in embedded.files.values() for name in entry.sha256
+    )
     return FolderComparison(held, tuple(differences))
 
 
@@ -93,10 +95,10 @@ def _end(end: tuple[str, str]) -> str:
     return " because ".join(repr(part) for part in end if part) or "nothing"
 
 
-def _files(capsule: EmbeddedRecords, folder: Path) -> Iterator[str]:
+def _files(embedded: EmbeddedRecords, folder: Path) -> Iterator[str]:
     """Files that have changed since the page was made."""
-    for run_id, entry in capsule.files.items():
-        for name in capsule.summed:
+    for run_id, entry in embedded.files.items():
+        for name in embedded.summed:
             content, carried = content_of(folder / "runs" / run_id / name), entry.sha256.get(name)
             if carried and content is None:
                 yield f"runs/{run_id}/{name}: missing"
@@ -104,24 +106,24 @@ def _files(capsule: EmbeddedRecords, folder: Path) -> Iterator[str]:
                 yield f"runs/{run_id}/{name}: differs"
 
 
-def _run_ids(capsule: EmbeddedRecords) -> tuple[str, ...]:
+def _run_ids(embedded: EmbeddedRecords) -> tuple[str, ...]:
     """Every run of the table, then other runs with carried files."""
-    return tuple(dict.fromkeys([*map(str, capsule.records.runs["run_id"]), *capsule.files]))
+    return tuple(dict.fromkeys([*map(str, embedded.records.runs["run_id"]), *embedded.files]))
 
 
-def _contents(capsule: EmbeddedRecords, folder: Path) -> Iterator[str]:
+def _contents(embedded: EmbeddedRecords, folder: Path) -> Iterator[str]:
     """Curves that differ from those in the files."""
-    records = capsule.records
+    records = embedded.records
     curves = dict(list(records.curves.groupby(list(CELL), sort=False)))
     cells = records.runs[list(CELL)].itertuples(index=False, name=None)
     runs = {
-        run_id: read_run(folder / "runs" / run_id, checked=False) for run_id in _run_ids(capsule)
+        run_id: read_run(folder / "runs" / run_id, checked=False) for run_id in _run_ids(embedded)
     }
     for cell in cells:
         run = runs.get(cell[-1])
         if isinstance(run, Run):
             there = run.curve.to_pandas()
-            there = lighten(there) if capsule.light else there
+            there = lighten(there) if embedded.light else there
             yield from _curve(cell, curves.get(cell, there.iloc[:0]), there)
 
 

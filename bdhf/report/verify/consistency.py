@@ -157,8 +157,8 @@ def _uneven(records: Records, arm: str, curve: pd.DataFrame | None) -> str:
     odd = np.flatnonzero(updates[: len(updates) - early] != due[: len(updates) - early])
     if not odd.size:
         return ""
-    said = f"evaluation {odd[0]} is at update {updates[odd[0]]:g}"
-    return f"{said}, but evaluations are due every {every} updates"
+    text = f"evaluation {odd[0]} is at update {updates[odd[0]]:g}"
+    return f"{text}, but evaluations are due every {every} updates"
 
 
 def _not_done(records: Records, arm: str, curve: pd.DataFrame | None, *, at_target: bool) -> str:
@@ -180,8 +180,8 @@ def _not_diverged(curve: pd.DataFrame | None, reason: str) -> str:
     if curve is None:
         return "it diverged but has no curve"
     last = curve.iloc[-1]
-    said = _REASON.fullmatch(reason)
+    match = _REASON.fullmatch(reason)
     losses = [float(last[name]) for name in ("train_loss", "val_loss") if name in curve]
-    if not np.isfinite(losses).all() or (said and said[1] in _UNSEEN):
+    if not np.isfinite(losses).all() or (match and match[1] in _UNSEEN):
         return ""
     return f"it diverged ({reason}), but all losses of its curve are finite"

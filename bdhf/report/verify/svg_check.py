@@ -14,7 +14,7 @@ _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 
 #: The largest number of faults that are reported for a drawing.
-_MOST_TOLD = 5
+_MOST_LISTED = 5
 
 _NUMBER = r"-?\d+(\.\d+)?(e[-+]?\d+)?"
 _NAME = r"[\w.-]+"
@@ -67,7 +67,7 @@ def foreign(box: str, body: str) -> tuple[str, ...]:
         parser.close()
     except ParseError as error:
         seen.faults.append(f"malformed XML ({error})")
-    return tuple(dict.fromkeys(seen.faults))[:_MOST_TOLD]
+    return tuple(dict.fromkeys(seen.faults))[:_MOST_LISTED]
 
 
 class _Seen:

@@ -19,7 +19,7 @@ from bdhf.report.verify.page_contents import DrawnSvg, Page, count_numbers, take
 from bdhf.report.verify.svg_check import foreign
 
 #: The largest number of differing lines that are reported.
-_MOST_TOLD = 20
+_MOST_LISTED = 20
 
 _BEGIN = '<script type="application/octet-stream" id="records">\n'
 _END = "\n</script>"
@@ -52,7 +52,7 @@ class Verified:
     those within the records. `made_with` and `here`: versions by package.
     """
 
-    capsule: EmbeddedRecords
+    embedded: EmbeddedRecords
     runs: int
     numbers: int
     figures: int
@@ -91,27 +91,27 @@ def verify(path: str | Path) -> Verified:
     """
     html = read_page(Path(path))
     block = block_of(html, str(path))
-    capsule = decode(block, str(path))
+    embedded = decode(block, str(path))
     try:
-        expected = built_report(capsule.records, block, anonymous=capsule.anonymous).report.html
-        faults = tuple(record_contradictions(capsule.records, capsule.files, capsule.summed))
+        expected = built_report(embedded.records, block, anonymous=embedded.anonymous).report.html
+        faults = tuple(record_contradictions(embedded.records, embedded.files, embedded.summed))
     except (ArithmeticError, *UNREADABLE) as error:  # any error that changed records cause
         fault = f"its records were changed: they make no page ({in_brief(error)})"
         raise InputError([f"{path}: {fault}"]) from None
     says, gives = take_apart(html), take_apart(_lines(expected))
     lines = tuple(_unlike(says, gives))
-    runs = capsule.records.runs
+    runs = embedded.records.runs
     return Verified(
-        capsule=capsule,
+        embedded=embedded,
         runs=int(runs.loc[runs["status"].notna(), "run_id"].nunique()),
         numbers=count_numbers(expected),
         figures=len(gives.drawings),
-        lines=lines[:_MOST_TOLD],
+        lines=lines[:_MOST_LISTED],
         differing=len(lines),
         drawings=tuple(_drawn_otherwise(says.drawings, gives.drawings)),
         foreign=tuple(_foreign(says.drawings)),
         contradictions=faults,
-        made_with=capsule.versions,
+        made_with=embedded.versions,
         here=versions(),
     )
 

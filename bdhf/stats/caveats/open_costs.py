@@ -52,7 +52,7 @@ def coarse(pairs: Pairs, entry: Comparison, p: float, alpha: float) -> tuple[str
     """
     if entry.margin is None or not pairs.are_ratios or not p > alpha:
         return ()
-    informative = ~pairs.complete.says_nothing
+    informative = ~pairs.complete.uninformative
     recorded = tost(pairs.log_ratios()[informative], entry.margin).p
     if recorded > alpha:
         return ()

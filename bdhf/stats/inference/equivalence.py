@@ -103,7 +103,7 @@ def equivalence(pairs: Pairs, margin: float | None) -> float:
     """
     if margin is None or not pairs.are_ratios:
         return math.nan
-    return _of_box(*pairs.box(), pairs.complete.says_nothing, margin)
+    return _of_box(*pairs.box(), pairs.complete.uninformative, margin)
 
 
 def equivalence_over(best: Pairs, worst: Pairs, margin: float | None) -> float:
@@ -114,17 +114,17 @@ def equivalence_over(best: Pairs, worst: Pairs, margin: float | None) -> float:
     """
     if margin is None or not (best.are_ratios and worst.are_ratios):
         return math.nan
-    return _of_box(best.box()[0], worst.box()[1], best.says_nothing, margin)
+    return _of_box(best.box()[0], worst.box()[1], best.uninformative, margin)
 
 
 def _of_box(
     low: NDArray[np.float64],
     high: NDArray[np.float64],
-    says_nothing: NDArray[np.bool_],
+    uninformative: NDArray[np.bool_],
     margin: float,
 ) -> float:
     """The p over the informative pairs."""
-    low, high = low[~says_nothing], high[~says_nothing]
+    low, high = low[~uninformative], high[~uninformative]
     if not (np.isfinite(low) & np.isfinite(high)).all():
         return 1.0
     return tost_over(low, high, margin).p

@@ -69,7 +69,7 @@ class Pairs:
         return np.asarray(free[0] & free[1], dtype=bool)
 
     @property
-    def says_nothing(self) -> NDArray[np.bool_]:
+    def uninformative(self) -> NDArray[np.bool_]:
         """Which pairs tie regardless of the arms: the equivalence test excludes them.
 
         A cost of 0 against one at the floor is such a tie, because 0 counts as the floor.

@@ -3,7 +3,7 @@
     log Y(B) = linear in log B between two neighbouring sizes that were run
 
 The line has no model, so it is not extrapolated. A mean with misses is a lower bound: such a size
-is never called the cheapest, but it may be a rival of the cheapest one.
+is never called the cheapest, but it may be an alternative to the cheapest one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Fewest:
 
     size: float  # samples
     cost: float  # its mean, in units of the axis
-    rivals: tuple[float, ...]  # sizes with misses whose lower bound is not above it
+    alternatives: tuple[float, ...]  # sizes with misses whose lower bound is not above it
     edge: int  # -1: the smallest size that was run, 1: the largest, 0: one between them
 
 
@@ -46,7 +46,7 @@ def fewest(line: pd.DataFrame) -> Fewest | None:
 
     >>> fewest(pd.DataFrame({"size": [50, 100, 200, 400], "cost": [3.0, 8.0, 4.0, 5.0],
     ...                      "hits": [1, 2, 2, 2], "runs": 2}))
-    Fewest(size=200.0, cost=4.0, rivals=(50.0,), edge=0)
+    Fewest(size=200.0, cost=4.0, alternatives=(50.0,), edge=0)
     """
     line = line.sort_values("size")
     whole = line[line["hits"] == line["runs"]]
@@ -56,4 +56,4 @@ def fewest(line: pd.DataFrame) -> Fewest | None:
     bounds = line[(line["hits"] < line["runs"]) & (line["cost"] <= cost)]
     ends = float(line["size"].iloc[0]), float(line["size"].iloc[-1])
     edge = 0 if ends[0] == ends[1] else -(size == ends[0]) + (size == ends[1])
-    return Fewest(size, cost, tuple(float(rival) for rival in bounds["size"]), edge)
+    return Fewest(size, cost, tuple(float(size) for size in bounds["size"]), edge)

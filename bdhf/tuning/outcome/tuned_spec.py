@@ -153,10 +153,10 @@ def _value(arm: TunedArm, record: Tuning) -> str:
         return (
             "every trial failed" if value >= 2 * horizon else "the target was missed on every seed"
         )
-    said = f"{short(value)} {unit}"
+    text = f"{short(value)} {unit}"
     if arm.least is None or arm.largest is None:
-        return said
-    return f"{said} ({short(arm.least)} to {short(arm.largest)} over seeds)"
+        return text
+    return f"{text} ({short(arm.least)} to {short(arm.largest)} over seeds)"
 
 
 def _flow(value: Any) -> str:

@@ -113,13 +113,13 @@ def _cause(error: BaseException) -> BaseException:
     """The outage that caused an error of Optuna or SQLAlchemy; without one, the error itself."""
     behind: BaseException | None = error
     while behind is not None and not isinstance(behind, LostError):
-        if isinstance(behind, DBAPIError) and _says_gone(behind):
+        if isinstance(behind, DBAPIError) and _is_disconnection(behind):
             return behind
         behind = behind.__cause__ or behind.__context__
     return StorageInternalError(in_brief(error))
 
 
-def _says_gone(error: DBAPIError) -> bool:
+def _is_disconnection(error: DBAPIError) -> bool:
     if error.connection_invalidated:
         return True
     is_connecting = error.statement is None and isinstance(error, OperationalError | InterfaceError)

@@ -92,7 +92,7 @@ def defaults(space: Sequence[Dimension], arm: Mapping[str, Any]) -> dict[str, An
     """Name -> the value of a resolved arm, in the form of a trial."""
     values: dict[str, Any] = {}
     for dimension in space:
-        value = standing_at(dimension, arm, ())
+        value = default_at(dimension, arm, ())
         values[dimension.name] = value
         if isinstance(dimension, Choice):
             values |= defaults(dimension.inner[value], arm)
@@ -112,10 +112,10 @@ def corners(
     space: Sequence[Dimension], arm: Mapping[str, Any]
 ) -> Iterator[tuple[Dimension, ArmSettings]]:
     """Every end of every range and every choice; all other values are those of the resolved arm."""
-    standing = defaults(space, arm)
+    default_values = defaults(space, arm)
 
     def other(dimension: Dimension) -> Any:
-        return standing.get(dimension.name, _ends(dimension)[0])
+        return default_values.get(dimension.name, _ends(dimension)[0])
 
     for dimension, path in all_of(space):
         for value in _ends(dimension):
@@ -131,7 +131,7 @@ def _ends(dimension: Dimension) -> Sequence[float | str]:
 
 def parameters(space: Sequence[Dimension], arm: Mapping[str, Any]) -> tuple[Parameter, ...]:
     """The dimensions for the records of a study."""
-    standing = defaults(space, arm)
+    default_values = defaults(space, arm)
     return tuple(
         Parameter(
             name=dimension.name,
@@ -140,7 +140,7 @@ def parameters(space: Sequence[Dimension], arm: Mapping[str, Any]) -> tuple[Para
             high=dimension.high if isinstance(dimension, Range) else None,
             whole=isinstance(dimension, Range) and dimension.whole,
             choices=() if isinstance(dimension, Range) else tuple(dimension.values),
-            default=standing.get(dimension.name),
+            default=default_values.get(dimension.name),
             parent=" ".join(f"{name}={value}" for name, value in path.items()),
         )
         for dimension, path in all_of(space)
@@ -157,7 +157,7 @@ def all_of(
             yield from all_of(inner, {**(path or {}), dimension.name: words})
 
 
-def standing_at(dimension: Dimension, arm: Mapping[str, Any], where: Keys) -> Any:
+def default_at(dimension: Dimension, arm: Mapping[str, Any], where: Keys) -> Any:
     """The value of a resolved arm in a dimension. Raises Faults for a value outside of it."""
     keys = _keys(dimension.path)
     if keys[0] not in arm:
@@ -177,7 +177,7 @@ def standing_at(dimension: Dimension, arm: Mapping[str, Any], where: Keys) -> An
     for words, choice in dimension.values.items():
         if _stands_at(dimension, words, choice, value):
             for inner in dimension.inner[words]:
-                standing_at(inner, arm, where)
+                default_at(inner, arm, where)
             return words
     raise Faults(Fault(where, _outside(value, ", ".join(dimension.values))))
 

@@ -163,8 +163,8 @@ def _ablation(file: Path, spec: StudySpec, source: Source) -> tuple[tuple[Varian
         for line in error.lines:
             ours = [s for s in settings if line.startswith(f"--set {s}: ")]
             if ours:
-                there, said = settings[ours[0]], line.removeprefix(f"--set {ours[0]}: ")
-                fault = Fault(("set", there), said.removeprefix(f"{there}: "), at_key=True)
+                there, message = settings[ours[0]], line.removeprefix(f"--set {ours[0]}: ")
+                fault = Fault(("set", there), message.removeprefix(f"{there}: "), at_key=True)
                 line = source.error([fault]).lines[0]
             lines.append(line)
         raise SpecError(lines) from None
@@ -225,8 +225,8 @@ def _try(cell: StudyCell, space_path: Keys) -> None:
         faults += [Fault(where, reason)] if reason else []
     if faults:
         raise Faults(*dict.fromkeys(faults))
-    standing = defaults(cell.space, cell.arm)
-    own = settings_of(cell.space, lambda dimension: standing[dimension.name])
+    default_values = defaults(cell.space, cell.arm)
+    own = settings_of(cell.space, lambda dimension: default_values[dimension.name])
     if cell.optimizer(own) != cell.run.optimizer:
         message = "a choice omits arguments that the spec has there: give them with its type"
         raise Faults(Fault(space_path, message, at_key=True))

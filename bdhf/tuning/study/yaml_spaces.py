@@ -21,7 +21,7 @@ from bdhf.experiments.errors import Fault, Faults, Keys
 from bdhf.experiments.spec.validation_errors import validation_faults
 from bdhf.experiments.spec.value_words import exactly, in_short
 from bdhf.records import Strict
-from bdhf.tuning.study.space import Choice, Dimension, Range, standing_at
+from bdhf.tuning.study.space import Choice, Dimension, Range, default_at
 
 
 class _Entry(Strict):
@@ -52,7 +52,7 @@ def space_of(
     for path, entry in entries.items():
         try:
             dimensions.append(_dimension(path, path, entry, (*where, path)))
-            standing_at(dimensions[-1], arm, (*where, path))
+            default_at(dimensions[-1], arm, (*where, path))
         except Faults as wrong:
             faults += wrong.faults
     for dimension in dimensions:

@@ -54,7 +54,7 @@ class ArmPool:
                 while left or pool.busy:
                     for slot in pool.free[: len(left)]:
                         pool.give(slot, left.popleft())
-                    for slot, kind, content in pool.hear():
+                    for slot, kind, content in pool.messages():
                         self._take_in(pool, slot, kind, content)
             finally:  # so that runs are saved and trials count as interrupted
                 pool.stop(pool.busy, SAVE_SECONDS + _PATIENCE_SECONDS)
@@ -91,9 +91,9 @@ def _tune(
     """Tune the arms that the parent process assigns."""
 
     def report(cell: StudyCell, trial: FrozenTrial, now: TrialSlots) -> None:
-        parent.tell(_TRIAL, line_of(cell, trial, now))
+        parent.send(_TRIAL, line_of(cell, trial, now))
 
     loop = TrialLoop(open_study(file, settings), location, report, slot=slot, pool=pool)
     for label in parent.jobs():
         loop.run([label])
-        parent.tell(_TUNED)
+        parent.send(_TUNED)

@@ -129,7 +129,7 @@ def _made(trying: Trying, spec: RunSpec, observe: Callable[[Row], None]) -> Outc
                 ending,
                 observe=observe,
                 again=observe,  # the pruner of a repeated trial sees the same values
-                tell=trying.say,
+                note=trying.say,
             )
         except _GivenUp:
             execution.discard()

@@ -140,7 +140,7 @@ class TrialLoop:
                     trial.set_user_attr(INTERRUPTED, True)
                 raise
 
-        def tell(study: optuna.Study, trial: FrozenTrial) -> None:
+        def report_end(study: optuna.Study, trial: FrozenTrial) -> None:
             if trial.state is not TrialState.FAIL:
                 trials = study.get_trials(deepcopy=False)
                 self.on_trial(cell, trial, trial_slots(trials, wanted))
@@ -148,7 +148,9 @@ class TrialLoop:
         with quiet():
             cell_study.sampler = ByPosition(self.study.spec.sampler, label, look)
             try:
-                cell_study.optimize(objective, n_trials=1, catch=(_Surplus,), callbacks=[tell])
+                cell_study.optimize(
+                    objective, n_trials=1, catch=(_Surplus,), callbacks=[report_end]
+                )
             except KeyboardInterrupt:
                 hurry(cell_study)
                 with suppress(Exception):

@@ -102,7 +102,7 @@ def test_another_status_and_a_shorter_curve_are_found(adam):
     )
 
 
-def test_what_is_otherwise_here_is_told_where_something_differs(adam):
+def test_what_is_otherwise_here_is_reported_where_something_differs(adam):
     """Versions, processor, threads, algorithm: what can change the bits, and no more."""
     other = {**HERE, "torch": "1.0", "cpu": "Z80", "threads": 64, "host": "elsewhere"}
     spec = adam.spec.replace(f"algorithm: {ALGORITHM_VERSION}", "algorithm: 0")
@@ -175,7 +175,7 @@ def test_the_same_seed_draws_the_same_runs(adam):
     assert unrepeatable_runs(runs) == {"oom": 1, "timeout": 1, "done": 1}
 
 
-def test_a_run_that_is_said_to_have_failed_and_does_not_is_a_difference(adam):
+def test_a_run_that_is_recorded_to_have_failed_and_does_not_is_a_difference(adam):
     """With its curve and without: here the run is done."""
     for curve in (adam.curve, adam.curve.iloc[:0]):
         again = rerun(replace(adam, status="error", curve=curve))
@@ -186,7 +186,7 @@ def test_a_run_that_is_said_to_have_failed_and_does_not_is_a_difference(adam):
 
 
 @pytest.mark.parametrize("status", ["done", "error"])
-def test_a_failure_is_told_where_the_budget_is_in_seconds_too(adam, status, monkeypatch):
+def test_a_failure_is_reported_where_the_budget_is_in_seconds_too(adam, status, monkeypatch):
     """The clock may end a run before it diverges, but not before it fails."""
     made = outcome("adam")
     other = {"done": Status.ERROR, "error": Status.DONE}[status]
@@ -210,7 +210,7 @@ def test_an_honest_error_fails_again():
     assert again.agrees
 
 
-def test_a_spec_of_another_run_is_told_of_every_run(adam):
+def test_a_spec_of_another_run_is_reported_for_every_run(adam):
     """Also for runs that are not drawn, and for an unreadable spec."""
     other = claimed("full_hf")
     swapped = replace(adam, spec=other.spec, status="oom")
@@ -292,7 +292,7 @@ def test_every_field_of_the_records_is_held_against_the_spec():
     }  # fmt: skip
 
 
-def test_equal_arms_that_are_none_and_cells_that_no_plan_skips_are_told(records, tmp_path):
+def test_equal_arms_that_are_none_and_cells_that_no_plan_skips_are_reported(records, tmp_path):
     """Neither removes a test or a run silently."""
     twins = tuple(entry.model_copy(update={"name": "x"}) for entry in records.comparisons)
     runs = records.runs.astype({"status": object, "reason": object})

@@ -46,7 +46,7 @@ def claim(tmp_path_factory):
 OTHER = {"own_code": "orr_helper 0123456789ab, orr_part ba9876543210"}
 
 
-def test_the_recorded_code_is_told_to_be_another_where_a_run_differs(claim):
+def test_the_recorded_code_is_reported_to_be_another_where_a_run_differs(claim):
     """With its modules, without blame; it still does not agree."""
     honest, _ = claim
     curve = honest.curve.assign(val_loss=1.0)

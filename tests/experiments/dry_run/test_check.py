@@ -77,7 +77,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("problem", UNFIT)
-def test_a_problem_that_does_not_fit_is_told(tmp_path, problem):
+def test_a_problem_that_does_not_fit_is_reported(tmp_path, problem):
     """One line at the problem, for all arms."""
     ablation = opened(tmp_path, problem)
 
@@ -107,7 +107,7 @@ def test_a_loss_that_reshapes_by_itself_is_fine(tmp_path):
 
 
 @pytest.mark.parametrize(("problem", "told"), [("Dropping", "Dropout"), ("Normed", "BatchNorm1d")])
-def test_what_has_no_curvature_is_told_of_the_arm_that_takes_one(tmp_path, problem, told):
+def test_what_has_no_curvature_is_reported_for_the_arm_that_takes_one(tmp_path, problem, told):
     """Adam trains it; block_hf cannot, and names the module."""
     ablation = opened(tmp_path, problem)
 
@@ -117,7 +117,7 @@ def test_what_has_no_curvature_is_told_of_the_arm_that_takes_one(tmp_path, probl
     assert told in line
 
 
-def test_an_own_optimizer_that_refuses_the_model_is_told(tmp_path):
+def test_an_own_optimizer_that_refuses_the_model_is_reported(tmp_path):
     """At its arm, with its own message; the other arms are not named."""
     ablation = opened(
         tmp_path, "Fits", ("{type: torch.Adam, lr: 3.0e-3}", '"own_problems_here:Stubborn"')
@@ -129,7 +129,7 @@ def test_an_own_optimizer_that_refuses_the_model_is_told(tmp_path):
     assert "ValueError: matrices only" in line
 
 
-def test_an_arm_of_a_grid_is_told_by_its_label(tmp_path):
+def test_an_arm_of_a_grid_is_reported_by_its_label(tmp_path):
     """The combination that fails, not those that do not."""
     grid = 'grid: {problem: ["own_problems_here:Fits", "own_problems_here:Dropping"]}\nseeds'
     ablation = opened(tmp_path, "Fits", ("seeds", grid))
@@ -157,7 +157,7 @@ DATA = {
 
 
 @pytest.mark.parametrize("problem", DATA)
-def test_data_that_is_not_what_its_problem_says_is_told(tmp_path, problem):
+def test_data_that_is_not_what_its_problem_says_is_reported(tmp_path, problem):
     """`example` is valid, so only the data shows it: once, before all runs."""
     ablation = opened(tmp_path, problem)
 
@@ -194,7 +194,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("problem", LEFT_OUT)
-def test_what_cannot_be_tried_is_left_out_and_said(tmp_path, cache, problem):
+def test_what_cannot_be_tried_is_left_out_and_reported(tmp_path, cache, problem):
     """One line, no fault, and no entry in the cache."""
     ablation = opened(tmp_path, problem)
 
@@ -323,7 +323,7 @@ OBJECTS = {
 
 
 @pytest.mark.parametrize("problem", OBJECTS)
-def test_a_default_that_no_spec_can_hold_is_told_in_a_line(tmp_path, problem):
+def test_a_default_that_no_spec_can_hold_is_reported_in_a_line(tmp_path, problem):
     """With the field, and what is allowed."""
     with pytest.raises(SpecError) as refusal:
         opened(tmp_path, problem)

@@ -148,7 +148,7 @@ def test_who_has_lost_a_run_drops_its_outcome(tmp_path, peer):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_tells_how_many_were_at_work_on_the_machine(tmp_path, workers):
+def test_a_run_reports_how_many_were_at_work_on_the_machine(tmp_path, workers):
     """1 for a run alone; for concurrent runs their number, so that seconds can be doubted."""
     plan, store = cells(("count: 2", "count: 1"))[:2], Store(tmp_path)
     store.begin(SMALL, planned(("count: 2", "count: 1")))

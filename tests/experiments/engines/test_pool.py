@@ -15,8 +15,8 @@ import pytest
 from bdhf.experiments.engines.ending import saved_first
 from bdhf.experiments.engines.pool import EXITED, WorkerPool, WorkerSlot
 from bdhf.experiments.engines.process import (
+    ASKED_TO_END,
     FAULT,
-    TOLD_TO_END,
     ExitStatus,
     Parent,
     WorkerProcess,
@@ -30,13 +30,13 @@ Heard = tuple[WorkerSlot[str], str, Any]
 def echo(parent: Parent, greeting: str) -> None:
     """Send every job back, with a greeting and the process id."""
     for job in parent.jobs():
-        parent.tell("said", (f"{greeting} {job}", os.getpid()))
+        parent.send("said", (f"{greeting} {job}", os.getpid()))
 
 
 def do(parent: Parent) -> None:
     """Do the job."""
     for job in parent.jobs():
-        parent.tell("begun")
+        parent.send("begun")
         if job == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         elif job == "raise":
@@ -46,10 +46,10 @@ def do(parent: Parent) -> None:
         elif job == "save":
             with saved_first() as ending:
                 ending.can_wait = True
-                parent.tell("can be saved")
+                parent.send("can be saved")
                 while not ending.is_asked:
                     time.sleep(0.01)
-                parent.tell("saved")
+                parent.send("saved")
         elif job == "go on":
             while True:
                 with suppress(KeyboardInterrupt):
@@ -98,13 +98,15 @@ def hear(pool: WorkerPool[str], wanted: str) -> Heard:
     [
         (ExitStatus(0), Status.ERROR, "exit code 0"),
         (ExitStatus(3), Status.ERROR, "exit code 3"),
-        (ExitStatus(TOLD_TO_END), Status.ERROR, "SIGTERM"),
+        (ExitStatus(ASKED_TO_END), Status.ERROR, "SIGTERM"),
         (ExitStatus(-11), Status.ERROR, "signal 11 (Segmentation fault)"),
         (ExitStatus(-9), Status.ERROR, "signal 9 (Killed)"),
         (ExitStatus(-9, True), Status.OOM, "signal 9 (Killed)"),
     ],
 )
-def test_how_a_worker_ended_is_told_in_words(ended: ExitStatus, status: Status, fact: str) -> None:
+def test_how_a_worker_ended_is_reported_in_words(
+    ended: ExitStatus, status: Status, fact: str
+) -> None:
     """By its exit code or its signal; out of memory is a status of its own."""
     assert fact in str(ended)
     assert ("memory" in str(ended)) == ended.is_out_of_memory
@@ -182,7 +184,7 @@ def test_an_error_in_a_worker_is_a_fault_or_its_end(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("told_twice", [False, True], ids=["once", "twice"])
-def test_told_to_end_a_worker_saves_first(pools: Pools, told_twice: bool) -> None:
+def test_asked_to_end_a_worker_saves_first(pools: Pools, told_twice: bool) -> None:
     """It exits with a special code after its run is saved; a second signal changes nothing."""
     pool = pools.start(1, do)
     pool.give(pool.slots[0], "save")
@@ -196,7 +198,7 @@ def test_told_to_end_a_worker_saves_first(pools: Pools, told_twice: bool) -> Non
     assert time.monotonic() - begun < 30
     assert [kind for _, kind, _ in pool.hear()] == ["saved"]
     process.join(30)  # it can be waited for a moment after its end is seen
-    assert process.exitcode == TOLD_TO_END
+    assert process.exitcode == ASKED_TO_END
 
 
 @pytest.mark.slow
@@ -205,7 +207,7 @@ def test_a_worker_that_does_not_end_is_waited_for_so_long_and_killed(pools: Pool
     pool = pools.start(2, do)
     for slot in pool.slots:
         pool.give(slot, "go on")
-    while not all(slot.has_spoken for slot in pool.slots):
+    while not all(slot.has_reported for slot in pool.slots):
         hear(pool, "begun")
     processes = [psutil.Process(slot.worker.process.pid) for slot in pool.slots]
     pool.stop(pool.slots[:1], 0.2)

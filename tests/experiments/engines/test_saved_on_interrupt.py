@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from bdhf.experiments.ablation import Ablation
-from bdhf.experiments.engines.process import TOLD_TO_END, ExitStatus
-from tests.experiments.keeping import NAME, importable, spec_of
+from bdhf.experiments.engines.process import ASKED_TO_END, ExitStatus
 from tests.experiments.specs import changed
+from tests.experiments.stateful_parts import NAME, importable, spec_of
 
 LONG = (("updates: 14", "updates: 2000"), ("every_updates: 2", "every_updates: 50"))
 ADAM, COUNTING = "{type: torch.Adam, lr: 1.0e-3}", f"{NAME}:Counting"
@@ -98,7 +98,7 @@ def test_an_interruption_saves_the_run_where_it_is(tmp_path, number):
 
 
 @pytest.mark.slow
-def test_the_next_command_goes_on_from_there(tmp_path):
+def test_the_next_command_continues_from_there(tmp_path):
     """No evaluation is repeated, and none is left out."""
     (saved,) = interrupted(tmp_path, ADAM, signal.SIGTERM)
     update = torch.load(saved, weights_only=True)["state"]["update"]
@@ -128,7 +128,7 @@ def test_where_no_checkpoint_is_wanted_an_interruption_waits_for_none(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_told_to_end_alone_costs_nothing(tmp_path):
+def test_a_worker_that_is_asked_to_end_alone_costs_nothing(tmp_path):
     """Another worker resumes its run."""
     watcher = Teller()
     run(tmp_path, ADAM, watcher)
@@ -139,10 +139,10 @@ def test_a_worker_that_is_told_to_end_alone_costs_nothing(tmp_path):
 
 
 @pytest.mark.long
-def test_a_run_whose_workers_are_told_to_end_again_and_again_is_an_error(tmp_path):
+def test_a_run_whose_workers_are_asked_to_end_again_and_again_is_an_error(tmp_path):
     """Otherwise the restarts would never end."""
     run(tmp_path, ADAM, Teller(times=10))
     status, _ = result(tmp_path)
 
     assert status["status"] == "error"
-    assert status["reason"] == str(ExitStatus(TOLD_TO_END))
+    assert status["reason"] == str(ExitStatus(ASKED_TO_END))

@@ -64,7 +64,7 @@ def table(monkeypatch):
     ]
 
 
-def test_all_observers_are_told_the_same():
+def test_all_observers_get_the_same():
     """Every event reaches every observer, whole and in order."""
     first, second, alone = Log(), Log(), Log()
 
@@ -75,7 +75,7 @@ def test_all_observers_are_told_the_same():
 
 
 @pytest.mark.parametrize("failing", ["started", "evaluated", "finished", "close"])
-def test_a_tracker_that_fails_is_off_and_told_of_once(failing, table, tmp_path):
+def test_a_tracker_that_fails_is_off_and_reported_once(failing, table, tmp_path):
     """It is not called again; the others receive everything; one line gives the reason."""
     broken, whole, alone, lines = Log(failing), Log(), Log(), []
     table(broken=broken, whole=whole)

@@ -134,7 +134,7 @@ def test_what_is_resolved_is_what_is_made():
         (3, ("it", "shape"), ("shape", "`type`", "square", "times")),
     ],
 )  # fmt: skip
-def test_a_fault_inside_a_nested_part_is_told_there(shape, path, names):
+def test_a_fault_inside_a_nested_part_is_reported_there(shape, path, names):
     """Paths of faults lead into the nested mapping."""
     with pytest.raises(Faults) as caught:
         resolved({"type": "canvas", "shape": shape})
@@ -144,7 +144,7 @@ def test_a_fault_inside_a_nested_part_is_told_there(shape, path, names):
     assert re.match(naming(*names), fault.message)
 
 
-def test_faults_of_several_nested_parts_are_told_together():
+def test_faults_of_several_nested_parts_are_reported_together():
     """The faults of all arguments are reported at once."""
     with pytest.raises(Faults) as caught:
         resolved({"type": "canvas", "shape": "a", "frame": "b", "size": "c"})
@@ -197,7 +197,7 @@ def test_groups_alone_are_the_blocks_of_the_problem_inside_partitions_too(around
     }
 
 
-def test_a_nested_partition_that_does_not_fit_the_model_is_told_where_it_stands(around):
+def test_a_nested_partition_that_does_not_fit_the_model_is_reported_where_it_is(around):
     """The line and column are those of the inner partition."""
     wrong = "partition: {type: around, like: {type: groups, blocks: [['encoder.*']]}}"
 

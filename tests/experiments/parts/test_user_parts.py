@@ -181,7 +181,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_no_part_is_told_where_it_is_named(folder, wrong):
+def test_what_is_no_part_is_reported_where_it_is_named(folder, wrong):
     """One line with the path, for anything that the module raises."""
     part, names = WRONG[wrong]
     quoted = f'"{part}"' if part.endswith(":") else part

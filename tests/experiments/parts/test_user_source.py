@@ -129,7 +129,7 @@ def test_any_change_of_a_file_is_another_hash(folder, file, change):
     assert {name for name in before if after[name] != before[name]} == {file.removesuffix(".py")}
 
 
-def test_hashes_are_told_in_words_and_read_again(folder):
+def test_hashes_are_reported_in_words_and_read_again(folder):
     """In the form of env.json."""
     hashes = {"lab.parts": "0123", "lab": "4567"}
 

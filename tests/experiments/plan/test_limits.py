@@ -34,7 +34,7 @@ def models(monkeypatch):
         built.append(type(module))
         begin(module, *arguments, **named)
 
-    for kept in (meta_models._weightless, meta_models._block_sizes, cost._counted):
+    for kept in (meta_models._meta_model, meta_models._block_sizes, cost._counted):
         kept.cache_clear()
     monkeypatch.setattr(nn.Module, "__init__", counted)
     return built

@@ -50,7 +50,7 @@ def test_a_run_is_meant_by_the_beginning_of_its_id():
     assert {(c.arm, c.seed) for c in selected} == {("twin", 0), ("adam", 0)}
 
 
-def test_a_name_that_no_cell_has_is_told():
+def test_a_name_that_no_cell_has_is_reported():
     """The line has the known arms, and the nearest."""
     with pytest.raises(InputError, match=r"--only adm: .*'adm'.*\bfull_hf\b.*'adam'"):
         arms("adm")
@@ -76,7 +76,7 @@ def test_the_pairs_of_a_seed_stay_on_one_machine():
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/2", "3/2", "a/b", "1/2/3", "-1/2", "1/0"])
-def test_what_is_no_share_is_told(text):
+def test_what_is_no_share_is_reported(text):
     """The line names the argument and the form of a share."""
     with pytest.raises(InputError, match=rf"--shard {re.escape(text)}: .*\bi/n\b"):
         Shard.parse(text)
@@ -108,7 +108,7 @@ def test_what_the_command_asks_for_is_tried_once_more():
     assert again(Retry(), "all").wants({"status": "oom", "attempts": 7})
 
 
-def test_what_is_no_status_is_told():
+def test_what_is_no_status_is_reported():
     """The line has the statuses that can be tried again."""
     with pytest.raises(InputError, match=r"'eror'.*oom, error, timeout, all"):
         again(Retry(), "eror")

@@ -183,7 +183,7 @@ def test_naming_a_study_changes_no_run():
 
 
 @pytest.mark.parametrize("name", ["small", "studies/", "studies/../x", "3", "/studies/x"])
-def test_what_is_no_study_is_told(name):
+def test_what_is_no_study_is_reported(name):
     """The line has the position of the name."""
     with pytest.raises(SpecError, match=r"f:10:13: tuned_from: "):
         variants(parse(changed(("seeds:", f"tuned_from: {name}\nseeds:")), "f"))

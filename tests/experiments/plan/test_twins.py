@@ -59,7 +59,7 @@ SPELT = {
 
 
 @pytest.mark.parametrize("name", SPELT)
-def test_an_entry_of_twins_is_told_at_its_place(tmp_path, name):
+def test_an_entry_of_twins_is_reported_at_its_place(tmp_path, name):
     """The line has the location, the arms and why they are equal; nothing is written."""
     written, entry, names = SPELT[name]
 
@@ -90,7 +90,7 @@ def test_a_setting_of_the_command_line_makes_twins(tmp_path):
     assert re.search(r"spec\.yaml:18:5: compare\.1: .*\bagain\b.*\badam\b", line)
 
 
-def test_an_included_entry_is_told_in_its_own_file(tmp_path):
+def test_an_included_entry_is_reported_in_its_own_file(tmp_path):
     """The upper spec makes an arm equal to one of the lower."""
     (tmp_path / "base.yaml").write_text(
         changed(arm("{type: torch.Adam, lr: 1.0e-2}"), (ENTRY, ENTRY + TWIN))
@@ -109,7 +109,7 @@ def grid(axes):
     return ("seeds:", f"grid: {{{axes}}}\nseeds:")
 
 
-def test_one_cell_of_a_grid_is_left_out_and_told(tmp_path):
+def test_one_cell_of_a_grid_is_left_out_and_reported(tmp_path):
     """The axis varies one arm only: the cell with equal arms is not a test."""
     plan = opened(tmp_path, arm(ADAM), (ENTRY, TWIN), grid("arms.again.lr: [0.003, 0.01]")).plan
 
@@ -144,7 +144,7 @@ def test_what_plan_says_to_machines_has_them_apart(tmp_path):
     """A comparison that is not made is listed, but is not a test."""
     ablation = opened(tmp_path, arm(ADAM), (ENTRY, TWIN), grid("arms.again.lr: [0.003, 0.01]"))
 
-    said = ablation.outline(ablation.cells, ()).to_json()
+    said = ablation.preview(ablation.cells, ()).to_json()
 
     assert [entry["name"] for entry in said["comparisons"]] == ["again lr=0.01"]
     assert said["not_compared"] == [

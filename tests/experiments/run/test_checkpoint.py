@@ -125,7 +125,7 @@ def test_so_does_one_on_sequences_or_images(tmp_path, arm, problem):
     assert_continues(spec_of(arm, problem=PROBLEMS[problem], **few), kept(tmp_path))
 
 
-def test_what_draws_from_the_global_generator_goes_on_drawing_the_same(tmp_path, monkeypatch):
+def test_what_draws_from_the_global_generator_continues_drawing_the_same(tmp_path, monkeypatch):
     """Dropout draws from torch's global generator, which is saved too."""
     build = Autoencoder.build
 
@@ -292,7 +292,7 @@ def test_a_checkpoint_of_another_run_is_not_taken_up(tmp_path):
     assert run(spec_of("adam", seed=1), kept(tmp_path)).resumed == 0
 
 
-def test_a_run_that_cannot_be_saved_goes_on(tmp_path):
+def test_a_run_that_cannot_be_saved_continues(tmp_path):
     """It warns once, and is done."""
     (tmp_path / "file").write_text("no folder")
     checkpoint = Checkpoint(tmp_path / "file" / "run.ckpt", 1, 0.0)
@@ -387,7 +387,7 @@ def test_a_process_that_is_killed_loses_nothing_but_time(tmp_path):
     assert_same_curve(curve, run(spec_of("martens")).curve)
 
 
-def test_a_budget_of_seconds_goes_on_where_it_stood(tmp_path):
+def test_a_budget_of_seconds_continues_where_it_stood(tmp_path):
     """Seconds of training are saved too: a spent budget stays spent."""
     spec, checkpoint = spec_of("adam", budget=Budget(seconds=1e9)), kept(tmp_path)
     killed(spec, checkpoint)

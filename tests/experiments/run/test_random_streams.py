@@ -36,7 +36,7 @@ def test_batches_are_full_without_repeats_and_every_epoch_is_complete(samples, s
     assert torch.equal(epochs.sort(dim=1).values, torch.arange(samples).expand(len(epochs), -1))
 
 
-def test_epochs_are_shuffled_anew():
+def test_epochs_are_shuffled_again():
     """No epoch repeats the order of the one before."""
     epochs = torch.cat(list(islice(BatchSampler(50, 10, generator(0, "order")), 10))).view(2, 50)
 
@@ -66,7 +66,7 @@ def test_a_smaller_subset_is_part_of_a_larger_one():
     ids=["batches", "subsets"],
 )
 @pytest.mark.parametrize("drawn", [0, 1, 2, 3, 7])
-def test_a_stream_goes_on_from_its_state(stream, drawn):
+def test_a_stream_continues_from_its_state(stream, drawn):
     """From any position, in the middle of an epoch or across its end."""
     first, second = stream(), stream()
     list(islice(first, drawn))

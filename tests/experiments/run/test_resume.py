@@ -27,8 +27,8 @@ from bdhf.experiments.run.random_streams import global_state
 from bdhf.experiments.run.training import Training
 from bdhf.experiments.spec.schema import Safety
 from bdhf.records import Status
-from tests.experiments import keeping
-from tests.experiments.keeping import LATER, NAME, OPTIMIZERS, PROBLEMS, importable, run_of
+from tests.experiments import stateful_parts
+from tests.experiments.stateful_parts import LATER, NAME, OPTIMIZERS, PROBLEMS, importable, run_of
 
 
 class Killed(BaseException):
@@ -50,10 +50,10 @@ class Case:
 
     def run(self, *, saved=True, observe=lambda row: None, asked=lambda: False) -> Outcome:
         """Execute it as a new process does."""
-        keeping.anew()
+        stateful_parts.anew()
         return execute(
             self.spec, device="cpu", safety=Safety(seconds=600), observe=observe, asked=asked,
-            checkpoint=self.checkpoint if saved else None, tell=self.told.append,
+            checkpoint=self.checkpoint if saved else None, note=self.told.append,
         )  # fmt: skip
 
     def kill(self, at: int) -> None:

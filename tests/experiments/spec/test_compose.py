@@ -123,7 +123,7 @@ def test_settings_win_over_every_file(base):
     assert "# --set arms.block_hf.lr=0.3" in source.text
 
 
-def test_a_fault_is_told_where_its_value_stands(base):
+def test_a_fault_is_reported_where_its_value_is(base):
     """In the file, the included file, or on the command line; all are reported at once."""
     text = "include: base.yaml\narms: {adam: {lr: -1}}\nseedz: 3\n"
 

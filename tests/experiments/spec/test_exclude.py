@@ -149,7 +149,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_entry_that_cannot_be_meant_is_told(fault):
+def test_an_entry_that_cannot_be_meant_is_reported(fault):
     """An unknown name, a value that no cell has, an arm without cells."""
     text, start, names = FAULTS[fault]
 
@@ -160,7 +160,7 @@ def test_an_entry_that_cannot_be_meant_is_told(fault):
 
 
 @pytest.mark.parametrize("grid", ["[]", "[{}]", "[3]", "3", "{}"])
-def test_what_is_no_grid_is_told(grid):
+def test_what_is_no_grid_is_reported(grid):
     """Anything but a mapping of paths to lists."""
     assert re.match(r"f:10:\d+: grid(\.0)?: ", faults(f"grid: {grid}")[0])
 

@@ -102,7 +102,7 @@ def garbled(draw):
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(text=mutated() | garbled())
-def test_a_mutated_spec_is_planned_or_told_in_lines(tmp_path, text):
+def test_a_mutated_spec_is_planned_or_reported_in_lines(tmp_path, text):
     """Exit code 0 or 2, never a traceback; faults appear on stderr; nothing is written."""
     spec = tmp_path / "spec.yaml"
     spec.write_text(text, encoding="utf-8", errors="surrogatepass")

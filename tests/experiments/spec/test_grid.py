@@ -117,7 +117,7 @@ def test_labels_name_what_varies_in_an_arm_and_nothing_else():
         ("evaluate.every_updates: [2, 3]", ["adam every_updates=2", "adam every_updates=3"]),
     ],
 )  # fmt: skip
-def test_values_are_told_in_short_words(axis, expected):
+def test_values_are_shortened(axis, expected):
     """A part by its type, with arguments if types repeat; a scalar by its value."""
     names = labels(plan(axis))
 
@@ -136,7 +136,7 @@ def test_values_that_read_the_same_are_numbered():
     assert words[1] == words[0] + "#2"
 
 
-def test_paths_that_end_alike_are_told_apart():
+def test_paths_that_end_alike_are_distinguished():
     """The labels of `curvature` of the batch and of the arm have one more key."""
     names = labels(plan("arms.full_hf.curvature: [ggn, {type: other}]", CURVATURE))
 
@@ -231,7 +231,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_a_grid_is_told_where_it_stands_in_the_grid(fault):
+def test_a_fault_in_a_grid_is_reported_where_it_is_in_the_grid(fault):
     """Line and column are those of the value in the grid, or of its path."""
     axis, start, names = FAULTS[fault]
 
@@ -253,7 +253,7 @@ def test_what_is_one_for_the_whole_ablation_cannot_vary(key):
     assert re.match(naming(repr(key.split(".")[0]), *VARIED), line)
 
 
-def test_all_faults_of_a_grid_are_told_once():
+def test_all_faults_of_a_grid_are_reported_once():
     """Faults of values and of the rest of the spec, one line each, in file order."""
     lines = faults(
         "arms.adam.lr: [0.1, -1, -2]",
@@ -379,7 +379,7 @@ def test_results_that_an_older_version_left_are_read(begun):
     assert planned(store.folder)["status"].notna().sum() == 1
 
 
-def test_a_torn_index_is_told_in_words(begun):
+def test_a_torn_index_is_reported_in_words(begun):
     """The error of an unreadable plan.json names the file."""
     store, _ = begun
     (store.folder / "plan.json").write_text("{")

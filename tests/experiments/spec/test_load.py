@@ -15,7 +15,7 @@ from tests.messages import naming
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told_with_place_and_remedy(fault):
+def test_a_fault_is_reported_with_place_and_remedy(fault):
     """Every fault names file, line, column and key, and the allowed or nearest values."""
     old, new, start, mention = FAULTS[fault]
 
@@ -27,7 +27,7 @@ def test_a_fault_is_told_with_place_and_remedy(fault):
     assert mention in matching[0]
 
 
-def test_faults_of_different_arms_are_told_together():
+def test_faults_of_different_arms_are_reported_together():
     """Faults of all arms are reported at once."""
     text = changed(("lr: 3.0e-3", "lr: -1"), ('["decoder.*"]', '["decodr.*"]'))
 

@@ -212,7 +212,7 @@ FAULTS |= {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told_where_it_stands_in_the_settings(fault):
+def test_a_fault_is_reported_where_it_is_in_the_settings(fault):
     """Line and column are those of the value, or of its path."""
     entry, at, path, *names = FAULTS[fault]
     start = f"f:12:{5 + entry.rindex(at)}: settings.0.{path}: "
@@ -224,7 +224,7 @@ def test_a_fault_is_told_where_it_stands_in_the_settings(fault):
 
 
 @pytest.mark.parametrize("entry", ["3", "[]", "{}", f"{{{AT}}}", f"{{{AT}, sets: {{threads: 2}}}}"])
-def test_what_is_no_entry_is_told(entry):
+def test_what_is_no_entry_is_reported(entry):
     """An entry has `at` and `set`, and nothing else."""
     (line,) = faults(entry)
 
@@ -232,7 +232,7 @@ def test_what_is_no_entry_is_told(entry):
     assert re.match(naming("`at`", "`set`"), line)
 
 
-def test_all_that_is_wrong_with_settings_is_told():
+def test_all_that_is_wrong_with_settings_is_reported():
     """In the order of the file, each once, even if two combinations have it."""
     lines_of_error = faults(
         "{at: {batch.gradient: [100, 200]}, set: {arms.adm.lr: 1, arms.ful_hf.lr: 1}}",
@@ -256,7 +256,7 @@ def test_a_piece_of_what_the_grid_gives_is_varied_too():
     assert re.match(rf"f:12:\d+: settings\.0\.set\.{path}: .* arms\.full_hf\.solver\b", line)
 
 
-def test_what_the_spec_itself_has_wrong_is_told_there():
+def test_what_the_spec_itself_has_wrong_is_reported_there():
     """Once, and not at an unrelated setting."""
     wrong = ("torch.Adam, lr: 3.0e-3", "torch.Muon, lr: 3.0e-3")
 
@@ -276,7 +276,7 @@ def test_settings_need_a_grid():
 
 
 @pytest.mark.parametrize("value", ["3", "{}", "null", "a"])
-def test_settings_that_are_no_list_are_told(value):
+def test_settings_that_are_no_list_are_reported(value):
     """Anything but a list of entries."""
     with pytest.raises(SpecError, match=r"^f:10:\d+: settings: "):
         variants(parse(changed(("seeds:", f"settings: {value}\nseeds:")), "f"))

@@ -180,7 +180,7 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("case", NUMBERS)
-def test_a_number_beyond_its_limit_is_told_with_the_limit(case):
+def test_a_number_beyond_its_limit_is_reported_with_the_limit(case):
     """The line has the location, the limit and the value."""
     old, new, key, most = NUMBERS[case]
 

@@ -100,7 +100,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_target_on_the_wrong_side_is_told_at_its_key(folder, name):
+def test_a_target_on_the_wrong_side_is_reported_at_its_key(folder, name):
     """The line has the better side of the metric, and the correction."""
     targets, path, names = WRONG[name]
 

@@ -57,7 +57,7 @@ def test_merges_are_resolved_and_own_keys_win():
         ((), False, "1:1"),
     ],
 )
-def test_a_fault_is_told_with_line_and_column(path, at_key, position):
+def test_a_fault_is_reported_with_line_and_column(path, at_key, position):
     """Positions are those of the value, or of the key where the key is wrong."""
     source = parse("\na: &a {x: 1}\nb: {<<: *a, y: 3}\nc:\n  - j: 1\n  - k: 2\n", "f.yaml")
 
@@ -74,7 +74,7 @@ def test_a_fault_is_one_line_whatever_the_names_are():
     assert line == r"f:1:1: \x1e\u2028: é\nb"
 
 
-def test_faults_are_told_in_the_order_of_the_file():
+def test_faults_are_reported_in_the_order_of_the_file():
     """Several faults are sorted by position."""
     source = parse("a: 1\nb: 2\n", "f")
 

@@ -260,7 +260,7 @@ def test_what_the_dead_held_is_let_go_and_the_rest_stays(claims):
     assert [path.name for path in claims.home.iterdir()] == [other.name]
 
 
-def test_age_is_told_by_the_clock_of_the_file_system(claims, monkeypatch):
+def test_age_is_reported_by_the_clock_of_the_file_system(claims, monkeypatch):
     """A machine whose clock is a day ahead takes over no live claim."""
     plant(claims.folder, ELSEWHERE)
     now = time.time()

@@ -139,7 +139,7 @@ def test_the_tables_follow_and_nothing_temporary_stays(made):
     assert cells[1].run in store.unfinished(cells)
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_words(made, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_reported_in_words(made, monkeypatch):
     """No traceback, and no claim is left."""
     store, cells = made
     write(store, cells[0], Status.ERROR)

@@ -47,7 +47,7 @@ def run_by(ablation):
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_another_spec_in_the_folder_is_told_with_what_differs(home, other):
+def test_another_spec_in_the_folder_is_reported_with_what_differs(home, other):
     """Its name, and the values on both sides, on one line that a terminal can show."""
     change, expected = OTHERS[other]
     ours = opened(home)
@@ -77,7 +77,7 @@ def test_the_same_text_with_other_runs_is_another_plan(home):
     assert ours.replaced() != ""
 
 
-def test_a_folder_that_is_gone_is_told(home):
+def test_a_folder_that_is_gone_is_reported(home):
     """One line, as for any other folder without results."""
     ours = opened(home)
 

@@ -40,7 +40,7 @@ def test_a_whole_run_says_what_it_is_and_how_it_ended(made):
 
 @pytest.mark.parametrize("name", ["status.json", "spec.yaml", "curve.parquet", "env.json"])
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff\xfe", b"PAR1"])
-def test_a_torn_file_is_told_and_the_rest_is_shown(made, name, content):
+def test_a_torn_file_is_reported_and_the_rest_is_shown(made, name, content):
     """A file that is missing, empty or of another kind affects no other file."""
     store, cells = made
     folder = write(store, cells[0])

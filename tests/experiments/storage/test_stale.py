@@ -76,7 +76,7 @@ def stale_of(home):
     return ablation.stale(ablation.cells, ablation.left(ablation.cells))
 
 
-def test_unchanged_code_is_not_told(home):
+def test_unchanged_code_is_not_reported(home):
     """Nor is anything of arms without an own part."""
     folder, _ = home
     made(opened(folder))
@@ -86,7 +86,7 @@ def test_unchanged_code_is_not_told(home):
 
 
 @pytest.mark.parametrize("module", ["part", "helper"])
-def test_plan_tells_the_arm_its_part_and_the_file(home, module):
+def test_plan_reports_the_arm_its_part_and_the_file(home, module):
     """The module itself, or one that it imports; as JSON too, with the ids of the runs."""
     folder, name = home
     made(opened(folder))
@@ -105,7 +105,7 @@ def test_plan_tells_the_arm_its_part_and_the_file(home, module):
     assert set(arm["run_ids"]) == {c.run_id for c in opened(folder).cells if c.arm == "full_hf"}
 
 
-def test_a_module_that_came_or_went_is_told_too(home):
+def test_a_module_that_came_or_went_is_reported_too(home):
     """By its file where it has one, else by its name."""
     folder, name = home
     made(opened(folder))
@@ -161,7 +161,7 @@ def test_run_asks_what_becomes_of_them_and_changes_nothing(home):
 
 
 @pytest.mark.usefixtures("quick")
-def test_kept_ones_stay_as_they_are_and_are_told(home):
+def test_kept_ones_stay_as_they_are_and_are_reported(home):
     """The runs left are made, here none; the next `plan` still reports the stale ones."""
     folder, name = home
     made(opened(folder))

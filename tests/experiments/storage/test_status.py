@@ -54,7 +54,7 @@ def test_a_run_of_two_cells_is_one_run(tmp_path):
     assert now.labels[cells[0].run_id] == "twin seed 0 = adam seed 0"
 
 
-def test_torn_runs_are_left_and_told(made):
+def test_torn_runs_are_left_and_reported(made):
     """A torn run is to do again, and is reported."""
     store, cells = made
     (write(store, cells[0]) / "curve.parquet").unlink()

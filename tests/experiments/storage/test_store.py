@@ -138,7 +138,7 @@ def test_a_torn_environment_is_left_out(store, plan):
     assert bdhf.load(store.folder).environments["run_id"].tolist() == [plan[1].run.run_id]
 
 
-def test_a_torn_table_is_told_in_words(store, plan):
+def test_a_torn_table_is_reported_in_words(store, plan):
     """The message names the torn table."""
     (store.folder / "plan.parquet").write_bytes(b"PAR1")
 
@@ -195,7 +195,7 @@ def test_a_run_that_cannot_be_written_leaves_nothing(store, plan):
 
 
 @pytest.mark.parametrize("number", ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO"])
-def test_a_disk_that_refuses_is_told_in_one_line_and_harms_nothing(
+def test_a_disk_that_refuses_is_reported_in_one_line_and_harms_nothing(
     store, plan, monkeypatch, number
 ):
     """The folder and the error of the system; an existing run stays as it was."""

@@ -136,7 +136,7 @@ class Curriculum(Residual):
 
 
 @pytest.mark.parametrize("later", ["flag", "number"])
-def test_a_forward_that_comes_to_need_gradients_is_looked_at_anew(later):
+def test_a_forward_that_comes_to_need_gradients_is_looked_at_again(later):
     """A model that is trained without them first continues, with losses of the same function."""
     case = physical(lambda: Curriculum(later))
     optimizer = bdhf.BlockHessianFree(

@@ -407,7 +407,7 @@ def test_the_optimizer_refuses_before_the_first_step(middle, curvature, message)
 
 
 @pytest.mark.parametrize("middle", [lambda: weight_norm(nn.Linear(4, 4)), lambda: Wrong(4, 4)])
-def test_without_its_check_the_optimizer_goes_on(middle):
+def test_without_its_check_the_optimizer_continues(middle):
     """`check=False` is at the user's own risk."""
     model, batch = with_middle(middle)
     before = copy.deepcopy(model.state_dict())

@@ -169,7 +169,7 @@ def test_micro_batches_add_up(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_log_probabilities_are_told_from_other_outputs(dtype):
+def test_log_probabilities_are_distinguished_from_other_outputs(dtype):
     """Within rounding they are; a shift of one per cent in one row is none."""
     z = (20 * torch.randn(N, C)).to(dtype).log_softmax(1)
     shifted = z.clone()
@@ -221,7 +221,7 @@ FLAT = {
 
 
 @pytest.mark.parametrize("name", FLAT)
-def test_a_curvature_of_zero_is_said(name):
+def test_a_curvature_of_zero_is_reported(name):
     """Once, before the first update, and by the self-check: steps would be g/λ."""
     model, x = logits(positions=False)
     loss_fn, targets = FLAT[name]
@@ -236,7 +236,7 @@ def test_a_curvature_of_zero_is_said(name):
     optimizer.step((x, targets))  # no warning, which would be an error here
 
 
-def test_a_hessian_of_zero_is_said_too():
+def test_a_hessian_of_zero_is_reported_too():
     """A linear loss of a linear model has no curvature at all; of a network it has."""
     model, x = logits(positions=False)
     line = nn.Linear(4, C).double()

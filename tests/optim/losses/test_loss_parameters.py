@@ -494,7 +494,7 @@ def test_a_group_of_the_loss_has_an_lr_and_a_damping_of_its_own():
 
 
 @pytest.mark.parametrize("partition", [bdhf.PerLayer(), bdhf.Full()], ids=["per_layer", "full"])
-def test_a_long_step_of_the_loss_is_said_before_the_first_update(partition):
+def test_a_long_step_of_the_loss_is_reported_before_the_first_update(partition):
     """Lr / damping is 500 by default; a damping as large as lr is no matter."""
     model, batch = network()
     long = bdhf.BlockHessianFree(model, Uncertainties(), partition=partition)

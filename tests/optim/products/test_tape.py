@@ -405,7 +405,7 @@ def test_what_is_not_finite_decides_nothing():
     assert mended(v).isfinite().all()
 
 
-def test_a_pass_that_goes_another_way_is_decided_anew():
+def test_a_pass_that_goes_another_way_is_decided_again():
     """A model that branches on its inputs is examined on every branch, though shapes are equal."""
     torch.manual_seed(0)
     model = Applied(lambda h: Reversal.apply(h) + 2 * h if h[0, 0] > 0 else h.tanh())

@@ -107,7 +107,7 @@ def test_the_ratio_of_a_group_is_that_of_its_own_step(partition, samples):
     assert rule.ratios == pytest.approx(expected)
 
 
-def test_without_per_block_every_group_is_told_the_ratio_of_the_whole_step():
+def test_without_per_block_every_group_gets_the_ratio_of_the_whole_step():
     """One ratio, that of the info."""
     case = build("mlp")
     rule = Recorded(per_block=False)

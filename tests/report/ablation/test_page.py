@@ -177,7 +177,7 @@ def test_an_incomplete_study_counts_its_runs(last, whole):
     assert ("runs finished" in text) == (not whole)
 
 
-def test_statuses_are_counted_and_told_apart(html):
+def test_statuses_are_counted_and_distinguished(html):
     """A diverged run is finished; a cell that has not run is counted and listed as such."""
     text = Page(html).text
     rows = Page(html).table("runs")

@@ -52,7 +52,7 @@ def test_all_numbers_of_a_result_are_tabled(study):
 
 
 @pytest.mark.parametrize(("seeds", "said"), [(23.0, "about 23"), (float("inf"), "over 10,000")])
-def test_seeds_that_would_decide_are_told(study, seeds, said):
+def test_seeds_that_would_decide_are_reported(study, seeds, said):
     """A number of seeds, or the largest number that was tried."""
     (result,) = compare(study)
 

@@ -54,7 +54,7 @@ def test_a_spec_without_a_study_has_no_table_and_no_warning():
     assert (rows, "Warning" in text) == ([], False)
 
 
-def test_the_study_and_every_arm_are_told():
+def test_the_study_and_every_arm_are_reported():
     """Trials, seeds, objective, sampler and pruner; of an arm its best value with its spread."""
     text, rows = section(tuned_records())
 
@@ -181,4 +181,4 @@ def test_a_report_with_a_study_is_verified(tmp_path):
     verified = verify(build(folder).path)
 
     assert (verified.numbers > 500, verified.lines, verified.drawings) == (True, (), ())
-    assert verified.capsule.records.tuning == records.in_order().tuning
+    assert verified.embedded.records.tuning == records.in_order().tuning

@@ -94,7 +94,7 @@ def test_it_agrees_with_itself_and_says_what_was_left_out(page):
     verified = verify(page)
 
     assert verified.agrees
-    assert verified.capsule.anonymous
+    assert verified.embedded.anonymous
     assert "<strong>Anonymous:</strong>" in page.read_text(encoding="utf-8")
 
 
@@ -175,7 +175,7 @@ def test_the_user_who_is_logged_in_is_a_name(named):
     assert set(anonymous(replace(named, runs=runs)).runs["reason"]) == {"PermissionError: [name]"}
 
 
-def test_what_a_study_did_elsewhere_is_told_without_its_paths(named):
+def test_what_a_study_did_elsewhere_is_reported_without_its_paths(named):
     """The reason may contain the path of its data in a home."""
     why = "tuned on another problem: folder data, tuned /home/lovelace/cards"
     tuned = Tuned(study="studies/x", arms={"adam": ArmTuning(how="elsewhere", why=why)})
@@ -244,7 +244,7 @@ def test_the_page_of_a_study_does_not_identify_either(tmp_path):
     assert anonymous_study(records).trials["trial"].equals(records.trials["trial"])
 
 
-def test_letters_go_on_beyond_z():
+def test_letters_continue_beyond_z():
     """AA follows Z, as in the columns of a spreadsheet."""
     hosts = pd.DataFrame({"host": [f"h{i}" for i in range(28)]})
 

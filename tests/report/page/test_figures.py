@@ -159,7 +159,7 @@ def test_ids_are_unique_in_the_page(drawn):
     assert set(references) <= set(ids)
 
 
-def test_long_labels_that_differ_in_the_middle_are_told_apart():
+def test_long_labels_that_differ_in_the_middle_are_distinguished():
     """The labels of a grid stay different when they are shortened."""
     names = [f"block_hf partition={p} problem=autoencoder" for p in ("full", "random")]
 

@@ -88,7 +88,7 @@ def test_values_are_named_with_the_runs_that_have_them():
 @pytest.mark.parametrize(("entry", "more"), [
     (BLOCK_VS_FULL, ""), (SECONDS, ", and means of seconds pool them"),
 ])  # fmt: skip
-def test_a_mix_over_pairs_is_told_apart(entry, more):
+def test_a_mix_over_pairs_is_distinguished(entry, more):
     """Both runs of every pair are alike: it cannot cause the effect, but it is flagged."""
     result = compared(entry, lambda arm, seed, name: name in ("torch", "cpu") and seed < 3)
 
@@ -124,7 +124,7 @@ def lost():
     return records, records.environments
 
 
-def test_runs_of_which_the_place_is_not_known_are_told(lost):
+def test_runs_of_which_the_place_is_not_known_are_reported(lost):
     """A lost env.json is no evidence of equality: it is flagged, and prevents a pair of seconds."""
     records, where = lost
     torn = dataclasses.replace(
@@ -177,7 +177,7 @@ def test_a_file_that_names_no_hardware_is_unknown():
     assert kinds_of(pd.Series(["b", "d", "a"]), where).tolist() == ["", "", "x|cpu"]
 
 
-def test_a_key_that_one_side_lacks_is_told():
+def test_a_key_that_one_side_lacks_is_reported():
     """An older file without the key differs from one that has it."""
     records = synthetic({"block": FAST, "full": SLOW})
     where = records.environments.astype(object)
@@ -217,7 +217,7 @@ def test_code_of_one_arm_alone_is_what_is_compared():
     assert with_code(lambda arm, seed: None).flags == ()
 
 
-def test_an_own_part_of_one_arm_that_changed_between_its_runs_is_told():
+def test_an_own_part_of_one_arm_that_changed_between_its_runs_is_reported():
     """Half of its runs are of another optimizer than the rest."""
     result = with_code(lambda arm, seed: f"opt {seed // 4}" if arm == "full" else None)
 

@@ -111,7 +111,7 @@ def test_arms_that_share_some_runs_are_compared_on_the_others(shared):
     assert (result.verdict is Verdict.EQUIVALENT) == (shared <= 3)
 
 
-def test_other_arms_are_told_nothing():
+def test_nothing_is_reported_for_other_arms():
     """Two arms without shared runs have all their pairs, and no flag."""
     result = compare(records())[0]
 

@@ -65,7 +65,7 @@ def test_a_missing_pair_may_not_bring_agreement_back():
     assert "7 of 7 runs of block met the target before the first update" in result.flags
 
 
-def test_an_arm_that_is_there_at_once_wins_and_is_told():
+def test_an_arm_that_is_there_at_once_wins_and_is_reported():
     """Hits of one side at update 0 are a difference, with a flag."""
     result = versus([0] * 8, FULL)
 
@@ -85,7 +85,7 @@ def test_a_run_without_products_is_not_one_without_updates():
     assert not any("before the first update" in flag for flag in result.flags)
 
 
-def test_targets_that_take_training_are_not_told():
+def test_targets_that_take_training_are_not_reported():
     """There is no flag where every run made an update."""
     assert not any("first update" in flag for flag in versus(NEAR, FULL).flags)
 

@@ -131,7 +131,7 @@ def test_a_baseline_that_may_cost_anything_warns_of_nothing():
     assert (result.p <= 0.05, str(result.verdict)) == (True, "undecided")
 
 
-def test_ends_that_are_one_are_told_as_one():
+def test_ends_that_are_one_are_reported_as_one():
     """A run that spent the budget at the slowest pace counts as that."""
     totals = {"block-0": (200, 1800.0)}
     result = only(timed(["timeout", *FAST[1:]], SLOW, safety=1800.0, totals=totals))

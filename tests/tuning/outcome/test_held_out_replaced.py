@@ -28,7 +28,7 @@ def stand_in(replaced: str) -> Any:
 
 
 @pytest.mark.parametrize("replaced", ["", "that of 'other'"])
-def test_runs_of_other_code_are_told_and_another_plan_gets_no_report(
+def test_runs_of_other_code_are_reported_and_another_plan_gets_no_report(
     replaced: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A warning for the arm; for another plan exit code 1, and no report."""

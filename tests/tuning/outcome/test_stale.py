@@ -20,7 +20,7 @@ __all__ = ["quick"]
 
 
 @pytest.mark.usefixtures("quick")
-def test_trials_of_other_code_are_told_and_their_runs_not_taken_for_new_ones(
+def test_trials_of_other_code_are_reported_and_their_runs_not_taken_for_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line for the arm names the file; the same settings in another trial give a new run."""

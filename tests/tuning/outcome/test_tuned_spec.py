@@ -88,7 +88,7 @@ def test_a_comment_beside_every_value_names_study_and_trial(tmp_path: Path) -> N
     assert "tuned_from: studies/small" in file.read_text()
 
 
-def test_a_comment_tells_a_failure_from_a_miss(tmp_path: Path) -> None:
+def test_a_comment_distinguishes_a_failure_from_a_miss(tmp_path: Path) -> None:
     """The comment distinguishes an arm whose trials all diverged from one that always missed."""
     diverges = ("{lr: {log: [1.0e-4, 1.0]}}", "{lr: {log: [0.6, 2.0]}}")
     of, record = tuned_study(tmp_path, ("trials: 8", "trials: 1"), diverges, ("3.0e-3", "0.9"))

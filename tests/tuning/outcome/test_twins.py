@@ -59,7 +59,7 @@ def test_an_arm_whose_default_was_not_beaten_is_not_held_against_itself(tmp_path
     assert of.plan.comparisons
 
 
-def test_arms_that_are_one_before_tuning_can_be_told_apart_by_it(tmp_path: Path) -> None:
+def test_arms_that_are_one_before_tuning_can_be_distinguished_by_it(tmp_path: Path) -> None:
     """A study may tune two arms that are equal in the ablation, where they are not compared."""
     of, ablation = begun(tmp_path, ("trials: 8", "trials: 3"), *AGAIN)
     best = {arm.label: arm.settings for arm in load_study(tmp_path / "out").study.arms}
@@ -70,7 +70,7 @@ def test_arms_that_are_one_before_tuning_can_be_told_apart_by_it(tmp_path: Path)
     assert "again" in [e.name for e in load_study(tmp_path / "out").study.comparisons]
 
 
-def test_arms_that_tuning_leaves_alike_are_told_on_the_page_and_at_the_spec(
+def test_arms_that_tuning_leaves_alike_are_reported_on_the_page_and_at_the_spec(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No comparison on held-out seeds, and a warning about the tuned spec."""

@@ -57,7 +57,7 @@ def test_a_second_default_is_surplus() -> None:
     assert trial_slots(trials, 3).surplus == {1}
 
 
-class World:
+class SimulatedStudy:
     """Workers on one study, in memory, in any order, with kills and recoveries."""
 
     def __init__(self, wanted: int) -> None:
@@ -97,7 +97,7 @@ class World:
             del self.at[number]
             self.dead.append(number)
 
-    def revive(self) -> None:
+    def restart(self) -> None:
         """Recover the trials of killed workers, as every worker does before it asks."""
         while self.dead:
             self.study.tell(self.dead.pop(), state=TrialState.FAIL)
@@ -121,23 +121,23 @@ def test_exactly_n_trials_finish_in_any_order_of_events(
 ) -> None:
     """Whatever the order of events, N trials are completed or pruned in the end."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    world = World(wanted)
+    simulated = SimulatedStudy(wanted)
     for move, which in moves:
-        was_open = True if move == "late" else world.now.is_open
+        was_open = True if move == "late" else simulated.now.is_open
         if move in ("ask", "late"):
-            world.ask(was_open)
+            simulated.ask(was_open)
         elif move in ("end", "prune"):
-            world.end(which, pruned=move == "prune")
+            simulated.end(which, pruned=move == "prune")
         elif move == "kill":
-            world.kill(which)
+            simulated.kill(which)
         else:
-            world.revive()
-        assert len(world.now.finished) <= wanted
+            simulated.restart()
+        assert len(simulated.now.finished) <= wanted
 
-    while not world.now.is_done:
-        world.revive()
-        world.ask(world.now.is_open)
-        world.end(0, pruned=False)
+    while not simulated.now.is_done:
+        simulated.restart()
+        simulated.ask(simulated.now.is_open)
+        simulated.end(0, pruned=False)
 
-    states = [t.state for t in world.study.get_trials(deepcopy=False)]
+    states = [t.state for t in simulated.study.get_trials(deepcopy=False)]
     assert states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) == wanted

@@ -110,7 +110,7 @@ def check_all(killed: Killed, lines: Sequence[int], patch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("pruner", ["none", "hyperband"])
-def test_killed_before_it_is_told_a_trial_is_made_again_first(
+def test_killed_before_its_report_a_trial_is_made_again_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
 ) -> None:
     """After asking, amid its parameters, and before telling: no other trial is drawn before it.

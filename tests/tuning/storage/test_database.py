@@ -365,7 +365,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize(("version", "way"), TABLES.values(), ids=TABLES)
-def test_tables_of_another_version_are_told_with_the_way_out(
+def test_tables_of_another_version_are_reported_with_the_way_out(
     tmp_path: Path, version: str, way: str
 ) -> None:
     """The message names both versions and the command to use; nothing is changed."""

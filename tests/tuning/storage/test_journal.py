@@ -57,7 +57,7 @@ def with_line(location: StudyLocation, number: int, line: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("line", WRONG.values(), ids=WRONG)
-def test_a_line_that_is_no_record_is_told_with_its_number(
+def test_a_line_that_is_no_record_is_reported_with_its_number(
     tmp_path: Path, location: StudyLocation, line: bytes
 ) -> None:
     """One line: file, line number, content and the command to delete it, which then works."""
@@ -90,7 +90,7 @@ def test_a_whole_last_line_is_not_cut(location: StudyLocation, line: bytes) -> N
     assert location.journal.read_bytes() == content
 
 
-def test_a_line_that_comes_while_a_study_is_open_is_told_too(
+def test_a_line_that_comes_while_a_study_is_open_is_reported_too(
     tmp_path: Path, location: StudyLocation
 ) -> None:
     """A storage that was valid when it was opened reports the invalid line."""

@@ -138,7 +138,7 @@ def test_a_definition_that_has_changed_is_refused(tmp_path: Path, change: tuple[
 
 
 @pytest.mark.usefixtures("quick")
-def test_more_trials_go_on_where_fewer_ended(tmp_path: Path) -> None:
+def test_more_trials_continue_where_fewer_ended(tmp_path: Path) -> None:
     """Four trials that are raised to six are the six of a study that had six at once."""
     location = StudyLocation(tmp_path / "out")
     worked(few(tmp_path), location.folder)

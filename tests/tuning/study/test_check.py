@@ -90,7 +90,7 @@ def test_what_cannot_run_is_refused_before_anything_is_written(there: Path, case
 
 
 @pytest.mark.slow
-def test_no_check_goes_on_and_a_finished_study_is_not_tried_again(there: Path) -> None:
+def test_no_check_continues_and_a_finished_study_is_not_tried_again(there: Path) -> None:
     """Without the check the trials report the failure; a finished study is not checked."""
     study(there, "Fits", ("", ""))
 
@@ -103,7 +103,7 @@ def test_no_check_goes_on_and_a_finished_study_is_not_tried_again(there: Path) -
     assert "ValueError: no such ratio" in more.stderr
 
 
-def test_what_is_left_out_is_told_once_for_every_reason(
+def test_what_is_left_out_is_reported_once_for_every_reason(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the time limit of the check neither arms nor choices are tried."""

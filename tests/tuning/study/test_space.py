@@ -86,7 +86,7 @@ def test_the_ends_of_a_range_are_its_edge(tmp_path: Path) -> None:
     assert not adam.at_edge(0.5)
 
 
-def test_every_dimension_is_told_with_what_brings_it_in(tmp_path: Path) -> None:
+def test_every_dimension_is_reported_with_what_brings_it_in(tmp_path: Path) -> None:
     """The records name each parameter once, with the choice on which it depends."""
     hf = study(tmp_path).cell("hf")
     parents = {dimension.name: dict(path) for dimension, path in all_of(hf.space)}
@@ -120,7 +120,7 @@ ADAM = "adam: {lr: {log: [1.0e-4, 1.0]}}"
         ("amda: {lr: {log: [1, 2]}}", "5:3", ("'amda'", "adam", "hf", "Did you mean")),
     ],
 )
-def test_a_wrong_space_is_told_at_its_place(
+def test_a_wrong_space_is_reported_at_its_place(
     tmp_path: Path, space: str, where: str, facts: tuple[object, ...]
 ) -> None:
     """Each fault is a line with file, line, column, and the allowed values."""

@@ -64,7 +64,7 @@ def test_what_the_study_sets_is_put_on_top(tmp_path: Path) -> None:
     assert (tmp_path / "small.yaml").read_text() == TWO_ARMS
 
 
-def test_a_fingerprint_tells_definitions_apart(tmp_path: Path) -> None:
+def test_a_fingerprint_reports_definitions_apart(tmp_path: Path) -> None:
     """It changes with space, seeds, objective and sampler, and not with the number of trials."""
     changes = [
         (),
@@ -119,7 +119,7 @@ def test_a_fingerprint_tells_definitions_apart(tmp_path: Path) -> None:
          "hf, baseline: adam, margin: 1.2}", "", "1:1", ("updates_to_target", "`targets`")),
     ],
 )  # fmt: skip
-def test_a_wrong_study_is_told_at_its_place(
+def test_a_wrong_study_is_reported_at_its_place(
     tmp_path: Path, old: str, new: str, where: str, facts: tuple[object, ...]
 ) -> None:
     """Each fault is a line with file, line, column, and the allowed values or the solution."""
@@ -131,7 +131,7 @@ def test_a_wrong_study_is_told_at_its_place(
     assert lines[0].startswith(f"{tmp_path}/study.yaml:{where}: "), lines
 
 
-def test_a_fault_of_the_ablation_is_told_in_its_own_file(tmp_path: Path) -> None:
+def test_a_fault_of_the_ablation_is_reported_in_its_own_file(tmp_path: Path) -> None:
     """A fault of the spec is reported at its line in the spec."""
     with pytest.raises(SpecError) as told:
         study(tmp_path, base=TWO_ARMS.replace("partition: full", "partition: ful"), text=STUDY)

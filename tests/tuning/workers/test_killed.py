@@ -139,7 +139,7 @@ def check_runs(folder: Path) -> None:
     assert not list(folder.rglob(".tmp-*"))
 
 
-def test_told_to_end_it_goes_on_later_and_nothing_has_died(tmp_path: Path, pool: Pool) -> None:
+def test_asked_to_end_it_continues_later_and_nothing_has_died(tmp_path: Path, pool: Pool) -> None:
     """A signal to all processes: exit code 130, no traceback, no running trial, no death counted.
 
     From Ctrl-C and from a scheduler, at the start and during trials.
@@ -163,7 +163,7 @@ def test_told_to_end_it_goes_on_later_and_nothing_has_died(tmp_path: Path, pool:
     )
 
 
-def test_a_worker_that_is_told_to_end_is_replaced(tmp_path: Path, pool: Pool) -> None:
+def test_a_worker_that_is_asked_to_end_is_replaced(tmp_path: Path, pool: Pool) -> None:
     """Its arm is not finished: a new worker makes the other trials; a line has the exit code."""
     written(tmp_path, ("trials: 5", "trials: 2"), *LONG)
     process = pool.start()

@@ -71,7 +71,7 @@ def test_a_process_of_this_machine_leaves_no_file_behind(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_study_goes_on_after_the_machine_was_started_again(tmp_path: Path) -> None:
+def test_a_study_continues_after_the_machine_was_started_again(tmp_path: Path) -> None:
     """A trial whose worker was killed by a restart is made again; no worker waits for it."""
     of, location = study(tmp_path, ("trials: 8", "trials: 3")), StudyLocation(tmp_path / "out")
     cell = of.cell("adam")

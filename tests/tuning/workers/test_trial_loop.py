@@ -264,7 +264,7 @@ process._live(print, None, (), ())
 """
 
 
-def test_a_worker_that_is_told_to_end_while_it_starts_ends_without_a_traceback() -> None:
+def test_a_worker_that_is_asked_to_end_while_it_starts_ends_without_a_traceback() -> None:
     """The signal waits until the worker unblocks signals; as after an early Ctrl-C in `tune`."""
     ended = subprocess.run(
         [sys.executable, "-c", STARTED_TO_END], capture_output=True, text=True, timeout=120

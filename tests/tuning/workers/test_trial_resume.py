@@ -84,7 +84,7 @@ def interrupted(of: Study, folder: Path, interrupt: Callable[[], None]) -> list[
     return list((folder / "checkpoints").glob("*.pt"))
 
 
-def test_the_pruner_knows_all_of_a_run_that_goes_on(
+def test_the_pruner_knows_all_of_a_run_that_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows before the interruption are reported again, so the pruner decides alike."""
@@ -100,7 +100,7 @@ def test_the_pruner_knows_all_of_a_run_that_goes_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_told_to_end_a_trial_saves_its_run_and_goes_on_from_there(
+def test_asked_to_end_a_trial_saves_its_run_and_continues_from_there(
     tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Even a short run is saved; a line reports it, no death counts, handlers are restored."""

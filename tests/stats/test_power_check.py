@@ -70,7 +70,7 @@ def coarse(every=200, *, entry=STATED, finished=None, **budget):
     ).coarse
 
 
-def test_evaluations_too_far_apart_for_the_margin_are_told():
+def test_evaluations_too_far_apart_for_the_margin_are_reported():
     """With evaluations every 200 updates, only costs from 1,194 on lie within 1.2× in any case."""
     (test,) = coarse(updates=300)
 
@@ -100,7 +100,7 @@ def test_finished_runs_tell_what_is_expected():
     assert coarse(10, finished=finished, seconds=60) == ()
 
 
-def test_nothing_is_told_of_what_is_not_known():
+def test_nothing_is_reported_about_what_is_not_known():
     """Without a margin, at every update, for a loss, or with a budget on another axis."""
     assert coarse(updates=300, entry=BLOCK_VS_FULL) == ()
     assert coarse(1, updates=300) == ()

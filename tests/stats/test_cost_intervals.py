@@ -157,7 +157,7 @@ def test_better_and_worse_do_not_depend_on_the_interval():
     assert coarse.flags == evaluation_interval(100)
 
 
-def test_evaluations_that_cost_one_arm_more_are_told():
+def test_evaluations_that_cost_one_arm_more_are_reported():
     """Arms that may be equal in seconds, where updates of one arm take ten times as long."""
     arms = {"block": [50] * 8, "full": [300 + i for i in range(8)]}
     pace = {"block": 1.0, "full": 0.1}

@@ -29,10 +29,10 @@ def opened(tmp_path):
     return open_ablation
 
 
-def outline(ablation, **seconds):
-    """The outline, with these durations of arms."""
+def preview(ablation, **seconds):
+    """The preview, with these durations of arms."""
     durations = {label: Duration(float(value), "probe") for label, value in seconds.items()}
-    return ablation.outline(ablation.cells, ablation.left(ablation.cells), durations)
+    return ablation.preview(ablation.cells, ablation.left(ablation.cells), durations)
 
 
 def test_runs_that_have_ended_are_not_left(opened):
@@ -41,40 +41,40 @@ def test_runs_that_have_ended_are_not_left(opened):
     write(ablation.store, ablation.cells[0])
     write(ablation.store, ablation.cells[1], Status.DIVERGED)
 
-    outlined = outline(ablation)
+    previewed = preview(ablation)
 
-    assert (outlined.runs, outlined.left) == (6, 4)
-    assert [arm.left for arm in outlined.arms] == [1, 1, 2]
-    assert outlined.ended == {cell.run_id for cell in ablation.cells[:2]}
+    assert (previewed.runs, previewed.left) == (6, 4)
+    assert [arm.left for arm in previewed.arms] == [1, 1, 2]
+    assert previewed.ended == {cell.run_id for cell in ablation.cells[:2]}
 
 
 def test_the_time_is_that_of_different_runs(opened):
     """A run that serves two arms counts once, and more workers do not shorten a run."""
-    outlined = outline(opened(TWIN), twin=10, adam=10, full_hf=20, block_hf=30)
+    previewed = preview(opened(TWIN), twin=10, adam=10, full_hf=20, block_hf=30)
 
-    assert outlined.seconds_left(1) == 2 * (10 + 20 + 30)
-    assert outlined.seconds_left(2) == 10 + 20 + 30
-    assert outlined.seconds_left(100) == 30
+    assert previewed.seconds_left(1) == 2 * (10 + 20 + 30)
+    assert previewed.seconds_left(2) == 10 + 20 + 30
+    assert previewed.seconds_left(100) == 30
 
 
 def test_the_time_is_not_known_where_an_arm_is_not(opened):
     """An unfinished arm without a duration makes the sum unknown; a finished one does not."""
     ablation = opened()
-    assert outline(ablation, adam=10, full_hf=20).seconds_left(1) is None
+    assert preview(ablation, adam=10, full_hf=20).seconds_left(1) is None
     for cell in ablation.cells:
         if cell.arm == "block_hf":
             write(ablation.store, cell)
 
-    assert outline(ablation, adam=10, full_hf=20).seconds_left(1) == 60
+    assert preview(ablation, adam=10, full_hf=20).seconds_left(1) == 60
 
 
 def test_a_part_of_the_plan_has_the_arms_of_that_part(opened):
     """Arms that are not selected are left out."""
     ablation = opened()
 
-    outlined = ablation.outline(ablation.selected(["adam"]), (), {"adam": "error: no"})
+    previewed = ablation.preview(ablation.selected(["adam"]), (), {"adam": "error: no"})
 
-    assert [(arm.label, arm.seeds, arm.seconds, arm.source) for arm in outlined.arms] == [
+    assert [(arm.label, arm.seeds, arm.seconds, arm.source) for arm in previewed.arms] == [
         ("adam", (0, 1), None, "error: no")
     ]
 
@@ -85,14 +85,14 @@ def test_plain_data_has_cells_comparisons_by_target_and_what_is_excluded(opened)
     ablation = opened(second, GRID)
     write(ablation.store, ablation.cells[0])
 
-    outlined = json.loads(json.dumps(outline(ablation, adam=math.pi).to_json(), allow_nan=False))
+    previewed = json.loads(json.dumps(preview(ablation, adam=math.pi).to_json(), allow_nan=False))
 
-    assert [cell["ended"] for cell in outlined["cells"]] == [True] + [False] * (
-        len(outlined["cells"]) - 1
+    assert [cell["ended"] for cell in previewed["cells"]] == [True] + [False] * (
+        len(previewed["cells"]) - 1
     )
-    assert outlined["excluded"][0]["arm"] == "adam"
-    assert {entry["target"] for entry in outlined["comparisons"]} == {
+    assert previewed["excluded"][0]["arm"] == "adam"
+    assert {entry["target"] for entry in previewed["comparisons"]} == {
         "val_loss ≤ 0.08", "train_loss ≤ 0.1 for 2 evaluations",
     }  # fmt: skip
-    assert len(outlined["comparisons"]) == 2 * len(ablation.plan.comparisons)
-    assert next(arm["seconds"] for arm in outlined["arms"] if arm["label"] == "adam") == math.pi
+    assert len(previewed["comparisons"]) == 2 * len(ablation.plan.comparisons)
+    assert next(arm["seconds"] for arm in previewed["arms"] if arm["label"] == "adam") == math.pi

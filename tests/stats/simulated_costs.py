@@ -16,7 +16,7 @@ MANY = 200_000  # draws that estimate a budget, and a true effect
 
 
 @dataclass(frozen=True)
-class World:
+class CostModel:
     """Arms whose costs differ by a ratio, and a budget that a share of all runs misses."""
 
     ratio: float  # candidate ÷ baseline, of costs without a budget
@@ -55,13 +55,13 @@ class World:
 
 @lru_cache
 def at_margin(margin, sd, misses):
-    """The world whose restricted geometric-mean ratio is 1 ÷ margin, found by bisection.
+    """The cost model whose restricted geometric-mean ratio is 1 ÷ margin, found by bisection.
 
-    A ratio of `margin` is the same world with the arms swapped, and TOST is symmetric.
+    A ratio of `margin` is the same model with the arms swapped, and TOST is symmetric.
     """
     low, high = 0.05, 1.0
     for _ in range(25):
         middle = np.sqrt(low * high)
-        below = World(middle, sd, misses).truth < -np.log(margin)
+        below = CostModel(middle, sd, misses).truth < -np.log(margin)
         low, high = (middle, high) if below else (low, middle)
-    return World(float(np.sqrt(low * high)), sd, misses)
+    return CostModel(float(np.sqrt(low * high)), sd, misses)
