@@ -44,7 +44,7 @@ def curves(
     metrics: Sequence[str] | None = None,
     scale: str | None = None,
 ) -> Figure:
-    """Training curves: median and middle half over seeds, a panel per metric.
+    """Training curves: median and interquartile range over seeds, a panel per metric.
 
     `axis` is a key of `bdhf.records.AXES`. `metrics` are columns of the curves; None: validation
     loss, what the targets read, and training loss. `scale`: `linear`, `log_loss` or `log` (both

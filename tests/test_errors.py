@@ -20,7 +20,7 @@ from bdhf.errors import BdhfError
 from bdhf.experiments.errors import Fault, Faults, SpecError
 from bdhf.experiments.parts.problem_fit import Misfit
 from bdhf.optim import CurvatureError, ModelError, ModelTypeError
-from bdhf.optim.losses.own import ForeignError
+from bdhf.optim.losses.own import OutsideParameterError
 from bdhf.records import InputError, StorageError
 from bdhf.records.disk.files import ReadOnlyError, UnreadableError
 from bdhf.records.disk.version import NewerRecordsError
@@ -41,7 +41,7 @@ ERRORS = {
     Misfit("example(4) makes up 3 samples"): ValueError,
     ModelError("module '1' (Dropout) draws"): ValueError,
     ModelTypeError("no nn.Module"): TypeError,
-    ForeignError(nn.MSELoss(), [torch.ones(2, requires_grad=True)]): ModelError,
+    OutsideParameterError(nn.MSELoss(), [torch.ones(2, requires_grad=True)]): ModelError,
     CurvatureError("no product"): RuntimeError,
     LostError("the server has gone"): StorageInternalError,
 }

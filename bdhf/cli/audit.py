@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bdhf.report.verify.against_folder import FolderComparison
     from bdhf.report.verify.verify import Line, Verified
 
-#: Contradictions, and foreign parts of drawings, that are printed at most.
+#: Contradictions, and unknown parts of drawings, that are printed at most.
 _MOST_PRINTED = 20
 
 #: Characters of a line that are printed around a difference.
@@ -33,7 +33,7 @@ def page_lines(report: Path, audit: Verified) -> Iterator[str]:
         yield f"a drawing has a part that bdhf does not draw: {part}"
     for contradiction in audit.contradictions[:_MOST_PRINTED]:
         yield f"the records contradict themselves: {contradiction}"
-    for faults, noun in ((audit.foreign, "foreign part"), (audit.contradictions, "contradiction")):
+    for faults, noun in ((audit.foreign, "unknown part"), (audit.contradictions, "contradiction")):
         if len(faults) > _MOST_PRINTED:
             yield plain_count(len(faults) - _MOST_PRINTED, f"more {noun}")
     if audit.drawings:
@@ -141,7 +141,7 @@ def _summary(audit: Verified) -> str:
     counts = {
         "line": audit.differing,
         "figure": len(audit.drawings),
-        "foreign part": len(audit.foreign),
+        "unknown part": len(audit.foreign),
         "contradiction": len(audit.contradictions),
     }
     differ = " and ".join(plain_count(n, noun) for noun, n in counts.items() if n)

@@ -11,7 +11,7 @@ from torch import Tensor
 from bdhf.optim.errors import ModelError
 from bdhf.optim.losses import recognise
 from bdhf.optim.losses.hessians import Differentiated, OutputHessian, Scaled
-from bdhf.optim.losses.own import loss_name, own_parameters, refuse_foreign
+from bdhf.optim.losses.own import loss_name, own_parameters, refuse_outside_parameters
 from bdhf.optim.losses.targets import check_targets
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.refusals.refusals import refuse_no_scalar
@@ -84,7 +84,7 @@ def scalar(loss_fn: LossFn, z: Tensor, targets: Any) -> Tensor:
     behind = z.grad_fn  # before an in-place operator replaces it
     loss = loss_fn(z, targets)
     refuse_no_scalar(loss)
-    refuse_foreign(loss_fn, loss, (z, behind), targets)
+    refuse_outside_parameters(loss_fn, loss, (z, behind), targets)
     if loss.dim() != 0:
         raise ModelError(
             f"the loss has shape {tuple(loss.shape)}; loss_fn(outputs, targets) must return a "

@@ -18,7 +18,7 @@ from bdhf.optim.forward.identity import refuse_other_parameters, refuse_other_sh
 from bdhf.optim.forward.image_layout import ImageLayout
 from bdhf.optim.forward.passes import Passes
 from bdhf.optim.losses import weights
-from bdhf.optim.losses.own import ForeignError, own_parameters
+from bdhf.optim.losses.own import OutsideParameterError, own_parameters
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.refusals.refusals import refuse_modules, refuse_types
 from bdhf.optim.torch_support.precision import full_precision
@@ -81,11 +81,11 @@ class Objective:
         return layout_of(self.model, self.loss_fn)
 
     @contextmanager
-    def naming_foreign(self) -> Iterator[None]:
+    def naming_outside_parameters(self) -> Iterator[None]:
         """Add the names in the model to the refusal of a loss that reads its parameters."""
         try:
             yield
-        except ForeignError as error:
+        except OutsideParameterError as error:
             raise error.named(self.model) from None
 
     def with_direct(self, gradient: Tensor, direct: Sequence[Tensor] | None) -> Tensor:

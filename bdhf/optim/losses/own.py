@@ -32,7 +32,7 @@ def loss_name(loss_fn: object) -> str:
     return str(getattr(loss_fn, "__name__", type(loss_fn).__name__))
 
 
-class ForeignError(ModelError):
+class OutsideParameterError(ModelError):
     """A loss that reads tensors which require a gradient and which it does not hold."""
 
     def __init__(self, loss_fn: object, leaves: Sequence[Tensor]) -> None:
@@ -45,10 +45,10 @@ class ForeignError(ModelError):
         return ModelError(_explained(self._loss_fn, self._leaves, names))
 
 
-def refuse_foreign(
+def refuse_outside_parameters(
     loss_fn: object, loss: Tensor, outputs: tuple[Tensor, Node | None], targets: Any
 ) -> None:
-    """Raise ForeignError for a loss that depends on more than it may.
+    """Raise OutsideParameterError for a loss that depends on more than it may.
 
     It may depend on the outputs, which are passed with the node that made them, on the targets, and
     on the parameters that it holds. The walk takes as many steps as the loss has operators.
@@ -59,7 +59,7 @@ def refuse_foreign(
     ends = {node for node in (behind, *(t.grad_fn for t in constants)) if node is not None}
     leaves = [leaf for leaf in _leaves(loss, ends) if id(leaf) not in allowed]
     if leaves:
-        raise ForeignError(loss_fn, leaves)
+        raise OutsideParameterError(loss_fn, leaves)
 
 
 def _leaves(value: Tensor, ends: set[Node]) -> Iterator[Tensor]:

@@ -76,7 +76,7 @@ def linearise(
     check_method(settings)
     generator = torch.Generator(objective.device).manual_seed(seed)
     workspace = Workspace() if workspace is None else workspace
-    with objective.naming_foreign():
+    with objective.naming_outside_parameters():
         made = [
             _linearised(
                 Request(

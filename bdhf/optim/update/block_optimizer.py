@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bdhf.optim.vectors.blocks import Blocks
-from bdhf.optim.vectors.param_groups import param_groups, per_block, refuse_foreign_groups
+from bdhf.optim.vectors.param_groups import param_groups, per_block, refuse_other_groups
 
 
 class BlockOptimizer(torch.optim.Optimizer):
@@ -45,7 +45,7 @@ class BlockOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a `state_dict()`. Raises ModelError for that of another optimizer."""
-        refuse_foreign_groups(state_dict["param_groups"])
+        refuse_other_groups(state_dict["param_groups"])
         super().load_state_dict(state_dict)
 
     def _per_block(self, key: str, like: Tensor) -> Tensor:

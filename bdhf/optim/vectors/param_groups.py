@@ -68,7 +68,7 @@ def masks(group_of_block: Sequence[int], device: torch.device) -> list[Tensor]:
     return [owner == group for group in range(1 + max(group_of_block))]
 
 
-def refuse_foreign_groups(groups: Sequence[Mapping[str, Any]]) -> None:
+def refuse_other_groups(groups: Sequence[Mapping[str, Any]]) -> None:
     """Raise ModelError for the groups of another optimizer than `BlockHessianFree`."""
     for index, group in enumerate(groups):
         if missing := [repr(key) for key in ("lr", "damping") if key not in group]:

@@ -53,7 +53,7 @@ _ELEMENTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def foreign(box: str, body: str) -> tuple[str, ...]:
+def unknown_parts(box: str, body: str) -> tuple[str, ...]:
     """The parts of a drawing that bdhf does not write, as text; () for none.
 
     `box`: the attribute viewBox of its element; `body`: the content of the element.

@@ -16,7 +16,7 @@ from bdhf.report.embedded.encoding import EmbeddedRecords, decode, versions
 from bdhf.report.embedded.size_limits import read_page
 from bdhf.report.verify.consistency import record_contradictions
 from bdhf.report.verify.page_contents import DrawnSvg, Page, count_numbers, take_apart
-from bdhf.report.verify.svg_check import foreign
+from bdhf.report.verify.svg_check import unknown_parts
 
 #: The largest number of differing lines that are reported.
 _MOST_LISTED = 20
@@ -109,7 +109,7 @@ def verify(path: str | Path) -> Verified:
         lines=lines[:_MOST_LISTED],
         differing=len(lines),
         drawings=tuple(_drawn_otherwise(says.drawings, gives.drawings)),
-        foreign=tuple(_foreign(says.drawings)),
+        foreign=tuple(_unknown_parts(says.drawings)),
         contradictions=faults,
         made_with=embedded.versions,
         here=versions(),
@@ -193,10 +193,10 @@ def _without_hashes(body: str) -> str:
     return _HASHED.sub(lambda m: f"{m[1]}{numbers.setdefault(m[2], len(numbers))}", body)
 
 
-def _foreign(drawings: Sequence[DrawnSvg]) -> list[str]:
-    """Foreign parts of drawings, each with the name of its figure."""
+def _unknown_parts(drawings: Sequence[DrawnSvg]) -> list[str]:
+    """Unknown parts of drawings, each with the name of its figure."""
     return [
         f"{drawing.name}: {what}"
         for drawing in drawings
-        for what in foreign(drawing.box, drawing.body)
+        for what in unknown_parts(drawing.box, drawing.body)
     ]

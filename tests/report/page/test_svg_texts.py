@@ -17,7 +17,7 @@ from bdhf.records import Comparison, Tuning
 from bdhf.report.page.style import drawable, literal, styled
 from bdhf.report.page.svg import to_svg
 from bdhf.report.study.render import evidence_of, render_study
-from bdhf.report.verify.svg_check import foreign
+from bdhf.report.verify.svg_check import unknown_parts
 from tests.report.conftest import report
 from tests.report.synthetic import QUICKSTART, synthetic_records
 from tests.report.synthetic_study import synthetic_study
@@ -31,7 +31,7 @@ def assert_well_formed(made):
     inline = re.findall(r"(?s)<svg\b.*?</svg>", made.html)
     parts = [re.fullmatch(r'(?s)<svg (viewBox="[^"]*")[^>]*>(.*)</svg>', text) for text in inline]
     assert len(parts) > 2
-    assert [fault for part in parts for fault in foreign(part[1], part[2])] == []
+    assert [fault for part in parts for fault in unknown_parts(part[1], part[2])] == []
     for content in (*made.figures.values(), *inline):
         ElementTree.fromstring(content)
 
@@ -135,17 +135,21 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_foreign_parts_of_a_drawing_are_reported(kind):
+def test_unknown_parts_of_a_drawing_are_reported(kind):
     """An element, an attribute, a value, a text, or ambiguous markup."""
     body, told = FOREIGN[kind]
 
-    faults = foreign('viewBox="0 0 1 1"', f'<g id="a"><path d="M 0 1" fill="none"/></g>{body}')
+    faults = unknown_parts(
+        'viewBox="0 0 1 1"', f'<g id="a"><path d="M 0 1" fill="none"/></g>{body}'
+    )
 
     assert told in faults[0]
 
 
 def test_the_box_of_a_drawing_is_looked_at_too():
     """It must be four numbers."""
-    assert foreign('viewBox="0 0 1.5 1e3"', "<g/>") == ()
-    assert foreign('viewBox="0 0 1 1" onload="f()"', "<g/>") == ("an attribute 'onload' of svg",)
-    assert len(foreign('viewBox="0 0 100%"', "<g/>")) == 1
+    assert unknown_parts('viewBox="0 0 1.5 1e3"', "<g/>") == ()
+    assert unknown_parts('viewBox="0 0 1 1" onload="f()"', "<g/>") == (
+        "an attribute 'onload' of svg",
+    )
+    assert len(unknown_parts('viewBox="0 0 100%"', "<g/>")) == 1
