@@ -46,14 +46,16 @@ class Ending:
     def handle(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
         """Call the handler of a signal, but raise later if the end can wait.
 
-        A second signal is handled as usual.
+        A second signal is handled as usual, unless the handler of the first one ignores it.
         """
-        if not self.can_wait or self.is_asked:
-            handler(number, frame)
+        is_first = self.can_wait and not self.is_asked
+        if not is_first:
+            if signal.getsignal(number) != signal.SIG_IGN:  # else both came at the same time
+                handler(number, frame)
             return
-        self.is_asked = True
         with suppress(KeyboardInterrupt):
             handler(number, frame)
+        self.is_asked = True
         if self._run:
             with suppress(OSError):  # stderr may be closed
                 os.write(2, f"{saving_line(self._run)}\n".encode())

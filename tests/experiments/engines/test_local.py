@@ -178,8 +178,8 @@ def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
                 child.join()
                 dead.append(child)
 
-    hear = deaf_after(dead, process.WorkerProcess.hear)
-    monkeypatch.setattr(process.WorkerProcess, "hear", hear)
+    receive = deaf_after(dead, process.WorkerProcess.receive)
+    monkeypatch.setattr(process.WorkerProcess, "receive", receive)
     run_all([plan.run], store, Conditions(1, safety=Safety(seconds=60)), Killer())
 
     ended = process.ExitStatus(-signal.SIGKILL, is_out_of_memory=status == "oom")
@@ -187,12 +187,12 @@ def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
     assert (written["status"], written["reason"]) == (status, str(ended))
 
 
-def deaf_after(dead, hear):
+def deaf_after(dead, receive):
     """Further messages of a killed worker are lost."""
 
     def deaf(self):
         if dead:
             raise EOFError
-        return hear(self)
+        return receive(self)
 
     return deaf

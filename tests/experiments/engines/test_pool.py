@@ -83,11 +83,11 @@ def pools() -> Iterator[Pools]:
     made.close()
 
 
-def hear(pool: WorkerPool[str], wanted: str) -> Heard:
+def first_message(pool: WorkerPool[str], wanted: str) -> Heard:
     """Wait for a message of this kind."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for slot, kind, content in pool.hear(1.0):
+        for slot, kind, content in pool.messages(1.0):
             if kind == wanted:
                 return slot, kind, content
     raise AssertionError(f"nobody said {wanted!r}")
@@ -122,12 +122,12 @@ def test_every_slot_has_a_process_that_does_one_job_after_another(pools: Pools) 
         for slot in pool.free:
             pool.give(slot, f"{job} {slot.number}")
         while pool.busy:
-            slot, _, (line, pid) = hear(pool, "said")
+            slot, _, (line, pid) = first_message(pool, "said")
             said.setdefault(pid, []).append(line)
             slot.job = None
 
     assert sorted(said.values()) == [[f"hello {job} {i}" for job in ("one", "two")] for i in (0, 1)]
-    assert list(pool.hear()) == []
+    assert list(pool.messages()) == []
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_a_worker_that_has_ended_is_replaced_up_to_a_limit(pools: Pools) -> None
     pool.give(slot, "die")
     again = list[bool]()
     while not again or again[-1]:
-        _, _, ended = hear(pool, EXITED)
+        _, _, ended = first_message(pool, EXITED)
         assert ended.code == -signal.SIGKILL
         again.append(pool.retry(slot, 1))
 
@@ -147,7 +147,7 @@ def test_a_worker_that_has_ended_is_replaced_up_to_a_limit(pools: Pools) -> None
 
     assert again == [True, False]
     assert slot.ends == 0
-    assert hear(pool, "can be saved")[0] is slot
+    assert first_message(pool, "can be saved")[0] is slot
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_an_idle_worker_that_has_died_is_replaced_with_the_next_job(pools: Pools
     dead.join()
     pool.give(slot, "job")
 
-    _, _, (line, pid) = hear(pool, "said")
+    _, _, (line, pid) = first_message(pool, "said")
 
     assert line == "hello job"
     assert pid != dead.pid
@@ -178,25 +178,25 @@ def test_an_error_in_a_worker_is_a_fault_or_its_end(
     pool = pools.start(1, do)
     pool.give(pool.slots[0], job)
 
-    assert hear(pool, kind)[2] == content
+    assert first_message(pool, kind)[2] == content
     assert ("RuntimeError: planted" in capfd.readouterr().err) == (job == "raise")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("told_twice", [False, True], ids=["once", "twice"])
-def test_asked_to_end_a_worker_saves_first(pools: Pools, told_twice: bool) -> None:
+@pytest.mark.parametrize("asked_twice", [False, True], ids=["once", "twice"])
+def test_asked_to_end_a_worker_saves_first(pools: Pools, asked_twice: bool) -> None:
     """It exits with a special code after its run is saved; a second signal changes nothing."""
     pool = pools.start(1, do)
     pool.give(pool.slots[0], "save")
-    slot, *_ = hear(pool, "can be saved")
+    slot, *_ = first_message(pool, "can be saved")
     process, begun = slot.worker.process, time.monotonic()
-    if told_twice:
+    if asked_twice:
         os.kill(process.pid or 0, signal.SIGTERM)
     os.kill(process.pid or 0, signal.SIGINT)  # as Ctrl-C in a terminal, which is for the parent
     pool.stop(pool.busy, 60)
 
     assert time.monotonic() - begun < 30
-    assert [kind for _, kind, _ in pool.hear()] == ["saved"]
+    assert [kind for _, kind, _ in pool.messages()] == ["saved"]
     process.join(30)  # it can be waited for a moment after its end is seen
     assert process.exitcode == ASKED_TO_END
 
@@ -208,7 +208,7 @@ def test_a_worker_that_does_not_end_is_waited_for_so_long_and_killed(pools: Pool
     for slot in pool.slots:
         pool.give(slot, "go on")
     while not all(slot.has_reported for slot in pool.slots):
-        hear(pool, "begun")
+        first_message(pool, "begun")
     processes = [psutil.Process(slot.worker.process.pid) for slot in pool.slots]
     pool.stop(pool.slots[:1], 0.2)
     lived = [process.is_running() for process in processes]
