@@ -178,7 +178,7 @@ def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
                 child.join()
                 dead.append(child)
 
-    receive = deaf_after(dead, process.WorkerProcess.receive)
+    receive = lost_after(dead, process.WorkerProcess.receive)
     monkeypatch.setattr(process.WorkerProcess, "receive", receive)
     run_all([plan.run], store, Conditions(1, safety=Safety(seconds=60)), Killer())
 
@@ -187,12 +187,12 @@ def test_only_a_kernel_that_says_so_makes_a_death_one_for_want_of_memory(
     assert (written["status"], written["reason"]) == (status, str(ended))
 
 
-def deaf_after(dead, receive):
+def lost_after(dead, receive):
     """Further messages of a killed worker are lost."""
 
-    def deaf(self):
+    def receive_until_killed(self):
         if dead:
             raise EOFError
         return receive(self)
 
-    return deaf
+    return receive_until_killed

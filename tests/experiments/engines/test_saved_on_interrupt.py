@@ -49,7 +49,7 @@ class Watcher:
 
 
 @dataclass
-class Teller(Watcher):
+class SignalToWorker(Watcher):
     """Sends SIGTERM to the worker only, a number of times."""
 
     times: int = 1
@@ -130,7 +130,7 @@ def test_where_no_checkpoint_is_wanted_an_interruption_waits_for_none(tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_is_asked_to_end_alone_costs_nothing(tmp_path):
     """Another worker resumes its run."""
-    watcher = Teller()
+    watcher = SignalToWorker()
     run(tmp_path, ADAM, watcher)
     status, curve = result(tmp_path)
 
@@ -141,7 +141,7 @@ def test_a_worker_that_is_asked_to_end_alone_costs_nothing(tmp_path):
 @pytest.mark.long
 def test_a_run_whose_workers_are_asked_to_end_again_and_again_is_an_error(tmp_path):
     """Otherwise the restarts would never end."""
-    run(tmp_path, ADAM, Teller(times=10))
+    run(tmp_path, ADAM, SignalToWorker(times=10))
     status, _ = result(tmp_path)
 
     assert status["status"] == "error"
