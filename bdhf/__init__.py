@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bdhf.optim import (
         CG,
         GGN,
+        KFAC,
         L2,
         Backtracking,
         Blend,
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CG",
     "GGN",
+    "KFAC",
     "L2",
     "Backtracking",
     "BdhfError",

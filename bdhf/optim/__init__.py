@@ -14,6 +14,7 @@ from bdhf.optim.partitions import Blend, Full, Groups, Partition, PerLayer, PerN
 from bdhf.optim.products.cost import CostWarning
 from bdhf.optim.solvers import (
     CG,
+    KFAC,
     Cholesky,
     Martens,
     NoPreconditioner,
@@ -35,6 +36,7 @@ __all__ = [
     "ALGORITHM_VERSION",
     "CG",
     "GGN",
+    "KFAC",
     "L2",
     "Acceptance",
     "Backtracking",

@@ -24,6 +24,7 @@ from bdhf.nn.initialise import Glorot, Initialisation, Sparse
 from bdhf.optim import (
     CG,
     GGN,
+    KFAC,
     L2,
     Acceptance,
     Backtracking,
@@ -75,7 +76,7 @@ PARTITIONS: Table = {
     "blend": Blend,
 }
 SOLVERS: Table = {"cg": CG, "sample_space": SampleSpace, "cholesky": Cholesky}
-PRECONDITIONERS: Table = {"none": NoPreconditioner, "martens": Martens}
+PRECONDITIONERS: Table = {"none": NoPreconditioner, "martens": Martens, "kfac": KFAC}
 DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
 ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}
 REGULARIZATIONS: Table = {"l2": L2}

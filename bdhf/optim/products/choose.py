@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from bdhf.optim.forward.objective import Objective
 from bdhf.optim.losses import is_mean, weights
 from bdhf.optim.products.forecast import forecast
 from bdhf.optim.products.layer_io.layer_io import LayerIO
+from bdhf.optim.products.layer_io.sampling import site_samples
 from bdhf.optim.products.layer_io.sites import Uncovered
 from bdhf.optim.products.layer_io.survey import survey
 from bdhf.optim.products.linearisation import Linearisation
@@ -77,25 +79,29 @@ def linearise(
     generator = torch.Generator(objective.device).manual_seed(seed)
     workspace = Workspace() if workspace is None else workspace
     with objective.naming_outside_parameters():
-        made = [
-            _linearised(
-                Request(
-                    objective, batch, curvature, blocks, generator, flops,
-                    settings, workspace, products,
-                )
+        requests = [
+            Request(
+                objective, batch, curvature, blocks, generator, flops,
+                settings, workspace, products,
             )
             for batch in batches
         ]  # fmt: skip
+        made = [_linearised(request) for request in requests]
     parts = [part for _, part in made]
     pairs = [(part.outputs, batch[1]) for part, batch in zip(parts, batches, strict=True)]
     shares = weights(objective.loss_fn, pairs)
     samples = sum(outputs.shape[0] if outputs.dim() else 1 for outputs, _ in pairs)
     scale = samples if is_mean(objective.loss_fn) else 1
     counted = [pair for pair in zip(shares, parts, strict=True) if pair[0] != 0]
+    triples = zip(shares, requests, parts, strict=True)
+    recorded = [(share, request, part.hessian) for share, request, part in triples if share != 0]
     (_, reason), first = made[0]
     reasons = filter(None, [reason, _of_the_loss(objective, curvature, blocks)])
     dtype = settings.dtype or first.gradient.dtype
-    return BlockProduct("; ".join(reasons), first, tuple(counted), blocks, scale, dtype)
+    return BlockProduct(
+        "; ".join(reasons), first, tuple(counted), blocks, scale, dtype,
+        flops=flops, sites=partial(site_samples, recorded, blocks), seed=seed,
+    )  # fmt: skip
 
 
 def _of_the_loss(objective: Objective, curvature: Curvature, blocks: Blocks) -> str:

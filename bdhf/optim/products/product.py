@@ -6,13 +6,16 @@ blended: α G + (1 - α) · (G cut to the blocks of a partition)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bdhf.optim.products.linearisation import Linearisation
+from bdhf.optim.products.site_samples import SiteSamples
+from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.blocks import Blocks
 
 
@@ -26,6 +29,9 @@ class BlockProduct:
     blocks: Blocks
     samples: int  # N where the loss is a mean over samples, 1 where it is a sum
     dtype: torch.dtype  # in which matrix products are computed
+    flops: Flops
+    sites: Callable[[], SiteSamples]  # records them
+    seed: int  # of what a solver draws
 
     @property
     def method(self) -> str:
@@ -95,6 +101,14 @@ class BlockProduct:
         for piece, positions in zip(cut, blend.inner.positions(), strict=True):
             piece[:, positions] = (1 - blend.alpha) ** 0.5 * rows[:, positions]
         return self.blocks.gather(torch.cat([blend.alpha**0.5 * rows, *cut]))
+
+    def site_samples(self) -> SiteSamples:
+        """The sites of the batch, with inputs and cotangents, by one more forward pass."""
+        return self.sites()
+
+    def counting(self, key: Hashable) -> AbstractContextManager[None]:
+        """Charge the body to the update, counted once per `key` and shapes of the batch."""
+        return self.flops.counting((key, *(part.shapes for _, part in self.parts)))
 
     def squared_gradients(self) -> Tensor:
         """The mean (for a summed loss: the sum) of squared gradients of the samples, (P,).

@@ -2,13 +2,21 @@
 
 from bdhf.optim.solvers.cg import CG
 from bdhf.optim.solvers.cholesky import Cholesky
-from bdhf.optim.solvers.preconditioners import Martens, NoPreconditioner, Preconditioner
+from bdhf.optim.solvers.preconditioners import (
+    KFAC,
+    Inverse,
+    Martens,
+    NoPreconditioner,
+    Preconditioner,
+)
 from bdhf.optim.solvers.sample_space import SampleSpace
 from bdhf.optim.solvers.system import Iterate, Matrix, Solution, Solver, Stop, System
 
 __all__ = [
     "CG",
+    "KFAC",
     "Cholesky",
+    "Inverse",
     "Iterate",
     "Martens",
     "Matrix",

@@ -85,8 +85,8 @@ class CG:
         on_cpu = system.rhs.device.type == "cpu"
         every = self.check_every or (1 if on_cpu else CHECK_EVERY)
         dtype = torch.float64 if self.float64_dots else system.rhs.dtype
-        diagonal = self.preconditioner(system)
-        cg = Recurrence(system, start, diagonal, dtype, eager=on_cpu and every == 1)
+        inverse = self.preconditioner(system)
+        cg = Recurrence(system, start, inverse, dtype, eager=on_cpu and every == 1)
         self._stop_small(cg)
         saved = _saved(self.max_iters) if system.keep_iterates else set()
         kept: list[tuple[int, Iterate]] = []

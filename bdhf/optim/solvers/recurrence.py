@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.solvers.lockstep import Rows
+from bdhf.optim.solvers.preconditioners import Inverse
 from bdhf.optim.solvers.system import Stop, System, escape_length
 
 
 class Recurrence:
     """The iterate x of every row, its residual r and its direction p; `rows` has the active ones.
 
-    Vectors are b, x, r, p and A p, and with a preconditioner its diagonal M and z. Scalars are in
+    Vectors are b, x, r, p and A p, and with a preconditioner z, and M if diagonal. Scalars are in
     `dtype`. In a stopped row p is zero, so that x stays and its product is zero; its other numbers
     are meaningless and unused.
     """
@@ -32,11 +33,11 @@ class Recurrence:
         self,
         system: System,
         start: Tensor | None,
-        diagonal: Tensor | None,
+        preconditioner: Tensor | Inverse | None,
         dtype: torch.dtype,
         eager: bool,
     ) -> None:
-        self.system, self.m, blocks = system, diagonal, system.blocks
+        self.system, self.m, blocks = system, preconditioner, system.blocks
         self._add_, self._turn_ = blocks.add_scaled_, blocks.scale_add_
         self._dot = partial(blocks.dot, dtype=dtype)
         self._add_dot_ = partial(blocks.add_scaled_dot_, dtype=dtype)
@@ -47,7 +48,7 @@ class Recurrence:
         self.r, self.p = system.rhs.clone(), torch.zeros_like(system.rhs)
         if start is not None:
             self.refresh()
-        self.z = self.r if diagonal is None else torch.empty_like(self.r)
+        self.z = self.r if preconditioner is None else torch.empty_like(self.r)
         self.precondition()
         self._last_rz = self.rz  # with p = 0, so that the first direction is z
         if start is not None:
@@ -70,10 +71,14 @@ class Recurrence:
 
     def precondition(self) -> None:
         """Compute z = M⁻¹ r, and rᵀz; rᵀr is computed with r."""
-        self.rz = self.rr
-        if self.m is not None:
+        if self.m is None:
+            self.rz = self.rr
+            return
+        if isinstance(self.m, Tensor):
             torch.div(self.r, self.m, out=self.z)
-            self.rz = self._dot(self.r, self.z)
+        else:
+            self.z = self.m(self.r)
+        self.rz = self._dot(self.r, self.z)
 
     def refresh(self) -> None:
         """Compute r = b - A x, since the recurrence drifts, at the cost of a product."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.products.cost import Sweeps
+from bdhf.optim.products.site_samples import SiteSamples
 from bdhf.optim.vectors.blocks import Blocks
 
 
@@ -40,6 +42,16 @@ class Matrix(Protocol):
 
     def squared_gradients(self) -> Tensor:
         """Mean of the squared gradients of the samples, (P,)."""
+
+    def site_samples(self) -> SiteSamples:
+        """The sites y = W·a + b of the batch, with inputs, cotangents, and blocks of rows."""
+
+    def counting(self, key: Hashable) -> AbstractContextManager[None]:
+        """Charge the body to the update, counted once per `key`."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of what a preconditioner draws."""
 
 
 @dataclass(frozen=True)

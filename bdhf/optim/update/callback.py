@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from bdhf.optim.products import BlockProduct
+from bdhf.optim.products.site_samples import SiteSamples
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,20 @@ class WithCallback:
         """Call `watch`, then compute squared gradients."""
         self._look()
         return self.product.squared_gradients()
+
+    def site_samples(self) -> SiteSamples:
+        """Call `watch`, then record the sites."""
+        self._look()
+        return self.product.site_samples()
+
+    def counting(self, key: Hashable) -> AbstractContextManager[None]:
+        """Charge the body to the update."""
+        return self.product.counting(key)
+
+    @property
+    def seed(self) -> int:
+        """The seed of what a preconditioner draws."""
+        return self.product.seed
 
     def _look(self) -> None:
         if self.watch is not None:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bdhf.optim.products.layer_io import site_inputs
+
 Apply = Callable[[Any, Tensor], Tensor]
 Adjoint = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,6 +40,7 @@ class Affine:
     dims: int = 1  # how many dimensions count features
     positionwise: bool = False
     adjoint: Adjoint | None = None  # data (n, in), cotangents (n, out) -> shape of the weight
+    inputs: site_inputs.InputsRule = site_inputs.last_dimension
 
 
 AffineRule = Callable[..., Affine | None]
@@ -94,7 +97,8 @@ def _conv(function: Callable[..., Tensor]) -> AffineRule:
         def apply(data: Tensor, w: Tensor) -> Tensor:
             return function(data, w, None, *how, **named)
 
-        return Affine(weight, bias, input, apply, _rows, 1 - weight.dim())
+        inputs = site_inputs.patches(function, weight.shape, how, named)
+        return Affine(weight, bias, input, apply, _rows, 1 - weight.dim(), inputs=inputs)
 
     return rule
 
@@ -113,7 +117,10 @@ def _conv_transpose(function: Callable[..., Tensor]) -> AffineRule:
             by_group: Tensor = w.unflatten(0, (groups, -1))
             return by_group.transpose(1, 2).flatten(0, 1).flatten(1)
 
-        return Affine(weight, bias, input, apply, rows, 1 - weight.dim())
+        inputs = site_inputs.transposed_patches(
+            function, weight.shape, groups, (stride, padding, output_padding), dilation
+        )
+        return Affine(weight, bias, input, apply, rows, 1 - weight.dim(), inputs=inputs)
 
     return rule
 
@@ -130,7 +137,8 @@ def _embedding(
         rows = F.embedding(data, w)
         return rows if padding < 0 else rows.masked_fill((data == padding).unsqueeze(-1), 0.0)
 
-    return Affine(weight, None, input, apply, _columns, -1)
+    inputs = site_inputs.one_hot(len(weight), padding)
+    return Affine(weight, None, input, apply, _columns, -1, inputs=inputs)
 
 
 def _last_dims(function: Callable[..., Tensor]) -> AffineRule:
@@ -141,7 +149,10 @@ def _last_dims(function: Callable[..., Tensor]) -> AffineRule:
     ) -> Affine:  # fmt: skip
         dims = len(normalized_shape)
         whitened = function(input, normalized_shape, **eps)
-        return Affine(weight, bias, whitened, torch.mul, _entries, -dims, dims)
+        return Affine(
+            weight, bias, whitened, torch.mul, _entries, -dims, dims,
+            inputs=site_inputs.elementwise,
+        )  # fmt: skip
 
     return rule
 
@@ -171,7 +182,8 @@ def _channels(whitened: Tensor, weight: Any, bias: Any) -> Affine:
     def apply(data: Tensor, w: Tensor) -> Tensor:
         return data * w.view(-1, *[1] * (data.dim() - 2))
 
-    return Affine(weight, bias, whitened, apply, _entries, 1 - whitened.dim())
+    first = 1 - whitened.dim()
+    return Affine(weight, bias, whitened, apply, _entries, first, inputs=site_inputs.elementwise)
 
 
 def _multiply(input: Any, other: Any) -> Affine | None:  # noqa: A002
@@ -180,7 +192,10 @@ def _multiply(input: Any, other: Any) -> Affine | None:  # noqa: A002
     if extent is None:
         return None
     by_position = extent == (-1, 1)
-    return Affine(scale, None, data, torch.mul, _entries, *extent, positionwise=by_position)
+    return Affine(
+        scale, None, data, torch.mul, _entries, *extent,
+        positionwise=by_position, inputs=site_inputs.elementwise,
+    )  # fmt: skip
 
 
 def _add(input: Any, other: Any) -> Affine | None:  # noqa: A002

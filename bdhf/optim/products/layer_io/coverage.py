@@ -39,20 +39,36 @@ def compare_with_autograd(
     dtype: torch.dtype, why: str,
 ) -> None:  # fmt: skip
     """Raise Uncovered, naming the parameter that differs most, unless all agree within rounding."""
-    tolerance = _TOLERANCES.get(dtype, _COARSE)
-    exact = [part.detach() for part in exact]
-    floor = 1e-3 * max(float(part.norm()) for part in exact)
-    if not floor:
-        return  # nothing to compare
-    errors = [part - columns[i].detach() if i in columns else part for i, part in enumerate(exact)]
-    pairs = zip(errors, exact, strict=True)
-    ratios = torch.tensor([float(e.norm()) / (float(part.norm()) + floor) for e, part in pairs])
-    ratios = ratios.nan_to_num(torch.inf)
+    ratios = _differences(columns, exact)
+    if ratios is None:
+        return
     worst = int(ratios.argmax())
-    if ratios[worst] > tolerance:
+    if ratios[worst] > _TOLERANCES.get(dtype, _COARSE):
         path, module = slots[worst].owners[-1]
         where = f"{path or 'the model itself'}: {type(module).__name__}"
         raise Uncovered(f"{slots[worst].name!r} ({where}) {why}")
+
+
+def differing(
+    columns: Mapping[int, Tensor], exact: Sequence[Tensor], dtype: torch.dtype
+) -> list[int]:
+    """The parameters that differ by more than rounding."""
+    ratios = _differences(columns, exact)
+    if ratios is None:
+        return []
+    return (ratios > _TOLERANCES.get(dtype, _COARSE)).nonzero().reshape(-1).tolist()
+
+
+def _differences(columns: Mapping[int, Tensor], exact: Sequence[Tensor]) -> Tensor | None:
+    """The relative difference of every parameter; None where there is nothing to compare."""
+    exact = [part.detach() for part in exact]
+    floor = 1e-3 * max(float(part.norm()) for part in exact)
+    if not floor:
+        return None
+    errors = [part - columns[i].detach() if i in columns else part for i, part in enumerate(exact)]
+    pairs = zip(errors, exact, strict=True)
+    ratios = torch.tensor([float(e.norm()) / (float(part.norm()) + floor) for e, part in pairs])
+    return ratios.nan_to_num(torch.inf)
 
 
 def exact_product(

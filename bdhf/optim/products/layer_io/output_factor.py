@@ -41,7 +41,7 @@ def _unscaled(hessian: OutputHessian) -> OutputHessian:
     return hessian.inner if isinstance(hessian, Scaled) else hessian
 
 
-def _columns(hessian: OutputHessian, outputs: Tensor, start: int, stop: int) -> Tensor:
+def output_columns(hessian: OutputHessian, outputs: Tensor, start: int, stop: int) -> Tensor:
     """B_c of every sample, side by side, for start ≤ c < stop: (k, *shape of z)."""
     inner = _unscaled(hessian)
     index = torch.arange(start, stop, device=outputs.device)
@@ -149,7 +149,7 @@ class OutputFactor:
         edges = [edge for i in wanted for edge in self._sites[i].edges]
         if outputs is None or not edges:
             return {}
-        cotangents = _columns(self._hessian, outputs, start, stop)
+        cotangents = output_columns(self._hessian, outputs, start, stop)
         by_edge = sweep_factor(outputs, edges, cotangents)
         return gathered(by_edge, wanted, self._sites)
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from bdhf.optim.products.site_samples import Inputs
+
 
 @dataclass(frozen=True)
 class ParameterView:
@@ -48,9 +50,10 @@ class Use:
         rows: Callable[[Tensor], Tensor],
         dtype: torch.dtype,
         adjoint: Callable[[Tensor], Tensor] | None = None,
+        inputs: Callable[[], Inputs] | None = None,
     ) -> None:
-        """`adjoint` is that of `apply`; None: autograd computes it."""
-        self.view, self.rows = view, rows
+        """`adjoint` is that of `apply`; None: autograd computes it. A weight has `inputs`."""
+        self.view, self.rows, self.inputs = view, rows, inputs
         self._apply, self._dtype, self._adjoint = apply, dtype, adjoint
         self._graph: tuple[GradientEdge, Tensor] | None = None
 

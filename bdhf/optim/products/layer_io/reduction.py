@@ -116,13 +116,10 @@ class ReductionPlan:
 
 def plan_reduction(blocks: Blocks, sites: Sequence[Site], device: torch.device) -> ReductionPlan:
     """Group the sites by the blocks that their features belong to."""
-    flat = torch.empty(blocks.layout.size, dtype=torch.long)
-    for index, positions in enumerate(blocks.positions()):
-        flat[positions] = index
-    label_of = blocks.layout.split(flat)
+    label_of = block_labels(blocks)
     terms: list[Labelled] = []
     for index, site in enumerate(sites):
-        labels = [_labels(use, label_of) for use in site.uses]
+        labels = [feature_labels(use, label_of) for use in site.uses]
         if any(part is None for part in labels):
             return ReductionPlan(blocks, (), mixed=True)
         terms += _terms(index, [part for part in labels if part is not None])
@@ -136,7 +133,15 @@ def whole_reduction(sites: Sequence[Site], slots: Collection[int]) -> Component:
     return Component(tuple(terms), (0,), closed=False)
 
 
-def _labels(use: Use, label_of: Sequence[Tensor]) -> Tensor | None:
+def block_labels(blocks: Blocks) -> list[Tensor]:
+    """The block of every entry, in the shapes of the parameters."""
+    flat = torch.empty(blocks.layout.size, dtype=torch.long)
+    for index, positions in enumerate(blocks.positions()):
+        flat[positions] = index
+    return blocks.layout.split(flat)
+
+
+def feature_labels(use: Use, label_of: Sequence[Tensor]) -> Tensor | None:
     """The block of every feature, (features,); None where a feature has several."""
     rows = use.rows(use.view.of(label_of[use.view.slot]))
     return rows[:, 0].contiguous() if bool((rows == rows[:, :1]).all()) else None

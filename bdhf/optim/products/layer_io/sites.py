@@ -21,6 +21,7 @@ from torch.autograd.graph import GradientEdge
 
 from bdhf.optim.products.layer_io.affine_calls import AffineCall, Record
 from bdhf.optim.products.layer_io.parameter_uses import ParameterView, Use
+from bdhf.optim.products.site_samples import Inputs
 
 Shape = tuple[int, int, int, int]  # of y: (N, before, features, after)
 
@@ -143,7 +144,10 @@ def _weight(calls: Sequence[AffineCall], shape: Shape, dtype: torch.dtype | None
         assert affine.adjoint is not None
         return affine.adjoint(data.reshape(-1, data.shape[-1]), w.reshape(-1, shape[2]))
 
-    return Use(view, apply, affine.rows, precision, adjoint if affine.adjoint else None)
+    def inputs() -> Inputs:
+        return affine.inputs(data, shape)
+
+    return Use(view, apply, affine.rows, precision, adjoint if affine.adjoint else None, inputs)
 
 
 def _bias(view: ParameterView, bias: Tensor, shape: Shape) -> Use:

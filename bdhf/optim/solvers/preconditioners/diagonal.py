@@ -1,21 +1,13 @@
-"""Preconditioners of CG: a positive diagonal M, so that CG runs on M⁻¹A."""
+"""A positive diagonal M, or none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bdhf.optim.solvers.system import System
-
-
-class Preconditioner(Protocol):
-    """Computes the diagonal of M for one system."""
-
-    def __call__(self, system: System) -> Tensor | None:
-        """diag(M) > 0, (P,) in block order; None: M = I."""
 
 
 @dataclass(frozen=True)

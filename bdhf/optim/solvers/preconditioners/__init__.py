@@ -1,0 +1,7 @@
+"""Preconditioners of CG: an approximation M of G + λI whose inverse is cheap. One file each."""
+
+from bdhf.optim.solvers.preconditioners.diagonal import Martens, NoPreconditioner
+from bdhf.optim.solvers.preconditioners.kfac import KFAC
+from bdhf.optim.solvers.preconditioners.preconditioner import Inverse, Preconditioner
+
+__all__ = ["KFAC", "Inverse", "Martens", "NoPreconditioner", "Preconditioner"]

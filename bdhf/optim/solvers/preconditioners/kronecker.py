@@ -1,0 +1,98 @@
+"""M = S ⊗ A for the rows of every site, with factored damping (Martens & Grosse 2015, §6.3).
+
+    M⁻¹ R = (S + √λ/π I)⁻¹ R (A + π√λ I)⁻¹,    π² = (tr A / dim A) / (tr S / dim S)
+
+R holds the rows of a weight and its bias, one per feature. Where the features of a site lie in
+several blocks, S is cut to them: a block of one feature o has S_oo, and all share A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bdhf.optim.products.site_samples import SitePart
+from bdhf.optim.solvers.preconditioners.moments import Moment, Solve
+from bdhf.optim.vectors.blocks import Blocks
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The factors of one part of a site: G ≈ S ⊗ A on its rows."""
+
+    part: SitePart
+    a: Moment  # of the inputs, (groups, d, d): a mean
+    s: Moment  # of the cotangents, (groups, features / groups, same): a sum
+
+    def damped(self, damping: Tensor) -> DampedFactors:
+        """M⁻¹ of these rows, for λ of every block, (rows,)."""
+        lam = damping[self.part.blocks.to(damping.device)].view(len(self.s.mean), -1)
+        pi = _ratio(self.a.mean, self.s.mean)
+        root = lam.sqrt()
+        if self.part.distinct == 1:
+            root = root[:, :1]
+        by_a = _floored(pi[:, None] * root.mean(1, keepdim=True), self.a)
+        by_s = _floored(root / pi[:, None], self.s)
+        return DampedFactors(self.part, len(pi), self.a.damped(by_a), self.s.damped(by_s))
+
+
+def _ratio(a: Tensor, s: Tensor) -> Tensor:
+    """π of every group; 1 where a factor is zero."""
+    pi = (a / s).sqrt()
+    return torch.where(pi.isfinite() & (pi > 0), pi, 1.0)
+
+
+def _floored(shift: Tensor, moment: Moment) -> Tensor:
+    """A shift that is not lost in rounding; above 0 even where λ and the factor are 0."""
+    floor = 2 * torch.finfo(shift.dtype).eps * moment.size * moment.mean[:, None]
+    shift = torch.maximum(shift, floor)
+    return torch.where(shift > 0, shift, 1.0)
+
+
+@dataclass(frozen=True)
+class DampedFactors:
+    """M⁻¹ on the rows of one part of a site."""
+
+    part: SitePart
+    groups: int  # of features that share inputs
+    by_a: Solve
+    by_s: Solve
+
+    def __call__(self, r: Tensor, out: Tensor) -> None:
+        """M⁻¹ of its rows in r, (P,) in the order of the parameters, into `out`."""
+        rows = [rows for rows in (self.part.weight, self.part.bias) if rows is not None]
+        parts = [part.of(r) for part in rows]
+        matrix = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        solved = self._solve(matrix)
+        columns = solved.split([part.shape[1] for part in parts], 1)
+        for target, column in zip(rows, columns, strict=True):
+            target.write(out, column)
+
+    def _solve(self, matrix: Tensor) -> Tensor:
+        """(S + …)⁻¹ R (A + …)⁻¹, (features, d) -> the same."""
+        by_group = matrix.reshape(self.groups, -1, matrix.shape[1])
+        return self.by_a(self.by_s(by_group).mT).mT.reshape(matrix.shape)
+
+
+@dataclass(frozen=True)
+class KroneckerInverse:
+    """M⁻¹ of all sites, and a diagonal on the entries of no site."""
+
+    blocks: Blocks
+    factors: Sequence[DampedFactors]
+    rest: Tensor  # flat positions, (R,)
+    diagonal: Tensor  # M on them, (R,)
+    why: str
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """M⁻¹ r, (P,) -> (P,) in block order."""
+        flat = self.blocks.scatter(r)
+        out = torch.empty_like(flat)
+        for factors in self.factors:
+            factors(flat, out)
+        if len(self.rest):
+            out[self.rest] = flat[self.rest] / self.diagonal
+        return self.blocks.gather(out)

@@ -1,0 +1,27 @@
+"""A preconditioner: set up once per update, then r → M⁻¹ r on all blocks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from bdhf.optim.solvers.system import System
+
+
+class Inverse(Protocol):
+    """M⁻¹ of every block, symmetric and positive definite."""
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """M⁻¹ r, (P,) -> (P,) in block order; a new tensor."""
+
+    @property
+    def why(self) -> str:
+        """What it was made of."""
+
+
+class Preconditioner(Protocol):
+    """Computes M for one system."""
+
+    def __call__(self, system: System) -> Tensor | Inverse | None:
+        """M⁻¹, or diag(M) > 0 as a vector (P,) in block order; None: M = I."""
