@@ -21,9 +21,8 @@ from torch.autograd.graph import GradientEdge
 
 from bdhf.optim.products.layer_io.affine_calls import AffineCall, Record
 from bdhf.optim.products.layer_io.parameter_uses import ParameterView, Use
+from bdhf.optim.products.layer_io.site_inputs import Shape
 from bdhf.optim.products.site_samples import Inputs
-
-Shape = tuple[int, int, int, int]  # of y: (N, before, features, after)
 
 
 class Uncovered(Exception):  # noqa: N818 - a result with a reason, not an error
