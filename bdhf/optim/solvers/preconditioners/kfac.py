@@ -25,7 +25,13 @@ from bdhf.optim.products.site_samples import (
     SiteSamples,
 )
 from bdhf.optim.solvers.preconditioners.kronecker import Factors, KroneckerInverse
-from bdhf.optim.solvers.preconditioners.moments import Cut, Dense, Diagonal, Moment, MomentSum
+from bdhf.optim.solvers.preconditioners.moments import (
+    Cut,
+    DenseMoment,
+    DiagonalMoment,
+    Moment,
+    MomentSum,
+)
 from bdhf.optim.solvers.system import System
 
 #: Columns of the root that are swept at a time where `samples` is "exact".
@@ -133,7 +139,7 @@ class _CotangentSum:
 def _inputs(part: SitePart, records: Sequence[SiteRecord], sharing: str) -> Moment:
     """A = E[a aᵀ] of one part, over all samples and positions."""
     if part.weight is None:
-        return Dense(records[0].outputs.new_ones(1, 1, 1))
+        return DenseMoment(records[0].outputs.new_ones(1, 1, 1))
     inputs = [record.inputs[part.site] for record in records]
     if sharing == "expand" and all(isinstance(a, OneHotInputs) for a in inputs):
         return _frequencies([a for a in inputs if isinstance(a, OneHotInputs)], records[0].outputs)
@@ -152,7 +158,7 @@ def _frequencies(inputs: Sequence[OneHotInputs], like: Tensor) -> Moment:
     """A of one-hot vectors: how often each entry occurs."""
     index = torch.cat([a.index.reshape(-1) for a in inputs])
     counts = torch.bincount(index[index >= 0], minlength=inputs[0].entries)
-    return Diagonal(counts.to(like)[None] / len(index))
+    return DiagonalMoment(counts.to(like)[None] / len(index))
 
 
 def _dense(inputs: Inputs | None, like: Tensor) -> Tensor:

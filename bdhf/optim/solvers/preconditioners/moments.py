@@ -38,7 +38,7 @@ class Moment(Protocol):
 
 
 @dataclass(frozen=True)
-class Dense:
+class DenseMoment:
     """E as a matrix, inverted by its Cholesky decomposition."""
 
     matrix: Tensor  # (groups, d, d)
@@ -95,7 +95,7 @@ class FewVectors:
 
 
 @dataclass(frozen=True)
-class Diagonal:
+class DiagonalMoment:
     """A diagonal E."""
 
     entries: Tensor  # (groups, d)
@@ -157,9 +157,9 @@ class MomentSum:
         if self._few:
             return FewVectors(torch.cat([self._sum, *self._kept], 1) * scale**0.5)
         if self._sum.dim() == 2:
-            return Diagonal(self._sum * scale)
+            return DiagonalMoment(self._sum * scale)
         matrix = self._sum * scale
-        return Dense(matrix if self._cut is None else matrix * self._cut.mask)
+        return DenseMoment(matrix if self._cut is None else matrix * self._cut.mask)
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
