@@ -174,6 +174,23 @@ class Scaled:
         return self.scale.sqrt() * self.inner.root(u)
 
 
+def summed_over_samples(hessian: OutputHessian) -> Tensor | None:
+    """Σ_n H_n for outputs (N, C): (C, C), its diagonal (C,), or c for c · I, (); None: unknown."""
+    if isinstance(hessian, Scaled):
+        inner = summed_over_samples(hessian.inner)
+        return None if inner is None else hessian.scale * inner
+    if isinstance(hessian, Diagonal) and hessian.h.dim() == 2:
+        total = hessian.h.sum(0)
+        return total[0] if not any(hessian.h.stride()) else total  # the same number everywhere
+    if isinstance(hessian, Softmax) and hessian.p.dim() == 2:
+        weighted = hessian.t * hessian.p
+        return weighted.sum(0).diag() - weighted.mT @ hessian.p
+    if isinstance(hessian, Outer) and hessian.scores.dim() == 3:
+        rows = hessian.scores.flatten(0, 1)
+        return rows.mT @ rows
+    return None
+
+
 def no_curved_loss(loss: str, failure: Failure) -> CurvatureError:
     """The error for a loss without a second derivative in the outputs; `loss` is its name."""
     error = CurvatureError(

@@ -93,6 +93,7 @@ class SiteRecord:
     inputs: tuple[Inputs | None, ...]  # of every site; None for a site without a weight
     shapes: tuple[SampleShape, ...]  # of every site
     outputs: Tensor
+    last: int | None  # the site whose y are the outputs, if there is one
     hessian: OutputHessian
     column_chunks: Callable[[int], Iterator[Tensor]]  # all B_c, (k, *shape of z), k at most this
     cotangents: Callable[[Tensor], Cotangents]  # (k, *shape of z) -> S of every site

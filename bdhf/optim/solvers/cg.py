@@ -98,6 +98,8 @@ class CG:
             if iteration % REFRESH_EVERY == 0 and iteration < self.max_iters:
                 cg.refresh()
             cg.precondition()
+            if iteration == 1:
+                cg.rows.rest(cg.solved, Stop.CONVERGED)
             phis.append(cg.phi)
             self._stop_small(cg)
             self._stop_progress(cg.rows, phis)
@@ -109,7 +111,7 @@ class CG:
         """Stop the rows whose residual is small enough, or not finite."""
         floor = max(self.residual_tol, torch.finfo(cg.r.dtype).eps)
         cg.rows.rest(~(cg.rr.isfinite() & cg.rz.isfinite()), Stop.NONFINITE)
-        cg.rows.rest(cg.rr <= floor**2 * cg.bb, Stop.CONVERGED)
+        cg.rows.rest((cg.rr <= floor**2 * cg.bb), Stop.CONVERGED)
 
     def _stop_progress(self, rows: Rows, phis: Sequence[Tensor]) -> None:
         """Stop the rows whose φ hardly changes (Martens 2010, §4.4); `phis` begin at x_0."""

@@ -20,6 +20,9 @@ from bdhf.optim.solvers.lockstep import Rows
 from bdhf.optim.solvers.preconditioners import Inverse
 from bdhf.optim.solvers.system import Stop, System, escape_length
 
+#: Rounding errors of a step along M⁻¹ r, in units of the precision.
+ROUNDING = 1000.0
+
 
 class Recurrence:
     """The iterate x of every row, its residual r and its direction p; `rows` has the active ones.
@@ -50,7 +53,7 @@ class Recurrence:
             self.refresh()
         self.z = self.r if preconditioner is None else torch.empty_like(self.r)
         self.precondition()
-        self._last_rz = self.rz  # with p = 0, so that the first direction is z
+        self._first_rz = self._last_rz = self.rz  # with p = 0, so that the first direction is z
         if start is not None:
             self._begin_warm()
 
@@ -79,6 +82,17 @@ class Recurrence:
         else:
             self.z = self.m(self.r)
         self.rz = self._dot(self.r, self.z)
+
+    @property
+    def solved(self) -> Tensor:
+        """Rows whose M was A, so that after the first step r is rounding, (rows,).
+
+        Further steps would divide rounding by rounding. Never with a diagonal M, or none.
+        """
+        if self.m is None or isinstance(self.m, Tensor):
+            return torch.zeros_like(self.rows.active)
+        rounding = ROUNDING * torch.finfo(self.r.dtype).eps
+        return self.rz <= rounding**2 * self._first_rz
 
     def refresh(self) -> None:
         """Compute r = b - A x, since the recurrence drifts, at the cost of a product."""

@@ -14,6 +14,7 @@ from itertools import starmap
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from bdhf.optim.curvature import expand_loss
 from bdhf.optim.errors import CurvatureError
@@ -86,7 +87,7 @@ def _record(
     inputs = tuple(_inputs(site) for site in sites)
     shapes = tuple(starmap(_shape, zip(sites, inputs, strict=True)))
     record = SiteRecord(
-        weight, inputs, shapes, z.detach(), hessian,
+        weight, inputs, shapes, z.detach(), _last(z, sites), hessian,
         column_chunks=partial(_columns, hessian, z),
         cotangents=partial(_cotangents, z, sites, shapes),
         squares=partial(squared_gradients, request),
@@ -99,6 +100,14 @@ def _recorded(request: Request) -> tuple[Tensor, Sequence[Site]]:
         return recorded(request)
     except Uncovered:
         return request.objective.outputs(request.batch[0], channels_last=False), ()
+
+
+def _last(z: Tensor, sites: Sequence[Site]) -> int | None:
+    """The site whose y are the outputs z (N, C); None where something follows the last one."""
+    if z.dim() != 2:
+        return None
+    edge = get_gradient_edge(z)
+    return next((i for i, site in enumerate(sites) if site.edges == (edge,)), None)
 
 
 def _inputs(site: Site) -> Inputs | None:

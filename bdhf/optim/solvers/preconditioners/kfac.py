@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.errors import CurvatureError
+from bdhf.optim.losses.hessians import summed_over_samples
 from bdhf.optim.products.site_samples import (
     DenseInputs,
     Inputs,
@@ -31,6 +32,8 @@ from bdhf.optim.solvers.preconditioners.moments import (
     DiagonalMoment,
     Moment,
     MomentSum,
+    ScalarMoment,
+    cut_to,
 )
 from bdhf.optim.solvers.system import System
 
@@ -99,7 +102,10 @@ class KFAC:
                         squares += record.squares(column)[samples.rest]
         inputs = [_inputs(total.part, samples.records, self.sharing) for total in sums]
         pairs = zip(sums, inputs, strict=True)
-        return [Factors(total.part, a, total.moment()) for total, a in pairs], squares
+        return [
+            Factors(total.part, a, _of_outputs(total.part, samples.records) or total.moment())
+            for total, a in pairs
+        ], squares
 
     def _columns(self, record: SiteRecord, seed: int) -> Iterator[Tensor]:
         """Columns of the root of H, random or all, in chunks (k, *shape of z)."""
@@ -136,10 +142,26 @@ class _CotangentSum:
         return self._sum.moment()
 
 
+def _of_outputs(part: SitePart, records: Sequence[SiteRecord]) -> Moment | None:
+    """S = Σ H_n of the site whose y are the outputs, without a draw; None elsewhere."""
+    totals = [summed_over_samples(r.hessian) if r.last == part.site else None for r in records]
+    pairs = zip(records, totals, strict=True)
+    weighted = [record.weight * total for record, total in pairs if total is not None]
+    if len(weighted) < len(totals):
+        return None
+    total = torch.stack(weighted).sum(0)
+    if total.dim() == 0:
+        return ScalarMoment(total, len(part.blocks))
+    if total.dim() == 1:
+        return DiagonalMoment(total[None])
+    labels = part.blocks.to(total.device)[None]
+    return cut_to(total[None], Cut(labels, part.distinct == labels.numel()))
+
+
 def _inputs(part: SitePart, records: Sequence[SiteRecord], sharing: str) -> Moment:
     """A = E[a aᵀ] of one part, over all samples and positions."""
     if part.weight is None:
-        return DenseMoment(records[0].outputs.new_ones(1, 1, 1))
+        return DenseMoment(records[0].outputs.new_ones(records[0].shapes[part.site][2], 1, 1))
     inputs = [record.inputs[part.site] for record in records]
     if sharing == "expand" and all(isinstance(a, OneHotInputs) for a in inputs):
         return _frequencies([a for a in inputs if isinstance(a, OneHotInputs)], records[0].outputs)

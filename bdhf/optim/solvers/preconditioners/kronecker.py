@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.products.site_samples import SitePart
-from bdhf.optim.solvers.preconditioners.moments import Moment, Solve
+from bdhf.optim.solvers.preconditioners.moments import Moment, ScalarMoment, Solve
 from bdhf.optim.vectors.blocks import Blocks
 
 
@@ -28,8 +28,12 @@ class Factors:
     s: Moment  # of the cotangents, (groups, features / groups, same): a sum
 
     def damped(self, damping: Tensor) -> DampedFactors:
-        """M⁻¹ of these rows, for λ of every block, (rows,)."""
+        """M⁻¹ of these rows, for λ of every block, (rows,); exact damping where S = c · I."""
         lam = damping[self.part.blocks.to(damping.device)].view(len(self.s.mean), -1)
+        if isinstance(self.s, ScalarMoment):  # c A + λ I = c (A + λ/c I)
+            by_a = _floored(lam.mean(1, keepdim=True) / self.s.c, self.a)
+            none = torch.zeros_like(by_a)
+            return DampedFactors(self.part, 1, self.a.damped(by_a), self.s.damped(none))
         pi = _ratio(self.a.mean, self.s.mean)
         root = lam.sqrt()
         if self.part.distinct == 1:

@@ -121,6 +121,33 @@ class DiagonalMoment:
 
 
 @dataclass(frozen=True)
+class ScalarMoment:
+    """E = c · I, for one group."""
+
+    c: Tensor  # ()
+    d: int
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return self.d
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the diagonal, (1,)."""
+        return self.c[None]
+
+    def dense(self) -> Tensor:
+        """The matrix, (1, d, d)."""
+        return torch.eye(self.d, dtype=self.c.dtype, device=self.c.device)[None] * self.c
+
+    def damped(self, shift: Tensor) -> Solve:
+        """The inverse of E + diag(shift)."""
+        inverse = 1 / (self.c + shift)[:, :, None]
+        return lambda v: inverse * v
+
+
+@dataclass(frozen=True)
 class Cut:
     """The entries of E that a partition leaves: those of two features of one block."""
 
@@ -159,7 +186,14 @@ class MomentSum:
         if self._sum.dim() == 2:
             return DiagonalMoment(self._sum * scale)
         matrix = self._sum * scale
-        return DenseMoment(matrix if self._cut is None else matrix * self._cut.mask)
+        return DenseMoment(matrix) if self._cut is None else cut_to(matrix, self._cut)
+
+
+def cut_to(matrix: Tensor, cut: Cut) -> Moment:
+    """A matrix (groups, d, d) without the entries of features of different blocks."""
+    if cut.apart:
+        return DiagonalMoment(matrix.diagonal(dim1=1, dim2=2))
+    return DenseMoment(matrix * cut.mask)
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
