@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import torch
 
 from bdhf.optim.curvature import Curvature
+from bdhf.optim.errors import CurvatureError
 from bdhf.optim.forward.batches import Batch, micro_batches
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.optimizer import BlockHessianFree
 from bdhf.optim.products import Settings, linearise
 from bdhf.optim.products.cost import Sweeps, sweeps
-from bdhf.optim.solvers import Solver
-from bdhf.optim.torch_support.flops import Done, Tally
+from bdhf.optim.solvers import NeedsSites, Solver
+from bdhf.optim.torch_support.flops import Done, Flops, Tally
 from bdhf.optim.vectors.blocks import Blocks
 
 
@@ -80,6 +81,31 @@ def _of(optimizer: BlockHessianFree, batch: Batch) -> Sweeps:
         curvature=optimizer.curvature, blocks=optimizer.blocks, solver=optimizer.solver,
         settings=optimizer.settings,
     )  # fmt: skip
+
+
+def site_refusal(
+    objective: Objective,
+    batch: Batch,
+    *,
+    curvature: Curvature,
+    blocks: Blocks,
+    solver: Solver,
+    settings: Settings,
+) -> str:
+    """Why a solver's preconditioner does not fit the model, by a few samples; "" if it does."""
+    preconditioner = getattr(solver, "preconditioner", None)
+    if not isinstance(preconditioner, NeedsSites):
+        return ""
+    with torch.enable_grad(), objective.arithmetic():
+        product = linearise(
+            objective, micro_batches(batch), curvature=curvature, blocks=blocks, flops=Flops(),
+            settings=settings, products=solver.products(blocks),
+        )  # fmt: skip
+        try:
+            preconditioner.check_sites(product.site_samples())
+        except CurvatureError as error:
+            return str(error)
+    return ""
 
 
 def count_products(

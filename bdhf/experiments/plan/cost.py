@@ -15,10 +15,10 @@ from torch import nn
 from bdhf.experiments.parts.meta_models import blocks_of
 from bdhf.experiments.parts.resolve import Resolved
 from bdhf.experiments.parts.tables import PRODUCTS, part_of, problem_of, product_settings
-from bdhf.optim.estimate import Shared, count_products, scaled
+from bdhf.optim.estimate import Shared, count_products, scaled, site_refusal
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.products.cost import Sweeps
-from bdhf.optim.solvers import Solver
+from bdhf.optim.solvers import NeedsSites, Solver
 from bdhf.optim.vectors.blocks import Blocks
 from bdhf.problems import Problem
 from bdhf.problems.data import Part
@@ -77,6 +77,13 @@ def arm_factor_rows(problem: Resolved, arm: Resolved) -> float:
     return sweeps.factor_rows
 
 
+def arm_refusal(problem: Resolved, arm: Resolved) -> str:
+    """Why the preconditioner of an arm does not fit the model of a problem; "" if it does."""
+    if not isinstance(getattr(part_of("solver", arm), "preconditioner", None), NeedsSites):
+        return ""
+    return _refused(json.dumps(problem), _alike(arm))
+
+
 def _alike(arm: Resolved) -> str:
     """The parts of an arm that decide its cost, in JSON: arms of equal cost share it."""
     parts = {key: arm[key] for key in _COUNTED}
@@ -90,16 +97,34 @@ def _counted(problem: str, parts: str) -> tuple[Sweeps, Solver]:
     """The cost of products, and the solver; arguments in JSON, so that each is counted once."""
     arm = json.loads(parts)
     with torch.random.fork_rng(devices=[]):
-        bench = _bench(problem)
-        key, solver = json.dumps(arm["partition"]), part_of("solver", arm)
-        if key not in bench.blocks:
-            bench.blocks[key] = blocks_of(part_of("partition", arm), bench.problem)
+        bench, solver = _bench(problem), part_of("solver", arm)
         sweeps = count_products(
             Objective.of(bench.model, bench.problem.loss), bench.example, bench.shared,
-            curvature=part_of("curvature", arm), blocks=bench.blocks[key], solver=solver,
+            curvature=part_of("curvature", arm), blocks=_blocks(bench, arm), solver=solver,
             settings=product_settings(arm),
         )  # fmt: skip
     return sweeps, solver
+
+
+@lru_cache(maxsize=512)
+def _refused(problem: str, parts: str) -> str:
+    """`arm_refusal` of arguments in JSON, so that each is asked once."""
+    arm = json.loads(parts)
+    with torch.random.fork_rng(devices=[]):
+        bench = _bench(problem)
+        return site_refusal(
+            Objective.of(bench.model, bench.problem.loss), bench.example,
+            curvature=part_of("curvature", arm), blocks=_blocks(bench, arm),
+            solver=part_of("solver", arm), settings=product_settings(arm),
+        )  # fmt: skip
+
+
+def _blocks(bench: _Bench, arm: Resolved) -> Blocks:
+    """The blocks of an arm's partition, kept with the bench."""
+    key = json.dumps(arm["partition"])
+    if key not in bench.blocks:
+        bench.blocks[key] = blocks_of(part_of("partition", arm), bench.problem)
+    return bench.blocks[key]
 
 
 def _bench(problem: str) -> _Bench:

@@ -24,6 +24,7 @@ def with_skips(plan: Plan, safety: Safety) -> Plan:
         skips = {
             label: why_not(run.optimizer, run.problem)
             or too_many_rows(run)
+            or without_sites(run)
             or too_costly(run, safety.gradient_equivalents)
             for label, run in runs.items()
         }
@@ -58,6 +59,13 @@ def too_many_rows(run: RunSpec) -> str:
         f"sample_space would solve for {rows:,.0f} rows (samples × outputs of the "
         f"curvature batch), above max_rows of {most:,}"
     )
+
+
+def without_sites(run: RunSpec) -> str:
+    """Why the preconditioner cannot use the sites of the model; "" if it can."""
+    if run.optimizer["type"] != "block_hf":
+        return ""
+    return cost.arm_refusal(run.problem, run.optimizer)
 
 
 def _updates(run: RunSpec) -> int | None:

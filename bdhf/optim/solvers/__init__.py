@@ -6,6 +6,7 @@ from bdhf.optim.solvers.preconditioners import (
     KFAC,
     Inverse,
     Martens,
+    NeedsSites,
     NoPreconditioner,
     Preconditioner,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Iterate",
     "Martens",
     "Matrix",
+    "NeedsSites",
     "NoPreconditioner",
     "Preconditioner",
     "SampleSpace",

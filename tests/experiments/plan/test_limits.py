@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from bdhf.experiments.plan import cost
 from bdhf.experiments.plan.expand import Plan, expand
 from bdhf.experiments.plan.limits import with_skips
 from bdhf.experiments.spec.load import load_spec
+from tests.experiments.specs import planned
+from tests.messages import naming
 
 SHIPPED = Path(__file__).parents[3] / "ablations"
 
@@ -34,7 +37,7 @@ def models(monkeypatch):
         built.append(type(module))
         begin(module, *arguments, **named)
 
-    for kept in (meta_models._meta_model, meta_models._block_sizes, cost._counted):
+    for kept in (meta_models._meta_model, meta_models._block_sizes, cost._counted, cost._refused):
         kept.cache_clear()
     monkeypatch.setattr(nn.Module, "__init__", counted)
     return built
@@ -79,3 +82,47 @@ def test_reasons_change_nothing_else():
     without = tuple((cell.arm, cell.seed, cell.run, cell.run_id) for cell in judged.cells)
     assert without == tuple((cell.arm, cell.seed, cell.run, cell.run_id) for cell in plan.cells)
     assert judged == Plan(plan.arms, judged.cells, plan.questions, plan.excluded)
+
+
+#: Problem -> its line in the small spec.
+PROBLEM = "{type: autoencoder, encoder: [784, 12, 4]}"
+OTHERS = {
+    "autoencoder": PROBLEM,
+    "mlp": "{type: mlp, hidden: [12]}",
+    "sequence_lstm": "{type: sequence_lstm, hidden: 5}",
+    "resnet": "{type: resnet, data: mnist5k}",
+    "transformer": "{type: transformer}",
+}
+
+
+def reasons(*changes):
+    """The reason of every arm of the small spec, changed."""
+    every = ("solver: {type: cg, max_iters: 5}", "solver: cg"), *changes
+    return {cell.arm: cell.skip for cell in planned(*every).cells}
+
+
+@pytest.mark.parametrize("problem", OTHERS)
+def test_kfac_covers_every_problem(problem):
+    """No parameter of a problem lacks a site, under whole rows."""
+    blocks = ('partition: {type: groups, blocks: [["encoder.*"], ["decoder.*"]]}', "lr: 0.4")
+    skips = reasons(
+        (PROBLEM, OTHERS[problem]), ("val_loss, below: 0.08", "val_loss, below: 0.5"), blocks,
+        ("solver: cg", "solver: {type: cg, preconditioner: kfac}"),
+    )  # fmt: skip
+
+    assert set(skips.values()) == {""}
+
+
+def test_a_partition_that_cuts_rows_is_refused_by_the_plan():
+    """The reason names a parameter and what to use; with the diagonal there is none."""
+    random = ("partition: full", "partition: {type: random, blocks: 2}")
+    kfac = "solver: {type: cg, preconditioner: kfac}"
+    allowed = "solver: {type: cg, preconditioner: {type: kfac, uncovered: diagonal}}"
+
+    refused = reasons(random, ("solver: cg", kfac))
+    diagonal = reasons(random, ("solver: cg", allowed))
+
+    assert re.search(naming("KFAC", "encoder", 'uncovered="diagonal"'), refused["full_hf"]), (
+        refused["full_hf"]
+    )
+    assert diagonal["full_hf"] == refused["block_hf"] == refused["adam"] == ""

@@ -78,15 +78,19 @@ class KFAC:
     def __call__(self, system: System) -> KroneckerInverse:
         """M⁻¹. Raises CurvatureError for parameters without a Kronecker product."""
         samples = system.matrix.site_samples()
-        if samples.uncovered and self.uncovered == "error":
-            raise CurvatureError(_refusal(samples))
+        self.check_sites(samples)
         with system.matrix.counting("K-FAC"):
             factors, squares = self.factors(samples, system.matrix.seed)
             damped = [factor.damped(system.damping) for factor in factors]
         flat = system.blocks.scatter(_damping(system))[samples.rest] + squares
         diagonal = torch.where(flat > 0, flat, 1.0)
         why = f"K-FAC of {len(factors)} sites"
-        return KroneckerInverse(system.blocks, damped, samples.rest, diagonal, why)
+        return KroneckerInverse(system.blocks, system.matrix, damped, samples.rest, diagonal, why)
+
+    def check_sites(self, samples: SiteSamples) -> None:
+        """Raise CurvatureError for parameters without a Kronecker product, unless allowed."""
+        if samples.uncovered and self.uncovered == "error":
+            raise CurvatureError(_refusal(samples))
 
     def factors(self, samples: SiteSamples, seed: int) -> tuple[list[Factors], Tensor]:
         """A and S of every part of a site, and the diagonal on the entries in no part, (R,)."""

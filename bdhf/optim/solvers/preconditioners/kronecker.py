@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bdhf.optim.products.site_samples import SitePart
 from bdhf.optim.solvers.preconditioners.moments import Moment, ScalarMoment, Solve
+from bdhf.optim.solvers.system import Matrix
 from bdhf.optim.vectors.blocks import Blocks
 
 
@@ -86,6 +87,7 @@ class KroneckerInverse:
     """M⁻¹ of all sites, and a diagonal on the entries of no site."""
 
     blocks: Blocks
+    matrix: Matrix  # charges the work to the update
     factors: Sequence[DampedFactors]
     rest: Tensor  # flat positions, (R,)
     diagonal: Tensor  # M on them, (R,)
@@ -95,8 +97,9 @@ class KroneckerInverse:
         """M⁻¹ r, (P,) -> (P,) in block order."""
         flat = self.blocks.scatter(r)
         out = torch.empty_like(flat)
-        for factors in self.factors:
-            factors(flat, out)
+        with self.matrix.counting("K-FAC step"):
+            for factors in self.factors:
+                factors(flat, out)
         if len(self.rest):
             out[self.rest] = flat[self.rest] / self.diagonal
         return self.blocks.gather(out)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from bdhf.optim.products.site_samples import SiteSamples
 from bdhf.optim.solvers.system import System
 
 
@@ -18,6 +19,14 @@ class Inverse(Protocol):
     @property
     def why(self) -> str:
         """What it was made of."""
+
+
+@runtime_checkable
+class NeedsSites(Protocol):
+    """A preconditioner that is made of the sites y = W·a + b of a model."""
+
+    def check_sites(self, samples: SiteSamples) -> None:
+        """Raise CurvatureError, with an alternative, for sites that it cannot use."""
 
 
 class Preconditioner(Protocol):
