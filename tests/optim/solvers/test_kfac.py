@@ -27,7 +27,7 @@ with warnings.catch_warnings():  # a dependency of it uses torch.jit.script, whi
 LAMBDA = 0.3
 
 #: The cases with a parameter that no site covers, whatever the partition.
-WITHOUT_SITES = {"lstm", "gru", "attention", "tied"}
+WITHOUT_SITES = {"tied"}
 
 #: The partitions of whole rows.
 WHOLE = ["full", "per_layer", "per_neuron", "groups", "blend"]

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from bdhf.optim.products.layer_io.affine_functions import AFFINE_FUNCTIONS, Affine
+from bdhf.optim.products.layer_io.composites import COMPOSITES
 from bdhf.optim.products.layer_io.parameter_uses import ParameterView
 from bdhf.optim.products.tape.storage import storage_of
 from bdhf.optim.torch_support.flops import Flops
@@ -42,10 +44,15 @@ class AffineCall:
 
 
 class Record(TorchFunctionMode):
-    """Records the calls that use a parameter, while it is entered."""
+    """Records the calls that use a parameter, while it is entered.
 
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
+    `composites`: also those inside of attention and recurrent layers, which are then computed in
+    another order of operations.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], composites: bool = False) -> None:
         super().__init__()
+        self._composites = COMPOSITES if composites else {}
         self.calls: list[AffineCall] = []
         self._stored: dict[int, list[tuple[int, Tensor]]] = {}
         for slot, parameter in enumerate(parameters):
@@ -55,6 +62,10 @@ class Record(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in self._composites and torch.is_grad_enabled():
+            out = self._composites[func](self._linear, *args, **kwargs)
+            if out is not None:
+                return out
         if (
             func not in AFFINE_FUNCTIONS
             or not torch.is_grad_enabled()
@@ -71,6 +82,10 @@ class Record(TorchFunctionMode):
                 edge = get_gradient_edge(out)  # now: out may be overwritten later
                 self.calls.append(AffineCall(affine, weight, bias, edge, out.shape, meter.spent))
         return out
+
+    def _linear(self, *args: Any) -> Any:
+        """A linear layer inside a composite."""
+        return self.__torch_function__(F.linear, (), args)
 
     def _uses(self, args: Any, kwargs: Any) -> bool:
         """Whether an argument is a parameter."""

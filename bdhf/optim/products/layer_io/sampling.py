@@ -30,8 +30,7 @@ from bdhf.optim.products.layer_io.output_factor import (
 from bdhf.optim.products.layer_io.parameter_uses import Use
 from bdhf.optim.products.layer_io.reduction import block_labels, feature_labels
 from bdhf.optim.products.layer_io.site_product import pulled_through
-from bdhf.optim.products.layer_io.sites import Site, Uncovered
-from bdhf.optim.products.layer_io.survey import recorded
+from bdhf.optim.products.layer_io.sites import Site, Uncovered, record_sites
 from bdhf.optim.products.per_sample import squared_gradients
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.site_samples import (
@@ -96,10 +95,13 @@ def _record(
 
 
 def _recorded(request: Request) -> tuple[Tensor, Sequence[Site]]:
+    objective = request.objective
+    run = partial(objective.outputs, request.batch[0], channels_last=False)
+    names = [slot.name for slot in request.blocks.layout.slots]
     try:
-        return recorded(request)
+        return record_sites(run, objective.parameters, names, composites=True)
     except Uncovered:
-        return request.objective.outputs(request.batch[0], channels_last=False), ()
+        return run(), ()
 
 
 def _last(z: Tensor, sites: Sequence[Site]) -> int | None:

@@ -75,15 +75,16 @@ def record_sites(
     parameters: Sequence[Tensor],
     names: Sequence[str],
     dtype: torch.dtype | None = None,
+    composites: bool = False,
 ) -> tuple[Tensor, list[Site]]:
     """Run a forward pass and find its sites, in the order in which they are first used.
 
     Dimension 0 of the outputs counts the samples. `names` are those of the parameters; `dtype` is
-    the precision of the cached data and of the products with them (None: unchanged). Raises
-    Uncovered for outputs without a dimension of samples, and for a call whose dimension 0 cannot
-    count them.
+    the precision of the cached data and of the products with them (None: unchanged);
+    `composites` looks into attention and recurrent layers. Raises Uncovered for outputs without a
+    dimension of samples, and for a call whose dimension 0 cannot count them.
     """
-    with Record(parameters) as record:
+    with Record(parameters, composites) as record:
         outputs = run()
     if outputs.dim() == 0:
         raise Uncovered("the outputs have no dimension that counts the samples")
