@@ -8,6 +8,7 @@ for columns or random combinations of the root of H = B Bᵀ.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -84,7 +85,7 @@ class KFAC:
             damped = [factor.damped(system.damping) for factor in factors]
         flat = system.blocks.scatter(_damping(system))[samples.rest] + squares
         diagonal = torch.where(flat > 0, flat, 1.0)
-        why = f"K-FAC of {len(factors)} sites"
+        why = f"K-FAC, {_described(factors)}"
         return KroneckerInverse(system.blocks, system.matrix, damped, samples.rest, diagonal, why)
 
     def check_sites(self, samples: SiteSamples) -> None:
@@ -207,6 +208,13 @@ def _damping(system: System) -> Tensor:
     """λ of every entry, (P,) in block order."""
     ones = torch.ones_like(system.rhs)
     return system.blocks.add_scaled_(torch.zeros_like(ones), system.damping, ones)
+
+
+def _described(factors: Sequence[Factors]) -> str:
+    """How many factors are inverted in each way."""
+    forms = Counter(moment.form for factor in factors for moment in (factor.a, factor.s))
+    ways = ", ".join(f"{count} by {form}" for form, count in forms.items())
+    return f"{len(factors)} Kronecker products, factors inverted: {ways}"
 
 
 def _refusal(samples: SiteSamples) -> str:
