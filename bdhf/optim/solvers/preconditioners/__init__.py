@@ -2,6 +2,6 @@
 
 from bdhf.optim.solvers.preconditioners.diagonal import Martens, NoPreconditioner
 from bdhf.optim.solvers.preconditioners.kfac import KFAC
-from bdhf.optim.solvers.preconditioners.preconditioner import Inverse, Preconditioner
+from bdhf.optim.solvers.preconditioners.preconditioner import Costed, Inverse, Preconditioner
 
-__all__ = ["KFAC", "Inverse", "Martens", "NoPreconditioner", "Preconditioner"]
+__all__ = ["KFAC", "Costed", "Inverse", "Martens", "NoPreconditioner", "Preconditioner"]
