@@ -82,7 +82,7 @@ def test_rows_that_a_partition_cuts_are_covered(partition, passes):
 @pytest.mark.parametrize("case", ["conv", "sdpa", "norms", "peephole"])
 def test_chunks_of_samples_add_up(case, monkeypatch):
     """With memory for one entry the samples come one by one."""
-    monkeypatch.setattr(site_squares, "MAX_ENTRIES", 1)
+    monkeypatch.setattr(site_squares, "CHUNK_ENTRIES", 1)
 
     assert_equal_ways(build(case))
 

@@ -29,7 +29,7 @@ from bdhf.optim.products.site_samples import Inputs, OneHotInputs, SitePart, Sit
 from bdhf.optim.vectors.blocks import Blocks
 
 #: Entries of per-sample gradients that are held at a time.
-MAX_ENTRIES = 2**22
+CHUNK_ENTRIES = 2**22
 
 
 def site_squares(batches: Sequence[tuple[float, Request, OutputHessian | None]]) -> Tensor:
@@ -114,7 +114,7 @@ def _squares(inputs: Inputs, s: Tensor) -> Tensor:
         by_group = (s * a).sum(1).square().sum(0).unsqueeze(2)
     else:
         by_group = s.new_zeros(s.shape[2], s.shape[3], a.shape[3])
-        chunk = max(1, MAX_ENTRIES // by_group.numel())
+        chunk = max(1, CHUNK_ENTRIES // by_group.numel())
         for s_part, a_part in zip(s.split(chunk), a.split(chunk), strict=True):
             gradients = s_part.permute(0, 2, 3, 1) @ a_part.permute(0, 2, 1, 3)
             by_group += gradients.square_().sum(0)
