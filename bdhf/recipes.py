@@ -15,14 +15,33 @@ from bdhf.optim import (
     LevenbergMarquardt,
     Martens,
     Partition,
+    Preconditioner,
 )
 from bdhf.optim.losses.weights import LossFn
 
+#: Martens' preconditioner, with its squares by matrix products.
+_MARTENS = Martens(squares="sites")
 
-def martens2010(model: nn.Module, loss_fn: LossFn, l2: float = 2e-5) -> BlockHessianFree:
+
+def martens2010(
+    model: nn.Module,
+    loss_fn: LossFn,
+    l2: float = 2e-5,
+    *,
+    damping: float = 1.0,
+    max_iters: int = 250,
+    preconditioner: Preconditioner = _MARTENS,
+) -> BlockHessianFree:
     """Hessian-free optimization of Martens (2010): full GGN, adaptive damping, backtracking.
 
-    Give the curvature batch to each step, and draw the parameters by `bdhf.nn.Sparse(15)`.
+    Draw the parameters by `bdhf.nn.Sparse(15)`, and pass a part of the batch as the curvature batch
+    of each step: `step(batch, curvature_batch)` (Martens & Sutskever 2012). Beside the size of that
+    part, three things decide the time to a loss: `damping`, the first λ, which falls by at most a
+    third in an update; `max_iters` of CG; and the `preconditioner`, for which
+    `KFAC()` with 5 to 10 iterations takes fewer products than the paper's diagonal.
+
+    Differs from the paper: the preconditioner's D is a mean over the samples, as the loss is; the
+    next CG starts at a fixed ζ = 0.95 times the last solution; λ is in the units of a mean loss.
 
     >>> optimizer = martens2010(nn.Linear(4, 2), nn.functional.mse_loss)
     >>> optimizer.damping.initial, len(optimizer.blocks.rows)
@@ -30,8 +49,8 @@ def martens2010(model: nn.Module, loss_fn: LossFn, l2: float = 2e-5) -> BlockHes
     """
     return BlockHessianFree(
         model, loss_fn, curvature=GGN(), partition=Full(),
-        solver=CG(max_iters=250, tol=5e-4, warm_start=0.95, preconditioner=Martens()),
-        damping=LevenbergMarquardt(initial=1.0), acceptance=Backtracking(),
+        solver=CG(max_iters, tol=5e-4, warm_start=0.95, preconditioner=preconditioner),
+        damping=LevenbergMarquardt(initial=damping), acceptance=Backtracking(),
         regularization=L2(l2), lr=1.0,
     )  # fmt: skip
 

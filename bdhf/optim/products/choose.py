@@ -16,6 +16,7 @@ from bdhf.optim.losses import is_mean, weights
 from bdhf.optim.products.forecast import forecast
 from bdhf.optim.products.layer_io.layer_io import LayerIO
 from bdhf.optim.products.layer_io.sampling import site_samples
+from bdhf.optim.products.layer_io.site_squares import site_squares
 from bdhf.optim.products.layer_io.sites import Uncovered
 from bdhf.optim.products.layer_io.survey import survey
 from bdhf.optim.products.linearisation import Linearisation
@@ -100,7 +101,8 @@ def linearise(
     dtype = settings.dtype or first.gradient.dtype
     return BlockProduct(
         "; ".join(reasons), first, tuple(counted), blocks, scale, dtype,
-        flops=flops, sites=partial(site_samples, recorded, blocks), seed=seed,
+        flops=flops, sites=partial(site_samples, recorded, blocks),
+        site_squares=partial(site_squares, recorded), seed=seed,
     )  # fmt: skip
 
 

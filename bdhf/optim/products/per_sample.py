@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -29,9 +29,12 @@ _COARSE = 0.1
 _Sums = Callable[[], tuple[Tensor, Tensor]]
 
 
-def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
+def squared_gradients(
+    request: Request, cotangents: Tensor, slots: Sequence[int] | None = None
+) -> Tensor:
     """Σ_n (J_nᵀ u_n)² over the samples n, (P,), for cotangents u of the shape of the outputs.
 
+    For some parameters, by their index, the entries of these alone (None: of all parameters).
     Samples go through the model in one vectorised pass where its operators allow it, and one by one
     where they do not. Raises ModelError where dimension 0 of an input or of the outputs does not
     count the samples, for a model that cannot run on a single sample, and for one whose outputs for
@@ -46,8 +49,10 @@ def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
             f"inputs have {sorted(lengths)}, outputs {tuple(cotangents.shape)}: use no "
             "preconditioner"
         )
-    names = _names(objective)
-    named = [parameter.detach() for parameter in objective.parameters]
+    every = objective.parameters
+    trained = every if slots is None else [every[i] for i in slots]
+    names = _names(objective.model, trained)
+    named = [parameter.detach() for parameter in trained]
 
     def sample_vjp(sample: Any, u: Tensor) -> tuple[Tensor, ...]:
         single = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, sample)
@@ -63,17 +68,19 @@ def squared_gradients(request: Request, cotangents: Tensor) -> Tensor:
         pull_back = vjp(outputs, *named)[1]
         return tuple(pull_back(u[None]))
 
-    size = sum(parameter.numel() for parameter in objective.parameters)
+    size = sum(parameter.numel() for parameter in trained)
     chunk = max(1, MAX_ENTRIES // size)
     ways = (
         _quiet(vmap(sample_vjp)),
         _looped(sample_vjp),
-        _looped(partial(_by_autograd, objective)),
+        _looped(partial(_by_autograd, objective, trained)),
     )
     sums = [partial(_summed, many, inputs, cotangents, chunk) for many in ways]
-    with request.flops.counting(("squared gradients", request.shapes)):
+    key = () if slots is None else (tuple(slots),)
+    with request.flops.counting(("squared gradients", request.shapes, *key)):
         squares, added = _first_that_works(objective, sums)
-    _check_apart(request, cotangents, squares, added)
+    whole = flatten(_whole(objective, trained, request.batch[0], cotangents))
+    _check_apart(objective, whole, squares, added)
     return squares
 
 
@@ -91,13 +98,11 @@ def _first_that_works(objective: Objective, sums: Sequence[_Sums]) -> tuple[Tens
     )
 
 
-def _check_apart(request: Request, cotangents: Tensor, squares: Tensor, added: Tensor) -> None:
+def _check_apart(objective: Objective, whole: Tensor, squares: Tensor, added: Tensor) -> None:
     """Check that the per-sample gradients add up to the gradient; every time: data may couple them.
 
     Raises ModelError where a sample's outputs depend on the other samples.
     """
-    objective = request.objective
-    whole = flatten(_whole(objective, request.batch[0], cotangents))
     error, size = (added - whole).norm(), squares.sum().sqrt()
     if error > _TOLERANCES.get(whole.dtype, _COARSE) * size:
         raise ModelError(
@@ -108,30 +113,34 @@ def _check_apart(request: Request, cotangents: Tensor, squares: Tensor, added: T
         )
 
 
-def _by_autograd(objective: Objective, sample: Any, u: Tensor) -> tuple[Tensor, ...]:
+def _by_autograd(
+    objective: Objective, trained: Sequence[Tensor], sample: Any, u: Tensor
+) -> tuple[Tensor, ...]:
     """J_nᵀ u_n by plain autograd, for functions that torch.func does not support."""
     single = tree_map(lambda leaf: leaf[None] if isinstance(leaf, Tensor) else leaf, sample)
-    return _whole(objective, single, u[None])
+    return _whole(objective, trained, single, u[None])
 
 
-def _whole(objective: Objective, inputs: Any, cotangents: Tensor) -> tuple[Tensor, ...]:
+def _whole(
+    objective: Objective, trained: Sequence[Tensor], inputs: Any, cotangents: Tensor
+) -> tuple[Tensor, ...]:
     """Jᵀu over all samples of `inputs`, one tensor per parameter."""
     with torch.enable_grad():
         return torch.autograd.grad(
-            objective.outputs(inputs, channels_last=False), objective.parameters, cotangents,
+            objective.outputs(inputs, channels_last=False), trained, cotangents,
             allow_unused=True, materialize_grads=True,
         )  # fmt: skip
 
 
-def _names(objective: Objective) -> dict[str, int]:
+def _names(model: nn.Module, trained: Sequence[Tensor]) -> dict[str, int]:
     """Every name in the model under which a module holds a trained parameter -> its index.
 
     A module that is reached by two names counts once; a tensor that two modules hold counts twice.
     """
-    index = {id(parameter): i for i, parameter in enumerate(objective.parameters)}
+    index = {id(parameter): i for i, parameter in enumerate(trained)}
     return {
         f"{path}.{name}" if path else name: index[id(parameter)]
-        for path, module in objective.model.named_modules()
+        for path, module in model.named_modules()
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
         if id(parameter) in index
     }

@@ -31,6 +31,7 @@ class BlockProduct:
     dtype: torch.dtype  # in which matrix products are computed
     flops: Flops
     sites: Callable[[], SiteSamples]  # records them
+    site_squares: Callable[[], Tensor]  # Σ_i w_i² of the squared gradients of micro-batch i, (P,)
     seed: int  # of what a solver draws
 
     @property
@@ -117,6 +118,10 @@ class BlockProduct:
         """
         squares = _sum([weight**2 * part.squared_gradients() for weight, part in self.parts])
         return self.blocks.gather(squares * self.samples)
+
+    def squared_gradients_by_site(self) -> Tensor:
+        """`squared_gradients`, by matrix products with the inputs and cotangents of every site."""
+        return self.blocks.gather(self.site_squares() * self.samples)
 
 
 def _sum(tensors: Sequence[Tensor]) -> Tensor:

@@ -98,6 +98,8 @@ class SiteRecord:
     column_chunks: Callable[[int], Iterator[Tensor]]  # all B_c, (k, *shape of z), k at most this
     cotangents: Callable[[Tensor], Cotangents]  # (k, *shape of z) -> S of every site
     squares: Callable[[Tensor], Tensor]  # u of the shape of z -> Σ_n (J_nᵀ u_n)², (P,)
+    pulled: Callable[[Tensor], Tensor]  # u of the shape of z -> Jᵀu through the whole graph, (P,)
+    apart: bool  # whether the graph shows that sites and samples are all there is
 
     def draws(self, count: int, generator: torch.Generator) -> Tensor:
         """Random s = B u with E[Σ s sᵀ] = w H over the draws: (count, *shape of z).

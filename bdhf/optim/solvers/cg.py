@@ -15,7 +15,7 @@ from torch import Tensor
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers.lockstep import Rows
-from bdhf.optim.solvers.preconditioners import NoPreconditioner, Preconditioner
+from bdhf.optim.solvers.preconditioners import Costed, NoPreconditioner, Preconditioner
 from bdhf.optim.solvers.recurrence import Recurrence
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
 from bdhf.optim.vectors.blocks import Blocks
@@ -25,6 +25,9 @@ REFRESH_EVERY = 50
 
 #: Iterations between two reads of which rows are done, where a read waits for the device.
 CHECK_EVERY = 10
+
+#: Gradients that the set-up of a preconditioner costs where it does not know.
+_UNKNOWN_SET_UP = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,9 @@ class CG:
 
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """All products, and the preconditioner."""
-        apart = 0.0 if isinstance(self.preconditioner, NoPreconditioner) else 2.0
-        return self._most_products * sweeps.product + apart
+        own = self.preconditioner
+        set_up = own.cost(sweeps, samples) if isinstance(own, Costed) else _UNKNOWN_SET_UP
+        return self._most_products * sweeps.product + set_up
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
         """Solve every block from `start`, (P,) in block order, overwriting it, or from zero."""

@@ -43,6 +43,9 @@ class Matrix(Protocol):
     def squared_gradients(self) -> Tensor:
         """Mean of the squared gradients of the samples, (P,)."""
 
+    def squared_gradients_by_site(self) -> Tensor:
+        """The same by matrix products with the inputs and cotangents of every site."""
+
     def site_samples(self) -> SiteSamples:
         """The sites y = W·a + b of the batch, with inputs, cotangents, and blocks of rows."""
 

@@ -39,6 +39,11 @@ class WithCallback:
         self._look()
         return self.product.squared_gradients()
 
+    def squared_gradients_by_site(self) -> Tensor:
+        """Call `watch`, then compute squared gradients."""
+        self._look()
+        return self.product.squared_gradients_by_site()
+
     def site_samples(self) -> SiteSamples:
         """Call `watch`, then record the sites."""
         self._look()

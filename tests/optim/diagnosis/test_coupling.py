@@ -121,10 +121,11 @@ def test_micro_batches_of_other_models_are_accepted():
     "middle",
     [OverBatch, Cumulated, BatchStatistics, Graph],
 )
-def test_a_preconditioner_of_samples_that_are_coupled_is_refused(middle, method):
+@pytest.mark.parametrize("squares", [None, "sites"])
+def test_a_preconditioner_of_samples_that_are_coupled_is_refused(middle, method, squares):
     """Gradients of single samples are of another function, so their squares have no meaning."""
     model, batch, _ = net(middle)
-    solver = bdhf.CG(preconditioner=bdhf.Martens())
+    solver = bdhf.CG(preconditioner=bdhf.Martens(squares=squares))
 
     with pytest.raises(ModelError, match=naming("Sequential", "preconditioner")):
         bdhf.BlockHessianFree(model, F.mse_loss, solver=solver, method=method).step(batch)
@@ -132,13 +133,13 @@ def test_a_preconditioner_of_samples_that_are_coupled_is_refused(middle, method)
 
 
 @pytest.mark.parametrize("method", ["auto", "propagate", "layer_io"])
-def test_a_preconditioner_sees_a_batch_that_couples_samples_later(method):
+@pytest.mark.parametrize("squares", [None, "sites"])
+def test_a_preconditioner_sees_a_batch_that_couples_samples_later(method, squares):
     """Inputs of a first batch may leave them alone, as a graph without edges does."""
     model, (x, y), _ = net(OverBatch)
     model.forward = lambda x: x @ model[0].weight[:2].T + (x[:, :1] > 9) * model[0](x).sum()
-    optimizer = bdhf.BlockHessianFree(
-        model, F.mse_loss, solver=bdhf.CG(preconditioner=bdhf.Martens()), method=method, check=False
-    )
+    solver = bdhf.CG(preconditioner=bdhf.Martens(squares=squares))
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss, solver=solver, method=method, check=False)
     assert optimizer.step((x, y)).loss > 0
     x = x.clone()
     x[3, 0] = 10.0

@@ -131,10 +131,10 @@ def test_the_factor_of_draws_has_a_row_a_draw():
     assert math.isnan(counted(bdhf.PerLayer(), bdhf.Hessian()).factor_rows)
 
 
-def solving(case, curvature, partition, iterations):
+def solving(case, curvature, partition, iterations, **parts):
     """An optimizer with a fixed number of iterations of its solver, and a batch."""
     model, batch = case()
-    solver = bdhf.CG(max_iters=iterations, tol=0, residual_tol=0)
+    solver = bdhf.CG(max_iters=iterations, tol=0, residual_tol=0, **parts)
     damping = bdhf.Constant(10.0 if curvature == bdhf.Hessian() else 1e-3)  # else it is indefinite
     optimizer = bdhf.BlockHessianFree(
         model.double(), F.mse_loss, curvature=curvature, partition=partition, solver=solver,
@@ -175,6 +175,40 @@ def test_an_estimate_is_what_a_warm_update_spends(case, curvature, partition, it
 
     assert set(spent.cg_iterations) == {iterations}
     assert expected == pytest.approx(spent.gradient_equivalents, rel=0.02)
+
+
+@pytest.mark.parametrize(("case", "way"), [(mlp, None), (mlp, "sites"), (images, "sites")])
+def test_an_estimate_knows_the_set_up_of_martens_diagonal(case, way):
+    """One gradient, as the update itself counts."""
+    torch.manual_seed(0)
+    diagonal = bdhf.Martens(squares=way)
+    optimizer, batch = solving(case, bdhf.GGN(), bdhf.Full(), 3, preconditioner=diagonal)
+    optimizer.step(batch)
+
+    spent = optimizer.step(batch)
+    expected = estimate(optimizer, batch, gradient_batch=SAMPLES)
+
+    assert spent.cg_iterations == (3,)
+    assert expected == pytest.approx(spent.gradient_equivalents, rel=0.05)
+
+
+def test_a_preconditioner_that_knows_no_cost_counts_two_gradients():
+    """And none costs nothing."""
+
+    class Own:
+        def __call__(self, system):
+            return None
+
+    model, batch = mlp()
+    costs = [
+        estimate(
+            bdhf.BlockHessianFree(model, F.mse_loss, solver=bdhf.CG(preconditioner=own)),
+            batch, gradient_batch=SAMPLES,
+        )
+        for own in (bdhf.optim.NoPreconditioner(), Own())
+    ]  # fmt: skip
+
+    assert costs[1] - costs[0] == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("method", ["auto", "propagate", "layer_io"])

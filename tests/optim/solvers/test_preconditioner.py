@@ -20,6 +20,9 @@ from tests.optim.partitions import PARTITIONS
 from tests.optim.systems import SIZES, Diagonal, answers, positive, system, textbook
 from tests.oracles import derivative, flat_parameters, size
 
+#: Both ways to the squares: a pass over the samples, and products per site.
+WAYS = pytest.mark.parametrize("way", [None, "sites"])
+
 PRECONDITIONED = bdhf.CG(max_iters=2000, tol=0, residual_tol=1e-11, preconditioner=Martens())
 
 
@@ -84,21 +87,23 @@ def reduced(case):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("curvature", ["ggn", "hessian"])
-def test_martens_diagonal_is_that_of_the_gradients_of_the_samples(case, curvature):
+@WAYS
+def test_martens_diagonal_is_that_of_the_gradients_of_the_samples(case, curvature, way):
     """(mean_n (∇ℓ_n)² + λ)^0.75, sample by sample, also where torch cannot take them at once."""
     case = build(case)
 
-    m = diagonal_of(case, Martens(), 0.3, curvature)
+    m = diagonal_of(case, Martens(squares=way), 0.3, curvature)
 
-    assert_close(m, (reduced(case) + 0.3) ** 0.75)
+    assert_close(m, (reduced(case) + 0.3) ** 0.75, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
-def test_martens_diagonal_does_not_depend_on_the_curvature(curvature):
+@WAYS
+def test_martens_diagonal_does_not_depend_on_the_curvature(curvature, way):
     """It is of the loss with the true targets, whatever the matrix draws."""
     case = build("classifier")
 
-    m = diagonal_of(case, Martens(), 0.3, curvature)
+    m = diagonal_of(case, Martens(squares=way), 0.3, curvature)
 
     assert_close(m, (reduced(case) + 0.3) ** 0.75)
 
@@ -115,13 +120,14 @@ class SharedTensor(nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
-def test_a_tensor_of_two_modules_is_differentiated_in_both():
+@WAYS
+def test_a_tensor_of_two_modules_is_differentiated_in_both(way):
     """A weight that two modules share has the squares of its whole gradient."""
     draws = torch.Generator().manual_seed(0)
     batch = tuple(torch.randn(4, 3, generator=draws, dtype=torch.float64) for _ in range(2))
     case = Case(SharedTensor().double(), F.mse_loss, batch)
 
-    m = diagonal_of(case, Martens(), 0.3)
+    m = diagonal_of(case, Martens(squares=way), 0.3)
 
     assert_close(m, (reduced(case) + 0.3) ** 0.75)
 
@@ -142,21 +148,23 @@ def test_the_model_has_its_own_parameters_afterwards(case):
 
 @pytest.mark.parametrize("case", ["mlp", "classifier", "sum_bce", "tokens", "ignoring", "lstm"])
 @pytest.mark.parametrize("sizes", [[1, 3], [2, 2], [3, 1]])
-def test_micro_batches_make_the_diagonal_of_the_whole_batch(case, sizes):
+@WAYS
+def test_micro_batches_make_the_diagonal_of_the_whole_batch(case, sizes, way):
     """Unequal micro-batches give the squares that the samples have in the whole loss."""
     case = build(case)
     x, y = (part[:4] for part in case.batch)
     whole = type(case)(case.model, case.loss_fn, (x, y))
     pieces = list(zip(x.split(sizes), y.split(sizes), strict=True))
 
-    m = diagonal_of(case, Martens(), 0.3, batch=pieces)
+    m = diagonal_of(case, Martens(squares=way), 0.3, batch=pieces)
 
     assert_close(m, (reduced(whole) + 0.3) ** 0.75)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0])
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_every_block_adds_its_own_damping(partition, exponent):
+@WAYS
+def test_every_block_adds_its_own_damping(partition, exponent, way):
     """λ_b on the entries of block b, in the order of the parameters; the exponent is a setting."""
     case = build("mlp")
     blocks = optimizer_of(case, partition).blocks
@@ -165,16 +173,17 @@ def test_every_block_adds_its_own_damping(partition, exponent):
     for positions, value in zip(blocks.positions(), damping, strict=True):
         spread[positions] = value
 
-    m = diagonal_of(case, Martens(exponent), damping, partition=partition)
+    m = diagonal_of(case, Martens(exponent, way), damping, partition=partition)
 
     assert_close(m, (reduced(case) + spread) ** exponent)
 
 
-def test_entries_that_no_sample_reaches_are_left_as_they_are_without_damping():
+@WAYS
+def test_entries_that_no_sample_reaches_are_left_as_they_are_without_damping(way):
     """M is 1 where the squares and λ are 0, so that nothing is divided by 0."""
     case = build("unused")
 
-    m = diagonal_of(case, Martens(), 0.0)
+    m = diagonal_of(case, Martens(squares=way), 0.0)
 
     unreached = reduced(case) == 0
     assert unreached.any()
@@ -235,11 +244,12 @@ def test_the_converged_solution_does_not_depend_on_the_preconditioner(case, part
     assert_close(flat_parameters(other), flat_parameters(plain), rtol=0, atol=1e-8)
 
 
-def test_the_pass_over_the_samples_is_counted():
-    """It costs about a gradient: each sample forward and back."""
+@WAYS
+def test_the_squares_are_counted(way):
+    """They cost about a gradient: each sample forward and back."""
     case, twin = build("mlp"), build("mlp")
     plain = optimizer_of(case, solver=CG(max_iters=3, tol=0)).step(case.batch)
-    solver = CG(max_iters=3, tol=0, preconditioner=Martens())
+    solver = CG(max_iters=3, tol=0, preconditioner=Martens(squares=way))
 
     info = optimizer_of(twin, solver=solver).step(twin.batch)
 
@@ -247,7 +257,8 @@ def test_the_pass_over_the_samples_is_counted():
     assert 0.5 < info.gradient_equivalents - plain.gradient_equivalents < 2
 
 
-def test_inputs_that_do_not_count_the_samples_are_refused_with_a_way_out():
+@WAYS
+def test_inputs_that_do_not_count_the_samples_are_refused_with_a_way_out(way):
     """Time comes first here, so nothing can be taken sample by sample."""
 
     class TimeFirst(nn.Module):
@@ -259,7 +270,7 @@ def test_inputs_that_do_not_count_the_samples_are_refused_with_a_way_out():
             return self.head(self.recurrent(x)[0][-1])
 
     batch = torch.randn(5, 4, 2), torch.randn(4, 2)  # 5 steps of 4 samples
-    solver = CG(preconditioner=Martens())
+    solver = CG(preconditioner=Martens(squares=way))
     optimizer = bdhf.BlockHessianFree(TimeFirst(), F.mse_loss, solver=solver)
 
     with pytest.raises(ValueError, match=naming("[5]", "(4, 2)", "preconditioner")):
@@ -271,6 +282,12 @@ def test_an_exponent_out_of_range_is_an_error(exponent):
     """M must grow with the squares, and not faster than them."""
     with pytest.raises(ValueError, match=naming("Martens", "exponent", "(0, 1]")):
         Martens(exponent)
+
+
+def test_another_way_to_the_squares_is_an_error():
+    """The message names what is allowed."""
+    with pytest.raises(ValueError, match=naming("Martens", "squares", "sites", "None", "fast")):
+        Martens(squares="fast")
 
 
 def test_a_recurrent_network_gets_no_word_of_vmap_s_rules():

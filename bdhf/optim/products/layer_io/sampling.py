@@ -32,6 +32,7 @@ from bdhf.optim.products.layer_io.reduction import block_labels, feature_labels
 from bdhf.optim.products.layer_io.site_product import pulled_through
 from bdhf.optim.products.layer_io.sites import Site, Uncovered, record_sites
 from bdhf.optim.products.per_sample import squared_gradients
+from bdhf.optim.products.propagate.sample_independence import graph_apart
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.site_samples import (
     Cotangents,
@@ -90,6 +91,8 @@ def _record(
         column_chunks=partial(_columns, hessian, z),
         cotangents=partial(_cotangents, z, sites, shapes),
         squares=partial(squared_gradients, request),
+        pulled=partial(vjp, z, request.objective.parameters),
+        apart=graph_apart(z, sum(len(site.edges) * len(site.uses) for site in sites)),
     )  # fmt: skip
     return record, sites, _otherwise_used(request, z, sites)
 

@@ -2,6 +2,19 @@
 
 from bdhf.optim.solvers.preconditioners.diagonal import Martens, NoPreconditioner
 from bdhf.optim.solvers.preconditioners.kfac import KFAC
-from bdhf.optim.solvers.preconditioners.preconditioner import Inverse, NeedsSites, Preconditioner
+from bdhf.optim.solvers.preconditioners.preconditioner import (
+    Costed,
+    Inverse,
+    NeedsSites,
+    Preconditioner,
+)
 
-__all__ = ["KFAC", "Inverse", "Martens", "NeedsSites", "NoPreconditioner", "Preconditioner"]
+__all__ = [
+    "KFAC",
+    "Costed",
+    "Inverse",
+    "Martens",
+    "NeedsSites",
+    "NoPreconditioner",
+    "Preconditioner",
+]

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.products.site_samples import SiteSamples
 from bdhf.optim.solvers.system import System
 
@@ -34,3 +35,11 @@ class Preconditioner(Protocol):
 
     def __call__(self, system: System) -> Tensor | Inverse | None:
         """M⁻¹, or diag(M) > 0 as a vector (P,) in block order; None: M = I."""
+
+
+@runtime_checkable
+class Costed(Protocol):
+    """A preconditioner that knows what its set-up costs; without it CG counts two gradients."""
+
+    def cost(self, sweeps: Sweeps, samples: float) -> float:
+        """The cost of one set-up, in gradients on a curvature batch of `samples`."""
