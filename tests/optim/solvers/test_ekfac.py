@@ -232,8 +232,8 @@ def test_micro_batches_make_the_matrix_of_the_whole_batch(case, sizes):
 
     eigen = EKFAC("exact").factors(whole.matrix.site_samples(), 0)[0]
     split = EKFAC("exact").factors(parts.matrix.site_samples(), 0)[0]
-    for one, other in zip(eigen, split, strict=True):
-        assert_close(one.squares.flatten().sort().values, other.squares.flatten().sort().values)
+    for left, right in zip(eigen, split, strict=True):
+        assert_close(left.squares.flatten().sort().values, right.squares.flatten().sort().values)
     assert_close(inverse, dense_inverse(EKFAC("exact"), whole))
 
 
@@ -313,8 +313,8 @@ def test_the_number_of_samples_at_a_time_does_not_change_the_squares(entries, mo
 
     _, parts, _ = made(EKFAC("exact"), system)
 
-    for one, other in zip(parts, expected, strict=True):
-        assert_close(one.squares, other.squares)
+    for left, right in zip(parts, expected, strict=True):
+        assert_close(left.squares, right.squares)
 
 
 @pytest.mark.parametrize("case", ["unused", "wide"])

@@ -31,7 +31,10 @@ from bdhf.optim.solvers.preconditioners.kfac import (
     with_bias,
 )
 from bdhf.optim.solvers.preconditioners.kronecker import Factors, KroneckerInverse
-from bdhf.optim.solvers.preconditioners.sample_squares import squares_of, squares_of_one_hot
+from bdhf.optim.solvers.preconditioners.sample_squares import (
+    gradient_squares,
+    one_hot_squares,
+)
 from bdhf.optim.solvers.system import System
 
 
@@ -119,8 +122,10 @@ def _squares(
         columns = outputs.new_zeros(1, n, t, groups, features)
     columns = s.coordinates_of(columns)
     if part.weight is None:
-        return squares_of(columns, a.coordinates_of(outputs.new_ones(n, t, 1, 1)))
+        return gradient_squares(columns, a.coordinates_of(outputs.new_ones(n, t, 1, 1)))
     inputs = record.inputs[part.site]
     if a.columns is None and isinstance(inputs, OneHotInputs):
-        return squares_of_one_hot(columns, inputs)
-    return squares_of(columns, a.coordinates_of(with_bias(dense_inputs(inputs, outputs), part)))
+        return one_hot_squares(columns, inputs)
+    return gradient_squares(
+        columns, a.coordinates_of(with_bias(dense_inputs(inputs, outputs), part))
+    )

@@ -12,13 +12,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from bdhf.optim.products.per_sample import MAX_ENTRIES
 from bdhf.optim.products.site_samples import OneHotInputs
 
-#: Entries of G_n that are held at a time.
-MAX_ENTRIES = 2**22
 
-
-def squares_of(s: Tensor, a: Tensor) -> Tensor:
+def gradient_squares(s: Tensor, a: Tensor) -> Tensor:
     """D of k columns s (k, N, T, groups, r) and inputs a (N, T, groups or 1, m): (groups, r, m)."""
     groups = s.shape[3]
     a = a.expand(-1, -1, groups, -1)
@@ -33,7 +31,7 @@ def squares_of(s: Tensor, a: Tensor) -> Tensor:
     return total
 
 
-def squares_of_one_hot(s: Tensor, inputs: OneHotInputs) -> Tensor:
+def one_hot_squares(s: Tensor, inputs: OneHotInputs) -> Tensor:
     """D of k columns s (k, N, T, 1, r) and one-hot inputs of E entries: (1, r, E).
 
     Positions of one sample with the same entry are added before they are squared.
