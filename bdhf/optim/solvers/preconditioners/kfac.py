@@ -177,7 +177,7 @@ def check_settings(part: str, samples: int | str, sharing: str, uncovered: str) 
 
 
 def covered_samples(part: str, system: System, uncovered: str) -> SiteSamples:
-    """The sites of a system. Raises CurvatureError where `uncovered` is "error" and there are."""
+    """The sites of a system. Raises CurvatureError for an uncovered parameter, unless allowed."""
     samples = system.matrix.site_samples()
     if not samples.uncovered or uncovered != "error":
         return samples
