@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bdhf.errors import BdhfError
     from bdhf.optim import (
         CG,
+        EKFAC,
         GGN,
         KFAC,
         L2,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         BlockHessianFree,
         Cholesky,
         Constant,
+        Direction,
         EmpiricalFisher,
         Fisher,
         Full,
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CG",
+    "EKFAC",
     "GGN",
     "KFAC",
     "L2",
@@ -52,6 +55,7 @@ __all__ = [
     "BlockHessianFree",
     "Cholesky",
     "Constant",
+    "Direction",
     "EmpiricalFisher",
     "Fisher",
     "Full",

@@ -14,5 +14,5 @@ def test_every_public_name_resolves(name):
 
 def test_an_unknown_name_says_what_is_known():
     """A typo in an attribute names the public names."""
-    with pytest.raises(AttributeError, match="no attribute 'BlockHessianfree'; known: CG, GGN"):
+    with pytest.raises(AttributeError, match="no attribute 'BlockHessianfree'; known: CG, EKFAC"):
         bdhf.BlockHessianfree  # noqa: B018 - looking it up is the test

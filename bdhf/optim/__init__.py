@@ -14,8 +14,10 @@ from bdhf.optim.partitions import Blend, Full, Groups, Partition, PerLayer, PerN
 from bdhf.optim.products.cost import CostWarning
 from bdhf.optim.solvers import (
     CG,
+    EKFAC,
     KFAC,
     Cholesky,
+    Direction,
     Martens,
     NoPreconditioner,
     Preconditioner,
@@ -35,6 +37,7 @@ ALGORITHM_VERSION = 8
 __all__ = [
     "ALGORITHM_VERSION",
     "CG",
+    "EKFAC",
     "GGN",
     "KFAC",
     "L2",
@@ -53,6 +56,7 @@ __all__ = [
     "CurvatureError",
     "CurvatureWarning",
     "Damping",
+    "Direction",
     "EmpiricalFisher",
     "Fisher",
     "Full",

@@ -2,7 +2,7 @@
 
 from bdhf.problems.autoencoder import Autoencoder
 from bdhf.problems.mlp import MLP
-from bdhf.problems.problem import Direction, Loss, Problem
+from bdhf.problems.problem import Better, Loss, Problem
 from bdhf.problems.resnet import ResNet
 from bdhf.problems.sequence_lstm import SequenceLSTM
 from bdhf.problems.transformer import Transformer
@@ -10,7 +10,7 @@ from bdhf.problems.transformer import Transformer
 __all__ = [
     "MLP",
     "Autoencoder",
-    "Direction",
+    "Better",
     "Loss",
     "Problem",
     "ResNet",

@@ -13,7 +13,7 @@ from bdhf.nn import Glorot, Initialisation
 from bdhf.problems.data import Part, check_side, pooled
 from bdhf.problems.dense import check_activations, stack
 from bdhf.problems.images import ImageProblem
-from bdhf.problems.problem import Direction, Loss
+from bdhf.problems.problem import Better, Loss
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Autoencoder(ImageProblem):
         return (("encoder.*",), ("decoder.*",))
 
     @property
-    def metrics(self) -> Mapping[str, Direction]:
+    def metrics(self) -> Mapping[str, Better]:
         """`squared_error` is the sum over pixels per image, as in the literature."""
         return {"mean_squared_error": "lower", "squared_error": "lower"}
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bdhf.problems.data import Part
 from bdhf.problems.images import ImageProblem
-from bdhf.problems.problem import Direction, Loss
+from bdhf.problems.problem import Better, Loss
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Classification(ImageProblem):
     """A model that scores the classes of an image, under cross-entropy."""
 
     @property
-    def metrics(self) -> Mapping[str, Direction]:
+    def metrics(self) -> Mapping[str, Better]:
         """`error` is the share of wrong labels."""
         return {"error": "lower"}
 

@@ -14,7 +14,7 @@ from bdhf.problems.data import Data, Part
 Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> (), a mean over samples
 
 #: Which values of a metric are better.
-Direction = Literal["lower", "higher"]
+Better = Literal["lower", "higher"]
 
 
 class Problem(Protocol):
@@ -32,7 +32,7 @@ class Problem(Protocol):
         """The blocks of the paper as glob patterns on parameter names: plain data."""
 
     @property
-    def metrics(self) -> Sequence[str] | Mapping[str, Direction]:
+    def metrics(self) -> Sequence[str] | Mapping[str, Better]:
         """The names that `measure` returns, or a mapping from name to better direction."""
 
     @property

@@ -23,6 +23,7 @@ from bdhf.experiments.parts.torch_optimizers import (
 from bdhf.nn.initialise import Glorot, Initialisation, Sparse
 from bdhf.optim import (
     CG,
+    EKFAC,
     GGN,
     KFAC,
     L2,
@@ -33,6 +34,7 @@ from bdhf.optim import (
     Cholesky,
     Constant,
     Damping,
+    Direction,
     EmpiricalFisher,
     Fisher,
     Full,
@@ -75,8 +77,18 @@ PARTITIONS: Table = {
     "random": Random,
     "blend": Blend,
 }
-SOLVERS: Table = {"cg": CG, "sample_space": SampleSpace, "cholesky": Cholesky}
-PRECONDITIONERS: Table = {"none": NoPreconditioner, "martens": Martens, "kfac": KFAC}
+SOLVERS: Table = {
+    "cg": CG,
+    "sample_space": SampleSpace,
+    "cholesky": Cholesky,
+    "direction": Direction,
+}
+PRECONDITIONERS: Table = {
+    "none": NoPreconditioner,
+    "martens": Martens,
+    "kfac": KFAC,
+    "ekfac": EKFAC,
+}
 DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
 ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}
 REGULARIZATIONS: Table = {"l2": L2}

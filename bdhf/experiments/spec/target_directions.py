@@ -8,15 +8,15 @@ from typing import get_args
 from bdhf.experiments.errors import Fault
 from bdhf.experiments.parts.tables import problem_of
 from bdhf.experiments.spec.schema import Spec
-from bdhf.problems import Direction, Problem
+from bdhf.problems import Better, Problem
 from bdhf.records import Target
 from bdhf.records.columns import METRIC_PREFIXES
 
 #: The better direction of a metric, by whether its target is reached from below.
-_BETTER: Mapping[bool, Direction] = {False: "lower", True: "higher"}
+_BETTER: Mapping[bool, Better] = {False: "lower", True: "higher"}
 
 
-def directions(problem: Problem) -> dict[str, Direction]:
+def directions(problem: Problem) -> dict[str, Better]:
     """Which values are better, for every metric for which the problem says so, and for the loss."""
     metrics = problem.metrics
     return {**(metrics if isinstance(metrics, Mapping) else {}), "loss": "lower"}
@@ -24,7 +24,7 @@ def directions(problem: Problem) -> dict[str, Direction]:
 
 def no_directions(problem: Problem) -> str:
     """The invalid directions of a problem's metrics, in words; "": none."""
-    wrong = [f"{k}: {v!r}" for k, v in directions(problem).items() if v not in get_args(Direction)]
+    wrong = [f"{k}: {v!r}" for k, v in directions(problem).items() if v not in get_args(Better)]
     return f"metrics {', '.join(wrong)}: give 'lower' or 'higher'" if wrong else ""
 
 

@@ -167,7 +167,7 @@ def _choose(request: Request) -> MethodChoice:
     if isinstance(request.curvature, Hessian):
         return "propagate", ""
     if not request.products:
-        return "propagate", "the solver uses the factor of the matrix and no products"
+        return "propagate", "the solver uses no products"
     curvature = request.curvature
     costs = _or_refusal(request, lambda: forecast(request, survey(request, curvature)))
     if isinstance(costs, str):

@@ -2,7 +2,9 @@
 
 from bdhf.optim.solvers.cg import CG
 from bdhf.optim.solvers.cholesky import Cholesky
+from bdhf.optim.solvers.direction import Direction
 from bdhf.optim.solvers.preconditioners import (
+    EKFAC,
     KFAC,
     Inverse,
     Martens,
@@ -15,8 +17,10 @@ from bdhf.optim.solvers.system import Iterate, Matrix, Solution, Solver, Stop, S
 
 __all__ = [
     "CG",
+    "EKFAC",
     "KFAC",
     "Cholesky",
+    "Direction",
     "Inverse",
     "Iterate",
     "Martens",

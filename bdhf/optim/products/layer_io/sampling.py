@@ -146,7 +146,8 @@ def _columns(hessian: OutputHessian, z: Tensor, chunk: int) -> Iterator[Tensor]:
         count = columns_of(hessian, z)
     except Uncovered as refusal:
         raise CurvatureError(
-            f'KFAC(samples="exact") does not apply: {refusal.reason}; use samples=1'
+            f'KFAC(samples="exact") and EKFAC(samples="exact") do not apply: {refusal.reason}; '
+            "use samples=1"
         ) from None
     for start in range(0, count, chunk):
         yield output_columns(hessian, z.detach(), start, min(start + chunk, count))

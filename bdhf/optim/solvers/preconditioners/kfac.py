@@ -9,7 +9,7 @@ for columns or random combinations of the root of H = B Bᵀ.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,16 +65,7 @@ class KFAC:
     uncovered: Literal["error", "diagonal"] = "error"
 
     def __post_init__(self) -> None:
-        if self.samples != "exact" and (isinstance(self.samples, str) or self.samples < 1):
-            raise ValueError(f'KFAC samples must be at least 1, or "exact"; got {self.samples!r}')
-        for name, allowed in (
-            ("sharing", ("expand", "reduce")),
-            ("uncovered", ("error", "diagonal")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"KFAC {name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}"
-                )
+        check_settings("KFAC", self.samples, self.sharing, self.uncovered)
 
     def __call__(self, system: System) -> KroneckerInverse:
         """M⁻¹. Raises CurvatureError for parameters without a Kronecker product."""
@@ -83,22 +74,19 @@ class KFAC:
         with system.matrix.counting("K-FAC"):
             factors, squares = self.factors(samples, system.matrix.seed)
             damped = [factor.damped(system.damping) for factor in factors]
-        flat = system.blocks.scatter(_damping(system))[samples.rest] + squares
-        diagonal = torch.where(flat > 0, flat, 1.0)
         why = f"K-FAC, {_described(factors)}"
-        return KroneckerInverse(system.blocks, system.matrix, damped, samples.rest, diagonal, why)
+        return inverse_of(system, samples, damped, squares, why)
 
     def check_sites(self, samples: SiteSamples) -> None:
         """Raise CurvatureError for parameters without a Kronecker product, unless allowed."""
-        if samples.uncovered and self.uncovered == "error":
-            raise CurvatureError(_refusal(samples))
+        refuse_uncovered("KFAC", samples, self.uncovered)
 
     def factors(self, samples: SiteSamples, seed: int) -> tuple[list[Factors], Tensor]:
         """A and S of every part of a site, and the diagonal on the entries in no part, (R,)."""
         sums = [_CotangentSum(part, samples.records, self) for part in samples.parts]
         squares = samples.records[0].outputs.new_zeros(len(samples.rest))
         for index, record in enumerate(samples.records):
-            for columns in self._columns(record, seed + index):
+            for columns in self.columns(record, seed + index):
                 cotangents = record.cotangents(columns)
                 for total in sums:
                     total.add(cotangents[total.part.site])
@@ -112,7 +100,7 @@ class KFAC:
             for total, a in pairs
         ], squares
 
-    def _columns(self, record: SiteRecord, seed: int) -> Iterator[Tensor]:
+    def columns(self, record: SiteRecord, seed: int) -> Iterator[Tensor]:
         """Columns of the root of H, random or all, in chunks (k, *shape of z)."""
         if self.samples == "exact":
             yield from record.columns(CHUNK)
@@ -170,7 +158,7 @@ def _inputs(part: SitePart, records: Sequence[SiteRecord], sharing: str) -> Mome
     inputs = [record.inputs[part.site] for record in records]
     if sharing == "expand" and all(isinstance(a, OneHotInputs) for a in inputs):
         return _frequencies([a for a in inputs if isinstance(a, OneHotInputs)], records[0].outputs)
-    vectors = [_with_bias(_dense(a, records[0].outputs), part) for a in inputs]
+    vectors = [with_bias(dense_inputs(a, records[0].outputs), part) for a in inputs]
     if sharing == "reduce":
         vectors = [a.mean(1, keepdim=True) for a in vectors]
     flat = [a.flatten(0, 1) for a in vectors]
@@ -188,7 +176,7 @@ def _frequencies(inputs: Sequence[OneHotInputs], like: Tensor) -> Moment:
     return DiagonalMoment(counts.to(like)[None] / len(index))
 
 
-def _dense(inputs: Inputs | None, like: Tensor) -> Tensor:
+def dense_inputs(inputs: Inputs | None, like: Tensor) -> Tensor:
     """Inputs as vectors (N, T, groups, entries)."""
     assert inputs is not None  # the site has a weight
     if isinstance(inputs, DenseInputs):
@@ -197,17 +185,23 @@ def _dense(inputs: Inputs | None, like: Tensor) -> Tensor:
     return (hot * (inputs.index >= 0).unsqueeze(-1)).to(like).unsqueeze(2)
 
 
-def _with_bias(a: Tensor, part: SitePart) -> Tensor:
+def with_bias(a: Tensor, part: SitePart) -> Tensor:
     """The inputs with a 1 for the bias."""
     if part.bias is None:
         return a
     return torch.cat([a, a.new_ones(*a.shape[:-1], 1)], dim=-1)
 
 
-def _damping(system: System) -> Tensor:
-    """λ of every entry, (P,) in block order."""
-    ones = torch.ones_like(system.rhs)
-    return system.blocks.add_scaled_(torch.zeros_like(ones), system.damping, ones)
+def check_settings(part: str, samples: int | str, sharing: str, uncovered: str) -> None:
+    """Raise ValueError for settings out of range, with the name of the part that has them."""
+    if samples != "exact" and (isinstance(samples, str) or samples < 1):
+        raise ValueError(f'{part} samples must be at least 1, or "exact"; got {samples!r}')
+    for name, value, allowed in (
+        ("sharing", sharing, ("expand", "reduce")),
+        ("uncovered", uncovered, ("error", "diagonal")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{part} {name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
 def _described(factors: Sequence[Factors]) -> str:
@@ -217,10 +211,28 @@ def _described(factors: Sequence[Factors]) -> str:
     return f"{len(factors)} Kronecker products, factors inverted: {ways}"
 
 
-def _refusal(samples: SiteSamples) -> str:
+def refuse_uncovered(part: str, samples: SiteSamples, uncovered: str) -> None:
+    """Raise CurvatureError for a parameter of no site, unless `uncovered` allows it."""
+    if not samples.uncovered or uncovered != "error":
+        return
     (name, why), *others = samples.uncovered.items()
     more = f" (and {len(others)} more)" if others else ""
-    return (
-        f"KFAC has no Kronecker product for {name!r}, which {why}{more}: use "
-        'KFAC(uncovered="diagonal"), another preconditioner, or a partition into whole rows'
+    raise CurvatureError(
+        f"{part} has no Kronecker product for {name!r}, which {why}{more}: use "
+        f'{part}(uncovered="diagonal"), another preconditioner, or a partition into whole rows'
     )
+
+
+def inverse_of(
+    system: System,
+    samples: SiteSamples,
+    damped: Sequence[Callable[[Tensor, Tensor], None]],
+    squares: Tensor,
+    why: str,
+) -> KroneckerInverse:
+    """M⁻¹ from that of every part and the diagonal of the rest, (R,); 1 where that and λ are 0."""
+    ones = torch.ones_like(system.rhs)
+    damping = system.blocks.add_scaled_(torch.zeros_like(ones), system.damping, ones)
+    flat = system.blocks.scatter(damping)[samples.rest] + squares
+    diagonal = torch.where(flat > 0, flat, 1.0)
+    return KroneckerInverse(system.blocks, system.matrix, damped, samples.rest, diagonal, why)

@@ -8,7 +8,7 @@ several blocks, S is cut to them: a block of one feature o has S_oo, and all sha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,18 +68,22 @@ class DampedFactors:
 
     def __call__(self, r: Tensor, out: Tensor) -> None:
         """M⁻¹ of its rows in r, (P,) in the order of the parameters, into `out`."""
-        rows = [rows for rows in (self.part.weight, self.part.bias) if rows is not None]
-        parts = [part.of(r) for part in rows]
-        matrix = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        solved = self._solve(matrix)
-        columns = solved.split([part.shape[1] for part in parts], 1)
-        for target, column in zip(rows, columns, strict=True):
-            target.write(out, column)
+        solve_rows(self.part, self._solve, r, out)
 
     def _solve(self, matrix: Tensor) -> Tensor:
         """(S + …)⁻¹ R (A + …)⁻¹, (features, d) -> the same."""
         by_group = matrix.reshape(self.groups, -1, matrix.shape[1])
         return self.by_a(self.by_s(by_group).mT).mT.reshape(matrix.shape)
+
+
+def solve_rows(part: SitePart, solve: Callable[[Tensor], Tensor], r: Tensor, out: Tensor) -> None:
+    """`solve` of the rows (features, d) of one part in r, (P,), into `out`."""
+    rows = [rows for rows in (part.weight, part.bias) if rows is not None]
+    parts = [each.of(r) for each in rows]
+    solved = solve(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
+    columns = solved.split([each.shape[1] for each in parts], 1)
+    for target, column in zip(rows, columns, strict=True):
+        target.write(out, column)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class KroneckerInverse:
 
     blocks: Blocks
     matrix: Matrix  # charges the work to the update
-    factors: Sequence[DampedFactors]
+    factors: Sequence[Callable[[Tensor, Tensor], None]]  # M⁻¹ of the rows of a part, into a tensor
     rest: Tensor  # flat positions, (R,)
     diagonal: Tensor  # M on them, (R,)
     why: str
