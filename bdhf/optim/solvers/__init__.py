@@ -4,19 +4,31 @@ from bdhf.optim.solvers.cg import CG
 from bdhf.optim.solvers.cholesky import Cholesky
 from bdhf.optim.solvers.preconditioners import Martens, NoPreconditioner, Preconditioner
 from bdhf.optim.solvers.sample_space import SampleSpace
+from bdhf.optim.solvers.stopping import (
+    Forcing,
+    History,
+    MartensProgress,
+    RelativeResidual,
+    StopRule,
+)
 from bdhf.optim.solvers.system import Iterate, Matrix, Solution, Solver, Stop, System
 
 __all__ = [
     "CG",
     "Cholesky",
+    "Forcing",
+    "History",
     "Iterate",
     "Martens",
+    "MartensProgress",
     "Matrix",
     "NoPreconditioner",
     "Preconditioner",
+    "RelativeResidual",
     "SampleSpace",
     "Solution",
     "Solver",
     "Stop",
+    "StopRule",
     "System",
 ]
