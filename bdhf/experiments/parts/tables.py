@@ -34,19 +34,23 @@ from bdhf.optim import (
     Damping,
     EmpiricalFisher,
     Fisher,
+    Forcing,
     Full,
     FullStep,
     Groups,
     Hessian,
     LevenbergMarquardt,
     Martens,
+    MartensProgress,
     NoPreconditioner,
     PerLayer,
     PerNeuron,
     Preconditioner,
     Random,
+    RelativeResidual,
     SampleSpace,
     Solver,
+    StopRule,
 )
 from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.partitions import Partition
@@ -76,6 +80,11 @@ PARTITIONS: Table = {
 }
 SOLVERS: Table = {"cg": CG, "sample_space": SampleSpace, "cholesky": Cholesky}
 PRECONDITIONERS: Table = {"none": NoPreconditioner, "martens": Martens}
+STOPS: Table = {
+    "martens_progress": MartensProgress,
+    "relative_residual": RelativeResidual,
+    "forcing": Forcing,
+}
 DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
 ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}
 REGULARIZATIONS: Table = {"l2": L2}
@@ -106,6 +115,7 @@ NUMBERS = {"damping": ("constant", "value"), "regularization": ("l2", "weight")}
 NESTED: Nested = {
     Partition: ("partition", PARTITIONS),
     Preconditioner: ("preconditioner", PRECONDITIONERS),
+    StopRule: ("stop_rule", STOPS),
     Initialisation: ("init", INITIALISATIONS),
 }
 
