@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -200,7 +201,7 @@ def test_eta_is_choice_2_of_eisenstat_and_walker(rule, dtype):
 
     for row, sequence in enumerate((NORMS, NORMS[::-1])):
         expected = [min(rule.initial, rule.most)]
-        for before, after in zip(sequence, sequence[1:], strict=False):
+        for before, after in pairwise(sequence):
             ratio, last = after / before, expected[-1]
             expected.append(next_eta(ratio, last, rule.gamma, rule.exponent, rule.most))
         assert_close(etas[:, row], torch.tensor(expected, dtype=dtype))
