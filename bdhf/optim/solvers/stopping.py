@@ -176,7 +176,10 @@ class Forcing:
 
     def done(self, history: History, numbers: Tensor | None) -> Tensor | None:
         """Which rows have a small residual."""
-        return None if numbers is None else _within(history, numbers[:, 1] ** 2)
+        if numbers is None:
+            return None
+        _, eta = numbers.unbind(1)
+        return _within(history, eta**2)
 
 
 def _within(history: History, squared: float | Tensor) -> Tensor:

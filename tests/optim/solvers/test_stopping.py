@@ -111,6 +111,19 @@ def test_martens_progress_is_the_rule_of_cg_without_a_rule(problem, tol, warm, k
     assert (Stop.PROGRESS in plain.stop) == (tol > 0)
 
 
+@pytest.mark.parametrize("tol", [1.0, 1e6])
+def test_martens_progress_compares_no_iterate_with_the_start(tol):
+    """However large its tolerance, a row takes the eleven iterations of i > k = 10."""
+    rhs = torch.ones(60, dtype=torch.float64)
+
+    solution = CG(100, stop=MartensProgress(tol)).solve(
+        system([positive(60, 3, condition=1e4)], [rhs])
+    )
+
+    assert solution.iterations == (11,)
+    assert solution.stop == (Stop.PROGRESS,)
+
+
 @pytest.mark.parametrize("tol", [0.0, 1e-6, 1e-2])
 def test_relative_residual_is_residual_tol_from_a_cold_start(problem, tol):
     """Iterates, counts and reasons are those of CG(tol=0, residual_tol=tol), bit for bit."""

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
-from bdhf.optim import CG, Forcing, ModelError, RelativeResidual
+from bdhf.optim import CG, Forcing, ModelError, RelativeResidual, Stop
 from tests.cases import build
 from tests.messages import naming
 from tests.optim.optimizers import optimizer_of, regression
@@ -166,6 +167,30 @@ def test_another_solver_drops_the_numbers():
     optimizer.step(batch)
 
     assert numbers(optimizer) is None
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A user's rule: as many iterations as updates so far."""
+
+    reason: Stop = Stop.CONVERGED
+
+    def begin(self, history, last):
+        one = torch.ones_like(history.rhs)[:, None]
+        return one if last is None else last + one
+
+    def done(self, history, numbers):
+        return numbers[:, 0] <= len(history.models) - 1
+
+
+def test_a_rule_of_a_user_keeps_its_own_numbers():
+    """`begin` gets what it returned at the last update, in any number per block."""
+    _, batch, optimizer = trained(0, solver=CG(60, stop=Counting()))
+
+    infos = [optimizer.step(batch) for _ in range(3)]
+
+    assert [info.cg_iterations for info in infos] == [(1, 1), (2, 2), (3, 3)]
+    assert {info.stop for info in infos} == {(Stop.CONVERGED,) * 2}
 
 
 def test_the_state_of_other_blocks_is_refused():
