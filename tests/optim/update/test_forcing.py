@@ -176,8 +176,7 @@ class Counting:
     reason: Stop = Stop.CONVERGED
 
     def begin(self, history, last):
-        one = torch.ones_like(history.rhs)[:, None]
-        return one if last is None else last + one
+        return torch.ones_like(history.rhs)[:, None] if last is None else last + 1
 
     def done(self, history, numbers):
         return numbers[:, 0] <= len(history.models) - 1
