@@ -37,19 +37,23 @@ from bdhf.optim import (
     Direction,
     EmpiricalFisher,
     Fisher,
+    Forcing,
     Full,
     FullStep,
     Groups,
     Hessian,
     LevenbergMarquardt,
     Martens,
+    MartensProgress,
     NoPreconditioner,
     PerLayer,
     PerNeuron,
     Preconditioner,
     Random,
+    RelativeResidual,
     SampleSpace,
     Solver,
+    StopRule,
 )
 from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.partitions import Partition
@@ -89,6 +93,11 @@ PRECONDITIONERS: Table = {
     "kfac": KFAC,
     "ekfac": EKFAC,
 }
+STOPS: Table = {
+    "martens_progress": MartensProgress,
+    "relative_residual": RelativeResidual,
+    "forcing": Forcing,
+}
 DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
 ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}
 REGULARIZATIONS: Table = {"l2": L2}
@@ -119,6 +128,7 @@ NUMBERS = {"damping": ("constant", "value"), "regularization": ("l2", "weight")}
 NESTED: Nested = {
     Partition: ("partition", PARTITIONS),
     Preconditioner: ("preconditioner", PRECONDITIONERS),
+    StopRule: ("stop_rule", STOPS),
     Initialisation: ("init", INITIALISATIONS),
 }
 

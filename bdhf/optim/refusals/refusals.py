@@ -101,6 +101,7 @@ _PARTS = {
     "damping": "bdhf.Constant(1e-3)",
     "acceptance": "bdhf.FullStep()",
     "regularization": "bdhf.L2(1e-4)",
+    "stop": "bdhf.RelativeResidual(0.1)",
 }
 
 

@@ -13,6 +13,13 @@ from bdhf.optim.solvers.preconditioners import (
     Preconditioner,
 )
 from bdhf.optim.solvers.sample_space import SampleSpace
+from bdhf.optim.solvers.stopping import (
+    Forcing,
+    History,
+    MartensProgress,
+    RelativeResidual,
+    StopRule,
+)
 from bdhf.optim.solvers.system import Iterate, Matrix, Solution, Solver, Stop, System
 
 __all__ = [
@@ -21,16 +28,21 @@ __all__ = [
     "KFAC",
     "Cholesky",
     "Direction",
+    "Forcing",
+    "History",
     "Inverse",
     "Iterate",
     "Martens",
+    "MartensProgress",
     "Matrix",
     "NeedsSites",
     "NoPreconditioner",
     "Preconditioner",
+    "RelativeResidual",
     "SampleSpace",
     "Solution",
     "Solver",
     "Stop",
+    "StopRule",
     "System",
 ]

@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.products.cost import Sweeps
-from bdhf.optim.solvers.lockstep import Rows
+from bdhf.optim.refusals.refusals import refuse_no_parts
 from bdhf.optim.solvers.preconditioners import Costed, NoPreconditioner, Preconditioner
 from bdhf.optim.solvers.recurrence import Recurrence
+from bdhf.optim.solvers.stopping import History, MartensProgress, StopRule
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
 from bdhf.optim.vectors.blocks import Blocks
 
@@ -46,7 +46,10 @@ class CG:
     FLOPs of the update include them. `float64_dots` accumulates inner products in float64, and
     computes α, β and φ in it; the precision of vectors and products does not change.
 
-    Raises ValueError for a setting out of range.
+    A rule as `stop` (`RelativeResidual`, `Forcing`, `MartensProgress`) replaces `tol` and
+    `residual_tol`; None: these two.
+
+    Raises ValueError for a setting out of range, and for a rule beside a `tol` or `residual_tol`.
     """
 
     max_iters: int = 30
@@ -56,6 +59,7 @@ class CG:
     preconditioner: Preconditioner = NoPreconditioner()  # noqa: RUF009 - frozen, so shared safely
     check_every: int | None = None
     float64_dots: bool = False
+    stop: StopRule | None = None
 
     def __post_init__(self) -> None:
         if self.max_iters < 1:
@@ -66,6 +70,17 @@ class CG:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"CG {name} must be finite and at least 0; got {value}")
+        if self.stop is not None:
+            self._refuse_two_rules()
+
+    def _refuse_two_rules(self) -> None:
+        refuse_no_parts(stop=self.stop)
+        for name in ("tol", "residual_tol"):
+            if getattr(self, name) != getattr(CG, name):
+                raise ValueError(
+                    f"CG stop replaces {name}; got both: leave out {name}, or give it as "
+                    "MartensProgress(tol) or RelativeResidual(tol)"
+                )
 
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
         """Accept any blocks and any symmetric matrix."""
@@ -91,10 +106,11 @@ class CG:
         dtype = torch.float64 if self.float64_dots else system.rhs.dtype
         inverse = self.preconditioner(system)
         cg = Recurrence(system, start, inverse, dtype, eager=on_cpu and every == 1)
-        self._stop_small(cg)
+        rule, phis = self.stop or MartensProgress(self.tol), [cg.phi]
+        numbers = rule.begin(History(phis, cg.rr, cg.bb), system.stopping)
+        self._stop(cg, rule, phis, numbers)
         saved = _saved(self.max_iters) if system.keep_iterates else set()
         kept: list[tuple[int, Iterate]] = []
-        phis = [cg.phi]
         for iteration in range(1, self.max_iters + 1):
             if (iteration - 1) % every == 0 and not cg.rows.look():
                 break
@@ -105,26 +121,21 @@ class CG:
             if iteration == 1:
                 cg.rows.rest(cg.solved, Stop.CONVERGED)
             phis.append(cg.phi)
-            self._stop_small(cg)
-            self._stop_progress(cg.rows, phis)
+            self._stop(cg, rule, phis, numbers)
             if iteration in saved:
                 kept.append((iteration, Iterate(cg.x.clone(), cg.phi)))
-        return cg.rows.solution(Iterate(cg.x, cg.phi), kept)
+        return replace(cg.rows.solution(Iterate(cg.x, cg.phi), kept), stopping=numbers)
 
-    def _stop_small(self, cg: Recurrence) -> None:
-        """Stop the rows whose residual is small enough, or not finite."""
+    def _stop(
+        self, cg: Recurrence, rule: StopRule, phis: list[Tensor], numbers: Tensor | None
+    ) -> None:
+        """Stop the rows that are not finite or exact to rounding, and those that the rule stops."""
         floor = max(self.residual_tol, torch.finfo(cg.r.dtype).eps)
         cg.rows.rest(~(cg.rr.isfinite() & cg.rz.isfinite()), Stop.NONFINITE)
-        cg.rows.rest((cg.rr <= floor**2 * cg.bb), Stop.CONVERGED)
-
-    def _stop_progress(self, rows: Rows, phis: Sequence[Tensor]) -> None:
-        """Stop the rows whose φ hardly changes (Martens 2010, §4.4); `phis` begin at x_0."""
-        iteration, phi = len(phis) - 1, phis[-1]
-        span = max(10, math.ceil(0.1 * iteration))
-        if iteration <= span or self.tol == 0:
-            return
-        progress = (phi - phis[iteration - span]) / phi
-        rows.rest((phi < 0) & (progress < span * self.tol), Stop.PROGRESS)
+        cg.rows.rest(cg.rr <= floor**2 * cg.bb, Stop.CONVERGED)
+        done = rule.done(History(phis, cg.rr, cg.bb), numbers)
+        if done is not None:
+            cg.rows.rest(done, rule.reason)
 
 
 def _saved(max_iters: int) -> set[int]:

@@ -66,6 +66,7 @@ class System:
     rhs: Tensor
     damping: Tensor  # λ ≥ 0
     keep_iterates: bool = False  # for an iterative solver
+    stopping: Tensor | None = None  # `Solution.stopping` of the last update
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Solution:
     products: tuple[float, ...]
     stop: tuple[Stop, ...]
     iterates: tuple[Iterate, ...]
+    stopping: Tensor | None = None  # numbers of the stop rule for the next update, (rows, k)
 
     @classmethod
     def nowhere(cls, blocks: Blocks, like: Tensor) -> Solution:

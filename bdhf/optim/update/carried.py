@@ -1,4 +1,4 @@
-"""The state between updates: the last direction, and the number of updates.
+"""The state between updates: the last direction, the number of updates, and a stop rule's numbers.
 
 The next solve starts at ζ times the last solution, ζ the `warm_start` of the solver.
 """
@@ -23,7 +23,7 @@ from bdhf.optim.vectors.layout import flatten, split_like
 class Carried:
     """A view on the state of an optimizer, which torch saves, loads and copies."""
 
-    state: MutableMapping[Tensor, Any]  # by parameter: "direction" and "step"
+    state: MutableMapping[Tensor, Any]  # by parameter: "direction" and "step"; first: "stopping"
     objective: Objective
     blocks: Blocks
     warm_start: float
@@ -60,8 +60,14 @@ class Carried:
             return None
         return self.warm_start * self.blocks.gather(flat)
 
+    def stopping(self) -> Tensor | None:
+        """The numbers of the stop rule at the last update, (rows, k); None if it kept none."""
+        first = self.objective.parameters[0]
+        numbers: Tensor | None = self.state[first].get("stopping")
+        return None if numbers is None else numbers.to(first)
+
     def keep(self, solution: Solution) -> None:
-        """Keep the direction of an update, and count the update.
+        """Keep the direction of an update and the numbers of its stop rule; count the update.
 
         A block that met negative curvature before its first step starts cold: a warm start alone
         would shrink from update to update, and never leave the saddle.
@@ -77,3 +83,7 @@ class Carried:
         parts = split_like(self.blocks.scatter(direction), parameters)
         for parameter, part in zip(parameters, parts, strict=True):
             self.state[parameter] |= {"direction": part, "step": updates}
+        first = parameters[0]
+        self.state[first].pop("stopping", None)
+        if solution.stopping is not None:  # in the dtype to which torch casts a loaded state
+            self.state[first]["stopping"] = solution.stopping.to(first)

@@ -17,6 +17,7 @@ from bdhf.experiments.parts.tables import (
     PRECONDITIONERS,
     REGULARIZATIONS,
     SOLVERS,
+    STOPS,
 )
 from bdhf.experiments.parts.torch_optimizers import torch_optimizers
 from bdhf.experiments.plan.runspec import RunSpec
@@ -130,6 +131,7 @@ BLOCK_HF = {
     **{f"acceptance {name}": f"acceptance: {name}" for name in ACCEPTANCES},
     **{f"preconditioner {name}": f"solver: {{type: cg, preconditioner: {name}}}"
        for name in PRECONDITIONERS},
+    **{f"stop {name}": f"solver: {{type: cg, stop: {name}}}" for name in STOPS},
 }  # fmt: skip
 
 #: Name -> (arm, problem, whether it resumes from a checkpoint).
@@ -156,6 +158,7 @@ SAMPLE = {
     ("problem Unbuffered", "after it"),
     ("torch.Adam", "after both"),
     ("damping levenberg_marquardt", "just after that of Ctrl-C"),
+    ("stop forcing", "after it"),
 }
 
 

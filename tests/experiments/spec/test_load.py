@@ -73,6 +73,7 @@ def test_defaults_are_written_out():
         "check_every": None,
         "float64_dots": False,
         "preconditioner": {"type": "none"},
+        "stop": None,
     }
 
 
@@ -94,6 +95,7 @@ INSIDE = {
         "partition: {type: blend, partition: groups, alpha: 0.5}",
     ),
     "preconditioner": ("max_iters: 5", "max_iters: 5, preconditioner: martens"),
+    "stop rule": ("max_iters: 5", "max_iters: 5, stop: {type: relative_residual, tol: 0.2}"),
     "initialisation": ("autoencoder,", "autoencoder, init: {type: sparse, connections: 15},"),
 }
 

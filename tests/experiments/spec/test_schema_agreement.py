@@ -49,6 +49,11 @@ WAYS = {
     "a number": [("damping: 1.0e-2", "damping: 1, regularization: 0.1")],
     "blocks of the problem": [("partition: full", "partition: {type: groups}")],
     "the same inside": [("partition: full", BLEND + "groups, alpha: 0}")],
+    "a stop rule": [("max_iters: 5", "max_iters: 5, stop: {type: forcing, most: 0.5}")],
+    "no stop rule": [("max_iters: 5", "max_iters: 5, stop: null")],
+    "stop rules from the grid": [
+        grid("{arms.full_hf.solver.stop: [null, forcing, {type: relative_residual, tol: 0.2}]}")
+    ],
     "null for a part": [("partition: full", "partition: {type: random, like: null}")],
     "an arm by name": [("{type: torch.Adam, lr: 3.0e-3}", "torch.Adam")],
     "a problem by name": [("{type: autoencoder, encoder: [784, 12, 4]}", "autoencoder")],

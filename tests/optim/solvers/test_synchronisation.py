@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bdhf.optim import CG, Stop
+from bdhf.optim import CG, Forcing, MartensProgress, RelativeResidual, Stop
 from bdhf.optim.products.linearisation import pick, slot_tensors
 from bdhf.optim.solvers import System
 from bdhf.optim.vectors import rows
@@ -136,6 +136,41 @@ def test_the_answer_is_the_same_however_seldom_flags_are_read(every, warm, preco
         assert torch.equal(iterate.model, other.model)
 
 
+@pytest.mark.parametrize("stop", [MartensProgress(2e-3), RelativeResidual(0.1), Forcing(0.2)])
+@pytest.mark.parametrize("every", [3, 10, 500])
+def test_a_stop_rule_gives_the_same_answer_however_seldom_flags_are_read(every, stop):
+    """Iterates, counts and reasons under a rule are equal, bit by bit, for rows of every end."""
+    solved = rows_of_all_ends(keep_iterates=True)
+
+    eager = CG(120, check_every=1, stop=stop).solve(solved, 0.1 * torch.ones_like(solved.rhs))
+    seldom = CG(120, check_every=every, stop=stop).solve(solved, 0.1 * torch.ones_like(solved.rhs))
+
+    assert stop.reason in eager.stop
+    for field in ("iterations", "products", "stop"):
+        assert getattr(seldom, field) == getattr(eager, field)
+    for iterate, other in zip(seldom.iterates, eager.iterates, strict=True):
+        assert torch.equal(iterate.x, other.x)
+        assert torch.equal(iterate.model, other.model)
+
+
+@pytest.mark.parametrize(
+    "stop", [MartensProgress(1e-9), RelativeResidual(1e-12), Forcing(1e-12)], ids=repr
+)
+@pytest.mark.parametrize("updated", [False, True])
+def test_a_stop_rule_waits_for_nothing(stop, updated):
+    """The waits of a solve are those without a rule, also with the numbers of an update before."""
+    solved = rows_of_all_ends()
+    last = torch.full((len(solved.damping), 2), 1e-12, dtype=torch.float64)
+    last[:, 0] = 1e9  # the ratio of norms is small, and η with it
+    solved = replace(solved, stopping=last if updated else None)
+
+    with waits() as count:
+        solution = CG(30, check_every=10, stop=stop).solve(solved)
+
+    assert max(solution.iterations) > 20
+    assert count() == 3 + 1
+
+
 @pytest.mark.parametrize("preconditioned", [False, True])
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("max_iters", [5, 30, 60])
@@ -172,7 +207,27 @@ def test_flags_are_read_at_every_iteration_on_the_cpu():
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("dots", [False, True])
 def test_no_operator_leaves_the_device(monkeypatch, warm, preconditioned, dots):
-    """Tensors without values: an operator on two devices is an error, as is asking for a value.
+    """Tensors without values: an operator on two devices is an error, as is asking for a value."""
+    solution, reads = solved_without_values(monkeypatch, warm, preconditioned, float64_dots=dots)
+
+    assert {solution.x.device, solution.model.device} == {torch.device("cuda:0")}
+    assert reads == 6 + 1  # None is 10 on a device
+
+
+@pytest.mark.parametrize(
+    ("stop", "dots"), [(RelativeResidual(0.1), False), (Forcing(), False), (Forcing(), True)]
+)
+def test_no_operator_of_a_stop_rule_leaves_the_device(monkeypatch, stop, dots):
+    """A rule reads no value, and its numbers stay on the device."""
+    solution, reads = solved_without_values(monkeypatch, True, False, float64_dots=dots, stop=stop)
+
+    devices = {part.device for part in (solution.x, solution.stopping) if part is not None}
+    assert devices == {torch.device("cuda:0")}
+    assert reads == 6 + 1
+
+
+def solved_without_values(monkeypatch, warm, preconditioned, **setting):
+    """A solve of 60 iterations on a device that is not there, and how many lists it read.
 
     Lists are answered with ones: every row is active.
     """
@@ -184,15 +239,15 @@ def test_no_operator_leaves_the_device(monkeypatch, warm, preconditioned, dots):
     with FakeTensorMode(), Driverless():
         rhs, damping = torch.ones(10, device="cuda:0"), torch.ones(2, device="cuda:0")
         m = rhs + 1 if preconditioned else None
-        solved = System(blocks, lambda v, active: 2 * v, rhs, damping, keep_iterates=True)
+        solved = System(
+            blocks, lambda v, active: 2 * v, rhs, damping, keep_iterates=True,
+            stopping=torch.ones(2, 2, device="cuda:0"),
+        )  # fmt: skip
 
-        solution = CG(60, preconditioner=Diagonal(m), float64_dots=dots).solve(
+        solution = CG(60, preconditioner=Diagonal(m), **setting).solve(
             solved, torch.ones_like(rhs) if warm else None
         )
-
-    assert solution.x.device == rhs.device
-    assert solution.model.device == rhs.device
-    assert len(lists) == 6 + 1  # None is 10 on a device
+    return solution, len(lists)
 
 
 class Copies(Waits):

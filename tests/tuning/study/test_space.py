@@ -75,6 +75,52 @@ def test_fixed_values_stand_beside_what_is_searched(tmp_path: Path) -> None:
     assert hf.optimizer(direct)["solver"]["type"] == "sample_space"
 
 
+SOLVER = "solver.max_iters: {log: [2, 20], whole: true}"
+WITHOUT_A_RULE = f"""{SOLVER}
+    solver.warm_start: {{choice: [0, 0.95]}}
+    solver.stop: {{choice: [null, forcing, {{type: relative_residual, tol: 0.1}}]}}"""
+WITH_A_RULE = f"""{SOLVER}
+    solver.warm_start: {{linear: [0, 1]}}
+    solver.stop:
+      choice:
+        martens_progress:
+        relative_residual: {{tol: {{log: [1.0e-2, 0.5]}}}}
+        forcing: {{most: {{linear: [0.1, 0.9]}}, gamma: 1.0}}"""
+
+
+def test_a_stop_rule_is_one_of_several_values(tmp_path: Path) -> None:
+    """With iterations, warm start and damping; null is no rule, and the default."""
+    hf = study(tmp_path, (SOLVER, WITHOUT_A_RULE)).cell("hf")
+    start = defaults(hf.space, hf.arm)
+    chosen = {"solver.stop": "relative_residual", "solver.warm_start": "0", "solver.max_iters": 20,
+              "damping": "levenberg_marquardt",
+              "damping.levenberg_marquardt.initial": 2.0}  # fmt: skip
+
+    arm = hf.optimizer(suggested(hf.space, optuna.trial.FixedTrial(start | chosen)))
+
+    assert (start["solver.stop"], start["solver.warm_start"]) == ("null", "0.95")
+    assert hf.optimizer(suggested(hf.space, optuna.trial.FixedTrial(start))) == hf.run.optimizer
+    assert arm["solver"]["stop"] == {"type": "relative_residual", "tol": 0.1}
+    assert (arm["solver"]["max_iters"], arm["solver"]["warm_start"]) == (20, 0)
+    assert arm["damping"]["initial"] == 2.0
+
+
+def test_the_tolerance_of_a_stop_rule_exists_where_it_is_chosen(tmp_path: Path) -> None:
+    """Each type of a rule has its own space, with fixed values beside it."""
+    rule = "max_iters: 5, stop: {type: relative_residual, tol: 0.1}"
+    hf = study(tmp_path, (SOLVER, WITH_A_RULE), ("max_iters: 5", rule)).cell("hf")
+    start = defaults(hf.space, hf.arm)
+    forcing = {**start, "solver.stop": "forcing", "solver.stop.forcing.most": 0.3}
+    del forcing["solver.stop.relative_residual.tol"]
+
+    arm = hf.optimizer(suggested(hf.space, optuna.trial.FixedTrial(forcing)))
+
+    assert start["solver.stop.relative_residual.tol"] == 0.1
+    assert arm["solver"]["stop"] == {
+        "type": "forcing", "initial": 0.5, "most": 0.3, "gamma": 1.0, "exponent": 2.0,
+    }  # fmt: skip
+
+
 def test_the_ends_of_a_range_are_its_edge(tmp_path: Path) -> None:
     """Within 1 % of the range, on its own scale, a value lies at the edge."""
     (adam,) = study(tmp_path).cell("adam").space
