@@ -26,6 +26,7 @@ from bdhf.optim.torch_support.flops import UncountedWarning
 from bdhf.optim.update.acceptance import Acceptance, Backtracking, FullStep
 from bdhf.optim.update.damping import Constant, Damping, LevenbergMarquardt
 from bdhf.optim.update.info import StepInfo
+from bdhf.optim.update.momentum import Momentum, QuadraticMomentum
 from bdhf.optim.update.regularization import L2
 
 #: Part of every run's id: raised when the same settings lead to different iterates.
@@ -62,11 +63,13 @@ __all__ = [
     "Martens",
     "ModelError",
     "ModelTypeError",
+    "Momentum",
     "NoPreconditioner",
     "Partition",
     "PerLayer",
     "PerNeuron",
     "Preconditioner",
+    "QuadraticMomentum",
     "Random",
     "SampleSpace",
     "Solver",
