@@ -23,10 +23,10 @@ class Momentum(Protocol):
         """The most products with all blocks in one update."""
 
     def combine(self, system: System, solution: Solution, last: Tensor | None) -> Solution:
-        """The solution with the directions that are taken, their φ, and the products counted.
+        """The solution with combined iterates, the steps to choose from, and all products counted.
 
         `last` is the step of the last update, θ_k - θ_{k-1}, (P,) in block order; None at the
-        first update. Changes none of its arguments.
+        first update. Changes none of its arguments, and leaves `x`: the next solve starts there.
         """
 
 
@@ -48,7 +48,8 @@ class QuadraticMomentum:
     the φ of the solver. A block without δ (first update, rejected step, lr of 0), and one whose d
     and δ are parallel to rounding or whose matrix is not positive definite on their plane, takes
     the minimiser a d along d alone; where dᵀAd ≤ 0 or nothing is finite, d itself. Every iterate
-    that the solver kept is combined in the same way, so that backtracking compares minimisers.
+    that the solver kept is combined in the same way, so that backtracking compares minimisers. A
+    warm start remains the solver's own direction; without one, the update takes a product less.
     """
 
     @property
@@ -64,8 +65,6 @@ class QuadraticMomentum:
         extra = set(moved)
         return replace(
             solution,
-            x=iterates[-1].x,
-            model=iterates[-1].model,
             products=tuple(n + (row in extra) for row, n in enumerate(solution.products)),
             iterates=iterates,
         )
