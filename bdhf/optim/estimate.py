@@ -99,8 +99,8 @@ def count_products(
     curvature: Curvature,
     blocks: Blocks,
     solver: Solver,
-    momentum: Momentum | None,
     settings: Settings,
+    momentum: Momentum | None = None,
 ) -> Sweeps:
     """The cost of the products of an update; `shared` is for the same model, loss and batch."""
     objective.check()

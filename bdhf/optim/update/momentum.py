@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.solvers import Iterate, Solution, System
-from bdhf.optim.vectors.blocks import Blocks
 
 #: Smallest relative determinant of a plane, in rounding units: below it, rounding decides.
 FLATTEST = 10.0
@@ -59,35 +58,41 @@ class QuadraticMomentum:
 
     def combine(self, system: System, solution: Solution, last: Tensor | None) -> Solution:
         """Combine every iterate with δ; the blocks where δ is not 0 count a product."""
-        moved = [] if last is None else _nonzero(system.blocks, last)
-        plane = _Plane.of(system, last, moved) if last is not None and moved else None
+        plane = None if last is None else _Plane.of(system, last)
+        multiplied = () if plane is None else plane.rows
         iterates = tuple(_minimiser(system, iterate, plane) for iterate in solution.iterates)
-        extra = set(moved)
         return replace(
             solution,
-            products=tuple(n + (row in extra) for row, n in enumerate(solution.products)),
+            products=tuple(n + (row in multiplied) for row, n in enumerate(solution.products)),
             iterates=iterates,
         )
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """The last step δ and A δ, (P,), which every iterate uses."""
+    """The last step δ and A δ, (P,), which every iterate uses, and the blocks that have them."""
 
     step: Tensor
     image: Tensor
+    rows: frozenset[int]
 
     @classmethod
-    def of(cls, system: System, step: Tensor, moved: list[int]) -> _Plane:
-        """One product, with the blocks that moved; A δ is 0 in the others."""
-        active = None if len(moved) == len(system.blocks.rows) else moved
-        image = system.blocks.add_scaled_(system.matrix(step, active), system.damping, step)
-        return cls(step, image)
+    def of(cls, system: System, last: Tensor) -> _Plane | None:
+        """One product, with the blocks where δ is finite and not 0; None if there is no such block.
 
-
-def _nonzero(blocks: Blocks, step: Tensor) -> list[int]:
-    """The blocks in which a step is not 0; waits for the device."""
-    return [row for row, on in enumerate((blocks.dot(step, step) > 0).tolist()) if on]
+        δ and A δ are 0 elsewhere. Waits for the device.
+        """
+        blocks, norms = system.blocks, system.blocks.dot(last, last)
+        usable = (norms > 0) & norms.isfinite()
+        rows = [row for row, on in enumerate(usable.tolist()) if on]
+        if not rows:
+            return None
+        step, active = last, None
+        if len(rows) < len(norms):
+            step, active = last.clone(), rows
+            blocks.zero_(~usable, step)
+        image = blocks.add_scaled_(system.matrix(step, active), system.damping, step)
+        return cls(step, image, frozenset(rows))
 
 
 def _minimiser(system: System, iterate: Iterate, plane: _Plane | None) -> Iterate:

@@ -10,7 +10,7 @@ from bdhf.experiments.spec.load import check_spec
 from bdhf.experiments.spec.yaml_source import parse
 from bdhf.optim import BlockHessianFree, QuadraticMomentum
 from tests.experiments.faults import FAULTS
-from tests.experiments.specs import SMALL, changed
+from tests.experiments.specs import SMALL, changed, planned
 from tests.messages import naming
 
 
@@ -127,6 +127,10 @@ def test_arms_are_built_as_they_are_written():
     assert block_hf.solver.max_iters == 5
 
 
+#: No change of the small spec, and no momentum written out.
+NO_MOMENTUM = ((), (("partition: full", "partition: full, momentum: null"),))
+
+
 def test_momentum_may_be_null_and_other_parts_may_not():
     """Null is no momentum, and is written out; null for a part with a default is a fault."""
     arms = check_spec(parse(changed(("partition: full", "momentum: quadratic")))).arms
@@ -142,6 +146,8 @@ def test_momentum_may_be_null_and_other_parts_may_not():
     assert momentum == QuadraticMomentum()
     assert spec.arms["full_hf"]["momentum"] is None
     assert without.momentum is None
+    ids = [[cell.run_id for cell in planned(*change).cells] for change in NO_MOMENTUM]
+    assert ids[0] == ids[1]
     with pytest.raises(SpecError, match=naming("acceptance", "full_step")):
         check_spec(parse(changed(("partition: full", "acceptance: null"))))
 

@@ -240,6 +240,22 @@ def test_a_product_that_is_not_finite_leaves_its_block_without_momentum(bad):
     assert_close(combined.iterates[-1].model, torch.stack(models))
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e200])
+def test_a_last_step_that_is_not_finite_leaves_its_block_without_momentum(bad):
+    """Also one whose norm overflows; it is in no product."""
+    problem, damped, rhs = dense_system()
+    directions, last = draws(3), draws(4)
+    last[1][2] = bad
+
+    combined = QuadraticMomentum().combine(problem, solved(problem, directions), torch.cat(last))
+
+    last[1] = 0 * directions[1]
+    rows = zip(damped, rhs, directions, last, strict=True)
+    assert_close(combined.iterates[-1].x, torch.cat([minimiser(*row) for row in rows]))
+    assert combined.iterates[-1].model.isfinite().all()
+    assert combined.products == (4, 3, 4, 4)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 @pytest.mark.parametrize("sine", [1.0, 1e-2, 2e-3, 1e-4, 0.0])
 def test_rounding_does_not_raise_phi_above_that_of_the_direction(sine, scale):
