@@ -240,6 +240,16 @@ def test_a_product_that_is_not_finite_leaves_its_block_without_momentum(bad):
     assert_close(combined.iterates[-1].model, torch.stack(models))
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_model_that_is_not_finite_leaves_the_direction(bad):
+    """Where the solver's φ is no number: a = 1, b = 0; beside it as ever."""
+    curvature = torch.tensor([bad, 2.0])
+
+    a, b = coefficients(curvature, torch.ones(2), torch.tensor([[0.0], [1.0], [3.0]]), 1e-7)
+
+    assert (a.tolist(), b.tolist()) == ([1.0, 0.5], [0.0, 3.0])
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e200])
 def test_a_last_step_that_is_not_finite_leaves_its_block_without_momentum(bad):
     """Also one whose norm overflows; it is in no product."""
@@ -257,14 +267,16 @@ def test_a_last_step_that_is_not_finite_leaves_its_block_without_momentum(bad):
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-@pytest.mark.parametrize("sine", [1.0, 1e-2, 2e-3, 1e-4, 0.0])
-def test_rounding_does_not_raise_phi_above_that_of_the_direction(sine, scale):
-    """In float32, however flat the plane and large the numbers: φ(a d + b δ) ≤ min_a φ(a d)."""
+@pytest.mark.parametrize("sine", [1.0, 1e-2, 2e-3, 6e-4, 1e-4, 0.0])
+@pytest.mark.parametrize("units", [-1, 0, 1])
+def test_rounding_does_not_raise_phi_above_that_of_the_direction(sine, units, scale):
+    """In float32, with dᵀAδ off by a rounding unit, for any angle and size: φ ≤ min_a φ(a d)."""
     cosine = (1 - sine**2) ** 0.5
     unit = scale * torch.ones(1)  # A = scale · I, d = (1, 0), δ = (cosine, sine), rhs = scale · 1
-    along = scale * torch.tensor([[cosine], [1.0], [cosine + sine]])
+    eps = torch.finfo(torch.float32).eps
+    along = scale * torch.tensor([[cosine * (1 + units * eps)], [1.0], [cosine + sine]])
 
-    a, b = coefficients(unit, unit, along, torch.finfo(torch.float32).eps)
+    a, b = coefficients(unit, unit, along, eps)
 
     x = torch.stack([a + cosine * b.double(), sine * b.double()])
     assert 0.5 * (x * x).sum() - x.sum() <= -0.5 * (1 - 1e-3)

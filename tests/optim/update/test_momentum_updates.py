@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim import ModelError, QuadraticMomentum, estimate
+from bdhf.optim.products import linearise
 from tests.cases import build
 from tests.messages import naming
 from tests.optim.optimizers import optimizer_of, regression
@@ -186,6 +187,22 @@ def test_its_product_is_counted_in_products_and_in_gradients():
     assert (start.products, later.products) == (3.0, 4.0)
     extra = later.gradient_equivalents - start.gradient_equivalents
     assert extra == pytest.approx(product / gradient)
+
+
+def test_the_method_of_products_is_chosen_for_one_product_more(monkeypatch):
+    """`auto` compares the methods over the products of the solver and of momentum."""
+    seen = []
+
+    def recorded(*arguments, products, **settings):
+        seen.append(products)
+        return linearise(*arguments, products=products, **settings)
+
+    monkeypatch.setattr("bdhf.optim.optimizer.linearise", recorded)
+    for momentum in (None, QuadraticMomentum()):
+        model, batch = regression()
+        bdhf.BlockHessianFree(model, F.mse_loss, momentum=momentum, check=False).step(batch)
+
+    assert seen[1] == seen[0] + 1
 
 
 @pytest.mark.parametrize("solver", [bdhf.CG(max_iters=5), bdhf.Cholesky()])
