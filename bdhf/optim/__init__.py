@@ -33,6 +33,7 @@ from bdhf.optim.torch_support.flops import UncountedWarning
 from bdhf.optim.update.acceptance import Acceptance, Backtracking, FullStep
 from bdhf.optim.update.damping import Constant, Damping, LevenbergMarquardt
 from bdhf.optim.update.info import StepInfo
+from bdhf.optim.update.momentum import Momentum, QuadraticMomentum
 from bdhf.optim.update.regularization import L2
 
 #: Part of every run's id: raised when the same settings lead to different iterates.
@@ -74,11 +75,13 @@ __all__ = [
     "MartensProgress",
     "ModelError",
     "ModelTypeError",
+    "Momentum",
     "NoPreconditioner",
     "Partition",
     "PerLayer",
     "PerNeuron",
     "Preconditioner",
+    "QuadraticMomentum",
     "Random",
     "RelativeResidual",
     "SampleSpace",

@@ -16,6 +16,7 @@ from bdhf.optim.products import Settings, linearise
 from bdhf.optim.products.cost import Sweeps, sweeps
 from bdhf.optim.solvers import NeedsSites, Solver
 from bdhf.optim.torch_support.flops import Done, Flops, Tally
+from bdhf.optim.update.momentum import Momentum, products_of
 from bdhf.optim.vectors.blocks import Blocks
 
 
@@ -64,12 +65,20 @@ def estimate(
     >>> estimate(optimizer, batch, gradient_batch=1000, curvature_batch=100) < 10
     True
     """
-    return scaled(_of(optimizer, batch), optimizer.solver, gradient_batch, curvature_batch)
+    cost, solver, momentum = _of(optimizer, batch), optimizer.solver, optimizer.momentum
+    return scaled(cost, solver, momentum, gradient_batch, curvature_batch)
 
 
-def scaled(cost: Sweeps, solver: Solver, gradient_batch: int, curvature_batch: int | None) -> float:
+def scaled(
+    cost: Sweeps,
+    solver: Solver,
+    momentum: Momentum | None,
+    gradient_batch: int,
+    curvature_batch: int | None,
+) -> float:
     """`estimate` from the cost of products."""
     solve = cost.setup + solver.cost(cost, curvature_batch or gradient_batch)
+    solve += products_of(momentum) * cost.product
     if curvature_batch is None:
         return 1 + solve + 1 / 3  # a forward pass is a third of a gradient
     return 1 + curvature_batch / gradient_batch * (1 + solve + 1 / 3)
@@ -79,7 +88,7 @@ def _of(optimizer: BlockHessianFree, batch: Batch) -> Sweeps:
     return count_products(
         optimizer.objective, batch, Shared(),
         curvature=optimizer.curvature, blocks=optimizer.blocks, solver=optimizer.solver,
-        settings=optimizer.settings,
+        momentum=optimizer.momentum, settings=optimizer.settings,
     )  # fmt: skip
 
 
@@ -117,6 +126,7 @@ def count_products(
     blocks: Blocks,
     solver: Solver,
     settings: Settings,
+    momentum: Momentum | None = None,
 ) -> Sweeps:
     """The cost of the products of an update; `shared` is for the same model, loss and batch."""
     objective.check()
@@ -124,6 +134,6 @@ def count_products(
     with torch.enable_grad(), objective.arithmetic():
         product = linearise(
             objective, micro_batches(batch), curvature=curvature, blocks=blocks, flops=flops,
-            settings=settings, products=solver.products(blocks),
+            settings=settings, products=solver.products(blocks) + products_of(momentum),
         )  # fmt: skip
         return sweeps(product, flops, len(product.parts[0][1].outputs))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Hashable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bdhf.optim.curvature import GGN, Curvature
 from bdhf.optim.diagnosis.coupling import refuse_coupled
@@ -41,10 +41,10 @@ from bdhf.optim.update.carried import Carried
 from bdhf.optim.update.damping import Constant, Damping
 from bdhf.optim.update.expansion import Expansion, expansion_at
 from bdhf.optim.update.info import StepInfo
+from bdhf.optim.update.momentum import Momentum, products_of
 from bdhf.optim.update.parameter_steps import moving
 from bdhf.optim.update.regularization import L2
 from bdhf.optim.update.update import Taken, Update
-from bdhf.optim.vectors.param_groups import masks
 
 
 class BlockHessianFree(BlockOptimizer):
@@ -53,7 +53,8 @@ class BlockHessianFree(BlockOptimizer):
     `model` maps the inputs of a batch to one tensor of outputs; `loss_fn(outputs, targets)`
     returns a scalar loss, and is trained too if it is a module with parameters. The partition
     defines the blocks: `Full()` is ordinary Hessian-free. Blocks of whole tensors are param_groups
-    with their own `lr` and `damping`. `seed` seeds what the curvature draws. `check` examines the
+    with their own `lr` and `damping`. `momentum` combines the direction with the last step (None:
+    no momentum). `seed` seeds what the curvature draws. `check` examines the
     products once, before the first update (`BlockCurvature.check`). `method="auto"` computes
     products in the cheaper way; `method`, `max_bytes`, `product_dtype` and `compile` are those of
     `block_curvature`. Raises ValueError for a partition that does not fit the model, a solver that
@@ -80,6 +81,7 @@ class BlockHessianFree(BlockOptimizer):
         damping: Damping = Constant(),  # noqa: B008
         acceptance: Acceptance = FullStep(),  # noqa: B008
         regularization: L2 = L2(),  # noqa: B008
+        momentum: Momentum | None = None,
         lr: float = 0.5,
         seed: int = 0,
         check: bool = True,
@@ -92,11 +94,12 @@ class BlockHessianFree(BlockOptimizer):
             raise ValueError(f"lr must be finite and above 0; got {lr}")
         refuse_no_parts(
             curvature=curvature, solver=solver, damping=damping, acceptance=acceptance,
-            regularization=regularization,
+            regularization=regularization, momentum=momentum,
         )  # fmt: skip
         self.objective = Objective.of(model, loss_fn)
         self.curvature, self.solver, self.damping = curvature, solver, damping
-        self.acceptance, self.regularization, self.seed = acceptance, regularization, seed
+        self.acceptance, self.regularization = acceptance, regularization
+        self.momentum, self.seed = momentum, seed
         self.settings = Settings(method, max_bytes, product_dtype, compile)
         check_method(self.settings)
         self.blocks = cut(self.objective.layout, partition).to(self.objective.device)
@@ -196,12 +199,14 @@ class BlockHessianFree(BlockOptimizer):
         update = Update(
             self.objective, self.blocks, self.solver, self.acceptance, self.regularization,
             self._flops, watch, self._per_block("damping", like), self._per_block("lr", like),
+            self.momentum,
         )  # fmt: skip
         expansion, product = self._linearise(batches, curvature_batches)
         solution = update.solve(expansion, product, self._carried)
         del product  # free the graph before the parameters change
         with moving(self.objective.parameters) as move:
-            taken = update.take(expansion, solution, move, self._groups_apart())
+            groups = self._groups_apart(like.device) if self.damping.per_block else []
+            taken = update.take(expansion, solution, move, groups)
             spent = self._flops.spent - before
             info = StepInfo.of(expansion, solution, taken, self.param_groups, spent, self.blocks)
             self._remember(solution, taken)
@@ -215,7 +220,7 @@ class BlockHessianFree(BlockOptimizer):
             curvature=self.curvature, blocks=self.blocks, flops=flops,
             seed=self._carried.draws,
             settings=self.settings, workspace=self._workspace,
-            products=self.solver.products(self.blocks),
+            products=self.solver.products(self.blocks) + products_of(self.momentum),
         )  # fmt: skip
 
     def _linearise(
@@ -228,12 +233,6 @@ class BlockHessianFree(BlockOptimizer):
         )
         return expansion, product
 
-    def _groups_apart(self) -> list[Tensor]:
-        """Masks of the blocks of each group, (rows,), where the damping needs their ratios."""
-        if not self.damping.per_block or len(self.param_groups) == 1:
-            return []
-        return masks(self._group_of_block, self.objective.device)
-
     @property
     def _carried(self) -> Carried:
         warm_start = self.solver.warm_start
@@ -244,6 +243,6 @@ class BlockHessianFree(BlockOptimizer):
         ratios = taken.group_ratios or [taken.reduction_ratio] * len(self.param_groups)
         pairs = zip(self.param_groups, ratios, strict=True)
         dampings = [self.damping.update(float(group["damping"]), ratio) for group, ratio in pairs]
-        self._carried.keep(solution)
+        self._carried.keep(solution, taken.step)
         for group, damping in zip(self.param_groups, dampings, strict=True):
             group["damping"] = damping

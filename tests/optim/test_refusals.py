@@ -278,6 +278,8 @@ def test_parameters_in_place_of_the_model_are_refused(build, parameters):
         ("damping", 0.1),
         ("acceptance", None),
         ("regularization", 1e-4),
+        ("momentum", 0.9),
+        ("momentum", bdhf.QuadraticMomentum),
     ],
     ids=str,
 )

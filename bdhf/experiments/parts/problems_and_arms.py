@@ -61,6 +61,9 @@ def _resolve_block_hf(data: dict[str, Any], problem: Problem, path: Keys) -> Res
     resolved: Resolved = {"type": "block_hf"}
     for key, (table, default) in PARTS.items():
         wanted, where = data.get(key, default), (*path, key)
+        if wanted is None and default is None:
+            resolved[key] = None
+            continue
         try:
             spell = partial(_spelt, problem)
             resolved[key] = resolve(key, table, wanted, where, NESTED, spell, ROLES[key])

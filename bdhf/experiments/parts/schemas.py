@@ -156,10 +156,18 @@ def _defaults(part: Callable[..., Any]) -> dict[str, Any]:
 
 def _block_hf() -> JsonSchema:
     """`block_hf`: its parts and the settings of its products."""
-    parts = {kind: {**ref(kind), "default": default} for kind, (_, default) in PARTS.items()}
+    parts = {kind: _part(kind, default) for kind, (_, default) in PARTS.items()}
     defaults = _defaults(BlockHessianFree)
     settings = {key: _SETTINGS.get(key, {}) | _default(defaults[key]) for key in ("lr", *PRODUCTS)}
     return _mapping("block_hf", BlockHessianFree, parts | settings)
+
+
+def _part(kind: str, default: str | None) -> JsonSchema:
+    """A key of `block_hf` that names a part; one whose default is null may be null."""
+    if default is None:
+        text = described(ROLES[kind])
+        return {**_choice(ref(kind), {"type": "null"}), "default": None, "description": text}
+    return {**ref(kind), "default": default}
 
 
 def _torch(name: str, optimizer: Callable[..., Any]) -> JsonSchema:

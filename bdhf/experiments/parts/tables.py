@@ -45,10 +45,12 @@ from bdhf.optim import (
     LevenbergMarquardt,
     Martens,
     MartensProgress,
+    Momentum,
     NoPreconditioner,
     PerLayer,
     PerNeuron,
     Preconditioner,
+    QuadraticMomentum,
     Random,
     RelativeResidual,
     SampleSpace,
@@ -101,9 +103,10 @@ STOPS: Table = {
 DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
 ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}
 REGULARIZATIONS: Table = {"l2": L2}
+MOMENTUMS: Table = {"quadratic": QuadraticMomentum}
 INITIALISATIONS: Table = {"glorot": Glorot, "sparse": Sparse}
 
-#: The parts of `block_hf`: key of an arm -> (table, default).
+#: The parts of `block_hf`: key of an arm -> (table, default); a default of None may be null.
 PARTS: Mapping[str, tuple[Table, Any]] = {
     "curvature": (CURVATURES, "ggn"),
     "partition": (PARTITIONS, "per_layer"),
@@ -111,6 +114,7 @@ PARTS: Mapping[str, tuple[Table, Any]] = {
     "damping": (DAMPINGS, "constant"),
     "acceptance": (ACCEPTANCES, "full_step"),
     "regularization": (REGULARIZATIONS, "l2"),
+    "momentum": (MOMENTUMS, None),
 }
 
 #: Settings of the products of `block_hf`: key of an arm -> default.
@@ -141,6 +145,7 @@ ROLES: Mapping[str, type] = {
     "damping": Damping,
     "acceptance": Acceptance,
     "regularization": L2,
+    "momentum": Momentum,
 }
 
 
@@ -180,8 +185,10 @@ def optimizer_of(
 
 
 def part_of(key: str, resolved: Resolved) -> Any:
-    """A part of a resolved arm of `block_hf`; `key` is one of `PARTS`."""
-    return make(PARTS[key][0], resolved[key], NESTED)
+    """A part of a resolved arm of `block_hf`, None for null; `key` is one of `PARTS`."""
+    table, default = PARTS[key]
+    part = resolved.get(key) if default is None else resolved[key]  # older runs lack newer keys
+    return None if part is None else make(table, part, NESTED)
 
 
 def product_settings(resolved: Resolved) -> Settings:

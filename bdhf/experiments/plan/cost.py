@@ -19,6 +19,7 @@ from bdhf.optim.estimate import Shared, count_products, scaled, site_refusal
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers import NeedsSites, Solver
+from bdhf.optim.update.momentum import Momentum
 from bdhf.optim.vectors.blocks import Blocks
 from bdhf.problems import Problem
 from bdhf.problems.data import Part
@@ -28,7 +29,7 @@ _EXAMPLE = 4  # samples on which costs are counted; every cost is linear in them
 _MOST = 8  # problems whose forward passes are kept at a time
 
 #: The keys of an arm that decide its cost.
-_COUNTED = ("curvature", "partition", "solver", *PRODUCTS)
+_COUNTED = ("curvature", "partition", "solver", "momentum", *PRODUCTS)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def arm_cost(
 
 def arm_factor_rows(problem: Resolved, arm: Resolved) -> float:
     """Rows per sample of the curvature batch that an arm with `sample_space` solves for."""
-    sweeps, _ = _counted(json.dumps(problem), _alike(arm))
+    sweeps, _, _ = _counted(json.dumps(problem), _alike(arm))
     return sweeps.factor_rows
 
 
@@ -86,24 +87,24 @@ def arm_refusal(problem: Resolved, arm: Resolved) -> str:
 
 def _alike(arm: Resolved) -> str:
     """The parts of an arm that decide its cost, in JSON: arms of equal cost share it."""
-    parts = {key: arm[key] for key in _COUNTED}
+    parts = {key: arm.get(key) for key in _COUNTED}
     if arm["curvature"]["type"] == "empirical_fisher":  # of rank 1, as one draw is
         parts["curvature"] = {"type": "fisher", "samples": 1}
     return json.dumps(parts)
 
 
 @lru_cache(maxsize=512)
-def _counted(problem: str, parts: str) -> tuple[Sweeps, Solver]:
-    """The cost of products, and the solver; arguments in JSON, so that each is counted once."""
+def _counted(problem: str, parts: str) -> tuple[Sweeps, Solver, Momentum | None]:
+    """The cost of products, solver and momentum; arguments in JSON: each is counted once."""
     arm = json.loads(parts)
     with torch.random.fork_rng(devices=[]):
-        bench, solver = _bench(problem), part_of("solver", arm)
+        bench, solver, momentum = _bench(problem), part_of("solver", arm), part_of("momentum", arm)
         sweeps = count_products(
             Objective.of(bench.model, bench.problem.loss), bench.example, bench.shared,
             curvature=part_of("curvature", arm), blocks=_blocks(bench, arm), solver=solver,
-            settings=product_settings(arm),
+            momentum=momentum, settings=product_settings(arm),
         )  # fmt: skip
-    return sweeps, solver
+    return sweeps, solver, momentum
 
 
 @lru_cache(maxsize=512)

@@ -41,8 +41,8 @@ _LONG = 60
 
 #: Attributes of `BlockHessianFree`; the others are caches, and derived from the model.
 _OF_BLOCK_HF = (
-    "curvature", "solver", "damping", "acceptance", "regularization", "seed", "settings",
-    "defaults", "param_groups", "state",
+    "curvature", "solver", "damping", "acceptance", "regularization", "momentum", "seed",
+    "settings", "defaults", "param_groups", "state",
 )  # fmt: skip
 
 #: Entries of a cache that are skipped: its own parts by module, keys, and immutable results.

@@ -102,12 +102,18 @@ _PARTS = {
     "acceptance": "bdhf.FullStep()",
     "regularization": "bdhf.L2(1e-4)",
     "stop": "bdhf.RelativeResidual(0.1)",
+    "momentum": "bdhf.QuadraticMomentum(), or None",
 }
 
 
 def refuse_no_parts(**parts: object) -> None:
-    """Raise ModelTypeError for a name, a number or a class in place of a part, by its keyword."""
+    """Raise ModelTypeError for a name, a number or a class in place of a part, by its keyword.
+
+    Momentum may be None.
+    """
     for name, part in parts.items():
+        if part is None and name == "momentum":
+            continue
         if part is None or isinstance(part, (type, str, int, float, Tensor, list, tuple, dict)):
             kind = f"the class {part.__name__}" if isinstance(part, type) else repr(part)
             raise ModelTypeError(f"{name} is a part, such as {_PARTS[name]}; got {kind}")

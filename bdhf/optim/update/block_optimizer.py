@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bdhf.optim.vectors.blocks import Blocks
-from bdhf.optim.vectors.param_groups import param_groups, per_block, refuse_other_groups
+from bdhf.optim.vectors.param_groups import masks, param_groups, per_block, refuse_other_groups
 
 
 class BlockOptimizer(torch.optim.Optimizer):
@@ -51,3 +51,7 @@ class BlockOptimizer(torch.optim.Optimizer):
     def _per_block(self, key: str, like: Tensor) -> Tensor:
         """A setting of the groups for every block, (rows,), of the dtype and device of `like`."""
         return per_block(self.param_groups, key, self._group_of_block, like)
+
+    def _groups_apart(self, device: torch.device) -> list[Tensor]:
+        """Masks of the blocks of each group, (rows,); none for a single group."""
+        return masks(self._group_of_block, device) if len(self.param_groups) > 1 else []

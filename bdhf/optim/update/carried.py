@@ -1,6 +1,7 @@
-"""The state between updates: the last direction, the number of updates, and a stop rule's numbers.
+"""The state between updates: the last direction, the last step, and a stop rule's numbers.
 
-The next solve starts at ζ times the last solution, ζ the `warm_start` of the solver.
+The next solve starts at ζ times the last solution, ζ the `warm_start` of the solver. The step is
+kept for momentum alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from bdhf.optim.vectors.layout import flatten, split_like
 class Carried:
     """A view on the state of an optimizer, which torch saves, loads and copies."""
 
-    state: MutableMapping[Tensor, Any]  # by parameter: "direction" and "step"; first: "stopping"
+    state: MutableMapping[Tensor, Any]  # by parameter: "direction", "step", …; first: "stopping"
     objective: Objective
     blocks: Blocks
     warm_start: float
@@ -44,21 +45,33 @@ class Carried:
 
         Raises ModelError for the state of another model.
         """
-        parameters = self.objective.parameters
-        last = [self.state[p].get("direction") for p in parameters]
-        if not self.warm_start or any(direction is None for direction in last):
+        last = self._vector("direction") if self.warm_start else None
+        if last is None or not last.any():  # the last step was 0: a warm start saves nothing
             return None
-        for name, p, direction in zip(self.objective.names, parameters, last, strict=True):
-            if direction.shape != p.shape:
+        return self.warm_start * last
+
+    def last_step(self) -> Tensor | None:
+        """θ_k - θ_{k-1}, (P,) in block order; None if the last update did not keep it.
+
+        Raises ModelError for the state of another model.
+        """
+        return self._vector("last_step")
+
+    def _vector(self, key: str) -> Tensor | None:
+        """A vector of the state, (P,) in block order."""
+        parameters = self.objective.parameters
+        last = [self.state[p].get(key) for p in parameters]
+        if any(part is None for part in last):
+            return None
+        for name, p, part in zip(self.objective.names, parameters, last, strict=True):
+            if part.shape != p.shape:
                 raise ModelError(
-                    f"the state belongs to another model: the last direction of {name!r} has shape "
-                    f"{tuple(direction.shape)}, the parameter {tuple(p.shape)}; load the state of "
-                    "an optimizer of this model, or start without a state"
+                    f"the state belongs to another model: the {key.replace('_', ' ')} of {name!r} "
+                    f"has shape {tuple(part.shape)}, the parameter {tuple(p.shape)}; load the "
+                    "state of an optimizer of this model, or start without a state"
                 )
         flat = flatten(last).to(parameters[0])  # the precision of the model may have changed
-        if not flat.any():  # the last step was 0: a warm start saves nothing
-            return None
-        return self.warm_start * self.blocks.gather(flat)
+        return self.blocks.gather(flat)
 
     def stopping(self) -> Tensor | None:
         """The numbers of the stop rule at the last update, (rows, k); None if it kept none."""
@@ -66,8 +79,8 @@ class Carried:
         numbers: Tensor | None = self.state[first].get("stopping")
         return None if numbers is None else numbers.to(first)
 
-    def keep(self, solution: Solution) -> None:
-        """Keep the direction of an update and the numbers of its stop rule; count the update.
+    def keep(self, solution: Solution, step: Tensor | None) -> None:
+        """Keep direction, step (P,) in block order, and a stop rule's numbers; count the update.
 
         A block that met negative curvature before its first step starts cold: a warm start alone
         would shrink from update to update, and never leave the saddle.
@@ -79,11 +92,20 @@ class Carried:
         direction = solution.x.clone()
         if any(stuck) and self.warm_start:
             self.blocks.zero_(torch.tensor(stuck, device=direction.device), direction)
-        parameters, updates = self.objective.parameters, self.updates + 1
-        parts = split_like(self.blocks.scatter(direction), parameters)
-        for parameter, part in zip(parameters, parts, strict=True):
+        updates, steps = self.updates + 1, self._parts(step)
+        for parameter, part in self._parts(direction).items():
             self.state[parameter] |= {"direction": part, "step": updates}
-        first = parameters[0]
+            self.state[parameter].pop("last_step", None)  # of an optimizer with momentum
+            self.state[parameter] |= {"last_step": steps[parameter]} if steps else {}
+        first = self.objective.parameters[0]
         self.state[first].pop("stopping", None)
         if solution.stopping is not None:  # in the dtype to which torch casts a loaded state
             self.state[first]["stopping"] = solution.stopping.to(first)
+
+    def _parts(self, vector: Tensor | None) -> dict[Tensor, Tensor]:
+        """A vector in block order, cut into the shapes of the parameters; empty for None."""
+        if vector is None:
+            return {}
+        parameters = self.objective.parameters
+        parts = split_like(self.blocks.scatter(vector), parameters)
+        return dict(zip(parameters, parts, strict=True))

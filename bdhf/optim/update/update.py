@@ -23,6 +23,7 @@ from bdhf.optim.update.callback import WithCallback
 from bdhf.optim.update.candidates import CandidateSteps
 from bdhf.optim.update.carried import Carried
 from bdhf.optim.update.expansion import Expansion
+from bdhf.optim.update.momentum import Momentum
 from bdhf.optim.update.regularization import L2
 from bdhf.optim.vectors.blocks import Blocks
 
@@ -35,6 +36,7 @@ class Taken:
     norm: float  # ‖Δθ‖₂
     reduction_ratio: float  # of the whole step
     group_ratios: tuple[float, ...]  # of the steps of some groups of blocks, each alone
+    step: Tensor | None  # Δθ, (P,) in block order, where momentum needs it
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Update:
     watch: Callable[[], None] | None
     damping: Tensor
     lr: Tensor
+    momentum: Momentum | None = None
 
     def solve(self, expansion: Expansion, product: BlockProduct, carried: Carried) -> Solution:
         """The direction d of every block, from the last update's. Zero where there is no model."""
@@ -62,6 +65,8 @@ class Update:
             keep_iterates=self.acceptance.needs_iterates, stopping=carried.stopping(),
         )  # fmt: skip
         solution = self.solver.solve(system, start)
+        if self.momentum is not None:
+            solution = self.momentum.combine(system, solution, carried.last_step())
         rhs.neg_()  # in place both times: it is as long as the parameters
         return solution
 
@@ -81,7 +86,9 @@ class Update:
         alone = [torch.where(group, scale, 0.0) for group in groups]
         group_ratios = tuple(trial.reduction_ratio(index, part) for part in alone)
         ratio = trial.reduction_ratio(index, scale)  # last, since the parameters stay there
-        return Taken(factor, float(trial.step(index, scale).norm()), ratio, group_ratios)
+        step = trial.step(index, scale)
+        kept = None if self.momentum is None else step
+        return Taken(factor, float(step.norm()), ratio, group_ratios, kept)
 
     def _loss(self, batches: Batches) -> float:
         """The loss at the current parameters, with its penalty."""

@@ -110,6 +110,27 @@ def test_estimates_together_are_those_apart_and_keep_no_model():
     assert model() is None
 
 
+def test_momentum_costs_one_product_in_advance():
+    """As much as an iteration of CG."""
+    problem = resolve_problem({"type": "mlp", "hidden": [11]})
+    two, three, more = (
+        cost.arm_cost(
+            problem,
+            resolve_arm("a", {"type": "block_hf", **parts}, tables.problem_of(problem)),
+            100,
+            50,
+        )
+        for parts in (
+            {"solver": {"type": "cg", "max_iters": 2}},
+            {"solver": {"type": "cg", "max_iters": 3}},
+            {"solver": {"type": "cg", "max_iters": 2}, "momentum": "quadratic"},
+        )
+    )
+
+    assert more == pytest.approx(three)
+    assert more > two
+
+
 def test_optimizers_of_torch_go_with_everything():
     """The rules apply only to the parts of block_hf."""
     assert why_not({"type": "torch.Adam"}, {}) == ""

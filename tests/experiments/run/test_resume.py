@@ -13,6 +13,7 @@ from bdhf.experiments.parts.tables import (
     ACCEPTANCES,
     CURVATURES,
     DAMPINGS,
+    MOMENTUMS,
     PARTITIONS,
     PRECONDITIONERS,
     REGULARIZATIONS,
@@ -126,6 +127,7 @@ BLOCK_HF = {
     "damping levenberg_marquardt": "damping: {type: levenberg_marquardt, initial: 0.1}",
     "damping of each block": "damping: {type: levenberg_marquardt, per_block: true}",
     "regularization l2": "regularization: 0.01",
+    "momentum quadratic": "momentum: quadratic",
     "a warm start": "solver: {type: cg, max_iters: 3, warm_start: 0.9}",
     **{f"curvature {name}": f"curvature: {name}, damping: 3.0" for name in CURVATURES},
     **{f"acceptance {name}": f"acceptance: {name}" for name in ACCEPTANCES},
@@ -159,6 +161,7 @@ SAMPLE = {
     ("torch.Adam", "after both"),
     ("damping levenberg_marquardt", "just after that of Ctrl-C"),
     ("stop forcing", "after it"),
+    ("momentum quadratic", "just after that of Ctrl-C"),
 }
 
 
@@ -267,7 +270,7 @@ def test_a_trial_leaves_no_trace_in_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("table", "kind"),
     [(PARTITIONS, "partition"), (SOLVERS, "solver"), (DAMPINGS, "damping"),
-     (REGULARIZATIONS, "regularization")],
+     (REGULARIZATIONS, "regularization"), (MOMENTUMS, "momentum")],
 )  # fmt: skip
 def test_every_entry_of_the_tables_is_a_case(table, kind):
     """A new part needs a case here."""

@@ -8,9 +8,9 @@ from bdhf.experiments.parts.problems_and_arms import resolve_arm, resolve_proble
 from bdhf.experiments.parts.tables import catalogue, optimizer_of, problem_of
 from bdhf.experiments.spec.load import check_spec
 from bdhf.experiments.spec.yaml_source import parse
-from bdhf.optim import BlockHessianFree
+from bdhf.optim import BlockHessianFree, QuadraticMomentum
 from tests.experiments.faults import FAULTS
-from tests.experiments.specs import SMALL, changed
+from tests.experiments.specs import SMALL, changed, planned
 from tests.messages import naming
 
 
@@ -127,6 +127,31 @@ def test_arms_are_built_as_they_are_written():
     assert len(block_hf.blocks.rows) == 2
     assert [group["lr"] for group in block_hf.param_groups] == [0.5, 0.5]
     assert block_hf.solver.max_iters == 5
+
+
+#: No change of the small spec, and no momentum written out.
+NO_MOMENTUM = ((), (("partition: full", "partition: full, momentum: null"),))
+
+
+def test_momentum_may_be_null_and_other_parts_may_not():
+    """Null is no momentum, and is written out; null for a part with a default is a fault."""
+    arms = check_spec(parse(changed(("partition: full", "momentum: quadratic")))).arms
+    spec = check_spec(parse(changed(("partition: full", "momentum: null"))))
+    problem = problem_of(spec.problem)
+
+    without = optimizer_of(spec.arms["full_hf"], problem.build(), problem)
+    momentum = optimizer_of(arms["full_hf"], problem.build(), problem).momentum
+
+    assert (arms["full_hf"]["momentum"], arms["block_hf"]["momentum"]) == (
+        {"type": "quadratic"}, {"type": "quadratic"}
+    )  # fmt: skip
+    assert momentum == QuadraticMomentum()
+    assert spec.arms["full_hf"]["momentum"] is None
+    assert without.momentum is None
+    ids = [[cell.run_id for cell in planned(*change).cells] for change in NO_MOMENTUM]
+    assert ids[0] == ids[1]
+    with pytest.raises(SpecError, match=naming("acceptance", "full_step")):
+        check_spec(parse(changed(("partition: full", "acceptance: null"))))
 
 
 def test_lists_become_tuples_for_torch():

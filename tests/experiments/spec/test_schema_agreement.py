@@ -55,6 +55,9 @@ WAYS = {
         grid("{arms.full_hf.solver.stop: [null, forcing, {type: relative_residual, tol: 0.2}]}")
     ],
     "null for a part": [("partition: full", "partition: {type: random, like: null}")],
+    "momentum": [("lr: 0.5", "momentum: quadratic")],
+    "no momentum": [("lr: 0.5", "momentum: null")],
+    "momentum from the grid": [grid("{arms.full_hf.momentum: [null, quadratic]}")],
     "an arm by name": [("{type: torch.Adam, lr: 3.0e-3}", "torch.Adam")],
     "a problem by name": [("{type: autoencoder, encoder: [784, 12, 4]}", "autoencoder")],
     "a list": [("lr: 3.0e-3", "betas: [0.8, 0.9], foreach: null")],
