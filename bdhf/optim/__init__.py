@@ -1,7 +1,7 @@
 """The method: curvature × partition × solver × damping × acceptance. Usable on its own."""
 
 from bdhf.errors import BdhfError
-from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian
+from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian, Mixed
 from bdhf.optim.errors import CurvatureError, ModelError, ModelTypeError
 from bdhf.optim.estimate import estimate, factor_rows
 from bdhf.optim.forward.buffers import BufferWarning
@@ -60,6 +60,7 @@ __all__ = [
     "LevenbergMarquardt",
     "Likelihood",
     "Martens",
+    "Mixed",
     "ModelError",
     "ModelTypeError",
     "NoPreconditioner",

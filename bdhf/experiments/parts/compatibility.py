@@ -60,6 +60,11 @@ _COMPATIBILITY: tuple[CompatibilityRule, ...] = (
         curvature="hessian",
         solver="sample_space",
     ),
+    Never(
+        "sample_space needs a positive semi-definite matrix JᵀHJ; mixed is none: use cg, or ggn",
+        curvature="mixed",
+        solver="sample_space",
+    ),
     undamped,
     refusal_of,
 )

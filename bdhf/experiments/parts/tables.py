@@ -40,6 +40,7 @@ from bdhf.optim import (
     Hessian,
     LevenbergMarquardt,
     Martens,
+    Mixed,
     NoPreconditioner,
     PerLayer,
     PerNeuron,
@@ -65,6 +66,7 @@ CURVATURES: Table = {
     "fisher": Fisher,
     "empirical_fisher": EmpiricalFisher,
     "hessian": Hessian,
+    "mixed": Mixed,
 }
 PARTITIONS: Table = {
     "full": Full,
