@@ -97,7 +97,9 @@ def test_product_is_linear_and_symmetric(case, curvature, partition):
 
 
 @pytest.mark.parametrize("partition", ["full", "blend"])
-@pytest.mark.parametrize(("case", "curvature"), [pair for pair in DEFINED if pair[1] not in INDEFINITE])
+@pytest.mark.parametrize(
+    ("case", "curvature"), [pair for pair in DEFINED if pair[1] not in INDEFINITE]
+)
 def test_matrix_is_positive_semi_definite_where_promised(case, curvature, partition):
     """No eigenvalue of a Jᵀ H J lies below zero, nor of its blends with a block-diagonal."""
     case = build(case)
@@ -106,7 +108,9 @@ def test_matrix_is_positive_semi_definite_where_promised(case, curvature, partit
     assert values.min() >= -1e-10 * values.max()
 
 
-@pytest.mark.parametrize(("case", "curvature"), [pair for pair in DEFINED if pair[1] not in INDEFINITE])
+@pytest.mark.parametrize(
+    ("case", "curvature"), [pair for pair in DEFINED if pair[1] not in INDEFINITE]
+)
 def test_factor_is_a_root_of_the_matrix(case, curvature):
     """AᵀA is the matrix, for every curvature that has a factor."""
     G = block_curvature(build(case), curvature, "full")

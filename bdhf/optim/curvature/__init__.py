@@ -46,6 +46,7 @@ def is_through_outputs(curvature: Curvature) -> TypeGuard[OutputCurvature]:
     """Whether the matrix is a Jᵀ H J, without any share of ∇²L."""
     return not hessian_share(curvature)
 
+
 __all__ = [
     "GGN",
     "Curvature",

@@ -14,7 +14,7 @@ from bdhf.optim.losses.weights import LossFn
 
 @dataclass(frozen=True)
 class Mixed:
-    """The mixture α ∇²L + (1 - α) Σ_n J_nᵀ H_n J_n of Hessian and GGN, on one batch at one θ.
+    """The mixture α ∇²L + (1 - α) Σ_n J_nᵀ H_n J_n of Hessian and GGN.
 
     By ∇²L = GGN + Σ_n Σ_c (∂L/∂z_nc) ∇²z_nc it keeps the share α = `alpha` of the second
     derivatives of the model (Schraudolph 2002, section 3): 0 is the GGN, 1 the Hessian. It is

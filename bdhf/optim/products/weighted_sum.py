@@ -13,7 +13,7 @@ from bdhf.optim.products.linearisation import Linearisation
 from bdhf.optim.vectors.blocks import Blocks
 
 #: The weight a_k and the linearised M_k of every term.
-Terms = tuple[tuple[float, Linearisation], ...]
+WeightedTerms = tuple[tuple[float, Linearisation], ...]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class WeightedSum:
     The sum is of no form Jᵀ H J, although terms may be; each term keeps a graph.
     """
 
-    terms: Terms
+    terms: WeightedTerms
     hessian = None  # each term has its own
 
     @property
@@ -90,6 +90,6 @@ class WeightedSum:
         return self._first.squared_gradients()
 
 
-def terms_of(part: Linearisation) -> Terms:
+def terms_of(part: Linearisation) -> WeightedTerms:
     """The terms of a weighted sum; any other linearisation is its only term."""
     return part.terms if isinstance(part, WeightedSum) else ((1.0, part),)

@@ -25,6 +25,7 @@ from tests.messages import naming
 INDEFINITE = (
     "sample_space needs a positive semi-definite matrix JᵀHJ; hessian has none: use cg, or ggn"
 )
+MIXED = INDEFINITE.replace("hessian has none", "mixed is none")
 UNDAMPED = "sample_space needs damping above 0"
 
 
@@ -45,6 +46,7 @@ def arm(curvature="ggn", solver="sample_space", damping=0.1):
         ({}, ""),
         ({"solver": "cg", "curvature": "hessian", "damping": 0}, ""),
         ({"curvature": "hessian"}, INDEFINITE),
+        ({"curvature": "mixed"}, MIXED),
         ({"damping": 0}, UNDAMPED),
         ({"damping": 0.0, "curvature": "hessian"}, INDEFINITE),
     ],

@@ -255,11 +255,14 @@ def test_a_direct_solve_starts_nowhere(solver):
     assert warm == fresh
 
 
-def test_the_hessian_has_no_sample_space():
-    """An indefinite matrix has no factor: refused where the optimizer is built."""
-    with pytest.raises(ValueError, match=naming("SampleSpace", "Hessian", "CG", "Cholesky", "GGN")):
+@pytest.mark.parametrize("curvature", INDEFINITE)
+def test_an_indefinite_matrix_has_no_sample_space(curvature):
+    """It has no factor: refused where the optimizer is built."""
+    kind = CURVATURES[curvature][0]
+    facts = naming("SampleSpace", repr(kind), "CG", "Cholesky", "GGN")
+    with pytest.raises(ValueError, match=facts):
         bdhf.BlockHessianFree(
-            nn.Linear(2, 1), F.mse_loss, curvature=bdhf.Hessian(), solver=bdhf.SampleSpace()
+            nn.Linear(2, 1), F.mse_loss, curvature=kind, solver=bdhf.SampleSpace()
         )
 
 
