@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Random,
         SampleSpace,
         StepInfo,
+        Structural,
         block_curvature,
     )
     from bdhf.records import load
@@ -65,6 +66,7 @@ __all__ = [
     "Random",
     "SampleSpace",
     "StepInfo",
+    "Structural",
     "block_curvature",
     "figures",
     "load",

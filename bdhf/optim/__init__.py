@@ -27,6 +27,7 @@ from bdhf.optim.update.acceptance import Acceptance, Backtracking, FullStep
 from bdhf.optim.update.damping import Constant, Damping, LevenbergMarquardt
 from bdhf.optim.update.info import StepInfo
 from bdhf.optim.update.regularization import L2
+from bdhf.optim.update.structural import Structural
 
 #: Part of every run's id: raised when the same settings lead to different iterates.
 ALGORITHM_VERSION = 8
@@ -73,6 +74,7 @@ __all__ = [
     "Solver",
     "StepInfo",
     "Stop",
+    "Structural",
     "UncountedWarning",
     "block_curvature",
     "estimate",

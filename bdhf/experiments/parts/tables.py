@@ -48,6 +48,7 @@ from bdhf.optim import (
     Random,
     SampleSpace,
     Solver,
+    Structural,
 )
 from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.partitions import Partition
@@ -78,7 +79,11 @@ PARTITIONS: Table = {
 }
 SOLVERS: Table = {"cg": CG, "sample_space": SampleSpace, "cholesky": Cholesky}
 PRECONDITIONERS: Table = {"none": NoPreconditioner, "martens": Martens}
-DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
+DAMPINGS: Table = {
+    "constant": Constant,
+    "levenberg_marquardt": LevenbergMarquardt,
+    "structural": Structural,
+}
 ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}
 REGULARIZATIONS: Table = {"l2": L2}
 INITIALISATIONS: Table = {"glorot": Glorot, "sparse": Sparse}
@@ -109,6 +114,7 @@ NESTED: Nested = {
     Partition: ("partition", PARTITIONS),
     Preconditioner: ("preconditioner", PRECONDITIONERS),
     Initialisation: ("init", INITIALISATIONS),
+    Damping: ("damping", DAMPINGS),
 }
 
 

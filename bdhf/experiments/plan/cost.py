@@ -82,6 +82,8 @@ def _alike(arm: Resolved) -> str:
     parts = {key: arm[key] for key in _COUNTED}
     if arm["curvature"]["type"] == "empirical_fisher":  # of rank 1, as one draw is
         parts["curvature"] = {"type": "fisher", "samples": 1}
+    adds = arm["damping"]["type"] == "structural"  # λ itself adds no product
+    parts["damping"] = arm["damping"] if adds else {"type": "constant"}
     return json.dumps(parts)
 
 
@@ -98,6 +100,7 @@ def _counted(problem: str, parts: str) -> tuple[Sweeps, Solver]:
             Objective.of(bench.model, bench.problem.loss), bench.example, bench.shared,
             curvature=part_of("curvature", arm), blocks=bench.blocks[key], solver=solver,
             settings=product_settings(arm),
+            damping=part_of("damping", arm),
         )  # fmt: skip
     return sweeps, solver
 
