@@ -122,6 +122,7 @@ BLOCK_HF = {
     "solver cholesky": "solver: cholesky",
     "damping constant": "damping: 0.2",
     "damping levenberg_marquardt": "damping: {type: levenberg_marquardt, initial: 0.1}",
+    "damping structural": "damping: {type: structural, damping: 0.2, weight: 0.5, modules: ['0']}",
     "damping of each block": "damping: {type: levenberg_marquardt, per_block: true}",
     "regularization l2": "regularization: 0.01",
     "a warm start": "solver: {type: cg, max_iters: 3, warm_start: 0.9}",

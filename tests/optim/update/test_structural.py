@@ -321,8 +321,8 @@ def test_a_number_is_no_damping():
 def test_a_model_without_the_modules_is_refused_where_the_optimizer_is_built(name, modules, facts):
     """The error lists the modules that the model has."""
     case = build(name)
-    known = [n for n, _ in case.model.named_modules() if n]
-    with pytest.raises(ModelError, match=naming(*facts, *known)):
+    names = [n for n, _ in case.model.named_modules() if n]
+    with pytest.raises(ModelError, match=naming(*facts, *names)):
         optimizer_of(case, "per_layer", damping=bdhf.Structural(modules=modules))
 
 
