@@ -91,8 +91,8 @@ def _by_sample(name: str, module: nn.Module, outputs: Any) -> Tensor:
     states = outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs
     if isinstance(outputs, PackedSequence) or not isinstance(states, Tensor) or not states.dim():
         raise ModelTypeError(
-            f"{named(name, module)} returns {type(states).__name__} as its hidden states, which has "
-            "no row for each sample: pad the sequences, or name other modules of structural damping"
+            f"{named(name, module)} returns {type(states).__name__} as its hidden states, without "
+            "a row for each sample: pad the sequences, or name other modules of structural damping"
         )
     if isinstance(module, nn.RNNBase):
         if states.dim() == 2:  # one sequence without a batch
