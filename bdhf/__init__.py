@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         LevenbergMarquardt,
         Martens,
         MartensProgress,
+        Mixed,
         PerLayer,
         PerNeuron,
         QuadraticMomentum,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         RelativeResidual,
         SampleSpace,
         StepInfo,
+        Structural,
         block_curvature,
     )
     from bdhf.records import load
@@ -70,6 +72,7 @@ __all__ = [
     "LevenbergMarquardt",
     "Martens",
     "MartensProgress",
+    "Mixed",
     "PerLayer",
     "PerNeuron",
     "QuadraticMomentum",
@@ -77,6 +80,7 @@ __all__ = [
     "RelativeResidual",
     "SampleSpace",
     "StepInfo",
+    "Structural",
     "block_curvature",
     "figures",
     "load",

@@ -1,7 +1,7 @@
 """The method: curvature × partition × solver × damping × acceptance. Usable on its own."""
 
 from bdhf.errors import BdhfError
-from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian
+from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian, Mixed
 from bdhf.optim.errors import CurvatureError, ModelError, ModelTypeError
 from bdhf.optim.estimate import estimate, factor_rows
 from bdhf.optim.forward.buffers import BufferWarning
@@ -35,6 +35,7 @@ from bdhf.optim.update.damping import Constant, Damping, LevenbergMarquardt
 from bdhf.optim.update.info import StepInfo
 from bdhf.optim.update.momentum import Momentum, QuadraticMomentum
 from bdhf.optim.update.regularization import L2
+from bdhf.optim.update.structural import Structural
 
 #: Part of every run's id: raised when the same settings lead to different iterates.
 ALGORITHM_VERSION = 8
@@ -73,6 +74,7 @@ __all__ = [
     "Likelihood",
     "Martens",
     "MartensProgress",
+    "Mixed",
     "ModelError",
     "ModelTypeError",
     "Momentum",
@@ -89,6 +91,7 @@ __all__ = [
     "StepInfo",
     "Stop",
     "StopRule",
+    "Structural",
     "UncountedWarning",
     "block_curvature",
     "estimate",

@@ -13,10 +13,12 @@ from bdhf.optim.forward.batches import Batch, micro_batches
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.optimizer import BlockHessianFree
 from bdhf.optim.products import Settings, linearise
-from bdhf.optim.products.cost import Sweeps, sweeps
+from bdhf.optim.products.cost import Sweeps, sweeps, with_term
 from bdhf.optim.solvers import NeedsSites, Solver
 from bdhf.optim.torch_support.flops import Done, Flops, Tally
+from bdhf.optim.update.damping import Constant, Damping
 from bdhf.optim.update.momentum import Momentum, products_of
+from bdhf.optim.update.structural import structure_of
 from bdhf.optim.vectors.blocks import Blocks
 
 
@@ -88,7 +90,7 @@ def _of(optimizer: BlockHessianFree, batch: Batch) -> Sweeps:
     return count_products(
         optimizer.objective, batch, Shared(),
         curvature=optimizer.curvature, blocks=optimizer.blocks, solver=optimizer.solver,
-        momentum=optimizer.momentum, settings=optimizer.settings,
+        momentum=optimizer.momentum, settings=optimizer.settings, damping=optimizer.damping,
     )  # fmt: skip
 
 
@@ -127,13 +129,22 @@ def count_products(
     solver: Solver,
     settings: Settings,
     momentum: Momentum | None = None,
+    damping: Damping = Constant(),  # noqa: B008 - parts are frozen, so sharing one is safe
 ) -> Sweeps:
     """The cost of the products of an update; `shared` is for the same model, loss and batch."""
     objective.check()
+    products = solver.products(blocks) + products_of(momentum)
     flops = shared.tally(settings)
+    structure = structure_of(damping, objective.model, objective.loss_fn, settings)
     with torch.enable_grad(), objective.arithmetic():
         product = linearise(
             objective, micro_batches(batch), curvature=curvature, blocks=blocks, flops=flops,
-            settings=settings, products=solver.products(blocks) + products_of(momentum),
+            settings=settings, products=products,
         )  # fmt: skip
-        return sweeps(product, flops, len(product.parts[0][1].outputs))
+        samples = len(product.parts[0][1].outputs)
+        cost = sweeps(product, flops, samples)
+        if structure is None:
+            return cost
+        flops = shared.tally(settings)
+        states = structure.linearise(micro_batches(batch), blocks, flops, products)
+        return with_term(cost, sweeps(states, flops, samples))

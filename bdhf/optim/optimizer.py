@@ -44,6 +44,7 @@ from bdhf.optim.update.info import StepInfo
 from bdhf.optim.update.momentum import Momentum, products_of
 from bdhf.optim.update.parameter_steps import moving
 from bdhf.optim.update.regularization import L2
+from bdhf.optim.update.structural import structure_of
 from bdhf.optim.update.update import Taken, Update
 
 
@@ -102,10 +103,10 @@ class BlockHessianFree(BlockOptimizer):
         self.momentum, self.seed = momentum, seed
         self.settings = Settings(method, max_bytes, product_dtype, compile)
         check_method(self.settings)
+        self._structure = structure_of(damping, model, loss_fn, self.settings)
         self.blocks = cut(self.objective.layout, partition).to(self.objective.device)
         solver.check(self.blocks, curvature)
-        self._flops, self._workspace = Flops(), Workspace()
-        self._unchecked = check
+        self._flops, self._workspace, self._unchecked = Flops(), Workspace(), check
         self._lists_checked: Hashable = () if check else None  # flags of the model; None: never
         defaults = {"lr": lr, "damping": damping.initial}
         super().__init__(self.blocks, self.objective.parameters, defaults)
@@ -126,6 +127,9 @@ class BlockHessianFree(BlockOptimizer):
             warn_if_expensive(product, flops)
             check_curvature(self.objective, product, self.curvature, watch)
             warn_if_flat(product, watch)
+            if (matrix := self._structure) is not None:
+                states = matrix.linearise(batches, self.blocks, flops, 0)
+                check_curvature(matrix.objective, states, matrix.curvature, watch)
             penalty = self.regularization.weight
             warn_if_unbounded(self.objective, self.curvature, self.param_groups, penalty)
         self._unchecked = False
@@ -133,8 +137,7 @@ class BlockHessianFree(BlockOptimizer):
     def off_block_energy(self, batch: BatchOrList, probes: int = 8) -> float:
         """‖G - G_block‖_F / ‖G‖_F on a batch, at the current parameters, in [0, 1].
 
-        By random signs (`BlockCurvature.off_block_energy`), which depend on `seed` and the number
-        of updates. Changes nothing.
+        By signs drawn from `seed` and the number of updates (`BlockCurvature`). Changes nothing.
         """
         return self._energy(batch, probes).ratio
 
@@ -199,7 +202,7 @@ class BlockHessianFree(BlockOptimizer):
         update = Update(
             self.objective, self.blocks, self.solver, self.acceptance, self.regularization,
             self._flops, watch, self._per_block("damping", like), self._per_block("lr", like),
-            self.momentum,
+            self.momentum, self._structure,
         )  # fmt: skip
         expansion, product = self._linearise(batches, curvature_batches)
         solution = update.solve(expansion, product, self._carried)
@@ -216,10 +219,8 @@ class BlockHessianFree(BlockOptimizer):
     def _product(self, batches: Batches, flops: Flops) -> BlockProduct:
         """The curvature of a batch; its draws depend on the seed and the number of updates."""
         return linearise(
-            self.objective, batches,
-            curvature=self.curvature, blocks=self.blocks, flops=flops,
-            seed=self._carried.draws,
-            settings=self.settings, workspace=self._workspace,
+            self.objective, batches, curvature=self.curvature, blocks=self.blocks, flops=flops,
+            seed=self._carried.draws, settings=self.settings, workspace=self._workspace,
             products=self.solver.products(self.blocks) + products_of(self.momentum),
         )  # fmt: skip
 
@@ -235,8 +236,7 @@ class BlockHessianFree(BlockOptimizer):
 
     @property
     def _carried(self) -> Carried:
-        warm_start = self.solver.warm_start
-        return Carried(self.state, self.objective, self.blocks, warm_start, self.seed)
+        return Carried(self.state, self.objective, self.blocks, self.solver.warm_start, self.seed)
 
     def _remember(self, solution: Solution, taken: Taken) -> None:
         """Keep the state for the next update; nothing changes if a damping rule raises."""

@@ -79,14 +79,21 @@ CURVATURES: dict[str, tuple[Curvature, Callable[[Case], Tensor]]] = {
         lambda case: dense_scores(case, [observed(case)], terms(case), is_mean(case)),
     ),
     "hessian": (bdhf.Hessian(), dense_hessian),
+    "mixed": (
+        bdhf.Mixed(0.3),
+        lambda case: 0.3 * dense_hessian(case) + 0.7 * dense_ggn(case),
+    ),
 }
+
+#: The curvatures with second derivatives of the model: indefinite, and without a factor.
+INDEFINITE = ("hessian", "mixed")
 
 assert set(CURVATURES) == set(TABLE), "a curvature without an oracle"
 
 
 def fits(curvature: str, case: Case) -> bool:
     """Whether a curvature is defined for the loss of a case."""
-    return (case.recognised or curvature in ("ggn", "hessian")) and (
+    return (case.recognised or curvature in ("ggn", *INDEFINITE)) and (
         case.draws or curvature != "fisher"
     )
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from bdhf.experiments.parts.meta_models import block_sizes
+from bdhf.experiments.parts.meta_models import block_sizes, meta_model
 from bdhf.experiments.parts.resolve import Resolved, refusals
 from bdhf.experiments.parts.tables import PARTS, part_of, problem_of
+from bdhf.optim import ModelError
+from bdhf.optim.forward.hidden_states import hidden_modules
 
 #: Why an arm of `block_hf` cannot run on a problem; "" if it can.
 CompatibilityRule = Callable[[Resolved, Resolved], str]
@@ -33,9 +35,23 @@ class Never:
 def undamped(arm: Resolved, problem: Resolved) -> str:
     """The system of the samples has no solution without damping."""
     damping = arm.get("damping", {})
+    if damping.get("type") == "structural":
+        damping = damping["damping"]
     zero = damping.get("type") == "constant" and damping["value"] == 0
     is_sample_space = arm["solver"]["type"] == "sample_space"
     return "sample_space needs damping above 0" if zero and is_sample_space else ""
+
+
+def stateless(arm: Resolved, problem: Resolved) -> str:
+    """The model has no hidden states for structural damping."""
+    damping = arm.get("damping", {})
+    if not problem or damping.get("type") != "structural" or not damping["weight"]:
+        return ""
+    try:
+        hidden_modules(meta_model(problem_of(problem)), damping["modules"])
+    except ModelError as error:
+        return str(error)
+    return ""
 
 
 def refusal_of(arm: Resolved, problem: Resolved) -> str:
@@ -60,7 +76,13 @@ _COMPATIBILITY: tuple[CompatibilityRule, ...] = (
         curvature="hessian",
         solver="sample_space",
     ),
+    Never(
+        "sample_space needs a positive semi-definite matrix JᵀHJ; mixed is none: use cg, or ggn",
+        curvature="mixed",
+        solver="sample_space",
+    ),
     undamped,
+    stateless,
     refusal_of,
 )
 

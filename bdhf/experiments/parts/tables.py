@@ -45,6 +45,7 @@ from bdhf.optim import (
     LevenbergMarquardt,
     Martens,
     MartensProgress,
+    Mixed,
     Momentum,
     NoPreconditioner,
     PerLayer,
@@ -56,6 +57,7 @@ from bdhf.optim import (
     SampleSpace,
     Solver,
     StopRule,
+    Structural,
 )
 from bdhf.optim.curvature import OutputCurvature
 from bdhf.optim.partitions import Partition
@@ -74,6 +76,7 @@ CURVATURES: Table = {
     "fisher": Fisher,
     "empirical_fisher": EmpiricalFisher,
     "hessian": Hessian,
+    "mixed": Mixed,
 }
 PARTITIONS: Table = {
     "full": Full,
@@ -100,7 +103,11 @@ STOPS: Table = {
     "relative_residual": RelativeResidual,
     "forcing": Forcing,
 }
-DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
+DAMPINGS: Table = {
+    "constant": Constant,
+    "levenberg_marquardt": LevenbergMarquardt,
+    "structural": Structural,
+}
 ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}
 REGULARIZATIONS: Table = {"l2": L2}
 MOMENTUMS: Table = {"quadratic": QuadraticMomentum}
@@ -134,6 +141,7 @@ NESTED: Nested = {
     Preconditioner: ("preconditioner", PRECONDITIONERS),
     StopRule: ("stop_rule", STOPS),
     Initialisation: ("init", INITIALISATIONS),
+    Damping: ("damping", DAMPINGS),
 }
 
 

@@ -90,6 +90,8 @@ def _alike(arm: Resolved) -> str:
     parts = {key: arm.get(key) for key in _COUNTED}
     if arm["curvature"]["type"] == "empirical_fisher":  # of rank 1, as one draw is
         parts["curvature"] = {"type": "fisher", "samples": 1}
+    adds = arm["damping"]["type"] == "structural"  # λ itself adds no product
+    parts["damping"] = arm["damping"] if adds else {"type": "constant"}
     return json.dumps(parts)
 
 
@@ -103,6 +105,7 @@ def _counted(problem: str, parts: str) -> tuple[Sweeps, Solver, Momentum | None]
             Objective.of(bench.model, bench.problem.loss), bench.example, bench.shared,
             curvature=part_of("curvature", arm), blocks=_blocks(bench, arm), solver=solver,
             momentum=momentum, settings=product_settings(arm),
+            damping=part_of("damping", arm),
         )  # fmt: skip
     return sweeps, solver, momentum
 

@@ -3,7 +3,7 @@
 `bdhf.optim.products` computes products with it.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from bdhf.optim.curvature.fisher import EmpiricalFisher, Fisher
 from bdhf.optim.curvature.ggn import GGN
 from bdhf.optim.curvature.hessian import Hessian
+from bdhf.optim.curvature.mixed import Mixed
 from bdhf.optim.curvature.output import OutputLoss, expand_loss
 from bdhf.optim.losses.weights import LossFn
 
@@ -28,8 +29,23 @@ class OutputCurvature(Protocol):
         """
 
 
-#: The matrix of a quadratic model: a Jᵀ H J, or the Hessian of the loss.
+#: The matrix of a quadratic model: a Jᵀ H J, the Hessian of the loss, or a mixture of both.
 Curvature = OutputCurvature | Hessian
+
+
+def hessian_share(curvature: Curvature) -> float:
+    """The weight α of ∇²L in a matrix α ∇²L + (1 - α) JᵀHJ; 0 for a Jᵀ H J.
+
+    Above 0 the matrix has second derivatives of the model: it is indefinite, has no factor, and
+    includes the second derivatives of the loss's own parameters.
+    """
+    return float(getattr(curvature, "hessian_share", 0.0))
+
+
+def is_through_outputs(curvature: Curvature) -> TypeGuard[OutputCurvature]:
+    """Whether the matrix is a Jᵀ H J, without any share of ∇²L."""
+    return not hessian_share(curvature)
+
 
 __all__ = [
     "GGN",
@@ -37,7 +53,10 @@ __all__ = [
     "EmpiricalFisher",
     "Fisher",
     "Hessian",
+    "Mixed",
     "OutputCurvature",
     "OutputLoss",
     "expand_loss",
+    "hessian_share",
+    "is_through_outputs",
 ]

@@ -12,3 +12,8 @@ class Hessian:
     It equals the GGN where the model is linear in its parameters. `StepInfo.stop` reports where CG
     meets negative curvature.
     """
+
+    @property
+    def hessian_share(self) -> float:
+        """The matrix is ∇²L alone."""
+        return 1.0

@@ -120,7 +120,7 @@ class Probe:
 
     @cached_property
     def _differences(self) -> Differences | None:
-        return Differences.of(self.objective, self.product, self.curvature)
+        return Differences.of(self.objective, self.product)
 
     @cached_property
     def _moves(self) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from bdhf.optim.curvature import Curvature, Hessian
+from bdhf.optim.curvature import Curvature, hessian_share
 from bdhf.optim.diagnosis.coupling import coupled
 from bdhf.optim.diagnosis.faulty_module import first_change
 from bdhf.optim.diagnosis.surrogates import surrogate
@@ -143,7 +143,7 @@ def _errors(check: Check) -> str:
 def _full_problem(probe: Probe, check: Check) -> str:
     """What is wrong with the full matrix, where no module has a surrogate backward pass."""
     order, way_out = "first", "replace it, or report it to PyTorch"
-    if isinstance(probe.curvature, Hessian):
+    if hessian_share(probe.curvature):
         order = "second"
         way_out = (
             "replace it, use another curvature (GGN needs first derivatives of the outputs "

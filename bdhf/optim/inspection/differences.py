@@ -1,4 +1,4 @@
-"""vᵀGv by differences of the outputs, or of the gradient for the Hessian.
+"""vᵀGv by differences of the outputs for a Jᵀ H J, or of the gradient for the Hessian.
 
 They are computed in float64 on a copy of the model, whatever its precision. All v share the base
 point.
@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.diagnosis.surrogates import double
 from bdhf.optim.forward.objective import Objective
+from bdhf.optim.losses import OutputHessian
 from bdhf.optim.losses.weights import LossFn
 from bdhf.optim.products import BlockProduct
+from bdhf.optim.products.weighted_sum import terms_of
 from bdhf.optim.vectors.layout import split_like
 
 #: Relative step of the finite difference, in float64 for every model; so small that a sample rarely
@@ -36,23 +37,22 @@ class Differences:
 
     twin: Objective
     theta: Tensor  # (P,), float64
-    parts: Sequence[tuple[float, Any, Any, Tensor]]  # weight, batch, H, value of a micro-batch
-    curvature: Curvature
+    parts: Sequence[tuple[float, Any, Any, Tensor]]  # weight, batch, H, value of a term
 
     @classmethod
-    def of(
-        cls, objective: Objective, product: BlockProduct, curvature: Curvature
-    ) -> Differences | None:
+    def of(cls, objective: Objective, product: BlockProduct) -> Differences | None:
         """None where the model has no copy in float64."""
         try:
             twin = Objective.of(*_doubled(objective.model, objective.loss_fn))
             parts = []
             for weight, part in product.parts:
                 batch = double(part.batch)
-                parts.append((weight, batch, part.hessian, _value(twin, batch, curvature)))
+                for share, term in terms_of(part):
+                    value = _value(twin, batch, term.hessian)
+                    parts.append((weight * share, batch, term.hessian, value))
         except (RuntimeError, TypeError):
             return None
-        return cls(twin, twin.theta(), parts, curvature)
+        return cls(twin, twin.theta(), parts)
 
     def central(self, v: Tensor) -> float:
         """vᵀGv for v of shape (P,), in the order of the parameters; NaN at a kink."""
@@ -71,10 +71,10 @@ class Differences:
         return sum(part[0] * _quadratic(slope, v, part[2]) for part, slope in pairs)
 
     def _slopes(self, v: Tensor, sign: float) -> list[Tensor]:
-        """The change of the values along ±v, per unit of v, for every micro-batch."""
+        """The change of the values along ±v, per unit of v, for every term."""
         step = sign * _STEP * max(float(self.theta.norm()), 1.0) / float(v.norm())
         _set(self.twin.parameters, self.theta + step * v.double())
-        values = [_value(self.twin, batch, self.curvature) for _, batch, _, _ in self.parts]
+        values = [_value(self.twin, batch, hessian) for _, batch, hessian, _ in self.parts]
         pairs = zip(values, self.parts, strict=True)
         return [(value - part[3]) / step for value, part in pairs]
 
@@ -87,10 +87,10 @@ def _doubled(model: nn.Module, loss_fn: LossFn) -> tuple[nn.Module, LossFn]:
     return model.double(), loss_fn.double()
 
 
-def _value(twin: Objective, batch: Any, curvature: Curvature) -> Tensor:
-    """The values to difference: the outputs, or for the Hessian the gradient (P,)."""
+def _value(twin: Objective, batch: Any, hessian: OutputHessian | None) -> Tensor:
+    """The values to difference: the outputs, or without an H between them the gradient (P,)."""
     with torch.enable_grad():  # a model may differentiate in its forward
-        if isinstance(curvature, Hessian):
+        if hessian is None:
             return twin.loss_and_gradient((batch,))[1]
         outputs: Tensor = twin.model(batch[0]).detach()
         return outputs

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdhf.optim.curvature import Curvature, Hessian
+from bdhf.optim.curvature import Curvature, hessian_share
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.losses.hessians import Differentiated
 from bdhf.optim.partitions import Full
@@ -81,7 +81,7 @@ def warn_if_unbounded(
 
     `groups` are the param_groups, `penalty` the weight of an L2 that is added to the damping.
     """
-    if isinstance(curvature, Hessian):
+    if hessian_share(curvature):
         return
     models = set(objective.model.parameters())
     for index, group in enumerate(groups):

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from bdhf.optim.curvature import Curvature, Hessian
+from bdhf.optim.curvature import Curvature, Hessian, hessian_share, is_through_outputs
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.forward.batches import Batch
 from bdhf.optim.forward.objective import Objective
@@ -24,6 +24,7 @@ from bdhf.optim.products.product import BlockProduct
 from bdhf.optim.products.propagate.hessian import DoubleBackward
 from bdhf.optim.products.propagate.propagate import Propagate
 from bdhf.optim.products.request import EXPECTED_PRODUCTS, Request, Settings, Workspace
+from bdhf.optim.products.weighted_sum import WeightedSum
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.blocks import Blocks
@@ -33,17 +34,22 @@ MethodChoice = tuple[str, str]  # method, and why
 
 
 def _propagate(request: Request) -> Linearisation:
-    """By sweeps through the graph of the outputs, or of the gradient."""
-    if isinstance(request.curvature, Hessian):
-        return DoubleBackward(request)
-    return Propagate(request, request.curvature)
+    """By sweeps through the graph of the outputs, of the gradient, or of each in turn."""
+    curvature, share = request.curvature, hessian_share(request.curvature)
+    if is_through_outputs(curvature):
+        return Propagate(request, curvature)
+    hessian = DoubleBackward(request)
+    if isinstance(curvature, Hessian) or share == 1:
+        return hessian
+    return WeightedSum(((share, hessian), (1 - share, Propagate(request, curvature))))
 
 
 def _layer_io(request: Request) -> Linearisation:
     """By cached inputs and output factors. Raises Uncovered where they do not determine it."""
-    if isinstance(request.curvature, Hessian):
+    curvature = request.curvature
+    if not is_through_outputs(curvature):
         raise Uncovered("the Hessian is not of the form Jᵀ H J")
-    return LayerIO(request, request.curvature)
+    return LayerIO(request, curvature)
 
 
 METHODS: Mapping[str, Callable[[Request], Linearisation]] = {
@@ -111,7 +117,7 @@ def _of_the_loss(objective: Objective, curvature: Curvature, blocks: Blocks) -> 
     if not objective.held:
         return ""
     names = ", ".join(blocks.layout.slots[i].name for i in objective.held)
-    if isinstance(curvature, Hessian):
+    if hessian_share(curvature):
         return f"the loss reads {names} itself: its second derivatives are in the Hessian"
     return (
         f"the loss reads {names} itself: the gradient is exact, but the curvature is that through "
@@ -164,11 +170,11 @@ def _choose(request: Request) -> MethodChoice:
     """The requested method; for "auto" the cheaper one."""
     if request.settings.method != "auto":
         return request.settings.method, "requested by method="
-    if isinstance(request.curvature, Hessian):
+    curvature = request.curvature
+    if not is_through_outputs(curvature):
         return "propagate", ""
     if not request.products:
         return "propagate", "the solver uses no products"
-    curvature = request.curvature
     costs = _or_refusal(request, lambda: forecast(request, survey(request, curvature)))
     if isinstance(costs, str):
         return "propagate", costs

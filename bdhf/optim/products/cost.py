@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -62,6 +62,23 @@ def sweeps(product: BlockProduct, flops: Flops, samples: int) -> Sweeps:
         setup=setup / gradient if gradient else math.nan,
         factor_rows=rows,
         gradient=gradient / samples,
+    )
+
+
+def with_term(cost: Sweeps, term: Sweeps) -> Sweeps:
+    """The cost with another matrix added, which has its own linearisation.
+
+    A product of it alone follows each solve. Both are in gradients, so `term` is converted.
+    """
+    unit = term.gradient / cost.gradient if cost.gradient else math.nan
+    once = 1 + term.setup + term.product
+    return replace(
+        cost,
+        blocks=tuple(a + unit * b for a, b in zip(cost.blocks, term.blocks, strict=True)),
+        whole=cost.whole + unit * term.whole,
+        blended=cost.blended + unit * term.blended,
+        setup=cost.setup + unit * once,
+        factor_rows=cost.factor_rows + term.factor_rows,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.curvature import Curvature, Hessian
+from bdhf.optim.curvature import Curvature, hessian_share
 from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
 from bdhf.optim.vectors.blocks import Blocks
@@ -26,7 +26,7 @@ class SampleSpace:
     The control for "was CG converged?" where the outputs of the curvature batch are few: R = N·C
     in the low thousands. It needs a curvature Jᵀ H J and λ > 0. It holds A, R × P numbers; rows
     are made `chunk` at a time, and R is at most `max_rows`. Raises ValueError for settings out of
-    range, for the Hessian, and when solving for more rows or λ = 0.
+    range, for a share of the Hessian, and when solving for more rows or λ = 0.
     """
 
     max_rows: int = 4000
@@ -44,10 +44,10 @@ class SampleSpace:
 
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
         """Raise ValueError for a curvature that has no factor."""
-        if isinstance(curvature, Hessian):
+        if hessian_share(curvature):
             raise ValueError(
-                "SampleSpace needs a positive semi-definite matrix Jᵀ H J, which the Hessian is "
-                "not: use CG or Cholesky, or GGN"
+                f"SampleSpace needs a positive semi-definite matrix Jᵀ H J, which {curvature} "
+                "is not: use CG or Cholesky, or GGN"
             )
 
     def products(self, blocks: Blocks) -> int:

@@ -17,6 +17,7 @@ from bdhf.optim.forward.batches import Batches
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.products import BlockProduct
 from bdhf.optim.solvers import Solution, Solver, System
+from bdhf.optim.solvers.system import Matrix
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.update.acceptance import Acceptance
 from bdhf.optim.update.callback import WithCallback
@@ -25,6 +26,8 @@ from bdhf.optim.update.carried import Carried
 from bdhf.optim.update.expansion import Expansion
 from bdhf.optim.update.momentum import Momentum
 from bdhf.optim.update.regularization import L2
+from bdhf.optim.update.stiffened import Stiffened
+from bdhf.optim.update.structural import Structure
 from bdhf.optim.vectors.blocks import Blocks
 
 
@@ -53,22 +56,34 @@ class Update:
     damping: Tensor
     lr: Tensor
     momentum: Momentum | None = None
+    structure: Structure | None = None  # of structural damping
 
     def solve(self, expansion: Expansion, product: BlockProduct, carried: Carried) -> Solution:
         """The direction d of every block, from the last update's. Zero where there is no model."""
         start = carried.start()
         if not expansion.is_finite:  # even in one block: no block steps alone
             return Solution.nowhere(self.blocks, expansion.gradient)
+        matrix = WithCallback(product, self.watch)
+        stiffened = self._stiffened(matrix, expansion.curvature_batches)
         rhs = expansion.gradient.neg_()
         system = System(
-            self.blocks, WithCallback(product, self.watch), rhs, self.damping + self.penalty.weight,
+            self.blocks, stiffened or matrix, rhs, self.damping + self.penalty.weight,
             keep_iterates=self.acceptance.needs_iterates, stopping=carried.stopping(),
         )  # fmt: skip
         solution = self.solver.solve(system, start)
         if self.momentum is not None:
             solution = self.momentum.combine(system, solution, carried.last_step())
         rhs.neg_()  # in place both times: it is as long as the parameters
-        return solution
+        return solution if stiffened is None else stiffened.undamped(solution)
+
+    def _stiffened(self, matrix: Matrix, batches: Batches) -> Stiffened | None:
+        """The matrix with structural damping; None without."""
+        if self.structure is None:
+            return None
+        products = self.solver.products(self.blocks)
+        states = self.structure.linearise(batches, self.blocks, self.flops, products)
+        scale = self.structure.weight * self.damping
+        return Stiffened(self.blocks, matrix, WithCallback(states, self.watch), scale)
 
     def take(
         self,

@@ -25,17 +25,20 @@ from tests.messages import naming
 INDEFINITE = (
     "sample_space needs a positive semi-definite matrix JᵀHJ; hessian has none: use cg, or ggn"
 )
+MIXED = INDEFINITE.replace("hessian has none", "mixed is none")
 UNDAMPED = "sample_space needs damping above 0"
 
 
-def arm(curvature="ggn", solver="sample_space", damping=0.1):
+def arm(curvature="ggn", solver="sample_space", damping=0.1, structural=False):
     """A resolved arm of block_hf."""
+    constant = {"type": "constant", "value": damping}
+    around = {"type": "structural", "damping": constant, "weight": 0.1, "modules": None}
     return {
         "type": "block_hf",
         "curvature": {"type": curvature},
         "partition": {"type": "full"},
         "solver": {"type": solver},
-        "damping": {"type": "constant", "value": damping},
+        "damping": around if structural else constant,
     }
 
 
@@ -45,7 +48,10 @@ def arm(curvature="ggn", solver="sample_space", damping=0.1):
         ({}, ""),
         ({"solver": "cg", "curvature": "hessian", "damping": 0}, ""),
         ({"curvature": "hessian"}, INDEFINITE),
+        ({"curvature": "mixed"}, MIXED),
         ({"damping": 0}, UNDAMPED),
+        ({"damping": 0, "structural": True}, UNDAMPED),
+        ({"damping": 0.1, "structural": True}, ""),
         ({"damping": 0.0, "curvature": "hessian"}, INDEFINITE),
     ],
 )
@@ -64,6 +70,39 @@ def test_parts_that_refuse_each_other_on_the_model_of_the_problem_are_a_reason()
 
     reason = why_not(parts, resolve_problem("mlp"))
     assert re.match(naming("84,060", "max_block", "2,000"), reason)
+
+
+@pytest.mark.parametrize(
+    ("problem", "damping", "facts"),
+    [
+        ("mlp", "structural", ("Sequential", "recurrent", "modules=")),
+        ("mlp", {"type": "structural", "weight": 0.0}, ()),
+        ("sequence_lstm", "structural", ()),
+        ("sequence_lstm", {"type": "structural", "modules": ["nothing.*"]}, ("nothing.*",)),
+    ],
+)
+def test_structural_damping_needs_a_model_with_hidden_states(problem, damping, facts):
+    """Every problem is told apart before anything is run; a weight of 0 needs none."""
+    problem = resolve_problem(problem)
+    parts = resolve_arm("a", {"type": "block_hf", "damping": damping}, tables.problem_of(problem))
+
+    reason = why_not(parts, problem)
+
+    assert bool(reason) == bool(facts)
+    assert re.match(naming(*facts), reason)
+
+
+def test_structural_damping_costs_a_product_with_each_matrix():
+    """And its linearisation; the rule and the value of λ cost nothing."""
+    problem = resolve_problem({"type": "mlp", "hidden": [11]})
+
+    def updates(**damping):
+        damping = {"type": "structural", "modules": ["1"], **damping}
+        parts = {"type": "block_hf", "damping": damping}
+        made = resolve_arm("a", parts, tables.problem_of(problem))
+        return cost.arm_cost(problem, made, 100, 50)
+
+    assert updates(weight=0.1) == updates(weight=2.0, damping=0.3) > updates(weight=0.0)
 
 
 def test_arms_that_differ_in_numbers_only_build_no_further_model(monkeypatch):
@@ -94,8 +133,12 @@ def test_estimates_together_are_those_apart_and_keep_no_model():
     problem = resolve_problem({"type": "mlp", "hidden": [11]})
     arms = [
         resolve_arm("a", {"type": "block_hf", **parts}, tables.problem_of(problem))
-        for parts in ({}, {"curvature": "hessian"}, {"partition": "full"}, {"solver": "cholesky"})
-    ]
+        for parts in (
+            {}, {"curvature": "hessian"}, {"curvature": "mixed"}, {"partition": "full"},
+            {"solver": "cholesky"}, {"damping": {"type": "structural", "modules": ["*"]}},
+            {"damping": {"type": "structural", "modules": ["0"]}},
+        )
+    ]  # fmt: skip
     apart = [cost.arm_cost(problem, arm, 100, 50) for arm in arms]
     cost._counted.cache_clear()
 

@@ -125,6 +125,7 @@ BLOCK_HF = {
     "solver direction": "solver: direction",
     "damping constant": "damping: 0.2",
     "damping levenberg_marquardt": "damping: {type: levenberg_marquardt, initial: 0.1}",
+    "damping structural": "damping: {type: structural, damping: 0.2, weight: 0.5, modules: ['0']}",
     "damping of each block": "damping: {type: levenberg_marquardt, per_block: true}",
     "regularization l2": "regularization: 0.01",
     "momentum quadratic": "momentum: quadratic",

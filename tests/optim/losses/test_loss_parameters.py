@@ -187,7 +187,7 @@ def gradient(curvature):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Hessian()], ids=["ggn", "hessian"])
+@pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Hessian(), bdhf.Mixed()], ids=repr)
 def test_the_gradient_is_that_of_everything_that_is_held(name, curvature):
     """∇L has the parameters of the model, through the outputs and directly, then the loss's own."""
     model, batch = network()
@@ -237,7 +237,19 @@ def test_the_hessian_has_all_second_derivatives(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Hessian()], ids=["ggn", "hessian"])
+def test_a_mixture_has_its_share_of_the_second_derivatives(name):
+    """α ∇²L + (1 - α) JᵀHJ, where only the first has rows of what only the loss has."""
+    model, batch = network()
+    loss_fn = LOSSES[name](model)
+    hessian, ggn = (dense(model, loss_fn, batch) for dense in (dense_hessian, dense_ggn))
+
+    G = bdhf.block_curvature(model, loss_fn, batch, curvature=bdhf.Mixed(0.3))
+
+    assert_close(G.to_dense(), 0.3 * hessian + 0.7 * ggn, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("curvature", [bdhf.GGN(), bdhf.Hessian(), bdhf.Mixed()], ids=repr)
 def test_the_check_knows_both(name, curvature):
     """The finite difference moves the parameters of both, and a tied one once."""
     model, batch = network()

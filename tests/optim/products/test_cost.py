@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import bdhf
 from bdhf.optim import CostWarning, estimate
+from bdhf.optim.curvature import hessian_share
 from bdhf.optim.estimate import Shared
 from bdhf.optim.estimate import count_products as estimated
 from bdhf.optim.forward.objective import Objective
@@ -135,7 +136,7 @@ def solving(case, curvature, partition, iterations, **parts):
     """An optimizer with a fixed number of iterations of its solver, and a batch."""
     model, batch = case()
     solver = bdhf.CG(max_iters=iterations, tol=0, residual_tol=0, **parts)
-    damping = bdhf.Constant(10.0 if curvature == bdhf.Hessian() else 1e-3)  # else it is indefinite
+    damping = bdhf.Constant(10.0 if hessian_share(curvature) else 1e-3)  # else it is indefinite
     optimizer = bdhf.BlockHessianFree(
         model.double(), F.mse_loss, curvature=curvature, partition=partition, solver=solver,
         damping=damping,
@@ -157,6 +158,7 @@ UPDATES = [
     (mlp, bdhf.GGN(), bdhf.PerNeuron(), 5),
     (mlp, bdhf.Fisher(samples=2), bdhf.PerLayer(), 5),
     (mlp, bdhf.Hessian(), bdhf.PerLayer(), 5),
+    (mlp, bdhf.Mixed(0.5), bdhf.PerLayer(), 5),
     (mlp, bdhf.GGN(), bdhf.Blend(bdhf.PerLayer(), 0.5), 5),
     (images, bdhf.GGN(), bdhf.PerLayer(), 5),
     (images, bdhf.EmpiricalFisher(), bdhf.Random(blocks=2), 5),
@@ -211,13 +213,22 @@ def test_a_preconditioner_that_knows_no_cost_counts_two_gradients():
     assert costs[1] - costs[0] == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("method", ["auto", "propagate", "layer_io"])
-def test_estimates_that_share_their_work_count_what_each_counts_alone(method):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *(Settings(method=method) for method in ("auto", "propagate", "layer_io")),
+        Settings(dtype=torch.bfloat16),
+    ],
+    ids=["auto", "propagate", "layer_io", "bfloat16"],
+)
+def test_estimates_that_share_their_work_count_what_each_counts_alone(settings):
     """Whatever came before: every number of every curvature, partition and method is the same."""
     model, batch = mlp()
     shared, objective = Shared(), Objective.of(model, F.mse_loss)
-    settings, solver = Settings(method=method), bdhf.CG()
-    curvatures = (bdhf.GGN(), bdhf.Fisher(samples=2), bdhf.EmpiricalFisher(), bdhf.Hessian())
+    solver = bdhf.CG()
+    curvatures = (
+        bdhf.GGN(), bdhf.Fisher(samples=2), bdhf.EmpiricalFisher(), bdhf.Hessian(), bdhf.Mixed(),
+    )  # fmt: skip
     partitions = (
         bdhf.PerNeuron(), bdhf.Full(), bdhf.PerLayer(), bdhf.Random(blocks=3),
         bdhf.Blend(bdhf.PerLayer(), 0.5),

@@ -30,7 +30,7 @@ from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case, build
 from tests.messages import naming
-from tests.optim.curvatures import CURVATURES, DEFINED, NAMED_INSTEAD, SEED, UNDEFINED
+from tests.optim.curvatures import CURVATURES, DEFINED, INDEFINITE, NAMED_INSTEAD, SEED, UNDEFINED
 from tests.optim.partitions import PARTITIONS
 from tests.oracles import cut as cut_matrix
 from tests.oracles import dense_ggn
@@ -44,7 +44,7 @@ REFUSED = {
 }
 
 #: (case, curvature) wherever the matrix has no negative eigenvalue.
-POSITIVE = [(case, curvature) for case, curvature in DEFINED if curvature != "hessian"]
+POSITIVE = [(case, curvature) for case, curvature in DEFINED if curvature not in INDEFINITE]
 GGN = CURVATURES["ggn"][0]
 
 

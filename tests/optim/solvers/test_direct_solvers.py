@@ -17,7 +17,7 @@ from bdhf.optim.solvers import System
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case, build
 from tests.messages import naming
-from tests.optim.curvatures import CURVATURES, DEFINED, NAMED_INSTEAD, SEED, UNDEFINED
+from tests.optim.curvatures import CURVATURES, DEFINED, INDEFINITE, NAMED_INSTEAD, SEED, UNDEFINED
 from tests.optim.optimizers import EXACT, dense_step, optimizer_of, regression
 from tests.optim.partitions import PARTITIONS
 from tests.oracles import dense_ggn, flat_parameters
@@ -86,11 +86,11 @@ def definite(case, curvature):
 
 
 def test_the_table_allows_direct_solvers_wherever_there_is_a_factor():
-    """Cholesky accepts every curvature, SampleSpace every one but the Hessian."""
+    """Cholesky accepts every curvature, SampleSpace every one without a share of the Hessian."""
     for (curvature, _), solvers in ALLOWED.items():
-        expected = {"cholesky"} if curvature == "hessian" else {"cholesky", "sample_space"}
+        expected = {"cholesky"} if curvature in INDEFINITE else {"cholesky", "sample_space"}
         assert set(solvers) == expected
-    assert len(ALLOWED) == 24
+    assert len(ALLOWED) == 30
 
 
 #: Everything that is allowed on four cases, and the harder models under the harder partitions.
@@ -255,11 +255,14 @@ def test_a_direct_solve_starts_nowhere(solver):
     assert warm == fresh
 
 
-def test_the_hessian_has_no_sample_space():
-    """An indefinite matrix has no factor: refused where the optimizer is built."""
-    with pytest.raises(ValueError, match=naming("SampleSpace", "Hessian", "CG", "Cholesky", "GGN")):
+@pytest.mark.parametrize("curvature", INDEFINITE)
+def test_an_indefinite_matrix_has_no_sample_space(curvature):
+    """It has no factor: refused where the optimizer is built."""
+    kind = CURVATURES[curvature][0]
+    facts = naming("SampleSpace", repr(kind), "CG", "Cholesky", "GGN")
+    with pytest.raises(ValueError, match=facts):
         bdhf.BlockHessianFree(
-            nn.Linear(2, 1), F.mse_loss, curvature=bdhf.Hessian(), solver=bdhf.SampleSpace()
+            nn.Linear(2, 1), F.mse_loss, curvature=kind, solver=bdhf.SampleSpace()
         )
 
 

@@ -53,7 +53,7 @@ class DoubleBackward:
         """Build the graph again in the precision of the products; loss and gradient stay."""
         with (
             torch.autocast(self._objective.device.type, dtype=dtype),
-            self.flops.counting(("lower", self.shapes)),
+            self.flops.counting(("lower ∇²L", self.shapes)),
         ):
             *_, self._g, _ = self._linearise_lower()
 
@@ -75,7 +75,7 @@ class DoubleBackward:
         return outputs, loss, u, g, flatten(part.detach() for part in g)
 
     _linearise = part("linearise")(_graph)
-    _linearise_lower = part("lower")(_graph)
+    _linearise_lower = part("lower ∇²L")(_graph)
 
     def _of_everything(self, outputs: Tensor, targets: Any) -> _Graph:
         """The graph with the loss's own parameters, which have second derivatives too."""
@@ -93,7 +93,7 @@ class DoubleBackward:
 
     def product(self, blocks: Blocks, v: Tensor, active: Sequence[int]) -> Tensor:
         """∇²L_bb v_b for every active block b, zero elsewhere; (P,) -> (P,), in block order."""
-        key = ("product", self.shapes)
+        key = ("∇²L product", self.shapes)
         return block_by_block(blocks, v, active, self._product, self.flops, key)
 
     def _product(self, block: Block, v: Tensor, out: Tensor) -> None:
