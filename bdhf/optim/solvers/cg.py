@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.products.cost import Sweeps
-from bdhf.optim.solvers.lockstep import Rows
+from bdhf.optim.solvers.lockstep import CHECK_EVERY, Rows, saved_iterations
 from bdhf.optim.solvers.preconditioners import NoPreconditioner, Preconditioner
 from bdhf.optim.solvers.recurrence import Recurrence
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
@@ -22,9 +22,6 @@ from bdhf.optim.vectors.blocks import Blocks
 
 #: Iterations after which the true residual replaces that of the recurrence (rounding drift).
 REFRESH_EVERY = 50
-
-#: Iterations between two reads of which rows are done, where a read waits for the device.
-CHECK_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class CG:
         diagonal = self.preconditioner(system)
         cg = Recurrence(system, start, diagonal, dtype, eager=on_cpu and every == 1)
         self._stop_small(cg)
-        saved = _saved(self.max_iters) if system.keep_iterates else set()
+        saved = saved_iterations(self.max_iters) if system.keep_iterates else set()
         kept: list[tuple[int, Iterate]] = []
         phis = [cg.phi]
         for iteration in range(1, self.max_iters + 1):
@@ -119,9 +116,3 @@ class CG:
             return
         progress = (phi - phis[iteration - span]) / phi
         rows.rest((phi < 0) & (progress < span * self.tol), Stop.PROGRESS)
-
-
-def _saved(max_iters: int) -> set[int]:
-    """Iterations before the last at which Martens (2010, §4.6) keeps an iterate: ⌈5 · 1.3^j⌉."""
-    last = math.ceil(math.log(max(max_iters, 5) / 5, 1.3))
-    return {math.ceil(5 * 1.3**j) for j in range(last + 1)} & set(range(max_iters))
