@@ -45,6 +45,7 @@ from bdhf.optim import (
     PerNeuron,
     Preconditioner,
     Random,
+    SaddleFree,
     SampleSpace,
     Solver,
 )
@@ -74,7 +75,12 @@ PARTITIONS: Table = {
     "random": Random,
     "blend": Blend,
 }
-SOLVERS: Table = {"cg": CG, "sample_space": SampleSpace, "cholesky": Cholesky}
+SOLVERS: Table = {
+    "cg": CG,
+    "sample_space": SampleSpace,
+    "cholesky": Cholesky,
+    "saddle_free": SaddleFree,
+}
 PRECONDITIONERS: Table = {"none": NoPreconditioner, "martens": Martens}
 DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
 ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}

@@ -3,6 +3,7 @@
 from bdhf.optim.solvers.cg import CG
 from bdhf.optim.solvers.cholesky import Cholesky
 from bdhf.optim.solvers.preconditioners import Martens, NoPreconditioner, Preconditioner
+from bdhf.optim.solvers.saddle_free import SaddleFree
 from bdhf.optim.solvers.sample_space import SampleSpace
 from bdhf.optim.solvers.system import Iterate, Matrix, Solution, Solver, Stop, System
 
@@ -14,6 +15,7 @@ __all__ = [
     "Matrix",
     "NoPreconditioner",
     "Preconditioner",
+    "SaddleFree",
     "SampleSpace",
     "Solution",
     "Solver",

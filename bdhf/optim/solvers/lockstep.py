@@ -52,6 +52,11 @@ class Rows:
         self.active = self.active & ~mask
         self._code = self._code.masked_fill(mask, _CODE[stop])
 
+    def report(self, mask: Tensor, stop: Stop) -> None:
+        """Give another reason for the rows in `mask`, but for those that are not finite."""
+        mask = mask & (self._code != _CODE[Stop.NONFINITE])
+        self._code = self._code.masked_fill(mask, _CODE[stop])
+
     def solution(self, answer: Iterate, kept: Sequence[tuple[int, Iterate]]) -> Solution:
         """Counts and reasons of every row, with the iterates; the last one is the answer."""
         counts = torch.stack([self.iterations, self.products, self._code])

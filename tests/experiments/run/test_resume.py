@@ -120,6 +120,7 @@ BLOCK_HF = {
     "solver cg": "solver: {type: cg, max_iters: 3, warm_start: 0}",
     "solver sample_space": "solver: sample_space",
     "solver cholesky": "solver: cholesky",
+    "solver saddle_free": "solver: {type: saddle_free, iterations: 3}",
     "damping constant": "damping: 0.2",
     "damping levenberg_marquardt": "damping: {type: levenberg_marquardt, initial: 0.1}",
     "damping of each block": "damping: {type: levenberg_marquardt, per_block: true}",
