@@ -52,7 +52,7 @@ class Lanczos:
         last = self.betas[-1] if self.betas else torch.zeros_like(alpha)
         if index:
             blocks.add_scaled_(w, -last, self._vectors[index - 1])
-        before = beta = blocks.add_scaled_dot_(w, -alpha, v, w, alpha.dtype).sqrt()
+        beta = blocks.add_scaled_dot_(w, -alpha, v, w, alpha.dtype).sqrt()
         if index + 1 < len(self._vectors):
             self._orthogonalise_(w)
             beta = blocks.dot(w, w).sqrt()
@@ -61,23 +61,18 @@ class Lanczos:
         self.alphas.append(alpha)
         self.betas.append(beta)
         self._largest = torch.maximum(self._largest, alpha.abs() + last)
-        self._stop_exhausted(before, beta)
+        self._stop_complete(beta)
         if index + 1 < len(self._vectors):
             self._set(index + 1, w, beta)
 
-    def tridiagonal(self, count: int) -> tuple[Tensor, Tensor]:
-        """T of at most `count` steps, (rows, count, count), and a bound of its norm, (rows,).
-
-        A row that stopped earlier has this bound on the rest of its diagonal, apart from T.
-        """
+    def tridiagonal(self, count: int) -> Tensor:
+        """T of at most `count` steps, (rows, count, count), with zeros where a row has fewer."""
         steps = torch.arange(count, device=self.norm.device)
         size = self.rows.iterations.clamp(max=count).unsqueeze(1)
         alpha = torch.stack(self.alphas[:count], 1).masked_fill(steps >= size, 0.0)
         beta = torch.stack(self.betas[:count], 1).masked_fill(steps + 1 >= size, 0.0)
-        bound = (alpha.abs() + beta + beta.roll(1, 1)).amax(1)  # by Gershgorin's circles
-        diagonal = torch.where(steps < size, alpha, bound.unsqueeze(1))
         beside = beta.narrow(1, 0, count - 1)
-        return diagonal.diag_embed() + beside.diag_embed(1) + beside.diag_embed(-1), bound
+        return alpha.diag_embed() + beside.diag_embed(1) + beside.diag_embed(-1)
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """V y of every row, (rows, count) -> (P,)."""
@@ -102,11 +97,10 @@ class Lanczos:
             inner = torch.bmm(v, target.unsqueeze(2))  # (rows, count, 1)
             target.unsqueeze(1).baddbmm_(inner.mT, v, alpha=-1)
 
-    def _stop_exhausted(self, before: Tensor, beta: Tensor) -> None:
-        """Stop the rows whose Krylov space is complete: β is 0, or w is rounding of V."""
+    def _stop_complete(self, beta: Tensor) -> None:
+        """Stop the rows whose Krylov space is complete: β is 0, or V spans the block."""
         floor = ROUNDING_UNITS * torch.finfo(beta.dtype).eps * self._largest
-        exhausted = (beta <= floor) | (2 * beta < before) | (self._sizes <= len(self.alphas))
-        self.rows.rest(exhausted, Stop.CONVERGED)
+        self.rows.rest((beta <= floor) | (self._sizes <= len(self.alphas)), Stop.CONVERGED)
 
     def _set(self, index: int, w: Tensor, norm: Tensor) -> None:
         """Set a vector of the basis to w / ‖w‖ in active rows, and to 0 in the others."""

@@ -106,10 +106,10 @@ def _iterate(lanczos: Lanczos, count: int) -> tuple[Iterate, Tensor, Tensor]:
 
     φ is ‖b‖² Σ_i Q_1i² (½ (θ_i + λ) s_i² - s_i) with the factors s_i = 1 / (|θ_i| + λ).
     """
-    matrix, bound = lanczos.tridiagonal(count)
-    theta, q = torch.linalg.eigh(matrix)  # (rows, count), (rows, count, count)
-    damping, rounding = lanczos.system.damping, torch.finfo(bound.dtype).eps * bound
-    damped, length = theta + damping.unsqueeze(1), theta.abs() + damping.unsqueeze(1)
+    theta, q = torch.linalg.eigh(lanczos.tridiagonal(count))  # (rows, count), (rows, count, count)
+    damping = lanczos.system.damping.unsqueeze(1)
+    damped, length = theta + damping, theta.abs() + damping
+    rounding = torch.finfo(theta.dtype).eps * theta.abs().amax(1)
     scale = torch.where(length > rounding.unsqueeze(1), 1.0 / length, 0.0)
     norm = torch.where(lanczos.rows.iterations > 0, lanczos.norm, 0.0)
     first = norm.unsqueeze(1) * q.select(1, 0)  # Qᵀ Vᵀ b

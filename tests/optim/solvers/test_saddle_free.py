@@ -190,6 +190,25 @@ def test_negative_curvature_is_followed_and_not_reversed():
     assert bdhf.CG(residual_tol=1e-12).solve(solved).x[2].abs() < x[2]  # it stops before
 
 
+@pytest.mark.parametrize(
+    ("lowest", "damping", "stop"),
+    [
+        (-0.5, 0.4, Stop.NEGATIVE_CURVATURE),
+        (-0.5, 0.6, Stop.CONVERGED),
+        (0.0, 0.0, Stop.CONVERGED),
+    ],
+)
+def test_negative_curvature_is_that_of_the_damped_matrix(lowest, damping, stop):
+    """It is reported where an eigenvalue of G + λI is below 0, beyond rounding, as by CG."""
+    values = torch.tensor([1.0, 2.0, 3.0, lowest], dtype=torch.float64)
+    q, _ = torch.linalg.qr(positive(4, 5))
+    rhs = torch.ones(4, dtype=torch.float64)
+
+    solution = SaddleFree().solve(system([q @ values.diag() @ q.T], [rhs], damping))
+
+    assert solution.stop == (stop,)
+
+
 def two_layers(first, second):
     """½ (1 - w₂w₁)²: a saddle at w = 0, with the Hessian [[0, -1], [-1, 0]]; minima on w₂w₁ = 1."""
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
@@ -286,6 +305,18 @@ def test_the_basis_stays_orthogonal_on_an_ill_conditioned_matrix():
 
     assert solution.iterations == (60,)
     assert_close(solution.x, rhs / (values.abs() + 1e-2), rtol=1e-6, atol=0)
+
+
+def test_a_block_is_complete_after_as_many_products_as_parameters():
+    """The stop of a block of 9 after 9 products is "converged", though G is a little asymmetric."""
+    noise = torch.randn(9, 9, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+    solution = SaddleFree().solve(
+        system([positive(9, 0) + 1e-6 * noise], [torch.ones(9, dtype=torch.float64)])
+    )
+
+    assert solution.stop == (Stop.CONVERGED,)
+    assert solution.products == (9,)
 
 
 def test_without_any_right_hand_side_nothing_is_multiplied():
