@@ -12,6 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils.parametrizations import spectral_norm
 
 import bdhf
+from bdhf.experiments.parts.tables import SOLVERS
 from bdhf.optim import CurvatureError, ModelError, ModelTypeError, Stop
 from tests.messages import naming
 from tests.optim.optimizers import regression
@@ -53,11 +54,11 @@ def test_a_gradient_that_is_not_finite_in_one_block_moves_no_block():
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize("solver", [bdhf.CG(), bdhf.Cholesky(), bdhf.SampleSpace()])
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_an_update_that_cannot_move_makes_no_product(solver):
     """Nothing is solved for a gradient that is no number, from a warm start neither."""
     model, (x, y) = regression()
-    optimizer = bdhf.BlockHessianFree(model, F.mse_loss, solver=solver)
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss, solver=solver())
     optimizer.step((x, y))
 
     assert optimizer.step((x, math.nan * y)).products == 0

@@ -27,8 +27,9 @@ from bdhf.problems.data import Part
 #: Parameters of the largest model that is built: a larger one would take too long for a plan.
 PARAMETERS = 20_000_000
 
-#: Iterations of conjugate gradients.
+#: Iterations of a solver, and the argument for them where a solver has one.
 _ITERATIONS = 2
+_ITERATIVE = {"cg": "max_iters", "saddle_free": "iterations"}
 
 
 class NotTried(Exception):  # noqa: N818 - an outcome, not an error
@@ -51,8 +52,8 @@ def untouched() -> Iterator[None]:
 def as_tried(run: RunSpec) -> RunSpec:
     """A run whose first update fails in the same cases, and takes less time.
 
-    Arms of `block_hf` that differ in learning rate, a damping above 0 or the iterations of cg share
-    one, because these do not decide whether an update can be made. Nothing is compiled.
+    Arms of `block_hf` that differ in learning rate, a damping above 0 or the iterations of a solver
+    share one, because these do not decide whether an update can be made. Nothing is compiled.
     """
     arm = run.optimizer
     if arm["type"] != "block_hf":
@@ -60,9 +61,9 @@ def as_tried(run: RunSpec) -> RunSpec:
     arm = {**arm, "lr": 0.1, "compile": False}
     if arm["damping"]["type"] == "constant" and arm["damping"]["value"] > 0:
         arm["damping"] = {"type": "constant", "value": 0.01}
-    if arm["solver"]["type"] == "cg":
-        iterations = min(arm["solver"]["max_iters"], _ITERATIONS)
-        arm["solver"] = {**arm["solver"], "max_iters": iterations}
+    key = _ITERATIVE.get(arm["solver"]["type"])
+    if key is not None:
+        arm["solver"] = {**arm["solver"], key: min(arm["solver"][key], _ITERATIONS)}
     return run.model_copy(update={"optimizer": arm})
 
 

@@ -92,6 +92,7 @@ CONDITIONS: Mapping[str, str] = {
     "sample_space": "with damping above 0, and up to `max_rows` rows (samples × outputs of the "
     "curvature batch; samples × draws for a Fisher matrix)",
     "cholesky": "for blocks of up to `max_block` parameters",
+    "saddle_free": "with memory for `iterations` vectors of all parameters",
 }
 
 

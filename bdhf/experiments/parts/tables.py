@@ -54,6 +54,7 @@ from bdhf.optim import (
     QuadraticMomentum,
     Random,
     RelativeResidual,
+    SaddleFree,
     SampleSpace,
     Solver,
     StopRule,
@@ -91,6 +92,7 @@ SOLVERS: Table = {
     "sample_space": SampleSpace,
     "cholesky": Cholesky,
     "direction": Direction,
+    "saddle_free": SaddleFree,
 }
 PRECONDITIONERS: Table = {
     "none": NoPreconditioner,

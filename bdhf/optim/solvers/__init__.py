@@ -12,6 +12,7 @@ from bdhf.optim.solvers.preconditioners import (
     NoPreconditioner,
     Preconditioner,
 )
+from bdhf.optim.solvers.saddle_free import SaddleFree
 from bdhf.optim.solvers.sample_space import SampleSpace
 from bdhf.optim.solvers.stopping import (
     Forcing,
@@ -39,6 +40,7 @@ __all__ = [
     "NoPreconditioner",
     "Preconditioner",
     "RelativeResidual",
+    "SaddleFree",
     "SampleSpace",
     "Solution",
     "Solver",

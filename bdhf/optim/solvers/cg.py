@@ -14,6 +14,7 @@ from torch import Tensor
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.refusals.refusals import refuse_no_parts
+from bdhf.optim.solvers.lockstep import CHECK_EVERY, saved_iterations
 from bdhf.optim.solvers.preconditioners import Costed, NoPreconditioner, Preconditioner
 from bdhf.optim.solvers.recurrence import Recurrence
 from bdhf.optim.solvers.stopping import History, MartensProgress, StopRule
@@ -22,9 +23,6 @@ from bdhf.optim.vectors.blocks import Blocks
 
 #: Iterations after which the true residual replaces that of the recurrence (rounding drift).
 REFRESH_EVERY = 50
-
-#: Iterations between two reads of which rows are done, where a read waits for the device.
-CHECK_EVERY = 10
 
 #: Gradients that the set-up of a preconditioner costs where it does not know.
 _UNKNOWN_SET_UP = 2.0
@@ -109,7 +107,7 @@ class CG:
         rule, phis = self.stop or MartensProgress(self.tol), [cg.phi]
         numbers = rule.begin(History(phis, cg.rr, cg.bb), system.stopping)
         self._stop(cg, rule, phis, numbers)
-        saved = _saved(self.max_iters) if system.keep_iterates else set()
+        saved = saved_iterations(self.max_iters) if system.keep_iterates else set()
         kept: list[tuple[int, Iterate]] = []
         for iteration in range(1, self.max_iters + 1):
             if (iteration - 1) % every == 0 and not cg.rows.look():
@@ -136,9 +134,3 @@ class CG:
         done = rule.done(History(phis, cg.rr, cg.bb), numbers)
         if done is not None:
             cg.rows.rest(done, rule.reason)
-
-
-def _saved(max_iters: int) -> set[int]:
-    """Iterations before the last at which Martens (2010, §4.6) keeps an iterate: ⌈5 · 1.3^j⌉."""
-    last = math.ceil(math.log(max(max_iters, 5) / 5, 1.3))
-    return {math.ceil(5 * 1.3**j) for j in range(last + 1)} & set(range(max_iters))

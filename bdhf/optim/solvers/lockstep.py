@@ -6,12 +6,16 @@ and `solution` wait for the device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from bdhf.optim.solvers.system import Iterate, Solution, Stop
+
+#: Iterations between two reads of which rows are done, where a read waits for the device.
+CHECK_EVERY = 10
 
 _STOPS = tuple(Stop)
 _CODE = {stop: code for code, stop in enumerate(_STOPS)}
@@ -48,6 +52,11 @@ class Rows:
         self.active = self.active & ~mask
         self._code = self._code.masked_fill(mask, _CODE[stop])
 
+    def report(self, mask: Tensor, stop: Stop) -> None:
+        """Give another reason for the rows in `mask`, but for those that are not finite."""
+        mask = mask & (self._code != _CODE[Stop.NONFINITE])
+        self._code = self._code.masked_fill(mask, _CODE[stop])
+
     def solution(self, answer: Iterate, kept: Sequence[tuple[int, Iterate]]) -> Solution:
         """Counts and reasons of every row, with the iterates; the last one is the answer."""
         counts = torch.stack([self.iterations, self.products, self._code])
@@ -61,3 +70,9 @@ class Rows:
             stop=tuple(_STOPS[code] for code in codes),
             iterates=(*iterates, answer),
         )
+
+
+def saved_iterations(max_iters: int) -> set[int]:
+    """Iterations before the last at which Martens (2010, §4.6) keeps an iterate: ⌈5 · 1.3^j⌉."""
+    last = math.ceil(math.log(max(max_iters, 5) / 5, 1.3))
+    return {math.ceil(5 * 1.3**j) for j in range(last + 1)} & set(range(max_iters))

@@ -20,10 +20,10 @@ from bdhf.optim.vectors.blocks import Blocks
 class Stop(StrEnum):
     """Why the solver stopped in a block."""
 
-    CONVERGED = "converged"  # the residual is within its tolerance, or the solve was direct
+    CONVERGED = "converged"  # the residual is within its tolerance, or the solve is exact
     PROGRESS = "progress"  # Martens' relative progress fell below its tolerance
     MAX_ITERS = "max_iters"
-    NEGATIVE_CURVATURE = "negative_curvature"  # pᵀAp ≤ 0: the last iterate is kept
+    NEGATIVE_CURVATURE = "negative_curvature"  # pᵀAp ≤ 0 for some p; CG keeps its last iterate
     NONFINITE = "nonfinite"  # NaN or infinity arose in this block: the last iterate is kept
 
 

@@ -304,6 +304,19 @@ def test_arms_that_differ_in_numbers_alone_share_a_first_update(tmp_path, cache)
     assert len(list(cache.iterdir())) == 4  # adam, block_hf, full_hf damped and undamped
 
 
+@pytest.mark.parametrize("solver", ["cg, max_iters", "saddle_free, iterations"])
+def test_arms_that_differ_in_iterations_share_a_first_update(tmp_path, cache, solver):
+    """Three numbers of iterations make one update, for every solver that has them."""
+    spec = tmp_path / "spec.yaml"
+    values = ", ".join(f"{{type: {solver}: {number}}}" for number in (5, 9, 30))
+    spec.write_text(changed(("seeds", f"grid: {{arms.full_hf.solver: [{values}]}}\nseeds")))
+    ablation = Ablation.open(spec, tmp_path / "results")
+
+    assert ablation.check_arms(ablation.cells) == []
+    assert len(ablation.plan.arms) == 5
+    assert len(list(cache.iterdir())) == 3  # adam, block_hf, full_hf
+
+
 def test_skipped_arms_are_not_tried(tmp_path, monkeypatch):
     """They are not run either."""
     spec = tmp_path / "spec.yaml"

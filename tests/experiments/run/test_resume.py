@@ -123,6 +123,7 @@ BLOCK_HF = {
     "solver sample_space": "solver: sample_space",
     "solver cholesky": "solver: cholesky",
     "solver direction": "solver: direction",
+    "solver saddle_free": "solver: {type: saddle_free, iterations: 3}",
     "damping constant": "damping: 0.2",
     "damping levenberg_marquardt": "damping: {type: levenberg_marquardt, initial: 0.1}",
     "damping structural": "damping: {type: structural, damping: 0.2, weight: 0.5, modules: ['0']}",

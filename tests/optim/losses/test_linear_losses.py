@@ -139,6 +139,7 @@ SOLVERS = {
     "preconditioned": bdhf.CG(preconditioner=bdhf.Martens()),
     "cholesky": bdhf.Cholesky(),
     "sample_space": bdhf.SampleSpace(),
+    "saddle_free": bdhf.SaddleFree(),
 }
 
 

@@ -436,6 +436,7 @@ def test_layer_io_knows_a_tensor_that_both_hold():
 SOLVERS = {
     "cholesky": bdhf.Cholesky(),
     "sample_space": bdhf.SampleSpace(),
+    "saddle_free": bdhf.SaddleFree(200),
     "preconditioned": bdhf.CG(
         max_iters=200, tol=0.0, residual_tol=1e-12, preconditioner=bdhf.Martens()
     ),

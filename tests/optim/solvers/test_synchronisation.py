@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bdhf.optim import CG, Forcing, MartensProgress, RelativeResidual, Stop
+from bdhf.optim import CG, Forcing, MartensProgress, RelativeResidual, SaddleFree, Stop
 from bdhf.optim.products.linearisation import pick, slot_tensors
 from bdhf.optim.solvers import System
 from bdhf.optim.vectors import rows
@@ -248,6 +248,59 @@ def solved_without_values(monkeypatch, warm, preconditioned, **setting):
             solved, torch.ones_like(rhs) if warm else None
         )
     return solution, len(lists)
+
+
+@pytest.mark.parametrize("every", [2, 3, 10, 500])
+@pytest.mark.parametrize("iterations", [4, 20])
+def test_a_saddle_free_answer_is_the_same_however_seldom_flags_are_read(every, iterations):
+    """Iterates, φ, counts and reasons are equal, bit by bit, for rows of every end."""
+    solved = rows_of_all_ends(keep_iterates=True)
+
+    eager, seldom = (SaddleFree(iterations, each).solve(solved) for each in (1, every))
+
+    assert {*eager.stop} >= {Stop.NEGATIVE_CURVATURE, Stop.NONFINITE, Stop.MAX_ITERS}
+    for field in ("iterations", "products", "stop"):
+        assert getattr(seldom, field) == getattr(eager, field)
+    assert len(seldom.iterates) == len(eager.iterates)
+    for iterate, other in zip(seldom.iterates, eager.iterates, strict=True):
+        assert torch.equal(iterate.x, other.x)
+        assert torch.equal(iterate.model, other.model)
+
+
+@pytest.mark.parametrize("iterations", [5, 30, 60])
+def test_a_saddle_free_solve_waits_once_every_ten_products_and_twice_for_its_answer(iterations):
+    """⌈k / 10⌉ + 2 waits, whatever happens in the rows; the decompositions follow the products."""
+    solved = rows_of_all_ends(keep_iterates=True)
+
+    with waits() as count:
+        solution = SaddleFree(iterations, check_every=10).solve(solved)
+
+    assert max(solution.iterations) == iterations
+    assert count() == math.ceil(iterations / 10) + 2
+
+
+@pytest.mark.parametrize("size", [60, 200])
+def test_no_operator_of_a_saddle_free_solve_leaves_the_device(monkeypatch, size):
+    """Tensors without values: an operator on two devices is an error, as is asking for a value.
+
+    Lists are answered with ones, and so is the number of vectors.
+    """
+    lists = []
+    monkeypatch.setattr(
+        FakeTensor, "tolist", lambda self: lists.append(self.device) or ones(self.shape)
+    )
+    monkeypatch.setattr(FakeTensor, "__int__", lambda self: 30, raising=False)
+    layout = layout_of(nn.Linear(size, 1, bias=False))
+    blocks = Blocks.of(layout, [torch.arange(size).view(2, -1)])
+    with FakeTensorMode(), Driverless():
+        rhs, damping = torch.ones(size, device="cuda:0"), torch.ones(2, device="cuda:0")
+        solved = System(blocks, lambda v, active: 2 * v, rhs, damping, keep_iterates=True)
+
+        solution = SaddleFree(30).solve(solved)
+
+    assert solution.x.device == rhs.device
+    assert solution.model.device == rhs.device
+    assert len(lists) == 3 + 1  # None is 10 on a device
 
 
 class Copies(Waits):
