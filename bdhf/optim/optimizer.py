@@ -198,7 +198,7 @@ class BlockHessianFree(BlockOptimizer):
             self._flops, watch, self._per_block("damping", like), self._per_block("lr", like),
         )  # fmt: skip
         expansion, product = self._linearise(batches, curvature_batches)
-        solution = update.solve(expansion, product, self._carried.start())
+        solution = update.solve(expansion, product, self._carried)
         del product  # free the graph before the parameters change
         with moving(self.objective.parameters) as move:
             taken = update.take(expansion, solution, move, self._groups_apart())

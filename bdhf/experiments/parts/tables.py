@@ -42,10 +42,12 @@ from bdhf.optim import (
     LevenbergMarquardt,
     Martens,
     NoPreconditioner,
+    Nystrom,
     PerLayer,
     PerNeuron,
     Preconditioner,
     Random,
+    Recycled,
     SampleSpace,
     Solver,
 )
@@ -76,7 +78,13 @@ PARTITIONS: Table = {
     "blend": Blend,
 }
 SOLVERS: Table = {"cg": CG, "sample_space": SampleSpace, "cholesky": Cholesky}
-PRECONDITIONERS: Table = {"none": NoPreconditioner, "martens": Martens, "kfac": KFAC}
+PRECONDITIONERS: Table = {
+    "none": NoPreconditioner,
+    "martens": Martens,
+    "kfac": KFAC,
+    "nystrom": Nystrom,
+    "recycled": Recycled,
+}
 DAMPINGS: Table = {"constant": Constant, "levenberg_marquardt": LevenbergMarquardt}
 ACCEPTANCES: Table = {"full_step": FullStep, "backtracking": Backtracking}
 REGULARIZATIONS: Table = {"l2": L2}

@@ -7,7 +7,9 @@ from bdhf.optim.solvers.preconditioners import (
     Inverse,
     Martens,
     NoPreconditioner,
+    Nystrom,
     Preconditioner,
+    Recycled,
 )
 from bdhf.optim.solvers.sample_space import SampleSpace
 from bdhf.optim.solvers.system import Iterate, Matrix, Solution, Solver, Stop, System
@@ -21,7 +23,9 @@ __all__ = [
     "Martens",
     "Matrix",
     "NoPreconditioner",
+    "Nystrom",
     "Preconditioner",
+    "Recycled",
     "SampleSpace",
     "Solution",
     "Solver",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers.lockstep import Rows
-from bdhf.optim.solvers.preconditioners import NoPreconditioner, Preconditioner
+from bdhf.optim.solvers.preconditioners import FromProducts, NoPreconditioner, Preconditioner
 from bdhf.optim.solvers.recurrence import Recurrence
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
 from bdhf.optim.vectors.blocks import Blocks
@@ -65,11 +65,18 @@ class CG:
                 raise ValueError(f"CG {name} must be finite and at least 0; got {value}")
 
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
-        """Accept any blocks and any symmetric matrix."""
+        """Accept any blocks and any symmetric matrix that the preconditioner accepts."""
+        if isinstance(self.preconditioner, FromProducts):
+            self.preconditioner.check(blocks, curvature)
 
     def products(self, blocks: Blocks) -> int:
-        """All iterations, the first residual, and its refreshes."""
-        return self._most_products
+        """All iterations, the first residual and its refreshes, and those of the preconditioner."""
+        return self._most_products + self._set_up(max(n for _, n in blocks.shapes))
+
+    def _set_up(self, largest: int) -> int:
+        """Products of the preconditioner, for blocks of at most `largest` parameters."""
+        part = self.preconditioner
+        return part.products(largest) if isinstance(part, FromProducts) else 0
 
     @property
     def _most_products(self) -> int:
@@ -78,7 +85,8 @@ class CG:
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """All products, and the preconditioner."""
         apart = 0.0 if isinstance(self.preconditioner, NoPreconditioner) else 2.0
-        return self._most_products * sweeps.product + apart
+        products = self._most_products + self._set_up(max(sweeps.sizes))
+        return products * sweeps.product + apart
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
         """Solve every block from `start`, (P,) in block order, overwriting it, or from zero."""
@@ -103,7 +111,8 @@ class CG:
             self._stop_progress(cg.rows, phis)
             if iteration in saved:
                 kept.append((iteration, Iterate(cg.x.clone(), cg.phi)))
-        return cg.rows.solution(Iterate(cg.x, cg.phi), kept)
+        solution = cg.rows.solution(Iterate(cg.x, cg.phi), kept)
+        return replace(solution, memory=cg.memory(max(solution.iterations)))
 
     def _stop_small(self, cg: Recurrence) -> None:
         """Stop the rows whose residual is small enough, or not finite."""

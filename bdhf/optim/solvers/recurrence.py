@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.solvers.lockstep import Rows
-from bdhf.optim.solvers.preconditioners import Inverse
+from bdhf.optim.solvers.preconditioners import Inverse, LastingInverse
 from bdhf.optim.solvers.system import Stop, System, escape_length
 
 
@@ -43,6 +43,9 @@ class Recurrence:
         self._add_dot_ = partial(blocks.add_scaled_dot_, dtype=dtype)
         self.bb = self.rr = self._dot(system.rhs, system.rhs)
         self.rows = Rows(self.bb, eager)
+        self._lasting = preconditioner if isinstance(preconditioner, LastingInverse) else None
+        if self._lasting is not None:
+            self.rows.products += torch.tensor(self._lasting.products, device=self.bb.device)
         self.phi = torch.zeros_like(self.bb)
         self.x = torch.zeros_like(system.rhs) if start is None else start
         self.r, self.p = system.rhs.clone(), torch.zeros_like(system.rhs)
@@ -61,6 +64,8 @@ class Recurrence:
         self._still(~self.rows.active)
         ap = self._product(self.p)
         pap = self._add_dot_(ap, self.system.damping, self.p, self.p)  # A p = G p + λ p, and pᵀA p
+        if self._lasting is not None:
+            self._lasting.see(self.p, ap)
         alpha, moved = self._length(pap, first)
         self._add_(self.x, alpha, self.p)  # x = x + α p
         self.rr = self._add_dot_(self.r, -alpha, ap, self.r)  # r = r - α A p, and rᵀr
@@ -79,6 +84,10 @@ class Recurrence:
         else:
             self.z = self.m(self.r)
         self.rz = self._dot(self.r, self.z)
+
+    def memory(self, iterations: int) -> Tensor | None:
+        """What the preconditioner leaves to the next solve, (k, P); None: nothing new."""
+        return None if self._lasting is None else self._lasting.memory(iterations)
 
     def refresh(self) -> None:
         """Compute r = b - A x, since the recurrence drifts, at the cost of a product."""

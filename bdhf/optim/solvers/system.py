@@ -63,6 +63,8 @@ class System:
     rhs: Tensor
     damping: Tensor  # λ ≥ 0
     keep_iterates: bool = False  # for an iterative solver
+    memory: Tensor | None = None  # what the last solution has left, (k, P)
+    updates: int = 0  # before this one
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Solution:
     products: tuple[float, ...]
     stop: tuple[Stop, ...]
     iterates: tuple[Iterate, ...]
+    memory: Tensor | None = None  # for the next system, (k, P); None: that of before stays
 
     @classmethod
     def nowhere(cls, blocks: Blocks, like: Tensor) -> Solution:

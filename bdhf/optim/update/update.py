@@ -21,6 +21,7 @@ from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.update.acceptance import Acceptance
 from bdhf.optim.update.callback import WithCallback
 from bdhf.optim.update.candidates import CandidateSteps
+from bdhf.optim.update.carried import Carried
 from bdhf.optim.update.expansion import Expansion
 from bdhf.optim.update.regularization import L2
 from bdhf.optim.vectors.blocks import Blocks
@@ -50,16 +51,20 @@ class Update:
     damping: Tensor
     lr: Tensor
 
-    def solve(self, expansion: Expansion, product: BlockProduct, start: Tensor | None) -> Solution:
-        """The direction d of every block; overwrites `start`. Zero where there is no model."""
+    def solve(self, expansion: Expansion, product: BlockProduct, carried: Carried) -> Solution:
+        """The direction d of every block, from what updates before have left.
+
+        Zero where there is no model.
+        """
         if not expansion.is_finite:  # even in one block: no block steps alone
             return Solution.nowhere(self.blocks, expansion.gradient)
         rhs = expansion.gradient.neg_()
         system = System(
             self.blocks, WithCallback(product, self.watch), rhs, self.damping + self.penalty.weight,
             keep_iterates=self.acceptance.needs_iterates,
+            memory=carried.memory(), updates=carried.updates,
         )  # fmt: skip
-        solution = self.solver.solve(system, start)
+        solution = self.solver.solve(system, carried.start())
         rhs.neg_()  # in place both times: it is as long as the parameters
         return solution
 

@@ -2,6 +2,23 @@
 
 from bdhf.optim.solvers.preconditioners.diagonal import Martens, NoPreconditioner
 from bdhf.optim.solvers.preconditioners.kfac import KFAC
-from bdhf.optim.solvers.preconditioners.preconditioner import Inverse, Preconditioner
+from bdhf.optim.solvers.preconditioners.nystrom import Nystrom
+from bdhf.optim.solvers.preconditioners.preconditioner import (
+    FromProducts,
+    Inverse,
+    LastingInverse,
+    Preconditioner,
+)
+from bdhf.optim.solvers.preconditioners.recycled import Recycled
 
-__all__ = ["KFAC", "Inverse", "Martens", "NoPreconditioner", "Preconditioner"]
+__all__ = [
+    "KFAC",
+    "FromProducts",
+    "Inverse",
+    "LastingInverse",
+    "Martens",
+    "NoPreconditioner",
+    "Nystrom",
+    "Preconditioner",
+    "Recycled",
+]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from bdhf.optim.curvature import Curvature
 from bdhf.optim.solvers.system import System
+from bdhf.optim.vectors.blocks import Blocks
 
 
 class Inverse(Protocol):
@@ -20,8 +22,34 @@ class Inverse(Protocol):
         """What it was made of."""
 
 
+@runtime_checkable
+class LastingInverse(Inverse, Protocol):
+    """M⁻¹ that leaves vectors to the next update."""
+
+    @property
+    def products(self) -> tuple[int, ...]:
+        """The products with every block that its set-up has made."""
+
+    def see(self, p: Tensor, ap: Tensor) -> None:
+        """Look at a direction p and A p, (P,): of an iteration; unused where a block is done."""
+
+    def memory(self, iterations: int) -> Tensor | None:
+        """Vectors (k, P) in block order for `System.memory`; None: those of before stay."""
+
+
 class Preconditioner(Protocol):
     """Computes M for one system."""
 
     def __call__(self, system: System) -> Tensor | Inverse | None:
         """M⁻¹, or diag(M) > 0 as a vector (P,) in block order; None: M = I."""
+
+
+@runtime_checkable
+class FromProducts(Protocol):
+    """What a preconditioner adds that makes products with the matrix."""
+
+    def check(self, blocks: Blocks, curvature: Curvature) -> None:
+        """Raise ValueError, with an alternative, for blocks or a curvature that do not fit."""
+
+    def products(self, largest: int) -> int:
+        """The most products at one update, for blocks of at most `largest` parameters."""
