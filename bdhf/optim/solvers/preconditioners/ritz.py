@@ -67,4 +67,5 @@ def _whitening(gram: Tensor, eps: float) -> Tensor:
     """
     values, vectors = torch.linalg.eigh(gram)
     lengths = torch.where(values > eps**0.5, values.rsqrt(), 0.0)
-    return (vectors * lengths[:, None]).mT
+    whitening: Tensor = (vectors * lengths[:, None]).mT
+    return whitening
