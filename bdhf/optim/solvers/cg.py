@@ -84,7 +84,11 @@ class CG:
 
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """All products, and the preconditioner."""
-        apart = 0.0 if isinstance(self.preconditioner, NoPreconditioner) else 2.0
+        part, gradient = self.preconditioner, sweeps.gradient * samples
+        apart = 0.0 if isinstance(part, NoPreconditioner) else 2.0
+        if isinstance(part, FromProducts):
+            flops = part.flops(sweeps.sizes, self.max_iters)
+            apart = flops / gradient if gradient else math.nan
         products = self._most_products + self._set_up(max(sweeps.sizes))
         return products * sweeps.product + apart
 

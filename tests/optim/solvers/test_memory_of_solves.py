@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim import CG, ModelError, Nystrom, Recycled, Stop
+from bdhf.optim.estimate import estimate
 from tests.cases import build
 from tests.messages import naming
 from tests.optim.optimizers import dense_step, optimizer_of, regression
@@ -170,3 +171,19 @@ def test_training_in_low_precision_goes_on(part):
 
     assert infos[-1].loss < infos[0].loss
     assert {entry["memory"].dtype for entry in optimizer.state.values()} == {torch.bfloat16}
+
+
+@parts
+@pytest.mark.parametrize("partition", [bdhf.Full(), bdhf.PerLayer(), bdhf.PerNeuron()])
+def test_the_estimate_of_an_update_has_all_of_its_cost(partition, part):
+    """Decompositions and M⁻¹ r count: the dearest of three updates takes over half of it."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.Tanh(), torch.nn.Linear(30, 5))
+    batch = torch.randn(64, 20), torch.randn(64, 5)
+    solver = CG(max_iters=10, tol=0, preconditioner=part)
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss, partition=partition, solver=solver)
+    bound = estimate(optimizer, tuple(t[:8] for t in batch), gradient_batch=64)
+
+    costs = [optimizer.step(batch).gradient_equivalents for _ in range(3)]
+
+    assert 0.5 * bound < max(costs) < 1.05 * bound

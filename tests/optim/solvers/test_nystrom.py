@@ -102,7 +102,7 @@ def test_large_eigenvalues_above_a_flat_rest_cost_no_iterations():
     setting = {"max_iters": 200, "tol": 0, "residual_tol": 1e-6}
 
     plain = CG(**setting).solve(solved)
-    sketched = CG(**setting, preconditioner=Nystrom(rank=25)).solve(solved)
+    sketched = CG(**setting, preconditioner=Nystrom(rank=40)).solve(solved)
 
     assert min(plain.iterations) > 30
     assert max(sketched.iterations) <= 8

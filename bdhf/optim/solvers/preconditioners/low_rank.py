@@ -8,13 +8,19 @@ and a zero vector is no pair. G is about Σ w_i w_iᵀ.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bdhf.optim.solvers.system import System
+from bdhf.optim.solvers.system import Matrix, System
 from bdhf.optim.vectors.blocks import Blocks
+
+
+def applied(rank: int, sizes: Sequence[int], iterations: int) -> float:
+    """FLOPs of M⁻¹ r before the first iteration and after each, for blocks of these sizes."""
+    return 4.0 * rank * sum(sizes) * (iterations + 1)
 
 
 def stacks(blocks: Blocks, vectors: Tensor) -> list[Tensor]:
@@ -42,12 +48,17 @@ class LowRankInverse:
     """M⁻¹ = I + Σ_i c_i w_i w_iᵀ in every block, symmetric and positive definite."""
 
     blocks: Blocks
+    matrix: Matrix  # which counts
     vectors: Tensor  # w, (k, P)
     coefficients: tuple[Tensor, ...]  # c, (rows, k, 1) in float64, one per block matrix
     why: str
 
     def __call__(self, r: Tensor) -> Tensor:
         """M⁻¹ r, (P,) -> (P,) in block order: 4 k P operations."""
+        with self.matrix.counting(("M⁻¹ of low rank", len(self.vectors))):
+            return self._times(r)
+
+    def _times(self, r: Tensor) -> Tensor:
         out = r.clone()
         parts = zip(
             self.blocks.matrices(out), self.blocks.matrices(r), stacks(self.blocks, self.vectors),
@@ -73,7 +84,7 @@ def low_rank_inverse(system: System, vectors: Tensor, rest: Tensor, why: str) ->
     c = torch.where(kept, (ratio - 1) / values, 0.0)
     rows = [rows for rows, _ in system.blocks.shapes]
     coefficients = tuple(part.T.unsqueeze(2) for part in c.split(rows, dim=1))
-    return LowRankInverse(system.blocks, vectors, coefficients, why)
+    return LowRankInverse(system.blocks, system.matrix, vectors, coefficients, why)
 
 
 def smallest_pair(blocks: Blocks, vectors: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Y = GΩ,    Ĝ = Y (ΩᵀY)⁻¹ Yᵀ = U Λ̂ Uᵀ,    M⁻¹ = (λ̂_r + λ) U
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.solvers.preconditioners.low_rank import (
     LowRankInverse,
+    applied,
     eigenvalues,
     low_rank_inverse,
     positive,
@@ -36,9 +38,9 @@ class Nystrom:
     Frangella, Tropp & Udell (2023), algorithm 2.1 and §5. For solves of many iterations, with any
     model: it needs products only. Ĝ has `rank` r in every block (a smaller block is exact) and is
     made at the updates 0, `refresh`, 2 · `refresh`, …, at the cost of r products; λ is always that
-    of the update. The state of the optimizer holds r vectors of the parameters, and the set-up four
-    times as many. Raises ValueError for settings below 1, and for the Hessian; CurvatureError for
-    another matrix with negative eigenvalues.
+    of the update. The state of the optimizer holds r vectors of the parameters, and a solve r more;
+    a new sketch takes five times as many for a moment. Raises ValueError for settings below 1, and
+    for the Hessian; CurvatureError for another matrix with negative eigenvalues.
     """
 
     rank: int = 50
@@ -60,6 +62,12 @@ class Nystrom:
     def products(self, largest: int) -> int:
         """One per column of the sketch."""
         return min(self.rank, largest)
+
+    def flops(self, sizes: Sequence[int], iterations: int) -> float:
+        """Two QR decompositions and four products in every block, and M⁻¹ r at every iteration."""
+        return sum(_sketch_flops(n, min(self.rank, n)) for n in sizes) + applied(
+            self.rank, sizes, iterations
+        )
 
     def __call__(self, system: System) -> NystromInverse:
         """M⁻¹. Raises CurvatureError for a matrix with negative eigenvalues."""
@@ -135,6 +143,11 @@ class NystromInverse:
     def memory(self, iterations: int) -> Tensor | None:
         """The sketch, if it was made at this update."""
         return self.renewed
+
+
+def _sketch_flops(n: int, m: int) -> float:
+    """FLOPs of a sketch of rank m, without its products."""
+    return 13 * n * m**2 + 40 * m**3
 
 
 def _work(like: Tensor) -> torch.dtype:

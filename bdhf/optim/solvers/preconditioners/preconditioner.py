@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -46,10 +47,13 @@ class Preconditioner(Protocol):
 
 @runtime_checkable
 class FromProducts(Protocol):
-    """What a preconditioner adds that makes products with the matrix."""
+    """What a preconditioner adds that is made from products, its own or those of the solve."""
 
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
         """Raise ValueError, with an alternative, for blocks or a curvature that do not fit."""
 
     def products(self, largest: int) -> int:
-        """The most products at one update, for blocks of at most `largest` parameters."""
+        """Its own products at one update at most, for blocks of at most `largest` parameters."""
+
+    def flops(self, sizes: Sequence[int], iterations: int) -> float:
+        """FLOPs besides products at one update at most, for blocks of these sizes."""
