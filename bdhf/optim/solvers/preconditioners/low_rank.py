@@ -18,7 +18,7 @@ from bdhf.optim.solvers.system import Matrix, System
 from bdhf.optim.vectors.blocks import Blocks
 
 
-def applied(rank: int, sizes: Sequence[int], iterations: int) -> float:
+def low_rank_flops(rank: int, sizes: Sequence[int], iterations: int) -> float:
     """FLOPs of M⁻¹ r before the first iteration and after each, for blocks of these sizes."""
     return 4.0 * rank * sum(sizes) * (iterations + 1)
 

@@ -15,8 +15,8 @@ from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.solvers.preconditioners.low_rank import (
     LowRankInverse,
-    applied,
     eigenvalues,
+    low_rank_flops,
     low_rank_inverse,
     positive,
     stacks,
@@ -65,7 +65,7 @@ class Nystrom:
 
     def flops(self, sizes: Sequence[int], iterations: int) -> float:
         """Two QR decompositions and four products in every block, and M⁻¹ r at every iteration."""
-        return sum(_sketch_flops(n, min(self.rank, n)) for n in sizes) + applied(
+        return sum(_sketch_flops(n, min(self.rank, n)) for n in sizes) + low_rank_flops(
             self.rank, sizes, iterations
         )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.solvers.preconditioners.low_rank import (
     LowRankInverse,
-    applied,
+    low_rank_flops,
     low_rank_inverse,
     smallest_pair,
     stacks,
@@ -57,7 +57,7 @@ class Recycled:
         m, k = min(self.directions, iterations), self.vectors
         products = 2 * (m + k) * (2 * m + 2 * k) + 4 * k**2
         small = 25 * (m + k) ** 3
-        return sum(products * n + small for n in sizes) + applied(k, sizes, iterations)
+        return sum(products * n + small for n in sizes) + low_rank_flops(k, sizes, iterations)
 
     def __call__(self, system: System) -> RecycledInverse:
         """M⁻¹ of the pairs that the optimizer keeps."""
