@@ -1,6 +1,8 @@
 """Systems of dense matrices, and conjugate gradients on one of them by the textbook."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -56,6 +58,42 @@ def system(matrices, rhs, damping=0.0, keep_iterates=False) -> System:
 
     lam = torch.full((len(matrices),), damping, dtype=rhs[0].dtype)
     return System(blocks, product, torch.cat(rhs), lam, keep_iterates)
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """Products with a seed and without a meter, for a preconditioner that draws."""
+
+    product: Callable
+    seed: int = 3
+
+    def __call__(self, v, active=None):
+        return self.product(v, active)
+
+    def counting(self, key):
+        return nullcontext()
+
+
+def seeded(matrices, rhs, damping=0.0, **fields) -> System:
+    """A system whose matrix has a seed, with other fields of `System`."""
+    made = system(matrices, rhs, damping)
+    return replace(made, matrix=Seeded(made.matrix), **fields)
+
+
+def spectrum(values, seed):
+    """A random symmetric matrix with these eigenvalues."""
+    generator = torch.Generator().manual_seed(seed)
+    n = len(values)
+    q, _ = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))
+    return q @ torch.as_tensor(values, dtype=torch.float64).diag() @ q.T
+
+
+def dense_inverses(preconditioner, solved):
+    """M⁻¹ of every block as a dense matrix."""
+    inverse = preconditioner(solved)
+    units = torch.eye(len(solved.rhs), dtype=solved.rhs.dtype)
+    whole = torch.stack([inverse(unit) for unit in units], 1)
+    return [whole[row.start : row.stop, row.start : row.stop] for row in solved.blocks.rows]
 
 
 def textbook(matrix, rhs, iterations, start=None, diagonal=1.0):

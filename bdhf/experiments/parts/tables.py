@@ -48,11 +48,13 @@ from bdhf.optim import (
     Mixed,
     Momentum,
     NoPreconditioner,
+    Nystrom,
     PerLayer,
     PerNeuron,
     Preconditioner,
     QuadraticMomentum,
     Random,
+    Recycled,
     RelativeResidual,
     SaddleFree,
     SampleSpace,
@@ -99,6 +101,8 @@ PRECONDITIONERS: Table = {
     "martens": Martens,
     "kfac": KFAC,
     "ekfac": EKFAC,
+    "nystrom": Nystrom,
+    "recycled": Recycled,
 }
 STOPS: Table = {
     "martens_progress": MartensProgress,

@@ -10,7 +10,9 @@ from bdhf.optim.solvers.preconditioners import (
     Martens,
     NeedsSites,
     NoPreconditioner,
+    Nystrom,
     Preconditioner,
+    Recycled,
 )
 from bdhf.optim.solvers.saddle_free import SaddleFree
 from bdhf.optim.solvers.sample_space import SampleSpace
@@ -38,7 +40,9 @@ __all__ = [
     "Matrix",
     "NeedsSites",
     "NoPreconditioner",
+    "Nystrom",
     "Preconditioner",
+    "Recycled",
     "RelativeResidual",
     "SaddleFree",
     "SampleSpace",

@@ -15,7 +15,12 @@ from bdhf.optim.curvature import Curvature
 from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.refusals.refusals import refuse_no_parts
 from bdhf.optim.solvers.lockstep import CHECK_EVERY, saved_iterations
-from bdhf.optim.solvers.preconditioners import Costed, NoPreconditioner, Preconditioner
+from bdhf.optim.solvers.preconditioners import (
+    Costed,
+    FromProducts,
+    NoPreconditioner,
+    Preconditioner,
+)
 from bdhf.optim.solvers.recurrence import Recurrence
 from bdhf.optim.solvers.stopping import History, MartensProgress, StopRule
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
@@ -81,11 +86,18 @@ class CG:
                 )
 
     def check(self, blocks: Blocks, curvature: Curvature) -> None:
-        """Accept any blocks and any symmetric matrix."""
+        """Accept any blocks and any symmetric matrix that the preconditioner accepts."""
+        if isinstance(self.preconditioner, FromProducts):
+            self.preconditioner.check(blocks, curvature)
 
     def products(self, blocks: Blocks) -> int:
-        """All iterations, the first residual, and its refreshes."""
-        return self._most_products
+        """All iterations, the first residual and its refreshes, and those of the preconditioner."""
+        return self._most_products + self._set_up(max(n for _, n in blocks.shapes))
+
+    def _set_up(self, largest: int) -> int:
+        """Products of the preconditioner, for blocks of at most `largest` parameters."""
+        part = self.preconditioner
+        return part.products(largest) if isinstance(part, FromProducts) else 0
 
     @property
     def _most_products(self) -> int:
@@ -93,9 +105,13 @@ class CG:
 
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """All products, and the preconditioner."""
-        own = self.preconditioner
+        own, gradient = self.preconditioner, sweeps.gradient * samples
         set_up = own.cost(sweeps, samples) if isinstance(own, Costed) else _UNKNOWN_SET_UP
-        return self._most_products * sweeps.product + set_up
+        if isinstance(own, FromProducts):
+            flops = own.flops(sweeps.sizes, self.max_iters)
+            set_up = flops / gradient if gradient else math.nan
+        products = self._most_products + self._set_up(max(sweeps.sizes))
+        return products * sweeps.product + set_up
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
         """Solve every block from `start`, (P,) in block order, overwriting it, or from zero."""
@@ -122,7 +138,9 @@ class CG:
             self._stop(cg, rule, phis, numbers)
             if iteration in saved:
                 kept.append((iteration, Iterate(cg.x.clone(), cg.phi)))
-        return replace(cg.rows.solution(Iterate(cg.x, cg.phi), kept), stopping=numbers)
+        solution = cg.rows.solution(Iterate(cg.x, cg.phi), kept)
+        memory = cg.memory(max(solution.iterations))
+        return replace(solution, stopping=numbers, memory=memory)
 
     def _stop(
         self, cg: Recurrence, rule: StopRule, phis: list[Tensor], numbers: Tensor | None

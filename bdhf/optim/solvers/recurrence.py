@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.solvers.lockstep import Rows
-from bdhf.optim.solvers.preconditioners import Inverse
+from bdhf.optim.solvers.preconditioners import Inverse, LastingInverse
 from bdhf.optim.solvers.system import Stop, System, escape_length
 
 #: Rounding errors of a step along M⁻¹ r, in units of the precision.
@@ -46,6 +46,9 @@ class Recurrence:
         self._add_dot_ = partial(blocks.add_scaled_dot_, dtype=dtype)
         self.bb = self.rr = self._dot(system.rhs, system.rhs)
         self.rows = Rows(self.bb, eager)
+        self._lasting = preconditioner if isinstance(preconditioner, LastingInverse) else None
+        if self._lasting is not None:
+            self.rows.products += torch.tensor(self._lasting.products, device=self.bb.device)
         self.phi = torch.zeros_like(self.bb)
         self.x = torch.zeros_like(system.rhs) if start is None else start
         self.r, self.p = system.rhs.clone(), torch.zeros_like(system.rhs)
@@ -64,6 +67,8 @@ class Recurrence:
         self._still(~self.rows.active)
         ap = self._product(self.p)
         pap = self._add_dot_(ap, self.system.damping, self.p, self.p)  # A p = G p + λ p, and pᵀA p
+        if self._lasting is not None:
+            self._lasting.see(self.p, ap)
         alpha, moved = self._length(pap, first)
         self._add_(self.x, alpha, self.p)  # x = x + α p
         self.rr = self._add_dot_(self.r, -alpha, ap, self.r)  # r = r - α A p, and rᵀr
@@ -93,6 +98,10 @@ class Recurrence:
             return torch.zeros_like(self.rows.active)
         rounding = ROUNDING * torch.finfo(self.r.dtype).eps
         return self.rz <= rounding**2 * self._first_rz
+
+    def memory(self, iterations: int) -> Tensor | None:
+        """What the preconditioner leaves to the next solve, (k, P); None: nothing new."""
+        return None if self._lasting is None else self._lasting.memory(iterations)
 
     def refresh(self) -> None:
         """Compute r = b - A x, since the recurrence drifts, at the cost of a product."""

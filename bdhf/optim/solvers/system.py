@@ -67,6 +67,8 @@ class System:
     damping: Tensor  # λ ≥ 0
     keep_iterates: bool = False  # for an iterative solver
     stopping: Tensor | None = None  # `Solution.stopping` of the last update
+    memory: Tensor | None = None  # what the last solution has left, (k, P)
+    updates: int = 0  # before this one
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Solution:
     stop: tuple[Stop, ...]
     iterates: tuple[Iterate, ...]
     stopping: Tensor | None = None  # numbers of the stop rule for the next update, (rows, k)
+    memory: Tensor | None = None  # for the next system, (k, P); None: that of before stays
 
     @classmethod
     def nowhere(cls, blocks: Blocks, like: Tensor) -> Solution:

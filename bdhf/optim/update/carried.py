@@ -1,4 +1,4 @@
-"""The state between updates: the last direction, the last step, and a stop rule's numbers.
+"""The state between updates: last direction and step, and what solver and stop rule keep.
 
 The next solve starts at ζ times the last solution, ζ the `warm_start` of the solver. The step is
 kept for momentum alone.
@@ -6,7 +6,7 @@ kept for momentum alone.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from bdhf.optim.vectors.layout import flatten, split_like
 class Carried:
     """A view on the state of an optimizer, which torch saves, loads and copies."""
 
-    state: MutableMapping[Tensor, Any]  # by parameter: "direction", "step", …; first: "stopping"
+    state: MutableMapping[Tensor, Any]  # by parameter, which torch keeps: see `keep`
     objective: Objective
     blocks: Blocks
     warm_start: float
@@ -57,12 +57,32 @@ class Carried:
         """
         return self._vector("last_step")
 
+    def memory(self) -> Tensor | None:
+        """What the last solution has left, (k, P) in block order; None: nothing.
+
+        Raises ModelError for the state of another model.
+        """
+        parameters = self.objective.parameters
+        last = [self.state[p].get("memory") for p in parameters]
+        if any(vectors is None for vectors in last):
+            return None
+        self._check_shapes("memory", [vectors[0] for vectors in last])
+        flat = torch.cat([vectors.reshape(len(vectors), -1) for vectors in last], 1)
+        return self.blocks.gather(flat.to(parameters[0]))
+
     def _vector(self, key: str) -> Tensor | None:
         """A vector of the state, (P,) in block order."""
         parameters = self.objective.parameters
         last = [self.state[p].get(key) for p in parameters]
         if any(part is None for part in last):
             return None
+        self._check_shapes(key, last)
+        flat = flatten(last).to(parameters[0])  # the precision of the model may have changed
+        return self.blocks.gather(flat)
+
+    def _check_shapes(self, key: str, last: Sequence[Tensor]) -> None:
+        """Raise ModelError unless the shapes are those of the parameters."""
+        parameters = self.objective.parameters
         for name, p, part in zip(self.objective.names, parameters, last, strict=True):
             if part.shape != p.shape:
                 raise ModelError(
@@ -70,8 +90,6 @@ class Carried:
                     f"has shape {tuple(part.shape)}, the parameter {tuple(p.shape)}; load the "
                     "state of an optimizer of this model, or start without a state"
                 )
-        flat = flatten(last).to(parameters[0])  # the precision of the model may have changed
-        return self.blocks.gather(flat)
 
     def stopping(self) -> Tensor | None:
         """The numbers of the stop rule at the last update, (rows, k); None if it kept none."""
@@ -101,6 +119,10 @@ class Carried:
         self.state[first].pop("stopping", None)
         if solution.stopping is not None:  # in the dtype to which torch casts a loaded state
             self.state[first]["stopping"] = solution.stopping.to(first)
+        if solution.memory is not None:
+            vectors = split_like(self.blocks.scatter(solution.memory), self.objective.parameters)
+            for parameter, part in zip(self.objective.parameters, vectors, strict=True):
+                self.state[parameter]["memory"] = part
 
     def _parts(self, vector: Tensor | None) -> dict[Tensor, Tensor]:
         """A vector in block order, cut into the shapes of the parameters; empty for None."""

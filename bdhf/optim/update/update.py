@@ -59,8 +59,10 @@ class Update:
     structure: Structure | None = None  # of structural damping
 
     def solve(self, expansion: Expansion, product: BlockProduct, carried: Carried) -> Solution:
-        """The direction d of every block, from the last update's. Zero where there is no model."""
-        start = carried.start()
+        """The direction d of every block, from what the updates before have left.
+
+        Zero where there is no model.
+        """
         if not expansion.is_finite:  # even in one block: no block steps alone
             return Solution.nowhere(self.blocks, expansion.gradient)
         matrix = WithCallback(product, self.watch)
@@ -69,8 +71,9 @@ class Update:
         system = System(
             self.blocks, stiffened or matrix, rhs, self.damping + self.penalty.weight,
             keep_iterates=self.acceptance.needs_iterates, stopping=carried.stopping(),
+            memory=carried.memory(), updates=carried.updates,
         )  # fmt: skip
-        solution = self.solver.solve(system, start)
+        solution = self.solver.solve(system, carried.start())
         if self.momentum is not None:
             solution = self.momentum.combine(system, solution, carried.last_step())
         rhs.neg_()  # in place both times: it is as long as the parameters

@@ -3,20 +3,28 @@
 from bdhf.optim.solvers.preconditioners.diagonal import Martens, NoPreconditioner
 from bdhf.optim.solvers.preconditioners.ekfac import EKFAC
 from bdhf.optim.solvers.preconditioners.kfac import KFAC
+from bdhf.optim.solvers.preconditioners.nystrom import Nystrom
 from bdhf.optim.solvers.preconditioners.preconditioner import (
     Costed,
+    FromProducts,
     Inverse,
+    LastingInverse,
     NeedsSites,
     Preconditioner,
 )
+from bdhf.optim.solvers.preconditioners.recycled import Recycled
 
 __all__ = [
     "EKFAC",
     "KFAC",
     "Costed",
+    "FromProducts",
     "Inverse",
+    "LastingInverse",
     "Martens",
     "NeedsSites",
     "NoPreconditioner",
+    "Nystrom",
     "Preconditioner",
+    "Recycled",
 ]

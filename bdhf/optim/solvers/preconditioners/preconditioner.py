@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from bdhf.optim.curvature import Curvature
 from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.products.site_samples import SiteSamples
 from bdhf.optim.solvers.system import System
+from bdhf.optim.vectors.blocks import Blocks
 
 
 class Inverse(Protocol):
@@ -30,6 +33,21 @@ class NeedsSites(Protocol):
         """Raise CurvatureError, with an alternative, for sites that it cannot use."""
 
 
+@runtime_checkable
+class LastingInverse(Inverse, Protocol):
+    """M⁻¹ that leaves vectors to the next update."""
+
+    @property
+    def products(self) -> tuple[int, ...]:
+        """The products with every block that its set-up has made."""
+
+    def see(self, p: Tensor, ap: Tensor) -> None:
+        """Look at a direction p and A p, (P,): of an iteration; unused where a block is done."""
+
+    def memory(self, iterations: int) -> Tensor | None:
+        """Vectors (k, P) in block order for `System.memory`; None: those of before stay."""
+
+
 class Preconditioner(Protocol):
     """Computes M for one system."""
 
@@ -43,3 +61,17 @@ class Costed(Protocol):
 
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """The cost of one set-up, in gradients on a curvature batch of `samples`."""
+
+
+@runtime_checkable
+class FromProducts(Protocol):
+    """What a preconditioner adds that is made from products, its own or those of the solve."""
+
+    def check(self, blocks: Blocks, curvature: Curvature) -> None:
+        """Raise ValueError, with an alternative, for blocks or a curvature that do not fit."""
+
+    def products(self, largest: int) -> int:
+        """Its own products at one update at most, for blocks of at most `largest` parameters."""
+
+    def flops(self, sizes: Sequence[int], iterations: int) -> float:
+        """FLOPs besides products at one update at most, for blocks of these sizes."""
