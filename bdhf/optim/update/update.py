@@ -57,7 +57,7 @@ class Update:
         rhs = expansion.gradient.neg_()
         system = System(
             self.blocks, WithCallback(product, self.watch), rhs, self.damping + self.penalty.weight,
-            keep_iterates=self.acceptance.needs_iterates,
+            keep_iterates=self.acceptance.needs_iterates, penalty=self.penalty.weight,
         )  # fmt: skip
         solution = self.solver.solve(system, start)
         rhs.neg_()  # in place both times: it is as long as the parameters
