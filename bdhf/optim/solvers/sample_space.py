@@ -19,6 +19,7 @@ from torch import Tensor
 from bdhf.optim.curvature import Curvature, Hessian
 from bdhf.optim.products.cost import CostWarning, Sweeps
 from bdhf.optim.solvers.gram.assemble import BlockFactors, block_factors
+from bdhf.optim.solvers.gram.block_factor import woodbury
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
 from bdhf.optim.vectors.blocks import Blocks
 
@@ -120,7 +121,7 @@ class SampleSpace:
         ):
             a = factor[:, block.start : block.stop]
             entries = slice(block.start, block.stop)
-            answer = _solve(a, b[entries], damping)
+            answer = woodbury(a, b[entries], damping)
             x[entries] = answer
             image = a.T @ (a @ answer) + damping * answer
             model[index] = answer @ (0.5 * image - system.rhs[entries])
@@ -158,19 +159,6 @@ def _warn_of_sweeps(factors: BlockFactors) -> None:
         CostWarning,
         stacklevel=2,
     )
-
-
-def _solve(a: Tensor, rhs: Tensor, damping: Tensor) -> Tensor:
-    """(aᵀa + λI)⁻¹ rhs, by the smaller of its two Gram matrices; a is (R, n)."""
-    rows, n = a.shape
-    gram = a @ a.T if rows < n else a.T @ a
-    gram.diagonal().add_(damping)
-    lower, info = torch.linalg.cholesky_ex(gram)
-    lower = torch.where(info == 0, lower, torch.nan)  # λ is below rounding: there is no answer
-    if n <= rows:
-        return torch.cholesky_solve(rhs[:, None], lower)[:, 0]
-    inner = torch.cholesky_solve((a @ rhs)[:, None], lower)[:, 0]
-    return (rhs - a.T @ inner) / damping
 
 
 def _solution(system: System, x: Tensor, model: Tensor, products: float) -> Solution:

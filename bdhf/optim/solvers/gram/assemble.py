@@ -42,9 +42,11 @@ class BlockFactors:
 def block_factors(system: System, chunk: int) -> BlockFactors:
     """Record the sites of a system and find the pieces of its blocks; nothing is swept yet."""
     sites, samples, swept = _sites(system)
-    parts = [] if samples is None or sites is None else [
-        part for part in samples.parts if sites.bytes(part.site) <= MAX_BYTES
-    ]
+    parts = (
+        []
+        if samples is None or sites is None
+        else [part for part in samples.parts if sites.bytes(part.site) <= MAX_BYTES]
+    )
     positions = _positions(system, samples, parts, swept)
     cuts = [list(_cut(system, at)) for at in _by_block(system, positions)]
     lists = [at for of_block in cuts for at in of_block]

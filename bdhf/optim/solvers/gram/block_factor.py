@@ -1,6 +1,8 @@
 """One block's (A_bᵀA_b + λI) x = b through the pieces of A_b, by the smaller Gram matrix.
 
     x = (b - A_bᵀ(A_b A_bᵀ + λI)⁻¹ A_b b) / λ
+
+A_b is (R, n): R ≥ n takes A_bᵀA_b instead.
 """
 
 from __future__ import annotations
@@ -116,4 +118,5 @@ def damped_cholesky(gram: Tensor, damping: Tensor) -> Tensor:
     """
     gram.diagonal().add_(damping)
     lower, info = torch.linalg.cholesky_ex(gram)
-    return lower.mul_(torch.where(info == 0, 1.0, torch.nan))
+    result: Tensor = lower.mul_(torch.where(info == 0, 1.0, torch.nan))
+    return result

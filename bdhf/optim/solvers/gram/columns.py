@@ -48,8 +48,8 @@ class SweptColumns:
         """Rows in one sweep, which makes the gradients of whole tensors."""
         layout = self._system.blocks.layout
         slots = layout.slot_at(positions).unique().tolist()
-        entries = sum(layout.slots[i].shape.numel() for i in slots)
-        size = entries * self._system.rhs.element_size()
+        entries: int = sum(layout.slots[i].shape.numel() for i in slots)
+        size: int = entries * self._system.rhs.element_size()
         return max(1, min(self._chunk, self._max_bytes // size))
 
 

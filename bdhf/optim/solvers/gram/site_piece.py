@@ -2,6 +2,8 @@
 
     A[(c, n), W_f] = Σ_t S[c, n, t, f] a_ntᵀ
     (A Aᵀ)[(c, n), (c', n')] = Σ_{t, t'} ⟨a_nt, a_n't'⟩ ⟨S_cnt, S_c'n't'⟩
+
+The Gram matrix comes from the right-hand side, or from A by features, whichever takes fewer FLOPs.
 """
 
 from __future__ import annotations
@@ -167,5 +169,3 @@ def pieces_of(part: SitePart, sites: SiteCotangents, block: int) -> Iterator[Sit
         if len(local):
             whole: slice | Tensor = slice(None) if len(local) == size else local
             yield SitePiece(part, sites, slice(group, group + 1), whole, group * size + local)
-
-
