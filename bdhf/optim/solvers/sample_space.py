@@ -39,7 +39,7 @@ class SampleSpace:
     sweeps, and holds R² numbers; columns of A that no site covers (a function without a rule, tied
     weights, rows that the partition cuts, a Blend, a loss whose root is not known sample by
     sample) are swept row by row, and a CostWarning names them. Both give the same d but for
-    rounding; an A above 2 GiB always takes the sites.
+    rounding; an A above 2 GiB takes the sites, with a CostWarning.
 
     `carry` c minimises the model with ½ λ‖d - c d_last‖² in place of ½ λ‖d‖², so that the part of
     the last direction that this batch does not see is kept: (G + λI) d = -g + λ c d_last (SPRING,
@@ -107,8 +107,7 @@ class SampleSpace:
         if self.carry and start is not None:
             pull = system.damping - system.penalty
             b = system.blocks.add_scaled_(system.rhs.clone(), pull, start)
-        size = rows * len(system.rhs) * system.rhs.element_size()
-        if self.gram == "sites" or size > MAX_FACTOR_BYTES:
+        if self.gram == "sites" or _too_large(system, rows):
             return _through_sites(system, b, self.chunk)
         return self._through_factor(system, b)
 
@@ -126,6 +125,21 @@ class SampleSpace:
             image = a.T @ (a @ answer) + damping * answer
             model[index] = answer @ (0.5 * image - system.rhs[entries])
         return _solution(system, x, model, 0.5 * len(factor))  # a row is Jᵀw, half a product
+
+
+def _too_large(system: System, rows: int) -> bool:
+    """Whether A is above the bound; warns if so."""
+    columns = len(system.rhs)
+    size = rows * columns * system.rhs.element_size()
+    if size > MAX_FACTOR_BYTES:
+        warnings.warn(
+            f"the factor A of SampleSpace would take {size / 2**30:.1f} GiB ({rows:,} rows × "
+            f"{columns:,} parameters), above {MAX_FACTOR_BYTES / 2**30:g} GiB: its Gram matrices "
+            'are added up over the sites of the model instead, as with gram="sites"',
+            CostWarning,
+            stacklevel=2,
+        )
+    return size > MAX_FACTOR_BYTES
 
 
 def _through_sites(system: System, b: Tensor, chunk: int) -> Solution:

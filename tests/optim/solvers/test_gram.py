@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
@@ -20,20 +18,19 @@ from tests.cases import CASES, build
 from tests.messages import naming
 from tests.optim.curvatures import CURVATURES, DEFINED
 from tests.optim.optimizers import EXACT, dense_step, optimizer_of
-from tests.optim.partitions import PARTITIONS
-from tests.optim.solvers.test_direct_solvers import definite, phi, solve, system_of
+from tests.optim.solvers.test_direct_solvers import phi, solve, system_of
 from tests.oracles import blocked, dense_ggn, flat_parameters
 
 SITES = bdhf.SampleSpace(gram="sites", chunk=5)
 
 #: Every case under the GGN, and some under every other curvature, on partitions of each kind.
 COMBINATIONS = [
-    *((case, "ggn", partition) for case in CASES for partition in ("full", "per_layer", "pairs")),
+    *((case, "ggn", partition) for case in CASES for partition in ("full", "per_layer")),
     *(
         (case, curvature, partition)
-        for case in ("classifier", "conv", "tied", "embedding", "norms", "tokens", "peephole")
+        for case in ("classifier", "conv", "tied", "embedding", "norms", "tokens")
         for curvature in CURVATURES
-        for partition in ("per_neuron", "groups", "thirds", "blend")
+        for partition in ("per_neuron", "thirds", "blend")
         if curvature != "hessian" and (case, curvature) in DEFINED
     ),
 ]
@@ -56,15 +53,18 @@ def bounded(monkeypatch, size):
 
 
 @pytest.mark.parametrize(("case", "curvature", "partition"), COMBINATIONS)
-def test_the_solution_is_that_of_converged_cg(case, curvature, partition):
-    """Every block's (G_bb + λ_b I) x = -g is solved to 1e-8, and φ is that of the solution."""
+def test_every_block_is_solved(case, curvature, partition):
+    """(G_bb + λ_b I) x_b = -g_b by the dense matrix, and φ is that of the solution."""
     case = build(case)
-    system = system_of(case, curvature, partition, definite(case, curvature))
-    expected = solve(EXACT, system)
+    system = system_of(case, curvature, partition)
+    blocks = system.blocks
+    lam = blocks.add_scaled_(torch.zeros_like(system.rhs), system.damping, system.rhs * 0 + 1)
+    matrix = blocked(CURVATURES[curvature][1](case), blocks) + blocks.scatter(lam).diag()
+    rhs = blocks.scatter(system.rhs)
 
     solution = quietly(SITES, system)
 
-    assert_close(solution.x, expected.x, rtol=0, atol=1e-8)
+    assert_close(blocks.scatter(solution.x), torch.linalg.solve(matrix, rhs), rtol=0, atol=1e-9)
     assert_close(solution.model, phi(system, solution.x))
     assert set(solution.stop) == {bdhf.optim.Stop.CONVERGED}
     assert torch.equal(solution.iterates[0].x, solution.x)
@@ -82,9 +82,9 @@ def test_it_is_converged_cg_to_eight_digits_at_small_damping(case, partition):
     assert float(difference.norm()) <= 1e-8 * float(expected.norm())
 
 
-@pytest.mark.parametrize("case", ["mlp", "conv", "tied", "embedding", "norms", "lstm", "peephole"])
-@pytest.mark.parametrize("partition", ["full", "per_neuron", "pairs"])
-@pytest.mark.parametrize("size", [256, 4096])
+@pytest.mark.parametrize("case", ["mlp", "conv", "tied", "embedding", "norms"])
+@pytest.mark.parametrize("partition", ["full", "per_neuron"])
+@pytest.mark.parametrize("size", [1000, 5000])
 def test_a_bound_of_bytes_changes_nothing_but_sweeps(monkeypatch, case, partition, size):
     """With little memory sites are swept in turn and tiles are small; the solution is the same."""
     system = system_of(build(case), "ggn", partition)
@@ -211,7 +211,19 @@ def test_a_factor_above_the_bound_takes_the_sites(monkeypatch):
 
     monkeypatch.setattr(sample_space, "MAX_FACTOR_BYTES", size - 1)
 
-    assert torch.equal(solve(bdhf.SampleSpace(chunk=5), system).x, expected.x)
+    with pytest.warns(CostWarning, match=naming("SampleSpace", 21, len(system.rhs), "sites")):
+        solution = solve(bdhf.SampleSpace(chunk=5), system)
+    assert torch.equal(solution.x, expected.x)
+
+
+@pytest.mark.parametrize("solver", [SITES, bdhf.CG(preconditioner=bdhf.KFAC())], ids=str)
+def test_sites_have_the_precision_of_the_model(solver):
+    """Products in bfloat16 leave inputs and cotangents in float64."""
+    case = build("mlp")
+
+    info = optimizer_of(case, solver=solver, product_dtype=torch.bfloat16).step(case.batch)
+
+    assert set(info.stop) <= {"converged", "progress"}
 
 
 @pytest.mark.parametrize(
@@ -250,7 +262,7 @@ def test_carry_keeps_the_part_of_the_last_direction_that_the_batch_does_not_see(
         plain = dense_step(case, optimizer, lam + penalty)
         g = -damped @ plain + penalty * theta
         last = torch.linalg.solve(damped, -g + lam * carry * last)
-        before, after = optimizer_loss(case, penalty), None
+        before = optimizer_loss(case, penalty)
         predicted = g @ last + 0.5 * last @ (damped - lam * torch.eye(len(g))) @ last
 
         info = optimizer.step(case.batch)
@@ -298,16 +310,15 @@ def test_what_is_carried_survives_a_saved_state():
 
 
 PEAK = """
-import resource, sys, torch, bdhf
+import resource, torch, bdhf
 from torch import nn
 torch.manual_seed(0)
 sizes = [784, 1000, 500, 250, 100, 10]
 layers = [layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.Linear(a, b), nn.Tanh())]
 model = nn.Sequential(*layers[:-1])
 x, y = torch.randn(400, 784), torch.randint(0, 10, (400,))
-partition = {"full": bdhf.Full, "per_layer": bdhf.PerLayer}[sys.argv[1]]()
 optimizer = bdhf.BlockHessianFree(
-    model, nn.functional.cross_entropy, partition=partition, solver=bdhf.SampleSpace(),
+    model, nn.functional.cross_entropy, partition=bdhf.Full(), solver=bdhf.SampleSpace(),
     damping=bdhf.Constant(1e-2), check=False,
 )
 nn.functional.cross_entropy(model(x), y).backward()
@@ -320,11 +331,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
-@pytest.mark.parametrize("partition", ["full", "per_layer"])
-def test_four_thousand_rows_take_less_than_a_gibibyte(partition):
+def test_four_thousand_rows_take_less_than_a_gibibyte():
     """784-1000-500-250-100-10 with 400 samples of 10 classes, whose A would take 23 GB."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, partition], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
 
     assert 0 < int(done.stdout) < 2**30
