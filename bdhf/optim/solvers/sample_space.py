@@ -34,12 +34,14 @@ class SampleSpace:
     The control for "was CG converged?" where the outputs of the curvature batch are few: R = N·C
     in the low thousands. It needs a curvature Jᵀ H J and λ > 0; R is at most `max_rows`.
 
-    `gram` None holds A, R × P numbers, made `chunk` rows at a time. "sites" adds up A Aᵀ over the
-    sites y = W·a + b of the model, (a aᵀ) ∘ (S Sᵀ) where a sample has one position, from C reverse
-    sweeps, and holds R² numbers; columns of A that no site covers (a function without a rule, tied
-    weights, rows that the partition cuts, a Blend, a loss whose root is not known sample by
-    sample) are swept row by row, and a CostWarning names them. Both give the same d but for
-    rounding; an A above 2 GiB takes the sites, with a CostWarning.
+    `gram` None holds A, R × P numbers. "sites" adds up A Aᵀ over the sites y = W·a + b of the
+    model, (a aᵀ) ∘ (S Sᵀ) where a sample has one position, from C reverse sweeps, and holds R²
+    numbers. Columns of A that no site covers (a function without a rule, tied weights, rows that
+    the partition cuts, a Blend, a loss whose root is not known sample by sample) are swept row by
+    row, and a CostWarning names them. Both give the same d but for rounding; an A above 2 GiB takes
+    the sites, with a CostWarning.
+
+    Rows of A are swept `chunk` at a time.
 
     `carry` c minimises the model with ½ λ‖d - c d_last‖² in place of ½ λ‖d‖², so that the part of
     the last direction that this batch does not see is kept: (G + λI) d = -g + λ c d_last (SPRING,

@@ -16,9 +16,9 @@ from bdhf.optim.solvers.gram import assemble, block_factor, columns, cotangents
 from bdhf.optim.solvers.gram.assemble import block_factors
 from tests.cases import CASES, build
 from tests.messages import naming
+from tests.optim.case_systems import phi, solve, system_of
 from tests.optim.curvatures import CURVATURES, DEFINED
 from tests.optim.optimizers import EXACT, dense_step, optimizer_of
-from tests.optim.solvers.test_direct_solvers import phi, solve, system_of
 from tests.oracles import blocked, dense_ggn, flat_parameters
 
 SITES = bdhf.SampleSpace(gram="sites", chunk=5)
@@ -46,7 +46,7 @@ def quietly(solver, system):
 def bounded(monkeypatch, size):
     """Let the Gram matrices hold this many bytes of anything."""
     for module in (assemble, block_factor):
-        monkeypatch.setattr(module, "MAX_BYTES", size)
+        monkeypatch.setattr(module, "HELD_BYTES", size)
     for kind in (columns.SweptColumns, cotangents.SiteCotangents):
         *defaults, _ = kind.__init__.__defaults__
         monkeypatch.setattr(kind.__init__, "__defaults__", (*defaults, size))

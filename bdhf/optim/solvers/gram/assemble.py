@@ -11,7 +11,7 @@ from torch import Tensor
 from bdhf.optim.products.layer_io.output_factor import rows_by_column
 from bdhf.optim.products.layer_io.sites import Uncovered
 from bdhf.optim.products.site_samples import SitePart, SiteSamples
-from bdhf.optim.solvers.gram import MAX_BYTES
+from bdhf.optim.solvers.gram import HELD_BYTES
 from bdhf.optim.solvers.gram.block_factor import BlockFactor, Piece
 from bdhf.optim.solvers.gram.columns import ColumnPiece, SweptColumns
 from bdhf.optim.solvers.gram.cotangents import SiteCotangents
@@ -20,7 +20,7 @@ from bdhf.optim.solvers.system import System
 
 #: Why no block is solved through sites.
 BLENDED = "the matrix of a Blend has rows that no site has"
-TOO_LARGE = f"has cotangents of more than {MAX_BYTES:,} bytes"
+TOO_LARGE = f"has cotangents of more than {HELD_BYTES:,} bytes"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def block_factors(system: System, chunk: int) -> BlockFactors:
     parts = (
         []
         if samples is None or sites is None
-        else [part for part in samples.parts if sites.bytes(part.site) <= MAX_BYTES]
+        else [part for part in samples.parts if sites.bytes(part.site) <= HELD_BYTES]
     )
     positions = _positions(system, samples, parts, swept)
     cuts = [list(_cut(system, at)) for at in _by_block(system, positions)]
@@ -77,7 +77,7 @@ def _sites(
         return None, None, {"": refusal.reason}
     swept = dict(samples.uncovered)
     for part in samples.parts:
-        if sites.bytes(part.site) > MAX_BYTES:
+        if sites.bytes(part.site) > HELD_BYTES:
             for rows in (part.weight, part.bias):
                 if rows is not None:
                     swept[rows.name] = TOO_LARGE
@@ -117,7 +117,7 @@ def _cut(system: System, positions: Tensor) -> Iterator[Tensor]:
     """Lists of positions whose columns of A fit below the bound."""
     if len(positions):
         size = system.matrix.factor_rows * system.rhs.element_size()
-        yield from positions.split(max(1, MAX_BYTES // size))
+        yield from positions.split(max(1, HELD_BYTES // size))
 
 
 def _order(sites: SiteCotangents | None) -> Tensor | None:

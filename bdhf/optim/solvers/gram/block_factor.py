@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bdhf.optim.solvers.gram import MAX_BYTES
+from bdhf.optim.solvers.gram import HELD_BYTES
 
 
 class Piece(Protocol):
@@ -75,7 +75,7 @@ class BlockFactor:
             return self._solve_small(b, damping, x)
         gram = b.new_zeros(self.rows, self.rows)
         for piece in self.pieces:
-            piece.add_gram(gram, MAX_BYTES)
+            piece.add_gram(gram, HELD_BYTES)
         lower = damped_cholesky(gram, damping)
         del gram
         inner = torch.cholesky_solve(self._forward(b)[:, None], lower)[:, 0]

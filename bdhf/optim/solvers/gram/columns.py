@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.solvers.gram import MAX_BYTES
+from bdhf.optim.solvers.gram import HELD_BYTES
 from bdhf.optim.solvers.gram.cotangents import packed
 from bdhf.optim.solvers.system import System
 
@@ -21,7 +21,7 @@ class SweptColumns:
 
     def __init__(
         self, system: System, lists: Sequence[Tensor], order: Tensor | None, chunk: int,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int = HELD_BYTES,
     ) -> None:  # fmt: skip
         self._system, self._lists, self._order, self._chunk = system, lists, order, chunk
         self._max_bytes = max_bytes

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bdhf.optim.products.layer_io.output_factor import columns_of
 from bdhf.optim.products.site_samples import SiteRecord
-from bdhf.optim.solvers.gram import MAX_BYTES
+from bdhf.optim.solvers.gram import HELD_BYTES
 
 
 def packed(sizes: Sequence[int], most: int) -> Iterator[range]:
@@ -33,7 +33,7 @@ class SiteCotangents:
     whose root is not known sample by sample.
     """
 
-    def __init__(self, records: Sequence[SiteRecord], max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, records: Sequence[SiteRecord], max_bytes: int = HELD_BYTES) -> None:
         self.records, self._max_bytes = records, max_bytes
         self.columns = [columns_of(record.hessian, record.outputs) for record in records]
         self._samples = [len(record.outputs) for record in records]

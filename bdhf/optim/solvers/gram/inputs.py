@@ -12,7 +12,7 @@ from torch import Tensor
 from bdhf.optim.products.site_samples import DenseInputs, Inputs, OneHotInputs
 
 
-def entries(a: Inputs) -> int:
+def row_length(a: Inputs) -> int:
     """D, the entries of a row."""
     return a.entries if isinstance(a, OneHotInputs) else a.values.shape[3]
 
@@ -40,7 +40,7 @@ def inner(a: Inputs, b: Inputs, group: int, like: Tensor) -> Tensor:
     return left @ right.T
 
 
-def rows(s: Tensor, a: Inputs) -> Tensor:
+def sample_rows(s: Tensor, a: Inputs) -> Tensor:
     """Σ_t s_cnt a_ntᵀ of every column and sample, (C, N, g, f, d)."""
     if isinstance(a, DenseInputs):
         return torch.einsum("cntgf,ntgd->cngfd", s, a.values)

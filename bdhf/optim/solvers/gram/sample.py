@@ -23,7 +23,7 @@ class Sample:
     def columns(self) -> Tensor:
         """A, (C N, g f d + g f): the weights, then the biases."""
         count = self.s.shape[:2].numel()
-        parts = [] if self.a is None else [inputs.rows(self.s, self.a).reshape(count, -1)]
+        parts = [] if self.a is None else [inputs.sample_rows(self.s, self.a).reshape(count, -1)]
         if self.bias:
             parts.append(self.s.sum(2).reshape(count, -1))
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

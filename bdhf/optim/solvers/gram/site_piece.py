@@ -35,7 +35,7 @@ class SitePiece:
     def entries(self) -> int:
         """Entries of the rows of one feature, its bias included."""
         a = self.sites.records[0].inputs[self.part.site]
-        weight = inputs.entries(a) if self.part.weight is not None and a is not None else 0
+        weight = inputs.row_length(a) if self.part.weight is not None and a is not None else 0
         return weight + (self.part.bias is not None)
 
     @property
