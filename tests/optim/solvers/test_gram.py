@@ -4,9 +4,12 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 import bdhf
@@ -84,17 +87,16 @@ def test_it_is_converged_cg_to_eight_digits_at_small_damping(case, partition):
 
 @pytest.mark.parametrize("case", ["mlp", "conv", "tied", "embedding", "norms"])
 @pytest.mark.parametrize("partition", ["full", "per_neuron"])
-@pytest.mark.parametrize("size", [1000, 5000])
-def test_a_bound_of_bytes_changes_nothing_but_sweeps(monkeypatch, case, partition, size):
+def test_a_bound_of_bytes_changes_nothing_but_sweeps(monkeypatch, case, partition):
     """With little memory sites are swept in turn and tiles are small; the solution is the same."""
     system = system_of(build(case), "ggn", partition)
     expected = quietly(SITES, system)
-    bounded(monkeypatch, size)
+    bounded(monkeypatch, 1000)
 
     solution = quietly(SITES, system)
 
     assert_close(solution.x, expected.x, rtol=0, atol=1e-9)
-    assert solution.products[0] >= expected.products[0]
+    assert solution.products[0] > expected.products[0]
 
 
 @pytest.mark.parametrize("case", ["mlp", "embedding", "conv", "transposed", "norms", "reused"])
@@ -164,6 +166,78 @@ def test_single_precision_is_double_precision_within_its_tolerance(case):
     optimizer.step(single.batch)
 
     assert_close((flat_parameters(single) - before).double(), expected, rtol=1e-3, atol=1e-4)
+
+
+class Branching(torch.autograd.Function):
+    """tanh with a backward pass that no batch of cotangents can take."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.tanh())
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx, w):
+        (y,) = ctx.saved_tensors
+        return w * (1 - y * y) if bool((w.detach() != 0).any()) else 0 * w
+
+
+class Branch(nn.Module):
+    """Branching, as a module."""
+
+    def forward(self, x):
+        return Branching.apply(x)
+
+
+def test_columns_are_swept_one_by_one_where_torch_cannot_sweep_several():
+    """A backward pass that depends on the values of its cotangent gives the same solution."""
+    case = build("mlp")
+    expected = solve(SITES, system_of(case)).x
+    case.model[1], case.model[3] = Branch(), Branch()
+    system = replace(system_of(build("mlp")), matrix=system_of(case).matrix)
+
+    assert_close(solve(SITES, system).x, expected)
+
+
+def test_a_right_hand_side_that_is_not_finite_moves_nothing():
+    """NaN in one block: it stays at 0 with stop "nonfinite"; the others are solved."""
+    system = system_of(build("mlp"))
+    clean, rhs = solve(SITES, system), system.rhs.clone()
+    rhs[30] = float("nan")  # in the second block
+
+    solution = solve(SITES, replace(system, rhs=rhs))
+
+    stay = torch.zeros_like(rhs)
+    stay[25:49] = 1  # the second block
+    assert solution.stop == ("converged", "nonfinite", "converged")
+    assert torch.equal(solution.x, torch.where(stay == 1, 0, clean.x))
+
+
+@pytest.mark.parametrize("layers", [[3, 1], [3, 3, 1]])
+def test_rounding_that_eats_the_damping_is_no_solution(layers):
+    """In float32 λ = 1e-12 and a factor of rank 1 give stop "nonfinite", and no step."""
+    model = nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in pairwise(layers)))
+    optimizer = bdhf.BlockHessianFree(
+        model, F.mse_loss, partition=bdhf.Full(), solver=SITES, damping=bdhf.Constant(1e-12)
+    )
+    before = torch.nn.utils.parameters_to_vector(model.parameters())
+
+    info = optimizer.step((torch.ones(5, 3), torch.ones(5, 1)))
+
+    assert info.stop == ("nonfinite",)
+    assert torch.equal(torch.nn.utils.parameters_to_vector(model.parameters()), before)
+
+
+@pytest.mark.parametrize("method", ["propagate", "layer_io"])
+def test_an_update_costs_as_much_as_the_one_before(method):
+    """What is swept row by row is counted once, however products are computed."""
+    case = build("embedding")
+    optimizer = optimizer_of(case, "pairs", solver=SITES, method=method, check=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CostWarning)
+        costs = [optimizer.step(case.batch).gradient_equivalents for _ in range(3)]
+
+    assert costs[0] == costs[1] == costs[2] > 0
 
 
 def test_a_sweep_takes_a_column_of_all_samples():

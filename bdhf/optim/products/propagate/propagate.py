@@ -179,6 +179,8 @@ class Propagate:
         """A = BᵀJ with H = BBᵀ, (R, P) in the order of the parameters, or some columns of it."""
         units = _units(self.hessian.root_shape, chunk, self._u)
         if positions is not None:
+            if not len(positions):
+                return self._u.new_zeros(self.factor_rows, 0)
             made = partial(some_columns, self._request, self.outputs, positions)
             return torch.cat([made(self.hessian.root(u)) for u in units])
         return torch.cat([self._rows(self.hessian.root(u)) for u in units])

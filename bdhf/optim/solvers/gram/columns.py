@@ -30,6 +30,8 @@ class SweptColumns:
         self._groups = {i: group for group in packed(sizes, max_bytes) for i in group}
         self._kept: dict[int, Tensor] = {}
         self.swept = 0.0  # rows, each a reverse sweep
+        if lists:  # a linearisation for the factor is made here, and counted apart from its use
+            system.matrix.factor(chunk, lists[0][:0])
 
     def of(self, index: int) -> Tensor:
         """The columns of one list, (R, n)."""

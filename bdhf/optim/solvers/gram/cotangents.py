@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from bdhf.optim.products.layer_io.output_factor import columns_of
-from bdhf.optim.products.site_samples import SiteRecord
+from bdhf.optim.products.site_samples import Cotangents, SiteRecord
 from bdhf.optim.solvers.gram import HELD_BYTES
+from bdhf.optim.torch_support.failures import Failure, attempt
 
 
 def packed(sizes: Sequence[int], most: int) -> Iterator[range]:
@@ -65,12 +66,25 @@ class SiteCotangents:
         at_once = max(1, self._max_bytes * count // max(1, 2 * sum(self._sizes)))
         chunks: dict[int, list[Tensor | None]] = {i: [] for i in self._kept}
         for columns in record.columns(min(count, at_once)):
-            swept = record.cotangents(columns)
+            swept = _swept(record, columns)
             for site, parts in chunks.items():
                 parts.append(swept[site])
         for site, parts in chunks.items():
-            some = [part for part in parts if part is not None]
-            whole = some[0] if len(some) == 1 else torch.cat(some) if some else None
-            self._kept[site].append(whole)
+            self._kept[site].append(_joined(parts))
             parts.clear()
         self.swept += count * self._samples[index] / sum(self._samples)
+
+
+def _swept(record: SiteRecord, columns: Tensor) -> Cotangents:
+    """S of every site for some columns; one by one where torch cannot sweep several at once."""
+    made = attempt(lambda: record.cotangents(columns))
+    if not isinstance(made, Failure):
+        return made
+    by_column = [record.cotangents(column[None]) for column in columns]
+    return [_joined(parts) for parts in zip(*by_column, strict=True)]
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Tensors of a site one after the other; a site has a path to the outputs or has none."""
+    some = [part for part in parts if part is not None]
+    return some[0] if len(some) == 1 else torch.cat(some) if some else None
