@@ -14,6 +14,8 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim.products.cost import CostWarning
+from bdhf.optim.products.layer_io import sampling
+from bdhf.optim.products.layer_io.output_factor import sweep_factor
 from bdhf.optim.solvers import sample_space
 from bdhf.optim.solvers.gram import assemble, block_factor, columns, cotangents
 from bdhf.optim.solvers.gram.assemble import block_factors
@@ -168,33 +170,17 @@ def test_single_precision_is_double_precision_within_its_tolerance(case):
     assert_close((flat_parameters(single) - before).double(), expected, rtol=1e-3, atol=1e-4)
 
 
-class Branching(torch.autograd.Function):
-    """tanh with a backward pass that no batch of cotangents can take."""
+def test_columns_are_swept_one_by_one_where_torch_cannot_sweep_several(monkeypatch):
+    """A model without a sweep for several cotangents at once has the same solution."""
+    system = system_of(build("conv"))
+    expected = solve(SITES, system).x
 
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x.tanh())
-        return x.tanh()
+    def of_one(outputs, edges, cotangents):
+        if len(cotangents) > 1:
+            raise RuntimeError("no batching rule")
+        return sweep_factor(outputs, edges, cotangents)
 
-    @staticmethod
-    def backward(ctx, w):
-        (y,) = ctx.saved_tensors
-        return w * (1 - y * y) if bool((w.detach() != 0).any()) else 0 * w
-
-
-class Branch(nn.Module):
-    """Branching, as a module."""
-
-    def forward(self, x):
-        return Branching.apply(x)
-
-
-def test_columns_are_swept_one_by_one_where_torch_cannot_sweep_several():
-    """A backward pass that depends on the values of its cotangent gives the same solution."""
-    case = build("mlp")
-    expected = solve(SITES, system_of(case)).x
-    case.model[1], case.model[3] = Branch(), Branch()
-    system = replace(system_of(build("mlp")), matrix=system_of(case).matrix)
+    monkeypatch.setattr(sampling, "sweep_factor", of_one)
 
     assert_close(solve(SITES, system).x, expected)
 
