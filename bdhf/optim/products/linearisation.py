@@ -60,9 +60,10 @@ class Linearisation(Protocol):
     def factor_rows(self) -> int:
         """R, the rows that `factor` has. Raises ValueError where G has none."""
 
-    def factor(self, chunk: int) -> Tensor:
+    def factor(self, chunk: int, positions: Tensor | None = None) -> Tensor:
         """A with G = AᵀA, (R, P) in the order of the parameters, made `chunk` rows at a time.
 
+        With flat `positions` (n,) only these columns, (R, n), which the caller counts.
         Raises ValueError where G has none.
         """
 

@@ -89,11 +89,14 @@ class BlockProduct:
         rows = sum(part.factor_rows for _, part in self.parts)
         return rows if self.blocks.blend is None else rows * (1 + len(self.blocks.blend.inner.rows))
 
-    def factor(self, chunk: int) -> Tensor:
+    def factor(self, chunk: int, positions: Tensor | None = None) -> Tensor:
         """A with G_bb = A_bᵀA_b for every block b, (R, P) in block order.
 
+        With flat `positions` (n,) only these columns, (R, n), which the caller counts.
         Raises ValueError for a curvature that is no Jᵀ H J.
         """
+        if positions is not None:
+            return self._columns(chunk, positions)
         rows = torch.cat([weight**0.5 * part.factor(chunk) for weight, part in self.parts])
         blend = self.blocks.blend
         if blend is None:
@@ -102,6 +105,19 @@ class BlockProduct:
         for piece, positions in zip(cut, blend.inner.positions(), strict=True):
             piece[:, positions] = (1 - blend.alpha) ** 0.5 * rows[:, positions]
         return self.blocks.gather(torch.cat([blend.alpha**0.5 * rows, *cut]))
+
+    def _columns(self, chunk: int, positions: Tensor) -> Tensor:
+        """The columns of A at flat positions (n,), (R, n)."""
+        made = [weight**0.5 * part.factor(chunk, positions) for weight, part in self.parts]
+        columns, blend = torch.cat(made), self.blocks.blend
+        if blend is None:
+            return columns
+        cut = [
+            torch.where(torch.isin(positions, inner.to(positions.device)), columns, 0.0)
+            for inner in blend.inner.positions()
+        ]
+        scaled = [(1 - blend.alpha) ** 0.5 * piece for piece in cut]
+        return torch.cat([blend.alpha**0.5 * columns, *scaled])
 
     def site_samples(self) -> SiteSamples:
         """The sites of the batch, with inputs and cotangents, by one more forward pass."""

@@ -81,7 +81,7 @@ class WeightedSum:
         """The refusal of a term that has no factor (ValueError)."""
         return sum(term.factor_rows for _, term in self.terms)
 
-    def factor(self, chunk: int) -> Tensor:
+    def factor(self, chunk: int, positions: Tensor | None = None) -> Tensor:
         """The roots of the terms, (R, P). Raises ValueError where a term has none."""
         return torch.cat([weight**0.5 * term.factor(chunk) for weight, term in self.terms])
 

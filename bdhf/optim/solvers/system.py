@@ -37,8 +37,11 @@ class Matrix(Protocol):
     def factor_rows(self) -> int:
         """R, the rows that `factor` has."""
 
-    def factor(self, chunk: int) -> Tensor:
-        """A with G_bb = A_bᵀA_b for every block b, (R, P), `chunk` rows at a time."""
+    def factor(self, chunk: int, positions: Tensor | None = None) -> Tensor:
+        """A with G_bb = A_bᵀA_b for every block b, (R, P), `chunk` rows at a time.
+
+        With flat `positions` (n,) only these columns, (R, n), which the caller counts.
+        """
 
     def squared_gradients(self) -> Tensor:
         """Mean of the squared gradients of the samples, (P,)."""
@@ -64,11 +67,12 @@ class System:
     blocks: Blocks
     matrix: Matrix
     rhs: Tensor
-    damping: Tensor  # λ ≥ 0
+    damping: Tensor  # λ ≥ 0, the weight of the penalty on the parameters included
     keep_iterates: bool = False  # for an iterative solver
     stopping: Tensor | None = None  # `Solution.stopping` of the last update
     memory: Tensor | None = None  # what the last solution has left, (k, P)
     updates: int = 0  # before this one
+    penalty: float = 0.0  # this weight
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ class WithCallback:
         """R, the rows of the factor."""
         return self.product.factor_rows
 
-    def factor(self, chunk: int) -> Tensor:
-        """Call `watch`, then compute the factor."""
+    def factor(self, chunk: int, positions: Tensor | None = None) -> Tensor:
+        """Call `watch`, then compute the factor, or some columns of it."""
         self._look()
-        return self.product.factor(chunk)
+        return self.product.factor(chunk, positions)
 
     def squared_gradients(self) -> Tensor:
         """Call `watch`, then compute squared gradients."""

@@ -35,12 +35,14 @@ class Stiffened:
         """The rows of both factors."""
         return self.matrix.factor_rows + self.states.factor_rows
 
-    def factor(self, chunk: int) -> Tensor:
-        """The factors of G and of μ λ_b S_bb, one below the other, (R, P)."""
-        rows = self.states.factor(chunk)
-        scale = torch.zeros_like(rows[0])
-        self.blocks.add_scaled_(scale, self.scale.sqrt(), torch.ones_like(scale))
-        return torch.cat([self.matrix.factor(chunk), rows.mul_(scale)])
+    def factor(self, chunk: int, positions: Tensor | None = None) -> Tensor:
+        """The factors of G and of μ λ_b S_bb, one below the other, (R, P); or columns of it."""
+        rows = self.states.factor(chunk, positions)
+        ones = rows.new_ones(self.blocks.layout.size)
+        scale = self.blocks.add_scaled_(torch.zeros_like(ones), self.scale.sqrt(), ones)
+        if positions is not None:
+            scale = self.blocks.scatter(scale)[positions]
+        return torch.cat([self.matrix.factor(chunk, positions), rows.mul_(scale)])
 
     def squared_gradients(self) -> Tensor:
         """Mean of the squared gradients of the samples, (P,); the damping has none."""

@@ -71,7 +71,7 @@ class Update:
         system = System(
             self.blocks, stiffened or matrix, rhs, self.damping + self.penalty.weight,
             keep_iterates=self.acceptance.needs_iterates, stopping=carried.stopping(),
-            memory=carried.memory(), updates=carried.updates,
+            memory=carried.memory(), updates=carried.updates, penalty=self.penalty.weight,
         )  # fmt: skip
         solution = self.solver.solve(system, carried.start())
         if self.momentum is not None:

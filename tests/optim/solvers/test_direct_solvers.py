@@ -12,12 +12,12 @@ from torch.testing import assert_close
 import bdhf
 from bdhf.experiments.parts.compatibility import triples
 from bdhf.optim import Stop
-from bdhf.optim.products import BlockProduct
 from bdhf.optim.solvers import System
 from bdhf.optim.vectors.layout import layout_of
 from tests.cases import Case, build
 from tests.messages import naming
-from tests.optim.curvatures import CURVATURES, DEFINED, INDEFINITE, NAMED_INSTEAD, SEED, UNDEFINED
+from tests.optim.case_systems import phi, solve, system_of
+from tests.optim.curvatures import CURVATURES, DEFINED, INDEFINITE, NAMED_INSTEAD, UNDEFINED
 from tests.optim.optimizers import EXACT, dense_step, optimizer_of, regression
 from tests.optim.partitions import PARTITIONS
 from tests.oracles import dense_ggn, flat_parameters
@@ -30,53 +30,6 @@ ALLOWED: dict[tuple[str, str], list[str]] = {}
 for _curvature, _partition, _solver, _reason in triples():
     if _solver in DIRECT and not _reason:
         ALLOWED.setdefault((_curvature, _partition), []).append(_solver)
-
-
-@dataclass(frozen=True)
-class Counting:
-    """A matrix that counts the products with each of its blocks."""
-
-    product: BlockProduct
-    counts: list[int]
-
-    def __call__(self, v, active=None):
-        for b in range(len(self.counts)) if active is None else active:
-            self.counts[b] += 1
-        return self.product(v, active)
-
-    def __getattr__(self, name):
-        return getattr(self.product, name)
-
-
-def system_of(case: Case, curvature="ggn", partition="per_layer", damping=0.05) -> System:
-    """The systems of a case, with dampings from `damping` to five times that."""
-    G = bdhf.block_curvature(
-        case.model,
-        case.loss_fn,
-        case.batch,
-        curvature=CURVATURES[curvature][0],
-        partition=PARTITIONS[partition](layout_of(case.model)),
-        seed=SEED,
-    )
-    product = G._product
-    rhs = -product.gradient
-    count = len(product.blocks.rows)
-    lam = torch.linspace(damping, 5 * damping, count, dtype=rhs.dtype)
-    return System(product.blocks, Counting(product, [0] * count), rhs, lam)
-
-
-def solve(solver, system):
-    """Solve without recording a graph, as an update does."""
-    with torch.no_grad():
-        return solver.solve(system)
-
-
-def phi(system, x):
-    """½ xᵀ(G + λI)x - rhsᵀx of every block, by one product."""
-    with torch.no_grad():
-        image = system.matrix.product(x)
-    dot = system.blocks.dot
-    return 0.5 * (dot(x, image) + system.damping * dot(x, x)) - dot(system.rhs, x)
 
 
 def definite(case, curvature):

@@ -199,9 +199,9 @@ class LayerIO:
         """R, one row per column of B."""
         return torch.Size(self.hessian.root_shape).numel()
 
-    def factor(self, chunk: int) -> Tensor:
-        """A = BᵀJ with H = BBᵀ, (R, P) in the order of the parameters."""
-        return self._propagate.factor(chunk)
+    def factor(self, chunk: int, positions: Tensor | None = None) -> Tensor:
+        """A = BᵀJ with H = BBᵀ, (R, P) in the order of the parameters, or some columns of it."""
+        return self._propagate.factor(chunk, positions)
 
     def squared_gradients(self) -> Tensor:
         """Σ_n (J_nᵀ ∇_z L_n)² over the samples, (P,) in the order of the parameters."""

@@ -54,6 +54,14 @@ def output_columns(hessian: OutputHessian, outputs: Tensor, start: int, stop: in
     return hessian.root(u.view(-1, *hessian.root_shape))
 
 
+def rows_by_column(hessian: OutputHessian, outputs: Tensor) -> Tensor:
+    """The row of `factor` of every column c and sample n, (C N,), sample by sample in a column."""
+    index = torch.arange(torch.Size(hessian.root_shape).numel(), device=outputs.device)
+    if isinstance(_unscaled(hessian), Outer):
+        return index
+    return index.view(len(outputs), -1).T.reshape(-1)
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How many columns are swept at a time, and how many are kept."""

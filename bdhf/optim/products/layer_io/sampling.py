@@ -8,7 +8,7 @@ partition cuts.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import starmap
 
@@ -79,7 +79,11 @@ def site_samples(
 def _record(
     weight: float, request: Request, hessian: OutputHessian | None
 ) -> tuple[SiteRecord, Sequence[Site], frozenset[int]]:
-    """The record of one micro-batch, its sites, and the parameters that have other uses too."""
+    """The record of one micro-batch, its sites, and the parameters that have other uses too.
+
+    In the precision of the model, whatever that of the products is.
+    """
+    request = replace(request, settings=replace(request.settings, dtype=None))
     with request.flops.counting(("site samples", request.shapes)):
         z, sites = _recorded(request)
         if hessian is None:  # of a matrix of another form

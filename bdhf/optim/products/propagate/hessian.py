@@ -129,7 +129,7 @@ class DoubleBackward:
             "the Hessian is indefinite and has no factor A with G = AᵀA: use CG or Cholesky, or GGN"
         )
 
-    def factor(self, chunk: int) -> Tensor:
+    def factor(self, chunk: int, positions: Tensor | None = None) -> Tensor:
         """Refuse, like `factor_rows`."""
         return self.gradient.new_zeros(self.factor_rows)
 

@@ -27,6 +27,7 @@ from bdhf.optim.products.propagate.bottleneck import (
     forget_bottleneck,
 )
 from bdhf.optim.products.propagate.choose_jvp import choose_jvp, fall_back, no_way_back
+from bdhf.optim.products.propagate.columns import some_columns
 from bdhf.optim.products.propagate.way import Way
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.tape.tape import Tape, taped
@@ -174,9 +175,14 @@ class Propagate:
         """R, one row per column of B."""
         return torch.Size(self.hessian.root_shape).numel()
 
-    def factor(self, chunk: int) -> Tensor:
-        """A = BᵀJ with H = BBᵀ, (R, P) in the order of the parameters."""
+    def factor(self, chunk: int, positions: Tensor | None = None) -> Tensor:
+        """A = BᵀJ with H = BBᵀ, (R, P) in the order of the parameters, or some columns of it."""
         units = _units(self.hessian.root_shape, chunk, self._u)
+        if positions is not None:
+            if not len(positions):
+                return self._u.new_zeros(self.factor_rows, 0)
+            made = partial(some_columns, self._request, self.outputs, positions)
+            return torch.cat([made(self.hessian.root(u)) for u in units])
         return torch.cat([self._rows(self.hessian.root(u)) for u in units])
 
     def _rows(self, cotangents: Tensor) -> Tensor:
