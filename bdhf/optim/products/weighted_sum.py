@@ -83,7 +83,8 @@ class WeightedSum:
 
     def factor(self, chunk: int, positions: Tensor | None = None) -> Tensor:
         """The roots of the terms, (R, P). Raises ValueError where a term has none."""
-        return torch.cat([weight**0.5 * term.factor(chunk) for weight, term in self.terms])
+        made = [weight**0.5 * term.factor(chunk, positions) for weight, term in self.terms]
+        return torch.cat(made)
 
     def squared_gradients(self) -> Tensor:
         """Σ_n (∂L_n/∂θ)² over the samples, (P,) in the order of the parameters."""

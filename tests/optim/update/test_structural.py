@@ -113,7 +113,16 @@ def test_a_step_is_that_of_the_dense_system(name, partition):
 
 
 @pytest.mark.parametrize(
-    "solver", [bdhf.Cholesky(), bdhf.SampleSpace(), bdhf.CG(max_iters=500, tol=0)], ids=repr
+    "solver",
+    [
+        bdhf.Cholesky(),
+        bdhf.SampleSpace(),
+        bdhf.SampleSpace(gram="sites"),
+        bdhf.CG(max_iters=500, tol=0),
+        bdhf.CG(max_iters=500, tol=0, preconditioner=bdhf.KFAC()),
+        bdhf.CG(max_iters=500, tol=0, preconditioner=bdhf.Nystrom(4)),
+    ],
+    ids=repr,
 )
 @pytest.mark.parametrize("partition", ["per_layer", "blend"])
 def test_every_solver_solves_it(solver, partition):
