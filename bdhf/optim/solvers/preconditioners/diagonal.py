@@ -30,13 +30,13 @@ class Martens:
     """M = (D + λ)^ξ, D the mean of squared per-sample gradients (Martens 2010, section 4.7).
 
     ξ is the `exponent`. D is a mean, as the loss is: a sum would outweigh λ. Costs one pass over
-    the samples of the curvature batch per update, vectorised over the samples (`squares=None`);
-    "sites" computes the same D by one more forward pass, a reverse sweep and matrix products,
+    the samples of the curvature batch per update. With `squares` "sites" the same D comes from one
+    more forward pass, a reverse sweep and matrix products, many times faster (None: from the pass).
 
         Σ_n (∂L_n/∂W)² = (S ∘ S)ᵀ (A ∘ A)    for inputs A and cotangents S of a site y = W·a + b
 
-    and takes the pass over the samples for parameters without a site only. Raises ValueError for an
-    exponent outside (0, 1] and for other `squares`.
+    Parameters without a site still take the pass. Raises ValueError for an exponent outside (0, 1]
+    and for other `squares`.
     """
 
     exponent: float = 0.75
