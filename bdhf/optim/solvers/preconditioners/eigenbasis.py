@@ -96,8 +96,8 @@ class EigenFactors:
     def damped(self, damping: Tensor) -> EigenInverse:
         """M⁻¹ of these rows, for λ of every block, (rows,).
 
-        A λ below the rounding of D is raised to it, since M⁻¹ would not be positive beside a span; one
-        of 0 beside D = 0 is 1.
+        A λ below the rounding of D is raised to it, since M⁻¹ would not be positive beside a span;
+        one of 0 beside D = 0 is 1.
         """
         groups = len(self.squares)
         lam = damping[self.part.blocks.to(damping.device)].view(groups, -1, 1)
