@@ -20,7 +20,7 @@ from bdhf.optim.solvers.preconditioners.kronecker import solve_rows
 from bdhf.optim.solvers.preconditioners.moments import DiagonalMoment, FewVectors, Moment
 
 #: The least λ, in rounding units of the norm of D.
-ROUNDING = 16
+LEAST_UNITS = 16
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class EigenFactors:
         """
         groups = len(self.squares)
         lam = damping[self.part.blocks.to(damping.device)].view(groups, -1, 1)
-        floor = ROUNDING * torch.finfo(lam.dtype).eps * self.squares.flatten(1).norm(dim=1)
+        floor = LEAST_UNITS * torch.finfo(lam.dtype).eps * self.squares.flatten(1).norm(dim=1)
         shift = torch.maximum(lam, floor[:, None, None])
         return EigenInverse(self, torch.where(shift == 0, 1.0, shift))
 
