@@ -19,6 +19,9 @@ from bdhf.optim.products.site_samples import SitePart
 from bdhf.optim.solvers.preconditioners.kronecker import solve_rows
 from bdhf.optim.solvers.preconditioners.moments import DiagonalMoment, FewVectors, Moment
 
+#: The least λ, in rounding units of the norm of D.
+LEAST_UNITS = 16
+
 
 @dataclass(frozen=True)
 class Basis:
@@ -93,11 +96,12 @@ class EigenFactors:
     def damped(self, damping: Tensor) -> EigenInverse:
         """M⁻¹ of these rows, for λ of every block, (rows,).
 
-        A λ below the rounding unit of D is raised to it; one of 0 beside D = 0 is 1.
+        A λ below the rounding of D is raised to it, since M⁻¹ would not be positive beside a span;
+        one of 0 beside D = 0 is 1.
         """
         groups = len(self.squares)
         lam = damping[self.part.blocks.to(damping.device)].view(groups, -1, 1)
-        floor = torch.finfo(lam.dtype).eps * self.squares.flatten(1).norm(dim=1)
+        floor = LEAST_UNITS * torch.finfo(lam.dtype).eps * self.squares.flatten(1).norm(dim=1)
         shift = torch.maximum(lam, floor[:, None, None])
         return EigenInverse(self, torch.where(shift == 0, 1.0, shift))
 
