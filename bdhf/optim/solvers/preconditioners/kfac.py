@@ -52,10 +52,10 @@ class KFAC:
     Martens & Grosse (2015), §3 and §6.3; convolutions: Grosse & Martens (2016); shared weights
     (positions of a sequence, patches of an image): Eschenhagen et al. (2023). `samples` random
     columns of the root of the loss's Hessian estimate S (1 is a Monte-Carlo Fisher matrix); "exact"
-    takes all of them. With `sharing="expand"` every position counts as a sample; "reduce" adds the
+    takes all of them. With `sharing` "expand" every position counts as a sample; "reduce" adds the
     cotangents and averages the inputs of a sample first. Parameters that no site covers (a function
     without a rule, a weight that is used in two ways, rows that the partition cuts) raise
-    CurvatureError at the first update; `uncovered="diagonal"` gives them the diagonal of the same
+    CurvatureError at the first update; `uncovered` "diagonal" gives them the diagonal of the same
     random matrix, by a pass over the samples. Costs one forward pass and a reverse sweep per
     column. Raises ValueError for settings out of range.
     """

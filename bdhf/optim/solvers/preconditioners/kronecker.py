@@ -99,7 +99,7 @@ class KroneckerInverse:
 
     def __call__(self, r: Tensor) -> Tensor:
         """M⁻¹ r, (P,) -> (P,) in block order."""
-        flat = self.blocks.scatter(r)
+        flat = self.blocks.scatter(r.nan_to_num())  # a NaN stays in its block: CG sees it in r
         out = torch.empty_like(flat)
         with self.matrix.counting("K-FAC step"):
             for factors in self.factors:
