@@ -112,6 +112,7 @@ def test_a_step_is_that_of_the_dense_system(name, partition):
     assert (expected - plain).norm() > 1e-2 * plain.norm()  # S decides
 
 
+@pytest.mark.filterwarnings("ignore:SampleSpace sweeps one row")
 @pytest.mark.parametrize(
     "solver",
     [
