@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -143,6 +143,8 @@ def count_products(
         )  # fmt: skip
         samples = len(product.parts[0][1].outputs)
         cost = sweeps(product, flops, samples)
+        if isinstance(getattr(solver, "preconditioner", None), NeedsSites):
+            cost = replace(cost, sites=product.site_samples().sizes)
         if structure is None:
             return cost
         flops = shared.tally(settings)

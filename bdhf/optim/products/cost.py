@@ -15,6 +15,7 @@ import torch
 from bdhf.optim.partitions import Full
 from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products.product import BlockProduct
+from bdhf.optim.products.site_samples import SiteSize
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.blocks import Blocks
 
@@ -37,6 +38,7 @@ class Sweeps:
     setup: float  # what is computed once for all products, without the gradient
     factor_rows: float  # rows of the factor a sample; NaN where there is none
     gradient: float  # FLOPs of the gradient a sample
+    sites: tuple[SiteSize, ...] = ()  # where a preconditioner is made of them
 
     @property
     def product(self) -> float:

@@ -121,6 +121,18 @@ class SiteRecord:
 
 
 @dataclass(frozen=True)
+class SiteSize:
+    """What the costs of a preconditioner depend on, for one part of a site."""
+
+    positions: int  # per sample
+    groups: int
+    features: int  # of a group
+    entries: int  # of a row, the bias included
+    one_hot: bool  # whether the inputs are
+    apart: bool  # whether every feature is a block
+
+
+@dataclass(frozen=True)
 class SiteSamples:
     """The sites of all micro-batches, and what no site covers."""
 
@@ -128,3 +140,18 @@ class SiteSamples:
     uncovered: Mapping[str, str]  # name of a parameter -> why
     rest: Tensor  # flat positions of entries in no part, (R,)
     records: tuple[SiteRecord, ...]
+
+    @property
+    def sizes(self) -> tuple[SiteSize, ...]:
+        """The size of every part."""
+        return tuple(map(self._size, self.parts))
+
+    def _size(self, part: SitePart) -> SiteSize:
+        record = self.records[0]
+        _, positions, groups, features = record.shapes[part.site]
+        rows = [rows.positions for rows in (part.weight, part.bias) if rows is not None]
+        return SiteSize(
+            positions, groups, features, sum(each.shape[1] for each in rows),
+            one_hot=isinstance(record.inputs[part.site], OneHotInputs),
+            apart=part.distinct == groups * features > 1,
+        )  # fmt: skip

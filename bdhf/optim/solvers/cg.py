@@ -16,10 +16,10 @@ from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.refusals.refusals import refuse_no_parts
 from bdhf.optim.solvers.lockstep import CHECK_EVERY, saved_iterations
 from bdhf.optim.solvers.preconditioners import (
-    Costed,
     FromProducts,
     NoPreconditioner,
     Preconditioner,
+    cost_of,
 )
 from bdhf.optim.solvers.recurrence import Recurrence
 from bdhf.optim.solvers.stopping import History, MartensProgress, StopRule
@@ -28,9 +28,6 @@ from bdhf.optim.vectors.blocks import Blocks
 
 #: Iterations after which the true residual replaces that of the recurrence (rounding drift).
 REFRESH_EVERY = 50
-
-#: Gradients that the set-up of a preconditioner costs where it does not know.
-_UNKNOWN_SET_UP = 2.0
 
 
 @dataclass(frozen=True)
@@ -105,13 +102,9 @@ class CG:
 
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """All products, and the preconditioner."""
-        own, gradient = self.preconditioner, sweeps.gradient * samples
-        set_up = own.cost(sweeps, samples) if isinstance(own, Costed) else _UNKNOWN_SET_UP
-        if isinstance(own, FromProducts):
-            flops = own.flops(sweeps.sizes, self.max_iters)
-            set_up = flops / gradient if gradient else math.nan
         products = self._most_products + self._set_up(max(sweeps.sizes))
-        return products * sweeps.product + set_up
+        apart = cost_of(self.preconditioner, sweeps, samples, self.max_iters + 1)
+        return products * sweeps.product + apart
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:
         """Solve every block from `start`, (P,) in block order, overwriting it, or from zero."""

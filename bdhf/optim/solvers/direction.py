@@ -10,7 +10,7 @@ from torch import Tensor
 from bdhf.optim.curvature import Curvature
 from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.solvers.lockstep import Rows
-from bdhf.optim.solvers.preconditioners import KFAC, NoPreconditioner, Preconditioner
+from bdhf.optim.solvers.preconditioners import KFAC, Preconditioner, cost_of
 from bdhf.optim.solvers.system import Iterate, Solution, Stop, System
 from bdhf.optim.vectors.blocks import Blocks
 
@@ -49,7 +49,7 @@ class Direction:
 
     def cost(self, sweeps: Sweeps, samples: float) -> float:
         """The product for φ, and the preconditioner."""
-        apart = 0.0 if isinstance(self.preconditioner, NoPreconditioner) else 2.0
+        apart = cost_of(self.preconditioner, sweeps, samples, 1)
         return apart + (sweeps.product if self.model == "matrix" else 0.0)
 
     def solve(self, system: System, start: Tensor | None = None) -> Solution:

@@ -194,6 +194,51 @@ def test_an_estimate_knows_the_set_up_of_martens_diagonal(case, way):
     assert expected == pytest.approx(spent.gradient_equivalents, rel=0.05)
 
 
+def classifier():
+    """Layers whose factors are larger than few, and a batch."""
+    layers = nn.Linear(60, 40), nn.Tanh(), nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 10)
+    return nn.Sequential(*layers), (torch.randn(64, 60), torch.arange(64) % 10)
+
+
+def patches():
+    """Two convolutions and a linear layer, and a batch."""
+    layers = nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten()
+    model = nn.Sequential(*layers, nn.Linear(128, 10))
+    return model, (torch.randn(64, 2, 8, 8), torch.arange(64) % 10)
+
+
+def with_sites(preconditioner):
+    """Three iterations of CG with a preconditioner, after a warm start."""
+    return bdhf.CG(max_iters=3, tol=0, preconditioner=preconditioner)
+
+
+@pytest.mark.parametrize("case", [classifier, patches])
+@pytest.mark.parametrize("partition", [bdhf.Full(), bdhf.PerNeuron()], ids=["full", "neurons"])
+@pytest.mark.parametrize(
+    ("solver", "most"),
+    [
+        (with_sites(bdhf.KFAC()), 1.05),
+        (with_sites(bdhf.KFAC("exact")), 1.2),  # the last layer takes no column
+        (with_sites(bdhf.EKFAC()), 1.3),
+        (bdhf.Direction(), 1.05),
+    ],
+    ids=["kfac", "exact", "ekfac", "direction"],
+)
+def test_an_estimate_knows_the_cost_of_kronecker_products(case, partition, solver, most):
+    """Set-up and steps of M⁻¹, as the update itself counts them; never less by more than 2 %."""
+    torch.manual_seed(0)
+    model, (x, y) = case()
+    optimizer = bdhf.BlockHessianFree(
+        model, F.cross_entropy, partition=partition, solver=solver, check=False, lr=0.1
+    )
+    optimizer.step((x, y))
+
+    spent = optimizer.step((x, y)).gradient_equivalents
+    expected = estimate(optimizer, (x[:4], y[:4]), gradient_batch=64)
+
+    assert 0.98 * spent <= expected <= most * spent
+
+
 def test_a_preconditioner_that_knows_no_cost_counts_two_gradients():
     """And none costs nothing."""
 

@@ -11,6 +11,7 @@ from bdhf.optim.solvers.preconditioners.preconditioner import (
     LastingInverse,
     NeedsSites,
     Preconditioner,
+    cost_of,
 )
 from bdhf.optim.solvers.preconditioners.recycled import Recycled
 
@@ -27,4 +28,5 @@ __all__ = [
     "Nystrom",
     "Preconditioner",
     "Recycled",
+    "cost_of",
 ]

@@ -20,7 +20,7 @@ class NoPreconditioner:
         """Leave the system unchanged."""
         return None
 
-    def cost(self, sweeps: Sweeps, samples: float) -> float:
+    def cost(self, sweeps: Sweeps, samples: float, uses: int) -> float:
         """No set-up."""
         return 0.0
 
@@ -58,7 +58,7 @@ class Martens:
         )
         return torch.where(damped > 0, damped, 1.0) ** self.exponent
 
-    def cost(self, sweeps: Sweeps, samples: float) -> float:
+    def cost(self, sweeps: Sweeps, samples: float, uses: int) -> float:
         """As many operations as a gradient, in both ways; their difference is in seconds.
 
         With "sites" one gradient more where the graph does not show that the samples are apart.

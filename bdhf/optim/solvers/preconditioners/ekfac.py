@@ -14,17 +14,20 @@ from typing import Literal
 
 from torch import Tensor
 
+from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.products.site_samples import (
     Cotangents,
     OneHotInputs,
     SitePart,
     SiteRecord,
     SiteSamples,
+    SiteSize,
 )
 from bdhf.optim.solvers.preconditioners.eigenbasis import Basis, EigenFactors, eigenbasis
 from bdhf.optim.solvers.preconditioners.kfac import (
     KFAC,
     check_settings,
+    columns_of,
     dense_inputs,
     inverse_of,
     refuse_uncovered,
@@ -73,6 +76,13 @@ class EKFAC:
         """Raise CurvatureError for parameters without a Kronecker product, unless allowed."""
         refuse_uncovered("EKFAC", samples, self.uncovered)
 
+    def cost(self, sweeps: Sweeps, samples: float, uses: int) -> float:
+        """Those of K-FAC, eigendecompositions, D in their basis, and `uses` of M⁻¹."""
+        columns = columns_of(self.samples, sweeps)
+        passes = (1 + (2 if self.samples == "exact" else 1) * columns) / 3
+        flops = sum(_flops(site, samples, columns, uses) for site in sweeps.sites)
+        return passes + flops / (sweeps.gradient * samples)
+
     def factors(self, samples: SiteSamples, seed: int) -> tuple[list[EigenFactors], Tensor]:
         """Bases and D of every part of a site, and the diagonal on the entries in no part, (R,)."""
         kfac = KFAC(self.samples, self.sharing, self.uncovered)
@@ -93,6 +103,17 @@ class EKFAC:
         """Whether A and S of a part are made of the vectors of every position."""
         positions = (record.shapes[part.site][1] for record in samples.records)
         return self.sharing == "expand" or max(positions) == 1
+
+
+def _flops(site: SiteSize, samples: float, columns: float, uses: int) -> float:
+    """FLOPs of the bases of one part of a site, of D, and of `uses` of M⁻¹, at most."""
+    rows, entries = 0 if site.apart else site.features, 0 if site.one_hot else site.entries
+    vectors = samples * site.positions
+    moments = 2 * vectors * (entries**2 + columns * rows**2) + 9 * (entries**3 + rows**3)
+    rotated = 2 * vectors * (entries**2 + columns * rows**2)
+    products = 2 * vectors * columns * site.features * site.entries
+    step = 4 * site.features * site.entries * (rows + entries)
+    return site.groups * (moments + rotated + products + uses * step)
 
 
 def _swept(record: SiteRecord, kfac: KFAC, seed: int) -> SiteRecord:

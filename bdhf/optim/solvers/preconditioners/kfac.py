@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bdhf.optim.errors import CurvatureError
 from bdhf.optim.losses.hessians import summed_over_samples
+from bdhf.optim.products.cost import Sweeps
 from bdhf.optim.products.site_samples import (
     DenseInputs,
     Inputs,
@@ -26,7 +27,7 @@ from bdhf.optim.products.site_samples import (
     SiteRecord,
     SiteSamples,
 )
-from bdhf.optim.solvers.preconditioners.kronecker import Factors, KroneckerInverse
+from bdhf.optim.solvers.preconditioners.kronecker import Factors, KroneckerInverse, kfac_flops
 from bdhf.optim.solvers.preconditioners.moments import (
     Cut,
     DenseMoment,
@@ -80,6 +81,12 @@ class KFAC:
     def check_sites(self, samples: SiteSamples) -> None:
         """Raise CurvatureError for parameters without a Kronecker product, unless allowed."""
         refuse_uncovered("KFAC", samples, self.uncovered)
+
+    def cost(self, sweeps: Sweeps, samples: float, uses: int) -> float:
+        """A forward pass, a reverse sweep per column, the factors, and `uses` of M⁻¹."""
+        columns = columns_of(self.samples, sweeps)
+        flops = sum(kfac_flops(site, samples, columns, uses) for site in sweeps.sites)
+        return (1 + columns) / 3 + flops / (sweeps.gradient * samples)
 
     def factors(self, samples: SiteSamples, seed: int) -> tuple[list[Factors], Tensor]:
         """A and S of every part of a site, and the diagonal on the entries in no part, (R,)."""
@@ -190,6 +197,11 @@ def with_bias(a: Tensor, part: SitePart) -> Tensor:
     if part.bias is None:
         return a
     return torch.cat([a, a.new_ones(*a.shape[:-1], 1)], dim=-1)
+
+
+def columns_of(samples: int | str, sweeps: Sweeps) -> float:
+    """Columns of the root of H per sample; all of them where `samples` is "exact"."""
+    return sweeps.factor_rows if isinstance(samples, str) else samples
 
 
 def check_settings(part: str, samples: int | str, sharing: str, uncovered: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdhf.optim.products.site_samples import SitePart
+from bdhf.optim.products.site_samples import SitePart, SiteSize
 from bdhf.optim.solvers.preconditioners.moments import Moment, ScalarMoment, Solve
 from bdhf.optim.solvers.system import Matrix
 from bdhf.optim.vectors.blocks import Blocks
@@ -42,6 +42,28 @@ class Factors:
         by_a = _floored(pi[:, None] * root.mean(1, keepdim=True), self.a)
         by_s = _floored(root / pi[:, None], self.s)
         return DampedFactors(self.part, len(pi), self.a.damped(by_a), self.s.damped(by_s))
+
+
+def kfac_flops(site: SiteSize, samples: float, columns: float, uses: int) -> float:
+    """FLOPs of A and S of one part of a site, their inverses, and `uses` of M⁻¹, at most.
+
+    `samples` are those of the curvature batch, with `columns` of the root each.
+    """
+    inputs, size = samples * site.positions, site.features
+    by_a = by_s = (0.0, 0.0)
+    if not site.one_hot:
+        by_a = _inverse_flops(inputs, site.entries)
+    if not site.apart:
+        by_s = _inverse_flops(inputs * columns, size)
+    step = site.entries * by_s[1] + size * by_a[1]
+    return site.groups * (by_a[0] + by_s[0] + uses * step)
+
+
+def _inverse_flops(vectors: float, size: int) -> tuple[float, float]:
+    """FLOPs of a moment and its inverse, and of a product of the inverse with a vector."""
+    if 2 * vectors < size:
+        return 4 * vectors**2 * size + vectors**3 / 3, 4 * vectors * size
+    return 2 * vectors * size**2 + size**3, 2.0 * size**2
 
 
 def _ratio(a: Tensor, s: Tensor) -> Tensor:

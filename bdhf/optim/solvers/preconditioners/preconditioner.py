@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -57,10 +58,10 @@ class Preconditioner(Protocol):
 
 @runtime_checkable
 class Costed(Protocol):
-    """A preconditioner that knows what its set-up costs; without it CG counts two gradients."""
+    """A preconditioner that knows its cost; without this method it counts as two gradients."""
 
-    def cost(self, sweeps: Sweeps, samples: float) -> float:
-        """The cost of one set-up, in gradients on a curvature batch of `samples`."""
+    def cost(self, sweeps: Sweeps, samples: float, uses: int) -> float:
+        """One set-up and `uses` of M⁻¹, in gradients on a curvature batch of `samples`."""
 
 
 @runtime_checkable
@@ -75,3 +76,18 @@ class FromProducts(Protocol):
 
     def flops(self, sizes: Sequence[int], iterations: int) -> float:
         """FLOPs besides products at one update at most, for blocks of these sizes."""
+
+
+#: Gradients that a preconditioner of unknown cost is taken for.
+UNKNOWN_COST = 2.0
+
+
+def cost_of(preconditioner: Preconditioner, sweeps: Sweeps, samples: float, uses: int) -> float:
+    """One set-up and `uses` of M⁻¹ at most, in gradients on a curvature batch of `samples`."""
+    if isinstance(preconditioner, Costed):
+        return preconditioner.cost(sweeps, samples, uses)
+    if isinstance(preconditioner, FromProducts):
+        gradient = sweeps.gradient * samples
+        flops = preconditioner.flops(sweeps.sizes, uses - 1)
+        return flops / gradient if gradient else math.nan
+    return UNKNOWN_COST
