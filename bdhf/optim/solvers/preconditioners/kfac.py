@@ -219,8 +219,8 @@ def check_settings(part: str, samples: int | str, sharing: str, uncovered: str) 
 def _described(factors: Sequence[Factors]) -> str:
     """How many factors are inverted in each way."""
     forms = Counter(moment.form for factor in factors for moment in (factor.a, factor.s))
-    ways = ", ".join(f"{count} by {form}" for form, count in forms.items())
-    return f"{len(factors)} Kronecker products, factors inverted: {ways}"
+    ways = ", ".join(f"{count} {form}" for form, count in forms.items())
+    return f"sites: {len(factors)}, inverses of factors: {ways}"
 
 
 def refuse_uncovered(part: str, samples: SiteSamples, uncovered: str) -> None:

@@ -120,7 +120,7 @@ class DiagonalMoment:
     @property
     def form(self) -> str:
         """How it is inverted."""
-        return "a diagonal"
+        return "diagonal"
 
     @property
     def size(self) -> int:
@@ -152,7 +152,7 @@ class ScalarMoment:
     @property
     def form(self) -> str:
         """How it is inverted."""
-        return "a multiple of I"
+        return "multiple of I"
 
     @property
     def size(self) -> int:
