@@ -3,8 +3,7 @@
 from bdhf.errors import BdhfError
 from bdhf.optim.curvature import GGN, Curvature, EmpiricalFisher, Fisher, Hessian, Mixed
 from bdhf.optim.errors import CurvatureError, ModelError, ModelTypeError
-from bdhf.optim.estimate import estimate, factor_rows
-from bdhf.optim.explain import explain
+from bdhf.optim.estimate import estimate, explain, factor_rows
 from bdhf.optim.forward.buffers import BufferWarning
 from bdhf.optim.inspection.check import Check
 from bdhf.optim.inspection.flatness import CurvatureWarning

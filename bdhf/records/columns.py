@@ -48,7 +48,7 @@ _DIAGNOSTICS = {
     "cg_iterations": Column("iterations", "of the last update, mean over blocks"),
     "reduction_ratio": Column("ratio", "actual ÷ predicted change of the curvature batch's loss"),
     "stop_converged": Column("share", "of blocks whose solver met its residual tolerance, or was "
-                             "direct"),
+                             "exact"),
     "stop_progress": Column("share", "of blocks whose solver stopped by Martens’ relative "
                             "progress"),
     "stop_max_iters": Column("share", "of blocks whose solver used all its iterations"),

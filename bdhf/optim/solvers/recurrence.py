@@ -21,7 +21,7 @@ from bdhf.optim.solvers.preconditioners import Inverse, LastingInverse
 from bdhf.optim.solvers.system import Stop, System, escape_length
 
 #: Rounding errors of a step along M⁻¹ r, in units of the precision.
-ROUNDING = 1000.0
+SOLVED_WITHIN = 1000.0
 
 
 class Recurrence:
@@ -96,7 +96,7 @@ class Recurrence:
         """
         if self.m is None or isinstance(self.m, Tensor):
             return torch.zeros_like(self.rows.active)
-        rounding = ROUNDING * torch.finfo(self.r.dtype).eps
+        rounding = SOLVED_WITHIN * torch.finfo(self.r.dtype).eps
         return self.rz <= rounding**2 * self._first_rz
 
     def memory(self, iterations: int) -> Tensor | None:

@@ -26,6 +26,8 @@ PRECONDITIONERS = {
     "martens": Martens(),
     "kfac": KFAC("exact", uncovered="diagonal"),
     "ekfac": EKFAC("exact", uncovered="diagonal"),
+    "nystrom": bdhf.Nystrom(3),
+    "recycled": bdhf.Recycled(3),
 }
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 Linear = Callable[..., Tensor]
 Composite = Callable[..., Any]
-Cell = Callable[[Tensor, Tensor, Any], Any]  # from inputs, from h, state -> state
+RecurrentCell = Callable[[Tensor, Tensor, Any], Any]  # from inputs, from h, state -> state
 
 
 def attention(
@@ -51,7 +51,7 @@ def attention(
     return linear(mixed.transpose(0, 1), out_weight, out_bias).transpose(0, 1), shares
 
 
-def recurrent(cell: Cell, states: int) -> Composite:
+def recurrent(cell: RecurrentCell, states: int) -> Composite:
     """Layers of a recurrent cell over all steps, as `torch.lstm`, `torch.gru`, `torch.rnn_tanh`."""
 
     def composite(
@@ -83,8 +83,8 @@ def recurrent(cell: Cell, states: int) -> Composite:
 
 
 def _run(
-    linear: Linear, cell: Cell, x: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor],
-    has_biases: bool,
+    linear: Linear, cell: RecurrentCell, x: Tensor, state: tuple[Tensor, ...],
+    weights: Sequence[Tensor], has_biases: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
     """One layer in one direction, (N, T, inputs) -> (N, T, hidden), and the last state."""
     b_ih, b_hh = weights[2:4] if has_biases else (None, None)
@@ -110,7 +110,7 @@ def _gru(inputs: Tensor, hidden: Tensor, state: tuple[Tensor, ...]) -> tuple[Ten
     return ((1 - keep) * (n + (r + r_h).sigmoid() * n_h).tanh() + keep * state[0],)
 
 
-def _simple(activation: Callable[[Tensor], Tensor]) -> Cell:
+def _simple(activation: Callable[[Tensor], Tensor]) -> RecurrentCell:
     return lambda inputs, hidden, state: (activation(inputs + hidden),)
 
 

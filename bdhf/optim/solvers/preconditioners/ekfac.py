@@ -27,8 +27,8 @@ from bdhf.optim.solvers.preconditioners.eigenbasis import Basis, EigenFactors, e
 from bdhf.optim.solvers.preconditioners.kfac import (
     KFAC,
     check_settings,
-    columns_of,
     dense_inputs,
+    draws_of,
     inverse_of,
     refuse_uncovered,
     with_bias,
@@ -78,7 +78,7 @@ class EKFAC:
 
     def cost(self, sweeps: Sweeps, samples: float, uses: int) -> float:
         """Those of K-FAC, eigendecompositions, D in their basis, and `uses` of M⁻¹."""
-        columns = columns_of(self.samples, sweeps)
+        columns = draws_of(self.samples, sweeps)
         passes = (1 + (2 if self.samples == "exact" else 1) * columns) / 3
         flops = sum(_flops(site, samples, columns, uses) for site in sweeps.sites)
         return passes + flops / (sweeps.gradient * samples)

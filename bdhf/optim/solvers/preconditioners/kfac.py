@@ -84,7 +84,7 @@ class KFAC:
 
     def cost(self, sweeps: Sweeps, samples: float, uses: int) -> float:
         """A forward pass, a reverse sweep per column, the factors, and `uses` of M⁻¹."""
-        columns = columns_of(self.samples, sweeps)
+        columns = draws_of(self.samples, sweeps)
         flops = sum(kfac_flops(site, samples, columns, uses) for site in sweeps.sites)
         return (1 + columns) / 3 + flops / (sweeps.gradient * samples)
 
@@ -199,7 +199,7 @@ def with_bias(a: Tensor, part: SitePart) -> Tensor:
     return torch.cat([a, a.new_ones(*a.shape[:-1], 1)], dim=-1)
 
 
-def columns_of(samples: int | str, sweeps: Sweeps) -> float:
+def draws_of(samples: int | str, sweeps: Sweeps) -> float:
     """Columns of the root of H per sample; all of them where `samples` is "exact"."""
     return sweeps.factor_rows if isinstance(samples, str) else samples
 
