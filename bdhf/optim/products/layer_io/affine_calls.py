@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ class Record(TorchFunctionMode):
     """Records the calls that use a parameter, while it is entered.
 
     `composites`: also those inside of attention and recurrent layers, which are then computed in
-    another order of operations.
+    another order of operations; FLOPs of calls are not counted then.
     """
 
     def __init__(self, parameters: Sequence[Tensor], composites: bool = False) -> None:
@@ -73,7 +74,7 @@ class Record(TorchFunctionMode):
         ):
             return func(*args, **kwargs)
         meter = Flops()
-        with meter.counting(func):
+        with nullcontext() if self._composites else meter.counting(func):
             out = func(*args, **kwargs)
         affine = self._affine(func, args, kwargs)
         if affine is not None:

@@ -59,6 +59,7 @@ class SitePlan:
     """What depends on blocks and sites, and on nothing else."""
 
     structure: Hashable
+    blocks: Blocks
     parts: tuple[SitePart, ...]
     uncovered: dict[str, str]
     rest: Tensor
@@ -67,11 +68,15 @@ class SitePlan:
 def site_samples(
     batches: Sequence[tuple[float, Request, OutputHessian | None]], blocks: Blocks
 ) -> SiteSamples:
-    """Record the sites of micro-batches, each with its weight and the H of its outputs."""
-    made = [_record(*batch) for batch in batches]
-    request, (_, sites, unknown) = batches[0][1], made[0]
-    plan = _plan(request, blocks, sites, unknown)
-    records = tuple(record for record, _, _ in made)
+    """Record the sites of micro-batches, each with its weight and the H of its outputs.
+
+    No parameter has a site where micro-batches take different ways through the model.
+    """
+    records, sites, unknown = zip(*(_record(*batch) for batch in batches), strict=True)
+    ways = {tuple(site.slots for site in of_batch) for of_batch in sites}
+    every = range(len(blocks.layout.slots))
+    others = frozenset[int]().union(*unknown) if len(ways) == 1 else frozenset(every)
+    plan = _plan(batches[0][1], blocks, sites[0], others)
     return SiteSamples(plan.parts, plan.uncovered, plan.rest, records)
 
 
@@ -88,7 +93,7 @@ def _record(
         z, sites = _recorded(request)
         if hessian is None:  # of a matrix of another form
             hessian = expand_loss(request.objective.loss_fn, z, request.batch[1]).hessian
-    inputs = tuple(_inputs(site) for site in sites)
+    inputs = tuple(site.inputs() for site in sites)
     shapes = tuple(starmap(_shape, zip(sites, inputs, strict=True)))
     record = SiteRecord(
         weight, inputs, shapes, z.detach(), _last(z, sites), hessian,
@@ -117,11 +122,6 @@ def _last(z: Tensor, sites: Sequence[Site]) -> int | None:
         return None
     edge = get_gradient_edge(z)
     return next((i for i, site in enumerate(sites) if site.edges == (edge,)), None)
-
-
-def _inputs(site: Site) -> Inputs | None:
-    """The inputs of its weight; None for a site that is a bias."""
-    return next((use.inputs() for use in site.uses if use.inputs is not None), None)
 
 
 def _shape(site: Site, inputs: Inputs | None) -> SampleShape:
@@ -184,10 +184,10 @@ def _plan(
     request: Request, blocks: Blocks, sites: Sequence[Site], unknown: Collection[int]
 ) -> SitePlan:
     """The plan of some blocks, kept in the workspace while the sites have its structure."""
-    structure = (tuple(site.structure for site in sites), frozenset(unknown), id(blocks))
+    structure = (tuple(site.structure for site in sites), frozenset(unknown))
     key, kept = ("site plan", request.shapes), request.workspace.kept
     last: SitePlan | None = kept.get(key)
-    if last is None or last.structure != structure:
+    if last is None or last.structure != structure or last.blocks is not blocks:
         last = kept[key] = _planned(structure, blocks, sites, unknown)
     return last
 
@@ -216,7 +216,7 @@ def _planned(
         for rows_of_part in (part.weight, part.bias):
             if rows_of_part is not None:
                 rest[rows_of_part.positions] = False
-    return SitePlan(structure, tuple(parts), uncovered, rest.nonzero().reshape(-1))
+    return SitePlan(structure, blocks, tuple(parts), uncovered, rest.nonzero().reshape(-1))
 
 
 def _parts(index: int, site: Site, labels: dict[int, Tensor], blocks: Blocks) -> Iterator[SitePart]:

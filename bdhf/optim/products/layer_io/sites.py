@@ -53,6 +53,10 @@ class Site:
         """What the reduction depends on."""
         return self.shape, tuple(use.view for use in self.uses)
 
+    def inputs(self) -> Inputs | None:
+        """The inputs of its weight; None for a site that is a bias."""
+        return next((use.inputs() for use in self.uses if use.inputs is not None), None)
+
     def gather(self, cotangents: Sequence[Tensor | None]) -> Tensor | None:
         """Cotangents of all calls, each (k, *shape of y), as one (k, N, before, features, after).
 
