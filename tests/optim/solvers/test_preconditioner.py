@@ -257,24 +257,45 @@ def test_the_squares_are_counted(way):
     assert 0.5 < info.gradient_equivalents - plain.gradient_equivalents < 2
 
 
-@WAYS
-def test_inputs_that_do_not_count_the_samples_are_refused_with_a_way_out(way):
+class TimeFirst(nn.Module):
+    """A recurrent layer on (T, N, 2): dimension 0 of the inputs counts the steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent, self.head = nn.RNN(2, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(self.recurrent(x)[0][-1])
+
+
+def time_first():
+    """The model and a batch: 5 steps of 4 samples."""
+    draws = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(shape, generator=draws).double() for shape in ((5, 4, 2), (4, 2)))
+    return TimeFirst().double(), (x, y)
+
+
+def test_inputs_that_do_not_count_the_samples_are_refused_with_a_way_out():
     """Time comes first here, so nothing can be taken sample by sample."""
-
-    class TimeFirst(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.recurrent, self.head = nn.RNN(2, 3), nn.Linear(3, 2)
-
-        def forward(self, x):
-            return self.head(self.recurrent(x)[0][-1])
-
-    batch = torch.randn(5, 4, 2), torch.randn(4, 2)  # 5 steps of 4 samples
-    solver = CG(preconditioner=Martens(squares=way))
-    optimizer = bdhf.BlockHessianFree(TimeFirst(), F.mse_loss, solver=solver)
+    model, batch = time_first()
+    optimizer = bdhf.BlockHessianFree(model, F.mse_loss, solver=CG(preconditioner=Martens()))
 
     with pytest.raises(ValueError, match=naming("[5]", "(4, 2)", "preconditioner")):
         optimizer.step(batch)
+
+
+def test_sites_need_no_inputs_that_count_the_samples():
+    """Dimension 0 of the outputs does: the squares are those of the gradients of each sample."""
+    model, (x, y) = time_first()
+
+    m = diagonal_of(Case(model, F.mse_loss, (x, y)), Martens(squares="sites"), 0.3)
+
+    squares = []
+    for n in range(4):
+        loss = F.mse_loss(model(x[:, n : n + 1]), y[n : n + 1])
+        gradient = torch.autograd.grad(loss, list(model.parameters()))
+        squares.append(torch.cat([part.reshape(-1) for part in gradient]).square())
+    assert_close(m, (torch.stack(squares).mean(0) + 0.3) ** 0.75)
 
 
 @pytest.mark.parametrize("exponent", [0.0, -0.5, 1.01, float("nan")])
