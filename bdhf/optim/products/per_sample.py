@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from bdhf.optim.errors import ModelError
 from bdhf.optim.forward.objective import Objective, plain_kernels
 from bdhf.optim.products.request import Request
+from bdhf.optim.products.site_samples import OneHotInputs
 from bdhf.optim.torch_support.failures import Failure, attempt
 from bdhf.optim.vectors.layout import flatten
 
@@ -187,3 +188,46 @@ def _looped(sample_vjp: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
 
 def _tensors(inputs: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+
+
+def gradient_squares(s: Tensor, a: Tensor) -> Tensor:
+    """Σ (Σ_t s_t a_tᵀ)² over columns and samples, entry by entry: (groups, r, m).
+
+    For k columns s (k, N, T, groups, r) and inputs a (N, T, groups or 1, m) at T positions.
+    """
+    groups = s.shape[3]
+    a = a.expand(-1, -1, groups, -1)
+    if s.shape[2] == 1:
+        return s.square().sum((0, 2)).permute(1, 2, 0) @ a.square().sum(1).transpose(0, 1)
+    if s.shape[4] == a.shape[3] == 1:
+        return (s * a).sum(2).square().sum((0, 1)).unsqueeze(2)
+    total = s.new_zeros(groups, s.shape[4], a.shape[3])
+    for few in _chunks(s.shape[1], total.numel()):
+        by_position = a[few].transpose(1, 2)  # (n, groups, T, m)
+        for column in s:
+            gradients = column[few].permute(0, 2, 3, 1) @ by_position
+            total += gradients.square_().sum(0)
+    return total
+
+
+def one_hot_squares(s: Tensor, inputs: OneHotInputs) -> Tensor:
+    """The same of k columns s (k, N, T, 1, r) and one-hot inputs of E entries: (1, r, E).
+
+    Positions of one sample with the same entry are added before they are squared.
+    """
+    n = len(inputs.index)
+    samples = torch.arange(n, device=s.device)[:, None] * inputs.entries
+    index, active = inputs.index, inputs.index >= 0
+    pairs, position = (samples + index)[active].unique(return_inverse=True)
+    sums = s.new_zeros(len(s), len(pairs), s.shape[4])
+    sums.index_add_(1, position, s[:, :, :, 0][:, active])
+    total = s.new_zeros(s.shape[4], inputs.entries)
+    total.index_add_(1, pairs % inputs.entries, sums.square_().sum(0).t())
+    return total[None]
+
+
+def _chunks(samples: int, entries: int) -> Iterator[slice]:
+    """Slices of the samples, each with at most MAX_ENTRIES entries of gradients."""
+    size = max(1, MAX_ENTRIES // max(1, entries))
+    for start in range(0, samples, size):
+        yield slice(start, start + size)

@@ -12,7 +12,7 @@ import bdhf
 from bdhf.optim import ModelError
 from bdhf.optim.forward.objective import Objective
 from bdhf.optim.partitions.blocks_of import cut
-from bdhf.optim.products import Settings, Workspace, linearise
+from bdhf.optim.products import Settings, Workspace, linearise, per_sample
 from bdhf.optim.products.layer_io import site_squares
 from bdhf.optim.torch_support.flops import Flops
 from bdhf.optim.vectors.layout import layout_of
@@ -82,7 +82,7 @@ def test_rows_that_a_partition_cuts_are_covered(partition, passes):
 @pytest.mark.parametrize("case", ["conv", "sdpa", "norms", "peephole"])
 def test_chunks_of_samples_add_up(case, monkeypatch):
     """With memory for one entry the samples come one by one."""
-    monkeypatch.setattr(site_squares, "CHUNK_ENTRIES", 1)
+    monkeypatch.setattr(per_sample, "MAX_ENTRIES", 1)
 
     assert_equal_ways(build(case))
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import bdhf
 from bdhf.optim import EKFAC, KFAC, CurvatureError, Stop
-from bdhf.optim.solvers.preconditioners import sample_squares
+from bdhf.optim.products import per_sample
 from bdhf.optim.solvers.preconditioners.eigenbasis import eigenbasis
 from bdhf.optim.solvers.preconditioners.moments import DenseMoment, DiagonalMoment, FewVectors
 from tests.cases import CASES, Case, build
@@ -342,7 +342,7 @@ def test_the_number_of_samples_at_a_time_does_not_change_the_squares(entries, mo
     """Gradients of samples are held a few at a time."""
     system = system_of(build("conv"))
     _, expected, _ = made(EKFAC("exact"), system)
-    monkeypatch.setattr(sample_squares, "MAX_ENTRIES", entries)
+    monkeypatch.setattr(per_sample, "MAX_ENTRIES", entries)
 
     _, parts, _ = made(EKFAC("exact"), system)
 

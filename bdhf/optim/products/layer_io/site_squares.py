@@ -23,13 +23,14 @@ from bdhf.optim.partitions.blocks_of import cut
 from bdhf.optim.products.agreement import random_tangents
 from bdhf.optim.products.layer_io.coverage import differing
 from bdhf.optim.products.layer_io.sampling import site_samples
-from bdhf.optim.products.per_sample import squared_gradients
+from bdhf.optim.products.per_sample import (
+    gradient_squares,
+    one_hot_squares,
+    squared_gradients,
+)
 from bdhf.optim.products.request import Request
 from bdhf.optim.products.site_samples import Inputs, OneHotInputs, SitePart, SiteRecord, SiteSamples
 from bdhf.optim.vectors.blocks import Blocks
-
-#: Entries of per-sample gradients that are held at a time.
-CHUNK_ENTRIES = 2**22
 
 
 def site_squares(batches: Sequence[tuple[float, Request, OutputHessian | None]]) -> Tensor:
@@ -106,34 +107,13 @@ def _write(part: SitePart, record: SiteRecord, s: Tensor | None, flat: Tensor) -
 def _squares(inputs: Inputs, s: Tensor) -> Tensor:
     """Σ_n (Σ_t s_nt a_ntᵀ)², (features, entries)."""
     if isinstance(inputs, OneHotInputs):
-        return _one_hot_squares(inputs, s)
-    a = inputs.values
-    if s.shape[1] == 1:
-        by_group = _outer(s.square(), a.square())
-    elif s.shape[3] == a.shape[3] == 1:
-        by_group = (s * a).sum(1).square().sum(0).unsqueeze(2)
-    else:
-        by_group = s.new_zeros(s.shape[2], s.shape[3], a.shape[3])
-        chunk = max(1, CHUNK_ENTRIES // by_group.numel())
-        for s_part, a_part in zip(s.split(chunk), a.split(chunk), strict=True):
-            gradients = s_part.permute(0, 2, 3, 1) @ a_part.permute(0, 2, 1, 3)
-            by_group += gradients.square_().sum(0)
-    return by_group.flatten(0, 1)
+        return one_hot_squares(s[None], inputs)[0]
+    return gradient_squares(s[None], inputs.values).flatten(0, 1)
 
 
 def _outer(s: Tensor, a: Tensor) -> Tensor:
     """Σ_nt s_nt a_ntᵀ of every group, (groups, features / groups, entries)."""
     return s.flatten(0, 1).permute(1, 2, 0) @ a.flatten(0, 1).transpose(0, 1)
-
-
-def _one_hot_squares(inputs: OneHotInputs, s: Tensor) -> Tensor:
-    """`_squares` of an embedding: positions of one sample with one index are added first."""
-    index, rows = _indexed(inputs, s)
-    sample = torch.arange(len(s), device=s.device).repeat_interleave(s.shape[1])
-    keys, which = (sample * inputs.entries + index)[index >= 0].unique(return_inverse=True)
-    added = s.new_zeros(len(keys), rows.shape[1]).index_add_(0, which, rows[index >= 0])
-    squares = s.new_zeros(inputs.entries, rows.shape[1])
-    return squares.index_add_(0, keys % inputs.entries, added.square_()).T
 
 
 def _indexed(inputs: OneHotInputs, s: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor
 
 from bdhf.optim.products.cost import Sweeps
+from bdhf.optim.products.per_sample import gradient_squares, one_hot_squares
 from bdhf.optim.products.site_samples import (
     Cotangents,
     OneHotInputs,
@@ -34,10 +35,6 @@ from bdhf.optim.solvers.preconditioners.kfac import (
     with_bias,
 )
 from bdhf.optim.solvers.preconditioners.kronecker import Factors, KroneckerInverse
-from bdhf.optim.solvers.preconditioners.sample_squares import (
-    gradient_squares,
-    one_hot_squares,
-)
 from bdhf.optim.solvers.system import System
 
 
