@@ -99,7 +99,7 @@ class SiteRecord:
     cotangents: Callable[[Tensor], Cotangents]  # (k, *shape of z) -> S of every site
     squares: Callable[[Tensor], Tensor]  # u of the shape of z -> Σ_n (J_nᵀ u_n)², (P,)
     pulled: Callable[[Tensor], Tensor]  # u of the shape of z -> Jᵀu through the whole graph, (P,)
-    apart: bool  # whether the graph shows that sites and samples are all there is
+    apart: Callable[[], bool]  # whether the graph shows that sites and samples are all there is
 
     def draws(self, count: int, generator: torch.Generator) -> Tensor:
         """Random s = B u with E[Σ s sᵀ] = w H over the draws: (count, *shape of z).

@@ -101,7 +101,7 @@ def _record(
         cotangents=partial(_cotangents, z, sites, shapes),
         squares=partial(squared_gradients, request),
         pulled=partial(vjp, z, request.objective.parameters),
-        apart=graph_apart(z, sum(len(site.edges) * len(site.uses) for site in sites)),
+        apart=partial(graph_apart, z, sum(len(site.edges) * len(site.uses) for site in sites)),
     )  # fmt: skip
     return record, sites, _otherwise_used(request, z, sites)
 

@@ -75,7 +75,7 @@ def _through_sites(samples: SiteSamples, u: Tensor, size: int) -> Tensor | None:
     if not samples.parts:
         return None
     cotangents = [None if s is None else s[0] for s in record.cotangents(u[None])]
-    if not (record.apart or _sound(samples, cotangents, u)):
+    if not (record.apart() or _sound(samples, cotangents, u)):
         return None
     flat = u.new_zeros(size)
     for part in samples.parts:
